@@ -1,0 +1,66 @@
+"""One style for all commands: errors become one message and a documented exit code, progress goes to stderr."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from typing import NoReturn
+
+import typer
+from rich.console import Console
+
+from svg_common.errors import ExitCode, MissingExtraError, SvgError
+
+
+def stderr_console() -> Console:
+    """Console for progress and messages. stdout stays free for a command's result."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def require_modules(what: str, extra: str, *modules: str) -> None:
+    """Refuse with the extra to install when one of `modules` cannot be imported (exit code 4)."""
+    for module in modules:
+        if not _installed(module):
+            raise MissingExtraError(what, module, extra)
+
+
+def _installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ModuleNotFoundError, ValueError):  # the parent of a dotted name is missing; the import is blocked
+        return False
+
+
+def run_command(app: typer.Typer) -> NoReturn:
+    """Run a command line application and exit with its documented code; only a bug shows a traceback."""
+    try:
+        code = app(standalone_mode=False)
+        sys.exit(int(code) if isinstance(code, int) else ExitCode.OK)
+    except SvgError as error:
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted", ExitCode.INTERRUPTED)
+    except typer.Abort:
+        _fail("interrupted", ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away: nothing to report
+        sys.exit(ExitCode.ERROR)
+    except OSError as error:
+        _fail(_describe_os_error(error), ExitCode.ERROR)
+    except Exception as error:
+        show = getattr(error, "show", None)  # click's usage errors print themselves, with the command's usage line
+        if show is None:
+            raise
+        show(file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", ExitCode.USAGE))
+
+
+def _describe_os_error(error: OSError) -> str:
+    place = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or error}{place}"
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(int(code))

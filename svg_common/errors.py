@@ -1,0 +1,38 @@
+"""Errors that a person can act on, each with the exit code that the command line documents."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every `svg-*` command."""
+
+    OK = 0
+    ERROR = 1
+    USAGE = 2
+    PARITY_FAILED = 3
+    BACKEND_MISSING = 4
+    SOURCE_LOST = 5
+    INTERRUPTED = 130
+
+
+class SvgError(Exception):
+    """Base of all expected failures. The message says what was given, what was expected and what to do next."""
+
+    exit_code = ExitCode.ERROR
+
+
+class UsageError(SvgError):
+    """A command or call was asked for something that its arguments cannot mean."""
+
+    exit_code = ExitCode.USAGE
+
+
+class MissingExtraError(SvgError):
+    """A part of the product was used whose optional dependencies are not installed."""
+
+    exit_code = ExitCode.BACKEND_MISSING
+
+    def __init__(self, what: str, module: str, extra: str) -> None:
+        super().__init__(f"{what} needs the Python package '{module}'.\n  install it with: pip install 'svg-edge[{extra}]'")

@@ -1,0 +1,125 @@
+"""Outputs that appear whole or not at all: written beside their destination, flushed, then renamed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+@contextmanager
+def atomic_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `destination`; on success it replaces `destination`, on any error it is removed.
+
+    The suffix is kept, because video and image writers choose their format by it. A link keeps pointing where it points:
+    the file behind it is replaced. What is no file, such as /dev/stdout or /dev/null, is yielded itself.
+
+    Raises:
+        OSError: the folder cannot be made or written, or the disk is full; `destination` is then unchanged.
+    """
+    target = Path(destination)
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if target.exists() and not target.is_file():
+        yield target
+        return
+    partial = _make_beside(target)
+    try:
+        yield partial
+        _flush(partial)
+        partial.chmod(0o666 & ~_umask())  # mkstemp makes 0600; a published file follows the user's umask
+        os.replace(partial, target.resolve())
+    except OSError as error:
+        if error.errno in _DISK_ERRORS:  # of a write, which does not know its file
+            error.filename = str(target)
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_directory(destination: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield an empty folder beside `destination` that takes its place on success; on any error nothing is published.
+
+    An existing `destination` folder is moved aside first and removed only after the new one is in place.
+
+    Raises:
+        OSError: the folder cannot be made or written, or the disk is full, or `destination` is a file.
+    """
+    target = Path(destination).resolve()
+    if target.exists() and not target.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield partial
+        for path in partial.rglob("*"):
+            if path.is_file():
+                _flush(path)
+        partial.chmod(0o777 & ~_umask())
+        _replace_directory(partial, target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def write_json(destination: str | os.PathLike[str], value: Any) -> None:
+    """Write `value` as indented JSON, atomically. Non-finite numbers become null, as JSON has none."""
+    with atomic_file(destination) as partial:
+        partial.write_text(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _replace_directory(partial: Path, target: Path) -> None:
+    if not target.exists():
+        os.replace(partial, target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    try:
+        os.replace(target, old)
+        try:
+            os.replace(partial, target)
+        except OSError:
+            os.replace(old, target)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _make_beside(target: Path) -> Path:
+    """Make an empty file in the folder of `target` (of what it links to), so that a rename can put it in place."""
+    real = target.resolve()
+    try:
+        real.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{real.stem}.", suffix=real.suffix, dir=real.parent)
+    except OSError as error:  # the name of the temporary file would tell the user nothing
+        raise type(error)(error.errno, error.strerror, str(target)) from error
+    os.close(handle)
+    return Path(name)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,43 @@
+"""Fitting of pictures of any size to a model's frame, the same in training data and on the device."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+
+def fit_frame(image: Image, height: int, width: int, channels: int) -> Image:
+    """Scale `image` to cover height x width, crop the centre, and convert to the model's channels.
+
+    Args:
+        image: (H, W, 3) RGB or (H, W) / (H, W, 1) gray, uint8.
+        height: of the result in pixels.
+        width: of the result in pixels.
+        channels: 3 for RGB, 1 for gray (ITU-R BT.601 luma).
+
+    Returns:
+        (height, width, channels) uint8.
+    """
+    scale = max(height / image.shape[0], width / image.shape[1])
+    size = max(width, round(image.shape[1] * scale)), max(height, round(image.shape[0] * scale))
+    if scale != 1.0:
+        # Area averaging is the only OpenCV filter without aliasing when a camera picture shrinks to 64 pixels.
+        image = _uint8(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR))
+    image = image if image.ndim == 3 else image[:, :, None]
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    image = image[top : top + height, left : left + width]
+    if image.shape[2] == channels:
+        return np.ascontiguousarray(image)
+    if channels == 1:
+        return _uint8(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))[:, :, None]
+    return _uint8(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2RGB))
+
+
+def _uint8(image: NDArray[Any]) -> Image:
+    """OpenCV's stubs leave the element type open; it keeps that of the input."""
+    return cast("Image", image)

@@ -1,0 +1,89 @@
+"""Shared fixtures: tiny random models through the real exporter and the real engine."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+
+TINY = {"nf": 4, "g_dim": 16, "z_dim": 4, "rnn_size": 24, "n_past": 3, "skip_lag": 1}
+
+
+def random_model(seed: int = 0, **model):
+    """A tiny SVG with weights large enough that frames, states and samples differ visibly, in evaluation mode."""
+    import torch
+
+    from svg_train.config import ModelConfig
+    from svg_train.model import SVG
+
+    torch.manual_seed(seed)
+    svg = SVG(ModelConfig(**{**TINY, **model}))
+    for module in svg.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
+            torch.nn.init.kaiming_normal_(module.weight, 0.2)
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.3, 1.5)
+        elif isinstance(module, (torch.nn.LSTM, torch.nn.Linear)):
+            for parameter in module.parameters():
+                torch.nn.init.normal_(parameter, 0, 0.3)
+    return svg.eval()
+
+
+def save_model(path: Path, svg, **config) -> Path:
+    """Write `svg` as a checkpoint."""
+    from svg_train.checkpoint import Checkpoint, save_checkpoint
+    from svg_train.config import build_config
+
+    built = build_config({"model": svg.config.model_dump()}, config)
+    save_checkpoint(path, Checkpoint(built, svg.state_dict(), step=7, frame_interval_s=0.1))
+    return path
+
+
+def export_model(checkpoint: Path, out: Path, fp16: bool = False) -> Path:
+    """Export a checkpoint as `svg-export` does."""
+    from svg_export.bundle_writer import write_bundle
+    from svg_train.checkpoint import load_checkpoint
+
+    write_bundle(load_checkpoint(checkpoint), "0" * 64, out, fp16, lambda line: None)
+    return out
+
+
+@pytest.fixture(scope="session")
+def tiny_model():
+    """Random SVG, 64x64, 1 channel, n_past 3, skip_lag 1."""
+    return random_model()
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tiny_model, tmp_path_factory) -> Path:
+    return save_model(tmp_path_factory.mktemp("checkpoint") / "tiny.pt", tiny_model)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_checkpoint, tmp_path_factory) -> Path:
+    """Bundle of `tiny_model` with fp32 and fp16 variants. Read only: copy it before damaging it."""
+    return export_model(tiny_checkpoint, tmp_path_factory.mktemp("bundle") / "tiny.svgb", fp16=True)
+
+
+@pytest.fixture
+def frames() -> np.ndarray:
+    """(8, 64, 64, 1) float32 frames of moving digits."""
+    from svg_common.digits import digit_stream
+
+    step = digit_stream(3, 2)
+    return np.stack([step() for _ in range(8)])[..., None]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real digits, video and golden checkpoint beside the checkout; tests that need them skip without."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"no real data at {SHARED_DATA}")
+    return SHARED_DATA

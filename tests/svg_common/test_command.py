@@ -1,0 +1,138 @@
+"""Exit codes and messages, from real processes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from svg_common.command import require_modules
+from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
+
+PROGRAM = """
+import sys, time, typer
+from svg_common.command import require_modules, run_command
+from svg_common.errors import *
+
+class PartError(SvgError):
+    exit_code = ExitCode.PARITY_FAILED
+
+app = typer.Typer()
+
+@app.command()
+def main(what: str, number: int = typer.Option(0)):
+    if what == "fine": print("result")
+    elif what == "svg": raise SvgError("given / expected / next")
+    elif what == "usage": raise UsageError("these two contradict")
+    elif what == "parity": raise PartError("not the same")
+    elif what == "extra": require_modules("this part", "train", "json", "no_such_module_at_all")
+    elif what == "missing file": open("/no/such/file")
+    elif what == "full": open("/dev/full", "w").write("x" * 10**6)
+    elif what == "exit": raise typer.Exit(5)
+    elif what == "abort": raise typer.Abort()
+    elif what == "interrupt": raise KeyboardInterrupt
+    elif what == "bug": raise RuntimeError("a bug")
+    elif what == "endless":
+        while True: print("y" * 1000)
+    elif what == "wait":
+        print("ready", flush=True)
+        time.sleep(60)
+
+run_command(app)
+"""
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PROGRAM, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(
+    ("argument", "code", "message"),
+    [
+        ("fine", 0, ""),
+        ("svg", 1, "error: given / expected / next\n"),
+        ("usage", 2, "error: these two contradict\n"),
+        ("parity", 3, "error: not the same\n"),
+        ("extra", 4, "pip install 'svg-edge[train]'"),
+        ("missing file", 1, "error: No such file or directory: /no/such/file\n"),
+        ("full", 1, "error: No space left on device"),
+        ("exit", 5, ""),
+        ("abort", 130, "error: interrupted\n"),
+        ("interrupt", 130, ""),
+    ],
+)
+def test_errors_have_a_message_and_a_code_and_no_traceback(argument, code, message):
+    out, err = (process := start(argument)).communicate(timeout=30)
+    assert process.returncode == code, err
+    assert message in err
+    assert "Traceback" not in err
+    assert out == ("result\n" if argument == "fine" else "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(("fine", "--nothing"), "--nothing"), ((), "Missing argument"), (("fine", "--number", "x"), "--number")],
+)
+def test_wrong_arguments_are_usage_errors(arguments, message):
+    _, err = (process := start(*arguments)).communicate(timeout=30)
+    assert process.returncode == ExitCode.USAGE
+    assert message in err
+    assert "Usage" in err
+    assert "Traceback" not in err
+
+
+def test_a_bug_shows_where_it_is():
+    _, err = (process := start("bug")).communicate(timeout=30)
+    assert process.returncode == 1
+    assert "RuntimeError" in err
+    assert "a bug" in err
+
+
+def test_help_is_a_success():
+    out, _ = (process := start("--help")).communicate(timeout=30)
+    assert process.returncode == 0
+    assert "--number" in out
+
+
+def test_a_reader_that_goes_away_is_no_crash():
+    process = start("endless")
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=30) == ExitCode.ERROR
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_ctrl_c_exits_130():
+    process = start("wait")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == ExitCode.INTERRUPTED
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("module", ["no_such_module_at_all", "no_such_module_at_all.part"])
+def test_a_missing_module_names_the_extra(module):
+    with pytest.raises(MissingExtraError, match=r"svg-edge\[gpu\]") as caught:
+        require_modules("the gpu backend", "gpu", "sys", module)
+    assert module in str(caught.value)
+
+
+def test_a_blocked_module_counts_as_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "blocked_module", None)
+    with pytest.raises(MissingExtraError):
+        require_modules("it", "train", "blocked_module")
+    require_modules("it", "train", "json", "os.path")
+
+
+def test_every_expected_error_has_its_code():
+    assert SvgError("x").exit_code == 1
+    assert UsageError("x").exit_code == 2
+    assert [int(code) for code in ExitCode] == [0, 1, 2, 3, 4, 5, 130]

@@ -1,0 +1,181 @@
+"""Outputs appear whole or not at all, on real disks, full ones included."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from svg_common.files import atomic_directory, atomic_file, write_json
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write_and_fail(path: Path, error: type[BaseException]) -> None:
+    path.write_text("new")
+    raise error("stop")
+
+
+def test_a_file_appears_only_when_it_is_complete(tmp_path):
+    target = tmp_path / "new" / "video.mp4"
+    with atomic_file(target) as partial:
+        assert partial.suffix == ".mp4"
+        assert partial.parent == target.parent
+        partial.write_text("half")
+        assert not target.exists()
+    assert target.read_text() == "half"
+    assert names(target.parent) == ["video.mp4"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, OSError])
+def test_an_error_leaves_the_old_file(tmp_path, error):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(error), atomic_file(target) as partial:
+        write_and_fail(partial, error)
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_published_file_follows_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        with atomic_file(tmp_path / "a") as partial:
+            partial.write_text("x")
+        with atomic_directory(tmp_path / "d") as folder:
+            (folder / "x").touch()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "d").stat().st_mode & 0o777 == 0o750
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link.json").symlink_to(tmp_path / "there" / "real.json")
+    for value in (1, 2):  # the file behind the link is made, then replaced
+        write_json(tmp_path / "link.json", value)
+        assert (tmp_path / "link.json").is_symlink()
+        assert json.loads((tmp_path / "there" / "real.json").read_text()) == value
+    assert names(tmp_path / "there") == ["real.json"]
+
+
+def test_what_is_no_file_is_written_and_not_replaced(tmp_path):
+    write_json("/dev/null", {"a": 1})
+    assert not Path("/dev/null").is_file()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE) as reader:
+        write_json(pipe, {"a": 1})
+        assert json.loads(reader.communicate(timeout=10)[0]) == {"a": 1}
+    assert pipe.is_fifo()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_device_is_an_error():
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_json("/dev/full", {"a": 1})
+    assert caught.value.errno == errno.ENOSPC
+    assert not Path("/dev/full").is_file()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], check=False)
+    if mounted.returncode:
+        pytest.skip("this user may not mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_leaves_the_old_file_and_names_it(small_disk):
+    target = small_disk / "a.bin"
+    target.write_bytes(b"old")
+    with pytest.raises(OSError, match="No space left") as caught, atomic_file(target) as partial:
+        partial.write_bytes(bytes(200_000))
+    assert caught.value.filename == str(target)
+    assert target.read_bytes() == b"old"
+    assert names(small_disk) == ["a.bin"]
+    with pytest.raises(OSError, match="No space left"), atomic_directory(small_disk / "d") as folder:
+        (folder / "big").write_bytes(bytes(200_000))
+    assert names(small_disk) == ["a.bin"]
+
+
+@pytest.mark.parametrize("make", [atomic_file, atomic_directory])
+def test_an_impossible_place_is_named(tmp_path, make):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file") as caught, make(tmp_path / "file" / "out.json"):
+        pytest.fail("the body must not run")
+    assert ".out" not in str(caught.value)
+
+
+def test_a_file_does_not_replace_a_folder_nor_a_folder_a_file(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("old")
+    with pytest.raises(IsADirectoryError), atomic_file(tmp_path / "folder"):
+        pytest.fail("the body must not run")
+    with pytest.raises(NotADirectoryError), atomic_directory(tmp_path / "file"):
+        pytest.fail("the body must not run")
+    assert names(tmp_path) == ["file", "folder"]
+
+
+def test_a_folder_replaces_the_older_one_as_a_whole(tmp_path):
+    for content in ("one", "two"):
+        with atomic_directory(tmp_path / "bundle") as folder:
+            (folder / "sub").mkdir()
+            (folder / "sub" / content).write_text(content)
+        assert names(tmp_path / "bundle" / "sub") == [content]
+    assert names(tmp_path) == ["bundle"]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_an_error_leaves_the_old_folder(tmp_path, exists):
+    if exists:
+        (tmp_path / "bundle").mkdir()
+        (tmp_path / "bundle" / "old").touch()
+    with pytest.raises(ValueError, match="stop"), atomic_directory(tmp_path / "bundle") as folder:
+        write_and_fail(folder / "new", ValueError)
+    assert names(tmp_path) == (["bundle"] if exists else [])
+    if exists:
+        assert names(tmp_path / "bundle") == ["old"]
+
+
+def test_a_failed_swap_puts_the_old_folder_back(tmp_path, monkeypatch):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "old").touch()
+    replace, calls = os.replace, []
+
+    def fail_second(source, destination):
+        calls.append(source)
+        if len(calls) == 2:
+            raise OSError(errno.EIO, "Input/output error")
+        replace(source, destination)
+
+    monkeypatch.setattr(os, "replace", fail_second)
+    with pytest.raises(OSError, match="Input/output"), atomic_directory(tmp_path / "bundle") as folder:
+        (folder / "new").touch()
+    assert names(tmp_path) == ["bundle"]
+    assert names(tmp_path / "bundle") == ["old"]
+
+
+def test_json_has_no_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"loss": math.nan, "list": [1.5, -math.inf, (math.inf, "x")], "n": 3, "none": None})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"loss": None, "list": [1.5, None, [None, "x"]], "n": 3, "none": None}
+    assert text.endswith("}\n")
+
+
+def test_a_value_that_is_no_json_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "a.json", {"x": object()})
+    assert names(tmp_path) == []

@@ -1,0 +1,62 @@
+"""Fitting of pictures to the model's frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from svg_common.frames import fit_frame
+
+
+@pytest.mark.parametrize("shape", [(480, 640, 3), (360, 480, 3), (64, 200, 3), (33, 77, 3), (1, 1, 3), (65, 63, 3), (50, 64)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_result_has_exactly_the_size_asked_for(shape, channels):
+    fitted = fit_frame(np.full(shape, 77, np.uint8), 64, 48, channels)
+    assert fitted.shape == (64, 48, channels)
+    assert fitted.dtype == np.uint8
+    assert fitted.flags.c_contiguous
+    assert np.abs(fitted.astype(int) - 77).max() <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_frame_that_fits_is_left_alone(channels):
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, channels), dtype=np.uint8)
+    np.testing.assert_array_equal(fit_frame(image, 64, 64, channels), image)
+    if channels == 1:
+        np.testing.assert_array_equal(fit_frame(image[..., 0], 64, 64, 1), image)
+
+
+@pytest.mark.parametrize("factor", [0.25, 4])
+@pytest.mark.parametrize("portrait", [False, True])
+def test_the_centre_is_kept_and_nothing_is_stretched(factor, portrait):
+    side = int(64 * factor)
+    image = np.zeros((side, 2 * side, 3), np.uint8)
+    image[:, : side // 2] = 255  # these two bands are what the crop takes away
+    image[:, -side // 2 :] = 255
+    ys, xs = np.mgrid[:side, : 2 * side] + 0.5
+    disc = (ys - side / 2) ** 2 + (xs - side) ** 2 < (side / 4) ** 2
+    image[disc] = 128
+    fitted = fit_frame(image.transpose(1, 0, 2) if portrait else image, 64, 64, 3)[..., 0]
+    edge = 4 if factor < 1 else 0  # enlarging blurs the outermost columns with what was cropped
+    assert fitted[edge : 64 - edge, edge : 64 - edge].max() <= 130
+    heights, widths = np.flatnonzero(fitted[:, 32] > 64), np.flatnonzero(fitted[32] > 64)
+    inner_h = heights[(heights > 8) & (heights < 56)]
+    inner_w = widths[(widths > 8) & (widths < 56)]
+    assert abs(len(inner_h) - 32) <= 2
+    assert abs(len(inner_w) - 32) <= 2
+
+
+def test_gray_is_luma_of_rgb_and_rgb_of_gray_is_neutral():
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[..., 0] = 200
+    assert abs(int(fit_frame(image, 64, 64, 1)[0, 0, 0]) - round(0.299 * 200)) <= 1
+    gray = np.random.default_rng(1).integers(0, 256, (64, 64), dtype=np.uint8)
+    coloured = fit_frame(gray, 64, 64, 3)
+    for channel in range(3):
+        np.testing.assert_array_equal(coloured[..., channel], gray)
+
+
+def test_shrinking_averages_instead_of_picking():
+    image = np.zeros((640, 640, 3), np.uint8)
+    image[::2] = 255
+    assert np.abs(fit_frame(image, 64, 64, 3).astype(int) - 127).max() <= 1

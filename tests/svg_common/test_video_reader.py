@@ -1,0 +1,250 @@
+"""Real files, written with PyAV, whole and damaged, through the real reader."""
+
+from __future__ import annotations
+
+import sys
+from fractions import Fraction
+from pathlib import Path
+from subprocess import run
+
+import av
+import numpy as np
+import pytest
+
+from svg_common.errors import ExitCode
+from svg_common.video import VideoError, VideoReader, list_videos
+from svg_common.video_container import missing_bytes
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+PEDESTRIANS = SHARED / "video" / "pedestrians.avi"
+
+
+def write_video(
+    path: Path,
+    frames: int = 40,
+    fps: int = 10,
+    codec: str = "mpeg4",
+    options: dict[str, str] | None = None,
+    ticks: list[int] | None = None,
+) -> Path:
+    """Frame i is noise with a gray level of 5 i in its left half. `ticks`: time of each frame in 1/1000 s."""
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream(codec, rate=fps)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 96, 64, "yuv420p", 3_000_000
+        if ticks:
+            stream.codec_context.time_base = Fraction(1, 1000)
+        for i in range(frames):
+            image = rng.integers(0, 256, (64, 96, 3), dtype=np.uint8)
+            image[:, :48] = 5 * i
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            if ticks:
+                frame.pts, frame.time_base = ticks[i], Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def cut(path: Path, share: float, name: str) -> Path:
+    content = path.read_bytes()
+    target = path.with_name(name)
+    target.write_bytes(content[: int(len(content) * share)])
+    return target
+
+
+def shown_index(image: np.ndarray) -> int:
+    """Which frame of `write_video` this is, by its gray level."""
+    return round(float(image[8:56, 8:40].mean()) / 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "fps"),
+    [
+        ("plain.avi", "mpeg4", 10),
+        ("b_frames.avi", "libx264", 10),  # AVI has no presentation times: FFmpeg's are out of order with B-frames
+        ("b_frames.mp4", "libx264", 25),
+        ("b_frames.mkv", "libx264", 25),
+        ("starts_late.ts", "libx264", 25),  # transport streams do not start at time 0
+        ("plain.webm", "libvpx", 30),
+    ],
+)
+def test_every_frame_comes_in_order_with_its_time(tmp_path, name, codec, fps):
+    path = write_video(tmp_path / name, 40, fps, codec)
+    with VideoReader(path) as reader:
+        frames = list(reader)
+    assert reader.fps == fps
+    assert reader.problem is None
+    assert [shown_index(frame.image) for frame in frames] == list(range(40))
+    # Matroska keeps milliseconds; the others keep the exact tick.
+    tolerance = 5.1e-4 if path.suffix in (".mkv", ".webm") else 1e-9
+    np.testing.assert_allclose([frame.time_s for frame in frames], np.arange(40) / fps, atol=tolerance)
+    assert all(frame.image.shape == (64, 96, 3) and frame.image.dtype == np.uint8 for frame in frames)
+
+
+def test_colours_are_rgb(tmp_path):
+    path = tmp_path / "red.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        image = np.zeros((64, 64, 3), np.uint8)
+        image[..., 0] = 255
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    red, green, blue = next(VideoReader(path)).image.mean((0, 1))
+    assert red > 230
+    assert green < 25
+    assert blue < 25
+
+
+def test_variable_rate_keeps_each_frame_s_own_time(tmp_path):
+    ticks = [0, 40, 80, 200, 240, 280, 1000, 1040]
+    path = write_video(tmp_path / "phone.mp4", len(ticks), 25, "libx264", ticks=ticks)
+    with VideoReader(path) as reader:
+        times = [frame.time_s for frame in reader]
+    np.testing.assert_allclose(times, np.array(ticks) / 1000, atol=1e-3)
+
+
+def test_a_phone_s_portrait_video_is_upright(tmp_path):
+    path = write_video(tmp_path / "portrait.mp4", 3, 25, "libx264")
+    upright = next(VideoReader(path)).image
+    content = bytearray(path.read_bytes())
+    # The 3x3 matrix of the track header, 16.16 fixed point (the last column 2.30): make it a quarter turn clockwise.
+    matrix = content.index(b"tkhd") + 4 + 40
+    one, minus_one, zero = (1 << 16).to_bytes(4, "big"), (-(1 << 16)).to_bytes(4, "big", signed=True), bytes(4)
+    content[matrix : matrix + 24] = zero + one + zero + minus_one + zero + zero
+    path.write_bytes(content)
+    turned = next(VideoReader(path)).image
+    assert turned.shape == (96, 64, 3)
+    np.testing.assert_array_equal(turned, np.rot90(upright, -1))
+
+
+@pytest.mark.parametrize(("codec", "name"), [("mpeg4", "a.avi"), ("libx264", "b.avi"), ("libx264", "c.mkv")])
+def test_a_cut_file_gives_its_front_part_and_says_so(tmp_path, codec, name):
+    whole = write_video(tmp_path / name, codec=codec)
+    with VideoReader(cut(whole, 0.6, f"cut_{name}")) as reader:
+        frames = [shown_index(frame.image) for frame in reader]
+    assert 15 <= len(frames) < 30
+    assert frames == list(range(len(frames)))
+    assert reader.problem is not None
+    assert "cut" in reader.problem
+    assert f"{len(frames)} frames could be read" in reader.problem
+
+
+def test_a_cut_between_two_frames_is_noticed_too(tmp_path):
+    whole = write_video(tmp_path / "whole.mp4", codec="libx264", options={"movflags": "+faststart"})
+    with av.open(str(whole)) as container:
+        ends = sorted(packet.pos + packet.size for packet in container.demux(video=0) if packet.size)
+    short = tmp_path / "short.mp4"
+    short.write_bytes(whole.read_bytes()[: ends[20]])
+    with VideoReader(short) as reader:
+        assert 15 <= len(list(reader)) <= 21
+    assert reader.problem is not None
+    assert "cut" in reader.problem
+
+
+def test_a_damaged_middle_costs_only_its_own_frames(tmp_path):
+    path = write_video(tmp_path / "scratched.mp4", codec="libx264", options={"movflags": "+faststart"})
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    position, size = packets[20]
+    content[position : position + size] = bytes(size)
+    path.write_bytes(content)
+    with VideoReader(path) as reader:
+        frames = list(reader)
+    assert reader.problem is not None
+    assert 30 <= len(frames) < 40
+    assert frames[-1].time_s == pytest.approx(3.9)  # the clock keeps the gap
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("empty.mp4", b""), ("text.mp4", b"not a video\n" * 500), ("zeros.avi", bytes(5000))]
+)
+def test_what_is_no_video_is_refused(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match=name) as caught:
+        VideoReader(path)
+    assert "expected" in str(caught.value)
+    assert caught.value.exit_code == ExitCode.ERROR
+
+
+def test_an_mp4_without_its_index_is_refused(tmp_path):
+    with pytest.raises(VideoError, match=r"cut\.mp4"):
+        VideoReader(cut(write_video(tmp_path / "whole.mp4", codec="libx264"), 0.5, "cut.mp4"))
+
+
+def test_missing_folder_and_sound_are_refused(tmp_path):
+    with pytest.raises(VideoError, match="No such file"):
+        VideoReader(tmp_path / "nothing.mp4")
+    with pytest.raises(VideoError, match="directory"):
+        VideoReader(tmp_path)
+    sound = tmp_path / "sound.wav"
+    with av.open(str(sound), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(VideoError, match="without a video stream"):
+        VideoReader(sound)
+
+
+def test_a_playlist_cannot_open_connections(tmp_path):
+    playlist = tmp_path / "list.mp4"
+    playlist.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
+    with pytest.raises(VideoError):
+        VideoReader(playlist)
+
+
+def test_closing_early_ends_the_iteration(tmp_path):
+    reader = VideoReader(write_video(tmp_path / "a.avi"))
+    next(reader)
+    reader.close()
+    reader.close()
+    assert list(reader) == []
+
+
+def test_list_videos_goes_by_suffix_and_name(tmp_path):
+    for name in ("b.mp4", "sub/a.AVI", "a.mov", "._a.mov", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "z_same_as_b.mp4").symlink_to(tmp_path / "b.mp4")
+    assert [str(path.relative_to(tmp_path)) for path in list_videos(tmp_path)] == ["a.mov", "b.mp4", "sub/a.AVI"]
+    assert list_videos(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
+    with pytest.raises(VideoError, match="does not exist"):
+        list_videos(tmp_path / "nothing")
+
+
+def test_missing_bytes_are_counted_by_the_header(tmp_path):
+    for name, codec in (("a.avi", "mpeg4"), ("b.mp4", "mpeg4"), ("c.mkv", "mpeg4")):
+        whole = write_video(tmp_path / name, codec=codec)
+        size = whole.stat().st_size
+        assert missing_bytes(whole) == 0
+        whole.write_bytes(whole.read_bytes()[:-100])
+        assert missing_bytes(whole) == 100, name
+        whole.write_bytes(whole.read_bytes()[: size // 2])
+        assert missing_bytes(whole) > 0.4 * size, name  # what follows an MP4's cut media data is not announced
+    other = tmp_path / "other.bin"
+    other.write_bytes(b"\x1a\x45\xdf\xa3")  # no more than the first mark of a Matroska file
+    assert missing_bytes(other) == 0
+
+
+def test_pyav_loads_only_when_a_file_is_opened():
+    code = "import sys, svg_common.video; sys.exit('av' in sys.modules or 'torch' in sys.modules)"
+    assert run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not PEDESTRIANS.exists(), reason="the sample clip is not here")
+def test_a_real_surveillance_clip(tmp_path):
+    with VideoReader(PEDESTRIANS) as reader:
+        times = [frame.time_s for frame in reader]
+    assert reader.problem is None
+    np.testing.assert_allclose(times, np.arange(795) / 10)
+    content = PEDESTRIANS.read_bytes()
+    half = tmp_path / "half.avi"
+    half.write_bytes(content[: len(content) // 2])
+    with VideoReader(half) as reader:
+        assert 380 < sum(1 for _ in reader) < 440
+    assert reader.problem is not None
