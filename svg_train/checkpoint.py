@@ -1,0 +1,141 @@
+"""Checkpoints: a state_dict plus plain JSON-like values. Loading one never runs code from the file."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from svg_common.errors import SvgError
+from svg_common.files import atomic_file
+from svg_train.config import Config
+from svg_train.model import SVG
+
+FORMAT = "svg-edge-checkpoint"
+VERSION = 1
+
+
+class CheckpointError(SvgError):
+    """A checkpoint cannot be read, or does not hold what its configuration says."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights and what is needed to use them; `training` is there only in checkpoints that can be resumed."""
+
+    config: Config
+    weights: dict[str, torch.Tensor]
+    step: int = 0
+    frame_interval_s: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    training: dict[str, Any] | None = None
+
+    def build(self) -> SVG:
+        """The model with these weights, in evaluation mode.
+
+        Raises:
+            CheckpointError: all missing, unexpected and misshapen parameters, in one message.
+        """
+        model = SVG(self.config.model)
+        expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        given = {name: tuple(value.shape) for name, value in self.weights.items()}
+        problems = [f"missing {name} {expected[name]}" for name in expected.keys() - given.keys()]
+        problems += [f"unexpected {name} {given[name]}" for name in given.keys() - expected.keys()]
+        problems += [
+            f"{name}: given {given[name]}, expected {expected[name]}"
+            for name in expected.keys() & given.keys()
+            if expected[name] != given[name]
+        ]
+        if problems:
+            raise CheckpointError(
+                "the checkpoint's weights do not fit its own configuration:\n  " + "\n  ".join(sorted(problems))
+            )
+        model.load_state_dict(self.weights)
+        return model.eval()
+
+
+def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
+    """Write atomically: after a crash or on a full disk the old file is still there.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full.
+    """
+    with atomic_file(path) as partial:
+        try:
+            torch.save(
+                {
+                    "format": FORMAT,
+                    "version": VERSION,
+                    "config": checkpoint.config.model_dump(mode="json"),
+                    "weights": {name: value.detach().cpu() for name, value in checkpoint.weights.items()},
+                    "step": checkpoint.step,
+                    "frame_interval_s": checkpoint.frame_interval_s,
+                    "metrics": checkpoint.metrics,
+                    "training": checkpoint.training,
+                },
+                partial,
+            )
+        except RuntimeError as error:  # torch reports a failed write as a RuntimeError of its zip writer
+            raise OSError(f"cannot write {path}: is the disk full? ({str(error).splitlines()[0]})") from error
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint with `weights_only=True`.
+
+    Raises:
+        CheckpointError: missing, truncated, not a checkpoint, one with code in it, or of another version.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no checkpoint '{path}'\n  make one with: svg-train --out run") from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"'{path}' is not an svg-edge checkpoint: it holds something else than tensors and plain values, "
+            "and nothing of it was run\n  expected a file that svg-train wrote (ckpt.pt or last.pt)"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"cannot read the checkpoint '{path}': damaged, truncated or not a checkpoint ({reason})\n"
+            "  expected a file that svg-train wrote (ckpt.pt or last.pt)"
+        ) from error
+    return _parse(path, content)
+
+
+def _parse(path: str | Path, content: Any) -> Checkpoint:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"'{path}' holds no svg-edge checkpoint\n  expected a file that svg-train wrote (ckpt.pt or last.pt)"
+        )
+    if content.get("version") != VERSION:
+        raise CheckpointError(
+            f"'{path}' is a checkpoint of version {content.get('version')!r}; this svg-edge reads version {VERSION}\n"
+            "  install the svg-edge release that wrote it"
+        )
+    weights = content.get("weights")
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise CheckpointError(f"'{path}' holds no weights")
+    try:
+        rest = _Rest.model_validate({key: value for key, value in content.items() if key not in ("format", "version", "weights")})
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+        raise CheckpointError(f"'{path}' is not a valid checkpoint:\n  " + "\n  ".join(lines)) from error
+    return Checkpoint(rest.config, weights, rest.step, rest.frame_interval_s, rest.metrics, rest.training)
+
+
+class _Rest(BaseModel):
+    """All of a checkpoint file but its tensors."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    config: Config
+    step: int
+    frame_interval_s: float | None
+    metrics: dict[str, float]
+    training: dict[str, Any] | None

@@ -1,0 +1,126 @@
+"""Configuration of model, data and training: typed, validated, and the same object in code, in recipes and in checkpoints."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from svg_common.errors import UsageError
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(_Frozen):
+    """Shape of the network and of its generation rule. Sizes are the paper's symbols."""
+
+    backbone: Literal["dcgan"] = Field("dcgan", description="encoder and decoder architecture")
+    variant: Literal["lp"] = Field("lp", description="lp: learned prior")
+    image_size: Literal[64] = Field(64, description="side of the square frame in pixels")
+    channels: Literal[1, 3] = Field(1, description="1: gray, 3: RGB")
+    nf: int = Field(64, ge=1, le=512, description="channels of the first convolution")
+    g_dim: int = Field(128, ge=1, description="size of the frame encoding h and of the predictor's output g")
+    z_dim: int = Field(10, ge=1, description="size of the latent z")
+    rnn_size: int = Field(256, ge=1, description="hidden size of every LSTM")
+    predictor_layers: int = Field(2, ge=1, description="LSTM layers of the frame predictor")
+    posterior_layers: int = Field(1, ge=1, description="LSTM layers of the posterior")
+    prior_layers: int = Field(1, ge=1, description="LSTM layers of the learned prior")
+    n_past: int = Field(5, ge=2, description="frames observed before a forecast")
+    skip_lag: Literal[0, 1] = Field(
+        0, description="frame that feeds the skips: 0 the last observed, 1 the one before (reference)"
+    )
+    last_frame_skip: bool = Field(False, description="take the skips from every (predicted) frame instead of freezing them")
+
+
+class DataConfig(_Frozen):
+    """Which sequences to train on."""
+
+    name: Literal["digits", "smmnist", "video"] = Field("digits", description="built-in digits, MNIST files, or video files")
+    root: str | None = Field(None, description="folder of the MNIST files, or a video file or folder of videos")
+    num_digits: int = Field(1, ge=1, le=4, description="digits per scene (digits, smmnist)")
+    frame_step: int = Field(1, ge=1, description="use every n-th frame of a video")
+    frame_interval_s: float | None = Field(
+        None, gt=0, description="seconds per model step; for video it follows from the file and frame_step"
+    )
+    test_fraction: float = Field(0.15, gt=0, lt=1, description="share of a video set that is held out")
+    split_by: Literal["time", "file"] | None = Field(
+        None, description="how to hold out; default: by file when there are several"
+    )
+    cache: str | None = Field(None, description="folder of the decoded video cache; default: the user's cache folder")
+
+
+class TrainConfig(_Frozen):
+    """How to train."""
+
+    steps: int = Field(20000, ge=1, description="optimizer steps")
+    batch_size: int = Field(32, ge=1, description="sequences per step and process")
+    n_future: int = Field(10, ge=1, description="frames predicted after n_past during training")
+    lr: float = Field(2e-3, gt=0, description="peak learning rate of Adam")
+    warmup_steps: int = Field(200, ge=0, description="steps of linear warm-up; the rate then decays linearly to zero")
+    beta: float = Field(1e-4, ge=0, description="weight of KL(posterior || prior)")
+    gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated and saved; 0: off")
+    seed: int = Field(0, ge=0, description="seed of weights, data order and noise")
+    eval_every: int = Field(1000, ge=1, description="steps between evaluations on held-out sequences")
+    eval_sequences: int = Field(64, ge=1, description="held-out sequences per evaluation")
+    eval_samples: int = Field(10, ge=1, description="sampled futures per held-out sequence; the best counts")
+    eval_horizon: int = Field(10, ge=1, description="forecast frames per held-out sequence")
+    save_every: int = Field(500, ge=1, description="steps between writes of last.pt")
+
+
+class Config(_Frozen):
+    """All of a run: `svg-train --config recipe.toml` reads it, every checkpoint carries it."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        if self.data.name in ("digits", "smmnist") and self.model.channels != 1:
+            raise ValueError(f"data '{self.data.name}' is gray: model.channels must be 1, not {self.model.channels}")
+        return self
+
+    @property
+    def sequence_length(self) -> int:
+        """Frames per training sequence."""
+        return self.model.n_past + self.train.n_future
+
+
+def load_recipe(path: str | Path) -> dict[str, Any]:
+    """Read a TOML recipe with the tables [model], [data] and [train] as plain values.
+
+    Raises:
+        UsageError: the file is missing or is not TOML.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(
+            f"cannot read the recipe '{path}': {error}\n  expected a TOML file, such as recipes/digits.toml"
+        ) from error
+
+
+def build_config(*layers: dict[str, Any]) -> Config:
+    """Merge nested tables, later ones over earlier ones, and validate the result.
+
+    Raises:
+        UsageError: every wrong or unknown key, one per line.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    for layer in layers:
+        for table, values in layer.items():
+            merged[table] = {**merged.get(table, {}), **values} if isinstance(values, dict) else values
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        lines = [f"  {'.'.join(str(part) for part in item['loc']) or 'config'}: {item['msg']}" for item in error.errors()]
+        raise UsageError("the configuration is not valid:\n" + "\n".join(lines)) from error

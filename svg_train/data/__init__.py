@@ -1,0 +1,43 @@
+"""Data sets of frame sequences. All give (T, H, W, C) uint8 arrays; RGB order, gray has C = 1."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svg_train.config import Config
+
+Split = Literal["train", "test"]
+Frames = NDArray[np.uint8]
+
+
+class SequenceDataset(Protocol):
+    """Sequences of equal length. Item i is the same array every time, whatever was read before."""
+
+    frame_interval_s: float | None  # seconds between frames; None when the data has no time base
+    description: str  # one line for people: what was found where
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Frames: ...
+
+
+def open_data(config: Config, split: Split, length: int) -> SequenceDataset:
+    """Open the data set that `config.data` names, as sequences of `length` frames.
+
+    Raises:
+        SvgError: files are missing or unusable; the message says which, and what to do.
+    """
+    if config.data.name == "digits":
+        from svg_train.data.digits import Digits
+
+        return Digits(config, split, length)
+    if config.data.name == "smmnist":
+        from svg_train.data.smmnist import StochasticMovingMNIST
+
+        return StochasticMovingMNIST(config, split, length)
+    from svg_train.data.video import VideoClips
+
+    return VideoClips(config, split, length)

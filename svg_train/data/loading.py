@@ -1,0 +1,62 @@
+"""Batches whose content depends on the step number alone, so that a resumed run sees what an uninterrupted one sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from svg_train.data import Frames, SequenceDataset
+
+
+class StepSampler:
+    """Indices of each step's batch: epochs are permutations drawn from (seed, epoch); ranks take disjoint parts of a batch."""
+
+    def __init__(self, count: int, batch_size: int, steps: range, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self._count, self._batch_size, self._steps, self._seed = count, batch_size, steps, seed
+        self._rank, self._world_size = rank, world_size
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in self._steps:
+            first = (step * self._world_size + self._rank) * self._batch_size
+            yield [self._index(position) for position in range(first, first + self._batch_size)]
+
+    def _index(self, position: int) -> int:
+        epoch, offset = divmod(position, self._count)
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng((self._seed, epoch)).permutation(self._count)
+        return int(self._order[offset])
+
+
+def collate(sequences: list[Frames]) -> Tensor:
+    """List of B (T, H, W, C) uint8 -> (T, B, C, H, W) uint8."""
+    return torch.from_numpy(np.stack(sequences, axis=1)).permute(0, 1, 4, 2, 3)
+
+
+def to_unit(frames: Tensor) -> Tensor:
+    """uint8 frames -> float32 in [0, 1], on the same device."""
+    return frames.float().div_(255)
+
+
+def training_loader(dataset: SequenceDataset, sampler: StepSampler, workers: int, pin_memory: bool) -> DataLoader[Tensor]:
+    """Loader of one (T, B, C, H, W) uint8 batch per step of `sampler`."""
+    return DataLoader(
+        dataset,  # type: ignore[arg-type]  # any object with __len__ and __getitem__ serves
+        batch_sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+    )
+
+
+def step_noise(shape: tuple[int, ...], seed: int, step: int, rank: int) -> Tensor:
+    """Standard normal noise of one training step, reproducible from (seed, step, rank) on any device."""
+    state = np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0]
+    return torch.randn(shape, generator=torch.Generator().manual_seed(int(state >> 1)))

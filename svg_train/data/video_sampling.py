@@ -1,0 +1,93 @@
+"""Which frames of a video make a sequence: a steady rate, one time interval for all files, a split without overlap."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svg_train.data import Split
+
+MIN_FILES_TO_SPLIT_BY_FILE = 5
+ENOUGH_TEST_SEQUENCES = 16
+_STRIDE_PARTS = 64  # fineness of the search for a stride that gives enough test sequences
+_MAX_INTERVAL_ERROR = 0.05  # share by which a file's time step may differ from the model's
+_MAX_HOLD_S = 1.0  # a longer pause between two frames is a break in the recording, not a slow frame
+
+Indices = NDArray[np.int64]
+
+
+def nearest_step(interval_s: float, fps: float) -> int:
+    """Return the number of frames, at least 1, whose duration at `fps` is nearest to `interval_s`."""
+    return max(1, math.floor(interval_s * fps + 0.5))
+
+
+def step_at_interval(interval_s: float, fps: float) -> int | None:
+    """Return how many frames of a video make `interval_s`, or None when no whole number comes within 5%."""
+    step = nearest_step(interval_s, fps)
+    return step if abs(step / fps - interval_s) <= _MAX_INTERVAL_ERROR * interval_s else None
+
+
+def regular_runs(times_s: NDArray[np.float64], fps: float) -> list[Indices]:
+    """Resample a recording to a steady rate: for each tick of 1 / fps, the index of the nearest frame in time.
+
+    A recording at a constant rate gives 0, 1, 2, ...; phones and screen recorders vary their rate, and damaged files
+    lack frames. Pauses longer than a second (or three ticks) end a run.
+
+    Args:
+        times_s: (n,) increasing times of the frames.
+        fps: ticks per second.
+
+    Returns:
+        One array of frame indices per unbroken run.
+    """
+    breaks = np.flatnonzero(np.diff(times_s) > max(_MAX_HOLD_S, 3 / fps)) + 1
+    return [_nearest_frames(times_s, run, fps) for run in np.split(np.arange(len(times_s)), breaks)]
+
+
+def _nearest_frames(times_s: NDArray[np.float64], run: Indices, fps: float) -> Indices:
+    times = times_s[run] - times_s[run[0]]
+    ticks = np.arange(round(times[-1] * fps) + 1) / fps
+    after = np.clip(np.searchsorted(times, ticks), 0, len(run) - 1)
+    before = np.maximum(after - 1, 0)
+    closer = np.where(ticks - times[before] < times[after] - ticks, before, after)
+    return run[closer]
+
+
+def split_by_time(runs: list[Indices], frames: int, split: Split, test_fraction: float) -> list[Indices]:
+    """Return the part of `runs` in the last `test_fraction` of a video's `frames` frames (test), or before (train)."""
+    cut = frames - round(frames * test_fraction)
+    return [run[(run < cut) == (split == "train")] for run in runs]
+
+
+def files_of_split(files: int, split: Split, test_fraction: float) -> list[int]:
+    """Return the indices of the files of `split`.
+
+    Test files are spread evenly over the name order, which often groups similar scenes.
+    """
+    count = min(files - 1, max(1, round(files * test_fraction)))
+    test = {int((i + 0.5) * files / count) for i in range(count)}
+    return [i for i in range(files) if (i in test) == (split == "test")]
+
+
+def window_starts(runs: list[tuple[int, int]], split: Split) -> list[Indices]:
+    """Return the first ticks of the sequences in each run.
+
+    Train: every position. Test: windows that do not overlap, or, where that gives fewer than 16, evenly spaced ones
+    that do.
+
+    Args:
+        runs: per run its number of ticks, and the ticks from a sequence's first frame to its last, both counted.
+        split: train or test.
+    """
+    room = [max(0, ticks - span + 1) for ticks, span in runs]
+    if split == "train":
+        return [np.arange(positions) for positions in room]
+    # Spans differ between files of different rate; the strides shrink alike.
+    for part in range(_STRIDE_PARTS, 0, -1):
+        strides = [max(1, span * part // _STRIDE_PARTS) for _, span in runs]
+        starts = [np.arange(0, positions, stride) for positions, stride in zip(room, strides, strict=True)]
+        if sum(map(len, starts)) >= ENOUGH_TEST_SEQUENCES:
+            break
+    return starts

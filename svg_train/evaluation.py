@@ -1,0 +1,98 @@
+"""Quality of forecasts on held-out sequences: best of N samples against the truth, beside repeating the last frame."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from svg_train.data import SequenceDataset
+from svg_train.data.loading import collate, to_unit
+from svg_train.model import SVG
+
+_EXAMPLES = 4  # sequences whose futures are kept for pictures
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures over all held-out sequences, and the futures of the first few for pictures."""
+
+    psnr_best: float  # dB, best sample of each sequence
+    psnr_sample: float  # dB, average over all samples
+    psnr_mean: float  # dB, mean forecast over the samples
+    psnr_repeat: float  # dB, the last observed frame repeated
+    spread: float  # mean per-pixel standard deviation over samples
+    examples: list[Futures]
+
+    @property
+    def gain(self) -> float:
+        """dB of the best sample above repeating the last frame."""
+        return self.psnr_best - self.psnr_repeat
+
+    def metrics(self) -> dict[str, float]:
+        """The figures as plain values."""
+        names = ("psnr_best", "psnr_sample", "psnr_mean", "psnr_repeat", "spread", "gain")
+        return {name: float(getattr(self, name)) for name in names}
+
+
+@dataclass(frozen=True)
+class Futures:
+    """One held-out sequence with its sampled futures, on the CPU."""
+
+    truth: Tensor  # (n_past + horizon, C, H, W)
+    samples: Tensor  # (S, horizon, C, H, W)
+    errors: Tensor  # (S,) mean squared error over the horizon
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB for frames in [0, 1]."""
+    return -10 * math.log10(max(mse, 1e-12))
+
+
+def held_out(dataset: SequenceDataset, count: int) -> Tensor:
+    """The first `count` sequences of a data set, (T, N, C, H, W) uint8."""
+    return collate([dataset[index] for index in range(min(count, len(dataset)))])
+
+
+def sample_futures(model: SVG, truth: Tensor, samples: int, horizon: int, seed: int) -> Tensor:
+    """Draw `samples` futures for each sequence of `truth` (T, B, C, H, W) -> (S, horizon, B, C, H, W)."""
+    n_past, batch = model.config.n_past, truth.shape[1]
+    generator = torch.Generator().manual_seed(seed)
+    shape = (samples * batch, model.config.z_dim)
+    noise = torch.randn(horizon, *shape, generator=generator).to(truth.device)
+    context_noise = torch.randn(n_past - 1, *shape, generator=generator).to(truth.device)
+    context = truth[:n_past].repeat(1, samples, 1, 1, 1)
+    frames = model.generate(context, noise, context_noise)
+    return frames.view(horizon, samples, *truth.shape[1:]).transpose(0, 1)
+
+
+@torch.no_grad()
+def evaluate(model: SVG, sequences: Tensor, samples: int, horizon: int, seed: int = 0, batch: int = 16) -> Evaluation:
+    """Forecast `horizon` frames of held-out `sequences` (T, N, C, H, W) uint8 after n_past observed ones.
+
+    PSNR is taken from the mean squared error over the whole set, not averaged over sequences.
+    """
+    was_training, device = model.training, next(model.parameters()).device
+    model.eval()
+    n_past, count = model.config.n_past, sequences.shape[1]
+    total: dict[str, list[Tensor]] = {name: [] for name in ("best", "sample", "mean", "repeat", "spread")}
+    examples: list[Futures] = []
+    for start in range(0, count, batch):
+        truth = to_unit(sequences[: n_past + horizon, start : start + batch].to(device))
+        futures = sample_futures(model, truth, samples, horizon, seed + start)
+        target = truth[n_past:]
+        errors = ((futures - target) ** 2).mean(dim=(1, 3, 4, 5))  # (S, B)
+        total["best"].append(errors.amin(0))
+        total["sample"].append(errors.mean(0))
+        total["mean"].append(((futures.mean(0) - target) ** 2).mean(dim=(0, 2, 3, 4)))
+        total["repeat"].append(((truth[n_past - 1] - target) ** 2).mean(dim=(0, 2, 3, 4)))
+        total["spread"].append(futures.std(0, correction=0).mean(dim=(0, 2, 3, 4)))
+        wanted = range(min(truth.shape[1], _EXAMPLES - len(examples)))
+        examples += [Futures(truth[:, i].cpu(), futures[:, :, i].cpu(), errors[:, i].cpu()) for i in wanted]
+    model.train(was_training)
+    mean = {name: float(torch.cat(values).mean()) for name, values in total.items()}
+    return Evaluation(
+        psnr(mean["best"]), psnr(mean["sample"]), psnr(mean["mean"]), psnr(mean["repeat"]), mean["spread"], examples
+    )

@@ -1,0 +1,79 @@
+"""Strips (PNG) and loops (GIF) of held-out forecasts: the truth, the best sample, and random ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from svg_common.files import atomic_file
+from svg_train.evaluation import Futures
+
+_GAP = 2  # pixels between frames
+_LABEL_WIDTH = 84
+_OBSERVED, _FORECAST = (90, 160, 90), (200, 110, 60)  # RGB marks under observed and forecast frames
+_RANDOM_ROWS = 3
+
+
+def save_strips(folder: Path, name: str, examples: list[Futures], n_past: int) -> Path:
+    """Write `name`.png (all frames side by side) and `name`.gif (the same in motion) into `folder`; returns the PNG's path."""
+    png = folder / f"{name}.png"
+    strip = np.concatenate([_strip(example, n_past) for example in examples])
+    with atomic_file(png) as partial:
+        Image.fromarray(strip).save(partial, format="PNG", optimize=True)
+    loop = [_moment(examples, n_past, step) for step in range(len(examples[0].truth))]
+    with atomic_file(png.with_suffix(".gif")) as partial:
+        images = [Image.fromarray(frame) for frame in loop]
+        images[0].save(partial, format="GIF", save_all=True, append_images=images[1:], duration=150, loop=0)
+    return png
+
+
+def _rows(example: Futures, n_past: int) -> list[tuple[str, Tensor]]:
+    """Labelled rows of equal length: observed frames stand before every forecast."""
+    past, order = example.truth[:n_past], example.errors.argsort()
+    rows = [("truth", example.truth), ("best", torch.cat([past, example.samples[order[0]]]))]
+    others = range(min(_RANDOM_ROWS, len(order)))  # samples are exchangeable, so the first ones are random ones
+    return rows + [(f"sample {index + 1}", torch.cat([past, example.samples[index]])) for index in others]
+
+
+def _strip(example: Futures, n_past: int) -> NDArray[np.uint8]:
+    lines = [_line(label, frames, n_past) for label, frames in _rows(example, n_past)]
+    return np.concatenate([*lines, np.full((10, lines[0].shape[1], 3), 24, np.uint8)])
+
+
+def _line(label: str, frames: Tensor, n_past: int) -> NDArray[np.uint8]:
+    height, width = frames.shape[-2:]
+    line = np.full((height + _GAP + 2, _LABEL_WIDTH + len(frames) * (width + _GAP), 3), 24, np.uint8)
+    cv2.putText(line, label, (6, height // 2 + 4), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (220, 220, 220), 1, cv2.LINE_AA)
+    for index, frame in enumerate(frames):
+        left = _LABEL_WIDTH + index * (width + _GAP)
+        line[:height, left : left + width] = _rgb(frame)
+        line[height : height + 2, left : left + width] = _OBSERVED if index < n_past else _FORECAST
+    return line
+
+
+def _moment(examples: list[Futures], n_past: int, step: int) -> NDArray[np.uint8]:
+    """All rows of all examples at one time, as a grid: one line per example, enlarged twice."""
+    lines = []
+    for example in examples:
+        cells = [_framed(frames[step], observed=step < n_past) for _, frames in _rows(example, n_past)]
+        lines.append(np.concatenate(cells, axis=1))
+    return np.concatenate(lines)
+
+
+def _framed(frame: Tensor, observed: bool) -> NDArray[np.uint8]:
+    image = _rgb(frame).repeat(2, axis=0).repeat(2, axis=1)
+    bordered = np.empty((image.shape[0] + 6, image.shape[1] + 6, 3), np.uint8)
+    bordered[:] = _OBSERVED if observed else _FORECAST
+    bordered[3:-3, 3:-3] = image
+    return bordered
+
+
+def _rgb(frame: Tensor) -> NDArray[np.uint8]:
+    image = (frame.clamp(0, 1).permute(1, 2, 0).numpy() * 255 + 0.5).astype(np.uint8)
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image

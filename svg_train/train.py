@@ -1,0 +1,269 @@
+"""The training loop: batches, one optimizer step each, held-out evaluation, checkpoints that can be resumed exactly."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from svg_common.errors import ExitCode, SvgError, UsageError
+from svg_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from svg_train.config import Config
+from svg_train.data import open_data
+from svg_train.data.loading import StepSampler, step_noise, to_unit, training_loader
+from svg_train.evaluation import Evaluation, evaluate, held_out
+from svg_train.journal import Journal
+from svg_train.model import SVG
+from svg_train.pictures import save_strips
+
+BEST, LAST = "ckpt.pt", "last.pt"
+LOG_EVERY = 20  # steps between lines of metrics.jsonl
+
+
+class DivergedError(SvgError):
+    """The loss or a gradient is no longer finite."""
+
+
+class StoppedError(SvgError):
+    """The run was asked to stop; it is saved and can be resumed."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where to run: Lightning Fabric's device, number of processes and precision."""
+
+    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    processes: int = 1
+    precision: str = "auto"  # auto, bf16-mixed, 16-mixed or 32-true
+    workers: int = 0
+
+    def fabric(self) -> Fabric:
+        """Configure Fabric; `auto` takes a GPU when there is one and bf16 where the hardware computes in it.
+
+        Raises:
+            UsageError: the device does not exist here.
+        """
+        name, _, index = self.device.partition(":")
+        if name not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
+            raise UsageError(f"unknown device '{self.device}'\n  expected auto, cpu, cuda or cuda:N")
+        has_cuda = torch.cuda.is_available()
+        if name == "cuda" and not has_cuda:
+            raise UsageError(
+                "device 'cuda' was asked for, but PyTorch sees no GPU\n  use --device cpu, or install PyTorch with CUDA"
+            )
+        accelerator = "cuda" if has_cuda and name != "cpu" else "cpu"
+        precision = self.precision if self.precision != "auto" else _best_precision(accelerator)
+        devices: int | list[int] = [int(index)] if index else self.processes
+        strategy = "ddp" if self.processes > 1 else "auto"
+        return Fabric(accelerator=accelerator, devices=devices, precision=precision, strategy=strategy)  # type: ignore[arg-type]
+
+
+class Trainer:
+    """One run in one folder. `run()` trains to the configured number of steps."""
+
+    def __init__(self, config: Config, out: Path, machine: Machine, resume: bool) -> None:
+        self._out = out
+        self._resumed = _resume_point(out) if resume else None
+        self._config = self._resumed.config if self._resumed else config
+        self._fabric = machine.fabric()
+        self._workers = machine.workers
+        self._stop_requested = False
+
+    def run(self) -> Evaluation | None:
+        """Train, evaluate, save. Returns the last evaluation.
+
+        Raises:
+            DivergedError: loss or gradient became non-finite; the last good checkpoint is kept.
+            StoppedError: Ctrl-C or SIGTERM; the run is saved.
+            SvgError, OSError: unusable data or output folder.
+        """
+        fabric, train = self._fabric, self._config.train
+        if fabric.global_rank == 0 and self._resumed is None:
+            _refuse_existing(self._out)
+        fabric.launch()
+        data = open_data(self._config, "train", self._config.sequence_length)
+        test = open_data(self._config, "test", self._config.model.n_past + train.eval_horizon)
+        self._frame_interval_s = data.frame_interval_s
+        self._held_out = held_out(test, train.eval_sequences)
+        self._out.mkdir(parents=True, exist_ok=True)
+        self._build()
+        sampler = StepSampler(
+            len(data), train.batch_size, range(self._step, train.steps), train.seed, fabric.global_rank, fabric.world_size
+        )
+        loader = training_loader(data, sampler, self._workers, pin_memory=fabric.device.type == "cuda")
+        with Journal(self._out, train.steps, self._step, fabric.global_rank == 0) as self._journal, self._stop_signals():
+            self._journal.say(f"data: {data.description}\nheld out: {test.description}")
+            self._journal.say(f"model: {_count(self._raw)} parameters, {fabric.device}, {_precision_name(fabric)}")
+            for frames in loader:
+                self._train_step(frames)
+                self._after_step(self._step == train.steps)
+        return self._evaluation
+
+    def _build(self) -> None:
+        torch.manual_seed(self._config.train.seed)
+        train, raw = self._config.train, SVG(self._config.model)
+        optimizer = torch.optim.Adam(raw.parameters(), lr=train.lr, fused=True)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        self._model, self._optimizer = self._fabric.setup(raw, optimizer)
+        self._raw: SVG = self._model.module if self._fabric.world_size == 1 else self._model.module.module
+        decay = train.ema_decay
+        self._average = AveragedModel(self._raw, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
+        self._step, self._best = 0, float("-inf")
+        self._evaluation: Evaluation | None = None
+        if self._resumed is not None:
+            self._restore(self._resumed)
+
+    def _rate(self, step: int) -> float:
+        """Learning rate relative to its peak: linear warm-up, then linear decay to zero."""
+        train = self._config.train
+        return min((step + 1) / (train.warmup_steps + 1), max(train.steps - step, 0) / max(train.steps - train.warmup_steps, 1))
+
+    def _train_step(self, frames: Tensor) -> None:
+        train, fabric = self._config.train, self._fabric
+        x = to_unit(fabric.to_device(frames))
+        eps = step_noise((x.shape[0] - 1, x.shape[1], self._config.model.z_dim), train.seed, self._step, fabric.global_rank)
+        self._model.train()
+        output = self._model(x, eps.to(fabric.device))
+        loss = output.mse + train.beta * output.kl
+        fabric.backward(loss)
+        norm = fabric.clip_gradients(self._model, self._optimizer, max_norm=train.gradient_clip, error_if_nonfinite=False)
+        if not (torch.isfinite(loss) and norm is not None and torch.isfinite(norm)):
+            self._optimizer.zero_grad()
+            raise DivergedError(
+                f"loss or gradient is not finite at step {self._step} (loss {float(loss.detach())})\n"
+                f"  the last good checkpoint is kept in {self._out}; start again with a lower --lr, or with --precision 32-true"
+            )
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        self._schedule.step()
+        if self._average is not None:
+            self._average.update_parameters(self._raw)
+        self._step += 1
+        values = {"loss": loss, "mse": output.mse, "kl": output.kl, "grad_norm": norm}
+        self._losses = {name: float(value.detach()) for name, value in values.items()}
+
+    def _after_step(self, last: bool) -> None:
+        step, train = self._step, self._config.train
+        self._journal.step(step, self._losses["loss"])
+        if step % LOG_EVERY == 0 or step == 1 or last:
+            self._journal.record("train", step, {**self._losses, "lr": float(self._schedule.get_last_lr()[0])})
+        if step % train.eval_every == 0 or last:
+            self._evaluate()
+        stop = self._fabric.strategy.reduce_boolean_decision(self._stop_requested, all=False)
+        if step % train.save_every == 0 or last or stop:
+            self._save_last()
+        if stop and not last:
+            raise StoppedError(f"stopped at step {step}, saved\n  continue with: svg-train --out {self._out} --resume")
+
+    def _evaluate(self) -> None:
+        """Every process waits for the first one, which forecasts the held-out sequences, draws them and keeps the best."""
+        if self._fabric.global_rank == 0:
+            train, model = self._config.train, self._evaluated_model()
+            evaluation = evaluate(model, self._held_out, train.eval_samples, train.eval_horizon)
+            self._evaluation, metrics = evaluation, evaluation.metrics()
+            self._journal.record("eval", self._step, metrics)
+            picture = save_strips(self._out / "strips", f"step-{self._step:07d}", evaluation.examples, model.config.n_past)
+            self._journal.picture("held out", self._step, picture)
+            self._journal.say(_summary(self._step, metrics))
+            if metrics["psnr_best"] > self._best:
+                self._best = metrics["psnr_best"]
+                self._save(BEST, model.state_dict(), training=None)
+        self._fabric.barrier()
+
+    def _evaluated_model(self) -> SVG:
+        if self._average is None:
+            return self._raw
+        assert isinstance(self._average.module, SVG)
+        return self._average.module
+
+    def _save_last(self) -> None:
+        if self._fabric.global_rank != 0:
+            return
+        training = {
+            "weights": self._raw.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "averaged": int(self._average.n_averaged) if self._average is not None else 0,
+            "best": self._best,
+        }
+        self._save(LAST, self._evaluated_model().state_dict(), training)
+
+    def _save(self, name: str, weights: dict[str, Tensor], training: dict[str, object] | None) -> None:
+        metrics = self._evaluation.metrics() if self._evaluation else {}
+        checkpoint = Checkpoint(self._config, weights, self._step, self._frame_interval_s, metrics, training)
+        save_checkpoint(self._out / name, checkpoint)
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        assert checkpoint.training is not None
+        self._raw.load_state_dict(checkpoint.training["weights"])
+        self._optimizer.load_state_dict(checkpoint.training["optimizer"])
+        self._schedule.load_state_dict(checkpoint.training["schedule"])
+        if self._average is not None:
+            self._average.module.load_state_dict(checkpoint.weights)
+            self._average.n_averaged.fill_(checkpoint.training["averaged"])
+        self._step, self._best = checkpoint.step, checkpoint.training["best"]
+
+    @contextmanager
+    def _stop_signals(self) -> Iterator[None]:
+        """Ctrl-C and SIGTERM end the run after the step in progress; a second one ends it at once."""
+
+        def request(number: int, frame: FrameType | None) -> None:
+            if self._stop_requested:
+                raise KeyboardInterrupt
+            self._stop_requested = True
+            print("stopping after this step; press Ctrl-C again to stop at once without saving", file=sys.stderr)
+
+        old = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in old.items():
+                signal.signal(number, handler)
+
+
+def _resume_point(out: Path) -> Checkpoint:
+    checkpoint = load_checkpoint(out / LAST)
+    if checkpoint.training is None:
+        raise UsageError(f"'{out / LAST}' holds no training state\n  expected the last.pt of a run that svg-train started")
+    if checkpoint.step >= checkpoint.config.train.steps:
+        raise UsageError(f"the run in '{out}' is complete ({checkpoint.step} steps)\n  start a new one with another --out")
+    return checkpoint
+
+
+def _refuse_existing(out: Path) -> None:
+    if (out / LAST).exists() or (out / BEST).exists():
+        raise UsageError(f"'{out}' already holds a run\n  continue it with --resume, or give another --out")
+
+
+def _best_precision(accelerator: str) -> str:
+    if accelerator == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    # oneDNN emulates bf16 on older processors, which is slower than float32.
+    supported = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if supported else "32-true"
+
+
+def _precision_name(fabric: Fabric) -> str:
+    return str(fabric.strategy.precision.precision)
+
+
+def _count(model: torch.nn.Module) -> str:
+    return f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:.2f} M"
+
+
+def _summary(step: int, metrics: dict[str, float]) -> str:
+    return (
+        f"step {step}: held-out PSNR best {metrics['psnr_best']:.2f} dB, sample {metrics['psnr_sample']:.2f} dB, "
+        f"repeat-last {metrics['psnr_repeat']:.2f} dB, gain {metrics['gain']:+.2f} dB"
+    )

@@ -1,0 +1,115 @@
+"""Checkpoints: round trip, atomic writes, and hostile or damaged files."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import pytest
+import torch
+
+from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from tests.conftest import random_model, save_model
+
+
+def test_round_trip_gives_the_same_model(tiny_checkpoint, tiny_model):
+    loaded = load_checkpoint(tiny_checkpoint)
+    assert loaded.config.model == tiny_model.config
+    assert (loaded.step, loaded.frame_interval_s) == (7, 0.1)
+    x, noise, past = torch.rand(3, 2, 1, 64, 64), torch.randn(2, 2, 4), torch.randn(2, 2, 4)
+    torch.testing.assert_close(loaded.build().generate(x, noise, past), tiny_model.generate(x, noise, past), rtol=0, atol=0)
+
+
+def test_file_loads_with_weights_only(tiny_checkpoint):
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    assert content["config"]["model"]["nf"] == 4
+
+
+class _Bomb:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("writer", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_pickle_with_code_is_refused_and_not_run(tmp_path, writer):
+    ran, file = tmp_path / "ran", tmp_path / "evil.pt"
+    writer({"format": "svg-edge-checkpoint", "version": 1, "weights": _Bomb(ran)}, file)
+    with pytest.raises(CheckpointError, match=r"evil\.pt"):
+        load_checkpoint(file)
+    assert not ran.exists()
+    # The bomb is a real one: a plain unpickler would have run it.
+    if writer is not torch.save:
+        pickle.loads(file.read_bytes())
+        assert ran.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"PK\x03\x04 not a zip", os.urandom(5000), b"hello world\n" * 50])
+def test_random_files_are_refused(tmp_path, content):
+    file = tmp_path / "random.pt"
+    file.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"random\.pt"):
+        load_checkpoint(file)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95, 0.999])
+def test_truncated_file_is_refused(tmp_path, tiny_checkpoint, share):
+    content = tiny_checkpoint.read_bytes()
+    file = tmp_path / "cut.pt"
+    file.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(CheckpointError, match="damaged, truncated"):
+        load_checkpoint(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds no svg-edge checkpoint"),
+        ({"format": "other"}, "holds no svg-edge checkpoint"),
+        ({"format": "svg-edge-checkpoint", "version": 99}, "version 99"),
+        ({"format": "svg-edge-checkpoint", "version": 1, "weights": {"a": 1}}, "holds no weights"),
+        ({"format": "svg-edge-checkpoint", "version": 1, "weights": {}, "config": {"model": {"nff": 3}}}, r"model\.nff"),
+        ({"format": "svg-edge-checkpoint", "version": 1, "weights": {}, "config": {}, "step": "many"}, "step"),
+    ],
+)
+def test_other_contents_are_refused(tmp_path, content, message):
+    file = tmp_path / "other.pt"
+    torch.save(content, file)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(file)
+
+
+def test_missing_file_says_how_to_make_one(tmp_path):
+    with pytest.raises(CheckpointError, match="svg-train"):
+        load_checkpoint(tmp_path / "none.pt")
+
+
+def test_all_misfits_between_weights_and_configuration_are_listed(tmp_path):
+    model = random_model()
+    weights = model.state_dict()
+    del weights["prior.mu.bias"]
+    weights["posterior.mu.bias"] = torch.zeros(9)
+    weights["stranger"] = torch.zeros(1)
+    path = save_model(tmp_path / "a.pt", model)
+    broken = Checkpoint(load_checkpoint(path).config, weights)
+    with pytest.raises(CheckpointError) as caught:
+        broken.build()
+    for part in ("missing prior.mu.bias", "posterior.mu.bias: given (9,), expected (4,)", "unexpected stranger"):
+        assert part in str(caught.value)
+
+
+def test_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
+    path = save_model(tmp_path / "ckpt.pt", random_model())
+    before = path.read_bytes()
+
+    def full_disk(value, file):
+        file.write_bytes(b"half")
+        raise RuntimeError("[enforce fail at inline_container.cc] . PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="disk full"):
+        save_checkpoint(path, load_checkpoint(path))
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["ckpt.pt"]

@@ -1,0 +1,413 @@
+"""Sequences from real video files, written here with PyAV: cache, split, time interval, and bad input."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from rich.console import Console
+
+from svg_common.errors import SvgError, UsageError
+from svg_common.video import VideoReader
+from svg_train.config import build_config
+from svg_train.data import open_data, progress, video_cache
+from svg_train.data.video_sampling import regular_runs
+
+PEDESTRIANS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "video" / "pedestrians.avi"
+LENGTH = 6
+
+
+def _add_stream(container, fps):
+    """Lossless where the container takes it."""
+    lossless = container.format.name != "mp4"
+    stream = container.add_stream("ffv1" if lossless else "mpeg4", rate=fps)
+    stream.width, stream.height, stream.pix_fmt = 96, 64, "bgr0" if lossless else "yuv420p"
+    return stream
+
+
+def write_video(path: Path, frames: int = 60, fps: int = 10, first: int = 0) -> Path:
+    """Frame i is flat gray of level first + 2 i."""
+    with av.open(str(path), "w") as container:
+        stream = _add_stream(container, fps)
+        for i in range(frames):
+            image = np.full((64, 96, 3), first + 2 * i, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(autouse=True)
+def forget_notes():
+    progress.note_once.cache_clear()
+
+
+@pytest.fixture
+def options(tmp_path):
+    """Table [data] for videos in tmp_path / "videos", with a cache of its own."""
+    (tmp_path / "videos").mkdir()
+    return {"name": "video", "root": str(tmp_path / "videos"), "cache": str(tmp_path / "cache")}
+
+
+def config_of(options, **changes):
+    model = {"n_past": 2, "channels": changes.pop("channels", 1)}
+    return build_config({"model": model, "train": {"n_future": 4}, "data": {**options, **changes}})
+
+
+def open_both(options, length=LENGTH, **changes):
+    config = config_of(options, **changes)
+    return open_data(config, "train", length), open_data(config, "test", length)
+
+
+def indices(sequence, first=0):
+    """Which frames of `write_video` a sequence is made of."""
+    return np.round((np.median(sequence, (1, 2, 3)) - first) / 2).astype(int).tolist()
+
+
+def all_indices(data, first=0):
+    return [indices(data[i], first) for i in range(len(data))]
+
+
+def test_train_takes_every_start_and_test_the_last_part(options):
+    write_video(Path(options["root"]) / "a.avi")
+    train, test = open_both(options, test_fraction=0.25)
+    assert all_indices(train) == [list(range(i, i + LENGTH)) for i in range(45 - LENGTH + 1)]
+    seen = all_indices(test)
+    assert {i for window in seen for i in window} <= set(range(45, 60))
+    assert len({tuple(window) for window in seen}) == len(seen) == 15 - LENGTH + 1  # fewer than 16 without overlap
+    assert train[0].shape == (LENGTH, 64, 64, 1)
+    assert train[0].dtype == np.uint8
+    assert type(train[0]) is np.ndarray
+    assert train.frame_interval_s == test.frame_interval_s == pytest.approx(0.1)
+    assert train.description == "video: 1 file(s) with 45 train frames (split by time), 0.1 s per step, 40 sequences of 6"
+
+
+def test_test_windows_do_not_overlap_when_there_are_enough(options):
+    write_video(Path(options["root"]) / "a.avi", 120)
+    _, test = open_both(options, length=3, test_fraction=0.5)
+    assert all_indices(test) == [[60 + 3 * i + j for j in range(3)] for i in range(20)]
+
+
+def test_a_longer_test_sequence_moves_no_frame_into_the_test_part(options):
+    write_video(Path(options["root"]) / "a.avi")
+    config = config_of(options, test_fraction=0.25)
+    train, test = open_data(config, "train", 4), open_data(config, "test", 12)
+    assert max(i for window in all_indices(train) for i in window) == 44
+    assert min(i for window in all_indices(test) for i in window) == 45
+
+
+def test_frame_step_and_interval_mean_the_same(options):
+    write_video(Path(options["root"]) / "a.avi")
+    by_step, _ = open_both(options, test_fraction=0.4, frame_step=3)
+    by_time, _ = open_both(options, test_fraction=0.4, frame_interval_s=0.3)
+    both, _ = open_both(options, test_fraction=0.4, frame_interval_s=0.3, frame_step=3)
+    assert by_step.frame_interval_s == by_time.frame_interval_s == both.frame_interval_s == pytest.approx(0.3)
+    assert all_indices(by_step) == all_indices(by_time) == all_indices(both)
+    assert all_indices(by_step)[2] == [2, 5, 8, 11, 14, 17]
+    assert max(max(window) for window in all_indices(by_step)) == 35
+
+
+def test_an_interval_between_two_steps_is_rounded_and_told(options, capsys):
+    write_video(Path(options["root"]) / "a.avi")
+    train, _ = open_both(options, test_fraction=0.4, frame_interval_s=0.17)
+    assert train.frame_interval_s == pytest.approx(0.2)
+    said = capsys.readouterr().err
+    assert said.count("0.17 s per step becomes 0.2 s") == 1
+
+
+def test_step_and_interval_that_contradict_are_refused(options):
+    write_video(Path(options["root"]) / "a.avi")
+    with pytest.raises(UsageError, match="only one"):
+        open_both(options, frame_interval_s=0.3, frame_step=2)
+
+
+def test_files_of_other_rates_keep_the_interval_or_are_skipped(options, capsys):
+    root = Path(options["root"])
+    write_video(root / "a.avi", 60, 10)
+    write_video(root / "b.avi", 120, 30)
+    write_video(root / "c.avi", 60, 12)
+    train, _ = open_both(options, test_fraction=0.4)
+    assert train.frame_interval_s == pytest.approx(0.1)
+    windows = all_indices(train)
+    steps = {tuple(np.diff(window)) for window in windows}
+    assert steps == {(1,) * 5, (3,) * 5}
+    said = capsys.readouterr().err
+    assert "1 video(s) are not used" in said
+    assert "c.avi: at 12 frames per second its nearest step is 0.08333 s, not 0.1 s" in said
+
+
+def test_a_rate_within_five_percent_is_the_same(options):
+    write_video(Path(options["root"]) / "a.avi", 60, 25)
+    write_video(Path(options["root"]) / "b.avi", 60, 24)
+    train, _ = open_both(options, test_fraction=0.4)
+    assert train.description.startswith("video: 2 file(s)")
+
+
+def test_five_files_are_split_by_file(options):
+    for i in range(6):
+        write_video(Path(options["root"]) / f"{i}.avi", 20, first=40 * i)
+    train, test = open_both(options, test_fraction=0.3)
+    levels = [{int(np.median(data[i][0])) // 40 for i in range(len(data))} for data in (train, test)]
+    assert len(levels[0]) == 4
+    assert len(levels[1]) == 2
+    assert not levels[0] & levels[1]
+    assert "split by file" in train.description
+
+
+def test_the_way_to_split_can_be_chosen(options):
+    write_video(Path(options["root"]) / "a.avi", 60)
+    with pytest.raises(UsageError, match="at least 2"):
+        open_both(options, split_by="file")
+    write_video(Path(options["root"]) / "b.avi", 60, first=60)
+    train, test = open_both(options, split_by="file")
+    assert len(train) == 60 - LENGTH + 1
+    assert "1 file(s) with 60 test frames" in test.description
+    for i in range(4):
+        write_video(Path(options["root"]) / f"c{i}.avi", 60)
+    assert "6 file(s)" in open_both(options, split_by="time", test_fraction=0.3)[0].description
+
+
+def test_a_break_in_the_recording_is_not_crossed(options):
+    path = Path(options["root"]) / "camera.mkv"
+    with av.open(str(path), "w") as container:
+        stream = _add_stream(container, 10)
+        for i in range(60):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 2 * i, np.uint8), format="rgb24")
+            frame.pts = i + (100 if i >= 20 else 0) + (1 if i >= 10 else 0)  # 10 s of pause, and one lost frame
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    windows = all_indices(open_both(options, test_fraction=0.3)[0])
+    assert [17, 18, 19, 20, 21, 22] not in windows
+    assert not any(19 in window and 20 in window for window in windows)
+    # The frame before the lost one, or the one after it, stays for its time.
+    assert any(window in ([7, 8, 9, 9, 10, 11], [7, 8, 9, 10, 10, 11]) for window in windows)
+
+
+def test_colour_and_gray_have_separate_entries(options):
+    path = Path(options["root"]) / "red.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        image = np.zeros((64, 96, 3), np.uint8)
+        image[..., 0] = 250
+        for _ in range(30):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    gray, colour = (open_both(options, channels=channels, test_fraction=0.4)[0] for channels in (1, 3))
+    assert abs(float(gray[0].mean()) - 0.299 * 250) < 5
+    assert colour[0].shape == (LENGTH, 64, 64, 3)
+    red, green, blue = colour[0].mean((0, 1, 2))
+    assert red > 230 > 30 > max(green, blue)
+
+
+def test_millisecond_time_stamps_do_not_drift():
+    fps = 30000 / 1001
+    times_s = np.round(np.arange(100_000) / fps, 3)  # as Matroska keeps them
+    (run,) = regular_runs(times_s, fps)
+    np.testing.assert_array_equal(run, np.arange(100_000))
+
+
+def test_a_varying_rate_is_resampled_in_time():
+    times_s = np.array([0.0, 0.1, 0.2, 0.25, 0.3, 0.6, 0.7])
+    (run,) = regular_runs(times_s, 10)
+    np.testing.assert_allclose(times_s[run], [0, 0.1, 0.2, 0.3, 0.3, 0.6, 0.6, 0.7])
+
+
+def test_progress_in_a_terminal(options, monkeypatch):
+    terminal = Console(file=io.StringIO(), force_terminal=True, width=200)
+    monkeypatch.setattr(progress, "stderr_console", lambda: terminal)
+    write_video(Path(options["root"]) / "[bold]a.avi")
+    open_both(options, test_fraction=0.4)
+    assert "decoding 1 video file(s)" in terminal.file.getvalue()
+    assert "[bold]a.avi, 32 frames" in terminal.file.getvalue()
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    """Names of the files that were opened for decoding."""
+    names: list[str] = []
+
+    class Counting(VideoReader):
+        def __init__(self, path):
+            names.append(Path(path).name)
+            super().__init__(path)
+
+    monkeypatch.setattr(video_cache, "VideoReader", Counting)
+    return names
+
+
+def test_a_video_is_decoded_once_and_again_when_it_changes(options, decoded, capsys):
+    path = write_video(Path(options["root"]) / "a.avi")
+    train, _ = open_both(options, test_fraction=0.4)
+    assert decoded == ["a.avi"]
+    assert "decoding 1 video file(s)" in capsys.readouterr().err
+    before = all_indices(train)
+    again, _ = open_both(options, test_fraction=0.4)
+    assert decoded == ["a.avi"]
+    assert all_indices(again) == before
+    write_video(path, first=100)
+    os.utime(path, ns=(1, 1))
+    changed, _ = open_both(options, test_fraction=0.4)
+    assert decoded == ["a.avi", "a.avi"]
+    assert all_indices(changed, first=100) == before
+    assert all_indices(train) == before  # a run that is under way keeps its frames
+
+
+@pytest.mark.parametrize("harm", ["short frames", "no frames", "no json", "broken json", "other json"])
+def test_a_damaged_cache_entry_is_decoded_again(options, decoded, harm):
+    write_video(Path(options["root"]) / "a.avi")
+    before = all_indices(open_both(options, test_fraction=0.4)[0])
+    (frames,), (about,) = (list(Path(options["cache"]).glob(f"*{suffix}")) for suffix in (".u8", ".json"))
+    if harm == "short frames":
+        frames.write_bytes(frames.read_bytes()[:-1])
+    elif harm == "no frames":
+        frames.unlink()
+    elif harm == "no json":
+        about.unlink()
+    else:
+        about.write_text("[1, 2" if harm == "broken json" else "[1, 2]")
+    assert all_indices(open_both(options, test_fraction=0.4)[0]) == before
+    assert len(decoded) == 2
+
+
+def test_an_interrupted_decode_leaves_nothing_behind(options, monkeypatch):
+    write_video(Path(options["root"]) / "a.avi")
+
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(video_cache, "fit_frame", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        open_both(options)
+    assert list(Path(options["cache"]).iterdir()) == []
+
+
+def test_two_processes_may_decode_at_once(options):
+    write_video(Path(options["root"]) / "a.avi", 120)
+    code = (
+        "import sys, json; from svg_train.config import build_config; from svg_train.data import open_data;"
+        "data = open_data(build_config(json.loads(sys.argv[1])), 'train', 6); print(int(data[len(data) - 1].sum()))"
+    )
+    table = json.dumps({"data": options, "model": {"n_past": 2}, "train": {"n_future": 4}})
+    running = [subprocess.Popen([sys.executable, "-c", code, table], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    answers = [process.communicate(timeout=60)[0].strip() for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert answers[0] == answers[1] != ""
+    assert sorted(path.suffix for path in Path(options["cache"]).iterdir()) == [".json", ".u8"]
+
+
+def test_two_threads_may_decode_at_once(options):
+    write_video(Path(options["root"]) / "a.avi")
+    results = []
+    threads = [
+        threading.Thread(target=lambda: results.append(all_indices(open_both(options, test_fraction=0.4)[0]))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 3
+    assert results[0] == results[1] == results[2]
+
+
+@pytest.mark.parametrize("place", ["/dev/null/cache", "{file}/cache"])
+def test_an_unwritable_cache_is_named(options, tmp_path, place):
+    path = write_video(Path(options["root"]) / "a.avi")
+    with pytest.raises(SvgError, match="cache folder") as caught:
+        open_both(options, cache=place.format(file=path))
+    assert "SVG_EDGE_CACHE" in str(caught.value)
+
+
+def test_the_cache_folder_follows_the_environment(options, tmp_path, monkeypatch):
+    write_video(Path(options["root"]) / "a.avi")
+    monkeypatch.delenv("SVG_EDGE_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    open_both(options, cache=None, test_fraction=0.4)
+    assert list((tmp_path / "xdg" / "svg-edge").glob("*.u8"))
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "own"))
+    open_both(options, cache=None, test_fraction=0.4)
+    assert list((tmp_path / "own").glob("*.u8"))
+    monkeypatch.delenv("SVG_EDGE_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    open_both(options, cache=None, test_fraction=0.4)
+    assert list((tmp_path / "home" / ".cache" / "svg-edge").glob("*.u8"))
+
+
+def write_bad_files(root: Path) -> None:
+    (root / "empty.mp4").touch()
+    (root / "text.mp4").write_text("no video at all\n" * 100)
+    write_video(root / "short.avi", 4)
+    content = write_video(root / "no_index.mp4").read_bytes()
+    (root / "no_index.mp4").write_bytes(content[: len(content) // 2])
+
+
+def test_bad_files_are_listed_once_and_skipped(options, capsys):
+    root = Path(options["root"])
+    write_bad_files(root)
+    whole = write_video(root / "whole.avi")
+    (root / "cut.avi").write_bytes(whole.read_bytes()[: whole.stat().st_size * 7 // 10])
+    train, _ = open_both(options, split_by="time", test_fraction=0.3)
+    assert train.description.startswith("video: 2 file(s)")
+    said = capsys.readouterr().err
+    assert "4 video(s) are not used" in said
+    for reason in (
+        "empty.mp4: the file is empty",
+        "text.mp4: Invalid data",
+        "no_index.mp4: Invalid data",
+        "short.avi: too short: 3 train frames in a row",
+    ):
+        assert reason in said
+    assert "1 video(s) are damaged" in said
+    assert "cut.avi: the file is cut" in said
+
+
+def test_when_no_video_is_left_all_reasons_are_in_the_error(options):
+    write_bad_files(Path(options["root"]))
+    with pytest.raises(SvgError) as caught:
+        open_both(options)
+    for name in ("empty.mp4", "text.mp4", "no_index.mp4", "short.avi"):
+        assert str(caught.value).count(name) == 1
+    assert "expected" in str(caught.value)
+
+
+def test_a_test_part_that_is_too_short_is_explained(options):
+    write_video(Path(options["root"]) / "a.avi", 30)
+    config = config_of(options, test_fraction=0.1)
+    assert len(open_data(config, "train", LENGTH)) > 0
+    with pytest.raises(SvgError, match="3 test frames in a row, a sequence needs 6") as caught:
+        open_data(config, "test", LENGTH)
+    assert "--test-fraction" in str(caught.value)
+
+
+def test_missing_roots_name_the_option(options, tmp_path):
+    for root, problem in ((None, "needs files"), (str(tmp_path / "nowhere"), "does not exist")):
+        with pytest.raises(UsageError, match=problem) as caught:
+            open_both(options, root=root)
+        assert "--data-root" in str(caught.value)
+    with pytest.raises(SvgError, match="holds no video") as empty:
+        open_both(options)
+    assert ".mp4" in str(empty.value)
+
+
+@pytest.mark.skipif(not PEDESTRIANS.exists(), reason="the sample clip is not here")
+def test_a_real_surveillance_clip(options):
+    train, test = open_both(options, length=15, root=str(PEDESTRIANS), frame_step=2, channels=3)
+    assert train.frame_interval_s == pytest.approx(0.2)
+    assert len(train) == 676 - 29 + 1
+    assert len(test) >= 16
+    frames = train[100]
+    assert frames.shape == (15, 64, 64, 3)
+    assert 30 < frames.mean() < 220
+    change = np.abs(np.diff(frames.astype(int), axis=0)).mean()
+    assert 0.3 < change < 20
+    assert not {frame.tobytes() for i in range(len(test)) for frame in test[i]} & {
+        frame.tobytes() for i in range(0, len(train), 15) for frame in train[i]
+    }

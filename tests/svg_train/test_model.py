@@ -1,0 +1,141 @@
+"""The batched training forward, the split decoder and the recurrent parts against their definitions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from svg_train.backbones import SkipStage
+from svg_train.config import ModelConfig
+from svg_train.losses import gaussian_kl, reparameterize
+from svg_train.model import SVG
+from svg_train.recurrent import GaussianLSTM
+from tests.conftest import random_model
+
+STEPS, BATCH = 6, 2
+
+
+def step_by_step(model: SVG, x: torch.Tensor, eps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The training pass as the reference's `train()` writes it: one frame after the other, skips kept after n_past."""
+    c, batch = model.config, x.shape[1]
+    states = {name: getattr(model, name).core.initial_state(batch) for name in ("posterior", "prior", "predictor")}
+    encoded = [model.encoder(frame) for frame in x]
+    frames, mse, kl = [], x.new_zeros(()), x.new_zeros(())
+    for i in range(1, len(x)):
+        h_prev, skip_prev = encoded[i - 1]
+        if c.last_frame_skip or i <= c.n_past - c.skip_lag:
+            skips = skip_prev
+        mu_q, logvar_q, states["posterior"] = model.posterior.step(encoded[i][0], states["posterior"])
+        mu_p, logvar_p, states["prior"] = model.prior.step(h_prev, states["prior"])
+        g, states["predictor"] = model.predictor.step(h_prev, reparameterize(mu_q, logvar_q, eps[i - 1]), states["predictor"])
+        frame = model.decoder(g, model.decoder.condition(skips))
+        frames.append(frame)
+        mse = mse + nn.functional.mse_loss(frame, x[i])
+        kl = kl + gaussian_kl(mu_q, logvar_q, mu_p, logvar_p).sum() / batch
+    return torch.stack(frames), mse, kl
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"skip_lag": 0},
+        {"skip_lag": 1, "channels": 3},
+        {"last_frame_skip": True, "predictor_layers": 1, "prior_layers": 2},
+        {"n_past": STEPS, "skip_lag": 0},  # all frames observed: no target shares a skip
+    ],
+)
+def test_batched_forward_equals_stepping_frame_by_frame_with_gradients(shape):
+    # Evaluation mode: in training mode BatchNorm's statistics span the whole batch of frames, by intention.
+    model = random_model(**shape)
+    x = torch.rand(STEPS, BATCH, model.config.channels, 64, 64)
+    eps = torch.randn(STEPS - 1, BATCH, model.config.z_dim)
+    results = []
+    for forward in (lambda: _batched(model, x, eps), lambda: step_by_step(model, x, eps)):
+        model.zero_grad()
+        frames, mse, kl = forward()
+        (mse + 1e-2 * kl).backward()
+        results.append((frames, mse, kl, {name: p.grad.clone() for name, p in model.named_parameters()}))
+    (frames_a, mse_a, kl_a, grads_a), (frames_b, mse_b, kl_b, grads_b) = results
+    torch.testing.assert_close(frames_a, frames_b, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(mse_a, mse_b, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(kl_a, kl_b, atol=1e-6, rtol=1e-5)
+    assert kl_a > 1e-3
+    for name in grads_b:
+        torch.testing.assert_close(grads_a[name], grads_b[name], atol=1e-6, rtol=1e-3, msg=name)
+
+
+def _batched(model, x, eps):
+    output = model(x, eps)
+    return output.frames, output.mse, output.kl
+
+
+@pytest.mark.parametrize("skip_lag", [0, 1])
+def test_skips_after_the_context_come_from_one_frame(skip_lag):
+    """Changing the frame that feeds the frozen skips changes late forecasts' skips; a later frame does not feed any."""
+    model = random_model(n_past=3, skip_lag=skip_lag)
+    assert model.distinct_skip_frames(STEPS) == 3 - skip_lag
+    x = torch.rand(STEPS, 1, 1, 64, 64)
+    skips = model.encoder(x.flatten(0, 1))[1]
+    cond = model._conditions(skips, STEPS, 1)
+    expected = model.decoder.condition([skip[2 - skip_lag : 3 - skip_lag] for skip in skips])
+    for level, (given, one) in enumerate(zip(cond, expected, strict=True)):
+        assert given.shape[0] == STEPS - 1
+        torch.testing.assert_close(given[-1:], one, msg=f"cond_{level}")
+
+
+def test_split_decoder_equals_convolution_of_the_concatenation():
+    stage = SkipStage(5, 3, 4, last=True)
+    d, skip = torch.randn(2, 5, 8, 8), torch.randn(1, 3, 8, 8)
+    joined = nn.ConvTranspose2d(8, 4, 4, 2, 1)
+    with torch.no_grad():
+        joined.weight.copy_(torch.cat([stage.from_d.weight, stage.from_skip.weight]))
+        joined.bias.copy_(stage.from_d.bias)
+    expected = torch.sigmoid(joined(torch.cat([d, skip.expand(2, -1, -1, -1)], 1)))
+    torch.testing.assert_close(stage(d, stage.condition(skip)), expected)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_stepping_a_recurrent_part_equals_the_whole_sequence(layers):
+    torch.manual_seed(0)
+    lstm = GaussianLSTM(7, 3, 11, layers)
+    h = torch.randn(9, 4, 7)
+    mu, logvar = lstm.sequence(h)
+    state = lstm.core.initial_state(4)
+    assert state.shape == (2 * layers, 4, 11)
+    for t in range(9):
+        mu_t, logvar_t, state = lstm.step(h[t], state)
+        torch.testing.assert_close(mu_t, mu[t], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(logvar_t, logvar[t], atol=1e-6, rtol=1e-5)
+
+
+def test_kl_agrees_with_torch_distributions():
+    torch.manual_seed(0)
+    mu_q, logvar_q, mu_p, logvar_p = torch.randn(4, 5, 6)
+    q, p = (torch.distributions.Normal(mu, (0.5 * lv).exp()) for mu, lv in ((mu_q, logvar_q), (mu_p, logvar_p)))
+    torch.testing.assert_close(gaussian_kl(mu_q, logvar_q, mu_p, logvar_p), torch.distributions.kl_divergence(q, p))
+
+
+def test_generation_first_frame_uses_posterior_context_and_lagged_skip():
+    """The rule written out once more by hand for n_past 2: one posterior step, then one sampled frame."""
+    model = random_model(n_past=2, skip_lag=1)
+    x, noise, past = torch.rand(2, 3, 1, 64, 64), torch.randn(1, 3, 4), torch.randn(1, 3, 4)
+    with torch.no_grad():
+        (h0, skips0), (h1, _) = model.encoder(x[0]), model.encoder(x[1])
+        mu, logvar, _ = model.posterior.step(h1, model.posterior.core.initial_state(3))
+        _, _, prior_state = model.prior.step(h0, model.prior.core.initial_state(3))
+        _, state = model.predictor.step(h0, mu + (0.5 * logvar).exp() * past[0], model.predictor.core.initial_state(3))
+        mu, logvar, _ = model.prior.step(h1, prior_state)
+        g, _ = model.predictor.step(h1, mu + (0.5 * logvar).exp() * noise[0], state)
+        expected = model.decoder(g, model.decoder.condition(skips0))
+    torch.testing.assert_close(model.generate(x, noise, past)[0], expected)
+
+
+def test_parameter_count_of_the_reference_size():
+    """DCGAN-64 with the paper's widths has the reference's parameter count (its concatenating decoder, split)."""
+    model = SVG(ModelConfig(nf=64, g_dim=128, rnn_size=256, channels=3))
+    first_up = model.decoder.stages[-1]
+    assert first_up.from_d.weight.shape == first_up.from_skip.weight.shape == (512, 256, 4, 4)
+    assert model.encoder.stages[0][0].weight.shape == (64, 3, 4, 4)
+    assert model.encoder.head[0].weight.shape == (128, 512, 4, 4)
+    assert model.decoder.head[0].weight.shape == (128, 512, 4, 4)

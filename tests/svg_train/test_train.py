@@ -1,0 +1,206 @@
+"""Training end to end on tiny models: resume, stop, divergence, what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from svg_common.errors import UsageError
+from svg_train.checkpoint import load_checkpoint
+from svg_train.config import build_config
+from svg_train.data.loading import StepSampler
+from svg_train.train import DivergedError, Machine, StoppedError, Trainer
+from tests.conftest import TINY
+
+CPU = Machine(device="cpu", precision="32-true")
+SETTINGS = {
+    "model": {**TINY, "skip_lag": 0},
+    "train": {
+        "steps": 6, "batch_size": 2, "n_future": 2, "eval_every": 3, "eval_sequences": 3, "eval_samples": 2,
+        "eval_horizon": 2, "save_every": 2, "warmup_steps": 2, "ema_decay": 0.5,
+    },
+}  # fmt: skip
+
+
+def config(**train):
+    return build_config(SETTINGS, {"train": train})
+
+
+def losses(folder: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if line["kind"] == "train"}
+
+
+@pytest.fixture(autouse=True)
+def _every_step(monkeypatch):
+    monkeypatch.setattr("svg_train.train.LOG_EVERY", 1)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """An uninterrupted run of six steps."""
+    out = tmp_path_factory.mktemp("run") / "run"
+    patch = pytest.MonkeyPatch()
+    patch.setattr("svg_train.train.LOG_EVERY", 1)
+    Trainer(config(), out, CPU, resume=False).run()
+    patch.undo()
+    return out
+
+
+def stop_after(step: int, monkeypatch) -> None:
+    """Deliver a real Ctrl-C after `step`."""
+    original = Trainer._train_step
+
+    def train_step(self, frames):
+        original(self, frames)
+        if self._step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "_train_step", train_step)
+
+
+def test_run_leaves_checkpoints_metrics_strips_and_tensorboard(finished):
+    assert load_checkpoint(finished / "ckpt.pt").build()
+    assert load_checkpoint(finished / "last.pt").training is not None
+    assert load_checkpoint(finished / "ckpt.pt").frame_interval_s == 0.1
+    assert set(losses(finished)) == {1, 2, 3, 4, 5, 6}
+    for suffix in ("png", "gif"):
+        assert (finished / "strips" / f"step-0000006.{suffix}").stat().st_size > 1000
+    assert list((finished / "tensorboard").iterdir())
+
+
+def test_training_lowers_the_loss(tmp_path):
+    Trainer(config(steps=30, eval_every=30, lr=3e-3), tmp_path / "run", CPU, resume=False).run()
+    run = losses(tmp_path / "run")
+    assert sum(run[step] for step in range(26, 31)) < 0.8 * sum(run[step] for step in range(1, 6))
+
+
+def test_resumed_run_repeats_the_losses_of_an_uninterrupted_one(tmp_path, monkeypatch, finished):
+    stop_after(4, monkeypatch)
+    with pytest.raises(StoppedError, match="--resume") as caught:
+        Trainer(config(), tmp_path / "run", CPU, resume=False).run()
+    assert caught.value.exit_code == 130
+    monkeypatch.undo()
+    monkeypatch.setattr("svg_train.train.LOG_EVERY", 1)
+    Trainer(build_config(), tmp_path / "run", CPU, resume=True).run()
+    assert losses(tmp_path / "run") == losses(finished)
+    resumed, whole = load_checkpoint(tmp_path / "run" / "last.pt"), load_checkpoint(finished / "last.pt")
+    for name, value in whole.weights.items():
+        assert torch.equal(value, resumed.weights[name]), name
+    assert resumed.metrics == whole.metrics
+
+
+def test_other_seed_gives_other_losses(tmp_path, finished):
+    Trainer(config(seed=1, steps=1), tmp_path / "run", CPU, resume=False).run()
+    assert losses(tmp_path / "run")[1] != losses(finished)[1]
+
+
+def test_divergence_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    original = Trainer._train_step
+
+    def poisoned(self, frames):
+        if self._step == 4:
+            with torch.no_grad():
+                self._raw.prior.mu.bias.fill_(float("nan"))
+        original(self, frames)
+
+    monkeypatch.setattr(Trainer, "_train_step", poisoned)
+    with pytest.raises(DivergedError, match="step 4"):
+        Trainer(config(), tmp_path / "run", CPU, resume=False).run()
+    saved = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert saved.step == 4
+    assert all(torch.isfinite(value).all() for value in saved.weights.values() if value.is_floating_point())
+
+
+def test_existing_run_is_not_overwritten(finished):
+    before = (finished / "ckpt.pt").read_bytes()
+    with pytest.raises(UsageError, match="already holds a run"):
+        Trainer(config(), finished, CPU, resume=False).run()
+    assert (finished / "ckpt.pt").read_bytes() == before
+
+
+def test_complete_run_cannot_be_resumed(finished):
+    with pytest.raises(UsageError, match="complete"):
+        Trainer(build_config(), finished, CPU, resume=True)
+
+
+def test_bf16_mixed_precision_runs(tmp_path):
+    Trainer(config(steps=1), tmp_path / "run", Machine(device="cpu", precision="bf16-mixed"), resume=False).run()
+    assert load_checkpoint(tmp_path / "run" / "last.pt").weights["prior.mu.bias"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "tpu"])
+def test_unknown_device_is_a_usage_error(device):
+    with pytest.raises(UsageError, match="expected auto"):
+        Machine(device=device).fabric()
+
+
+def test_batches_depend_on_the_step_alone_and_ranks_share_them_out():
+    def steps(start, **options):
+        return list(StepSampler(10, 3, range(start, 8), seed=5, **options))
+
+    assert steps(0)[4:] == steps(4)
+    one = [index for batch in StepSampler(12, 4, range(3), 5) for index in batch]
+    assert sorted(one) == list(range(12))  # an epoch visits each once
+    ranks = [list(StepSampler(12, 2, range(3), 5, rank, 2)) for rank in range(2)]
+    assert [a + b for a, b in zip(*ranks, strict=True)] == list(StepSampler(12, 4, range(3), 5))
+
+
+def run_cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", "from svg_train.cli import main; main()", *arguments], cwd=cwd,
+                          capture_output=True, text=True, timeout=120)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--steps", "0"], 2, "train.steps"),
+        (["--channels", "3"], 2, "channels must be 1"),
+        (["--config", "nowhere.toml"], 2, "nowhere.toml"),
+        (["--resume", "--lr", "1"], 2, "--resume continues"),
+        (["--resume"], 1, "no checkpoint"),
+        (["--data", "video"], 2, "--data-root"),
+        (["--bogus"], 2, "bogus"),
+        (["--out", "/dev/null/run", "--steps", "1"], 1, "/dev/null/run"),
+    ],
+)
+def test_mistakes_get_one_message_and_the_documented_code(tmp_path, arguments, code, message):
+    result = run_cli(*arguments, cwd=tmp_path)
+    assert (result.returncode, "Traceback" in result.stderr) == (code, False), result.stderr
+    assert message in result.stderr
+
+
+def test_missing_torch_names_the_extra(tmp_path):
+    block = "import sys; sys.modules['torch'] = None; from svg_train.cli import main; main()"
+    result = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 4
+    assert "svg-edge[train]" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_ctrl_c_of_the_command_saves_and_exits_130(tmp_path):
+    recipe = tmp_path / "tiny.toml"
+    tables = {
+        "model": SETTINGS["model"],
+        "train": {**SETTINGS["train"], "steps": 100000, "eval_every": 100000, "save_every": 100000},
+    }
+    recipe.write_text("".join(f"[{t}]\n" + "".join(f"{k} = {v}\n" for k, v in values.items()) for t, values in tables.items()))
+    command = [sys.executable, "-c", "from svg_train.cli import main; main()", "--config", str(recipe), "--device", "cpu"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 90
+    while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "--resume" in stderr
+    assert load_checkpoint(tmp_path / "run" / "last.pt").training is not None
