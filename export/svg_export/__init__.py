@@ -1,0 +1,1 @@
+"""Checkpoint -> bundle: ONNX graphs with their manifest, published only after the parity gate."""

@@ -1,0 +1,164 @@
+"""Writes a bundle: exports the graphs, lets the parity gate judge them, and publishes folder and manifest as one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from svg_common.errors import UsageError
+from svg_common.files import atomic_directory
+from svg_export.graphs import GraphPlan, fold_batch_norm, separate_graphs
+from svg_export.parity import check_fp16, check_fp32
+from svg_export.to_onnx import OPSET, export_graph, read_interface
+from svg_runtime.manifest import (
+    FILE_NAME,
+    FrameSpec,
+    GenerationSpec,
+    GraphSpec,
+    Manifest,
+    ModelSpec,
+    ParityReport,
+    Precision,
+    Provenance,
+    StateSpec,
+    Variant,
+)
+from svg_train.checkpoint import Checkpoint
+
+_CONVOLUTIONAL = ("encoder", "skip", "decoder")  # the graphs that change with precision
+_TOOLS = ("svg-edge", "torch", "onnx", "onnxscript", "onnxruntime")
+
+
+def write_bundle(checkpoint: Checkpoint, checkpoint_sha256: str, out: Path, fp16: bool, say: Callable[[str], None]) -> Manifest:
+    """Export `checkpoint` to the bundle folder `out`, which appears whole or not at all.
+
+    Args:
+        checkpoint: the trained model.
+        checkpoint_sha256: of its file, for the provenance.
+        out: folder to make; an older bundle there is replaced, anything else is refused.
+        fp16: add the fp16 variant.
+        say: called with one line per stage.
+
+    Raises:
+        ParityError: the graphs do not compute what the model computes.
+        UsageError: `out` exists and is no bundle.
+        OSError: the folder cannot be written.
+    """
+    refuse_foreign(out)
+    with atomic_directory(out) as folder:  # opened first: an unwritable place is found before the work is done
+        model = checkpoint.build()
+        bundle_id = _bundle_id(checkpoint)
+        folded = fold_batch_norm(model)
+        plans = separate_graphs(folded, torch.float32)
+        contents = {"fp32": {role: _export(plan, role, bundle_id, say) for role, plan in plans.items()}}
+        say("parity: fp32 graphs against PyTorch")
+        reports = {"fp32": check_fp32(model, contents["fp32"])}
+        if fp16:
+            half = separate_graphs(folded, torch.float16)
+            converted = {role: _export(half[role], role, bundle_id, say) for role in _CONVOLUTIONAL}
+            contents["fp16"] = contents["fp32"] | converted
+            say("closed-loop error: fp16 graphs against fp32")
+            reports["fp16"] = check_fp16(model, contents["fp32"], contents["fp16"])
+        variants = {name: _write_variant(folder, name, contents[name], plans, reports[name]) for name in contents}
+        manifest = _manifest(checkpoint, checkpoint_sha256, bundle_id, variants)
+        text = json.dumps(manifest.model_dump(mode="json", exclude_none=False), indent=1, sort_keys=True)
+        (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+    return manifest
+
+
+def refuse_foreign(out: Path) -> None:
+    """Refuse to replace something that is not a bundle."""
+    if out.exists() and not (out / FILE_NAME).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise UsageError(f"'{out}' exists and is not a bundle\n  give another --out")
+
+
+def _export(plan: GraphPlan, role: str, bundle_id: str, say: Callable[[str], None]) -> bytes:
+    say(f"exporting {role}")
+    return export_graph(plan, role, bundle_id)
+
+
+def _write_variant(
+    folder: Path, precision: str, contents: dict[str, bytes], plans: dict[str, GraphPlan], report: ParityReport
+) -> Variant:
+    graphs = {}
+    for role, content in contents.items():
+        file = f"{precision}/{role}.onnx"
+        (folder / precision).mkdir(exist_ok=True)
+        (folder / file).write_bytes(content)
+        inputs, outputs, opset = read_interface(content)
+        graphs[role] = GraphSpec(
+            file=file,
+            sha256=hashlib.sha256(content).hexdigest(),
+            bytes=len(content),
+            opset=opset,
+            inputs=inputs,
+            outputs=outputs,
+            states=tuple(StateSpec(input=name, output=output) for name, output in plans[role].states.items()),
+        )
+    return Variant(graphs=graphs, parity=report)
+
+
+def _manifest(checkpoint: Checkpoint, checkpoint_sha256: str, bundle_id: str, variants: dict[str, Variant]) -> Manifest:
+    model, train = checkpoint.config.model, checkpoint.config.train
+    fp32 = variants["fp32"].graphs
+    sizes = ("nf", "g_dim", "z_dim", "rnn_size", "predictor_layers", "posterior_layers", "prior_layers")
+    return Manifest(
+        format="svg-bundle",
+        schema_version=1,
+        bundle_id=bundle_id,
+        model=ModelSpec(
+            family="svg",
+            variant=model.variant,
+            backbone=model.backbone,
+            skips=len(fp32["skip"].inputs),
+            **{name: getattr(model, name) for name in sizes},
+        ),
+        frame=FrameSpec(
+            height=model.image_size,
+            width=model.image_size,
+            channels=model.channels,
+            colour_order="gray" if model.channels == 1 else "RGB",
+            range=(0.0, 1.0),
+        ),
+        generation=GenerationSpec(
+            n_past=model.n_past,
+            skip_lag=model.skip_lag,
+            last_frame_skip=model.last_frame_skip,
+            frame_interval_s=checkpoint.frame_interval_s,
+            training_horizon=train.n_future,
+        ),
+        variants=_by_precision(variants),
+        provenance=Provenance(
+            checkpoint_sha256=checkpoint_sha256,
+            checkpoint_step=checkpoint.step,
+            metrics=checkpoint.metrics,
+            data=checkpoint.config.data.name,
+            versions={name: _version(name) for name in _TOOLS},
+        ),
+    )
+
+
+def _by_precision(variants: dict[str, Variant]) -> dict[Precision, Variant]:
+    names: tuple[Precision, ...] = ("fp32", "fp16")
+    return {name: variants[name] for name in names if name in variants}
+
+
+def _bundle_id(checkpoint: Checkpoint) -> str:
+    """Identity of the model in the bundle: its weights and its shape, and how they were exported."""
+    digest = hashlib.sha256(checkpoint.config.model.model_dump_json().encode() + str(OPSET).encode())
+    for name, value in sorted(checkpoint.weights.items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,107 @@
+"""PyTorch module -> ONNX bytes: dynamic batch, no traces of the machine, the same bytes every time."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+import onnx
+import torch
+from torch import Tensor
+
+from svg_export.graphs import GraphPlan
+from svg_runtime.manifest import BATCH, COND_BATCH, TensorSpec
+from svg_runtime.onnx_header import read_header
+
+OPSET = 18  # read by TensorRT 10, OpenVINO 2024 and ONNX Runtime 1.18 alike
+
+
+def export_graph(plan: GraphPlan, role: str, bundle_id: str) -> bytes:
+    """Export one graph and stamp it with its role and bundle.
+
+    Raises:
+        RuntimeError: PyTorch's exporter refused the module.
+    """
+    with torch.no_grad(), _quiet():
+        program = torch.onnx.export(
+            plan.module.eval(),
+            plan.example,
+            dynamo=True,
+            input_names=plan.inputs,
+            output_names=plan.outputs,
+            dynamic_shapes=_dynamic_shapes(plan),
+            opset_version=OPSET,
+            external_data=False,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    _name_batch(model, plan)
+    _clean(model)
+    onnx.helper.set_model_props(model, {"svg_bundle_id": bundle_id, "svg_graph": role})
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def read_interface(content: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], int]:
+    """Inputs, outputs and opset of an exported graph, read from the file itself."""
+    header = read_header(content)
+    inputs, outputs = (
+        tuple(TensorSpec(name=t.name, dtype=t.dtype, shape=t.shape) for t in tensors)
+        for tensors in (header.inputs, header.outputs)
+    )
+    return inputs, outputs, onnx.load_from_string(content).opset_import[0].version
+
+
+def _dynamic_shapes(plan: GraphPlan) -> tuple[object, ...]:
+    batch = torch.export.Dim(BATCH, min=1, max=4096)
+    names = iter(plan.inputs)
+
+    def axes(tensor: Tensor) -> dict[int, object]:
+        name = next(names)
+        return {} if name in plan.shared else {_batch_axis(name): batch}
+
+    return tuple([axes(t) for t in item] if isinstance(item, list) else axes(item) for item in plan.example)
+
+
+def _batch_axis(name: str) -> int:
+    return 1 if name.startswith("state") else 0
+
+
+def _name_batch(model: onnx.ModelProto, plan: GraphPlan) -> None:
+    """Give the dynamic axis one name everywhere, and let shared inputs come at batch 1 or B.
+
+    torch.export cannot say "1 or B", so shared inputs are exported at batch 1; addition broadcasts either.
+    """
+    for value in [*model.graph.input, *model.graph.output]:
+        symbol = COND_BATCH if value.name in plan.shared else BATCH
+        value.type.tensor_type.shape.dim[_batch_axis(value.name)].dim_param = symbol
+    del model.graph.value_info[:]  # inferred shapes of inner tensors, which still say batch 1
+
+
+def _clean(model: onnx.ModelProto) -> None:
+    """Drop stack traces, file paths and names that depend on the exporter's mood."""
+    model.doc_string = model.graph.doc_string = ""
+    model.graph.name = "main"
+    del model.metadata_props[:]
+    del model.graph.metadata_props[:]
+    for item in [*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer]:
+        item.doc_string = ""
+        del item.metadata_props[:]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter reports its own progress on stdout and through warnings that no user can act on."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

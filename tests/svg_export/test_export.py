@@ -1,0 +1,215 @@
+"""Export: parity, contents and determinism of a bundle, and that nothing is published when the gate fails."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from svg_common.errors import UsageError
+from svg_export.bundle_writer import write_bundle
+from svg_export.graphs import fold_batch_norm
+from svg_export.parity import Loop, OnnxGraphs, ParityError, Stimulus, TorchGraphs, check_fp16, check_fp32
+from svg_runtime.bundle import Bundle
+from svg_train.checkpoint import load_checkpoint
+from tests.conftest import export_model, random_model
+
+ROLES = {"encoder", "skip", "posterior", "prior", "predictor", "decoder"}
+
+
+@pytest.fixture(scope="module")
+def contents(tiny_bundle) -> dict[str, bytes]:
+    return Bundle.open(tiny_bundle).graphs("fp32")
+
+
+def session(content: bytes) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+
+
+def test_manifest_describes_graphs_as_they_are(tiny_bundle, contents):
+    manifest = Bundle.open(tiny_bundle).manifest
+    assert set(contents) == ROLES
+    for role, spec in manifest.variants["fp32"].graphs.items():
+        opened = session(contents[role])
+        assert [(t.name, tuple(t.shape)) for t in spec.inputs] == [(t.name, tuple(t.shape)) for t in opened.get_inputs()]
+        assert [(t.name, tuple(t.shape)) for t in spec.outputs] == [(t.name, tuple(t.shape)) for t in opened.get_outputs()]
+        assert opened.get_modelmeta().custom_metadata_map == {"svg_bundle_id": manifest.bundle_id, "svg_graph": role}
+        assert hashlib.sha256((tiny_bundle / spec.file).read_bytes()).hexdigest() == spec.sha256
+        recurrent = role in ("posterior", "prior", "predictor")
+        assert [(s.input, s.output) for s in spec.states] == ([("state", "state_out")] if recurrent else [])
+
+
+def test_parity_report_covers_states_over_observed_and_forecast_steps(tiny_bundle):
+    report = Bundle.open(tiny_bundle).manifest.variants["fp32"].parity
+    assert report.max_error <= report.tolerance == 1e-4
+    assert len(report.curves["forecast.decoder.frame"].psnr_db) == 10
+    assert len(report.curves["forecast.predictor.state_out"].max_abs) == 10
+    assert len(report.curves["observe.posterior.state_out"].max_abs) == report.observed - 1
+    assert {name.split(".")[1] for name in report.curves} == ROLES
+
+
+def test_no_random_operation_and_no_trace_of_the_machine(contents):
+    for role, content in contents.items():
+        model = onnx.load_from_string(content)
+        operations = {node.op_type for node in model.graph.node}
+        assert not operations & {"RandomNormal", "RandomNormalLike", "RandomUniform", "Dropout", "BatchNormalization"}, role
+        assert b"svg_export" not in content
+        assert b".py" not in content
+
+
+def test_batch_is_dynamic_and_conditions_come_at_batch_one_or_b(contents):
+    decoder, skip, encoder = (session(contents[role]) for role in ("decoder", "skip", "encoder"))
+    rng = np.random.default_rng(0)
+    for batch in (1, 5):
+        outputs = encoder.run(None, {"frame": rng.random((batch, 1, 64, 64), np.float32)})
+        conds = skip.run(None, {f"skip_{i}": value for i, value in enumerate(outputs[1:])})
+        shared = {f"cond_{i}": value[:1] for i, value in enumerate(conds)}
+        repeated = {name: np.repeat(value, batch, axis=0) for name, value in shared.items()}
+        g = rng.standard_normal((batch, 16), np.float32)
+        (frame,), (again,) = (decoder.run(None, {"g": g, **cond}) for cond in (shared, repeated))
+        assert frame.shape == (batch, 1, 64, 64)
+        np.testing.assert_allclose(frame, again, atol=1e-6)
+
+
+def test_fp16_variant_keeps_states_and_gaussians_in_float32(tiny_bundle):
+    manifest = Bundle.open(tiny_bundle).manifest
+    graphs = manifest.variants["fp16"].graphs
+    for role in ("posterior", "prior", "predictor"):
+        assert {tensor.dtype for tensor in (*graphs[role].inputs, *graphs[role].outputs)} == {"float32"}
+    for role in ("encoder", "skip", "decoder"):
+        model = onnx.load(tiny_bundle / graphs[role].file)
+        weights = [t.data_type for t in model.graph.initializer if len(t.dims) == 4]
+        assert weights
+        assert set(weights) == {onnx.TensorProto.FLOAT16}
+    assert graphs["encoder"].tensor("skip_0").dtype == graphs["decoder"].tensor("cond_0").dtype == "float16"
+    report = manifest.variants["fp16"].parity
+    assert report.reference == "fp32"
+    assert 0 < report.max_error < 0.1
+    assert report.curves["forecast.decoder.frame"].psnr_db[0] > 40
+
+
+def test_same_checkpoint_gives_the_same_bytes(tiny_bundle, tiny_checkpoint, tmp_path):
+    again = export_model(tiny_checkpoint, tmp_path / "again.svgb", fp16=True)
+    first = {str(file.relative_to(tiny_bundle)): file.read_bytes() for file in tiny_bundle.rglob("*") if file.is_file()}
+    second = {str(file.relative_to(again)): file.read_bytes() for file in again.rglob("*") if file.is_file()}
+    assert first == second
+
+
+def test_folding_batch_norm_changes_nothing(tiny_model):
+    folded = fold_batch_norm(tiny_model)
+    x, noise, past = torch.rand(3, 2, 1, 64, 64), torch.randn(4, 2, 4), torch.randn(2, 2, 4)
+    torch.testing.assert_close(folded.generate(x, noise, past), tiny_model.generate(x, noise, past), atol=1e-5, rtol=1e-4)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+
+
+@pytest.mark.parametrize("role", sorted(ROLES))
+def test_gate_notices_a_wrong_weight_in_any_graph(tiny_model, contents, role):
+    wrong = onnx.load_from_string(contents[role])
+    weight = next(tensor for tensor in wrong.graph.initializer if len(tensor.dims) >= 2)
+    values = onnx.numpy_helper.to_array(weight) * np.float32(1.02)
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    with pytest.raises(ParityError, match="nothing was published"):
+        check_fp32(tiny_model, {**contents, role: wrong.SerializeToString()})
+
+
+def test_gate_compares_with_the_unfolded_model(tiny_model, contents):
+    config, stimulus = tiny_model.config, Stimulus.make(tiny_model.config)
+    truth = Loop(TorchGraphs(tiny_model), config).walk(stimulus)
+    x = torch.from_numpy(stimulus.frames).repeat(1, stimulus.noise.shape[1], 1, 1, 1)
+    generated = tiny_model.generate(x, torch.from_numpy(stimulus.noise), torch.from_numpy(stimulus.context_noise))
+    np.testing.assert_allclose(np.stack(truth["forecast.decoder.frame"]), generated.numpy(), atol=1e-6)
+    given = Loop(OnnxGraphs(contents), config).walk(stimulus)
+    assert given.keys() == truth.keys()
+
+
+def test_fp16_gate_refuses_what_leaves_fp32_at_once(tiny_model, contents):
+    other = random_model(seed=5)
+    with pytest.raises(ParityError, match="fp16"):
+        check_fp16(tiny_model, contents, _exported(other))
+
+
+def _exported(model) -> dict[str, bytes]:
+    from svg_export.graphs import separate_graphs
+    from svg_export.to_onnx import export_graph
+
+    plans = separate_graphs(fold_batch_norm(model), torch.float32)
+    return {role: export_graph(plan, role, "0" * 16) for role, plan in plans.items()}
+
+
+def test_failed_gate_publishes_nothing_and_keeps_the_old_bundle(tiny_checkpoint, tiny_bundle, tmp_path, monkeypatch):
+    out = tmp_path / "model.svgb"
+    shutil.copytree(tiny_bundle, out)
+    before = (out / "manifest.json").read_bytes()
+    monkeypatch.setattr("svg_export.bundle_writer._export", lambda plan, role, *rest: Bundle.open(out).graphs("fp32")[role])
+
+    def refuse(model, contents):
+        raise ParityError("differs")
+
+    monkeypatch.setattr("svg_export.bundle_writer.check_fp32", refuse)
+    for target in (out, tmp_path / "new.svgb"):
+        with pytest.raises(ParityError):
+            write_bundle(load_checkpoint(tiny_checkpoint), "0" * 64, target, False, lambda line: None)
+    assert (out / "manifest.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model.svgb"]
+
+
+def test_folder_that_is_no_bundle_is_not_replaced(tiny_checkpoint, tmp_path):
+    precious = tmp_path / "photos"
+    precious.mkdir()
+    (precious / "holiday.txt").write_text("here")
+    with pytest.raises(UsageError, match="not a bundle"):
+        write_bundle(load_checkpoint(tiny_checkpoint), "0" * 64, precious, False, lambda line: None)
+    assert (precious / "holiday.txt").read_text() == "here"
+
+
+def run_cli(*arguments: str, cwd: Path, block: str = "") -> subprocess.CompletedProcess[str]:
+    code = f"import sys\n{block}\nfrom svg_export.cli import main; main()"
+    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True, timeout=180)
+
+
+def test_command_writes_a_bundle_named_after_the_checkpoint(tiny_checkpoint, tmp_path):
+    result = run_cli(str(tiny_checkpoint), "--json", "summary.json", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    manifest = Bundle.open(tmp_path / "tiny.svgb").manifest
+    assert manifest.provenance.checkpoint_sha256 == hashlib.sha256(tiny_checkpoint.read_bytes()).hexdigest()
+    assert manifest.generation.frame_interval_s == 0.1
+    assert json.loads((tmp_path / "summary.json").read_text())["bundle_id"] == manifest.bundle_id
+    assert "svg-live --model tiny.svgb" in result.stderr
+
+
+def test_command_exits_3_without_a_folder_when_parity_fails(tiny_checkpoint, tmp_path):
+    block = "import svg_export.parity as p\np.check_fp32.__defaults__ = (0.0,)"
+    result = run_cli(str(tiny_checkpoint), cwd=tmp_path, block=block)
+    assert result.returncode == 3, result.stderr
+    assert "nothing was published" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["none.pt"], 1, "no checkpoint"),
+        (["noise.pt"], 1, "damaged, truncated or not a checkpoint"),
+        ([], 2, "CHECKPOINT"),
+    ],
+)
+def test_mistakes_get_one_message_and_the_documented_code(tmp_path, arguments, code, message):
+    (tmp_path / "noise.pt").write_bytes(b"noise" * 99)
+    result = run_cli(*arguments, cwd=tmp_path)
+    assert (result.returncode, "Traceback" in result.stderr) == (code, False), result.stderr
+    assert message.lower() in result.stderr.lower()
+
+
+def test_missing_exporter_names_the_extra(tiny_checkpoint, tmp_path):
+    result = run_cli(str(tiny_checkpoint), cwd=tmp_path, block="sys.modules['onnxscript'] = None")
+    assert result.returncode == 4
+    assert "svg-edge[export]" in result.stderr
