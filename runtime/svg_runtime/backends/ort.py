@@ -1,0 +1,107 @@
+"""ONNX Runtime backends. `cpu`: buffers are NumPy arrays that the sessions read and write in place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from svg_common.command import require_modules
+from svg_runtime.backends.base import Array, Buffer, Plan
+from svg_runtime.bundle import Bundle
+from svg_runtime.errors import BackendMissingError, BundleError
+from svg_runtime.manifest import Precision
+
+
+class _BoundGraph:
+    """A session with its IO binding, and the arrays whose addresses are in it."""
+
+    def __init__(self, session: Any, binding: Any, keep: list[Array]) -> None:
+        self.session, self.binding, self._keep = session, binding, keep
+
+
+class CpuBackend:
+    """ONNX Runtime's CPU execution provider.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+        BackendMissingError: onnxruntime is installed but does not load, or `device` is no CPU.
+        BundleError: a graph cannot be loaded.
+    """
+
+    name = "cpu"
+
+    def __init__(self, bundle: Bundle, precision: Precision, device: str | None = None, threads: int | None = None) -> None:
+        if device not in (None, "auto", "cpu"):
+            raise BackendMissingError(f"the cpu backend has no device '{device}'\n  expected cpu")
+        require_modules("the cpu backend", "cpu", "onnxruntime")
+        try:
+            import onnxruntime
+        except ImportError as error:  # a wheel for another CUDA, Python or C library
+            raise BackendMissingError(f"onnxruntime is installed but does not load: {error}") from error
+
+        self.precision = precision
+        self.description = f"cpu (ONNX Runtime {onnxruntime.__version__}), {precision}"
+        options = _session_options(onnxruntime, threads)
+        self._sessions: dict[str, Any] = {}
+        for role, content in bundle.graphs(precision).items():
+            try:
+                self._sessions[role] = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            except Exception as error:  # ONNX Runtime raises its own unrelated classes
+                raise BundleError(f"ONNX Runtime cannot load {precision}/{role}.onnx of '{bundle.path}': {error}") from error
+
+    def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
+        """New zeroed array."""
+        return np.zeros(shape, dtype)
+
+    def write(self, buffer: Buffer, values: ArrayLike) -> None:
+        """Copy into the array, broadcasting."""
+        assert isinstance(buffer, np.ndarray)
+        np.copyto(buffer, values, casting="same_kind")
+
+    def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
+        """IO binding by address: no copy on the way in or out."""
+        session = self._sessions[graph]
+        binding, keep = session.io_binding(), []
+        for name, array in inputs.items():
+            assert isinstance(array, np.ndarray)
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+            keep.append(array)
+        for name, array in outputs.items():
+            assert isinstance(array, np.ndarray)
+            assert not any(np.shares_memory(array, other) for other in keep), f"{graph}: {name} aliases an input"
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        keep += [array for array in outputs.values() if isinstance(array, np.ndarray)]
+        return _BoundGraph(session, binding, keep)
+
+    def run(self, plan: Plan) -> None:
+        """Run synchronously."""
+        assert isinstance(plan, _BoundGraph)
+        plan.session.run_with_iobinding(plan.binding)
+
+    def read(self, buffer: Buffer) -> Array:
+        """The array itself."""
+        assert isinstance(buffer, np.ndarray)
+        return buffer
+
+    def close(self) -> None:
+        """Free the sessions."""
+        self._sessions.clear()
+
+
+def _session_options(onnxruntime: Any, threads: int | None) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only: its warnings are about its own graph optimisations
+    options.intra_op_num_threads = threads or _usable_cores()
+    # Each graph is a session with its own thread pool. Were their threads to spin after a run, as is the default, the
+    # graph that runs next would have to share its cores with the spinning threads of the one before.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def _usable_cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

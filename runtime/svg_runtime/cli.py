@@ -1,0 +1,107 @@
+"""`svg-live`: forecasts on a camera, on files, or on the synthetic camera, live."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import typer
+
+from svg_common.command import run_command, stderr_console
+from svg_common.errors import UsageError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+class _Context(str, Enum):
+    window = "window"
+    stream = "stream"
+
+
+ModelOption = Annotated[
+    str | None, typer.Option(help="Bundle (*.svgb). Default: the newest in this folder, else the embedded model.")
+]
+CameraOption = Annotated[int | None, typer.Option(min=0, help="Index of a camera.")]
+SourceOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|DIR|URL", help="A video, an image, a folder of these, or synthetic://digits, which is the default."
+    ),
+]
+OutputOption = Annotated[Path | None, typer.Option(metavar="FILE.mp4", help="Write the picture as an H.264 video.")]
+HeadlessOption = Annotated[
+    bool, typer.Option("--headless", help="No window. Files and the synthetic camera then run as fast as they can.")
+]
+RealtimeOption = Annotated[bool, typer.Option("--realtime", help="Keep the model's pace even without a window.")]
+MaxFramesOption = Annotated[int | None, typer.Option(min=1, help="End after this many frames.")]
+SamplesOption = Annotated[int, typer.Option(min=1, help="Sampled futures per frame.")]
+HorizonOption = Annotated[int, typer.Option(min=1, help="Forecast steps.")]
+LeadOption = Annotated[
+    int | None, typer.Option(min=1, help="Forecast step whose mean and spread are shown large. Default: the last.")
+]
+ContextOption = Annotated[
+    _Context, typer.Option(help="window: re-read the last frames at every frame, as in training. stream: carry the state on.")
+]
+BackendOption = Annotated[str, typer.Option(help="Inference backend, or auto for the fastest one that works.")]
+DeviceOption = Annotated[str | None, typer.Option(help="Device of the backend. Default: its own choice.")]
+Fp16Option = Annotated[bool, typer.Option("--fp16", "--half", help="Use the bundle's fp16 graphs.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the model's noise and of the synthetic camera.")]
+ReconnectOption = Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait for a camera that stopped.")]
+JsonOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write statistics: latency, frames, surprise, forecast scores.")
+]
+
+
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def live(
+    model: ModelOption = None,
+    camera: CameraOption = None,
+    source: SourceOption = None,
+    output: OutputOption = None,
+    headless: HeadlessOption = False,
+    realtime: RealtimeOption = False,
+    max_frames: MaxFramesOption = None,
+    samples: SamplesOption = 8,
+    horizon: HorizonOption = 10,
+    lead: LeadOption = None,
+    context: ContextOption = _Context.window,
+    backend: BackendOption = "auto",
+    device: DeviceOption = None,
+    fp16: Fp16Option = False,
+    seed: SeedOption = 0,
+    reconnect: ReconnectOption = 10.0,
+    json: JsonOption = None,
+) -> None:
+    """Watch a camera or a video and forecast its next frames, live: sampled futures, their mean and spread, and surprise.
+
+    q or Esc in the window, Ctrl-C, or SIGTERM end it; the video is then complete and playable.
+    """
+    if camera is not None and source is not None:
+        raise UsageError("both --camera and --source were given\n  expected one of them")
+    if headless and output is None and json is None and max_frames is None:
+        raise UsageError(
+            "--headless alone would run for ever and show nothing\n  add --output FILE.mp4, --json FILE or --max-frames N"
+        )
+    console = stderr_console()
+    if camera is None and source is None:
+        console.print("svg-live: no --camera and no --source: using the synthetic camera, synthetic://digits", markup=False)
+    from svg_runtime.live import LiveOptions, run_live  # heavy: OpenCV, and the inference engine
+    from svg_runtime.sources import SourceOptions
+
+    paced = realtime or not headless
+    options = LiveOptions(
+        source=SourceOptions(camera=camera, source=source, realtime=paced, seed=seed, reconnect_s=reconnect),
+        model=model, backend=backend, device=device, precision=_precision(fp16), samples=samples, horizon=horizon, lead=lead,
+        seed=seed, context=context.value, window=not headless, output=output, json=json, max_frames=max_frames,
+    )  # fmt: skip
+    run_live(options, console)
+
+
+def _precision(fp16: bool) -> Literal["fp16"] | None:
+    return "fp16" if fp16 else None
+
+
+def main() -> NoReturn:
+    """Entry point of `svg-live`."""
+    run_command(app)

@@ -1,0 +1,40 @@
+"""Named errors of the runtime, each with its documented exit code."""
+
+from __future__ import annotations
+
+from svg_common.errors import ExitCode, SvgError, UsageError
+
+
+class BundleError(SvgError):
+    """A bundle is missing, damaged, of an unknown version, or not what its manifest says."""
+
+
+class BackendMissingError(SvgError):
+    """A backend, precision or device was asked for that this machine or this bundle does not have."""
+
+    exit_code = ExitCode.BACKEND_MISSING
+
+
+class SourceLostError(SvgError):
+    """The camera or file that feeds the forecasts gives no more frames."""
+
+    exit_code = ExitCode.SOURCE_LOST
+
+
+class FrameError(SvgError):
+    """A frame has the wrong shape, type or range, or is not finite."""
+
+
+class ContextNotReadyError(SvgError):
+    """A forecast was asked for before n_past frames were observed."""
+
+
+__all__ = [
+    "BackendMissingError",
+    "BundleError",
+    "ContextNotReadyError",
+    "FrameError",
+    "SourceLostError",
+    "SvgError",
+    "UsageError",
+]

@@ -1,0 +1,159 @@
+"""Reads the interface of an ONNX file: names, types and shapes of inputs and outputs, without the onnx package.
+
+The runtime compares it with the manifest before an inference engine sees the file. Only the protobuf wire format is
+decoded; field numbers are those of onnx.proto (ModelProto.graph = 7, GraphProto.input = 11, output = 12, initializer = 5).
+
+The engine has a parser of its own. Wherever the two could read one file differently (a message given twice, which protobuf
+merges; weights in sub-graphs and functions), the file is refused: export writes none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from svg_runtime.errors import BundleError
+
+_DTYPES = {1: "float32", 10: "float16"}
+_MAX_FIELDS = 1 << 16  # of one message; export writes some hundred, and a hostile file could hold 10^9
+
+
+@dataclass(frozen=True)
+class TensorHeader:
+    """An input or output as the file declares it; a symbolic axis is its name."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class GraphHeader:
+    """The interface of one file, and the metadata that export wrote into it."""
+
+    inputs: tuple[TensorHeader, ...]
+    outputs: tuple[TensorHeader, ...]
+    metadata: dict[str, str]
+
+
+def read_header(content: bytes) -> GraphHeader:
+    """Decode the interface of an ONNX model.
+
+    Raises:
+        BundleError: not an ONNX model, or one whose weights lie in another file.
+    """
+    try:
+        model = _fields(memoryview(content))
+        graph = _fields(_only(model, 7))
+        if any(_is_external(_fields(tensor)) for tensor in _weights(model, graph)):
+            raise BundleError("the graph keeps weights in another file, which bundles do not allow")
+        return GraphHeader(
+            inputs=tuple(_tensor(value) for value in _all(graph, 11)),
+            outputs=tuple(_tensor(value) for value in _all(graph, 12)),
+            metadata=dict(_pair(entry) for entry in _all(model, 14)),
+        )
+    except (IndexError, ValueError) as error:
+        raise BundleError(f"not a readable ONNX file ({type(error).__name__}: {error})") from error
+
+
+_Field = tuple[int, "int | memoryview"]
+
+
+def _weights(model: list[_Field], graph: list[_Field]) -> Iterator[memoryview]:
+    """All tensors in the file: initializers and constants of nodes."""
+    if _has(model, 20, 25) or _has(graph, 15):
+        raise BundleError("the graph has functions, training graphs or sparse weights, which bundles do not allow")
+    yield from _all(graph, 5)
+    for node in _all(graph, 1):
+        for attribute in map(_fields, _all(_fields(node), 5)):
+            if _has(attribute, 6, 11, 22, 23):
+                raise BundleError("the graph has sub-graphs or sparse weights, which bundles do not allow")
+            yield from (*_all(attribute, 5), *_all(attribute, 10))
+
+
+def _is_external(tensor: list[_Field]) -> bool:
+    """TensorProto: external_data = 13, data_location = 14 (0: in the file)."""
+    return _has(tensor, 13) or any(key == 14 and value != 0 for key, value in tensor)
+
+
+def _fields(data: memoryview) -> list[_Field]:
+    """Fields (number, value) of one protobuf message; length-delimited values are views into `data`."""
+    fields: list[_Field] = []
+    position = 0
+    while position < len(data):
+        if len(fields) == _MAX_FIELDS:
+            raise ValueError("too many fields")
+        key, position = _varint(data, position)
+        kind = key & 7
+        if kind == 0:
+            value, position = _varint(data, position)
+            fields.append((key >> 3, value))
+            continue
+        if kind == 2:
+            length, position = _varint(data, position)
+        elif kind in (1, 5):
+            length = 8 if kind == 1 else 4
+        else:
+            raise ValueError(f"wire type {kind}")
+        if position + length > len(data):
+            raise ValueError("truncated")
+        fields.append((key >> 3, data[position : position + length]))
+        position += length
+    return fields
+
+
+def _varint(data: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+        if shift > 63:
+            raise ValueError("varint")
+
+
+def _all(fields: list[_Field], number: int) -> Iterator[memoryview]:
+    return (value for key, value in fields if key == number and isinstance(value, memoryview))
+
+
+def _has(fields: list[_Field], *numbers: int) -> bool:
+    return any(key in numbers for key, _ in fields)
+
+
+def _only(fields: list[_Field], number: int) -> memoryview:
+    found = list(_all(fields, number))
+    if len(found) != 1:
+        raise ValueError(f"field {number} is there {len(found)} times, expected once")
+    return found[0]
+
+
+def _number(fields: list[_Field], number: int) -> int:
+    return next((value for key, value in reversed(fields) if key == number and isinstance(value, int)), 0)
+
+
+def _text(fields: list[_Field], number: int) -> str:
+    return bytes(_only(fields, number)).decode()
+
+
+def _pair(entry: memoryview) -> tuple[str, str]:
+    fields = _fields(entry)
+    return _text(fields, 1), _text(fields, 2)
+
+
+def _tensor(value: memoryview) -> TensorHeader:
+    """ValueInfoProto: name = 1, type = 2 { tensor_type = 1 { elem_type = 1, shape = 2 { dim = 1 } } }."""
+    info = _fields(value)
+    tensor_type = _fields(_only(_fields(_only(info, 2)), 1))
+    dims = _all(_fields(_only(tensor_type, 2)), 1)
+    elem_type = _number(tensor_type, 1)
+    return TensorHeader(_text(info, 1), _DTYPES.get(elem_type, f"onnx type {elem_type}"), tuple(_dim(dim) for dim in dims))
+
+
+def _dim(dim: memoryview) -> int | str:
+    fields = _fields(dim)
+    if len(fields) > 1:
+        raise ValueError("an axis with two sizes")
+    return _text(fields, 2) if _has(fields, 2) else _number(fields, 1)

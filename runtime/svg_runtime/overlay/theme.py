@@ -1,0 +1,103 @@
+"""The look of the picture: colours, type, and the few drawing operations that all panels share. Everything is RGB."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Canvas = NDArray[np.uint8]
+Color = tuple[int, int, int]
+Align = Literal["left", "center", "right"]
+
+BACKGROUND: Color = (15, 18, 23)
+PANEL: Color = (24, 28, 35)
+LINE: Color = (48, 55, 66)
+TEXT: Color = (229, 233, 239)
+MUTED: Color = (139, 148, 160)
+ACCENT: Color = (92, 200, 255)
+WARNING: Color = (255, 180, 84)
+
+TITLE, LABEL, SMALL = 17, 14, 12  # type sizes in pixels
+REGULAR, SEMIBOLD = 400, 600
+
+
+@dataclass(frozen=True)
+class Rect:
+    """A rectangle of the canvas in pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    @property
+    def right(self) -> int:
+        """First column to the right of it."""
+        return self.x + self.width
+
+    @property
+    def bottom(self) -> int:
+        """First row below it."""
+        return self.y + self.height
+
+    def of(self, canvas: Canvas) -> Canvas:
+        """The part of `canvas` inside the rectangle, as a view."""
+        return canvas[self.y : self.bottom, self.x : self.right]
+
+
+def fill(canvas: Canvas, rect: Rect, color: Color) -> None:
+    """Paint `rect`."""
+    rect.of(canvas)[:] = color
+
+
+def text(
+    canvas: Canvas, words: str, x: int, baseline: int, *, size: int = LABEL, color: Color = TEXT, weight: int = REGULAR,
+    align: Align = "left",
+) -> None:  # fmt: skip
+    """Write one line. `x` is its left end, middle or right end, by `align`; `baseline` is the row on which letters stand."""
+    if align != "left":
+        width = text_width(words, size, weight)
+        x -= width if align == "right" else width // 2
+    face = _face()
+    if face is None:
+        cv2.putText(canvas, words, (x, baseline), cv2.FONT_HERSHEY_SIMPLEX, _scale(size), color, _stroke(weight), cv2.LINE_AA)
+    else:
+        cv2.putText(canvas, words, (x, baseline), color, face, size, weight)
+
+
+@lru_cache(maxsize=512)
+def text_width(words: str, size: int = LABEL, weight: int = REGULAR) -> int:
+    """Width of one line in pixels."""
+    face = _face()
+    if face is None:
+        return int(cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, _scale(size), _stroke(weight))[0][0])
+    _, _, width, _ = cv2.getTextSize((4000, 100), words, (0, 50), face, size, weight)
+    return int(width)
+
+
+def shorten(words: str, width: int, size: int = LABEL, weight: int = REGULAR) -> str:
+    """Cut `words` at the end so that they fit into `width` pixels."""
+    if text_width(words, size, weight) <= width:
+        return words
+    while words and text_width(words + "...", size, weight) > width:
+        words = words[:-1]
+    return words + "..."
+
+
+@lru_cache(maxsize=1)
+def _face() -> Any:
+    """OpenCV 5 draws TrueType; OpenCV 4 has stroke letters alone."""
+    return cv2.FontFace("sans") if hasattr(cv2, "FontFace") else None
+
+
+def _scale(size: int) -> float:
+    return size / 29.0  # Hershey Simplex has capitals of 21 units; 29 makes them as high as those of the TrueType face
+
+
+def _stroke(weight: int) -> int:
+    return 2 if weight > REGULAR else 1

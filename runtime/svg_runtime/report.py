@@ -1,0 +1,82 @@
+"""What a live run says to a person on stderr: progress while it runs without a window, and a summary at its end."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+_LINE_EVERY_S = 10.0
+
+
+class RunProgress:
+    """Rate and count: one line that changes on a terminal, else a plain line now and then."""
+
+    def __init__(self, console: Console, max_frames: int | None) -> None:
+        self._console, self._of = console, f" of {max_frames}" if max_frames else ""
+        self._next_line_s = time.monotonic() + _LINE_EVERY_S
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        if console.is_terminal:
+            self._bar = Progress(TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True)
+            self._task = self._bar.add_task("starting", total=max_frames)
+            self._bar.start()
+
+    def update(self, seen: int, fps: float) -> None:
+        """Say how far the run is."""
+        words = f"frame {seen}{self._of}, {fps:.1f} fps"
+        if self._bar is not None:
+            self._bar.update(self._task, description=words)
+        elif time.monotonic() >= self._next_line_s:
+            self._next_line_s = time.monotonic() + _LINE_EVERY_S
+            self._console.print(words, markup=False)
+
+    def close(self) -> None:
+        """Take the changing line away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def print_summary(console: Console, summary: dict[str, Any], written: list[str]) -> None:
+    """Print what the run did: a table on a terminal, plain lines otherwise."""
+    rows = _summary_rows(summary) + [("written", path) for path in written]
+    if not console.is_terminal:
+        for name, value in rows:
+            console.print(f"{name}: {value}", markup=False)
+        return
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in rows:
+        table.add_row(f"[dim]{name}[/dim]", value)
+    console.print(table)
+
+
+def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    frames, latency = summary["frames"], summary["latency_ms"]
+    rows = [
+        ("model", f"{summary['model']} on {summary['backend']}"),
+        ("source", f"{summary['source']}; ended by {summary['stopped_by']}"),
+        ("frames", ", ".join(f"{count} {name}" for name, count in frames.items())),
+        ("rate", f"{summary['fps']:.1f} fps over {summary['duration_s']:.1f} s"),
+    ]
+    for stage in ("observe", "forecast", "end_to_end"):
+        if stage in latency:
+            p50, p95, p99 = (latency[stage][name] for name in ("p50", "p95", "p99"))
+            rows.append((stage.replace("_", " "), f"{p50:.1f} ms median, {p95:.1f} p95, {p99:.1f} p99"))
+    if summary["surprise_nats"]:
+        surprise = summary["surprise_nats"]
+        rows.append(("surprise", f"{surprise['mean']:.2f} nats mean, {surprise['p95']:.2f} p95, {surprise['max']:.2f} max"))
+    if summary["score"]:
+        last = summary["score"][-1]
+        rows.append((
+            f"PSNR at +{last['seconds']:g} s",
+            f"{last['psnr_best']:.1f} dB best of {summary['samples']}, {last['psnr_mean']:.1f} mean forecast, "
+            f"{last['psnr_repeat']:.1f} repeating the last frame",
+        ))  # fmt: skip
+    if summary["events"]["counts"]:
+        rows.append(("events", ", ".join(f"{count} {kind}" for kind, count in summary["events"]["counts"].items())))
+    if summary["peak_rss_mb"] is not None:
+        rows.append(("memory", f"{summary['peak_rss_mb']:.0f} MB peak"))
+    return rows

@@ -1,0 +1,105 @@
+"""The forecast loop at a fixed number of samples and steps: bound once, stepped many times.
+
+Per step: z ~ prior(h), g = predictor([h, z]), frame = decoder(g, cond), h = encoder(frame). State, g, h and frames stay in
+device buffers; only mu and logvar come to the host, where the noise is, and only z goes back.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from svg_runtime.backends.base import Backend, Buffer, Plan
+from svg_runtime.context import Belief
+from svg_runtime.manifest import Manifest, Variant
+from svg_runtime.noise import FloatArray, gaussian_sample
+from svg_runtime.observer import Observer
+from svg_runtime.recurrent import RecurrentGraph
+
+
+class Rollout:
+    """Buffers and plans for `samples` futures of `horizon` frames."""
+
+    def __init__(
+        self, backend: Backend, manifest: Manifest, variant: Variant, observer: Observer, samples: int, horizon: int
+    ) -> None:
+        self._backend, self._variant = backend, variant
+        self._samples, self._horizon = samples, horizon
+        prior, predictor = variant.graphs["prior"], variant.graphs["predictor"]
+        self._h, self._z = self._allocate("predictor", "h"), self._allocate("predictor", "z")
+        self._g = self._allocate("predictor", "g")
+        self._mu, self._logvar = self._allocate("prior", "mu"), self._allocate("prior", "logvar")
+        self._prior = RecurrentGraph(backend, "prior", prior, samples, {"h": self._h}, {"mu": self._mu, "logvar": self._logvar})
+        self.predictor = RecurrentGraph(backend, "predictor", predictor, samples, {"h": self._h, "z": self._z}, {"g": self._g})
+        self._frames = [self._allocate("decoder", "frame") for _ in range(horizon)]
+        self._skips = manifest.generation.last_frame_skip
+        self._bind_frames(observer)
+
+    def _bind_frames(self, observer: Observer) -> None:
+        """Decoder plans per skip condition and step; encoder plans per step, each frame going where it will be read."""
+        self._decode = [[self._decoder_plan(ring, frame) for frame in self._frames] for ring in observer.rings]
+        encoder, skip = self._variant.graphs["encoder"], self._variant.graphs["skip"]
+        outputs = {"h": self._h}
+        self._recondition: Plan | None = None
+        if self._skips:
+            skips = {spec.name: self._allocate("encoder", spec.name) for spec in encoder.outputs if spec.name != "h"}
+            outputs |= skips
+            conds = {spec.name: self._allocate("skip", spec.name) for spec in skip.outputs}
+            self._recondition = self._backend.bind("skip", skips, conds)
+            self._decode_follow = [self._decoder_plan(conds, frame) for frame in self._frames]
+        self._encode = [self._backend.bind("encoder", {"frame": frame}, outputs) for frame in self._frames]
+
+    def _decoder_plan(self, conds: dict[str, Buffer], frame: Buffer) -> Plan:
+        return self._backend.bind("decoder", {"g": self._g, **conds}, {"frame": frame})
+
+    def _allocate(self, role: str, name: str) -> Buffer:
+        spec = self._variant.graphs[role].tensor(name)
+        return self._backend.allocate(spec.sized(self._samples), spec.dtype)
+
+    def read_context(self, encodings: list[FloatArray], belief: Belief, noise: FloatArray) -> None:
+        """Bring the predictor from its initial state through the context, with z from the posterior of each next frame."""
+        self.predictor.reset()
+        for step, h in enumerate(encodings[:-1]):
+            self.advance(h, belief.mu[step], belief.logvar[step], noise[step])
+
+    def advance(self, h: FloatArray, mu: FloatArray, logvar: FloatArray, eps: FloatArray) -> None:
+        """One predictor step on a true frame's encoding h (1, g_dim), with z drawn from the given Gaussian for each sample."""
+        self._backend.write(self._h, h)
+        self._backend.write(self._z, gaussian_sample(mu, logvar, eps))
+        self.predictor.step()
+
+    def forecast(
+        self, h: FloatArray, belief: Belief, slot: int, noise: FloatArray, branch_from: RecurrentGraph | None = None
+    ) -> FloatArray:
+        """Sample the futures that follow the encoding `h` (1, g_dim) of the last observed frame.
+
+        Args:
+            h: encoding of the last observed frame.
+            belief: of the context; the prior starts from its state.
+            slot: which of the observer's skip conditions to decode with.
+            noise: (horizon, samples, z_dim).
+            branch_from: predictor that read the context, if another one than this rollout's; it is left as it is.
+
+        Returns:
+            (samples, horizon, H, W, C) float32.
+        """
+        self._prior.load(belief.prior_state)
+        self._backend.write(self._h, h)
+        for step in range(self._horizon):
+            self._prior.step()
+            mu, logvar = self._backend.read(self._mu), self._backend.read(self._logvar)
+            self._backend.write(self._z, gaussian_sample(mu, logvar, noise[step]))
+            if branch_from is not None and step == 0:
+                self.predictor.step_from(branch_from)
+            else:
+                self.predictor.step()
+            self._decode_and_encode(step, slot)
+        return np.stack([np.moveaxis(self._backend.read(frame), 1, -1) for frame in self._frames], axis=1)
+
+    def _decode_and_encode(self, step: int, slot: int) -> None:
+        follows = self._recondition is not None and step > 0
+        self._backend.run(self._decode_follow[step] if follows else self._decode[slot][step])
+        if step == self._horizon - 1:
+            return  # nothing reads the encoding of the last frame
+        self._backend.run(self._encode[step])
+        if self._recondition is not None:
+            self._backend.run(self._recondition)

@@ -1,0 +1,74 @@
+"""Where pictures come from: a camera, files, or the synthetic camera. `open_source` chooses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from svg_common.errors import UsageError
+from svg_runtime.events import EventLog
+from svg_runtime.sources.base import Source, SourceFrame
+from svg_runtime.sources.pacing import Ticker
+from svg_runtime.sources.synthetic import SYNTHETIC_URL, SyntheticSource
+from svg_runtime.stop import StopRequest
+
+__all__ = ["SYNTHETIC_URL", "Source", "SourceFrame", "SourceOptions", "model_interval_s", "open_source"]
+
+_DEFAULT_INTERVAL_S = 0.1  # for a model and a source that both have no time base
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Which source, as the command line names it. Neither camera nor source: the synthetic camera."""
+
+    camera: int | None = None
+    source: str | None = None
+    realtime: bool = False  # files and synthetic camera at the model's pace instead of as fast as possible
+    seed: int = 0
+    reconnect_s: float = 10.0
+
+    @property
+    def path(self) -> Path | None:
+        """The file or folder, when that is the source."""
+        named = self.camera is None and self.source is not None and self.source != SYNTHETIC_URL
+        return Path(str(self.source)) if named else None
+
+
+def model_interval_s(options: SourceOptions, trained_s: float | None) -> float:
+    """Seconds between the pictures that the model is shown: what it was trained on, else the video's own interval."""
+    if trained_s is not None:
+        return trained_s
+    if options.path is not None:
+        from svg_runtime.sources.files import video_interval_s
+
+        return video_interval_s(options.path) or _DEFAULT_INTERVAL_S
+    return _DEFAULT_INTERVAL_S
+
+
+def open_source(options: SourceOptions, interval_s: float, image_size: int, stop: StopRequest, events: EventLog) -> Source:
+    """Open the source that `options` names, giving a picture every `interval_s` seconds.
+
+    Args:
+        options: which source.
+        interval_s: seconds between pictures.
+        image_size: side of the synthetic picture in pixels.
+        stop: ends waits and iterations.
+        events: where troubles are counted.
+
+    Raises:
+        SourceLostError: there is no such camera.
+        UsageError: there is no such file, or the name means nothing.
+        VideoError: the only file cannot be read.
+    """
+    if options.camera is not None:
+        from svg_runtime.sources.camera import CameraSource
+
+        return CameraSource(options.camera, Ticker(interval_s, stop), stop, events, options.reconnect_s)
+    ticker = Ticker(interval_s, stop) if options.realtime else None
+    if options.path is None:
+        return SyntheticSource(options.seed, image_size, ticker)
+    if "://" in str(options.source):
+        raise UsageError(f"the source '{options.source}' is not known\n  expected a file, a folder, or {SYNTHETIC_URL}")
+    from svg_runtime.sources.files import FileSource
+
+    return FileSource(options.path, interval_s, stop, events, ticker)

@@ -1,0 +1,55 @@
+"""What every source of pictures gives, and what it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class SourceFrame:
+    """One picture for the model, one model interval after the picture before it.
+
+    Attributes:
+        image: (H, W, 3) RGB or (H, W) gray, uint8, at the source's own size.
+        tick: number of the model interval that the picture belongs to, from 0, rising. A gap means that intervals passed
+            without a picture.
+        clip: number of the continuous piece of video. When it changes, what came before is no context for what comes.
+        captured_s: `time.monotonic()` when the picture was taken, for a camera; else None.
+    """
+
+    image: Picture
+    tick: int
+    clip: int = 0
+    captured_s: float | None = None
+
+
+class Source(Protocol):
+    """A camera, files, or the synthetic camera."""
+
+    name: str  # short, for the picture
+    description: str  # exact, for messages and statistics
+    dropped: int  # model intervals without a picture because the loop was late; only a camera cannot wait
+
+    @property
+    def captured(self) -> int:
+        """Pictures that the source took or decoded so far, used or not."""
+        ...
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """Yield pictures at the model's interval until the source ends or a stop is requested.
+
+        Raises:
+            SourceLostError: the source gives no more pictures although it should.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the device or file. May be called twice."""
+        ...

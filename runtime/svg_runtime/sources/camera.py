@@ -1,0 +1,112 @@
+"""A camera: the newest picture, sampled on a fixed schedule in real time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import cv2
+
+from svg_runtime.errors import SourceLostError
+from svg_runtime.events import EventLog
+from svg_runtime.sources.base import SourceFrame
+from svg_runtime.sources.camera_help import explain_missing_camera
+from svg_runtime.sources.capture import CaptureDevice, CapturedFrame, CaptureThread
+from svg_runtime.sources.pacing import SLOWER_THAN_MODEL, Ticker
+from svg_runtime.stop import StopRequest
+
+DEFAULT_RETRY_S = 10.0
+_DRIVER_TIMEOUT_S = 12.0  # V4L2 gives up a read after 10 s by itself
+_MAX_AGE_S = 1.0
+
+
+def open_capture(device: int | str) -> CaptureDevice:
+    """Open a camera by index, or a video file or stream by name, with the shortest queue that the driver allows."""
+    cv2.utils.logging.setLogLevel(
+        cv2.utils.logging.LOG_LEVEL_SILENT
+    )  # OpenCV writes its own warnings about every missing device; ours says what to do
+    capture = cv2.VideoCapture(device)
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    return capture
+
+
+class CameraSource:
+    """Pictures of a camera at the model's interval.
+
+    At every tick of the schedule the newest picture is taken, at most `_MAX_AGE_S` old and never the same one twice; what the
+    camera gave in between is left unused. A tick that passes while the loop is busy is counted as dropped. Reading blocks until
+    the tick is due, or until a camera slower than the schedule gives its next picture.
+
+    Args:
+        device: index of the camera. A file name works too: tests use it to run the real capture code.
+        ticker: the schedule.
+        stop: ends a wait.
+        events: where losses are counted.
+        retry_s: how long a lost camera is waited for.
+        open_device: opens the device; replaced in the test of an unplugged cable.
+
+    Raises:
+        SourceLostError: there is no such camera; the message says what to try.
+    """
+
+    def __init__(
+        self,
+        device: int | str,
+        ticker: Ticker,
+        stop: StopRequest,
+        events: EventLog,
+        retry_s: float = DEFAULT_RETRY_S,
+        open_device: Callable[[int | str], CaptureDevice] = open_capture,
+    ) -> None:
+        self.name = self.description = f"camera {device}"
+        self.dropped = 0
+        self._ticker, self._stop, self._events = ticker, stop, events
+        self._timeout_s = retry_s + _DRIVER_TIMEOUT_S
+        first = open_device(device)
+        if not (first.isOpened() and first.read()[0]):
+            first.release()
+            known = explain_missing_camera(device) if isinstance(device, int) else f"cannot read '{device}'"
+            raise SourceLostError(known)
+        self._thread = CaptureThread(self.description, first, lambda: open_device(device), events, retry_s)
+        self._thread.start()
+
+    @property
+    def captured(self) -> int:
+        """Pictures that the camera gave so far."""
+        return self._thread.captured
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """Yield the newest picture at every tick until a stop is requested.
+
+        Raises:
+            SourceLostError: the camera gives no more pictures and did not come back.
+        """
+        tick, number = 0, 0
+        while not self._stop:
+            self._ticker.wait_for(tick)
+            due = max(tick, self._ticker.current())
+            self.dropped += due - tick
+            frame = self._thread.latest(number, _MAX_AGE_S, self._timeout_s, self._stop)
+            if frame is None:
+                return
+            self._warn_if_slow()
+            # A slow camera makes ticks pass as well, but that is no fault of the loop: they are not counted as dropped.
+            tick = max(due, self._ticker.current())
+            yield self._source_frame(frame, tick)
+            tick, number = tick + 1, frame.number
+
+    def close(self) -> None:
+        """Stop the capture thread and release the camera."""
+        self._thread.close()
+
+    def _source_frame(self, frame: CapturedFrame, tick: int) -> SourceFrame:
+        image = cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB).astype("uint8", copy=False)
+        return SourceFrame(image, tick, frame.clip, frame.captured_s)
+
+    def _warn_if_slow(self) -> None:
+        rate = self._thread.rate()
+        if rate is not None and rate * self._ticker.interval_s * SLOWER_THAN_MODEL < 1:
+            self._events.once(
+                "slow_source",
+                f"{self.description} gives {rate:.1f} pictures a second, the model expects {1 / self._ticker.interval_s:.1f}: "
+                f"one forecast step is {1 / rate:.2f} s here, and the model sees faster motion than in training",
+            )

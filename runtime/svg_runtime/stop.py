@@ -1,0 +1,51 @@
+"""Orderly end of a live run: Ctrl-C, SIGTERM or the window ask for it, the loop ends between two frames."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+_SLICE_S = 0.02  # a signal handler only sets a flag, so every wait is cut into slices that look at it
+
+
+class StopRequest:
+    """Context manager that turns SIGINT and SIGTERM into a flag, so that a frame is never cut in half.
+
+    A second Ctrl-C raises KeyboardInterrupt at once, for a run that hangs.
+    """
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+        self.interrupted = False  # by Ctrl-C: the command then exits 130
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def __bool__(self) -> bool:
+        return self.reason is not None
+
+    def request(self, reason: str) -> None:
+        """Ask the loop to end before the next frame; the first reason is kept."""
+        self.reason = self.reason or reason
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, but return early when a stop is requested."""
+        end = time.monotonic() + seconds
+        while not self and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, _SLICE_S))
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+        self.request(f"signal {signal.Signals(number).name}")

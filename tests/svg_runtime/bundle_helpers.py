@@ -1,0 +1,62 @@
+"""Damages copies of real bundles, and runs PyTorch's own generation rule in the runtime's layout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+torch.set_num_threads(1)  # tiny models: waiting for a second thread on a busy machine takes longer than the work
+
+
+def copy_bundle(bundle: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(bundle, folder / "model.svgb"))
+
+
+def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    file = bundle / "manifest.json"
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+    return bundle
+
+
+def replace_graph(bundle: Path, role: str, content: bytes, precision: str = "fp32") -> Path:
+    """Put other bytes in a graph's place as somebody would who can also write the manifest: size and hash fit."""
+    (bundle / precision / f"{role}.onnx").write_bytes(content)
+
+    def restamp(manifest):
+        spec = manifest["variants"][precision]["graphs"][role]
+        spec["bytes"], spec["sha256"] = len(content), hashlib.sha256(content).hexdigest()
+
+    return edit_manifest(bundle, restamp)
+
+
+def graph_bytes(bundle: Path, role: str, precision: str = "fp32") -> bytes:
+    return (bundle / precision / f"{role}.onnx").read_bytes()
+
+
+def draw(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def to_torch(frames: np.ndarray, samples: int) -> torch.Tensor:
+    """(T, H, W, C) -> (T, samples, C, H, W)."""
+    return torch.from_numpy(np.moveaxis(frames, -1, 1).copy())[:, None].repeat(1, samples, 1, 1, 1)
+
+
+def from_torch(frames: torch.Tensor) -> np.ndarray:
+    """(T, samples, C, H, W) -> (samples, T, H, W, C)."""
+    return frames.numpy().transpose(1, 0, 3, 4, 2)
+
+
+def generated(model, frames: np.ndarray, noise: np.ndarray, context_noise: np.ndarray) -> np.ndarray:
+    """What PyTorch forecasts after the last n_past of `frames`, as `Forecaster.forecast` lays it out."""
+    past = to_torch(frames[-model.config.n_past :], noise.shape[1])
+    return from_torch(model.generate(past, torch.from_numpy(noise), torch.from_numpy(context_noise)))

@@ -1,0 +1,42 @@
+"""Shared by the tests of the live pipeline: real little video files, and a reader for what was written."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from svg_common.digits import digit_stream
+
+
+def write_video(
+    path: Path, frames: int = 20, fps: int = 10, size: int = 64, seed: int = 0, brightness_code: bool = False
+) -> Path:
+    """Write a real H.264 file: bouncing digits, or frames whose brightness says their number (10 per frame)."""
+    draw = digit_stream(seed, 1, 64)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "5", "preset": "ultrafast"})
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuv420p"
+        for number in range(frames):
+            picture = np.full((size, size), number * 10 % 250, np.uint8)
+            if not brightness_code:
+                picture = np.kron((draw() * 255).astype(np.uint8), np.ones((size // 64, size // 64), np.uint8))
+            frame = av.VideoFrame.from_ndarray(np.repeat(picture[:, :, None], 3, 2), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, fps)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def frame_numbers(images: list[np.ndarray]) -> list[int]:
+    """Numbers of frames that `write_video(brightness_code=True)` wrote."""
+    return [round(float(image.mean()) / 10) for image in images]
+
+
+def read_times(path: Path) -> list[float]:
+    """Presentation times in seconds of all frames of a video, each one decoded."""
+    with av.open(str(path)) as container:
+        return [float(frame.time) for frame in container.decode(video=0)]

@@ -1,0 +1,104 @@
+"""`svg-live` as a process: signals, what it loads, and how much memory it takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from live_helpers import read_times
+
+MAIN = "from svg_runtime.cli import main; main()"
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", MAIN, *arguments], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+
+
+def wait_for_pictures(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until the encoder has written something beside the destination."""
+    deadline = time.monotonic() + 30
+    while not any(path.stat().st_size > 10_000 for path in folder.glob(".out*.mp4")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_signals_end_with_a_complete_video(tiny_bundle, tmp_path, number, code):
+    process = start(tmp_path, "--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--json", "s.json")
+    wait_for_pictures(tmp_path, process)
+    process.send_signal(number)
+    _, words = process.communicate(timeout=30)
+    assert process.returncode == code, words
+    assert "Traceback" not in words
+    stats = json.loads((tmp_path / "s.json").read_text())
+    assert stats["stopped_by"] == f"signal {number.name}"
+    assert len(read_times(tmp_path / "out.mp4")) == stats["frames"]["seen"] > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "s.json"]
+
+
+def test_full_disk_is_one_message_and_no_wreck(tiny_bundle, tmp_path):
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); {MAIN}"
+    arguments = ["--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--max-frames", "400"]
+    run = subprocess.run(
+        [sys.executable, "-c", limited, *arguments],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert run.returncode == 1, run.stderr
+    assert "cannot write 'out.mp4'" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_loads_neither_camera_nor_codec_nor_engine():
+    code = "import sys; import svg_runtime.cli; print([m for m in ('cv2', 'av', 'onnxruntime', 'torch') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
+    assert run.stdout.strip() == "[]"
+
+
+def test_memory_stays_under_400_mb(tiny_bundle, tmp_path):
+    process = start(
+        tmp_path, "--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--max-frames", "60", "--json", "s.json"
+    )
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 0, words
+    assert json.loads((tmp_path / "s.json").read_text())["peak_rss_mb"] < 400
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """A virtual X display."""
+    if not (shutil.which("Xvfb") and shutil.which("xdotool")):
+        pytest.skip("needs Xvfb and xdotool")
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", "1", "-screen", "0", "1400x900x24"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    monkeypatch.setenv("DISPLAY", f":{server.stdout.readline().strip()}")
+    yield
+    server.terminate()
+    server.communicate()
+
+
+@pytest.mark.parametrize("key", ["q", "Escape"])
+def test_a_key_in_the_window_ends_with_a_complete_video(tiny_bundle, tmp_path, screen, key):
+    process = start(tmp_path, "--model", str(tiny_bundle), "--output", "out.mp4", "--json", "s.json")
+    wait_for_pictures(tmp_path, process)
+    windows = subprocess.run(["xdotool", "search", "--name", "svg-live"], capture_output=True, text=True, check=True)
+    subprocess.run(["xdotool", "key", "--window", windows.stdout.split()[-1], key], check=True, stderr=subprocess.DEVNULL)
+    _, words = process.communicate(timeout=30)
+    assert process.returncode == 0, words
+    stats = json.loads((tmp_path / "s.json").read_text())
+    assert stats["stopped_by"] == f"key {'Esc' if key == 'Escape' else key}"
+    assert len(read_times(tmp_path / "out.mp4")) == stats["frames"]["seen"] > 0
