@@ -1,0 +1,40 @@
+"""Our training step, as `svg_train.train.Trainer` takes it: batched over time, in the precision that it picks here."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from svg_train.model import SVG
+from svg_train.train import Machine
+
+
+class BatchedStep:
+    """Forward, backward, gradient clipping and one fused Adam, on the device that `svg-train` would use."""
+
+    def __init__(self, model: SVG, lr: float, beta: float, precision: str = "auto") -> None:
+        self._beta, self._fabric = beta, Machine(precision=precision).fabric()
+        self._fabric.launch()
+        optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
+        self._model, self._optimizer = self._fabric.setup(model, optimizer)
+        self._model.train()
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return self._fabric.device
+
+    @property
+    def precision(self) -> str:
+        """Fabric's name, such as bf16-mixed."""
+        return str(self._fabric.strategy.precision.precision)
+
+    def __call__(self, x: Tensor, eps: Tensor) -> float:
+        """The loss of this batch before the step."""
+        output = self._model(x, eps)
+        loss = output.mse + self._beta * output.kl
+        self._fabric.backward(loss)
+        self._fabric.clip_gradients(self._model, self._optimizer, max_norm=1.0, error_if_nonfinite=False)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return float(loss.detach())

@@ -1,0 +1,83 @@
+"""The bundles that are measured, by the names that `--bundle` takes: a path, `embedded`, or `random:nf64`."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from svg_common.command import require_modules
+from svg_common.errors import UsageError
+from svg_runtime.bundle import EMBEDDED_MODEL, Bundle
+from svg_runtime.manifest import FILE_NAME
+
+DEFAULT = ("embedded", "random:nf64")
+_RANDOM = re.compile(r"random:nf(\d+)")
+
+
+def split_names(options: list[str] | None) -> list[str]:
+    """Names from a repeated option whose values may be comma lists; the default ones when it was not given."""
+    names = [name.strip() for option in options or [] for name in option.split(",") if name.strip()]
+    return list(dict.fromkeys(names)) or list(DEFAULT)
+
+
+def label(name: str) -> str:
+    """A short name for tables."""
+    return name if name == "embedded" or name.startswith("random:") else Path(name).stem
+
+
+def open_named(name: str, cache: Path, fp16: bool = False) -> Bundle:
+    """Open a bundle, after making it when it is a random one that `cache` does not hold yet.
+
+    Args:
+        name: as given with `--bundle`.
+        cache: folder of the random bundles.
+        fp16: make a random bundle with fp16 graphs too, which takes half as long again.
+
+    Raises:
+        MissingExtraError: a random bundle has to be made, and the export extra is not installed.
+        UsageError: `random:` is followed by something else than nf and a number.
+        BundleError: there is no such bundle, or it is damaged.
+    """
+    if not name.startswith("random:"):
+        return Bundle.open(EMBEDDED_MODEL if name == "embedded" else name)
+    match = _RANDOM.fullmatch(name)
+    if match is None:
+        raise UsageError(f"unknown bundle '{name}'\n  expected a path, embedded, or random:nf64 (or another number)")
+    return Bundle.open(_random_bundle(int(match[1]), cache, fp16))
+
+
+def _random_bundle(nf: int, cache: Path, fp16: bool) -> Path:
+    """A DCGAN-64 of the reference's sizes (g_dim 128, z_dim 10, rnn 256) with random weights: time does not depend on them."""
+    require_modules("the bundle of random weights", "export", "torch", "onnx", "onnxscript", "onnxruntime")
+    path = cache / _exporter_fingerprint() / f"random-nf{nf}{'-fp16' if fp16 else ''}.svgb"
+    if not (path / FILE_NAME).is_file():
+        _export_random(nf, path, fp16)
+    return path
+
+
+def _export_random(nf: int, path: Path, fp16: bool) -> None:
+    import torch
+
+    from svg_export.bundle_writer import write_bundle
+    from svg_train.checkpoint import Checkpoint
+    from svg_train.config import build_config
+    from svg_train.model import SVG
+
+    config = build_config({"model": {"nf": nf}})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        weights = SVG(config.model).state_dict()
+    write_bundle(Checkpoint(config, weights), hashlib.sha256(b"random").hexdigest(), path, fp16, lambda line: None)
+
+
+def _exporter_fingerprint() -> str:
+    """Changes with the code that makes a bundle, so that the cache never holds graphs of an older exporter."""
+    import svg_export
+    import svg_train
+
+    digest = hashlib.sha256()
+    for package in (svg_export, svg_train):
+        for source in sorted(Path(str(package.__file__)).parent.glob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()[:12]

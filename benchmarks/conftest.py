@@ -1,0 +1,146 @@
+"""Options, fixtures and reports of the benchmarks: `pytest benchmarks/ --bundle PATH --backend NAME`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import bundles
+import numpy as np
+import pytest
+from figures import Figure, table
+from machine import hardware, load_average, usable_cores, versions
+
+from svg_common.errors import MissingExtraError, SvgError
+from svg_runtime.backends import open_backend
+from svg_runtime.backends.base import Backend
+from svg_runtime.bundle import Bundle
+from svg_runtime.forecaster import Forecaster
+
+_FIGURES = pytest.StashKey[list[Figure]]()
+
+HORIZON = 10
+
+Primed = Callable[[Backend, int], Forecaster]
+RecordFigure = Callable[[Figure], None]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("svg-edge")
+    group.addoption(
+        "--bundle",
+        action="append",
+        metavar="PATH",
+        help="bundle to measure, `embedded`, or `random:nf64` for random weights; repeat it or give a comma list "
+        f"(default: {','.join(bundles.DEFAULT)})",
+    )
+    group.addoption("--backend", default="auto", metavar="NAME", help="inference backend (default: auto)")
+    group.addoption("--precision", choices=("fp32", "fp16"), help="precision of the graphs (default: the backend's choice)")
+    group.addoption("--rounds", type=_positive, metavar="N", help="rounds of each figure (default: as many as it needs)")
+    group.addoption("--live-frames", type=_positive, default=150, metavar="N", help="frames of a live run (default: 150)")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, not '{text}'")
+    return int(text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_FIGURES] = []
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what measures a bundle on each of the named ones."""
+    if "bundle" in metafunc.fixturenames:
+        names = bundles.split_names(metafunc.config.getoption("bundle"))
+        metafunc.parametrize("bundle", names, indirect=True, ids=[bundles.label(name) for name in names], scope="session")
+
+
+@pytest.fixture(scope="session")
+def bundle(request: pytest.FixtureRequest) -> Bundle:
+    """The bundle that is measured."""
+    cache = request.config.cache.mkdir("svg-edge-bundles")
+    try:
+        return bundles.open_named(request.param, cache, fp16=request.config.getoption("precision") == "fp16")
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    except SvgError as error:
+        reason = str(error)
+    pytest.fail(reason, pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def backend(bundle: Bundle, pytestconfig: pytest.Config) -> Iterator[Backend]:
+    """The backend that the options name, with the bundle's graphs loaded."""
+    opened, reason = None, ""
+    try:
+        opened = open_backend(bundle, pytestconfig.getoption("backend"), None, pytestconfig.getoption("precision"))
+    except SvgError as error:
+        reason = str(error)
+    if opened is None:
+        pytest.fail(reason, pytrace=False)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def measured(benchmark: Any, bundle: Bundle, backend: Backend) -> Any:
+    """pytest-benchmark's fixture, with what it measures noted in the JSON."""
+    benchmark.extra_info.update(
+        bundle=bundle.path.name,
+        bundle_id=bundle.manifest.bundle_id,
+        nf=bundle.manifest.model.nf,
+        backend=backend.description,
+        precision=backend.precision,
+    )
+    return benchmark
+
+
+@pytest.fixture
+def frames(bundle: Bundle) -> np.ndarray:
+    """(n_past, H, W, C) frames at the model's size; what they show does not change the time."""
+    spec, n_past = bundle.manifest.frame, bundle.manifest.generation.n_past
+    return np.random.default_rng(0).random((n_past, spec.height, spec.width, spec.channels), np.float32)
+
+
+@pytest.fixture
+def primed(bundle: Bundle, frames: np.ndarray) -> Primed:
+    """Makes forecasters of some samples and 10 steps that have seen n_past frames. The backend is the caller's to close."""
+
+    def make(backend: Backend, samples: int) -> Forecaster:
+        variant = bundle.variant(backend.precision)
+        forecaster = Forecaster(bundle, backend, variant, samples, HORIZON, seed=0, context="window")
+        for frame in frames:
+            forecaster.observe(frame)
+        return forecaster
+
+    return make
+
+
+@pytest.fixture
+def record_figure(request: pytest.FixtureRequest, benchmark: Any) -> RecordFigure:
+    """Put a figure into the table after the run and into the benchmark's extra_info."""
+
+    def record(figure: Figure) -> None:
+        request.config.stash[_FIGURES].append(figure)
+        benchmark.extra_info.setdefault("figures", []).append(figure.as_json())
+
+    return record
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """Add what pytest-benchmark does not know to its JSON."""
+    machine_info["hardware"] = hardware(machine_info.get("cpu", {}))
+    machine_info["versions"] = versions()
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print the figures."""
+    figures = config.stash[_FIGURES]
+    if figures:
+        terminalreporter.section("figures")
+        for line in table(figures):
+            terminalreporter.write_line(line)
+        terminalreporter.write_line(f"load average: {load_average()} on {usable_cores()} cores, the benchmark's own included")

@@ -1,0 +1,73 @@
+"""Figures with a goal: ratios from one run and sizes, shown in a table after the timings. They never fail a run."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number that matters.
+
+    `goal` is the largest value wanted, or with `at_least` the smallest; None where the figure is for information.
+    """
+
+    name: str
+    value: float
+    unit: str = ""
+    goal: float | None = None
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the goal is reached; None without one."""
+        if self.goal is None:
+            return None
+        return self.value >= self.goal if self.at_least else self.value <= self.goal
+
+    def as_json(self) -> dict[str, Any]:
+        """For the benchmark's extra_info."""
+        return {**asdict(self), "met": self.met}
+
+
+def table(figures: Iterable[Figure]) -> list[str]:
+    """Lines of a table: figure, measured, goal, whether it is met."""
+    rows = [("figure", "measured", "goal", "")]
+    for figure in figures:
+        sign = "at least" if figure.at_least else "at most"
+        goal = "" if figure.goal is None else f"{sign} {figure.goal:g} {figure.unit}".rstrip()
+        verdict = {True: "met", False: "MISSED", None: ""}[figure.met]
+        rows.append((figure.name, f"{figure.value:.3g} {figure.unit}".rstrip(), goal, verdict))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def interleave(benchmark: Any, target: Callable[[], Any], baseline: Callable[[], Any], rounds: int) -> list[float]:
+    """Time `target` and, before each of its rounds, `baseline`: whatever else the machine does meets both alike.
+
+    Returns:
+        Seconds of `baseline` per round, in the order of `round_seconds(benchmark)`.
+    """
+    seconds: list[float] = []
+
+    def before_round() -> None:
+        start = time.perf_counter()
+        baseline()
+        seconds.append(time.perf_counter() - start)
+
+    benchmark.pedantic(target, setup=before_round, rounds=rounds, warmup_rounds=1 if benchmark.enabled else 0)
+    return seconds[-rounds:]
+
+
+def round_seconds(benchmark: Any) -> list[float]:
+    """Seconds of every timed round. Empty when benchmarks are disabled."""
+    return list(benchmark.stats.stats.data) if benchmark.enabled else []
+
+
+def median_ratio(numerators: list[float], denominators: list[float]) -> float:
+    """Median of the ratios of each round, which outlier rounds of a busy machine hardly move."""
+    return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))

@@ -1,0 +1,135 @@
+"""Figures of the runtime: its overhead over the bare graphs, its import, and the memory of `svg-live`."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from figures import Figure, interleave, median_ratio, round_seconds
+from kernel_profile import kernel_seconds_per_round, profiled_backend
+
+from svg_runtime.backends.base import Backend, Plan
+from svg_runtime.bundle import EMBEDDED_MODEL, Bundle
+from svg_runtime.sources import SYNTHETIC_URL
+
+SAMPLES, ROUNDS, IMPORTS = 8, 20, 10
+OVERHEAD, IMPORT_S, MEMORY_MB = 1.10, 0.4, 400.0  # goals: of nf 64, of any installation, of the embedded model
+NF_OF_GOAL = 64
+
+IMPORT_CODE = """
+import json, sys, time
+start = time.perf_counter()
+import svg_runtime
+package = time.perf_counter() - start
+from svg_runtime import Forecaster
+print(json.dumps({"package": package, "forecaster": time.perf_counter() - start, "torch": "torch" in sys.modules}))
+"""
+
+
+def test_forecast_over_bare_graphs(
+    measured: Any, bundle: Bundle, backend: Backend, primed: Any, record_figure: Any, pytestconfig: pytest.Config
+) -> None:
+    """Overhead of the loop: noise, state bookkeeping and copies. Both sides include the engine's own cost per call."""
+    forecaster = primed(backend, SAMPLES)
+    plans = _plans_of(backend, forecaster.forecast)
+    rounds = pytestconfig.getoption("rounds") or ROUNDS
+    measured.group = "forecast and its graphs"
+    bare_s = interleave(measured, forecaster.forecast, lambda: _run_bare(backend, plans), rounds)
+    measured.extra_info["bare_seconds"] = bare_s
+    if measured.enabled:
+        name = f"forecast(8 samples, 10 steps) / its {len(plans)} graph runs bare: {bundle.path.stem}"
+        record_figure(Figure(name, median_ratio(round_seconds(measured), bare_s), "x", _overhead_goal(bundle)))
+
+
+def test_forecast_over_kernels(
+    measured: Any, bundle: Bundle, backend: Backend, primed: Any, record_figure: Any, pytestconfig: pytest.Config,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Overhead over ONNX Runtime's own kernel times, of the same graph runs with its profiler on.
+
+    The profiler lengthens small kernels by a microsecond or two, and leaves out what the engine does around them.
+    """
+    if backend.name != "cpu":
+        pytest.skip("ONNX Runtime's profiler sees how long a kernel takes only on the cpu backend")
+    profiled = profiled_backend(bundle, backend.precision, tmp_path, monkeypatch)
+    forecaster = primed(backend, SAMPLES)
+    plans = _plans_of(profiled, primed(profiled, SAMPLES).forecast)
+    rounds = pytestconfig.getoption("rounds") or ROUNDS
+    measured.group = "forecast and its graphs"
+    rounds_run = len(interleave(measured, forecaster.forecast, lambda: _run_bare(profiled, plans), rounds))
+    kernel_s = kernel_seconds_per_round(profiled, plans, rounds_run)
+    profiled.close()
+    measured.extra_info["kernel_seconds"] = kernel_s
+    if measured.enabled:
+        name = f"forecast(8 samples, 10 steps) / its kernel times by the profiler: {bundle.path.stem}"
+        record_figure(Figure(name, median_ratio(round_seconds(measured), kernel_s), "x", _overhead_goal(bundle)))
+
+
+def test_import(benchmark: Any, record_figure: Any, pytestconfig: pytest.Config) -> None:
+    """Of a fresh interpreter each time, measured inside it: its own start does not count."""
+    results: list[dict[str, Any]] = []
+
+    def fresh_interpreter() -> None:
+        answer = subprocess.run([sys.executable, "-c", IMPORT_CODE], capture_output=True, text=True, check=True)
+        results.append(json.loads(answer.stdout))
+
+    benchmark.group = "import in a fresh interpreter, its start included"
+    rounds = pytestconfig.getoption("rounds") or IMPORTS
+    benchmark.pedantic(fresh_interpreter, rounds=rounds, warmup_rounds=1 if benchmark.enabled else 0)
+    assert not any(result["torch"] for result in results), "svg_runtime imported torch"
+    statements = {"package": "import svg_runtime", "forecaster": "from svg_runtime import Forecaster"}
+    for key, statement in statements.items():
+        median = statistics.median(result[key] for result in results[-rounds:])
+        record_figure(Figure(f"{statement}, without torch", median, "s", IMPORT_S))
+
+
+def test_live_memory(measured: Any, bundle: Bundle, backend: Backend, record_figure: Any, pytestconfig: pytest.Config,
+                     tmp_path: Path) -> None:  # fmt: skip
+    """Peak resident memory of `svg-live` in a process of its own, which reports its own high-water mark.
+
+    A parent cannot ask for it: what the system keeps for a child counts the process that it was forked from as well.
+    """
+    stats = tmp_path / "stats.json"
+    command = [
+        sys.executable, "-c", "from svg_runtime.cli import main; main()", "--headless", "--source", SYNTHETIC_URL,
+        "--model", str(bundle.path), "--backend", backend.name, "--max-frames", str(pytestconfig.getoption("live_frames")),
+        "--output", str(tmp_path / "live.mp4"), "--json", str(stats),
+    ]  # fmt: skip
+    command += ["--fp16"] if backend.precision == "fp16" else []
+    measured.group = "svg-live in a process of its own"
+    measured.pedantic(lambda: subprocess.run(command, check=True, capture_output=True), rounds=1)
+    peak_mib = json.loads(stats.read_text(encoding="utf-8"))["peak_rss_mb"]
+    if peak_mib is None:
+        pytest.skip("this system does not tell a process how much memory it used")
+    goal = MEMORY_MB if bundle.path == EMBEDDED_MODEL else None
+    record_figure(Figure(f"svg-live, peak resident memory: {bundle.path.stem}", peak_mib * 2**20 / 1e6, "MB", goal))
+
+
+def _plans_of(backend: Backend, call: Callable[[], object]) -> list[Plan]:
+    """Every graph run of `call`, in order."""
+    plans: list[Plan] = []
+    run = backend.run
+
+    def recording(plan: Plan) -> None:
+        plans.append(plan)
+        run(plan)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "run", recording)
+        call()
+    return plans
+
+
+def _run_bare(backend: Backend, plans: list[Plan]) -> None:
+    for plan in plans:
+        backend.run(plan)
+
+
+def _overhead_goal(bundle: Bundle) -> float | None:
+    return OVERHEAD if bundle.manifest.model.nf == NF_OF_GOAL else None

@@ -1,0 +1,46 @@
+"""Latency of each graph, bound once and run through the backend's own verbs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from svg_runtime.backends.base import Backend, Buffer
+from svg_runtime.bundle import Bundle
+from svg_runtime.manifest import COND_BATCH, TensorSpec
+
+BATCHES = {
+    "encoder": (1, 8),
+    "skip": (1,),  # once per observed frame
+    "posterior": (1,),  # does not depend on the samples
+    "prior": (1, 8),
+    "predictor": (1, 8),
+    "decoder": (1, 8),
+}
+CASES = [(role, batch) for role, batches in BATCHES.items() for batch in batches]
+
+
+@pytest.mark.parametrize(("role", "batch"), CASES)
+def test_graph(measured: Any, backend: Backend, bundle: Bundle, role: str, batch: int) -> None:
+    spec = bundle.variant(backend.precision).graphs[role]
+    rng = np.random.default_rng(0)
+    inputs = {tensor.name: _buffer(backend, tensor, batch) for tensor in spec.inputs}
+    outputs = {tensor.name: _buffer(backend, tensor, batch) for tensor in spec.outputs}
+    for buffer in inputs.values():
+        backend.write(buffer, rng.random(buffer.shape, np.float32).astype(buffer.dtype))
+    plan = backend.bind(role, inputs, outputs)
+    smallest = min(outputs.values(), key=lambda buffer: int(np.prod(buffer.shape)))
+
+    def run() -> None:
+        backend.run(plan)
+        backend.read(smallest)  # waits for a device that works on its own
+
+    measured.group = "graphs"
+    measured(run)
+
+
+def _buffer(backend: Backend, tensor: TensorSpec, batch: int) -> Buffer:
+    """Skip conditions are shared by the batch, as in a forecast."""
+    return backend.allocate(tensor.sized(1 if COND_BATCH in tensor.shape else batch), tensor.dtype)
