@@ -62,6 +62,8 @@ class TrainConfig(_Frozen):
     lr: float = Field(2e-3, gt=0, description="peak learning rate of Adam")
     warmup_steps: int = Field(200, ge=0, description="steps of linear warm-up; the rate then decays linearly to zero")
     beta: float = Field(1e-4, ge=0, description="weight of KL(posterior || prior)")
+    beta_start: float | None = Field(None, ge=0, description="weight of the KL term before beta_ramp; default: beta")
+    beta_ramp: tuple[int, int] = Field((0, 0), description="steps between which the weight goes linearly from beta_start to beta")
     gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated and saved; 0: off")
     seed: int = Field(0, ge=0, description="seed of weights, data order and noise")
@@ -70,6 +72,20 @@ class TrainConfig(_Frozen):
     eval_samples: int = Field(10, ge=1, description="sampled futures per held-out sequence; the best counts")
     eval_horizon: int = Field(10, ge=1, description="forecast frames per held-out sequence")
     save_every: int = Field(500, ge=1, description="steps between writes of last.pt")
+
+    @model_validator(mode="after")
+    def _ramp_in_order(self) -> TrainConfig:
+        if not 0 <= self.beta_ramp[0] <= self.beta_ramp[1]:
+            raise ValueError(f"beta_ramp must be two steps in order, not {list(self.beta_ramp)}")
+        return self
+
+    def beta_at(self, step: int) -> float:
+        """Weight of the KL term at `step` (KL annealing)."""
+        start, end = self.beta_ramp
+        if self.beta_start is None or step >= end:
+            return self.beta
+        done = max(step - start, 0) / (end - start)
+        return self.beta_start + done * (self.beta - self.beta_start)
 
 
 class Config(_Frozen):

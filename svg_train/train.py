@@ -135,7 +135,7 @@ class Trainer:
         eps = step_noise((x.shape[0] - 1, x.shape[1], self._config.model.z_dim), train.seed, self._step, fabric.global_rank)
         self._model.train()
         output = self._model(x, eps.to(fabric.device))
-        loss = output.mse + train.beta * output.kl
+        loss = output.mse + train.beta_at(self._step) * output.kl
         fabric.backward(loss)
         norm = fabric.clip_gradients(self._model, self._optimizer, max_norm=train.gradient_clip, error_if_nonfinite=False)
         if not (torch.isfinite(loss) and norm is not None and torch.isfinite(norm)):

@@ -15,6 +15,10 @@ class BackendMissingError(SvgError):
     exit_code = ExitCode.BACKEND_MISSING
 
 
+class BackendError(SvgError):
+    """A backend failed while it ran: out of memory, or a fault of the device."""
+
+
 class SourceLostError(SvgError):
     """The camera or file that feeds the forecasts gives no more frames."""
 
@@ -30,6 +34,7 @@ class ContextNotReadyError(SvgError):
 
 
 __all__ = [
+    "BackendError",
     "BackendMissingError",
     "BundleError",
     "ContextNotReadyError",

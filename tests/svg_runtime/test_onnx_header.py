@@ -154,6 +154,12 @@ def test_weights_in_the_file_are_allowed_in_the_same_places():
     assert not refused(model_of(helper.make_node("Anything", ["x"], ["y"], values=[one(), one()])).SerializeToString())
 
 
+def test_a_file_named_beside_the_values_is_refused_too():
+    tensor = external(one())
+    tensor.ClearField("data_location")
+    assert refused(model_of(ADD, weights=[tensor]).SerializeToString())
+
+
 def test_a_location_given_twice_does_not_hide_the_second():
     """protobuf keeps the last of a field given twice."""
     tensor = one().SerializeToString() + b"\x70\x00\x70\x01"  # data_location = 14: default, then external

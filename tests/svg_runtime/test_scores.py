@@ -56,6 +56,18 @@ def test_reset_forgets_forecasts(tiny_bundle, frames):
         assert [forecaster.observe(frame).scores for frame in frames] == [()] * len(frames)
 
 
+def test_best_mean_and_repeat_are_told_apart():
+    rng = np.random.default_rng(0)
+    frames, futures = rng.random((4, 8, 8, 1), np.float32), rng.random((5, 3, 8, 8, 1), np.float32)
+    memory = ForecastMemory()
+    memory.remember(0, frames[0], futures)
+    for now in (1, 2, 3):
+        (score,) = memory.score(now, frames[now])
+        check(score, 0, now, futures, frames)
+        assert score.psnr_mean > score.psnr_best + 1  # the mean of noise is nearer than any of it
+    assert memory.score(4, frames[0]) == ()
+
+
 def test_a_perfect_forecast_is_120_db():
     memory, frame = ForecastMemory(), np.full((2, 2, 1), 0.25, np.float32)
     memory.remember(0, frame, np.broadcast_to(frame, (2, 1, 2, 2, 1)))

@@ -143,6 +143,14 @@ def test_unknown_device_is_a_usage_error(device):
         Machine(device=device).fabric()
 
 
+def test_kl_weight_is_annealed_between_the_ramp_steps():
+    train = build_config({"train": {"beta": 5e-4, "beta_start": 1e-4, "beta_ramp": [10, 20]}}).train
+    assert [train.beta_at(step) for step in (0, 10, 15, 20, 99)] == pytest.approx([1e-4, 1e-4, 3e-4, 5e-4, 5e-4])
+    assert build_config({"train": {"beta": 2e-4}}).train.beta_at(3) == 2e-4
+    with pytest.raises(UsageError, match="in order"):
+        build_config({"train": {"beta_start": 1e-4, "beta_ramp": [20, 10]}})
+
+
 def test_batches_depend_on_the_step_alone_and_ranks_share_them_out():
     def steps(start, **options):
         return list(StepSampler(10, 3, range(start, 8), seed=5, **options))

@@ -12,15 +12,15 @@ from numpy.typing import ArrayLike
 from svg_common.command import require_modules
 from svg_runtime.backends.base import Array, Buffer, Plan
 from svg_runtime.bundle import Bundle
-from svg_runtime.errors import BackendMissingError, BundleError
+from svg_runtime.errors import BackendError, BackendMissingError, BundleError
 from svg_runtime.manifest import Precision
 
 
 class _BoundGraph:
     """A session with its IO binding, and the arrays whose addresses are in it."""
 
-    def __init__(self, session: Any, binding: Any, keep: list[Array]) -> None:
-        self.session, self.binding, self._keep = session, binding, keep
+    def __init__(self, role: str, session: Any, binding: Any, keep: list[Array]) -> None:
+        self.role, self.session, self.binding, self._keep = role, session, binding, keep
 
 
 class CpuBackend:
@@ -75,12 +75,19 @@ class CpuBackend:
             assert not any(np.shares_memory(array, other) for other in keep), f"{graph}: {name} aliases an input"
             binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         keep += [array for array in outputs.values() if isinstance(array, np.ndarray)]
-        return _BoundGraph(session, binding, keep)
+        return _BoundGraph(graph, session, binding, keep)
 
     def run(self, plan: Plan) -> None:
-        """Run synchronously."""
+        """Run synchronously.
+
+        Raises:
+            BackendError: ONNX Runtime failed.
+        """
         assert isinstance(plan, _BoundGraph)
-        plan.session.run_with_iobinding(plan.binding)
+        try:
+            plan.session.run_with_iobinding(plan.binding)
+        except Exception as error:  # ONNX Runtime raises its own unrelated classes
+            raise BackendError(f"ONNX Runtime failed while running {plan.role}: {error}") from error
 
     def read(self, buffer: Buffer) -> Array:
         """The array itself."""
