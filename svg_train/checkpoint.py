@@ -122,7 +122,7 @@ def _parse(path: str | Path, content: Any) -> Checkpoint:
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise CheckpointError(f"'{path}' holds no weights")
     try:
-        rest = _Rest.model_validate({key: value for key, value in content.items() if key not in ("format", "version", "weights")})
+        rest = _Rest.model_validate({key: content[key] for key in content.keys() - {"format", "version", "weights"}})
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
         raise CheckpointError(f"'{path}' is not a valid checkpoint:\n  " + "\n  ".join(lines)) from error

@@ -63,7 +63,7 @@ class TrainConfig(_Frozen):
     warmup_steps: int = Field(200, ge=0, description="steps of linear warm-up; the rate then decays linearly to zero")
     beta: float = Field(1e-4, ge=0, description="weight of KL(posterior || prior)")
     beta_start: float | None = Field(None, ge=0, description="weight of the KL term before beta_ramp; default: beta")
-    beta_ramp: tuple[int, int] = Field((0, 0), description="steps between which the weight goes linearly from beta_start to beta")
+    beta_ramp: tuple[int, int] = Field((0, 0), description="steps between which it goes linearly from beta_start to beta")
     gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated and saved; 0: off")
     seed: int = Field(0, ge=0, description="seed of weights, data order and noise")

@@ -95,8 +95,11 @@ EXAMPLE_BATCH = 2
 
 
 def fold_batch_norm(model: SVG) -> SVG:
-    """A copy of `model` in evaluation mode without BatchNorm: scales and shifts move into the convolutions around."""
-    folded = copy.deepcopy(model).eval()
+    """A copy of `model` in evaluation mode without BatchNorm: scales and shifts move into the convolutions around.
+
+    Folded in float64 and rounded once, so that only the last bit of a weight differs.
+    """
+    folded = copy.deepcopy(model).eval().double()
     encoder, decoder = folded.encoder, folded.decoder
     blocks: list[Any] = [*encoder.stages, encoder.head, decoder.head]  # nn.Sequential's items have no static type
     for block in blocks:
@@ -110,7 +113,7 @@ def fold_batch_norm(model: SVG) -> SVG:
             scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
             stage.from_skip.weight = nn.Parameter(stage.from_skip.weight * scale[None, :, None, None])
             stage.finish[0] = nn.Identity()
-    return folded
+    return folded.to(next(model.parameters()).dtype)
 
 
 def separate_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphPlan]:

@@ -6,6 +6,7 @@ It runs over anything that maps (role, inputs) to outputs: the PyTorch model, or
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +28,8 @@ from svg_train.recurrent import GaussianLSTM
 
 FORECAST_STEPS = 10
 SAMPLES = 3
-TOLERANCE_FP32 = 1e-4  # largest absolute difference of any output or state
+TOLERANCE_FP32 = 1e-4  # largest difference of any output or state, relative to max(1, its largest value)
+ROUNDING_FACTOR = 10.0  # how many times the error of float32 arithmetic itself the graphs may be off in closed loop
 MIN_FIRST_STEP_PSNR_FP16 = 40.0  # dB against fp32; later steps part because the loop amplifies rounding
 _PROVIDER = "CPUExecutionProvider"
 
@@ -116,7 +118,8 @@ class TorchGraphs:
     @torch.no_grad()
     def __call__(self, role: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run one role on NumPy values."""
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in inputs.items()}
+        dtype = next(self._model.parameters()).dtype
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(value)).to(dtype) for name, value in inputs.items()}
         return {name: value.numpy() for name, value in getattr(self, f"_{role}")(tensors).items()}
 
     def _encoder(self, t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -162,20 +165,40 @@ class OnnxGraphs:
 
 
 def check_fp32(model: SVG, contents: Mapping[str, bytes], tolerance: float = TOLERANCE_FP32) -> ParityReport:
-    """Hold exported fp32 graphs against the PyTorch model.
+    """Hold exported fp32 graphs against the PyTorch model, in closed loop.
+
+    The loop of a trained model amplifies rounding, about 1.6 times per step on moving digits, until even two correct float32
+    implementations differ by more than the tolerance. So PyTorch also walks in float64, which shows what rounding alone does
+    to this model, and the graphs may differ by ROUNDING_FACTOR times that where it is more than `tolerance`.
+
+    Args:
+        model: the truth, in float32.
+        contents: exported graphs by role.
+        tolerance: largest difference, relative to the tensor's largest value or 1, whichever is more.
 
     Raises:
-        ParityError: a difference over `tolerance`, or a value that is not finite; all offending tensors are listed.
+        ParityError: a larger difference, or a value that is not finite; all offending tensors are listed.
     """
-    truth, given = _traces(model.config, TorchGraphs(model), OnnxGraphs(contents))
+    exact = TorchGraphs(copy.deepcopy(model).double())
+    truth, given, unrounded = _traces(model.config, TorchGraphs(model), OnnxGraphs(contents), exact)
     curves = _compare(truth, given)
-    failed = [f"{name}: {max(curve.max_abs):.3g}" for name, curve in curves.items() if not max(curve.max_abs) <= tolerance]
+    errors, rounding = _relative(truth, given), _relative(truth, unrounded)
+    envelope = np.maximum.accumulate(np.max([rounding[name] for name in rounding if name.startswith("forecast")], axis=0))
+    failed = []
+    for name, error in errors.items():
+        forecast = name.startswith("forecast")
+        allowed = np.maximum(tolerance, ROUNDING_FACTOR * envelope) if forecast else np.full(len(error), tolerance)
+        if not (error <= allowed).all():
+            step = int(np.argmin(error <= allowed))
+            failed.append(f"{name}: {error[step]:.3g} at step {step + 1}, allowed {allowed[step]:.3g}")
     if failed:
         raise ParityError(
-            f"the exported fp32 graphs differ from the model by more than {tolerance:g}:\n  " + "\n  ".join(failed)
+            "the exported fp32 graphs do not compute what the model computes:\n  " + "\n  ".join(failed)
             + "\n  nothing was published"
         )  # fmt: skip
-    return _report("pytorch", model.config, curves, tolerance=tolerance)
+    largest = max(float(error.max()) for error in errors.values())
+    envelope_values = tuple(float(f"{value:.3e}") for value in envelope)
+    return _report("pytorch", model.config, curves, largest, tolerance=tolerance, rounding=envelope_values)
 
 
 def check_fp16(model: SVG, fp32: Mapping[str, bytes], fp16: Mapping[str, bytes]) -> ParityReport:
@@ -193,7 +216,8 @@ def check_fp16(model: SVG, fp32: Mapping[str, bytes], fp16: Mapping[str, bytes])
             f"expected at least {MIN_FIRST_STEP_PSNR_FP16:.0f} dB and finite values everywhere\n"
             "  nothing was published; export without --fp16"
         )
-    return _report("fp32", model.config, curves, min_first_step_psnr_db=MIN_FIRST_STEP_PSNR_FP16)
+    largest = max(float(error.max()) for error in _relative(truth, given).values())
+    return _report("fp32", model.config, curves, largest, min_first_step_psnr_db=MIN_FIRST_STEP_PSNR_FP16)
 
 
 def _traces(config: ModelConfig, *implementations: Run) -> list[Trace]:
@@ -207,23 +231,31 @@ def _compare(truth: Trace, given: Trace) -> dict[str, ErrorCurve]:
     return {name: _curve(name, truth[name], given[name]) for name in sorted(truth)}
 
 
+def _relative(truth: Trace, given: Trace) -> dict[str, NDArray[np.float64]]:
+    """Largest difference per step, relative to the tensor's largest value over all steps, or to 1 if that is more."""
+    return {name: _differences(truth[name], given[name]) / max(1.0, *(np.abs(a).max() for a in truth[name])) for name in truth}
+
+
+def _differences(truth: list[NDArray[Any]], given: list[NDArray[Any]]) -> NDArray[np.float64]:
+    return np.array([np.abs(a.astype(np.float64) - b).max() for a, b in zip(truth, given, strict=True)])
+
+
 def _curve(name: str, truth: list[NDArray[Any]], given: list[NDArray[Any]]) -> ErrorCurve:
-    differences = [np.abs(a.astype(np.float64) - b) for a, b in zip(truth, given, strict=True)]
-    max_abs = tuple(float(f"{d.max():.3e}") for d in differences)
+    max_abs = tuple(float(f"{value:.3e}") for value in _differences(truth, given))
     if not name.endswith("frame"):
         return ErrorCurve(max_abs=max_abs)
-    mse = [max(float((d**2).mean()), 1e-12) for d in differences]
+    mse = [max(float(((a.astype(np.float64) - b) ** 2).mean()), 1e-12) for a, b in zip(truth, given, strict=True)]
     return ErrorCurve(max_abs=max_abs, psnr_db=tuple(round(-10 * float(np.log10(m)), 2) for m in mse))
 
 
-def _report(reference: Any, config: ModelConfig, curves: dict[str, ErrorCurve], **gate: float) -> ParityReport:
+def _report(reference: Any, config: ModelConfig, curves: dict[str, ErrorCurve], largest: float, **gate: Any) -> ParityReport:
     return ParityReport(
         reference=reference,
         provider=_PROVIDER,
         observed=config.n_past,
         forecast=FORECAST_STEPS,
         samples=SAMPLES,
-        max_error=max(max(curve.max_abs) for curve in curves.values()),
+        max_error=float(f"{largest:.3e}"),
         curves=curves,
         **gate,
     )

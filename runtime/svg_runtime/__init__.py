@@ -1,8 +1,8 @@
 """Torch-free runtime of svg-edge: opens a bundle and forecasts video with a recurrent loop on the device.
 
-    with Forecaster.open("ckpt.svgb", samples=8, horizon=10) as forecaster:
-        forecaster.observe(frame)
-        futures = forecaster.forecast()
+with Forecaster.open("ckpt.svgb", samples=8, horizon=10) as forecaster:
+    forecaster.observe(frame)
+    futures = forecaster.forecast()
 """
 
 from __future__ import annotations

@@ -86,9 +86,10 @@ class ParityReport(Frozen):
     observed: int
     forecast: int
     samples: int
-    tolerance: float | None = None  # gate: largest difference allowed
+    tolerance: float | None = None  # gate: largest difference allowed, relative to max(1, the tensor's largest value)
+    rounding: tuple[float, ...] | None = None  # what float32 arithmetic itself does to the reference, per forecast step
     min_first_step_psnr_db: float | None = None  # gate: first forecast frame against the reference
-    max_error: float
+    max_error: float  # largest difference, relative to max(1, the tensor's largest value)
     curves: dict[str, ErrorCurve]  # tensor -> per step; "observe.h", "forecast.frame", "forecast.prior.state", ...
 
 

@@ -53,9 +53,7 @@ class ForecastMemory:
 
 def _score(lead: int, last_frame: FloatArray, samples: FloatArray, truth: FloatArray) -> ForecastScore:
     best = min(_mse(sample, truth) for sample in samples)
-    return ForecastScore(
-        lead, _psnr(best), _psnr(_mse(samples.mean(0), truth)), _psnr(_mse(last_frame, truth))
-    )
+    return ForecastScore(lead, _psnr(best), _psnr(_mse(samples.mean(0), truth)), _psnr(_mse(last_frame, truth)))
 
 
 def _mse(a: FloatArray, b: FloatArray) -> float:

@@ -131,6 +131,15 @@ def test_gate_compares_with_the_unfolded_model(tiny_model, contents):
     assert given.keys() == truth.keys()
 
 
+def test_gate_allows_rounding_that_the_loop_amplifies_and_no_more(tiny_model, contents, monkeypatch):
+    report = check_fp32(tiny_model, contents)
+    assert len(report.rounding) == 10
+    assert 0 < max(report.rounding) < 1e-4
+    monkeypatch.setattr("svg_export.parity.ROUNDING_FACTOR", 0.0)
+    with pytest.raises(ParityError, match="forecast"):
+        check_fp32(tiny_model, contents, tolerance=1e-9)
+
+
 def test_fp16_gate_refuses_what_leaves_fp32_at_once(tiny_model, contents):
     other = random_model(seed=5)
     with pytest.raises(ParityError, match="fp16"):

@@ -90,6 +90,12 @@ def test_a_message_of_endless_fields_is_refused_before_it_fills_the_memory():
         read_header(b"\x08\x00" * (1 << 22))
 
 
+def test_an_endless_number_is_refused_at_once():
+    """Read to its end, it would take time in the square of its length."""
+    with pytest.raises(BundleError, match="varint"):
+        read_header(b"\xff" * (1 << 16) + b"\x01")
+
+
 def external(tensor: TensorProto) -> TensorProto:
     """A tensor that says that its values lie in the file `secret.bin`."""
     onnx.external_data_helper.set_external_data(tensor, "secret.bin")

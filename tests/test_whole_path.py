@@ -1,0 +1,101 @@
+"""Train, export and forecast live through the three commands, and the model that ships in the package."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+
+from svg_export.evaluate import evaluate_bundle
+from svg_runtime import Forecaster
+from svg_runtime.bundle import EMBEDDED_MODEL
+from svg_train.config import build_config
+from svg_train.data.digits import Digits
+
+RECIPE = """
+[model]
+nf = 4
+g_dim = 16
+z_dim = 4
+rnn_size = 24
+n_past = 3
+[train]
+steps = 4
+batch_size = 2
+n_future = 2
+eval_every = 4
+eval_sequences = 2
+eval_samples = 2
+eval_horizon = 3
+"""
+
+
+def run(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    code = f"from {module} import main; main()"
+    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True, timeout=240)
+
+
+def test_train_export_and_forecast_live(tmp_path):
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+    trained = run("svg_train.cli", "--config", "recipe.toml", "--json", "quality.json", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert set(json.loads((tmp_path / "quality.json").read_text())) >= {"psnr_best", "psnr_repeat", "gain"}
+    exported = run("svg_export.cli", "run/ckpt.pt", cwd=tmp_path)
+    assert exported.returncode == 0, exported.stderr
+    # No --model: the newest bundle of the folder is taken, not the embedded one.
+    arguments = (
+        "--headless",
+        "--output",
+        "out.mp4",
+        "--max-frames",
+        "8",
+        "--samples",
+        "2",
+        "--horizon",
+        "3",
+        "--json",
+        "s.json",
+    )
+    live = run("svg_runtime.cli", *arguments, cwd=tmp_path)
+    assert live.returncode == 0, live.stderr
+    stats = json.loads((tmp_path / "s.json").read_text())
+    assert stats["model"].startswith("ckpt.svgb")
+    with av.open(str(tmp_path / "out.mp4")) as video:
+        assert video.streams.video[0].codec_context.name == "h264"
+        assert sum(1 for _ in video.decode(video=0)) == 8
+
+
+def test_unwritable_place_of_a_bundle_is_reported_before_the_work(tiny_checkpoint, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = run("svg_export.cli", str(tiny_checkpoint), "--out", str(tmp_path / "file" / "x.svgb"), cwd=tmp_path)
+    assert (result.returncode, "Traceback" in result.stderr) == (1, False), result.stderr
+    assert "exporting" not in result.stderr
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Path:
+    assert EMBEDDED_MODEL.is_dir(), "the package must ship its model"
+    return EMBEDDED_MODEL
+
+
+def test_embedded_model_is_small_and_says_where_it_comes_from(embedded):
+    assert sum(file.stat().st_size for file in embedded.rglob("*") if file.is_file()) <= 6_000_000
+    with Forecaster.open(embedded) as forecaster:
+        manifest = forecaster.manifest
+    assert manifest.provenance.data == "digits"
+    assert manifest.provenance.metrics["gain"] > 4
+
+
+def test_embedded_model_forecasts_held_out_digits(embedded):
+    """5 observed, 10 forecast, best of 10, on scenes that training never draws; the figure of record uses 256 of them."""
+    data = Digits(build_config(), "test", 15)
+    with Forecaster.open(embedded, samples=10, horizon=10) as forecaster:
+        quality, examples = evaluate_bundle(forecaster, data, 48)
+    assert quality.gain > 4.0
+    assert quality.psnr_best > quality.psnr_sample + 1.5  # samples part: the best is far better than the average one
+    assert quality.spread_per_step[-1] > 3 * quality.spread_per_step[0]  # and they part with time
+    assert examples[0].samples.shape == (10, 10, 1, 64, 64)
