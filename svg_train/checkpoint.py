@@ -96,8 +96,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"there is no checkpoint '{path}'\n  make one with: svg-train --out run") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"'{path}' is not an svg-edge checkpoint: it holds something else than tensors and plain values, "
-            "and nothing of it was run\n  expected a file that svg-train wrote (ckpt.pt or last.pt)"
+            f"'{path}' is not an svg-edge checkpoint: it holds something else than tensors and plain values. "
+            "If there is code in it, it was not run\n  expected a file that svg-train wrote (ckpt.pt or last.pt)"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -15,7 +15,7 @@ app = typer.Typer(add_completion=False)
 
 _MODEL = ("channels", "nf", "g_dim", "z_dim", "rnn_size", "predictor_layers", "posterior_layers", "prior_layers", "n_past",
           "skip_lag", "last_frame_skip")  # fmt: skip
-_DATA = ("num_digits", "frame_step", "test_fraction", "split_by", "cache", "frame_interval_s")
+_DATA = ("num_digits", "edge_px", "frame_step", "test_fraction", "split_by", "cache", "frame_interval_s")
 _TRAIN = ("steps", "batch_size", "n_future", "lr", "warmup_steps", "beta", "ema_decay", "seed", "eval_every", "eval_sequences",
           "eval_samples", "eval_horizon", "save_every")  # fmt: skip
 
@@ -29,6 +29,7 @@ def train(
     config: Annotated[Path | None, typer.Option(help="TOML recipe; flags override it")] = None,
     out: Annotated[Path, typer.Option(help="folder of the run")] = Path("run"),
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out exactly where it was saved")] = False,
+    init: Annotated[Path | None, typer.Option(help="start from the weights of this checkpoint (fine-tuning)")] = None,
     json: Annotated[Path | None, typer.Option(help="write the final held-out figures to this file")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     processes: Annotated[int, typer.Option(min=1, help="data-parallel processes (Lightning Fabric starts them)")] = 1,
@@ -41,6 +42,7 @@ def train(
     ] = None,
     data_root: Annotated[str | None, _panel("Data", "folder of the MNIST files, or a video or folder of videos")] = None,
     num_digits: Annotated[int | None, _panel("Data", "digits per scene (digits, smmnist)")] = None,
+    edge_px: Annotated[float | None, _panel("Data", "soft edge of the drawn digits in pixels (digits)")] = None,
     frame_step: Annotated[int | None, _panel("Data", "use every n-th frame of a video")] = None,
     frame_interval_s: Annotated[float | None, _panel("Data", "seconds per model step, instead of --frame-step")] = None,
     test_fraction: Annotated[float | None, _panel("Data", "share of the videos that is held out")] = None,
@@ -83,12 +85,12 @@ def train(
     from svg_train.train import Machine, Trainer
 
     overrides = _overrides(given)
-    if resume and (config is not None or any(overrides.values())):
+    if resume and (config is not None or init is not None or any(overrides.values())):
         raise UsageError(
-            "--resume continues with the settings that the run was started with\n  leave out --config and all settings"
+            "--resume continues with the settings that the run was started with\n  leave out --config, --init and all settings"
         )
     built = build_config(load_recipe(config) if config else {}, overrides)
-    evaluation = Trainer(built, out, Machine(device, processes, precision, workers), resume).run()
+    evaluation = Trainer(built, out, Machine(device, processes, precision, workers), resume, init).run()
     if json is not None and evaluation is not None:
         write_json(json, evaluation.metrics())
 

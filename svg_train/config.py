@@ -42,6 +42,7 @@ class DataConfig(_Frozen):
     name: Literal["digits", "smmnist", "video"] = Field("digits", description="built-in digits, MNIST files, or video files")
     root: str | None = Field(None, description="folder of the MNIST files, or a video file or folder of videos")
     num_digits: int = Field(1, ge=1, le=4, description="digits per scene (digits, smmnist)")
+    edge_px: float = Field(2.0, gt=0, description="soft edge of the drawn digits in pixels (digits)")
     frame_step: int = Field(1, ge=1, description="use every n-th frame of a video")
     frame_interval_s: float | None = Field(
         None, gt=0, description="seconds per model step; for video it follows from the file and frame_step"

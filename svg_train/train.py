@@ -70,10 +70,19 @@ class Machine:
 
 
 class Trainer:
-    """One run in one folder. `run()` trains to the configured number of steps."""
+    """One run in one folder. `run()` trains to the configured number of steps.
 
-    def __init__(self, config: Config, out: Path, machine: Machine, resume: bool) -> None:
+    Args:
+        config: of the run; ignored when resuming, which takes the one that was saved.
+        out: folder of the run.
+        machine: where to run.
+        resume: continue the run in `out`.
+        init: checkpoint whose weights a new run starts from (fine-tuning); its model must have the same shape.
+    """
+
+    def __init__(self, config: Config, out: Path, machine: Machine, resume: bool, init: Path | None = None) -> None:
         self._out = out
+        self._init = load_checkpoint(init) if init is not None else None
         self._resumed = _resume_point(out) if resume else None
         self._config = self._resumed.config if self._resumed else config
         self._fabric = machine.fabric()
@@ -112,7 +121,7 @@ class Trainer:
 
     def _build(self) -> None:
         torch.manual_seed(self._config.train.seed)
-        train, raw = self._config.train, SVG(self._config.model)
+        train, raw = self._config.train, self._initial_model()
         optimizer = torch.optim.Adam(raw.parameters(), lr=train.lr, fused=True)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         self._model, self._optimizer = self._fabric.setup(raw, optimizer)
@@ -123,6 +132,12 @@ class Trainer:
         self._evaluation: Evaluation | None = None
         if self._resumed is not None:
             self._restore(self._resumed)
+
+    def _initial_model(self) -> SVG:
+        """A new model, or one that starts from the weights of another run."""
+        if self._init is None:
+            return SVG(self._config.model)
+        return Checkpoint(self._config, self._init.weights).build()
 
     def _rate(self, step: int) -> float:
         """Learning rate relative to its peak: linear warm-up, then linear decay to zero."""

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import random_model
 
 from svg_common.errors import UsageError
+from tests.conftest import random_model
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 

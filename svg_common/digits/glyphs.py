@@ -37,18 +37,20 @@ _STROKES: dict[int, tuple[tuple[tuple[float, float], ...], ...]] = {
 
 _JITTER = 0.035  # standard deviation of a control point, as a share of the digit's height
 _POINTS_PER_SEGMENT = 4
+EDGE_PX = 2.0  # soft edges, like those of scanned digits enlarged to 32 pixels
 
 
-def draw_digit(rng: np.random.Generator, digit: int, size: int = 32) -> FloatArray:
+def draw_digit(rng: np.random.Generator, digit: int, size: int = 32, edge_px: float = EDGE_PX) -> FloatArray:
     """Draw one digit in a random hand: jittered strokes, slant, rotation, proportions, thickness.
 
     Args:
         rng: source of the shape. The same generator state gives the same image on every machine.
         digit: 0 to 9.
         size: side of the square image in pixels.
+        edge_px: width of the soft edge of a stroke in pixels.
 
     Returns:
-        (size, size) float32 in [0, 1], white on black, with a soft edge of about one pixel.
+        (size, size) float32 in [0, 1], white on black.
     """
     height = size * rng.uniform(0.66, 0.80)
     width = height * rng.uniform(0.55, 0.80)
@@ -60,7 +62,7 @@ def draw_digit(rng: np.random.Generator, digit: int, size: int = 32) -> FloatArr
         points = np.asarray(stroke) + rng.normal(0.0, _JITTER, (len(stroke), 2))
         line = (_smooth(points) - 0.5) @ transform.T + size / 2
         distance = np.minimum(distance, _distance_to_polyline(x, y, line))
-    ink = np.clip(thickness / 2 - distance + 0.5, 0.0, 1.0)
+    ink = np.clip((thickness / 2 - distance) / edge_px + 0.5, 0.0, 1.0)
     image: FloatArray = ink.reshape(size, size).astype(np.float32)
     return image
 

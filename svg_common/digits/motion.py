@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from svg_common.digits.glyphs import FloatArray, draw_digit
+from svg_common.digits.glyphs import EDGE_PX, FloatArray, draw_digit
 
 DIGIT_SIZE = 32  # pixels; the reference scales the 28-pixel MNIST digits to this
 MAX_SPEED = 4  # pixels per frame and axis
@@ -54,8 +54,10 @@ class BouncingDigits:
             velocity[1 - axis] = self._rng.integers(-MAX_SPEED, MAX_SPEED + 1)
 
 
-def digit_stream(seed: Sequence[int] | int, num_digits: int = 1, image_size: int = 64) -> Callable[[], FloatArray]:
+def digit_stream(
+    seed: Sequence[int] | int, num_digits: int = 1, image_size: int = 64, edge_px: float = EDGE_PX
+) -> Callable[[], FloatArray]:
     """Return a function that gives one frame of procedurally drawn bouncing digits per call, reproducible from `seed`."""
     rng = np.random.default_rng(seed)
-    digits = [draw_digit(rng, int(rng.integers(10)), DIGIT_SIZE) for _ in range(num_digits)]
+    digits = [draw_digit(rng, int(rng.integers(10)), DIGIT_SIZE, edge_px) for _ in range(num_digits)]
     return BouncingDigits(rng, digits, image_size).step

@@ -22,12 +22,12 @@ class Digits:
         # Held-out scenes are the same for every run, whatever its seed, so that runs compare.
         self._seed = (config.train.seed if split == "train" else 0, _STREAM[split])
         self._count, self._length = _SEQUENCES[split], length
-        self._num_digits, self._image_size = config.data.num_digits, config.model.image_size
+        self._scene = config.data.num_digits, config.model.image_size, config.data.edge_px
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, index: int) -> Frames:
-        step = digit_stream((*self._seed, index), self._num_digits, self._image_size)
+        step = digit_stream((*self._seed, index), *self._scene)
         frames = np.stack([step() for _ in range(self._length)])
         return (frames * 255 + 0.5).astype(np.uint8)[..., None]

@@ -207,7 +207,7 @@ def test_command_exits_3_without_a_folder_when_parity_fails(tiny_checkpoint, tmp
     ("arguments", "code", "message"),
     [
         (["none.pt"], 1, "no checkpoint"),
-        (["noise.pt"], 1, "damaged, truncated or not a checkpoint"),
+        (["noise.pt"], 1, "not an svg-edge checkpoint"),
         ([], 2, "CHECKPOINT"),
     ],
 )

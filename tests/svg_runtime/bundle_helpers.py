@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-torch.set_num_threads(1)  # tiny models: waiting for a second thread on a busy machine takes longer than the work
-
 
 def copy_bundle(bundle: Path, folder: Path) -> Path:
     return Path(shutil.copytree(bundle, folder / "model.svgb"))

@@ -7,13 +7,13 @@ import shutil
 
 import pytest
 from bundle_helpers import copy_bundle, edit_manifest, graph_bytes, replace_graph
-from conftest import export_model, random_model, save_model
 
 from svg_common.errors import ExitCode
 from svg_runtime import bundle as bundle_module
 from svg_runtime.bundle import Bundle, find_model
 from svg_runtime.errors import BackendMissingError, BundleError
 from svg_runtime.manifest import Precision
+from tests.conftest import export_model, random_model, save_model
 
 ROLES = {"encoder", "skip", "posterior", "prior", "predictor", "decoder"}
 

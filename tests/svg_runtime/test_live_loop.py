@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from live_helpers import read_times, write_video
 from rich.console import Console
 
 from svg_common.command import run_command
@@ -22,6 +21,7 @@ from svg_runtime.sources import SourceOptions
 from svg_runtime.sources.camera import CameraSource
 from svg_runtime.stats import ScoreTable, peak_rss_mb
 from svg_runtime.timing import RecentValues, StageTimer
+from tests.svg_runtime.live_helpers import read_times, write_video
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from live_helpers import read_times
+
+from tests.svg_runtime.live_helpers import read_times
 
 MAIN = "from svg_runtime.cli import main; main()"
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from live_helpers import read_times
 
 from svg_common.errors import UsageError
 from svg_runtime.outputs import OutputError, open_outputs, require_writable
 from svg_runtime.outputs.mp4 import Mp4Writer
 from svg_runtime.stop import StopRequest
+from tests.svg_runtime.live_helpers import read_times
 
 SIZE = (320, 180)
 

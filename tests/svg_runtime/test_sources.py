@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from live_helpers import frame_numbers, write_video
 
 from svg_common.errors import ExitCode, UsageError
 from svg_common.video import VideoError
@@ -24,6 +23,7 @@ from svg_runtime.sources.capture import CaptureThread
 from svg_runtime.sources.files import FileSource, find_clips
 from svg_runtime.sources.pacing import Ticker, pick_at_interval
 from svg_runtime.stop import StopRequest
+from tests.svg_runtime.live_helpers import frame_numbers, write_video
 
 
 class FakeClock:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from svg_common.errors import UsageError
-from svg_train.checkpoint import load_checkpoint
+from svg_train.checkpoint import CheckpointError, load_checkpoint
 from svg_train.config import build_config
 from svg_train.data.loading import StepSampler
 from svg_train.train import DivergedError, Machine, StoppedError, Trainer
@@ -125,6 +125,20 @@ def test_existing_run_is_not_overwritten(finished):
     with pytest.raises(UsageError, match="already holds a run"):
         Trainer(config(), finished, CPU, resume=False).run()
     assert (finished / "ckpt.pt").read_bytes() == before
+
+
+def test_init_starts_from_the_weights_of_another_run(tmp_path, finished):
+    Trainer(config(steps=1, lr=1e-12, ema_decay=0.0), tmp_path / "run", CPU, resume=False, init=finished / "ckpt.pt").run()
+    start, tuned = load_checkpoint(finished / "ckpt.pt"), load_checkpoint(tmp_path / "run" / "last.pt")
+    for name, value in start.build().named_parameters():
+        torch.testing.assert_close(tuned.weights[name], value.detach(), atol=1e-6, rtol=0)
+    assert tuned.step == 1
+
+
+def test_init_from_another_shape_is_refused(tmp_path, finished):
+    other = build_config(SETTINGS, {"model": {"nf": 5}})
+    with pytest.raises(CheckpointError, match=r"given .*, expected"):
+        Trainer(other, tmp_path / "run", CPU, resume=False, init=finished / "ckpt.pt").run()
 
 
 def test_complete_run_cannot_be_resumed(finished):
