@@ -17,9 +17,9 @@ from svg_runtime.errors import SourceLostError
 from svg_runtime.events import EventLog
 from svg_runtime.preprocess import Preprocessor
 from svg_runtime.sources import SourceOptions, model_interval_s, open_source
-from svg_runtime.sources.camera import CameraSource, open_capture
+from svg_runtime.sources.camera import CameraSource
 from svg_runtime.sources.camera_help import explain_missing_camera
-from svg_runtime.sources.capture import CaptureThread
+from svg_runtime.sources.capture import CaptureThread, open_capture
 from svg_runtime.sources.files import FileSource, find_clips
 from svg_runtime.sources.pacing import Ticker, pick_at_interval
 from svg_runtime.stop import StopRequest

@@ -10,23 +10,13 @@ from svg_runtime.errors import SourceLostError
 from svg_runtime.events import EventLog
 from svg_runtime.sources.base import SourceFrame
 from svg_runtime.sources.camera_help import explain_missing_camera
-from svg_runtime.sources.capture import CaptureDevice, CapturedFrame, CaptureThread
+from svg_runtime.sources.capture import CaptureDevice, CapturedFrame, CaptureThread, open_capture
 from svg_runtime.sources.pacing import SLOWER_THAN_MODEL, Ticker
 from svg_runtime.stop import StopRequest
 
 DEFAULT_RETRY_S = 10.0
 _DRIVER_TIMEOUT_S = 12.0  # V4L2 gives up a read after 10 s by itself
 _MAX_AGE_S = 1.0
-
-
-def open_capture(device: int | str) -> CaptureDevice:
-    """Open a camera by index, or a video file or stream by name, with the shortest queue that the driver allows."""
-    cv2.utils.logging.setLogLevel(
-        cv2.utils.logging.LOG_LEVEL_SILENT
-    )  # OpenCV writes its own warnings about every missing device; ours says what to do
-    capture = cv2.VideoCapture(device)
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-    return capture
 
 
 class CameraSource:

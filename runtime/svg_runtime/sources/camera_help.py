@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from svg_runtime.sources.capture import open_capture
 from svg_runtime.sources.synthetic import SYNTHETIC_URL
 
 _INDICES_TO_TRY = 4
@@ -40,8 +41,6 @@ def _candidates(devices: list[Path]) -> list[int]:
 
 
 def _gives_pictures(index: int) -> bool:
-    from svg_runtime.sources.camera import open_capture
-
     device = open_capture(index)
     try:
         return bool(device.isOpened() and device.read()[0])

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import cv2
+
 from svg_runtime.errors import SourceLostError
 from svg_runtime.events import EventLog
 from svg_runtime.sources.base import Picture
@@ -32,6 +34,15 @@ class CaptureDevice(Protocol):
     def release(self) -> None:
         """Give the device back."""
         ...
+
+
+def open_capture(device: int | str) -> CaptureDevice:
+    """Open a camera by index, or a video file or stream by name, with the shortest queue that the driver allows."""
+    # OpenCV writes its own warnings about every missing device; ours says what to do.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    capture = cv2.VideoCapture(device)
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    return capture
 
 
 @dataclass(frozen=True)
