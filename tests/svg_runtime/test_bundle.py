@@ -6,7 +6,6 @@ import os
 import shutil
 
 import pytest
-from bundle_helpers import copy_bundle, edit_manifest, graph_bytes, replace_graph
 
 from svg_common.errors import ExitCode
 from svg_runtime import bundle as bundle_module
@@ -14,6 +13,7 @@ from svg_runtime.bundle import Bundle, find_model
 from svg_runtime.errors import BackendMissingError, BundleError
 from svg_runtime.manifest import Precision
 from tests.conftest import export_model, random_model, save_model
+from tests.svg_runtime.bundle_helpers import copy_bundle, edit_manifest, graph_bytes, replace_graph
 
 ROLES = {"encoder", "skip", "posterior", "prior", "predictor", "decoder"}
 

@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import onnxruntime
 import pytest
-from bundle_helpers import copy_bundle, draw, graph_bytes, replace_graph
 
 from svg_common.errors import ExitCode, MissingExtraError
 from svg_runtime.backends import BACKENDS, PLANNED, open_backend
@@ -15,6 +14,7 @@ from svg_runtime.backends.ort import CpuBackend
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendMissingError, BundleError, UsageError
 from svg_runtime.recurrent import RecurrentGraph
+from tests.svg_runtime.bundle_helpers import copy_bundle, draw, graph_bytes, replace_graph
 
 BATCH = 3
 

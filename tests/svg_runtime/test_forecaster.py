@@ -7,12 +7,12 @@ import weakref
 
 import numpy as np
 import pytest
-from bundle_helpers import copy_bundle, draw, edit_manifest
 
 from svg_common.errors import ExitCode
 from svg_runtime import Forecaster
 from svg_runtime.errors import BackendMissingError, BundleError, ContextNotReadyError, FrameError, UsageError
 from svg_runtime.rollout import Rollout
+from tests.svg_runtime.bundle_helpers import copy_bundle, draw, edit_manifest
 
 N_PAST, Z = 3, 4  # of tiny_bundle
 

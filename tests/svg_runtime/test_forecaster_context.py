@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from bundle_helpers import draw, from_torch, generated, to_torch
 
 from svg_runtime import Forecaster
 from svg_runtime.errors import UsageError
 from tests.conftest import export_model, random_model, save_model
+from tests.svg_runtime.bundle_helpers import draw, from_torch, generated, to_torch
 
 ATOL = 2e-5  # samples differ by about 1e-3
 SAMPLES, HORIZON = 3, 4

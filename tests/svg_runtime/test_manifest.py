@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from bundle_helpers import copy_bundle, edit_manifest
 
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BundleError
 from svg_runtime.manifest import Manifest
+from tests.svg_runtime.bundle_helpers import copy_bundle, edit_manifest
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from bundle_helpers import graph_bytes
 from onnx import TensorProto, helper, numpy_helper
 
 from svg_runtime.errors import BundleError
 from svg_runtime.onnx_header import GraphHeader, read_header
+from tests.svg_runtime.bundle_helpers import graph_bytes
 
 ROLES = ("encoder", "skip", "posterior", "prior", "predictor", "decoder")
 DTYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
