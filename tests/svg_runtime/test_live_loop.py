@@ -89,15 +89,15 @@ def test_scores_are_those_of_the_forecaster(svg_live, tiny_bundle):
 
 
 def test_seed_and_context_and_precision_change_the_run(svg_live):
-    def score(*extra: str) -> tuple[float, str]:
+    def score(*extra: str) -> tuple[float, str, float]:
         code, words, stats = svg_live("--headless", "--json", "stats.json", "--max-frames", "8", "--samples", "2", *extra)
         assert code == 0, words
-        return stats["score"][0]["psnr_best"], stats["backend"]
+        return stats["score"][0]["psnr_best"], stats["backend"], stats["surprise_nats"]["mean"]
 
     usual = score()
     assert score() == usual
     assert score("--seed", "1")[0] != usual[0]
-    assert score("--context", "stream")[0] != usual[0]
+    assert score("--context", "stream")[2] != usual[2]
     assert "fp16" in score("--half")[1]
     assert "fp16" not in usual[1]
 

@@ -113,11 +113,11 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path):
     whole.close(keep=True)
     size = (tmp_path / "whole.mp4").stat().st_size
     (tmp_path / "whole.mp4").unlink()
-    code = "import sys, test_outputs; test_outputs._write_until_full(*sys.argv[1:])"
+    code = "import sys; from tests.svg_runtime.test_outputs import _write_until_full; _write_until_full(*sys.argv[1:])"
     for limit in (size // 3, size - 2000):  # full in the middle, and full only when the file is completed
         run = subprocess.run(
             [sys.executable, "-c", code, str(tmp_path / "a.mp4"), str(limit)],
-            capture_output=True, text=True, check=False, cwd=Path(__file__).parent,
+            capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
         )  # fmt: skip
         assert run.returncode == 7, run.stderr
         assert "cannot write" in run.stdout
