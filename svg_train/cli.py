@@ -11,7 +11,7 @@ from svg_common.command import require_modules, run_command
 from svg_common.errors import UsageError
 from svg_common.files import write_json
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 _MODEL = ("channels", "nf", "g_dim", "z_dim", "rnn_size", "predictor_layers", "posterior_layers", "prior_layers", "n_past",
           "skip_lag", "last_frame_skip")  # fmt: skip

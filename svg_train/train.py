@@ -125,7 +125,7 @@ class Trainer:
         optimizer = torch.optim.Adam(raw.parameters(), lr=train.lr, fused=True)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         self._model, self._optimizer = self._fabric.setup(raw, optimizer)
-        self._raw: SVG = self._model.module if self._fabric.world_size == 1 else self._model.module.module
+        self._raw = raw  # the same parameters without the wrappers, whose names would get into checkpoints
         decay = train.ema_decay
         self._average = AveragedModel(self._raw, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
         self._step, self._best = 0, float("-inf")

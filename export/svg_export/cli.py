@@ -11,7 +11,7 @@ import typer
 from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.files import write_json
 
-app = typer.Typer(add_completion=False)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command()
