@@ -38,8 +38,7 @@ def atomic_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
         partial.chmod(0o666 & ~_umask())  # mkstemp makes 0600; a published file follows the user's umask
         os.replace(partial, target.resolve())
     except OSError as error:
-        if error.errno in _DISK_ERRORS:  # of a write, which does not know its file
-            error.filename = str(target)
+        _name_destination(error, target)
         raise
     finally:
         partial.unlink(missing_ok=True)
@@ -66,6 +65,9 @@ def atomic_directory(destination: str | os.PathLike[str]) -> Iterator[Path]:
                 _flush(path)
         partial.chmod(0o777 & ~_umask())
         _replace_directory(partial, target)
+    except OSError as error:
+        _name_destination(error, target)
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -83,13 +85,15 @@ def _replace_directory(partial: Path, target: Path) -> None:
     old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
     try:
         os.replace(target, old)
-        try:
-            os.replace(partial, target)
-        except OSError:
-            os.replace(old, target)
-            raise
-    finally:
-        shutil.rmtree(old, ignore_errors=True)
+    except OSError:
+        old.rmdir()
+        raise
+    try:
+        os.replace(partial, target)
+    except OSError:
+        os.replace(old, target)  # should this fail too, the old folder stays beside its place: nothing is deleted
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _make_beside(target: Path) -> Path:
@@ -102,6 +106,12 @@ def _make_beside(target: Path) -> Path:
         raise type(error)(error.errno, error.strerror, str(target)) from error
     os.close(handle)
     return Path(name)
+
+
+def _name_destination(error: OSError, target: Path) -> None:
+    """Say where it happened: a failed write does not know its file, and a temporary name would tell the user nothing."""
+    if error.errno in _DISK_ERRORS:
+        error.filename = str(target)
 
 
 def _flush(path: Path) -> None:

@@ -13,13 +13,13 @@ from types import FrameType
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from svg_common.errors import ExitCode, SvgError, UsageError
 from svg_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from svg_train.config import Config
 from svg_train.data import open_data
-from svg_train.data.loading import StepSampler, step_noise, to_unit, training_loader
+from svg_train.data.loading import StepSampler, collate, step_noise, to_unit, training_loader
 from svg_train.evaluation import Evaluation, evaluate, held_out
 from svg_train.journal import Journal
 from svg_train.model import SVG
@@ -27,6 +27,7 @@ from svg_train.pictures import save_strips
 
 BEST, LAST = "ckpt.pt", "last.pt"
 LOG_EVERY = 20  # steps between lines of metrics.jsonl
+BN_BATCHES = 24  # batches that give the averaged weights their BatchNorm statistics
 
 
 class DivergedError(SvgError):
@@ -101,7 +102,7 @@ class Trainer:
         if fabric.global_rank == 0 and self._resumed is None:
             _refuse_existing(self._out)
         fabric.launch()
-        data = open_data(self._config, "train", self._config.sequence_length)
+        self._data = data = open_data(self._config, "train", self._config.sequence_length)
         test = open_data(self._config, "test", self._config.model.n_past + train.eval_horizon)
         self._frame_interval_s = data.frame_interval_s
         self._held_out = held_out(test, train.eval_sequences)
@@ -197,10 +198,22 @@ class Trainer:
         self._fabric.barrier()
 
     def _evaluated_model(self) -> SVG:
+        """The weights that are evaluated and saved: the averaged ones if there are any, with BatchNorm statistics of their own.
+
+        Averaged weights give activations of smaller variance than the weights that were averaged, so statistics averaged
+        along with them would wash the pictures out (Izmailov et al., "Averaging Weights Leads to Wider Optima", section 3.2).
+        """
         if self._average is None:
             return self._raw
         assert isinstance(self._average.module, SVG)
+        update_bn(self._calibration_batches(), _OnFrames(self._average.module))
         return self._average.module
+
+    def _calibration_batches(self) -> Iterator[Tensor]:
+        """The first training batches, always the same, so that a resumed run saves the same statistics."""
+        batches = StepSampler(len(self._data), self._config.train.batch_size, range(BN_BATCHES), self._config.train.seed)
+        for indices in batches:
+            yield to_unit(collate([self._data[index] for index in indices]).to(self._fabric.device))
 
     def _save_last(self) -> None:
         if self._fabric.global_rank != 0:
@@ -245,6 +258,18 @@ class Trainer:
         finally:
             for number, handler in old.items():
                 signal.signal(number, handler)
+
+
+class _OnFrames(torch.nn.Module):
+    """The training forward as a function of frames alone, which is what `update_bn` can call."""
+
+    def __init__(self, model: SVG) -> None:
+        super().__init__()
+        self._model = model
+
+    def forward(self, x: Tensor) -> None:
+        eps = step_noise((x.shape[0] - 1, x.shape[1], self._model.config.z_dim), 0, 0, 0)
+        self._model(x, eps.to(x.device))
 
 
 def _resume_point(out: Path) -> Checkpoint:
