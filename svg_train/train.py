@@ -129,7 +129,7 @@ class Trainer:
         self._raw = raw  # the same parameters without the wrappers, whose names would get into checkpoints
         decay = train.ema_decay
         self._average = AveragedModel(self._raw, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
-        self._step, self._best = 0, float("-inf")
+        self._step, self._best, self._calibrated_at = 0, float("-inf"), -1
         self._evaluation: Evaluation | None = None
         if self._resumed is not None:
             self._restore(self._resumed)
@@ -206,7 +206,9 @@ class Trainer:
         if self._average is None:
             return self._raw
         assert isinstance(self._average.module, SVG)
-        update_bn(self._calibration_batches(), _OnFrames(self._average.module))
+        if self._calibrated_at != self._step:  # a step that evaluates often saves too
+            update_bn(self._calibration_batches(), _OnFrames(self._average.module))
+            self._calibrated_at = self._step
         return self._average.module
 
     def _calibration_batches(self) -> Iterator[Tensor]:

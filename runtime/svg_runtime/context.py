@@ -28,7 +28,6 @@ class GaussianReader:
     """Posterior and prior stepping side by side through true frames at batch 1. Neither depends on the samples."""
 
     def __init__(self, backend: Backend, variant: Variant) -> None:
-        self._backend = backend
         self._posterior, self._prior = _Gaussian(backend, "posterior", variant), _Gaussian(backend, "prior", variant)
 
     def reset(self) -> None:
