@@ -21,11 +21,12 @@ def stderr_console() -> Console:
 def require_modules(what: str, extra: str, *modules: str) -> None:
     """Refuse with the extra to install when one of `modules` cannot be imported (exit code 4)."""
     for module in modules:
-        if not _installed(module):
+        if not is_installed(module):
             raise MissingExtraError(what, module, extra)
 
 
-def _installed(module: str) -> bool:
+def is_installed(module: str) -> bool:
+    """Whether `module` can be found; that it also loads is another matter."""
     try:
         return importlib.util.find_spec(module) is not None
     except (ModuleNotFoundError, ValueError):  # the parent of a dotted name is missing; the import is blocked

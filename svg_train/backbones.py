@@ -1,62 +1,115 @@
-"""Frame encoders and decoders. A backbone is data (channels per stage) for one builder.
+"""Frame encoders and decoders. A backbone is data (the channels of every stage) for one builder.
 
-DCGAN (DESIGN of the reference, `models/dcgan_64.py`): strided convolutions down to 4x4, a dense head to g_dim, and the
-mirror image up again with a skip connection at every resolution.
+Both backbones go from the frame down to 4x4 in stages that each halve the side, then through a dense head to g_dim; the decoder
+is the mirror image, with a skip connection at every resolution (DESIGN of the reference: `models/{dcgan,vgg}_{64,128}.py`).
 """
 
 from __future__ import annotations
 
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
 from svg_train.config import ModelConfig
 
+Kind = Literal["strided", "pooled"]
 
-def dcgan_channels(image_size: int, nf: int) -> list[int]:
-    """Channels of the encoder's stages, finest first: each halves the side, the last one ends at 4x4."""
-    stages = image_size.bit_length() - 3  # 64 -> 4 stages: 32, 16, 8, 4
-    return [nf * min(2**stage, 8) for stage in range(stages)]
+
+@dataclass(frozen=True)
+class Stage:
+    """One resolution. `encoder` and `decoder` list the output channels of its layers in the order in which they are applied.
+
+    The decoder's first layer reads the concatenation of what comes from the coarser stage and the skip of this one.
+    """
+
+    encoder: tuple[int, ...]
+    decoder: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """Stages, finest first, and how they change the resolution.
+
+    strided (DCGAN): convolutions k4 s2 down, transposed ones up; the skip is what comes out of a stage.
+    pooled (VGG): convolutions k3, 2x2 max-pooling down, nearest upsampling up; the skip is what goes into the pooling.
+    """
+
+    kind: Kind
+    stages: tuple[Stage, ...]
+
+
+def describe_backbone(config: ModelConfig) -> Backbone:
+    """The backbone that `config` names, for its image size and nf."""
+    count = config.image_size.bit_length() - 3  # 64 -> 4 stages: 32, 16, 8, 4
+    widths = [config.nf * min(2**index, 8) for index in range(count)]
+    narrower = [0, *widths[:-1]]
+    if config.backbone == "dcgan":
+        return Backbone("strided", tuple(Stage((c,), (below,)) for c, below in zip(widths, narrower, strict=True)))
+    # Two layers in the two finest stages, three in the others. The finest decoder stage ends in the image instead.
+    depths = [min(index // 2 + 2, 3) for index in range(count)]
+    decoders = [(*[c] * (depth - 1), below) for c, below, depth in zip(widths, narrower, depths, strict=True)]
+    return Backbone("pooled", tuple(Stage((c,) * n, d) for c, n, d in zip(widths, depths, decoders, strict=True)))
 
 
 class Encoder(nn.Module):
-    """x (B, C, S, S) -> h (B, g_dim) and the skips, finest first: skip_i (B, channels_i, S / 2^(i+1), S / 2^(i+1))."""
+    """x (B, C, S, S) -> h (B, g_dim) and the skips, finest first.
+
+    skip_i is (B, channels_i, s, s) with s = S / 2^(i+1) for DCGAN and S / 2^i for VGG.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        channels = dcgan_channels(config.image_size, config.nf)
-        inputs = [config.channels, *channels[:-1]]
-        self.stages = nn.ModuleList(_down(c_in, c_out) for c_in, c_out in zip(inputs, channels, strict=True))
-        self.head = nn.Sequential(nn.Conv2d(channels[-1], config.g_dim, 4), nn.BatchNorm2d(config.g_dim), nn.Tanh())
+        backbone = describe_backbone(config)
+        conv = _strided if backbone.kind == "strided" else _plain
+        inputs = [config.channels, *(stage.encoder[-1] for stage in backbone.stages)]
+        self.stages = nn.ModuleList(
+            nn.Sequential(*_layers(conv, c_in, stage.encoder)) for c_in, stage in zip(inputs, backbone.stages, strict=False)
+        )
+        self.reduce = nn.MaxPool2d(2) if backbone.kind == "pooled" else nn.Identity()
+        self.head = nn.Sequential(nn.Conv2d(inputs[-1], config.g_dim, 4), nn.BatchNorm2d(config.g_dim), nn.Tanh())
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Encode frames in [0, 1]."""
         skips = []
         for stage in self.stages:
-            x = stage(x)
-            skips.append(x)
+            skips.append(stage(x))
+            x = self.reduce(skips[-1])
         return self.head(x).flatten(1), skips
 
 
 class SkipStage(nn.Module):
-    """A transposed convolution of the concatenation [d, skip], written as conv_d(d) + conv_s(skip).
+    """A stage whose first layer is a convolution of the concatenation [d, skip], written as conv_d(d) + conv_s(skip).
 
     The two are exactly equal; `condition` is the half that only depends on the skip, computed once per observed frame.
+
+    Args:
+        kind: how the resolution doubles: in the (transposed) convolutions, or by nearest upsampling of d before them.
+        c_in: channels of d and of the skip, each.
+        outputs: channels of the layers; 0 at the end stands for the image.
+        channels: of the image.
     """
 
-    def __init__(self, c_in: int, c_skip: int, c_out: int, last: bool) -> None:
+    def __init__(self, kind: Kind, c_in: int, outputs: tuple[int, ...], channels: int) -> None:
         super().__init__()
-        self.from_d = nn.ConvTranspose2d(c_in, c_out, 4, 2, 1)
-        self.from_skip = nn.ConvTranspose2d(c_skip, c_out, 4, 2, 1, bias=False)
-        self.finish = nn.Sigmoid() if last else nn.Sequential(nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2, inplace=True))
+        conv = _transposed if kind == "strided" else _plain
+        self.upsample = nn.Upsample(scale_factor=2) if kind == "pooled" else nn.Identity()
+        first, rest = outputs[0], [c for c in outputs[1:] if c]
+        self.from_d = conv(c_in, first or channels)
+        self.from_skip = conv(c_in, first or channels, bias=False)
+        self.finish = nn.Sequential(*_activation(first)) if first else nn.Sigmoid()
+        tail = _layers(conv, first, tuple(rest))
+        if first and not outputs[-1]:
+            tail += [nn.ConvTranspose2d([first, *rest][-1], channels, 3, 1, 1), nn.Sigmoid()]
+        self.tail = nn.Sequential(*tail)
 
     def condition(self, skip: Tensor) -> Tensor:
-        """skip (B, c_skip, s, s) -> cond (B, c_out, 2s, 2s)."""
+        """skip (B, c_in, s, s) -> cond at the stage's output resolution."""
         return self.from_skip(skip)
 
     def forward(self, d: Tensor, cond: Tensor) -> Tensor:
-        """d (B, c_in, s, s) and cond (1 or B, c_out, 2s, 2s) -> (B, c_out, 2s, 2s)."""
-        return self.finish(self.from_d(d) + cond)
+        """d (B, c_in, s, s) and cond (1 or B, c, 2s, 2s) -> (B, outputs[-1], 2s, 2s)."""
+        return self.tail(self.finish(self.from_d(self.upsample(d)) + cond))
 
 
 class Decoder(nn.Module):
@@ -64,18 +117,16 @@ class Decoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        channels = dcgan_channels(config.image_size, config.nf)
-        outputs = [config.channels, *channels[:-1]]
-        self.head = nn.Sequential(
-            nn.ConvTranspose2d(config.g_dim, channels[-1], 4), nn.BatchNorm2d(channels[-1]), nn.LeakyReLU(0.2, inplace=True)
-        )
+        backbone = describe_backbone(config)
+        widest = backbone.stages[-1].encoder[-1]
+        self.head = nn.Sequential(nn.ConvTranspose2d(config.g_dim, widest, 4), *_activation(widest))
         # Finest first, like the skips; the decoder walks it backwards.
         self.stages = nn.ModuleList(
-            SkipStage(c, c, c_out, last=index == 0) for index, (c, c_out) in enumerate(zip(channels, outputs, strict=True))
+            SkipStage(backbone.kind, stage.encoder[-1], stage.decoder, config.channels) for stage in backbone.stages
         )
 
     def condition(self, skips: list[Tensor]) -> list[Tensor]:
-        """Skip half of every stage: skip_i (B, c_i, s_i, s_i) -> cond_i (B, c_{i-1}, 2 s_i, 2 s_i), finest first."""
+        """Skip half of every stage: skip_i -> cond_i (B, c, s, s), finest first."""
         stages = cast("list[SkipStage]", list(self.stages))
         return [stage.condition(skip) for stage, skip in zip(stages, skips, strict=True)]
 
@@ -98,5 +149,26 @@ def init_weights(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def _down(c_in: int, c_out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(c_in, c_out, 4, 2, 1), nn.BatchNorm2d(c_out), nn.LeakyReLU(0.2, inplace=True))
+def _strided(c_in: int, c_out: int) -> nn.Module:
+    return nn.Conv2d(c_in, c_out, 4, 2, 1)
+
+
+def _transposed(c_in: int, c_out: int, bias: bool = True) -> nn.Module:
+    return nn.ConvTranspose2d(c_in, c_out, 4, 2, 1, bias=bias)
+
+
+def _plain(c_in: int, c_out: int, bias: bool = True) -> nn.Module:
+    return nn.Conv2d(c_in, c_out, 3, 1, 1, bias=bias)
+
+
+def _activation(channels: int) -> list[nn.Module]:
+    return [nn.BatchNorm2d(channels), nn.LeakyReLU(0.2, inplace=True)]
+
+
+def _layers(conv: Any, c_in: int, outputs: tuple[int, ...]) -> list[nn.Module]:
+    """Convolution, BatchNorm and LeakyReLU per entry of `outputs`."""
+    layers: list[nn.Module] = []
+    for c_out in outputs:
+        layers += [conv(c_in, c_out), *_activation(c_out)]
+        c_in = c_out
+    return layers

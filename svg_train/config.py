@@ -15,43 +15,89 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+_STOCHASTIC_PARTS = ("z_dim", "posterior_layers", "prior_layers")
+_ABSENT: dict[str, tuple[str, ...]] = {"lp": (), "fp": ("prior_layers",), "det": _STOCHASTIC_PARTS}
+
+
 class ModelConfig(_Frozen):
     """Shape of the network and of its generation rule. Sizes are the paper's symbols."""
 
-    backbone: Literal["dcgan"] = Field("dcgan", description="encoder and decoder architecture")
-    variant: Literal["lp"] = Field("lp", description="lp: learned prior")
-    image_size: Literal[64] = Field(64, description="side of the square frame in pixels")
+    backbone: Literal["dcgan", "vgg"] = Field("dcgan", description="encoder and decoder architecture")
+    variant: Literal["lp", "fp", "det"] = Field(
+        "lp", description="lp: learned prior; fp: fixed prior N(0, I); det: deterministic, no latent (the paper's baseline)"
+    )
+    image_size: Literal[64, 128] = Field(64, description="side of the square frame in pixels")
     channels: Literal[1, 3] = Field(1, description="1: gray, 3: RGB")
     nf: int = Field(64, ge=1, le=512, description="channels of the first convolution")
     g_dim: int = Field(128, ge=1, description="size of the frame encoding h and of the predictor's output g")
-    z_dim: int = Field(10, ge=1, description="size of the latent z")
+    z_dim: int = Field(10, ge=0, description="size of the latent z; 0 in variant det, which has none")
     rnn_size: int = Field(256, ge=1, description="hidden size of every LSTM")
     predictor_layers: int = Field(2, ge=1, description="LSTM layers of the frame predictor")
-    posterior_layers: int = Field(1, ge=1, description="LSTM layers of the posterior")
-    prior_layers: int = Field(1, ge=1, description="LSTM layers of the learned prior")
+    posterior_layers: int = Field(1, ge=0, description="LSTM layers of the posterior; 0 in variant det, which has none")
+    prior_layers: int = Field(1, ge=0, description="LSTM layers of the learned prior; 0 in variants fp and det")
     n_past: int = Field(5, ge=2, description="frames observed before a forecast")
     skip_lag: Literal[0, 1] = Field(
         0, description="frame that feeds the skips: 0 the last observed, 1 the one before (reference)"
     )
     last_frame_skip: bool = Field(False, description="take the skips from every (predicted) frame instead of freezing them")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _absent_parts(cls, given: Any) -> Any:
+        """A part that the variant does not have is 0 without being named."""
+        absent = _ABSENT.get(str(given.get("variant")), ()) if isinstance(given, dict) else ()
+        return {**dict.fromkeys(absent, 0), **given} if absent else given
+
+    @model_validator(mode="after")
+    def _parts_of_variant(self) -> ModelConfig:
+        absent = _ABSENT[self.variant]
+        for name in _STOCHASTIC_PARTS:
+            size = getattr(self, name)
+            if (size == 0) != (name in absent):
+                wanted = "0, as there is no such part" if name in absent else "at least 1"
+                raise ValueError(f"{name} is {size}; variant '{self.variant}' needs {wanted}")
+        return self
+
+
+# The data sets that an option means something to. frame_interval_s is for all of them.
+_DATA_OF_OPTION: dict[str, tuple[str, ...]] = {
+    "root": ("smmnist", "video", "kth", "bair"),
+    "num_digits": ("digits", "smmnist"),
+    "edge_px": ("digits",),
+    "frame_step": ("video", "kth"),
+    "test_fraction": ("video",),
+    "split_by": ("video",),
+    "cache": ("smmnist", "video", "kth", "bair"),
+}
+
 
 class DataConfig(_Frozen):
-    """Which sequences to train on."""
+    """Which sequences to train on. An option that means nothing to the data set is refused unless it has its default."""
 
-    name: Literal["digits", "smmnist", "video"] = Field("digits", description="built-in digits, MNIST files, or video files")
-    root: str | None = Field(None, description="folder of the MNIST files, or a video file or folder of videos")
+    name: Literal["digits", "smmnist", "video", "kth", "bair"] = Field(
+        "digits", description="built-in digits, MNIST files, video files, KTH actions, or BAIR robot pushing"
+    )
+    root: str | None = Field(
+        None, description="folder of the MNIST files, a video file or folder of videos, or folder of the KTH or BAIR data"
+    )
     num_digits: int = Field(1, ge=1, le=4, description="digits per scene (digits, smmnist)")
-    edge_px: float = Field(2.0, gt=0, description="soft edge of the drawn digits in pixels (digits)")
-    frame_step: int = Field(1, ge=1, description="use every n-th frame of a video")
+    edge_px: float = Field(1.5, gt=0, description="soft edge of the drawn digits in pixels (digits)")
+    frame_step: int = Field(1, ge=1, description="use every n-th frame (video, kth)")
     frame_interval_s: float | None = Field(
-        None, gt=0, description="seconds per model step; for video it follows from the file and frame_step"
+        None, gt=0, description="seconds per model step; for video and kth it follows from the file and frame_step"
     )
     test_fraction: float = Field(0.15, gt=0, lt=1, description="share of a video set that is held out")
     split_by: Literal["time", "file"] | None = Field(
         None, description="how to hold out; default: by file when there are several"
     )
-    cache: str | None = Field(None, description="folder of the decoded video cache; default: the user's cache folder")
+    cache: str | None = Field(None, description="folder of the cache of decoded frames; default: the user's cache folder")
+
+    @model_validator(mode="after")
+    def _options_apply(self) -> DataConfig:
+        for option, names in _DATA_OF_OPTION.items():
+            if self.name not in names and getattr(self, option) != type(self).model_fields[option].default:
+                raise ValueError(f"{option} means nothing to data '{self.name}', only to {', '.join(names)}; leave it out")
+        return self
 
 
 class TrainConfig(_Frozen):

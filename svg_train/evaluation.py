@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from svg_train.data import SequenceDataset
 from svg_train.data.loading import collate, to_unit
+from svg_train.metrics import psnr
 from svg_train.model import SVG
 
 _EXAMPLES = 4  # sequences whose futures are kept for pictures
@@ -44,11 +44,6 @@ class Futures:
     truth: Tensor  # (n_past + horizon, C, H, W)
     samples: Tensor  # (S, horizon, C, H, W)
     errors: Tensor  # (S,) mean squared error over the horizon
-
-
-def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB for frames in [0, 1]."""
-    return -10 * math.log10(max(mse, 1e-12))
 
 
 def held_out(dataset: SequenceDataset, count: int) -> Tensor:

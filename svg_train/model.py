@@ -1,4 +1,4 @@
-"""SVG with a learned prior: the training forward, batched over time, and the generation rule, step by step."""
+"""SVG in its three variants: the training forward, batched over time, and the generation rule, step by step."""
 
 from __future__ import annotations
 
@@ -21,8 +21,20 @@ class TrainingOutput(NamedTuple):
     kl: Tensor  # scalar: sum over targets of KL(posterior || prior) / B, nats
 
 
+class States(NamedTuple):
+    """Recurrent states, each (2 * layers, B, rnn); None for a part that the variant does not have."""
+
+    predictor: Tensor
+    posterior: Tensor | None
+    prior: Tensor | None
+
+
 class SVG(nn.Module):
-    """Encoder, decoder, frame predictor, posterior and learned prior of SVG-LP (paper, figure 2)."""
+    """Encoder, decoder, frame predictor, and what the variant has of posterior and learned prior (paper, figure 2).
+
+    Variants: lp, learned prior; fp, fixed prior N(0, I), no module `prior`; det, deterministic: neither `posterior` nor
+    `prior`, and the predictor reads h alone. Noise then has a last axis of size z_dim = 0.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -31,8 +43,8 @@ class SVG(nn.Module):
         self.encoder = Encoder(c)
         self.decoder = Decoder(c)
         self.predictor = Predictor(c.g_dim, c.z_dim, c.rnn_size, c.predictor_layers)
-        self.posterior = GaussianLSTM(c.g_dim, c.z_dim, c.rnn_size, c.posterior_layers)
-        self.prior = GaussianLSTM(c.g_dim, c.z_dim, c.rnn_size, c.prior_layers)
+        self.posterior = GaussianLSTM(c.g_dim, c.z_dim, c.rnn_size, c.posterior_layers) if c.posterior_layers else None
+        self.prior = GaussianLSTM(c.g_dim, c.z_dim, c.rnn_size, c.prior_layers) if c.prior_layers else None
         self.apply(init_weights)
 
     def forward(self, x: Tensor, eps: Tensor) -> TrainingOutput:
@@ -49,13 +61,23 @@ class SVG(nn.Module):
         flat, skips = self.encoder(x.flatten(0, 1))
         h = flat.float().unflatten(0, (steps, batch))
         with torch.autocast(x.device.type, enabled=False):  # recurrent state and Gaussians stay float32
-            mu_q, logvar_q = self.posterior.sequence(h[1:])
-            mu_p, logvar_p = self.prior.sequence(h[:-1])
-            g = self.predictor.sequence(h[:-1], reparameterize(mu_q, logvar_q, eps))
-            kl = gaussian_kl(mu_q, logvar_q, mu_p, logvar_p).sum() / batch
+            z, kl = self._latents(h, eps)
+            g = self.predictor.sequence(h[:-1], z)
         frames = self.decoder(g.flatten(0, 1), self._conditions(skips, steps, batch)).float().unflatten(0, (steps - 1, batch))
         mse = ((frames - x[1:]) ** 2).mean(dim=(1, 2, 3, 4)).sum()
         return TrainingOutput(frames, mse, kl)
+
+    def _latents(self, h: Tensor, eps: Tensor) -> tuple[Tensor | None, Tensor]:
+        """z of the targets (T - 1, B, z_dim), drawn from the posterior, and the KL term of the loss."""
+        if self.posterior is None:
+            return None, h.new_zeros(())
+        mu_q, logvar_q = self.posterior.sequence(h[1:])
+        if self.prior is None:
+            mu_p, logvar_p = torch.zeros_like(mu_q), torch.zeros_like(logvar_q)
+        else:
+            mu_p, logvar_p = self.prior.sequence(h[:-1])
+        kl = gaussian_kl(mu_q, logvar_q, mu_p, logvar_p).sum() / h.shape[1]
+        return reparameterize(mu_q, logvar_q, eps), kl
 
     def _conditions(self, skips: list[Tensor], steps: int, batch: int) -> list[Tensor]:
         """Skip conditions of the T - 1 targets, computed once per distinct frame, then repeated: ((T - 1) * B, ...)."""
@@ -82,35 +104,94 @@ class SVG(nn.Module):
         Returns:
             (horizon, B, C, H, W) forecasts. To draw several futures of one sequence, repeat it along B.
         """
-        n, batch = x.shape[:2]
-        h, skips = zip(*(self.encoder(frame) for frame in x), strict=True)
-        states = self._context_states(list(h), context_noise)
-        h_last, frames = h[-1], []
-        cond = self.decoder.condition(skips[n - 1 if self.config.last_frame_skip else n - 1 - self.config.skip_lag])
-        for eps in noise:
-            frame, states = self.forecast_step(h_last, cond, eps, states)
+        h, cond, states = self._read_context(x, context_noise)
+        return self._roll_out(x, h, cond, states, noise, None)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
+        """Forecast with z from the posterior of each true next frame: what the model could do if it guessed every z right.
+
+        The reference's "approximate posterior", in closed loop: frames after the context are seen by the posterior alone.
+
+        Args:
+            x: (n_past + horizon, B, C, H, W) true frames.
+            noise: (horizon, B, z_dim) standard normal draws of the posterior.
+            context_noise: (n_past - 1, B, z_dim) draws while the context is read.
+
+        Returns:
+            (horizon, B, C, H, W).
+        """
+        context, targets = x[: self.config.n_past], x[self.config.n_past :]
+        h, cond, states = self._read_context(context, context_noise)
+        return self._roll_out(context, h, cond, states, noise, targets)
+
+    def _roll_out(
+        self, x: Tensor, h: Tensor, cond: list[Tensor], states: States, noise: Tensor, targets: Tensor | None
+    ) -> Tensor:
+        frames: list[Tensor] = []
+        for step, eps in enumerate(noise):
+            if frames:  # nothing reads the encoding of the last frame
+                h, skips = self.encoder(frames[-1])
+                cond = self.decoder.condition(skips) if self.config.last_frame_skip else cond
+            h_target = None if targets is None else self.encoder(targets[step])[0]
+            frame, states = self.forecast_step(h, cond, eps, states, h_target)
             frames.append(frame)
-            h_last, frame_skips = self.encoder(frame)
-            if self.config.last_frame_skip:
-                cond = self.decoder.condition(frame_skips)
-        return torch.stack(frames) if frames else x.new_zeros(0, batch, *x.shape[2:])
+        return torch.stack(frames) if frames else x.new_zeros(0, *x.shape[1:])
 
     def forecast_step(
-        self, h: Tensor, cond: list[Tensor], eps: Tensor, states: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """One forecast frame from the encoding of the frame before: z ~ prior, g = predictor, frame = decoder."""
-        prior_state, predictor_state = states
-        mu, logvar, prior_state = self.prior.step(h, prior_state)
-        g, predictor_state = self.predictor.step(h, reparameterize(mu, logvar, eps), predictor_state)
-        return self.decoder(g, cond), (prior_state, predictor_state)
+        self, h: Tensor, cond: list[Tensor], eps: Tensor, states: States, h_target: Tensor | None = None
+    ) -> tuple[Tensor, States]:
+        """One forecast frame from the encoding of the frame before: z ~ prior (or posterior), g = predictor, frame = decoder.
 
-    def _context_states(self, h: list[Tensor], context_noise: Tensor) -> tuple[Tensor, Tensor]:
-        """States of prior and predictor after reading the context, with z from the posterior of each true next frame."""
-        batch = h[0].shape[0]
-        posterior_state, prior_state = self.posterior.core.initial_state(batch), self.prior.core.initial_state(batch)
-        predictor_state = self.predictor.core.initial_state(batch)
+        Args:
+            h: (B, g_dim) encoding of the frame before.
+            cond: skip conditions, at batch 1 or B.
+            eps: (B, z_dim) noise.
+            states: of the recurrent parts.
+            h_target: encoding of the true next frame; given, z is drawn from its posterior instead of the prior.
+        """
+        z, states = self._draw_posterior(h, h_target, eps, states) if h_target is not None else self._draw_prior(h, eps, states)
+        g, predictor_state = self.predictor.step(h, z, states.predictor)
+        return self.decoder(g, cond), states._replace(predictor=predictor_state)
+
+    def _draw_prior(self, h: Tensor, eps: Tensor, states: States) -> tuple[Tensor | None, States]:
+        if self.posterior is None:
+            return None, states
+        if self.prior is None:
+            return eps, states
+        assert states.prior is not None
+        mu, logvar, state = self.prior.step(h, states.prior)
+        return reparameterize(mu, logvar, eps), states._replace(prior=state)
+
+    def _draw_posterior(self, h: Tensor, h_target: Tensor, eps: Tensor, states: States) -> tuple[Tensor | None, States]:
+        """z from the posterior of the true next frame. The prior steps along on the frame before, as it does in training."""
+        if self.posterior is None:
+            return None, states
+        assert states.posterior is not None
+        mu, logvar, state = self.posterior.step(h_target, states.posterior)
+        states = states._replace(posterior=state)
+        if self.prior is not None:
+            assert states.prior is not None
+            states = states._replace(prior=self.prior.step(h, states.prior)[2])
+        return reparameterize(mu, logvar, eps), states
+
+    def _read_context(self, x: Tensor, context_noise: Tensor) -> tuple[Tensor, list[Tensor], States]:
+        """Encoding of the last frame, the skip conditions of a forecast, and the states after reading x (n, B, C, H, W)."""
+        lag = 0 if self.config.last_frame_skip else self.config.skip_lag
+        h, cond = [], []
+        for index, frame in enumerate(x):
+            encoding, skips = self.encoder(frame)
+            h.append(encoding)
+            if index == len(x) - 1 - lag:  # the skips of the other frames are large and never used
+                cond = self.decoder.condition(skips)
+        states = self._initial_states(x.shape[1])
         for h_prev, h_now, eps in zip(h[:-1], h[1:], context_noise, strict=True):
-            mu, logvar, posterior_state = self.posterior.step(h_now, posterior_state)
-            _, _, prior_state = self.prior.step(h_prev, prior_state)
-            _, predictor_state = self.predictor.step(h_prev, reparameterize(mu, logvar, eps), predictor_state)
-        return prior_state, predictor_state
+            z, states = self._draw_posterior(h_prev, h_now, eps, states)
+            states = states._replace(predictor=self.predictor.step(h_prev, z, states.predictor)[1])
+        return h[-1], cond, states
+
+    def _initial_states(self, batch: int) -> States:
+        posterior, prior = (
+            part.core.initial_state(batch) if part is not None else None for part in (self.posterior, self.prior)
+        )
+        return States(self.predictor.core.initial_state(batch), posterior, prior)

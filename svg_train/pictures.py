@@ -1,4 +1,4 @@
-"""Strips (PNG) and loops (GIF) of held-out forecasts: the truth, the best sample, and random ones."""
+"""Strips (PNG) and loops (GIF) of sequences in labelled rows, such as the truth, the best sample and random ones."""
 
 from __future__ import annotations
 
@@ -20,20 +20,31 @@ _OBSERVED, _FORECAST = (90, 160, 90), (200, 110, 60)  # RGB marks under observed
 _RANDOM_ROWS = 3
 
 
+Rows = list[tuple[str, Tensor]]  # of one sequence: label, and frames (T, C, H, W) in [0, 1]; all rows of equal length
+
+
 def save_strips(folder: Path, name: str, examples: list[Futures], n_past: int) -> Path:
-    """Write `name`.png (all frames side by side) and `name`.gif (the same in motion) into `folder`; returns the PNG's path."""
+    """Write truth, best sample and random ones of `examples` as `save_rows` does; returns the PNG's path."""
+    return save_rows(folder, name, [_rows(example, n_past) for example in examples], n_past)
+
+
+def save_rows(folder: Path, name: str, sequences: list[Rows], n_past: int) -> Path:
+    """Write `name`.png (all frames side by side) and `name`.gif (the same in motion) into `folder`; returns the PNG's path.
+
+    The first `n_past` frames are marked as observed, the others as forecast.
+    """
     png = folder / f"{name}.png"
-    strip = np.concatenate([_strip(example, n_past) for example in examples])
+    strip = np.concatenate([_strip(rows, n_past) for rows in sequences])
     with atomic_file(png) as partial:
         Image.fromarray(strip).save(partial, format="PNG", optimize=True)
-    loop = [_moment(examples, n_past, step) for step in range(len(examples[0].truth))]
+    loop = [_moment(sequences, n_past, step) for step in range(len(sequences[0][0][1]))]
     with atomic_file(png.with_suffix(".gif")) as partial:
         images = [Image.fromarray(frame) for frame in loop]
         images[0].save(partial, format="GIF", save_all=True, append_images=images[1:], duration=150, loop=0)
     return png
 
 
-def _rows(example: Futures, n_past: int) -> list[tuple[str, Tensor]]:
+def _rows(example: Futures, n_past: int) -> Rows:
     """Labelled rows of equal length: observed frames stand before every forecast."""
     past, order = example.truth[:n_past], example.errors.argsort()
     rows = [("truth", example.truth), ("best", torch.cat([past, example.samples[order[0]]]))]
@@ -41,8 +52,8 @@ def _rows(example: Futures, n_past: int) -> list[tuple[str, Tensor]]:
     return rows + [(f"sample {index + 1}", torch.cat([past, example.samples[index]])) for index in others]
 
 
-def _strip(example: Futures, n_past: int) -> NDArray[np.uint8]:
-    lines = [_line(label, frames, n_past) for label, frames in _rows(example, n_past)]
+def _strip(rows: Rows, n_past: int) -> NDArray[np.uint8]:
+    lines = [_line(label, frames, n_past) for label, frames in rows]
     return np.concatenate([*lines, np.full((10, lines[0].shape[1], 3), 24, np.uint8)])
 
 
@@ -57,11 +68,11 @@ def _line(label: str, frames: Tensor, n_past: int) -> NDArray[np.uint8]:
     return line
 
 
-def _moment(examples: list[Futures], n_past: int, step: int) -> NDArray[np.uint8]:
-    """All rows of all examples at one time, as a grid: one line per example, enlarged twice."""
+def _moment(sequences: list[Rows], n_past: int, step: int) -> NDArray[np.uint8]:
+    """All rows of all sequences at one time, as a grid: one line per sequence, enlarged twice."""
     lines = []
-    for example in examples:
-        cells = [_framed(frames[step], observed=step < n_past) for _, frames in _rows(example, n_past)]
+    for rows in sequences:
+        cells = [_framed(frames[step], observed=step < n_past) for _, frames in rows]
         lines.append(np.concatenate(cells, axis=1))
     return np.concatenate(lines)
 

@@ -46,20 +46,20 @@ class RecurrentCore(nn.Module):
 
 
 class Predictor(nn.Module):
-    """Frame predictor: [h_{t-1}, z_t] -> g_t in (-1, 1), size g_dim."""
+    """Frame predictor: [h_{t-1}, z_t], or h_{t-1} alone -> g_t in (-1, 1), size g_dim."""
 
     def __init__(self, g_dim: int, z_dim: int, rnn_size: int, layers: int) -> None:
         super().__init__()
         self.core = RecurrentCore(g_dim + z_dim, rnn_size, layers)
         self.head = nn.Sequential(nn.Linear(rnn_size, g_dim), nn.Tanh())
 
-    def sequence(self, h: Tensor, z: Tensor) -> Tensor:
-        """h (T, B, g_dim), z (T, B, z_dim) -> g (T, B, g_dim)."""
-        return self.head(self.core.sequence(torch.cat([h, z], -1)))
+    def sequence(self, h: Tensor, z: Tensor | None) -> Tensor:
+        """h (T, B, g_dim), z (T, B, z_dim), or None in a model without latents -> g (T, B, g_dim)."""
+        return self.head(self.core.sequence(_joined(h, z)))
 
-    def step(self, h: Tensor, z: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """h (B, g_dim), z (B, z_dim), state -> g (B, g_dim), next state."""
-        top, state = self.core.step(torch.cat([h, z], -1), state)
+    def step(self, h: Tensor, z: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
+        """h (B, g_dim), z (B, z_dim) or None, state -> g (B, g_dim), next state."""
+        top, state = self.core.step(_joined(h, z), state)
         return self.head(top), state
 
 
@@ -81,3 +81,7 @@ class GaussianLSTM(nn.Module):
         """h (B, g_dim), state -> mu, logvar (B, z_dim), next state."""
         top, state = self.core.step(h, state)
         return self.mu(top), self.logvar(top), state
+
+
+def _joined(h: Tensor, z: Tensor | None) -> Tensor:
+    return h if z is None else torch.cat([h, z], -1)

@@ -37,7 +37,7 @@ _STROKES: dict[int, tuple[tuple[tuple[float, float], ...], ...]] = {
 
 _JITTER = 0.035  # standard deviation of a control point, as a share of the digit's height
 _POINTS_PER_SEGMENT = 4
-EDGE_PX = 2.0  # soft edges, like those of scanned digits enlarged to 32 pixels
+EDGE_PX = 1.5  # soft edges, like those of scanned digits enlarged to 32 pixels
 
 
 def draw_digit(rng: np.random.Generator, digit: int, size: int = 32, edge_px: float = EDGE_PX) -> FloatArray:

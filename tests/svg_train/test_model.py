@@ -19,20 +19,26 @@ STEPS, BATCH = 6, 2
 def step_by_step(model: SVG, x: torch.Tensor, eps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The training pass as the reference's `train()` writes it: one frame after the other, skips kept after n_past."""
     c, batch = model.config, x.shape[1]
-    states = {name: getattr(model, name).core.initial_state(batch) for name in ("posterior", "prior", "predictor")}
+    parts = [name for name in ("posterior", "prior", "predictor") if getattr(model, name) is not None]
+    states = {name: getattr(model, name).core.initial_state(batch) for name in parts}
     encoded = [model.encoder(frame) for frame in x]
     frames, mse, kl = [], x.new_zeros(()), x.new_zeros(())
     for i in range(1, len(x)):
         h_prev, skip_prev = encoded[i - 1]
         if c.last_frame_skip or i <= c.n_past - c.skip_lag:
             skips = skip_prev
-        mu_q, logvar_q, states["posterior"] = model.posterior.step(encoded[i][0], states["posterior"])
-        mu_p, logvar_p, states["prior"] = model.prior.step(h_prev, states["prior"])
-        g, states["predictor"] = model.predictor.step(h_prev, reparameterize(mu_q, logvar_q, eps[i - 1]), states["predictor"])
+        z = None
+        if model.posterior is not None:
+            mu_q, logvar_q, states["posterior"] = model.posterior.step(encoded[i][0], states["posterior"])
+            mu_p = logvar_p = torch.zeros_like(mu_q)
+            if model.prior is not None:
+                mu_p, logvar_p, states["prior"] = model.prior.step(h_prev, states["prior"])
+            z = reparameterize(mu_q, logvar_q, eps[i - 1])
+            kl = kl + gaussian_kl(mu_q, logvar_q, mu_p, logvar_p).sum() / batch
+        g, states["predictor"] = model.predictor.step(h_prev, z, states["predictor"])
         frame = model.decoder(g, model.decoder.condition(skips))
         frames.append(frame)
         mse = mse + nn.functional.mse_loss(frame, x[i])
-        kl = kl + gaussian_kl(mu_q, logvar_q, mu_p, logvar_p).sum() / batch
     return torch.stack(frames), mse, kl
 
 
@@ -43,12 +49,14 @@ def step_by_step(model: SVG, x: torch.Tensor, eps: torch.Tensor) -> tuple[torch.
         {"skip_lag": 1, "channels": 3},
         {"last_frame_skip": True, "predictor_layers": 1, "prior_layers": 2},
         {"n_past": STEPS, "skip_lag": 0},  # all frames observed: no target shares a skip
+        {"variant": "fp", "backbone": "vgg", "posterior_layers": 2},
+        {"variant": "det", "image_size": 128},
     ],
 )
 def test_batched_forward_equals_stepping_frame_by_frame_with_gradients(shape):
     # Evaluation mode: in training mode BatchNorm's statistics span the whole batch of frames, by intention.
     model = random_model(**shape)
-    x = torch.rand(STEPS, BATCH, model.config.channels, 64, 64)
+    x = torch.rand(STEPS, BATCH, model.config.channels, model.config.image_size, model.config.image_size)
     eps = torch.randn(STEPS - 1, BATCH, model.config.z_dim)
     results = []
     for forward in (lambda: _batched(model, x, eps), lambda: step_by_step(model, x, eps)):
@@ -57,12 +65,13 @@ def test_batched_forward_equals_stepping_frame_by_frame_with_gradients(shape):
         (mse + 1e-2 * kl).backward()
         results.append((frames, mse, kl, {name: p.grad.clone() for name, p in model.named_parameters()}))
     (frames_a, mse_a, kl_a, grads_a), (frames_b, mse_b, kl_b, grads_b) = results
-    torch.testing.assert_close(frames_a, frames_b, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(frames_a, frames_b, atol=3e-5, rtol=1e-5)  # VGG's depth adds rounding up
     torch.testing.assert_close(mse_a, mse_b, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(kl_a, kl_b, atol=1e-6, rtol=1e-5)
-    assert kl_a > 1e-3
+    assert kl_a > 1e-3 or model.posterior is None
     for name in grads_b:
-        torch.testing.assert_close(grads_a[name], grads_b[name], atol=1e-6, rtol=1e-3, msg=name)
+        atol = 1e-4 * float(grads_b[name].abs().max())
+        torch.testing.assert_close(grads_a[name], grads_b[name], atol=max(atol, 1e-6), rtol=1e-3, msg=name)
 
 
 def _batched(model, x, eps):
@@ -85,14 +94,26 @@ def test_skips_after_the_context_come_from_one_frame(skip_lag):
 
 
 def test_split_decoder_equals_convolution_of_the_concatenation():
-    stage = SkipStage(5, 3, 4, last=True)
-    d, skip = torch.randn(2, 5, 8, 8), torch.randn(1, 3, 8, 8)
-    joined = nn.ConvTranspose2d(8, 4, 4, 2, 1)
+    stage = SkipStage("strided", 5, (0,), channels=4)
+    d, skip = torch.randn(2, 5, 8, 8), torch.randn(1, 5, 8, 8)
+    joined = nn.ConvTranspose2d(10, 4, 4, 2, 1)
     with torch.no_grad():
         joined.weight.copy_(torch.cat([stage.from_d.weight, stage.from_skip.weight]))
         joined.bias.copy_(stage.from_d.bias)
     expected = torch.sigmoid(joined(torch.cat([d, skip.expand(2, -1, -1, -1)], 1)))
     torch.testing.assert_close(stage(d, stage.condition(skip)), expected)
+
+
+def test_split_vgg_stage_equals_upsampling_then_convolution_of_the_concatenation():
+    stage = SkipStage("pooled", 5, (4, 6), channels=1).eval()
+    d, skip = torch.randn(2, 5, 8, 8), torch.randn(1, 5, 16, 16)
+    joined = nn.Conv2d(10, 4, 3, 1, 1)
+    with torch.no_grad():
+        joined.weight.copy_(torch.cat([stage.from_d.weight, stage.from_skip.weight], dim=1))
+        joined.bias.copy_(stage.from_d.bias)
+    upsampled = d.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    block = nn.functional.leaky_relu(stage.finish[0](joined(torch.cat([upsampled, skip.expand(2, -1, -1, -1)], 1))), 0.2)
+    torch.testing.assert_close(stage(d, stage.condition(skip)), stage.tail(block))
 
 
 @pytest.mark.parametrize("layers", [1, 3])
@@ -129,6 +150,27 @@ def test_generation_first_frame_uses_posterior_context_and_lagged_skip():
         g, _ = model.predictor.step(h1, mu + (0.5 * logvar).exp() * noise[0], state)
         expected = model.decoder(g, model.decoder.condition(skips0))
     torch.testing.assert_close(model.generate(x, noise, past)[0], expected)
+
+
+@pytest.mark.parametrize("variant", ["lp", "fp", "det"])
+def test_reconstruction_differs_from_generation_only_in_where_the_latents_come_from(variant):
+    """With a horizon of 1 the rule by hand: the posterior of the true frame in place of the prior."""
+    model = random_model(n_past=2, variant=variant)
+    z_dim = model.config.z_dim
+    x, noise, past = torch.rand(3, 2, 1, 64, 64), torch.randn(1, 2, z_dim), torch.randn(1, 2, z_dim)
+    given = model.reconstruct(x, noise, past)
+    if variant == "det":
+        torch.testing.assert_close(given, model.generate(x[:2], noise, past))
+        return
+    with torch.no_grad():
+        h0, h1, h2 = (model.encoder(frame)[0] for frame in x)
+        mu, logvar, state = model.posterior.step(h1, model.posterior.core.initial_state(2))
+        _, predictor = model.predictor.step(h0, reparameterize(mu, logvar, past[0]), model.predictor.core.initial_state(2))
+        mu, logvar, _ = model.posterior.step(h2, state)
+        g, _ = model.predictor.step(h1, reparameterize(mu, logvar, noise[0]), predictor)
+        expected = model.decoder(g, model.decoder.condition(model.encoder(x[0])[1]))
+    torch.testing.assert_close(given[0], expected)
+    assert not torch.allclose(given, model.generate(x[:2], noise, past), atol=1e-3)
 
 
 def test_parameter_count_of_the_reference_size():
