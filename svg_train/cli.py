@@ -13,8 +13,8 @@ from svg_common.files import write_json
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-_MODEL = ("channels", "nf", "g_dim", "z_dim", "rnn_size", "predictor_layers", "posterior_layers", "prior_layers", "n_past",
-          "skip_lag", "last_frame_skip")  # fmt: skip
+_MODEL = ("backbone", "variant", "image_size", "channels", "nf", "g_dim", "z_dim", "rnn_size", "predictor_layers",
+          "posterior_layers", "prior_layers", "n_past", "skip_lag", "last_frame_skip")  # fmt: skip
 _DATA = ("num_digits", "edge_px", "frame_step", "test_fraction", "split_by", "cache", "frame_interval_s")
 _TRAIN = ("steps", "batch_size", "n_future", "lr", "warmup_steps", "beta", "ema_decay", "seed", "eval_every", "eval_sequences",
           "eval_samples", "eval_horizon", "save_every")  # fmt: skip
@@ -38,16 +38,22 @@ def train(
     ] = "auto",
     workers: Annotated[int, typer.Option(min=0, help="data loader processes")] = 0,
     data: Annotated[
-        Literal["digits", "smmnist", "video"] | None, _panel("Data", "built-in digits, MNIST, or video files")
+        Literal["digits", "smmnist", "video", "kth", "bair"] | None,
+        _panel("Data", "built-in digits, MNIST, video files, KTH actions, or BAIR robot pushing"),
     ] = None,
-    data_root: Annotated[str | None, _panel("Data", "folder of the MNIST files, or a video or folder of videos")] = None,
+    data_root: Annotated[str | None, _panel("Data", "folder of MNIST, KTH or BAIR, or a video or folder of videos")] = None,
     num_digits: Annotated[int | None, _panel("Data", "digits per scene (digits, smmnist)")] = None,
     edge_px: Annotated[float | None, _panel("Data", "soft edge of the drawn digits in pixels (digits)")] = None,
-    frame_step: Annotated[int | None, _panel("Data", "use every n-th frame of a video")] = None,
+    frame_step: Annotated[int | None, _panel("Data", "use every n-th frame (video, kth)")] = None,
     frame_interval_s: Annotated[float | None, _panel("Data", "seconds per model step, instead of --frame-step")] = None,
-    test_fraction: Annotated[float | None, _panel("Data", "share of the videos that is held out")] = None,
-    split_by: Annotated[Literal["time", "file"] | None, _panel("Data", "hold out the end of each file, or whole files")] = None,
-    cache: Annotated[str | None, _panel("Data", "folder of the decoded video cache")] = None,
+    test_fraction: Annotated[float | None, _panel("Data", "share that is held out (video)")] = None,
+    split_by: Annotated[Literal["time", "file"] | None, _panel("Data", "hold out file ends or whole files (video)")] = None,
+    cache: Annotated[str | None, _panel("Data", "folder of the cache of decoded frames")] = None,
+    backbone: Annotated[Literal["dcgan", "vgg"] | None, _panel("Model", "encoder and decoder architecture")] = None,
+    variant: Annotated[
+        Literal["lp", "fp", "det"] | None, _panel("Model", "learned prior, fixed prior, or deterministic (no latent)")
+    ] = None,
+    image_size: Annotated[int | None, _panel("Model", "side of the frames in pixels: 64 or 128")] = None,
     channels: Annotated[int | None, _panel("Model", "1: gray, 3: RGB")] = None,
     nf: Annotated[int | None, _panel("Model", "channels of the first convolution")] = None,
     g_dim: Annotated[int | None, _panel("Model", "size of the frame encoding")] = None,
@@ -73,7 +79,7 @@ def train(
     eval_horizon: Annotated[int | None, _panel("Evaluation", "forecast frames")] = None,
     save_every: Annotated[int | None, _panel("Evaluation", "steps between writes of last.pt")] = None,
 ) -> None:
-    """Train SVG-LP on built-in digits, Stochastic Moving MNIST or your own videos.
+    """Train SVG on built-in digits, Stochastic Moving MNIST, KTH, BAIR or your own videos.
 
     Writes OUT/ckpt.pt (best), OUT/last.pt (to resume), metrics.jsonl, TensorBoard events and strips of held-out forecasts.
 

@@ -38,6 +38,14 @@ def open_data(config: Config, split: Split, length: int) -> SequenceDataset:
         from svg_train.data.smmnist import StochasticMovingMNIST
 
         return StochasticMovingMNIST(config, split, length)
+    if config.data.name == "kth":
+        from svg_train.data.kth import KTHActions
+
+        return KTHActions(config, split, length)
+    if config.data.name == "bair":
+        from svg_train.data.bair import BAIRRobotPushing
+
+        return BAIRRobotPushing(config, split, length)
     from svg_train.data.video import VideoClips
 
     return VideoClips(config, split, length)

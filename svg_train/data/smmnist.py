@@ -7,11 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from svg_common.cache import cache_folder
 from svg_common.digits import DIGIT_SIZE, BouncingDigits
 from svg_common.errors import SvgError
 from svg_train.config import Config
 from svg_train.data import Frames, Split
-from svg_train.data.cache import cache_folder
 from svg_train.data.digits import DEFAULT_INTERVAL_S
 from svg_train.data.mnist_files import TEST_IMAGES, TRAIN_IMAGES, download_images, find_images, read_images
 from svg_train.data.progress import note_once

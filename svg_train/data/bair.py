@@ -1,0 +1,109 @@
+"""BAIR robot pushing, small (Ebert et al., CoRL 2017): a robot arm that moves at random in a box of objects.
+
+Read as its owners publish it, in TFRecord files, or as the PNG folders that the SVG reference made of these:
+
+    root/softmotion30_44k/{train,test}/traj_0_to_255.tfrecords ...
+    root/processed_data/{train,test}/traj_0_to_255/1/0.png ...
+
+A root that holds train/ and test/ itself serves as well.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svg_common.cache import cache_folder
+from svg_common.errors import SvgError
+from svg_train.config import Config
+from svg_train.data import Frames, Split
+from svg_train.data.bair_cache import decode_trajectories
+from svg_train.data.bair_sources import trajectory_folders
+from svg_train.data.frame_cache import FrameShape, listed, root_folder, warn_of_sources
+from svg_train.data.progress import note_once
+
+URL = "http://rail.eecs.berkeley.edu/datasets/bair_robot_pushing_dataset_v0.tar"
+_FOLDERS = ("softmotion30_44k", "", "processed_data")  # TFRecord files first: PNG folders are made of them
+_LAYOUT = (
+    f"  get {URL} (30 GB) and unpack it, or name PNG folders that the SVG reference made of it: --data-root ROOT with\n"
+    "  ROOT/softmotion30_44k/{train,test}/*.tfrecords or ROOT/processed_data/{train,test}/traj_*/1/0.png"
+)
+
+
+class BAIRRobotPushing:
+    """Sequences of (length, H, W, C) uint8 frames of the published split: all of a trajectory for train, its start for test.
+
+    Raises:
+        UsageError: no root is given.
+        SvgError: no trajectory of the split is there or long enough, or the cache cannot be written.
+    """
+
+    def __init__(self, config: Config, split: Split, length: int) -> None:
+        data, model = config.data, config.model
+        root = root_folder(data.root, "bair", _LAYOUT)
+        shape = FrameShape(model.image_size, model.image_size, model.channels)
+        self._sources, unusable = decode_trajectories(_sources(root, split), cache_folder(data.cache), shape)
+        if not self._sources:
+            raise SvgError(f"no BAIR trajectory in '{root}' can be read:\n{listed(unusable)}\n{_LAYOUT}")
+        warn_of_sources("trajectory file(s)", unusable, [(source.source, source.problem) for source in self._sources])
+        self._length = length
+        self._windows = np.concatenate([_windows(i, s.lengths, split, length) for i, s in enumerate(self._sources)])
+        lengths = np.concatenate([source.lengths for source in self._sources])
+        _require_length(lengths, split, length)
+        self.frame_interval_s: float | None = data.frame_interval_s  # the owners publish no rate
+        self.description = (
+            f"bair: {np.count_nonzero(lengths >= length)} {split} trajectories from {len(self._sources)} file(s), "
+            f"{len(self)} sequences of {length}"
+        )
+
+    def __len__(self) -> int:
+        return len(self._windows)
+
+    def __getitem__(self, index: int) -> Frames:
+        number, start = self._windows[index]
+        return np.array(self._sources[number].frames()[start : start + self._length])
+
+
+def _sources(root: Path, split: Split) -> list[Path]:
+    """Return the TFRecord files or the folders of PNG folders of `split`, in the order of their first trajectory.
+
+    Raises:
+        SvgError: there is none.
+    """
+    for name in _FOLDERS:
+        folder = root / name / split
+        records = [file for file in folder.glob("*.tfrecords") if file.is_file()]
+        found = records or [file for file in folder.glob("traj_*") if file.is_dir() and trajectory_folders(file)]
+        if found:
+            return sorted(found, key=_first_trajectory)
+    raise SvgError(f"'{root}' given as --data-root has no BAIR {split} data\n{_LAYOUT}")
+
+
+def _first_trajectory(path: Path) -> tuple[int, str]:
+    number = re.search(r"\d+", path.name)
+    return (int(number[0]) if number else 0), path.name
+
+
+def _windows(number: int, lengths: NDArray[np.int64], split: Split, length: int) -> NDArray[np.int64]:
+    """Return (n, 2): `number`, and the first frame of a sequence, counted over all trajectories of the source."""
+    firsts = np.cumsum(lengths) - lengths
+    room = np.maximum(lengths - length + 1, 0)
+    if split == "test":
+        room = np.minimum(room, 1)  # as the reference evaluates: each trajectory once, from its first frame
+    starts = [first + np.arange(positions) for first, positions in zip(firsts, room, strict=True)]
+    flat = np.concatenate(starts)
+    return np.stack([np.full(len(flat), number), flat], 1)
+
+
+def _require_length(lengths: NDArray[np.int64], split: Split, length: int) -> None:
+    short = np.count_nonzero(lengths < length)
+    if short == len(lengths):
+        raise SvgError(
+            f"no BAIR {split} trajectory has the {length} frames of a sequence; the longest has {lengths.max()}\n"
+            "  choose a smaller --n-past, --n-future (training) or --eval-horizon (test)"
+        )
+    if short:
+        note_once(f"note: {short} of {len(lengths)} {split} trajectories have fewer than {length} frames and are not used")

@@ -1,0 +1,108 @@
+"""BAIR trajectories in the cache of decoded frames: the sources are TFRecord files, or folders of PNG folders."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svg_common.files import write_json
+from svg_common.frames import fit_frame
+from svg_train.data import Frames
+from svg_train.data.bair_sources import read_trajectories, source_state
+from svg_train.data.frame_cache import (
+    FrameShape,
+    PartOfProgress,
+    Problems,
+    Skipped,
+    SourceError,
+    cannot_write,
+    entry_path,
+    is_whole,
+    load_entries,
+    map_frames,
+    written_frames,
+)
+
+_VERSION = 1  # raise it whenever the same source would be decoded to other bytes
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedTrajectories:
+    """The trajectories of a source in the cache, one after the other.
+
+    `lengths` (n,) frames of each trajectory; `problem`: damage found in the source, or None.
+    """
+
+    source: Path
+    frames_file: Path
+    shape: FrameShape
+    lengths: NDArray[np.int64]
+    problem: str | None
+
+    def frames(self) -> Frames:
+        """Map the frames of all trajectories, (sum of lengths, H, W, C) uint8."""
+        return map_frames(self.frames_file, int(self.lengths.sum()), self.shape)
+
+
+def decode_trajectories(sources: Sequence[Path], folder: Path, shape: FrameShape) -> tuple[list[DecodedTrajectories], Skipped]:
+    """Return the decoded form of `sources`, from the cache in `folder` where it has them.
+
+    Args:
+        sources: TFRecord files, and folders SOURCE/1/0.png, SOURCE/1/1.png, ...
+        folder: of the cache.
+        shape: to which frames are fitted.
+
+    Returns:
+        The sources with a trajectory that can be read, and the others with the reason, both in the order given.
+
+    Raises:
+        SvgError: the cache cannot be written.
+    """
+    look_up, decode = partial(_look_up, folder=folder, shape=shape), partial(_decode, folder=folder, shape=shape)
+    return load_entries(sources, look_up, decode, folder, "trajectory file(s)")
+
+
+def _entry(source: Path, folder: Path, shape: FrameShape) -> Path:
+    """Path of the entry of `source` without suffix."""
+    dims = shape.height, shape.width, shape.channels
+    try:
+        return entry_path(folder, "bair", source, _VERSION, *dims, *source_state(source))
+    except OSError as error:
+        raise SourceError(source, str(error.strerror)) from error
+
+
+def _look_up(source: Path, folder: Path, shape: FrameShape) -> DecodedTrajectories | None:
+    """Return the entry of `source`, or None when there is none or it is not whole."""
+    try:
+        entry = _entry(source, folder, shape)
+        about = json.loads(entry.with_suffix(".json").read_text(encoding="utf-8"))
+        lengths = np.asarray(about["lengths"], np.int64)
+        found = DecodedTrajectories(source, entry.with_suffix(".u8"), shape, lengths, about["problem"])
+        return found if is_whole(found.frames_file, int(lengths.sum()), shape) else None
+    except (SourceError, OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _decode(source: Path, part: PartOfProgress, folder: Path, shape: FrameShape) -> DecodedTrajectories:
+    entry, problems = _entry(source, folder, shape), Problems()
+    frames_file, lengths = entry.with_suffix(".u8"), []
+    with written_frames(frames_file) as out:
+        for done, trajectory in read_trajectories(source, problems):
+            for frame in trajectory:
+                out.write(fit_frame(frame, shape.height, shape.width, shape.channels).tobytes())
+            lengths.append(len(trajectory))
+            part.report(source, done, sum(lengths))
+        if not lengths:
+            raise SourceError(source, problems.summary() or "it holds no trajectory")
+    try:
+        about = {"version": _VERSION, "source": str(source), "lengths": lengths, "problem": problems.summary()}
+        write_json(entry.with_suffix(".json"), about)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    return DecodedTrajectories(source, frames_file, shape, np.asarray(lengths), problems.summary())

@@ -1,0 +1,129 @@
+"""BAIR robot pushing data as files: the published TFRecord files, and the PNG folders that the SVG reference made of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from svg_train.data import Frames
+from svg_train.data.frame_cache import Problems
+from svg_train.data.tfrecord import ExampleError, TFRecordReader, bytes_features
+
+_CAMERA = "image_aux1"  # of the two views, the one that the SVG reference is trained on
+_SIDE = 64  # pixels, in the TFRecord files
+_MAX_SIDE = 4096  # pixels, in PNG files
+_PNG_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises on damaged files
+
+Trajectory = list[Frames]  # (H, W, 3) RGB each
+
+
+def read_trajectories(source: Path, problems: Problems) -> Iterator[tuple[float, Trajectory]]:
+    """Read the trajectories of a TFRecord file, or of the folders source/1/0.png, source/1/1.png, ...
+
+    Args:
+        source: file or folder.
+        problems: is told of trajectories that are left out.
+
+    Yields:
+        The part of the source that is read, 0 to 1, and the frames of a trajectory.
+    """
+    return _from_records(source, problems) if source.is_file() else _from_folders(source, problems)
+
+
+def source_state(source: Path) -> list[tuple[str, int, int]]:
+    """Name, size in bytes and modification time in ns of a file, or of each file in the folders of a folder.
+
+    Raises:
+        OSError: there is no such source, or it cannot be read.
+    """
+    files = [source]
+    if source.is_dir():
+        files = [file for folder in trajectory_folders(source) for file in sorted(folder.iterdir())]
+    states = [(file.relative_to(source).as_posix(), file.stat()) for file in files]
+    return [(name, state.st_size, state.st_mtime_ns) for name, state in states]
+
+
+def trajectory_folders(source: Path) -> list[Path]:
+    """Return the folders of `source` whose names are numbers, in the order of these."""
+    return sorted((folder for folder in source.iterdir() if _is_number(folder.name) and folder.is_dir()), key=_number)
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal()
+
+
+def _number(path: Path) -> tuple[int, str]:
+    return int(path.name), path.name  # "1" and "01" keep their order on every file system
+
+
+def _from_records(source: Path, problems: Problems) -> Iterator[tuple[float, Trajectory]]:
+    try:
+        with TFRecordReader(source, problems) as reader:
+            for record in reader:
+                try:
+                    trajectory = _from_example(bytes_features(record))
+                except ExampleError as error:
+                    problems.add(f"record {reader.number}: {error}")
+                else:
+                    yield reader.done, trajectory
+    except OSError as error:
+        problems.add(error.strerror or str(error))
+
+
+def _from_example(features: dict[str, memoryview]) -> Trajectory:
+    """Return the frames of one record: feature "i/image_aux1/encoded" is frame i, raw RGB bytes.
+
+    Raises:
+        ExampleError: a frame is missing or has another size.
+    """
+    suffix = f"/{_CAMERA}/encoded"
+    count = sum(name.endswith(suffix) for name in features)
+    names = [f"{i}{suffix}" for i in range(max(count, 1))]
+    for name in names:
+        if name not in features:
+            raise ExampleError(f"there is no feature '{name}'")
+        if len(features[name]) != _SIDE * _SIDE * 3:
+            raise ExampleError(f"'{name}' has {len(features[name])} bytes, not those of {_SIDE}x{_SIDE} RGB pixels")
+    return [np.frombuffer(features[name], np.uint8).reshape(_SIDE, _SIDE, 3) for name in names]
+
+
+def _from_folders(source: Path, problems: Problems) -> Iterator[tuple[float, Trajectory]]:
+    try:
+        folders = trajectory_folders(source)
+        for index, folder in enumerate(folders):
+            trajectory = _from_folder(folder, problems)
+            if trajectory:
+                yield (index + 1) / len(folders), trajectory
+    except OSError as error:
+        problems.add(error.strerror or str(error))
+
+
+def _from_folder(folder: Path, problems: Problems) -> Trajectory:
+    """Return the frames 0.png, 1.png, ... of a folder; none when one of them is missing or cannot be read."""
+    count = sum(_is_number(file.stem) for file in folder.glob("*.png"))
+    trajectory: Trajectory = []
+    for i in range(max(count, 1)):
+        try:
+            trajectory.append(_read_png(folder / f"{i}.png"))
+        except _PNG_ERRORS as error:
+            problems.add(f"{folder.name}{os.sep}{i}.png: {_reason(error)}")
+            return []
+    return trajectory
+
+
+def _read_png(path: Path) -> Frames:
+    with Image.open(path, formats=["PNG"]) as image:
+        if max(image.size) > _MAX_SIDE:
+            raise ValueError(f"{image.size[0]}x{image.size[1]} pixels are more than {_MAX_SIDE}x{_MAX_SIDE}")
+        return np.asarray(image.convert("RGB"))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "missing"
+    # Pillow's message on unknown content names the file, which is named already.
+    return "no PNG image" if "cannot identify" in str(error) else str(getattr(error, "strerror", None) or error)

@@ -1,0 +1,171 @@
+"""KTH human actions (Schuldt, Laptev and Caputo, ICPR 2004), from the .avi files as their owners publish them.
+
+https://www.csc.kth.se/cvap/actions/: six zips, each unpacked into the folder of its class, and 00sequences.txt:
+
+    root/00sequences.txt
+    root/boxing/person01_boxing_d1_uncomp.avi ...
+
+Persons 1 to 20 are for training and 21 to 25 for test, as in Denton and Fergus (ICML 2018).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from svg_common.cache import cache_folder
+from svg_common.errors import SvgError
+from svg_train.config import Config
+from svg_train.data import Frames, Split
+from svg_train.data.frame_cache import FrameShape, Skipped, listed, root_folder, warn_of_sources
+from svg_train.data.kth_ranges import FrameRanges, read_ranges
+from svg_train.data.progress import note_once
+from svg_train.data.video_cache import decode_videos
+from svg_train.data.video_clips import Clip, ClipSequences, at_one_interval, long_enough, model_interval
+
+CLASSES = ("boxing", "handclapping", "handwaving", "jogging", "running", "walking")
+PERSONS = {"train": range(1, 21), "test": range(21, 26)}
+RANGES_FILE = "00sequences.txt"
+FPS = 25.0
+URL = "https://www.csc.kth.se/cvap/actions/"
+_NAME = re.compile(r"(?P<clip>person(?P<person>\d\d)_(?P<action>[a-z]+)_d[1-4])(_uncomp)?\.avi", re.ASCII)
+_LAYOUT = (
+    f"  get the six zip files and {RANGES_FILE} from {URL} and unpack each zip into the folder of its class,\n"
+    "  such as ROOT/boxing/person01_boxing_d1_uncomp.avi, with ROOT given as --data-root"
+)
+
+
+class KTHActions(ClipSequences):
+    """Sequences of (length, H, W, C) uint8 frames of the persons of `split`, each inside one of the published frame ranges.
+
+    Test sequences come in a fixed random order, so that the first ones show all persons, actions and conditions.
+
+    Raises:
+        UsageError: no root is given, or options contradict each other.
+        SvgError: no clip of the split is there or usable; the message says where to get them and where to put them.
+    """
+
+    def __init__(self, config: Config, split: Split, length: int) -> None:
+        data, model = config.data, config.model
+        root = root_folder(data.root, "kth", _LAYOUT)
+        found, skipped = _clips_of_split(root, split)
+        ranges = _ranges(root)
+        shape = FrameShape(model.image_size, model.image_size, model.channels)
+        videos, unreadable = decode_videos(sorted(found), cache_folder(data.cache), shape)
+        self.frame_interval_s: float | None = model_interval(data, FPS, "KTH")
+        clips, off_pace = at_one_interval(videos, self.frame_interval_s)
+        in_range, unlisted = _inside_ranges(clips, found, ranges)
+        mine, too_short = long_enough(in_range, split, length)
+        skipped += unreadable + off_pace + unlisted + too_short
+        if not mine:
+            raise SvgError(f"no KTH clip in '{root}' gives {split} sequences of {length} frames:\n{listed(skipped)}\n{_LAYOUT}")
+        warn_of_sources("KTH clip(s)", skipped, [(clip.video.source, clip.video.problem) for clip in mine])
+
+        super().__init__(mine, split, length)
+        order = np.random.default_rng(0).permutation(len(self)) if split == "test" else np.arange(len(self))
+        self._order = order
+        persons = {found[clip.video.source].person for clip in mine}
+        actions = {found[clip.video.source].action for clip in mine}
+        self.description = (
+            f"kth: {len(mine)} clips of {len(persons)} person(s) and {len(actions)} action(s) with {self.frame_count} {split} "
+            f"frames, {self.frame_interval_s:.4g} s per step, {len(self)} sequences of {length}"
+        )
+
+    def __getitem__(self, index: int) -> Frames:
+        return super().__getitem__(self._order[index])
+
+
+@dataclass(frozen=True)
+class _Name:
+    """What the name of a file says: the clip as 00sequences.txt calls it, the person (1 to 25) and the action."""
+
+    clip: str
+    person: int
+    action: str
+
+
+def _clips_of_split(root: Path, split: Split) -> tuple[dict[Path, _Name], Skipped]:
+    """Return the clips of the persons of `split` in the class folders, and the files there that are no clips of KTH.
+
+    Raises:
+        SvgError: there is none.
+    """
+    found: dict[Path, _Name] = {}
+    strange: Skipped = []
+    for action in CLASSES:
+        for file in sorted((root / action).glob("*.avi")):
+            name = _parsed(file.name, action)
+            if name is None and not file.name.startswith("."):
+                strange.append((file, f"expected a name such as person01_{action}_d1_uncomp.avi, with persons 1 to 25"))
+            elif name is not None and name.person in PERSONS[split]:
+                found[file] = name
+    if not found:
+        persons = PERSONS[split]
+        raise SvgError(
+            f"'{root}' given as --data-root has no KTH clip of the {split} persons {persons[0]} to {persons[-1]}"
+            + ("\n" + listed(strange) if strange else "")
+            + f"\n{_LAYOUT}"
+        )
+    _note_absent(root, split, found)
+    return found, strange
+
+
+def _parsed(name: str, action: str) -> _Name | None:
+    match = _NAME.fullmatch(name)
+    if match is None or match["action"] != action or not any(int(match["person"]) in group for group in PERSONS.values()):
+        return None
+    return _Name(match["clip"], int(match["person"]), action)
+
+
+def _note_absent(root: Path, split: Split, found: dict[Path, _Name]) -> None:
+    actions = [action for action in CLASSES if action not in {name.action for name in found.values()}]
+    persons = [str(person) for person in PERSONS[split] if person not in {name.person for name in found.values()}]
+    if actions:
+        note_once(f"note: KTH in '{root}' has no {split} clip of {', '.join(actions)}")
+    if persons:
+        note_once(f"note: KTH in '{root}' has no clip of {split} person(s) {', '.join(persons)}")
+
+
+def _ranges(root: Path) -> FrameRanges | None:
+    """Return the published frame ranges, or None when the file is not there."""
+    path = root / RANGES_FILE
+    if not path.is_file():
+        note_once(
+            f"note: there is no {RANGES_FILE} in '{root}': whole clips are used, empty scenes between the passes of a person"
+            f" included\n  get {URL}{RANGES_FILE} and save it there"
+        )
+        return None
+    ranges, unclear = read_ranges(path)
+    if unclear:
+        lines = "\n".join(f"  line {number}: {line}" for number, line in unclear)
+        note_once(
+            f"warning: {len(unclear)} line(s) of '{path}' are not understood:\n{lines}\n"
+            "  expected such as: person01_boxing_d1 frames 1-95, 96-185"
+        )
+    return ranges
+
+
+def _inside_ranges(clips: list[Clip], names: dict[Path, _Name], ranges: FrameRanges | None) -> tuple[list[Clip], Skipped]:
+    """Cut the runs of each clip at the borders of its frame ranges; without ranges they stay as they are."""
+    if ranges is None:
+        return clips, []
+    inside: list[Clip] = []
+    unlisted: Skipped = []
+    for clip in clips:
+        source = clip.video.source
+        mine = ranges.get(names[source].clip)
+        if mine is None:
+            unlisted.append((source, f"{RANGES_FILE} has no frame ranges for it"))
+        else:
+            inside.append(_cut(clip, mine))
+    return inside, unlisted
+
+
+def _cut(clip: Clip, ranges: list[tuple[int, int]]) -> Clip:
+    # By time, not by count: a frame that does not decode must not shift the frame numbers after it.
+    numbers = np.rint(clip.video.times_s * FPS).astype(np.int64) + 1
+    pieces = [run[(numbers[run] >= first) & (numbers[run] <= last)] for first, last in ranges for run in clip.runs]
+    return replace(clip, runs=[piece for piece in pieces if len(piece)])
