@@ -1,0 +1,163 @@
+"""The reference's networks as its authors named and wired them, at any width: concatenations, LSTM cells, numbered blocks.
+
+`build` makes random ones, `generate` is the reference's generation rule; the importer's results are compared with both.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Block(nn.Module):
+    """`dcgan_conv`, `dcgan_upconv` and `vgg_layer` of the reference: its layers lie in `main`."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.main = nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.LeakyReLU(0.2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.main(x)
+
+
+def widths(image_size: int, nf: int) -> list[int]:
+    return [nf, 2 * nf, 4 * nf, 8 * nf] + ([8 * nf] if image_size == 128 else [])
+
+
+def vgg_blocks(c_in: int, outputs: list[int]) -> list[nn.Module]:
+    return [Block(nn.Conv2d(a, b, 3, 1, 1)) for a, b in zip([c_in, *outputs], outputs, strict=False)]
+
+
+class Encoder(nn.Module):
+    def __init__(self, backbone: str, image_size: int, channels: int, nf: int, g_dim: int) -> None:
+        super().__init__()
+        self.pooled, sizes = backbone == "vgg", widths(image_size, nf)
+        for index, (c_in, c_out) in enumerate(zip([channels, *sizes], sizes, strict=False)):
+            layers = [c_out] * (2 if index < 2 else 3)
+            stage = nn.Sequential(*vgg_blocks(c_in, layers)) if self.pooled else Block(nn.Conv2d(c_in, c_out, 4, 2, 1))
+            setattr(self, f"c{index + 1}", stage)
+        self.depth = len(sizes)
+        setattr(self, f"c{self.depth + 1}", nn.Sequential(nn.Conv2d(sizes[-1], g_dim, 4), nn.BatchNorm2d(g_dim), nn.Tanh()))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        skips = []
+        for index in range(self.depth):
+            x = getattr(self, f"c{index + 1}")(x)
+            skips.append(x)
+            if self.pooled:
+                x = nn.functional.max_pool2d(x, 2)
+        return getattr(self, f"c{self.depth + 1}")(x).flatten(1), skips
+
+
+class Decoder(nn.Module):
+    VGG = {64: [[8, 8, 4], [4, 4, 2], [2, 1]], 128: [[8, 8, 8], [8, 8, 4], [4, 4, 2], [2, 1]]}  # noqa: RUF012
+
+    def __init__(self, backbone: str, image_size: int, channels: int, nf: int, g_dim: int) -> None:
+        super().__init__()
+        self.pooled, sizes = backbone == "vgg", widths(image_size, nf)
+        self.depth, widest = len(sizes), sizes[-1]
+        self.upc1 = nn.Sequential(nn.ConvTranspose2d(g_dim, widest, 4), nn.BatchNorm2d(widest), nn.LeakyReLU(0.2))
+        stages = self._vgg(image_size, channels, nf) if self.pooled else self._dcgan(sizes, channels)
+        for index, stage in enumerate(stages):
+            setattr(self, f"upc{index + 2}", stage)
+
+    def _vgg(self, image_size: int, channels: int, nf: int) -> list[nn.Module]:
+        c_in, stages = 8 * nf, []
+        for multiples in self.VGG[image_size]:
+            stages.append(nn.Sequential(*vgg_blocks(2 * c_in, [nf * multiple for multiple in multiples])))
+            c_in = nf * multiples[-1]
+        last = vgg_blocks(2 * nf, [nf])[0], nn.ConvTranspose2d(nf, channels, 3, 1, 1), nn.Sigmoid()
+        return [*stages, nn.Sequential(*last)]
+
+    def _dcgan(self, sizes: list[int], channels: int) -> list[nn.Module]:
+        pairs = list(zip(reversed(sizes), [*reversed(sizes[:-1]), channels], strict=True))
+        convolutions = [nn.ConvTranspose2d(2 * c_in, c_out, 4, 2, 1) for c_in, c_out in pairs]
+        return [*map(Block, convolutions[:-1]), nn.Sequential(convolutions[-1], nn.Sigmoid())]
+
+    def forward(self, g: Tensor, skips: list[Tensor]) -> Tensor:
+        d = self.upc1(g[:, :, None, None])
+        for index, skip in enumerate(reversed(skips)):
+            d = nn.functional.interpolate(d, scale_factor=2) if self.pooled else d
+            d = getattr(self, f"upc{index + 2}")(torch.cat([d, skip], 1))
+        return d
+
+
+class Lstm(nn.Module):
+    """`lstm` of the reference; with `gaussian`, its `gaussian_lstm`, whose noise is given from outside here."""
+
+    def __init__(self, inputs: int, outputs: int, rnn_size: int, layers: int, gaussian: bool) -> None:
+        super().__init__()
+        self.embed = nn.Linear(inputs, rnn_size)
+        self.lstm = nn.ModuleList(nn.LSTMCell(rnn_size, rnn_size) for _ in range(layers))
+        self.gaussian = gaussian
+        if gaussian:
+            self.mu_net, self.logvar_net = nn.Linear(rnn_size, outputs), nn.Linear(rnn_size, outputs)
+        else:
+            self.output = nn.Sequential(nn.Linear(rnn_size, outputs), nn.Tanh())
+
+    def reset(self, batch: int) -> None:
+        self.hidden = [2 * (torch.zeros(batch, cell.hidden_size),) for cell in self.lstm]
+
+    def forward(self, x: Tensor, eps: Tensor | None = None) -> Tensor:
+        x = self.embed(x)
+        for index, cell in enumerate(self.lstm):
+            self.hidden[index] = cell(x, self.hidden[index])
+            x = self.hidden[index][0]
+        return self.mu_net(x) + eps * (0.5 * self.logvar_net(x)).exp() if self.gaussian else self.output(x)
+
+
+def build(
+    backbone: str = "dcgan", image_size: int = 64, channels: int = 1, nf: int = 2, g_dim: int = 6, z_dim: int = 3,
+    rnn_size: int = 8, layers: tuple[int, int, int] = (2, 1, 1), variant: str = "lp", seed: int = 0,
+) -> dict[str, nn.Module]:  # fmt: skip
+    """Networks of a checkpoint, with weights and statistics that make frames, states and samples differ visibly."""
+    torch.manual_seed(seed)
+    sizes = (backbone, image_size, channels, nf, g_dim)
+    parts: dict[str, nn.Module] = {"encoder": Encoder(*sizes), "decoder": Decoder(*sizes)}
+    z = 0 if variant == "det" else z_dim
+    parts["frame_predictor"] = Lstm(g_dim + z, g_dim, rnn_size, layers[0], gaussian=False)
+    if variant in ("lp", "fp"):
+        parts["posterior"] = Lstm(g_dim, z_dim, rnn_size, layers[1], gaussian=True)
+    if variant == "lp":
+        parts["prior"] = Lstm(g_dim, z_dim, rnn_size, layers[2], gaussian=True)
+    for part in parts.values():
+        for module in part.modules():
+            _randomize(module)
+        part.eval()
+    return parts
+
+
+def _randomize(module: nn.Module) -> None:
+    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.kaiming_normal_(module.weight, 0.2)
+    elif isinstance(module, nn.BatchNorm2d):
+        module.running_mean.normal_(0, 0.2)
+        module.running_var.uniform_(0.3, 1.5)
+    elif isinstance(module, (nn.Linear, nn.LSTMCell)):
+        for parameter in module.parameters():
+            nn.init.normal_(parameter, 0, 0.4)
+
+
+@torch.no_grad()
+def generate(parts: dict[str, nn.Module], x: Tensor, noise: Tensor, context_noise: Tensor, last_frame_skip: bool) -> Tensor:
+    """`generate_svg_lp.py` / `_fp.py`: x (n, B, C, H, W), noise (horizon, B, z), context_noise (n - 1, B, z) -> forecasts."""
+    encoder, decoder, predictor, posterior = (parts[name] for name in ("encoder", "decoder", "frame_predictor", "posterior"))
+    prior, batch = parts.get("prior"), x.shape[1]
+    for part in (predictor, posterior, *([prior] if prior else [])):
+        part.reset(batch)
+    frames, x_in = [], x[0]
+    for step in range(1, len(x) + len(noise)):
+        h, new_skips = encoder(x_in)
+        if last_frame_skip or step < len(x):
+            skips = new_skips
+        if step < len(x):
+            z = posterior(encoder(x[step])[0], context_noise[step - 1])
+            if prior:
+                prior(h, context_noise[step - 1])
+            predictor(torch.cat([h, z], 1))
+            x_in = x[step]
+        else:
+            eps = noise[step - len(x)]
+            x_in = decoder(predictor(torch.cat([h, prior(h, eps) if prior else eps], 1)), skips)
+            frames.append(x_in)
+    return torch.stack(frames)
