@@ -1,0 +1,157 @@
+"""Metrics that are networks: LPIPS and FVD. Their weights are not part of this package; the user supplies TorchScript files.
+
+LPIPS: maps two batches (B, 3, H, W) in [-1, 1] to B distances, as `torch.jit.trace(lpips.LPIPS(net="alex"), (x, y))` gives it.
+FVD: maps videos (B, 3, T, 224, 224) in [-1, 1] to features (B, F), as the well-known `i3d_torchscript.pt` does; if its forward
+takes rescale, resize and return_features, they are given as False, False and True.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from svg_common.errors import SvgError
+
+_FRAMES_AT_ONCE = 64
+_I3D_SIDE = 224  # pixels
+_I3D_ARGUMENTS = {"rescale": False, "resize": False, "return_features": True}
+
+
+class WeightsError(SvgError):
+    """A file of weights is no TorchScript, or not of the network that was asked for."""
+
+
+class Lpips:
+    """Perceptual distance of frames (Zhang et al. 2018); lower is better.
+
+    Raises:
+        WeightsError: the file is not what is expected.
+    """
+
+    def __init__(self, file: Path, device: torch.device) -> None:
+        self._network = _load(file, device)
+        probe = torch.linspace(-1, 1, 2 * 3 * 64 * 64, device=device).view(2, 3, 64, 64)
+        distances = _try(file, lambda: self._network(probe, probe))
+        if not isinstance(distances, Tensor) or distances.numel() != 2 or not (distances.abs() < 1e-3).all():
+            raise WeightsError(
+                f"'{file}' is not LPIPS: it does not give a distance of 0 for each pair of equal frames\n"
+                "  expected a TorchScript file that maps two batches (B, 3, H, W) in [-1, 1] to B distances"
+            )
+
+    def distances(self, frames: Tensor, target: Tensor) -> Tensor:
+        """frames (S, T, C, H, W) and target (T, C, H, W) in [0, 1] -> (S, T)."""
+        flat, truth = _rgb(frames.flatten(0, 1)), _rgb(target).repeat(len(frames), 1, 1, 1)
+        pairs = zip(flat.split(_FRAMES_AT_ONCE), truth.split(_FRAMES_AT_ONCE), strict=True)
+        return torch.cat([self._network(*pair).flatten() for pair in pairs]).view(frames.shape[:2])
+
+
+class VideoFeatures:
+    """Features of whole videos, from I3D.
+
+    Args:
+        file: TorchScript.
+        device: where to compute.
+        length: frames of the videos.
+
+    Raises:
+        WeightsError: the file is not what is expected.
+    """
+
+    def __init__(self, file: Path, device: torch.device, length: int) -> None:
+        self._network = _load(file, device)
+        names = {argument.name for argument in self._network.forward.schema.arguments}
+        self._arguments = _I3D_ARGUMENTS if _I3D_ARGUMENTS.keys() <= names else {}
+        features = _try(file, lambda: self.features(torch.zeros(length, 1, _I3D_SIDE, _I3D_SIDE, device=device)))
+        if not isinstance(features, Tensor) or features.ndim != 1 or len(features) < 2:
+            raise WeightsError(
+                f"'{file}' is not I3D: it does not give one vector of features for a video\n"
+                "  expected a TorchScript file that maps videos (B, 3, T, 224, 224) in [-1, 1] to (B, F)"
+            )
+
+    def features(self, video: Tensor) -> Tensor:
+        """(T, C, H, W) in [0, 1] -> (F,)."""
+        size = (_I3D_SIDE, _I3D_SIDE)
+        large = functional.interpolate(_rgb(video), size, mode="bilinear", align_corners=False)
+        result = self._network(large.transpose(0, 1)[None], **self._arguments)
+        return result[0] if isinstance(result, Tensor) and len(result) == 1 else result
+
+
+class FrechetVideoDistance:
+    """FVD (Unterthiner et al. 2018) of forecasts against the truth, the observed frames included, as SRVP computes it."""
+
+    def __init__(self, network: VideoFeatures) -> None:
+        self._network = network
+        self._real: list[Tensor] = []
+        self._generated: list[Tensor] = []
+
+    def add(self, sequence: Tensor, future: Tensor) -> None:
+        """Take in a true sequence (n_past + horizon, C, H, W) and one sample of its future (horizon, C, H, W)."""
+        past = sequence[: len(sequence) - len(future)]
+        self._real.append(self._network.features(sequence).double().cpu())
+        self._generated.append(self._network.features(torch.cat([past, future])).double().cpu())
+
+    def value(self) -> float:
+        """The distance; NaN for fewer than two sequences, which have no covariance."""
+        if len(self._real) < 2:
+            return float("nan")
+        return frechet_distance(torch.stack(self._real).numpy(), torch.stack(self._generated).numpy())
+
+
+@dataclass(frozen=True)
+class LearnedMetrics:
+    """Those for which there are weights."""
+
+    lpips: Lpips | None = None
+    video_features: VideoFeatures | None = None
+
+    def per_frame(self, frames: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """{"lpips": (S, T)}, or nothing."""
+        return {} if self.lpips is None else {"lpips": self.lpips.distances(frames, target)}
+
+    def new_fvd(self) -> FrechetVideoDistance | None:
+        """For one model's forecasts."""
+        return None if self.video_features is None else FrechetVideoDistance(self.video_features)
+
+
+def frechet_distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Squared Frechet distance of two Gaussians fitted to features (n, F): |m_a - m_b|^2 + tr(A + B - 2 (A B)^(1/2))."""
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    # tr (A B)^(1/2) from symmetric matrices only: A^(1/2) B A^(1/2) has the same eigenvalues as A B.
+    values, vectors = np.linalg.eigh(cov_a)
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    product = np.linalg.eigvalsh(root @ cov_b @ root).clip(0)
+    gap = a.mean(0) - b.mean(0)
+    return float(gap @ gap + np.trace(cov_a) + np.trace(cov_b) - 2 * np.sqrt(product).sum())
+
+
+def _load(file: Path, device: torch.device) -> Any:
+    if not file.is_file():
+        raise WeightsError(f"there are no weights '{file}'\n  expected a TorchScript file")
+    try:
+        return torch.jit.load(str(file), map_location=device).eval()
+    except (RuntimeError, ValueError, OSError) as error:
+        raise WeightsError(
+            f"'{file}' is no TorchScript file ({str(error).strip().splitlines()[0]})\n"
+            "  expected what torch.jit.save writes; a state_dict alone does not say what the network is"
+        ) from error
+
+
+def _try(file: Path, run: Any) -> Any:
+    try:
+        with torch.no_grad():
+            return run()
+    except (RuntimeError, TypeError, IndexError) as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise WeightsError(f"the network in '{file}' does not take frames of this kind: {reason}") from error
+
+
+def _rgb(frames: Tensor) -> Tensor:
+    """(N, C, H, W) in [0, 1] -> (N, 3, H, W) in [-1, 1]."""
+    return frames.expand(-1, 3, -1, -1) * 2 - 1

@@ -1,0 +1,61 @@
+"""The protocols that papers report on, with the values they published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from svg_common.errors import UsageError
+
+ProtocolName = Literal["smmnist", "kth", "kth40", "bair"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """Best of 100 samples as a paper reports it; SSIM with a data range of 1."""
+
+    method: str
+    psnr: float  # dB
+    ssim: float
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Observed and forecast frames on one data set. `data` is the [data] table of the configuration."""
+
+    title: str
+    data: dict[str, Any]
+    n_past: int
+    horizon: int
+    published: tuple[Published, ...]
+
+
+# From Franceschi et al. 2020 (SRVP) and Akan et al. 2021 (SLAMP), who evaluate all methods in the same way.
+PROTOCOLS: dict[ProtocolName, Protocol] = {
+    "smmnist": Protocol(
+        "Stochastic Moving MNIST, 5 -> 20", {"name": "smmnist", "num_digits": 2}, 5, 20,
+        (Published("SVG", 14.50, 0.7090), Published("SRVP", 16.93, 0.7799), Published("SLAMP", 18.07, 0.7736)),
+    ),
+    "kth": Protocol(
+        "KTH, 10 -> 30", {"name": "kth"}, 10, 30, (Published("SVG-FP", 28.06, 0.8438), Published("SRVP", 29.69, 0.8697))
+    ),
+    "kth40": Protocol("KTH, 10 -> 40", {"name": "kth"}, 10, 40, ()),
+    "bair": Protocol(
+        "BAIR, 2 -> 28", {"name": "bair"}, 2, 28, (Published("SVG", 18.95, 0.8058), Published("SRVP", 19.59, 0.8196))
+    ),
+}  # fmt: skip
+
+
+def check_protocol(name: ProtocolName, n_past: int) -> Protocol:
+    """The protocol called `name`, for a model that observes `n_past` frames.
+
+    Raises:
+        UsageError: the protocol gives the model another number of frames.
+    """
+    protocol = PROTOCOLS[name]
+    if protocol.n_past != n_past:
+        raise UsageError(
+            f"protocol '{name}' ({protocol.title}) shows {protocol.n_past} frames, and this model observes {n_past}\n"
+            f"  train one with --n-past {protocol.n_past}, or leave out --protocol and choose --data and --horizon"
+        )
+    return protocol
