@@ -10,13 +10,13 @@ import bundles
 import numpy as np
 import pytest
 from figures import Figure, table
-from machine import hardware, load_average, usable_cores, versions
 
 from svg_common.errors import MissingExtraError, SvgError
 from svg_runtime.backends import open_backend
 from svg_runtime.backends.base import Backend
 from svg_runtime.bundle import Bundle
 from svg_runtime.forecaster import Forecaster
+from svg_runtime.machine import hardware, load_average, usable_cores, versions
 
 _FIGURES = pytest.StashKey[list[Figure]]()
 

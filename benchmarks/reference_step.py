@@ -22,6 +22,8 @@ class ReferenceSVG(nn.Module):
 
     def __init__(self, model: SVG) -> None:
         super().__init__()
+        assert model.posterior is not None, "the reference's loop is that of SVG-LP"
+        assert model.prior is not None, "the reference's loop is that of SVG-LP"
         self.config = model.config
         self._distinct_skip_frames = model.distinct_skip_frames
         self.encoder = copy.deepcopy(model.encoder)

@@ -18,13 +18,18 @@ BATCHES = {
     "prior": (1, 8),
     "predictor": (1, 8),
     "decoder": (1, 8),
+    "prime": (1, 8),
+    "step": (1, 8),
 }
 CASES = [(role, batch) for role, batches in BATCHES.items() for batch in batches]
 
 
 @pytest.mark.parametrize(("role", "batch"), CASES)
 def test_graph(measured: Any, backend: Backend, bundle: Bundle, role: str, batch: int) -> None:
-    spec = bundle.variant(backend.precision).graphs[role]
+    graphs = bundle.variant(backend.precision).graphs
+    if role not in graphs:
+        pytest.skip(f"the bundle has no graph {role}")
+    spec = graphs[role]
     rng = np.random.default_rng(0)
     inputs = {tensor.name: _buffer(backend, tensor, batch) for tensor in spec.inputs}
     outputs = {tensor.name: _buffer(backend, tensor, batch) for tensor in spec.outputs}

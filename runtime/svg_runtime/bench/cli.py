@@ -1,0 +1,76 @@
+"""`svg-bench`: how fast, how large and how exact each backend and precision of this machine runs a bundle."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from svg_common.command import run_command, stderr_console
+from svg_common.files import write_json
+from svg_runtime.errors import BackendMissingError
+from svg_runtime.options import DeviceOption, HorizonOption, ModelOption, SamplesOption
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+BackendOption = Annotated[
+    str | None, typer.Option(help="Measure this backend alone, or auto for the fastest one that works. Default: every one.")
+]
+Fp16Option = Annotated[bool, typer.Option("--fp16", "--half", help="Measure the bundle's fp16 graphs alone.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the noise and of the synthetic camera.")]
+SecondsOption = Annotated[
+    float, typer.Option(min=0.1, max=86400.0, help="Continuous running per row, after at most a second of warm-up.")
+]
+JsonOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures, with hardware and versions.")]
+
+
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def bench(
+    model: ModelOption = None,
+    backend: BackendOption = None,
+    device: DeviceOption = None,
+    fp16: Fp16Option = False,
+    samples: SamplesOption = 8,
+    horizon: HorizonOption = 10,
+    seed: SeedOption = 0,
+    seconds: SecondsOption = 5.0,
+    json: JsonOption = None,
+) -> None:
+    """Measure a bundle on this machine: a row for every backend, precision and set of graphs.
+
+    Latency, rates, peak memory, error against fp32, share of the processor's peak. What fails is a row with its reason.
+
+    Each row has a process of its own. Ctrl-C ends it with the rows so far.
+    """
+    from svg_runtime.bench.progress import BenchProgress
+    from svg_runtime.bench.report import as_json, describe  # heavy: NumPy, OpenCV
+    from svg_runtime.bench.run import BenchOptions, run_bench
+    from svg_runtime.bundle import Bundle, find_model
+
+    bundle = Bundle.open(find_model(model))
+    for precision in bundle.manifest.variants:
+        bundle.graphs(precision)  # a damaged bundle is one error, not a failure of every backend
+    options = BenchOptions(backend, device, fp16, samples, horizon, seed, seconds)
+    with BenchProgress(stderr_console()) as progress:
+        findings = run_bench(bundle, options, progress)
+    out = Console(highlight=False, soft_wrap=True)
+    if findings.rows:
+        for line in describe(bundle, options, findings, out.width):
+            out.print(line, markup=False)
+        if json is not None:
+            write_json(json, as_json(bundle, options, findings))
+    if findings.interrupted:
+        raise KeyboardInterrupt
+    if all(row.result is None for row in findings.rows):
+        narrowed = backend is not None or device is not None or fp16
+        then = "svg-bench without --backend, --device and --fp16" if narrowed else "pip install 'svg-edge[cpu]'"
+        raise BackendMissingError(f"no backend ran this bundle: each row says why\n  try: {then}")
+
+
+def main() -> NoReturn:
+    """Entry point of `svg-bench`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` and service managers end it as Ctrl-C does
+    run_command(app)

@@ -1,0 +1,116 @@
+"""Measures one case in this process: latency, rate, memory, and the frames by which its error is judged."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from svg_runtime.errors import BackendError
+from svg_runtime.forecaster import Forecaster
+from svg_runtime.manifest import Precision
+from svg_runtime.noise import FloatArray, NoiseSource
+from svg_runtime.stats import peak_rss_mb
+from svg_runtime.timing import StageTimer
+
+Progress = Callable[[float], None]
+
+_STAGES = ("observe", "forecast")
+_WARM_UP_S = 1.0  # clocks rise and caches fill within it; less where the run itself is shorter
+_LEAST_ROUNDS = 3  # of warm-up and of the run, however slow the device is
+_REPORT_EVERY_S = 0.2
+
+
+def measure(
+    progress: Progress,
+    model: str,
+    backend: str,
+    device: str | None,
+    precision: Precision,
+    fused: bool,
+    samples: int,
+    horizon: int,
+    seed: int,
+    seconds: float,
+    frames: str,
+    futures: str,
+) -> dict[str, Any]:
+    """Open the bundle and run it as an application does: observe a frame, forecast, again and again.
+
+    Args:
+        progress: called with the share that is done.
+        model: the bundle.
+        backend: as of `Forecaster.open`, like device, precision, fused, samples, horizon and seed.
+        device: of the backend.
+        precision: of the graphs.
+        fused: the fused graphs, or the separate ones.
+        samples: futures per forecast.
+        horizon: frames per future.
+        seed: of the noise, the same for all cases.
+        seconds: of continuous running after the warm-up; 0 gives the frames alone.
+        frames: .npy file of (N, H, W, C) float32 frames to observe, over and over.
+        futures: .npy file to write: (samples, 2, H, W, C), first and last frame of the first forecast.
+
+    Returns:
+        JSON values: milliseconds, rates per second, MiB.
+
+    Raises:
+        BackendError: the backend failed, or gave values that are not finite.
+    """
+    start = time.perf_counter()
+    with Forecaster.open(model, backend, device, precision, samples, horizon, seed, fused=fused) as forecaster:
+        opened_s = time.perf_counter() - start
+        pictures = itertools.cycle(np.load(frames))
+        np.save(futures, _first_forecast(forecaster, pictures, seed))
+        about = {"backend": forecaster.backend, "description": forecaster.description, "open_s": round(opened_s, 4)}
+        if not seconds:
+            return about
+        warm_up_s = min(_WARM_UP_S, seconds)
+        _run(forecaster, pictures, warm_up_s, lambda done_s: progress(done_s / (warm_up_s + seconds)))
+        return {**about, **_run(forecaster, pictures, seconds, lambda s: progress((warm_up_s + s) / (warm_up_s + seconds)))}
+
+
+def _first_forecast(forecaster: Forecaster, pictures: Iterator[FloatArray], seed: int) -> FloatArray:
+    """First and last frame of a forecast after n_past frames, with noise that is the same in every case."""
+    n_past, z_dim = forecaster.manifest.generation.n_past, forecaster.manifest.model.z_dim
+    for picture in itertools.islice(pictures, n_past):
+        forecaster.observe(picture)
+    source = NoiseSource(seed)
+    past = source.draw(n_past - 1, forecaster.samples, z_dim)
+    futures = forecaster.forecast(noise=source.draw(forecaster.horizon, forecaster.samples, z_dim), context_noise=past)
+    if not np.isfinite(futures).all():
+        raise BackendError("the forecast holds values that are not finite")
+    ends: FloatArray = futures[:, [0, -1]]
+    return ends
+
+
+def _run(
+    forecaster: Forecaster, pictures: Iterator[FloatArray], seconds: float, progress: Callable[[float], None]
+) -> dict[str, Any]:
+    """Observe and forecast without a pause for `seconds`, and a few times at least."""
+    timer, rounds = StageTimer(_STAGES), 0
+    start = now = time.perf_counter()
+    report_at = start
+    while now - start < seconds or rounds < _LEAST_ROUNDS:
+        with timer.stage("observe"):
+            forecaster.observe(next(pictures))
+        with timer.stage("forecast"):
+            forecaster.forecast()
+        rounds += 1
+        now = time.perf_counter()
+        if now >= report_at:
+            report_at = now + _REPORT_EVERY_S
+            progress(min(now - start, seconds))
+    latency = timer.summary()
+    return {
+        "rounds": rounds,
+        "seconds": round(now - start, 4),
+        "observe_ms": latency["observe"],
+        "forecast_ms": latency["forecast"],
+        "forecasts_per_s": 1e3 / latency["forecast"]["mean"],
+        "frames_per_s": rounds / (now - start),
+        "peak_rss_mb": peak_rss_mb(),
+    }

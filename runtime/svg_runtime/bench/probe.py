@@ -1,0 +1,53 @@
+"""What the processor can do, as NumPy measures it: float32 matrix products and copies in memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+_SIDE = 1024  # of the matrices: 4 MiB each, 2.1 GFLOP a product
+_COPY_BYTES = 128 << 20  # larger than the caches of a desktop or of a Jetson
+_TRIES_S = 0.5  # of each probe; the best try counts, as other work on the machine only slows it down
+_LEAST_TRIES = 3
+
+
+def measure_peak(progress: Callable[[float], None], threads: int) -> dict[str, Any]:
+    """Rates of the processor with `threads` threads.
+
+    Args:
+        progress: called with the share that is done.
+        threads: of the copies. Those of the matrix products were set in this process's environment, see `process.py`.
+
+    Returns:
+        threads: as given.
+        matmul_gflops: 10^9 float32 operations per second, a multiply-add being two.
+        copy_gb_s: 10^9 bytes per second, read and written.
+    """
+    a, b = np.random.default_rng(0).random((2, _SIDE, _SIDE), np.float32)
+    product = np.empty_like(a)
+    matmul_s = _best_of(lambda: np.matmul(a, b, out=product))
+    progress(0.5)
+    source, target = np.ones(_COPY_BYTES, np.uint8), np.zeros(_COPY_BYTES, np.uint8)  # written, so that the pages are there
+    pieces = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
+    with ThreadPoolExecutor(threads) as pool:  # NumPy copies without holding the interpreter's lock
+        copy_s = _best_of(lambda: list(pool.map(lambda piece: np.copyto(*piece), pieces)))
+    progress(1.0)
+    return {
+        "threads": threads,
+        "matmul_gflops": 2 * _SIDE**3 / matmul_s / 1e9,
+        "copy_gb_s": 2 * _COPY_BYTES / copy_s / 1e9,
+    }
+
+
+def _best_of(work: Callable[[], object]) -> float:
+    """Seconds of the fastest try."""
+    tries: list[float] = []
+    while sum(tries) < _TRIES_S or len(tries) < _LEAST_TRIES:
+        start = time.perf_counter()
+        work()
+        tries.append(time.perf_counter() - start)
+    return min(tries)

@@ -1,0 +1,52 @@
+"""How far a benchmark is, on stderr: a bar in a terminal, else a line per job."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+
+class BenchProgress:
+    """Context manager that shows what is being measured and what the last measurement gave."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._done = console, 0
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.percentage:.0f} %"),
+                TimeElapsedColumn(),
+            )
+            self._bar = Progress(*columns, console=console, transient=True)
+            self._task = self._bar.add_task("starting", total=1)
+
+    def __enter__(self) -> BenchProgress:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def start(self, words: str, done: int, of: int) -> None:
+        """A job begins, `done` of `of` are behind it."""
+        self._done = done
+        if self._bar is not None:
+            self._bar.update(self._task, description=words, completed=done, total=of)
+        else:
+            self._console.print(f"[{done + 1}/{of}] {words} ...", markup=False)
+
+    def progress(self, share: float) -> None:
+        """The job's share that is done, 0 to 1."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._done + share)
+
+    def end(self, words: str) -> None:
+        """What the job gave."""
+        self._console.print(words, markup=False)
