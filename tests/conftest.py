@@ -21,7 +21,10 @@ def random_model(seed: int = 0, **model):
 
     torch.set_num_threads(1)  # tiny layers: a second thread costs more than it brings
     torch.manual_seed(seed)
-    svg = SVG(ModelConfig(**{**TINY, **model}))
+    sizes = {**TINY, **model}
+    if sizes.get("variant") == "det":
+        del sizes["z_dim"]
+    svg = SVG(ModelConfig(**sizes))
     for module in svg.modules():
         if isinstance(module, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
             torch.nn.init.kaiming_normal_(module.weight, 0.2)
@@ -44,13 +47,21 @@ def save_model(path: Path, svg, **config) -> Path:
     return path
 
 
-def export_model(checkpoint: Path, out: Path, fp16: bool = False) -> Path:
+def export_model(checkpoint: Path, out: Path, fp16: bool = False, fused: bool = False) -> Path:
     """Export a checkpoint as `svg-export` does."""
     from svg_export.bundle_writer import write_bundle
     from svg_train.checkpoint import load_checkpoint
 
-    write_bundle(load_checkpoint(checkpoint), "0" * 64, out, fp16, lambda line: None)
+    write_bundle(load_checkpoint(checkpoint), "0" * 64, out, fp16, lambda line: None, fused)
     return out
+
+
+@pytest.fixture(autouse=True)
+def no_matrix_units(monkeypatch, tmp_path):
+    """`auto` takes the cpu backend on every machine, so that forecasts are float32 wherever a test compares them."""
+    from svg_runtime.backends import openvino_device
+
+    monkeypatch.setattr(openvino_device, "_CPU_INFO", tmp_path / "no-cpuinfo")
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +79,12 @@ def tiny_checkpoint(tiny_model, tmp_path_factory) -> Path:
 def tiny_bundle(tiny_checkpoint, tmp_path_factory) -> Path:
     """Bundle of `tiny_model` with fp32 and fp16 variants. Read only: copy it before damaging it."""
     return export_model(tiny_checkpoint, tmp_path_factory.mktemp("bundle") / "tiny.svgb", fp16=True)
+
+
+@pytest.fixture(scope="session")
+def fused_bundle(tiny_checkpoint, tmp_path_factory) -> Path:
+    """`tiny_bundle` with the fused graphs. Read only."""
+    return export_model(tiny_checkpoint, tmp_path_factory.mktemp("bundle") / "fused.svgb", fp16=True, fused=True)
 
 
 @pytest.fixture

@@ -37,11 +37,14 @@ def test_every_command_flag_in_the_readme_exists():
     from typer.main import get_command
 
     from svg_export.cli import app as export
+    from svg_export.evaluation.cli import app as evaluation
+    from svg_runtime.bench.cli import app as bench
     from svg_runtime.cli import app as live
     from svg_train.cli import app as train
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, app in (("svg-train", train), ("svg-export", export), ("svg-live", live)):
+    commands = {"svg-train": train, "svg-export": export, "svg-eval": evaluation, "svg-live": live, "svg-bench": bench}
+    for name, app in commands.items():
         known = {option for parameter in get_command(app).params for option in parameter.opts} | {"--help"}
         for line in re.findall(rf"(?:^|\s|/){name} ([^`\n#&]*)", text):
             for flag in re.findall(r"--[a-z][a-z0-9-]*", line):

@@ -10,11 +10,12 @@ from pathlib import Path
 import av
 import pytest
 
-from svg_export.evaluate import evaluate_bundle
+from svg_export.evaluation.measure import Settings
+from svg_export.evaluation.report import as_json
+from svg_export.evaluation.run import Request
+from svg_export.evaluation.run import run as run_evaluation
 from svg_runtime import Forecaster
 from svg_runtime.bundle import EMBEDDED_MODEL
-from svg_train.config import build_config
-from svg_train.data.digits import Digits
 
 RECIPE = """
 [model]
@@ -44,8 +45,10 @@ def test_train_export_and_forecast_live(tmp_path):
     trained = run("svg_train.cli", "--config", "recipe.toml", "--json", "quality.json", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert set(json.loads((tmp_path / "quality.json").read_text())) >= {"psnr_best", "psnr_repeat", "gain"}
-    exported = run("svg_export.cli", "run/ckpt.pt", cwd=tmp_path)
+    exported = run("svg_export.cli", "run/ckpt.pt", "--no-fused", cwd=tmp_path)
     assert exported.returncode == 0, exported.stderr
+    graphs = {file.stem for file in (tmp_path / "ckpt.svgb" / "fp32").iterdir()}
+    assert graphs == {"encoder", "skip", "posterior", "prior", "predictor", "decoder"}
     # No --model: the newest bundle of the folder is taken, not the embedded one.
     arguments = (
         "--headless",
@@ -91,11 +94,10 @@ def test_embedded_model_is_small_and_says_where_it_comes_from(embedded):
 
 
 def test_embedded_model_forecasts_held_out_digits(embedded):
-    """5 observed, 10 forecast, best of 10, on scenes that training never draws; the figure of record uses 256 of them."""
-    data = Digits(build_config(), "test", 15)
-    with Forecaster.open(embedded, samples=10, horizon=10) as forecaster:
-        quality, examples = evaluate_bundle(forecaster, data, 48)
-    assert quality.gain > 4.0
-    assert quality.psnr_best > quality.psnr_sample + 1.5  # samples part: the best is far better than the average one
-    assert quality.spread_per_step[-1] > 3 * quality.spread_per_step[0]  # and they part with time
-    assert examples[0].samples.shape == (10, 10, 1, 64, 64)
+    """5 observed, 10 forecast, best of 10, on scenes that training never draws; the figure of record uses 1,024 of them."""
+    settings = Settings(sequences=48, samples=10, horizon=10, seed=0)
+    request = Request("embedded", None, None, False, (), None, {"name": "digits"}, settings)
+    quality = as_json(run_evaluation(request, print))
+    assert quality["gain"] > 4.0
+    assert quality["psnr_best"] > quality["psnr_sample"] + 1.5  # samples part: the best is far better than the average one
+    assert quality["spread_per_step"][-1] > 3 * quality["spread_per_step"][0]  # and they part with time

@@ -15,7 +15,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from svg_train.backbones import Decoder, Encoder, SkipStage
 from svg_train.model import SVG
-from svg_train.recurrent import GaussianLSTM, Predictor
+from svg_train.recurrent import GaussianLSTM, Predictor, RecurrentCore
 
 
 class EncoderGraph(nn.Module):
@@ -79,6 +79,96 @@ class PredictorGraph(nn.Module):
         return self.predictor.step(h, z, state)
 
 
+class DeterministicPredictorGraph(nn.Module):
+    """h (B, g_dim), state (2 * layers, B, rnn) -> g (B, g_dim), state_out: the predictor of a model without latents."""
+
+    def __init__(self, predictor: Predictor) -> None:
+        super().__init__()
+        self.predictor = predictor
+
+    def forward(self, h: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of the frame predictor."""
+        return self.predictor.step(h, None, state)
+
+
+class PrimeGraph(nn.Module):
+    """Reads a context at once: posterior, prior and predictor over all of its frames.
+
+    h_seq (n_past, 1 or B, g_dim), eps (n_past - 1, B, z_dim) -> the states of predictor and prior at batch B, and mu, logvar of
+    posterior and prior at the last step (1 or B, z_dim), which tell the surprise. Parts that the variant lacks have no tensors.
+    """
+
+    def __init__(self, model: SVG) -> None:
+        super().__init__()
+        self.predictor, self.posterior, self.prior = model.predictor, model.posterior, model.prior
+
+    def forward(self, h_seq: Tensor, eps: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Steps in the order of the generation rule; posterior and prior run once for all samples when h_seq is at batch 1."""
+        steps = h_seq.shape[0] - 1
+        predictor_state = _initial_state(self.predictor.core, h_seq[0] if eps is None else eps[0])
+        if eps is None:
+            for step in range(steps):
+                _, predictor_state = self.predictor.step(h_seq[step], None, predictor_state)
+            return (predictor_state,)
+        gaussians = [_read(part, h) for part, h in ((self.posterior, h_seq[1:]), (self.prior, h_seq[:-1])) if part is not None]
+        batch = eps.shape[1]
+        mus, logvars, _ = gaussians[0]
+        for step in range(steps):
+            z = mus[step] + (0.5 * logvars[step]).exp() * eps[step]
+            h = h_seq[step].expand(batch, -1)
+            _, predictor_state = self.predictor.step(h, z, predictor_state)
+        states = [state.expand(-1, batch, -1) for _, _, state in gaussians[1:]]
+        last = [value for mu, logvar, _ in gaussians for value in (mu[-1], logvar[-1])]
+        return (predictor_state, *states, *last)
+
+
+class StepGraph(nn.Module):
+    """One forecast frame and its encoding: prior, predictor, decoder, encoder in one graph.
+
+    h (B, g_dim), cond_* (1 or B, ...), eps (B, z_dim), states -> frame (B, C, S, S), h_out, mu, logvar, states_out. Nothing has
+    to come to the host between two steps. With last_frame_skip the conditions are states too: cond_i -> cond_i_out.
+    """
+
+    def __init__(self, model: SVG, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.predictor, self.prior = model.predictor, model.prior
+        self.encoder, self.decoder = EncoderGraph(copy.deepcopy(model.encoder), dtype), copy.deepcopy(model.decoder)
+        self.decode, self.condition = DecoderGraph(self.decoder, dtype), SkipGraph(self.decoder, dtype)
+        self.last_frame_skip = model.config.last_frame_skip
+
+    def forward(self, h: Tensor, cond: list[Tensor], predictor_state: Tensor, eps: Tensor | None = None,
+                prior_state: Tensor | None = None) -> tuple[Tensor, ...]:  # fmt: skip
+        """Recurrent parts in float32, convolutions in the variant's type."""
+        z = eps
+        prior: tuple[Tensor, ...] = ()
+        if self.prior is not None:
+            assert prior_state is not None
+            assert eps is not None
+            mu, logvar, prior_state = self.prior.step(h, prior_state)
+            z, prior = mu + (0.5 * logvar).exp() * eps, (prior_state, mu, logvar)
+        g, predictor_state = self.predictor.step(h, z, predictor_state)
+        frame = self.decode(g, cond)
+        h_out, *skips = self.encoder(frame)
+        conds = self.condition(skips) if self.last_frame_skip else ()
+        return (frame, h_out, predictor_state, *prior, *conds)
+
+
+def _initial_state(core: RecurrentCore, like: Tensor) -> Tensor:
+    """Zeros (2 * layers, B, rnn) at the batch of `like` (B, ...), also where export takes a batch of 1 or B for 1."""
+    layers, size = core.lstm.num_layers, core.lstm.hidden_size
+    return (like[:, :1] * 0).expand(-1, size).expand(2 * layers, -1, -1)
+
+
+def _read(part: GaussianLSTM, h_seq: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    """mu and logvar per step, and the last state."""
+    state, mus, logvars = _initial_state(part.core, h_seq[0]), [], []
+    for step in range(h_seq.shape[0]):
+        mu, logvar, state = part.step(h_seq[step], state)
+        mus.append(mu)
+        logvars.append(logvar)
+    return mus, logvars, state
+
+
 @dataclass(frozen=True)
 class GraphPlan:
     """What the exporter needs to know of one graph."""
@@ -88,7 +178,12 @@ class GraphPlan:
     inputs: list[str]
     outputs: list[str]
     states: dict[str, str]  # input -> output
-    shared: tuple[str, ...] = ()  # inputs of batch 1 or B, exported at batch 1
+    shared: tuple[str, ...] = ()  # tensors of batch 1 or B; inputs among them are exported at batch 1
+    sequences: tuple[str, ...] = ()  # tensors whose first axis is time and whose second one is the batch
+
+    def batch_axis(self, name: str) -> int:
+        """Which axis of a tensor is the batch: the second one of sequences and of states (2 * layers, B, rnn)."""
+        return 1 if name in self.sequences or name.removesuffix("_out").endswith("state") else 0
 
 
 EXAMPLE_BATCH = 2
@@ -100,24 +195,43 @@ def fold_batch_norm(model: SVG) -> SVG:
     Folded in float64 and rounded once, so that only the last bit of a weight differs.
     """
     folded = copy.deepcopy(model).eval().double()
-    encoder, decoder = folded.encoder, folded.decoder
-    blocks: list[Any] = [*encoder.stages, encoder.head, decoder.head]  # nn.Sequential's items have no static type
-    for block in blocks:
-        block[0] = fuse_conv_bn_eval(block[0], block[1], transpose=block is decoder.head)
-        block[1] = nn.Identity()
-    for stage in decoder.stages:
-        assert isinstance(stage, SkipStage)
-        if isinstance(stage.finish, nn.Sequential):  # all but the last, which has none
-            norm: Any = stage.finish[0]
-            stage.from_d = fuse_conv_bn_eval(stage.from_d, norm, transpose=True)
-            scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-            stage.from_skip.weight = nn.Parameter(stage.from_skip.weight * scale[None, :, None, None])
-            stage.finish[0] = nn.Identity()
+    for part in folded.modules():
+        if isinstance(part, SkipStage):
+            _fold_into_skip_stage(part)
+        elif isinstance(part, nn.Sequential):
+            _fold_in_sequence(part)
     return folded.to(next(model.parameters()).dtype)
 
 
+def _fold_in_sequence(layers: nn.Sequential) -> None:
+    """Fold every BatchNorm into the convolution before it."""
+    for index in range(1, len(layers)):
+        conv, norm = layers[index - 1], layers[index]
+        if isinstance(norm, nn.BatchNorm2d):
+            assert isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
+            layers[index - 1] = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
+            layers[index] = nn.Identity()
+
+
+def _fold_into_skip_stage(stage: SkipStage) -> None:
+    """The BatchNorm after conv_d(d) + conv_s(skip) scales both halves; its shift goes to the first."""
+    if not isinstance(stage.finish, nn.Sequential):
+        return  # ends in the image, without BatchNorm
+    norm: Any = stage.finish[0]
+    conv: Any = stage.from_d
+    transpose = isinstance(conv, nn.ConvTranspose2d)
+    stage.from_d = fuse_conv_bn_eval(conv, norm, transpose=transpose)
+    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    shape = (1, -1, 1, 1) if transpose else (-1, 1, 1, 1)
+    stage.from_skip.weight = nn.Parameter(stage.from_skip.weight * scale.view(shape))
+    stage.finish[0] = nn.Identity()
+
+
 def separate_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphPlan]:
-    """The six graphs of a bundle by role. `dtype` is that of convolutions; recurrent parts and Gaussians stay float32."""
+    """The graphs of a bundle by role: the six of SVG-LP, or those that the variant has.
+
+    `dtype` is that of convolutions; recurrent parts and Gaussians stay float32.
+    """
     c, batch = folded.config, EXAMPLE_BATCH
     encoder = EncoderGraph(copy.deepcopy(folded.encoder), dtype)
     skip_graph, decoder = (kind(copy.deepcopy(folded.decoder), dtype) for kind in (SkipGraph, DecoderGraph))
@@ -125,26 +239,73 @@ def separate_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphPlan]:
     with torch.no_grad():
         skips = list(encoder(frame)[1:])
         conds = [cond[:1] for cond in skip_graph(skips)]
-    h, z, g = torch.rand(batch, c.g_dim), torch.rand(batch, c.z_dim), torch.rand(batch, c.g_dim)
     skip_names = [f"skip_{index}" for index in range(len(skips))]
     cond_names = [f"cond_{index}" for index in range(len(conds))]
-    state = {"state": "state_out"}
-
-    def gaussian(lstm: GaussianLSTM) -> GraphPlan:
-        example = (h, lstm.core.initial_state(batch))
-        return GraphPlan(GaussianGraph(lstm), example, ["h", "state"], ["mu", "logvar", "state_out"], state)
-
+    g = torch.rand(batch, c.g_dim)
     return {
         "encoder": GraphPlan(encoder, (frame,), ["frame"], ["h", *skip_names], {}),
         "skip": GraphPlan(skip_graph, (skips,), skip_names, cond_names, {}),
-        "posterior": gaussian(folded.posterior),
-        "prior": gaussian(folded.prior),
-        "predictor": GraphPlan(
-            PredictorGraph(folded.predictor),
-            (h, z, folded.predictor.core.initial_state(batch)),
-            ["h", "z", "state"],
-            ["g", "state_out"],
-            state,
-        ),
+        **_recurrent_graphs(folded),
         "decoder": GraphPlan(decoder, (g, conds), ["g", *cond_names], ["frame"], {}, shared=tuple(cond_names)),
     }
+
+
+def _recurrent_graphs(model: SVG) -> dict[str, GraphPlan]:
+    c, state = model.config, {"state": "state_out"}
+    h, z = torch.rand(EXAMPLE_BATCH, c.g_dim), torch.rand(EXAMPLE_BATCH, c.z_dim)
+    graphs = {}
+    for role, gaussian in (("posterior", model.posterior), ("prior", model.prior)):
+        if gaussian is not None:
+            example = (h, gaussian.core.initial_state(EXAMPLE_BATCH))
+            graphs[role] = GraphPlan(GaussianGraph(gaussian), example, ["h", "state"], ["mu", "logvar", "state_out"], state)
+    outputs, start = ["g", "state_out"], model.predictor.core.initial_state(EXAMPLE_BATCH)
+    if model.posterior is None:
+        graph: nn.Module = DeterministicPredictorGraph(model.predictor)
+        graphs["predictor"] = GraphPlan(graph, (h, start), ["h", "state"], outputs, state)
+    else:
+        graphs["predictor"] = GraphPlan(PredictorGraph(model.predictor), (h, z, start), ["h", "z", "state"], outputs, state)
+    return graphs
+
+
+def fused_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphPlan]:
+    """The two graphs of a forecast, composed of the same modules as the separate ones."""
+    return {"prime": _prime(folded), "step": _step(folded, dtype)}
+
+
+def _prime(model: SVG) -> GraphPlan:
+    c = model.config
+    example = [torch.rand(c.n_past, 1 if model.posterior is not None else EXAMPLE_BATCH, c.g_dim)]
+    inputs, outputs = ["h_seq"], ["predictor_state"]
+    if model.posterior is not None:
+        example.append(torch.rand(c.n_past - 1, EXAMPLE_BATCH, c.z_dim))
+        inputs.append("eps")
+        outputs += ["prior_state"] if model.prior is not None else []
+        outputs += ["posterior_mu", "posterior_logvar"]
+        outputs += ["prior_mu", "prior_logvar"] if model.prior is not None else []
+    of_context = [name for name in outputs if not name.endswith("state")]
+    shared = ("h_seq", *of_context) if model.posterior is not None else ()  # shared by the noise of the samples
+    return GraphPlan(PrimeGraph(model), tuple(example), inputs, outputs, {}, shared, sequences=("h_seq", "eps"))
+
+
+def _step(model: SVG, dtype: torch.dtype) -> GraphPlan:
+    c, batch = model.config, EXAMPLE_BATCH
+    graph = StepGraph(model, dtype)
+    frame = torch.rand(1, c.channels, c.image_size, c.image_size)
+    with torch.no_grad():
+        conds = list(graph.condition(list(graph.encoder(frame)[1:])))
+    cond_names = [f"cond_{index}" for index in range(len(conds))]
+    example: list[Tensor | list[Tensor]] = [torch.rand(batch, c.g_dim), conds, model.predictor.core.initial_state(batch)]
+    inputs, outputs = ["h", *cond_names, "predictor_state"], ["frame", "h_out", "predictor_state_out"]
+    states = {"h": "h_out", "predictor_state": "predictor_state_out"}
+    if model.posterior is not None:
+        example.append(torch.rand(batch, c.z_dim))
+        inputs.append("eps")
+    if model.prior is not None:
+        example.append(model.prior.core.initial_state(batch))
+        inputs.append("prior_state")
+        outputs += ["prior_state_out", "mu", "logvar"]
+        states["prior_state"] = "prior_state_out"
+    if c.last_frame_skip:
+        outputs += [f"{name}_out" for name in cond_names]
+        states |= {name: f"{name}_out" for name in cond_names}
+    return GraphPlan(graph, tuple(example), inputs, outputs, states, shared=tuple(cond_names))

@@ -62,13 +62,9 @@ def _dynamic_shapes(plan: GraphPlan) -> tuple[object, ...]:
 
     def axes(tensor: Tensor) -> dict[int, object]:
         name = next(names)
-        return {} if name in plan.shared else {_batch_axis(name): batch}
+        return {} if name in plan.shared else {plan.batch_axis(name): batch}
 
     return tuple([axes(t) for t in item] if isinstance(item, list) else axes(item) for item in plan.example)
-
-
-def _batch_axis(name: str) -> int:
-    return 1 if name.startswith("state") else 0
 
 
 def _name_batch(model: onnx.ModelProto, plan: GraphPlan) -> None:
@@ -78,7 +74,7 @@ def _name_batch(model: onnx.ModelProto, plan: GraphPlan) -> None:
     """
     for value in [*model.graph.input, *model.graph.output]:
         symbol = COND_BATCH if value.name in plan.shared else BATCH
-        value.type.tensor_type.shape.dim[_batch_axis(value.name)].dim_param = symbol
+        value.type.tensor_type.shape.dim[plan.batch_axis(value.name)].dim_param = symbol
     del model.graph.value_info[:]  # inferred shapes of inner tensors, which still say batch 1
 
 

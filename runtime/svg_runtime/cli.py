@@ -10,6 +10,7 @@ import typer
 
 from svg_common.command import run_command, stderr_console
 from svg_common.errors import UsageError
+from svg_runtime.options import DeviceOption, HorizonOption, ModelOption, SamplesOption
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -19,9 +20,6 @@ class _Context(str, Enum):
     stream = "stream"
 
 
-ModelOption = Annotated[
-    str | None, typer.Option(help="Bundle (*.svgb). Default: the newest in this folder, else the embedded model.")
-]
 CameraOption = Annotated[int | None, typer.Option(min=0, help="Index of a camera.")]
 SourceOption = Annotated[
     str | None,
@@ -35,8 +33,6 @@ HeadlessOption = Annotated[
 ]
 RealtimeOption = Annotated[bool, typer.Option("--realtime", help="Keep the model's pace even without a window.")]
 MaxFramesOption = Annotated[int | None, typer.Option(min=1, help="End after this many frames.")]
-SamplesOption = Annotated[int, typer.Option(min=1, help="Sampled futures per frame.")]
-HorizonOption = Annotated[int, typer.Option(min=1, help="Forecast steps.")]
 LeadOption = Annotated[
     int | None, typer.Option(min=1, help="Forecast step whose mean and spread are shown large. Default: the last.")
 ]
@@ -44,7 +40,6 @@ ContextOption = Annotated[
     _Context, typer.Option(help="window: re-read the last frames at every frame, as in training. stream: carry the state on.")
 ]
 BackendOption = Annotated[str, typer.Option(help="Inference backend, or auto for the fastest one that works.")]
-DeviceOption = Annotated[str | None, typer.Option(help="Device of the backend. Default: its own choice.")]
 Fp16Option = Annotated[bool, typer.Option("--fp16", "--half", help="Use the bundle's fp16 graphs.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the model's noise and of the synthetic camera.")]
 ReconnectOption = Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait for a camera that stopped.")]

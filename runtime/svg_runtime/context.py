@@ -18,33 +18,43 @@ from svg_runtime.recurrent import RecurrentGraph
 class Belief:
     """Posterior of the latents between the frames of a context, and the prior's state at its end."""
 
-    mu: FloatArray  # (steps, 1, z_dim) posterior means, one per pair of neighbouring frames
+    mu: FloatArray  # (steps, 1, z_dim) posterior means, one per pair of neighbouring frames; z_dim is 0 without latents
     logvar: FloatArray  # (steps, 1, z_dim)
-    prior_state: dict[str, Array]  # at batch 1, after the last pair
-    surprise: float  # KL(posterior || prior) of the last pair, nats
+    prior_state: dict[str, Array]  # at batch 1, after the last pair; empty without a learned prior
+    surprise: float | None  # KL(posterior || prior) of the last pair, nats; None without latents
 
 
 class GaussianReader:
-    """Posterior and prior stepping side by side through true frames at batch 1. Neither depends on the samples."""
+    """Posterior and prior stepping side by side through true frames at batch 1. Neither depends on the samples.
+
+    A fixed prior is N(0, I); a deterministic model has neither of the two.
+    """
 
     def __init__(self, backend: Backend, variant: Variant) -> None:
-        self._posterior, self._prior = _Gaussian(backend, "posterior", variant), _Gaussian(backend, "prior", variant)
+        self._posterior, self._prior = (
+            _Gaussian(backend, role, variant) if role in variant.graphs else None for role in ("posterior", "prior")
+        )
 
     def reset(self) -> None:
         """Both back to the initial state."""
-        self._posterior.graph.reset()
-        self._prior.graph.reset()
+        for part in (self._posterior, self._prior):
+            if part is not None:
+                part.graph.reset()
 
     def read(self, encodings: Iterable[FloatArray]) -> Belief:
         """Step over `encodings` (n of (1, g_dim), oldest first): posterior on each frame, prior on the one before it."""
-        mus, logvars, surprise = [], [], 0.0
-        for h_prev, h_now in pairwise(encodings):
-            mu_q, logvar_q = self._posterior.step(h_now)
-            mu_p, logvar_p = self._prior.step(h_prev)
-            mus.append(mu_q)
-            logvars.append(logvar_q)
-            surprise = gaussian_kl(mu_q, logvar_q, mu_p, logvar_p)
-        return Belief(np.stack(mus), np.stack(logvars), self._prior.graph.read_state(), surprise)
+        pairs = list(pairwise(encodings))
+        if self._posterior is None:
+            nothing = np.zeros((len(pairs), 1, 0), np.float32)
+            return Belief(nothing, nothing, {}, None)
+        posteriors = [self._posterior.step(h_now) for _, h_now in pairs]
+        mu, logvar = (np.stack(values) for values in zip(*posteriors, strict=True))
+        mu_p, logvar_p = np.zeros_like(mu[-1]), np.zeros_like(mu[-1])
+        if self._prior is not None:
+            for h_prev, _ in pairs:
+                mu_p, logvar_p = self._prior.step(h_prev)
+        state = self._prior.graph.read_state() if self._prior is not None else {}
+        return Belief(mu, logvar, state, gaussian_kl(mu[-1], logvar[-1], mu_p, logvar_p))
 
 
 class _Gaussian:

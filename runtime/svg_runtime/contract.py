@@ -1,4 +1,4 @@
-"""The contract of the six graphs: how their interfaces follow from the model's dimensions and fit each other.
+"""The contract of the separate graphs: how their interfaces follow from the model's dimensions and fit each other.
 
 A manifest that contradicts itself is refused before a graph is opened. Recurrent state is described here for family `svg`
 alone; a family whose state has another rank brings its own description.
@@ -6,15 +6,21 @@ alone; a family whose state has another rank brings its own description.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from svg_runtime.manifest import BATCH, COND_BATCH, GraphSpec, Manifest, Precision, TensorSpec
+from svg_runtime.manifest import BATCH, COND_BATCH, GraphSpec, Manifest, ModelSpec, Precision, TensorSpec
 
 Tensor = tuple[str, str, tuple[int | str, ...]]  # name, dtype, shape
 Interface = tuple[list[Tensor], list[Tensor]]  # inputs, outputs
 
-ROLES = ("encoder", "skip", "posterior", "prior", "predictor", "decoder")
-_STATES = {"posterior": [("state", "state_out")], "prior": [("state", "state_out")], "predictor": [("state", "state_out")]}
+FUSED = ("prime", "step")  # a bundle has both or none
+
+
+def roles(model: ModelSpec) -> tuple[str, ...]:
+    """The separate graphs of a model: six for a learned prior, one less for a fixed prior, two less without latents."""
+    posterior = ("posterior",) if model.posterior_layers else ()
+    prior = ("prior",) if model.prior_layers else ()
+    return ("encoder", "skip", *posterior, *prior, "predictor", "decoder")
 
 
 def contradictions(manifest: Manifest) -> list[str]:
@@ -22,16 +28,29 @@ def contradictions(manifest: Manifest) -> list[str]:
     problems = []
     for precision, variant in manifest.variants.items():
         place = f"variants.{precision}.graphs"
-        if set(variant.graphs) != set(ROLES):
-            problems.append(f"{place}: the graphs are {sorted(variant.graphs)}, expected {sorted(ROLES)}")
+        expected = roles(manifest.model)
+        if set(variant.graphs) not in (set(expected), {*expected, *FUSED}):
+            problems.append(
+                f"{place}: the graphs are {sorted(variant.graphs)}, expected {sorted(expected)} and at most {list(FUSED)}"
+            )
             continue
         for role, (inputs, outputs) in _interfaces(manifest, precision, variant.graphs).items():
             spec = variant.graphs[role]
             problems += _differences(f"{place}.{role}.inputs", _listed(spec.inputs), inputs)
             problems += _differences(f"{place}.{role}.outputs", _listed(spec.outputs), outputs)
-            states = [(state.input, state.output) for state in spec.states]
-            problems += _differences(f"{place}.{role}.states", states, _STATES.get(role, []))
+            states = [(state.input, state.output, state.initial) for state in spec.states]
+            problems += _differences(f"{place}.{role}.states", states, _states(manifest, role))
     return problems
+
+
+def _states(manifest: Manifest, role: str) -> list[tuple[str, str, str]]:
+    if role in ("posterior", "prior", "predictor"):
+        return [("state", "state_out", "zeros")]
+    if role != "step":
+        return []
+    prior = ["prior_state"] if manifest.model.prior_layers else []
+    conds = [f"cond_{index}" for index in range(manifest.model.skips)] if manifest.generation.last_frame_skip else []
+    return [(name, f"{name}_out", "given") for name in ("h", "predictor_state", *prior, *conds)]
 
 
 def _interfaces(manifest: Manifest, precision: Precision, graphs: Mapping[str, GraphSpec]) -> dict[str, Interface]:
@@ -50,13 +69,47 @@ def _interfaces(manifest: Manifest, precision: Precision, graphs: Mapping[str, G
     def gaussian(layers: int) -> Interface:
         return [h, state("state", layers)], [mu, logvar, state("state_out", layers)]
 
-    return {
+    z_inputs = [z] if m.z_dim else []
+    interfaces: dict[str, Interface] = {
         "encoder": ([frame], [h, *skips]),
         "skip": (skips, conds),
         "posterior": gaussian(m.posterior_layers),
         "prior": gaussian(m.prior_layers),
-        "predictor": ([h, z, state("state", m.predictor_layers)], [g, state("state_out", m.predictor_layers)]),
+        "predictor": ([h, *z_inputs, state("state", m.predictor_layers)], [g, state("state_out", m.predictor_layers)]),
         "decoder": ([g, *shared], [frame]),
+    }
+    if "prime" in graphs:
+        interfaces |= _fused(manifest, state, frame, conds, shared)
+    return {role: interfaces[role] for role in graphs}
+
+
+def _fused(
+    manifest: Manifest, state: Callable[[str, int], Tensor], frame: Tensor, conds: list[Tensor], shared: list[Tensor]
+) -> dict[str, Interface]:
+    """The graphs that are composed of the others. Tensors of a part that the variant lacks are not there."""
+    m, g = manifest.model, manifest.generation
+
+    def states(suffix: str = "") -> tuple[list[Tensor], list[Tensor]]:
+        prior = [state(f"prior_state{suffix}", m.prior_layers)] if m.prior_layers else []
+        return [state(f"predictor_state{suffix}", m.predictor_layers)], prior
+
+    def last(part: str, layers: int) -> list[Tensor]:
+        return [(f"{part}_{name}", "float32", (COND_BATCH, m.z_dim)) for name in ("mu", "logvar")] if layers else []
+
+    (predictor, prior), (predictor_out, prior_out) = states(), states("_out")
+    eps: list[Tensor] = [_vector("eps", m.z_dim)] if m.z_dim else []
+    past: list[Tensor] = [("eps", "float32", (g.n_past - 1, BATCH, m.z_dim))] if m.z_dim else []
+    gaussian = [_vector("mu", m.z_dim), _vector("logvar", m.z_dim)] if m.prior_layers else []
+    followed = [(f"{name}_out", dtype, shape) for name, dtype, shape in conds] if g.last_frame_skip else []
+    return {
+        "prime": (
+            [("h_seq", "float32", (g.n_past, COND_BATCH if m.z_dim else BATCH, m.g_dim)), *past],
+            [*predictor, *prior, *last("posterior", m.posterior_layers), *last("prior", m.prior_layers)],
+        ),
+        "step": (
+            [_vector("h", m.g_dim), *shared, *predictor, *eps, *prior],
+            [frame, _vector("h_out", m.g_dim), *predictor_out, *prior_out, *gaussian, *followed],
+        ),
     }
 
 
@@ -79,9 +132,7 @@ def _listed(specs: tuple[TensorSpec, ...]) -> list[Tensor]:
     return [(spec.name, spec.dtype, spec.shape) for spec in specs]
 
 
-def _differences(
-    place: str, given: list[Tensor] | list[tuple[str, str]], expected: list[Tensor] | list[tuple[str, str]]
-) -> list[str]:
+def _differences(place: str, given: Sequence[tuple[object, ...]], expected: Sequence[tuple[object, ...]]) -> list[str]:
     """Names the tensors that differ, not the ones that fit."""
     if len(given) != len(expected):
         return [f"{place}: {len(given)} tensors, the model's dimensions need {len(expected)}"]

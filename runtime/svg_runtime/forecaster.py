@@ -19,11 +19,11 @@ from svg_runtime.manifest import Manifest, Precision, Variant
 from svg_runtime.noise import FloatArray, NoiseSource, checked_noise
 from svg_runtime.observer import Observer
 from svg_runtime.rollout import Rollout
+from svg_runtime.rollouts import Rollouts, use_fused
 from svg_runtime.scores import ForecastMemory, ForecastScore
 
 Context = Literal["window", "stream"]
 _COUNT_LIMIT = 1 << 16  # of samples and of horizon: beyond it a typing error is more likely than a wish
-_ROLLOUTS_KEPT = 4  # sets of device buffers, one per samples and horizon asked for; the oldest is freed first
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Observation:
     """What one frame said about the model's expectations."""
 
     index: int  # 0 for the first frame since open or reset
-    surprise: float | None  # KL(posterior || prior) in nats; None for the first frame
+    surprise: float | None  # KL(posterior || prior) in nats; None for the first frame, and without latents
     scores: tuple[ForecastScore, ...]  # of the forecasts made for this frame earlier, shortest lead first
 
 
@@ -39,11 +39,12 @@ class Forecaster:
     """Forecasts video with a bundle. Use as a context manager; not safe for use from several threads at once.
 
     Generation follows the reference (Denton and Fergus 2018, `generate_svg_lp.py`): the context is read through the posterior,
-    then every latent is drawn from the learned prior.
+    then every latent is drawn from the learned prior, or from N(0, I) if the prior is fixed. A deterministic model has one
+    future, which is repeated for as many samples as are asked for, and no surprise.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend, variant: Variant, samples: int, horizon: int, seed: int,
-                 context: Context) -> None:  # fmt: skip
+                 context: Context, fused: bool | None = None) -> None:  # fmt: skip
         _check_counts(samples, horizon)
         if context not in ("window", "stream"):
             raise UsageError(f"unknown context '{context}'\n  expected window or stream")
@@ -53,9 +54,10 @@ class Forecaster:
         self._noise = NoiseSource(seed)
         self._observer = Observer(backend, self.manifest, variant)
         self._reader = GaussianReader(backend, variant)
-        self._rollouts: dict[tuple[int, int], Rollout] = {}
+        self.fused = use_fused(variant, fused)
+        self._rollouts = Rollouts(backend, self.manifest, variant, self._observer, self.fused)
         # In the stream context, the rollout whose predictor reads the frames. Forecasts branch off and leave it untouched.
-        self._stream = self._new_rollout(samples, 0) if context == "stream" else None
+        self._stream = self._rollouts.separate(self._futures_of(samples), 0) if context == "stream" else None
         self._memory = ForecastMemory()
         self._belief: Belief | None = None
         self._last_frame: FloatArray | None = None
@@ -73,6 +75,7 @@ class Forecaster:
         horizon: int = 10,
         seed: int = 0,
         context: Context = "window",
+        fused: bool | None = None,
     ) -> Forecaster:
         """Open a bundle on a backend.
 
@@ -86,6 +89,8 @@ class Forecaster:
             seed: of the noise.
             context: "window" re-reads the last n_past frames before each forecast, as in training; "stream" carries state from
                 the first frame on.
+            fused: True runs the fused graphs, False the separate ones; None takes the fused ones if the bundle has them. Both
+                give the same frames.
 
         Raises:
             BundleError: the bundle is missing, damaged or hostile.
@@ -98,7 +103,7 @@ class Forecaster:
         bundle = Bundle.open(path)
         opened = open_backend(bundle, backend, device, precision)
         try:
-            return cls(bundle, opened, bundle.variant(opened.precision), samples, horizon, seed, context)
+            return cls(bundle, opened, bundle.variant(opened.precision), samples, horizon, seed, context, fused)
         except BaseException:
             opened.close()
             raise
@@ -114,9 +119,13 @@ class Forecaster:
         if self._closed:
             return
         self._closed = True
-        self._rollouts.clear()
-        del self._observer, self._reader, self._stream  # they hold the device's buffers and bound graphs
+        del self._observer, self._reader, self._rollouts, self._stream  # they hold the device's buffers and bound graphs
         self._backend.close()
+
+    @property
+    def backend(self) -> str:
+        """The backend's name; with "auto", of the one that was taken."""
+        return self._backend.name
 
     @property
     def description(self) -> str:
@@ -198,14 +207,62 @@ class Forecaster:
         z_dim, encodings = self.manifest.model.z_dim, list(self._observer.encodings)
         past_shape, shape = (len(encodings) - 1, samples, z_dim), (horizon, samples, z_dim)
         eps_past, eps = checked_noise("context_noise", context_noise, past_shape), checked_noise("noise", noise, shape)
-        rollout = self._rollout(samples, horizon)
+        rollout = self._rollouts.get(self._futures_of(samples), horizon)
         if self._stream is None:
             rollout.read_context(encodings, self._belief, self._noise.draw(*past_shape) if eps_past is None else eps_past)
         eps = self._noise.draw(*shape) if eps is None else eps
         branch = None if self._stream is None else self._stream.predictor
         futures = rollout.forecast(encodings[-1], self._belief, self._observer.condition_slot, eps, branch)
+        futures = np.repeat(futures, samples // len(futures), axis=0)
         self._memory.remember(self._observer.count - 1, self._last_frame, futures)
         return futures
+
+    def reconstruct(
+        self, targets: ArrayLike, noise: ArrayLike | None = None, context_noise: ArrayLike | None = None
+    ) -> FloatArray:
+        """The forecast that the model would make if it guessed every latent right: z from the posterior of the true next frame.
+
+        The reference's "approximate posterior". It runs in closed loop: the true frames are seen by the posterior alone. What
+        was observed stays as it is, and no seeded draw is used up.
+
+        Args:
+            targets: (horizon, H, W, C) float32 in [0, 1], the true frames that follow the last observed one.
+            noise: (horizon, 1, z_dim) draws of the posterior; default: zeros, its means.
+            context_noise: (n_past - 1, 1, z_dim) draws while the context is read; default: zeros.
+
+        Returns:
+            (horizon, H, W, C) float32 in [0, 1].
+
+        Raises:
+            ContextNotReadyError: fewer than n_past frames were observed.
+            FrameError: a target that is no frame of the model.
+            UsageError: noise that does not fit, the stream context, or the forecaster is closed.
+        """
+        self._check_open()
+        self._check_ready()
+        if self._stream is not None:
+            raise UsageError("reconstruct() reads the context again\n  open the forecaster with context='window'")
+        frames = [_checked_frame(target, self.manifest) for target in np.asarray(targets)]
+        if not frames:
+            raise UsageError("there are no targets\n  expected at least one true frame after the observed ones")
+        z_dim, encodings = self.manifest.model.z_dim, list(self._observer.encodings)
+        shapes = {"noise": (len(frames), 1, z_dim), "context_noise": (len(encodings) - 1, 1, z_dim)}
+        given = {"noise": noise, "context_noise": context_noise}
+        eps = {name: checked_noise(name, given[name], shape) for name, shape in shapes.items()}
+        draws = {name: np.zeros(shapes[name], np.float32) if value is None else value for name, value in eps.items()}
+        self._reader.reset()
+        belief = self._reader.read([*encodings, *(self._observer.encode(frame) for frame in frames)])
+        rollout, past = self._rollouts.separate(1, len(frames)), len(encodings) - 1
+        rollout.read_context(encodings, belief, draws["context_noise"])
+        posterior = Belief(belief.mu[past:], belief.logvar[past:], {}, None)
+        slot = self._observer.condition_slot
+        futures = rollout.forecast(encodings[-1], belief, slot, draws["noise"], posterior=posterior)
+        result: FloatArray = futures[0]
+        return result
+
+    def _futures_of(self, samples: int) -> int:
+        """How many futures to compute: a deterministic model has but one."""
+        return samples if self.manifest.model.z_dim else 1
 
     def _read_window(self) -> Belief:
         self._reader.reset()
@@ -217,20 +274,6 @@ class Forecaster:
         eps = self._noise.draw(self.samples, self.manifest.model.z_dim)
         stream.advance(pair[0], belief.mu[0], belief.logvar[0], eps)
         return belief
-
-    def _rollout(self, samples: int, horizon: int) -> Rollout:
-        key = samples, horizon
-        if key not in self._rollouts:
-            while len(self._rollouts) >= _ROLLOUTS_KEPT:
-                del self._rollouts[next(iter(self._rollouts))]
-            self._rollouts[key] = self._new_rollout(samples, horizon)
-        return self._rollouts[key]
-
-    def _new_rollout(self, samples: int, horizon: int) -> Rollout:
-        try:
-            return Rollout(self._backend, self.manifest, self._variant, self._observer, samples, horizon)
-        except MemoryError as error:
-            raise UsageError(f"{samples} samples of {horizon} frames do not fit into memory\n  expected fewer") from error
 
     def _check_open(self) -> None:
         if self._closed:

@@ -14,6 +14,7 @@ COND_BATCH = "cond_batch"  # that axis of the decoder's skip conditions: 1 (shar
 
 Precision = Literal["fp32", "fp16"]
 Size = Annotated[int, Field(ge=1, le=65536)]
+SizeOrNone = Annotated[int, Field(ge=0, le=65536)]  # 0: the variant has no such part
 
 
 def _inside(path: str) -> str:
@@ -43,13 +44,17 @@ class TensorSpec(Frozen):
         """The shape with `batch` in place of the dynamic axis."""
         return tuple(batch if size in (BATCH, COND_BATCH) else int(size) for size in self.shape)
 
+    def shared(self, batch: int) -> tuple[int, ...]:
+        """The shape with `batch` in place of the batch axis, and 1 where a tensor may be shared by the batch."""
+        return tuple({BATCH: batch, COND_BATCH: 1}.get(str(size)) or int(size) for size in self.shape)
+
 
 class StateSpec(Frozen):
     """A recurrent tensor: what `output` gave is the next call's `input`."""
 
     input: str
     output: str
-    initial: Literal["zeros"] = "zeros"
+    initial: Literal["zeros", "given"] = "zeros"  # given: by the graph prime, the encoder or the skip graph
 
 
 class GraphSpec(Frozen):
@@ -123,16 +128,27 @@ class ModelSpec(Frozen):
     """Dimensions of the network."""
 
     family: Literal["svg"]
-    variant: Literal["lp"]
-    backbone: Literal["dcgan"]
+    variant: Literal["lp", "fp", "det"]  # learned prior, fixed prior N(0, I), deterministic
+    backbone: Literal["dcgan", "vgg"]
     nf: Size
     g_dim: Size
-    z_dim: Size
+    z_dim: SizeOrNone  # 0 in variant det
     rnn_size: Size
     predictor_layers: Size
-    posterior_layers: Size
-    prior_layers: Size
+    posterior_layers: SizeOrNone  # 0 in variant det
+    prior_layers: SizeOrNone  # 0 in variants fp and det
     skips: Size  # number of skip tensors
+
+    @model_validator(mode="after")
+    def _parts_of_variant(self) -> ModelSpec:
+        parts = (bool(self.z_dim), bool(self.posterior_layers), bool(self.prior_layers))
+        expected = {"lp": (True, True, True), "fp": (True, True, False), "det": (False, False, False)}[self.variant]
+        if parts != expected:
+            raise ValueError(
+                f"variant {self.variant} with z_dim {self.z_dim}, posterior_layers {self.posterior_layers}, "
+                f"prior_layers {self.prior_layers}"
+            )
+        return self
 
 
 class GenerationSpec(Frozen):

@@ -42,12 +42,17 @@ class Observer:
         self.count = 0
 
     def observe(self, frame: FloatArray) -> None:
-        """Encode one (H, W, C) float32 frame."""
+        """Take in one (H, W, C) float32 frame: its encoding and its skip conditions."""
+        self.encodings.append(self.encode(frame))
+        self._backend.run(self._condition[self.count % len(self.rings)])
+        self.count += 1
+
+    def encode(self, frame: FloatArray) -> FloatArray:
+        """Encoding (1, g_dim) of a (H, W, C) float32 frame that is not taken in."""
         self._backend.write(self._frame, np.moveaxis(frame, -1, 0)[None])
         self._backend.run(self._encode)
-        self._backend.run(self._condition[self.count % len(self.rings)])
-        self.encodings.append(self._backend.read(self._h).copy())
-        self.count += 1
+        h: FloatArray = self._backend.read(self._h).copy()
+        return h
 
     @property
     def condition_slot(self) -> int:

@@ -1,7 +1,8 @@
 """The forecast loop at a fixed number of samples and steps: bound once, stepped many times.
 
 Per step: z ~ prior(h), g = predictor([h, z]), frame = decoder(g, cond), h = encoder(frame). State, g, h and frames stay in
-device buffers; only mu and logvar come to the host, where the noise is, and only z goes back.
+device buffers; only mu and logvar come to the host, where the noise is, and only z goes back. With a fixed prior z is the noise
+itself; a deterministic model has no z.
 """
 
 from __future__ import annotations
@@ -24,15 +25,22 @@ class Rollout:
     ) -> None:
         self._backend, self._variant = backend, variant
         self._samples, self._horizon = samples, horizon
-        prior, predictor = variant.graphs["prior"], variant.graphs["predictor"]
-        self._h, self._z = self._allocate("predictor", "h"), self._allocate("predictor", "z")
-        self._g = self._allocate("predictor", "g")
-        self._mu, self._logvar = self._allocate("prior", "mu"), self._allocate("prior", "logvar")
-        self._prior = RecurrentGraph(backend, "prior", prior, samples, {"h": self._h}, {"mu": self._mu, "logvar": self._logvar})
-        self.predictor = RecurrentGraph(backend, "predictor", predictor, samples, {"h": self._h, "z": self._z}, {"g": self._g})
+        self._h, self._g = self._allocate("predictor", "h"), self._allocate("predictor", "g")
+        inputs = {"h": self._h}
+        self._z = self._allocate("predictor", "z") if manifest.model.z_dim else None
+        if self._z is not None:
+            inputs["z"] = self._z
+        self.predictor = RecurrentGraph(backend, "predictor", variant.graphs["predictor"], samples, inputs, {"g": self._g})
+        self._prior = self._bind_prior() if "prior" in variant.graphs else None
         self._frames = [self._allocate("decoder", "frame") for _ in range(horizon)]
         self._skips = manifest.generation.last_frame_skip
         self._bind_frames(observer)
+
+    def _bind_prior(self) -> RecurrentGraph:
+        self._mu, self._logvar = self._allocate("prior", "mu"), self._allocate("prior", "logvar")
+        outputs = {"mu": self._mu, "logvar": self._logvar}
+        spec = self._variant.graphs["prior"]
+        return RecurrentGraph(self._backend, "prior", spec, self._samples, {"h": self._h}, outputs)
 
     def _bind_frames(self, observer: Observer) -> None:
         """Decoder plans per skip condition and step; encoder plans per step, each frame going where it will be read."""
@@ -64,11 +72,18 @@ class Rollout:
     def advance(self, h: FloatArray, mu: FloatArray, logvar: FloatArray, eps: FloatArray) -> None:
         """One predictor step on a true frame's encoding h (1, g_dim), with z drawn from the given Gaussian for each sample."""
         self._backend.write(self._h, h)
-        self._backend.write(self._z, gaussian_sample(mu, logvar, eps))
+        if self._z is not None:
+            self._backend.write(self._z, gaussian_sample(mu, logvar, eps))
         self.predictor.step()
 
     def forecast(
-        self, h: FloatArray, belief: Belief, slot: int, noise: FloatArray, branch_from: RecurrentGraph | None = None
+        self,
+        h: FloatArray,
+        belief: Belief,
+        slot: int,
+        noise: FloatArray,
+        branch_from: RecurrentGraph | None = None,
+        posterior: Belief | None = None,
     ) -> FloatArray:
         """Sample the futures that follow the encoding `h` (1, g_dim) of the last observed frame.
 
@@ -78,22 +93,32 @@ class Rollout:
             slot: which of the observer's skip conditions to decode with.
             noise: (horizon, samples, z_dim).
             branch_from: predictor that read the context, if another one than this rollout's; it is left as it is.
+            posterior: draw z from these Gaussians, one per frame to forecast, instead of the prior.
 
         Returns:
             (samples, horizon, H, W, C) float32.
         """
-        self._prior.load(belief.prior_state)
+        if self._prior is not None:
+            self._prior.load(belief.prior_state)
         self._backend.write(self._h, h)
         for step in range(self._horizon):
-            self._prior.step()
-            mu, logvar = self._backend.read(self._mu), self._backend.read(self._logvar)
-            self._backend.write(self._z, gaussian_sample(mu, logvar, noise[step]))
+            given = (posterior.mu[step], posterior.logvar[step]) if posterior is not None else None
+            self._draw_latent(noise[step], given)
             if branch_from is not None and step == 0:
                 self.predictor.step_from(branch_from)
             else:
                 self.predictor.step()
             self._decode_and_encode(step, slot)
         return np.stack([np.moveaxis(self._backend.read(frame), 1, -1) for frame in self._frames], axis=1)
+
+    def _draw_latent(self, eps: FloatArray, gaussian: tuple[FloatArray, FloatArray] | None) -> None:
+        """Write z of the next frame: from the Gaussian given, else from the learned prior, else from N(0, I)."""
+        if self._z is None:
+            return
+        if gaussian is None and self._prior is not None:
+            self._prior.step()
+            gaussian = self._backend.read(self._mu), self._backend.read(self._logvar)
+        self._backend.write(self._z, eps if gaussian is None else gaussian_sample(*gaussian, eps))
 
     def _decode_and_encode(self, step: int, slot: int) -> None:
         follows = self._recondition is not None and step > 0

@@ -53,12 +53,13 @@ class ForecastMemory:
 
 def _score(lead: int, last_frame: FloatArray, samples: FloatArray, truth: FloatArray) -> ForecastScore:
     best = min(_mse(sample, truth) for sample in samples)
-    return ForecastScore(lead, _psnr(best), _psnr(_mse(samples.mean(0), truth)), _psnr(_mse(last_frame, truth)))
+    return ForecastScore(lead, psnr(best), psnr(_mse(samples.mean(0), truth)), psnr(_mse(last_frame, truth)))
 
 
 def _mse(a: FloatArray, b: FloatArray) -> float:
     return float(np.mean((a - b) ** 2))
 
 
-def _psnr(mse: float) -> float:
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB of frames in [0, 1]; equal frames give 120 dB, not infinity."""
     return -10 * math.log10(max(mse, 1e-12))

@@ -17,8 +17,10 @@ import torch
 
 from svg_common.errors import UsageError
 from svg_export.bundle_writer import write_bundle
-from svg_export.graphs import fold_batch_norm
-from svg_export.parity import Loop, OnnxGraphs, ParityError, Stimulus, TorchGraphs, check_fp16, check_fp32
+from svg_export.graphs import fold_batch_norm, fused_graphs, separate_graphs
+from svg_export.parity import ParityError, check_fp16, check_fp32
+from svg_export.to_onnx import export_graph
+from svg_export.walk import Loop, OnnxGraphs, Stimulus, TorchGraphs
 from svg_runtime.bundle import Bundle
 from svg_train.checkpoint import load_checkpoint
 from tests.conftest import export_model, random_model
@@ -146,10 +148,22 @@ def test_fp16_gate_refuses_what_leaves_fp32_at_once(tiny_model, contents):
         check_fp16(tiny_model, contents, _exported(other))
 
 
-def _exported(model) -> dict[str, bytes]:
-    from svg_export.graphs import separate_graphs
-    from svg_export.to_onnx import export_graph
+def test_gate_catches_a_fused_graph_that_differs_from_the_separate_ones(tiny_model, fused_bundle):
+    contents = Bundle.open(fused_bundle).graphs("fp32")
+    report = check_fp32(tiny_model, contents)
+    assert {name for name in report.curves if name.startswith("fused.")} >= {
+        "fused.observe.predictor.state_out", "fused.observe.posterior.mu", "fused.forecast.decoder.frame",
+        "fused.forecast.encoder.h", "fused.forecast.prior.logvar",
+    }  # fmt: skip
+    other = random_model()
+    with torch.no_grad():
+        other.prior.logvar.bias += 0.01
+    plan = fused_graphs(fold_batch_norm(other), torch.float32)["step"]
+    with pytest.raises(ParityError, match=r"fused\.forecast\.prior\.logvar"):
+        check_fp32(tiny_model, contents | {"step": export_graph(plan, "step", "0" * 16)})
 
+
+def _exported(model) -> dict[str, bytes]:
     plans = separate_graphs(fold_batch_norm(model), torch.float32)
     return {role: export_graph(plan, role, "0" * 16) for role, plan in plans.items()}
 
@@ -166,7 +180,7 @@ def test_failed_gate_publishes_nothing_and_keeps_the_old_bundle(tiny_checkpoint,
     monkeypatch.setattr("svg_export.bundle_writer.check_fp32", refuse)
     for target in (out, tmp_path / "new.svgb"):
         with pytest.raises(ParityError):
-            write_bundle(load_checkpoint(tiny_checkpoint), "0" * 64, target, False, lambda line: None)
+            write_bundle(load_checkpoint(tiny_checkpoint), "0" * 64, target, False, lambda line: None, fused=False)
     assert (out / "manifest.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["model.svgb"]
 
@@ -197,7 +211,7 @@ def test_command_writes_a_bundle_named_after_the_checkpoint(tiny_checkpoint, tmp
 
 def test_command_exits_3_without_a_folder_when_parity_fails(tiny_checkpoint, tmp_path):
     block = "import svg_export.parity as p\np.check_fp32.__defaults__ = (0.0,)"
-    result = run_cli(str(tiny_checkpoint), cwd=tmp_path, block=block)
+    result = run_cli(str(tiny_checkpoint), "--no-fused", cwd=tmp_path, block=block)
     assert result.returncode == 3, result.stderr
     assert "nothing was published" in result.stderr
     assert list(tmp_path.iterdir()) == []

@@ -290,7 +290,7 @@ def test_options_that_mean_nothing_are_usage_errors(tiny_bundle, options):
     assert caught.value.exit_code == ExitCode.USAGE
 
 
-@pytest.mark.parametrize("backend", ["cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt", "openvino"])
+@pytest.mark.parametrize("backend", ["cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt"])
 def test_a_backend_that_is_not_there_is_never_replaced(tiny_bundle, backend):
     with pytest.raises(BackendMissingError, match=backend) as caught:
         open_tiny(tiny_bundle, backend=backend)

@@ -273,6 +273,26 @@ def test_dimensions_that_contradict_the_graphs_are_refused(damaged, dimension):
     assert f"variants.fp16.graphs.{DIMENSIONS[dimension]}" in message
 
 
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"variant": "fp"},  # with a prior
+        {"variant": "fp", "prior_layers": 0, "z_dim": 0},
+        {"variant": "det", "prior_layers": 0, "posterior_layers": 0},  # with a latent
+        {"prior_layers": 0},  # a learned prior that is none
+    ],
+    ids=str,
+)
+def test_parts_that_contradict_the_variant_are_refused(damaged, sizes):
+    edit_manifest(damaged, lambda manifest: manifest["model"].update(sizes))
+    assert f"variant {sizes.get('variant', 'lp')} with z_dim" in refusal(damaged)
+
+
+def test_a_variant_without_prior_must_not_bring_its_graph(damaged):
+    edit_manifest(damaged, lambda manifest: manifest["model"].update(variant="fp", prior_layers=0))
+    assert "'prior'" in refusal(damaged)
+
+
 def test_another_number_of_channels_contradicts_the_graphs(damaged):
     edit_manifest(damaged, lambda manifest: manifest["frame"].update(channels=3, colour_order="RGB"))
     assert "encoder.inputs: ('frame'" in refusal(damaged)
@@ -304,7 +324,7 @@ CHANGES = {
         lambda g: g["states"].append({"input": "frame", "output": "h"}),
         "encoder.states",
     ),
-    "crossed states": ("prior", lambda g: g["states"][0].update(output="mu"), "prior.states: ('state', 'mu')"),
+    "crossed states": ("prior", lambda g: g["states"][0].update(output="mu"), "prior.states: ('state', 'mu'"),
 }
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from svg_common.command import is_installed
 from svg_runtime.backends.base import Backend
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendMissingError, UsageError
 from svg_runtime.manifest import Precision
 
-BACKENDS = ("cpu",)  # what this release can run, fastest first: `auto` takes the first
-PLANNED = ("cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt", "openvino")
+BACKENDS = ("cpu", "openvino")  # what this release can run
+PLANNED = ("cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt")
 
 
 def open_backend(bundle: Bundle, name: str, device: str | None, precision: Precision | None) -> Backend:
@@ -16,9 +17,10 @@ def open_backend(bundle: Bundle, name: str, device: str | None, precision: Preci
 
     Args:
         bundle: the opened bundle.
-        name: a backend, or "auto" for the fastest one that works here.
+        name: a backend, or "auto" for the fastest one that works here: openvino where it is installed and the processor has
+            bf16 matrix units, else cpu.
         device: where to run; None or "auto" leaves it to the backend.
-        precision: fp32 or fp16; None leaves it to the backend (cpu: fp32, the faster one there).
+        precision: fp32 or fp16; None leaves it to the backend (cpu and openvino: fp32, the faster one there).
 
     Raises:
         UsageError: no such backend.
@@ -30,6 +32,37 @@ def open_backend(bundle: Bundle, name: str, device: str | None, precision: Preci
         )
     if name not in ("auto", *BACKENDS):
         raise UsageError(f"unknown backend '{name}'\n  expected auto or one of: {', '.join(BACKENDS)}")
+    if name == "auto":
+        return _open_fastest(bundle, device, precision)
+    return _open_openvino(bundle, device, precision) if name == "openvino" else _open_cpu(bundle, device, precision)
+
+
+def _open_fastest(bundle: Bundle, device: str | None, precision: Precision | None) -> Backend:
+    """OpenVINO where it is faster; should it not work there, the cpu backend, whose description then says why."""
+    if device not in (None, "auto", "cpu") or not _openvino_is_faster():
+        return _open_cpu(bundle, device, precision)
+    try:
+        return _open_openvino(bundle, device, precision)
+    except BackendMissingError as error:
+        backend = _open_cpu(bundle, device, precision)
+        backend.description += f"; openvino does not work here: {str(error).splitlines()[0]}"
+        return backend
+
+
+def _openvino_is_faster() -> bool:
+    """Whether openvino is installed and the processor has matrix units (see benchmarks/README.md: without them it is not)."""
+    from svg_runtime.backends.openvino_device import has_matrix_units
+
+    return has_matrix_units() and is_installed("openvino")
+
+
+def _open_cpu(bundle: Bundle, device: str | None, precision: Precision | None) -> Backend:
     from svg_runtime.backends.ort import CpuBackend
 
     return CpuBackend(bundle, precision or "fp32", device)
+
+
+def _open_openvino(bundle: Bundle, device: str | None, precision: Precision | None) -> Backend:
+    from svg_runtime.backends.openvino import OpenVinoBackend
+
+    return OpenVinoBackend(bundle, precision or "fp32", device)

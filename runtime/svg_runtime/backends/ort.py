@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from svg_common.command import require_modules
 from svg_runtime.backends.base import Array, Buffer, Plan
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError
+from svg_runtime.machine import usable_cores
 from svg_runtime.manifest import Precision
 
 
@@ -102,13 +102,8 @@ class CpuBackend:
 def _session_options(onnxruntime: Any, threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: its warnings are about its own graph optimisations
-    options.intra_op_num_threads = threads or _usable_cores()
+    options.intra_op_num_threads = threads or usable_cores()
     # Each graph is a session with its own thread pool. Were their threads to spin after a run, as is the default, the
     # graph that runs next would have to share its cores with the spinning threads of the one before.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options
-
-
-def _usable_cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

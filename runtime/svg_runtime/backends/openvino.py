@@ -1,0 +1,176 @@
+"""OpenVINO backend: Intel and AMD CPUs, Intel GPUs and NPUs. On a CPU the graphs read and write NumPy arrays in place.
+
+A graph is compiled for the shapes and the outputs that it is bound with, when it is bound. Static shapes make a forecast faster
+than dynamic ones, and outputs that nobody reads cost a conversion from the engine's memory layout: an encoder without its
+skips takes two thirds of the time.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from svg_common.command import require_modules
+from svg_runtime.backends.base import Array, Buffer, Plan
+from svg_runtime.backends.openvino_device import Target, choose_target, compiled_model_cache
+from svg_runtime.bundle import Bundle
+from svg_runtime.errors import BackendError, BackendMissingError, BundleError
+from svg_runtime.machine import usable_cores
+from svg_runtime.manifest import Precision
+
+# Graphs of nothing but recurrent cells and Gaussians. They stay in float32: on the embedded model the tenth frame is then 6 dB
+# closer to float32, at no cost. OpenVINO has no public way to except parts of a graph, so the fused `step` is reduced as a
+# whole; its state tensors are float32 nevertheless.
+_RECURRENT = ("posterior", "prior", "predictor", "prime")
+
+
+@dataclass(eq=False)
+class _Compiled:
+    """A graph compiled for fixed shapes and outputs. Kept alive by the plans that use it, and by nothing else."""
+
+    model: Any
+
+
+@dataclass(eq=False)
+class _BoundGraph:
+    """An inference request, and the arrays whose memory it reads and writes."""
+
+    role: str
+    request: Any
+    compiled: _Compiled
+    arrays: list[Array]
+
+
+class OpenVinoBackend:
+    """OpenVINO on one device.
+
+    Args:
+        bundle: the opened bundle.
+        precision: which of its variants to load.
+        device: CPU, GPU, GPU.1, NPU, with the precision to compute in if not the default one: CPU:f32, CPU:bf16, GPU:f16. By
+            default a CPU with bf16 matrix units (AMX) computes in bf16, another CPU in f32, any other device as it prefers.
+        threads: of a CPU; default: as many as there are cores to use.
+
+    Raises:
+        MissingExtraError: openvino is not installed.
+        BackendMissingError: openvino does not load, or it has no such device, or the device no such precision.
+        UsageError: `device` cannot be understood.
+    """
+
+    name = "openvino"
+
+    def __init__(self, bundle: Bundle, precision: Precision, device: str | None = None, threads: int | None = None) -> None:
+        require_modules("the openvino backend", "openvino", "openvino")
+        try:
+            import openvino
+
+            self._core = openvino.Core()
+            self._target = choose_target(self._core, device)
+        except (ImportError, OSError, RuntimeError) as error:  # a wheel for another Python, C library or processor
+            raise BackendMissingError(f"openvino is installed but does not load: {error}") from error
+        self._tensor = openvino.Tensor
+        self.precision = precision
+        release = openvino.__version__.split("-")[0]
+        self.description = (
+            f"openvino ({release}) on {self._target.device}, {precision} graphs computed in {self._target.wording}"
+        )
+        self._threads = threads or usable_cores()
+        self._cache = compiled_model_cache()
+        self._where = f"'{bundle.path}'"
+        self._contents = bundle.graphs(precision)
+        self._compiled: weakref.WeakValueDictionary[tuple[Any, ...], _Compiled] = weakref.WeakValueDictionary()
+
+    def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
+        """New zeroed array."""
+        return np.zeros(shape, dtype)
+
+    def write(self, buffer: Buffer, values: ArrayLike) -> None:
+        """Copy into the array, broadcasting."""
+        assert isinstance(buffer, np.ndarray)
+        np.copyto(buffer, values, casting="same_kind")
+
+    def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
+        """An inference request on tensors that share the arrays' memory.
+
+        Raises:
+            BundleError: OpenVINO cannot load the graph, or not at these shapes.
+            BackendError: the backend is closed.
+        """
+        self._check_open(graph)
+        shapes = {name: tuple(buffer.shape) for name, buffer in inputs.items()}
+        compiled = self._compile(graph, shapes, frozenset(outputs))
+        request, arrays = compiled.model.create_infer_request(), []
+        for name, array in (*inputs.items(), *outputs.items()):
+            assert isinstance(array, np.ndarray)
+            if name in outputs:
+                assert not any(np.shares_memory(array, other) for other in inputs.values()), f"{graph}: {name} aliases an input"
+            request.set_tensor(name, self._tensor(array, shared_memory=True))
+            arrays.append(array)
+        return _BoundGraph(graph, request, compiled, arrays)
+
+    def run(self, plan: Plan) -> None:
+        """Run synchronously.
+
+        Raises:
+            BackendError: OpenVINO failed, or the backend is closed.
+        """
+        assert isinstance(plan, _BoundGraph)
+        self._check_open(plan.role)
+        try:
+            plan.request.start_async()  # `infer` would make a dictionary of all results at every call
+            plan.request.wait()
+        except Exception as error:  # OpenVINO raises RuntimeError and classes of its own
+            raise BackendError(f"OpenVINO failed while running {plan.role}: {error}") from error
+
+    def read(self, buffer: Buffer) -> Array:
+        """The array itself."""
+        assert isinstance(buffer, np.ndarray)
+        return buffer
+
+    def close(self) -> None:
+        """Free the graphs; what is bound cannot be run any more."""
+        self._contents = {}
+        self._compiled.clear()
+
+    def _check_open(self, graph: str) -> None:
+        if not self._contents:
+            raise BackendError(f"the openvino backend is closed and cannot run {graph}\n  open another one")
+
+    def _compile(self, graph: str, shapes: dict[str, tuple[int, ...]], outputs: frozenset[str]) -> _Compiled:
+        key = graph, tuple(sorted(shapes.items())), outputs
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            try:
+                compiled = _Compiled(self._load(graph, shapes, outputs))
+            except Exception as error:  # OpenVINO raises RuntimeError and classes of its own
+                raise BundleError(
+                    f"OpenVINO cannot load {self.precision}/{graph}.onnx of {self._where} on {self._target.device}: {error}"
+                ) from error
+            self._compiled[key] = compiled
+        return compiled
+
+    def _load(self, graph: str, shapes: dict[str, tuple[int, ...]], outputs: frozenset[str]) -> Any:
+        model = self._core.read_model(self._contents[graph])
+        for result in model.get_results():
+            if not result.input_value(0).get_names() & outputs:
+                model.remove_result(result)
+        model.reshape({name: list(shape) for name, shape in shapes.items()})
+        return self._core.compile_model(model, self._target.device, self._properties(graph, self._target))
+
+    def _properties(self, graph: str, target: Target) -> dict[str, Any]:
+        properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        if self._cache is not None:
+            properties["CACHE_DIR"] = str(self._cache)
+        if target.compute is not None:
+            properties["INFERENCE_PRECISION_HINT"] = "f32" if graph in _RECURRENT and target.has_f32 else target.compute
+        if target.is_cpu:
+            properties["INFERENCE_NUM_THREADS"] = self._threads
+            # Every compiled graph has threads of its own. Were they pinned to cores, those of two forecasters, or of another
+            # program that pins, could share one core while the next one idles.
+            properties["ENABLE_CPU_PINNING"] = False
+        return properties

@@ -1,0 +1,90 @@
+"""Which OpenVINO device a forecast runs on, in which precision it computes there, and where compiled graphs are kept."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from svg_common.cache import cache_folder
+from svg_common.errors import SvgError
+from svg_runtime.errors import BackendMissingError, UsageError
+
+_CAPABILITY = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}  # what to ask for -> what OpenVINO calls the device's ability
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A device that is there, and the precision to compute in."""
+
+    device: str  # as OpenVINO names it: CPU, GPU.0, NPU
+    compute: str | None  # f32, bf16, f16; None leaves it to the device
+    has_f32: bool  # whether recurrent parts can stay in float32
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether the device shares the host's memory and cores."""
+        return self.device == "CPU"
+
+    @property
+    def wording(self) -> str:
+        """The precision, for people."""
+        return self.compute or "the device's own precision"
+
+
+def choose_target(core: Any, wanted: str | None) -> Target:
+    """Find the device that `wanted` names: DEVICE or DEVICE:PRECISION, in any case; None or "auto" is the CPU.
+
+    Raises:
+        BackendMissingError: there is no such device, or it cannot compute in that precision.
+        UsageError: the precision has no meaning.
+    """
+    name, _, compute = ("CPU" if wanted in (None, "auto") else str(wanted)).partition(":")
+    compute = compute.lower()
+    if compute not in ("", *_CAPABILITY):
+        raise UsageError(
+            f"the device '{wanted}' asks for the precision '{compute}'\n"
+            f"  expected one of: {', '.join(_CAPABILITY)}; for example CPU:f32"
+        )
+    there = list(core.available_devices)
+    device = name.upper()
+    if device not in there and f"{device}.0" not in there:  # with two GPUs they are called GPU.0 and GPU.1
+        raise BackendMissingError(
+            f"openvino finds no device '{name}' here\n"
+            f"  expected one of: {', '.join(there)}; a GPU or an NPU is found once Intel's driver for it is installed"
+        )
+    abilities = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    able = [precision for precision, ability in _CAPABILITY.items() if ability in abilities]
+    if compute and compute not in able:
+        raise BackendMissingError(
+            f"openvino's device {device} cannot compute in {compute} here\n  expected one of: {', '.join(able)}"
+        )
+    return Target(device, compute or (_cpu_default(able) if device == "CPU" else None), "f32" in able)
+
+
+def has_matrix_units() -> bool:
+    """Whether the processor multiplies bf16 matrices in hardware (Intel AMX); False where the system does not tell."""
+    try:
+        return " amx_bf16" in _CPU_INFO.read_text(encoding="utf-8")
+    except OSError:
+        return False
+
+
+def compiled_model_cache() -> Path | None:
+    """Folder for compiled graphs; None, with a warning, if it cannot be written: opening then takes longer, no more."""
+    try:
+        folder = cache_folder() / "openvino"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except (OSError, SvgError) as error:
+        message = f"compiled models are not kept: {error}; set SVG_EDGE_CACHE to a writable folder"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        return None
+
+
+def _cpu_default(able: list[str]) -> str:
+    return "bf16" if "bf16" in able and has_matrix_units() else "f32"

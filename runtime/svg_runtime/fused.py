@@ -1,0 +1,91 @@
+"""The forecast loop on the fused graphs: one run of `prime` reads the context, one run of `step` gives a frame.
+
+Nothing comes to the host between two steps: prior, predictor, decoder and encoder are one graph, and the noise of every step
+has a buffer of its own, filled before the first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from svg_runtime.backends.base import Backend, Buffer, Plan
+from svg_runtime.context import Belief
+from svg_runtime.manifest import Manifest, Variant
+from svg_runtime.noise import FloatArray
+from svg_runtime.observer import Observer
+from svg_runtime.recurrent import RecurrentGraph, State
+
+
+class FusedRollout:
+    """Buffers and plans for `samples` futures of `horizon` frames on the graphs `prime` and `step`."""
+
+    def __init__(
+        self, backend: Backend, manifest: Manifest, variant: Variant, observer: Observer, samples: int, horizon: int
+    ) -> None:
+        self._backend, self._horizon = backend, horizon
+        spec = variant.graphs["step"]
+        tensors = {tensor.name: tensor for tensor in (*spec.inputs, *spec.outputs)}
+        self._frames = [backend.allocate(tensors["frame"].sized(samples), "float32") for _ in range(horizon)]
+        stochastic = "eps" in tensors
+        self._eps = [backend.allocate(tensors["eps"].sized(samples), "float32") for _ in range(horizon if stochastic else 0)]
+        # Every state has two buffers: a step reads one and writes the other, so that inputs never alias outputs.
+        self._states = {state.input: state.output for state in spec.states}
+        self._buffers = [
+            {name: backend.allocate(tensors[name].sized(samples), tensors[name].dtype) for name in self._states}
+            for _ in range(2)
+        ]
+        self._plans = [[self._step_plan(ring, step) for step in range(horizon)] for ring in observer.rings]
+        self._bind_prime(variant, samples)
+
+    def _bind_prime(self, variant: Variant, samples: int) -> None:
+        """`prime` writes the states straight to where the first step reads them."""
+        spec, allocate = variant.graphs["prime"], self._backend.allocate
+        inputs = {tensor.name: allocate(tensor.shared(samples), tensor.dtype) for tensor in spec.inputs}
+        self._h_seq, self._eps_past = inputs["h_seq"], inputs.get("eps")
+        states = {tensor.name: self._buffers[0][tensor.name] for tensor in spec.outputs if tensor.name in self._states}
+        self._prime = self._backend.bind("prime", inputs, states)
+
+    def _step_plan(self, ring: dict[str, Buffer], step: int) -> Plan:
+        """Skip conditions come from the observed frame; with last_frame_skip they are states after the first step."""
+        now, then = self._buffers[step % 2], self._buffers[1 - step % 2]
+        inputs = {**ring, **now, **(ring if step == 0 else {})}
+        if self._eps:
+            inputs["eps"] = self._eps[step]
+        outputs = {"frame": self._frames[step], **{output: then[name] for name, output in self._states.items()}}
+        return self._backend.bind("step", inputs, outputs)
+
+    def read_context(self, encodings: list[FloatArray], belief: Belief, noise: FloatArray) -> None:
+        """Bring prior and predictor from their initial states through the context; `prime` finds the posterior itself."""
+        self._backend.write(self._h_seq, np.stack(encodings))
+        if self._eps_past is not None:
+            self._backend.write(self._eps_past, noise)
+        self._backend.run(self._prime)
+
+    def forecast(
+        self, h: FloatArray, belief: Belief, slot: int, noise: FloatArray, branch_from: RecurrentGraph | None = None
+    ) -> FloatArray:
+        """Sample the futures that follow the encoding `h` (1, g_dim) of the last observed frame.
+
+        Args:
+            h: encoding of the last observed frame.
+            belief: of the context; read only with `branch_from`, for the prior's state.
+            slot: which of the observer's skip conditions to decode with.
+            noise: (horizon, samples, z_dim) of the prior.
+            branch_from: predictor that carries its state from frame to frame; it is left as it is.
+
+        Returns:
+            (samples, horizon, H, W, C) float32.
+        """
+        if branch_from is not None:
+            self._load(belief.prior_state, branch_from.read_state())
+        self._backend.write(self._buffers[0]["h"], h)
+        for buffer, eps in zip(self._eps, noise, strict=False):
+            self._backend.write(buffer, eps)
+        for plan in self._plans[slot]:
+            self._backend.run(plan)
+        return np.stack([np.moveaxis(self._backend.read(frame), 1, -1) for frame in self._frames], axis=1)
+
+    def _load(self, prior_state: State, predictor_state: State) -> None:
+        self._backend.write(self._buffers[0]["predictor_state"], predictor_state["state"])
+        if "prior_state" in self._states:
+            self._backend.write(self._buffers[0]["prior_state"], prior_state["state"])

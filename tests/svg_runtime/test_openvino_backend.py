@@ -1,0 +1,284 @@
+"""The openvino backend: the frames of the cpu backend, in its own precisions, and what it says when something is not there."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from svg_common.errors import ExitCode, MissingExtraError
+from svg_runtime import Forecaster
+from svg_runtime.backends import open_backend, openvino_device
+from svg_runtime.backends.openvino_device import choose_target, compiled_model_cache
+from svg_runtime.bundle import EMBEDDED_MODEL, Bundle
+from svg_runtime.errors import BackendError, BackendMissingError, BundleError, UsageError
+from tests.conftest import export_model, random_model, save_model
+from tests.svg_runtime.bundle_helpers import copy_bundle, draw, graph_bytes, replace_graph
+
+openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install 'svg-edge[openvino]'")
+
+ATOL = 1e-4
+F32 = {"backend": "openvino", "device": "CPU:f32"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """Compiled models of these tests go nowhere else."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SVG_EDGE_CACHE", str(folder))
+        yield folder / "openvino"
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle) -> Bundle:
+    return Bundle.open(tiny_bundle)
+
+
+@pytest.fixture(scope="module")
+def backend(bundle):
+    backend = open_backend(bundle, "openvino", "CPU:f32", None)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture(scope="module")
+def following_bundle(tmp_path_factory):
+    """A fused deterministic model whose skips follow every predicted frame."""
+    folder = tmp_path_factory.mktemp("following")
+    checkpoint = save_model(folder / "ckpt.pt", random_model(last_frame_skip=True, variant="det", nf=2))
+    return export_model(checkpoint, folder / "ckpt.svgb", fused=True)
+
+
+def can_compute(precision: str) -> bool:
+    ability = {"bf16": "BF16", "f16": "FP16"}[precision]
+    return ability in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def futures_of(path, frames, **opened):
+    """Forecasts after every frame from the n_past-th on, and what was said of the frames, at the same seed."""
+    said, futures = [], []
+    with Forecaster.open(path, samples=2, horizon=3, seed=4, **opened) as forecaster:
+        for frame in frames:
+            observation = forecaster.observe(frame)
+            said.append([observation.surprise or 0.0, *(score.psnr_best for score in observation.scores)])
+            if forecaster.ready:
+                futures.append(forecaster.forecast())
+    return said, np.stack(futures)
+
+
+def psnr_per_step(given, expected):
+    """(horizon,) dB over samples and pixels."""
+    return -10 * np.log10(np.mean((given - expected) ** 2, axis=(0, 2, 3, 4)))
+
+
+@pytest.mark.parametrize("context", ["window", "stream"])
+@pytest.mark.parametrize("which", ["tiny_bundle", "fused_bundle", "following_bundle"])
+def test_gives_the_frames_of_the_cpu_backend(request, frames, which, context):
+    path = request.getfixturevalue(which)
+    said, futures = futures_of(path, frames[:5], context=context, **F32)
+    expected_said, expected = futures_of(path, frames[:5], context=context, backend="cpu")
+    np.testing.assert_allclose(futures, expected, atol=ATOL)
+    for given, wanted in zip(said, expected_said, strict=True):
+        np.testing.assert_allclose(given, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_runs_the_separate_graphs_of_a_fused_bundle_and_reconstructs(fused_bundle, frames):
+    results = []
+    for opened in (F32, {"backend": "cpu"}):
+        with Forecaster.open(fused_bundle, fused=False, samples=2, horizon=2, **opened) as forecaster:
+            for frame in frames[:3]:
+                forecaster.observe(frame)
+            results.append((forecaster.forecast(), forecaster.reconstruct(frames[3:5])))
+    for given, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(given, expected, atol=ATOL)
+
+
+def test_runs_half_precision_graphs(tiny_bundle, frames):
+    _, futures = futures_of(tiny_bundle, frames[:3], precision="fp16", **F32)
+    _, expected = futures_of(tiny_bundle, frames[:3], precision="fp16", backend="cpu")
+    assert psnr_per_step(futures[0], expected[0])[0] > 60
+
+
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_reduced_precision_stays_close_on_the_embedded_model(precision):
+    from svg_common.digits import digit_stream
+
+    if not can_compute(precision):
+        pytest.skip(f"this processor cannot compute in {precision}")
+    step = digit_stream(3, 1)
+    frames, results = [step()[..., None] for _ in range(5)], []
+    noise, past = draw(1, 10, 4, 10), draw(2, 4, 4, 10)
+    for device in (f"CPU:{precision}", "CPU:f32"):
+        with Forecaster.open(EMBEDDED_MODEL, backend="openvino", device=device, samples=4) as forecaster:
+            assert forecaster.description.endswith(f"computed in {device.removeprefix('CPU:')}")
+            for frame in frames:
+                forecaster.observe(frame)
+            results.append(forecaster.forecast(noise=noise, context_noise=past))
+    psnr = psnr_per_step(*results)
+    assert psnr[0] > 40
+    assert psnr[0] < 100  # it is another precision indeed
+
+
+def test_buffers_keep_their_addresses_and_wanted_outputs_may_be_few(backend, bundle):
+    spec = bundle.manifest.variants["fp32"].graphs["encoder"]
+    frame = backend.allocate(spec.tensor("frame").sized(2), "float32")
+    h = backend.allocate(spec.tensor("h").sized(2), "float32")
+    address = backend.read(h).ctypes.data
+    plan = backend.bind("encoder", {"frame": frame}, {"h": h})
+    assert not backend.read(h).any()  # binding alone runs nothing
+    seen = []
+    for seed in (1, 2):
+        backend.write(frame, draw(seed, *frame.shape))
+        backend.run(plan)
+        np.testing.assert_array_equal(backend.read(frame), draw(seed, *frame.shape))
+        assert backend.read(h).ctypes.data == address
+        seen.append(backend.read(h).copy())
+    assert np.abs(seen[0] - seen[1]).max() > 1e-3
+
+
+def test_inputs_never_alias_outputs(backend, bundle):
+    spec = bundle.manifest.variants["fp32"].graphs["posterior"]
+    made = {t.name: backend.allocate(t.sized(2), t.dtype) for t in (*spec.inputs, *spec.outputs)}
+    inputs = {name: made[name] for name in ("h", "state")}
+    with pytest.raises(AssertionError, match="state_out aliases"):
+        backend.bind("posterior", inputs, {"mu": made["mu"], "state_out": made["state"]})
+
+
+def test_compiled_graphs_are_shared_by_plans_and_freed_with_the_last(bundle):
+    backend = open_backend(bundle, "openvino", "CPU:f32", None)
+    spec = bundle.manifest.variants["fp32"].graphs["posterior"]
+
+    def plan(batch):
+        sized = {t.name: backend.allocate(t.sized(batch), t.dtype) for t in (*spec.inputs, *spec.outputs)}
+        outputs = {t.name: sized[t.name] for t in spec.outputs}
+        return backend.bind("posterior", {t.name: sized[t.name] for t in spec.inputs}, outputs)
+
+    plans = [plan(1), plan(1), plan(2)]
+    assert len(backend._compiled) == 2
+    assert plans[0].compiled is plans[1].compiled
+    del plans[1:]
+    assert len(backend._compiled) == 1
+    backend.close()
+
+
+def test_a_closed_backend_refuses(bundle):
+    backend = open_backend(bundle, "openvino", None, None)
+    spec = bundle.manifest.variants["fp32"].graphs["skip"]
+    buffers = {t.name: backend.allocate(t.sized(1), t.dtype) for t in (*spec.inputs, *spec.outputs)}
+    parts = [{t.name: buffers[t.name] for t in tensors} for tensors in (spec.inputs, spec.outputs)]
+    plan = backend.bind("skip", *parts)
+    backend.close()
+    backend.close()
+    with pytest.raises(BackendError, match="closed"):
+        backend.run(plan)
+    with pytest.raises(BackendError, match="closed"):
+        backend.bind("skip", *parts)
+
+
+def test_missing_openvino_names_the_extra(bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(MissingExtraError, match=r"openvino.*\n.*pip install 'svg-edge\[openvino\]'") as caught:
+        open_backend(bundle, "openvino", None, None)
+    assert caught.value.exit_code == ExitCode.BACKEND_MISSING
+
+
+@pytest.fixture
+def broken_openvino(monkeypatch, tmp_path):
+    (tmp_path / "openvino.py").write_text("raise ImportError('libtbb.so.12: cannot open shared object file')")
+    monkeypatch.delitem(sys.modules, "openvino")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_an_openvino_that_does_not_load_is_named(bundle, broken_openvino):
+    with pytest.raises(BackendMissingError, match="libtbb") as caught:
+        open_backend(bundle, "openvino", None, None)
+    assert caught.value.exit_code == ExitCode.BACKEND_MISSING
+
+
+@pytest.mark.parametrize("device", ["GPU.7", "TPU", "AUTO", "cuda:f32"])
+def test_an_absent_device_is_refused_with_the_ones_there(bundle, device):
+    with pytest.raises(BackendMissingError, match=r"no device.*\n  expected one of: CPU") as caught:
+        open_backend(bundle, "openvino", device, None)
+    assert caught.value.exit_code == ExitCode.BACKEND_MISSING
+
+
+class CoreOf:
+    """What OpenVINO says on a machine with other devices and abilities, which cannot be had here."""
+
+    def __init__(self, **devices):
+        self.available_devices, self._devices = list(devices), devices
+
+    def get_property(self, device, name):
+        assert name == "OPTIMIZATION_CAPABILITIES"
+        return self._devices[device]
+
+
+def test_precision_follows_the_device_and_its_abilities(monkeypatch):
+    xeon = CoreOf(CPU=["FP32", "BF16", "INT8"], NPU=["FP16", "INT8"])
+    monkeypatch.setattr(openvino_device, "has_matrix_units", lambda: True)
+    assert choose_target(xeon, None).compute == choose_target(xeon, "auto").compute == "bf16"
+    assert choose_target(xeon, "cpu:f32").compute == "f32"
+    npu = choose_target(xeon, "npu")
+    assert (npu.device, npu.compute, npu.has_f32) == ("NPU", None, False)
+    monkeypatch.setattr(openvino_device, "has_matrix_units", lambda: False)
+    assert choose_target(xeon, "CPU").compute == "f32"
+    assert choose_target(xeon, "CPU:bf16").compute == "bf16"
+    with pytest.raises(BackendMissingError, match=r"cannot compute in f16 here\n  expected one of: f32, bf16"):
+        choose_target(xeon, "CPU:f16")
+    with pytest.raises(UsageError, match="int3"):
+        choose_target(xeon, "CPU:int3")
+
+
+@pytest.mark.parametrize(("flags", "there"), [("avx512_bf16 amx_tile amx_bf16", True), ("avx512f avx512_bf16", False)])
+def test_matrix_units_are_read_from_the_processor(monkeypatch, tmp_path, flags, there):
+    info = tmp_path / "cpuinfo"
+    monkeypatch.setattr(openvino_device, "_CPU_INFO", info)
+    assert not openvino_device.has_matrix_units()
+    info.write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\n")
+    assert openvino_device.has_matrix_units() == there
+
+
+def test_auto_takes_it_where_there_are_matrix_units(bundle, monkeypatch):
+    for units, name in ((True, "openvino"), (False, "cpu")):
+        monkeypatch.setattr(openvino_device, "has_matrix_units", lambda units=units: units)
+        backend = open_backend(bundle, "auto", None, None)
+        assert backend.name == name
+        backend.close()
+
+
+def test_auto_says_that_openvino_does_not_work(bundle, monkeypatch, broken_openvino):
+    monkeypatch.setattr(openvino_device, "has_matrix_units", lambda: True)
+    backend = open_backend(bundle, "auto", None, None)
+    assert backend.name == "cpu"
+    assert "openvino does not work here" in backend.description
+    assert "libtbb" in backend.description
+    backend.close()
+
+
+def test_compiled_graphs_are_kept_and_a_damaged_one_is_made_again(tiny_bundle, frames, cache):
+    _, expected = futures_of(tiny_bundle, frames[:3], **F32)
+    kept = [file for file in cache.iterdir() if file.is_file()]
+    assert kept
+    for file in kept:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    _, again = futures_of(tiny_bundle, frames[:3], **F32)
+    np.testing.assert_array_equal(again, expected)
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(tiny_bundle, frames, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "file"))
+    with pytest.warns(RuntimeWarning, match="compiled models are not kept.*SVG_EDGE_CACHE"):
+        assert compiled_model_cache() is None
+    with pytest.warns(RuntimeWarning, match="compiled models are not kept"):
+        _, futures = futures_of(tiny_bundle, frames[:3], **F32)
+    assert np.isfinite(futures).all()
+
+
+def test_a_graph_that_the_engine_refuses_is_named(tiny_bundle, tmp_path):
+    damaged = copy_bundle(tiny_bundle, tmp_path)
+    replace_graph(damaged, "encoder", graph_bytes(damaged, "encoder").replace(b"LeakyRelu", b"SneakRelu"))
+    with pytest.raises(BundleError, match=r"fp32/encoder\.onnx"):
+        Forecaster.open(damaged, **F32)
