@@ -22,7 +22,7 @@ class FusedRollout:
     def __init__(
         self, backend: Backend, manifest: Manifest, variant: Variant, observer: Observer, samples: int, horizon: int
     ) -> None:
-        self._backend, self._horizon = backend, horizon
+        self._backend = backend
         spec = variant.graphs["step"]
         tensors = {tensor.name: tensor for tensor in (*spec.inputs, *spec.outputs)}
         self._frames = [backend.allocate(tensors["frame"].sized(samples), "float32") for _ in range(horizon)]

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from svg_runtime import Forecaster
+
 
 def copy_bundle(bundle: Path, folder: Path) -> Path:
     return Path(shutil.copytree(bundle, folder / "model.svgb"))
@@ -58,3 +60,15 @@ def generated(model, frames: np.ndarray, noise: np.ndarray, context_noise: np.nd
     """What PyTorch forecasts after the last n_past of `frames`, as `Forecaster.forecast` lays it out."""
     past = to_torch(frames[-model.config.n_past :], noise.shape[1])
     return from_torch(model.generate(past, torch.from_numpy(noise), torch.from_numpy(context_noise)))
+
+
+def watch(bundle: Path, frames: np.ndarray, **opened: Any) -> tuple[list[list[float]], np.ndarray]:
+    """What a forecaster says of every frame, and its forecasts after each once it is ready."""
+    said, futures = [], []
+    with Forecaster.open(bundle, **opened) as forecaster:
+        for frame in frames:
+            observation = forecaster.observe(frame)
+            said.append([observation.surprise or 0.0, *(score.psnr_best for score in observation.scores)])
+            if forecaster.ready:
+                futures.append(forecaster.forecast())
+    return said, np.stack(futures)

@@ -11,37 +11,25 @@ from svg_runtime import Forecaster
 from svg_runtime.bundle import Bundle
 from svg_runtime.contract import FUSED
 from svg_runtime.errors import BackendMissingError, BundleError
-from tests.svg_runtime.bundle_helpers import copy_bundle, draw, edit_manifest, graph_bytes
+from tests.svg_runtime.bundle_helpers import copy_bundle, draw, edit_manifest, graph_bytes, watch
 
 ATOL = 2e-5
-
-
-def watch(bundle, frames, fused, **opened):
-    """Everything that a forecaster says over `frames`, forecasting after each once it is ready."""
-    said, futures = [], []
-    with Forecaster.open(bundle, fused=fused, **opened) as forecaster:
-        for frame in frames:
-            observation = forecaster.observe(frame)
-            said.append([observation.surprise or 0.0, *(score.psnr_best for score in observation.scores)])
-            if forecaster.ready:
-                futures.append(forecaster.forecast())
-    return said, np.stack(futures)
 
 
 @pytest.mark.parametrize(
     "opened", [{"samples": 3, "horizon": 4}, {"samples": 1, "horizon": 1}, {"samples": 2, "horizon": 3, "context": "stream"}]
 )
 def test_says_the_same_as_the_separate_graphs(fused_bundle, frames, opened):
-    said, futures = watch(fused_bundle, frames, True, seed=5, **opened)
-    expected_said, expected = watch(fused_bundle, frames, False, seed=5, **opened)
+    said, futures = watch(fused_bundle, frames, fused=True, seed=5, **opened)
+    expected_said, expected = watch(fused_bundle, frames, fused=False, seed=5, **opened)
     np.testing.assert_allclose(futures, expected, atol=ATOL)
     for given, wanted in zip(said, expected_said, strict=True):
         np.testing.assert_allclose(given, wanted, rtol=1e-3, atol=1e-3)
 
 
 def test_half_precision_is_fused_too(fused_bundle, frames):
-    _, futures = watch(fused_bundle, frames[:3], True, precision="fp16", samples=2, horizon=2)
-    _, expected = watch(fused_bundle, frames[:3], False, precision="fp16", samples=2, horizon=2)
+    _, futures = watch(fused_bundle, frames[:3], fused=True, precision="fp16", samples=2, horizon=2)
+    _, expected = watch(fused_bundle, frames[:3], fused=False, precision="fp16", samples=2, horizon=2)
     np.testing.assert_allclose(futures, expected, atol=5e-3)
 
 

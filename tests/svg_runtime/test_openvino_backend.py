@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import numpy as np
@@ -14,12 +15,13 @@ from svg_runtime.backends.openvino_device import choose_target, compiled_model_c
 from svg_runtime.bundle import EMBEDDED_MODEL, Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError, UsageError
 from tests.conftest import export_model, random_model, save_model
-from tests.svg_runtime.bundle_helpers import copy_bundle, draw, graph_bytes, replace_graph
+from tests.svg_runtime.bundle_helpers import copy_bundle, draw, graph_bytes, replace_graph, watch
 
 openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install 'svg-edge[openvino]'")
 
 ATOL = 1e-4
 F32 = {"backend": "openvino", "device": "CPU:f32"}
+SMALL = {"samples": 2, "horizon": 3, "seed": 4}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,19 +55,7 @@ def following_bundle(tmp_path_factory):
 
 def can_compute(precision: str) -> bool:
     ability = {"bf16": "BF16", "f16": "FP16"}[precision]
-    return ability in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def futures_of(path, frames, **opened):
-    """Forecasts after every frame from the n_past-th on, and what was said of the frames, at the same seed."""
-    said, futures = [], []
-    with Forecaster.open(path, samples=2, horizon=3, seed=4, **opened) as forecaster:
-        for frame in frames:
-            observation = forecaster.observe(frame)
-            said.append([observation.surprise or 0.0, *(score.psnr_best for score in observation.scores)])
-            if forecaster.ready:
-                futures.append(forecaster.forecast())
-    return said, np.stack(futures)
+    return ability in openvino_device.the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def psnr_per_step(given, expected):
@@ -77,8 +67,8 @@ def psnr_per_step(given, expected):
 @pytest.mark.parametrize("which", ["tiny_bundle", "fused_bundle", "following_bundle"])
 def test_gives_the_frames_of_the_cpu_backend(request, frames, which, context):
     path = request.getfixturevalue(which)
-    said, futures = futures_of(path, frames[:5], context=context, **F32)
-    expected_said, expected = futures_of(path, frames[:5], context=context, backend="cpu")
+    said, futures = watch(path, frames[:5], context=context, **F32, **SMALL)
+    expected_said, expected = watch(path, frames[:5], context=context, backend="cpu", **SMALL)
     np.testing.assert_allclose(futures, expected, atol=ATOL)
     for given, wanted in zip(said, expected_said, strict=True):
         np.testing.assert_allclose(given, wanted, rtol=1e-3, atol=1e-3)
@@ -96,8 +86,8 @@ def test_runs_the_separate_graphs_of_a_fused_bundle_and_reconstructs(fused_bundl
 
 
 def test_runs_half_precision_graphs(tiny_bundle, frames):
-    _, futures = futures_of(tiny_bundle, frames[:3], precision="fp16", **F32)
-    _, expected = futures_of(tiny_bundle, frames[:3], precision="fp16", backend="cpu")
+    _, futures = watch(tiny_bundle, frames[:3], precision="fp16", **F32, **SMALL)
+    _, expected = watch(tiny_bundle, frames[:3], precision="fp16", backend="cpu", **SMALL)
     assert psnr_per_step(futures[0], expected[0])[0] > 60
 
 
@@ -161,6 +151,22 @@ def test_compiled_graphs_are_shared_by_plans_and_freed_with_the_last(bundle):
     del plans[1:]
     assert len(backend._compiled) == 1
     backend.close()
+
+
+def test_ctrl_c_is_still_handled_after_backends_have_come_and_gone(tiny_bundle):
+    """OpenVINO's CPU plugin changes the signal stack of the main thread; a stale one would turn Ctrl-C into a crash."""
+    program = f"""
+import gc, os, signal, time
+from svg_runtime import Forecaster
+opened = [Forecaster.open({str(tiny_bundle)!r}, backend="openvino", device="CPU:f32") for _ in range(2)]
+while opened:
+    opened.pop(0).close()
+    gc.collect()
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(10)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.stderr.rstrip().endswith("KeyboardInterrupt"), (ended.returncode, ended.stderr)
 
 
 def test_a_closed_backend_refuses(bundle):
@@ -258,12 +264,12 @@ def test_auto_says_that_openvino_does_not_work(bundle, monkeypatch, broken_openv
 
 
 def test_compiled_graphs_are_kept_and_a_damaged_one_is_made_again(tiny_bundle, frames, cache):
-    _, expected = futures_of(tiny_bundle, frames[:3], **F32)
+    _, expected = watch(tiny_bundle, frames[:3], **F32, **SMALL)
     kept = [file for file in cache.iterdir() if file.is_file()]
     assert kept
     for file in kept:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    _, again = futures_of(tiny_bundle, frames[:3], **F32)
+    _, again = watch(tiny_bundle, frames[:3], **F32, **SMALL)
     np.testing.assert_array_equal(again, expected)
 
 
@@ -273,7 +279,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tiny_bundle, frames, tmp_pa
     with pytest.warns(RuntimeWarning, match="compiled models are not kept.*SVG_EDGE_CACHE"):
         assert compiled_model_cache() is None
     with pytest.warns(RuntimeWarning, match="compiled models are not kept"):
-        _, futures = futures_of(tiny_bundle, frames[:3], **F32)
+        _, futures = watch(tiny_bundle, frames[:3], **F32, **SMALL)
     assert np.isfinite(futures).all()
 
 

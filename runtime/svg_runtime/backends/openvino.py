@@ -12,12 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike
-
 from svg_common.command import require_modules
 from svg_runtime.backends.base import Array, Buffer, Plan
-from svg_runtime.backends.openvino_device import Target, choose_target, compiled_model_cache
+from svg_runtime.backends.host_arrays import HostArrays, unaliased
+from svg_runtime.backends.openvino_device import Target, choose_target, compiled_model_cache, the_core
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError
 from svg_runtime.machine import usable_cores
@@ -46,7 +44,7 @@ class _BoundGraph:
     arrays: list[Array]
 
 
-class OpenVinoBackend:
+class OpenVinoBackend(HostArrays):
     """OpenVINO on one device.
 
     Args:
@@ -69,7 +67,7 @@ class OpenVinoBackend:
         try:
             import openvino
 
-            self._core = openvino.Core()
+            self._core = the_core()
             self._target = choose_target(self._core, device)
         except (ImportError, OSError, RuntimeError) as error:  # a wheel for another Python, C library or processor
             raise BackendMissingError(f"openvino is installed but does not load: {error}") from error
@@ -85,15 +83,6 @@ class OpenVinoBackend:
         self._contents = bundle.graphs(precision)
         self._compiled: weakref.WeakValueDictionary[tuple[Any, ...], _Compiled] = weakref.WeakValueDictionary()
 
-    def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
-        """New zeroed array."""
-        return np.zeros(shape, dtype)
-
-    def write(self, buffer: Buffer, values: ArrayLike) -> None:
-        """Copy into the array, broadcasting."""
-        assert isinstance(buffer, np.ndarray)
-        np.copyto(buffer, values, casting="same_kind")
-
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
         """An inference request on tensors that share the arrays' memory.
 
@@ -105,10 +94,7 @@ class OpenVinoBackend:
         shapes = {name: tuple(buffer.shape) for name, buffer in inputs.items()}
         compiled = self._compile(graph, shapes, frozenset(outputs))
         request, arrays = compiled.model.create_infer_request(), []
-        for name, array in (*inputs.items(), *outputs.items()):
-            assert isinstance(array, np.ndarray)
-            if name in outputs:
-                assert not any(np.shares_memory(array, other) for other in inputs.values()), f"{graph}: {name} aliases an input"
+        for name, array, _ in unaliased(graph, inputs, outputs):
             request.set_tensor(name, self._tensor(array, shared_memory=True))
             arrays.append(array)
         return _BoundGraph(graph, request, compiled, arrays)
@@ -126,11 +112,6 @@ class OpenVinoBackend:
             plan.request.wait()
         except Exception as error:  # OpenVINO raises RuntimeError and classes of its own
             raise BackendError(f"OpenVINO failed while running {plan.role}: {error}") from error
-
-    def read(self, buffer: Buffer) -> Array:
-        """The array itself."""
-        assert isinstance(buffer, np.ndarray)
-        return buffer
 
     def close(self) -> None:
         """Free the graphs; what is bound cannot be run any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -33,6 +34,22 @@ class Target:
     def wording(self) -> str:
         """The precision, for people."""
         return self.compute or "the device's own precision"
+
+
+@functools.cache
+def the_core() -> Any:
+    """OpenVINO's entry point: one per process, and never freed.
+
+    Its CPU plugin gives the loading thread a signal stack of its own and puts the former one back when it is freed. Two,
+    freed in the order they were made, would leave the thread on freed memory, and the next Ctrl-C, which Python handles on
+    that stack, would crash the process.
+
+    Raises:
+        ImportError, OSError, RuntimeError: openvino does not load.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def choose_target(core: Any, wanted: str | None) -> Target:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import ArrayLike
-
 from svg_common.command import require_modules
 from svg_runtime.backends.base import Array, Buffer, Plan
+from svg_runtime.backends.host_arrays import HostArrays, unaliased
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError
 from svg_runtime.machine import usable_cores
@@ -23,7 +21,7 @@ class _BoundGraph:
         self.role, self.session, self.binding, self._keep = role, session, binding, keep
 
 
-class CpuBackend:
+class CpuBackend(HostArrays):
     """ONNX Runtime's CPU execution provider.
 
     Raises:
@@ -53,28 +51,15 @@ class CpuBackend:
             except Exception as error:  # ONNX Runtime raises its own unrelated classes
                 raise BundleError(f"ONNX Runtime cannot load {precision}/{role}.onnx of '{bundle.path}': {error}") from error
 
-    def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
-        """New zeroed array."""
-        return np.zeros(shape, dtype)
-
-    def write(self, buffer: Buffer, values: ArrayLike) -> None:
-        """Copy into the array, broadcasting."""
-        assert isinstance(buffer, np.ndarray)
-        np.copyto(buffer, values, casting="same_kind")
-
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
         """IO binding by address: no copy on the way in or out."""
         session = self._sessions[graph]
+        session = self._sessions[graph]
         binding, keep = session.io_binding(), []
-        for name, array in inputs.items():
-            assert isinstance(array, np.ndarray)
-            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        for name, array, is_output in unaliased(graph, inputs, outputs):
+            bind = binding.bind_output if is_output else binding.bind_input
+            bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
             keep.append(array)
-        for name, array in outputs.items():
-            assert isinstance(array, np.ndarray)
-            assert not any(np.shares_memory(array, other) for other in keep), f"{graph}: {name} aliases an input"
-            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        keep += [array for array in outputs.values() if isinstance(array, np.ndarray)]
         return _BoundGraph(graph, session, binding, keep)
 
     def run(self, plan: Plan) -> None:
@@ -88,11 +73,6 @@ class CpuBackend:
             plan.session.run_with_iobinding(plan.binding)
         except Exception as error:  # ONNX Runtime raises its own unrelated classes
             raise BackendError(f"ONNX Runtime failed while running {plan.role}: {error}") from error
-
-    def read(self, buffer: Buffer) -> Array:
-        """The array itself."""
-        assert isinstance(buffer, np.ndarray)
-        return buffer
 
     def close(self) -> None:
         """Free the sessions."""
