@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ _MICROSECOND = 1e-6
 
 def profiled_backend(bundle: Bundle, precision: Precision, folder: Path, monkeypatch: Any) -> CpuBackend:
     """The cpu backend exactly as the runtime opens it, but with the profiler on."""
-    plain_options = ort._session_options
+    plain_options, number = ort._session_options, itertools.count()
 
     def with_profiler(*args: Any) -> Any:
         options = plain_options(*args)
-        options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
+        # The engine adds no more than the second to the name: sessions opened within one would write into the same file.
+        options.enable_profiling, options.profile_file_prefix = True, str(folder / f"profile-{next(number)}")
         return options
 
     with monkeypatch.context() as patch:

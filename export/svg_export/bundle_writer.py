@@ -14,7 +14,8 @@ from svg_common.errors import UsageError
 from svg_common.files import atomic_directory
 from svg_export.graphs import GraphPlan, fold_batch_norm, fused_graphs, separate_graphs
 from svg_export.parity import check_fp16, check_fp32
-from svg_export.to_onnx import OPSET, export_graph, read_interface
+from svg_export.to_onnx import OPSET, export_graph, read_interface, shuffled_decoder
+from svg_runtime.contract import SHUFFLED_DECODER
 from svg_runtime.manifest import (
     FILE_NAME,
     FrameSpec,
@@ -60,14 +61,17 @@ def write_bundle(
         folded = fold_batch_norm(model)
         plans = _plans(folded, torch.float32, fused)
         contents = {"fp32": {role: _export(plan, role, bundle_id, say) for role, plan in plans.items()}}
+        shuffled = shuffled_decoder(contents["fp32"]["decoder"], bundle_id)
+        extra = {} if shuffled is None else {SHUFFLED_DECODER: shuffled}
         say("parity: fp32 graphs against PyTorch")
-        reports = {"fp32": check_fp32(model, contents["fp32"])}
+        reports = {"fp32": check_fp32(model, contents["fp32"] | extra)}
         if fp16:
             half = _plans(folded, torch.float16, fused)
             converted = {role: _export(half[role], role, bundle_id, say) for role in _CONVOLUTIONAL if role in half}
             contents["fp16"] = contents["fp32"] | converted
             say("closed-loop error: fp16 graphs against fp32")
             reports["fp16"] = check_fp16(model, contents["fp32"], contents["fp16"])
+        contents["fp32"] |= extra
         variants = {name: _write_variant(folder, name, contents[name], plans, reports[name]) for name in contents}
         manifest = _manifest(checkpoint, checkpoint_sha256, bundle_id, variants)
         text = json.dumps(manifest.model_dump(mode="json", exclude_none=False), indent=1, sort_keys=True)
@@ -108,7 +112,7 @@ def _write_variant(
             outputs=outputs,
             states=tuple(
                 StateSpec(input=name, output=output, initial="given" if role == "step" else "zeros")
-                for name, output in plans[role].states.items()
+                for name, output in (plans[role].states if role in plans else {}).items()
             ),
         )
     return Variant(graphs=graphs, parity=report)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from svg_common.errors import ExitCode, SvgError
 from svg_export.walk import FORECAST_STEPS, PROVIDER, SAMPLES, Loop, OnnxGraphs, Run, Stimulus, TorchGraphs, Trace, walk_fused
+from svg_runtime.contract import SHUFFLED_DECODER
 from svg_runtime.manifest import ErrorCurve, ParityReport
 from svg_train.config import ModelConfig
 from svg_train.model import SVG
@@ -18,7 +19,7 @@ from svg_train.model import SVG
 TOLERANCE_FP32 = 1e-4  # largest difference of any output or state, relative to max(1, its largest value)
 ROUNDING_FACTOR = 10.0  # how many times the error of float32 arithmetic itself the graphs may be off in closed loop
 MIN_FIRST_STEP_PSNR_FP16 = 40.0  # dB against fp32; later steps part because the loop amplifies rounding
-FUSED = "fused."  # before the names of what the fused graphs gave
+FUSED, SHUFFLED = "fused.", "shuffled."  # before the names of what the fused graphs and the shuffled decoder gave
 
 
 class ParityError(SvgError):
@@ -46,11 +47,12 @@ def check_fp32(model: SVG, contents: Mapping[str, bytes], tolerance: float = TOL
     truth, given, unrounded = _traces(model.config, TorchGraphs(model), OnnxGraphs(contents), exact)
     rounding = _relative(truth, unrounded)
     truth, given = _with_fused(model.config, contents, truth, given)
+    truth, given = _with_shuffled(model.config, contents, truth, given)
     curves, errors = _compare(truth, given), _relative(truth, given)
     envelope = np.maximum.accumulate(np.max([rounding[name] for name in rounding if name.startswith("forecast")], axis=0))
     failed = []
     for name, error in errors.items():
-        forecast = name.removeprefix(FUSED).startswith("forecast")
+        forecast = name.removeprefix(FUSED).removeprefix(SHUFFLED).startswith("forecast")
         allowed = np.maximum(tolerance, ROUNDING_FACTOR * envelope) if forecast else np.full(len(error), tolerance)
         if not (error <= allowed).all():
             step = int(np.argmin(error <= allowed))
@@ -97,6 +99,15 @@ def _with_fused(config: ModelConfig, contents: Mapping[str, bytes], truth: Trace
     fused = walk_fused(OnnxGraphs(contents), config, Stimulus.make(config))
     expected = {FUSED + name: truth[name][-len(values) :] for name, values in fused.items()}
     return truth | expected, given | {FUSED + name: values for name, values in fused.items()}
+
+
+def _with_shuffled(config: ModelConfig, contents: Mapping[str, bytes], truth: Trace, given: Trace) -> tuple[Trace, Trace]:
+    """Both traces with the frames of the loop that runs the shuffled decoder, if there is one, in place of the other."""
+    if SHUFFLED_DECODER not in contents:
+        return truth, given
+    frames = _traces(config, OnnxGraphs({**contents, "decoder": contents[SHUFFLED_DECODER]}))[0]["forecast.decoder.frame"]
+    name = f"{SHUFFLED}forecast.decoder.frame"
+    return truth | {name: truth["forecast.decoder.frame"]}, given | {name: frames}
 
 
 def _compare(truth: Trace, given: Trace) -> dict[str, ErrorCurve]:

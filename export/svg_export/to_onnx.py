@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from svg_export.graphs import GraphPlan
+from svg_export.lowering import lower, shuffle_last
+from svg_runtime.contract import SHUFFLED_DECODER
 from svg_runtime.manifest import BATCH, COND_BATCH, TensorSpec
 from svg_runtime.onnx_header import read_header
 
@@ -40,7 +42,18 @@ def export_graph(plan: GraphPlan, role: str, bundle_id: str) -> bytes:
     assert program is not None
     model = program.model_proto
     _name_batch(model, plan)
+    lower(model)
     _clean(model)
+    return _stamped(model, role, bundle_id)
+
+
+def shuffled_decoder(decoder: bytes, bundle_id: str) -> bytes | None:
+    """The graph `decoder_shuffled` made of an exported decoder; None if no layer of it changes."""
+    model = onnx.load_from_string(decoder)
+    return _stamped(model, SHUFFLED_DECODER, bundle_id) if shuffle_last(model) else None
+
+
+def _stamped(model: onnx.ModelProto, role: str, bundle_id: str) -> bytes:
     onnx.helper.set_model_props(model, {"svg_bundle_id": bundle_id, "svg_graph": role})
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))

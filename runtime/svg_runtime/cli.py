@@ -10,7 +10,7 @@ import typer
 
 from svg_common.command import run_command, stderr_console
 from svg_common.errors import UsageError
-from svg_runtime.options import DeviceOption, HorizonOption, ModelOption, SamplesOption
+from svg_runtime.options import DeviceOption, HorizonOption, ModelOption, SamplesOption, ThreadsOption
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -63,6 +63,7 @@ def live(
     context: ContextOption = _Context.window,
     backend: BackendOption = "auto",
     device: DeviceOption = None,
+    threads: ThreadsOption = None,
     fp16: Fp16Option = False,
     seed: SeedOption = 0,
     reconnect: ReconnectOption = 10.0,
@@ -87,8 +88,9 @@ def live(
     paced = realtime or not headless
     options = LiveOptions(
         source=SourceOptions(camera=camera, source=source, realtime=paced, seed=seed, reconnect_s=reconnect),
-        model=model, backend=backend, device=device, precision=_precision(fp16), samples=samples, horizon=horizon, lead=lead,
-        seed=seed, context=context.value, window=not headless, output=output, json=json, max_frames=max_frames,
+        model=model, backend=backend, device=device, threads=threads, precision=_precision(fp16), samples=samples,
+        horizon=horizon, lead=lead, seed=seed, context=context.value, window=not headless, output=output, json=json,
+        max_frames=max_frames,
     )  # fmt: skip
     run_live(options, console)
 

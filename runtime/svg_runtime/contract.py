@@ -14,6 +14,7 @@ Tensor = tuple[str, str, tuple[int | str, ...]]  # name, dtype, shape
 Interface = tuple[list[Tensor], list[Tensor]]  # inputs, outputs
 
 FUSED = ("prime", "step")  # a bundle has both or none
+SHUFFLED_DECODER = "decoder_shuffled"  # optional: the decoder with its last layer as convolution + depth-to-space, for OpenVINO
 
 
 def roles(model: ModelSpec) -> tuple[str, ...]:
@@ -29,9 +30,10 @@ def contradictions(manifest: Manifest) -> list[str]:
     for precision, variant in manifest.variants.items():
         place = f"variants.{precision}.graphs"
         expected = roles(manifest.model)
-        if set(variant.graphs) not in (set(expected), {*expected, *FUSED}):
+        if set(variant.graphs) - {SHUFFLED_DECODER} not in (set(expected), {*expected, *FUSED}):
+            optional = [*FUSED, SHUFFLED_DECODER]
             problems.append(
-                f"{place}: the graphs are {sorted(variant.graphs)}, expected {sorted(expected)} and at most {list(FUSED)}"
+                f"{place}: the graphs are {sorted(variant.graphs)}, expected {sorted(expected)} and at most {optional}"
             )
             continue
         for role, (inputs, outputs) in _interfaces(manifest, precision, variant.graphs).items():
@@ -70,13 +72,15 @@ def _interfaces(manifest: Manifest, precision: Precision, graphs: Mapping[str, G
         return [h, state("state", layers)], [mu, logvar, state("state_out", layers)]
 
     z_inputs = [z] if m.z_dim else []
+    decoder: Interface = [g, *shared], [frame]
     interfaces: dict[str, Interface] = {
         "encoder": ([frame], [h, *skips]),
         "skip": (skips, conds),
         "posterior": gaussian(m.posterior_layers),
         "prior": gaussian(m.prior_layers),
         "predictor": ([h, *z_inputs, state("state", m.predictor_layers)], [g, state("state_out", m.predictor_layers)]),
-        "decoder": ([g, *shared], [frame]),
+        "decoder": decoder,
+        SHUFFLED_DECODER: decoder,
     }
     if "prime" in graphs:
         interfaces |= _fused(manifest, state, frame, conds, shared)

@@ -54,7 +54,7 @@ class Forecaster:
         self._noise = NoiseSource(seed)
         self._observer = Observer(backend, self.manifest, variant)
         self._reader = GaussianReader(backend, variant)
-        self.fused = use_fused(variant, fused)
+        self.fused = use_fused(variant, fused, backend.prefers_fused)
         self._rollouts = Rollouts(backend, self.manifest, variant, self._observer, self.fused)
         # In the stream context, the rollout whose predictor reads the frames. Forecasts branch off and leave it untouched.
         self._stream = self._rollouts.separate(self._futures_of(samples), 0) if context == "stream" else None
@@ -76,6 +76,7 @@ class Forecaster:
         seed: int = 0,
         context: Context = "window",
         fused: bool | None = None,
+        threads: int | None = None,
     ) -> Forecaster:
         """Open a bundle on a backend.
 
@@ -89,8 +90,10 @@ class Forecaster:
             seed: of the noise.
             context: "window" re-reads the last n_past frames before each forecast, as in training; "stream" carries state from
                 the first frame on.
-            fused: True runs the fused graphs, False the separate ones; None takes the fused ones if the bundle has them. Both
-                give the same frames.
+            fused: True runs the fused graphs, False the separate ones; None takes what the backend is faster with. Both give
+                the same frames.
+            threads: of a processor; None takes one per usable core. Forecasters that work at the same time share the cores best
+                with fewer each.
 
         Raises:
             BundleError: the bundle is missing, damaged or hostile.
@@ -98,10 +101,12 @@ class Forecaster:
             UsageError: a value that means nothing.
         """
         _check_counts(samples, horizon)
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads is {threads}\n  expected at least 1")
         if precision not in (None, "fp32", "fp16"):
             raise UsageError(f"unknown precision '{precision}'\n  expected fp32 or fp16")
         bundle = Bundle.open(path)
-        opened = open_backend(bundle, backend, device, precision)
+        opened = open_backend(bundle, backend, device, precision, threads)
         try:
             return cls(bundle, opened, bundle.variant(opened.precision), samples, horizon, seed, context, fused)
         except BaseException:

@@ -45,6 +45,7 @@ class LiveOptions:
     model: str | None = None
     backend: str = "auto"
     device: str | None = None
+    threads: int | None = None
     precision: Literal["fp32", "fp16"] | None = None
     samples: int = 8
     horizon: int = 10
@@ -235,6 +236,7 @@ def _open_forecaster(options: LiveOptions, model: Path) -> Forecaster:
         model,
         backend=options.backend,
         device=options.device,
+        threads=options.threads,
         precision=options.precision,
         samples=options.samples,
         horizon=options.horizon,

@@ -13,4 +13,5 @@ ModelOption = Annotated[
 ]
 SamplesOption = Annotated[int, typer.Option(min=1, max=COUNT_LIMIT, help="Sampled futures per frame.")]
 HorizonOption = Annotated[int, typer.Option(min=1, max=COUNT_LIMIT, help="Forecast steps.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads of a processor. Default: one per usable core.")]
 DeviceOption = Annotated[str | None, typer.Option(help="Device of the backend. Default: its own choice.")]

@@ -13,8 +13,8 @@ from svg_runtime.rollout import Rollout
 _KEPT = 4  # sets of device buffers, one per samples and horizon asked for; the oldest is freed first
 
 
-def use_fused(variant: Variant, wanted: bool | None) -> bool:
-    """Whether to run the fused graphs: as wanted, else if the bundle has them.
+def use_fused(variant: Variant, wanted: bool | None, preferred: bool) -> bool:
+    """Whether to run the fused graphs: as wanted, else as preferred if the bundle has them.
 
     Raises:
         BackendMissingError: wanted, but not there.
@@ -24,7 +24,7 @@ def use_fused(variant: Variant, wanted: bool | None) -> bool:
         raise BackendMissingError(
             "the bundle has no fused graphs\n  export it again with: svg-export ckpt.pt, or open it with fused=False"
         )
-    return there if wanted is None else wanted
+    return there and preferred if wanted is None else wanted
 
 
 class Rollouts:

@@ -23,7 +23,7 @@ from svg_export.to_onnx import export_graph
 from svg_export.walk import Loop, OnnxGraphs, Stimulus, TorchGraphs
 from svg_runtime.bundle import Bundle
 from svg_train.checkpoint import load_checkpoint
-from tests.conftest import export_model, random_model
+from tests.conftest import export_model, random_model, save_model
 
 ROLES = {"encoder", "skip", "posterior", "prior", "predictor", "decoder"}
 
@@ -39,7 +39,7 @@ def session(content: bytes) -> onnxruntime.InferenceSession:
 
 def test_manifest_describes_graphs_as_they_are(tiny_bundle, contents):
     manifest = Bundle.open(tiny_bundle).manifest
-    assert set(contents) == ROLES
+    assert set(contents) == {*ROLES, "decoder_shuffled"}
     for role, spec in manifest.variants["fp32"].graphs.items():
         opened = session(contents[role])
         assert [(t.name, tuple(t.shape)) for t in spec.inputs] == [(t.name, tuple(t.shape)) for t in opened.get_inputs()]
@@ -56,7 +56,8 @@ def test_parity_report_covers_states_over_observed_and_forecast_steps(tiny_bundl
     assert len(report.curves["forecast.decoder.frame"].psnr_db) == 10
     assert len(report.curves["forecast.predictor.state_out"].max_abs) == 10
     assert len(report.curves["observe.posterior.state_out"].max_abs) == report.observed - 1
-    assert {name.split(".")[1] for name in report.curves} == ROLES
+    assert {name.split(".")[-2] for name in report.curves} == ROLES
+    assert len(report.curves["shuffled.forecast.decoder.frame"].psnr_db) == 10
 
 
 def test_no_random_operation_and_no_trace_of_the_machine(contents):
@@ -106,6 +107,20 @@ def test_same_checkpoint_gives_the_same_bytes(tiny_bundle, tiny_checkpoint, tmp_
     assert first == second
 
 
+def test_decoders_are_lowered_as_their_names_say(tiny_bundle, contents, tmp_path):
+    def operators(role):
+        return [node.op_type for node in onnx.load_from_string(contents[role]).graph.node]
+
+    assert operators("decoder").count("ConvTranspose") == 4  # the one from 1x1 is a matrix product
+    assert operators("decoder_shuffled").count("ConvTranspose") == 3
+    assert operators("decoder_shuffled").count("DepthToSpace") == 1
+    assert "decoder_shuffled" not in Bundle.open(tiny_bundle).manifest.variants["fp16"].graphs
+    vgg = export_model(save_model(tmp_path / "vgg.pt", random_model(backbone="vgg")), tmp_path / "vgg.svgb")
+    graphs = Bundle.open(vgg).graphs("fp32")
+    assert "decoder_shuffled" not in graphs  # no transposed convolution is left to shuffle
+    assert b"ConvTranspose" not in graphs["decoder"]
+
+
 def test_folding_batch_norm_changes_nothing(tiny_model):
     folded = fold_batch_norm(tiny_model)
     x, noise, past = torch.rand(3, 2, 1, 64, 64), torch.randn(4, 2, 4), torch.randn(2, 2, 4)
@@ -113,7 +128,7 @@ def test_folding_batch_norm_changes_nothing(tiny_model):
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
 
 
-@pytest.mark.parametrize("role", sorted(ROLES))
+@pytest.mark.parametrize("role", sorted({*ROLES, "decoder_shuffled"}))
 def test_gate_notices_a_wrong_weight_in_any_graph(tiny_model, contents, role):
     wrong = onnx.load_from_string(contents[role])
     weight = next(tensor for tensor in wrong.graph.initializer if len(tensor.dims) >= 2)

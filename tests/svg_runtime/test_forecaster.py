@@ -11,6 +11,7 @@ import pytest
 from svg_common.errors import ExitCode
 from svg_runtime import Forecaster
 from svg_runtime.errors import BackendMissingError, BundleError, ContextNotReadyError, FrameError, UsageError
+from svg_runtime.machine import usable_cores
 from svg_runtime.rollout import Rollout
 from tests.svg_runtime.bundle_helpers import copy_bundle, draw, edit_manifest
 
@@ -278,6 +279,7 @@ def test_a_bundle_without_fp16_says_so(tiny_bundle, tmp_path):
         {"backend": "gpu"},
         {"backend": ""},
         {"precision": "int8"},
+        {"threads": 0},
         {"context": "past"},
         {"seed": -1},
         {"seed": None},
@@ -332,6 +334,32 @@ def test_closing_frees_the_sessions(tiny_bundle, frames, context):
     forecaster.close()
     gc.collect()
     assert not any(session() for session in sessions)
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(None, usable_cores()), (1, 1), (3, 3)])
+def test_threads_are_as_asked_for(tiny_bundle, threads, expected):
+    with open_tiny(tiny_bundle, threads=threads) as forecaster:
+        options = [session.get_session_options() for session in forecaster._backend._sessions.values()]
+    assert {option.intra_op_num_threads for option in options} == {expected}
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_no_step_of_a_forecast_copies_state_or_binds_anything(fused_bundle, frames, fused, monkeypatch):
+    """Recurrent state (2 * layers, samples, 24) is touched as often for ten frames as for one: to start from the context."""
+    touched = []
+    with open_tiny(fused_bundle, frames, fused=fused) as forecaster:
+        backend = forecaster._backend
+        for horizon in (1, 10):
+            forecaster.forecast(horizon=horizon)  # makes the buffers
+            calls = []
+            with monkeypatch.context() as patch:
+                for verb in ("allocate", "bind", "write", "read"):
+                    original = getattr(backend, verb)
+                    patch.setattr(backend, verb, lambda *args, v=verb, f=original: (calls.append((v, args[0])), f(*args))[1])
+                forecaster.forecast(horizon=horizon)
+            assert {verb for verb, _ in calls} == {"write", "read"}
+            touched.append(sum(buffer.ndim == 3 and buffer.shape[-1] == 24 for _, buffer in calls))
+    assert touched[0] == touched[1]
 
 
 def test_forecasters_in_one_process_do_not_meet(tiny_bundle, frames):

@@ -74,6 +74,7 @@ def test_one_without_the_other_is_refused(fused_bundle, tmp_path, role):
 @pytest.mark.parametrize(
     ("change", "place"),
     [
+        (lambda graphs: graphs["decoder_shuffled"]["outputs"][0]["shape"].__setitem__(1, 3), "decoder_shuffled.outputs"),
         (lambda graphs: graphs["prime"]["inputs"][0]["shape"].__setitem__(0, 4), "prime.inputs: ('h_seq'"),
         (lambda graphs: graphs["step"]["inputs"][1]["shape"].__setitem__(2, 32), "step.inputs: ('cond_0'"),
         (lambda graphs: graphs["step"]["states"].pop(), "step.states"),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 
 from svg_common.errors import ExitCode, MissingExtraError
@@ -126,6 +127,25 @@ def test_buffers_keep_their_addresses_and_wanted_outputs_may_be_few(backend, bun
         assert backend.read(h).ctypes.data == address
         seen.append(backend.read(h).copy())
     assert np.abs(seen[0] - seen[1]).max() > 1e-3
+
+
+def test_decodes_with_the_shuffled_decoder(tiny_bundle, tmp_path, frames):
+    """A changed one changes the frames; the decoder as it is is not even read into the engine."""
+    _, expected = watch(tiny_bundle, frames[:3], **F32, **SMALL)
+    model = onnx.load_from_string(graph_bytes(tiny_bundle, "decoder_shuffled"))
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("_weight") and tensor.dims[2:] == [3, 3])
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * np.float32(2), weight.name))
+    other = replace_graph(copy_bundle(tiny_bundle, tmp_path), "decoder_shuffled", model.SerializeToString())
+    _, futures = watch(other, frames[:3], **F32, **SMALL)
+    assert np.abs(futures - expected).max() > 1e-2
+    _, on_cpu = watch(other, frames[:3], backend="cpu", **SMALL)
+    np.testing.assert_allclose(on_cpu, expected, atol=ATOL)
+
+
+def test_prefers_the_separate_graphs(fused_bundle):
+    for wanted, fused in ((None, False), (True, True)):
+        with Forecaster.open(fused_bundle, fused=wanted, **F32) as forecaster:
+            assert forecaster.fused == fused
 
 
 def test_inputs_never_alias_outputs(backend, bundle):

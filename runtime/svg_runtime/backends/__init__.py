@@ -12,7 +12,9 @@ BACKENDS = ("cpu", "openvino")  # what this release can run
 PLANNED = ("cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt")
 
 
-def open_backend(bundle: Bundle, name: str, device: str | None, precision: Precision | None) -> Backend:
+def open_backend(
+    bundle: Bundle, name: str, device: str | None, precision: Precision | None, threads: int | None = None
+) -> Backend:
     """Load a bundle's graphs on a backend.
 
     Args:
@@ -21,6 +23,7 @@ def open_backend(bundle: Bundle, name: str, device: str | None, precision: Preci
             bf16 matrix units, else cpu.
         device: where to run; None or "auto" leaves it to the backend.
         precision: fp32 or fp16; None leaves it to the backend (cpu and openvino: fp32, the faster one there).
+        threads: of a processor; None takes one per usable core. Other devices have no use for it.
 
     Raises:
         UsageError: no such backend.
@@ -33,18 +36,19 @@ def open_backend(bundle: Bundle, name: str, device: str | None, precision: Preci
     if name not in ("auto", *BACKENDS):
         raise UsageError(f"unknown backend '{name}'\n  expected auto or one of: {', '.join(BACKENDS)}")
     if name == "auto":
-        return _open_fastest(bundle, device, precision)
-    return _open_openvino(bundle, device, precision) if name == "openvino" else _open_cpu(bundle, device, precision)
+        return _open_fastest(bundle, device, precision, threads)
+    opener = _open_openvino if name == "openvino" else _open_cpu
+    return opener(bundle, device, precision, threads)
 
 
-def _open_fastest(bundle: Bundle, device: str | None, precision: Precision | None) -> Backend:
+def _open_fastest(bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None) -> Backend:
     """OpenVINO where it is faster; should it not work there, the cpu backend, whose description then says why."""
     if device not in (None, "auto", "cpu") or not _openvino_is_faster():
-        return _open_cpu(bundle, device, precision)
+        return _open_cpu(bundle, device, precision, threads)
     try:
-        return _open_openvino(bundle, device, precision)
+        return _open_openvino(bundle, device, precision, threads)
     except BackendMissingError as error:
-        backend = _open_cpu(bundle, device, precision)
+        backend = _open_cpu(bundle, device, precision, threads)
         backend.description += f"; openvino does not work here: {str(error).splitlines()[0]}"
         return backend
 
@@ -56,13 +60,13 @@ def _openvino_is_faster() -> bool:
     return has_matrix_units() and is_installed("openvino")
 
 
-def _open_cpu(bundle: Bundle, device: str | None, precision: Precision | None) -> Backend:
+def _open_cpu(bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None) -> Backend:
     from svg_runtime.backends.ort import CpuBackend
 
-    return CpuBackend(bundle, precision or "fp32", device)
+    return CpuBackend(bundle, precision or "fp32", device, threads)
 
 
-def _open_openvino(bundle: Bundle, device: str | None, precision: Precision | None) -> Backend:
+def _open_openvino(bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None) -> Backend:
     from svg_runtime.backends.openvino import OpenVinoBackend
 
-    return OpenVinoBackend(bundle, precision or "fp32", device)
+    return OpenVinoBackend(bundle, precision or "fp32", device, threads)

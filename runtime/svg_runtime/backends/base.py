@@ -37,6 +37,7 @@ class Backend(Protocol):
     name: str  # as the user names it: cpu, cuda, ...
     description: str  # for people: library, version, precision
     precision: Precision  # the bundle's variant that it runs
+    prefers_fused: bool  # whether forecasts should run the fused graphs where the bundle has them
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         """New zeroed buffer."""

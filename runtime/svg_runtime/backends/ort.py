@@ -9,6 +9,7 @@ from svg_common.command import require_modules
 from svg_runtime.backends.base import Array, Buffer, Plan
 from svg_runtime.backends.host_arrays import HostArrays, unaliased
 from svg_runtime.bundle import Bundle
+from svg_runtime.contract import SHUFFLED_DECODER
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError
 from svg_runtime.machine import usable_cores
 from svg_runtime.manifest import Precision
@@ -31,6 +32,7 @@ class CpuBackend(HostArrays):
     """
 
     name = "cpu"
+    prefers_fused = True
 
     def __init__(self, bundle: Bundle, precision: Precision, device: str | None = None, threads: int | None = None) -> None:
         if device not in (None, "auto", "cpu"):
@@ -43,9 +45,11 @@ class CpuBackend(HostArrays):
 
         self.precision = precision
         self.description = f"cpu (ONNX Runtime {onnxruntime.__version__}), {precision}"
-        options = _session_options(onnxruntime, threads)
         self._sessions: dict[str, Any] = {}
         for role, content in bundle.graphs(precision).items():
+            if role == SHUFFLED_DECODER:
+                continue  # slower here than the decoder as it is
+            options = _session_options(onnxruntime, threads)
             try:
                 self._sessions[role] = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             except Exception as error:  # ONNX Runtime raises its own unrelated classes
@@ -83,7 +87,8 @@ def _session_options(onnxruntime: Any, threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors only: its warnings are about its own graph optimisations
     options.intra_op_num_threads = threads or usable_cores()
-    # Each graph is a session with its own thread pool. Were their threads to spin after a run, as is the default, the
-    # graph that runs next would have to share its cores with the spinning threads of the one before.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Measured, see benchmarks/README.md: threads that wait by spinning save the time to wake them up at every layer. Each graph
+    # is a session with threads of its own, so they stop when its run ends, or the next graph would share the cores with them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return options

@@ -16,6 +16,7 @@ import numpy as np
 
 from svg_common.command import require_modules
 from svg_runtime.bundle import Bundle
+from svg_runtime.contract import FUSED, SHUFFLED_DECODER
 from svg_runtime.errors import SvgError
 from svg_runtime.manifest import GraphSpec, Manifest, Precision
 
@@ -74,7 +75,7 @@ def count_operations(progress: Callable[[float], None], model: str, precision: P
     bundle = Bundle.open(model)
     contents, counts = bundle.graphs(precision), {}
     for number, (role, spec) in enumerate(bundle.variant(precision).graphs.items(), 1):
-        if role not in ("prime", "step"):  # composed of the others
+        if role not in (*FUSED, SHUFFLED_DECODER):  # composed of the others, or the same as another
             counts[role] = sum(multiply_adds(*node) for node in _nodes(contents[role], spec))
         progress(number / len(contents))
     return counts
