@@ -343,6 +343,14 @@ def test_threads_are_as_asked_for(tiny_bundle, threads, expected):
     assert {option.intra_op_num_threads for option in options} == {expected}
 
 
+def recorded(method, calls):
+    def record(*args):
+        calls.append((method.__name__, args[0]))
+        return method(*args)
+
+    return record
+
+
 @pytest.mark.parametrize("fused", [False, True])
 def test_no_step_of_a_forecast_copies_state_or_binds_anything(fused_bundle, frames, fused, monkeypatch):
     """Recurrent state (2 * layers, samples, 24) is touched as often for ten frames as for one: to start from the context."""
@@ -354,10 +362,9 @@ def test_no_step_of_a_forecast_copies_state_or_binds_anything(fused_bundle, fram
             calls = []
             with monkeypatch.context() as patch:
                 for verb in ("allocate", "bind", "write", "read"):
-                    original = getattr(backend, verb)
-                    patch.setattr(backend, verb, lambda *args, v=verb, f=original: (calls.append((v, args[0])), f(*args))[1])
+                    patch.setattr(backend, verb, recorded(getattr(backend, verb), calls))
                 forecaster.forecast(horizon=horizon)
-            assert {verb for verb, _ in calls} == {"write", "read"}
+            assert {method for method, _ in calls} == {"write", "read"}
             touched.append(sum(buffer.ndim == 3 and buffer.shape[-1] == 24 for _, buffer in calls))
     assert touched[0] == touched[1]
 
