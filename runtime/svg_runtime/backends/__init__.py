@@ -9,6 +9,7 @@ from svg_runtime.errors import BackendMissingError, UsageError
 from svg_runtime.manifest import Precision
 
 BACKENDS = ("cpu", "openvino")  # what this release can run
+COMPUTE_BF16 = ("openvino",)  # those of them that know the precision bf16
 PLANNED = ("cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt")
 
 
@@ -20,7 +21,8 @@ def open_backend(bundle: Bundle, name: str, device: str | None, precision: Preci
         name: a backend, or "auto" for the fastest one that works here: openvino where it is installed and the processor has
             bf16 matrix units, else cpu.
         device: where to run; None or "auto" leaves it to the backend.
-        precision: fp32 or fp16; None leaves it to the backend (cpu and openvino: fp32, the faster one there).
+        precision: fp32, fp16 or bf16; None leaves it to the backend (cpu: fp32, the faster one there; openvino: bf16 where the
+            bundle has it and the processor has matrix units, else fp32). "auto" takes openvino for bf16, which cpu has not.
 
     Raises:
         UsageError: no such backend.
@@ -39,6 +41,8 @@ def open_backend(bundle: Bundle, name: str, device: str | None, precision: Preci
 
 def _open_fastest(bundle: Bundle, device: str | None, precision: Precision | None) -> Backend:
     """OpenVINO where it is faster; should it not work there, the cpu backend, whose description then says why."""
+    if precision == "bf16":
+        return _open_openvino(bundle, device, precision)
     if device not in (None, "auto", "cpu") or not _openvino_is_faster():
         return _open_cpu(bundle, device, precision)
     try:
@@ -65,4 +69,4 @@ def _open_cpu(bundle: Bundle, device: str | None, precision: Precision | None) -
 def _open_openvino(bundle: Bundle, device: str | None, precision: Precision | None) -> Backend:
     from svg_runtime.backends.openvino import OpenVinoBackend
 
-    return OpenVinoBackend(bundle, precision or "fp32", device)
+    return OpenVinoBackend(bundle, precision, device)
