@@ -9,7 +9,7 @@ from pathlib import Path
 from svg_common.command import require_modules
 from svg_common.errors import UsageError
 from svg_runtime.bundle import EMBEDDED_MODEL, Bundle
-from svg_runtime.manifest import FILE_NAME
+from svg_runtime.manifest import FILE_NAME, Precision
 
 DEFAULT = ("embedded", "random:nf64")
 _RANDOM = re.compile(r"random:nf(\d+)")
@@ -26,13 +26,13 @@ def label(name: str) -> str:
     return name if name == "embedded" or name.startswith("random:") else Path(name).stem
 
 
-def open_named(name: str, cache: Path, fp16: bool = False) -> Bundle:
+def open_named(name: str, cache: Path, precision: Precision | None = None) -> Bundle:
     """Open a bundle, after making it when it is a random one that `cache` does not hold yet.
 
     Args:
         name: as given with `--bundle`.
         cache: folder of the random bundles.
-        fp16: make a random bundle with fp16 graphs too, which takes half as long again.
+        precision: make a random bundle with this variant too, which takes longer.
 
     Raises:
         MissingExtraError: a random bundle has to be made, and the export extra is not installed.
@@ -44,19 +44,20 @@ def open_named(name: str, cache: Path, fp16: bool = False) -> Bundle:
     match = _RANDOM.fullmatch(name)
     if match is None:
         raise UsageError(f"unknown bundle '{name}'\n  expected a path, embedded, or random:nf64 (or another number)")
-    return Bundle.open(_random_bundle(int(match[1]), cache, fp16))
+    return Bundle.open(_random_bundle(int(match[1]), cache, precision))
 
 
-def _random_bundle(nf: int, cache: Path, fp16: bool) -> Path:
+def _random_bundle(nf: int, cache: Path, precision: Precision | None) -> Path:
     """A DCGAN-64 of the reference's sizes (g_dim 128, z_dim 10, rnn 256) with random weights: time does not depend on them."""
     require_modules("the bundle of random weights", "export", "torch", "onnx", "onnxscript", "onnxruntime")
-    path = cache / _exporter_fingerprint() / f"random-nf{nf}{'-fp16' if fp16 else ''}.svgb"
+    reduced = precision if precision != "fp32" else None
+    path = cache / _exporter_fingerprint() / f"random-nf{nf}{f'-{reduced}' if reduced else ''}.svgb"
     if not (path / FILE_NAME).is_file():
-        _export_random(nf, path, fp16)
+        _export_random(nf, path, reduced)
     return path
 
 
-def _export_random(nf: int, path: Path, fp16: bool) -> None:
+def _export_random(nf: int, path: Path, reduced: Precision | None) -> None:
     import torch
 
     from svg_export.bundle_writer import write_bundle
@@ -68,7 +69,8 @@ def _export_random(nf: int, path: Path, fp16: bool) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         weights = SVG(config.model).state_dict()
-    write_bundle(Checkpoint(config, weights), hashlib.sha256(b"random").hexdigest(), path, fp16, lambda line: None)
+    sha256 = hashlib.sha256(b"random").hexdigest()
+    write_bundle(Checkpoint(config, weights), sha256, path, reduced == "fp16", lambda line: None, bf16=reduced == "bf16")
 
 
 def _exporter_fingerprint() -> str:

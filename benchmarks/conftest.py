@@ -17,6 +17,7 @@ from svg_runtime.backends.base import Backend
 from svg_runtime.bundle import Bundle
 from svg_runtime.forecaster import Forecaster
 from svg_runtime.machine import hardware, load_average, usable_cores, versions
+from svg_runtime.manifest import PRECISIONS
 
 _FIGURES = pytest.StashKey[list[Figure]]()
 
@@ -36,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         f"(default: {','.join(bundles.DEFAULT)})",
     )
     group.addoption("--backend", default="auto", metavar="NAME", help="inference backend (default: auto)")
-    group.addoption("--precision", choices=("fp32", "fp16"), help="precision of the graphs (default: the backend's choice)")
+    group.addoption("--precision", choices=PRECISIONS, help="precision of the graphs (default: the backend's choice)")
     group.addoption("--rounds", type=_positive, metavar="N", help="rounds of each figure (default: as many as it needs)")
     group.addoption("--live-frames", type=_positive, default=150, metavar="N", help="frames of a live run (default: 150)")
 
@@ -63,7 +64,7 @@ def bundle(request: pytest.FixtureRequest) -> Bundle:
     """The bundle that is measured."""
     cache = request.config.cache.mkdir("svg-edge-bundles")
     try:
-        return bundles.open_named(request.param, cache, fp16=request.config.getoption("precision") == "fp16")
+        return bundles.open_named(request.param, cache, request.config.getoption("precision"))
     except MissingExtraError as error:
         pytest.skip(str(error))
     except SvgError as error:

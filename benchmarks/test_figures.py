@@ -101,7 +101,7 @@ def test_live_memory(measured: Any, bundle: Bundle, backend: Backend, record_fig
         "--model", str(bundle.path), "--backend", backend.name, "--max-frames", str(pytestconfig.getoption("live_frames")),
         "--output", str(tmp_path / "live.mp4"), "--json", str(stats),
     ]  # fmt: skip
-    command += ["--fp16"] if backend.precision == "fp16" else []
+    command += [] if backend.precision == "fp32" else [f"--{backend.precision}"]
     measured.group = "svg-live in a process of its own"
     measured.pedantic(lambda: subprocess.run(command, check=True, capture_output=True), rounds=1)
     peak_mib = json.loads(stats.read_text(encoding="utf-8"))["peak_rss_mb"]

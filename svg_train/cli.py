@@ -10,12 +10,23 @@ import typer
 from svg_common.command import require_modules, run_command
 from svg_common.errors import UsageError
 from svg_common.files import write_json
+from svg_train.options import (
+    CacheOption,
+    DataOption,
+    DataRootOption,
+    EdgePxOption,
+    FrameIntervalOption,
+    FrameStepOption,
+    NumDigitsOption,
+    SplitByOption,
+    TestFractionOption,
+    data_table,
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 _MODEL = ("backbone", "variant", "image_size", "channels", "nf", "g_dim", "z_dim", "rnn_size", "predictor_layers",
           "posterior_layers", "prior_layers", "n_past", "skip_lag", "last_frame_skip")  # fmt: skip
-_DATA = ("num_digits", "edge_px", "frame_step", "test_fraction", "split_by", "cache", "frame_interval_s")
 _TRAIN = ("steps", "batch_size", "n_future", "lr", "warmup_steps", "beta", "ema_decay", "seed", "eval_every", "eval_sequences",
           "eval_samples", "eval_horizon", "save_every")  # fmt: skip
 
@@ -37,18 +48,15 @@ def train(
         Literal["auto", "bf16-mixed", "16-mixed", "32-true"], typer.Option(help="auto: bf16 where the hardware computes in it")
     ] = "auto",
     workers: Annotated[int, typer.Option(min=0, help="data loader processes")] = 0,
-    data: Annotated[
-        Literal["digits", "smmnist", "video", "kth", "bair"] | None,
-        _panel("Data", "built-in digits, MNIST, video files, KTH actions, or BAIR robot pushing"),
-    ] = None,
-    data_root: Annotated[str | None, _panel("Data", "folder of MNIST, KTH or BAIR, or a video or folder of videos")] = None,
-    num_digits: Annotated[int | None, _panel("Data", "digits per scene (digits, smmnist)")] = None,
-    edge_px: Annotated[float | None, _panel("Data", "soft edge of the drawn digits in pixels (digits)")] = None,
-    frame_step: Annotated[int | None, _panel("Data", "use every n-th frame (video, kth)")] = None,
-    frame_interval_s: Annotated[float | None, _panel("Data", "seconds per model step, instead of --frame-step")] = None,
-    test_fraction: Annotated[float | None, _panel("Data", "share that is held out (video)")] = None,
-    split_by: Annotated[Literal["time", "file"] | None, _panel("Data", "hold out file ends or whole files (video)")] = None,
-    cache: Annotated[str | None, _panel("Data", "folder of the cache of decoded frames")] = None,
+    data: DataOption = None,
+    data_root: DataRootOption = None,
+    num_digits: NumDigitsOption = None,
+    edge_px: EdgePxOption = None,
+    frame_step: FrameStepOption = None,
+    frame_interval_s: FrameIntervalOption = None,
+    test_fraction: TestFractionOption = None,
+    split_by: SplitByOption = None,
+    cache: CacheOption = None,
     backbone: Annotated[Literal["dcgan", "vgg"] | None, _panel("Model", "encoder and decoder architecture")] = None,
     variant: Annotated[
         Literal["lp", "fp", "det"] | None, _panel("Model", "learned prior, fixed prior, or deterministic (no latent)")
@@ -105,7 +113,7 @@ def _overrides(given: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The settings that were given as flags, by table of the configuration."""
     tables = {
         "model": {name: given[name] for name in _MODEL},
-        "data": {"name": given["data"], "root": given["data_root"], **{name: given[name] for name in _DATA}},
+        "data": data_table(given),
         "train": {name: given[name] for name in _TRAIN},
     }
     return {table: {key: value for key, value in values.items() if value is not None} for table, values in tables.items()}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,17 +50,35 @@ def save_model(path: Path, svg, **config) -> Path:
     return path
 
 
-def export_model(checkpoint: Path, out: Path, fp16: bool = False, fused: bool = False) -> Path:
-    """Export a checkpoint as `svg-export` does."""
+def export_model(checkpoint: Path, out: Path, fp16: bool = False, fused: bool = False, bf16: bool = False) -> Path:
+    """Export a checkpoint as `svg-export` does, but judge reduced precision on a few sequences only."""
     from svg_export.bundle_writer import write_bundle
     from svg_train.checkpoint import load_checkpoint
 
-    write_bundle(load_checkpoint(checkpoint), "0" * 64, out, fp16, lambda line: None, fused)
+    loaded = load_checkpoint(checkpoint)
+    write_bundle(loaded, "0" * 64, out, fp16, lambda line: None, fused, bf16, few_held_out(loaded))
     return out
 
 
+def few_held_out(checkpoint):
+    """Sequences enough to walk every path, and too few to judge by."""
+    from svg_export.precision import find_held_out
+
+    return replace(find_held_out(checkpoint, {}), sequences=3)
+
+
+def earn_bf16(bundle: Path, folder: Path) -> Path:
+    """A copy of a bundle with the variant bf16, whose report is borrowed from fp16: for machines without bf16."""
+    copy = Path(shutil.copytree(bundle, folder / "earned.svgb"))
+    manifest = json.loads((copy / "manifest.json").read_text())
+    variants = manifest["variants"]
+    variants["bf16"] = {"graphs": variants["fp32"]["graphs"], "parity": None, "quality": variants["fp16"]["quality"]}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
 @pytest.fixture(autouse=True)
-def no_matrix_units(monkeypatch, tmp_path):
+def no_bf16_units(monkeypatch, tmp_path):
     """`auto` takes the cpu backend on every machine, so that forecasts are float32 wherever a test compares them."""
     from svg_runtime.backends import openvino_device
 

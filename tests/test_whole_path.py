@@ -96,7 +96,7 @@ def test_embedded_model_is_small_and_says_where_it_comes_from(embedded):
 def test_embedded_model_forecasts_held_out_digits(embedded):
     """5 observed, 10 forecast, best of 10, on scenes that training never draws; the figure of record uses 1,024 of them."""
     settings = Settings(sequences=48, samples=10, horizon=10, seed=0)
-    request = Request("embedded", None, None, False, (), None, {"name": "digits"}, settings)
+    request = Request("embedded", None, None, None, (), None, {"name": "digits"}, settings)
     quality = as_json(run_evaluation(request, print))
     assert quality["gain"] > 4.0
     assert quality["psnr_best"] > quality["psnr_sample"] + 1.5  # samples part: the best is far better than the average one

@@ -13,11 +13,13 @@ import torch
 from svg_common.errors import UsageError
 from svg_common.files import atomic_directory
 from svg_export.graphs import GraphPlan, fold_batch_norm, fused_graphs, separate_graphs
-from svg_export.parity import check_fp16, check_fp32
+from svg_export.parity import check_fp32, compare_fp16
+from svg_export.precision import HeldOut, check_bf16_is_here, find_held_out, judged
 from svg_export.to_onnx import OPSET, export_graph, read_interface, shuffled_decoder
 from svg_runtime.contract import SHUFFLED_DECODER
 from svg_runtime.manifest import (
     FILE_NAME,
+    PRECISIONS,
     FrameSpec,
     GenerationSpec,
     GraphSpec,
@@ -37,7 +39,14 @@ _TOOLS = ("svg-edge", "torch", "onnx", "onnxscript", "onnxruntime")
 
 
 def write_bundle(
-    checkpoint: Checkpoint, checkpoint_sha256: str, out: Path, fp16: bool, say: Callable[[str], None], fused: bool = True
+    checkpoint: Checkpoint,
+    checkpoint_sha256: str,
+    out: Path,
+    fp16: bool,
+    say: Callable[[str], None],
+    fused: bool = True,
+    bf16: bool = False,
+    held_out: HeldOut | None = None,
 ) -> Manifest:
     """Export `checkpoint` to the bundle folder `out`, which appears whole or not at all.
 
@@ -45,16 +54,24 @@ def write_bundle(
         checkpoint: the trained model.
         checkpoint_sha256: of its file, for the provenance.
         out: folder to make; an older bundle there is replaced, anything else is refused.
-        fp16: add the fp16 variant.
+        fp16: add the fp16 variant, if it passes its gate.
         say: called with one line per stage.
         fused: add the graphs prime and step, which make forecasts faster and the bundle about twice as large.
+        bf16: add the bf16 variant, if it passes its gate.
+        held_out: what fp16 and bf16 are judged on; default: the held-out split of the checkpoint's own data.
 
     Raises:
         ParityError: the graphs do not compute what the model computes.
+        PrecisionError: a reduced precision does not pass its gate.
+        SvgError: there is nothing to judge a reduced precision on, or this machine does not compute in it.
         UsageError: `out` exists and is no bundle.
         OSError: the folder cannot be written.
     """
     refuse_foreign(out)
+    if bf16:
+        check_bf16_is_here()
+    if fp16 or bf16:
+        held_out = held_out or find_held_out(checkpoint, {})
     with atomic_directory(out) as folder:  # opened first: an unwritable place is found before the work is done
         model = checkpoint.build()
         bundle_id = _bundle_id(checkpoint)
@@ -70,10 +87,14 @@ def write_bundle(
             converted = {role: _export(half[role], role, bundle_id, say) for role in _CONVOLUTIONAL if role in half}
             contents["fp16"] = contents["fp32"] | converted
             say("closed-loop error: fp16 graphs against fp32")
-            reports["fp16"] = check_fp16(model, contents["fp32"], contents["fp16"])
+            reports["fp16"] = compare_fp16(model, contents["fp32"], contents["fp16"])
         contents["fp32"] |= extra
         variants = {name: _write_variant(folder, name, contents[name], plans, reports[name]) for name in contents}
+        if bf16:
+            variants["bf16"] = Variant(graphs=variants["fp32"].graphs, parity=None)
         manifest = _manifest(checkpoint, checkpoint_sha256, bundle_id, variants)
+        if held_out is not None and (fp16 or bf16):
+            manifest = judged(folder, manifest, held_out, say)
         text = json.dumps(manifest.model_dump(mode="json", exclude_none=False), indent=1, sort_keys=True)
         (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
     return manifest
@@ -159,8 +180,7 @@ def _manifest(checkpoint: Checkpoint, checkpoint_sha256: str, bundle_id: str, va
 
 
 def _by_precision(variants: dict[str, Variant]) -> dict[Precision, Variant]:
-    names: tuple[Precision, ...] = ("fp32", "fp16")
-    return {name: variants[name] for name in names if name in variants}
+    return {name: variants[name] for name in PRECISIONS if name in variants}
 
 
 def _bundle_id(checkpoint: Checkpoint) -> str:

@@ -11,24 +11,28 @@ import typer
 from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
 from svg_common.files import write_json
+from svg_train.options import DataOption, DataRootOption, NumDigitsOption, data_table, flag
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from svg_runtime.manifest import Manifest
     from svg_train.checkpoint import Checkpoint
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-
-def _batch_norm(help: str, least: int | None = None) -> Any:
-    return typer.Option(help=help, min=least, rich_help_panel="BatchNorm")
+_BATCH_NORM = "BatchNorm"
+_FRAME = "forecast.decoder.frame"  # the curve of the parity report that people understand
 
 
 @app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="what svg-train or the reference implementation wrote (.pt, .pth)")],
     out: Annotated[Path | None, typer.Option(help="bundle folder to make; default: the checkpoint's name with .svgb")] = None,
-    fp16: Annotated[bool, typer.Option("--fp16", "--half", help="add an fp16 variant beside fp32")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", "--half", help="add fp16 graphs, if they lose no quality")] = False,
+    bf16: Annotated[
+        bool, typer.Option("--bf16", help="let engines compute the fp32 graphs in bf16, if that loses no quality")
+    ] = False,
     fused: Annotated[
         bool, typer.Option(help="add the fused graphs, one run per forecast frame; without them the bundle is half as large")
     ] = True,
@@ -38,55 +42,83 @@ def export(
     ] = None,
     bn: Annotated[
         Literal["running", "recalibrate"],
-        _batch_norm("statistics: running, the checkpoint's own; recalibrate, estimated anew on --data"),
+        typer.Option(
+            help="statistics: running, the checkpoint's own; recalibrate, estimated anew on --data",
+            rich_help_panel=_BATCH_NORM,
+        ),
     ] = "running",
-    data: Annotated[str | None, _batch_norm("data set to recalibrate on, as in svg-train")] = None,
-    data_root: Annotated[str | None, _batch_norm("its files")] = None,
-    num_digits: Annotated[int | None, _batch_norm("digits per scene (digits, smmnist)")] = None,
-    bn_sequences: Annotated[int | None, _batch_norm("training sequences to recalibrate on; default: 200", 16)] = None,
+    bn_sequences: Annotated[
+        int | None,
+        typer.Option(help="training sequences to recalibrate on; default: 200", min=16, rich_help_panel=_BATCH_NORM),
+    ] = None,
+    data: DataOption = None,
+    data_root: DataRootOption = None,
+    num_digits: NumDigitsOption = None,
 ) -> None:
     """Export a checkpoint to a bundle of ONNX graphs, after proving that they compute what the model computes.
 
-    Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed (nothing is published), 4 an extra is missing.
+    --fp16 and --bf16 prove on held-out sequences of the checkpoint's own data, or of --data, that quality is kept;
+    --bn recalibrate needs --data.
+
+    Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed or precision too low (nothing is published), 4 an extra is missing, or
+    this machine does not compute in bf16.
     """
-    source = {"name": data, "root": data_root, "num_digits": num_digits}
-    _check_recalibration(bn, source, bn_sequences)
+    source = data_table(locals())
+    _check_data(bn, fp16 or bf16, source, bn_sequences)
     require_modules("svg-export", "export", "torch", "onnx", "onnxscript", "onnxruntime")
     from svg_export.bundle_writer import refuse_foreign, write_bundle
+    from svg_export.precision import check_bf16_is_here, find_held_out
     from svg_export.reference.checkpoint import load_any_checkpoint
 
     console = stderr_console()
     _refuse_same_file(checkpoint, save_checkpoint)
     loaded = load_any_checkpoint(checkpoint)
     target = out or Path(f"{checkpoint.stem}.svgb")
+    refuse_foreign(target)  # before minutes of work, like the next two
+    if bf16:
+        check_bf16_is_here()
+    held_out = find_held_out(loaded, source) if fp16 or bf16 else None
     batch_norm: dict[str, Any] = {"recalibrated": False}
     if bn == "recalibrate":
-        refuse_foreign(target)  # before minutes of work
         loaded, batch_norm = _recalibrate(loaded, source, bn_sequences, console)
     if save_checkpoint is not None:
         _save(loaded, save_checkpoint, console)
     sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    manifest = write_bundle(loaded, sha256, target, fp16, lambda line: console.print(line), fused)
-    summary = {
-        "bundle": str(target),
-        "bundle_id": manifest.bundle_id,
-        "batch_norm": batch_norm,
-        "variants": {
-            name: {"max_error": variant.parity.max_error, "frame": variant.parity.curves["forecast.decoder.frame"].model_dump()}
-            for name, variant in manifest.variants.items()
-        },
-    }
-    for name, variant in manifest.variants.items():
-        frame = variant.parity.curves["forecast.decoder.frame"]
-        assert frame.psnr_db is not None
-        console.print(
-            f"{name}: largest error {variant.parity.max_error:.2g} against {variant.parity.reference}; forecast frames "
-            f"{frame.psnr_db[0]:.0f} dB at step 1, {frame.psnr_db[-1]:.0f} dB at step {len(frame.psnr_db)}"
-        )
+    manifest = write_bundle(loaded, sha256, target, fp16, lambda line: console.print(line, markup=False), fused, bf16, held_out)
     if json is not None:
-        write_json(json, summary)
+        write_json(json, {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)})
+    _tell(manifest, target, console)
+
+
+def _summary(manifest: Manifest) -> dict[str, Any]:
+    variants = {}
+    for name, variant in manifest.variants.items():
+        parity, quality = variant.parity, variant.quality
+        variants[name] = {
+            "max_error": parity.max_error if parity else None,
+            "frame": parity.curves[_FRAME].model_dump() if parity else None,
+            "quality": quality.model_dump() if quality else None,
+        }
+    return {"bundle_id": manifest.bundle_id, "variants": variants}
+
+
+def _tell(manifest: Manifest, target: Path, console: Console) -> None:
+    """What was written, and how good it is."""
+    from svg_export.precision import describe
+
+    for name, variant in manifest.variants.items():
+        if variant.parity is not None:
+            psnr_db = variant.parity.curves[_FRAME].psnr_db
+            assert psnr_db is not None
+            console.print(
+                f"{name}: largest error {variant.parity.max_error:.2g} against {variant.parity.reference}; forecast frames "
+                f"{psnr_db[0]:.0f} dB at step 1, {psnr_db[-1]:.0f} dB at step {len(psnr_db)}"
+            )
+        if variant.quality is not None:
+            for line in describe(name, variant.quality):
+                console.print(line, markup=False)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file()) / 1e6
-    console.print(f"wrote {target} ({size:.1f} MB)\n  run it with: svg-live --model {target}")
+    console.print(f"wrote {target} ({size:.1f} MB)\n  run it with: svg-live --model {target}", markup=False)
 
 
 def _refuse_same_file(checkpoint: Path, save_checkpoint: Path | None) -> None:
@@ -106,17 +138,19 @@ def _save(checkpoint: Checkpoint, path: Path, console: Console) -> None:
     console.print(f"wrote {path}", markup=False)
 
 
-def _check_recalibration(bn: str, source: dict[str, Any], sequences: int | None) -> None:
-    """Refuse --bn recalibrate without data, and data that would have no effect."""
-    flags = {"--data": source["name"], "--data-root": source["root"], "--num-digits": source["num_digits"]}
-    given = [flag for flag, value in {**flags, "--bn-sequences": sequences}.items() if value is not None]
-    if bn == "recalibrate" and "--data" not in given:
+def _check_data(bn: str, reduced: bool, source: dict[str, Any], sequences: int | None) -> None:
+    """Refuse --bn recalibrate without data, and options that would have no effect."""
+    given = [flag(name) for name, value in source.items() if value is not None]
+    if bn == "recalibrate" and source["name"] is None:
         raise UsageError(
             "--bn recalibrate needs sequences of the kind that the model was trained on\n  add --data, such as --data digits"
         )
-    if bn == "running" and given:
+    if bn == "running" and sequences is not None:
+        raise UsageError("--bn-sequences given, but --bn running uses none\n  add --bn recalibrate, or leave it out")
+    if bn == "running" and not reduced and given:
         raise UsageError(
-            f"{', '.join(given)} given, but --bn running uses no data\n  add --bn recalibrate, or leave out {' '.join(given)}"
+            f"{', '.join(given)} given, but nothing here uses data\n  add --fp16, --bf16 or --bn recalibrate, or leave out "
+            + " ".join(given)
         )
 
 

@@ -18,7 +18,6 @@ from svg_train.model import SVG
 
 TOLERANCE_FP32 = 1e-4  # largest difference of any output or state, relative to max(1, its largest value)
 ROUNDING_FACTOR = 10.0  # how many times the error of float32 arithmetic itself the graphs may be off in closed loop
-MIN_FIRST_STEP_PSNR_FP16 = 40.0  # dB against fp32; later steps part because the loop amplifies rounding
 FUSED, SHUFFLED = "fused.", "shuffled."  # before the names of what the fused graphs and the shuffled decoder gave
 
 
@@ -67,24 +66,25 @@ def check_fp32(model: SVG, contents: Mapping[str, bytes], tolerance: float = TOL
     return _report("pytorch", model.config, curves, largest, tolerance=tolerance, rounding=envelope_values)
 
 
-def check_fp16(model: SVG, fp32: Mapping[str, bytes], fp16: Mapping[str, bytes]) -> ParityReport:
+def compare_fp16(model: SVG, fp32: Mapping[str, bytes], fp16: Mapping[str, bytes]) -> ParityReport:
     """Measure the closed-loop error of fp16 graphs against the fp32 ones, as they compute on this machine.
 
+    Whether it matters is for `precision.judge` to say.
+
     Raises:
-        ParityError: a value that is not finite, or a first forecast frame below MIN_FIRST_STEP_PSNR_FP16.
+        ParityError: a value that is not finite; all tensors with such values are listed.
     """
     truth, given = _traces(model.config, OnnxGraphs(fp32), OnnxGraphs(fp16))
     truth, given = _with_fused(model.config, fp16, truth, given)
     curves = _compare(truth, given)
-    first = curves["forecast.decoder.frame"].psnr_db[0]  # type: ignore[index]  # frames always have one
-    if not all(np.isfinite(curve.max_abs).all() for curve in curves.values()) or not first >= MIN_FIRST_STEP_PSNR_FP16:
+    broken = [name for name, curve in curves.items() if not np.isfinite(curve.max_abs).all()]
+    if broken:
         raise ParityError(
-            f"the fp16 graphs leave the fp32 ones at once: first forecast frame {first:.1f} dB, "
-            f"expected at least {MIN_FIRST_STEP_PSNR_FP16:.0f} dB and finite values everywhere\n"
+            f"the fp16 graphs give values that are not finite: {', '.join(broken)}\n"
             "  nothing was published; export without --fp16"
         )
     largest = max(float(error.max()) for error in _relative(truth, given).values())
-    return _report("fp32", model.config, curves, largest, min_first_step_psnr_db=MIN_FIRST_STEP_PSNR_FP16)
+    return _report("fp32", model.config, curves, largest)
 
 
 def _traces(config: ModelConfig, *implementations: Run) -> list[Trace]:

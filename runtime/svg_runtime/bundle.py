@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from svg_runtime.contract import contradictions
 from svg_runtime.errors import BackendMissingError, BundleError
-from svg_runtime.manifest import FILE_NAME, SCHEMA_VERSION, GraphSpec, Manifest, Precision, TensorSpec, Variant
+from svg_runtime.manifest import FILE_NAME, SCHEMA_VERSION, GraphSpec, Manifest, Precision, TensorSpec, Variant, unearned
 from svg_runtime.onnx_header import TensorHeader, read_header
 
 EMBEDDED_MODEL = Path(__file__).parent / "embedded" / "digits.svgb"
@@ -49,8 +49,8 @@ class Bundle:
         if precision not in self.manifest.variants:
             has = ", ".join(self.manifest.variants)
             raise BackendMissingError(
-                f"'{self.path.name}' has no {precision} graphs, only {has}\n"
-                f"  export them with: svg-export ckpt.pt{' --fp16' if precision == 'fp16' else ''}"
+                f"'{self.path.name}' has no variant {precision}, only {has}\n"
+                f"  export it with: svg-export ckpt.pt{'' if precision == 'fp32' else f' --{precision}'}"
             )
         return self.manifest.variants[precision]
 
@@ -130,7 +130,7 @@ def _read_manifest(file: Path) -> Manifest:
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
         raise _invalid(file, lines) from error
-    lines = contradictions(manifest)
+    lines = contradictions(manifest) + unearned(manifest)
     if lines:
         raise _invalid(file, lines)
     return manifest

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from svg_common.command import run_command, stderr_console
 from svg_common.errors import UsageError
-from svg_runtime.options import DeviceOption, HorizonOption, ModelOption, SamplesOption, ThreadsOption
+from svg_runtime.options import (
+    Bf16Option,
+    DeviceOption,
+    Fp16Option,
+    HorizonOption,
+    ModelOption,
+    SamplesOption,
+    ThreadsOption,
+    asked_precision,
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -40,7 +49,6 @@ ContextOption = Annotated[
     _Context, typer.Option(help="window: re-read the last frames at every frame, as in training. stream: carry the state on.")
 ]
 BackendOption = Annotated[str, typer.Option(help="Inference backend, or auto for the fastest one that works.")]
-Fp16Option = Annotated[bool, typer.Option("--fp16", "--half", help="Use the bundle's fp16 graphs.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the model's noise and of the synthetic camera.")]
 ReconnectOption = Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait for a camera that stopped.")]
 JsonOption = Annotated[
@@ -65,6 +73,7 @@ def live(
     device: DeviceOption = None,
     threads: ThreadsOption = None,
     fp16: Fp16Option = False,
+    bf16: Bf16Option = False,
     seed: SeedOption = 0,
     reconnect: ReconnectOption = 10.0,
     json: JsonOption = None,
@@ -79,6 +88,7 @@ def live(
         raise UsageError(
             "--headless alone would run for ever and show nothing\n  add --output FILE.mp4, --json FILE or --max-frames N"
         )
+    precision = asked_precision(fp16, bf16)
     console = stderr_console()
     if camera is None and source is None:
         console.print("svg-live: no --camera and no --source: using the synthetic camera, synthetic://digits", markup=False)
@@ -88,15 +98,11 @@ def live(
     paced = realtime or not headless
     options = LiveOptions(
         source=SourceOptions(camera=camera, source=source, realtime=paced, seed=seed, reconnect_s=reconnect),
-        model=model, backend=backend, device=device, threads=threads, precision=_precision(fp16), samples=samples,
+        model=model, backend=backend, device=device, threads=threads, precision=precision, samples=samples,
         horizon=horizon, lead=lead, seed=seed, context=context.value, window=not headless, output=output, json=json,
         max_frames=max_frames,
     )  # fmt: skip
     run_live(options, console)
-
-
-def _precision(fp16: bool) -> Literal["fp16"] | None:
-    return "fp16" if fp16 else None
 
 
 def main() -> NoReturn:

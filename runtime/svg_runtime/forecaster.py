@@ -15,7 +15,7 @@ from svg_runtime.backends.base import Backend
 from svg_runtime.bundle import Bundle
 from svg_runtime.context import Belief, GaussianReader
 from svg_runtime.errors import ContextNotReadyError, FrameError, UsageError
-from svg_runtime.manifest import Manifest, Precision, Variant
+from svg_runtime.manifest import PRECISIONS, Manifest, Precision, Variant
 from svg_runtime.noise import FloatArray, NoiseSource, checked_noise
 from svg_runtime.observer import Observer
 from svg_runtime.rollout import Rollout
@@ -84,7 +84,7 @@ class Forecaster:
             path: the *.svgb folder.
             backend: "auto" or a backend's name; a named one is used or refused, never replaced.
             device: device of the backend; None leaves the choice to it.
-            precision: "fp32" or "fp16"; None leaves the choice to the backend.
+            precision: "fp32", "fp16" or "bf16"; None leaves the choice to the backend.
             samples: futures per forecast.
             horizon: frames per future.
             seed: of the noise.
@@ -103,8 +103,8 @@ class Forecaster:
         _check_counts(samples, horizon)
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}\n  expected at least 1")
-        if precision not in (None, "fp32", "fp16"):
-            raise UsageError(f"unknown precision '{precision}'\n  expected fp32 or fp16")
+        if precision not in (None, *PRECISIONS):
+            raise UsageError(f"unknown precision '{precision}'\n  expected one of: {', '.join(PRECISIONS)}")
         bundle = Bundle.open(path)
         opened = open_backend(bundle, backend, device, precision, threads)
         try:

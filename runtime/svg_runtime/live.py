@@ -22,6 +22,7 @@ from svg_runtime.bundle import EMBEDDED_MODEL, find_model
 from svg_runtime.errors import SourceLostError
 from svg_runtime.events import EventLog
 from svg_runtime.forecaster import Forecaster, Observation
+from svg_runtime.manifest import Precision
 from svg_runtime.outputs import Output, OutputError, open_outputs, require_writable
 from svg_runtime.overlay import Caption, ForecastPicture, View
 from svg_runtime.preprocess import Preprocessor
@@ -46,7 +47,7 @@ class LiveOptions:
     backend: str = "auto"
     device: str | None = None
     threads: int | None = None
-    precision: Literal["fp32", "fp16"] | None = None
+    precision: Precision | None = None
     samples: int = 8
     horizon: int = 10
     lead: int | None = None  # forecast step whose mean and spread are shown large; None: the last
@@ -208,7 +209,7 @@ class LiveLoop:
         if self._failures >= _FAILURES_IN_A_ROW:
             raise ForecastError(
                 f"forecasting failed {self._failures} times in a row, last with: {error}\n"
-                "  try --backend cpu without --fp16; if that fails too, export the bundle again"
+                "  try --backend cpu without --fp16 and --bf16; if that fails too, export the bundle again"
             ) from error
         self._forget()
 

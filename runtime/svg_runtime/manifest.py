@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -12,7 +12,10 @@ FILE_NAME = "manifest.json"
 BATCH = "batch"  # the one dynamic axis of every graph
 COND_BATCH = "cond_batch"  # that axis of the decoder's skip conditions: 1 (shared by the batch) or the batch
 
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["fp32", "fp16", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+Metric = Literal["psnr_best", "psnr_mean", "ssim_best", "ssim_mean", "diversity"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Size = Annotated[int, Field(ge=1, le=65536)]
 SizeOrNone = Annotated[int, Field(ge=0, le=65536)]  # 0: the variant has no such part
 
@@ -93,16 +96,81 @@ class ParityReport(Frozen):
     samples: int
     tolerance: float | None = None  # gate: largest difference allowed, relative to max(1, the tensor's largest value)
     rounding: tuple[float, ...] | None = None  # what float32 arithmetic itself does to the reference, per forecast step
-    min_first_step_psnr_db: float | None = None  # gate: first forecast frame against the reference
+    min_first_step_psnr_db: float | None = None  # of older bundles; the gate of a reduced precision is its quality report
     max_error: float  # largest difference, relative to max(1, the tensor's largest value)
     curves: dict[str, ErrorCurve]  # tensor -> per step; "observe.h", "forecast.frame", "forecast.prior.state", ...
+
+
+class PairedDifference(Frozen):
+    """One figure of quality on the same sequences with the same noise, means over sequences; more is better."""
+
+    fp32: Finite
+    reduced: Finite
+    difference: Finite  # reduced - fp32; negative is a loss
+    low: Finite  # of the paired confidence interval of the difference
+    high: Finite
+    tolerance: Annotated[Finite, Field(ge=0)]  # gate: the largest loss that nobody can see
+
+    @model_validator(mode="after")
+    def _interval_in_order(self) -> PairedDifference:
+        if not self.low <= self.difference <= self.high:
+            raise ValueError(f"the difference {self.difference} lies outside its interval [{self.low}, {self.high}]")
+        return self
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether the whole interval lies beyond what is tolerated: the loss is certain, and can be seen."""
+        return self.high < -self.tolerance
+
+
+class QualityReport(Frozen):
+    """What a reduced precision does to forecasts of held-out sequences, and the gate that it has passed.
+
+    The loop amplifies rounding, so that the path of a sample parts from that of fp32 with the same noise. That alone is another
+    sample of the same distribution, not a worse one: the gate asks for the first step, and for the quality against the truth.
+    """
+
+    data: str  # name of the data set
+    split: Literal["test"]
+    sequences: int = Field(ge=2)
+    samples: int = Field(ge=1)  # futures per sequence
+    horizon: int = Field(ge=1)  # forecast frames
+    seed: int = Field(ge=0)  # of the noise
+    confidence: float = Field(gt=0, lt=1)  # of the intervals
+    computed_by: str  # engine, device and precision
+    divergence_psnr_db: tuple[Finite, ...]  # per step, reduced against fp32
+    min_first_step_psnr_db: Finite  # gate: of the first of them
+    metrics: dict[Metric, PairedDifference]  # psnr in dB; best and mean of the samples; a single sample has no diversity
+
+    @model_validator(mode="after")
+    def _complete(self) -> QualityReport:
+        expected = set(get_args(Metric)) - (set() if self.samples > 1 else {"diversity"})
+        if set(self.metrics) != expected:
+            raise ValueError(f"metrics are {sorted(self.metrics)}, expected {sorted(expected)}")
+        if len(self.divergence_psnr_db) != self.horizon:
+            raise ValueError(f"divergence_psnr_db has {len(self.divergence_psnr_db)} values for {self.horizon} steps")
+        return self
+
+    def failures(self) -> list[str]:
+        """All in which the gate does not hold, one line each; empty when it is passed."""
+        first, least = self.divergence_psnr_db[0], self.min_first_step_psnr_db
+        lines = (
+            [f"the first forecast frame is {first:.1f} dB from fp32, expected at least {least:g} dB"] if first < least else []
+        )
+        return lines + [
+            f"{name} falls from {value.fp32:.5g} to {value.reduced:.5g}: by {-value.high:.2g} to {-value.low:.2g} with "
+            f"{self.confidence:.0%} confidence, tolerated {value.tolerance:.2g}"
+            for name, value in self.metrics.items()
+            if value.is_loss
+        ]
 
 
 class Variant(Frozen):
     """One precision of the whole set of graphs."""
 
     graphs: dict[str, GraphSpec]
-    parity: ParityReport
+    parity: ParityReport | None  # None in bf16, whose graphs are those of fp32
+    quality: QualityReport | None = None  # None in fp32
 
 
 class FrameSpec(Frozen):
@@ -184,3 +252,20 @@ class Manifest(Frozen):
     generation: GenerationSpec
     variants: dict[Precision, Variant] = Field(min_length=1)
     provenance: Provenance
+
+
+def unearned(manifest: Manifest) -> list[str]:
+    """Everything in which a reduced precision has not earned its place, one line each: no report, or one whose gate fails."""
+    problems = []
+    fp32 = manifest.variants.get("fp32")
+    for precision, variant in manifest.variants.items():
+        place = f"variants.{precision}"
+        if (variant.parity is None) != (precision == "bf16"):
+            problems.append(f"{place}.parity: expected for graphs of its own, and for them alone")
+        if (variant.quality is None) != (precision == "fp32"):
+            problems.append(f"{place}.quality: expected for a reduced precision, and for it alone")
+        if variant.quality is not None:
+            problems += [f"{place}.quality: fails its own gate: {line}" for line in variant.quality.failures()]
+        if precision == "bf16" and (fp32 is None or variant.graphs != fp32.graphs):
+            problems.append(f"{place}.graphs: expected those of fp32, which bf16 is another way to compute")
+    return problems

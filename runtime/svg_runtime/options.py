@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+
+from svg_common.errors import UsageError
 
 COUNT_LIMIT = 1 << 16  # of samples and of horizon: the Forecaster's own, whose import would slow --help down
 
@@ -15,3 +17,16 @@ SamplesOption = Annotated[int, typer.Option(min=1, max=COUNT_LIMIT, help="Sample
 HorizonOption = Annotated[int, typer.Option(min=1, max=COUNT_LIMIT, help="Forecast steps.")]
 ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads of a processor. Default: one per usable core.")]
 DeviceOption = Annotated[str | None, typer.Option(help="Device of the backend. Default: its own choice.")]
+Fp16Option = Annotated[bool, typer.Option("--fp16", "--half", help="Run the bundle's fp16 graphs.")]
+Bf16Option = Annotated[bool, typer.Option("--bf16", help="Compute in bf16, which the bundle must have been exported for.")]
+
+
+def asked_precision(fp16: bool, bf16: bool) -> Literal["fp16", "bf16"] | None:
+    """The precision that a command was asked for; None leaves it to the backend.
+
+    Raises:
+        UsageError: both.
+    """
+    if fp16 and bf16:
+        raise UsageError("both --fp16 and --bf16 were given\n  expected one of them")
+    return "fp16" if fp16 else "bf16" if bf16 else None

@@ -100,7 +100,7 @@ def test_info_tells_what_the_model_is(checkpoint, bundle):
 
 
 def test_fp16_graphs_are_used_when_asked_for(tiny_bundle, sequences, noise, bundle):
-    half = open_model(str(tiny_bundle), "cpu", None, fp16=True)
+    half = open_model(str(tiny_bundle), "cpu", None, "fp16")
     futures, expected = half.forecast(sequences[:1, :3], *(part[:1] for part in noise)), bundle.forecast(
         sequences[:1, :3], *(part[:1] for part in noise)
     )  # fmt: skip
@@ -130,7 +130,7 @@ def test_embedded_model_by_name_and_newest_bundle_without_one(tiny_bundle, tmp_p
     model.close()
 
 
-@pytest.mark.parametrize("options", [{"backend": "cpu"}, {"fp16": True}])
+@pytest.mark.parametrize("options", [{"backend": "cpu"}, {"precision": "fp16"}])
 def test_options_of_bundles_are_refused_for_a_checkpoint(tiny_checkpoint, options):
     with pytest.raises(UsageError, match="svg-export") as caught:
         open_model(str(tiny_checkpoint), **options)

@@ -172,8 +172,9 @@ def test_no_session_opens_for_a_damaged_bundle(damaged, monkeypatch):
 
 def test_a_precision_that_is_not_there_is_a_missing_backend(damaged):
     edit_manifest(damaged, lambda manifest: manifest["variants"].pop("fp16"))
-    with pytest.raises(BackendMissingError, match="--fp16"):
-        Bundle.open(damaged).variant("fp16")
+    for precision in ("fp16", "bf16"):
+        with pytest.raises(BackendMissingError, match=f"no variant {precision}, only fp32\n.*--{precision}"):
+            Bundle.open(damaged).variant(precision)
 
 
 def test_what_is_no_folder_is_no_bundle(tmp_path):

@@ -14,6 +14,7 @@ from svg_runtime.backends.ort import CpuBackend
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendMissingError, BundleError, UsageError
 from svg_runtime.recurrent import RecurrentGraph
+from tests.conftest import earn_bf16
 from tests.svg_runtime.bundle_helpers import copy_bundle, draw, graph_bytes, replace_graph
 
 BATCH = 3
@@ -198,6 +199,13 @@ def test_the_cpu_is_the_device(bundle, device):
     assert (backend.name, backend.precision) == ("cpu", "fp16")
     assert onnxruntime.__version__ in backend.description
     backend.close()
+
+
+def test_bf16_is_refused(tiny_bundle, tmp_path):
+    earned = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
+    with pytest.raises(BackendMissingError, match=r"does not compute in bf16\n  expected fp32 or fp16, or --backend") as caught:
+        open_backend(earned, "cpu", None, "bf16")
+    assert caught.value.exit_code == ExitCode.BACKEND_MISSING
 
 
 def test_backend_names_are_told_apart(bundle):

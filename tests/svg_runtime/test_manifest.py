@@ -12,6 +12,7 @@ import pytest
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BundleError
 from svg_runtime.manifest import Manifest
+from tests.conftest import earn_bf16
 from tests.svg_runtime.bundle_helpers import copy_bundle, edit_manifest
 
 
@@ -88,7 +89,8 @@ def test_a_missing_key_is_refused_wherever_it_is(damaged):
     required = 0
     for place in objects(json.loads(original)):
         for key in at(json.loads(original), place):
-            if key in ("initial", "states", "psnr_db", "tolerance", "rounding", "min_first_step_psnr_db", "schema_version"):
+            of_parity = place[-1:] == ("parity",) and key in ("tolerance", "rounding", "min_first_step_psnr_db")
+            if of_parity or key in ("initial", "states", "psnr_db", "quality", "schema_version"):
                 continue  # optional, or tested below
             edit_manifest(damaged, lambda manifest, place=place, key=key: at(manifest, place).pop(key))
             assert f"{key}: Field required" in refusal(damaged)
@@ -216,6 +218,13 @@ def test_paths_stay_inside(damaged, path):
         (("variants", "fp32", "graphs", "prior", "inputs", 0, "shape"), ["time", 16]),
         (("variants", "fp32", "graphs", "prior", "inputs", 0, "shape"), ["batch", -16]),
         (("variants", "fp32", "graphs", "prior", "states", 0, "initial"), "ones"),
+        (("variants", "fp16", "quality", "split"), "train"),
+        (("variants", "fp16", "quality", "sequences"), 1),
+        (("variants", "fp16", "quality", "confidence"), 1.0),
+        (("variants", "fp16", "quality", "divergence_psnr_db", 3), float("nan")),
+        (("variants", "fp16", "quality", "metrics", "psnr_mean", "high"), float("inf")),
+        (("variants", "fp16", "quality", "metrics", "psnr_mean", "low"), 9.0),
+        (("variants", "fp16", "quality", "metrics", "psnr_mean", "tolerance"), -0.1),
     ],
 )
 def test_values_outside_their_range_are_refused(damaged, place, value):
@@ -235,6 +244,54 @@ def test_no_variant_is_no_bundle(damaged):
 def test_an_unknown_precision_is_refused(damaged):
     edit_manifest(damaged, lambda manifest: manifest["variants"].update(int4=manifest["variants"]["fp16"]))
     assert "variants.int4" in refusal(damaged)
+
+
+def quality(manifest: dict[str, Any]) -> dict[str, Any]:
+    return manifest["variants"]["fp16"]["quality"]
+
+
+UNEARNED = {
+    "no report": (lambda m: m["variants"]["fp16"].update(quality=None), "fp16.quality: expected for a reduced precision"),
+    "a report of fp32": (lambda m: m["variants"]["fp32"].update(quality=quality(m)), "fp32.quality: expected for a reduced"),
+    "no parity": (lambda m: m["variants"]["fp16"].update(parity=None), "fp16.parity: expected for graphs of its own"),
+    "a first step too far": (
+        lambda m: quality(m)["divergence_psnr_db"].__setitem__(0, 44.9),
+        "fp16.quality: fails its own gate: the first forecast frame is 44.9 dB from fp32, expected at least 45 dB",
+    ),
+    "a loss": (
+        lambda m: quality(m)["metrics"]["psnr_best"].update(difference=-0.2, low=-0.3, high=-0.06),
+        "fp16.quality: fails its own gate: psnr_best falls",
+    ),
+    "a missing figure": (lambda m: quality(m)["metrics"].pop("diversity"), "fp16.quality: Value error, metrics are"),
+    "a missing step": (lambda m: quality(m)["divergence_psnr_db"].pop(), "fp16.quality: Value error, divergence_psnr_db has 9"),
+}
+
+
+@pytest.mark.parametrize("case", UNEARNED)
+def test_a_precision_that_is_not_earned_is_refused(damaged, case):
+    change, message = UNEARNED[case]
+    edit_manifest(damaged, change)
+    assert message in refusal(damaged)
+
+
+def test_a_loss_that_is_uncertain_or_cannot_be_seen_is_none(damaged):
+    for low, high in ((-3.0, 0.001), (-0.02, -0.01), (-3.0, -0.05)):
+        values = {"difference": (low + high) / 2, "low": low, "high": high}
+        edit_manifest(damaged, lambda m, values=values: quality(m)["metrics"]["psnr_best"].update(values))
+        Bundle.open(damaged)
+
+
+def test_bf16_is_another_way_to_compute_the_fp32_graphs(tiny_bundle, tmp_path):
+    earned = earn_bf16(tiny_bundle, tmp_path)
+    opened = Bundle.open(earned)
+    assert opened.graphs("bf16") == opened.graphs("fp32")
+    assert opened.manifest.variants["bf16"].parity is None
+    edit_manifest(earned, lambda m: m["variants"]["bf16"].update(graphs=m["variants"]["fp16"]["graphs"]))
+    message = refusal(earned)
+    assert "variants.bf16.graphs: expected those of fp32" in message
+    assert "variants.bf16.graphs.encoder.outputs: ('skip_0'" in message  # float16, which only fp16 may have
+    edit_manifest(earned, lambda m: m["variants"].pop("fp32"))
+    assert "variants.bf16.graphs: expected those of fp32" in refusal(earned)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -15,7 +15,7 @@ from svg_runtime.backends import open_backend, openvino_device
 from svg_runtime.backends.openvino_device import choose_target, compiled_model_cache
 from svg_runtime.bundle import EMBEDDED_MODEL, Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError, UsageError
-from tests.conftest import export_model, random_model, save_model
+from tests.conftest import earn_bf16, export_model, random_model, save_model
 from tests.svg_runtime.bundle_helpers import copy_bundle, draw, graph_bytes, replace_graph, watch
 
 openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install 'svg-edge[openvino]'")
@@ -243,39 +243,91 @@ class CoreOf:
 
 def test_precision_follows_the_device_and_its_abilities(monkeypatch):
     xeon = CoreOf(CPU=["FP32", "BF16", "INT8"], NPU=["FP16", "INT8"])
-    monkeypatch.setattr(openvino_device, "has_matrix_units", lambda: True)
-    assert choose_target(xeon, None).compute == choose_target(xeon, "auto").compute == "bf16"
-    assert choose_target(xeon, "cpu:f32").compute == "f32"
+    monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: True)
+    for named in (None, "auto", "CPU"):  # bf16 by default only if it is earned and nothing else was asked for
+        assert choose_target(xeon, named, earned=True).compute == "bf16"
+        unearned = choose_target(xeon, named)
+        assert (unearned.compute, unearned.missed) == ("f32", True)
+        for precision in ("fp32", "fp16"):
+            asked = choose_target(xeon, named, precision, earned=True)
+            assert (asked.compute, asked.missed) == ("f32", False)
+    assert choose_target(xeon, "cpu:f32", earned=True).compute == "f32"
+    assert choose_target(xeon, "cpu:bf16").compute == "bf16"  # the user's explicit wish
     npu = choose_target(xeon, "npu")
     assert (npu.device, npu.compute, npu.has_f32) == ("NPU", None, False)
-    monkeypatch.setattr(openvino_device, "has_matrix_units", lambda: False)
-    assert choose_target(xeon, "CPU").compute == "f32"
-    assert choose_target(xeon, "CPU:bf16").compute == "bf16"
+    monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: False)
+    slower = choose_target(xeon, "CPU", earned=True)
+    assert (slower.compute, slower.missed) == ("f32", False)
+    assert choose_target(xeon, "CPU:bf16").compute == choose_target(xeon, None, "bf16", True).compute == "bf16"
+    assert choose_target(xeon, "CPU:bf16", "bf16", True).compute == "bf16"
+    with pytest.raises(UsageError, match=r"bf16 and the device 'CPU:f32' were both given"):
+        choose_target(xeon, "CPU:f32", "bf16", True)
+    with pytest.raises(BackendMissingError, match=r"device NPU cannot compute in bf16 here"):
+        choose_target(xeon, "NPU", "bf16", True)
     with pytest.raises(BackendMissingError, match=r"cannot compute in f16 here\n  expected one of: f32, bf16"):
         choose_target(xeon, "CPU:f16")
     with pytest.raises(UsageError, match="int3"):
         choose_target(xeon, "CPU:int3")
 
 
-@pytest.mark.parametrize(("flags", "there"), [("avx512_bf16 amx_tile amx_bf16", True), ("avx512f avx512_bf16", False)])
-def test_matrix_units_are_read_from_the_processor(monkeypatch, tmp_path, flags, there):
+@pytest.mark.parametrize(
+    ("flags", "there"), [("avx512f avx512_bf16", True), ("amx_tile amx_bf16", True), ("avx512f avx512_vnni", False)]
+)
+def test_bf16_units_are_read_from_the_processor(monkeypatch, tmp_path, flags, there):
     info = tmp_path / "cpuinfo"
     monkeypatch.setattr(openvino_device, "_CPU_INFO", info)
-    assert not openvino_device.has_matrix_units()
+    assert not openvino_device.has_bf16_units()
     info.write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\n")
-    assert openvino_device.has_matrix_units() == there
+    assert openvino_device.has_bf16_units() == there
 
 
-def test_auto_takes_it_where_there_are_matrix_units(bundle, monkeypatch):
+@pytest.fixture
+def bf16_units(monkeypatch):
+    """As on a processor with AMX; bf16 itself is computed by any that can."""
+    if not can_compute("bf16"):
+        pytest.skip("this processor cannot compute in bf16")
+    monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: True)
+
+
+def test_bf16_units_are_used_once_the_bundle_has_earned_bf16(tiny_bundle, bundle, tmp_path, frames, bf16_units):
+    backend = open_backend(bundle, "openvino", None, None)
+    assert backend.precision == "fp32"
+    assert "fp32 graphs computed in f32; bf16 is faster here" in backend.description
+    assert backend.description.endswith("svg-export ckpt.pt --bf16")
+    earned = earn_bf16(tiny_bundle, tmp_path)
+    for name in ("openvino", "auto"):
+        backend = open_backend(Bundle.open(earned), name, None, None)
+        assert (backend.name, backend.precision) == ("openvino", "bf16")
+        assert backend.description.endswith("fp32 graphs computed in bf16")
+    _, default = watch(earned, frames[:3], backend="openvino", **SMALL)
+    _, explicit = watch(tiny_bundle, frames[:3], backend="openvino", device="CPU:bf16", **SMALL)
+    _, full = watch(earned, frames[:3], backend="openvino", precision="fp32", **SMALL)
+    np.testing.assert_array_equal(default[0], explicit[0])
+    assert 0 < np.abs(default[0] - full[0]).max() < 0.1
+
+
+def test_bf16_by_name_is_the_variant_of_the_bundle(tiny_bundle, bundle, tmp_path, frames):
+    with pytest.raises(BackendMissingError, match=r"no variant bf16.*\n  export it with: svg-export ckpt\.pt --bf16"):
+        open_backend(bundle, "openvino", None, "bf16")
+    earned = earn_bf16(tiny_bundle, tmp_path)
+    if not can_compute("bf16"):
+        pytest.skip("this processor cannot compute in bf16")
+    for name in ("openvino", "auto"):  # auto: the cpu backend has no bf16
+        _, asked = watch(earned, frames[:3], backend=name, precision="bf16", **SMALL)
+        _, explicit = watch(tiny_bundle, frames[:3], backend="openvino", device="CPU:bf16", **SMALL)
+        np.testing.assert_array_equal(asked[0], explicit[0])
+
+
+def test_auto_takes_it_where_there_are_bf16_units(bundle, monkeypatch):
     for units, name in ((True, "openvino"), (False, "cpu")):
-        monkeypatch.setattr(openvino_device, "has_matrix_units", lambda units=units: units)
+        monkeypatch.setattr(openvino_device, "has_bf16_units", lambda units=units: units)
         backend = open_backend(bundle, "auto", None, None)
         assert backend.name == name
         backend.close()
 
 
 def test_auto_says_that_openvino_does_not_work(bundle, monkeypatch, broken_openvino):
-    monkeypatch.setattr(openvino_device, "has_matrix_units", lambda: True)
+    monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: True)
     backend = open_backend(bundle, "auto", None, None)
     assert backend.name == "cpu"
     assert "openvino does not work here" in backend.description

@@ -11,10 +11,22 @@ import typer
 from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
 from svg_common.files import write_json
+from svg_runtime.options import Bf16Option, Fp16Option, asked_precision
+from svg_train.options import (
+    CacheOption,
+    DataOption,
+    DataRootOption,
+    EdgePxOption,
+    FrameIntervalOption,
+    FrameStepOption,
+    NumDigitsOption,
+    SplitByOption,
+    TestFractionOption,
+    data_table,
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-_DATA = ("num_digits", "edge_px", "frame_step", "frame_interval_s", "test_fraction", "split_by", "cache")
 _DEFAULT_HORIZON = 10
 _EXAMPLES = 8  # sequences that --strips draws
 
@@ -31,7 +43,8 @@ def evaluate(
     ] = None,
     backend: Annotated[str | None, typer.Option(help="inference backend of a bundle; default: the fastest that works")] = None,
     device: Annotated[str | None, typer.Option(help="device of the backend, or cpu, cuda or cuda:N for a checkpoint")] = None,
-    fp16: Annotated[bool, typer.Option("--fp16", "--half", help="use the bundle's fp16 graphs")] = False,
+    fp16: Fp16Option = False,
+    bf16: Bf16Option = False,
     samples: Annotated[int, typer.Option(min=1, help="sampled futures per sequence")] = 100,
     horizon: Annotated[int | None, typer.Option(min=1, help=f"forecast frames; default: {_DEFAULT_HORIZON}")] = None,
     sequences: Annotated[int, typer.Option(min=1, help="held-out sequences")] = 256,
@@ -44,18 +57,15 @@ def evaluate(
         list[str] | None,
         typer.Option(help="a further model in the same run, such as a deterministic one; can be given several times"),
     ] = None,
-    data: Annotated[
-        Literal["digits", "smmnist", "video", "kth", "bair"] | None,
-        _panel("Data", "held-out sequences; default: the data that the model was trained on"),
-    ] = None,
-    data_root: Annotated[str | None, _panel("Data", "folder of MNIST, KTH or BAIR, or a video or folder of videos")] = None,
-    num_digits: Annotated[int | None, _panel("Data", "digits per scene (digits, smmnist)")] = None,
-    edge_px: Annotated[float | None, _panel("Data", "soft edge of the drawn digits in pixels (digits)")] = None,
-    frame_step: Annotated[int | None, _panel("Data", "use every n-th frame (video, kth)")] = None,
-    frame_interval_s: Annotated[float | None, _panel("Data", "seconds per model step, instead of --frame-step")] = None,
-    test_fraction: Annotated[float | None, _panel("Data", "share that is held out (video)")] = None,
-    split_by: Annotated[Literal["time", "file"] | None, _panel("Data", "hold out file ends or whole files (video)")] = None,
-    cache: Annotated[str | None, _panel("Data", "folder of the cache of decoded frames")] = None,
+    data: DataOption = None,
+    data_root: DataRootOption = None,
+    num_digits: NumDigitsOption = None,
+    edge_px: EdgePxOption = None,
+    frame_step: FrameStepOption = None,
+    frame_interval_s: FrameIntervalOption = None,
+    test_fraction: TestFractionOption = None,
+    split_by: SplitByOption = None,
+    cache: CacheOption = None,
     json: Annotated[Path | None, _panel("Output", "write all figures to this file")] = None,
     plot: Annotated[Path | None, _panel("Output", "plot metrics per step and best of n to this PNG, PDF or SVG")] = None,
     strips: Annotated[Path | None, _panel("Output", "draw the first sequences to PNG strips and GIFs in this folder")] = None,
@@ -65,6 +75,8 @@ def evaluate(
     fvd_weights: Annotated[Path | None, _panel("Metrics", "TorchScript of I3D, such as i3d_torchscript.pt, for FVD")] = None,
 ) -> None:
     """Evaluate a checkpoint or a bundle: best of N samples, PSNR and SSIM with confidence intervals, diversity, baselines.
+
+    The held-out sequences are those of the data that the model was trained on, unless --data names others.
 
     Exit codes: 0 ok, 1 error, 2 usage, 4 backend, device or an extra missing.
     """
@@ -76,16 +88,27 @@ def evaluate(
     from svg_export.evaluation.report import as_json, as_text
     from svg_export.evaluation.run import Request, run
 
+    precision = asked_precision(fp16, bf16)
     if protocol is not None and horizon is not None:
         raise UsageError("--protocol and --horizon were both given\n  a protocol fixes the horizon; leave out one of the two")
     if plot is not None:
         check_plot_format(plot)
     files = [path for path in (json, plot) if path is not None and (path.is_file() or not path.exists())]  # not /dev/stdout
     _check_writable(*(path.parent for path in files), *([strips] if strips else []))
-    table = {"name": data, "root": data_root, **{name: given[name] for name in _DATA}}
     settings = Settings(sequences, samples, horizon or _DEFAULT_HORIZON, seed, _EXAMPLES if strips else 0)
     evaluation = run(
-        Request(model, backend, device, fp16, tuple(baseline or ()), protocol, table, settings, lpips_weights, fvd_weights),
+        Request(
+            model,
+            backend,
+            device,
+            precision,
+            tuple(baseline or ()),
+            protocol,
+            data_table(given),
+            settings,
+            lpips_weights,
+            fvd_weights,
+        ),
         lambda line: stderr_console().print(line, markup=False),
     )
     print(as_text(evaluation))

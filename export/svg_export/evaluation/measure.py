@@ -86,26 +86,26 @@ def measure(
     The noise depends on the seed and the order of sequences alone, so that a checkpoint and its bundle draw the same futures.
     A deterministic model has one sample, whatever the settings say.
     """
-    count = min(settings.sequences, len(data))
+    done, count = 0, min(settings.sequences, len(data))
     forecasting, measuring = _Clock(), _Clock()
     figures: dict[str, list[Tensor]] = {}
     examples: list[Example] = []
     fvd = learned.new_fvd()
-    for numbers, noise, context_noise in _portions(model, settings, count):
-        sequences = to_unit(collate([data[number] for number in numbers])).transpose(0, 1).to(model.device)
+    for sequences, noise, context_noise in portions(model, data, settings):
         with forecasting, torch.no_grad():
             futures = model.forecast(sequences[:, : model.info.n_past], noise, context_noise)
         with measuring, torch.no_grad():
             for sequence, samples in zip(sequences, futures, strict=True):
                 target = sequence[model.info.n_past :]
-                values = _figures(samples, target) | learned.per_frame(samples, target)
+                values = frame_figures(samples, target) | learned.per_frame(samples, target)
                 for name, value in values.items():
                     figures.setdefault(name, []).append(value.double().cpu())
                 if fvd is not None:
                     fvd.add(sequence, samples[0])
                 if len(examples) < settings.examples:
                     examples.append(_example(model, sequence, samples, values["psnr"]))
-        report(numbers.stop / count, f"{numbers.stop}/{count} sequences")
+        done += len(sequences)
+        report(done / count, f"{done}/{count} sequences")
     arrays = {name: torch.stack(values).numpy() for name, values in figures.items()}
     return Measurements(
         arrays["psnr"], arrays["ssim"], arrays["mse"], arrays["mean_mse"], arrays["spread"], arrays.get("distance"),
@@ -113,23 +113,30 @@ def measure(
     )  # fmt: skip
 
 
-def _portions(model: EvaluatedModel, settings: Settings, count: int) -> Iterator[tuple[range, Tensor, Tensor]]:
-    """Numbers of the sequences that are forecast together, with their noise."""
+def portions(model: EvaluatedModel, data: SequenceDataset, settings: Settings) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The first sequences of `data`, as many at once as memory allows, with the noise of their forecasts.
+
+    Returns:
+        Sequences (B, T, C, H, W) in [0, 1], noise (B, horizon, S, z_dim) and context noise (B, n_past - 1, S, z_dim), on the
+        model's device. S is 1 for a deterministic model.
+    """
     info, source = model.info, NoiseSource(settings.seed)
     samples = 1 if info.deterministic else settings.samples
+    count = min(settings.sequences, len(data))
     together = max(1, _VALUES_AT_ONCE // (samples * settings.horizon * info.channels * info.image_size**2))
     for start in range(0, count, together):
         numbers = range(start, min(start + together, count))
+        sequences = to_unit(collate([data[number] for number in numbers])).transpose(0, 1).to(model.device)
         draws = [
             (source.draw(settings.horizon, samples, info.z_dim), source.draw(info.n_past - 1, samples, info.z_dim))
             for _ in numbers
         ]
         noise, context_noise = (torch.from_numpy(np.stack(part)).to(model.device) for part in zip(*draws, strict=True))
-        yield numbers, noise, context_noise
+        yield sequences, noise, context_noise
 
 
-def _figures(samples: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Figures of one sequence: samples (S, T, C, H, W), target (T, C, H, W)."""
+def frame_figures(samples: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Figures of one sequence, as in `Measurements`: samples (S, T, C, H, W), target (T, C, H, W)."""
     mse = frame_mse(samples, target)
     figures = {
         "psnr": psnr_of_frames(mse),

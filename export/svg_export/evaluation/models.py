@@ -14,6 +14,7 @@ from svg_common.errors import SvgError, UsageError
 from svg_export.reference.checkpoint import load_any_checkpoint
 from svg_runtime.bundle import EMBEDDED_MODEL, find_model
 from svg_runtime.forecaster import Forecaster
+from svg_runtime.manifest import Precision
 from svg_train.checkpoint import Checkpoint
 from svg_train.model import SVG
 
@@ -75,18 +76,23 @@ class EvaluatedModel(Protocol):
         ...
 
 
+def checkpoint_info(label: str, checkpoint: Checkpoint, engine: str) -> ModelInfo:
+    """What an evaluation needs to know of a checkpoint that `engine` computes."""
+    config = checkpoint.config
+    return ModelInfo(
+        label, f"checkpoint of step {checkpoint.step}, {engine}", config.model.n_past, config.model.image_size,
+        config.model.channels, config.model.z_dim, checkpoint.frame_interval_s,
+        {"name": config.data.name, **config.data.model_dump(exclude_defaults=True)},
+    )  # fmt: skip
+
+
 class CheckpointModel:
     """A checkpoint in PyTorch, float32."""
 
     def __init__(self, label: str, checkpoint: Checkpoint, device: torch.device) -> None:
-        config = checkpoint.config
         self.device = device
         self._model: SVG = checkpoint.build().to(device)
-        self.info = ModelInfo(
-            label, f"checkpoint of step {checkpoint.step}, PyTorch {torch.__version__} fp32 on {device}", config.model.n_past,
-            config.model.image_size, config.model.channels, config.model.z_dim, checkpoint.frame_interval_s,
-            {"name": config.data.name, **config.data.model_dump(exclude_defaults=True)},
-        )  # fmt: skip
+        self.info = checkpoint_info(label, checkpoint, f"PyTorch {torch.__version__} fp32 on {device}")
 
     def forecast(self, context: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
         """All sequences and samples in rows of one batch, a bounded number at a time."""
@@ -175,7 +181,7 @@ class RepeatLastFrame:
 
 
 def open_model(
-    model: str | None, backend: str | None = None, device: str | None = None, fp16: bool = False
+    model: str | None, backend: str | None = None, device: str | None = None, precision: Precision | None = None
 ) -> CheckpointModel | BundleModel:
     """Open what the user named.
 
@@ -184,7 +190,7 @@ def open_model(
             implementation too; None: the newest bundle in this folder, else the embedded.
         backend: of a bundle; None leaves the choice to the runtime.
         device: of the backend, or PyTorch's name of a device for a checkpoint; None leaves the choice to them.
-        fp16: use a bundle's fp16 graphs.
+        precision: a bundle's variant; None leaves the choice to the runtime.
 
     Raises:
         UsageError: options that do not apply to a checkpoint, or no such device.
@@ -197,16 +203,16 @@ def open_model(
                 "make them with svg-train and svg-export"
             )
         if not Path(model).is_dir():
-            return _open_checkpoint(Path(model), backend, device, fp16)
+            return _open_checkpoint(Path(model), backend, device, precision)
     path = EMBEDDED_MODEL if model == EMBEDDED else find_model(model)
-    forecaster = Forecaster.open(path, backend or "auto", device, "fp16" if fp16 else None)
+    forecaster = Forecaster.open(path, backend or "auto", device, precision)
     return BundleModel(path.name, forecaster)
 
 
-def _open_checkpoint(path: Path, backend: str | None, device: str | None, fp16: bool) -> CheckpointModel:
-    if backend is not None or fp16:
+def _open_checkpoint(path: Path, backend: str | None, device: str | None, precision: Precision | None) -> CheckpointModel:
+    if backend is not None or precision is not None:
         raise UsageError(
-            f"'{path}' is a checkpoint, which PyTorch runs in float32: --backend and --fp16 are for bundles\n"
+            f"'{path}' is a checkpoint, which PyTorch runs in float32: --backend, --fp16 and --bf16 are for bundles\n"
             f"  leave them out, or export it first: svg-export {path}"
         )
     # Every run's best checkpoint is called ckpt.pt; its folder tells them apart.

@@ -15,6 +15,7 @@ from svg_export.evaluation.measure import Settings, measure
 from svg_export.evaluation.models import EvaluatedModel, ModelInfo, RepeatLastFrame, open_model
 from svg_export.evaluation.protocols import ProtocolName, check_protocol
 from svg_export.evaluation.report import Evaluated, Evaluation
+from svg_runtime.manifest import Precision
 from svg_train.data import SequenceDataset
 from svg_train.data.progress import progress
 
@@ -28,7 +29,7 @@ class Request:
     model: str | None
     backend: str | None
     device: str | None
-    fp16: bool
+    precision: Precision | None
     baselines: tuple[str, ...]  # further models, evaluated in the same run
     protocol: ProtocolName | None
     data: Mapping[str, Any]  # the [data] settings; None stands for not given
@@ -45,7 +46,7 @@ def run(request: Request, say: Say) -> Evaluation:
         SvgError: a model, the data or weights are missing or unusable.
     """
     with ExitStack() as stack:
-        model = stack.enter_context(closing(open_model(request.model, request.backend, request.device, request.fp16)))
+        model = stack.enter_context(closing(open_model(request.model, request.backend, request.device, request.precision)))
         baselines = [stack.enter_context(closing(open_model(name))) for name in request.baselines]
         for baseline in baselines:
             _check_comparable(model.info, baseline.info)

@@ -50,42 +50,48 @@ class OpenVinoBackend(HostArrays):
 
     Args:
         bundle: the opened bundle.
-        precision: which of its variants to load.
+        precision: which of its variants to load; bf16 is fp32 computed in bf16. None: fp32, or bf16 if the model has earned it
+            and the CPU multiplies in bf16 (AMX, or AVX-512 with bf16).
         device: CPU, GPU, GPU.1, NPU, with the precision to compute in if not the default one: CPU:f32, CPU:bf16, GPU:f16. By
-            default a CPU with bf16 matrix units (AMX) computes in bf16, another CPU in f32, any other device as it prefers.
+            default a CPU computes in f32, but for the variant bf16, and any other device as it prefers.
         threads: of a CPU; default: as many as there are cores to use.
 
     Raises:
         MissingExtraError: openvino is not installed.
         BackendMissingError: openvino does not load, or it has no such device, or the device no such precision.
-        UsageError: `device` cannot be understood.
+        UsageError: `device` cannot be understood, or contradicts `precision`.
     """
 
     name = "openvino"
     prefers_fused = False  # the separate ones have recurrent parts in float32 and the shuffled decoder
 
-    def __init__(self, bundle: Bundle, precision: Precision, device: str | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, precision: Precision | None, device: str | None = None, threads: int | None = None
+    ) -> None:
         require_modules("the openvino backend", "openvino", "openvino")
         try:
             import openvino
 
             self._core = the_core()
-            self._target = choose_target(self._core, device)
+            earned = "bf16" in bundle.manifest.variants
+            self._target = choose_target(self._core, device, precision, earned)
         except (ImportError, OSError, RuntimeError) as error:  # a wheel for another Python, C library or processor
             raise BackendMissingError(f"openvino is installed but does not load: {error}") from error
         self._tensor = openvino.Tensor
-        self.precision = precision
+        self.precision: Precision = precision or ("bf16" if earned and self._target.compute == "bf16" else "fp32")
         release = openvino.__version__.split("-")[0]
-        self.description = (
-            f"openvino ({release}) on {self._target.device}, {precision} graphs computed in {self._target.wording}"
-        )
+        graphs = "fp16" if self.precision == "fp16" else "fp32"
+        self.description = f"openvino ({release}) on {self._target.device}, {graphs} graphs computed in {self._target.wording}"
+        if self._target.missed:
+            self.description += "; bf16 is faster here, if the model passes: svg-export ckpt.pt --bf16"
         self._threads = threads or usable_cores()
         self._cache = compiled_model_cache()
         self._where = f"'{bundle.path}'"
-        self._contents = bundle.graphs(precision)
+        self._contents = bundle.graphs(self.precision)
+        self._files = {role: spec.file for role, spec in bundle.variant(self.precision).graphs.items()}
         shuffled = self._contents.pop(SHUFFLED_DECODER, None)
         if shuffled is not None and self._target.is_cpu:  # measured on CPUs only
-            self._contents["decoder"] = shuffled
+            self._contents["decoder"], self._files["decoder"] = shuffled, self._files[SHUFFLED_DECODER]
         self._compiled: weakref.WeakValueDictionary[tuple[Any, ...], _Compiled] = weakref.WeakValueDictionary()
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
@@ -135,7 +141,7 @@ class OpenVinoBackend(HostArrays):
                 compiled = _Compiled(self._load(graph, shapes, outputs))
             except Exception as error:  # OpenVINO raises RuntimeError and classes of its own
                 raise BundleError(
-                    f"OpenVINO cannot load {self.precision}/{graph}.onnx of {self._where} on {self._target.device}: {error}"
+                    f"OpenVINO cannot load {self._files[graph]} of {self._where} on {self._target.device}: {error}"
                 ) from error
             self._compiled[key] = compiled
         return compiled

@@ -12,6 +12,7 @@ from typing import Any
 from svg_common.cache import cache_folder
 from svg_common.errors import SvgError
 from svg_runtime.errors import BackendMissingError, UsageError
+from svg_runtime.manifest import Precision
 
 _CAPABILITY = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}  # what to ask for -> what OpenVINO calls the device's ability
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -24,6 +25,7 @@ class Target:
     device: str  # as OpenVINO names it: CPU, GPU.0, NPU
     compute: str | None  # f32, bf16, f16; None leaves it to the device
     has_f32: bool  # whether recurrent parts can stay in float32
+    missed: bool = False  # whether bf16 would be the default, had the model earned it
 
     @property
     def is_cpu(self) -> bool:
@@ -52,12 +54,18 @@ def the_core() -> Any:
     return openvino.Core()
 
 
-def choose_target(core: Any, wanted: str | None) -> Target:
+def choose_target(core: Any, wanted: str | None, precision: Precision | None = None, earned: bool = False) -> Target:
     """Find the device that `wanted` names: DEVICE or DEVICE:PRECISION, in any case; None or "auto" is the CPU.
+
+    Args:
+        core: OpenVINO's.
+        wanted: what the user named.
+        precision: the bundle's variant that was asked for; bf16 says what to compute in, too.
+        earned: whether the bundle has the variant bf16: if nothing was asked for, a CPU with units for it then computes in it.
 
     Raises:
         BackendMissingError: there is no such device, or it cannot compute in that precision.
-        UsageError: the precision has no meaning.
+        UsageError: the precision has no meaning, or another one than `precision`.
     """
     name, _, compute = ("CPU" if wanted in (None, "auto") else str(wanted)).partition(":")
     compute = compute.lower()
@@ -66,6 +74,10 @@ def choose_target(core: Any, wanted: str | None) -> Target:
             f"the device '{wanted}' asks for the precision '{compute}'\n"
             f"  expected one of: {', '.join(_CAPABILITY)}; for example CPU:f32"
         )
+    if precision == "bf16":
+        if compute not in ("", "bf16"):
+            raise UsageError(f"bf16 and the device '{wanted}' were both given\n  leave out one of the two")
+        compute = "bf16"
     there = list(core.available_devices)
     device = name.upper()
     if device not in there and f"{device}.0" not in there:  # with two GPUs they are called GPU.0 and GPU.1
@@ -79,13 +91,16 @@ def choose_target(core: Any, wanted: str | None) -> Target:
         raise BackendMissingError(
             f"openvino's device {device} cannot compute in {compute} here\n  expected one of: {', '.join(able)}"
         )
-    return Target(device, compute or (_cpu_default(able) if device == "CPU" else None), "f32" in able)
+    if compute or device != "CPU":
+        return Target(device, compute or None, "f32" in able)
+    faster = precision is None and "bf16" in able and has_bf16_units()
+    return Target(device, "bf16" if faster and earned else "f32", "f32" in able, faster and not earned)
 
 
-def has_matrix_units() -> bool:
-    """Whether the processor multiplies bf16 matrices in hardware (Intel AMX); False where the system does not tell."""
+def has_bf16_units() -> bool:
+    """Whether the processor multiplies in bf16 (AMX, or AVX-512 with bf16); False where the system does not tell."""
     try:
-        return " amx_bf16" in _CPU_INFO.read_text(encoding="utf-8")
+        return bool({"amx_bf16", "avx512_bf16"} & set(_CPU_INFO.read_text(encoding="utf-8").split()))
     except OSError:
         return False
 
@@ -101,7 +116,3 @@ def compiled_model_cache() -> Path | None:
         message = f"compiled models are not kept: {error}; set SVG_EDGE_CACHE to a writable folder"
         warnings.warn(message, RuntimeWarning, stacklevel=2)
         return None
-
-
-def _cpu_default(able: list[str]) -> str:
-    return "bf16" if "bf16" in able and has_matrix_units() else "f32"

@@ -27,7 +27,7 @@ class CpuBackend(HostArrays):
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        BackendMissingError: onnxruntime is installed but does not load, or `device` is no CPU.
+        BackendMissingError: onnxruntime is installed but does not load, `device` is no CPU, or `precision` is bf16.
         BundleError: a graph cannot be loaded.
     """
 
@@ -37,13 +37,17 @@ class CpuBackend(HostArrays):
     def __init__(self, bundle: Bundle, precision: Precision, device: str | None = None, threads: int | None = None) -> None:
         if device not in (None, "auto", "cpu"):
             raise BackendMissingError(f"the cpu backend has no device '{device}'\n  expected cpu")
+        if precision == "bf16":
+            raise BackendMissingError(
+                "the cpu backend does not compute in bf16\n  expected fp32 or fp16, or --backend openvino"
+            )
         require_modules("the cpu backend", "cpu", "onnxruntime")
         try:
             import onnxruntime
         except ImportError as error:  # a wheel for another CUDA, Python or C library
             raise BackendMissingError(f"onnxruntime is installed but does not load: {error}") from error
 
-        self.precision = precision
+        self.precision: Precision = precision
         self.description = f"cpu (ONNX Runtime {onnxruntime.__version__}), {precision}"
         self._sessions: dict[str, Any] = {}
         for role, content in bundle.graphs(precision).items():

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
-from svg_runtime.backends import BACKENDS, PLANNED
+from svg_runtime.backends import BACKENDS, COMPUTE_BF16, PLANNED
 from svg_runtime.contract import FUSED
 from svg_runtime.errors import UsageError
-from svg_runtime.manifest import Manifest, Precision
+from svg_runtime.manifest import PRECISIONS, Manifest, Precision
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Case:
 REFERENCE = Case("cpu", "fp32", fused=False)
 
 
-def list_cases(manifest: Manifest, backend: str | None, fp16: bool) -> list[Case]:
+def list_cases(manifest: Manifest, backend: str | None, precision: Precision | None) -> list[Case]:
     """Cases in the order of the table; all cases of a backend follow each other.
 
     A precision that the bundle lacks is one case, which fails with the reason.
@@ -40,7 +39,7 @@ def list_cases(manifest: Manifest, backend: str | None, fp16: bool) -> list[Case
     Args:
         manifest: of the bundle.
         backend: a backend's name or "auto"; None for every one that this release knows.
-        fp16: the fp16 graphs alone.
+        precision: this one alone, even on a backend that is known not to have it; None for all that backends have.
 
     Raises:
         UsageError: no such backend.
@@ -48,9 +47,17 @@ def list_cases(manifest: Manifest, backend: str | None, fp16: bool) -> list[Case
     known = (*BACKENDS, *PLANNED)
     if backend not in (None, "auto", *known):
         raise UsageError(f"unknown backend '{backend}'\n  expected auto or one of: {', '.join(known)}")
-    precisions: tuple[Precision, ...] = ("fp16",) if fp16 else get_args(Precision)
     names = known if backend is None else (backend,)
-    return [Case(name, precision, fused) for name in names for precision in precisions for fused in _sets(manifest, precision)]
+    return [
+        Case(name, each, fused)
+        for name in names
+        for each in ([precision] if precision else _precisions(name))
+        for fused in _sets(manifest, each)
+    ]
+
+
+def _precisions(backend: str) -> list[Precision]:
+    return [each for each in PRECISIONS if each != "bf16" or backend in ("auto", *COMPUTE_BF16)]
 
 
 def _sets(manifest: Manifest, precision: Precision) -> tuple[bool, ...]:

@@ -12,14 +12,13 @@ from rich.console import Console
 from svg_common.command import run_command, stderr_console
 from svg_common.files import write_json
 from svg_runtime.errors import BackendMissingError
-from svg_runtime.options import DeviceOption, HorizonOption, ModelOption, SamplesOption
+from svg_runtime.options import Bf16Option, DeviceOption, Fp16Option, HorizonOption, ModelOption, SamplesOption, asked_precision
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 BackendOption = Annotated[
     str | None, typer.Option(help="Measure this backend alone, or auto for the fastest one that works. Default: every one.")
 ]
-Fp16Option = Annotated[bool, typer.Option("--fp16", "--half", help="Measure the bundle's fp16 graphs alone.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the noise and of the synthetic camera.")]
 SecondsOption = Annotated[
     float, typer.Option(min=0.1, max=86400.0, help="Continuous running per row, after at most a second of warm-up.")
@@ -33,6 +32,7 @@ def bench(
     backend: BackendOption = None,
     device: DeviceOption = None,
     fp16: Fp16Option = False,
+    bf16: Bf16Option = False,
     samples: SamplesOption = 8,
     horizon: HorizonOption = 10,
     seed: SeedOption = 0,
@@ -43,6 +43,8 @@ def bench(
 
     Latency, rates, peak memory, error against fp32, share of the processor's peak. What fails is a row with its reason.
 
+    --fp16 or --bf16 measures that precision alone.
+
     Each row has a process of its own. Ctrl-C ends it with the rows so far.
     """
     from svg_runtime.bench.progress import BenchProgress
@@ -50,10 +52,11 @@ def bench(
     from svg_runtime.bench.run import BenchOptions, run_bench
     from svg_runtime.bundle import Bundle, find_model
 
+    precision = asked_precision(fp16, bf16)
     bundle = Bundle.open(find_model(model))
-    for precision in bundle.manifest.variants:
-        bundle.graphs(precision)  # a damaged bundle is one error, not a failure of every backend
-    options = BenchOptions(backend, device, fp16, samples, horizon, seed, seconds)
+    for variant in bundle.manifest.variants:
+        bundle.graphs(variant)  # a damaged bundle is one error, not a failure of every backend
+    options = BenchOptions(backend, device, precision, samples, horizon, seed, seconds)
     with BenchProgress(stderr_console()) as progress:
         findings = run_bench(bundle, options, progress)
     out = Console(highlight=False, soft_wrap=True)
@@ -65,8 +68,8 @@ def bench(
     if findings.interrupted:
         raise KeyboardInterrupt
     if all(row.result is None for row in findings.rows):
-        narrowed = backend is not None or device is not None or fp16
-        then = "svg-bench without --backend, --device and --fp16" if narrowed else "pip install 'svg-edge[cpu]'"
+        narrowed = backend is not None or device is not None or precision is not None
+        then = "svg-bench without --backend, --device, --fp16 and --bf16" if narrowed else "pip install 'svg-edge[cpu]'"
         raise BackendMissingError(f"no backend ran this bundle: each row says why\n  try: {then}")
 
 

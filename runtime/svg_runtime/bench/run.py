@@ -47,7 +47,7 @@ class BenchOptions:
 
     backend: str | None
     device: str | None
-    fp16: bool
+    precision: Precision | None  # None: every one
     samples: int
     horizon: int
     seed: int
@@ -99,7 +99,7 @@ class Bench:
     def __init__(self, bundle: Bundle, options: BenchOptions, watcher: Watcher, folder: Path) -> None:
         self._manifest, self._options, self._watcher, self._folder = bundle.manifest, options, watcher, folder
         self._model = str(bundle.path.absolute())
-        self._cases = list_cases(self._manifest, options.backend, options.fp16)
+        self._cases = list_cases(self._manifest, options.backend, options.precision)
         self._done = 0  # jobs
         self.findings = Findings(load=load_average())
         np.save(folder / "frames.npy", _pictures(self._manifest, options.seed))

@@ -1,0 +1,198 @@
+"""Is int8 worth a variant? Quantizes a bundle's convolutions, then measures quality and speed against fp32 on each engine.
+
+    python benchmarks/explore_int8.py [embedded | random:nf64 | BUNDLE] [--operators Conv] [--calibrate Percentile] ...
+
+Needs the dev extra. The bundle must be of gray frames: it is calibrated and judged on the built-in digits. The answer so far is
+in README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import logging
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
+
+from benchmarks.bundles import open_named
+from svg_common.cache import cache_folder
+from svg_common.digits import digit_stream
+from svg_export.evaluation.data import open_held_out
+from svg_export.evaluation.models import BundleModel
+from svg_export.precision import HORIZON, HeldOut, compare, describe
+from svg_runtime.backends.ort import CpuBackend
+from svg_runtime.bundle import Bundle
+from svg_runtime.forecaster import Forecaster
+from svg_runtime.manifest import FILE_NAME
+
+ENGINES = {"cpu": None, "openvino": "CPU:f32"}
+CONVOLUTIONAL = ("encoder", "skip", "decoder")
+SAMPLES = 8
+SCENES = 32  # that calibrate; more of them change nothing that can be measured
+TRAIN_STREAM = 1  # of svg_train.data.digits: no scene that is judged on
+
+Inputs = dict[str, np.ndarray[Any, Any]]
+
+
+class Recorder(CpuBackend):
+    """The cpu backend, keeping what each graph is given."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle, "fp32")
+        self.given: dict[str, list[Inputs]] = defaultdict(list)
+        self._inputs: dict[int, tuple[str, Any]] = {}
+
+    def bind(self, graph: str, inputs: Any, outputs: Any) -> Any:
+        """As the backend, remembering the inputs' buffers."""
+        plan = super().bind(graph, inputs, outputs)
+        self._inputs[id(plan)] = graph, inputs
+        return plan
+
+    def run(self, plan: Any) -> None:
+        """As the backend, copying the inputs before."""
+        graph, inputs = self._inputs[id(plan)]
+        self.given[graph].append({name: np.array(value) for name, value in inputs.items()})
+        super().run(plan)
+
+
+class Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Recorded inputs, one after the other."""
+
+    def __init__(self, given: list[Inputs]) -> None:
+        self._left = iter(given)
+
+    def get_next(self) -> Inputs | None:
+        """None at the end."""
+        return next(self._left, None)
+
+
+def scene(number: int, bundle: Bundle) -> Iterator[np.ndarray[Any, Any]]:
+    """n_past frames of a training scene, (H, W, 1)."""
+    step = digit_stream((0, TRAIN_STREAM, number), 1, bundle.manifest.frame.height)
+    return (step()[..., None] for _ in range(bundle.manifest.generation.n_past))
+
+
+def record(bundle: Bundle) -> dict[str, list[Inputs]]:
+    """What the graphs are given in forecasts of training scenes."""
+    recorder = Recorder(bundle)
+    variant = bundle.variant("fp32")
+    # One sample: calibration by histograms wants all inputs of one shape.
+    with Forecaster(bundle, recorder, variant, 1, HORIZON, 0, "window", fused=False) as forecaster:
+        for number in range(SCENES):
+            forecaster.reset()
+            for frame in scene(number, bundle):
+                forecaster.observe(frame)
+            forecaster.forecast()
+        return recorder.given
+
+
+def quantized(bundle: Bundle, folder: Path, chosen: argparse.Namespace) -> Path:
+    """A copy of the bundle whose convolutions are int8 between QuantizeLinear and DequantizeLinear."""
+    target, given = Path(shutil.copytree(bundle.path, folder / "int8.svgb")), record(bundle)
+    manifest = json.loads((target / FILE_NAME).read_text(encoding="utf-8"))
+    for role in chosen.graphs:
+        spec = manifest["variants"]["fp32"]["graphs"][role]
+        file = target / spec["file"]
+        quantize_static(
+            bundle.path / spec["file"], file, Reader(given[role]), QuantFormat.QDQ, chosen.operators, per_channel=True,
+            activation_type=QuantType[chosen.activations], weight_type=QuantType.QInt8,
+            nodes_to_exclude=ends(bundle.path / spec["file"]) if chosen.keep_ends else None,
+            calibrate_method=CalibrationMethod[chosen.calibrate],
+        )  # fmt: skip
+        content = file.read_bytes()
+        spec |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (target / FILE_NAME).write_text(json.dumps(manifest), encoding="utf-8")
+    return target
+
+
+def ends(file: Path) -> list[str]:
+    """The first and the last convolution of a graph, which are often kept in float."""
+    names = [node.name for node in onnx.load(file).graph.node if node.op_type in ("Conv", "ConvTranspose")]
+    return [names[0], names[-1]]
+
+
+def tell_quality(paths: dict[str, Path], sequences: int) -> None:
+    """Against fp32 on ONNX Runtime, as `svg-export` would judge."""
+    with ExitStack() as stack:
+        cases = [("fp32", "cpu"), *(("int8", engine) for engine in ENGINES)]
+        models = [
+            stack.enter_context(closing(BundleModel(name, Forecaster.open(paths[name], engine, ENGINES[engine], fused=False))))
+            for name, engine in cases
+        ]
+        held_out = HeldOut("digits", open_held_out(models[0].info, {"name": "digits"}, None, HORIZON), sequences)
+        for report in compare(models, [f"{engine}:int8" for engine in ENGINES], held_out):
+            print(*describe("int8", report), *(report.failures() or ["it passes the gate"]), sep="\n  ")  # type: ignore[arg-type]
+
+
+def tell_speed(paths: dict[str, Path], rounds: int) -> None:
+    """observe + forecast(8 samples, 10 steps), all cases in turns; medians."""
+    with ExitStack() as stack:
+        runs: dict[tuple[str, str], Callable[[], None]] = {}
+        for engine, device in ENGINES.items():
+            for name, path in paths.items():
+                opened = Forecaster.open(path, engine, device, samples=SAMPLES, horizon=HORIZON, fused=False)
+                runs[engine, name] = _round(stack.enter_context(opened), list(scene(0, Bundle.open(path))))
+        times: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+        for number in range(rounds + 3):
+            for case, run in runs.items():
+                wall, processor = time.perf_counter(), time.process_time()
+                run()
+                if number >= 3:
+                    times[case].append((time.perf_counter() - wall, time.process_time() - processor))
+    for engine in ENGINES:
+        wall, processor = (
+            statistics.median(values[kind] for values in times[engine, "fp32"])
+            / statistics.median(values[kind] for values in times[engine, "int8"])
+            for kind in (0, 1)
+        )
+        print(f"{engine}: int8 is {wall:.2f}x as fast as fp32 by wall time, {processor:.2f}x by processor time")
+
+
+def _round(forecaster: Forecaster, frames: list[Any]) -> Callable[[], None]:
+    for frame in frames:
+        forecaster.observe(frame)
+
+    def run() -> None:
+        forecaster.observe(frames[-1])
+        forecaster.forecast()
+
+    return run
+
+
+def main() -> None:
+    """Entry point."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", nargs="?", default="embedded", help="embedded, random:nf64 or a path")
+    parser.add_argument("--graphs", nargs="+", choices=CONVOLUTIONAL, default=CONVOLUTIONAL)
+    parser.add_argument("--operators", nargs="+", choices=("Conv", "ConvTranspose"), default=["Conv", "ConvTranspose"])
+    parser.add_argument("--activations", choices=("QInt8", "QUInt8"), default="QUInt8")
+    parser.add_argument("--calibrate", choices=[method.name for method in CalibrationMethod], default="MinMax")
+    parser.add_argument("--keep-ends", action="store_true", help="leave the first and last convolution of a graph in float")
+    parser.add_argument("--sequences", type=int, default=128, help="to judge quality on; 0 leaves it out")
+    parser.add_argument("--rounds", type=int, default=40, help="of each speed; 0 leaves it out")
+    chosen = parser.parse_args()
+    logging.disable(logging.WARNING)  # the quantizer recommends to fuse BatchNorm first, which the export has done
+    bundle = open_named(chosen.bundle, cache_folder() / "svg-edge-bundles")
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {"fp32": bundle.path, "int8": quantized(bundle, Path(folder), chosen)}
+        if chosen.sequences:
+            tell_quality(paths, chosen.sequences)
+        if chosen.rounds:
+            tell_speed(paths, chosen.rounds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

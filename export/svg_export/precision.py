@@ -1,0 +1,241 @@
+"""Precision is earned: forecasts of held-out sequences in fp32 and in a reduced precision, same noise, judged in pairs.
+
+The loop amplifies rounding, so a sample soon parts from what it would be in fp32. Whether it is a worse sample is another
+question, and the one that counts: best and average sample against the truth, and the diversity of the samples, must not lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from svg_common.command import require_modules
+from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
+from svg_export.evaluation.data import open_held_out
+from svg_export.evaluation.measure import Settings, frame_figures, portions
+from svg_export.evaluation.models import BundleModel, EvaluatedModel, checkpoint_info
+from svg_export.evaluation.statistics import Array, best_sample, estimate
+from svg_runtime.backends import open_backend
+from svg_runtime.bundle import Bundle
+from svg_runtime.errors import BackendMissingError
+from svg_runtime.forecaster import Forecaster
+from svg_runtime.manifest import Manifest, Metric, PairedDifference, Precision, QualityReport
+from svg_train.checkpoint import Checkpoint
+from svg_train.data import SequenceDataset
+
+SEQUENCES = 128  # on the embedded model they tell a loss of 0.02 dB from none, in seconds
+MIN_SEQUENCES = 16  # fewer would let nearly everything pass
+SAMPLES, HORIZON, SEED = 10, 10, 0
+CONFIDENCE = 0.95  # of `statistics.estimate`
+
+MIN_FIRST_STEP_PSNR_DB = 45.0  # before the loop amplifies anything; an error of 1.4 of 255 grey levels
+# Losses that nobody can see: one of 0.1 % of the diversity can be certain and yet be nothing. 0.05 dB is 1 % of the squared
+# error; papers compare methods by tenths of a dB, and by the second or third decimal of SSIM.
+TOLERANCE: Mapping[str, float] = {"psnr": 0.05, "ssim": 0.001}
+DIVERSITY_TOLERANCE = 0.01  # of its fp32 value, whose size is the model's own
+
+# What a variant is measured with: the engine that its users will run it on.
+_ENGINES: dict[Precision, tuple[str, str | None]] = {"fp32": ("cpu", None), "fp16": ("cpu", None), "bf16": ("openvino", None)}
+_COMPUTED_BY = {"fp16": "onnxruntime CPUExecutionProvider:fp16 graphs", "bf16": "openvino CPU:bf16"}
+_SMALLEST_MSE = 1e-12  # 120 dB: frames that are equal
+
+Say = Callable[[str], None]
+
+
+class PrecisionError(SvgError):
+    """A reduced precision loses quality that can be seen. Nothing was published."""
+
+    exit_code = ExitCode.PARITY_FAILED
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Sequences of n_past + HORIZON frames that training did not see."""
+
+    name: str  # of the data set
+    data: SequenceDataset
+    sequences: int = field(default_factory=lambda: SEQUENCES)
+
+    @property
+    def settings(self) -> Settings:
+        """What is forecast."""
+        return Settings(min(self.sequences, len(self.data)), SAMPLES, HORIZON, SEED)
+
+
+def find_held_out(checkpoint: Checkpoint, given: Mapping[str, Any]) -> HeldOut:
+    """The held-out split of the data that the checkpoint was trained on, or of what the user names.
+
+    Args:
+        checkpoint: tells data set, frame size and pace.
+        given: the [data] settings that the user gave; None stands for not given.
+
+    Raises:
+        SvgError: it cannot be opened, or is too small to judge by.
+    """
+    info = checkpoint_info("", checkpoint, "")
+    name = given.get("name") or info.data["name"]
+    needs = "a reduced precision has to prove on held-out sequences that it loses nothing"
+    then = "name them with --data and --data-root, or leave out --fp16 and --bf16"
+    try:
+        data = open_held_out(info, given, None, HORIZON)
+    except MissingExtraError:
+        raise
+    except SvgError as error:
+        kind = UsageError if isinstance(error, UsageError) else SvgError
+        raise kind(f"{needs}, and those of '{name}' cannot be opened: {error}\n  {then}") from error
+    if len(data) < MIN_SEQUENCES:
+        raise SvgError(
+            f"{needs}: expected at least {MIN_SEQUENCES} of {info.n_past + HORIZON} frames, there are {len(data)} in "
+            f"{data.description}\n  {then}"
+        )
+    return HeldOut(name, data)
+
+
+def check_bf16_is_here() -> None:
+    """Refuse early what cannot be measured on this machine.
+
+    Raises:
+        MissingExtraError: openvino is not installed.
+        BackendMissingError: it does not load, or the processor does not compute in bf16.
+    """
+    require_modules("--bf16", "openvino", "openvino")
+    from svg_runtime.backends.openvino_device import choose_target, the_core
+
+    try:
+        choose_target(the_core(), "CPU:bf16")
+    except (BackendMissingError, ImportError, OSError, RuntimeError) as error:  # it is not able to, or does not load
+        raise BackendMissingError(
+            f"--bf16 measures what bf16 does to the model, and this machine cannot: {error}\n"
+            "  export on a processor that computes in bf16 (x86 with AVX-512 BF16 or AMX), or leave out --bf16"
+        ) from error
+
+
+def judged(folder: Path, manifest: Manifest, held_out: HeldOut, say: Say) -> Manifest:
+    """`manifest` with a report on every reduced precision, measured as the Forecaster runs it by default.
+
+    Args:
+        folder: of the graphs.
+        manifest: with the variants in question, which need no report yet.
+        held_out: what to forecast.
+        say: called with one line per stage.
+
+    Raises:
+        PrecisionError: a variant does not pass; all failures of all variants are listed.
+    """
+    reports = _judge(Bundle(folder, manifest), [name for name in manifest.variants if name != "fp32"], held_out, say)
+    variants = {name: old.model_copy(update={"quality": reports.get(name)}) for name, old in manifest.variants.items()}
+    return manifest.model_copy(update={"variants": variants})
+
+
+def _judge(bundle: Bundle, precisions: list[Precision], held_out: HeldOut, say: Say) -> dict[Precision, QualityReport]:
+    names: list[Precision] = ["fp32", *precisions]
+    say(f"quality: {held_out.settings.sequences} held-out sequences ({held_out.data.description}) in {', '.join(names)}")
+    with ExitStack() as stack:
+        models = [stack.enter_context(closing(_open(bundle, name))) for name in names]
+        reports = compare(models, [_COMPUTED_BY[name] for name in precisions], held_out)
+    failures = [f"{name}: {line}" for name, report in zip(precisions, reports, strict=True) for line in report.failures()]
+    if failures:
+        raise PrecisionError(
+            f"reduced precision loses quality on {held_out.settings.sequences} held-out sequences:\n  " + "\n  ".join(failures)
+            + "\n  nothing was published; export without that precision"
+        )  # fmt: skip
+    return dict(zip(precisions, reports, strict=True))
+
+
+def _open(bundle: Bundle, precision: Precision) -> BundleModel:
+    backend = open_backend(bundle, *_ENGINES[precision], precision)
+    variant = bundle.variant(precision)
+    return BundleModel(precision, Forecaster(bundle, backend, variant, SAMPLES, HORIZON, SEED, "window"))
+
+
+def compare(models: Sequence[EvaluatedModel], computed_by: list[str], held_out: HeldOut) -> list[QualityReport]:
+    """Reports on all `models` but the first, which is the fp32 one that they are held against.
+
+    Raises:
+        PrecisionError: forecasts that are not finite.
+    """
+    figures: list[dict[str, list[Tensor]]] = [{} for _ in models]
+    divergence: list[list[Tensor]] = [[] for _ in models]
+    n_past = models[0].info.n_past
+    with torch.no_grad():
+        for sequences, noise, context_noise in portions(models[0], held_out.data, held_out.settings):
+            futures = [model.forecast(sequences[:, :n_past], noise, context_noise) for model in models]
+            for number, given in enumerate(futures):
+                if not given.isfinite().all():
+                    raise PrecisionError(f"{models[number].info.label} gives forecasts that are not finite")
+                divergence[number].append((given - futures[0]).square().mean(dim=(1, 3, 4, 5)).double())
+                for samples, sequence in zip(given, sequences, strict=True):
+                    for name, value in frame_figures(samples, sequence[n_past:]).items():
+                        figures[number].setdefault(name, []).append(value.double())
+    quality = [_per_sequence({name: torch.stack(values).numpy() for name, values in each.items()}) for each in figures]
+    drift = [torch.cat(each).mean(0).clamp_min(_SMALLEST_MSE).log10().mul(-10).tolist() for each in divergence]
+    return [
+        _report(held_out, by, quality[0], reduced, steps)
+        for by, reduced, steps in zip(computed_by, quality[1:], drift[1:], strict=True)
+    ]
+
+
+def _per_sequence(figures: dict[str, Array]) -> dict[Metric, Array]:
+    """One value per sequence (N,), means over the horizon."""
+    values: dict[Metric, Array] = {
+        "psnr_best": best_sample(figures["psnr"]).mean(1),
+        "psnr_mean": figures["psnr"].mean((1, 2)),
+        "ssim_best": best_sample(figures["ssim"]).mean(1),
+        "ssim_mean": figures["ssim"].mean((1, 2)),
+    }
+    return values | ({"diversity": figures["distance"].mean(1)} if "distance" in figures else {})
+
+
+def _report(
+    held_out: HeldOut, computed_by: str, fp32: dict[Metric, Array], reduced: dict[Metric, Array], drift: list[float]
+) -> QualityReport:
+    settings = held_out.settings
+    return QualityReport(
+        data=held_out.name,
+        split="test",
+        sequences=settings.sequences,
+        samples=SAMPLES if "diversity" in fp32 else 1,
+        horizon=settings.horizon,
+        seed=settings.seed,
+        confidence=CONFIDENCE,
+        computed_by=computed_by,
+        divergence_psnr_db=tuple(round(step, 2) for step in drift),
+        min_first_step_psnr_db=MIN_FIRST_STEP_PSNR_DB,
+        metrics={name: _paired(name, fp32[name], reduced[name]) for name in fp32},
+    )
+
+
+def _paired(name: Metric, fp32: Array, reduced: Array) -> PairedDifference:
+    change, level = estimate(reduced - fp32), float(fp32.mean())
+    tolerance = DIVERSITY_TOLERANCE * level if name == "diversity" else TOLERANCE[name.partition("_")[0]]
+    values = {
+        "fp32": level, "reduced": float(reduced.mean()), "difference": change.mean, "low": change.mean - change.ci95,
+        "high": change.mean + change.ci95, "tolerance": tolerance,
+    }  # fmt: skip
+    return PairedDifference(**{key: round(value, 6) + 0.0 for key, value in values.items()})  # no -0.0
+
+
+def describe(precision: Precision, report: QualityReport) -> list[str]:
+    """The report in two lines for people."""
+    first, last = report.divergence_psnr_db[0], report.divergence_psnr_db[-1]
+    changes = ", ".join(_change(name, value, report.samples) for name, value in report.metrics.items())
+    return [
+        f"{precision} against fp32, {report.computed_by}: {first:.0f} dB at step 1, {last:.0f} dB at step {report.horizon}",
+        f"  against the truth, {report.sequences} sequences, paired {report.confidence:.0%} intervals: {changes}",
+    ]
+
+
+def _change(name: Metric, value: PairedDifference, samples: int) -> str:
+    labels = {"psnr_best": f"best of {samples}", "psnr_mean": "average sample", "ssim_best": "best SSIM",
+              "ssim_mean": "average SSIM", "diversity": "diversity"}  # fmt: skip
+    digits, unit, scale = (2, " dB", 1.0) if name.startswith("psnr") else (4, "", 1.0)
+    if name == "diversity":
+        digits, unit, scale = 1, "%", 100 / value.fp32 if value.fp32 else 0.0
+    change, low, high = (f"{scale * number:+.{digits}f}" for number in (value.difference, value.low, value.high))
+    return f"{labels[name]} {change}{unit} ({low} to {high})"

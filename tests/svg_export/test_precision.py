@@ -1,0 +1,274 @@
+"""Precision is earned: the gate on forecasts that are known, and on exported models; what cannot be judged is refused early."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from svg_common.errors import UsageError
+from svg_export import cli, precision
+from svg_export.evaluation.cli import app as evaluate
+from svg_export.evaluation.models import ModelInfo
+from svg_export.precision import HeldOut, PrecisionError, compare, describe, find_held_out
+from svg_runtime.backends import openvino_device
+from svg_runtime.bundle import Bundle
+from svg_train.checkpoint import load_checkpoint
+from svg_train.config import build_config
+from svg_train.data import open_data
+from svg_train.metrics import frame_mse, frame_ssim, psnr_of_frames
+from tests.conftest import few_held_out, random_model, save_model
+
+HORIZON, SAMPLES, SEQUENCES = precision.HORIZON, precision.SAMPLES, 8
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Small frames: a second thread costs more than it brings."""
+    torch.set_num_threads(1)
+
+
+@dataclass
+class Known:
+    """Forecasts that follow from the noise alone: samples around a gray picture, changed by `change`."""
+
+    change: object = None
+    z_dim: int = 4
+    device = torch.device("cpu")
+
+    @property
+    def info(self) -> ModelInfo:
+        return ModelInfo("known", "", 3, 64, 1, self.z_dim, 0.1, {"name": "digits"})
+
+    def forecast(self, context, noise, context_noise):
+        batch, horizon, samples = noise.shape[:3]
+        shift = (
+            noise.sum(-1).movedim(1, 2)[..., None, None, None] if self.z_dim else torch.zeros(batch, samples, horizon, 1, 1, 1)
+        )
+        x = torch.linspace(0, 6, 64)
+        frames = 0.4 + 0.1 * torch.sin(x + shift) * torch.cos(x)[:, None]
+        return self.change(frames) if self.change else frames
+
+
+@pytest.fixture(scope="module")
+def held_out() -> HeldOut:
+    config = build_config({"model": {"n_past": 3}})
+    return HeldOut("digits", open_data(config, "test", 3 + HORIZON), SEQUENCES)
+
+
+def report_on(change, held_out, **model):
+    (report,) = compare([Known(**model), Known(change, **model)], ["a test"], held_out)
+    return report
+
+
+def noisy(level, from_step=0):
+    def change(frames):
+        noise = torch.randn(frames.shape, generator=torch.Generator().manual_seed(1)) * level
+        noise[:, :, :from_step] = 0
+        return frames + noise
+
+    return change
+
+
+def test_small_rounding_passes(held_out):
+    report = report_on(noisy(1e-4), held_out)
+    assert report.failures() == []
+    assert report.divergence_psnr_db == pytest.approx([80] * HORIZON, abs=0.1)
+    assert (report.sequences, report.samples, report.data, report.computed_by) == (SEQUENCES, SAMPLES, "digits", "a test")
+
+
+def test_a_first_step_too_far_from_fp32_fails(held_out):
+    closer, farther = (report_on(noisy(level), held_out) for level in (0.0050, 0.0063))  # 46 and 44 dB
+    assert not any("first forecast frame" in line for line in closer.failures())
+    assert any("first forecast frame is 44.0 dB from fp32, expected at least 45 dB" in line for line in farther.failures())
+
+
+def test_a_certain_loss_fails_though_the_first_step_is_equal(held_out):
+    report = report_on(noisy(0.05, from_step=1), held_out)
+    assert report.divergence_psnr_db[0] == 120
+    lines = "\n".join(report.failures())
+    assert "psnr_best falls" in lines
+    assert "psnr_mean falls" in lines
+    assert "first forecast frame" not in lines
+    assert "diversity" not in lines  # noise adds some; the others are there to tell that it is worth nothing
+
+
+def test_lost_diversity_fails_and_a_loss_that_nobody_can_see_does_not(held_out):
+    def shrunk(share):
+        return lambda frames: frames.mean(1, keepdim=True) + share * (frames - frames.mean(1, keepdim=True))
+
+    visible, invisible = (report_on(shrunk(share), held_out).metrics["diversity"] for share in (0.97, 0.999))
+    assert visible.is_loss
+    assert invisible.high < 0  # certain, and yet
+    assert not invisible.is_loss
+    assert invisible.reduced == pytest.approx(0.999 * invisible.fp32, rel=1e-4)
+
+
+def test_figures_equal_a_plain_computation(held_out):
+    report = report_on(noisy(0.01), held_out)
+    differences = []
+    noise = np.random.default_rng(precision.SEED)
+    for number in range(SEQUENCES):
+        truth = torch.from_numpy(held_out.data[number][3:]).float().movedim(-1, 1) / 255
+        draws = torch.from_numpy(noise.standard_normal((HORIZON, SAMPLES, 4), np.float32))
+        noise.standard_normal((2, SAMPLES, 4), np.float32)
+        plain = Known().forecast(None, draws[None], None)[0]
+        differences.append((plain, truth))
+    all_plain = torch.stack([plain for plain, _ in differences])
+    rounded = noisy(0.01)(all_plain)
+    for name, of in (("psnr", lambda a, b: psnr_of_frames(frame_mse(a, b))), ("ssim", frame_ssim)):
+        scores = np.array([
+            [of(samples[index], truth).mean(1).numpy() for samples in (all_plain, rounded)]
+            for index, (_, truth) in enumerate(differences)
+        ])  # (N, 2, S)  # fmt: skip
+        for metric, values in ((f"{name}_best", scores.max(2)), (f"{name}_mean", scores.mean(2))):
+            change = values[:, 1] - values[:, 0]
+            width = 1.959964 * change.std(ddof=1) / np.sqrt(SEQUENCES)
+            given = report.metrics[metric]
+            assert (given.fp32, given.reduced) == pytest.approx(tuple(values.mean(0)), abs=2e-4)
+            assert (given.low, given.high) == pytest.approx((change.mean() - width, change.mean() + width), abs=2e-5)
+
+
+def test_a_deterministic_model_has_no_diversity(held_out):
+    report = report_on(noisy(1e-4), held_out, z_dim=0)
+    assert report.samples == 1
+    assert set(report.metrics) == {"psnr_best", "psnr_mean", "ssim_best", "ssim_mean"}
+    assert "diversity" not in describe("fp16", report)[1]
+
+
+def test_forecasts_that_are_not_finite_fail(held_out):
+    with pytest.raises(PrecisionError, match="not finite"):
+        report_on(lambda frames: frames * torch.nan, held_out)
+
+
+def test_the_gates_are_those_of_the_manifest(tiny_bundle):
+    report = Bundle.open(tiny_bundle).manifest.variants["fp16"].quality
+    assert report.min_first_step_psnr_db == 45
+    assert {name: value.tolerance for name, value in report.metrics.items() if name != "diversity"} == {
+        "psnr_best": 0.05, "psnr_mean": 0.05, "ssim_best": 0.001, "ssim_mean": 0.001,
+    }  # fmt: skip
+    diversity = report.metrics["diversity"]
+    assert diversity.tolerance == pytest.approx(0.01 * diversity.fp32, abs=1e-6)
+
+
+@pytest.fixture
+def run_cli(tmp_path, monkeypatch, capsys):
+    """`svg-export` in an empty folder, within this process and on few sequences: its exit code and what it said."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(precision, "SEQUENCES", 4)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["svg-export", *arguments])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return int(left.value.code), capsys.readouterr().err
+
+    return run
+
+
+def computes_bf16() -> bool:
+    openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install 'svg-edge[openvino]'")
+    assert openvino
+    return "BF16" in openvino_device.the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def test_command_exports_what_has_earned_it(tiny_checkpoint, tmp_path, run_cli):
+    if not computes_bf16():
+        pytest.skip("this processor cannot compute in bf16")
+    options = ("--no-fused", "--fp16", "--bf16", "--num-digits", "2", "--json", "s.json")
+    code, said = run_cli(str(tiny_checkpoint), *options)
+    assert code == 0, said
+    assert "4 held-out sequences (digits: 2 procedural digit(s) per scene, test scenes) in fp32, fp16, bf16" in said
+    manifest = Bundle.open(tmp_path / "tiny.svgb").manifest
+    assert set(manifest.variants) == {"fp32", "fp16", "bf16"}
+    assert sorted(path.name for path in (tmp_path / "tiny.svgb").iterdir()) == ["fp16", "fp32", "manifest.json"]
+    summary = json.loads((tmp_path / "s.json").read_text())["variants"]
+    for name, engine in (("fp16", "onnxruntime"), ("bf16", "openvino CPU:bf16")):
+        report = manifest.variants[name].quality
+        assert summary[name]["quality"] == json.loads(report.model_dump_json())
+        assert report.computed_by.startswith(engine)
+        assert 45 < report.divergence_psnr_db[0] < 119  # another precision indeed
+        for line in describe(name, report):
+            assert line in said
+    assert summary["fp32"]["quality"] is None
+    assert manifest.variants["bf16"].quality.divergence_psnr_db[0] < manifest.variants["fp16"].quality.divergence_psnr_db[0]
+
+
+def test_command_exits_3_without_a_folder_when_precision_is_lost(tiny_checkpoint, tmp_path, run_cli, monkeypatch):
+    monkeypatch.setattr(precision, "MIN_FIRST_STEP_PSNR_DB", 119.5)
+    code, said = run_cli(str(tiny_checkpoint), "--no-fused", "--fp16")
+    assert code == 3, said
+    assert "fp16: the first forecast frame is" in said
+    assert "expected at least 119.5 dB\n  nothing was published; export without that precision" in said
+    assert list(tmp_path.glob("*.svgb")) == []
+
+
+@pytest.fixture
+def video_checkpoint(tmp_path):
+    """A model of videos that are not here."""
+    return save_model(tmp_path / "video.pt", random_model(), data={"name": "video", "root": "gone/"})
+
+
+def test_held_out_data_that_is_not_here_is_refused_before_the_work(video_checkpoint, run_cli):
+    code, said = run_cli(str(video_checkpoint), "--fp16")
+    assert code == 2, said
+    assert "those of 'video' cannot be opened" in said
+    assert "name them with --data and --data-root, or leave out --fp16 and --bf16" in said
+    assert "exporting" not in said
+    code, said = run_cli(str(video_checkpoint), "--fp16", "--data", "video", "--num-digits", "2")
+    assert (code, "num_digits means nothing to data 'video'" in said) == (2, True), said
+
+
+def test_held_out_data_can_be_named(video_checkpoint):
+    named = find_held_out(load_checkpoint(video_checkpoint), {"name": "digits", "root": None, "num_digits": 2})
+    assert named.name == "digits"
+    assert "2 procedural" in named.data.description
+    assert named.data[0].shape == (3 + HORIZON, 64, 64, 1)
+    assert named.settings.sequences == precision.SEQUENCES
+
+
+def test_too_little_data_is_refused(tiny_checkpoint, monkeypatch):
+    monkeypatch.setattr("svg_train.data.digits.Digits.__len__", lambda self: 15)
+    with pytest.raises(precision.SvgError, match="at least 16 of 13 frames, there are 15 in digits"):
+        find_held_out(load_checkpoint(tiny_checkpoint), {})
+
+
+class NoBf16:
+    """OpenVINO on a processor that cannot compute in bf16, which is not to be had here."""
+
+    available_devices = ("CPU",)
+
+    def get_property(self, device, name):
+        return ["FP32", "INT8"]
+
+
+def test_bf16_needs_a_machine_that_computes_in_it(tiny_checkpoint, run_cli, monkeypatch):
+    pytest.importorskip("openvino", reason="openvino is not installed: pip install 'svg-edge[openvino]'")
+    monkeypatch.setattr(openvino_device, "the_core", NoBf16)
+    code, said = run_cli(str(tiny_checkpoint), "--bf16")
+    assert code == 4, said
+    assert "device CPU cannot compute in bf16 here" in said
+    assert "export on a processor that computes in bf16" in said
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    code, said = run_cli(str(tiny_checkpoint), "--bf16")
+    assert (code, "svg-edge[openvino]" in said) == (4, True), said
+    assert "exporting" not in said
+
+
+def test_the_report_is_the_same_every_time(tiny_checkpoint, tiny_bundle, tmp_path):
+    loaded = load_checkpoint(tiny_checkpoint)
+    bundle = Bundle.open(tiny_bundle)
+    again = precision.judged(bundle.path, bundle.manifest, few_held_out(loaded), lambda line: None)
+    assert again == bundle.manifest
+    other = precision.judged(bundle.path, bundle.manifest, replace(few_held_out(loaded), sequences=2), lambda line: None)
+    assert other.variants["fp16"].quality.metrics != again.variants["fp16"].quality.metrics
+
+
+def test_both_precisions_at_once_are_a_usage_error(tiny_bundle):
+    with pytest.raises(UsageError, match="both --fp16 and --bf16"):
+        evaluate([str(tiny_bundle), "--fp16", "--bf16"], standalone_mode=False)
