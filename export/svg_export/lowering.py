@@ -21,11 +21,11 @@ class _Transposed:
     """A ConvTranspose node with the constants of its graph, and what it is replaced by."""
 
     def __init__(self, graph: onnx.GraphProto, node: NodeProto) -> None:
-        constants = {tensor.name: tensor for tensor in graph.initializer}
+        self._constants = {tensor.name: tensor for tensor in graph.initializer}
         attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
         self.graph, self.node, self.x, self.y = graph, node, node.input[0], node.output[0]
-        self.weight: Array = numpy_helper.to_array(constants[node.input[1]])  # (C_in, C_out, k, k)
-        self.bias: Array | None = numpy_helper.to_array(constants[node.input[2]]) if len(node.input) > 2 else None
+        self.weight = self._value(1)  # (C_in, C_out, k, k)
+        self.bias = self._value(2) if len(node.input) > 2 else None
         self._strides = list(attributes.get("strides", [1, 1]))
         self._pads = list(attributes.get("pads", [0, 0, 0, 0]))
         self._plain = (
@@ -34,18 +34,23 @@ class _Transposed:
             and not any(attributes.get("output_padding", [0, 0]))
             and attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
             and not attributes.get("output_shape")
+            and all(sum(name in other.input for other in graph.node) == 1 for name in node.input[1:])  # they are rearranged
         )
 
     def is_like(self, kernel: int, stride: int, padding: int) -> bool:
-        """Whether it has these sizes, in both directions, and nothing unusual."""
+        """Whether it has these sizes, in both directions, nothing unusual, and weights of its own."""
         sizes = list(self.weight.shape[2:]), self._strides, self._pads
         return self._plain and sizes == ([kernel] * 2, [stride] * 2, [padding] * 4)
 
-    def constant(self, suffix: str, values: Array) -> str:
-        """Add a constant to the graph; returns its name."""
-        name = f"{self.y}_{suffix}"
-        self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
+    def rearranged(self, weight: Array, bias: Array | None) -> list[str]:
+        """Put other weights in the place of the node's own; returns their names, which stay."""
+        names = list(self.node.input[1 : 2 if bias is None else 3])
+        for name, values in zip(names, (weight, bias), strict=False):
+            self._constants[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return names
+
+    def _value(self, index: int) -> Array:
+        return numpy_helper.to_array(self._constants[self.node.input[index]])
 
 
 def lower(model: onnx.ModelProto) -> None:
@@ -69,7 +74,7 @@ def shuffle_last(model: onnx.ModelProto) -> bool:
 
 
 def _rewrite(model: onnx.ModelProto, fits: Callable[[_Transposed], bool], rewrite: Rewrite) -> int:
-    """Replace the ConvTranspose nodes that `fits` by what `rewrite` gives, and drop constants that nobody reads any more."""
+    """Replace the ConvTranspose nodes that `fits` by what `rewrite` gives; returns how many."""
     graph, nodes, count = model.graph, [], 0
     for node in graph.node:
         transposed = _Transposed(graph, node) if node.op_type == "ConvTranspose" else None
@@ -81,24 +86,19 @@ def _rewrite(model: onnx.ModelProto, fits: Callable[[_Transposed], bool], rewrit
     if count:
         del graph.node[:]
         graph.node.extend(nodes)
-        read = {name for node in nodes for name in node.input}
-        kept = [tensor for tensor in graph.initializer if tensor.name in read]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
     return count
 
 
 def _as_matrix_product(t: _Transposed) -> list[NodeProto]:
     """y[b, o, i, j] = sum_c x[b, c] w[c, o, i, j]."""
     c_in, c_out, side, _ = t.weight.shape
-    inputs = [f"{t.y}_flat", t.constant("weight", t.weight.reshape(c_in, -1))]
-    if t.bias is not None:
-        inputs.append(t.constant("bias", np.repeat(t.bias, side * side)))
-    shape = t.constant("shape", np.array([-1, c_out, side, side], np.int64))
+    bias = None if t.bias is None else np.repeat(t.bias, side * side)
+    flat, product, shape = (f"{t.y}_{what}" for what in ("flat", "product", "shape"))
+    t.graph.initializer.append(numpy_helper.from_array(np.array([-1, c_out, side, side], np.int64), shape))
     return [
-        _node("Flatten", [t.x], inputs[0], axis=1),
-        _node("Gemm", inputs, f"{t.y}_product"),
-        _node("Reshape", [f"{t.y}_product", shape], t.y),
+        _node("Flatten", [t.x], flat, axis=1),
+        _node("Gemm", [flat, *t.rearranged(t.weight.reshape(c_in, -1), bias)], product),
+        _node("Reshape", [product, shape], t.y),
     ]
 
 
@@ -125,8 +125,7 @@ def _as_shuffle(t: _Transposed) -> list[NodeProto]:
 
 
 def _convolution(t: _Transposed, kernel: Array, bias: Array | None, output: str) -> NodeProto:
-    inputs = [t.x, t.constant("weight", kernel)] + ([] if bias is None else [t.constant("bias", bias)])
-    return _node("Conv", inputs, output, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[1, 1])
+    return _node("Conv", [t.x, *t.rearranged(kernel, bias)], output, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[1, 1])
 
 
 def _node(kind: str, inputs: list[str], output: str, **attributes: Any) -> NodeProto:
