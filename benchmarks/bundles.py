@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from svg_common.command import require_modules
@@ -61,6 +62,7 @@ def _export_random(nf: int, path: Path, reduced: Precision | None) -> None:
     import torch
 
     from svg_export.bundle_writer import write_bundle
+    from svg_export.precision import find_held_out
     from svg_train.checkpoint import Checkpoint
     from svg_train.config import build_config
     from svg_train.model import SVG
@@ -69,8 +71,11 @@ def _export_random(nf: int, path: Path, reduced: Precision | None) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         weights = SVG(config.model).state_dict()
+    checkpoint = Checkpoint(config, weights)
+    held_out = replace(find_held_out(checkpoint, {}), sequences=2)  # the quality of random weights says nothing
     sha256 = hashlib.sha256(b"random").hexdigest()
-    write_bundle(Checkpoint(config, weights), sha256, path, reduced == "fp16", lambda line: None, bf16=reduced == "bf16")
+    half, brain = reduced == "fp16", reduced == "bf16"
+    write_bundle(checkpoint, sha256, path, half, lambda line: None, bf16=brain, held_out=held_out)
 
 
 def _exporter_fingerprint() -> str:

@@ -1,6 +1,6 @@
 """Is int8 worth a variant? Quantizes a bundle's convolutions, then measures quality and speed against fp32 on each engine.
 
-    python benchmarks/explore_int8.py [embedded | random:nf64 | BUNDLE] [--operators Conv] [--calibrate Percentile] ...
+    python -m benchmarks.explore_int8 [embedded | random:nf64 | BUNDLE] [--graphs encoder] [--calibrate Percentile] ...
 
 Needs the dev extra. The bundle must be of gray frames: it is calibrated and judged on the built-in digits. The answer so far is
 in README.md.
@@ -68,7 +68,7 @@ class Recorder(CpuBackend):
         super().run(plan)
 
 
-class Reader(CalibrationDataReader):  # type: ignore[misc]
+class Reader(CalibrationDataReader):
     """Recorded inputs, one after the other."""
 
     def __init__(self, given: list[Inputs]) -> None:
@@ -134,7 +134,7 @@ def tell_quality(paths: dict[str, Path], sequences: int) -> None:
         ]
         held_out = HeldOut("digits", open_held_out(models[0].info, {"name": "digits"}, None, HORIZON), sequences)
         for report in compare(models, [f"{engine}:int8" for engine in ENGINES], held_out):
-            print(*describe("int8", report), *(report.failures() or ["it passes the gate"]), sep="\n  ")  # type: ignore[arg-type]
+            print(*describe("int8", report), *(report.failures() or ["it passes the gate"]), sep="\n  ")
 
 
 def tell_speed(paths: dict[str, Path], rounds: int) -> None:

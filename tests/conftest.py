@@ -56,7 +56,8 @@ def export_model(checkpoint: Path, out: Path, fp16: bool = False, fused: bool = 
     from svg_train.checkpoint import load_checkpoint
 
     loaded = load_checkpoint(checkpoint)
-    write_bundle(loaded, "0" * 64, out, fp16, lambda line: None, fused, bf16, few_held_out(loaded))
+    held_out = few_held_out(loaded) if fp16 or bf16 else None
+    write_bundle(loaded, "0" * 64, out, fp16, lambda line: None, fused, bf16, held_out)
     return out
 
 

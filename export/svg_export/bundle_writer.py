@@ -14,7 +14,7 @@ from svg_common.errors import UsageError
 from svg_common.files import atomic_directory
 from svg_export.graphs import GraphPlan, fold_batch_norm, fused_graphs, separate_graphs
 from svg_export.parity import check_fp32, compare_fp16
-from svg_export.precision import HeldOut, check_bf16_is_here, find_held_out, judged
+from svg_export.precision import HeldOut, judged, prepare
 from svg_export.to_onnx import OPSET, export_graph, read_interface, shuffled_decoder
 from svg_runtime.contract import SHUFFLED_DECODER
 from svg_runtime.manifest import (
@@ -68,10 +68,7 @@ def write_bundle(
         OSError: the folder cannot be written.
     """
     refuse_foreign(out)
-    if bf16:
-        check_bf16_is_here()
-    if fp16 or bf16:
-        held_out = held_out or find_held_out(checkpoint, {})
+    held_out = held_out or prepare(checkpoint, {}, fp16, bf16)
     with atomic_directory(out) as folder:  # opened first: an unwritable place is found before the work is done
         model = checkpoint.build()
         bundle_id = _bundle_id(checkpoint)
@@ -93,7 +90,7 @@ def write_bundle(
         if bf16:
             variants["bf16"] = Variant(graphs=variants["fp32"].graphs, parity=None)
         manifest = _manifest(checkpoint, checkpoint_sha256, bundle_id, variants)
-        if held_out is not None and (fp16 or bf16):
+        if held_out is not None:
             manifest = judged(folder, manifest, held_out, say)
         text = json.dumps(manifest.model_dump(mode="json", exclude_none=False), indent=1, sort_keys=True)
         (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")

@@ -67,17 +67,15 @@ def export(
     _check_data(bn, fp16 or bf16, source, bn_sequences)
     require_modules("svg-export", "export", "torch", "onnx", "onnxscript", "onnxruntime")
     from svg_export.bundle_writer import refuse_foreign, write_bundle
-    from svg_export.precision import check_bf16_is_here, find_held_out
+    from svg_export.precision import prepare
     from svg_export.reference.checkpoint import load_any_checkpoint
 
     console = stderr_console()
     _refuse_same_file(checkpoint, save_checkpoint)
     loaded = load_any_checkpoint(checkpoint)
     target = out or Path(f"{checkpoint.stem}.svgb")
-    refuse_foreign(target)  # before minutes of work, like the next two
-    if bf16:
-        check_bf16_is_here()
-    held_out = find_held_out(loaded, source) if fp16 or bf16 else None
+    refuse_foreign(target)  # before minutes of work, like the next one
+    held_out = prepare(loaded, source, fp16, bf16)
     batch_norm: dict[str, Any] = {"recalibrated": False}
     if bn == "recalibrate":
         loaded, batch_norm = _recalibrate(loaded, source, bn_sequences, console)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -28,8 +28,9 @@ from svg_runtime.forecaster import Forecaster
 from svg_runtime.manifest import Manifest, Metric, PairedDifference, Precision, QualityReport
 from svg_train.checkpoint import Checkpoint
 from svg_train.data import SequenceDataset
+from svg_train.data.progress import Update, progress
 
-SEQUENCES = 128  # on the embedded model they tell a loss of 0.02 dB from none, in seconds
+SEQUENCES = 64  # on the embedded model they tell a loss of 0.03 dB from none, in seconds
 MIN_SEQUENCES = 16  # fewer would let nearly everything pass
 SAMPLES, HORIZON, SEED = 10, 10, 0
 CONFIDENCE = 0.95  # of `statistics.estimate`
@@ -68,6 +69,23 @@ class HeldOut:
         return Settings(min(self.sequences, len(self.data)), SAMPLES, HORIZON, SEED)
 
 
+def prepare(checkpoint: Checkpoint, given: Mapping[str, Any], fp16: bool, bf16: bool) -> HeldOut | None:
+    """What the precisions that are asked for will be judged on, None if there are none. Refuses before any work is done.
+
+    Args:
+        checkpoint: of the model.
+        given: as of `find_held_out`.
+        fp16: whether fp16 is asked for.
+        bf16: whether bf16 is.
+
+    Raises:
+        SvgError: there is nothing to judge them on, or this machine does not compute in bf16.
+    """
+    if bf16:
+        _check_bf16_is_here()
+    return find_held_out(checkpoint, given) if fp16 or bf16 else None
+
+
 def find_held_out(checkpoint: Checkpoint, given: Mapping[str, Any]) -> HeldOut:
     """The held-out split of the data that the checkpoint was trained on, or of what the user names.
 
@@ -97,13 +115,7 @@ def find_held_out(checkpoint: Checkpoint, given: Mapping[str, Any]) -> HeldOut:
     return HeldOut(name, data)
 
 
-def check_bf16_is_here() -> None:
-    """Refuse early what cannot be measured on this machine.
-
-    Raises:
-        MissingExtraError: openvino is not installed.
-        BackendMissingError: it does not load, or the processor does not compute in bf16.
-    """
+def _check_bf16_is_here() -> None:
     require_modules("--bf16", "openvino", "openvino")
     from svg_runtime.backends.openvino_device import choose_target, the_core
 
@@ -135,10 +147,11 @@ def judged(folder: Path, manifest: Manifest, held_out: HeldOut, say: Say) -> Man
 
 def _judge(bundle: Bundle, precisions: list[Precision], held_out: HeldOut, say: Say) -> dict[Precision, QualityReport]:
     names: list[Precision] = ["fp32", *precisions]
-    say(f"quality: {held_out.settings.sequences} held-out sequences ({held_out.data.description}) in {', '.join(names)}")
+    say(f"{', '.join(names)} on {held_out.settings.sequences} held-out sequences ({held_out.data.description})")
     with ExitStack() as stack:
         models = [stack.enter_context(closing(_open(bundle, name))) for name in names]
-        reports = compare(models, [_COMPUTED_BY[name] for name in precisions], held_out)
+        with progress("quality") as update:
+            reports = compare(models, [_COMPUTED_BY[name] for name in precisions], held_out, update)
     failures = [f"{name}: {line}" for name, report in zip(precisions, reports, strict=True) for line in report.failures()]
     if failures:
         raise PrecisionError(
@@ -154,42 +167,63 @@ def _open(bundle: Bundle, precision: Precision) -> BundleModel:
     return BundleModel(precision, Forecaster(bundle, backend, variant, SAMPLES, HORIZON, SEED, "window"))
 
 
-def compare(models: Sequence[EvaluatedModel], computed_by: list[str], held_out: HeldOut) -> list[QualityReport]:
+def compare(
+    models: Sequence[EvaluatedModel], computed_by: list[str], held_out: HeldOut, update: Update = lambda done, text: None
+) -> list[QualityReport]:
     """Reports on all `models` but the first, which is the fp32 one that they are held against.
+
+    Args:
+        models: of the same network.
+        computed_by: engine, device and precision of each but the first.
+        held_out: what to forecast.
+        update: told the part that is done, and what it is.
 
     Raises:
         PrecisionError: forecasts that are not finite.
     """
-    figures: list[dict[str, list[Tensor]]] = [{} for _ in models]
-    divergence: list[list[Tensor]] = [[] for _ in models]
-    n_past = models[0].info.n_past
+    gathered, n_past, done = [_Gathered() for _ in models], models[0].info.n_past, 0
     with torch.no_grad():
         for sequences, noise, context_noise in portions(models[0], held_out.data, held_out.settings):
             futures = [model.forecast(sequences[:, :n_past], noise, context_noise) for model in models]
-            for number, given in enumerate(futures):
+            for model, own, given in zip(models, gathered, futures, strict=True):
                 if not given.isfinite().all():
-                    raise PrecisionError(f"{models[number].info.label} gives forecasts that are not finite")
-                divergence[number].append((given - futures[0]).square().mean(dim=(1, 3, 4, 5)).double())
-                for samples, sequence in zip(given, sequences, strict=True):
-                    for name, value in frame_figures(samples, sequence[n_past:]).items():
-                        figures[number].setdefault(name, []).append(value.double())
-    quality = [_per_sequence({name: torch.stack(values).numpy() for name, values in each.items()}) for each in figures]
-    drift = [torch.cat(each).mean(0).clamp_min(_SMALLEST_MSE).log10().mul(-10).tolist() for each in divergence]
-    return [
-        _report(held_out, by, quality[0], reduced, steps)
-        for by, reduced, steps in zip(computed_by, quality[1:], drift[1:], strict=True)
-    ]
+                    raise PrecisionError(f"{model.info.label} gives forecasts that are not finite\n  nothing was published")
+                own.add(given, futures[0], sequences[:, n_past:])
+            done += len(sequences)
+            update(done / held_out.settings.sequences, f"{done}/{held_out.settings.sequences} sequences")
+    fp32 = gathered[0].quality()
+    return [_report(held_out, by, fp32, own.quality(), own.drift()) for by, own in zip(computed_by, gathered[1:], strict=True)]
 
 
-def _per_sequence(figures: dict[str, Array]) -> dict[Metric, Array]:
-    """One value per sequence (N,), means over the horizon."""
-    values: dict[Metric, Array] = {
-        "psnr_best": best_sample(figures["psnr"]).mean(1),
-        "psnr_mean": figures["psnr"].mean((1, 2)),
-        "ssim_best": best_sample(figures["ssim"]).mean(1),
-        "ssim_mean": figures["ssim"].mean((1, 2)),
-    }
-    return values | ({"diversity": figures["distance"].mean(1)} if "distance" in figures else {})
+@dataclass
+class _Gathered:
+    """What is known of one model's forecasts, sequence by sequence."""
+
+    figures: dict[str, list[Tensor]] = field(default_factory=dict)
+    errors: list[Tensor] = field(default_factory=list)  # (B, T) mean squared difference from fp32
+
+    def add(self, futures: Tensor, fp32: Tensor, truth: Tensor) -> None:
+        """Futures (B, S, T, C, H, W), those of fp32, and the true frames (B, T, C, H, W)."""
+        self.errors.append((futures - fp32).square().mean(dim=(1, 3, 4, 5)).double())
+        for samples, target in zip(futures, truth, strict=True):
+            for name, value in frame_figures(samples, target).items():
+                self.figures.setdefault(name, []).append(value.double())
+
+    def drift(self) -> list[float]:
+        """PSNR in dB against fp32 per step, from the mean squared error over all sequences."""
+        values: list[float] = torch.cat(self.errors).mean(0).clamp_min(_SMALLEST_MSE).log10().mul(-10).tolist()
+        return values
+
+    def quality(self) -> dict[Metric, Array]:
+        """One value per sequence (N,), means over the horizon."""
+        figures = {name: torch.stack(values).numpy() for name, values in self.figures.items()}
+        values: dict[Metric, Array] = {
+            "psnr_best": best_sample(figures["psnr"]).mean(1),
+            "psnr_mean": figures["psnr"].mean((1, 2)),
+            "ssim_best": best_sample(figures["ssim"]).mean(1),
+            "ssim_mean": figures["ssim"].mean((1, 2)),
+        }
+        return values | ({"diversity": figures["distance"].mean(1)} if "distance" in figures else {})
 
 
 def _report(
@@ -224,7 +258,8 @@ def _paired(name: Metric, fp32: Array, reduced: Array) -> PairedDifference:
 def describe(precision: Precision, report: QualityReport) -> list[str]:
     """The report in two lines for people."""
     first, last = report.divergence_psnr_db[0], report.divergence_psnr_db[-1]
-    changes = ", ".join(_change(name, value, report.samples) for name, value in report.metrics.items())
+    metrics = [name for name in get_args(Metric) if name in report.metrics]
+    changes = ", ".join(_change(name, report.metrics[name], report.samples) for name in metrics)
     return [
         f"{precision} against fp32, {report.computed_by}: {first:.0f} dB at step 1, {last:.0f} dB at step {report.horizon}",
         f"  against the truth, {report.sequences} sequences, paired {report.confidence:.0%} intervals: {changes}",

@@ -183,7 +183,7 @@ def test_command_exports_what_has_earned_it(tiny_checkpoint, tmp_path, run_cli):
     options = ("--no-fused", "--fp16", "--bf16", "--num-digits", "2", "--json", "s.json")
     code, said = run_cli(str(tiny_checkpoint), *options)
     assert code == 0, said
-    assert "4 held-out sequences (digits: 2 procedural digit(s) per scene, test scenes) in fp32, fp16, bf16" in said
+    assert "fp32, fp16, bf16 on 4 held-out sequences (digits: 2 procedural digit(s) per scene, test scenes)" in said
     manifest = Bundle.open(tmp_path / "tiny.svgb").manifest
     assert set(manifest.variants) == {"fp32", "fp16", "bf16"}
     assert sorted(path.name for path in (tmp_path / "tiny.svgb").iterdir()) == ["fp16", "fp32", "manifest.json"]

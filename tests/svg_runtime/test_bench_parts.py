@@ -204,6 +204,7 @@ def test_the_command_refuses_before_it_measures(fused_bundle, tmp_path, capsys):
     (damaged / "fp16" / "prior.onnx").write_bytes(b"")
     assert "fp16/prior.onnx" in str(refusal("--model", str(damaged)))
     assert isinstance(refusal("--model", str(fused_bundle), "--backend", "gpu"), UsageError)
+    assert "both --fp16 and --bf16" in str(refusal("--model", str(fused_bundle), "--fp16", "--bf16"))
     for wrong in (["--seconds", "0"], ["--samples", str(options.COUNT_LIMIT + 1)], ["--horizon", "0"]):
         assert refusal(*wrong).exit_code == ExitCode.USAGE
     assert capsys.readouterr().out == ""

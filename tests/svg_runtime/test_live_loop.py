@@ -99,6 +99,8 @@ def test_seed_and_context_and_precision_change_the_run(svg_live):
     assert score("--seed", "1")[0] != usual[0]
     assert score("--context", "stream")[2] != usual[2]
     assert "fp16" in score("--half")[1]
+    code, words, _ = svg_live("--headless", "--max-frames", "8", "--bf16")
+    assert (code, "bf16" in words) == (4, True), words  # the bundle has not earned it, or openvino is not here
     assert "fp16" not in usual[1]
 
 
