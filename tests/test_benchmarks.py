@@ -167,7 +167,7 @@ def test_reference_step_computes_our_loss(rule):
     (ours.mse + ours.kl).backward()
     (mse + kl).backward()
     torch.testing.assert_close(
-        reference.encoder.stages[0][0].weight.grad, model.encoder.stages[0][0].weight.grad, rtol=1e-3, atol=1e-4
+        reference.parts["encoder"].c1.main[0].weight.grad, model.encoder.stages[0][0].weight.grad, rtol=1e-3, atol=1e-4
     )
     assert model.encoder.stages[0][0].weight.grad.abs().max() > 0
 
