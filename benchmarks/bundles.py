@@ -82,7 +82,7 @@ def _export_random(model: dict[str, Any], path: Path, fp16: bool) -> None:
     from svg_train.config import build_config
     from svg_train.model import SVG
 
-    config = build_config({"model": model})
+    config = build_config({"model": model, "data": {"name": "video"}})  # of which there is gray and RGB
     with torch.random.fork_rng():
         torch.manual_seed(0)
         weights = SVG(config.model).apply(randomize).state_dict()
