@@ -51,7 +51,7 @@ def open_named(name: str, cache: Path, fp16: bool = False) -> Bundle:
 
 def _random_bundle(name: str, cache: Path, fp16: bool) -> Path:
     """A model of the reference's sizes (g_dim 128, z_dim 10, rnn 256) with random weights: time does not depend on them."""
-    model = _random_model(name)
+    model = random_model(name)
     require_modules("the bundle of random weights", "export", "torch", "onnx", "onnxscript", "onnxruntime")
     path = cache / _exporter_fingerprint() / f"{name.replace(':', '-')}{'-fp16' if fp16 else ''}.svgb"
     if not (path / FILE_NAME).is_file():
@@ -59,7 +59,7 @@ def _random_bundle(name: str, cache: Path, fp16: bool) -> Path:
     return path
 
 
-def _random_model(name: str) -> dict[str, Any]:
+def random_model(name: str) -> dict[str, Any]:
     """What the name says of the model's shape."""
     match = _RANDOM.fullmatch(name)
     if match is None:

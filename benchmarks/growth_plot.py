@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure  # no pyplot: it would ask for a display
+from matplotlib.ticker import LogLocator
 
 from svg_common.files import atomic_file
 
@@ -26,7 +27,7 @@ def draw_growth(growth: list[dict[str, Any]], file: Path) -> None:
         file: the PNG.
     """
     figure = Figure(figsize=(10, 3.8), layout="constrained", facecolor="white")
-    axes = figure.subplots(1, len(_LABELS), width_ratios=(3, 3, 2))
+    axes = figure.subplots(1, len(_LABELS), sharey=True, width_ratios=(3, 3, 2))
     for panel, (axis, label) in zip(axes, _LABELS.items(), strict=True):
         entries = [entry for entry in growth if entry["axis"] == axis]
         points = sorted((point for entry in entries for point in entry["points"]), key=lambda point: point["value"])
@@ -37,6 +38,7 @@ def draw_growth(growth: list[dict[str, Any]], file: Path) -> None:
         panel.minorticks_off()
         panel.grid(alpha=0.25)
         panel.margins(x=0.12 if axis == "pixels" else 0.05)
+        panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.yaxis.set_major_formatter(lambda value, position: f"{value:g}")
     axes[0].set_ylabel("ms per forecast")
     handles, labels = axes[0].get_legend_handles_labels()

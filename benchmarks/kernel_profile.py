@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
-from svg_runtime.backends import ort
 from svg_runtime.backends.ort import CpuBackend
 from svg_runtime.bundle import Bundle
 from svg_runtime.manifest import Precision
@@ -16,15 +16,17 @@ _MICROSECOND = 1e-6
 
 def profiled_backend(bundle: Bundle, precision: Precision, folder: Path, monkeypatch: Any) -> CpuBackend:
     """The cpu backend exactly as the runtime opens it, but with the profiler on."""
-    plain_options = ort._session_options
+    import onnxruntime
 
-    def with_profiler(*args: Any) -> Any:
-        options = plain_options(*args)
-        options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
-        return options
+    plain_session, numbers = onnxruntime.InferenceSession, itertools.count()
+
+    def with_profiler(content: bytes, options: Any, **others: Any) -> Any:
+        # A prefix for each: the time in the name of the file does not tell sessions apart that are opened quickly.
+        options.enable_profiling, options.profile_file_prefix = True, str(folder / f"profile-{next(numbers)}")
+        return plain_session(content, options, **others)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ort, "_session_options", with_profiler)
+        patch.setattr(onnxruntime, "InferenceSession", with_profiler)
         return CpuBackend(bundle, precision)
 
 
