@@ -1,11 +1,16 @@
-"""The bundles that are measured, by the names that `--bundle` takes: a path, `embedded`, or `random:nf64`."""
+"""The bundles that are measured, by the names that `--bundle` takes: a path, `embedded`, or random weights.
+
+`random:nf64` is a DCGAN-64 for gray frames with nf 64; `random:vgg-rgb-nf64` and `random:128-nf64` differ from it as they say.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from svg_common.command import require_modules
 from svg_common.errors import UsageError
@@ -13,13 +18,13 @@ from svg_runtime.bundle import EMBEDDED_MODEL, Bundle
 from svg_runtime.manifest import FILE_NAME, Precision
 
 DEFAULT = ("embedded", "random:nf64")
-_RANDOM = re.compile(r"random:nf(\d+)")
+_RANDOM = re.compile(r"random:(?:(dcgan|vgg)-)?(?:(64|128)-)?(?:(gray|rgb)-)?nf([1-9]\d{0,2})")
 
 
-def split_names(options: list[str] | None) -> list[str]:
+def split_names(options: list[str] | None, default: Sequence[str] = DEFAULT) -> list[str]:
     """Names from a repeated option whose values may be comma lists; the default ones when it was not given."""
     names = [name.strip() for option in options or [] for name in option.split(",") if name.strip()]
-    return list(dict.fromkeys(names)) or list(DEFAULT)
+    return list(dict.fromkeys(names)) or list(default)
 
 
 def label(name: str) -> str:
@@ -42,24 +47,37 @@ def open_named(name: str, cache: Path, precision: Precision | None = None) -> Bu
     """
     if not name.startswith("random:"):
         return Bundle.open(EMBEDDED_MODEL if name == "embedded" else name)
-    match = _RANDOM.fullmatch(name)
-    if match is None:
-        raise UsageError(f"unknown bundle '{name}'\n  expected a path, embedded, or random:nf64 (or another number)")
-    return Bundle.open(_random_bundle(int(match[1]), cache, precision))
+    return Bundle.open(_random_bundle(name, cache, precision))
 
 
-def _random_bundle(nf: int, cache: Path, precision: Precision | None) -> Path:
-    """A DCGAN-64 of the reference's sizes (g_dim 128, z_dim 10, rnn 256) with random weights: time does not depend on them."""
+def _random_bundle(name: str, cache: Path, precision: Precision | None) -> Path:
+    """A model of the reference's sizes (g_dim 128, z_dim 10, rnn 256) with random weights: time does not depend on them."""
+    model = random_model(name)
     require_modules("the bundle of random weights", "export", "torch", "onnx", "onnxscript", "onnxruntime")
     reduced = precision if precision != "fp32" else None
-    path = cache / _exporter_fingerprint() / f"random-nf{nf}{f'-{reduced}' if reduced else ''}.svgb"
+    path = cache / _exporter_fingerprint() / f"{name.replace(':', '-')}{f'-{reduced}' if reduced else ''}.svgb"
     if not (path / FILE_NAME).is_file():
-        _export_random(nf, path, reduced)
+        _export_random(model, path, reduced)
     return path
 
 
-def _export_random(nf: int, path: Path, reduced: Precision | None) -> None:
+def random_model(name: str) -> dict[str, Any]:
+    """What the name says of the model's shape."""
+    match = _RANDOM.fullmatch(name)
+    if match is None:
+        raise UsageError(
+            f"unknown bundle '{name}'\n  expected a path, embedded, or random:nf64 (or another number); before nf64 may stand"
+            " vgg-, 128- and rgb-, in this order"
+        )
+    backbone, size, colour, nf = match.groups()
+    return {
+        "backbone": backbone or "dcgan", "image_size": int(size or 64), "channels": 3 if colour == "rgb" else 1, "nf": int(nf)
+    }  # fmt: skip
+
+
+def _export_random(model: dict[str, Any], path: Path, reduced: Precision | None) -> None:
     import torch
+    from reference_networks import randomize
 
     from svg_export.bundle_writer import write_bundle
     from svg_export.precision import find_held_out
@@ -67,12 +85,13 @@ def _export_random(nf: int, path: Path, reduced: Precision | None) -> None:
     from svg_train.config import build_config
     from svg_train.model import SVG
 
-    config = build_config({"model": {"nf": nf}})
+    config = build_config({"model": model, "data": {"name": "video"}})  # of which there is gray and RGB
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        weights = SVG(config.model).state_dict()
+        weights = SVG(config.model).apply(randomize).state_dict()
     checkpoint = Checkpoint(config, weights)
-    held_out = replace(find_held_out(checkpoint, {}), sequences=2)  # the quality of random weights says nothing
+    # The quality of random weights says nothing: two sequences are the fewest that a report can be made of.
+    held_out = replace(find_held_out(checkpoint, {"name": "digits"}), sequences=2) if reduced else None
     sha256 = hashlib.sha256(b"random").hexdigest()
     half, brain = reduced == "fp16", reduced == "bf16"
     write_bundle(checkpoint, sha256, path, half, lambda line: None, bf16=brain, held_out=held_out)
@@ -83,7 +102,7 @@ def _exporter_fingerprint() -> str:
     import svg_export
     import svg_train
 
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(Path(__file__).with_name("reference_networks.py").read_bytes())
     for package in (svg_export, svg_train):
         for source in sorted(Path(str(package.__file__)).parent.glob("*.py")):
             digest.update(source.read_bytes())

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from figures import Figure, table
 
+from svg_common.command import require_modules
 from svg_common.errors import MissingExtraError, SvgError
 from svg_runtime.backends import open_backend
 from svg_runtime.backends.base import Backend
@@ -20,11 +21,13 @@ from svg_runtime.machine import hardware, load_average, usable_cores, versions
 from svg_runtime.manifest import PRECISIONS
 
 _FIGURES = pytest.StashKey[list[Figure]]()
+_TABLES = pytest.StashKey[dict[str, list[str]]]()
 
 HORIZON = 10
 
 Primed = Callable[[Backend, int], Forecaster]
 RecordFigure = Callable[[Figure], None]
+Say = Callable[[str], None]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,6 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--backend", default="auto", metavar="NAME", help="inference backend (default: auto)")
     group.addoption("--precision", choices=PRECISIONS, help="precision of the graphs (default: the backend's choice)")
     group.addoption("--rounds", type=_positive, metavar="N", help="rounds of each figure (default: as many as it needs)")
+    group.addoption(
+        "--forecasts", type=_positive, default=10_000, metavar="N", help="forecasts of the memory figure (default: 10000)"
+    )
     group.addoption("--live-frames", type=_positive, default=150, metavar="N", help="frames of a live run (default: 150)")
 
 
@@ -50,12 +56,14 @@ def _positive(text: str) -> int:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_FIGURES] = []
+    config.stash[_TABLES] = {}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what measures a bundle on each of the named ones."""
     if "bundle" in metafunc.fixturenames:
-        names = bundles.split_names(metafunc.config.getoption("bundle"))
+        default = getattr(metafunc.module, "BUNDLES", bundles.DEFAULT)
+        names = bundles.split_names(metafunc.config.getoption("bundle"), default)
         metafunc.parametrize("bundle", names, indirect=True, ids=[bundles.label(name) for name in names], scope="session")
 
 
@@ -131,6 +139,43 @@ def record_figure(request: pytest.FixtureRequest, benchmark: Any) -> RecordFigur
     return record
 
 
+@pytest.fixture
+def peers_can_run(bundle: Bundle) -> Iterator[None]:
+    """Skips where the comparison with PyTorch cannot run; gives PyTorch as many threads as all others have."""
+    try:
+        require_modules("the comparison with PyTorch", "export", "torch", "onnx", "onnxscript", "onnxruntime")
+    except MissingExtraError as error:
+        pytest.skip(str(error))
+    if not bundle.manifest.model.prior_layers or bundle.manifest.generation.last_frame_skip:
+        pytest.skip("the peers are written for a learned prior and frozen skips")
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(usable_cores())
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def record_table(request: pytest.FixtureRequest) -> Callable[[str, list[str]], None]:
+    """Show lines under a heading after the run."""
+    return request.config.stash[_TABLES].__setitem__
+
+
+@pytest.fixture
+def say(request: pytest.FixtureRequest) -> Say:
+    """Progress of what takes minutes, past pytest's capture; silent with -q."""
+    reporter, capture = (request.config.pluginmanager.get_plugin(name) for name in ("terminalreporter", "capturemanager"))
+
+    def line(words: str) -> None:
+        if reporter.verbosity >= 0:
+            with capture.global_and_fixture_disabled():
+                reporter.ensure_newline()
+                reporter.write_line(f"  {words}", flush=True)
+
+    return line
+
+
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Add what pytest-benchmark does not know to its JSON."""
     machine_info["hardware"] = hardware(machine_info.get("cpu", {}))
@@ -138,7 +183,11 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print the figures."""
+    """Print tables and figures."""
+    for heading, lines in config.stash[_TABLES].items():
+        terminalreporter.section(heading)
+        for line in lines:
+            terminalreporter.write_line(line)
     figures = config.stash[_FIGURES]
     if figures:
         terminalreporter.section("figures")

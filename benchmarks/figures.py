@@ -13,7 +13,8 @@ from typing import Any
 class Figure:
     """One number that matters.
 
-    `goal` is the largest value wanted, or with `at_least` the smallest; None where the figure is for information.
+    `goal` is the largest value wanted, or with `at_least` the smallest; None where the figure is for information. `meant_for`
+    names the hardware of the goal; where `here` is False this machine is another one, and the goal is not missed but unknown.
     """
 
     name: str
@@ -21,13 +22,16 @@ class Figure:
     unit: str = ""
     goal: float | None = None
     at_least: bool = False
+    meant_for: str = ""
+    here: bool = True
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is reached; None without one."""
+        """Whether the goal is reached; None without one, and where it is missed on hardware that it is not meant for."""
         if self.goal is None:
             return None
-        return self.value >= self.goal if self.at_least else self.value <= self.goal
+        met = self.value >= self.goal if self.at_least else self.value <= self.goal
+        return met if met or self.here else None
 
     def as_json(self) -> dict[str, Any]:
         """For the benchmark's extra_info."""
@@ -40,6 +44,7 @@ def table(figures: Iterable[Figure]) -> list[str]:
     for figure in figures:
         sign = "at least" if figure.at_least else "at most"
         goal = "" if figure.goal is None else f"{sign} {figure.goal:g} {figure.unit}".rstrip()
+        goal += f" on {figure.meant_for}" if figure.meant_for else ""
         verdict = {True: "met", False: "MISSED", None: ""}[figure.met]
         rows.append((figure.name, f"{figure.value:.3g} {figure.unit}".rstrip(), goal, verdict))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.reference_networks import Decoder, Encoder, Lstm, build, generate
 from svg_common.errors import UsageError
 from svg_export.cli import export
 from svg_export.reference.checkpoint import ReferenceCheckpointError, load_any_checkpoint
@@ -17,7 +18,6 @@ from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, s
 from svg_train.config import build_config
 from tests.conftest import SHARED_DATA, random_model
 from tests.svg_export.reference_files import OldTorch, options, write_checkpoint
-from tests.svg_export.reference_networks import Decoder, Encoder, Lstm, build, generate
 
 
 def stimulus(channels: int, size: int, z_dim: int, n_past: int = 3, batch: int = 2, horizon: int = 4):

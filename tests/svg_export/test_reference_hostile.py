@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.reference_networks import build
 from svg_export.reference import inert_pickle
 from svg_export.reference.inert_pickle import PickleFormatError, Record, load_inert
 from tests.svg_export.reference_files import (
@@ -30,7 +31,6 @@ from tests.svg_export.reference_files import (
     write_checkpoint,
     zip_file,
 )
-from tests.svg_export.reference_networks import build
 
 ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = Name("os", "system")

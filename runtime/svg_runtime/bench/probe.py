@@ -29,12 +29,12 @@ def measure_peak(progress: Callable[[float], None], threads: int) -> dict[str, A
     """
     a, b = np.random.default_rng(0).random((2, _SIDE, _SIDE), np.float32)
     product = np.empty_like(a)
-    matmul_s = _best_of(lambda: np.matmul(a, b, out=product))
+    matmul_s = best_of(lambda: np.matmul(a, b, out=product))
     progress(0.5)
     source, target = np.ones(_COPY_BYTES, np.uint8), np.zeros(_COPY_BYTES, np.uint8)  # written, so that the pages are there
     pieces = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
     with ThreadPoolExecutor(threads) as pool:  # NumPy copies without holding the interpreter's lock
-        copy_s = _best_of(lambda: list(pool.map(lambda piece: np.copyto(*piece), pieces)))
+        copy_s = best_of(lambda: list(pool.map(lambda piece: np.copyto(*piece), pieces)))
     progress(1.0)
     return {
         "threads": threads,
@@ -43,7 +43,7 @@ def measure_peak(progress: Callable[[float], None], threads: int) -> dict[str, A
     }
 
 
-def _best_of(work: Callable[[], object]) -> float:
+def best_of(work: Callable[[], object]) -> float:
     """Seconds of the fastest try."""
     tries: list[float] = []
     while sum(tries) < _TRIES_S or len(tries) < _LEAST_TRIES:

@@ -1,12 +1,18 @@
 """The reference's networks as its authors named and wired them, at any width: concatenations, LSTM cells, numbered blocks.
 
-`build` makes random ones, `generate` is the reference's generation rule; the importer's results are compared with both.
+`build` makes random ones, `with_weights_of` gives them the weights of a model of ours, `generate` is the reference's generation
+rule. The tests hold the importer against them, the benchmarks measure them.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
+
+from svg_export.reference.names import map_parameters
+from svg_train.model import SVG
 
 
 class Block(nn.Module):
@@ -14,9 +20,10 @@ class Block(nn.Module):
 
     def __init__(self, conv: nn.Module) -> None:
         super().__init__()
-        self.main = nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.LeakyReLU(0.2))
+        self.main = nn.Sequential(conv, nn.BatchNorm2d(conv.out_channels), nn.LeakyReLU(0.2, inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, c_in, s, s) -> (B, c_out, s', s')."""
         return self.main(x)
 
 
@@ -29,6 +36,8 @@ def vgg_blocks(c_in: int, outputs: list[int]) -> list[nn.Module]:
 
 
 class Encoder(nn.Module):
+    """x (B, C, S, S) -> h (B, g_dim) and the skips, finest first."""
+
     def __init__(self, backbone: str, image_size: int, channels: int, nf: int, g_dim: int) -> None:
         super().__init__()
         self.pooled, sizes = backbone == "vgg", widths(image_size, nf)
@@ -40,6 +49,7 @@ class Encoder(nn.Module):
         setattr(self, f"c{self.depth + 1}", nn.Sequential(nn.Conv2d(sizes[-1], g_dim, 4), nn.BatchNorm2d(g_dim), nn.Tanh()))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Encode frames in [0, 1]."""
         skips = []
         for index in range(self.depth):
             x = getattr(self, f"c{index + 1}")(x)
@@ -50,13 +60,15 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
+    """g (B, g_dim) and the skips (B, ...), finest first -> frame: every block reads the concatenation [d, skip]."""
+
     VGG = {64: [[8, 8, 4], [4, 4, 2], [2, 1]], 128: [[8, 8, 8], [8, 8, 4], [4, 4, 2], [2, 1]]}  # noqa: RUF012
 
     def __init__(self, backbone: str, image_size: int, channels: int, nf: int, g_dim: int) -> None:
         super().__init__()
         self.pooled, sizes = backbone == "vgg", widths(image_size, nf)
         self.depth, widest = len(sizes), sizes[-1]
-        self.upc1 = nn.Sequential(nn.ConvTranspose2d(g_dim, widest, 4), nn.BatchNorm2d(widest), nn.LeakyReLU(0.2))
+        self.upc1 = nn.Sequential(nn.ConvTranspose2d(g_dim, widest, 4), nn.BatchNorm2d(widest), nn.LeakyReLU(0.2, inplace=True))
         stages = self._vgg(image_size, channels, nf) if self.pooled else self._dcgan(sizes, channels)
         for index, stage in enumerate(stages):
             setattr(self, f"upc{index + 2}", stage)
@@ -75,6 +87,7 @@ class Decoder(nn.Module):
         return [*map(Block, convolutions[:-1]), nn.Sequential(convolutions[-1], nn.Sigmoid())]
 
     def forward(self, g: Tensor, skips: list[Tensor]) -> Tensor:
+        """Decode from the coarsest block to the finest."""
         d = self.upc1(g[:, :, None, None])
         for index, skip in enumerate(reversed(skips)):
             d = nn.functional.interpolate(d, scale_factor=2) if self.pooled else d
@@ -83,7 +96,10 @@ class Decoder(nn.Module):
 
 
 class Lstm(nn.Module):
-    """`lstm` of the reference; with `gaussian`, its `gaussian_lstm`, whose noise is given from outside here."""
+    """`lstm` of the reference; with `gaussian`, its `gaussian_lstm`, whose noise is given from outside here.
+
+    The state lies in the module: `hidden` holds (h, c) of every cell.
+    """
 
     def __init__(self, inputs: int, outputs: int, rnn_size: int, layers: int, gaussian: bool) -> None:
         super().__init__()
@@ -96,14 +112,21 @@ class Lstm(nn.Module):
             self.output = nn.Sequential(nn.Linear(rnn_size, outputs), nn.Tanh())
 
     def reset(self, batch: int) -> None:
-        self.hidden = [2 * (torch.zeros(batch, cell.hidden_size),) for cell in self.lstm]
+        """All states to zero."""
+        zeros = self.embed.weight.new_zeros(batch, self.embed.out_features)
+        self.hidden = [(zeros, zeros) for _ in self.lstm]
 
-    def forward(self, x: Tensor, eps: Tensor | None = None) -> Tensor:
-        x = self.embed(x)
-        for index, cell in enumerate(self.lstm):
-            self.hidden[index] = cell(x, self.hidden[index])
-            x = self.hidden[index][0]
-        return self.mu_net(x) + eps * (0.5 * self.logvar_net(x)).exp() if self.gaussian else self.output(x)
+    def forward(self, x: Tensor, eps: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """One step: (B, inputs) -> (B, outputs), or with `gaussian` and eps (B, outputs) -> z, mu, logvar."""
+        x, hidden = self.embed(x), []
+        for cell, state in zip(self.lstm, self.hidden, strict=True):
+            hidden.append(cell(x, state))
+            x = hidden[-1][0]
+        self.hidden = hidden
+        if not self.gaussian:
+            return self.output(x)
+        mu, logvar = self.mu_net(x), self.logvar_net(x)
+        return mu + eps * (0.5 * logvar).exp(), mu, logvar
 
 
 def build(
@@ -122,20 +145,45 @@ def build(
         parts["prior"] = Lstm(g_dim, z_dim, rnn_size, layers[2], gaussian=True)
     for part in parts.values():
         for module in part.modules():
-            _randomize(module)
+            randomize(module)
         part.eval()
     return parts
 
 
-def _randomize(module: nn.Module) -> None:
-    if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-        nn.init.kaiming_normal_(module.weight, 0.2)
+def randomize(module: nn.Module) -> None:
+    """Random weights and statistics with which frames, states and samples differ visibly, in our networks and in these.
+
+    Activations keep their size from layer to layer, so that the width does not matter.
+    """
+    if isinstance(module, nn.ConvTranspose2d):  # without padding it spreads a single value; with it, neighbours overlap
+        overlap = module.kernel_size[0] ** 2 / module.stride[0] ** 2 if module.padding[0] else 1
+        nn.init.normal_(module.weight, 0, math.sqrt(2 / (module.in_channels * overlap)))
+    elif isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, 0, math.sqrt(2 / module.weight[0].numel()))
     elif isinstance(module, nn.BatchNorm2d):
         module.running_mean.normal_(0, 0.2)
         module.running_var.uniform_(0.3, 1.5)
-    elif isinstance(module, (nn.Linear, nn.LSTMCell)):
+    elif isinstance(module, (nn.Linear, nn.LSTMCell, nn.LSTM)):
+        size = module.in_features if isinstance(module, nn.Linear) else module.hidden_size
         for parameter in module.parameters():
-            nn.init.normal_(parameter, 0, 0.4)
+            nn.init.normal_(parameter, 0, 2 / math.sqrt(size))
+
+
+@torch.no_grad()
+def with_weights_of(model: SVG) -> dict[str, nn.Module]:
+    """The reference's networks in evaluation mode, which compute what `model` computes: split convolutions are joined."""
+    c = model.config
+    layers = c.predictor_layers, c.posterior_layers, c.prior_layers
+    parts = build(c.backbone, c.image_size, c.channels, c.nf, c.g_dim, c.z_dim, c.rnn_size, layers, c.variant)
+    theirs = {name: part.state_dict() for name, part in parts.items()}  # shares the modules' memory
+    ours = model.state_dict()
+    for name, target in map_parameters(c).items():
+        source = target.source
+        place = theirs[source.part][source.name]
+        if source.dim is not None:
+            place = place.narrow(source.dim, source.start, ours[name].shape[source.dim])
+        place.copy_(ours[name])
+    return parts
 
 
 @torch.no_grad()
@@ -151,13 +199,13 @@ def generate(parts: dict[str, nn.Module], x: Tensor, noise: Tensor, context_nois
         if last_frame_skip or step < len(x):
             skips = new_skips
         if step < len(x):
-            z = posterior(encoder(x[step])[0], context_noise[step - 1])
+            z, _, _ = posterior(encoder(x[step])[0], context_noise[step - 1])
             if prior:
                 prior(h, context_noise[step - 1])
             predictor(torch.cat([h, z], 1))
             x_in = x[step]
         else:
             eps = noise[step - len(x)]
-            x_in = decoder(predictor(torch.cat([h, prior(h, eps) if prior else eps], 1)), skips)
+            x_in = decoder(predictor(torch.cat([h, prior(h, eps)[0] if prior else eps], 1)), skips)
             frames.append(x_in)
     return torch.stack(frames)

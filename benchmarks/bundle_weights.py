@@ -1,0 +1,80 @@
+"""The PyTorch model behind a bundle: what its fp32 graphs hold as weights, put back into an `SVG`."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from svg_common.errors import SvgError
+from svg_export.graphs import fold_batch_norm
+from svg_runtime.bundle import Bundle
+from svg_train.config import ModelConfig
+from svg_train.model import SVG
+
+_PART = {"encoder": "encoder", "skip": "decoder", "decoder": "decoder"}  # the graphs of recurrent parts say `lstm` or the part
+
+
+class WeightsMissingError(SvgError):
+    """The graphs do not hold the model's weights under their names."""
+
+
+def model_of(bundle: Bundle) -> SVG:
+    """An SVG in evaluation mode that computes what the bundle computes.
+
+    The graphs hold weights into which BatchNorm is folded. Here BatchNorm stays, as in any model that was trained, and
+    changes nothing: PyTorch has as much to compute as with the model that the bundle was made of.
+
+    Raises:
+        WeightsMissingError: an exporter that names or shapes weights in another way made the bundle.
+    """
+    model = SVG(_config(bundle)).eval()
+    weights = _folded_weights(bundle)
+    expected = {name: value.shape for name, value in fold_batch_norm(model).state_dict().items()}
+    for name, shape in expected.items():
+        if name.endswith("bias"):
+            weights.setdefault(name, torch.zeros(shape))  # the exporter leaves out an addition of nothing
+    weights |= {name: _as_exported_from(weights[name], shape) for name, shape in expected.items() if name in weights}
+    wrong = [name for name, shape in expected.items() if name not in weights or weights[name].shape != shape]
+    if wrong:
+        raise WeightsMissingError(f"the graphs of '{bundle.path.name}' do not hold {wrong[0]} as this benchmark expects it")
+    model.load_state_dict({name: weights[name] for name in expected}, strict=False)
+    model.apply(_neutralize)
+    return model
+
+
+def _config(bundle: Bundle) -> ModelConfig:
+    model, frame, generation = bundle.manifest.model, bundle.manifest.frame, bundle.manifest.generation
+    sizes = model.model_dump(exclude={"family", "skips"})
+    rule = generation.model_dump(include={"n_past", "skip_lag", "last_frame_skip"})
+    return ModelConfig(image_size=frame.height, channels=frame.channels, **sizes, **rule)
+
+
+def _folded_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
+    weights = {}
+    for role, content in bundle.graphs("fp32").items():
+        part = _PART.get(role, role)
+        for tensor in onnx.load_from_string(content).graph.initializer:
+            name = f"{part}.{tensor.name.partition('.')[2]}"
+            weights[name] = torch.from_numpy(np.array(onnx.numpy_helper.to_array(tensor)))
+    return weights
+
+
+def _as_exported_from(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """Undo what `svg_export.lowering` did to a transposed convolution's weight (C_in, C_out, k, k) or bias, if it did."""
+    if weight.dim() == 2 and len(shape) == 4:  # as a matrix product
+        return weight.reshape(shape) if weight.numel() == shape.numel() else weight
+    if weight.dim() == 1 and len(shape) == 1 and weight.numel() > shape.numel():
+        return weight[:: weight.numel() // shape.numel()]  # repeated for every pixel
+    mirrored = weight.dim() == 4 and weight.shape[2:] == (3, 3) and weight.shape[1::-1] == shape[:2] != weight.shape[:2]
+    return weight.transpose(0, 1).flip(2, 3) if mirrored else weight  # as an ordinary convolution
+
+
+def _neutralize(module: nn.Module) -> None:
+    """Statistics with which BatchNorm gives back what it gets, its rounding of eps aside."""
+    if isinstance(module, nn.BatchNorm2d):
+        nn.init.ones_(module.weight)
+        nn.init.zeros_(module.bias)
+        module.running_mean.zero_()
+        module.running_var.fill_(1.0 - module.eps)

@@ -1,0 +1,97 @@
+"""The peers on plain ONNX Runtime: separate graphs, default session options, states as NumPy arrays between the calls."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from bundle_weights import model_of
+from peers import Context, Task
+from reference_networks import with_weights_of
+
+from svg_export.graphs import EXAMPLE_BATCH, GraphPlan
+from svg_export.to_onnx import export_graph
+from svg_runtime.bundle import Bundle
+from svg_runtime.machine import usable_cores
+
+
+class OnnxPeer:
+    """What a user writes with `session.run`.
+
+    Args:
+        graphs: encoder, decoder, predictor and prior as ONNX files in memory.
+        task: what to forecast.
+        context: what was observed.
+        conditions: what the decoder reads beside g, by input name. The split decoder takes it at batch 1.
+    """
+
+    def __init__(self, graphs: Mapping[str, bytes], task: Task, context: Context, conditions: dict[str, np.ndarray]) -> None:
+        self._sessions = {role: session(graphs[role]) for role in ("encoder", "decoder", "predictor", "prior")}
+        self._task, self._context, self._conditions = task, context, conditions
+        state = next(item for item in self._sessions["predictor"].get_inputs() if item.name == "state")
+        self._zero_state = np.zeros((state.shape[0], task.samples, state.shape[2]), np.float32)
+
+    def forecast(self) -> np.ndarray:
+        """(horizon, samples, C, H, W) float32."""
+        task, context = self._task, self._context
+        h_seq = [np.repeat(h[None], task.samples, axis=0) for h in context.h]
+        predictor_state = self._zero_state
+        for h, z in zip(h_seq[:-1], context.z, strict=True):
+            _, predictor_state = self._run("predictor", ["g", "state_out"], h=h, z=z, state=predictor_state)
+        prior_state = np.repeat(context.prior_state, task.samples, axis=1)
+        frames, h = [], h_seq[-1]
+        for eps in task.noise:
+            if frames:
+                (h,) = self._run("encoder", ["h"], frame=frames[-1])
+            mu, logvar, prior_state = self._run("prior", ["mu", "logvar", "state_out"], h=h, state=prior_state)
+            z = mu + np.exp(0.5 * logvar) * eps
+            g, predictor_state = self._run("predictor", ["g", "state_out"], h=h, z=z, state=predictor_state)
+            frames += self._run("decoder", ["frame"], g=g, **self._conditions)
+        return np.stack(frames)
+
+    def _run(self, role: str, outputs: list[str], **inputs: np.ndarray) -> list[Any]:
+        return self._sessions[role].run(outputs, inputs)
+
+
+def plain(bundle: Bundle, task: Task, context: Context) -> OnnxPeer:
+    """Encoder and concatenating decoder as PyTorch exports them, and the small recurrent graphs of the bundle."""
+    graphs = bundle.graphs("fp32") | _plain_graphs(bundle.path)
+    skips = {f"skip_{index}": np.repeat(skip, task.samples, axis=0) for index, skip in enumerate(context.skips)}
+    return OnnxPeer(graphs, task, context, skips)
+
+
+def split(bundle: Bundle, task: Task, context: Context) -> OnnxPeer:
+    """The separate graphs of the bundle."""
+    graphs = bundle.graphs("fp32")
+    skips = {f"skip_{index}": skip for index, skip in enumerate(context.skips)}
+    condition = session(graphs["skip"])
+    names = [output.name for output in condition.get_outputs()]
+    return OnnxPeer(graphs, task, context, dict(zip(names, condition.run(names, skips), strict=True)))
+
+
+def session(content: bytes) -> onnxruntime.InferenceSession:
+    """Default options, but for the number of threads, which is the same for all peers."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = usable_cores()
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+@functools.cache
+def _plain_graphs(path: Path) -> dict[str, bytes]:
+    model = model_of(Bundle.open(path))
+    parts, c = with_weights_of(model), model.config
+    frame = torch.rand(EXAMPLE_BATCH, c.channels, c.image_size, c.image_size)
+    with torch.no_grad():
+        skips = parts["encoder"](frame)[1]
+    names = [f"skip_{index}" for index in range(len(skips))]
+    g = torch.rand(EXAMPLE_BATCH, c.g_dim)
+    plans = {
+        "encoder": GraphPlan(parts["encoder"], (frame,), ["frame"], ["h", *names], {}),
+        "decoder": GraphPlan(parts["decoder"], (g, skips), ["g", *names], ["frame"], {}),
+    }
+    return {role: export_graph(plan, role, "plain") for role, plan in plans.items()}

@@ -1,0 +1,84 @@
+"""Opens the peers of a bundle: the reference in PyTorch, the same compiled, plain ONNX Runtime, and our own backends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+
+import numpy as np
+import onnx_peer
+import torch
+from bundle_weights import model_of
+from peers import Peer, Task, open_peer
+from torch_peer import CompiledPeer, TorchPeer, read_context
+
+from svg_runtime.backends.openvino_device import choose_target, the_core
+from svg_runtime.bundle import Bundle
+from svg_runtime.forecaster import Forecaster
+
+EAGER, COMPILED = "PyTorch eager", "torch.compile"
+PLAIN, SPLIT = "ONNX Runtime, plain", "ONNX Runtime, bundle's graphs"
+CPU, OPENVINO = "svg-edge cpu", "svg-edge openvino"
+_PRECISION = {"f32": "fp32", "bf16": "bf16"}  # OpenVINO's word -> ours
+
+ALL = (EAGER, COMPILED, PLAIN, SPLIT, CPU, OPENVINO)
+
+Make = Callable[[], Callable[[], np.ndarray]]
+
+
+def open_peers(
+    bundle: Bundle, samples: int, horizon: int, stack: ExitStack, names: Sequence[str] = ALL, say: Callable[[str], None] = print
+) -> list[Peer]:
+    """The peers of `names` in every precision they compute in, each one run once; the first is the eager one.
+
+    Args:
+        bundle: a model with a learned prior whose skips are frozen.
+        samples: futures per forecast.
+        horizon: frames per future.
+        stack: closes what has to be closed.
+        names: which ones; the eager one is always among them, as all others are held against its frames.
+        say: progress.
+
+    Raises:
+        WeightsMissingError: PyTorch cannot be given the weights of this bundle.
+    """
+    task, model = Task.make(bundle, samples, horizon), model_of(bundle)
+    context = read_context(model, task)
+    eager = open_peer(EAGER, "fp32", lambda: TorchPeer(model, task, context).forecast, None)
+    assert eager.forecast is not None, eager.reason
+    expected, peers = eager.forecast(), [eager]
+    makers: list[tuple[str, str, Make]] = [
+        (COMPILED, "fp32", lambda: CompiledPeer(model, task, context, torch.float32).forecast),
+        (COMPILED, "bf16", lambda: CompiledPeer(model, task, context, torch.bfloat16).forecast),
+        (PLAIN, "fp32", lambda: onnx_peer.plain(bundle, task, context).forecast),
+        (SPLIT, "fp32", lambda: onnx_peer.split(bundle, task, context).forecast),
+        (CPU, "fp32", partial(_ours, bundle, task, stack, "cpu", None)),
+        (OPENVINO, "fp32", partial(_ours, bundle, task, stack, "openvino", "CPU:f32")),
+        (OPENVINO, "bf16", partial(_ours, bundle, task, stack, "openvino", "CPU:bf16")),
+    ]
+    for name, precision, make in makers:
+        if name in names:
+            say(f"opening {name}, {precision}")
+            peers.append(open_peer(name, precision, make, expected))
+    return peers
+
+
+def openvino_default() -> str:
+    """The precision that the openvino backend computes in on this machine's CPU if nobody asks for another one."""
+    return _PRECISION[choose_target(the_core(), None).compute or "f32"]
+
+
+def _ours(bundle: Bundle, task: Task, stack: ExitStack, backend: str, device: str | None) -> Callable[[], np.ndarray]:
+    horizon, samples, _ = task.noise.shape
+    forecaster = stack.enter_context(
+        Forecaster.open(bundle.path, backend, device, "fp32", samples=samples, horizon=horizon, seed=0)
+    )
+    for frame in task.frames:
+        forecaster.observe(frame)
+
+    def forecast() -> np.ndarray:
+        futures = forecaster.forecast(noise=task.noise, context_noise=task.context_noise)
+        return np.moveaxis(futures, (1, 4), (0, 2))  # a view: (horizon, samples, C, H, W)
+
+    return forecast

@@ -1,0 +1,41 @@
+"""Whether memory grows over many forecasts: `--forecasts 10000`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from figures import Figure
+
+from svg_runtime.backends.base import Backend
+from svg_runtime.bundle import Bundle
+
+BUNDLES = ("embedded",)
+
+GROWTH_MB = 1.0  # one frame kept per forecast would be 164 MB over 10,000
+
+
+def test_memory_growth(
+    measured: Any, bundle: Bundle, backend: Backend, record_figure: Any, say: Any, pytestconfig: pytest.Config
+) -> None:
+    count = pytestconfig.getoption("forecasts") if measured.enabled else 20
+    script = Path(__file__).with_name("memory_loop.py")
+    answers = []
+
+    def loop() -> None:
+        command = [sys.executable, str(script), str(bundle.path), backend.name, str(count)]
+        answers.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+    say(f"{bundle.path.stem}: {count} forecasts")
+    measured.group = f"observe and forecast {count} times"
+    measured.pedantic(loop, rounds=1)
+    if answers[-1] is None:
+        pytest.skip("this system does not tell a process how much memory it uses")
+    measured.extra_info.update(forecasts=count, resident_bytes=answers[-1])
+    growth_mb = (answers[-1]["end"] - answers[-1]["after_warm_up"]) / 1e6
+    name = f"resident memory, growth over {count} forecasts, after half as many: {bundle.path.stem}"
+    record_figure(Figure(name, growth_mb, "MB", GROWTH_MB))
