@@ -53,7 +53,7 @@ def result(tiny_bundle, tmp_path_factory) -> tuple[dict, str]:
     folder = tmp_path_factory.mktemp("benchmarks")
     quick = ("--rounds=2", "--live-frames=12", "--forecasts=300", "--benchmark-max-time=0.01", "--benchmark-min-rounds=1")
     run = run_pytest(
-        folder, "--bundle", str(tiny_bundle), "--precision", "fp32", *quick, "--benchmark-warmup=off",
+        folder, "--bundle", str(tiny_bundle), "--backend", "cpu", "--precision", "fp32", *quick, "--benchmark-warmup=off",
         *(f"--ignore={FOLDER / name}.py" for name in ("test_training", "test_peers", "test_growth")),
         f"--benchmark-json={folder / 'out.json'}",
     )  # fmt: skip
