@@ -15,8 +15,7 @@ import numpy as np
 from svg_runtime.forecaster import Forecaster
 
 SAMPLES, HORIZON = 2, 3
-# Forecasts before the first look, as a share of the count. An engine's threads take pools of memory one after the other:
-# OpenVINO's went on doing so for 2,500 forecasts of the embedded model, and took nothing more in the 7,500 that followed.
+# Forecasts before the first look, as a share of the count: the pools of an engine's threads fill within it, but for OpenVINO's.
 _WARM_UP = 0.5
 _STATUS = Path("/proc/self/status")
 
