@@ -11,6 +11,8 @@ import typer
 from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
 from svg_common.files import write_json
+from svg_export.engine_options import engine_request
+from svg_runtime.options import COUNT_LIMIT
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +24,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 def _batch_norm(help: str, least: int | None = None) -> Any:
     return typer.Option(help=help, min=least, rich_help_panel="BatchNorm")
+
+
+def _engine(help: str, *names: str, **limits: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Engines", **limits)
 
 
 @app.command()
@@ -44,13 +50,22 @@ def export(
     data_root: Annotated[str | None, _batch_norm("its files")] = None,
     num_digits: Annotated[int | None, _batch_norm("digits per scene (digits, smmnist)")] = None,
     bn_sequences: Annotated[int | None, _batch_norm("training sequences to recalibrate on; default: 200", 16)] = None,
+    engine: Annotated[bool, _engine("also build engines for NVIDIA GPUs, into the bundle; no GPU is needed here")] = False,
+    backend: Annotated[str | None, _engine("whose engines; default: tensorrt-rtx")] = None,
+    targets: Annotated[
+        str | None, _engine("compute capabilities to build for, such as sm75,sm86,sm120; default: all known", "--target")
+    ] = None,
+    samples: Annotated[int | None, _engine("most samples to build for; default: 8", min=1, max=COUNT_LIMIT)] = None,
+    workspace: Annotated[float | None, _engine("GiB of GPU memory for temporary results; default: no limit", min=0.01)] = None,
+    cache_dir: Annotated[str | None, _engine("keep engines here; default: $SVG_EDGE_CACHE, else the user's cache")] = None,
 ) -> None:
     """Export a checkpoint to a bundle of ONNX graphs, after proving that they compute what the model computes.
 
-    Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed (nothing is published), 4 an extra is missing.
+    Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed (nothing is published), 4 an extra or a backend is missing.
     """
     source = {"name": data, "root": data_root, "num_digits": num_digits}
     _check_recalibration(bn, source, bn_sequences)
+    request = engine_request(engine, backend, targets, samples, workspace, cache_dir)
     require_modules("svg-export", "export", "torch", "onnx", "onnxscript", "onnxruntime")
     from svg_export.bundle_writer import refuse_foreign, write_bundle
     from svg_export.reference.checkpoint import load_any_checkpoint
@@ -83,6 +98,8 @@ def export(
             f"{name}: largest error {variant.parity.max_error:.2g} against {variant.parity.reference}; forecast frames "
             f"{frame.psnr_db[0]:.0f} dB at step 1, {frame.psnr_db[-1]:.0f} dB at step {len(frame.psnr_db)}"
         )
+    if request is not None:
+        summary["engines"] = request.fulfil(target, lambda line: console.print(line, markup=False))
     if json is not None:
         write_json(json, summary)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file()) / 1e6
