@@ -11,7 +11,7 @@ from svg_common.errors import UsageError
 from svg_runtime.backends.tensorrt.build import BuildOptions, check_targets
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.library import Library, load_library
-from svg_runtime.errors import BackendMissingError
+from svg_runtime.errors import BackendMissingError, EngineError
 
 DEFAULT_BACKEND = "tensorrt-rtx"
 DEFAULT_SAMPLES = 8
@@ -33,7 +33,10 @@ class EngineRequest:
         """
         from svg_export.engines import add_engines
 
-        engines = add_engines(bundle, self.library, self.options, EngineCache(self.cache_dir, say), say)
+        try:
+            engines = add_engines(bundle, self.library, self.options, EngineCache(self.cache_dir, say), say)
+        except EngineError as error:
+            raise EngineError(f"{error}\n  '{bundle}' is written, without engines") from error
         name = f"{self.library.name} {self.library.version}"
         say(f"{len(engines)} engines of {name} for {', '.join(self.options.targets)}: built, not run")
         return {

@@ -22,6 +22,9 @@ from svg_runtime.bundle import Bundle
 from svg_runtime.contract import FUSED, roles
 from svg_runtime.manifest import GraphSpec, Precision
 
+# An engine computes in the types of its graph: these variants have graphs of their own.
+_TYPED: tuple[Precision, ...] = ("fp32", "fp16")
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -95,7 +98,8 @@ def _builder(job: _Job, library: Library, say: Callable[[str], None]) -> Callabl
 
 
 def _jobs(bundle: Bundle, options: BuildOptions) -> Iterator[_Job]:
-    for precision, variant in bundle.manifest.variants.items():
+    for precision in (name for name in _TYPED if name in bundle.manifest.variants):
+        variant = bundle.variant(precision)
         contents = bundle.graphs(precision)
         for role, spec in variant.graphs.items():
             if role not in (*roles(bundle.manifest.model), *FUSED):

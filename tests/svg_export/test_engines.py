@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from svg_common.errors import UsageError
-from svg_export.engine_options import engine_request
+from svg_export.engine_options import EngineRequest, engine_request
 from svg_export.engines import add_engines, target_groups
 from svg_export.turing import convolve_matrix_products
 from svg_runtime import Forecaster
@@ -20,6 +20,7 @@ from svg_runtime.backends.tensorrt.build import FLAGS, BuildOptions, build_engin
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.engine import EngineKey, find_engine
 from svg_runtime.bundle import Bundle
+from svg_runtime.contract import FUSED, roles
 from svg_runtime.errors import BackendMissingError, BundleError, EngineError
 from svg_runtime.manifest import TensorSpec
 from tests.svg_export.engine_helpers import TARGETS, build_for_all, rtx, spec_of
@@ -28,7 +29,7 @@ from tests.svg_runtime.bundle_helpers import copy_bundle, graph_bytes, replace_g
 
 OPTIONS = BuildOptions(TARGETS, max_batch=4)
 AMPERE = BuildOptions(("sm86",), max_batch=4)
-RECURRENT = ("prior", "predictor", "prime", "step")
+RECURRENT = [("prior", "fp32"), ("predictor", "fp32"), ("prime", "fp32"), ("step", "fp32"), ("step", "fp16")]
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +53,11 @@ def key_for(bundle: Path, role: str, precision: str, capability: str, max_batch:
 
 def test_every_graph_has_an_engine_for_every_target(built):
     bundle, _, said = built
-    variants = Bundle.open(bundle).manifest.variants
-    assert len(said) == 2 * sum(len(variant.graphs) for variant in variants.values()) == 32  # Turing, and all others
-    for precision, variant in variants.items():
-        for role in variant.graphs:
+    manifest = Bundle.open(bundle).manifest
+    expected = {*roles(manifest.model), *FUSED}
+    assert len(said) == 2 * len(manifest.variants) * len(expected) == 32  # Turing, and all others
+    for precision in manifest.variants:
+        for role in expected:
             for capability in TARGETS:
                 plan = find_engine(bundle / "engines", key_for(bundle, role, precision, capability))
                 assert plan is not None, (precision, role, capability)
@@ -107,10 +109,12 @@ def damaged_decoder(bundle: Path, operator: str) -> bytes:
 
 
 def test_a_graph_that_the_parser_refuses_is_named_with_its_node_and_no_engine_appears(fused_bundle, tmp_path):
-    bundle, cache = copy_bundle(fused_bundle, tmp_path), EngineCache(str(tmp_path / "cache"), print)
+    bundle = copy_bundle(fused_bundle, tmp_path)
     replace_graph(bundle, "decoder", damaged_decoder(bundle, "NoSuchOperator"))
-    with pytest.raises(EngineError, match=r"fp32/decoder\.onnx is not accepted(.|\n)*node_\w+.*NoSuchOperator"):
-        add_engines(bundle, rtx(), AMPERE, cache, print)
+    request = EngineRequest(rtx(), AMPERE, str(tmp_path / "cache"))
+    expected = r"fp32/decoder\.onnx is not accepted(.|\n)*node_\w+.*NoSuchOperator(.|\n)*is written, without engines"
+    with pytest.raises(EngineError, match=expected):
+        request.fulfil(bundle, print)
     assert not (bundle / "engines").exists()
 
 
@@ -159,11 +163,17 @@ def outputs_of(content: bytes) -> list[np.ndarray]:
     return session.run(None, feed)
 
 
-@pytest.mark.parametrize("role", RECURRENT)
-def test_the_form_for_turing_computes_the_same(fused_bundle, role):
-    content = graph_bytes(fused_bundle, role, "fp16")
+def float32_products(content: bytes) -> int:
+    graph = onnx.load_from_string(content).graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    return sum(node.op_type == "Gemm" and types[node.input[1]] == TensorProto.FLOAT for node in graph.node)
+
+
+@pytest.mark.parametrize(("role", "precision"), RECURRENT)
+def test_the_form_for_turing_computes_the_same(fused_bundle, role, precision):
+    content = graph_bytes(fused_bundle, role, precision)
     convolved = convolve_matrix_products(content)
-    assert "Gemm" not in {node.op_type for node in onnx.load_from_string(convolved).graph.node}
+    assert (float32_products(content) > 0, float32_products(convolved)) == (True, 0)
     for given, expected in zip(outputs_of(convolved), outputs_of(content), strict=True):
         assert given.shape == expected.shape
         assert np.abs(given.astype(np.float32) - expected).max() < (2e-3 if expected.dtype == np.float16 else 2e-5)
