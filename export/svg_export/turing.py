@@ -1,7 +1,7 @@
 """Matrix products as 1x1 convolutions, for GPUs of compute capability 7.5 (Turing).
 
-TensorRT-RTX multiplies float32 matrices on Ampere and later only, while it convolves in float32 on Turing too. The recurrent
-parts are float32 in every variant, so there they become convolutions over feature maps of one pixel: the same sums.
+TensorRT-RTX multiplies float32 matrices on Ampere and later only, while it convolves in float32 on Turing too. Recurrent parts
+are float32 in every variant, so there they become convolutions over feature maps of one pixel: the same sums.
 """
 
 from __future__ import annotations
