@@ -48,7 +48,7 @@ def test_train_export_and_forecast_live(tmp_path):
     exported = run("svg_export.cli", "run/ckpt.pt", "--no-fused", cwd=tmp_path)
     assert exported.returncode == 0, exported.stderr
     graphs = {file.stem for file in (tmp_path / "ckpt.svgb" / "fp32").iterdir()}
-    assert graphs == {"encoder", "skip", "posterior", "prior", "predictor", "decoder"}
+    assert graphs == {"encoder", "skip", "posterior", "prior", "predictor", "decoder", "decoder_shuffled"}
     # No --model: the newest bundle of the folder is taken, not the embedded one.
     arguments = (
         "--headless",

@@ -11,6 +11,8 @@ import typer
 from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
 from svg_common.files import write_json
+from svg_export.engine_options import engine_request
+from svg_runtime.options import COUNT_LIMIT
 from svg_train.options import DataOption, DataRootOption, NumDigitsOption, data_table, flag
 
 if TYPE_CHECKING:
@@ -23,6 +25,10 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 _BATCH_NORM = "BatchNorm"
 _FRAME = "forecast.decoder.frame"  # the curve of the parity report that people understand
+
+
+def _engine(help: str, *names: str, **limits: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Engines", **limits)
 
 
 @app.command()
@@ -54,17 +60,26 @@ def export(
     data: DataOption = None,
     data_root: DataRootOption = None,
     num_digits: NumDigitsOption = None,
+    engine: Annotated[bool, _engine("also build engines for NVIDIA GPUs, into the bundle; no GPU is needed here")] = False,
+    backend: Annotated[str | None, _engine("whose engines; default: tensorrt-rtx")] = None,
+    targets: Annotated[
+        str | None, _engine("compute capabilities to build for, such as sm75,sm86,sm120; default: all known", "--target")
+    ] = None,
+    samples: Annotated[int | None, _engine("most samples to build for; default: 8", min=1, max=COUNT_LIMIT)] = None,
+    workspace: Annotated[float | None, _engine("GiB of GPU memory for temporary results; default: no limit", min=0.01)] = None,
+    cache_dir: Annotated[str | None, _engine("keep engines here; default: $SVG_EDGE_CACHE, else the user's cache")] = None,
 ) -> None:
     """Export a checkpoint to a bundle of ONNX graphs, after proving that they compute what the model computes.
 
     --fp16 and --bf16 prove on held-out sequences of the checkpoint's own data, or of --data, that quality is kept;
     --bn recalibrate needs --data.
 
-    Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed or precision too low (nothing is published), 4 an extra is missing, or
-    this machine does not compute in bf16.
+    Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed or precision too low (nothing is published), 4 an extra or a backend is
+    missing, or this machine does not compute in bf16.
     """
     source = data_table(locals())
     _check_data(bn, fp16 or bf16, source, bn_sequences)
+    request = engine_request(engine, backend, targets, samples, workspace, cache_dir)
     require_modules("svg-export", "export", "torch", "onnx", "onnxscript", "onnxruntime")
     from svg_export.bundle_writer import refuse_foreign, write_bundle
     from svg_export.precision import prepare
@@ -83,8 +98,11 @@ def export(
         _save(loaded, save_checkpoint, console)
     sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     manifest = write_bundle(loaded, sha256, target, fp16, lambda line: console.print(line, markup=False), fused, bf16, held_out)
+    summary = {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)}
+    if request is not None:
+        summary["engines"] = request.fulfil(target, lambda line: console.print(line, markup=False))
     if json is not None:
-        write_json(json, {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)})
+        write_json(json, summary)
     _tell(manifest, target, console)
 
 

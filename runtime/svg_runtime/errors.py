@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from svg_common.errors import ExitCode, SvgError, UsageError
+from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
 
 
 class BundleError(SvgError):
@@ -17,6 +17,10 @@ class BackendMissingError(SvgError):
 
 class BackendError(SvgError):
     """A backend failed while it ran: out of memory, or a fault of the device."""
+
+
+class EngineError(SvgError):
+    """An engine cannot be built from a graph, or would not be what the bundle says."""
 
 
 class SourceLostError(SvgError):
@@ -38,7 +42,9 @@ __all__ = [
     "BackendMissingError",
     "BundleError",
     "ContextNotReadyError",
+    "EngineError",
     "FrameError",
+    "MissingExtraError",
     "SourceLostError",
     "SvgError",
     "UsageError",

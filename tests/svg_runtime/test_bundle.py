@@ -16,6 +16,7 @@ from tests.conftest import export_model, random_model, save_model
 from tests.svg_runtime.bundle_helpers import copy_bundle, edit_manifest, graph_bytes, replace_graph
 
 ROLES = {"encoder", "skip", "posterior", "prior", "predictor", "decoder"}
+SHUFFLED = {"fp32": {"decoder_shuffled"}, "fp16": set()}
 
 
 @pytest.fixture

@@ -1,0 +1,115 @@
+"""Engines ahead of time: every graph of a bundle, for GPUs that are not here, into the bundle's `engines` folder.
+
+A device needs them beside the graphs, so they travel inside the bundle. They are no part of what the manifest promises: engines
+follow from the graphs, and each says in a record of its own from which one. Without them, or with engines of another release of
+NVIDIA's library, the bundle is the same bundle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from svg_common.files import atomic_directory
+from svg_export.turing import FLAG as CONVOLVED
+from svg_export.turing import TURING, convolve_matrix_products
+from svg_runtime.backends.tensorrt.build import FLAGS, BuildOptions, build_engine
+from svg_runtime.backends.tensorrt.cache import EngineCache
+from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, write_engine
+from svg_runtime.backends.tensorrt.library import Library
+from svg_runtime.bundle import Bundle
+from svg_runtime.contract import FUSED, roles
+from svg_runtime.manifest import GraphSpec, Precision
+
+# An engine computes in the types of its graph: these variants have graphs of their own.
+_TYPED: tuple[Precision, ...] = ("fp32", "fp16")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One engine: a graph of a variant, for one group of targets."""
+
+    role: str
+    precision: Precision
+    spec: GraphSpec
+    content: bytes
+    options: BuildOptions
+
+    @property
+    def place(self) -> str:
+        return f"{self.precision}/{self.role}.onnx"
+
+    @property
+    def file(self) -> str:
+        return f"{self.precision}/{self.role}.{'-'.join(self.options.targets)}.plan"
+
+    def key(self, library: Library) -> EngineKey:
+        return EngineKey(
+            onnx_sha256=self.spec.sha256,
+            library=library.name,
+            version=library.version,
+            gpu=None,
+            compute_capabilities=self.options.targets,
+            precision=self.precision,
+            max_batch=self.options.max_batch,
+            workspace_gib=self.options.workspace_gib,
+            flags=(*FLAGS, CONVOLVED) if TURING in self.options.targets else FLAGS,
+        )
+
+    def build(self, library: Library) -> bytes:
+        content = convolve_matrix_products(self.content) if TURING in self.options.targets else self.content
+        return build_engine(library, content, self.place, self.spec, self.precision, self.options)
+
+
+def add_engines(
+    path: Path, library: Library, options: BuildOptions, cache: EngineCache, say: Callable[[str], None]
+) -> list[str]:
+    """Build every graph of the bundle at `path`, and publish all engines as its `engines` folder, or none.
+
+    Args:
+        path: the bundle.
+        library: TensorRT.
+        options: what to build for.
+        cache: engines built earlier from the same graphs are taken from here.
+        say: called with one line per engine that is built.
+
+    Returns:
+        The engines' files, inside the bundle.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        EngineError: a graph cannot be built.
+        OSError: the folder cannot be written.
+    """
+    bundle = Bundle.open(path)
+    with atomic_directory(path / BUNDLE_FOLDER) as folder:
+        for job in _jobs(bundle, options):
+            write_engine(folder / job.file, job.key(library), cache.fetch(job.key(library), _builder(job, library, say)))
+        return [f"{BUNDLE_FOLDER}/{file.relative_to(folder)}" for file in sorted(folder.rglob("*.plan"))]
+
+
+def _builder(job: _Job, library: Library, say: Callable[[str], None]) -> Callable[[], bytes]:
+    def build() -> bytes:
+        say(f"building {job.place} for {', '.join(job.options.targets)}")
+        return job.build(library)
+
+    return build
+
+
+def _jobs(bundle: Bundle, options: BuildOptions) -> Iterator[_Job]:
+    for precision in (name for name in _TYPED if name in bundle.manifest.variants):
+        variant = bundle.variant(precision)
+        contents = bundle.graphs(precision)
+        for role, spec in variant.graphs.items():
+            if role not in (*roles(bundle.manifest.model), *FUSED):
+                continue  # made for another engine
+            for targets in target_groups(options.targets):
+                yield _Job(role, precision, spec, contents[role], replace(options, targets=targets))
+
+
+def target_groups(targets: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """One engine serves all GPUs from Ampere on; sharing it with Turing would cost them speed, as NVIDIA's manual says."""
+    turing = tuple(target for target in targets if target == TURING)
+    others = tuple(target for target in targets if target != TURING)
+    return [group for group in (turing, others) if group]

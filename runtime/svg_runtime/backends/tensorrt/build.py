@@ -1,0 +1,152 @@
+"""ONNX graph -> engine, with NVIDIA's parser and builder. TensorRT-RTX builds on any machine, with or without a GPU.
+
+Networks are strongly typed: the types in the ONNX graph are the types that are computed in, and TensorFloat-32 is off, because
+fp32 graphs promise float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from svg_runtime.backends.tensorrt.library import Library
+from svg_runtime.errors import EngineError, UsageError
+from svg_runtime.manifest import COND_BATCH, GraphSpec, Precision, TensorSpec
+
+FLAGS = ("strongly-typed", "no-tf32")
+_DTYPES = {"FLOAT": "float32", "HALF": "float16"}
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What an engine is built for."""
+
+    targets: tuple[str, ...]  # compute capabilities: sm80, sm86, ...
+    max_batch: int  # samples: engines take every batch from 1 to this one and are tuned for it
+    workspace_gib: float | None = None  # device memory for temporary results; None leaves it to the library
+
+
+def check_targets(library: Library, targets: Sequence[str]) -> None:
+    """Refuse what the library cannot build for.
+
+    Raises:
+        UsageError: a target has no meaning, or none is given, or one is given twice.
+    """
+    known = library.compute_capabilities
+    if not targets or set(targets) - set(known) or len(set(targets)) < len(targets):
+        raise UsageError(
+            f"the targets are '{','.join(targets)}'\n"
+            f"  expected some of: {', '.join(known)} ({library.name} {library.version}), separated by commas, each once"
+        )
+
+
+def build_engine(
+    library: Library, content: bytes, place: str, spec: GraphSpec, precision: Precision, options: BuildOptions
+) -> bytes:
+    """Build one graph.
+
+    Args:
+        library: TensorRT.
+        content: the ONNX file.
+        place: its name in messages, such as fp16/step.onnx.
+        spec: its interface by the manifest, which the network must have.
+        precision: of the variant; in fp16 every convolution over feature maps must be computed in float16.
+        options: what to build for.
+
+    Returns:
+        The plan, as the library serializes it.
+
+    Raises:
+        EngineError: the parser complains, or the builder fails, or the network is not what the manifest says.
+    """
+    builder = library.module.Builder(library.logger)
+    flags = library.module.NetworkDefinitionCreationFlag
+    # TensorRT 11 and TensorRT-RTX know strong typing only; the flag is for TensorRT 10 and does no harm there.
+    network = builder.create_network(1 << int(flags.STRONGLY_TYPED))
+    _parse(library, network, content, place)
+    _check_interface(network, place, spec)
+    if precision == "fp16":
+        _check_half(library, network, place)
+    config = _configure(library, builder, network, spec, options)
+    with library.heard() as complaints:
+        plan = builder.build_serialized_network(network, config)
+    errors = [message for is_error, message in complaints if is_error]
+    if plan is None or errors:
+        raise _refused(library, place, f"cannot be built for {', '.join(options.targets)}", errors or ["no reason given"])
+    return bytes(plan)
+
+
+def _parse(library: Library, network: Any, content: bytes, place: str) -> None:
+    """Warnings too are refused: the parser warns where it computes something else than the graph says."""
+    parser = library.module.OnnxParser(network, library.logger)
+    with library.heard() as complaints:
+        parsed = parser.parse(content)
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    lines = [f"node '{error.node_name()}' ({error.node_operator()}): {error.desc()}" for error in errors]
+    lines = lines or [message for _, message in complaints]
+    if lines or not parsed:
+        raise _refused(library, place, "is not accepted by the parser", lines or ["no reason given"])
+
+
+def _configure(library: Library, builder: Any, network: Any, spec: GraphSpec, options: BuildOptions) -> Any:
+    config = builder.create_builder_config()
+    config.clear_flag(library.module.BuilderFlag.TF32)
+    config.num_compute_capabilities = len(options.targets)
+    for index, target in enumerate(options.targets):
+        config.set_compute_capability(getattr(library.module.ComputeCapability, target.upper()), index)
+    if options.workspace_gib is not None:
+        config.set_memory_pool_limit(library.module.MemoryPoolType.WORKSPACE, int(options.workspace_gib * 2**30))
+    profile = builder.create_optimization_profile()
+    for tensor in spec.inputs:
+        profile.set_shape(tensor.name, *shape_range(tensor, options.max_batch))
+    config.add_optimization_profile(profile)
+    return config
+
+
+def shape_range(tensor: TensorSpec, max_batch: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Smallest, usual and largest shape: batch 1 .. max_batch; tensors that samples may share usually come at batch 1."""
+    usual = tensor.shared(max_batch) if COND_BATCH in tensor.shape else tensor.sized(max_batch)
+    return tensor.sized(1), usual, tensor.sized(max_batch)
+
+
+def _check_interface(network: Any, place: str, spec: GraphSpec) -> None:
+    """In a strongly typed network, these are the engine's tensors: the builder may change neither type nor shape."""
+    found = {
+        "inputs": [network.get_input(index) for index in range(network.num_inputs)],
+        "outputs": [network.get_output(index) for index in range(network.num_outputs)],
+    }
+    problems = []
+    for what, promised in (("inputs", spec.inputs), ("outputs", spec.outputs)):
+        given = sorted((tensor.name, _dtype(tensor), tuple(tensor.shape)) for tensor in found[what])
+        expected = sorted(
+            (tensor.name, tensor.dtype, tuple(size if isinstance(size, int) else -1 for size in tensor.shape))
+            for tensor in promised
+        )
+        if given != expected:
+            problems.append(f"its {what} are {given}, the manifest says {expected}")
+    if problems:
+        raise EngineError(f"{place} gave another network than the bundle describes:\n  " + "\n  ".join(problems))
+
+
+def _check_half(library: Library, network: Any, place: str) -> None:
+    types = library.module.LayerType
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    convolutions = [layer for layer in layers if layer.type in (types.CONVOLUTION, types.DECONVOLUTION)]
+    wrong = [layer.name for layer in convolutions if _is_feature_map(layer) and _dtype(layer.get_output(0)) != "float16"]
+    if wrong:
+        raise EngineError(f"{place} of an fp16 variant computes in float32: {', '.join(wrong)}\n  export the bundle again")
+
+
+def _is_feature_map(layer: Any) -> bool:
+    """Not a matrix product of the recurrent parts, which are float32 in every variant, in the guise of a 1x1 convolution."""
+    return bool(max(*tuple(layer.get_input(0).shape)[2:], *tuple(layer.get_output(0).shape)[2:]) > 1)
+
+
+def _dtype(tensor: Any) -> str:
+    name = str(tensor.dtype.name)
+    return _DTYPES.get(name, name)
+
+
+def _refused(library: Library, place: str, what: str, lines: Iterable[str]) -> EngineError:
+    return EngineError(f"{place} {what} ({library.name} {library.version}):\n  " + "\n  ".join(lines))

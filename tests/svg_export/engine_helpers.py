@@ -1,0 +1,38 @@
+"""Builds single graphs with NVIDIA's real parser and builder."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from svg_export.engines import target_groups
+from svg_export.to_onnx import read_interface
+from svg_export.turing import TURING, convolve_matrix_products
+from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine
+from svg_runtime.backends.tensorrt.library import Library, load_library
+from svg_runtime.manifest import GraphSpec, Precision
+
+TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120")
+
+
+def rtx() -> Library:
+    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed: pip install 'svg-edge[tensorrt-rtx]'")
+    return load_library("tensorrt-rtx")
+
+
+def spec_of(content: bytes) -> GraphSpec:
+    inputs, outputs, opset = read_interface(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    return GraphSpec(file="graph.onnx", sha256=sha256, bytes=len(content), opset=opset, inputs=inputs, outputs=outputs)
+
+
+def build_for_all(content: bytes, place: str, precision: Precision, max_batch: int = 8) -> list[bytes]:
+    """One plan per group of targets; whatever the library complains about, warnings of the builder too, fails the test."""
+    library, plans = rtx(), []
+    for targets in target_groups(TARGETS):
+        graph = convolve_matrix_products(content) if TURING in targets else content
+        with library.heard():
+            plans.append(build_engine(library, graph, place, spec_of(content), precision, BuildOptions(targets, max_batch)))
+            assert library.logger.complaints == []
+    return plans

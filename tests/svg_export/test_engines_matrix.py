@@ -1,0 +1,84 @@
+"""Every graph of the model matrix through NVIDIA's real parser and builder, for Turing, Ampere, Ada and Blackwell.
+
+No GPU is needed, and none of these engines runs here. Graphs that cannot differ are built once: the recurrent ones know neither
+backbone nor size, and encoder, skip and decoder do not know the variant.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+from svg_export.graphs import GraphPlan, fold_batch_norm, fused_graphs, separate_graphs
+from svg_export.to_onnx import export_graph
+from tests.conftest import random_model
+from tests.svg_export.engine_helpers import build_for_all, rtx
+
+TINY = {"nf": 2, "g_dim": 8, "rnn_size": 12, "n_past": 2}
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+FRAMES = list(itertools.product(("dcgan", "vgg"), (64, 128), DTYPES))
+
+
+def quick(*case: Any) -> Any:
+    """A case of the default run; the others are marked, and CI runs them in a line of their own."""
+    return pytest.param(*case)
+
+
+def full(*case: Any) -> Any:
+    return pytest.param(*case, marks=pytest.mark.engine_matrix)
+
+
+def sorted_out(cases: list[tuple[Any, ...]], chosen: set[tuple[Any, ...]]) -> list[Any]:
+    return [quick(*case) if case in chosen else full(*case) for case in cases]
+
+
+def build(plans: dict[str, GraphPlan], roles: tuple[str, ...], precision: str) -> None:
+    rtx()
+    for role in roles:
+        content = export_graph(plans[role], role, "0" * 16)
+        plans_of_targets = build_for_all(content, f"{precision}/{role}.onnx", precision)
+        assert [len(plan) > len(content) for plan in plans_of_targets] == [True, True], role  # weights and code
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "channels", "precision"),
+    sorted_out([(b, s, 1 + 2 * (s == 128), p) for b, s, p in FRAMES], {("vgg", 64, 1, "fp16")}),
+)
+def test_frames(backbone, size, channels, precision):
+    folded = fold_batch_norm(random_model(**TINY, backbone=backbone, image_size=size, channels=channels))
+    build(separate_graphs(folded, DTYPES[precision]), ("encoder", "skip", "decoder"), precision)
+
+
+@pytest.mark.parametrize(
+    ("variant", "layers", "precision"),
+    [quick("lp", 1, "fp32"), full("fp", 2, "fp32"), full("det", 3, "fp32"), full("lp", 2, "fp16")],
+)
+def test_recurrent_parts(variant, layers, precision):
+    """At the sizes of the reference: LSTM cells of 256."""
+    sizes = {"predictor_layers": layers, "posterior_layers": layers, "prior_layers": layers}
+    parts = {"lp": ("posterior", "prior"), "fp": ("posterior",), "det": ()}[variant]
+    kept = {name: value for name, value in sizes.items() if name.split("_")[0] in ("predictor", *parts)}
+    model = random_model(nf=2, g_dim=128, rnn_size=256, n_past=2 + layers, variant=variant, **kept)
+    folded = fold_batch_norm(model)
+    plans = separate_graphs(folded, DTYPES[precision]) | fused_graphs(folded, DTYPES[precision])
+    build(plans, (*parts, "predictor", "prime"), precision)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "size", "precision", "variant", "last_frame_skip"),
+    sorted_out(
+        [
+            (*frame, variant, (index + later) % 2 == 1)
+            for index, frame in enumerate(FRAMES)
+            for later, variant in enumerate(("lp", "fp", "det"))
+        ],
+        {("vgg", 64, "fp16", "lp", True)},
+    ),
+)  # fmt: skip
+def test_fused_step(backbone, size, precision, variant, last_frame_skip):
+    model = {"backbone": backbone, "image_size": size, "variant": variant, "last_frame_skip": last_frame_skip}
+    folded = fold_batch_norm(random_model(**TINY, **model))
+    build(fused_graphs(folded, DTYPES[precision]), ("step",), precision)

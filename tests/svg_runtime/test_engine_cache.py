@@ -1,0 +1,263 @@
+"""Engines on disk: found again, never mistaken for another, rebuilt when damaged, built once by two processes. No TensorRT."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+
+from svg_runtime.backends.tensorrt.cache import EngineCache
+from svg_runtime.backends.tensorrt.engine import EngineKey, find_engine, read_engine, write_engine
+from svg_runtime.errors import EngineError, MissingExtraError
+
+pytest.importorskip("filelock", reason="filelock is not installed: pip install 'svg-edge[tensorrt-rtx]'")
+
+KEY = EngineKey(
+    onnx_sha256="a" * 64, library="tensorrt-rtx", version="1.7", gpu="NVIDIA GeForce", compute_capabilities=("sm86",),
+    precision="fp16", max_batch=8, workspace_gib=2.0, flags=("strongly-typed",),
+)  # fmt: skip
+OTHER = {
+    "onnx_sha256": "b" * 64, "library": "tensorrt", "version": "1.8", "gpu": "NVIDIA L4", "compute_capabilities": ("sm89",),
+    "precision": "fp32", "max_batch": 16, "workspace_gib": None, "flags": ("strongly-typed", "tf32"),
+}  # fmt: skip
+
+
+class Builder:
+    """Counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self) -> bytes:
+        self.count += 1
+        return b"plan %d" % self.count
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def cache(tmp_path, said) -> EngineCache:
+    return EngineCache(str(tmp_path / "cache"), said.append)
+
+
+def only_plan(folder: Path) -> Path:
+    (plan,) = folder.rglob("*.plan")
+    return plan
+
+
+def test_built_once_and_kept_as_a_plain_plan(cache, tmp_path, said):
+    build = Builder()
+    assert cache.fetch(KEY, build) == cache.fetch(KEY, build) == b"plan 1"
+    assert EngineCache(str(tmp_path / "cache"), said.append).fetch(KEY, build) == b"plan 1"
+    assert only_plan(tmp_path / "cache").read_bytes() == b"plan 1"
+    assert said == []
+
+
+@pytest.mark.parametrize("field", OTHER)
+def test_every_part_of_the_key_tells_engines_apart(cache, field):
+    build, other = Builder(), KEY.model_copy(update={field: OTHER[field]})
+    assert cache.fetch(KEY, build) == b"plan 1"
+    assert cache.fetch(other, build) == b"plan 2"
+    assert (cache.fetch(KEY, build), cache.fetch(other, build)) == (b"plan 1", b"plan 2")
+
+
+def test_the_key_has_no_field_that_this_test_forgot():
+    assert set(OTHER) == set(EngineKey.model_fields)
+
+
+def truncated(plan: Path) -> None:
+    plan.write_bytes(plan.read_bytes()[:-1])
+
+
+def changed(plan: Path) -> None:
+    plan.write_bytes(b"plan X")
+
+
+def gone(plan: Path) -> None:
+    plan.unlink()
+
+
+def foreign(plan: Path) -> None:
+    write_engine(plan, KEY.model_copy(update={"gpu": "NVIDIA L4"}), b"other!")
+
+
+def garbled(plan: Path) -> None:
+    plan.with_name(plan.name + ".json").write_text("{")
+
+
+def extended(plan: Path) -> None:
+    record = plan.with_name(plan.name + ".json")
+    record.write_text(json.dumps({**json.loads(record.read_text()), "unknown": 1}))
+
+
+def oversized(plan: Path) -> None:
+    plan.with_name(plan.name + ".json").write_text(" " * 100_000)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [(truncated, "truncated"), (changed, "changed"), (gone, "missing"), (foreign, "gpu NVIDIA L4, not NVIDIA GeForce"),
+     (garbled, "not the record"), (extended, "not the record"), (oversized, "too large")],
+)  # fmt: skip
+def test_a_damaged_or_foreign_engine_is_built_again_with_a_message(cache, tmp_path, said, damage, message):
+    build = Builder()
+    cache.fetch(KEY, build)
+    damage(only_plan(tmp_path / "cache"))
+    assert cache.fetch(KEY, build) == b"plan 2"
+    assert len(said) == 1
+    assert message in said[0]
+    assert "built again" in said[0]
+    said.clear()
+    assert cache.fetch(KEY, build) == b"plan 2"
+    assert said == []
+
+
+def test_a_record_without_its_plan_or_a_plan_without_its_record_is_never_used(tmp_path):
+    """What a process that dies between the two writes leaves behind."""
+    file = tmp_path / "engine.plan"
+    file.write_bytes(b"plan")
+    assert read_engine(file, KEY) is None
+    write_engine(file, KEY, b"first")
+    file.write_bytes(b"secnd")
+    with pytest.raises(EngineError, match="changed"):
+        read_engine(file, KEY)
+
+
+def test_a_failed_build_leaves_nothing(cache, tmp_path):
+    def fail() -> bytes:
+        raise EngineError("no")
+
+    with pytest.raises(EngineError, match="no"):
+        cache.fetch(KEY, fail)
+    assert list((tmp_path / "cache").rglob("*.plan*")) == []
+    assert cache.fetch(KEY, Builder()) == b"plan 1"
+
+
+def test_an_engine_for_more_gpus_and_samples_is_found_in_a_folder(tmp_path):
+    wide = {"gpu": None, "compute_capabilities": ("sm80", "sm86"), "max_batch": 16, "flags": ("convolved", "strongly-typed")}
+    write_engine(tmp_path / "deep" / "b.plan", KEY.model_copy(update=wide), b"wide")
+    write_engine(tmp_path / "a.plan", KEY.model_copy(update={"onnx_sha256": "c" * 64}), b"another graph")
+    (tmp_path / "broken.plan.json").write_text("{")
+    assert find_engine(tmp_path, KEY) == b"wide"
+    assert find_engine(tmp_path, KEY.model_copy(update={"max_batch": 17})) is None
+    assert find_engine(tmp_path / "nowhere", KEY) is None
+    (tmp_path / "deep" / "b.plan").write_bytes(b"wild")
+    with pytest.raises(EngineError, match=r"b\.plan"):
+        find_engine(tmp_path, KEY)
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch) -> Path:
+    """The system's temporary folder, for this test."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder / f"svg-edge-{os.getuid()}"
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning_and_no_rebuild_at_the_next_start(tmp_path, own_folder, said):
+    (tmp_path / "file").write_text("a file is no folder, not for root either")
+    build = Builder()
+    for _ in range(2):
+        with pytest.warns(RuntimeWarning, match="SVG_EDGE_CACHE") as warned:
+            assert EngineCache(str(tmp_path / "file"), said.append).fetch(KEY, build) == b"plan 1"
+        assert len(warned) == 1
+    assert only_plan(own_folder).read_bytes() == b"plan 1"
+    assert own_folder.stat().st_mode & 0o077 == 0
+
+
+def test_a_temporary_folder_that_others_can_write_is_not_trusted(tmp_path, own_folder, said):
+    (tmp_path / "file").write_text("")
+    own_folder.mkdir()
+    own_folder.chmod(0o777)
+    build = Builder()
+    with pytest.warns(RuntimeWarning, match="not kept"):
+        cache = EngineCache(str(tmp_path / "file"), said.append)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (cache.fetch(KEY, build), cache.fetch(KEY, build)) == (b"plan 1", b"plan 2")
+    assert list(own_folder.iterdir()) == []
+
+
+def test_a_full_disk_costs_the_copy_and_not_the_engine(cache, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "engine.plan")
+
+    monkeypatch.setattr("svg_runtime.backends.tensorrt.cache.write_engine", full)
+    with pytest.warns(RuntimeWarning, match="No space left"):
+        assert cache.fetch(KEY, Builder()) == b"plan 1"
+
+
+def test_without_filelock_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "filelock", None)
+    with pytest.raises(MissingExtraError, match=r"svg-edge\[tensorrt-rtx\]"):
+        EngineCache(str(tmp_path), print)
+
+
+def test_the_environment_names_the_folder(tmp_path, monkeypatch, said):
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "elsewhere"))
+    EngineCache(None, said.append).fetch(KEY, Builder())
+    assert only_plan(tmp_path / "elsewhere").is_file()
+
+
+PROCESS = """
+import sys, time
+from pathlib import Path
+from svg_runtime.backends.tensorrt.cache import EngineCache
+from svg_runtime.backends.tensorrt.engine import EngineKey
+
+folder = Path(sys.argv[1])
+key = EngineKey.model_validate_json(sys.argv[2])
+
+def build():
+    with (folder / "builds").open("a") as log:
+        log.write("built\\n")
+    while not (folder / "go").exists():
+        time.sleep(0.01)
+    return b"plan"
+
+print(EngineCache(str(folder / "cache"), lambda line: print(line, flush=True)).fetch(key, build))
+"""
+
+
+def start(folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PROCESS, str(folder), KEY.model_dump_json()]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_two_processes_build_one_engine(tmp_path):
+    first = start(tmp_path)
+    limit = threading.Timer(60, first.kill)
+    limit.start()
+    while not (tmp_path / "builds").exists() and first.poll() is None:
+        time.sleep(0.01)
+    second = start(tmp_path)
+    waiting = second.stdout.readline()
+    (tmp_path / "go").touch()
+    outputs = [process.communicate(timeout=60) for process in (first, second)]
+    limit.cancel()
+    assert "another process builds" in waiting, outputs
+    assert [out for out, _ in outputs] == ["b'plan'\n"] * 2, outputs
+    assert (tmp_path / "builds").read_text() == "built\n"
+
+
+def test_a_process_that_dies_while_it_builds_blocks_nobody(tmp_path, said):
+    first = start(tmp_path)
+    while not (tmp_path / "builds").exists() and first.poll() is None:
+        time.sleep(0.01)
+    first.kill()
+    first.communicate(timeout=60)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert EngineCache(str(tmp_path / "cache"), said.append).fetch(KEY, Builder()) == b"plan 1"
