@@ -50,8 +50,8 @@ def test_pickle_with_code_is_refused_and_not_run(tmp_path, writer):
 def test_random_files_are_refused(tmp_path):
     """Among them every first instruction that a pickle could have."""
     file, rng = tmp_path / "random.pt", random.Random(0)
-    contents = [b"", b"PK\x03\x04 not a zip", b"hello world\n" * 50, *(bytes([first]) + rng.randbytes(500) for first in range(256))]
-    for content in contents:
+    pickles = [bytes([first]) + rng.randbytes(500) for first in range(256)]
+    for content in (b"", b"PK\x03\x04 not a zip", b"hello world\n" * 50, *pickles):
         file.write_bytes(content)
         with pytest.raises(CheckpointError, match=r"random\.pt"):
             load_checkpoint(file)
