@@ -47,6 +47,7 @@ def write_bundle(
     fused: bool = True,
     bf16: bool = False,
     held_out: HeldOut | None = None,
+    shuffled: bool = True,
 ) -> Manifest:
     """Export `checkpoint` to the bundle folder `out`, which appears whole or not at all.
 
@@ -58,6 +59,7 @@ def write_bundle(
         say: called with one line per stage.
         fused: add the graphs prime and step, which make forecasts faster and the bundle about twice as large.
         bf16: add the bf16 variant, if it passes its gate.
+        shuffled: add the graph decoder_shuffled, if the backbone has use for it.
         held_out: what fp16 and bf16 are judged on; default: the held-out split of the checkpoint's own data.
 
     Raises:
@@ -75,8 +77,8 @@ def write_bundle(
         folded = fold_batch_norm(model)
         plans = _plans(folded, torch.float32, fused)
         contents = {"fp32": {role: _export(plan, role, bundle_id, say) for role, plan in plans.items()}}
-        shuffled = shuffled_decoder(contents["fp32"]["decoder"], bundle_id)
-        extra = {} if shuffled is None else {SHUFFLED_DECODER: shuffled}
+        second = shuffled_decoder(contents["fp32"]["decoder"], bundle_id) if shuffled else None
+        extra = {} if second is None else {SHUFFLED_DECODER: second}
         say("parity: fp32 graphs against PyTorch")
         reports = {"fp32": check_fp32(model, contents["fp32"] | extra)}
         if fp16:

@@ -42,6 +42,9 @@ def export(
     fused: Annotated[
         bool, typer.Option(help="add the fused graphs, one run per forecast frame; without them the bundle is half as large")
     ] = True,
+    shuffled: Annotated[
+        bool, typer.Option(help="add a second decoder, which OpenVINO runs faster, where the backbone has use for it")
+    ] = True,
     json: Annotated[Path | None, typer.Option(help="write the manifest's summary to this file")] = None,
     save_checkpoint: Annotated[
         Path | None, typer.Option(help="also write what is exported as an svg-edge checkpoint (ckpt.pt) to this file")
@@ -97,7 +100,9 @@ def export(
     if save_checkpoint is not None:
         _save(loaded, save_checkpoint, console)
     sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    manifest = write_bundle(loaded, sha256, target, fp16, lambda line: console.print(line, markup=False), fused, bf16, held_out)
+    manifest = write_bundle(
+        loaded, sha256, target, fp16, lambda line: console.print(line, markup=False), fused, bf16, held_out, shuffled
+    )
     summary = {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)}
     if request is not None:
         summary["engines"] = request.fulfil(target, lambda line: console.print(line, markup=False))

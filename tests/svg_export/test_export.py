@@ -107,7 +107,7 @@ def test_same_checkpoint_gives_the_same_bytes(tiny_bundle, tiny_checkpoint, tmp_
     assert first == second
 
 
-def test_decoders_are_lowered_as_their_names_say(tiny_bundle, contents, tmp_path):
+def test_decoders_are_lowered_as_their_names_say(tiny_bundle, tiny_checkpoint, contents, tmp_path):
     def operators(role):
         return [node.op_type for node in onnx.load_from_string(contents[role]).graph.node]
 
@@ -115,6 +115,8 @@ def test_decoders_are_lowered_as_their_names_say(tiny_bundle, contents, tmp_path
     assert operators("decoder_shuffled").count("ConvTranspose") == 3
     assert operators("decoder_shuffled").count("DepthToSpace") == 1
     assert "decoder_shuffled" not in Bundle.open(tiny_bundle).manifest.variants["fp16"].graphs
+    write_bundle(load_checkpoint(tiny_checkpoint), "0" * 64, tmp_path / "small.svgb", False, print, fused=False, shuffled=False)
+    assert set(Bundle.open(tmp_path / "small.svgb").graphs("fp32")) == ROLES
     vgg = export_model(save_model(tmp_path / "vgg.pt", random_model(backbone="vgg")), tmp_path / "vgg.svgb")
     graphs = Bundle.open(vgg).graphs("fp32")
     assert "decoder_shuffled" not in graphs  # no transposed convolution is left to shuffle
