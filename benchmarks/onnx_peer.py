@@ -28,10 +28,18 @@ class OnnxPeer:
         task: what to forecast.
         context: what was observed.
         conditions: what the decoder reads beside g, by input name. The split decoder takes it at batch 1.
+        spinning: whether threads wait by spinning, as they do by default.
     """
 
-    def __init__(self, graphs: Mapping[str, bytes], task: Task, context: Context, conditions: dict[str, np.ndarray]) -> None:
-        self._sessions = {role: session(graphs[role]) for role in ("encoder", "decoder", "predictor", "prior")}
+    def __init__(
+        self,
+        graphs: Mapping[str, bytes],
+        task: Task,
+        context: Context,
+        conditions: dict[str, np.ndarray],
+        spinning: bool = True,
+    ) -> None:
+        self._sessions = {role: session(graphs[role], spinning) for role in ("encoder", "decoder", "predictor", "prior")}
         self._task, self._context, self._conditions = task, context, conditions
         state = next(item for item in self._sessions["predictor"].get_inputs() if item.name == "state")
         self._zero_state = np.zeros((state.shape[0], task.samples, state.shape[2]), np.float32)
@@ -58,11 +66,11 @@ class OnnxPeer:
         return self._sessions[role].run(outputs, inputs)
 
 
-def plain(bundle: Bundle, task: Task, context: Context) -> OnnxPeer:
+def plain(bundle: Bundle, task: Task, context: Context, spinning: bool = True) -> OnnxPeer:
     """Encoder and concatenating decoder as PyTorch exports them, and the small recurrent graphs of the bundle."""
     graphs = bundle.graphs("fp32") | _plain_graphs(bundle.path)
     skips = {f"skip_{index}": np.repeat(skip, task.samples, axis=0) for index, skip in enumerate(context.skips)}
-    return OnnxPeer(graphs, task, context, skips)
+    return OnnxPeer(graphs, task, context, skips, spinning)
 
 
 def split(bundle: Bundle, task: Task, context: Context) -> OnnxPeer:
@@ -74,9 +82,11 @@ def split(bundle: Bundle, task: Task, context: Context) -> OnnxPeer:
     return OnnxPeer(graphs, task, context, dict(zip(names, condition.run(names, skips), strict=True)))
 
 
-def session(content: bytes) -> onnxruntime.InferenceSession:
-    """Default options, but for the number of threads, which is the same for all peers."""
+def session(content: bytes, spinning: bool = True) -> onnxruntime.InferenceSession:
+    """Default options, but for the number of threads, which is the same for all peers, and how they wait."""
     options = onnxruntime.SessionOptions()
+    if not spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = usable_cores()
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 

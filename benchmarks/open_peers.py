@@ -19,10 +19,11 @@ from svg_runtime.forecaster import Forecaster
 
 EAGER, COMPILED = "PyTorch eager", "torch.compile"
 PLAIN, SPLIT = "ONNX Runtime, plain", "ONNX Runtime, bundle's graphs"
+BLOCKING = "ONNX Runtime, plain, not spinning"
 CPU, OPENVINO = "svg-edge cpu", "svg-edge openvino"
 _PRECISION = {"f32": "fp32", "bf16": "bf16"}  # OpenVINO's word -> ours
 
-ALL = (EAGER, COMPILED, PLAIN, SPLIT, CPU, OPENVINO)
+ALL = (EAGER, COMPILED, PLAIN, BLOCKING, SPLIT, CPU, OPENVINO)
 
 Make = Callable[[], Callable[[], np.ndarray]]
 
@@ -52,6 +53,7 @@ def open_peers(
         (COMPILED, "fp32", lambda: CompiledPeer(model, task, context, torch.float32).forecast),
         (COMPILED, "bf16", lambda: CompiledPeer(model, task, context, torch.bfloat16).forecast),
         (PLAIN, "fp32", lambda: onnx_peer.plain(bundle, task, context).forecast),
+        (BLOCKING, "fp32", lambda: onnx_peer.plain(bundle, task, context, spinning=False).forecast),
         (SPLIT, "fp32", lambda: onnx_peer.split(bundle, task, context).forecast),
         (CPU, "fp32", partial(_ours, bundle, task, stack, "cpu", None)),
         (OPENVINO, "fp32", partial(_ours, bundle, task, stack, "openvino", "CPU:f32")),
@@ -65,8 +67,8 @@ def open_peers(
 
 
 def openvino_default() -> str:
-    """The precision that the openvino backend computes in on this machine's CPU if nobody asks for another one."""
-    return _PRECISION[choose_target(the_core(), None).compute or "f32"]
+    """The precision that the openvino backend computes in on this machine's CPU if nobody asks, for a model that earned bf16."""
+    return _PRECISION[choose_target(the_core(), None, earned=True).compute or "f32"]
 
 
 def _ours(bundle: Bundle, task: Task, stack: ExitStack, backend: str, device: str | None) -> Callable[[], np.ndarray]:
