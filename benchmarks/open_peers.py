@@ -67,7 +67,7 @@ def open_peers(
 
 
 def openvino_default() -> str:
-    """The precision that the openvino backend computes in on this machine's CPU if nobody asks, for a model that earned bf16."""
+    """The precision that the openvino backend computes in by default on this machine's CPU, for a model that earned bf16."""
     return _PRECISION[choose_target(the_core(), None, earned=True).compute or "f32"]
 
 
