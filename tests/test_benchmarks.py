@@ -122,7 +122,7 @@ def peers(tiny_bundle, tmp_path_factory) -> tuple[dict, str, Path]:
 
 def test_peers_compute_the_same_frames_and_are_timed(peers):
     rows = next(item["extra_info"]["peers"] for item in peers[0]["benchmarks"] if item["name"] == "test_peers[tiny]")
-    assert len({row["name"] for row in rows}) == 6
+    assert len({row["name"] for row in rows}) == 7
     for row in rows:
         if "reason" in row:  # torch.compile needs a C++ compiler
             assert row["name"] == "torch.compile", row
