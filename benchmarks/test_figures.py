@@ -15,7 +15,7 @@ import pytest
 from figures import Figure, interleave, median_ratio, round_seconds
 from kernel_profile import kernel_seconds_per_round, profiled_backend
 
-from svg_runtime.backends.base import Backend, Plan
+from svg_runtime.backends.base import Backend, Chain, Plan
 from svg_runtime.bundle import EMBEDDED_MODEL, Bundle
 from svg_runtime.sources import SYNTHETIC_URL
 
@@ -131,7 +131,7 @@ def _plans_of(backend: Backend, call: Callable[[], object]) -> list[Plan]:
     run = backend.run
 
     def recording(plan: Plan) -> None:
-        plans.append(plan)
+        plans.extend(plan.plans if isinstance(plan, Chain) else (plan,))
         run(plan)
 
     with pytest.MonkeyPatch.context() as patch:

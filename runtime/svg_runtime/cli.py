@@ -10,14 +10,19 @@ import typer
 
 from svg_common.command import run_command, stderr_console
 from svg_common.errors import UsageError
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.options import (
     Bf16Option,
+    CacheDirOption,
+    CpuFallbackOption,
+    CudaGraphOption,
     DeviceOption,
     Fp16Option,
     HorizonOption,
     ModelOption,
     SamplesOption,
     ThreadsOption,
+    WorkspaceOption,
     asked_precision,
 )
 
@@ -72,6 +77,10 @@ def live(
     backend: BackendOption = "auto",
     device: DeviceOption = None,
     threads: ThreadsOption = None,
+    cuda_graph: CudaGraphOption = None,
+    cpu_fallback: CpuFallbackOption = False,
+    cache_dir: CacheDirOption = None,
+    workspace: WorkspaceOption = None,
     fp16: Fp16Option = False,
     bf16: Bf16Option = False,
     seed: SeedOption = 0,
@@ -100,7 +109,7 @@ def live(
         source=SourceOptions(camera=camera, source=source, realtime=paced, seed=seed, reconnect_s=reconnect),
         model=model, backend=backend, device=device, threads=threads, precision=precision, samples=samples,
         horizon=horizon, lead=lead, seed=seed, context=context.value, window=not headless, output=output, json=json,
-        max_frames=max_frames,
+        max_frames=max_frames, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace),
     )  # fmt: skip
     run_live(options, console)
 

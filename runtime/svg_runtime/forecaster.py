@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from svg_runtime.backends import open_backend
 from svg_runtime.backends.base import Backend
+from svg_runtime.backends.gpu_options import GpuOptions, Watcher
 from svg_runtime.bundle import Bundle
 from svg_runtime.context import Belief, GaussianReader
 from svg_runtime.errors import ContextNotReadyError, FrameError, UsageError
@@ -77,6 +78,8 @@ class Forecaster:
         context: Context = "window",
         fused: bool | None = None,
         threads: int | None = None,
+        gpu: GpuOptions | None = None,
+        watcher: Watcher | None = None,
     ) -> Forecaster:
         """Open a bundle on a backend.
 
@@ -94,6 +97,8 @@ class Forecaster:
                 the same frames.
             threads: of a processor; None takes one per usable core. Forecasters that work at the same time share the cores best
                 with fewer each.
+            gpu: choices for backends of NVIDIA GPUs.
+            watcher: who is told while engines are built, which can take minutes the first time.
 
         Raises:
             BundleError: the bundle is missing, damaged or hostile.
@@ -106,7 +111,7 @@ class Forecaster:
         if precision not in (None, *PRECISIONS):
             raise UsageError(f"unknown precision '{precision}'\n  expected one of: {', '.join(PRECISIONS)}")
         bundle = Bundle.open(path)
-        opened = open_backend(bundle, backend, device, precision, threads)
+        opened = open_backend(bundle, backend, device, precision, threads, samples, gpu, watcher)
         try:
             return cls(bundle, opened, bundle.variant(opened.precision), samples, horizon, seed, context, fused)
         except BaseException:

@@ -1,7 +1,7 @@
 """The forecast loop on the fused graphs: one run of `prime` reads the context, one run of `step` gives a frame.
 
-Nothing comes to the host between two steps: prior, predictor, decoder and encoder are one graph, and the noise of every step
-has a buffer of its own, filled before the first.
+Nothing comes to the host between two steps: prior, predictor, decoder and encoder are one graph, the noise of all steps goes to
+the device before the first one, and their frames come back after the last.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from svg_runtime.manifest import Manifest, Variant
 from svg_runtime.noise import FloatArray
 from svg_runtime.observer import Observer
 from svg_runtime.recurrent import RecurrentGraph, State
+from svg_runtime.rollout import futures_of
 
 
 class FusedRollout:
@@ -25,16 +26,15 @@ class FusedRollout:
         self._backend = backend
         spec = variant.graphs["step"]
         tensors = {tensor.name: tensor for tensor in (*spec.inputs, *spec.outputs)}
-        self._frames = [backend.allocate(tensors["frame"].sized(samples), "float32") for _ in range(horizon)]
-        stochastic = "eps" in tensors
-        self._eps = [backend.allocate(tensors["eps"].sized(samples), "float32") for _ in range(horizon if stochastic else 0)]
+        self._frames = backend.allocate_series(horizon, tensors["frame"].sized(samples), "float32")
+        self._eps = backend.allocate_series(horizon, tensors["eps"].sized(samples), "float32") if "eps" in tensors else None
         # Every state has two buffers: a step reads one and writes the other, so that inputs never alias outputs.
         self._states = {state.input: state.output for state in spec.states}
         self._buffers = [
             {name: backend.allocate(tensors[name].sized(samples), tensors[name].dtype) for name in self._states}
             for _ in range(2)
         ]
-        self._plans = [[self._step_plan(ring, step) for step in range(horizon)] for ring in observer.rings]
+        self._plans = [backend.chain([self._step_plan(ring, step) for step in range(horizon)]) for ring in observer.rings]
         self._bind_prime(variant, samples)
 
     def _bind_prime(self, variant: Variant, samples: int) -> None:
@@ -49,9 +49,9 @@ class FusedRollout:
         """Skip conditions come from the observed frame; with last_frame_skip they are states after the first step."""
         now, then = self._buffers[step % 2], self._buffers[1 - step % 2]
         inputs = {**ring, **now, **(ring if step == 0 else {})}
-        if self._eps:
-            inputs["eps"] = self._eps[step]
-        outputs = {"frame": self._frames[step], **{output: then[name] for name, output in self._states.items()}}
+        if self._eps is not None:
+            inputs["eps"] = self._eps.parts[step]
+        outputs = {"frame": self._frames.parts[step], **{output: then[name] for name, output in self._states.items()}}
         return self._backend.bind("step", inputs, outputs)
 
     def read_context(self, encodings: list[FloatArray], belief: Belief, noise: FloatArray) -> None:
@@ -77,15 +77,14 @@ class FusedRollout:
             (samples, horizon, H, W, C) float32.
         """
         if branch_from is not None:
-            self._load(belief.prior_state, branch_from.read_state())
+            self._load(belief.prior_state, branch_from)
         self._backend.write(self._buffers[0]["h"], h)
-        for buffer, eps in zip(self._eps, noise, strict=False):
-            self._backend.write(buffer, eps)
-        for plan in self._plans[slot]:
-            self._backend.run(plan)
-        return np.stack([np.moveaxis(self._backend.read(frame), 1, -1) for frame in self._frames], axis=1)
+        if self._eps is not None:
+            self._backend.write(self._eps.whole, noise)
+        self._backend.run(self._plans[slot])
+        return futures_of(self._backend.read(self._frames.whole))
 
-    def _load(self, prior_state: State, predictor_state: State) -> None:
-        self._backend.write(self._buffers[0]["predictor_state"], predictor_state["state"])
+    def _load(self, prior_state: State, predictor: RecurrentGraph) -> None:
+        self._backend.copy(predictor.state["state"], self._buffers[0]["predictor_state"])
         if "prior_state" in self._states:
             self._backend.write(self._buffers[0]["prior_state"], prior_state["state"])

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,8 @@ from rich.console import Console
 
 from svg_common.errors import SvgError, UsageError
 from svg_common.files import write_json
+from svg_runtime.backends.gpu_options import GpuOptions
+from svg_runtime.build_progress import BuildProgress
 from svg_runtime.bundle import EMBEDDED_MODEL, find_model
 from svg_runtime.errors import SourceLostError
 from svg_runtime.events import EventLog
@@ -57,6 +59,7 @@ class LiveOptions:
     output: Path | None = None
     json: Path | None = None
     max_frames: int | None = None
+    gpu: GpuOptions = field(default_factory=GpuOptions)
 
 
 def run_live(options: LiveOptions, console: Console) -> LiveStats:
@@ -74,7 +77,7 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
     events = EventLog(announce=lambda message: console.print(f"svg-live: {message}", markup=False))
     with StopRequest() as stop, ExitStack() as resources:
         model = find_model(options.model)
-        forecaster = resources.enter_context(_open_forecaster(options, model))
+        forecaster = resources.enter_context(_open_forecaster(options, model, console))
         frame = forecaster.manifest.frame
         interval_s = model_interval_s(options.source, forecaster.manifest.generation.frame_interval_s)
         source = open_source(options.source, interval_s, min(frame.height, frame.width), stop, events)
@@ -232,18 +235,21 @@ class LiveLoop:
         return view
 
 
-def _open_forecaster(options: LiveOptions, model: Path) -> Forecaster:
-    return Forecaster.open(
-        model,
-        backend=options.backend,
-        device=options.device,
-        threads=options.threads,
-        precision=options.precision,
-        samples=options.samples,
-        horizon=options.horizon,
-        seed=options.seed,
-        context=options.context,
-    )
+def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> Forecaster:
+    with closing(BuildProgress(console, "svg-live")) as watcher:
+        return Forecaster.open(
+            model,
+            backend=options.backend,
+            device=options.device,
+            threads=options.threads,
+            precision=options.precision,
+            samples=options.samples,
+            horizon=options.horizon,
+            seed=options.seed,
+            context=options.context,
+            gpu=options.gpu,
+            watcher=watcher,
+        )
 
 
 def _model_name(model: Path) -> str:

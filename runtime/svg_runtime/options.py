@@ -19,6 +19,21 @@ ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads of a pro
 DeviceOption = Annotated[str | None, typer.Option(help="Device of the backend. Default: its own choice.")]
 Fp16Option = Annotated[bool, typer.Option("--fp16", "--half", help="Run the bundle's fp16 graphs.")]
 Bf16Option = Annotated[bool, typer.Option("--bf16", help="Compute in bf16, which the bundle must have been exported for.")]
+CudaGraphOption = Annotated[
+    bool | None,
+    typer.Option("--cuda-graph/--no-cuda-graph", help="NVIDIA GPUs: replay recorded launches. Default: the backend's choice."),
+]
+CpuFallbackOption = Annotated[
+    bool, typer.Option("--cpu-fallback", help="cuda, ort-tensorrt: let the processor run what the GPU does not.")
+]
+CacheDirOption = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Where engines are kept. Default: $SVG_EDGE_CACHE, else the user's cache folder."),
+]
+WorkspaceOption = Annotated[
+    float | None,
+    typer.Option(min=0.01, metavar="GIB", help="TensorRT: GPU memory for temporary results. Default: the library's choice."),
+]
 
 
 def asked_precision(fp16: bool, bf16: bool) -> Literal["fp16", "bf16"] | None:

@@ -9,12 +9,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from svg_runtime.backends.base import Backend, Buffer, Plan
+from svg_runtime.backends.base import Array, Backend, Buffer, Plan
 from svg_runtime.context import Belief
 from svg_runtime.manifest import Manifest, Variant
 from svg_runtime.noise import FloatArray, gaussian_sample
 from svg_runtime.observer import Observer
 from svg_runtime.recurrent import RecurrentGraph
+
+
+def futures_of(frames: Array) -> FloatArray:
+    """A copy of the device's (horizon, samples, C, H, W) as (samples, horizon, H, W, C)."""
+    futures: FloatArray = np.array(frames.transpose(1, 0, 3, 4, 2), np.float32, order="C")
+    return futures
 
 
 class Rollout:
@@ -32,7 +38,8 @@ class Rollout:
             inputs["z"] = self._z
         self.predictor = RecurrentGraph(backend, "predictor", variant.graphs["predictor"], samples, inputs, {"g": self._g})
         self._prior = self._bind_prior() if "prior" in variant.graphs else None
-        self._frames = [self._allocate("decoder", "frame") for _ in range(horizon)]
+        frame = variant.graphs["decoder"].tensor("frame")
+        self._frames = backend.allocate_series(horizon, frame.sized(samples), frame.dtype)
         self._skips = manifest.generation.last_frame_skip
         self._bind_frames(observer)
 
@@ -44,7 +51,7 @@ class Rollout:
 
     def _bind_frames(self, observer: Observer) -> None:
         """Decoder plans per skip condition and step; encoder plans per step, each frame going where it will be read."""
-        self._decode = [[self._decoder_plan(ring, frame) for frame in self._frames] for ring in observer.rings]
+        self._decode = [[self._decoder_plan(ring, frame) for frame in self._frames.parts] for ring in observer.rings]
         encoder, skip = self._variant.graphs["encoder"], self._variant.graphs["skip"]
         outputs = {"h": self._h}
         self._recondition: Plan | None = None
@@ -53,8 +60,8 @@ class Rollout:
             outputs |= skips
             conds = {spec.name: self._allocate("skip", spec.name) for spec in skip.outputs}
             self._recondition = self._backend.bind("skip", skips, conds)
-            self._decode_follow = [self._decoder_plan(conds, frame) for frame in self._frames]
-        self._encode = [self._backend.bind("encoder", {"frame": frame}, outputs) for frame in self._frames]
+            self._decode_follow = [self._decoder_plan(conds, frame) for frame in self._frames.parts]
+        self._encode = [self._backend.bind("encoder", {"frame": frame}, outputs) for frame in self._frames.parts]
 
     def _decoder_plan(self, conds: dict[str, Buffer], frame: Buffer) -> Plan:
         return self._backend.bind("decoder", {"g": self._g, **conds}, {"frame": frame})
@@ -109,7 +116,7 @@ class Rollout:
             else:
                 self.predictor.step()
             self._decode_and_encode(step, slot)
-        return np.stack([np.moveaxis(self._backend.read(frame), 1, -1) for frame in self._frames], axis=1)
+        return np.stack([np.moveaxis(self._backend.read(frame), 1, -1) for frame in self._frames.parts], axis=1)
 
     def _draw_latent(self, eps: FloatArray, gaussian: tuple[FloatArray, FloatArray] | None) -> None:
         """Write z of the next frame: from the Gaussian given, else from the learned prior, else from N(0, I)."""

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from svg_common.errors import ExitCode
 from svg_runtime import forecaster, options
-from svg_runtime.backends import BACKENDS, COMPUTE_BF16, PLANNED
+from svg_runtime.backends import BACKENDS, COMPUTE_BF16
 from svg_runtime.backends.ort import CpuBackend
 from svg_runtime.bench.cases import Case, list_cases
 from svg_runtime.bench.cli import app
@@ -32,7 +32,7 @@ OPTIONS = BenchOptions(None, None, None, samples=2, horizon=3, seed=0, seconds=1
 def test_cases_are_all_that_could_run(fused_bundle):
     manifest = Bundle.open(fused_bundle).manifest
     cases = list_cases(manifest, None, None)
-    several = {name: 5 if name in COMPUTE_BF16 else 4 for name in (*BACKENDS, *PLANNED)}  # bf16 is not in the bundle: one case
+    several = {name: 5 if name in COMPUTE_BF16 else 4 for name in BACKENDS}  # bf16 is not in the bundle: one case
     assert Counter(case.backend for case in cases) == several
     assert [str(case) for case in cases[:4]] == ["cpu fp32 fused", "cpu fp32 separate", "cpu fp16 fused", "cpu fp16 separate"]
     assert list_cases(manifest, "auto", "fp16") == [Case("auto", "fp16", True), Case("auto", "fp16", False)]
@@ -83,13 +83,13 @@ def test_an_operator_without_a_formula_is_refused():
 @pytest.mark.parametrize("fused", [True, False])
 def test_a_forecast_runs_its_graphs_as_often_as_counted(fused_bundle, frames, monkeypatch, fused):
     runs: Counter[str] = Counter()
-    plain = CpuBackend.run
+    plain = CpuBackend._run_bound
 
     def counted(self, plan):
         runs[plan.role] += 1
         plain(self, plan)
 
-    monkeypatch.setattr(CpuBackend, "run", counted)
+    monkeypatch.setattr(CpuBackend, "_run_bound", counted)
     with forecaster.Forecaster.open(fused_bundle, backend="cpu", samples=2, horizon=4, fused=fused) as opened:
         for frame in frames[:3]:
             opened.observe(frame)

@@ -9,7 +9,8 @@ import onnxruntime
 import pytest
 
 from svg_common.errors import ExitCode, MissingExtraError
-from svg_runtime.backends import BACKENDS, PLANNED, open_backend
+from svg_runtime.backends import open_backend
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.ort import CpuBackend
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendMissingError, BundleError, UsageError
@@ -209,9 +210,15 @@ def test_bf16_is_refused(tiny_bundle, tmp_path):
 
 
 def test_backend_names_are_told_apart(bundle):
-    assert not set(BACKENDS) & set(PLANNED)
     with pytest.raises(UsageError, match="expected auto or one of: cpu"):
         open_backend(bundle, "CPU", None, None)
+
+
+@pytest.mark.parametrize("name", ["cpu", "auto", "openvino"])
+def test_choices_for_a_gpu_are_refused_elsewhere(bundle, name):
+    choices = GpuOptions(cuda_graph=False, cpu_fallback=True, cache_dir="x", workspace_gib=1.0)
+    with pytest.raises(UsageError, match=r"--no-cuda-graph, --cpu-fallback, --cache-dir, --workspace given.*\n.*tensorrt-rtx"):
+        open_backend(bundle, name, None, None, gpu=choices)
 
 
 def test_a_graph_that_the_engine_refuses_is_named(tiny_bundle, tmp_path):

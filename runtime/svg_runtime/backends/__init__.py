@@ -4,43 +4,82 @@ from __future__ import annotations
 
 from svg_common.command import is_installed
 from svg_runtime.backends.base import Backend
+from svg_runtime.backends.gpu_options import GpuOptions, Unwatched, Watcher
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendMissingError, UsageError
 from svg_runtime.manifest import Precision
 
-BACKENDS = ("cpu", "openvino")  # what this release can run
+ORT_NVIDIA, TENSORRT = ("cuda", "ort-tensorrt"), ("tensorrt", "tensorrt-rtx")
+NVIDIA = (*ORT_NVIDIA, *TENSORRT)  # on NVIDIA GPUs only
+BACKENDS = ("cpu", "openvino", *NVIDIA)
 COMPUTE_BF16 = ("openvino",)  # those of them that know the precision bf16
-PLANNED = ("cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt")
 
 
 def open_backend(
-    bundle: Bundle, name: str, device: str | None, precision: Precision | None, threads: int | None = None
+    bundle: Bundle,
+    name: str,
+    device: str | None,
+    precision: Precision | None,
+    threads: int | None = None,
+    samples: int = 8,
+    gpu: GpuOptions | None = None,
+    watcher: Watcher | None = None,
 ) -> Backend:
     """Load a bundle's graphs on a backend.
 
     Args:
         bundle: the opened bundle.
         name: a backend, or "auto" for the fastest one that works here: openvino where it is installed and the processor has
-            bf16 units, else cpu.
+            bf16 units, else cpu. NVIDIA GPUs have to be named.
         device: where to run; None or "auto" leaves it to the backend.
         precision: fp32, fp16 or bf16; None leaves it to the backend (cpu: fp32, the faster one there; openvino: bf16 where the
-            bundle has it and the processor has units for it, else fp32). "auto" takes openvino for bf16, which cpu has not.
+            bundle has it and the processor has units for it, else fp32; NVIDIA GPUs: fp16 where the bundle has it). "auto"
+            takes openvino for bf16, which cpu has not.
         threads: of a processor; None takes one per usable core. Other devices have no use for it.
+        samples: the largest batch that will be asked for: TensorRT's engines are built for it.
+        gpu: choices for NVIDIA GPUs.
+        watcher: who is told while engines are built.
 
     Raises:
-        UsageError: no such backend.
+        UsageError: no such backend, or choices that it has no use for.
         BackendMissingError: the backend, its library, the device or the precision is not to be had.
     """
-    if name in PLANNED:
-        raise BackendMissingError(
-            f"backend '{name}' is not part of this release\n  expected auto or one of: {', '.join(BACKENDS)}"
-        )
     if name not in ("auto", *BACKENDS):
         raise UsageError(f"unknown backend '{name}'\n  expected auto or one of: {', '.join(BACKENDS)}")
+    choices = gpu or GpuOptions()
+    if name in NVIDIA:
+        return _open_nvidia(bundle, name, device, precision, samples, choices, watcher or Unwatched())
+    if choices.given:
+        raise UsageError(f"{', '.join(choices.given)} given, of which the backend '{name}' knows nothing\n"
+                         f"  expected with --backend and one of: {', '.join(NVIDIA)}")  # fmt: skip
     if name == "auto":
         return _open_fastest(bundle, device, precision, threads)
     opener = _open_openvino if name == "openvino" else _open_cpu
     return opener(bundle, device, precision, threads)
+
+
+def _open_nvidia(
+    bundle: Bundle,
+    name: str,
+    device: str | None,
+    precision: Precision | None,
+    samples: int,
+    choices: GpuOptions,
+    watcher: Watcher,
+) -> Backend:
+    """On a GPU fp16 is the faster one, and a bundle that has it has earned it."""
+    if precision == "bf16":
+        raise BackendMissingError(
+            f"the {name} backend does not compute in bf16\n  expected fp32 or fp16, or --backend openvino"
+        )
+    wanted = precision or ("fp16" if "fp16" in bundle.manifest.variants else "fp32")
+    if name in ORT_NVIDIA:
+        from svg_runtime.backends.ort_gpu import OrtGpuBackend
+
+        return OrtGpuBackend(name, bundle, wanted, device, samples, choices, watcher)
+    from svg_runtime.backends.tensorrt.backend import TensorrtBackend
+
+    return TensorrtBackend(name, bundle, wanted, device, samples, choices, watcher)
 
 
 def _open_fastest(bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None) -> Backend:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,8 +28,43 @@ class Buffer(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Series:
+    """Buffers of one shape, one per step, that travel between host and device in one copy."""
+
+    whole: Buffer  # (count, *shape), for `read` and `write`
+    parts: tuple[Buffer, ...]  # its steps, to bind graphs to
+
+
 class Plan(Protocol):
-    """A graph bound to buffers. Opaque: only the backend that made it can run it."""
+    """A graph bound to buffers, or several of them. Opaque: only the backend that made it can run it."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Bound graphs that run one after another."""
+
+    plans: tuple[Plan, ...]
+
+
+class RunsChains:
+    """Chains for a backend that runs every bound graph on its own."""
+
+    def chain(self, plans: Sequence[Plan]) -> Plan:
+        """Nothing is gained, and nothing is done yet."""
+        return Chain(tuple(plans))
+
+    def run(self, plan: Plan) -> None:
+        """Execute a bound graph, or all of a chain.
+
+        Raises:
+            BackendError: the engine failed, or the backend is closed.
+        """
+        for each in plan.plans if isinstance(plan, Chain) else (plan,):
+            self._run_bound(each)
+
+    def _run_bound(self, plan: Plan) -> None:
+        raise NotImplementedError
 
 
 class Backend(Protocol):
@@ -43,16 +79,31 @@ class Backend(Protocol):
         """New zeroed buffer."""
         ...
 
+    def allocate_series(self, count: int, shape: tuple[int, ...], dtype: str) -> Series:
+        """`count` new zeroed buffers that are read or written at once."""
+        ...
+
     def write(self, buffer: Buffer, values: ArrayLike) -> None:
         """Copy host values into `buffer`, broadcasting them to its shape."""
+        ...
+
+    def copy(self, source: Buffer, target: Buffer) -> None:
+        """Copy a buffer into another one of the same shape and type, in order with all earlier calls. The host sees nothing."""
         ...
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
         """Tie every input and the wanted outputs of a graph to buffers. Inputs never alias outputs."""
         ...
 
+    def chain(self, plans: Sequence[Plan]) -> Plan:
+        """One plan that runs `plans` in order; a device may be given all of them at once.
+
+        It may run them to warm up: what they write has no meaning until the chain is run.
+        """
+        ...
+
     def run(self, plan: Plan) -> None:
-        """Execute a bound graph once, in order with all earlier calls."""
+        """Execute a bound graph or a chain once, in order with all earlier calls."""
         ...
 
     def read(self, buffer: Buffer) -> Array:

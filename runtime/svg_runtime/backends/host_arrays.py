@@ -7,20 +7,29 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from svg_runtime.backends.base import Array, Buffer
+from svg_runtime.backends.base import Array, Buffer, RunsChains, Series
 
 
-class HostArrays:
+class HostArrays(RunsChains):
     """The memory verbs of a backend on NumPy arrays."""
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         """New zeroed array."""
         return np.zeros(shape, dtype)
 
+    def allocate_series(self, count: int, shape: tuple[int, ...], dtype: str) -> Series:
+        """One array; the parts are views of it."""
+        whole = np.zeros((count, *shape), dtype)
+        return Series(whole, tuple(whole))
+
     def write(self, buffer: Buffer, values: ArrayLike) -> None:
         """Copy into the array, broadcasting."""
         assert isinstance(buffer, np.ndarray)
         np.copyto(buffer, values, casting="same_kind")
+
+    def copy(self, source: Buffer, target: Buffer) -> None:
+        """Copy the array."""
+        self.write(target, self.read(source))
 
     def read(self, buffer: Buffer) -> Array:
         """The array itself."""

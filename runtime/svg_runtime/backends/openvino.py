@@ -110,12 +110,8 @@ class OpenVinoBackend(HostArrays):
             arrays.append(array)
         return _BoundGraph(graph, request, compiled, arrays)
 
-    def run(self, plan: Plan) -> None:
-        """Run synchronously.
-
-        Raises:
-            BackendError: OpenVINO failed, or the backend is closed.
-        """
+    def _run_bound(self, plan: Plan) -> None:
+        """Run synchronously."""
         assert isinstance(plan, _BoundGraph)
         self._check_open(plan.role)
         try:

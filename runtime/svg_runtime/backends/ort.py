@@ -62,7 +62,6 @@ class CpuBackend(HostArrays):
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
         """IO binding by address: no copy on the way in or out."""
         session = self._sessions[graph]
-        session = self._sessions[graph]
         binding, keep = session.io_binding(), []
         for name, array, is_output in unaliased(graph, inputs, outputs):
             bind = binding.bind_output if is_output else binding.bind_input
@@ -70,12 +69,8 @@ class CpuBackend(HostArrays):
             keep.append(array)
         return _BoundGraph(graph, session, binding, keep)
 
-    def run(self, plan: Plan) -> None:
-        """Run synchronously.
-
-        Raises:
-            BackendError: ONNX Runtime failed.
-        """
+    def _run_bound(self, plan: Plan) -> None:
+        """Run synchronously."""
         assert isinstance(plan, _BoundGraph)
         try:
             plan.session.run_with_iobinding(plan.binding)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from svg_runtime.backends import BACKENDS, COMPUTE_BF16, PLANNED
+from svg_runtime.backends import BACKENDS, COMPUTE_BF16
 from svg_runtime.contract import FUSED
 from svg_runtime.errors import UsageError
 from svg_runtime.manifest import PRECISIONS, Manifest, Precision
@@ -44,10 +44,9 @@ def list_cases(manifest: Manifest, backend: str | None, precision: Precision | N
     Raises:
         UsageError: no such backend.
     """
-    known = (*BACKENDS, *PLANNED)
-    if backend not in (None, "auto", *known):
-        raise UsageError(f"unknown backend '{backend}'\n  expected auto or one of: {', '.join(known)}")
-    names = known if backend is None else (backend,)
+    if backend not in (None, "auto", *BACKENDS):
+        raise UsageError(f"unknown backend '{backend}'\n  expected auto or one of: {', '.join(BACKENDS)}")
+    names = BACKENDS if backend is None else (backend,)
     return [
         Case(name, each, fused)
         for name in names

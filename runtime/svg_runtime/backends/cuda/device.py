@@ -1,0 +1,221 @@
+"""One NVIDIA GPU and one stream on it. Everything is in order on that stream, and the host waits only in `wait`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from svg_common.command import require_modules
+from svg_runtime.errors import BackendError, BackendMissingError
+
+
+@dataclass(frozen=True)
+class GpuName:
+    """What engines are built for."""
+
+    index: int
+    name: str  # NVIDIA GeForce RTX 4070
+    compute_capability: str  # sm89
+
+
+def load_runtime() -> Any:
+    """The CUDA runtime's functions: each returns a tuple of an error code and what it gives.
+
+    Raises:
+        BackendMissingError: cuda-bindings does not load.
+    """
+    try:
+        from cuda.bindings import runtime
+    except (ImportError, OSError, RuntimeError) as error:  # a wheel for another Python or C library
+        raise BackendMissingError(f"cuda-bindings is installed but does not load: {error}") from error
+    return runtime
+
+
+class CudaDevice:
+    """A GPU with a stream of its own, which does not wait for other streams.
+
+    Args:
+        backend: the name of the backend that wants it, which is also its extra's but for `gpu`.
+        extra: that has what the backend needs.
+        wanted: which one: cuda, cuda:1, 1; None or "auto" is the first.
+
+    Attributes:
+        stream: its handle.
+        waits: how often the host has waited for the device.
+
+    Raises:
+        MissingExtraError: cuda-bindings is not installed.
+        BackendMissingError: no driver, no GPU, or not the one that is wanted.
+    """
+
+    def __init__(self, backend: str, extra: str, wanted: str | None) -> None:
+        require_modules(f"the {backend} backend", extra, "cuda.bindings")
+        self._cuda = load_runtime()
+        index = _parse_index(backend, wanted)
+        self._index = _check_there(self._cuda, backend, index)
+        self.waits = 0
+        self._live: dict[int, Callable[[int], Any]] = {}  # address -> what frees it
+        self._graphs: list[Any] = []
+        self._open, self._capturing = True, False
+        self._to_free: list[int] = []  # what was given up while a graph was captured, which freeing would spoil
+        self._enter()
+        self._stream = self._call("a stream", "cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking)
+        self.stream = int(self._stream)
+
+    @property
+    def gpu(self) -> GpuName:
+        """What it is."""
+        properties = self._call("the GPU's properties", "cudaGetDeviceProperties", self._index)
+        name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
+        return GpuName(self._index, name.rstrip("\0"), f"sm{properties.major}{properties.minor}")
+
+    def allocate(self, nbytes: int) -> int:
+        """Address of new zeroed device memory.
+
+        Raises:
+            MemoryError: the device has not so much left.
+        """
+        address = int(self._call(f"{nbytes} bytes on the device", "cudaMalloc", max(nbytes, 1)))
+        self._live[address] = self._cuda.cudaFree
+        self._call("clearing memory", "cudaMemsetAsync", address, 0, max(nbytes, 1), self._stream)
+        return address
+
+    def allocate_on_host(self, nbytes: int) -> int:
+        """Address of page-locked host memory, which copies need to be asynchronous."""
+        address = int(self._call(f"{nbytes} page-locked bytes", "cudaMallocHost", max(nbytes, 1)))
+        self._live[address] = self._cuda.cudaFreeHost
+        return address
+
+    def free(self, address: int) -> None:
+        """Free memory of either kind; nothing after `close`. CUDA itself waits for what still uses it."""
+        if self._capturing:
+            self._to_free.append(address)
+            return
+        release = self._live.pop(address, None)
+        if release is not None:
+            release(address)
+
+    def upload(self, address: int, host: int, nbytes: int) -> None:
+        """Page-locked host memory to the device, asynchronously: the host memory must stay as it is until the next `wait`."""
+        self._copy("copying to the device", address, host, nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice)
+
+    def download(self, host: int, address: int, nbytes: int) -> None:
+        """The device to page-locked host memory, which holds the values after the next `wait`."""
+        self._copy("copying from the device", host, address, nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost)
+
+    def copy(self, target: int, source: int, nbytes: int) -> None:
+        """Within the device."""
+        self._copy("copying on the device", target, source, nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice)
+
+    def wait(self) -> None:
+        """Until the device has done everything."""
+        self._enter()
+        self._call("waiting for the device", "cudaStreamSynchronize", self._stream)
+        self.waits += 1
+
+    def capture(self, work: Callable[[], None]) -> Any:
+        """What `work` puts on the stream, as a graph for `launch`; none of it happens.
+
+        Raises:
+            BackendError: something in it cannot be captured. The stream is as it was.
+        """
+        cuda = self._cuda
+        self._enter()
+        # Other threads may use CUDA meanwhile: only what this one does must be fit to be captured.
+        mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._call("capturing a graph", "cudaStreamBeginCapture", self._stream, mode)
+        self._capturing = True
+        try:
+            work()
+        except BaseException:
+            cuda.cudaStreamEndCapture(self._stream)  # leaves the capture; the reason is under way already
+            raise
+        else:
+            graph = self._call("capturing a graph", "cudaStreamEndCapture", self._stream)
+        finally:
+            self._capturing = False
+            while self._to_free:
+                self.free(self._to_free.pop())
+        try:
+            made = self._call("making a graph", "cudaGraphInstantiate", graph, 0)
+        finally:
+            cuda.cudaGraphDestroy(graph)
+        self._graphs.append(made)
+        return made
+
+    def launch(self, graph: Any) -> None:
+        """Run a captured graph."""
+        self._enter()
+        self._call("launching a graph", "cudaGraphLaunch", graph, self._stream)
+
+    def drop_graph(self, graph: Any) -> None:
+        """Free a captured graph; nothing after `close`."""
+        if graph in self._graphs:
+            self._graphs.remove(graph)
+            self._cuda.cudaGraphExecDestroy(graph)
+
+    def close(self) -> None:
+        """Free the stream, all graphs and all memory; closing again does nothing."""
+        if not self._open:
+            return
+        self._open = False
+        self._cuda.cudaSetDevice(self._index)
+        self._cuda.cudaStreamSynchronize(self._stream)  # whatever it reports, everything has to be freed
+        for graph in self._graphs:
+            self._cuda.cudaGraphExecDestroy(graph)
+        for address, release in self._live.items():
+            release(address)
+        self._graphs.clear()
+        self._live.clear()
+        self._cuda.cudaStreamDestroy(self._stream)
+
+    def _copy(self, what: str, target: int, source: int, nbytes: int, kind: Any) -> None:
+        self._enter()
+        self._call(what, "cudaMemcpyAsync", target, source, nbytes, kind, self._stream)
+
+    def _enter(self) -> None:
+        """CUDA's current device is a matter of the thread, and another forecaster in it may use another one."""
+        if not self._open:
+            raise BackendError("the backend is closed\n  open another one")
+        self._call("choosing the GPU", "cudaSetDevice", self._index)
+
+    def _call(self, what: str, function: str, *arguments: Any) -> Any:
+        error, *values = getattr(self._cuda, function)(*arguments)
+        codes = self._cuda.cudaError_t
+        if error == codes.cudaErrorMemoryAllocation:
+            raise MemoryError(f"no memory left for {what}")
+        if error != codes.cudaSuccess:
+            raise BackendError(f"CUDA failed while {what}: {_words(self._cuda, error)}")
+        return values[0] if values else None
+
+
+def _parse_index(backend: str, wanted: str | None) -> int:
+    if wanted in (None, "auto", "cuda"):
+        return 0
+    found = re.fullmatch(r"(?:cuda:)?(\d{1,3})", str(wanted))
+    if not found:
+        raise BackendMissingError(
+            f"the {backend} backend has no device '{wanted}'\n  expected cuda, or cuda:1 for the second GPU"
+        )
+    return int(found[1])
+
+
+def _check_there(cuda: Any, backend: str, index: int) -> int:
+    error, count = cuda.cudaGetDeviceCount()
+    if error != cuda.cudaError_t.cudaSuccess:
+        raise BackendMissingError(
+            f"the {backend} backend finds no NVIDIA GPU: {_words(cuda, error)}\n"
+            "  expected a GPU with a driver as new as cuda-bindings (for one of CUDA 12: pip install 'cuda-bindings<13'), "
+            "or --backend cpu"
+        )
+    if index >= count:
+        there = ", ".join(f"cuda:{number}" for number in range(count))
+        raise BackendMissingError(f"the {backend} backend finds no device cuda:{index}\n  expected one of: {there}")
+    return index
+
+
+def _words(cuda: Any, error: Any) -> str:
+    _, words = cuda.cudaGetErrorString(error)
+    return words.decode() if isinstance(words, bytes) else str(words)

@@ -1,0 +1,57 @@
+"""What only the backends of NVIDIA GPUs understand, and who is told while engines are built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Watcher(Protocol):
+    """Somebody who waits while a backend opens, which takes minutes where an engine has to be built."""
+
+    def say(self, line: str) -> None:
+        """Something happened, in one line."""
+        ...
+
+    def progress(self, what: str, share: float) -> None:
+        """`what` is under way, its share 0 to 1 done; at 1 it is over."""
+        ...
+
+
+class Unwatched:
+    """Nobody is told."""
+
+    def say(self, line: str) -> None:
+        """Nothing."""
+
+    def progress(self, what: str, share: float) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class GpuOptions:
+    """Choices of the user, for backends `cuda`, `ort-tensorrt`, `tensorrt` and `tensorrt-rtx`.
+
+    Attributes:
+        cuda_graph: replay what is launched instead of launching it again each time; None leaves it to the backend.
+        cpu_fallback: whether ONNX Runtime may run on the processor what it does not run on the GPU. Otherwise that is an error.
+        cache_dir: where engines are kept; None: $SVG_EDGE_CACHE, else the user's cache folder.
+        workspace_gib: device memory that a builder may use for temporary results; None leaves it to the library.
+    """
+
+    cuda_graph: bool | None = None
+    cpu_fallback: bool = False
+    cache_dir: str | None = None
+    workspace_gib: float | None = None
+
+    @property
+    def given(self) -> list[str]:
+        """The options that were given, as flags of the commands."""
+        flags = {
+            "--cuda-graph": self.cuda_graph is True,
+            "--no-cuda-graph": self.cuda_graph is False,
+            "--cpu-fallback": self.cpu_fallback,
+            "--cache-dir": self.cache_dir is not None,
+            "--workspace": self.workspace_gib is not None,
+        }
+        return [flag for flag, given in flags.items() if given]
