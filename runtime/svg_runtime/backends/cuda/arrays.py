@@ -17,7 +17,7 @@ from svg_runtime.backends.cuda.device import CudaDevice
 _ALIGNMENT = 256  # bytes, of every buffer, as cudaMalloc promises: TensorRT's kernels may rely on it
 
 
-class _Memory:
+class DeviceMemory:
     """Device or host memory that is freed when nothing refers to it any more."""
 
     def __init__(self, device: CudaDevice, nbytes: int, on_host: bool = False) -> None:
@@ -30,7 +30,7 @@ class _Memory:
 class _Staging:
     """A buffer's values on the host."""
 
-    memory: _Memory
+    memory: DeviceMemory
     array: Array
     uploaded_at: int = -1  # the device's `waits` when it was last read from: while that is the same, it may still be read
 
@@ -47,7 +47,7 @@ class DeviceBuffer:
     """
 
     def __init__(
-        self, memory: _Memory, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], pitch: int | None = None
+        self, memory: DeviceMemory, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], pitch: int | None = None
     ) -> None:
         self._memory, self.address, self.shape, self.dtype = memory, memory.address + offset, shape, dtype
         self.nbytes = math.prod(shape) * dtype.itemsize if pitch is None else shape[0] * pitch
@@ -57,7 +57,7 @@ class DeviceBuffer:
     def staging(self, device: CudaDevice) -> _Staging:
         """Its values on the host, in the same layout; made when first asked for."""
         if self._staged is None:
-            memory = _Memory(device, self.nbytes, on_host=True)
+            memory = DeviceMemory(device, self.nbytes, on_host=True)
             content = np.ctypeslib.as_array((ctypes.c_uint8 * max(self.nbytes, 1)).from_address(memory.address))
             inner = np.empty(self.shape[1:] if self._pitch is not None else self.shape, self.dtype).strides
             strides = inner if self._pitch is None else (self._pitch, *inner)
@@ -78,13 +78,13 @@ class DeviceArrays:
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         """New zeroed buffer."""
         kind = np.dtype(dtype)
-        return DeviceBuffer(_Memory(self._device, math.prod(shape) * kind.itemsize), 0, shape, kind)
+        return DeviceBuffer(DeviceMemory(self._device, math.prod(shape) * kind.itemsize), 0, shape, kind)
 
     def allocate_series(self, count: int, shape: tuple[int, ...], dtype: str) -> Series:
         """Buffers in one piece of memory, each aligned."""
         kind = np.dtype(dtype)
         pitch = -(-math.prod(shape) * kind.itemsize // _ALIGNMENT) * _ALIGNMENT
-        memory = _Memory(self._device, count * pitch)
+        memory = DeviceMemory(self._device, count * pitch)
         parts = tuple(DeviceBuffer(memory, step * pitch, shape, kind) for step in range(count))
         return Series(DeviceBuffer(memory, 0, (count, *shape), kind, pitch), parts)
 

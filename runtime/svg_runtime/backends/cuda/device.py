@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,8 +60,8 @@ class CudaDevice:
         self._live: dict[int, Callable[[int], Any]] = {}  # address -> what frees it
         self._graphs: list[Any] = []
         self._open, self._capturing = True, False
-        self._to_free: list[int] = []  # what was given up while a graph was captured, which freeing would spoil
-        self._enter()
+        self._given_up: list[Callable[[], None]] = []  # frees what was given up while a graph was captured
+        self.enter()
         self._stream = self._call("a stream", "cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking)
         self.stream = int(self._stream)
 
@@ -91,7 +92,7 @@ class CudaDevice:
     def free(self, address: int) -> None:
         """Free memory of either kind; nothing after `close`. CUDA itself waits for what still uses it."""
         if self._capturing:
-            self._to_free.append(address)
+            self._given_up.append(lambda: self.free(address))
             return
         release = self._live.pop(address, None)
         if release is not None:
@@ -111,18 +112,29 @@ class CudaDevice:
 
     def wait(self) -> None:
         """Until the device has done everything."""
-        self._enter()
+        self.enter()
         self._call("waiting for the device", "cudaStreamSynchronize", self._stream)
         self.waits += 1
 
     def capture(self, work: Callable[[], None]) -> Any:
         """What `work` puts on the stream, as a graph for `launch`; none of it happens.
 
+        Freeing anything would spoil the capture: it is put off, and Python's collector, which could free an engine, rests.
+
         Raises:
             BackendError: something in it cannot be captured. The stream is as it was.
         """
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            return self._capture(work)
+        finally:
+            if collects:
+                gc.enable()
+
+    def _capture(self, work: Callable[[], None]) -> Any:
         cuda = self._cuda
-        self._enter()
+        self.enter()
         # Other threads may use CUDA meanwhile: only what this one does must be fit to be captured.
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("capturing a graph", "cudaStreamBeginCapture", self._stream, mode)
@@ -136,8 +148,8 @@ class CudaDevice:
             graph = self._call("capturing a graph", "cudaStreamEndCapture", self._stream)
         finally:
             self._capturing = False
-            while self._to_free:
-                self.free(self._to_free.pop())
+            while self._given_up:
+                self._given_up.pop()()
         try:
             made = self._call("making a graph", "cudaGraphInstantiate", graph, 0)
         finally:
@@ -147,12 +159,14 @@ class CudaDevice:
 
     def launch(self, graph: Any) -> None:
         """Run a captured graph."""
-        self._enter()
+        self.enter()
         self._call("launching a graph", "cudaGraphLaunch", graph, self._stream)
 
     def drop_graph(self, graph: Any) -> None:
         """Free a captured graph; nothing after `close`."""
-        if graph in self._graphs:
+        if self._capturing:
+            self._given_up.append(lambda: self.drop_graph(graph))
+        elif graph in self._graphs:
             self._graphs.remove(graph)
             self._cuda.cudaGraphExecDestroy(graph)
 
@@ -171,15 +185,19 @@ class CudaDevice:
         self._live.clear()
         self._cuda.cudaStreamDestroy(self._stream)
 
-    def _copy(self, what: str, target: int, source: int, nbytes: int, kind: Any) -> None:
-        self._enter()
-        self._call(what, "cudaMemcpyAsync", target, source, nbytes, kind, self._stream)
+    def enter(self) -> None:
+        """Make it the thread's current GPU, before anything else: another forecaster in the thread may use another one.
 
-    def _enter(self) -> None:
-        """CUDA's current device is a matter of the thread, and another forecaster in it may use another one."""
+        Raises:
+            BackendError: it is closed.
+        """
         if not self._open:
             raise BackendError("the backend is closed\n  open another one")
         self._call("choosing the GPU", "cudaSetDevice", self._index)
+
+    def _copy(self, what: str, target: int, source: int, nbytes: int, kind: Any) -> None:
+        self.enter()
+        self._call(what, "cudaMemcpyAsync", target, source, nbytes, kind, self._stream)
 
     def _call(self, what: str, function: str, *arguments: Any) -> Any:
         error, *values = getattr(self._cuda, function)(*arguments)

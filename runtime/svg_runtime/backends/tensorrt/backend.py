@@ -1,0 +1,179 @@
+"""Backends `tensorrt` and `tensorrt-rtx`: engines on one stream, and a whole forecast as one CUDA graph.
+
+Every bound graph is an execution context of its own, whose addresses never change. All run in order on one stream, so they
+share the memory for what lies between their layers.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from svg_common.command import require_modules
+from svg_runtime.backends.base import Buffer, Chain, Plan
+from svg_runtime.backends.cuda.arrays import DeviceArrays, DeviceBuffer, check_unaliased
+from svg_runtime.backends.cuda.device import CudaDevice
+from svg_runtime.backends.gpu_options import GpuOptions, Watcher
+from svg_runtime.backends.tensorrt.context import ContextMaker
+from svg_runtime.backends.tensorrt.library import LIBRARIES, load_library
+from svg_runtime.backends.tensorrt.local import LocalEngines
+from svg_runtime.bundle import Bundle
+from svg_runtime.contract import FUSED, SHUFFLED_DECODER
+from svg_runtime.errors import BackendError, UsageError
+from svg_runtime.manifest import Precision
+
+_FUSED_REPLACES = ("predictor", "decoder")  # what a forecast on the fused graphs does not run by itself
+
+
+class _BoundGraph:
+    """A context, the buffers whose addresses are in it, and the memory that it computes in."""
+
+    def __init__(self, role: str, context: Any, keep: list[Any]) -> None:
+        self.role, self.context, self._keep = role, context, keep
+
+
+class _Captured:
+    """A CUDA graph of several bound graphs."""
+
+    def __init__(self, device: CudaDevice, graph: Any, plans: tuple[Plan, ...]) -> None:
+        self.graph, self._plans = graph, plans
+        weakref.finalize(self, device.drop_graph, graph)
+
+
+class TensorrtBackend(DeviceArrays):
+    """Native TensorRT or TensorRT-RTX on one NVIDIA GPU.
+
+    Args:
+        name: tensorrt or tensorrt-rtx.
+        bundle: the opened bundle.
+        precision: fp32 or fp16.
+        device: cuda, cuda:1; None is the first GPU.
+        samples: the largest batch: engines that are built here are built for it.
+        choices: of the user.
+        watcher: who is told while engines are built.
+
+    Attributes:
+        stream: handle of the CUDA stream that everything runs on.
+
+    Raises:
+        MissingExtraError: the library, cuda-bindings or filelock is not installed.
+        BackendMissingError: the library does not load, there is no such GPU, or the bundle has no such precision.
+        EngineError: an engine cannot be built, or is not what the bundle says.
+        UsageError: a choice that the backend has no use for.
+    """
+
+    prefers_fused = True
+
+    def __init__(
+        self,
+        name: str,
+        bundle: Bundle,
+        precision: Precision,
+        device: str | None,
+        samples: int,
+        choices: GpuOptions,
+        watcher: Watcher,
+    ) -> None:
+        if choices.cpu_fallback:
+            raise UsageError(f"--cpu-fallback given, but the backend '{name}' runs everything on the GPU\n  leave it out")
+        require_modules(f"the {name} backend", name, LIBRARIES[name], "filelock")
+        self.name, self.precision = name, precision
+        graphs = set(bundle.variant(precision).graphs) - {SHUFFLED_DECODER}
+        self._library = load_library(name)
+        self._device = CudaDevice(name, name, device)
+        try:
+            self.stream, gpu = self._device.stream, self._device.gpu
+            self._engines = LocalEngines(self._library, bundle, precision, gpu, samples, choices, watcher)
+            self._engines.prepare(sorted(graphs - set(_FUSED_REPLACES) if set(FUSED) <= graphs else graphs))
+            self._contexts = ContextMaker(self._library, self._device, self._engines, watcher)
+        except BaseException:
+            self._device.close()
+            raise
+        self._wants_graph, self._watcher = choices.cuda_graph, watcher
+        self.description = f"{name} ({self._library.version}) on {gpu.name} ({gpu.compute_capability}), {precision}"
+
+    def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
+        """A context with all its addresses. What nobody asked for gets memory that nobody reads.
+
+        Raises:
+            EngineError: the engine cannot be built or loaded.
+            UsageError: the batch is larger than the engine was built for.
+        """
+        given = {name: _device_buffer(buffer) for name, buffer in inputs.items()}
+        wanted = {name: _device_buffer(buffer) for name, buffer in outputs.items()}
+        check_unaliased(graph, given, wanted)
+        self._device.enter()
+        context, scratch = self._contexts.make(graph, {name: buffer.shape for name, buffer in given.items()})
+        unread = {
+            name: _device_buffer(self.allocate(shape, dtype))
+            for name, (shape, dtype) in self._contexts.outputs(graph, context).items()
+            if name not in wanted
+        }
+        tensors = {**given, **wanted, **unread}
+        for name, buffer in tensors.items():
+            if not context.set_tensor_address(name, buffer.address):
+                raise BackendError(f"{self.name} does not take an address for '{name}' of {graph}")
+        return _BoundGraph(graph, context, [*tensors.values(), scratch])
+
+    def chain(self, plans: Sequence[Plan]) -> Plan:
+        """A CUDA graph of all of them, if they can be captured and nobody said no; else they are launched one by one."""
+        links = Chain(tuple(plans))
+        if self._wants_graph is False or not plans:
+            return links
+        self._run_each(links)  # what an engine does but once, such as compiling kernels, cannot be captured
+        self._device.wait()
+        try:
+            self._check_capturable(links)
+            graph = self._device.capture(lambda: self._run_each(links))
+        except BackendError as error:
+            if self._wants_graph:
+                raise
+            self._without_graph(str(error))
+            return links
+        return _Captured(self._device, graph, links.plans)
+
+    def run(self, plan: Plan) -> None:
+        """Launch a bound graph or a chain; the host does not wait.
+
+        Raises:
+            BackendError: TensorRT or CUDA failed, or the backend is closed.
+        """
+        if isinstance(plan, _Captured):
+            self._device.launch(plan.graph)
+        else:
+            self._device.enter()
+            self._run_each(plan if isinstance(plan, Chain) else Chain((plan,)))
+
+    def close(self) -> None:
+        """Free the device; what is bound cannot be run any more."""
+        self._contexts.close()
+        self._device.close()
+
+    def _run_each(self, links: Chain) -> None:
+        for plan in links.plans:
+            assert isinstance(plan, _BoundGraph)
+            with self._library.heard() as complaints:
+                launched = plan.context.execute_async_v3(self.stream)
+            if not launched:
+                words = "; ".join(message for is_error, message in complaints if is_error)
+                raise BackendError(f"{self.name} failed while running {plan.role}: {words or 'no reason given'}")
+
+    def _check_capturable(self, links: Chain) -> None:
+        for plan in links.plans:
+            assert isinstance(plan, _BoundGraph)
+            ask = getattr(plan.context, "is_stream_capturable", None)  # TensorRT-RTX knows beforehand
+            if ask is not None and not ask(self.stream):
+                raise BackendError(f"{self.name} cannot capture {plan.role} as a CUDA graph")
+
+    def _without_graph(self, reason: str) -> None:
+        """Slower, but right: said, and not an error."""
+        note = "; without a CUDA graph"
+        if note not in self.description:
+            self.description += note
+            self._watcher.say(f"launches are not replayed as a CUDA graph: {reason}")
+
+
+def _device_buffer(buffer: Buffer) -> DeviceBuffer:
+    assert isinstance(buffer, DeviceBuffer)
+    return buffer

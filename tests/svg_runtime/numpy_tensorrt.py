@@ -1,0 +1,177 @@
+"""TensorRT made of ONNX Runtime on the NumPy GPU: a plan is the ONNX file itself, behind a header.
+
+What makes TensorRT difficult is kept: an input's shape has to be set and lie in the profile, every tensor needs an address, a
+context with memory of the user's computes in it (and leaves rubbish there), shapes and addresses are those at the launch, and
+an engine's first run does what cannot be captured.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import IntEnum
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from tests.svg_runtime.numpy_cuda import NumpyCuda, array_at
+
+SCRATCH = 4096  # bytes that each engine computes in
+_TYPES = {"tensor(float)": ("FLOAT", np.float32), "tensor(float16)": ("HALF", np.float16)}
+
+
+class TensorIOMode(IntEnum):
+    NONE = 0
+    INPUT = 1
+    OUTPUT = 2
+
+
+class ExecutionContextAllocationStrategy(IntEnum):
+    STATIC = 0
+    ON_PROFILE_CHANGE = 1
+    USER_MANAGED = 2
+
+
+def make_plan(content: bytes, max_batch: int) -> bytes:
+    """What a builder would give."""
+    header = json.dumps({"max_batch": max_batch}).encode()
+    return b"plan" + len(header).to_bytes(4, "little") + header + content
+
+
+class NumpyTensorrt:
+    """Stands for the module `tensorrt`.
+
+    Attributes:
+        launches: roles... names of graphs that were launched, in order; within a capture too.
+        uncapturable: whether runs cannot be captured.
+    """
+
+    __version__ = "10.3.0"
+    TensorIOMode = TensorIOMode
+    ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
+
+    def __init__(self, cuda: NumpyCuda) -> None:
+        self.cuda = cuda
+        self.launches = 0
+        self.uncapturable = False
+        self.fail_launch = False
+
+    def Runtime(self, logger: Any) -> Runtime:  # noqa: N802
+        return Runtime(self)
+
+
+class Runtime:
+    def __init__(self, library: NumpyTensorrt) -> None:
+        self._library = library
+
+    def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
+        if not plan.startswith(b"plan"):
+            return None
+        end = 8 + int.from_bytes(plan[4:8], "little")
+        return Engine(self._library, plan[end:], json.loads(plan[8:end])["max_batch"])
+
+
+class Engine:
+    """ICudaEngine."""
+
+    device_memory_size_v2 = SCRATCH
+
+    def __init__(self, library: NumpyTensorrt, content: bytes, max_batch: int) -> None:
+        self.library, self.max_batch = library, max_batch
+        self.session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        self.inputs = {tensor.name: tensor for tensor in self.session.get_inputs()}
+        self.outputs = {tensor.name: tensor for tensor in self.session.get_outputs()}
+        self.tensors = {**self.inputs, **self.outputs}
+
+    @property
+    def num_io_tensors(self) -> int:
+        return len(self.tensors)
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self.tensors)[index]
+
+    def get_tensor_mode(self, name: str) -> TensorIOMode:
+        return TensorIOMode.INPUT if name in self.inputs else TensorIOMode.OUTPUT
+
+    def get_tensor_dtype(self, name: str) -> Any:
+        return SimpleNamespace(name=_TYPES[self.tensors[name].type][0])
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return tuple(size if isinstance(size, int) else -1 for size in self.tensors[name].shape)
+
+    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
+        assert profile == 0
+        shape = self.get_tensor_shape(name)
+        return [tuple(batch if size == -1 else size for size in shape) for batch in (1, self.max_batch, self.max_batch)]
+
+    def create_execution_context(self, strategy: ExecutionContextAllocationStrategy) -> Context:
+        assert strategy == ExecutionContextAllocationStrategy.USER_MANAGED
+        return Context(self)
+
+
+class Context:
+    """IExecutionContext."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._library = engine, engine.library
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._addresses: dict[str, int] = {}
+        self._memory: tuple[int, int] | None = None
+        self._ran = False
+
+    def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+        least, _, most = self._engine.get_tensor_profile_shape(name, 0)
+        fits = len(shape) == len(least) and all(a <= size <= b for a, size, b in zip(least, shape, most, strict=True))
+        if fits:
+            self._shapes[name] = shape
+        return fits
+
+    def infer_shapes(self) -> list[str]:
+        return sorted(set(self._engine.inputs) - set(self._shapes))
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        if name in self._shapes:
+            return self._shapes[name]
+        batches = [
+            size for input_name, shape in self._shapes.items()
+            for size, named in zip(shape, self._engine.inputs[input_name].shape, strict=True) if named == "batch"
+        ]  # fmt: skip
+        assert len(set(batches)) == 1, "inputs disagree about the batch"
+        return tuple(size if isinstance(size, int) else batches[0] for size in self._engine.tensors[name].shape)
+
+    def set_tensor_address(self, name: str, memory: int) -> bool:
+        assert memory % 256 == 0
+        if name not in self._engine.tensors:
+            return False
+        self._addresses[name] = memory
+        return True
+
+    def set_device_memory(self, memory: int, size: int) -> None:
+        assert size >= self._engine.device_memory_size_v2
+        assert memory % 256 == 0
+        self._memory = memory, size
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        assert self._memory is not None, "a context without memory"
+        assert not self.infer_shapes()
+        assert set(self._addresses) == set(self._engine.tensors), "a tensor without an address"
+        capturing = self._library.cuda.capturing
+        if self._library.fail_launch or (capturing and (self._library.uncapturable or not self._ran)):
+            return False
+        self._ran = True
+        self._library.launches += 1
+        shapes = {name: self.get_tensor_shape(name) for name in self._engine.tensors}
+        addresses, memory = dict(self._addresses), self._memory
+        self._library.cuda.enqueue("execute_async_v3", stream_handle, lambda: self._compute(shapes, addresses, memory))
+        return True
+
+    def _compute(self, shapes: dict[str, tuple[int, ...]], addresses: dict[str, int], memory: tuple[int, int]) -> None:
+        cuda, engine = self._library.cuda, self._engine
+        arrays = {name: array_at(cuda, addresses[name], shapes[name], _TYPES[engine.tensors[name].type][1]) for name in shapes}
+        cuda.view(*memory).fill(0xEE)
+        for name in engine.outputs:
+            arrays[name].fill(np.nan)  # written before the inputs are read: an alias would show
+        results = engine.session.run(None, {name: arrays[name] for name in engine.inputs})
+        for name, result in zip(engine.outputs, results, strict=True):
+            arrays[name][:] = result

@@ -1,0 +1,291 @@
+"""Backends `tensorrt` and `tensorrt-rtx` on a GPU made of host memory and a library made of ONNX Runtime; the rest is real."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from svg_common.errors import ExitCode, MissingExtraError
+from svg_runtime import Forecaster
+from svg_runtime.backends import open_backend
+from svg_runtime.backends.cuda import device as device_module
+from svg_runtime.backends.gpu_options import GpuOptions
+from svg_runtime.backends.tensorrt import backend as backend_module
+from svg_runtime.backends.tensorrt import local
+from svg_runtime.backends.tensorrt.library import Library
+from svg_runtime.bundle import Bundle
+from svg_runtime.errors import BackendError, BackendMissingError, UsageError
+from tests.conftest import export_model, random_model, save_model
+from tests.svg_runtime import numpy_tensorrt
+from tests.svg_runtime.bundle_helpers import draw, watch
+from tests.svg_runtime.numpy_cuda import NumpyCuda, cudaError_t
+from tests.svg_runtime.numpy_tensorrt import NumpyTensorrt, make_plan
+
+pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed: pip install 'svg-edge[tensorrt-rtx]'")
+pytest.importorskip("filelock", reason="filelock is not installed: pip install 'svg-edge[tensorrt-rtx]'")
+
+SMALL = {"samples": 3, "horizon": 4, "seed": 5}
+TENSORRT = {"backend": "tensorrt", "precision": "fp32"}
+
+
+class Watched:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def progress(self, what: str, share: float) -> None:
+        pass
+
+
+@pytest.fixture
+def cuda(monkeypatch) -> NumpyCuda:
+    made = NumpyCuda()
+    monkeypatch.setattr(device_module, "load_runtime", lambda: made)
+    return made
+
+
+@pytest.fixture
+def tensorrt(cuda, monkeypatch, tmp_path) -> NumpyTensorrt:
+    """The library and its builder, and a cache of its own."""
+    made = NumpyTensorrt(cuda)
+    logger = SimpleNamespace(complaints=[])
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(backend_module, "load_library", lambda name: Library(name, made, logger))
+    monkeypatch.setattr(backend_module, "require_modules", lambda *names: None)
+    monkeypatch.setattr(local, "build_engine", lambda library, content, *rest, **more: make_plan(content, 3))
+    return made
+
+
+@pytest.fixture(scope="module", params=["lp", "fp", "det"])
+def variants(request, fused_bundle, tmp_path_factory):
+    """Bundles of every variant, with fused graphs and fp16."""
+    if request.param == "lp":
+        return fused_bundle
+    folder = tmp_path_factory.mktemp(request.param)
+    checkpoint = save_model(folder / "model.pt", random_model(variant=request.param))
+    return export_model(checkpoint, folder / "model.svgb", fp16=True, fused=True)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_frames_and_surprise_are_those_of_the_cpu_backend(tensorrt, variants, frames, fused, precision):
+    asked = {"precision": precision, "fused": fused, **SMALL}
+    said, futures = watch(variants, frames, backend="tensorrt", **asked)
+    expected_said, expected = watch(variants, frames, backend="cpu", **asked)
+    np.testing.assert_allclose(futures, expected, atol=2e-6 if precision == "fp32" else 2e-3)
+    for line, expected_line in zip(said, expected_said, strict=True):
+        np.testing.assert_allclose(line, expected_line, rtol=1e-4 if precision == "fp32" else 2e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize("fused", [True, False])
+def test_state_travels_in_the_stream_context(tensorrt, fused_bundle, frames, fused, graph):
+    asked = {"context": "stream", "fused": fused, **SMALL}
+    _, futures = watch(fused_bundle, frames, gpu=GpuOptions(cuda_graph=graph), **TENSORRT, **asked)
+    _, expected = watch(fused_bundle, frames, backend="cpu", precision="fp32", **asked)
+    np.testing.assert_allclose(futures, expected, atol=2e-6)
+
+
+def opened(bundle, frames, count=3, **options) -> Forecaster:
+    forecaster = Forecaster.open(bundle, **{**TENSORRT, **SMALL, **options})
+    for frame in frames[:count]:
+        forecaster.observe(frame)
+    return forecaster
+
+
+def test_a_graph_gives_what_single_launches_give(tensorrt, fused_bundle, frames):
+    """Over forecasts and new frames: a graph that kept an old state, noise or condition would part from them."""
+    with opened(fused_bundle, frames) as on, opened(fused_bundle, frames, gpu=GpuOptions(cuda_graph=False)) as off:
+        assert "CUDA graph" not in on.description
+        for frame in frames[3:]:
+            for each in (on, off):
+                each.observe(frame)
+            np.testing.assert_array_equal(on.forecast(), off.forecast())
+            np.testing.assert_array_equal(on.forecast(samples=2, horizon=6), off.forecast(samples=2, horizon=6))
+
+
+def test_the_host_waits_once_per_forecast(tensorrt, cuda, fused_bundle, frames):
+    with opened(fused_bundle, frames) as forecaster:
+        forecaster.forecast()
+        launches = tensorrt.launches
+        for _ in range(3):
+            cuda.log.clear()
+            forecaster.forecast()
+            # Encodings and noise of the context, the last encoding, noise of all steps; the frames of all steps.
+            copies, engines = ["cudaMemcpyAsync"] * 2, ["execute_async_v3"]
+            assert cuda.log == [*copies, *engines, *copies, "cudaGraphLaunch", "cudaMemcpyAsync", "cudaStreamSynchronize"]
+        assert tensorrt.launches == launches + 3  # prime
+
+
+def test_no_state_comes_to_the_host_in_a_forecast(tensorrt, cuda, fused_bundle, frames):
+    with opened(fused_bundle, frames) as forecaster:
+        state = sum(2 * 2 * 24 * 3 * 4 for _ in range(1))
+        forecaster.forecast()
+        before, cuda_copy, sizes = cuda.cudaMemcpyAsync, cuda.cudaMemcpyAsync, []
+
+        def copy(dst, src, count, kind, stream):
+            sizes.append((int(kind), count))
+            return cuda_copy(dst, src, count, kind, stream)
+
+        cuda.cudaMemcpyAsync = copy
+        forecaster.forecast()
+        cuda.cudaMemcpyAsync = before
+        downloads = [size for kind, size in sizes if kind == 2]
+        assert downloads == [4 * 3 * 64 * 64 * 4]
+        assert state not in downloads
+
+
+def test_a_graph_that_cannot_be_captured_is_said_and_costs_no_frame(tensorrt, fused_bundle, frames):
+    tensorrt.uncapturable = True
+    watched = Watched()
+    with opened(fused_bundle, frames, watcher=watched) as forecaster:
+        futures = forecaster.forecast()
+        assert forecaster.description.endswith("; without a CUDA graph")
+    assert sum("not replayed as a CUDA graph" in line for line in watched.lines) == 1
+    tensorrt.uncapturable = False
+    with opened(fused_bundle, frames) as forecaster:
+        np.testing.assert_array_equal(forecaster.forecast(), futures)
+    tensorrt.uncapturable = True
+    with opened(fused_bundle, frames, gpu=GpuOptions(cuda_graph=True)) as forecaster, pytest.raises(BackendError):
+        forecaster.forecast()
+
+
+def test_two_forecasters_at_once_do_not_meet(tensorrt, fused_bundle, frames):
+    with opened(fused_bundle, frames) as first, opened(fused_bundle, frames[::-1]) as second:
+        together = [(first.forecast(), second.forecast()) for _ in range(2)]
+    for index, pictures in enumerate((frames, frames[::-1])):
+        with opened(fused_bundle, pictures) as alone:
+            for pair in together:
+                np.testing.assert_array_equal(pair[index], alone.forecast())
+
+
+def test_unread_outputs_and_shared_conditions(tensorrt, fused_bundle):
+    """The encoder without its skips, the decoder with conditions at batch 1."""
+    bundle = Bundle.open(fused_bundle)
+    results = []
+    for name in ("tensorrt", "cpu"):
+        backend = open_backend(bundle, name, None, "fp32", samples=3)
+        encoder, decoder = (bundle.manifest.variants["fp32"].graphs[role] for role in ("encoder", "decoder"))
+        frame, h = (backend.allocate(encoder.tensor(each).sized(3), "float32") for each in ("frame", "h"))
+        backend.write(frame, np.abs(draw(0, *frame.shape)) % 1)
+        backend.run(backend.bind("encoder", {"frame": frame}, {"h": h}))
+        conds = {each.name: backend.allocate(each.shared(3), each.dtype) for each in decoder.inputs if each.name != "g"}
+        for seed, buffer in enumerate(conds.values()):
+            backend.write(buffer, draw(seed, *buffer.shape))
+        out = backend.allocate(decoder.tensor("frame").sized(3), "float32")
+        g = backend.allocate(decoder.tensor("g").sized(3), "float32")
+        backend.run(backend.chain([backend.bind("decoder", {"g": g, **conds}, {"frame": out})]))
+        results.append((backend.read(h).copy(), backend.read(out).copy()))
+        backend.close()
+    for ours, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_more_samples_than_the_engines_are_for_are_refused_with_what_to_do(tensorrt, fused_bundle, frames):
+    with opened(fused_bundle, frames) as forecaster:
+        before = forecaster.forecast(noise=draw(0, 4, 3, 4), context_noise=draw(1, 2, 3, 4))
+        with pytest.raises(UsageError, match=r"4 samples are more than the engine of \w+ was built for, 3\n.*samples=4"):
+            forecaster.forecast(samples=4)
+        np.testing.assert_array_equal(forecaster.forecast(noise=draw(0, 4, 3, 4), context_noise=draw(1, 2, 3, 4)), before)
+
+
+def test_closing_frees_everything(tensorrt, cuda, fused_bundle, frames):
+    for horizon in (4, 2):
+        forecaster = opened(fused_bundle, frames)
+        forecaster.forecast(horizon=horizon)
+        forecaster.close()
+        forecaster.close()
+    gc.collect()
+    assert cuda.left == (0, 0, 0, 0)
+
+
+def test_kept_rollouts_are_few_and_the_rest_is_freed(tensorrt, cuda, fused_bundle, frames):
+    with opened(fused_bundle, frames) as forecaster:
+        sizes = []
+        for horizon in range(1, 9):
+            forecaster.forecast(samples=1, horizon=horizon)
+            sizes.append(cuda.left)
+        assert sizes[-1][3] == 4 * 2  # graphs: one per rollout that is kept and frame whose skips it may decode with
+        for _ in range(3):
+            for horizon in range(5, 9):
+                forecaster.forecast(samples=1, horizon=horizon)
+        assert cuda.left == sizes[-1]
+
+
+def test_memory_that_runs_out_is_a_message(tensorrt, cuda, fused_bundle, frames):
+    with opened(fused_bundle, frames) as forecaster:
+        expected = forecaster.forecast(noise=draw(0, 4, 3, 4), context_noise=draw(1, 2, 3, 4))
+        left, cuda.free_bytes = cuda.free_bytes, 100_000
+        with pytest.raises(UsageError, match="do not fit into memory"):
+            forecaster.forecast(horizon=50)
+        cuda.free_bytes = left
+        np.testing.assert_array_equal(forecaster.forecast(noise=draw(0, 4, 3, 4), context_noise=draw(1, 2, 3, 4)), expected)
+
+
+def test_a_failing_engine_and_a_failing_device_are_backend_errors(tensorrt, cuda, fused_bundle, frames):
+    with opened(fused_bundle, frames) as forecaster:
+        forecaster.forecast()
+        tensorrt.fail_launch = True
+        with pytest.raises(BackendError, match="tensorrt failed while running prime"):
+            forecaster.forecast()
+        tensorrt.fail_launch = False
+        cuda.fail["cudaGraphLaunch"] = cudaError_t.cudaErrorIllegalAddress
+        with pytest.raises(BackendError, match="launching a graph: cudaErrorIllegalAddress"):
+            forecaster.forecast()
+
+
+def test_fp16_is_the_default_where_the_bundle_has_it(tensorrt, fused_bundle):
+    with Forecaster.open(fused_bundle, backend="tensorrt", **SMALL) as forecaster:
+        assert forecaster.description == "tensorrt (10.3.0) on NumPy GPU (sm86), fp16"
+        assert forecaster.fused
+    with pytest.raises(BackendMissingError, match="does not compute in bf16"):
+        Forecaster.open(fused_bundle, backend="tensorrt", precision="bf16")
+
+
+def test_an_engine_that_does_not_load_is_built_again_once(tensorrt, fused_bundle, monkeypatch, frames):
+    with opened(fused_bundle, frames) as forecaster:
+        expected = forecaster.forecast()
+    engines = []
+
+    def spoiled(self, role):
+        engines.append(role)
+        return b"of another driver"
+
+    monkeypatch.setattr(local.LocalEngines, "plan", spoiled)
+    watched = Watched()
+    with opened(fused_bundle, frames, watcher=watched) as forecaster:
+        np.testing.assert_array_equal(forecaster.forecast(), expected)
+    assert len(engines) == len(set(engines)) == sum("does not load any more" in line for line in watched.lines) > 0
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
+def test_the_processor_is_no_choice(fused_bundle, name):
+    with pytest.raises(UsageError, match="--cpu-fallback"):
+        Forecaster.open(fused_bundle, backend=name, gpu=GpuOptions(cpu_fallback=True))
+
+
+def test_a_missing_library_names_the_extra(fused_bundle):
+    if backend_module.require_modules.__module__ and __import__("importlib").util.find_spec("tensorrt"):
+        pytest.skip("tensorrt is installed here")
+    with pytest.raises(MissingExtraError, match=r"the tensorrt backend needs.*\n.*svg-edge\[tensorrt\]") as caught:
+        Forecaster.open(fused_bundle, backend="tensorrt")
+    assert caught.value.exit_code == ExitCode.BACKEND_MISSING
+
+
+def test_the_stand_ins_have_no_names_that_the_real_library_lacks():
+    module = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install 'svg-edge[tensorrt-rtx]'")
+    pairs = {"Runtime": "Runtime", "Engine": "ICudaEngine", "Context": "IExecutionContext"}
+    for mine, real in pairs.items():
+        members = vars(getattr(numpy_tensorrt, mine))
+        names = {name for name, value in members.items() if not name.startswith("_") and name not in ("library", "max_batch")}
+        assert names
+        assert names <= set(dir(getattr(module, real)))
+    for enum in (numpy_tensorrt.TensorIOMode, numpy_tensorrt.ExecutionContextAllocationStrategy):
+        assert set(enum.__members__) <= set(getattr(module, enum.__name__).__members__)
+    assert inspect.isclass(module.Runtime)
