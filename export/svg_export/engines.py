@@ -14,7 +14,7 @@ from pathlib import Path
 from svg_common.files import atomic_directory
 from svg_export.turing import FLAG as CONVOLVED
 from svg_export.turing import TURING, convolve_matrix_products
-from svg_runtime.backends.tensorrt.build import FLAGS, BuildOptions, build_engine
+from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine, engine_flags
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, write_engine
 from svg_runtime.backends.tensorrt.library import Library
@@ -54,7 +54,7 @@ class _Job:
             precision=self.precision,
             max_batch=self.options.max_batch,
             workspace_gib=self.options.workspace_gib,
-            flags=(*FLAGS, CONVOLVED) if TURING in self.options.targets else FLAGS,
+            flags=(*engine_flags(library), CONVOLVED) if TURING in self.options.targets else engine_flags(library),
         )
 
     def build(self, library: Library) -> bytes:

@@ -1,4 +1,4 @@
-"""ONNX graph -> engine, with NVIDIA's parser and builder. TensorRT-RTX builds on any machine, with or without a GPU.
+"""ONNX graph -> engine, with NVIDIA's parser and builder. TensorRT-RTX builds on any machine, TensorRT on the GPU that runs it.
 
 Networks are strongly typed: the types in the ONNX graph are the types that are computed in, and TensorFloat-32 is off, because
 fp32 graphs promise float32.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from svg_runtime.backends.tensorrt.library import Library
+from svg_runtime.backends.tensorrt.timings import Timings
 from svg_runtime.errors import EngineError, UsageError
 from svg_runtime.manifest import COND_BATCH, GraphSpec, Precision, TensorSpec
 
@@ -22,9 +23,14 @@ _DTYPES = {"FLOAT": "float32", "HALF": "float16"}
 class BuildOptions:
     """What an engine is built for."""
 
-    targets: tuple[str, ...]  # compute capabilities: sm80, sm86, ...
+    targets: tuple[str, ...]  # compute capabilities: sm80, sm86, ...; none: for the GPU that this thread uses
     max_batch: int  # samples: engines take every batch from 1 to this one and are tuned for it
     workspace_gib: float | None = None  # device memory for temporary results; None leaves it to the library
+
+
+def engine_flags(library: Library) -> tuple[str, ...]:
+    """How `build_engine` builds with this library, for an engine's key."""
+    return FLAGS if library.user_allocation is None else (*FLAGS, "user-allocation")
 
 
 def check_targets(library: Library, targets: Sequence[str]) -> None:
@@ -42,7 +48,14 @@ def check_targets(library: Library, targets: Sequence[str]) -> None:
 
 
 def build_engine(
-    library: Library, content: bytes, place: str, spec: GraphSpec, precision: Precision, options: BuildOptions
+    library: Library,
+    content: bytes,
+    place: str,
+    spec: GraphSpec,
+    precision: Precision,
+    options: BuildOptions,
+    monitor: Any = None,
+    timings: Timings | None = None,
 ) -> bytes:
     """Build one graph.
 
@@ -53,6 +66,8 @@ def build_engine(
         spec: its interface by the manifest, which the network must have.
         precision: of the variant; in fp16 every convolution over feature maps must be computed in float16.
         options: what to build for.
+        monitor: the library's IProgressMonitor, which hears how far it is and can cancel it.
+        timings: of earlier builds on this GPU, to which those of this one are added.
 
     Returns:
         The plan, as the library serializes it.
@@ -61,19 +76,24 @@ def build_engine(
         EngineError: the parser complains, or the builder fails, or the network is not what the manifest says.
     """
     builder = library.module.Builder(library.logger)
-    flags = library.module.NetworkDefinitionCreationFlag
-    # TensorRT 11 and TensorRT-RTX know strong typing only; the flag is for TensorRT 10 and does no harm there.
-    network = builder.create_network(1 << int(flags.STRONGLY_TYPED))
+    network = builder.create_network(library.network_flags)
     _parse(library, network, content, place)
     _check_interface(network, place, spec)
     if precision == "fp16":
         _check_half(library, network, place)
-    config = _configure(library, builder, network, spec, options)
+    config = _configure(library, builder, spec, options)
+    if monitor is not None:
+        config.progress_monitor = monitor
+    if timings is not None:
+        timings.attach(library, config)
     with library.heard() as complaints:
         plan = builder.build_serialized_network(network, config)
     errors = [message for is_error, message in complaints if is_error]
     if plan is None or errors:
-        raise _refused(library, place, f"cannot be built for {', '.join(options.targets)}", errors or ["no reason given"])
+        wanted = ", ".join(options.targets) or "this GPU"
+        raise refused(library, place, f"cannot be built for {wanted}", errors or ["no reason given"])
+    if timings is not None:
+        timings.collect(config)
     return bytes(plan)
 
 
@@ -86,13 +106,17 @@ def _parse(library: Library, network: Any, content: bytes, place: str) -> None:
     lines = [f"node '{error.node_name()}' ({error.node_operator()}): {error.desc()}" for error in errors]
     lines = lines or [message for _, message in complaints]
     if lines or not parsed:
-        raise _refused(library, place, "is not accepted by the parser", lines or ["no reason given"])
+        raise refused(library, place, "is not accepted by the parser", lines or ["no reason given"])
 
 
-def _configure(library: Library, builder: Any, network: Any, spec: GraphSpec, options: BuildOptions) -> Any:
+def _configure(library: Library, builder: Any, spec: GraphSpec, options: BuildOptions) -> Any:
     config = builder.create_builder_config()
     config.clear_flag(library.module.BuilderFlag.TF32)
-    config.num_compute_capabilities = len(options.targets)
+    config.profiling_verbosity = library.module.ProfilingVerbosity.DETAILED  # tells the layers' types, see check.py
+    if library.user_allocation is not None:
+        config.set_flag(library.user_allocation)
+    if options.targets:
+        config.num_compute_capabilities = len(options.targets)
     for index, target in enumerate(options.targets):
         config.set_compute_capability(getattr(library.module.ComputeCapability, target.upper()), index)
     if options.workspace_gib is not None:
@@ -118,7 +142,7 @@ def _check_interface(network: Any, place: str, spec: GraphSpec) -> None:
     }
     problems = []
     for what, promised in (("inputs", spec.inputs), ("outputs", spec.outputs)):
-        given = sorted((tensor.name, _dtype(tensor), tuple(tensor.shape)) for tensor in found[what])
+        given = sorted((tensor.name, dtype_name(tensor.dtype), tuple(tensor.shape)) for tensor in found[what])
         expected = sorted(
             (tensor.name, tensor.dtype, tuple(size if isinstance(size, int) else -1 for size in tensor.shape))
             for tensor in promised
@@ -133,7 +157,9 @@ def _check_half(library: Library, network: Any, place: str) -> None:
     types = library.module.LayerType
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     convolutions = [layer for layer in layers if layer.type in (types.CONVOLUTION, types.DECONVOLUTION)]
-    wrong = [layer.name for layer in convolutions if _is_feature_map(layer) and _dtype(layer.get_output(0)) != "float16"]
+    wrong = [
+        layer.name for layer in convolutions if _is_feature_map(layer) and dtype_name(layer.get_output(0).dtype) != "float16"
+    ]
     if wrong:
         raise EngineError(f"{place} of an fp16 variant computes in float32: {', '.join(wrong)}\n  export the bundle again")
 
@@ -143,10 +169,12 @@ def _is_feature_map(layer: Any) -> bool:
     return bool(max(*tuple(layer.get_input(0).shape)[2:], *tuple(layer.get_output(0).shape)[2:]) > 1)
 
 
-def _dtype(tensor: Any) -> str:
-    name = str(tensor.dtype.name)
+def dtype_name(dtype: Any) -> str:
+    """A library's DataType, as the manifest writes it."""
+    name = str(dtype.name)
     return _DTYPES.get(name, name)
 
 
-def _refused(library: Library, place: str, what: str, lines: Iterable[str]) -> EngineError:
+def refused(library: Library, place: str, what: str, lines: Iterable[str]) -> EngineError:
+    """What the library said about a graph, as an error."""
     return EngineError(f"{place} {what} ({library.name} {library.version}):\n  " + "\n  ".join(lines))

@@ -1,8 +1,14 @@
-"""Loads NVIDIA's library, and keeps what it says: its parser and builder report problems to a logger, not by exceptions."""
+"""Loads NVIDIA's libraries, says in what they differ, and keeps what they say.
+
+Their parsers and builders report problems to a logger, not by exceptions. TensorRT (10 and 11, and the system package of a
+Jetson) builds engines on the GPU that runs them, by timing kernels there. TensorRT-RTX builds them anywhere, and compiles their
+kernels on the GPU at the first run.
+"""
 
 from __future__ import annotations
 
 import functools
+import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +18,7 @@ from typing import Any
 from svg_common.command import require_modules
 from svg_runtime.errors import BackendMissingError, UsageError
 
-LIBRARIES = {"tensorrt-rtx": "tensorrt_rtx"}  # name of the backend and of its extra -> Python module
+LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}  # name of the backend and of its extra -> Python module
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,30 @@ class Library:
     def version(self) -> str:
         """Its release."""
         return str(self.module.__version__)
+
+    @property
+    def ahead_of_time(self) -> bool:
+        """Whether it builds without the GPU that runs the engine, for compute capabilities that are named to it."""
+        return self.name == "tensorrt-rtx"
+
+    @property
+    def keeps_timings(self) -> bool:
+        """Whether building again is faster with what an earlier build measured. TensorRT-RTX measures nothing."""
+        return not self.ahead_of_time
+
+    @property
+    def network_flags(self) -> int:
+        """For networks whose types are those of the graph. TensorRT 10 has to be told; from 11 on there are no others."""
+        flag = getattr(self.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+        return 0 if flag is None else 1 << int(flag)
+
+    @property
+    def user_allocation(self) -> Any:
+        """The builder's flag for engines that allocate nothing while they run, which CUDA graphs need; None: it has none.
+
+        TensorRT-RTX has it since 1.2. TensorRT's engines run like that anyhow.
+        """
+        return getattr(self.module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
 
     @contextmanager
     def heard(self) -> Iterator[list[tuple[bool, str]]]:
@@ -55,17 +85,10 @@ def load_library(name: str) -> Library:
         raise UsageError(f"'{name}' builds no engines\n  expected one of: {', '.join(LIBRARIES)}")
     require_modules(f"building {name} engines", name, LIBRARIES[name])
     try:
-        module = _import(name)
+        module = importlib.import_module(LIBRARIES[name])
     except (ImportError, OSError, RuntimeError) as error:  # a wheel for another Python, C library or processor
         raise BackendMissingError(f"{name} is installed but does not load: {error}") from error
     return Library(name, module, _logger(module))
-
-
-def _import(name: str) -> ModuleType:
-    import tensorrt_rtx
-
-    module: ModuleType = tensorrt_rtx
-    return module
 
 
 def _logger(library: Any) -> Any:

@@ -1,0 +1,161 @@
+"""Where engines and what belongs to them are kept, safe against a second process and against damage."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import stat
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from svg_common.cache import cache_folder
+from svg_common.command import require_modules
+from svg_common.errors import SvgError
+from svg_common.files import atomic_file
+from svg_runtime.backends.cuda.device import GpuName
+
+_DIGEST = hashlib.sha256().digest_size
+
+
+class CacheFolders:
+    """The folders to look in, and the one to write to.
+
+    A folder that cannot be written is still read. What is not in it is then kept in this user's own folder under the system's
+    temporary one, so that the next start need not make it again; a warning says so once.
+
+    Args:
+        configured: the user's choice of a folder; None takes $SVG_EDGE_CACHE, else the user's cache folder.
+        library: the name of NVIDIA's library, which is the extra that has what is needed here.
+        say: called with one line whenever something is waited for.
+
+    Attributes:
+        readable: in the order to look in.
+        writable: None where there is none.
+
+    Raises:
+        MissingExtraError: filelock is not installed.
+    """
+
+    def __init__(self, configured: str | None, library: str, say: Callable[[str], None]) -> None:
+        require_modules("the engine cache", library, "filelock")
+        self._say = say
+        self.readable, self.writable = _folders(configured)
+
+    @contextlib.contextmanager
+    def locked(self, target: Path, reason: str) -> Iterator[None]:
+        """Nobody else has `target` meanwhile; `reason` is said to whoever has to wait.
+
+        Raises:
+            OSError: the folder is gone, or the file system knows no locks.
+        """
+        from filelock import FileLock, Timeout
+
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(target.with_name(f"{target.stem}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            self._say(f"{reason}: waiting for it")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+class KeptFile:
+    """Bytes that a library wants to find again on the same GPU, in a release that is the same.
+
+    Args:
+        folders: where.
+        library: the name of the library.
+        version: its release.
+        gpu: the GPU.
+        kind: what it is, a file's suffix.
+        say: called with one line when it is damaged.
+    """
+
+    def __init__(
+        self, folders: CacheFolders, library: str, version: str, gpu: GpuName, kind: str, say: Callable[[str], None]
+    ) -> None:
+        name = re.sub(r"[^\w.]+", "-", f"{version} {gpu.name} {gpu.compute_capability}", flags=re.ASCII)
+        self._folders, self._say = folders, say
+        self._place = f"{library}/{name}.{kind}"
+        self._known: bytes | None = None
+
+    def load(self) -> bytes | None:
+        """What was saved; None if there is nothing. What is damaged is ignored with a message."""
+        for folder in self._folders.readable:
+            file = folder / self._place
+            try:
+                stored = file.read_bytes() if file.is_file() else None
+            except OSError as error:
+                self._say(f"'{file}' cannot be read: {error.strerror}; it is made again")
+                continue
+            if stored is None:
+                continue
+            if hashlib.sha256(stored[_DIGEST:]).digest() == stored[:_DIGEST]:
+                self._known = stored[_DIGEST:]
+                return self._known
+            self._say(f"'{file}' is damaged; it is made again")
+        return None
+
+    def save(self, content: bytes) -> None:
+        """Keep it. Where it cannot be written, that is a warning: all works without it, but slower."""
+        if self._folders.writable is None or content == self._known:
+            return
+        file = self._folders.writable / self._place
+        try:
+            with atomic_file(file) as partial:
+                partial.write_bytes(hashlib.sha256(content).digest() + content)
+            self._known = content
+        except OSError as error:
+            warn(f"'{file}' is not kept: {error.strerror or error}")
+
+    @contextlib.contextmanager
+    def locked(self, reason: str) -> Iterator[None]:
+        """No other process has it meanwhile, where locks can be had; `reason` is said to whoever has to wait."""
+        with contextlib.ExitStack() as stack:
+            if self._folders.writable is not None:
+                with contextlib.suppress(OSError):  # two processes then lose some of what one of them saves, and no more
+                    stack.enter_context(self._folders.locked(self._folders.writable / self._place, reason))
+            yield
+
+
+def _folders(configured: str | None) -> tuple[list[Path], Path | None]:
+    """Where to look and where to write: the chosen folder, and if it cannot be written, one of this user's own."""
+    folders: list[Path] = []
+    try:
+        folders.append(cache_folder(configured))
+        folders[0].mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folders[0]):
+            return folders, folders[0]
+    except (OSError, SvgError) as error:
+        own = _own_temporary_folder()
+        folders += [own] if own is not None else []
+        kept = "not kept" if own is None else f"kept in {own}"
+        warn(f"the cache folder cannot be written ({error}): engines are {kept}; set SVG_EDGE_CACHE to a writable folder")
+    return folders, own
+
+
+def _own_temporary_folder() -> Path | None:
+    """NVIDIA's library trusts the engines that it loads: a folder that another user could write is not taken."""
+    if not hasattr(os, "getuid"):  # Windows, where the temporary folder is the user's own
+        return Path(tempfile.gettempdir()) / "svg-edge"
+    folder = Path(tempfile.gettempdir()) / f"svg-edge-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        state = folder.lstat()
+    except OSError:
+        return None
+    mine = stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and not state.st_mode & 0o022
+    return folder if mine else None
+
+
+def warn(message: str) -> None:
+    """Something is not kept."""
+    warnings.warn(message, RuntimeWarning, stacklevel=3)

@@ -1,0 +1,168 @@
+"""Engines for the GPU of this machine: from the bundle, else from the user's cache, else built here while somebody watches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import cached_property
+
+from svg_runtime.backends.cuda import device
+from svg_runtime.backends.cuda.device import GpuName
+from svg_runtime.backends.gpu_options import GpuOptions, Watcher
+from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine, engine_flags
+from svg_runtime.backends.tensorrt.cache import EngineCache
+from svg_runtime.backends.tensorrt.check import check_engine, check_half, open_engine
+from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, find_engine
+from svg_runtime.backends.tensorrt.folders import KeptFile
+from svg_runtime.backends.tensorrt.library import Library
+from svg_runtime.backends.tensorrt.monitor import BuildMonitor, run_watched
+from svg_runtime.backends.tensorrt.timings import Timings, kept_timings
+from svg_runtime.bundle import Bundle
+from svg_runtime.errors import BackendMissingError, EngineError
+from svg_runtime.manifest import Precision
+
+_TURING = "sm75"
+
+
+class LocalEngines:
+    """Plans of one variant's graphs for one GPU.
+
+    Args:
+        library: TensorRT or TensorRT-RTX.
+        bundle: whose graphs they are.
+        precision: the variant.
+        gpu: the GPU that will run them.
+        max_batch: samples: engines take every batch from 1 to this one.
+        choices: where engines are kept, and the memory that a builder may use.
+        watcher: who is told while engines are built.
+
+    Attributes:
+        runtime_cache: keeps the kernels that TensorRT-RTX compiled for this GPU, for the next start.
+
+    Raises:
+        BackendMissingError: the bundle has no such variant.
+        MissingExtraError: filelock is not installed.
+    """
+
+    def __init__(
+        self,
+        library: Library,
+        bundle: Bundle,
+        precision: Precision,
+        gpu: GpuName,
+        max_batch: int,
+        choices: GpuOptions,
+        watcher: Watcher,
+    ) -> None:
+        self._library, self._bundle, self._precision, self._gpu = library, bundle, precision, gpu
+        self._graphs = bundle.variant(precision).graphs
+        self._watcher = watcher
+        targets = (gpu.compute_capability,) if library.ahead_of_time else ()
+        self._options = BuildOptions(targets, max_batch, choices.workspace_gib)
+        self._cache = EngineCache(choices.cache_dir, watcher.say, library.name)
+        self.runtime_cache = self._kept("runtime")
+        self._timings = self._kept("timings")
+        self._prepared: dict[str, bytes] = {}
+
+    def plan(self, role: str) -> bytes:
+        """The plan of a graph. It is looked for, or built, unless `prepare` has it: then this call takes it from there.
+
+        Raises:
+            BackendMissingError: there is none, and it cannot be built on this machine.
+            BundleError: the bundle's graphs are damaged.
+            EngineError: it cannot be built, or it is not what the manifest says.
+        """
+        self.prepare([role])
+        return self._prepared.pop(role)
+
+    def prepare(self, roles: Sequence[str]) -> None:
+        """Look for the plans of several graphs, and build those that are missing, so that a person sees how many there are.
+
+        Raises:
+            BackendMissingError, BundleError, EngineError: as `plan`.
+        """
+        wanted = [role for role in roles if role not in self._prepared]
+        found = {role: self._find(role) for role in wanted}
+        self._prepared |= {role: plan for role, plan in found.items() if plan is not None}
+        missing = [role for role, plan in found.items() if plan is None]
+        for number, role in enumerate(missing, 1):
+            counted = f" {number} of {len(missing)}" if len(missing) > 1 else ""
+            what = f"building engine{counted}: {self._place(role)}"
+            self._prepared[role] = self._make(role, what)
+
+    def key(self, role: str) -> EngineKey:
+        """What an engine of a graph has to serve."""
+        return EngineKey(
+            onnx_sha256=self._graphs[role].sha256,
+            library=self._library.name,
+            version=self._library.version,
+            gpu=self._gpu.name,
+            compute_capabilities=(self._gpu.compute_capability,),
+            precision=self._precision,
+            max_batch=self._options.max_batch,
+            workspace_gib=self._options.workspace_gib,
+            flags=engine_flags(self._library),
+        )
+
+    def _find(self, role: str) -> bytes | None:
+        key = self.key(role)
+        try:
+            plan = find_engine(self._bundle.path / BUNDLE_FOLDER, key)
+        except EngineError as error:
+            self._watcher.say(f"{error}; it is ignored")
+            plan = None
+        return self._cache.find(key) if plan is None else plan
+
+    def _make(self, role: str, what: str) -> bytes:
+        self._refuse_impossible()
+        return self._cache.make(self.key(role), lambda: self._build(role, what))
+
+    def _build(self, role: str, what: str) -> bytes:
+        timed = kept_timings(self._timings, self._watcher.say) if self._library.keeps_timings else nullcontext()
+        with timed as timings:
+            return run_watched(
+                self._library,
+                lambda monitor: self._build_on_gpu(role, monitor, timings),
+                lambda share: self._watcher.progress(what, share),
+            )
+
+    def _build_on_gpu(self, role: str, monitor: BuildMonitor, timings: Timings | None) -> bytes:
+        """In a thread of its own, whose current device is not yet this GPU."""
+        device.load_runtime().cudaSetDevice(self._gpu.index)
+        place, spec = self._place(role), self._graphs[role]
+        content = self._contents[role]
+        plan = build_engine(self._library, content, place, spec, self._precision, self._options, monitor, timings)
+        engine = open_engine(self._library, plan, place)
+        check_engine(engine, place, spec, self._options.max_batch)
+        if self._precision == "fp16":
+            check_half(self._library, engine, place)
+        return plan
+
+    @cached_property
+    def _contents(self) -> dict[str, bytes]:
+        """The graphs, each checked against its hash; not read where every engine is there already."""
+        return self._bundle.graphs(self._precision)
+
+    def _refuse_impossible(self) -> None:
+        if not self._library.ahead_of_time:
+            return
+        library, gpu = f"{self._library.name} {self._library.version}", self._gpu
+        if gpu.compute_capability not in self._library.compute_capabilities:
+            known = ", ".join(self._library.compute_capabilities)
+            raise BackendMissingError(
+                f"{library} has no engines for {gpu.compute_capability} ({gpu.name})\n  expected one of: {known}; "
+                "or --backend tensorrt"
+            )
+        if gpu.compute_capability == _TURING:  # it has no float32 matrix products there: svg-export makes another form of them
+            raise BackendMissingError(
+                f"'{self._bundle.path.name}' has no engine of {library} for {gpu.name} with {self._options.max_batch} samples, "
+                f"and a GPU of compute capability 7.5 takes only those of svg-export\n"
+                f"  export the bundle with: svg-export ckpt.pt --engine --target {_TURING} --samples {self._options.max_batch}"
+            )
+
+    def _kept(self, kind: str) -> KeptFile:
+        library = self._library
+        return KeptFile(self._cache.folders, library.name, library.version, self._gpu, kind, self._watcher.say)
+
+    def _place(self, role: str) -> str:
+        return f"{self._precision}/{role}.onnx"

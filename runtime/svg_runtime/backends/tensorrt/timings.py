@@ -1,0 +1,51 @@
+"""What TensorRT measured while it built: kernels that were timed once on a GPU need not be timed again for the next engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from svg_runtime.backends.tensorrt.folders import KeptFile
+from svg_runtime.backends.tensorrt.library import Library
+
+
+class Timings:
+    """The timings that one build starts from, and those that it leaves.
+
+    Attributes:
+        content: as the library serializes them; empty at first.
+    """
+
+    def __init__(self, content: bytes, say: Callable[[str], None]) -> None:
+        self.content = content
+        self._say = say
+
+    def attach(self, library: Library, config: Any) -> None:
+        """Let a build use them, and add to them. What the library does not take is ignored with a message."""
+        with library.heard() as complaints:
+            cache = config.create_timing_cache(self.content)
+            taken = cache is not None and config.set_timing_cache(cache, False)
+        if self.content and (complaints or not taken):
+            self._say(f"the timings of earlier builds are of no use to {library.name} {library.version}: measuring again")
+        if not taken:
+            config.set_timing_cache(config.create_timing_cache(b""), False)
+
+    def collect(self, config: Any) -> None:
+        """After the build."""
+        cache = config.get_timing_cache()
+        if cache is not None:
+            self.content = bytes(cache.serialize())
+
+
+@contextmanager
+def kept_timings(file: KeptFile, say: Callable[[str], None]) -> Iterator[Timings]:
+    """Timings from a file, which are written to it again unless the build fails.
+
+    Another process that builds on the same GPU waits meanwhile, so that no timing is lost, and so that the two do not disturb
+    what they measure.
+    """
+    with file.locked("another process builds on this GPU"):
+        timings = Timings(file.load() or b"", say)
+        yield timings
+        file.save(timings.content)
