@@ -27,6 +27,10 @@ class TensorIOMode(IntEnum):
     OUTPUT = 2
 
 
+class IProgressMonitor:
+    pass
+
+
 class ExecutionContextAllocationStrategy(IntEnum):
     STATIC = 0
     ON_PROFILE_CHANGE = 1
@@ -50,6 +54,8 @@ class NumpyTensorrt:
     __version__ = "10.3.0"
     TensorIOMode = TensorIOMode
     ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
+    IProgressMonitor = IProgressMonitor
+    BuilderFlag = LayerInformationFormat = SimpleNamespace(JSON=0)
 
     def __init__(self, cuda: NumpyCuda) -> None:
         self.cuda = cuda
@@ -104,6 +110,10 @@ class Engine:
         assert profile == 0
         shape = self.get_tensor_shape(name)
         return [tuple(batch if size == -1 else size for size in shape) for batch in (1, self.max_batch, self.max_batch)]
+
+    def create_engine_inspector(self) -> Any:
+        """Tells nothing of its layers."""
+        return SimpleNamespace(get_engine_information=lambda form: "{}")
 
     def create_execution_context(self, strategy: ExecutionContextAllocationStrategy) -> Context:
         assert strategy == ExecutionContextAllocationStrategy.USER_MANAGED

@@ -86,7 +86,7 @@ class TensorrtBackend(DeviceArrays):
             self.stream, gpu = self._device.stream, self._device.gpu
             self._engines = LocalEngines(self._library, bundle, precision, gpu, samples, choices, watcher)
             self._engines.prepare(sorted(graphs - set(_FUSED_REPLACES) if set(FUSED) <= graphs else graphs))
-            self._contexts = ContextMaker(self._library, self._device, self._engines, watcher)
+            self._contexts = ContextMaker(self._library, self._device, self._engines)
         except BaseException:
             self._device.close()
             raise

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from svg_runtime.backends.tensorrt.engine import EngineKey, read_engine, write_engine
+from svg_runtime.backends.tensorrt.engine import EngineKey, read_engine, record_of, write_engine
 from svg_runtime.backends.tensorrt.folders import CacheFolders, warn
 from svg_runtime.errors import EngineError
 
@@ -67,6 +67,12 @@ class EngineCache:
                 if plan is not None:
                     return plan
             return self._build(target, key, build)
+
+    def forget(self, key: EngineKey) -> None:
+        """Let the next `make` build, whatever is kept: a plan without its record is not used."""
+        if self.folders.writable is not None:
+            with contextlib.suppress(OSError):
+                record_of(self._file(self.folders.writable, key)).unlink(missing_ok=True)
 
     def _build(self, target: Path, key: EngineKey, build: Callable[[], bytes]) -> bytes:
         plan = build()

@@ -8,7 +8,6 @@ from typing import Any
 
 from svg_runtime.backends.cuda.arrays import DeviceMemory
 from svg_runtime.backends.cuda.device import CudaDevice
-from svg_runtime.backends.gpu_options import Watcher
 from svg_runtime.backends.tensorrt.library import Library
 from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.errors import BackendError, EngineError, UsageError
@@ -24,11 +23,12 @@ class ContextMaker:
     forecast of 10 frames would need that of `step` ten times.
     """
 
-    def __init__(self, library: Library, device: CudaDevice, engines: LocalEngines, watcher: Watcher) -> None:
-        self._library, self._device, self._source, self._watcher = library, device, engines, watcher
+    def __init__(self, library: Library, device: CudaDevice, engines: LocalEngines) -> None:
+        self._library, self._device, self._source = library, device, engines
         self._runtime = library.module.Runtime(library.logger)
         self._engines: dict[str, Any] = {}
         self._scratch: DeviceMemory | None = None
+        self._kernels: Any = None  # that TensorRT-RTX compiled, for all contexts
 
     def make(self, role: str, shapes: Mapping[str, Shape]) -> tuple[Any, DeviceMemory | None]:
         """A context for inputs of these shapes, and the memory that it computes in, which must live as long.
@@ -60,15 +60,16 @@ class ContextMaker:
         }
 
     def close(self) -> None:
-        """Let go of the engines."""
+        """Keep the kernels that were compiled for the next start, and let go of the engines."""
+        if self._kernels is not None:
+            self._source.runtime_cache.save(bytes(self._kernels.serialize()))
         self._engines.clear()
-        self._scratch = None
+        self._scratch = self._kernels = None
 
     def _engine(self, role: str) -> Any:
         if role not in self._engines:
             engine = self._load(self._source.plan(role))
-            if engine is None:  # the driver may have changed, or the library's own idea of what it can read
-                self._watcher.say(f"the engine of {role} does not load any more; it is built again")
+            if engine is None:  # it was built with another driver, or the library's own header says no
                 engine = self._load(self._source.rebuild(role))
             if engine is None:
                 raise EngineError(f"{self._library.name} {self._library.version} cannot load the engine of {role}")
@@ -89,6 +90,12 @@ class ContextMaker:
         config = engine.create_runtime_config()
         config.set_execution_context_allocation_strategy(strategy)
         config.dynamic_shapes_kernel_specialization_strategy = module.DynamicShapesKernelSpecializationStrategy.EAGER
+        if self._kernels is None:
+            self._kernels = config.create_runtime_cache()
+            kept = self._source.runtime_cache.load()
+            if kept is not None:
+                self._kernels.deserialize(kept)
+        config.set_runtime_cache(self._kernels)
         return config
 
     def _give_memory(self, engine: Any, context: Any) -> DeviceMemory | None:

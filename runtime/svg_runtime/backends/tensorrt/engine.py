@@ -60,6 +60,11 @@ class EngineRecord(Frozen):
     bytes: int = Field(ge=1)
 
 
+def record_of(plan_file: Path) -> Path:
+    """The JSON file beside a plan."""
+    return plan_file.with_name(f"{plan_file.name}.json")
+
+
 def write_engine(plan_file: Path, key: EngineKey, plan: bytes) -> None:
     """Write the plan, then its record: an interrupted write leaves a plan that its record does not fit, so it is not used.
 
@@ -69,7 +74,7 @@ def write_engine(plan_file: Path, key: EngineKey, plan: bytes) -> None:
     record = EngineRecord(key=key, sha256=hashlib.sha256(plan).hexdigest(), bytes=len(plan))
     with atomic_file(plan_file) as partial:
         partial.write_bytes(plan)
-    with atomic_file(_sidecar(plan_file)) as partial:
+    with atomic_file(record_of(plan_file)) as partial:
         partial.write_text(json.dumps(record.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
 
 
@@ -113,7 +118,7 @@ def find_engine(folder: Path, wanted: EngineKey) -> bytes | None:
 
 
 def _read_record(plan_file: Path) -> EngineRecord | None:
-    sidecar = _sidecar(plan_file)
+    sidecar = record_of(plan_file)
     if not sidecar.is_file():
         return None
     if sidecar.stat().st_size > _SIDECAR_LIMIT:
@@ -127,7 +132,3 @@ def _read_record(plan_file: Path) -> EngineRecord | None:
 def _difference(found: EngineKey, wanted: EngineKey) -> str:
     a, b = found.model_dump(), wanted.model_dump()
     return "; ".join(f"{name} {a[name]}, not {b[name]}" for name in a if a[name] != b[name])
-
-
-def _sidecar(plan_file: Path) -> Path:
-    return plan_file.with_name(f"{plan_file.name}.json")

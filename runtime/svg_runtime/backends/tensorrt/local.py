@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property
+from typing import Any
 
 from svg_runtime.backends.cuda import device
 from svg_runtime.backends.cuda.device import GpuName
@@ -90,6 +91,27 @@ class LocalEngines:
             what = f"building engine{counted}: {self._place(role)}"
             self._prepared[role] = self._make(role, what)
 
+    def rebuild(self, role: str) -> bytes:
+        """A new plan in place of the one that `plan` gave, and that the library does not load.
+
+        Raises:
+            BackendMissingError, BundleError, EngineError: as `plan`.
+        """
+        place = self._place(role)
+        self._watcher.say(f"{self._library.name} does not load the engine of {place}; it is built again")
+        self._cache.forget(self.key(role))
+        return self._make(role, f"building engine: {place}")
+
+    def check(self, role: str, engine: Any) -> None:
+        """Hold a loaded engine against the manifest.
+
+        Raises:
+            EngineError: it is another one than the bundle describes, or one of an fp16 variant that computes in float32.
+        """
+        check_engine(engine, self._place(role), self._graphs[role], self._options.max_batch)
+        if self._precision == "fp16":
+            check_half(self._library, engine, self._place(role))
+
     def key(self, role: str) -> EngineKey:
         """What an engine of a graph has to serve."""
         return EngineKey(
@@ -132,10 +154,7 @@ class LocalEngines:
         place, spec = self._place(role), self._graphs[role]
         content = self._contents[role]
         plan = build_engine(self._library, content, place, spec, self._precision, self._options, monitor, timings)
-        engine = open_engine(self._library, plan, place)
-        check_engine(engine, place, spec, self._options.max_batch)
-        if self._precision == "fp16":
-            check_half(self._library, engine, place)
+        self.check(role, open_engine(self._library, plan, place))
         return plan
 
     @cached_property
