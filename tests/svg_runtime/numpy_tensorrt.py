@@ -67,15 +67,37 @@ class NumpyTensorrt:
         return Runtime(self)
 
 
+class DynamicShapesKernelSpecializationStrategy(IntEnum):
+    LAZY = 0
+    EAGER = 1
+    NONE = 2
+
+
+class ComputeCapability(IntEnum):
+    SM75 = 75
+    SM86 = 86
+
+
+class NumpyTensorrtRtx(NumpyTensorrt):
+    """Stands for the module `tensorrt_rtx`: contexts come from a configuration, and kernels are compiled when they run."""
+
+    __version__ = "1.7.1"
+    ComputeCapability = ComputeCapability
+    DynamicShapesKernelSpecializationStrategy = DynamicShapesKernelSpecializationStrategy
+
+    def Runtime(self, logger: Any) -> Runtime:  # noqa: N802
+        return Runtime(self, RtxEngine)
+
+
 class Runtime:
-    def __init__(self, library: NumpyTensorrt) -> None:
-        self._library = library
+    def __init__(self, library: NumpyTensorrt, engine: type[Engine] | None = None) -> None:
+        self._library, self._engine = library, engine or Engine
 
     def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
         if not plan.startswith(b"plan"):
             return None
         end = 8 + int.from_bytes(plan[4:8], "little")
-        return Engine(self._library, plan[end:], json.loads(plan[8:end])["max_batch"])
+        return self._engine(self._library, plan[end:], json.loads(plan[8:end])["max_batch"])
 
 
 class Engine:
@@ -118,6 +140,46 @@ class Engine:
     def create_execution_context(self, strategy: ExecutionContextAllocationStrategy) -> Context:
         assert strategy == ExecutionContextAllocationStrategy.USER_MANAGED
         return Context(self)
+
+
+class RuntimeCache:
+    """IRuntimeCache."""
+
+    def __init__(self) -> None:
+        self.content = b""
+
+    def serialize(self) -> bytes:
+        return self.content
+
+    def deserialize(self, content: bytes) -> bool:
+        self.content = content
+        return True
+
+
+class RuntimeConfig:
+    """IRuntimeConfig."""
+
+    dynamic_shapes_kernel_specialization_strategy = DynamicShapesKernelSpecializationStrategy.LAZY
+
+    def set_execution_context_allocation_strategy(self, strategy: ExecutionContextAllocationStrategy) -> None:
+        assert strategy == ExecutionContextAllocationStrategy.USER_MANAGED
+
+    def create_runtime_cache(self) -> RuntimeCache:
+        return RuntimeCache()
+
+    def set_runtime_cache(self, cache: RuntimeCache) -> bool:
+        self._cache = cache
+        return True
+
+
+class RtxEngine(Engine):
+    """ICudaEngine of TensorRT-RTX."""
+
+    def create_runtime_config(self) -> RuntimeConfig:
+        return RuntimeConfig()
+
+    def create_execution_context(self, runtime_config: RuntimeConfig) -> Context:
+        return RtxContext(self, runtime_config)
 
 
 class Context:
@@ -185,3 +247,20 @@ class Context:
         results = engine.session.run(None, {name: arrays[name] for name in engine.inputs})
         for name, result in zip(engine.outputs, results, strict=True):
             arrays[name][:] = result
+
+
+class RtxContext(Context):
+    """IExecutionContext of TensorRT-RTX: a graph captured before the kernels for its shapes are there would never get them."""
+
+    def __init__(self, engine: RtxEngine, config: RuntimeConfig) -> None:
+        super().__init__(engine)
+        self._config = config
+
+    def is_stream_capturable(self, stream: int) -> bool:
+        eager = self._config.dynamic_shapes_kernel_specialization_strategy == DynamicShapesKernelSpecializationStrategy.EAGER
+        return eager and not self._library.uncapturable
+
+    def execute_async_v3(self, stream_handle: int) -> bool:
+        if not self._library.cuda.capturing:
+            self._config._cache.content += b"kernel "
+        return super().execute_async_v3(stream_handle)

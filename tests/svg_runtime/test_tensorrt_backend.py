@@ -23,7 +23,7 @@ from tests.conftest import export_model, random_model, save_model
 from tests.svg_runtime import numpy_tensorrt
 from tests.svg_runtime.bundle_helpers import draw, watch
 from tests.svg_runtime.numpy_cuda import NumpyCuda, cudaError_t
-from tests.svg_runtime.numpy_tensorrt import NumpyTensorrt, make_plan
+from tests.svg_runtime.numpy_tensorrt import NumpyTensorrt, NumpyTensorrtRtx, make_plan
 
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed: pip install 'svg-edge[tensorrt-rtx]'")
 pytest.importorskip("filelock", reason="filelock is not installed: pip install 'svg-edge[tensorrt-rtx]'")
@@ -53,7 +53,15 @@ def cuda(monkeypatch) -> NumpyCuda:
 @pytest.fixture
 def tensorrt(cuda, monkeypatch, tmp_path) -> NumpyTensorrt:
     """The library and its builder, and a cache of its own."""
-    made = NumpyTensorrt(cuda)
+    return install(NumpyTensorrt(cuda), monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def rtx(cuda, monkeypatch, tmp_path) -> NumpyTensorrtRtx:
+    return install(NumpyTensorrtRtx(cuda), monkeypatch, tmp_path)
+
+
+def install(made, monkeypatch, tmp_path):
     logger = SimpleNamespace(complaints=[])
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(backend_module, "load_library", lambda name: Library(name, made, logger))
@@ -264,6 +272,26 @@ def test_an_engine_that_does_not_load_is_built_again_once(tensorrt, fused_bundle
     assert len(engines) == len(set(engines)) == sum("does not load the engine" in line for line in watched.lines) > 0
 
 
+def test_rtx_runs_the_same_and_keeps_its_kernels(rtx, cuda, fused_bundle, frames, tmp_path):
+    asked = {"backend": "tensorrt-rtx", "precision": "fp32"}
+    kept = []
+    for _ in range(2):
+        with opened(fused_bundle, frames, **asked) as forecaster:
+            forecaster.forecast()
+            cuda.log.clear()
+            futures = forecaster.forecast()
+            assert cuda.log.count("cudaGraphLaunch") == cuda.log.count("cudaStreamSynchronize") == 1
+            assert forecaster.description == "tensorrt-rtx (1.7.1) on NumPy GPU (sm86), fp32"
+        (file,) = (tmp_path / "cache").rglob("*.runtime")
+        kept.append(file.read_bytes()[32:])
+    assert kept[0].startswith(b"kernel ")
+    assert kept[1].startswith(kept[0])
+    assert len(kept[1]) > len(kept[0])
+    with opened(fused_bundle, frames, backend="cpu") as forecaster:
+        forecaster.forecast()
+        np.testing.assert_allclose(futures, forecaster.forecast(), atol=2e-6)
+
+
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
 def test_the_processor_is_no_choice(fused_bundle, name):
     with pytest.raises(UsageError, match="--cpu-fallback"):
@@ -280,12 +308,16 @@ def test_a_missing_library_names_the_extra(fused_bundle):
 
 def test_the_stand_ins_have_no_names_that_the_real_library_lacks():
     module = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install 'svg-edge[tensorrt-rtx]'")
-    pairs = {"Runtime": "Runtime", "Engine": "ICudaEngine", "Context": "IExecutionContext"}
+    pairs = {
+        "Runtime": "Runtime", "Engine": "ICudaEngine", "RtxEngine": "ICudaEngine", "Context": "IExecutionContext",
+        "RtxContext": "IExecutionContext", "RuntimeConfig": "IRuntimeConfig", "RuntimeCache": "IRuntimeCache",
+    }  # fmt: skip
     for mine, real in pairs.items():
         members = vars(getattr(numpy_tensorrt, mine))
-        names = {name for name, value in members.items() if not name.startswith("_") and name not in ("library", "max_batch")}
+        names = {name for name, value in members.items() if not name.startswith("_") and name != "library"}
         assert names
         assert names <= set(dir(getattr(module, real)))
-    for enum in (numpy_tensorrt.TensorIOMode, numpy_tensorrt.ExecutionContextAllocationStrategy):
+    for name in ("TensorIOMode", "ExecutionContextAllocationStrategy", "DynamicShapesKernelSpecializationStrategy"):
+        enum = getattr(numpy_tensorrt, name)
         assert set(enum.__members__) <= set(getattr(module, enum.__name__).__members__)
     assert inspect.isclass(module.Runtime)
