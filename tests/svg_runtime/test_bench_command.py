@@ -136,6 +136,7 @@ def test_json_says_what_was_measured_on_what(run):
     found = run[0]
     assert (found["model"], found["samples"], found["horizon"], found["seed"]) == ("fused.svgb", 2, 3, 5)
     assert found["hardware"]["cores_usable"] == found["peak"]["threads"] >= 1
+    assert found["telemetry"].keys() == {"before", "after"}
     assert found["versions"]["numpy"] == np.__version__
     assert found["interrupted"] is False
 
