@@ -16,6 +16,7 @@ from svg_export.engine_options import EngineRequest, engine_request
 from svg_export.engines import add_engines, target_groups
 from svg_export.turing import convolve_matrix_products
 from svg_runtime import Forecaster
+from svg_runtime.backends.gpu_options import Unwatched
 from svg_runtime.backends.tensorrt.build import FLAGS, BuildOptions, build_engine, shape_range
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.engine import EngineKey, find_engine
@@ -114,7 +115,7 @@ def test_a_graph_that_the_parser_refuses_is_named_with_its_node_and_no_engine_ap
     request = EngineRequest(rtx(), AMPERE, str(tmp_path / "cache"))
     expected = r"fp32/decoder\.onnx is not accepted(.|\n)*node_\w+.*NoSuchOperator(.|\n)*is written, without engines"
     with pytest.raises(EngineError, match=expected):
-        request.fulfil(bundle, print)
+        request.fulfil(bundle, Unwatched())
     assert not (bundle / "engines").exists()
 
 
