@@ -1,6 +1,7 @@
 """The bundles that are measured, by the names that `--bundle` takes: a path, `embedded`, or random weights.
 
-`random:nf64` is a DCGAN-64 for gray frames with nf 64; `random:vgg-rgb-nf64` and `random:128-nf64` differ from it as they say.
+`random:nf64` is a DCGAN-64 for gray frames with nf 64; `random:vgg-rgb-nf64` and `random:128-nf64` differ from it as they say,
+and `random:nf64-fp16` has graphs in fp16 too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from svg_runtime.bundle import EMBEDDED_MODEL, Bundle
 from svg_runtime.manifest import FILE_NAME, Precision
 
 DEFAULT = ("embedded", "random:nf64")
-_RANDOM = re.compile(r"random:(?:(dcgan|vgg)-)?(?:(64|128)-)?(?:(gray|rgb)-)?nf([1-9]\d{0,2})")
+_RANDOM = re.compile(r"random:(?:(dcgan|vgg)-)?(?:(64|128)-)?(?:(gray|rgb)-)?nf([1-9]\d{0,2})(?:-(fp16|bf16))?")
 
 
 def split_names(options: list[str] | None, default: Sequence[str] = DEFAULT) -> list[str]:
@@ -52,10 +53,11 @@ def open_named(name: str, cache: Path, precision: Precision | None = None) -> Bu
 
 def _random_bundle(name: str, cache: Path, precision: Precision | None) -> Path:
     """A model of the reference's sizes (g_dim 128, z_dim 10, rnn 256) with random weights: time does not depend on them."""
-    model = random_model(name)
+    model, asked = random_model(name), _reduced(name)
     require_modules("the bundle of random weights", "export", "torch", "onnx", "onnxscript", "onnxruntime")
-    reduced = precision if precision != "fp32" else None
-    path = cache / _exporter_fingerprint() / f"{name.replace(':', '-')}{f'-{reduced}' if reduced else ''}.svgb"
+    reduced = asked or (precision if precision != "fp32" else None)
+    stem = name.replace(":", "-").removesuffix(f"-{asked}") + (f"-{reduced}" if reduced else "")
+    path = cache / _exporter_fingerprint() / f"{stem}.svgb"
     if not (path / FILE_NAME).is_file():
         _export_random(model, path, reduced)
     return path
@@ -67,12 +69,19 @@ def random_model(name: str) -> dict[str, Any]:
     if match is None:
         raise UsageError(
             f"unknown bundle '{name}'\n  expected a path, embedded, or random:nf64 (or another number); before nf64 may stand"
-            " vgg-, 128- and rgb-, in this order"
+            " vgg-, 128- and rgb-, in this order, and behind it -fp16 or -bf16"
         )
-    backbone, size, colour, nf = match.groups()
+    backbone, size, colour, nf, _ = match.groups()
     return {
         "backbone": backbone or "dcgan", "image_size": int(size or 64), "channels": 3 if colour == "rgb" else 1, "nf": int(nf)
     }  # fmt: skip
+
+
+def _reduced(name: str) -> Precision | None:
+    """The reduced precision that the name asks for."""
+    match = _RANDOM.fullmatch(name)
+    reduced: Precision | None = match.group(5) if match else None  # type: ignore[assignment]
+    return reduced
 
 
 def _export_random(model: dict[str, Any], path: Path, reduced: Precision | None) -> None:

@@ -19,9 +19,11 @@ from svg_runtime.bundle import Bundle
 from svg_runtime.forecaster import Forecaster
 from svg_runtime.machine import hardware, load_average, usable_cores, versions
 from svg_runtime.manifest import PRECISIONS
+from svg_runtime.telemetry import telemetry
 
 _FIGURES = pytest.StashKey[list[Figure]]()
 _TABLES = pytest.StashKey[dict[str, list[str]]]()
+_BEFORE = pytest.StashKey[dict[str, Any]]()
 
 HORIZON = 10
 
@@ -57,6 +59,23 @@ def _positive(text: str) -> int:
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_FIGURES] = []
     config.stash[_TABLES] = {}
+    config.stash[_BEFORE] = telemetry()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU before its fixtures are made, which would take minutes for nothing."""
+    if item.get_closest_marker("gpu") is not None and (reason := _gpu_absence()) is not None:
+        pytest.skip(reason)
+
+
+def _gpu_absence() -> str | None:
+    try:
+        require_modules("the comparison with PyTorch", "export", "torch", "onnx", "onnxscript", "onnxruntime")
+    except MissingExtraError as error:
+        return str(error)
+    from gpu_case import cuda_absence
+
+    return cuda_absence()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -180,6 +199,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     """Add what pytest-benchmark does not know to its JSON."""
     machine_info["hardware"] = hardware(machine_info.get("cpu", {}))
     machine_info["versions"] = versions()
+    machine_info["telemetry"] = {"before": config.stash[_BEFORE], "after": telemetry()}
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

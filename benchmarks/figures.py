@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,7 +47,12 @@ def table(figures: Iterable[Figure]) -> list[str]:
         goal += f" on {figure.meant_for}" if figure.meant_for else ""
         verdict = {True: "met", False: "MISSED", None: ""}[figure.met]
         rows.append((figure.name, f"{figure.value:.3g} {figure.unit}".rstrip(), goal, verdict))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of text with columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 

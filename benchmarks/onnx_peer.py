@@ -1,4 +1,7 @@
-"""The peers on plain ONNX Runtime: separate graphs, default session options, states as NumPy arrays between the calls."""
+"""The peers on plain ONNX Runtime: separate graphs, default session options, states as NumPy arrays between the calls.
+
+On a GPU every call copies its inputs there and its outputs back, and returns when they are in host memory.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,11 @@ from reference_networks import with_weights_of
 from svg_export.graphs import EXAMPLE_BATCH, GraphPlan
 from svg_export.to_onnx import export_graph
 from svg_runtime.bundle import Bundle
+from svg_runtime.errors import BackendMissingError
 from svg_runtime.machine import usable_cores
+
+_CUDA = "CUDAExecutionProvider"
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 class OnnxPeer:
@@ -29,6 +36,7 @@ class OnnxPeer:
         context: what was observed.
         conditions: what the decoder reads beside g, by input name. The split decoder takes it at batch 1.
         spinning: whether threads wait by spinning, as they do by default.
+        device: cpu or cuda.
     """
 
     def __init__(
@@ -38,9 +46,15 @@ class OnnxPeer:
         context: Context,
         conditions: dict[str, np.ndarray],
         spinning: bool = True,
+        device: str = "cpu",
     ) -> None:
-        self._sessions = {role: session(graphs[role], spinning) for role in ("encoder", "decoder", "predictor", "prior")}
-        self._task, self._context, self._conditions = task, context, conditions
+        roles = ("encoder", "decoder", "predictor", "prior")
+        self._sessions = {role: session(graphs[role], spinning, device) for role in roles}
+        self._types = {
+            role: {item.name: _TYPES[item.type] for item in opened.get_inputs()} for role, opened in self._sessions.items()
+        }
+        self._task, self._context = task, context
+        self._conditions = {name: value.astype(self._types["decoder"][name]) for name, value in conditions.items()}
         state = next(item for item in self._sessions["predictor"].get_inputs() if item.name == "state")
         self._zero_state = np.zeros((state.shape[0], task.samples, state.shape[2]), np.float32)
 
@@ -60,17 +74,20 @@ class OnnxPeer:
             z = mu + np.exp(0.5 * logvar) * eps
             g, predictor_state = self._run("predictor", ["g", "state_out"], h=h, z=z, state=predictor_state)
             frames += self._run("decoder", ["frame"], g=g, **self._conditions)
-        return np.stack(frames)
+        return np.stack(frames).astype(np.float32, copy=False)
 
     def _run(self, role: str, outputs: list[str], **inputs: np.ndarray) -> list[Any]:
-        return self._sessions[role].run(outputs, inputs)
+        types = self._types[role]
+        return self._sessions[role].run(outputs, {name: x.astype(types[name], copy=False) for name, x in inputs.items()})
 
 
-def plain(bundle: Bundle, task: Task, context: Context, spinning: bool = True) -> OnnxPeer:
-    """Encoder and concatenating decoder as PyTorch exports them, and the small recurrent graphs of the bundle."""
-    graphs = bundle.graphs("fp32") | _plain_graphs(bundle.path)
+def plain(
+    bundle: Bundle, task: Task, context: Context, spinning: bool = True, device: str = "cpu", precision: str = "fp32"
+) -> OnnxPeer:
+    """Encoder and concatenating decoder as PyTorch exports them, and the small recurrent graphs of the bundle, in float32."""
+    graphs = bundle.graphs("fp32") | _plain_graphs(bundle.path, precision)
     skips = {f"skip_{index}": np.repeat(skip, task.samples, axis=0) for index, skip in enumerate(context.skips)}
-    return OnnxPeer(graphs, task, context, skips, spinning)
+    return OnnxPeer(graphs, task, context, skips, spinning, device)
 
 
 def split(bundle: Bundle, task: Task, context: Context) -> OnnxPeer:
@@ -82,24 +99,36 @@ def split(bundle: Bundle, task: Task, context: Context) -> OnnxPeer:
     return OnnxPeer(graphs, task, context, dict(zip(names, condition.run(names, skips), strict=True)))
 
 
-def session(content: bytes, spinning: bool = True) -> onnxruntime.InferenceSession:
-    """Default options, but for the number of threads, which is the same for all peers, and how they wait."""
+def session(content: bytes, spinning: bool = True, device: str = "cpu") -> onnxruntime.InferenceSession:
+    """Default options, but for the number of threads, which is the same for all peers, how they wait, and true float32.
+
+    Raises:
+        BackendMissingError: ONNX Runtime would compute on the CPU instead, as it does without a word.
+    """
     options = onnxruntime.SessionOptions()
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = usable_cores()
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    if device == "cpu":
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    if _CUDA not in onnxruntime.get_available_providers():
+        raise BackendMissingError(f"the installed onnxruntime has no {_CUDA}; pip install onnxruntime-gpu")
+    options.log_severity_level = 3  # it advises against copies at every call, which are what this peer is about
+    opened = onnxruntime.InferenceSession(content, options, providers=[(_CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"])
+    if opened.get_providers()[0] != _CUDA:
+        raise BackendMissingError(f"onnxruntime has a {_CUDA} that does not load: are CUDA and cuDNN of its release here?")
+    return opened
 
 
 @functools.cache
-def _plain_graphs(path: Path) -> dict[str, bytes]:
-    model = model_of(Bundle.open(path))
-    parts, c = with_weights_of(model), model.config
-    frame = torch.rand(EXAMPLE_BATCH, c.channels, c.image_size, c.image_size)
+def _plain_graphs(path: Path, precision: str) -> dict[str, bytes]:
+    model, dtype = model_of(Bundle.open(path)), torch.float16 if precision == "fp16" else torch.float32
+    parts, c = {name: part.to(dtype) for name, part in with_weights_of(model).items()}, model.config
+    frame = torch.rand(EXAMPLE_BATCH, c.channels, c.image_size, c.image_size, dtype=dtype)
     with torch.no_grad():
         skips = parts["encoder"](frame)[1]
     names = [f"skip_{index}" for index in range(len(skips))]
-    g = torch.rand(EXAMPLE_BATCH, c.g_dim)
+    g = torch.rand(EXAMPLE_BATCH, c.g_dim, dtype=dtype)
     plans = {
         "encoder": GraphPlan(parts["encoder"], (frame,), ["frame"], ["h", *names], {}),
         "decoder": GraphPlan(parts["decoder"], (g, skips), ["g", *names], ["frame"], {}),

@@ -10,12 +10,14 @@ import numpy as np
 import onnx_peer
 import torch
 from bundle_weights import model_of
+from device_clock import DeviceClock, watch_backend
 from peers import Peer, Task, open_peer
 from torch_peer import CompiledPeer, TorchPeer, read_context
 
 from svg_runtime.backends.openvino_device import choose_target, the_core
 from svg_runtime.bundle import Bundle
 from svg_runtime.forecaster import Forecaster
+from svg_runtime.manifest import Precision
 
 EAGER, COMPILED = "PyTorch eager", "torch.compile"
 PLAIN, SPLIT = "ONNX Runtime, plain", "ONNX Runtime, bundle's graphs"
@@ -55,9 +57,9 @@ def open_peers(
         (PLAIN, "fp32", lambda: onnx_peer.plain(bundle, task, context).forecast),
         (BLOCKING, "fp32", lambda: onnx_peer.plain(bundle, task, context, spinning=False).forecast),
         (SPLIT, "fp32", lambda: onnx_peer.split(bundle, task, context).forecast),
-        (CPU, "fp32", partial(_ours, bundle, task, stack, "cpu", None)),
-        (OPENVINO, "fp32", partial(_ours, bundle, task, stack, "openvino", "CPU:f32")),
-        (OPENVINO, "bf16", partial(_ours, bundle, task, stack, "openvino", "CPU:bf16")),
+        (CPU, "fp32", partial(ours, bundle, task, stack, "cpu")),
+        (OPENVINO, "fp32", partial(ours, bundle, task, stack, "openvino", "CPU:f32")),
+        (OPENVINO, "bf16", partial(ours, bundle, task, stack, "openvino", "CPU:bf16")),
     ]
     for name, precision, make in makers:
         if name in names:
@@ -71,13 +73,19 @@ def openvino_default() -> str:
     return _PRECISION[choose_target(the_core(), None, earned=True).compute or "f32"]
 
 
-def _ours(bundle: Bundle, task: Task, stack: ExitStack, backend: str, device: str | None) -> Callable[[], np.ndarray]:
+def ours(
+    bundle: Bundle, task: Task, stack: ExitStack, backend: str, device: str | None = None, precision: Precision = "fp32",
+    clock: DeviceClock | None = None,
+) -> Callable[[], np.ndarray]:  # fmt: skip
+    """A forecast of our own, by a Forecaster that `stack` closes and that has seen the frames of the task."""
     horizon, samples, _ = task.noise.shape
     forecaster = stack.enter_context(
-        Forecaster.open(bundle.path, backend, device, "fp32", samples=samples, horizon=horizon, seed=0)
+        Forecaster.open(bundle.path, backend, device, precision, samples=samples, horizon=horizon, seed=0)
     )
     for frame in task.frames:
         forecaster.observe(frame)
+    if clock is not None:
+        watch_backend(forecaster._backend, clock)
 
     def forecast() -> np.ndarray:
         futures = forecaster.forecast(noise=task.noise, context_noise=task.context_noise)

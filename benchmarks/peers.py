@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from device_clock import DeviceClock
+from figures import aligned
 
 from svg_common.digits import digit_stream
 from svg_runtime.bundle import Bundle
 
 MAX_ERROR = 1e-3  # of peers in float32, over all frames
-MIN_DB = 30.0  # of peers in bf16, first frame: the loop amplifies rounding from there on
+MIN_DB = 30.0  # of peers in fp16 and bf16, first frame: the loop amplifies rounding from there on
 _PAUSE_S = 0.1  # before each turn: idle threads of ONNX Runtime's default sessions went on spinning for 60 ms (AMD EPYC, Zen 5)
 
 
@@ -58,38 +60,86 @@ class Context:
 
 @dataclass
 class Peer:
-    """One way to compute the forecast. `forecast` gives (horizon, samples, C, H, W); None if it cannot be had, for `reason`."""
+    """One way to compute the forecast. `forecast` gives (horizon, samples, C, H, W); None if it cannot be had, for `reason`.
+
+    With a `clock` (on a GPU) a round has three times: until the host has handed over the work, of the device, and `seconds`,
+    until the frames are in host memory.
+    """
 
     name: str
-    precision: str  # that it computes in: fp32 or bf16
+    precision: str  # that it computes in: fp32, fp16 or bf16
     forecast: Callable[[], np.ndarray] | None = None
     reason: str = ""
     max_error: float = float("nan")  # over all frames, against the reference's networks in float32
     first_frame_db: float = float("nan")  # PSNR against them
     seconds: list[float] = field(default_factory=list)
+    clock: DeviceClock | None = None
+    host_seconds: list[float] = field(default_factory=list)
+    device_seconds: list[float] = field(default_factory=list)
+    trace: dict[str, Any] = field(default_factory=dict)  # of one forecast: see gpu_trace.TraceSummary
+    roofline: dict[str, Any] = field(default_factory=dict)  # see roofline.Roofline
 
     @property
     def median_s(self) -> float:
         """Median of the rounds."""
         return statistics.median(self.seconds)
 
+    @property
+    def at_work_s(self) -> float:
+        """Median time that the device was at it; where it is not known, that of the whole forecast."""
+        return statistics.median(self.device_seconds or self.seconds)
+
+    @property
+    def closeness(self) -> str:
+        """How close its frames are to those it was held against, for tables."""
+        return f"error {self.max_error:.1g}" if self.precision == "fp32" else f"first {self.first_frame_db:.0f} dB"
+
+    def run_round(self) -> None:
+        """Forecast once, and keep its times."""
+        assert self.forecast is not None
+        if self.clock is not None:
+            self.clock.begin()
+        start = time.perf_counter()
+        self.forecast()
+        self.seconds.append(time.perf_counter() - start)
+        if self.clock is not None:
+            host_s, device_s = self.clock.end()
+            self.host_seconds.append(host_s)
+            self.device_seconds += [] if device_s is None else [device_s]
+
+    def forget_rounds(self) -> None:
+        """Drop all times."""
+        for times in (self.seconds, self.host_seconds, self.device_seconds):
+            times.clear()
+
     def as_json(self) -> dict[str, Any]:
         """For the benchmark's extra_info."""
         about = {"name": self.name, "precision": self.precision}
         if self.forecast is None:
             return {**about, "reason": self.reason}
-        return {
-            **about, "max_error": self.max_error, "first_frame_db": round(self.first_frame_db, 2), "seconds": self.seconds
-        }  # fmt: skip
+        about |= {"max_error": self.max_error, "first_frame_db": round(self.first_frame_db, 2), "seconds": self.seconds}
+        gpu = {name: getattr(self, name) for name in ("host_seconds", "device_seconds", "trace", "roofline")}
+        return {**about, **(gpu if self.clock is not None else {})}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Peer:
+        """What `as_json` gave, but for the forecast itself."""
+        return cls(**row)
 
 
-def open_peer(name: str, precision: str, make: Callable[[], Callable[[], np.ndarray]], expected: np.ndarray | None) -> Peer:
+def open_peer(
+    name: str,
+    precision: str,
+    make: Callable[[], Callable[[], np.ndarray]],
+    expected: np.ndarray | None,
+    clock: DeviceClock | None = None,
+) -> Peer:
     """Make a peer and hold its frames against `expected`; they may be nothing but as close as its precision allows.
 
     A peer that cannot be made (a library, a compiler, a precision is missing) or computes something else has its reason instead
     of a forecast.
     """
-    peer = Peer(name, precision)
+    peer = Peer(name, precision, clock=clock)
     try:
         peer.forecast = make()
         frames = peer.forecast()
@@ -106,26 +156,23 @@ def open_peer(name: str, precision: str, make: Callable[[], Callable[[], np.ndar
     return peer
 
 
-def warm_up(peers: list[Peer], least: int, most: int, seconds: float) -> int:
-    """A round that does not count, and how many of its kind fit into `seconds`, within the bounds."""
-    take_turns(peers, 1)
-    round_s = sum(sum(peer.seconds) for peer in peers)
+def warm_up(peers: list[Peer], least: int, most: int, seconds: float, rounds: int = 1, pause_s: float = _PAUSE_S) -> int:
+    """Rounds that do not count, and how many of their kind fit into `seconds`, within the bounds."""
+    take_turns(peers, rounds, pause_s)
+    round_s = sum(peer.seconds[-1] for peer in peers if peer.seconds)
     for peer in peers:
-        peer.seconds.clear()
+        peer.forget_rounds()
     return int(min(max(seconds / round_s, least), most))
 
 
-def take_turns(peers: Iterable[Peer], rounds: int) -> None:
+def take_turns(peers: Iterable[Peer], rounds: int, pause_s: float = _PAUSE_S) -> None:
     """Time every peer once per round, in an order that rotates: whatever else the machine does meets all alike."""
     able = [peer for peer in peers if peer.forecast is not None]
     for round_ in range(rounds):
         first = round_ % len(able)
         for peer in able[first:] + able[:first]:
-            assert peer.forecast is not None
-            time.sleep(_PAUSE_S)
-            start = time.perf_counter()
-            peer.forecast()
-            peer.seconds.append(time.perf_counter() - start)
+            time.sleep(pause_s)
+            peer.run_round()
 
 
 def ratio(slower: Peer, faster: Peer) -> float:
@@ -142,8 +189,6 @@ def peers_table(peers: list[Peer], yardsticks: list[Peer]) -> list[str]:
             continue
         low, _, high = statistics.quantiles(peer.seconds, n=4) if len(peer.seconds) > 1 else peer.seconds * 3
         faster = [f"{ratio(yardstick, peer):.2f}" if yardstick.seconds else "-" for yardstick in yardsticks]
-        close = f"error {peer.max_error:.1g}" if peer.precision == "fp32" else f"first {peer.first_frame_db:.0f} dB"
         quartiles = f"{low * 1e3:.1f}-{high * 1e3:.1f}"
-        rows.append([f"{peer.name}, {peer.precision}", f"{peer.median_s * 1e3:.1f}", quartiles, *faster, close])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        rows.append([f"{peer.name}, {peer.precision}", f"{peer.median_s * 1e3:.1f}", quartiles, *faster, peer.closeness])
+    return aligned(rows)

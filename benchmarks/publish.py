@@ -11,6 +11,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from gpu_report import case_rows, gpu_markdown
 from growth_plot import draw_growth
 from peers import Peer, ratio
 
@@ -41,15 +42,17 @@ def summarize(result: dict[str, Any]) -> dict[str, Any]:
     return {
         "date": result["datetime"][:10],
         "hardware": result["machine_info"]["hardware"],
+        "telemetry": result["machine_info"]["telemetry"],
         "versions": result["machine_info"]["versions"],
         "peers": [_peers_of(info) for info in infos if "peers" in info],
+        "gpu": [_gpu_of(info) for info in infos if "gpu_case" in info],
         "growth": [_growth_of(info) for info in infos if "points" in info],
         "figures": [figure for info in infos for figure in info.get("figures", [])],
     }
 
 
 def markdown(summary: dict[str, Any]) -> list[str]:
-    """A table of peers per model."""
+    """A table of peers per model, on the processor and on a GPU."""
     lines = []
     for model in summary["peers"]:
         lines += ["", f"{model['bundle']}, {model['samples']} samples x {model['horizon']} steps:", ""]
@@ -60,12 +63,15 @@ def markdown(summary: dict[str, Any]) -> list[str]:
             else:
                 faster = " | ".join(f"{row['faster'][name]:.2f}" if name in row["faster"] else "" for name, _ in YARDSTICKS)
                 lines.append(f"| {row['name']}, {row['precision']} | {row['median_ms']:.1f} | {faster} |")
+    for case in summary["gpu"]:
+        lines += ["", f"{case['bundle']}, {case['samples']} samples x {case['horizon']} steps on {case['gpu']['name']}:", ""]
+        lines += gpu_markdown(case["rows"])
     hardware = summary["hardware"]
     return [*lines, "", f"{hardware['cores_usable']} cores of {hardware['cpu']}, load {hardware['load_average']}"]
 
 
 def _peers_of(info: dict[str, Any]) -> dict[str, Any]:
-    peers = {(row["name"], row["precision"]): _peer(row) for row in info["peers"]}
+    peers = {(row["name"], row["precision"]): Peer.from_json(row) for row in info["peers"]}
     rows = []
     for row in info["peers"]:
         peer = peers[row["name"], row["precision"]]
@@ -74,22 +80,29 @@ def _peers_of(info: dict[str, Any]) -> dict[str, Any]:
             continue
         faster = {key[0]: round(ratio(peers[key], peer), 3) for key in YARDSTICKS if peers[key].seconds}
         rows.append({**{key: value for key, value in row.items() if key != "seconds"}, **_times(peer), "faster": faster})
-    return {"bundle": info["bundle"].removesuffix(".svgb"), **{key: info[key] for key in ("samples", "horizon")}, "rows": rows}
+    return {"bundle": _stem(info), **{key: info[key] for key in ("samples", "horizon")}, "rows": rows}
+
+
+def _gpu_of(info: dict[str, Any]) -> dict[str, Any]:
+    case = info["gpu_case"]
+    rows = case_rows([Peer.from_json(row) for row in case["peers"]])
+    return {"bundle": _stem(info), **{key: value for key, value in case.items() if key != "peers"}, "rows": rows}
 
 
 def _growth_of(info: dict[str, Any]) -> dict[str, Any]:
     points = [
         {
             "value": point["value"],
-            "peers": [{**{k: row[k] for k in ("name", "precision")}, **_times(_peer(row))} for row in point["peers"]],
+            "peers": [{**{k: row[k] for k in ("name", "precision")}, **_times(Peer.from_json(row))} for row in point["peers"]],
         }
         for point in info["points"]
     ]
     return {**{key: info[key] for key in ("bundle", "axis", "samples", "horizon")}, "points": points}
 
 
-def _peer(row: dict[str, Any]) -> Peer:
-    return Peer(row["name"], row["precision"], reason=row.get("reason", ""), seconds=row.get("seconds", []))
+def _stem(info: dict[str, Any]) -> str:
+    stem: str = info["bundle"].removesuffix(".svgb")
+    return stem
 
 
 def _times(peer: Peer) -> dict[str, Any]:

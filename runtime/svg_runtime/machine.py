@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
-import subprocess
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import svg_runtime
+from svg_runtime.telemetry import nvidia_smi
 
 _SIMD = ("sse4", "avx", "fma", "f16c", "amx", "asimd", "neon", "sve", "bf16", "i8mm")
-_PACKAGES = ("numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx", "torch", "onnx")
+_PACKAGES = (
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx",
+    "cuda-bindings",
+    "torch",
+    "onnx",
+)
 
 
 def hardware(cpu: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -95,11 +104,4 @@ def _memory_gb() -> float | None:
 
 def _gpus() -> list[str]:
     """NVIDIA GPUs as "name, driver, memory"; empty where the driver does not answer."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+    return [f"{', '.join(values)} MiB" for values in nvidia_smi(("name", "driver_version", "memory.total"))]

@@ -9,7 +9,6 @@ import torch
 from svg_common.errors import ExitCode, SvgError, UsageError
 from svg_export.evaluation import models as eval_models
 from svg_export.evaluation.models import RepeatLastFrame, open_model
-from svg_runtime.errors import BackendMissingError
 from svg_train.data.loading import collate, to_unit
 from tests.conftest import random_model, save_model
 
@@ -148,8 +147,9 @@ def test_unknown_device_is_refused(tiny_checkpoint, device):
 def test_missing_model_and_backend_are_refused(tiny_bundle, tmp_path):
     with pytest.raises(SvgError, match="svg-train and svg-export"):
         open_model(str(tmp_path / "none.pt"))
-    with pytest.raises(BackendMissingError):
-        open_model(str(tiny_bundle), backend="tensorrt")
+    with pytest.raises(SvgError, match="the tensorrt backend") as caught:
+        open_model(str(tiny_bundle), backend="tensorrt", device="cuda:99")
+    assert caught.value.exit_code == ExitCode.BACKEND_MISSING
 
 
 def test_frames_keep_their_place(bundle, sequences, noise):

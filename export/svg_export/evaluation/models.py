@@ -181,7 +181,11 @@ class RepeatLastFrame:
 
 
 def open_model(
-    model: str | None, backend: str | None = None, device: str | None = None, precision: Precision | None = None
+    model: str | None,
+    backend: str | None = None,
+    device: str | None = None,
+    precision: Precision | None = None,
+    samples: int = 8,
 ) -> CheckpointModel | BundleModel:
     """Open what the user named.
 
@@ -191,6 +195,7 @@ def open_model(
         backend: of a bundle; None leaves the choice to the runtime.
         device: of the backend, or PyTorch's name of a device for a checkpoint; None leaves the choice to them.
         precision: a bundle's variant; None leaves the choice to the runtime.
+        samples: the most that will be asked for at once, which TensorRT's engines are built for.
 
     Raises:
         UsageError: options that do not apply to a checkpoint, or no such device.
@@ -205,7 +210,7 @@ def open_model(
         if not Path(model).is_dir():
             return _open_checkpoint(Path(model), backend, device, precision)
     path = EMBEDDED_MODEL if model == EMBEDDED else find_model(model)
-    forecaster = Forecaster.open(path, backend or "auto", device, precision)
+    forecaster = Forecaster.open(path, backend or "auto", device, precision, samples)
     return BundleModel(path.name, forecaster)
 
 

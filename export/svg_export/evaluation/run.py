@@ -12,7 +12,7 @@ from svg_common.errors import UsageError
 from svg_export.evaluation.data import open_held_out
 from svg_export.evaluation.learned import LearnedMetrics, Lpips, VideoFeatures
 from svg_export.evaluation.measure import Settings, measure
-from svg_export.evaluation.models import EvaluatedModel, ModelInfo, RepeatLastFrame, open_model
+from svg_export.evaluation.models import BundleModel, CheckpointModel, EvaluatedModel, ModelInfo, RepeatLastFrame, open_model
 from svg_export.evaluation.protocols import ProtocolName, check_protocol
 from svg_export.evaluation.report import Evaluated, Evaluation
 from svg_runtime.manifest import Precision
@@ -46,7 +46,7 @@ def run(request: Request, say: Say) -> Evaluation:
         SvgError: a model, the data or weights are missing or unusable.
     """
     with ExitStack() as stack:
-        model = stack.enter_context(closing(open_model(request.model, request.backend, request.device, request.precision)))
+        model = stack.enter_context(closing(_open(request)))
         baselines = [stack.enter_context(closing(open_model(name))) for name in request.baselines]
         for baseline in baselines:
             _check_comparable(model.info, baseline.info)
@@ -57,6 +57,10 @@ def run(request: Request, say: Say) -> Evaluation:
         models: list[EvaluatedModel] = [model, RepeatLastFrame(model.info), *baselines]
         results = [_evaluate(entry, data, settings, request) for entry in models]
         return Evaluation(results[0], results[1], tuple(results[2:]), data.description, settings, protocol)
+
+
+def _open(request: Request) -> CheckpointModel | BundleModel:
+    return open_model(request.model, request.backend, request.device, request.precision, request.settings.samples)
 
 
 def _evaluate(model: EvaluatedModel, data: SequenceDataset, settings: Settings, request: Request) -> Evaluated:

@@ -39,6 +39,7 @@ def as_json(bundle: Bundle, options: BenchOptions, findings: Findings) -> dict[s
         "interrupted": findings.interrupted,
         "load_average_before": findings.load,
         "hardware": hardware(),
+        "telemetry": {"before": findings.before, "after": findings.after},
         "versions": versions(),
         "peak": findings.peak,
         "multiply_adds": findings.counts,  # per run of a graph at batch 1
@@ -142,7 +143,8 @@ def _notes(bundle: Bundle, options: BenchOptions, findings: Findings) -> list[st
     notes = ["interrupted: these are the rows so far"] if findings.interrupted else []
     if findings.load is not None and findings.load > machine["cores_usable"] / 2:
         notes.append(f"busy: load average {findings.load} before the benchmark; an idle machine gives better figures")
-    notes.append(f"machine: {machine['board'] or machine['cpu']}, {machine['cores_usable']} core(s)")
+    mode = f", power mode {findings.before['power_mode']}" if "power_mode" in findings.before else ""
+    notes.append(f"machine: {machine['board'] or machine['cpu']}, {machine['cores_usable']} core(s){mode}")
     if results:
         engines = dict.fromkeys(result["description"] for result in results)
         pace = f"; the model's pace is {1 / interval:.3g}" if interval else ""

@@ -19,6 +19,7 @@ from svg_runtime.manifest import Manifest, Precision
 from svg_runtime.preprocess import Preprocessor
 from svg_runtime.scores import psnr
 from svg_runtime.sources.synthetic import SyntheticSource
+from svg_runtime.telemetry import telemetry
 
 _OTHER_JOBS = 4  # than rows: three before the first, one after the last
 _FRAMES = 24  # of the synthetic camera, observed over and over
@@ -84,6 +85,8 @@ class Findings:
     missing: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
     load: float | None = None  # of the machine before the benchmark: see machine.load_average
+    before: dict[str, Any] = field(default_factory=dict)  # power mode, clocks, temperatures: see telemetry.telemetry
+    after: dict[str, Any] = field(default_factory=dict)
 
 
 class Bench:
@@ -101,7 +104,7 @@ class Bench:
         self._model = str(bundle.path.absolute())
         self._cases = list_cases(self._manifest, options.backend, options.precision)
         self._done = 0  # jobs
-        self.findings = Findings(load=load_average())
+        self.findings = Findings(load=load_average(), before=telemetry())
         np.save(folder / "frames.npy", _pictures(self._manifest, options.seed))
 
     def run(self) -> None:
@@ -113,6 +116,7 @@ class Bench:
             self._probe()
         except KeyboardInterrupt:
             self.findings.interrupted = True
+        self.findings.after = telemetry()
         for row in self.findings.rows:
             self._add_share(row)
 

@@ -1,0 +1,151 @@
+"""Measures the forecast of one bundle and number of samples on the GPU of this process, and writes what it found as JSON.
+
+A process for each case: an engine that crashes ends its own case alone, memory is free again after it, and the profiler, which
+slows down what runs after it, has nothing after it.
+
+python benchmarks/gpu_case.py ckpt.svgb 8 10 --json case.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from gpu_trace import start_profiler, trace_forecast
+from matmul_peak import DTYPES, copy_peak, matmul_peak
+from open_gpu_peers import ALL, open_gpu_peers
+from peers import Peer, take_turns, warm_up
+from roofline import Roofline
+
+from svg_runtime.bench.operations import count_operations, forecast_bytes, forecast_operations
+from svg_runtime.bundle import Bundle
+from svg_runtime.contract import FUSED
+from svg_runtime.manifest import Manifest, Precision
+from svg_runtime.telemetry import telemetry
+
+LEAST_ROUNDS, MOST_ROUNDS, TIME_S = 200, 2000, 60.0  # p99 of fewer would be the slowest one
+WARM_UP_ROUNDS = 5  # engines choose kernels, allocate and capture graphs in the first ones
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("samples", type=int)
+    parser.add_argument("horizon", type=int)
+    parser.add_argument("--rounds", type=int, help="default: as many as fit into a minute, within bounds")
+    parser.add_argument("--json", type=Path, required=True, metavar="FILE")
+    options = parser.parse_args()
+    bundle = Bundle.open(options.bundle)
+    found = measure_case(bundle, options.samples, options.horizon, options.rounds, say=lambda line: print(line, flush=True))
+    options.json.write_text(json.dumps(found), encoding="utf-8")
+
+
+def measure_case(
+    bundle: Bundle, samples: int, horizon: int, rounds: int | None = None, names: Sequence[str] = ALL, device: str = "cuda",
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:  # fmt: skip
+    """Open all peers, let them take turns, trace a forecast of each.
+
+    Args:
+        bundle: the model.
+        samples: futures per forecast.
+        horizon: frames per future.
+        rounds: default: as many as fit into a minute, within bounds.
+        names: of the peers.
+        device: see `open_gpu_peers`.
+        say: progress.
+
+    Returns:
+        JSON values: peers as rows, the GPU, its ceilings, its clocks and temperatures before and after.
+    """
+    on_gpu = device == "cuda"
+    if on_gpu:
+        start_profiler()
+        torch.backends.cudnn.benchmark = True  # the fastest convolution, by measurement: what is worth comparing with
+        torch.backends.cudnn.allow_tf32 = False  # float32 means float32, for all peers
+    before, ceilings = telemetry(), _ceilings(device)
+    with ExitStack() as stack:
+        peers = open_gpu_peers(bundle, samples, horizon, stack, names, device, say)
+        bounds = (LEAST_ROUNDS, MOST_ROUNDS, TIME_S) if rounds is None else (rounds, rounds, TIME_S)
+        rounds = warm_up(peers, *bounds, rounds=WARM_UP_ROUNDS, pause_s=0.0)
+        say(f"{rounds} rounds of {sum(peer.forecast is not None for peer in peers)} peers")
+        with torch.compiler.set_stance("fail_on_recompile"):
+            take_turns(peers, rounds, pause_s=0.0)
+        after = telemetry()
+        if on_gpu:
+            _trace(peers)
+    _compare_with_ceilings(peers, bundle, samples, horizon, ceilings)
+    return {
+        "samples": samples, "horizon": horizon, "gpu": _gpu() if on_gpu else None, "ceilings": ceilings,
+        "telemetry": {"before": before, "after": after}, "peers": [peer.as_json() for peer in peers],
+    }  # fmt: skip
+
+
+def cuda_absence() -> str | None:
+    """Why nothing can be measured on a GPU here; None where it can."""
+    if torch.version.cuda is None:
+        return f"needs PyTorch with CUDA; this one is {torch.__version__}"
+    return None if torch.cuda.is_available() else "needs an NVIDIA GPU; PyTorch sees none"
+
+
+def _trace(peers: list[Peer]) -> None:
+    """What the profiler cannot see must not cost the times that were measured."""
+    for peer in peers:
+        if peer.forecast is not None:
+            try:
+                peer.trace = trace_forecast(peer.forecast).as_json()
+            except (RuntimeError, ValueError) as error:
+                peer.trace = {"reason": str(error)}
+
+
+def _ceilings(device: str) -> dict[str, Any]:
+    rates = {precision: matmul_peak(precision, device) for precision in DTYPES}
+    return {"matmul_operations_per_s": rates, "copy_bytes_per_s": copy_peak(device)}
+
+
+def _compare_with_ceilings(peers: list[Peer], bundle: Bundle, samples: int, horizon: int, ceilings: dict[str, Any]) -> None:
+    operations = forecast_operations(_counts(bundle), bundle.manifest, samples, horizon)
+    for peer in peers:
+        if peer.forecast is not None:
+            moved = _moved_bytes(bundle.manifest, peer.precision, samples, horizon)
+            peak = ceilings["matmul_operations_per_s"][peer.precision]
+            roofline = Roofline(operations, moved, peak, ceilings["copy_bytes_per_s"])
+            peer.roofline = {**roofline.as_json(), "share": roofline.share(peer.at_work_s)}
+
+
+def _counts(bundle: Bundle) -> dict[str, int]:
+    here = Path.cwd()
+    with tempfile.TemporaryDirectory(prefix="svg-counts-") as folder:
+        os.chdir(folder)  # the profiler leaves its files there
+        try:
+            return count_operations(lambda share: None, str(bundle.path.absolute()), "fp32")
+        finally:
+            os.chdir(here)
+
+
+def _moved_bytes(manifest: Manifest, precision: str, samples: int, horizon: int) -> int:
+    """bf16 has values as large as fp16."""
+    variant: Precision = "fp16" if precision != "fp32" and "fp16" in manifest.variants else "fp32"
+    fused = set(FUSED) <= set(manifest.variants[variant].graphs)
+    return forecast_bytes(manifest, variant, fused, samples, horizon)
+
+
+def _gpu() -> dict[str, Any]:
+    about = torch.cuda.get_device_properties(0)
+    return {
+        "name": about.name, "compute_capability": f"{about.major}.{about.minor}", "cuda": torch.version.cuda,
+        "multiprocessors": about.multi_processor_count, "memory_bytes": about.total_memory,
+        "cudnn": torch.backends.cudnn.version(),
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

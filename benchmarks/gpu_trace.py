@@ -1,0 +1,160 @@
+"""What one forecast does on a GPU: launches, copies, waits and idle gaps, from the CUPTI trace that PyTorch's profiler takes.
+
+CUPTI sees all CUDA work of the process, so any engine's forecast can be traced.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["kernel", "copy", "set", "call"]
+
+_KINDS: dict[str, Kind] = {
+    "kernel": "kernel", "gpu_memcpy": "copy", "gpu_memset": "set", "cuda_runtime": "call", "cuda_driver": "call"
+}  # fmt: skip
+_VERSION = re.compile(r"(_v\d+|_ptsz|_ptds)+$")  # the driver's names say which version of a call it is
+
+
+@dataclass(frozen=True)
+class Activity:
+    """Something that took time on the device, or a call of the host into CUDA."""
+
+    name: str
+    kind: Kind
+    start_us: float
+    duration_us: float
+    thread: int = 0  # of the host, for calls
+
+    @property
+    def end_us(self) -> float:
+        """When it was over."""
+        return self.start_us + self.duration_us
+
+
+@dataclass(frozen=True)
+class TraceSummary:
+    """Counts and times of one forecast. Launches, copies and waits are calls of the host; kernels are what the device ran."""
+
+    launches: int  # of kernels and of graphs
+    graph_launches: int
+    copies: int
+    waits: int  # calls that return when the device is done
+    kernels: int
+    pageable_copies: int  # to or from memory that is not pinned: they make the host wait too
+    busy_us: float
+    span_us: float  # from the first work of the device to the last
+
+    @property
+    def idle_share(self) -> float:
+        """Part of the span in which the device had nothing to do."""
+        return 1 - self.busy_us / self.span_us if self.span_us else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """For the benchmark's extra_info."""
+        return {**asdict(self), "idle_share": self.idle_share}
+
+
+def trace_forecast(forecast: Callable[[], object]) -> TraceSummary:
+    """Run a forecast under the profiler, between two markers that set it apart from what the profiler does itself."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    marker = torch.zeros(1, device="cuda")
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        marker.fill_(1)
+        torch.cuda.synchronize()
+        forecast()
+        marker.fill_(2)
+    with tempfile.TemporaryDirectory(prefix="svg-trace-") as folder:
+        file = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(file))
+        events = json.loads(file.read_text(encoding="utf-8"))["traceEvents"]
+    return summarize(between_markers(read_events(events)))
+
+
+def start_profiler() -> None:
+    """Let CUPTI start before the first CUDA graph is made: graphs from before it can end the process when they are traced."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]):
+        pass
+
+
+def read_events(events: Iterable[dict[str, Any]]) -> list[Activity]:
+    """Of a trace in Chrome's format those that are work of the device or calls into CUDA."""
+    return [
+        Activity(_VERSION.sub("", event["name"]), _KINDS[event["cat"]], event["ts"], event["dur"], event.get("tid", 0))
+        for event in events
+        if event.get("ph") == "X" and event.get("cat") in _KINDS
+    ]
+
+
+def between_markers(activities: list[Activity]) -> list[Activity]:
+    """What lies between the first and the last kernel and between the calls that launched them, but for the wait for the first.
+
+    Raises:
+        ValueError: the markers are not there.
+    """
+    calls = sorted((each for each in activities if each.kind == "call"), key=lambda each: each.start_us)
+    work = sorted((each for each in activities if each.kind != "call"), key=lambda each: each.start_us)
+    launches, kernels = [each for each in calls if _launches(each)], [each for each in work if each.kind == "kernel"]
+    if len(launches) < 2 or len(kernels) < 2:
+        raise ValueError("the profiler did not see the markers around the forecast: may it trace this GPU?")
+    first, last = launches[0], launches[-1]
+    inside = [each for each in calls if first.end_us <= each.start_us and each.end_us <= last.start_us]
+    wait = next((each for each in inside if _waits(each)), None)
+    work = [each for each in work if kernels[0].end_us <= each.start_us < kernels[-1].start_us]
+    return [each for each in inside if each is not wait] + work
+
+
+def summarize(activities: list[Activity]) -> TraceSummary:
+    """Count calls, but not those that a call makes itself, and measure how much of its time the device was at work."""
+    calls = _outermost([each for each in activities if each.kind == "call"])
+    work = [each for each in activities if each.kind != "call"]
+    copies = [each for each in work if each.kind == "copy"]
+    return TraceSummary(
+        launches=sum(map(_launches, calls)),
+        graph_launches=sum("GraphLaunch" in each.name for each in calls),
+        copies=sum("Memcpy" in each.name for each in calls),
+        waits=sum(map(_waits, calls)),
+        kernels=sum(each.kind == "kernel" for each in work),
+        pageable_copies=sum("pageable" in each.name.lower() for each in copies),
+        busy_us=_covered_us(work),
+        span_us=max((each.end_us for each in work), default=0.0) - min((each.start_us for each in work), default=0.0),
+    )
+
+
+def _launches(call: Activity) -> bool:
+    return re.match(r"cu(da)?(GraphLaunch|Launch(?!HostFunc))", call.name) is not None
+
+
+def _waits(call: Activity) -> bool:
+    blocking_copy = "Memcpy" in call.name and "Async" not in call.name
+    return "Synchronize" in call.name or blocking_copy
+
+
+def _outermost(calls: list[Activity]) -> list[Activity]:
+    """Calls that lie in no other of the same thread: the runtime makes the driver's."""
+    outermost: list[Activity] = []
+    until: dict[int, float] = {}
+    for call in sorted(calls, key=lambda each: (each.start_us, -each.duration_us)):
+        if call.end_us > until.get(call.thread, float("-inf")):
+            outermost.append(call)
+            until[call.thread] = call.end_us
+    return outermost
+
+
+def _covered_us(work: list[Activity]) -> float:
+    """Length of the union: work of several streams at the same time counts once."""
+    covered, until = 0.0, float("-inf")
+    for each in sorted(work, key=lambda each: each.start_us):
+        covered += max(0.0, each.end_us - max(each.start_us, until))
+        until = max(until, each.end_us)
+    return covered

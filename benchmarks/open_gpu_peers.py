@@ -1,0 +1,94 @@
+"""Opens the peers of a bundle on a GPU: the reference in PyTorch, the same compiled, plain ONNX Runtime, our own backends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+
+import numpy as np
+import onnx_peer
+from bundle_weights import model_of
+from device_clock import DeviceClock
+from matmul_peak import DTYPES
+from open_peers import COMPILED, EAGER, ours
+from peers import Context, Peer, Task, open_peer
+from torch_peer import CompiledPeer, TorchPeer, read_context
+
+from svg_runtime.bundle import Bundle
+from svg_runtime.manifest import Precision
+from svg_train.model import SVG
+
+WHOLE, PLAIN = "torch.compile, whole forecast", "ONNX Runtime CUDA, plain"
+BACKENDS = ("cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx")
+OURS = tuple(f"svg-edge {backend}" for backend in BACKENDS)
+ALL = (EAGER, COMPILED, WHOLE, PLAIN, *OURS)
+
+Maker = Callable[[DeviceClock], Callable[[], np.ndarray]]
+
+
+def open_gpu_peers(
+    bundle: Bundle, samples: int, horizon: int, stack: ExitStack, names: Sequence[str] = ALL, device: str = "cuda",
+    say: Callable[[str], None] = print,
+) -> list[Peer]:  # fmt: skip
+    """The peers of `names` in every precision they compute in, each one run once; the first is the eager one in float32.
+
+    Args:
+        bundle: a model with a learned prior whose skips are frozen.
+        samples: futures per forecast.
+        horizon: frames per future.
+        stack: closes what has to be closed.
+        names: which ones; the eager one in float32 is always among them, as all others are held against its frames.
+        device: of PyTorch and ONNX Runtime; cpu runs all of it without a GPU, to see that it works.
+        say: progress.
+
+    Raises:
+        WeightsMissingError: PyTorch cannot be given the weights of this bundle.
+    """
+    task, model = Task.make(bundle, samples, horizon), model_of(bundle)
+    context = read_context(model, task)
+    makers = [*_torch_makers(model, task, context, device), *_engine_makers(bundle, task, context, stack, names, device)]
+    expected, peers = None, []
+    for name, precision, make in makers:
+        if name in names or expected is None:
+            say(f"opening {name}, {precision}")
+            clock = DeviceClock()
+            peers.append(open_peer(name, precision, partial(make, clock), expected, clock))
+            if expected is None:
+                assert peers[0].forecast is not None, peers[0].reason
+                expected = peers[0].forecast().copy()
+    return peers
+
+
+def _torch_makers(model: SVG, task: Task, context: Context, device: str) -> list[tuple[str, str, Maker]]:
+    def followed(make: Callable[..., TorchPeer], clock: DeviceClock) -> Callable[[], np.ndarray]:
+        if device == "cuda":
+            clock.follow()
+        return make(model, task, context, device=device, submitted=clock.submitted).forecast
+
+    kinds = {EAGER: TorchPeer, COMPILED: CompiledPeer, WHOLE: partial(CompiledPeer, whole=True)}
+    return [
+        (name, precision, partial(followed, partial(kind, dtype=dtype)))
+        for name, kind in kinds.items()
+        for precision, dtype in DTYPES.items()
+    ]
+
+
+def _engine_makers(
+    bundle: Bundle, task: Task, context: Context, stack: ExitStack, names: Sequence[str], device: str
+) -> list[tuple[str, str, Maker]]:
+    """No bf16: ONNX Runtime has no convolutions in it on a GPU, and bundles have no graphs in it."""
+
+    def plain(precision: str, clock: DeviceClock) -> Callable[[], np.ndarray]:
+        return onnx_peer.plain(bundle, task, context, device=device, precision=precision).forecast
+
+    def own(backend: str, precision: Precision, clock: DeviceClock) -> Callable[[], np.ndarray]:
+        return ours(bundle, task, stack, backend, precision=precision, clock=clock)
+
+    precisions: tuple[Precision, ...] = ("fp32", "fp16")
+    makers: list[tuple[str, str, Maker]] = [(PLAIN, precision, partial(plain, precision)) for precision in precisions]
+    for name in names:
+        if name.startswith("svg-edge "):
+            backend = name.removeprefix("svg-edge ")
+            makers += [(name, precision, partial(own, backend, precision)) for precision in precisions]
+    return makers
