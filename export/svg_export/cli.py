@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
 from svg_common.files import write_json
 from svg_export.engine_options import engine_request
+from svg_runtime.build_progress import BuildProgress
 from svg_runtime.options import COUNT_LIMIT
 from svg_train.options import DataOption, DataRootOption, NumDigitsOption, data_table, flag
 
@@ -63,10 +65,11 @@ def export(
     data: DataOption = None,
     data_root: DataRootOption = None,
     num_digits: NumDigitsOption = None,
-    engine: Annotated[bool, _engine("also build engines for NVIDIA GPUs, into the bundle; no GPU is needed here")] = False,
-    backend: Annotated[str | None, _engine("whose engines; default: tensorrt-rtx")] = None,
+    engine: Annotated[bool, _engine("also build engines into the bundle: for this NVIDIA GPU, or for --target")] = False,
+    backend: Annotated[str | None, _engine("tensorrt or tensorrt-rtx; default: tensorrt with a GPU and if installed")] = None,
     targets: Annotated[
-        str | None, _engine("compute capabilities to build for, such as sm75,sm86,sm120; default: all known", "--target")
+        str | None,
+        _engine("compute capabilities to build for, such as sm75,sm86; default: this GPU, else all", "--target"),
     ] = None,
     samples: Annotated[int | None, _engine("most samples to build for; default: 8", min=1, max=COUNT_LIMIT)] = None,
     workspace: Annotated[float | None, _engine("GiB of GPU memory for temporary results; default: no limit", min=0.01)] = None,
@@ -105,7 +108,8 @@ def export(
     )
     summary = {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)}
     if request is not None:
-        summary["engines"] = request.fulfil(target, lambda line: console.print(line, markup=False))
+        with closing(BuildProgress(console, "svg-export")) as watcher:
+            summary["engines"] = request.fulfil(target, watcher)
     if json is not None:
         write_json(json, summary)
     _tell(manifest, target, console)

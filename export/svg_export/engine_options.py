@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from svg_common.errors import UsageError
+from svg_common.command import is_installed
+from svg_common.errors import MissingExtraError, UsageError
+from svg_export.turing import TURING
+from svg_runtime.backends.cuda.device import CudaDevice, GpuName
+from svg_runtime.backends.gpu_options import GpuOptions, Watcher
 from svg_runtime.backends.tensorrt.build import BuildOptions, check_targets
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.library import Library, load_library
+from svg_runtime.backends.tensorrt.local import LocalEngines
+from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendMissingError, EngineError
+from svg_runtime.manifest import Precision
 
-DEFAULT_BACKEND = "tensorrt-rtx"
+ANYWHERE = "tensorrt-rtx"  # builds without the GPU that runs the engine
 DEFAULT_SAMPLES = 8
 
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """Engines to add to a bundle once it is there."""
+    """Engines for GPUs that need not be here, to add to a bundle once it is there."""
 
     library: Library
     options: BuildOptions
     cache_dir: str | None
 
-    def fulfil(self, bundle: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    def fulfil(self, bundle: Path, watcher: Watcher) -> dict[str, Any]:
         """Build them; returns what was built, for the summary.
 
         Raises:
@@ -33,23 +40,49 @@ class EngineRequest:
         """
         from svg_export.engines import add_engines
 
+        cache = EngineCache(self.cache_dir, watcher.say, self.library.name)
         try:
-            engines = add_engines(bundle, self.library, self.options, EngineCache(self.cache_dir, say), say)
+            engines = add_engines(bundle, self.library, self.options, cache, watcher.say)
         except EngineError as error:
-            raise EngineError(f"{error}\n  '{bundle}' is written, without engines") from error
-        name = f"{self.library.name} {self.library.version}"
-        say(f"{len(engines)} engines of {name} for {', '.join(self.options.targets)}: built, not run")
-        return {
-            "library": name,
-            "targets": list(self.options.targets),
-            "max_samples": self.options.max_batch,
-            "files": engines,
-        }
+            raise _without_engines(error, bundle) from error
+        targets = list(self.options.targets)
+        watcher.say(f"{len(engines)} engines of {_title(self.library)} for {', '.join(targets)}: built, not run")
+        return _summary(self.library, targets, self.options.max_batch, engines)
+
+
+@dataclass(frozen=True)
+class LocalRequest:
+    """Engines for the GPU of this machine, of the variant that backends take there unless they are told otherwise."""
+
+    library: Library
+    gpu: GpuName
+    max_batch: int
+    choices: GpuOptions
+
+    def fulfil(self, bundle: Path, watcher: Watcher) -> dict[str, Any]:
+        """Build them; returns what was built, for the summary.
+
+        Raises:
+            EngineError: a graph cannot be built, or its engine is another one than the manifest says. The bundle stays as it
+                is, without engines.
+        """
+        from svg_export.engines import add_local_engines
+
+        opened = Bundle.open(bundle)
+        precision: Precision = "fp16" if "fp16" in opened.manifest.variants else "fp32"
+        capability = self.gpu.compute_capability
+        local = LocalEngines(self.library, opened, precision, self.gpu, self.max_batch, self.choices, watcher)
+        try:
+            engines = add_local_engines(bundle, local, precision, capability)
+        except EngineError as error:
+            raise _without_engines(error, bundle) from error
+        watcher.say(f"{len(engines)} {precision} engines of {_title(self.library)} for {self.gpu.name} ({capability})")
+        return {**_summary(self.library, [capability], self.max_batch, engines), "gpu": self.gpu.name, "precision": precision}
 
 
 def engine_request(
     engine: bool, backend: str | None, targets: str | None, samples: int | None, workspace: float | None, cache_dir: str | None
-) -> EngineRequest | None:
+) -> EngineRequest | LocalRequest | None:
     """What the options ask for; None without --engine.
 
     Raises:
@@ -68,13 +101,62 @@ def engine_request(
         if given:
             raise UsageError(f"{', '.join(given)} given, but nothing asks for engines\n  add --engine, or leave them out")
         return None
-    name = backend or DEFAULT_BACKEND
-    if name == "tensorrt":
-        raise BackendMissingError(
-            "engines of 'tensorrt' can be built on the GPU that runs them only, which is not part of this release\n"
-            f"  expected --backend {DEFAULT_BACKEND}, whose engines are built on any machine"
+    max_batch = samples or DEFAULT_SAMPLES
+    if targets is not None:
+        return _for_targets(backend, tuple(targets.split(",")), max_batch, workspace, cache_dir)
+    gpu = _gpu_for(backend)
+    library = load_library(backend or ("tensorrt" if gpu is not None and is_installed("tensorrt") else ANYWHERE))
+    if gpu is None:
+        return EngineRequest(library, BuildOptions(library.compute_capabilities, max_batch, workspace), cache_dir)
+    if library.ahead_of_time:
+        _refuse_unknown(library, gpu)
+        if gpu.compute_capability == TURING:  # needs another form of the graphs, which is made ahead of time only
+            return EngineRequest(library, BuildOptions((TURING,), max_batch, workspace), cache_dir)
+    return LocalRequest(library, gpu, max_batch, GpuOptions(cache_dir=cache_dir, workspace_gib=workspace))
+
+
+def _for_targets(
+    backend: str | None, targets: tuple[str, ...], max_batch: int, workspace: float | None, cache_dir: str | None
+) -> EngineRequest:
+    if backend == "tensorrt":
+        raise UsageError(
+            "--target given, but 'tensorrt' builds for the GPU of the machine that it runs on\n"
+            f"  leave out --target and run svg-export on the device, or give --backend {ANYWHERE}"
         )
-    library = load_library(name)
-    chosen = tuple(targets.split(",")) if targets is not None else library.compute_capabilities
-    check_targets(library, chosen)
-    return EngineRequest(library, BuildOptions(chosen, samples or DEFAULT_SAMPLES, workspace), cache_dir)
+    library = load_library(backend or ANYWHERE)
+    check_targets(library, targets)
+    return EngineRequest(library, BuildOptions(targets, max_batch, workspace), cache_dir)
+
+
+def _gpu_for(backend: str | None) -> GpuName | None:
+    """The first GPU of this machine; None where there is none, if the backend can do without."""
+    try:
+        with closing(CudaDevice(backend or ANYWHERE, backend or ANYWHERE, None)) as device:
+            return device.gpu
+    except (BackendMissingError, MissingExtraError) as error:
+        if backend != "tensorrt":
+            return None
+        raise BackendMissingError(
+            f"engines of 'tensorrt' are built on the GPU that runs them: {str(error).splitlines()[0]}\n"
+            f"  run svg-export on the device, or give --backend {ANYWHERE}, whose engines are built on any machine"
+        ) from error
+
+
+def _refuse_unknown(library: Library, gpu: GpuName) -> None:
+    if gpu.compute_capability not in library.compute_capabilities:
+        raise BackendMissingError(
+            f"{_title(library)} has no engines for this machine's {gpu.name} ({gpu.compute_capability})\n"
+            f"  expected --backend tensorrt, or --target and some of: {', '.join(library.compute_capabilities)}"
+        )
+
+
+def _without_engines(error: EngineError, bundle: Path) -> EngineError:
+    return EngineError(f"{error}\n  '{bundle}' is written, without engines")
+
+
+def _summary(library: Library, targets: list[str], max_batch: int, files: list[str]) -> dict[str, Any]:
+    return {"library": _title(library), "targets": targets, "max_samples": max_batch, "files": files}
+
+
+def _title(library: Library) -> str:
+    return f"{library.name} {library.version}"

@@ -1,4 +1,4 @@
-"""Engines ahead of time: every graph of a bundle, for GPUs that are not here, into the bundle's `engines` folder.
+"""Engines of a bundle's graphs, for GPUs that are not here or for the one that is, into the bundle's `engines` folder.
 
 A device needs them beside the graphs, so they travel inside the bundle. They are no part of what the manifest promises: engines
 follow from the graphs, and each says in a record of its own from which one. Without them, or with engines of another release of
@@ -18,6 +18,7 @@ from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine, engi
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, write_engine
 from svg_runtime.backends.tensorrt.library import Library
+from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.bundle import Bundle
 from svg_runtime.contract import FUSED, roles
 from svg_runtime.manifest import GraphSpec, Precision
@@ -86,7 +87,42 @@ def add_engines(
     with atomic_directory(path / BUNDLE_FOLDER) as folder:
         for job in _jobs(bundle, options):
             write_engine(folder / job.file, job.key(library), cache.fetch(job.key(library), _builder(job, library, say)))
-        return [f"{BUNDLE_FOLDER}/{file.relative_to(folder)}" for file in sorted(folder.rglob("*.plan"))]
+    return _published(path)
+
+
+def add_local_engines(path: Path, engines: LocalEngines, precision: Precision, capability: str) -> list[str]:
+    """Build every graph of one variant of the bundle at `path` for this machine's GPU, and publish the engines, or none.
+
+    Args:
+        path: the bundle.
+        engines: of that bundle and variant.
+        precision: the variant.
+        capability: the GPU's, for the files' names.
+
+    Returns:
+        The engines' files, inside the bundle.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        EngineError: a graph cannot be built, or its engine is not what the manifest says.
+        OSError: the folder cannot be written.
+    """
+    wanted = _built_roles(Bundle.open(path), precision)
+    engines.prepare(wanted)
+    with atomic_directory(path / BUNDLE_FOLDER) as folder:
+        for role in wanted:
+            write_engine(folder / f"{precision}/{role}.{capability}.plan", engines.key(role), engines.plan(role))
+    return _published(path)
+
+
+def _published(path: Path) -> list[str]:
+    return [str(file.relative_to(path)) for file in sorted((path / BUNDLE_FOLDER).rglob("*.plan"))]
+
+
+def _built_roles(bundle: Bundle, precision: Precision) -> list[str]:
+    """Without graphs that are made for another engine."""
+    known = (*roles(bundle.manifest.model), *FUSED)
+    return [role for role in bundle.variant(precision).graphs if role in known]
 
 
 def _builder(job: _Job, library: Library, say: Callable[[str], None]) -> Callable[[], bytes]:
@@ -99,13 +135,10 @@ def _builder(job: _Job, library: Library, say: Callable[[str], None]) -> Callabl
 
 def _jobs(bundle: Bundle, options: BuildOptions) -> Iterator[_Job]:
     for precision in (name for name in _TYPED if name in bundle.manifest.variants):
-        variant = bundle.variant(precision)
-        contents = bundle.graphs(precision)
-        for role, spec in variant.graphs.items():
-            if role not in (*roles(bundle.manifest.model), *FUSED):
-                continue  # made for another engine
+        graphs, contents = bundle.variant(precision).graphs, bundle.graphs(precision)
+        for role in _built_roles(bundle, precision):
             for targets in target_groups(options.targets):
-                yield _Job(role, precision, spec, contents[role], replace(options, targets=targets))
+                yield _Job(role, precision, graphs[role], contents[role], replace(options, targets=targets))
 
 
 def target_groups(targets: tuple[str, ...]) -> list[tuple[str, ...]]:

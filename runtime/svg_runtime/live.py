@@ -77,7 +77,7 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
     events = EventLog(announce=lambda message: console.print(f"svg-live: {message}", markup=False))
     with StopRequest() as stop, ExitStack() as resources:
         model = find_model(options.model)
-        forecaster = resources.enter_context(_open_forecaster(options, model, console))
+        forecaster = resources.enter_context(_open_forecaster(options, model, console, stop))
         frame = forecaster.manifest.frame
         interval_s = model_interval_s(options.source, forecaster.manifest.generation.frame_interval_s)
         source = open_source(options.source, interval_s, min(frame.height, frame.width), stop, events)
@@ -235,8 +235,8 @@ class LiveLoop:
         return view
 
 
-def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> Forecaster:
-    with closing(BuildProgress(console, "svg-live")) as watcher:
+def _open_forecaster(options: LiveOptions, model: Path, console: Console, stop: StopRequest) -> Forecaster:
+    with closing(BuildProgress(console, "svg-live", stop.__bool__)) as watcher:
         return Forecaster.open(
             model,
             backend=options.backend,

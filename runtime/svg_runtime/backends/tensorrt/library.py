@@ -19,6 +19,7 @@ from svg_common.command import require_modules
 from svg_runtime.errors import BackendMissingError, UsageError
 
 LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}  # name of the backend and of its extra -> Python module
+_OLDEST = 10  # of TensorRT: earlier ones have no strongly typed networks
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def load_library(name: str) -> Library:
     Raises:
         UsageError: there is no such library.
         MissingExtraError: it is not installed.
-        BackendMissingError: it is installed but does not load.
+        BackendMissingError: it is installed but does not load, or is too old.
     """
     if name not in LIBRARIES:
         raise UsageError(f"'{name}' builds no engines\n  expected one of: {', '.join(LIBRARIES)}")
@@ -88,6 +89,8 @@ def load_library(name: str) -> Library:
         module = importlib.import_module(LIBRARIES[name])
     except (ImportError, OSError, RuntimeError) as error:  # a wheel for another Python, C library or processor
         raise BackendMissingError(f"{name} is installed but does not load: {error}") from error
+    if name == "tensorrt" and int(str(module.__version__).split(".")[0]) < _OLDEST:
+        raise BackendMissingError(f"tensorrt {module.__version__} is too old\n  expected {_OLDEST} or later (JetPack 6)")
     return Library(name, module, _logger(module))
 
 
