@@ -85,7 +85,7 @@ def check_same(bundle, frames, name: str, **opened) -> None:
 def open_error(bundle, name: str, error=BackendMissingError, **given) -> str:
     with pytest.raises(error) as caught:
         open_backend(Bundle.open(bundle), name, given.pop("device", None), given.pop("precision", "fp32"), **given)
-    assert str(caught.value).startswith(f"the {name} backend ") or str(caught.value).startswith(f"the {name} backend:")
+    assert str(caught.value).startswith(f"the {name} backend ")
     assert caught.value.exit_code == {UsageError: ExitCode.USAGE, BundleError: ExitCode.ERROR}.get(
         error, ExitCode.BACKEND_MISSING
     )
@@ -398,7 +398,7 @@ def test_a_provider_that_does_not_start_is_named_with_its_libraries(fused_bundle
     """ONNX Runtime drops it with a line in its log, and runs everything on the processor."""
     ort.broken = {CUDA, TENSORRT}
     message = open_error(fused_bundle, name, gpu=GpuOptions(cpu_fallback=fallback))
-    assert "ONNX Runtime 1.30.0 cannot start its " in message
+    assert "cannot start the " in message
     assert "it started CPUExecutionProvider instead\n  Failed to load libcublasLt.so.13\n  expected the libraries" in message
     assert capsys.readouterr().out == ""
     assert cuda.left == (0, 0, 0, 0)
@@ -413,7 +413,7 @@ def test_tensorrt_replaced_by_cuda_is_not_tensorrt(fused_bundle, ort):
 def test_a_provider_that_says_why_it_does_not_start(fused_bundle, cuda, ort, fallback):
     ort.fail = RuntimeError("Please install TensorRT libraries")
     message = open_error(fused_bundle, "ort-tensorrt", gpu=GpuOptions(cpu_fallback=fallback))
-    assert "cannot start its TensorrtExecutionProvider\n  Please install TensorRT libraries\n" in message
+    assert "cannot start the TensorrtExecutionProvider of ONNX Runtime 1.30.0\n  Please install TensorRT libraries\n" in message
     assert cuda.left == (0, 0, 0, 0)
 
 

@@ -84,6 +84,7 @@ class GraphSessions:
         """A session; `strict` refuses it if any node is left to the processor, in any release of ONNX Runtime."""
         provider = self._provider
         options = session_options(provider.onnxruntime, 1)  # its threads have nothing to do
+        options.log_severity_level = 4  # a refusal is an exception; some are expected, and are tried in another way
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # read by 1.24 and later
         if strict:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")

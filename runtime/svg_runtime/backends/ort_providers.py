@@ -69,7 +69,7 @@ class Provider:
         return BackendMissingError(
             "\n  ".join(
                 [
-                    f"the {self.backend} backend: ONNX Runtime {self.onnxruntime.__version__} cannot start its {self.name}",
+                    f"the {self.backend} backend cannot start the {self.name} of ONNX Runtime {self.onnxruntime.__version__}",
                     *lines,
                     f"expected {_LIBRARIES[self.backend]}; or --backend cpu",
                 ]
