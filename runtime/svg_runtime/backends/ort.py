@@ -1,25 +1,18 @@
-"""ONNX Runtime backends. `cpu`: buffers are NumPy arrays that the sessions read and write in place."""
+"""The backend `cpu`: ONNX Runtime on the processor. Buffers are NumPy arrays that the sessions read and write in place."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from svg_common.command import require_modules
-from svg_runtime.backends.base import Array, Buffer, Plan
+from svg_runtime.backends.base import Buffer, Plan
 from svg_runtime.backends.host_arrays import HostArrays, unaliased
+from svg_runtime.backends.ort_session import BoundGraph, load_onnxruntime, session_options
 from svg_runtime.bundle import Bundle
 from svg_runtime.contract import SHUFFLED_DECODER
-from svg_runtime.errors import BackendError, BackendMissingError, BundleError
+from svg_runtime.errors import BackendMissingError, BundleError
 from svg_runtime.machine import usable_cores
 from svg_runtime.manifest import Precision
-
-
-class _BoundGraph:
-    """A session with its IO binding, and the arrays whose addresses are in it."""
-
-    def __init__(self, role: str, session: Any, binding: Any, keep: list[Array]) -> None:
-        self.role, self.session, self.binding, self._keep = role, session, binding, keep
 
 
 class CpuBackend(HostArrays):
@@ -41,19 +34,14 @@ class CpuBackend(HostArrays):
             raise BackendMissingError(
                 "the cpu backend does not compute in bf16\n  expected fp32 or fp16, or --backend openvino"
             )
-        require_modules("the cpu backend", "cpu", "onnxruntime")
-        try:
-            import onnxruntime
-        except ImportError as error:  # a wheel for another CUDA, Python or C library
-            raise BackendMissingError(f"onnxruntime is installed but does not load: {error}") from error
-
+        onnxruntime = load_onnxruntime("cpu", "cpu")
         self.precision: Precision = precision
         self.description = f"cpu (ONNX Runtime {onnxruntime.__version__}), {precision}"
         self._sessions: dict[str, Any] = {}
         for role, content in bundle.graphs(precision).items():
             if role == SHUFFLED_DECODER:
                 continue  # slower here than the decoder as it is
-            options = _session_options(onnxruntime, threads)
+            options = _spinning(session_options(onnxruntime, threads or usable_cores()))
             try:
                 self._sessions[role] = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             except Exception as error:  # ONNX Runtime raises its own unrelated classes
@@ -67,25 +55,19 @@ class CpuBackend(HostArrays):
             bind = binding.bind_output if is_output else binding.bind_input
             bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
             keep.append(array)
-        return _BoundGraph(graph, session, binding, keep)
+        return BoundGraph(graph, session, binding, keep)
 
     def _run_bound(self, plan: Plan) -> None:
         """Run synchronously."""
-        assert isinstance(plan, _BoundGraph)
-        try:
-            plan.session.run_with_iobinding(plan.binding)
-        except Exception as error:  # ONNX Runtime raises its own unrelated classes
-            raise BackendError(f"ONNX Runtime failed while running {plan.role}: {error}") from error
+        assert isinstance(plan, BoundGraph)
+        plan.run()
 
     def close(self) -> None:
         """Free the sessions."""
         self._sessions.clear()
 
 
-def _session_options(onnxruntime: Any, threads: int | None) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: its warnings are about its own graph optimisations
-    options.intra_op_num_threads = threads or usable_cores()
+def _spinning(options: Any) -> Any:
     # Measured, see benchmarks/README.md: threads that wait by spinning save the time to wake them up at every layer. Each graph
     # is a session with threads of its own, so they stop when its run ends, or the next graph would share the cores with them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")

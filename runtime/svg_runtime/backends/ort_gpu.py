@@ -1,0 +1,192 @@
+"""The backends `cuda` and `ort-tensorrt`: ONNX Runtime on an NVIDIA GPU, bound to memory of the device."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+from svg_runtime.backends.base import Buffer, Plan, RunsChains
+from svg_runtime.backends.cuda.arrays import DeviceArrays, DeviceBuffer, check_unaliased
+from svg_runtime.backends.cuda.device import CudaDevice
+from svg_runtime.backends.gpu_options import GpuOptions, Watcher
+from svg_runtime.backends.ort_placement import NO_GRAPH, GraphSessions, describe_placement
+from svg_runtime.backends.ort_providers import Provider, check_choices, load_provider
+from svg_runtime.backends.ort_session import BoundGraph
+from svg_runtime.bundle import Bundle
+from svg_runtime.contract import SHUFFLED_DECODER
+from svg_runtime.errors import BackendError, UsageError
+from svg_runtime.manifest import BATCH, GraphSpec, Precision
+
+
+class OrtGpuBackend(RunsChains, DeviceArrays):
+    """ONNX Runtime's CUDA or TensorRT execution provider.
+
+    The provider works on the stream of our device, where copies and runs are in order, and the host does not wait for a run.
+
+    CUDA graphs (`cuda` only, on demand): ONNX Runtime runs a plan two times before it captures it, all within the first run
+    (onnxruntime #32243), which spoils a state that is updated in place. Here no run writes what it reads (`check_unaliased`: a
+    state is read from one buffer and written to another), so running again gives the same outputs again, and there is nothing
+    to back up. Each plan is a graph of its own, as its addresses are its own; all of them are device memory, for an input on
+    the host would keep its first value (#29782).
+
+    Args:
+        name: cuda or ort-tensorrt.
+        bundle: the opened bundle.
+        precision: fp32 or fp16. `ort-tensorrt` runs fp16 in weakly typed networks: TensorRT may then compute float32 layers in
+            float16, too, which the recurrent parts are; `tensorrt` never does.
+        device: cuda, cuda:1, ...; None or "auto" is the first GPU.
+        samples: the largest batch that will be asked for; only TensorRT's engines are limited to it.
+        choices: of the user.
+        watcher: who is told while graphs are loaded.
+
+    Attributes:
+        stream: handle of the CUDA stream that everything happens on.
+
+    Raises:
+        UsageError: a choice that the backend has no use for.
+        MissingExtraError: onnxruntime or cuda-bindings is not installed.
+        BackendMissingError: no GPU or driver, no such device, no such provider, its libraries are missing, or nodes would run
+            on the processor though that is not allowed.
+        BundleError: a graph cannot be loaded.
+    """
+
+    prefers_fused = True
+
+    def __init__(
+        self,
+        name: str,
+        bundle: Bundle,
+        precision: Precision,
+        device: str | None,
+        samples: int,
+        choices: GpuOptions,
+        watcher: Watcher,
+    ) -> None:
+        check_choices(name, choices)
+        onnxruntime, complaints = load_provider(name)
+        self.name, self.precision = name, precision
+        self._plans: weakref.WeakSet[_GpuPlan] = weakref.WeakSet()
+        self._graph_ids = itertools.count(1)  # 0 is ONNX Runtime's own
+        self._device = CudaDevice(name, "gpu", device)
+        self.stream = self._device.stream
+        try:
+            gpu = self._device.gpu
+            self._provider = Provider(name, onnxruntime, gpu.index, self.stream, precision, samples, choices, complaints)
+            self._specs = bundle.variant(precision).graphs
+            self._graphs = _load_graphs(self._provider, bundle.graphs(precision), self._specs, watcher)
+        except BaseException:
+            self._device.close()
+            raise
+        parts = [f"{name} (ONNX Runtime {onnxruntime.__version__}, {gpu.name}), {precision}", describe_placement(self._graphs)]
+        self.description = "; ".join([*filter(None, parts), *(["CUDA graphs"] if self._provider.cuda_graph else [])])
+
+    def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
+        """IO binding by address: no copy on the way in or out.
+
+        Raises:
+            UsageError: the engines were built for fewer samples.
+        """
+        given, wanted = _on_device(inputs), _on_device(outputs)
+        check_unaliased(graph, given, wanted)
+        sizes = _dynamic_sizes(self._specs[graph], given)
+        self._check_batch(sizes)
+        sessions = self._graphs[graph]
+        session = sessions.at(sizes)
+        plan = _GpuPlan(graph, session, session.io_binding(), [given, wanted])
+        plan.mixed, plan.places = sessions.mixed, {name: self._place(buffer) for name, buffer in given.items()}
+        plan.bind_inputs()
+        for name, buffer in wanted.items():
+            plan.binding.bind_output(name, *self._place(buffer))
+        plan.options = self._run_options(plan)
+        self._plans.add(plan)
+        return plan
+
+    def _run_bound(self, plan: Plan) -> None:
+        """Put it on the stream. Where nodes run on the processor, the host waits before and after."""
+        assert isinstance(plan, _GpuPlan)
+        if plan.mixed and plan.session is not None:
+            self._device.wait()
+            plan.bind_inputs()  # what a node on the processor reads is copied to the host here, and only here
+        plan.run(plan.options, NO_GRAPH if self._provider.cuda_graph else "")
+
+    def close(self) -> None:
+        """Free sessions and device; closing again does nothing."""
+        with contextlib.suppress(BackendError):  # whatever the device reports, everything has to be freed
+            self._device.wait()
+        for plan in self._plans:
+            plan.release()  # the provider uses the stream until its session is gone
+        self._graphs.clear()
+        self._device.close()
+
+    def _place(self, buffer: DeviceBuffer) -> tuple[str, int, Any, tuple[int, ...], int]:
+        return "cuda", self._provider.device, buffer.dtype.type, buffer.shape, buffer.address
+
+    def _run_options(self, plan: _GpuPlan) -> Any:
+        options = self._provider.onnxruntime.RunOptions()
+        if plan.mixed:
+            return options
+        # Runs are in order on the stream, and nothing but `read` needs to wait. (Replays of CUDA graphs heed it since 1.28,
+        # onnxruntime #28686.)
+        options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        if self._provider.cuda_graph:
+            number = next(self._graph_ids)
+            options.add_run_config_entry("gpu_graph_id", str(number))
+            weakref.finalize(plan, _drop_graph, weakref.ref(plan.session), number).atexit = False
+        return options
+
+    def _check_batch(self, sizes: Mapping[str, int]) -> None:
+        largest = self._provider.max_batch
+        if self.name == "ort-tensorrt" and sizes.get(BATCH, 1) > largest:
+            raise UsageError(
+                f"the ort-tensorrt backend was opened for up to {largest} samples, and {sizes[BATCH]} are asked for\n"
+                f"  open it with --samples {sizes[BATCH]}"
+            )
+
+
+class _GpuPlan(BoundGraph):
+    mixed: bool  # some nodes run on the processor
+    places: dict[str, tuple[str, int, Any, tuple[int, ...], int]]  # input -> device, its index, type, shape, address
+    options: Any
+
+    def bind_inputs(self) -> None:
+        for name, place in self.places.items():
+            self.binding.bind_input(name, *place)
+
+
+def _load_graphs(
+    provider: Provider, contents: Mapping[str, bytes], specs: Mapping[str, GraphSpec], watcher: Watcher
+) -> dict[str, GraphSessions]:
+    """All graphs that this backend runs; TensorRT builds an engine of each, unless it is in the cache."""
+    wanted = {
+        role: content for role, content in contents.items() if role != SHUFFLED_DECODER
+    }  # never faster than ConvTranspose
+    loaded: dict[str, GraphSessions] = {}
+    for role, content in wanted.items():
+        watcher.progress(f"{provider.backend}: loading graphs", len(loaded) / len(wanted))
+        loaded[role] = GraphSessions(provider, content, f"{provider.precision}/{role}.onnx", specs[role])
+        if loaded[role].on_processor:
+            watcher.say(f"{provider.precision}/{role}.onnx runs on the processor: {', '.join(loaded[role].on_processor)}")
+    watcher.progress(f"{provider.backend}: loading graphs", 1.0)
+    return loaded
+
+
+def _on_device(buffers: Mapping[str, Buffer]) -> dict[str, DeviceBuffer]:
+    found = {name: buffer for name, buffer in buffers.items() if isinstance(buffer, DeviceBuffer)}
+    assert len(found) == len(buffers)
+    return found
+
+
+def _dynamic_sizes(spec: GraphSpec, inputs: Mapping[str, DeviceBuffer]) -> dict[str, int]:
+    """Name of each dynamic axis -> its size in these inputs."""
+    axes = [pair for tensor in spec.inputs for pair in zip(tensor.shape, inputs[tensor.name].shape, strict=True)]
+    return {axis: size for axis, size in axes if isinstance(axis, str)}
+
+
+def _drop_graph(session: weakref.ref[Any], number: int) -> None:
+    """Free the CUDA graph of a plan that is gone."""
+    alive = session()
+    if alive is not None and hasattr(alive, "release_captured_graph"):  # 1.30 has it
+        alive.release_captured_graph(number)

@@ -1,0 +1,179 @@
+"""ONNX Runtime's execution providers for NVIDIA GPUs: whether they are there, and with which options a graph is loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from svg_common.cache import cache_folder
+from svg_runtime.backends.gpu_options import GpuOptions
+from svg_runtime.backends.ort_session import load_onnxruntime
+from svg_runtime.backends.tensorrt.build import shape_range
+from svg_runtime.errors import BackendMissingError, UsageError
+from svg_runtime.manifest import GraphSpec, Precision, TensorSpec
+
+CUDA, TENSORRT, CPU = "CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"
+ALLOWED = {
+    "cuda": (CUDA,),
+    "ort-tensorrt": (TENSORRT, CUDA),
+}  # backend -> providers that its nodes may run on, wanted one first
+_LIBRARIES = {
+    "cuda": "the libraries of CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]', or NVIDIA's packages of the system",
+    "ort-tensorrt": "the libraries of CUDA, cuDNN and of the TensorRT that it was built with, where the system finds them",
+}
+
+
+@dataclass(frozen=True)
+class Provider:
+    """What the sessions of one backend have in common."""
+
+    backend: str
+    onnxruntime: Any
+    device: int
+    stream: int
+    precision: Precision
+    max_batch: int  # TensorRT's engines take every batch from 1 to this one and are tuned for it
+    choices: GpuOptions
+    complaints: str = ""  # what was said while the provider's libraries were loaded
+
+    @property
+    def name(self) -> str:
+        """The wanted one."""
+        return ALLOWED[self.backend][0]
+
+    @property
+    def cuda_graph(self) -> bool:
+        """Whether graphs are captured: only if asked for, as long as its worth has not been measured."""
+        return bool(self.choices.cuda_graph)
+
+    def options(self, spec: GraphSpec, sizes: Mapping[str, int]) -> list[tuple[str, dict[str, str]]]:
+        """Providers for a session, in order, with their options.
+
+        Args:
+            spec: the graph's interface.
+            sizes: of its dynamic axes, where they are fixed.
+        """
+        if self.backend == "cuda":
+            return [(CUDA, self._cuda_options())]
+        return [(TENSORRT, self._tensorrt_options(spec, sizes)), (CUDA, self._cuda_options())]
+
+    def missing(self, reason: str) -> BackendMissingError:
+        """What to say when the provider does not start."""
+        lines = [line.strip() for line in (reason, self.complaints) if line.strip()]
+        return BackendMissingError(
+            "\n  ".join(
+                [
+                    f"the {self.backend} backend cannot start the {self.name} of ONNX Runtime {self.onnxruntime.__version__}",
+                    *lines,
+                    f"expected {_LIBRARIES[self.backend]}; or --backend cpu",
+                ]
+            )
+        )
+
+    def _common_options(self) -> dict[str, str]:
+        # One stream for the provider's kernels and our copies: that alone keeps them in order.
+        return {"device_id": str(self.device), "user_compute_stream": str(self.stream)}
+
+    def _cuda_options(self) -> dict[str, str]:
+        return {
+            **self._common_options(),
+            "use_tf32": "0",  # fp32 promises float32, and the recurrent parts of fp16 are float32, too
+            "enable_cuda_graph": str(int(self.cuda_graph)),
+        }
+
+    def _tensorrt_options(self, spec: GraphSpec, sizes: Mapping[str, int]) -> dict[str, str]:
+        folder = self._engine_folder(spec, sizes)
+        folder.mkdir(parents=True, exist_ok=True)
+        options = {
+            **self._common_options(),
+            "trt_fp16_enable": str(int(self.precision == "fp16")),
+            "trt_engine_cache_enable": "1",
+            "trt_engine_cache_path": str(folder),
+            "trt_timing_cache_enable": "1",
+            "trt_timing_cache_path": str(folder.parent),  # for all graphs; its name has the GPU's architecture
+        }
+        if self.choices.workspace_gib is not None:
+            options["trt_max_workspace_size"] = str(int(self.choices.workspace_gib * 2**30))
+        return options if sizes else {**options, **_profile(spec.inputs, self.max_batch)}
+
+    def _engine_folder(self, spec: GraphSpec, sizes: Mapping[str, int]) -> Path:
+        """One for each graph, batch and library.
+
+        ONNX Runtime names an engine after the names in the graph, not after its weights (see LeelaChessZero/lc0 #2214) or its
+        shapes (onnxruntime #32254): in one folder, a bundle would get the engines of another training run.
+        """
+        batch = sorted(sizes.items()) or self.max_batch
+        parts = (spec.sha256, self.precision, batch, self.choices.workspace_gib, self.onnxruntime.__version__)
+        key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+        return cache_folder(self.choices.cache_dir) / "ort-tensorrt" / key
+
+
+def check_choices(backend: str, choices: GpuOptions) -> None:
+    """Refuse what a backend has no use for.
+
+    ONNX Runtime's TensorRT provider keeps a single CUDA graph per session, whatever `gpu_graph_id` says (so in 1.30), and
+    replays it with the addresses of the first run: as states have two buffers, every second step would use the wrong ones.
+
+    Raises:
+        UsageError: options that mean nothing there.
+    """
+    useless = {"cuda": ("--cache-dir", "--workspace"), "ort-tensorrt": ("--cuda-graph",)}[backend]
+    given = [flag for flag in choices.given if flag in useless]
+    if given:
+        reason = (
+            "ONNX Runtime replays one graph with fixed addresses there, and the states have two"
+            if backend == "ort-tensorrt"
+            else "it builds no engines"
+        )
+        raise UsageError(f"the {backend} backend has no use for {', '.join(given)}: {reason}\n  expected without")
+
+
+def load_provider(backend: str) -> tuple[Any, str]:
+    """ONNX Runtime with the backend's provider, and what was said while its libraries were loaded.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+        BackendMissingError: it does not load, or has no such provider.
+    """
+    onnxruntime = load_onnxruntime(backend, "gpu")
+    wanted, there = ALLOWED[backend][0], onnxruntime.get_available_providers()
+    if wanted not in there:
+        raise BackendMissingError(
+            f"the {backend} backend needs an onnxruntime with {wanted}; the installed one has {', '.join(there)}\n"
+            "  expected the package onnxruntime-gpu alone: onnxruntime, installed beside it, takes its place\n"
+            "  run: pip uninstall onnxruntime onnxruntime-gpu && pip install 'svg-edge[gpu]'"
+        )
+    onnxruntime.set_default_logger_severity(3)  # it warns of every provider that is no plug-in
+    if backend == "ort-tensorrt":
+        # The provider has no option for it (onnxruntime #26029), TensorRT and the CUDA libraries read this when they start: it
+        # holds for the whole process, and comes too late for what has used the GPU in this process before.
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
+    return onnxruntime, _preload_libraries(onnxruntime, backend)
+
+
+def _preload_libraries(onnxruntime: Any, backend: str) -> str:
+    """Load what comes from Python packages, which the system would not find; the rest is the system's matter."""
+    said = io.StringIO()  # stdout belongs to the commands' results
+    with contextlib.redirect_stdout(said):
+        if hasattr(onnxruntime, "preload_dlls"):  # since 1.21
+            onnxruntime.preload_dlls()
+        if backend == "ort-tensorrt":
+            with contextlib.suppress(ImportError, OSError, RuntimeError):
+                import tensorrt  # noqa: F401  (loads its libraries, of which the provider then finds the ones it needs)
+    return "\n  ".join(said.getvalue().splitlines())
+
+
+def _profile(inputs: tuple[TensorSpec, ...], max_batch: int) -> dict[str, str]:
+    """Shapes that the engine is built for, in the provider's notation: h:1x128,z:1x10."""
+    dynamic = [tensor for tensor in inputs if any(isinstance(size, str) for size in tensor.shape)]
+    ranges = {tensor.name: shape_range(tensor, max_batch) for tensor in dynamic}
+    return {
+        f"trt_profile_{which}_shapes": ",".join(f"{name}:{'x'.join(map(str, found[at]))}" for name, found in ranges.items())
+        for at, which in enumerate(("min", "opt", "max"))
+    }

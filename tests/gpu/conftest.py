@@ -1,0 +1,123 @@
+"""Backends on a real GPU: which of them are there, and what each has to do there. Without a GPU all of it is skipped."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from svg_runtime import Forecaster
+from svg_runtime.backends import open_backend
+from svg_runtime.backends.cuda.device import CudaDevice, load_runtime
+from svg_runtime.backends.gpu_options import GpuOptions
+from svg_runtime.bundle import Bundle
+from svg_runtime.errors import BackendMissingError, MissingExtraError
+from tests.svg_runtime.bundle_helpers import watch
+
+# Backends that the checks are run on: tensorrt and tensorrt-rtx need nothing but their names here.
+NAMES = ("cuda", "ort-tensorrt")
+WITHOUT_GRAPHS = ("ort-tensorrt",)  # they refuse --cuda-graph
+HORIZON = 10
+FP32_ATOL = 1e-4  # as the parity gate
+FP16_FIRST_STEP_DB = 45.0
+OPENED = {"samples": 3, "horizon": HORIZON, "seed": 5}
+
+
+@lru_cache
+def missing_gpu(name: str) -> str | None:
+    """Why there is no GPU for a backend; None if there is one."""
+    try:
+        CudaDevice(name, "gpu", None).close()
+    except (MissingExtraError, BackendMissingError) as error:
+        return str(error)
+    return None
+
+
+@lru_cache
+def missing_library(name: str, bundle: Path) -> str | None:
+    """Why a backend cannot be had on a machine with a GPU; None if it can. Nodes in the wrong place are for tests."""
+    try:
+        open_backend(Bundle.open(bundle), name, None, "fp32").close()
+    except (MissingExtraError, BackendMissingError) as error:
+        return None if "cannot run all of" in str(error) else str(error)
+    return None
+
+
+@pytest.fixture(scope="session", params=NAMES)
+def name(request) -> str:
+    """A backend; skips without a GPU."""
+    reason = missing_gpu(request.param)
+    if reason:
+        pytest.skip(reason)
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def bundle(name, request, tmp_path_factory):
+    """Tiny fused bundle in fp32 and fp16; skips where the backend's library is not installed."""
+    made = request.getfixturevalue("fused_bundle")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SVG_EDGE_CACHE", str(tmp_path_factory.mktemp("engines")))
+        reason = missing_library(name, made)
+        if reason:
+            pytest.skip(reason)
+        yield made
+
+
+def check_parity(name: str, bundle: Path, frames: np.ndarray, precision: str, **opened) -> None:
+    """Over n_past + HORIZON steps against the cpu backend in fp32: all steps in fp32; in fp16 the first step."""
+    said, futures = watch(bundle, frames, backend=name, precision=precision, **OPENED, **opened)
+    expected_said, expected = watch(bundle, frames, backend="cpu", precision="fp32", **OPENED, **opened)
+    if precision == "fp32":
+        np.testing.assert_allclose(futures, expected, atol=FP32_ATOL)
+        for given, wanted in zip(said, expected_said, strict=True):
+            np.testing.assert_allclose(given, wanted, rtol=1e-2, atol=1e-3)
+    else:
+        error = np.mean((futures[:, :, 0] - expected[:, :, 0]) ** 2)
+        assert -10 * np.log10(error) >= FP16_FIRST_STEP_DB
+
+
+def check_graphs_change_nothing(name: str, bundle: Path, frames: np.ndarray, precision: str, fused: bool, context: str) -> None:
+    """Also after many steps, through which states have travelled; kernels may be chosen anew, hence a tolerance."""
+    opened = {**OPENED, "precision": precision, "fused": fused, "context": context}
+    _, on = watch(bundle, frames, backend=name, gpu=GpuOptions(cuda_graph=True), **opened)
+    _, off = watch(bundle, frames, backend=name, gpu=GpuOptions(cuda_graph=False), **opened)
+    np.testing.assert_allclose(on, off, atol=FP32_ATOL if precision == "fp32" else 5e-2)
+
+
+def check_memory_stays(name: str, bundle: Path, frames: np.ndarray, forecasts: int = 1000) -> None:
+    """Of the device and of the process, after a warm-up."""
+    with Forecaster.open(bundle, backend=name, samples=4, horizon=4) as forecaster:
+        for step in range(forecasts + 50):
+            forecaster.observe(frames[step % len(frames)])
+            if forecaster.ready:
+                forecaster.forecast()
+            if step == 50:
+                before = _memory()
+        after = _memory()
+    assert after[0] - before[0] < 8 << 20
+    assert after[1] - before[1] < 16 << 20
+
+
+def check_two_at_once(name: str, bundle: Path, frames: np.ndarray) -> None:
+    """Two forecasters, one after another frame by frame, see what one alone sees."""
+    opened = {**OPENED, "backend": name, "precision": "fp32"}
+    _, expected = watch(bundle, frames, **opened)
+    with Forecaster.open(bundle, **opened) as one, Forecaster.open(bundle, **opened) as two:
+        for each in (one, two):
+            for frame in frames[:2]:
+                each.observe(frame)
+        for at, frame in enumerate(frames[2:]):
+            for each in (one, two):
+                each.observe(frame)
+                np.testing.assert_allclose(each.forecast(), expected[at], atol=FP32_ATOL)
+
+
+def _memory() -> tuple[int, int]:
+    """Bytes used on the device and by this process."""
+    cuda = load_runtime()
+    _, free, total = cuda.cudaMemGetInfo()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return total - free, pages * 4096

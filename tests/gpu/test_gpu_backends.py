@@ -1,0 +1,39 @@
+"""What every backend for NVIDIA GPUs has to do on one: the checks of conftest.py on all that are installed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.gpu.conftest import (
+    WITHOUT_GRAPHS,
+    check_graphs_change_nothing,
+    check_memory_stays,
+    check_parity,
+    check_two_at_once,
+)
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "separate"])
+@pytest.mark.parametrize("context", ["window", "stream"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_forecasts_are_those_of_the_cpu(name, bundle, frames, precision, context, fused):
+    check_parity(name, bundle, frames[:5], precision, context=context, fused=fused)
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "separate"])
+@pytest.mark.parametrize("context", ["window", "stream"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_cuda_graphs_change_nothing(name, bundle, frames, precision, context, fused):
+    if name in WITHOUT_GRAPHS:
+        pytest.skip(f"{name} has no CUDA graphs")
+    check_graphs_change_nothing(name, bundle, frames[:6], precision, fused, context)
+
+
+def test_memory_stays_over_a_thousand_forecasts(name, bundle, frames):
+    check_memory_stays(name, bundle, frames)
+
+
+def test_two_forecasters_at_once(name, bundle, frames):
+    check_two_at_once(name, bundle, frames[:5])
