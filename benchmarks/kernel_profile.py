@@ -1,11 +1,14 @@
-"""Sum of kernel times, as ONNX Runtime's own profiler reports it."""
+"""Kernel times, as ONNX Runtime's own profiler reports them, and what the profiler itself adds to them."""
 
 from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from svg_runtime.backends import ort
 from svg_runtime.backends.ort import CpuBackend
@@ -13,45 +16,92 @@ from svg_runtime.bundle import Bundle
 from svg_runtime.manifest import Precision
 
 _MICROSECOND = 1e-6
+_EMPTY_KERNELS = 200
+
+
+@dataclass
+class KernelTime:
+    """Sum of kernel times, and how many kernels were run."""
+
+    seconds: float = 0.0
+    kernels: int = 0
+
+
+class EmptyKernels:
+    """A chain of kernels with next to nothing to do: what the profiler says of one is its own cost per kernel.
+
+    The profiler stops the clock only after it has written down a kernel's shapes. The chain's kernels have as many inputs and
+    dimensions as a convolution with bias, so that there is as much to write.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        import onnx
+        import onnxruntime
+        from onnx import helper
+
+        names = [f"x{number}" for number in range(_EMPTY_KERNELS + 1)]
+        shape = [1, 1, 1, 1]
+        described = {name: helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in (*names, "y", "z")}
+        nodes = [helper.make_node("Sum", [x, "y", "z"], [following]) for x, following in itertools.pairwise(names)]
+        graph = helper.make_graph(nodes, "empty", [described[name] for name in (names[0], "y", "z")], [described[names[-1]]])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        options = _with_profiler(ort._session_options(onnxruntime, None), folder / "empty")
+        self._session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        self._inputs = {value.name: np.zeros(shape, np.float32) for value in self._session.get_inputs()}
+
+    def run(self) -> None:
+        """Run the chain once."""
+        self._session.run(None, self._inputs)
+
+    def seconds_per_kernel(self, rounds: int) -> list[float]:
+        """End the profile; of each of the last `rounds` runs."""
+        runs = _kernel_time_per_run(Path(self._session.end_profiling()))
+        return [run.seconds / run.kernels for run in runs[-rounds:]]
 
 
 def profiled_backend(bundle: Bundle, precision: Precision, folder: Path, monkeypatch: Any) -> CpuBackend:
     """The cpu backend exactly as the runtime opens it, but with the profiler on."""
     plain_options, number = ort._session_options, itertools.count()
 
-    def with_profiler(*args: Any) -> Any:
-        options = plain_options(*args)
+    def options(*args: Any) -> Any:
         # The engine adds no more than the second to the name: sessions opened within one would write into the same file.
-        options.enable_profiling, options.profile_file_prefix = True, str(folder / f"profile-{next(number)}")
-        return options
+        return _with_profiler(plain_options(*args), folder / f"profile-{next(number)}")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ort, "_session_options", with_profiler)
+        patch.setattr(ort, "_session_options", options)
         return CpuBackend(bundle, precision)
 
 
-def kernel_seconds_per_round(backend: CpuBackend, plans: list[Any], rounds: int) -> list[float]:
+def _with_profiler(options: Any, prefix: Path) -> Any:
+    options.enable_profiling, options.profile_file_prefix = True, str(prefix)
+    return options
+
+
+def kernel_time_per_round(backend: CpuBackend, plans: list[Any], rounds: int) -> list[KernelTime]:
     """End the profile and sum the kernel times of each of the last `rounds` times that `plans` were run.
 
     Runs are told apart by their order: timestamps of different sessions have different origins.
     """
-    sums = [0.0] * rounds
+    sums = [KernelTime() for _ in range(rounds)]
     for session in backend._sessions.values():
-        runs = _kernel_seconds_per_run(Path(session.end_profiling()))
+        runs = _kernel_time_per_run(Path(session.end_profiling()))
         per_round = sum(plan.session is session for plan in plans)
         first = len(runs) - rounds * per_round
         for index in range(rounds):
-            sums[index] += sum(runs[first + index * per_round : first + (index + 1) * per_round])
+            for run in runs[first + index * per_round : first + (index + 1) * per_round]:
+                sums[index].seconds += run.seconds
+                sums[index].kernels += run.kernels
     return sums
 
 
-def _kernel_seconds_per_run(profile: Path) -> list[float]:
+def _kernel_time_per_run(profile: Path) -> list[KernelTime]:
     """Each run's kernel times come before its closing `model_run` event."""
-    runs, kernels = [], 0.0
+    runs, current = [], KernelTime()
     for event in json.loads(profile.read_text(encoding="utf-8")):
         if event["name"].endswith("_kernel_time"):
-            kernels += event["dur"] * _MICROSECOND
+            current.seconds += event["dur"] * _MICROSECOND
+            current.kernels += 1
         elif event["name"] == "model_run":
-            runs.append(kernels)
-            kernels = 0.0
+            runs.append(current)
+            current = KernelTime()
     return runs

@@ -15,7 +15,7 @@ import numpy as np
 from svg_runtime.forecaster import Forecaster
 
 SAMPLES, HORIZON = 2, 3
-# Forecasts before the first look, as a share of the count: the pools of an engine's threads fill within it, but for OpenVINO's.
+# Forecasts before the first look, as a share of the count: the pools of an engine's threads fill within it.
 _WARM_UP = 0.5
 _STATUS = Path("/proc/self/status")
 

@@ -15,6 +15,7 @@ from svg_runtime.backends import open_backend, openvino_device
 from svg_runtime.backends.openvino_device import choose_target, compiled_model_cache
 from svg_runtime.bundle import EMBEDDED_MODEL, Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError, UsageError
+from svg_runtime.machine import usable_cores
 from tests.conftest import earn_bf16, export_model, random_model, save_model
 from tests.svg_runtime.bundle_helpers import copy_bundle, draw, graph_bytes, replace_graph, watch
 
@@ -170,6 +171,16 @@ def test_compiled_graphs_are_shared_by_plans_and_freed_with_the_last(bundle):
     assert plans[0].compiled is plans[1].compiled
     del plans[1:]
     assert len(backend._compiled) == 1
+    backend.close()
+
+
+@pytest.mark.parametrize(("threads", "shares"), [(None, True), (usable_cores(), True), (usable_cores() + 1, False)])
+def test_graphs_share_one_set_of_threads_when_they_use_all_cores(bundle, threads, shares):
+    backend = open_backend(bundle, "openvino", "CPU:f32", None, threads)
+    spec = bundle.manifest.variants["fp32"].graphs["skip"]
+    inputs, outputs = ({t.name: backend.allocate(t.sized(1), t.dtype) for t in side} for side in (spec.inputs, spec.outputs))
+    plan = backend.bind("skip", inputs, outputs)
+    assert plan.compiled.model.get_property(openvino_device.SHARED_THREADS) == ("YES" if shares else "NO")
     backend.close()
 
 

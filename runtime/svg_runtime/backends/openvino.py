@@ -15,7 +15,14 @@ from typing import Any
 from svg_common.command import require_modules
 from svg_runtime.backends.base import Array, Buffer, Plan
 from svg_runtime.backends.host_arrays import HostArrays, unaliased
-from svg_runtime.backends.openvino_device import Target, choose_target, compiled_model_cache, the_core
+from svg_runtime.backends.openvino_device import (
+    SHARED_THREADS,
+    Target,
+    can_share_threads,
+    choose_target,
+    compiled_model_cache,
+    the_core,
+)
 from svg_runtime.bundle import Bundle
 from svg_runtime.contract import SHUFFLED_DECODER
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError
@@ -158,7 +165,9 @@ class OpenVinoBackend(HostArrays):
             properties["INFERENCE_PRECISION_HINT"] = "f32" if graph in _RECURRENT and target.has_f32 else target.compute
         if target.is_cpu:
             properties["INFERENCE_NUM_THREADS"] = self._threads
-            # Every compiled graph has threads of its own. Were they pinned to cores, those of two forecasters, or of another
-            # program that pins, could share one core while the next one idles.
+            # Were threads pinned to cores, those of two forecasters, or of another program that pins, could share one core
+            # while the next one idles.
             properties["ENABLE_CPU_PINNING"] = False
+            if self._threads == usable_cores() and can_share_threads(self._core):
+                properties[SHARED_THREADS] = True
         return properties
