@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -92,21 +95,42 @@ def tiny_model():
     return random_model()
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Path]) -> Path:
+    """What `make` puts at the path it is given, which takes seconds: once, and not once for every process of pytest-xdist."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    with FileLock(folder / f"{name}.lock"):
+        return path if path.exists() else make(path)
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tiny_model, tmp_path_factory) -> Path:
-    return save_model(tmp_path_factory.mktemp("checkpoint") / "tiny.pt", tiny_model)
+    return made_once(tmp_path_factory, "tiny.pt", lambda path: save_model(path, tiny_model))
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tiny_checkpoint, tmp_path_factory) -> Path:
     """Bundle of `tiny_model` with fp32 and fp16 variants. Read only: copy it before damaging it."""
-    return export_model(tiny_checkpoint, tmp_path_factory.mktemp("bundle") / "tiny.svgb", fp16=True)
+    return made_once(tmp_path_factory, "tiny.svgb", lambda path: export_model(tiny_checkpoint, path, fp16=True))
 
 
 @pytest.fixture(scope="session")
 def fused_bundle(tiny_checkpoint, tmp_path_factory) -> Path:
     """`tiny_bundle` with the fused graphs. Read only."""
-    return export_model(tiny_checkpoint, tmp_path_factory.mktemp("bundle") / "fused.svgb", fp16=True, fused=True)
+    return made_once(tmp_path_factory, "fused.svgb", lambda path: export_model(tiny_checkpoint, path, fp16=True, fused=True))
+
+
+@pytest.fixture(scope="session", params=["fp", "det"])
+def unlearned_bundle(request, tmp_path_factory) -> Path:
+    """As `fused_bundle`, of a model with a fixed prior, and of one without latents. Read only."""
+
+    def make(path: Path) -> Path:
+        checkpoint = save_model(path.with_suffix(".pt"), random_model(variant=request.param))
+        return export_model(checkpoint, path, fp16=True, fused=True)
+
+    return made_once(tmp_path_factory, f"{request.param}.svgb", make)
 
 
 @pytest.fixture

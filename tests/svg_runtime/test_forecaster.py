@@ -8,7 +8,7 @@ import weakref
 import numpy as np
 import pytest
 
-from svg_common.errors import ExitCode
+from svg_common.errors import ExitCode, SvgError
 from svg_runtime import Forecaster
 from svg_runtime.errors import BackendMissingError, BundleError, ContextNotReadyError, FrameError, UsageError
 from svg_runtime.machine import usable_cores
@@ -294,8 +294,8 @@ def test_options_that_mean_nothing_are_usage_errors(tiny_bundle, options):
 
 @pytest.mark.parametrize("backend", ["cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt"])
 def test_a_backend_that_is_not_there_is_never_replaced(tiny_bundle, backend):
-    with pytest.raises(BackendMissingError, match=backend) as caught:
-        open_tiny(tiny_bundle, backend=backend)
+    with pytest.raises(SvgError, match=f"^the {backend} backend") as caught:
+        open_tiny(tiny_bundle, backend=backend, device="cuda:99")
     assert caught.value.exit_code == ExitCode.BACKEND_MISSING
 
 

@@ -18,7 +18,6 @@ from svg_runtime.backends.cuda import device as device_module
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError, UsageError
-from tests.conftest import export_model, random_model, save_model
 from tests.svg_runtime.bundle_helpers import draw, watch
 from tests.svg_runtime.numpy_cuda import NumpyCuda, cudaError_t
 from tests.svg_runtime.ort_on_numpy_cuda import CUDA, TENSORRT, OrtOnNumpyCuda
@@ -44,12 +43,6 @@ def ort(monkeypatch, cuda) -> OrtOnNumpyCuda:
     made = OrtOnNumpyCuda(cuda)
     monkeypatch.setattr(ort_providers, "load_onnxruntime", lambda backend, extra: made)
     return made
-
-
-@pytest.fixture(scope="module", params=["fp", "det"])
-def other_bundle(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    return export_model(save_model(folder / "ckpt.pt", random_model(variant=request.param)), folder / "m.svgb", fused=True)
 
 
 @pytest.fixture
@@ -109,8 +102,8 @@ def test_half_precision_too(fused_bundle, frames, name, fused):
 
 @pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "separate"])
-def test_without_a_learned_prior_and_without_latents(other_bundle, frames, fused, graph):
-    check_same(other_bundle, frames[:4], "cuda", fused=fused, gpu=GRAPHS[graph])
+def test_without_a_learned_prior_and_without_latents(unlearned_bundle, frames, fused, graph):
+    check_same(unlearned_bundle, frames[:4], "cuda", fused=fused, gpu=GRAPHS[graph])
 
 
 def test_state_travels_through_captured_graphs_as_without(backend, fused_bundle, ort):

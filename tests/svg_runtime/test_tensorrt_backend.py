@@ -19,7 +19,6 @@ from svg_runtime.backends.tensorrt import local
 from svg_runtime.backends.tensorrt.library import Library
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, UsageError
-from tests.conftest import export_model, random_model, save_model
 from tests.svg_runtime import numpy_tensorrt
 from tests.svg_runtime.bundle_helpers import draw, watch
 from tests.svg_runtime.numpy_cuda import NumpyCuda, cudaError_t
@@ -70,22 +69,22 @@ def install(made, monkeypatch, tmp_path):
     return made
 
 
-@pytest.fixture(scope="module", params=["lp", "fp", "det"])
-def variants(request, fused_bundle, tmp_path_factory):
-    """Bundles of every variant, with fused graphs and fp16."""
-    if request.param == "lp":
-        return fused_bundle
-    folder = tmp_path_factory.mktemp(request.param)
-    checkpoint = save_model(folder / "model.pt", random_model(variant=request.param))
-    return export_model(checkpoint, folder / "model.svgb", fp16=True, fused=True)
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_frames_and_surprise_are_those_of_the_cpu_backend(tensorrt, fused_bundle, frames, fused, precision):
+    check_parity(fused_bundle, frames, fused, precision)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("fused", [True, False])
-def test_frames_and_surprise_are_those_of_the_cpu_backend(tensorrt, variants, frames, fused, precision):
+def test_without_a_learned_prior_and_without_latents(tensorrt, unlearned_bundle, frames, fused, precision):
+    check_parity(unlearned_bundle, frames, fused, precision)
+
+
+def check_parity(bundle, frames, fused, precision):
     asked = {"precision": precision, "fused": fused, **SMALL}
-    said, futures = watch(variants, frames, backend="tensorrt", **asked)
-    expected_said, expected = watch(variants, frames, backend="cpu", **asked)
+    said, futures = watch(bundle, frames, backend="tensorrt", **asked)
+    expected_said, expected = watch(bundle, frames, backend="cpu", **asked)
     np.testing.assert_allclose(futures, expected, atol=2e-6 if precision == "fp32" else 2e-3)
     for line, expected_line in zip(said, expected_said, strict=True):
         np.testing.assert_allclose(line, expected_line, rtol=1e-4 if precision == "fp32" else 2e-2, atol=1e-4)

@@ -41,7 +41,7 @@ class CpuBackend(HostArrays):
         for role, content in bundle.graphs(precision).items():
             if role == SHUFFLED_DECODER:
                 continue  # slower here than the decoder as it is
-            options = _spinning(session_options(onnxruntime, threads or usable_cores()))
+            options = _session_options(onnxruntime, threads)
             try:
                 self._sessions[role] = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             except Exception as error:  # ONNX Runtime raises its own unrelated classes
@@ -67,7 +67,8 @@ class CpuBackend(HostArrays):
         self._sessions.clear()
 
 
-def _spinning(options: Any) -> Any:
+def _session_options(onnxruntime: Any, threads: int | None) -> Any:
+    options = session_options(onnxruntime, threads or usable_cores())
     # Measured, see benchmarks/README.md: threads that wait by spinning save the time to wake them up at every layer. Each graph
     # is a session with threads of its own, so they stop when its run ends, or the next graph would share the cores with them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
