@@ -230,6 +230,30 @@ def test_the_numpy_gpu_has_the_real_signatures():
     assert NumpyCuda.cudaStreamNonBlocking == runtime.cudaStreamNonBlocking
 
 
+def test_the_real_library_takes_arguments_of_these_types():
+    """Without a driver each function answers that there is none; but what it cannot convert is a TypeError before that."""
+    from cuda.bindings import runtime
+
+    no_driver = runtime.cudaError_t.cudaErrorInsufficientDriver
+    if runtime.cudaGetDeviceCount()[0] != no_driver:
+        pytest.skip("there is a driver here, and these addresses are made up")
+    stream, graph, made = runtime.cudaStream_t(0), runtime.cudaGraph_t(0), runtime.cudaGraphExec_t(0)
+    assert int(stream) == 0
+    mode = runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+    kinds = runtime.cudaMemcpyKind
+    answers = [
+        runtime.cudaSetDevice(0), runtime.cudaGetDeviceProperties(0), runtime.cudaMalloc(512), runtime.cudaMallocHost(512),
+        runtime.cudaFree(512), runtime.cudaFreeHost(512), runtime.cudaMemsetAsync(512, 0, 512, stream),
+        *(runtime.cudaMemcpyAsync(512, 1024, 512, kind, stream) for kind in
+          (kinds.cudaMemcpyHostToDevice, kinds.cudaMemcpyDeviceToHost, kinds.cudaMemcpyDeviceToDevice)),
+        runtime.cudaStreamCreateWithFlags(runtime.cudaStreamNonBlocking), runtime.cudaStreamSynchronize(stream),
+        runtime.cudaStreamBeginCapture(stream, mode), runtime.cudaStreamEndCapture(stream),
+        runtime.cudaGraphInstantiate(graph, 0), runtime.cudaGraphDestroy(graph), runtime.cudaGraphLaunch(made, stream),
+        runtime.cudaGraphExecDestroy(made), runtime.cudaStreamDestroy(stream),
+    ]  # fmt: skip
+    assert {answer[0] for answer in answers} == {no_driver}
+
+
 def test_without_a_gpu_the_real_library_is_refused_by_its_own_words():
     from cuda.bindings import runtime
 
