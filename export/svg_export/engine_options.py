@@ -10,6 +10,7 @@ from typing import Any
 from svg_common.command import is_installed
 from svg_common.errors import MissingExtraError, UsageError
 from svg_export.turing import TURING
+from svg_runtime.backends import nvidia_precision
 from svg_runtime.backends.cuda.device import CudaDevice, GpuName
 from svg_runtime.backends.gpu_options import GpuOptions, Watcher
 from svg_runtime.backends.tensorrt.build import BuildOptions, check_targets
@@ -18,7 +19,6 @@ from svg_runtime.backends.tensorrt.library import Library, load_library
 from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendMissingError, EngineError
-from svg_runtime.manifest import Precision
 
 ANYWHERE = "tensorrt-rtx"  # builds without the GPU that runs the engine
 DEFAULT_SAMPLES = 8
@@ -69,7 +69,7 @@ class LocalRequest:
         from svg_export.engines import add_local_engines
 
         opened = Bundle.open(bundle)
-        precision: Precision = "fp16" if "fp16" in opened.manifest.variants else "fp32"
+        precision = nvidia_precision(opened.manifest)
         capability = self.gpu.compute_capability
         local = LocalEngines(self.library, opened, precision, self.gpu, self.max_batch, self.choices, watcher)
         try:

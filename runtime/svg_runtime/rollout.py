@@ -116,7 +116,7 @@ class Rollout:
             else:
                 self.predictor.step()
             self._decode_and_encode(step, slot)
-        return np.stack([np.moveaxis(self._backend.read(frame), 1, -1) for frame in self._frames.parts], axis=1)
+        return futures_of(self._backend.read(self._frames.whole))
 
     def _draw_latent(self, eps: FloatArray, gaussian: tuple[FloatArray, FloatArray] | None) -> None:
         """Write z of the next frame: from the Gaussian given, else from the learned prior, else from N(0, I)."""

@@ -7,7 +7,7 @@ from svg_runtime.backends.base import Backend
 from svg_runtime.backends.gpu_options import GpuOptions, Unwatched, Watcher
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendMissingError, UsageError
-from svg_runtime.manifest import Precision
+from svg_runtime.manifest import Manifest, Precision
 
 ORT_NVIDIA, TENSORRT = ("cuda", "ort-tensorrt"), ("tensorrt", "tensorrt-rtx")
 NVIDIA = (*ORT_NVIDIA, *TENSORRT)  # on NVIDIA GPUs only
@@ -58,6 +58,11 @@ def open_backend(
     return opener(bundle, device, precision, threads)
 
 
+def nvidia_precision(manifest: Manifest) -> Precision:
+    """What a bundle runs in on an NVIDIA GPU if nobody says: fp16 where it has it, for which it was exported."""
+    return "fp16" if "fp16" in manifest.variants else "fp32"
+
+
 def _open_nvidia(
     bundle: Bundle,
     name: str,
@@ -67,12 +72,11 @@ def _open_nvidia(
     choices: GpuOptions,
     watcher: Watcher,
 ) -> Backend:
-    """On a GPU fp16 is the faster one, and a bundle that has it has earned it."""
     if precision == "bf16":
         raise BackendMissingError(
             f"the {name} backend does not compute in bf16\n  expected fp32 or fp16, or --backend openvino"
         )
-    wanted = precision or ("fp16" if "fp16" in bundle.manifest.variants else "fp32")
+    wanted = precision or nvidia_precision(bundle.manifest)
     if name in ORT_NVIDIA:
         from svg_runtime.backends.ort_gpu import OrtGpuBackend
 

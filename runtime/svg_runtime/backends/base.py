@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -47,7 +48,7 @@ class Chain:
     plans: tuple[Plan, ...]
 
 
-class RunsChains:
+class RunsChains(ABC):
     """Chains for a backend that runs every bound graph on its own."""
 
     def chain(self, plans: Sequence[Plan]) -> Plan:
@@ -63,8 +64,9 @@ class RunsChains:
         for each in plan.plans if isinstance(plan, Chain) else (plan,):
             self._run_bound(each)
 
+    @abstractmethod
     def _run_bound(self, plan: Plan) -> None:
-        raise NotImplementedError
+        """Execute a bound graph; errors as of `run`."""
 
 
 class Backend(Protocol):

@@ -19,9 +19,8 @@ _CPU_INFO = Path("/proc/cpuinfo")
 
 # Has all graphs of the process queue for one set of threads, one per core. Without it every compiled graph has a set of its
 # own, and they share oneTBB's workers. With each part of a layer goes a note to the thread that should take it; that thread
-# alone frees the note, even if the part is done by then. Notes to a worker that is busy with other graphs lie and wait: beside
-# a busy program memory grew by up to 48 kB per forecast (embedded model, 2 samples x 3 steps). With one set none is
-# elsewhere.
+# alone frees the note, even if the part is done by then. Notes to a worker that is busy with other graphs lie and wait, and
+# memory grows (benchmarks/openvino_threads.py). With one set none is elsewhere.
 SHARED_THREADS = "EXCLUSIVE_ASYNC_REQUESTS"
 
 

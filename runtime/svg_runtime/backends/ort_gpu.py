@@ -128,7 +128,7 @@ class OrtGpuBackend(RunsChains, DeviceArrays):
         options = self._provider.onnxruntime.RunOptions()
         if plan.mixed:
             return options
-        # Runs are in order on the stream, and nothing but `read` needs to wait. (Replays of CUDA graphs heed it since 1.28,
+        # Runs are in order on the stream, and nothing but `read` needs to wait. (Replays of CUDA graphs heed it since
         # onnxruntime #28686.)
         options.add_run_config_entry("disable_synchronize_execution_providers", "1")
         if self._provider.cuda_graph:

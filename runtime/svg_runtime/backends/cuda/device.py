@@ -38,8 +38,8 @@ class CudaDevice:
     """A GPU with a stream of its own, which does not wait for other streams.
 
     Args:
-        backend: the name of the backend that wants it, which is also its extra's but for `gpu`.
-        extra: that has what the backend needs.
+        backend: that wants it, for messages.
+        extra: to install if cuda-bindings is missing.
         wanted: which one: cuda, cuda:1, 1; None or "auto" is the first.
 
     Attributes:

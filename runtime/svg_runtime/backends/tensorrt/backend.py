@@ -147,8 +147,10 @@ class TensorrtBackend(DeviceArrays):
 
     def close(self) -> None:
         """Free the device; what is bound cannot be run any more."""
-        self._contexts.close()
-        self._device.close()
+        try:
+            self._contexts.close()
+        finally:
+            self._device.close()
 
     def _run_each(self, links: Chain) -> None:
         for plan in links.plans:

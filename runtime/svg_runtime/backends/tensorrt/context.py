@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from svg_runtime.backends.cuda.arrays import DeviceMemory
 from svg_runtime.backends.cuda.device import CudaDevice
+from svg_runtime.backends.tensorrt.build import dtype_name
 from svg_runtime.backends.tensorrt.library import Library
 from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.errors import BackendError, EngineError, UsageError
 
 Shape = tuple[int, ...]
-_DTYPES = {"FLOAT": "float32", "HALF": "float16"}
 
 
 class ContextMaker:
@@ -54,7 +53,7 @@ class ContextMaker:
         engine, modes = self._engine(role), self._library.module.TensorIOMode
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         return {
-            name: (tuple(context.get_tensor_shape(name)), _DTYPES[engine.get_tensor_dtype(name).name])
+            name: (tuple(context.get_tensor_shape(name)), dtype_name(engine.get_tensor_dtype(name)))
             for name in names
             if engine.get_tensor_mode(name) == modes.OUTPUT
         }
@@ -118,4 +117,3 @@ def _check_profile(role: str, engine: Any, shapes: Mapping[str, Shape]) -> None:
                 f"{over[0]} samples are more than the engine of {role} was built for, {over[1]}\n"
                 f"  open the forecaster with samples={over[0]}, or give --samples {over[0]}"
             )
-        assert math.prod(shape) > 0
