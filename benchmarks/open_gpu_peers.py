@@ -15,13 +15,13 @@ from open_peers import COMPILED, EAGER, ours
 from peers import Context, Peer, Task, open_peer
 from torch_peer import CompiledPeer, TorchPeer, read_context
 
+from svg_runtime.backends import NVIDIA
 from svg_runtime.bundle import Bundle
 from svg_runtime.manifest import Precision
 from svg_train.model import SVG
 
 WHOLE, PLAIN = "torch.compile, whole forecast", "ONNX Runtime CUDA, plain"
-BACKENDS = ("cuda", "ort-tensorrt", "tensorrt", "tensorrt-rtx")
-OURS = tuple(f"svg-edge {backend}" for backend in BACKENDS)
+OURS = tuple(f"svg-edge {backend}" for backend in NVIDIA)
 ALL = (EAGER, COMPILED, WHOLE, PLAIN, *OURS)
 
 Maker = Callable[[DeviceClock], Callable[[], np.ndarray]]

@@ -6,6 +6,11 @@ import os
 
 import pytest
 
+from svg_runtime import Forecaster
+from svg_runtime.backends import open_backend
+from svg_runtime.backends.gpu_options import GpuOptions
+from svg_runtime.bundle import Bundle
+from svg_runtime.errors import BackendError
 from tests.gpu.conftest import (
     WITHOUT_GRAPHS,
     check_graphs_change_nothing,
@@ -44,3 +49,31 @@ def test_memory_stays_over_a_thousand_forecasts(name, bundle, frames):
 
 def test_two_forecasters_at_once(name, bundle, frames):
     check_two_at_once(name, bundle, frames[:5])
+
+
+def test_the_host_waits_once_per_forecast(name, bundle, frames):
+    with Forecaster.open(bundle, backend=name, samples=2, horizon=5) as forecaster:
+        for frame in frames[:3]:
+            forecaster.observe(frame)
+        forecaster.forecast()
+        before = forecaster._backend._device.waits
+        forecaster.forecast()
+        assert forecaster._backend._device.waits == before + 1
+
+
+def test_samples_change_from_call_to_call(name, bundle, frames):
+    """Also with CUDA graphs, whose plans come and go."""
+    gpu = None if name in WITHOUT_GRAPHS else GpuOptions(cuda_graph=True)
+    with Forecaster.open(bundle, backend=name, samples=8, gpu=gpu) as forecaster:
+        for frame in frames[:3]:
+            forecaster.observe(frame)
+        for samples, horizon in [(1, 3), (4, 2), (8, 5), (2, 1), (3, 3), (1, 3)]:
+            assert forecaster.forecast(samples, horizon).shape[:2] == (samples, horizon)
+
+
+def test_a_closed_backend_runs_nothing(name, bundle):
+    backend = open_backend(Bundle.open(bundle), name, None, "fp32")
+    buffer = backend.allocate((2,), "float32")
+    backend.close()
+    with pytest.raises(BackendError, match="closed"):
+        backend.read(buffer)
