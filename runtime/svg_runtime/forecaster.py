@@ -54,7 +54,8 @@ class Forecaster:
         self._backend, self._variant = backend, variant
         self._noise = NoiseSource(seed)
         self._observer = Observer(backend, self.manifest, variant)
-        self._reader = GaussianReader(backend, variant)
+        pairs = 1 if context == "stream" else self.manifest.generation.n_past - 1
+        self._reader = GaussianReader(backend, variant, pairs)
         self.fused = use_fused(variant, fused, backend.prefers_fused)
         self._rollouts = Rollouts(backend, self.manifest, variant, self._observer, self.fused)
         # In the stream context, the rollout whose predictor reads the frames. Forecasts branch off and leave it untouched.

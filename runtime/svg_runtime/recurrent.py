@@ -58,10 +58,6 @@ class RecurrentGraph:
         for name, values in state.items():
             self._backend.write(self.state[name], values)
 
-    def read_state(self) -> dict[str, Array]:
-        """Host copy of the current state."""
-        return {name: self._backend.read(buffer).copy() for name, buffer in self.state.items()}
-
     def step(self) -> None:
         """Run once on the bound inputs."""
         self._backend.run(self._plans[self._now])

@@ -148,6 +148,19 @@ def test_surprise_is_the_kl_divergence_in_nats(subject, clip, context):
                 forecaster.forecast()
 
 
+def test_a_context_of_more_frames_than_are_bound_at_once(subject, clip, monkeypatch):
+    """3 pairs of frames, two at once: the state travels from the second to the third."""
+    model, _ = subject
+    monkeypatch.setattr("svg_runtime.context._LONGEST", 2)
+    with open_on(subject, fused=False) as forecaster:
+        for frame in clip:
+            surprise = forecaster.observe(frame).surprise
+        assert surprise == pytest.approx(surprise_truth(model, clip[-model.config.n_past :]), rel=1e-4)
+        noise, context_noise = noise_for(model)
+        actual = forecaster.forecast(noise=noise, context_noise=context_noise)
+    np.testing.assert_allclose(actual, generated(model, clip, noise, context_noise), atol=ATOL)
+
+
 def test_stream_refuses_what_would_need_the_past_again(tiny_bundle, frames):
     with Forecaster.open(tiny_bundle, samples=2, context="stream") as forecaster:
         for frame in frames[:4]:

@@ -123,7 +123,7 @@ def test_state_travels_through_captured_graphs_as_without(backend, fused_bundle,
         for each, graph, inputs in steppers:
             each.write(inputs["z"], draw(step, 3, 4))
             graph.step()
-        plain, captured = (graph.read_state()["state"] for _, graph, _ in steppers)
+        plain, captured = (each.read(graph.state["state"]).copy() for each, graph, _ in steppers)
         np.testing.assert_array_equal(captured, plain)
         seen.append(plain)
     assert ort.captured == 2  # one for each of the two directions

@@ -121,6 +121,18 @@ def test_the_host_waits_once_per_forecast(tensorrt, cuda, fused_bundle, frames):
         assert tensorrt.launches == launches + 3  # prime
 
 
+@pytest.mark.parametrize("context", ["window", "stream"])
+def test_the_host_waits_three_times_per_observation(tensorrt, cuda, fused_bundle, frames, context):
+    """For the encoding, for posterior and prior of all frames of the context, and for the prior's state."""
+    with opened(fused_bundle, frames, context=context) as forecaster:
+        forecaster.forecast()
+        for frame in frames[3:]:
+            cuda.log.clear()
+            forecaster.observe(frame)
+            assert cuda.log.count("cudaStreamSynchronize") == 3
+            assert cuda.log.count("cudaGraphLaunch") == 1
+
+
 def test_no_state_comes_to_the_host_in_a_forecast(tensorrt, cuda, fused_bundle, frames):
     with opened(fused_bundle, frames) as forecaster:
         forecaster.forecast()
@@ -148,8 +160,8 @@ def test_a_graph_that_cannot_be_captured_is_said_and_costs_no_frame(tensorrt, fu
     with opened(fused_bundle, frames) as forecaster:
         np.testing.assert_array_equal(forecaster.forecast(), futures)
     tensorrt.uncapturable = True
-    with opened(fused_bundle, frames, gpu=GpuOptions(cuda_graph=True)) as forecaster, pytest.raises(BackendError):
-        forecaster.forecast()
+    with pytest.raises(BackendError):
+        opened(fused_bundle, frames, gpu=GpuOptions(cuda_graph=True))
 
 
 def test_two_forecasters_at_once_do_not_meet(tensorrt, fused_bundle, frames):
@@ -207,7 +219,7 @@ def test_kept_rollouts_are_few_and_the_rest_is_freed(tensorrt, cuda, fused_bundl
         for horizon in range(1, 9):
             forecaster.forecast(samples=1, horizon=horizon)
             sizes.append(cuda.left)
-        assert sizes[-1][3] == 4 * 2  # graphs: one per rollout that is kept and frame whose skips it may decode with
+        assert sizes[-1][3] == 1 + 4 * 2  # graphs: the context, and per rollout kept one for each frame whose skips it may use
         for _ in range(3):
             for horizon in range(5, 9):
                 forecaster.forecast(samples=1, horizon=horizon)
