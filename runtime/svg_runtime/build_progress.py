@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -17,11 +16,10 @@ class BuildProgress:
     Args:
         console: on stderr.
         command: whose name is put before plain lines.
-        stopped: whether Ctrl-C was pressed, for commands that only note it: what is under way then ends.
     """
 
-    def __init__(self, console: Console, command: str, stopped: Callable[[], bool] = lambda: False) -> None:
-        self._console, self._command, self._stopped = console, command, stopped
+    def __init__(self, console: Console, command: str) -> None:
+        self._console, self._command = console, command
         self._what: str | None = None
         self._next_line_s = 0.0
         self._bar: Progress | None = None
@@ -32,13 +30,7 @@ class BuildProgress:
         self._console.print(f"{self._command}: {line}", markup=False)
 
     def progress(self, what: str, share: float) -> None:
-        """Move the bar of `what`; at 1 it goes away, as it does when something else begins.
-
-        Raises:
-            KeyboardInterrupt: the command was asked to stop.
-        """
-        if self._stopped():
-            raise KeyboardInterrupt
+        """Move the bar of `what`; at 1 it goes away, as it does when something else begins."""
         if what != self._what:
             self._end()
             self._begin(what)

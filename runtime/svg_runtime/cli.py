@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -116,4 +117,5 @@ def live(
 
 def main() -> NoReturn:
     """Entry point of `svg-live`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` and service managers end it as Ctrl-C does
     run_command(app)

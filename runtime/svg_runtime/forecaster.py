@@ -160,6 +160,24 @@ class Forecaster:
         if self._stream is not None:
             self._stream.predictor.reset()
 
+    def warm_up(self) -> None:
+        """Run everything on black frames, then `reset`: what engines do at their first runs would make the first forecast late.
+
+        They compile, allocate and capture CUDA graphs then. It takes as long as a few forecasts more than that.
+
+        Raises:
+            BackendError: an engine failed.
+            UsageError: the forecaster is closed.
+        """
+        self.reset()
+        frame = self.manifest.frame
+        black = np.zeros((frame.height, frame.width, frame.channels), np.float32)
+        for _ in range(self.manifest.generation.n_past + len(self._observer.rings)):  # one forecast per plan that may be next
+            self.observe(black)
+            if self.ready:
+                self.forecast()
+        self.reset()
+
     def observe(self, frame: ArrayLike) -> Observation:
         """Take in the next frame.
 

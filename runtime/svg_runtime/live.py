@@ -75,9 +75,11 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
     if options.json is not None:
         require_writable(options.json)
     events = EventLog(announce=lambda message: console.print(f"svg-live: {message}", markup=False))
-    with StopRequest() as stop, ExitStack() as resources:
+    with ExitStack() as resources:
         model = find_model(options.model)
-        forecaster = resources.enter_context(_open_forecaster(options, model, console, stop))
+        forecaster = resources.enter_context(_open_forecaster(options, model, console))
+        forecaster.warm_up()
+        stop = resources.enter_context(StopRequest())  # before, a signal ends whatever is under way: building takes minutes
         frame = forecaster.manifest.frame
         interval_s = model_interval_s(options.source, forecaster.manifest.generation.frame_interval_s)
         source = open_source(options.source, interval_s, min(frame.height, frame.width), stop, events)
@@ -235,8 +237,8 @@ class LiveLoop:
         return view
 
 
-def _open_forecaster(options: LiveOptions, model: Path, console: Console, stop: StopRequest) -> Forecaster:
-    with closing(BuildProgress(console, "svg-live", stop.__bool__)) as watcher:
+def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> Forecaster:
+    with closing(BuildProgress(console, "svg-live")) as watcher:
         return Forecaster.open(
             model,
             backend=options.backend,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -250,6 +251,22 @@ def test_two_processes_build_one_engine(tmp_path):
     assert "another process builds" in waiting, outputs
     assert [out for out, _ in outputs] == ["b'plan'\n"] * 2, outputs
     assert (tmp_path / "builds").read_text() == "built\n"
+
+
+def test_ctrl_c_ends_the_wait_for_another_process(tmp_path):
+    first = start(tmp_path)
+    while not (tmp_path / "builds").exists() and first.poll() is None:
+        time.sleep(0.01)
+    second = start(tmp_path)
+    waiting = second.stdout.readline()
+    second.send_signal(signal.SIGINT)
+    _, words = second.communicate(timeout=60)
+    ended_first = first.poll() is None
+    first.kill()
+    first.communicate(timeout=60)
+    assert "another process builds" in waiting
+    assert ended_first
+    assert "KeyboardInterrupt" in words
 
 
 def test_a_process_that_dies_while_it_builds_blocks_nobody(tmp_path, said):

@@ -161,6 +161,18 @@ def test_a_context_of_more_frames_than_are_bound_at_once(subject, clip, monkeypa
     np.testing.assert_allclose(actual, generated(model, clip, noise, context_noise), atol=ATOL)
 
 
+@pytest.mark.parametrize("context", ["window", "stream"])
+def test_warming_up_changes_nothing(subject, clip, context):
+    with open_on(subject, context=context) as cold, open_on(subject, context=context) as warm:
+        warm.observe(clip[0])
+        warm.warm_up()
+        assert not warm.ready
+        for frame in clip:
+            assert warm.observe(frame) == cold.observe(frame)
+            if cold.ready:
+                np.testing.assert_array_equal(warm.forecast(), cold.forecast())
+
+
 def test_stream_refuses_what_would_need_the_past_again(tiny_bundle, frames):
     with Forecaster.open(tiny_bundle, samples=2, context="stream") as forecaster:
         for frame in frames[:4]:

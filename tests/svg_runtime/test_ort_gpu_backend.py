@@ -131,6 +131,20 @@ def test_state_travels_through_captured_graphs_as_without(backend, fused_bundle,
     graphs.close()
 
 
+@pytest.mark.parametrize("context", ["window", "stream"])
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "separate"])
+def test_after_warming_up_no_graph_is_captured_any_more(fused_bundle, frames, ort, fused, context):
+    asked = {"fused": fused, "context": context, "gpu": GRAPHS["graph-on"]}
+    with Forecaster.open(fused_bundle, backend="cuda", precision="fp32", samples=2, horizon=HORIZON, **asked) as forecaster:
+        forecaster.warm_up()
+        captured = ort.captured
+        for frame in frames:
+            forecaster.observe(frame)
+            if forecaster.ready:
+                forecaster.forecast()
+        assert ort.captured == captured > 0
+
+
 def test_the_host_waits_once_per_forecast(fused_bundle, frames, cuda):
     with Forecaster.open(fused_bundle, backend="cuda", precision="fp32", samples=2, horizon=HORIZON) as forecaster:
         for frame in frames[:3]:

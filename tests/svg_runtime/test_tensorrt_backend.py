@@ -133,6 +133,21 @@ def test_the_host_waits_three_times_per_observation(tensorrt, cuda, fused_bundle
             assert cuda.log.count("cudaGraphLaunch") == 1
 
 
+@pytest.mark.parametrize("context", ["window", "stream"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_after_warming_up_nothing_is_made_any_more(tensorrt, cuda, fused_bundle, frames, fused, context):
+    with Forecaster.open(fused_bundle, fused=fused, context=context, **TENSORRT, **SMALL) as forecaster:
+        forecaster.warm_up()
+        made = cuda.left
+        cuda.log.clear()
+        for frame in frames:
+            forecaster.observe(frame)
+            if forecaster.ready:
+                forecaster.forecast()
+        assert set(cuda.log) <= {"cudaMemcpyAsync", "execute_async_v3", "cudaGraphLaunch", "cudaStreamSynchronize"}
+        assert cuda.left == made  # graphs, memory of host and device
+
+
 def test_no_state_comes_to_the_host_in_a_forecast(tensorrt, cuda, fused_bundle, frames):
     with opened(fused_bundle, frames) as forecaster:
         forecaster.forecast()
