@@ -111,13 +111,12 @@ class PrimeGraph(nn.Module):
                 _, predictor_state = self.predictor.step(h_seq[step], None, predictor_state)
             return (predictor_state,)
         gaussians = [_read(part, h) for part, h in ((self.posterior, h_seq[1:]), (self.prior, h_seq[:-1])) if part is not None]
-        batch = eps.shape[1]
+        zero = _zero(eps[0])
         mus, logvars, _ = gaussians[0]
         for step in range(steps):
             z = mus[step] + (0.5 * logvars[step]).exp() * eps[step]
-            h = h_seq[step].expand(batch, -1)
-            _, predictor_state = self.predictor.step(h, z, predictor_state)
-        states = [state.expand(-1, batch, -1) for _, _, state in gaussians[1:]]
+            _, predictor_state = self.predictor.step(h_seq[step] + zero, z, predictor_state)
+        states = [state + zero for _, _, state in gaussians[1:]]
         last = [value for mu, logvar, _ in gaussians for value in (mu[-1], logvar[-1])]
         return (predictor_state, *states, *last)
 
@@ -153,10 +152,18 @@ class StepGraph(nn.Module):
         return (frame, h_out, predictor_state, *prior, *conds)
 
 
+def _zero(like: Tensor) -> Tensor:
+    """Zeros (B, 1) at the batch of `like` (B, ...): adding them repeats what is at batch 1.
+
+    Expanding it would compute the shape at run time, which ONNX Runtime does on the processor, also where the rest is on a GPU
+    (onnxruntime #17930); and export would take a batch of 1 or B for 1.
+    """
+    return like[:, :1] * 0
+
+
 def _initial_state(core: RecurrentCore, like: Tensor) -> Tensor:
-    """Zeros (2 * layers, B, rnn) at the batch of `like` (B, ...), also where export takes a batch of 1 or B for 1."""
-    layers, size = core.lstm.num_layers, core.lstm.hidden_size
-    return (like[:, :1] * 0).expand(-1, size).expand(2 * layers, -1, -1)
+    """Zeros (2 * layers, B, rnn) at the batch of `like` (B, ...)."""
+    return like.new_zeros(2 * core.lstm.num_layers, 1, core.lstm.hidden_size) + _zero(like)
 
 
 def _read(part: GaussianLSTM, h_seq: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:

@@ -12,7 +12,7 @@ from svg_runtime.backends.base import Buffer, Plan, RunsChains
 from svg_runtime.backends.cuda.arrays import DeviceArrays, DeviceBuffer, check_unaliased
 from svg_runtime.backends.cuda.device import CudaDevice
 from svg_runtime.backends.gpu_options import GpuOptions, Watcher
-from svg_runtime.backends.ort_placement import NO_GRAPH, GraphSessions, describe_placement
+from svg_runtime.backends.ort_placement import NO_GRAPH, PlacedSession, describe_placement
 from svg_runtime.backends.ort_providers import Provider, check_choices, load_provider
 from svg_runtime.backends.ort_session import BoundGraph
 from svg_runtime.bundle import Bundle
@@ -91,12 +91,10 @@ class OrtGpuBackend(RunsChains, DeviceArrays):
         """
         given, wanted = _on_device(inputs), _on_device(outputs)
         check_unaliased(graph, given, wanted)
-        sizes = _dynamic_sizes(self._specs[graph], given)
-        self._check_batch(sizes)
-        sessions = self._graphs[graph]
-        session = sessions.at(sizes)
-        plan = _GpuPlan(graph, session, session.io_binding(), [given, wanted])
-        plan.mixed, plan.places = sessions.mixed, {name: self._place(buffer) for name, buffer in given.items()}
+        self._check_batch(graph, given)
+        placed = self._graphs[graph]
+        plan = _GpuPlan(graph, placed.session, placed.session.io_binding(), [given, wanted])
+        plan.mixed, plan.places = placed.mixed, {name: self._place(buffer) for name, buffer in given.items()}
         plan.bind_inputs()
         for name, buffer in wanted.items():
             plan.binding.bind_output(name, *self._place(buffer))
@@ -137,12 +135,15 @@ class OrtGpuBackend(RunsChains, DeviceArrays):
             weakref.finalize(plan, _drop_graph, weakref.ref(plan.session), number).atexit = False
         return options
 
-    def _check_batch(self, sizes: Mapping[str, int]) -> None:
-        largest = self._provider.max_batch
-        if self.name == "ort-tensorrt" and sizes.get(BATCH, 1) > largest:
+    def _check_batch(self, graph: str, inputs: Mapping[str, DeviceBuffer]) -> None:
+        if self.name != "ort-tensorrt":
+            return
+        axes = [pair for spec in self._specs[graph].inputs for pair in zip(spec.shape, inputs[spec.name].shape, strict=True)]
+        batch, largest = max((size for axis, size in axes if axis == BATCH), default=1), self._provider.max_batch
+        if batch > largest:
             raise UsageError(
-                f"the ort-tensorrt backend was opened for up to {largest} samples, and {sizes[BATCH]} are asked for\n"
-                f"  open it with --samples {sizes[BATCH]}"
+                f"the ort-tensorrt backend was opened for up to {largest} samples, and {batch} are asked for\n"
+                f"  open it with --samples {batch}"
             )
 
 
@@ -158,15 +159,15 @@ class _GpuPlan(BoundGraph):
 
 def _load_graphs(
     provider: Provider, contents: Mapping[str, bytes], specs: Mapping[str, GraphSpec], watcher: Watcher
-) -> dict[str, GraphSessions]:
+) -> dict[str, PlacedSession]:
     """All graphs that this backend runs; TensorRT builds an engine of each, unless it is in the cache."""
     wanted = {
         role: content for role, content in contents.items() if role != SHUFFLED_DECODER
     }  # never faster than ConvTranspose
-    loaded: dict[str, GraphSessions] = {}
+    loaded: dict[str, PlacedSession] = {}
     for role, content in wanted.items():
         watcher.progress(f"{provider.backend}: loading graphs", len(loaded) / len(wanted))
-        loaded[role] = GraphSessions(provider, content, f"{provider.precision}/{role}.onnx", specs[role])
+        loaded[role] = PlacedSession(provider, content, f"{provider.precision}/{role}.onnx", specs[role])
         if loaded[role].on_processor:
             watcher.say(f"{provider.precision}/{role}.onnx runs on the processor: {', '.join(loaded[role].on_processor)}")
     watcher.progress(f"{provider.backend}: loading graphs", 1.0)
@@ -177,12 +178,6 @@ def _on_device(buffers: Mapping[str, Buffer]) -> dict[str, DeviceBuffer]:
     found = {name: buffer for name, buffer in buffers.items() if isinstance(buffer, DeviceBuffer)}
     assert len(found) == len(buffers)
     return found
-
-
-def _dynamic_sizes(spec: GraphSpec, inputs: Mapping[str, DeviceBuffer]) -> dict[str, int]:
-    """Name of each dynamic axis -> its size in these inputs."""
-    axes = [pair for tensor in spec.inputs for pair in zip(tensor.shape, inputs[tensor.name].shape, strict=True)]
-    return {axis: size for axis, size in axes if isinstance(axis, str)}
 
 
 def _drop_graph(session: weakref.ref[Any], number: int) -> None:

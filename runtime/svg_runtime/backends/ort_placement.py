@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -10,25 +9,25 @@ from typing import Any
 from svg_runtime.backends.ort_providers import ALLOWED, CPU, CUDA, TENSORRT, Provider
 from svg_runtime.backends.ort_session import session_options
 from svg_runtime.errors import BackendMissingError, BundleError
-from svg_runtime.manifest import BATCH, COND_BATCH, GraphSpec
+from svg_runtime.manifest import GraphSpec
 
 _WORDS = {CUDA: "CUDA", TENSORRT: "TensorRT", CPU: "the processor"}
 NO_GRAPH = "\n  if it is the CUDA graph that is refused: --no-cuda-graph"
 
 
-class GraphSessions:
-    """One graph, loaded so that all of it runs on the GPU.
-
-    Usually that is one session for every batch. But where a graph computes shapes (`prime` does, to repeat the context for
-    every sample), ONNX Runtime puts that arithmetic on the processor (onnxruntime #17930); an input that a node there reads is
-    copied to the host when it is bound, and keeps the value that it had then. With a fixed batch nothing is left to compute:
-    such a graph is loaded once for each batch that it is bound at.
+class PlacedSession:
+    """One graph, loaded for every batch, so that all of it runs on the GPU.
 
     Args:
         provider: what runs it.
         content: the ONNX file.
         place: its name in messages, such as fp32/step.onnx.
         spec: its interface.
+
+    Attributes:
+        session: of ONNX Runtime.
+        nodes: provider -> its nodes; empty with an ONNX Runtime that does not tell.
+        on_processor: those of them that were left to the processor, which was allowed.
 
     Raises:
         BackendMissingError: the provider does not start, or leaves nodes to the processor though that is not allowed.
@@ -37,18 +36,12 @@ class GraphSessions:
 
     def __init__(self, provider: Provider, content: bytes, place: str, spec: GraphSpec) -> None:
         self._provider, self._content, self._place, self._spec = provider, content, place, spec
-        self._fixed: weakref.WeakValueDictionary[tuple[tuple[str, int], ...], Any] = weakref.WeakValueDictionary()
-        self._any: Any = None  # for every batch
-        self._first: Any = None  # else the one for the usual batch, kept so that it is there when it is bound
-        usual = {BATCH: provider.max_batch, COND_BATCH: 1}
         strict = not provider.choices.cpu_fallback
         try:
-            self._any = self._open({}, strict)
+            self.session = self._open(strict)
         except Exception as refusal:  # ONNX Runtime raises its own unrelated classes
-            if not strict:
-                raise self._explained({}, refusal) from refusal
-            self._first = self._open_fixed(usual, refusal)
-        self.nodes = placed_nodes(self._any or self._first)
+            raise self._explained(refusal) from refusal
+        self.nodes = placed_nodes(self.session)
         self.on_processor = self._disallowed(self.nodes)
         if strict and self.on_processor:
             raise self._left_to_processor(self.on_processor)
@@ -58,51 +51,32 @@ class GraphSessions:
         """Whether some of it may run on the processor."""
         return self._provider.choices.cpu_fallback and (not self.nodes or bool(self.on_processor))
 
-    def at(self, sizes: Mapping[str, int]) -> Any:
-        """The session for these sizes of the dynamic axes."""
-        if self._any is not None:
-            return self._any
-        key = tuple(sorted(sizes.items()))
-        session = self._fixed.get(key)
-        if session is None:
-            session = self._fixed[key] = self._open_fixed(sizes, None)
-        return session
-
     def _disallowed(self, nodes: Mapping[str, list[str]]) -> list[str]:
         allowed = ALLOWED[self._provider.backend]
         return [node for name, placed in nodes.items() if name not in allowed for node in placed]
 
-    def _open_fixed(self, sizes: Mapping[str, int], refusal: Exception | None) -> Any:
-        try:
-            session = self._open(sizes, strict=True)
-        except Exception as error:  # ONNX Runtime raises its own unrelated classes
-            raise self._explained(sizes, refusal or error) from error
-        self._fixed[tuple(sorted(sizes.items()))] = session
-        return session
-
-    def _open(self, sizes: Mapping[str, int], strict: bool) -> Any:
+    def _open(self, strict: bool) -> Any:
         """A session; `strict` refuses it if any node is left to the processor, in any release of ONNX Runtime."""
         provider = self._provider
         options = session_options(provider.onnxruntime, 1)  # its threads have nothing to do
-        options.log_severity_level = 4  # a refusal is an exception; some are expected, and are tried in another way
+        options.log_severity_level = 4  # a refusal is an exception
         options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # read by 1.24 and later
         if strict:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        for axis, size in sizes.items():
-            options.add_free_dimension_override_by_name(axis, size)
-        wanted = provider.options(self._spec, sizes)
         # By default a provider that does not start is replaced by the processor, and its reason printed to stdout.
-        session = provider.onnxruntime.InferenceSession(self._content, options, providers=wanted, enable_fallback=0)
+        session = provider.onnxruntime.InferenceSession(
+            self._content, options, providers=provider.options(self._spec), enable_fallback=0
+        )
         started = session.get_providers()
         if started[0] != provider.name:
             raise provider.missing(f"it started {', '.join(started)} instead")
         return session
 
-    def _explained(self, sizes: Mapping[str, int], refusal: Exception) -> Exception:
+    def _explained(self, refusal: Exception) -> Exception:
         """Why a graph cannot be loaded with the processor excluded: what is wrong when it may help?"""
         provider = self._provider
         try:
-            session = self._open(sizes, strict=False)
+            session = self._open(strict=False)
         except BackendMissingError as error:
             return error
         except RuntimeError as error:  # so it says that a provider does not start; its words on graphs are no RuntimeError
@@ -129,7 +103,7 @@ def placed_nodes(session: Any) -> dict[str, list[str]]:
     return placed
 
 
-def describe_placement(graphs: Mapping[str, GraphSessions]) -> str:
+def describe_placement(graphs: Mapping[str, PlacedSession]) -> str:
     """How many nodes run where, for people; "" where ONNX Runtime does not tell."""
     counts: Counter[str] = Counter()
     for graph in graphs.values():

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,16 +51,11 @@ class Provider:
         """Whether graphs are captured: only if asked for, as long as its worth has not been measured."""
         return bool(self.choices.cuda_graph)
 
-    def options(self, spec: GraphSpec, sizes: Mapping[str, int]) -> list[tuple[str, dict[str, str]]]:
-        """Providers for a session, in order, with their options.
-
-        Args:
-            spec: the graph's interface.
-            sizes: of its dynamic axes, where they are fixed.
-        """
+    def options(self, spec: GraphSpec) -> list[tuple[str, dict[str, str]]]:
+        """Providers for a session of the graph with this interface, in order, with their options."""
         if self.backend == "cuda":
             return [(CUDA, self._cuda_options())]
-        return [(TENSORRT, self._tensorrt_options(spec, sizes)), (CUDA, self._cuda_options())]
+        return [(TENSORRT, self._tensorrt_options(spec)), (CUDA, self._cuda_options())]
 
     def missing(self, reason: str) -> BackendMissingError:
         """What to say when the provider does not start."""
@@ -87,8 +81,8 @@ class Provider:
             "enable_cuda_graph": str(int(self.cuda_graph)),
         }
 
-    def _tensorrt_options(self, spec: GraphSpec, sizes: Mapping[str, int]) -> dict[str, str]:
-        folder = self._engine_folder(spec, sizes)
+    def _tensorrt_options(self, spec: GraphSpec) -> dict[str, str]:
+        folder = self._engine_folder(spec)
         folder.mkdir(parents=True, exist_ok=True)
         options = {
             **self._common_options(),
@@ -97,19 +91,19 @@ class Provider:
             "trt_engine_cache_path": str(folder),
             "trt_timing_cache_enable": "1",
             "trt_timing_cache_path": str(folder.parent),  # for all graphs; its name has the GPU's architecture
+            **_profile(spec.inputs, self.max_batch),
         }
         if self.choices.workspace_gib is not None:
             options["trt_max_workspace_size"] = str(int(self.choices.workspace_gib * 2**30))
-        return options if sizes else {**options, **_profile(spec.inputs, self.max_batch)}
+        return options
 
-    def _engine_folder(self, spec: GraphSpec, sizes: Mapping[str, int]) -> Path:
+    def _engine_folder(self, spec: GraphSpec) -> Path:
         """One for each graph, batch and library.
 
         ONNX Runtime names an engine after the names in the graph, not after its weights (see LeelaChessZero/lc0 #2214) or its
         shapes (onnxruntime #32254): in one folder, a bundle would get the engines of another training run.
         """
-        batch = sorted(sizes.items()) or self.max_batch
-        parts = (spec.sha256, self.precision, batch, self.choices.workspace_gib, self.onnxruntime.__version__)
+        parts = (spec.sha256, self.precision, self.max_batch, self.choices.workspace_gib, self.onnxruntime.__version__)
         key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
         return cache_folder(self.choices.cache_dir) / "ort-tensorrt" / key
 
