@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -292,6 +293,30 @@ def test_more_samples_than_engines_were_built_for_are_refused(fused_bundle):
 )
 def test_choices_of_no_use_are_refused(fused_bundle, name, choices, flags):
     assert f"has no use for {flags}: " in open_error(fused_bundle, name, UsageError, gpu=choices)
+
+
+def test_two_choices_that_exclude_each_other_are_refused(fused_bundle):
+    choices = GpuOptions(cuda_graph=True, cpu_fallback=True)
+    assert "expected one of them" in open_error(fused_bundle, "cuda", UsageError, gpu=choices)
+
+
+@pytest.mark.parametrize("version", ["1.29.1", "1.9.0"])
+def test_releases_whose_cuda_graphs_give_wrong_frames_are_refused(fused_bundle, ort, version):
+    ort.__version__ = version
+    message = open_error(fused_bundle, "cuda", gpu=GRAPHS["graph-on"])
+    assert f"wrong frames with the CUDA graphs of ONNX Runtime {version}\n  expected 1.30 or later" in message
+    open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GRAPHS["graph-off"]).close()
+
+
+def test_engines_of_another_tensorrt_are_not_looked_at(fused_bundle, ort, monkeypatch):
+    folders = []
+    for version in ("10.13.0", "10.14.0", "10.13.0"):
+        monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__=version))
+        open_backend(Bundle.open(fused_bundle), "ort-tensorrt", None, "fp32").close()
+        folders.append({session[TENSORRT]["trt_engine_cache_path"] for session in ort.sessions})
+        ort.sessions.clear()
+    assert folders[0] == folders[2]
+    assert not folders[0] & folders[1]
 
 
 # Where nodes run

@@ -26,11 +26,11 @@ class OrtGpuBackend(RunsChains, DeviceArrays):
 
     The provider works on the stream of our device, where copies and runs are in order, and the host does not wait for a run.
 
-    CUDA graphs (`cuda` only, on demand): ONNX Runtime runs a plan two times before it captures it, all within the first run
-    (onnxruntime #32243), which spoils a state that is updated in place. Here no run writes what it reads (`check_unaliased`: a
-    state is read from one buffer and written to another), so running again gives the same outputs again, and there is nothing
-    to back up. Each plan is a graph of its own, as its addresses are its own; all of them are device memory, for an input on
-    the host would keep its first value (#29782).
+    CUDA graphs (`cuda` only, on demand, from ONNX Runtime 1.30 on): ONNX Runtime runs a plan two times before it captures it,
+    all within the first run (onnxruntime #32243), which spoils a state that is updated in place. Here no run writes what it
+    reads (`check_unaliased`: a state is read from one buffer and written to another), so running again gives the same outputs
+    again, and there is nothing to back up. Each plan is a graph of its own, as its addresses are its own. All of them are
+    device memory, for an input on the host would keep its first value (#29782).
 
     Args:
         name: cuda or ort-tensorrt.
@@ -48,8 +48,8 @@ class OrtGpuBackend(RunsChains, DeviceArrays):
     Raises:
         UsageError: a choice that the backend has no use for.
         MissingExtraError: onnxruntime or cuda-bindings is not installed.
-        BackendMissingError: no GPU or driver, no such device, no such provider, its libraries are missing, or nodes would run
-            on the processor though that is not allowed.
+        BackendMissingError: no GPU or driver, no such device, no such provider, it is too old or its libraries are missing, or
+            nodes would run on the processor though that is not allowed.
         BundleError: a graph cannot be loaded.
     """
 
@@ -66,7 +66,7 @@ class OrtGpuBackend(RunsChains, DeviceArrays):
         watcher: Watcher,
     ) -> None:
         check_choices(name, choices)
-        onnxruntime, complaints = load_provider(name)
+        onnxruntime, complaints = load_provider(name, bool(choices.cuda_graph))
         self.name, self.precision = name, precision
         self._plans: weakref.WeakSet[_GpuPlan] = weakref.WeakSet()
         self._graph_ids = itertools.count(1)  # 0 is ONNX Runtime's own
@@ -74,7 +74,7 @@ class OrtGpuBackend(RunsChains, DeviceArrays):
         self.stream = self._device.stream
         try:
             gpu = self._device.gpu
-            self._provider = Provider(name, onnxruntime, gpu.index, self.stream, precision, samples, choices, complaints)
+            self._provider = Provider(name, onnxruntime, gpu, self.stream, precision, samples, choices, complaints)
             self._specs = bundle.variant(precision).graphs
             self._graphs = _load_graphs(self._provider, bundle.graphs(precision), self._specs, watcher)
         except BaseException:
@@ -120,7 +120,7 @@ class OrtGpuBackend(RunsChains, DeviceArrays):
         self._device.close()
 
     def _place(self, buffer: DeviceBuffer) -> tuple[str, int, Any, tuple[int, ...], int]:
-        return "cuda", self._provider.device, buffer.dtype.type, buffer.shape, buffer.address
+        return "cuda", self._provider.gpu.index, buffer.dtype.type, buffer.shape, buffer.address
 
     def _run_options(self, plan: _GpuPlan) -> Any:
         options = self._provider.onnxruntime.RunOptions()

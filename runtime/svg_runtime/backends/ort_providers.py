@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import io
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from svg_common.cache import cache_folder
+from svg_runtime.backends.cuda.device import GpuName
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.ort_session import load_onnxruntime
 from svg_runtime.backends.tensorrt.build import shape_range
@@ -24,8 +27,10 @@ ALLOWED = {
 }  # backend -> providers that its nodes may run on, wanted one first
 _LIBRARIES = {
     "cuda": "the libraries of CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]', or NVIDIA's packages of the system",
-    "ort-tensorrt": "the libraries of CUDA, cuDNN and of the TensorRT that it was built with, where the system finds them",
+    "ort-tensorrt": "the libraries of CUDA, cuDNN and of the TensorRT that it was built with (10, libnvinfer.so.10, for all "
+    "releases up to 1.31), where the system finds them",
 }
+_GRAPHS_SINCE = (1, 30)  # before, a replay read pointers from host memory that was in other use by then (onnxruntime #32121)
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Provider:
 
     backend: str
     onnxruntime: Any
-    device: int
+    gpu: GpuName
     stream: int
     precision: Precision
     max_batch: int  # TensorRT's engines take every batch from 1 to this one and are tuned for it
@@ -72,7 +77,7 @@ class Provider:
 
     def _common_options(self) -> dict[str, str]:
         # One stream for the provider's kernels and our copies: that alone keeps them in order.
-        return {"device_id": str(self.device), "user_compute_stream": str(self.stream)}
+        return {"device_id": str(self.gpu.index), "user_compute_stream": str(self.stream)}
 
     def _cuda_options(self) -> dict[str, str]:
         return {
@@ -98,18 +103,21 @@ class Provider:
         return options
 
     def _engine_folder(self, spec: GraphSpec) -> Path:
-        """One for each graph, batch and library.
+        """One for each graph, batch, GPU and library.
 
         ONNX Runtime names an engine after the names in the graph, not after its weights (see LeelaChessZero/lc0 #2214) or its
-        shapes (onnxruntime #32254): in one folder, a bundle would get the engines of another training run.
+        shapes (onnxruntime #32254): in one folder, a bundle would get the engines of another training run. The TensorRT in the
+        name is the one that it was built with, and an engine that the one there does not load is an error, not built again.
         """
-        parts = (spec.sha256, self.precision, self.max_batch, self.choices.workspace_gib, self.onnxruntime.__version__)
+        libraries = self.onnxruntime.__version__, _tensorrt_version()
+        gpu = self.gpu.name, self.gpu.compute_capability
+        parts = (spec.sha256, self.precision, self.max_batch, self.choices.workspace_gib, libraries, gpu)
         key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
         return cache_folder(self.choices.cache_dir) / "ort-tensorrt" / key
 
 
 def check_choices(backend: str, choices: GpuOptions) -> None:
-    """Refuse what a backend has no use for.
+    """Refuse what a backend has no use for, or cannot do together.
 
     ONNX Runtime's TensorRT provider keeps a single CUDA graph per session, whatever `gpu_graph_id` says (so in 1.30), and
     replays it with the addresses of the first run: as states have two buffers, every second step would use the wrong ones.
@@ -126,14 +134,23 @@ def check_choices(backend: str, choices: GpuOptions) -> None:
             else "it builds no engines"
         )
         raise UsageError(f"the {backend} backend has no use for {', '.join(given)}: {reason}\n  expected without")
+    if choices.cuda_graph and choices.cpu_fallback:
+        raise UsageError(
+            f"the {backend} backend cannot have both --cuda-graph and --cpu-fallback: a graph replays nothing that runs on the "
+            "processor\n  expected one of them"
+        )
 
 
-def load_provider(backend: str) -> tuple[Any, str]:
+def load_provider(backend: str, cuda_graph: bool) -> tuple[Any, str]:
     """ONNX Runtime with the backend's provider, and what was said while its libraries were loaded.
+
+    Args:
+        backend: cuda or ort-tensorrt.
+        cuda_graph: whether graphs are to be captured.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        BackendMissingError: it does not load, or has no such provider.
+        BackendMissingError: it does not load, has no such provider, or is too old for what is asked.
     """
     onnxruntime = load_onnxruntime(backend, "gpu")
     wanted, there = ALLOWED[backend][0], onnxruntime.get_available_providers()
@@ -142,6 +159,12 @@ def load_provider(backend: str) -> tuple[Any, str]:
             f"the {backend} backend needs an onnxruntime with {wanted}; the installed one has {', '.join(there)}\n"
             "  expected the package onnxruntime-gpu alone: onnxruntime, installed beside it, takes its place\n"
             "  run: pip uninstall onnxruntime onnxruntime-gpu && pip install 'svg-edge[gpu]'"
+        )
+    if cuda_graph and _release(onnxruntime.__version__) < _GRAPHS_SINCE:
+        needed = ".".join(map(str, _GRAPHS_SINCE))
+        raise BackendMissingError(
+            f"the {backend} backend gives wrong frames with the CUDA graphs of ONNX Runtime {onnxruntime.__version__}\n"
+            f"  expected {needed} or later, no --cuda-graph, or --backend tensorrt"
         )
     onnxruntime.set_default_logger_severity(3)  # it warns of every provider that is no plug-in
     if backend == "ort-tensorrt":
@@ -161,6 +184,22 @@ def _preload_libraries(onnxruntime: Any, backend: str) -> str:
             with contextlib.suppress(ImportError, OSError, RuntimeError):
                 import tensorrt  # noqa: F401  (loads its libraries, of which the provider then finds the ones it needs)
     return "\n  ".join(said.getvalue().splitlines())
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Of "1.30.0": (1, 30)."""
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+
+
+def _tensorrt_version() -> str:
+    """Of the TensorRT that the provider finds; "" where that cannot be told."""
+    with contextlib.suppress(ImportError, OSError, RuntimeError):
+        import tensorrt
+
+        return str(tensorrt.__version__)
+    with contextlib.suppress(OSError, AttributeError):  # a package of the system, without Python
+        return str(ctypes.CDLL("libnvinfer.so.10").getInferLibVersion())
+    return ""
 
 
 def _profile(inputs: tuple[TensorSpec, ...], max_batch: int) -> dict[str, str]:
