@@ -16,7 +16,7 @@ from svg_export.turing import FLAG as CONVOLVED
 from svg_export.turing import TURING, convolve_matrix_products
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine, engine_flags
 from svg_runtime.backends.tensorrt.cache import EngineCache
-from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, write_engine
+from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, this_platform, write_engine
 from svg_runtime.backends.tensorrt.library import Library
 from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.bundle import Bundle
@@ -48,6 +48,7 @@ class _Job:
     def key(self, library: Library) -> EngineKey:
         return EngineKey(
             onnx_sha256=self.spec.sha256,
+            platform=this_platform(),
             library=library.name,
             version=library.version,
             gpu=None,

@@ -130,8 +130,10 @@ class Forecaster:
         if self._closed:
             return
         self._closed = True
-        del self._observer, self._reader, self._rollouts, self._stream  # they hold the device's buffers and bound graphs
-        self._backend.close()
+        try:
+            self._backend.close()  # first: it waits until nothing runs any more
+        finally:
+            del self._observer, self._reader, self._rollouts, self._stream  # they hold the device's buffers and bound graphs
 
     @property
     def backend(self) -> str:

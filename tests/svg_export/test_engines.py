@@ -20,7 +20,7 @@ from svg_runtime.backends.cuda import device as device_module
 from svg_runtime.backends.gpu_options import Unwatched
 from svg_runtime.backends.tensorrt.build import FLAGS, BuildOptions, build_engine, shape_range
 from svg_runtime.backends.tensorrt.cache import EngineCache
-from svg_runtime.backends.tensorrt.engine import EngineKey, find_engine
+from svg_runtime.backends.tensorrt.engine import EngineKey, find_engine, this_platform
 from svg_runtime.bundle import Bundle
 from svg_runtime.contract import FUSED, roles
 from svg_runtime.errors import BundleError, EngineError
@@ -47,9 +47,9 @@ def built(fused_bundle, tmp_path_factory) -> tuple[Path, Path, list[str]]:
 def key_for(bundle: Path, role: str, precision: str, capability: str, max_batch: int = 4, **change) -> EngineKey:
     spec = Bundle.open(bundle).manifest.variants[precision].graphs[role]
     fields = {
-        "onnx_sha256": spec.sha256, "library": "tensorrt-rtx", "version": rtx().version, "gpu": "NVIDIA GeForce",
-        "compute_capabilities": (capability,), "precision": precision, "max_batch": max_batch, "workspace_gib": None,
-        "flags": FLAGS,
+        "onnx_sha256": spec.sha256, "platform": this_platform(), "library": "tensorrt-rtx", "version": rtx().version,
+        "gpu": "NVIDIA GeForce", "compute_capabilities": (capability,), "precision": precision, "max_batch": max_batch,
+        "workspace_gib": None, "flags": FLAGS,
     }  # fmt: skip
     return EngineKey(**{**fields, **change})
 
@@ -70,7 +70,8 @@ def test_every_graph_has_an_engine_for_every_target(built):
 @pytest.mark.parametrize(
     "change",
     [{"onnx_sha256": "0" * 64}, {"version": "1.0"}, {"max_batch": 5}, {"compute_capabilities": ("sm121",)},
-     {"precision": "fp16"}, {"workspace_gib": 1.0}, {"flags": (*FLAGS, "sparse")}, {"library": "tensorrt"}],
+     {"precision": "fp16"}, {"workspace_gib": 1.0}, {"flags": (*FLAGS, "sparse")}, {"library": "tensorrt"},
+     {"platform": "win32 AMD64"}],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_an_engine_for_something_else_is_not_found(built, change):

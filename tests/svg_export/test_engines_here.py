@@ -22,7 +22,7 @@ from tests.svg_runtime.bundle_helpers import copy_bundle
 from tests.svg_runtime.numpy_cuda import NumpyCuda
 from tests.svg_runtime.tensorrt_module import tensorrt
 
-HERE = GpuName(0, "NumPy GPU", "sm86")
+HERE = GpuName(0, "NumPy GPU", "sm86", 16)
 NOTHING_ELSE = (None, None, None, None, None)
 
 
@@ -30,7 +30,7 @@ def there_is(monkeypatch, capability: str | None) -> NumpyCuda:
     """A GPU of a compute capability in this machine, or none."""
     cuda = NumpyCuda(gpus=0 if capability is None else 1)
     if capability is not None:
-        monkeypatch.setattr(engine_options.CudaDevice, "gpu", GpuName(0, "NumPy GPU", capability))
+        monkeypatch.setattr(engine_options.CudaDevice, "gpu", GpuName(0, "NumPy GPU", capability, 16))
     monkeypatch.setattr(device_module, "load_runtime", lambda: cuda)
     return cuda
 
@@ -116,7 +116,7 @@ def test_engines_of_this_gpu_go_into_the_bundle_and_the_cache(fused_bundle, tmp_
     )
     assert "engines/fp16/step.sm86.plan" in summary["files"]
     record = EngineRecord.model_validate_json((bundle / "engines/fp16/step.sm86.plan.json").read_bytes())
-    assert record.key.gpu == "NumPy GPU"
+    assert record.key.gpu == HERE.model
     assert len(list((tmp_path / "cache").rglob("*.plan"))) == len(summary["files"]) == 8
 
     def never(*arguments):

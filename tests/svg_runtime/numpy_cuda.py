@@ -10,6 +10,7 @@ captured nothing runs, and what CUDA forbids meanwhile is an error.
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from enum import IntEnum
 from types import SimpleNamespace
@@ -68,6 +69,8 @@ class NumpyCuda:
         self._captured: dict[int, list[Work]] = {}  # streams under capture
         self._graphs: dict[int, list[Work]] = {}
         self._next = itertools.count(1)
+        self._current = threading.local()  # device of each thread
+        self._home: dict[int, int] = {}  # address of memory, or handle of a stream -> its device
 
     # Devices
 
@@ -75,10 +78,13 @@ class NumpyCuda:
         return (OK, self.gpus) if self.gpus else (cudaError_t.cudaErrorInsufficientDriver, None)
 
     def cudaSetDevice(self, device):
-        return (OK if 0 <= device < self.gpus else cudaError_t.cudaErrorInvalidValue,)
+        if not 0 <= device < self.gpus:
+            return (cudaError_t.cudaErrorInvalidValue,)
+        self._current.device = device
+        return (OK,)
 
     def cudaGetDeviceProperties(self, device):
-        return OK, SimpleNamespace(name=b"NumPy GPU\0\0", major=8, minor=6)
+        return OK, SimpleNamespace(name=b"NumPy GPU\0\0", major=8, minor=6, multiProcessorCount=16)
 
     def cudaGetErrorString(self, error):
         return OK, cudaError_t(error).name.encode()
@@ -117,7 +123,7 @@ class NumpyCuda:
 
     def cudaStreamCreateWithFlags(self, flags):
         handle = next(self._next)
-        self._streams[handle] = []
+        self._streams[handle], self._home[handle] = [], self._device_of_thread
         return OK, handle
 
     def cudaStreamDestroy(self, stream):
@@ -181,6 +187,15 @@ class NumpyCuda:
     def capturing(self) -> bool:
         return bool(self._captured)
 
+    @property
+    def homes(self) -> set[int]:
+        """Devices that have memory or streams."""
+        return {home for handle, home in self._home.items() if handle in self._streams or handle in self._device}
+
+    @property
+    def _device_of_thread(self) -> int:
+        return getattr(self._current, "device", 0)
+
     def _put(self, name: str, stream: int, work: Work) -> tuple[cudaError_t]:
         handle = int(stream)
         if name in self.fail:
@@ -209,6 +224,7 @@ class NumpyCuda:
             return cudaError_t.cudaErrorMemoryAllocation, None
         block = np.full(size + 512, 0xA5, np.uint8)  # not zeroed, as the real one
         address = -(-block.ctypes.data // 512) * 512
+        self._home[address] = self._device_of_thread
         where[address] = block[address - block.ctypes.data :][:size]
         self.free_bytes -= size if where is self._device else 0
         return OK, address

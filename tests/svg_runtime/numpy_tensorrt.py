@@ -49,6 +49,8 @@ class NumpyTensorrt:
     Attributes:
         launches: roles... names of graphs that were launched, in order; within a capture too.
         uncapturable: whether runs cannot be captured.
+        broken: whether it does not get CUDA to work.
+        full: whether no engine fits into the device's memory.
     """
 
     __version__ = "10.3.0"
@@ -62,9 +64,17 @@ class NumpyTensorrt:
         self.launches = 0
         self.uncapturable = False
         self.fail_launch = False
+        self.broken = False
+        self.full = False
 
     def Runtime(self, logger: Any) -> Runtime:  # noqa: N802
-        return Runtime(self)
+        return self._runtime(logger, Engine)
+
+    def _runtime(self, logger: Any, engine: type[Engine]) -> Runtime:
+        if self.broken:
+            logger.complaints.append((True, "CUDA initialization failure with error: 35"))
+            raise TypeError("pybind11::init(): factory function returned nullptr")
+        return Runtime(self, logger, engine)
 
 
 class DynamicShapesKernelSpecializationStrategy(IntEnum):
@@ -86,15 +96,17 @@ class NumpyTensorrtRtx(NumpyTensorrt):
     DynamicShapesKernelSpecializationStrategy = DynamicShapesKernelSpecializationStrategy
 
     def Runtime(self, logger: Any) -> Runtime:  # noqa: N802
-        return Runtime(self, RtxEngine)
+        return self._runtime(logger, RtxEngine)
 
 
 class Runtime:
-    def __init__(self, library: NumpyTensorrt, engine: type[Engine] | None = None) -> None:
-        self._library, self._engine = library, engine or Engine
+    def __init__(self, library: NumpyTensorrt, logger: Any, engine: type[Engine]) -> None:
+        self._library, self._logger, self._engine = library, logger, engine
 
     def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
-        if not plan.startswith(b"plan"):
+        if self._library.full or not plan.startswith(b"plan"):
+            words = "Cuda Runtime (out of memory)" if self._library.full else "Platform specific tag mismatch detected"
+            self._logger.complaints.append((True, words))
             return None
         end = 8 + int.from_bytes(plan[4:8], "little")
         return self._engine(self._library, plan[end:], json.loads(plan[8:end])["max_batch"])
@@ -148,12 +160,12 @@ class RuntimeCache:
     def __init__(self) -> None:
         self.content = b""
 
-    def serialize(self) -> bytes:
-        return self.content
+    def serialize(self) -> bytes | None:
+        return self.content or None
 
     def deserialize(self, content: bytes) -> bool:
-        self.content = content
-        return True
+        self.content = content  # of no use if it is refused
+        return b"another" not in content
 
 
 class RuntimeConfig:

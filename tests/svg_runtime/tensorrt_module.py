@@ -61,6 +61,7 @@ class Tensorrt(ModuleType):
         started_from: the timings that each build was given.
         accepts: whether it takes timings of earlier builds.
         complains: an error that it reports while it builds, and goes on.
+        warns: a warning of its parser.
     """
 
     def __init__(self, version: str = "10.3.0") -> None:
@@ -68,7 +69,7 @@ class Tensorrt(ModuleType):
         real = rtx().module
         self.__spec__, self.__version__ = ModuleSpec("tensorrt", None), version
         self.started_from: list[bytes] = []
-        self.accepts, self.complains = True, ""
+        self.accepts, self.complains, self.warns = True, "", ""
         outer = self
 
         class Builder(real.Builder):
@@ -89,6 +90,17 @@ class Tensorrt(ModuleType):
                 config.cache.content += TIMED
                 return plan
 
+        class OnnxParser(real.OnnxParser):
+            def __init__(self, network: Any, logger: Any) -> None:
+                real.OnnxParser.__init__(self, network, logger)
+                self.told = logger
+
+            def parse(self, content: bytes) -> bool:
+                if outer.warns:
+                    self.told.log(real.ILogger.Severity.WARNING, outer.warns)
+                return bool(real.OnnxParser.parse(self, content))
+
+        self.OnnxParser = OnnxParser
         # TensorRT knows no REQUIRE_USER_ALLOCATION.
         flags = {name: flag for name, flag in real.BuilderFlag.__members__.items() if name != "REQUIRE_USER_ALLOCATION"}
         self.Builder, self.BuilderFlag = Builder, type("BuilderFlag", (), flags)

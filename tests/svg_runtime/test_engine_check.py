@@ -78,6 +78,18 @@ def test_a_convolution_in_float32_is_named(spec, wrong):
         check_half(rtx(), Opened(spec, 8, json.dumps({"Layers": [*right, wrong]})), PLACE)
 
 
+def test_weights_tell_where_dynamic_shapes_hide_the_types(spec):
+    """As TensorRT 10 has it, for every batch that is not fixed."""
+
+    def hidden(weights: str) -> dict[str, object]:
+        types = "N/A due to dynamic shapes"
+        return {**layer("CaskConvolution", types, types), "Name": f"of {weights}", "Weights": {"Type": weights, "Count": 9}}
+
+    check_half(rtx(), Opened(spec, 8, json.dumps({"Layers": [hidden("Half")]})), PLACE)
+    with pytest.raises(EngineError, match=r"computes in float32: of Float$"):
+        check_half(rtx(), Opened(spec, 8, json.dumps({"Layers": [hidden("Half"), hidden("Float")]})), PLACE)
+
+
 @pytest.mark.parametrize("text", ["", "no JSON", "[]", "{}", json.dumps({"Layers": ["conv1", "conv2"]}),
                                   json.dumps({"Layers": [{"Name": "a", "LayerType": "Convolution"}]})])  # fmt: skip
 def test_a_library_that_tells_no_types_is_believed(spec, text):

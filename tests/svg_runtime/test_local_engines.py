@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -27,7 +28,7 @@ from tests.svg_runtime.build_helpers import Opened, Watched
 from tests.svg_runtime.bundle_helpers import copy_bundle, graph_bytes
 from tests.svg_runtime.numpy_cuda import NumpyCuda
 
-AMPERE, TURING = GpuName(0, "NVIDIA RTX A2000", "sm86"), GpuName(0, "Tesla T4", "sm75")
+AMPERE, TURING = GpuName(0, "NVIDIA RTX A2000", "sm86", 26), GpuName(0, "Tesla T4", "sm75", 40)
 
 
 @pytest.fixture
@@ -118,7 +119,7 @@ def test_turing_takes_only_what_svg_export_built(make, opened, fused_bundle, tmp
 
 def test_a_gpu_that_the_library_does_not_know_is_refused(make, opened):
     with pytest.raises(BackendMissingError, match=r"no engines for sm90 \(NVIDIA H100\)(.|\n)*--backend tensorrt"):
-        make(Watched(), gpu=GpuName(0, "NVIDIA H100", "sm90")).plan("prior")
+        make(Watched(), gpu=GpuName(0, "NVIDIA H100", "sm90", 132)).plan("prior")
 
 
 def test_the_key_says_for_which_gpu_and_how(make, tmp_path, opened):
@@ -127,14 +128,15 @@ def test_the_key_says_for_which_gpu_and_how(make, tmp_path, opened):
     (record,) = (tmp_path / "cache").rglob("*.plan.json")
     key = EngineRecord.model_validate_json(record.read_bytes()).key
     assert key == engines.key("prior")
-    assert (key.gpu, key.compute_capabilities, key.library) == ("NVIDIA RTX A2000", ("sm86",), "tensorrt-rtx")
+    assert (key.gpu, key.compute_capabilities) == ("NVIDIA RTX A2000, 26 multiprocessors", ("sm86",))
+    assert (key.library, key.platform) == ("tensorrt-rtx", f"{sys.platform} {os.uname().machine}")
     assert key.flags == ("strongly-typed", "no-tf32", "user-allocation")
 
 
 def test_an_engine_for_another_gpu_is_not_taken(make, opened):
     make(Watched()).plan("prior")
     watched = Watched()
-    make(watched, gpu=GpuName(0, "NVIDIA GeForce RTX 3090", "sm86")).plan("prior")
+    make(watched, gpu=GpuName(0, "NVIDIA GeForce RTX 3090", "sm86", 82)).plan("prior")
     assert len(opened) == 2
 
 

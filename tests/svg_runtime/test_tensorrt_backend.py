@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import inspect
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,9 +19,10 @@ from svg_runtime.backends.cuda import device as device_module
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.tensorrt import backend as backend_module
 from svg_runtime.backends.tensorrt import local
+from svg_runtime.backends.tensorrt.engine import EngineRecord, write_engine
 from svg_runtime.backends.tensorrt.library import Library
 from svg_runtime.bundle import Bundle
-from svg_runtime.errors import BackendError, BackendMissingError, UsageError
+from svg_runtime.errors import BackendError, BackendMissingError, EngineError, UsageError
 from tests.svg_runtime import numpy_tensorrt
 from tests.svg_runtime.build_helpers import Watched
 from tests.svg_runtime.bundle_helpers import draw, watch
@@ -271,20 +274,78 @@ def test_fp16_is_the_default_where_the_bundle_has_it(tensorrt, fused_bundle):
         Forecaster.open(fused_bundle, backend="tensorrt", precision="bf16")
 
 
-def test_an_engine_that_does_not_load_is_built_again_once(tensorrt, fused_bundle, monkeypatch, frames):
+@pytest.fixture
+def builds(tensorrt, monkeypatch) -> list[int]:
+    """One entry per engine that is built."""
+    built = []
+
+    def build(library, content, *rest):
+        built.append(len(content))
+        return make_plan(content, rest[3].max_batch)
+
+    monkeypatch.setattr(local, "build_engine", build)
+    return built
+
+
+def test_an_engine_of_the_bundle_that_does_not_load_is_replaced_once(builds, fused_bundle, frames, monkeypatch):
+    """At the next start, what was built here is taken at once, though the bundle's is found before it."""
+    monkeypatch.setattr(local, "find_engine", lambda folder, key: b"of another system")
+    watched, futures = Watched(), []
+    for _ in range(2):
+        with opened(fused_bundle, frames, watcher=watched) as forecaster:
+            futures.append(forecaster.forecast())
+    roles = ["encoder", "posterior", "prior", "skip", "prime", "step"]
+    assert len(builds) == len(watched.lines) == len(roles)
+    assert all("does not load the engine of fp32/" in line for line in watched.lines)
+    assert all(line.endswith("it is built again: Platform specific tag mismatch detected") for line in watched.lines)
+    np.testing.assert_array_equal(*futures)
+
+
+def test_an_engine_of_the_cache_that_does_not_load_is_built_again(builds, fused_bundle, frames, tmp_path):
     with opened(fused_bundle, frames) as forecaster:
         expected = forecaster.forecast()
-    engines = []
+    for record in (tmp_path / "cache").rglob("*.plan.json"):
+        key = EngineRecord.model_validate_json(record.read_bytes()).key
+        write_engine(record.with_suffix(""), key, b"of another driver")
+    builds.clear()
+    for built in (6, 6):
+        with opened(fused_bundle, frames) as forecaster:
+            np.testing.assert_array_equal(forecaster.forecast(), expected)
+        assert len(builds) == built
 
-    def spoiled(self, role):
-        engines.append(role)
-        return b"of another driver"
 
-    monkeypatch.setattr(local.LocalEngines, "plan", spoiled)
-    watched = Watched()
-    with opened(fused_bundle, frames, watcher=watched) as forecaster:
-        np.testing.assert_array_equal(forecaster.forecast(), expected)
-    assert len(engines) == len(set(engines)) == sum("does not load the engine" in line for line in watched.lines) > 0
+def test_an_engine_that_finds_no_memory_is_not_built_again(tensorrt, builds, fused_bundle, frames, tmp_path):
+    opened(fused_bundle, frames).close()
+    kept = {file: file.read_bytes() for file in (tmp_path / "cache").rglob("*.plan*")}
+    builds.clear()
+    tensorrt.full = True
+    with pytest.raises(EngineError, match=r"cannot load the engine of \w+: Cuda Runtime \(out of memory\)"):
+        opened(fused_bundle, frames)
+    assert builds == []
+    assert {file: file.read_bytes() for file in (tmp_path / "cache").rglob("*.plan*")} == kept
+
+
+def test_a_library_that_does_not_start_says_why(tensorrt, cuda, fused_bundle, frames):
+    tensorrt.broken = True
+    with pytest.raises(BackendMissingError, match=r"tensorrt 10.3.0 does not start: CUDA initialization failure.*\n.*driver"):
+        opened(fused_bundle, frames)
+    gc.collect()
+    assert cuda.left == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
+def test_a_second_gpu_is_the_only_one_that_is_used(name, cuda, monkeypatch, tmp_path, fused_bundle, frames):
+    """Though the thread's current one is another: every thread begins with the first, and others may choose."""
+    install((NumpyTensorrt if name == "tensorrt" else NumpyTensorrtRtx)(cuda), monkeypatch, tmp_path)
+    cuda.gpus = 2
+    with opened(fused_bundle, frames, backend=name, device="cuda:1") as forecaster, ThreadPoolExecutor(1) as other:
+        expected = forecaster.forecast(noise=draw(0, 2, 1, 4), context_noise=draw(1, 2, 1, 4), samples=1, horizon=2)
+        again = other.submit(forecaster.forecast, 3, 1)
+        assert again.result().shape[:2] == (3, 1)
+        assert cuda.homes == {1}
+    with opened(fused_bundle, frames) as forecaster:
+        given = forecaster.forecast(noise=draw(0, 2, 1, 4), context_noise=draw(1, 2, 1, 4), samples=1, horizon=2)
+        np.testing.assert_array_equal(given, expected)
 
 
 def test_rtx_runs_the_same_and_keeps_its_kernels(rtx, cuda, fused_bundle, frames, tmp_path):
@@ -305,6 +366,27 @@ def test_rtx_runs_the_same_and_keeps_its_kernels(rtx, cuda, fused_bundle, frames
     with opened(fused_bundle, frames, backend="cpu") as forecaster:
         forecaster.forecast()
         np.testing.assert_allclose(futures, forecaster.forecast(), atol=2e-6)
+
+
+def test_kernels_of_another_driver_are_compiled_again(rtx, fused_bundle, frames, tmp_path):
+    asked = {"backend": "tensorrt-rtx", "precision": "fp32"}
+    opened(fused_bundle, frames, **asked).close()
+    (file,) = (tmp_path / "cache").rglob("*.runtime")
+    content = b"of another driver"
+    file.write_bytes(hashlib.sha256(content).digest() + content)
+    opened(fused_bundle, frames, **asked).close()
+    assert file.read_bytes()[32:].startswith(b"kernel ")
+
+
+def test_without_a_kernel_nothing_is_kept(rtx, fused_bundle, tmp_path):
+    backend = open_backend(Bundle.open(fused_bundle), "tensorrt-rtx", None, "fp32")
+    spec = Bundle.open(fused_bundle).manifest.variants["fp32"].graphs["prior"]
+    tensors = [
+        {each.name: backend.allocate(each.sized(1), each.dtype) for each in side} for side in (spec.inputs, spec.outputs)
+    ]
+    backend.bind("prior", *tensors)
+    backend.close()
+    assert not list((tmp_path / "cache").rglob("*.runtime"))
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])

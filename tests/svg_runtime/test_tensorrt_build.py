@@ -25,7 +25,7 @@ from tests.svg_runtime.bundle_helpers import graph_bytes
 from tests.svg_runtime.numpy_cuda import NumpyCuda
 from tests.svg_runtime.tensorrt_module import Config, Tensorrt, TimingCache, tensorrt
 
-ORIN = GpuName(0, "Orin (nvgpu) / Jetson", "sm87")
+ORIN = GpuName(0, "Orin (nvgpu) / Jetson", "sm87", 8)
 
 
 @pytest.fixture
@@ -53,10 +53,10 @@ def test_engines_are_built_for_the_gpu_at_hand_and_share_timings(make, tmp_path)
     engines.prepare(["prior", "predictor"])
     assert library.module.started_from == [b"", b"timed "]
     key = engines.key("prior")
-    assert (key.library, key.version, key.gpu, key.compute_capabilities) == ("tensorrt", "10.3.0", ORIN.name, ("sm87",))
+    assert (key.library, key.version, key.gpu, key.compute_capabilities) == ("tensorrt", "10.3.0", ORIN.model, ("sm87",))
     assert key.flags == ("strongly-typed", "no-tf32")
     file = timings_file(tmp_path / "cache")
-    assert (file.parent.name, file.name) == ("tensorrt", "10.3.0-Orin-nvgpu-Jetson-sm87.timings")
+    assert (file.parent.name, file.name) == ("tensorrt", "10.3.0-Orin-nvgpu-Jetson-8-multiprocessors-sm87.timings")
     make(library, watched, "fp16").plan("prior")
     assert library.module.started_from[-1] == b"timed timed "
     assert watched.lines == []
@@ -103,6 +103,15 @@ def test_an_error_about_a_kernel_that_is_not_tried_is_no_failure(fused_bundle):
     timings = Timings(b"", print)
     assert build_engine(library, content, *built, BuildOptions((), 4), timings=timings)[:4] == b"vtrt"
     assert timings.content == b"timed "
+
+
+def test_a_warning_of_the_parser_is_told_and_no_failure(fused_bundle):
+    """Every JetPack brings a release of its own, and none of them has been heard before it is there."""
+    content = graph_bytes(fused_bundle, "prior")
+    library = tensorrt(warns="Make sure input h has Int64 binding.")
+    built = "fp32/prior.onnx", spec_of(content), "fp32", BuildOptions((), 4)
+    with pytest.warns(RuntimeWarning, match=r"tensorrt 10.3.0 says of fp32/prior.onnx: Make sure input h has Int64 binding"):
+        build_engine(library, content, *built, timings=Timings(b"", print))
 
 
 def test_two_builds_on_one_gpu_do_not_disturb_each_other(tmp_path):

@@ -19,6 +19,12 @@ class GpuName:
     index: int
     name: str  # NVIDIA GeForce RTX 4070
     compute_capability: str  # sm89
+    multiprocessors: int
+
+    @property
+    def model(self) -> str:
+        """Tells GPUs apart that are called the same: every Orin is "Orin", from that of a Nano to that of an AGX."""
+        return f"{self.name}, {self.multiprocessors} multiprocessors"
 
 
 def load_runtime() -> Any:
@@ -70,7 +76,8 @@ class CudaDevice:
         """What it is."""
         properties = self._call("the GPU's properties", "cudaGetDeviceProperties", self._index)
         name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
-        return GpuName(self._index, name.rstrip("\0"), f"sm{properties.major}{properties.minor}")
+        capability = f"sm{properties.major}{properties.minor}"
+        return GpuName(self._index, name.rstrip("\0"), capability, int(properties.multiProcessorCount))
 
     def allocate(self, nbytes: int) -> int:
         """Address of new zeroed device memory.
@@ -78,6 +85,7 @@ class CudaDevice:
         Raises:
             MemoryError: the device has not so much left.
         """
+        self.enter()
         address = int(self._call(f"{nbytes} bytes on the device", "cudaMalloc", max(nbytes, 1)))
         self._live[address] = self._cuda.cudaFree
         self._call("clearing memory", "cudaMemsetAsync", address, 0, max(nbytes, 1), self._stream)
@@ -85,6 +93,7 @@ class CudaDevice:
 
     def allocate_on_host(self, nbytes: int) -> int:
         """Address of page-locked host memory, which copies need to be asynchronous."""
+        self.enter()
         address = int(self._call(f"{nbytes} page-locked bytes", "cudaMallocHost", max(nbytes, 1)))
         self._live[address] = self._cuda.cudaFreeHost
         return address
@@ -142,7 +151,9 @@ class CudaDevice:
         try:
             work()
         except BaseException:
-            cuda.cudaStreamEndCapture(self._stream)  # leaves the capture; the reason is under way already
+            _, unfinished = cuda.cudaStreamEndCapture(self._stream)  # leaves the capture; the reason is under way already
+            if unfinished is not None and int(unfinished):
+                cuda.cudaGraphDestroy(unfinished)
             raise
         else:
             graph = self._call("capturing a graph", "cudaStreamEndCapture", self._stream)

@@ -6,6 +6,7 @@ share the memory for what lies between their layers.
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -31,6 +32,11 @@ class _BoundGraph:
 
     def __init__(self, role: str, context: Any, keep: list[Any]) -> None:
         self.role, self.context, self._keep = role, context, keep
+
+    def release(self) -> None:
+        """Let go of the context: it cannot run again."""
+        self.context = None
+        self._keep.clear()
 
 
 class _Captured:
@@ -91,6 +97,7 @@ class TensorrtBackend(DeviceArrays):
             self._device.close()
             raise
         self._wants_graph, self._watcher = choices.cuda_graph, watcher
+        self._plans: weakref.WeakSet[_BoundGraph] = weakref.WeakSet()
         self.description = f"{name} ({self._library.version}) on {gpu.name} ({gpu.compute_capability}), {precision}"
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
@@ -104,7 +111,7 @@ class TensorrtBackend(DeviceArrays):
         wanted = {name: _device_buffer(buffer) for name, buffer in outputs.items()}
         check_unaliased(graph, given, wanted)
         self._device.enter()
-        context, scratch = self._contexts.make(graph, {name: buffer.shape for name, buffer in given.items()})
+        context, keep = self._contexts.make(graph, {name: buffer.shape for name, buffer in given.items()})
         unread = {
             name: _device_buffer(self.allocate(shape, dtype))
             for name, (shape, dtype) in self._contexts.outputs(graph, context).items()
@@ -114,7 +121,9 @@ class TensorrtBackend(DeviceArrays):
         for name, buffer in tensors.items():
             if not context.set_tensor_address(name, buffer.address):
                 raise BackendError(f"{self.name} does not take an address for '{name}' of {graph}")
-        return _BoundGraph(graph, context, [*tensors.values(), scratch])
+        plan = _BoundGraph(graph, context, [*tensors.values(), *keep])
+        self._plans.add(plan)
+        return plan
 
     def chain(self, plans: Sequence[Plan]) -> Plan:
         """A CUDA graph of all of them, if they can be captured and nobody said no; else they are launched one by one."""
@@ -130,6 +139,9 @@ class TensorrtBackend(DeviceArrays):
             if self._wants_graph:
                 raise
             self._without_graph(str(error))
+            with contextlib.suppress(BackendError):  # an error that the library still keeps must not meet the first forecast
+                self._run_each(links)
+            self._device.wait()
             return links
         return _Captured(self._device, graph, links.plans)
 
@@ -146,7 +158,11 @@ class TensorrtBackend(DeviceArrays):
             self._run_each(plan if isinstance(plan, Chain) else Chain((plan,)))
 
     def close(self) -> None:
-        """Free the device; what is bound cannot be run any more."""
+        """Free the device; what is bound cannot be run any more. Closing again does nothing."""
+        with contextlib.suppress(BackendError):  # whatever the device reports, everything has to be freed
+            self._device.wait()
+        for plan in self._plans:
+            plan.release()  # a context must not go while it runs
         try:
             self._contexts.close()
         finally:

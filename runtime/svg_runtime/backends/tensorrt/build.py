@@ -6,6 +6,7 @@ fp32 graphs promise float32.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -75,7 +76,7 @@ def build_engine(
     Raises:
         EngineError: the parser complains, or the builder fails, or the network is not what the manifest says.
     """
-    builder = library.module.Builder(library.logger)
+    builder = library.start("Builder")
     network = builder.create_network(library.network_flags)
     _parse(library, network, content, place)
     _check_interface(network, place, spec)
@@ -99,13 +100,19 @@ def build_engine(
 
 
 def _parse(library: Library, network: Any, content: bytes, place: str) -> None:
-    """Warnings too are refused: the parser warns where it computes something else than the graph says."""
+    """The parser warns where it computes something else than the graph says: that is refused, where all releases are known.
+
+    TensorRT comes in many, with a Jetson's system: what one of them has to say must not be the end of the backend there.
+    """
     parser = library.module.OnnxParser(network, library.logger)
     with library.heard() as complaints:
         parsed = parser.parse(content)
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     lines = [f"node '{error.node_name()}' ({error.node_operator()}): {error.desc()}" for error in errors]
-    lines = lines or [message for _, message in complaints]
+    lines = lines or [message for is_error, message in complaints if is_error or library.ahead_of_time]
+    if parsed and not lines and complaints:
+        said = "; ".join(message for _, message in complaints)
+        warnings.warn(f"{library.name} {library.version} says of {place}: {said}", RuntimeWarning, stacklevel=2)
     if lines or not parsed:
         raise refused(library, place, "is not accepted by the parser", lines or ["no reason given"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from svg_runtime.backends.tensorrt.engine import EngineKey, read_engine, record_of, write_engine
@@ -39,11 +39,11 @@ class EngineCache:
         plan = self.find(key)
         return self.make(key, build) if plan is None else plan
 
-    def find(self, key: EngineKey) -> bytes | None:
-        """The plan for `key`; None if there is none. What is stale or damaged is not taken, with a message."""
+    def find(self, key: EngineKey, refused: Sequence[bytes] = ()) -> bytes | None:
+        """The plan for `key` that is none of `refused`; None if there is none. A stale or damaged one is said and not taken."""
         for folder in self.folders.readable:
             plan = self._read(self._file(folder, key), key)
-            if plan is not None:
+            if plan is not None and plan not in refused:
                 return plan
         return None
 

@@ -18,8 +18,9 @@ def open_engine(library: Library, plan: bytes, place: str) -> Any:
     Raises:
         EngineError: the library does not take it.
     """
+    runtime = library.start("Runtime")
     with library.heard() as complaints:
-        engine = library.module.Runtime(library.logger).deserialize_cuda_engine(plan)
+        engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         errors = [message for is_error, message in complaints if is_error]
         raise refused(library, place, "gave an engine that does not load", errors or ["no reason given"])
@@ -86,14 +87,30 @@ def check_half(library: Library, engine: Any, place: str) -> None:
 
 
 def _is_single_convolution(layer: dict[str, Any]) -> bool:
-    """Neither takes nor gives float16. One of both may be float32: conversions are fused with the outermost convolutions."""
+    """Neither takes nor gives float16. One of both may be float32: conversions are fused with the outermost convolutions.
+
+    TensorRT 10 tells no types of tensors whose shapes are dynamic ("N/A due to dynamic shapes"): there those of the weights say
+    it.
+    """
     tensors = [*layer.get("Inputs", []), *layer.get("Outputs", [])]
     is_convolution = "convolution" in str(layer.get("LayerType")).lower()  # CaskConvolution, Deconvolution, ...
-    return is_convolution and bool(tensors) and all(_is_single_map(tensor) for tensor in tensors)
+    if not is_convolution or not tensors or not all(_is_map(tensor) for tensor in tensors):
+        return False
+    types = [_types(tensor) for tensor in tensors]
+    if any("N/A" in each for each in types):
+        types = [str((layer.get("Weights") or {}).get("Type"))]
+    return all(_is_single(each) for each in types)
 
 
-def _is_single_map(tensor: dict[str, Any]) -> bool:
-    """A feature map in float32. TensorRT 10 has "Format/Datatype", 11 has two fields; both say FP32 or Float."""
-    types = " ".join(str(value) for name, value in tensor.items() if "format" in name.lower() or "datatype" in name.lower())
-    is_single = ("FP32" in types or "Float" in types) and "FP16" not in types and "Half" not in types
-    return is_single and max(tensor.get("Dimensions", [])[2:], default=1) > 1
+def _is_map(tensor: dict[str, Any]) -> bool:
+    """Not a matrix product of the recurrent parts, which are float32 in every variant, in the guise of a 1x1 convolution."""
+    return bool(max(tensor.get("Dimensions", [])[2:], default=1) > 1)
+
+
+def _types(tensor: dict[str, Any]) -> str:
+    """TensorRT 10 has "Format/Datatype", 11 has two fields."""
+    return " ".join(str(value) for name, value in tensor.items() if "format" in name.lower() or "datatype" in name.lower())
+
+
+def _is_single(types: str) -> bool:
+    return ("FP32" in types or "Float" in types) and "FP16" not in types and "Half" not in types

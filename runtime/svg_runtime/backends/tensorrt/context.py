@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ from svg_runtime.errors import BackendError, EngineError, UsageError
 
 Shape = tuple[int, ...]
 
+_ATTEMPTS = 3  # an engine from the bundle, one that was built here earlier, a new one
+_OF_THE_DEVICE = re.compile(r"out of memory|could not be allocated|cuda (runtime|driver|initialization)", re.IGNORECASE)
+
 
 class ContextMaker:
     """Loads engines when they are first asked for, and makes contexts of them.
@@ -24,13 +28,13 @@ class ContextMaker:
 
     def __init__(self, library: Library, device: CudaDevice, engines: LocalEngines) -> None:
         self._library, self._device, self._source = library, device, engines
-        self._runtime = library.module.Runtime(library.logger)
+        self._runtime = library.start("Runtime")
         self._engines: dict[str, Any] = {}
         self._scratch: DeviceMemory | None = None
         self._kernels: Any = None  # that TensorRT-RTX compiled, for all contexts
 
-    def make(self, role: str, shapes: Mapping[str, Shape]) -> tuple[Any, DeviceMemory | None]:
-        """A context for inputs of these shapes, and the memory that it computes in, which must live as long.
+    def make(self, role: str, shapes: Mapping[str, Shape]) -> tuple[Any, list[Any]]:
+        """A context for inputs of these shapes, and what must live as long: memory that it computes in, its kernels.
 
         Raises:
             EngineError: the engine cannot be built or loaded.
@@ -42,11 +46,11 @@ class ContextMaker:
         with self._library.heard() as complaints:
             context = engine.create_execution_context(self._configured(engine))
             ready = context is not None and all(context.set_input_shape(name, shape) for name, shape in shapes.items())
-            missing = context.infer_shapes() if ready else []
+            missing = _missing_inputs(context) if ready else []
         if not ready or missing:
-            words = "; ".join(message for is_error, message in complaints if is_error) or "; ".join(missing)
-            raise BackendError(f"{self._library.name} makes no context of {role}: {words or 'no reason given'}")
-        return context, self._give_memory(engine, context)
+            words = _errors(complaints) or "; ".join(missing) or "no reason given"
+            raise BackendError(f"{self._library.name} makes no context of {role}: {words}")
+        return context, [self._give_memory(engine, context), self._kernels]
 
     def outputs(self, role: str, context: Any) -> dict[str, tuple[Shape, str]]:
         """Shape and type of every output, for the shapes that the context was made for."""
@@ -60,25 +64,32 @@ class ContextMaker:
 
     def close(self) -> None:
         """Keep the kernels that were compiled for the next start, and let go of the engines."""
-        if self._kernels is not None:
-            self._source.runtime_cache.save(bytes(self._kernels.serialize()))
+        compiled = None if self._kernels is None else self._kernels.serialize()
+        if compiled is not None:
+            self._source.runtime_cache.save(bytes(compiled))
         self._engines.clear()
         self._scratch = self._kernels = None
 
     def _engine(self, role: str) -> Any:
         if role not in self._engines:
-            engine = self._load(self._source.plan(role))
-            if engine is None:  # it was built with another driver, or the library's own header says no
-                engine = self._load(self._source.rebuild(role))
-            if engine is None:
-                raise EngineError(f"{self._library.name} {self._library.version} cannot load the engine of {role}")
+            engine = self._load(role)
             self._source.check(role, engine)
             self._engines[role] = engine
         return self._engines[role]
 
-    def _load(self, plan: bytes) -> Any:
-        with self._library.heard():
-            return self._runtime.deserialize_cuda_engine(plan)
+    def _load(self, role: str) -> Any:
+        """From a plan that was found or built. One of another driver or system may not load: then from another plan."""
+        plans = [self._source.plan(role)]
+        for attempt in range(_ATTEMPTS):
+            with self._library.heard() as complaints:
+                engine = self._runtime.deserialize_cuda_engine(plans[-1])
+            if engine is not None:
+                return engine
+            words = _errors(complaints) or "no reason given"
+            if _OF_THE_DEVICE.search(words) or attempt == _ATTEMPTS - 1:
+                break
+            plans.append(self._source.replace(role, plans, words))
+        raise EngineError(f"{self._library.name} {self._library.version} cannot load the engine of {role}: {words}")
 
     def _configured(self, engine: Any) -> Any:
         """Memory is given by us. TensorRT-RTX compiles the kernels for a shape when it first sees it, not some time later."""
@@ -92,8 +103,8 @@ class ContextMaker:
         if self._kernels is None:
             self._kernels = config.create_runtime_cache()
             kept = self._source.runtime_cache.load()
-            if kept is not None:
-                self._kernels.deserialize(kept)
+            if kept is not None and not self._kernels.deserialize(kept):  # of another driver
+                self._kernels = config.create_runtime_cache()
         config.set_runtime_cache(self._kernels)
         return config
 
@@ -106,6 +117,18 @@ class ContextMaker:
             self._scratch = DeviceMemory(self._device, nbytes)
         context.set_device_memory(self._scratch.address, nbytes)
         return self._scratch
+
+
+def _missing_inputs(context: Any) -> list[str]:
+    """Names of inputs without which the shapes are not known."""
+    try:
+        return list(context.infer_shapes())
+    except RuntimeError as error:  # any other reason
+        return [str(error)]
+
+
+def _errors(complaints: list[tuple[bool, str]]) -> str:
+    return "; ".join(message for is_error, message in complaints if is_error)
 
 
 def _check_profile(role: str, engine: Any, shapes: Mapping[str, Shape]) -> None:

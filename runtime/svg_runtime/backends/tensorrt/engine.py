@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -25,6 +27,7 @@ class EngineKey(Frozen):
     """All that an engine depends on: it can be used where this is equal, see `serves`."""
 
     onnx_sha256: Sha256  # of the bundle's graph
+    platform: str  # operating system and processor: an engine of another one does not load
     library: str
     version: str
     gpu: str | None  # name of the GPU that it was tuned on; None when built ahead of time, for any of its compute capability
@@ -48,6 +51,11 @@ class EngineKey(Frozen):
             and set(self.compute_capabilities) >= set(other.compute_capabilities)
             and self.max_batch >= other.max_batch
         )
+
+
+def this_platform() -> str:
+    """linux x86_64, win32 AMD64, ..."""
+    return f"{sys.platform} {platform.machine()}"
 
 
 class EngineRecord(Frozen):

@@ -82,7 +82,7 @@ class KeptFile:
     def __init__(
         self, folders: CacheFolders, library: str, version: str, gpu: GpuName, kind: str, say: Callable[[str], None]
     ) -> None:
-        name = re.sub(r"[^\w.]+", "-", f"{version} {gpu.name} {gpu.compute_capability}", flags=re.ASCII)
+        name = re.sub(r"[^\w.]+", "-", f"{version} {gpu.model} {gpu.compute_capability}", flags=re.ASCII)
         self._folders, self._say = folders, say
         self._place = f"{library}/{name}.{kind}"
         self._known: bytes | None = None

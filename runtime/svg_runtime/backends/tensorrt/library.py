@@ -19,7 +19,7 @@ from svg_common.command import require_modules
 from svg_runtime.errors import BackendMissingError, UsageError
 
 LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}  # name of the backend and of its extra -> Python module
-_OLDEST = 10  # of TensorRT: earlier ones have no strongly typed networks
+_OLDEST = (10, 1)  # of TensorRT: earlier ones have no strongly typed networks, or take no memory of the user's as here
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,22 @@ class Library:
         """
         return getattr(self.module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
 
+    def start(self, kind: str) -> Any:
+        """A new `Builder` or `Runtime`.
+
+        Raises:
+            BackendMissingError: the library does not get CUDA to work.
+        """
+        with self.heard() as complaints:
+            try:
+                return getattr(self.module, kind)(self.logger)
+            except TypeError as error:  # so its bindings say that there is none (TensorRT #2913)
+                words = "; ".join(message for _, message in complaints) or str(error)
+                raise BackendMissingError(
+                    f"{self.name} {self.version} does not start: {words}\n"
+                    "  expected a driver as new as the CUDA that it was built for, or --backend cpu"
+                ) from error
+
     @contextmanager
     def heard(self) -> Iterator[list[tuple[bool, str]]]:
         """What the library complains about meanwhile: (whether it is an error and not a warning, message)."""
@@ -89,8 +105,9 @@ def load_library(name: str) -> Library:
         module = importlib.import_module(LIBRARIES[name])
     except (ImportError, OSError, RuntimeError) as error:  # a wheel for another Python, C library or processor
         raise BackendMissingError(f"{name} is installed but does not load: {error}") from error
-    if name == "tensorrt" and int(str(module.__version__).split(".")[0]) < _OLDEST:
-        raise BackendMissingError(f"tensorrt {module.__version__} is too old\n  expected {_OLDEST} or later (JetPack 6)")
+    if name == "tensorrt" and tuple(int(number) for number in str(module.__version__).split(".")[:2]) < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
+        raise BackendMissingError(f"tensorrt {module.__version__} is too old\n  expected {oldest} or later (JetPack 6.1)")
     return Library(name, module, _logger(module))
 
 

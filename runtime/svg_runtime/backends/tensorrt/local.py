@@ -13,7 +13,7 @@ from svg_runtime.backends.gpu_options import GpuOptions, Watcher
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine, engine_flags
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.check import check_engine, check_half, open_engine
-from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, find_engine
+from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, find_engine, this_platform
 from svg_runtime.backends.tensorrt.folders import KeptFile
 from svg_runtime.backends.tensorrt.library import Library
 from svg_runtime.backends.tensorrt.monitor import BuildMonitor, run_watched
@@ -91,14 +91,22 @@ class LocalEngines:
             what = f"building engine{counted}: {self._place(role)}"
             self._prepared[role] = self._make(role, what)
 
-    def rebuild(self, role: str) -> bytes:
-        """A new plan in place of the one that `plan` gave, and that the library does not load.
+    def replace(self, role: str, refused: Sequence[bytes], words: str) -> bytes:
+        """Another plan in place of those that the library does not load: one that was built here earlier, else a new one.
+
+        Args:
+            role: the graph.
+            refused: plans that this object gave.
+            words: of the library about the last one.
 
         Raises:
             BackendMissingError, BundleError, EngineError: as `plan`.
         """
+        kept = self._cache.find(self.key(role), refused)
+        if kept is not None:
+            return kept
         place = self._place(role)
-        self._watcher.say(f"{self._library.name} does not load the engine of {place}; it is built again")
+        self._watcher.say(f"{self._library.name} does not load the engine of {place}, it is built again: {words}")
         self._cache.forget(self.key(role))
         return self._make(role, f"building engine: {place}")
 
@@ -116,9 +124,10 @@ class LocalEngines:
         """What an engine of a graph has to serve."""
         return EngineKey(
             onnx_sha256=self._graphs[role].sha256,
+            platform=this_platform(),
             library=self._library.name,
             version=self._library.version,
-            gpu=self._gpu.name,
+            gpu=self._gpu.model,
             compute_capabilities=(self._gpu.compute_capability,),
             precision=self._precision,
             max_batch=self._options.max_batch,
