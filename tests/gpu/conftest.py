@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,10 +15,9 @@ from svg_runtime.backends import NVIDIA, open_backend
 from svg_runtime.backends.cuda.device import CudaDevice, load_runtime
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle import Bundle
-from svg_runtime.errors import BackendMissingError, MissingExtraError
+from svg_runtime.errors import BackendMissingError, MissingExtraError, UsageError
 from tests.svg_runtime.bundle_helpers import watch
 
-WITHOUT_GRAPHS = ("ort-tensorrt",)  # they refuse --cuda-graph
 HORIZON = 10
 FP32_ATOL = 1e-4  # as the parity gate
 FP16_FIRST_STEP_DB = 45.0
@@ -64,6 +65,18 @@ def bundle(name, request, tmp_path_factory):
         yield made
 
 
+def skip_without_graphs(name: str, bundle: Path) -> None:
+    """Where the backend refuses CUDA graphs: ort-tensorrt always, cuda with an ONNX Runtime that is too old for them."""
+    try:
+        open_backend(Bundle.open(bundle), name, None, "fp32", gpu=GpuOptions(cuda_graph=True)).close()
+    except UsageError as error:
+        pytest.skip(str(error))
+    except BackendMissingError as error:
+        if "with the CUDA graphs of ONNX Runtime" not in str(error):
+            raise
+        pytest.skip(str(error))
+
+
 def check_parity(name: str, bundle: Path, frames: np.ndarray, precision: str, **opened) -> list[float]:
     """Over n_past + HORIZON steps against the cpu backend in fp32: all steps in fp32; in fp16 the first step.
 
@@ -90,7 +103,11 @@ def check_graphs_change_nothing(name: str, bundle: Path, frames: np.ndarray, pre
 
 
 def check_memory_stays(name: str, bundle: Path, frames: np.ndarray, forecasts: int = 1000) -> None:
-    """Of the device and of the process, after a warm-up."""
+    """Of the device and of the process, after a warm-up.
+
+    A GPU that shares the memory of the system has no figure of its own: there the process alone counts. Others too may have
+    windows on a screen, so that of some readings the lowest counts.
+    """
     with Forecaster.open(bundle, backend=name, samples=4, horizon=4) as forecaster:
         for step in range(forecasts + 50):
             forecaster.observe(frames[step % len(frames)])
@@ -99,8 +116,8 @@ def check_memory_stays(name: str, bundle: Path, frames: np.ndarray, forecasts: i
             if step == 50:
                 before = _memory()
         after = _memory()
-    assert after[0] - before[0] < 8 << 20
-    assert after[1] - before[1] < 16 << 20
+    assert after[0] - before[0] < 16 << 20
+    assert after[1] - before[1] < 8 << 20 or _shares_memory()
 
 
 def check_two_at_once(name: str, bundle: Path, frames: np.ndarray) -> None:
@@ -118,8 +135,19 @@ def check_two_at_once(name: str, bundle: Path, frames: np.ndarray) -> None:
 
 
 def _memory() -> tuple[int, int]:
-    """Bytes used on the device and by this process."""
-    cuda = load_runtime()
-    _, free, total = cuda.cudaMemGetInfo()
+    """Bytes used by this process and on the device."""
+    used = []
+    for _ in range(5):
+        _, free, total = load_runtime().cudaMemGetInfo()
+        used.append(total - free)
+        time.sleep(0.2)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return total - free, pages * 4096
+    return pages * os.sysconf("SC_PAGE_SIZE"), min(used)
+
+
+def _shares_memory() -> bool:
+    cuda = load_runtime()
+    attribute = cuda.cudaDeviceAttr.cudaDevAttrIntegrated
+    error, integrated = cuda.cudaDeviceGetAttribute(attribute, 0)
+    assert error == cuda.cudaError_t.cudaSuccess
+    return bool(integrated)

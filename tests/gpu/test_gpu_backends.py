@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 
 from svg_runtime import Forecaster
@@ -12,11 +13,12 @@ from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendError
 from tests.gpu.conftest import (
-    WITHOUT_GRAPHS,
+    FP32_ATOL,
     check_graphs_change_nothing,
     check_memory_stays,
     check_parity,
     check_two_at_once,
+    skip_without_graphs,
 )
 
 pytestmark = pytest.mark.gpu
@@ -36,8 +38,7 @@ def test_forecasts_are_those_of_the_cpu(name, bundle, frames, precision, context
 @pytest.mark.parametrize("context", ["window", "stream"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_cuda_graphs_change_nothing(name, bundle, frames, precision, context, fused):
-    if name in WITHOUT_GRAPHS:
-        pytest.skip(f"{name} has no CUDA graphs")
+    skip_without_graphs(name, bundle)
     check_graphs_change_nothing(name, bundle, frames[:6], precision, fused, context)
 
 
@@ -61,14 +62,31 @@ def test_the_host_waits_once_per_forecast(name, bundle, frames):
         assert forecaster._backend._device.waits == before + 1
 
 
-def test_samples_change_from_call_to_call(name, bundle, frames):
-    """Also with CUDA graphs, whose plans come and go."""
-    gpu = None if name in WITHOUT_GRAPHS else GpuOptions(cuda_graph=True)
-    with Forecaster.open(bundle, backend=name, samples=8, gpu=gpu) as forecaster:
+@pytest.mark.parametrize("graph", [False, True], ids=["launched", "captured"])
+def test_samples_change_from_call_to_call(name, bundle, frames, graph):
+    """Captured graphs are replayed after runs at another batch, come and go; frames stay those of the cpu backend."""
+    if graph:
+        skip_without_graphs(name, bundle)
+    gpu = GpuOptions(cuda_graph=graph)
+    with (
+        Forecaster.open(bundle, backend=name, precision="fp32", samples=8, gpu=gpu) as given,
+        Forecaster.open(bundle, backend="cpu", precision="fp32", samples=8) as expected,
+    ):
         for frame in frames[:3]:
+            given.observe(frame)
+            expected.observe(frame)
+        for samples, horizon in [(1, 3), (4, 2), (1, 3), (4, 2), (8, 5), (2, 1), (3, 3), (1, 3)]:
+            np.testing.assert_allclose(given.forecast(samples, horizon), expected.forecast(samples, horizon), atol=FP32_ATOL)
+
+
+def test_the_host_waits_three_times_per_observation(name, bundle, frames):
+    """For the encoding, for posterior and prior of the whole context, and for the prior's state."""
+    with Forecaster.open(bundle, backend=name, samples=2, horizon=5) as forecaster:
+        forecaster.warm_up()
+        for frame in frames[:5]:
+            before = forecaster._backend._device.waits
             forecaster.observe(frame)
-        for samples, horizon in [(1, 3), (4, 2), (8, 5), (2, 1), (3, 3), (1, 3)]:
-            assert forecaster.forecast(samples, horizon).shape[:2] == (samples, horizon)
+        assert forecaster._backend._device.waits == before + 3
 
 
 def test_a_closed_backend_runs_nothing(name, bundle):

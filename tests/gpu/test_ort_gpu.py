@@ -23,10 +23,9 @@ def ort_name(name):
 def test_every_node_runs_on_the_gpu(ort_name, bundle, precision):
     backend = open_backend(Bundle.open(bundle), ort_name, None, precision)
     try:
-        for sessions in backend._graphs.values():
-            session = sessions.at({"batch": 8, "cond_batch": 1})
-            assert session.get_providers()[0] == ALLOWED[ort_name][0]
-            assert set(placed_nodes(session)) <= set(ALLOWED[ort_name])
+        for placed in backend._graphs.values():
+            assert placed.session.get_providers()[0] == ALLOWED[ort_name][0]
+            assert set(placed_nodes(placed.session)) <= set(ALLOWED[ort_name])
         assert "processor" not in backend.description
     finally:
         backend.close()

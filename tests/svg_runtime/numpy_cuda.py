@@ -38,6 +38,10 @@ class cudaStreamCaptureMode(IntEnum):
     cudaStreamCaptureModeThreadLocal = 1
 
 
+class cudaDeviceAttr(IntEnum):
+    cudaDevAttrIntegrated = 18
+
+
 OK = cudaError_t.cudaSuccess
 Work = Callable[[], None]
 
@@ -54,13 +58,14 @@ class NumpyCuda:
         fail: function name -> error that it answers from now on.
     """
 
+    cudaDeviceAttr = cudaDeviceAttr
     cudaError_t = cudaError_t
     cudaMemcpyKind = cudaMemcpyKind
     cudaStreamCaptureMode = cudaStreamCaptureMode
     cudaStreamNonBlocking = 1
 
     def __init__(self, gpus: int = 1, memory: int = 1 << 30) -> None:
-        self.gpus, self.free_bytes = gpus, memory
+        self.gpus, self.free_bytes, self._memory = gpus, memory, memory
         self.log: list[str] = []
         self.fail: dict[str, cudaError_t] = {}
         self._device: dict[int, np.ndarray] = {}
@@ -86,10 +91,17 @@ class NumpyCuda:
     def cudaGetDeviceProperties(self, device):
         return OK, SimpleNamespace(name=b"NumPy GPU\0\0", major=8, minor=6, multiProcessorCount=16)
 
+    def cudaDeviceGetAttribute(self, attribute, device):
+        assert attribute == cudaDeviceAttr.cudaDevAttrIntegrated
+        return OK, 0
+
     def cudaGetErrorString(self, error):
         return OK, cudaError_t(error).name.encode()
 
     # Memory
+
+    def cudaMemGetInfo(self):
+        return OK, self.free_bytes, self._memory
 
     def cudaMalloc(self, size):
         return self._allocate("cudaMalloc", self._device, size)

@@ -51,6 +51,7 @@ class NumpyTensorrt:
         uncapturable: whether runs cannot be captured.
         broken: whether it does not get CUDA to work.
         full: whether no engine fits into the device's memory.
+        left_over: whether CUDA still has the error of a capture that failed, which the next launch then reports.
     """
 
     __version__ = "10.3.0"
@@ -66,6 +67,7 @@ class NumpyTensorrt:
         self.fail_launch = False
         self.broken = False
         self.full = False
+        self.left_over = False
 
     def Runtime(self, logger: Any) -> Runtime:  # noqa: N802
         return self._runtime(logger, Engine)
@@ -240,8 +242,9 @@ class Context:
         assert self._memory is not None, "a context without memory"
         assert not self.infer_shapes()
         assert set(self._addresses) == set(self._engine.tensors), "a tensor without an address"
-        capturing = self._library.cuda.capturing
-        if self._library.fail_launch or (capturing and (self._library.uncapturable or not self._ran)):
+        capturing, left_over = self._library.cuda.capturing, self._library.left_over
+        self._library.left_over = capturing and (self._library.uncapturable or not self._ran)
+        if self._library.fail_launch or self._library.left_over or left_over:
             return False
         self._ran = True
         self._library.launches += 1

@@ -1,0 +1,35 @@
+"""The tests of this folder on GPUs made of host memory: pytest -p tests.gpu.simulated tests/gpu
+
+So they are known to work before a real GPU is at hand, and do not go out of date. What they then say is about themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def simulated_gpu() -> Iterator[None]:
+    """One GPU, with all of NVIDIA's libraries."""
+    from svg_runtime.backends import ort_providers
+    from svg_runtime.backends.cuda import device
+    from svg_runtime.backends.tensorrt import backend, local
+    from svg_runtime.backends.tensorrt.library import Library
+    from tests.gpu import conftest
+    from tests.svg_runtime.numpy_cuda import NumpyCuda
+    from tests.svg_runtime.numpy_tensorrt import NumpyTensorrt, NumpyTensorrtRtx, make_plan
+    from tests.svg_runtime.ort_on_numpy_cuda import OrtOnNumpyCuda
+
+    cuda = NumpyCuda()
+    libraries = {"tensorrt": NumpyTensorrt(cuda), "tensorrt-rtx": NumpyTensorrtRtx(cuda)}
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (device, conftest):
+            patch.setattr(module, "load_runtime", lambda: cuda)
+        patch.setattr(backend, "load_library", lambda name: Library(name, libraries[name], SimpleNamespace(complaints=[])))
+        patch.setattr(backend, "require_modules", lambda *names: None)
+        patch.setattr(local, "build_engine", lambda library, content, *rest: make_plan(content, rest[3].max_batch))
+        patch.setattr(ort_providers, "load_onnxruntime", lambda name, extra: OrtOnNumpyCuda(cuda))
+        yield
