@@ -1,7 +1,7 @@
 """Measures the forecast of one bundle and number of samples on the GPU of this process, and writes what it found as JSON.
 
 A process for each case: an engine that crashes ends its own case alone, memory is free again after it, and the profiler, which
-slows down what runs after it, has nothing after it.
+slows down what runs after its first use, has nothing after it.
 
 python benchmarks/gpu_case.py ckpt.svgb 8 10 --json case.json
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_trace import start_profiler, trace_forecast
+from gpu_trace import trace_forecast
 from matmul_peak import DTYPES, copy_peak, matmul_peak
 from open_gpu_peers import ALL, open_gpu_peers
 from peers import Peer, take_turns, warm_up
@@ -68,7 +68,6 @@ def measure_case(
     """
     on_gpu = device == "cuda"
     if on_gpu:
-        start_profiler()
         torch.backends.cudnn.benchmark = True  # the fastest convolution, by measurement: what is worth comparing with
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32, for all peers
     before, ceilings = telemetry(), _ceilings(device)

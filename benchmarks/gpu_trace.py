@@ -18,6 +18,8 @@ Kind = Literal["kernel", "copy", "set", "call"]
 _KINDS: dict[str, Kind] = {
     "kernel": "kernel", "gpu_memcpy": "copy", "gpu_memset": "set", "cuda_runtime": "call", "cuda_driver": "call"
 }  # fmt: skip
+_HEAD = 64  # kernels before the marker: the profiler loses the first ones of its second and every later use (pytorch #192021)
+_LEAST_CUDA = (12, 6)  # before, a CUDA graph from before the profiler's first use can end the process when it is traced
 _VERSION = re.compile(r"(_v\d+|_ptsz|_ptds)+$")  # the driver's names say which version of a call it is
 
 
@@ -30,6 +32,7 @@ class Activity:
     start_us: float
     duration_us: float
     thread: int = 0  # of the host, for calls
+    correlation: int = 0  # the same for a call and for the work of the device that it put there
 
     @property
     def end_us(self) -> float:
@@ -61,13 +64,23 @@ class TraceSummary:
 
 
 def trace_forecast(forecast: Callable[[], object]) -> TraceSummary:
-    """Run a forecast under the profiler, between two markers that set it apart from what the profiler does itself."""
+    """Run a forecast under the profiler, between two markers that set it apart from what the profiler does itself.
+
+    Whatever is timed has to be timed before: once it was used, CUPTI slows down every call into CUDA.
+
+    Raises:
+        ValueError: it cannot be traced here, or the profiler lost the markers.
+    """
     import torch
     from torch.profiler import ProfilerActivity, profile
 
+    if tuple(int(number) for number in str(torch.version.cuda).split(".")[:2]) < _LEAST_CUDA:
+        raise ValueError(f"tracing CUDA graphs needs a PyTorch with CUDA 12.6 or later; this one has {torch.version.cuda}")
     marker = torch.zeros(1, device="cuda")
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        for _ in range(_HEAD):
+            marker.fill_(0)
         marker.fill_(1)
         torch.cuda.synchronize()
         forecast()
@@ -79,39 +92,49 @@ def trace_forecast(forecast: Callable[[], object]) -> TraceSummary:
     return summarize(between_markers(read_events(events)))
 
 
-def start_profiler() -> None:
-    """Let CUPTI start before the first CUDA graph is made: graphs from before it can end the process when they are traced."""
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CUDA]):
-        pass
-
-
 def read_events(events: Iterable[dict[str, Any]]) -> list[Activity]:
     """Of a trace in Chrome's format those that are work of the device or calls into CUDA."""
     return [
-        Activity(_VERSION.sub("", event["name"]), _KINDS[event["cat"]], event["ts"], event["dur"], event.get("tid", 0))
+        Activity(
+            _VERSION.sub("", event["name"]), _KINDS[event["cat"]], event["ts"], event["dur"], event.get("tid", 0),
+            event.get("args", {}).get("correlation", 0),
+        )
         for event in events
         if event.get("ph") == "X" and event.get("cat") in _KINDS
-    ]
+    ]  # fmt: skip
 
 
-def between_markers(activities: list[Activity]) -> list[Activity]:
-    """What lies between the first and the last kernel and between the calls that launched them, but for the wait for the first.
+def between_markers(activities: list[Activity], head: int = _HEAD) -> list[Activity]:
+    """What lies between the two markers and between the calls that launched them, but for the wait for the first.
+
+    Args:
+        activities: of a trace.
+        head: launches before that of the first marker; the second one is the last launch.
 
     Raises:
         ValueError: the markers are not there.
     """
     calls = sorted((each for each in activities if each.kind == "call"), key=lambda each: each.start_us)
-    work = sorted((each for each in activities if each.kind != "call"), key=lambda each: each.start_us)
-    launches, kernels = [each for each in calls if _launches(each)], [each for each in work if each.kind == "kernel"]
-    if len(launches) < 2 or len(kernels) < 2:
+    launches = [each for each in _outermost(calls) if _launches(each)]
+    if len(launches) < head + 2:
         raise ValueError("the profiler did not see the markers around the forecast: may it trace this GPU?")
-    first, last = launches[0], launches[-1]
+    first, last = launches[head], launches[-1]
+    begin, end = (_kernel_of(launch, activities) for launch in (first, last))
     inside = [each for each in calls if first.end_us <= each.start_us and each.end_us <= last.start_us]
     wait = next((each for each in inside if _waits(each)), None)
-    work = [each for each in work if kernels[0].end_us <= each.start_us < kernels[-1].start_us]
+    work = [each for each in activities if each.kind != "call" and begin.end_us <= each.start_us < end.start_us]
     return [each for each in inside if each is not wait] + work
+
+
+def _kernel_of(launch: Activity, activities: list[Activity]) -> Activity:
+    """What a call launched, or a call that it made itself."""
+    within = [each for each in activities if each.kind == "call" and each.thread == launch.thread
+              and launch.start_us <= each.start_us and each.end_us <= launch.end_us]  # fmt: skip
+    numbers = {each.correlation for each in within}
+    found = next((each for each in activities if each.kind == "kernel" and each.correlation in numbers), None)
+    if found is None:
+        raise ValueError("the profiler lost the kernel of a marker around the forecast: its other times are not to be trusted")
+    return found
 
 
 def summarize(activities: list[Activity]) -> TraceSummary:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import onnx_peer
+import torch
 from bundle_weights import model_of
 from device_clock import DeviceClock
 from matmul_peak import DTYPES
 from open_peers import COMPILED, EAGER, ours
 from peers import Context, Peer, Task, open_peer
-from torch_peer import CompiledPeer, TorchPeer, read_context
+from torch_peer import CompiledPeer, TorchPeer, faster_layout, read_context
 
 from svg_runtime.backends import NVIDIA
 from svg_runtime.bundle import Bundle
@@ -66,7 +68,14 @@ def _torch_makers(model: SVG, task: Task, context: Context, device: str) -> list
             clock.follow()
         return make(model, task, context, device=device, submitted=clock.submitted).forecast
 
-    kinds = {EAGER: TorchPeer, COMPILED: CompiledPeer, WHOLE: partial(CompiledPeer, whole=True)}
+    @cache
+    def layout(dtype: torch.dtype) -> torch.memory_format:
+        return faster_layout(model, task, context, dtype, device)
+
+    def compiled(*arguments: Any, dtype: torch.dtype, **named: Any) -> TorchPeer:
+        return CompiledPeer(*arguments, dtype=dtype, layout=layout(dtype), **named)
+
+    kinds: dict[str, Callable[..., TorchPeer]] = {EAGER: TorchPeer, COMPILED: compiled, WHOLE: partial(compiled, whole=True)}
     return [
         (name, precision, partial(followed, partial(kind, dtype=dtype)))
         for name, kind in kinds.items()

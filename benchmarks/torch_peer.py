@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Tensor
 from svg_train.model import SVG
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
+_LAYOUT_TRIES = 10  # the first ones choose kernels
+
 Hidden = list[tuple[Tensor, Tensor]]  # (h, c) of every LSTM cell
 
 
@@ -107,13 +110,14 @@ class CompiledPeer(TorchPeer):
     the encoder and the rest of a step in one function; fp32 1.27x, 1.26x in the default layout. As an option of `torch.compile`
     alone, freezing has no effect: bf16 1.5x, fp32 slower than eager.
 
-    On a GPU: max-autotune, with CUDA graphs of every function, or with `whole` one of the whole forecast, whose steps are then
-    unrolled. What would be left out of the graphs without a word is an error.
+    On a GPU: the layout that is given, max-autotune, with CUDA graphs of every function, or with `whole` one of the whole
+    forecast, whose steps are then unrolled. What would be left out of the graphs without a word is an error.
     """
 
     def __init__(
         self, model: SVG, task: Task, context: Context, dtype: torch.dtype, device: str = "cpu",
         submitted: Callable[[], None] = lambda: None, whole: bool = False,
+        layout: torch.memory_format = torch.channels_last,
     ) -> None:  # fmt: skip
         on_gpu = device != "cpu"
 
@@ -121,7 +125,7 @@ class CompiledPeer(TorchPeer):
             return torch.compile(function, dynamic=False, fullgraph=True, mode="max-autotune" if on_gpu else None)
 
         alone = (lambda function: function) if whole else wrap
-        super().__init__(model, task, context, dtype, torch.channels_last, alone, device, submitted)
+        super().__init__(model, task, context, dtype, layout, alone, device, submitted)
         if whole:
             self._draw_frames = wrap(self._draw_frames)  # type: ignore[method-assign]
         # Not an option of torch.compile: the graph has to be captured in another way too.
@@ -135,6 +139,20 @@ class CompiledPeer(TorchPeer):
         # Frames of one forecast stay until the next one begins: without this, each call may overwrite what the last one gave.
         torch.compiler.cudagraph_mark_step_begin()
         return super().forecast()
+
+
+def faster_layout(model: SVG, task: Task, context: Context, dtype: torch.dtype, device: str) -> torch.memory_format:
+    """The memory format in which the networks are faster as they are: which one that is depends on device and type."""
+
+    def fastest_s(layout: torch.memory_format) -> float:
+        peer, tries = TorchPeer(model, task, context, dtype, layout, device=device), []
+        for _ in range(_LAYOUT_TRIES):
+            start = time.perf_counter()
+            peer.forecast()
+            tries.append(time.perf_counter() - start)
+        return min(tries)
+
+    return min((torch.contiguous_format, torch.channels_last), key=fastest_s)
 
 
 @torch.inference_mode()

@@ -22,16 +22,16 @@ def _benchmark_modules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(FOLDER)
 
 
-def call(name, start, duration=1.0, thread=1):
+def call(name, start, duration=1.0, thread=1, correlation=0):
     from gpu_trace import Activity
 
-    return Activity(name, "call", start, duration, thread)
+    return Activity(name, "call", start, duration, thread, correlation)
 
 
-def work(kind, start, duration, name=""):
+def work(kind, start, duration, name="", correlation=0):
     from gpu_trace import Activity
 
-    return Activity(name, kind, start, duration)
+    return Activity(name, kind, start, duration, correlation=correlation)
 
 
 @pytest.fixture(scope="module")
@@ -220,23 +220,29 @@ def test_markers_and_what_the_profiler_does_are_no_part_of_the_forecast():
         call("cudaMemcpyAsync", 20), call("cudaGraphLaunch", 22), call("cudaStreamSynchronize", 25, 60),
         work("copy", 31, 4), work("kernel", 40, 40),
     ]  # fmt: skip
+    head = [call("cudaLaunchKernel", -9, 1, correlation=1), call("cudaLaunchKernel", -7, 1, correlation=2),
+            work("kernel", -6, 1, correlation=2)]  # fmt: skip
     around = [
-        call("cudaLaunchKernel", 0, 4), work("kernel", 5, 1), call("cudaDeviceSynchronize", 5, 10),
-        call("cudaLaunchKernel", 90, 4), work("kernel", 95, 1), call("cudaDeviceSynchronize", 96, 3),
-        call("cudaDeviceSynchronize", 120, 3),
+        *head,  # of whose kernels one is lost
+        call("cudaLaunchKernel", 0, 4, correlation=3), call("cuLaunchKernel", 1, 2, correlation=4),
+        work("kernel", 5, 1, correlation=4), call("cudaDeviceSynchronize", 5, 10),
+        call("cudaLaunchKernel", 90, 4, correlation=5), work("kernel", 95, 1, correlation=5),
+        call("cudaDeviceSynchronize", 96, 3), call("cudaDeviceSynchronize", 120, 3),
     ]  # fmt: skip
-    inside = between_markers([*around, *forecast])
+    inside = between_markers([*around, *forecast], head=2)
     assert sorted(inside, key=lambda each: each.start_us) == sorted(forecast, key=lambda each: each.start_us)
     assert summarize(inside).waits == 1
-    with pytest.raises(ValueError, match="markers"):
-        between_markers(around[:3])
+    with pytest.raises(ValueError, match="may it trace this GPU"):
+        between_markers(around[:5], head=2)
+    with pytest.raises(ValueError, match="lost the kernel of a marker"):
+        between_markers([each for each in [*around, *forecast] if each.correlation != 4], head=2)
 
 
 def test_chrome_trace_is_read():
     from gpu_trace import Activity, read_events
 
     events = [
-        {"ph": "X", "cat": "kernel", "name": "gemm", "ts": 1.5, "dur": 2.0, "tid": 7},
+        {"ph": "X", "cat": "kernel", "name": "gemm", "ts": 1.5, "dur": 2.0, "tid": 7, "args": {"correlation": 4}},
         {"ph": "X", "cat": "cuda_driver", "name": "cuMemcpyHtoDAsync_v2_ptsz", "ts": 1.0, "dur": 0.5, "tid": 9},
         {"ph": "X", "cat": "cuda_runtime", "name": "cudaLaunchKernel_v7000", "ts": 2.0, "dur": 0.5, "tid": 9},
         {"ph": "X", "cat": "gpu_memset", "name": "Memset (Device)", "ts": 4.0, "dur": 0.5, "tid": 7},
@@ -245,7 +251,7 @@ def test_chrome_trace_is_read():
         {"ph": "M", "name": "process_name"},
     ]
     assert read_events(events) == [
-        Activity("gemm", "kernel", 1.5, 2.0, 7), Activity("cuMemcpyHtoDAsync", "call", 1.0, 0.5, 9),
+        Activity("gemm", "kernel", 1.5, 2.0, 7, 4), Activity("cuMemcpyHtoDAsync", "call", 1.0, 0.5, 9),
         Activity("cudaLaunchKernel", "call", 2.0, 0.5, 9), Activity("Memset (Device)", "set", 4.0, 0.5, 7),
     ]  # fmt: skip
 
