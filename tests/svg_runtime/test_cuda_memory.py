@@ -204,6 +204,18 @@ def test_no_driver_is_refused_with_what_to_do(monkeypatch):
         CudaDevice("cuda", "gpu", None)
 
 
+def test_bindings_that_raise_without_a_driver_are_refused_as_well(monkeypatch):
+    """As those of 12.8 do, where later ones answer with an error."""
+
+    class Raising(NumpyCuda):
+        def cudaGetDeviceCount(self):  # noqa: N802
+            raise RuntimeError("Failed to dlopen libcuda.so.1")
+
+    monkeypatch.setattr(device_module, "load_runtime", Raising)
+    with pytest.raises(BackendMissingError, match=r"no NVIDIA GPU: Failed to dlopen libcuda.so.1\n.*--backend cpu"):
+        CudaDevice("cuda", "gpu", None)
+
+
 def test_memory_address_and_view_are_the_devices(arrays, cuda):
     buffer = arrays.allocate((2, 2), "float32")
     arrays.write(buffer, [[1, 2], [3, 4]])

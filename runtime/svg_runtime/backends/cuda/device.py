@@ -6,6 +6,7 @@ import gc
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from svg_common.command import require_modules
@@ -232,17 +233,28 @@ def _parse_index(backend: str, wanted: str | None) -> int:
 
 
 def _check_there(cuda: Any, backend: str, index: int) -> int:
-    error, count = cuda.cudaGetDeviceCount()
-    if error != cuda.cudaError_t.cudaSuccess:
+    try:
+        error, count = cuda.cudaGetDeviceCount()
+        reason = None if error == cuda.cudaError_t.cudaSuccess else _words(cuda, error)
+    except RuntimeError as missing:  # so cuda-bindings 12.8 says that there is no driver
+        reason, count = str(missing), 0
+    if reason is not None:
         raise BackendMissingError(
-            f"the {backend} backend finds no NVIDIA GPU: {_words(cuda, error)}\n"
-            "  expected a GPU with a driver as new as cuda-bindings (for one of CUDA 12: pip install 'cuda-bindings<13'), "
-            "or --backend cpu"
+            f"the {backend} backend finds no NVIDIA GPU: {reason}\n"
+            f"  expected a GPU with a driver as new as cuda-bindings, {_bindings_release()}; for an older one: "
+            "pip install 'cuda-bindings<13' (CUDA 12), 'cuda-bindings==12.8.*' (JetPack 6); or --backend cpu"
         )
     if index >= count:
         there = ", ".join(f"cuda:{number}" for number in range(count))
         raise BackendMissingError(f"the {backend} backend finds no device cuda:{index}\n  expected one of: {there}")
     return index
+
+
+def _bindings_release() -> str:
+    try:
+        return version("cuda-bindings")
+    except PackageNotFoundError:
+        return "whose release is not known"
 
 
 def _words(cuda: Any, error: Any) -> str:
