@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import json
 import subprocess
 import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from svg_common.errors import ExitCode
@@ -18,7 +22,8 @@ from svg_runtime.bench.cases import Case, list_cases
 from svg_runtime.bench.cli import app
 from svg_runtime.bench.operations import UncountableError, count_operations, forecast_bytes, graph_runs, multiply_adds
 from svg_runtime.bench.probe import measure_peak
-from svg_runtime.bench.process import JobError, run_job
+from svg_runtime.bench.process import JobError, _converse, run_job
+from svg_runtime.bench.progress import BenchProgress
 from svg_runtime.bench.report import describe
 from svg_runtime.bench.run import BenchOptions, Findings, Row, on_host
 from svg_runtime.bench.table import Group, Line, format_table, table_width
@@ -125,12 +130,31 @@ def test_only_what_ran_on_the_processor_has_a_share_of_its_peak():
     assert not on_host("cuda", None)
 
 
-def test_errors_of_a_job_come_back(fused_bundle, tmp_path):
+def test_errors_of_a_job_come_back(tmp_path):
+    progress = BenchProgress(Console(file=io.StringIO()))
     with pytest.raises(JobError, match="KeyError: 'nothing'") as refusal:
-        run_job({"do": "nothing"}, tmp_path, lambda share: None)
+        run_job({"do": "nothing"}, tmp_path, progress)
     assert not refusal.value.missing
     with pytest.raises(JobError, match="there is no bundle"):
-        run_job({"do": "count", "model": str(tmp_path / "none.svgb"), "precision": "fp32"}, tmp_path, lambda share: None)
+        run_job({"do": "count", "model": str(tmp_path / "none.svgb"), "precision": "fp32"}, tmp_path, progress)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_engines_that_a_job_builds_are_told_on_their_way(terminal):
+    """From the worker's channel to the screen."""
+    lines = [json.dumps(message) + "\n" for message in (
+        {"building": "building engine 1 of 2: fp16/step.onnx", "share": 0.25}, {"say": "another process builds on this GPU"},
+        {"building": "building engine 1 of 2: fp16/step.onnx", "share": 1.0}, {"progress": 0.5}, {"result": {"is": 1}},
+    )]  # fmt: skip
+    screen = io.StringIO()
+    with BenchProgress(Console(file=screen, force_terminal=terminal, width=120)) as progress:
+        progress.start("tensorrt fp16 fused", 3, 9)
+        process = SimpleNamespace(stdin=io.StringIO(), stdout=lines)
+        assert _converse(process, {"do": "measure"}, progress) == {"result": {"is": 1}}
+    said = screen.getvalue()
+    assert said.count("another process builds on this GPU") == 1
+    if not terminal:
+        assert said.count("building engine 1 of 2: fp16/step.onnx ...") == 1
 
 
 def test_a_library_that_prints_does_not_speak_for_the_worker():

@@ -21,6 +21,7 @@ from svg_runtime.backends.tensorrt import backend as backend_module
 from svg_runtime.backends.tensorrt import local
 from svg_runtime.backends.tensorrt.engine import EngineRecord, write_engine
 from svg_runtime.backends.tensorrt.library import Library
+from svg_runtime.bench.measure import measure
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, EngineError, UsageError
 from tests.svg_runtime import numpy_tensorrt
@@ -285,6 +286,24 @@ def builds(tensorrt, monkeypatch) -> list[int]:
 
     monkeypatch.setattr(local, "build_engine", build)
     return built
+
+
+def test_svg_bench_hears_of_builds(tensorrt, fused_bundle, frames, tmp_path):
+    class Listener(Watched):
+        measured: tuple[float, ...] = ()
+
+        def __call__(self, share: float) -> None:
+            self.measured += (share,)
+
+    np.save(tmp_path / "frames.npy", frames)
+    listener = Listener()
+    found = measure(
+        listener, str(fused_bundle), "tensorrt", None, "fp16", fused=True, samples=2, horizon=3, seed=0, seconds=0.2,
+        frames=str(tmp_path / "frames.npy"), futures=str(tmp_path / "futures.npy"),
+    )  # fmt: skip
+    assert found["backend"] == "tensorrt"
+    assert "building engine 1 of 6: fp16/encoder.onnx" in listener.shares
+    assert listener.measured
 
 
 def test_an_engine_of_the_bundle_that_does_not_load_is_replaced_once(builds, fused_bundle, frames, monkeypatch):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
+from svg_runtime.backends.gpu_options import Watcher
 from svg_runtime.errors import BackendError
 from svg_runtime.forecaster import Forecaster
 from svg_runtime.manifest import Precision
@@ -16,16 +17,22 @@ from svg_runtime.noise import FloatArray, NoiseSource
 from svg_runtime.stats import peak_rss_mb
 from svg_runtime.timing import StageTimer
 
-Progress = Callable[[float], None]
-
 _STAGES = ("observe", "forecast")
 _WARM_UP_S = 1.0  # clocks rise and caches fill within it; less where the run itself is shorter
 _LEAST_ROUNDS = 3  # of warm-up and of the run, however slow the device is
 _REPORT_EVERY_S = 0.2
 
 
+class Listener(Watcher, Protocol):
+    """Somebody who hears of the share that is done, and of engines that are built."""
+
+    def __call__(self, share: float) -> None:
+        """The share of the measurement that is done."""
+        ...
+
+
 def measure(
-    progress: Progress,
+    progress: Listener,
     model: str,
     backend: str,
     device: str | None,
@@ -41,7 +48,7 @@ def measure(
     """Open the bundle and run it as an application does: observe a frame, forecast, again and again.
 
     Args:
-        progress: called with the share that is done.
+        progress: who is told.
         model: the bundle.
         backend: as of `Forecaster.open`, like device, precision, fused, samples, horizon and seed.
         device: of the backend.
@@ -61,7 +68,8 @@ def measure(
         BackendError: the backend failed, or gave values that are not finite.
     """
     start = time.perf_counter()
-    with Forecaster.open(model, backend, device, precision, samples, horizon, seed, fused=fused) as forecaster:
+    asked = backend, device, precision, samples, horizon, seed
+    with Forecaster.open(model, *asked, fused=fused, watcher=progress) as forecaster:
         opened_s = time.perf_counter() - start
         pictures = itertools.cycle(np.load(frames))
         np.save(futures, _first_forecast(forecaster, pictures, seed))

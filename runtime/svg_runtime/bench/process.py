@@ -7,10 +7,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from svg_common.errors import ExitCode, SvgError
 
@@ -27,7 +27,23 @@ class JobError(SvgError):
         self.missing = missing
 
 
-def run_job(job: dict[str, Any], folder: Path, on_progress: Callable[[float], None]) -> dict[str, Any]:
+class JobWatcher(Protocol):
+    """Somebody who is told how far a job is."""
+
+    def progress(self, share: float) -> None:
+        """The job's share that is done, 0 to 1."""
+        ...
+
+    def building(self, what: str, share: float) -> None:
+        """Before it can begin, `what` is under way, its share 0 to 1 done."""
+        ...
+
+    def say(self, line: str) -> None:
+        """Something that happened."""
+        ...
+
+
+def run_job(job: dict[str, Any], folder: Path, watcher: JobWatcher) -> dict[str, Any]:
     """Run one job of `worker.py` and return its result.
 
     Whatever ends this call, Ctrl-C included, the process has ended too.
@@ -35,7 +51,7 @@ def run_job(job: dict[str, Any], folder: Path, on_progress: Callable[[float], No
     Args:
         job: its name under "do", and its arguments. Paths must be absolute.
         folder: where the process works and an engine may leave its files.
-        on_progress: called with the share that is done, 0 to 1.
+        watcher: who is told how far it is.
 
     Raises:
         JobError: the job's own error, or how its process ended without a result.
@@ -48,7 +64,7 @@ def run_job(job: dict[str, Any], folder: Path, on_progress: Callable[[float], No
                     [sys.executable, "-c", _WORKER], cwd=folder, env=_environment(job), text=True,
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words,
                 )  # fmt: skip
-            answer = _converse(process, job, on_progress)
+            answer = _converse(process, job, watcher)
             process.wait(_EXIT_S if answer else None)
         except subprocess.TimeoutExpired:
             pass
@@ -90,9 +106,7 @@ def _environment(job: dict[str, Any]) -> dict[str, str]:
     return {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path)}
 
 
-def _converse(
-    process: subprocess.Popen[str], job: dict[str, Any], on_progress: Callable[[float], None]
-) -> dict[str, Any] | None:
+def _converse(process: subprocess.Popen[str], job: dict[str, Any], watcher: JobWatcher) -> dict[str, Any] | None:
     """Hand the job over and listen until the process closes its end. None: it gave no answer."""
     assert process.stdin is not None
     assert process.stdout is not None
@@ -108,7 +122,11 @@ def _converse(
         except ValueError:  # cut in half by the end of the process
             break
         if "progress" in message:
-            on_progress(message["progress"])
+            watcher.progress(message["progress"])
+        elif "building" in message:
+            watcher.building(message["building"], message["share"])
+        elif "say" in message:
+            watcher.say(message["say"])
         else:
             answer = message
     return answer

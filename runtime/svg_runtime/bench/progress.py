@@ -12,7 +12,8 @@ class BenchProgress:
     """Context manager that shows what is being measured and what the last measurement gave."""
 
     def __init__(self, console: Console) -> None:
-        self._console, self._done = console, 0
+        self._console, self._done, self._words = console, 0, ""
+        self._building: str | None = None  # told last
         self._bar: Progress | None = None
         self._task = TaskID(0)
         if console.is_terminal:
@@ -36,7 +37,7 @@ class BenchProgress:
 
     def start(self, words: str, done: int, of: int) -> None:
         """A job begins, `done` of `of` are behind it."""
-        self._done = done
+        self._done, self._words, self._building = done, words, None
         if self._bar is not None:
             self._bar.update(self._task, description=words, completed=done, total=of)
         else:
@@ -45,8 +46,16 @@ class BenchProgress:
     def progress(self, share: float) -> None:
         """The job's share that is done, 0 to 1."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=self._done + share)
+            self._bar.update(self._task, description=self._words, completed=self._done + share)
 
-    def end(self, words: str) -> None:
-        """What the job gave."""
-        self._console.print(words, markup=False)
+    def building(self, what: str, share: float) -> None:
+        """Before the job can begin, `what` is under way, its share 0 to 1 done."""
+        if self._bar is not None:
+            self._bar.update(self._task, description=f"{self._words}: {what}, {share:.0%}")
+        elif what != self._building:
+            self._console.print(f"{what} ...", markup=False)
+        self._building = what
+
+    def say(self, line: str) -> None:
+        """What the job gave, or what happened in it."""
+        self._console.print(line, markup=False)

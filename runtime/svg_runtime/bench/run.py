@@ -12,7 +12,7 @@ import numpy as np
 
 from svg_runtime.bench.cases import REFERENCE, Case, list_cases
 from svg_runtime.bench.operations import forecast_bytes, forecast_operations
-from svg_runtime.bench.process import JobError, run_job
+from svg_runtime.bench.process import JobError, JobWatcher, run_job
 from svg_runtime.bundle import Bundle
 from svg_runtime.machine import load_average, usable_cores
 from svg_runtime.manifest import Manifest, Precision
@@ -26,19 +26,11 @@ _FRAMES = 24  # of the synthetic camera, observed over and over
 _ON_HOST = ("cpu", "openvino")  # backends that may run on the processor that the probe measured
 
 
-class Watcher(Protocol):
+class Watcher(JobWatcher, Protocol):
     """Somebody who is told how far the benchmark is."""
 
     def start(self, words: str, done: int, of: int) -> None:
         """A job begins, `done` of `of` are behind it."""
-        ...
-
-    def progress(self, share: float) -> None:
-        """The job's share that is done, 0 to 1."""
-        ...
-
-    def end(self, words: str) -> None:
-        """The job has ended."""
         ...
 
 
@@ -142,7 +134,7 @@ class Bench:
             return self._run(job)
         except JobError as error:
             self.findings.missing[name] = str(error)
-            self._watcher.end(f"{words}: {first_line(error)}")
+            self._watcher.say(f"{words}: {first_line(error)}")
             return None
         finally:
             self._done += 1
@@ -157,7 +149,7 @@ class Bench:
             except JobError as error:
                 # A precision may be missing from the bundle; whatever else is missing, the other cases miss it too.
                 nowhere = case is cases[0] and error.missing and case.precision in self._manifest.variants
-                self._watcher.end(f"{backend if nowhere else case}: {first_line(error)}")
+                self._watcher.say(f"{backend if nowhere else case}: {first_line(error)}")
                 if nowhere:
                     self.findings.rows.append(Row(backend, reason=str(error)))
                     break
@@ -170,7 +162,7 @@ class Bench:
         result = self._run(self._job(case, self._options.device, self._options.seconds, "futures.npy"))
         if self.findings.reference:
             result["error"] = _error(np.load(self._folder / "futures.npy"), np.load(self._folder / "reference.npy"))
-        self._watcher.end(f"{case}: {result['forecast_ms']['p50']:.1f} ms per forecast, {result['frames_per_s']:.1f} frames/s")
+        self._watcher.say(f"{case}: {result['forecast_ms']['p50']:.1f} ms per forecast, {result['frames_per_s']:.1f} frames/s")
         return Row(result.pop("backend"), case.precision, case.graphs, result)
 
     def _job(self, case: Case, device: str | None, seconds: float, futures: str) -> dict[str, Any]:
@@ -185,7 +177,7 @@ class Bench:
         self._watcher.start(words, self._done, _OTHER_JOBS + len(self._cases))
 
     def _run(self, job: dict[str, Any]) -> dict[str, Any]:
-        return run_job(job, self._folder, self._watcher.progress)
+        return run_job(job, self._folder, self._watcher)
 
     def _add_share(self, row: Row) -> None:
         """Of the measured peak, by the median forecast. None where the probe measured another device than the row ran on."""

@@ -6,17 +6,36 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from svg_common.errors import ExitCode, SvgError
 from svg_runtime.bench import measure, operations, probe
 
-Progress = Callable[[float], None]
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {
     "measure": measure.measure,
     "count": operations.count_operations,
     "probe": probe.measure_peak,
 }
+
+
+@dataclass(frozen=True)
+class _Parent:
+    """The process that wants the answer, and hears meanwhile how far it is."""
+
+    send: Callable[[dict[str, Any]], None]
+
+    def __call__(self, share: float) -> None:
+        """The share of the job that is done."""
+        self.send({"progress": share})
+
+    def say(self, line: str) -> None:
+        """As a watcher of builds."""
+        self.send({"say": line})
+
+    def progress(self, what: str, share: float) -> None:
+        """As a watcher of builds."""
+        self.send({"building": what, "share": share})
 
 
 def main() -> None:
@@ -29,7 +48,7 @@ def main() -> None:
 
     job = json.loads(sys.stdin.readline())
     try:
-        result = JOBS[job.pop("do")](lambda share: send({"progress": share}), **job)
+        result = JOBS[job.pop("do")](_Parent(send), **job)
     except SvgError as error:
         send({"error": str(error), "exit_code": error.exit_code})
     except Exception as error:  # each engine raises classes of its own
