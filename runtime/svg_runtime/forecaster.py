@@ -174,7 +174,7 @@ class Forecaster:
         self.reset()
         frame = self.manifest.frame
         black = np.zeros((frame.height, frame.width, frame.channels), np.float32)
-        for _ in range(self.manifest.generation.n_past + len(self._observer.rings)):  # one forecast per plan that may be next
+        for _ in range(self.manifest.generation.n_past + 1):  # two forecasts: the stream's state alternates between two buffers
             self.observe(black)
             if self.ready:
                 self.forecast()
@@ -243,7 +243,7 @@ class Forecaster:
             rollout.read_context(encodings, self._belief, self._noise.draw(*past_shape) if eps_past is None else eps_past)
         eps = self._noise.draw(*shape) if eps is None else eps
         branch = None if self._stream is None else self._stream.predictor
-        futures = rollout.forecast(encodings[-1], self._belief, self._observer.condition_slot, eps, branch)
+        futures = rollout.forecast(encodings[-1], self._belief, eps, branch)
         futures = np.repeat(futures, samples // len(futures), axis=0)
         self._memory.remember(self._observer.count - 1, self._last_frame, futures)
         return futures
@@ -286,8 +286,7 @@ class Forecaster:
         rollout, past = self._rollouts.separate(1, len(frames)), len(encodings) - 1
         rollout.read_context(encodings, belief, draws["context_noise"])
         posterior = Belief(belief.mu[past:], belief.logvar[past:], {}, None)
-        slot = self._observer.condition_slot
-        futures = rollout.forecast(encodings[-1], belief, slot, draws["noise"], posterior=posterior)
+        futures = rollout.forecast(encodings[-1], belief, draws["noise"], posterior=posterior)
         result: FloatArray = futures[0]
         return result
 

@@ -34,7 +34,7 @@ class FusedRollout:
             {name: backend.allocate(tensors[name].sized(samples), tensors[name].dtype) for name in self._states}
             for _ in range(2)
         ]
-        self._plans = [backend.chain([self._step_plan(ring, step) for step in range(horizon)]) for ring in observer.rings]
+        self._steps = backend.chain([self._step_plan(observer.condition, step) for step in range(horizon)])
         self._bind_prime(variant, samples)
 
     def _bind_prime(self, variant: Variant, samples: int) -> None:
@@ -45,10 +45,10 @@ class FusedRollout:
         states = {tensor.name: self._buffers[0][tensor.name] for tensor in spec.outputs if tensor.name in self._states}
         self._prime = self._backend.bind("prime", inputs, states)
 
-    def _step_plan(self, ring: dict[str, Buffer], step: int) -> Plan:
+    def _step_plan(self, condition: dict[str, Buffer], step: int) -> Plan:
         """Skip conditions come from the observed frame; with last_frame_skip they are states after the first step."""
         now, then = self._buffers[step % 2], self._buffers[1 - step % 2]
-        inputs = {**ring, **now, **(ring if step == 0 else {})}
+        inputs = {**condition, **now, **(condition if step == 0 else {})}
         if self._eps is not None:
             inputs["eps"] = self._eps.parts[step]
         outputs = {"frame": self._frames.parts[step], **{output: then[name] for name, output in self._states.items()}}
@@ -62,14 +62,13 @@ class FusedRollout:
         self._backend.run(self._prime)
 
     def forecast(
-        self, h: FloatArray, belief: Belief, slot: int, noise: FloatArray, branch_from: RecurrentGraph | None = None
+        self, h: FloatArray, belief: Belief, noise: FloatArray, branch_from: RecurrentGraph | None = None
     ) -> FloatArray:
         """Sample the futures that follow the encoding `h` (1, g_dim) of the last observed frame.
 
         Args:
             h: encoding of the last observed frame.
             belief: of the context; read only with `branch_from`, for the prior's state.
-            slot: which of the observer's skip conditions to decode with.
             noise: (horizon, samples, z_dim) of the prior.
             branch_from: predictor that carries its state from frame to frame; it is left as it is.
 
@@ -81,7 +80,7 @@ class FusedRollout:
         self._backend.write(self._buffers[0]["h"], h)
         if self._eps is not None:
             self._backend.write(self._eps.whole, noise)
-        self._backend.run(self._plans[slot])
+        self._backend.run(self._steps)
         return futures_of(self._backend.read(self._frames.whole))
 
     def _load(self, prior_state: State, predictor: RecurrentGraph) -> None:

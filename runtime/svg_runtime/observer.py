@@ -16,8 +16,7 @@ class Observer:
 
     Attributes:
         encodings: h of the last n_past frames, oldest first, each (1, g_dim).
-        rings: the decoder's skip conditions of the last frames, in the order in which they are overwritten.
-        condition_slot: index into `rings` for a forecast that starts now: the frame `skip_lag` before the last one.
+        condition: the decoder's skip conditions for a forecast that starts now: of the frame `skip_lag` before the last one.
         count: frames observed.
     """
 
@@ -31,20 +30,26 @@ class Observer:
         skip_buffers = {tensor.name: backend.allocate(tensor.sized(1), tensor.dtype) for tensor in skips}
         self._encode = backend.bind("encoder", {"frame": self._frame}, {"h": self._h, **skip_buffers})
         generation = manifest.generation
-        # A ring: the frame `skip_lag` back must still be there. last_frame_skip always takes the last frame.
-        self._lag = 0 if generation.last_frame_skip else generation.skip_lag
-        self.rings: list[dict[str, Buffer]] = [
-            {tensor.name: backend.allocate(tensor.sized(1), tensor.dtype) for tensor in skip.outputs}
-            for _ in range(self._lag + 1)
-        ]
-        self._condition = [backend.bind("skip", skip_buffers, ring) for ring in self.rings]
+        self.condition: dict[str, Buffer] = {
+            tensor.name: backend.allocate(tensor.sized(1), tensor.dtype) for tensor in skip.outputs
+        }
+        lags = generation.skip_lag == 1 and not generation.last_frame_skip  # which always takes the last frame
+        self._latest = (
+            {name: backend.allocate(buffer.shape, str(buffer.dtype)) for name, buffer in self.condition.items()}
+            if lags
+            else self.condition
+        )
+        self._skip = backend.bind("skip", skip_buffers, self._latest)
         self.encodings: deque[FloatArray] = deque(maxlen=generation.n_past)
         self.count = 0
 
     def observe(self, frame: FloatArray) -> None:
         """Take in one (H, W, C) float32 frame: its encoding and its skip conditions."""
         self.encodings.append(self.encode(frame))
-        self._backend.run(self._condition[self.count % len(self.rings)])
+        if self._latest is not self.condition:  # a copy per frame, so that forecasts are bound to one set of buffers
+            for name, buffer in self.condition.items():
+                self._backend.copy(self._latest[name], buffer)
+        self._backend.run(self._skip)
         self.count += 1
 
     def encode(self, frame: FloatArray) -> FloatArray:
@@ -53,11 +58,6 @@ class Observer:
         self._backend.run(self._encode)
         h: FloatArray = self._backend.read(self._h).copy()
         return h
-
-    @property
-    def condition_slot(self) -> int:
-        """Which of `rings` a forecast that starts now must use."""
-        return (self.count - 1 - self._lag) % len(self.rings)
 
     def reset(self) -> None:
         """Forget all frames."""

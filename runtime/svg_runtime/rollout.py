@@ -50,8 +50,8 @@ class Rollout:
         return RecurrentGraph(self._backend, "prior", spec, self._samples, {"h": self._h}, outputs)
 
     def _bind_frames(self, observer: Observer) -> None:
-        """Decoder plans per skip condition and step; encoder plans per step, each frame going where it will be read."""
-        self._decode = [[self._decoder_plan(ring, frame) for frame in self._frames.parts] for ring in observer.rings]
+        """Decoder and encoder plans per step, each frame going where it will be read."""
+        self._decode = [self._decoder_plan(observer.condition, frame) for frame in self._frames.parts]
         encoder, skip = self._variant.graphs["encoder"], self._variant.graphs["skip"]
         outputs = {"h": self._h}
         self._recondition: Plan | None = None
@@ -87,7 +87,6 @@ class Rollout:
         self,
         h: FloatArray,
         belief: Belief,
-        slot: int,
         noise: FloatArray,
         branch_from: RecurrentGraph | None = None,
         posterior: Belief | None = None,
@@ -97,7 +96,6 @@ class Rollout:
         Args:
             h: encoding of the last observed frame.
             belief: of the context; the prior starts from its state.
-            slot: which of the observer's skip conditions to decode with.
             noise: (horizon, samples, z_dim).
             branch_from: predictor that read the context, if another one than this rollout's; it is left as it is.
             posterior: draw z from these Gaussians, one per frame to forecast, instead of the prior.
@@ -115,7 +113,7 @@ class Rollout:
                 self.predictor.step_from(branch_from)
             else:
                 self.predictor.step()
-            self._decode_and_encode(step, slot)
+            self._decode_and_encode(step)
         return futures_of(self._backend.read(self._frames.whole))
 
     def _draw_latent(self, eps: FloatArray, gaussian: tuple[FloatArray, FloatArray] | None) -> None:
@@ -127,9 +125,9 @@ class Rollout:
             gaussian = self._backend.read(self._mu), self._backend.read(self._logvar)
         self._backend.write(self._z, eps if gaussian is None else gaussian_sample(*gaussian, eps))
 
-    def _decode_and_encode(self, step: int, slot: int) -> None:
+    def _decode_and_encode(self, step: int) -> None:
         follows = self._recondition is not None and step > 0
-        self._backend.run(self._decode_follow[step] if follows else self._decode[slot][step])
+        self._backend.run((self._decode_follow if follows else self._decode)[step])
         if step == self._horizon - 1:
             return  # nothing reads the encoding of the last frame
         self._backend.run(self._encode[step])
