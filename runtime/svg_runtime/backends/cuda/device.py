@@ -182,6 +182,12 @@ class CudaDevice:
             self._graphs.remove(graph)
             self._cuda.cudaGraphExecDestroy(graph)
 
+    def drop_graphs(self) -> None:
+        """Free all captured graphs, before what they launch goes."""
+        for graph in self._graphs:
+            self._cuda.cudaGraphExecDestroy(graph)
+        self._graphs.clear()
+
     def close(self) -> None:
         """Free the stream, all graphs and all memory; closing again does nothing."""
         if not self._open:
@@ -189,11 +195,9 @@ class CudaDevice:
         self._open = False
         self._cuda.cudaSetDevice(self._index)
         self._cuda.cudaStreamSynchronize(self._stream)  # whatever it reports, everything has to be freed
-        for graph in self._graphs:
-            self._cuda.cudaGraphExecDestroy(graph)
+        self.drop_graphs()
         for address, release in self._live.items():
             release(address)
-        self._graphs.clear()
         self._live.clear()
         self._cuda.cudaStreamDestroy(self._stream)
 
