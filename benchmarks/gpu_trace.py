@@ -122,15 +122,20 @@ def between_markers(activities: list[Activity], head: int = _HEAD) -> list[Activ
     begin, end = (_kernel_of(launch, activities) for launch in (first, last))
     inside = [each for each in calls if first.end_us <= each.start_us and each.end_us <= last.start_us]
     wait = next((each for each in inside if _waits(each)), None)
+    waiting = [] if wait is None else _within(wait, inside)
     work = [each for each in activities if each.kind != "call" and begin.end_us <= each.start_us < end.start_us]
-    return [each for each in inside if each is not wait] + work
+    return [each for each in inside if each not in waiting] + work
+
+
+def _within(call: Activity, activities: list[Activity]) -> list[Activity]:
+    """The call, and those that it made itself."""
+    return [each for each in activities if each.kind == "call" and each.thread == call.thread
+            and call.start_us <= each.start_us and each.end_us <= call.end_us]  # fmt: skip
 
 
 def _kernel_of(launch: Activity, activities: list[Activity]) -> Activity:
     """What a call launched, or a call that it made itself."""
-    within = [each for each in activities if each.kind == "call" and each.thread == launch.thread
-              and launch.start_us <= each.start_us and each.end_us <= launch.end_us]  # fmt: skip
-    numbers = {each.correlation for each in within}
+    numbers = {each.correlation for each in _within(launch, activities)}
     found = next((each for each in activities if each.kind == "kernel" and each.correlation in numbers), None)
     if found is None:
         raise ValueError("the profiler lost the kernel of a marker around the forecast: its other times are not to be trusted")

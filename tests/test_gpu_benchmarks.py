@@ -225,7 +225,7 @@ def test_markers_and_what_the_profiler_does_are_no_part_of_the_forecast():
     around = [
         *head,  # of whose kernels one is lost
         call("cudaLaunchKernel", 0, 4, correlation=3), call("cuLaunchKernel", 1, 2, correlation=4),
-        work("kernel", 5, 1, correlation=4), call("cudaDeviceSynchronize", 5, 10),
+        work("kernel", 5, 1, correlation=4), call("cudaDeviceSynchronize", 5, 10), call("cuCtxSynchronize", 6, 8),
         call("cudaLaunchKernel", 90, 4, correlation=5), work("kernel", 95, 1, correlation=5),
         call("cudaDeviceSynchronize", 96, 3), call("cudaDeviceSynchronize", 120, 3),
     ]  # fmt: skip
@@ -233,7 +233,7 @@ def test_markers_and_what_the_profiler_does_are_no_part_of_the_forecast():
     assert sorted(inside, key=lambda each: each.start_us) == sorted(forecast, key=lambda each: each.start_us)
     assert summarize(inside).waits == 1
     with pytest.raises(ValueError, match="may it trace this GPU"):
-        between_markers(around[:5], head=2)
+        between_markers(around[:6], head=2)
     with pytest.raises(ValueError, match="lost the kernel of a marker"):
         between_markers([each for each in [*around, *forecast] if each.correlation != 4], head=2)
 

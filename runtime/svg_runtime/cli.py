@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -90,7 +89,8 @@ def live(
 ) -> None:
     """Watch a camera or a video and forecast its next frames, live: sampled futures, their mean and spread, and surprise.
 
-    q or Esc in the window, Ctrl-C, or SIGTERM end it; the video is then complete and playable.
+    q or Esc in the window, Ctrl-C, or SIGTERM end it; the video is then complete and playable. Before the first picture
+    nothing is written, and both signals exit with 130.
     """
     if camera is not None and source is not None:
         raise UsageError("both --camera and --source were given\n  expected one of them")
@@ -117,5 +117,4 @@ def live(
 
 def main() -> NoReturn:
     """Entry point of `svg-live`."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` and service managers end it as Ctrl-C does
     run_command(app)

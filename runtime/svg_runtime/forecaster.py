@@ -15,7 +15,7 @@ from svg_runtime.backends.base import Backend
 from svg_runtime.backends.gpu_options import GpuOptions, Watcher
 from svg_runtime.bundle import Bundle
 from svg_runtime.context import Belief, GaussianReader
-from svg_runtime.errors import ContextNotReadyError, FrameError, UsageError
+from svg_runtime.errors import BackendError, ContextNotReadyError, FrameError, UsageError
 from svg_runtime.manifest import PRECISIONS, Manifest, Precision, Variant
 from svg_runtime.noise import FloatArray, NoiseSource, checked_noise
 from svg_runtime.observer import Observer
@@ -104,6 +104,7 @@ class Forecaster:
         Raises:
             BundleError: the bundle is missing, damaged or hostile.
             BackendMissingError, MissingExtraError: backend, library, device or precision is not to be had.
+            BackendError: the device has no memory left.
             UsageError: a value that means nothing.
         """
         _check_counts(samples, horizon)
@@ -115,6 +116,9 @@ class Forecaster:
         opened = open_backend(bundle, backend, device, precision, threads, samples, gpu, watcher)
         try:
             return cls(bundle, opened, bundle.variant(opened.precision), samples, horizon, seed, context, fused)
+        except MemoryError as error:
+            opened.close()
+            raise BackendError(f"the {opened.name} backend has no memory left: {error}\n  close what else uses it") from error
         except BaseException:
             opened.close()
             raise
@@ -174,11 +178,13 @@ class Forecaster:
         self.reset()
         frame = self.manifest.frame
         black = np.zeros((frame.height, frame.width, frame.channels), np.float32)
-        for _ in range(self.manifest.generation.n_past + 1):  # two forecasts: the stream's state alternates between two buffers
-            self.observe(black)
-            if self.ready:
-                self.forecast()
-        self.reset()
+        try:
+            for _ in range(self.manifest.generation.n_past + 1):  # two forecasts: the stream's state has two buffers, in turn
+                self.observe(black)
+                if self.ready:
+                    self.forecast()
+        finally:
+            self.reset()
 
     def observe(self, frame: ArrayLike) -> Observation:
         """Take in the next frame.

@@ -67,7 +67,7 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
 
     Raises:
         SvgError: what is missing or wrong, before anything starts; or the source was lost, after everything was closed.
-        KeyboardInterrupt: Ctrl-C, after everything was closed.
+        KeyboardInterrupt: Ctrl-C, after everything was closed; SIGTERM too, before the first picture.
     """
     lead = options.horizon if options.lead is None else options.lead
     if not 1 <= lead <= options.horizon:
@@ -75,11 +75,11 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
     if options.json is not None:
         require_writable(options.json)
     events = EventLog(announce=lambda message: console.print(f"svg-live: {message}", markup=False))
-    with ExitStack() as resources:
+    with StopRequest() as stop, ExitStack() as resources:
         model = find_model(options.model)
         forecaster = resources.enter_context(_open_forecaster(options, model, console))
         forecaster.warm_up()
-        stop = resources.enter_context(StopRequest())  # before, a signal ends whatever is under way: building takes minutes
+        stop.from_now_on()
         frame = forecaster.manifest.frame
         interval_s = model_interval_s(options.source, forecaster.manifest.generation.frame_interval_s)
         source = open_source(options.source, interval_s, min(frame.height, frame.width), stop, events)

@@ -44,12 +44,17 @@ def missing_library(name: str, bundle: Path) -> str | None:
     return None
 
 
+def _skip(reason: str, config: pytest.Config) -> None:
+    """On the simulated GPU nothing is missing."""
+    (pytest.fail if config.pluginmanager.has_plugin("tests.gpu.simulated") else pytest.skip)(reason)
+
+
 @pytest.fixture(scope="session", params=NVIDIA)
 def name(request) -> str:
     """A backend; skips without a GPU."""
     reason = missing_gpu(request.param)
     if reason:
-        pytest.skip(reason)
+        _skip(reason, request.config)
     return request.param
 
 
@@ -61,7 +66,7 @@ def bundle(name, request, tmp_path_factory):
         patch.setenv("SVG_EDGE_CACHE", str(tmp_path_factory.mktemp("engines")))
         reason = missing_library(name, made)
         if reason:
-            pytest.skip(reason)
+            _skip(reason, request.config)
         yield made
 
 

@@ -139,22 +139,36 @@ def test_errors_of_a_job_come_back(tmp_path):
         run_job({"do": "count", "model": str(tmp_path / "none.svgb"), "precision": "fp32"}, tmp_path, progress)
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_engines_that_a_job_builds_are_told_on_their_way(terminal):
-    """From the worker's channel to the screen."""
-    lines = [json.dumps(message) + "\n" for message in (
-        {"building": "building engine 1 of 2: fp16/step.onnx", "share": 0.25}, {"say": "another process builds on this GPU"},
-        {"building": "building engine 1 of 2: fp16/step.onnx", "share": 1.0}, {"progress": 0.5}, {"result": {"is": 1}},
-    )]  # fmt: skip
+BUILDING = [
+    {"building": "building engine 1 of 2: fp16/step.onnx", "share": 0.25}, {"say": "another process builds on this GPU"},
+    {"building": "building engine 1 of 2: fp16/step.onnx", "share": 0.5},
+]  # fmt: skip
+
+
+def hear(progress, *messages) -> dict[str, object]:
+    """What a worker says, through its channel."""
+    lines = [json.dumps(message) + "\n" for message in messages]
+    return _converse(SimpleNamespace(stdin=io.StringIO(), stdout=lines), {"do": "measure"}, progress)
+
+
+def test_engines_that_a_job_builds_are_told_on_their_way():
     screen = io.StringIO()
-    with BenchProgress(Console(file=screen, force_terminal=terminal, width=120)) as progress:
+    with BenchProgress(Console(file=screen, width=120)) as progress:
         progress.start("tensorrt fp16 fused", 3, 9)
-        process = SimpleNamespace(stdin=io.StringIO(), stdout=lines)
-        assert _converse(process, {"do": "measure"}, progress) == {"result": {"is": 1}}
-    said = screen.getvalue()
-    assert said.count("another process builds on this GPU") == 1
-    if not terminal:
-        assert said.count("building engine 1 of 2: fp16/step.onnx ...") == 1
+        assert hear(progress, *BUILDING, {"progress": 0.5}, {"result": {"is": 1}}) == {"result": {"is": 1}}
+    assert screen.getvalue().splitlines() == [
+        "[4/9] tensorrt fp16 fused ...", "building engine 1 of 2: fp16/step.onnx ...", "another process builds on this GPU",
+    ]  # fmt: skip
+
+
+def test_a_bar_says_what_is_built():
+    with BenchProgress(Console(file=io.StringIO(), force_terminal=True)) as progress:
+        progress.start("tensorrt fp16 fused", 3, 9)
+        hear(progress, *BUILDING)
+        (task,) = progress._bar.tasks
+        assert (task.description, task.completed) == ("tensorrt fp16 fused: building engine 1 of 2: fp16/step.onnx, 50%", 3)
+        hear(progress, {"progress": 0.5})
+        assert (task.description, task.completed) == ("tensorrt fp16 fused", 3.5)
 
 
 def test_a_library_that_prints_does_not_speak_for_the_worker():

@@ -173,6 +173,16 @@ def test_warming_up_changes_nothing(subject, clip, context):
                 np.testing.assert_array_equal(warm.forecast(), cold.forecast())
 
 
+def test_a_warm_up_that_fails_leaves_no_frame_behind(tiny_bundle, frames, monkeypatch):
+    with Forecaster.open(tiny_bundle, samples=2, horizon=2) as forecaster:
+        monkeypatch.setattr(forecaster, "forecast", lambda: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            forecaster.warm_up()
+        assert not forecaster.ready
+        observation = forecaster.observe(frames[0])
+        assert (observation.index, observation.surprise, observation.scores) == (0, None, ())
+
+
 def test_stream_refuses_what_would_need_the_past_again(tiny_bundle, frames):
     with Forecaster.open(tiny_bundle, samples=2, context="stream") as forecaster:
         for frame in frames[:4]:

@@ -48,6 +48,58 @@ def test_signals_end_with_a_complete_video(tiny_bundle, tmp_path, number, code):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "s.json"]
 
 
+SLOW = """
+import time
+from svg_runtime.forecaster import Forecaster
+real = Forecaster.{method}
+
+def slow(self, *arguments):
+    print("{method}", flush=True)
+    {wait}
+    return real(self, *arguments)
+
+Forecaster.{method} = slow
+"""
+WAIT = "end = time.monotonic() + 20\n    while time.monotonic() < end: time.sleep(0.01)"
+BRIEFLY = "time.sleep(0.5)"
+
+
+def start_slow(folder: Path, method: str, wait: str, *arguments: str) -> subprocess.Popen[str]:
+    """svg-live that stays in a method of the Forecaster; returns once it is there."""
+    code = SLOW.format(method=method, wait=wait) + MAIN
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert process.stdout.readline().strip() == method, process.stderr.read()
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_before_the_first_picture_a_signal_ends_whatever_is_under_way(tiny_bundle, tmp_path, number):
+    """As it has to where an engine is built for minutes; this also shows that svg-live warms up."""
+    outputs = "--output", "out.mp4", "--json", "s.json"
+    process = start_slow(tmp_path, "warm_up", WAIT, "--model", str(tiny_bundle), "--headless", *outputs)
+    sent = time.monotonic()
+    process.send_signal(number)
+    _, words = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 10
+    assert process.returncode == 130, words
+    assert "Traceback" not in words
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 0)])
+def test_a_signal_while_everything_closes_takes_nothing_back(tiny_bundle, tmp_path, number, code):
+    outputs = "--output", "out.mp4", "--json", "s.json"
+    arguments = "--model", str(tiny_bundle), "--headless", "--max-frames", "6", *outputs
+    process = start_slow(tmp_path, "close", BRIEFLY, *arguments)
+    process.send_signal(number)
+    _, words = process.communicate(timeout=30)
+    assert process.returncode == code, words
+    assert json.loads((tmp_path / "s.json").read_text())["frames"]["seen"] == len(read_times(tmp_path / "out.mp4")) == 6
+
+
 def test_full_disk_is_one_message_and_no_wreck(tiny_bundle, tmp_path):
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); {MAIN}"
     arguments = ["--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--max-frames", "400"]

@@ -369,6 +369,14 @@ def test_nodes_on_the_processor_are_right_where_they_are_allowed(fused_bundle, f
     check_same(fused_bundle, frames[:4], "cuda", fused=fused, gpu=GpuOptions(cpu_fallback=True))
 
 
+@pytest.mark.parametrize(("name", "shares"), [("cuda", (0, 0.0, 0.0)), ("ort-tensorrt", (9, 0.0, 1.0))])
+def test_a_watcher_hears_of_what_takes_minutes(fused_bundle, name, shares):
+    heard = Heard()
+    open_backend(Bundle.open(fused_bundle), name, None, "fp32", watcher=heard).close()
+    assert heard.shares == sorted(heard.shares)
+    assert (len(heard.shares), min(heard.shares, default=0.0), max(heard.shares, default=0.0)) == shares
+
+
 def test_nodes_on_the_processor_are_told(fused_bundle, ort):
     ort.on_processor, heard = lambda node: node.op_type == "ConvTranspose", Heard()
     opened = open_backend(
@@ -376,8 +384,6 @@ def test_nodes_on_the_processor_are_told(fused_bundle, ort):
     )  # fmt: skip
     assert " on the processor" in opened.description
     assert any(line.startswith("fp32/decoder.onnx runs on the processor: ConvTranspose '") for line in heard.lines)
-    assert heard.shares == sorted(heard.shares)
-    assert (heard.shares[0], heard.shares[-1]) == (0.0, 1.0)
     opened.close()
 
 

@@ -333,6 +333,32 @@ def test_an_engine_of_the_cache_that_does_not_load_is_built_again(builds, fused_
         assert len(builds) == built
 
 
+def test_an_engine_that_never_loads_is_built_once(tensorrt, monkeypatch, fused_bundle, frames):
+    built = []
+    monkeypatch.setattr(local, "build_engine", lambda library, content, place, *rest: built.append(place) or b"useless")
+    monkeypatch.setattr(local, "open_engine", lambda *arguments: None)
+    monkeypatch.setattr(local.LocalEngines, "check", lambda *arguments: None)
+    with pytest.raises(EngineError, match=r"cannot load the engine of \w+: Platform specific tag mismatch"):
+        opened(fused_bundle, frames)
+    assert len(built) == len(set(built))
+
+
+@pytest.mark.parametrize("free", [2_000, 20_000, 60_000])
+def test_a_device_that_is_full_at_the_start_is_said(tensorrt, cuda, fused_bundle, free):
+    cuda.free_bytes = free
+    with pytest.raises(BackendError, match=r"the tensorrt backend has no memory left: .*\n  close what else uses it"):
+        Forecaster.open(fused_bundle, **TENSORRT, **SMALL)
+    gc.collect()
+    assert cuda.left == (0, 0, 0, 0)
+
+
+def test_a_device_that_fails_without_memory_is_freed_too(tensorrt, cuda, fused_bundle, frames):
+    forecaster = opened(fused_bundle, frames)
+    cuda.fail["cudaStreamSynchronize"] = cudaError_t.cudaErrorMemoryAllocation
+    forecaster.close()
+    assert cuda.left == (0, 0, 0, 0)
+
+
 def test_an_engine_that_finds_no_memory_is_not_built_again(tensorrt, builds, fused_bundle, frames, tmp_path):
     opened(fused_bundle, frames).close()
     kept = {file: file.read_bytes() for file in (tmp_path / "cache").rglob("*.plan*")}

@@ -112,7 +112,7 @@ class OrtGpuBackend(RunsChains, DeviceArrays):
 
     def close(self) -> None:
         """Free sessions and device; closing again does nothing."""
-        with contextlib.suppress(BackendError):  # whatever the device reports, everything has to be freed
+        with contextlib.suppress(BackendError, MemoryError):  # whatever the device reports, everything has to be freed
             self._device.wait()
         for plan in self._plans:
             plan.release()  # the provider uses the stream until its session is gone
@@ -161,16 +161,18 @@ def _load_graphs(
     provider: Provider, contents: Mapping[str, bytes], specs: Mapping[str, GraphSpec], watcher: Watcher
 ) -> dict[str, PlacedSession]:
     """All graphs that this backend runs; TensorRT builds an engine of each, unless it is in the cache."""
-    wanted = {
-        role: content for role, content in contents.items() if role != SHUFFLED_DECODER
-    }  # never faster than ConvTranspose
+    # The shuffled decoder is never faster than ConvTranspose here.
+    wanted = {role: content for role, content in contents.items() if role != SHUFFLED_DECODER}
+    what, takes_minutes = f"{provider.backend}: building engines", provider.backend == "ort-tensorrt"
     loaded: dict[str, PlacedSession] = {}
     for role, content in wanted.items():
-        watcher.progress(f"{provider.backend}: loading graphs", len(loaded) / len(wanted))
+        if takes_minutes:
+            watcher.progress(what, len(loaded) / len(wanted))
         loaded[role] = PlacedSession(provider, content, f"{provider.precision}/{role}.onnx", specs[role])
         if loaded[role].on_processor:
             watcher.say(f"{provider.precision}/{role}.onnx runs on the processor: {', '.join(loaded[role].on_processor)}")
-    watcher.progress(f"{provider.backend}: loading graphs", 1.0)
+    if takes_minutes:
+        watcher.progress(what, 1.0)
     return loaded
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from svg_runtime.backends.ort_providers import ALLOWED, CPU, CUDA, TENSORRT, Provider
@@ -35,12 +36,12 @@ class PlacedSession:
     """
 
     def __init__(self, provider: Provider, content: bytes, place: str, spec: GraphSpec) -> None:
-        self._provider, self._content, self._place, self._spec = provider, content, place, spec
-        strict = not provider.choices.cpu_fallback
+        self._provider, self._place = provider, place
+        load, strict = partial(_load, provider, content, spec), not provider.choices.cpu_fallback
         try:
-            self.session = self._open(strict)
+            self.session = load(strict)
         except Exception as refusal:  # ONNX Runtime raises its own unrelated classes
-            raise self._explained(refusal) from refusal
+            raise self._explained(refusal, load) from refusal
         self.nodes = placed_nodes(self.session)
         self.on_processor = self._disallowed(self.nodes)
         if strict and self.on_processor:
@@ -55,28 +56,11 @@ class PlacedSession:
         allowed = ALLOWED[self._provider.backend]
         return [node for name, placed in nodes.items() if name not in allowed for node in placed]
 
-    def _open(self, strict: bool) -> Any:
-        """A session; `strict` refuses it if any node is left to the processor, in any release of ONNX Runtime."""
-        provider = self._provider
-        options = session_options(provider.onnxruntime, 1)  # its threads have nothing to do
-        options.log_severity_level = 4  # a refusal is an exception
-        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # read by 1.24 and later
-        if strict:
-            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-        # By default a provider that does not start is replaced by the processor, and its reason printed to stdout.
-        session = provider.onnxruntime.InferenceSession(
-            self._content, options, providers=provider.options(self._spec), enable_fallback=0
-        )
-        started = session.get_providers()
-        if started[0] != provider.name:
-            raise provider.missing(f"it started {', '.join(started)} instead")
-        return session
-
-    def _explained(self, refusal: Exception) -> Exception:
+    def _explained(self, refusal: Exception, load: Callable[[bool], Any]) -> Exception:
         """Why a graph cannot be loaded with the processor excluded: what is wrong when it may help?"""
         provider = self._provider
         try:
-            session = self._open(strict=False)
+            session = load(False)
         except BackendMissingError as error:
             return error
         except RuntimeError as error:  # so it says that a provider does not start; its words on graphs are no RuntimeError
@@ -89,8 +73,24 @@ class PlacedSession:
     def _left_to_processor(self, nodes: list[str]) -> BackendMissingError:
         return BackendMissingError(
             f"the {self._provider.backend} backend cannot run all of {self._place} on the GPU; ONNX Runtime leaves to the "
-            f"processor: {', '.join(nodes)}\n  expected every node on the GPU; allow it with --cpu-fallback, or --backend cpu"
+            f"processor: {', '.join(nodes)}\n  expected every node on the GPU: export the bundle again if an older release "
+            "did, allow it with --cpu-fallback, or --backend cpu"
         )
+
+
+def _load(provider: Provider, content: bytes, spec: GraphSpec, strict: bool) -> Any:
+    """A session; `strict` refuses it if any node is left to the processor, in any release of ONNX Runtime."""
+    options = session_options(provider.onnxruntime, 1)  # its threads have nothing to do
+    options.log_severity_level = 4  # a refusal is an exception
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # read by 1.24 and later
+    if strict:
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    # By default a provider that does not start is replaced by the processor, and its reason printed to stdout.
+    session = provider.onnxruntime.InferenceSession(content, options, providers=provider.options(spec), enable_fallback=0)
+    started = session.get_providers()
+    if started[0] != provider.name:
+        raise provider.missing(f"it started {', '.join(started)} instead")
+    return session
 
 
 def placed_nodes(session: Any) -> dict[str, list[str]]:

@@ -17,6 +17,7 @@ from svg_runtime.backends.cuda.device import GpuName
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.ort_session import load_onnxruntime
 from svg_runtime.backends.tensorrt.build import shape_range
+from svg_runtime.backends.tensorrt.engine import this_platform
 from svg_runtime.errors import BackendMissingError, UsageError
 from svg_runtime.manifest import GraphSpec, Precision, TensorSpec
 
@@ -103,15 +104,15 @@ class Provider:
         return options
 
     def _engine_folder(self, spec: GraphSpec) -> Path:
-        """One for each graph, batch, GPU and library.
+        """One for each graph, batch, machine and library.
 
         ONNX Runtime names an engine after the names in the graph, not after its weights (see LeelaChessZero/lc0 #2214) or its
         shapes (onnxruntime #32254): in one folder, a bundle would get the engines of another training run. The TensorRT in the
         name is the one that it was built with, and an engine that the one there does not load is an error, not built again.
         """
         libraries = self.onnxruntime.__version__, _tensorrt_version()
-        gpu = self.gpu.name, self.gpu.compute_capability
-        parts = (spec.sha256, self.precision, self.max_batch, self.choices.workspace_gib, libraries, gpu)
+        machine = this_platform(), self.gpu.model, self.gpu.compute_capability
+        parts = (spec.sha256, self.precision, self.max_batch, self.choices.workspace_gib, libraries, machine)
         key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
         return cache_folder(self.choices.cache_dir) / "ort-tensorrt" / key
 
@@ -196,7 +197,9 @@ def _tensorrt_version() -> str:
     with contextlib.suppress(ImportError, OSError, RuntimeError):
         import tensorrt
 
-        return str(tensorrt.__version__)
+        version = str(tensorrt.__version__)
+        if version.startswith("10."):  # another one is not what the provider was built with
+            return version
     with contextlib.suppress(OSError, AttributeError):  # a package of the system, without Python
         return str(ctypes.CDLL("libnvinfer.so.10").getInferLibVersion())
     return ""

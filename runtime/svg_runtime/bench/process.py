@@ -16,6 +16,7 @@ from svg_common.errors import ExitCode, SvgError
 
 _WORKER = "from svg_runtime.bench.worker import main; main()"
 _NUMPY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_TERMINATE_S = 2.0  # to do so
 _EXIT_S = 30.0  # an engine that hangs while it unloads has answered already
 
 
@@ -70,8 +71,7 @@ def run_job(job: dict[str, Any], folder: Path, watcher: JobWatcher) -> dict[str,
             pass
         finally:
             if process is not None:
-                process.kill()
-                process.wait()
+                _end(process)
                 _close(process)
         assert process is not None
         if answer is None:
@@ -130,6 +130,16 @@ def _converse(process: subprocess.Popen[str], job: dict[str, Any], watcher: JobW
         else:
             answer = message
     return answer
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """A worker that is told so takes its half-written files along, such as an engine for the cache."""
+    process.terminate()
+    try:
+        process.wait(_TERMINATE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def _close(process: subprocess.Popen[str]) -> None:

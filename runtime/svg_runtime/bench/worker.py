@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ class _Parent:
 
 def main() -> None:
     """Run the job, whose own errors and those of the libraries under it are answers too."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # files that are half-written are then removed
     channel = _private_stdout()
 
     def send(message: dict[str, Any]) -> None:

@@ -159,7 +159,7 @@ class TensorrtBackend(DeviceArrays):
 
     def close(self) -> None:
         """Free the device; what is bound cannot be run any more. Closing again does nothing."""
-        with contextlib.suppress(BackendError):  # whatever the device reports, everything has to be freed
+        with contextlib.suppress(BackendError, MemoryError):  # whatever the device reports, everything has to be freed
             self._device.wait()  # a context must not go while it runs
         self._device.drop_graphs()
         for plan in self._plans:

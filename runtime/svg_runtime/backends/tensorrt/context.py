@@ -15,7 +15,6 @@ from svg_runtime.errors import BackendError, EngineError, UsageError
 
 Shape = tuple[int, ...]
 
-_ATTEMPTS = 3  # an engine from the bundle, one that was built here earlier, a new one
 _OF_THE_DEVICE = re.compile(r"out of memory|could not be allocated|cuda (runtime|driver|initialization)", re.IGNORECASE)
 
 
@@ -80,16 +79,15 @@ class ContextMaker:
     def _load(self, role: str) -> Any:
         """From a plan that was found or built. One of another driver or system may not load: then from another plan."""
         plans = [self._source.plan(role)]
-        for attempt in range(_ATTEMPTS):
+        while True:
             with self._library.heard() as complaints:
                 engine = self._runtime.deserialize_cuda_engine(plans[-1])
             if engine is not None:
                 return engine
             words = _errors(complaints) or "no reason given"
-            if _OF_THE_DEVICE.search(words) or attempt == _ATTEMPTS - 1:
-                break
+            if role in self._source.built or _OF_THE_DEVICE.search(words):
+                raise EngineError(f"{self._library.name} {self._library.version} cannot load the engine of {role}: {words}")
             plans.append(self._source.replace(role, plans, words))
-        raise EngineError(f"{self._library.name} {self._library.version} cannot load the engine of {role}: {words}")
 
     def _configured(self, engine: Any) -> Any:
         """Memory is given by us. TensorRT-RTX compiles the kernels for a shape when it first sees it, not some time later."""

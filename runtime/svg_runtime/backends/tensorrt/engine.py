@@ -30,7 +30,7 @@ class EngineKey(Frozen):
     platform: str  # operating system and processor: an engine of another one does not load
     library: str
     version: str
-    gpu: str | None  # name of the GPU that it was tuned on; None when built ahead of time, for any of its compute capability
+    gpu: str | None  # that it was tuned on, see GpuName.model; None when built ahead of time, for any of its compute capability
     compute_capabilities: tuple[str, ...]  # sm80, sm86, ...
     precision: Precision
     max_batch: int = Field(ge=1)  # the profile: every batch from 1 to this one

@@ -38,6 +38,7 @@ class LocalEngines:
         watcher: who is told while engines are built.
 
     Attributes:
+        built: graphs whose engines were neither in the bundle nor in the cache.
         runtime_cache: keeps the kernels that TensorRT-RTX compiled for this GPU, for the next start.
 
     Raises:
@@ -64,6 +65,7 @@ class LocalEngines:
         self.runtime_cache = self._kept("runtime")
         self._timings = self._kept("timings")
         self._prepared: dict[str, bytes] = {}
+        self.built: set[str] = set()
 
     def plan(self, role: str) -> bytes:
         """The plan of a graph. It is looked for, or built, unless `prepare` has it: then this call takes it from there.
@@ -149,6 +151,7 @@ class LocalEngines:
         return self._cache.make(self.key(role), lambda: self._build(role, what))
 
     def _build(self, role: str, what: str) -> bytes:
+        self.built.add(role)
         timed = kept_timings(self._timings, self._watcher.say) if self._library.keeps_timings else nullcontext()
         with timed as timings:
             return run_watched(
