@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from svg_common.errors import ExitCode, MissingExtraError, SvgError
+from svg_common.signals import end_as_ctrl_c_does
 
 
 def stderr_console() -> Console:
@@ -35,6 +36,7 @@ def is_installed(module: str) -> bool:
 
 def run_command(app: typer.Typer) -> NoReturn:
     """Run a command line application and exit with its documented code; only a bug shows a traceback."""
+    end_as_ctrl_c_does()
     try:
         code = app(standalone_mode=False)
         sys.exit(int(code) if isinstance(code, int) else ExitCode.OK)

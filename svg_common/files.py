@@ -7,10 +7,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from svg_common.errors import UsageError
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -70,6 +72,29 @@ def atomic_directory(destination: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_overwriting(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path | None]) -> None:
+    """Refuse results that would take the place of what the command reads, or of each other, before any work is done.
+
+    Args:
+        outputs: option -> where it writes.
+        inputs: files and folders that are read; whatever is in a folder counts.
+
+    Raises:
+        UsageError: an output is there already and is read, or two outputs are one file.
+    """
+    taken: dict[Path, str] = {}
+    for flag, output in outputs.items():
+        if output is None or (output.exists() and not output.is_file()):  # /dev/stdout takes all of them
+            continue
+        target = output.resolve()
+        for source in (Path(given).resolve() for given in inputs if given is not None):
+            if target.exists() and (target == source or source in target.parents):
+                raise UsageError(f"{flag} would overwrite '{output}', which this command reads\n  give it another name")
+        if target in taken:
+            raise UsageError(f"{taken[target]} and {flag} are both '{output}'\n  give each a file of its own")
+        taken[target] = flag
 
 
 def write_json(destination: str | os.PathLike[str], value: Any) -> None:

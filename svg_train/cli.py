@@ -9,7 +9,8 @@ import typer
 
 from svg_common.command import require_modules, run_command
 from svg_common.errors import UsageError
-from svg_common.files import write_json
+from svg_common.files import refuse_overwriting, write_json
+from svg_common.signals import interrupts_wait
 from svg_train.options import (
     CacheOption,
     DataOption,
@@ -95,14 +96,18 @@ def train(
     """
     given = dict(locals())
     require_modules("svg-train", "train", "torch", "lightning_fabric", "tensorboard", "PIL")
-    from svg_train.config import build_config, load_recipe
-    from svg_train.train import Machine, Trainer
+    with interrupts_wait():  # heavy: torch
+        from svg_train.config import build_config, load_recipe
+        from svg_train.train import Machine, Trainer
 
     overrides = _overrides(given)
     if resume and (config is not None or init is not None or any(overrides.values())):
         raise UsageError(
             "--resume continues with the settings that the run was started with\n  leave out --config, --init and all settings"
         )
+    refuse_overwriting(
+        {"--json": json}, [config, init, data_root if data_root is not None and Path(data_root).is_file() else None]
+    )
     built = build_config(load_recipe(config) if config else {}, overrides)
     evaluation = Trainer(built, out, Machine(device, processes, precision, workers), resume, init).run()
     if json is not None and evaluation is not None:

@@ -11,7 +11,8 @@ import typer
 
 from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
-from svg_common.files import write_json
+from svg_common.files import refuse_overwriting, write_json
+from svg_common.signals import interrupts_wait
 from svg_export.engine_options import engine_request
 from svg_runtime.build_progress import BuildProgress
 from svg_runtime.options import COUNT_LIMIT
@@ -87,12 +88,13 @@ def export(
     _check_data(bn, fp16 or bf16, source, bn_sequences)
     request = engine_request(engine, backend, targets, samples, workspace, cache_dir)
     require_modules("svg-export", "export", "torch", "onnx", "onnxscript", "onnxruntime")
-    from svg_export.bundle_writer import refuse_foreign, write_bundle
-    from svg_export.precision import prepare
-    from svg_export.reference.checkpoint import load_any_checkpoint
+    with interrupts_wait():  # heavy: torch, ONNX Runtime
+        from svg_export.bundle_writer import refuse_foreign, write_bundle
+        from svg_export.precision import prepare
+        from svg_export.reference.checkpoint import load_any_checkpoint
 
     console = stderr_console()
-    _refuse_same_file(checkpoint, save_checkpoint)
+    refuse_overwriting({"--save-checkpoint": save_checkpoint, "--json": json}, [checkpoint])
     loaded = load_any_checkpoint(checkpoint)
     target = out or Path(f"{checkpoint.stem}.svgb")
     refuse_foreign(target)  # before minutes of work, like the next one
@@ -144,16 +146,6 @@ def _tell(manifest: Manifest, target: Path, console: Console) -> None:
                 console.print(line, markup=False)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file()) / 1e6
     console.print(f"wrote {target} ({size:.1f} MB)\n  run it with: svg-live --model {target}", markup=False)
-
-
-def _refuse_same_file(checkpoint: Path, save_checkpoint: Path | None) -> None:
-    if (
-        save_checkpoint is not None
-        and save_checkpoint.exists()
-        and checkpoint.exists()
-        and save_checkpoint.samefile(checkpoint)
-    ):
-        raise UsageError("--save-checkpoint would overwrite the checkpoint that is exported\n  give it another name")
 
 
 def _save(checkpoint: Checkpoint, path: Path, console: Console) -> None:

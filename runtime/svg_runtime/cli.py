@@ -10,6 +10,7 @@ import typer
 
 from svg_common.command import run_command, stderr_console
 from svg_common.errors import UsageError
+from svg_common.signals import interrupts_wait
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.options import (
     Bf16Option,
@@ -102,8 +103,9 @@ def live(
     console = stderr_console()
     if camera is None and source is None:
         console.print("svg-live: no --camera and no --source: using the synthetic camera, synthetic://digits", markup=False)
-    from svg_runtime.live import LiveOptions, run_live  # heavy: OpenCV, and the inference engine
-    from svg_runtime.sources import SourceOptions
+    with interrupts_wait():  # heavy: OpenCV, and the inference engine
+        from svg_runtime.live import LiveOptions, run_live
+        from svg_runtime.sources import SourceOptions
 
     paced = realtime or not headless
     options = LiveOptions(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from svg_common.errors import SvgError, UsageError
-from svg_common.files import write_json
+from svg_common.files import refuse_overwriting, write_json
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.build_progress import BuildProgress
 from svg_runtime.bundle import EMBEDDED_MODEL, find_model
@@ -72,6 +72,7 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
     lead = options.horizon if options.lead is None else options.lead
     if not 1 <= lead <= options.horizon:
         raise UsageError(f"--lead {lead} is not a forecast step\n  expected 1 to {options.horizon}, the horizon")
+    refuse_overwriting({"--output": options.output, "--json": options.json}, [options.source.path, options.model])
     if options.json is not None:
         require_writable(options.json)
     events = EventLog(announce=lambda message: console.print(f"svg-live: {message}", markup=False))

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from svg_common.files import atomic_directory, atomic_file, write_json
+from svg_common.errors import UsageError
+from svg_common.files import atomic_directory, atomic_file, refuse_overwriting, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -179,3 +180,29 @@ def test_a_value_that_is_no_json_leaves_nothing(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"x": object()})
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [({"--json": "clip.mp4"}, "--json would overwrite 'clip.mp4', which this command reads"),
+     ({"--output": None, "--json": "folder/../link.mp4"}, "--json would overwrite 'folder/../link.mp4'"),
+     ({"--json": "folder/manifest.json"}, "--json would overwrite 'folder/manifest.json'"),
+     ({"--output": "same", "--json": "./same"}, "--output and --json are both 'same'")],
+)  # fmt: skip
+def test_results_never_take_the_place_of_what_is_read(tmp_path, monkeypatch, outputs, message):
+    monkeypatch.chdir(tmp_path)
+    for name in ("clip.mp4", "folder/manifest.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link.mp4").symlink_to("clip.mp4")
+    paths = {flag: None if name is None else Path(name) for flag, name in outputs.items()}
+    with pytest.raises(UsageError) as refusal:
+        refuse_overwriting(paths, [None, "clip.mp4", Path("folder")])
+    assert str(refusal.value).startswith(message)
+
+
+def test_results_of_an_earlier_run_may_be_replaced(tmp_path):
+    for name in ("old.json", "clip.mp4"):
+        (tmp_path / name).touch()
+    refuse_overwriting({"--json": tmp_path / "old.json", "--output": tmp_path / "folder" / "new.mp4"}, [tmp_path / "clip.mp4"])
+    refuse_overwriting({"--json": Path("/dev/stdout"), "--output": Path("/dev/stdout")}, [])

@@ -184,6 +184,23 @@ def test_graphs_share_one_set_of_threads_when_they_use_all_cores(bundle, threads
     backend.close()
 
 
+def test_nothing_is_sent_to_anybody(tiny_bundle):
+    """Importing openvino as it is starts a process that sends a message to Google Analytics, if no CI is noticed."""
+    program = f"""
+import multiprocessing, sys, urllib.request
+def never(*arguments, **named):
+    raise AssertionError("telemetry")
+multiprocessing.Process.start = urllib.request.urlopen = never
+from svg_runtime import Forecaster
+Forecaster.open({str(tiny_bundle)!r}, backend="openvino", device="CPU:f32").close()
+assert not any(name.startswith("openvino_telemetry") for name in sys.modules)
+print("quiet")
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "TF_BUILD", "JENKINS_URL")}
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=False)
+    assert ended.stdout == "quiet\n", ended.stderr
+
+
 def test_ctrl_c_is_still_handled_after_backends_have_come_and_gone(tiny_bundle):
     """OpenVINO's CPU plugin changes the signal stack of the main thread; a stale one would turn Ctrl-C into a crash."""
     program = f"""

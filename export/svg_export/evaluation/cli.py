@@ -10,7 +10,8 @@ import typer
 
 from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
-from svg_common.files import write_json
+from svg_common.files import refuse_overwriting, write_json
+from svg_common.signals import interrupts_wait
 from svg_runtime.options import Bf16Option, Fp16Option, asked_precision
 from svg_train.options import (
     CacheOption,
@@ -82,17 +83,19 @@ def evaluate(
     """
     given = dict(locals())
     require_modules("svg-eval", "eval", "torch", "onnxruntime", *(["matplotlib"] if plot else []), *(["PIL"] if strips else []))
-    from svg_export.evaluation.figures import check_plot_format, save_sequences
-    from svg_export.evaluation.figures import plot as draw_plot
-    from svg_export.evaluation.measure import Settings
-    from svg_export.evaluation.report import as_json, as_text
-    from svg_export.evaluation.run import Request, run
+    with interrupts_wait():  # heavy: torch, ONNX Runtime
+        from svg_export.evaluation.figures import check_plot_format, save_sequences
+        from svg_export.evaluation.figures import plot as draw_plot
+        from svg_export.evaluation.measure import Settings
+        from svg_export.evaluation.report import as_json, as_text
+        from svg_export.evaluation.run import Request, run
 
     precision = asked_precision(fp16, bf16)
     if protocol is not None and horizon is not None:
         raise UsageError("--protocol and --horizon were both given\n  a protocol fixes the horizon; leave out one of the two")
     if plot is not None:
         check_plot_format(plot)
+    refuse_overwriting({"--json": json, "--plot": plot}, [model, *(baseline or ()), lpips_weights, fvd_weights])
     files = [path for path in (json, plot) if path is not None and (path.is_file() or not path.exists())]  # not /dev/stdout
     _check_writable(*(path.parent for path in files), *([strips] if strips else []))
     settings = Settings(sequences, samples, horizon or _DEFAULT_HORIZON, seed, _EXAMPLES if strips else 0)

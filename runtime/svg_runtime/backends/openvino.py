@@ -21,6 +21,7 @@ from svg_runtime.backends.openvino_device import (
     can_share_threads,
     choose_target,
     compiled_model_cache,
+    load_openvino,
     the_core,
 )
 from svg_runtime.bundle import Bundle
@@ -77,9 +78,7 @@ class OpenVinoBackend(HostArrays):
     ) -> None:
         require_modules("the openvino backend", "openvino", "openvino")
         try:
-            import openvino
-
-            self._core = the_core()
+            openvino, self._core = load_openvino(), the_core()
             earned = "bf16" in bundle.manifest.variants
             self._target = choose_target(self._core, device, precision, earned)
         except (ImportError, OSError, RuntimeError) as error:  # a wheel for another Python, C library or processor

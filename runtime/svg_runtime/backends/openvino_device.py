@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 from svg_common.cache import cache_folder
 from svg_common.errors import SvgError
+from svg_common.signals import interrupts_wait
 from svg_runtime.errors import BackendMissingError, UsageError
 from svg_runtime.manifest import Precision
 
@@ -45,6 +47,26 @@ class Target:
 
 
 @functools.cache
+def load_openvino() -> Any:
+    """The module, without its telemetry: importing it would send a message to Google Analytics, from a process of its own.
+
+    Raises:
+        ImportError, OSError, RuntimeError: it does not load.
+    """
+    telemetry = "openvino_telemetry"
+    blocked = telemetry not in sys.modules
+    if blocked:
+        sys.modules[telemetry] = None  # type: ignore[assignment]  # cannot be imported then; openvino has a stand-in for it
+    try:
+        with interrupts_wait():
+            import openvino
+    finally:
+        if blocked:
+            del sys.modules[telemetry]
+    return openvino
+
+
+@functools.cache
 def the_core() -> Any:
     """OpenVINO's entry point: one per process, and never freed.
 
@@ -55,9 +77,7 @@ def the_core() -> Any:
     Raises:
         ImportError, OSError, RuntimeError: openvino does not load.
     """
-    import openvino
-
-    return openvino.Core()
+    return load_openvino().Core()
 
 
 def choose_target(core: Any, wanted: str | None, precision: Precision | None = None, earned: bool = False) -> Target:

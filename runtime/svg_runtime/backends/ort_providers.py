@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from svg_common.cache import cache_folder
+from svg_common.signals import interrupts_wait
 from svg_runtime.backends.cuda.device import GpuName
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.ort_session import load_onnxruntime
@@ -178,7 +179,7 @@ def load_provider(backend: str, cuda_graph: bool) -> tuple[Any, str]:
 def _preload_libraries(onnxruntime: Any, backend: str) -> str:
     """Load what comes from Python packages, which the system would not find; the rest is the system's matter."""
     said = io.StringIO()  # stdout belongs to the commands' results
-    with contextlib.redirect_stdout(said):
+    with contextlib.redirect_stdout(said), interrupts_wait():
         if hasattr(onnxruntime, "preload_dlls"):  # since 1.21
             onnxruntime.preload_dlls()
         if backend == "ort-tensorrt":

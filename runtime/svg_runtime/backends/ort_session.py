@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from svg_common.command import require_modules
+from svg_common.signals import interrupts_wait
 from svg_runtime.errors import BackendError, BackendMissingError
 
 
@@ -21,7 +22,8 @@ def load_onnxruntime(backend: str, extra: str) -> Any:
     """
     require_modules(f"the {backend} backend", extra, "onnxruntime")
     try:
-        import onnxruntime
+        with interrupts_wait():
+            import onnxruntime
     except ImportError as error:  # a wheel for another CUDA, Python or C library
         raise BackendMissingError(f"the {backend} backend finds an onnxruntime that does not load: {error}") from error
     return onnxruntime

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -10,7 +9,8 @@ import typer
 from rich.console import Console
 
 from svg_common.command import run_command, stderr_console
-from svg_common.files import write_json
+from svg_common.files import refuse_overwriting, write_json
+from svg_common.signals import interrupts_wait
 from svg_runtime.errors import BackendMissingError
 from svg_runtime.options import Bf16Option, DeviceOption, Fp16Option, HorizonOption, ModelOption, SamplesOption, asked_precision
 
@@ -47,13 +47,15 @@ def bench(
 
     Each row has a process of its own. Ctrl-C ends it with the rows so far.
     """
-    from svg_runtime.bench.progress import BenchProgress
-    from svg_runtime.bench.report import as_json, describe  # heavy: NumPy, OpenCV
-    from svg_runtime.bench.run import BenchOptions, run_bench
-    from svg_runtime.bundle import Bundle, find_model
+    with interrupts_wait():  # heavy: NumPy, OpenCV
+        from svg_runtime.bench.progress import BenchProgress
+        from svg_runtime.bench.report import as_json, describe
+        from svg_runtime.bench.run import BenchOptions, run_bench
+        from svg_runtime.bundle import Bundle, find_model
 
     precision = asked_precision(fp16, bf16)
     bundle = Bundle.open(find_model(model))
+    refuse_overwriting({"--json": json}, [bundle.path])
     for variant in bundle.manifest.variants:
         bundle.graphs(variant)  # a damaged bundle is one error, not a failure of every backend
     options = BenchOptions(backend, device, precision, samples, horizon, seed, seconds)
@@ -75,5 +77,4 @@ def bench(
 
 def main() -> NoReturn:
     """Entry point of `svg-bench`."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` and service managers end it as Ctrl-C does
     run_command(app)

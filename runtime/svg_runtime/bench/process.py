@@ -7,12 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from svg_common.errors import ExitCode, SvgError
+from svg_common.signals import interrupts_wait
 
 _WORKER = "from svg_runtime.bench.worker import main; main()"
 _NUMPY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -60,7 +59,7 @@ def run_job(job: dict[str, Any], folder: Path, watcher: JobWatcher) -> dict[str,
     with (folder / "stderr.txt").open("w+", encoding="utf-8", errors="replace") as words:
         process: subprocess.Popen[str] | None = None
         try:
-            with _interrupts_wait():
+            with interrupts_wait():
                 process = subprocess.Popen(
                     [sys.executable, "-c", _WORKER], cwd=folder, env=_environment(job), text=True,
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words,
@@ -80,21 +79,6 @@ def run_job(job: dict[str, Any], folder: Path, watcher: JobWatcher) -> dict[str,
         raise JobError(answer["error"], answer["exit_code"] == ExitCode.BACKEND_MISSING)
     result: dict[str, Any] = answer["result"]
     return result
-
-
-@contextmanager
-def _interrupts_wait() -> Iterator[None]:
-    """Ctrl-C and SIGTERM take effect at the end: inside Popen they would leave a process that nobody knows of."""
-    arrived: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    old = {number: signal.signal(number, lambda caught, frame: arrived.append(caught)) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
-    if arrived:
-        signal.raise_signal(arrived[0])
 
 
 def _environment(job: dict[str, Any]) -> dict[str, str]:

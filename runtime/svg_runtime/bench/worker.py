@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from svg_common.errors import ExitCode, SvgError
+from svg_common.signals import end_as_ctrl_c_does
 from svg_runtime.bench import measure, operations, probe
 
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -41,7 +41,7 @@ class _Parent:
 
 def main() -> None:
     """Run the job, whose own errors and those of the libraries under it are answers too."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # files that are half-written are then removed
+    end_as_ctrl_c_does()
     channel = _private_stdout()
 
     def send(message: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from svg_common.command import require_modules
+from svg_common.signals import interrupts_wait
 from svg_runtime.errors import BackendError, BackendMissingError
 
 
@@ -35,7 +36,8 @@ def load_runtime() -> Any:
         BackendMissingError: cuda-bindings does not load.
     """
     try:
-        from cuda.bindings import runtime
+        with interrupts_wait():
+            from cuda.bindings import runtime
     except (ImportError, OSError, RuntimeError) as error:  # a wheel for another Python or C library
         raise BackendMissingError(f"cuda-bindings is installed but does not load: {error}") from error
     return runtime

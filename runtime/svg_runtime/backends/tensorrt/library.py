@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from svg_common.command import require_modules
+from svg_common.signals import interrupts_wait
 from svg_runtime.errors import BackendMissingError, UsageError
 
 LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}  # name of the backend and of its extra -> Python module
@@ -102,7 +103,8 @@ def load_library(name: str) -> Library:
         raise UsageError(f"'{name}' builds no engines\n  expected one of: {', '.join(LIBRARIES)}")
     require_modules(f"building {name} engines", name, LIBRARIES[name])
     try:
-        module = importlib.import_module(LIBRARIES[name])
+        with interrupts_wait():
+            module = importlib.import_module(LIBRARIES[name])
     except (ImportError, OSError, RuntimeError) as error:  # a wheel for another Python, C library or processor
         raise BackendMissingError(f"{name} is installed but does not load: {error}") from error
     if name == "tensorrt" and tuple(int(number) for number in str(module.__version__).split(".")[:2]) < _OLDEST:
