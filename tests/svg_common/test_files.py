@@ -205,4 +205,4 @@ def test_results_of_an_earlier_run_may_be_replaced(tmp_path):
     for name in ("old.json", "clip.mp4"):
         (tmp_path / name).touch()
     refuse_overwriting({"--json": tmp_path / "old.json", "--output": tmp_path / "folder" / "new.mp4"}, [tmp_path / "clip.mp4"])
-    refuse_overwriting({"--json": Path("/dev/stdout"), "--output": Path("/dev/stdout")}, [])
+    refuse_overwriting({"--json": Path(os.devnull), "--output": Path(os.devnull)}, [])

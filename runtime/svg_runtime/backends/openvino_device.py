@@ -46,7 +46,6 @@ class Target:
         return self.compute or "the device's own precision"
 
 
-@functools.cache
 def load_openvino() -> Any:
     """The module, without its telemetry: importing it would send a message to Google Analytics, from a process of its own.
 
