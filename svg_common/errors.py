@@ -29,6 +29,12 @@ class UsageError(SvgError):
     exit_code = ExitCode.USAGE
 
 
+class BackendMissingError(SvgError):
+    """A backend, precision or device was asked for that this machine or this bundle does not have."""
+
+    exit_code = ExitCode.BACKEND_MISSING
+
+
 class MissingExtraError(SvgError):
     """A part of the product was used whose optional dependencies are not installed."""
 

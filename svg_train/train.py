@@ -15,7 +15,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
-from svg_common.errors import ExitCode, SvgError, UsageError
+from svg_common.errors import BackendMissingError, ExitCode, SvgError, UsageError
 from svg_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from svg_train.config import Config
 from svg_train.data import open_data
@@ -53,14 +53,15 @@ class Machine:
         """Configure Fabric; `auto` takes a GPU when there is one and bf16 where the hardware computes in it.
 
         Raises:
-            UsageError: the device does not exist here.
+            UsageError: the device means nothing.
+            BackendMissingError: it does not exist here.
         """
         name, _, index = self.device.partition(":")
         if name not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
             raise UsageError(f"unknown device '{self.device}'\n  expected auto, cpu, cuda or cuda:N")
         has_cuda = torch.cuda.is_available()
         if name == "cuda" and not has_cuda:
-            raise UsageError(
+            raise BackendMissingError(
                 "device 'cuda' was asked for, but PyTorch sees no GPU\n  use --device cpu, or install PyTorch with CUDA"
             )
         accelerator = "cuda" if has_cuda and name != "cpu" else "cpu"

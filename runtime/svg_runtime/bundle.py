@@ -36,6 +36,10 @@ class Bundle:
                 with itself.
         """
         folder = Path(path)
+        if folder.is_file():
+            raise BundleError(
+                f"'{folder}' is a file\n  expected a *.svgb folder; of a checkpoint make one with: svg-export {folder}"
+            )
         if not folder.is_dir():
             raise BundleError(f"there is no bundle '{folder}'\n  expected a *.svgb folder; make one with: svg-export ckpt.pt")
         return cls(folder, _read_manifest(folder / FILE_NAME))
@@ -98,13 +102,15 @@ class Bundle:
 def find_model(path: str | Path | None) -> Path:
     """The bundle to use: `path` when given, else the newest *.svgb in the current folder, else the embedded model.
 
+    "embedded" names the latter, unless there is a folder of that name.
+
     Raises:
         BundleError: the package was built without its embedded model.
     """
-    if path is not None:
+    if path is not None and (str(path) != "embedded" or Path(path).exists()):
         return Path(path)
     here = [folder for folder in Path.cwd().glob("*.svgb") if (folder / FILE_NAME).is_file()]
-    if here:
+    if here and path is None:
         return max(here, key=lambda folder: ((folder / FILE_NAME).stat().st_mtime_ns, folder.name))
     if not EMBEDDED_MODEL.is_dir():
         raise BundleError("this installation has no embedded model\n  give one with --model ckpt.svgb, or reinstall svg-edge")

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
+from svg_common.errors import BackendMissingError, ExitCode, MissingExtraError, SvgError, UsageError
 
 
 class BundleError(SvgError):
     """A bundle is missing, damaged, of an unknown version, or not what its manifest says."""
-
-
-class BackendMissingError(SvgError):
-    """A backend, precision or device was asked for that this machine or this bundle does not have."""
-
-    exit_code = ExitCode.BACKEND_MISSING
 
 
 class BackendError(SvgError):

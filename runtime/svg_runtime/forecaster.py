@@ -331,7 +331,8 @@ def _checked_frame(given: ArrayLike, manifest: Manifest) -> FloatArray:
     except (TypeError, ValueError) as error:
         raise FrameError(f"the frame is no array: {error}\n  {expected}") from error
     if frame.dtype != np.float32:
-        raise FrameError(f"the frame's type is {frame.dtype}\n  {expected}; convert with frame.astype('float32') / 255")
+        convert = "frame.astype('float32')" if frame.dtype.kind == "f" else "frame.astype('float32') / 255"
+        raise FrameError(f"the frame's type is {frame.dtype}\n  {expected}; convert with {convert}")
     if frame.shape != (spec.height, spec.width, spec.channels):
         raise FrameError(
             f"the frame's shape is {frame.shape}\n  {expected}; svg_common.frames.fit_frame makes one of any picture"

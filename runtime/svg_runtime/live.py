@@ -29,7 +29,7 @@ from svg_runtime.outputs import Output, OutputError, open_outputs, require_writa
 from svg_runtime.overlay import Caption, ForecastPicture, View
 from svg_runtime.preprocess import Preprocessor
 from svg_runtime.report import RunProgress, print_summary
-from svg_runtime.sources import Source, SourceFrame, SourceOptions, model_interval_s, open_source
+from svg_runtime.sources import Source, SourceFrame, SourceOptions, model_interval_s, open_source, step_interval_s
 from svg_runtime.stats import LiveStats
 from svg_runtime.stop import StopRequest
 
@@ -79,18 +79,22 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
     with StopRequest() as stop, ExitStack() as resources:
         model = find_model(options.model)
         forecaster = resources.enter_context(_open_forecaster(options, model, console))
+        if options.model is None:
+            console.print(f"svg-live: no --model: using {_model_name(model)}", markup=False)
+        console.print(f"svg-live: {forecaster.description}", markup=False)
         forecaster.warm_up()
         stop.from_now_on()
         frame = forecaster.manifest.frame
         interval_s = model_interval_s(options.source, forecaster.manifest.generation.frame_interval_s)
         source = open_source(options.source, interval_s, min(frame.height, frame.width), stop, events)
         resources.callback(source.close)
+        step_s = step_interval_s(options.source, interval_s)
         caption = Caption(
-            model=_model_name(model), backend=forecaster.description, source=source.name,
-            samples=options.samples, horizon=options.horizon, interval_s=interval_s,
+            model=_model_name(model), backend=forecaster.description.partition("; ")[0], source=source.name,
+            samples=options.samples, horizon=options.horizon, interval_s=step_s,
             frame_hw=(frame.height, frame.width), lead=lead,
         )  # fmt: skip
-        stats = LiveStats(_about(options, caption, source, forecaster), options.horizon, interval_s, events)
+        stats = LiveStats(_about(options, caption, source, forecaster), options.horizon, step_s, events)
         outputs = open_outputs(options.output, options.window, ForecastPicture.size_wh, interval_s, stop)
         progress = None if options.window else RunProgress(console, options.max_frames)
         loop = LiveLoop(forecaster, source, outputs, caption, stats, stop, progress)
@@ -263,7 +267,7 @@ def _about(options: LiveOptions, caption: Caption, source: Source, forecaster: F
     return {
         "model": caption.model,
         "bundle_id": forecaster.manifest.bundle_id,
-        "backend": caption.backend,
+        "backend": forecaster.description,
         "samples": options.samples,
         "horizon": options.horizon,
         "seed": options.seed,

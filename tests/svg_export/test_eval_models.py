@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from svg_common.errors import ExitCode, SvgError, UsageError
+from svg_common.errors import BackendMissingError, ExitCode, SvgError, UsageError
 from svg_export.evaluation import models as eval_models
 from svg_export.evaluation.models import RepeatLastFrame, open_model
 from svg_train.data.loading import collate, to_unit
@@ -136,11 +136,11 @@ def test_options_of_bundles_are_refused_for_a_checkpoint(tiny_checkpoint, option
     assert caught.value.exit_code == ExitCode.USAGE
 
 
-@pytest.mark.parametrize("device", ["quantum", "cuda:7"])
-def test_unknown_device_is_refused(tiny_checkpoint, device):
+@pytest.mark.parametrize(("device", "kind"), [("quantum", UsageError), ("cuda:7", BackendMissingError)])
+def test_unknown_device_is_refused(tiny_checkpoint, device, kind):
     if device == "cuda:7" and torch.cuda.device_count() > 7:
         pytest.skip("this machine has such a device")
-    with pytest.raises(UsageError, match="expected auto, cpu"):
+    with pytest.raises(kind, match="expected auto, cpu"):
         open_model(str(tiny_checkpoint), device=device)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from svg_common.errors import ExitCode
 from svg_runtime import bundle as bundle_module
-from svg_runtime.bundle import Bundle, find_model
+from svg_runtime.bundle import EMBEDDED_MODEL, Bundle, find_model
 from svg_runtime.errors import BackendMissingError, BundleError
 from svg_runtime.manifest import Precision
 from tests.conftest import export_model, random_model, save_model
@@ -187,6 +187,20 @@ def test_what_is_no_folder_is_no_bundle(tmp_path):
 def test_the_given_model_is_used_whatever_lies_around(tmp_path, monkeypatch, damaged):
     monkeypatch.chdir(tmp_path)
     assert find_model("elsewhere/b.svgb").as_posix() == "elsewhere/b.svgb"
+
+
+def test_the_embedded_model_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b.svgb").mkdir()
+    (tmp_path / "b.svgb" / "manifest.json").touch()
+    assert find_model("embedded") == EMBEDDED_MODEL
+    (tmp_path / "embedded").mkdir()
+    assert find_model("embedded").resolve() == tmp_path / "embedded"
+
+
+def test_a_checkpoint_is_no_bundle(tiny_checkpoint):
+    with pytest.raises(BundleError, match=r"is a file\n.*svg-export .*tiny.pt"):
+        Bundle.open(tiny_checkpoint)
 
 
 def test_without_one_the_newest_bundle_here_is_used(tmp_path, monkeypatch):

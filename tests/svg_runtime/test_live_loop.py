@@ -66,6 +66,42 @@ def test_synthetic_camera_to_video_and_statistics(svg_live):
     assert "out.mp4" in words
 
 
+def test_a_video_slower_than_the_model_makes_longer_steps(svg_live, tmp_path):
+    """4 pictures a second, shown to a model of 10: what it forecasts lies 0.25 s apart, and the lead times say so."""
+    write_video(tmp_path / "slow.mp4", frames=9, fps=4)
+    code, words, stats = svg_live("--source", "slow.mp4", "--headless", "--json", "stats.json", "--horizon", "2")
+    assert code == 0, words
+    assert "one forecast step is 0.25 s here" in words
+    assert stats["interval_s"] == pytest.approx(0.25)
+    assert [row["seconds"] for row in stats["score"]] == [0.25, 0.5]
+
+
+def test_a_file_ends_by_itself_and_needs_no_output(svg_live, tmp_path):
+    write_video(tmp_path / "clip.mp4", frames=6, fps=10)
+    code, words, _ = svg_live("--source", "clip.mp4", "--headless")
+    assert code == 0, words
+    assert "6 seen" in words
+    for endless in ([], ["--source", "synthetic://digits"]):
+        code, words, _ = svg_live("--headless", *endless)
+        assert (code, "would run for ever" in words) == (ExitCode.USAGE, True)
+
+
+@pytest.mark.parametrize("flag", ["--output", "--json"])
+def test_the_video_that_is_read_is_not_overwritten(svg_live, tmp_path, flag):
+    write_video(tmp_path / "clip.mp4", frames=6, fps=10)
+    before = (tmp_path / "clip.mp4").read_bytes()
+    code, words, _ = svg_live("--source", "clip.mp4", "--headless", flag, "./clip.mp4")
+    assert code == ExitCode.USAGE
+    assert f"{flag} would overwrite 'clip.mp4'" in words
+    assert (tmp_path / "clip.mp4").read_bytes() == before
+
+
+def test_what_was_chosen_is_said(svg_live):
+    _, words, stats = svg_live("--headless", "--json", "stats.json", "--max-frames", "2", model=False)
+    assert "no --model: using digits.svgb (embedded)" in words
+    assert f"svg-live: {stats['backend']}\n" in words
+
+
 def test_scores_are_those_of_the_forecaster(svg_live, tiny_bundle):
     """The statistics equal a run of the Forecaster by hand over the same synthetic pictures."""
     from svg_common.digits import digit_stream

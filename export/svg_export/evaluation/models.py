@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svg_common.errors import SvgError, UsageError
+from svg_common.errors import BackendMissingError, SvgError, UsageError
 from svg_export.reference.checkpoint import load_any_checkpoint
 from svg_runtime.bundle import EMBEDDED_MODEL, find_model
 from svg_runtime.forecaster import Forecaster
@@ -230,10 +230,14 @@ def _torch_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device '{name}'\n  expected auto, cpu, cuda or cuda:N") from error
+    try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
-        raise UsageError(
-            f"device '{name}' is not to be had: {str(error).splitlines()[0]}\n  expected auto, cpu, cuda or cuda:N"
+        reason = str(error).splitlines()[0]
+        raise BackendMissingError(
+            f"device '{name}' is not to be had: {reason}\n  expected auto, cpu, cuda or cuda:N"
         ) from error
     return device
 

@@ -69,6 +69,8 @@ def _sniff(path: str | Path) -> Format:
             return sniff_format(file.read(512))
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no checkpoint '{path}'\n  make one with: svg-train --out run") from error
+    except IsADirectoryError as error:
+        raise CheckpointError(f"'{path}' is a folder\n  expected a checkpoint, such as run/ckpt.pt of svg-train") from error
 
 
 def _is_ours(content: Any) -> bool:

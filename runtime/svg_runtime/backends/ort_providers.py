@@ -159,8 +159,8 @@ def load_provider(backend: str, cuda_graph: bool) -> tuple[Any, str]:
     if wanted not in there:
         raise BackendMissingError(
             f"the {backend} backend needs an onnxruntime with {wanted}; the installed one has {', '.join(there)}\n"
-            "  expected the package onnxruntime-gpu alone: onnxruntime, installed beside it, takes its place\n"
-            "  run: pip uninstall onnxruntime onnxruntime-gpu && pip install 'svg-edge[gpu]'"
+            "  expected an NVIDIA GPU and onnxruntime-gpu alone: onnxruntime, installed beside it, takes its place\n"
+            "  run there: pip uninstall onnxruntime onnxruntime-gpu && pip install 'svg-edge[gpu]'; elsewhere: --backend cpu"
         )
     if cuda_graph and _release(onnxruntime.__version__) < _GRAPHS_SINCE:
         needed = ".".join(map(str, _GRAPHS_SINCE))

@@ -8,11 +8,11 @@ from pathlib import Path
 from svg_common.errors import UsageError
 from svg_runtime.events import EventLog
 from svg_runtime.sources.base import Source, SourceFrame
-from svg_runtime.sources.pacing import Ticker
+from svg_runtime.sources.pacing import SLOWER_THAN_MODEL, Ticker
 from svg_runtime.sources.synthetic import SYNTHETIC_URL, SyntheticSource
 from svg_runtime.stop import StopRequest
 
-__all__ = ["SYNTHETIC_URL", "Source", "SourceFrame", "SourceOptions", "model_interval_s", "open_source"]
+__all__ = ["SYNTHETIC_URL", "Source", "SourceFrame", "SourceOptions", "model_interval_s", "open_source", "step_interval_s"]
 
 _DEFAULT_INTERVAL_S = 0.1  # for a model and a source that both have no time base
 
@@ -45,6 +45,16 @@ def model_interval_s(options: SourceOptions, trained_s: float | None) -> float:
     return _DEFAULT_INTERVAL_S
 
 
+def step_interval_s(options: SourceOptions, interval_s: float) -> float:
+    """Seconds per forecast step: the model's interval, or that of a video that has fewer pictures than the model expects."""
+    if options.path is None:
+        return interval_s
+    from svg_runtime.sources.files import video_interval_s
+
+    own_s = video_interval_s(options.path) or interval_s
+    return own_s if own_s > interval_s * SLOWER_THAN_MODEL else interval_s
+
+
 def open_source(options: SourceOptions, interval_s: float, image_size: int, stop: StopRequest, events: EventLog) -> Source:
     """Open the source that `options` names, giving a picture every `interval_s` seconds.
 
@@ -68,7 +78,8 @@ def open_source(options: SourceOptions, interval_s: float, image_size: int, stop
     if options.path is None:
         return SyntheticSource(options.seed, image_size, ticker)
     if "://" in str(options.source):
-        raise UsageError(f"the source '{options.source}' is not known\n  expected a file, a folder, or {SYNTHETIC_URL}")
+        raise UsageError(f"the source '{options.source}' is not known; network streams are not supported\n"
+                         f"  expected a file, a folder, or {SYNTHETIC_URL}")  # fmt: skip
     from svg_runtime.sources.files import FileSource
 
     return FileSource(options.path, interval_s, stop, events, ticker)
