@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import warnings
 from typing import NoReturn
 
 import typer
@@ -37,6 +38,7 @@ def is_installed(module: str) -> bool:
 def run_command(app: typer.Typer) -> NoReturn:
     """Run a command line application and exit with its documented code; only a bug shows a traceback."""
     end_as_ctrl_c_does()
+    warnings.formatwarning = lambda message, *where: f"warning: {message}\n"  # not the line of our source that warns
     try:
         code = app(standalone_mode=False)
         sys.exit(int(code) if isinstance(code, int) else ExitCode.OK)

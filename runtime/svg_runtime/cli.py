@@ -90,6 +90,8 @@ def live(
 
     q or Esc in the window, Ctrl-C, or SIGTERM end it; the video is then complete and playable. Before the first picture
     nothing is written, and both signals exit with 130.
+
+    Exit codes: 0 ok, 1 error, 2 usage, 4 backend, device or an extra missing, 5 source lost, 130 Ctrl-C.
     """
     if camera is not None and source is not None:
         raise UsageError("both --camera and --source were given\n  expected one of them")

@@ -20,7 +20,7 @@ from svg_common.errors import SvgError, UsageError
 from svg_common.files import refuse_overwriting, write_json
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.build_progress import BuildProgress
-from svg_runtime.bundle import EMBEDDED_MODEL, find_model
+from svg_runtime.bundle import EMBEDDED_MODEL, Bundle, find_model
 from svg_runtime.errors import SourceLostError
 from svg_runtime.events import EventLog
 from svg_runtime.forecaster import Forecaster, Observation
@@ -91,8 +91,8 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
         step_s = step_interval_s(options.source, interval_s)
         caption = Caption(
             model=_model_name(model), backend=forecaster.description.partition("; ")[0], source=source.name,
-            samples=options.samples, horizon=options.horizon, interval_s=step_s,
-            frame_hw=(frame.height, frame.width), lead=lead,
+            samples=forecaster.samples, horizon=options.horizon, interval_s=step_s,
+            frame_hw=(frame.height, frame.width), lead=lead, has_latents=forecaster.manifest.model.z_dim > 0,
         )  # fmt: skip
         stats = LiveStats(_about(options, caption, source, forecaster), options.horizon, step_s, events)
         outputs = open_outputs(options.output, options.window, ForecastPicture.size_wh, interval_s, stop)
@@ -243,6 +243,7 @@ class LiveLoop:
 
 
 def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> Forecaster:
+    deterministic = Bundle.open(model).manifest.model.z_dim == 0  # it has one future, which need not be shown eight times
     with closing(BuildProgress(console, "svg-live")) as watcher:
         return Forecaster.open(
             model,
@@ -250,7 +251,7 @@ def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> For
             device=options.device,
             threads=options.threads,
             precision=options.precision,
-            samples=options.samples,
+            samples=1 if deterministic else options.samples,
             horizon=options.horizon,
             seed=options.seed,
             context=options.context,
@@ -268,7 +269,7 @@ def _about(options: LiveOptions, caption: Caption, source: Source, forecaster: F
         "model": caption.model,
         "bundle_id": forecaster.manifest.bundle_id,
         "backend": forecaster.description,
-        "samples": options.samples,
+        "samples": forecaster.samples,
         "horizon": options.horizon,
         "seed": options.seed,
         "context": options.context,

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from svg_common.command import run_command
 from svg_common.errors import ExitCode
+from svg_runtime.bundle import Bundle
 from svg_runtime.errors import SourceLostError
 from svg_runtime.forecaster import Forecaster
 from svg_runtime.live import LiveOptions, run_live
@@ -94,6 +95,15 @@ def test_the_video_that_is_read_is_not_overwritten(svg_live, tmp_path, flag):
     assert code == ExitCode.USAGE
     assert f"{flag} would overwrite 'clip.mp4'" in words
     assert (tmp_path / "clip.mp4").read_bytes() == before
+
+
+def test_a_deterministic_model_shows_its_one_future_once(svg_live, unlearned_bundle):
+    chosen = "--headless", "--output", "out.mp4", "--json", "stats.json", "--max-frames", "5", "--samples", "3"
+    code, words, stats = svg_live("--model", str(unlearned_bundle), *chosen, model=False)
+    assert code == 0, words
+    deterministic = Bundle.open(unlearned_bundle).manifest.model.z_dim == 0
+    assert stats["samples"] == (1 if deterministic else 3)
+    assert ("best of 1" in words) == deterministic
 
 
 def test_what_was_chosen_is_said(svg_live):

@@ -46,6 +46,8 @@ def bench(
     --fp16 or --bf16 measures that precision alone.
 
     Each row has a process of its own. Ctrl-C ends it with the rows so far.
+
+    Exit codes: 0 ok, 1 error, 2 usage, 4 no backend ran, or an extra is missing, 130 Ctrl-C.
     """
     with interrupts_wait():  # heavy: NumPy, OpenCV
         from svg_runtime.bench.progress import BenchProgress

@@ -22,12 +22,13 @@ class TracePanel:
 
     def __init__(self, rect: Rect, caption: Caption) -> None:
         self._rect, self._interval_s = rect, caption.interval_s
+        self._unit = "KL posterior to prior, nats" if caption.has_latents else "none: the model has no latents"
 
     def draw_static(self, canvas: Canvas) -> None:
         """Title, unit, and the time axis."""
         rect, baseline = self._rect, title_baseline(self._rect)
         text(canvas, "Surprise", rect.x, baseline, size=TITLE, weight=SEMIBOLD)
-        text(canvas, "KL posterior to prior, nats", rect.right, baseline, size=SMALL, color=MUTED, align="right")
+        text(canvas, self._unit, rect.right, baseline, size=SMALL, color=MUTED, align="right")
         fill(canvas, rect, PANEL)
         for share in (0.0, 0.5):
             y = rect.y + round(share * (rect.height - 1))

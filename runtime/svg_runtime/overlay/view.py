@@ -25,6 +25,7 @@ class Caption:
     interval_s: float  # seconds per forecast step
     frame_hw: tuple[int, int]  # of the model
     lead: int  # forecast step, from 1, whose mean and spread are shown large
+    has_latents: bool = True  # without them the model has one future, and nothing surprises it
 
     def lead_label(self, lead: int) -> str:
         """How far ahead forecast step `lead` is, such as '+0.5 s'."""
