@@ -90,11 +90,16 @@ def refuse_overwriting(outputs: Mapping[str, Path | None], inputs: Iterable[str 
             continue
         target = output.resolve()
         for source in (Path(given).resolve() for given in inputs if given is not None):
-            if target.exists() and (target == source or source in target.parents):
+            if target.exists() and source.exists() and (target.samefile(source) or source in target.parents):
                 raise UsageError(f"{flag} would overwrite '{output}', which this command reads\n  give it another name")
         if target in taken:
             raise UsageError(f"{taken[target]} and {flag} are both '{output}'\n  give each a file of its own")
         taken[target] = flag
+
+
+def a_file(path: str | Path | None) -> Path | None:
+    """`path` if it is a file: results may lie in a folder of data, but not in place of its only file."""
+    return Path(path) if path is not None and Path(path).is_file() else None
 
 
 def write_json(destination: str | os.PathLike[str], value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM at moments that cannot bear them."""
+"""Ctrl-C and SIGTERM at moments that cannot bear them. In our own commands only: other programs handle their signals."""
 
 from __future__ import annotations
 
@@ -8,30 +8,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_in_command = False
+
+
+def end_as_ctrl_c_does() -> None:
+    """Let SIGTERM, which `timeout` and service managers send, end this command as Ctrl-C does, with its outputs in order."""
+    global _in_command
+    if threading.current_thread() is threading.main_thread():
+        _in_command = True
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
-    """Ctrl-C and SIGTERM take effect at the end.
+    """Ctrl-C and SIGTERM take effect at the end, in a command; elsewhere nothing is changed.
 
     For what lasts a moment only and would be left halfway: the start of a process that nobody would know of, or the import of a
     compiled module, which turns a KeyboardInterrupt into an ImportError, as if the module were broken.
     """
-    if threading.current_thread() is not threading.main_thread():  # where no signal is handled
+    if not _in_command or threading.current_thread() is not threading.main_thread():
         yield
         return
     arrived: list[int] = []
-    old = {number: signal.signal(number, lambda caught, frame: arrived.append(caught)) for number in _NUMBERS}
+    old = {number: handler for number in _NUMBERS if (handler := signal.getsignal(number)) is not None}
     try:
+        for number in old:
+            signal.signal(number, lambda caught, frame: arrived.append(caught))
         yield
     finally:
         for number, handler in old.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            signal.signal(number, handler)
         if arrived:
             signal.raise_signal(arrived[0])
-
-
-def end_as_ctrl_c_does() -> None:
-    """Let SIGTERM, which `timeout` and service managers send, end a command as Ctrl-C does: with its outputs put in order."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -9,7 +9,7 @@ import typer
 
 from svg_common.command import require_modules, run_command
 from svg_common.errors import UsageError
-from svg_common.files import refuse_overwriting, write_json
+from svg_common.files import a_file, refuse_overwriting, write_json
 from svg_common.signals import interrupts_wait
 from svg_train.options import (
     CacheOption,
@@ -92,22 +92,21 @@ def train(
 
     Writes OUT/ckpt.pt (best), OUT/last.pt (to resume), metrics.jsonl, TensorBoard events and strips of held-out forecasts.
 
-    Exit codes: 0 ok, 1 error, 2 usage, 4 an extra is missing, 130 stopped by Ctrl-C (saved; continue with --resume).
+    Exit codes: 0 ok, 1 error, 2 usage, 4 device or an extra missing, 130 stopped by Ctrl-C (saved; continue with --resume).
     """
     given = dict(locals())
     require_modules("svg-train", "train", "torch", "lightning_fabric", "tensorboard", "PIL")
     with interrupts_wait():  # heavy: torch
         from svg_train.config import build_config, load_recipe
-        from svg_train.train import Machine, Trainer
+        from svg_train.train import BEST, LAST, Machine, Trainer
 
     overrides = _overrides(given)
     if resume and (config is not None or init is not None or any(overrides.values())):
         raise UsageError(
             "--resume continues with the settings that the run was started with\n  leave out --config, --init and all settings"
         )
-    refuse_overwriting(
-        {"--json": json}, [config, init, data_root if data_root is not None and Path(data_root).is_file() else None]
-    )
+    outputs = {"--json": json, "--out": out / BEST, "--out, with --resume,": out / LAST}
+    refuse_overwriting(outputs if json is not None else {}, [config, init, a_file(data_root)])
     built = build_config(load_recipe(config) if config else {}, overrides)
     evaluation = Trainer(built, out, Machine(device, processes, precision, workers), resume, init).run()
     if json is not None and evaluation is not None:

@@ -107,7 +107,7 @@ def find_model(path: str | Path | None) -> Path:
     Raises:
         BundleError: the package was built without its embedded model.
     """
-    if path is not None and (str(path) != "embedded" or Path(path).exists()):
+    if path is not None and (str(path) != "embedded" or Path(path).is_dir()):
         return Path(path)
     here = [folder for folder in Path.cwd().glob("*.svgb") if (folder / FILE_NAME).is_file()]
     if here and path is None:

@@ -113,15 +113,15 @@ class Forecaster:
         if precision not in (None, *PRECISIONS):
             raise UsageError(f"unknown precision '{precision}'\n  expected one of: {', '.join(PRECISIONS)}")
         bundle = Bundle.open(path)
-        opened = open_backend(bundle, backend, device, precision, threads, samples, gpu, watcher)
         try:
-            return cls(bundle, opened, bundle.variant(opened.precision), samples, horizon, seed, context, fused)
+            opened = open_backend(bundle, backend, device, precision, threads, samples, gpu, watcher)
+            try:
+                return cls(bundle, opened, bundle.variant(opened.precision), samples, horizon, seed, context, fused)
+            except BaseException:
+                opened.close()
+                raise
         except MemoryError as error:
-            opened.close()
-            raise BackendError(f"the {opened.name} backend has no memory left: {error}\n  close what else uses it") from error
-        except BaseException:
-            opened.close()
-            raise
+            raise BackendError(f"the backend '{backend}' has no memory left: {error}\n  close what else uses it") from error
 
     def __enter__(self) -> Forecaster:
         return self

@@ -29,7 +29,7 @@ from svg_runtime.outputs import Output, OutputError, open_outputs, require_writa
 from svg_runtime.overlay import Caption, ForecastPicture, View
 from svg_runtime.preprocess import Preprocessor
 from svg_runtime.report import RunProgress, print_summary
-from svg_runtime.sources import Source, SourceFrame, SourceOptions, model_interval_s, open_source, step_interval_s
+from svg_runtime.sources import Source, SourceFrame, SourceOptions, model_interval_s, open_source, source_files, step_interval_s
 from svg_runtime.stats import LiveStats
 from svg_runtime.stop import StopRequest
 
@@ -72,12 +72,12 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
     lead = options.horizon if options.lead is None else options.lead
     if not 1 <= lead <= options.horizon:
         raise UsageError(f"--lead {lead} is not a forecast step\n  expected 1 to {options.horizon}, the horizon")
-    refuse_overwriting({"--output": options.output, "--json": options.json}, [options.source.path, options.model])
-    if options.json is not None:
-        require_writable(options.json)
     events = EventLog(announce=lambda message: console.print(f"svg-live: {message}", markup=False))
     with StopRequest() as stop, ExitStack() as resources:
         model = find_model(options.model)
+        refuse_overwriting({"--output": options.output, "--json": options.json}, [model, *source_files(options.source)])
+        if options.json is not None:
+            require_writable(options.json)
         forecaster = resources.enter_context(_open_forecaster(options, model, console))
         if options.model is None:
             console.print(f"svg-live: no --model: using {_model_name(model)}", markup=False)
@@ -99,6 +99,8 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
         progress = None if options.window else RunProgress(console, options.max_frames)
         loop = LiveLoop(forecaster, source, outputs, caption, stats, stop, progress)
         _run_and_close(loop, options.max_frames)
+        if stop.signalled and stats.seen == 0:
+            raise KeyboardInterrupt
         _finish(options, stats, console)
         if loop.lost is not None:
             raise loop.lost

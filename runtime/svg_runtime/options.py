@@ -11,7 +11,7 @@ from svg_common.errors import UsageError
 COUNT_LIMIT = 1 << 16  # of samples and of horizon: the Forecaster's own, whose import would slow --help down
 
 ModelOption = Annotated[
-    str | None, typer.Option(help="Bundle (*.svgb). Default: the newest in this folder, else the embedded model.")
+    str | None, typer.Option(help="Bundle (*.svgb), or embedded. Default: the newest in this folder, else the embedded model.")
 ]
 SamplesOption = Annotated[int, typer.Option(min=1, max=COUNT_LIMIT, help="Sampled futures per frame.")]
 HorizonOption = Annotated[int, typer.Option(min=1, max=COUNT_LIMIT, help="Forecast steps.")]

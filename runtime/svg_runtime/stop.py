@@ -21,6 +21,7 @@ class StopRequest:
         self.reason: str | None = None
         self._orderly = False
         self.interrupted = False  # by Ctrl-C: the command then exits 130
+        self.signalled = False  # by Ctrl-C or SIGTERM
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -52,6 +53,7 @@ class StopRequest:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if not self._orderly:
             raise KeyboardInterrupt
+        self.signalled = True
         if number == signal.SIGINT:
             if self.interrupted:
                 raise KeyboardInterrupt

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from svg_common import signals
 from svg_common.command import require_modules
 from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
+from svg_common.signals import interrupts_wait
 
 PROGRAM = """
 import sys, time, typer
@@ -116,6 +119,28 @@ def test_ctrl_c_exits_130():
     _, err = process.communicate(timeout=30)
     assert process.returncode == ExitCode.INTERRUPTED
     assert "Traceback" not in err
+
+
+def test_a_program_that_uses_us_keeps_its_signal_handlers(monkeypatch):
+    monkeypatch.setattr(signals, "_in_command", False)
+    before = signal.getsignal(signal.SIGINT)
+    with interrupts_wait():
+        assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_in_a_command_interrupts_wait_for_the_end(monkeypatch):
+    monkeypatch.setattr(signals, "_in_command", True)
+    before, reached = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], []
+
+    def work() -> None:
+        with interrupts_wait():
+            os.kill(os.getpid(), signal.SIGINT)
+            reached.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert reached
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 @pytest.mark.parametrize("module", ["no_such_module_at_all", "no_such_module_at_all.part"])

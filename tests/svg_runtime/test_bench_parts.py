@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +20,7 @@ from svg_common.errors import ExitCode
 from svg_runtime import forecaster, options
 from svg_runtime.backends import BACKENDS, COMPUTE_BF16
 from svg_runtime.backends.ort import CpuBackend
+from svg_runtime.bench import process
 from svg_runtime.bench.cases import Case, list_cases
 from svg_runtime.bench.cli import app
 from svg_runtime.bench.operations import UncountableError, count_operations, forecast_bytes, graph_runs, multiply_adds
@@ -137,6 +140,28 @@ def test_errors_of_a_job_come_back(tmp_path):
     assert not refusal.value.missing
     with pytest.raises(JobError, match="there is no bundle"):
         run_job({"do": "count", "model": str(tmp_path / "none.svgb"), "precision": "fp32"}, tmp_path, progress)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_worker_that_does_not_listen_is_ended_all_the_same(monkeypatch, interrupted):
+    """Also if the wait for it is cut short by another Ctrl-C."""
+    program = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
+    worker = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+    worker.stdout.readline()
+    monkeypatch.setattr(process, "_TERMINATE_S", 0.2)
+    wait, waits = worker.wait, []
+
+    def wait_interrupted(timeout=None):
+        waits.append(timeout)
+        if interrupted and len(waits) == 1:
+            raise KeyboardInterrupt
+        return wait(timeout)
+
+    monkeypatch.setattr(worker, "wait", wait_interrupted)
+    with pytest.raises(KeyboardInterrupt) if interrupted else nullcontext():
+        process._end(worker)
+    assert worker.returncode == -signal.SIGKILL
+    worker.stdout.close()
 
 
 BUILDING = [

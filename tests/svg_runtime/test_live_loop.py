@@ -87,6 +87,22 @@ def test_a_file_ends_by_itself_and_needs_no_output(svg_live, tmp_path):
         assert (code, "would run for ever" in words) == (ExitCode.USAGE, True)
 
 
+def test_results_may_lie_beside_the_videos_that_are_read(svg_live, tmp_path):
+    write_video(tmp_path / "clip.mp4", frames=6, fps=10)
+    for _ in range(2):
+        code, words, _ = svg_live("--source", ".", "--headless", "--json", "stats.json", "--output", "out/o.mp4")
+        assert code == 0, words
+    code, words, _ = svg_live("--source", ".", "--headless", "--output", "clip.mp4")
+    assert (code, "would overwrite 'clip.mp4'" in words) == (ExitCode.USAGE, True)
+
+
+def test_videos_of_several_rates_keep_the_models_step(svg_live, tmp_path):
+    write_video(tmp_path / "a.mp4", frames=6, fps=4)
+    write_video(tmp_path / "b.mp4", frames=6, fps=30)
+    _, _, stats = svg_live("--source", ".", "--headless", "--json", "stats.json")
+    assert stats["interval_s"] == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("flag", ["--output", "--json"])
 def test_the_video_that_is_read_is_not_overwritten(svg_live, tmp_path, flag):
     write_video(tmp_path / "clip.mp4", frames=6, fps=10)

@@ -89,6 +89,34 @@ def test_before_the_first_picture_a_signal_ends_whatever_is_under_way(tiny_bundl
     assert list(tmp_path.iterdir()) == []
 
 
+SLOW_SOURCE = """
+import time
+from svg_runtime import live
+real = live.open_source
+
+def slow(*arguments):
+    print("open_source", flush=True)
+    time.sleep(1)
+    return real(*arguments)
+
+live.open_source = slow
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_source_gives_a_picture_writes_nothing(tiny_bundle, tmp_path, number):
+    arguments = "--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--json", "s.json"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_SOURCE + MAIN, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert process.stdout.readline().strip() == "open_source"
+    process.send_signal(number)
+    _, words = process.communicate(timeout=30)
+    assert process.returncode == 130, words
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 0)])
 def test_a_signal_while_everything_closes_takes_nothing_back(tiny_bundle, tmp_path, number, code):
     outputs = "--output", "out.mp4", "--json", "s.json"

@@ -420,7 +420,7 @@ def test_an_onnxruntime_for_the_cpu_is_told_to_go(fused_bundle, monkeypatch, nam
     monkeypatch.setattr(ort_providers, "load_onnxruntime", lambda backend, extra: onnxruntime)
     message = open_error(fused_bundle, name)
     assert "the installed one has " in message
-    assert "run: pip uninstall onnxruntime onnxruntime-gpu && pip install 'svg-edge[gpu]'" in message
+    assert "run there: pip uninstall onnxruntime onnxruntime-gpu && pip install 'svg-edge[gpu]'" in message
 
 
 def test_no_gpu_is_refused(fused_bundle, monkeypatch):

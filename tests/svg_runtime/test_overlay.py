@@ -141,3 +141,13 @@ def test_text_works_with_the_stroke_letters_of_opencv_4(monkeypatch):
     columns = np.where(canvas.any((0, 2)))[0]
     assert columns.size > 0
     assert columns.max() <= 192
+
+
+@pytest.mark.parametrize(
+    ("interval_s", "expected"),
+    [(0.1, ["+0.1 s", "+0.2 s"]), (0.1001, ["+0.1 s", "+0.2 s"]), (0.2, ["+0.2 s", "+0.4 s"]), (0.25, ["+0.25 s", "+0.50 s"]),
+     (0.125, ["+0.12 s", "+0.25 s"]), (1 / 30, ["+0.03 s", "+0.07 s"])],
+)  # fmt: skip
+def test_lead_times_are_as_fine_as_the_step(interval_s, expected):
+    caption = Caption("m", "b", "s", samples=1, horizon=2, interval_s=interval_s, frame_hw=(64, 64), lead=1)
+    assert [caption.lead_label(lead) for lead in (1, 2)] == expected

@@ -343,10 +343,17 @@ def test_an_engine_that_never_loads_is_built_once(tensorrt, monkeypatch, fused_b
     assert len(built) == len(set(built))
 
 
+@pytest.mark.parametrize("function", ["cudaStreamCreateWithFlags", "cudaSetDevice"])
+def test_a_device_without_memory_for_a_stream_is_said(tensorrt, cuda, fused_bundle, monkeypatch, function):
+    monkeypatch.setattr(cuda, function, lambda *arguments: (cudaError_t.cudaErrorMemoryAllocation, None))
+    with pytest.raises(BackendError, match="the backend 'tensorrt' has no memory left"):
+        Forecaster.open(fused_bundle, **TENSORRT, **SMALL)
+
+
 @pytest.mark.parametrize("free", [2_000, 20_000, 60_000])
 def test_a_device_that_is_full_at_the_start_is_said(tensorrt, cuda, fused_bundle, free):
     cuda.free_bytes = free
-    with pytest.raises(BackendError, match=r"the tensorrt backend has no memory left: .*\n  close what else uses it"):
+    with pytest.raises(BackendError, match=r"the backend 'tensorrt' has no memory left: .*\n  close what else uses it"):
         Forecaster.open(fused_bundle, **TENSORRT, **SMALL)
     gc.collect()
     assert cuda.left == (0, 0, 0, 0)

@@ -10,7 +10,7 @@ import typer
 
 from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
-from svg_common.files import refuse_overwriting, write_json
+from svg_common.files import a_file, refuse_overwriting, write_json
 from svg_common.signals import interrupts_wait
 from svg_runtime.options import Bf16Option, Fp16Option, asked_precision
 from svg_train.options import (
@@ -89,13 +89,15 @@ def evaluate(
         from svg_export.evaluation.measure import Settings
         from svg_export.evaluation.report import as_json, as_text
         from svg_export.evaluation.run import Request, run
+        from svg_runtime.bundle import find_model
 
     precision = asked_precision(fp16, bf16)
     if protocol is not None and horizon is not None:
         raise UsageError("--protocol and --horizon were both given\n  a protocol fixes the horizon; leave out one of the two")
     if plot is not None:
         check_plot_format(plot)
-    refuse_overwriting({"--json": json, "--plot": plot}, [model, *(baseline or ()), lpips_weights, fvd_weights])
+    read = [find_model(model), *(baseline or ()), lpips_weights, fvd_weights, a_file(data_root)]
+    refuse_overwriting({"--json": json, "--plot": plot}, read)
     files = [path for path in (json, plot) if path is not None and (path.is_file() or not path.exists())]  # not /dev/stdout
     _check_writable(*(path.parent for path in files), *([strips] if strips else []))
     settings = Settings(sequences, samples, horizon or _DEFAULT_HORIZON, seed, _EXAMPLES if strips else 0)

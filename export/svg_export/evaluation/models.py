@@ -12,7 +12,7 @@ from torch import Tensor
 
 from svg_common.errors import BackendMissingError, SvgError, UsageError
 from svg_export.reference.checkpoint import load_any_checkpoint
-from svg_runtime.bundle import EMBEDDED_MODEL, find_model
+from svg_runtime.bundle import find_model
 from svg_runtime.forecaster import Forecaster
 from svg_runtime.manifest import Precision
 from svg_train.checkpoint import Checkpoint
@@ -209,7 +209,7 @@ def open_model(
             )
         if not Path(model).is_dir():
             return _open_checkpoint(Path(model), backend, device, precision)
-    path = EMBEDDED_MODEL if model == EMBEDDED else find_model(model)
+    path = find_model(model)
     forecaster = Forecaster.open(path, backend or "auto", device, precision, samples)
     return BundleModel(path.name, forecaster)
 

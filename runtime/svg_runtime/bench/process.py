@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -120,8 +121,9 @@ def _end(process: subprocess.Popen[str]) -> None:
     """A worker that is told so takes its half-written files along, such as an engine for the cache."""
     process.terminate()
     try:
-        process.wait(_TERMINATE_S)
-    except subprocess.TimeoutExpired:
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_TERMINATE_S)
+    finally:  # a second Ctrl-C does not wait
         process.kill()
         process.wait()
 

@@ -30,7 +30,8 @@ class Caption:
     def lead_label(self, lead: int) -> str:
         """How far ahead forecast step `lead` is, such as '+0.5 s'."""
         seconds = lead * self.interval_s
-        return f"+{seconds:.1f} s" if self.interval_s > 0.0999 else f"+{seconds:.2f} s"
+        tenths = self.interval_s * 10
+        return f"+{seconds:.1f} s" if tenths > 0.9 and abs(tenths - round(tenths)) < 0.02 else f"+{seconds:.2f} s"
 
 
 @dataclass

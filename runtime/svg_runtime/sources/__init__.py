@@ -12,7 +12,16 @@ from svg_runtime.sources.pacing import SLOWER_THAN_MODEL, Ticker
 from svg_runtime.sources.synthetic import SYNTHETIC_URL, SyntheticSource
 from svg_runtime.stop import StopRequest
 
-__all__ = ["SYNTHETIC_URL", "Source", "SourceFrame", "SourceOptions", "model_interval_s", "open_source", "step_interval_s"]
+__all__ = [
+    "SYNTHETIC_URL",
+    "Source",
+    "SourceFrame",
+    "SourceOptions",
+    "model_interval_s",
+    "open_source",
+    "source_files",
+    "step_interval_s",
+]
 
 _DEFAULT_INTERVAL_S = 0.1  # for a model and a source that both have no time base
 
@@ -46,13 +55,29 @@ def model_interval_s(options: SourceOptions, trained_s: float | None) -> float:
 
 
 def step_interval_s(options: SourceOptions, interval_s: float) -> float:
-    """Seconds per forecast step: the model's interval, or that of a video that has fewer pictures than the model expects."""
-    if options.path is None:
+    """Seconds per forecast step: the model's interval, or that of a video that has fewer pictures than the model expects.
+
+    Where several files follow each other, each may have its own: then it is the model's.
+    """
+    if options.path is None or len(source_files(options)) > 1:
         return interval_s
     from svg_runtime.sources.files import video_interval_s
 
     own_s = video_interval_s(options.path) or interval_s
     return own_s if own_s > interval_s * SLOWER_THAN_MODEL else interval_s
+
+
+def source_files(options: SourceOptions) -> list[Path]:
+    """The files that are read; none of a camera.
+
+    Raises:
+        UsageError: there is no such file or folder, or it holds neither videos nor images.
+    """
+    if options.path is None or "://" in str(options.source):
+        return []
+    from svg_runtime.sources.files import find_clips
+
+    return [path for clip in find_clips(options.path) for path in clip.paths]
 
 
 def open_source(options: SourceOptions, interval_s: float, image_size: int, stop: StopRequest, events: EventLog) -> Source:

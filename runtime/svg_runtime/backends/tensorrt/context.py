@@ -85,7 +85,7 @@ class ContextMaker:
             if engine is not None:
                 return engine
             words = _errors(complaints) or "no reason given"
-            if role in self._source.built or _OF_THE_DEVICE.search(words):
+            if role in self._source.built or plans[-1] in plans[:-1] or _OF_THE_DEVICE.search(words):
                 raise EngineError(f"{self._library.name} {self._library.version} cannot load the engine of {role}: {words}")
             plans.append(self._source.replace(role, plans, words))
 
