@@ -74,30 +74,31 @@ def atomic_directory(destination: str | os.PathLike[str]) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def refuse_overwriting(outputs: Mapping[str, Path | None], inputs: Iterable[str | Path | None]) -> None:
-    """Refuse results that would take the place of what the command reads, or of each other, before any work is done.
+def refuse_overwriting(outputs: Mapping[str, Path | None], needed: Iterable[str | Path | None]) -> None:
+    """Refuse results that would take the place of something else, or of each other, before any work is done.
 
     Args:
         outputs: option -> where it writes.
-        inputs: files and folders that are read; whatever is in a folder counts.
+        needed: files that the command reads or writes besides, and folders of which it reads whatever is in them.
 
     Raises:
-        UsageError: an output is there already and is read, or two outputs are one file.
+        UsageError: an output is one of the files, or in one of the folders already, or two outputs are one file.
     """
     taken: dict[Path, str] = {}
     for flag, output in outputs.items():
         if output is None or (output.exists() and not output.is_file()):  # /dev/stdout takes all of them
             continue
         target = output.resolve()
-        for source in (Path(given).resolve() for given in inputs if given is not None):
-            if target.exists() and source.exists() and (target.samefile(source) or source in target.parents):
-                raise UsageError(f"{flag} would overwrite '{output}', which this command reads\n  give it another name")
+        for other in (Path(given).resolve() for given in needed if given is not None):
+            both = target.exists() and other.exists()
+            if target == other or (both and (target.samefile(other) or other in target.parents)):
+                raise UsageError(f"{flag} would overwrite '{output}', which this command needs\n  give it another name")
         if target in taken:
             raise UsageError(f"{taken[target]} and {flag} are both '{output}'\n  give each a file of its own")
         taken[target] = flag
 
 
-def a_file(path: str | Path | None) -> Path | None:
+def existing_file(path: str | Path | None) -> Path | None:
     """`path` if it is a file: results may lie in a folder of data, but not in place of its only file."""
     return Path(path) if path is not None and Path(path).is_file() else None
 

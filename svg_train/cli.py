@@ -9,7 +9,7 @@ import typer
 
 from svg_common.command import require_modules, run_command
 from svg_common.errors import UsageError
-from svg_common.files import a_file, refuse_overwriting, write_json
+from svg_common.files import existing_file, refuse_overwriting, write_json
 from svg_common.signals import interrupts_wait
 from svg_train.options import (
     CacheOption,
@@ -105,8 +105,7 @@ def train(
         raise UsageError(
             "--resume continues with the settings that the run was started with\n  leave out --config, --init and all settings"
         )
-    outputs = {"--json": json, "--out": out / BEST, "--out, with --resume,": out / LAST}
-    refuse_overwriting(outputs if json is not None else {}, [config, init, a_file(data_root)])
+    refuse_overwriting({"--json": json}, [config, init, existing_file(data_root), out / BEST, out / LAST])
     built = build_config(load_recipe(config) if config else {}, overrides)
     evaluation = Trainer(built, out, Machine(device, processes, precision, workers), resume, init).run()
     if json is not None and evaluation is not None:

@@ -11,7 +11,7 @@ import typer
 
 from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
-from svg_common.files import a_file, refuse_overwriting, write_json
+from svg_common.files import existing_file, refuse_overwriting, write_json
 from svg_common.signals import interrupts_wait
 from svg_export.engine_options import engine_request
 from svg_runtime.build_progress import BuildProgress
@@ -96,8 +96,8 @@ def export(
 
     console = stderr_console()
     target = out or Path(f"{checkpoint.stem}.svgb")
-    outputs = {"--save-checkpoint": save_checkpoint, "--json": json, "the bundle's manifest": target / FILE_NAME}
-    refuse_overwriting(outputs, [a_file(checkpoint), a_file(data_root)])
+    needed = [existing_file(checkpoint), existing_file(data_root), target / FILE_NAME]
+    refuse_overwriting({"--save-checkpoint": save_checkpoint, "--json": json}, needed)
     loaded = load_any_checkpoint(checkpoint)
     refuse_foreign(target)  # before minutes of work, like the next one
     held_out = prepare(loaded, source, fp16, bf16)

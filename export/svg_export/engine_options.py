@@ -15,8 +15,8 @@ from svg_runtime.backends.cuda.device import CudaDevice, GpuName
 from svg_runtime.backends.gpu_options import GpuOptions, Watcher
 from svg_runtime.backends.tensorrt.build import BuildOptions, check_targets
 from svg_runtime.backends.tensorrt.cache import EngineCache
-from svg_runtime.backends.tensorrt.library import Library, load_library
 from svg_runtime.backends.tensorrt.local import LocalEngines
+from svg_runtime.backends.tensorrt.nvidia_library import Library, load_library
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendMissingError, EngineError
 
@@ -28,7 +28,7 @@ DEFAULT_SAMPLES = 8
 class EngineRequest:
     """Engines for GPUs that need not be here, to add to a bundle once it is there."""
 
-    library: Library
+    nvidia_library: Library
     options: BuildOptions
     cache_dir: str | None
 
@@ -40,21 +40,21 @@ class EngineRequest:
         """
         from svg_export.engines import add_engines
 
-        cache = EngineCache(self.cache_dir, watcher.say, self.library.name)
+        cache = EngineCache(self.cache_dir, watcher.say, self.nvidia_library.name)
         try:
-            engines = add_engines(bundle, self.library, self.options, cache, watcher.say)
+            engines = add_engines(bundle, self.nvidia_library, self.options, cache, watcher.say)
         except EngineError as error:
             raise _without_engines(error, bundle) from error
         targets = list(self.options.targets)
-        watcher.say(f"{len(engines)} engines of {_title(self.library)} for {', '.join(targets)}: built, not run")
-        return _summary(self.library, targets, self.options.max_batch, engines)
+        watcher.say(f"{len(engines)} engines of {_title(self.nvidia_library)} for {', '.join(targets)}: built, not run")
+        return _summary(self.nvidia_library, targets, self.options.max_batch, engines)
 
 
 @dataclass(frozen=True)
 class LocalRequest:
     """Engines for the GPU of this machine, of the variant that backends take there unless they are told otherwise."""
 
-    library: Library
+    nvidia_library: Library
     gpu: GpuName
     max_batch: int
     choices: GpuOptions
@@ -71,13 +71,17 @@ class LocalRequest:
         opened = Bundle.open(bundle)
         precision = nvidia_precision(opened.manifest)
         capability = self.gpu.compute_capability
-        local = LocalEngines(self.library, opened, precision, self.gpu, self.max_batch, self.choices, watcher)
+        local = LocalEngines(self.nvidia_library, opened, precision, self.gpu, self.max_batch, self.choices, watcher)
         try:
             engines = add_local_engines(bundle, local, precision, capability)
         except EngineError as error:
             raise _without_engines(error, bundle) from error
-        watcher.say(f"{len(engines)} {precision} engines of {_title(self.library)} for {self.gpu.name} ({capability})")
-        return {**_summary(self.library, [capability], self.max_batch, engines), "gpu": self.gpu.name, "precision": precision}
+        watcher.say(f"{len(engines)} {precision} engines of {_title(self.nvidia_library)} for {self.gpu.name} ({capability})")
+        return {
+            **_summary(self.nvidia_library, [capability], self.max_batch, engines),
+            "gpu": self.gpu.name,
+            "precision": precision,
+        }
 
 
 def engine_request(

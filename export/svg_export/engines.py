@@ -17,8 +17,8 @@ from svg_export.turing import TURING, convolve_matrix_products
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine, engine_flags
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, this_platform, write_engine
-from svg_runtime.backends.tensorrt.library import Library
 from svg_runtime.backends.tensorrt.local import LocalEngines
+from svg_runtime.backends.tensorrt.nvidia_library import Library
 from svg_runtime.bundle import Bundle
 from svg_runtime.contract import FUSED, roles
 from svg_runtime.manifest import GraphSpec, Precision
@@ -49,7 +49,7 @@ class _Job:
         return EngineKey(
             onnx_sha256=self.spec.sha256,
             platform=this_platform(),
-            library=library.name,
+            nvidia_library=library.name,
             version=library.version,
             gpu=None,
             compute_capabilities=self.options.targets,

@@ -21,7 +21,7 @@ class Belief:
 
     mu: FloatArray  # (steps, 1, z_dim) posterior means, one per pair of neighbouring frames; z_dim is 0 without latents
     logvar: FloatArray  # (steps, 1, z_dim)
-    prior_state: dict[str, Array]  # at batch 1, after the last pair; empty without a learned prior
+    prior_state: dict[str, Array]  # at batch 1, after the last pair; empty without a learned prior, or if nobody needs it
     surprise: float | None  # KL(posterior || prior) of the last pair, nats; None without latents
 
 
@@ -35,10 +35,11 @@ class GaussianReader:
         backend: where they run.
         variant: whose graphs they are.
         pairs: of neighbouring frames that are usually read at once.
+        keeps_state: whether beliefs have the prior's state, for which the host waits once more.
     """
 
-    def __init__(self, backend: Backend, variant: Variant, pairs: int) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, variant: Variant, pairs: int, keeps_state: bool) -> None:
+        self._backend, self._keeps_state = backend, keeps_state
         roles = [role for role in ("posterior", "prior") if role in variant.graphs]
         self._pairs = min(pairs, _LONGEST)
         self._parts: list[_Gaussian] = []
@@ -70,7 +71,7 @@ class GaussianReader:
         read = [self._read_some(hs[start : start + self._pairs + 1]) for start in range(0, steps, self._pairs)]
         posterior, *prior = np.concatenate(read, axis=1)  # each (steps, 2, 1, z_dim)
         mu_p, logvar_p = prior[0][-1] if prior else np.zeros_like(posterior[-1])
-        state = self._parts[-1].read_state() if prior else {}
+        state = self._parts[-1].read_state() if prior and self._keeps_state else {}
         mu, logvar = posterior[:, 0], posterior[:, 1]
         return Belief(mu, logvar, state, gaussian_kl(mu[-1], logvar[-1], mu_p, logvar_p))
 

@@ -54,9 +54,11 @@ class Forecaster:
         self._backend, self._variant = backend, variant
         self._noise = NoiseSource(seed)
         self._observer = Observer(backend, self.manifest, variant)
-        pairs = 1 if context == "stream" else self.manifest.generation.n_past - 1
-        self._reader = GaussianReader(backend, variant, pairs)
         self.fused = use_fused(variant, fused, backend.prefers_fused)
+        streams = context == "stream"
+        pairs = 1 if streams else self.manifest.generation.n_past - 1
+        # In the window context the fused graphs bring the prior through the context themselves.
+        self._reader = GaussianReader(backend, variant, pairs, keeps_state=streams or not self.fused)
         self._rollouts = Rollouts(backend, self.manifest, variant, self._observer, self.fused)
         # In the stream context, the rollout whose predictor reads the frames. Forecasts branch off and leave it untouched.
         self._stream = self._rollouts.separate(self._futures_of(samples), 0) if context == "stream" else None

@@ -83,7 +83,7 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
             console.print(f"svg-live: no --model: using {_model_name(model)}", markup=False)
         console.print(f"svg-live: {forecaster.description}", markup=False)
         forecaster.warm_up()
-        stop.from_now_on()
+        stop.note_signals()
         frame = forecaster.manifest.frame
         interval_s = model_interval_s(options.source, forecaster.manifest.generation.frame_interval_s)
         source = open_source(options.source, interval_s, min(frame.height, frame.width), stop, events)

@@ -30,15 +30,13 @@ class Observer:
         skip_buffers = {tensor.name: backend.allocate(tensor.sized(1), tensor.dtype) for tensor in skips}
         self._encode = backend.bind("encoder", {"frame": self._frame}, {"h": self._h, **skip_buffers})
         generation = manifest.generation
-        self.condition: dict[str, Buffer] = {
-            tensor.name: backend.allocate(tensor.sized(1), tensor.dtype) for tensor in skip.outputs
-        }
-        lags = generation.skip_lag == 1 and not generation.last_frame_skip  # which always takes the last frame
-        self._latest = (
-            {name: backend.allocate(buffer.shape, str(buffer.dtype)) for name, buffer in self.condition.items()}
-            if lags
-            else self.condition
-        )
+
+        def allocate() -> dict[str, Buffer]:
+            return {tensor.name: backend.allocate(tensor.sized(1), tensor.dtype) for tensor in skip.outputs}
+
+        self.condition = allocate()
+        # last_frame_skip always takes the last frame.
+        self._latest = allocate() if generation.skip_lag and not generation.last_frame_skip else self.condition
         self._skip = backend.bind("skip", skip_buffers, self._latest)
         self.encodings: deque[FloatArray] = deque(maxlen=generation.n_past)
         self.count = 0

@@ -13,13 +13,13 @@ _SLICE_S = 0.02  # a signal handler only sets a flag, so every wait is cut into 
 class StopRequest:
     """Context manager that turns SIGINT and SIGTERM into a flag, so that a frame is never cut in half.
 
-    A second Ctrl-C raises KeyboardInterrupt at once, for a run that hangs. Until `from_now_on`, either signal does: whatever is
-    under way then, such as building an engine, does not look at the flag.
+    A second Ctrl-C raises KeyboardInterrupt at once, for a run that hangs. Until `note_signals`, either signal does: whatever
+    is under way then, such as building an engine, does not look at the flag.
     """
 
     def __init__(self) -> None:
         self.reason: str | None = None
-        self._orderly = False
+        self._notes = False
         self.interrupted = False  # by Ctrl-C: the command then exits 130
         self.signalled = False  # by Ctrl-C or SIGTERM
         self._previous: dict[signal.Signals, Any] = {}
@@ -36,9 +36,9 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.reason is not None
 
-    def from_now_on(self) -> None:
-        """Signals are requests, to somebody who heeds them."""
-        self._orderly = True
+    def note_signals(self) -> None:
+        """From now on a signal is a request, as somebody looks at the flag."""
+        self._notes = True
 
     def request(self, reason: str) -> None:
         """Ask the loop to end before the next frame; the first reason is kept."""
@@ -51,7 +51,7 @@ class StopRequest:
             time.sleep(min(left, _SLICE_S))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if not self._orderly:
+        if not self._notes:
             raise KeyboardInterrupt
         self.signalled = True
         if number == signal.SIGINT:

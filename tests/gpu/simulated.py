@@ -17,7 +17,7 @@ def simulated_gpu() -> Iterator[None]:
     from svg_runtime.backends import ort_providers
     from svg_runtime.backends.cuda import device
     from svg_runtime.backends.tensorrt import backend, local
-    from svg_runtime.backends.tensorrt.library import Library
+    from svg_runtime.backends.tensorrt.nvidia_library import Library
     from tests.gpu import conftest
     from tests.svg_runtime.numpy_cuda import NumpyCuda
     from tests.svg_runtime.numpy_tensorrt import NumpyTensorrt, NumpyTensorrtRtx, make_plan

@@ -79,14 +79,14 @@ def test_samples_change_from_call_to_call(name, bundle, frames, graph):
             np.testing.assert_allclose(given.forecast(samples, horizon), expected.forecast(samples, horizon), atol=FP32_ATOL)
 
 
-def test_the_host_waits_three_times_per_observation(name, bundle, frames):
-    """For the encoding, for posterior and prior of the whole context, and for the prior's state."""
+def test_the_host_waits_twice_per_observation(name, bundle, frames):
+    """For the encoding, and for posterior and prior of the whole context."""
     with Forecaster.open(bundle, backend=name, samples=2, horizon=5) as forecaster:
         forecaster.warm_up()
         for frame in frames[:5]:
             before = forecaster._backend._device.waits
             forecaster.observe(frame)
-        assert forecaster._backend._device.waits == before + 3
+        assert forecaster._backend._device.waits == before + 2
 
 
 def test_a_closed_backend_runs_nothing(name, bundle):

@@ -184,12 +184,13 @@ def test_a_value_that_is_no_json_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("outputs", "message"),
-    [({"--json": "clip.mp4"}, "--json would overwrite 'clip.mp4', which this command reads"),
+    [({"--json": "clip.mp4"}, "--json would overwrite 'clip.mp4', which this command needs"),
      ({"--output": None, "--json": "folder/../link.mp4"}, "--json would overwrite 'folder/../link.mp4'"),
+     ({"--json": "new.pt"}, "--json would overwrite 'new.pt'"),
      ({"--json": "folder/manifest.json"}, "--json would overwrite 'folder/manifest.json'"),
      ({"--output": "same", "--json": "./same"}, "--output and --json are both 'same'")],
 )  # fmt: skip
-def test_results_never_take_the_place_of_what_is_read(tmp_path, monkeypatch, outputs, message):
+def test_results_never_take_the_place_of_what_is_needed(tmp_path, monkeypatch, outputs, message):
     monkeypatch.chdir(tmp_path)
     for name in ("clip.mp4", "folder/manifest.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -197,7 +198,7 @@ def test_results_never_take_the_place_of_what_is_read(tmp_path, monkeypatch, out
     (tmp_path / "link.mp4").symlink_to("clip.mp4")
     paths = {flag: None if name is None else Path(name) for flag, name in outputs.items()}
     with pytest.raises(UsageError) as refusal:
-        refuse_overwriting(paths, [None, "clip.mp4", Path("folder")])
+        refuse_overwriting(paths, [None, "clip.mp4", Path("folder"), "new.pt"])
     assert str(refusal.value).startswith(message)
 
 

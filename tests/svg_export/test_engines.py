@@ -47,7 +47,7 @@ def built(fused_bundle, tmp_path_factory) -> tuple[Path, Path, list[str]]:
 def key_for(bundle: Path, role: str, precision: str, capability: str, max_batch: int = 4, **change) -> EngineKey:
     spec = Bundle.open(bundle).manifest.variants[precision].graphs[role]
     fields = {
-        "onnx_sha256": spec.sha256, "platform": this_platform(), "library": "tensorrt-rtx", "version": rtx().version,
+        "onnx_sha256": spec.sha256, "platform": this_platform(), "nvidia_library": "tensorrt-rtx", "version": rtx().version,
         "gpu": "NVIDIA GeForce", "compute_capabilities": (capability,), "precision": precision, "max_batch": max_batch,
         "workspace_gib": None, "flags": FLAGS,
     }  # fmt: skip
@@ -70,7 +70,7 @@ def test_every_graph_has_an_engine_for_every_target(built):
 @pytest.mark.parametrize(
     "change",
     [{"onnx_sha256": "0" * 64}, {"version": "1.0"}, {"max_batch": 5}, {"compute_capabilities": ("sm121",)},
-     {"precision": "fp16"}, {"workspace_gib": 1.0}, {"flags": (*FLAGS, "sparse")}, {"library": "tensorrt"},
+     {"precision": "fp16"}, {"workspace_gib": 1.0}, {"flags": (*FLAGS, "sparse")}, {"nvidia_library": "tensorrt"},
      {"platform": "win32 AMD64"}],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip

@@ -59,12 +59,12 @@ def test_tensorrt_is_taken_where_it_is_installed_with_a_gpu(monkeypatch):
     native = tensorrt()
     installed(monkeypatch, native, rtx())
     there_is(monkeypatch, "sm87")
-    assert engine_request(True, *NOTHING_ELSE).library is native
-    assert engine_request(True, "tensorrt", *NOTHING_ELSE[1:]).library is native
+    assert engine_request(True, *NOTHING_ELSE).nvidia_library is native
+    assert engine_request(True, "tensorrt", *NOTHING_ELSE[1:]).nvidia_library is native
     there_is(monkeypatch, None)
     request = engine_request(True, *NOTHING_ELSE)
     assert isinstance(request, EngineRequest)
-    assert request.library is rtx()
+    assert request.nvidia_library is rtx()
 
 
 def test_targets_are_built_ahead_of_time_with_a_gpu_too(monkeypatch):

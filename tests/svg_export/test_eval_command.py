@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,6 +56,14 @@ def test_checkpoint_and_bundle_give_the_same_figures(tiny_checkpoint, tiny_bundl
             given, expected = (of[group][metric]["mean_per_step"] for of in (of_bundle, of_checkpoint))
             assert given == pytest.approx(expected, abs=2e-3)
     assert "best of 4" in capsys.readouterr().out
+
+
+def test_the_model_is_not_overwritten_by_its_figures(tiny_checkpoint, tmp_path):
+    model = Path(shutil.copy(tiny_checkpoint, tmp_path / "model.pt"))
+    before = model.read_bytes()
+    with pytest.raises(UsageError, match="--json would overwrite"):
+        evaluate(model, *SMALL, "--json", model)
+    assert model.read_bytes() == before
 
 
 def test_figures_fit_together(tiny_checkpoint, tmp_path):

@@ -258,6 +258,7 @@ def test_command_exports_a_recalibrated_bundle(tiny_model, tmp_path, run_cli, qu
         (["--bn", "recalibrate", "--data", "cats"], "'digits'"),
         (["--bn", "recalibrate", "--data", "digits", "--bn-sequences", "2"], "16"),
         (["--bn", "batch"], "recalibrate"),
+        (["--json", "tiny.svgb/manifest.json"], "--json would overwrite 'tiny.svgb/manifest.json'"),
     ],
 )
 def test_mistakes_are_usage_errors(tiny_checkpoint, tmp_path, run_cli, arguments, message):

@@ -120,7 +120,7 @@ class Engine:
     device_memory_size_v2 = SCRATCH
 
     def __init__(self, library: NumpyTensorrt, content: bytes, max_batch: int) -> None:
-        self.library, self.max_batch = library, max_batch
+        self.owner, self.max_batch = library, max_batch
         self.session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         self.inputs = {tensor.name: tensor for tensor in self.session.get_inputs()}
         self.outputs = {tensor.name: tensor for tensor in self.session.get_outputs()}
@@ -200,7 +200,7 @@ class Context:
     """IExecutionContext."""
 
     def __init__(self, engine: Engine) -> None:
-        self._engine, self._library = engine, engine.library
+        self._engine, self._library = engine, engine.owner
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._memory: tuple[int, int] | None = None

@@ -9,7 +9,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-from svg_runtime.backends.tensorrt.library import Library
+from svg_runtime.backends.tensorrt.nvidia_library import Library
 from tests.svg_export.engine_helpers import rtx
 
 TIMED = b"timed "

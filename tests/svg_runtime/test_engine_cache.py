@@ -22,11 +22,11 @@ from svg_runtime.errors import EngineError, MissingExtraError
 pytest.importorskip("filelock", reason="filelock is not installed: pip install 'svg-edge[tensorrt-rtx]'")
 
 KEY = EngineKey(
-    onnx_sha256="a" * 64, platform="linux x86_64", library="tensorrt-rtx", version="1.7", gpu="NVIDIA GeForce",
+    onnx_sha256="a" * 64, platform="linux x86_64", nvidia_library="tensorrt-rtx", version="1.7", gpu="NVIDIA GeForce",
     compute_capabilities=("sm86",), precision="fp16", max_batch=8, workspace_gib=2.0, flags=("strongly-typed",),
 )  # fmt: skip
 OTHER = {
-    "onnx_sha256": "b" * 64, "platform": "linux aarch64", "library": "tensorrt", "version": "1.8", "gpu": "NVIDIA L4",
+    "onnx_sha256": "b" * 64, "platform": "linux aarch64", "nvidia_library": "tensorrt", "version": "1.8", "gpu": "NVIDIA L4",
     "compute_capabilities": ("sm89",), "precision": "fp32", "max_batch": 16, "workspace_gib": None,
     "flags": ("strongly-typed", "tf32"),
 }  # fmt: skip

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from svg_runtime.backends.tensorrt.check import check_engine, check_half, open_engine
-from svg_runtime.backends.tensorrt.library import Library
+from svg_runtime.backends.tensorrt.nvidia_library import Library
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import EngineError
 from svg_runtime.manifest import GraphSpec

@@ -18,10 +18,10 @@ from tests.svg_runtime.live_helpers import read_times
 MAIN = "from svg_runtime.cli import main; main()"
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, before: str = "") -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", MAIN, *arguments], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        [sys.executable, "-c", before + MAIN, *arguments], cwd=folder, text=True, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
 
 
@@ -50,36 +50,32 @@ def test_signals_end_with_a_complete_video(tiny_bundle, tmp_path, number, code):
 
 SLOW = """
 import time
-from svg_runtime.forecaster import Forecaster
-real = Forecaster.{method}
+from {module} import {owner}
+real = {owner}.{function}
 
-def slow(self, *arguments):
-    print("{method}", flush=True)
-    {wait}
-    return real(self, *arguments)
+def slow(*arguments):
+    print("reached", flush=True)
+    end = time.monotonic() + {seconds}
+    while time.monotonic() < end:
+        time.sleep(0.01)
+    return real(*arguments)
 
-Forecaster.{method} = slow
+{owner}.{function} = slow
 """
-WAIT = "end = time.monotonic() + 20\n    while time.monotonic() < end: time.sleep(0.01)"
-BRIEFLY = "time.sleep(0.5)"
 
 
-def start_slow(folder: Path, method: str, wait: str, *arguments: str) -> subprocess.Popen[str]:
-    """svg-live that stays in a method of the Forecaster; returns once it is there."""
-    code = SLOW.format(method=method, wait=wait) + MAIN
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
-    assert process.stdout.readline().strip() == method, process.stderr.read()
+def start_slow(folder: Path, bundle: Path, place: tuple[str, str, str], seconds: float, *more: str) -> subprocess.Popen[str]:
+    """svg-live, which takes `seconds` for one of its functions (module, owner, name); returns once it is there."""
+    slow = SLOW.format(**dict(zip(("module", "owner", "function"), place, strict=True)), seconds=seconds)
+    process = start(folder, "--model", str(bundle), "--headless", "--output", "out.mp4", "--json", "s.json", *more, before=slow)
+    assert process.stdout.readline() == "reached\n", process.stderr.read()
     return process
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_before_the_first_picture_a_signal_ends_whatever_is_under_way(tiny_bundle, tmp_path, number):
     """As it has to where an engine is built for minutes; this also shows that svg-live warms up."""
-    outputs = "--output", "out.mp4", "--json", "s.json"
-    process = start_slow(tmp_path, "warm_up", WAIT, "--model", str(tiny_bundle), "--headless", *outputs)
+    process = start_slow(tmp_path, tiny_bundle, ("svg_runtime.forecaster", "Forecaster", "warm_up"), 20)
     sent = time.monotonic()
     process.send_signal(number)
     _, words = process.communicate(timeout=30)
@@ -89,42 +85,22 @@ def test_before_the_first_picture_a_signal_ends_whatever_is_under_way(tiny_bundl
     assert list(tmp_path.iterdir()) == []
 
 
-SLOW_SOURCE = """
-import time
-from svg_runtime import live
-real = live.open_source
-
-def slow(*arguments):
-    print("open_source", flush=True)
-    time.sleep(1)
-    return real(*arguments)
-
-live.open_source = slow
-"""
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_the_source_gives_a_picture_writes_nothing(tiny_bundle, tmp_path, number):
-    arguments = "--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--json", "s.json"
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW_SOURCE + MAIN, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-        text=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
-    assert process.stdout.readline().strip() == "open_source"
+    process = start_slow(tmp_path, tiny_bundle, ("svg_runtime", "live", "open_source"), 1)
     process.send_signal(number)
     _, words = process.communicate(timeout=30)
     assert process.returncode == 130, words
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 0), (signal.SIGTERM, 0)])
-def test_a_signal_while_everything_closes_takes_nothing_back(tiny_bundle, tmp_path, number, code):
-    outputs = "--output", "out.mp4", "--json", "s.json"
-    arguments = "--model", str(tiny_bundle), "--headless", "--max-frames", "6", *outputs
-    process = start_slow(tmp_path, "close", BRIEFLY, *arguments)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_everything_closes_takes_nothing_back(tiny_bundle, tmp_path, number):
+    place = "svg_runtime.forecaster", "Forecaster", "close"
+    process = start_slow(tmp_path, tiny_bundle, place, 0.5, "--max-frames", "6")
     process.send_signal(number)
     _, words = process.communicate(timeout=30)
-    assert process.returncode == code, words
+    assert process.returncode == 0, words
     assert json.loads((tmp_path / "s.json").read_text())["frames"]["seen"] == len(read_times(tmp_path / "out.mp4")) == 6
 
 

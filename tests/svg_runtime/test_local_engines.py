@@ -18,9 +18,9 @@ from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.tensorrt import local, monitor
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine, engine_flags
 from svg_runtime.backends.tensorrt.engine import EngineKey, EngineRecord, write_engine
-from svg_runtime.backends.tensorrt.library import Library
 from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.backends.tensorrt.monitor import Phases, run_watched
+from svg_runtime.backends.tensorrt.nvidia_library import Library
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendMissingError, EngineError
 from tests.svg_export.engine_helpers import rtx, spec_of
@@ -129,7 +129,7 @@ def test_the_key_says_for_which_gpu_and_how(make, tmp_path, opened):
     key = EngineRecord.model_validate_json(record.read_bytes()).key
     assert key == engines.key("prior")
     assert (key.gpu, key.compute_capabilities) == ("NVIDIA RTX A2000, 26 multiprocessors", ("sm86",))
-    assert (key.library, key.platform) == ("tensorrt-rtx", f"{sys.platform} {os.uname().machine}")
+    assert (key.nvidia_library, key.platform) == ("tensorrt-rtx", f"{sys.platform} {os.uname().machine}")
     assert key.flags == ("strongly-typed", "no-tf32", "user-allocation")
 
 

@@ -20,7 +20,7 @@ from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.tensorrt import backend as backend_module
 from svg_runtime.backends.tensorrt import local
 from svg_runtime.backends.tensorrt.engine import EngineRecord, write_engine
-from svg_runtime.backends.tensorrt.library import Library
+from svg_runtime.backends.tensorrt.nvidia_library import Library
 from svg_runtime.bench.measure import measure
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, EngineError, UsageError
@@ -125,15 +125,15 @@ def test_the_host_waits_once_per_forecast(tensorrt, cuda, fused_bundle, frames):
         assert tensorrt.launches == launches + 3  # prime
 
 
-@pytest.mark.parametrize("context", ["window", "stream"])
-def test_the_host_waits_three_times_per_observation(tensorrt, cuda, fused_bundle, frames, context):
-    """For the encoding, for posterior and prior of all frames of the context, and for the prior's state."""
-    with opened(fused_bundle, frames, context=context) as forecaster:
+@pytest.mark.parametrize(("chosen", "waits"), [({}, 2), ({"fused": False}, 3), ({"context": "stream"}, 3)])
+def test_the_host_waits_a_few_times_per_observation(tensorrt, cuda, fused_bundle, frames, chosen, waits):
+    """For the encoding, for posterior and prior of all frames of the context, and where it is needed for the prior's state."""
+    with opened(fused_bundle, frames, **chosen) as forecaster:
         forecaster.forecast()
         for frame in frames[3:]:
             cuda.log.clear()
             forecaster.observe(frame)
-            assert cuda.log.count("cudaStreamSynchronize") == 3
+            assert cuda.log.count("cudaStreamSynchronize") == waits
             assert cuda.log.count("cudaGraphLaunch") == 1
 
 
@@ -463,7 +463,7 @@ def test_the_stand_ins_have_no_names_that_the_real_library_lacks():
     }  # fmt: skip
     for mine, real in pairs.items():
         members = vars(getattr(numpy_tensorrt, mine))
-        names = {name for name, value in members.items() if not name.startswith("_") and name != "library"}
+        names = {name for name, value in members.items() if not name.startswith("_") and name != "owner"}
         assert names
         assert names <= set(dir(getattr(module, real)))
     for name in ("TensorIOMode", "ExecutionContextAllocationStrategy", "DynamicShapesKernelSpecializationStrategy"):

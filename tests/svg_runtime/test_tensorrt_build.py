@@ -14,8 +14,8 @@ from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.tensorrt import local
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine
 from svg_runtime.backends.tensorrt.folders import CacheFolders, KeptFile
-from svg_runtime.backends.tensorrt.library import Library, load_library
 from svg_runtime.backends.tensorrt.local import LocalEngines
+from svg_runtime.backends.tensorrt.nvidia_library import Library, load_library
 from svg_runtime.backends.tensorrt.timings import Timings
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendMissingError, EngineError
@@ -53,7 +53,7 @@ def test_engines_are_built_for_the_gpu_at_hand_and_share_timings(make, tmp_path)
     engines.prepare(["prior", "predictor"])
     assert library.module.started_from == [b"", b"timed "]
     key = engines.key("prior")
-    assert (key.library, key.version, key.gpu, key.compute_capabilities) == ("tensorrt", "10.3.0", ORIN.model, ("sm87",))
+    assert (key.nvidia_library, key.version, key.gpu, key.compute_capabilities) == ("tensorrt", "10.3.0", ORIN.model, ("sm87",))
     assert key.flags == ("strongly-typed", "no-tf32")
     file = timings_file(tmp_path / "cache")
     assert (file.parent.name, file.name) == ("tensorrt", "10.3.0-Orin-nvgpu-Jetson-8-multiprocessors-sm87.timings")

@@ -191,6 +191,7 @@ def run_cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["--resume"], 1, "no checkpoint"),
         (["--data", "video"], 2, "--data-root"),
         (["--bogus"], 2, "bogus"),
+        (["--json", "run/ckpt.pt"], 2, "--json would overwrite 'run/ckpt.pt'"),
         (["--out", "/dev/null/run", "--steps", "1"], 1, "/dev/null/run"),
     ],
 )

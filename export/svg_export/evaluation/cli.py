@@ -10,7 +10,7 @@ import typer
 
 from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
-from svg_common.files import a_file, refuse_overwriting, write_json
+from svg_common.files import existing_file, refuse_overwriting, write_json
 from svg_common.signals import interrupts_wait
 from svg_runtime.options import Bf16Option, Fp16Option, asked_precision
 from svg_train.options import (
@@ -96,8 +96,8 @@ def evaluate(
         raise UsageError("--protocol and --horizon were both given\n  a protocol fixes the horizon; leave out one of the two")
     if plot is not None:
         check_plot_format(plot)
-    read = [find_model(model), *(baseline or ()), lpips_weights, fvd_weights, a_file(data_root)]
-    refuse_overwriting({"--json": json, "--plot": plot}, read)
+    needed = [find_model(model), *(baseline or ()), lpips_weights, fvd_weights, existing_file(data_root)]
+    refuse_overwriting({"--json": json, "--plot": plot}, needed)
     files = [path for path in (json, plot) if path is not None and (path.is_file() or not path.exists())]  # not /dev/stdout
     _check_writable(*(path.parent for path in files), *([strips] if strips else []))
     settings = Settings(sequences, samples, horizon or _DEFAULT_HORIZON, seed, _EXAMPLES if strips else 0)

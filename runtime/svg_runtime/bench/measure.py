@@ -32,7 +32,7 @@ class Listener(Watcher, Protocol):
 
 
 def measure(
-    progress: Listener,
+    listener: Listener,
     model: str,
     backend: str,
     device: str | None,
@@ -48,7 +48,7 @@ def measure(
     """Open the bundle and run it as an application does: observe a frame, forecast, again and again.
 
     Args:
-        progress: who is told.
+        listener: who is told.
         model: the bundle.
         backend: as of `Forecaster.open`, like device, precision, fused, samples, horizon and seed.
         device: of the backend.
@@ -69,7 +69,7 @@ def measure(
     """
     start = time.perf_counter()
     asked = backend, device, precision, samples, horizon, seed
-    with Forecaster.open(model, *asked, fused=fused, watcher=progress) as forecaster:
+    with Forecaster.open(model, *asked, fused=fused, watcher=listener) as forecaster:
         opened_s = time.perf_counter() - start
         pictures = itertools.cycle(np.load(frames))
         np.save(futures, _first_forecast(forecaster, pictures, seed))
@@ -77,8 +77,8 @@ def measure(
         if not seconds:
             return about
         warm_up_s = min(_WARM_UP_S, seconds)
-        _run(forecaster, pictures, warm_up_s, lambda done_s: progress(done_s / (warm_up_s + seconds)))
-        return {**about, **_run(forecaster, pictures, seconds, lambda s: progress((warm_up_s + s) / (warm_up_s + seconds)))}
+        _run(forecaster, pictures, warm_up_s, lambda done_s: listener(done_s / (warm_up_s + seconds)))
+        return {**about, **_run(forecaster, pictures, seconds, lambda s: listener((warm_up_s + s) / (warm_up_s + seconds)))}
 
 
 def _first_forecast(forecaster: Forecaster, pictures: Iterator[FloatArray], seed: int) -> FloatArray:

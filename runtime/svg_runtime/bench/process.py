@@ -16,7 +16,7 @@ from svg_common.signals import interrupts_wait
 
 _WORKER = "from svg_runtime.bench.worker import main; main()"
 _NUMPY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-_TERMINATE_S = 2.0  # to do so
+_TERMINATE_S = 2.0  # for a worker that is told to end
 _EXIT_S = 30.0  # an engine that hangs while it unloads has answered already
 
 

@@ -17,8 +17,8 @@ from svg_runtime.backends.cuda.arrays import DeviceArrays, DeviceBuffer, check_u
 from svg_runtime.backends.cuda.device import CudaDevice
 from svg_runtime.backends.gpu_options import GpuOptions, Watcher
 from svg_runtime.backends.tensorrt.context import ContextMaker
-from svg_runtime.backends.tensorrt.library import LIBRARIES, load_library
 from svg_runtime.backends.tensorrt.local import LocalEngines
+from svg_runtime.backends.tensorrt.nvidia_library import LIBRARIES, load_library
 from svg_runtime.bundle import Bundle
 from svg_runtime.contract import FUSED, SHUFFLED_DECODER
 from svg_runtime.errors import BackendError, UsageError

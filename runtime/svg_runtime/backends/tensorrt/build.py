@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from svg_runtime.backends.tensorrt.library import Library
+from svg_runtime.backends.tensorrt.nvidia_library import Library
 from svg_runtime.backends.tensorrt.timings import Timings
 from svg_runtime.errors import EngineError, UsageError
 from svg_runtime.manifest import COND_BATCH, GraphSpec, Precision, TensorSpec

@@ -90,4 +90,4 @@ class EngineCache:
             return None
 
     def _file(self, folder: Path, key: EngineKey) -> Path:
-        return folder / key.library / f"{key.digest()}.plan"
+        return folder / key.nvidia_library / f"{key.digest()}.plan"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from svg_runtime.backends.tensorrt.build import dtype_name, refused, shape_range
-from svg_runtime.backends.tensorrt.library import Library
+from svg_runtime.backends.tensorrt.nvidia_library import Library
 from svg_runtime.errors import EngineError
 from svg_runtime.manifest import GraphSpec, TensorSpec
 

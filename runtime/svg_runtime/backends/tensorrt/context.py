@@ -9,8 +9,8 @@ from typing import Any
 from svg_runtime.backends.cuda.arrays import DeviceMemory
 from svg_runtime.backends.cuda.device import CudaDevice
 from svg_runtime.backends.tensorrt.build import dtype_name
-from svg_runtime.backends.tensorrt.library import Library
 from svg_runtime.backends.tensorrt.local import LocalEngines
+from svg_runtime.backends.tensorrt.nvidia_library import Library
 from svg_runtime.errors import BackendError, EngineError, UsageError
 
 Shape = tuple[int, ...]

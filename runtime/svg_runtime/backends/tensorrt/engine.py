@@ -28,7 +28,7 @@ class EngineKey(Frozen):
 
     onnx_sha256: Sha256  # of the bundle's graph
     platform: str  # operating system and processor: an engine of another one does not load
-    library: str
+    nvidia_library: str
     version: str
     gpu: str | None  # that it was tuned on, see GpuName.model; None when built ahead of time, for any of its compute capability
     compute_capabilities: tuple[str, ...]  # sm80, sm86, ...

@@ -15,8 +15,8 @@ from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.check import check_engine, check_half, open_engine
 from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, find_engine, this_platform
 from svg_runtime.backends.tensorrt.folders import KeptFile
-from svg_runtime.backends.tensorrt.library import Library
 from svg_runtime.backends.tensorrt.monitor import BuildMonitor, run_watched
+from svg_runtime.backends.tensorrt.nvidia_library import Library
 from svg_runtime.backends.tensorrt.timings import Timings, kept_timings
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendMissingError, EngineError
@@ -127,7 +127,7 @@ class LocalEngines:
         return EngineKey(
             onnx_sha256=self._graphs[role].sha256,
             platform=this_platform(),
-            library=self._library.name,
+            nvidia_library=self._library.name,
             version=self._library.version,
             gpu=self._gpu.model,
             compute_capabilities=(self._gpu.compute_capability,),

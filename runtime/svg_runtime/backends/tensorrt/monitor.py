@@ -8,7 +8,7 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from svg_runtime.backends.tensorrt.library import Library
+from svg_runtime.backends.tensorrt.nvidia_library import Library
 
 _POLL_S = 0.1
 _ALMOST = 0.99  # 1 is said once the engine is there

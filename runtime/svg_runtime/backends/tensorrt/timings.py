@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from svg_runtime.backends.tensorrt.folders import KeptFile
-from svg_runtime.backends.tensorrt.library import Library
+from svg_runtime.backends.tensorrt.nvidia_library import Library
 
 
 class Timings:
