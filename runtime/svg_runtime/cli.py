@@ -38,7 +38,10 @@ class _Context(str, Enum):
 CameraOption = Annotated[int | None, typer.Option(min=0, help="Index of a camera.")]
 SourceOption = Annotated[
     str | None,
-    typer.Option(metavar="FILE|DIR", help="A video, an image, a folder of these, or synthetic://digits, which is the default."),
+    typer.Option(
+        metavar="FILE|DIR|URL",
+        help="A video, an image, a folder of these, live video such as rtsp://host/path, or synthetic://digits, the default.",
+    ),
 ]
 OutputOption = Annotated[Path | None, typer.Option(metavar="FILE.mp4", help="Write the picture as an H.264 video.")]
 HeadlessOption = Annotated[
@@ -95,7 +98,7 @@ def live(
     """
     if camera is not None and source is not None:
         raise UsageError("both --camera and --source were given\n  expected one of them")
-    endless = camera is not None or source is None or source.startswith("synthetic://")
+    endless = camera is not None or source is None or "://" in source
     if headless and endless and output is None and json is None and max_frames is None:
         raise UsageError(
             "--headless alone would run for ever and show nothing\n  add --output FILE.mp4, --json FILE or --max-frames N"

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from svg_common.command import run_command
 from svg_common.errors import ExitCode
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import SourceLostError
@@ -19,31 +18,10 @@ from svg_runtime.forecaster import Forecaster
 from svg_runtime.live import LiveOptions, run_live
 from svg_runtime.scores import ForecastScore
 from svg_runtime.sources import SourceOptions
-from svg_runtime.sources.camera import CameraSource
+from svg_runtime.sources.capture import NoPictureError
 from svg_runtime.stats import ScoreTable, peak_rss_mb
 from svg_runtime.timing import RecentValues, StageTimer
 from tests.svg_runtime.live_helpers import read_times, write_video
-
-
-@pytest.fixture
-def svg_live(tiny_bundle, tmp_path, monkeypatch, capsys):
-    """Run the command in an empty folder; returns its exit code, stderr, and statistics when it wrote some."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str, model: bool = True) -> tuple[int, str, dict]:
-        from svg_runtime.cli import app
-
-        Path("stats.json").unlink(missing_ok=True)
-        bundle = ["--model", str(tiny_bundle)] if model else []
-        monkeypatch.setattr("sys.argv", ["svg-live", *bundle, *arguments])
-        with pytest.raises(SystemExit) as end:
-            run_command(app)
-        output = capsys.readouterr()
-        assert output.out == ""
-        stats = json.loads(Path("stats.json").read_text()) if Path("stats.json").exists() else {}
-        return int(end.value.code), output.err, stats
-
-    return run
 
 
 def test_synthetic_camera_to_video_and_statistics(svg_live):
@@ -237,11 +215,9 @@ def test_lost_camera_exits_5_and_keeps_video_and_statistics(tiny_bundle, tmp_pat
     class Cable:  # the one thing that cannot be had for real: a plug that is pulled
         reads = 0
 
-        def __init__(self, device: int | str) -> None:
-            pass
-
-        def isOpened(self) -> bool:  # noqa: N802
-            return Cable.reads < 40
+        def __init__(self, index: int) -> None:
+            if Cable.reads >= 40:
+                raise NoPictureError("unplugged")
 
         def read(self):
             time.sleep(0.01)
@@ -251,7 +227,7 @@ def test_lost_camera_exits_5_and_keeps_video_and_statistics(tiny_bundle, tmp_pat
         def release(self) -> None:
             pass
 
-    monkeypatch.setattr(CameraSource.__init__, "__defaults__", (0.2, Cable))
+    monkeypatch.setattr("svg_runtime.sources.capture.open_capture", Cable)
     monkeypatch.setattr("svg_runtime.live.model_interval_s", lambda *_: 0.02)
     options = LiveOptions(
         SourceOptions(camera=0, reconnect_s=0.2), model=str(tiny_bundle), samples=1, horizon=1,

@@ -19,7 +19,7 @@ from svg_runtime.preprocess import Preprocessor
 from svg_runtime.sources import SourceOptions, model_interval_s, open_source
 from svg_runtime.sources.camera import CameraSource
 from svg_runtime.sources.camera_help import explain_missing_camera
-from svg_runtime.sources.capture import CaptureThread, open_capture
+from svg_runtime.sources.capture import CaptureThread, NoPictureError, open_capture
 from svg_runtime.sources.files import FileSource, find_clips
 from svg_runtime.sources.pacing import Ticker, pick_at_interval
 from svg_runtime.stop import StopRequest
@@ -173,7 +173,8 @@ class TestFactory:
 
 def camera_on(path: Path, events: EventLog, stop: StopRequest, **options) -> CameraSource:
     """The real capture code on a real file: OpenCV opens a file as it opens a camera."""
-    return CameraSource(str(path), Ticker(0.02, stop), stop, events, **options)
+    options.setdefault("open_device", lambda: open_capture(str(path)))
+    return CameraSource(str(path), ticker=Ticker(0.02, stop), stop=stop, events=events, **options)
 
 
 class TestCamera:
@@ -182,15 +183,12 @@ class TestCamera:
         events, stop = EventLog(), StopRequest()
 
         class Slow:  # a file gives pictures faster than any camera; the first read is the proof of life
-            def __init__(self, device: int | str) -> None:
-                self._capture = open_capture(device)
+            def __init__(self) -> None:
+                self._capture = open_capture(str(path))
 
             def read(self):
                 time.sleep(0.002)
                 return self._capture.read()
-
-            def isOpened(self) -> bool:  # noqa: N802
-                return self._capture.isOpened()
 
             def release(self) -> None:
                 self._capture.release()
@@ -224,11 +222,9 @@ class TestCamera:
         class Cable:
             plugged = True
 
-            def __init__(self, device: int | str) -> None:
-                pass
-
-            def isOpened(self) -> bool:  # noqa: N802
-                return Cable.plugged
+            def __init__(self) -> None:
+                if not Cable.plugged:
+                    raise NoPictureError("unplugged")
 
             def read(self):
                 time.sleep(0.002)
@@ -238,7 +234,7 @@ class TestCamera:
                 pass
 
         events, stop = EventLog(), StopRequest()
-        camera = CameraSource(3, Ticker(0.005, stop), stop, events, retry_s=0.3, open_device=Cable)
+        camera = CameraSource("camera 3", Cable, Ticker(0.005, stop), stop, events, retry_s=0.3)
         frames = camera.frames()
         next(frames)
         Cable.plugged = False
@@ -250,9 +246,6 @@ class TestCamera:
 
     def test_the_capture_threads_own_error_reaches_the_reader(self):
         class Broken:
-            def isOpened(self) -> bool:  # noqa: N802
-                return True
-
             def read(self):
                 raise MemoryError("no room for the picture")
 
@@ -269,9 +262,6 @@ class TestCamera:
 
         class Hanging:
             reads = 0
-
-            def isOpened(self) -> bool:  # noqa: N802
-                return True
 
             def read(self):
                 self.reads += 1
@@ -293,12 +283,6 @@ class TestCamera:
 
     def test_a_camera_slower_than_the_model_is_said_once_and_drops_nothing(self):
         class FiftyASecond:
-            def __init__(self, device: int | str) -> None:
-                pass
-
-            def isOpened(self) -> bool:  # noqa: N802
-                return True
-
             def read(self):
                 time.sleep(0.02)
                 return True, np.zeros((4, 4, 3), np.uint8)
@@ -307,7 +291,7 @@ class TestCamera:
                 pass
 
         events, stop = EventLog(), StopRequest()
-        camera = CameraSource(0, Ticker(0.002, stop), stop, events, open_device=FiftyASecond)
+        camera = CameraSource("camera 0", FiftyASecond, Ticker(0.002, stop), stop, events)
         frames = list(islice(camera.frames(), 30))
         camera.close()
         assert events.counts == {"slow_source": 1}
@@ -318,12 +302,6 @@ class TestCamera:
         clock = FakeClock()
 
         class Instant:
-            def __init__(self, device: int | str) -> None:
-                pass
-
-            def isOpened(self) -> bool:  # noqa: N802
-                return True
-
             def read(self):
                 time.sleep(0.001)
                 return True, np.zeros((4, 4, 3), np.uint8)
@@ -331,7 +309,7 @@ class TestCamera:
             def release(self) -> None:
                 pass
 
-        camera = CameraSource(0, clock.ticker(0.1), clock.stop, EventLog(), open_device=Instant)
+        camera = CameraSource("camera 0", Instant, clock.ticker(0.1), clock.stop, EventLog())
         frames = camera.frames()
         ticks = []
         for _ in range(4):
@@ -343,7 +321,7 @@ class TestCamera:
 
     def test_no_camera_says_what_to_try(self):
         with pytest.raises(SourceLostError) as error:
-            CameraSource(97, Ticker(0.1, StopRequest()), StopRequest(), EventLog())
+            open_source(SourceOptions(camera=97), 0.1, 64, StopRequest(), EventLog())
         assert "camera 97" in str(error.value)
         assert "synthetic://digits" in str(error.value)
         assert error.value.exit_code == 5

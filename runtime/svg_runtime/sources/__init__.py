@@ -1,11 +1,11 @@
-"""Where pictures come from: a camera, files, or the synthetic camera. `open_source` chooses."""
+"""Where pictures come from: a camera, here or on the network, files, or the synthetic camera. `open_source` chooses."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from svg_common.errors import UsageError
+from svg_runtime.errors import SourceLostError
 from svg_runtime.events import EventLog
 from svg_runtime.sources.base import Source, SourceFrame
 from svg_runtime.sources.pacing import SLOWER_THAN_MODEL, Ticker
@@ -39,8 +39,7 @@ class SourceOptions:
     @property
     def path(self) -> Path | None:
         """The file or folder, when that is the source."""
-        named = self.camera is None and self.source is not None and self.source != SYNTHETIC_URL
-        return Path(str(self.source)) if named else None
+        return Path(self.source) if self.source is not None and self.camera is None and "://" not in self.source else None
 
 
 def model_interval_s(options: SourceOptions, trained_s: float | None) -> float:
@@ -73,7 +72,7 @@ def source_files(options: SourceOptions) -> list[Path]:
     Raises:
         UsageError: there is no such file or folder, or it holds neither videos nor images.
     """
-    if options.path is None or "://" in str(options.source):
+    if options.path is None:
         return []
     from svg_runtime.sources.files import find_clips
 
@@ -96,15 +95,35 @@ def open_source(options: SourceOptions, interval_s: float, image_size: int, stop
         VideoError: the only file cannot be read.
     """
     if options.camera is not None:
-        from svg_runtime.sources.camera import CameraSource
-
-        return CameraSource(options.camera, Ticker(interval_s, stop), stop, events, options.reconnect_s)
+        return _open_camera(options.camera, Ticker(interval_s, stop), stop, events, options.reconnect_s)
+    if options.path is None and options.source not in (None, SYNTHETIC_URL):
+        return _open_network_camera(str(options.source), Ticker(interval_s, stop), stop, events, options.reconnect_s)
     ticker = Ticker(interval_s, stop) if options.realtime else None
     if options.path is None:
         return SyntheticSource(options.seed, image_size, ticker)
-    if "://" in str(options.source):
-        raise UsageError(f"the source '{options.source}' is not known; network streams are not supported\n"
-                         f"  expected a file, a folder, or {SYNTHETIC_URL}")  # fmt: skip
     from svg_runtime.sources.files import FileSource
 
     return FileSource(options.path, interval_s, stop, events, ticker)
+
+
+def _open_camera(index: int, ticker: Ticker, stop: StopRequest, events: EventLog, retry_s: float) -> Source:
+    from svg_runtime.sources.camera import CameraSource
+    from svg_runtime.sources.camera_help import explain_missing_camera
+    from svg_runtime.sources.capture import NoPictureError, open_capture
+
+    try:
+        return CameraSource(f"camera {index}", lambda: open_capture(index), ticker, stop, events, retry_s)
+    except NoPictureError:
+        raise SourceLostError(explain_missing_camera(index)) from None
+
+
+def _open_network_camera(url: str, ticker: Ticker, stop: StopRequest, events: EventLog, retry_s: float) -> Source:
+    from svg_runtime.sources import network
+    from svg_runtime.sources.camera import CameraSource
+    from svg_runtime.sources.capture import NoPictureError
+
+    network.require_stream_address(url)
+    try:
+        return CameraSource(network.stream_name(url), lambda: network.open_stream(url, stop), ticker, stop, events, retry_s)
+    except NoPictureError as error:
+        raise SourceLostError(network.explain_missing_stream(url, str(error))) from None

@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterator
 
 import cv2
 
-from svg_runtime.errors import SourceLostError
 from svg_runtime.events import EventLog
 from svg_runtime.sources.base import SourceFrame
-from svg_runtime.sources.camera_help import explain_missing_camera
-from svg_runtime.sources.capture import CaptureDevice, CapturedFrame, CaptureThread, open_capture
+from svg_runtime.sources.capture import CaptureDevice, CapturedFrame, CaptureThread
 from svg_runtime.sources.pacing import SLOWER_THAN_MODEL, Ticker
 from svg_runtime.stop import StopRequest
 
 DEFAULT_RETRY_S = 10.0
-_DRIVER_TIMEOUT_S = 12.0  # V4L2 gives up a read after 10 s by itself
+# Beyond the time for a camera that stopped: V4L2 gives up a read after 10 s by itself, a stream after 5 s, and its last
+# attempt to come back may take 10 s.
+_DRIVER_TIMEOUT_S = 16.0
 _MAX_AGE_S = 1.0
 
 
@@ -27,36 +27,31 @@ class CameraSource:
     the tick is due, or until a camera slower than the schedule gives its next picture.
 
     Args:
-        device: index of the camera. A file name works too: tests use it to run the real capture code.
+        name: of the camera, for people.
+        open_device: opens the camera.
         ticker: the schedule.
         stop: ends a wait.
         events: where losses are counted.
         retry_s: how long a lost camera is waited for.
-        open_device: opens the device; replaced in the test of an unplugged cable.
 
     Raises:
-        SourceLostError: there is no such camera; the message says what to try.
+        NoPictureError: the camera cannot be opened, or gives no picture.
     """
 
     def __init__(
         self,
-        device: int | str,
+        name: str,
+        open_device: Callable[[], CaptureDevice],
         ticker: Ticker,
         stop: StopRequest,
         events: EventLog,
         retry_s: float = DEFAULT_RETRY_S,
-        open_device: Callable[[int | str], CaptureDevice] = open_capture,
     ) -> None:
-        self.name = self.description = f"camera {device}"
+        self.name = self.description = name
         self.dropped = 0
         self._ticker, self._stop, self._events = ticker, stop, events
         self._timeout_s = retry_s + _DRIVER_TIMEOUT_S
-        first = open_device(device)
-        if not (first.isOpened() and first.read()[0]):
-            first.release()
-            known = explain_missing_camera(device) if isinstance(device, int) else f"cannot read '{device}'"
-            raise SourceLostError(known)
-        self._thread = CaptureThread(self.description, first, lambda: open_device(device), events, retry_s)
+        self._thread = CaptureThread(name, open_device(), open_device, events, retry_s)
         self._thread.start()
 
     @property

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from svg_runtime.sources.capture import open_capture
+from svg_runtime.sources.capture import NoPictureError, open_capture
 from svg_runtime.sources.synthetic import SYNTHETIC_URL
 
 _INDICES_TO_TRY = 4
@@ -41,8 +41,8 @@ def _candidates(devices: list[Path]) -> list[int]:
 
 
 def _gives_pictures(index: int) -> bool:
-    device = open_capture(index)
     try:
-        return bool(device.isOpened() and device.read()[0])
-    finally:
-        device.release()
+        open_capture(index).release()
+    except NoPictureError:
+        return False
+    return True

@@ -20,12 +20,12 @@ _BACK_OFF_S = (0.1, 2.0)  # first and longest wait between two attempts to open 
 _POLL_S = 0.05  # a signal handler must not take the lock, so that the reader looks at the stop flag by itself
 
 
-class CaptureDevice(Protocol):
-    """The part of cv2.VideoCapture that is used."""
+class NoPictureError(Exception):
+    """A device cannot be opened, or gives no picture. The text says why, where that is known."""
 
-    def isOpened(self) -> bool:  # noqa: N802
-        """Whether there is a device."""
-        ...
+
+class CaptureDevice(Protocol):
+    """A camera that is open and gave its first picture; cv2.VideoCapture is one."""
 
     def read(self) -> tuple[bool, Any]:
         """Wait for the next picture; (False, ...) when there is none."""
@@ -37,11 +37,21 @@ class CaptureDevice(Protocol):
 
 
 def open_capture(device: int | str) -> CaptureDevice:
-    """Open a camera by index, or a video file or stream by name, with the shortest queue that the driver allows."""
+    """Open a camera with the shortest queue that its driver allows, and prove that it gives pictures.
+
+    Args:
+        device: index of the camera. A file name works too: tests use it to run the real capture code.
+
+    Raises:
+        NoPictureError: it cannot be opened, or gives none.
+    """
     # OpenCV writes its own warnings about every missing device; ours says what to do.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     capture = cv2.VideoCapture(device)
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    if not (capture.isOpened() and capture.read()[0]):
+        capture.release()
+        raise NoPictureError("it cannot be opened or gives no picture")
     return capture
 
 
@@ -60,8 +70,8 @@ class CaptureThread(threading.Thread):
 
     Args:
         name: of the camera, for messages.
-        device: opened and proven to give pictures.
-        open_device: opens it again after a loss.
+        device: the camera.
+        open_device: opens it again after a loss, or raises `NoPictureError`.
         events: where losses and returns are counted.
         retry_s: how long a lost camera is waited for.
     """
@@ -165,15 +175,16 @@ class CaptureThread(threading.Thread):
         self._device.release()
         deadline, pause = time.monotonic() + self._retry_s, _BACK_OFF_S[0]
         while not self._closing.wait(min(pause, max(0.0, deadline - time.monotonic()))):
-            self._device = self._open_device()
-            if self._device.isOpened() and self._device.read()[0]:
+            try:
+                self._device = self._open_device()
+            except NoPictureError as error:
+                if time.monotonic() >= deadline:
+                    raise SourceLostError(
+                        f"{self._camera} stopped giving pictures and did not come back within {self._retry_s:g} s: {error}\n"
+                        "  check its cable or network and what else uses it, then start again; --reconnect SECONDS waits longer"
+                    ) from None
+            else:
                 self._clip += 1
                 self._events.add("camera_back", f"{self._camera} gives pictures again")
                 return
-            self._device.release()
-            if time.monotonic() >= deadline:
-                raise SourceLostError(
-                    f"{self._camera} stopped giving pictures and did not come back within {self._retry_s:g} s.\n"
-                    "  check the cable and what else uses the camera, then start again; --reconnect SECONDS waits longer"
-                )
             pause = min(2 * pause, _BACK_OFF_S[1])

@@ -1,0 +1,206 @@
+"""Cameras on the network for tests: small real servers on the loopback, whose pictures get brighter one by one."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from http.server import BaseHTTPRequestHandler
+
+import av
+import numpy as np
+
+FPS = 50
+_SDP = """v=0
+o=- 0 0 IN IP4 127.0.0.1
+s=camera
+c=IN IP4 127.0.0.1
+t=0 0
+m=audio 0 RTP/AVP 8
+a=control:sound
+m=video 0 RTP/AVP 96
+a=rtpmap:96 H264/90000
+a=fmtp:96 packetization-mode=1
+a=control:picture
+"""
+
+
+def picture(number: int) -> np.ndarray:
+    """(48, 64, 3) RGB of one brightness, redder than blue, that says the number modulo 20."""
+    return np.full((48, 64, 3), (number % 20 * 10 + 30, number % 20 * 10 + 10, number % 20 * 10 + 10), np.uint8)
+
+
+class _Packets:
+    """What FFmpeg writes, packet by packet."""
+
+    def __init__(self) -> None:
+        self.waiting: list[bytes] = []
+
+    def write(self, data: bytes) -> int:
+        self.waiting.append(bytes(data))
+        return len(data)
+
+    def take(self) -> list[bytes]:
+        taken, self.waiting = self.waiting, []
+        return taken
+
+
+def encoded(container_format: str, codec: str) -> Iterator[list[bytes]]:
+    """The packets of one picture after the other, for ever, as FFmpeg makes them."""
+    packets = _Packets()
+    with av.open(packets, "w", format=container_format, options={"packetsize": "1400"}) as container:
+        stream = container.add_stream(codec, rate=FPS, options={"tune": "zerolatency"} if codec == "libx264" else {})
+        stream.width, stream.height = 64, 48
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.gop_size = 10
+        for number in itertools.count():
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+            yield packets.take()
+
+
+class NetworkCamera(socketserver.ThreadingTCPServer):
+    """A camera's server.
+
+    Attributes:
+        address: host and port.
+        password: of the user admin; None: nobody is asked.
+        silent: while set, connections stay and nothing comes.
+        requests: the first line of each request.
+    """
+
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, handler: type[socketserver.BaseRequestHandler], port: int = 0, password: str | None = None) -> None:
+        self.password, self.silent, self.off = password, threading.Event(), threading.Event()
+        self.requests: list[str] = []
+        super().__init__(("127.0.0.1", port), handler)
+        self.port = self.server_address[1]
+        self.address = f"127.0.0.1:{self.port}"
+
+    def live_packets(self, container_format: str, codec: str) -> Iterator[list[bytes]]:
+        """The packets of one picture every 1 / `FPS` seconds, until the camera is switched off."""
+        for packets in encoded(container_format, codec):
+            while self.silent.is_set() and not self.off.is_set():
+                time.sleep(0.01)
+            if self.off.is_set():
+                return
+            yield packets
+            time.sleep(1 / FPS)
+
+
+@contextmanager
+def switched_on(handler: type[socketserver.BaseRequestHandler], **options) -> Iterator[NetworkCamera]:
+    """A camera that serves until the end of the block; connections then break."""
+    with NetworkCamera(handler, **options) as camera:
+        threading.Thread(target=camera.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield camera
+        finally:
+            camera.off.set()
+            camera.shutdown()
+
+
+class Rtsp(socketserver.StreamRequestHandler):
+    """H.264 over RTSP, RTP packets between the replies (RFC 2326, 10.12); with sound, which nobody sets up."""
+
+    server: NetworkCamera
+
+    def handle(self) -> None:
+        while (request := self._request()) is not None:
+            method, number, allowed = request
+            if not allowed and method != "OPTIONS":
+                self._reply("401 Unauthorized", number, 'WWW-Authenticate: Basic realm="camera"')
+            elif method == "DESCRIBE":
+                self._reply("200 OK", number, "Content-Type: application/sdp", body=_SDP.replace("\n", "\r\n"))
+            elif method == "SETUP":
+                self._reply("200 OK", number, "Session: 1", "Transport: RTP/AVP/TCP;unicast;interleaved=0-1")
+            elif method == "PLAY":
+                self._reply("200 OK", number, "Session: 1")
+                return self._play()
+            else:
+                self._reply("200 OK", number, "Public: DESCRIBE, SETUP, PLAY, TEARDOWN")
+
+    def _request(self) -> tuple[str, str, bool] | None:
+        """Method, sequence number, and whether the password is right."""
+        lines = list(iter(lambda: self.rfile.readline().decode().strip(), ""))
+        if not lines:
+            return None
+        self.server.requests.append(lines[0])
+        headers = dict(line.split(": ", 1) for line in lines[1:])
+        key = base64.b64encode(f"admin:{self.server.password}".encode()).decode()
+        allowed = self.server.password is None or headers.get("Authorization") == f"Basic {key}"
+        return lines[0].split()[0], headers["CSeq"], allowed
+
+    def _reply(self, status: str, number: str, *headers: str, body: str = "") -> None:
+        lines = [f"RTSP/1.0 {status}", f"CSeq: {number}", *headers, f"Content-Length: {len(body)}", "", body]
+        self.wfile.write("\r\n".join(lines).encode())
+
+    def _play(self) -> None:
+        with _until_hung_up():
+            for packets in self.server.live_packets("rtp", "libx264"):
+                for packet in packets:
+                    channel = 1 if packet[1] == 200 else 0  # a sender report of RTCP, or RTP
+                    self.wfile.write(b"$" + bytes([channel]) + len(packet).to_bytes(2, "big") + packet)
+
+
+class Mjpeg(BaseHTTPRequestHandler):
+    """JPEG pictures as parts of one endless HTTP reply."""
+
+    server: NetworkCamera
+
+    def do_GET(self) -> None:
+        """Reply."""
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace;boundary=ffmpeg")
+        self.end_headers()
+        with _until_hung_up():
+            for packets in self.server.live_packets("mpjpeg", "mjpeg"):
+                self.wfile.write(b"".join(packets))
+
+    def log_message(self, format: str, *arguments) -> None:
+        """Say nothing."""
+
+
+@contextmanager
+def _until_hung_up() -> Iterator[None]:
+    with suppress(OSError):
+        yield
+
+
+@contextmanager
+def sent_to(port: int) -> Iterator[None]:
+    """MPEG-TS sent to a port of this machine over UDP, as a robot does, whether somebody listens or not."""
+    off = threading.Event()
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for packets in encoded("mpegts", "libx264"):
+                data = b"".join(packets)
+                for start in range(0, len(data), 1316):  # seven packets of MPEG-TS
+                    sender.sendto(data[start : start + 1316], ("127.0.0.1", port))
+                if off.wait(1 / FPS):
+                    return
+
+    thread = threading.Thread(target=send, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        off.set()
+        thread.join()
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]

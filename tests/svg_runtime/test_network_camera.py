@@ -1,0 +1,212 @@
+"""Cameras on the network: FFmpeg against real servers on the loopback."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import threading
+import time
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from svg_common.errors import ExitCode, UsageError
+from svg_runtime.errors import SourceLostError
+from svg_runtime.events import EventLog
+from svg_runtime.sources import SourceOptions, open_source
+from svg_runtime.sources.network import open_stream, stream_name
+from svg_runtime.stop import StopRequest
+from tests.svg_runtime.live_helpers import read_times, write_video
+from tests.svg_runtime.network_cameras import Mjpeg, NetworkCamera, Rtsp, free_port, sent_to, switched_on
+
+
+def camera_at(url: str, events: EventLog | None = None, **options):
+    return open_source(SourceOptions(source=url, **options), 0.04, 64, StopRequest(), events or EventLog())
+
+
+def brightness(image: np.ndarray) -> list[float]:
+    return image.mean(axis=(0, 1)).tolist()
+
+
+def require_live(camera, frames: int = 6) -> None:
+    """Each picture is newer than the one before it, and its colours are right."""
+    # The first picture is as old as FFmpeg took to understand the stream; all that came meanwhile follows at once.
+    pictures = list(islice(camera.frames(), 1, frames + 1))
+    camera.close()
+    levels = []
+    for red, green, blue in (brightness(frame.image) for frame in pictures):
+        assert red == pytest.approx(green + 20, abs=6)
+        assert green == pytest.approx(blue, abs=6)
+        levels.append(round((green - 10) / 10))
+    steps = np.diff(levels) % 20
+    assert (steps >= 1).all()
+    assert (steps <= 10).all()
+    assert all(frame.captured_s is not None for frame in pictures)
+
+
+def test_rtsp():
+    with switched_on(Rtsp) as server:
+        require_live(camera_at(f"rtsp://{server.address}/cam?channel=1"))
+    assert sum(request.startswith("SETUP") for request in server.requests) == 1  # the picture, not the sound
+
+
+def test_mjpeg_over_http():
+    with switched_on(Mjpeg) as server:
+        require_live(camera_at(f"http://{server.address}/video"))
+
+
+def test_mpeg_ts_over_udp():
+    port = free_port()
+    with sent_to(port):
+        require_live(camera_at(f"udp://127.0.0.1:{port}"))
+
+
+def test_rtsp_with_a_password_that_no_message_shows():
+    with switched_on(Rtsp, password="s3cr%t") as server:
+        camera = camera_at(f"rtsp://admin:s3cr%25t@{server.address}/cam")
+        assert camera.description == f"rtsp://{server.address}"
+        require_live(camera)
+        with pytest.raises(SourceLostError, match="401") as refused:
+            camera_at(f"rtsp://admin:wr0ng@{server.address}/cam")
+    assert "wr0ng" not in str(refused.value)
+    assert "USER:PASSWORD" in str(refused.value)
+
+
+def test_a_camera_that_restarts_is_a_new_clip():
+    events, port = EventLog(), free_port()
+    with switched_on(Rtsp, port=port):
+        camera = camera_at(f"rtsp://127.0.0.1:{port}/cam", events)
+        frames = camera.frames()
+        assert next(frames).clip == 0
+    with switched_on(Rtsp, port=port):
+        assert any(frame.clip == 1 for frame in frames)
+        camera.close()
+    assert events.counts == {"camera_lost": 1, "camera_back": 1}
+
+
+def test_a_camera_that_falls_silent_is_lost_and_old_pictures_are_not_given(monkeypatch):
+    monkeypatch.setattr("svg_runtime.sources.network._PICTURE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("svg_runtime.sources.network._OPEN_TIMEOUT_S", 3.0)
+    events = EventLog()
+    with switched_on(Rtsp) as server:
+        camera = camera_at(f"rtsp://{server.address}/cam", events, reconnect_s=0.5)
+        frames = camera.frames()
+        next(frames)
+        server.silent.set()
+        silent_s = time.monotonic()
+        taken_s = []
+        with pytest.raises(SourceLostError, match=r"did not come back within 0\.5 s: no answer in time"):
+            taken_s.extend(frame.captured_s for frame in frames)
+        camera.close()
+    assert max(taken_s, default=0.0) < silent_s + 0.4
+    assert events.counts == {"camera_lost": 1}
+
+
+class Silent(socketserver.BaseRequestHandler):
+    """Accepts, and says nothing."""
+
+    server: NetworkCamera
+
+    def handle(self) -> None:
+        self.server.off.wait(20)
+
+
+def test_a_host_that_does_not_answer_is_given_up(monkeypatch):
+    monkeypatch.setattr("svg_runtime.sources.network._OPEN_TIMEOUT_S", 0.3)
+    with switched_on(Silent) as server:
+        for scheme in ("rtsp", "http"):
+            with pytest.raises(SourceLostError, match="no answer in time"):
+                camera_at(f"{scheme}://{server.address}/cam")
+
+
+def test_a_stop_need_not_wait_for_the_answer():
+    stop = StopRequest()
+    with switched_on(Silent) as server:
+        threading.Timer(0.2, lambda: stop.request("test")).start()
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            open_stream(f"rtsp://{server.address}/cam", stop)
+    assert time.monotonic() - start < 5
+
+
+def test_nobody_there_says_what_to_check():
+    with pytest.raises(SourceLostError, match="Connection refused") as lost:
+        camera_at(f"rtsp://127.0.0.1:{free_port()}/cam")
+    assert "ffplay" in str(lost.value)
+    assert lost.value.exit_code == ExitCode.SOURCE_LOST
+
+
+class Page(Mjpeg):
+    """A web server that has no camera: it replies with `content`, in pieces where asked."""
+
+    content = b"<html>log in</html>"
+
+    def do_GET(self) -> None:  # noqa: N802
+        start = int(self.headers.get("Range", "bytes=0-").partition("=")[2].partition("-")[0])
+        body = self.content[start:]
+        self.send_response(206)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("page.html", "no live video"), ("clip.mp4", "no live video"), ("clip.ts", "recording"),
+                         ("list.m3u8", "no live video")],
+)  # fmt: skip
+def test_what_is_no_live_video_is_refused(tmp_path, name, reason):
+    path = tmp_path / name
+    if path.suffix in (".mp4", ".ts"):
+        write_video(path)
+    elif path.suffix == ".m3u8":
+        path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nclip.ts\n")
+    handler = type("Server", (Page,), {"content": path.read_bytes() if path.exists() else Page.content})
+    with switched_on(handler) as server, pytest.raises(SourceLostError, match=reason):
+        camera_at(f"http://{server.address}/{name}")
+
+
+@pytest.mark.parametrize("url", ["synthetic://cats", "ftp://user:s3cret@host/cam", "rtsp://"])
+def test_other_addresses_are_a_usage_error(url):
+    with pytest.raises(UsageError, match=r"synthetic://digits.*rtsp://") as refused:
+        camera_at(url)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("rtsp://10.0.0.5:554/Streaming/Channels/101", "rtsp://10.0.0.5:554"),
+        ("rtsp://admin:secret@[fe80::1]:554/cam", "rtsp://[fe80::1]:554"),
+        ("rtsp://10.0.0.5/user=admin_password=secret_channel=1", "rtsp://10.0.0.5"),
+        ("http://10.0.0.5?user=a@secret", "http://..."),
+        ("http://10.0.0.5/video?pwd=secret", "http://10.0.0.5"),
+        ("rtsp://admin:se/secret@host/cam", "rtsp://..."),
+        ("rtsp://admin:a@secret@host/cam", "rtsp://host"),
+        ("udp://@239.0.0.1:1234", "udp://239.0.0.1:1234"),
+    ],
+)
+def test_names_show_no_secrets(url, name):
+    assert stream_name(url) == name
+
+
+def test_svg_live_on_a_network_camera(svg_live, tmp_path):
+    with switched_on(Rtsp, password="s3cret") as server:
+        url = f"rtsp://admin:s3cret@{server.address}/cam"
+        code, words, stats = svg_live(
+            "--headless", "--source", url, "--max-frames", "12", "--output", "out.mp4", "--json", "stats.json"
+        )
+    assert code == 0
+    assert stats["source"] == f"rtsp://{server.address}"
+    assert stats["frames"]["seen"] == 12
+    assert stats["frames"]["forecast"] > 0
+    assert len(read_times(tmp_path / "out.mp4")) == 12
+    assert "s3cret" not in words + json.dumps(stats)
+
+
+def test_without_an_end_headless_needs_one(svg_live):
+    code, words, _ = svg_live("--headless", "--source", "rtsp://127.0.0.1:1/cam")
+    assert code == ExitCode.USAGE
+    assert "--max-frames" in words
