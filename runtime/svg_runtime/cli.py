@@ -35,7 +35,7 @@ class _Context(str, Enum):
     stream = "stream"
 
 
-CameraOption = Annotated[int | None, typer.Option(min=0, help="Index of a camera.")]
+CameraOption = Annotated[int | None, typer.Option(min=0, help="Index of a camera. One on the network goes to --source.")]
 SourceOption = Annotated[
     str | None,
     typer.Option(
