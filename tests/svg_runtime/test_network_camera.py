@@ -6,6 +6,7 @@ import json
 import socketserver
 import threading
 import time
+from contextlib import suppress
 from itertools import islice
 
 import numpy as np
@@ -86,7 +87,7 @@ def test_a_camera_that_restarts_is_a_new_clip():
 
 
 def test_a_camera_that_falls_silent_is_lost_and_old_pictures_are_not_given(monkeypatch):
-    monkeypatch.setattr("svg_runtime.sources.network._PICTURE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("svg_runtime.sources.network._DATA_TIMEOUT_S", 0.5)
     monkeypatch.setattr("svg_runtime.sources.network._OPEN_TIMEOUT_S", 3.0)
     events = EventLog()
     with switched_on(Rtsp) as server:
@@ -118,6 +119,26 @@ def test_a_host_that_does_not_answer_is_given_up(monkeypatch):
         for scheme in ("rtsp", "http"):
             with pytest.raises(SourceLostError, match="no answer in time"):
                 camera_at(f"{scheme}://{server.address}/cam")
+
+
+class Damaged(Mjpeg):
+    """Sends what no decoder takes."""
+
+    def do_GET(self) -> None:  # noqa: N802
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace;boundary=ffmpeg")
+        self.end_headers()
+        with suppress(OSError):
+            while not self.server.off.wait(0.005):
+                self.wfile.write(
+                    b"--ffmpeg\r\nContent-Type: image/jpeg\r\nContent-Length: 600\r\n\r\n" + 300 * b"\xff\xd8" + b"\r\n"
+                )
+
+
+def test_a_stream_that_never_decodes_is_given_up(monkeypatch):
+    monkeypatch.setattr("svg_runtime.sources.network._PICTURE_TIMEOUT_S", 0.5)
+    with switched_on(Damaged) as server, pytest.raises(SourceLostError, match=r"nothing that came for 0\.5 s decodes"):
+        camera_at(f"http://{server.address}/cam")
 
 
 def test_a_stop_need_not_wait_for_the_answer():

@@ -124,6 +124,8 @@ def _open_network_camera(url: str, ticker: Ticker, stop: StopRequest, events: Ev
 
     network.require_stream_address(url)
     try:
-        return CameraSource(network.stream_name(url), lambda: network.open_stream(url, stop), ticker, stop, events, retry_s)
+        return CameraSource(
+            network.stream_name(url), lambda: network.open_stream(url, stop), ticker, stop, events, retry_s, network.ANSWER_S
+        )
     except NoPictureError as error:
         raise SourceLostError(network.explain_missing_stream(url, str(error))) from None

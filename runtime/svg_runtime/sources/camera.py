@@ -13,9 +13,7 @@ from svg_runtime.sources.pacing import SLOWER_THAN_MODEL, Ticker
 from svg_runtime.stop import StopRequest
 
 DEFAULT_RETRY_S = 10.0
-# Beyond the time for a camera that stopped: V4L2 gives up a read after 10 s by itself, a stream after 5 s, and its last
-# attempt to come back may take 10 s.
-_DRIVER_TIMEOUT_S = 16.0
+_ANSWER_S = 12.0  # V4L2 gives up a read after 10 s by itself
 _MAX_AGE_S = 1.0
 
 
@@ -33,6 +31,7 @@ class CameraSource:
         stop: ends a wait.
         events: where losses are counted.
         retry_s: how long a lost camera is waited for.
+        answer_s: how long the device takes at most to say that there is no picture.
 
     Raises:
         NoPictureError: the camera cannot be opened, or gives no picture.
@@ -46,11 +45,12 @@ class CameraSource:
         stop: StopRequest,
         events: EventLog,
         retry_s: float = DEFAULT_RETRY_S,
+        answer_s: float = _ANSWER_S,
     ) -> None:
         self.name = self.description = name
         self.dropped = 0
         self._ticker, self._stop, self._events = ticker, stop, events
-        self._timeout_s = retry_s + _DRIVER_TIMEOUT_S
+        self._timeout_s = retry_s + answer_s
         self._thread = CaptureThread(name, open_device(), open_device, events, retry_s)
         self._thread.start()
 

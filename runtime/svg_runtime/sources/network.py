@@ -19,7 +19,9 @@ from svg_runtime.stop import StopRequest
 _SCHEMES = ("rtsp", "rtsps", "http", "https", "udp", "tcp")
 # Formats that come as fast as they happen. Playlists (HLS) come late and in pieces of seconds, and name further addresses.
 _FORMATS = ("rtsp", "mpjpeg", "mjpeg", "mpegts", "h264", "hevc")
-_OPEN_TIMEOUT_S, _PICTURE_TIMEOUT_S = 10.0, 5.0
+_OPEN_TIMEOUT_S, _DATA_TIMEOUT_S = 10.0, 5.0
+_PICTURE_TIMEOUT_S = 20.0  # some cameras send a picture that needs no other one before it only every ten seconds
+ANSWER_S = _OPEN_TIMEOUT_S + _DATA_TIMEOUT_S + _PICTURE_TIMEOUT_S  # at most, to say that a camera gives nothing
 _POLL_S = 0.05
 _SILENT = "no answer in time"
 
@@ -98,7 +100,9 @@ class StreamCapture:
             options |= {"rtsp_flags": "prefer_tcp", "allowed_media_types": "video"}
         started_s = time.monotonic()
         try:
-            self._container = av.open(url, options=options, timeout=(_OPEN_TIMEOUT_S, _PICTURE_TIMEOUT_S))
+            self._container = av.open(
+                url, options=options, timeout=(_OPEN_TIMEOUT_S, _DATA_TIMEOUT_S), metadata_errors="replace"
+            )
         except av.FFmpegError as error:
             late = time.monotonic() - started_s >= _OPEN_TIMEOUT_S  # RTSP then speaks of invalid data
             raise NoPictureError(_SILENT if late else _reason(error)) from None
@@ -129,13 +133,18 @@ class StreamCapture:
         import av
 
         try:
-            asked_s = time.monotonic()
+            asked_s = picture_s = time.monotonic()
             for packet in self._container.demux(stream):
-                if time.monotonic() - asked_s >= _PICTURE_TIMEOUT_S:
+                if time.monotonic() - asked_s >= _DATA_TIMEOUT_S:
                     self._end = _SILENT  # what FFmpeg gives then is what it held back: a picture as old as the silence
                     return
-                yield from _intact_pictures(packet)
+                for picture in _intact_pictures(packet):
+                    yield picture
+                    picture_s = time.monotonic()
                 asked_s = time.monotonic()
+                if asked_s - picture_s >= _PICTURE_TIMEOUT_S:
+                    self._end = f"nothing that came for {_PICTURE_TIMEOUT_S:g} s decodes"
+                    return
         except av.FFmpegError as error:
             self._end = _reason(error)
 
