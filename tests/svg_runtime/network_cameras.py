@@ -1,4 +1,4 @@
-"""Cameras on the network for tests: small real servers on the loopback, whose pictures get brighter one by one."""
+"""Cameras on the network for tests: small real servers on the loopback, whose pictures say their numbers."""
 
 from __future__ import annotations
 
@@ -31,9 +31,20 @@ a=control:picture
 """
 
 
+_LEVELS = 20  # of brightness, 10 apart, so that no codec blurs them
+
+
 def picture(number: int) -> np.ndarray:
-    """(48, 64, 3) RGB of one brightness, redder than blue, that says the number modulo 20."""
-    return np.full((48, 64, 3), (number % 20 * 10 + 30, number % 20 * 10 + 10, number % 20 * 10 + 10), np.uint8)
+    """(48, 64, 3) RGB of one colour, which says the number modulo 400: red the greater digit, green and blue the lesser one."""
+    high, low = divmod(number % _LEVELS**2, _LEVELS)
+    return np.full((48, 64, 3), (high * 10 + 30, low * 10 + 30, low * 10 + 30), np.uint8)
+
+
+def numbers_of(images: list[np.ndarray]) -> list[int]:
+    """The numbers of pictures that were sent as `picture` made them."""
+    digits = [np.rint((image.mean(axis=(0, 1)) - 30) / 10).astype(int).tolist() for image in images]
+    assert all(green == blue for _, green, blue in digits)
+    return [red * _LEVELS + green for red, green, _ in digits]
 
 
 class _Packets:

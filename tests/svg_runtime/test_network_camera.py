@@ -19,15 +19,11 @@ from svg_runtime.sources import SourceOptions, open_source
 from svg_runtime.sources.network import open_stream, stream_name
 from svg_runtime.stop import StopRequest
 from tests.svg_runtime.live_helpers import read_times, write_video
-from tests.svg_runtime.network_cameras import Mjpeg, NetworkCamera, Rtsp, free_port, sent_to, switched_on
+from tests.svg_runtime.network_cameras import Mjpeg, NetworkCamera, Rtsp, free_port, numbers_of, sent_to, switched_on
 
 
 def camera_at(url: str, events: EventLog | None = None, **options):
     return open_source(SourceOptions(source=url, **options), 0.04, 64, StopRequest(), events or EventLog())
-
-
-def brightness(image: np.ndarray) -> list[float]:
-    return image.mean(axis=(0, 1)).tolist()
 
 
 def require_live(camera, frames: int = 6) -> None:
@@ -35,14 +31,9 @@ def require_live(camera, frames: int = 6) -> None:
     # The first picture is as old as FFmpeg took to understand the stream; all that came meanwhile follows at once.
     pictures = list(islice(camera.frames(), 1, frames + 1))
     camera.close()
-    levels = []
-    for red, green, blue in (brightness(frame.image) for frame in pictures):
-        assert red == pytest.approx(green + 20, abs=6)
-        assert green == pytest.approx(blue, abs=6)
-        levels.append(round((green - 10) / 10))
-    steps = np.diff(levels) % 20
-    assert (steps >= 1).all()
-    assert (steps <= 10).all()
+    steps = np.diff(numbers_of([frame.image for frame in pictures])) % 400
+    assert steps.min() >= 1
+    assert steps.max() < 200  # none goes back
     assert all(frame.captured_s is not None for frame in pictures)
 
 
@@ -87,11 +78,11 @@ def test_a_camera_that_restarts_is_a_new_clip():
 
 
 def test_a_camera_that_falls_silent_is_lost_and_old_pictures_are_not_given(monkeypatch):
-    monkeypatch.setattr("svg_runtime.sources.network._DATA_TIMEOUT_S", 0.5)
-    monkeypatch.setattr("svg_runtime.sources.network._OPEN_TIMEOUT_S", 3.0)
+    monkeypatch.setattr("svg_runtime.sources.network._DATA_TIMEOUT_S", 2.0)
     events = EventLog()
     with switched_on(Rtsp) as server:
         camera = camera_at(f"rtsp://{server.address}/cam", events, reconnect_s=0.5)
+        monkeypatch.setattr("svg_runtime.sources.network._OPEN_TIMEOUT_S", 1.0)  # for the attempts to come back
         frames = camera.frames()
         next(frames)
         server.silent.set()
@@ -100,7 +91,7 @@ def test_a_camera_that_falls_silent_is_lost_and_old_pictures_are_not_given(monke
         with pytest.raises(SourceLostError, match=r"did not come back within 0\.5 s: no answer in time"):
             taken_s.extend(frame.captured_s for frame in frames)
         camera.close()
-    assert max(taken_s, default=0.0) < silent_s + 0.4
+    assert max(taken_s, default=0.0) < silent_s + 1.8
     assert events.counts == {"camera_lost": 1}
 
 
