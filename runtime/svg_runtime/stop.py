@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -23,6 +24,7 @@ class StopRequest:
         self.interrupted = False  # by Ctrl-C: the command then exits 130
         self.signalled = False  # by Ctrl-C or SIGTERM
         self._previous: dict[signal.Signals, Any] = {}
+        self._watches: list[Callable[[], None]] = []
 
     def __enter__(self) -> StopRequest:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -44,10 +46,20 @@ class StopRequest:
         """Ask the loop to end before the next frame; the first reason is kept."""
         self.reason = self.reason or reason
 
+    def watch(self, look: Callable[[], None]) -> None:
+        """Have `look` called in every wait: it requests a stop when the user did, in a window for example."""
+        self._watches.append(look)
+
+    def look(self) -> None:
+        """Look whether the user asks for a stop. In the main thread only, as windows want it, and often while it waits."""
+        for look in self._watches:
+            look()
+
     def sleep(self, seconds: float) -> None:
         """Sleep, but return early when a stop is requested."""
         end = time.monotonic() + seconds
         while not self and (left := end - time.monotonic()) > 0:
+            self.look()
             time.sleep(min(left, _SLICE_S))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -17,6 +17,7 @@ import av
 import numpy as np
 
 FPS = 50
+GOP = 10  # pictures from one that needs no other to the next
 _SDP = """v=0
 o=- 0 0 IN IP4 127.0.0.1
 s=camera
@@ -25,8 +26,7 @@ t=0 0
 m=audio 0 RTP/AVP 8
 a=control:sound
 m=video 0 RTP/AVP 96
-a=rtpmap:96 H264/90000
-a=fmtp:96 packetization-mode=1
+a=rtpmap:96 {codec}/90000
 a=control:picture
 """
 
@@ -35,9 +35,13 @@ _LEVELS = 20  # of brightness, 10 apart, so that no codec blurs them
 
 
 def picture(number: int) -> np.ndarray:
-    """(48, 64, 3) RGB of one colour, which says the number modulo 400: red the greater digit, green and blue the lesser one."""
+    """(48, 64, 3) RGB, whose mean says the number modulo 400: red the greater digit, green and blue the lesser one.
+
+    Noise around it makes each picture several packets.
+    """
     high, low = divmod(number % _LEVELS**2, _LEVELS)
-    return np.full((48, 64, 3), (high * 10 + 30, low * 10 + 30, low * 10 + 30), np.uint8)
+    noise = np.random.default_rng(number).integers(-20, 21, (48, 64, 1))
+    return (np.array([high, low, low]) * 10 + 30 + noise).astype(np.uint8)
 
 
 def numbers_of(images: list[np.ndarray]) -> list[int]:
@@ -62,18 +66,27 @@ class _Packets:
         return taken
 
 
-def encoded(container_format: str, codec: str) -> Iterator[list[bytes]]:
-    """The packets of one picture after the other, for ever, as FFmpeg makes them."""
+def encoded(container_format: str, codec: str, fps: int = FPS, pictures: int | None = None) -> Iterator[list[bytes]]:
+    """The packets of one picture after the other, for ever, as FFmpeg makes them; with `pictures`, then of sound alone."""
     packets = _Packets()
-    with av.open(packets, "w", format=container_format, options={"packetsize": "1400"}) as container:
-        stream = container.add_stream(codec, rate=FPS, options={"tune": "zerolatency"} if codec == "libx264" else {})
+    options = {"packetsize": "300", "max_interleave_delta": "1"}  # or sound would wait for pictures
+    with av.open(packets, "w", format=container_format, options=options) as container:
+        fixed = f"keyint={GOP}:scenecut=0:log-level=none"
+        options = {"tune": "zerolatency", "x264-params": fixed, "x265-params": fixed} if codec.startswith("libx26") else {}
+        stream = container.add_stream(codec, rate=fps, options=options)
         stream.width, stream.height = 64, 48
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        stream.gop_size = 10
+        stream.gop_size = GOP
+        sound = None if pictures is None else container.add_stream("mp2", rate=48_000, layout="mono")
         for number in itertools.count():
-            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, FPS)
-            container.mux(stream.encode(frame))
+            if pictures is None or number < pictures:
+                frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+                frame.pts, frame.time_base = number, Fraction(1, fps)
+                container.mux(stream.encode(frame))
+            if sound is not None:
+                silence = av.AudioFrame.from_ndarray(np.zeros((1, 1152), np.int16), format="s16", layout="mono")
+                silence.sample_rate, silence.pts = 48_000, number * 1152
+                container.mux(sound.encode(silence))
             yield packets.take()
 
 
@@ -83,29 +96,40 @@ class NetworkCamera(socketserver.ThreadingTCPServer):
     Attributes:
         address: host and port.
         password: of the user admin; None: nobody is asked.
+        fps: pictures a second.
+        codec: H264 or H265.
+        lost: numbers of pictures of which the last packet is lost on the way.
         silent: while set, connections stay and nothing comes.
+        sent_s: `time.monotonic()` at which the pictures of the last connection were sent.
         requests: the first line of each request.
     """
 
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self, handler: type[socketserver.BaseRequestHandler], port: int = 0, password: str | None = None) -> None:
-        self.password, self.silent, self.off = password, threading.Event(), threading.Event()
+    def __init__(
+        self, handler: type[socketserver.BaseRequestHandler], port: int = 0, password: str | None = None, fps: int = FPS,
+        codec: str = "H264", lost: range = range(0),
+    ) -> None:  # fmt: skip
+        self.password, self.fps, self.codec, self.lost = password, fps, codec, lost
+        self.silent, self.off = threading.Event(), threading.Event()
         self.requests: list[str] = []
+        self.sent_s: list[float] = []
         super().__init__(("127.0.0.1", port), handler)
         self.port = self.server_address[1]
         self.address = f"127.0.0.1:{self.port}"
 
     def live_packets(self, container_format: str, codec: str) -> Iterator[list[bytes]]:
-        """The packets of one picture every 1 / `FPS` seconds, until the camera is switched off."""
-        for packets in encoded(container_format, codec):
+        """The packets of one picture every 1 / `fps` seconds, until the camera is switched off."""
+        self.sent_s = []
+        for packets in encoded(container_format, codec, self.fps):
             while self.silent.is_set() and not self.off.is_set():
                 time.sleep(0.01)
             if self.off.is_set():
                 return
-            yield packets
-            time.sleep(1 / FPS)
+            yield packets[:-1] if len(self.sent_s) in self.lost else packets
+            self.sent_s.append(time.monotonic())
+            time.sleep(1 / self.fps)
 
 
 @contextmanager
@@ -131,7 +155,12 @@ class Rtsp(socketserver.StreamRequestHandler):
             if not allowed and method != "OPTIONS":
                 self._reply("401 Unauthorized", number, 'WWW-Authenticate: Basic realm="camera"')
             elif method == "DESCRIBE":
-                self._reply("200 OK", number, "Content-Type: application/sdp", body=_SDP.replace("\n", "\r\n"))
+                self._reply(
+                    "200 OK",
+                    number,
+                    "Content-Type: application/sdp",
+                    body=_SDP.format(codec=self.server.codec).replace("\n", "\r\n"),
+                )
             elif method == "SETUP":
                 self._reply("200 OK", number, "Session: 1", "Transport: RTP/AVP/TCP;unicast;interleaved=0-1")
             elif method == "PLAY":
@@ -157,7 +186,7 @@ class Rtsp(socketserver.StreamRequestHandler):
 
     def _play(self) -> None:
         with _until_hung_up():
-            for packets in self.server.live_packets("rtp", "libx264"):
+            for packets in self.server.live_packets("rtp", f"libx{self.server.codec[1:]}"):
                 for packet in packets:
                     channel = 1 if packet[1] == 200 else 0  # a sender report of RTCP, or RTP
                     self.wfile.write(b"$" + bytes([channel]) + len(packet).to_bytes(2, "big") + packet)
@@ -188,13 +217,16 @@ def _until_hung_up() -> Iterator[None]:
 
 
 @contextmanager
-def sent_to(port: int) -> Iterator[None]:
-    """MPEG-TS sent to a port of this machine over UDP, as a robot does, whether somebody listens or not."""
+def sent_to(port: int, pictures: int | None = None) -> Iterator[None]:
+    """MPEG-TS sent to a port of this machine over UDP, as a robot does, whether somebody listens or not.
+
+    With `pictures`, there is sound, and it goes on after so many of them.
+    """
     off = threading.Event()
 
     def send() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            for packets in encoded("mpegts", "libx264"):
+            for packets in encoded("mpegts", "libx264", FPS, pictures):
                 data = b"".join(packets)
                 for start in range(0, len(data), 1316):  # seven packets of MPEG-TS
                     sender.sendto(data[start : start + 1316], ("127.0.0.1", port))

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.svg_runtime.live_helpers import read_times
+from tests.svg_runtime.network_cameras import Rtsp, switched_on
 
 MAIN = "from svg_runtime.cli import main; main()"
 
@@ -148,14 +149,32 @@ def screen(monkeypatch):
     server.communicate()
 
 
+def press(key: str) -> None:
+    """Type into the window."""
+    windows = subprocess.run(["xdotool", "search", "--name", "svg-live"], capture_output=True, text=True, check=True)
+    subprocess.run(["xdotool", "key", "--window", windows.stdout.split()[-1], key], check=True, stderr=subprocess.DEVNULL)
+
+
 @pytest.mark.parametrize("key", ["q", "Escape"])
 def test_a_key_in_the_window_ends_with_a_complete_video(tiny_bundle, tmp_path, screen, key):
     process = start(tmp_path, "--model", str(tiny_bundle), "--output", "out.mp4", "--json", "s.json")
     wait_for_pictures(tmp_path, process)
-    windows = subprocess.run(["xdotool", "search", "--name", "svg-live"], capture_output=True, text=True, check=True)
-    subprocess.run(["xdotool", "key", "--window", windows.stdout.split()[-1], key], check=True, stderr=subprocess.DEVNULL)
+    press(key)
     _, words = process.communicate(timeout=30)
     assert process.returncode == 0, words
     stats = json.loads((tmp_path / "s.json").read_text())
     assert stats["stopped_by"] == f"key {'Esc' if key == 'Escape' else key}"
     assert len(read_times(tmp_path / "out.mp4")) == stats["frames"]["seen"] > 0
+
+
+def test_a_key_ends_the_wait_for_a_camera(tiny_bundle, tmp_path, screen):
+    with switched_on(Rtsp) as camera:
+        url = f"rtsp://{camera.address}/cam"
+        process = start(tmp_path, "--model", str(tiny_bundle), "--source", url, "--output", "out.mp4", "--json", "s.json")
+        wait_for_pictures(tmp_path, process)
+        camera.silent.set()
+        time.sleep(1.5)  # what was sent before is shown
+        press("q")
+        _, words = process.communicate(timeout=30)
+    assert process.returncode == 0, words
+    assert json.loads((tmp_path / "s.json").read_text())["stopped_by"] == "key q"

@@ -15,11 +15,12 @@ import pytest
 from svg_common.errors import ExitCode, UsageError
 from svg_runtime.errors import SourceLostError
 from svg_runtime.events import EventLog
-from svg_runtime.sources import SourceOptions, open_source
+from svg_runtime.sources import SourceFrame, SourceOptions, open_source
 from svg_runtime.sources.network import open_stream, stream_name
+from svg_runtime.sources.stream_capture import StreamCapture
 from svg_runtime.stop import StopRequest
 from tests.svg_runtime.live_helpers import read_times, write_video
-from tests.svg_runtime.network_cameras import Mjpeg, NetworkCamera, Rtsp, free_port, numbers_of, sent_to, switched_on
+from tests.svg_runtime.network_cameras import FPS, GOP, Mjpeg, NetworkCamera, Rtsp, free_port, numbers_of, sent_to, switched_on
 
 
 def camera_at(url: str, events: EventLog | None = None, **options):
@@ -37,10 +38,65 @@ def require_live(camera, frames: int = 6) -> None:
     assert all(frame.captured_s is not None for frame in pictures)
 
 
-def test_rtsp():
-    with switched_on(Rtsp) as server:
+def ages(pictures: list[SourceFrame], server: NetworkCamera) -> list[float]:
+    """Seconds from sending to when the pictures are said to be taken, which is when the loop has them."""
+    numbers = numbers_of([frame.image for frame in pictures])
+    return [frame.captured_s - server.sent_s[number] for frame, number in zip(pictures, numbers, strict=True)]
+
+
+@pytest.mark.parametrize("codec", ["H264", "H265"])
+def test_rtsp(codec):
+    with switched_on(Rtsp, codec=codec) as server:
         require_live(camera_at(f"rtsp://{server.address}/cam?channel=1"))
     assert sum(request.startswith("SETUP") for request in server.requests) == 1  # the picture, not the sound
+
+
+def test_the_first_picture_is_as_new_as_the_others():
+    """FFmpeg looks at a stream for a while before it gives the first picture of it."""
+    with switched_on(Rtsp, fps=5) as server:
+        camera = camera_at(f"rtsp://{server.address}/cam")
+        pictures = list(islice(camera.frames(), 4))
+        camera.close()
+    assert max(ages(pictures, server)) < 0.8  # that of the first one was 1.6
+
+
+def test_pictures_do_not_grow_old_where_decoding_is_slower_than_the_camera(monkeypatch):
+    decode, events = StreamCapture._decode, EventLog()
+    with switched_on(Rtsp) as server:
+        camera = camera_at(f"rtsp://{server.address}/cam", events)
+        monkeypatch.setattr(StreamCapture, "_decode", lambda *arguments: time.sleep(0.06) or decode(*arguments))
+        pictures = list(islice(camera.frames(), 70))
+        camera.close()
+    assert max(ages(pictures, server)) < 1.5  # they grew to 2.8
+    assert events.counts["slow_decoding"] == 1
+
+
+def test_pictures_that_build_on_a_damaged_one_are_left_out():
+    lost = range(2 * GOP + 3, 2 * GOP + 4)
+    with switched_on(Rtsp, fps=25, lost=lost) as server:
+        stream = StreamCapture(f"rtsp://{server.address}/cam")
+        numbers = numbers_of([stream.read()[1][..., ::-1] for _ in range(3 * GOP)])
+        stream.release()
+    damaged = range(lost.start, 3 * GOP)
+    assert lost.start - 1 in numbers
+    assert damaged.stop in numbers
+    assert not set(damaged) & set(numbers)
+    assert numbers == sorted(set(numbers))
+
+
+def test_sound_does_not_hide_that_there_is_no_picture_any_more(monkeypatch):
+    monkeypatch.setattr("svg_runtime.sources.stream_capture._DATA_TIMEOUT_S", 1.5)
+    port = free_port()
+    with sent_to(port, pictures=2 * FPS):
+        stream = StreamCapture(f"udp://127.0.0.1:{port}")
+        while stream.read()[0]:
+            pass
+        assert stream.problem == "no answer in time"
+        receivers = [thread for thread in threading.enumerate() if thread.name == "receiver of a stream"]
+        stream.release()
+        for thread in receivers:
+            thread.join(timeout=5)
+        assert not any(thread.is_alive() for thread in receivers)
 
 
 def test_mjpeg_over_http():
@@ -78,11 +134,11 @@ def test_a_camera_that_restarts_is_a_new_clip():
 
 
 def test_a_camera_that_falls_silent_is_lost_and_old_pictures_are_not_given(monkeypatch):
-    monkeypatch.setattr("svg_runtime.sources.network._DATA_TIMEOUT_S", 2.0)
+    monkeypatch.setattr("svg_runtime.sources.stream_capture._DATA_TIMEOUT_S", 2.0)
     events = EventLog()
     with switched_on(Rtsp) as server:
         camera = camera_at(f"rtsp://{server.address}/cam", events, reconnect_s=0.5)
-        monkeypatch.setattr("svg_runtime.sources.network._OPEN_TIMEOUT_S", 1.0)  # for the attempts to come back
+        monkeypatch.setattr("svg_runtime.sources.stream_capture._OPEN_TIMEOUT_S", 1.0)  # for the attempts to come back
         frames = camera.frames()
         next(frames)
         server.silent.set()
@@ -105,7 +161,7 @@ class Silent(socketserver.BaseRequestHandler):
 
 
 def test_a_host_that_does_not_answer_is_given_up(monkeypatch):
-    monkeypatch.setattr("svg_runtime.sources.network._OPEN_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("svg_runtime.sources.stream_capture._OPEN_TIMEOUT_S", 0.3)
     with switched_on(Silent) as server:
         for scheme in ("rtsp", "http"):
             with pytest.raises(SourceLostError, match="no answer in time"):
@@ -127,7 +183,7 @@ class Damaged(Mjpeg):
 
 
 def test_a_stream_that_never_decodes_is_given_up(monkeypatch):
-    monkeypatch.setattr("svg_runtime.sources.network._PICTURE_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("svg_runtime.sources.stream_capture._PICTURE_TIMEOUT_S", 0.5)
     with switched_on(Damaged) as server, pytest.raises(SourceLostError, match=r"nothing that came for 0\.5 s decodes"):
         camera_at(f"http://{server.address}/cam")
 
@@ -138,7 +194,7 @@ def test_a_stop_need_not_wait_for_the_answer():
         threading.Timer(0.2, lambda: stop.request("test")).start()
         start = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
-            open_stream(f"rtsp://{server.address}/cam", stop)
+            open_stream(f"rtsp://{server.address}/cam", stop, EventLog())
     assert time.monotonic() - start < 5
 
 
@@ -180,7 +236,9 @@ def test_what_is_no_live_video_is_refused(tmp_path, name, reason):
         camera_at(f"http://{server.address}/{name}")
 
 
-@pytest.mark.parametrize("url", ["synthetic://cats", "ftp://user:s3cret@host/cam", "rtsp://"])
+@pytest.mark.parametrize(
+    "url", ["synthetic://cats", "ftp://user:s3cret@host/cam", "rtsp://", "rtsp:/user:s3cret@host/cam", "RTSP:user:s3cret@host"]
+)
 def test_other_addresses_are_a_usage_error(url):
     with pytest.raises(UsageError, match=r"synthetic://digits.*rtsp://") as refused:
         camera_at(url)
@@ -190,6 +248,12 @@ def test_other_addresses_are_a_usage_error(url):
 @pytest.mark.parametrize(
     ("url", "name"),
     [
+        ("rtsp:/admin:secret@host/cam", "rtsp://..."),
+        ("rtsp:admin:secret@host/cam", "rtsp://..."),
+        ("rtsp://admin:secret", "rtsp://..."),
+        ("rtsp://admin:se@secret/word@host/cam", "rtsp://..."),
+        ("rtsp://admin:s@secret?s@host", "rtsp://..."),
+        ("RTSP://camera-1.local:8554/cam", "RTSP://camera-1.local:8554"),
         ("rtsp://10.0.0.5:554/Streaming/Channels/101", "rtsp://10.0.0.5:554"),
         ("rtsp://admin:secret@[fe80::1]:554/cam", "rtsp://[fe80::1]:554"),
         ("rtsp://10.0.0.5/user=admin_password=secret_channel=1", "rtsp://10.0.0.5"),

@@ -40,21 +40,27 @@ class Window:
             cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             cv2.resizeWindow(_TITLE, *size_wh)
             cv2.waitKey(1)
+        stop.watch(self._look_for_keys)
 
     def write(self, picture: NDArray[np.uint8], tick: int) -> None:
         """Show `picture`, (H, W, 3) uint8 RGB, and look for a key."""
         cv2.imshow(_TITLE, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        key = cv2.waitKey(1) & 0xFF
-        if key in _KEYS:
-            self._stop.request(_KEYS[key])
-        elif cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
-            self._stop.request("window closed")
+        self._look_for_keys()
 
     def close(self, keep: bool) -> None:
         """Close the window."""
         if self._open:
             self._open = False
             cv2.destroyAllWindows()
+
+    def _look_for_keys(self) -> None:
+        if not self._open:
+            return
+        key = cv2.waitKey(1) & 0xFF
+        if key in _KEYS:
+            self._stop.request(_KEYS[key])
+        elif cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
+            self._stop.request("window closed")
 
 
 @contextmanager

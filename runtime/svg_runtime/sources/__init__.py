@@ -39,7 +39,7 @@ class SourceOptions:
     @property
     def path(self) -> Path | None:
         """The file or folder, when that is the source."""
-        return Path(self.source) if self.source is not None and self.camera is None and "://" not in self.source else None
+        return Path(self.source) if self.source is not None and self.camera is None and not _is_address(self.source) else None
 
 
 def model_interval_s(options: SourceOptions, trained_s: float | None) -> float:
@@ -106,6 +106,11 @@ def open_source(options: SourceOptions, interval_s: float, image_size: int, stop
     return FileSource(options.path, interval_s, stop, events, ticker)
 
 
+def _is_address(source: str) -> bool:
+    """Whether a source is an address, and no path. `rtsp:/host`, with a slash too few, is a mistake and no path either."""
+    return "://" in source or source.lower().startswith(("rtsp:", "rtsps:", "http:", "https:", "udp:", "tcp:"))
+
+
 def _open_camera(index: int, ticker: Ticker, stop: StopRequest, events: EventLog, retry_s: float) -> Source:
     from svg_runtime.sources.camera import CameraSource
     from svg_runtime.sources.camera_help import explain_missing_camera
@@ -121,11 +126,12 @@ def _open_network_camera(url: str, ticker: Ticker, stop: StopRequest, events: Ev
     from svg_runtime.sources import network
     from svg_runtime.sources.camera import CameraSource
     from svg_runtime.sources.capture import NoPictureError
+    from svg_runtime.sources.stream_capture import ANSWER_S
 
     network.require_stream_address(url)
     try:
         return CameraSource(
-            network.stream_name(url), lambda: network.open_stream(url, stop), ticker, stop, events, retry_s, network.ANSWER_S
+            network.stream_name(url), lambda: network.open_stream(url, stop, events), ticker, stop, events, retry_s, ANSWER_S
         )
     except NoPictureError as error:
         raise SourceLostError(network.explain_missing_stream(url, str(error))) from None

@@ -118,9 +118,10 @@ class CaptureThread(threading.Thread):
                     return frame
                 if now > deadline:
                     raise SourceLostError(
-                        f"{self._camera} gave no picture for {timeout_s:g} s, and its driver does not answer.\n"
+                        f"{self._camera} gave no picture for {timeout_s:g} s, and does not answer.\n"
                         "  unplug it and plug it in again, then restart"
                     )
+                stop.look()
                 self._changed.wait(_POLL_S)
         return None
 
