@@ -20,18 +20,17 @@ _DATA_TIMEOUT_S = 5.0
 _PICTURE_TIMEOUT_S = 20.0  # some cameras send a picture that needs no other one before it only every ten seconds
 # At most, from the last picture of a camera that is there to the word that it is not, without the time for retries.
 ANSWER_S = 2 * (_OPEN_TIMEOUT_S + _DATA_TIMEOUT_S + _PICTURE_TIMEOUT_S)
-_WAIT_S = 0.005  # a packet that comes later than this after the one before was waited for: no other one is there
+_BACKLOG_S = 0.25  # what comes this soon after the first packet was there before it
 _BEHIND_S, _CAUGHT_UP_S = 0.5, 0.1
 _SILENT = "no answer in time"
 
 
 @dataclass(frozen=True)
 class _Arrival:
-    """Compressed video, when it came, and whether it was waited for."""
+    """Compressed video, and when it came."""
 
     packet: Any
     arrived_s: float
-    waited: bool
 
 
 class StreamCapture:
@@ -57,7 +56,8 @@ class StreamCapture:
         self._on_behind = on_behind
         self._arrivals: SimpleQueue[_Arrival | None] = SimpleQueue()
         self._released = threading.Event()
-        self._ended = self._live = self._skips = self._damaged = False
+        self._ended = self._skips = self._damaged = False
+        self._first_s: float | None = None
         self._container = _connect(url)
         self._stream = self._container.streams.video[0]
         threading.Thread(target=self._receive, name="receiver of a stream", daemon=True).start()
@@ -77,10 +77,10 @@ class StreamCapture:
                 return self._end(_SILENT)
             if arrival is None:
                 return self._end(self.problem)
+            self._first_s = self._first_s or arrival.arrived_s
             picture = self._decode(arrival.packet) if self._keeps_up(arrival) else None
             # What came while FFmpeg looked at the stream is seconds old: it is decoded, as the next pictures build on it.
-            self._live = self._live or arrival.waited
-            if picture is not None and self._live:
+            if picture is not None and arrival.arrived_s - self._first_s > _BACKLOG_S:
                 return True, picture
         return False, None
 
@@ -97,18 +97,13 @@ class StreamCapture:
         """Take what comes until the stream ends or is released. The container is closed here, where it is read."""
         import av
 
-        waited, asked_s = False, time.monotonic()
         try:
             # Of all streams: if asked for pictures alone, PyAV stays inside as long as there is sound.
             for packet in self._container.demux():
-                now_s = time.monotonic()
-                waited = waited or now_s - asked_s > _WAIT_S
                 if self._released.is_set():
                     break
                 if packet.stream_index == self._stream.index and packet.size:  # an empty one marks the end
-                    self._arrivals.put(_Arrival(packet, now_s, waited))
-                    waited = False
-                asked_s = time.monotonic()
+                    self._arrivals.put(_Arrival(packet, time.monotonic()))
         except av.FFmpegError as error:
             self.problem = _reason(error)
         finally:
@@ -151,7 +146,8 @@ def _connect(url: str) -> Any:
         options |= {"rtsp_flags": "prefer_tcp", "allowed_media_types": "video"}
     start_s = time.monotonic()
     try:
-        timeout = (_OPEN_TIMEOUT_S, _DATA_TIMEOUT_S)
+        # At its time-out, FFmpeg gives what it held back, a picture as old as the silence: `read` has ended before.
+        timeout = (_OPEN_TIMEOUT_S, 2 * _DATA_TIMEOUT_S)
         container = av.open(f"{scheme}://{rest}", options=options, timeout=timeout, metadata_errors="replace")
     except av.FFmpegError as error:
         late = time.monotonic() - start_s >= _OPEN_TIMEOUT_S  # RTSP then speaks of invalid data
