@@ -130,7 +130,7 @@ class StreamCapture:
             for frame in packet.decode():
                 self._damaged = frame.is_corrupt or (self._damaged and not frame.key_frame)
                 whole = None if self._damaged else frame
-        except av.InvalidDataError:
+        except av.FFmpegError:  # damaged, or of a kind that this decoder does not know
             self._damaged = True
         return None if whole is None else whole.to_ndarray(format="bgr24")
 
