@@ -47,11 +47,11 @@ class StopRequest:
         self.reason = self.reason or reason
 
     def watch(self, look: Callable[[], None]) -> None:
-        """Have `look` called in every wait: it requests a stop when the user did, in a window for example."""
+        """Have `look` called while a camera is waited for: it requests a stop when the user did, in a window for example."""
         self._watches.append(look)
 
     def look(self) -> None:
-        """Look whether the user asks for a stop. In the main thread only, as windows want it, and often while it waits."""
+        """Look whether the user asks for a stop. To be called in the main thread, as windows want it."""
         for look in self._watches:
             look()
 
@@ -59,7 +59,6 @@ class StopRequest:
         """Sleep, but return early when a stop is requested."""
         end = time.monotonic() + seconds
         while not self and (left := end - time.monotonic()) > 0:
-            self.look()
             time.sleep(min(left, _SLICE_S))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

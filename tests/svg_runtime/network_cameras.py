@@ -29,8 +29,6 @@ m=video 0 RTP/AVP 96
 a=rtpmap:96 {codec}/90000
 a=control:picture
 """
-
-
 _LEVELS = 20  # of brightness, 10 apart, so that no codec blurs them
 
 
@@ -69,8 +67,8 @@ class _Packets:
 def encoded(container_format: str, codec: str, fps: int = FPS, pictures: int | None = None) -> Iterator[list[bytes]]:
     """The packets of one picture after the other, for ever, as FFmpeg makes them; with `pictures`, then of sound alone."""
     packets = _Packets()
-    options = {"packetsize": "300", "max_interleave_delta": "1"}  # or sound would wait for pictures
-    with av.open(packets, "w", format=container_format, options=options) as container:
+    muxing = {"packetsize": "300", "max_interleave_delta": "1"}  # or sound would wait for pictures
+    with av.open(packets, "w", format=container_format, options=muxing) as container:
         fixed = f"keyint={GOP}:scenecut=0:log-level=none"
         options = {"tune": "zerolatency", "x264-params": fixed, "x265-params": fixed} if codec.startswith("libx26") else {}
         stream = container.add_stream(codec, rate=fps, options=options)
@@ -116,8 +114,7 @@ class NetworkCamera(socketserver.ThreadingTCPServer):
         self.requests: list[str] = []
         self.sent_s: list[float] = []
         super().__init__(("127.0.0.1", port), handler)
-        self.port = self.server_address[1]
-        self.address = f"127.0.0.1:{self.port}"
+        self.address = f"127.0.0.1:{self.server_address[1]}"
 
     def live_packets(self, container_format: str, codec: str) -> Iterator[list[bytes]]:
         """The packets of one picture every 1 / `fps` seconds, until the camera is switched off."""
@@ -145,7 +142,7 @@ def switched_on(handler: type[socketserver.BaseRequestHandler], **options) -> It
 
 
 class Rtsp(socketserver.StreamRequestHandler):
-    """H.264 over RTSP, RTP packets between the replies (RFC 2326, 10.12); with sound, which nobody sets up."""
+    """H.264 or H.265 over RTSP, RTP packets between the replies (RFC 2326, 10.12); with sound, which nobody sets up."""
 
     server: NetworkCamera
 
@@ -155,12 +152,8 @@ class Rtsp(socketserver.StreamRequestHandler):
             if not allowed and method != "OPTIONS":
                 self._reply("401 Unauthorized", number, 'WWW-Authenticate: Basic realm="camera"')
             elif method == "DESCRIBE":
-                self._reply(
-                    "200 OK",
-                    number,
-                    "Content-Type: application/sdp",
-                    body=_SDP.format(codec=self.server.codec).replace("\n", "\r\n"),
-                )
+                description = _SDP.format(codec=self.server.codec).replace("\n", "\r\n")
+                self._reply("200 OK", number, "Content-Type: application/sdp", body=description)
             elif method == "SETUP":
                 self._reply("200 OK", number, "Session: 1", "Transport: RTP/AVP/TCP;unicast;interleaved=0-1")
             elif method == "PLAY":
@@ -185,7 +178,7 @@ class Rtsp(socketserver.StreamRequestHandler):
         self.wfile.write("\r\n".join(lines).encode())
 
     def _play(self) -> None:
-        with _until_hung_up():
+        with suppress(OSError):  # until the other side hangs up
             for packets in self.server.live_packets("rtp", f"libx{self.server.codec[1:]}"):
                 for packet in packets:
                     channel = 1 if packet[1] == 200 else 0  # a sender report of RTCP, or RTP
@@ -202,18 +195,16 @@ class Mjpeg(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "multipart/x-mixed-replace;boundary=ffmpeg")
         self.end_headers()
-        with _until_hung_up():
-            for packets in self.server.live_packets("mpjpeg", "mjpeg"):
-                self.wfile.write(b"".join(packets))
+        with suppress(OSError):  # until the other side hangs up
+            for part in self.parts():
+                self.wfile.write(part)
+
+    def parts(self) -> Iterator[bytes]:
+        """The pictures."""
+        return (b"".join(packets) for packets in self.server.live_packets("mpjpeg", "mjpeg"))
 
     def log_message(self, format: str, *arguments) -> None:
         """Say nothing."""
-
-
-@contextmanager
-def _until_hung_up() -> Iterator[None]:
-    with suppress(OSError):
-        yield
 
 
 @contextmanager

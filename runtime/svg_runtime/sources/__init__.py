@@ -7,6 +7,7 @@ from pathlib import Path
 
 from svg_runtime.errors import SourceLostError
 from svg_runtime.events import EventLog
+from svg_runtime.sources.addresses import is_address, require_stream_address, stream_name
 from svg_runtime.sources.base import Source, SourceFrame
 from svg_runtime.sources.pacing import SLOWER_THAN_MODEL, Ticker
 from svg_runtime.sources.synthetic import SYNTHETIC_URL, SyntheticSource
@@ -39,7 +40,7 @@ class SourceOptions:
     @property
     def path(self) -> Path | None:
         """The file or folder, when that is the source."""
-        return Path(self.source) if self.source is not None and self.camera is None and not _is_address(self.source) else None
+        return Path(self.source) if self.source is not None and self.camera is None and not is_address(self.source) else None
 
 
 def model_interval_s(options: SourceOptions, trained_s: float | None) -> float:
@@ -93,6 +94,7 @@ def open_source(options: SourceOptions, interval_s: float, image_size: int, stop
         SourceLostError: there is no such camera.
         UsageError: there is no such file, or the name means nothing.
         VideoError: the only file cannot be read.
+        KeyboardInterrupt: a stop was requested while a camera on the network was connected to.
     """
     if options.camera is not None:
         return _open_camera(options.camera, Ticker(interval_s, stop), stop, events, options.reconnect_s)
@@ -104,11 +106,6 @@ def open_source(options: SourceOptions, interval_s: float, image_size: int, stop
     from svg_runtime.sources.files import FileSource
 
     return FileSource(options.path, interval_s, stop, events, ticker)
-
-
-def _is_address(source: str) -> bool:
-    """Whether a source is an address, and no path. `rtsp:/host`, with a slash too few, is a mistake and no path either."""
-    return "://" in source or source.lower().startswith(("rtsp:", "rtsps:", "http:", "https:", "udp:", "tcp:"))
 
 
 def _open_camera(index: int, ticker: Ticker, stop: StopRequest, events: EventLog, retry_s: float) -> Source:
@@ -128,10 +125,10 @@ def _open_network_camera(url: str, ticker: Ticker, stop: StopRequest, events: Ev
     from svg_runtime.sources.capture import NoPictureError
     from svg_runtime.sources.stream_capture import ANSWER_S
 
-    network.require_stream_address(url)
+    require_stream_address(url)
     try:
         return CameraSource(
-            network.stream_name(url), lambda: network.open_stream(url, stop, events), ticker, stop, events, retry_s, ANSWER_S
+            stream_name(url), lambda: network.open_stream(url, stop, events), ticker, stop, events, retry_s, ANSWER_S
         )
     except NoPictureError as error:
         raise SourceLostError(network.explain_missing_stream(url, str(error))) from None

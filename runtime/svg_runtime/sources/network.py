@@ -1,50 +1,22 @@
-"""Cameras on the network: which addresses there are, what is shown of them, and the connection."""
+"""The connection to a camera on the network, and what to try when there is none."""
 
 from __future__ import annotations
 
-import re
 import threading
 from concurrent.futures import Future, wait
 
-from svg_common.errors import UsageError
 from svg_runtime.events import EventLog
+from svg_runtime.sources.addresses import UNCLEAR, stream_name
 from svg_runtime.sources.stream_capture import StreamCapture
-from svg_runtime.sources.synthetic import SYNTHETIC_URL
 from svg_runtime.stop import StopRequest
 
-_SCHEMES = ("rtsp", "rtsps", "http", "https", "udp", "tcp")
-_PLACE = re.compile(r"([^:\[\]]*|\[.*\])(:\d+)?")  # host, or IPv6 address in brackets, and port
-_UNCLEAR = "..."
 _POLL_S = 0.05
-
-
-def require_stream_address(url: str) -> None:
-    """Refuse addresses of other kinds.
-
-    Raises:
-        UsageError: no camera is reached this way.
-    """
-    scheme, _, place = url.partition("://")
-    if scheme.lower() not in _SCHEMES or not place:
-        raise UsageError(f"the source '{stream_name(url)}' is not known\n"
-                         f"  expected a file, a folder, {SYNTHETIC_URL}, or the address of live video: {'://, '.join(_SCHEMES)}://"
-                         )  # fmt: skip
-
-
-def stream_name(url: str) -> str:
-    """Scheme, host and port. Users, passwords, paths and queries are left out: each of them may hold a password."""
-    scheme, _, rest = url.partition(":")
-    authority = re.split("[/?#]", rest.removeprefix("//"))[0]
-    place = authority.rpartition("@")[2]
-    # Not so in a password with a character that should have been written as %XX, nor where the host was forgotten.
-    understood = rest.startswith("//") and rest.count("@") == authority.count("@") and _PLACE.fullmatch(place)
-    return f"{scheme}://{place if understood else _UNCLEAR}"
 
 
 def explain_missing_stream(url: str, reason: str) -> str:
     """Message for live video that cannot be had."""
     advice = "check that the camera is on and can be reached from here"
-    if "401" in reason or stream_name(url).endswith(_UNCLEAR):
+    if "401" in reason or stream_name(url).endswith(UNCLEAR):
         advice = "give its user and password, rtsp://USER:PASSWORD@HOST/PATH, with %40 for @, %2F for / and %3F for ?"
     return (
         f"{stream_name(url)} gives no picture: {reason}\n"
