@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from svg_runtime.backends import open_backend
 from svg_runtime.backends.base import Backend
+from svg_runtime.backends.computed import ComputedIn
 from svg_runtime.backends.gpu_options import GpuOptions, Watcher
 from svg_runtime.bundle import Bundle
 from svg_runtime.context import Belief, GaussianReader
@@ -148,8 +149,16 @@ class Forecaster:
 
     @property
     def description(self) -> str:
-        """Backend, library version and precision, for people."""
+        """Backend, library version and the precision that is really computed in, for people."""
         return self._backend.description
+
+    @property
+    def computed_in(self) -> ComputedIn:
+        """Graph -> precision (f32, bf16, f16) -> how many of its layers with weights are computed in it.
+
+        Of the graphs that were used so far, as the engine tells it; a graph of which it tells nothing is missing.
+        """
+        return self._backend.computed_in
 
     @property
     def ready(self) -> bool:

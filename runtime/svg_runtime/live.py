@@ -81,8 +81,8 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
         forecaster = resources.enter_context(_open_forecaster(options, model, console))
         if options.model is None:
             console.print(f"svg-live: no --model: using {_model_name(model)}", markup=False)
-        console.print(f"svg-live: {forecaster.description}", markup=False)
         forecaster.warm_up()
+        console.print(f"svg-live: {forecaster.description}", markup=False)  # by now it knows what every graph is computed in
         stop.note_signals()
         frame = forecaster.manifest.frame
         interval_s = model_interval_s(options.source, forecaster.manifest.generation.frame_interval_s)

@@ -9,12 +9,16 @@ merges; weights in sub-graphs and functions), the file is refused: export writes
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from svg_runtime.errors import BundleError
 
 _DTYPES = {1: "float32", 10: "float16"}
+_COMPUTED = {1: "f32", 10: "f16", 16: "bf16"}  # TensorProto.DataType -> as precisions to compute in are called
+# Operators with weights; their second input. ONNX Runtime's own fused forms have the operator's name in theirs.
+_WEIGHTED = ("Conv", "Gemm", "MatMul")
 _MAX_FIELDS = 1 << 16  # of one message; export writes some hundred, and a hostile file could hold 10^9
 
 
@@ -54,6 +58,40 @@ def read_header(content: bytes) -> GraphHeader:
         )
     except (IndexError, ValueError) as error:
         raise BundleError(f"not a readable ONNX file ({type(error).__name__}: {error})") from error
+
+
+def count_weight_types(content: bytes) -> Counter[str]:
+    """Types of the weights of all convolutions and matrix products, as f32, f16, bf16: what their kernels compute in.
+
+    A graph that an engine has loaded and written back shows what it made of it: where it has no float16 kernel, ONNX Runtime
+    turns the weights into float32.
+
+    Raises:
+        BundleError: not an ONNX model.
+    """
+    try:
+        graph = _fields(_only(_fields(memoryview(content)), 7))
+        nodes = [_fields(node) for node in _all(graph, 1)]
+        types = {_text(tensor, 8): _number(tensor, 2) for tensor in map(_fields, _all(graph, 5))}
+        for node in nodes:
+            types.update({bytes(name).decode(): type_ for name in _all(node, 2) for type_ in _made_type(node)})
+        counts: Counter[str] = Counter()
+        for node in nodes:
+            inputs = [bytes(name).decode() for name in _all(node, 1)]
+            if any(name in _text(node, 4) for name in _WEIGHTED) and len(inputs) > 1 and types.get(inputs[1]) in _COMPUTED:
+                counts[_COMPUTED[types[inputs[1]]]] += 1
+        return counts
+    except (IndexError, ValueError) as error:
+        raise BundleError(f"not a readable ONNX file ({type(error).__name__}: {error})") from error
+
+
+def _made_type(node: list[_Field]) -> Iterator[int]:
+    """Type of what a Cast or Constant gives. NodeProto: op_type = 4, attribute = 5 {name = 1, i = 3, t = 5}."""
+    for attribute in map(_fields, _all(node, 5)):
+        if _text(node, 4) == "Cast" and _text(attribute, 1) == "to":
+            yield _number(attribute, 3)
+        elif _text(node, 4) == "Constant":
+            yield from (_number(_fields(tensor), 2) for tensor in _all(attribute, 5))
 
 
 _Field = tuple[int, "int | memoryview"]

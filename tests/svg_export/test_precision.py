@@ -22,6 +22,7 @@ from svg_train.config import build_config
 from svg_train.data import open_data
 from svg_train.metrics import frame_mse, frame_ssim, psnr_of_frames
 from tests.conftest import few_held_out, random_model, save_model
+from tests.engine_precision import needs_precision
 
 HORIZON, SAMPLES, SEQUENCES = precision.HORIZON, precision.SAMPLES, 8
 
@@ -171,15 +172,8 @@ def run_cli(tmp_path, monkeypatch, capsys):
     return run
 
 
-def computes_bf16() -> bool:
-    openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install 'svg-edge[openvino]'")
-    assert openvino
-    return "BF16" in openvino_device.the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
 def test_command_exports_what_has_earned_it(tiny_checkpoint, tmp_path, run_cli):
-    if not computes_bf16():
-        pytest.skip("this processor cannot compute in bf16")
+    needs_precision("bf16")
     options = ("--no-fused", "--fp16", "--bf16", "--num-digits", "2", "--json", "s.json")
     code, said = run_cli(str(tiny_checkpoint), *options)
     assert code == 0, said

@@ -77,6 +77,13 @@ def test_every_backend_precision_and_set_of_graphs_is_a_row(run, measured):
             assert row["failed"].startswith(f"the {row['backend']} backend ")
     for row in measured.values():
         assert row["failed"] is None
+        assert set(row["computed_in"]["predictor"]) == {"f32"}
+    ran = [row for row in run[0]["rows"] if row["failed"] is None]
+    words = ["+".join(sorted({name for layers in row["computed_in"].values() for name in layers})) for row in ran]
+    lines = [line.split("  ") for line in run[1].splitlines()]
+    assert "computed in: what the engine really computes" in run[1]
+    for row, precisions in zip(ran, words, strict=True):
+        assert any(line[0].strip() == row["backend"] and precisions in map(str.strip, line) for line in lines), run[1]
 
 
 def test_rates_follow_from_times(measured):

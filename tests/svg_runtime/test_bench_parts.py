@@ -225,7 +225,8 @@ def findings() -> Findings:
     frame = {"max_abs": 5e-7, "psnr_db": 120.0}
     result = {
         "description": "openvino 2026 (CPU, bf16)", "observe_ms": times, "forecast_ms": times, "forecasts_per_s": 0.8,
-        "frames_per_s": 0.4, "peak_rss_mb": 1024.0, "error": {"first": frame, "last": frame},
+        "frames_per_s": 0.4, "peak_rss_mb": 1024.0, "computed_in": {"encoder": {"bf16": 4, "f32": 1}},
+        "error": {"first": frame, "last": frame},
         "share": {"compute": 1.23, "memory": 0.04},
     }  # fmt: skip
     rows = [Row("openvino", "fp32", "separate", result), Row("cpu", "fp16", "fused", reason="broken\nin two lines")]
@@ -233,14 +234,23 @@ def findings() -> Findings:
                     {"predictor": 1, "decoder": 1, "encoder": 1, "prior": 1}, True)  # fmt: skip
 
 
-@pytest.mark.parametrize(("width", "parts"), [(60, 5), (80, 2), (160, 1)])
+@pytest.mark.parametrize(("width", "parts"), [(60, 5), (80, 3), (160, 1)])
 def test_the_report_fits_the_terminal(fused_bundle, findings, width, parts):
     text = describe(Bundle.open(fused_bundle), OPTIONS, findings, width)
     assert max(map(len, text)) <= width
     shown = [line.split() for line in text if line.startswith("openvino  fp32")]
     assert len(shown) == parts
     figures = [cell for line in shown for cell in line[3:]]
-    assert figures == [*["1234", "1300", "1400"] * 2, "0.80", "0.40", "1024", *["5e-07", "120.0"] * 2, "123%", "4.0%"]
+    assert figures == [
+        *["1234", "1300", "1400"] * 2,
+        "0.80",
+        "0.40",
+        "bf16+f32",
+        "1024",
+        *["5e-07", "120.0"] * 2,
+        "123%",
+        "4.0%",
+    ]
     assert [line.split() for line in text if line.startswith("cpu ")] == [["cpu", "fp16", "fused", "broken"]]
     assert [line.split() for line in text if line.startswith("cuda")] == [["cuda", "-", "-", "not", "here"]]
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -200,6 +203,32 @@ def test_the_cpu_is_the_device(bundle, device):
     assert (backend.name, backend.precision) == ("cpu", "fp16")
     assert onnxruntime.__version__ in backend.description
     backend.close()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_it_says_what_its_kernels_compute_in(fused_bundle, tmp_path, monkeypatch, precision):
+    """Compared with the types that ONNX Runtime's profiler sees go into the kernels, which differ by processor."""
+    monkeypatch.chdir(tmp_path)
+    backend = open_backend(Bundle.open(fused_bundle), "cpu", None, precision)
+    seen = {role: profiled_types(fused_bundle, role, precision) for role in backend.computed_in}
+    assert backend.computed_in == seen
+    assert set(seen) == {"encoder", "skip", "posterior", "prior", "predictor", "decoder", "prime", "step"}
+    words = " and ".join(name for name in ("f16", "f32") if any(name in layers for layers in seen.values()))
+    assert f"{precision} graphs computed in {words}" in backend.description
+    backend.close()
+
+
+def profiled_types(path, role, precision) -> Counter:
+    bundle = Bundle.open(path)
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.log_severity_level = True, 3
+    session = onnxruntime.InferenceSession(bundle.graphs(precision)[role], options, providers=["CPUExecutionProvider"])
+    spec = bundle.manifest.variants[precision].graphs[role]
+    session.run(None, {tensor.name: np.zeros(tensor.sized(1), tensor.dtype) for tensor in spec.inputs})
+    events = [event.get("args", {}) for event in json.loads(Path(session.end_profiling()).read_text())]
+    kernels = [about for about in events if about.get("op_name") in ("Conv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul")]
+    names = {"float": "f32", "float16": "f16"}
+    return Counter(names[next(iter(about["input_type_shape"][0]))] for about in kernels if about.get("input_type_shape"))
 
 
 def test_bf16_is_refused(tiny_bundle, tmp_path):

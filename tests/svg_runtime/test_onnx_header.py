@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from svg_runtime.errors import BundleError
-from svg_runtime.onnx_header import GraphHeader, read_header
+from svg_runtime.onnx_header import GraphHeader, count_weight_types, read_header
 from tests.svg_runtime.bundle_helpers import graph_bytes
 
 ROLES = ("encoder", "skip", "posterior", "prior", "predictor", "decoder")
@@ -192,3 +192,31 @@ def test_a_graph_given_twice_is_refused(posterior):
     assert not refused(posterior)
     assert refused(field(7, hidden) + posterior)
     assert refused(posterior + field(7, hidden))
+
+
+@pytest.mark.parametrize(("role", "layers"), [("encoder", {"f16": 5}), ("decoder", {"f16": 5}), ("prior", {"f32": 5})])
+def test_counts_the_types_of_weights(tiny_bundle, role, layers):
+    assert count_weight_types(graph_bytes(tiny_bundle, role, "fp16")) == layers
+    assert count_weight_types(graph_bytes(tiny_bundle, role, "fp32")) == {"f32": 5}
+
+
+def test_weights_that_nodes_make_have_the_type_that_the_node_gives():
+    half = numpy_helper.from_array(np.zeros((4, 4), np.float16), "half")
+    nodes = [
+        helper.make_node("Cast", ["half"], ["single"], to=TensorProto.FLOAT),
+        helper.make_node("Constant", [], ["given"], value=numpy_helper.from_array(np.zeros((4, 4), np.float16))),
+        helper.make_node("MatMul", ["x", "single"], ["a"]),
+        helper.make_node("Gemm", ["a", "given"], ["b"]),
+        helper.make_node("FusedMatMul", ["b", "half"], ["c"], domain="com.microsoft"),
+        helper.make_node("MatMul", ["c", "a"], ["d"]),  # no weights
+        helper.make_node("Add", ["d", "half"], ["y"]),
+    ]
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4, 4]) for name in ("x", "y")]
+    model = helper.make_model(helper.make_graph(nodes, "main", value[:1], value[1:], [half]))
+    assert count_weight_types(model.SerializeToString()) == {"f32": 1, "f16": 2}
+
+
+def test_weights_of_what_is_no_graph_are_refused(posterior):
+    for content in (b"", b"\xff" * 40, posterior[: len(posterior) // 2]):
+        with pytest.raises(BundleError, match="not a readable ONNX file"):
+            count_weight_types(content)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
+from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -13,11 +16,12 @@ import pytest
 from svg_common.errors import ExitCode, MissingExtraError
 from svg_runtime import Forecaster
 from svg_runtime.backends import open_backend, openvino_device
-from svg_runtime.backends.openvino_device import choose_target, compiled_model_cache
+from svg_runtime.backends.openvino_device import Target, choose_target, compiled_model_cache, computed_precisions
 from svg_runtime.bundle import EMBEDDED_MODEL, Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError, UsageError
 from svg_runtime.machine import usable_cores
 from tests.conftest import earn_bf16, export_model, random_model, save_model
+from tests.engine_precision import computes_in, needs_precision
 from tests.svg_runtime.bundle_helpers import copy_bundle, draw, graph_bytes, replace_graph, watch
 
 openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install 'svg-edge[openvino]'")
@@ -54,11 +58,6 @@ def following_bundle(tmp_path_factory):
     folder = tmp_path_factory.mktemp("following")
     checkpoint = save_model(folder / "ckpt.pt", random_model(last_frame_skip=True, variant="det", nf=2))
     return export_model(checkpoint, folder / "ckpt.svgb", fused=True)
-
-
-def can_compute(precision: str) -> bool:
-    ability = {"bf16": "BF16", "f16": "FP16"}[precision]
-    return ability in openvino_device.the_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def psnr_per_step(given, expected):
@@ -98,20 +97,125 @@ def test_runs_half_precision_graphs(tiny_bundle, frames):
 def test_reduced_precision_stays_close_on_the_embedded_model(precision):
     from svg_common.digits import digit_stream
 
-    if not can_compute(precision):
-        pytest.skip(f"this processor cannot compute in {precision}")
+    needs_precision(precision)
     step = digit_stream(3, 1)
     frames, results = [step()[..., None] for _ in range(5)], []
     noise, past = draw(1, 10, 4, 10), draw(2, 4, 4, 10)
     for device in (f"CPU:{precision}", "CPU:f32"):
         with Forecaster.open(EMBEDDED_MODEL, backend="openvino", device=device, samples=4) as forecaster:
-            assert forecaster.description.endswith(f"computed in {device.removeprefix('CPU:')}")
+            assert f"fp32 graphs computed in {device.removeprefix('CPU:')}" in forecaster.description
             for frame in frames:
                 forecaster.observe(frame)
             results.append(forecaster.forecast(noise=noise, context_noise=past))
+            assert device.removeprefix("CPU:") in forecaster.computed_in["encoder"]
+            assert set(forecaster.computed_in["predictor"]) == {"f32"}
     psnr = psnr_per_step(*results)
     assert psnr[0] > 40
     assert psnr[0] < 100  # it is another precision indeed
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(("f32", "bf16", "f16"))), ids="-".join)
+def test_a_compiled_graph_is_kept_for_its_precision_alone(tiny_bundle, tmp_path, monkeypatch, order):
+    """OpenVINO looks compiled graphs up without regard to the precision: one in f16 would be returned for f32, too."""
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path))
+    asked = [precision for precision in order if computes_in(precision)]
+    if len(asked) < 2:
+        pytest.skip("OpenVINO computes in f32 alone on this processor")
+    for _ in range(2):  # compiled, then from the cache
+        for precision in asked:
+            with Forecaster.open(tiny_bundle, backend="openvino", device=f"CPU:{precision}") as forecaster:
+                assert set(forecaster.computed_in["encoder"]) == {precision}
+                assert f"graphs computed in {precision}" in forecaster.description
+
+
+def plan_of(model) -> openvino.CompiledModel:
+    return openvino_device.the_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def test_precisions_are_those_of_the_execution_graph(bundle):
+    """Whatever the model's own property says."""
+    model = openvino_device.the_core().read_model(bundle.graphs("fp32")["predictor"])
+    assert computed_precisions(plan_of(model)) == {"f32": 6}  # embed, two cells of two products each, head
+
+
+class LayerOf:
+    """A layer of an execution graph, as other devices and releases write it, which cannot be had here."""
+
+    def __init__(self, **about):
+        self._about = {name: np.array(text) for name, text in about.items()}
+
+    def get_rt_info(self):
+        return {name: SimpleNamespace(astype=lambda kind, text=text: str(text)) for name, text in self._about.items()}
+
+
+def model_of(*layers):
+    return SimpleNamespace(get_runtime_model=lambda: SimpleNamespace(get_ordered_ops=lambda: list(layers)))
+
+
+def test_other_devices_words_are_understood():
+    layers = [
+        LayerOf(layerType="convolution", runtimePrecision="FP16"),
+        LayerOf(layerType="Gemm", runtimePrecision="FLOAT16"),
+        LayerOf(layerType="FullyConnected", runtimePrecision="i8"),
+        LayerOf(layerType="Activation", runtimePrecision="f32"),  # no weights
+        LayerOf(layerType="Convolution"),  # nothing is told
+        LayerOf(),
+    ]
+    assert computed_precisions(model_of(*layers)) == {"f16": 2, "i8": 1}
+
+
+def test_a_device_without_an_execution_graph_says_that_it_does_not_tell(bundle, monkeypatch):
+    def refuse():
+        raise RuntimeError("NotImplemented")
+
+    assert computed_precisions(SimpleNamespace(get_runtime_model=refuse)) == {}
+    monkeypatch.setattr("svg_runtime.backends.openvino.computed_precisions", lambda model: Counter())
+    backend = open_backend(bundle, "openvino", "CPU:f32", None)
+    assert "graphs computed in a precision that the device does not tell" in backend.description
+    backend.close()
+
+
+def compute_all_in(monkeypatch, precision: str) -> None:
+    """An engine that promises all and computes in one precision: an old release, or a processor without units for it."""
+    monkeypatch.setattr(openvino_device, "_CAPABILITY", dict.fromkeys(("f32", "bf16", "f16"), "FP32"))
+    monkeypatch.setattr("svg_runtime.backends.openvino.computed_precisions", lambda model: Counter({precision: 5}))
+
+
+@pytest.mark.parametrize(("asked", "computed"), [("f16", "f32"), ("bf16", "f32"), ("f32", "f16")])
+def test_a_precision_by_name_that_is_not_computed_is_refused(bundle, monkeypatch, asked, computed):
+    compute_all_in(monkeypatch, computed)
+    expected = rf"{asked} was asked for, and openvino's device CPU computes encoder in {computed} here"
+    with pytest.raises(BackendMissingError, match=expected) as caught:
+        open_backend(bundle, "openvino", f"CPU:{asked}", None)
+    assert f"expected: CPU:{computed}" in str(caught.value)
+    assert caught.value.exit_code == ExitCode.BACKEND_MISSING
+
+
+def test_bf16_by_name_that_is_not_computed_is_refused(tiny_bundle, tmp_path, monkeypatch):
+    compute_all_in(monkeypatch, "f32")
+    earned = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
+    for name in ("openvino", "auto"):
+        with pytest.raises(BackendMissingError, match=r"bf16 was asked for, and .* computes encoder in f32 here"):
+            open_backend(earned, name, None, "bf16")
+
+
+def test_a_default_that_is_not_computed_is_not_reported(tiny_bundle, tmp_path, monkeypatch):
+    compute_all_in(monkeypatch, "f32")
+    monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: True)
+    earned = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
+    for name in ("openvino", "auto"):
+        backend = open_backend(earned, name, None, None)
+        assert (backend.name, backend.precision) == ("openvino", "fp32")
+        assert backend.description.endswith("fp32 graphs computed in f32")
+        backend.close()
+
+
+def test_the_description_says_which_graph_is_computed_in_what(tiny_bundle, frames, monkeypatch):
+    counts = iter([Counter(f32=1, bf16=4), *[Counter(f32=1)] * 20])
+    monkeypatch.setattr("svg_runtime.backends.openvino.computed_precisions", lambda model: next(counts))
+    with Forecaster.open(tiny_bundle, **F32, **SMALL) as forecaster:
+        words = forecaster.description
+    assert "fp32 graphs computed in bf16 and f32; bf16 and f32: encoder; f32: posterior, " in words
 
 
 def test_buffers_keep_their_addresses_and_wanted_outputs_may_be_few(backend, bundle):
@@ -167,11 +271,12 @@ def test_compiled_graphs_are_shared_by_plans_and_freed_with_the_last(bundle):
         outputs = {t.name: sized[t.name] for t in spec.outputs}
         return backend.bind("posterior", {t.name: sized[t.name] for t in spec.inputs}, outputs)
 
+    opened = len(backend._compiled)
     plans = [plan(1), plan(1), plan(2)]
-    assert len(backend._compiled) == 2
+    assert len(backend._compiled) == opened + 2
     assert plans[0].compiled is plans[1].compiled
     del plans[1:]
-    assert len(backend._compiled) == 1
+    assert len(backend._compiled) == opened + 1
     backend.close()
 
 
@@ -313,8 +418,7 @@ def test_bf16_units_are_read_from_the_processor(monkeypatch, tmp_path, flags, th
 @pytest.fixture
 def bf16_units(monkeypatch):
     """As on a processor with AMX; bf16 itself is computed by any that can."""
-    if not can_compute("bf16"):
-        pytest.skip("this processor cannot compute in bf16")
+    needs_precision("bf16")
     monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: True)
 
 
@@ -328,6 +432,7 @@ def test_bf16_units_are_used_once_the_bundle_has_earned_bf16(tiny_bundle, bundle
         backend = open_backend(Bundle.open(earned), name, None, None)
         assert (backend.name, backend.precision) == ("openvino", "bf16")
         assert backend.description.endswith("fp32 graphs computed in bf16")
+        assert set(backend.computed_in["encoder"]) == {"bf16"}
     _, default = watch(earned, frames[:3], backend="openvino", **SMALL)
     _, explicit = watch(tiny_bundle, frames[:3], backend="openvino", device="CPU:bf16", **SMALL)
     _, full = watch(earned, frames[:3], backend="openvino", precision="fp32", **SMALL)
@@ -339,8 +444,7 @@ def test_bf16_by_name_is_the_variant_of_the_bundle(tiny_bundle, bundle, tmp_path
     with pytest.raises(BackendMissingError, match=r"no variant bf16.*\n  export it with: svg-export ckpt\.pt --bf16"):
         open_backend(bundle, "openvino", None, "bf16")
     earned = earn_bf16(tiny_bundle, tmp_path)
-    if not can_compute("bf16"):
-        pytest.skip("this processor cannot compute in bf16")
+    needs_precision("bf16")
     for name in ("openvino", "auto"):  # auto: the cpu backend has no bf16
         _, asked = watch(earned, frames[:3], backend=name, precision="bf16", **SMALL)
         _, explicit = watch(tiny_bundle, frames[:3], backend="openvino", device="CPU:bf16", **SMALL)
@@ -366,7 +470,7 @@ def test_auto_says_that_openvino_does_not_work(bundle, monkeypatch, broken_openv
 
 def test_compiled_graphs_are_kept_and_a_damaged_one_is_made_again(tiny_bundle, frames, cache):
     _, expected = watch(tiny_bundle, frames[:3], **F32, **SMALL)
-    kept = [file for file in cache.iterdir() if file.is_file()]
+    kept = [file for file in cache.rglob("*") if file.is_file()]
     assert kept
     for file in kept:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -378,7 +482,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tiny_bundle, frames, tmp_pa
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "file"))
     with pytest.warns(RuntimeWarning, match="compiled models are not kept.*SVG_EDGE_CACHE"):
-        assert compiled_model_cache() is None
+        assert compiled_model_cache(openvino_device.the_core(), Target("CPU", "f32", True), "f32") is None
     with pytest.warns(RuntimeWarning, match="compiled models are not kept"):
         _, futures = watch(tiny_bundle, frames[:3], **F32, **SMALL)
     assert np.isfinite(futures).all()

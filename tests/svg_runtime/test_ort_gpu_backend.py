@@ -323,12 +323,21 @@ def test_engines_of_another_tensorrt_are_not_looked_at(fused_bundle, ort, monkey
 
 
 def test_the_description_says_where_nodes_run(backend, fused_bundle, ort):
-    assert backend.description.startswith("cuda (ONNX Runtime 1.30.0, NumPy GPU), fp32; nodes: ")
+    assert backend.description.startswith("cuda (ONNX Runtime 1.30.0, NumPy GPU), fp32 graphs computed in f32; nodes: ")
     assert backend.description.endswith(" on CUDA")
     ort.tells = False
     silent = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GRAPHS["graph-on"])
-    assert silent.description == "cuda (ONNX Runtime 1.30.0, NumPy GPU), fp32; CUDA graphs"
+    assert silent.description == "cuda (ONNX Runtime 1.30.0, NumPy GPU), fp32 graphs computed in f32; CUDA graphs"
     silent.close()
+
+
+def test_what_tensorrt_chooses_is_not_reported_as_a_fact(fused_bundle, ort):
+    """Its provider builds weakly typed networks: fp16 is allowed there, and which layers take it is not told."""
+    for precision, known, words in (("fp32", True, "computed in f32"), ("fp16", False, "computed in what TensorRT chooses")):
+        backend = open_backend(Bundle.open(fused_bundle), "ort-tensorrt", None, precision)
+        assert bool(backend.computed_in) == known
+        assert f"{precision} graphs {words}" in backend.description
+        backend.close()
 
 
 def test_no_graph_computes_shapes(fused_bundle):

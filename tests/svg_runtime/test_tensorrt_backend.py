@@ -271,6 +271,8 @@ def test_fp16_is_the_default_where_the_bundle_has_it(tensorrt, fused_bundle):
     with Forecaster.open(fused_bundle, backend="tensorrt", **SMALL) as forecaster:
         assert forecaster.description == "tensorrt (10.3.0) on NumPy GPU (sm86), fp16"
         assert forecaster.fused
+        assert forecaster.computed_in["encoder"] == {"f16": 5}
+        assert set(forecaster.computed_in["step"]) == {"f16", "f32"}  # recurrent parts stay in float32
     with pytest.raises(BackendMissingError, match="does not compute in bf16"):
         Forecaster.open(fused_bundle, backend="tensorrt", precision="bf16")
 

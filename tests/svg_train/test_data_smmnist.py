@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import shutil
 import struct
 import urllib.error
 import urllib.request
@@ -198,12 +199,20 @@ def test_a_damaged_file_in_the_root_is_not_replaced_silently(tmp_path, offline):
 
 
 @pytest.mark.skipif(not (REAL / f"{TEST_IMAGES}.gz").exists(), reason="the MNIST file is not here")
-def test_real_digits(offline):
-    assert read_images(REAL / f"{TEST_IMAGES}.gz").shape == (10_000, 28, 28)
-    train, test = (open_data(config_for(REAL, num_digits=2), split, 10) for split in ("train", "test"))
+def test_real_digits(tmp_path, offline):
+    shutil.copy(REAL / f"{TEST_IMAGES}.gz", tmp_path)
+    assert read_images(tmp_path / f"{TEST_IMAGES}.gz").shape == (10_000, 28, 28)
+    train, test = (open_data(config_for(tmp_path, num_digits=2), split, 10) for split in ("train", "test"))
     assert "9000 train digits" in train.description
     assert "1000 test digits" in test.description
     frames = train[0]
     assert frames.max() > 250
     assert 0.02 < (frames > 128).mean() < 0.3
     assert np.abs(np.diff(frames.astype(int), axis=0)).mean() > 1
+
+
+@pytest.mark.skipif(not (REAL / f"{TRAIN_IMAGES}.gz").exists(), reason="the MNIST file is not here")
+def test_real_digits_of_both_files(offline):
+    train, test = (open_data(config_for(REAL), split, 10) for split in ("train", "test"))
+    assert "60000 train digits" in train.description
+    assert "10000 test digits" in test.description

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from svg_common.command import is_installed
 from svg_runtime.backends.base import Backend
 from svg_runtime.backends.gpu_options import GpuOptions, Unwatched, Watcher
 from svg_runtime.bundle import Bundle
 from svg_runtime.errors import BackendMissingError, UsageError
 from svg_runtime.manifest import Manifest, Precision
+
+if TYPE_CHECKING:
+    from svg_runtime.backends.ort import CpuBackend
 
 ORT_NVIDIA, TENSORRT = ("cuda", "ort-tensorrt"), ("tensorrt", "tensorrt-rtx")
 NVIDIA = (*ORT_NVIDIA, *TENSORRT)  # on NVIDIA GPUs only
@@ -107,7 +112,7 @@ def _openvino_is_faster() -> bool:
     return has_bf16_units() and is_installed("openvino")
 
 
-def _open_cpu(bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None) -> Backend:
+def _open_cpu(bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None) -> CpuBackend:
     from svg_runtime.backends.ort import CpuBackend
 
     return CpuBackend(bundle, precision or "fp32", device, threads)

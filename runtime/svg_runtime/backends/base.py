@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from svg_runtime.backends.computed import ComputedIn
 from svg_runtime.manifest import Precision
 
 Array = NDArray[Any]
@@ -73,9 +74,18 @@ class Backend(Protocol):
     """A device with the graphs of one variant loaded. Not safe for use from several threads at once."""
 
     name: str  # as the user names it: cpu, cuda, ...
-    description: str  # for people: library, version, precision
     precision: Precision  # the bundle's variant that it runs
     prefers_fused: bool  # whether forecasts should run the fused graphs where the bundle has them
+
+    @property
+    def description(self) -> str:
+        """Library, version, and the precision that is really computed in, for people; details follow the first "; "."""
+        ...
+
+    @property
+    def computed_in(self) -> ComputedIn:
+        """Layers with weights per graph and precision, of the graphs loaded so far; without those of which nothing is known."""
+        ...
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         """New zeroed buffer."""

@@ -8,12 +8,15 @@ skips takes two thirds of the time.
 from __future__ import annotations
 
 import weakref
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from svg_common.command import require_modules
 from svg_runtime.backends.base import Array, Buffer, Plan
+from svg_runtime.backends.computed import detail, summarize
 from svg_runtime.backends.host_arrays import HostArrays, unaliased
 from svg_runtime.backends.openvino_device import (
     SHARED_THREADS,
@@ -21,6 +24,7 @@ from svg_runtime.backends.openvino_device import (
     can_share_threads,
     choose_target,
     compiled_model_cache,
+    computed_precisions,
     load_openvino,
     the_core,
 )
@@ -34,6 +38,9 @@ from svg_runtime.manifest import Precision
 # closer to float32, at no cost. OpenVINO has no public way to except parts of a graph, so the fused `step` is reduced as a
 # whole; its state tensors are float32 nevertheless.
 _RECURRENT = ("posterior", "prior", "predictor", "prime")
+# Every engine has kernels of all its precisions for what these are made of. In skip and decoder, a transposed convolution may
+# have to stay in float32; the description tells.
+_JUDGED = ("encoder", "step")
 
 
 @dataclass(eq=False)
@@ -66,7 +73,9 @@ class OpenVinoBackend(HostArrays):
 
     Raises:
         MissingExtraError: openvino is not installed.
-        BackendMissingError: openvino does not load, or it has no such device, or the device no such precision.
+        BackendMissingError: openvino does not load, or it has no such device, or the device no such precision, or it computes
+            the encoder in another one than was named.
+        BundleError: OpenVINO cannot load the encoder.
         UsageError: `device` cannot be understood, or contradicts `precision`.
     """
 
@@ -85,13 +94,9 @@ class OpenVinoBackend(HostArrays):
             raise BackendMissingError(f"openvino is installed but does not load: {error}") from error
         self._tensor = openvino.Tensor
         self.precision: Precision = precision or ("bf16" if earned and self._target.compute == "bf16" else "fp32")
-        release = openvino.__version__.split("-")[0]
-        graphs = "fp16" if self.precision == "fp16" else "fp32"
-        self.description = f"openvino ({release}) on {self._target.device}, {graphs} graphs computed in {self._target.wording}"
-        if self._target.missed:
-            self.description += "; bf16 is faster here, if the model passes: svg-export ckpt.pt --bf16"
+        self._release = openvino.__version__.split("-")[0]
         self._threads = threads or usable_cores()
-        self._cache = compiled_model_cache()
+        self._caches: dict[str | None, Path | None] = {}
         self._where = f"'{bundle.path}'"
         self._contents = bundle.graphs(self.precision)
         self._files = {role: spec.file for role, spec in bundle.variant(self.precision).graphs.items()}
@@ -99,6 +104,24 @@ class OpenVinoBackend(HostArrays):
         if shuffled is not None and self._target.is_cpu:  # measured on CPUs only
             self._contents["decoder"], self._files["decoder"] = shuffled, self._files[SHUFFLED_DECODER]
         self._compiled: weakref.WeakValueDictionary[tuple[Any, ...], _Compiled] = weakref.WeakValueDictionary()
+        self.computed_in: dict[str, Counter[str]] = {}
+        # The observer's encoder is compiled here, so that what cannot be kept is refused before anything runs.
+        encoder = bundle.variant(self.precision).graphs["encoder"]
+        shapes = {tensor.name: tensor.sized(1) for tensor in encoder.inputs}
+        self._encoder: _Compiled | None = self._compile("encoder", shapes, frozenset(tensor.name for tensor in encoder.outputs))
+        if self.precision == "bf16" and precision is None and not self._is_computed("encoder", "bf16"):
+            self.precision = "fp32"  # the same graphs: the default follows what the engine does
+
+    @property
+    def description(self) -> str:
+        """Library, device, and what the graphs compiled so far are computed in."""
+        graphs = "fp16" if self.precision == "fp16" else "fp32"
+        computed = summarize(self.computed_in) or "a precision that the device does not tell"
+        notes = [f"openvino ({self._release}) on {self._target.device}, {graphs} graphs computed in {computed}"]
+        notes += [detail(self.computed_in)] if detail(self.computed_in) else []
+        if self._target.missed:
+            notes.append("bf16 is faster here, if the model passes: svg-export ckpt.pt --bf16")
+        return "; ".join(notes)
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
         """An inference request on tensors that share the arrays' memory.
@@ -129,6 +152,7 @@ class OpenVinoBackend(HostArrays):
     def close(self) -> None:
         """Free the graphs; what is bound cannot be run any more."""
         self._contents = {}
+        self._encoder = None
         self._compiled.clear()
 
     def _check_open(self, graph: str) -> None:
@@ -146,7 +170,23 @@ class OpenVinoBackend(HostArrays):
                     f"OpenVINO cannot load {self._files[graph]} of {self._where} on {self._target.device}: {error}"
                 ) from error
             self._compiled[key] = compiled
+            self.computed_in[graph] = computed_precisions(compiled.model)
+            if graph in _JUDGED and self._target.named:
+                self._check_named(graph, str(self._target.compute))
         return compiled
+
+    def _check_named(self, graph: str, compute: str) -> None:
+        """A precision that was asked for by name is computed in, or refused."""
+        if not self._is_computed(graph, compute):
+            device, found = self._target.device, summarize({graph: self.computed_in[graph]})
+            raise BackendMissingError(
+                f"{compute} was asked for, and openvino's device {device} computes {graph} in {found} here\n"
+                f"  expected: {device}:{found}, or {device} to leave the choice to the device"
+            )
+
+    def _is_computed(self, graph: str, compute: str) -> bool:
+        """Whether any layer of the graph is computed in that precision; True where the device does not tell."""
+        return not self.computed_in[graph] or compute in self.computed_in[graph]
 
     def _load(self, graph: str, shapes: dict[str, tuple[int, ...]], outputs: frozenset[str]) -> Any:
         model = self._core.read_model(self._contents[graph])
@@ -156,12 +196,22 @@ class OpenVinoBackend(HostArrays):
         model.reshape({name: list(shape) for name, shape in shapes.items()})
         return self._core.compile_model(model, self._target.device, self._properties(graph, self._target))
 
+    def _cache_folder(self, compute: str | None) -> Path | None:
+        """Found once per precision: whoever cannot write there is warned once."""
+        if compute not in self._caches:
+            self._caches[compute] = compiled_model_cache(self._core, self._target, compute)
+        return self._caches[compute]
+
     def _properties(self, graph: str, target: Target) -> dict[str, Any]:
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-        if self._cache is not None:
-            properties["CACHE_DIR"] = str(self._cache)
-        if target.compute is not None:
-            properties["INFERENCE_PRECISION_HINT"] = "f32" if graph in _RECURRENT and target.has_f32 else target.compute
+        compute = target.compute
+        if compute is not None and graph in _RECURRENT and target.has_f32:
+            compute = "f32"
+        if compute is not None:
+            properties["INFERENCE_PRECISION_HINT"] = compute
+        cache = self._cache_folder(compute)
+        if cache is not None:
+            properties["CACHE_DIR"] = str(cache)
         if target.is_cpu:
             properties["INFERENCE_NUM_THREADS"] = self._threads
             # Were threads pinned to cores, those of two forecasters, or of another program that pins, could share one core

@@ -6,6 +6,7 @@ import functools
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from svg_runtime.manifest import Precision
 _CAPABILITY = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}  # what to ask for -> what OpenVINO calls the device's ability
 _CPU_INFO = Path("/proc/cpuinfo")
 
+# Layers with weights, in the lower-case words of execution graphs (CPU and GPU plugins).
+_WEIGHTED = {"convolution", "groupconvolution", "deconvolution", "fullyconnected", "fully_connected", "matmul", "gemm"}
+
 # Has all graphs of the process queue for one set of threads, one per core. Without it every compiled graph has a set of its
 # own, and they share oneTBB's workers. With each part of a layer goes a note to the thread that should take it; that thread
 # alone frees the note, even if the part is done by then. Notes to a worker that is busy with other graphs lie and wait, and
@@ -31,19 +35,15 @@ class Target:
     """A device that is there, and the precision to compute in."""
 
     device: str  # as OpenVINO names it: CPU, GPU.0, NPU
-    compute: str | None  # f32, bf16, f16; None leaves it to the device
+    compute: str | None  # what to ask for: f32, bf16, f16; None leaves it to the device
     has_f32: bool  # whether recurrent parts can stay in float32
     missed: bool = False  # whether bf16 would be the default, had the model earned it
+    named: bool = False  # whether the user asked for `compute`: then it is that or nothing
 
     @property
     def is_cpu(self) -> bool:
         """Whether the device shares the host's memory and cores."""
         return self.device == "CPU"
-
-    @property
-    def wording(self) -> str:
-        """The precision, for people."""
-        return self.compute or "the device's own precision"
 
 
 def load_openvino() -> Any:
@@ -117,7 +117,7 @@ def choose_target(core: Any, wanted: str | None, precision: Precision | None = N
             f"openvino's device {device} cannot compute in {compute} here\n  expected one of: {', '.join(able)}"
         )
     if compute or device != "CPU":
-        return Target(device, compute or None, "f32" in able)
+        return Target(device, compute or None, "f32" in able, named=bool(compute))
     faster = precision is None and "bf16" in able and has_bf16_units()
     return Target(device, "bf16" if faster and earned else "f32", "f32" in able, faster and not earned)
 
@@ -135,10 +135,50 @@ def has_bf16_units() -> bool:
         return False
 
 
-def compiled_model_cache() -> Path | None:
-    """Folder for compiled graphs; None, with a warning, if it cannot be written: opening then takes longer, no more."""
+def computed_precisions(model: Any) -> Counter[str]:
+    """Precision -> layers with weights that a compiled model computes in it, from its execution graph.
+
+    The property INFERENCE_PRECISION_HINT of the model is no answer: it repeats what was asked for.
+
+    Args:
+        model: openvino.CompiledModel.
+
+    Returns:
+        f32, bf16, f16, ... -> layers; empty where the device does not tell.
+    """
     try:
-        folder = cache_folder() / "openvino"
+        layers = [layer.get_rt_info() for layer in model.get_runtime_model().get_ordered_ops()]
+        kinds = [(_text_of(about, "layerType"), _text_of(about, "runtimePrecision")) for about in layers]
+    except Exception:  # a device without an execution graph; OpenVINO raises RuntimeError and classes of its own
+        return Counter()
+    return Counter(_precision_name(precision) for kind, precision in kinds if kind.lower() in _WEIGHTED and precision)
+
+
+def _text_of(about: Any, name: str) -> str:
+    return str(about[name].astype(str)) if name in about else ""
+
+
+def _precision_name(text: str) -> str:
+    """f16 of "f16" (CPU), "FP16" or "FLOAT16"."""
+    lower = text.lower()
+    return lower.replace("float", "f").replace("fp", "f") if lower.startswith("f") else lower
+
+
+def compiled_model_cache(core: Any, target: Target, compute: str | None) -> Path | None:
+    """Folder for compiled graphs; None, with a warning, if it cannot be written: opening then takes longer, no more.
+
+    A folder for each precision and for each set of abilities: OpenVINO (2026.4) looks compiled graphs up by their ONNX file and
+    the device's full name alone, so a graph that was once compiled in f16 would be returned for f32 too, and the other way
+    round; and processors of very different abilities are all called "Intel(R) Xeon(R) Processor" on virtual machines.
+
+    Args:
+        core: OpenVINO's.
+        target: the device.
+        compute: the precision that is asked for.
+    """
+    try:
+        abilities = sorted(str(each) for each in core.get_property(target.device, "OPTIMIZATION_CAPABILITIES"))
+        folder = cache_folder() / "openvino" / "-".join([target.device, compute or "default", *abilities]).lower()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from svg_runtime.backends.base import Buffer, Plan
+from svg_runtime.backends.computed import summarize
 from svg_runtime.backends.host_arrays import HostArrays, unaliased
-from svg_runtime.backends.ort_session import BoundGraph, load_onnxruntime, session_options
+from svg_runtime.backends.ort_session import BoundGraph, load_onnxruntime, loaded_graph, session_options
 from svg_runtime.bundle import Bundle
 from svg_runtime.contract import SHUFFLED_DECODER
 from svg_runtime.errors import BackendMissingError, BundleError
 from svg_runtime.machine import usable_cores
 from svg_runtime.manifest import Precision
+from svg_runtime.onnx_header import count_weight_types
 
 
 class CpuBackend(HostArrays):
@@ -36,16 +39,20 @@ class CpuBackend(HostArrays):
             )
         onnxruntime = load_onnxruntime("cpu", "cpu")
         self.precision: Precision = precision
-        self.description = f"cpu (ONNX Runtime {onnxruntime.__version__}), {precision}"
         self._sessions: dict[str, Any] = {}
+        self.computed_in: dict[str, Counter[str]] = {}
         for role, content in bundle.graphs(precision).items():
             if role == SHUFFLED_DECODER:
                 continue  # slower here than the decoder as it is
             options = _session_options(onnxruntime, threads)
             try:
-                self._sessions[role] = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+                with loaded_graph(options, content, precision) as loaded:
+                    self._sessions[role] = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+                    self.computed_in[role] = count_weight_types(loaded())
             except Exception as error:  # ONNX Runtime raises its own unrelated classes
                 raise BundleError(f"ONNX Runtime cannot load {precision}/{role}.onnx of '{bundle.path}': {error}") from error
+        computed = summarize(self.computed_in)
+        self.description = f"cpu (ONNX Runtime {onnxruntime.__version__}), {precision} graphs computed in {computed}"
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
         """IO binding by address: no copy on the way in or out."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from svg_runtime.backends.base import Buffer, Plan, RunsChains
+from svg_runtime.backends.computed import summarize
 from svg_runtime.backends.cuda.arrays import DeviceArrays, DeviceBuffer, check_unaliased
 from svg_runtime.backends.cuda.device import CudaDevice
 from svg_runtime.backends.gpu_options import GpuOptions, Watcher
@@ -80,7 +81,12 @@ class OrtGpuBackend(RunsChains, DeviceArrays):
         except BaseException:
             self._device.close()
             raise
-        parts = [f"{name} (ONNX Runtime {onnxruntime.__version__}, {gpu.name}), {precision}", describe_placement(self._graphs)]
+        self.computed_in = {role: graph.computed for role, graph in self._graphs.items() if graph.computed is not None}
+        computed = f"computed in {summarize(self.computed_in)}"
+        if self._provider.chooses_precision:
+            computed = "computed in what TensorRT chooses for each layer"
+        library = f"{name} (ONNX Runtime {onnxruntime.__version__}, {gpu.name}), {precision} graphs {computed}"
+        parts = [library, describe_placement(self._graphs)]
         self.description = "; ".join([*filter(None, parts), *(["CUDA graphs"] if self._provider.cuda_graph else [])])
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:

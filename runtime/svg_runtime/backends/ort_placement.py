@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any
 
 from svg_runtime.backends.ort_providers import ALLOWED, CPU, CUDA, TENSORRT, Provider
-from svg_runtime.backends.ort_session import session_options
+from svg_runtime.backends.ort_session import loaded_graph, session_options
 from svg_runtime.errors import BackendMissingError, BundleError
 from svg_runtime.manifest import GraphSpec
+from svg_runtime.onnx_header import count_weight_types
 
 _WORDS = {CUDA: "CUDA", TENSORRT: "TensorRT", CPU: "the processor"}
 NO_GRAPH = "\n  if it is the CUDA graph that is refused: --no-cuda-graph"
@@ -28,6 +29,7 @@ class PlacedSession:
     Attributes:
         session: of ONNX Runtime.
         nodes: provider -> its nodes; empty with an ONNX Runtime that does not tell.
+        computed: precision -> layers with weights that are computed in it; None where TensorRT chooses and does not tell.
         on_processor: those of them that were left to the processor, which was allowed.
 
     Raises:
@@ -37,7 +39,8 @@ class PlacedSession:
 
     def __init__(self, provider: Provider, content: bytes, place: str, spec: GraphSpec) -> None:
         self._provider, self._place = provider, place
-        load, strict = partial(_load, provider, content, spec), not provider.choices.cpu_fallback
+        self.computed: Counter[str] | None = None
+        load, strict = partial(self._load, content, spec), not provider.choices.cpu_fallback
         try:
             self.session = load(strict)
         except Exception as refusal:  # ONNX Runtime raises its own unrelated classes
@@ -77,20 +80,27 @@ class PlacedSession:
             "did, allow it with --cpu-fallback, or --backend cpu"
         )
 
-
-def _load(provider: Provider, content: bytes, spec: GraphSpec, strict: bool) -> Any:
-    """A session; `strict` refuses it if any node is left to the processor, in any release of ONNX Runtime."""
-    options = session_options(provider.onnxruntime, 1)  # its threads have nothing to do
-    options.log_severity_level = 4  # a refusal is an exception
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # read by 1.24 and later
-    if strict:
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    # By default a provider that does not start is replaced by the processor, and its reason printed to stdout.
-    session = provider.onnxruntime.InferenceSession(content, options, providers=provider.options(spec), enable_fallback=0)
-    started = session.get_providers()
-    if started[0] != provider.name:
-        raise provider.missing(f"it started {', '.join(started)} instead")
-    return session
+    def _load(self, content: bytes, spec: GraphSpec, strict: bool) -> Any:
+        """A session; `strict` refuses it if any node is left to the processor, in any release of ONNX Runtime."""
+        provider = self._provider
+        options = session_options(provider.onnxruntime, 1)  # its threads have nothing to do
+        options.log_severity_level = 4  # a refusal is an exception
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # read by 1.24 and later
+        if strict:
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        # By default a provider that does not start is replaced by the processor, and its reason printed to stdout.
+        providers = provider.options(spec)
+        make = partial(provider.onnxruntime.InferenceSession, content, options, providers=providers, enable_fallback=0)
+        if provider.chooses_precision:
+            session = make()
+        else:
+            with loaded_graph(options, content, provider.precision) as loaded:
+                session = make()
+                self.computed = count_weight_types(loaded())
+        started = session.get_providers()
+        if started[0] != provider.name:
+            raise provider.missing(f"it started {', '.join(started)} instead")
+        return session
 
 
 def placed_nodes(session: Any) -> dict[str, list[str]]:

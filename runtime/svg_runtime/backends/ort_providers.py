@@ -58,6 +58,11 @@ class Provider:
         """Whether graphs are captured: only if asked for, as long as its worth has not been measured."""
         return bool(self.choices.cuda_graph)
 
+    @property
+    def chooses_precision(self) -> bool:
+        """Whether the library picks each layer's precision: TensorRT in weakly typed networks, which do not tell."""
+        return self.backend == "ort-tensorrt" and self.precision == "fp16"
+
     def options(self, spec: GraphSpec) -> list[tuple[str, dict[str, str]]]:
         """Providers for a session of the graph with this interface, in order, with their options."""
         if self.backend == "cuda":

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from svg_common.command import require_modules
 from svg_common.signals import interrupts_wait
 from svg_runtime.errors import BackendError, BackendMissingError
+from svg_runtime.manifest import Precision
 
 
 def load_onnxruntime(backend: str, extra: str) -> Any:
@@ -35,6 +40,29 @@ def session_options(onnxruntime: Any, threads: int) -> Any:
     options.log_severity_level = 3  # errors only: its warnings are about its own graph optimisations
     options.intra_op_num_threads = threads
     return options
+
+
+@contextlib.contextmanager
+def loaded_graph(options: Any, content: bytes, precision: Precision) -> Iterator[Callable[[], bytes]]:
+    """While a session is made with `options` within it, what ONNX Runtime makes of the graph can be read.
+
+    Where it has no kernel for float16, it converts to float32 and back around the node. Float32 stays as it is.
+
+    Args:
+        options: of the session.
+        content: the graph.
+        precision: of its variant.
+
+    Returns:
+        What gives the graph that is run, once the session is there.
+    """
+    if precision == "fp32":
+        yield lambda: content
+        return
+    with tempfile.TemporaryDirectory(prefix="svg-graph-") as folder:
+        file = Path(folder) / "loaded.onnx"
+        options.optimized_model_filepath = str(file)
+        yield file.read_bytes
 
 
 class BoundGraph:

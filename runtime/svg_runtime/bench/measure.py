@@ -73,7 +73,12 @@ def measure(
         opened_s = time.perf_counter() - start
         pictures = itertools.cycle(np.load(frames))
         np.save(futures, _first_forecast(forecaster, pictures, seed))
-        about = {"backend": forecaster.backend, "description": forecaster.description, "open_s": round(opened_s, 4)}
+        about = {
+            "backend": forecaster.backend,
+            "description": forecaster.description,
+            "computed_in": {graph: dict(layers) for graph, layers in forecaster.computed_in.items()},
+            "open_s": round(opened_s, 4),
+        }
         if not seconds:
             return about
         warm_up_s = min(_WARM_UP_S, seconds)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from svg_runtime.backends.computed import summarize
 from svg_runtime.bench.operations import forecast_operations
 from svg_runtime.bench.run import BenchOptions, Findings, Row, first_line
 from svg_runtime.bench.table import Group, Line, format_table, table_width
@@ -114,7 +115,11 @@ def _rest_groups(horizon: int) -> list[Columns]:
         found = result.get("share", {})
         return [_percent(found[kind]) if kind in found else _ABSENT for kind in ("compute", "memory")]
 
+    def computed(result: dict[str, Any]) -> list[str]:
+        return [summarize(result["computed_in"], "+") or "not told"]
+
     return [
+        Columns("computed", ("in",), computed),
         Columns("peak", ("MiB",), memory),
         error("error at +1", "first"),
         error(f"at +{horizon}", "last"),
@@ -149,6 +154,7 @@ def _notes(bundle: Bundle, options: BenchOptions, findings: Findings) -> list[st
         engines = dict.fromkeys(result["description"] for result in results)
         pace = f"; the model's pace is {1 / interval:.3g}" if interval else ""
         notes += [f"engines: {'; '.join(engines)}", f"frames per second: observe and forecast, one after the other{pace}"]
+        notes.append("computed in: what the engine really computes layers with weights in; --json says which graph")
         notes.append("peak: resident memory of the row's own process, on the host")
         notes += _error_notes(findings) + _share_notes(bundle, options, findings)
     return notes

@@ -13,6 +13,7 @@ from typing import Any
 
 from svg_common.command import require_modules
 from svg_runtime.backends.base import Buffer, Chain, Plan
+from svg_runtime.backends.computed import ComputedIn
 from svg_runtime.backends.cuda.arrays import DeviceArrays, DeviceBuffer, check_unaliased
 from svg_runtime.backends.cuda.device import CudaDevice
 from svg_runtime.backends.gpu_options import GpuOptions, Watcher
@@ -99,6 +100,11 @@ class TensorrtBackend(DeviceArrays):
         self._wants_graph, self._watcher = choices.cuda_graph, watcher
         self._plans: weakref.WeakSet[_BoundGraph] = weakref.WeakSet()
         self.description = f"{name} ({self._library.version}) on {gpu.name} ({gpu.compute_capability}), {precision}"
+
+    @property
+    def computed_in(self) -> ComputedIn:
+        """Layers with weights per graph and precision."""
+        return self._engines.computed_in
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
         """A context with all its addresses. What nobody asked for gets memory that nobody reads.

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
+from svg_runtime.backends.computed import ComputedIn
 from svg_runtime.backends.cuda import device
 from svg_runtime.backends.cuda.device import GpuName
 from svg_runtime.backends.gpu_options import GpuOptions, Watcher
@@ -19,8 +20,10 @@ from svg_runtime.backends.tensorrt.monitor import BuildMonitor, run_watched
 from svg_runtime.backends.tensorrt.nvidia_library import Library
 from svg_runtime.backends.tensorrt.timings import Timings, kept_timings
 from svg_runtime.bundle import Bundle
+from svg_runtime.contract import SHUFFLED_DECODER
 from svg_runtime.errors import BackendMissingError, EngineError
 from svg_runtime.manifest import Precision
+from svg_runtime.onnx_header import count_weight_types
 
 _TURING = "sm75"
 
@@ -121,6 +124,11 @@ class LocalEngines:
         check_engine(engine, self._place(role), self._graphs[role], self._options.max_batch)
         if self._precision == "fp16":
             check_half(self._library, engine, self._place(role))
+
+    @cached_property
+    def computed_in(self) -> ComputedIn:
+        """Layers with weights per graph and precision: in a strongly typed network the types of the graph, see check.py."""
+        return {role: count_weight_types(content) for role, content in self._contents.items() if role != SHUFFLED_DECODER}
 
     def key(self, role: str) -> EngineKey:
         """What an engine of a graph has to serve."""

@@ -1,0 +1,30 @@
+"""In which precision graphs are really computed: read from what an engine made of them, never from what it was asked for.
+
+Only layers with weights count (convolutions, matrix products): they take nearly all of the time, and rounding comes from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+ComputedIn = Mapping[str, Mapping[str, int]]  # graph -> precision (f32, bf16, f16, ...) -> layers
+
+_ORDER = ("i8", "f16", "bf16", "f32")  # the reduced ones first: they are what a reader looks for
+
+
+def summarize(computed_in: ComputedIn, joint: str = " and ") -> str:
+    """All precisions, reduced ones first: "bf16 and f32"; "" where nothing is known."""
+    return joint.join(_sorted(name for layers in computed_in.values() for name in layers))
+
+
+def detail(computed_in: ComputedIn) -> str:
+    """Which graph in which precision, where they differ: "bf16: encoder; f32: posterior, prior"; else ""."""
+    graphs: dict[str, list[str]] = {}
+    for graph, layers in sorted(computed_in.items()):
+        graphs.setdefault(" and ".join(_sorted(layers)), []).append(graph)
+    graphs.pop("", None)  # no layers with weights
+    return "; ".join(f"{precision}: {', '.join(names)}" for precision, names in graphs.items()) if len(graphs) > 1 else ""
+
+
+def _sorted(precisions: Iterable[str]) -> list[str]:
+    return sorted(set(precisions), key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name))

@@ -1,0 +1,32 @@
+"""Which precisions OpenVINO really computes in on this processor: asked of the engine, as flags only promise."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+
+def needs_precision(precision: str) -> None:
+    """Skip where this processor does not compute in it."""
+    if not computes_in(precision):
+        pytest.skip(f"OpenVINO does not compute in {precision} on this processor")
+
+
+@functools.cache
+def computes_in(precision: str) -> bool:
+    """Whether a convolution that is asked for in f32, bf16 or f16 runs in it: without our code, and without any cache."""
+    pytest.importorskip("openvino", reason="openvino is not installed: pip install 'svg-edge[openvino]'")
+    from svg_runtime.backends.openvino_device import load_openvino, the_core
+
+    openvino, core = load_openvino(), the_core()
+    ops = openvino.opset13
+    frame = ops.parameter([1, 16, 16, 16], np.float32)
+    weights = ops.constant(np.random.default_rng(0).standard_normal((16, 16, 3, 3), np.float32))
+    layer = ops.convolution(frame, weights, [1, 1], [1, 1], [1, 1], [1, 1])
+    compiled = core.compile_model(openvino.Model([layer], [frame]), "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    about = [node.get_rt_info() for node in compiled.get_runtime_model().get_ordered_ops()]
+    return any(
+        each["layerType"].astype(str) == "Convolution" and each["runtimePrecision"].astype(str) == precision for each in about
+    )
