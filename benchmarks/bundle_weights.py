@@ -9,7 +9,7 @@ from torch import nn
 
 from svg_common.errors import SvgError
 from svg_export.graphs import fold_batch_norm
-from svg_runtime.bundle import Bundle
+from svg_runtime.bundle.reader import Bundle
 from svg_train.config import ModelConfig
 from svg_train.model import SVG
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from svg_common.command import require_modules
 from svg_common.errors import UsageError
-from svg_runtime.bundle import EMBEDDED_MODEL, Bundle
-from svg_runtime.manifest import FILE_NAME, Precision
+from svg_runtime.bundle.manifest import FILE_NAME, Precision
+from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
 
 DEFAULT = ("embedded", "random:nf64")
 _RANDOM = re.compile(r"random:(?:(dcgan|vgg)-)?(?:(64|128)-)?(?:(gray|rgb)-)?nf([1-9]\d{0,2})(?:-(fp16|bf16))?")
@@ -113,6 +113,6 @@ def _exporter_fingerprint() -> str:
 
     digest = hashlib.sha256(Path(__file__).with_name("reference_networks.py").read_bytes())
     for package in (svg_export, svg_train):
-        for source in sorted(Path(str(package.__file__)).parent.glob("*.py")):
+        for source in sorted(Path(str(package.__file__)).parent.rglob("*.py")):
             digest.update(source.read_bytes())
     return digest.hexdigest()[:12]

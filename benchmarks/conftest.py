@@ -15,11 +15,11 @@ from svg_common.command import require_modules
 from svg_common.errors import MissingExtraError, SvgError
 from svg_runtime.backends import open_backend
 from svg_runtime.backends.base import Backend
-from svg_runtime.bundle import Bundle
-from svg_runtime.forecaster import Forecaster
-from svg_runtime.machine import hardware, load_average, usable_cores, versions
-from svg_runtime.manifest import PRECISIONS
-from svg_runtime.telemetry import telemetry
+from svg_runtime.bundle.manifest import PRECISIONS
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.forecast.forecaster import Forecaster
+from svg_runtime.machine.hardware import hardware, load_average, usable_cores, versions
+from svg_runtime.machine.telemetry import telemetry
 
 _FIGURES = pytest.StashKey[list[Figure]]()
 _TABLES = pytest.StashKey[dict[str, list[str]]]()

@@ -30,13 +30,13 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from benchmarks.bundles import open_named
 from svg_common.cache import cache_folder
 from svg_common.digits import digit_stream
-from svg_export.evaluation.data import open_held_out
-from svg_export.evaluation.models import BundleModel
+from svg_eval.data import open_held_out
+from svg_eval.models import BundleModel
 from svg_export.precision import HORIZON, HeldOut, compare, describe
-from svg_runtime.backends.ort import CpuBackend
-from svg_runtime.bundle import Bundle
-from svg_runtime.forecaster import Forecaster
-from svg_runtime.manifest import FILE_NAME
+from svg_runtime.backends.onnxruntime.cpu import CpuBackend
+from svg_runtime.bundle.manifest import FILE_NAME
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.forecast.forecaster import Forecaster
 
 ENGINES = {"cpu": None, "openvino": "CPU:f32"}
 CONVOLUTIONAL = ("encoder", "skip", "decoder")

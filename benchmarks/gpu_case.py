@@ -25,10 +25,10 @@ from peers import Peer, take_turns, warm_up
 from roofline import Roofline
 
 from svg_runtime.bench.operations import count_operations, forecast_bytes, forecast_operations
-from svg_runtime.bundle import Bundle
-from svg_runtime.contract import FUSED
-from svg_runtime.manifest import Manifest, Precision
-from svg_runtime.telemetry import telemetry
+from svg_runtime.bundle.contract import FUSED
+from svg_runtime.bundle.manifest import Manifest, Precision
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.machine.telemetry import telemetry
 
 LEAST_ROUNDS, MOST_ROUNDS, TIME_S = 200, 2000, 60.0  # p99 of fewer would be the slowest one
 WARM_UP_ROUNDS = 5  # engines choose kernels, allocate and capture graphs in the first ones

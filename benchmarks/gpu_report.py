@@ -8,7 +8,7 @@ from typing import Any
 from figures import Figure, aligned
 from peers import Peer, ratio
 
-from svg_runtime.timing import RecentValues
+from svg_runtime.live.timing import RecentValues
 
 EAGER, COMPILED, OURS = "PyTorch eager", "torch.compile", "svg-edge "  # how names of peers begin
 OVER_EAGER, OVER_COMPILED = 5.0, 1.5  # times as fast at least, in the same precision

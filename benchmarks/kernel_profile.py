@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from svg_runtime.backends import ort
-from svg_runtime.backends.ort import CpuBackend
-from svg_runtime.bundle import Bundle
-from svg_runtime.manifest import Precision
+from svg_runtime.backends.onnxruntime import cpu as ort
+from svg_runtime.backends.onnxruntime.cpu import CpuBackend
+from svg_runtime.bundle.manifest import Precision
+from svg_runtime.bundle.reader import Bundle
 
 _MICROSECOND = 1e-6
 _EMPTY_KERNELS = 200

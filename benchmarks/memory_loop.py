@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from svg_runtime.forecaster import Forecaster
+from svg_runtime.forecast.forecaster import Forecaster
 
 SAMPLES, HORIZON = 2, 3
 # Forecasts before the first look, as a share of the count: the pools of an engine's threads fill within it.

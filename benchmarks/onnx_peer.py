@@ -19,9 +19,9 @@ from reference_networks import with_weights_of
 
 from svg_export.graphs import EXAMPLE_BATCH, GraphPlan
 from svg_export.to_onnx import export_graph
-from svg_runtime.bundle import Bundle
+from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError
-from svg_runtime.machine import usable_cores
+from svg_runtime.machine.hardware import usable_cores
 
 _CUDA = "CUDAExecutionProvider"
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}

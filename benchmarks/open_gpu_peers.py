@@ -18,8 +18,8 @@ from peers import Context, Peer, Task, open_peer
 from torch_peer import CompiledPeer, TorchPeer, faster_layout, read_context
 
 from svg_runtime.backends import NVIDIA
-from svg_runtime.bundle import Bundle
-from svg_runtime.manifest import Precision
+from svg_runtime.bundle.manifest import Precision
+from svg_runtime.bundle.reader import Bundle
 from svg_train.model import SVG
 
 WHOLE, PLAIN = "torch.compile, whole forecast", "ONNX Runtime CUDA, plain"

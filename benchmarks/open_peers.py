@@ -14,10 +14,10 @@ from device_clock import DeviceClock, watch_backend
 from peers import Peer, Task, open_peer
 from torch_peer import CompiledPeer, TorchPeer, read_context
 
-from svg_runtime.backends.openvino_device import choose_target, the_core
-from svg_runtime.bundle import Bundle
-from svg_runtime.forecaster import Forecaster
-from svg_runtime.manifest import Precision
+from svg_runtime.backends.openvino.device import choose_target, the_core
+from svg_runtime.bundle.manifest import Precision
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.forecast.forecaster import Forecaster
 
 EAGER, COMPILED = "PyTorch eager", "torch.compile"
 PLAIN, SPLIT = "ONNX Runtime, plain", "ONNX Runtime, bundle's graphs"

@@ -23,10 +23,10 @@ import numpy as np
 from session_options import at_the_same_time, take_turns
 from test_memory import BUSY_CODE
 
-from svg_runtime.backends import openvino
-from svg_runtime.bundle import EMBEDDED_MODEL, Bundle
-from svg_runtime.forecaster import Forecaster
-from svg_runtime.machine import hardware, usable_cores, versions
+from svg_runtime.backends.openvino import backend as openvino
+from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
+from svg_runtime.forecast.forecaster import Forecaster
+from svg_runtime.machine.hardware import hardware, usable_cores, versions
 
 CHOICES = {"one set of threads": True, "a set for every graph": False}
 

@@ -17,7 +17,7 @@ from device_clock import DeviceClock
 from figures import aligned
 
 from svg_common.digits import digit_stream
-from svg_runtime.bundle import Bundle
+from svg_runtime.bundle.reader import Bundle
 
 MAX_ERROR = 1e-3  # of peers in float32, over all frames
 MIN_DB = 30.0  # of peers in fp16 and bf16, first frame: the loop amplifies rounding from there on

@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from svg_export.reference.names import map_parameters
 from svg_train.model import SVG
+from svg_train.reference.names import map_parameters
 
 
 class Block(nn.Module):

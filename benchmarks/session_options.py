@@ -22,10 +22,10 @@ import numpy as np
 import onnxruntime
 from figures import median_ratio
 
-from svg_runtime.backends import ort
-from svg_runtime.bundle import Bundle
-from svg_runtime.forecaster import Forecaster
-from svg_runtime.machine import hardware, usable_cores
+from svg_runtime.backends.onnxruntime import cpu as ort
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.forecast.forecaster import Forecaster
+from svg_runtime.machine.hardware import hardware, usable_cores
 
 Change = Callable[[Any], object]  # of the product's session options
 

@@ -15,8 +15,8 @@ from figures import Figure, interleave, median_ratio, round_seconds
 from kernel_profile import EmptyKernels, kernel_time_per_round, profiled_backend
 
 from svg_runtime.backends.base import Backend, Chain, Plan
-from svg_runtime.bundle import EMBEDDED_MODEL, Bundle
-from svg_runtime.sources import SYNTHETIC_URL
+from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
+from svg_runtime.live.sources import SYNTHETIC_URL
 
 SAMPLES, ROUNDS, IMPORTS = 8, 20, 10
 OVERHEAD, OUTSIDE_PERCENT = 1.05, 5.0  # goals of nf 64
@@ -110,7 +110,7 @@ def test_live_memory(measured: Any, bundle: Bundle, backend: Backend, record_fig
     """
     stats = tmp_path / "stats.json"
     command = [
-        sys.executable, "-c", "from svg_runtime.cli import main; main()", "--headless", "--source", SYNTHETIC_URL,
+        sys.executable, "-c", "from svg_runtime.live.cli import main; main()", "--headless", "--source", SYNTHETIC_URL,
         "--model", str(bundle.path), "--backend", backend.name, "--max-frames", str(pytestconfig.getoption("live_frames")),
         "--output", str(tmp_path / "live.mp4"), "--json", str(stats),
     ]  # fmt: skip

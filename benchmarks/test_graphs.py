@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from svg_runtime.backends.base import Backend, Buffer
-from svg_runtime.bundle import Bundle
-from svg_runtime.manifest import COND_BATCH, TensorSpec
+from svg_runtime.bundle.manifest import COND_BATCH, TensorSpec
+from svg_runtime.bundle.reader import Bundle
 
 BATCHES = {
     "encoder": (1, 8),

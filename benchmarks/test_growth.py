@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from svg_runtime.bundle import Bundle
+from svg_runtime.bundle.reader import Bundle
 
 BUNDLES = ("random:nf64", "random:128-nf64")
 

@@ -12,9 +12,9 @@ from figures import Figure
 from rich.console import Console
 
 from svg_runtime.backends.base import Backend
-from svg_runtime.bundle import Bundle
-from svg_runtime.live import LiveOptions, run_live
-from svg_runtime.sources import SYNTHETIC_URL, SourceOptions
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.live.loop import LiveOptions, run_live
+from svg_runtime.live.sources import SYNTHETIC_URL, SourceOptions
 
 ROUNDS = 3
 

@@ -12,7 +12,7 @@ import pytest
 from figures import Figure
 
 from svg_runtime.backends.base import Backend
-from svg_runtime.bundle import Bundle
+from svg_runtime.bundle.reader import Bundle
 
 BUNDLES = ("embedded",)
 

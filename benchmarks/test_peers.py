@@ -11,8 +11,8 @@ import pytest
 from figures import Figure
 
 from svg_runtime.bench.operations import count_operations, forecast_operations
-from svg_runtime.bundle import Bundle
-from svg_runtime.machine import hardware
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.machine.hardware import hardware
 
 BUNDLES = ("embedded", "random:nf64", "random:vgg-rgb-nf64")
 

@@ -96,7 +96,7 @@ def earn_bf16(bundle: Path, folder: Path) -> Path:
 @pytest.fixture(autouse=True)
 def no_bf16_units(monkeypatch, tmp_path):
     """`auto` takes the cpu backend on every machine, so that forecasts are float32 wherever a test compares them."""
-    from svg_runtime.backends import openvino_device
+    from svg_runtime.backends.openvino import device as openvino_device
 
     monkeypatch.setattr(openvino_device, "_CPU_INFO", tmp_path / "no-cpuinfo")
 

@@ -18,7 +18,7 @@ def needs_precision(precision: str) -> None:
 def computes_in(precision: str) -> bool:
     """Whether a convolution that is asked for in f32, bf16 or f16 runs in it: without our code, and without any cache."""
     pytest.importorskip("openvino", reason="openvino is not installed: pip install 'svg-edge[openvino]'")
-    from svg_runtime.backends.openvino_device import load_openvino, the_core
+    from svg_runtime.backends.openvino.device import load_openvino, the_core
 
     openvino, core = load_openvino(), the_core()
     ops = openvino.opset13

@@ -36,10 +36,10 @@ def test_relative_links_of_the_readme_lead_somewhere():
 def test_every_command_flag_in_the_readme_exists():
     from typer.main import get_command
 
+    from svg_eval.cli import app as evaluation
     from svg_export.cli import app as export
-    from svg_export.evaluation.cli import app as evaluation
     from svg_runtime.bench.cli import app as bench
-    from svg_runtime.cli import app as live
+    from svg_runtime.live.cli import app as live
     from svg_train.cli import app as train
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -158,7 +158,7 @@ def test_weights_of_a_bundle(tiny_model, tiny_bundle):
     import torch
     from bundle_weights import model_of
 
-    from svg_runtime.bundle import Bundle
+    from svg_runtime.bundle.reader import Bundle
 
     rng = torch.Generator().manual_seed(0)
     c = tiny_model.config

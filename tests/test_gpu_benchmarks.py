@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from svg_runtime.bundle import Bundle
+from svg_runtime.bundle.reader import Bundle
 from tests.test_benchmarks import FOLDER, run_pytest
 
 SAMPLES, HORIZON, ROUNDS = 2, 2, 3

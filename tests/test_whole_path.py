@@ -10,12 +10,12 @@ from pathlib import Path
 import av
 import pytest
 
-from svg_export.evaluation.measure import Settings
-from svg_export.evaluation.report import as_json
-from svg_export.evaluation.run import Request
-from svg_export.evaluation.run import run as run_evaluation
+from svg_eval.measure import Settings
+from svg_eval.report import as_json
+from svg_eval.run import Request
+from svg_eval.run import run as run_evaluation
 from svg_runtime import Forecaster
-from svg_runtime.bundle import EMBEDDED_MODEL
+from svg_runtime.bundle.reader import EMBEDDED_MODEL
 
 RECIPE = """
 [model]
@@ -63,7 +63,7 @@ def test_train_export_and_forecast_live(tmp_path):
         "--json",
         "s.json",
     )
-    live = run("svg_runtime.cli", *arguments, cwd=tmp_path)
+    live = run("svg_runtime.live.cli", *arguments, cwd=tmp_path)
     assert live.returncode == 0, live.stderr
     stats = json.loads((tmp_path / "s.json").read_text())
     assert stats["model"].startswith("ckpt.svgb")

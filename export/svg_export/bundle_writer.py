@@ -16,8 +16,8 @@ from svg_export.graphs import GraphPlan, fold_batch_norm, fused_graphs, separate
 from svg_export.parity import check_fp32, compare_fp16
 from svg_export.precision import HeldOut, judged, prepare
 from svg_export.to_onnx import OPSET, export_graph, read_interface, shuffled_decoder
-from svg_runtime.contract import SHUFFLED_DECODER
-from svg_runtime.manifest import (
+from svg_runtime.bundle.contract import SHUFFLED_DECODER
+from svg_runtime.bundle.manifest import (
     FILE_NAME,
     PRECISIONS,
     FrameSpec,

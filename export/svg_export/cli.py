@@ -15,13 +15,13 @@ from svg_common.files import existing_file, refuse_overwriting, write_json
 from svg_common.signals import interrupts_wait
 from svg_export.engine_options import engine_request
 from svg_runtime.build_progress import BuildProgress
-from svg_runtime.options import COUNT_LIMIT
+from svg_runtime.forecast_options import COUNT_LIMIT
 from svg_train.options import DataOption, DataRootOption, NumDigitsOption, data_table, flag
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from svg_runtime.manifest import Manifest
+    from svg_runtime.bundle.manifest import Manifest
     from svg_train.checkpoint import Checkpoint
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -91,8 +91,8 @@ def export(
     with interrupts_wait():  # heavy: torch, ONNX Runtime
         from svg_export.bundle_writer import refuse_foreign, write_bundle
         from svg_export.precision import prepare
-        from svg_export.reference.checkpoint import load_any_checkpoint
-        from svg_runtime.manifest import FILE_NAME
+        from svg_runtime.bundle.manifest import FILE_NAME
+        from svg_train.reference.checkpoint import load_any_checkpoint
 
     console = stderr_console()
     target = out or Path(f"{checkpoint.stem}.svgb")

@@ -11,13 +11,13 @@ from svg_common.command import is_installed
 from svg_common.errors import MissingExtraError, UsageError
 from svg_export.turing import TURING
 from svg_runtime.backends import nvidia_precision
-from svg_runtime.backends.cuda.device import CudaDevice, GpuName
-from svg_runtime.backends.gpu_options import GpuOptions, Watcher
+from svg_runtime.backends.nvidia.device import CudaDevice, GpuName
+from svg_runtime.backends.options import GpuOptions, Watcher
 from svg_runtime.backends.tensorrt.build import BuildOptions, check_targets
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.backends.tensorrt.nvidia_library import Library, load_library
-from svg_runtime.bundle import Bundle
+from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError, EngineError
 
 ANYWHERE = "tensorrt-rtx"  # builds without the GPU that runs the engine

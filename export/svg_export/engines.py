@@ -16,12 +16,13 @@ from svg_export.turing import FLAG as CONVOLVED
 from svg_export.turing import TURING, convolve_matrix_products
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine, engine_flags
 from svg_runtime.backends.tensorrt.cache import EngineCache
-from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, this_platform, write_engine
+from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, write_engine
 from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.backends.tensorrt.nvidia_library import Library
-from svg_runtime.bundle import Bundle
-from svg_runtime.contract import FUSED, roles
-from svg_runtime.manifest import GraphSpec, Precision
+from svg_runtime.bundle.contract import FUSED, roles
+from svg_runtime.bundle.manifest import GraphSpec, Precision
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.machine.hardware import this_platform
 
 # An engine computes in the types of its graph: these variants have graphs of their own.
 _TYPED: tuple[Precision, ...] = ("fp32", "fp16")

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from svg_common.errors import ExitCode, SvgError
 from svg_export.walk import FORECAST_STEPS, PROVIDER, SAMPLES, Loop, OnnxGraphs, Run, Stimulus, TorchGraphs, Trace, walk_fused
-from svg_runtime.contract import SHUFFLED_DECODER
-from svg_runtime.manifest import ErrorCurve, ParityReport
+from svg_runtime.bundle.contract import SHUFFLED_DECODER
+from svg_runtime.bundle.manifest import ErrorCurve, ParityReport
 from svg_train.config import ModelConfig
 from svg_train.model import SVG
 

@@ -17,15 +17,15 @@ from torch import Tensor
 
 from svg_common.command import require_modules
 from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
-from svg_export.evaluation.data import open_held_out
-from svg_export.evaluation.measure import Settings, frame_figures, portions
-from svg_export.evaluation.models import BundleModel, EvaluatedModel, checkpoint_info
-from svg_export.evaluation.statistics import Array, best_sample, estimate
+from svg_eval.data import open_held_out
+from svg_eval.measure import Settings, frame_figures, portions
+from svg_eval.models import BundleModel, EvaluatedModel, checkpoint_info
+from svg_eval.statistics import Array, best_sample, estimate
 from svg_runtime.backends import open_backend
-from svg_runtime.bundle import Bundle
+from svg_runtime.bundle.manifest import Manifest, Metric, PairedDifference, Precision, QualityReport
+from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError
-from svg_runtime.forecaster import Forecaster
-from svg_runtime.manifest import Manifest, Metric, PairedDifference, Precision, QualityReport
+from svg_runtime.forecast.forecaster import Forecaster
 from svg_train.checkpoint import Checkpoint
 from svg_train.data import SequenceDataset
 from svg_train.data.progress import Update, progress
@@ -117,7 +117,7 @@ def find_held_out(checkpoint: Checkpoint, given: Mapping[str, Any]) -> HeldOut:
 
 def _check_bf16_is_here() -> None:
     require_modules("--bf16", "openvino", "openvino")
-    from svg_runtime.backends.openvino_device import choose_target, the_core
+    from svg_runtime.backends.openvino.device import choose_target, the_core
 
     try:
         choose_target(the_core(), "CPU:bf16")

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from svg_export.graphs import GraphPlan
 from svg_export.lowering import lower, shuffle_last
-from svg_runtime.contract import SHUFFLED_DECODER
-from svg_runtime.manifest import BATCH, COND_BATCH, TensorSpec
-from svg_runtime.onnx_header import read_header
+from svg_runtime.bundle.contract import SHUFFLED_DECODER
+from svg_runtime.bundle.manifest import BATCH, COND_BATCH, TensorSpec
+from svg_runtime.bundle.onnx_header import read_header
 
 OPSET = 18  # read by TensorRT 10, OpenVINO 2024 and ONNX Runtime 1.18 alike
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from svg_common.digits import digit_stream
 from svg_export.graphs import fold_batch_norm
-from svg_runtime.noise import gaussian_sample
+from svg_runtime.forecast.noise import gaussian_sample
 from svg_train.config import ModelConfig
 from svg_train.model import SVG
 from svg_train.recurrent import GaussianLSTM

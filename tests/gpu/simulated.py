@@ -14,14 +14,14 @@ import pytest
 @pytest.fixture(scope="session", autouse=True)
 def simulated_gpu() -> Iterator[None]:
     """One GPU, with all of NVIDIA's libraries."""
-    from svg_runtime.backends import ort_providers
-    from svg_runtime.backends.cuda import device
+    from svg_runtime.backends.nvidia import device
+    from svg_runtime.backends.onnxruntime import providers as ort_providers
     from svg_runtime.backends.tensorrt import backend, local
     from svg_runtime.backends.tensorrt.nvidia_library import Library
     from tests.gpu import conftest
-    from tests.svg_runtime.numpy_cuda import NumpyCuda
-    from tests.svg_runtime.numpy_tensorrt import NumpyTensorrt, NumpyTensorrtRtx, make_plan
-    from tests.svg_runtime.ort_on_numpy_cuda import OrtOnNumpyCuda
+    from tests.svg_runtime.backends.numpy_cuda import NumpyCuda
+    from tests.svg_runtime.backends.numpy_tensorrt import NumpyTensorrt, NumpyTensorrtRtx, make_plan
+    from tests.svg_runtime.backends.ort_on_numpy_cuda import OrtOnNumpyCuda
 
     cuda = NumpyCuda()
     libraries = {"tensorrt": NumpyTensorrt(cuda), "tensorrt-rtx": NumpyTensorrtRtx(cuda)}

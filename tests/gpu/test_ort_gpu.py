@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from svg_runtime.backends import ORT_NVIDIA, open_backend
-from svg_runtime.backends.ort_placement import placed_nodes
-from svg_runtime.backends.ort_providers import ALLOWED
-from svg_runtime.bundle import Bundle
+from svg_runtime.backends.onnxruntime.placement import placed_nodes
+from svg_runtime.backends.onnxruntime.providers import ALLOWED
+from svg_runtime.bundle.reader import Bundle
 
 pytestmark = pytest.mark.gpu
 

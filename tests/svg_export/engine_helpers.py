@@ -11,7 +11,7 @@ from svg_export.to_onnx import read_interface
 from svg_export.turing import TURING, convolve_matrix_products
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine
 from svg_runtime.backends.tensorrt.nvidia_library import Library, load_library
-from svg_runtime.manifest import GraphSpec, Precision
+from svg_runtime.bundle.manifest import GraphSpec, Precision
 
 TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120")
 

@@ -16,19 +16,20 @@ from svg_export.engine_options import EngineRequest, engine_request
 from svg_export.engines import add_engines, target_groups
 from svg_export.turing import convolve_matrix_products
 from svg_runtime import Forecaster
-from svg_runtime.backends.cuda import device as device_module
-from svg_runtime.backends.gpu_options import Unwatched
-from svg_runtime.backends.tensorrt.build import FLAGS, BuildOptions, build_engine, shape_range
+from svg_runtime.backends.nvidia import device as device_module
+from svg_runtime.backends.options import Unwatched
+from svg_runtime.backends.tensorrt.build import FLAGS, BuildOptions, build_engine
 from svg_runtime.backends.tensorrt.cache import EngineCache
-from svg_runtime.backends.tensorrt.engine import EngineKey, find_engine, this_platform
-from svg_runtime.bundle import Bundle
-from svg_runtime.contract import FUSED, roles
+from svg_runtime.backends.tensorrt.engine import EngineKey, find_engine
+from svg_runtime.bundle.contract import FUSED, roles
+from svg_runtime.bundle.manifest import TensorSpec
+from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError, EngineError
-from svg_runtime.manifest import TensorSpec
+from svg_runtime.machine.hardware import this_platform
 from tests.svg_export.engine_helpers import TARGETS, build_for_all, rtx, spec_of
 from tests.svg_export.test_export import run_cli
+from tests.svg_runtime.backends.numpy_cuda import NumpyCuda
 from tests.svg_runtime.bundle_helpers import copy_bundle, graph_bytes, replace_graph
-from tests.svg_runtime.numpy_cuda import NumpyCuda
 
 OPTIONS = BuildOptions(TARGETS, max_batch=4)
 AMPERE = BuildOptions(("sm86",), max_batch=4)
@@ -223,8 +224,8 @@ def test_turing_never_shares_an_engine():
 def test_profiles_go_from_one_to_all_samples():
     cond = TensorSpec(name="cond_0", dtype="float16", shape=("cond_batch", 8, 4, 4))
     state = TensorSpec(name="state", dtype="float32", shape=(4, "batch", 12))
-    assert shape_range(cond, 8) == ((1, 8, 4, 4), (1, 8, 4, 4), (8, 8, 4, 4))
-    assert shape_range(state, 8) == ((4, 1, 12), (4, 8, 12), (4, 8, 12))
+    assert cond.batch_range(8) == ((1, 8, 4, 4), (1, 8, 4, 4), (8, 8, 4, 4))
+    assert state.batch_range(8) == ((4, 1, 12), (4, 8, 12), (4, 8, 12))
 
 
 @pytest.mark.parametrize("targets", ["sm70", "", "sm80,sm80", "sm80,", "current"])

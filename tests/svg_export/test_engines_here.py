@@ -7,20 +7,20 @@ import pytest
 from svg_common.errors import ExitCode, UsageError
 from svg_export import engine_options
 from svg_export.engine_options import EngineRequest, LocalRequest, engine_request
-from svg_runtime.backends.cuda import device as device_module
-from svg_runtime.backends.cuda.device import GpuName
-from svg_runtime.backends.gpu_options import GpuOptions
+from svg_runtime.backends.nvidia import device as device_module
+from svg_runtime.backends.nvidia.device import GpuName
+from svg_runtime.backends.options import GpuOptions
 from svg_runtime.backends.tensorrt import local
 from svg_runtime.backends.tensorrt.engine import EngineRecord
 from svg_runtime.backends.tensorrt.local import LocalEngines
-from svg_runtime.bundle import Bundle
+from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError, EngineError
 from tests.svg_export.engine_helpers import rtx
 from tests.svg_export.test_export import run_cli
-from tests.svg_runtime.build_helpers import Watched
+from tests.svg_runtime.backends.build_helpers import Watched
+from tests.svg_runtime.backends.numpy_cuda import NumpyCuda
+from tests.svg_runtime.backends.tensorrt_module import tensorrt
 from tests.svg_runtime.bundle_helpers import copy_bundle
-from tests.svg_runtime.numpy_cuda import NumpyCuda
-from tests.svg_runtime.tensorrt_module import tensorrt
 
 HERE = GpuName(0, "NumPy GPU", "sm86", 16)
 NOTHING_ELSE = (None, None, None, None, None)

@@ -21,7 +21,7 @@ from svg_export.graphs import fold_batch_norm, fused_graphs, separate_graphs
 from svg_export.parity import ParityError, check_fp32, compare_fp16
 from svg_export.to_onnx import export_graph
 from svg_export.walk import Loop, OnnxGraphs, Stimulus, TorchGraphs
-from svg_runtime.bundle import Bundle
+from svg_runtime.bundle.reader import Bundle
 from svg_train.checkpoint import load_checkpoint
 from tests.conftest import export_model, random_model, save_model
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from svg_common.errors import UsageError
+from svg_eval.cli import app as evaluate
+from svg_eval.models import ModelInfo
 from svg_export import cli, precision
-from svg_export.evaluation.cli import app as evaluate
-from svg_export.evaluation.models import ModelInfo
 from svg_export.precision import HeldOut, PrecisionError, compare, describe, find_held_out
-from svg_runtime.backends import openvino_device
-from svg_runtime.bundle import Bundle
+from svg_runtime.backends.openvino import device as openvino_device
+from svg_runtime.bundle.reader import Bundle
 from svg_train.checkpoint import load_checkpoint
 from svg_train.config import build_config
 from svg_train.data import open_data

@@ -17,7 +17,7 @@ from torch import nn
 from svg_common.errors import SvgError, UsageError
 from svg_export import cli, recalibrate
 from svg_export.recalibrate import Moments, closed_loop_statistics, recalibrate_checkpoint, true_frame_statistics
-from svg_runtime.bundle import Bundle
+from svg_runtime.bundle.reader import Bundle
 from svg_train.checkpoint import Checkpoint, load_checkpoint
 from svg_train.config import build_config
 from svg_train.data import open_data

@@ -16,7 +16,7 @@ def svg_live(tiny_bundle, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, model: bool = True) -> tuple[int, str, dict]:
-        from svg_runtime.cli import app
+        from svg_runtime.live.cli import app
 
         Path("stats.json").unlink(missing_ok=True)
         bundle = ["--model", str(tiny_bundle)] if model else []

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from svg_common.command import is_installed
 from svg_runtime.backends.base import Backend
-from svg_runtime.backends.gpu_options import GpuOptions, Unwatched, Watcher
-from svg_runtime.bundle import Bundle
+from svg_runtime.backends.options import GpuOptions, Unwatched, Watcher
+from svg_runtime.bundle.manifest import Manifest, Precision
+from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError, UsageError
-from svg_runtime.manifest import Manifest, Precision
 
 if TYPE_CHECKING:
-    from svg_runtime.backends.ort import CpuBackend
+    from svg_runtime.backends.onnxruntime.cpu import CpuBackend
 
 ORT_NVIDIA, TENSORRT = ("cuda", "ort-tensorrt"), ("tensorrt", "tensorrt-rtx")
 NVIDIA = (*ORT_NVIDIA, *TENSORRT)  # on NVIDIA GPUs only
@@ -83,7 +83,7 @@ def _open_nvidia(
         )
     wanted = precision or nvidia_precision(bundle.manifest)
     if name in ORT_NVIDIA:
-        from svg_runtime.backends.ort_gpu import OrtGpuBackend
+        from svg_runtime.backends.onnxruntime.gpu import OrtGpuBackend
 
         return OrtGpuBackend(name, bundle, wanted, device, samples, choices, watcher)
     from svg_runtime.backends.tensorrt.backend import TensorrtBackend
@@ -107,18 +107,18 @@ def _open_fastest(bundle: Bundle, device: str | None, precision: Precision | Non
 
 def _openvino_is_faster() -> bool:
     """Whether openvino is installed and the processor has bf16 units: measured there, in f32 too (see benchmarks/README.md)."""
-    from svg_runtime.backends.openvino_device import has_bf16_units
+    from svg_runtime.backends.openvino.device import has_bf16_units
 
     return has_bf16_units() and is_installed("openvino")
 
 
 def _open_cpu(bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None) -> CpuBackend:
-    from svg_runtime.backends.ort import CpuBackend
+    from svg_runtime.backends.onnxruntime.cpu import CpuBackend
 
     return CpuBackend(bundle, precision or "fp32", device, threads)
 
 
 def _open_openvino(bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None) -> Backend:
-    from svg_runtime.backends.openvino import OpenVinoBackend
+    from svg_runtime.backends.openvino.backend import OpenVinoBackend
 
     return OpenVinoBackend(bundle, precision, device, threads)

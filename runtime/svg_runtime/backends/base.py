@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from svg_runtime.backends.computed import ComputedIn
-from svg_runtime.manifest import Precision
+from svg_runtime.bundle.manifest import Precision
 
 Array = NDArray[Any]
 

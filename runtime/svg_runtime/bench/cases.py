@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from svg_runtime.backends import BACKENDS, COMPUTE_BF16
-from svg_runtime.contract import FUSED
+from svg_runtime.bundle.contract import FUSED
+from svg_runtime.bundle.manifest import PRECISIONS, Manifest, Precision
 from svg_runtime.errors import UsageError
-from svg_runtime.manifest import PRECISIONS, Manifest, Precision
 
 
 @dataclass(frozen=True)

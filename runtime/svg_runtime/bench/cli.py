@@ -12,7 +12,15 @@ from svg_common.command import run_command, stderr_console
 from svg_common.files import refuse_overwriting, write_json
 from svg_common.signals import interrupts_wait
 from svg_runtime.errors import BackendMissingError
-from svg_runtime.options import Bf16Option, DeviceOption, Fp16Option, HorizonOption, ModelOption, SamplesOption, asked_precision
+from svg_runtime.forecast_options import (
+    Bf16Option,
+    DeviceOption,
+    Fp16Option,
+    HorizonOption,
+    ModelOption,
+    SamplesOption,
+    asked_precision,
+)
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -53,7 +61,7 @@ def bench(
         from svg_runtime.bench.progress import BenchProgress
         from svg_runtime.bench.report import as_json, describe
         from svg_runtime.bench.run import BenchOptions, run_bench
-        from svg_runtime.bundle import Bundle, find_model
+        from svg_runtime.bundle.reader import Bundle, find_model
 
     precision = asked_precision(fp16, bf16)
     bundle = Bundle.open(find_model(model))

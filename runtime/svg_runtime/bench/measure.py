@@ -9,13 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from svg_runtime.backends.gpu_options import Watcher
+from svg_runtime.backends.options import Watcher
+from svg_runtime.bundle.manifest import Precision
 from svg_runtime.errors import BackendError
-from svg_runtime.forecaster import Forecaster
-from svg_runtime.manifest import Precision
-from svg_runtime.noise import FloatArray, NoiseSource
-from svg_runtime.stats import peak_rss_mb
-from svg_runtime.timing import StageTimer
+from svg_runtime.forecast.forecaster import Forecaster
+from svg_runtime.forecast.noise import FloatArray, NoiseSource
+from svg_runtime.live.stats import peak_rss_mb
+from svg_runtime.live.timing import StageTimer
 
 _STAGES = ("observe", "forecast")
 _WARM_UP_S = 1.0  # clocks rise and caches fill within it; less where the run itself is shorter

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from svg_common.command import require_modules
-from svg_runtime.bundle import Bundle
-from svg_runtime.contract import FUSED, SHUFFLED_DECODER
+from svg_runtime.bundle.contract import FUSED, SHUFFLED_DECODER
+from svg_runtime.bundle.manifest import GraphSpec, Manifest, Precision
+from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import SvgError
-from svg_runtime.manifest import GraphSpec, Manifest, Precision
 
 Shape = list[int]
 

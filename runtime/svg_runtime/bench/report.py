@@ -11,8 +11,8 @@ from svg_runtime.backends.computed import summarize
 from svg_runtime.bench.operations import forecast_operations
 from svg_runtime.bench.run import BenchOptions, Findings, Row, first_line
 from svg_runtime.bench.table import Group, Line, format_table, table_width
-from svg_runtime.bundle import Bundle
-from svg_runtime.machine import hardware, versions
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.machine.hardware import hardware, versions
 
 _LABELS = ("backend", "weights", "graphs")
 _ABSENT = "-"

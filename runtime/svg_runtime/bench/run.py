@@ -13,13 +13,13 @@ import numpy as np
 from svg_runtime.bench.cases import REFERENCE, Case, list_cases
 from svg_runtime.bench.operations import forecast_bytes, forecast_operations
 from svg_runtime.bench.process import JobError, JobWatcher, run_job
-from svg_runtime.bundle import Bundle
-from svg_runtime.machine import load_average, usable_cores
-from svg_runtime.manifest import Manifest, Precision
-from svg_runtime.preprocess import Preprocessor
-from svg_runtime.scores import psnr
-from svg_runtime.sources.synthetic import SyntheticSource
-from svg_runtime.telemetry import telemetry
+from svg_runtime.bundle.manifest import Manifest, Precision
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.forecast.scores import psnr
+from svg_runtime.live.preprocess import Preprocessor
+from svg_runtime.live.sources.synthetic import SyntheticSource
+from svg_runtime.machine.hardware import load_average, usable_cores
+from svg_runtime.machine.telemetry import telemetry
 
 _OTHER_JOBS = 4  # than rows: three before the first, one after the last
 _FRAMES = 24  # of the synthetic camera, observed over and over

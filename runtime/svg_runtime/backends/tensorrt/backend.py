@@ -14,16 +14,16 @@ from typing import Any
 from svg_common.command import require_modules
 from svg_runtime.backends.base import Buffer, Chain, Plan
 from svg_runtime.backends.computed import ComputedIn
-from svg_runtime.backends.cuda.arrays import DeviceArrays, DeviceBuffer, check_unaliased
-from svg_runtime.backends.cuda.device import CudaDevice
-from svg_runtime.backends.gpu_options import GpuOptions, Watcher
+from svg_runtime.backends.nvidia.arrays import DeviceArrays, DeviceBuffer, check_unaliased
+from svg_runtime.backends.nvidia.device import CudaDevice
+from svg_runtime.backends.options import GpuOptions, Watcher
 from svg_runtime.backends.tensorrt.context import ContextMaker
 from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.backends.tensorrt.nvidia_library import LIBRARIES, load_library
-from svg_runtime.bundle import Bundle
-from svg_runtime.contract import FUSED, SHUFFLED_DECODER
+from svg_runtime.bundle.contract import FUSED, SHUFFLED_DECODER
+from svg_runtime.bundle.manifest import Precision
+from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, UsageError
-from svg_runtime.manifest import Precision
 
 _FUSED_REPLACES = ("predictor", "decoder")  # what a forecast on the fused graphs does not run by itself
 

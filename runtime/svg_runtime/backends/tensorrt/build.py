@@ -13,8 +13,8 @@ from typing import Any
 
 from svg_runtime.backends.tensorrt.nvidia_library import Library
 from svg_runtime.backends.tensorrt.timings import Timings
+from svg_runtime.bundle.manifest import GraphSpec, Precision
 from svg_runtime.errors import EngineError, UsageError
-from svg_runtime.manifest import COND_BATCH, GraphSpec, Precision, TensorSpec
 
 FLAGS = ("strongly-typed", "no-tf32")
 _DTYPES = {"FLOAT": "float32", "HALF": "float16"}
@@ -131,15 +131,9 @@ def _configure(library: Library, builder: Any, spec: GraphSpec, options: BuildOp
         config.set_memory_pool_limit(library.module.MemoryPoolType.WORKSPACE, int(options.workspace_gib * 2**30))
     profile = builder.create_optimization_profile()
     for tensor in spec.inputs:
-        profile.set_shape(tensor.name, *shape_range(tensor, options.max_batch))
+        profile.set_shape(tensor.name, *tensor.batch_range(options.max_batch))
     config.add_optimization_profile(profile)
     return config
-
-
-def shape_range(tensor: TensorSpec, max_batch: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Smallest, usual and largest shape: batch 1 .. max_batch; tensors that samples may share usually come at batch 1."""
-    usual = tensor.shared(max_batch) if COND_BATCH in tensor.shape else tensor.sized(max_batch)
-    return tensor.sized(1), usual, tensor.sized(max_batch)
 
 
 def _check_interface(network: Any, place: str, spec: GraphSpec) -> None:

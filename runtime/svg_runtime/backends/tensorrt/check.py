@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from svg_runtime.backends.tensorrt.build import dtype_name, refused, shape_range
+from svg_runtime.backends.tensorrt.build import dtype_name, refused
 from svg_runtime.backends.tensorrt.nvidia_library import Library
+from svg_runtime.bundle.manifest import GraphSpec, TensorSpec
 from svg_runtime.errors import EngineError
-from svg_runtime.manifest import GraphSpec, TensorSpec
 
 
 def open_engine(library: Library, plan: bytes, place: str) -> Any:
@@ -63,7 +63,7 @@ def _differences(engine: Any, tensor: TensorSpec, max_batch: int | None) -> Iter
         yield f"{tensor.name} is {shape}, the manifest says {expected}"
     elif max_batch is not None and -1 in shape:
         smallest, _, largest = (tuple(size) for size in engine.get_tensor_profile_shape(tensor.name, 0))
-        least, _, most = shape_range(tensor, max_batch)
+        least, _, most = tensor.batch_range(max_batch)
         if smallest != least or any(has < needs for has, needs in zip(largest, most, strict=True)):
             yield f"{tensor.name} takes {smallest} to {largest}, expected {least} to {most}"
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from svg_runtime.backends.cuda.arrays import DeviceMemory
-from svg_runtime.backends.cuda.device import CudaDevice
+from svg_runtime.backends.nvidia.arrays import DeviceMemory
+from svg_runtime.backends.nvidia.device import CudaDevice
 from svg_runtime.backends.tensorrt.build import dtype_name
 from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.backends.tensorrt.nvidia_library import Library

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import sys
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, ValidationError
 
 from svg_common.files import atomic_file
+from svg_runtime.bundle.manifest import Frozen, Precision, Sha256
 from svg_runtime.errors import EngineError
-from svg_runtime.manifest import Frozen, Precision, Sha256
 
 BUNDLE_FOLDER = "engines"  # inside a bundle
 _SIDECAR_LIMIT = 1 << 16  # bytes
@@ -51,11 +49,6 @@ class EngineKey(Frozen):
             and set(self.compute_capabilities) >= set(other.compute_capabilities)
             and self.max_batch >= other.max_batch
         )
-
-
-def this_platform() -> str:
-    """linux x86_64, win32 AMD64, ..."""
-    return f"{sys.platform} {platform.machine()}"
 
 
 class EngineRecord(Frozen):

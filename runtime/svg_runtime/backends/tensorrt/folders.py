@@ -16,7 +16,7 @@ from svg_common.cache import cache_folder
 from svg_common.command import require_modules
 from svg_common.errors import SvgError
 from svg_common.files import atomic_file
-from svg_runtime.backends.cuda.device import GpuName
+from svg_runtime.backends.nvidia.device import GpuName
 
 _DIGEST = hashlib.sha256().digest_size
 

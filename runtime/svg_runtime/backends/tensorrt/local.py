@@ -8,22 +8,23 @@ from functools import cached_property
 from typing import Any
 
 from svg_runtime.backends.computed import ComputedIn
-from svg_runtime.backends.cuda import device
-from svg_runtime.backends.cuda.device import GpuName
-from svg_runtime.backends.gpu_options import GpuOptions, Watcher
+from svg_runtime.backends.nvidia import device
+from svg_runtime.backends.nvidia.device import GpuName
+from svg_runtime.backends.options import GpuOptions, Watcher
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine, engine_flags
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.check import check_engine, check_half, open_engine
-from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, find_engine, this_platform
+from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, find_engine
 from svg_runtime.backends.tensorrt.folders import KeptFile
 from svg_runtime.backends.tensorrt.monitor import BuildMonitor, run_watched
 from svg_runtime.backends.tensorrt.nvidia_library import Library
 from svg_runtime.backends.tensorrt.timings import Timings, kept_timings
-from svg_runtime.bundle import Bundle
-from svg_runtime.contract import SHUFFLED_DECODER
+from svg_runtime.bundle.contract import SHUFFLED_DECODER
+from svg_runtime.bundle.manifest import Precision
+from svg_runtime.bundle.onnx_header import count_weight_types
+from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError, EngineError
-from svg_runtime.manifest import Precision
-from svg_runtime.onnx_header import count_weight_types
+from svg_runtime.machine.hardware import this_platform
 
 _TURING = "sm75"
 

@@ -1,0 +1,141 @@
+"""`svg-eval MODEL`: how good a checkpoint or a bundle is on held-out sequences."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from svg_common.command import require_modules, run_command, stderr_console
+from svg_common.errors import UsageError
+from svg_common.files import existing_file, refuse_overwriting, write_json
+from svg_common.signals import interrupts_wait
+from svg_runtime.forecast_options import Bf16Option, Fp16Option, asked_precision
+from svg_train.options import (
+    CacheOption,
+    DataOption,
+    DataRootOption,
+    EdgePxOption,
+    FrameIntervalOption,
+    FrameStepOption,
+    NumDigitsOption,
+    SplitByOption,
+    TestFractionOption,
+    data_table,
+)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_DEFAULT_HORIZON = 10
+_EXAMPLES = 8  # sequences that --strips draws
+
+
+def _panel(name: str, help: str, **settings: Any) -> Any:
+    return typer.Option(help=help, rich_help_panel=name, **settings)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="checkpoint, bundle, or 'embedded'; default: the newest bundle in this folder, else the embedded"),
+    ] = None,
+    backend: Annotated[str | None, typer.Option(help="inference backend of a bundle; default: the fastest that works")] = None,
+    device: Annotated[str | None, typer.Option(help="device of the backend, or cpu, cuda or cuda:N for a checkpoint")] = None,
+    fp16: Fp16Option = False,
+    bf16: Bf16Option = False,
+    samples: Annotated[int, typer.Option(min=1, help="sampled futures per sequence")] = 100,
+    horizon: Annotated[int | None, typer.Option(min=1, help=f"forecast frames; default: {_DEFAULT_HORIZON}")] = None,
+    sequences: Annotated[int, typer.Option(min=1, help="held-out sequences")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the noise")] = 0,
+    protocol: Annotated[
+        Literal["smmnist", "kth", "kth40", "bair"] | None,
+        typer.Option(help="data, observed and forecast frames as papers report them, with their values beside"),
+    ] = None,
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(help="a further model in the same run, such as a deterministic one; can be given several times"),
+    ] = None,
+    data: DataOption = None,
+    data_root: DataRootOption = None,
+    num_digits: NumDigitsOption = None,
+    edge_px: EdgePxOption = None,
+    frame_step: FrameStepOption = None,
+    frame_interval_s: FrameIntervalOption = None,
+    test_fraction: TestFractionOption = None,
+    split_by: SplitByOption = None,
+    cache: CacheOption = None,
+    json: Annotated[Path | None, _panel("Output", "write all figures to this file")] = None,
+    plot: Annotated[Path | None, _panel("Output", "plot metrics per step and best of n to this PNG, PDF or SVG")] = None,
+    strips: Annotated[Path | None, _panel("Output", "draw the first sequences to PNG strips and GIFs in this folder")] = None,
+    lpips_weights: Annotated[
+        Path | None, _panel("Metrics", "TorchScript of LPIPS: two batches (B, 3, H, W) in [-1, 1] to distances")
+    ] = None,
+    fvd_weights: Annotated[Path | None, _panel("Metrics", "TorchScript of I3D, such as i3d_torchscript.pt, for FVD")] = None,
+) -> None:
+    """Evaluate a checkpoint or a bundle: best of N samples, PSNR and SSIM with confidence intervals, diversity, baselines.
+
+    The held-out sequences are those of the data that the model was trained on, unless --data names others.
+
+    Exit codes: 0 ok, 1 error, 2 usage, 4 backend, device or an extra missing.
+    """
+    given = dict(locals())
+    require_modules("svg-eval", "eval", "torch", "onnxruntime", *(["matplotlib"] if plot else []), *(["PIL"] if strips else []))
+    with interrupts_wait():  # heavy: torch, ONNX Runtime
+        from svg_eval.figures import check_plot_format, save_sequences
+        from svg_eval.figures import plot as draw_plot
+        from svg_eval.measure import Settings
+        from svg_eval.report import as_json, as_text
+        from svg_eval.run import Request, run
+        from svg_runtime.bundle.reader import find_model
+
+    precision = asked_precision(fp16, bf16)
+    if protocol is not None and horizon is not None:
+        raise UsageError("--protocol and --horizon were both given\n  a protocol fixes the horizon; leave out one of the two")
+    if plot is not None:
+        check_plot_format(plot)
+    needed = [find_model(model), *(baseline or ()), lpips_weights, fvd_weights, existing_file(data_root)]
+    refuse_overwriting({"--json": json, "--plot": plot}, needed)
+    files = [path for path in (json, plot) if path is not None and (path.is_file() or not path.exists())]  # not /dev/stdout
+    _check_writable(*(path.parent for path in files), *([strips] if strips else []))
+    settings = Settings(sequences, samples, horizon or _DEFAULT_HORIZON, seed, _EXAMPLES if strips else 0)
+    evaluation = run(
+        Request(
+            model,
+            backend,
+            device,
+            precision,
+            tuple(baseline or ()),
+            protocol,
+            data_table(given),
+            settings,
+            lpips_weights,
+            fvd_weights,
+        ),
+        lambda line: stderr_console().print(line, markup=False),
+    )
+    print(as_text(evaluation))
+    if json is not None:
+        write_json(json, as_json(evaluation))
+    if plot is not None:
+        draw_plot(plot, evaluation)
+    if strips is not None:
+        save_sequences(strips, evaluation)
+
+
+def _check_writable(*folders: Path) -> None:
+    """Find out before the work rather than after it.
+
+    Raises:
+        OSError: a folder cannot be made or written.
+    """
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
+def main() -> None:
+    """Entry point."""
+    run_command(app)

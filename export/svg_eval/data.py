@@ -1,0 +1,58 @@
+"""Held-out sequences for an evaluation: from the options, the protocol, or what the model was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from svg_common.errors import UsageError
+from svg_eval.models import ModelInfo
+from svg_eval.protocols import Protocol
+from svg_train.config import build_config
+from svg_train.data import SequenceDataset, open_data
+from svg_train.options import flag
+
+_LEFT_TO_THE_USER = ("root", "cache")  # where the files are; all else belongs to a protocol
+_TIME_BASES = ("frame_step", "frame_interval_s")
+
+
+def open_held_out(info: ModelInfo, given: Mapping[str, Any], protocol: Protocol | None, horizon: int) -> SequenceDataset:
+    """Test sequences of n_past + horizon frames at the model's frame size.
+
+    Args:
+        info: of the model.
+        given: the [data] settings that the user gave; None stands for not given.
+        protocol: fixes all of them but the place of the files.
+        horizon: forecast frames.
+
+    Raises:
+        UsageError: options that contradict the protocol, the data set or the model's frames.
+        SvgError: the data is missing or unusable.
+    """
+    chosen = {key: value for key, value in given.items() if value is not None}
+    if protocol is not None:
+        _refuse_overrides(protocol, chosen)
+    frame = {"image_size": info.image_size, "channels": info.channels, "n_past": info.n_past}
+    config = build_config({"model": frame, "data": _settings(info, chosen, protocol)})
+    return open_data(config, "test", info.n_past + horizon)
+
+
+def _settings(info: ModelInfo, chosen: dict[str, Any], protocol: Protocol | None) -> dict[str, Any]:
+    """The protocol's settings, or the training data's with the user's on top."""
+    if protocol is not None:
+        return {**protocol.data, **chosen}
+    base = dict(info.data)
+    if chosen.get("name", base["name"]) != base["name"]:
+        base = {"frame_interval_s": info.frame_interval_s}  # a model keeps its pace on other data
+    if any(name in chosen for name in _TIME_BASES):
+        base = {key: value for key, value in base.items() if key not in _TIME_BASES}
+    return {**base, **chosen}
+
+
+def _refuse_overrides(protocol: Protocol, chosen: dict[str, Any]) -> None:
+    wrong = [key for key, value in chosen.items() if key not in _LEFT_TO_THE_USER and protocol.data.get(key) != value]
+    if wrong:
+        names = ", ".join(flag(key) for key in wrong)
+        raise UsageError(
+            f"{names} and --protocol ({protocol.title}) were both given\n  a protocol fixes its data; leave out one of the two"
+        )

@@ -1,0 +1,119 @@
+"""Pictures of an evaluation: PSNR and SSIM per step and against the number of samples, and strips of single sequences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from svg_common.errors import UsageError
+from svg_common.files import atomic_file
+from svg_eval.measure import Example
+from svg_eval.report import Evaluated, Evaluation
+from svg_eval.statistics import Array, best_of_n, best_sample, counts_up_to, curve
+from svg_train.pictures import Rows, save_rows
+
+_FORMATS = (".png", ".pdf", ".svg")
+_LABEL_LENGTH = 11  # characters that fit beside a row
+_TOGETHER = 4  # sequences in the picture of several
+_METRICS = {"psnr": "PSNR, dB", "ssim": "SSIM"}
+
+
+def check_plot_format(file: Path) -> None:
+    """Refuse a file name that no format belongs to, before the evaluation rather than after it.
+
+    Raises:
+        UsageError: unknown suffix.
+    """
+    if file.suffix.lower() not in _FORMATS:
+        raise UsageError(f"cannot plot to '{file}'\n  expected a name that ends in one of {' '.join(_FORMATS)}")
+
+
+def plot(file: Path, evaluation: Evaluation) -> None:
+    """Metrics per step with 95 % bands (left), and the best of n samples against n (right)."""
+    from matplotlib.figure import Figure  # no pyplot: it would ask for a display
+
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    axes = figure.subplots(2, 2)
+    for (left, right), (metric, label) in zip(axes, _METRICS.items(), strict=True):
+        _plot_steps(left, evaluation, metric)
+        _plot_counts(right, evaluation, metric)
+        left.set(xlabel="forecast step", ylabel=label)
+        counts = counts_up_to(max(entry.samples for entry in evaluation.entries))
+        right.set(xlabel="number of samples n", ylabel=f"{label}, best of n", xscale="log")
+        right.set_xticks(counts, labels=[str(count) for count in counts])
+        right.minorticks_off()
+    axes[0, 0].legend(fontsize="small")
+    axes[0, 1].legend(fontsize="small")
+    figure.suptitle(
+        f"{evaluation.model.info.label}: {evaluation.sequences} sequences, 95 % confidence bands", fontsize="medium"
+    )
+    with atomic_file(file) as partial:
+        figure.savefig(partial, dpi=120)
+
+
+def _plot_steps(axis: Any, evaluation: Evaluation, metric: str) -> None:
+    for entry, colour in _coloured(evaluation):
+        values: Array = getattr(entry.measured, metric)
+        name = entry.info.label
+        if entry.samples == 1:
+            _band(axis, values[:, 0], name, colour, "--")
+        else:
+            _band(axis, best_sample(values), f"{name}, best of {entry.samples}", colour, "-")
+            _band(axis, values.mean(1), f"{name}, average sample", colour, ":")
+
+
+def _band(axis: Any, values: Array, label: str, colour: str, style: str) -> None:
+    steps = curve(values).per_step
+    x = range(1, len(steps) + 1)
+    axis.plot(x, [step.mean for step in steps], label=label, color=colour, linestyle=style)
+    low, high = [step.mean - step.ci95 for step in steps], [step.mean + step.ci95 for step in steps]
+    axis.fill_between(x, low, high, alpha=0.15, color=colour, linewidth=0)
+
+
+def _plot_counts(axis: Any, evaluation: Evaluation, metric: str) -> None:
+    most = max(entry.samples for entry in evaluation.entries)
+    for entry, colour in _coloured(evaluation):
+        points = best_of_n(getattr(entry.measured, metric))
+        means = [value.mean for _, value in points]
+        if entry.samples == 1:  # one future: a level that more samples cannot lift
+            axis.plot([1, most], [means[0]] * 2, linestyle="--", color=colour, label=entry.info.label)
+            continue
+        axis.plot([n for n, _ in points], means, marker="o", markersize=3, color=colour, label=entry.info.label)
+        low, high = [value.mean - value.ci95 for _, value in points], [value.mean + value.ci95 for _, value in points]
+        axis.fill_between([n for n, _ in points], low, high, alpha=0.15, color=colour, linewidth=0)
+
+
+def _coloured(evaluation: Evaluation) -> list[tuple[Evaluated, str]]:
+    """Every entry with its colour, the same in all four plots."""
+    return [(entry, "gray" if entry is evaluation.repeat else f"C{index}") for index, entry in enumerate(evaluation.entries)]
+
+
+def save_sequences(folder: Path, evaluation: Evaluation) -> list[Path]:
+    """Write PNG strips and GIFs: one pair per kept sequence, and one of the first four together.
+
+    Rows: truth, best, worst and random samples, approximate posterior, and of each baseline a random sample.
+
+    Returns:
+        The PNG files.
+    """
+    n_past = evaluation.model.info.n_past
+    examples = evaluation.model.measured.examples
+    sequences = [
+        _rows(example, n_past, {entry.info.label: entry.measured.examples[index] for entry in evaluation.baselines})
+        for index, example in enumerate(examples)
+    ]
+    files = [save_rows(folder, f"sequence-{index:03d}", [rows], n_past) for index, rows in enumerate(sequences)]
+    return [save_rows(folder, "overview", sequences[:_TOGETHER], n_past), *files]
+
+
+def _rows(example: Example, n_past: int, baselines: dict[str, Example]) -> Rows:
+    futures = [("best", example.best), ("worst", example.worst)]
+    futures += [(f"random {index + 1}", sample) for index, sample in enumerate(example.random)]
+    if example.posterior is None:
+        futures = [("forecast", example.best)]  # a deterministic model
+    else:
+        futures.append(("posterior", example.posterior))
+    futures += [(label[:_LABEL_LENGTH], baseline.random[0]) for label, baseline in baselines.items()]
+    return [("truth", example.truth), *((label, torch.cat([example.truth[:n_past], frames])) for label, frames in futures)]

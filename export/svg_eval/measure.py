@@ -1,0 +1,165 @@
+"""The evaluation loop: forecast held-out sequences, and measure every frame of every sample against the truth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from svg_eval.learned import LearnedMetrics
+from svg_eval.models import EvaluatedModel
+from svg_runtime.forecast.noise import NoiseSource
+from svg_train.data import SequenceDataset
+from svg_train.data.loading import collate, to_unit
+from svg_train.metrics import frame_mse, frame_ssim, psnr_of_frames
+
+Array = NDArray[np.float64]
+Report = Callable[[float, str], None]  # (part done: 0 to 1, short text)
+
+_VALUES_AT_ONCE = 1 << 23  # of the futures in memory (32 MiB); one sequence is always taken whole
+_RANDOM_ROWS = 2  # samples are exchangeable, so the first ones are random ones
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much to evaluate."""
+
+    sequences: int
+    samples: int
+    horizon: int
+    seed: int
+    examples: int = 0  # sequences that are kept for pictures
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sequence for pictures. Frames (T, C, H, W) in [0, 1], on the CPU."""
+
+    truth: Tensor  # n_past + horizon frames
+    best: Tensor  # horizon frames each; best and worst by PSNR
+    worst: Tensor
+    random: list[Tensor]
+    posterior: Tensor | None  # z from the posterior of the true next frame; None for a deterministic model
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Figures of N sequences, S samples and T steps."""
+
+    psnr: Array  # (N, S, T) dB
+    ssim: Array  # (N, S, T)
+    mse: Array  # (N, S, T)
+    mean_mse: Array  # (N, T) of the mean over the samples
+    spread: Array  # (N, T) standard deviation over samples, mean over pixels
+    distance: Array | None  # (N, T) root mean square difference of two samples, mean over pairs; None for one sample
+    lpips: Array | None  # (N, S, T); None without weights
+    fvd: float | None  # None without weights
+    examples: list[Example]
+    forecast_s: float  # seconds spent on forecasts, and on measuring them
+    metrics_s: float
+
+
+@dataclass
+class _Clock:
+    """Adds up the time of what runs inside it."""
+
+    seconds: float = 0.0
+    _began: float = field(default=0.0)
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self.seconds += time.perf_counter() - self._began
+
+
+def measure(
+    model: EvaluatedModel, data: SequenceDataset, settings: Settings, learned: LearnedMetrics, report: Report
+) -> Measurements:
+    """Evaluate `model` on the first sequences of `data` (n_past + horizon frames each).
+
+    The noise depends on the seed and the order of sequences alone, so that a checkpoint and its bundle draw the same futures.
+    A deterministic model has one sample, whatever the settings say.
+    """
+    done, count = 0, min(settings.sequences, len(data))
+    forecasting, measuring = _Clock(), _Clock()
+    figures: dict[str, list[Tensor]] = {}
+    examples: list[Example] = []
+    fvd = learned.new_fvd()
+    for sequences, noise, context_noise in portions(model, data, settings):
+        with forecasting, torch.no_grad():
+            futures = model.forecast(sequences[:, : model.info.n_past], noise, context_noise)
+        with measuring, torch.no_grad():
+            for sequence, samples in zip(sequences, futures, strict=True):
+                target = sequence[model.info.n_past :]
+                values = frame_figures(samples, target) | learned.per_frame(samples, target)
+                for name, value in values.items():
+                    figures.setdefault(name, []).append(value.double().cpu())
+                if fvd is not None:
+                    fvd.add(sequence, samples[0])
+                if len(examples) < settings.examples:
+                    examples.append(_example(model, sequence, samples, values["psnr"]))
+        done += len(sequences)
+        report(done / count, f"{done}/{count} sequences")
+    arrays = {name: torch.stack(values).numpy() for name, values in figures.items()}
+    return Measurements(
+        arrays["psnr"], arrays["ssim"], arrays["mse"], arrays["mean_mse"], arrays["spread"], arrays.get("distance"),
+        arrays.get("lpips"), fvd.value() if fvd else None, examples, forecasting.seconds, measuring.seconds,
+    )  # fmt: skip
+
+
+def portions(model: EvaluatedModel, data: SequenceDataset, settings: Settings) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The first sequences of `data`, as many at once as memory allows, with the noise of their forecasts.
+
+    Returns:
+        Sequences (B, T, C, H, W) in [0, 1], noise (B, horizon, S, z_dim) and context noise (B, n_past - 1, S, z_dim), on the
+        model's device. S is 1 for a deterministic model.
+    """
+    info, source = model.info, NoiseSource(settings.seed)
+    samples = 1 if info.deterministic else settings.samples
+    count = min(settings.sequences, len(data))
+    together = max(1, _VALUES_AT_ONCE // (samples * settings.horizon * info.channels * info.image_size**2))
+    for start in range(0, count, together):
+        numbers = range(start, min(start + together, count))
+        sequences = to_unit(collate([data[number] for number in numbers])).transpose(0, 1).to(model.device)
+        draws = [
+            (source.draw(settings.horizon, samples, info.z_dim), source.draw(info.n_past - 1, samples, info.z_dim))
+            for _ in numbers
+        ]
+        noise, context_noise = (torch.from_numpy(np.stack(part)).to(model.device) for part in zip(*draws, strict=True))
+        yield sequences, noise, context_noise
+
+
+def frame_figures(samples: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Figures of one sequence, as in `Measurements`: samples (S, T, C, H, W), target (T, C, H, W)."""
+    mse = frame_mse(samples, target)
+    figures = {
+        "psnr": psnr_of_frames(mse),
+        "ssim": frame_ssim(samples, target),
+        "mse": mse.mean(-1),
+        "mean_mse": frame_mse(samples.mean(0), target).mean(-1),
+        "spread": samples.std(0, correction=0).mean(dim=(1, 2, 3)),
+    }
+    if len(samples) > 1:
+        figures["distance"] = torch.stack([_pairwise_distance(step) for step in samples.unbind(1)])
+    return figures
+
+
+def _pairwise_distance(frames: Tensor) -> Tensor:
+    """Root mean square difference of two of the frames (S, C, H, W), mean over all pairs."""
+    vectors = (frames - frames.mean(0)).flatten(1)  # centred: the matrix product below would cancel digits otherwise
+    distances = torch.cdist(vectors, vectors, compute_mode="use_mm_for_euclid_dist")
+    distances.fill_diagonal_(0)
+    return distances.sum() / (len(frames) * (len(frames) - 1) * vectors.shape[1] ** 0.5)
+
+
+def _example(model: EvaluatedModel, sequence: Tensor, samples: Tensor, psnr: Tensor) -> Example:
+    order = psnr.mean(1).argsort(descending=True)
+    posterior = None if model.info.deterministic else model.reconstruct(sequence).cpu()
+    random = [sample.cpu() for sample in samples[:_RANDOM_ROWS]]
+    return Example(sequence.cpu(), samples[order[0]].cpu(), samples[order[-1]].cpu(), random, posterior)

@@ -1,0 +1,250 @@
+"""What can be evaluated, behind one interface: a checkpoint in PyTorch, a bundle in the runtime, the last frame repeated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from svg_common.errors import BackendMissingError, SvgError, UsageError
+from svg_runtime.bundle.manifest import Precision
+from svg_runtime.bundle.reader import find_model
+from svg_runtime.forecast.forecaster import Forecaster
+from svg_train.checkpoint import Checkpoint
+from svg_train.model import SVG
+from svg_train.reference.checkpoint import load_any_checkpoint
+
+EMBEDDED = "embedded"
+_ROWS = 128  # futures that go through a network at once: enough to fill it, few enough for any memory
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What an evaluation needs to know of a model."""
+
+    label: str  # short, for tables
+    description: str  # what computes it, for people
+    n_past: int
+    image_size: int
+    channels: int
+    z_dim: int  # 0: deterministic, one future
+    frame_interval_s: float | None  # seconds per step that it was trained for
+    data: dict[str, Any]  # the [data] settings that it was trained on, as far as known; has at least the name
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether it has one future only."""
+        return self.z_dim == 0
+
+
+class EvaluatedModel(Protocol):
+    """Forecasts of several sequences and samples at once. All tensors are float32 on `device`."""
+
+    info: ModelInfo
+    device: torch.device
+
+    def forecast(self, context: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
+        """Sample futures.
+
+        Args:
+            context: (B, n_past, C, H, W) observed frames.
+            noise: (B, horizon, S, z_dim) draws of the prior.
+            context_noise: (B, n_past - 1, S, z_dim) draws of the posterior while the context is read.
+
+        Returns:
+            (B, S, horizon, C, H, W).
+        """
+        ...
+
+    def reconstruct(self, sequence: Tensor) -> Tensor:
+        """The "approximate posterior": closed loop, z being the posterior's mean for each true next frame.
+
+        Args:
+            sequence: (n_past + horizon, C, H, W) true frames.
+
+        Returns:
+            (horizon, C, H, W).
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the device."""
+        ...
+
+
+def checkpoint_info(label: str, checkpoint: Checkpoint, engine: str) -> ModelInfo:
+    """What an evaluation needs to know of a checkpoint that `engine` computes."""
+    config = checkpoint.config
+    return ModelInfo(
+        label, f"checkpoint of step {checkpoint.step}, {engine}", config.model.n_past, config.model.image_size,
+        config.model.channels, config.model.z_dim, checkpoint.frame_interval_s,
+        {"name": config.data.name, **config.data.model_dump(exclude_defaults=True)},
+    )  # fmt: skip
+
+
+class CheckpointModel:
+    """A checkpoint in PyTorch, float32."""
+
+    def __init__(self, label: str, checkpoint: Checkpoint, device: torch.device) -> None:
+        self.device = device
+        self._model: SVG = checkpoint.build().to(device)
+        self.info = checkpoint_info(label, checkpoint, f"PyTorch {torch.__version__} fp32 on {device}")
+
+    def forecast(self, context: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
+        """All sequences and samples in rows of one batch, a bounded number at a time."""
+        batch, samples = len(context), noise.shape[2]
+        past = context.repeat_interleave(samples, dim=0).transpose(0, 1)
+        eps, eps_past = (draws.permute(1, 0, 2, 3).flatten(1, 2) for draws in (noise, context_noise))
+        rows = zip(past.split(_ROWS, 1), eps.split(_ROWS, 1), eps_past.split(_ROWS, 1), strict=True)
+        frames = torch.cat([self._model.generate(*part) for part in rows], dim=1)  # (horizon, B * S, C, H, W)
+        return frames.transpose(0, 1).unflatten(0, (batch, samples))
+
+    def reconstruct(self, sequence: Tensor) -> Tensor:
+        """As `EvaluatedModel.reconstruct`."""
+        n_past, z_dim = self.info.n_past, self.info.z_dim
+        noise = sequence.new_zeros(len(sequence) - n_past, 1, z_dim)
+        return self._model.reconstruct(sequence[:, None], noise, sequence.new_zeros(n_past - 1, 1, z_dim))[:, 0]
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class BundleModel:
+    """A bundle through the runtime's Forecaster, one sequence after the other, its samples in batches."""
+
+    device = torch.device("cpu")  # where the runtime hands frames over, whatever computes them
+
+    def __init__(self, label: str, forecaster: Forecaster) -> None:
+        manifest = forecaster.manifest
+        generation, frame = manifest.generation, manifest.frame
+        data = {"name": manifest.provenance.data, "frame_interval_s": generation.frame_interval_s}
+        self._forecaster = forecaster
+        self.info = ModelInfo(
+            label, f"bundle {manifest.bundle_id}, {forecaster.description}", generation.n_past, frame.height, frame.channels,
+            manifest.model.z_dim, generation.frame_interval_s, data,
+        )  # fmt: skip
+
+    def forecast(self, context: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
+        """As `EvaluatedModel.forecast`."""
+        return torch.stack([self._sequence(*parts) for parts in zip(context, noise, context_noise, strict=True)])
+
+    def _sequence(self, context: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
+        self._observe(context)
+        horizon, futures = len(noise), []
+        for eps, eps_past in zip(noise.split(_ROWS, 1), context_noise.split(_ROWS, 1), strict=True):
+            arrays = {"noise": eps.numpy(), "context_noise": eps_past.numpy()}
+            futures.append(self._forecaster.forecast(eps.shape[1], horizon, **arrays))
+        return _channels_first(np.concatenate(futures))
+
+    def reconstruct(self, sequence: Tensor) -> Tensor:
+        """As `EvaluatedModel.reconstruct`."""
+        n_past = self.info.n_past
+        self._observe(sequence[:n_past])
+        return _channels_first(self._forecaster.reconstruct(_channels_last(sequence[n_past:])))
+
+    def _observe(self, context: Tensor) -> None:
+        self._forecaster.reset()
+        for frame in _channels_last(context):
+            self._forecaster.observe(frame)
+
+    def close(self) -> None:
+        """Free the backend."""
+        self._forecaster.close()
+
+
+class RepeatLastFrame:
+    """The baseline that needs no model: nothing moves any more."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, like: ModelInfo) -> None:
+        self.info = ModelInfo(
+            "repeat last frame", "the last observed frame repeated", like.n_past, like.image_size, like.channels, 0,
+            like.frame_interval_s, like.data,
+        )  # fmt: skip
+
+    def forecast(self, context: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
+        """As `EvaluatedModel.forecast`; the noise only says how many steps."""
+        return context[:, None, -1:].expand(-1, 1, noise.shape[1], -1, -1, -1)
+
+    def reconstruct(self, sequence: Tensor) -> Tensor:
+        """The same again: there is no latent."""
+        n_past = self.info.n_past
+        return sequence[n_past - 1].expand_as(sequence[n_past:])
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def open_model(
+    model: str | None,
+    backend: str | None = None,
+    device: str | None = None,
+    precision: Precision | None = None,
+    samples: int = 8,
+) -> CheckpointModel | BundleModel:
+    """Open what the user named.
+
+    Args:
+        model: a bundle (folder), "embedded", or a checkpoint (file), of the reference
+            implementation too; None: the newest bundle in this folder, else the embedded.
+        backend: of a bundle; None leaves the choice to the runtime.
+        device: of the backend, or PyTorch's name of a device for a checkpoint; None leaves the choice to them.
+        precision: a bundle's variant; None leaves the choice to the runtime.
+        samples: the most that will be asked for at once, which TensorRT's engines are built for.
+
+    Raises:
+        UsageError: options that do not apply to a checkpoint, or no such device.
+        SvgError: there is no such model, or it is damaged.
+    """
+    if model is not None and model != EMBEDDED:
+        if not Path(model).exists():
+            raise SvgError(
+                f"there is no model '{model}'\n  expected a checkpoint (ckpt.pt), a bundle (ckpt.svgb), or 'embedded'; "
+                "make them with svg-train and svg-export"
+            )
+        if not Path(model).is_dir():
+            return _open_checkpoint(Path(model), backend, device, precision)
+    path = find_model(model)
+    forecaster = Forecaster.open(path, backend or "auto", device, precision, samples)
+    return BundleModel(path.name, forecaster)
+
+
+def _open_checkpoint(path: Path, backend: str | None, device: str | None, precision: Precision | None) -> CheckpointModel:
+    if backend is not None or precision is not None:
+        raise UsageError(
+            f"'{path}' is a checkpoint, which PyTorch runs in float32: --backend, --fp16 and --bf16 are for bundles\n"
+            f"  leave them out, or export it first: svg-export {path}"
+        )
+    # Every run's best checkpoint is called ckpt.pt; its folder tells them apart.
+    label = path.parent.name if path.name == "ckpt.pt" and path.parent.name else path.name
+    return CheckpointModel(label, load_any_checkpoint(path), _torch_device(device))
+
+
+def _torch_device(name: str | None) -> torch.device:
+    if name in (None, "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device '{name}'\n  expected auto, cpu, cuda or cuda:N") from error
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
+        reason = str(error).splitlines()[0]
+        raise BackendMissingError(
+            f"device '{name}' is not to be had: {reason}\n  expected auto, cpu, cuda or cuda:N"
+        ) from error
+    return device
+
+
+def _channels_last(frames: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(frames.movedim(-3, -1).numpy())
+
+
+def _channels_first(frames: np.ndarray) -> Tensor:
+    return torch.from_numpy(frames).movedim(-1, -3)

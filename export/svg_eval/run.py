@@ -1,0 +1,96 @@
+"""One evaluation from the user's request to its measurements: open models and data, check that they fit, measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from svg_common.errors import UsageError
+from svg_eval.data import open_held_out
+from svg_eval.learned import LearnedMetrics, Lpips, VideoFeatures
+from svg_eval.measure import Settings, measure
+from svg_eval.models import BundleModel, CheckpointModel, EvaluatedModel, ModelInfo, RepeatLastFrame, open_model
+from svg_eval.protocols import ProtocolName, check_protocol
+from svg_eval.report import Evaluated, Evaluation
+from svg_runtime.bundle.manifest import Precision
+from svg_train.data import SequenceDataset
+from svg_train.data.progress import progress
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for."""
+
+    model: str | None
+    backend: str | None
+    device: str | None
+    precision: Precision | None
+    baselines: tuple[str, ...]  # further models, evaluated in the same run
+    protocol: ProtocolName | None
+    data: Mapping[str, Any]  # the [data] settings; None stands for not given
+    settings: Settings
+    lpips_weights: Path | None = None
+    fvd_weights: Path | None = None
+
+
+def run(request: Request, say: Say) -> Evaluation:
+    """Evaluate the model, the baselines, and repeating the last frame, on the same sequences.
+
+    Raises:
+        UsageError: options that contradict each other, the models or the data.
+        SvgError: a model, the data or weights are missing or unusable.
+    """
+    with ExitStack() as stack:
+        model = stack.enter_context(closing(_open(request)))
+        baselines = [stack.enter_context(closing(open_model(name))) for name in request.baselines]
+        for baseline in baselines:
+            _check_comparable(model.info, baseline.info)
+        protocol = check_protocol(request.protocol, model.info.n_past) if request.protocol is not None else None
+        settings = replace(request.settings, horizon=protocol.horizon) if protocol else request.settings
+        data = open_held_out(model.info, request.data, protocol, settings.horizon)
+        _tell(model.info, data, settings, say)
+        models: list[EvaluatedModel] = [model, RepeatLastFrame(model.info), *baselines]
+        results = [_evaluate(entry, data, settings, request) for entry in models]
+        return Evaluation(results[0], results[1], tuple(results[2:]), data.description, settings, protocol)
+
+
+def _open(request: Request) -> CheckpointModel | BundleModel:
+    return open_model(request.model, request.backend, request.device, request.precision, request.settings.samples)
+
+
+def _evaluate(model: EvaluatedModel, data: SequenceDataset, settings: Settings, request: Request) -> Evaluated:
+    length = model.info.n_past + settings.horizon
+    learned = LearnedMetrics(
+        Lpips(request.lpips_weights, model.device) if request.lpips_weights is not None else None,
+        VideoFeatures(request.fvd_weights, model.device, length) if request.fvd_weights is not None else None,
+    )
+    with progress(f"evaluating {model.info.label}") as update:
+        return Evaluated(model.info, measure(model, data, settings, learned, update))
+
+
+def _check_comparable(model: ModelInfo, baseline: ModelInfo) -> None:
+    names = ("n_past", "image_size", "channels")
+    different = [
+        f"{name}: {getattr(model, name)} and {getattr(baseline, name)}"
+        for name in names
+        if getattr(model, name) != getattr(baseline, name)
+    ]
+    if different:
+        raise UsageError(
+            f"'{baseline.label}' cannot be compared with '{model.label}', as they see other frames ({'; '.join(different)})\n"
+            "  expected a baseline for the same frames; train one with the same --n-past, --image-size and --channels"
+        )
+
+
+def _tell(info: ModelInfo, data: SequenceDataset, settings: Settings, say: Say) -> None:
+    """What may surprise: fewer sequences than asked for, or another pace than the model was trained at."""
+    if len(data) < settings.sequences:
+        say(f"note: the data has {len(data)} held-out sequences, fewer than the {settings.sequences} asked for")
+    given, trained = data.frame_interval_s, info.frame_interval_s
+    if given and trained and abs(given - trained) > 0.01 * trained:
+        say(f"note: the data has {given:g} s between frames; the model was trained at {trained:g} s")

@@ -1,0 +1,1 @@
+"""ONNX Runtime: backend `cpu`, and `cuda` and `ort-tensorrt` on an NVIDIA GPU."""

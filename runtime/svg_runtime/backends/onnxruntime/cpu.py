@@ -1,0 +1,83 @@
+"""The backend `cpu`: ONNX Runtime on the processor. Buffers are NumPy arrays that the sessions read and write in place."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from svg_runtime.backends.base import Buffer, Plan
+from svg_runtime.backends.computed import summarize
+from svg_runtime.backends.host_arrays import HostArrays, unaliased
+from svg_runtime.backends.onnxruntime.session import BoundGraph, load_onnxruntime, loaded_graph, session_options
+from svg_runtime.bundle.contract import SHUFFLED_DECODER
+from svg_runtime.bundle.manifest import Precision
+from svg_runtime.bundle.onnx_header import count_weight_types
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.errors import BackendMissingError, BundleError
+from svg_runtime.machine.hardware import usable_cores
+
+
+class CpuBackend(HostArrays):
+    """ONNX Runtime's CPU execution provider.
+
+    Raises:
+        MissingExtraError: onnxruntime is not installed.
+        BackendMissingError: onnxruntime is installed but does not load, `device` is no CPU, or `precision` is bf16.
+        BundleError: a graph cannot be loaded.
+    """
+
+    name = "cpu"
+    prefers_fused = True
+
+    def __init__(self, bundle: Bundle, precision: Precision, device: str | None = None, threads: int | None = None) -> None:
+        if device not in (None, "auto", "cpu"):
+            raise BackendMissingError(f"the cpu backend has no device '{device}'\n  expected cpu")
+        if precision == "bf16":
+            raise BackendMissingError(
+                "the cpu backend does not compute in bf16\n  expected fp32 or fp16, or --backend openvino"
+            )
+        onnxruntime = load_onnxruntime("cpu", "cpu")
+        self.precision: Precision = precision
+        self._sessions: dict[str, Any] = {}
+        self.computed_in: dict[str, Counter[str]] = {}
+        for role, content in bundle.graphs(precision).items():
+            if role == SHUFFLED_DECODER:
+                continue  # slower here than the decoder as it is
+            options = _session_options(onnxruntime, threads)
+            try:
+                with loaded_graph(options, content, precision) as loaded:
+                    self._sessions[role] = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+                    self.computed_in[role] = count_weight_types(loaded())
+            except Exception as error:  # ONNX Runtime raises its own unrelated classes
+                raise BundleError(f"ONNX Runtime cannot load {precision}/{role}.onnx of '{bundle.path}': {error}") from error
+        computed = summarize(self.computed_in)
+        self.description = f"cpu (ONNX Runtime {onnxruntime.__version__}), {precision} graphs computed in {computed}"
+
+    def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
+        """IO binding by address: no copy on the way in or out."""
+        session = self._sessions[graph]
+        binding, keep = session.io_binding(), []
+        for name, array, is_output in unaliased(graph, inputs, outputs):
+            bind = binding.bind_output if is_output else binding.bind_input
+            bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+            keep.append(array)
+        return BoundGraph(graph, session, binding, keep)
+
+    def _run_bound(self, plan: Plan) -> None:
+        """Run synchronously."""
+        assert isinstance(plan, BoundGraph)
+        plan.run()
+
+    def close(self) -> None:
+        """Free the sessions."""
+        self._sessions.clear()
+
+
+def _session_options(onnxruntime: Any, threads: int | None) -> Any:
+    options = session_options(onnxruntime, threads or usable_cores())
+    # Measured, see benchmarks/README.md: threads that wait by spinning save the time to wake them up at every layer. Each graph
+    # is a session with threads of its own, so they stop when its run ends, or the next graph would share the cores with them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options

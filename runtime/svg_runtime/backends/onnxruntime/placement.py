@@ -1,0 +1,122 @@
+"""Sessions whose nodes run where they should: what ONNX Runtime leaves to the processor is an error unless it is allowed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from svg_runtime.backends.onnxruntime.providers import ALLOWED, CPU, CUDA, TENSORRT, Provider
+from svg_runtime.backends.onnxruntime.session import loaded_graph, session_options
+from svg_runtime.bundle.manifest import GraphSpec
+from svg_runtime.bundle.onnx_header import count_weight_types
+from svg_runtime.errors import BackendMissingError, BundleError
+
+_WORDS = {CUDA: "CUDA", TENSORRT: "TensorRT", CPU: "the processor"}
+NO_GRAPH = "\n  if it is the CUDA graph that is refused: --no-cuda-graph"
+
+
+class PlacedSession:
+    """One graph, loaded for every batch, so that all of it runs on the GPU.
+
+    Args:
+        provider: what runs it.
+        content: the ONNX file.
+        place: its name in messages, such as fp32/step.onnx.
+        spec: its interface.
+
+    Attributes:
+        session: of ONNX Runtime.
+        nodes: provider -> its nodes; empty with an ONNX Runtime that does not tell.
+        computed: precision -> layers with weights that are computed in it; None where TensorRT chooses and does not tell.
+        on_processor: those of them that were left to the processor, which was allowed.
+
+    Raises:
+        BackendMissingError: the provider does not start, or leaves nodes to the processor though that is not allowed.
+        BundleError: ONNX Runtime does not take the graph.
+    """
+
+    def __init__(self, provider: Provider, content: bytes, place: str, spec: GraphSpec) -> None:
+        self._provider, self._place = provider, place
+        self.computed: Counter[str] | None = None
+        load, strict = partial(self._load, content, spec), not provider.choices.cpu_fallback
+        try:
+            self.session = load(strict)
+        except Exception as refusal:  # ONNX Runtime raises its own unrelated classes
+            raise self._explained(refusal, load) from refusal
+        self.nodes = placed_nodes(self.session)
+        self.on_processor = self._disallowed(self.nodes)
+        if strict and self.on_processor:
+            raise self._left_to_processor(self.on_processor)
+
+    @property
+    def mixed(self) -> bool:
+        """Whether some of it may run on the processor."""
+        return self._provider.choices.cpu_fallback and (not self.nodes or bool(self.on_processor))
+
+    def _disallowed(self, nodes: Mapping[str, list[str]]) -> list[str]:
+        allowed = ALLOWED[self._provider.backend]
+        return [node for name, placed in nodes.items() if name not in allowed for node in placed]
+
+    def _explained(self, refusal: Exception, load: Callable[[bool], Any]) -> Exception:
+        """Why a graph cannot be loaded with the processor excluded: what is wrong when it may help?"""
+        provider = self._provider
+        try:
+            session = load(False)
+        except BackendMissingError as error:
+            return error
+        except RuntimeError as error:  # so it says that a provider does not start; its words on graphs are no RuntimeError
+            return provider.missing(str(error))
+        except Exception as error:  # ONNX Runtime raises its own unrelated classes
+            hint = NO_GRAPH if provider.cuda_graph else ""
+            return BundleError(f"the {provider.backend} backend cannot load {self._place}: {error}{hint}")
+        return self._left_to_processor(self._disallowed(placed_nodes(session)) or [str(refusal)])
+
+    def _left_to_processor(self, nodes: list[str]) -> BackendMissingError:
+        return BackendMissingError(
+            f"the {self._provider.backend} backend cannot run all of {self._place} on the GPU; ONNX Runtime leaves to the "
+            f"processor: {', '.join(nodes)}\n  expected every node on the GPU: export the bundle again if an older release "
+            "did, allow it with --cpu-fallback, or --backend cpu"
+        )
+
+    def _load(self, content: bytes, spec: GraphSpec, strict: bool) -> Any:
+        """A session; `strict` refuses it if any node is left to the processor, in any release of ONNX Runtime."""
+        provider = self._provider
+        options = session_options(provider.onnxruntime, 1)  # its threads have nothing to do
+        options.log_severity_level = 4  # a refusal is an exception
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")  # read by 1.24 and later
+        if strict:
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        # By default a provider that does not start is replaced by the processor, and its reason printed to stdout.
+        providers = provider.options(spec)
+        make = partial(provider.onnxruntime.InferenceSession, content, options, providers=providers, enable_fallback=0)
+        if provider.chooses_precision:
+            session = make()
+        else:
+            with loaded_graph(options, content, provider.precision) as loaded:
+                session = make()
+                self.computed = count_weight_types(loaded())
+        started = session.get_providers()
+        if started[0] != provider.name:
+            raise provider.missing(f"it started {', '.join(started)} instead")
+        return session
+
+
+def placed_nodes(session: Any) -> dict[str, list[str]]:
+    """Provider -> its nodes, as "Gemm 'node_linear'"; empty with an ONNX Runtime that does not tell (before 1.24)."""
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return {}
+    placed: dict[str, list[str]] = {}
+    for part in session.get_provider_graph_assignment_info():
+        placed.setdefault(part.ep_name, []).extend(f"{node.op_type} '{node.name}'" for node in part.get_nodes())
+    return placed
+
+
+def describe_placement(graphs: Mapping[str, PlacedSession]) -> str:
+    """How many nodes run where, for people; "" where ONNX Runtime does not tell."""
+    counts: Counter[str] = Counter()
+    for graph in graphs.values():
+        counts.update({name: len(nodes) for name, nodes in graph.nodes.items()})
+    found = [f"{count} on {_WORDS.get(name, name)}" for name, count in counts.most_common()]
+    return f"nodes: {', '.join(found)}" if found else ""

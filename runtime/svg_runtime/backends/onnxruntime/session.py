@@ -1,0 +1,94 @@
+"""ONNX Runtime, whichever provider runs the graphs: loading the library, options of sessions, graphs bound to buffers."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from svg_common.command import require_modules
+from svg_common.signals import interrupts_wait
+from svg_runtime.bundle.manifest import Precision
+from svg_runtime.errors import BackendError, BackendMissingError
+
+
+def load_onnxruntime(backend: str, extra: str) -> Any:
+    """The module.
+
+    Args:
+        backend: the name of the backend that wants it.
+        extra: that brings it.
+
+    Raises:
+        MissingExtraError: it is not installed.
+        BackendMissingError: it is installed but does not load.
+    """
+    require_modules(f"the {backend} backend", extra, "onnxruntime")
+    try:
+        with interrupts_wait():
+            import onnxruntime
+    except ImportError as error:  # a wheel for another CUDA, Python or C library
+        raise BackendMissingError(f"the {backend} backend finds an onnxruntime that does not load: {error}") from error
+    return onnxruntime
+
+
+def session_options(onnxruntime: Any, threads: int) -> Any:
+    """Options of every session, on whichever device: quiet, with `threads` threads of the processor."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors only: its warnings are about its own graph optimisations
+    options.intra_op_num_threads = threads
+    return options
+
+
+@contextlib.contextmanager
+def loaded_graph(options: Any, content: bytes, precision: Precision) -> Iterator[Callable[[], bytes]]:
+    """While a session is made with `options` within it, what ONNX Runtime makes of the graph can be read.
+
+    Where it has no kernel for float16, it converts to float32 and back around the node. Float32 stays as it is.
+
+    Args:
+        options: of the session.
+        content: the graph.
+        precision: of its variant.
+
+    Returns:
+        What gives the graph that is run, once the session is there.
+    """
+    if precision == "fp32":
+        yield lambda: content
+        return
+    with tempfile.TemporaryDirectory(prefix="svg-graph-") as folder:
+        file = Path(folder) / "loaded.onnx"
+        options.optimized_model_filepath = str(file)
+        yield file.read_bytes
+
+
+class BoundGraph:
+    """A session with its IO binding, and the buffers whose addresses are in it."""
+
+    def __init__(self, role: str, session: Any, binding: Any, keep: list[Any]) -> None:
+        self.role, self.session, self.binding, self._keep = role, session, binding, keep
+
+    def run(self, options: Any = None, hint: str = "") -> None:
+        """Run it.
+
+        Args:
+            options: of the run; None takes ONNX Runtime's own.
+            hint: what to try if it fails.
+
+        Raises:
+            BackendError: ONNX Runtime failed, or the backend is closed.
+        """
+        if self.session is None:
+            raise BackendError("the backend is closed\n  open another one")
+        try:
+            self.session.run_with_iobinding(self.binding, options)
+        except Exception as error:  # ONNX Runtime raises its own unrelated classes
+            raise BackendError(f"ONNX Runtime failed while running {self.role}: {error}{hint}") from error
+
+    def release(self) -> None:
+        """Let go of the session: it cannot run again."""
+        self.session = self.binding = None
+        self._keep.clear()

@@ -1,0 +1,222 @@
+"""OpenVINO backend: Intel and AMD CPUs, Intel GPUs and NPUs. On a CPU the graphs read and write NumPy arrays in place.
+
+A graph is compiled for the shapes and the outputs that it is bound with, when it is bound. Static shapes make a forecast faster
+than dynamic ones, and outputs that nobody reads cost a conversion from the engine's memory layout: an encoder without its
+skips takes two thirds of the time.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from svg_common.command import require_modules
+from svg_runtime.backends.base import Array, Buffer, Plan
+from svg_runtime.backends.computed import detail, summarize
+from svg_runtime.backends.host_arrays import HostArrays, unaliased
+from svg_runtime.backends.openvino.device import (
+    SHARED_THREADS,
+    Target,
+    can_share_threads,
+    choose_target,
+    compiled_model_cache,
+    computed_precisions,
+    load_openvino,
+    the_core,
+)
+from svg_runtime.bundle.contract import SHUFFLED_DECODER
+from svg_runtime.bundle.manifest import Precision
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.errors import BackendError, BackendMissingError, BundleError
+from svg_runtime.machine.hardware import usable_cores
+
+# Graphs of nothing but recurrent cells and Gaussians. They stay in float32: on the embedded model the tenth frame is then 6 dB
+# closer to float32, at no cost. OpenVINO has no public way to except parts of a graph, so the fused `step` is reduced as a
+# whole; its state tensors are float32 nevertheless.
+_RECURRENT = ("posterior", "prior", "predictor", "prime")
+# Every engine has kernels of all its precisions for what these are made of. In skip and decoder, a transposed convolution may
+# have to stay in float32; the description tells.
+_JUDGED = ("encoder", "step")
+
+
+@dataclass(eq=False)
+class _Compiled:
+    """A graph compiled for fixed shapes and outputs. Kept alive by the plans that use it, and by nothing else."""
+
+    model: Any
+
+
+@dataclass(eq=False)
+class _BoundGraph:
+    """An inference request, and the arrays whose memory it reads and writes."""
+
+    role: str
+    request: Any
+    compiled: _Compiled
+    arrays: list[Array]
+
+
+class OpenVinoBackend(HostArrays):
+    """OpenVINO on one device.
+
+    Args:
+        bundle: the opened bundle.
+        precision: which of its variants to load; bf16 is fp32 computed in bf16. None: fp32, or bf16 if the model has earned it
+            and the CPU multiplies in bf16 (AMX, or AVX-512 with bf16).
+        device: CPU, GPU, GPU.1, NPU, with the precision to compute in if not the default one: CPU:f32, CPU:bf16, GPU:f16. By
+            default a CPU computes in f32, but for the variant bf16, and any other device as it prefers.
+        threads: of a CPU; default: as many as there are cores to use.
+
+    Raises:
+        MissingExtraError: openvino is not installed.
+        BackendMissingError: openvino does not load, or it has no such device, or the device no such precision, or it computes
+            the encoder in another one than was named.
+        BundleError: OpenVINO cannot load the encoder.
+        UsageError: `device` cannot be understood, or contradicts `precision`.
+    """
+
+    name = "openvino"
+    prefers_fused = False  # the separate ones have recurrent parts in float32 and the shuffled decoder
+
+    def __init__(
+        self, bundle: Bundle, precision: Precision | None, device: str | None = None, threads: int | None = None
+    ) -> None:
+        require_modules("the openvino backend", "openvino", "openvino")
+        try:
+            openvino, self._core = load_openvino(), the_core()
+            earned = "bf16" in bundle.manifest.variants
+            self._target = choose_target(self._core, device, precision, earned)
+        except (ImportError, OSError, RuntimeError) as error:  # a wheel for another Python, C library or processor
+            raise BackendMissingError(f"openvino is installed but does not load: {error}") from error
+        self._tensor = openvino.Tensor
+        self.precision: Precision = precision or ("bf16" if earned and self._target.compute == "bf16" else "fp32")
+        self._release = openvino.__version__.split("-")[0]
+        self._threads = threads or usable_cores()
+        self._caches: dict[str | None, Path | None] = {}
+        self._where = f"'{bundle.path}'"
+        self._contents = bundle.graphs(self.precision)
+        self._files = {role: spec.file for role, spec in bundle.variant(self.precision).graphs.items()}
+        shuffled = self._contents.pop(SHUFFLED_DECODER, None)
+        if shuffled is not None and self._target.is_cpu:  # measured on CPUs only
+            self._contents["decoder"], self._files["decoder"] = shuffled, self._files[SHUFFLED_DECODER]
+        self._compiled: weakref.WeakValueDictionary[tuple[Any, ...], _Compiled] = weakref.WeakValueDictionary()
+        self.computed_in: dict[str, Counter[str]] = {}
+        # The observer's encoder is compiled here, so that what cannot be kept is refused before anything runs.
+        encoder = bundle.variant(self.precision).graphs["encoder"]
+        shapes = {tensor.name: tensor.sized(1) for tensor in encoder.inputs}
+        self._encoder: _Compiled | None = self._compile("encoder", shapes, frozenset(tensor.name for tensor in encoder.outputs))
+        if self.precision == "bf16" and precision is None and not self._is_computed("encoder", "bf16"):
+            self.precision = "fp32"  # the same graphs: the default follows what the engine does
+
+    @property
+    def description(self) -> str:
+        """Library, device, and what the graphs compiled so far are computed in."""
+        graphs = "fp16" if self.precision == "fp16" else "fp32"
+        computed = summarize(self.computed_in) or "a precision that the device does not tell"
+        notes = [f"openvino ({self._release}) on {self._target.device}, {graphs} graphs computed in {computed}"]
+        notes += [detail(self.computed_in)] if detail(self.computed_in) else []
+        if self._target.missed:
+            notes.append("bf16 is faster here, if the model passes: svg-export ckpt.pt --bf16")
+        return "; ".join(notes)
+
+    def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
+        """An inference request on tensors that share the arrays' memory.
+
+        Raises:
+            BundleError: OpenVINO cannot load the graph, or not at these shapes.
+            BackendError: the backend is closed.
+        """
+        self._check_open(graph)
+        shapes = {name: tuple(buffer.shape) for name, buffer in inputs.items()}
+        compiled = self._compile(graph, shapes, frozenset(outputs))
+        request, arrays = compiled.model.create_infer_request(), []
+        for name, array, _ in unaliased(graph, inputs, outputs):
+            request.set_tensor(name, self._tensor(array, shared_memory=True))
+            arrays.append(array)
+        return _BoundGraph(graph, request, compiled, arrays)
+
+    def _run_bound(self, plan: Plan) -> None:
+        """Run synchronously."""
+        assert isinstance(plan, _BoundGraph)
+        self._check_open(plan.role)
+        try:
+            plan.request.start_async()  # `infer` would make a dictionary of all results at every call
+            plan.request.wait()
+        except Exception as error:  # OpenVINO raises RuntimeError and classes of its own
+            raise BackendError(f"OpenVINO failed while running {plan.role}: {error}") from error
+
+    def close(self) -> None:
+        """Free the graphs; what is bound cannot be run any more."""
+        self._contents = {}
+        self._encoder = None
+        self._compiled.clear()
+
+    def _check_open(self, graph: str) -> None:
+        if not self._contents:
+            raise BackendError(f"the openvino backend is closed and cannot run {graph}\n  open another one")
+
+    def _compile(self, graph: str, shapes: dict[str, tuple[int, ...]], outputs: frozenset[str]) -> _Compiled:
+        key = graph, tuple(sorted(shapes.items())), outputs
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            try:
+                compiled = _Compiled(self._load(graph, shapes, outputs))
+            except Exception as error:  # OpenVINO raises RuntimeError and classes of its own
+                raise BundleError(
+                    f"OpenVINO cannot load {self._files[graph]} of {self._where} on {self._target.device}: {error}"
+                ) from error
+            self._compiled[key] = compiled
+            self.computed_in[graph] = computed_precisions(compiled.model)
+            if graph in _JUDGED and self._target.named:
+                self._check_named(graph, str(self._target.compute))
+        return compiled
+
+    def _check_named(self, graph: str, compute: str) -> None:
+        """A precision that was asked for by name is computed in, or refused."""
+        if not self._is_computed(graph, compute):
+            device, found = self._target.device, summarize({graph: self.computed_in[graph]})
+            raise BackendMissingError(
+                f"{compute} was asked for, and openvino's device {device} computes {graph} in {found} here\n"
+                f"  expected: {device}:{found}, or {device} to leave the choice to the device"
+            )
+
+    def _is_computed(self, graph: str, compute: str) -> bool:
+        """Whether any layer of the graph is computed in that precision; True where the device does not tell."""
+        return not self.computed_in[graph] or compute in self.computed_in[graph]
+
+    def _load(self, graph: str, shapes: dict[str, tuple[int, ...]], outputs: frozenset[str]) -> Any:
+        model = self._core.read_model(self._contents[graph])
+        for result in model.get_results():
+            if not result.input_value(0).get_names() & outputs:
+                model.remove_result(result)
+        model.reshape({name: list(shape) for name, shape in shapes.items()})
+        return self._core.compile_model(model, self._target.device, self._properties(graph, self._target))
+
+    def _cache_folder(self, compute: str | None) -> Path | None:
+        """Found once per precision: whoever cannot write there is warned once."""
+        if compute not in self._caches:
+            self._caches[compute] = compiled_model_cache(self._core, self._target, compute)
+        return self._caches[compute]
+
+    def _properties(self, graph: str, target: Target) -> dict[str, Any]:
+        properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
+        compute = target.compute
+        if compute is not None and graph in _RECURRENT and target.has_f32:
+            compute = "f32"
+        if compute is not None:
+            properties["INFERENCE_PRECISION_HINT"] = compute
+        cache = self._cache_folder(compute)
+        if cache is not None:
+            properties["CACHE_DIR"] = str(cache)
+        if target.is_cpu:
+            properties["INFERENCE_NUM_THREADS"] = self._threads
+            # Were threads pinned to cores, those of two forecasters, or of another program that pins, could share one core
+            # while the next one idles.
+            properties["ENABLE_CPU_PINNING"] = False
+            if self._threads == usable_cores() and can_share_threads(self._core):
+                properties[SHARED_THREADS] = True
+        return properties

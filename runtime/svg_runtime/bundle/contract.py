@@ -1,0 +1,143 @@
+"""The contract of the separate graphs: how their interfaces follow from the model's dimensions and fit each other.
+
+A manifest that contradicts itself is refused before a graph is opened. Recurrent state is described here for family `svg`
+alone; a family whose state has another rank brings its own description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from svg_runtime.bundle.manifest import BATCH, COND_BATCH, GraphSpec, Manifest, ModelSpec, Precision, TensorSpec
+
+Tensor = tuple[str, str, tuple[int | str, ...]]  # name, dtype, shape
+Interface = tuple[list[Tensor], list[Tensor]]  # inputs, outputs
+
+FUSED = ("prime", "step")  # a bundle has both or none
+SHUFFLED_DECODER = "decoder_shuffled"  # optional: the decoder with its last layer as convolution + depth-to-space, for OpenVINO
+
+
+def roles(model: ModelSpec) -> tuple[str, ...]:
+    """The separate graphs of a model: six for a learned prior, one less for a fixed prior, two less without latents."""
+    posterior = ("posterior",) if model.posterior_layers else ()
+    prior = ("prior",) if model.prior_layers else ()
+    return ("encoder", "skip", *posterior, *prior, "predictor", "decoder")
+
+
+def contradictions(manifest: Manifest) -> list[str]:
+    """Everything in which the graphs do not fit each other or the dimensions, one line each; empty when all fits."""
+    problems = []
+    for precision, variant in manifest.variants.items():
+        place = f"variants.{precision}.graphs"
+        expected = roles(manifest.model)
+        if set(variant.graphs) - {SHUFFLED_DECODER} not in (set(expected), {*expected, *FUSED}):
+            optional = [*FUSED, SHUFFLED_DECODER]
+            problems.append(
+                f"{place}: the graphs are {sorted(variant.graphs)}, expected {sorted(expected)} and at most {optional}"
+            )
+            continue
+        for role, (inputs, outputs) in _interfaces(manifest, precision, variant.graphs).items():
+            spec = variant.graphs[role]
+            problems += _differences(f"{place}.{role}.inputs", _listed(spec.inputs), inputs)
+            problems += _differences(f"{place}.{role}.outputs", _listed(spec.outputs), outputs)
+            states = [(state.input, state.output, state.initial) for state in spec.states]
+            problems += _differences(f"{place}.{role}.states", states, _states(manifest, role))
+    return problems
+
+
+def _states(manifest: Manifest, role: str) -> list[tuple[str, str, str]]:
+    if role in ("posterior", "prior", "predictor"):
+        return [("state", "state_out", "zeros")]
+    if role != "step":
+        return []
+    prior = ["prior_state"] if manifest.model.prior_layers else []
+    conds = [f"cond_{index}" for index in range(manifest.model.skips)] if manifest.generation.last_frame_skip else []
+    return [(name, f"{name}_out", "given") for name in ("h", "predictor_state", *prior, *conds)]
+
+
+def _interfaces(manifest: Manifest, precision: Precision, graphs: Mapping[str, GraphSpec]) -> dict[str, Interface]:
+    """The table of the bundle format, filled in. Feature maps are free in shape, but the same wherever they appear."""
+    m, f = manifest.model, manifest.frame
+    frame: Tensor = ("frame", "float32", (BATCH, f.channels, f.height, f.width))
+    h, g, z = _vector("h", m.g_dim), _vector("g", m.g_dim), _vector("z", m.z_dim)
+    mu, logvar = _vector("mu", m.z_dim), _vector("logvar", m.z_dim)
+    skips = _feature_maps("skip", m.skips, graphs["encoder"].outputs[1:], precision)
+    conds = _feature_maps("cond", m.skips, graphs["skip"].outputs, precision)
+    shared = [(name, dtype, (COND_BATCH, *shape[1:])) for name, dtype, shape in conds]
+
+    def state(name: str, layers: int) -> Tensor:
+        return name, "float32", (2 * layers, BATCH, m.rnn_size)
+
+    def gaussian(layers: int) -> Interface:
+        return [h, state("state", layers)], [mu, logvar, state("state_out", layers)]
+
+    z_inputs = [z] if m.z_dim else []
+    decoder: Interface = [g, *shared], [frame]
+    interfaces: dict[str, Interface] = {
+        "encoder": ([frame], [h, *skips]),
+        "skip": (skips, conds),
+        "posterior": gaussian(m.posterior_layers),
+        "prior": gaussian(m.prior_layers),
+        "predictor": ([h, *z_inputs, state("state", m.predictor_layers)], [g, state("state_out", m.predictor_layers)]),
+        "decoder": decoder,
+        SHUFFLED_DECODER: decoder,
+    }
+    if "prime" in graphs:
+        interfaces |= _fused(manifest, state, frame, conds, shared)
+    return {role: interfaces[role] for role in graphs}
+
+
+def _fused(
+    manifest: Manifest, state: Callable[[str, int], Tensor], frame: Tensor, conds: list[Tensor], shared: list[Tensor]
+) -> dict[str, Interface]:
+    """The graphs that are composed of the others. Tensors of a part that the variant lacks are not there."""
+    m, g = manifest.model, manifest.generation
+
+    def states(suffix: str = "") -> tuple[list[Tensor], list[Tensor]]:
+        prior = [state(f"prior_state{suffix}", m.prior_layers)] if m.prior_layers else []
+        return [state(f"predictor_state{suffix}", m.predictor_layers)], prior
+
+    def last(part: str, layers: int) -> list[Tensor]:
+        return [(f"{part}_{name}", "float32", (COND_BATCH, m.z_dim)) for name in ("mu", "logvar")] if layers else []
+
+    (predictor, prior), (predictor_out, prior_out) = states(), states("_out")
+    eps: list[Tensor] = [_vector("eps", m.z_dim)] if m.z_dim else []
+    past: list[Tensor] = [("eps", "float32", (g.n_past - 1, BATCH, m.z_dim))] if m.z_dim else []
+    gaussian = [_vector("mu", m.z_dim), _vector("logvar", m.z_dim)] if m.prior_layers else []
+    followed = [(f"{name}_out", dtype, shape) for name, dtype, shape in conds] if g.last_frame_skip else []
+    return {
+        "prime": (
+            [("h_seq", "float32", (g.n_past, COND_BATCH if m.z_dim else BATCH, m.g_dim)), *past],
+            [*predictor, *prior, *last("posterior", m.posterior_layers), *last("prior", m.prior_layers)],
+        ),
+        "step": (
+            [_vector("h", m.g_dim), *shared, *predictor, *eps, *prior],
+            [frame, _vector("h_out", m.g_dim), *predictor_out, *prior_out, *gaussian, *followed],
+        ),
+    }
+
+
+def _vector(name: str, size: int) -> Tensor:
+    return name, "float32", (BATCH, size)
+
+
+def _feature_maps(prefix: str, count: int, given: tuple[TensorSpec, ...], precision: Precision) -> list[Tensor]:
+    """`count` tensors called prefix_i with the inner sizes of `given`; only an fp16 variant may keep them in float16."""
+    maps: list[Tensor] = []
+    for index in range(count):
+        spec = given[index] if index < len(given) else None
+        sizes = [size for size in spec.shape[1:] if isinstance(size, int)] if spec else []
+        dtype = spec.dtype if spec and precision == "fp16" else "float32"
+        maps.append((f"{prefix}_{index}", dtype, (BATCH, *sizes)))
+    return maps
+
+
+def _listed(specs: tuple[TensorSpec, ...]) -> list[Tensor]:
+    return [(spec.name, spec.dtype, spec.shape) for spec in specs]
+
+
+def _differences(place: str, given: Sequence[tuple[object, ...]], expected: Sequence[tuple[object, ...]]) -> list[str]:
+    """Names the tensors that differ, not the ones that fit."""
+    if len(given) != len(expected):
+        return [f"{place}: {len(given)} tensors, the model's dimensions need {len(expected)}"]
+    return [f"{place}: {a}, the model's dimensions need {b}" for a, b in zip(given, expected, strict=True) if a != b]

@@ -1,0 +1,276 @@
+"""manifest.json: what export promises and the runtime trusts, as frozen, validated objects."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA_VERSION = 1
+FILE_NAME = "manifest.json"
+BATCH = "batch"  # the one dynamic axis of every graph
+COND_BATCH = "cond_batch"  # that axis of the decoder's skip conditions: 1 (shared by the batch) or the batch
+
+Precision = Literal["fp32", "fp16", "bf16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+Metric = Literal["psnr_best", "psnr_mean", "ssim_best", "ssim_mean", "diversity"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Size = Annotated[int, Field(ge=1, le=65536)]
+SizeOrNone = Annotated[int, Field(ge=0, le=65536)]  # 0: the variant has no such part
+
+
+def _inside(path: str) -> str:
+    if len(path) > 255 or not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", path, re.ASCII) or ".." in path.split("/"):
+        raise ValueError("leaves the bundle or is no plain name; expected a path inside it, such as fp32/encoder.onnx")
+    return path
+
+
+InsidePath = Annotated[str, AfterValidator(_inside)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Frozen(BaseModel):
+    """Immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorSpec(Frozen):
+    """Name, type and shape of a graph's input or output, as read from the graph."""
+
+    name: str
+    dtype: Literal["float32", "float16"]
+    shape: tuple[Size | Literal["batch", "cond_batch"], ...]
+
+    def sized(self, batch: int) -> tuple[int, ...]:
+        """The shape with `batch` in place of the dynamic axis."""
+        return tuple(batch if size in (BATCH, COND_BATCH) else int(size) for size in self.shape)
+
+    def shared(self, batch: int) -> tuple[int, ...]:
+        """The shape with `batch` in place of the batch axis, and 1 where a tensor may be shared by the batch."""
+        return tuple({BATCH: batch, COND_BATCH: 1}.get(str(size)) or int(size) for size in self.shape)
+
+    def batch_range(self, max_batch: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """Smallest, usual and largest shape: batch 1 .. max_batch; tensors that samples may share usually come at batch 1."""
+        usual = self.shared(max_batch) if COND_BATCH in self.shape else self.sized(max_batch)
+        return self.sized(1), usual, self.sized(max_batch)
+
+
+class StateSpec(Frozen):
+    """A recurrent tensor: what `output` gave is the next call's `input`."""
+
+    input: str
+    output: str
+    initial: Literal["zeros", "given"] = "zeros"  # given: by the graph prime, the encoder or the skip graph
+
+
+class GraphSpec(Frozen):
+    """One ONNX file and its interface."""
+
+    file: InsidePath
+    sha256: Sha256
+    bytes: int = Field(ge=1)
+    opset: int = Field(ge=1)
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    states: tuple[StateSpec, ...] = ()
+
+    def tensor(self, name: str) -> TensorSpec:
+        """The input or output called `name`."""
+        for spec in (*self.inputs, *self.outputs):
+            if spec.name == name:
+                return spec
+        raise KeyError(name)
+
+
+class ErrorCurve(Frozen):
+    """Differences per step between two ways to run the same steps with the same noise."""
+
+    max_abs: tuple[float, ...]
+    psnr_db: tuple[float, ...] | None = None  # frames only
+
+
+class ParityReport(Frozen):
+    """How far a variant is from its reference over n_past observed and some forecast frames, same noise."""
+
+    reference: Literal["pytorch", "fp32"]
+    provider: str  # what computed the variant, e.g. CPUExecutionProvider
+    observed: int
+    forecast: int
+    samples: int
+    tolerance: float | None = None  # gate: largest difference allowed, relative to max(1, the tensor's largest value)
+    rounding: tuple[float, ...] | None = None  # what float32 arithmetic itself does to the reference, per forecast step
+    min_first_step_psnr_db: float | None = None  # of older bundles; the gate of a reduced precision is its quality report
+    max_error: float  # largest difference, relative to max(1, the tensor's largest value)
+    curves: dict[str, ErrorCurve]  # tensor -> per step; "observe.h", "forecast.frame", "forecast.prior.state", ...
+
+
+class PairedDifference(Frozen):
+    """One figure of quality on the same sequences with the same noise, means over sequences; more is better."""
+
+    fp32: Finite
+    reduced: Finite
+    difference: Finite  # reduced - fp32; negative is a loss
+    low: Finite  # of the paired confidence interval of the difference
+    high: Finite
+    tolerance: Annotated[Finite, Field(ge=0)]  # gate: the largest loss that nobody can see
+
+    @model_validator(mode="after")
+    def _interval_in_order(self) -> PairedDifference:
+        if not self.low <= self.difference <= self.high:
+            raise ValueError(f"the difference {self.difference} lies outside its interval [{self.low}, {self.high}]")
+        return self
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether the whole interval lies beyond what is tolerated: the loss is certain, and can be seen."""
+        return self.high < -self.tolerance
+
+
+class QualityReport(Frozen):
+    """What a reduced precision does to forecasts of held-out sequences, and the gate that it has passed.
+
+    The loop amplifies rounding, so that the path of a sample parts from that of fp32 with the same noise. That alone is another
+    sample of the same distribution, not a worse one: the gate asks for the first step, and for the quality against the truth.
+    """
+
+    data: str  # name of the data set
+    split: Literal["test"]
+    sequences: int = Field(ge=2)
+    samples: int = Field(ge=1)  # futures per sequence
+    horizon: int = Field(ge=1)  # forecast frames
+    seed: int = Field(ge=0)  # of the noise
+    confidence: float = Field(gt=0, lt=1)  # of the intervals
+    computed_by: str  # engine, device and precision
+    divergence_psnr_db: tuple[Finite, ...]  # per step, reduced against fp32
+    min_first_step_psnr_db: Finite  # gate: of the first of them
+    metrics: dict[Metric, PairedDifference]  # psnr in dB; best and mean of the samples; a single sample has no diversity
+
+    @model_validator(mode="after")
+    def _complete(self) -> QualityReport:
+        expected = set(get_args(Metric)) - (set() if self.samples > 1 else {"diversity"})
+        if set(self.metrics) != expected:
+            raise ValueError(f"metrics are {sorted(self.metrics)}, expected {sorted(expected)}")
+        if len(self.divergence_psnr_db) != self.horizon:
+            raise ValueError(f"divergence_psnr_db has {len(self.divergence_psnr_db)} values for {self.horizon} steps")
+        return self
+
+    def failures(self) -> list[str]:
+        """All in which the gate does not hold, one line each; empty when it is passed."""
+        first, least = self.divergence_psnr_db[0], self.min_first_step_psnr_db
+        lines = (
+            [f"the first forecast frame is {first:.1f} dB from fp32, expected at least {least:g} dB"] if first < least else []
+        )
+        return lines + [
+            f"{name} falls from {value.fp32:.5g} to {value.reduced:.5g}: by {-value.high:.2g} to {-value.low:.2g} with "
+            f"{self.confidence:.0%} confidence, tolerated {value.tolerance:.2g}"
+            for name, value in self.metrics.items()
+            if value.is_loss
+        ]
+
+
+class Variant(Frozen):
+    """One precision of the whole set of graphs."""
+
+    graphs: dict[str, GraphSpec]
+    parity: ParityReport | None  # None in bf16, whose graphs are those of fp32
+    quality: QualityReport | None = None  # None in fp32
+
+
+class FrameSpec(Frozen):
+    """What a frame is to the model."""
+
+    height: Size
+    width: Size
+    channels: Literal[1, 3]
+    colour_order: Literal["gray", "RGB"]
+    range: tuple[float, float]
+
+    @model_validator(mode="after")
+    def _readable(self) -> FrameSpec:
+        """Refuse what the runtime would otherwise have to ignore."""
+        if self.range != (0.0, 1.0):
+            raise ValueError(f"range is {self.range}; this release knows [0, 1] only")
+        if self.colour_order != ("gray" if self.channels == 1 else "RGB"):
+            raise ValueError(f"colour_order is {self.colour_order} with {self.channels} channel(s)")
+        return self
+
+
+class ModelSpec(Frozen):
+    """Dimensions of the network."""
+
+    family: Literal["svg"]
+    variant: Literal["lp", "fp", "det"]  # learned prior, fixed prior N(0, I), deterministic
+    backbone: Literal["dcgan", "vgg"]
+    nf: Size
+    g_dim: Size
+    z_dim: SizeOrNone  # 0 in variant det
+    rnn_size: Size
+    predictor_layers: Size
+    posterior_layers: SizeOrNone  # 0 in variant det
+    prior_layers: SizeOrNone  # 0 in variants fp and det
+    skips: Size  # number of skip tensors
+
+    @model_validator(mode="after")
+    def _parts_of_variant(self) -> ModelSpec:
+        parts = (bool(self.z_dim), bool(self.posterior_layers), bool(self.prior_layers))
+        expected = {"lp": (True, True, True), "fp": (True, True, False), "det": (False, False, False)}[self.variant]
+        if parts != expected:
+            raise ValueError(
+                f"variant {self.variant} with z_dim {self.z_dim}, posterior_layers {self.posterior_layers}, "
+                f"prior_layers {self.prior_layers}"
+            )
+        return self
+
+
+class GenerationSpec(Frozen):
+    """The rule by which graphs become a forecast."""
+
+    n_past: int = Field(ge=2, le=1024)
+    skip_lag: Literal[0, 1]
+    last_frame_skip: bool
+    frame_interval_s: float | None = Field(
+        gt=0, allow_inf_nan=False
+    )  # seconds per model step; None when the training data had no time base
+    training_horizon: int = Field(ge=1)  # forecast frames that training saw
+
+
+class Provenance(Frozen):
+    """Where the bundle comes from. No times and no paths: the same checkpoint gives the same bytes."""
+
+    checkpoint_sha256: Sha256
+    checkpoint_step: int
+    metrics: dict[str, float]
+    data: str
+    versions: dict[str, str]
+
+
+class Manifest(Frozen):
+    """All of manifest.json."""
+
+    format: Literal["svg-bundle"]
+    schema_version: Literal[1]
+    bundle_id: str = Field(pattern=r"^[0-9a-f]{16}$")
+    model: ModelSpec
+    frame: FrameSpec
+    generation: GenerationSpec
+    variants: dict[Precision, Variant] = Field(min_length=1)
+    provenance: Provenance
+
+
+def unearned(manifest: Manifest) -> list[str]:
+    """Everything in which a reduced precision has not earned its place, one line each: no report, or one whose gate fails."""
+    problems = []
+    fp32 = manifest.variants.get("fp32")
+    for precision, variant in manifest.variants.items():
+        place = f"variants.{precision}"
+        if (variant.parity is None) != (precision == "bf16"):
+            problems.append(f"{place}.parity: expected for graphs of its own, and for them alone")
+        if (variant.quality is None) != (precision == "fp32"):
+            problems.append(f"{place}.quality: expected for a reduced precision, and for it alone")
+        if variant.quality is not None:
+            problems += [f"{place}.quality: fails its own gate: {line}" for line in variant.quality.failures()]
+        if precision == "bf16" and (fp32 is None or variant.graphs != fp32.graphs):
+            problems.append(f"{place}.graphs: expected those of fp32, which bf16 is another way to compute")
+    return problems

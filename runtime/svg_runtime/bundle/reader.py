@@ -1,0 +1,165 @@
+"""Opens a bundle: finds it, validates the manifest, checks every file against it. Nothing is trusted before."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from svg_runtime.bundle.contract import contradictions
+from svg_runtime.bundle.manifest import FILE_NAME, SCHEMA_VERSION, GraphSpec, Manifest, Precision, TensorSpec, Variant, unearned
+from svg_runtime.bundle.onnx_header import TensorHeader, read_header
+from svg_runtime.errors import BackendMissingError, BundleError
+
+EMBEDDED_MODEL = Path(__file__).parents[1] / "embedded" / "digits.svgb"
+_MANIFEST_LIMIT = 4 << 20  # bytes
+_LINE_LIMIT = 400  # characters of one problem in a message: keys and names in a hostile manifest can be megabytes
+_GRAPH_LIMIT = 2 << 30  # bytes; also the limit of an ONNX file
+
+
+class Bundle:
+    """A validated `*.svgb` folder. Graph files are read and checked when a variant is asked for."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, path: str | Path) -> Bundle:
+        """Read and validate the manifest of the bundle at `path`.
+
+        Raises:
+            BundleError: no bundle there; manifest damaged, of an unknown version, with unknown keys, or in contradiction
+                with itself.
+        """
+        folder = Path(path)
+        if folder.is_file():
+            raise BundleError(
+                f"'{folder}' is a file\n  expected a *.svgb folder; of a checkpoint make one with: svg-export {folder}"
+            )
+        if not folder.is_dir():
+            raise BundleError(f"there is no bundle '{folder}'\n  expected a *.svgb folder; make one with: svg-export ckpt.pt")
+        return cls(folder, _read_manifest(folder / FILE_NAME))
+
+    def variant(self, precision: Precision) -> Variant:
+        """The graphs of one precision.
+
+        Raises:
+            BackendMissingError: the bundle was exported without it.
+        """
+        if precision not in self.manifest.variants:
+            has = ", ".join(self.manifest.variants)
+            raise BackendMissingError(
+                f"'{self.path.name}' has no variant {precision}, only {has}\n"
+                f"  export it with: svg-export ckpt.pt{'' if precision == 'fp32' else f' --{precision}'}"
+            )
+        return self.manifest.variants[precision]
+
+    def graphs(self, precision: Precision) -> dict[str, bytes]:
+        """Contents of all ONNX files of one precision, each checked against hash, size, interface and bundle id.
+
+        Raises:
+            BundleError: every file that is missing, changed, or does not fit the manifest, in one message.
+        """
+        contents, problems = {}, []
+        for role, spec in self.variant(precision).graphs.items():
+            try:
+                contents[role] = self._checked(role, spec)
+            except (BundleError, OSError) as error:
+                problems.append(f"{spec.file}: {error}")
+        if problems:
+            raise BundleError(
+                f"the bundle '{self.path}' is damaged:\n  "
+                + "\n  ".join(problems)
+                + "\n  export it again with: svg-export ckpt.pt"
+            )
+        return contents
+
+    def _checked(self, role: str, spec: GraphSpec) -> bytes:
+        file = self.path / spec.file
+        if not file.is_file():
+            raise BundleError("missing")
+        if not file.resolve().is_relative_to(self.path.resolve()):
+            raise BundleError("leads out of the bundle")
+        size = file.stat().st_size
+        if size != spec.bytes or size > _GRAPH_LIMIT:
+            raise BundleError(f"{size} bytes, the manifest says {spec.bytes}")
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != spec.sha256:
+            raise BundleError("changed since export (its SHA-256 is not the manifest's)")
+        header = read_header(content)
+        _compare("inputs", header.inputs, spec.inputs)
+        _compare("outputs", header.outputs, spec.outputs)
+        stamp = header.metadata.get("svg_bundle_id"), header.metadata.get("svg_graph")
+        if stamp != (self.manifest.bundle_id, role):
+            raise BundleError(f"belongs to another bundle or role: it says {stamp}, expected {(self.manifest.bundle_id, role)}")
+        return content
+
+
+def find_model(path: str | Path | None) -> Path:
+    """The bundle to use: `path` when given, else the newest *.svgb in the current folder, else the embedded model.
+
+    "embedded" names the latter, unless there is a folder of that name.
+
+    Raises:
+        BundleError: the package was built without its embedded model.
+    """
+    if path is not None and (str(path) != "embedded" or Path(path).is_dir()):
+        return Path(path)
+    here = [folder for folder in Path.cwd().glob("*.svgb") if (folder / FILE_NAME).is_file()]
+    if here and path is None:
+        return max(here, key=lambda folder: ((folder / FILE_NAME).stat().st_mtime_ns, folder.name))
+    if not EMBEDDED_MODEL.is_dir():
+        raise BundleError("this installation has no embedded model\n  give one with --model ckpt.svgb, or reinstall svg-edge")
+    return EMBEDDED_MODEL
+
+
+def _read_manifest(file: Path) -> Manifest:
+    if not file.is_file():  # a pipe or a device would be read for ever
+        raise BundleError(f"'{file.parent}' is not a bundle: it has no {FILE_NAME}\n  make one with: svg-export ckpt.pt")
+    try:
+        with file.open("rb") as stream:
+            text = stream.read(_MANIFEST_LIMIT + 1)
+        if len(text) > _MANIFEST_LIMIT:
+            raise BundleError(f"'{file}' is too large for a manifest (over {_MANIFEST_LIMIT >> 20} MiB)")
+        content = json.loads(text.decode("utf-8"))
+    except OSError as error:
+        raise BundleError(f"'{file}' cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"'{file}' is not valid JSON: {error}\n  export the bundle again with: svg-export ckpt.pt") from error
+    _check_version(file, content)
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
+        raise _invalid(file, lines) from error
+    lines = contradictions(manifest) + unearned(manifest)
+    if lines:
+        raise _invalid(file, lines)
+    return manifest
+
+
+def _invalid(file: Path, lines: list[str]) -> BundleError:
+    shown = [line if len(line) <= _LINE_LIMIT else f"{line[:_LINE_LIMIT]} ..." for line in lines[:20]]
+    return BundleError(
+        f"'{file}' is not a valid manifest:\n  " + "\n  ".join(shown) + "\n  export the bundle again with: svg-export ckpt.pt"
+    )
+
+
+def _check_version(file: Path, content: object) -> None:
+    version = content.get("schema_version") if isinstance(content, Mapping) else None
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise BundleError(
+            f"'{file}' has schema version {repr(version)[:40]}; this svg-edge reads version {SCHEMA_VERSION}\n"
+            "  export the bundle again with this release, or install the release that wrote it"
+        )
+
+
+def _compare(what: str, found: tuple[TensorHeader, ...], promised: tuple[TensorSpec, ...]) -> None:
+    given = [(tensor.name, tensor.dtype, tensor.shape) for tensor in found]
+    expected = [(tensor.name, tensor.dtype, tensor.shape) for tensor in promised]
+    if given != expected:
+        raise BundleError(f"its {what} are {given}, the manifest says {expected}")

@@ -1,0 +1,1 @@
+"""Frames in, futures out: the recurrent loop over a bundle's graphs, its state and its noise. It knows no device."""

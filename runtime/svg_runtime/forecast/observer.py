@@ -1,0 +1,63 @@
+"""Reads frames at batch 1: encodes each once, conditions the decoder's skips, and keeps both on the device or cached."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+
+from svg_runtime.backends.base import Backend, Buffer
+from svg_runtime.bundle.manifest import Manifest, Variant
+from svg_runtime.forecast.noise import FloatArray
+
+
+class Observer:
+    """Encoder and skip graphs at batch 1.
+
+    Attributes:
+        encodings: h of the last n_past frames, oldest first, each (1, g_dim).
+        condition: the decoder's skip conditions for a forecast that starts now: of the frame `skip_lag` before the last one.
+        count: frames observed.
+    """
+
+    def __init__(self, backend: Backend, manifest: Manifest, variant: Variant) -> None:
+        self._backend = backend
+        encoder, skip = variant.graphs["encoder"], variant.graphs["skip"]
+        frame, h = encoder.tensor("frame"), encoder.tensor("h")
+        skips = [tensor for tensor in encoder.outputs if tensor.name != "h"]
+        self._frame = backend.allocate(frame.sized(1), frame.dtype)
+        self._h = backend.allocate(h.sized(1), h.dtype)
+        skip_buffers = {tensor.name: backend.allocate(tensor.sized(1), tensor.dtype) for tensor in skips}
+        self._encode = backend.bind("encoder", {"frame": self._frame}, {"h": self._h, **skip_buffers})
+        generation = manifest.generation
+
+        def allocate() -> dict[str, Buffer]:
+            return {tensor.name: backend.allocate(tensor.sized(1), tensor.dtype) for tensor in skip.outputs}
+
+        self.condition = allocate()
+        # last_frame_skip always takes the last frame.
+        self._latest = allocate() if generation.skip_lag and not generation.last_frame_skip else self.condition
+        self._skip = backend.bind("skip", skip_buffers, self._latest)
+        self.encodings: deque[FloatArray] = deque(maxlen=generation.n_past)
+        self.count = 0
+
+    def observe(self, frame: FloatArray) -> None:
+        """Take in one (H, W, C) float32 frame: its encoding and its skip conditions."""
+        self.encodings.append(self.encode(frame))
+        if self._latest is not self.condition:  # a copy per frame, so that forecasts are bound to one set of buffers
+            for name, buffer in self.condition.items():
+                self._backend.copy(self._latest[name], buffer)
+        self._backend.run(self._skip)
+        self.count += 1
+
+    def encode(self, frame: FloatArray) -> FloatArray:
+        """Encoding (1, g_dim) of a (H, W, C) float32 frame that is not taken in."""
+        self._backend.write(self._frame, np.moveaxis(frame, -1, 0)[None])
+        self._backend.run(self._encode)
+        h: FloatArray = self._backend.read(self._h).copy()
+        return h
+
+    def reset(self) -> None:
+        """Forget all frames."""
+        self.encodings.clear()
+        self.count = 0

@@ -1,0 +1,65 @@
+"""Scores earlier forecasts of a frame when the frame itself arrives."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from svg_runtime.forecast.noise import FloatArray
+
+_MEMORY_LIMIT = 256 << 20  # bytes of remembered forecasts; the oldest are forgotten first
+
+
+@dataclass(frozen=True)
+class ForecastScore:
+    """How well one earlier forecast met the frame that has now been observed. PSNR in dB, frames in [0, 1]."""
+
+    lead: int  # frames between making the forecast and now: 1 ... horizon
+    psnr_best: float  # the sample that came closest
+    psnr_mean: float  # the mean over samples
+    psnr_repeat: float  # the last frame observed when the forecast was made, unchanged
+
+
+class ForecastMemory:
+    """Forecasts whose frames are still to come."""
+
+    def __init__(self) -> None:
+        self._pending: deque[tuple[int, FloatArray, FloatArray]] = deque()  # frame index, last frame, futures
+
+    def remember(self, index: int, last_frame: FloatArray, futures: FloatArray) -> None:
+        """Keep the futures (S, T, H, W, C) forecast after frame `index`; a newer forecast at the same frame replaces it."""
+        if self._pending and self._pending[-1][0] == index:
+            self._pending.pop()
+        self._pending.append((index, last_frame, futures.copy()))
+        while len(self._pending) > 1 and sum(entry[2].nbytes for entry in self._pending) > _MEMORY_LIMIT:
+            self._pending.popleft()
+
+    def score(self, index: int, frame: FloatArray) -> tuple[ForecastScore, ...]:
+        """Scores of all forecasts that covered frame `index`, shortest lead first."""
+        self._pending = deque(entry for entry in self._pending if index - entry[0] < entry[2].shape[1] + 1)
+        return tuple(
+            _score(index - made, last_frame, futures[:, index - made - 1], frame)
+            for made, last_frame, futures in reversed(self._pending)
+            if made < index
+        )
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._pending.clear()
+
+
+def _score(lead: int, last_frame: FloatArray, samples: FloatArray, truth: FloatArray) -> ForecastScore:
+    best = min(_mse(sample, truth) for sample in samples)
+    return ForecastScore(lead, psnr(best), psnr(_mse(samples.mean(0), truth)), psnr(_mse(last_frame, truth)))
+
+
+def _mse(a: FloatArray, b: FloatArray) -> float:
+    return float(np.mean((a - b) ** 2))
+
+
+def psnr(mse: float) -> float:
+    """Peak signal-to-noise ratio in dB of frames in [0, 1]; equal frames give 120 dB, not infinity."""
+    return -10 * math.log10(max(mse, 1e-12))

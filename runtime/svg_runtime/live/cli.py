@@ -1,0 +1,126 @@
+"""`svg-live`: forecasts on a camera, on files, or on the synthetic camera, live."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from svg_common.command import run_command, stderr_console
+from svg_common.errors import UsageError
+from svg_common.signals import interrupts_wait
+from svg_runtime.backends.options import GpuOptions
+from svg_runtime.forecast_options import (
+    Bf16Option,
+    CacheDirOption,
+    CpuFallbackOption,
+    CudaGraphOption,
+    DeviceOption,
+    Fp16Option,
+    HorizonOption,
+    ModelOption,
+    SamplesOption,
+    ThreadsOption,
+    WorkspaceOption,
+    asked_precision,
+)
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+class _Context(str, Enum):
+    window = "window"
+    stream = "stream"
+
+
+CameraOption = Annotated[int | None, typer.Option(min=0, help="Index of a camera. One on the network goes to --source.")]
+SourceOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|DIR|URL",
+        help="A video, an image, a folder of these, live video such as rtsp://host/path, or synthetic://digits, the default.",
+    ),
+]
+OutputOption = Annotated[Path | None, typer.Option(metavar="FILE.mp4", help="Write the picture as an H.264 video.")]
+HeadlessOption = Annotated[
+    bool, typer.Option("--headless", help="No window. Files and the synthetic camera then run as fast as they can.")
+]
+RealtimeOption = Annotated[bool, typer.Option("--realtime", help="Keep the model's pace even without a window.")]
+MaxFramesOption = Annotated[int | None, typer.Option(min=1, help="End after this many frames.")]
+LeadOption = Annotated[
+    int | None, typer.Option(min=1, help="Forecast step whose mean and spread are shown large. Default: the last.")
+]
+ContextOption = Annotated[
+    _Context, typer.Option(help="window: re-read the last frames at every frame, as in training. stream: carry the state on.")
+]
+BackendOption = Annotated[str, typer.Option(help="Inference backend, or auto for the fastest one that works.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the model's noise and of the synthetic camera.")]
+ReconnectOption = Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait for a camera that stopped.")]
+JsonOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write statistics: latency, frames, surprise, forecast scores.")
+]
+
+
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+def live(
+    model: ModelOption = None,
+    camera: CameraOption = None,
+    source: SourceOption = None,
+    output: OutputOption = None,
+    headless: HeadlessOption = False,
+    realtime: RealtimeOption = False,
+    max_frames: MaxFramesOption = None,
+    samples: SamplesOption = 8,
+    horizon: HorizonOption = 10,
+    lead: LeadOption = None,
+    context: ContextOption = _Context.window,
+    backend: BackendOption = "auto",
+    device: DeviceOption = None,
+    threads: ThreadsOption = None,
+    cuda_graph: CudaGraphOption = None,
+    cpu_fallback: CpuFallbackOption = False,
+    cache_dir: CacheDirOption = None,
+    workspace: WorkspaceOption = None,
+    fp16: Fp16Option = False,
+    bf16: Bf16Option = False,
+    seed: SeedOption = 0,
+    reconnect: ReconnectOption = 10.0,
+    json: JsonOption = None,
+) -> None:
+    """Watch a camera or a video and forecast its next frames, live: sampled futures, their mean and spread, and surprise.
+
+    q or Esc in the window, Ctrl-C, or SIGTERM end it; the video is then complete and playable. Before the first picture
+    nothing is written, and both signals exit with 130.
+
+    Exit codes: 0 ok, 1 error, 2 usage, 4 backend, device or an extra missing, 5 source lost, 130 Ctrl-C.
+    """
+    if camera is not None and source is not None:
+        raise UsageError("both --camera and --source were given\n  expected one of them")
+    endless = camera is not None or source is None or "://" in source
+    if headless and endless and output is None and json is None and max_frames is None:
+        raise UsageError(
+            "--headless alone would run for ever and show nothing\n  add --output FILE.mp4, --json FILE or --max-frames N"
+        )
+    precision = asked_precision(fp16, bf16)
+    console = stderr_console()
+    if camera is None and source is None:
+        console.print("svg-live: no --camera and no --source: using the synthetic camera, synthetic://digits", markup=False)
+    with interrupts_wait():  # heavy: OpenCV, and the inference engine
+        from svg_runtime.live.loop import LiveOptions, run_live
+        from svg_runtime.live.sources import SourceOptions
+
+    paced = realtime or not headless
+    options = LiveOptions(
+        source=SourceOptions(camera=camera, source=source, realtime=paced, seed=seed, reconnect_s=reconnect),
+        model=model, backend=backend, device=device, threads=threads, precision=precision, samples=samples,
+        horizon=horizon, lead=lead, seed=seed, context=context.value, window=not headless, output=output, json=json,
+        max_frames=max_frames, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace),
+    )  # fmt: skip
+    run_live(options, console)
+
+
+def main() -> NoReturn:
+    """Entry point of `svg-live`."""
+    run_command(app)

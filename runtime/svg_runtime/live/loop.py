@@ -1,0 +1,318 @@
+"""The live loop: picture -> model frame -> observation -> futures -> composed picture -> window and file.
+
+`run_live` opens everything, `LiveLoop.run` moves one picture after the other, and `_finish` closes and reports.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from svg_common.errors import SvgError, UsageError
+from svg_common.files import refuse_overwriting, write_json
+from svg_runtime.backends.options import GpuOptions
+from svg_runtime.build_progress import BuildProgress
+from svg_runtime.bundle.manifest import Precision
+from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle, find_model
+from svg_runtime.errors import SourceLostError
+from svg_runtime.forecast.forecaster import Forecaster, Observation
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.outputs import Output, OutputError, open_outputs, require_writable
+from svg_runtime.live.overlay import Caption, ForecastPicture, View
+from svg_runtime.live.preprocess import Preprocessor
+from svg_runtime.live.report import RunProgress, print_summary
+from svg_runtime.live.sources import (
+    Source,
+    SourceFrame,
+    SourceOptions,
+    model_interval_s,
+    open_source,
+    source_files,
+    step_interval_s,
+)
+from svg_runtime.live.stats import LiveStats
+from svg_runtime.live.stop import StopRequest
+
+_FAILURES_IN_A_ROW = 5  # forecasting that fails this often without one success between does not work at all
+
+
+class ForecastError(SvgError):
+    """Forecasting fails again and again."""
+
+
+@dataclass(frozen=True)
+class LiveOptions:
+    """What `svg-live` was asked for."""
+
+    source: SourceOptions
+    model: str | None = None
+    backend: str = "auto"
+    device: str | None = None
+    threads: int | None = None
+    precision: Precision | None = None
+    samples: int = 8
+    horizon: int = 10
+    lead: int | None = None  # forecast step whose mean and spread are shown large; None: the last
+    seed: int = 0
+    context: Literal["window", "stream"] = "window"
+    window: bool = True
+    output: Path | None = None
+    json: Path | None = None
+    max_frames: int | None = None
+    gpu: GpuOptions = field(default_factory=GpuOptions)
+
+
+def run_live(options: LiveOptions, console: Console) -> LiveStats:
+    """Run from the first picture to the last, then close the files and print the summary.
+
+    Raises:
+        SvgError: what is missing or wrong, before anything starts; or the source was lost, after everything was closed.
+        KeyboardInterrupt: Ctrl-C, after everything was closed; SIGTERM too, before the first picture.
+    """
+    lead = options.horizon if options.lead is None else options.lead
+    if not 1 <= lead <= options.horizon:
+        raise UsageError(f"--lead {lead} is not a forecast step\n  expected 1 to {options.horizon}, the horizon")
+    events = EventLog(announce=lambda message: console.print(f"svg-live: {message}", markup=False))
+    with StopRequest() as stop, ExitStack() as resources:
+        model = find_model(options.model)
+        refuse_overwriting({"--output": options.output, "--json": options.json}, [model, *source_files(options.source)])
+        if options.json is not None:
+            require_writable(options.json)
+        forecaster = resources.enter_context(_open_forecaster(options, model, console))
+        if options.model is None:
+            console.print(f"svg-live: no --model: using {_model_name(model)}", markup=False)
+        forecaster.warm_up()
+        console.print(f"svg-live: {forecaster.description}", markup=False)  # by now it knows what every graph is computed in
+        stop.note_signals()
+        frame = forecaster.manifest.frame
+        interval_s = model_interval_s(options.source, forecaster.manifest.generation.frame_interval_s)
+        source = open_source(options.source, interval_s, min(frame.height, frame.width), stop, events)
+        resources.callback(source.close)
+        step_s = step_interval_s(options.source, interval_s)
+        caption = Caption(
+            model=_model_name(model), backend=forecaster.description.partition("; ")[0], source=source.name,
+            samples=forecaster.samples, horizon=options.horizon, interval_s=step_s,
+            frame_hw=(frame.height, frame.width), lead=lead, has_latents=forecaster.manifest.model.z_dim > 0,
+        )  # fmt: skip
+        stats = LiveStats(_about(options, caption, source, forecaster), options.horizon, step_s, events)
+        outputs = open_outputs(options.output, options.window, ForecastPicture.size_wh, interval_s, stop)
+        progress = None if options.window else RunProgress(console, options.max_frames)
+        loop = LiveLoop(forecaster, source, outputs, caption, stats, stop, progress)
+        _run_and_close(loop, options.max_frames)
+        if stop.signalled and stats.seen == 0:
+            raise KeyboardInterrupt
+        _finish(options, stats, console)
+        if loop.lost is not None:
+            raise loop.lost
+        if stop.interrupted:
+            raise KeyboardInterrupt
+        return stats
+
+
+class LiveLoop:
+    """Moves pictures from the source through the forecaster to the outputs, one at a time."""
+
+    def __init__(
+        self, forecaster: Forecaster, source: Source, outputs: list[Output], caption: Caption, stats: LiveStats,
+        stop: StopRequest, progress: RunProgress | None = None,
+    ) -> None:  # fmt: skip
+        frame = forecaster.manifest.frame
+        self._forecaster, self._source, self.outputs = forecaster, source, outputs
+        self._caption, self._stats, self._stop, self.progress = caption, stats, stop, progress
+        self._preprocessor = Preprocessor(frame.height, frame.width, frame.channels)
+        self._picture = ForecastPicture(caption) if outputs else None
+        self._view = View(picture=np.zeros((frame.height, frame.width), np.uint8))
+        self._clip: int | None = None
+        self._observed = 0  # frames since the context last started
+        self._failures = 0
+        self.lost: SourceLostError | None = None
+
+    def run(self, max_frames: int | None) -> None:
+        """Run until the source ends, is lost, `max_frames` were seen, or a stop is requested.
+
+        Raises:
+            ForecastError: forecasting fails again and again.
+            OutputError: the output cannot be written any more.
+        """
+        timer = self._stats.timer
+        for source_frame in self._pictures(max_frames):
+            start = source_frame.captured_s or time.monotonic()
+            with timer.stage("preprocess"):
+                frame = self._to_model_frame(source_frame)
+            futures = self._observe_and_forecast(frame)
+            if self._picture is not None:
+                with timer.stage("overlay"):
+                    canvas = self._picture.annotate(self._look(source_frame, futures))
+                with timer.stage("output"):
+                    for output in self.outputs:
+                        output.write(canvas, source_frame.tick)
+            timer.add("end_to_end", (time.monotonic() - start) * 1e3)
+            self._stats.frame_done()
+            if self.progress is not None:
+                self.progress.update(self._stats.seen, self._stats.fps)
+
+    def _pictures(self, max_frames: int | None) -> Iterator[SourceFrame]:
+        """Pictures of the source, with the wait for each one timed; ends the run for every reason but an error."""
+        stats, pictures = self._stats, self._source.frames()
+        while not self._stop:
+            if max_frames is not None and stats.seen >= max_frames:
+                stats.stopped_by = "--max-frames"
+                return
+            try:
+                with stats.timer.stage("capture"):
+                    picture = next(pictures, None)
+            except SourceLostError as error:
+                self.lost, stats.stopped_by = error, "lost source"
+                return
+            stats.captured, stats.dropped = self._source.captured, self._source.dropped
+            if picture is None:
+                break
+            stats.seen += 1
+            yield picture
+        stats.stopped_by = self._stop.reason or stats.stopped_by
+
+    def _to_model_frame(self, source_frame: SourceFrame) -> NDArray[np.float32]:
+        """Fit the picture to the model. Where the video is cut, what came before is no context any more: it is forgotten."""
+        clip, self._clip = self._clip, source_frame.clip
+        cut = clip is not None and clip != source_frame.clip
+        if cut:
+            self._stats.events.add("new_clip", f"{self._source.description}: another video begins; the context starts anew")
+        if self._preprocessor.size_changed(source_frame.image):
+            height, width = source_frame.image.shape[:2]
+            self._stats.events.add("size_changed", f"the picture is now {width}x{height}; the context starts anew")
+            cut = True
+        if cut:
+            self._forget()
+        return self._preprocessor.fit(source_frame.image)
+
+    def _observe_and_forecast(self, frame: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Show the frame to the model and sample futures. A failure is counted and reported, and the context starts anew."""
+        timer, forecaster = self._stats.timer, self._forecaster
+        try:
+            with timer.stage("observe"):
+                observation = forecaster.observe(frame)
+            self._note(observation)
+            if not forecaster.ready:
+                return None
+            with timer.stage("forecast"):
+                futures = forecaster.forecast()
+            if not np.isfinite(futures).all():
+                raise ForecastError("the forecast has values that are not finite")
+        except (SvgError, RuntimeError) as error:
+            self._count_failure(error)
+            return None
+        self._failures = 0
+        self._stats.forecast += 1
+        return futures
+
+    def _note(self, observation: Observation) -> None:
+        self._observed, surprise = observation.index + 1, observation.surprise
+        if surprise is not None and not np.isfinite(surprise):
+            raise ForecastError("the surprise is not a finite number")
+        self._view.surprise.append(surprise)
+        if surprise is not None:
+            self._stats.surprise.add(surprise)
+        self._stats.scores.add(observation.scores)
+
+    def _count_failure(self, error: Exception) -> None:
+        self._failures += 1
+        reason = str(error).partition("\n")[0]
+        self._stats.events.add("forecast_failed", f"no forecast for this frame: {reason}; the context starts anew")
+        if self._failures >= _FAILURES_IN_A_ROW:
+            raise ForecastError(
+                f"forecasting failed {self._failures} times in a row, last with: {error}\n"
+                "  try --backend cpu without --fp16 and --bf16; if that fails too, export the bundle again"
+            ) from error
+        self._forget()
+
+    def _forget(self) -> None:
+        self._forecaster.reset()
+        self._observed = 0
+        self._view.surprise.append(None)
+        self._stats.resets += 1
+
+    def _look(self, source_frame: SourceFrame, futures: NDArray[np.float32] | None) -> View:
+        """Bring the view up to date."""
+        view, stats = self._view, self._stats
+        view.picture, view.futures = source_frame.image, futures
+        view.waiting = max(0, self._forecaster.manifest.generation.n_past - self._observed)
+        view.latency_ms = stats.timer.last_ms("observe") + (stats.timer.last_ms("forecast") if futures is not None else 0.0)
+        view.fps, view.seen, view.dropped = stats.fps, stats.seen, stats.dropped
+        psnr = stats.scores.psnr(self._caption.lead)
+        if psnr is not None:
+            view.best_psnr, _, view.repeat_psnr = psnr
+        return view
+
+
+def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> Forecaster:
+    deterministic = Bundle.open(model).manifest.model.z_dim == 0  # it has one future, which need not be shown eight times
+    with closing(BuildProgress(console, "svg-live")) as watcher:
+        return Forecaster.open(
+            model,
+            backend=options.backend,
+            device=options.device,
+            threads=options.threads,
+            precision=options.precision,
+            samples=1 if deterministic else options.samples,
+            horizon=options.horizon,
+            seed=options.seed,
+            context=options.context,
+            gpu=options.gpu,
+            watcher=watcher,
+        )
+
+
+def _model_name(model: Path) -> str:
+    return f"{model.name} (embedded)" if model == EMBEDDED_MODEL else model.name
+
+
+def _about(options: LiveOptions, caption: Caption, source: Source, forecaster: Forecaster) -> dict[str, Any]:
+    return {
+        "model": caption.model,
+        "bundle_id": forecaster.manifest.bundle_id,
+        "backend": forecaster.description,
+        "samples": forecaster.samples,
+        "horizon": options.horizon,
+        "seed": options.seed,
+        "context": options.context,
+        "source": source.description,
+    }
+
+
+def _run_and_close(loop: LiveLoop, max_frames: int | None) -> None:
+    """Run the loop; however it ends, the video is completed, except when a second Ctrl-C says not to wait for it."""
+    keep = True
+    try:
+        loop.run(max_frames)
+    except KeyboardInterrupt:
+        keep = False
+        raise
+    finally:
+        if loop.progress is not None:
+            loop.progress.close()
+        for output in loop.outputs:
+            output.close(keep)
+
+
+def _finish(options: LiveOptions, stats: LiveStats, console: Console) -> None:
+    """Write the statistics and print the summary."""
+    summary, written = stats.summary(), []
+    if options.output is not None and stats.seen > 0:
+        written.append(str(options.output))
+    if options.json is not None:
+        try:
+            write_json(options.json, summary)
+        except OSError as error:
+            raise OutputError(options.json, error) from error
+        written.append(str(options.json))
+    print_summary(console, summary, written)
+    if stats.seen > 0 and stats.forecast == 0:
+        console.print("svg-live: no forecast was made: the run ended before the model had seen enough frames", markup=False)

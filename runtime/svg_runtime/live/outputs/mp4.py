@@ -1,0 +1,131 @@
+"""H.264 in an mp4 file that every browser plays: written beside its destination, published when it is complete."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from numpy.typing import NDArray
+
+from svg_common.errors import UsageError
+from svg_common.files import atomic_file
+from svg_runtime.live.outputs.base import OutputError
+
+# veryfast with a short lookahead and two threads: x264's defaults hold some 60 pictures, over 150 MB at 1280 x 720.
+_ENCODER_OPTIONS = {"preset": "veryfast", "crf": "20", "rc-lookahead": "10", "bf": "0"}
+_ENCODER_THREADS = 2
+_SECONDS_PER_KEYFRAME = 2.0  # how exactly a player can seek
+_BT709 = 1  # of ITU-T H.273, for primaries, transfer and matrix; without it players guess, and colors shift
+
+
+class Mp4Writer:
+    """Writes pictures at exact times: picture `tick` is shown at tick * interval.
+
+    Nothing appears at `path` before `close(keep=True)`, and an earlier file there stays whole until then.
+
+    Args:
+        path: of the file; must end with .mp4.
+        size_wh: width and height of the pictures in pixels, both even.
+        interval_s: seconds per tick.
+
+    Raises:
+        UsageError: `path` is a folder or does not end with .mp4.
+        OutputError: the folder cannot be written.
+    """
+
+    def __init__(self, path: Path, size_wh: tuple[int, int], interval_s: float) -> None:
+        if path.suffix.lower() != ".mp4" or path.is_dir():
+            what = "is a folder" if path.is_dir() else "is not the name of an .mp4 file"
+            raise UsageError(f"the output '{path}' {what}\n  expected for example: --output forecast.mp4")
+        self.path = path
+        self.frames = 0
+        self._files = ExitStack()
+        self._container: Any = None
+        self._tick_of_first = 0
+        self._reformatter = VideoReformatter()  # kept: making its tables anew takes longer than the conversion
+        try:
+            partial = self._files.enter_context(atomic_file(path))
+            self._open(partial, size_wh, interval_s)
+        except OSError as error:  # of PyAV too: its errors derive from OSError
+            self._discard()
+            raise OutputError(path, error) from error
+
+    def write(self, picture: NDArray[np.uint8], tick: int) -> None:
+        """Encode one picture.
+
+        Raises:
+            OutputError: the disk is full or gone; what was written is removed.
+        """
+        if self.frames == 0:
+            self._tick_of_first = tick
+        frame: Any = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(picture, format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+        )
+        frame.pts, frame.time_base = tick - self._tick_of_first, self._interval
+        self._mux(frame)
+        self.frames += 1
+
+    def close(self, keep: bool) -> None:
+        """Complete the file and publish it; without `keep`, or without a single picture, nothing is left.
+
+        Raises:
+            OutputError: the disk is full or gone; what was written is removed.
+        """
+        if self._container is None:
+            return
+        if not keep or self.frames == 0:
+            self._discard()
+            return
+        self._mux(None)
+        try:
+            self._container.close()
+            self._container = None
+            self._files.close()
+        except OSError as error:
+            self._discard()
+            raise OutputError(self.path, error) from error
+
+    def _open(self, partial: Path, size_wh: tuple[int, int], interval_s: float) -> None:
+        self._interval = Fraction(interval_s).limit_denominator(100_000)
+        # faststart puts the index in front, so that a browser plays while it loads
+        self._container = av.open(str(partial), "w", format="mp4", options={"movflags": "+faststart"})
+        stream: Any = self._container.add_stream("libx264", rate=1 / self._interval, options=_ENCODER_OPTIONS)
+        stream.width, stream.height = size_wh
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = stream.codec_context.time_base = self._interval
+        stream.codec_context.gop_size = max(1, round(_SECONDS_PER_KEYFRAME / interval_s))
+        stream.codec_context.thread_count = _ENCODER_THREADS
+        stream.codec_context.color_range = ColorRange.MPEG
+        stream.codec_context.colorspace = _BT709
+        stream.codec_context.color_primaries = stream.codec_context.color_trc = _BT709
+        self._stream = stream
+
+    def _mux(self, frame: Any) -> None:
+        try:
+            self._container.mux(self._stream.encode(frame))
+        except OSError as error:
+            self._discard()
+            raise OutputError(self.path, error) from error
+
+    def _discard(self) -> None:
+        """Close and remove the unfinished file. A second error, of closing what is broken, says nothing new."""
+        container, self._container = self._container, None
+        try:
+            if container is not None:
+                container.close()
+        except OSError:
+            pass
+        finally:
+            self._files.__exit__(_DiscardedError, _DiscardedError(), None)
+
+
+class _DiscardedError(Exception):
+    """Tells `atomic_file` not to publish."""

@@ -1,0 +1,83 @@
+"""A window on the screen; q, Esc or its close button end the run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from svg_common.errors import UsageError
+from svg_runtime.live.stop import StopRequest
+
+_TITLE = "svg-live"
+_KEYS = {ord("q"): "key q", ord("Q"): "key q", 27: "key Esc"}
+_PROBE = f"import cv2; cv2.namedWindow('{_TITLE}'); cv2.waitKey(1); print('works', flush=True); input()"
+
+
+class Window:
+    """Shows pictures with OpenCV.
+
+    Args:
+        size_wh: first size of the window in pixels; the user may change it.
+        stop: told when the user ends the run.
+
+    Raises:
+        UsageError: there is no display, or this OpenCV was built without windows.
+    """
+
+    def __init__(self, size_wh: tuple[int, int], stop: StopRequest) -> None:
+        self._stop = stop
+        self._open = True
+        # Qt warns about the fonts that OpenCV's wheel does not ship; no letter is ever drawn with them.
+        os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")
+        with _proven_display():
+            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
+            cv2.resizeWindow(_TITLE, *size_wh)
+            cv2.waitKey(1)
+        stop.watch(self._look_for_keys)
+
+    def write(self, picture: NDArray[np.uint8], tick: int) -> None:
+        """Show `picture`, (H, W, 3) uint8 RGB, and look for a key."""
+        cv2.imshow(_TITLE, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+        self._look_for_keys()
+
+    def close(self, keep: bool) -> None:
+        """Close the window."""
+        if self._open:
+            self._open = False
+            cv2.destroyAllWindows()
+
+    def _look_for_keys(self) -> None:
+        if not self._open:
+            return
+        key = cv2.waitKey(1) & 0xFF
+        if key in _KEYS:
+            self._stop.request(_KEYS[key])
+        elif cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
+            self._stop.request("window closed")
+
+
+@contextmanager
+def _proven_display() -> Iterator[None]:
+    """Hold a window open in another process: without a display, OpenCV's toolkit does not fail, it aborts the process.
+
+    The other window stays until ours is there: an X server without a window manager resets when its last window goes, and
+    refuses connections meanwhile.
+    """
+    command = [sys.executable, "-c", _PROBE]
+    probe = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        if probe.stdout is None or probe.stdout.readline().strip() != b"works":
+            raise UsageError(
+                "cannot open a window: no display, or an OpenCV without windows (opencv-python-headless)\n"
+                "  write a video instead with: --headless --output forecast.mp4"
+            )
+        yield
+    finally:
+        probe.communicate()  # closes its input, which ends it

@@ -1,0 +1,26 @@
+"""Panel: the newest picture of the source, cropped as the model sees it."""
+
+from __future__ import annotations
+
+from svg_runtime.live.overlay.images import put_picture
+from svg_runtime.live.overlay.layout import title_baseline
+from svg_runtime.live.overlay.theme import MUTED, SEMIBOLD, SMALL, TITLE, Canvas, Rect, shorten, text, text_width
+from svg_runtime.live.overlay.view import Caption, View
+
+
+class LivePanel:
+    """The live picture, large."""
+
+    def __init__(self, rect: Rect, caption: Caption) -> None:
+        self._rect, self._source = rect, caption.source
+
+    def draw_static(self, canvas: Canvas) -> None:
+        """Title and name of the source."""
+        baseline = title_baseline(self._rect)
+        text(canvas, "Live", self._rect.x, baseline, size=TITLE, weight=SEMIBOLD)
+        room = self._rect.width - text_width("Live", TITLE, SEMIBOLD) - 16
+        text(canvas, shorten(self._source, room, SMALL), self._rect.right, baseline, size=SMALL, color=MUTED, align="right")
+
+    def annotate(self, canvas: Canvas, view: View) -> None:
+        """Draw the newest picture."""
+        put_picture(canvas, self._rect, view.picture)

@@ -1,0 +1,54 @@
+"""Panel: per-pixel spread of the sampled futures at one forecast step, as a heat map with its scale."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from svg_runtime.live.overlay.images import heat_map
+from svg_runtime.live.overlay.layout import title_baseline
+from svg_runtime.live.overlay.theme import MUTED, PANEL, SEMIBOLD, SMALL, TITLE, Canvas, Rect, fill, text
+from svg_runtime.live.overlay.view import Caption, View
+
+_SCALES = (0.05, 0.1, 0.2, 0.3, 0.5)  # 0.5 is the largest standard deviation that values in [0, 1] can have
+_FORGET = 0.99  # per frame: the scale follows a calmer scene within some seconds, and never flickers
+
+
+class SpreadPanel:
+    """Standard deviation over samples: bright where the model is unsure."""
+
+    def __init__(self, rect: Rect, scale: Rect, caption: Caption) -> None:
+        self._rect, self._scale, self._caption = rect, scale, caption
+        self._recent = 0.0
+
+    def draw_static(self, canvas: Canvas) -> None:
+        """Title, forecast step, an empty picture and the color scale."""
+        baseline = title_baseline(self._rect)
+        text(canvas, "Spread", self._rect.x, baseline, size=TITLE, weight=SEMIBOLD)
+        label = self._caption.lead_label(self._caption.lead)
+        text(canvas, label, self._rect.right, baseline, size=SMALL, color=MUTED, align="right")
+        fill(canvas, self._rect, PANEL)
+        ramp = np.linspace(0.0, 1.0, self._scale.width, dtype=np.float32)[None].repeat(self._scale.height, 0)
+        self._scale.of(canvas)[:] = heat_map(ramp, 1.0)
+        words = "std" if self._caption.samples > 1 else "std needs 2 samples"
+        text(
+            canvas,
+            words,
+            self._scale.x + self._scale.width // 2,
+            self._scale.bottom + 16,
+            size=SMALL,
+            color=MUTED,
+            align="center",
+        )
+
+    def annotate(self, canvas: Canvas, view: View) -> None:
+        """Draw the heat map, scaled to the next round value above what was seen of late."""
+        if view.futures is None or len(view.futures) < 2:
+            return
+        spread = view.futures[:, self._caption.lead - 1].std(0).mean(-1)
+        self._recent = max(self._recent * _FORGET, float(spread.max()))
+        largest = next((scale for scale in _SCALES if scale >= self._recent), _SCALES[-1])
+        size = self._rect.width, self._rect.height
+        self._rect.of(canvas)[:] = heat_map(np.asarray(cv2.resize(spread, size, interpolation=cv2.INTER_LINEAR)), largest)
+        text(canvas, "0", self._scale.x, self._scale.bottom + 16, size=SMALL, color=MUTED)
+        text(canvas, f"{largest:g}", self._scale.right, self._scale.bottom + 16, size=SMALL, color=MUTED, align="right")

@@ -1,0 +1,85 @@
+"""Panel: surprise over the last frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from svg_runtime.live.overlay.layout import title_baseline
+from svg_runtime.live.overlay.theme import ACCENT, LINE, MUTED, PANEL, SEMIBOLD, SMALL, TITLE, Canvas, Rect, fill, text
+from svg_runtime.live.overlay.view import TRACE_FRAMES, Caption, View
+
+_SHADE = 0.16  # strength of the tint below the curve
+_SUBPIXEL_BITS = 4
+
+
+class TracePanel:
+    """Surprise, KL(posterior || prior) in nats: how much each frame said that the prior had not expected."""
+
+    def __init__(self, rect: Rect, caption: Caption) -> None:
+        self._rect, self._interval_s = rect, caption.interval_s
+        self._unit = "KL posterior to prior, nats" if caption.has_latents else "none: the model has no latents"
+
+    def draw_static(self, canvas: Canvas) -> None:
+        """Title, unit, and the time axis."""
+        rect, baseline = self._rect, title_baseline(self._rect)
+        text(canvas, "Surprise", rect.x, baseline, size=TITLE, weight=SEMIBOLD)
+        text(canvas, self._unit, rect.right, baseline, size=SMALL, color=MUTED, align="right")
+        fill(canvas, rect, PANEL)
+        for share in (0.0, 0.5):
+            y = rect.y + round(share * (rect.height - 1))
+            cv2.line(canvas, (rect.x, y), (rect.right - 1, y), LINE, 1)
+        span = TRACE_FRAMES * self._interval_s
+        text(canvas, f"-{span:.3g} s", rect.x, rect.bottom + 18, size=SMALL, color=MUTED)
+        text(canvas, "now", rect.right, rect.bottom + 18, size=SMALL, color=MUTED, align="right")
+
+    def annotate(self, canvas: Canvas, view: View) -> None:
+        """Draw the curve, broken where the context was forgotten, and the value axis."""
+        known = [value for value in view.surprise if value is not None]
+        top = _round_up(max(known, default=0.0))
+        for value, share in ((top, 0.0), (top / 2, 0.5), (0.0, 1.0)):
+            y = self._rect.y + round(share * (self._rect.height - 1))
+            text(canvas, f"{value:g}", self._rect.x - 12, y + 5, size=SMALL, color=MUTED, align="right")
+        for run in _known_runs(view.surprise):
+            self._draw_run(canvas, run, len(view.surprise), top)
+        if known:
+            latest = f"{known[-1]:.2f}"
+            text(canvas, latest, self._rect.x + 78, title_baseline(self._rect), size=TITLE, color=ACCENT, weight=SEMIBOLD)
+
+    def _draw_run(self, canvas: Canvas, run: list[tuple[int, float]], length: int, top: float) -> None:
+        step = (self._rect.width - 1) / (TRACE_FRAMES - 1)
+        positions = np.array([TRACE_FRAMES - length + index for index, _ in run]) * step
+        heights = (1 - np.array([value for _, value in run]) / top) * (self._rect.height - 4) + 2
+        points: NDArray[np.float64] = np.stack([positions, heights], 1)
+        plot = self._rect.of(canvas)
+        foot = [(points[-1, 0], self._rect.height - 1.0), (points[0, 0], self._rect.height - 1.0)]
+        shaded = plot.copy()
+        cv2.fillPoly(shaded, [np.concatenate([points, foot]).round().astype(np.int32)], ACCENT)
+        plot[:] = cv2.addWeighted(shaded, _SHADE, plot, 1 - _SHADE, 0)
+        fine = (points * 2**_SUBPIXEL_BITS).round().astype(np.int32)
+        curve = np.ascontiguousarray(plot)
+        cv2.polylines(curve, [fine], False, ACCENT, 2, cv2.LINE_AA, _SUBPIXEL_BITS)
+        plot[:] = curve
+
+
+def _known_runs(values: Sequence[float | None]) -> Iterator[list[tuple[int, float]]]:
+    """Split into runs of (index, value) without a gap."""
+    run: list[tuple[int, float]] = []
+    for index, value in enumerate(values):
+        if value is not None:
+            run.append((index, value))
+        elif run:
+            yield run
+            run = []
+    if run:
+        yield run
+
+
+def _round_up(value: float) -> float:
+    """Next value of 1, 2, 5, 10, 20, ... above `value`, at least 0.1."""
+    power = 10.0 ** math.floor(math.log10(max(value, 0.1)))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= max(value, 0.1) * 0.999)

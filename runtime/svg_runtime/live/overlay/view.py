@@ -1,0 +1,63 @@
+"""What the picture shows: the facts of one moment, gathered by the live loop, read by the panels."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svg_runtime.live.sources.base import Picture
+
+TRACE_FRAMES = 120  # length of the surprise trace
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What stays the same for a whole run."""
+
+    model: str
+    backend: str
+    source: str
+    samples: int
+    horizon: int
+    interval_s: float  # seconds per forecast step
+    frame_hw: tuple[int, int]  # of the model
+    lead: int  # forecast step, from 1, whose mean and spread are shown large
+    has_latents: bool = True  # without them the model has one future, and nothing surprises it
+
+    def lead_label(self, lead: int) -> str:
+        """How far ahead forecast step `lead` is, such as '+0.5 s'."""
+        seconds = lead * self.interval_s
+        tenths = self.interval_s * 10
+        return f"+{seconds:.1f} s" if tenths > 0.9 and abs(tenths - round(tenths)) < 0.02 else f"+{seconds:.2f} s"
+
+
+@dataclass
+class View:
+    """One moment of the run.
+
+    Attributes:
+        picture: newest picture of the source, uint8.
+        futures: (samples, horizon, H, W, C) float32 made from it, or None when there is no forecast.
+        waiting: frames still missing until the first forecast.
+        surprise: of the last frames in nats, oldest first; None where it is not known.
+        latency_ms: observe and forecast together.
+        fps: pictures handled per second.
+        seen: frames given to the model so far.
+        dropped: model intervals missed because the loop was late.
+        best_psnr: of the best sample at the shown lead so far, in dB.
+        repeat_psnr: of repeating the last frame, the forecast to beat, in dB.
+    """
+
+    picture: Picture
+    futures: NDArray[np.float32] | None = None
+    waiting: int = 0
+    surprise: deque[float | None] = field(default_factory=lambda: deque(maxlen=TRACE_FRAMES))
+    latency_ms: float = 0.0
+    fps: float = 0.0
+    seen: int = 0
+    dropped: int = 0
+    best_psnr: float | None = None
+    repeat_psnr: float | None = None

@@ -1,0 +1,134 @@
+"""Where pictures come from: a camera, here or on the network, files, or the synthetic camera. `open_source` chooses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from svg_runtime.errors import SourceLostError
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.sources.addresses import is_address, require_stream_address, stream_name
+from svg_runtime.live.sources.base import Source, SourceFrame
+from svg_runtime.live.sources.pacing import SLOWER_THAN_MODEL, Ticker
+from svg_runtime.live.sources.synthetic import SYNTHETIC_URL, SyntheticSource
+from svg_runtime.live.stop import StopRequest
+
+__all__ = [
+    "SYNTHETIC_URL",
+    "Source",
+    "SourceFrame",
+    "SourceOptions",
+    "model_interval_s",
+    "open_source",
+    "source_files",
+    "step_interval_s",
+]
+
+_DEFAULT_INTERVAL_S = 0.1  # for a model and a source that both have no time base
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Which source, as the command line names it. Neither camera nor source: the synthetic camera."""
+
+    camera: int | None = None
+    source: str | None = None
+    realtime: bool = False  # files and synthetic camera at the model's pace instead of as fast as possible
+    seed: int = 0
+    reconnect_s: float = 10.0
+
+    @property
+    def path(self) -> Path | None:
+        """The file or folder, when that is the source."""
+        return Path(self.source) if self.source is not None and self.camera is None and not is_address(self.source) else None
+
+
+def model_interval_s(options: SourceOptions, trained_s: float | None) -> float:
+    """Seconds between the pictures that the model is shown: what it was trained on, else the video's own interval."""
+    if trained_s is not None:
+        return trained_s
+    if options.path is not None:
+        from svg_runtime.live.sources.files import video_interval_s
+
+        return video_interval_s(options.path) or _DEFAULT_INTERVAL_S
+    return _DEFAULT_INTERVAL_S
+
+
+def step_interval_s(options: SourceOptions, interval_s: float) -> float:
+    """Seconds per forecast step: the model's interval, or that of a video that has fewer pictures than the model expects.
+
+    Where several files follow each other, each may have its own: then it is the model's.
+    """
+    if options.path is None or len(source_files(options)) > 1:
+        return interval_s
+    from svg_runtime.live.sources.files import video_interval_s
+
+    own_s = video_interval_s(options.path) or interval_s
+    return own_s if own_s > interval_s * SLOWER_THAN_MODEL else interval_s
+
+
+def source_files(options: SourceOptions) -> list[Path]:
+    """The files that are read; none of a camera.
+
+    Raises:
+        UsageError: there is no such file or folder, or it holds neither videos nor images.
+    """
+    if options.path is None:
+        return []
+    from svg_runtime.live.sources.files import find_clips
+
+    return [path for clip in find_clips(options.path) for path in clip.paths]
+
+
+def open_source(options: SourceOptions, interval_s: float, image_size: int, stop: StopRequest, events: EventLog) -> Source:
+    """Open the source that `options` names, giving a picture every `interval_s` seconds.
+
+    Args:
+        options: which source.
+        interval_s: seconds between pictures.
+        image_size: side of the synthetic picture in pixels.
+        stop: ends waits and iterations.
+        events: where troubles are counted.
+
+    Raises:
+        SourceLostError: there is no such camera.
+        UsageError: there is no such file, or the name means nothing.
+        VideoError: the only file cannot be read.
+        KeyboardInterrupt: a stop was requested while a camera on the network was connected to.
+    """
+    if options.camera is not None:
+        return _open_camera(options.camera, Ticker(interval_s, stop), stop, events, options.reconnect_s)
+    if options.path is None and options.source not in (None, SYNTHETIC_URL):
+        return _open_network_camera(str(options.source), Ticker(interval_s, stop), stop, events, options.reconnect_s)
+    ticker = Ticker(interval_s, stop) if options.realtime else None
+    if options.path is None:
+        return SyntheticSource(options.seed, image_size, ticker)
+    from svg_runtime.live.sources.files import FileSource
+
+    return FileSource(options.path, interval_s, stop, events, ticker)
+
+
+def _open_camera(index: int, ticker: Ticker, stop: StopRequest, events: EventLog, retry_s: float) -> Source:
+    from svg_runtime.live.sources.camera import CameraSource
+    from svg_runtime.live.sources.camera_help import explain_missing_camera
+    from svg_runtime.live.sources.capture import NoPictureError, open_capture
+
+    try:
+        return CameraSource(f"camera {index}", lambda: open_capture(index), ticker, stop, events, retry_s)
+    except NoPictureError:
+        raise SourceLostError(explain_missing_camera(index)) from None
+
+
+def _open_network_camera(url: str, ticker: Ticker, stop: StopRequest, events: EventLog, retry_s: float) -> Source:
+    from svg_runtime.live.sources import network
+    from svg_runtime.live.sources.camera import CameraSource
+    from svg_runtime.live.sources.capture import NoPictureError
+    from svg_runtime.live.sources.stream_capture import ANSWER_S
+
+    require_stream_address(url)
+    try:
+        return CameraSource(
+            stream_name(url), lambda: network.open_stream(url, stop, events), ticker, stop, events, retry_s, ANSWER_S
+        )
+    except NoPictureError as error:
+        raise SourceLostError(network.explain_missing_stream(url, str(error))) from None

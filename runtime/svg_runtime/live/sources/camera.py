@@ -1,0 +1,97 @@
+"""A camera: the newest picture, sampled on a fixed schedule in real time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import cv2
+
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.sources.base import SourceFrame
+from svg_runtime.live.sources.capture import CaptureDevice, CapturedFrame, CaptureThread
+from svg_runtime.live.sources.pacing import SLOWER_THAN_MODEL, Ticker
+from svg_runtime.live.stop import StopRequest
+
+DEFAULT_RETRY_S = 10.0
+_ANSWER_S = 12.0  # V4L2 gives up a read after 10 s by itself
+_MAX_AGE_S = 1.0
+
+
+class CameraSource:
+    """Pictures of a camera at the model's interval.
+
+    At every tick of the schedule the newest picture is taken, at most `_MAX_AGE_S` old and never the same one twice; what the
+    camera gave in between is left unused. A tick that passes while the loop is busy is counted as dropped. Reading blocks until
+    the tick is due, or until a camera slower than the schedule gives its next picture.
+
+    Args:
+        name: of the camera, for people.
+        open_device: opens the camera.
+        ticker: the schedule.
+        stop: ends a wait.
+        events: where losses are counted.
+        retry_s: how long a lost camera is waited for.
+        answer_s: how long the device takes at most to say that there is no picture.
+
+    Raises:
+        NoPictureError: the camera cannot be opened, or gives no picture.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        open_device: Callable[[], CaptureDevice],
+        ticker: Ticker,
+        stop: StopRequest,
+        events: EventLog,
+        retry_s: float = DEFAULT_RETRY_S,
+        answer_s: float = _ANSWER_S,
+    ) -> None:
+        self.name = self.description = name
+        self.dropped = 0
+        self._ticker, self._stop, self._events = ticker, stop, events
+        self._timeout_s = retry_s + answer_s
+        self._thread = CaptureThread(name, open_device(), open_device, events, retry_s)
+        self._thread.start()
+
+    @property
+    def captured(self) -> int:
+        """Pictures that the camera gave so far."""
+        return self._thread.captured
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """Yield the newest picture at every tick until a stop is requested.
+
+        Raises:
+            SourceLostError: the camera gives no more pictures and did not come back.
+        """
+        tick, number = 0, 0
+        while not self._stop:
+            self._ticker.wait_for(tick)
+            due = max(tick, self._ticker.current())
+            self.dropped += due - tick
+            frame = self._thread.latest(number, _MAX_AGE_S, self._timeout_s, self._stop)
+            if frame is None:
+                return
+            self._warn_if_slow()
+            # A slow camera makes ticks pass as well, but that is no fault of the loop: they are not counted as dropped.
+            tick = max(due, self._ticker.current())
+            yield self._source_frame(frame, tick)
+            tick, number = tick + 1, frame.number
+
+    def close(self) -> None:
+        """Stop the capture thread and release the camera."""
+        self._thread.close()
+
+    def _source_frame(self, frame: CapturedFrame, tick: int) -> SourceFrame:
+        image = cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB).astype("uint8", copy=False)
+        return SourceFrame(image, tick, frame.clip, frame.captured_s)
+
+    def _warn_if_slow(self) -> None:
+        rate = self._thread.rate()
+        if rate is not None and rate * self._ticker.interval_s * SLOWER_THAN_MODEL < 1:
+            self._events.once(
+                "slow_source",
+                f"{self.description} gives {rate:.1f} pictures a second, the model expects {1 / self._ticker.interval_s:.1f}: "
+                f"one forecast step is {1 / rate:.2f} s here, and the model sees faster motion than in training",
+            )

@@ -1,0 +1,48 @@
+"""What to try when there is no camera: which ones exist, who may open them, and what works without any."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from svg_runtime.live.sources.capture import NoPictureError, open_capture
+from svg_runtime.live.sources.synthetic import SYNTHETIC_URL
+
+_INDICES_TO_TRY = 4
+
+
+def explain_missing_camera(index: int) -> str:
+    """Message for a camera that cannot be opened or gives no picture, from what this machine shows."""
+    devices = sorted(Path("/dev").glob("video*"))
+    lines = [f"camera {index} cannot be opened or gives no picture."]
+    if sys.platform.startswith("linux"):
+        lines.append("  devices: " + (" ".join(map(str, devices)) or "none (no /dev/video*: not plugged in, or not passed in)"))
+        lines += _permission_lines(devices)
+    working = [other for other in _candidates(devices) if other != index and _gives_pictures(other)]
+    lines += [f"  this camera works: --camera {other}" for other in working]
+    if devices and not working:
+        lines.append("  another program may hold the camera: close it and try again")
+    lines.append(f"  to run without a camera: --source {SYNTHETIC_URL}, or --source FILE with a video")
+    return "\n".join(lines)
+
+
+def _permission_lines(devices: list[Path]) -> list[str]:
+    closed = [str(device) for device in devices if not os.access(device, os.R_OK | os.W_OK)]
+    if not closed:
+        return []
+    return [f"  no permission for {' '.join(closed)}: sudo usermod -aG video $USER, then log in again"]
+
+
+def _candidates(devices: list[Path]) -> list[int]:
+    if not sys.platform.startswith("linux"):
+        return list(range(_INDICES_TO_TRY))
+    return sorted(int(number) for device in devices if (number := device.name.removeprefix("video")).isdigit())
+
+
+def _gives_pictures(index: int) -> bool:
+    try:
+        open_capture(index).release()
+    except NoPictureError:
+        return False
+    return True

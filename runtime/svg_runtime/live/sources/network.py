@@ -1,0 +1,56 @@
+"""The connection to a camera on the network, and what to try when there is none."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, wait
+
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.sources.addresses import UNCLEAR, stream_name
+from svg_runtime.live.sources.stream_capture import StreamCapture
+from svg_runtime.live.stop import StopRequest
+
+_POLL_S = 0.05
+
+
+def explain_missing_stream(url: str, reason: str) -> str:
+    """Message for live video that cannot be had."""
+    advice = "check that the camera is on and can be reached from here"
+    if "401" in reason or stream_name(url).endswith(UNCLEAR):
+        advice = "give its user and password, rtsp://USER:PASSWORD@HOST/PATH, with %40 for @, %2F for / and %3F for ?"
+    return (
+        f"{stream_name(url)} gives no picture: {reason}\n"
+        f"  {advice}\n"
+        "  the address is in the camera's manual, with port and path; ffplay and VLC play it when it is right"
+    )
+
+
+def open_stream(url: str, stop: StopRequest, events: EventLog) -> StreamCapture:
+    """Connect to live video. Ctrl-C need not wait for a camera that does not answer.
+
+    Args:
+        url: its address.
+        stop: ends the wait.
+        events: where it is said that decoding is too slow.
+
+    Raises:
+        NoPictureError: as `StreamCapture`.
+        KeyboardInterrupt: a stop was requested meanwhile.
+    """
+    opened: Future[StreamCapture] = Future()
+    too_slow = (
+        f"{stream_name(url)} sends pictures faster than this machine decodes them: some are left out, so that the others are "
+        "not late; take the camera's smaller stream"
+    )
+
+    def connect() -> None:
+        try:
+            opened.set_result(StreamCapture(url, lambda: events.once("slow_decoding", too_slow)))
+        except BaseException as error:
+            opened.set_exception(error)
+
+    threading.Thread(target=connect, name=f"connection to {stream_name(url)}", daemon=True).start()
+    while not wait([opened], timeout=_POLL_S).done:
+        if stop:
+            raise KeyboardInterrupt
+    return opened.result()

@@ -1,0 +1,130 @@
+"""What a live run did: counts, surprise and forecast scores, as the object behind `--json` and the summary."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.timing import RecentValues, StageTimer
+
+if TYPE_CHECKING:
+    from svg_runtime.forecast.scores import ForecastScore
+
+# capture: wait for the picture. end_to_end: from the picture's capture (camera) or arrival in the loop to its last output.
+STAGES = ("capture", "preprocess", "observe", "forecast", "overlay", "output", "end_to_end")
+_RATE_FRAMES = 30  # the shown rate is over this many frames
+_LEAST_MSE = 1e-12  # a perfect forecast is 120 dB, not infinite
+
+
+class ScoreTable:
+    """Forecast quality per lead. PSNR is taken from the mean squared error over all frames, not averaged in dB."""
+
+    def __init__(self, horizon: int) -> None:
+        self._count: NDArray[np.int64] = np.zeros(horizon, np.int64)
+        self._mse_sum: NDArray[np.float64] = np.zeros((horizon, 3))  # best sample, mean forecast, repeated last frame
+
+    def add(self, scores: Iterable[ForecastScore]) -> None:
+        """Add the scores that one observed frame gave to earlier forecasts."""
+        for score in scores:
+            psnr = np.array([score.psnr_best, score.psnr_mean, score.psnr_repeat])
+            self._mse_sum[score.lead - 1] += 10 ** (-psnr / 10)
+            self._count[score.lead - 1] += 1
+
+    def psnr(self, lead: int) -> tuple[float, float, float] | None:
+        """PSNR in dB at `lead` of the best sample, the mean forecast and the repeated last frame; None before any."""
+        if self._count[lead - 1] == 0:
+            return None
+        mse = np.maximum(self._mse_sum[lead - 1] / self._count[lead - 1], _LEAST_MSE)
+        best, mean, repeat = (round(float(value), 3) for value in -10 * np.log10(mse))
+        return best, mean, repeat
+
+    def summary(self, interval_s: float) -> list[dict[str, float]]:
+        """One row per lead that was scored."""
+        rows = []
+        for lead, count in enumerate(self._count.tolist(), 1):
+            psnr = self.psnr(lead)
+            if psnr is not None:
+                best, mean, repeat = psnr
+                ahead = round(lead * interval_s, 4)
+                rows.append({"lead": lead, "seconds": ahead, "frames": count,
+                             "psnr_best": best, "psnr_mean": mean, "psnr_repeat": repeat})  # fmt: skip
+        return rows
+
+
+class LiveStats:
+    """Everything that is counted while a run goes on.
+
+    Args:
+        about: what stays the same: model, backend, samples and so on.
+        horizon: forecast steps.
+        interval_s: seconds per step.
+        events: troubles of the run, counted elsewhere too.
+    """
+
+    def __init__(self, about: dict[str, Any], horizon: int, interval_s: float, events: EventLog) -> None:
+        self._about, self._interval_s = about, interval_s
+        self._start = time.monotonic()
+        self._recent_ends: deque[float] = deque(maxlen=_RATE_FRAMES)
+        self.events = events
+        self.timer = StageTimer(STAGES)
+        self.scores = ScoreTable(horizon)
+        self.surprise = RecentValues()
+        self.seen = 0  # pictures given to the model
+        self.forecast = 0  # of these, the ones from which a forecast was made
+        self.resets = 0  # how often the context was forgotten
+        self.captured = 0  # pictures that the source took or decoded, used or not
+        self.dropped = 0  # model intervals of a camera that passed while the loop was busy
+        self.stopped_by = "end of source"
+
+    def frame_done(self) -> None:
+        """Note that one more picture went the whole way."""
+        self._recent_ends.append(time.monotonic())
+
+    @property
+    def fps(self) -> float:
+        """Pictures per second of late."""
+        if len(self._recent_ends) < 2:
+            return 0.0
+        return (len(self._recent_ends) - 1) / max(self._recent_ends[-1] - self._recent_ends[0], 1e-9)
+
+    def summary(self) -> dict[str, Any]:
+        """All of it as plain JSON values; latency in milliseconds, surprise in nats, PSNR in dB, memory in MiB."""
+        duration = time.monotonic() - self._start
+        frames = {"captured": self.captured, "seen": self.seen, "forecast": self.forecast,
+                  "dropped": self.dropped, "unused": max(0, self.captured - self.seen)}  # fmt: skip
+        return {
+            **self._about,
+            "interval_s": self._interval_s,
+            "stopped_by": self.stopped_by,
+            "duration_s": round(duration, 3),
+            "fps": round(self.seen / duration, 3) if duration > 0 else 0.0,
+            "frames": frames,
+            "resets": self.resets,
+            "events": self.events.summary(),
+            "latency_ms": self.timer.summary(),
+            "surprise_nats": self.surprise.summary(),
+            "score": self.scores.summary(self._interval_s),
+            "peak_rss_mb": peak_rss_mb(),
+        }
+
+
+def peak_rss_mb() -> float | None:
+    """Largest resident memory of this process so far in MiB; None where the system does not tell."""
+    status = Path("/proc/self/status")  # getrusage would count the shell from which this process was forked
+    if status.exists():
+        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None)
+        return round(int(line.split()[1]) / 1024, 1) if line else None
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)

@@ -1,0 +1,113 @@
+"""What numbers were measured on: hardware and versions, for the JSON of `svg-bench` and of the benchmarks."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import svg_runtime
+from svg_runtime.machine.telemetry import nvidia_smi
+
+_SIMD = ("sse4", "avx", "fma", "f16c", "amx", "asimd", "neon", "sve", "bf16", "i8mm")
+_PACKAGES = (
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx",
+    "cuda-bindings",
+    "torch",
+    "onnx",
+)
+
+
+def hardware(cpu: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Processor, memory and accelerators.
+
+    Args:
+        cpu: what py-cpuinfo found out, where it is installed: its keys `brand_raw` and `flags` are read. Default: what the
+            system itself says.
+    """
+    cpu = system_cpu(Path("/proc/cpuinfo")) if cpu is None else cpu
+    return {
+        "cpu": cpu.get("brand_raw") or platform.processor() or platform.machine(),
+        "cores_usable": usable_cores(),
+        "simd": simd_flags(cpu.get("flags", [])),
+        "memory_gb": _memory_gb(),
+        "gpus": _gpus(),
+        "board": board(Path("/proc/device-tree/model")),
+        # Timings of a machine that does other work too are not its best: readers of the JSON must be able to see it.
+        "load_average": load_average(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what takes part. Nothing is imported for it, torch least of all."""
+    own = {"python": platform.python_version(), "svg-edge": svg_runtime.__version__}
+    return own | {package: found for package in _PACKAGES if (found := _version(package)) is not None}
+
+
+def this_platform() -> str:
+    """linux x86_64, win32 AMD64, ..."""
+    return f"{sys.platform} {platform.machine()}"
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def load_average() -> float | None:
+    """Processes that wanted to run over the last minute; None where the system does not tell."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def system_cpu(cpuinfo: Path) -> dict[str, Any]:
+    """Name (`brand_raw`) and `flags` of the first processor in Linux's cpuinfo; empty on other systems."""
+    try:
+        text = cpuinfo.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    pairs = [line.partition(":") for line in text.split("\n\n")[0].splitlines()]
+    fields = {name.strip(): value.strip() for name, _, value in pairs}
+    return {
+        "brand_raw": fields.get("model name", ""),  # ARM has none: the board says more there
+        "flags": (fields.get("flags") or fields.get("Features") or "").split(),
+    }
+
+
+def simd_flags(flags: Iterable[str]) -> list[str]:
+    """Vector and matrix extensions among a processor's flags."""
+    return sorted(flag for flag in flags if flag.startswith(_SIMD))
+
+
+def board(device_tree: Path) -> str | None:
+    """Name of a single-board computer, such as a Jetson; None on anything else."""
+    try:
+        return device_tree.read_text(encoding="utf-8").rstrip("\0\n") or None
+    except OSError:
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _memory_gb() -> float | None:
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
+
+
+def _gpus() -> list[str]:
+    """NVIDIA GPUs as "name, driver, memory"; empty where the driver does not answer."""
+    return [f"{', '.join(values)} MiB" for values in nvidia_smi(("name", "driver_version", "memory.total"))]

@@ -1,6 +1,0 @@
-"""The picture for people: one class per panel, each with `draw_static` and `annotate`, composed by `ForecastPicture`."""
-
-from svg_runtime.overlay.picture import ForecastPicture
-from svg_runtime.overlay.view import Caption, View
-
-__all__ = ["Caption", "ForecastPicture", "View"]

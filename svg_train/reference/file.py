@@ -1,0 +1,223 @@
+"""Files of `torch.save`, opened without torch's loader: the zip archive of torch 1.6 and later, and the stream before it.
+
+Both hold a pickle that mentions storages, and the storages' bytes. The pickle is read by the machine that runs no code; the
+bytes are read tensor by tensor, straight into memory of the tensor, so that a file needs as much memory as the weights in use.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+
+from svg_train.reference.inert_pickle import PickleFormatError, load_inert
+from svg_train.reference.tensors import REBUILD, Storage, StorageTable, StoredTensor
+
+MAX_PICKLE_BYTES = 8 << 20  # a VGG-128 checkpoint with the source text of its modules needs 0.5 MB
+_CHUNK = 1 << 20
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+
+Format = Literal["zip", "stream", "tar", "other"]
+
+
+class TorchFile(Protocol):
+    """An opened file: `content` with `StoredTensor`s in it, and the way to their elements."""
+
+    content: Any
+
+    def read(self, tensor: StoredTensor) -> torch.Tensor:
+        """The tensor, contiguous, of the type that the file has it in.
+
+        Raises:
+            PickleFormatError: the file ends before the tensor does, or its checksum is wrong.
+        """
+        ...
+
+
+def sniff_format(head: bytes) -> Format:
+    """What a file is by its first 512 bytes. `stream` is torch.save before 1.6, `tar` before 0.1.10."""
+    if head.startswith(b"PK\x03\x04"):
+        return "zip"
+    if _MAGIC.to_bytes(10, "little") in head[:64]:
+        return "stream"
+    return "tar" if head[257:262] == b"ustar" else "other"
+
+
+@contextmanager
+def open_torch_file(path: str | Path) -> Iterator[TorchFile]:
+    """Open a file that `sniff_format` calls zip or stream.
+
+    Raises:
+        PickleFormatError: truncated, damaged, hostile, or of another kind.
+        OSError: it cannot be opened.
+    """
+    with _CappedFile(path) as file:
+        opened = _open(file)
+        try:
+            yield opened
+        except (zipfile.BadZipFile, EOFError) as error:  # a wrong checksum, a damaged entry
+            raise PickleFormatError(_reason(error)) from error
+
+
+def _open(file: _CappedFile) -> TorchFile:
+    if sniff_format(file.read(512)) != "zip":
+        file.seek(0)
+        return _Stream(file)
+    try:
+        return _ZipArchive(zipfile.ZipFile(file), os.fstat(file.fileno()).st_size)
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, OverflowError, ValueError, struct.error) as error:
+        raise PickleFormatError(_reason(error)) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error)[:200] or type(error).__name__
+
+
+class _CappedFile(io.FileIO):
+    """A file that refuses to be read in large pieces: zipfile takes in a whole directory, however large it claims to be."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            size = max(os.fstat(self.fileno()).st_size - self.tell(), 0)
+        if size > MAX_PICKLE_BYTES:
+            raise PickleFormatError("its list of entries is larger than a checkpoint's")
+        return super().read(size) or b""
+
+
+class _Stream:
+    """magic number, protocol, system, content, storage keys: five pickles; then each storage: element count, elements."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file, self._size = file, os.fstat(file.fileno()).st_size
+        head = io.BytesIO(file.read(MAX_PICKLE_BYTES))
+        if load_inert(head) != _MAGIC:
+            raise PickleFormatError("it does not start with the magic number of torch.save")
+        protocol, system = load_inert(head), load_inert(head)
+        if protocol != _PROTOCOL or not isinstance(system, dict):
+            raise PickleFormatError("it is of a protocol that torch.save never wrote")
+        self._table = StorageTable()
+        try:
+            self.content = load_inert(head, REBUILD, self._table.load)
+            keys = load_inert(head)
+        except PickleFormatError as error:
+            if self._size > MAX_PICKLE_BYTES and head.tell() == MAX_PICKLE_BYTES:
+                raise PickleFormatError(f"its pickled part is larger than {MAX_PICKLE_BYTES >> 20} MB") from error
+            raise
+        self._positions = self._locate(keys, head.tell())
+
+    def _locate(self, keys: Any, position: int) -> dict[str, int]:
+        """Byte of the first element of each storage. Their sizes are repeated in the file, and must agree."""
+        if not isinstance(keys, list) or not all(isinstance(key, (str, int)) for key in keys):
+            raise PickleFormatError("the list of its storages is malformed")
+        positions: dict[str, int] = {}
+        for key in map(_text, keys):
+            root = self._table.roots.get(key)
+            if root is None or key in positions:
+                raise PickleFormatError(f"the storage {key[:40]} is listed twice or never used")
+            self._file.seek(position)
+            stored = self._file.read(8)
+            if len(stored) < 8 or struct.unpack("<q", stored)[0] != root.numel:
+                raise PickleFormatError(f"the storage {key[:40]} is missing or not of the size that its tensors say")
+            positions[key] = position + 8
+            position += 8 + root.numel * root.dtype.itemsize
+            if position > self._size:
+                raise PickleFormatError(f"the file ends within the storage {key[:40]}, {position - self._size} bytes short")
+        if missing := len(self._table.roots.keys() - positions.keys()):
+            raise PickleFormatError(f"{missing} storages are missing")
+        return positions
+
+    def read(self, tensor: StoredTensor) -> torch.Tensor:
+        values, buffer = _allocate(tensor)
+        self._file.seek(self._positions[tensor.storage.key] + _first_byte(tensor))
+        _fill(buffer, self._file)
+        return values.as_strided(tensor.shape, tensor.stride).contiguous()
+
+
+class _ZipArchive:
+    """name/data.pkl, name/data/KEY for each storage, name/byteorder; stored without compression."""
+
+    def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
+        pickles = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise PickleFormatError("a zip archive that torch.save did not write: it has no data.pkl")
+        self._archive, self._size, self._folder = archive, size, pickles[0].rpartition("/")[0]
+        pickled = io.BytesIO(self._member(pickles[0], MAX_PICKLE_BYTES))
+        self._swapped = self._byte_order() == b"big"
+        table = StorageTable()
+        self.content = load_inert(pickled, REBUILD, table.load)
+        self._check(list(table.roots.values()))
+
+    def _byte_order(self) -> bytes:
+        name = f"{self._folder}/byteorder"
+        return self._member(name, 16) if name in self._archive.NameToInfo else b"little"
+
+    def _info(self, name: str) -> zipfile.ZipInfo:
+        info = self._archive.NameToInfo.get(name)
+        if info is None:
+            raise PickleFormatError(f"'{name[:60]}' is missing in the archive")
+        if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
+            raise PickleFormatError(f"'{name[:60]}' is compressed or encrypted, which torch.save never does")
+        return info
+
+    def _member(self, name: str, limit: int) -> bytes:
+        info = self._info(name)
+        if info.file_size > limit:
+            raise PickleFormatError(f"'{name[:60]}' has {info.file_size} bytes, more than the {limit} of a checkpoint")
+        return self._archive.read(info)
+
+    def _check(self, roots: list[Storage]) -> None:
+        """Sizes and checksums. The entries of a hostile archive may lie over each other: then they are more than the file."""
+        entries = {root.key: self._info(f"{self._folder}/data/{root.key}") for root in roots}
+        for root in roots:
+            size, expected = entries[root.key].file_size, root.numel * root.dtype.itemsize
+            if size != expected:
+                raise PickleFormatError(f"the storage {root.key[:40]} has {size} bytes where its tensors say {expected}")
+        if sum(entry.file_size for entry in entries.values()) > self._size:
+            raise PickleFormatError("its storages are larger than the file")
+        for entry in entries.values():
+            with self._archive.open(entry) as member:
+                while member.read(_CHUNK):
+                    pass
+
+    def read(self, tensor: StoredTensor) -> torch.Tensor:
+        values, buffer = _allocate(tensor)
+        with self._archive.open(self._info(f"{self._folder}/data/{tensor.storage.key}")) as member:
+            member.seek(_first_byte(tensor))
+            _fill(buffer, member)
+        if self._swapped:
+            order = torch.arange(tensor.storage.dtype.itemsize - 1, -1, -1)
+            values = values.view(torch.uint8).view(-1, len(order))[:, order].contiguous().view(-1).view(values.dtype)
+        return values.as_strided(tensor.shape, tensor.stride).contiguous()
+
+
+def _text(key: str | int) -> str:
+    return str(key) if isinstance(key, str) or abs(key) < 1 << 64 else "?"
+
+
+def _first_byte(tensor: StoredTensor) -> int:
+    return (tensor.storage.offset + tensor.offset) * tensor.storage.dtype.itemsize
+
+
+def _allocate(tensor: StoredTensor) -> tuple[torch.Tensor, memoryview]:
+    """Memory for the part of the storage between the tensor's first and last element; zeros when there is none."""
+    values = torch.zeros(tensor.extent, dtype=tensor.storage.dtype)
+    buffer: Any = values.view(torch.uint8).numpy()  # typed as no buffer by numpy's stubs for Python 3.10
+    return values, memoryview(buffer)
+
+
+def _fill(buffer: memoryview, source: Any) -> None:
+    """Read in pieces: a zip member makes a copy of each."""
+    done = 0
+    while done < len(buffer):
+        size = source.readinto(buffer[done : done + _CHUNK])
+        if not size:
+            raise PickleFormatError("the file ends within a tensor")
+        done += size

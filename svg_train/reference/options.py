@@ -1,0 +1,118 @@
+"""Hyper-parameters of a reference checkpoint: from its argparse Namespace, checked against the shapes of its parameters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from svg_train.config import DataConfig
+from svg_train.reference.modules import Tensors
+
+Parts = Mapping[str, Tensors]
+Scalar = str | int | float | bool | None
+
+# Ours -> the option of the reference that says the same.
+_OPTIONS = {
+    "backbone": "model", "image_size": "image_width", "channels": "channels", "g_dim": "g_dim", "z_dim": "z_dim",
+    "rnn_size": "rnn_size", "predictor_layers": "predictor_rnn_layers", "posterior_layers": "posterior_rnn_layers",
+    "prior_layers": "prior_rnn_layers",
+}  # fmt: skip
+_TRAINING = {"batch_size": "batch_size", "n_future": "n_future", "lr": "lr", "beta": "beta", "seed": "seed"}
+
+
+@dataclass
+class Findings:
+    """What is wrong with a checkpoint, collected: all of it is told at once."""
+
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, problem: str) -> None:
+        """Note one more."""
+        self.problems.append(problem)
+
+
+def read_options(attributes: Mapping[Any, Any]) -> dict[str, Scalar]:
+    """The plain values of a Namespace."""
+    plain = (str, int, float, bool, type(None))
+    return {name: value for name, value in attributes.items() if isinstance(name, str) and isinstance(value, plain)}
+
+
+def model_table(parts: Parts, options: Mapping[str, Scalar], findings: Findings) -> dict[str, Any]:
+    """Fields of our ModelConfig. What the shapes tell counts; an option that says otherwise is a finding."""
+    table = _from_shapes(parts)
+    absent = {"fp": ("prior_layers",), "det": ("prior_layers", "posterior_layers", "z_dim")}.get(table["variant"], ())
+    for name, option in _OPTIONS.items():
+        told, said = table.get(name), options.get(option)
+        if name in absent or said is None:
+            continue
+        if told is None:
+            table[name] = said
+        elif type(said) is not type(told) or said != told:
+            findings.add(f"opt.{option} is {_shown(said)}, but the parameters say {told}")
+    for option in ("n_past", "last_frame_skip"):
+        if option in options:
+            table[option] = options[option]
+        else:
+            findings.add(f"opt.{option} is missing, and no parameter tells it")
+    return {**table, "skip_lag": 1}  # the reference takes the skips from the frame before the last observed one
+
+
+def training_tables(options: Mapping[str, Scalar]) -> dict[str, dict[str, Any]]:
+    """What the Namespace tells of training and data, where our configuration has a place for it."""
+    train = {ours: options[option] for ours, option in _TRAINING.items() if options.get(option) is not None}
+    names = get_args(DataConfig.model_fields["name"].annotation)
+    data: dict[str, Any] = {"name": options.get("dataset")}
+    if data["name"] not in names:
+        data["name"] = "video"  # a data set that we cannot read; the default would claim the built-in digits
+    if data["name"] == "smmnist" and options.get("num_digits") is not None:
+        data["num_digits"] = options["num_digits"]
+    return {"train": train, "data": data}
+
+
+def _from_shapes(parts: Parts) -> dict[str, Any]:
+    """All that shapes and names tell; what a missing part would tell is left out."""
+    encoder, predictor = parts.get("encoder", {}), parts.get("frame_predictor", {})
+    vgg = "c1.0.main.0.weight" in encoder
+    first = encoder.get("c1.0.main.0.weight" if vgg else "c1.main.0.weight")
+    head = encoder.get("c6.0.weight") or encoder.get("c5.0.weight")
+    embed = predictor.get("embed.weight")
+    mu = parts.get("posterior", {}).get("mu_net.weight")
+    table: dict[str, Any] = {"variant": _variant(parts), "nf": _size(first, 0), "channels": _size(first, 1)}
+    table |= {"g_dim": _size(head, 0), "rnn_size": _size(embed, 0), "z_dim": _size(mu, 0)}
+    if first is not None:
+        table["backbone"] = "vgg" if vgg else "dcgan"
+    if head is not None:
+        table["image_size"] = 128 if "c6.0.weight" in encoder else 64
+    for ours, part in (("predictor", "frame_predictor"), ("posterior", "posterior"), ("prior", "prior")):
+        if part in parts:
+            table[f"{ours}_layers"] = _lstm_layers(parts[part])
+    return {name: value for name, value in table.items() if value is not None}
+
+
+def _variant(parts: Parts) -> str:
+    """fp has no prior. Without a posterior it is deterministic, if the predictor reads the encoding alone."""
+    if "prior" in parts or "posterior" in parts:
+        return "lp" if "prior" in parts else "fp"
+    encoder = parts.get("encoder", {})
+    g_dim = _size(encoder.get("c6.0.weight") or encoder.get("c5.0.weight"), 0)
+    reads = _size(parts.get("frame_predictor", {}).get("embed.weight"), 1)
+    return "det" if reads is not None and reads == g_dim else "fp"
+
+
+def _lstm_layers(tensors: Tensors) -> int:
+    return len({cell[1] for name in tensors if (cell := re.match(r"lstm\.(\d+)\.weight_ih$", name))})
+
+
+def _size(tensor: Any, dim: int) -> int | None:
+    return tensor.shape[dim] if tensor is not None and len(tensor.shape) > dim else None
+
+
+def _shown(value: Scalar) -> str:
+    """A value of the file for a message: strings may be endless, and numbers too."""
+    if isinstance(value, str):
+        return repr(value[:40])
+    if type(value) is int and abs(value) > 1 << 63:
+        return "a huge number"
+    return str(value)

@@ -1,0 +1,204 @@
+"""`svg-eval` from its options to its tables, files and refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from svg_common.errors import SvgError, UsageError
+from svg_eval.cli import app
+from svg_eval.protocols import PROTOCOLS
+from svg_train.data.mnist_files import TEST_IMAGES
+from tests.conftest import random_model, save_model
+
+SMALL = ("--sequences", "3", "--samples", "4", "--horizon", "3")
+
+
+def evaluate(*arguments) -> None:
+    app([str(argument) for argument in arguments], standalone_mode=False)
+
+
+def figures(tmp_path, *arguments):
+    evaluate(*arguments, "--json", tmp_path / "figures.json")
+    return json.loads((tmp_path / "figures.json").read_text())
+
+
+@pytest.fixture
+def deterministic(tmp_path):
+    return save_model(tmp_path / "det.pt", random_model(variant="det", z_dim=0))
+
+
+@pytest.fixture
+def mnist(tmp_path):
+    """A small file of made-up digits in MNIST's format."""
+    images = np.random.default_rng(0).integers(0, 255, (12, 28, 28), np.uint8)
+    (tmp_path / "mnist").mkdir()
+    (tmp_path / "mnist" / TEST_IMAGES).write_bytes(struct.pack(">4I", 2051, *images.shape) + images.tobytes())
+    return tmp_path / "mnist"
+
+
+def test_checkpoint_and_bundle_give_the_same_figures(tiny_checkpoint, tiny_bundle, tmp_path, capsys):
+    of_checkpoint, of_bundle = (figures(tmp_path, model, *SMALL) for model in (tiny_checkpoint, tiny_bundle))
+    assert of_checkpoint["data"] == of_bundle["data"]
+    for name in ("psnr_best", "psnr_sample", "psnr_mean", "psnr_repeat", "gain", "spread"):
+        assert of_bundle[name] == pytest.approx(of_checkpoint[name], abs=2e-3)
+    for group in ("best", "average_sample"):
+        for metric in ("psnr", "ssim"):
+            given, expected = (of[group][metric]["mean_per_step"] for of in (of_bundle, of_checkpoint))
+            assert given == pytest.approx(expected, abs=2e-3)
+    assert "best of 4" in capsys.readouterr().out
+
+
+def test_the_model_is_not_overwritten_by_its_figures(tiny_checkpoint, tmp_path):
+    model = Path(shutil.copy(tiny_checkpoint, tmp_path / "model.pt"))
+    before = model.read_bytes()
+    with pytest.raises(UsageError, match="--json would overwrite"):
+        evaluate(model, *SMALL, "--json", model)
+    assert model.read_bytes() == before
+
+
+def test_figures_fit_together(tiny_checkpoint, tmp_path):
+    values = figures(tmp_path, tiny_checkpoint, *SMALL)
+    assert (values["sequences"], values["samples"], values["n_past"], values["horizon"]) == (3, 4, 3, 3)
+    assert values["gain"] == pytest.approx(values["psnr_best"] - values["psnr_repeat"], abs=1e-4)
+    assert values["psnr_best"] >= values["psnr_sample"]
+    assert len(values["psnr_best_per_step"]) == len(values["spread_per_step"]) == 3
+    by_count = values["best_of_n"]["psnr"]
+    assert [point["n"] for point in by_count] == [1, 2, 4]
+    assert by_count[-1]["mean"] == pytest.approx(values["best"]["psnr"]["mean"], abs=1e-4)
+    assert by_count[0]["mean"] == pytest.approx(values["average_sample"]["psnr"]["mean"], abs=1e-4)
+    assert len(values["diversity"]["pairwise_rms_per_step"]) == 3
+    assert values["repeat"]["diversity"] is values["lpips"] is values["fvd"] is None
+    assert values["baselines"] == []
+
+
+def test_deterministic_baseline_stands_in_the_same_run(tiny_checkpoint, deterministic, tmp_path, capsys):
+    values = figures(tmp_path, tiny_checkpoint, *SMALL, "--baseline", deterministic, "--baseline", tiny_checkpoint)
+    alone = figures(tmp_path, deterministic, *SMALL)
+    first, second = values["baselines"]
+    assert first["name"] == "det.pt"
+    assert first["samples"] == alone["samples"] == 1
+    assert first["best"] == alone["best"]
+    assert second["best"] == values["best"]  # the same model with the same noise
+    assert "det.pt" in capsys.readouterr().out
+
+
+def test_pictures(tiny_checkpoint, deterministic, tmp_path):
+    evaluate(tiny_checkpoint, *SMALL, "--baseline", deterministic, "--plot", tmp_path / "p.png", "--strips", tmp_path / "s")
+    plot = np.asarray(Image.open(tmp_path / "p.png").convert("L"))
+    assert plot.std() > 10
+    names = {"overview", "sequence-000", "sequence-001", "sequence-002"}
+    assert {file.name for file in (tmp_path / "s").iterdir()} == {f"{name}.{kind}" for name in names for kind in ("png", "gif")}
+    strip, overview = (Image.open(tmp_path / "s" / f"{name}.png") for name in ("sequence-000", "overview"))
+    assert overview.size == (strip.width, 3 * strip.height)
+    assert strip.height // 68 == 7  # truth, best, worst, two random ones, posterior, baseline
+    assert Image.open(tmp_path / "s" / "overview.gif").n_frames == 3 + 3
+    evaluate(deterministic, *SMALL, "--strips", tmp_path / "d")
+    assert Image.open(tmp_path / "d" / "sequence-000.png").height // 68 == 2  # truth and its one forecast
+
+
+def test_protocol_sets_data_and_horizon_and_prints_published_values(mnist, tmp_path, capsys):
+    model = save_model(tmp_path / "five.pt", random_model(n_past=5))
+    values = figures(
+        tmp_path, model, "--protocol", "smmnist", "--data-root", mnist, "--sequences", "2", "--samples", "2"
+    )  # fmt: skip
+    assert values["horizon"] == 20
+    assert "2 digit(s)" in values["data"]
+    assert values["published"] == [
+        {"method": "SVG", "psnr": 14.5, "ssim": 0.709},
+        {"method": "SRVP", "psnr": 16.93, "ssim": 0.7799},
+        {"method": "SLAMP", "psnr": 18.07, "ssim": 0.7736},
+    ]
+    printed = capsys.readouterr().out
+    assert "16.93" in printed
+    assert "0.7799" in printed
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_protocol_for_another_number_of_observed_frames_is_refused(tiny_checkpoint, name):
+    with pytest.raises(UsageError, match=f"shows {PROTOCOLS[name].n_past} frames, and this model observes 3"):
+        evaluate(tiny_checkpoint, "--protocol", name)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--data", "digits"), ("--num-digits", "1"), ("--horizon", "5"), ("--frame-step", "2")]
+)
+def test_protocol_is_not_bent(tmp_path, mnist, option, value):
+    model = save_model(tmp_path / "five.pt", random_model(n_past=5))
+    with pytest.raises(UsageError, match=f"{option} .*both given|and {option} were both given"):
+        evaluate(model, "--protocol", "smmnist", "--data-root", mnist, option, value)
+
+
+def test_data_is_what_the_model_was_trained_on_unless_told_otherwise(tmp_path, tiny_bundle, mnist):
+    model = save_model(tmp_path / "two.pt", random_model(), data={"num_digits": 2})
+    small = ("--sequences", "1", "--samples", "1", "--horizon", "1")
+    assert "2 procedural" in figures(tmp_path, model, *small)["data"]
+    assert "1 procedural" in figures(tmp_path, model, *small, "--num-digits", "1")["data"]
+    for trained in (model, tiny_bundle):
+        assert figures(tmp_path, trained, *small, "--data", "smmnist", "--data-root", mnist)["data"].startswith("smmnist: 1")
+
+
+def test_one_sequence_has_no_interval(tiny_checkpoint, tmp_path, capsys):
+    values = figures(tmp_path, tiny_checkpoint, "--sequences", "1", "--samples", "2", "--horizon", "1")
+    assert values["best"]["psnr"]["ci95"] is None
+    assert "nan" not in capsys.readouterr().out
+
+
+def test_learned_metrics_with_the_users_weights(tiny_checkpoint, tmp_path, capsys):
+    class Distance(torch.nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return (x - y).square().mean(dim=[1, 2, 3])
+
+    class Features(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean(dim=[1, 3, 4])
+
+    for network in (Distance(), Features()):
+        torch.jit.script(network).save(str(tmp_path / f"{type(network).__name__}.pt"))
+    weights = ("--lpips-weights", tmp_path / "Distance.pt", "--fvd-weights", tmp_path / "Features.pt")
+    values = figures(tmp_path, tiny_checkpoint, *SMALL, *weights)
+    assert values["lpips"]["best"]["mean"] < values["lpips"]["average_sample"]["mean"]
+    assert values["fvd"] > 0
+    printed = capsys.readouterr().out
+    assert "not computed" not in printed
+    evaluate(tiny_checkpoint, "--sequences", "1", "--samples", "1", "--horizon", "1")
+    assert capsys.readouterr().out.count("not computed") == 2
+
+
+def test_baseline_that_sees_other_frames_is_refused(tiny_checkpoint, tmp_path):
+    other = save_model(tmp_path / "other.pt", random_model(n_past=4, channels=3), data={"name": "video"})
+    with pytest.raises(UsageError, match=r"n_past: 3 and 4; channels: 1 and 3"):
+        evaluate(tiny_checkpoint, *SMALL, "--baseline", other)
+
+
+def test_refusals_before_the_work(tiny_checkpoint, tmp_path):
+    with pytest.raises(UsageError, match=r"\.png"):
+        evaluate(tiny_checkpoint, *SMALL, "--plot", tmp_path / "plot.mp4")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        evaluate(tiny_checkpoint, *SMALL, "--json", tmp_path / "file" / "x.json")
+    with pytest.raises(SvgError, match="--data-root"):
+        evaluate(tiny_checkpoint, *SMALL, "--data", "video")
+
+
+def test_command_in_a_process_of_its_own(tiny_bundle, tmp_path):
+    code = "from svg_eval.cli import main; main()"
+    command = [sys.executable, "-c", code, str(tiny_bundle)]
+    result = subprocess.run([*command, *SMALL, "--json", "q.json"], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "tiny.svgb, best of 4" in result.stdout
+    assert "evaluating tiny.svgb" in result.stderr
+    assert json.loads((tmp_path / "q.json").read_text())["sequences"] == 3
+    refused = subprocess.run([*command, "--protocol", "bair"], cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("error: ")
+    assert "Traceback" not in refused.stderr

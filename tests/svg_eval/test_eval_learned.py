@@ -1,0 +1,119 @@
+"""LPIPS and FVD with small TorchScript networks in place of the real ones, whose weights are the user's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from svg_eval.learned import FrechetVideoDistance, Lpips, VideoFeatures, WeightsError, frechet_distance
+
+CPU = torch.device("cpu")
+
+
+class Distance(nn.Module):
+    """Mean absolute difference, in the shape that LPIPS gives."""
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return (x - y).abs().mean(dim=[1, 2, 3], keepdim=True)
+
+
+class Constant(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.ones(x.shape[0])
+
+
+class Features(nn.Module):
+    """Mean and mean square of the red channel, and the mean of the last frame."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        red = x[:, 0]
+        return torch.stack([red.mean(dim=[1, 2, 3]), red.square().mean(dim=[1, 2, 3]), x[:, :, -1].mean(dim=[1, 2, 3])], 1)
+
+
+class FeaturesLikeI3D(nn.Module):
+    """Gives features only when asked in the way that i3d_torchscript.pt wants to be asked."""
+
+    def forward(self, x: Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False) -> Tensor:
+        if rescale or resize or not return_features:
+            return x
+        return torch.stack([x.mean(dim=[1, 2, 3, 4]), x.square().mean(dim=[1, 2, 3, 4])], 1)
+
+
+def script(folder: Path, network: nn.Module) -> Path:
+    file = folder / f"{type(network).__name__}.pt"
+    torch.jit.script(network).save(str(file))
+    return file
+
+
+def test_lpips_sees_rgb_between_minus_one_and_one(tmp_path):
+    lpips = Lpips(script(tmp_path, Distance()), CPU)
+    torch.manual_seed(0)
+    frames, target = torch.rand(40, 5, 1, 16, 16), torch.rand(5, 1, 16, 16)
+    expected = 2 * (frames - target).abs().mean((2, 3, 4))
+    torch.testing.assert_close(lpips.distances(frames, target), expected)
+
+
+@pytest.mark.parametrize("asked", [Features, FeaturesLikeI3D])
+def test_video_features(tmp_path, asked):
+    network = VideoFeatures(script(tmp_path, asked()), CPU, 6)
+    video = torch.full((6, 1, 64, 64), 0.75)
+    features = network.features(video)
+    assert features[:2].tolist() == pytest.approx([0.5, 0.25])
+
+
+def test_fvd_grows_with_the_distance_of_the_futures(tmp_path):
+    network = VideoFeatures(script(tmp_path, Features()), CPU, 6)
+    torch.manual_seed(0)
+    values = {}
+    for shift in (0.0, 0.1, 0.3):
+        fvd = FrechetVideoDistance(network)
+        for _ in range(4):
+            sequence = torch.rand(6, 3, 32, 32) * 0.6
+            fvd.add(sequence, sequence[2:] + shift)
+        values[shift] = fvd.value()
+    assert values[0.0] == pytest.approx(0, abs=1e-6)
+    assert 0.001 < values[0.1] < values[0.3]
+    lonely = FrechetVideoDistance(network)
+    lonely.add(sequence, sequence[2:])
+    assert np.isnan(lonely.value())
+
+
+def test_frechet_distance_of_known_gaussians():
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((4000, 3))
+    scaled = a * [1, 2, 3] + [5, 0, 0]
+    # Covariances that commute: the squared gap of the means, and of the standard deviations of each feature.
+    deviations = np.sqrt(np.diag(np.cov(a, rowvar=False)))
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    expected = 25 + sum((deviations * [0, 1, 2]) ** 2)
+    moved = a + np.array([5, 0, 0])
+    assert frechet_distance(a, moved) == pytest.approx(25)
+    assert frechet_distance(a, scaled) == pytest.approx(expected, rel=0.01)
+    turned = a @ np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    assert frechet_distance(scaled, turned) == pytest.approx(frechet_distance(turned, scaled))
+
+
+def test_wrong_files_are_refused(tmp_path):
+    (tmp_path / "text.pt").write_text("weights")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "state.pt")
+    truncated = tmp_path / "cut.pt"
+    truncated.write_bytes(script(tmp_path, Distance()).read_bytes()[:500])
+    for file in (tmp_path / "none.pt", tmp_path / "text.pt", tmp_path / "state.pt", truncated):
+        for open_file in (lambda file: Lpips(file, CPU), lambda file: VideoFeatures(file, CPU, 6)):
+            with pytest.raises(WeightsError, match="TorchScript"):
+                open_file(file)
+
+
+def test_wrong_networks_are_refused(tmp_path):
+    with pytest.raises(WeightsError, match="distance of 0"):
+        Lpips(script(tmp_path, Constant()), CPU)
+    with pytest.raises(WeightsError, match="does not take frames"):
+        Lpips(script(tmp_path, Features()), CPU)
+    with pytest.raises(WeightsError, match="does not take frames"):
+        VideoFeatures(script(tmp_path, Distance()), CPU, 6)
+    with pytest.raises(WeightsError, match="is not I3D"):
+        VideoFeatures(script(tmp_path, nn.Identity()), CPU, 6)

@@ -1,0 +1,176 @@
+"""ONNX Runtime on the NumPy GPU: its real engine, put in the place of the CUDA and TensorRT providers.
+
+The CPU provider computes, in the memory of the NumPy GPU, late and in order on the stream that the provider was given. What
+ONNX Runtime does on a GPU that matters here is done too: nodes that compute shapes are left to the processor, inputs of such a
+session are copied when they are bound, and with CUDA graphs a plan runs three times at first, and later with the addresses
+that it was captured with.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from tests.svg_runtime.backends.numpy_cuda import NumpyCuda, array_at
+
+CUDA, TENSORRT, CPU = "CUDAExecutionProvider", "TensorrtExecutionProvider", "CPUExecutionProvider"
+STRICT = "session.disable_cpu_ep_fallback"
+
+
+class OrtOnNumpyCuda:
+    """Stands for the module `onnxruntime`.
+
+    Args:
+        cuda: where it runs.
+
+    Attributes:
+        sessions: options of every session that was opened: provider -> options.
+        broken: providers that do not start; others take their place.
+        on_processor: whether a node is left to the processor.
+        tells: whether this release tells where nodes are.
+        fail: what opening a session raises.
+        graphs_refused: whether CUDA graphs are.
+        captured: how many plans were captured as CUDA graphs.
+        released: their numbers, once they are freed.
+    """
+
+    __version__ = "1.30.0"
+    SessionOptions = onnxruntime.SessionOptions
+    RunOptions = onnxruntime.RunOptions
+
+    def __init__(self, cuda: NumpyCuda) -> None:
+        self.cuda = cuda
+        self.available = [TENSORRT, CUDA, CPU]
+        self.sessions: list[dict[str, dict[str, str]]] = []
+        self.broken: set[str] = set()
+        self.on_processor: Callable[[Any], bool] = lambda node: node.op_type == "Shape"
+        self.tells = True
+        self.fail: Exception | None = None
+        self.graphs_refused = False
+        self.captured = 0
+        self.released: list[int] = []
+
+    def get_available_providers(self) -> list[str]:
+        return self.available
+
+    def set_default_logger_severity(self, severity: int) -> None:
+        assert severity == 3
+
+    def preload_dlls(self) -> None:
+        print("Failed to load libcublasLt.so.13")
+
+    def InferenceSession(self, content, options, providers, enable_fallback):  # noqa: N802
+        assert not enable_fallback
+        if self.fail is not None:
+            raise self.fail
+        self.sessions.append(dict(providers))
+        kind = Session if self.tells else SilentSession
+        return kind(self, content, options, providers)
+
+
+class SilentSession:
+    """A session that does not tell where its nodes are, as before 1.24."""
+
+    def __init__(self, ort: OrtOnNumpyCuda, content: bytes, options: Any, providers: list[tuple[str, dict[str, str]]]) -> None:
+        self._ort, self._wanted = ort, [name for name, _ in providers if name not in ort.broken]
+        strict = STRICT in _entries(options)
+        if strict:
+            options.add_session_config_entry(STRICT, "0")  # the real engine is on the processor
+        self._real = onnxruntime.InferenceSession(content, options, providers=[CPU])
+        self._placed = [(self._place(node), node) for part in self._real.get_provider_graph_assignment_info()
+                        for node in part.get_nodes()]  # fmt: skip
+        self.mixed = any(place == CPU for place, _ in self._placed)
+        if strict and (self.mixed or not self._wanted):
+            raise Exception(
+                "[ONNXRuntimeError] : 1 : FAIL : This session contains graph nodes that are assigned to the default CPU EP"
+            )
+        given = dict(providers).get(CUDA, {})
+        self.stream, self.captures = int(given["user_compute_stream"]), given["enable_cuda_graph"] == "1"
+        if self.captures and (self.mixed or ort.graphs_refused):
+            raise Exception("[ONNXRuntimeError] : 1 : FAIL : This session cannot use the graph capture feature")
+        self._graphs: dict[int, list[Any]] = {}
+
+    def _place(self, node: Any) -> str:
+        return CPU if not self._wanted or self._ort.on_processor(node) else self._wanted[0]
+
+    def get_providers(self) -> list[str]:
+        return [*self._wanted, CPU]
+
+    def io_binding(self) -> Binding:
+        return Binding(self._ort.cuda, self._real.io_binding(), self.mixed)
+
+    def run_with_iobinding(self, binding: Binding, options: Any) -> None:
+        asynchronous = _run_entry(options, "disable_synchronize_execution_providers") == "1"
+        assert not (asynchronous and self.mixed)
+        runs = 1
+        if self.captures:
+            number = int(_run_entry(options, "gpu_graph_id"))
+            assert number > 0
+            if number not in self._graphs:
+                self._graphs[number], runs = [binding.real, binding.kept], 3
+                self._ort.captured += 1
+            real, kept = self._graphs[number]
+        else:
+            real, kept = binding.real, binding.kept
+
+        def work(keep: list[Any] = kept) -> None:  # what the binding reads stays alive until it has run
+            for address, nbytes in binding.memory:
+                self._ort.cuda.view(address, nbytes)  # still allocated
+            for _ in range(runs):
+                self._real.run_with_iobinding(real)
+
+        self._ort.cuda.enqueue("run", self.stream, work)
+        if not asynchronous:
+            self._ort.cuda.cudaStreamSynchronize(self.stream)
+
+    def release_captured_graph(self, number: int) -> None:
+        if self._graphs.pop(number, None):
+            self._ort.released.append(number)
+
+
+class Session(SilentSession):
+    def get_provider_graph_assignment_info(self) -> list[SimpleNamespace]:
+        ordered = sorted(self._placed, key=lambda placed: placed[0])
+        return [SimpleNamespace(ep_name=name, get_nodes=[node for _, node in part].copy)
+                for name, part in itertools.groupby(ordered, key=lambda placed: placed[0])]  # fmt: skip
+
+
+class Binding:
+    def __init__(self, cuda: NumpyCuda, real: Any, mixed: bool) -> None:
+        self._cuda, self.real, self._mixed = cuda, real, mixed
+        self.memory: list[tuple[int, int]] = []
+        self.kept: list[np.ndarray] = []
+
+    def bind_input(self, name, device, index, dtype, shape, address) -> None:
+        assert (device, index) == ("cuda", 0)
+        source = array_at(self._cuda, address, shape, dtype)
+        if self._mixed:  # read by a node on the processor: copied when it is bound
+            source = source.copy()
+            self.kept.append(source)
+        else:
+            self.memory.append((address, source.nbytes))
+        self.real.bind_input(name, "cpu", 0, dtype, shape, source.ctypes.data)
+
+    def bind_output(self, name, device, index, dtype, shape, address) -> None:
+        assert (device, index) == ("cuda", 0)
+        self.memory.append((address, array_at(self._cuda, address, shape, dtype).nbytes))
+        self.real.bind_output(name, "cpu", 0, dtype, shape, address)
+
+
+def _entries(options: Any) -> dict[str, str]:
+    try:
+        return {STRICT: options.get_session_config_entry(STRICT)}
+    except Exception:  # it has no such entry
+        return {}
+
+
+def _run_entry(options: Any, key: str) -> str:
+    try:
+        return options.get_run_config_entry(key)
+    except Exception:  # it has no such entry
+        return ""

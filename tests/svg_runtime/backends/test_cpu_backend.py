@@ -1,0 +1,259 @@
+"""The cpu backend's verbs, against plain ONNX Runtime sessions, and what it says when the library is not there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from svg_common.errors import ExitCode, MissingExtraError
+from svg_runtime.backends import open_backend
+from svg_runtime.backends.onnxruntime.cpu import CpuBackend
+from svg_runtime.backends.options import GpuOptions
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.errors import BackendMissingError, BundleError, UsageError
+from svg_runtime.forecast.states import RecurrentGraph
+from tests.conftest import earn_bf16
+from tests.svg_runtime.bundle_helpers import copy_bundle, draw, graph_bytes, replace_graph
+
+BATCH = 3
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle) -> Bundle:
+    return Bundle.open(tiny_bundle)
+
+
+@pytest.fixture(scope="module")
+def backend(bundle):
+    backend = open_backend(bundle, "cpu", None, None)
+    yield backend
+    backend.close()
+
+
+def plain(tiny_bundle, role: str, **inputs) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(graph_bytes(tiny_bundle, role), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def buffers(backend, bundle, role: str, names, batch: int = BATCH) -> dict:
+    specs = [bundle.manifest.variants["fp32"].graphs[role].tensor(name) for name in names]
+    return {spec.name: backend.allocate(spec.sized(batch), spec.dtype) for spec in specs}
+
+
+def filled(backend, bundle, role: str, names, batch: int = BATCH) -> dict:
+    made = buffers(backend, bundle, role, names, batch)
+    for seed, buffer in enumerate(made.values()):
+        backend.write(buffer, draw(seed, *buffer.shape))
+    return made
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_allocate_gives_zeros(backend, dtype):
+    buffer = backend.allocate((2, 3), dtype)
+    assert buffer.shape == (2, 3)
+    assert buffer.dtype == np.dtype(dtype)
+    assert not backend.read(buffer).any()
+
+
+def test_write_broadcasts_and_converts_in_place(backend):
+    buffer = backend.allocate((4, 2), "float16")
+    address = backend.read(buffer).ctypes.data
+    backend.write(buffer, np.array([[1.5, 2.5]], np.float32))
+    np.testing.assert_array_equal(backend.read(buffer), [[1.5, 2.5]] * 4)
+    backend.write(buffer, 0.0)
+    assert not backend.read(buffer).any()
+    assert backend.read(buffer).ctypes.data == address
+
+
+def test_a_bound_graph_computes_what_a_plain_session_does_and_in_place(backend, bundle, tiny_bundle):
+    inputs = filled(backend, bundle, "posterior", ("h", "state"))
+    outputs = buffers(backend, bundle, "posterior", ("mu", "logvar", "state_out"))
+    before = {name: value.copy() for name, value in inputs.items()}
+    addresses = {name: backend.read(buffer).ctypes.data for name, buffer in outputs.items()}
+    plan = backend.bind("posterior", inputs, outputs)
+    assert not any(backend.read(buffer).any() for buffer in outputs.values())  # binding alone runs nothing
+    backend.run(plan)
+    for name, expected in plain(tiny_bundle, "posterior", **before).items():
+        np.testing.assert_allclose(backend.read(outputs[name]), expected, atol=1e-6)
+        assert backend.read(outputs[name]).ctypes.data == addresses[name]
+    for name, buffer in inputs.items():
+        np.testing.assert_array_equal(backend.read(buffer), before[name])
+    backend.write(inputs["h"], draw(77, *inputs["h"].shape))  # bound once: the plan reads what is there at the run
+    backend.run(plan)
+    expected = plain(tiny_bundle, "posterior", **{**before, "h": draw(77, *inputs["h"].shape)})
+    np.testing.assert_allclose(backend.read(outputs["mu"]), expected["mu"], atol=1e-6)
+
+
+def test_wanted_outputs_may_be_fewer_than_the_graph_has(backend, bundle, tiny_bundle):
+    inputs, outputs = filled(backend, bundle, "encoder", ("frame",)), buffers(backend, bundle, "encoder", ("h",))
+    backend.run(backend.bind("encoder", inputs, outputs))
+    expected = plain(tiny_bundle, "encoder", frame=backend.read(inputs["frame"]))["h"]
+    np.testing.assert_allclose(backend.read(outputs["h"]), expected, atol=1e-6)
+
+
+def test_conditions_at_batch_one_are_shared_by_all_samples(backend, bundle, tiny_bundle):
+    names = [spec.name for spec in bundle.manifest.variants["fp32"].graphs["skip"].outputs]
+    shared = filled(backend, bundle, "decoder", names, batch=1)
+    g, frame = filled(backend, bundle, "decoder", ("g",)), buffers(backend, bundle, "decoder", ("frame",))
+    backend.run(backend.bind("decoder", {**g, **shared}, frame))
+    repeated = {name: np.repeat(value, BATCH, axis=0) for name, value in shared.items()}
+    expected = plain(tiny_bundle, "decoder", g=backend.read(g["g"]), **repeated)["frame"]
+    np.testing.assert_allclose(backend.read(frame["frame"]), expected, atol=1e-6)
+
+
+def test_inputs_never_alias_outputs(backend, bundle):
+    inputs = filled(backend, bundle, "posterior", ("h", "state"))
+    outputs = buffers(backend, bundle, "posterior", ("mu", "logvar"))
+    with pytest.raises(AssertionError, match="aliases"):
+        backend.bind("posterior", inputs, {**outputs, "state_out": inputs["state"]})
+
+
+def stepper(backend, bundle, role="predictor"):
+    """(graph, inputs, outputs) of a recurrent graph at BATCH."""
+    spec = bundle.manifest.variants["fp32"].graphs[role]
+    inputs = filled(backend, bundle, role, ("h", "z"))
+    outputs = buffers(backend, bundle, role, ("g",))
+    return RecurrentGraph(backend, role, spec, BATCH, inputs, outputs), inputs, outputs
+
+
+def state_of(backend, graph):
+    return backend.read(graph.state["state"]).copy()
+
+
+def test_state_travels_from_step_to_step(backend, bundle, tiny_bundle):
+    graph, inputs, outputs = stepper(backend, bundle)
+    graph.reset()
+    state, seen = np.zeros_like(state_of(backend, graph)), []
+    for step in range(5):
+        backend.write(inputs["z"], draw(step, *inputs["z"].shape))
+        graph.step()
+        expected = plain(tiny_bundle, "predictor", **{name: value.copy() for name, value in inputs.items()}, state=state)
+        np.testing.assert_allclose(backend.read(outputs["g"]), expected["g"], atol=1e-5)
+        np.testing.assert_allclose(state_of(backend, graph), expected["state_out"], atol=1e-5)
+        state = expected["state_out"]
+        seen.append(graph.state["state"].ctypes.data)
+    assert len(set(seen)) == 2  # two buffers, in turn
+    graph.reset()
+    assert not state_of(backend, graph).any()
+
+
+def test_a_loaded_state_is_repeated_over_the_batch(backend, bundle):
+    graph, _, _ = stepper(backend, bundle)
+    one = draw(3, 4, 1, 24)
+    graph.load({"state": one})
+    np.testing.assert_array_equal(state_of(backend, graph), np.repeat(one, BATCH, axis=1))
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_branch_leaves_the_trunk_as_it_is(backend, bundle, steps):
+    trunk, _, _ = stepper(backend, bundle)
+    for _ in range(steps):
+        trunk.step()
+    before = state_of(backend, trunk)
+    branch, _, outputs = stepper(backend, bundle)
+    for _ in range(2):  # the second branch starts where the first one did
+        branch.step_from(trunk)
+        first = backend.read(outputs["g"]).copy()
+        branch.step()
+        second = backend.read(outputs["g"]).copy()
+        np.testing.assert_array_equal(state_of(backend, trunk), before)
+    loaded, _, other = stepper(backend, bundle)
+    loaded.load({"state": before})
+    loaded.step()
+    np.testing.assert_array_equal(backend.read(other["g"]), first)
+    loaded.step()
+    np.testing.assert_array_equal(backend.read(other["g"]), second)
+    assert np.abs(first - second).max() > 1e-4
+
+
+def test_missing_onnxruntime_names_the_extra(bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for name in ("cpu", "auto"):
+        with pytest.raises(MissingExtraError, match=r"onnxruntime.*\n.*pip install 'svg-edge\[cpu\]'") as caught:
+            open_backend(bundle, name, None, None)
+        assert caught.value.exit_code == ExitCode.BACKEND_MISSING
+
+
+def test_an_onnxruntime_that_does_not_load_is_named(bundle, monkeypatch, tmp_path):
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('libcudart.so.12: cannot open shared object file')")
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BackendMissingError, match="libcudart") as caught:
+        open_backend(bundle, "cpu", None, None)
+    assert caught.value.exit_code == ExitCode.BACKEND_MISSING
+
+
+@pytest.mark.parametrize("name", ["cpu", "auto"])
+def test_another_device_is_refused(bundle, name):
+    with pytest.raises(BackendMissingError, match="cuda:0") as caught:
+        open_backend(bundle, name, "cuda:0", None)
+    assert caught.value.exit_code == ExitCode.BACKEND_MISSING
+
+
+@pytest.mark.parametrize("device", [None, "auto", "cpu"])
+def test_the_cpu_is_the_device(bundle, device):
+    backend = open_backend(bundle, "cpu", device, "fp16")
+    assert (backend.name, backend.precision) == ("cpu", "fp16")
+    assert onnxruntime.__version__ in backend.description
+    backend.close()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_it_says_what_its_kernels_compute_in(fused_bundle, tmp_path, monkeypatch, precision):
+    """Compared with the types that ONNX Runtime's profiler sees go into the kernels, which differ by processor."""
+    monkeypatch.chdir(tmp_path)
+    backend = open_backend(Bundle.open(fused_bundle), "cpu", None, precision)
+    seen = {role: profiled_types(fused_bundle, role, precision) for role in backend.computed_in}
+    assert backend.computed_in == seen
+    assert set(seen) == {"encoder", "skip", "posterior", "prior", "predictor", "decoder", "prime", "step"}
+    words = " and ".join(name for name in ("f16", "f32") if any(name in layers for layers in seen.values()))
+    assert f"{precision} graphs computed in {words}" in backend.description
+    backend.close()
+
+
+def profiled_types(path, role, precision) -> Counter:
+    bundle = Bundle.open(path)
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.log_severity_level = True, 3
+    session = onnxruntime.InferenceSession(bundle.graphs(precision)[role], options, providers=["CPUExecutionProvider"])
+    spec = bundle.manifest.variants[precision].graphs[role]
+    session.run(None, {tensor.name: np.zeros(tensor.sized(1), tensor.dtype) for tensor in spec.inputs})
+    events = [event.get("args", {}) for event in json.loads(Path(session.end_profiling()).read_text())]
+    kernels = [about for about in events if about.get("op_name") in ("Conv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul")]
+    names = {"float": "f32", "float16": "f16"}
+    return Counter(names[next(iter(about["input_type_shape"][0]))] for about in kernels if about.get("input_type_shape"))
+
+
+def test_bf16_is_refused(tiny_bundle, tmp_path):
+    earned = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
+    with pytest.raises(BackendMissingError, match=r"does not compute in bf16\n  expected fp32 or fp16, or --backend") as caught:
+        open_backend(earned, "cpu", None, "bf16")
+    assert caught.value.exit_code == ExitCode.BACKEND_MISSING
+
+
+def test_backend_names_are_told_apart(bundle):
+    with pytest.raises(UsageError, match="expected auto or one of: cpu"):
+        open_backend(bundle, "CPU", None, None)
+
+
+@pytest.mark.parametrize("name", ["cpu", "auto", "openvino"])
+def test_choices_for_a_gpu_are_refused_elsewhere(bundle, name):
+    choices = GpuOptions(cuda_graph=False, cpu_fallback=True, cache_dir="x", workspace_gib=1.0)
+    with pytest.raises(UsageError, match=r"--no-cuda-graph, --cpu-fallback, --cache-dir, --workspace given.*\n.*tensorrt-rtx"):
+        open_backend(bundle, name, None, None, gpu=choices)
+
+
+def test_a_graph_that_the_engine_refuses_is_named(tiny_bundle, tmp_path):
+    damaged = copy_bundle(tiny_bundle, tmp_path)
+    content = graph_bytes(damaged, "encoder")
+    assert content.count(b"LeakyRelu") >= 1
+    replace_graph(damaged, "encoder", content.replace(b"LeakyRelu", b"SneakRelu"))
+    with pytest.raises(BundleError, match=r"fp32/encoder\.onnx"):
+        CpuBackend(Bundle.open(damaged), "fp32")

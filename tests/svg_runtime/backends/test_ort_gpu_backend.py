@@ -1,0 +1,487 @@
+"""The backends cuda and ort-tensorrt: the product's code on a GPU made of host memory, computed by the real ONNX Runtime."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from svg_common.errors import ExitCode, MissingExtraError
+from svg_runtime import Forecaster
+from svg_runtime.backends import open_backend
+from svg_runtime.backends.nvidia import device as device_module
+from svg_runtime.backends.onnxruntime import providers as ort_providers
+from svg_runtime.backends.options import GpuOptions
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.errors import BackendError, BackendMissingError, BundleError, UsageError
+from tests.svg_runtime.backends.numpy_cuda import NumpyCuda, cudaError_t
+from tests.svg_runtime.backends.ort_on_numpy_cuda import CUDA, TENSORRT, OrtOnNumpyCuda
+from tests.svg_runtime.bundle_helpers import draw, watch
+
+pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed: pip install 'svg-edge[gpu]'")
+
+NAMES = ("cuda", "ort-tensorrt")
+HORIZON = 10
+GRAPHS = {"graph-off": None, "graph-on": GpuOptions(cuda_graph=True)}
+
+
+@pytest.fixture(autouse=True)
+def cuda(monkeypatch, tmp_path) -> NumpyCuda:
+    made = NumpyCuda()
+    monkeypatch.setattr(device_module, "load_runtime", lambda: made)
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "1")
+    return made
+
+
+@pytest.fixture(autouse=True)
+def ort(monkeypatch, cuda) -> OrtOnNumpyCuda:
+    made = OrtOnNumpyCuda(cuda)
+    monkeypatch.setattr(ort_providers, "load_onnxruntime", lambda backend, extra: made)
+    return made
+
+
+@pytest.fixture
+def backend(fused_bundle):
+    opened = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32")
+    yield opened
+    opened.close()
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.shares: list[float] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def progress(self, what: str, share: float) -> None:
+        self.shares.append(share)
+
+
+def check_same(bundle, frames, name: str, **opened) -> None:
+    """Frames, surprise and scores are those of the cpu backend, after n_past + HORIZON steps."""
+    gpu = opened.pop("gpu", None)
+    opened = {"samples": 3, "horizon": HORIZON, "seed": 5, "precision": "fp32", **opened}
+    said, futures = watch(bundle, frames, backend=name, gpu=gpu, **opened)
+    expected_said, expected = watch(bundle, frames, backend="cpu", threads=1, **opened)
+    np.testing.assert_allclose(futures, expected, atol=1e-5)
+    for given, wanted in zip(said, expected_said, strict=True):
+        np.testing.assert_allclose(given, wanted, rtol=1e-3, atol=1e-4)
+
+
+def open_error(bundle, name: str, error=BackendMissingError, **given) -> str:
+    with pytest.raises(error) as caught:
+        open_backend(Bundle.open(bundle), name, given.pop("device", None), given.pop("precision", "fp32"), **given)
+    assert str(caught.value).startswith(f"the {name} backend ")
+    assert caught.value.exit_code == {UsageError: ExitCode.USAGE, BundleError: ExitCode.ERROR}.get(
+        error, ExitCode.BACKEND_MISSING
+    )
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("context", ["window", "stream"])
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "separate"])
+def test_forecasts_are_those_of_the_cpu(fused_bundle, frames, cuda, ort, fused, context, graph):
+    check_same(fused_bundle, frames[:5], "cuda", fused=fused, context=context, gpu=GRAPHS[graph])
+    assert cuda.left == (0, 0, 0, 0)
+    assert (ort.captured > 0) == (graph == "graph-on")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "separate"])
+def test_half_precision_too(fused_bundle, frames, name, fused):
+    check_same(fused_bundle, frames[:4], name, fused=fused, precision="fp16")
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "separate"])
+def test_without_a_learned_prior_and_without_latents(unlearned_bundle, frames, fused, graph):
+    check_same(unlearned_bundle, frames[:4], "cuda", fused=fused, gpu=GRAPHS[graph])
+
+
+def test_state_travels_through_captured_graphs_as_without(backend, fused_bundle, ort):
+    """The extra runs before a capture repeat a step and never continue it: also the state is that of single runs."""
+    from svg_runtime.forecast.states import RecurrentGraph
+
+    graphs = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GRAPHS["graph-on"])
+    spec = Bundle.open(fused_bundle).manifest.variants["fp32"].graphs["predictor"]
+    steppers = []
+    for each in (backend, graphs):
+        inputs = {name: each.allocate(spec.tensor(name).sized(3), "float32") for name in ("h", "z")}
+        steppers.append((each, RecurrentGraph(each, "predictor", spec, 3, inputs, {}), inputs))
+        each.write(inputs["h"], draw(1, 3, 16))
+        steppers[-1][1].reset()
+    seen = []
+    for step in range(6):
+        for each, graph, inputs in steppers:
+            each.write(inputs["z"], draw(step, 3, 4))
+            graph.step()
+        plain, captured = (each.read(graph.state["state"]).copy() for each, graph, _ in steppers)
+        np.testing.assert_array_equal(captured, plain)
+        seen.append(plain)
+    assert ort.captured == 2  # one for each of the two directions
+    assert min(np.abs(now - then).max() for now, then in itertools.pairwise(seen)) > 1e-4
+    graphs.close()
+
+
+@pytest.mark.parametrize("context", ["window", "stream"])
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "separate"])
+def test_after_warming_up_no_graph_is_captured_any_more(fused_bundle, frames, ort, fused, context):
+    asked = {"fused": fused, "context": context, "gpu": GRAPHS["graph-on"]}
+    with Forecaster.open(fused_bundle, backend="cuda", precision="fp32", samples=2, horizon=HORIZON, **asked) as forecaster:
+        forecaster.warm_up()
+        captured = ort.captured
+        for frame in frames:
+            forecaster.observe(frame)
+            if forecaster.ready:
+                forecaster.forecast()
+        assert ort.captured == captured > 0
+
+
+def test_the_host_waits_once_per_forecast(fused_bundle, frames, cuda):
+    with Forecaster.open(fused_bundle, backend="cuda", precision="fp32", samples=2, horizon=HORIZON) as forecaster:
+        for frame in frames[:3]:
+            forecaster.observe(frame)
+        forecaster.forecast()
+        for _ in range(3):
+            before = forecaster._backend._device.waits
+            cuda.log.clear()
+            forecaster.forecast()
+            assert forecaster._backend._device.waits == before + 1
+            assert cuda.log.count("run") == 1 + HORIZON
+            assert "cudaMalloc" not in cuda.log
+
+
+def test_samples_change_from_call_to_call(fused_bundle, frames):
+    with (
+        Forecaster.open(fused_bundle, backend="cuda", precision="fp32") as given,
+        Forecaster.open(fused_bundle, backend="cpu", precision="fp32") as expected,
+    ):
+        for frame in frames[:3]:
+            given.observe(frame)
+            expected.observe(frame)
+        for samples, horizon in [(2, 3), (1, 2), (2, 3), (9, 1)]:
+            noise, past = draw(samples, horizon, samples, 4), draw(horizon, 2, samples, 4)
+            asked = samples, horizon, noise, past
+            np.testing.assert_allclose(given.forecast(*asked), expected.forecast(*asked), atol=1e-5)
+
+
+def test_two_forecasters_at_once(fused_bundle, frames, cuda):
+    opened = {"precision": "fp32", "samples": 2, "horizon": 4}
+    _, expected = watch(fused_bundle, frames[:4], backend="cpu", **opened)
+    with (
+        Forecaster.open(fused_bundle, backend="cuda", **opened) as one,
+        Forecaster.open(fused_bundle, backend="ort-tensorrt", **opened) as two,
+    ):
+        seen = {one: [], two: []}
+        for frame in frames[:4]:
+            for each, futures in seen.items():
+                each.observe(frame)
+                if each.ready:
+                    futures.append(each.forecast())
+    for futures in seen.values():
+        np.testing.assert_allclose(np.stack(futures), expected, atol=1e-5)
+    assert cuda.left == (0, 0, 0, 0)
+
+
+def bound(backend, batch: int = 2):
+    spec = backend._specs["posterior"]
+    inputs = {tensor.name: backend.allocate(tensor.sized(batch), tensor.dtype) for tensor in spec.inputs}
+    outputs = {tensor.name: backend.allocate(tensor.sized(batch), tensor.dtype) for tensor in spec.outputs}
+    return inputs, outputs
+
+
+def test_aliases_are_trapped(backend):
+    inputs, outputs = bound(backend)
+    with pytest.raises(AssertionError, match="posterior: state_out aliases an input"):
+        backend.bind("posterior", inputs, {**outputs, "state_out": inputs["state"]})
+
+
+def test_a_closed_backend_runs_nothing_and_has_freed_everything(fused_bundle, cuda):
+    backend = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32")
+    plan = backend.bind("posterior", *bound(backend))
+    backend.run(plan)
+    backend.close()
+    backend.close()
+    assert cuda.left == (0, 0, 0, 0)
+    with pytest.raises(BackendError, match="closed"):
+        backend.run(plan)
+
+
+def test_a_device_that_fails_is_freed_too(fused_bundle, cuda):
+    backend = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32")
+    inputs, outputs = bound(backend)
+    backend.run(backend.bind("posterior", inputs, outputs))
+    cuda.fail["cudaStreamSynchronize"] = cudaError_t.cudaErrorIllegalAddress
+    with pytest.raises(BackendError, match="CUDA failed while waiting"):
+        backend.read(outputs["mu"])
+    backend.close()
+    assert cuda.left == (0, 0, 0, 0)
+
+
+def test_a_plan_that_is_gone_frees_its_cuda_graph(fused_bundle, ort):
+    backend = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GRAPHS["graph-on"])
+    plan = backend.bind("posterior", *bound(backend))
+    backend.run(plan)
+    backend._device.wait()
+    assert ort.released == []
+    del plan
+    gc.collect()
+    assert ort.released == [1]
+    backend.close()
+
+
+# Options of the providers
+
+
+def test_options_of_the_cuda_provider(backend, ort):
+    (provider,) = ort.sessions[0].items()
+    stream = str(backend.stream)
+    expected = {"device_id": "0", "user_compute_stream": stream, "use_tf32": "0", "enable_cuda_graph": "0"}
+    assert provider == (CUDA, expected)
+
+
+def test_options_of_the_tensorrt_provider(fused_bundle, ort, tmp_path):
+    choices, bundle = GpuOptions(cache_dir=str(tmp_path / "kept"), workspace_gib=0.5), Bundle.open(fused_bundle)
+    with Forecaster.open(fused_bundle, backend="ort-tensorrt", precision="fp16", samples=6, gpu=choices):
+        pass
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
+    roles = list(bundle.manifest.variants["fp16"].graphs)
+    options = dict(
+        zip(roles, (session for session in ort.sessions if "trt_profile_min_shapes" in session[TENSORRT]), strict=False)
+    )
+    found = options["encoder"][TENSORRT]
+    assert list(options["encoder"]) == [TENSORRT, CUDA]
+    assert options["encoder"][CUDA]["user_compute_stream"] == found["user_compute_stream"]
+    assert (found["trt_fp16_enable"], found["trt_max_workspace_size"]) == ("1", str(1 << 29))
+    assert (found["trt_profile_min_shapes"], found["trt_profile_max_shapes"]) == ("frame:1x1x64x64", "frame:6x1x64x64")
+    folders = {session[TENSORRT]["trt_engine_cache_path"] for session in ort.sessions}
+    assert len(folders) >= len(roles)  # never shared by two graphs
+    assert all((tmp_path / "kept" / "ort-tensorrt").samefile(os.path.dirname(folder)) for folder in folders)
+    assert found["trt_timing_cache_path"] == str(tmp_path / "kept" / "ort-tensorrt")
+
+
+def test_shared_conditions_are_usual_at_batch_1(fused_bundle, ort):
+    open_backend(Bundle.open(fused_bundle), "ort-tensorrt", None, "fp32", samples=4).close()
+    (decoder,) = [session[TENSORRT] for session in ort.sessions
+                  if session[TENSORRT].get("trt_profile_min_shapes", "").startswith("g:")]  # fmt: skip
+    assert decoder["trt_profile_opt_shapes"].startswith("g:4x16,cond_0:1x")
+    assert ",cond_0:4x" in decoder["trt_profile_max_shapes"]
+
+
+def test_more_samples_than_engines_were_built_for_are_refused(fused_bundle):
+    backend = open_backend(Bundle.open(fused_bundle), "ort-tensorrt", None, "fp32", samples=2)
+    with pytest.raises(UsageError, match=r"up to 2 samples, and 3 are asked for\n  open it with --samples 3"):
+        backend.bind("posterior", *bound(backend, 3))
+    backend.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "choices", "flags"),
+    [
+        ("cuda", GpuOptions(cache_dir="x", workspace_gib=1.0), "--cache-dir, --workspace"),
+        ("ort-tensorrt", GpuOptions(cuda_graph=True), "--cuda-graph"),
+    ],
+)
+def test_choices_of_no_use_are_refused(fused_bundle, name, choices, flags):
+    assert f"has no use for {flags}: " in open_error(fused_bundle, name, UsageError, gpu=choices)
+
+
+def test_two_choices_that_exclude_each_other_are_refused(fused_bundle):
+    choices = GpuOptions(cuda_graph=True, cpu_fallback=True)
+    assert "expected one of them" in open_error(fused_bundle, "cuda", UsageError, gpu=choices)
+
+
+@pytest.mark.parametrize("version", ["1.29.1", "1.9.0"])
+def test_releases_whose_cuda_graphs_give_wrong_frames_are_refused(fused_bundle, ort, version):
+    ort.__version__ = version
+    message = open_error(fused_bundle, "cuda", gpu=GRAPHS["graph-on"])
+    assert f"wrong frames with the CUDA graphs of ONNX Runtime {version}\n  expected 1.30 or later" in message
+    open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GRAPHS["graph-off"]).close()
+
+
+def test_engines_of_another_tensorrt_are_not_looked_at(fused_bundle, ort, monkeypatch):
+    folders = []
+    for version in ("10.13.0", "10.14.0", "10.13.0"):
+        monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__=version))
+        open_backend(Bundle.open(fused_bundle), "ort-tensorrt", None, "fp32").close()
+        folders.append({session[TENSORRT]["trt_engine_cache_path"] for session in ort.sessions})
+        ort.sessions.clear()
+    assert folders[0] == folders[2]
+    assert not folders[0] & folders[1]
+
+
+# Where nodes run
+
+
+def test_the_description_says_where_nodes_run(backend, fused_bundle, ort):
+    assert backend.description.startswith("cuda (ONNX Runtime 1.30.0, NumPy GPU), fp32 graphs computed in f32; nodes: ")
+    assert backend.description.endswith(" on CUDA")
+    ort.tells = False
+    silent = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GRAPHS["graph-on"])
+    assert silent.description == "cuda (ONNX Runtime 1.30.0, NumPy GPU), fp32 graphs computed in f32; CUDA graphs"
+    silent.close()
+
+
+def test_what_tensorrt_chooses_is_not_reported_as_a_fact(fused_bundle, ort):
+    """Its provider builds weakly typed networks: fp16 is allowed there, and which layers take it is not told."""
+    for precision, known, words in (("fp32", True, "computed in f32"), ("fp16", False, "computed in what TensorRT chooses")):
+        backend = open_backend(Bundle.open(fused_bundle), "ort-tensorrt", None, precision)
+        assert bool(backend.computed_in) == known
+        assert f"{precision} graphs {words}" in backend.description
+        backend.close()
+
+
+def test_no_graph_computes_shapes(fused_bundle):
+    check_no_shapes(fused_bundle)
+
+
+def test_no_graph_computes_shapes_without_a_learned_prior_and_without_latents(unlearned_bundle):
+    check_no_shapes(unlearned_bundle)
+
+
+def check_no_shapes(bundle):
+    """With the real engine: whatever the batch, it has none of the nodes that it would leave to the processor."""
+    for content in Bundle.open(bundle).graphs("fp32").values():
+        options = onnxruntime.SessionOptions()
+        options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        nodes = {node.op_type for part in session.get_provider_graph_assignment_info() for node in part.get_nodes()}
+        assert len(nodes) > 0
+        assert not nodes & {"Shape", "Size", "Expand", "ConstantOfShape", "Range"}
+
+
+@pytest.mark.parametrize("tells", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_nodes_on_the_processor_are_an_error(fused_bundle, cuda, ort, name, tells):
+    ort.tells, ort.on_processor = tells, lambda node: node.op_type == "ConvTranspose"
+    message = open_error(fused_bundle, name)
+    assert "cannot run all of fp32/" in message
+    assert ("ConvTranspose '" if tells else "assigned to the default CPU EP") in message
+    assert "--cpu-fallback" in message
+    assert cuda.left == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "separate"])
+def test_nodes_on_the_processor_are_right_where_they_are_allowed(fused_bundle, frames, ort, fused, tells):
+    """Their inputs are copied when they are bound: without binding them again, every run would see the first values."""
+    ort.tells, ort.on_processor = tells, lambda node: node.op_type in ("Shape", "ConvTranspose", "Gemm")
+    check_same(fused_bundle, frames[:4], "cuda", fused=fused, gpu=GpuOptions(cpu_fallback=True))
+
+
+@pytest.mark.parametrize(("name", "shares"), [("cuda", (0, 0.0, 0.0)), ("ort-tensorrt", (9, 0.0, 1.0))])
+def test_a_watcher_hears_of_what_takes_minutes(fused_bundle, name, shares):
+    heard = Heard()
+    open_backend(Bundle.open(fused_bundle), name, None, "fp32", watcher=heard).close()
+    assert heard.shares == sorted(heard.shares)
+    assert (len(heard.shares), min(heard.shares, default=0.0), max(heard.shares, default=0.0)) == shares
+
+
+def test_nodes_on_the_processor_are_told(fused_bundle, ort):
+    ort.on_processor, heard = lambda node: node.op_type == "ConvTranspose", Heard()
+    opened = open_backend(
+        Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GpuOptions(cpu_fallback=True), watcher=heard
+    )  # fmt: skip
+    assert " on the processor" in opened.description
+    assert any(line.startswith("fp32/decoder.onnx runs on the processor: ConvTranspose '") for line in heard.lines)
+    opened.close()
+
+
+def test_nodes_on_cuda_are_fine_for_ort_tensorrt(fused_bundle, ort, monkeypatch):
+    from tests.svg_runtime.backends import ort_on_numpy_cuda
+
+    place = ort_on_numpy_cuda.SilentSession._place
+    monkeypatch.setattr(
+        ort_on_numpy_cuda.SilentSession, "_place", lambda self, node: CUDA if node.op_type == "Tanh" else place(self, node)
+    )
+    opened = open_backend(Bundle.open(fused_bundle), "ort-tensorrt", None, "fp32")
+    assert " on TensorRT, " in opened.description
+    assert opened.description.endswith(" on CUDA")
+    opened.close()
+
+
+# What is missing
+
+
+def test_missing_onnxruntime_names_the_extra(fused_bundle, monkeypatch):
+    from svg_runtime.backends.onnxruntime.session import load_onnxruntime
+
+    monkeypatch.setattr(ort_providers, "load_onnxruntime", load_onnxruntime)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r"the cuda backend needs .*onnxruntime.*\n.*pip install 'svg-edge\[gpu\]'"):
+        open_backend(Bundle.open(fused_bundle), "cuda", None, None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_onnxruntime_for_the_cpu_is_told_to_go(fused_bundle, monkeypatch, name):
+    """The real one, if it is that of CI."""
+    if CUDA in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime-gpu is installed")
+    monkeypatch.setattr(ort_providers, "load_onnxruntime", lambda backend, extra: onnxruntime)
+    message = open_error(fused_bundle, name)
+    assert "the installed one has " in message
+    assert "run there: pip uninstall onnxruntime onnxruntime-gpu && pip install 'svg-edge[gpu]'" in message
+
+
+def test_no_gpu_is_refused(fused_bundle, monkeypatch):
+    monkeypatch.setattr(device_module, "load_runtime", lambda: NumpyCuda(gpus=0))
+    for name in NAMES:
+        assert "finds no NVIDIA GPU" in open_error(fused_bundle, name)
+    monkeypatch.setattr(device_module, "load_runtime", NumpyCuda)
+    assert "cuda:0" in open_error(fused_bundle, "cuda", device="cuda:1")
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_provider_that_does_not_start_is_named_with_its_libraries(fused_bundle, cuda, ort, name, fallback, capsys):
+    """ONNX Runtime drops it with a line in its log, and runs everything on the processor."""
+    ort.broken = {CUDA, TENSORRT}
+    message = open_error(fused_bundle, name, gpu=GpuOptions(cpu_fallback=fallback))
+    assert "cannot start the " in message
+    assert "it started CPUExecutionProvider instead\n  Failed to load libcublasLt.so.13\n  expected the libraries" in message
+    assert capsys.readouterr().out == ""
+    assert cuda.left == (0, 0, 0, 0)
+
+
+def test_tensorrt_replaced_by_cuda_is_not_tensorrt(fused_bundle, ort):
+    ort.broken = {TENSORRT}
+    assert "it started CUDAExecutionProvider, CPUExecutionProvider instead" in open_error(fused_bundle, "ort-tensorrt")
+
+
+@pytest.mark.parametrize("fallback", [True, False])
+def test_a_provider_that_says_why_it_does_not_start(fused_bundle, cuda, ort, fallback):
+    ort.fail = RuntimeError("Please install TensorRT libraries")
+    message = open_error(fused_bundle, "ort-tensorrt", gpu=GpuOptions(cpu_fallback=fallback))
+    assert "cannot start the TensorrtExecutionProvider of ONNX Runtime 1.30.0\n  Please install TensorRT libraries\n" in message
+    assert cuda.left == (0, 0, 0, 0)
+
+
+def test_a_graph_that_is_not_accepted_is_named(fused_bundle, ort):
+    ort.fail = Exception("[ONNXRuntimeError] : 10 : INVALID_GRAPH")
+    assert "cannot load fp32/" in open_error(fused_bundle, "cuda", BundleError)
+
+
+def test_a_refused_cuda_graph_is_named_with_the_way_out(fused_bundle, ort):
+    ort.graphs_refused = True
+    message = open_error(fused_bundle, "cuda", BundleError, gpu=GRAPHS["graph-on"])
+    assert "cannot load fp32/" in message
+    assert "cannot use the graph capture feature\n" in message
+    assert message.endswith("--no-cuda-graph")
+
+
+def test_a_failing_run_names_the_graph(backend, cuda):
+    plan = backend.bind("posterior", *bound(backend))
+    plan.session._real = None
+    cuda.enqueue = lambda *_: (_ for _ in ()).throw(RuntimeError("CUDA failure 900"))
+    with pytest.raises(BackendError, match="ONNX Runtime failed while running posterior: CUDA failure 900"):
+        backend.run(plan)

@@ -1,0 +1,474 @@
+"""Backends `tensorrt` and `tensorrt-rtx` on a GPU made of host memory and a library made of ONNX Runtime; the rest is real."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import inspect
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from svg_common.command import is_installed
+from svg_common.errors import ExitCode, MissingExtraError
+from svg_runtime import Forecaster
+from svg_runtime.backends import open_backend
+from svg_runtime.backends.nvidia import device as device_module
+from svg_runtime.backends.options import GpuOptions
+from svg_runtime.backends.tensorrt import backend as backend_module
+from svg_runtime.backends.tensorrt import local
+from svg_runtime.backends.tensorrt.engine import EngineRecord, write_engine
+from svg_runtime.backends.tensorrt.nvidia_library import Library
+from svg_runtime.bench.measure import measure
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.errors import BackendError, BackendMissingError, EngineError, UsageError
+from tests.svg_runtime.backends import numpy_tensorrt
+from tests.svg_runtime.backends.build_helpers import Watched
+from tests.svg_runtime.backends.numpy_cuda import NumpyCuda, cudaError_t
+from tests.svg_runtime.backends.numpy_tensorrt import NumpyTensorrt, NumpyTensorrtRtx, make_plan
+from tests.svg_runtime.bundle_helpers import draw, watch
+
+pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed: pip install 'svg-edge[tensorrt-rtx]'")
+pytest.importorskip("filelock", reason="filelock is not installed: pip install 'svg-edge[tensorrt-rtx]'")
+
+SMALL = {"samples": 3, "horizon": 4, "seed": 5}
+TENSORRT = {"backend": "tensorrt", "precision": "fp32"}
+
+
+@pytest.fixture
+def cuda(monkeypatch) -> NumpyCuda:
+    made = NumpyCuda()
+    monkeypatch.setattr(device_module, "load_runtime", lambda: made)
+    return made
+
+
+@pytest.fixture
+def tensorrt(cuda, monkeypatch, tmp_path) -> NumpyTensorrt:
+    """The library and its builder, and a cache of its own."""
+    return install(NumpyTensorrt(cuda), monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def rtx(cuda, monkeypatch, tmp_path) -> NumpyTensorrtRtx:
+    return install(NumpyTensorrtRtx(cuda), monkeypatch, tmp_path)
+
+
+def install(made, monkeypatch, tmp_path):
+    logger = SimpleNamespace(complaints=[])
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(backend_module, "load_library", lambda name: Library(name, made, logger))
+    monkeypatch.setattr(backend_module, "require_modules", lambda *names: None)
+    monkeypatch.setattr(local, "build_engine", lambda library, content, *rest: make_plan(content, rest[3].max_batch))
+    return made
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_frames_and_surprise_are_those_of_the_cpu_backend(tensorrt, fused_bundle, frames, fused, precision):
+    check_parity(fused_bundle, frames, fused, precision)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_without_a_learned_prior_and_without_latents(tensorrt, unlearned_bundle, frames, fused, precision):
+    check_parity(unlearned_bundle, frames, fused, precision)
+
+
+def check_parity(bundle, frames, fused, precision):
+    asked = {"precision": precision, "fused": fused, **SMALL}
+    said, futures = watch(bundle, frames, backend="tensorrt", **asked)
+    expected_said, expected = watch(bundle, frames, backend="cpu", **asked)
+    np.testing.assert_allclose(futures, expected, atol=2e-6 if precision == "fp32" else 2e-3)
+    for line, expected_line in zip(said, expected_said, strict=True):
+        np.testing.assert_allclose(line, expected_line, rtol=1e-4 if precision == "fp32" else 2e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("graph", [True, False])
+@pytest.mark.parametrize("fused", [True, False])
+def test_state_travels_in_the_stream_context(tensorrt, fused_bundle, frames, fused, graph):
+    asked = {"context": "stream", "fused": fused, **SMALL}
+    _, futures = watch(fused_bundle, frames, gpu=GpuOptions(cuda_graph=graph), **TENSORRT, **asked)
+    _, expected = watch(fused_bundle, frames, backend="cpu", precision="fp32", **asked)
+    np.testing.assert_allclose(futures, expected, atol=2e-6)
+
+
+def opened(bundle, frames, count=3, **options) -> Forecaster:
+    forecaster = Forecaster.open(bundle, **{**TENSORRT, **SMALL, **options})
+    for frame in frames[:count]:
+        forecaster.observe(frame)
+    return forecaster
+
+
+def test_a_graph_gives_what_single_launches_give(tensorrt, fused_bundle, frames):
+    """Over forecasts and new frames: a graph that kept an old state, noise or condition would part from them."""
+    with opened(fused_bundle, frames) as on, opened(fused_bundle, frames, gpu=GpuOptions(cuda_graph=False)) as off:
+        assert "CUDA graph" not in on.description
+        for frame in frames[3:]:
+            for each in (on, off):
+                each.observe(frame)
+            np.testing.assert_array_equal(on.forecast(), off.forecast())
+            np.testing.assert_array_equal(on.forecast(samples=2, horizon=6), off.forecast(samples=2, horizon=6))
+
+
+def test_the_host_waits_once_per_forecast(tensorrt, cuda, fused_bundle, frames):
+    with opened(fused_bundle, frames) as forecaster:
+        forecaster.forecast()
+        launches = tensorrt.launches
+        for _ in range(3):
+            cuda.log.clear()
+            forecaster.forecast()
+            # Encodings and noise of the context, the last encoding, noise of all steps; the frames of all steps.
+            copies, engines = ["cudaMemcpyAsync"] * 2, ["execute_async_v3"]
+            assert cuda.log == [*copies, *engines, *copies, "cudaGraphLaunch", "cudaMemcpyAsync", "cudaStreamSynchronize"]
+        assert tensorrt.launches == launches + 3  # prime
+
+
+@pytest.mark.parametrize(("chosen", "waits"), [({}, 2), ({"fused": False}, 3), ({"context": "stream"}, 3)])
+def test_the_host_waits_a_few_times_per_observation(tensorrt, cuda, fused_bundle, frames, chosen, waits):
+    """For the encoding, for posterior and prior of all frames of the context, and where it is needed for the prior's state."""
+    with opened(fused_bundle, frames, **chosen) as forecaster:
+        forecaster.forecast()
+        for frame in frames[3:]:
+            cuda.log.clear()
+            forecaster.observe(frame)
+            assert cuda.log.count("cudaStreamSynchronize") == waits
+            assert cuda.log.count("cudaGraphLaunch") == 1
+
+
+@pytest.mark.parametrize("context", ["window", "stream"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_after_warming_up_nothing_is_made_any_more(tensorrt, cuda, fused_bundle, frames, fused, context):
+    with Forecaster.open(fused_bundle, fused=fused, context=context, **TENSORRT, **SMALL) as forecaster:
+        forecaster.warm_up()
+        made = cuda.left
+        cuda.log.clear()
+        for frame in frames:
+            forecaster.observe(frame)
+            if forecaster.ready:
+                forecaster.forecast()
+        assert set(cuda.log) <= {"cudaMemcpyAsync", "execute_async_v3", "cudaGraphLaunch", "cudaStreamSynchronize"}
+        assert cuda.left == made  # graphs, memory of host and device
+
+
+def test_no_state_comes_to_the_host_in_a_forecast(tensorrt, cuda, fused_bundle, frames):
+    with opened(fused_bundle, frames) as forecaster:
+        forecaster.forecast()
+        before, cuda_copy, sizes = cuda.cudaMemcpyAsync, cuda.cudaMemcpyAsync, []
+
+        def copy(dst, src, count, kind, stream):
+            sizes.append((int(kind), count))
+            return cuda_copy(dst, src, count, kind, stream)
+
+        cuda.cudaMemcpyAsync = copy
+        forecaster.forecast()
+        cuda.cudaMemcpyAsync = before
+        downloads = [size for kind, size in sizes if kind == 2]
+        assert downloads == [4 * 3 * 64 * 64 * 4]  # bytes of horizon x samples frames, and nothing else
+
+
+def test_a_graph_that_cannot_be_captured_is_said_and_costs_no_frame(tensorrt, fused_bundle, frames):
+    tensorrt.uncapturable = True
+    watched = Watched()
+    with opened(fused_bundle, frames, watcher=watched) as forecaster:
+        futures = forecaster.forecast()
+        assert forecaster.description.endswith("; without a CUDA graph")
+    assert sum("not replayed as a CUDA graph" in line for line in watched.lines) == 1
+    tensorrt.uncapturable = False
+    with opened(fused_bundle, frames) as forecaster:
+        np.testing.assert_array_equal(forecaster.forecast(), futures)
+    tensorrt.uncapturable = True
+    with pytest.raises(BackendError):
+        opened(fused_bundle, frames, gpu=GpuOptions(cuda_graph=True))
+
+
+def test_two_forecasters_at_once_do_not_meet(tensorrt, fused_bundle, frames):
+    with opened(fused_bundle, frames) as first, opened(fused_bundle, frames[::-1]) as second:
+        together = [(first.forecast(), second.forecast()) for _ in range(2)]
+    for index, pictures in enumerate((frames, frames[::-1])):
+        with opened(fused_bundle, pictures) as alone:
+            for pair in together:
+                np.testing.assert_array_equal(pair[index], alone.forecast())
+
+
+def test_unread_outputs_and_shared_conditions(tensorrt, fused_bundle):
+    """The encoder without its skips, the decoder with conditions at batch 1."""
+    bundle = Bundle.open(fused_bundle)
+    results = []
+    for name in ("tensorrt", "cpu"):
+        backend = open_backend(bundle, name, None, "fp32", samples=3)
+        encoder, decoder = (bundle.manifest.variants["fp32"].graphs[role] for role in ("encoder", "decoder"))
+        frame, h = (backend.allocate(encoder.tensor(each).sized(3), "float32") for each in ("frame", "h"))
+        backend.write(frame, np.abs(draw(0, *frame.shape)) % 1)
+        backend.run(backend.bind("encoder", {"frame": frame}, {"h": h}))
+        conds = {each.name: backend.allocate(each.shared(3), each.dtype) for each in decoder.inputs if each.name != "g"}
+        for seed, buffer in enumerate(conds.values()):
+            backend.write(buffer, draw(seed, *buffer.shape))
+        out = backend.allocate(decoder.tensor("frame").sized(3), "float32")
+        g = backend.allocate(decoder.tensor("g").sized(3), "float32")
+        backend.run(backend.chain([backend.bind("decoder", {"g": g, **conds}, {"frame": out})]))
+        results.append((backend.read(h).copy(), backend.read(out).copy()))
+        backend.close()
+    for ours, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_more_samples_than_the_engines_are_for_are_refused_with_what_to_do(tensorrt, fused_bundle, frames):
+    with opened(fused_bundle, frames) as forecaster:
+        before = forecaster.forecast(noise=draw(0, 4, 3, 4), context_noise=draw(1, 2, 3, 4))
+        with pytest.raises(UsageError, match=r"4 samples are more than the engine of \w+ was built for, 3\n.*samples=4"):
+            forecaster.forecast(samples=4)
+        np.testing.assert_array_equal(forecaster.forecast(noise=draw(0, 4, 3, 4), context_noise=draw(1, 2, 3, 4)), before)
+
+
+def test_closing_frees_everything(tensorrt, cuda, fused_bundle, frames):
+    for horizon in (4, 2):
+        forecaster = opened(fused_bundle, frames)
+        forecaster.forecast(horizon=horizon)
+        forecaster.close()
+        forecaster.close()
+    gc.collect()
+    assert cuda.left == (0, 0, 0, 0)
+
+
+def test_kept_rollouts_are_few_and_the_rest_is_freed(tensorrt, cuda, fused_bundle, frames):
+    with opened(fused_bundle, frames) as forecaster:
+        sizes = []
+        for horizon in range(1, 9):
+            forecaster.forecast(samples=1, horizon=horizon)
+            sizes.append(cuda.left)
+        assert sizes[-1][3] == 1 + 4  # graphs: the context, and one per rollout that is kept
+        for _ in range(3):
+            for horizon in range(5, 9):
+                forecaster.forecast(samples=1, horizon=horizon)
+        assert cuda.left == sizes[-1]
+
+
+def test_memory_that_runs_out_is_a_message(tensorrt, cuda, fused_bundle, frames):
+    with opened(fused_bundle, frames) as forecaster:
+        expected = forecaster.forecast(noise=draw(0, 4, 3, 4), context_noise=draw(1, 2, 3, 4))
+        left, cuda.free_bytes = cuda.free_bytes, 100_000
+        with pytest.raises(UsageError, match="do not fit into memory"):
+            forecaster.forecast(horizon=50)
+        cuda.free_bytes = left
+        np.testing.assert_array_equal(forecaster.forecast(noise=draw(0, 4, 3, 4), context_noise=draw(1, 2, 3, 4)), expected)
+
+
+def test_a_failing_engine_and_a_failing_device_are_backend_errors(tensorrt, cuda, fused_bundle, frames):
+    with opened(fused_bundle, frames) as forecaster:
+        forecaster.forecast()
+        tensorrt.fail_launch = True
+        with pytest.raises(BackendError, match="tensorrt failed while running prime"):
+            forecaster.forecast()
+        tensorrt.fail_launch = False
+        cuda.fail["cudaGraphLaunch"] = cudaError_t.cudaErrorIllegalAddress
+        with pytest.raises(BackendError, match="launching a graph: cudaErrorIllegalAddress"):
+            forecaster.forecast()
+
+
+def test_fp16_is_the_default_where_the_bundle_has_it(tensorrt, fused_bundle):
+    with Forecaster.open(fused_bundle, backend="tensorrt", **SMALL) as forecaster:
+        assert forecaster.description == "tensorrt (10.3.0) on NumPy GPU (sm86), fp16"
+        assert forecaster.fused
+        assert forecaster.computed_in["encoder"] == {"f16": 5}
+        assert set(forecaster.computed_in["step"]) == {"f16", "f32"}  # recurrent parts stay in float32
+    with pytest.raises(BackendMissingError, match="does not compute in bf16"):
+        Forecaster.open(fused_bundle, backend="tensorrt", precision="bf16")
+
+
+@pytest.fixture
+def builds(tensorrt, monkeypatch) -> list[int]:
+    """One entry per engine that is built."""
+    built = []
+
+    def build(library, content, *rest):
+        built.append(len(content))
+        return make_plan(content, rest[3].max_batch)
+
+    monkeypatch.setattr(local, "build_engine", build)
+    return built
+
+
+def test_svg_bench_hears_of_builds(tensorrt, fused_bundle, frames, tmp_path):
+    class Listener(Watched):
+        measured: tuple[float, ...] = ()
+
+        def __call__(self, share: float) -> None:
+            self.measured += (share,)
+
+    np.save(tmp_path / "frames.npy", frames)
+    listener = Listener()
+    found = measure(
+        listener, str(fused_bundle), "tensorrt", None, "fp16", fused=True, samples=2, horizon=3, seed=0, seconds=0.2,
+        frames=str(tmp_path / "frames.npy"), futures=str(tmp_path / "futures.npy"),
+    )  # fmt: skip
+    assert found["backend"] == "tensorrt"
+    assert "building engine 1 of 6: fp16/encoder.onnx" in listener.shares
+    assert listener.measured
+
+
+def test_an_engine_of_the_bundle_that_does_not_load_is_replaced_once(builds, fused_bundle, frames, monkeypatch):
+    """At the next start, what was built here is taken at once, though the bundle's is found before it."""
+    monkeypatch.setattr(local, "find_engine", lambda folder, key: b"of another system")
+    watched, futures = Watched(), []
+    for _ in range(2):
+        with opened(fused_bundle, frames, watcher=watched) as forecaster:
+            futures.append(forecaster.forecast())
+    roles = ["encoder", "posterior", "prior", "skip", "prime", "step"]
+    assert len(builds) == len(watched.lines) == len(roles)
+    assert all("does not load the engine of fp32/" in line for line in watched.lines)
+    assert all(line.endswith("it is built again: Platform specific tag mismatch detected") for line in watched.lines)
+    np.testing.assert_array_equal(*futures)
+
+
+def test_an_engine_of_the_cache_that_does_not_load_is_built_again(builds, fused_bundle, frames, tmp_path):
+    with opened(fused_bundle, frames) as forecaster:
+        expected = forecaster.forecast()
+    for record in (tmp_path / "cache").rglob("*.plan.json"):
+        key = EngineRecord.model_validate_json(record.read_bytes()).key
+        write_engine(record.with_suffix(""), key, b"of another driver")
+    builds.clear()
+    for built in (6, 6):
+        with opened(fused_bundle, frames) as forecaster:
+            np.testing.assert_array_equal(forecaster.forecast(), expected)
+        assert len(builds) == built
+
+
+def test_an_engine_that_never_loads_is_built_once(tensorrt, monkeypatch, fused_bundle, frames):
+    built = []
+    monkeypatch.setattr(local, "build_engine", lambda library, content, place, *rest: built.append(place) or b"useless")
+    monkeypatch.setattr(local, "open_engine", lambda *arguments: None)
+    monkeypatch.setattr(local.LocalEngines, "check", lambda *arguments: None)
+    with pytest.raises(EngineError, match=r"cannot load the engine of \w+: Platform specific tag mismatch"):
+        opened(fused_bundle, frames)
+    assert len(built) == len(set(built))
+
+
+@pytest.mark.parametrize("function", ["cudaStreamCreateWithFlags", "cudaSetDevice"])
+def test_a_device_without_memory_for_a_stream_is_said(tensorrt, cuda, fused_bundle, monkeypatch, function):
+    monkeypatch.setattr(cuda, function, lambda *arguments: (cudaError_t.cudaErrorMemoryAllocation, None))
+    with pytest.raises(BackendError, match="the backend 'tensorrt' has no memory left"):
+        Forecaster.open(fused_bundle, **TENSORRT, **SMALL)
+
+
+@pytest.mark.parametrize("free", [2_000, 20_000, 60_000])
+def test_a_device_that_is_full_at_the_start_is_said(tensorrt, cuda, fused_bundle, free):
+    cuda.free_bytes = free
+    with pytest.raises(BackendError, match=r"the backend 'tensorrt' has no memory left: .*\n  close what else uses it"):
+        Forecaster.open(fused_bundle, **TENSORRT, **SMALL)
+    gc.collect()
+    assert cuda.left == (0, 0, 0, 0)
+
+
+def test_a_device_that_fails_without_memory_is_freed_too(tensorrt, cuda, fused_bundle, frames):
+    forecaster = opened(fused_bundle, frames)
+    cuda.fail["cudaStreamSynchronize"] = cudaError_t.cudaErrorMemoryAllocation
+    forecaster.close()
+    assert cuda.left == (0, 0, 0, 0)
+
+
+def test_an_engine_that_finds_no_memory_is_not_built_again(tensorrt, builds, fused_bundle, frames, tmp_path):
+    opened(fused_bundle, frames).close()
+    kept = {file: file.read_bytes() for file in (tmp_path / "cache").rglob("*.plan*")}
+    builds.clear()
+    tensorrt.full = True
+    with pytest.raises(EngineError, match=r"cannot load the engine of \w+: Cuda Runtime \(out of memory\)"):
+        opened(fused_bundle, frames)
+    assert builds == []
+    assert {file: file.read_bytes() for file in (tmp_path / "cache").rglob("*.plan*")} == kept
+
+
+def test_a_library_that_does_not_start_says_why(tensorrt, cuda, fused_bundle, frames):
+    tensorrt.broken = True
+    with pytest.raises(BackendMissingError, match=r"tensorrt 10.3.0 does not start: CUDA initialization failure.*\n.*driver"):
+        opened(fused_bundle, frames)
+    gc.collect()
+    assert cuda.left == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
+def test_a_second_gpu_is_the_only_one_that_is_used(name, cuda, monkeypatch, tmp_path, fused_bundle, frames):
+    """Though the thread's current one is another: every thread begins with the first, and others may choose."""
+    install((NumpyTensorrt if name == "tensorrt" else NumpyTensorrtRtx)(cuda), monkeypatch, tmp_path)
+    cuda.gpus = 2
+    with opened(fused_bundle, frames, backend=name, device="cuda:1") as forecaster, ThreadPoolExecutor(1) as other:
+        expected = forecaster.forecast(noise=draw(0, 2, 1, 4), context_noise=draw(1, 2, 1, 4), samples=1, horizon=2)
+        again = other.submit(forecaster.forecast, 3, 1)
+        assert again.result().shape[:2] == (3, 1)
+        assert cuda.homes == {1}
+    with opened(fused_bundle, frames) as forecaster:
+        given = forecaster.forecast(noise=draw(0, 2, 1, 4), context_noise=draw(1, 2, 1, 4), samples=1, horizon=2)
+        np.testing.assert_array_equal(given, expected)
+
+
+def test_rtx_runs_the_same_and_keeps_its_kernels(rtx, cuda, fused_bundle, frames, tmp_path):
+    asked = {"backend": "tensorrt-rtx", "precision": "fp32"}
+    kept = []
+    for _ in range(2):
+        with opened(fused_bundle, frames, **asked) as forecaster:
+            forecaster.forecast()
+            cuda.log.clear()
+            futures = forecaster.forecast()
+            assert cuda.log.count("cudaGraphLaunch") == cuda.log.count("cudaStreamSynchronize") == 1
+            assert forecaster.description == "tensorrt-rtx (1.7.1) on NumPy GPU (sm86), fp32"
+        (file,) = (tmp_path / "cache").rglob("*.runtime")
+        kept.append(file.read_bytes()[32:])
+    assert kept[0].startswith(b"kernel ")
+    assert kept[1].startswith(kept[0])
+    assert len(kept[1]) > len(kept[0])
+    with opened(fused_bundle, frames, backend="cpu") as forecaster:
+        forecaster.forecast()
+        np.testing.assert_allclose(futures, forecaster.forecast(), atol=2e-6)
+
+
+def test_kernels_of_another_driver_are_compiled_again(rtx, fused_bundle, frames, tmp_path):
+    asked = {"backend": "tensorrt-rtx", "precision": "fp32"}
+    opened(fused_bundle, frames, **asked).close()
+    (file,) = (tmp_path / "cache").rglob("*.runtime")
+    content = b"of another driver"
+    file.write_bytes(hashlib.sha256(content).digest() + content)
+    opened(fused_bundle, frames, **asked).close()
+    assert file.read_bytes()[32:].startswith(b"kernel ")
+
+
+def test_without_a_kernel_nothing_is_kept(rtx, fused_bundle, tmp_path):
+    backend = open_backend(Bundle.open(fused_bundle), "tensorrt-rtx", None, "fp32")
+    spec = Bundle.open(fused_bundle).manifest.variants["fp32"].graphs["prior"]
+    tensors = [
+        {each.name: backend.allocate(each.sized(1), each.dtype) for each in side} for side in (spec.inputs, spec.outputs)
+    ]
+    backend.bind("prior", *tensors)
+    backend.close()
+    assert not list((tmp_path / "cache").rglob("*.runtime"))
+
+
+@pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
+def test_the_processor_is_no_choice(fused_bundle, name):
+    with pytest.raises(UsageError, match="--cpu-fallback"):
+        Forecaster.open(fused_bundle, backend=name, gpu=GpuOptions(cpu_fallback=True))
+
+
+def test_a_missing_library_names_the_extra(fused_bundle):
+    if is_installed("tensorrt"):
+        pytest.skip("tensorrt is installed here")
+    with pytest.raises(MissingExtraError, match=r"the tensorrt backend needs.*\n.*svg-edge\[tensorrt\]") as caught:
+        Forecaster.open(fused_bundle, backend="tensorrt")
+    assert caught.value.exit_code == ExitCode.BACKEND_MISSING
+
+
+def test_the_stand_ins_have_no_names_that_the_real_library_lacks():
+    module = pytest.importorskip("tensorrt_rtx", reason="tensorrt_rtx is not installed: pip install 'svg-edge[tensorrt-rtx]'")
+    pairs = {
+        "Runtime": "Runtime", "Engine": "ICudaEngine", "RtxEngine": "ICudaEngine", "Context": "IExecutionContext",
+        "RtxContext": "IExecutionContext", "RuntimeConfig": "IRuntimeConfig", "RuntimeCache": "IRuntimeCache",
+    }  # fmt: skip
+    for mine, real in pairs.items():
+        members = vars(getattr(numpy_tensorrt, mine))
+        names = {name for name, value in members.items() if not name.startswith("_") and name != "owner"}
+        assert names
+        assert names <= set(dir(getattr(module, real)))
+    for name in ("TensorIOMode", "ExecutionContextAllocationStrategy", "DynamicShapesKernelSpecializationStrategy"):
+        enum = getattr(numpy_tensorrt, name)
+        assert set(enum.__members__) <= set(getattr(module, enum.__name__).__members__)
+    assert inspect.isclass(module.Runtime)

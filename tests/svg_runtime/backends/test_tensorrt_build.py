@@ -1,0 +1,189 @@
+"""TensorRT where it differs from TensorRT-RTX: built on the GPU at hand, from what earlier builds measured there."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import pytest
+
+from svg_common.errors import MissingExtraError
+from svg_runtime.backends.nvidia import device as device_module
+from svg_runtime.backends.nvidia.device import GpuName
+from svg_runtime.backends.options import GpuOptions
+from svg_runtime.backends.tensorrt import local
+from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine
+from svg_runtime.backends.tensorrt.folders import CacheFolders, KeptFile
+from svg_runtime.backends.tensorrt.local import LocalEngines
+from svg_runtime.backends.tensorrt.nvidia_library import Library, load_library
+from svg_runtime.backends.tensorrt.timings import Timings
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.errors import BackendMissingError, EngineError
+from tests.svg_export.engine_helpers import rtx, spec_of
+from tests.svg_runtime.backends.build_helpers import Watched
+from tests.svg_runtime.backends.numpy_cuda import NumpyCuda
+from tests.svg_runtime.backends.tensorrt_module import Config, Tensorrt, TimingCache, tensorrt
+from tests.svg_runtime.bundle_helpers import graph_bytes
+
+ORIN = GpuName(0, "Orin (nvgpu) / Jetson", "sm87", 8)
+
+
+@pytest.fixture
+def make(fused_bundle, tmp_path, monkeypatch):
+    """LocalEngines of TensorRT on one GPU."""
+    monkeypatch.setattr(device_module, "load_runtime", NumpyCuda)
+    monkeypatch.setattr(local, "open_engine", lambda library, plan, place: None)
+    monkeypatch.setattr(LocalEngines, "check", lambda self, role, engine: None)
+
+    def made(library: Library, watcher: Watched, precision="fp32") -> LocalEngines:
+        choices = GpuOptions(cache_dir=str(tmp_path / "cache"))
+        return LocalEngines(library, Bundle.open(fused_bundle), precision, ORIN, 4, choices, watcher)
+
+    return made
+
+
+def timings_file(folder):
+    (file,) = folder.rglob("*.timings")
+    return file
+
+
+def test_engines_are_built_for_the_gpu_at_hand_and_share_timings(make, tmp_path):
+    library, watched = tensorrt(), Watched()
+    engines = make(library, watched)
+    engines.prepare(["prior", "predictor"])
+    assert library.module.started_from == [b"", b"timed "]
+    key = engines.key("prior")
+    assert (key.nvidia_library, key.version, key.gpu, key.compute_capabilities) == ("tensorrt", "10.3.0", ORIN.model, ("sm87",))
+    assert key.flags == ("strongly-typed", "no-tf32")
+    file = timings_file(tmp_path / "cache")
+    assert (file.parent.name, file.name) == ("tensorrt", "10.3.0-Orin-nvgpu-Jetson-8-multiprocessors-sm87.timings")
+    make(library, watched, "fp16").plan("prior")
+    assert library.module.started_from[-1] == b"timed timed "
+    assert watched.lines == []
+
+
+def test_damaged_timings_are_ignored_with_a_message(make, tmp_path):
+    library, watched = tensorrt(), Watched()
+    make(library, watched).plan("prior")
+    timings_file(tmp_path / "cache").write_bytes(b"damaged" * 9)
+    make(library, watched, "fp16").plan("prior")
+    assert library.module.started_from == [b"", b""]
+    assert len(watched.lines) == 1
+    assert "is damaged; it is made again" in watched.lines[0]
+
+
+def test_timings_that_the_library_does_not_take_are_ignored_with_a_message(make):
+    library, watched = tensorrt(), Watched()
+    make(library, watched).plan("prior")
+    library.module.accepts = False
+    make(library, watched, "fp16").plan("prior")
+    assert library.module.started_from == [b"", b""]
+    assert watched.lines == ["the timings of earlier builds are of no use to tensorrt 10.3.0: measuring again"]
+
+
+def test_a_failed_build_leaves_the_timings_as_they_were(make, tmp_path, monkeypatch):
+    library, watched = tensorrt(), Watched()
+    make(library, watched).plan("prior")
+    before = timings_file(tmp_path / "cache").read_bytes()
+
+    def fail(*arguments):
+        raise EngineError("no")
+
+    monkeypatch.setattr(local, "build_engine", fail)
+    with pytest.raises(EngineError, match="no"):
+        make(library, watched).plan("predictor")
+    assert timings_file(tmp_path / "cache").read_bytes() == before
+
+
+def test_an_error_about_a_kernel_that_is_not_tried_is_no_failure(fused_bundle):
+    """TensorRT reports memory that a kernel would need and does not get as an error, and builds without that kernel."""
+    content = graph_bytes(fused_bundle, "prior")
+    built = "fp32/prior.onnx", spec_of(content), "fp32"
+    library = tensorrt(complains="Error Code 2: OutOfMemory (Requested size was 68719476736 bytes.)")
+    timings = Timings(b"", print)
+    assert build_engine(library, content, *built, BuildOptions((), 4), timings=timings)[:4] == b"vtrt"
+    assert timings.content == b"timed "
+
+
+def test_a_warning_of_the_parser_is_told_and_no_failure(fused_bundle):
+    """Every JetPack brings a release of its own, and none of them has been heard before it is there."""
+    content = graph_bytes(fused_bundle, "prior")
+    library = tensorrt(warns="Make sure input h has Int64 binding.")
+    built = "fp32/prior.onnx", spec_of(content), "fp32", BuildOptions((), 4)
+    with pytest.warns(RuntimeWarning, match=r"tensorrt 10.3.0 says of fp32/prior.onnx: Make sure input h has Int64 binding"):
+        build_engine(library, content, *built, timings=Timings(b"", print))
+
+
+def test_two_builds_on_one_gpu_do_not_disturb_each_other(tmp_path):
+    lines: list[str] = []
+    folders = CacheFolders(str(tmp_path), "tensorrt-rtx", lines.append)
+    kept = KeptFile(folders, "tensorrt", "10.3.0", ORIN, "timings", lines.append)
+    entered, leave = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with kept.locked("another process builds on this GPU"):
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    entered.wait(10)
+    threading.Timer(0.2, leave.set).start()
+    with kept.locked("another process builds on this GPU"):
+        assert leave.is_set()
+    thread.join()
+    assert lines == ["another process builds on this GPU: waiting for it"]
+
+
+def test_kept_bytes_are_found_again_and_damage_is_told(tmp_path):
+    lines: list[str] = []
+    folders = CacheFolders(str(tmp_path), "tensorrt-rtx", lines.append)
+
+    def kept(version: str = "1.7") -> KeptFile:
+        return KeptFile(folders, "tensorrt-rtx", version, ORIN, "runtime", lines.append)
+
+    assert kept().load() is None
+    kept().save(b"kernels")
+    assert kept().load() == b"kernels"
+    assert kept("1.8").load() is None
+    (file,) = tmp_path.rglob("*.runtime")
+    written = file.stat().st_mtime_ns
+    again = kept()
+    again.save(again.load())
+    assert file.stat().st_mtime_ns == written  # nothing new
+    for damage in (b"", b"short", file.read_bytes()[:-1]):
+        file.write_bytes(damage)
+        assert kept().load() is None
+    assert len(lines) == 3
+    kept().save(b"")
+    assert kept().load() == b""
+
+
+def test_the_library_says_in_what_it_differs(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", Tensorrt("11.1.0"))
+    library = load_library.__wrapped__("tensorrt")
+    assert (library.name, library.version, library.ahead_of_time, library.keeps_timings) == ("tensorrt", "11.1.0", False, True)
+    assert library.user_allocation is None
+    assert (rtx().ahead_of_time, rtx().keeps_timings) == (True, False)
+    assert rtx().user_allocation == rtx().module.BuilderFlag.REQUIRE_USER_ALLOCATION
+    assert library.network_flags == rtx().network_flags == 1 << int(rtx().module.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    library.module.NetworkDefinitionCreationFlag = object()  # a release that has no other networks
+    assert library.network_flags == 0
+
+
+def test_a_library_that_is_missing_or_too_old_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(MissingExtraError, match=r"svg-edge\[tensorrt\]"):
+        load_library.__wrapped__("tensorrt")
+    monkeypatch.setitem(sys.modules, "tensorrt", Tensorrt("8.5.2"))
+    with pytest.raises(BackendMissingError, match="too old"):
+        load_library.__wrapped__("tensorrt")
+
+
+def test_the_stand_in_has_the_names_of_the_real_module():
+    module = rtx().module
+    assert {name for name in vars(Config) if not name.startswith("_")} <= set(dir(module.IBuilderConfig))
+    assert {name for name in vars(TimingCache) if not name.startswith("_")} <= set(dir(module.ITimingCache))
+    assert "progress_monitor" in dir(module.IBuilderConfig)
+    assert {"phase_start", "step_complete", "phase_finish"} <= set(dir(module.IProgressMonitor))
+    assert {"serialize", "deserialize"} <= set(dir(module.IRuntimeCache))

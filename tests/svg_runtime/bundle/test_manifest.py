@@ -1,0 +1,400 @@
+"""Manifests that are hostile, damaged or contradict themselves are refused before any graph is read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from svg_runtime.bundle.manifest import Manifest
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.errors import BundleError
+from tests.conftest import earn_bf16
+from tests.svg_runtime.bundle_helpers import copy_bundle, edit_manifest
+
+
+@pytest.fixture
+def damaged(tiny_bundle, tmp_path):
+    """A copy of tiny_bundle whose manifest may be damaged."""
+    return copy_bundle(tiny_bundle, tmp_path)
+
+
+def refusal(bundle) -> str:
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(bundle)
+    message = str(caught.value)
+    assert str(bundle) in message
+    assert "svg-export" in message or "too large" in message or "install the release" in message
+    assert len(message) < 10_000
+    return message
+
+
+def graph(manifest: dict[str, Any], role: str, precision: str = "fp32") -> dict[str, Any]:
+    return manifest["variants"][precision]["graphs"][role]
+
+
+def test_the_manifest_survives_a_round_trip(tiny_bundle):
+    content = json.loads((tiny_bundle / "manifest.json").read_text())
+    manifest = Bundle.open(tiny_bundle).manifest
+    assert manifest.model_dump(mode="json") == content
+    assert Manifest.model_validate(content) == manifest
+    assert graph(content, "prior")["states"] == [{"initial": "zeros", "input": "state", "output": "state_out"}]
+    prior = manifest.variants["fp32"].graphs["prior"]
+    assert prior.tensor("state").sized(7) == (2, 7, 24)
+    with pytest.raises(KeyError):
+        prior.tensor("nothing")
+
+
+def test_nothing_in_a_manifest_can_be_set(tiny_bundle):
+    manifest = Bundle.open(tiny_bundle).manifest
+    with pytest.raises(ValueError, match="frozen"):
+        manifest.model.z_dim = 5
+
+
+def objects(value: Any, place: tuple = ()) -> Iterator[tuple]:
+    """Places of all JSON objects whose keys are fixed by the schema."""
+    if isinstance(value, dict):
+        if place[-1:] not in (("variants",), ("graphs",), ("curves",), ("metrics",), ("versions",)):
+            yield place
+        for key, item in value.items():
+            yield from objects(item, (*place, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value[:1]):
+            yield from objects(item, (*place, index))
+
+
+def at(value: Any, place: tuple) -> Any:
+    for key in place:
+        value = value[key]
+    return value
+
+
+def test_an_unknown_key_is_refused_wherever_it_is(damaged):
+    original = (damaged / "manifest.json").read_text()
+    places = list(objects(json.loads(original)))
+    assert {("model",), ("variants", "fp32", "graphs", "prior", "states", 0), ()} <= set(places)
+    for place in places:
+        edit_manifest(damaged, lambda manifest, place=place: at(manifest, place).update(surprise=1))
+        message = refusal(damaged)
+        assert ".".join([*map(str, place), "surprise"]) in message
+        assert "not permitted" in message
+        (damaged / "manifest.json").write_text(original)
+
+
+def test_a_missing_key_is_refused_wherever_it_is(damaged):
+    original = (damaged / "manifest.json").read_text()
+    required = 0
+    for place in objects(json.loads(original)):
+        for key in at(json.loads(original), place):
+            of_parity = place[-1:] == ("parity",) and key in ("tolerance", "rounding", "min_first_step_psnr_db")
+            if of_parity or key in ("initial", "states", "psnr_db", "quality", "schema_version"):
+                continue  # optional, or tested below
+            edit_manifest(damaged, lambda manifest, place=place, key=key: at(manifest, place).pop(key))
+            assert f"{key}: Field required" in refusal(damaged)
+            (damaged / "manifest.json").write_text(original)
+            required += 1
+    assert required > 50
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", 1.0, True, None, [1], "v" * 100_000])
+def test_an_unknown_version_is_refused(damaged, version):
+    edit_manifest(damaged, lambda manifest: manifest.update(schema_version=version))
+    assert "reads version 1" in refusal(damaged)
+
+
+def test_a_missing_version_is_refused(damaged):
+    edit_manifest(damaged, lambda manifest: manifest.pop("schema_version"))
+    assert "schema version None" in refusal(damaged)
+
+
+NO_JSON = {
+    "empty": b"",
+    "words": b"this is not JSON",
+    "cut": b'{"format": "svg-bundle", "schema_version": 1, ',
+    "binary": bytes(range(256)),
+    "utf-16": '{"schema_version": 1}'.encode("utf-16"),
+    "nesting": b"[" * 1_000_000,
+    "objects": b'{"a":' * 500_000,
+    "digits": b"9" * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("case", NO_JSON)
+def test_what_is_no_json_is_refused(damaged, case):
+    (damaged / "manifest.json").write_bytes(NO_JSON[case])
+    assert "not valid JSON" in refusal(damaged)
+
+
+@pytest.mark.parametrize("content", ["null", "[]", "3", '"text"', "{}"])
+def test_json_that_is_no_manifest_is_refused(damaged, content):
+    (damaged / "manifest.json").write_text(content)
+    assert "schema version None" in refusal(damaged)
+
+
+def test_deep_nesting_inside_a_manifest_is_refused(damaged):
+    deep: list = []
+    for _ in range(500):
+        deep = [deep]
+    edit_manifest(damaged, lambda manifest: manifest["provenance"].update(metrics=deep))
+    assert "provenance.metrics" in refusal(damaged)
+
+
+def test_a_huge_manifest_is_refused_unread(damaged):
+    with (damaged / "manifest.json").open("r+b") as file:
+        file.truncate(1 << 40)  # sparse: one tebibyte
+    assert "too large" in refusal(damaged)
+
+
+def test_a_huge_key_does_not_fill_the_screen(damaged):
+    edit_manifest(damaged, lambda manifest: manifest.update({"k" * 3_000_000: 1}))
+    assert "kkk" in refusal(damaged)
+
+
+def test_a_manifest_that_is_no_file_is_refused(damaged):
+    file = damaged / "manifest.json"
+    for make in (
+        os.mkfifo,
+        os.mkdir,
+        lambda path: os.symlink("/dev/zero", path),
+        lambda path: os.symlink("manifest.json", path),
+    ):
+        if file.is_dir():
+            file.rmdir()
+        else:
+            file.unlink()
+        make(file)
+        assert "has no manifest.json" in refusal(damaged)
+
+
+PATHS = [
+    "../outside.onnx",
+    "fp32/../../outside.onnx",
+    "/etc/passwd",
+    "fp32\\encoder.onnx",
+    "C:encoder.onnx",
+    "",
+    "..",
+    "fp32//encoder.onnx",
+    "fp32/enc\0oder.onnx",
+    "fp32/encoder.onnx\n",
+    "fp32/\ud800.onnx",
+    "a" * 100_000,
+    "a/" * 200 + "a",
+]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=range(len(PATHS)))
+def test_paths_stay_inside(damaged, path):
+    edit_manifest(damaged, lambda manifest: graph(manifest, "encoder").update(file=path))
+    assert "variants.fp32.graphs.encoder.file: Value error, leaves the bundle" in refusal(damaged)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("format",), "onnx-bundle"),
+        (("bundle_id",), "XYZ"),
+        (("model", "family"), "gan"),
+        (("model", "z_dim"), 0),
+        (("model", "z_dim"), "many"),
+        (("model", "z_dim"), 1 << 40),
+        (("frame", "channels"), 2),
+        (("frame", "colour_order"), "RGB"),
+        (("frame", "range"), [-1.0, 1.0]),
+        (("frame", "range"), [0.0, 255.0]),
+        (("generation", "n_past"), 1),
+        (("generation", "n_past"), 10**6),
+        (("generation", "skip_lag"), 2),
+        (("generation", "frame_interval_s"), 0.0),
+        (("generation", "frame_interval_s"), -1.0),
+        (("generation", "frame_interval_s"), float("inf")),
+        (("generation", "frame_interval_s"), float("nan")),
+        (("variants", "fp32", "graphs", "prior", "sha256"), "0" * 63),
+        (("variants", "fp32", "graphs", "prior", "bytes"), -5),
+        (("variants", "fp32", "graphs", "prior", "inputs", 0, "dtype"), "int8"),
+        (("variants", "fp32", "graphs", "prior", "inputs", 0, "shape"), ["time", 16]),
+        (("variants", "fp32", "graphs", "prior", "inputs", 0, "shape"), ["batch", -16]),
+        (("variants", "fp32", "graphs", "prior", "states", 0, "initial"), "ones"),
+        (("variants", "fp16", "quality", "split"), "train"),
+        (("variants", "fp16", "quality", "sequences"), 1),
+        (("variants", "fp16", "quality", "confidence"), 1.0),
+        (("variants", "fp16", "quality", "divergence_psnr_db", 3), float("nan")),
+        (("variants", "fp16", "quality", "metrics", "psnr_mean", "high"), float("inf")),
+        (("variants", "fp16", "quality", "metrics", "psnr_mean", "low"), 9.0),
+        (("variants", "fp16", "quality", "metrics", "psnr_mean", "tolerance"), -0.1),
+    ],
+)
+def test_values_outside_their_range_are_refused(damaged, place, value):
+    edit_manifest(damaged, lambda manifest: at(manifest, place[:-1]).__setitem__(place[-1], value))
+    where = [str(part) for part in place]
+    message = refusal(damaged)
+    assert any(
+        ".".join(where[:depth]) + ":" in message or ".".join(where[:depth]) + "." in message for depth in (1, len(where))
+    )
+
+
+def test_no_variant_is_no_bundle(damaged):
+    edit_manifest(damaged, lambda manifest: manifest["variants"].clear())
+    assert "variants" in refusal(damaged)
+
+
+def test_an_unknown_precision_is_refused(damaged):
+    edit_manifest(damaged, lambda manifest: manifest["variants"].update(int4=manifest["variants"]["fp16"]))
+    assert "variants.int4" in refusal(damaged)
+
+
+def quality(manifest: dict[str, Any]) -> dict[str, Any]:
+    return manifest["variants"]["fp16"]["quality"]
+
+
+UNEARNED = {
+    "no report": (lambda m: m["variants"]["fp16"].update(quality=None), "fp16.quality: expected for a reduced precision"),
+    "a report of fp32": (lambda m: m["variants"]["fp32"].update(quality=quality(m)), "fp32.quality: expected for a reduced"),
+    "no parity": (lambda m: m["variants"]["fp16"].update(parity=None), "fp16.parity: expected for graphs of its own"),
+    "a first step too far": (
+        lambda m: quality(m)["divergence_psnr_db"].__setitem__(0, 44.9),
+        "fp16.quality: fails its own gate: the first forecast frame is 44.9 dB from fp32, expected at least 45 dB",
+    ),
+    "a loss": (
+        lambda m: quality(m)["metrics"]["psnr_best"].update(difference=-0.2, low=-0.3, high=-0.06),
+        "fp16.quality: fails its own gate: psnr_best falls",
+    ),
+    "a missing figure": (lambda m: quality(m)["metrics"].pop("diversity"), "fp16.quality: Value error, metrics are"),
+    "a missing step": (lambda m: quality(m)["divergence_psnr_db"].pop(), "fp16.quality: Value error, divergence_psnr_db has 9"),
+}
+
+
+@pytest.mark.parametrize("case", UNEARNED)
+def test_a_precision_that_is_not_earned_is_refused(damaged, case):
+    change, message = UNEARNED[case]
+    edit_manifest(damaged, change)
+    assert message in refusal(damaged)
+
+
+def test_a_loss_that_is_uncertain_or_cannot_be_seen_is_none(damaged):
+    for low, high in ((-3.0, 0.001), (-0.02, -0.01), (-3.0, -0.05)):
+        values = {"difference": (low + high) / 2, "low": low, "high": high}
+        edit_manifest(damaged, lambda m, values=values: quality(m)["metrics"]["psnr_best"].update(values))
+        Bundle.open(damaged)
+
+
+def test_bf16_is_another_way_to_compute_the_fp32_graphs(tiny_bundle, tmp_path):
+    earned = earn_bf16(tiny_bundle, tmp_path)
+    opened = Bundle.open(earned)
+    assert opened.graphs("bf16") == opened.graphs("fp32")
+    assert opened.manifest.variants["bf16"].parity is None
+    edit_manifest(earned, lambda m: m["variants"]["bf16"].update(graphs=m["variants"]["fp16"]["graphs"]))
+    message = refusal(earned)
+    assert "variants.bf16.graphs: expected those of fp32" in message
+    assert "variants.bf16.graphs.encoder.outputs: ('skip_0'" in message  # float16, which only fp16 may have
+    edit_manifest(earned, lambda m: m["variants"].pop("fp32"))
+    assert "variants.bf16.graphs: expected those of fp32" in refusal(earned)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("role", ["encoder", "skip", "posterior", "prior", "predictor", "decoder"])
+def test_every_role_must_be_there(damaged, role, precision):
+    edit_manifest(damaged, lambda manifest: manifest["variants"][precision]["graphs"].pop(role))
+    assert f"variants.{precision}.graphs: the graphs are" in refusal(damaged)
+
+
+def test_a_role_that_nobody_checks_is_refused(damaged):
+    edit_manifest(damaged, lambda m: m["variants"]["fp32"]["graphs"].update(extra=graph(m, "prior")))
+    assert "'extra'" in refusal(damaged)
+
+
+# dimension -> graph and tensors that contradict it
+DIMENSIONS = {
+    ("model", "z_dim", 10): "prior.outputs: ('mu'",
+    ("model", "g_dim", 17): "predictor.outputs: ('g'",
+    ("model", "rnn_size", 25): "posterior.inputs: ('state'",
+    ("model", "predictor_layers", 1): "predictor.inputs: ('state'",
+    ("model", "posterior_layers", 2): "posterior.outputs: ('state_out'",
+    ("model", "prior_layers", 65536): "prior.inputs: ('state'",
+    ("model", "skips", 3): "encoder.outputs: 5 tensors",
+    ("model", "skips", 5): "decoder.inputs: 5 tensors",
+    ("frame", "height", 128): "decoder.outputs: ('frame'",
+    ("frame", "width", 1): "encoder.inputs: ('frame'",
+}
+
+
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+def test_dimensions_that_contradict_the_graphs_are_refused(damaged, dimension):
+    table, name, value = dimension
+    edit_manifest(damaged, lambda manifest: manifest[table].update({name: value}))
+    message = refusal(damaged)
+    assert f"variants.fp32.graphs.{DIMENSIONS[dimension]}" in message
+    assert f"variants.fp16.graphs.{DIMENSIONS[dimension]}" in message
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"variant": "fp"},  # with a prior
+        {"variant": "fp", "prior_layers": 0, "z_dim": 0},
+        {"variant": "det", "prior_layers": 0, "posterior_layers": 0},  # with a latent
+        {"prior_layers": 0},  # a learned prior that is none
+    ],
+    ids=str,
+)
+def test_parts_that_contradict_the_variant_are_refused(damaged, sizes):
+    edit_manifest(damaged, lambda manifest: manifest["model"].update(sizes))
+    assert f"variant {sizes.get('variant', 'lp')} with z_dim" in refusal(damaged)
+
+
+def test_a_variant_without_prior_must_not_bring_its_graph(damaged):
+    edit_manifest(damaged, lambda manifest: manifest["model"].update(variant="fp", prior_layers=0))
+    assert "'prior'" in refusal(damaged)
+
+
+def test_another_number_of_channels_contradicts_the_graphs(damaged):
+    edit_manifest(damaged, lambda manifest: manifest["frame"].update(channels=3, colour_order="RGB"))
+    assert "encoder.inputs: ('frame'" in refusal(damaged)
+
+
+CHANGES = {
+    "a static batch": ("encoder", lambda g: g["inputs"][0]["shape"].__setitem__(0, 1), "encoder.inputs"),
+    "a second dynamic axis": ("encoder", lambda g: g["outputs"][1]["shape"].__setitem__(1, "batch"), "encoder.outputs"),
+    "a skip of another size": ("skip", lambda g: g["inputs"][2]["shape"].__setitem__(3, 9), "skip.inputs: ('skip_2'"),
+    "a condition of another size": (
+        "decoder",
+        lambda g: g["inputs"][1]["shape"].__setitem__(1, 2),
+        "decoder.inputs: ('cond_0'",
+    ),
+    "a condition at batch B only": ("decoder", lambda g: g["inputs"][1]["shape"].__setitem__(0, "batch"), "decoder.inputs"),
+    "half precision in fp32": ("encoder", lambda g: g["outputs"][1].update(dtype="float16"), "encoder.outputs: ('skip_0'"),
+    "half precision state": ("prior", lambda g: g["inputs"][1].update(dtype="float16"), "prior.inputs: ('state'"),
+    "another name": ("prior", lambda g: g["outputs"][0].update(name="mean"), "prior.outputs: ('mean'"),
+    "an output twice": ("prior", lambda g: g["outputs"].append(g["outputs"][0]), "prior.outputs: 4 tensors"),
+    "no outputs": ("skip", lambda g: g["outputs"].clear(), "skip.outputs: 0 tensors"),
+    "an input that nobody feeds": (
+        "prior",
+        lambda g: g["inputs"].append({"name": "t", "dtype": "float32", "shape": [1]}),
+        "prior.inputs",
+    ),
+    "a state that is not carried": ("predictor", lambda g: g["states"].clear(), "predictor.states"),
+    "a state of a graph without": (
+        "encoder",
+        lambda g: g["states"].append({"input": "frame", "output": "h"}),
+        "encoder.states",
+    ),
+    "crossed states": ("prior", lambda g: g["states"][0].update(output="mu"), "prior.states: ('state', 'mu'"),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_graphs_must_fit_each_other(damaged, case):
+    role, change, expected = CHANGES[case]
+    edit_manifest(damaged, lambda manifest: change(graph(manifest, role)))
+    message = refusal(damaged)
+    assert f"variants.fp32.graphs.{expected}" in message
+    assert "fp16" not in message
+
+
+def test_half_precision_feature_maps_are_fine_in_fp16_alone(tiny_bundle):
+    graphs = Bundle.open(tiny_bundle).manifest.variants["fp16"].graphs
+    assert {spec.dtype for spec in graphs["skip"].inputs} == {"float16"}
+    assert {spec.dtype for spec in (*graphs["predictor"].inputs, *graphs["predictor"].outputs)} == {"float32"}

@@ -1,0 +1,227 @@
+"""Opening of bundles whose files are damaged, exchanged or lead elsewhere, and the choice of a model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+from svg_common.errors import ExitCode
+from svg_runtime.bundle import reader as bundle_module
+from svg_runtime.bundle.manifest import Precision
+from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle, find_model
+from svg_runtime.errors import BackendMissingError, BundleError
+from tests.conftest import export_model, random_model, save_model
+from tests.svg_runtime.bundle_helpers import copy_bundle, edit_manifest, graph_bytes, replace_graph
+
+ROLES = {"encoder", "skip", "posterior", "prior", "predictor", "decoder"}
+GRAPHS = {"fp16": ROLES, "fp32": {*ROLES, "decoder_shuffled"}}
+
+
+@pytest.fixture
+def damaged(tiny_bundle, tmp_path):
+    """A copy of tiny_bundle to damage."""
+    return copy_bundle(tiny_bundle, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def other_bundle(tmp_path_factory):
+    """Another model of the same shape: only weights and bundle id differ from tiny_bundle."""
+    folder = tmp_path_factory.mktemp("other")
+    return export_model(save_model(folder / "other.pt", random_model(seed=3)), folder / "other.svgb")
+
+
+def refusal(path, precision: Precision = "fp32") -> str:
+    """The message with which a bundle is refused."""
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(path).graphs(precision)
+    assert caught.value.exit_code == ExitCode.ERROR
+    assert str(path) in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_good_bundle_gives_its_files(tiny_bundle, precision):
+    contents = Bundle.open(tiny_bundle).graphs(precision)
+    assert set(contents) == GRAPHS[precision]
+    assert all(content == graph_bytes(tiny_bundle, role, precision) for role, content in contents.items())
+
+
+def test_a_bundle_may_be_reached_through_a_link(tiny_bundle, tmp_path):
+    (tmp_path / "link.svgb").symlink_to(tiny_bundle)
+    assert set(Bundle.open(tmp_path / "link.svgb").graphs("fp32")) == GRAPHS["fp32"]
+
+
+@pytest.mark.parametrize("position", [0, 0.5, 1])
+def test_a_changed_byte_is_found(damaged, position):
+    content = bytearray(graph_bytes(damaged, "decoder"))
+    content[round(position * (len(content) - 1))] ^= 1
+    (damaged / "fp32/decoder.onnx").write_bytes(content)
+    message = refusal(damaged)
+    assert "fp32/decoder.onnx: changed since export" in message
+    assert "encoder" not in message
+    assert "svg-export" in message
+    assert set(Bundle.open(damaged).graphs("fp16")) == ROLES  # the other variant is whole
+
+
+def test_truncated_and_missing_graphs_are_listed_together(damaged):
+    content = graph_bytes(damaged, "prior")
+    (damaged / "fp32/prior.onnx").write_bytes(content[:-100])
+    (damaged / "fp32/skip.onnx").unlink()
+    (damaged / "fp32/posterior.onnx").write_bytes(b"")
+    message = refusal(damaged)
+    assert f"fp32/prior.onnx: {len(content) - 100} bytes, the manifest says {len(content)}" in message
+    assert "fp32/skip.onnx: missing" in message
+    assert "fp32/posterior.onnx: 0 bytes" in message
+
+
+def test_a_folder_or_pipe_in_a_graphs_place_is_missing(damaged):
+    for role, make in (("prior", os.mkdir), ("skip", os.mkfifo)):
+        (damaged / f"fp32/{role}.onnx").unlink()
+        make(damaged / f"fp32/{role}.onnx")
+    assert "fp32/prior.onnx: missing\n  " in refusal(damaged)
+    assert "fp32/skip.onnx: missing\n  " in refusal(damaged)
+
+
+def test_a_file_that_may_not_be_read_is_reported_with_the_others(damaged, monkeypatch):
+    real = type(damaged).read_bytes
+
+    def read_bytes(path):  # the tests may run as root, who may read everything
+        if path.name == "prior.onnx":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    (damaged / "fp32/skip.onnx").unlink()
+    monkeypatch.setattr(type(damaged), "read_bytes", read_bytes)
+    message = refusal(damaged)
+    assert "Permission denied" in message
+    assert "skip.onnx: missing" in message
+
+
+def test_graphs_of_another_bundle_are_found_by_their_hash(damaged, other_bundle):
+    shutil.copy(other_bundle / "fp32/decoder.onnx", damaged / "fp32/decoder.onnx")
+    assert "decoder.onnx" in refusal(damaged)
+
+
+def test_graphs_of_another_bundle_are_found_by_their_stamp(damaged, other_bundle):
+    replace_graph(damaged, "decoder", graph_bytes(other_bundle, "decoder"))
+    assert "belongs to another bundle" in refusal(damaged)
+
+
+def test_graphs_of_another_role_are_found(damaged):
+    prior, posterior = graph_bytes(damaged, "prior"), graph_bytes(damaged, "posterior")
+    replace_graph(damaged, "prior", posterior)
+    replace_graph(damaged, "posterior", prior)
+    message = refusal(damaged)
+    assert message.count("belongs to another bundle or role") == 2  # their interfaces are the same
+    replace_graph(damaged, "prior", graph_bytes(damaged, "decoder"))
+    assert "prior.onnx: its inputs are" in refusal(damaged)
+
+
+def test_a_file_that_is_no_onnx_is_refused_even_with_the_right_hash(damaged):
+    replace_graph(damaged, "encoder", b"MZ" * 500)
+    assert "encoder.onnx: not a readable ONNX file" in refusal(damaged)
+
+
+def test_an_interface_that_differs_from_the_graph_is_refused(damaged):
+    def lie(manifest):
+        graphs = manifest["variants"]["fp32"]["graphs"]  # consistent in itself, but not with the files
+        graphs["encoder"]["outputs"][1]["shape"][2] = graphs["skip"]["inputs"][0]["shape"][2] = 16
+
+    message = refusal(edit_manifest(damaged, lie))
+    assert "encoder.onnx: its outputs are" in message
+    assert "skip.onnx: its inputs are" in message
+    assert "decoder" not in message
+
+
+def test_a_link_that_leaves_the_bundle_is_refused(damaged, tmp_path):
+    outside = tmp_path / "outside"
+    shutil.move(damaged / "fp16", outside)
+    (damaged / "fp16").symlink_to(outside)  # a folder on the way
+    assert refusal(damaged, "fp16").count("leads out of the bundle") == 6
+    shutil.move(damaged / "fp32/prior.onnx", tmp_path / "prior.onnx")
+    (damaged / "fp32/prior.onnx").symlink_to("../../prior.onnx")  # the file itself
+    assert "fp32/prior.onnx: leads out of the bundle" in refusal(damaged)
+
+
+def test_a_link_inside_the_bundle_is_followed(damaged):
+    shutil.move(damaged / "fp32/prior.onnx", damaged / "prior.onnx")
+    (damaged / "fp32/prior.onnx").symlink_to("../prior.onnx")
+    assert set(Bundle.open(damaged).graphs("fp32")) == GRAPHS["fp32"]
+
+
+def test_a_link_to_itself_is_missing(damaged):
+    (damaged / "fp32/prior.onnx").unlink()
+    (damaged / "fp32/prior.onnx").symlink_to("prior.onnx")
+    assert "fp32/prior.onnx: missing" in refusal(damaged)
+
+
+def test_no_session_opens_for_a_damaged_bundle(damaged, monkeypatch):
+    import onnxruntime
+
+    from svg_runtime import Forecaster
+
+    def opened(*_, **__):
+        raise AssertionError("a session was opened")
+
+    (damaged / "fp32/skip.onnx").unlink()
+    monkeypatch.setattr(onnxruntime, "InferenceSession", opened)
+    with pytest.raises(BundleError, match=r"skip\.onnx: missing"):
+        Forecaster.open(damaged)
+
+
+def test_a_precision_that_is_not_there_is_a_missing_backend(damaged):
+    edit_manifest(damaged, lambda manifest: manifest["variants"].pop("fp16"))
+    for precision in ("fp16", "bf16"):
+        with pytest.raises(BackendMissingError, match=f"no variant {precision}, only fp32\n.*--{precision}"):
+            Bundle.open(damaged).variant(precision)
+
+
+def test_what_is_no_folder_is_no_bundle(tmp_path):
+    (tmp_path / "file.svgb").write_bytes(b"data")
+    for path in (tmp_path / "nothing.svgb", tmp_path / "file.svgb"):
+        assert "svg-export" in refusal(path)
+
+
+def test_the_given_model_is_used_whatever_lies_around(tmp_path, monkeypatch, damaged):
+    monkeypatch.chdir(tmp_path)
+    assert find_model("elsewhere/b.svgb").as_posix() == "elsewhere/b.svgb"
+
+
+def test_the_embedded_model_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b.svgb").mkdir()
+    (tmp_path / "b.svgb" / "manifest.json").touch()
+    assert find_model("embedded") == EMBEDDED_MODEL
+    (tmp_path / "embedded").mkdir()
+    assert find_model("embedded").resolve() == tmp_path / "embedded"
+
+
+def test_a_checkpoint_is_no_bundle(tiny_checkpoint):
+    with pytest.raises(BundleError, match=r"is a file\n.*svg-export .*tiny.pt"):
+        Bundle.open(tiny_checkpoint)
+
+
+def test_without_one_the_newest_bundle_here_is_used(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    embedded = tmp_path / "embedded/digits.svgb"
+    embedded.mkdir(parents=True)
+    monkeypatch.setattr(bundle_module, "EMBEDDED_MODEL", embedded)
+    (tmp_path / "no_manifest.svgb").mkdir()
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "deeper/d.svgb").mkdir()
+    assert find_model(None) == embedded
+    for name, age_s in (("a", 300), ("b", 100), ("c", 200)):
+        folder = tmp_path / f"{name}.svgb"
+        folder.mkdir()
+        (folder / "manifest.json").write_text("{}")
+        os.utime(folder / "manifest.json", (10**9 - age_s, 10**9 - age_s))
+    assert find_model(None) == tmp_path / "b.svgb"
+
+
+def test_without_any_model_the_message_says_what_to_give(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bundle_module, "EMBEDDED_MODEL", tmp_path / "none")
+    with pytest.raises(BundleError, match="--model"):
+        find_model(None)

@@ -1,0 +1,89 @@
+"""The fused graphs: the same frames, surprise and scores as the separate ones, whatever is asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from svg_common.errors import ExitCode
+from svg_runtime import Forecaster
+from svg_runtime.bundle.contract import FUSED
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.errors import BackendMissingError, BundleError
+from tests.svg_runtime.bundle_helpers import copy_bundle, draw, edit_manifest, graph_bytes, watch
+
+ATOL = 2e-5
+
+
+@pytest.mark.parametrize(
+    "opened", [{"samples": 3, "horizon": 4}, {"samples": 1, "horizon": 1}, {"samples": 2, "horizon": 3, "context": "stream"}]
+)
+def test_says_the_same_as_the_separate_graphs(fused_bundle, frames, opened):
+    said, futures = watch(fused_bundle, frames, fused=True, seed=5, **opened)
+    expected_said, expected = watch(fused_bundle, frames, fused=False, seed=5, **opened)
+    np.testing.assert_allclose(futures, expected, atol=ATOL)
+    for given, wanted in zip(said, expected_said, strict=True):
+        np.testing.assert_allclose(given, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_half_precision_is_fused_too(fused_bundle, frames):
+    _, futures = watch(fused_bundle, frames[:3], fused=True, precision="fp16", samples=2, horizon=2)
+    _, expected = watch(fused_bundle, frames[:3], fused=False, precision="fp16", samples=2, horizon=2)
+    np.testing.assert_allclose(futures, expected, atol=5e-3)
+
+
+def test_samples_and_horizon_can_change_from_call_to_call(fused_bundle, frames):
+    """Also an odd horizon before an even one: the states are then in the other buffers."""
+    with Forecaster.open(fused_bundle) as fused, Forecaster.open(fused_bundle, fused=False) as separate:
+        for frame in frames[:3]:
+            fused.observe(frame)
+            separate.observe(frame)
+        for samples, horizon in [(2, 3), (2, 2), (1, 5), (2, 3), (4, 1), (3, 2)]:
+            noise, past = draw(samples, horizon, samples, 4), draw(horizon, 2, samples, 4)
+            given = fused.forecast(samples, horizon, noise, past)
+            np.testing.assert_allclose(given, separate.forecast(samples, horizon, noise, past), atol=ATOL)
+
+
+def test_they_are_the_default_where_they_are(fused_bundle, tiny_bundle):
+    with Forecaster.open(fused_bundle) as forecaster:
+        assert forecaster.fused
+    with Forecaster.open(tiny_bundle) as forecaster:
+        assert not forecaster.fused
+    with pytest.raises(BackendMissingError, match="svg-export") as refusal:
+        Forecaster.open(tiny_bundle, fused=True)
+    assert refusal.value.exit_code == ExitCode.BACKEND_MISSING
+
+
+def test_the_context_may_come_at_batch_1_or_b(fused_bundle):
+    session = onnxruntime.InferenceSession(graph_bytes(fused_bundle, "prime"))
+    h_seq, eps = draw(1, 3, 1, 16), draw(2, 2, 5, 4)
+    shared = session.run(None, {"h_seq": h_seq, "eps": eps})
+    each = session.run(None, {"h_seq": np.repeat(h_seq, 5, axis=1), "eps": eps})
+    for output, one, many in zip(session.get_outputs(), shared, each, strict=True):
+        np.testing.assert_allclose(np.broadcast_to(one, many.shape), many, atol=1e-6, err_msg=output.name)
+
+
+@pytest.mark.parametrize("role", FUSED)
+def test_one_without_the_other_is_refused(fused_bundle, tmp_path, role):
+    damaged = edit_manifest(copy_bundle(fused_bundle, tmp_path), lambda m: m["variants"]["fp32"]["graphs"].pop(role))
+    with pytest.raises(BundleError, match="prime"):
+        Bundle.open(damaged)
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        (lambda graphs: graphs["decoder_shuffled"]["outputs"][0]["shape"].__setitem__(1, 3), "decoder_shuffled.outputs"),
+        (lambda graphs: graphs["prime"]["inputs"][0]["shape"].__setitem__(0, 4), "prime.inputs: ('h_seq'"),
+        (lambda graphs: graphs["step"]["inputs"][1]["shape"].__setitem__(2, 32), "step.inputs: ('cond_0'"),
+        (lambda graphs: graphs["step"]["states"].pop(), "step.states"),
+        (lambda graphs: graphs["step"]["states"][0].update(initial="zeros"), "step.states: ('h', 'h_out', 'zeros')"),
+        (lambda graphs: graphs["predictor"]["states"][0].update(initial="given"), "predictor.states"),
+    ],
+)
+def test_their_interfaces_must_fit_the_others(fused_bundle, tmp_path, change, place):
+    damaged = edit_manifest(copy_bundle(fused_bundle, tmp_path), lambda m: change(m["variants"]["fp32"]["graphs"]))
+    with pytest.raises(BundleError) as refusal:
+        Bundle.open(damaged)
+    assert f"variants.fp32.graphs.{place}" in str(refusal.value)

@@ -1,0 +1,312 @@
+"""`svg-live` from command line to files, in this process: a real bundle, real engine, real sources, real video."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rich.console import Console
+
+from svg_common.errors import ExitCode
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.errors import SourceLostError
+from svg_runtime.forecast.forecaster import Forecaster
+from svg_runtime.forecast.scores import ForecastScore
+from svg_runtime.live.loop import LiveOptions, run_live
+from svg_runtime.live.sources import SourceOptions
+from svg_runtime.live.sources.capture import NoPictureError
+from svg_runtime.live.stats import ScoreTable, peak_rss_mb
+from svg_runtime.live.timing import RecentValues, StageTimer
+from tests.svg_runtime.live.live_helpers import read_times, write_video
+
+
+def test_synthetic_camera_to_video_and_statistics(svg_live):
+    code, words, stats = svg_live(
+        "--headless", "--output", "out.mp4", "--json", "stats.json", "--max-frames", "12", "--samples", "3", "--horizon", "4"
+    )
+    assert code == 0, words
+    assert "synthetic camera" in words
+    assert read_times(Path("out.mp4")) == pytest.approx([0.1 * n for n in range(12)])
+    assert stats["frames"] == {"captured": 12, "seen": 12, "forecast": 10, "dropped": 0, "unused": 0}
+    stages = ["capture", "preprocess", "observe", "forecast", "overlay", "output", "end_to_end"]
+    assert list(stats["latency_ms"]) == stages
+    assert all(0 <= row["p50"] <= row["p95"] <= row["p99"] <= row["max"] for row in stats["latency_ms"].values())
+    assert stats["latency_ms"]["forecast"]["count"] == 10
+    assert stats["surprise_nats"]["count"] == 11
+    assert [row["lead"] for row in stats["score"]] == [1, 2, 3, 4]
+    assert [row["frames"] for row in stats["score"]] == [9, 8, 7, 6]
+    assert (stats["samples"], stats["horizon"], stats["stopped_by"]) == (3, 4, "--max-frames")
+    assert stats["peak_rss_mb"] > 20
+    assert "12 seen" in words
+    assert "out.mp4" in words
+
+
+def test_a_video_slower_than_the_model_makes_longer_steps(svg_live, tmp_path):
+    """4 pictures a second, shown to a model of 10: what it forecasts lies 0.25 s apart, and the lead times say so."""
+    write_video(tmp_path / "slow.mp4", frames=9, fps=4)
+    code, words, stats = svg_live("--source", "slow.mp4", "--headless", "--json", "stats.json", "--horizon", "2")
+    assert code == 0, words
+    assert "one forecast step is 0.25 s here" in words
+    assert stats["interval_s"] == pytest.approx(0.25)
+    assert [row["seconds"] for row in stats["score"]] == [0.25, 0.5]
+
+
+def test_a_file_ends_by_itself_and_needs_no_output(svg_live, tmp_path):
+    write_video(tmp_path / "clip.mp4", frames=6, fps=10)
+    code, words, _ = svg_live("--source", "clip.mp4", "--headless")
+    assert code == 0, words
+    assert "6 seen" in words
+    for endless in ([], ["--source", "synthetic://digits"]):
+        code, words, _ = svg_live("--headless", *endless)
+        assert (code, "would run for ever" in words) == (ExitCode.USAGE, True)
+
+
+def test_results_may_lie_beside_the_videos_that_are_read(svg_live, tmp_path):
+    write_video(tmp_path / "clip.mp4", frames=6, fps=10)
+    for _ in range(2):
+        code, words, _ = svg_live("--source", ".", "--headless", "--json", "stats.json", "--output", "out/o.mp4")
+        assert code == 0, words
+    code, words, _ = svg_live("--source", ".", "--headless", "--output", "clip.mp4")
+    assert (code, "would overwrite 'clip.mp4'" in words) == (ExitCode.USAGE, True)
+
+
+def test_videos_of_several_rates_keep_the_models_step(svg_live, tmp_path):
+    write_video(tmp_path / "a.mp4", frames=6, fps=4)
+    write_video(tmp_path / "b.mp4", frames=6, fps=30)
+    _, _, stats = svg_live("--source", ".", "--headless", "--json", "stats.json")
+    assert stats["interval_s"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("flag", ["--output", "--json"])
+def test_the_video_that_is_read_is_not_overwritten(svg_live, tmp_path, flag):
+    write_video(tmp_path / "clip.mp4", frames=6, fps=10)
+    before = (tmp_path / "clip.mp4").read_bytes()
+    code, words, _ = svg_live("--source", "clip.mp4", "--headless", flag, "./clip.mp4")
+    assert code == ExitCode.USAGE
+    assert f"{flag} would overwrite 'clip.mp4'" in words
+    assert (tmp_path / "clip.mp4").read_bytes() == before
+
+
+def test_a_deterministic_model_shows_its_one_future_once(svg_live, unlearned_bundle):
+    chosen = "--headless", "--output", "out.mp4", "--json", "stats.json", "--max-frames", "5", "--samples", "3"
+    code, words, stats = svg_live("--model", str(unlearned_bundle), *chosen, model=False)
+    assert code == 0, words
+    deterministic = Bundle.open(unlearned_bundle).manifest.model.z_dim == 0
+    assert stats["samples"] == (1 if deterministic else 3)
+    assert ("best of 1" in words) == deterministic
+
+
+def test_what_was_chosen_is_said(svg_live):
+    _, words, stats = svg_live("--headless", "--json", "stats.json", "--max-frames", "2", model=False)
+    assert "no --model: using digits.svgb (embedded)" in words
+    assert f"svg-live: {stats['backend']}\n" in words
+
+
+def test_scores_are_those_of_the_forecaster(svg_live, tiny_bundle):
+    """The statistics equal a run of the Forecaster by hand over the same synthetic pictures."""
+    from svg_common.digits import digit_stream
+
+    _, _, stats = svg_live("--headless", "--json", "stats.json", "--max-frames", "9", "--samples", "2", "--horizon", "3",
+                           "--seed", "5")  # fmt: skip
+    draw, errors, surprises = digit_stream(5, 1, 64), [], []
+    with Forecaster.open(tiny_bundle, samples=2, horizon=3, seed=5) as forecaster:
+        futures: list[np.ndarray] = []
+        for _ in range(9):
+            frame = (draw() * 255 + 0.5).astype(np.uint8)[..., None].astype(np.float32) / 255
+            if len(futures) >= 1:
+                errors.append(min(float(((sample[0] - frame) ** 2).mean()) for sample in futures[-1]))
+            observation = forecaster.observe(frame)
+            if observation.surprise is not None:
+                surprises.append(observation.surprise)
+            if forecaster.ready:
+                futures.append(forecaster.forecast())
+    assert stats["score"][0]["psnr_best"] == pytest.approx(-10 * np.log10(np.mean(errors)), abs=0.01)
+    assert stats["surprise_nats"]["max"] == pytest.approx(max(surprises), rel=1e-4)
+
+
+def test_seed_and_context_and_precision_change_the_run(svg_live):
+    def score(*extra: str) -> tuple[float, str, float]:
+        code, words, stats = svg_live("--headless", "--json", "stats.json", "--max-frames", "8", "--samples", "2", *extra)
+        assert code == 0, words
+        return stats["score"][0]["psnr_best"], stats["backend"], stats["surprise_nats"]["mean"]
+
+    usual = score()
+    assert score() == usual
+    assert score("--seed", "1")[0] != usual[0]
+    assert score("--context", "stream")[2] != usual[2]
+    assert "fp16" in score("--half")[1]
+    code, words, _ = svg_live("--headless", "--max-frames", "8", "--bf16")
+    assert (code, "bf16" in words) == (4, True), words  # the bundle has not earned it, or openvino is not here
+    assert "fp16" not in usual[1]
+
+
+def test_video_file_is_picked_at_the_models_interval(svg_live):
+    write_video(Path("in.mp4"), frames=60, fps=30)
+    code, words, stats = svg_live("--headless", "--source", "in.mp4", "--output", "out.mp4", "--json", "stats.json")
+    assert code == 0, words
+    assert stats["frames"]["captured"] == 60
+    assert stats["frames"]["seen"] == len(read_times(Path("out.mp4"))) == 20
+    assert stats["stopped_by"] == "end of source"
+
+
+def test_new_file_and_changed_size_start_the_context_anew(svg_live):
+    Path("clips").mkdir()
+    write_video(Path("clips/a.mp4"), frames=5)
+    write_video(Path("clips/b.mp4"), frames=5, size=128)
+    for number in range(4):
+        cv2.imwrite(f"clips/c{number}.png", np.full((64 + 16 * (number // 2), 64, 3), 90, np.uint8))
+    code, words, stats = svg_live("--headless", "--source", "clips", "--json", "stats.json", "--horizon", "2")
+    assert code == 0, words
+    assert stats["events"]["counts"] == {"new_clip": 2, "size_changed": 3}
+    assert stats["resets"] == 3  # a new file of another size is one cut, not two
+    assert stats["frames"]["forecast"] == 3 + 3  # n_past is 3: the images never gave a context
+    assert "128x128" in words
+
+
+def test_damaged_video_is_reported_and_the_rest_is_used(svg_live):
+    whole = write_video(Path("whole.avi"), frames=300, size=128)
+    Path("cut.avi").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    code, words, stats = svg_live(
+        "--headless", "--source", "cut.avi", "--json", "stats.json", "--samples", "1", "--horizon", "1"
+    )
+    assert code == 0, words
+    assert stats["events"]["counts"]["damaged_file"] == 1
+    assert 5 < stats["frames"]["seen"] < 300
+
+
+def test_too_short_source_says_that_nothing_was_forecast(svg_live):
+    write_video(Path("short.mp4"), frames=2)
+    code, words, stats = svg_live("--headless", "--source", "short.mp4", "--json", "stats.json")
+    assert code == 0
+    assert "no forecast was made" in words
+    assert stats["frames"]["forecast"] == 0
+    assert stats["score"] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["--headless"], ExitCode.USAGE, "--output FILE.mp4"),
+        (["--headless", "--max-frames", "0"], ExitCode.USAGE, "max-frames"),
+        (["--camera", "0", "--source", "x.mp4", "--headless", "--max-frames", "1"], ExitCode.USAGE, "one of them"),
+        (["--source", "missing.mp4", "--headless", "--max-frames", "1"], ExitCode.USAGE, "missing.mp4"),
+        (["--lead", "11", "--headless", "--max-frames", "1"], ExitCode.USAGE, "--lead 11"),
+        (["--headless", "--output", "a.avi"], ExitCode.USAGE, ".mp4"),
+        (["--headless", "--output", "/proc/none/a.mp4"], ExitCode.ERROR, "/proc/none/a.mp4"),
+        (["--headless", "--json", "/proc/none/a.json"], ExitCode.ERROR, "/proc/none/a.json"),
+        (["--headless", "--max-frames", "1", "--backend", "abacus"], None, "abacus"),
+        (["--headless", "--max-frames", "1", "--device", "cuda:7", "--backend", "cpu"], ExitCode.BACKEND_MISSING, "cuda:7"),
+        (["--headless", "--max-frames", "1", "--camera", "97"], ExitCode.SOURCE_LOST, "synthetic://digits"),
+    ],
+)
+def test_a_users_mistake_is_one_message(svg_live, arguments, code, expected):
+    given, words, _ = svg_live(*arguments)
+    assert given == code or (code is None and given in (ExitCode.USAGE, ExitCode.BACKEND_MISSING))
+    assert expected in words
+    assert "Traceback" not in words
+    assert [path.name for path in Path().iterdir()] == []
+
+
+def test_lost_camera_exits_5_and_keeps_video_and_statistics(tiny_bundle, tmp_path, monkeypatch):
+    class Cable:  # the one thing that cannot be had for real: a plug that is pulled
+        reads = 0
+
+        def __init__(self, index: int) -> None:
+            if Cable.reads >= 40:
+                raise NoPictureError("unplugged")
+
+        def read(self):
+            time.sleep(0.01)
+            Cable.reads += 1
+            return (True, np.full((48, 64, 3), 90, np.uint8)) if Cable.reads < 40 else (False, None)
+
+        def release(self) -> None:
+            pass
+
+    monkeypatch.setattr("svg_runtime.live.sources.capture.open_capture", Cable)
+    monkeypatch.setattr("svg_runtime.live.loop.model_interval_s", lambda *_: 0.02)
+    options = LiveOptions(
+        SourceOptions(camera=0, reconnect_s=0.2), model=str(tiny_bundle), samples=1, horizon=1,
+        window=False, output=tmp_path / "out.mp4", json=tmp_path / "stats.json",
+    )  # fmt: skip
+    with pytest.raises(SourceLostError, match="did not come back within"):
+        run_live(options, Console(stderr=True))
+    stats = json.loads((tmp_path / "stats.json").read_text())
+    assert stats["stopped_by"] == "lost source"
+    assert stats["events"]["counts"]["camera_lost"] == 1
+    assert len(read_times(tmp_path / "out.mp4")) == stats["frames"]["seen"] > 2
+
+
+def _spoil(monkeypatch, spoiled: set[int]) -> None:
+    """Make the n-th forecasts non-finite: a fault of a device that a healthy machine does not have."""
+    real, calls = Forecaster.forecast, iter(range(10_000))
+
+    def forecast(self, *arguments, **named):
+        futures = real(self, *arguments, **named)
+        return futures * np.float32(np.nan) if next(calls) in spoiled else futures
+
+    monkeypatch.setattr(Forecaster, "forecast", forecast)
+    monkeypatch.setattr(Forecaster, "warm_up", lambda self: None)  # counted from the first picture on
+
+
+def test_non_finite_forecast_is_counted_and_not_shown(svg_live, monkeypatch):
+    _spoil(monkeypatch, {2})
+    code, words, stats = svg_live("--headless", "--output", "o.mp4", "--json", "stats.json", "--max-frames", "12")
+    assert code == 0
+    assert stats["events"]["counts"] == {"forecast_failed": 1}
+    assert stats["resets"] == 1
+    assert stats["frames"]["forecast"] == 2 + (12 - 5 - 2)  # two good ones, one spoiled, two frames of new context
+    assert "not finite" in words
+
+
+def test_forecasting_that_always_fails_ends_and_keeps_the_video(svg_live, monkeypatch):
+    _spoil(monkeypatch, set(range(1000)))
+    code, words, _ = svg_live("--headless", "--output", "o.mp4", "--max-frames", "100")
+    assert code == ExitCode.ERROR
+    assert "5 times in a row" in words
+    assert len(read_times(Path("o.mp4"))) == 14  # the fifth failure comes at frame 15
+
+
+def test_realtime_keeps_the_models_pace(svg_live):
+    start = time.monotonic()
+    code, _, stats = svg_live("--headless", "--realtime", "--max-frames", "8", "--json", "stats.json", "--samples", "1")
+    assert code == 0
+    assert time.monotonic() - start >= 0.7  # eight frames, seven intervals of 0.1 s
+    assert stats["frames"]["seen"] == 8
+
+
+def test_score_table_averages_errors_and_not_decibels():
+    table = ScoreTable(horizon=2)
+    table.add([ForecastScore(1, 10.0, 20.0, 30.0)])
+    table.add([ForecastScore(1, 20.0, 20.0, 10.0)])
+    best, mean, repeat = table.psnr(1)
+    assert best == pytest.approx(-10 * np.log10((0.1 + 0.01) / 2), abs=1e-3)
+    assert mean == pytest.approx(20.0)
+    assert repeat == pytest.approx(-10 * np.log10((0.001 + 0.1) / 2), abs=1e-3)
+    assert table.psnr(2) is None
+    assert [row["lead"] for row in table.summary(0.5)] == [1]
+
+
+def test_percentiles_are_of_the_recent_values_and_the_maximum_of_all():
+    values = RecentValues(size=100)
+    for value in (1000.0, *range(100)):
+        values.add(value)
+    summary = values.summary()
+    assert summary["p50"] == pytest.approx(49.5)
+    assert (summary["max"], summary["count"]) == (1000.0, 101)
+    assert RecentValues().summary() == {}
+
+
+def test_a_stage_that_raises_is_not_timed():
+    timer = StageTimer(("a",))
+    with pytest.raises(ValueError, match="x"), timer.stage("a"):
+        raise ValueError("x")
+    assert timer.summary() == {}
+
+
+def test_memory_peak_is_of_this_process():
+    assert peak_rss_mb() > 10

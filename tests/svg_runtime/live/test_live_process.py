@@ -1,0 +1,182 @@
+"""`svg-live` as a process: signals, what it loads, and how much memory it takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.svg_runtime.live.live_helpers import read_times
+from tests.svg_runtime.live.network_cameras import Rtsp, switched_on
+
+MAIN = "from svg_runtime.live.cli import main; main()"
+
+
+def start(folder: Path, *arguments: str, before: str = "") -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", before + MAIN, *arguments], cwd=folder, text=True, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+
+
+def wait_for_pictures(folder: Path, process: subprocess.Popen[str]) -> None:
+    """Wait until the encoder has written something beside the destination."""
+    deadline = time.monotonic() + 30
+    while not any(path.stat().st_size > 10_000 for path in folder.glob(".out*.mp4")):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_signals_end_with_a_complete_video(tiny_bundle, tmp_path, number, code):
+    process = start(tmp_path, "--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--json", "s.json")
+    wait_for_pictures(tmp_path, process)
+    process.send_signal(number)
+    _, words = process.communicate(timeout=30)
+    assert process.returncode == code, words
+    assert "Traceback" not in words
+    stats = json.loads((tmp_path / "s.json").read_text())
+    assert stats["stopped_by"] == f"signal {number.name}"
+    assert len(read_times(tmp_path / "out.mp4")) == stats["frames"]["seen"] > 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "s.json"]
+
+
+SLOW = """
+import time
+from {module} import {owner}
+real = {owner}.{function}
+
+def slow(*arguments):
+    print("reached", flush=True)
+    end = time.monotonic() + {seconds}
+    while time.monotonic() < end:
+        time.sleep(0.01)
+    return real(*arguments)
+
+{owner}.{function} = slow
+"""
+
+
+def start_slow(folder: Path, bundle: Path, place: tuple[str, str, str], seconds: float, *more: str) -> subprocess.Popen[str]:
+    """svg-live, which takes `seconds` for one of its functions (module, owner, name); returns once it is there."""
+    slow = SLOW.format(**dict(zip(("module", "owner", "function"), place, strict=True)), seconds=seconds)
+    process = start(folder, "--model", str(bundle), "--headless", "--output", "out.mp4", "--json", "s.json", *more, before=slow)
+    assert process.stdout.readline() == "reached\n", process.stderr.read()
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_before_the_first_picture_a_signal_ends_whatever_is_under_way(tiny_bundle, tmp_path, number):
+    """As it has to where an engine is built for minutes; this also shows that svg-live warms up."""
+    process = start_slow(tmp_path, tiny_bundle, ("svg_runtime.forecast.forecaster", "Forecaster", "warm_up"), 20)
+    sent = time.monotonic()
+    process.send_signal(number)
+    _, words = process.communicate(timeout=30)
+    assert time.monotonic() - sent < 10
+    assert process.returncode == 130, words
+    assert "Traceback" not in words
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_source_gives_a_picture_writes_nothing(tiny_bundle, tmp_path, number):
+    process = start_slow(tmp_path, tiny_bundle, ("svg_runtime", "live", "open_source"), 1)
+    process.send_signal(number)
+    _, words = process.communicate(timeout=30)
+    assert process.returncode == 130, words
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_everything_closes_takes_nothing_back(tiny_bundle, tmp_path, number):
+    place = "svg_runtime.forecast.forecaster", "Forecaster", "close"
+    process = start_slow(tmp_path, tiny_bundle, place, 0.5, "--max-frames", "6")
+    process.send_signal(number)
+    _, words = process.communicate(timeout=30)
+    assert process.returncode == 0, words
+    assert json.loads((tmp_path / "s.json").read_text())["frames"]["seen"] == len(read_times(tmp_path / "out.mp4")) == 6
+
+
+def test_full_disk_is_one_message_and_no_wreck(tiny_bundle, tmp_path):
+    limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); {MAIN}"
+    arguments = ["--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--max-frames", "400"]
+    run = subprocess.run(
+        [sys.executable, "-c", limited, *arguments],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert run.returncode == 1, run.stderr
+    assert "cannot write 'out.mp4'" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_loads_neither_camera_nor_codec_nor_engine():
+    code = (
+        "import sys; import svg_runtime.live.cli; print([m for m in ('cv2', 'av', 'onnxruntime', 'torch') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
+    assert run.stdout.strip() == "[]"
+
+
+def test_memory_stays_under_400_mb(tiny_bundle, tmp_path):
+    process = start(
+        tmp_path, "--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--max-frames", "60", "--json", "s.json"
+    )
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 0, words
+    assert json.loads((tmp_path / "s.json").read_text())["peak_rss_mb"] < 400
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    """A virtual X display."""
+    if not (shutil.which("Xvfb") and shutil.which("xdotool")):
+        pytest.skip("needs Xvfb and xdotool")
+    server = subprocess.Popen(
+        ["Xvfb", "-displayfd", "1", "-screen", "0", "1400x900x24"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    monkeypatch.setenv("DISPLAY", f":{server.stdout.readline().strip()}")
+    yield
+    server.terminate()
+    server.communicate()
+
+
+def press(key: str) -> None:
+    """Type into the window."""
+    windows = subprocess.run(["xdotool", "search", "--name", "svg-live"], capture_output=True, text=True, check=True)
+    subprocess.run(["xdotool", "key", "--window", windows.stdout.split()[-1], key], check=True, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("key", ["q", "Escape"])
+def test_a_key_in_the_window_ends_with_a_complete_video(tiny_bundle, tmp_path, screen, key):
+    process = start(tmp_path, "--model", str(tiny_bundle), "--output", "out.mp4", "--json", "s.json")
+    wait_for_pictures(tmp_path, process)
+    press(key)
+    _, words = process.communicate(timeout=30)
+    assert process.returncode == 0, words
+    stats = json.loads((tmp_path / "s.json").read_text())
+    assert stats["stopped_by"] == f"key {'Esc' if key == 'Escape' else key}"
+    assert len(read_times(tmp_path / "out.mp4")) == stats["frames"]["seen"] > 0
+
+
+def test_a_key_ends_the_wait_for_a_camera(tiny_bundle, tmp_path, screen):
+    with switched_on(Rtsp) as camera:
+        url = f"rtsp://{camera.address}/cam"
+        process = start(tmp_path, "--model", str(tiny_bundle), "--source", url, "--output", "out.mp4", "--json", "s.json")
+        wait_for_pictures(tmp_path, process)
+        camera.silent.set()
+        time.sleep(1.5)  # what was sent before is shown
+        press("q")
+        _, words = process.communicate(timeout=30)
+    assert process.returncode == 0, words
+    assert json.loads((tmp_path / "s.json").read_text())["stopped_by"] == "key q"

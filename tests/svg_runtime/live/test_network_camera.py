@@ -1,0 +1,291 @@
+"""Cameras on the network: FFmpeg against real servers on the loopback."""
+
+from __future__ import annotations
+
+import json
+import socketserver
+import threading
+import time
+from collections.abc import Iterator
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from svg_common.errors import ExitCode, UsageError
+from svg_runtime.errors import SourceLostError
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.sources import SourceFrame, SourceOptions, open_source
+from svg_runtime.live.sources.addresses import stream_name
+from svg_runtime.live.sources.network import open_stream
+from svg_runtime.live.sources.stream_capture import StreamCapture
+from svg_runtime.live.stop import StopRequest
+from tests.svg_runtime.live.live_helpers import read_times, write_video
+from tests.svg_runtime.live.network_cameras import (
+    FPS,
+    GOP,
+    Mjpeg,
+    NetworkCamera,
+    Rtsp,
+    free_port,
+    numbers_of,
+    sent_to,
+    switched_on,
+)
+
+
+def camera_at(url: str, events: EventLog | None = None, **options):
+    return open_source(SourceOptions(source=url, **options), 0.04, 64, StopRequest(), events or EventLog())
+
+
+def require_live(camera, frames: int = 6) -> None:
+    """Each picture is newer than the one before it, and its colours are right."""
+    pictures = list(islice(camera.frames(), frames))
+    camera.close()
+    steps = np.diff(numbers_of([frame.image for frame in pictures])) % 400
+    assert steps.min() >= 1
+    assert steps.max() < 200  # none goes back
+    assert all(frame.captured_s is not None for frame in pictures)
+
+
+def ages(pictures: list[SourceFrame], server: NetworkCamera) -> list[float]:
+    """Seconds from sending to when the pictures are said to be taken, which is when the loop has them."""
+    numbers = numbers_of([frame.image for frame in pictures])
+    return [frame.captured_s - server.sent_s[number] for frame, number in zip(pictures, numbers, strict=True)]
+
+
+@pytest.mark.parametrize("codec", ["H264", "H265"])
+def test_rtsp(codec):
+    with switched_on(Rtsp, codec=codec) as server:
+        require_live(camera_at(f"rtsp://{server.address}/cam?channel=1"))
+    assert sum(request.startswith("SETUP") for request in server.requests) == 1  # the picture, not the sound
+
+
+def test_the_first_picture_is_as_new_as_the_others():
+    """FFmpeg looks at a stream for a while before it gives the first picture of it."""
+    with switched_on(Rtsp, fps=5) as server:
+        camera = camera_at(f"rtsp://{server.address}/cam")
+        pictures = list(islice(camera.frames(), 4))
+        camera.close()
+    assert max(ages(pictures, server)) < 0.8  # that of the first one was 1.6
+
+
+def test_pictures_do_not_grow_old_where_decoding_is_slower_than_the_camera(monkeypatch):
+    decode, events = StreamCapture._decode, EventLog()
+    with switched_on(Rtsp) as server:
+        camera = camera_at(f"rtsp://{server.address}/cam", events)
+        monkeypatch.setattr(StreamCapture, "_decode", lambda *arguments: time.sleep(0.06) or decode(*arguments))
+        pictures = list(islice(camera.frames(), 70))
+        camera.close()
+    assert max(ages(pictures, server)) < 1.5  # they grew to 2.8
+    assert events.counts["slow_decoding"] == 1
+
+
+def test_pictures_that_build_on_a_damaged_one_are_left_out():
+    lost = range(2 * GOP + 3, 2 * GOP + 4)
+    with switched_on(Rtsp, fps=25, lost=lost) as server:
+        stream = StreamCapture(f"rtsp://{server.address}/cam")
+        numbers = numbers_of([stream.read()[1][..., ::-1] for _ in range(3 * GOP)])
+        stream.release()
+    damaged = range(lost.start, 3 * GOP)
+    assert lost.start - 1 in numbers
+    assert damaged.stop in numbers
+    assert not set(damaged) & set(numbers)
+    assert numbers == sorted(set(numbers))
+
+
+def test_sound_does_not_hide_that_there_is_no_picture_any_more(monkeypatch):
+    monkeypatch.setattr("svg_runtime.live.sources.stream_capture._DATA_TIMEOUT_S", 1.5)
+    port = free_port()
+    with sent_to(port, pictures=2 * FPS):
+        stream = StreamCapture(f"udp://127.0.0.1:{port}")
+        while stream.read()[0]:
+            pass
+        assert stream.problem == "no answer in time"
+        receivers = [thread for thread in threading.enumerate() if thread.name == "receiver of a stream"]
+        stream.release()
+        for thread in receivers:
+            thread.join(timeout=5)
+        assert not any(thread.is_alive() for thread in receivers)
+
+
+def test_mjpeg_over_http():
+    with switched_on(Mjpeg) as server:
+        require_live(camera_at(f"http://{server.address}/video"))
+
+
+def test_mpeg_ts_over_udp():
+    port = free_port()
+    with sent_to(port):
+        require_live(camera_at(f"udp://127.0.0.1:{port}"))
+
+
+def test_rtsp_with_a_password_that_no_message_shows():
+    with switched_on(Rtsp, password="s3cr%t") as server:
+        camera = camera_at(f"rtsp://admin:s3cr%25t@{server.address}/cam")
+        assert camera.description == f"rtsp://{server.address}"
+        require_live(camera)
+        with pytest.raises(SourceLostError, match="401") as refused:
+            camera_at(f"rtsp://admin:wr0ng@{server.address}/cam")
+    assert "wr0ng" not in str(refused.value)
+    assert "USER:PASSWORD" in str(refused.value)
+
+
+def test_a_camera_that_restarts_is_a_new_clip():
+    events, port = EventLog(), free_port()
+    with switched_on(Rtsp, port=port):
+        camera = camera_at(f"rtsp://127.0.0.1:{port}/cam", events)
+        frames = camera.frames()
+        assert next(frames).clip == 0
+    with switched_on(Rtsp, port=port):
+        assert any(frame.clip == 1 for frame in frames)
+        camera.close()
+    assert events.counts == {"camera_lost": 1, "camera_back": 1}
+
+
+def test_a_camera_that_falls_silent_is_lost_and_old_pictures_are_not_given(monkeypatch):
+    monkeypatch.setattr("svg_runtime.live.sources.stream_capture._DATA_TIMEOUT_S", 2.0)
+    events = EventLog()
+    with switched_on(Rtsp) as server:
+        camera = camera_at(f"rtsp://{server.address}/cam", events, reconnect_s=0.5)
+        monkeypatch.setattr("svg_runtime.live.sources.stream_capture._OPEN_TIMEOUT_S", 1.0)  # for the attempts to come back
+        frames = camera.frames()
+        taken_s = [next(frames).captured_s]
+        server.silent.set()
+        silent_s = time.monotonic()
+        with pytest.raises(SourceLostError, match=r"did not come back within 0\.5 s: no answer in time"):
+            taken_s.extend(frame.captured_s for frame in frames)
+        camera.close()
+    assert max(taken_s) < silent_s + 0.9
+    assert events.counts == {"camera_lost": 1}
+
+
+class Silent(socketserver.BaseRequestHandler):
+    """Accepts, and says nothing."""
+
+    server: NetworkCamera
+
+    def handle(self) -> None:
+        self.server.off.wait(20)
+
+
+def test_a_host_that_does_not_answer_is_given_up(monkeypatch):
+    monkeypatch.setattr("svg_runtime.live.sources.stream_capture._OPEN_TIMEOUT_S", 0.3)
+    with switched_on(Silent) as server:
+        for scheme in ("rtsp", "http"):
+            with pytest.raises(SourceLostError, match="no answer in time"):
+                camera_at(f"{scheme}://{server.address}/cam")
+
+
+class Damaged(Mjpeg):
+    """Sends what no decoder takes."""
+
+    def parts(self) -> Iterator[bytes]:
+        while not self.server.off.wait(0.005):
+            yield b"--ffmpeg\r\nContent-Type: image/jpeg\r\nContent-Length: 600\r\n\r\n" + 300 * b"\xff\xd8" + b"\r\n"
+
+
+def test_a_stream_that_never_decodes_is_given_up(monkeypatch):
+    monkeypatch.setattr("svg_runtime.live.sources.stream_capture._PICTURE_TIMEOUT_S", 0.5)
+    with switched_on(Damaged) as server, pytest.raises(SourceLostError, match=r"nothing that came for 0\.5 s decodes"):
+        camera_at(f"http://{server.address}/cam")
+
+
+def test_a_stop_need_not_wait_for_the_answer():
+    stop = StopRequest()
+    with switched_on(Silent) as server:
+        threading.Timer(0.2, lambda: stop.request("test")).start()
+        start = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            open_stream(f"rtsp://{server.address}/cam", stop, EventLog())
+    assert time.monotonic() - start < 5
+
+
+def test_nobody_there_says_what_to_check():
+    with pytest.raises(SourceLostError, match="Connection refused") as lost:
+        camera_at(f"rtsp://127.0.0.1:{free_port()}/cam")
+    assert "ffplay" in str(lost.value)
+    assert lost.value.exit_code == ExitCode.SOURCE_LOST
+
+
+class Page(Mjpeg):
+    """A web server that has no camera: it replies with `content`, in pieces where asked."""
+
+    content = b"<html>log in</html>"
+
+    def do_GET(self) -> None:  # noqa: N802
+        start = int(self.headers.get("Range", "bytes=0-").partition("=")[2].partition("-")[0])
+        body = self.content[start:]
+        self.send_response(206)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("page.html", "no live video"), ("clip.mp4", "no live video"), ("clip.ts", "recording"),
+                         ("list.m3u8", "no live video")],
+)  # fmt: skip
+def test_what_is_no_live_video_is_refused(tmp_path, name, reason):
+    path = tmp_path / name
+    if path.suffix in (".mp4", ".ts"):
+        write_video(path)
+    elif path.suffix == ".m3u8":
+        path.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nclip.ts\n")
+    handler = type("Server", (Page,), {"content": path.read_bytes() if path.exists() else Page.content})
+    with switched_on(handler) as server, pytest.raises(SourceLostError, match=reason):
+        camera_at(f"http://{server.address}/{name}")
+
+
+@pytest.mark.parametrize(
+    "url", ["synthetic://cats", "ftp://user:s3cret@host/cam", "rtsp://", "rtsp:/user:s3cret@host/cam", "RTSP:user:s3cret@host"]
+)
+def test_other_addresses_are_a_usage_error(url):
+    with pytest.raises(UsageError, match=r"synthetic://digits.*rtsp://") as refused:
+        camera_at(url)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("rtsp:/admin:secret@host/cam", "rtsp://..."),
+        ("rtsp:admin:secret@host/cam", "rtsp://..."),
+        ("rtsp://admin:secret", "rtsp://..."),
+        ("rtsp://admin:se@secret/word@host/cam", "rtsp://..."),
+        ("rtsp://admin:s@secret?s@host", "rtsp://..."),
+        ("RTSP://camera-1.local:8554/cam", "RTSP://camera-1.local:8554"),
+        ("rtsp://10.0.0.5:554/Streaming/Channels/101", "rtsp://10.0.0.5:554"),
+        ("rtsp://admin:secret@[fe80::1]:554/cam", "rtsp://[fe80::1]:554"),
+        ("rtsp://10.0.0.5/user=admin_password=secret_channel=1", "rtsp://10.0.0.5"),
+        ("http://10.0.0.5?user=a@secret", "http://..."),
+        ("http://10.0.0.5/video?pwd=secret", "http://10.0.0.5"),
+        ("rtsp://admin:se/secret@host/cam", "rtsp://..."),
+        ("rtsp://admin:a@secret@host/cam", "rtsp://host"),
+        ("udp://@239.0.0.1:1234", "udp://239.0.0.1:1234"),
+    ],
+)
+def test_names_show_no_secrets(url, name):
+    assert stream_name(url) == name
+
+
+def test_svg_live_on_a_network_camera(svg_live, tmp_path):
+    with switched_on(Rtsp, password="s3cret") as server:
+        url = f"rtsp://admin:s3cret@{server.address}/cam"
+        code, words, stats = svg_live(
+            "--headless", "--source", url, "--max-frames", "12", "--output", "out.mp4", "--json", "stats.json"
+        )
+    assert code == 0
+    assert stats["source"] == f"rtsp://{server.address}"
+    assert stats["frames"]["seen"] == 12
+    assert stats["frames"]["forecast"] > 0
+    assert len(read_times(tmp_path / "out.mp4")) == 12
+    assert "s3cret" not in words + json.dumps(stats)
+
+
+def test_without_an_end_headless_needs_one(svg_live):
+    code, words, _ = svg_live("--headless", "--source", "rtsp://127.0.0.1:1/cam")
+    assert code == ExitCode.USAGE
+    assert "--max-frames" in words

@@ -1,0 +1,153 @@
+"""The picture shows what it was given: panels follow their data and nothing else."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import cv2
+import numpy as np
+import pytest
+
+from svg_runtime.live.overlay import Caption, ForecastPicture, View
+from svg_runtime.live.overlay.images import heat_map, put_picture
+from svg_runtime.live.overlay.layout import HEIGHT, MARGIN, WIDTH, make_layout, shown_steps
+from svg_runtime.live.overlay.theme import Rect, shorten, text, text_width
+from svg_runtime.live.overlay.trace_panel import _known_runs, _round_up
+
+
+def caption(samples: int = 8, horizon: int = 10, frame_hw: tuple[int, int] = (64, 64), lead: int = 10) -> Caption:
+    return Caption("m.svgb", "cpu, fp32", "synthetic://digits", samples, horizon, 0.1, frame_hw, min(lead, horizon))
+
+
+def futures(samples: int = 8, horizon: int = 10, shape: tuple[int, ...] = (64, 64, 1)) -> np.ndarray:
+    return np.random.default_rng(0).random((samples, horizon, *shape), dtype=np.float32)
+
+
+def changed(a: np.ndarray, b: np.ndarray) -> tuple[slice, slice]:
+    rows, columns = np.where((a != b).any(-1))
+    return slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
+
+
+@pytest.mark.parametrize(
+    ("samples", "horizon", "shape"),
+    [
+        (8, 10, (64, 64, 1)),
+        (1, 1, (64, 64, 3)),
+        (2, 3, (128, 128, 1)),
+        (16, 40, (64, 64, 3)),
+        (4, 10, (48, 96, 3)),
+        (4, 10, (96, 48, 1)),
+    ],
+)
+def test_any_model_gives_a_picture_of_the_same_size(samples, horizon, shape):
+    picture = ForecastPicture(caption(samples, horizon, shape[:2]))
+    view = View(np.zeros((48, 64, 3), np.uint8), futures(samples, horizon, shape), surprise=deque([None, 1.0, 2.0]))
+    canvas = picture.annotate(view)
+    assert canvas.shape == (HEIGHT, WIDTH, 3)
+    assert canvas.dtype == np.uint8
+    margin = np.ones((HEIGHT, WIDTH), bool)
+    margin[MARGIN - 12 : HEIGHT - MARGIN + 12, MARGIN - 2 : WIDTH - MARGIN + 2] = False
+    assert len(np.unique(canvas[margin], axis=0)) == 1  # nothing is drawn over the margin
+
+
+@pytest.mark.parametrize("frame_hw", [(64, 64), (48, 96), (96, 48)])
+@pytest.mark.parametrize(("samples", "horizon"), [(1, 1), (4, 10), (9, 33)])
+def test_panels_do_not_overlap(frame_hw, samples, horizon):
+    layout = make_layout(frame_hw, samples, horizon)
+    panels = [layout.live, layout.mean, layout.spread, layout.scale, layout.trace, layout.status]
+    panels += [cell for row in layout.cells for cell in row]
+    taken = np.zeros((HEIGHT, WIDTH), int)
+    for panel in panels:
+        taken[panel.y : panel.bottom, panel.x : panel.right] += 1
+    assert taken.max() == 1
+    assert sum(panel.width * panel.height for panel in panels) == taken.sum()  # none leaves the canvas
+
+
+def test_cell_shows_its_sample_at_its_step():
+    made = np.zeros((8, 10, 64, 64, 1), np.float32)
+    picture = ForecastPicture(caption())
+    before = picture.annotate(View(np.zeros((64, 64), np.uint8), made.copy()))
+    made[2, 6] = 1.0
+    after = picture.annotate(View(np.zeros((64, 64), np.uint8), made))
+    cell = make_layout((64, 64), 8, 10).cells[2][6]
+    rows, columns = changed(before, after)
+    assert (rows, columns) == (slice(cell.y, cell.bottom), slice(cell.x, cell.right))
+    assert after[cell.y + 5, cell.x + 5].tolist() == [255, 255, 255]
+
+
+def test_mean_and_spread_are_those_of_the_chosen_step():
+    made = np.zeros((2, 10, 64, 64, 1), np.float32)
+    made[0, 3] = 1.0  # mean 0.5, std 0.5
+    layout = make_layout((64, 64), 2, 10)
+    canvas = ForecastPicture(caption(samples=2, lead=4)).annotate(View(np.zeros((64, 64), np.uint8), made))
+    assert np.unique(canvas[layout.mean.y : layout.mean.bottom, layout.mean.x : layout.mean.right]).tolist() == [128]
+    top_of_scale = cv2.applyColorMap(np.full((1, 1), 255, np.uint8), cv2.COLORMAP_INFERNO)[0, 0, ::-1]
+    assert np.array_equal(canvas[layout.spread.y + 9, layout.spread.x + 9], top_of_scale)
+    other = ForecastPicture(caption(samples=2, lead=5)).annotate(View(np.zeros((64, 64), np.uint8), made))
+    assert other[layout.mean.y + 9, layout.mean.x + 9].tolist() == [0, 0, 0]
+
+
+def test_the_picture_before_leaves_no_trace():
+    picture = ForecastPicture(caption())
+    first = View(np.zeros((64, 64), np.uint8), waiting=2)
+    clean = picture.annotate(first)
+    picture.annotate(View(np.full((64, 64), 200, np.uint8), futures(), surprise=deque([1.0] * 100), fps=30, seen=100))
+    assert np.array_equal(picture.annotate(first), clean)
+
+
+def test_live_picture_is_cropped_as_the_model_sees_it():
+    wide = np.zeros((100, 300, 3), np.uint8)
+    wide[:, :100] = (255, 0, 0)
+    wide[:, 200:] = (0, 0, 255)
+    canvas = np.zeros((50, 50, 3), np.uint8)
+    put_picture(canvas, Rect(0, 0, 50, 50), wide)
+    assert canvas.max() == 0  # both colored thirds are cut away
+
+
+def test_surprise_trace_is_broken_where_it_is_unknown():
+    assert list(_known_runs([None, 1.0, 2.0, None, None, 3.0])) == [[(1, 1.0), (2, 2.0)], [(5, 3.0)]]
+
+
+@pytest.mark.parametrize(("value", "top"), [(0.0, 0.1), (0.11, 0.2), (1.0, 1.0), (1.1, 2.0), (7.0, 10.0), (130.0, 200.0)])
+def test_axis_ends_at_a_round_value(value, top):
+    assert _round_up(value) == pytest.approx(top)
+
+
+def test_steps_shown_of_a_long_horizon_end_with_the_last():
+    assert shown_steps(10) == list(range(1, 11))
+    assert shown_steps(3) == [1, 2, 3]
+    steps = shown_steps(47)
+    assert len(steps) == 10
+    assert steps[-1] == 47
+
+
+def test_heat_map_clips_above_its_scale():
+    colors = heat_map(np.array([[0.0, 0.5, 9.0]], np.float32), 0.5)
+    assert np.array_equal(colors[0, 1], colors[0, 2])
+    assert not np.array_equal(colors[0, 0], colors[0, 1])
+
+
+def test_text_fits_where_it_is_told():
+    assert text_width(shorten("a very long name of a source " * 5, 200)) <= 200
+    assert shorten("short", 200) == "short"
+
+
+def test_text_works_with_the_stroke_letters_of_opencv_4(monkeypatch):
+    monkeypatch.setattr("svg_runtime.live.overlay.theme._face", lambda: None)
+    text_width.cache_clear()
+    canvas = np.zeros((40, 200, 3), np.uint8)
+    text(canvas, "+1.0 s", 190, 30, align="right")
+    text_width.cache_clear()
+    columns = np.where(canvas.any((0, 2)))[0]
+    assert columns.size > 0
+    assert columns.max() <= 192
+
+
+@pytest.mark.parametrize(
+    ("interval_s", "expected"),
+    [(0.1, ["+0.1 s", "+0.2 s"]), (0.1001, ["+0.1 s", "+0.2 s"]), (0.2, ["+0.2 s", "+0.4 s"]), (0.25, ["+0.25 s", "+0.50 s"]),
+     (0.125, ["+0.12 s", "+0.25 s"]), (1 / 30, ["+0.03 s", "+0.07 s"])],
+)  # fmt: skip
+def test_lead_times_are_as_fine_as_the_step(interval_s, expected):
+    caption = Caption("m", "b", "s", samples=1, horizon=2, interval_s=interval_s, frame_hw=(64, 64), lead=1)
+    assert [caption.lead_label(lead) for lead in (1, 2)] == expected

@@ -1,0 +1,352 @@
+"""Sources give the right pictures at the right interval, and say what went wrong."""
+
+from __future__ import annotations
+
+import threading
+import time
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from svg_common.errors import ExitCode, UsageError
+from svg_common.video import VideoError
+from svg_runtime.errors import SourceLostError
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.preprocess import Preprocessor
+from svg_runtime.live.sources import SourceOptions, model_interval_s, open_source
+from svg_runtime.live.sources.camera import CameraSource
+from svg_runtime.live.sources.camera_help import explain_missing_camera
+from svg_runtime.live.sources.capture import CaptureThread, NoPictureError, open_capture
+from svg_runtime.live.sources.files import FileSource, find_clips
+from svg_runtime.live.sources.pacing import Ticker, pick_at_interval
+from svg_runtime.live.stop import StopRequest
+from tests.svg_runtime.live.live_helpers import frame_numbers, write_video
+
+
+class FakeClock:
+    """Time that passes only when somebody sleeps or works."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.stop = StopRequest()
+        self.stop.sleep = self.sleep  # type: ignore[method-assign]
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += max(0.0, seconds)
+
+    def ticker(self, interval_s: float) -> Ticker:
+        return Ticker(interval_s, self.stop, now=lambda: self.now_s)
+
+
+class TestPacing:
+    def test_ticks_do_not_drift(self):
+        clock = FakeClock()
+        ticker = clock.ticker(0.1)
+        due = []
+        for tick in range(1000):
+            ticker.wait_for(tick)
+            due.append(clock.now_s)
+            clock.now_s += 0.03  # work
+        assert np.allclose(due, 100 + 0.1 * np.arange(1000), atol=1e-6)
+
+    def test_current_tick_tells_how_many_were_missed(self):
+        clock = FakeClock()
+        ticker = clock.ticker(0.1)
+        ticker.wait_for(0)
+        clock.now_s += 0.35
+        ticker.wait_for(1)
+        assert ticker.current() == 3
+
+    def test_pick_takes_the_nearest_picture_without_drift(self):
+        fps, interval = 29.97, 0.1
+        picked = dict(pick_at_interval(((n / fps, n / fps) for n in range(3000)), interval))
+        assert sorted(picked) == list(range(len(picked)))
+        assert max(abs(time_s - tick * interval) for tick, time_s in picked.items()) <= 0.5 / fps + 1e-9
+
+    def test_pick_of_equal_rate_gives_every_picture_despite_rounded_timestamps(self):
+        times = [round(n / 30, 3) for n in range(300)]
+        assert [item for _, item in pick_at_interval(zip(times, range(300), strict=True), 1 / 30)] == list(range(300))
+
+    def test_pick_from_a_slow_video_repeats_nothing(self):
+        picked = list(pick_at_interval(((n / 4, n) for n in range(20)), 0.1))
+        assert [item for _, item in picked] == list(range(20))
+        ticks = [tick for tick, _ in picked]
+        assert ticks == sorted(set(ticks))
+        assert ticks[4] == 10
+
+
+class TestFiles:
+    def test_every_picture_at_the_own_rate_and_every_third_at_a_third(self, tmp_path):
+        path = write_video(tmp_path / "a.mp4", frames=21, fps=30, brightness_code=True)
+        all_of_them = list(FileSource(path, 1 / 30, StopRequest(), EventLog()).frames())
+        assert frame_numbers([frame.image for frame in all_of_them]) == list(range(21))
+        thirds = list(FileSource(path, 0.1, StopRequest(), EventLog()).frames())
+        assert frame_numbers([frame.image for frame in thirds]) == [0, 3, 6, 9, 12, 15, 18]
+        assert [frame.tick for frame in thirds] == list(range(7))
+
+    def test_slow_video_is_said_once(self, tmp_path):
+        for name in "ab":
+            write_video(tmp_path / f"{name}.mp4", frames=5, fps=4)
+        events = EventLog()
+        frames = list(FileSource(tmp_path, 0.1, StopRequest(), events).frames())
+        assert len(frames) == 10
+        assert events.counts == {"slow_source": 1}
+
+    def test_folder_in_name_order_with_a_new_clip_per_video(self, tmp_path):
+        for number, name in enumerate(("clip10.mp4", "clip9.mp4")):
+            write_video(tmp_path / name, frames=3 + number)
+        for number in (2, 10):
+            cv2.imwrite(str(tmp_path / f"still{number}.png"), np.full((48, 64, 3), number * 10, np.uint8))
+        (tmp_path / "notes.txt").write_text("not a picture")
+        source = FileSource(tmp_path, 0.1, StopRequest(), EventLog())
+        frames = list(source.frames())
+        assert [frame.clip for frame in frames] == [0] * 4 + [1] * 3 + [2] * 2
+        assert [frame.tick for frame in frames] == list(range(9))
+        assert [int(frame.image.mean()) for frame in frames[-2:]] == [20, 100]
+        assert source.captured == 9
+
+    def test_image_colors_are_rgb(self, tmp_path):
+        cv2.imwrite(str(tmp_path / "red.png"), np.full((8, 8, 3), (0, 0, 255), np.uint8))
+        (frame,) = FileSource(tmp_path / "red.png", 0.1, StopRequest(), EventLog()).frames()
+        assert frame.image[0, 0].tolist() == [255, 0, 0]
+
+    def test_unreadable_files_of_a_folder_are_counted_and_left_out(self, tmp_path):
+        (tmp_path / "a.mp4").write_bytes(b"this is no video" * 100)
+        (tmp_path / "b.png").write_bytes(b"")
+        write_video(tmp_path / "c.mp4", frames=4)
+        events = EventLog()
+        assert len(list(FileSource(tmp_path, 0.1, StopRequest(), events).frames())) == 4
+        assert events.counts == {"unreadable_file": 2}
+        assert "a.mp4" in events.messages[0]
+
+    def test_only_file_unreadable_is_an_error_at_once(self, tmp_path):
+        (tmp_path / "a.mp4").write_bytes(b"this is no video" * 100)
+        with pytest.raises(VideoError, match=r"a\.mp4"):
+            FileSource(tmp_path / "a.mp4", 0.1, StopRequest(), EventLog())
+
+    def test_nothing_readable_in_a_folder_is_an_error(self, tmp_path):
+        (tmp_path / "a.png").write_bytes(b"no image")
+        with pytest.raises(VideoError, match=r"a\.png"):
+            list(FileSource(tmp_path, 0.1, StopRequest(), EventLog()).frames())
+
+    def test_video_cut_in_the_middle_gives_what_is_there_and_an_event(self, tmp_path):
+        whole = write_video(tmp_path / "whole.avi", frames=300, size=128)
+        cut = tmp_path / "cut.avi"
+        cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+        events = EventLog()
+        frames = list(FileSource(cut, 0.1, StopRequest(), events).frames())
+        assert 5 < len(frames) < 300
+        assert events.counts["damaged_file"] == 1
+
+    @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
+    def test_missing_or_empty_is_a_usage_error(self, tmp_path, make):
+        make(tmp_path / "x")
+        with pytest.raises(UsageError, match="expected"):
+            find_clips(tmp_path / "x")
+
+    def test_a_device_is_no_file(self):
+        with pytest.raises(UsageError, match="--camera"):
+            find_clips(Path("/dev/null"))
+
+
+class TestFactory:
+    def test_synthetic_camera_repeats_from_its_seed(self):
+        def first(seed: int) -> np.ndarray:
+            source = open_source(SourceOptions(seed=seed), 0.1, 64, StopRequest(), EventLog())
+            return np.stack([frame.image for frame in islice(source.frames(), 20)])
+
+        assert np.array_equal(first(1), first(1))
+        assert not np.array_equal(first(1), first(2))
+
+    def test_unknown_url_is_a_usage_error(self):
+        with pytest.raises(UsageError, match="synthetic://digits"):
+            open_source(SourceOptions(source="synthetic://cats"), 0.1, 64, StopRequest(), EventLog())
+
+    def test_interval_is_the_models_else_the_videos(self, tmp_path):
+        path = write_video(tmp_path / "a.mp4", frames=5, fps=25)
+        assert model_interval_s(SourceOptions(source=str(path)), 0.2) == 0.2
+        assert model_interval_s(SourceOptions(source=str(path)), None) == pytest.approx(0.04)
+
+
+def camera_on(path: Path, events: EventLog, stop: StopRequest, **options) -> CameraSource:
+    """The real capture code on a real file: OpenCV opens a file as it opens a camera."""
+    options.setdefault("open_device", lambda: open_capture(str(path)))
+    return CameraSource(str(path), ticker=Ticker(0.02, stop), stop=stop, events=events, **options)
+
+
+class TestCamera:
+    def test_takes_the_newest_picture_and_each_only_once(self, tmp_path):
+        path = write_video(tmp_path / "camera.mp4", frames=24, brightness_code=True)
+        events, stop = EventLog(), StopRequest()
+
+        class Slow:  # a file gives pictures faster than any camera; the first read is the proof of life
+            def __init__(self) -> None:
+                self._capture = open_capture(str(path))
+
+            def read(self):
+                time.sleep(0.002)
+                return self._capture.read()
+
+            def release(self) -> None:
+                self._capture.release()
+
+        camera = camera_on(path, events, stop, open_device=Slow)
+        frames = list(islice(camera.frames(), 8))
+        camera.close()
+        for clip in {frame.clip for frame in frames}:  # the file may end and begin again, as a camera that was unplugged
+            numbers = frame_numbers([frame.image for frame in frames if frame.clip == clip])
+            assert numbers == sorted(set(numbers))
+        ticks = [frame.tick for frame in frames]
+        assert ticks == sorted(set(ticks))
+        assert all(frame.captured_s is not None for frame in frames)
+        assert camera.captured >= 2 * len(frames)  # what came between two ticks was left unused
+
+    def test_a_source_that_ends_and_comes_back_is_a_new_clip(self, tmp_path):
+        path = write_video(tmp_path / "camera.mp4", frames=4)
+        events, stop = EventLog(), StopRequest()
+        camera = camera_on(path, events, stop, retry_s=5)
+        clips = []
+        for frame in camera.frames():
+            clips.append(frame.clip)
+            if frame.clip >= 1:
+                break
+        camera.close()
+        assert clips[-1] == 1
+        assert events.counts["camera_lost"] >= 1
+        assert events.counts["camera_back"] >= 1
+
+    def test_unplugged_cable_is_retried_and_then_source_lost(self):
+        class Cable:
+            plugged = True
+
+            def __init__(self) -> None:
+                if not Cable.plugged:
+                    raise NoPictureError("unplugged")
+
+            def read(self):
+                time.sleep(0.002)
+                return (True, np.zeros((48, 64, 3), np.uint8)) if Cable.plugged else (False, None)
+
+            def release(self) -> None:
+                pass
+
+        events, stop = EventLog(), StopRequest()
+        camera = CameraSource("camera 3", Cable, Ticker(0.005, stop), stop, events, retry_s=0.3)
+        frames = camera.frames()
+        next(frames)
+        Cable.plugged = False
+        with pytest.raises(SourceLostError, match="camera 3 stopped giving pictures") as lost:
+            list(frames)
+        camera.close()
+        assert lost.value.exit_code == ExitCode.SOURCE_LOST
+        assert events.counts == {"camera_lost": 1}
+
+    def test_the_capture_threads_own_error_reaches_the_reader(self):
+        class Broken:
+            def read(self):
+                raise MemoryError("no room for the picture")
+
+            def release(self) -> None:
+                pass
+
+        thread = CaptureThread("camera 0", Broken(), Broken, EventLog(), retry_s=1)
+        thread.start()
+        with pytest.raises(MemoryError, match="no room"):
+            thread.latest(0, max_age_s=1, timeout_s=5, stop=StopRequest())
+
+    def test_a_driver_that_hangs_is_source_lost_and_old_pictures_are_not_given(self):
+        release = threading.Event()
+
+        class Hanging:
+            reads = 0
+
+            def read(self):
+                self.reads += 1
+                if self.reads > 1:
+                    release.wait(10)
+                    return False, None
+                return True, np.zeros((4, 4, 3), np.uint8)
+
+            def release(self) -> None:
+                pass
+
+        thread = CaptureThread("camera 0", Hanging(), Hanging, EventLog(), retry_s=0)
+        thread.start()
+        assert thread.latest(0, max_age_s=60, timeout_s=5, stop=StopRequest()) is not None
+        with pytest.raises(SourceLostError, match="does not answer"):
+            thread.latest(0, max_age_s=0.0, timeout_s=0.1, stop=StopRequest())
+        thread._closing.set()
+        release.set()
+
+    def test_a_camera_slower_than_the_model_is_said_once_and_drops_nothing(self):
+        class FiftyASecond:
+            def read(self):
+                time.sleep(0.02)
+                return True, np.zeros((4, 4, 3), np.uint8)
+
+            def release(self) -> None:
+                pass
+
+        events, stop = EventLog(), StopRequest()
+        camera = CameraSource("camera 0", FiftyASecond, Ticker(0.002, stop), stop, events)
+        frames = list(islice(camera.frames(), 30))
+        camera.close()
+        assert events.counts == {"slow_source": 1}
+        assert frames[-1].tick > 100  # the schedule went on
+        assert camera.dropped < frames[-1].tick / 2  # they passed for want of pictures, not of time
+
+    def test_ticks_missed_by_a_busy_loop_are_dropped(self):
+        clock = FakeClock()
+
+        class Instant:
+            def read(self):
+                time.sleep(0.001)
+                return True, np.zeros((4, 4, 3), np.uint8)
+
+            def release(self) -> None:
+                pass
+
+        camera = CameraSource("camera 0", Instant, clock.ticker(0.1), clock.stop, EventLog())
+        frames = camera.frames()
+        ticks = []
+        for _ in range(4):
+            ticks.append(next(frames).tick)
+            clock.now_s += 0.35  # every picture takes three and a half intervals
+        camera.close()
+        assert ticks == [0, 3, 7, 10]
+        assert camera.dropped == 2 + 3 + 2
+
+    def test_no_camera_says_what_to_try(self):
+        with pytest.raises(SourceLostError) as error:
+            open_source(SourceOptions(camera=97), 0.1, 64, StopRequest(), EventLog())
+        assert "camera 97" in str(error.value)
+        assert "synthetic://digits" in str(error.value)
+        assert error.value.exit_code == 5
+
+    def test_help_names_devices_without_permission(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("svg_runtime.live.sources.camera_help.Path", lambda _: tmp_path)
+        monkeypatch.setattr("svg_runtime.live.sources.camera_help.os.access", lambda *_: False)
+        monkeypatch.setattr("svg_runtime.live.sources.camera_help.sys.platform", "linux")
+        (tmp_path / "video7").touch()
+        words = explain_missing_camera(7)
+        assert "video7" in words
+        assert "usermod -aG video" in words
+
+
+class TestPreprocessor:
+    def test_crops_the_centre_converts_and_scales(self):
+        picture = np.zeros((60, 100, 3), np.uint8)
+        picture[:, 20:80] = (255, 0, 0)
+        frame = Preprocessor(30, 30, 3).fit(picture)
+        assert frame.shape == (30, 30, 3)
+        assert frame.dtype == np.float32
+        assert np.array_equal(np.unique(frame[..., 0]), [1.0])
+        assert frame[..., 1:].max() == 0.0
+
+    def test_notices_another_size(self):
+        preprocessor = Preprocessor(8, 8, 1)
+        sizes = [(10, 10), (10, 10), (12, 10), (12, 10)]
+        assert [preprocessor.size_changed(np.zeros(size, np.uint8)) for size in sizes] == [False, False, True, False]
