@@ -53,8 +53,8 @@ def _config(bundle: Bundle) -> ModelConfig:
 
 def _folded_weights(bundle: Bundle) -> dict[str, torch.Tensor]:
     weights = {}
-    for role, content in bundle.graphs("fp32").items():
-        part = _PART.get(role, role)
+    for graph_name, content in bundle.graphs("fp32").items():
+        part = _PART.get(graph_name, graph_name)
         for tensor in onnx.load_from_string(content).graph.initializer:
             name = f"{part}.{tensor.name.partition('.')[2]}"
             weights[name] = torch.from_numpy(np.array(onnx.numpy_helper.to_array(tensor)))

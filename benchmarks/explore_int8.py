@@ -103,11 +103,11 @@ def quantized(bundle: Bundle, folder: Path, chosen: argparse.Namespace) -> Path:
     """A copy of the bundle whose convolutions are int8 between QuantizeLinear and DequantizeLinear."""
     target, given = Path(shutil.copytree(bundle.path, folder / "int8.svgb")), record(bundle)
     manifest = json.loads((target / FILE_NAME).read_text(encoding="utf-8"))
-    for role in chosen.graphs:
-        spec = manifest["variants"]["fp32"]["graphs"][role]
+    for graph_name in chosen.graphs:
+        spec = manifest["variants"]["fp32"]["graphs"][graph_name]
         file = target / spec["file"]
         quantize_static(
-            bundle.path / spec["file"], file, Reader(given[role]), QuantFormat.QDQ, chosen.operators, per_channel=True,
+            bundle.path / spec["file"], file, Reader(given[graph_name]), QuantFormat.QDQ, chosen.operators, per_channel=True,
             activation_type=QuantType[chosen.activations], weight_type=QuantType.QInt8,
             nodes_to_exclude=ends(bundle.path / spec["file"]) if chosen.keep_ends else None,
             calibrate_method=CalibrationMethod[chosen.calibrate],

@@ -17,7 +17,7 @@ from bundle_weights import model_of
 from peers import Context, Task
 from reference_networks import with_weights_of
 
-from svg_export.graphs import EXAMPLE_BATCH, GraphPlan
+from svg_export.graphs import EXAMPLE_BATCH, GraphExport
 from svg_export.to_onnx import export_graph
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError
@@ -48,10 +48,11 @@ class OnnxPeer:
         spinning: bool = True,
         device: str = "cpu",
     ) -> None:
-        roles = ("encoder", "decoder", "predictor", "prior")
-        self._sessions = {role: session(graphs[role], spinning, device) for role in roles}
+        graph_names = ("encoder", "decoder", "predictor", "prior")
+        self._sessions = {graph_name: session(graphs[graph_name], spinning, device) for graph_name in graph_names}
         self._types = {
-            role: {item.name: _TYPES[item.type] for item in opened.get_inputs()} for role, opened in self._sessions.items()
+            graph_name: {item.name: _TYPES[item.type] for item in opened.get_inputs()}
+            for graph_name, opened in self._sessions.items()
         }
         self._task, self._context = task, context
         self._conditions = {name: value.astype(self._types["decoder"][name]) for name, value in conditions.items()}
@@ -76,9 +77,9 @@ class OnnxPeer:
             frames += self._run("decoder", ["frame"], g=g, **self._conditions)
         return np.stack(frames).astype(np.float32, copy=False)
 
-    def _run(self, role: str, outputs: list[str], **inputs: np.ndarray) -> list[Any]:
-        types = self._types[role]
-        return self._sessions[role].run(outputs, {name: x.astype(types[name], copy=False) for name, x in inputs.items()})
+    def _run(self, graph_name: str, outputs: list[str], **inputs: np.ndarray) -> list[Any]:
+        types = self._types[graph_name]
+        return self._sessions[graph_name].run(outputs, {name: x.astype(types[name], copy=False) for name, x in inputs.items()})
 
 
 def plain(
@@ -130,7 +131,7 @@ def _plain_graphs(path: Path, precision: str) -> dict[str, bytes]:
     names = [f"skip_{index}" for index in range(len(skips))]
     g = torch.rand(EXAMPLE_BATCH, c.g_dim, dtype=dtype)
     plans = {
-        "encoder": GraphPlan(parts["encoder"], (frame,), ["frame"], ["h", *names], {}),
-        "decoder": GraphPlan(parts["decoder"], (g, skips), ["g", *names], ["frame"], {}),
+        "encoder": GraphExport(parts["encoder"], (frame,), ["frame"], ["h", *names], {}),
+        "decoder": GraphExport(parts["decoder"], (g, skips), ["g", *names], ["frame"], {}),
     }
-    return {role: export_graph(plan, role, "plain") for role, plan in plans.items()}
+    return {graph_name: export_graph(plan, graph_name, "plain") for graph_name, plan in plans.items()}

@@ -117,7 +117,7 @@ def test_live_memory(measured: Any, bundle: Bundle, backend: Backend, record_fig
     command += [] if backend.precision == "fp32" else [f"--{backend.precision}"]
     measured.group = "svg-live in a process of its own"
     measured.pedantic(lambda: subprocess.run(command, check=True, capture_output=True), rounds=1)
-    peak_mib = json.loads(stats.read_text(encoding="utf-8"))["peak_rss_mb"]
+    peak_mib = json.loads(stats.read_text(encoding="utf-8"))["peak_rss_mib"]
     if peak_mib is None:
         pytest.skip("this system does not tell a process how much memory it used")
     goal = MEMORY_MB if bundle.path == EMBEDDED_MODEL else None

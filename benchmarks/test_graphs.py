@@ -21,21 +21,21 @@ BATCHES = {
     "prime": (1, 8),
     "step": (1, 8),
 }
-CASES = [(role, batch) for role, batches in BATCHES.items() for batch in batches]
+CASES = [(graph_name, batch) for graph_name, batches in BATCHES.items() for batch in batches]
 
 
-@pytest.mark.parametrize(("role", "batch"), CASES)
-def test_graph(measured: Any, backend: Backend, bundle: Bundle, role: str, batch: int) -> None:
+@pytest.mark.parametrize(("graph_name", "batch"), CASES)
+def test_graph(measured: Any, backend: Backend, bundle: Bundle, graph_name: str, batch: int) -> None:
     graphs = bundle.variant(backend.precision).graphs
-    if role not in graphs:
-        pytest.skip(f"the bundle has no graph {role}")
-    spec = graphs[role]
+    if graph_name not in graphs:
+        pytest.skip(f"the bundle has no graph {graph_name}")
+    spec = graphs[graph_name]
     rng = np.random.default_rng(0)
     inputs = {tensor.name: _buffer(backend, tensor, batch) for tensor in spec.inputs}
     outputs = {tensor.name: _buffer(backend, tensor, batch) for tensor in spec.outputs}
     for buffer in inputs.values():
         backend.write(buffer, rng.random(buffer.shape, np.float32).astype(buffer.dtype))
-    plan = backend.bind(role, inputs, outputs)
+    plan = backend.bind(graph_name, inputs, outputs)
     smallest = min(outputs.values(), key=lambda buffer: int(np.prod(buffer.shape)))
 
     def run() -> None:

@@ -10,7 +10,7 @@ import typer
 from svg_common.command import require_modules, run_command
 from svg_common.errors import UsageError
 from svg_common.files import existing_file, refuse_overwriting, write_json
-from svg_common.signals import interrupts_wait
+from svg_common.signals import defer_interrupts
 from svg_train.options import (
     CacheOption,
     DataOption,
@@ -96,7 +96,7 @@ def train(
     """
     given = dict(locals())
     require_modules("svg-train", "train", "torch", "lightning_fabric", "tensorboard", "PIL")
-    with interrupts_wait():  # heavy: torch
+    with defer_interrupts():  # heavy: torch
         from svg_train.config import build_config, load_recipe
         from svg_train.train import BEST, LAST, Machine, Trainer
 

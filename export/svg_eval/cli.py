@@ -11,7 +11,7 @@ import typer
 from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
 from svg_common.files import existing_file, refuse_overwriting, write_json
-from svg_common.signals import interrupts_wait
+from svg_common.signals import defer_interrupts
 from svg_runtime.forecast_options import Bf16Option, Fp16Option, asked_precision
 from svg_train.options import (
     CacheOption,
@@ -83,7 +83,7 @@ def evaluate(
     """
     given = dict(locals())
     require_modules("svg-eval", "eval", "torch", "onnxruntime", *(["matplotlib"] if plot else []), *(["PIL"] if strips else []))
-    with interrupts_wait():  # heavy: torch, ONNX Runtime
+    with defer_interrupts():  # heavy: torch, ONNX Runtime
         from svg_eval.figures import check_plot_format, save_sequences
         from svg_eval.figures import plot as draw_plot
         from svg_eval.measure import Settings

@@ -12,9 +12,9 @@ import torch
 
 from svg_common.errors import UsageError
 from svg_common.files import atomic_directory
-from svg_export.graphs import GraphPlan, fold_batch_norm, fused_graphs, separate_graphs
+from svg_export.graphs import GraphExport, fold_batch_norm, fused_graphs, separate_graphs
 from svg_export.parity import check_fp32, compare_fp16
-from svg_export.precision import HeldOut, judged, prepare
+from svg_export.precision import HeldOut, attach_quality_reports, load_held_out
 from svg_export.to_onnx import OPSET, export_graph, read_interface, shuffled_decoder
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import (
@@ -27,9 +27,9 @@ from svg_runtime.bundle.manifest import (
     ModelSpec,
     ParityReport,
     Precision,
+    PrecisionVariant,
     Provenance,
     StateSpec,
-    Variant,
 )
 from svg_train.checkpoint import Checkpoint
 from svg_train.model import SVG
@@ -70,36 +70,40 @@ def write_bundle(
         OSError: the folder cannot be written.
     """
     refuse_foreign(out)
-    held_out = held_out or prepare(checkpoint, {}, fp16, bf16)
+    held_out = held_out or load_held_out(checkpoint, {}, fp16, bf16)
     with atomic_directory(out) as folder:  # opened first: an unwritable place is found before the work is done
         model = checkpoint.build()
         bundle_id = _bundle_id(checkpoint)
         folded = fold_batch_norm(model)
         plans = _plans(folded, torch.float32, fused)
-        contents = {"fp32": {role: _export(plan, role, bundle_id, say) for role, plan in plans.items()}}
+        contents = {"fp32": {graph_name: _export(plan, graph_name, bundle_id, say) for graph_name, plan in plans.items()}}
         second = shuffled_decoder(contents["fp32"]["decoder"], bundle_id) if shuffled else None
         extra = {} if second is None else {SHUFFLED_DECODER: second}
         say("parity: fp32 graphs against PyTorch")
         reports = {"fp32": check_fp32(model, contents["fp32"] | extra)}
         if fp16:
             half = _plans(folded, torch.float16, fused)
-            converted = {role: _export(half[role], role, bundle_id, say) for role in _CONVOLUTIONAL if role in half}
+            converted = {
+                graph_name: _export(half[graph_name], graph_name, bundle_id, say)
+                for graph_name in _CONVOLUTIONAL
+                if graph_name in half
+            }
             contents["fp16"] = contents["fp32"] | converted
             say("closed-loop error: fp16 graphs against fp32")
             reports["fp16"] = compare_fp16(model, contents["fp32"], contents["fp16"])
         contents["fp32"] |= extra
         variants = {name: _write_variant(folder, name, contents[name], plans, reports[name]) for name in contents}
         if bf16:
-            variants["bf16"] = Variant(graphs=variants["fp32"].graphs, parity=None)
+            variants["bf16"] = PrecisionVariant(graphs=variants["fp32"].graphs, parity=None)
         manifest = _manifest(checkpoint, checkpoint_sha256, bundle_id, variants)
         if held_out is not None:
-            manifest = judged(folder, manifest, held_out, say)
+            manifest = attach_quality_reports(folder, manifest, held_out, say)
         text = json.dumps(manifest.model_dump(mode="json", exclude_none=False), indent=1, sort_keys=True)
         (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
     return manifest
 
 
-def _plans(folded: SVG, dtype: torch.dtype, fused: bool) -> dict[str, GraphPlan]:
+def _plans(folded: SVG, dtype: torch.dtype, fused: bool) -> dict[str, GraphExport]:
     return separate_graphs(folded, dtype) | (fused_graphs(folded, dtype) if fused else {})
 
 
@@ -109,21 +113,21 @@ def refuse_foreign(out: Path) -> None:
         raise UsageError(f"'{out}' exists and is not a bundle\n  give another --out")
 
 
-def _export(plan: GraphPlan, role: str, bundle_id: str, say: Callable[[str], None]) -> bytes:
-    say(f"exporting {role}")
-    return export_graph(plan, role, bundle_id)
+def _export(plan: GraphExport, graph_name: str, bundle_id: str, say: Callable[[str], None]) -> bytes:
+    say(f"exporting {graph_name}")
+    return export_graph(plan, graph_name, bundle_id)
 
 
 def _write_variant(
-    folder: Path, precision: str, contents: dict[str, bytes], plans: dict[str, GraphPlan], report: ParityReport
-) -> Variant:
+    folder: Path, precision: str, contents: dict[str, bytes], plans: dict[str, GraphExport], report: ParityReport
+) -> PrecisionVariant:
     graphs = {}
-    for role, content in contents.items():
-        file = f"{precision}/{role}.onnx"
+    for graph_name, content in contents.items():
+        file = f"{precision}/{graph_name}.onnx"
         (folder / precision).mkdir(exist_ok=True)
         (folder / file).write_bytes(content)
         inputs, outputs, opset = read_interface(content)
-        graphs[role] = GraphSpec(
+        graphs[graph_name] = GraphSpec(
             file=file,
             sha256=hashlib.sha256(content).hexdigest(),
             bytes=len(content),
@@ -131,14 +135,16 @@ def _write_variant(
             inputs=inputs,
             outputs=outputs,
             states=tuple(
-                StateSpec(input=name, output=output, initial="given" if role == "step" else "zeros")
-                for name, output in (plans[role].states if role in plans else {}).items()
+                StateSpec(input=name, output=output, initial="given" if graph_name == "step" else "zeros")
+                for name, output in (plans[graph_name].states if graph_name in plans else {}).items()
             ),
         )
-    return Variant(graphs=graphs, parity=report)
+    return PrecisionVariant(graphs=graphs, parity=report)
 
 
-def _manifest(checkpoint: Checkpoint, checkpoint_sha256: str, bundle_id: str, variants: dict[str, Variant]) -> Manifest:
+def _manifest(
+    checkpoint: Checkpoint, checkpoint_sha256: str, bundle_id: str, variants: dict[str, PrecisionVariant]
+) -> Manifest:
     model, train = checkpoint.config.model, checkpoint.config.train
     fp32 = variants["fp32"].graphs
     sizes = ("nf", "g_dim", "z_dim", "rnn_size", "predictor_layers", "posterior_layers", "prior_layers")
@@ -178,7 +184,7 @@ def _manifest(checkpoint: Checkpoint, checkpoint_sha256: str, bundle_id: str, va
     )
 
 
-def _by_precision(variants: dict[str, Variant]) -> dict[Precision, Variant]:
+def _by_precision(variants: dict[str, PrecisionVariant]) -> dict[Precision, PrecisionVariant]:
     return {name: variants[name] for name in PRECISIONS if name in variants}
 
 

@@ -12,7 +12,7 @@ import typer
 from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
 from svg_common.files import existing_file, refuse_overwriting, write_json
-from svg_common.signals import interrupts_wait
+from svg_common.signals import defer_interrupts
 from svg_export.engine_options import engine_request
 from svg_runtime.build_progress import BuildProgress
 from svg_runtime.forecast_options import COUNT_LIMIT
@@ -88,9 +88,9 @@ def export(
     _check_data(bn, fp16 or bf16, source, bn_sequences)
     request = engine_request(engine, backend, targets, samples, workspace, cache_dir)
     require_modules("svg-export", "export", "torch", "onnx", "onnxscript", "onnxruntime")
-    with interrupts_wait():  # heavy: torch, ONNX Runtime
+    with defer_interrupts():  # heavy: torch, ONNX Runtime
         from svg_export.bundle_writer import refuse_foreign, write_bundle
-        from svg_export.precision import prepare
+        from svg_export.precision import load_held_out
         from svg_runtime.bundle.manifest import FILE_NAME
         from svg_train.reference.checkpoint import load_any_checkpoint
 
@@ -100,7 +100,7 @@ def export(
     refuse_overwriting({"--save-checkpoint": save_checkpoint, "--json": json}, needed)
     loaded = load_any_checkpoint(checkpoint)
     refuse_foreign(target)  # before minutes of work, like the next one
-    held_out = prepare(loaded, source, fp16, bf16)
+    held_out = load_held_out(loaded, source, fp16, bf16)
     batch_norm: dict[str, Any] = {"recalibrated": False}
     if bn == "recalibrate":
         loaded, batch_norm = _recalibrate(loaded, source, bn_sequences, console)
@@ -113,7 +113,7 @@ def export(
     summary = {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)}
     if request is not None:
         with closing(BuildProgress(console, "svg-export")) as watcher:
-            summary["engines"] = request.fulfil(target, watcher)
+            summary["engines"] = request.build(target, watcher)
     if json is not None:
         write_json(json, summary)
     _tell(manifest, target, console)

@@ -12,7 +12,7 @@ from svg_common.errors import MissingExtraError, UsageError
 from svg_export.turing import TURING
 from svg_runtime.backends import nvidia_precision
 from svg_runtime.backends.nvidia.device import CudaDevice, GpuName
-from svg_runtime.backends.options import GpuOptions, Watcher
+from svg_runtime.backends.options import GpuOptions, ProgressListener
 from svg_runtime.backends.tensorrt.build import BuildOptions, check_targets
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.local import LocalEngines
@@ -32,7 +32,7 @@ class EngineRequest:
     options: BuildOptions
     cache_dir: str | None
 
-    def fulfil(self, bundle: Path, watcher: Watcher) -> dict[str, Any]:
+    def build(self, bundle: Path, watcher: ProgressListener) -> dict[str, Any]:
         """Build them; returns what was built, for the summary.
 
         Raises:
@@ -59,7 +59,7 @@ class LocalRequest:
     max_batch: int
     choices: GpuOptions
 
-    def fulfil(self, bundle: Path, watcher: Watcher) -> dict[str, Any]:
+    def build(self, bundle: Path, watcher: ProgressListener) -> dict[str, Any]:
         """Build them; returns what was built, for the summary.
 
         Raises:

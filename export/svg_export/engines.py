@@ -19,7 +19,7 @@ from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, write_engine
 from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.backends.tensorrt.nvidia_library import Library
-from svg_runtime.bundle.contract import FUSED, roles
+from svg_runtime.bundle.contract import FUSED, graph_names
 from svg_runtime.bundle.manifest import GraphSpec, Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.machine.hardware import this_platform
@@ -32,19 +32,19 @@ _TYPED: tuple[Precision, ...] = ("fp32", "fp16")
 class _Job:
     """One engine: a graph of a variant, for one group of targets."""
 
-    role: str
+    graph_name: str
     precision: Precision
     spec: GraphSpec
     content: bytes
     options: BuildOptions
 
     @property
-    def place(self) -> str:
-        return f"{self.precision}/{self.role}.onnx"
+    def graph_file(self) -> str:
+        return f"{self.precision}/{self.graph_name}.onnx"
 
     @property
     def file(self) -> str:
-        return f"{self.precision}/{self.role}.{'-'.join(self.options.targets)}.plan"
+        return f"{self.precision}/{self.graph_name}.{'-'.join(self.options.targets)}.plan"
 
     def key(self, library: Library) -> EngineKey:
         return EngineKey(
@@ -62,7 +62,7 @@ class _Job:
 
     def build(self, library: Library) -> bytes:
         content = convolve_matrix_products(self.content) if TURING in self.options.targets else self.content
-        return build_engine(library, content, self.place, self.spec, self.precision, self.options)
+        return build_engine(library, content, self.graph_file, self.spec, self.precision, self.options)
 
 
 def add_engines(
@@ -112,8 +112,10 @@ def add_local_engines(path: Path, engines: LocalEngines, precision: Precision, c
     wanted = _built_roles(Bundle.open(path), precision)
     engines.prepare(wanted)
     with atomic_directory(path / BUNDLE_FOLDER) as folder:
-        for role in wanted:
-            write_engine(folder / f"{precision}/{role}.{capability}.plan", engines.key(role), engines.plan(role))
+        for graph_name in wanted:
+            write_engine(
+                folder / f"{precision}/{graph_name}.{capability}.plan", engines.key(graph_name), engines.plan(graph_name)
+            )
     return _published(path)
 
 
@@ -123,13 +125,13 @@ def _published(path: Path) -> list[str]:
 
 def _built_roles(bundle: Bundle, precision: Precision) -> list[str]:
     """Without graphs that are made for another engine."""
-    known = (*roles(bundle.manifest.model), *FUSED)
-    return [role for role in bundle.variant(precision).graphs if role in known]
+    known = (*graph_names(bundle.manifest.model), *FUSED)
+    return [graph_name for graph_name in bundle.variant(precision).graphs if graph_name in known]
 
 
 def _builder(job: _Job, library: Library, say: Callable[[str], None]) -> Callable[[], bytes]:
     def build() -> bytes:
-        say(f"building {job.place} for {', '.join(job.options.targets)}")
+        say(f"building {job.graph_file} for {', '.join(job.options.targets)}")
         return job.build(library)
 
     return build
@@ -138,9 +140,9 @@ def _builder(job: _Job, library: Library, say: Callable[[str], None]) -> Callabl
 def _jobs(bundle: Bundle, options: BuildOptions) -> Iterator[_Job]:
     for precision in (name for name in _TYPED if name in bundle.manifest.variants):
         graphs, contents = bundle.variant(precision).graphs, bundle.graphs(precision)
-        for role in _built_roles(bundle, precision):
+        for graph_name in _built_roles(bundle, precision):
             for targets in target_groups(options.targets):
-                yield _Job(role, precision, graphs[role], contents[role], replace(options, targets=targets))
+                yield _Job(graph_name, precision, graphs[graph_name], contents[graph_name], replace(options, targets=targets))
 
 
 def target_groups(targets: tuple[str, ...]) -> list[tuple[str, ...]]:

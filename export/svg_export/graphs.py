@@ -177,7 +177,7 @@ def _read(part: GaussianLSTM, h_seq: Tensor) -> tuple[list[Tensor], list[Tensor]
 
 
 @dataclass(frozen=True)
-class GraphPlan:
+class GraphExport:
     """What the exporter needs to know of one graph."""
 
     module: nn.Module
@@ -234,7 +234,7 @@ def _fold_into_skip_stage(stage: SkipStage) -> None:
     stage.finish[0] = nn.Identity()
 
 
-def separate_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphPlan]:
+def separate_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphExport]:
     """The graphs of a bundle by role: the six of SVG-LP, or those that the variant has.
 
     `dtype` is that of convolutions; recurrent parts and Gaussians stay float32.
@@ -250,36 +250,38 @@ def separate_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphPlan]:
     cond_names = [f"cond_{index}" for index in range(len(conds))]
     g = torch.rand(batch, c.g_dim)
     return {
-        "encoder": GraphPlan(encoder, (frame,), ["frame"], ["h", *skip_names], {}),
-        "skip": GraphPlan(skip_graph, (skips,), skip_names, cond_names, {}),
+        "encoder": GraphExport(encoder, (frame,), ["frame"], ["h", *skip_names], {}),
+        "skip": GraphExport(skip_graph, (skips,), skip_names, cond_names, {}),
         **_recurrent_graphs(folded),
-        "decoder": GraphPlan(decoder, (g, conds), ["g", *cond_names], ["frame"], {}, shared=tuple(cond_names)),
+        "decoder": GraphExport(decoder, (g, conds), ["g", *cond_names], ["frame"], {}, shared=tuple(cond_names)),
     }
 
 
-def _recurrent_graphs(model: SVG) -> dict[str, GraphPlan]:
+def _recurrent_graphs(model: SVG) -> dict[str, GraphExport]:
     c, state = model.config, {"state": "state_out"}
     h, z = torch.rand(EXAMPLE_BATCH, c.g_dim), torch.rand(EXAMPLE_BATCH, c.z_dim)
     graphs = {}
-    for role, gaussian in (("posterior", model.posterior), ("prior", model.prior)):
+    for graph_name, gaussian in (("posterior", model.posterior), ("prior", model.prior)):
         if gaussian is not None:
             example = (h, gaussian.core.initial_state(EXAMPLE_BATCH))
-            graphs[role] = GraphPlan(GaussianGraph(gaussian), example, ["h", "state"], ["mu", "logvar", "state_out"], state)
+            graphs[graph_name] = GraphExport(
+                GaussianGraph(gaussian), example, ["h", "state"], ["mu", "logvar", "state_out"], state
+            )
     outputs, start = ["g", "state_out"], model.predictor.core.initial_state(EXAMPLE_BATCH)
     if model.posterior is None:
         graph: nn.Module = DeterministicPredictorGraph(model.predictor)
-        graphs["predictor"] = GraphPlan(graph, (h, start), ["h", "state"], outputs, state)
+        graphs["predictor"] = GraphExport(graph, (h, start), ["h", "state"], outputs, state)
     else:
-        graphs["predictor"] = GraphPlan(PredictorGraph(model.predictor), (h, z, start), ["h", "z", "state"], outputs, state)
+        graphs["predictor"] = GraphExport(PredictorGraph(model.predictor), (h, z, start), ["h", "z", "state"], outputs, state)
     return graphs
 
 
-def fused_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphPlan]:
+def fused_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphExport]:
     """The two graphs of a forecast, composed of the same modules as the separate ones."""
     return {"prime": _prime(folded), "step": _step(folded, dtype)}
 
 
-def _prime(model: SVG) -> GraphPlan:
+def _prime(model: SVG) -> GraphExport:
     c = model.config
     example = [torch.rand(c.n_past, 1 if model.posterior is not None else EXAMPLE_BATCH, c.g_dim)]
     inputs, outputs = ["h_seq"], ["predictor_state"]
@@ -291,10 +293,10 @@ def _prime(model: SVG) -> GraphPlan:
         outputs += ["prior_mu", "prior_logvar"] if model.prior is not None else []
     of_context = [name for name in outputs if not name.endswith("state")]
     shared = ("h_seq", *of_context) if model.posterior is not None else ()  # shared by the noise of the samples
-    return GraphPlan(PrimeGraph(model), tuple(example), inputs, outputs, {}, shared, sequences=("h_seq", "eps"))
+    return GraphExport(PrimeGraph(model), tuple(example), inputs, outputs, {}, shared, sequences=("h_seq", "eps"))
 
 
-def _step(model: SVG, dtype: torch.dtype) -> GraphPlan:
+def _step(model: SVG, dtype: torch.dtype) -> GraphExport:
     c, batch = model.config, EXAMPLE_BATCH
     graph = StepGraph(model, dtype)
     frame = torch.rand(1, c.channels, c.image_size, c.image_size)
@@ -315,4 +317,4 @@ def _step(model: SVG, dtype: torch.dtype) -> GraphPlan:
     if c.last_frame_skip:
         outputs += [f"{name}_out" for name in cond_names]
         states |= {name: f"{name}_out" for name in cond_names}
-    return GraphPlan(graph, tuple(example), inputs, outputs, states, shared=tuple(cond_names))
+    return GraphExport(graph, tuple(example), inputs, outputs, states, shared=tuple(cond_names))

@@ -10,7 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svg_common.errors import ExitCode, SvgError
-from svg_export.walk import FORECAST_STEPS, PROVIDER, SAMPLES, Loop, OnnxGraphs, Run, Stimulus, TorchGraphs, Trace, walk_fused
+from svg_export.parity_loop import (
+    FORECAST_STEPS,
+    PROVIDER,
+    SAMPLES,
+    GraphRunner,
+    OnnxGraphs,
+    ProbeInputs,
+    ReferenceLoop,
+    TorchGraphs,
+    Trace,
+    walk_fused,
+)
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import ErrorCurve, ParityReport
 from svg_train.config import ModelConfig
@@ -87,16 +98,16 @@ def compare_fp16(model: SVG, fp32: Mapping[str, bytes], fp16: Mapping[str, bytes
     return _report("fp32", model.config, curves, largest)
 
 
-def _traces(config: ModelConfig, *implementations: Run) -> list[Trace]:
-    stimulus = Stimulus.make(config)
-    return [Loop(run, config).walk(stimulus) for run in implementations]
+def _traces(config: ModelConfig, *implementations: GraphRunner) -> list[Trace]:
+    inputs = ProbeInputs.make(config)
+    return [ReferenceLoop(run, config).walk(inputs) for run in implementations]
 
 
 def _with_fused(config: ModelConfig, contents: Mapping[str, bytes], truth: Trace, given: Trace) -> tuple[Trace, Trace]:
     """Both traces with what the fused graphs gave, if there are any, beside what they should have given."""
     if "prime" not in contents:
         return truth, given
-    fused = walk_fused(OnnxGraphs(contents), config, Stimulus.make(config))
+    fused = walk_fused(OnnxGraphs(contents), config, ProbeInputs.make(config))
     expected = {FUSED + name: truth[name][-len(values) :] for name, values in fused.items()}
     return truth | expected, given | {FUSED + name: values for name, values in fused.items()}
 

@@ -69,7 +69,7 @@ class HeldOut:
         return Settings(min(self.sequences, len(self.data)), SAMPLES, HORIZON, SEED)
 
 
-def prepare(checkpoint: Checkpoint, given: Mapping[str, Any], fp16: bool, bf16: bool) -> HeldOut | None:
+def load_held_out(checkpoint: Checkpoint, given: Mapping[str, Any], fp16: bool, bf16: bool) -> HeldOut | None:
     """What the precisions that are asked for will be judged on, None if there are none. Refuses before any work is done.
 
     Args:
@@ -117,10 +117,10 @@ def find_held_out(checkpoint: Checkpoint, given: Mapping[str, Any]) -> HeldOut:
 
 def _check_bf16_is_here() -> None:
     require_modules("--bf16", "openvino", "openvino")
-    from svg_runtime.backends.openvino.device import choose_target, the_core
+    from svg_runtime.backends.openvino.device import choose_placement, the_core
 
     try:
-        choose_target(the_core(), "CPU:bf16")
+        choose_placement(the_core(), "CPU:bf16")
     except (BackendMissingError, ImportError, OSError, RuntimeError) as error:  # it is not able to, or does not load
         raise BackendMissingError(
             f"--bf16 measures what bf16 does to the model, and this machine cannot: {error}\n"
@@ -128,7 +128,7 @@ def _check_bf16_is_here() -> None:
         ) from error
 
 
-def judged(folder: Path, manifest: Manifest, held_out: HeldOut, say: Say) -> Manifest:
+def attach_quality_reports(folder: Path, manifest: Manifest, held_out: HeldOut, say: Say) -> Manifest:
     """`manifest` with a report on every reduced precision, measured as the Forecaster runs it by default.
 
     Args:
@@ -140,12 +140,14 @@ def judged(folder: Path, manifest: Manifest, held_out: HeldOut, say: Say) -> Man
     Raises:
         PrecisionError: a variant does not pass; all failures of all variants are listed.
     """
-    reports = _judge(Bundle(folder, manifest), [name for name in manifest.variants if name != "fp32"], held_out, say)
+    reports = _run_quality_gate(Bundle(folder, manifest), [name for name in manifest.variants if name != "fp32"], held_out, say)
     variants = {name: old.model_copy(update={"quality": reports.get(name)}) for name, old in manifest.variants.items()}
     return manifest.model_copy(update={"variants": variants})
 
 
-def _judge(bundle: Bundle, precisions: list[Precision], held_out: HeldOut, say: Say) -> dict[Precision, QualityReport]:
+def _run_quality_gate(
+    bundle: Bundle, precisions: list[Precision], held_out: HeldOut, say: Say
+) -> dict[Precision, QualityReport]:
     names: list[Precision] = ["fp32", *precisions]
     say(f"{', '.join(names)} on {held_out.settings.sequences} held-out sequences ({held_out.data.description})")
     with ExitStack() as stack:
@@ -205,8 +207,8 @@ class _Gathered:
     def add(self, futures: Tensor, fp32: Tensor, truth: Tensor) -> None:
         """Futures (B, S, T, C, H, W), those of fp32, and the true frames (B, T, C, H, W)."""
         self.errors.append((futures - fp32).square().mean(dim=(1, 3, 4, 5)).double())
-        for samples, target in zip(futures, truth, strict=True):
-            for name, value in frame_figures(samples, target).items():
+        for samples, placement in zip(futures, truth, strict=True):
+            for name, value in frame_figures(samples, placement).items():
                 self.figures.setdefault(name, []).append(value.double())
 
     def drift(self) -> list[float]:

@@ -116,7 +116,7 @@ def recalibrate_checkpoint(
     candidates = {name: _figures(estimate, seen, horizon)["psnr_best"] for name, estimate in estimates.items()}
     chosen = max(candidates, key=candidates.__getitem__)
     say(f"BatchNorm: forecasting {unseen.shape[1]} held-out sequences with the old and the new statistics")
-    before, after = (_figures(judged, unseen, horizon) for judged in (model, estimates[chosen]))
+    before, after = (_figures(attach_quality_reports, unseen, horizon) for attach_quality_reports in (model, estimates[chosen]))
     metrics = {**after, **{f"{name}_before": value for name, value in before.items()}}
     metrics |= {"bn_recalibrated_sequences": float(taken.shape[1]), "bn_closed_loop": float(chosen == "closed_loop")}
     recalibrated = replace(

@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from svg_export.graphs import GraphPlan
+from svg_export.graphs import GraphExport
 from svg_export.lowering import lower, shuffle_last
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import BATCH, COND_BATCH, TensorSpec
@@ -21,7 +21,7 @@ from svg_runtime.bundle.onnx_header import read_header
 OPSET = 18  # read by TensorRT 10, OpenVINO 2024 and ONNX Runtime 1.18 alike
 
 
-def export_graph(plan: GraphPlan, role: str, bundle_id: str) -> bytes:
+def export_graph(plan: GraphExport, graph_name: str, bundle_id: str) -> bytes:
     """Export one graph and stamp it with its role and bundle.
 
     Raises:
@@ -44,7 +44,7 @@ def export_graph(plan: GraphPlan, role: str, bundle_id: str) -> bytes:
     _name_batch(model, plan)
     lower(model)
     _clean(model)
-    return _stamped(model, role, bundle_id)
+    return _stamped(model, graph_name, bundle_id)
 
 
 def shuffled_decoder(decoder: bytes, bundle_id: str) -> bytes | None:
@@ -53,8 +53,8 @@ def shuffled_decoder(decoder: bytes, bundle_id: str) -> bytes | None:
     return _stamped(model, SHUFFLED_DECODER, bundle_id) if shuffle_last(model) else None
 
 
-def _stamped(model: onnx.ModelProto, role: str, bundle_id: str) -> bytes:
-    onnx.helper.set_model_props(model, {"svg_bundle_id": bundle_id, "svg_graph": role})
+def _stamped(model: onnx.ModelProto, graph_name: str, bundle_id: str) -> bytes:
+    onnx.helper.set_model_props(model, {"svg_bundle_id": bundle_id, "svg_graph": graph_name})
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -69,7 +69,7 @@ def read_interface(content: bytes) -> tuple[tuple[TensorSpec, ...], tuple[Tensor
     return inputs, outputs, onnx.load_from_string(content).opset_import[0].version
 
 
-def _dynamic_shapes(plan: GraphPlan) -> tuple[object, ...]:
+def _dynamic_shapes(plan: GraphExport) -> tuple[object, ...]:
     batch = torch.export.Dim(BATCH, min=1, max=4096)
     names = iter(plan.inputs)
 
@@ -80,7 +80,7 @@ def _dynamic_shapes(plan: GraphPlan) -> tuple[object, ...]:
     return tuple([axes(t) for t in item] if isinstance(item, list) else axes(item) for item in plan.example)
 
 
-def _name_batch(model: onnx.ModelProto, plan: GraphPlan) -> None:
+def _name_batch(model: onnx.ModelProto, plan: GraphExport) -> None:
     """Give the dynamic axis one name everywhere, and let shared inputs come at batch 1 or B.
 
     torch.export cannot say "1 or B", so shared inputs are exported at batch 1; addition broadcasts either.

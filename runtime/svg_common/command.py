@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from svg_common.errors import ExitCode, MissingExtraError, SvgError
-from svg_common.signals import end_as_ctrl_c_does
+from svg_common.signals import handle_sigterm_as_sigint
 
 
 def stderr_console() -> Console:
@@ -37,7 +37,7 @@ def is_installed(module: str) -> bool:
 
 def run_command(app: typer.Typer) -> NoReturn:
     """Run a command line application and exit with its documented code; only a bug shows a traceback."""
-    end_as_ctrl_c_does()
+    handle_sigterm_as_sigint()
     warnings.formatwarning = lambda message, *where: f"warning: {message}\n"  # not the line of our source that warns
     try:
         code = app(standalone_mode=False)

@@ -11,7 +11,7 @@ _NUMBERS = (signal.SIGINT, signal.SIGTERM)
 _in_command = False
 
 
-def end_as_ctrl_c_does() -> None:
+def handle_sigterm_as_sigint() -> None:
     """Let SIGTERM, which `timeout` and service managers send, end this command as Ctrl-C does, with its outputs in order."""
     global _in_command
     if threading.current_thread() is threading.main_thread():
@@ -20,7 +20,7 @@ def end_as_ctrl_c_does() -> None:
 
 
 @contextmanager
-def interrupts_wait() -> Iterator[None]:
+def defer_interrupts() -> Iterator[None]:
     """Ctrl-C and SIGTERM take effect at the end, in a command; elsewhere nothing is changed.
 
     For what lasts a moment only and would be left halfway: the start of a process that nobody would know of, or the import of a

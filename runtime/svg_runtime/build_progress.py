@@ -11,7 +11,7 @@ _LINE_EVERY_S = 10.0
 
 
 class BuildProgress:
-    """A `Watcher` for commands.
+    """A `ProgressListener` for commands.
 
     Args:
         console: on stderr.

@@ -28,7 +28,7 @@ def simulated_gpu() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (device, conftest):
             patch.setattr(module, "load_runtime", lambda: cuda)
-        patch.setattr(backend, "load_library", lambda name: Library(name, libraries[name], SimpleNamespace(complaints=[])))
+        patch.setattr(backend, "load_library", lambda name: Library(name, libraries[name], SimpleNamespace(messages=[])))
         patch.setattr(backend, "require_modules", lambda *names: None)
         patch.setattr(local, "build_engine", lambda library, content, *rest: make_plan(content, rest[3].max_batch))
         patch.setattr(ort_providers, "load_onnxruntime", lambda name, extra: OrtOnNumpyCuda(cuda))

@@ -12,7 +12,7 @@ import pytest
 from svg_common import signals
 from svg_common.command import require_modules
 from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
-from svg_common.signals import interrupts_wait
+from svg_common.signals import defer_interrupts
 
 PROGRAM = """
 import sys, time, typer
@@ -124,7 +124,7 @@ def test_ctrl_c_exits_130():
 def test_a_program_that_uses_us_keeps_its_signal_handlers(monkeypatch):
     monkeypatch.setattr(signals, "_in_command", False)
     before = signal.getsignal(signal.SIGINT)
-    with interrupts_wait():
+    with defer_interrupts():
         assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -133,7 +133,7 @@ def test_in_a_command_interrupts_wait_for_the_end(monkeypatch):
     before, reached = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)], []
 
     def work() -> None:
-        with interrupts_wait():
+        with defer_interrupts():
             os.kill(os.getpid(), signal.SIGINT)
             reached.append(True)
 

@@ -32,7 +32,7 @@ def build_for_all(content: bytes, place: str, precision: Precision, max_batch: i
     library, plans = rtx(), []
     for targets in target_groups(TARGETS):
         graph = convolve_matrix_products(content) if TURING in targets else content
-        with library.heard():
+        with library.collect_messages():
             plans.append(build_engine(library, graph, place, spec_of(content), precision, BuildOptions(targets, max_batch)))
-            assert library.logger.complaints == []
+            assert library.logger.messages == []
     return plans

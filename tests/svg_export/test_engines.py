@@ -17,11 +17,11 @@ from svg_export.engines import add_engines, target_groups
 from svg_export.turing import convolve_matrix_products
 from svg_runtime import Forecaster
 from svg_runtime.backends.nvidia import device as device_module
-from svg_runtime.backends.options import Unwatched
+from svg_runtime.backends.options import NullListener
 from svg_runtime.backends.tensorrt.build import FLAGS, BuildOptions, build_engine
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.engine import EngineKey, find_engine
-from svg_runtime.bundle.contract import FUSED, roles
+from svg_runtime.bundle.contract import FUSED, graph_names
 from svg_runtime.bundle.manifest import TensorSpec
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError, EngineError
@@ -45,8 +45,8 @@ def built(fused_bundle, tmp_path_factory) -> tuple[Path, Path, list[str]]:
     return bundle, folder / "cache", said
 
 
-def key_for(bundle: Path, role: str, precision: str, capability: str, max_batch: int = 4, **change) -> EngineKey:
-    spec = Bundle.open(bundle).manifest.variants[precision].graphs[role]
+def key_for(bundle: Path, graph_name: str, precision: str, capability: str, max_batch: int = 4, **change) -> EngineKey:
+    spec = Bundle.open(bundle).manifest.variants[precision].graphs[graph_name]
     fields = {
         "onnx_sha256": spec.sha256, "platform": this_platform(), "nvidia_library": "tensorrt-rtx", "version": rtx().version,
         "gpu": "NVIDIA GeForce", "compute_capabilities": (capability,), "precision": precision, "max_batch": max_batch,
@@ -58,13 +58,13 @@ def key_for(bundle: Path, role: str, precision: str, capability: str, max_batch:
 def test_every_graph_has_an_engine_for_every_target(built):
     bundle, _, said = built
     manifest = Bundle.open(bundle).manifest
-    expected = {*roles(manifest.model), *FUSED}
+    expected = {*graph_names(manifest.model), *FUSED}
     assert len(said) == 2 * len(manifest.variants) * len(expected) == 32  # Turing, and all others
     for precision in manifest.variants:
-        for role in expected:
+        for graph_name in expected:
             for capability in TARGETS:
-                plan = find_engine(bundle / "engines", key_for(bundle, role, precision, capability))
-                assert plan is not None, (precision, role, capability)
+                plan = find_engine(bundle / "engines", key_for(bundle, graph_name, precision, capability))
+                assert plan is not None, (precision, graph_name, capability)
                 assert plan[:4] == b"vtrt"  # as NVIDIA's library wrote it, nothing before it
 
 
@@ -119,7 +119,7 @@ def test_a_graph_that_the_parser_refuses_is_named_with_its_node_and_no_engine_ap
     request = EngineRequest(rtx(), AMPERE, str(tmp_path / "cache"))
     expected = r"fp32/decoder\.onnx is not accepted(.|\n)*node_\w+.*NoSuchOperator(.|\n)*is written, without engines"
     with pytest.raises(EngineError, match=expected):
-        request.fulfil(bundle, Unwatched())
+        request.build(bundle, NullListener())
     assert not (bundle / "engines").exists()
 
 
@@ -174,9 +174,9 @@ def float32_products(content: bytes) -> int:
     return sum(node.op_type == "Gemm" and types[node.input[1]] == TensorProto.FLOAT for node in graph.node)
 
 
-@pytest.mark.parametrize(("role", "precision"), RECURRENT)
-def test_the_form_for_turing_computes_the_same(fused_bundle, role, precision):
-    content = graph_bytes(fused_bundle, role, precision)
+@pytest.mark.parametrize(("graph_name", "precision"), RECURRENT)
+def test_the_form_for_turing_computes_the_same(fused_bundle, graph_name, precision):
+    content = graph_bytes(fused_bundle, graph_name, precision)
     convolved = convolve_matrix_products(content)
     assert (float32_products(content) > 0, float32_products(convolved)) == (True, 0)
     for given, expected in zip(outputs_of(convolved), outputs_of(content), strict=True):

@@ -45,7 +45,7 @@ def installed(monkeypatch, *libraries) -> None:
 def unopened(monkeypatch) -> None:
     """TensorRT opens engines beside a driver only."""
     monkeypatch.setattr(local, "open_engine", lambda library, plan, place: None)
-    monkeypatch.setattr(LocalEngines, "check", lambda self, role, engine: None)
+    monkeypatch.setattr(LocalEngines, "check", lambda self, graph_name, engine: None)
 
 
 def test_with_a_gpu_engines_are_built_for_it(monkeypatch):
@@ -104,7 +104,7 @@ def test_engines_of_this_gpu_go_into_the_bundle_and_the_cache(fused_bundle, tmp_
     there_is(monkeypatch, "sm86")
     bundle, watched = copy_bundle(fused_bundle, tmp_path), Watched()
     request = LocalRequest(rtx(), HERE, 3, GpuOptions(cache_dir=str(tmp_path / "cache")))
-    summary = request.fulfil(bundle, watched)
+    summary = request.build(bundle, watched)
     assert [what.split(": ")[0] for what in watched.shares] == [f"building engine {number} of 8" for number in range(1, 9)]
     assert all(shares[-1] == 1.0 for shares in watched.shares.values())
     assert watched.lines == [f"8 fp16 engines of tensorrt-rtx {rtx().version} for NumPy GPU (sm86)"]
@@ -137,7 +137,7 @@ def test_a_failure_leaves_the_bundle_without_engines(fused_bundle, tmp_path, uno
 
     monkeypatch.setattr(local, "build_engine", fail)
     with pytest.raises(EngineError, match=r"no\n.*is written, without engines"):
-        LocalRequest(rtx(), HERE, 3, GpuOptions(cache_dir=str(tmp_path / "cache"))).fulfil(bundle, Watched())
+        LocalRequest(rtx(), HERE, 3, GpuOptions(cache_dir=str(tmp_path / "cache"))).build(bundle, Watched())
     assert not (bundle / "engines").exists()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from svg_export.graphs import GraphPlan, fold_batch_norm, fused_graphs, separate_graphs
+from svg_export.graphs import GraphExport, fold_batch_norm, fused_graphs, separate_graphs
 from svg_export.to_onnx import export_graph
 from tests.conftest import random_model
 from tests.svg_export.engine_helpers import build_for_all, rtx
@@ -35,12 +35,12 @@ def sorted_out(cases: list[tuple[Any, ...]], chosen: set[tuple[Any, ...]]) -> li
     return [quick(*case) if case in chosen else full(*case) for case in cases]
 
 
-def build(plans: dict[str, GraphPlan], roles: tuple[str, ...], precision: str) -> None:
+def build(plans: dict[str, GraphExport], graph_names: tuple[str, ...], precision: str) -> None:
     rtx()
-    for role in roles:
-        content = export_graph(plans[role], role, "0" * 16)
-        plans_of_targets = build_for_all(content, f"{precision}/{role}.onnx", precision)
-        assert [len(plan) > len(content) for plan in plans_of_targets] == [True, True], role  # weights and code
+    for graph_name in graph_names:
+        content = export_graph(plans[graph_name], graph_name, "0" * 16)
+        plans_of_targets = build_for_all(content, f"{precision}/{graph_name}.onnx", precision)
+        assert [len(plan) > len(content) for plan in plans_of_targets] == [True, True], graph_name  # weights and code
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from svg_common.errors import UsageError
 from svg_export.bundle_writer import write_bundle
 from svg_export.graphs import fold_batch_norm, fused_graphs, separate_graphs
 from svg_export.parity import ParityError, check_fp32, compare_fp16
+from svg_export.parity_loop import OnnxGraphs, ProbeInputs, ReferenceLoop, TorchGraphs
 from svg_export.to_onnx import export_graph
-from svg_export.walk import Loop, OnnxGraphs, Stimulus, TorchGraphs
 from svg_runtime.bundle.reader import Bundle
 from svg_train.checkpoint import load_checkpoint
 from tests.conftest import export_model, random_model, save_model
@@ -40,13 +40,13 @@ def session(content: bytes) -> onnxruntime.InferenceSession:
 def test_manifest_describes_graphs_as_they_are(tiny_bundle, contents):
     manifest = Bundle.open(tiny_bundle).manifest
     assert set(contents) == {*ROLES, "decoder_shuffled"}
-    for role, spec in manifest.variants["fp32"].graphs.items():
-        opened = session(contents[role])
+    for graph_name, spec in manifest.variants["fp32"].graphs.items():
+        opened = session(contents[graph_name])
         assert [(t.name, tuple(t.shape)) for t in spec.inputs] == [(t.name, tuple(t.shape)) for t in opened.get_inputs()]
         assert [(t.name, tuple(t.shape)) for t in spec.outputs] == [(t.name, tuple(t.shape)) for t in opened.get_outputs()]
-        assert opened.get_modelmeta().custom_metadata_map == {"svg_bundle_id": manifest.bundle_id, "svg_graph": role}
+        assert opened.get_modelmeta().custom_metadata_map == {"svg_bundle_id": manifest.bundle_id, "svg_graph": graph_name}
         assert hashlib.sha256((tiny_bundle / spec.file).read_bytes()).hexdigest() == spec.sha256
-        recurrent = role in ("posterior", "prior", "predictor")
+        recurrent = graph_name in ("posterior", "prior", "predictor")
         assert [(s.input, s.output) for s in spec.states] == ([("state", "state_out")] if recurrent else [])
 
 
@@ -61,16 +61,18 @@ def test_parity_report_covers_states_over_observed_and_forecast_steps(tiny_bundl
 
 
 def test_no_random_operation_and_no_trace_of_the_machine(contents):
-    for role, content in contents.items():
+    for graph_name, content in contents.items():
         model = onnx.load_from_string(content)
         operations = {node.op_type for node in model.graph.node}
-        assert not operations & {"RandomNormal", "RandomNormalLike", "RandomUniform", "Dropout", "BatchNormalization"}, role
+        assert not operations & {"RandomNormal", "RandomNormalLike", "RandomUniform", "Dropout", "BatchNormalization"}, (
+            graph_name
+        )
         assert b"svg_export" not in content
         assert b".py" not in content
 
 
 def test_batch_is_dynamic_and_conditions_come_at_batch_one_or_b(contents):
-    decoder, skip, encoder = (session(contents[role]) for role in ("decoder", "skip", "encoder"))
+    decoder, skip, encoder = (session(contents[graph_name]) for graph_name in ("decoder", "skip", "encoder"))
     rng = np.random.default_rng(0)
     for batch in (1, 5):
         outputs = encoder.run(None, {"frame": rng.random((batch, 1, 64, 64), np.float32)})
@@ -86,10 +88,10 @@ def test_batch_is_dynamic_and_conditions_come_at_batch_one_or_b(contents):
 def test_fp16_variant_keeps_states_and_gaussians_in_float32(tiny_bundle):
     manifest = Bundle.open(tiny_bundle).manifest
     graphs = manifest.variants["fp16"].graphs
-    for role in ("posterior", "prior", "predictor"):
-        assert {tensor.dtype for tensor in (*graphs[role].inputs, *graphs[role].outputs)} == {"float32"}
-    for role in ("encoder", "skip", "decoder"):
-        model = onnx.load(tiny_bundle / graphs[role].file)
+    for graph_name in ("posterior", "prior", "predictor"):
+        assert {tensor.dtype for tensor in (*graphs[graph_name].inputs, *graphs[graph_name].outputs)} == {"float32"}
+    for graph_name in ("encoder", "skip", "decoder"):
+        model = onnx.load(tiny_bundle / graphs[graph_name].file)
         weights = [t.data_type for t in model.graph.initializer if len(t.dims) == 4]
         assert weights
         assert set(weights) == {onnx.TensorProto.FLOAT16}
@@ -108,8 +110,8 @@ def test_same_checkpoint_gives_the_same_bytes(tiny_bundle, tiny_checkpoint, tmp_
 
 
 def test_decoders_are_lowered_as_their_names_say(tiny_bundle, tiny_checkpoint, contents, tmp_path):
-    def operators(role):
-        return [node.op_type for node in onnx.load_from_string(contents[role]).graph.node]
+    def operators(graph_name):
+        return [node.op_type for node in onnx.load_from_string(contents[graph_name]).graph.node]
 
     assert operators("decoder").count("ConvTranspose") == 4  # the one from 1x1 is a matrix product
     assert operators("decoder_shuffled").count("ConvTranspose") == 3
@@ -130,23 +132,23 @@ def test_folding_batch_norm_changes_nothing(tiny_model):
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
 
 
-@pytest.mark.parametrize("role", sorted({*ROLES, "decoder_shuffled"}))
-def test_gate_notices_a_wrong_weight_in_any_graph(tiny_model, contents, role):
-    wrong = onnx.load_from_string(contents[role])
+@pytest.mark.parametrize("graph_name", sorted({*ROLES, "decoder_shuffled"}))
+def test_gate_notices_a_wrong_weight_in_any_graph(tiny_model, contents, graph_name):
+    wrong = onnx.load_from_string(contents[graph_name])
     weight = next(tensor for tensor in wrong.graph.initializer if len(tensor.dims) >= 2)
     values = onnx.numpy_helper.to_array(weight) * np.float32(1.02)
     weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
     with pytest.raises(ParityError, match="nothing was published"):
-        check_fp32(tiny_model, {**contents, role: wrong.SerializeToString()})
+        check_fp32(tiny_model, {**contents, graph_name: wrong.SerializeToString()})
 
 
 def test_gate_compares_with_the_unfolded_model(tiny_model, contents):
-    config, stimulus = tiny_model.config, Stimulus.make(tiny_model.config)
-    truth = Loop(TorchGraphs(tiny_model), config).walk(stimulus)
-    x = torch.from_numpy(stimulus.frames).repeat(1, stimulus.noise.shape[1], 1, 1, 1)
-    generated = tiny_model.generate(x, torch.from_numpy(stimulus.noise), torch.from_numpy(stimulus.context_noise))
+    config, inputs = tiny_model.config, ProbeInputs.make(tiny_model.config)
+    truth = ReferenceLoop(TorchGraphs(tiny_model), config).walk(inputs)
+    x = torch.from_numpy(inputs.frames).repeat(1, inputs.noise.shape[1], 1, 1, 1)
+    generated = tiny_model.generate(x, torch.from_numpy(inputs.noise), torch.from_numpy(inputs.context_noise))
     np.testing.assert_allclose(np.stack(truth["forecast.decoder.frame"]), generated.numpy(), atol=1e-6)
-    given = Loop(OnnxGraphs(contents), config).walk(stimulus)
+    given = ReferenceLoop(OnnxGraphs(contents), config).walk(inputs)
     assert given.keys() == truth.keys()
 
 
@@ -185,14 +187,16 @@ def test_gate_catches_a_fused_graph_that_differs_from_the_separate_ones(tiny_mod
 
 def _exported(model) -> dict[str, bytes]:
     plans = separate_graphs(fold_batch_norm(model), torch.float32)
-    return {role: export_graph(plan, role, "0" * 16) for role, plan in plans.items()}
+    return {graph_name: export_graph(plan, graph_name, "0" * 16) for graph_name, plan in plans.items()}
 
 
 def test_failed_gate_publishes_nothing_and_keeps_the_old_bundle(tiny_checkpoint, tiny_bundle, tmp_path, monkeypatch):
     out = tmp_path / "model.svgb"
     shutil.copytree(tiny_bundle, out)
     before = (out / "manifest.json").read_bytes()
-    monkeypatch.setattr("svg_export.bundle_writer._export", lambda plan, role, *rest: Bundle.open(out).graphs("fp32")[role])
+    monkeypatch.setattr(
+        "svg_export.bundle_writer._export", lambda plan, graph_name, *rest: Bundle.open(out).graphs("fp32")[graph_name]
+    )
 
     def refuse(model, contents):
         raise ParityError("differs")

@@ -257,9 +257,11 @@ def test_bf16_needs_a_machine_that_computes_in_it(tiny_checkpoint, run_cli, monk
 def test_the_report_is_the_same_every_time(tiny_checkpoint, tiny_bundle, tmp_path):
     loaded = load_checkpoint(tiny_checkpoint)
     bundle = Bundle.open(tiny_bundle)
-    again = precision.judged(bundle.path, bundle.manifest, few_held_out(loaded), lambda line: None)
+    again = precision.attach_quality_reports(bundle.path, bundle.manifest, few_held_out(loaded), lambda line: None)
     assert again == bundle.manifest
-    other = precision.judged(bundle.path, bundle.manifest, replace(few_held_out(loaded), sequences=2), lambda line: None)
+    other = precision.attach_quality_reports(
+        bundle.path, bundle.manifest, replace(few_held_out(loaded), sequences=2), lambda line: None
+    )
     assert other.variants["fp16"].quality.metrics != again.variants["fp16"].quality.metrics
 
 

@@ -27,19 +27,19 @@ def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> P
     return bundle
 
 
-def replace_graph(bundle: Path, role: str, content: bytes, precision: str = "fp32") -> Path:
+def replace_graph(bundle: Path, graph_name: str, content: bytes, precision: str = "fp32") -> Path:
     """Put other bytes in a graph's place as somebody would who can also write the manifest: size and hash fit."""
-    (bundle / precision / f"{role}.onnx").write_bytes(content)
+    (bundle / precision / f"{graph_name}.onnx").write_bytes(content)
 
     def restamp(manifest):
-        spec = manifest["variants"][precision]["graphs"][role]
+        spec = manifest["variants"][precision]["graphs"][graph_name]
         spec["bytes"], spec["sha256"] = len(content), hashlib.sha256(content).hexdigest()
 
     return edit_manifest(bundle, restamp)
 
 
-def graph_bytes(bundle: Path, role: str, precision: str = "fp32") -> bytes:
-    return (bundle / precision / f"{role}.onnx").read_bytes()
+def graph_bytes(bundle: Path, graph_name: str, precision: str = "fp32") -> bytes:
+    return (bundle / precision / f"{graph_name}.onnx").read_bytes()
 
 
 def draw(seed: int, *shape: int) -> np.ndarray:

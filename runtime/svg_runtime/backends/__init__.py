@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from svg_common.command import is_installed
 from svg_runtime.backends.base import Backend
-from svg_runtime.backends.options import GpuOptions, Unwatched, Watcher
+from svg_runtime.backends.options import GpuOptions, NullListener, ProgressListener
 from svg_runtime.bundle.manifest import Manifest, Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError, UsageError
@@ -28,7 +28,7 @@ def open_backend(
     threads: int | None = None,
     samples: int = 8,
     gpu: GpuOptions | None = None,
-    watcher: Watcher | None = None,
+    watcher: ProgressListener | None = None,
 ) -> Backend:
     """Load a bundle's graphs on a backend.
 
@@ -53,7 +53,7 @@ def open_backend(
         raise UsageError(f"unknown backend '{name}'\n  expected auto or one of: {', '.join(BACKENDS)}")
     choices = gpu or GpuOptions()
     if name in NVIDIA:
-        return _open_nvidia(bundle, name, device, precision, samples, choices, watcher or Unwatched())
+        return _open_nvidia(bundle, name, device, precision, samples, choices, watcher or NullListener())
     if choices.given:
         raise UsageError(f"{', '.join(choices.given)} given, of which the backend '{name}' knows nothing\n"
                          f"  expected with --backend and one of: {', '.join(NVIDIA)}")  # fmt: skip
@@ -75,7 +75,7 @@ def _open_nvidia(
     precision: Precision | None,
     samples: int,
     choices: GpuOptions,
-    watcher: Watcher,
+    watcher: ProgressListener,
 ) -> Backend:
     if precision == "bf16":
         raise BackendMissingError(

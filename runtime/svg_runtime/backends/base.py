@@ -31,7 +31,7 @@ class Buffer(Protocol):
 
 
 @dataclass(frozen=True)
-class Series:
+class StepBuffers:
     """Buffers of one shape, one per step, that travel between host and device in one copy."""
 
     whole: Buffer  # (count, *shape), for `read` and `write`
@@ -91,7 +91,7 @@ class Backend(Protocol):
         """New zeroed buffer."""
         ...
 
-    def allocate_series(self, count: int, shape: tuple[int, ...], dtype: str) -> Series:
+    def allocate_steps(self, count: int, shape: tuple[int, ...], dtype: str) -> StepBuffers:
         """`count` new zeroed buffers that are read or written at once."""
         ...
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from svg_runtime.backends.base import Array, Buffer, RunsChains, Series
+from svg_runtime.backends.base import Array, Buffer, RunsChains, StepBuffers
 
 
 class HostArrays(RunsChains):
@@ -17,10 +17,10 @@ class HostArrays(RunsChains):
         """New zeroed array."""
         return np.zeros(shape, dtype)
 
-    def allocate_series(self, count: int, shape: tuple[int, ...], dtype: str) -> Series:
+    def allocate_steps(self, count: int, shape: tuple[int, ...], dtype: str) -> StepBuffers:
         """One array; the parts are views of it."""
         whole = np.zeros((count, *shape), dtype)
-        return Series(whole, tuple(whole))
+        return StepBuffers(whole, tuple(whole))
 
     def write(self, buffer: Buffer, values: ArrayLike) -> None:
         """Copy into the array, broadcasting."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-class Watcher(Protocol):
+class ProgressListener(Protocol):
     """Somebody who waits while a backend opens, which takes minutes where an engine has to be built."""
 
     def say(self, line: str) -> None:
@@ -18,7 +18,7 @@ class Watcher(Protocol):
         ...
 
 
-class Unwatched:
+class NullListener:
     """Nobody is told."""
 
     def say(self, line: str) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from svg_common.command import run_command, stderr_console
 from svg_common.files import refuse_overwriting, write_json
-from svg_common.signals import interrupts_wait
+from svg_common.signals import defer_interrupts
 from svg_runtime.errors import BackendMissingError
 from svg_runtime.forecast_options import (
     Bf16Option,
@@ -57,7 +57,7 @@ def bench(
 
     Exit codes: 0 ok, 1 error, 2 usage, 4 no backend ran, or an extra is missing, 130 Ctrl-C.
     """
-    with interrupts_wait():  # heavy: NumPy, OpenCV
+    with defer_interrupts():  # heavy: NumPy, OpenCV
         from svg_runtime.bench.progress import BenchProgress
         from svg_runtime.bench.report import as_json, describe
         from svg_runtime.bench.run import BenchOptions, run_bench

@@ -9,21 +9,21 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from svg_runtime.backends.options import Watcher
+from svg_runtime.backends.options import ProgressListener
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.errors import BackendError
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.forecast.noise import FloatArray, NoiseSource
-from svg_runtime.live.stats import peak_rss_mb
 from svg_runtime.live.timing import StageTimer
+from svg_runtime.machine.memory import peak_rss_mib
 
 _STAGES = ("observe", "forecast")
 _WARM_UP_S = 1.0  # clocks rise and caches fill within it; less where the run itself is shorter
-_LEAST_ROUNDS = 3  # of warm-up and of the run, however slow the device is
+_MIN_ROUNDS = 3  # of warm-up and of the run, however slow the device is
 _REPORT_EVERY_S = 0.2
 
 
-class Listener(Watcher, Protocol):
+class Listener(ProgressListener, Protocol):
     """Somebody who hears of the share that is done, and of engines that are built."""
 
     def __call__(self, share: float) -> None:
@@ -107,7 +107,7 @@ def _run(
     timer, rounds = StageTimer(_STAGES), 0
     start = now = time.perf_counter()
     report_at = start
-    while now - start < seconds or rounds < _LEAST_ROUNDS:
+    while now - start < seconds or rounds < _MIN_ROUNDS:
         with timer.stage("observe"):
             forecaster.observe(next(pictures))
         with timer.stage("forecast"):
@@ -125,5 +125,5 @@ def _run(
         "forecast_ms": latency["forecast"],
         "forecasts_per_s": 1e3 / latency["forecast"]["mean"],
         "frames_per_s": rounds / (now - start),
-        "peak_rss_mb": peak_rss_mb(),
+        "peak_rss_mib": peak_rss_mib(),
     }

@@ -74,9 +74,9 @@ def count_operations(progress: Callable[[float], None], model: str, precision: P
     require_modules("counting the operations of a forecast", "cpu", "onnxruntime")
     bundle = Bundle.open(model)
     contents, counts = bundle.graphs(precision), {}
-    for number, (role, spec) in enumerate(bundle.variant(precision).graphs.items(), 1):
-        if role not in (*FUSED, SHUFFLED_DECODER):  # composed of the others, or the same as another
-            counts[role] = sum(multiply_adds(*node) for node in _nodes(contents[role], spec))
+    for number, (graph_name, spec) in enumerate(bundle.variant(precision).graphs.items(), 1):
+        if graph_name not in (*FUSED, SHUFFLED_DECODER):  # composed of the others, or the same as another
+            counts[graph_name] = sum(multiply_adds(*node) for node in _nodes(contents[graph_name], spec))
         progress(number / len(contents))
     return counts
 
@@ -110,7 +110,7 @@ def forecast_operations(counts: dict[str, int], manifest: Manifest, samples: int
     The fused graphs compute a little more (the encoding of the last frame, which nothing reads); what is useful is the same.
     """
     runs = graph_runs(manifest, horizon, fused=False)
-    return 2 * samples_of(manifest, samples) * sum(counts[role] * number for role, number in runs.items())
+    return 2 * samples_of(manifest, samples) * sum(counts[graph_name] * number for graph_name, number in runs.items())
 
 
 def forecast_bytes(manifest: Manifest, precision: Precision, fused: bool, samples: int, horizon: int) -> int:
@@ -118,7 +118,7 @@ def forecast_bytes(manifest: Manifest, precision: Precision, fused: bool, sample
     graphs, batch = manifest.variants[precision].graphs, samples_of(manifest, samples)
     unread = "" if manifest.generation.last_frame_skip else "skip_"  # outputs of the encoder
     runs = graph_runs(manifest, horizon, fused)
-    return sum(number * _run_bytes(graphs[role], batch, unread) for role, number in runs.items())
+    return sum(number * _run_bytes(graphs[graph_name], batch, unread) for graph_name, number in runs.items())
 
 
 def graph_runs(manifest: Manifest, horizon: int, fused: bool) -> dict[str, int]:

@@ -12,7 +12,7 @@ import numpy as np
 _SIDE = 1024  # of the matrices: 4 MiB each, 2.1 GFLOP a product
 _COPY_BYTES = 128 << 20  # larger than the caches of a desktop or of a Jetson
 _TRIES_S = 0.5  # of each probe; the best try counts, as other work on the machine only slows it down
-_LEAST_TRIES = 3
+_MIN_TRIES = 3
 
 
 def measure_peak(progress: Callable[[float], None], threads: int) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def measure_peak(progress: Callable[[float], None], threads: int) -> dict[str, A
 def best_of(work: Callable[[], object]) -> float:
     """Seconds of the fastest try."""
     tries: list[float] = []
-    while sum(tries) < _TRIES_S or len(tries) < _LEAST_TRIES:
+    while sum(tries) < _TRIES_S or len(tries) < _MIN_TRIES:
         start = time.perf_counter()
         work()
         tries.append(time.perf_counter() - start)

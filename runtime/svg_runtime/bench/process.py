@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from svg_common.errors import ExitCode, SvgError
-from svg_common.signals import interrupts_wait
+from svg_common.signals import defer_interrupts
 
 _WORKER = "from svg_runtime.bench.worker import main; main()"
 _NUMPY_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -60,7 +60,7 @@ def run_job(job: dict[str, Any], folder: Path, watcher: JobWatcher) -> dict[str,
     with (folder / "stderr.txt").open("w+", encoding="utf-8", errors="replace") as words:
         process: subprocess.Popen[str] | None = None
         try:
-            with interrupts_wait():
+            with defer_interrupts():
                 process = subprocess.Popen(
                     [sys.executable, "-c", _WORKER], cwd=folder, env=_environment(job), text=True,
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words,

@@ -109,7 +109,7 @@ def _rest_groups(horizon: int) -> list[Columns]:
         return Columns(heading, ("max", "dB"), lambda result: _error(result["error"][frame]) if "error" in result else _NONE)
 
     def memory(result: dict[str, Any]) -> list[str]:
-        return [_ABSENT if result["peak_rss_mb"] is None else f"{result['peak_rss_mb']:.0f}"]
+        return [_ABSENT if result["peak_rss_mib"] is None else f"{result['peak_rss_mib']:.0f}"]
 
     def share(result: dict[str, Any]) -> list[str]:
         found = result.get("share", {})

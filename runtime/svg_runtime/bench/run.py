@@ -26,7 +26,7 @@ _FRAMES = 24  # of the synthetic camera, observed over and over
 _ON_HOST = ("cpu", "openvino")  # backends that may run on the processor that the probe measured
 
 
-class Watcher(JobWatcher, Protocol):
+class ProgressListener(JobWatcher, Protocol):
     """Somebody who is told how far the benchmark is."""
 
     def start(self, words: str, done: int, of: int) -> None:
@@ -91,7 +91,7 @@ class Bench:
         folder: for frames and for what the engines leave; empty.
     """
 
-    def __init__(self, bundle: Bundle, options: BenchOptions, watcher: Watcher, folder: Path) -> None:
+    def __init__(self, bundle: Bundle, options: BenchOptions, watcher: ProgressListener, folder: Path) -> None:
         self._manifest, self._options, self._watcher, self._folder = bundle.manifest, options, watcher, folder
         self._model = str(bundle.path.absolute())
         self._cases = list_cases(self._manifest, options.backend, options.precision)
@@ -194,7 +194,7 @@ class Bench:
         row.result["share"] = share
 
 
-def run_bench(bundle: Bundle, options: BenchOptions, watcher: Watcher) -> Findings:
+def run_bench(bundle: Bundle, options: BenchOptions, watcher: ProgressListener) -> Findings:
     """Measure every case of `options`, each in a process of its own. No process and no file is left, whatever ends it.
 
     Raises:

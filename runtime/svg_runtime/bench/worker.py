@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from svg_common.errors import ExitCode, SvgError
-from svg_common.signals import end_as_ctrl_c_does
+from svg_common.signals import handle_sigterm_as_sigint
 from svg_runtime.bench import measure, operations, probe
 
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -41,7 +41,7 @@ class _Parent:
 
 def main() -> None:
     """Run the job, whose own errors and those of the libraries under it are answers too."""
-    end_as_ctrl_c_does()
+    handle_sigterm_as_sigint()
     channel = _private_stdout()
 
     def send(message: dict[str, Any]) -> None:

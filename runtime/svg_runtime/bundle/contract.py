@@ -17,38 +17,38 @@ FUSED = ("prime", "step")  # a bundle has both or none
 SHUFFLED_DECODER = "decoder_shuffled"  # optional: the decoder with its last layer as convolution + depth-to-space, for OpenVINO
 
 
-def roles(model: ModelSpec) -> tuple[str, ...]:
+def graph_names(model: ModelSpec) -> tuple[str, ...]:
     """The separate graphs of a model: six for a learned prior, one less for a fixed prior, two less without latents."""
     posterior = ("posterior",) if model.posterior_layers else ()
     prior = ("prior",) if model.prior_layers else ()
     return ("encoder", "skip", *posterior, *prior, "predictor", "decoder")
 
 
-def contradictions(manifest: Manifest) -> list[str]:
+def interface_errors(manifest: Manifest) -> list[str]:
     """Everything in which the graphs do not fit each other or the dimensions, one line each; empty when all fits."""
     problems = []
     for precision, variant in manifest.variants.items():
         place = f"variants.{precision}.graphs"
-        expected = roles(manifest.model)
+        expected = graph_names(manifest.model)
         if set(variant.graphs) - {SHUFFLED_DECODER} not in (set(expected), {*expected, *FUSED}):
             optional = [*FUSED, SHUFFLED_DECODER]
             problems.append(
                 f"{place}: the graphs are {sorted(variant.graphs)}, expected {sorted(expected)} and at most {optional}"
             )
             continue
-        for role, (inputs, outputs) in _interfaces(manifest, precision, variant.graphs).items():
-            spec = variant.graphs[role]
-            problems += _differences(f"{place}.{role}.inputs", _listed(spec.inputs), inputs)
-            problems += _differences(f"{place}.{role}.outputs", _listed(spec.outputs), outputs)
+        for graph_name, (inputs, outputs) in _interfaces(manifest, precision, variant.graphs).items():
+            spec = variant.graphs[graph_name]
+            problems += _differences(f"{place}.{graph_name}.inputs", _listed(spec.inputs), inputs)
+            problems += _differences(f"{place}.{graph_name}.outputs", _listed(spec.outputs), outputs)
             states = [(state.input, state.output, state.initial) for state in spec.states]
-            problems += _differences(f"{place}.{role}.states", states, _states(manifest, role))
+            problems += _differences(f"{place}.{graph_name}.states", states, _states(manifest, graph_name))
     return problems
 
 
-def _states(manifest: Manifest, role: str) -> list[tuple[str, str, str]]:
-    if role in ("posterior", "prior", "predictor"):
+def _states(manifest: Manifest, graph_name: str) -> list[tuple[str, str, str]]:
+    if graph_name in ("posterior", "prior", "predictor"):
         return [("state", "state_out", "zeros")]
-    if role != "step":
+    if graph_name != "step":
         return []
     prior = ["prior_state"] if manifest.model.prior_layers else []
     conds = [f"cond_{index}" for index in range(manifest.model.skips)] if manifest.generation.last_frame_skip else []
@@ -84,7 +84,7 @@ def _interfaces(manifest: Manifest, precision: Precision, graphs: Mapping[str, G
     }
     if "prime" in graphs:
         interfaces |= _fused(manifest, state, frame, conds, shared)
-    return {role: interfaces[role] for role in graphs}
+    return {graph_name: interfaces[graph_name] for graph_name in graphs}
 
 
 def _fused(

@@ -170,7 +170,7 @@ class QualityReport(Frozen):
         ]
 
 
-class Variant(Frozen):
+class PrecisionVariant(Frozen):
     """One precision of the whole set of graphs."""
 
     graphs: dict[str, GraphSpec]
@@ -255,11 +255,11 @@ class Manifest(Frozen):
     model: ModelSpec
     frame: FrameSpec
     generation: GenerationSpec
-    variants: dict[Precision, Variant] = Field(min_length=1)
+    variants: dict[Precision, PrecisionVariant] = Field(min_length=1)
     provenance: Provenance
 
 
-def unearned(manifest: Manifest) -> list[str]:
+def missing_quality_reports(manifest: Manifest) -> list[str]:
     """Everything in which a reduced precision has not earned its place, one line each: no report, or one whose gate fails."""
     problems = []
     fp32 = manifest.variants.get("fp32")

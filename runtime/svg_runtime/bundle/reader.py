@@ -9,8 +9,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from svg_runtime.bundle.contract import contradictions
-from svg_runtime.bundle.manifest import FILE_NAME, SCHEMA_VERSION, GraphSpec, Manifest, Precision, TensorSpec, Variant, unearned
+from svg_runtime.bundle.contract import interface_errors
+from svg_runtime.bundle.manifest import (
+    FILE_NAME,
+    SCHEMA_VERSION,
+    GraphSpec,
+    Manifest,
+    Precision,
+    PrecisionVariant,
+    TensorSpec,
+    missing_quality_reports,
+)
 from svg_runtime.bundle.onnx_header import TensorHeader, read_header
 from svg_runtime.errors import BackendMissingError, BundleError
 
@@ -44,7 +53,7 @@ class Bundle:
             raise BundleError(f"there is no bundle '{folder}'\n  expected a *.svgb folder; make one with: svg-export ckpt.pt")
         return cls(folder, _read_manifest(folder / FILE_NAME))
 
-    def variant(self, precision: Precision) -> Variant:
+    def variant(self, precision: Precision) -> PrecisionVariant:
         """The graphs of one precision.
 
         Raises:
@@ -65,9 +74,9 @@ class Bundle:
             BundleError: every file that is missing, changed, or does not fit the manifest, in one message.
         """
         contents, problems = {}, []
-        for role, spec in self.variant(precision).graphs.items():
+        for graph_name, spec in self.variant(precision).graphs.items():
             try:
-                contents[role] = self._checked(role, spec)
+                contents[graph_name] = self._checked(graph_name, spec)
             except (BundleError, OSError) as error:
                 problems.append(f"{spec.file}: {error}")
         if problems:
@@ -78,7 +87,7 @@ class Bundle:
             )
         return contents
 
-    def _checked(self, role: str, spec: GraphSpec) -> bytes:
+    def _checked(self, graph_name: str, spec: GraphSpec) -> bytes:
         file = self.path / spec.file
         if not file.is_file():
             raise BundleError("missing")
@@ -94,8 +103,10 @@ class Bundle:
         _compare("inputs", header.inputs, spec.inputs)
         _compare("outputs", header.outputs, spec.outputs)
         stamp = header.metadata.get("svg_bundle_id"), header.metadata.get("svg_graph")
-        if stamp != (self.manifest.bundle_id, role):
-            raise BundleError(f"belongs to another bundle or role: it says {stamp}, expected {(self.manifest.bundle_id, role)}")
+        if stamp != (self.manifest.bundle_id, graph_name):
+            raise BundleError(
+                f"belongs to another bundle or role: it says {stamp}, expected {(self.manifest.bundle_id, graph_name)}"
+            )
         return content
 
 
@@ -136,7 +147,7 @@ def _read_manifest(file: Path) -> Manifest:
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
         raise _invalid(file, lines) from error
-    lines = contradictions(manifest) + unearned(manifest)
+    lines = interface_errors(manifest) + missing_quality_reports(manifest)
     if lines:
         raise _invalid(file, lines)
     return manifest

@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike
 from svg_runtime.backends import open_backend
 from svg_runtime.backends.base import Backend
 from svg_runtime.backends.computed import ComputedIn
-from svg_runtime.backends.options import GpuOptions, Watcher
-from svg_runtime.bundle.manifest import PRECISIONS, Manifest, Precision, Variant
+from svg_runtime.backends.options import GpuOptions, ProgressListener
+from svg_runtime.bundle.manifest import PRECISIONS, Manifest, Precision, PrecisionVariant
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, ContextNotReadyError, FrameError, UsageError
-from svg_runtime.forecast.context import Belief, GaussianReader
+from svg_runtime.forecast.context import ContextPosterior, ContextReader
 from svg_runtime.forecast.noise import FloatArray, NoiseSource, checked_noise
 from svg_runtime.forecast.observer import Observer
 from svg_runtime.forecast.rollouts import Rollouts, use_fused
@@ -45,7 +45,7 @@ class Forecaster:
     future, which is repeated for as many samples as are asked for, and no surprise.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, variant: Variant, samples: int, horizon: int, seed: int,
+    def __init__(self, bundle: Bundle, backend: Backend, variant: PrecisionVariant, samples: int, horizon: int, seed: int,
                  context: Context, fused: bool | None = None) -> None:  # fmt: skip
         _check_counts(samples, horizon)
         if context not in ("window", "stream"):
@@ -59,12 +59,12 @@ class Forecaster:
         streams = context == "stream"
         pairs = 1 if streams else self.manifest.generation.n_past - 1
         # In the window context the fused graphs bring the prior through the context themselves.
-        self._reader = GaussianReader(backend, variant, pairs, keeps_state=streams or not self.fused)
+        self._reader = ContextReader(backend, variant, pairs, keeps_state=streams or not self.fused)
         self._rollouts = Rollouts(backend, self.manifest, variant, self._observer, self.fused)
         # In the stream context, the rollout whose predictor reads the frames. Forecasts branch off and leave it untouched.
         self._stream = self._rollouts.separate(self._futures_of(samples), 0) if context == "stream" else None
         self._memory = ForecastMemory()
-        self._belief: Belief | None = None
+        self._belief: ContextPosterior | None = None
         self._last_frame: FloatArray | None = None
         self._closed = False
         self.reset()
@@ -83,7 +83,7 @@ class Forecaster:
         fused: bool | None = None,
         threads: int | None = None,
         gpu: GpuOptions | None = None,
-        watcher: Watcher | None = None,
+        watcher: ProgressListener | None = None,
     ) -> Forecaster:
         """Open a bundle on a backend.
 
@@ -299,11 +299,11 @@ class Forecaster:
         eps = {name: checked_noise(name, given[name], shape) for name, shape in shapes.items()}
         draws = {name: np.zeros(shapes[name], np.float32) if value is None else value for name, value in eps.items()}
         self._reader.reset()
-        belief = self._reader.read([*encodings, *(self._observer.encode(frame) for frame in frames)])
+        context_posterior = self._reader.read([*encodings, *(self._observer.encode(frame) for frame in frames)])
         rollout, past = self._rollouts.separate(1, len(frames)), len(encodings) - 1
-        rollout.read_context(encodings, belief, draws["context_noise"])
-        posterior = Belief(belief.mu[past:], belief.logvar[past:], {}, None)
-        futures = rollout.forecast(encodings[-1], belief, draws["noise"], posterior=posterior)
+        rollout.read_context(encodings, context_posterior, draws["context_noise"])
+        posterior = ContextPosterior(context_posterior.mu[past:], context_posterior.logvar[past:], {}, None)
+        futures = rollout.forecast(encodings[-1], context_posterior, draws["noise"], posterior=posterior)
         result: FloatArray = futures[0]
         return result
 
@@ -311,16 +311,16 @@ class Forecaster:
         """How many futures to compute: a deterministic model has but one."""
         return samples if self.manifest.model.z_dim else 1
 
-    def _read_window(self) -> Belief:
+    def _read_window(self) -> ContextPosterior:
         self._reader.reset()
         return self._reader.read(self._observer.encodings)
 
-    def _read_stream(self, stream: Rollout) -> Belief:
+    def _read_stream(self, stream: Rollout) -> ContextPosterior:
         pair = list(self._observer.encodings)[-2:]
-        belief = self._reader.read(pair)
+        context_posterior = self._reader.read(pair)
         eps = self._noise.draw(self.samples, self.manifest.model.z_dim)
-        stream.advance(pair[0], belief.mu[0], belief.logvar[0], eps)
-        return belief
+        stream.advance(pair[0], context_posterior.mu[0], context_posterior.logvar[0], eps)
+        return context_posterior
 
     def _check_open(self) -> None:
         if self._closed:

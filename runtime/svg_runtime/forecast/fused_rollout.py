@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from svg_runtime.backends.base import Backend, Buffer, Plan
-from svg_runtime.bundle.manifest import Manifest, Variant
-from svg_runtime.forecast.context import Belief
+from svg_runtime.bundle.manifest import Manifest, PrecisionVariant
+from svg_runtime.forecast.context import ContextPosterior
 from svg_runtime.forecast.noise import FloatArray
 from svg_runtime.forecast.observer import Observer
 from svg_runtime.forecast.separate_rollout import futures_of
@@ -21,13 +21,13 @@ class FusedRollout:
     """Buffers and plans for `samples` futures of `horizon` frames on the graphs `prime` and `step`."""
 
     def __init__(
-        self, backend: Backend, manifest: Manifest, variant: Variant, observer: Observer, samples: int, horizon: int
+        self, backend: Backend, manifest: Manifest, variant: PrecisionVariant, observer: Observer, samples: int, horizon: int
     ) -> None:
         self._backend = backend
         spec = variant.graphs["step"]
         tensors = {tensor.name: tensor for tensor in (*spec.inputs, *spec.outputs)}
-        self._frames = backend.allocate_series(horizon, tensors["frame"].sized(samples), "float32")
-        self._eps = backend.allocate_series(horizon, tensors["eps"].sized(samples), "float32") if "eps" in tensors else None
+        self._frames = backend.allocate_steps(horizon, tensors["frame"].sized(samples), "float32")
+        self._eps = backend.allocate_steps(horizon, tensors["eps"].sized(samples), "float32") if "eps" in tensors else None
         # Every state has two buffers: a step reads one and writes the other, so that inputs never alias outputs.
         self._states = {state.input: state.output for state in spec.states}
         self._buffers = [
@@ -37,7 +37,7 @@ class FusedRollout:
         self._steps = backend.chain([self._step_plan(observer.condition, step) for step in range(horizon)])
         self._bind_prime(variant, samples)
 
-    def _bind_prime(self, variant: Variant, samples: int) -> None:
+    def _bind_prime(self, variant: PrecisionVariant, samples: int) -> None:
         """`prime` writes the states straight to where the first step reads them."""
         spec, allocate = variant.graphs["prime"], self._backend.allocate
         inputs = {tensor.name: allocate(tensor.shared(samples), tensor.dtype) for tensor in spec.inputs}
@@ -54,7 +54,7 @@ class FusedRollout:
         outputs = {"frame": self._frames.parts[step], **{output: then[name] for name, output in self._states.items()}}
         return self._backend.bind("step", inputs, outputs)
 
-    def read_context(self, encodings: list[FloatArray], belief: Belief, noise: FloatArray) -> None:
+    def read_context(self, encodings: list[FloatArray], context_posterior: ContextPosterior, noise: FloatArray) -> None:
         """Bring prior and predictor from their initial states through the context; `prime` finds the posterior itself."""
         self._backend.write(self._h_seq, np.stack(encodings))
         if self._eps_past is not None:
@@ -62,13 +62,13 @@ class FusedRollout:
         self._backend.run(self._prime)
 
     def forecast(
-        self, h: FloatArray, belief: Belief, noise: FloatArray, branch_from: RecurrentGraph | None = None
+        self, h: FloatArray, context_posterior: ContextPosterior, noise: FloatArray, branch_from: RecurrentGraph | None = None
     ) -> FloatArray:
         """Sample the futures that follow the encoding `h` (1, g_dim) of the last observed frame.
 
         Args:
             h: encoding of the last observed frame.
-            belief: of the context; read only with `branch_from`, for the prior's state.
+            context_posterior: of the context; read only with `branch_from`, for the prior's state.
             noise: (horizon, samples, z_dim) of the prior.
             branch_from: predictor that carries its state from frame to frame; it is left as it is.
 
@@ -76,7 +76,7 @@ class FusedRollout:
             (samples, horizon, H, W, C) float32.
         """
         if branch_from is not None:
-            self._load(belief.prior_state, branch_from)
+            self._load(context_posterior.prior_state, branch_from)
         self._backend.write(self._buffers[0]["h"], h)
         if self._eps is not None:
             self._backend.write(self._eps.whole, noise)

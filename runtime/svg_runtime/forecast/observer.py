@@ -7,7 +7,7 @@ from collections import deque
 import numpy as np
 
 from svg_runtime.backends.base import Backend, Buffer
-from svg_runtime.bundle.manifest import Manifest, Variant
+from svg_runtime.bundle.manifest import Manifest, PrecisionVariant
 from svg_runtime.forecast.noise import FloatArray
 
 
@@ -20,7 +20,7 @@ class Observer:
         count: frames observed.
     """
 
-    def __init__(self, backend: Backend, manifest: Manifest, variant: Variant) -> None:
+    def __init__(self, backend: Backend, manifest: Manifest, variant: PrecisionVariant) -> None:
         self._backend = backend
         encoder, skip = variant.graphs["encoder"], variant.graphs["skip"]
         frame, h = encoder.tensor("frame"), encoder.tensor("h")

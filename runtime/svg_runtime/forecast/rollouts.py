@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from svg_runtime.backends.base import Backend
 from svg_runtime.bundle.contract import FUSED
-from svg_runtime.bundle.manifest import Manifest, Variant
+from svg_runtime.bundle.manifest import Manifest, PrecisionVariant
 from svg_runtime.errors import BackendMissingError, UsageError
 from svg_runtime.forecast.fused_rollout import FusedRollout
 from svg_runtime.forecast.observer import Observer
@@ -13,7 +13,7 @@ from svg_runtime.forecast.separate_rollout import Rollout
 _KEPT = 4  # sets of device buffers, one per samples and horizon asked for; the oldest is freed first
 
 
-def use_fused(variant: Variant, wanted: bool | None, preferred: bool) -> bool:
+def use_fused(variant: PrecisionVariant, wanted: bool | None, preferred: bool) -> bool:
     """Whether to run the fused graphs: as wanted, else as preferred if the bundle has them.
 
     Raises:
@@ -34,22 +34,24 @@ class Rollouts:
         UsageError: buffers of that size do not fit into memory.
     """
 
-    def __init__(self, backend: Backend, manifest: Manifest, variant: Variant, observer: Observer, fused: bool) -> None:
+    def __init__(
+        self, backend: Backend, manifest: Manifest, variant: PrecisionVariant, observer: Observer, fused: bool
+    ) -> None:
         self._parts = backend, manifest, variant, observer
         self._fused = fused
         self._kept: dict[tuple[bool, int, int], Rollout | FusedRollout] = {}
 
     def get(self, samples: int, horizon: int) -> Rollout | FusedRollout:
         """The rollout for forecasts."""
-        return self._kept_or_new(self._fused, samples, horizon)
+        return self._get_or_create(self._fused, samples, horizon)
 
     def separate(self, samples: int, horizon: int) -> Rollout:
         """One on the separate graphs, whose latents can be given from outside."""
-        rollout = self._kept_or_new(False, samples, horizon)
+        rollout = self._get_or_create(False, samples, horizon)
         assert isinstance(rollout, Rollout)
         return rollout
 
-    def _kept_or_new(self, fused: bool, samples: int, horizon: int) -> Rollout | FusedRollout:
+    def _get_or_create(self, fused: bool, samples: int, horizon: int) -> Rollout | FusedRollout:
         key = fused, samples, horizon
         if key not in self._kept:
             while len(self._kept) >= _KEPT:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from svg_runtime.backends.base import Array, Backend, Buffer, Plan
-from svg_runtime.bundle.manifest import Manifest, Variant
-from svg_runtime.forecast.context import Belief
+from svg_runtime.bundle.manifest import Manifest, PrecisionVariant
+from svg_runtime.forecast.context import ContextPosterior
 from svg_runtime.forecast.noise import FloatArray, gaussian_sample
 from svg_runtime.forecast.observer import Observer
 from svg_runtime.forecast.states import RecurrentGraph
@@ -27,7 +27,7 @@ class Rollout:
     """Buffers and plans for `samples` futures of `horizon` frames."""
 
     def __init__(
-        self, backend: Backend, manifest: Manifest, variant: Variant, observer: Observer, samples: int, horizon: int
+        self, backend: Backend, manifest: Manifest, variant: PrecisionVariant, observer: Observer, samples: int, horizon: int
     ) -> None:
         self._backend, self._variant = backend, variant
         self._samples, self._horizon = samples, horizon
@@ -39,7 +39,7 @@ class Rollout:
         self.predictor = RecurrentGraph(backend, "predictor", variant.graphs["predictor"], samples, inputs, {"g": self._g})
         self._prior = self._bind_prior() if "prior" in variant.graphs else None
         frame = variant.graphs["decoder"].tensor("frame")
-        self._frames = backend.allocate_series(horizon, frame.sized(samples), frame.dtype)
+        self._frames = backend.allocate_steps(horizon, frame.sized(samples), frame.dtype)
         self._skips = manifest.generation.last_frame_skip
         self._bind_frames(observer)
 
@@ -66,15 +66,15 @@ class Rollout:
     def _decoder_plan(self, conds: dict[str, Buffer], frame: Buffer) -> Plan:
         return self._backend.bind("decoder", {"g": self._g, **conds}, {"frame": frame})
 
-    def _allocate(self, role: str, name: str) -> Buffer:
-        spec = self._variant.graphs[role].tensor(name)
+    def _allocate(self, graph_name: str, name: str) -> Buffer:
+        spec = self._variant.graphs[graph_name].tensor(name)
         return self._backend.allocate(spec.sized(self._samples), spec.dtype)
 
-    def read_context(self, encodings: list[FloatArray], belief: Belief, noise: FloatArray) -> None:
+    def read_context(self, encodings: list[FloatArray], context_posterior: ContextPosterior, noise: FloatArray) -> None:
         """Bring the predictor from its initial state through the context, with z from the posterior of each next frame."""
         self.predictor.reset()
         for step, h in enumerate(encodings[:-1]):
-            self.advance(h, belief.mu[step], belief.logvar[step], noise[step])
+            self.advance(h, context_posterior.mu[step], context_posterior.logvar[step], noise[step])
 
     def advance(self, h: FloatArray, mu: FloatArray, logvar: FloatArray, eps: FloatArray) -> None:
         """One predictor step on a true frame's encoding h (1, g_dim), with z drawn from the given Gaussian for each sample."""
@@ -86,16 +86,16 @@ class Rollout:
     def forecast(
         self,
         h: FloatArray,
-        belief: Belief,
+        context_posterior: ContextPosterior,
         noise: FloatArray,
         branch_from: RecurrentGraph | None = None,
-        posterior: Belief | None = None,
+        posterior: ContextPosterior | None = None,
     ) -> FloatArray:
         """Sample the futures that follow the encoding `h` (1, g_dim) of the last observed frame.
 
         Args:
             h: encoding of the last observed frame.
-            belief: of the context; the prior starts from its state.
+            context_posterior: of the context; the prior starts from its state.
             noise: (horizon, samples, z_dim).
             branch_from: predictor that read the context, if another one than this rollout's; it is left as it is.
             posterior: draw z from these Gaussians, one per frame to forecast, instead of the prior.
@@ -104,7 +104,7 @@ class Rollout:
             (samples, horizon, H, W, C) float32.
         """
         if self._prior is not None:
-            self._prior.load(belief.prior_state)
+            self._prior.load(context_posterior.prior_state)
         self._backend.write(self._h, h)
         for step in range(self._horizon):
             given = (posterior.mu[step], posterior.logvar[step]) if posterior is not None else None

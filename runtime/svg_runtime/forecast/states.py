@@ -15,7 +15,7 @@ class RecurrentGraph:
 
     Args:
         backend: where it runs.
-        role: the graph's name in the bundle.
+        graph_name: the graph's name in the bundle.
         spec: its interface.
         batch: size of the dynamic axis.
         inputs: buffers of the inputs that are not states.
@@ -25,13 +25,13 @@ class RecurrentGraph:
     def __init__(
         self,
         backend: Backend,
-        role: str,
+        graph_name: str,
         spec: GraphSpec,
         batch: int,
         inputs: Mapping[str, Buffer],
         outputs: Mapping[str, Buffer],
     ) -> None:
-        self._backend, self._role, self._inputs, self._outputs = backend, role, inputs, outputs
+        self._backend, self._role, self._inputs, self._outputs = backend, graph_name, inputs, outputs
         self._states = spec.states
         specs = [spec.tensor(state.input) for state in spec.states]
         self._buffers = [

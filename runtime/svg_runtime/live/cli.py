@@ -10,7 +10,7 @@ import typer
 
 from svg_common.command import run_command, stderr_console
 from svg_common.errors import UsageError
-from svg_common.signals import interrupts_wait
+from svg_common.signals import defer_interrupts
 from svg_runtime.backends.options import GpuOptions
 from svg_runtime.forecast_options import (
     Bf16Option,
@@ -107,7 +107,7 @@ def live(
     console = stderr_console()
     if camera is None and source is None:
         console.print("svg-live: no --camera and no --source: using the synthetic camera, synthetic://digits", markup=False)
-    with interrupts_wait():  # heavy: OpenCV, and the inference engine
+    with defer_interrupts():  # heavy: OpenCV, and the inference engine
         from svg_runtime.live.loop import LiveOptions, run_live
         from svg_runtime.live.sources import SourceOptions
 

@@ -91,7 +91,7 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
             console.print(f"svg-live: no --model: using {_model_name(model)}", markup=False)
         forecaster.warm_up()
         console.print(f"svg-live: {forecaster.description}", markup=False)  # by now it knows what every graph is computed in
-        stop.note_signals()
+        stop.start_graceful_stop()
         frame = forecaster.manifest.frame
         interval_s = model_interval_s(options.source, forecaster.manifest.generation.frame_interval_s)
         source = open_source(options.source, interval_s, min(frame.height, frame.width), stop, events)
@@ -150,7 +150,7 @@ class LiveLoop:
             futures = self._observe_and_forecast(frame)
             if self._picture is not None:
                 with timer.stage("overlay"):
-                    canvas = self._picture.annotate(self._look(source_frame, futures))
+                    canvas = self._picture.annotate(self._update_view(source_frame, futures))
                 with timer.stage("output"):
                     for output in self.outputs:
                         output.write(canvas, source_frame.tick)
@@ -239,7 +239,7 @@ class LiveLoop:
         self._view.surprise.append(None)
         self._stats.resets += 1
 
-    def _look(self, source_frame: SourceFrame, futures: NDArray[np.float32] | None) -> View:
+    def _update_view(self, source_frame: SourceFrame, futures: NDArray[np.float32] | None) -> View:
         """Bring the view up to date."""
         view, stats = self._view, self._stats
         view.picture, view.futures = source_frame.image, futures

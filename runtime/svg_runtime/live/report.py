@@ -77,6 +77,6 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         ))  # fmt: skip
     if summary["events"]["counts"]:
         rows.append(("events", ", ".join(f"{count} {kind}" for kind, count in summary["events"]["counts"].items())))
-    if summary["peak_rss_mb"] is not None:
-        rows.append(("memory", f"{summary['peak_rss_mb']:.0f} MB peak"))
+    if summary["peak_rss_mib"] is not None:
+        rows.append(("memory", f"{summary['peak_rss_mib']:.0f} MiB peak"))
     return rows

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from numpy.typing import NDArray
 
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.timing import RecentValues, StageTimer
+from svg_runtime.machine.memory import peak_rss_mib
 
 if TYPE_CHECKING:
     from svg_runtime.forecast.scores import ForecastScore
@@ -112,19 +111,5 @@ class LiveStats:
             "latency_ms": self.timer.summary(),
             "surprise_nats": self.surprise.summary(),
             "score": self.scores.summary(self._interval_s),
-            "peak_rss_mb": peak_rss_mb(),
+            "peak_rss_mib": peak_rss_mib(),
         }
-
-
-def peak_rss_mb() -> float | None:
-    """Largest resident memory of this process so far in MiB; None where the system does not tell."""
-    status = Path("/proc/self/status")  # getrusage would count the shell from which this process was forked
-    if status.exists():
-        line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None)
-        return round(int(line.split()[1]) / 1024, 1) if line else None
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)

@@ -14,8 +14,8 @@ _SLICE_S = 0.02  # a signal handler only sets a flag, so every wait is cut into 
 class StopRequest:
     """Context manager that turns SIGINT and SIGTERM into a flag, so that a frame is never cut in half.
 
-    A second Ctrl-C raises KeyboardInterrupt at once, for a run that hangs. Until `note_signals`, either signal does: whatever
-    is under way then, such as building an engine, does not look at the flag.
+    A second Ctrl-C raises KeyboardInterrupt at once, for a run that hangs. Until `start_graceful_stop`, either signal does:
+    whatever is under way then, such as building an engine, does not look at the flag.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.reason is not None
 
-    def note_signals(self) -> None:
+    def start_graceful_stop(self) -> None:
         """From now on a signal is a request, as somebody looks at the flag."""
         self._notes = True
 

@@ -74,7 +74,7 @@ class NumpyTensorrt:
 
     def _runtime(self, logger: Any, engine: type[Engine]) -> Runtime:
         if self.broken:
-            logger.complaints.append((True, "CUDA initialization failure with error: 35"))
+            logger.messages.append((True, "CUDA initialization failure with error: 35"))
             raise TypeError("pybind11::init(): factory function returned nullptr")
         return Runtime(self, logger, engine)
 
@@ -108,7 +108,7 @@ class Runtime:
     def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
         if self._library.full or not plan.startswith(b"plan"):
             words = "Cuda Runtime (out of memory)" if self._library.full else "Platform specific tag mismatch detected"
-            self._logger.complaints.append((True, words))
+            self._logger.messages.append((True, words))
             return None
         end = 8 + int.from_bytes(plan[4:8], "little")
         return self._engine(self._library, plan[end:], json.loads(plan[8:end])["max_batch"])

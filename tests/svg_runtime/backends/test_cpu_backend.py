@@ -36,19 +36,19 @@ def backend(bundle):
     backend.close()
 
 
-def plain(tiny_bundle, role: str, **inputs) -> dict[str, np.ndarray]:
-    session = onnxruntime.InferenceSession(graph_bytes(tiny_bundle, role), providers=["CPUExecutionProvider"])
+def plain(tiny_bundle, graph_name: str, **inputs) -> dict[str, np.ndarray]:
+    session = onnxruntime.InferenceSession(graph_bytes(tiny_bundle, graph_name), providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def buffers(backend, bundle, role: str, names, batch: int = BATCH) -> dict:
-    specs = [bundle.manifest.variants["fp32"].graphs[role].tensor(name) for name in names]
+def buffers(backend, bundle, graph_name: str, names, batch: int = BATCH) -> dict:
+    specs = [bundle.manifest.variants["fp32"].graphs[graph_name].tensor(name) for name in names]
     return {spec.name: backend.allocate(spec.sized(batch), spec.dtype) for spec in specs}
 
 
-def filled(backend, bundle, role: str, names, batch: int = BATCH) -> dict:
-    made = buffers(backend, bundle, role, names, batch)
+def filled(backend, bundle, graph_name: str, names, batch: int = BATCH) -> dict:
+    made = buffers(backend, bundle, graph_name, names, batch)
     for seed, buffer in enumerate(made.values()):
         backend.write(buffer, draw(seed, *buffer.shape))
     return made
@@ -115,12 +115,12 @@ def test_inputs_never_alias_outputs(backend, bundle):
         backend.bind("posterior", inputs, {**outputs, "state_out": inputs["state"]})
 
 
-def stepper(backend, bundle, role="predictor"):
+def stepper(backend, bundle, graph_name="predictor"):
     """(graph, inputs, outputs) of a recurrent graph at BATCH."""
-    spec = bundle.manifest.variants["fp32"].graphs[role]
-    inputs = filled(backend, bundle, role, ("h", "z"))
-    outputs = buffers(backend, bundle, role, ("g",))
-    return RecurrentGraph(backend, role, spec, BATCH, inputs, outputs), inputs, outputs
+    spec = bundle.manifest.variants["fp32"].graphs[graph_name]
+    inputs = filled(backend, bundle, graph_name, ("h", "z"))
+    outputs = buffers(backend, bundle, graph_name, ("g",))
+    return RecurrentGraph(backend, graph_name, spec, BATCH, inputs, outputs), inputs, outputs
 
 
 def state_of(backend, graph):
@@ -210,7 +210,7 @@ def test_it_says_what_its_kernels_compute_in(fused_bundle, tmp_path, monkeypatch
     """Compared with the types that ONNX Runtime's profiler sees go into the kernels, which differ by processor."""
     monkeypatch.chdir(tmp_path)
     backend = open_backend(Bundle.open(fused_bundle), "cpu", None, precision)
-    seen = {role: profiled_types(fused_bundle, role, precision) for role in backend.computed_in}
+    seen = {graph_name: profiled_types(fused_bundle, graph_name, precision) for graph_name in backend.computed_in}
     assert backend.computed_in == seen
     assert set(seen) == {"encoder", "skip", "posterior", "prior", "predictor", "decoder", "prime", "step"}
     words = " and ".join(name for name in ("f16", "f32") if any(name in layers for layers in seen.values()))
@@ -218,12 +218,12 @@ def test_it_says_what_its_kernels_compute_in(fused_bundle, tmp_path, monkeypatch
     backend.close()
 
 
-def profiled_types(path, role, precision) -> Counter:
+def profiled_types(path, graph_name, precision) -> Counter:
     bundle = Bundle.open(path)
     options = onnxruntime.SessionOptions()
     options.enable_profiling, options.log_severity_level = True, 3
-    session = onnxruntime.InferenceSession(bundle.graphs(precision)[role], options, providers=["CPUExecutionProvider"])
-    spec = bundle.manifest.variants[precision].graphs[role]
+    session = onnxruntime.InferenceSession(bundle.graphs(precision)[graph_name], options, providers=["CPUExecutionProvider"])
+    spec = bundle.manifest.variants[precision].graphs[graph_name]
     session.run(None, {tensor.name: np.zeros(tensor.sized(1), tensor.dtype) for tensor in spec.inputs})
     events = [event.get("args", {}) for event in json.loads(Path(session.end_profiling()).read_text())]
     kernels = [about for about in events if about.get("op_name") in ("Conv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul")]

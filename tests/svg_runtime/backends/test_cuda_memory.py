@@ -38,7 +38,7 @@ def arrays(cuda) -> Arrays:
 
 def test_buffers_are_zeroed_and_aligned(arrays):
     buffer = arrays.allocate((2, 3), "float16")
-    series = arrays.allocate_series(3, (5, 7), "float32")
+    series = arrays.allocate_steps(3, (5, 7), "float32")
     assert (buffer.shape, buffer.dtype) == ((2, 3), np.float16)
     assert not arrays.read(buffer).any()
     assert not arrays.read(series.whole).any()
@@ -47,7 +47,7 @@ def test_buffers_are_zeroed_and_aligned(arrays):
 
 
 def test_values_survive_the_way_there_and_back(arrays):
-    buffer, series = arrays.allocate((4, 2), "float16"), arrays.allocate_series(3, (5, 7), "float32")
+    buffer, series = arrays.allocate((4, 2), "float16"), arrays.allocate_steps(3, (5, 7), "float32")
     arrays.write(buffer, np.array([[1.5, 2.5]], np.float32))
     np.testing.assert_array_equal(arrays.read(buffer), [[1.5, 2.5]] * 4)
     values = draw(0, 3, 5, 7)
@@ -77,7 +77,7 @@ def test_a_second_write_waits_for_the_first_copy(arrays, cuda):
 
 
 def test_a_series_travels_in_one_copy(arrays, cuda):
-    series = arrays.allocate_series(10, (3,), "float32")
+    series = arrays.allocate_steps(10, (3,), "float32")
     cuda.log.clear()
     arrays.write(series.whole, draw(0, 10, 3))
     arrays.read(series.whole)
@@ -85,14 +85,14 @@ def test_a_series_travels_in_one_copy(arrays, cuda):
 
 
 def test_an_empty_series_has_no_parts(arrays):
-    series = arrays.allocate_series(0, (3, 2), "float32")
+    series = arrays.allocate_steps(0, (3, 2), "float32")
     assert series.parts == ()
     assert arrays.read(series.whole).shape == (0, 3, 2)
 
 
 def test_memory_is_freed_with_its_last_buffer(arrays, cuda):
     before = cuda.left
-    series = arrays.allocate_series(2, (3,), "float32")
+    series = arrays.allocate_steps(2, (3,), "float32")
     arrays.write(series.parts[0], 1.0)
     part = series.parts[1]
     del series
@@ -176,7 +176,7 @@ def test_no_memory_left_is_a_memory_error_and_other_faults_name_cuda(arrays, cud
 
 
 def test_aliases_are_trapped(arrays):
-    series = arrays.allocate_series(2, (3,), "float32")
+    series = arrays.allocate_steps(2, (3,), "float32")
     one, two = series.parts
     check_unaliased("step", {"a": one}, {"b": two})
     for inputs, outputs in (({"a": one}, {"b": one}), ({"a": two}, {"b": series.whole}), ({}, {"b": one, "c": one})):

@@ -97,14 +97,14 @@ def test_a_library_that_tells_no_types_is_believed(spec, text):
 
 
 def test_a_plan_that_does_not_load_says_why():
-    logger = SimpleNamespace(complaints=[])
+    logger = SimpleNamespace(messages=[])
 
     class Runtime:
         def __init__(self, given) -> None:
             assert given is logger
 
         def deserialize_cuda_engine(self, plan: bytes) -> None:
-            logger.complaints.append((True, "the plan is of another version"))
+            logger.messages.append((True, "the plan is of another version"))
 
     library = Library("tensorrt", SimpleNamespace(__version__="10.3", Runtime=Runtime), logger)
     with pytest.raises(EngineError, match=r"does not load \(tensorrt 10\.3\):\n  the plan is of another version"):

@@ -48,7 +48,7 @@ def opened(gpu, monkeypatch) -> list[str]:
         return place
 
     monkeypatch.setattr(local, "open_engine", open_engine)
-    monkeypatch.setattr(LocalEngines, "check", lambda self, role, engine: None)
+    monkeypatch.setattr(LocalEngines, "check", lambda self, graph_name, engine: None)
     return places
 
 
@@ -71,13 +71,13 @@ def test_missing_engines_are_built_once_and_counted(make, opened):
     for shares in first.shares.values():
         assert shares == sorted(shares)
         assert (shares[0], shares[-1]) == (0.0, 1.0)
-    plans = {role: engines.plan(role) for role in ("prior", "step")}
+    plans = {graph_name: engines.plan(graph_name) for graph_name in ("prior", "step")}
     assert opened == ["fp16/prior.onnx", "fp16/step.onnx"]
     second = Watched()
     again = make(second)
     again.prepare(["prior", "step", "skip"])
     assert list(second.shares) == ["building engine: fp16/skip.onnx"]
-    assert {role: again.plan(role) for role in plans} == plans
+    assert {graph_name: again.plan(graph_name) for graph_name in plans} == plans
     assert first.lines == second.lines == []
 
 
@@ -160,7 +160,7 @@ def test_an_engine_that_is_not_what_the_manifest_says_is_not_kept(make, gpu, mon
 def build(content: bytes):
     """A build of a fused step for `run_watched`."""
     spec, options = spec_of(content), BuildOptions(("sm86", "sm120"), 8)
-    return lambda heard: build_engine(rtx(), content, "fp16/step.onnx", spec, "fp16", options, heard)
+    return lambda listener: build_engine(rtx(), content, "fp16/step.onnx", spec, "fp16", options, listener)
 
 
 def test_the_builder_tells_how_far_it_is(fused_bundle, monkeypatch):
@@ -223,7 +223,7 @@ def test_a_watcher_that_fails_ends_the_build_too(fused_bundle, monkeypatch):
 
 
 def test_an_error_of_the_build_is_that_of_the_caller():
-    def fail(heard) -> bytes:
+    def fail(listener) -> bytes:
         raise EngineError("no")
 
     told: list[float] = []
@@ -278,7 +278,7 @@ def test_engines_allocate_nothing_while_they_run(fused_bundle):
     noted = Library(library.name, Noting(), library.logger)
     assert build_engine(noted, content, "step", spec_of(content), "fp16", BuildOptions(("sm86",), 4))[:4] == b"vtrt"
     assert flags == [True, False]
-    assert library.logger.complaints == []
+    assert library.logger.messages == []
     assert "user-allocation" in engine_flags(library)
 
 

@@ -17,7 +17,7 @@ from svg_common.errors import ExitCode, MissingExtraError
 from svg_runtime import Forecaster
 from svg_runtime.backends import open_backend
 from svg_runtime.backends.openvino import device as openvino_device
-from svg_runtime.backends.openvino.device import Target, choose_target, compiled_model_cache, computed_precisions
+from svg_runtime.backends.openvino.device import Placement, choose_placement, compiled_model_cache, computed_precisions
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError, UsageError
 from svg_runtime.machine.hardware import usable_cores
@@ -380,29 +380,29 @@ def test_precision_follows_the_device_and_its_abilities(monkeypatch):
     xeon = CoreOf(CPU=["FP32", "BF16", "INT8"], NPU=["FP16", "INT8"])
     monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: True)
     for named in (None, "auto", "CPU"):  # bf16 by default only if it is earned and nothing else was asked for
-        assert choose_target(xeon, named, earned=True).compute == "bf16"
-        unearned = choose_target(xeon, named)
-        assert (unearned.compute, unearned.missed) == ("f32", True)
+        assert choose_placement(xeon, named, earned=True).compute == "bf16"
+        missing_quality_reports = choose_placement(xeon, named)
+        assert (missing_quality_reports.compute, missing_quality_reports.missed) == ("f32", True)
         for precision in ("fp32", "fp16"):
-            asked = choose_target(xeon, named, precision, earned=True)
+            asked = choose_placement(xeon, named, precision, earned=True)
             assert (asked.compute, asked.missed) == ("f32", False)
-    assert choose_target(xeon, "cpu:f32", earned=True).compute == "f32"
-    assert choose_target(xeon, "cpu:bf16").compute == "bf16"  # the user's explicit wish
-    npu = choose_target(xeon, "npu")
+    assert choose_placement(xeon, "cpu:f32", earned=True).compute == "f32"
+    assert choose_placement(xeon, "cpu:bf16").compute == "bf16"  # the user's explicit wish
+    npu = choose_placement(xeon, "npu")
     assert (npu.device, npu.compute, npu.has_f32) == ("NPU", None, False)
     monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: False)
-    slower = choose_target(xeon, "CPU", earned=True)
+    slower = choose_placement(xeon, "CPU", earned=True)
     assert (slower.compute, slower.missed) == ("f32", False)
-    assert choose_target(xeon, "CPU:bf16").compute == choose_target(xeon, None, "bf16", True).compute == "bf16"
-    assert choose_target(xeon, "CPU:bf16", "bf16", True).compute == "bf16"
+    assert choose_placement(xeon, "CPU:bf16").compute == choose_placement(xeon, None, "bf16", True).compute == "bf16"
+    assert choose_placement(xeon, "CPU:bf16", "bf16", True).compute == "bf16"
     with pytest.raises(UsageError, match=r"bf16 and the device 'CPU:f32' were both given"):
-        choose_target(xeon, "CPU:f32", "bf16", True)
+        choose_placement(xeon, "CPU:f32", "bf16", True)
     with pytest.raises(BackendMissingError, match=r"device NPU cannot compute in bf16 here"):
-        choose_target(xeon, "NPU", "bf16", True)
+        choose_placement(xeon, "NPU", "bf16", True)
     with pytest.raises(BackendMissingError, match=r"cannot compute in f16 here\n  expected one of: f32, bf16"):
-        choose_target(xeon, "CPU:f16")
+        choose_placement(xeon, "CPU:f16")
     with pytest.raises(UsageError, match="int3"):
-        choose_target(xeon, "CPU:int3")
+        choose_placement(xeon, "CPU:int3")
 
 
 @pytest.mark.parametrize(
@@ -483,7 +483,7 @@ def test_a_cache_that_cannot_be_written_is_a_warning(tiny_bundle, frames, tmp_pa
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "file"))
     with pytest.warns(RuntimeWarning, match="compiled models are not kept.*SVG_EDGE_CACHE"):
-        assert compiled_model_cache(openvino_device.the_core(), Target("CPU", "f32", True), "f32") is None
+        assert compiled_model_cache(openvino_device.the_core(), Placement("CPU", "f32", True), "f32") is None
     with pytest.warns(RuntimeWarning, match="compiled models are not kept"):
         _, futures = watch(tiny_bundle, frames[:3], **F32, **SMALL)
     assert np.isfinite(futures).all()

@@ -255,9 +255,9 @@ def test_options_of_the_tensorrt_provider(fused_bundle, ort, tmp_path):
     with Forecaster.open(fused_bundle, backend="ort-tensorrt", precision="fp16", samples=6, gpu=choices):
         pass
     assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
-    roles = list(bundle.manifest.variants["fp16"].graphs)
+    graph_names = list(bundle.manifest.variants["fp16"].graphs)
     options = dict(
-        zip(roles, (session for session in ort.sessions if "trt_profile_min_shapes" in session[TENSORRT]), strict=False)
+        zip(graph_names, (session for session in ort.sessions if "trt_profile_min_shapes" in session[TENSORRT]), strict=False)
     )
     found = options["encoder"][TENSORRT]
     assert list(options["encoder"]) == [TENSORRT, CUDA]
@@ -265,7 +265,7 @@ def test_options_of_the_tensorrt_provider(fused_bundle, ort, tmp_path):
     assert (found["trt_fp16_enable"], found["trt_max_workspace_size"]) == ("1", str(1 << 29))
     assert (found["trt_profile_min_shapes"], found["trt_profile_max_shapes"]) == ("frame:1x1x64x64", "frame:6x1x64x64")
     folders = {session[TENSORRT]["trt_engine_cache_path"] for session in ort.sessions}
-    assert len(folders) >= len(roles)  # never shared by two graphs
+    assert len(folders) >= len(graph_names)  # never shared by two graphs
     assert all((tmp_path / "kept" / "ort-tensorrt").samefile(os.path.dirname(folder)) for folder in folders)
     assert found["trt_timing_cache_path"] == str(tmp_path / "kept" / "ort-tensorrt")
 
@@ -381,19 +381,23 @@ def test_nodes_on_the_processor_are_right_where_they_are_allowed(fused_bundle, f
 
 @pytest.mark.parametrize(("name", "shares"), [("cuda", (0, 0.0, 0.0)), ("ort-tensorrt", (9, 0.0, 1.0))])
 def test_a_watcher_hears_of_what_takes_minutes(fused_bundle, name, shares):
-    heard = Heard()
-    open_backend(Bundle.open(fused_bundle), name, None, "fp32", watcher=heard).close()
-    assert heard.shares == sorted(heard.shares)
-    assert (len(heard.shares), min(heard.shares, default=0.0), max(heard.shares, default=0.0)) == shares
+    listener = Heard()
+    open_backend(Bundle.open(fused_bundle), name, None, "fp32", watcher=listener).close()
+    assert listener.shares == sorted(listener.shares)
+    assert (
+        len(listener.shares),
+        min(listener.shares, default=0.0),
+        max(listener.shares, default=0.0),
+    ) == shares
 
 
 def test_nodes_on_the_processor_are_told(fused_bundle, ort):
-    ort.on_processor, heard = lambda node: node.op_type == "ConvTranspose", Heard()
+    ort.on_processor, listener = lambda node: node.op_type == "ConvTranspose", Heard()
     opened = open_backend(
-        Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GpuOptions(cpu_fallback=True), watcher=heard
+        Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GpuOptions(cpu_fallback=True), watcher=listener
     )  # fmt: skip
     assert " on the processor" in opened.description
-    assert any(line.startswith("fp32/decoder.onnx runs on the processor: ConvTranspose '") for line in heard.lines)
+    assert any(line.startswith("fp32/decoder.onnx runs on the processor: ConvTranspose '") for line in listener.lines)
     opened.close()
 
 

@@ -56,7 +56,7 @@ def rtx(cuda, monkeypatch, tmp_path) -> NumpyTensorrtRtx:
 
 
 def install(made, monkeypatch, tmp_path):
-    logger = SimpleNamespace(complaints=[])
+    logger = SimpleNamespace(messages=[])
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(backend_module, "load_library", lambda name: Library(name, made, logger))
     monkeypatch.setattr(backend_module, "require_modules", lambda *names: None)
@@ -198,7 +198,7 @@ def test_unread_outputs_and_shared_conditions(tensorrt, fused_bundle):
     results = []
     for name in ("tensorrt", "cpu"):
         backend = open_backend(bundle, name, None, "fp32", samples=3)
-        encoder, decoder = (bundle.manifest.variants["fp32"].graphs[role] for role in ("encoder", "decoder"))
+        encoder, decoder = (bundle.manifest.variants["fp32"].graphs[graph_name] for graph_name in ("encoder", "decoder"))
         frame, h = (backend.allocate(encoder.tensor(each).sized(3), "float32") for each in ("frame", "h"))
         backend.write(frame, np.abs(draw(0, *frame.shape)) % 1)
         backend.run(backend.bind("encoder", {"frame": frame}, {"h": h}))
@@ -315,8 +315,8 @@ def test_an_engine_of_the_bundle_that_does_not_load_is_replaced_once(builds, fus
     for _ in range(2):
         with opened(fused_bundle, frames, watcher=watched) as forecaster:
             futures.append(forecaster.forecast())
-    roles = ["encoder", "posterior", "prior", "skip", "prime", "step"]
-    assert len(builds) == len(watched.lines) == len(roles)
+    graph_names = ["encoder", "posterior", "prior", "skip", "prime", "step"]
+    assert len(builds) == len(watched.lines) == len(graph_names)
     assert all("does not load the engine of fp32/" in line for line in watched.lines)
     assert all(line.endswith("it is built again: Platform specific tag mismatch detected") for line in watched.lines)
     np.testing.assert_array_equal(*futures)

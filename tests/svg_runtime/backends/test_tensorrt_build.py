@@ -13,7 +13,7 @@ from svg_runtime.backends.nvidia.device import GpuName
 from svg_runtime.backends.options import GpuOptions
 from svg_runtime.backends.tensorrt import local
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine
-from svg_runtime.backends.tensorrt.folders import CacheFolders, KeptFile
+from svg_runtime.backends.tensorrt.folders import CachedBlob, CacheFolders
 from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.backends.tensorrt.nvidia_library import Library, load_library
 from svg_runtime.backends.tensorrt.timings import Timings
@@ -33,7 +33,7 @@ def make(fused_bundle, tmp_path, monkeypatch):
     """LocalEngines of TensorRT on one GPU."""
     monkeypatch.setattr(device_module, "load_runtime", NumpyCuda)
     monkeypatch.setattr(local, "open_engine", lambda library, plan, place: None)
-    monkeypatch.setattr(LocalEngines, "check", lambda self, role, engine: None)
+    monkeypatch.setattr(LocalEngines, "check", lambda self, graph_name, engine: None)
 
     def made(library: Library, watcher: Watched, precision="fp32") -> LocalEngines:
         choices = GpuOptions(cache_dir=str(tmp_path / "cache"))
@@ -117,7 +117,7 @@ def test_a_warning_of_the_parser_is_told_and_no_failure(fused_bundle):
 def test_two_builds_on_one_gpu_do_not_disturb_each_other(tmp_path):
     lines: list[str] = []
     folders = CacheFolders(str(tmp_path), "tensorrt-rtx", lines.append)
-    kept = KeptFile(folders, "tensorrt", "10.3.0", ORIN, "timings", lines.append)
+    kept = CachedBlob(folders, "tensorrt", "10.3.0", ORIN, "timings", lines.append)
     entered, leave = threading.Event(), threading.Event()
 
     def first() -> None:
@@ -139,8 +139,8 @@ def test_kept_bytes_are_found_again_and_damage_is_told(tmp_path):
     lines: list[str] = []
     folders = CacheFolders(str(tmp_path), "tensorrt-rtx", lines.append)
 
-    def kept(version: str = "1.7") -> KeptFile:
-        return KeptFile(folders, "tensorrt-rtx", version, ORIN, "runtime", lines.append)
+    def kept(version: str = "1.7") -> CachedBlob:
+        return CachedBlob(folders, "tensorrt-rtx", version, ORIN, "runtime", lines.append)
 
     assert kept().load() is None
     kept().save(b"kernels")

@@ -95,7 +95,7 @@ def test_rates_follow_from_times(measured):
         assert row["frames_per_s"] == pytest.approx(row["rounds"] / row["seconds"], rel=1e-3)
         assert row["forecasts_per_s"] == pytest.approx(1e3 / row["forecast_ms"]["mean"])
         assert row["forecasts_per_s"] > row["frames_per_s"]  # which observe too
-        assert 20 < row["peak_rss_mb"] < 1000
+        assert 20 < row["peak_rss_mib"] < 1000
         assert row["open_s"] > 0
 
 
@@ -153,7 +153,7 @@ def test_the_table_shows_the_rows_and_stderr_the_progress(run, measured):
     _, table, progress = run
     for (precision, graphs), row in measured.items():
         line = next(line for line in table.splitlines() if line.split()[:3] == ["cpu", precision, graphs])
-        assert f" {row['peak_rss_mb']:.0f} " in line
+        assert f" {row['peak_rss_mib']:.0f} " in line
         assert f"cpu {precision} {graphs}: {row['forecast_ms']['p50']:.1f} ms per forecast" in progress
     for backend in () if HAS_GPU else NVIDIA:
         assert f"the {backend} backend " in table

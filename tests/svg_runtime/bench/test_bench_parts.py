@@ -53,7 +53,9 @@ def test_cases_are_all_that_could_run(fused_bundle):
 def test_a_bundle_without_fused_graphs_or_fp16_has_fewer_cases(fused_bundle):
     manifest = Bundle.open(fused_bundle).manifest
     fp32 = manifest.variants["fp32"]
-    separate = fp32.model_copy(update={"graphs": {role: spec for role, spec in fp32.graphs.items() if role != "step"}})
+    separate = fp32.model_copy(
+        update={"graphs": {graph_name: spec for graph_name, spec in fp32.graphs.items() if graph_name != "step"}}
+    )
     fewer = manifest.model_copy(update={"variants": {"fp32": separate}})
     assert list_cases(fewer, "cpu", None) == [Case("cpu", "fp32", False), Case("cpu", "fp16", False)]
 
@@ -95,7 +97,7 @@ def test_a_forecast_runs_its_graphs_as_often_as_counted(fused_bundle, frames, mo
     plain = CpuBackend._run_bound
 
     def counted(self, plan):
-        runs[plan.role] += 1
+        runs[plan.graph_name] += 1
         plain(self, plan)
 
     monkeypatch.setattr(CpuBackend, "_run_bound", counted)
@@ -226,7 +228,7 @@ def findings() -> Findings:
     frame = {"max_abs": 5e-7, "psnr_db": 120.0}
     result = {
         "description": "openvino 2026 (CPU, bf16)", "observe_ms": times, "forecast_ms": times, "forecasts_per_s": 0.8,
-        "frames_per_s": 0.4, "peak_rss_mb": 1024.0, "computed_in": {"encoder": {"bf16": 4, "f32": 1}},
+        "frames_per_s": 0.4, "peak_rss_mib": 1024.0, "computed_in": {"encoder": {"bf16": 4, "f32": 1}},
         "error": {"first": frame, "last": frame},
         "share": {"compute": 1.23, "memory": 0.04},
     }  # fmt: skip

@@ -32,8 +32,8 @@ def refusal(bundle) -> str:
     return message
 
 
-def graph(manifest: dict[str, Any], role: str, precision: str = "fp32") -> dict[str, Any]:
-    return manifest["variants"][precision]["graphs"][role]
+def graph(manifest: dict[str, Any], graph_name: str, precision: str = "fp32") -> dict[str, Any]:
+    return manifest["variants"][precision]["graphs"][graph_name]
 
 
 def test_the_manifest_survives_a_round_trip(tiny_bundle):
@@ -295,9 +295,9 @@ def test_bf16_is_another_way_to_compute_the_fp32_graphs(tiny_bundle, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("role", ["encoder", "skip", "posterior", "prior", "predictor", "decoder"])
-def test_every_role_must_be_there(damaged, role, precision):
-    edit_manifest(damaged, lambda manifest: manifest["variants"][precision]["graphs"].pop(role))
+@pytest.mark.parametrize("graph_name", ["encoder", "skip", "posterior", "prior", "predictor", "decoder"])
+def test_every_role_must_be_there(damaged, graph_name, precision):
+    edit_manifest(damaged, lambda manifest: manifest["variants"][precision]["graphs"].pop(graph_name))
     assert f"variants.{precision}.graphs: the graphs are" in refusal(damaged)
 
 
@@ -387,8 +387,8 @@ CHANGES = {
 
 @pytest.mark.parametrize("case", CHANGES)
 def test_graphs_must_fit_each_other(damaged, case):
-    role, change, expected = CHANGES[case]
-    edit_manifest(damaged, lambda manifest: change(graph(manifest, role)))
+    graph_name, change, expected = CHANGES[case]
+    edit_manifest(damaged, lambda manifest: change(graph(manifest, graph_name)))
     message = refusal(damaged)
     assert f"variants.fp32.graphs.{expected}" in message
     assert "fp16" not in message

@@ -30,14 +30,14 @@ def listed(tensors) -> list[tuple]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("role", ROLES)
-def test_reads_what_the_onnx_package_reads(tiny_bundle, role, precision):
-    content = graph_bytes(tiny_bundle, role, precision)
+@pytest.mark.parametrize("graph_name", ROLES)
+def test_reads_what_the_onnx_package_reads(tiny_bundle, graph_name, precision):
+    content = graph_bytes(tiny_bundle, graph_name, precision)
     header, model = read_header(content), onnx.load_from_string(content)
     assert listed(header.inputs) == [seen_by_onnx(value) for value in model.graph.input]
     assert listed(header.outputs) == [seen_by_onnx(value) for value in model.graph.output]
     assert header.metadata == {entry.key: entry.value for entry in model.metadata_props}
-    assert header.metadata["svg_graph"] == role
+    assert header.metadata["svg_graph"] == graph_name
 
 
 def test_other_element_types_are_told_apart():
@@ -194,10 +194,10 @@ def test_a_graph_given_twice_is_refused(posterior):
     assert refused(posterior + field(7, hidden))
 
 
-@pytest.mark.parametrize(("role", "layers"), [("encoder", {"f16": 5}), ("decoder", {"f16": 5}), ("prior", {"f32": 5})])
-def test_counts_the_types_of_weights(tiny_bundle, role, layers):
-    assert count_weight_types(graph_bytes(tiny_bundle, role, "fp16")) == layers
-    assert count_weight_types(graph_bytes(tiny_bundle, role, "fp32")) == {"f32": 5}
+@pytest.mark.parametrize(("graph_name", "layers"), [("encoder", {"f16": 5}), ("decoder", {"f16": 5}), ("prior", {"f32": 5})])
+def test_counts_the_types_of_weights(tiny_bundle, graph_name, layers):
+    assert count_weight_types(graph_bytes(tiny_bundle, graph_name, "fp16")) == layers
+    assert count_weight_types(graph_bytes(tiny_bundle, graph_name, "fp32")) == {"f32": 5}
 
 
 def test_weights_that_nodes_make_have_the_type_that_the_node_gives():

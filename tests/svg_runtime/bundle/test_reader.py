@@ -45,7 +45,7 @@ def refusal(path, precision: Precision = "fp32") -> str:
 def test_a_good_bundle_gives_its_files(tiny_bundle, precision):
     contents = Bundle.open(tiny_bundle).graphs(precision)
     assert set(contents) == GRAPHS[precision]
-    assert all(content == graph_bytes(tiny_bundle, role, precision) for role, content in contents.items())
+    assert all(content == graph_bytes(tiny_bundle, graph_name, precision) for graph_name, content in contents.items())
 
 
 def test_a_bundle_may_be_reached_through_a_link(tiny_bundle, tmp_path):
@@ -77,9 +77,9 @@ def test_truncated_and_missing_graphs_are_listed_together(damaged):
 
 
 def test_a_folder_or_pipe_in_a_graphs_place_is_missing(damaged):
-    for role, make in (("prior", os.mkdir), ("skip", os.mkfifo)):
-        (damaged / f"fp32/{role}.onnx").unlink()
-        make(damaged / f"fp32/{role}.onnx")
+    for graph_name, make in (("prior", os.mkdir), ("skip", os.mkfifo)):
+        (damaged / f"fp32/{graph_name}.onnx").unlink()
+        make(damaged / f"fp32/{graph_name}.onnx")
     assert "fp32/prior.onnx: missing\n  " in refusal(damaged)
     assert "fp32/skip.onnx: missing\n  " in refusal(damaged)
 

@@ -64,9 +64,9 @@ def test_the_context_may_come_at_batch_1_or_b(fused_bundle):
         np.testing.assert_allclose(np.broadcast_to(one, many.shape), many, atol=1e-6, err_msg=output.name)
 
 
-@pytest.mark.parametrize("role", FUSED)
-def test_one_without_the_other_is_refused(fused_bundle, tmp_path, role):
-    damaged = edit_manifest(copy_bundle(fused_bundle, tmp_path), lambda m: m["variants"]["fp32"]["graphs"].pop(role))
+@pytest.mark.parametrize("graph_name", FUSED)
+def test_one_without_the_other_is_refused(fused_bundle, tmp_path, graph_name):
+    damaged = edit_manifest(copy_bundle(fused_bundle, tmp_path), lambda m: m["variants"]["fp32"]["graphs"].pop(graph_name))
     with pytest.raises(BundleError, match="prime"):
         Bundle.open(damaged)
 

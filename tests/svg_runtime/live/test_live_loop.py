@@ -19,8 +19,9 @@ from svg_runtime.forecast.scores import ForecastScore
 from svg_runtime.live.loop import LiveOptions, run_live
 from svg_runtime.live.sources import SourceOptions
 from svg_runtime.live.sources.capture import NoPictureError
-from svg_runtime.live.stats import ScoreTable, peak_rss_mb
+from svg_runtime.live.stats import ScoreTable
 from svg_runtime.live.timing import RecentValues, StageTimer
+from svg_runtime.machine.memory import peak_rss_mib
 from tests.svg_runtime.live.live_helpers import read_times, write_video
 
 
@@ -40,7 +41,7 @@ def test_synthetic_camera_to_video_and_statistics(svg_live):
     assert [row["lead"] for row in stats["score"]] == [1, 2, 3, 4]
     assert [row["frames"] for row in stats["score"]] == [9, 8, 7, 6]
     assert (stats["samples"], stats["horizon"], stats["stopped_by"]) == (3, 4, "--max-frames")
-    assert stats["peak_rss_mb"] > 20
+    assert stats["peak_rss_mib"] > 20
     assert "12 seen" in words
     assert "out.mp4" in words
 
@@ -309,4 +310,4 @@ def test_a_stage_that_raises_is_not_timed():
 
 
 def test_memory_peak_is_of_this_process():
-    assert peak_rss_mb() > 10
+    assert peak_rss_mib() > 10

@@ -88,7 +88,7 @@ def test_before_the_first_picture_a_signal_ends_whatever_is_under_way(tiny_bundl
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_before_the_source_gives_a_picture_writes_nothing(tiny_bundle, tmp_path, number):
-    process = start_slow(tmp_path, tiny_bundle, ("svg_runtime", "live", "open_source"), 1)
+    process = start_slow(tmp_path, tiny_bundle, ("svg_runtime.live", "loop", "open_source"), 1)
     process.send_signal(number)
     _, words = process.communicate(timeout=30)
     assert process.returncode == 130, words
@@ -134,7 +134,7 @@ def test_memory_stays_under_400_mb(tiny_bundle, tmp_path):
     )
     _, words = process.communicate(timeout=60)
     assert process.returncode == 0, words
-    assert json.loads((tmp_path / "s.json").read_text())["peak_rss_mb"] < 400
+    assert json.loads((tmp_path / "s.json").read_text())["peak_rss_mib"] < 400
 
 
 @pytest.fixture

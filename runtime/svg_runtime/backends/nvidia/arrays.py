@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from svg_runtime.backends.base import Array, Buffer, Series
+from svg_runtime.backends.base import Array, Buffer, StepBuffers
 from svg_runtime.backends.nvidia.device import CudaDevice
 
 _ALIGNMENT = 256  # bytes, of every buffer, as cudaMalloc promises: TensorRT's kernels may rely on it
@@ -80,13 +80,13 @@ class DeviceArrays:
         kind = np.dtype(dtype)
         return DeviceBuffer(DeviceMemory(self._device, math.prod(shape) * kind.itemsize), 0, shape, kind)
 
-    def allocate_series(self, count: int, shape: tuple[int, ...], dtype: str) -> Series:
+    def allocate_steps(self, count: int, shape: tuple[int, ...], dtype: str) -> StepBuffers:
         """Buffers in one piece of memory, each aligned."""
         kind = np.dtype(dtype)
         pitch = -(-math.prod(shape) * kind.itemsize // _ALIGNMENT) * _ALIGNMENT
         memory = DeviceMemory(self._device, count * pitch)
         parts = tuple(DeviceBuffer(memory, step * pitch, shape, kind) for step in range(count))
-        return Series(DeviceBuffer(memory, 0, (count, *shape), kind, pitch), parts)
+        return StepBuffers(DeviceBuffer(memory, 0, (count, *shape), kind, pitch), parts)
 
     def write(self, buffer: Buffer, values: ArrayLike) -> None:
         """Copy to the device, asynchronously. The host waits if an earlier copy into the same buffer may still be under way."""

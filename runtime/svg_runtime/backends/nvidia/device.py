@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from svg_common.command import require_modules
-from svg_common.signals import interrupts_wait
+from svg_common.signals import defer_interrupts
 from svg_runtime.errors import BackendError, BackendMissingError
 
 
@@ -36,7 +36,7 @@ def load_runtime() -> Any:
         BackendMissingError: cuda-bindings does not load.
     """
     try:
-        with interrupts_wait():
+        with defer_interrupts():
             from cuda.bindings import runtime
     except (ImportError, OSError, RuntimeError) as error:  # a wheel for another Python or C library
         raise BackendMissingError(f"cuda-bindings is installed but does not load: {error}") from error
@@ -70,7 +70,7 @@ class CudaDevice:
         self._graphs: list[Any] = []
         self._open, self._capturing = True, False
         self._given_up: list[Callable[[], None]] = []  # frees what was given up while a graph was captured
-        self.enter()
+        self.make_current()
         self._stream = self._call("a stream", "cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking)
         self.stream = int(self._stream)
 
@@ -88,7 +88,7 @@ class CudaDevice:
         Raises:
             MemoryError: the device has not so much left.
         """
-        self.enter()
+        self.make_current()
         address = int(self._call(f"{nbytes} bytes on the device", "cudaMalloc", max(nbytes, 1)))
         self._live[address] = self._cuda.cudaFree
         self._call("clearing memory", "cudaMemsetAsync", address, 0, max(nbytes, 1), self._stream)
@@ -96,7 +96,7 @@ class CudaDevice:
 
     def allocate_on_host(self, nbytes: int) -> int:
         """Address of page-locked host memory, which copies need to be asynchronous."""
-        self.enter()
+        self.make_current()
         address = int(self._call(f"{nbytes} page-locked bytes", "cudaMallocHost", max(nbytes, 1)))
         self._live[address] = self._cuda.cudaFreeHost
         return address
@@ -124,7 +124,7 @@ class CudaDevice:
 
     def wait(self) -> None:
         """Until the device has done everything."""
-        self.enter()
+        self.make_current()
         self._call("waiting for the device", "cudaStreamSynchronize", self._stream)
         self.waits += 1
 
@@ -146,7 +146,7 @@ class CudaDevice:
 
     def _capture(self, work: Callable[[], None]) -> Any:
         cuda = self._cuda
-        self.enter()
+        self.make_current()
         # Other threads may use CUDA meanwhile: only what this one does must be fit to be captured.
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("capturing a graph", "cudaStreamBeginCapture", self._stream, mode)
@@ -173,7 +173,7 @@ class CudaDevice:
 
     def launch(self, graph: Any) -> None:
         """Run a captured graph."""
-        self.enter()
+        self.make_current()
         self._call("launching a graph", "cudaGraphLaunch", graph, self._stream)
 
     def drop_graph(self, graph: Any) -> None:
@@ -203,7 +203,7 @@ class CudaDevice:
         self._live.clear()
         self._cuda.cudaStreamDestroy(self._stream)
 
-    def enter(self) -> None:
+    def make_current(self) -> None:
         """Make it the thread's current GPU, before anything else: another forecaster in the thread may use another one.
 
         Raises:
@@ -214,7 +214,7 @@ class CudaDevice:
         self._call("choosing the GPU", "cudaSetDevice", self._index)
 
     def _copy(self, what: str, target: int, source: int, nbytes: int, kind: Any) -> None:
-        self.enter()
+        self.make_current()
         self._call(what, "cudaMemcpyAsync", target, source, nbytes, kind, self._stream)
 
     def _call(self, what: str, function: str, *arguments: Any) -> Any:

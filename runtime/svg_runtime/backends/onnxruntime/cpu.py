@@ -41,16 +41,20 @@ class CpuBackend(HostArrays):
         self.precision: Precision = precision
         self._sessions: dict[str, Any] = {}
         self.computed_in: dict[str, Counter[str]] = {}
-        for role, content in bundle.graphs(precision).items():
-            if role == SHUFFLED_DECODER:
+        for graph_name, content in bundle.graphs(precision).items():
+            if graph_name == SHUFFLED_DECODER:
                 continue  # slower here than the decoder as it is
             options = _session_options(onnxruntime, threads)
             try:
                 with loaded_graph(options, content, precision) as loaded:
-                    self._sessions[role] = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-                    self.computed_in[role] = count_weight_types(loaded())
+                    self._sessions[graph_name] = onnxruntime.InferenceSession(
+                        content, options, providers=["CPUExecutionProvider"]
+                    )
+                    self.computed_in[graph_name] = count_weight_types(loaded())
             except Exception as error:  # ONNX Runtime raises its own unrelated classes
-                raise BundleError(f"ONNX Runtime cannot load {precision}/{role}.onnx of '{bundle.path}': {error}") from error
+                raise BundleError(
+                    f"ONNX Runtime cannot load {precision}/{graph_name}.onnx of '{bundle.path}': {error}"
+                ) from error
         computed = summarize(self.computed_in)
         self.description = f"cpu (ONNX Runtime {onnxruntime.__version__}), {precision} graphs computed in {computed}"
 

@@ -15,7 +15,7 @@ from svg_runtime.backends.nvidia.device import CudaDevice
 from svg_runtime.backends.onnxruntime.placement import NO_GRAPH, PlacedSession, describe_placement
 from svg_runtime.backends.onnxruntime.providers import Provider, check_choices, load_provider
 from svg_runtime.backends.onnxruntime.session import BoundGraph
-from svg_runtime.backends.options import GpuOptions, Watcher
+from svg_runtime.backends.options import GpuOptions, ProgressListener
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import BATCH, GraphSpec, Precision
 from svg_runtime.bundle.reader import Bundle
@@ -64,10 +64,10 @@ class OrtGpuBackend(RunsChains, DeviceArrays):
         device: str | None,
         samples: int,
         choices: GpuOptions,
-        watcher: Watcher,
+        watcher: ProgressListener,
     ) -> None:
         check_choices(name, choices)
-        onnxruntime, complaints = load_provider(name, bool(choices.cuda_graph))
+        onnxruntime, messages = load_provider(name, bool(choices.cuda_graph))
         self.name, self.precision = name, precision
         self._plans: weakref.WeakSet[_GpuPlan] = weakref.WeakSet()
         self._graph_ids = itertools.count(1)  # 0 is ONNX Runtime's own
@@ -75,13 +75,15 @@ class OrtGpuBackend(RunsChains, DeviceArrays):
         self.stream = self._device.stream
         try:
             gpu = self._device.gpu
-            self._provider = Provider(name, onnxruntime, gpu, self.stream, precision, samples, choices, complaints)
+            self._provider = Provider(name, onnxruntime, gpu, self.stream, precision, samples, choices, messages)
             self._specs = bundle.variant(precision).graphs
             self._graphs = _load_graphs(self._provider, bundle.graphs(precision), self._specs, watcher)
         except BaseException:
             self._device.close()
             raise
-        self.computed_in = {role: graph.computed for role, graph in self._graphs.items() if graph.computed is not None}
+        self.computed_in = {
+            graph_name: graph.computed for graph_name, graph in self._graphs.items() if graph.computed is not None
+        }
         computed = f"computed in {summarize(self.computed_in)}"
         if self._provider.chooses_precision:
             computed = "computed in what TensorRT chooses for each layer"
@@ -164,19 +166,21 @@ class _GpuPlan(BoundGraph):
 
 
 def _load_graphs(
-    provider: Provider, contents: Mapping[str, bytes], specs: Mapping[str, GraphSpec], watcher: Watcher
+    provider: Provider, contents: Mapping[str, bytes], specs: Mapping[str, GraphSpec], watcher: ProgressListener
 ) -> dict[str, PlacedSession]:
     """All graphs that this backend runs; TensorRT builds an engine of each, unless it is in the cache."""
     # The shuffled decoder is never faster than ConvTranspose here.
-    wanted = {role: content for role, content in contents.items() if role != SHUFFLED_DECODER}
+    wanted = {graph_name: content for graph_name, content in contents.items() if graph_name != SHUFFLED_DECODER}
     what, takes_minutes = f"{provider.backend}: building engines", provider.backend == "ort-tensorrt"
     loaded: dict[str, PlacedSession] = {}
-    for role, content in wanted.items():
+    for graph_name, content in wanted.items():
         if takes_minutes:
             watcher.progress(what, len(loaded) / len(wanted))
-        loaded[role] = PlacedSession(provider, content, f"{provider.precision}/{role}.onnx", specs[role])
-        if loaded[role].on_processor:
-            watcher.say(f"{provider.precision}/{role}.onnx runs on the processor: {', '.join(loaded[role].on_processor)}")
+        loaded[graph_name] = PlacedSession(provider, content, f"{provider.precision}/{graph_name}.onnx", specs[graph_name])
+        if loaded[graph_name].on_processor:
+            watcher.say(
+                f"{provider.precision}/{graph_name}.onnx runs on the processor: {', '.join(loaded[graph_name].on_processor)}"
+            )
     if takes_minutes:
         watcher.progress(what, 1.0)
     return loaded

@@ -23,7 +23,7 @@ class PlacedSession:
     Args:
         provider: what runs it.
         content: the ONNX file.
-        place: its name in messages, such as fp32/step.onnx.
+        graph_file: its name in messages, such as fp32/step.onnx.
         spec: its interface.
 
     Attributes:
@@ -37,8 +37,8 @@ class PlacedSession:
         BundleError: ONNX Runtime does not take the graph.
     """
 
-    def __init__(self, provider: Provider, content: bytes, place: str, spec: GraphSpec) -> None:
-        self._provider, self._place = provider, place
+    def __init__(self, provider: Provider, content: bytes, graph_file: str, spec: GraphSpec) -> None:
+        self._provider, self._graph_file = provider, graph_file
         self.computed: Counter[str] | None = None
         load, strict = partial(self._load, content, spec), not provider.choices.cpu_fallback
         try:
@@ -70,12 +70,12 @@ class PlacedSession:
             return provider.missing(str(error))
         except Exception as error:  # ONNX Runtime raises its own unrelated classes
             hint = NO_GRAPH if provider.cuda_graph else ""
-            return BundleError(f"the {provider.backend} backend cannot load {self._place}: {error}{hint}")
+            return BundleError(f"the {provider.backend} backend cannot load {self._graph_file}: {error}{hint}")
         return self._left_to_processor(self._disallowed(placed_nodes(session)) or [str(refusal)])
 
     def _left_to_processor(self, nodes: list[str]) -> BackendMissingError:
         return BackendMissingError(
-            f"the {self._provider.backend} backend cannot run all of {self._place} on the GPU; ONNX Runtime leaves to the "
+            f"the {self._provider.backend} backend cannot run all of {self._graph_file} on the GPU; ONNX Runtime leaves to the "
             f"processor: {', '.join(nodes)}\n  expected every node on the GPU: export the bundle again if an older release "
             "did, allow it with --cpu-fallback, or --backend cpu"
         )

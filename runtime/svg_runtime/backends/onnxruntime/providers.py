@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from svg_common.cache import cache_folder
-from svg_common.signals import interrupts_wait
+from svg_common.signals import defer_interrupts
 from svg_runtime.backends.nvidia.device import GpuName
 from svg_runtime.backends.onnxruntime.session import load_onnxruntime
 from svg_runtime.backends.options import GpuOptions
@@ -45,7 +45,7 @@ class Provider:
     precision: Precision
     max_batch: int  # TensorRT's engines take every batch from 1 to this one and are tuned for it
     choices: GpuOptions
-    complaints: str = ""  # what was said while the provider's libraries were loaded
+    messages: str = ""  # what was said while the provider's libraries were loaded
 
     @property
     def name(self) -> str:
@@ -70,7 +70,7 @@ class Provider:
 
     def missing(self, reason: str) -> BackendMissingError:
         """What to say when the provider does not start."""
-        lines = [line.strip() for line in (reason, self.complaints) if line.strip()]
+        lines = [line.strip() for line in (reason, self.messages) if line.strip()]
         return BackendMissingError(
             "\n  ".join(
                 [
@@ -183,7 +183,7 @@ def load_provider(backend: str, cuda_graph: bool) -> tuple[Any, str]:
 def _preload_libraries(onnxruntime: Any, backend: str) -> str:
     """Load what comes from Python packages, which the system would not find; the rest is the system's matter."""
     said = io.StringIO()  # stdout belongs to the commands' results
-    with contextlib.redirect_stdout(said), interrupts_wait():
+    with contextlib.redirect_stdout(said), defer_interrupts():
         if hasattr(onnxruntime, "preload_dlls"):  # since 1.21
             onnxruntime.preload_dlls()
         if backend == "ort-tensorrt":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from svg_common.command import require_modules
-from svg_common.signals import interrupts_wait
+from svg_common.signals import defer_interrupts
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.errors import BackendError, BackendMissingError
 
@@ -27,7 +27,7 @@ def load_onnxruntime(backend: str, extra: str) -> Any:
     """
     require_modules(f"the {backend} backend", extra, "onnxruntime")
     try:
-        with interrupts_wait():
+        with defer_interrupts():
             import onnxruntime
     except ImportError as error:  # a wheel for another CUDA, Python or C library
         raise BackendMissingError(f"the {backend} backend finds an onnxruntime that does not load: {error}") from error
@@ -68,8 +68,8 @@ def loaded_graph(options: Any, content: bytes, precision: Precision) -> Iterator
 class BoundGraph:
     """A session with its IO binding, and the buffers whose addresses are in it."""
 
-    def __init__(self, role: str, session: Any, binding: Any, keep: list[Any]) -> None:
-        self.role, self.session, self.binding, self._keep = role, session, binding, keep
+    def __init__(self, graph_name: str, session: Any, binding: Any, keep: list[Any]) -> None:
+        self.graph_name, self.session, self.binding, self._keep = graph_name, session, binding, keep
 
     def run(self, options: Any = None, hint: str = "") -> None:
         """Run it.
@@ -86,7 +86,7 @@ class BoundGraph:
         try:
             self.session.run_with_iobinding(self.binding, options)
         except Exception as error:  # ONNX Runtime raises its own unrelated classes
-            raise BackendError(f"ONNX Runtime failed while running {self.role}: {error}{hint}") from error
+            raise BackendError(f"ONNX Runtime failed while running {self.graph_name}: {error}{hint}") from error
 
     def release(self) -> None:
         """Let go of the session: it cannot run again."""

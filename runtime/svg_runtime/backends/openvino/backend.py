@@ -20,9 +20,9 @@ from svg_runtime.backends.computed import detail, summarize
 from svg_runtime.backends.host_arrays import HostArrays, unaliased
 from svg_runtime.backends.openvino.device import (
     SHARED_THREADS,
-    Target,
+    Placement,
     can_share_threads,
-    choose_target,
+    choose_placement,
     compiled_model_cache,
     computed_precisions,
     load_openvino,
@@ -54,7 +54,7 @@ class _Compiled:
 class _BoundGraph:
     """An inference request, and the arrays whose memory it reads and writes."""
 
-    role: str
+    graph_name: str
     request: Any
     compiled: _Compiled
     arrays: list[Array]
@@ -89,19 +89,19 @@ class OpenVinoBackend(HostArrays):
         try:
             openvino, self._core = load_openvino(), the_core()
             earned = "bf16" in bundle.manifest.variants
-            self._target = choose_target(self._core, device, precision, earned)
+            self._placement = choose_placement(self._core, device, precision, earned)
         except (ImportError, OSError, RuntimeError) as error:  # a wheel for another Python, C library or processor
             raise BackendMissingError(f"openvino is installed but does not load: {error}") from error
         self._tensor = openvino.Tensor
-        self.precision: Precision = precision or ("bf16" if earned and self._target.compute == "bf16" else "fp32")
+        self.precision: Precision = precision or ("bf16" if earned and self._placement.compute == "bf16" else "fp32")
         self._release = openvino.__version__.split("-")[0]
         self._threads = threads or usable_cores()
         self._caches: dict[str | None, Path | None] = {}
         self._where = f"'{bundle.path}'"
         self._contents = bundle.graphs(self.precision)
-        self._files = {role: spec.file for role, spec in bundle.variant(self.precision).graphs.items()}
+        self._files = {graph_name: spec.file for graph_name, spec in bundle.variant(self.precision).graphs.items()}
         shuffled = self._contents.pop(SHUFFLED_DECODER, None)
-        if shuffled is not None and self._target.is_cpu:  # measured on CPUs only
+        if shuffled is not None and self._placement.is_cpu:  # measured on CPUs only
             self._contents["decoder"], self._files["decoder"] = shuffled, self._files[SHUFFLED_DECODER]
         self._compiled: weakref.WeakValueDictionary[tuple[Any, ...], _Compiled] = weakref.WeakValueDictionary()
         self.computed_in: dict[str, Counter[str]] = {}
@@ -117,9 +117,9 @@ class OpenVinoBackend(HostArrays):
         """Library, device, and what the graphs compiled so far are computed in."""
         graphs = "fp16" if self.precision == "fp16" else "fp32"
         computed = summarize(self.computed_in) or "a precision that the device does not tell"
-        notes = [f"openvino ({self._release}) on {self._target.device}, {graphs} graphs computed in {computed}"]
+        notes = [f"openvino ({self._release}) on {self._placement.device}, {graphs} graphs computed in {computed}"]
         notes += [detail(self.computed_in)] if detail(self.computed_in) else []
-        if self._target.missed:
+        if self._placement.missed:
             notes.append("bf16 is faster here, if the model passes: svg-export ckpt.pt --bf16")
         return "; ".join(notes)
 
@@ -142,12 +142,12 @@ class OpenVinoBackend(HostArrays):
     def _run_bound(self, plan: Plan) -> None:
         """Run synchronously."""
         assert isinstance(plan, _BoundGraph)
-        self._check_open(plan.role)
+        self._check_open(plan.graph_name)
         try:
             plan.request.start_async()  # `infer` would make a dictionary of all results at every call
             plan.request.wait()
         except Exception as error:  # OpenVINO raises RuntimeError and classes of its own
-            raise BackendError(f"OpenVINO failed while running {plan.role}: {error}") from error
+            raise BackendError(f"OpenVINO failed while running {plan.graph_name}: {error}") from error
 
     def close(self) -> None:
         """Free the graphs; what is bound cannot be run any more."""
@@ -167,18 +167,18 @@ class OpenVinoBackend(HostArrays):
                 compiled = _Compiled(self._load(graph, shapes, outputs))
             except Exception as error:  # OpenVINO raises RuntimeError and classes of its own
                 raise BundleError(
-                    f"OpenVINO cannot load {self._files[graph]} of {self._where} on {self._target.device}: {error}"
+                    f"OpenVINO cannot load {self._files[graph]} of {self._where} on {self._placement.device}: {error}"
                 ) from error
             self._compiled[key] = compiled
             self.computed_in[graph] = computed_precisions(compiled.model)
-            if graph in _JUDGED and self._target.named:
-                self._check_named(graph, str(self._target.compute))
+            if graph in _JUDGED and self._placement.named:
+                self._check_named(graph, str(self._placement.compute))
         return compiled
 
     def _check_named(self, graph: str, compute: str) -> None:
         """A precision that was asked for by name is computed in, or refused."""
         if not self._is_computed(graph, compute):
-            device, found = self._target.device, summarize({graph: self.computed_in[graph]})
+            device, found = self._placement.device, summarize({graph: self.computed_in[graph]})
             raise BackendMissingError(
                 f"{compute} was asked for, and openvino's device {device} computes {graph} in {found} here\n"
                 f"  expected: {device}:{found}, or {device} to leave the choice to the device"
@@ -194,25 +194,25 @@ class OpenVinoBackend(HostArrays):
             if not result.input_value(0).get_names() & outputs:
                 model.remove_result(result)
         model.reshape({name: list(shape) for name, shape in shapes.items()})
-        return self._core.compile_model(model, self._target.device, self._properties(graph, self._target))
+        return self._core.compile_model(model, self._placement.device, self._properties(graph, self._placement))
 
     def _cache_folder(self, compute: str | None) -> Path | None:
         """Found once per precision: whoever cannot write there is warned once."""
         if compute not in self._caches:
-            self._caches[compute] = compiled_model_cache(self._core, self._target, compute)
+            self._caches[compute] = compiled_model_cache(self._core, self._placement, compute)
         return self._caches[compute]
 
-    def _properties(self, graph: str, target: Target) -> dict[str, Any]:
+    def _properties(self, graph: str, placement: Placement) -> dict[str, Any]:
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
-        compute = target.compute
-        if compute is not None and graph in _RECURRENT and target.has_f32:
+        compute = placement.compute
+        if compute is not None and graph in _RECURRENT and placement.has_f32:
             compute = "f32"
         if compute is not None:
             properties["INFERENCE_PRECISION_HINT"] = compute
         cache = self._cache_folder(compute)
         if cache is not None:
             properties["CACHE_DIR"] = str(cache)
-        if target.is_cpu:
+        if placement.is_cpu:
             properties["INFERENCE_NUM_THREADS"] = self._threads
             # Were threads pinned to cores, those of two forecasters, or of another program that pins, could share one core
             # while the next one idles.

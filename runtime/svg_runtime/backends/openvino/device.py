@@ -13,7 +13,7 @@ from typing import Any
 
 from svg_common.cache import cache_folder
 from svg_common.errors import SvgError
-from svg_common.signals import interrupts_wait
+from svg_common.signals import defer_interrupts
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.errors import BackendMissingError, UsageError
 
@@ -31,7 +31,7 @@ SHARED_THREADS = "EXCLUSIVE_ASYNC_REQUESTS"
 
 
 @dataclass(frozen=True)
-class Target:
+class Placement:
     """A device that is there, and the precision to compute in."""
 
     device: str  # as OpenVINO names it: CPU, GPU.0, NPU
@@ -57,7 +57,7 @@ def load_openvino() -> Any:
     if blocked:
         sys.modules[telemetry] = None  # type: ignore[assignment]  # cannot be imported then; openvino has a stand-in for it
     try:
-        with interrupts_wait():
+        with defer_interrupts():
             import openvino
     finally:
         if blocked:
@@ -79,7 +79,7 @@ def the_core() -> Any:
     return load_openvino().Core()
 
 
-def choose_target(core: Any, wanted: str | None, precision: Precision | None = None, earned: bool = False) -> Target:
+def choose_placement(core: Any, wanted: str | None, precision: Precision | None = None, earned: bool = False) -> Placement:
     """Find the device that `wanted` names: DEVICE or DEVICE:PRECISION, in any case; None or "auto" is the CPU.
 
     Args:
@@ -117,9 +117,9 @@ def choose_target(core: Any, wanted: str | None, precision: Precision | None = N
             f"openvino's device {device} cannot compute in {compute} here\n  expected one of: {', '.join(able)}"
         )
     if compute or device != "CPU":
-        return Target(device, compute or None, "f32" in able, named=bool(compute))
+        return Placement(device, compute or None, "f32" in able, named=bool(compute))
     faster = precision is None and "bf16" in able and has_bf16_units()
-    return Target(device, "bf16" if faster and earned else "f32", "f32" in able, faster and not earned)
+    return Placement(device, "bf16" if faster and earned else "f32", "f32" in able, faster and not earned)
 
 
 def can_share_threads(core: Any) -> bool:
@@ -164,7 +164,7 @@ def _precision_name(text: str) -> str:
     return lower.replace("float", "f").replace("fp", "f") if lower.startswith("f") else lower
 
 
-def compiled_model_cache(core: Any, target: Target, compute: str | None) -> Path | None:
+def compiled_model_cache(core: Any, placement: Placement, compute: str | None) -> Path | None:
     """Folder for compiled graphs; None, with a warning, if it cannot be written: opening then takes longer, no more.
 
     A folder for each precision and for each set of abilities: OpenVINO (2026.4) looks compiled graphs up by their ONNX file and
@@ -173,12 +173,12 @@ def compiled_model_cache(core: Any, target: Target, compute: str | None) -> Path
 
     Args:
         core: OpenVINO's.
-        target: the device.
+        placement: the device.
         compute: the precision that is asked for.
     """
     try:
-        abilities = sorted(str(each) for each in core.get_property(target.device, "OPTIMIZATION_CAPABILITIES"))
-        folder = cache_folder() / "openvino" / "-".join([target.device, compute or "default", *abilities]).lower()
+        abilities = sorted(str(each) for each in core.get_property(placement.device, "OPTIMIZATION_CAPABILITIES"))
+        folder = cache_folder() / "openvino" / "-".join([placement.device, compute or "default", *abilities]).lower()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder

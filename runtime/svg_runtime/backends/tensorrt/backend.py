@@ -16,8 +16,8 @@ from svg_runtime.backends.base import Buffer, Chain, Plan
 from svg_runtime.backends.computed import ComputedIn
 from svg_runtime.backends.nvidia.arrays import DeviceArrays, DeviceBuffer, check_unaliased
 from svg_runtime.backends.nvidia.device import CudaDevice
-from svg_runtime.backends.options import GpuOptions, Watcher
-from svg_runtime.backends.tensorrt.context import ContextMaker
+from svg_runtime.backends.options import GpuOptions, ProgressListener
+from svg_runtime.backends.tensorrt.execution import ExecutionMaker
 from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.backends.tensorrt.nvidia_library import LIBRARIES, load_library
 from svg_runtime.bundle.contract import FUSED, SHUFFLED_DECODER
@@ -31,8 +31,8 @@ _FUSED_REPLACES = ("predictor", "decoder")  # what a forecast on the fused graph
 class _BoundGraph:
     """A context, the buffers whose addresses are in it, and the memory that it computes in."""
 
-    def __init__(self, role: str, context: Any, keep: list[Any]) -> None:
-        self.role, self.context, self._keep = role, context, keep
+    def __init__(self, graph_name: str, context: Any, keep: list[Any]) -> None:
+        self.graph_name, self.context, self._keep = graph_name, context, keep
 
     def release(self) -> None:
         """Let go of the context: it cannot run again."""
@@ -80,7 +80,7 @@ class TensorrtBackend(DeviceArrays):
         device: str | None,
         samples: int,
         choices: GpuOptions,
-        watcher: Watcher,
+        watcher: ProgressListener,
     ) -> None:
         if choices.cpu_fallback:
             raise UsageError(f"--cpu-fallback given, but the backend '{name}' runs everything on the GPU\n  leave it out")
@@ -93,7 +93,7 @@ class TensorrtBackend(DeviceArrays):
             self.stream, gpu = self._device.stream, self._device.gpu
             self._engines = LocalEngines(self._library, bundle, precision, gpu, samples, choices, watcher)
             self._engines.prepare(sorted(graphs - set(_FUSED_REPLACES) if set(FUSED) <= graphs else graphs))
-            self._contexts = ContextMaker(self._library, self._device, self._engines)
+            self._contexts = ExecutionMaker(self._library, self._device, self._engines)
         except BaseException:
             self._device.close()
             raise
@@ -116,7 +116,7 @@ class TensorrtBackend(DeviceArrays):
         given = {name: _device_buffer(buffer) for name, buffer in inputs.items()}
         wanted = {name: _device_buffer(buffer) for name, buffer in outputs.items()}
         check_unaliased(graph, given, wanted)
-        self._device.enter()
+        self._device.make_current()
         context, keep = self._contexts.make(graph, {name: buffer.shape for name, buffer in given.items()})
         unread = {
             name: _device_buffer(self.allocate(shape, dtype))
@@ -160,7 +160,7 @@ class TensorrtBackend(DeviceArrays):
         if isinstance(plan, _Captured):
             self._device.launch(plan.graph)
         else:
-            self._device.enter()
+            self._device.make_current()
             self._run_each(plan if isinstance(plan, Chain) else Chain((plan,)))
 
     def close(self) -> None:
@@ -178,18 +178,18 @@ class TensorrtBackend(DeviceArrays):
     def _run_each(self, links: Chain) -> None:
         for plan in links.plans:
             assert isinstance(plan, _BoundGraph)
-            with self._library.heard() as complaints:
+            with self._library.collect_messages() as messages:
                 launched = plan.context.execute_async_v3(self.stream)
             if not launched:
-                words = "; ".join(message for is_error, message in complaints if is_error)
-                raise BackendError(f"{self.name} failed while running {plan.role}: {words or 'no reason given'}")
+                words = "; ".join(message for is_error, message in messages if is_error)
+                raise BackendError(f"{self.name} failed while running {plan.graph_name}: {words or 'no reason given'}")
 
     def _check_capturable(self, links: Chain) -> None:
         for plan in links.plans:
             assert isinstance(plan, _BoundGraph)
             ask = getattr(plan.context, "is_stream_capturable", None)  # TensorRT-RTX knows beforehand
             if ask is not None and not ask(self.stream):
-                raise BackendError(f"{self.name} cannot capture {plan.role} as a CUDA graph")
+                raise BackendError(f"{self.name} cannot capture {plan.graph_name} as a CUDA graph")
 
     def _without_graph(self, reason: str) -> None:
         """Slower, but right: said, and not an error."""

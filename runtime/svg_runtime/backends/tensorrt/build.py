@@ -51,7 +51,7 @@ def check_targets(library: Library, targets: Sequence[str]) -> None:
 def build_engine(
     library: Library,
     content: bytes,
-    place: str,
+    graph_file: str,
     spec: GraphSpec,
     precision: Precision,
     options: BuildOptions,
@@ -63,7 +63,7 @@ def build_engine(
     Args:
         library: TensorRT.
         content: the ONNX file.
-        place: its name in messages, such as fp16/step.onnx.
+        graph_file: its name in messages, such as fp16/step.onnx.
         spec: its interface by the manifest, which the network must have.
         precision: of the variant; in fp16 every convolution over feature maps must be computed in float16.
         options: what to build for.
@@ -78,43 +78,43 @@ def build_engine(
     """
     builder = library.start("Builder")
     network = builder.create_network(library.network_flags)
-    _parse(library, network, content, place)
-    _check_interface(network, place, spec)
+    _parse(library, network, content, graph_file)
+    _check_interface(network, graph_file, spec)
     if precision == "fp16":
-        _check_half(library, network, place)
+        _check_half(library, network, graph_file)
     config = _configure(library, builder, spec, options)
     if monitor is not None:
         config.progress_monitor = monitor
     if timings is not None:
         timings.attach(library, config)
-    with library.heard() as complaints:
+    with library.collect_messages() as messages:
         plan = builder.build_serialized_network(network, config)
-    errors = [message for is_error, message in complaints if is_error]
+    errors = [message for is_error, message in messages if is_error]
     # TensorRT also reports an error for every kernel that it does not try because memory is short, and goes on.
     if plan is None or (errors and library.ahead_of_time):
         wanted = ", ".join(options.targets) or "this GPU"
-        raise refused(library, place, f"cannot be built for {wanted}", errors or ["no reason given"])
+        raise refused(library, graph_file, f"cannot be built for {wanted}", errors or ["no reason given"])
     if timings is not None:
         timings.collect(config)
     return bytes(plan)
 
 
-def _parse(library: Library, network: Any, content: bytes, place: str) -> None:
+def _parse(library: Library, network: Any, content: bytes, graph_file: str) -> None:
     """The parser warns where it computes something else than the graph says: that is refused, where all releases are known.
 
     TensorRT comes in many, with a Jetson's system: what one of them has to say must not be the end of the backend there.
     """
     parser = library.module.OnnxParser(network, library.logger)
-    with library.heard() as complaints:
+    with library.collect_messages() as messages:
         parsed = parser.parse(content)
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     lines = [f"node '{error.node_name()}' ({error.node_operator()}): {error.desc()}" for error in errors]
-    lines = lines or [message for is_error, message in complaints if is_error or library.ahead_of_time]
-    if parsed and not lines and complaints:
-        said = "; ".join(message for _, message in complaints)
-        warnings.warn(f"{library.name} {library.version} says of {place}: {said}", RuntimeWarning, stacklevel=2)
+    lines = lines or [message for is_error, message in messages if is_error or library.ahead_of_time]
+    if parsed and not lines and messages:
+        said = "; ".join(message for _, message in messages)
+        warnings.warn(f"{library.name} {library.version} says of {graph_file}: {said}", RuntimeWarning, stacklevel=2)
     if lines or not parsed:
-        raise refused(library, place, "is not accepted by the parser", lines or ["no reason given"])
+        raise refused(library, graph_file, "is not accepted by the parser", lines or ["no reason given"])
 
 
 def _configure(library: Library, builder: Any, spec: GraphSpec, options: BuildOptions) -> Any:
@@ -136,7 +136,7 @@ def _configure(library: Library, builder: Any, spec: GraphSpec, options: BuildOp
     return config
 
 
-def _check_interface(network: Any, place: str, spec: GraphSpec) -> None:
+def _check_interface(network: Any, graph_file: str, spec: GraphSpec) -> None:
     """In a strongly typed network, these are the engine's tensors: the builder may change neither type nor shape."""
     found = {
         "inputs": [network.get_input(index) for index in range(network.num_inputs)],
@@ -152,10 +152,10 @@ def _check_interface(network: Any, place: str, spec: GraphSpec) -> None:
         if given != expected:
             problems.append(f"its {what} are {given}, the manifest says {expected}")
     if problems:
-        raise EngineError(f"{place} gave another network than the bundle describes:\n  " + "\n  ".join(problems))
+        raise EngineError(f"{graph_file} gave another network than the bundle describes:\n  " + "\n  ".join(problems))
 
 
-def _check_half(library: Library, network: Any, place: str) -> None:
+def _check_half(library: Library, network: Any, graph_file: str) -> None:
     types = library.module.LayerType
     layers = [network.get_layer(index) for index in range(network.num_layers)]
     convolutions = [layer for layer in layers if layer.type in (types.CONVOLUTION, types.DECONVOLUTION)]
@@ -163,7 +163,7 @@ def _check_half(library: Library, network: Any, place: str) -> None:
         layer.name for layer in convolutions if _is_feature_map(layer) and dtype_name(layer.get_output(0).dtype) != "float16"
     ]
     if wrong:
-        raise EngineError(f"{place} of an fp16 variant computes in float32: {', '.join(wrong)}\n  export the bundle again")
+        raise EngineError(f"{graph_file} of an fp16 variant computes in float32: {', '.join(wrong)}\n  export the bundle again")
 
 
 def _is_feature_map(layer: Any) -> bool:
@@ -177,6 +177,6 @@ def dtype_name(dtype: Any) -> str:
     return _DTYPES.get(name, name)
 
 
-def refused(library: Library, place: str, what: str, lines: Iterable[str]) -> EngineError:
+def refused(library: Library, graph_file: str, what: str, lines: Iterable[str]) -> EngineError:
     """What the library said about a graph, as an error."""
-    return EngineError(f"{place} {what} ({library.name} {library.version}):\n  " + "\n  ".join(lines))
+    return EngineError(f"{graph_file} {what} ({library.name} {library.version}):\n  " + "\n  ".join(lines))

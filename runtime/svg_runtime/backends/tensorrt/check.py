@@ -12,27 +12,27 @@ from svg_runtime.bundle.manifest import GraphSpec, TensorSpec
 from svg_runtime.errors import EngineError
 
 
-def open_engine(library: Library, plan: bytes, place: str) -> Any:
+def open_engine(library: Library, plan: bytes, graph_file: str) -> Any:
     """The engine of a plan, on the GPU that this thread uses.
 
     Raises:
         EngineError: the library does not take it.
     """
     runtime = library.start("Runtime")
-    with library.heard() as complaints:
+    with library.collect_messages() as messages:
         engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
-        errors = [message for is_error, message in complaints if is_error]
-        raise refused(library, place, "gave an engine that does not load", errors or ["no reason given"])
+        errors = [message for is_error, message in messages if is_error]
+        raise refused(library, graph_file, "gave an engine that does not load", errors or ["no reason given"])
     return engine
 
 
-def check_engine(engine: Any, place: str, spec: GraphSpec, max_batch: int) -> None:
+def check_engine(engine: Any, graph_file: str, spec: GraphSpec, max_batch: int) -> None:
     """Compare an engine's tensors with the manifest: names, directions, types, shapes, and the batches that it takes.
 
     Args:
         engine: the library's ICudaEngine.
-        place: its graph in messages, such as fp16/step.onnx.
+        graph_file: its graph in messages, such as fp16/step.onnx.
         spec: its interface by the manifest.
         max_batch: the largest batch that it has to take.
 
@@ -50,7 +50,7 @@ def check_engine(engine: Any, place: str, spec: GraphSpec, max_batch: int) -> No
             if tensor.name in given:
                 problems += _differences(engine, tensor, max_batch if mode == "INPUT" else None)
     if problems:
-        raise EngineError(f"the engine of {place} is another one than the bundle describes:\n  " + "\n  ".join(problems))
+        raise EngineError(f"the engine of {graph_file} is another one than the bundle describes:\n  " + "\n  ".join(problems))
 
 
 def _differences(engine: Any, tensor: TensorSpec, max_batch: int | None) -> Iterator[str]:
@@ -68,7 +68,7 @@ def _differences(engine: Any, tensor: TensorSpec, max_batch: int | None) -> Iter
             yield f"{tensor.name} takes {smallest} to {largest}, expected {least} to {most}"
 
 
-def check_half(library: Library, engine: Any, place: str) -> None:
+def check_half(library: Library, engine: Any, graph_file: str) -> None:
     """Look for convolutions that an engine of an fp16 variant computes in float32.
 
     Layers of which the library tells no types, because it fused them into something else, say nothing.
@@ -83,7 +83,7 @@ def check_half(library: Library, engine: Any, place: str) -> None:
         return
     wrong = [str(layer.get("Name")) for layer in layers if isinstance(layer, dict) and _is_single_convolution(layer)]
     if wrong:
-        raise EngineError(f"the engine of {place} of an fp16 variant computes in float32: {', '.join(wrong)}")
+        raise EngineError(f"the engine of {graph_file} of an fp16 variant computes in float32: {', '.join(wrong)}")
 
 
 def _is_single_convolution(layer: dict[str, Any]) -> bool:

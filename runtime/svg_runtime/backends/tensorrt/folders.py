@@ -67,7 +67,7 @@ class CacheFolders:
             lock.release()
 
 
-class KeptFile:
+class CachedBlob:
     """Bytes that a library wants to find again on the same GPU, in a release that is the same.
 
     Args:
@@ -84,13 +84,13 @@ class KeptFile:
     ) -> None:
         name = re.sub(r"[^\w.]+", "-", f"{version} {gpu.model} {gpu.compute_capability}", flags=re.ASCII)
         self._folders, self._say = folders, say
-        self._place = f"{library}/{name}.{kind}"
+        self._graph_file = f"{library}/{name}.{kind}"
         self._known: bytes | None = None
 
     def load(self) -> bytes | None:
         """What was saved; None if there is nothing. What is damaged is ignored with a message."""
         for folder in self._folders.readable:
-            file = folder / self._place
+            file = folder / self._graph_file
             try:
                 stored = file.read_bytes() if file.is_file() else None
             except OSError as error:
@@ -108,7 +108,7 @@ class KeptFile:
         """Keep it. Where it cannot be written, that is a warning: all works without it, but slower."""
         if self._folders.writable is None or content == self._known:
             return
-        file = self._folders.writable / self._place
+        file = self._folders.writable / self._graph_file
         try:
             with atomic_file(file) as partial:
                 partial.write_bytes(hashlib.sha256(content).digest() + content)
@@ -122,7 +122,7 @@ class KeptFile:
         with contextlib.ExitStack() as stack:
             if self._folders.writable is not None:
                 with contextlib.suppress(OSError):  # two processes then lose some of what one of them saves, and no more
-                    stack.enter_context(self._folders.locked(self._folders.writable / self._place, reason))
+                    stack.enter_context(self._folders.locked(self._folders.writable / self._graph_file, reason))
             yield
 
 

@@ -10,12 +10,12 @@ from typing import Any
 from svg_runtime.backends.computed import ComputedIn
 from svg_runtime.backends.nvidia import device
 from svg_runtime.backends.nvidia.device import GpuName
-from svg_runtime.backends.options import GpuOptions, Watcher
+from svg_runtime.backends.options import GpuOptions, ProgressListener
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine, engine_flags
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.check import check_engine, check_half, open_engine
 from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, find_engine
-from svg_runtime.backends.tensorrt.folders import KeptFile
+from svg_runtime.backends.tensorrt.folders import CachedBlob
 from svg_runtime.backends.tensorrt.monitor import BuildMonitor, run_watched
 from svg_runtime.backends.tensorrt.nvidia_library import Library
 from svg_runtime.backends.tensorrt.timings import Timings, kept_timings
@@ -58,7 +58,7 @@ class LocalEngines:
         gpu: GpuName,
         max_batch: int,
         choices: GpuOptions,
-        watcher: Watcher,
+        watcher: ProgressListener,
     ) -> None:
         self._library, self._bundle, self._precision, self._gpu = library, bundle, precision, gpu
         self._graphs = bundle.variant(precision).graphs
@@ -71,7 +71,7 @@ class LocalEngines:
         self._prepared: dict[str, bytes] = {}
         self.built: set[str] = set()
 
-    def plan(self, role: str) -> bytes:
+    def plan(self, graph_name: str) -> bytes:
         """The plan of a graph. It is looked for, or built, unless `prepare` has it: then this call takes it from there.
 
         Raises:
@@ -79,62 +79,66 @@ class LocalEngines:
             BundleError: the bundle's graphs are damaged.
             EngineError: it cannot be built, or it is not what the manifest says.
         """
-        self.prepare([role])
-        return self._prepared.pop(role)
+        self.prepare([graph_name])
+        return self._prepared.pop(graph_name)
 
-    def prepare(self, roles: Sequence[str]) -> None:
+    def prepare(self, graph_names: Sequence[str]) -> None:
         """Look for the plans of several graphs, and build those that are missing, so that a person sees how many there are.
 
         Raises:
             BackendMissingError, BundleError, EngineError: as `plan`.
         """
-        wanted = [role for role in roles if role not in self._prepared]
-        found = {role: self._find(role) for role in wanted}
-        self._prepared |= {role: plan for role, plan in found.items() if plan is not None}
-        missing = [role for role, plan in found.items() if plan is None]
-        for number, role in enumerate(missing, 1):
+        wanted = [graph_name for graph_name in graph_names if graph_name not in self._prepared]
+        found = {graph_name: self._find(graph_name) for graph_name in wanted}
+        self._prepared |= {graph_name: plan for graph_name, plan in found.items() if plan is not None}
+        missing = [graph_name for graph_name, plan in found.items() if plan is None]
+        for number, graph_name in enumerate(missing, 1):
             counted = f" {number} of {len(missing)}" if len(missing) > 1 else ""
-            what = f"building engine{counted}: {self._place(role)}"
-            self._prepared[role] = self._make(role, what)
+            what = f"building engine{counted}: {self._graph_file(graph_name)}"
+            self._prepared[graph_name] = self._make(graph_name, what)
 
-    def replace(self, role: str, refused: Sequence[bytes], words: str) -> bytes:
+    def replace(self, graph_name: str, refused: Sequence[bytes], words: str) -> bytes:
         """Another plan in place of those that the library does not load: one that was built here earlier, else a new one.
 
         Args:
-            role: the graph.
+            graph_name: the graph.
             refused: plans that this object gave.
             words: of the library about the last one.
 
         Raises:
             BackendMissingError, BundleError, EngineError: as `plan`.
         """
-        kept = self._cache.find(self.key(role), refused)
+        kept = self._cache.find(self.key(graph_name), refused)
         if kept is not None:
             return kept
-        place = self._place(role)
-        self._watcher.say(f"{self._library.name} does not load the engine of {place}, it is built again: {words}")
-        self._cache.forget(self.key(role))
-        return self._make(role, f"building engine: {place}")
+        graph_file = self._graph_file(graph_name)
+        self._watcher.say(f"{self._library.name} does not load the engine of {graph_file}, it is built again: {words}")
+        self._cache.forget(self.key(graph_name))
+        return self._make(graph_name, f"building engine: {graph_file}")
 
-    def check(self, role: str, engine: Any) -> None:
+    def check(self, graph_name: str, engine: Any) -> None:
         """Hold a loaded engine against the manifest.
 
         Raises:
             EngineError: it is another one than the bundle describes, or one of an fp16 variant that computes in float32.
         """
-        check_engine(engine, self._place(role), self._graphs[role], self._options.max_batch)
+        check_engine(engine, self._graph_file(graph_name), self._graphs[graph_name], self._options.max_batch)
         if self._precision == "fp16":
-            check_half(self._library, engine, self._place(role))
+            check_half(self._library, engine, self._graph_file(graph_name))
 
     @cached_property
     def computed_in(self) -> ComputedIn:
         """Layers with weights per graph and precision: in a strongly typed network the types of the graph, see check.py."""
-        return {role: count_weight_types(content) for role, content in self._contents.items() if role != SHUFFLED_DECODER}
+        return {
+            graph_name: count_weight_types(content)
+            for graph_name, content in self._contents.items()
+            if graph_name != SHUFFLED_DECODER
+        }
 
-    def key(self, role: str) -> EngineKey:
+    def key(self, graph_name: str) -> EngineKey:
         """What an engine of a graph has to serve."""
         return EngineKey(
-            onnx_sha256=self._graphs[role].sha256,
+            onnx_sha256=self._graphs[graph_name].sha256,
             platform=this_platform(),
             nvidia_library=self._library.name,
             version=self._library.version,
@@ -146,8 +150,8 @@ class LocalEngines:
             flags=engine_flags(self._library),
         )
 
-    def _find(self, role: str) -> bytes | None:
-        key = self.key(role)
+    def _find(self, graph_name: str) -> bytes | None:
+        key = self.key(graph_name)
         try:
             plan = find_engine(self._bundle.path / BUNDLE_FOLDER, key)
         except EngineError as error:
@@ -155,27 +159,27 @@ class LocalEngines:
             plan = None
         return self._cache.find(key) if plan is None else plan
 
-    def _make(self, role: str, what: str) -> bytes:
+    def _make(self, graph_name: str, what: str) -> bytes:
         self._refuse_impossible()
-        return self._cache.make(self.key(role), lambda: self._build(role, what))
+        return self._cache.make(self.key(graph_name), lambda: self._build(graph_name, what))
 
-    def _build(self, role: str, what: str) -> bytes:
-        self.built.add(role)
+    def _build(self, graph_name: str, what: str) -> bytes:
+        self.built.add(graph_name)
         timed = kept_timings(self._timings, self._watcher.say) if self._library.keeps_timings else nullcontext()
         with timed as timings:
             return run_watched(
                 self._library,
-                lambda monitor: self._build_on_gpu(role, monitor, timings),
+                lambda monitor: self._build_on_gpu(graph_name, monitor, timings),
                 lambda share: self._watcher.progress(what, share),
             )
 
-    def _build_on_gpu(self, role: str, monitor: BuildMonitor, timings: Timings | None) -> bytes:
+    def _build_on_gpu(self, graph_name: str, monitor: BuildMonitor, timings: Timings | None) -> bytes:
         """In a thread of its own, whose current device is not yet this GPU."""
         device.load_runtime().cudaSetDevice(self._gpu.index)
-        place, spec = self._place(role), self._graphs[role]
-        content = self._contents[role]
-        plan = build_engine(self._library, content, place, spec, self._precision, self._options, monitor, timings)
-        self.check(role, open_engine(self._library, plan, place))
+        graph_file, spec = self._graph_file(graph_name), self._graphs[graph_name]
+        content = self._contents[graph_name]
+        plan = build_engine(self._library, content, graph_file, spec, self._precision, self._options, monitor, timings)
+        self.check(graph_name, open_engine(self._library, plan, graph_file))
         return plan
 
     @cached_property
@@ -200,9 +204,9 @@ class LocalEngines:
                 f"  export the bundle with: svg-export ckpt.pt --engine --target {_TURING} --samples {self._options.max_batch}"
             )
 
-    def _kept(self, kind: str) -> KeptFile:
+    def _kept(self, kind: str) -> CachedBlob:
         library = self._library
-        return KeptFile(self._cache.folders, library.name, library.version, self._gpu, kind, self._watcher.say)
+        return CachedBlob(self._cache.folders, library.name, library.version, self._gpu, kind, self._watcher.say)
 
-    def _place(self, role: str) -> str:
-        return f"{self._precision}/{role}.onnx"
+    def _graph_file(self, graph_name: str) -> str:
+        return f"{self._precision}/{graph_name}.onnx"

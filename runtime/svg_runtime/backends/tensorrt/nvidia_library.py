@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from svg_common.command import require_modules
-from svg_common.signals import interrupts_wait
+from svg_common.signals import defer_interrupts
 from svg_runtime.errors import BackendMissingError, UsageError
 
 LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}  # name of the backend and of its extra -> Python module
@@ -66,22 +66,22 @@ class Library:
         Raises:
             BackendMissingError: the library does not get CUDA to work.
         """
-        with self.heard() as complaints:
+        with self.collect_messages() as messages:
             try:
                 return getattr(self.module, kind)(self.logger)
             except TypeError as error:  # so its bindings say that there is none (TensorRT #2913)
-                words = "; ".join(message for _, message in complaints) or str(error)
+                words = "; ".join(message for _, message in messages) or str(error)
                 raise BackendMissingError(
                     f"{self.name} {self.version} does not start: {words}\n"
                     "  expected a driver as new as the CUDA that it was built for, or --backend cpu"
                 ) from error
 
     @contextmanager
-    def heard(self) -> Iterator[list[tuple[bool, str]]]:
+    def collect_messages(self) -> Iterator[list[tuple[bool, str]]]:
         """What the library complains about meanwhile: (whether it is an error and not a warning, message)."""
-        complaints: list[tuple[bool, str]] = []
-        self.logger.complaints = complaints
-        yield complaints
+        messages: list[tuple[bool, str]] = []
+        self.logger.messages = messages
+        yield messages
 
     @property
     def compute_capabilities(self) -> tuple[str, ...]:
@@ -103,7 +103,7 @@ def load_library(name: str) -> Library:
         raise UsageError(f"'{name}' builds no engines\n  expected one of: {', '.join(LIBRARIES)}")
     require_modules(f"building {name} engines", name, LIBRARIES[name])
     try:
-        with interrupts_wait():
+        with defer_interrupts():
             module = importlib.import_module(LIBRARIES[name])
     except (ImportError, OSError, RuntimeError) as error:  # a wheel for another Python, C library or processor
         raise BackendMissingError(f"{name} is installed but does not load: {error}") from error
@@ -117,10 +117,10 @@ def _logger(library: Any) -> Any:
     class Logger(library.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             library.ILogger.__init__(self)  # its own metaclass refuses super()
-            self.complaints: list[tuple[bool, str]] = []
+            self.messages: list[tuple[bool, str]] = []
 
         def log(self, severity: Any, message: str) -> None:
             if severity <= library.ILogger.Severity.WARNING:
-                self.complaints.append((severity < library.ILogger.Severity.WARNING, message))
+                self.messages.append((severity < library.ILogger.Severity.WARNING, message))
 
     return Logger()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from svg_runtime.backends.tensorrt.folders import KeptFile
+from svg_runtime.backends.tensorrt.folders import CachedBlob
 from svg_runtime.backends.tensorrt.nvidia_library import Library
 
 
@@ -23,10 +23,10 @@ class Timings:
 
     def attach(self, library: Library, config: Any) -> None:
         """Let a build use them, and add to them. What the library does not take is ignored with a message."""
-        with library.heard() as complaints:
+        with library.collect_messages() as messages:
             cache = config.create_timing_cache(self.content)
             taken = cache is not None and config.set_timing_cache(cache, False)
-        if self.content and (complaints or not taken):
+        if self.content and (messages or not taken):
             self._say(f"the timings of earlier builds are of no use to {library.name} {library.version}: measuring again")
         if not taken:
             config.set_timing_cache(config.create_timing_cache(b""), False)
@@ -39,7 +39,7 @@ class Timings:
 
 
 @contextmanager
-def kept_timings(file: KeptFile, say: Callable[[str], None]) -> Iterator[Timings]:
+def kept_timings(file: CachedBlob, say: Callable[[str], None]) -> Iterator[Timings]:
     """Timings from a file, which are written to it again unless the build fails.
 
     Another process that builds on the same GPU waits meanwhile, so that no timing is lost, and so that the two do not disturb

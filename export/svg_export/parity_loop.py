@@ -28,12 +28,12 @@ SAMPLES = 3
 PROVIDER = "CPUExecutionProvider"
 
 Tensors = dict[str, NDArray[Any]]
-Run = Callable[[str, Mapping[str, NDArray[Any]]], Tensors]
+GraphRunner = Callable[[str, Mapping[str, NDArray[Any]]], Tensors]
 Trace = dict[str, list[NDArray[Any]]]
 
 
 @dataclass(frozen=True)
-class Stimulus:
+class ProbeInputs:
     """Frames (n_past, 1, C, S, S) and noise, the same for all implementations."""
 
     frames: NDArray[np.float32]
@@ -41,7 +41,7 @@ class Stimulus:
     noise: NDArray[np.float32]  # (FORECAST_STEPS, SAMPLES, z_dim)
 
     @classmethod
-    def make(cls, config: ModelConfig) -> Stimulus:
+    def make(cls, config: ModelConfig) -> ProbeInputs:
         """Moving digits, which have edges as well as flat parts, and fixed noise."""
         rng, step = np.random.default_rng(0), digit_stream(0, 2, config.image_size)
         gray = np.stack([step() for _ in range(config.n_past)])[:, None, None]
@@ -50,25 +50,25 @@ class Stimulus:
 
 
 @dataclass
-class Loop:
+class ReferenceLoop:
     """One walk through the generation rule. `record` makes the trace; states travel as they do in the runtime."""
 
-    run: Run
+    run: GraphRunner
     config: ModelConfig
     trace: Trace = field(default_factory=lambda: defaultdict(list))
     states: dict[str, NDArray[Any]] = field(default_factory=dict)
 
-    def walk(self, stimulus: Stimulus) -> Trace:
+    def walk(self, inputs: ProbeInputs) -> Trace:
         """Observe all frames, forecast, return every output of every graph by "phase.role.tensor"."""
-        encoded = [self.call("observe", "encoder", frame=frame[None]) for frame in stimulus.frames[:, 0]]
+        encoded = [self.call("observe", "encoder", frame=frame[None]) for frame in inputs.frames[:, 0]]
         conds = [self.call("observe", "skip", **_skips(entry)) for entry in encoded]
-        for h_prev, h_now, eps in zip(encoded[:-1], encoded[1:], stimulus.context_noise, strict=True):
+        for h_prev, h_now, eps in zip(encoded[:-1], encoded[1:], inputs.context_noise, strict=True):
             z = self.latent("observe", "posterior", h_now["h"], eps)
             if self.config.prior_layers:
                 self.step("observe", "prior", h=_spread(h_prev["h"]))
             self.step("observe", "predictor", h=_spread(h_prev["h"]), **z)
         h, cond = encoded[-1]["h"], conds[-1 if self.config.last_frame_skip else -1 - self.config.skip_lag]
-        for eps in stimulus.noise:
+        for eps in inputs.noise:
             z = self.latent("forecast", "prior", h, eps)
             g = self.step("forecast", "predictor", h=_spread(h), **z)["g"]
             frame = self.call("forecast", "decoder", g=g, **cond)["frame"]
@@ -78,53 +78,53 @@ class Loop:
                 cond = self.call("forecast", "skip", **_skips(entry))
         return self.trace
 
-    def latent(self, phase: str, role: str, h: NDArray[Any], eps: NDArray[np.float32]) -> Tensors:
+    def latent(self, phase: str, graph_name: str, h: NDArray[Any], eps: NDArray[np.float32]) -> Tensors:
         """z as an input of the predictor: drawn from the posterior or prior of `h`, from N(0, I), or none at all."""
         if not self.config.z_dim:
             return {}
-        if not getattr(self.config, f"{role}_layers"):
+        if not getattr(self.config, f"{graph_name}_layers"):
             return {"z": eps}
-        gaussian = self.step(phase, role, h=_spread(h))
+        gaussian = self.step(phase, graph_name, h=_spread(h))
         return {"z": gaussian_sample(gaussian["mu"], gaussian["logvar"], eps)}
 
-    def call(self, phase: str, role: str, **inputs: NDArray[Any]) -> Tensors:
+    def call(self, phase: str, graph_name: str, **inputs: NDArray[Any]) -> Tensors:
         """Run a stateless graph and record its outputs."""
-        outputs = self.run(role, inputs)
+        outputs = self.run(graph_name, inputs)
         for name, value in outputs.items():
             if not name.startswith("_"):  # private to the implementation
-                self.trace[f"{phase}.{role}.{name}"].append(value)
+                self.trace[f"{phase}.{graph_name}.{name}"].append(value)
         return outputs
 
-    def step(self, phase: str, role: str, **inputs: NDArray[Any]) -> Tensors:
+    def step(self, phase: str, graph_name: str, **inputs: NDArray[Any]) -> Tensors:
         """Run a recurrent graph, carrying its state."""
-        state = self.states.get(role)
+        state = self.states.get(graph_name)
         if state is None:
-            layers = getattr(self.config, f"{role}_layers")
+            layers = getattr(self.config, f"{graph_name}_layers")
             state = np.zeros((2 * layers, SAMPLES, self.config.rnn_size), np.float32)
-        outputs = self.call(phase, role, **inputs, state=state)
-        self.states[role] = outputs["state_out"]
+        outputs = self.call(phase, graph_name, **inputs, state=state)
+        self.states[graph_name] = outputs["state_out"]
         return outputs
 
 
-def walk_fused(run: Run, config: ModelConfig, stimulus: Stimulus) -> Trace:
+def walk_fused(run: GraphRunner, config: ModelConfig, inputs: ProbeInputs) -> Trace:
     """The same steps on the graphs prime and step.
 
     Returns:
         Their outputs under the names of the separate graphs that they must equal. Of the context only the last step is known.
     """
     trace: Trace = defaultdict(list)
-    encoded = [run("encoder", {"frame": frame[None]}) for frame in stimulus.frames[:, 0]]
+    encoded = [run("encoder", {"frame": frame[None]}) for frame in inputs.frames[:, 0]]
     lag = 0 if config.last_frame_skip else config.skip_lag
     h_seq, conds = np.stack([entry["h"] for entry in encoded]), run("skip", _skips(encoded[-1 - lag]))
     if config.z_dim:
-        primed = run("prime", {"h_seq": h_seq, "eps": stimulus.context_noise})
+        primed = run("prime", {"h_seq": h_seq, "eps": inputs.context_noise})
     else:
         primed = run("prime", {"h_seq": np.repeat(h_seq, SAMPLES, axis=1)})
     for name, value in primed.items():
         part, tensor = name.split("_")
         trace[f"observe.{part}.{'state_out' if tensor == 'state' else tensor}"].append(value)
     states = {"h": _spread(h_seq[-1]), **{name: value for name, value in primed.items() if name.endswith("_state")}, **conds}
-    for eps in stimulus.noise:
+    for eps in inputs.noise:
         outputs = run("step", {**states, **({"eps": eps} if config.z_dim else {})})
         states |= {name.removesuffix("_out"): value for name, value in outputs.items() if name.endswith("_out")}
         for name, value in outputs.items():
@@ -151,11 +151,11 @@ class TorchGraphs:
         self._folded_decoder = fold_batch_norm(model).decoder
 
     @torch.no_grad()
-    def __call__(self, role: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
+    def __call__(self, graph_name: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run one role on NumPy values."""
         dtype = next(self._model.parameters()).dtype
         tensors = {name: torch.from_numpy(np.ascontiguousarray(value)).to(dtype) for name, value in inputs.items()}
-        return {name: value.numpy() for name, value in getattr(self, f"_{role}")(tensors).items()}
+        return {name: value.numpy() for name, value in getattr(self, f"_{graph_name}")(tensors).items()}
 
     def _encoder(self, t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         h, skips = self._model.encoder(t["frame"])
@@ -189,12 +189,13 @@ class OnnxGraphs:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self._sessions = {
-            role: onnxruntime.InferenceSession(content, options, providers=[PROVIDER]) for role, content in contents.items()
+            graph_name: onnxruntime.InferenceSession(content, options, providers=[PROVIDER])
+            for graph_name, content in contents.items()
         }
 
-    def __call__(self, role: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
+    def __call__(self, graph_name: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run one role on NumPy values."""
-        session = self._sessions[role]
+        session = self._sessions[graph_name]
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 

@@ -18,7 +18,7 @@ Shape = tuple[int, ...]
 _OF_THE_DEVICE = re.compile(r"out of memory|could not be allocated|cuda (runtime|driver|initialization)", re.IGNORECASE)
 
 
-class ContextMaker:
+class ExecutionMaker:
     """Loads engines when they are first asked for, and makes contexts of them.
 
     Contexts compute in memory that they share, as they run one after another on one stream: with memory of its own each, a
@@ -32,7 +32,7 @@ class ContextMaker:
         self._scratch: DeviceMemory | None = None
         self._kernels: Any = None  # that TensorRT-RTX compiled, for all contexts
 
-    def make(self, role: str, shapes: Mapping[str, Shape]) -> tuple[Any, list[Any]]:
+    def make(self, graph_name: str, shapes: Mapping[str, Shape]) -> tuple[Any, list[Any]]:
         """A context for inputs of these shapes, and what must live as long: memory that it computes in, its kernels.
 
         Raises:
@@ -40,20 +40,20 @@ class ContextMaker:
             UsageError: the batch is larger than the engine was built for.
             BackendError: TensorRT does not make the context.
         """
-        engine = self._engine(role)
-        _check_profile(role, engine, shapes)
-        with self._library.heard() as complaints:
+        engine = self._engine(graph_name)
+        _check_profile(graph_name, engine, shapes)
+        with self._library.collect_messages() as messages:
             context = engine.create_execution_context(self._configured(engine))
             ready = context is not None and all(context.set_input_shape(name, shape) for name, shape in shapes.items())
             missing = _missing_inputs(context) if ready else []
         if not ready or missing:
-            words = _errors(complaints) or "; ".join(missing) or "no reason given"
-            raise BackendError(f"{self._library.name} makes no context of {role}: {words}")
+            words = _errors(messages) or "; ".join(missing) or "no reason given"
+            raise BackendError(f"{self._library.name} makes no context of {graph_name}: {words}")
         return context, [self._give_memory(engine, context), self._kernels]
 
-    def outputs(self, role: str, context: Any) -> dict[str, tuple[Shape, str]]:
+    def outputs(self, graph_name: str, context: Any) -> dict[str, tuple[Shape, str]]:
         """Shape and type of every output, for the shapes that the context was made for."""
-        engine, modes = self._engine(role), self._library.module.TensorIOMode
+        engine, modes = self._engine(graph_name), self._library.module.TensorIOMode
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         return {
             name: (tuple(context.get_tensor_shape(name)), dtype_name(engine.get_tensor_dtype(name)))
@@ -69,25 +69,27 @@ class ContextMaker:
         self._engines.clear()
         self._scratch = self._kernels = None
 
-    def _engine(self, role: str) -> Any:
-        if role not in self._engines:
-            engine = self._load(role)
-            self._source.check(role, engine)
-            self._engines[role] = engine
-        return self._engines[role]
+    def _engine(self, graph_name: str) -> Any:
+        if graph_name not in self._engines:
+            engine = self._load(graph_name)
+            self._source.check(graph_name, engine)
+            self._engines[graph_name] = engine
+        return self._engines[graph_name]
 
-    def _load(self, role: str) -> Any:
+    def _load(self, graph_name: str) -> Any:
         """From a plan that was found or built. One of another driver or system may not load: then from another plan."""
-        plans = [self._source.plan(role)]
+        plans = [self._source.plan(graph_name)]
         while True:
-            with self._library.heard() as complaints:
+            with self._library.collect_messages() as messages:
                 engine = self._runtime.deserialize_cuda_engine(plans[-1])
             if engine is not None:
                 return engine
-            words = _errors(complaints) or "no reason given"
-            if role in self._source.built or plans[-1] in plans[:-1] or _OF_THE_DEVICE.search(words):
-                raise EngineError(f"{self._library.name} {self._library.version} cannot load the engine of {role}: {words}")
-            plans.append(self._source.replace(role, plans, words))
+            words = _errors(messages) or "no reason given"
+            if graph_name in self._source.built or plans[-1] in plans[:-1] or _OF_THE_DEVICE.search(words):
+                raise EngineError(
+                    f"{self._library.name} {self._library.version} cannot load the engine of {graph_name}: {words}"
+                )
+            plans.append(self._source.replace(graph_name, plans, words))
 
     def _configured(self, engine: Any) -> Any:
         """Memory is given by us. TensorRT-RTX compiles the kernels for a shape when it first sees it, not some time later."""
@@ -125,16 +127,16 @@ def _missing_inputs(context: Any) -> list[str]:
         return [str(error)]
 
 
-def _errors(complaints: list[tuple[bool, str]]) -> str:
-    return "; ".join(message for is_error, message in complaints if is_error)
+def _errors(messages: list[tuple[bool, str]]) -> str:
+    return "; ".join(message for is_error, message in messages if is_error)
 
 
-def _check_profile(role: str, engine: Any, shapes: Mapping[str, Shape]) -> None:
+def _check_profile(graph_name: str, engine: Any, shapes: Mapping[str, Shape]) -> None:
     for name, shape in shapes.items():
         *_, largest = (tuple(dims) for dims in engine.get_tensor_profile_shape(name, 0))
         if len(largest) == len(shape) and any(size > most for size, most in zip(shape, largest, strict=True)):
             over = next((size, most) for size, most in zip(shape, largest, strict=True) if size > most)
             raise UsageError(
-                f"{over[0]} samples are more than the engine of {role} was built for, {over[1]}\n"
+                f"{over[0]} samples are more than the engine of {graph_name} was built for, {over[1]}\n"
                 f"  open the forecaster with samples={over[0]}, or give --samples {over[0]}"
             )
