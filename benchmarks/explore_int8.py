@@ -21,6 +21,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -53,19 +54,16 @@ class Recorder(CpuBackend):
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle, "fp32")
         self.given: dict[str, list[Inputs]] = defaultdict(list)
-        self._inputs: dict[int, tuple[str, Any]] = {}
 
     def bind(self, graph: str, inputs: Any, outputs: Any) -> Any:
-        """As the backend, remembering the inputs' buffers."""
-        plan = super().bind(graph, inputs, outputs)
-        self._inputs[id(plan)] = graph, inputs
-        return plan
+        """As the backend, noting at every run what the graph is given."""
+        bound = super().bind(graph, inputs, outputs)
 
-    def run(self, plan: Any) -> None:
-        """As the backend, copying the inputs before."""
-        graph, inputs = self._inputs[id(plan)]
-        self.given[graph].append({name: np.array(value) for name, value in inputs.items()})
-        super().run(plan)
+        def run() -> None:
+            self.given[graph].append({name: np.array(value) for name, value in inputs.items()})
+            bound.run()
+
+        return SimpleNamespace(run=run)
 
 
 class Reader(CalibrationDataReader):

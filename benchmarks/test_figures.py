@@ -6,15 +6,15 @@ import json
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from figures import Figure, interleave, median_ratio, round_seconds
 from kernel_profile import EmptyKernels, kernel_time_per_round, profiled_backend
+from recorded_runs import runs_of_a_forecast
 
-from svg_runtime.backends.base import Backend, Chain, Plan
+from svg_runtime.backends.base import Backend, BoundGraph
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
 from svg_runtime.live.sources import SYNTHETIC_URL
 
@@ -38,13 +38,13 @@ def test_forecast_over_bare_graphs(
 ) -> None:
     """Overhead of the loop: noise, state bookkeeping and copies. Both sides include the engine's own cost per call."""
     forecaster = primed(backend, SAMPLES)
-    plans = _plans_of(backend, forecaster.forecast)
+    graphs = runs_of_a_forecast(backend, lambda: primed(backend, SAMPLES))
     rounds = pytestconfig.getoption("rounds") or ROUNDS
     measured.group = "forecast and its graphs"
-    bare_s = interleave(measured, forecaster.forecast, lambda: _run_bare(backend, plans), rounds)
+    bare_s = interleave(measured, forecaster.forecast, lambda: _run_bare(graphs), rounds)
     measured.extra_info["bare_seconds"] = bare_s
     if measured.enabled:
-        name = f"forecast(8 samples, 10 steps) / its {len(plans)} graph runs bare: {bundle.path.stem}"
+        name = f"forecast(8 samples, 10 steps) / its {len(graphs)} graph runs bare: {bundle.path.stem}"
         record_figure(
             Figure(name, median_ratio(round_seconds(measured), bare_s), "x", OVERHEAD if _is_nf_of_goal(bundle) else None)
         )
@@ -66,14 +66,14 @@ def test_forecast_over_kernels(
     )
     profiled, empty = profiled_backend(bundle, backend.precision, tmp_path, monkeypatch), EmptyKernels(tmp_path)
     forecaster = primed(backend, SAMPLES)
-    plans = _plans_of(profiled, primed(profiled, SAMPLES).forecast)
+    graphs = runs_of_a_forecast(profiled, lambda: primed(profiled, SAMPLES))
 
     def run_profiled() -> None:
-        _run_bare(profiled, plans)
+        _run_bare(graphs)
         empty.run()
 
     rounds = len(interleave(measured, forecaster.forecast, run_profiled, pytestconfig.getoption("rounds") or ROUNDS))
-    times, empty_s = kernel_time_per_round(profiled, plans, rounds), empty.seconds_per_kernel(rounds)
+    times, empty_s = kernel_time_per_round(profiled, graphs, rounds), empty.seconds_per_kernel(rounds)
     kernel_s = [run.seconds - run.kernels * seconds for run, seconds in zip(times, empty_s, strict=True)]
     profiled.close()
     measured.group = "forecast and its graphs"
@@ -124,24 +124,9 @@ def test_live_memory(measured: Any, bundle: Bundle, backend: Backend, record_fig
     record_figure(Figure(f"svg-live, peak resident memory: {bundle.path.stem}", peak_mib * 2**20 / 1e6, "MB", goal))
 
 
-def _plans_of(backend: Backend, call: Callable[[], object]) -> list[Plan]:
-    """Every graph run of `call`, in order."""
-    plans: list[Plan] = []
-    run = backend.run
-
-    def recording(plan: Plan) -> None:
-        plans.extend(plan.plans if isinstance(plan, Chain) else (plan,))
-        run(plan)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "run", recording)
-        call()
-    return plans
-
-
-def _run_bare(backend: Backend, plans: list[Plan]) -> None:
-    for plan in plans:
-        backend.run(plan)
+def _run_bare(graphs: list[BoundGraph]) -> None:
+    for graph in graphs:
+        graph.run()
 
 
 def _is_nf_of_goal(bundle: Bundle) -> bool:

@@ -35,11 +35,11 @@ def test_graph(measured: Any, backend: Backend, bundle: Bundle, graph_name: str,
     outputs = {tensor.name: _buffer(backend, tensor, batch) for tensor in spec.outputs}
     for buffer in inputs.values():
         backend.write(buffer, rng.random(buffer.shape, np.float32).astype(buffer.dtype))
-    plan = backend.bind(graph_name, inputs, outputs)
+    bound = backend.bind(graph_name, inputs, outputs)
     smallest = min(outputs.values(), key=lambda buffer: int(np.prod(buffer.shape)))
 
     def run() -> None:
-        backend.run(plan)
+        bound.run()
         backend.read(smallest)  # waits for a device that works on its own
 
     measured.group = "graphs"

@@ -273,8 +273,8 @@ class Backend(SimpleNamespace):
         self.log.append(("read", buffer))
         return buffer
 
-    def run(self, plan):
-        self.log.append(("run", plan))
+    def copy(self, source, target):
+        self.log.append(("copy", source))
 
 
 def test_clock_stops_the_host_time_at_the_first_wait():
@@ -283,12 +283,12 @@ def test_clock_stops_the_host_time_at_the_first_wait():
     backend, clock = Backend(log=[]), DeviceClock()
     watch_backend(backend, clock)
     clock.begin()
-    backend.run(1)
+    backend.copy(1, 0)
     assert backend.read(2) == 2
     time.sleep(0.02)
     backend.read(3)
     host_s, device_s = clock.end()
-    assert backend.log == [("run", 1), ("read", 2), ("read", 3)]
+    assert backend.log == [("copy", 1), ("read", 2), ("read", 3)]
     assert 0 < host_s < 0.02
     assert device_s is None
     clock.begin()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -35,39 +34,31 @@ class StepBuffers:
     """Buffers of one shape, one per step, that travel between host and device in one copy."""
 
     whole: Buffer  # (count, *shape), for `read` and `write`
-    parts: tuple[Buffer, ...]  # its steps, to bind graphs to
+    steps: tuple[Buffer, ...]  # each of `shape`, to bind graphs to
 
 
-class Plan(Protocol):
-    """A graph bound to buffers, or several of them. Opaque: only the backend that made it can run it."""
+class BoundGraph(Protocol):
+    """A graph tied to buffers, or several of them, which run one after another."""
 
-
-@dataclass(frozen=True)
-class Chain:
-    """Bound graphs that run one after another."""
-
-    plans: tuple[Plan, ...]
-
-
-class RunsChains(ABC):
-    """Chains for a backend that runs every bound graph on its own."""
-
-    def chain(self, plans: Sequence[Plan]) -> Plan:
-        """Nothing is gained, and nothing is done yet."""
-        return Chain(tuple(plans))
-
-    def run(self, plan: Plan) -> None:
-        """Execute a bound graph, or all of a chain.
+    def run(self) -> None:
+        """Execute once, in order with all earlier calls of the same backend.
 
         Raises:
             BackendError: the engine failed, or the backend is closed.
         """
-        for each in plan.plans if isinstance(plan, Chain) else (plan,):
-            self._run_bound(each)
+        ...
 
-    @abstractmethod
-    def _run_bound(self, plan: Plan) -> None:
-        """Execute a bound graph; errors as of `run`."""
+
+@dataclass(frozen=True)
+class Chain:
+    """Bound graphs that run one after another, for backends to which a chain is no more than that."""
+
+    graphs: tuple[BoundGraph, ...]
+
+    def run(self) -> None:
+        """Run each."""
+        for graph in self.graphs:
+            graph.run()
 
 
 class Backend(Protocol):
@@ -103,23 +94,19 @@ class Backend(Protocol):
         """Copy a buffer into another one of the same shape and type, in order with all earlier calls. The host sees nothing."""
         ...
 
-    def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
+    def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:
         """Tie every input and the wanted outputs of a graph to buffers. Inputs never alias outputs."""
         ...
 
-    def chain(self, plans: Sequence[Plan]) -> Plan:
-        """One plan that runs `plans` in order; a device may be given all of them at once.
+    def chain(self, graphs: Sequence[BoundGraph]) -> BoundGraph:
+        """All of `graphs` in order, as one; a device may be given them at once.
 
         It may run them to warm up: what they write has no meaning until the chain is run.
         """
         ...
 
-    def run(self, plan: Plan) -> None:
-        """Execute a bound graph or a chain once, in order with all earlier calls."""
-        ...
-
     def read(self, buffer: Buffer) -> Array:
-        """Host values of `buffer`. May be a view: it is valid until the next `run` or `write`."""
+        """Host values of `buffer`. May be a view: it is valid until a graph runs or something is written."""
         ...
 
     def close(self) -> None:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from svg_runtime.backends.base import Array, Buffer, RunsChains, StepBuffers
+from svg_runtime.backends.base import Array, BoundGraph, Buffer, Chain, StepBuffers
 
 
-class HostArrays(RunsChains):
-    """The memory verbs of a backend on NumPy arrays."""
+class HostArrays:
+    """The memory verbs of a backend on NumPy arrays, whose graphs run one by one."""
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         """New zeroed array."""
         return np.zeros(shape, dtype)
 
     def allocate_steps(self, count: int, shape: tuple[int, ...], dtype: str) -> StepBuffers:
-        """One array; the parts are views of it."""
+        """One array; the steps are views of it."""
         whole = np.zeros((count, *shape), dtype)
         return StepBuffers(whole, tuple(whole))
+
+    def chain(self, graphs: Sequence[BoundGraph]) -> BoundGraph:
+        """Nothing is gained, and nothing is done yet."""
+        return Chain(tuple(graphs))
 
     def write(self, buffer: Buffer, values: ArrayLike) -> None:
         """Copy into the array, broadcasting."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,18 +15,22 @@ from svg_runtime.backends import open_backend
 from svg_runtime.backends.base import Backend
 from svg_runtime.backends.computed import ComputedIn
 from svg_runtime.backends.options import GpuOptions, ProgressListener
+from svg_runtime.bundle.contract import FUSED
 from svg_runtime.bundle.manifest import PRECISIONS, Manifest, Precision, PrecisionVariant
 from svg_runtime.bundle.reader import Bundle
-from svg_runtime.errors import BackendError, ContextNotReadyError, FrameError, UsageError
+from svg_runtime.errors import BackendError, BackendMissingError, ContextNotReadyError, UsageError
+from svg_runtime.forecast.checks import check_counts, checked_frame, checked_noise
 from svg_runtime.forecast.context import ContextPosterior, ContextReader
-from svg_runtime.forecast.noise import FloatArray, NoiseSource, checked_noise
+from svg_runtime.forecast.fused_rollout import FusedRollout
+from svg_runtime.forecast.noise import FloatArray, NoiseSource
 from svg_runtime.forecast.observer import Observer
-from svg_runtime.forecast.rollouts import Rollouts, use_fused
+from svg_runtime.forecast.rollout import Rollout
 from svg_runtime.forecast.scores import ForecastMemory, ForecastScore
-from svg_runtime.forecast.separate_rollout import Rollout
+from svg_runtime.forecast.separate_rollout import SeparateRollout
 
-Context = Literal["window", "stream"]
-_COUNT_LIMIT = 1 << 16  # of samples and of horizon: beyond it a typing error is more likely than a wish
+ContextMode = Literal["window", "stream"]
+_R = TypeVar("_R")
+_KEPT_ROLLOUTS = 4  # sets of device buffers, one per samples and horizon asked for; the oldest is freed first
 
 
 @dataclass(frozen=True)
@@ -45,26 +50,39 @@ class Forecaster:
     future, which is repeated for as many samples as are asked for, and no surprise.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend, variant: PrecisionVariant, samples: int, horizon: int, seed: int,
-                 context: Context, fused: bool | None = None) -> None:  # fmt: skip
-        _check_counts(samples, horizon)
+    def __init__(
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        variant: PrecisionVariant,
+        samples: int,
+        horizon: int,
+        seed: int,
+        context: ContextMode,
+        fused: bool | None = None,
+    ) -> None:
+        check_counts(samples, horizon)
         if context not in ("window", "stream"):
             raise UsageError(f"unknown context '{context}'\n  expected window or stream")
         self.manifest: Manifest = bundle.manifest
-        self.samples, self.horizon, self.context = samples, horizon, context
-        self._backend, self._variant = backend, variant
+        self.samples = samples
+        self.horizon = horizon
+        self.context = context
+        self.fused = _use_fused(variant, fused, backend.prefers_fused)
+        self._backend = backend
+        self._variant = variant
         self._noise = NoiseSource(seed)
         self._observer = Observer(backend, self.manifest, variant)
-        self.fused = use_fused(variant, fused, backend.prefers_fused)
         streams = context == "stream"
         pairs = 1 if streams else self.manifest.generation.n_past - 1
-        # In the window context the fused graphs bring the prior through the context themselves.
+        # In the window mode the fused graphs bring the prior through the context themselves.
         self._reader = ContextReader(backend, variant, pairs, keeps_state=streams or not self.fused)
-        self._rollouts = Rollouts(backend, self.manifest, variant, self._observer, self.fused)
-        # In the stream context, the rollout whose predictor reads the frames. Forecasts branch off and leave it untouched.
-        self._stream = self._rollouts.separate(self._futures_of(samples), 0) if context == "stream" else None
+        self._separate_rollouts: dict[tuple[int, int], SeparateRollout] = {}  # by samples and horizon
+        self._fused_rollouts: dict[tuple[int, int], FusedRollout] = {}
+        # In the stream mode, the rollout whose predictor reads the frames. Forecasts branch off and leave it untouched.
+        self._stream = self._separate_rollout(self._futures_of(samples), 0) if streams else None
         self._memory = ForecastMemory()
-        self._belief: ContextPosterior | None = None
+        self._context_posterior: ContextPosterior | None = None
         self._last_frame: FloatArray | None = None
         self._closed = False
         self.reset()
@@ -79,7 +97,7 @@ class Forecaster:
         samples: int = 8,
         horizon: int = 10,
         seed: int = 0,
-        context: Context = "window",
+        context: ContextMode = "window",
         fused: bool | None = None,
         threads: int | None = None,
         gpu: GpuOptions | None = None,
@@ -110,7 +128,7 @@ class Forecaster:
             BackendError: the device has no memory left.
             UsageError: a value that means nothing.
         """
-        _check_counts(samples, horizon)
+        check_counts(samples, horizon)
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}\n  expected at least 1")
         if precision not in (None, *PRECISIONS):
@@ -119,7 +137,16 @@ class Forecaster:
         try:
             opened = open_backend(bundle, backend, device, precision, threads, samples, gpu, watcher)
             try:
-                return cls(bundle, opened, bundle.variant(opened.precision), samples, horizon, seed, context, fused)
+                return cls(
+                    bundle=bundle,
+                    backend=opened,
+                    variant=bundle.variant(opened.precision),
+                    samples=samples,
+                    horizon=horizon,
+                    seed=seed,
+                    context=context,
+                    fused=fused,
+                )
             except BaseException:
                 opened.close()
                 raise
@@ -140,7 +167,8 @@ class Forecaster:
         try:
             self._backend.close()  # first: it waits until nothing runs any more
         finally:
-            del self._observer, self._reader, self._rollouts, self._stream  # they hold the device's buffers and bound graphs
+            # They hold the device's buffers and bound graphs.
+            del self._observer, self._reader, self._stream, self._separate_rollouts, self._fused_rollouts
 
     @property
     def backend(self) -> str:
@@ -173,7 +201,7 @@ class Forecaster:
         self._reader.reset()
         self._noise.reset()
         self._memory.clear()
-        self._belief = self._last_frame = None
+        self._context_posterior = self._last_frame = None
         if self._stream is not None:
             self._stream.predictor.reset()
 
@@ -208,15 +236,18 @@ class Forecaster:
             UsageError: the forecaster is closed.
         """
         self._check_open()
-        checked = _checked_frame(frame, self.manifest)
+        checked = checked_frame(frame, self.manifest.frame)
         index = self._observer.count
+        # 1) how well did earlier forecasts meet this frame?
         scores = self._memory.score(index, checked)
+        # 2) encode it, once
         self._observer.observe(checked)
         self._last_frame = checked
         if index == 0:
             return Observation(index, None, scores)
-        self._belief = self._read_window() if self._stream is None else self._read_stream(self._stream)
-        return Observation(index, self._belief.surprise, scores)
+        # 3) what does it say about the latents, and how far is that from what was expected?
+        self._context_posterior = self._read_window() if self._stream is None else self._read_stream(self._stream)
+        return Observation(index, self._context_posterior.surprise, scores)
 
     def forecast(
         self,
@@ -244,29 +275,36 @@ class Forecaster:
         self._check_open()
         samples = self.samples if samples is None else samples
         horizon = self.horizon if horizon is None else horizon
-        _check_counts(samples, horizon)
+        check_counts(samples, horizon)
         self._check_ready()
         if self._stream is not None and (context_noise is not None or samples != self.samples):
             raise UsageError(
                 "with the stream context the past is already read\n  expected no context_noise and the samples as opened"
             )
-        assert self._belief is not None
+        assert self._context_posterior is not None
         assert self._last_frame is not None
-        z_dim, encodings = self.manifest.model.z_dim, list(self._observer.encodings)
+        # 1) noise: what was given, checked before anything changes, else seeded draws
+        encodings = list(self._observer.encodings)
+        z_dim = self.manifest.model.z_dim
         past_shape, shape = (len(encodings) - 1, samples, z_dim), (horizon, samples, z_dim)
-        eps_past, eps = checked_noise("context_noise", context_noise, past_shape), checked_noise("noise", noise, shape)
-        rollout = self._rollouts.get(self._futures_of(samples), horizon)
+        eps_past = checked_noise("context_noise", context_noise, past_shape)
+        eps = checked_noise("noise", noise, shape)
+        rollout = self._rollout(self._futures_of(samples), horizon)
+        # 2) bring the states through the context frames; in the stream mode they are there already
         if self._stream is None:
-            rollout.read_context(encodings, self._belief, self._noise.draw(*past_shape) if eps_past is None else eps_past)
+            eps_past = self._noise.draw(*past_shape) if eps_past is None else eps_past
+            rollout.read_context(encodings, self._context_posterior, eps_past)
+        # 3) step from the last frame into the futures
         eps = self._noise.draw(*shape) if eps is None else eps
         branch = None if self._stream is None else self._stream.predictor
-        futures = rollout.forecast(encodings[-1], self._belief, eps, branch)
+        futures = rollout.forecast(encodings[-1], self._context_posterior, eps, branch)
         futures = np.repeat(futures, samples // len(futures), axis=0)
+        # 4) remember them, to be scored when their frames arrive
         self._memory.remember(self._observer.count - 1, self._last_frame, futures)
         return futures
 
     def reconstruct(
-        self, targets: ArrayLike, noise: ArrayLike | None = None, context_noise: ArrayLike | None = None
+        self, truth: ArrayLike, noise: ArrayLike | None = None, context_noise: ArrayLike | None = None
     ) -> FloatArray:
         """The forecast that the model would make if it guessed every latent right: z from the posterior of the true next frame.
 
@@ -274,7 +312,7 @@ class Forecaster:
         was observed stays as it is, and no seeded draw is used up.
 
         Args:
-            targets: (horizon, H, W, C) float32 in [0, 1], the true frames that follow the last observed one.
+            truth: (horizon, H, W, C) float32 in [0, 1], the frames that follow the last observed one.
             noise: (horizon, 1, z_dim) draws of the posterior; default: zeros, its means.
             context_noise: (n_past - 1, 1, z_dim) draws while the context is read; default: zeros.
 
@@ -283,44 +321,74 @@ class Forecaster:
 
         Raises:
             ContextNotReadyError: fewer than n_past frames were observed.
-            FrameError: a target that is no frame of the model.
+            FrameError: a true frame that is not a frame of the model.
             UsageError: noise that does not fit, the stream context, or the forecaster is closed.
         """
         self._check_open()
         self._check_ready()
         if self._stream is not None:
             raise UsageError("reconstruct() reads the context again\n  open the forecaster with context='window'")
-        frames = [_checked_frame(target, self.manifest) for target in np.asarray(targets)]
+        frames = [checked_frame(frame, self.manifest.frame) for frame in np.asarray(truth)]
         if not frames:
-            raise UsageError("there are no targets\n  expected at least one true frame after the observed ones")
-        z_dim, encodings = self.manifest.model.z_dim, list(self._observer.encodings)
-        shapes = {"noise": (len(frames), 1, z_dim), "context_noise": (len(encodings) - 1, 1, z_dim)}
-        given = {"noise": noise, "context_noise": context_noise}
-        eps = {name: checked_noise(name, given[name], shape) for name, shape in shapes.items()}
-        draws = {name: np.zeros(shapes[name], np.float32) if value is None else value for name, value in eps.items()}
+            raise UsageError("there are no true frames\n  expected at least one after the observed ones")
+        encodings = list(self._observer.encodings)
+        past, z_dim = len(encodings) - 1, self.manifest.model.z_dim
+        eps = _zeros_or_given("noise", noise, (len(frames), 1, z_dim))
+        eps_past = _zeros_or_given("context_noise", context_noise, (past, 1, z_dim))
+        # 1) the posterior over context and true frames
         self._reader.reset()
-        context_posterior = self._reader.read([*encodings, *(self._observer.encode(frame) for frame in frames)])
-        rollout, past = self._rollouts.separate(1, len(frames)), len(encodings) - 1
-        rollout.read_context(encodings, context_posterior, draws["context_noise"])
-        posterior = ContextPosterior(context_posterior.mu[past:], context_posterior.logvar[past:], {}, None)
-        futures = rollout.forecast(encodings[-1], context_posterior, draws["noise"], posterior=posterior)
-        result: FloatArray = futures[0]
-        return result
+        posterior = self._reader.read([*encodings, *(self._observer.encode(frame) for frame in frames)])
+        # 2) a forecast whose latents are drawn from it
+        rollout = self._separate_rollout(1, len(frames))
+        rollout.read_context(encodings, posterior, eps_past)
+        futures = rollout.reconstruct(encodings[-1], posterior.mu[past:], posterior.logvar[past:], eps)
+        only: FloatArray = futures[0]
+        return only
 
     def _futures_of(self, samples: int) -> int:
         """How many futures to compute: a deterministic model has but one."""
         return samples if self.manifest.model.z_dim else 1
 
+    def _rollout(self, samples: int, horizon: int) -> Rollout:
+        if self.fused:
+            return self._get_or_create(self._fused_rollouts, FusedRollout, samples, horizon)
+        return self._separate_rollout(samples, horizon)
+
+    def _separate_rollout(self, samples: int, horizon: int) -> SeparateRollout:
+        return self._get_or_create(self._separate_rollouts, SeparateRollout, samples, horizon)
+
+    def _get_or_create(self, kept: dict[tuple[int, int], _R], kind: Callable[..., _R], samples: int, horizon: int) -> _R:
+        """A rollout is made when first asked for; a few of each kind are kept.
+
+        Raises:
+            UsageError: buffers of that size do not fit into memory.
+        """
+        if (samples, horizon) not in kept:
+            while len(kept) >= _KEPT_ROLLOUTS:
+                del kept[next(iter(kept))]
+            try:
+                kept[samples, horizon] = kind(
+                    backend=self._backend,
+                    manifest=self.manifest,
+                    variant=self._variant,
+                    observer=self._observer,
+                    samples=samples,
+                    horizon=horizon,
+                )
+            except MemoryError as error:
+                raise UsageError(f"{samples} samples of {horizon} frames do not fit into memory\n  expected fewer") from error
+        return kept[samples, horizon]
+
     def _read_window(self) -> ContextPosterior:
         self._reader.reset()
         return self._reader.read(self._observer.encodings)
 
-    def _read_stream(self, stream: Rollout) -> ContextPosterior:
+    def _read_stream(self, stream: SeparateRollout) -> ContextPosterior:
         pair = list(self._observer.encodings)[-2:]
-        context_posterior = self._reader.read(pair)
+        context = self._reader.read(pair)
         eps = self._noise.draw(self.samples, self.manifest.model.z_dim)
-        stream.advance(pair[0], context_posterior.mu[0], context_posterior.logvar[0], eps)
-        return context_posterior
+        stream.advance(pair[0], context.mu[0], context.logvar[0], eps)
+        return context
 
     def _check_open(self) -> None:
         if self._closed:
@@ -334,27 +402,20 @@ class Forecaster:
             )
 
 
-def _checked_frame(given: ArrayLike, manifest: Manifest) -> FloatArray:
-    spec = manifest.frame
-    expected = f"expected ({spec.height}, {spec.width}, {spec.channels}) float32 in [0, 1]"
-    try:
-        frame = np.asarray(given)
-    except (TypeError, ValueError) as error:
-        raise FrameError(f"the frame is no array: {error}\n  {expected}") from error
-    if frame.dtype != np.float32:
-        convert = "frame.astype('float32')" if frame.dtype.kind == "f" else "frame.astype('float32') / 255"
-        raise FrameError(f"the frame's type is {frame.dtype}\n  {expected}; convert with {convert}")
-    if frame.shape != (spec.height, spec.width, spec.channels):
-        raise FrameError(
-            f"the frame's shape is {frame.shape}\n  {expected}; svg_common.frames.fit_frame makes one of any picture"
+def _use_fused(variant: PrecisionVariant, wanted: bool | None, preferred: bool) -> bool:
+    """Whether to run the fused graphs: as wanted, else as preferred if the bundle has them.
+
+    Raises:
+        BackendMissingError: wanted, but the bundle has none.
+    """
+    available = set(FUSED) <= set(variant.graphs)
+    if wanted and not available:
+        raise BackendMissingError(
+            "the bundle has no fused graphs\n  export it again with: svg-export ckpt.pt, or open it with fused=False"
         )
-    low, high = float(frame.min()), float(frame.max())
-    if not (low >= 0.0 and high <= 1.0):  # also false for NaN
-        raise FrameError(f"the frame's values lie in [{low}, {high}]\n  {expected}")
-    return frame.astype(np.float32)  # a copy: the caller may reuse the array
+    return available and preferred if wanted is None else wanted
 
 
-def _check_counts(samples: int, horizon: int) -> None:
-    for name, value in (("samples", samples), ("horizon", horizon)):
-        if not isinstance(value, (int, np.integer)) or not 1 <= value <= _COUNT_LIMIT:
-            raise UsageError(f"{name} is {value!r}\n  expected a whole number from 1 to {_COUNT_LIMIT}")
+def _zeros_or_given(name: str, noise: ArrayLike | None, shape: tuple[int, ...]) -> FloatArray:
+    checked = checked_noise(name, noise, shape)
+    return np.zeros(shape, np.float32) if checked is None else checked

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from svg_runtime.errors import UsageError
 
@@ -30,26 +30,6 @@ class NoiseSource:
     def draw(self, *shape: int) -> FloatArray:
         """N(0, 1) float32 of `shape`."""
         return self._rng.standard_normal(shape, np.float32)
-
-
-def checked_noise(name: str, given: ArrayLike | None, shape: tuple[int, ...]) -> FloatArray | None:
-    """`given` as float32 after checking shape and finiteness; None, which asks for seeded draws, stays None.
-
-    Raises:
-        UsageError: wrong shape, no numbers, or non-finite values.
-    """
-    if given is None:
-        return None
-    try:
-        with np.errstate(over="ignore"):
-            noise = np.asarray(given, np.float32)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{name} is no array of numbers: {error}\n  expected shape {shape}") from error
-    if noise.shape != shape:
-        raise UsageError(f"{name} has shape {noise.shape}\n  expected {shape}")
-    if not np.isfinite(noise).all():
-        raise UsageError(f"{name} holds values that are not finite")
-    return noise
 
 
 def gaussian_sample(mu: FloatArray, logvar: FloatArray, eps: FloatArray) -> FloatArray:

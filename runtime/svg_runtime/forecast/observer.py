@@ -47,13 +47,13 @@ class Observer:
         if self._latest is not self.condition:  # a copy per frame, so that forecasts are bound to one set of buffers
             for name, buffer in self.condition.items():
                 self._backend.copy(self._latest[name], buffer)
-        self._backend.run(self._skip)
+        self._skip.run()
         self.count += 1
 
     def encode(self, frame: FloatArray) -> FloatArray:
         """Encoding (1, g_dim) of a (H, W, C) float32 frame that is not taken in."""
         self._backend.write(self._frame, np.moveaxis(frame, -1, 0)[None])
-        self._backend.run(self._encode)
+        self._encode.run()
         h: FloatArray = self._backend.read(self._h).copy()
         return h
 

@@ -1,25 +1,31 @@
-"""A graph whose state stays on the device: two buffers per recurrent tensor, read from one, written to the other."""
+"""A recurrent graph whose state stays on the device, in two sets of buffers: a step reads one and writes the other."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from svg_runtime.backends.base import Array, Backend, Buffer, Plan
+from svg_runtime.backends.base import Array, Backend, BoundGraph, Buffer
 from svg_runtime.bundle.manifest import GraphSpec
 
 State = Mapping[str, Array]  # state input name -> host values
 
 
 class RecurrentGraph:
-    """Steps one graph at a fixed batch, alternating its state buffers so that inputs never alias outputs.
+    """One graph bound for a number of steps in a row, each reading the state that the one before it wrote.
+
+    Step i reads set i % 2 of the state's buffers and writes the other one, so that inputs never alias outputs. With an even
+    number of steps the last one leads back to the first, and stepping can go on for ever.
 
     Args:
         backend: where it runs.
         graph_name: the graph's name in the bundle.
         spec: its interface.
         batch: size of the dynamic axis.
-        inputs: buffers of the inputs that are not states.
-        outputs: buffers of the outputs that are not states.
+        inputs: of each step, the buffers of the inputs that are no states. A state that is among them is read from there.
+        outputs: of each step, the buffers of the outputs that are no states.
+
+    Attributes:
+        bound: the graph, bound once per step.
     """
 
     def __init__(
@@ -28,51 +34,62 @@ class RecurrentGraph:
         graph_name: str,
         spec: GraphSpec,
         batch: int,
-        inputs: Mapping[str, Buffer],
-        outputs: Mapping[str, Buffer],
+        inputs: Sequence[Mapping[str, Buffer]],
+        outputs: Sequence[Mapping[str, Buffer]],
     ) -> None:
-        self._backend, self._role, self._inputs, self._outputs = backend, graph_name, inputs, outputs
+        self._backend = backend
+        self._graph_name = graph_name
         self._states = spec.states
-        specs = [spec.tensor(state.input) for state in spec.states]
+        self._inputs = inputs
+        self._outputs = outputs
+        tensors = [spec.tensor(state.input) for state in spec.states]
         self._buffers = [
-            {tensor.name: backend.allocate(tensor.sized(batch), tensor.dtype) for tensor in specs} for _ in range(2)
+            {tensor.name: backend.allocate(tensor.sized(batch), tensor.dtype) for tensor in tensors} for _ in range(2)
         ]
-        self._plans = [self._bind(self._buffers[now], self._buffers[1 - now]) for now in range(2)]
-        self._foreign: dict[int, Plan] = {}
-        self._now = 0
+        self.bound = [self._bind(step, self._buffers[step % 2], self._buffers[1 - step % 2]) for step in range(len(inputs))]
+        self._branches: dict[int, BoundGraph] = {}
+        self._steps = 0
 
     @property
     def state(self) -> dict[str, Buffer]:
-        """The current state's buffers, by input name."""
-        return self._buffers[self._now]
+        """The buffers that the next step reads, by input name."""
+        return self._buffers[self._steps % 2]
 
     def reset(self) -> None:
         """Start from the initial state (zeros)."""
-        self._now = 0
-        for buffer in self.state.values():
-            self._backend.write(buffer, 0.0)
+        self.load({state.input: 0.0 for state in self._states})
 
-    def load(self, state: State) -> None:
+    def load(self, values: Mapping[str, Array | float]) -> None:
         """Start from host values; a state at batch 1 is repeated over the batch."""
-        self._now = 0
-        for name, values in state.items():
-            self._backend.write(self.state[name], values)
+        self._steps = 0
+        for name, value in values.items():
+            self._backend.write(self.state[name], value)
 
     def step(self) -> None:
-        """Run once on the bound inputs."""
-        self._backend.run(self._plans[self._now])
-        self._now = 1 - self._now
+        """Run the next step; after the last one comes the first again."""
+        self.bound[self._steps % len(self.bound)].run()
+        self._steps += 1
 
     def step_from(self, other: RecurrentGraph) -> None:
-        """Run once from the current state of `other`, which stays as it is: a branch of its future."""
+        """Run the first step from the current state of `other`, which stays as it is: a branch of its future."""
         start = other.state
-        key = id(start)
-        if key not in self._foreign:
-            self._foreign[key] = self._bind(start, self._buffers[0])
-        self._backend.run(self._foreign[key])
-        self._now = 0
+        if id(start) not in self._branches:
+            self._branches[id(start)] = self._bind(0, start, self._buffers[1])
+        self._branches[id(start)].run()
+        self._steps = 1
 
-    def _bind(self, now: Mapping[str, Buffer], then: Mapping[str, Buffer]) -> Plan:
+    def advanced(self, steps: int) -> None:
+        """Note that `steps` steps were run outside, from the first one on, and make where they led the new start."""
+        self._steps = 0
+        if steps % 2:
+            for name, buffer in self._buffers[0].items():
+                self._backend.copy(self._buffers[1][name], buffer)
+
+    def read(self) -> dict[str, Array]:
+        """Host copy of the current state."""
+        return {name: self._backend.read(buffer).copy() for name, buffer in self.state.items()}
+
+    def _bind(self, step: int, now: Mapping[str, Buffer], then: Mapping[str, Buffer]) -> BoundGraph:
         states_in = {state.input: now[state.input] for state in self._states}
         states_out = {state.output: then[state.input] for state in self._states}
-        return self._backend.bind(self._role, {**self._inputs, **states_in}, {**self._outputs, **states_out})
+        return self._backend.bind(self._graph_name, {**states_in, **self._inputs[step]}, {**self._outputs[step], **states_out})

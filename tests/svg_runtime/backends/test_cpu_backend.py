@@ -77,23 +77,23 @@ def test_a_bound_graph_computes_what_a_plain_session_does_and_in_place(backend, 
     outputs = buffers(backend, bundle, "posterior", ("mu", "logvar", "state_out"))
     before = {name: value.copy() for name, value in inputs.items()}
     addresses = {name: backend.read(buffer).ctypes.data for name, buffer in outputs.items()}
-    plan = backend.bind("posterior", inputs, outputs)
+    bound = backend.bind("posterior", inputs, outputs)
     assert not any(backend.read(buffer).any() for buffer in outputs.values())  # binding alone runs nothing
-    backend.run(plan)
+    bound.run()
     for name, expected in plain(tiny_bundle, "posterior", **before).items():
         np.testing.assert_allclose(backend.read(outputs[name]), expected, atol=1e-6)
         assert backend.read(outputs[name]).ctypes.data == addresses[name]
     for name, buffer in inputs.items():
         np.testing.assert_array_equal(backend.read(buffer), before[name])
     backend.write(inputs["h"], draw(77, *inputs["h"].shape))  # bound once: the plan reads what is there at the run
-    backend.run(plan)
+    bound.run()
     expected = plain(tiny_bundle, "posterior", **{**before, "h": draw(77, *inputs["h"].shape)})
     np.testing.assert_allclose(backend.read(outputs["mu"]), expected["mu"], atol=1e-6)
 
 
 def test_wanted_outputs_may_be_fewer_than_the_graph_has(backend, bundle, tiny_bundle):
     inputs, outputs = filled(backend, bundle, "encoder", ("frame",)), buffers(backend, bundle, "encoder", ("h",))
-    backend.run(backend.bind("encoder", inputs, outputs))
+    backend.bind("encoder", inputs, outputs).run()
     expected = plain(tiny_bundle, "encoder", frame=backend.read(inputs["frame"]))["h"]
     np.testing.assert_allclose(backend.read(outputs["h"]), expected, atol=1e-6)
 
@@ -102,7 +102,7 @@ def test_conditions_at_batch_one_are_shared_by_all_samples(backend, bundle, tiny
     names = [spec.name for spec in bundle.manifest.variants["fp32"].graphs["skip"].outputs]
     shared = filled(backend, bundle, "decoder", names, batch=1)
     g, frame = filled(backend, bundle, "decoder", ("g",)), buffers(backend, bundle, "decoder", ("frame",))
-    backend.run(backend.bind("decoder", {**g, **shared}, frame))
+    backend.bind("decoder", {**g, **shared}, frame).run()
     repeated = {name: np.repeat(value, BATCH, axis=0) for name, value in shared.items()}
     expected = plain(tiny_bundle, "decoder", g=backend.read(g["g"]), **repeated)["frame"]
     np.testing.assert_allclose(backend.read(frame["frame"]), expected, atol=1e-6)
@@ -120,7 +120,7 @@ def stepper(backend, bundle, graph_name="predictor"):
     spec = bundle.manifest.variants["fp32"].graphs[graph_name]
     inputs = filled(backend, bundle, graph_name, ("h", "z"))
     outputs = buffers(backend, bundle, graph_name, ("g",))
-    return RecurrentGraph(backend, graph_name, spec, BATCH, inputs, outputs), inputs, outputs
+    return RecurrentGraph(backend, graph_name, spec, BATCH, [inputs] * 2, [outputs] * 2), inputs, outputs
 
 
 def state_of(backend, graph):

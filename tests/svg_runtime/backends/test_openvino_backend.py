@@ -224,12 +224,12 @@ def test_buffers_keep_their_addresses_and_wanted_outputs_may_be_few(backend, bun
     frame = backend.allocate(spec.tensor("frame").sized(2), "float32")
     h = backend.allocate(spec.tensor("h").sized(2), "float32")
     address = backend.read(h).ctypes.data
-    plan = backend.bind("encoder", {"frame": frame}, {"h": h})
+    bound = backend.bind("encoder", {"frame": frame}, {"h": h})
     assert not backend.read(h).any()  # binding alone runs nothing
     seen = []
     for seed in (1, 2):
         backend.write(frame, draw(seed, *frame.shape))
-        backend.run(plan)
+        bound.run()
         np.testing.assert_array_equal(backend.read(frame), draw(seed, *frame.shape))
         assert backend.read(h).ctypes.data == address
         seen.append(backend.read(h).copy())
@@ -286,8 +286,8 @@ def test_graphs_share_one_set_of_threads_when_they_use_all_cores(bundle, threads
     backend = open_backend(bundle, "openvino", "CPU:f32", None, threads)
     spec = bundle.manifest.variants["fp32"].graphs["skip"]
     inputs, outputs = ({t.name: backend.allocate(t.sized(1), t.dtype) for t in side} for side in (spec.inputs, spec.outputs))
-    plan = backend.bind("skip", inputs, outputs)
-    assert plan.compiled.model.get_property(openvino_device.SHARED_THREADS) == ("YES" if shares else "NO")
+    bound = backend.bind("skip", inputs, outputs)
+    assert bound.compiled.model.get_property(openvino_device.SHARED_THREADS) == ("YES" if shares else "NO")
     backend.close()
 
 
@@ -329,11 +329,11 @@ def test_a_closed_backend_refuses(bundle):
     spec = bundle.manifest.variants["fp32"].graphs["skip"]
     buffers = {t.name: backend.allocate(t.sized(1), t.dtype) for t in (*spec.inputs, *spec.outputs)}
     parts = [{t.name: buffers[t.name] for t in tensors} for tensors in (spec.inputs, spec.outputs)]
-    plan = backend.bind("skip", *parts)
+    bound = backend.bind("skip", *parts)
     backend.close()
     backend.close()
     with pytest.raises(BackendError, match="closed"):
-        backend.run(plan)
+        bound.run()
     with pytest.raises(BackendError, match="closed"):
         backend.bind("skip", *parts)
 

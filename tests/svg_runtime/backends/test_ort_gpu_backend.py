@@ -117,7 +117,7 @@ def test_state_travels_through_captured_graphs_as_without(backend, fused_bundle,
     steppers = []
     for each in (backend, graphs):
         inputs = {name: each.allocate(spec.tensor(name).sized(3), "float32") for name in ("h", "z")}
-        steppers.append((each, RecurrentGraph(each, "predictor", spec, 3, inputs, {}), inputs))
+        steppers.append((each, RecurrentGraph(each, "predictor", spec, 3, [inputs] * 2, [{}] * 2), inputs))
         each.write(inputs["h"], draw(1, 3, 16))
         steppers[-1][1].reset()
     seen = []
@@ -208,19 +208,19 @@ def test_aliases_are_trapped(backend):
 
 def test_a_closed_backend_runs_nothing_and_has_freed_everything(fused_bundle, cuda):
     backend = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32")
-    plan = backend.bind("posterior", *bound(backend))
-    backend.run(plan)
+    graph = backend.bind("posterior", *bound(backend))
+    graph.run()
     backend.close()
     backend.close()
     assert cuda.left == (0, 0, 0, 0)
     with pytest.raises(BackendError, match="closed"):
-        backend.run(plan)
+        graph.run()
 
 
 def test_a_device_that_fails_is_freed_too(fused_bundle, cuda):
     backend = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32")
     inputs, outputs = bound(backend)
-    backend.run(backend.bind("posterior", inputs, outputs))
+    backend.bind("posterior", inputs, outputs).run()
     cuda.fail["cudaStreamSynchronize"] = cudaError_t.cudaErrorIllegalAddress
     with pytest.raises(BackendError, match="CUDA failed while waiting"):
         backend.read(outputs["mu"])
@@ -230,11 +230,11 @@ def test_a_device_that_fails_is_freed_too(fused_bundle, cuda):
 
 def test_a_plan_that_is_gone_frees_its_cuda_graph(fused_bundle, ort):
     backend = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GRAPHS["graph-on"])
-    plan = backend.bind("posterior", *bound(backend))
-    backend.run(plan)
+    graph = backend.bind("posterior", *bound(backend))
+    graph.run()
     backend._device.wait()
     assert ort.released == []
-    del plan
+    del graph
     gc.collect()
     assert ort.released == [1]
     backend.close()
@@ -484,8 +484,8 @@ def test_a_refused_cuda_graph_is_named_with_the_way_out(fused_bundle, ort):
 
 
 def test_a_failing_run_names_the_graph(backend, cuda):
-    plan = backend.bind("posterior", *bound(backend))
-    plan.session._real = None
+    graph = backend.bind("posterior", *bound(backend))
+    graph.session._real = None
     cuda.enqueue = lambda *_: (_ for _ in ()).throw(RuntimeError("CUDA failure 900"))
     with pytest.raises(BackendError, match="ONNX Runtime failed while running posterior: CUDA failure 900"):
-        backend.run(plan)
+        graph.run()

@@ -201,13 +201,13 @@ def test_unread_outputs_and_shared_conditions(tensorrt, fused_bundle):
         encoder, decoder = (bundle.manifest.variants["fp32"].graphs[graph_name] for graph_name in ("encoder", "decoder"))
         frame, h = (backend.allocate(encoder.tensor(each).sized(3), "float32") for each in ("frame", "h"))
         backend.write(frame, np.abs(draw(0, *frame.shape)) % 1)
-        backend.run(backend.bind("encoder", {"frame": frame}, {"h": h}))
+        backend.bind("encoder", {"frame": frame}, {"h": h}).run()
         conds = {each.name: backend.allocate(each.shared(3), each.dtype) for each in decoder.inputs if each.name != "g"}
         for seed, buffer in enumerate(conds.values()):
             backend.write(buffer, draw(seed, *buffer.shape))
         out = backend.allocate(decoder.tensor("frame").sized(3), "float32")
         g = backend.allocate(decoder.tensor("g").sized(3), "float32")
-        backend.run(backend.chain([backend.bind("decoder", {"g": g, **conds}, {"frame": out})]))
+        backend.chain([backend.bind("decoder", {"g": g, **conds}, {"frame": out})]).run()
         results.append((backend.read(h).copy(), backend.read(out).copy()))
         backend.close()
     for ours, expected in zip(*results, strict=True):

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from svg_common.errors import ExitCode
 from svg_runtime import forecast_options as options
 from svg_runtime.backends import BACKENDS, COMPUTE_BF16
-from svg_runtime.backends.onnxruntime.cpu import CpuBackend
+from svg_runtime.backends.onnxruntime.session import BoundSession
 from svg_runtime.bench import process
 from svg_runtime.bench.cases import Case, list_cases
 from svg_runtime.bench.cli import app
@@ -32,7 +32,7 @@ from svg_runtime.bench.run import BenchOptions, Findings, Row, on_host
 from svg_runtime.bench.table import Group, Line, format_table, table_width
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError, UsageError
-from svg_runtime.forecast import forecaster
+from svg_runtime.forecast import checks, forecaster
 from tests.svg_runtime.bundle_helpers import copy_bundle
 
 OPTIONS = BenchOptions(None, None, None, samples=2, horizon=3, seed=0, seconds=1.0)
@@ -94,13 +94,13 @@ def test_an_operator_without_a_formula_is_refused():
 @pytest.mark.parametrize("fused", [True, False])
 def test_a_forecast_runs_its_graphs_as_often_as_counted(fused_bundle, frames, monkeypatch, fused):
     runs: Counter[str] = Counter()
-    plain = CpuBackend._run_bound
+    plain = BoundSession.run
 
-    def counted(self, plan):
-        runs[plan.graph_name] += 1
-        plain(self, plan)
+    def counted(self):
+        runs[self.graph_name] += 1
+        plain(self)
 
-    monkeypatch.setattr(CpuBackend, "_run_bound", counted)
+    monkeypatch.setattr(BoundSession, "run", counted)
     with forecaster.Forecaster.open(fused_bundle, backend="cpu", samples=2, horizon=4, fused=fused) as opened:
         for frame in frames[:3]:
             opened.observe(frame)
@@ -284,4 +284,4 @@ def test_the_command_refuses_before_it_measures(fused_bundle, tmp_path, capsys):
     for wrong in (["--seconds", "0"], ["--samples", str(options.COUNT_LIMIT + 1)], ["--horizon", "0"]):
         assert refusal(*wrong).exit_code == ExitCode.USAGE
     assert capsys.readouterr().out == ""
-    assert options.COUNT_LIMIT == forecaster._COUNT_LIMIT
+    assert options.COUNT_LIMIT == checks.COUNT_LIMIT

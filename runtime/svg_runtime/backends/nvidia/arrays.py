@@ -85,8 +85,8 @@ class DeviceArrays:
         kind = np.dtype(dtype)
         pitch = -(-math.prod(shape) * kind.itemsize // _ALIGNMENT) * _ALIGNMENT
         memory = DeviceMemory(self._device, count * pitch)
-        parts = tuple(DeviceBuffer(memory, step * pitch, shape, kind) for step in range(count))
-        return StepBuffers(DeviceBuffer(memory, 0, (count, *shape), kind, pitch), parts)
+        steps = tuple(DeviceBuffer(memory, step * pitch, shape, kind) for step in range(count))
+        return StepBuffers(DeviceBuffer(memory, 0, (count, *shape), kind, pitch), steps)
 
     def write(self, buffer: Buffer, values: ArrayLike) -> None:
         """Copy to the device, asynchronously. The host waits if an earlier copy into the same buffer may still be under way."""

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from svg_runtime.backends.base import Buffer, Plan
+from svg_runtime.backends.base import BoundGraph, Buffer
 from svg_runtime.backends.computed import summarize
 from svg_runtime.backends.host_arrays import HostArrays, unaliased
-from svg_runtime.backends.onnxruntime.session import BoundGraph, load_onnxruntime, loaded_graph, session_options
+from svg_runtime.backends.onnxruntime.session import BoundSession, load_onnxruntime, loaded_graph, session_options
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.onnx_header import count_weight_types
@@ -58,7 +58,7 @@ class CpuBackend(HostArrays):
         computed = summarize(self.computed_in)
         self.description = f"cpu (ONNX Runtime {onnxruntime.__version__}), {precision} graphs computed in {computed}"
 
-    def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
+    def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:
         """IO binding by address: no copy on the way in or out."""
         session = self._sessions[graph]
         binding, keep = session.io_binding(), []
@@ -66,12 +66,7 @@ class CpuBackend(HostArrays):
             bind = binding.bind_output if is_output else binding.bind_input
             bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
             keep.append(array)
-        return BoundGraph(graph, session, binding, keep)
-
-    def _run_bound(self, plan: Plan) -> None:
-        """Run synchronously."""
-        assert isinstance(plan, BoundGraph)
-        plan.run()
+        return BoundSession(graph, session, binding, keep)
 
     def close(self) -> None:
         """Free the sessions."""

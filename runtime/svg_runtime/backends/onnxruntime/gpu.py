@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import itertools
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from svg_runtime.backends.base import Buffer, Plan, RunsChains
+from svg_runtime.backends.base import BoundGraph, Buffer, Chain
 from svg_runtime.backends.computed import summarize
 from svg_runtime.backends.nvidia.arrays import DeviceArrays, DeviceBuffer, check_unaliased
 from svg_runtime.backends.nvidia.device import CudaDevice
 from svg_runtime.backends.onnxruntime.placement import NO_GRAPH, PlacedSession, describe_placement
 from svg_runtime.backends.onnxruntime.providers import Provider, check_choices, load_provider
-from svg_runtime.backends.onnxruntime.session import BoundGraph
+from svg_runtime.backends.onnxruntime.session import BoundSession
 from svg_runtime.backends.options import GpuOptions, ProgressListener
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import BATCH, GraphSpec, Precision
@@ -22,16 +22,16 @@ from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, UsageError
 
 
-class OrtGpuBackend(RunsChains, DeviceArrays):
+class OrtGpuBackend(DeviceArrays):
     """ONNX Runtime's CUDA or TensorRT execution provider.
 
     The provider works on the stream of our device, where copies and runs are in order, and the host does not wait for a run.
 
-    CUDA graphs (`cuda` only, on demand, from ONNX Runtime 1.30 on): ONNX Runtime runs a plan two times before it captures it,
+    CUDA graphs (`cuda` only, on demand, from ONNX Runtime 1.30 on): ONNX Runtime runs a graph two times before it captures it,
     all within the first run (onnxruntime #32243), which spoils a state that is updated in place. Here no run writes what it
     reads (`check_unaliased`: a state is read from one buffer and written to another), so running again gives the same outputs
-    again, and there is nothing to back up. Each plan is a graph of its own, as its addresses are its own. All of them are
-    device memory, for an input on the host would keep its first value (#29782).
+    again, and there is nothing to back up. Each bound graph is a CUDA graph of its own, as its addresses are its own. All of
+    them are device memory, for an input on the host would keep its first value (#29782).
 
     Args:
         name: cuda or ort-tensorrt.
@@ -69,7 +69,7 @@ class OrtGpuBackend(RunsChains, DeviceArrays):
         check_choices(name, choices)
         onnxruntime, messages = load_provider(name, bool(choices.cuda_graph))
         self.name, self.precision = name, precision
-        self._plans: weakref.WeakSet[_GpuPlan] = weakref.WeakSet()
+        self._bound: weakref.WeakSet[_GpuSession] = weakref.WeakSet()
         self._graph_ids = itertools.count(1)  # 0 is ONNX Runtime's own
         self._device = CudaDevice(name, "gpu", device)
         self.stream = self._device.stream
@@ -91,7 +91,7 @@ class OrtGpuBackend(RunsChains, DeviceArrays):
         parts = [library, describe_placement(self._graphs)]
         self.description = "; ".join([*filter(None, parts), *(["CUDA graphs"] if self._provider.cuda_graph else [])])
 
-    def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
+    def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:
         """IO binding by address: no copy on the way in or out.
 
         Raises:
@@ -101,38 +101,37 @@ class OrtGpuBackend(RunsChains, DeviceArrays):
         check_unaliased(graph, given, wanted)
         self._check_batch(graph, given)
         placed = self._graphs[graph]
-        plan = _GpuPlan(graph, placed.session, placed.session.io_binding(), [given, wanted])
-        plan.mixed, plan.places = placed.mixed, {name: self._place(buffer) for name, buffer in given.items()}
-        plan.bind_inputs()
+        bound = _GpuSession(graph, placed.session, placed.session.io_binding(), [given, wanted])
+        bound.places = {name: self._place(buffer) for name, buffer in given.items()}
+        bound.bind_inputs()
         for name, buffer in wanted.items():
-            plan.binding.bind_output(name, *self._place(buffer))
-        plan.options = self._run_options(plan)
-        self._plans.add(plan)
-        return plan
+            bound.binding.bind_output(name, *self._place(buffer))
+        if placed.mixed:
+            bound.wait = self._device.wait
+        bound.options = self._run_options(bound)
+        bound.hint = NO_GRAPH if self._provider.cuda_graph else ""
+        self._bound.add(bound)
+        return bound
 
-    def _run_bound(self, plan: Plan) -> None:
-        """Put it on the stream. Where nodes run on the processor, the host waits before and after."""
-        assert isinstance(plan, _GpuPlan)
-        if plan.mixed and plan.session is not None:
-            self._device.wait()
-            plan.bind_inputs()  # what a node on the processor reads is copied to the host here, and only here
-        plan.run(plan.options, NO_GRAPH if self._provider.cuda_graph else "")
+    def chain(self, graphs: Sequence[BoundGraph]) -> BoundGraph:
+        """Put on the stream one by one."""
+        return Chain(tuple(graphs))
 
     def close(self) -> None:
         """Free sessions and device; closing again does nothing."""
         with contextlib.suppress(BackendError, MemoryError):  # whatever the device reports, everything has to be freed
             self._device.wait()
-        for plan in self._plans:
-            plan.release()  # the provider uses the stream until its session is gone
+        for bound in self._bound:
+            bound.release()  # the provider uses the stream until its session is gone
         self._graphs.clear()
         self._device.close()
 
     def _place(self, buffer: DeviceBuffer) -> tuple[str, int, Any, tuple[int, ...], int]:
         return "cuda", self._provider.gpu.index, buffer.dtype.type, buffer.shape, buffer.address
 
-    def _run_options(self, plan: _GpuPlan) -> Any:
+    def _run_options(self, bound: _GpuSession) -> Any:
         options = self._provider.onnxruntime.RunOptions()
-        if plan.mixed:
+        if bound.wait is not None:
             return options
         # Runs are in order on the stream, and nothing but `read` needs to wait. (Replays of CUDA graphs heed it since
         # onnxruntime #28686.)
@@ -140,7 +139,7 @@ class OrtGpuBackend(RunsChains, DeviceArrays):
         if self._provider.cuda_graph:
             number = next(self._graph_ids)
             options.add_run_config_entry("gpu_graph_id", str(number))
-            weakref.finalize(plan, _drop_graph, weakref.ref(plan.session), number).atexit = False
+            weakref.finalize(bound, _drop_graph, weakref.ref(bound.session), number).atexit = False
         return options
 
     def _check_batch(self, graph: str, inputs: Mapping[str, DeviceBuffer]) -> None:
@@ -155,14 +154,22 @@ class OrtGpuBackend(RunsChains, DeviceArrays):
             )
 
 
-class _GpuPlan(BoundGraph):
-    mixed: bool  # some nodes run on the processor
+class _GpuSession(BoundSession):
+    """Runs are put on the stream, and the host does not wait."""
+
     places: dict[str, tuple[str, int, Any, tuple[int, ...], int]]  # input -> device, its index, type, shape, address
-    options: Any
+    wait: Callable[[], None] | None = None  # for the device, where some nodes run on the processor
 
     def bind_inputs(self) -> None:
         for name, place in self.places.items():
             self.binding.bind_input(name, *place)
+
+    def run(self) -> None:
+        """Put it on the stream. Where nodes run on the processor, the host waits before and after."""
+        if self.wait is not None and self.session is not None:
+            self.wait()
+            self.bind_inputs()  # what a node on the processor reads is copied to the host here, and only here
+        super().run()
 
 
 def _load_graphs(
@@ -193,7 +200,7 @@ def _on_device(buffers: Mapping[str, Buffer]) -> dict[str, DeviceBuffer]:
 
 
 def _drop_graph(session: weakref.ref[Any], number: int) -> None:
-    """Free the CUDA graph of a plan that is gone."""
+    """Free the CUDA graph of a bound graph that is gone."""
     alive = session()
     if alive is not None and hasattr(alive, "release_captured_graph"):  # 1.30 has it
         alive.release_captured_graph(number)

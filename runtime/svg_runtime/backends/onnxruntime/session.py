@@ -65,18 +65,19 @@ def loaded_graph(options: Any, content: bytes, precision: Precision) -> Iterator
         yield file.read_bytes
 
 
-class BoundGraph:
+class BoundSession:
     """A session with its IO binding, and the buffers whose addresses are in it."""
 
     def __init__(self, graph_name: str, session: Any, binding: Any, keep: list[Any]) -> None:
-        self.graph_name, self.session, self.binding, self._keep = graph_name, session, binding, keep
+        self.graph_name = graph_name
+        self.session = session
+        self.binding = binding
+        self.options: Any = None  # of a run; None takes ONNX Runtime's own
+        self.hint = ""  # what to try if it fails
+        self._keep = keep
 
-    def run(self, options: Any = None, hint: str = "") -> None:
+    def run(self) -> None:
         """Run it.
-
-        Args:
-            options: of the run; None takes ONNX Runtime's own.
-            hint: what to try if it fails.
 
         Raises:
             BackendError: ONNX Runtime failed, or the backend is closed.
@@ -84,9 +85,9 @@ class BoundGraph:
         if self.session is None:
             raise BackendError("the backend is closed\n  open another one")
         try:
-            self.session.run_with_iobinding(self.binding, options)
+            self.session.run_with_iobinding(self.binding, self.options)
         except Exception as error:  # ONNX Runtime raises its own unrelated classes
-            raise BackendError(f"ONNX Runtime failed while running {self.graph_name}: {error}{hint}") from error
+            raise BackendError(f"ONNX Runtime failed while running {self.graph_name}: {error}{self.hint}") from error
 
     def release(self) -> None:
         """Let go of the session: it cannot run again."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from svg_common.command import require_modules
-from svg_runtime.backends.base import Array, Buffer, Plan
+from svg_runtime.backends.base import Array, BoundGraph, Buffer
 from svg_runtime.backends.computed import detail, summarize
 from svg_runtime.backends.host_arrays import HostArrays, unaliased
 from svg_runtime.backends.openvino.device import (
@@ -45,19 +45,38 @@ _JUDGED = ("encoder", "step")
 
 @dataclass(eq=False)
 class _Compiled:
-    """A graph compiled for fixed shapes and outputs. Kept alive by the plans that use it, and by nothing else."""
+    """A graph compiled for fixed shapes and outputs. Kept alive by what is bound to it, and by nothing else."""
 
     model: Any
 
 
 @dataclass(eq=False)
-class _BoundGraph:
+class _BoundRequest:
     """An inference request, and the arrays whose memory it reads and writes."""
 
     graph_name: str
     request: Any
-    compiled: _Compiled
+    compiled: _Compiled | None
     arrays: list[Array]
+
+    def run(self) -> None:
+        """Run synchronously.
+
+        Raises:
+            BackendError: OpenVINO failed, or the backend is closed.
+        """
+        if self.request is None:
+            raise _closed(self.graph_name)
+        try:
+            self.request.start_async()  # `infer` would make a dictionary of all results at every call
+            self.request.wait()
+        except Exception as error:  # OpenVINO raises RuntimeError and classes of its own
+            raise BackendError(f"OpenVINO failed while running {self.graph_name}: {error}") from error
+
+    def release(self) -> None:
+        """Let go of the request: it cannot run again."""
+        self.request = self.compiled = None
+        self.arrays.clear()
 
 
 class OpenVinoBackend(HostArrays):
@@ -104,6 +123,7 @@ class OpenVinoBackend(HostArrays):
         if shuffled is not None and self._placement.is_cpu:  # measured on CPUs only
             self._contents["decoder"], self._files["decoder"] = shuffled, self._files[SHUFFLED_DECODER]
         self._compiled: weakref.WeakValueDictionary[tuple[Any, ...], _Compiled] = weakref.WeakValueDictionary()
+        self._bound: weakref.WeakSet[_BoundRequest] = weakref.WeakSet()
         self.computed_in: dict[str, Counter[str]] = {}
         # The observer's encoder is compiled here, so that what cannot be kept is refused before anything runs.
         encoder = bundle.variant(self.precision).graphs["encoder"]
@@ -123,41 +143,32 @@ class OpenVinoBackend(HostArrays):
             notes.append("bf16 is faster here, if the model passes: svg-export ckpt.pt --bf16")
         return "; ".join(notes)
 
-    def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
+    def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:
         """An inference request on tensors that share the arrays' memory.
 
         Raises:
             BundleError: OpenVINO cannot load the graph, or not at these shapes.
             BackendError: the backend is closed.
         """
-        self._check_open(graph)
+        if not self._contents:
+            raise _closed(graph)
         shapes = {name: tuple(buffer.shape) for name, buffer in inputs.items()}
         compiled = self._compile(graph, shapes, frozenset(outputs))
         request, arrays = compiled.model.create_infer_request(), []
         for name, array, _ in unaliased(graph, inputs, outputs):
             request.set_tensor(name, self._tensor(array, shared_memory=True))
             arrays.append(array)
-        return _BoundGraph(graph, request, compiled, arrays)
-
-    def _run_bound(self, plan: Plan) -> None:
-        """Run synchronously."""
-        assert isinstance(plan, _BoundGraph)
-        self._check_open(plan.graph_name)
-        try:
-            plan.request.start_async()  # `infer` would make a dictionary of all results at every call
-            plan.request.wait()
-        except Exception as error:  # OpenVINO raises RuntimeError and classes of its own
-            raise BackendError(f"OpenVINO failed while running {plan.graph_name}: {error}") from error
+        bound = _BoundRequest(graph, request, compiled, arrays)
+        self._bound.add(bound)
+        return bound
 
     def close(self) -> None:
         """Free the graphs; what is bound cannot be run any more."""
+        for bound in self._bound:
+            bound.release()
         self._contents = {}
         self._encoder = None
         self._compiled.clear()
-
-    def _check_open(self, graph: str) -> None:
-        if not self._contents:
-            raise BackendError(f"the openvino backend is closed and cannot run {graph}\n  open another one")
 
     def _compile(self, graph: str, shapes: dict[str, tuple[int, ...]], outputs: frozenset[str]) -> _Compiled:
         key = graph, tuple(sorted(shapes.items())), outputs
@@ -220,3 +231,7 @@ class OpenVinoBackend(HostArrays):
             if self._threads == usable_cores() and can_share_threads(self._core):
                 properties[SHARED_THREADS] = True
         return properties
+
+
+def _closed(graph_name: str) -> BackendError:
+    return BackendError(f"the openvino backend is closed and cannot run {graph_name}\n  open another one")

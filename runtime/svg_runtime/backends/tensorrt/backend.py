@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from svg_common.command import require_modules
-from svg_runtime.backends.base import Buffer, Chain, Plan
+from svg_runtime.backends.base import BoundGraph, Buffer, Chain
 from svg_runtime.backends.computed import ComputedIn
 from svg_runtime.backends.nvidia.arrays import DeviceArrays, DeviceBuffer, check_unaliased
 from svg_runtime.backends.nvidia.device import CudaDevice
 from svg_runtime.backends.options import GpuOptions, ProgressListener
 from svg_runtime.backends.tensorrt.execution import ExecutionMaker
 from svg_runtime.backends.tensorrt.local import LocalEngines
-from svg_runtime.backends.tensorrt.nvidia_library import LIBRARIES, load_library
+from svg_runtime.backends.tensorrt.nvidia_library import LIBRARIES, Library, load_library
 from svg_runtime.bundle.contract import FUSED, SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
@@ -28,24 +28,69 @@ from svg_runtime.errors import BackendError, UsageError
 _FUSED_REPLACES = ("predictor", "decoder")  # what a forecast on the fused graphs does not run by itself
 
 
-class _BoundGraph:
-    """A context, the buffers whose addresses are in it, and the memory that it computes in."""
+class _Execution:
+    """An execution context with all its addresses, and the memory that it computes in.
 
-    def __init__(self, graph_name: str, context: Any, keep: list[Any]) -> None:
-        self.graph_name, self.context, self._keep = graph_name, context, keep
+    Args:
+        library: that executes it.
+        device: whose stream it is launched on.
+        graph_name: for messages.
+        context: TensorRT's IExecutionContext.
+        keep: what must live as long.
+    """
+
+    def __init__(self, library: Library, device: CudaDevice, graph_name: str, context: Any, keep: list[Any]) -> None:
+        self._library = library
+        self._device = device
+        self._graph_name = graph_name
+        self._context = context
+        self._keep = keep
+
+    def run(self) -> None:
+        """Launch it; the host does not wait.
+
+        Raises:
+            BackendError: TensorRT or CUDA failed, or the backend is closed.
+        """
+        self._device.make_current()
+        with self._library.collect_messages() as messages:
+            launched = self._context.execute_async_v3(self._device.stream)
+        if not launched:
+            words = "; ".join(message for is_error, message in messages if is_error)
+            raise BackendError(f"{self._library.name} failed while running {self._graph_name}: {words or 'no reason given'}")
+
+    def check_capturable(self) -> None:
+        """TensorRT-RTX knows beforehand.
+
+        Raises:
+            BackendError: it cannot be part of a CUDA graph.
+        """
+        ask = getattr(self._context, "is_stream_capturable", None)
+        if ask is not None and not ask(self._device.stream):
+            raise BackendError(f"{self._library.name} cannot capture {self._graph_name} as a CUDA graph")
 
     def release(self) -> None:
         """Let go of the context: it cannot run again."""
-        self.context = None
+        self._context = None
         self._keep.clear()
 
 
 class _Captured:
     """A CUDA graph of several bound graphs."""
 
-    def __init__(self, device: CudaDevice, graph: Any, plans: tuple[Plan, ...]) -> None:
-        self.graph, self._plans = graph, plans
-        weakref.finalize(self, device.drop_graph, graph)
+    def __init__(self, device: CudaDevice, cuda_graph: Any, graphs: Sequence[BoundGraph]) -> None:
+        self._device = device
+        self._cuda_graph = cuda_graph
+        self._graphs = graphs  # alive as long as their addresses are replayed
+        weakref.finalize(self, device.drop_graph, cuda_graph)
+
+    def run(self) -> None:
+        """Replay it; the host does not wait.
+
+        Raises:
+            BackendError: CUDA failed, or the backend is closed.
+        """
+        self._device.launch(self._cuda_graph)
 
 
 class TensorrtBackend(DeviceArrays):
@@ -98,7 +143,7 @@ class TensorrtBackend(DeviceArrays):
             self._device.close()
             raise
         self._wants_graph, self._watcher = choices.cuda_graph, watcher
-        self._plans: weakref.WeakSet[_BoundGraph] = weakref.WeakSet()
+        self._executions: weakref.WeakSet[_Execution] = weakref.WeakSet()
         self.description = f"{name} ({self._library.version}) on {gpu.name} ({gpu.compute_capability}), {precision}"
 
     @property
@@ -106,7 +151,7 @@ class TensorrtBackend(DeviceArrays):
         """Layers with weights per graph and precision."""
         return self._engines.computed_in
 
-    def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Plan:
+    def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:
         """A context with all its addresses. What nobody asked for gets memory that nobody reads.
 
         Raises:
@@ -127,69 +172,43 @@ class TensorrtBackend(DeviceArrays):
         for name, buffer in tensors.items():
             if not context.set_tensor_address(name, buffer.address):
                 raise BackendError(f"{self.name} does not take an address for '{name}' of {graph}")
-        plan = _BoundGraph(graph, context, [*tensors.values(), *keep])
-        self._plans.add(plan)
-        return plan
+        execution = _Execution(self._library, self._device, graph, context, keep=[*tensors.values(), *keep])
+        self._executions.add(execution)
+        return execution
 
-    def chain(self, plans: Sequence[Plan]) -> Plan:
-        """A CUDA graph of all of them, if they can be captured and nobody said no; else they are launched one by one."""
-        links = Chain(tuple(plans))
-        if self._wants_graph is False or not plans:
+    def chain(self, graphs: Sequence[BoundGraph]) -> BoundGraph:
+        """A CUDA graph of all of them; where it is not wanted or they cannot be captured, they are launched one by one."""
+        links = Chain(tuple(graphs))
+        if self._wants_graph is False or not graphs:
             return links
-        self._run_each(links)  # what an engine does but once, such as compiling kernels, cannot be captured
+        links.run()  # what an engine does but once, such as compiling kernels, cannot be captured
         self._device.wait()
         try:
-            self._check_capturable(links)
-            graph = self._device.capture(lambda: self._run_each(links))
+            for graph in graphs:
+                if isinstance(graph, _Execution):
+                    graph.check_capturable()
+            cuda_graph = self._device.capture(links.run)
         except BackendError as error:
             if self._wants_graph:
                 raise
             self._without_graph(str(error))
             with contextlib.suppress(BackendError):  # an error that the library still keeps must not meet the first forecast
-                self._run_each(links)
+                links.run()
             self._device.wait()
             return links
-        return _Captured(self._device, graph, links.plans)
-
-    def run(self, plan: Plan) -> None:
-        """Launch a bound graph or a chain; the host does not wait.
-
-        Raises:
-            BackendError: TensorRT or CUDA failed, or the backend is closed.
-        """
-        if isinstance(plan, _Captured):
-            self._device.launch(plan.graph)
-        else:
-            self._device.make_current()
-            self._run_each(plan if isinstance(plan, Chain) else Chain((plan,)))
+        return _Captured(self._device, cuda_graph, graphs)
 
     def close(self) -> None:
         """Free the device; what is bound cannot be run any more. Closing again does nothing."""
         with contextlib.suppress(BackendError, MemoryError):  # whatever the device reports, everything has to be freed
             self._device.wait()  # a context must not go while it runs
         self._device.drop_graphs()
-        for plan in self._plans:
-            plan.release()
+        for execution in self._executions:
+            execution.release()
         try:
             self._contexts.close()
         finally:
             self._device.close()
-
-    def _run_each(self, links: Chain) -> None:
-        for plan in links.plans:
-            assert isinstance(plan, _BoundGraph)
-            with self._library.collect_messages() as messages:
-                launched = plan.context.execute_async_v3(self.stream)
-            if not launched:
-                words = "; ".join(message for is_error, message in messages if is_error)
-                raise BackendError(f"{self.name} failed while running {plan.graph_name}: {words or 'no reason given'}")
-
-    def _check_capturable(self, links: Chain) -> None:
-        for plan in links.plans:
-            assert isinstance(plan, _BoundGraph)
-            ask = getattr(plan.context, "is_stream_capturable", None)  # TensorRT-RTX knows beforehand
-            if ask is not None and not ask(self.stream):
-                raise BackendError(f"{self.name} cannot capture {plan.graph_name} as a CUDA graph")
 
     def _without_graph(self, reason: str) -> None:
         """Slower, but right: said, and not an error."""

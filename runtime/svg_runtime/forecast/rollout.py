@@ -1,0 +1,48 @@
+"""What the two forecast loops have in common: the one on the separate graphs and the one on the fused graphs."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from svg_runtime.backends.base import Array
+from svg_runtime.forecast.context import ContextPosterior
+from svg_runtime.forecast.noise import FloatArray
+from svg_runtime.forecast.states import RecurrentGraph
+
+
+class Rollout(Protocol):
+    """Buffers and bound graphs for a fixed number of samples and of steps: bound once, run for every forecast."""
+
+    def read_context(self, encodings: list[FloatArray], context: ContextPosterior, noise: FloatArray) -> None:
+        """Bring the predictor from its initial state through the context frames.
+
+        Args:
+            encodings: h of each context frame, oldest first, each (1, g_dim).
+            context: posterior of the latents between them.
+            noise: (n_past - 1, samples, z_dim).
+        """
+        ...
+
+    def forecast(
+        self, h: FloatArray, context: ContextPosterior, noise: FloatArray, branch_from: RecurrentGraph | None = None
+    ) -> FloatArray:
+        """Sample the futures that follow the last observed frame.
+
+        Args:
+            h: its encoding, (1, g_dim).
+            context: of the context frames; the prior starts from its state.
+            noise: (horizon, samples, z_dim) of the prior.
+            branch_from: predictor that has read the context, if it is another one than this rollout's; it is left as it is.
+
+        Returns:
+            (samples, horizon, H, W, C) float32.
+        """
+        ...
+
+
+def futures_of(frames: Array) -> FloatArray:
+    """A copy of the device's (horizon, samples, C, H, W) as (samples, horizon, H, W, C)."""
+    futures: FloatArray = np.array(frames.transpose(1, 0, 3, 4, 2), np.float32, order="C")
+    return futures
