@@ -43,7 +43,7 @@ def test_buffers_are_zeroed_and_aligned(arrays):
     assert not arrays.read(buffer).any()
     assert not arrays.read(series.whole).any()
     assert series.whole.shape == (3, 5, 7)
-    assert [part.address % 256 for part in series.parts] == [0, 0, 0]
+    assert [part.address % 256 for part in series.steps] == [0, 0, 0]
 
 
 def test_values_survive_the_way_there_and_back(arrays):
@@ -53,9 +53,9 @@ def test_values_survive_the_way_there_and_back(arrays):
     values = draw(0, 3, 5, 7)
     arrays.write(series.whole, values)
     np.testing.assert_array_equal(arrays.read(series.whole), values)
-    for part, expected in zip(series.parts, values, strict=True):
+    for part, expected in zip(series.steps, values, strict=True):
         np.testing.assert_array_equal(arrays.read(part), expected)
-    arrays.write(series.parts[1], 7.0)
+    arrays.write(series.steps[1], 7.0)
     values[1] = 7.0
     np.testing.assert_array_equal(arrays.read(series.whole), values)
 
@@ -86,15 +86,15 @@ def test_a_series_travels_in_one_copy(arrays, cuda):
 
 def test_an_empty_series_has_no_parts(arrays):
     series = arrays.allocate_steps(0, (3, 2), "float32")
-    assert series.parts == ()
+    assert series.steps == ()
     assert arrays.read(series.whole).shape == (0, 3, 2)
 
 
 def test_memory_is_freed_with_its_last_buffer(arrays, cuda):
     before = cuda.left
     series = arrays.allocate_steps(2, (3,), "float32")
-    arrays.write(series.parts[0], 1.0)
-    part = series.parts[1]
+    arrays.write(series.steps[0], 1.0)
+    part = series.steps[1]
     del series
     gc.collect()
     assert cuda.left[0] == before[0] + 1
@@ -177,7 +177,7 @@ def test_no_memory_left_is_a_memory_error_and_other_faults_name_cuda(arrays, cud
 
 def test_aliases_are_trapped(arrays):
     series = arrays.allocate_steps(2, (3,), "float32")
-    one, two = series.parts
+    one, two = series.steps
     check_unaliased("step", {"a": one}, {"b": two})
     for inputs, outputs in (({"a": one}, {"b": one}), ({"a": two}, {"b": series.whole}), ({}, {"b": one, "c": one})):
         with pytest.raises(AssertionError, match="step: b aliases"):

@@ -11,7 +11,7 @@ import pytest
 from svg_common.errors import ExitCode, SvgError
 from svg_runtime import Forecaster
 from svg_runtime.errors import BackendMissingError, BundleError, ContextNotReadyError, FrameError, UsageError
-from svg_runtime.forecast.separate_rollout import Rollout
+from svg_runtime.forecast.separate_rollout import SeparateRollout
 from svg_runtime.machine.hardware import usable_cores
 from tests.svg_runtime.bundle_helpers import copy_bundle, draw, edit_manifest
 
@@ -76,7 +76,7 @@ def test_buffers_of_old_shapes_are_freed(tiny_bundle, frames):
         for horizon in range(1, 20):
             forecaster.forecast(samples=1, horizon=horizon)
         gc.collect()
-        assert sum(type(thing) is Rollout for thing in gc.get_objects()) <= 5
+        assert sum(type(thing) is SeparateRollout for thing in gc.get_objects()) <= 5
 
 
 def test_counts_can_be_given_at_the_call(tiny_bundle, frames):

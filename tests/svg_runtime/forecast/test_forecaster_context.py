@@ -151,7 +151,7 @@ def test_surprise_is_the_kl_divergence_in_nats(subject, clip, context):
 def test_a_context_of_more_frames_than_are_bound_at_once(subject, clip, monkeypatch):
     """3 pairs of frames, two at once: the state travels from the second to the third."""
     model, _ = subject
-    monkeypatch.setattr("svg_runtime.forecast.context._LONGEST", 2)
+    monkeypatch.setattr("svg_runtime.forecast.context._MAX_PAIRS", 2)
     with open_on(subject, fused=False) as forecaster:
         for frame in clip:
             surprise = forecaster.observe(frame).surprise
