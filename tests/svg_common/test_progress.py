@@ -85,9 +85,15 @@ def test_on_a_terminal_a_task_has_a_bar_that_goes_away():
 
 
 def test_an_error_takes_the_bar_away():
-    with pytest.raises(KeyboardInterrupt), ProgressDisplay(terminal()) as display:
-        display.progress("training", 0.5)
-        raise KeyboardInterrupt
+    display = ProgressDisplay(terminal())
+
+    def fail() -> None:
+        with display:
+            display.progress("training", 0.5)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
     assert display._bar is None
 
 
