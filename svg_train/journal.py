@@ -1,9 +1,9 @@
-"""What a run leaves behind while it goes: metrics.jsonl, TensorBoard events and a progress display."""
+"""What a run leaves behind while it goes: metrics.jsonl, TensorBoard events, and its progress on a display."""
 
 from __future__ import annotations
 
 import json
-import sys
+import logging
 import time
 from pathlib import Path
 from types import TracebackType
@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from svg_common.command import stderr_console
+from svg_common.progress import ProgressDisplay
 
-_PLAIN_INTERVAL_S = 30.0
+_LOG = logging.getLogger(__name__)
+_LINE_EVERY_S = 30.0
 
 
 class Journal:
@@ -24,50 +24,35 @@ class Journal:
 
     def __init__(self, folder: Path, total_steps: int, start_step: int, active: bool = True) -> None:
         self._active = active
-        self._total, self._start, self._began, self._last_plain = total_steps, start_step, time.monotonic(), 0.0
-        self._console = stderr_console()
-        self._progress: Progress | None = None
+        self._total, self._start, self._began = total_steps, start_step, time.monotonic()
         if not active:
             return
         self._file = _continue_at(folder / "metrics.jsonl", start_step)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step or None)
-        if self._console.is_terminal:
-            self._progress = Progress(
-                TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[info]}"),
-                TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=self._console,
-            )  # fmt: skip
-            self._task = self._progress.add_task("training", total=total_steps, completed=start_step, info="")
+        self._display = ProgressDisplay(line_every_s=_LINE_EVERY_S)
 
     def __enter__(self) -> Journal:
-        if self._progress:
-            self._progress.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if not self._active:
             return
-        if self._progress:
-            self._progress.stop()
+        self._display.close()
         self._file.close()
         self._board.close()
 
-    def say(self, message: str) -> None:
-        """One line for the person who watches."""
+    def log(self, message: str) -> None:
+        """Log `message`, on the first process."""
         if self._active:
-            self._console.print(message)
+            _LOG.info("%s", message)
 
     def step(self, step: int, loss: float) -> None:
-        """Show progress after `step` optimizer steps: rate and time left."""
+        """Show progress after `step` optimizer steps, with their rate."""
         if not self._active:
             return
         rate = (step - self._start) / max(time.monotonic() - self._began, 1e-9)
-        info = f"loss {loss:.5f}  {rate:.2f} steps/s"
-        if self._progress:
-            self._progress.update(self._task, completed=step, info=info)
-        elif time.monotonic() - self._last_plain > _PLAIN_INTERVAL_S or step == self._total:
-            self._last_plain = time.monotonic()
-            left = (self._total - step) / max(rate, 1e-9)
-            print(f"step {step}/{self._total}  {info}  {left / 60:.1f} min left", file=sys.stderr, flush=True)
+        detail = f"step {step}/{self._total}, loss {loss:.5f}, {rate:.2f} steps/s"
+        self._display.progress("training", step / self._total, detail)
 
     def record(self, kind: str, step: int, values: dict[str, float]) -> None:
         """Append one line to metrics.jsonl and the same values to TensorBoard."""

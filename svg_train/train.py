@@ -114,8 +114,8 @@ class Trainer:
         )
         loader = training_loader(data, sampler, self._workers, pin_memory=fabric.device.type == "cuda")
         with Journal(self._out, train.steps, self._step, fabric.global_rank == 0) as self._journal, self._stop_signals():
-            self._journal.say(f"data: {data.description}\nheld out: {test.description}")
-            self._journal.say(f"model: {_count(self._raw)} parameters, {fabric.device}, {_precision_name(fabric)}")
+            self._journal.log(f"data: {data.description}\nheld out: {test.description}")
+            self._journal.log(f"model: {_count(self._raw)} parameters, {fabric.device}, {_precision_name(fabric)}")
             for frames in loader:
                 self._train_step(frames)
                 self._after_step(self._step == train.steps)
@@ -192,7 +192,7 @@ class Trainer:
             self._journal.record("eval", self._step, metrics)
             picture = save_strips(self._out / "strips", f"step-{self._step:07d}", evaluation.examples, model.config.n_past)
             self._journal.picture("held out", self._step, picture)
-            self._journal.say(_summary(self._step, metrics))
+            self._journal.log(_summary(self._step, metrics))
             if metrics["psnr_best"] > self._best:
                 self._best = metrics["psnr_best"]
                 self._save(BEST, model.state_dict(), training=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -13,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+
+from svg_common.log_messages import PACKAGES
 
 SHARED_DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 
@@ -28,6 +31,14 @@ def pytest_configure() -> None:
 def pytest_make_parametrize_id(val) -> str | None:
     """Long bytes do not name a test: compressed ones hold the time, and processes would collect tests of other names."""
     return f"{len(val)} bytes" if isinstance(val, bytes) and len(val) > 16 else None
+
+
+@pytest.fixture
+def logged(caplog) -> pytest.LogCaptureFixture:
+    """The log messages of our packages, from level INFO on."""
+    for name in PACKAGES:
+        caplog.set_level(logging.INFO, name)
+    return caplog
 
 
 def random_model(seed: int = 0, **model):
@@ -72,7 +83,7 @@ def export_model(checkpoint: Path, out: Path, fp16: bool = False, fused: bool = 
 
     loaded = load_checkpoint(checkpoint)
     held_out = few_held_out(loaded) if fp16 or bf16 else None
-    write_bundle(loaded, "0" * 64, out, fp16, lambda line: None, fused, bf16, held_out)
+    write_bundle(loaded, "0" * 64, out, fp16, fused, bf16, held_out)
     return out
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import pytest
 
+from svg_common.progress import NullListener
 from svg_eval.measure import Settings
 from svg_eval.report import as_json
 from svg_eval.run import Request
@@ -97,7 +98,7 @@ def test_embedded_model_forecasts_held_out_digits(embedded):
     """5 observed, 10 forecast, best of 10, on scenes that training never draws; the figure of record uses 1,024 of them."""
     settings = Settings(sequences=48, samples=10, horizon=10, seed=0)
     request = Request("embedded", None, None, None, (), None, {"name": "digits"}, settings)
-    quality = as_json(run_evaluation(request, print))
+    quality = as_json(run_evaluation(request, NullListener()))
     assert quality["gain"] > 4.0
     assert quality["psnr_best"] > quality["psnr_sample"] + 1.5  # samples part: the best is far better than the average one
     assert quality["spread_per_step"][-1] > 3 * quality["spread_per_step"][0]  # and they part with time

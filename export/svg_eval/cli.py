@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from svg_common.command import require_modules, run_command, stderr_console
+from svg_common.command import require_modules, run_command
 from svg_common.errors import UsageError
 from svg_common.files import existing_file, refuse_overwriting, write_json
+from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
 from svg_runtime.forecast_options import Bf16Option, Fp16Option, asked_precision
 from svg_train.options import (
@@ -101,21 +102,20 @@ def evaluate(
     files = [path for path in (json, plot) if path is not None and (path.is_file() or not path.exists())]  # not /dev/stdout
     _check_writable(*(path.parent for path in files), *([strips] if strips else []))
     settings = Settings(sequences, samples, horizon or _DEFAULT_HORIZON, seed, _EXAMPLES if strips else 0)
-    evaluation = run(
-        Request(
-            model,
-            backend,
-            device,
-            precision,
-            tuple(baseline or ()),
-            protocol,
-            data_table(given),
-            settings,
-            lpips_weights,
-            fvd_weights,
-        ),
-        lambda line: stderr_console().print(line, markup=False),
+    request = Request(
+        model=model,
+        backend=backend,
+        device=device,
+        precision=precision,
+        baselines=tuple(baseline or ()),
+        protocol=protocol,
+        data=data_table(given),
+        settings=settings,
+        lpips_weights=lpips_weights,
+        fvd_weights=fvd_weights,
     )
+    with ProgressDisplay() as display:
+        evaluation = run(request, display)
     print(as_text(evaluation))
     if json is not None:
         write_json(json, as_json(evaluation))

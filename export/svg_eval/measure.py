@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from svg_common.progress import ProgressListener
 from svg_eval.learned import LearnedMetrics
 from svg_eval.models import EvaluatedModel
 from svg_runtime.forecast.noise import NoiseSource
@@ -19,7 +20,6 @@ from svg_train.data.loading import collate, to_unit
 from svg_train.metrics import frame_mse, frame_ssim, psnr_of_frames
 
 Array = NDArray[np.float64]
-Report = Callable[[float, str], None]  # (part done: 0 to 1, short text)
 
 _VALUES_AT_ONCE = 1 << 23  # of the futures in memory (32 MiB); one sequence is always taken whole
 _RANDOM_ROWS = 2  # samples are exchangeable, so the first ones are random ones
@@ -79,7 +79,7 @@ class _Clock:
 
 
 def measure(
-    model: EvaluatedModel, data: SequenceDataset, settings: Settings, learned: LearnedMetrics, report: Report
+    model: EvaluatedModel, data: SequenceDataset, settings: Settings, learned: LearnedMetrics, progress: ProgressListener
 ) -> Measurements:
     """Evaluate `model` on the first sequences of `data` (n_past + horizon frames each).
 
@@ -87,6 +87,8 @@ def measure(
     A deterministic model has one sample, whatever the settings say.
     """
     done, count = 0, min(settings.sequences, len(data))
+    task = f"evaluating {model.info.label}"
+    progress.progress(task, 0.0)
     forecasting, measuring = _Clock(), _Clock()
     figures: dict[str, list[Tensor]] = {}
     examples: list[Example] = []
@@ -105,7 +107,7 @@ def measure(
                 if len(examples) < settings.examples:
                     examples.append(_example(model, sequence, samples, values["psnr"]))
         done += len(sequences)
-        report(done / count, f"{done}/{count} sequences")
+        progress.progress(task, done / count)
     arrays = {name: torch.stack(values).numpy() for name, values in figures.items()}
     return Measurements(
         arrays["psnr"], arrays["ssim"], arrays["mse"], arrays["mean_mse"], arrays["spread"], arrays.get("distance"),

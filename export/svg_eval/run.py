@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from svg_common.errors import UsageError
+from svg_common.progress import ProgressListener
 from svg_eval.data import open_held_out
 from svg_eval.learned import LearnedMetrics, Lpips, VideoFeatures
 from svg_eval.measure import Settings, measure
@@ -17,9 +19,8 @@ from svg_eval.protocols import ProtocolName, check_protocol
 from svg_eval.report import Evaluated, Evaluation
 from svg_runtime.bundle.manifest import Precision
 from svg_train.data import SequenceDataset
-from svg_train.data.progress import progress
 
-Say = Callable[[str], None]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,12 @@ class Request:
     fvd_weights: Path | None = None
 
 
-def run(request: Request, say: Say) -> Evaluation:
+def run(request: Request, progress: ProgressListener) -> Evaluation:
     """Evaluate the model, the baselines, and repeating the last frame, on the same sequences.
+
+    Args:
+        request: what the user asked for.
+        progress: who is told how far it is.
 
     Raises:
         UsageError: options that contradict each other, the models or the data.
@@ -53,9 +58,9 @@ def run(request: Request, say: Say) -> Evaluation:
         protocol = check_protocol(request.protocol, model.info.n_past) if request.protocol is not None else None
         settings = replace(request.settings, horizon=protocol.horizon) if protocol else request.settings
         data = open_held_out(model.info, request.data, protocol, settings.horizon)
-        _tell(model.info, data, settings, say)
+        _log_differences(model.info, data, settings)
         models: list[EvaluatedModel] = [model, RepeatLastFrame(model.info), *baselines]
-        results = [_evaluate(entry, data, settings, request) for entry in models]
+        results = [_evaluate(entry, data, settings, request, progress) for entry in models]
         return Evaluation(results[0], results[1], tuple(results[2:]), data.description, settings, protocol)
 
 
@@ -63,14 +68,15 @@ def _open(request: Request) -> CheckpointModel | BundleModel:
     return open_model(request.model, request.backend, request.device, request.precision, request.settings.samples)
 
 
-def _evaluate(model: EvaluatedModel, data: SequenceDataset, settings: Settings, request: Request) -> Evaluated:
+def _evaluate(
+    model: EvaluatedModel, data: SequenceDataset, settings: Settings, request: Request, progress: ProgressListener
+) -> Evaluated:
     length = model.info.n_past + settings.horizon
     learned = LearnedMetrics(
         Lpips(request.lpips_weights, model.device) if request.lpips_weights is not None else None,
         VideoFeatures(request.fvd_weights, model.device, length) if request.fvd_weights is not None else None,
     )
-    with progress(f"evaluating {model.info.label}") as update:
-        return Evaluated(model.info, measure(model, data, settings, learned, update))
+    return Evaluated(model.info, measure(model, data, settings, learned, progress))
 
 
 def _check_comparable(model: ModelInfo, baseline: ModelInfo) -> None:
@@ -87,10 +93,11 @@ def _check_comparable(model: ModelInfo, baseline: ModelInfo) -> None:
         )
 
 
-def _tell(info: ModelInfo, data: SequenceDataset, settings: Settings, say: Say) -> None:
+def _log_differences(info: ModelInfo, data: SequenceDataset, settings: Settings) -> None:
     """What may surprise: fewer sequences than asked for, or another pace than the model was trained at."""
     if len(data) < settings.sequences:
-        say(f"note: the data has {len(data)} held-out sequences, fewer than the {settings.sequences} asked for")
+        asked = settings.sequences
+        _LOG.info("note: the data has %d held-out sequences, fewer than the %d asked for", len(data), asked)
     given, trained = data.frame_interval_s, info.frame_interval_s
     if given and trained and abs(given - trained) > 0.01 * trained:
-        say(f"note: the data has {given:g} s between frames; the model was trained at {trained:g} s")
+        _LOG.info("note: the data has %g s between frames; the model was trained at %g s", given, trained)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+import logging
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import torch
 
 from svg_common.errors import UsageError
 from svg_common.files import atomic_directory
+from svg_common.progress import NullListener, ProgressListener
 from svg_export.graphs import GraphExport, fold_batch_norm, fused_graphs, separate_graphs
 from svg_export.parity import check_fp32, compare_fp16
 from svg_export.precision import HeldOut, attach_quality_reports, load_held_out
@@ -34,6 +35,7 @@ from svg_runtime.bundle.manifest import (
 from svg_train.checkpoint import Checkpoint
 from svg_train.model import SVG
 
+_LOG = logging.getLogger(__name__)
 _CONVOLUTIONAL = ("encoder", "skip", "decoder", "step")  # the graphs that change with precision
 _TOOLS = ("svg-edge", "torch", "onnx", "onnxscript", "onnxruntime")
 
@@ -43,11 +45,11 @@ def write_bundle(
     checkpoint_sha256: str,
     out: Path,
     fp16: bool,
-    say: Callable[[str], None],
     fused: bool = True,
     bf16: bool = False,
     held_out: HeldOut | None = None,
     shuffled: bool = True,
+    progress: ProgressListener | None = None,
 ) -> Manifest:
     """Export `checkpoint` to the bundle folder `out`, which appears whole or not at all.
 
@@ -56,11 +58,11 @@ def write_bundle(
         checkpoint_sha256: of its file, for the provenance.
         out: folder to make; an older bundle there is replaced, anything else is refused.
         fp16: add the fp16 variant, if it passes its gate.
-        say: called with one line per stage.
         fused: add the graphs prime and step, which make forecasts faster and the bundle about twice as large.
         bf16: add the bf16 variant, if it passes its gate.
         shuffled: add the graph decoder_shuffled, if the backbone has use for it.
         held_out: what fp16 and bf16 are judged on; default: the held-out split of the checkpoint's own data.
+        progress: who is told how far the measurement of a reduced precision is.
 
     Raises:
         ParityError: the graphs do not compute what the model computes.
@@ -76,20 +78,20 @@ def write_bundle(
         bundle_id = _bundle_id(checkpoint)
         folded = fold_batch_norm(model)
         plans = _plans(folded, torch.float32, fused)
-        contents = {"fp32": {graph_name: _export(plan, graph_name, bundle_id, say) for graph_name, plan in plans.items()}}
+        contents = {"fp32": {graph_name: _export(plan, graph_name, bundle_id) for graph_name, plan in plans.items()}}
         second = shuffled_decoder(contents["fp32"]["decoder"], bundle_id) if shuffled else None
         extra = {} if second is None else {SHUFFLED_DECODER: second}
-        say("parity: fp32 graphs against PyTorch")
+        _LOG.info("parity: fp32 graphs against PyTorch")
         reports = {"fp32": check_fp32(model, contents["fp32"] | extra)}
         if fp16:
             half = _plans(folded, torch.float16, fused)
             converted = {
-                graph_name: _export(half[graph_name], graph_name, bundle_id, say)
+                graph_name: _export(half[graph_name], graph_name, bundle_id)
                 for graph_name in _CONVOLUTIONAL
                 if graph_name in half
             }
             contents["fp16"] = contents["fp32"] | converted
-            say("closed-loop error: fp16 graphs against fp32")
+            _LOG.info("closed-loop error: fp16 graphs against fp32")
             reports["fp16"] = compare_fp16(model, contents["fp32"], contents["fp16"])
         contents["fp32"] |= extra
         variants = {name: _write_variant(folder, name, contents[name], plans, reports[name]) for name in contents}
@@ -97,7 +99,7 @@ def write_bundle(
             variants["bf16"] = PrecisionVariant(graphs=variants["fp32"].graphs, parity=None)
         manifest = _manifest(checkpoint, checkpoint_sha256, bundle_id, variants)
         if held_out is not None:
-            manifest = attach_quality_reports(folder, manifest, held_out, say)
+            manifest = attach_quality_reports(folder, manifest, held_out, progress or NullListener())
         text = json.dumps(manifest.model_dump(mode="json", exclude_none=False), indent=1, sort_keys=True)
         (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
     return manifest
@@ -113,8 +115,8 @@ def refuse_foreign(out: Path) -> None:
         raise UsageError(f"'{out}' exists and is not a bundle\n  give another --out")
 
 
-def _export(plan: GraphExport, graph_name: str, bundle_id: str, say: Callable[[str], None]) -> bytes:
-    say(f"exporting {graph_name}")
+def _export(plan: GraphExport, graph_name: str, bundle_id: str) -> bytes:
+    _LOG.info("exporting %s", graph_name)
     return export_graph(plan, graph_name, bundle_id)
 
 

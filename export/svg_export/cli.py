@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,9 +11,9 @@ import typer
 from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
 from svg_common.files import existing_file, refuse_overwriting, write_json
+from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
 from svg_export.engine_options import engine_request
-from svg_runtime.build_progress import BuildProgress
 from svg_runtime.forecast_options import COUNT_LIMIT
 from svg_train.options import DataOption, DataRootOption, NumDigitsOption, data_table, flag
 
@@ -107,13 +106,21 @@ def export(
     if save_checkpoint is not None:
         _save(loaded, save_checkpoint, console)
     sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    manifest = write_bundle(
-        loaded, sha256, target, fp16, lambda line: console.print(line, markup=False), fused, bf16, held_out, shuffled
-    )
-    summary = {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)}
-    if request is not None:
-        with closing(BuildProgress(console, "svg-export")) as watcher:
-            summary["engines"] = request.build(target, watcher)
+    with ProgressDisplay(console) as display:
+        manifest = write_bundle(
+            loaded,
+            sha256,
+            target,
+            fp16=fp16,
+            fused=fused,
+            bf16=bf16,
+            held_out=held_out,
+            shuffled=shuffled,
+            progress=display,
+        )
+        summary = {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)}
+        if request is not None:
+            summary["engines"] = request.build(target, display)
     if json is not None:
         write_json(json, summary)
     _tell(manifest, target, console)
@@ -179,12 +186,9 @@ def _recalibrate(
     """Return the checkpoint with new BatchNorm statistics, and the figures for the summary."""
     from svg_export.recalibrate import DEFAULT_SEQUENCES, recalibrate_checkpoint
 
-    def say(line: str) -> None:
-        console.print(line, markup=False)  # a path may hold brackets
-
-    recalibration = recalibrate_checkpoint(checkpoint, source, sequences or DEFAULT_SEQUENCES, say)
+    recalibration = recalibrate_checkpoint(checkpoint, source, sequences or DEFAULT_SEQUENCES)
     for line in recalibration.lines():
-        say(line)
+        console.print(line, markup=False)  # a path may hold brackets
     return recalibration.checkpoint, recalibration.summary()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 from svg_common.command import is_installed
 from svg_common.errors import MissingExtraError, UsageError
+from svg_common.progress import ProgressListener
 from svg_export.turing import TURING
 from svg_runtime.backends import nvidia_precision
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia.device import CudaDevice, GpuName
-from svg_runtime.backends.options import GpuOptions, ProgressListener
 from svg_runtime.backends.tensorrt.build import BuildOptions, check_targets
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.local import LocalEngines
@@ -20,6 +22,7 @@ from svg_runtime.backends.tensorrt.nvidia_library import Library, load_library
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError, EngineError
 
+_LOG = logging.getLogger(__name__)
 ANYWHERE = "tensorrt-rtx"  # builds without the GPU that runs the engine
 DEFAULT_SAMPLES = 8
 
@@ -32,7 +35,7 @@ class EngineRequest:
     options: BuildOptions
     cache_dir: str | None
 
-    def build(self, bundle: Path, watcher: ProgressListener) -> dict[str, Any]:
+    def build(self, bundle: Path, progress: ProgressListener) -> dict[str, Any]:
         """Build them; returns what was built, for the summary.
 
         Raises:
@@ -40,13 +43,14 @@ class EngineRequest:
         """
         from svg_export.engines import add_engines
 
-        cache = EngineCache(self.cache_dir, watcher.say, self.nvidia_library.name)
+        cache = EngineCache(self.cache_dir, self.nvidia_library.name)
         try:
-            engines = add_engines(bundle, self.nvidia_library, self.options, cache, watcher.say)
+            engines = add_engines(bundle, self.nvidia_library, self.options, cache)
         except EngineError as error:
             raise _without_engines(error, bundle) from error
         targets = list(self.options.targets)
-        watcher.say(f"{len(engines)} engines of {_title(self.nvidia_library)} for {', '.join(targets)}: built, not run")
+        title = _title(self.nvidia_library)
+        _LOG.info("%d engines of %s for %s: built, not run", len(engines), title, ", ".join(targets))
         return _summary(self.nvidia_library, targets, self.options.max_batch, engines)
 
 
@@ -59,7 +63,7 @@ class LocalRequest:
     max_batch: int
     choices: GpuOptions
 
-    def build(self, bundle: Path, watcher: ProgressListener) -> dict[str, Any]:
+    def build(self, bundle: Path, progress: ProgressListener) -> dict[str, Any]:
         """Build them; returns what was built, for the summary.
 
         Raises:
@@ -71,12 +75,13 @@ class LocalRequest:
         opened = Bundle.open(bundle)
         precision = nvidia_precision(opened.manifest)
         capability = self.gpu.compute_capability
-        local = LocalEngines(self.nvidia_library, opened, precision, self.gpu, self.max_batch, self.choices, watcher)
+        local = LocalEngines(self.nvidia_library, opened, precision, self.gpu, self.max_batch, self.choices, progress)
         try:
             engines = add_local_engines(bundle, local, precision, capability)
         except EngineError as error:
             raise _without_engines(error, bundle) from error
-        watcher.say(f"{len(engines)} {precision} engines of {_title(self.nvidia_library)} for {self.gpu.name} ({capability})")
+        title = _title(self.nvidia_library)
+        _LOG.info("%d %s engines of %s for %s (%s)", len(engines), precision, title, self.gpu.name, capability)
         return {
             **_summary(self.nvidia_library, [capability], self.max_batch, engines),
             "gpu": self.gpu.name,

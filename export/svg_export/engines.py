@@ -7,6 +7,7 @@ NVIDIA's library, the bundle is the same bundle.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from svg_runtime.bundle.manifest import GraphSpec, Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.machine.hardware import this_platform
 
+_LOG = logging.getLogger(__name__)
 # An engine computes in the types of its graph: these variants have graphs of their own.
 _TYPED: tuple[Precision, ...] = ("fp32", "fp16")
 
@@ -65,9 +67,7 @@ class _Job:
         return build_engine(library, content, self.graph_file, self.spec, self.precision, self.options)
 
 
-def add_engines(
-    path: Path, library: Library, options: BuildOptions, cache: EngineCache, say: Callable[[str], None]
-) -> list[str]:
+def add_engines(path: Path, library: Library, options: BuildOptions, cache: EngineCache) -> list[str]:
     """Build every graph of the bundle at `path`, and publish all engines as its `engines` folder, or none.
 
     Args:
@@ -75,7 +75,6 @@ def add_engines(
         library: TensorRT.
         options: what to build for.
         cache: engines built earlier from the same graphs are taken from here.
-        say: called with one line per engine that is built.
 
     Returns:
         The engines' files, inside the bundle.
@@ -88,7 +87,7 @@ def add_engines(
     bundle = Bundle.open(path)
     with atomic_directory(path / BUNDLE_FOLDER) as folder:
         for job in _jobs(bundle, options):
-            write_engine(folder / job.file, job.key(library), cache.fetch(job.key(library), _builder(job, library, say)))
+            write_engine(folder / job.file, job.key(library), cache.fetch(job.key(library), _builder(job, library)))
     return _published(path)
 
 
@@ -129,9 +128,9 @@ def _built_roles(bundle: Bundle, precision: Precision) -> list[str]:
     return [graph_name for graph_name in bundle.variant(precision).graphs if graph_name in known]
 
 
-def _builder(job: _Job, library: Library, say: Callable[[str], None]) -> Callable[[], bytes]:
+def _builder(job: _Job, library: Library) -> Callable[[], bytes]:
     def build() -> bytes:
-        say(f"building {job.graph_file} for {', '.join(job.options.targets)}")
+        _LOG.info("building %s for %s", job.graph_file, ", ".join(job.options.targets))
         return job.build(library)
 
     return build

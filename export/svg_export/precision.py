@@ -6,7 +6,8 @@ question, and the one that counts: best and average sample against the truth, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from svg_common.command import require_modules
 from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
+from svg_common.progress import ProgressListener
 from svg_eval.data import open_held_out
 from svg_eval.measure import Settings, frame_figures, portions
 from svg_eval.models import BundleModel, EvaluatedModel, checkpoint_info
@@ -28,8 +30,8 @@ from svg_runtime.errors import BackendMissingError
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_train.checkpoint import Checkpoint
 from svg_train.data import SequenceDataset
-from svg_train.data.progress import Update, progress
 
+_LOG = logging.getLogger(__name__)
 SEQUENCES = 64  # on the embedded model they tell a loss of 0.03 dB from none, in seconds
 MIN_SEQUENCES = 16  # fewer would let nearly everything pass
 SAMPLES, HORIZON, SEED = 10, 10, 0
@@ -45,8 +47,6 @@ DIVERSITY_TOLERANCE = 0.01  # of its fp32 value, whose size is the model's own
 _ENGINES: dict[Precision, tuple[str, str | None]] = {"fp32": ("cpu", None), "fp16": ("cpu", None), "bf16": ("openvino", None)}
 _COMPUTED_BY = {"fp16": "onnxruntime CPUExecutionProvider:fp16 graphs", "bf16": "openvino CPU:bf16"}
 _SMALLEST_MSE = 1e-12  # 120 dB: frames that are equal
-
-Say = Callable[[str], None]
 
 
 class PrecisionError(SvgError):
@@ -128,32 +128,33 @@ def _check_bf16_is_here() -> None:
         ) from error
 
 
-def attach_quality_reports(folder: Path, manifest: Manifest, held_out: HeldOut, say: Say) -> Manifest:
+def attach_quality_reports(folder: Path, manifest: Manifest, held_out: HeldOut, progress: ProgressListener) -> Manifest:
     """`manifest` with a report on every reduced precision, measured as the Forecaster runs it by default.
 
     Args:
         folder: of the graphs.
         manifest: with the variants in question, which need no report yet.
         held_out: what to forecast.
-        say: called with one line per stage.
+        progress: who is told how far it is.
 
     Raises:
         PrecisionError: a variant does not pass; all failures of all variants are listed.
     """
-    reports = _run_quality_gate(Bundle(folder, manifest), [name for name in manifest.variants if name != "fp32"], held_out, say)
+    precisions: list[Precision] = [name for name in manifest.variants if name != "fp32"]
+    reports = _run_quality_gate(Bundle(folder, manifest), precisions, held_out, progress)
     variants = {name: old.model_copy(update={"quality": reports.get(name)}) for name, old in manifest.variants.items()}
     return manifest.model_copy(update={"variants": variants})
 
 
 def _run_quality_gate(
-    bundle: Bundle, precisions: list[Precision], held_out: HeldOut, say: Say
+    bundle: Bundle, precisions: list[Precision], held_out: HeldOut, progress: ProgressListener
 ) -> dict[Precision, QualityReport]:
     names: list[Precision] = ["fp32", *precisions]
-    say(f"{', '.join(names)} on {held_out.settings.sequences} held-out sequences ({held_out.data.description})")
+    count, data = held_out.settings.sequences, held_out.data.description
+    _LOG.info("%s on %d held-out sequences (%s)", ", ".join(names), count, data)
     with ExitStack() as stack:
         models = [stack.enter_context(closing(_open(bundle, name))) for name in names]
-        with progress("quality") as update:
-            reports = compare(models, [_COMPUTED_BY[name] for name in precisions], held_out, update)
+        reports = compare(models, [_COMPUTED_BY[name] for name in precisions], held_out, progress)
     failures = [f"{name}: {line}" for name, report in zip(precisions, reports, strict=True) for line in report.failures()]
     if failures:
         raise PrecisionError(
@@ -170,7 +171,7 @@ def _open(bundle: Bundle, precision: Precision) -> BundleModel:
 
 
 def compare(
-    models: Sequence[EvaluatedModel], computed_by: list[str], held_out: HeldOut, update: Update = lambda done, text: None
+    models: Sequence[EvaluatedModel], computed_by: list[str], held_out: HeldOut, progress: ProgressListener
 ) -> list[QualityReport]:
     """Reports on all `models` but the first, which is the fp32 one that they are held against.
 
@@ -178,12 +179,13 @@ def compare(
         models: of the same network.
         computed_by: engine, device and precision of each but the first.
         held_out: what to forecast.
-        update: told the part that is done, and what it is.
+        progress: who is told how far it is.
 
     Raises:
         PrecisionError: forecasts that are not finite.
     """
     gathered, n_past, done = [_Gathered() for _ in models], models[0].info.n_past, 0
+    progress.progress("quality", 0.0)
     with torch.no_grad():
         for sequences, noise, context_noise in portions(models[0], held_out.data, held_out.settings):
             futures = [model.forecast(sequences[:, :n_past], noise, context_noise) for model in models]
@@ -192,7 +194,7 @@ def compare(
                     raise PrecisionError(f"{model.info.label} gives forecasts that are not finite\n  nothing was published")
                 own.add(given, futures[0], sequences[:, n_past:])
             done += len(sequences)
-            update(done / held_out.settings.sequences, f"{done}/{held_out.settings.sequences} sequences")
+            progress.progress("quality", done / held_out.settings.sequences)
     fp32 = gathered[0].quality()
     return [_report(held_out, by, fp32, own.quality(), own.drift()) for by, own in zip(computed_by, gathered[1:], strict=True)]
 

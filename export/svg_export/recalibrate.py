@@ -15,6 +15,7 @@ and one pass is enough.
 from __future__ import annotations
 
 import copy
+import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ from svg_train.data.loading import collate, to_unit
 from svg_train.evaluation import evaluate, held_out
 from svg_train.model import SVG
 
+_LOG = logging.getLogger(__name__)
 DEFAULT_SEQUENCES = 200
 MIN_SEQUENCES = 16  # fewer frames than this give no statistics to speak of
 EVALUATED_SEQUENCES = 64
@@ -87,9 +89,7 @@ class Recalibration:
         return f"  the best sample changed by {change:+.2f} dB"
 
 
-def recalibrate_checkpoint(
-    checkpoint: Checkpoint, data: dict[str, Any], sequences: int, say: Callable[[str], None]
-) -> Recalibration:
+def recalibrate_checkpoint(checkpoint: Checkpoint, data: dict[str, Any], sequences: int) -> Recalibration:
     """Estimate the BatchNorm statistics of `checkpoint` anew and judge them on held-out sequences.
 
     Args:
@@ -97,7 +97,6 @@ def recalibrate_checkpoint(
         data: settings of `svg_train.config.DataConfig` by name, at least `name`: its train split gives the statistics, its
             test split the figures. What is not given is as the model was trained, where it was trained on this data.
         sequences: how many training sequences of n_past + n_future frames to use; fewer if there are fewer.
-        say: called with one line per stage.
 
     Returns:
         The better of two estimates, judged by the best sample on training sequences, so that the held-out ones stay unseen.
@@ -109,14 +108,14 @@ def recalibrate_checkpoint(
     config = _data_config(checkpoint, data)
     train, test = (open_data(config, split, config.sequence_length) for split in ("train", "test"))
     taken, unseen = _take(train, sequences), held_out(test, EVALUATED_SEQUENCES)
-    say(f"BatchNorm: estimating statistics on {taken.shape[1]} training sequences ({train.description})")
+    _LOG.info("BatchNorm: estimating statistics on %d training sequences (%s)", taken.shape[1], train.description)
     model, horizon = checkpoint.build(), config.train.n_future
     estimates = {"true_frames": true_frame_statistics(model, taken), "closed_loop": closed_loop_statistics(model, taken)}
     seen = taken[:, :EVALUATED_SEQUENCES]
     candidates = {name: _figures(estimate, seen, horizon)["psnr_best"] for name, estimate in estimates.items()}
     chosen = max(candidates, key=candidates.__getitem__)
-    say(f"BatchNorm: forecasting {unseen.shape[1]} held-out sequences with the old and the new statistics")
-    before, after = (_figures(attach_quality_reports, unseen, horizon) for attach_quality_reports in (model, estimates[chosen]))
+    _LOG.info("BatchNorm: forecasting %d held-out sequences with the old and the new statistics", unseen.shape[1])
+    before, after = (_figures(judged, unseen, horizon) for judged in (model, estimates[chosen]))
     metrics = {**after, **{f"{name}_before": value for name, value in before.items()}}
     metrics |= {"bn_recalibrated_sequences": float(taken.shape[1]), "bn_closed_loop": float(chosen == "closed_loop")}
     recalibrated = replace(

@@ -6,17 +6,20 @@ import importlib.util
 import os
 import sys
 import warnings
+from functools import cache
 from typing import NoReturn
 
 import typer
 from rich.console import Console
 
 from svg_common.errors import ExitCode, MissingExtraError, SvgError
+from svg_common.log_messages import ConsoleHandler, log_messages_to
 from svg_common.signals import handle_sigterm_as_sigint
 
 
+@cache
 def stderr_console() -> Console:
-    """Console for progress and messages. stdout stays free for a command's result."""
+    """The console for progress and messages: one for all, so that messages stand above a bar. stdout is free for results."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -35,12 +38,18 @@ def is_installed(module: str) -> bool:
         return False
 
 
-def run_command(app: typer.Typer) -> NoReturn:
-    """Run a command line application and exit with its documented code; only a bug shows a traceback."""
+def run_command(app: typer.Typer, prefix: str = "") -> NoReturn:
+    """Run a command line application and exit with its documented code; only a bug shows a traceback.
+
+    Args:
+        app: the command.
+        prefix: before log messages of level INFO, which go to stderr.
+    """
     handle_sigterm_as_sigint()
     warnings.formatwarning = lambda message, *where: f"warning: {message}\n"  # not the line of our source that warns
     try:
-        code = app(standalone_mode=False)
+        with log_messages_to(ConsoleHandler(stderr_console(), prefix)):
+            code = app(standalone_mode=False)
         sys.exit(int(code) if isinstance(code, int) else ExitCode.OK)
     except SvgError as error:
         _fail(str(error), error.exit_code)

@@ -10,6 +10,7 @@ A root that holds train/ and test/ itself serves as well.
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from svg_train.data import Frames, Split
 from svg_train.data.bair_cache import decode_trajectories
 from svg_train.data.bair_sources import trajectory_folders
 from svg_train.data.frame_cache import FrameShape, listed, root_folder, warn_of_sources
-from svg_train.data.progress import note_once
+from svg_train.data.notes import log_once
 
 URL = "http://rail.eecs.berkeley.edu/datasets/bair_robot_pushing_dataset_v0.tar"
 _FOLDERS = ("softmotion30_44k", "", "processed_data")  # TFRecord files first: PNG folders are made of them
@@ -106,4 +107,7 @@ def _require_length(lengths: NDArray[np.int64], split: Split, length: int) -> No
             "  choose a smaller --n-past, --n-future (training) or --eval-horizon (test)"
         )
     if short:
-        note_once(f"note: {short} of {len(lengths)} {split} trajectories have fewer than {length} frames and are not used")
+        log_once(
+            logging.INFO,
+            f"note: {short} of {len(lengths)} {split} trajectories have fewer than {length} frames and are not used",
+        )

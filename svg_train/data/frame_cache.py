@@ -8,6 +8,7 @@ each to a file of its own that is then renamed.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 
 from svg_common.errors import SvgError, UsageError
 from svg_common.files import atomic_file
-from svg_train.data.progress import Update, note_once, progress
+from svg_common.progress import ProgressDisplay
+from svg_train.data.notes import log_once
 
 _LISTED = 20  # sources
 _PROBLEMS_SHOWN = 3
@@ -74,13 +76,14 @@ class FrameShape:
 class PartOfProgress:
     """Progress of one source among `count`, each of which counts the same."""
 
-    update: Update
+    display: ProgressDisplay
+    task: str
     index: int
     count: int
 
     def report(self, source: Path, done: float, frames: int) -> None:
         """Say that the part `done` (0 to 1) of `source` is decoded, which gave `frames` frames."""
-        self.update((self.index + done) / self.count, f"{source.name}, {frames} frames")
+        self.display.progress(self.task, (self.index + done) / self.count, f"{source.name}, {frames} frames")
 
 
 def entry_path(folder: Path, kind: str, source: Path, *state: object) -> Path:
@@ -141,10 +144,12 @@ def load_entries(
     missing = [source for source in sources if found[source] is None]
     failed: Skipped = []
     if missing:
-        with progress(f"decoding {len(missing)} {what} into {folder}") as update:
+        task = f"decoding {len(missing)} {what} into {folder}"
+        with ProgressDisplay() as display:
+            display.progress(task, 0.0)
             for index, source in enumerate(missing):
                 try:
-                    found[source] = decode(source, PartOfProgress(update, index, len(missing)))
+                    found[source] = decode(source, PartOfProgress(display, task, index, len(missing)))
                 except SourceError as error:
                     failed.append((source, error.reason))
     return [entry for entry in found.values() if entry is not None], failed
@@ -154,9 +159,9 @@ def warn_of_sources(what: str, skipped: Skipped, used: Sequence[tuple[Path, str 
     """Warn, once, of the sources that are not used and of the problems of those in use. `what` names their kind."""
     damaged = [(source, problem) for source, problem in used if problem]
     if skipped:
-        note_once(f"warning: {len(skipped)} {what} are not used:\n{listed(skipped)}")
+        log_once(logging.WARNING, f"{len(skipped)} {what} are not used:\n{listed(skipped)}")
     if damaged:
-        note_once(f"warning: {len(damaged)} {what} are damaged, their good part is used:\n{listed(damaged)}")
+        log_once(logging.WARNING, f"{len(damaged)} {what} are damaged, their good part is used:\n{listed(damaged)}")
 
 
 def listed(sources: Skipped) -> str:

@@ -10,6 +10,7 @@ Persons 1 to 20 are for training and 21 to 25 for test, as in Denton and Fergus 
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from svg_train.config import Config
 from svg_train.data import Frames, Split
 from svg_train.data.frame_cache import FrameShape, Skipped, listed, root_folder, warn_of_sources
 from svg_train.data.kth_ranges import FrameRanges, read_ranges
-from svg_train.data.progress import note_once
+from svg_train.data.notes import log_once
 from svg_train.data.video_cache import decode_videos
 from svg_train.data.video_clips import Clip, ClipSequences, at_one_interval, long_enough, model_interval
 
@@ -124,26 +125,28 @@ def _note_absent(root: Path, split: Split, found: dict[Path, _Name]) -> None:
     actions = [action for action in CLASSES if action not in {name.action for name in found.values()}]
     persons = [str(person) for person in PERSONS[split] if person not in {name.person for name in found.values()}]
     if actions:
-        note_once(f"note: KTH in '{root}' has no {split} clip of {', '.join(actions)}")
+        log_once(logging.INFO, f"note: KTH in '{root}' has no {split} clip of {', '.join(actions)}")
     if persons:
-        note_once(f"note: KTH in '{root}' has no clip of {split} person(s) {', '.join(persons)}")
+        log_once(logging.INFO, f"note: KTH in '{root}' has no clip of {split} person(s) {', '.join(persons)}")
 
 
 def _ranges(root: Path) -> FrameRanges | None:
     """Return the published frame ranges, or None when the file is not there."""
     path = root / RANGES_FILE
     if not path.is_file():
-        note_once(
+        log_once(
+            logging.INFO,
             f"note: there is no {RANGES_FILE} in '{root}': whole clips are used, empty scenes between the passes of a person"
-            f" included\n  get {URL}{RANGES_FILE} and save it there"
+            f" included\n  get {URL}{RANGES_FILE} and save it there",
         )
         return None
     ranges, unclear = read_ranges(path)
     if unclear:
         lines = "\n".join(f"  line {number}: {line}" for number, line in unclear)
-        note_once(
-            f"warning: {len(unclear)} line(s) of '{path}' are not understood:\n{lines}\n"
-            "  expected such as: person01_boxing_d1 frames 1-95, 96-185"
+        log_once(
+            logging.WARNING,
+            f"{len(unclear)} line(s) of '{path}' are not understood:\n{lines}\n"
+            "  expected such as: person01_boxing_d1 frames 1-95, 96-185",
         )
     return ranges
 

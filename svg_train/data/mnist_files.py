@@ -13,8 +13,8 @@ import numpy as np
 
 from svg_common.errors import SvgError
 from svg_common.files import atomic_file
+from svg_common.progress import ProgressDisplay
 from svg_train.data import Frames
-from svg_train.data.progress import progress
 
 TRAIN_IMAGES, TEST_IMAGES = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"
 DOWNLOAD_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -81,16 +81,17 @@ def _fetch(url: str, destination: Path) -> str:
     with (
         urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response,
         destination.open("wb") as out,
-        progress(f"downloading {url}") as update,
+        ProgressDisplay() as display,
     ):
         announced = int(response.headers.get("Content-Length") or 0)
+        display.progress(f"downloading {url}", 0.0 if announced else None)
         while chunk := response.read(1 << 16):
             size += len(chunk)
             if size > _MAX_DOWNLOAD:
                 raise OSError(f"{url} is larger than the MNIST file can be")
             digest.update(chunk)
             out.write(chunk)
-            update(size / announced if announced else 0.0, f"{size / 1e6:.1f} MB")
+            display.progress(f"downloading {url}", size / announced if announced else None, f"{size / 1e6:.1f} MB")
     return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ from svg_train.config import Config
 from svg_train.data import Frames, Split
 from svg_train.data.digits import DEFAULT_INTERVAL_S
 from svg_train.data.mnist_files import TEST_IMAGES, TRAIN_IMAGES, download_images, find_images, read_images
-from svg_train.data.progress import note_once
+from svg_train.data.notes import log_once
 
 _SEQUENCES = {"train": 1_000_000, "test": 10_000}  # every index is another scene, as in the built-in digits
 _STREAM = {"train": 1, "test": 2}
@@ -59,9 +60,10 @@ def _digits_of_split(root: Path, split: Split) -> tuple[Frames, Path]:
     """Return the digit images (n, 28, 28) of `split`, and the file they are from."""
     train, test = find_images(root, TRAIN_IMAGES), find_images(root, TEST_IMAGES)
     if train is None and test is not None:
-        note_once(
+        log_once(
+            logging.INFO,
             f"note: only '{test.name}' is in '{root}': its first {_TRAIN_SHARE:.0%} of digits serve for training, "
-            f"the rest for test\n  for the usual split, put {TRAIN_IMAGES}.gz beside it"
+            f"the rest for test\n  for the usual split, put {TRAIN_IMAGES}.gz beside it",
         )
         return _share(read_images(test), split, test), test
     # The train file comes first: a test file that lies alone would be divided between the splits.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from svg_common.errors import UsageError
 from svg_train.config import DataConfig
 from svg_train.data import Frames, Split
 from svg_train.data.frame_cache import Skipped
-from svg_train.data.progress import note_once
+from svg_train.data.notes import log_once
 from svg_train.data.video_cache import DecodedVideo
 from svg_train.data.video_sampling import Indices, nearest_step, regular_runs, step_at_interval, window_starts
 
@@ -63,7 +64,9 @@ def model_interval(data: DataConfig, fps: float, of: str) -> float:
             f"but --frame-step {data.frame_step} was given as well\n  give only one of the two"
         )
     if abs(interval_s - data.frame_interval_s) > 1e-3 * data.frame_interval_s:
-        note_once(f"note: {data.frame_interval_s:g} s per step becomes {interval_s:.4g} s, {step} frame(s) of {rate}")
+        log_once(
+            logging.INFO, f"note: {data.frame_interval_s:g} s per step becomes {interval_s:.4g} s, {step} frame(s) of {rate}"
+        )
     return interval_s
 
 

@@ -12,8 +12,8 @@ import pytest
 
 from svg_runtime import Forecaster
 from svg_runtime.backends import NVIDIA, open_backend
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia.device import CudaDevice, load_runtime
-from svg_runtime.backends.options import GpuOptions
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError, MissingExtraError, UsageError
 from tests.svg_runtime.bundle_helpers import watch

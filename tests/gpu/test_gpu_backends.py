@@ -9,7 +9,7 @@ import pytest
 
 from svg_runtime import Forecaster
 from svg_runtime.backends import open_backend
-from svg_runtime.backends.options import GpuOptions
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError
 from tests.gpu.conftest import (

@@ -7,6 +7,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
+from svg_common.progress import NullListener
 from svg_eval import measure as eval_measure
 from svg_eval.learned import LearnedMetrics
 from svg_eval.measure import Settings, measure
@@ -21,8 +22,17 @@ HORIZON = 4
 NONE = LearnedMetrics()
 
 
-def silent(done: float, text: str) -> None:
-    pass
+SILENT = NullListener()
+
+
+class Listener:
+    """Notes all progress."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, float]] = []
+
+    def progress(self, task: str, share: float) -> None:
+        self.seen.append((task, share))
 
 
 def open_checkpoint(path) -> CheckpointModel:
@@ -40,7 +50,7 @@ def model(tiny_checkpoint):
 
 
 def test_figures_equal_a_plain_computation(tiny_model, model, data):
-    measured = measure(model, data, Settings(5, 3, HORIZON, seed=5), NONE, silent)
+    measured = measure(model, data, Settings(5, 3, HORIZON, seed=5), NONE, SILENT)
     noise = NoiseSource(5)  # one sequence after the other: prior first, then posterior
     for index in range(5):
         truth = torch.from_numpy(data[index]).permute(0, 3, 1, 2).float() / 255
@@ -66,23 +76,23 @@ def test_figures_equal_a_plain_computation(tiny_model, model, data):
 
 
 def test_portions_and_the_number_of_sequences_do_not_change_the_draws(model, data, monkeypatch):
-    whole = measure(model, data, Settings(5, 3, HORIZON, seed=1), NONE, silent)
+    whole = measure(model, data, Settings(5, 3, HORIZON, seed=1), NONE, SILENT)
     monkeypatch.setattr(eval_measure, "_VALUES_AT_ONCE", 1)
-    seen = []
-    single = measure(model, data, Settings(3, 3, HORIZON, seed=1), NONE, lambda done, text: seen.append((done, text)))
+    listener = Listener()
+    single = measure(model, data, Settings(3, 3, HORIZON, seed=1), NONE, listener)
     np.testing.assert_allclose(single.psnr, whole.psnr[:3], atol=1e-3)
-    assert seen == [(1 / 3, "1/3 sequences"), (2 / 3, "2/3 sequences"), (1, "3/3 sequences")]
+    assert listener.seen == [("evaluating tiny.pt", done / 3) for done in range(4)]
 
 
 def test_same_seed_same_figures_and_another_seed_others(model, data):
-    runs = [measure(model, data, Settings(2, 3, HORIZON, seed), NONE, silent).mse for seed in (1, 1, 2)]
+    runs = [measure(model, data, Settings(2, 3, HORIZON, seed), NONE, SILENT).mse for seed in (1, 1, 2)]
     np.testing.assert_array_equal(runs[0], runs[1])
     assert np.abs(runs[0] - runs[2]).max() > 1e-6
 
 
 def test_deterministic_model_has_one_sample_and_no_diversity(tmp_path, data):
     model = open_checkpoint(save_model(tmp_path / "det.pt", random_model(variant="det", z_dim=0)))
-    measured = measure(model, data, Settings(2, 50, HORIZON, 0, examples=1), NONE, silent)
+    measured = measure(model, data, Settings(2, 50, HORIZON, 0, examples=1), NONE, SILENT)
     assert measured.psnr.shape == (2, 1, HORIZON)
     assert measured.distance is None
     assert measured.spread.max() == 0
@@ -90,14 +100,14 @@ def test_deterministic_model_has_one_sample_and_no_diversity(tmp_path, data):
 
 
 def test_repeated_frame_is_measured_as_one_sample(model, data):
-    measured = measure(RepeatLastFrame(model.info), data, Settings(2, 50, HORIZON, 0), NONE, silent)
+    measured = measure(RepeatLastFrame(model.info), data, Settings(2, 50, HORIZON, 0), NONE, SILENT)
     for index in range(2):
         truth = data[index][..., 0].astype(np.float64) / 255
         np.testing.assert_allclose(measured.mse[index, 0], ((truth[3:] - truth[2]) ** 2).mean((1, 2)), rtol=1e-5)
 
 
 def test_examples_are_the_best_and_worst_samples(model, data):
-    measured = measure(model, data, Settings(3, 6, HORIZON, 0, examples=2), NONE, silent)
+    measured = measure(model, data, Settings(3, 6, HORIZON, 0, examples=2), NONE, SILENT)
     assert len(measured.examples) == 2
     for index, example in enumerate(measured.examples):
         target = example.truth[3:]
@@ -119,4 +129,4 @@ def test_fewer_sequences_than_asked_for(model, data):
         def __getitem__(self, index: int) -> np.ndarray:
             return data[index]
 
-    assert len(measure(model, Short(), Settings(9, 2, HORIZON, 0), NONE, silent).psnr) == 2
+    assert len(measure(model, Short(), Settings(9, 2, HORIZON, 0), NONE, SILENT).psnr) == 2

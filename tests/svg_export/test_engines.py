@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -10,14 +11,16 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from rich.console import Console
 
 from svg_common.errors import UsageError
+from svg_common.log_messages import ConsoleHandler, log_messages_to
+from svg_common.progress import NullListener
 from svg_export.engine_options import EngineRequest, engine_request
 from svg_export.engines import add_engines, target_groups
 from svg_export.turing import convolve_matrix_products
 from svg_runtime import Forecaster
 from svg_runtime.backends.nvidia import device as device_module
-from svg_runtime.backends.options import NullListener
 from svg_runtime.backends.tensorrt.build import FLAGS, BuildOptions, build_engine
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.engine import EngineKey, find_engine
@@ -38,11 +41,12 @@ RECURRENT = [("prior", "fp32"), ("predictor", "fp32"), ("prime", "fp32"), ("step
 
 @pytest.fixture(scope="module")
 def built(fused_bundle, tmp_path_factory) -> tuple[Path, Path, list[str]]:
-    """A bundle with engines of all its graphs, the cache that they went through, and what was said."""
+    """A bundle with engines of all its graphs, the cache that they went through, and what was logged."""
     library, folder = rtx(), tmp_path_factory.mktemp("engines")
-    bundle, said = copy_bundle(fused_bundle, folder), []
-    add_engines(bundle, library, OPTIONS, EngineCache(str(folder / "cache"), said.append), said.append)
-    return bundle, folder / "cache", said
+    bundle, console = copy_bundle(fused_bundle, folder), Console(file=io.StringIO(), soft_wrap=True)
+    with log_messages_to(ConsoleHandler(console, prefix="")):
+        add_engines(bundle, library, OPTIONS, EngineCache(str(folder / "cache")))
+    return bundle, folder / "cache", console.file.getvalue().splitlines()
 
 
 def key_for(bundle: Path, graph_name: str, precision: str, capability: str, max_batch: int = 4, **change) -> EngineKey:
@@ -96,11 +100,11 @@ def test_the_bundle_is_the_same_bundle(built, fused_bundle, frames):
         assert forecaster.forecast().shape == (2, 2, 64, 64, 1)
 
 
-def test_a_second_time_they_come_from_the_cache(built, fused_bundle, tmp_path):
+def test_a_second_time_they_come_from_the_cache(built, fused_bundle, tmp_path, logged):
     bundle, cache, _ = built
-    other, said = copy_bundle(fused_bundle, tmp_path), []
-    files = add_engines(other, rtx(), OPTIONS, EngineCache(str(cache), said.append), said.append)
-    assert said == []
+    other = copy_bundle(fused_bundle, tmp_path)
+    files = add_engines(other, rtx(), OPTIONS, EngineCache(str(cache)))
+    assert logged.messages == []
     assert len(files) == 32
     for file in files:
         assert (other / file).read_bytes() == (bundle / file).read_bytes()
@@ -127,7 +131,7 @@ def test_a_damaged_bundle_gets_no_engines(fused_bundle, tmp_path):
     bundle = copy_bundle(fused_bundle, tmp_path)
     (bundle / "fp32/prior.onnx").write_bytes(b"noise")
     with pytest.raises(BundleError, match=r"fp32/prior\.onnx"):
-        add_engines(bundle, rtx(), AMPERE, EngineCache(str(tmp_path / "cache"), print), print)
+        add_engines(bundle, rtx(), AMPERE, EngineCache(str(tmp_path / "cache")))
 
 
 def test_an_fp16_request_that_gives_fp32_is_refused(fused_bundle):

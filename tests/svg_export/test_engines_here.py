@@ -7,9 +7,9 @@ import pytest
 from svg_common.errors import ExitCode, UsageError
 from svg_export import engine_options
 from svg_export.engine_options import EngineRequest, LocalRequest, engine_request
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia import device as device_module
 from svg_runtime.backends.nvidia.device import GpuName
-from svg_runtime.backends.options import GpuOptions
 from svg_runtime.backends.tensorrt import local
 from svg_runtime.backends.tensorrt.engine import EngineRecord
 from svg_runtime.backends.tensorrt.local import LocalEngines
@@ -100,14 +100,14 @@ def test_a_gpu_that_rtx_does_not_know_is_refused_with_what_to_do(monkeypatch):
         engine_request(True, "tensorrt-rtx", *NOTHING_ELSE[1:])
 
 
-def test_engines_of_this_gpu_go_into_the_bundle_and_the_cache(fused_bundle, tmp_path, unopened, monkeypatch):
+def test_engines_of_this_gpu_go_into_the_bundle_and_the_cache(fused_bundle, tmp_path, unopened, monkeypatch, logged):
     there_is(monkeypatch, "sm86")
     bundle, watched = copy_bundle(fused_bundle, tmp_path), Watched()
     request = LocalRequest(rtx(), HERE, 3, GpuOptions(cache_dir=str(tmp_path / "cache")))
     summary = request.build(bundle, watched)
     assert [what.split(": ")[0] for what in watched.shares] == [f"building engine {number} of 8" for number in range(1, 9)]
     assert all(shares[-1] == 1.0 for shares in watched.shares.values())
-    assert watched.lines == [f"8 fp16 engines of tensorrt-rtx {rtx().version} for NumPy GPU (sm86)"]
+    assert logged.messages == [f"8 fp16 engines of tensorrt-rtx {rtx().version} for NumPy GPU (sm86)"]
     assert (summary["gpu"], summary["targets"], summary["precision"], summary["max_samples"]) == (
         "NumPy GPU",
         ["sm86"],

@@ -117,7 +117,7 @@ def test_decoders_are_lowered_as_their_names_say(tiny_bundle, tiny_checkpoint, c
     assert operators("decoder_shuffled").count("ConvTranspose") == 3
     assert operators("decoder_shuffled").count("DepthToSpace") == 1
     assert "decoder_shuffled" not in Bundle.open(tiny_bundle).manifest.variants["fp16"].graphs
-    write_bundle(load_checkpoint(tiny_checkpoint), "0" * 64, tmp_path / "small.svgb", False, print, fused=False, shuffled=False)
+    write_bundle(load_checkpoint(tiny_checkpoint), "0" * 64, tmp_path / "small.svgb", False, fused=False, shuffled=False)
     assert set(Bundle.open(tmp_path / "small.svgb").graphs("fp32")) == ROLES
     vgg = export_model(save_model(tmp_path / "vgg.pt", random_model(backbone="vgg")), tmp_path / "vgg.svgb")
     graphs = Bundle.open(vgg).graphs("fp32")
@@ -204,7 +204,7 @@ def test_failed_gate_publishes_nothing_and_keeps_the_old_bundle(tiny_checkpoint,
     monkeypatch.setattr("svg_export.bundle_writer.check_fp32", refuse)
     for target in (out, tmp_path / "new.svgb"):
         with pytest.raises(ParityError):
-            write_bundle(load_checkpoint(tiny_checkpoint), "0" * 64, target, False, lambda line: None, fused=False)
+            write_bundle(load_checkpoint(tiny_checkpoint), "0" * 64, target, False, fused=False)
     assert (out / "manifest.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["model.svgb"]
 
@@ -214,7 +214,7 @@ def test_folder_that_is_no_bundle_is_not_replaced(tiny_checkpoint, tmp_path):
     precious.mkdir()
     (precious / "holiday.txt").write_text("here")
     with pytest.raises(UsageError, match="not a bundle"):
-        write_bundle(load_checkpoint(tiny_checkpoint), "0" * 64, precious, False, lambda line: None)
+        write_bundle(load_checkpoint(tiny_checkpoint), "0" * 64, precious, False)
     assert (precious / "holiday.txt").read_text() == "here"
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from svg_common.errors import UsageError
+from svg_common.progress import NullListener
 from svg_eval.cli import app as evaluate
 from svg_eval.models import ModelInfo
 from svg_export import cli, precision
@@ -62,7 +63,7 @@ def held_out() -> HeldOut:
 
 
 def report_on(change, held_out, **model):
-    (report,) = compare([Known(**model), Known(change, **model)], ["a test"], held_out)
+    (report,) = compare([Known(**model), Known(change, **model)], ["a test"], held_out, NullListener())
     return report
 
 
@@ -257,10 +258,10 @@ def test_bf16_needs_a_machine_that_computes_in_it(tiny_checkpoint, run_cli, monk
 def test_the_report_is_the_same_every_time(tiny_checkpoint, tiny_bundle, tmp_path):
     loaded = load_checkpoint(tiny_checkpoint)
     bundle = Bundle.open(tiny_bundle)
-    again = precision.attach_quality_reports(bundle.path, bundle.manifest, few_held_out(loaded), lambda line: None)
+    again = precision.attach_quality_reports(bundle.path, bundle.manifest, few_held_out(loaded), NullListener())
     assert again == bundle.manifest
     other = precision.attach_quality_reports(
-        bundle.path, bundle.manifest, replace(few_held_out(loaded), sequences=2), lambda line: None
+        bundle.path, bundle.manifest, replace(few_held_out(loaded), sequences=2), NullListener()
     )
     assert other.variants["fp16"].quality.metrics != again.variants["fp16"].quality.metrics
 

@@ -150,10 +150,9 @@ def test_values_that_are_not_finite_are_refused(digits):
         true_frame_statistics(model, digits)
 
 
-def test_spoiled_model_is_repaired(trained, quick):
+def test_spoiled_model_is_repaired(trained, quick, logged):
     spoiled = replace(trained, weights=spoil(trained.weights))
-    lines: list[str] = []
-    result = recalibrate_checkpoint(spoiled, {"name": "digits"}, 24, lines.append)
+    result = recalibrate_checkpoint(spoiled, {"name": "digits"}, 24)
     held = held_out(open_data(trained.config, "test", trained.config.sequence_length), 16)
     unspoiled = evaluate(trained.build(), held, 2, HORIZON).metrics()
     assert result.before == evaluate(spoiled.build(), held, 2, HORIZON).metrics()
@@ -161,12 +160,12 @@ def test_spoiled_model_is_repaired(trained, quick):
     assert result.before["psnr_best"] < unspoiled["psnr_best"] - 1
     assert result.after["psnr_best"] > unspoiled["psnr_best"] - 0.3
     assert result.candidates[result.chosen] == max(result.candidates.values())
-    assert len(lines) == 2
+    assert [message.split()[1] for message in logged.messages] == ["estimating", "forecasting"]
 
 
 def test_checkpoint_carries_the_figures_and_no_stale_ones(trained, quick):
     resumable = replace(trained, training={"weights": {}})
-    result = recalibrate_checkpoint(resumable, {"name": "digits"}, 24, lambda line: None)
+    result = recalibrate_checkpoint(resumable, {"name": "digits"}, 24)
     metrics = result.checkpoint.metrics
     assert metrics["psnr_best"] == result.after["psnr_best"]
     assert metrics["psnr_best_before"] == result.before["psnr_best"]
@@ -175,7 +174,7 @@ def test_checkpoint_carries_the_figures_and_no_stale_ones(trained, quick):
 
 
 def test_report_says_plainly_when_it_is_worse(trained, quick):
-    result = recalibrate_checkpoint(trained, {"name": "digits"}, 16, lambda line: None)
+    result = recalibrate_checkpoint(trained, {"name": "digits"}, 16)
     worse = replace(result, after={**result.before, "psnr_best": result.before["psnr_best"] - 0.5})
     assert "0.50 dB worse than before" in worse.lines()[-1]
     assert "--bn running" in worse.lines()[-1]
@@ -185,8 +184,8 @@ def test_report_says_plainly_when_it_is_worse(trained, quick):
 
 def test_data_are_as_in_training_unless_named(trained, quick):
     two = replace(trained, config=build_config({"data": {"num_digits": 2}}, trained.config.model_dump(exclude={"data"})))
-    same = recalibrate_checkpoint(two, {"name": "digits", "num_digits": None}, 16, lambda line: None)
-    named = recalibrate_checkpoint(two, {"name": "digits", "num_digits": 1}, 16, lambda line: None)
+    same = recalibrate_checkpoint(two, {"name": "digits", "num_digits": None}, 16)
+    named = recalibrate_checkpoint(two, {"name": "digits", "num_digits": 1}, 16)
     assert "2 procedural digit(s)" in same.data
     assert "1 procedural digit(s)" in named.data
     assert same.before["psnr_repeat"] != named.before["psnr_repeat"]
@@ -208,13 +207,13 @@ def write_video(path: Path, frames: int) -> Path:
 def test_video_gives_statistics_when_it_is_long_enough(trained, quick, tmp_path):
     data = {"name": "video", "cache": str(tmp_path / "cache")}
     long, short = write_video(tmp_path / "long.mkv", 60), write_video(tmp_path / "short.mkv", 21)
-    result = recalibrate_checkpoint(trained, {**data, "root": str(long), "test_fraction": 0.3}, 1000, lambda line: None)
+    result = recalibrate_checkpoint(trained, {**data, "root": str(long), "test_fraction": 0.3}, 1000)
     assert 16 <= result.sequences <= 42 - trained.config.sequence_length + 1
     assert "1 file(s)" in result.data
     with pytest.raises(SvgError, match="at least 16 training sequences"):
-        recalibrate_checkpoint(trained, {**data, "root": str(short), "test_fraction": 0.4}, 1000, lambda line: None)
+        recalibrate_checkpoint(trained, {**data, "root": str(short), "test_fraction": 0.4}, 1000)
     with pytest.raises(UsageError, match="--data-root"):
-        recalibrate_checkpoint(trained, {**data, "root": None}, 1000, lambda line: None)
+        recalibrate_checkpoint(trained, {**data, "root": None}, 1000)
 
 
 @pytest.fixture
@@ -236,7 +235,7 @@ def test_command_exports_a_recalibrated_bundle(tiny_model, tmp_path, run_cli, qu
     options = ("--bn", "recalibrate", "--data", "digits", "--num-digits", "2", "--bn-sequences", "20", "--json", "s.json")
     code, said = run_cli("model.pt", *options, "--save-checkpoint", "new.pt")
     assert code == 0, said
-    again = recalibrate_checkpoint(load_checkpoint(checkpoint), {"name": "digits", "num_digits": 2}, 20, lambda line: None)
+    again = recalibrate_checkpoint(load_checkpoint(checkpoint), {"name": "digits", "num_digits": 2}, 20)
     assert json.loads((tmp_path / "s.json").read_text())["batch_norm"] == again.summary()
     metrics = Bundle.open(tmp_path / "model.svgb").manifest.provenance.metrics
     assert metrics == again.checkpoint.metrics

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from svg_common.command import run_command
-
 
 @pytest.fixture
 def svg_live(tiny_bundle, tmp_path, monkeypatch, capsys):
@@ -16,13 +14,13 @@ def svg_live(tiny_bundle, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str, model: bool = True) -> tuple[int, str, dict]:
-        from svg_runtime.live.cli import app
+        from svg_runtime.live.cli import main
 
         Path("stats.json").unlink(missing_ok=True)
         bundle = ["--model", str(tiny_bundle)] if model else []
         monkeypatch.setattr("sys.argv", ["svg-live", *bundle, *arguments])
         with pytest.raises(SystemExit) as end:
-            run_command(app)
+            main()
         output = capsys.readouterr()
         assert output.out == ""
         stats = json.loads(Path("stats.json").read_text()) if Path("stats.json").exists() else {}

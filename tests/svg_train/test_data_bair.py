@@ -18,7 +18,8 @@ from svg_common.errors import SvgError, UsageError
 from svg_train.checkpoint import load_checkpoint
 from svg_train.cli import app
 from svg_train.config import build_config
-from svg_train.data import bair_cache, open_data, progress
+from svg_train.data import bair_cache, open_data
+from svg_train.data.notes import log_once
 
 LENGTH = 6
 FRAMES = 8  # per trajectory; the real ones have 30
@@ -82,7 +83,7 @@ def write_pngs(folder: Path, numbers, frames: int = FRAMES) -> Path:
 
 @pytest.fixture(autouse=True)
 def forget_notes():
-    progress.note_once.cache_clear()
+    log_once.cache_clear()
 
 
 @pytest.fixture
@@ -192,7 +193,7 @@ def test_a_damaged_cache_entry_is_made_again(root, harm):
     assert windows(open_bair(root, "test")) == before
 
 
-def test_damaged_records_are_skipped_and_told(root, capsys):
+def test_damaged_records_are_skipped_and_told(root, logged):
     path = root / "train" / "traj_0_to_255.tfrecords"
     whole = write_records(path, [1, 2, 3, 4]).read_bytes()
     one = len(whole) // 4
@@ -201,7 +202,7 @@ def test_damaged_records_are_skipped_and_told(root, capsys):
     gap = example(trajectory(9)).replace(b"3/image_aux1/encoded", b"3/image_AUX1/encoded")
     path.write_bytes(content[: 3 * one] + record(b"no example") + record(gap) + content[3 * one : -100])
     assert {number for number, _ in windows(open_bair(root, "train"))} == {1, 3}
-    said = capsys.readouterr().err
+    said = logged.text
     assert "1 trajectory file(s) are damaged, their good part is used" in said
     for reason in (
         "record 2 has a wrong checksum",
@@ -210,8 +211,9 @@ def test_damaged_records_are_skipped_and_told(root, capsys):
         "1 more",
     ):
         assert reason in said
+    logged.clear()
     open_bair(root, "train", LENGTH - 1)
-    assert "damaged" not in capsys.readouterr().err  # told once, though the note is kept in the cache
+    assert "damaged" not in logged.text  # told once, though the note is kept in the cache
 
 
 def test_frames_of_another_size_are_refused(root):
@@ -222,7 +224,7 @@ def test_frames_of_another_size_are_refused(root):
         open_bair(root, "test")
 
 
-def test_damaged_png_folders_are_skipped_and_told(root, capsys):
+def test_damaged_png_folders_are_skipped_and_told(root, logged):
     folder = write_pngs(root / "test" / "traj_0_to_255", range(1, 7))
     (folder / "1" / "3.png").unlink()
     content = (folder / "2" / "0.png").read_bytes()
@@ -230,17 +232,17 @@ def test_damaged_png_folders_are_skipped_and_told(root, capsys):
     (folder / "3" / "7.png").write_text("no picture")
     Image.new("1", (5000, 1)).save(folder / "5" / "7.png")
     assert windows(open_bair(root, "test")) == [(4, 0), (6, 0)]
-    said = capsys.readouterr().err
+    said = logged.text
     for reason in ("1/3.png: missing", "2/0.png: ", "3/7.png: no PNG image", "1 more"):
         assert reason in said
 
 
-def test_unusable_files_are_listed_once_and_skipped(root, capsys):
+def test_unusable_files_are_listed_once_and_skipped(root, logged):
     write_records(root / "train" / "traj_0_to_255.tfrecords", [1])
     (root / "train" / "traj_256_to_511.tfrecords").write_text("no records at all " * 10)
     (root / "train" / "traj_512_to_767.tfrecords").touch()
     assert windows(open_bair(root, "train")) == [(1, 0), (1, 1), (1, 2)]
-    said = capsys.readouterr().err
+    said = logged.text
     assert "2 trajectory file(s) are not used" in said
     assert "traj_256_to_511.tfrecords: it is no TFRecord file" in said
     assert "traj_512_to_767.tfrecords: it holds no trajectory" in said
@@ -250,11 +252,11 @@ def test_unusable_files_are_listed_once_and_skipped(root, capsys):
     assert "it is no TFRecord file" in str(caught.value)
 
 
-def test_short_trajectories_are_left_out(root, capsys):
+def test_short_trajectories_are_left_out(root, logged):
     write_records(root / "train" / "traj_0_to_255.tfrecords", [1, 2])
     write_records(root / "train" / "traj_256_to_511.tfrecords", [3], frames=4)
     assert windows(open_bair(root, "train", FRAMES)) == [(1, 0), (2, 0)]
-    assert "1 of 3 train trajectories have fewer than 8 frames" in capsys.readouterr().err
+    assert "1 of 3 train trajectories have fewer than 8 frames" in logged.text
     with pytest.raises(SvgError, match="has the 9 frames of a sequence; the longest has 8"):
         open_bair(root, "train", FRAMES + 1)
 

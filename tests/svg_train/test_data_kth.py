@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import av
@@ -15,9 +16,10 @@ from svg_common.errors import SvgError, UsageError
 from svg_train.checkpoint import load_checkpoint
 from svg_train.cli import app
 from svg_train.config import build_config
-from svg_train.data import open_data, progress
+from svg_train.data import open_data
 from svg_train.data.kth import CLASSES
 from svg_train.data.kth_ranges import read_ranges
+from svg_train.data.notes import log_once
 
 LENGTH = 6
 PREFACE = """
@@ -53,7 +55,7 @@ def write_ranges(root: Path, *lines: str) -> Path:
 
 @pytest.fixture(autouse=True)
 def forget_notes():
-    progress.note_once.cache_clear()
+    log_once.cache_clear()
 
 
 @pytest.fixture
@@ -155,26 +157,26 @@ def test_decoded_clips_come_from_the_cache(root, capsys):
     assert "decoding" not in capsys.readouterr().err
 
 
-def test_what_is_absent_is_noted(root, capsys):
+def test_what_is_absent_is_noted(root, logged):
     write_clip(root, "person01_boxing_d1")
     open_kth(root, "train")
-    said = capsys.readouterr().err
+    said = logged.text
     assert "has no train clip of handclapping, handwaving, jogging, running, walking" in said
     assert "no clip of train person(s) 2, 3, 4" in said
     assert "there is no 00sequences.txt" in said
     assert "https://www.csc.kth.se/cvap/actions/00sequences.txt" in said
 
 
-def test_the_clip_that_does_not_exist_is_no_news(root, capsys):
+def test_the_clip_that_does_not_exist_is_no_news(root, logged):
     write_clip(root, "person13_handclapping_d1")
     write_ranges(root, "person13_handclapping_d1\tframes\t1-20", "person13_handclapping_d3\t*missing*")
     assert len(open_kth(root, "train")) == 15
-    said = capsys.readouterr().err
-    assert "warning" not in said
+    said = logged.text
+    assert all(record.levelno == logging.INFO for record in logged.records)
     assert "_d3" not in said
 
 
-def test_clips_without_ranges_strange_names_and_damage_are_listed(root, capsys):
+def test_clips_without_ranges_strange_names_and_damage_are_listed(root, logged):
     write_clip(root, "person01_boxing_d1")
     write_clip(root, "person02_boxing_d1")
     cut = write_clip(root, "person03_boxing_d1")
@@ -192,7 +194,7 @@ def test_clips_without_ranges_strange_names_and_damage_are_listed(root, capsys):
     write_ranges(root, *clips)
     data = open_kth(root, "train")
     assert data.description.startswith("kth: 2 clips of 2 person(s)")
-    said = capsys.readouterr().err
+    said = logged.text
     assert "7 KTH clip(s) are not used" in said
     for reason in (
         "person02_boxing_d1_uncomp.avi: 00sequences.txt has no frame ranges for it",
@@ -208,7 +210,7 @@ def test_clips_without_ranges_strange_names_and_damage_are_listed(root, capsys):
     assert "person03_boxing_d1_uncomp.avi: the file is cut" in said
 
 
-def test_lines_that_are_not_understood_are_reported(root, capsys):
+def test_lines_that_are_not_understood_are_reported(root, logged):
     write_clip(root, "person01_boxing_d1")
     path = write_ranges(
         root,
@@ -222,7 +224,7 @@ def test_lines_that_are_not_understood_are_reported(root, capsys):
     assert ranges == {"person01_boxing_d1": [(1, 10), (11, 20)]}
     assert [line.split()[0] for _, line in unclear] == [f"person0{i}_boxing_d1" for i in (2, 3, 4, 1)]
     open_kth(root, "train")
-    said = capsys.readouterr().err
+    said = logged.text
     assert "4 line(s) of" in said
     assert f"line {unclear[0][0]}: person02_boxing_d1" in said
     assert "expected such as: person01_boxing_d1 frames 1-95, 96-185" in said

@@ -86,14 +86,14 @@ def test_two_digits_add_up_and_saturate(tmp_path, offline):
     assert digits_seen(open_data(config_for(tmp_path, num_digits=2), "train", 6)) == {200, 255}
 
 
-def test_the_test_file_alone_is_divided_by_digit(tmp_path, offline, capsys):
+def test_the_test_file_alone_is_divided_by_digit(tmp_path, offline, logged):
     (tmp_path / TEST_IMAGES).write_bytes(idx_bytes(marked_images(list(range(1, 201)))))
     train, test = (open_data(config_for(tmp_path), split, 2) for split in ("train", "test"))
     assert "180 train digits" in train.description
     assert "20 test digits" in test.description
     assert digits_seen(train, 300) <= set(range(1, 181))
     assert digits_seen(test, 300) <= set(range(181, 201))
-    said = capsys.readouterr().err
+    said = logged.text
     assert said.count("first 90%") == 1
     assert TRAIN_IMAGES in said
 

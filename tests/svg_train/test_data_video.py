@@ -18,7 +18,8 @@ from rich.console import Console
 from svg_common.errors import SvgError, UsageError
 from svg_common.video import VideoReader
 from svg_train.config import build_config
-from svg_train.data import open_data, progress, video_cache
+from svg_train.data import open_data, video_cache
+from svg_train.data.notes import log_once
 from svg_train.data.video_sampling import regular_runs
 
 PEDESTRIANS = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "video" / "pedestrians.avi"
@@ -46,7 +47,7 @@ def write_video(path: Path, frames: int = 60, fps: int = 10, first: int = 0) -> 
 
 @pytest.fixture(autouse=True)
 def forget_notes():
-    progress.note_once.cache_clear()
+    log_once.cache_clear()
 
 
 @pytest.fixture
@@ -114,11 +115,11 @@ def test_frame_step_and_interval_mean_the_same(options):
     assert max(max(window) for window in all_indices(by_step)) == 35
 
 
-def test_an_interval_between_two_steps_is_rounded_and_told(options, capsys):
+def test_an_interval_between_two_steps_is_rounded_and_told(options, logged):
     write_video(Path(options["root"]) / "a.avi")
     train, _ = open_both(options, test_fraction=0.4, frame_interval_s=0.17)
     assert train.frame_interval_s == pytest.approx(0.2)
-    said = capsys.readouterr().err
+    said = logged.text
     assert said.count("0.17 s per step becomes 0.2 s") == 1
 
 
@@ -128,7 +129,7 @@ def test_step_and_interval_that_contradict_are_refused(options):
         open_both(options, frame_interval_s=0.3, frame_step=2)
 
 
-def test_files_of_other_rates_keep_the_interval_or_are_skipped(options, capsys):
+def test_files_of_other_rates_keep_the_interval_or_are_skipped(options, logged):
     root = Path(options["root"])
     write_video(root / "a.avi", 60, 10)
     write_video(root / "b.avi", 120, 30)
@@ -138,7 +139,7 @@ def test_files_of_other_rates_keep_the_interval_or_are_skipped(options, capsys):
     windows = all_indices(train)
     steps = {tuple(np.diff(window)) for window in windows}
     assert steps == {(1,) * 5, (3,) * 5}
-    said = capsys.readouterr().err
+    said = logged.text
     assert "1 video(s) are not used" in said
     assert "c.avi: at 12 frames per second its nearest step is 0.08333 s, not 0.1 s" in said
 
@@ -222,7 +223,7 @@ def test_a_varying_rate_is_resampled_in_time():
 
 def test_progress_in_a_terminal(options, monkeypatch):
     terminal = Console(file=io.StringIO(), force_terminal=True, width=200)
-    monkeypatch.setattr(progress, "stderr_console", lambda: terminal)
+    monkeypatch.setattr("svg_common.progress.stderr_console", lambda: terminal)
     write_video(Path(options["root"]) / "[bold]a.avi")
     open_both(options, test_fraction=0.4)
     assert "decoding 1 video file(s)" in terminal.file.getvalue()
@@ -349,14 +350,14 @@ def write_bad_files(root: Path) -> None:
     (root / "no_index.mp4").write_bytes(content[: len(content) // 2])
 
 
-def test_bad_files_are_listed_once_and_skipped(options, capsys):
+def test_bad_files_are_listed_once_and_skipped(options, logged):
     root = Path(options["root"])
     write_bad_files(root)
     whole = write_video(root / "whole.avi")
     (root / "cut.avi").write_bytes(whole.read_bytes()[: whole.stat().st_size * 7 // 10])
     train, _ = open_both(options, split_by="time", test_fraction=0.3)
     assert train.description.startswith("video: 2 file(s)")
-    said = capsys.readouterr().err
+    said = logged.text
     assert "4 video(s) are not used" in said
     for reason in (
         "empty.mp4: the file is empty",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from svg_common.command import is_installed
+from svg_common.progress import NullListener, ProgressListener
 from svg_runtime.backends.base import Backend
-from svg_runtime.backends.options import GpuOptions, NullListener, ProgressListener
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.manifest import Manifest, Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError, UsageError
@@ -28,7 +29,7 @@ def open_backend(
     threads: int | None = None,
     samples: int = 8,
     gpu: GpuOptions | None = None,
-    watcher: ProgressListener | None = None,
+    progress: ProgressListener | None = None,
 ) -> Backend:
     """Load a bundle's graphs on a backend.
 
@@ -43,7 +44,7 @@ def open_backend(
         threads: of a processor; None takes one per usable core. Other devices have no use for it.
         samples: the largest batch that will be asked for: TensorRT's engines are built for it.
         gpu: choices for NVIDIA GPUs.
-        watcher: who is told while engines are built.
+        progress: who is told while engines are built.
 
     Raises:
         UsageError: no such backend, or choices that it has no use for.
@@ -53,7 +54,7 @@ def open_backend(
         raise UsageError(f"unknown backend '{name}'\n  expected auto or one of: {', '.join(BACKENDS)}")
     choices = gpu or GpuOptions()
     if name in NVIDIA:
-        return _open_nvidia(bundle, name, device, precision, samples, choices, watcher or NullListener())
+        return _open_nvidia(bundle, name, device, precision, samples, choices, progress or NullListener())
     if choices.given:
         raise UsageError(f"{', '.join(choices.given)} given, of which the backend '{name}' knows nothing\n"
                          f"  expected with --backend and one of: {', '.join(NVIDIA)}")  # fmt: skip
@@ -75,7 +76,7 @@ def _open_nvidia(
     precision: Precision | None,
     samples: int,
     choices: GpuOptions,
-    watcher: ProgressListener,
+    progress: ProgressListener,
 ) -> Backend:
     if precision == "bf16":
         raise BackendMissingError(
@@ -85,10 +86,10 @@ def _open_nvidia(
     if name in ORT_NVIDIA:
         from svg_runtime.backends.onnxruntime.gpu import OrtGpuBackend
 
-        return OrtGpuBackend(name, bundle, wanted, device, samples, choices, watcher)
+        return OrtGpuBackend(name, bundle, wanted, device, samples, choices, progress)
     from svg_runtime.backends.tensorrt.backend import TensorrtBackend
 
-    return TensorrtBackend(name, bundle, wanted, device, samples, choices, watcher)
+    return TensorrtBackend(name, bundle, wanted, device, samples, choices, progress)
 
 
 def _open_fastest(bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None) -> Backend:

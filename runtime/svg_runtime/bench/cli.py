@@ -8,8 +8,9 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from svg_common.command import run_command, stderr_console
+from svg_common.command import run_command
 from svg_common.files import refuse_overwriting, write_json
+from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
 from svg_runtime.errors import BackendMissingError
 from svg_runtime.forecast_options import (
@@ -58,9 +59,8 @@ def bench(
     Exit codes: 0 ok, 1 error, 2 usage, 4 no backend ran, or an extra is missing, 130 Ctrl-C.
     """
     with defer_interrupts():  # heavy: NumPy, OpenCV
-        from svg_runtime.bench.progress import BenchProgress
-        from svg_runtime.bench.report import as_json, describe
-        from svg_runtime.bench.run import BenchOptions, run_bench
+        from svg_runtime.bench.bench_report import as_json, print_report
+        from svg_runtime.bench.bench_run import BenchOptions, run_bench
         from svg_runtime.bundle.reader import Bundle, find_model
 
     precision = asked_precision(fp16, bf16)
@@ -69,12 +69,10 @@ def bench(
     for variant in bundle.manifest.variants:
         bundle.graphs(variant)  # a damaged bundle is one error, not a failure of every backend
     options = BenchOptions(backend, device, precision, samples, horizon, seed, seconds)
-    with BenchProgress(stderr_console()) as progress:
+    with ProgressDisplay() as progress:
         findings = run_bench(bundle, options, progress)
-    out = Console(highlight=False, soft_wrap=True)
     if findings.rows:
-        for line in describe(bundle, options, findings, out.width):
-            out.print(line, markup=False)
+        print_report(Console(highlight=False), bundle, options, findings)
         if json is not None:
             write_json(json, as_json(bundle, options, findings))
     if findings.interrupted:

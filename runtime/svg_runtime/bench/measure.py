@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from svg_runtime.backends.options import ProgressListener
+from svg_common.progress import ProgressListener
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.errors import BackendError
 from svg_runtime.forecast.forecaster import Forecaster
@@ -23,16 +23,9 @@ _MIN_ROUNDS = 3  # of warm-up and of the run, however slow the device is
 _REPORT_EVERY_S = 0.2
 
 
-class Listener(ProgressListener, Protocol):
-    """Somebody who hears of the share that is done, and of engines that are built."""
-
-    def __call__(self, share: float) -> None:
-        """The share of the measurement that is done."""
-        ...
-
-
 def measure(
-    listener: Listener,
+    progress: ProgressListener,
+    task: str,
     model: str,
     backend: str,
     device: str | None,
@@ -48,7 +41,8 @@ def measure(
     """Open the bundle and run it as an application does: observe a frame, forecast, again and again.
 
     Args:
-        listener: who is told.
+        progress: who is told how far this is, and how far engines are that have to be built for it.
+        task: the name of this measurement.
         model: the bundle.
         backend: as of `Forecaster.open`, like device, precision, fused, samples, horizon and seed.
         device: of the backend.
@@ -69,7 +63,7 @@ def measure(
     """
     start = time.perf_counter()
     asked = backend, device, precision, samples, horizon, seed
-    with Forecaster.open(model, *asked, fused=fused, watcher=listener) as forecaster:
+    with Forecaster.open(model, *asked, fused=fused, progress=progress) as forecaster:
         opened_s = time.perf_counter() - start
         pictures = itertools.cycle(np.load(frames))
         np.save(futures, _first_forecast(forecaster, pictures, seed))
@@ -82,8 +76,12 @@ def measure(
         if not seconds:
             return about
         warm_up_s = min(_WARM_UP_S, seconds)
-        _run(forecaster, pictures, warm_up_s, lambda done_s: listener(done_s / (warm_up_s + seconds)))
-        return {**about, **_run(forecaster, pictures, seconds, lambda s: listener((warm_up_s + s) / (warm_up_s + seconds)))}
+
+        def report(done_s: float) -> None:
+            progress.progress(task, done_s / (warm_up_s + seconds))
+
+        _run(forecaster, pictures, warm_up_s, report)
+        return {**about, **_run(forecaster, pictures, seconds, lambda done_s: report(warm_up_s + done_s))}
 
 
 def _first_forecast(forecaster: Forecaster, pictures: Iterator[FloatArray], seed: int) -> FloatArray:
@@ -101,7 +99,7 @@ def _first_forecast(forecaster: Forecaster, pictures: Iterator[FloatArray], seed
 
 
 def _run(
-    forecaster: Forecaster, pictures: Iterator[FloatArray], seconds: float, progress: Callable[[float], None]
+    forecaster: Forecaster, pictures: Iterator[FloatArray], seconds: float, report: Callable[[float], None]
 ) -> dict[str, Any]:
     """Observe and forecast without a pause for `seconds`, and a few times at least."""
     timer, rounds = StageTimer(_STAGES), 0
@@ -116,7 +114,7 @@ def _run(
         now = time.perf_counter()
         if now >= report_at:
             report_at = now + _REPORT_EVERY_S
-            progress(min(now - start, seconds))
+            report(min(now - start, seconds))
     latency = timer.summary()
     return {
         "rounds": rounds,

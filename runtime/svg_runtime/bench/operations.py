@@ -7,7 +7,7 @@ batch 1, unoptimised, under ONNX Runtime's own profiler, which notes the shapes 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from svg_common.command import require_modules
+from svg_common.progress import ProgressListener
 from svg_runtime.bundle.contract import FUSED, SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import GraphSpec, Manifest, Precision
 from svg_runtime.bundle.reader import Bundle
@@ -54,13 +55,14 @@ def multiply_adds(operator: str, inputs: list[Shape], output: Shape) -> int:
     return 0
 
 
-def count_operations(progress: Callable[[float], None], model: str, precision: Precision) -> dict[str, Any]:
+def count_operations(progress: ProgressListener, task: str, model: str, precision: Precision) -> dict[str, Any]:
     """Multiply-adds of every separate graph at batch 1; they grow with the batch.
 
     Works in the current folder, where the profiler leaves its files.
 
     Args:
-        progress: called with the share that is done.
+        progress: who is told how far this is.
+        task: the name of this count.
         model: the bundle.
         precision: the graphs to count; all precisions compute the same.
 
@@ -77,7 +79,7 @@ def count_operations(progress: Callable[[float], None], model: str, precision: P
     for number, (graph_name, spec) in enumerate(bundle.variant(precision).graphs.items(), 1):
         if graph_name not in (*FUSED, SHUFFLED_DECODER):  # composed of the others, or the same as another
             counts[graph_name] = sum(multiply_adds(*node) for node in _nodes(contents[graph_name], spec))
-        progress(number / len(contents))
+        progress.progress(task, number / len(contents))
     return counts
 
 

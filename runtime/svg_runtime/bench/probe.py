@@ -9,17 +9,20 @@ from typing import Any
 
 import numpy as np
 
+from svg_common.progress import ProgressListener
+
 _SIDE = 1024  # of the matrices: 4 MiB each, 2.1 GFLOP a product
 _COPY_BYTES = 128 << 20  # larger than the caches of a desktop or of a Jetson
 _TRIES_S = 0.5  # of each probe; the best try counts, as other work on the machine only slows it down
 _MIN_TRIES = 3
 
 
-def measure_peak(progress: Callable[[float], None], threads: int) -> dict[str, Any]:
+def measure_peak(progress: ProgressListener, task: str, threads: int) -> dict[str, Any]:
     """Rates of the processor with `threads` threads.
 
     Args:
-        progress: called with the share that is done.
+        progress: who is told how far this is.
+        task: the name of this probe.
         threads: of the copies. Those of the matrix products were set in this process's environment, see `process.py`.
 
     Returns:
@@ -30,12 +33,12 @@ def measure_peak(progress: Callable[[float], None], threads: int) -> dict[str, A
     a, b = np.random.default_rng(0).random((2, _SIDE, _SIDE), np.float32)
     product = np.empty_like(a)
     matmul_s = best_of(lambda: np.matmul(a, b, out=product))
-    progress(0.5)
+    progress.progress(task, 0.5)
     source, target = np.ones(_COPY_BYTES, np.uint8), np.zeros(_COPY_BYTES, np.uint8)  # written, so that the pages are there
     pieces = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
     with ThreadPoolExecutor(threads) as pool:  # NumPy copies without holding the interpreter's lock
         copy_s = best_of(lambda: list(pool.map(lambda piece: np.copyto(*piece), pieces)))
-    progress(1.0)
+    progress.progress(task, 1.0)
     return {
         "threads": threads,
         "matmul_gflops": 2 * _SIDE**3 / matmul_s / 1e9,

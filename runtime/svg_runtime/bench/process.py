@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from svg_common.errors import ExitCode, SvgError
+from svg_common.progress import ProgressListener
 from svg_common.signals import defer_interrupts
 
 _WORKER = "from svg_runtime.bench.worker import main; main()"
@@ -28,31 +30,15 @@ class JobError(SvgError):
         self.missing = missing
 
 
-class JobWatcher(Protocol):
-    """Somebody who is told how far a job is."""
-
-    def progress(self, share: float) -> None:
-        """The job's share that is done, 0 to 1."""
-        ...
-
-    def building(self, what: str, share: float) -> None:
-        """Before it can begin, `what` is under way, its share 0 to 1 done."""
-        ...
-
-    def say(self, line: str) -> None:
-        """Something that happened."""
-        ...
-
-
-def run_job(job: dict[str, Any], folder: Path, watcher: JobWatcher) -> dict[str, Any]:
-    """Run one job of `worker.py` and return its result.
+def run_job(job: dict[str, Any], folder: Path, progress: ProgressListener) -> dict[str, Any]:
+    """Run one job of `worker.py` and return its result. What it logs is logged here again.
 
     Whatever ends this call, Ctrl-C included, the process has ended too.
 
     Args:
-        job: its name under "do", and its arguments. Paths must be absolute.
+        job: its function's name under "do", and its arguments. Paths must be absolute.
         folder: where the process works and an engine may leave its files.
-        watcher: who is told how far it is.
+        progress: who is told how far it is.
 
     Raises:
         JobError: the job's own error, or how its process ended without a result.
@@ -65,7 +51,7 @@ def run_job(job: dict[str, Any], folder: Path, watcher: JobWatcher) -> dict[str,
                     [sys.executable, "-c", _WORKER], cwd=folder, env=_environment(job), text=True,
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=words,
                 )  # fmt: skip
-            answer = _converse(process, job, watcher)
+            answer = _converse(process, job, progress)
             process.wait(_EXIT_S if answer else None)
         except subprocess.TimeoutExpired:
             pass
@@ -91,7 +77,7 @@ def _environment(job: dict[str, Any]) -> dict[str, str]:
     return {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path)}
 
 
-def _converse(process: subprocess.Popen[str], job: dict[str, Any], watcher: JobWatcher) -> dict[str, Any] | None:
+def _converse(process: subprocess.Popen[str], job: dict[str, Any], progress: ProgressListener) -> dict[str, Any] | None:
     """Hand the job over and listen until the process closes its end. None: it gave no answer."""
     assert process.stdin is not None
     assert process.stdout is not None
@@ -106,12 +92,10 @@ def _converse(process: subprocess.Popen[str], job: dict[str, Any], watcher: JobW
             message: dict[str, Any] = json.loads(line)
         except ValueError:  # cut in half by the end of the process
             break
-        if "progress" in message:
-            watcher.progress(message["progress"])
-        elif "building" in message:
-            watcher.building(message["building"], message["share"])
-        elif "say" in message:
-            watcher.say(message["say"])
+        if "task" in message:
+            progress.progress(message["task"], message["share"])
+        elif "log" in message:
+            logging.getLogger(message["logger"]).log(message["level"], "%s", message["log"])
         else:
             answer = message
     return answer

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
+import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from svg_common.errors import ExitCode, SvgError
+from svg_common.log_messages import log_messages_to
 from svg_common.signals import handle_sigterm_as_sigint
 from svg_runtime.bench import measure, operations, probe
 
@@ -20,37 +22,40 @@ JOBS: dict[str, Callable[..., dict[str, Any]]] = {
 }
 
 
-@dataclass(frozen=True)
-class _Parent:
-    """The process that wants the answer, and hears meanwhile how far it is."""
+class _Parent(logging.Handler):
+    """The process that wants the answer, and gets progress and log messages meanwhile.
 
-    send: Callable[[dict[str, Any]], None]
+    Args:
+        send: called with one message; two threads may call it at once.
+    """
 
-    def __call__(self, share: float) -> None:
-        """The share of the job that is done."""
-        self.send({"progress": share})
+    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__(logging.INFO)
+        self._send = send
 
-    def say(self, line: str) -> None:
-        """As a watcher of builds."""
-        self.send({"say": line})
+    def progress(self, task: str, share: float) -> None:
+        """As of `ProgressListener`."""
+        self._send({"task": task, "share": share})
 
-    def progress(self, what: str, share: float) -> None:
-        """As a watcher of builds."""
-        self.send({"building": what, "share": share})
+    def emit(self, record: logging.LogRecord) -> None:
+        """As of `logging.Handler`."""
+        self._send({"log": record.getMessage(), "level": record.levelno, "logger": record.name})
 
 
 def main() -> None:
     """Run the job, whose own errors and those of the libraries under it are answers too."""
     handle_sigterm_as_sigint()
-    channel = _private_stdout()
+    channel, lock = _private_stdout(), threading.Lock()
 
     def send(message: dict[str, Any]) -> None:
-        channel.write(json.dumps(message) + "\n")
-        channel.flush()
+        with lock:
+            channel.write(json.dumps(message) + "\n")
+            channel.flush()
 
-    job = json.loads(sys.stdin.readline())
+    job, parent = json.loads(sys.stdin.readline()), _Parent(send)
     try:
-        result = JOBS[job.pop("do")](_Parent(send), **job)
+        with log_messages_to(parent):
+            result = JOBS[job.pop("do")](parent, **job)
     except SvgError as error:
         send({"error": str(error), "exit_code": error.exit_code})
     except Exception as error:  # each engine raises classes of its own

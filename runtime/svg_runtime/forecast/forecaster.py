@@ -11,10 +11,11 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from svg_common.progress import ProgressListener
 from svg_runtime.backends import open_backend
 from svg_runtime.backends.base import Backend
 from svg_runtime.backends.computed import ComputedIn
-from svg_runtime.backends.options import GpuOptions, ProgressListener
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.contract import FUSED
 from svg_runtime.bundle.manifest import PRECISIONS, Manifest, Precision, PrecisionVariant
 from svg_runtime.bundle.reader import Bundle
@@ -101,7 +102,7 @@ class Forecaster:
         fused: bool | None = None,
         threads: int | None = None,
         gpu: GpuOptions | None = None,
-        watcher: ProgressListener | None = None,
+        progress: ProgressListener | None = None,
     ) -> Forecaster:
         """Open a bundle on a backend.
 
@@ -120,7 +121,7 @@ class Forecaster:
             threads: of a processor; None takes one per usable core. Forecasters that work at the same time share the cores best
                 with fewer each.
             gpu: choices for backends of NVIDIA GPUs.
-            watcher: who is told while engines are built, which can take minutes the first time.
+            progress: who is told while engines are built, which can take minutes the first time.
 
         Raises:
             BundleError: the bundle is missing, damaged or hostile.
@@ -135,7 +136,7 @@ class Forecaster:
             raise UsageError(f"unknown precision '{precision}'\n  expected one of: {', '.join(PRECISIONS)}")
         bundle = Bundle.open(path)
         try:
-            opened = open_backend(bundle, backend, device, precision, threads, samples, gpu, watcher)
+            opened = open_backend(bundle, backend, device, precision, threads, samples, gpu, progress)
             try:
                 return cls(
                     bundle=bundle,

@@ -11,7 +11,7 @@ import typer
 from svg_common.command import run_command, stderr_console
 from svg_common.errors import UsageError
 from svg_common.signals import defer_interrupts
-from svg_runtime.backends.options import GpuOptions
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.forecast_options import (
     Bf16Option,
     CacheDirOption,
@@ -123,4 +123,4 @@ def live(
 
 def main() -> NoReturn:
     """Entry point of `svg-live`."""
-    run_command(app)
+    run_command(app, prefix="svg-live: ")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,17 +18,17 @@ from rich.console import Console
 
 from svg_common.errors import SvgError, UsageError
 from svg_common.files import refuse_overwriting, write_json
-from svg_runtime.backends.options import GpuOptions
-from svg_runtime.build_progress import BuildProgress
+from svg_common.progress import ProgressDisplay
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle, find_model
 from svg_runtime.errors import SourceLostError
 from svg_runtime.forecast.forecaster import Forecaster, Observation
 from svg_runtime.live.events import EventLog
+from svg_runtime.live.live_summary import print_summary
 from svg_runtime.live.outputs import Output, OutputError, open_outputs, require_writable
 from svg_runtime.live.overlay import Caption, ForecastPicture, View
 from svg_runtime.live.preprocess import Preprocessor
-from svg_runtime.live.report import RunProgress, print_summary
 from svg_runtime.live.sources import (
     Source,
     SourceFrame,
@@ -104,9 +104,8 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
         )  # fmt: skip
         stats = LiveStats(_about(options, caption, source, forecaster), options.horizon, step_s, events)
         outputs = open_outputs(options.output, options.window, ForecastPicture.size_wh, interval_s, stop)
-        progress = None if options.window else RunProgress(console, options.max_frames)
-        loop = LiveLoop(forecaster, source, outputs, caption, stats, stop, progress)
-        _run_and_close(loop, options.max_frames)
+        loop = LiveLoop(forecaster, source, outputs, caption, stats, stop)
+        _run_and_close(loop, options.max_frames, None if options.window else ProgressDisplay(console))
         if stop.signalled and stats.seen == 0:
             raise KeyboardInterrupt
         _finish(options, stats, console)
@@ -122,11 +121,11 @@ class LiveLoop:
 
     def __init__(
         self, forecaster: Forecaster, source: Source, outputs: list[Output], caption: Caption, stats: LiveStats,
-        stop: StopRequest, progress: RunProgress | None = None,
+        stop: StopRequest,
     ) -> None:  # fmt: skip
         frame = forecaster.manifest.frame
         self._forecaster, self._source, self.outputs = forecaster, source, outputs
-        self._caption, self._stats, self._stop, self.progress = caption, stats, stop, progress
+        self._caption, self._stats, self._stop = caption, stats, stop
         self._preprocessor = Preprocessor(frame.height, frame.width, frame.channels)
         self._picture = ForecastPicture(caption) if outputs else None
         self._view = View(picture=np.zeros((frame.height, frame.width), np.uint8))
@@ -135,7 +134,7 @@ class LiveLoop:
         self._failures = 0
         self.lost: SourceLostError | None = None
 
-    def run(self, max_frames: int | None) -> None:
+    def run(self, max_frames: int | None, display: ProgressDisplay | None) -> None:
         """Run until the source ends, is lost, `max_frames` were seen, or a stop is requested.
 
         Raises:
@@ -156,8 +155,15 @@ class LiveLoop:
                         output.write(canvas, source_frame.tick)
             timer.add("end_to_end", (time.monotonic() - start) * 1e3)
             self._stats.frame_done()
-            if self.progress is not None:
-                self.progress.update(self._stats.seen, self._stats.fps)
+            if display is not None:
+                self._show_progress(display, max_frames)
+
+    def _show_progress(self, display: ProgressDisplay, max_frames: int | None) -> None:
+        seen, fps = self._stats.seen, self._stats.fps
+        if max_frames is None:
+            display.progress("forecasting", None, f"frame {seen}, {fps:.1f} fps")
+        else:
+            display.progress("forecasting", seen / max_frames, f"frame {seen} of {max_frames}, {fps:.1f} fps")
 
     def _pictures(self, max_frames: int | None) -> Iterator[SourceFrame]:
         """Pictures of the source, with the wait for each one timed; ends the run for every reason but an error."""
@@ -254,7 +260,7 @@ class LiveLoop:
 
 def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> Forecaster:
     deterministic = Bundle.open(model).manifest.model.z_dim == 0  # it has one future, which need not be shown eight times
-    with closing(BuildProgress(console, "svg-live")) as watcher:
+    with ProgressDisplay(console) as display:
         return Forecaster.open(
             model,
             backend=options.backend,
@@ -266,7 +272,7 @@ def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> For
             seed=options.seed,
             context=options.context,
             gpu=options.gpu,
-            watcher=watcher,
+            progress=display,
         )
 
 
@@ -287,17 +293,16 @@ def _about(options: LiveOptions, caption: Caption, source: Source, forecaster: F
     }
 
 
-def _run_and_close(loop: LiveLoop, max_frames: int | None) -> None:
+def _run_and_close(loop: LiveLoop, max_frames: int | None, display: ProgressDisplay | None) -> None:
     """Run the loop; however it ends, the video is completed, except when a second Ctrl-C says not to wait for it."""
     keep = True
     try:
-        loop.run(max_frames)
+        with display or nullcontext():
+            loop.run(max_frames, display)
     except KeyboardInterrupt:
         keep = False
         raise
     finally:
-        if loop.progress is not None:
-            loop.progress.close()
         for output in loop.outputs:
             output.close(keep)
 

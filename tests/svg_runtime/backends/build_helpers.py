@@ -1,4 +1,4 @@
-"""Somebody who watches builds, and engines that nobody has to open on a GPU."""
+"""A listener to the progress of builds, and engines that nobody has to open on a GPU."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ from types import SimpleNamespace
 
 
 class Watched:
-    """Notes what is said; `act` is called at every progress."""
+    """Notes all progress; `act` is called each time."""
 
     def __init__(self) -> None:
-        self.lines: list[str] = []
         self.shares: dict[str, list[float]] = {}
         self.act = lambda share: None
 
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def progress(self, what: str, share: float) -> None:
+    def progress(self, task: str, share: float) -> None:
         assert threading.current_thread() is threading.main_thread()
-        self.shares.setdefault(what, []).append(share)
+        self.shares.setdefault(task, []).append(share)
         self.act(share)
 
 

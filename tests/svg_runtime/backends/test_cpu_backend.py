@@ -13,8 +13,8 @@ import pytest
 
 from svg_common.errors import ExitCode, MissingExtraError
 from svg_runtime.backends import open_backend
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.onnxruntime.cpu import CpuBackend
-from svg_runtime.backends.options import GpuOptions
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError, BundleError, UsageError
 from svg_runtime.forecast.states import RecurrentGraph

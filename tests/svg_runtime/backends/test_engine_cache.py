@@ -10,7 +10,6 @@ import sys
 import tempfile
 import threading
 import time
-import warnings
 from pathlib import Path
 
 import pytest
@@ -44,13 +43,8 @@ class Builder:
 
 
 @pytest.fixture
-def said() -> list[str]:
-    return []
-
-
-@pytest.fixture
-def cache(tmp_path, said) -> EngineCache:
-    return EngineCache(str(tmp_path / "cache"), said.append)
+def cache(tmp_path) -> EngineCache:
+    return EngineCache(str(tmp_path / "cache"))
 
 
 def only_plan(folder: Path) -> Path:
@@ -58,12 +52,12 @@ def only_plan(folder: Path) -> Path:
     return plan
 
 
-def test_built_once_and_kept_as_a_plain_plan(cache, tmp_path, said):
+def test_built_once_and_kept_as_a_plain_plan(cache, tmp_path, logged):
     build = Builder()
     assert cache.fetch(KEY, build) == cache.fetch(KEY, build) == b"plan 1"
-    assert EngineCache(str(tmp_path / "cache"), said.append).fetch(KEY, build) == b"plan 1"
+    assert EngineCache(str(tmp_path / "cache")).fetch(KEY, build) == b"plan 1"
     assert only_plan(tmp_path / "cache").read_bytes() == b"plan 1"
-    assert said == []
+    assert logged.messages == []
 
 
 @pytest.mark.parametrize("field", OTHER)
@@ -112,17 +106,17 @@ def oversized(plan: Path) -> None:
     [(truncated, "truncated"), (changed, "changed"), (gone, "missing"), (foreign, "gpu NVIDIA L4, not NVIDIA GeForce"),
      (garbled, "not the record"), (extended, "not the record"), (oversized, "too large")],
 )  # fmt: skip
-def test_a_damaged_or_foreign_engine_is_built_again_with_a_message(cache, tmp_path, said, damage, message):
+def test_a_damaged_or_foreign_engine_is_built_again_with_a_message(cache, tmp_path, logged, damage, message):
     build = Builder()
     cache.fetch(KEY, build)
     damage(only_plan(tmp_path / "cache"))
     assert cache.fetch(KEY, build) == b"plan 2"
-    assert len(said) == 1
-    assert message in said[0]
-    assert "built again" in said[0]
-    said.clear()
+    assert len(logged.messages) == 1
+    assert message in logged.messages[0]
+    assert "built again" in logged.messages[0]
+    logged.clear()
     assert cache.fetch(KEY, build) == b"plan 2"
-    assert said == []
+    assert logged.messages == []
 
 
 def test_a_record_without_its_plan_or_a_plan_without_its_record_is_never_used(tmp_path):
@@ -168,53 +162,55 @@ def own_folder(tmp_path, monkeypatch) -> Path:
     return folder / f"svg-edge-{os.getuid()}"
 
 
-def test_a_cache_that_cannot_be_written_is_a_warning_and_no_rebuild_at_the_next_start(tmp_path, own_folder, said):
+def test_a_cache_that_cannot_be_written_is_a_warning_and_no_rebuild_at_the_next_start(tmp_path, own_folder, logged):
     (tmp_path / "file").write_text("a file is no folder, not for root either")
     build = Builder()
     for _ in range(2):
-        with pytest.warns(RuntimeWarning, match="SVG_EDGE_CACHE") as warned:
-            assert EngineCache(str(tmp_path / "file"), said.append).fetch(KEY, build) == b"plan 1"
-        assert len(warned) == 1
+        logged.clear()
+        assert EngineCache(str(tmp_path / "file")).fetch(KEY, build) == b"plan 1"
+        assert [record.levelname for record in logged.records] == ["WARNING"]
+        assert "SVG_EDGE_CACHE" in logged.messages[0]
     assert only_plan(own_folder).read_bytes() == b"plan 1"
     assert own_folder.stat().st_mode & 0o077 == 0
 
 
-def test_a_temporary_folder_that_others_can_write_is_not_trusted(tmp_path, own_folder, said):
+def test_a_temporary_folder_that_others_can_write_is_not_trusted(tmp_path, own_folder, logged):
     (tmp_path / "file").write_text("")
     own_folder.mkdir()
     own_folder.chmod(0o777)
     build = Builder()
-    with pytest.warns(RuntimeWarning, match="not kept"):
-        cache = EngineCache(str(tmp_path / "file"), said.append)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert (cache.fetch(KEY, build), cache.fetch(KEY, build)) == (b"plan 1", b"plan 2")
+    cache = EngineCache(str(tmp_path / "file"))
+    assert "not kept" in logged.messages[0]
+    logged.clear()
+    assert (cache.fetch(KEY, build), cache.fetch(KEY, build)) == (b"plan 1", b"plan 2")
+    assert logged.messages == []
     assert list(own_folder.iterdir()) == []
 
 
-def test_a_full_disk_costs_the_copy_and_not_the_engine(cache, tmp_path, monkeypatch):
+def test_a_full_disk_costs_the_copy_and_not_the_engine(cache, tmp_path, monkeypatch, logged):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "engine.plan")
 
     monkeypatch.setattr("svg_runtime.backends.tensorrt.cache.write_engine", full)
-    with pytest.warns(RuntimeWarning, match="No space left"):
-        assert cache.fetch(KEY, Builder()) == b"plan 1"
+    assert cache.fetch(KEY, Builder()) == b"plan 1"
+    assert [record.levelname for record in logged.records] == ["WARNING"]
+    assert "No space left" in logged.messages[0]
 
 
 def test_without_filelock_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "filelock", None)
     with pytest.raises(MissingExtraError, match=r"svg-edge\[tensorrt-rtx\]"):
-        EngineCache(str(tmp_path), print)
+        EngineCache(str(tmp_path))
 
 
-def test_the_environment_names_the_folder(tmp_path, monkeypatch, said):
+def test_the_environment_names_the_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "elsewhere"))
-    EngineCache(None, said.append).fetch(KEY, Builder())
+    EngineCache(None).fetch(KEY, Builder())
     assert only_plan(tmp_path / "elsewhere").is_file()
 
 
 PROCESS = """
-import sys, time
+import logging, sys, time
 from pathlib import Path
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.engine import EngineKey
@@ -229,7 +225,8 @@ def build():
         time.sleep(0.01)
     return b"plan"
 
-print(EngineCache(str(folder / "cache"), lambda line: print(line, flush=True)).fetch(key, build))
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+print(EngineCache(str(folder / "cache")).fetch(key, build))
 """
 
 
@@ -270,12 +267,11 @@ def test_ctrl_c_ends_the_wait_for_another_process(tmp_path):
     assert "KeyboardInterrupt" in words
 
 
-def test_a_process_that_dies_while_it_builds_blocks_nobody(tmp_path, said):
+def test_a_process_that_dies_while_it_builds_blocks_nobody(tmp_path, logged):
     first = start(tmp_path)
     while not (tmp_path / "builds").exists() and first.poll() is None:
         time.sleep(0.01)
     first.kill()
     first.communicate(timeout=60)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert EngineCache(str(tmp_path / "cache"), said.append).fetch(KEY, Builder()) == b"plan 1"
+    assert EngineCache(str(tmp_path / "cache")).fetch(KEY, Builder()) == b"plan 1"
+    assert logged.messages == []

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from svg_export.turing import FLAG as CONVOLVED
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia import device as device_module
 from svg_runtime.backends.nvidia.device import GpuName
-from svg_runtime.backends.options import GpuOptions
 from svg_runtime.backends.tensorrt import local, monitor
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine, engine_flags
 from svg_runtime.backends.tensorrt.engine import EngineKey, EngineRecord, write_engine
@@ -56,14 +56,14 @@ def opened(gpu, monkeypatch) -> list[str]:
 def make(fused_bundle, tmp_path):
     """LocalEngines of a bundle, with a cache of their own."""
 
-    def made(watcher, bundle: Path = fused_bundle, gpu: GpuName = AMPERE, max_batch: int = 4, precision="fp16") -> LocalEngines:
+    def made(watched, bundle: Path = fused_bundle, gpu: GpuName = AMPERE, max_batch: int = 4, precision="fp16") -> LocalEngines:
         choices = GpuOptions(cache_dir=str(tmp_path / "cache"))
-        return LocalEngines(rtx(), Bundle.open(bundle), precision, gpu, max_batch, choices, watcher)
+        return LocalEngines(rtx(), Bundle.open(bundle), precision, gpu, max_batch, choices, watched)
 
     return made
 
 
-def test_missing_engines_are_built_once_and_counted(make, opened):
+def test_missing_engines_are_built_once_and_counted(make, opened, logged):
     first = Watched()
     engines = make(first)
     engines.prepare(["prior", "step"])
@@ -78,15 +78,15 @@ def test_missing_engines_are_built_once_and_counted(make, opened):
     again.prepare(["prior", "step", "skip"])
     assert list(second.shares) == ["building engine: fp16/skip.onnx"]
     assert {graph_name: again.plan(graph_name) for graph_name in plans} == plans
-    assert first.lines == second.lines == []
+    assert logged.messages == []
 
 
-def test_a_cache_that_keeps_nothing_builds_each_engine_once(make, opened, tmp_path, monkeypatch):
+def test_a_cache_that_keeps_nothing_builds_each_engine_once(make, opened, tmp_path, monkeypatch, logged):
     monkeypatch.setattr("svg_runtime.backends.tensorrt.folders._own_temporary_folder", lambda: None)
     (tmp_path / "cache").write_text("a file is no folder")
-    watched = Watched()
-    with pytest.warns(RuntimeWarning, match="not kept"):
-        engines = make(watched)
+    engines = make(Watched())
+    assert [record.levelname for record in logged.records] == ["WARNING"]
+    assert "not kept" in logged.messages[0]
     engines.prepare(["prior"])
     assert engines.plan("prior")[:4] == b"vtrt"
     assert len(opened) == 1
@@ -94,7 +94,7 @@ def test_a_cache_that_keeps_nothing_builds_each_engine_once(make, opened, tmp_pa
     assert len(opened) == 2
 
 
-def test_an_engine_of_the_bundle_is_taken_and_a_damaged_one_ignored(make, opened, fused_bundle, tmp_path):
+def test_an_engine_of_the_bundle_is_taken_and_a_damaged_one_ignored(make, opened, fused_bundle, tmp_path, logged):
     bundle, watched = copy_bundle(fused_bundle, tmp_path), Watched()
     key = make(watched, bundle).key("prior").model_copy(update={"gpu": None, "max_batch": 16})
     plan_file = bundle / "engines/fp16/prior.sm86.plan"
@@ -103,8 +103,8 @@ def test_an_engine_of_the_bundle_is_taken_and_a_damaged_one_ignored(make, opened
     assert opened == []
     plan_file.write_bytes(b"ahead of tide")
     assert make(watched, bundle).plan("prior")[:4] == b"vtrt"
-    assert len(watched.lines) == 1
-    assert "changed since it was built; it is ignored" in watched.lines[0]
+    assert len(logged.messages) == 1
+    assert "changed since it was built; it is ignored" in logged.messages[0]
 
 
 def test_turing_takes_only_what_svg_export_built(make, opened, fused_bundle, tmp_path):
@@ -204,7 +204,7 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing(make, opened, tmp_path, monkeypa
     assert opened == []
 
 
-def test_a_watcher_that_fails_ends_the_build_too(fused_bundle, monkeypatch):
+def test_a_listener_that_fails_ends_the_build_too(fused_bundle, monkeypatch):
     steps = []
 
     class Slow(Phases):

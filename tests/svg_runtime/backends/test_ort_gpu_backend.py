@@ -15,9 +15,9 @@ import pytest
 from svg_common.errors import ExitCode, MissingExtraError
 from svg_runtime import Forecaster
 from svg_runtime.backends import open_backend
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia import device as device_module
 from svg_runtime.backends.onnxruntime import providers as ort_providers
-from svg_runtime.backends.options import GpuOptions
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError, UsageError
 from tests.svg_runtime.backends.numpy_cuda import NumpyCuda, cudaError_t
@@ -56,13 +56,9 @@ def backend(fused_bundle):
 
 class Heard:
     def __init__(self) -> None:
-        self.lines: list[str] = []
         self.shares: list[float] = []
 
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def progress(self, what: str, share: float) -> None:
+    def progress(self, task: str, share: float) -> None:
         self.shares.append(share)
 
 
@@ -380,9 +376,9 @@ def test_nodes_on_the_processor_are_right_where_they_are_allowed(fused_bundle, f
 
 
 @pytest.mark.parametrize(("name", "shares"), [("cuda", (0, 0.0, 0.0)), ("ort-tensorrt", (9, 0.0, 1.0))])
-def test_a_watcher_hears_of_what_takes_minutes(fused_bundle, name, shares):
+def test_a_listener_hears_of_what_takes_minutes(fused_bundle, name, shares):
     listener = Heard()
-    open_backend(Bundle.open(fused_bundle), name, None, "fp32", watcher=listener).close()
+    open_backend(Bundle.open(fused_bundle), name, None, "fp32", progress=listener).close()
     assert listener.shares == sorted(listener.shares)
     assert (
         len(listener.shares),
@@ -391,13 +387,11 @@ def test_a_watcher_hears_of_what_takes_minutes(fused_bundle, name, shares):
     ) == shares
 
 
-def test_nodes_on_the_processor_are_told(fused_bundle, ort):
-    ort.on_processor, listener = lambda node: node.op_type == "ConvTranspose", Heard()
-    opened = open_backend(
-        Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GpuOptions(cpu_fallback=True), watcher=listener
-    )  # fmt: skip
+def test_nodes_on_the_processor_are_told(fused_bundle, ort, logged):
+    ort.on_processor = lambda node: node.op_type == "ConvTranspose"
+    opened = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GpuOptions(cpu_fallback=True))
     assert " on the processor" in opened.description
-    assert any(line.startswith("fp32/decoder.onnx runs on the processor: ConvTranspose '") for line in listener.lines)
+    assert any(line.startswith("fp32/decoder.onnx runs on the processor: ConvTranspose '") for line in logged.messages)
     opened.close()
 
 

@@ -15,8 +15,8 @@ from svg_common.command import is_installed
 from svg_common.errors import ExitCode, MissingExtraError
 from svg_runtime import Forecaster
 from svg_runtime.backends import open_backend
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia import device as device_module
-from svg_runtime.backends.options import GpuOptions
 from svg_runtime.backends.tensorrt import backend as backend_module
 from svg_runtime.backends.tensorrt import local
 from svg_runtime.backends.tensorrt.engine import EngineRecord, write_engine
@@ -168,13 +168,12 @@ def test_no_state_comes_to_the_host_in_a_forecast(tensorrt, cuda, fused_bundle, 
         assert downloads == [4 * 3 * 64 * 64 * 4]  # bytes of horizon x samples frames, and nothing else
 
 
-def test_a_graph_that_cannot_be_captured_is_said_and_costs_no_frame(tensorrt, fused_bundle, frames):
+def test_a_graph_that_cannot_be_captured_is_said_and_costs_no_frame(tensorrt, fused_bundle, frames, logged):
     tensorrt.uncapturable = True
-    watched = Watched()
-    with opened(fused_bundle, frames, watcher=watched) as forecaster:
+    with opened(fused_bundle, frames) as forecaster:
         futures = forecaster.forecast()
         assert forecaster.description.endswith("; without a CUDA graph")
-    assert sum("not replayed as a CUDA graph" in line for line in watched.lines) == 1
+    assert sum("not replayed as a CUDA graph" in line for line in logged.messages) == 1
     tensorrt.uncapturable = False
     with opened(fused_bundle, frames) as forecaster:
         np.testing.assert_array_equal(forecaster.forecast(), futures)
@@ -291,34 +290,28 @@ def builds(tensorrt, monkeypatch) -> list[int]:
 
 
 def test_svg_bench_hears_of_builds(tensorrt, fused_bundle, frames, tmp_path):
-    class Listener(Watched):
-        measured: tuple[float, ...] = ()
-
-        def __call__(self, share: float) -> None:
-            self.measured += (share,)
-
     np.save(tmp_path / "frames.npy", frames)
-    listener = Listener()
+    listener = Watched()
     found = measure(
-        listener, str(fused_bundle), "tensorrt", None, "fp16", fused=True, samples=2, horizon=3, seed=0, seconds=0.2,
-        frames=str(tmp_path / "frames.npy"), futures=str(tmp_path / "futures.npy"),
+        listener, "the case", str(fused_bundle), "tensorrt", None, "fp16", fused=True, samples=2, horizon=3, seed=0,
+        seconds=0.2, frames=str(tmp_path / "frames.npy"), futures=str(tmp_path / "futures.npy"),
     )  # fmt: skip
     assert found["backend"] == "tensorrt"
     assert "building engine 1 of 6: fp16/encoder.onnx" in listener.shares
-    assert listener.measured
+    assert listener.shares["the case"]
 
 
-def test_an_engine_of_the_bundle_that_does_not_load_is_replaced_once(builds, fused_bundle, frames, monkeypatch):
+def test_an_engine_of_the_bundle_that_does_not_load_is_replaced_once(builds, fused_bundle, frames, monkeypatch, logged):
     """At the next start, what was built here is taken at once, though the bundle's is found before it."""
     monkeypatch.setattr(local, "find_engine", lambda folder, key: b"of another system")
-    watched, futures = Watched(), []
+    futures = []
     for _ in range(2):
-        with opened(fused_bundle, frames, watcher=watched) as forecaster:
+        with opened(fused_bundle, frames) as forecaster:
             futures.append(forecaster.forecast())
     graph_names = ["encoder", "posterior", "prior", "skip", "prime", "step"]
-    assert len(builds) == len(watched.lines) == len(graph_names)
-    assert all("does not load the engine of fp32/" in line for line in watched.lines)
-    assert all(line.endswith("it is built again: Platform specific tag mismatch detected") for line in watched.lines)
+    assert len(builds) == len(logged.messages) == len(graph_names)
+    assert all("does not load the engine of fp32/" in line for line in logged.messages)
+    assert all(line.endswith("it is built again: Platform specific tag mismatch detected") for line in logged.messages)
     np.testing.assert_array_equal(*futures)
 
 

@@ -8,9 +8,9 @@ import threading
 import pytest
 
 from svg_common.errors import MissingExtraError
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia import device as device_module
 from svg_runtime.backends.nvidia.device import GpuName
-from svg_runtime.backends.options import GpuOptions
 from svg_runtime.backends.tensorrt import local
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine
 from svg_runtime.backends.tensorrt.folders import CachedBlob, CacheFolders
@@ -35,9 +35,9 @@ def make(fused_bundle, tmp_path, monkeypatch):
     monkeypatch.setattr(local, "open_engine", lambda library, plan, place: None)
     monkeypatch.setattr(LocalEngines, "check", lambda self, graph_name, engine: None)
 
-    def made(library: Library, watcher: Watched, precision="fp32") -> LocalEngines:
+    def made(library: Library, watched: Watched, precision="fp32") -> LocalEngines:
         choices = GpuOptions(cache_dir=str(tmp_path / "cache"))
-        return LocalEngines(library, Bundle.open(fused_bundle), precision, ORIN, 4, choices, watcher)
+        return LocalEngines(library, Bundle.open(fused_bundle), precision, ORIN, 4, choices, watched)
 
     return made
 
@@ -47,7 +47,7 @@ def timings_file(folder):
     return file
 
 
-def test_engines_are_built_for_the_gpu_at_hand_and_share_timings(make, tmp_path):
+def test_engines_are_built_for_the_gpu_at_hand_and_share_timings(make, tmp_path, logged):
     library, watched = tensorrt(), Watched()
     engines = make(library, watched)
     engines.prepare(["prior", "predictor"])
@@ -59,26 +59,26 @@ def test_engines_are_built_for_the_gpu_at_hand_and_share_timings(make, tmp_path)
     assert (file.parent.name, file.name) == ("tensorrt", "10.3.0-Orin-nvgpu-Jetson-8-multiprocessors-sm87.timings")
     make(library, watched, "fp16").plan("prior")
     assert library.module.started_from[-1] == b"timed timed "
-    assert watched.lines == []
+    assert logged.messages == []
 
 
-def test_damaged_timings_are_ignored_with_a_message(make, tmp_path):
+def test_damaged_timings_are_ignored_with_a_message(make, tmp_path, logged):
     library, watched = tensorrt(), Watched()
     make(library, watched).plan("prior")
     timings_file(tmp_path / "cache").write_bytes(b"damaged" * 9)
     make(library, watched, "fp16").plan("prior")
     assert library.module.started_from == [b"", b""]
-    assert len(watched.lines) == 1
-    assert "is damaged; it is made again" in watched.lines[0]
+    assert len(logged.messages) == 1
+    assert "is damaged; it is made again" in logged.messages[0]
 
 
-def test_timings_that_the_library_does_not_take_are_ignored_with_a_message(make):
+def test_timings_that_the_library_does_not_take_are_ignored_with_a_message(make, logged):
     library, watched = tensorrt(), Watched()
     make(library, watched).plan("prior")
     library.module.accepts = False
     make(library, watched, "fp16").plan("prior")
     assert library.module.started_from == [b"", b""]
-    assert watched.lines == ["the timings of earlier builds are of no use to tensorrt 10.3.0: measuring again"]
+    assert logged.messages == ["the timings of earlier builds are of no use to tensorrt 10.3.0: measuring again"]
 
 
 def test_a_failed_build_leaves_the_timings_as_they_were(make, tmp_path, monkeypatch):
@@ -100,24 +100,24 @@ def test_an_error_about_a_kernel_that_is_not_tried_is_no_failure(fused_bundle):
     content = graph_bytes(fused_bundle, "prior")
     built = "fp32/prior.onnx", spec_of(content), "fp32"
     library = tensorrt(complains="Error Code 2: OutOfMemory (Requested size was 68719476736 bytes.)")
-    timings = Timings(b"", print)
+    timings = Timings(b"")
     assert build_engine(library, content, *built, BuildOptions((), 4), timings=timings)[:4] == b"vtrt"
     assert timings.content == b"timed "
 
 
-def test_a_warning_of_the_parser_is_told_and_no_failure(fused_bundle):
+def test_a_warning_of_the_parser_is_told_and_no_failure(fused_bundle, logged):
     """Every JetPack brings a release of its own, and none of them has been heard before it is there."""
     content = graph_bytes(fused_bundle, "prior")
     library = tensorrt(warns="Make sure input h has Int64 binding.")
     built = "fp32/prior.onnx", spec_of(content), "fp32", BuildOptions((), 4)
-    with pytest.warns(RuntimeWarning, match=r"tensorrt 10.3.0 says of fp32/prior.onnx: Make sure input h has Int64 binding"):
-        build_engine(library, content, *built, timings=Timings(b"", print))
+    build_engine(library, content, *built, timings=Timings(b""))
+    assert logged.messages == ["tensorrt 10.3.0 says of fp32/prior.onnx: Make sure input h has Int64 binding."]
+    assert logged.records[0].levelname == "WARNING"
 
 
-def test_two_builds_on_one_gpu_do_not_disturb_each_other(tmp_path):
-    lines: list[str] = []
-    folders = CacheFolders(str(tmp_path), "tensorrt-rtx", lines.append)
-    kept = CachedBlob(folders, "tensorrt", "10.3.0", ORIN, "timings", lines.append)
+def test_two_builds_on_one_gpu_do_not_disturb_each_other(tmp_path, logged):
+    folders = CacheFolders(str(tmp_path), "tensorrt-rtx")
+    kept = CachedBlob(folders, "tensorrt", "10.3.0", ORIN, "timings")
     entered, leave = threading.Event(), threading.Event()
 
     def first() -> None:
@@ -132,15 +132,14 @@ def test_two_builds_on_one_gpu_do_not_disturb_each_other(tmp_path):
     with kept.locked("another process builds on this GPU"):
         assert leave.is_set()
     thread.join()
-    assert lines == ["another process builds on this GPU: waiting for it"]
+    assert logged.messages == ["another process builds on this GPU: waiting for it"]
 
 
-def test_kept_bytes_are_found_again_and_damage_is_told(tmp_path):
-    lines: list[str] = []
-    folders = CacheFolders(str(tmp_path), "tensorrt-rtx", lines.append)
+def test_kept_bytes_are_found_again_and_damage_is_told(tmp_path, logged):
+    folders = CacheFolders(str(tmp_path), "tensorrt-rtx")
 
     def kept(version: str = "1.7") -> CachedBlob:
-        return CachedBlob(folders, "tensorrt-rtx", version, ORIN, "runtime", lines.append)
+        return CachedBlob(folders, "tensorrt-rtx", version, ORIN, "runtime")
 
     assert kept().load() is None
     kept().save(b"kernels")
@@ -154,7 +153,7 @@ def test_kept_bytes_are_found_again_and_damage_is_told(tmp_path):
     for damage in (b"", b"short", file.read_bytes()[:-1]):
         file.write_bytes(damage)
         assert kept().load() is None
-    assert len(lines) == 3
+    assert len(logged.messages) == 3
     kept().save(b"")
     assert kept().load() == b""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -17,22 +18,23 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
 from svg_common.errors import ExitCode
+from svg_common.log_messages import ConsoleHandler, log_messages_to
+from svg_common.progress import NullListener, ProgressDisplay
 from svg_runtime import forecast_options as options
 from svg_runtime.backends import BACKENDS, COMPUTE_BF16
 from svg_runtime.backends.onnxruntime.session import BoundSession
 from svg_runtime.bench import process
+from svg_runtime.bench.bench_report import print_report
+from svg_runtime.bench.bench_run import BenchOptions, Findings, Row, on_host
 from svg_runtime.bench.cases import Case, list_cases
 from svg_runtime.bench.cli import app
 from svg_runtime.bench.operations import UncountableError, count_operations, forecast_bytes, graph_runs, multiply_adds
 from svg_runtime.bench.probe import measure_peak
 from svg_runtime.bench.process import JobError, _converse, run_job
-from svg_runtime.bench.progress import BenchProgress
-from svg_runtime.bench.report import describe
-from svg_runtime.bench.run import BenchOptions, Findings, Row, on_host
-from svg_runtime.bench.table import Group, Line, format_table, table_width
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError, UsageError
 from svg_runtime.forecast import checks, forecaster
+from tests.svg_runtime.backends.build_helpers import Watched
 from tests.svg_runtime.bundle_helpers import copy_bundle
 
 OPTIONS = BenchOptions(None, None, None, samples=2, horizon=3, seed=0, seconds=1.0)
@@ -64,10 +66,10 @@ def test_operations_are_those_that_pytorch_counts(fused_bundle, tiny_model, tmp_
     import torch
 
     monkeypatch.chdir(tmp_path)
-    done = []
-    counts = count_operations(done.append, str(fused_bundle), "fp32")
+    watched = Watched()
+    counts = count_operations(watched, "the count", str(fused_bundle), "fp32")
     assert set(counts) == {"encoder", "skip", "posterior", "prior", "predictor", "decoder"}
-    assert done[-1] == 1.0
+    assert watched.shares["the count"][-1] == 1.0
     with torch.no_grad(), FlopCounterMode(display=False) as encoder:
         h, skips = tiny_model.encoder(torch.zeros(1, 1, 64, 64))
     with torch.no_grad(), FlopCounterMode(display=False) as skip:
@@ -123,7 +125,7 @@ def test_bytes_are_files_inputs_and_outputs(fused_bundle):
 
 
 def test_the_probe_finds_something():
-    found = measure_peak(lambda share: None, threads=2)
+    found = measure_peak(NullListener(), "the probe", threads=2)
     assert found["threads"] == 2
     assert found["matmul_gflops"] > 0
     assert found["copy_gb_s"] > 0
@@ -137,12 +139,12 @@ def test_only_what_ran_on_the_processor_has_a_share_of_its_peak():
 
 
 def test_errors_of_a_job_come_back(tmp_path):
-    progress = BenchProgress(Console(file=io.StringIO()))
+    progress = NullListener()
     with pytest.raises(JobError, match="KeyError: 'nothing'") as refusal:
         run_job({"do": "nothing"}, tmp_path, progress)
     assert not refusal.value.missing
     with pytest.raises(JobError, match="there is no bundle"):
-        run_job({"do": "count", "model": str(tmp_path / "none.svgb"), "precision": "fp32"}, tmp_path, progress)
+        run_job({"do": "count", "task": "it", "model": str(tmp_path / "none.svgb"), "precision": "fp32"}, tmp_path, progress)
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
@@ -167,10 +169,9 @@ def test_a_worker_that_does_not_listen_is_ended_all_the_same(monkeypatch, interr
     worker.stdout.close()
 
 
-BUILDING = [
-    {"building": "building engine 1 of 2: fp16/step.onnx", "share": 0.25}, {"say": "another process builds on this GPU"},
-    {"building": "building engine 1 of 2: fp16/step.onnx", "share": 0.5},
-]  # fmt: skip
+CASE, BUILD = "[4/9] tensorrt fp16 fused", "building engine 1 of 2: fp16/step.onnx"
+WAITS = {"log": "another process builds on this GPU", "level": logging.INFO, "logger": "svg_runtime.backends.tensorrt"}
+BUILDING = [{"task": BUILD, "share": 0.25}, WAITS, {"task": BUILD, "share": 0.5}]
 
 
 def hear(progress, *messages) -> dict[str, object]:
@@ -180,23 +181,36 @@ def hear(progress, *messages) -> dict[str, object]:
 
 
 def test_engines_that_a_job_builds_are_told_on_their_way():
-    screen = io.StringIO()
-    with BenchProgress(Console(file=screen, width=120)) as progress:
-        progress.start("tensorrt fp16 fused", 3, 9)
-        assert hear(progress, *BUILDING, {"progress": 0.5}, {"result": {"is": 1}}) == {"result": {"is": 1}}
-    assert screen.getvalue().splitlines() == [
-        "[4/9] tensorrt fp16 fused ...", "building engine 1 of 2: fp16/step.onnx ...", "another process builds on this GPU",
-    ]  # fmt: skip
+    console = Console(file=io.StringIO(), width=120)
+    with ProgressDisplay(console) as progress, log_messages_to(ConsoleHandler(console, prefix="")):
+        progress.progress(CASE, 0.0)
+        assert hear(progress, *BUILDING, {"task": CASE, "share": 0.5}, {"result": {"is": 1}}) == {"result": {"is": 1}}
+    assert console.file.getvalue().splitlines() == [f"{CASE} ...", f"{BUILD} ...", "another process builds on this GPU"]
 
 
 def test_a_bar_says_what_is_built():
-    with BenchProgress(Console(file=io.StringIO(), force_terminal=True)) as progress:
-        progress.start("tensorrt fp16 fused", 3, 9)
+    with ProgressDisplay(Console(file=io.StringIO(), force_terminal=True)) as progress:
+        progress.progress(CASE, 0.0)
         hear(progress, *BUILDING)
         (task,) = progress._bar.tasks
-        assert (task.description, task.completed) == ("tensorrt fp16 fused: building engine 1 of 2: fp16/step.onnx, 50%", 3)
-        hear(progress, {"progress": 0.5})
-        assert (task.description, task.completed) == ("tensorrt fp16 fused", 3.5)
+        assert (task.description, task.completed) == (BUILD, 0.5)
+        hear(progress, {"task": CASE, "share": 0.5})
+        (task,) = progress._bar.tasks
+        assert (task.description, task.completed) == (CASE, 0.5)
+
+
+LOGGING_WORKER = """
+import logging
+from svg_runtime.bench.worker import JOBS, main
+JOBS["log"] = lambda parent, task: logging.getLogger("svg_runtime.there").warning("it is %s", "slow") or {"is": task}
+main()
+"""
+
+
+def test_a_worker_sends_its_log_messages(tmp_path, logged, monkeypatch):
+    monkeypatch.setattr(process, "_WORKER", LOGGING_WORKER)
+    assert run_job({"do": "log", "task": "it"}, tmp_path, NullListener()) == {"is": "it"}
+    assert logged.record_tuples == [("svg_runtime.there", logging.WARNING, "it is slow")]
 
 
 def test_a_library_that_prints_does_not_speak_for_the_worker():
@@ -208,18 +222,6 @@ def test_a_library_that_prints_does_not_speak_for_the_worker():
                          env={"PYTHONPATH": ":".join(sys.path)})  # fmt: skip
     assert run.stdout == "answer"
     assert run.stderr.count("noise") == 2
-
-
-def test_a_table_aligns_figures_and_wraps_sentences():
-    groups = [Group("a long heading", ("x", "y")), Group("z", ("z",))]
-    lines = [Line(("one", "fp32"), ("1", "22", "333")), Line(("three", "-"), sentence="word " * 20)]
-    text = format_table(("name", "kind"), groups, lines, 40)
-    assert text[0].split("  ")[-1].strip() == "z"
-    assert text[2] == "one   fp32" + "1  22  333".rjust(21)
-    assert text[3].startswith("three  -     word")  # a long name of a row without figures widens no column
-    assert [line.index("word") for line in text[4:]] == [12] * len(text[4:])
-    assert max(map(len, text)) <= 40
-    assert table_width(("name", "kind"), groups, lines) == len(text[2])
 
 
 @pytest.fixture
@@ -237,25 +239,47 @@ def findings() -> Findings:
                     {"predictor": 1, "decoder": 1, "encoder": 1, "prior": 1}, True)  # fmt: skip
 
 
-@pytest.mark.parametrize(("width", "parts"), [(60, 5), (80, 3), (160, 1)])
-def test_the_report_fits_the_terminal(fused_bundle, findings, width, parts):
-    text = describe(Bundle.open(fused_bundle), OPTIONS, findings, width)
+def printed(bundle, findings, width: int, terminal: bool = True) -> list[str]:
+    """The report, as lines of a terminal without colours, or of a file."""
+    console = Console(file=io.StringIO(), width=width, force_terminal=terminal, color_system=None)
+    print_report(console, Bundle.open(bundle), OPTIONS, findings)
+    return console.file.getvalue().splitlines()
+
+
+FIGURES = [*["1234", "1300", "1400"] * 2, "0.80", "0.40", "bf16+f32", "1024", *["5e-07", "120.0"] * 2, "123%", "4.0%"]
+
+
+@pytest.mark.parametrize(("width", "tables"), [(60, 6), (80, 4), (120, 2), (160, 2), (200, 1)])
+def test_the_report_fits_the_terminal(fused_bundle, findings, width, tables):
+    text = printed(fused_bundle, findings, width)
     assert max(map(len, text)) <= width
     shown = [line.split() for line in text if line.startswith("openvino  fp32")]
-    assert len(shown) == parts
-    figures = [cell for line in shown for cell in line[3:]]
-    assert figures == [
-        *["1234", "1300", "1400"] * 2,
-        "0.80",
-        "0.40",
-        "bf16+f32",
-        "1024",
-        *["5e-07", "120.0"] * 2,
-        "123%",
-        "4.0%",
-    ]
-    assert [line.split() for line in text if line.startswith("cpu ")] == [["cpu", "fp16", "fused", "broken"]]
-    assert [line.split() for line in text if line.startswith("cuda")] == [["cuda", "-", "-", "not", "here"]]
+    assert len(shown) == tables
+    assert [cell for line in shown for cell in line[3:]] == FIGURES
+    assert "cpu fp16 fused not measured: broken" in text
+    assert "cuda not measured: not here" in text
+
+
+def test_no_figure_is_cut_where_the_terminal_is_too_narrow(fused_bundle, findings):
+    shown = [line.split() for line in printed(fused_bundle, findings, 20) if line.startswith("openvino  fp32")]
+    assert [cell for line in shown for cell in line[3:]] == FIGURES
+
+
+def test_figures_stand_under_their_titles(fused_bundle, findings):
+    above, titles, row = printed(fused_bundle, findings, 200)[2:5]
+    assert titles.split()[:7] == ["backend", "weights", "graphs", "p50", "ms", "p95", "ms"]
+    for title, unit, figure in (("observe", "p50 ms", "1234"), ("forecasts", "per s", "0.80"), ("peak", "MiB", "1024")):
+        end = above.index(title) + len(title)
+        assert titles[:end].endswith(unit)
+        assert row[:end].endswith(f" {figure}")
+
+
+def test_a_report_in_a_file_has_one_line_for_each_failure_and_note(fused_bundle, findings):
+    findings.rows[1] = Row("cpu", "fp16", "fused", reason="a long reason " * 20)
+    text = printed(fused_bundle, findings, 80, terminal=False)
+    assert "cpu fp16 fused not measured: " + "a long reason " * 20 in text
+    assert sum(line.startswith(("engines:", "frames per second:", "compute:")) for line in text) == 3
+    assert not any(line.startswith("  ") for line in text[text.index("cuda not measured: not here") :])
 
 
 def test_the_report_says_what_could_not_be_had(fused_bundle, findings):
@@ -263,7 +287,7 @@ def test_the_report_says_what_could_not_be_had(fused_bundle, findings):
         del row.result["error"], row.result["share"]
     findings.reference, findings.counts = False, None
     findings.missing = {"reference": "no engine\nmore", "counts": "the operations of LSTM are not known"}
-    text = "\n".join(describe(Bundle.open(fused_bundle), OPTIONS, findings, 160))
+    text = "\n".join(printed(fused_bundle, findings, 160))
     assert "no fp32 frames: no engine\n" in text
     assert "compute: not known: the operations of LSTM are not known" in text
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from svg_common.progress import ProgressListener
 from svg_runtime.backends.base import BoundGraph, Buffer, Chain
 from svg_runtime.backends.computed import summarize
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia.arrays import DeviceArrays, DeviceBuffer, check_unaliased
 from svg_runtime.backends.nvidia.device import CudaDevice
 from svg_runtime.backends.onnxruntime.placement import NO_GRAPH, PlacedSession, describe_placement
 from svg_runtime.backends.onnxruntime.providers import Provider, check_choices, load_provider
 from svg_runtime.backends.onnxruntime.session import BoundSession
-from svg_runtime.backends.options import GpuOptions, ProgressListener
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import BATCH, GraphSpec, Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, UsageError
+
+_LOG = logging.getLogger(__name__)
 
 
 class OrtGpuBackend(DeviceArrays):
@@ -41,7 +45,7 @@ class OrtGpuBackend(DeviceArrays):
         device: cuda, cuda:1, ...; None or "auto" is the first GPU.
         samples: the largest batch that will be asked for; only TensorRT's engines are limited to it.
         choices: of the user.
-        watcher: who is told while graphs are loaded.
+        progress: who is told while graphs are loaded.
 
     Attributes:
         stream: handle of the CUDA stream that everything happens on.
@@ -64,7 +68,7 @@ class OrtGpuBackend(DeviceArrays):
         device: str | None,
         samples: int,
         choices: GpuOptions,
-        watcher: ProgressListener,
+        progress: ProgressListener,
     ) -> None:
         check_choices(name, choices)
         onnxruntime, messages = load_provider(name, bool(choices.cuda_graph))
@@ -77,7 +81,7 @@ class OrtGpuBackend(DeviceArrays):
             gpu = self._device.gpu
             self._provider = Provider(name, onnxruntime, gpu, self.stream, precision, samples, choices, messages)
             self._specs = bundle.variant(precision).graphs
-            self._graphs = _load_graphs(self._provider, bundle.graphs(precision), self._specs, watcher)
+            self._graphs = _load_graphs(self._provider, bundle.graphs(precision), self._specs, progress)
         except BaseException:
             self._device.close()
             raise
@@ -173,23 +177,22 @@ class _GpuSession(BoundSession):
 
 
 def _load_graphs(
-    provider: Provider, contents: Mapping[str, bytes], specs: Mapping[str, GraphSpec], watcher: ProgressListener
+    provider: Provider, contents: Mapping[str, bytes], specs: Mapping[str, GraphSpec], progress: ProgressListener
 ) -> dict[str, PlacedSession]:
     """All graphs that this backend runs; TensorRT builds an engine of each, unless it is in the cache."""
     # The shuffled decoder is never faster than ConvTranspose here.
     wanted = {graph_name: content for graph_name, content in contents.items() if graph_name != SHUFFLED_DECODER}
-    what, takes_minutes = f"{provider.backend}: building engines", provider.backend == "ort-tensorrt"
+    task, takes_minutes = f"{provider.backend}: building engines", provider.backend == "ort-tensorrt"
     loaded: dict[str, PlacedSession] = {}
     for graph_name, content in wanted.items():
         if takes_minutes:
-            watcher.progress(what, len(loaded) / len(wanted))
+            progress.progress(task, len(loaded) / len(wanted))
         loaded[graph_name] = PlacedSession(provider, content, f"{provider.precision}/{graph_name}.onnx", specs[graph_name])
         if loaded[graph_name].on_processor:
-            watcher.say(
-                f"{provider.precision}/{graph_name}.onnx runs on the processor: {', '.join(loaded[graph_name].on_processor)}"
-            )
+            nodes = ", ".join(loaded[graph_name].on_processor)
+            _LOG.info("%s/%s.onnx runs on the processor: %s", provider.precision, graph_name, nodes)
     if takes_minutes:
-        watcher.progress(what, 1.0)
+        progress.progress(task, 1.0)
     return loaded
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from svg_common.cache import cache_folder
 from svg_common.signals import defer_interrupts
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia.device import GpuName
 from svg_runtime.backends.onnxruntime.session import load_onnxruntime
-from svg_runtime.backends.options import GpuOptions
 from svg_runtime.bundle.manifest import GraphSpec, Precision, TensorSpec
 from svg_runtime.errors import BackendMissingError, UsageError
 from svg_runtime.machine.hardware import this_platform

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 import tempfile
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from svg_common.signals import defer_interrupts
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.errors import BackendMissingError, UsageError
 
+_LOG = logging.getLogger(__name__)
 _CAPABILITY = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}  # what to ask for -> what OpenVINO calls the device's ability
 _CPU_INFO = Path("/proc/cpuinfo")
 
@@ -183,6 +184,5 @@ def compiled_model_cache(core: Any, placement: Placement, compute: str | None) -
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except (OSError, SvgError) as error:
-        message = f"compiled models are not kept: {error}; set SVG_EDGE_CACHE to a writable folder"
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
+        _LOG.warning("compiled models are not kept: %s; set SVG_EDGE_CACHE to a writable folder", error)
         return None

@@ -7,16 +7,18 @@ share the memory for what lies between their layers.
 from __future__ import annotations
 
 import contextlib
+import logging
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from svg_common.command import require_modules
+from svg_common.progress import ProgressListener
 from svg_runtime.backends.base import BoundGraph, Buffer, Chain
 from svg_runtime.backends.computed import ComputedIn
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia.arrays import DeviceArrays, DeviceBuffer, check_unaliased
 from svg_runtime.backends.nvidia.device import CudaDevice
-from svg_runtime.backends.options import GpuOptions, ProgressListener
 from svg_runtime.backends.tensorrt.execution import ExecutionMaker
 from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.backends.tensorrt.nvidia_library import LIBRARIES, Library, load_library
@@ -25,6 +27,7 @@ from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, UsageError
 
+_LOG = logging.getLogger(__name__)
 _FUSED_REPLACES = ("predictor", "decoder")  # what a forecast on the fused graphs does not run by itself
 
 
@@ -103,7 +106,7 @@ class TensorrtBackend(DeviceArrays):
         device: cuda, cuda:1; None is the first GPU.
         samples: the largest batch: engines that are built here are built for it.
         choices: of the user.
-        watcher: who is told while engines are built.
+        progress: who is told while engines are built.
 
     Attributes:
         stream: handle of the CUDA stream that everything runs on.
@@ -125,7 +128,7 @@ class TensorrtBackend(DeviceArrays):
         device: str | None,
         samples: int,
         choices: GpuOptions,
-        watcher: ProgressListener,
+        progress: ProgressListener,
     ) -> None:
         if choices.cpu_fallback:
             raise UsageError(f"--cpu-fallback given, but the backend '{name}' runs everything on the GPU\n  leave it out")
@@ -136,13 +139,13 @@ class TensorrtBackend(DeviceArrays):
         self._device = CudaDevice(name, name, device)
         try:
             self.stream, gpu = self._device.stream, self._device.gpu
-            self._engines = LocalEngines(self._library, bundle, precision, gpu, samples, choices, watcher)
+            self._engines = LocalEngines(self._library, bundle, precision, gpu, samples, choices, progress)
             self._engines.prepare(sorted(graphs - set(_FUSED_REPLACES) if set(FUSED) <= graphs else graphs))
             self._contexts = ExecutionMaker(self._library, self._device, self._engines)
         except BaseException:
             self._device.close()
             raise
-        self._wants_graph, self._watcher = choices.cuda_graph, watcher
+        self._wants_graph = choices.cuda_graph
         self._executions: weakref.WeakSet[_Execution] = weakref.WeakSet()
         self.description = f"{name} ({self._library.version}) on {gpu.name} ({gpu.compute_capability}), {precision}"
 
@@ -215,7 +218,7 @@ class TensorrtBackend(DeviceArrays):
         note = "; without a CUDA graph"
         if note not in self.description:
             self.description += note
-            self._watcher.say(f"launches are not replayed as a CUDA graph: {reason}")
+            _LOG.warning("launches are not replayed as a CUDA graph: %s", reason)
 
 
 def _device_buffer(buffer: Buffer) -> DeviceBuffer:

@@ -6,7 +6,7 @@ fp32 graphs promise float32.
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ from svg_runtime.backends.tensorrt.timings import Timings
 from svg_runtime.bundle.manifest import GraphSpec, Precision
 from svg_runtime.errors import EngineError, UsageError
 
+_LOG = logging.getLogger(__name__)
 FLAGS = ("strongly-typed", "no-tf32")
 _DTYPES = {"FLOAT": "float32", "HALF": "float16"}
 
@@ -112,7 +113,7 @@ def _parse(library: Library, network: Any, content: bytes, graph_file: str) -> N
     lines = lines or [message for is_error, message in messages if is_error or library.ahead_of_time]
     if parsed and not lines and messages:
         said = "; ".join(message for _, message in messages)
-        warnings.warn(f"{library.name} {library.version} says of {graph_file}: {said}", RuntimeWarning, stacklevel=2)
+        _LOG.warning("%s %s says of %s: %s", library.name, library.version, graph_file, said)
     if lines or not parsed:
         raise refused(library, graph_file, "is not accepted by the parser", lines or ["no reason given"])
 

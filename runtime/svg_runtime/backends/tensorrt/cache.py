@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from svg_runtime.backends.tensorrt.engine import EngineKey, read_engine, record_of, write_engine
-from svg_runtime.backends.tensorrt.folders import CacheFolders, warn
+from svg_runtime.backends.tensorrt.folders import CacheFolders
 from svg_runtime.errors import EngineError
+
+_LOG = logging.getLogger(__name__)
 
 
 class EngineCache:
@@ -16,7 +19,6 @@ class EngineCache:
 
     Args:
         configured: the user's choice of a folder; None takes $SVG_EDGE_CACHE, else the user's cache folder.
-        say: called with one line whenever something is rebuilt or waited for.
         library: the name of NVIDIA's library, which is the extra that has what is needed here.
 
     Attributes:
@@ -26,9 +28,8 @@ class EngineCache:
         MissingExtraError: filelock is not installed.
     """
 
-    def __init__(self, configured: str | None, say: Callable[[str], None], library: str = "tensorrt-rtx") -> None:
-        self._say = say
-        self.folders = CacheFolders(configured, library, say)
+    def __init__(self, configured: str | None, library: str = "tensorrt-rtx") -> None:
+        self.folders = CacheFolders(configured, library)
 
     def fetch(self, key: EngineKey, build: Callable[[], bytes]) -> bytes:
         """The plan for `key`: from the cache, or built and kept.
@@ -40,7 +41,7 @@ class EngineCache:
         return self.make(key, build) if plan is None else plan
 
     def find(self, key: EngineKey, refused: Sequence[bytes] = ()) -> bytes | None:
-        """The plan for `key` that is none of `refused`; None if there is none. A stale or damaged one is said and not taken."""
+        """The plan for `key` that is none of `refused`; None if there is none. A damaged one is logged and not taken."""
         for folder in self.folders.readable:
             plan = self._read(self._file(folder, key), key)
             if plan is not None and plan not in refused:
@@ -60,9 +61,9 @@ class EngineCache:
             try:
                 stack.enter_context(self.folders.locked(target, f"another process builds {target.name}"))
             except OSError as error:  # the folder is gone, or the file system knows no locks
-                warn(f"the engine is not kept: {error.strerror or error}: {target}")
+                _LOG.warning("the engine is not kept: %s: %s", error.strerror or error, target)
                 return build()
-            with contextlib.suppress(EngineError):  # already said
+            with contextlib.suppress(EngineError):  # already logged
                 plan = read_engine(target, key)  # another process may have built it meanwhile
                 if plan is not None:
                     return plan
@@ -79,14 +80,14 @@ class EngineCache:
         try:
             write_engine(target, key, plan)
         except OSError as error:
-            warn(f"the engine is not kept: {error.strerror or error}: {error.filename or target}")
+            _LOG.warning("the engine is not kept: %s: %s", error.strerror or error, error.filename or target)
         return plan
 
     def _read(self, file: Path, key: EngineKey) -> bytes | None:
         try:
             return read_engine(file, key)
         except EngineError as error:
-            self._say(f"{error}; it is built again")
+            _LOG.warning("%s; it is built again", error)
             return None
 
     def _file(self, folder: Path, key: EngineKey) -> Path:

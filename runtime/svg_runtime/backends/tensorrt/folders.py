@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import re
 import stat
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from svg_common.cache import cache_folder
@@ -18,6 +18,7 @@ from svg_common.errors import SvgError
 from svg_common.files import atomic_file
 from svg_runtime.backends.nvidia.device import GpuName
 
+_LOG = logging.getLogger(__name__)
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -30,7 +31,6 @@ class CacheFolders:
     Args:
         configured: the user's choice of a folder; None takes $SVG_EDGE_CACHE, else the user's cache folder.
         library: the name of NVIDIA's library, which is the extra that has what is needed here.
-        say: called with one line whenever something is waited for.
 
     Attributes:
         readable: in the order to look in.
@@ -40,14 +40,13 @@ class CacheFolders:
         MissingExtraError: filelock is not installed.
     """
 
-    def __init__(self, configured: str | None, library: str, say: Callable[[str], None]) -> None:
+    def __init__(self, configured: str | None, library: str) -> None:
         require_modules("the engine cache", library, "filelock")
-        self._say = say
         self.readable, self.writable = _folders(configured)
 
     @contextlib.contextmanager
     def locked(self, target: Path, reason: str) -> Iterator[None]:
-        """Nobody else has `target` meanwhile; `reason` is said to whoever has to wait.
+        """Nobody else has `target` meanwhile; whoever has to wait logs the `reason`.
 
         Raises:
             OSError: the folder is gone, or the file system knows no locks.
@@ -59,7 +58,7 @@ class CacheFolders:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            self._say(f"{reason}: waiting for it")
+            _LOG.info("%s: waiting for it", reason)
             lock.acquire()
         try:
             yield
@@ -76,32 +75,29 @@ class CachedBlob:
         version: its release.
         gpu: the GPU.
         kind: what it is, a file's suffix.
-        say: called with one line when it is damaged.
     """
 
-    def __init__(
-        self, folders: CacheFolders, library: str, version: str, gpu: GpuName, kind: str, say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, folders: CacheFolders, library: str, version: str, gpu: GpuName, kind: str) -> None:
         name = re.sub(r"[^\w.]+", "-", f"{version} {gpu.model} {gpu.compute_capability}", flags=re.ASCII)
-        self._folders, self._say = folders, say
+        self._folders = folders
         self._graph_file = f"{library}/{name}.{kind}"
         self._known: bytes | None = None
 
     def load(self) -> bytes | None:
-        """What was saved; None if there is nothing. What is damaged is ignored with a message."""
+        """What was saved; None if there is nothing. What is damaged is ignored with a warning."""
         for folder in self._folders.readable:
             file = folder / self._graph_file
             try:
                 stored = file.read_bytes() if file.is_file() else None
             except OSError as error:
-                self._say(f"'{file}' cannot be read: {error.strerror}; it is made again")
+                _LOG.warning("'%s' cannot be read: %s; it is made again", file, error.strerror)
                 continue
             if stored is None:
                 continue
             if hashlib.sha256(stored[_DIGEST:]).digest() == stored[:_DIGEST]:
                 self._known = stored[_DIGEST:]
                 return self._known
-            self._say(f"'{file}' is damaged; it is made again")
+            _LOG.warning("'%s' is damaged; it is made again", file)
         return None
 
     def save(self, content: bytes) -> None:
@@ -114,11 +110,11 @@ class CachedBlob:
                 partial.write_bytes(hashlib.sha256(content).digest() + content)
             self._known = content
         except OSError as error:
-            warn(f"'{file}' is not kept: {error.strerror or error}")
+            _LOG.warning("'%s' is not kept: %s", file, error.strerror or error)
 
     @contextlib.contextmanager
     def locked(self, reason: str) -> Iterator[None]:
-        """No other process has it meanwhile, where locks can be had; `reason` is said to whoever has to wait."""
+        """No other process has it meanwhile, where locks can be had; whoever has to wait logs the `reason`."""
         with contextlib.ExitStack() as stack:
             if self._folders.writable is not None:
                 with contextlib.suppress(OSError):  # two processes then lose some of what one of them saves, and no more
@@ -138,7 +134,8 @@ def _folders(configured: str | None) -> tuple[list[Path], Path | None]:
         own = _own_temporary_folder()
         folders += [own] if own is not None else []
         kept = "not kept" if own is None else f"kept in {own}"
-        warn(f"the cache folder cannot be written ({error}): engines are {kept}; set SVG_EDGE_CACHE to a writable folder")
+        advice = "set SVG_EDGE_CACHE to a writable folder"
+        _LOG.warning("the cache folder cannot be written (%s): engines are %s; %s", error, kept, advice)
     return folders, own
 
 
@@ -154,8 +151,3 @@ def _own_temporary_folder() -> Path | None:
         return None
     mine = stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and not state.st_mode & 0o022
     return folder if mine else None
-
-
-def warn(message: str) -> None:
-    """Something is not kept."""
-    warnings.warn(message, RuntimeWarning, stacklevel=3)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
+from svg_common.progress import ProgressListener
 from svg_runtime.backends.computed import ComputedIn
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia import device
 from svg_runtime.backends.nvidia.device import GpuName
-from svg_runtime.backends.options import GpuOptions, ProgressListener
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine, engine_flags
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.check import check_engine, check_half, open_engine
@@ -26,6 +28,7 @@ from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError, EngineError
 from svg_runtime.machine.hardware import this_platform
 
+_LOG = logging.getLogger(__name__)
 _TURING = "sm75"
 
 
@@ -39,7 +42,7 @@ class LocalEngines:
         gpu: the GPU that will run them.
         max_batch: samples: engines take every batch from 1 to this one.
         choices: where engines are kept, and the memory that a builder may use.
-        watcher: who is told while engines are built.
+        progress: who is told while engines are built.
 
     Attributes:
         built: graphs whose engines were neither in the bundle nor in the cache.
@@ -58,14 +61,14 @@ class LocalEngines:
         gpu: GpuName,
         max_batch: int,
         choices: GpuOptions,
-        watcher: ProgressListener,
+        progress: ProgressListener,
     ) -> None:
         self._library, self._bundle, self._precision, self._gpu = library, bundle, precision, gpu
         self._graphs = bundle.variant(precision).graphs
-        self._watcher = watcher
+        self._progress = progress
         targets = (gpu.compute_capability,) if library.ahead_of_time else ()
         self._options = BuildOptions(targets, max_batch, choices.workspace_gib)
-        self._cache = EngineCache(choices.cache_dir, watcher.say, library.name)
+        self._cache = EngineCache(choices.cache_dir, library.name)
         self.runtime_cache = self._kept("runtime")
         self._timings = self._kept("timings")
         self._prepared: dict[str, bytes] = {}
@@ -94,8 +97,8 @@ class LocalEngines:
         missing = [graph_name for graph_name, plan in found.items() if plan is None]
         for number, graph_name in enumerate(missing, 1):
             counted = f" {number} of {len(missing)}" if len(missing) > 1 else ""
-            what = f"building engine{counted}: {self._graph_file(graph_name)}"
-            self._prepared[graph_name] = self._make(graph_name, what)
+            task = f"building engine{counted}: {self._graph_file(graph_name)}"
+            self._prepared[graph_name] = self._make(graph_name, task)
 
     def replace(self, graph_name: str, refused: Sequence[bytes], words: str) -> bytes:
         """Another plan in place of those that the library does not load: one that was built here earlier, else a new one.
@@ -112,7 +115,7 @@ class LocalEngines:
         if kept is not None:
             return kept
         graph_file = self._graph_file(graph_name)
-        self._watcher.say(f"{self._library.name} does not load the engine of {graph_file}, it is built again: {words}")
+        _LOG.warning("%s does not load the engine of %s, it is built again: %s", self._library.name, graph_file, words)
         self._cache.forget(self.key(graph_name))
         return self._make(graph_name, f"building engine: {graph_file}")
 
@@ -155,22 +158,22 @@ class LocalEngines:
         try:
             plan = find_engine(self._bundle.path / BUNDLE_FOLDER, key)
         except EngineError as error:
-            self._watcher.say(f"{error}; it is ignored")
+            _LOG.warning("%s; it is ignored", error)
             plan = None
         return self._cache.find(key) if plan is None else plan
 
-    def _make(self, graph_name: str, what: str) -> bytes:
+    def _make(self, graph_name: str, task: str) -> bytes:
         self._refuse_impossible()
-        return self._cache.make(self.key(graph_name), lambda: self._build(graph_name, what))
+        return self._cache.make(self.key(graph_name), lambda: self._build(graph_name, task))
 
-    def _build(self, graph_name: str, what: str) -> bytes:
+    def _build(self, graph_name: str, task: str) -> bytes:
         self.built.add(graph_name)
-        timed = kept_timings(self._timings, self._watcher.say) if self._library.keeps_timings else nullcontext()
+        timed = kept_timings(self._timings) if self._library.keeps_timings else nullcontext()
         with timed as timings:
             return run_watched(
                 self._library,
                 lambda monitor: self._build_on_gpu(graph_name, monitor, timings),
-                lambda share: self._watcher.progress(what, share),
+                lambda share: self._progress.progress(task, share),
             )
 
     def _build_on_gpu(self, graph_name: str, monitor: BuildMonitor, timings: Timings | None) -> bytes:
@@ -205,8 +208,7 @@ class LocalEngines:
             )
 
     def _kept(self, kind: str) -> CachedBlob:
-        library = self._library
-        return CachedBlob(self._cache.folders, library.name, library.version, self._gpu, kind, self._watcher.say)
+        return CachedBlob(self._cache.folders, self._library.name, self._library.version, self._gpu, kind)
 
     def _graph_file(self, graph_name: str) -> str:
         return f"{self._precision}/{graph_name}.onnx"

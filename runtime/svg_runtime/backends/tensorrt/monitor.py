@@ -65,8 +65,8 @@ class Phases:
         return max((min(1.0, (phase.done + self._share_within(name)) / phase.steps) for name, phase in within), default=0.0)
 
 
-def run_watched(library: Library, build: Callable[[BuildMonitor], T], tell: Callable[[float], None]) -> T:
-    """Run `build` and say meanwhile how far it is.
+def run_watched(library: Library, build: Callable[[BuildMonitor], T], report: Callable[[float], None]) -> T:
+    """Run `build` and report meanwhile how far it is.
 
     It runs in a thread of its own, because Python handles Ctrl-C in the main thread, and not before a call into the library has
     returned, which takes minutes. The build then ends at its next step.
@@ -74,7 +74,7 @@ def run_watched(library: Library, build: Callable[[BuildMonitor], T], tell: Call
     Args:
         library: TensorRT.
         build: is given the monitor for the builder.
-        tell: called with the share that is done, in this thread; the last one is 1.
+        report: called with the share that is done, in this thread; the last one is 1.
 
     Raises:
         KeyboardInterrupt: Ctrl-C. The build is over, unless it was pressed twice.
@@ -88,17 +88,17 @@ def run_watched(library: Library, build: Callable[[BuildMonitor], T], tell: Call
             outcome.set_exception(error)
 
     thread = threading.Thread(target=work, name="svg-engine-build", daemon=True)
-    tell(0.0)
+    report(0.0)
     thread.start()
     try:
         while not wait([outcome], _POLL_S).done:
-            tell(min(monitor.phases.share, _ALMOST))
+            report(min(monitor.phases.share, _ALMOST))
     except BaseException:
         monitor.cancelled = True
         thread.join()
         raise
     result = outcome.result()
-    tell(1.0)
+    report(1.0)
     return result
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from svg_runtime.backends.tensorrt.folders import CachedBlob
 from svg_runtime.backends.tensorrt.nvidia_library import Library
+
+_LOG = logging.getLogger(__name__)
 
 
 class Timings:
@@ -17,9 +20,8 @@ class Timings:
         content: as the library serializes them; empty at first.
     """
 
-    def __init__(self, content: bytes, say: Callable[[str], None]) -> None:
+    def __init__(self, content: bytes) -> None:
         self.content = content
-        self._say = say
 
     def attach(self, library: Library, config: Any) -> None:
         """Let a build use them, and add to them. What the library does not take is ignored with a message."""
@@ -27,7 +29,8 @@ class Timings:
             cache = config.create_timing_cache(self.content)
             taken = cache is not None and config.set_timing_cache(cache, False)
         if self.content and (messages or not taken):
-            self._say(f"the timings of earlier builds are of no use to {library.name} {library.version}: measuring again")
+            title = f"{library.name} {library.version}"
+            _LOG.info("the timings of earlier builds are of no use to %s: measuring again", title)
         if not taken:
             config.set_timing_cache(config.create_timing_cache(b""), False)
 
@@ -39,13 +42,13 @@ class Timings:
 
 
 @contextmanager
-def kept_timings(file: CachedBlob, say: Callable[[str], None]) -> Iterator[Timings]:
+def kept_timings(file: CachedBlob) -> Iterator[Timings]:
     """Timings from a file, which are written to it again unless the build fails.
 
     Another process that builds on the same GPU waits meanwhile, so that no timing is lost, and so that the two do not disturb
     what they measure.
     """
     with file.locked("another process builds on this GPU"):
-        timings = Timings(file.load() or b"", say)
+        timings = Timings(file.load() or b"")
         yield timings
         file.save(timings.content)

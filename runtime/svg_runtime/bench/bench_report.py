@@ -1,28 +1,33 @@
-"""What a benchmark found, for people (a table) and for programs (JSON)."""
+"""What a benchmark found: tables for a terminal, JSON for programs."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
 from svg_runtime.backends.computed import summarize
+from svg_runtime.bench.bench_run import BenchOptions, Findings, Row, first_line
 from svg_runtime.bench.operations import forecast_operations
-from svg_runtime.bench.run import BenchOptions, Findings, Row, first_line
-from svg_runtime.bench.table import Group, Line, format_table, table_width
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.machine.hardware import hardware, versions
 
 _LABELS = ("backend", "weights", "graphs")
 _ABSENT = "-"
 _NONE = (_ABSENT, _ABSENT)
+_ANY_WIDTH = 1 << 16
 
 
 @dataclass(frozen=True)
-class Columns(Group):
-    """A group of columns, and how its cells follow from a row's result."""
+class ColumnGroup:
+    """Columns that stay in one table, and how their cells follow from a row's result."""
 
+    titles: tuple[str, ...]
     cells: Callable[[dict[str, Any]], Sequence[str]]
 
 
@@ -50,34 +55,64 @@ def as_json(bundle: Bundle, options: BenchOptions, findings: Findings) -> dict[s
     }
 
 
-def describe(bundle: Bundle, options: BenchOptions, findings: Findings, width: int) -> list[str]:
-    """Lines of the report: the table, in as many parts as `width` needs, and what its figures mean."""
-    notes = [line for note in _notes(bundle, options, findings) for line in textwrap.wrap(note, width, subsequent_indent="  ")]
-    return [_title(bundle, options), "", *_table(options.horizon, findings.rows, width), "", *notes]
+def print_report(console: Console, bundle: Bundle, options: BenchOptions, findings: Findings) -> None:
+    """Print the tables, a line for each row that failed, and what the figures mean.
+
+    Args:
+        console: whose width decides into how many tables the columns are split. Figures are never cut.
+        bundle: what was measured.
+        options: how.
+        findings: what was found.
+    """
+    measured = [row for row in findings.rows if row.result is not None]
+    failed = [_failure(row) for row in findings.rows if row.result is None]
+    console.print(_title(bundle, options), markup=False, soft_wrap=True)
+    if measured:
+        for table in _tables(console, measured, [*_speed_groups(), *_other_groups(options.horizon)]):
+            console.print()
+            console.print(table, soft_wrap=True)
+    for lines in (failed, _notes(bundle, options, findings)):
+        if lines:
+            console.print()
+        for line in lines:
+            wrapped = textwrap.wrap(line, console.width, subsequent_indent="  ") if console.is_terminal else [line]
+            console.print("\n".join(wrapped), markup=False, soft_wrap=True)
 
 
-def _table(horizon: int, rows: list[Row], width: int) -> list[str]:
-    """Groups of columns side by side as far as they fit, the others below. Rows that failed are in the first part only."""
-    measured = [row for row in rows if row.result is not None]
-    if not measured:
-        return format_table(_LABELS, [], [_line(row, ()) for row in rows], width)[1:]
-    text: list[str] = []
-    left = [*_speed_groups(), *_rest_groups(horizon)]
-    shown = rows
-    while left:
-        parts = (left[:count] for count in range(len(left), 0, -1))
-        part = next((part for part in parts if _part_width(part, shown) <= width), left[:1])
-        text += [*([""] if text else []), *format_table(_LABELS, part, _lines(part, shown), width)]
-        left, shown = left[len(part) :], measured
-    return text
+def _tables(console: Console, rows: list[Row], groups: list[ColumnGroup]) -> Iterator[Table]:
+    """All groups in as few tables as the console's width allows; a group is not split."""
+    while groups:
+        parts = (groups[:count] for count in range(len(groups), 0, -1))
+        fitting = (part for part in parts if _width(console, _table(rows, part)) <= console.width)
+        part = next(fitting, groups[:1])
+        table = _table(rows, part)
+        table.width = _width(console, table)  # also where the console is narrower: a cut figure is a wrong figure
+        yield table
+        groups = groups[len(part) :]
 
 
-def _part_width(part: list[Columns], rows: list[Row]) -> int:
-    return table_width(_LABELS, part, _lines(part, rows))
+def _table(rows: list[Row], groups: list[ColumnGroup]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for label in _LABELS:
+        table.add_column(label, no_wrap=True)
+    for group in groups:
+        for title in group.titles:
+            table.add_column(title, justify="right", no_wrap=True)
+    for row in rows:
+        assert row.result is not None
+        cells = [cell for group in groups for cell in group.cells(row.result)]
+        table.add_row(row.backend, row.precision, row.graphs, *cells)
+    return table
 
 
-def _lines(part: list[Columns], rows: list[Row]) -> list[Line]:
-    return [_line(row, [cell for columns in part for cell in columns.cells(row.result)] if row.result else ()) for row in rows]
+def _width(console: Console, table: Table) -> int:
+    """Characters that a table needs, whatever the console's width."""
+    return Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), table).maximum
+
+
+def _failure(row: Row) -> str:
+    labels = " ".join(filter(None, (row.backend, row.precision, row.graphs)))
+    return f"{labels} not measured: {first_line(row.reason or '')}"
 
 
 def _title(bundle: Bundle, options: BenchOptions) -> str:
@@ -88,25 +123,22 @@ def _title(bundle: Bundle, options: BenchOptions) -> str:
     )
 
 
-def _line(row: Row, cells: Sequence[str]) -> Line:
-    labels = (row.backend, row.precision or _ABSENT, row.graphs or _ABSENT)
-    return Line(labels, tuple(cells)) if row.result is not None else Line(labels, sentence=first_line(row.reason or ""))
-
-
-def _speed_groups() -> list[Columns]:
-    def times(stage: str) -> Columns:
+def _speed_groups() -> list[ColumnGroup]:
+    def times(stage: str) -> ColumnGroup:
         names = ("p50", "p95", "p99")
-        return Columns(f"{stage} ms", names, lambda result: [_number(result[f"{stage}_ms"][name]) for name in names])
+        titles = tuple(f"{stage}\n{name} ms" for name in names)
+        return ColumnGroup(titles, lambda result: [_number(result[f"{stage}_ms"][name]) for name in names])
 
     def rates(result: dict[str, Any]) -> list[str]:
         return [_number(result["forecasts_per_s"]), _number(result["frames_per_s"])]
 
-    return [times("observe"), times("forecast"), Columns("per second", ("forecast", "frame"), rates)]
+    return [times("observe"), times("forecast"), ColumnGroup(("forecasts\nper s", "frames\nper s"), rates)]
 
 
-def _rest_groups(horizon: int) -> list[Columns]:
-    def error(heading: str, frame: str) -> Columns:
-        return Columns(heading, ("max", "dB"), lambda result: _error(result["error"][frame]) if "error" in result else _NONE)
+def _other_groups(horizon: int) -> list[ColumnGroup]:
+    def error(step: int, frame: str) -> ColumnGroup:
+        titles = (f"error +{step}\nmax", f"error +{step}\ndB")
+        return ColumnGroup(titles, lambda result: _error(result["error"][frame]) if "error" in result else _NONE)
 
     def memory(result: dict[str, Any]) -> list[str]:
         return [_ABSENT if result["peak_rss_mib"] is None else f"{result['peak_rss_mib']:.0f}"]
@@ -116,14 +148,14 @@ def _rest_groups(horizon: int) -> list[Columns]:
         return [_percent(found[kind]) if kind in found else _ABSENT for kind in ("compute", "memory")]
 
     def computed(result: dict[str, Any]) -> list[str]:
-        return [summarize(result["computed_in"], "+") or "not told"]
+        return [summarize(result["computed_in"], "+") or "unknown"]
 
     return [
-        Columns("computed", ("in",), computed),
-        Columns("peak", ("MiB",), memory),
-        error("error at +1", "first"),
-        error(f"at +{horizon}", "last"),
-        Columns("share of peak", ("compute", "memory"), share),
+        ColumnGroup(("computed\nin",), computed),
+        ColumnGroup(("peak\nMiB",), memory),
+        error(1, "first"),
+        error(horizon, "last"),
+        ColumnGroup(("compute\nof peak", "memory\nof peak"), share),
     ]
 
 

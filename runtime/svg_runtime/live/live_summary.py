@@ -1,43 +1,11 @@
-"""What a live run says to a person on stderr: progress while it runs without a window, and a summary at its end."""
+"""The summary that a live run prints on stderr at its end."""
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
-
-_LINE_EVERY_S = 10.0
-
-
-class RunProgress:
-    """Rate and count: one line that changes on a terminal, else a plain line now and then."""
-
-    def __init__(self, console: Console, max_frames: int | None) -> None:
-        self._console, self._of = console, f" of {max_frames}" if max_frames else ""
-        self._next_line_s = time.monotonic() + _LINE_EVERY_S
-        self._bar: Progress | None = None
-        self._task = TaskID(0)
-        if console.is_terminal:
-            self._bar = Progress(TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True)
-            self._task = self._bar.add_task("starting", total=max_frames)
-            self._bar.start()
-
-    def update(self, seen: int, fps: float) -> None:
-        """Say how far the run is."""
-        words = f"frame {seen}{self._of}, {fps:.1f} fps"
-        if self._bar is not None:
-            self._bar.update(self._task, description=words)
-        elif time.monotonic() >= self._next_line_s:
-            self._next_line_s = time.monotonic() + _LINE_EVERY_S
-            self._console.print(words, markup=False)
-
-    def close(self) -> None:
-        """Take the changing line away."""
-        if self._bar is not None:
-            self._bar.stop()
 
 
 def print_summary(console: Console, summary: dict[str, Any], written: list[str]) -> None:

@@ -1,31 +1,8 @@
-"""What only the backends of NVIDIA GPUs understand, and who is told while engines are built."""
+"""What only the backends of NVIDIA GPUs understand."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
-
-
-class ProgressListener(Protocol):
-    """Somebody who waits while a backend opens, which takes minutes where an engine has to be built."""
-
-    def say(self, line: str) -> None:
-        """Something happened, in one line."""
-        ...
-
-    def progress(self, what: str, share: float) -> None:
-        """`what` is under way, its share 0 to 1 done; at 1 it is over."""
-        ...
-
-
-class NullListener:
-    """Nobody is told."""
-
-    def say(self, line: str) -> None:
-        """Nothing."""
-
-    def progress(self, what: str, share: float) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True)

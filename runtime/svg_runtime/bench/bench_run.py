@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from svg_common.progress import ProgressListener
 from svg_runtime.bench.cases import REFERENCE, Case, list_cases
 from svg_runtime.bench.operations import forecast_bytes, forecast_operations
-from svg_runtime.bench.process import JobError, JobWatcher, run_job
+from svg_runtime.bench.process import JobError, run_job
 from svg_runtime.bundle.manifest import Manifest, Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.forecast.scores import psnr
@@ -21,17 +23,10 @@ from svg_runtime.live.sources.synthetic import SyntheticSource
 from svg_runtime.machine.hardware import load_average, usable_cores
 from svg_runtime.machine.telemetry import telemetry
 
+_LOG = logging.getLogger(__name__)
 _OTHER_JOBS = 4  # than rows: three before the first, one after the last
 _FRAMES = 24  # of the synthetic camera, observed over and over
 _ON_HOST = ("cpu", "openvino")  # backends that may run on the processor that the probe measured
-
-
-class ProgressListener(JobWatcher, Protocol):
-    """Somebody who is told how far the benchmark is."""
-
-    def start(self, words: str, done: int, of: int) -> None:
-        """A job begins, `done` of `of` are behind it."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -87,12 +82,13 @@ class Bench:
     Args:
         bundle: what to measure.
         options: how.
-        watcher: who is told how far it is.
+        progress: who is told how far it is.
         folder: for frames and for what the engines leave; empty.
     """
 
-    def __init__(self, bundle: Bundle, options: BenchOptions, watcher: ProgressListener, folder: Path) -> None:
-        self._manifest, self._options, self._watcher, self._folder = bundle.manifest, options, watcher, folder
+    def __init__(self, bundle: Bundle, options: BenchOptions, progress: ProgressListener, folder: Path) -> None:
+        self._manifest, self._options, self._folder = bundle.manifest, options, folder
+        self._progress = progress
         self._model = str(bundle.path.absolute())
         self._cases = list_cases(self._manifest, options.backend, options.precision)
         self._done = 0  # jobs
@@ -129,12 +125,11 @@ class Bench:
 
     def _attempt(self, name: str, words: str, job: dict[str, Any]) -> dict[str, Any] | None:
         """Something that the table can do without."""
-        self._start(words)
         try:
-            return self._run(job)
+            return self._run(words, job)
         except JobError as error:
             self.findings.missing[name] = str(error)
-            self._watcher.say(f"{words}: {first_line(error)}")
+            _LOG.info("%s: %s", words, first_line(error))
             return None
         finally:
             self._done += 1
@@ -143,13 +138,12 @@ class Bench:
         """A row per case, or one for all of them where the backend or its device is not here."""
         end = self._done + len(cases)
         for case in cases:
-            self._start(str(case))
             try:
                 row = self._measure(case)
             except JobError as error:
                 # A precision may be missing from the bundle; whatever else is missing, the other cases miss it too.
                 nowhere = case is cases[0] and error.missing and case.precision in self._manifest.variants
-                self._watcher.say(f"{backend if nowhere else case}: {first_line(error)}")
+                _LOG.info("%s: %s", backend if nowhere else case, first_line(error))
                 if nowhere:
                     self.findings.rows.append(Row(backend, reason=str(error)))
                     break
@@ -159,10 +153,11 @@ class Bench:
         self._done = end
 
     def _measure(self, case: Case) -> Row:
-        result = self._run(self._job(case, self._options.device, self._options.seconds, "futures.npy"))
+        result = self._run(str(case), self._job(case, self._options.device, self._options.seconds, "futures.npy"))
         if self.findings.reference:
             result["error"] = _error(np.load(self._folder / "futures.npy"), np.load(self._folder / "reference.npy"))
-        self._watcher.say(f"{case}: {result['forecast_ms']['p50']:.1f} ms per forecast, {result['frames_per_s']:.1f} frames/s")
+        latency_ms, rate = result["forecast_ms"]["p50"], result["frames_per_s"]
+        _LOG.info("%s: %.1f ms per forecast, %.1f frames/s", case, latency_ms, rate)
         return Row(result.pop("backend"), case.precision, case.graphs, result)
 
     def _job(self, case: Case, device: str | None, seconds: float, futures: str) -> dict[str, Any]:
@@ -173,11 +168,13 @@ class Bench:
             "seconds": seconds, "frames": str(self._folder / "frames.npy"), "futures": str(self._folder / futures),
         }  # fmt: skip
 
-    def _start(self, words: str) -> None:
-        self._watcher.start(words, self._done, _OTHER_JOBS + len(self._cases))
-
-    def _run(self, job: dict[str, Any]) -> dict[str, Any]:
-        return run_job(job, self._folder, self._watcher)
+    def _run(self, words: str, job: dict[str, Any]) -> dict[str, Any]:
+        task = f"[{self._done + 1}/{_OTHER_JOBS + len(self._cases)}] {words}"
+        self._progress.progress(task, 0.0)
+        try:
+            return run_job({**job, "task": task}, self._folder, self._progress)
+        finally:
+            self._progress.progress(task, 1.0)
 
     def _add_share(self, row: Row) -> None:
         """Of the measured peak, by the median forecast. None where the probe measured another device than the row ran on."""
@@ -194,14 +191,14 @@ class Bench:
         row.result["share"] = share
 
 
-def run_bench(bundle: Bundle, options: BenchOptions, watcher: ProgressListener) -> Findings:
+def run_bench(bundle: Bundle, options: BenchOptions, progress: ProgressListener) -> Findings:
     """Measure every case of `options`, each in a process of its own. No process and no file is left, whatever ends it.
 
     Raises:
         UsageError: no such backend.
     """
     with tempfile.TemporaryDirectory(prefix="svg-bench-") as folder:
-        bench = Bench(bundle, options, watcher, Path(folder))
+        bench = Bench(bundle, options, progress, Path(folder))
         bench.run()
         return bench.findings
 

@@ -1,0 +1,51 @@
+"""Log messages of our packages, as the commands show them.
+
+A program that uses our packages as libraries gets the same messages through `logging.getLogger("svg_runtime")` and the like.
+If it configures nothing, Python shows warnings only.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+PACKAGES = ("svg_common", "svg_runtime", "svg_train", "svg_eval", "svg_export")
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints messages of level INFO with a prefix, and what is worse as `warning: ...`.
+
+    Args:
+        console: one that a `ProgressDisplay` shares, so that messages stand above its bar.
+        prefix: before messages of level INFO.
+    """
+
+    def __init__(self, console: Console, prefix: str) -> None:
+        super().__init__(logging.INFO)
+        self._console, self._prefix = console, prefix
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        prefix = "warning: " if record.levelno >= logging.WARNING else self._prefix
+        self._console.print(f"{prefix}{record.getMessage()}", markup=False)
+
+
+@contextmanager
+def log_messages_to(handler: logging.Handler) -> Iterator[None]:
+    """Send the messages of all our packages from level INFO on to `handler`, and to no other."""
+    loggers = [logging.getLogger(name) for name in PACKAGES]
+    before = [(logger, logger.level, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger, level, propagate in before:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+            logger.propagate = propagate

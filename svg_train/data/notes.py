@@ -1,0 +1,19 @@
+"""What a user should know about the data: logged once, though train and test data are opened from the same files."""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+
+_LOG = logging.getLogger(__name__)
+
+
+@lru_cache(maxsize=256)
+def log_once(level: int, message: str) -> None:
+    """Log `message` once per process.
+
+    Args:
+        level: as of the module `logging`.
+        message: the text.
+    """
+    _LOG.log(level, "%s", message)
