@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import itertools
 import re
@@ -33,12 +32,14 @@ COMMANDS = {
         "svg-train": train, "svg-export": export, "svg-eval": evaluation, "svg-live": live, "svg-bench": bench,
     }.items()
 }  # fmt: skip
-PAGES = sorted(
-    path for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "benchmarks" / "README.md"]
+DOCS = sorted((ROOT / "docs").rglob("*.md"))  # the strict build follows their links
+OTHERS = sorted(
+    path
+    for path in [*ROOT.glob("*.md"), *(ROOT / "benchmarks").glob("*.md"), *(ROOT / "examples").rglob("*.md")]
     if path.name != "CHANGELOG.md"
-)  # fmt: skip
+)
+PAGES = [*OTHERS, *DOCS]
 RECIPES = sorted((ROOT / "svg_train" / "recipes").glob("*.toml"))
-LINKED_BY_HAND = [page for page in PAGES if page.parent != ROOT / "docs"]  # the strict build follows the links of the others
 NEEDS_DOCS_EXTRA = pytest.mark.skipif(
     not all(importlib.util.find_spec(module) for module in ("mkdocs", "material", "mkdocstrings")),
     reason="needs the docs extra",
@@ -180,7 +181,7 @@ def test_readme_is_short():
     assert len(lines) <= 150
 
 
-@pytest.mark.parametrize("page", LINKED_BY_HAND, ids=relative)
+@pytest.mark.parametrize("page", OTHERS, ids=relative)
 def test_relative_links_and_their_anchors_lead_somewhere(page):
     links = re.findall(r"\]\(([^)\s]+)\)", prose(page.read_text(encoding="utf-8")))
     missing = []
@@ -211,10 +212,10 @@ def test_paragraphs_are_short():
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_python_blocks_compile(page):
     for block in code_blocks(page.read_text(encoding="utf-8"), "python"):
-        compile(block, relative(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        compile(block, relative(page), "exec")
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=relative)
+@pytest.mark.parametrize("page", DOCS, ids=relative)
 def test_files_that_a_page_names_exist(page):
     """Paths in inline code, from the repository or from runtime/; NAME stands for a name of the reader's."""
     folders = (ROOT, ROOT / "runtime")
