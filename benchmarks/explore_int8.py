@@ -3,7 +3,7 @@
     python -m benchmarks.explore_int8 [embedded | random:nf64 | BUNDLE] [--graphs encoder] [--calibrate Percentile] ...
 
 Needs the dev extra. The bundle must be of gray frames: it is calibrated and judged on the built-in digits. The answer so far is
-in README.md.
+in docs/results.md.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Transposed convolutions written as operators that inference engines run faster. Every rewrite is exact up to rounding.
 
-Which ones pay is measured (benchmarks/README.md): the two of `lower` on every engine, `shuffle_last` on OpenVINO alone.
+Which ones pay is measured (docs/results.md): the two of `lower` on every engine, `shuffle_last` on OpenVINO alone.
 """
 
 from __future__ import annotations

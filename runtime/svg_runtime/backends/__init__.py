@@ -107,7 +107,7 @@ def _open_fastest(bundle: Bundle, device: str | None, precision: Precision | Non
 
 
 def _openvino_is_faster() -> bool:
-    """Whether openvino is installed and the processor has bf16 units: measured there, in f32 too (see benchmarks/README.md)."""
+    """Whether openvino is installed and the processor has bf16 units: measured there, in f32 too (see docs/results.md)."""
     from svg_runtime.backends.openvino.device import has_bf16_units
 
     return has_bf16_units() and is_installed("openvino")

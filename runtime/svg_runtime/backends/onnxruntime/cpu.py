@@ -75,7 +75,7 @@ class CpuBackend(HostArrays):
 
 def _session_options(onnxruntime: Any, threads: int | None) -> Any:
     options = session_options(onnxruntime, threads or usable_cores())
-    # Measured, see benchmarks/README.md: threads that wait by spinning save the time to wake them up at every layer. Each graph
+    # Measured, see docs/results.md: threads that wait by spinning save the time to wake them up at every layer. Each graph
     # is a session with threads of its own, so they stop when its run ends, or the next graph would share the cores with them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
