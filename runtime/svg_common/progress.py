@@ -114,7 +114,7 @@ class ProgressDisplay:
     def _show_bar(self, task: str, share: float | None, detail: str) -> None:
         if task != self._shown:
             self._remove_bar()
-            self._bar = _make_bar(self._console)
+            self._bar = _make_bar(self._console, ends=share is not None)
             self._row = self._bar.add_task(task, total=None if share is None else 1.0)
             self._bar.start()
             self._shown = task
@@ -128,16 +128,11 @@ class ProgressDisplay:
         self._bar = self._row = self._shown = None
 
 
-def _make_bar(console: Console) -> Progress:
+def _make_bar(console: Console, ends: bool) -> Progress:
+    """A line with a bar and the time left; where the end is not known, without them."""
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    return Progress(
-        TextColumn("{task.description}", markup=False),  # a file's name may hold brackets
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-    )
+    title = TextColumn("{task.description}", markup=False)  # a file's name may hold brackets
+    bar = [BarColumn(), TaskProgressColumn()] if ends else []
+    left = [TextColumn("left"), TimeRemainingColumn()] if ends else []
+    return Progress(title, *bar, TimeElapsedColumn(), *left, console=console, transient=True)
