@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from svg_common.metrics import psnr
 from svg_train.data import SequenceDataset
 from svg_train.data.loading import collate, to_unit
-from svg_train.metrics import psnr
 from svg_train.model import SVG
 
 _EXAMPLES = 4  # sequences whose futures are kept for pictures

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from svg_common.command import require_modules
 from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
+from svg_common.metrics import psnr
 from svg_eval.data import open_held_out
 from svg_eval.measure import Settings, frame_figures, portions
 from svg_eval.models import BundleModel, EvaluatedModel, checkpoint_info
@@ -44,7 +45,6 @@ DIVERSITY_TOLERANCE = 0.01  # of its fp32 value, whose size is the model's own
 # What a variant is measured with: the engine that its users will run it on.
 _ENGINES: dict[Precision, tuple[str, str | None]] = {"fp32": ("cpu", None), "fp16": ("cpu", None), "bf16": ("openvino", None)}
 _COMPUTED_BY = {"fp16": "onnxruntime CPUExecutionProvider:fp16 graphs", "bf16": "openvino CPU:bf16"}
-_SMALLEST_MSE = 1e-12  # 120 dB: frames that are equal
 
 Say = Callable[[str], None]
 
@@ -213,8 +213,7 @@ class _Gathered:
 
     def drift(self) -> list[float]:
         """PSNR in dB against fp32 per step, from the mean squared error over all sequences."""
-        values: list[float] = torch.cat(self.errors).mean(0).clamp_min(_SMALLEST_MSE).log10().mul(-10).tolist()
-        return values
+        return [psnr(mse) for mse in torch.cat(self.errors).mean(0).tolist()]
 
     def quality(self) -> dict[Metric, Array]:
         """One value per sequence (N,), means over the horizon."""

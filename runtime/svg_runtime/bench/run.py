@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from svg_common.metrics import psnr
 from svg_runtime.bench.cases import REFERENCE, Case, list_cases
 from svg_runtime.bench.operations import forecast_bytes, forecast_operations
 from svg_runtime.bench.process import JobError, JobWatcher, run_job
 from svg_runtime.bundle.manifest import Manifest, Precision
 from svg_runtime.bundle.reader import Bundle
-from svg_runtime.forecast.scores import psnr
 from svg_runtime.live.preprocess import Preprocessor
 from svg_runtime.live.sources.synthetic import SyntheticSource
 from svg_runtime.machine.hardware import load_average, usable_cores

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass
 
-import numpy as np
-
+from svg_common.metrics import mean_squared_error, psnr
 from svg_runtime.forecast.noise import FloatArray
 
 _MEMORY_LIMIT = 256 << 20  # bytes of remembered forecasts; the oldest are forgotten first
@@ -52,14 +50,9 @@ class ForecastMemory:
 
 
 def _score(lead: int, last_frame: FloatArray, samples: FloatArray, truth: FloatArray) -> ForecastScore:
-    best = min(_mse(sample, truth) for sample in samples)
-    return ForecastScore(lead, psnr(best), psnr(_mse(samples.mean(0), truth)), psnr(_mse(last_frame, truth)))
-
-
-def _mse(a: FloatArray, b: FloatArray) -> float:
-    return float(np.mean((a - b) ** 2))
-
-
-def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB of frames in [0, 1]; equal frames give 120 dB, not infinity."""
-    return -10 * math.log10(max(mse, 1e-12))
+    return ForecastScore(
+        lead=lead,
+        psnr_best=psnr(min(mean_squared_error(sample, truth) for sample in samples)),
+        psnr_mean=psnr(mean_squared_error(samples.mean(0), truth)),
+        psnr_repeat=psnr(mean_squared_error(last_frame, truth)),
+    )
