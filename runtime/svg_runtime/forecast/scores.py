@@ -13,12 +13,27 @@ _MEMORY_LIMIT = 256 << 20  # bytes of remembered forecasts; the oldest are forgo
 
 @dataclass(frozen=True)
 class ForecastScore:
-    """How well one earlier forecast met the frame that has now been observed. PSNR in dB, frames in [0, 1]."""
+    """How well one earlier forecast met the frame that has now been observed: mean squared errors, frames in [0, 1]."""
 
     lead: int  # frames between making the forecast and now: 1 ... horizon
-    psnr_best: float  # the sample that came closest
-    psnr_mean: float  # the mean over samples
-    psnr_repeat: float  # the last frame observed when the forecast was made, unchanged
+    mse_best: float  # the sample that came closest
+    mse_mean: float  # the mean over samples
+    mse_repeat: float  # the last frame observed when the forecast was made, unchanged
+
+    @property
+    def psnr_best(self) -> float:
+        """PSNR in dB of the sample that came closest, at most 120."""
+        return psnr(self.mse_best)
+
+    @property
+    def psnr_mean(self) -> float:
+        """PSNR in dB of the mean over samples, at most 120."""
+        return psnr(self.mse_mean)
+
+    @property
+    def psnr_repeat(self) -> float:
+        """PSNR in dB of the last frame observed when the forecast was made, at most 120."""
+        return psnr(self.mse_repeat)
 
 
 class ForecastMemory:
@@ -52,7 +67,7 @@ class ForecastMemory:
 def _score(lead: int, last_frame: FloatArray, samples: FloatArray, truth: FloatArray) -> ForecastScore:
     return ForecastScore(
         lead=lead,
-        psnr_best=psnr(min(mean_squared_error(sample, truth) for sample in samples)),
-        psnr_mean=psnr(mean_squared_error(samples.mean(0), truth)),
-        psnr_repeat=psnr(mean_squared_error(last_frame, truth)),
+        mse_best=min(mean_squared_error(sample, truth) for sample in samples),
+        mse_mean=mean_squared_error(samples.mean(0), truth),
+        mse_repeat=mean_squared_error(last_frame, truth),
     )

@@ -33,8 +33,7 @@ class ScoreTable:
     def add(self, scores: Iterable[ForecastScore]) -> None:
         """Add the scores that one observed frame gave to earlier forecasts."""
         for score in scores:
-            decibels = np.array([score.psnr_best, score.psnr_mean, score.psnr_repeat])
-            self._mse_sum[score.lead - 1] += 10 ** (-decibels / 10)
+            self._mse_sum[score.lead - 1] += score.mse_best, score.mse_mean, score.mse_repeat
             self._count[score.lead - 1] += 1
 
     def psnr(self, lead: int) -> tuple[float, float, float] | None:
