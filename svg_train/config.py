@@ -168,7 +168,8 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(
-            f"cannot read the recipe '{path}': {error}\n  expected a TOML file, such as recipes/digits.toml"
+            f"cannot read the recipe '{path}': {error}\n"
+            "  expected a TOML file, or the name of a recipe: svg-train --list-recipes"
         ) from error
 
 

@@ -81,8 +81,8 @@ def export(
     --fp16 and --bf16 prove on held-out sequences of the checkpoint's own data, or of --data, that quality is kept;
     --bn recalibrate needs --data.
 
-    Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed, precision too low, or a bundle that the runtime would refuse (nothing is
-    published), 4 an extra or a backend is missing, or this machine does not compute in bf16.
+    Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed, precision too low, or a bundle that the runtime would refuse (nothing
+    is published), 4 an extra or a backend is missing, or this machine does not compute in bf16.
     """
     source = data_table(locals())
     _check_data(bn, fp16 or bf16, source, bn_sequences)
