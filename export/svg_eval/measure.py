@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -155,7 +156,7 @@ def _pairwise_distance(frames: Tensor) -> Tensor:
     vectors = (frames - frames.mean(0)).flatten(1)  # centred: the matrix product below would cancel digits otherwise
     distances = torch.cdist(vectors, vectors, compute_mode="use_mm_for_euclid_dist")
     distances.fill_diagonal_(0)
-    return distances.sum() / (len(frames) * (len(frames) - 1) * vectors.shape[1] ** 0.5)
+    return distances.sum() / (len(frames) * (len(frames) - 1) * math.sqrt(vectors.shape[1]))
 
 
 def _example(model: EvaluatedModel, sequence: Tensor, samples: Tensor, psnr: Tensor) -> Example:

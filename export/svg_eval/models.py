@@ -101,7 +101,8 @@ class CheckpointModel:
         eps, eps_past = (draws.permute(1, 0, 2, 3).flatten(1, 2) for draws in (noise, context_noise))
         rows = zip(past.split(_ROWS, 1), eps.split(_ROWS, 1), eps_past.split(_ROWS, 1), strict=True)
         frames = torch.cat([self._model.generate(*part) for part in rows], dim=1)  # (horizon, B * S, C, H, W)
-        return frames.transpose(0, 1).unflatten(0, (batch, samples))
+        futures: Tensor = frames.transpose(0, 1).unflatten(0, (batch, samples))
+        return futures
 
     def reconstruct(self, sequence: Tensor) -> Tensor:
         """As `EvaluatedModel.reconstruct`."""

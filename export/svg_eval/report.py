@@ -26,7 +26,7 @@ class Evaluated:
     @property
     def samples(self) -> int:
         """Futures per sequence."""
-        return self.measured.psnr.shape[1]
+        return int(self.measured.psnr.shape[1])
 
 
 @dataclass(frozen=True)

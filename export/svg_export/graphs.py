@@ -52,7 +52,8 @@ class DecoderGraph(nn.Module):
 
     def forward(self, g: Tensor, cond: list[Tensor]) -> Tensor:
         """Conditions at batch 1 are broadcast over the batch."""
-        return self.decoder(g.to(self.dtype), cond).float()
+        frame: Tensor = self.decoder(g.to(self.dtype), cond)
+        return frame.float()
 
 
 class GaussianGraph(nn.Module):

@@ -98,7 +98,7 @@ def masked_crc32c(content: bytes) -> int:
     """CRC-32C of `content`, rotated right by 15 bits plus a constant, as TFRecord files keep it."""
     import google_crc32c
 
-    crc = google_crc32c.value(content)
+    crc = int(google_crc32c.value(content))
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
