@@ -145,7 +145,8 @@ def open_peer(
         peer.forecast = make()
         frames = peer.forecast()
     except Exception as error:  # each library has classes of its own for what it cannot do
-        peer.forecast, peer.reason = None, f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+        peer.forecast = None
+        peer.reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
         return peer
     difference = (frames - (frames if expected is None else expected)).astype(np.float64)
     peer.max_error = float(np.abs(difference).max())

@@ -24,7 +24,10 @@ class Journal:
 
     def __init__(self, folder: Path, total_steps: int, start_step: int, active: bool = True) -> None:
         self._active = active
-        self._total, self._start, self._began, self._last_plain = total_steps, start_step, time.monotonic(), 0.0
+        self._total = total_steps
+        self._start = start_step
+        self._began = time.monotonic()
+        self._last_plain = 0.0
         self._console = stderr_console()
         self._progress: Progress | None = None
         if not active:

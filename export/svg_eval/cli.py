@@ -100,19 +100,25 @@ def evaluate(
     refuse_overwriting({"--json": json, "--plot": plot}, needed)
     files = [path for path in (json, plot) if path is not None and (path.is_file() or not path.exists())]  # not /dev/stdout
     _check_writable(*(path.parent for path in files), *([strips] if strips else []))
-    settings = Settings(sequences, samples, horizon or _DEFAULT_HORIZON, seed, _EXAMPLES if strips else 0)
+    settings = Settings(
+        sequences=sequences,
+        samples=samples,
+        horizon=horizon or _DEFAULT_HORIZON,
+        seed=seed,
+        examples=_EXAMPLES if strips else 0,
+    )
     evaluation = run(
         Request(
-            model,
-            backend,
-            device,
-            precision,
-            tuple(baseline or ()),
-            protocol,
-            data_table(given),
-            settings,
-            lpips_weights,
-            fvd_weights,
+            model=model,
+            backend=backend,
+            device=device,
+            precision=precision,
+            baselines=tuple(baseline or ()),
+            protocol=protocol,
+            data=data_table(given),
+            settings=settings,
+            lpips_weights=lpips_weights,
+            fvd_weights=fvd_weights,
         ),
         lambda line: stderr_console().print(line, markup=False),
     )

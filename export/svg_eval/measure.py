@@ -109,9 +109,18 @@ def measure(
         report(done / count, f"{done}/{count} sequences")
     arrays = {name: torch.stack(values).numpy() for name, values in figures.items()}
     return Measurements(
-        arrays["psnr"], arrays["ssim"], arrays["mse"], arrays["mean_mse"], arrays["spread"], arrays.get("distance"),
-        arrays.get("lpips"), fvd.value() if fvd else None, examples, forecasting.seconds, measuring.seconds,
-    )  # fmt: skip
+        psnr=arrays["psnr"],
+        ssim=arrays["ssim"],
+        mse=arrays["mse"],
+        mean_mse=arrays["mean_mse"],
+        spread=arrays["spread"],
+        distance=arrays.get("distance"),
+        lpips=arrays.get("lpips"),
+        fvd=fvd.value() if fvd else None,
+        examples=examples,
+        forecast_s=forecasting.seconds,
+        metrics_s=measuring.seconds,
+    )
 
 
 def portions(model: EvaluatedModel, data: SequenceDataset, settings: Settings) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -163,4 +172,6 @@ def _example(model: EvaluatedModel, sequence: Tensor, samples: Tensor, psnr: Ten
     order = psnr.mean(1).argsort(descending=True)
     posterior = None if model.info.deterministic else model.reconstruct(sequence).cpu()
     random = [sample.cpu() for sample in samples[:_RANDOM_ROWS]]
-    return Example(sequence.cpu(), samples[order[0]].cpu(), samples[order[-1]].cpu(), random, posterior)
+    return Example(
+        truth=sequence.cpu(), best=samples[order[0]].cpu(), worst=samples[order[-1]].cpu(), random=random, posterior=posterior
+    )

@@ -56,11 +56,24 @@ def run(request: Request, say: Say) -> Evaluation:
         _tell(model.info, data, settings, say)
         models: list[EvaluatedModel] = [model, RepeatLastFrame(model.info), *baselines]
         results = [_evaluate(entry, data, settings, request) for entry in models]
-        return Evaluation(results[0], results[1], tuple(results[2:]), data.description, settings, protocol)
+        return Evaluation(
+            model=results[0],
+            repeat=results[1],
+            baselines=tuple(results[2:]),
+            data=data.description,
+            settings=settings,
+            protocol=protocol,
+        )
 
 
 def _open(request: Request) -> CheckpointModel | BundleModel:
-    return open_model(request.model, request.backend, request.device, request.precision, request.settings.samples)
+    return open_model(
+        model=request.model,
+        backend=request.backend,
+        device=request.device,
+        precision=request.precision,
+        samples=request.settings.samples,
+    )
 
 
 def _evaluate(model: EvaluatedModel, data: SequenceDataset, settings: Settings, request: Request) -> Evaluated:
@@ -70,7 +83,8 @@ def _evaluate(model: EvaluatedModel, data: SequenceDataset, settings: Settings, 
         VideoFeatures(request.fvd_weights, model.device, length) if request.fvd_weights is not None else None,
     )
     with progress(f"evaluating {model.info.label}") as update:
-        return Evaluated(model.info, measure(model, data, settings, learned, update))
+        measured = measure(model=model, data=data, settings=settings, learned=learned, report=update)
+        return Evaluated(model.info, measured)
 
 
 def _check_comparable(model: ModelInfo, baseline: ModelInfo) -> None:

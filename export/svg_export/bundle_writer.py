@@ -112,7 +112,10 @@ def write_bundle(
             reports["fp16"] = compare_fp16(model, contents["fp32"], contents["fp16"])
         # 3) write the graphs, then judge the reduced precisions by forecasts of the files as they lie there
         contents["fp32"] |= extra
-        variants = {name: _write_variant(folder, name, contents[name], plans, reports[name]) for name in contents}
+        variants = {
+            name: _write_variant(folder=folder, precision=name, contents=contents[name], plans=plans, report=reports[name])
+            for name in contents
+        }
         if bf16:
             variants["bf16"] = PrecisionVariant(graphs=variants["fp32"].graphs, parity=None)
         manifest = _manifest(checkpoint, checkpoint_sha256, bundle_id, variants)

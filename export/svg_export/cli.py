@@ -86,7 +86,9 @@ def export(
     """
     source = data_table(locals())
     _check_data(bn, fp16 or bf16, source, bn_sequences)
-    request = engine_request(engine, backend, targets, samples, workspace, cache_dir)
+    request = engine_request(
+        engine=engine, backend=backend, targets=targets, samples=samples, workspace=workspace, cache_dir=cache_dir
+    )
     require_modules("svg-export", "export", "torch", "onnx", "onnxscript", "onnxruntime")
     with defer_interrupts():  # heavy: torch, ONNX Runtime
         from svg_export.bundle_writer import refuse_foreign, write_bundle
@@ -108,7 +110,15 @@ def export(
         _save(loaded, save_checkpoint, console)
     sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     manifest = write_bundle(
-        loaded, sha256, target, fp16, lambda line: console.print(line, markup=False), fused, bf16, held_out, shuffled
+        checkpoint=loaded,
+        checkpoint_sha256=sha256,
+        out=target,
+        fp16=fp16,
+        say=lambda line: console.print(line, markup=False),
+        fused=fused,
+        bf16=bf16,
+        held_out=held_out,
+        shuffled=shuffled,
     )
     summary = {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)}
     if request is not None:

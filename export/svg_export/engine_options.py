@@ -42,7 +42,7 @@ class EngineRequest:
 
         cache = EngineCache(self.cache_dir, watcher.say, self.nvidia_library.name)
         try:
-            engines = add_engines(bundle, self.nvidia_library, self.options, cache, watcher.say)
+            engines = add_engines(path=bundle, library=self.nvidia_library, options=self.options, cache=cache, say=watcher.say)
         except EngineError as error:
             raise _without_engines(error, bundle) from error
         targets = list(self.options.targets)
@@ -71,7 +71,15 @@ class LocalRequest:
         opened = Bundle.open(bundle)
         precision = nvidia_precision(opened.manifest)
         capability = self.gpu.compute_capability
-        local = LocalEngines(self.nvidia_library, opened, precision, self.gpu, self.max_batch, self.choices, watcher)
+        local = LocalEngines(
+            library=self.nvidia_library,
+            bundle=opened,
+            precision=precision,
+            gpu=self.gpu,
+            max_batch=self.max_batch,
+            choices=self.choices,
+            watcher=watcher,
+        )
         try:
             engines = add_local_engines(bundle, local, precision, capability)
         except EngineError as error:
@@ -107,7 +115,9 @@ def engine_request(
         return None
     max_batch = samples or DEFAULT_SAMPLES
     if targets is not None:
-        return _for_targets(backend, tuple(targets.split(",")), max_batch, workspace, cache_dir)
+        return _for_targets(
+            backend=backend, targets=tuple(targets.split(",")), max_batch=max_batch, workspace=workspace, cache_dir=cache_dir
+        )
     gpu = _gpu_for(backend)
     library = load_library(backend or ("tensorrt" if gpu is not None and is_installed("tensorrt") else ANYWHERE))
     if gpu is None:

@@ -166,7 +166,12 @@ def _run_quality_gate(
 def _open(bundle: Bundle, precision: Precision) -> BundleModel:
     backend = open_backend(bundle, *_ENGINES[precision], precision)
     variant = bundle.variant(precision)
-    return BundleModel(precision, Forecaster(bundle, backend, variant, SAMPLES, HORIZON, SEED, "window"))
+    return BundleModel(
+        precision,
+        Forecaster(
+            bundle=bundle, backend=backend, variant=variant, samples=SAMPLES, horizon=HORIZON, seed=SEED, context="window"
+        ),
+    )
 
 
 def compare(
@@ -194,7 +199,10 @@ def compare(
             done += len(sequences)
             update(done / held_out.settings.sequences, f"{done}/{held_out.settings.sequences} sequences")
     fp32 = gathered[0].quality()
-    return [_report(held_out, by, fp32, own.quality(), own.drift()) for by, own in zip(computed_by, gathered[1:], strict=True)]
+    return [
+        _report(held_out=held_out, computed_by=by, fp32=fp32, reduced=own.quality(), drift=own.drift())
+        for by, own in zip(computed_by, gathered[1:], strict=True)
+    ]
 
 
 @dataclass

@@ -46,7 +46,8 @@ class TFRecordReader:
 
     def __init__(self, path: Path, problems: Problems) -> None:
         require_modules("reading TFRecord files", "train", "google_crc32c")
-        self.number, self.done = 0, 0.0
+        self.number = 0
+        self.done = 0.0
         self._problems = problems
         self._size = path.stat().st_size
         self._file = path.open("rb")

@@ -12,7 +12,9 @@ class BenchProgress:
     """Context manager that shows what is being measured and what the last measurement gave."""
 
     def __init__(self, console: Console) -> None:
-        self._console, self._done, self._words = console, 0, ""
+        self._console = console
+        self._done = 0
+        self._words = ""
         self._building: str | None = None  # told last
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -37,7 +39,9 @@ class BenchProgress:
 
     def start(self, words: str, done: int, of: int) -> None:
         """A job begins, `done` of `of` are behind it."""
-        self._done, self._words, self._building = done, words, None
+        self._done = done
+        self._words = words
+        self._building = None
         if self._bar is not None:
             self._bar.update(self._task, description=words, completed=done, total=of)
         else:

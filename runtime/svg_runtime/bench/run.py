@@ -92,7 +92,10 @@ class Bench:
     """
 
     def __init__(self, bundle: Bundle, options: BenchOptions, watcher: ProgressListener, folder: Path) -> None:
-        self._manifest, self._options, self._watcher, self._folder = bundle.manifest, options, watcher, folder
+        self._manifest = bundle.manifest
+        self._options = options
+        self._watcher = watcher
+        self._folder = folder
         self._model = str(bundle.path.absolute())
         self._cases = list_cases(self._manifest, options.backend, options.precision)
         self._done = 0  # jobs

@@ -16,7 +16,8 @@ class RunProgress:
     """Rate and count: one line that changes on a terminal, else a plain line now and then."""
 
     def __init__(self, console: Console, max_frames: int | None) -> None:
-        self._console, self._of = console, f" of {max_frames}" if max_frames else ""
+        self._console = console
+        self._of = f" of {max_frames}" if max_frames else ""
         self._next_line_s = time.monotonic() + _LINE_EVERY_S
         self._bar: Progress | None = None
         self._task = TaskID(0)

@@ -68,7 +68,8 @@ class LiveStats:
     """
 
     def __init__(self, about: dict[str, Any], horizon: int, interval_s: float, events: EventLog) -> None:
-        self._about, self._interval_s = about, interval_s
+        self._about = about
+        self._interval_s = interval_s
         self._start = time.monotonic()
         self._recent_ends: deque[float] = deque(maxlen=_RATE_FRAMES)
         self.events = events
