@@ -13,10 +13,13 @@ class BatchedStep:
     """Forward, backward, gradient clipping and one fused Adam, on the device that `svg-train` would use."""
 
     def __init__(self, model: SVG, lr: float, beta: float, precision: str = "auto") -> None:
-        self._beta, self._fabric = beta, Machine(precision=precision).fabric()
+        self._beta = beta
+        self._fabric = Machine(precision=precision).fabric()
         self._fabric.launch()
         optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
-        self._model, self._optimizer = self._fabric.setup(model, optimizer)
+        wrapped, wrapped_optimizer = self._fabric.setup(model, optimizer)
+        self._model = wrapped
+        self._optimizer = wrapped_optimizer
         self._model.train()
 
     @property

@@ -103,7 +103,7 @@ def _export_random(model: dict[str, Any], path: Path, reduced: Precision | None)
     held_out = replace(find_held_out(checkpoint, {"name": "digits"}), sequences=2) if reduced else None
     sha256 = hashlib.sha256(b"random").hexdigest()
     half, brain = reduced == "fp16", reduced == "bf16"
-    write_bundle(checkpoint, sha256, path, half, bf16=brain, held_out=held_out)
+    write_bundle(checkpoint=checkpoint, checkpoint_sha256=sha256, out=path, fp16=half, bf16=brain, held_out=held_out)
 
 
 def _exporter_fingerprint() -> str:

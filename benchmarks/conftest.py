@@ -139,7 +139,9 @@ def primed(bundle: Bundle, frames: np.ndarray) -> Primed:
 
     def make(backend: Backend, samples: int) -> Forecaster:
         variant = bundle.variant(backend.precision)
-        forecaster = Forecaster(bundle, backend, variant, samples, HORIZON, seed=0, context="window")
+        forecaster = Forecaster(
+            bundle=bundle, backend=backend, variant=variant, samples=samples, horizon=HORIZON, seed=0, context="window"
+        )
         for frame in frames:
             forecaster.observe(frame)
         return forecaster

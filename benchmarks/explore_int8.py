@@ -88,7 +88,9 @@ def record(bundle: Bundle) -> dict[str, list[Inputs]]:
     recorder = Recorder(bundle)
     variant = bundle.variant("fp32")
     # One sample: calibration by histograms wants all inputs of one shape.
-    with Forecaster(bundle, recorder, variant, 1, HORIZON, 0, "window", fused=False) as forecaster:
+    with Forecaster(
+        bundle=bundle, backend=recorder, variant=variant, samples=1, horizon=HORIZON, seed=0, context="window", fused=False
+    ) as forecaster:
         for number in range(SCENES):
             forecaster.reset()
             for frame in scene(number, bundle):

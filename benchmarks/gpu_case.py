@@ -72,7 +72,9 @@ def measure_case(
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32, for all peers
     before, ceilings = telemetry(), _ceilings(device)
     with ExitStack() as stack:
-        peers = open_gpu_peers(bundle, samples, horizon, stack, names, device, say)
+        peers = open_gpu_peers(
+            bundle=bundle, samples=samples, horizon=horizon, stack=stack, names=names, device=device, say=say
+        )
         bounds = (LEAST_ROUNDS, MOST_ROUNDS, TIME_S) if rounds is None else (rounds, rounds, TIME_S)
         rounds = warm_up(peers, *bounds, rounds=WARM_UP_ROUNDS, pause_s=0.0)
         say(f"{rounds} rounds of {sum(peer.forecast is not None for peer in peers)} peers")
@@ -81,7 +83,7 @@ def measure_case(
         after = telemetry()
         if on_gpu:
             _trace(peers)
-    _compare_with_ceilings(peers, bundle, samples, horizon, ceilings)
+    _compare_with_ceilings(peers=peers, bundle=bundle, samples=samples, horizon=horizon, ceilings=ceilings)
     return {
         "samples": samples, "horizon": horizon, "gpu": _gpu() if on_gpu else None, "ceilings": ceilings,
         "telemetry": {"before": before, "after": after}, "peers": [peer.as_json() for peer in peers],
@@ -134,7 +136,7 @@ def _moved_bytes(manifest: Manifest, precision: str, samples: int, horizon: int)
     """bf16 has values as large as fp16."""
     variant: Precision = "fp16" if precision != "fp32" and "fp16" in manifest.variants else "fp32"
     fused = set(FUSED) <= set(manifest.variants[variant].graphs)
-    return forecast_bytes(manifest, variant, fused, samples, horizon)
+    return forecast_bytes(manifest=manifest, precision=variant, fused=fused, samples=samples, horizon=horizon)
 
 
 def _gpu() -> dict[str, Any]:

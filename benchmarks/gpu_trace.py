@@ -96,12 +96,16 @@ def read_events(events: Iterable[dict[str, Any]]) -> list[Activity]:
     """Of a trace in Chrome's format those that are work of the device or calls into CUDA."""
     return [
         Activity(
-            _VERSION.sub("", event["name"]), _KINDS[event["cat"]], event["ts"], event["dur"], event.get("tid", 0),
-            event.get("args", {}).get("correlation", 0),
+            name=_VERSION.sub("", event["name"]),
+            kind=_KINDS[event["cat"]],
+            start_us=event["ts"],
+            duration_us=event["dur"],
+            thread=event.get("tid", 0),
+            correlation=event.get("args", {}).get("correlation", 0),
         )
         for event in events
         if event.get("ph") == "X" and event.get("cat") in _KINDS
-    ]  # fmt: skip
+    ]
 
 
 def between_markers(activities: list[Activity], head: int = _HEAD) -> list[Activity]:

@@ -73,7 +73,8 @@ def profiled_backend(bundle: Bundle, precision: Precision, folder: Path, monkeyp
 
 
 def _with_profiler(options: Any, prefix: Path) -> Any:
-    options.enable_profiling, options.profile_file_prefix = True, str(prefix)
+    options.enable_profiling = True
+    options.profile_file_prefix = str(prefix)
     return options
 
 

@@ -54,7 +54,8 @@ class OnnxPeer:
             graph_name: {item.name: _TYPES[item.type] for item in opened.get_inputs()}
             for graph_name, opened in self._sessions.items()
         }
-        self._task, self._context = task, context
+        self._task = task
+        self._context = context
         self._conditions = {name: value.astype(self._types["decoder"][name]) for name, value in conditions.items()}
         state = next(item for item in self._sessions["predictor"].get_inputs() if item.name == "state")
         self._zero_state = np.zeros((state.shape[0], task.samples, state.shape[2]), np.float32)
@@ -88,7 +89,7 @@ def plain(
     """Encoder and concatenating decoder as PyTorch exports them, and the small recurrent graphs of the bundle, in float32."""
     graphs = bundle.graphs("fp32") | _plain_graphs(bundle.path, precision)
     skips = {f"skip_{index}": np.repeat(skip, task.samples, axis=0) for index, skip in enumerate(context.skips)}
-    return OnnxPeer(graphs, task, context, skips, spinning, device)
+    return OnnxPeer(graphs=graphs, task=task, context=context, conditions=skips, spinning=spinning, device=device)
 
 
 def split(bundle: Bundle, task: Task, context: Context) -> OnnxPeer:
@@ -131,7 +132,7 @@ def _plain_graphs(path: Path, precision: str) -> dict[str, bytes]:
     names = [f"skip_{index}" for index in range(len(skips))]
     g = torch.rand(EXAMPLE_BATCH, c.g_dim, dtype=dtype)
     plans = {
-        "encoder": GraphExport(parts["encoder"], (frame,), ["frame"], ["h", *names], {}),
-        "decoder": GraphExport(parts["decoder"], (g, skips), ["g", *names], ["frame"], {}),
+        "encoder": GraphExport(module=parts["encoder"], example=(frame,), inputs=["frame"], outputs=["h", *names], states={}),
+        "decoder": GraphExport(module=parts["decoder"], example=(g, skips), inputs=["g", *names], outputs=["frame"], states={}),
     }
     return {graph_name: export_graph(plan, graph_name, "plain") for graph_name, plan in plans.items()}

@@ -49,13 +49,16 @@ def open_gpu_peers(
     """
     task, model = Task.make(bundle, samples, horizon), model_of(bundle)
     context = read_context(model, task)
-    makers = [*_torch_makers(model, task, context, device), *_engine_makers(bundle, task, context, stack, names, device)]
+    makers = [
+        *_torch_makers(model, task, context, device),
+        *_engine_makers(bundle=bundle, task=task, context=context, stack=stack, names=names, device=device),
+    ]
     expected, peers = None, []
     for name, precision, make in makers:
         if name in names or expected is None:
             say(f"opening {name}, {precision}")
             clock = DeviceClock()
-            peers.append(open_peer(name, precision, partial(make, clock), expected, clock))
+            peers.append(open_peer(name=name, precision=precision, make=partial(make, clock), expected=expected, clock=clock))
             if expected is None:
                 assert peers[0].forecast is not None, peers[0].reason
                 expected = peers[0].forecast().copy()
@@ -70,7 +73,7 @@ def _torch_makers(model: SVG, task: Task, context: Context, device: str) -> list
 
     @cache
     def layout(dtype: torch.dtype) -> torch.memory_format:
-        return faster_layout(model, task, context, dtype, device)
+        return faster_layout(model=model, task=task, context=context, dtype=dtype, device=device)
 
     def compiled(*arguments: Any, dtype: torch.dtype, **named: Any) -> TorchPeer:
         return CompiledPeer(*arguments, dtype=dtype, layout=layout(dtype), **named)

@@ -17,6 +17,7 @@ from device_clock import DeviceClock
 from figures import aligned
 
 from svg_common.digits import digit_stream
+from svg_common.metrics import psnr
 from svg_runtime.bundle.reader import Bundle
 
 MAX_ERROR = 1e-3  # of peers in float32, over all frames
@@ -144,11 +145,12 @@ def open_peer(
         peer.forecast = make()
         frames = peer.forecast()
     except Exception as error:  # each library has classes of its own for what it cannot do
-        peer.forecast, peer.reason = None, f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+        peer.forecast = None
+        peer.reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
         return peer
     difference = (frames - (frames if expected is None else expected)).astype(np.float64)
     peer.max_error = float(np.abs(difference).max())
-    peer.first_frame_db = float(-10 * np.log10(max(np.mean(difference[0] ** 2), 1e-12)))
+    peer.first_frame_db = psnr(float(np.mean(difference[0] ** 2)))
     close = peer.max_error <= MAX_ERROR if precision == "fp32" else peer.first_frame_db >= MIN_DB
     if not close:
         peer.forecast = None

@@ -40,7 +40,8 @@ class Encoder(nn.Module):
 
     def __init__(self, backbone: str, image_size: int, channels: int, nf: int, g_dim: int) -> None:
         super().__init__()
-        self.pooled, sizes = backbone == "vgg", widths(image_size, nf)
+        self.pooled = backbone == "vgg"
+        sizes = widths(image_size, nf)
         for index, (c_in, c_out) in enumerate(zip([channels, *sizes], sizes, strict=False)):
             layers = [c_out] * (2 if index < 2 else 3)
             stage = nn.Sequential(*vgg_blocks(c_in, layers)) if self.pooled else Block(nn.Conv2d(c_in, c_out, 4, 2, 1))
@@ -66,8 +67,10 @@ class Decoder(nn.Module):
 
     def __init__(self, backbone: str, image_size: int, channels: int, nf: int, g_dim: int) -> None:
         super().__init__()
-        self.pooled, sizes = backbone == "vgg", widths(image_size, nf)
-        self.depth, widest = len(sizes), sizes[-1]
+        self.pooled = backbone == "vgg"
+        sizes = widths(image_size, nf)
+        self.depth = len(sizes)
+        widest = sizes[-1]
         self.upc1 = nn.Sequential(nn.ConvTranspose2d(g_dim, widest, 4), nn.BatchNorm2d(widest), nn.LeakyReLU(0.2, inplace=True))
         stages = self._vgg(image_size, channels, nf) if self.pooled else self._dcgan(sizes, channels)
         for index, stage in enumerate(stages):
@@ -107,7 +110,8 @@ class Lstm(nn.Module):
         self.lstm = nn.ModuleList(nn.LSTMCell(rnn_size, rnn_size) for _ in range(layers))
         self.gaussian = gaussian
         if gaussian:
-            self.mu_net, self.logvar_net = nn.Linear(rnn_size, outputs), nn.Linear(rnn_size, outputs)
+            self.mu_net = nn.Linear(rnn_size, outputs)
+            self.logvar_net = nn.Linear(rnn_size, outputs)
         else:
             self.output = nn.Sequential(nn.Linear(rnn_size, outputs), nn.Tanh())
 
@@ -174,7 +178,17 @@ def with_weights_of(model: SVG) -> dict[str, nn.Module]:
     """The reference's networks in evaluation mode, which compute what `model` computes: split convolutions are joined."""
     c = model.config
     layers = c.predictor_layers, c.posterior_layers, c.prior_layers
-    parts = build(c.backbone, c.image_size, c.channels, c.nf, c.g_dim, c.z_dim, c.rnn_size, layers, c.variant)
+    parts = build(
+        backbone=c.backbone,
+        image_size=c.image_size,
+        channels=c.channels,
+        nf=c.nf,
+        g_dim=c.g_dim,
+        z_dim=c.z_dim,
+        rnn_size=c.rnn_size,
+        layers=layers,
+        variant=c.variant,
+    )
     theirs = {name: part.state_dict() for name, part in parts.items()}  # shares the modules' memory
     ours = model.state_dict()
     for name, target in map_parameters(c).items():

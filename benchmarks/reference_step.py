@@ -55,7 +55,8 @@ class ReferenceStep:
     """A whole training step: forward, backward, and one Adam per network."""
 
     def __init__(self, model: ReferenceSVG, lr: float, beta: float) -> None:
-        self._model, self._beta = model.train(), beta
+        self._model = model.train()
+        self._beta = beta
         self._optimizers = [torch.optim.Adam(part.parameters(), lr=lr, betas=(0.9, 0.999)) for part in model.parts.values()]
 
     def __call__(self, x: Tensor, eps: Tensor) -> float:

@@ -28,7 +28,13 @@ def test_growth(benchmark: Any, bundle: Bundle, axis: str, say: Any, pytestconfi
         for value in GROWTH.get(axis, (pixels,)):
             samples, horizon = value if axis == "samples" else SAMPLES, value if axis == "horizon" else HORIZON
             say(f"{bundle.path.stem}: {samples} samples, {horizon} steps")
-            peers = _measure(bundle, samples, horizon, benchmark.enabled, pytestconfig.getoption("rounds"))
+            peers = _measure(
+                bundle=bundle,
+                samples=samples,
+                horizon=horizon,
+                timed=benchmark.enabled,
+                wanted=pytestconfig.getoption("rounds"),
+            )
             points.append({"value": value, "peers": [peer.as_json() for peer in peers]})
 
     benchmark.group = f"growth with {axis}, all points"
@@ -43,7 +49,14 @@ def _measure(bundle: Bundle, samples: int, horizon: int, timed: bool, wanted: in
     from peers import take_turns, warm_up
 
     with ExitStack() as stack:
-        peers = open_peers(bundle, samples, horizon, stack, (EAGER, PLAIN, CPU, OPENVINO), say=lambda words: None)
+        peers = open_peers(
+            bundle=bundle,
+            samples=samples,
+            horizon=horizon,
+            stack=stack,
+            names=(EAGER, PLAIN, CPU, OPENVINO),
+            say=lambda words: None,
+        )
         peers = [peer for peer in peers if peer.name != OPENVINO or peer.precision == openvino_default()]
         rounds = warm_up(peers, LEAST_ROUNDS, MOST_ROUNDS, TIME_S) if timed else 1
         take_turns(peers, wanted or rounds)

@@ -32,7 +32,11 @@ def test_peers_gpu(
     what = f"{bundle.path.stem}, {samples} x {HORIZON}"
     rounds = pytestconfig.getoption("rounds") if benchmark.enabled else 1
     benchmark.group = "a case: all peers opened, timed and traced"
-    found = benchmark.pedantic(lambda: run_case(bundle.path, samples, rounds, tmp_path, lambda line: say(f"{what}: {line}")))
+    found = benchmark.pedantic(
+        lambda: run_case(
+            bundle=bundle.path, samples=samples, rounds=rounds, folder=tmp_path, say=lambda line: say(f"{what}: {line}")
+        )
+    )
     peers = [Peer.from_json(row) for row in found["peers"]]
     record_table(f"{what}: forecast, context read, on {found['gpu']['name']}", gpu_table(case_rows(peers)))
     benchmark.extra_info.update(bundle=bundle.path.name, bundle_id=bundle.manifest.bundle_id, gpu_case=found)

@@ -41,15 +41,18 @@ class TorchPeer:
     ) -> None:  # fmt: skip
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         parts = {name: part.to(**place, memory_format=layout) for name, part in with_weights_of(model).items()}
-        names = ("encoder", "decoder", "frame_predictor", "prior")
-        self._encoder, self._decoder, self._predictor, self._prior = (parts[name] for name in names)
-        self._read, self._encode, self._advance = (
-            wrap(f) for f in (self._read_context, self._encode_frames, self._decode_next)
-        )
+        self._encoder = parts["encoder"]
+        self._decoder = parts["decoder"]
+        self._predictor = parts["frame_predictor"]
+        self._prior = parts["prior"]
+        self._read = wrap(self._read_context)
+        self._encode = wrap(self._encode_frames)
+        self._advance = wrap(self._decode_next)
         self._samples = task.samples
-        self._noise, self._h, self._z, self._prior_state = (
-            torch.from_numpy(array).to(**place) for array in (task.noise, context.h, context.z, context.prior_state)
-        )
+        self._noise = torch.from_numpy(task.noise).to(**place)
+        self._h = torch.from_numpy(context.h).to(**place)
+        self._z = torch.from_numpy(context.z).to(**place)
+        self._prior_state = torch.from_numpy(context.prior_state).to(**place)
         self._skips = [torch.from_numpy(skip).to(**place, memory_format=layout) for skip in context.skips]
         self._submitted = submitted
         self._pinned: Tensor | None = None  # where a GPU copies frames to
@@ -96,7 +99,8 @@ class TorchPeer:
         self, h: Tensor, eps: Tensor, skips: list[Tensor], prior: Hidden, predictor: Hidden
     ) -> tuple[Tensor, Hidden, Hidden]:
         # States go in and out: the compiler takes a module's own tensors for constants.
-        self._prior.hidden, self._predictor.hidden = prior, predictor
+        self._prior.hidden = prior
+        self._predictor.hidden = predictor
         z, _, _ = self._prior(h, eps)
         frame = self._decoder(self._predictor(torch.cat([h, z], 1)), skips)
         return frame, self._prior.hidden, self._predictor.hidden
@@ -125,7 +129,9 @@ class CompiledPeer(TorchPeer):
             return torch.compile(function, dynamic=False, fullgraph=True, mode="max-autotune" if on_gpu else None)
 
         alone = (lambda function: function) if whole else wrap
-        super().__init__(model, task, context, dtype, layout, alone, device, submitted)
+        super().__init__(
+            model=model, task=task, context=context, dtype=dtype, layout=layout, wrap=alone, device=device, submitted=submitted
+        )
         if whole:
             self._draw_frames = wrap(self._draw_frames)  # type: ignore[method-assign]
         # Not an option of torch.compile: the graph has to be captured in another way too.
@@ -145,7 +151,7 @@ def faster_layout(model: SVG, task: Task, context: Context, dtype: torch.dtype, 
     """The memory format in which the networks are faster as they are: which one that is depends on device and type."""
 
     def fastest_s(layout: torch.memory_format) -> float:
-        peer, tries = TorchPeer(model, task, context, dtype, layout, device=device), []
+        peer, tries = TorchPeer(model=model, task=task, context=context, dtype=dtype, layout=layout, device=device), []
         for _ in range(_LAYOUT_TRIES):
             start = time.perf_counter()
             peer.forecast()

@@ -105,11 +105,13 @@ class SkipStage(nn.Module):
 
     def condition(self, skip: Tensor) -> Tensor:
         """skip (B, c_in, s, s) -> cond at the stage's output resolution."""
-        return self.from_skip(skip)
+        cond: Tensor = self.from_skip(skip)
+        return cond
 
     def forward(self, d: Tensor, cond: Tensor) -> Tensor:
         """d (B, c_in, s, s) and cond (1 or B, c, 2s, 2s) -> (B, outputs[-1], 2s, 2s)."""
-        return self.tail(self.finish(self.from_d(self.upsample(d)) + cond))
+        finer: Tensor = self.tail(self.finish(self.from_d(self.upsample(d)) + cond))
+        return finer
 
 
 class Decoder(nn.Module):
@@ -132,7 +134,7 @@ class Decoder(nn.Module):
 
     def forward(self, g: Tensor, cond: list[Tensor]) -> Tensor:
         """Decode; `cond` at batch 1 is shared by all of the batch."""
-        d = self.head(g[:, :, None, None])
+        d: Tensor = self.head(g[:, :, None, None])
         for stage, stage_cond in zip(reversed(list(self.stages)), reversed(cond), strict=True):
             d = stage(d, stage_cond)
         return d

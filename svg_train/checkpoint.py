@@ -125,7 +125,14 @@ def _parse(path: str | Path, content: Any) -> Checkpoint:
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
         raise CheckpointError(f"'{path}' is not a valid checkpoint:\n  " + "\n  ".join(lines)) from error
-    return Checkpoint(rest.config, weights, rest.step, rest.frame_interval_s, rest.metrics, rest.training)
+    return Checkpoint(
+        config=rest.config,
+        weights=weights,
+        step=rest.step,
+        frame_interval_s=rest.frame_interval_s,
+        metrics=rest.metrics,
+        training=rest.training,
+    )
 
 
 class _Rest(BaseModel):

@@ -107,7 +107,9 @@ def train(
         )
     refuse_overwriting({"--json": json}, [config, init, existing_file(data_root), out / BEST, out / LAST])
     built = build_config(load_recipe(config) if config else {}, overrides)
-    evaluation = Trainer(built, out, Machine(device, processes, precision, workers), resume, init).run()
+    evaluation = Trainer(
+        config=built, out=out, machine=Machine(device, processes, precision, workers), resume=resume, init=init
+    ).run()
     if json is not None and evaluation is not None:
         write_json(json, evaluation.metrics())
 

@@ -165,11 +165,13 @@ def load_recipe(path: str | Path) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        recipe: dict[str, Any] = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(
-            f"cannot read the recipe '{path}': {error}\n  expected a TOML file, such as recipes/digits.toml"
+            f"cannot read the recipe '{path}': {error}\n"
+            "  expected a TOML file, or the name of a recipe: svg-train --list-recipes"
         ) from error
+    return recipe
 
 
 def build_config(*layers: dict[str, Any]) -> Config:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from svg_common.metrics import psnr
 from svg_train.data import SequenceDataset
 from svg_train.data.loading import collate, to_unit
-from svg_train.metrics import psnr
 from svg_train.model import SVG
 
 _EXAMPLES = 4  # sequences whose futures are kept for pictures
@@ -76,7 +76,7 @@ def evaluate(model: SVG, sequences: Tensor, samples: int, horizon: int, seed: in
     examples: list[Futures] = []
     for start in range(0, count, batch):
         truth = to_unit(sequences[: n_past + horizon, start : start + batch].to(device))
-        futures = sample_futures(model, truth, samples, horizon, seed + start)
+        futures = sample_futures(model=model, truth=truth, samples=samples, horizon=horizon, seed=seed + start)
         target = truth[n_past:]
         errors = ((futures - target) ** 2).mean(dim=(1, 3, 4, 5))  # (S, B)
         total["best"].append(errors.amin(0))
@@ -89,5 +89,10 @@ def evaluate(model: SVG, sequences: Tensor, samples: int, horizon: int, seed: in
     model.train(was_training)
     mean = {name: float(torch.cat(values).mean()) for name, values in total.items()}
     return Evaluation(
-        psnr(mean["best"]), psnr(mean["sample"]), psnr(mean["mean"]), psnr(mean["repeat"]), mean["spread"], examples
+        psnr_best=psnr(mean["best"]),
+        psnr_sample=psnr(mean["sample"]),
+        psnr_mean=psnr(mean["mean"]),
+        psnr_repeat=psnr(mean["repeat"]),
+        spread=mean["spread"],
+        examples=examples,
     )

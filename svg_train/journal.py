@@ -24,7 +24,9 @@ class Journal:
 
     def __init__(self, folder: Path, total_steps: int, start_step: int, active: bool = True) -> None:
         self._active = active
-        self._total, self._start, self._began = total_steps, start_step, time.monotonic()
+        self._total = total_steps
+        self._start = start_step
+        self._began = time.monotonic()
         if not active:
             return
         self._file = _continue_at(folder / "metrics.jsonl", start_step)

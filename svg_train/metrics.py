@@ -7,22 +7,14 @@ well, which changes the value, and filters ten times slower than the two matrix 
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-# The rounding error of 8-bit frames: smaller differences say nothing. Equal frames have 58.9 dB instead of infinity, so that a
-# scene in which nothing moves does not swallow the mean of all others.
-_SMALLEST_MSE = (1 / 255) ** 2 / 12
+from svg_common.metrics import MIN_MSE
+
 _RADIUS, _SIGMA = 5, 1.5  # of the window, pixels
 _C1, _C2 = 0.01**2, 0.03**2  # (k1 L)^2 and (k2 L)^2 for a data range L of 1
 _VALUES_AT_ONCE = 1 << 20  # of the frames that are filtered together; larger ones fall out of the processor's cache
-
-
-def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB of a mean squared error, for frames in [0, 1]; at most 58.9."""
-    return -10 * math.log10(max(mse, _SMALLEST_MSE))
 
 
 def frame_mse(frames: Tensor, target: Tensor) -> Tensor:
@@ -42,11 +34,11 @@ def frame_mse(frames: Tensor, target: Tensor) -> Tensor:
 
 
 def psnr_of_frames(mse: Tensor) -> Tensor:
-    """Errors per frame and channel (..., C) -> dB per frame (...), at most 58.9.
+    """Errors per frame and channel (..., C) -> dB per frame (...), at most 120: `svg_common.metrics.psnr` for tensors.
 
     The mean over channels, as SVG and SRVP report it.
     """
-    return -10 * mse.clamp(min=_SMALLEST_MSE).log10().mean(-1)
+    return -10 * mse.clamp(min=MIN_MSE).log10().mean(-1)
 
 
 def frame_ssim(frames: Tensor, target: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ class SVG(nn.Module):
             (horizon, B, C, H, W) forecasts. To draw several futures of one sequence, repeat it along B.
         """
         h, cond, states = self._read_context(x, context_noise)
-        return self._roll_out(x, h, cond, states, noise, None)
+        return self._roll_out(x=x, h=h, cond=cond, states=states, noise=noise, targets=None)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class SVG(nn.Module):
         """
         context, targets = x[: self.config.n_past], x[self.config.n_past :]
         h, cond, states = self._read_context(context, context_noise)
-        return self._roll_out(context, h, cond, states, noise, targets)
+        return self._roll_out(x=context, h=h, cond=cond, states=states, noise=noise, targets=targets)
 
     def _roll_out(
         self, x: Tensor, h: Tensor, cond: list[Tensor], states: States, noise: Tensor, targets: Tensor | None
@@ -134,7 +134,7 @@ class SVG(nn.Module):
                 h, skips = self.encoder(frames[-1])
                 cond = self.decoder.condition(skips) if self.config.last_frame_skip else cond
             h_target = None if targets is None else self.encoder(targets[step])[0]
-            frame, states = self.forecast_step(h, cond, eps, states, h_target)
+            frame, states = self.forecast_step(h=h, cond=cond, eps=eps, states=states, h_target=h_target)
             frames.append(frame)
         return torch.stack(frames) if frames else x.new_zeros(0, *x.shape[1:])
 

@@ -25,7 +25,8 @@ class RecurrentCore(nn.Module):
 
     def sequence(self, inputs: Tensor) -> Tensor:
         """(T, B, in) from the zero state -> top hidden states (T, B, rnn)."""
-        return self.lstm(self.embed(inputs))[0]
+        hidden: Tensor = self.lstm(self.embed(inputs))[0]
+        return hidden
 
     def step(self, inputs: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """(B, in) and state (2 * layers, B, rnn) -> top hidden state (B, rnn) and the next state."""
@@ -55,7 +56,8 @@ class Predictor(nn.Module):
 
     def sequence(self, h: Tensor, z: Tensor | None) -> Tensor:
         """h (T, B, g_dim), z (T, B, z_dim), or None in a model without latents -> g (T, B, g_dim)."""
-        return self.head(self.core.sequence(_joined(h, z)))
+        g: Tensor = self.head(self.core.sequence(_joined(h, z)))
+        return g
 
     def step(self, h: Tensor, z: Tensor | None, state: Tensor) -> tuple[Tensor, Tensor]:
         """h (B, g_dim), z (B, z_dim) or None, state -> g (B, g_dim), next state."""

@@ -110,7 +110,12 @@ class Trainer:
         self._out.mkdir(parents=True, exist_ok=True)
         self._build()
         sampler = StepSampler(
-            len(data), train.batch_size, range(self._step, train.steps), train.seed, fabric.global_rank, fabric.world_size
+            count=len(data),
+            batch_size=train.batch_size,
+            steps=range(self._step, train.steps),
+            seed=train.seed,
+            rank=fabric.global_rank,
+            world_size=fabric.world_size,
         )
         loader = training_loader(data, sampler, self._workers, pin_memory=fabric.device.type == "cuda")
         with Journal(self._out, train.steps, self._step, fabric.global_rank == 0) as self._journal, self._stop_signals():
@@ -126,11 +131,15 @@ class Trainer:
         train, raw = self._config.train, self._initial_model()
         optimizer = torch.optim.Adam(raw.parameters(), lr=train.lr, fused=True)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
-        self._model, self._optimizer = self._fabric.setup(raw, optimizer)
+        model, wrapped_optimizer = self._fabric.setup(raw, optimizer)
+        self._model = model
+        self._optimizer = wrapped_optimizer
         self._raw = raw  # the same parameters without the wrappers, whose names would get into checkpoints
         decay = train.ema_decay
         self._average = AveragedModel(self._raw, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
-        self._step, self._best, self._calibrated_at = 0, float("-inf"), -1
+        self._step = 0
+        self._best = float("-inf")
+        self._calibrated_at = -1
         self._evaluation: Evaluation | None = None
         if self._resumed is not None:
             self._restore(self._resumed)
@@ -188,7 +197,8 @@ class Trainer:
         if self._fabric.global_rank == 0:
             train, model = self._config.train, self._evaluated_model()
             evaluation = evaluate(model, self._held_out, train.eval_samples, train.eval_horizon)
-            self._evaluation, metrics = evaluation, evaluation.metrics()
+            self._evaluation = evaluation
+            metrics = evaluation.metrics()
             self._journal.record("eval", self._step, metrics)
             picture = save_strips(self._out / "strips", f"step-{self._step:07d}", evaluation.examples, model.config.n_past)
             self._journal.picture("held out", self._step, picture)
@@ -232,7 +242,14 @@ class Trainer:
 
     def _save(self, name: str, weights: dict[str, Tensor], training: dict[str, object] | None) -> None:
         metrics = self._evaluation.metrics() if self._evaluation else {}
-        checkpoint = Checkpoint(self._config, weights, self._step, self._frame_interval_s, metrics, training)
+        checkpoint = Checkpoint(
+            config=self._config,
+            weights=weights,
+            step=self._step,
+            frame_interval_s=self._frame_interval_s,
+            metrics=metrics,
+            training=training,
+        )
         save_checkpoint(self._out / name, checkpoint)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
@@ -243,7 +260,8 @@ class Trainer:
         if self._average is not None:
             self._average.module.load_state_dict(checkpoint.weights)
             self._average.n_averaged.fill_(checkpoint.training["averaged"])
-        self._step, self._best = checkpoint.step, checkpoint.training["best"]
+        self._step = checkpoint.step
+        self._best = checkpoint.training["best"]
 
     @contextmanager
     def _stop_signals(self) -> Iterator[None]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import svg_common
 import svg_runtime
+from svg_runtime.machine.hardware import versions
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {
@@ -160,8 +163,11 @@ def test_every_module_of_the_device_side_imports_without_torch_and_engines():
 
 
 def test_import_svg_runtime_loads_nothing_heavy():
-    heavy = ["torch", "onnx", "cv2", "av", "onnxruntime", "numpy", "pydantic", "rich", "typer"]
-    program = f"import sys, svg_runtime; print([name for name in {heavy!r} if name in sys.modules])"
+    heavy = ["torch", "onnx", "cv2", "av", "onnxruntime", "numpy", "pydantic", "rich", "typer", "importlib.metadata"]
+    program = (
+        "import sys; before = set(sys.modules); import svg_runtime\n"  # a coverage tool loads some of them at the start
+        f"print([name for name in {heavy!r} if name in set(sys.modules) - before])"
+    )
     assert fresh(program).strip() == "[]"
 
 
@@ -183,6 +189,23 @@ with Forecaster.open({str(tiny_bundle)!r}, samples=2, horizon=3) as forecaster:
     print(forecaster.forecast().shape)
 """
     assert fresh(program).strip() == "(2, 3, 64, 64, 1)"
+
+
+def test_the_version_is_that_of_the_installed_package():
+    """Of pyproject.toml, and written nowhere else."""
+    assert svg_runtime.__version__ == metadata.version("svg-edge")
+    stated = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE).group(1)
+    files = [file for folder in PACKAGES.values() for file in folder.rglob("*.py")]
+    assert [str(file) for file in files if f'"{stated}"' in file.read_text(encoding="utf-8")] == []
+
+
+def test_a_source_tree_that_is_not_installed_has_no_version_and_works(monkeypatch):
+    def not_installed(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", not_installed)
+    assert svg_runtime.__version__ == "0+unknown"
+    assert versions()["svg-edge"] == "0+unknown"
 
 
 def test_public_names_are_the_real_ones():

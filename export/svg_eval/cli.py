@@ -101,7 +101,13 @@ def evaluate(
     refuse_overwriting({"--json": json, "--plot": plot}, needed)
     files = [path for path in (json, plot) if path is not None and (path.is_file() or not path.exists())]  # not /dev/stdout
     _check_writable(*(path.parent for path in files), *([strips] if strips else []))
-    settings = Settings(sequences, samples, horizon or _DEFAULT_HORIZON, seed, _EXAMPLES if strips else 0)
+    settings = Settings(
+        sequences=sequences,
+        samples=samples,
+        horizon=horizon or _DEFAULT_HORIZON,
+        seed=seed,
+        examples=_EXAMPLES if strips else 0,
+    )
     request = Request(
         model=model,
         backend=backend,

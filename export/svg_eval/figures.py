@@ -58,10 +58,10 @@ def _plot_steps(axis: Any, evaluation: Evaluation, metric: str) -> None:
         values: Array = getattr(entry.measured, metric)
         name = entry.info.label
         if entry.samples == 1:
-            _band(axis, values[:, 0], name, colour, "--")
+            _band(axis=axis, values=values[:, 0], label=name, colour=colour, style="--")
         else:
-            _band(axis, best_sample(values), f"{name}, best of {entry.samples}", colour, "-")
-            _band(axis, values.mean(1), f"{name}, average sample", colour, ":")
+            _band(axis=axis, values=best_sample(values), label=f"{name}, best of {entry.samples}", colour=colour, style="-")
+            _band(axis=axis, values=values.mean(1), label=f"{name}, average sample", colour=colour, style=":")
 
 
 def _band(axis: Any, values: Array, label: str, colour: str, style: str) -> None:

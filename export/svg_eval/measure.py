@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -110,9 +111,18 @@ def measure(
         progress.progress(task, done / count)
     arrays = {name: torch.stack(values).numpy() for name, values in figures.items()}
     return Measurements(
-        arrays["psnr"], arrays["ssim"], arrays["mse"], arrays["mean_mse"], arrays["spread"], arrays.get("distance"),
-        arrays.get("lpips"), fvd.value() if fvd else None, examples, forecasting.seconds, measuring.seconds,
-    )  # fmt: skip
+        psnr=arrays["psnr"],
+        ssim=arrays["ssim"],
+        mse=arrays["mse"],
+        mean_mse=arrays["mean_mse"],
+        spread=arrays["spread"],
+        distance=arrays.get("distance"),
+        lpips=arrays.get("lpips"),
+        fvd=fvd.value() if fvd else None,
+        examples=examples,
+        forecast_s=forecasting.seconds,
+        metrics_s=measuring.seconds,
+    )
 
 
 def portions(model: EvaluatedModel, data: SequenceDataset, settings: Settings) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
@@ -157,11 +167,13 @@ def _pairwise_distance(frames: Tensor) -> Tensor:
     vectors = (frames - frames.mean(0)).flatten(1)  # centred: the matrix product below would cancel digits otherwise
     distances = torch.cdist(vectors, vectors, compute_mode="use_mm_for_euclid_dist")
     distances.fill_diagonal_(0)
-    return distances.sum() / (len(frames) * (len(frames) - 1) * vectors.shape[1] ** 0.5)
+    return distances.sum() / (len(frames) * (len(frames) - 1) * math.sqrt(vectors.shape[1]))
 
 
 def _example(model: EvaluatedModel, sequence: Tensor, samples: Tensor, psnr: Tensor) -> Example:
     order = psnr.mean(1).argsort(descending=True)
     posterior = None if model.info.deterministic else model.reconstruct(sequence).cpu()
     random = [sample.cpu() for sample in samples[:_RANDOM_ROWS]]
-    return Example(sequence.cpu(), samples[order[0]].cpu(), samples[order[-1]].cpu(), random, posterior)
+    return Example(
+        truth=sequence.cpu(), best=samples[order[0]].cpu(), worst=samples[order[-1]].cpu(), random=random, posterior=posterior
+    )

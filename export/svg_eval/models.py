@@ -80,10 +80,15 @@ def checkpoint_info(label: str, checkpoint: Checkpoint, engine: str) -> ModelInf
     """What an evaluation needs to know of a checkpoint that `engine` computes."""
     config = checkpoint.config
     return ModelInfo(
-        label, f"checkpoint of step {checkpoint.step}, {engine}", config.model.n_past, config.model.image_size,
-        config.model.channels, config.model.z_dim, checkpoint.frame_interval_s,
-        {"name": config.data.name, **config.data.model_dump(exclude_defaults=True)},
-    )  # fmt: skip
+        label=label,
+        description=f"checkpoint of step {checkpoint.step}, {engine}",
+        n_past=config.model.n_past,
+        image_size=config.model.image_size,
+        channels=config.model.channels,
+        z_dim=config.model.z_dim,
+        frame_interval_s=checkpoint.frame_interval_s,
+        data={"name": config.data.name, **config.data.model_dump(exclude_defaults=True)},
+    )
 
 
 class CheckpointModel:
@@ -101,7 +106,8 @@ class CheckpointModel:
         eps, eps_past = (draws.permute(1, 0, 2, 3).flatten(1, 2) for draws in (noise, context_noise))
         rows = zip(past.split(_ROWS, 1), eps.split(_ROWS, 1), eps_past.split(_ROWS, 1), strict=True)
         frames = torch.cat([self._model.generate(*part) for part in rows], dim=1)  # (horizon, B * S, C, H, W)
-        return frames.transpose(0, 1).unflatten(0, (batch, samples))
+        futures: Tensor = frames.transpose(0, 1).unflatten(0, (batch, samples))
+        return futures
 
     def reconstruct(self, sequence: Tensor) -> Tensor:
         """As `EvaluatedModel.reconstruct`."""
@@ -124,9 +130,15 @@ class BundleModel:
         data = {"name": manifest.provenance.data, "frame_interval_s": generation.frame_interval_s}
         self._forecaster = forecaster
         self.info = ModelInfo(
-            label, f"bundle {manifest.bundle_id}, {forecaster.description}", generation.n_past, frame.height, frame.channels,
-            manifest.model.z_dim, generation.frame_interval_s, data,
-        )  # fmt: skip
+            label=label,
+            description=f"bundle {manifest.bundle_id}, {forecaster.description}",
+            n_past=generation.n_past,
+            image_size=frame.height,
+            channels=frame.channels,
+            z_dim=manifest.model.z_dim,
+            frame_interval_s=generation.frame_interval_s,
+            data=data,
+        )
 
     def forecast(self, context: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
         """As `EvaluatedModel.forecast`."""
@@ -163,9 +175,15 @@ class RepeatLastFrame:
 
     def __init__(self, like: ModelInfo) -> None:
         self.info = ModelInfo(
-            "repeat last frame", "the last observed frame repeated", like.n_past, like.image_size, like.channels, 0,
-            like.frame_interval_s, like.data,
-        )  # fmt: skip
+            label="repeat last frame",
+            description="the last observed frame repeated",
+            n_past=like.n_past,
+            image_size=like.image_size,
+            channels=like.channels,
+            z_dim=0,
+            frame_interval_s=like.frame_interval_s,
+            data=like.data,
+        )
 
     def forecast(self, context: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
         """As `EvaluatedModel.forecast`; the noise only says how many steps."""
@@ -210,7 +228,7 @@ def open_model(
         if not Path(model).is_dir():
             return _open_checkpoint(Path(model), backend, device, precision)
     path = find_model(model)
-    forecaster = Forecaster.open(path, backend or "auto", device, precision, samples)
+    forecaster = Forecaster.open(path=path, backend=backend or "auto", device=device, precision=precision, samples=samples)
     return BundleModel(path.name, forecaster)
 
 

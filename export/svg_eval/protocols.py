@@ -33,17 +33,28 @@ class Protocol:
 # From Franceschi et al. 2020 (SRVP) and Akan et al. 2021 (SLAMP), who evaluate all methods in the same way.
 PROTOCOLS: dict[ProtocolName, Protocol] = {
     "smmnist": Protocol(
-        "Stochastic Moving MNIST, 5 -> 20", {"name": "smmnist", "num_digits": 2}, 5, 20,
-        (Published("SVG", 14.50, 0.7090), Published("SRVP", 16.93, 0.7799), Published("SLAMP", 18.07, 0.7736)),
+        title="Stochastic Moving MNIST, 5 -> 20",
+        data={"name": "smmnist", "num_digits": 2},
+        n_past=5,
+        horizon=20,
+        published=(Published("SVG", 14.50, 0.7090), Published("SRVP", 16.93, 0.7799), Published("SLAMP", 18.07, 0.7736)),
     ),
     "kth": Protocol(
-        "KTH, 10 -> 30", {"name": "kth"}, 10, 30, (Published("SVG-FP", 28.06, 0.8438), Published("SRVP", 29.69, 0.8697))
+        title="KTH, 10 -> 30",
+        data={"name": "kth"},
+        n_past=10,
+        horizon=30,
+        published=(Published("SVG-FP", 28.06, 0.8438), Published("SRVP", 29.69, 0.8697)),
     ),
-    "kth40": Protocol("KTH, 10 -> 40", {"name": "kth"}, 10, 40, ()),
+    "kth40": Protocol(title="KTH, 10 -> 40", data={"name": "kth"}, n_past=10, horizon=40, published=()),
     "bair": Protocol(
-        "BAIR, 2 -> 28", {"name": "bair"}, 2, 28, (Published("SVG", 18.95, 0.8058), Published("SRVP", 19.59, 0.8196))
+        title="BAIR, 2 -> 28",
+        data={"name": "bair"},
+        n_past=2,
+        horizon=28,
+        published=(Published("SVG", 18.95, 0.8058), Published("SRVP", 19.59, 0.8196)),
     ),
-}  # fmt: skip
+}
 
 
 def check_protocol(name: ProtocolName, n_past: int) -> Protocol:

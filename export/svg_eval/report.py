@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from svg_common.metrics import psnr
 from svg_eval.measure import Measurements, Settings
 from svg_eval.models import ModelInfo
 from svg_eval.protocols import Protocol
 from svg_eval.statistics import Array, Curve, Estimate, best_of_n, best_sample, curve
-from svg_train.metrics import psnr
 
 _DIGITS = 5  # of figures in the JSON; more would be rounding noise
 
@@ -26,7 +26,7 @@ class Evaluated:
     @property
     def samples(self) -> int:
         """Futures per sequence."""
-        return self.measured.psnr.shape[1]
+        return int(self.measured.psnr.shape[1])
 
 
 @dataclass(frozen=True)

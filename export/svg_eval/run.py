@@ -60,12 +60,25 @@ def run(request: Request, progress: ProgressListener) -> Evaluation:
         data = open_held_out(model.info, request.data, protocol, settings.horizon)
         _log_differences(model.info, data, settings)
         models: list[EvaluatedModel] = [model, RepeatLastFrame(model.info), *baselines]
-        results = [_evaluate(entry, data, settings, request, progress) for entry in models]
-        return Evaluation(results[0], results[1], tuple(results[2:]), data.description, settings, protocol)
+        results = [_evaluate(model=entry, data=data, settings=settings, request=request, progress=progress) for entry in models]
+        return Evaluation(
+            model=results[0],
+            repeat=results[1],
+            baselines=tuple(results[2:]),
+            data=data.description,
+            settings=settings,
+            protocol=protocol,
+        )
 
 
 def _open(request: Request) -> CheckpointModel | BundleModel:
-    return open_model(request.model, request.backend, request.device, request.precision, request.settings.samples)
+    return open_model(
+        model=request.model,
+        backend=request.backend,
+        device=request.device,
+        precision=request.precision,
+        samples=request.settings.samples,
+    )
 
 
 def _evaluate(
@@ -76,7 +89,8 @@ def _evaluate(
         Lpips(request.lpips_weights, model.device) if request.lpips_weights is not None else None,
         VideoFeatures(request.fvd_weights, model.device, length) if request.fvd_weights is not None else None,
     )
-    return Evaluated(model.info, measure(model, data, settings, learned, progress))
+    measured = measure(model=model, data=data, settings=settings, learned=learned, progress=progress)
+    return Evaluated(model.info, measured)
 
 
 def _check_comparable(model: ModelInfo, baseline: ModelInfo) -> None:

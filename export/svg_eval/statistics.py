@@ -52,7 +52,8 @@ def best_sample(values: Array, lower_is_better: bool = False) -> Array:
     """
     scores = values.mean(2)
     chosen = scores.argmin(1) if lower_is_better else scores.argmax(1)
-    return values[np.arange(len(values)), chosen]
+    best: Array = values[np.arange(len(values)), chosen]
+    return best
 
 
 def counts_up_to(samples: int) -> list[int]:
@@ -68,7 +69,8 @@ def expected_best(values: Array, n: int) -> Array:
     """
     samples = values.shape[1]
     weights = np.array([comb(i, n - 1) / comb(samples, n) for i in range(samples)])
-    return np.sort(values, axis=1) @ weights
+    expected: Array = np.sort(values, axis=1) @ weights
+    return expected
 
 
 def best_of_n(values: Array) -> list[tuple[int, Estimate]]:

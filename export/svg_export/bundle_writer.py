@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 
-from svg_common.errors import UsageError
+from svg_common.errors import ExitCode, SvgError, UsageError
 from svg_common.files import atomic_directory
 from svg_common.progress import NullListener, ProgressListener
 from svg_export.graphs import GraphExport, fold_batch_norm, fused_graphs, separate_graphs
@@ -32,12 +35,26 @@ from svg_runtime.bundle.manifest import (
     Provenance,
     StateSpec,
 )
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.errors import BundleError
 from svg_train.checkpoint import Checkpoint
 from svg_train.model import SVG
 
 _LOG = logging.getLogger(__name__)
 _CONVOLUTIONAL = ("encoder", "skip", "decoder", "step")  # the graphs that change with precision
 _TOOLS = ("svg-edge", "torch", "onnx", "onnxscript", "onnxruntime")
+
+
+class ContractError(SvgError):
+    """The runtime would refuse the bundle. Nothing was published."""
+
+    exit_code = ExitCode.PARITY_FAILED
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        super().__init__(
+            "the bundle does not fit the contract, and the runtime would refuse it:\n  " + "\n  ".join(problems)
+            + "\n  nothing was published"
+        )  # fmt: skip
 
 
 def write_bundle(
@@ -66,6 +83,7 @@ def write_bundle(
 
     Raises:
         ParityError: the graphs do not compute what the model computes.
+        ContractError: the bundle is not one that the runtime would open.
         PrecisionError: a reduced precision does not pass its gate.
         SvgError: there is nothing to judge a reduced precision on, or this machine does not compute in it.
         UsageError: `out` exists and is no bundle.
@@ -73,7 +91,8 @@ def write_bundle(
     """
     refuse_foreign(out)
     held_out = held_out or load_held_out(checkpoint, {}, fp16, bf16)
-    with atomic_directory(out) as folder:  # opened first: an unwritable place is found before the work is done
+    with atomic_directory(out) as folder, _contract_errors():  # the folder first: an unwritable one is found before the work
+        # 1) export the fp32 graphs and hold them against PyTorch
         model = checkpoint.build()
         bundle_id = _bundle_id(checkpoint)
         folded = fold_batch_norm(model)
@@ -83,6 +102,7 @@ def write_bundle(
         extra = {} if second is None else {SHUFFLED_DECODER: second}
         _LOG.info("parity: fp32 graphs against PyTorch")
         reports = {"fp32": check_fp32(model, contents["fp32"] | extra)}
+        # 2) the graphs that differ in fp16, held against those in fp32
         if fp16:
             half = _plans(folded, torch.float16, fused)
             converted = {
@@ -93,16 +113,40 @@ def write_bundle(
             contents["fp16"] = contents["fp32"] | converted
             _LOG.info("closed-loop error: fp16 graphs against fp32")
             reports["fp16"] = compare_fp16(model, contents["fp32"], contents["fp16"])
+        # 3) write the graphs, then judge the reduced precisions by forecasts of the files as they lie there
         contents["fp32"] |= extra
-        variants = {name: _write_variant(folder, name, contents[name], plans, reports[name]) for name in contents}
+        variants = {
+            name: _write_variant(folder=folder, precision=name, contents=contents[name], plans=plans, report=reports[name])
+            for name in contents
+        }
         if bf16:
             variants["bf16"] = PrecisionVariant(graphs=variants["fp32"].graphs, parity=None)
         manifest = _manifest(checkpoint, checkpoint_sha256, bundle_id, variants)
         if held_out is not None:
             manifest = attach_quality_reports(folder, manifest, held_out, progress or NullListener())
+        # 4) write the manifest, and publish only what the runtime opens
         text = json.dumps(manifest.model_dump(mode="json", exclude_none=False), indent=1, sort_keys=True)
         (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+        _open_as_the_runtime_does(folder)
     return manifest
+
+
+def _open_as_the_runtime_does(folder: Path) -> None:
+    """Read manifest and graphs of all variants, which checks them against the contract and each other."""
+    bundle = Bundle.open(folder)
+    for precision in bundle.manifest.variants:
+        bundle.graphs(precision)
+
+
+@contextmanager
+def _contract_errors() -> Iterator[None]:
+    """Turn every refusal of the runtime's own objects and of its reader into a ContractError."""
+    try:
+        yield
+    except BundleError as error:
+        raise ContractError(error.problems or [str(error)]) from error
+    except ValidationError as error:
+        raise ContractError(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()) from error
 
 
 def _plans(folded: SVG, dtype: torch.dtype, fused: bool) -> dict[str, GraphExport]:

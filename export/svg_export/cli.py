@@ -80,12 +80,14 @@ def export(
     --fp16 and --bf16 prove on held-out sequences of the checkpoint's own data, or of --data, that quality is kept;
     --bn recalibrate needs --data.
 
-    Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed or precision too low (nothing is published), 4 an extra or a backend is
-    missing, or this machine does not compute in bf16.
+    Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed, precision too low, or a bundle that the runtime would refuse (nothing
+    is published), 4 an extra or a backend is missing, or this machine does not compute in bf16.
     """
     source = data_table(locals())
     _check_data(bn, fp16 or bf16, source, bn_sequences)
-    request = engine_request(engine, backend, targets, samples, workspace, cache_dir)
+    request = engine_request(
+        engine=engine, backend=backend, targets=targets, samples=samples, workspace=workspace, cache_dir=cache_dir
+    )
     require_modules("svg-export", "export", "torch", "onnx", "onnxscript", "onnxruntime")
     with defer_interrupts():  # heavy: torch, ONNX Runtime
         from svg_export.bundle_writer import refuse_foreign, write_bundle
@@ -108,9 +110,9 @@ def export(
     sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     with ProgressDisplay(console) as display:
         manifest = write_bundle(
-            loaded,
-            sha256,
-            target,
+            checkpoint=loaded,
+            checkpoint_sha256=sha256,
+            out=target,
             fp16=fp16,
             fused=fused,
             bf16=bf16,

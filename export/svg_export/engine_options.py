@@ -75,7 +75,15 @@ class LocalRequest:
         opened = Bundle.open(bundle)
         precision = nvidia_precision(opened.manifest)
         capability = self.gpu.compute_capability
-        local = LocalEngines(self.nvidia_library, opened, precision, self.gpu, self.max_batch, self.choices, progress)
+        local = LocalEngines(
+            library=self.nvidia_library,
+            bundle=opened,
+            precision=precision,
+            gpu=self.gpu,
+            max_batch=self.max_batch,
+            choices=self.choices,
+            progress=progress,
+        )
         try:
             engines = add_local_engines(bundle, local, precision, capability)
         except EngineError as error:
@@ -112,7 +120,9 @@ def engine_request(
         return None
     max_batch = samples or DEFAULT_SAMPLES
     if targets is not None:
-        return _for_targets(backend, tuple(targets.split(",")), max_batch, workspace, cache_dir)
+        return _for_targets(
+            backend=backend, targets=tuple(targets.split(",")), max_batch=max_batch, workspace=workspace, cache_dir=cache_dir
+        )
     gpu = _gpu_for(backend)
     library = load_library(backend or ("tensorrt" if gpu is not None and is_installed("tensorrt") else ANYWHERE))
     if gpu is None:

@@ -64,7 +64,14 @@ class _Job:
 
     def build(self, library: Library) -> bytes:
         content = convolve_matrix_products(self.content) if TURING in self.options.targets else self.content
-        return build_engine(library, content, self.graph_file, self.spec, self.precision, self.options)
+        return build_engine(
+            library=library,
+            content=content,
+            graph_file=self.graph_file,
+            spec=self.spec,
+            precision=self.precision,
+            options=self.options,
+        )
 
 
 def add_engines(path: Path, library: Library, options: BuildOptions, cache: EngineCache) -> list[str]:
@@ -141,7 +148,13 @@ def _jobs(bundle: Bundle, options: BuildOptions) -> Iterator[_Job]:
         graphs, contents = bundle.variant(precision).graphs, bundle.graphs(precision)
         for graph_name in _built_roles(bundle, precision):
             for targets in target_groups(options.targets):
-                yield _Job(graph_name, precision, graphs[graph_name], contents[graph_name], replace(options, targets=targets))
+                yield _Job(
+                    graph_name=graph_name,
+                    precision=precision,
+                    spec=graphs[graph_name],
+                    content=contents[graph_name],
+                    options=replace(options, targets=targets),
+                )
 
 
 def target_groups(targets: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -23,7 +23,8 @@ class EncoderGraph(nn.Module):
 
     def __init__(self, encoder: Encoder, dtype: torch.dtype) -> None:
         super().__init__()
-        self.encoder, self.dtype = encoder.to(dtype), dtype
+        self.encoder = encoder.to(dtype)
+        self.dtype = dtype
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
         """Frame and encoding are float32 in every variant; skips have the variant's type."""
@@ -48,11 +49,13 @@ class DecoderGraph(nn.Module):
 
     def __init__(self, decoder: Decoder, dtype: torch.dtype) -> None:
         super().__init__()
-        self.decoder, self.dtype = decoder.to(dtype), dtype
+        self.decoder = decoder.to(dtype)
+        self.dtype = dtype
 
     def forward(self, g: Tensor, cond: list[Tensor]) -> Tensor:
         """Conditions at batch 1 are broadcast over the batch."""
-        return self.decoder(g.to(self.dtype), cond).float()
+        frame: Tensor = self.decoder(g.to(self.dtype), cond)
+        return frame.float()
 
 
 class GaussianGraph(nn.Module):
@@ -100,7 +103,9 @@ class PrimeGraph(nn.Module):
 
     def __init__(self, model: SVG) -> None:
         super().__init__()
-        self.predictor, self.posterior, self.prior = model.predictor, model.posterior, model.prior
+        self.predictor = model.predictor
+        self.posterior = model.posterior
+        self.prior = model.prior
 
     def forward(self, h_seq: Tensor, eps: Tensor | None = None) -> tuple[Tensor, ...]:
         """Steps in the order of the generation rule; posterior and prior run once for all samples when h_seq is at batch 1."""
@@ -130,9 +135,12 @@ class StepGraph(nn.Module):
 
     def __init__(self, model: SVG, dtype: torch.dtype) -> None:
         super().__init__()
-        self.predictor, self.prior = model.predictor, model.prior
-        self.encoder, self.decoder = EncoderGraph(copy.deepcopy(model.encoder), dtype), copy.deepcopy(model.decoder)
-        self.decode, self.condition = DecoderGraph(self.decoder, dtype), SkipGraph(self.decoder, dtype)
+        self.predictor = model.predictor
+        self.prior = model.prior
+        self.encoder = EncoderGraph(copy.deepcopy(model.encoder), dtype)
+        self.decoder = copy.deepcopy(model.decoder)
+        self.decode = DecoderGraph(self.decoder, dtype)
+        self.condition = SkipGraph(self.decoder, dtype)
         self.last_frame_skip = model.config.last_frame_skip
 
     def forward(self, h: Tensor, cond: list[Tensor], predictor_state: Tensor, eps: Tensor | None = None,
@@ -250,10 +258,17 @@ def separate_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphExport]:
     cond_names = [f"cond_{index}" for index in range(len(conds))]
     g = torch.rand(batch, c.g_dim)
     return {
-        "encoder": GraphExport(encoder, (frame,), ["frame"], ["h", *skip_names], {}),
-        "skip": GraphExport(skip_graph, (skips,), skip_names, cond_names, {}),
+        "encoder": GraphExport(module=encoder, example=(frame,), inputs=["frame"], outputs=["h", *skip_names], states={}),
+        "skip": GraphExport(module=skip_graph, example=(skips,), inputs=skip_names, outputs=cond_names, states={}),
         **_recurrent_graphs(folded),
-        "decoder": GraphExport(decoder, (g, conds), ["g", *cond_names], ["frame"], {}, shared=tuple(cond_names)),
+        "decoder": GraphExport(
+            module=decoder,
+            example=(g, conds),
+            inputs=["g", *cond_names],
+            outputs=["frame"],
+            states={},
+            shared=tuple(cond_names),
+        ),
     }
 
 
@@ -265,14 +280,26 @@ def _recurrent_graphs(model: SVG) -> dict[str, GraphExport]:
         if gaussian is not None:
             example = (h, gaussian.core.initial_state(EXAMPLE_BATCH))
             graphs[graph_name] = GraphExport(
-                GaussianGraph(gaussian), example, ["h", "state"], ["mu", "logvar", "state_out"], state
+                module=GaussianGraph(gaussian),
+                example=example,
+                inputs=["h", "state"],
+                outputs=["mu", "logvar", "state_out"],
+                states=state,
             )
     outputs, start = ["g", "state_out"], model.predictor.core.initial_state(EXAMPLE_BATCH)
     if model.posterior is None:
         graph: nn.Module = DeterministicPredictorGraph(model.predictor)
-        graphs["predictor"] = GraphExport(graph, (h, start), ["h", "state"], outputs, state)
+        graphs["predictor"] = GraphExport(
+            module=graph, example=(h, start), inputs=["h", "state"], outputs=outputs, states=state
+        )
     else:
-        graphs["predictor"] = GraphExport(PredictorGraph(model.predictor), (h, z, start), ["h", "z", "state"], outputs, state)
+        graphs["predictor"] = GraphExport(
+            module=PredictorGraph(model.predictor),
+            example=(h, z, start),
+            inputs=["h", "z", "state"],
+            outputs=outputs,
+            states=state,
+        )
     return graphs
 
 
@@ -293,7 +320,15 @@ def _prime(model: SVG) -> GraphExport:
         outputs += ["prior_mu", "prior_logvar"] if model.prior is not None else []
     of_context = [name for name in outputs if not name.endswith("state")]
     shared = ("h_seq", *of_context) if model.posterior is not None else ()  # shared by the noise of the samples
-    return GraphExport(PrimeGraph(model), tuple(example), inputs, outputs, {}, shared, sequences=("h_seq", "eps"))
+    return GraphExport(
+        module=PrimeGraph(model),
+        example=tuple(example),
+        inputs=inputs,
+        outputs=outputs,
+        states={},
+        shared=shared,
+        sequences=("h_seq", "eps"),
+    )
 
 
 def _step(model: SVG, dtype: torch.dtype) -> GraphExport:
@@ -317,4 +352,6 @@ def _step(model: SVG, dtype: torch.dtype) -> GraphExport:
     if c.last_frame_skip:
         outputs += [f"{name}_out" for name in cond_names]
         states |= {name: f"{name}_out" for name in cond_names}
-    return GraphExport(graph, tuple(example), inputs, outputs, states, shared=tuple(cond_names))
+    return GraphExport(
+        module=graph, example=tuple(example), inputs=inputs, outputs=outputs, states=states, shared=tuple(cond_names)
+    )

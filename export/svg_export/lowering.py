@@ -23,7 +23,10 @@ class _Transposed:
     def __init__(self, graph: onnx.GraphProto, node: NodeProto) -> None:
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
         attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        self.graph, self.node, self.x, self.y = graph, node, node.input[0], node.output[0]
+        self.graph = graph
+        self.node = node
+        self.x = node.input[0]
+        self.y = node.output[0]
         self.weight = self._value(1)  # (C_in, C_out, k, k)
         self.bias = self._value(2) if len(node.input) > 2 else None
         self._strides = list(attributes.get("strides", [1, 1]))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svg_common.errors import ExitCode, SvgError
+from svg_common.metrics import mean_squared_error, psnr
 from svg_export.parity_loop import (
     FORECAST_STEPS,
     PROVIDER,
@@ -140,8 +141,8 @@ def _curve(name: str, truth: list[NDArray[Any]], given: list[NDArray[Any]]) -> E
     max_abs = tuple(float(f"{value:.3e}") for value in _differences(truth, given))
     if not name.endswith("frame"):
         return ErrorCurve(max_abs=max_abs)
-    mse = [max(float(((a.astype(np.float64) - b) ** 2).mean()), 1e-12) for a, b in zip(truth, given, strict=True)]
-    return ErrorCurve(max_abs=max_abs, psnr_db=tuple(round(-10 * float(np.log10(m)), 2) for m in mse))
+    errors = [mean_squared_error(a.astype(np.float64), b) for a, b in zip(truth, given, strict=True)]
+    return ErrorCurve(max_abs=max_abs, psnr_db=tuple(round(psnr(error), 2) for error in errors))
 
 
 def _report(reference: Any, config: ModelConfig, curves: dict[str, ErrorCurve], largest: float, **gate: Any) -> ParityReport:

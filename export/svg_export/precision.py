@@ -18,6 +18,7 @@ from torch import Tensor
 
 from svg_common.command import require_modules
 from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
+from svg_common.metrics import psnr
 from svg_common.progress import ProgressListener
 from svg_eval.data import open_held_out
 from svg_eval.measure import Settings, frame_figures, portions
@@ -46,7 +47,6 @@ DIVERSITY_TOLERANCE = 0.01  # of its fp32 value, whose size is the model's own
 # What a variant is measured with: the engine that its users will run it on.
 _ENGINES: dict[Precision, tuple[str, str | None]] = {"fp32": ("cpu", None), "fp16": ("cpu", None), "bf16": ("openvino", None)}
 _COMPUTED_BY = {"fp16": "onnxruntime CPUExecutionProvider:fp16 graphs", "bf16": "openvino CPU:bf16"}
-_SMALLEST_MSE = 1e-12  # 120 dB: frames that are equal
 
 
 class PrecisionError(SvgError):
@@ -167,7 +167,12 @@ def _run_quality_gate(
 def _open(bundle: Bundle, precision: Precision) -> BundleModel:
     backend = open_backend(bundle, *_ENGINES[precision], precision)
     variant = bundle.variant(precision)
-    return BundleModel(precision, Forecaster(bundle, backend, variant, SAMPLES, HORIZON, SEED, "window"))
+    return BundleModel(
+        precision,
+        Forecaster(
+            bundle=bundle, backend=backend, variant=variant, samples=SAMPLES, horizon=HORIZON, seed=SEED, context="window"
+        ),
+    )
 
 
 def compare(
@@ -196,7 +201,10 @@ def compare(
             done += len(sequences)
             progress.progress("quality", done / held_out.settings.sequences)
     fp32 = gathered[0].quality()
-    return [_report(held_out, by, fp32, own.quality(), own.drift()) for by, own in zip(computed_by, gathered[1:], strict=True)]
+    return [
+        _report(held_out=held_out, computed_by=by, fp32=fp32, reduced=own.quality(), drift=own.drift())
+        for by, own in zip(computed_by, gathered[1:], strict=True)
+    ]
 
 
 @dataclass
@@ -215,8 +223,7 @@ class _Gathered:
 
     def drift(self) -> list[float]:
         """PSNR in dB against fp32 per step, from the mean squared error over all sequences."""
-        values: list[float] = torch.cat(self.errors).mean(0).clamp_min(_SMALLEST_MSE).log10().mul(-10).tolist()
-        return values
+        return [psnr(mse) for mse in torch.cat(self.errors).mean(0).tolist()]
 
     def quality(self) -> dict[Metric, Array]:
         """One value per sequence (N,), means over the horizon."""

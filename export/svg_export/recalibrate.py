@@ -125,7 +125,15 @@ def recalibrate_checkpoint(checkpoint: Checkpoint, data: dict[str, Any], sequenc
         training=None,  # a training state belongs to the statistics it was saved with
     )
     return Recalibration(
-        recalibrated, train.description, taken.shape[1], horizon, chosen, candidates, unseen.shape[1], before, after
+        checkpoint=recalibrated,
+        data=train.description,
+        sequences=taken.shape[1],
+        horizon=horizon,
+        chosen=chosen,
+        candidates=candidates,
+        evaluated=unseen.shape[1],
+        before=before,
+        after=after,
     )
 
 
@@ -181,7 +189,8 @@ class Moments:
         total, shift = self.count + count, mean - self.mean
         self.mean += shift * (count / total)
         self.deviation += variance * count + shift**2 * (self.count * count / total)
-        self.count, self.batches = total, self.batches + 1
+        self.count = total
+        self.batches += 1
 
     def store(self, layer: nn.BatchNorm2d) -> None:
         """Make them the running statistics of `layer`; the variance is the unbiased one, as PyTorch keeps it."""

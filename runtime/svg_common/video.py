@@ -92,7 +92,8 @@ class VideoReader:
 
     def __next__(self) -> VideoFrame:
         if self._first is not None:
-            frame, self._first = self._first, None
+            frame = self._first
+            self._first = None
             return frame
         return next(self._frames)
 

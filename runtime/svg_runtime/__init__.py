@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from svg_runtime.forecast.forecaster import Forecaster, Observation
     from svg_runtime.forecast.scores import ForecastScore
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = ["ForecastScore", "Forecaster", "Observation", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the forecaster on first use, so that `import svg_runtime` stays instant."""
+    """Load the forecaster and look the version up on first use, so that `import svg_runtime` stays instant."""
     if name in ("Forecaster", "Observation"):
         from svg_runtime.forecast import forecaster
 
@@ -27,4 +28,16 @@ def __getattr__(name: str) -> Any:
         from svg_runtime.forecast.scores import ForecastScore
 
         return ForecastScore
+    if name == "__version__":
+        return _installed_version()
     raise AttributeError(f"module 'svg_runtime' has no attribute '{name}'")
+
+
+def _installed_version() -> str:
+    """Version of the installed distribution, which pyproject.toml alone states; of a source tree it is not known."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("svg-edge")
+    except PackageNotFoundError:
+        return "0+unknown"

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from svg_common.errors import BackendMissingError, ExitCode, MissingExtraError, SvgError, UsageError
 
 
 class BundleError(SvgError):
-    """A bundle is missing, damaged, of an unknown version, or not what its manifest says."""
+    """A bundle is missing, damaged, of an unknown version, or not what its manifest says.
+
+    Attributes:
+        problems: all of them, one line each, where there can be several.
+    """
+
+    def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
 
 
 class BackendError(SvgError):

@@ -46,10 +46,11 @@ class BAIRRobotPushing:
         data, model = config.data, config.model
         root = root_folder(data.root, "bair", _LAYOUT)
         shape = FrameShape(model.image_size, model.image_size, model.channels)
-        self._sources, unusable = decode_trajectories(_sources(root, split), cache_folder(data.cache), shape)
-        if not self._sources:
+        sources, unusable = decode_trajectories(_sources(root, split), cache_folder(data.cache), shape)
+        if not sources:
             raise SvgError(f"no BAIR trajectory in '{root}' can be read:\n{listed(unusable)}\n{_LAYOUT}")
-        warn_of_sources("trajectory file(s)", unusable, [(source.source, source.problem) for source in self._sources])
+        warn_of_sources("trajectory file(s)", unusable, [(source.source, source.problem) for source in sources])
+        self._sources = sources
         self._length = length
         self._windows = np.concatenate([_windows(i, s.lengths, split, length) for i, s in enumerate(self._sources)])
         lengths = np.concatenate([source.lengths for source in self._sources])

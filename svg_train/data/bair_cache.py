@@ -65,7 +65,7 @@ def decode_trajectories(sources: Sequence[Path], folder: Path, shape: FrameShape
         SvgError: the cache cannot be written.
     """
     look_up, decode = partial(_look_up, folder=folder, shape=shape), partial(_decode, folder=folder, shape=shape)
-    return load_entries(sources, look_up, decode, folder, "trajectory file(s)")
+    return load_entries(sources=sources, look_up=look_up, decode=decode, folder=folder, what="trajectory file(s)")
 
 
 def _entry(source: Path, folder: Path, shape: FrameShape) -> Path:
@@ -83,7 +83,9 @@ def _look_up(source: Path, folder: Path, shape: FrameShape) -> DecodedTrajectori
         entry = _entry(source, folder, shape)
         about = json.loads(entry.with_suffix(".json").read_text(encoding="utf-8"))
         lengths = np.asarray(about["lengths"], np.int64)
-        found = DecodedTrajectories(source, entry.with_suffix(".u8"), shape, lengths, about["problem"])
+        found = DecodedTrajectories(
+            source=source, frames_file=entry.with_suffix(".u8"), shape=shape, lengths=lengths, problem=about["problem"]
+        )
         return found if is_whole(found.frames_file, int(lengths.sum()), shape) else None
     except (SourceError, OSError, ValueError, TypeError, KeyError):
         return None
@@ -105,4 +107,6 @@ def _decode(source: Path, part: PartOfProgress, folder: Path, shape: FrameShape)
         write_json(entry.with_suffix(".json"), about)
     except OSError as error:
         raise cannot_write(folder, error) from error
-    return DecodedTrajectories(source, frames_file, shape, np.asarray(lengths), problems.summary())
+    return DecodedTrajectories(
+        source=source, frames_file=frames_file, shape=shape, lengths=np.asarray(lengths), problem=problems.summary()
+    )

@@ -21,7 +21,8 @@ class Digits:
         self.description = f"digits: {config.data.num_digits} procedural digit(s) per scene, {split} scenes"
         # Held-out scenes are the same for every run, whatever its seed, so that runs compare.
         self._seed = (config.train.seed if split == "train" else 0, _STREAM[split])
-        self._count, self._length = _SEQUENCES[split], length
+        self._count = _SEQUENCES[split]
+        self._length = length
         self._scene = config.data.num_digits, config.model.image_size, config.data.edge_px
 
     def __len__(self) -> int:

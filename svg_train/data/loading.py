@@ -16,9 +16,14 @@ class StepSampler:
     """Indices of each step's batch: epochs are permutations drawn from (seed, epoch); ranks take disjoint parts of a batch."""
 
     def __init__(self, count: int, batch_size: int, steps: range, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        self._count, self._batch_size, self._steps, self._seed = count, batch_size, steps, seed
-        self._rank, self._world_size = rank, world_size
-        self._epoch, self._order = -1, np.empty(0, np.int64)
+        self._count = count
+        self._batch_size = batch_size
+        self._steps = steps
+        self._seed = seed
+        self._rank = rank
+        self._world_size = world_size
+        self._epoch = -1
+        self._order = np.empty(0, np.int64)
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -31,7 +36,8 @@ class StepSampler:
     def _index(self, position: int) -> int:
         epoch, offset = divmod(position, self._count)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng((self._seed, epoch)).permutation(self._count)
+            self._epoch = epoch
+            self._order = np.random.default_rng((self._seed, epoch)).permutation(self._count)
         return int(self._order[offset])
 
 

@@ -34,15 +34,18 @@ class StochasticMovingMNIST:
 
     def __init__(self, config: Config, split: Split, length: int) -> None:
         root = Path(config.data.root) if config.data.root else cache_folder(config.data.cache) / "mnist"
-        self._images, source = _digits_of_split(root, split)
+        images, source = _digits_of_split(root, split)
+        self._images = images
         self.frame_interval_s: float | None = config.data.frame_interval_s or DEFAULT_INTERVAL_S
         self.description = (
             f"smmnist: {config.data.num_digits} digit(s) per scene from {len(self._images)} {split} digits of {source}"
         )
         # Held-out scenes are the same for every run, whatever its seed, so that runs compare.
         self._seed = (config.train.seed if split == "train" else 0, _STREAM[split])
-        self._count, self._length = _SEQUENCES[split], length
-        self._num_digits, self._image_size = config.data.num_digits, config.model.image_size
+        self._count = _SEQUENCES[split]
+        self._length = length
+        self._num_digits = config.data.num_digits
+        self._image_size = config.model.image_size
 
     def __len__(self) -> int:
         return self._count

@@ -13,13 +13,13 @@ from types import TracebackType
 
 from svg_common.command import require_modules
 from svg_common.errors import SvgError
+from svg_common.protobuf_wire import WireError, length_delimited, read_fields
 from svg_train.data.frame_cache import Problems
 
 _LENGTH, _CRC = struct.Struct("<Q"), struct.Struct("<I")
 _OVERHEAD = _LENGTH.size + 2 * _CRC.size
 _MASK_DELTA = 0xA282EAD8
 _MAX_RECORD = 1 << 28  # bytes; a BAIR trajectory has 0.75 MB
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # protobuf wire types
 
 
 class ExampleError(SvgError):
@@ -46,7 +46,8 @@ class TFRecordReader:
 
     def __init__(self, path: Path, problems: Problems) -> None:
         require_modules("reading TFRecord files", "train", "google_crc32c")
-        self.number, self.done = 0, 0.0
+        self.number = 0
+        self.done = 0.0
         self._problems = problems
         self._size = path.stat().st_size
         self._file = path.open("rb")
@@ -98,7 +99,7 @@ def masked_crc32c(content: bytes) -> int:
     """CRC-32C of `content`, rotated right by 15 bits plus a constant, as TFRecord files keep it."""
     import google_crc32c
 
-    crc = google_crc32c.value(content)
+    crc = int(google_crc32c.value(content))
     return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
 
 
@@ -111,15 +112,26 @@ def bytes_features(example: bytes) -> dict[str, memoryview]:
     Raises:
         ExampleError: it is something else, or damaged.
     """
-    found: dict[str, memoryview] = {}
-    for features in _children(memoryview(example), 1):
+    try:
+        return dict(_read_bytes_features(memoryview(example)))
+    except WireError as error:
+        raise ExampleError(str(error)) from error
+
+
+def _read_bytes_features(example: memoryview) -> Iterator[tuple[str, memoryview]]:
+    for features in _children(example, 1):
         for entry in _children(features, 1):
-            keys, values = _children(entry, 1), _children(entry, 2)
-            lists = [child for value in values for child in _children(value, 1)]
+            fields = read_fields(entry)
+            keys = length_delimited(fields, 1)
+            lists = [child for value in length_delimited(fields, 2) for child in _children(value, 1)]
             contents = [content for child in lists for content in _children(child, 1)]
             if keys and contents:
-                found[_text(keys[-1])] = contents[0]
-    return found
+                yield _text(keys[-1]), contents[0]
+
+
+def _children(message: memoryview, number: int) -> list[memoryview]:
+    """Contents of the fields `number` of a protobuf message."""
+    return length_delimited(read_fields(message), number)
 
 
 def _text(view: memoryview) -> str:
@@ -127,44 +139,3 @@ def _text(view: memoryview) -> str:
         return str(view, "utf-8")
     except UnicodeDecodeError as error:
         raise ExampleError("the name of a feature is not UTF-8") from error
-
-
-def _children(message: memoryview, number: int) -> list[memoryview]:
-    """Contents of the length-delimited fields `number` of a protobuf message."""
-    found: list[memoryview] = []
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
-        kind = tag & 7
-        size, position = _field_size(message, position, kind)
-        if size > len(message) - position:
-            raise ExampleError("a field is longer than its message")
-        if kind == _BYTES and tag >> 3 == number:
-            found.append(message[position : position + size])
-        position += size
-    return found
-
-
-def _field_size(message: memoryview, position: int, kind: int) -> tuple[int, int]:
-    """Bytes of a field's content, and where it begins."""
-    if kind == _BYTES:
-        return _varint(message, position)
-    if kind == _VARINT:
-        return _varint(message, position)[1] - position, position
-    if kind in (_FIXED64, _FIXED32):
-        return (8 if kind == _FIXED64 else 4), position
-    raise ExampleError(f"a field has the unknown wire type {kind}")
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """Return the integer at `position`, 7 bits per byte and the lowest first, and the position after it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if position >= len(message):
-            break
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-    raise ExampleError("an integer does not end")

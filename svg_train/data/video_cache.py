@@ -57,7 +57,7 @@ def decode_videos(sources: Sequence[Path], folder: Path, shape: FrameShape) -> t
         SvgError: the cache cannot be written.
     """
     look_up, decode = partial(_look_up, folder=folder, shape=shape), partial(_decode, folder=folder, shape=shape)
-    return load_entries(sources, look_up, decode, folder, "video file(s)")
+    return load_entries(sources=sources, look_up=look_up, decode=decode, folder=folder, what="video file(s)")
 
 
 def _entry(source: Path, folder: Path, shape: FrameShape) -> Path:
@@ -76,7 +76,14 @@ def _look_up(source: Path, folder: Path, shape: FrameShape) -> DecodedVideo | No
         entry = _entry(source, folder, shape)
         about = json.loads(entry.with_suffix(".json").read_text(encoding="utf-8"))
         times_s = np.asarray(about["times_s"], np.float64)
-        video = DecodedVideo(source, entry.with_suffix(".u8"), shape, float(about["fps"]), times_s, about["problem"])
+        video = DecodedVideo(
+            source=source,
+            frames_file=entry.with_suffix(".u8"),
+            shape=shape,
+            fps=float(about["fps"]),
+            times_s=times_s,
+            problem=about["problem"],
+        )
         return video if is_whole(video.frames_file, len(times_s), shape) else None
     except (SourceError, OSError, ValueError, TypeError, KeyError):
         return None
@@ -96,7 +103,14 @@ def _decode(source: Path, part: PartOfProgress, folder: Path, shape: FrameShape)
                         part.report(source, _done(frame.time_s, reader.duration_s), len(times_s))
             about = {"version": _VERSION, "source": str(source), "fps": reader.fps, "problem": reader.problem}
             write_json(entry.with_suffix(".json"), {**about, "times_s": times_s})
-            return DecodedVideo(source, frames_file, shape, reader.fps, np.asarray(times_s), reader.problem)
+            return DecodedVideo(
+                source=source,
+                frames_file=frames_file,
+                shape=shape,
+                fps=reader.fps,
+                times_s=np.asarray(times_s),
+                problem=reader.problem,
+            )
     except VideoError as error:
         raise SourceError(source, error.reason) from error
     except OSError as error:

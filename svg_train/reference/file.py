@@ -96,7 +96,8 @@ class _Stream:
     """magic number, protocol, system, content, storage keys: five pickles; then each storage: element count, elements."""
 
     def __init__(self, file: io.FileIO) -> None:
-        self._file, self._size = file, os.fstat(file.fileno()).st_size
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
         head = io.BytesIO(file.read(MAX_PICKLE_BYTES))
         if load_inert(head) != _MAGIC:
             raise PickleFormatError("it does not start with the magic number of torch.save")
@@ -148,7 +149,9 @@ class _ZipArchive:
         pickles = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise PickleFormatError("a zip archive that torch.save did not write: it has no data.pkl")
-        self._archive, self._size, self._folder = archive, size, pickles[0].rpartition("/")[0]
+        self._archive = archive
+        self._size = size
+        self._folder = pickles[0].rpartition("/")[0]
         pickled = io.BytesIO(self._member(pickles[0], MAX_PICKLE_BYTES))
         self._swapped = self._byte_order() == b"big"
         table = StorageTable()

@@ -80,7 +80,8 @@ class _Machine:
     """Stack, marks and memo. Each method is one opcode; `_OPERATIONS` names those whose method is not their own name."""
 
     def __init__(self, rebuild: Rebuild, persistent_load: Callable[[tuple[Any, ...]], Any] | None) -> None:
-        self._rebuild, self._persistent_load = rebuild, persistent_load
+        self._rebuild = rebuild
+        self._persistent_load = persistent_load
         self._stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}

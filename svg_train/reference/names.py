@@ -98,7 +98,7 @@ def _encoder_name(name: str, backbone: str, stages: int) -> str:
         return f"c{stages + 1}.{index}.{rest}"
     place, leaf = rest.split(".")
     layer, inner = divmod(int(place), 3)  # convolution, BatchNorm, LeakyReLU
-    return _block(f"c{int(index) + 1}", backbone, layer, inner, leaf)
+    return _block(block=f"c{int(index) + 1}", backbone=backbone, layer=layer, inner=inner, leaf=leaf)
 
 
 def _decoder_source(name: str, shapes: dict[str, tuple[int, ...]], backbone: str, stages: int) -> Source:
@@ -116,7 +116,7 @@ def _decoder_source(name: str, shapes: dict[str, tuple[int, ...]], backbone: str
     if index == "0" and layer == last_layer:
         source = f"{block}.{inner}.{leaf}" if backbone == "dcgan" else f"{block}.{layer}.{leaf}"
     else:
-        source = _block(block, backbone, layer, inner, leaf)
+        source = _block(block=block, backbone=backbone, layer=layer, inner=inner, leaf=leaf)
     if leaf != "weight" or not place.startswith("from_"):
         return Source("decoder", source)
     dim = 0 if backbone == "dcgan" else 1  # the input channels of a transposed convolution, of a convolution

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from svg_common.metrics import psnr
 from svg_runtime import Forecaster
 from svg_runtime.backends import NVIDIA, open_backend
 from svg_runtime.backends.gpu_options import GpuOptions
@@ -94,7 +95,7 @@ def check_parity(name: str, bundle: Path, frames: np.ndarray, precision: str, **
         for given, wanted in zip(said, expected_said, strict=True):
             np.testing.assert_allclose(given, wanted, rtol=1e-2, atol=1e-3)
     errors = np.mean((futures - expected).astype(np.float64) ** 2, axis=(0, 1, 3, 4, 5))
-    curve = [round(float(value), 1) for value in -10 * np.log10(np.maximum(errors, 1e-12))]
+    curve = [round(psnr(error), 1) for error in errors.tolist()]
     assert precision == "fp32" or curve[0] >= FP16_FIRST_STEP_DB, curve
     return curve
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ import pytest
 import torch
 
 from svg_common.errors import UsageError
-from svg_export.bundle_writer import write_bundle
+from svg_export.bundle_writer import ContractError, write_bundle
 from svg_export.graphs import fold_batch_norm, fused_graphs, separate_graphs
 from svg_export.parity import ParityError, check_fp32, compare_fp16
 from svg_export.parity_loop import OnnxGraphs, ProbeInputs, ReferenceLoop, TorchGraphs
-from svg_export.to_onnx import export_graph
+from svg_export.to_onnx import export_graph, read_interface
 from svg_runtime.bundle.reader import Bundle
 from svg_train.checkpoint import load_checkpoint
 from tests.conftest import export_model, random_model, save_model
@@ -209,6 +210,65 @@ def test_failed_gate_publishes_nothing_and_keeps_the_old_bundle(tiny_checkpoint,
     assert [path.name for path in tmp_path.iterdir()] == ["model.svgb"]
 
 
+@pytest.fixture
+def refused(tiny_checkpoint, tiny_bundle, tmp_path, monkeypatch):
+    """Exports a checkpoint that the contract refuses, over a bundle and to a new place; returns the error."""
+    monkeypatch.setattr(
+        "svg_export.bundle_writer._export",
+        lambda plan, graph_name, *rest: (tiny_bundle / f"fp32/{graph_name}.onnx").read_bytes(),
+    )
+    out = Path(shutil.copytree(tiny_bundle, tmp_path / "model.svgb"))
+
+    def export(**changes) -> str:
+        checkpoint = replace(load_checkpoint(tiny_checkpoint), **changes)
+        for target in (tmp_path / "new.svgb", out):
+            with pytest.raises(ContractError) as caught:
+                write_bundle(checkpoint, "0" * 64, target, False, lambda line: None, fused=False)
+            assert caught.value.exit_code == 3
+        assert [path.name for path in tmp_path.iterdir()] == ["model.svgb"]
+        assert {file: (out / file).read_bytes() for file in old} == old
+        message = str(caught.value)
+        assert message.startswith("the bundle does not fit the contract")
+        assert message.endswith("nothing was published")
+        assert str(tmp_path) not in message  # of a folder that is gone
+        return message
+
+    old = {file.relative_to(out): file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    return export
+
+
+def test_a_graph_that_the_contract_refuses_is_not_published(refused, monkeypatch):
+    def renamed(content):
+        model = onnx.load_from_string(content)
+        model.graph.output[0].name = {"mu": "mean"}.get(model.graph.output[0].name, model.graph.output[0].name)
+        return read_interface(model.SerializeToString())
+
+    monkeypatch.setattr("svg_export.bundle_writer.read_interface", renamed)
+    message = refused()
+    assert "variants.fp32.graphs.prior.outputs: ('mean', 'float32'" in message
+    assert "variants.fp32.graphs.posterior.outputs: ('mean', 'float32'" in message
+
+
+def test_a_tensor_type_that_the_contract_does_not_know_is_not_published(refused, monkeypatch):
+    def doubled(content):
+        model = onnx.load_from_string(content)
+        model.graph.input[0].type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
+        return read_interface(model.SerializeToString())
+
+    monkeypatch.setattr("svg_export.bundle_writer.read_interface", doubled)
+    assert "dtype: Input should be 'float32' or 'float16'" in refused()
+
+
+def test_graphs_of_another_bundle_are_not_published(refused, monkeypatch):
+    monkeypatch.setattr("svg_export.bundle_writer._bundle_id", lambda checkpoint: "f" * 16)
+    message = refused()
+    assert all(f"fp32/{graph_name}.onnx: belongs to another bundle" in message for graph_name in ROLES)
+
+
+def test_a_checkpoint_whose_pace_the_contract_refuses_is_not_published(refused):
+    assert "frame_interval_s: Input should be greater than 0" in refused(frame_interval_s=0.0)
+
+
 def test_folder_that_is_no_bundle_is_not_replaced(tiny_checkpoint, tmp_path):
     precious = tmp_path / "photos"
     precious.mkdir()
@@ -237,6 +297,15 @@ def test_command_exits_3_without_a_folder_when_parity_fails(tiny_checkpoint, tmp
     block = "import svg_export.parity as p\np.check_fp32.__defaults__ = (0.0,)"
     result = run_cli(str(tiny_checkpoint), "--no-fused", cwd=tmp_path, block=block)
     assert result.returncode == 3, result.stderr
+    assert "nothing was published" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_command_exits_3_without_a_folder_when_the_contract_is_broken(tiny_checkpoint, tmp_path):
+    block = "import svg_export.bundle_writer as w\nw.SHUFFLED_DECODER = 'decoder_twice'"
+    result = run_cli(str(tiny_checkpoint), "--no-fused", cwd=tmp_path, block=block)
+    assert (result.returncode, "Traceback" in result.stderr) == (3, False), result.stderr
+    assert "decoder_twice" in result.stderr
     assert "nothing was published" in result.stderr
     assert list(tmp_path.iterdir()) == []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from svg_common.errors import UsageError
-from svg_train.config import build_config
+from svg_train.config import build_config, load_recipe
 
 
 def model(**given):
@@ -40,3 +40,12 @@ def test_a_configuration_survives_a_round_trip():
 def test_contradictions_are_refused(given, message):
     with pytest.raises(UsageError, match=message):
         model(**given)
+
+
+@pytest.mark.parametrize("content", [None, b"steps = = 1", b"\xff"])
+def test_what_is_no_recipe_is_refused_with_what_to_give(tmp_path, content):
+    path = tmp_path / "recipe.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"cannot read the recipe '.*recipe\.toml': .*\n.*svg-train --list-recipes"):
+        load_recipe(path)

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from svg_common.metrics import psnr
 from svg_common.progress import ProgressListener
 from svg_runtime.bench.cases import REFERENCE, Case, list_cases
 from svg_runtime.bench.operations import forecast_bytes, forecast_operations
 from svg_runtime.bench.process import JobError, run_job
 from svg_runtime.bundle.manifest import Manifest, Precision
 from svg_runtime.bundle.reader import Bundle
-from svg_runtime.forecast.scores import psnr
 from svg_runtime.live.preprocess import Preprocessor
 from svg_runtime.live.sources.synthetic import SyntheticSource
 from svg_runtime.machine.hardware import load_average, usable_cores
@@ -87,8 +87,10 @@ class Bench:
     """
 
     def __init__(self, bundle: Bundle, options: BenchOptions, progress: ProgressListener, folder: Path) -> None:
-        self._manifest, self._options, self._folder = bundle.manifest, options, folder
+        self._manifest = bundle.manifest
+        self._options = options
         self._progress = progress
+        self._folder = folder
         self._model = str(bundle.path.absolute())
         self._cases = list_cases(self._manifest, options.backend, options.precision)
         self._done = 0  # jobs

@@ -68,7 +68,9 @@ def bench(
     refuse_overwriting({"--json": json}, [bundle.path])
     for variant in bundle.manifest.variants:
         bundle.graphs(variant)  # a damaged bundle is one error, not a failure of every backend
-    options = BenchOptions(backend, device, precision, samples, horizon, seed, seconds)
+    options = BenchOptions(
+        backend=backend, device=device, precision=precision, samples=samples, horizon=horizon, seed=seed, seconds=seconds
+    )
     with ProgressDisplay() as progress:
         findings = run_bench(bundle, options, progress)
     if findings.rows:

@@ -83,7 +83,7 @@ def _interfaces(manifest: Manifest, precision: Precision, graphs: Mapping[str, G
         SHUFFLED_DECODER: decoder,
     }
     if "prime" in graphs:
-        interfaces |= _fused(manifest, state, frame, conds, shared)
+        interfaces |= _fused(manifest=manifest, state=state, frame=frame, conds=conds, shared=shared)
     return {graph_name: interfaces[graph_name] for graph_name in graphs}
 
 

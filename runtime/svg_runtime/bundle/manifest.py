@@ -101,7 +101,6 @@ class ParityReport(Frozen):
     samples: int
     tolerance: float | None = None  # gate: largest difference allowed, relative to max(1, the tensor's largest value)
     rounding: tuple[float, ...] | None = None  # what float32 arithmetic itself does to the reference, per forecast step
-    min_first_step_psnr_db: float | None = None  # of older bundles; the gate of a reduced precision is its quality report
     max_error: float  # largest difference, relative to max(1, the tensor's largest value)
     curves: dict[str, ErrorCurve]  # tensor -> per step; "observe.h", "forecast.frame", "forecast.prior.state", ...
 

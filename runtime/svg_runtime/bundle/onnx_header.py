@@ -13,13 +13,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from svg_common.protobuf_wire import Field, length_delimited, read_fields
 from svg_runtime.errors import BundleError
 
 _DTYPES = {1: "float32", 10: "float16"}
 _COMPUTED = {1: "f32", 10: "f16", 16: "bf16"}  # TensorProto.DataType -> as precisions to compute in are called
 # Operators with weights; their second input. ONNX Runtime's own fused forms have the operator's name in theirs.
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
-_MAX_FIELDS = 1 << 16  # of one message; export writes some hundred, and a hostile file could hold 10^9
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,16 @@ def read_header(content: bytes) -> GraphHeader:
         BundleError: not an ONNX model, or one whose weights lie in another file.
     """
     try:
-        model = _fields(memoryview(content))
-        graph = _fields(_only(model, 7))
-        if any(_is_external(_fields(tensor)) for tensor in _weights(model, graph)):
+        model = read_fields(memoryview(content))
+        graph = read_fields(_only(model, 7))
+        if any(_is_external(read_fields(tensor)) for tensor in _weights(model, graph)):
             raise BundleError("the graph keeps weights in another file, which bundles do not allow")
         return GraphHeader(
-            inputs=tuple(_tensor(value) for value in _all(graph, 11)),
-            outputs=tuple(_tensor(value) for value in _all(graph, 12)),
-            metadata=dict(_pair(entry) for entry in _all(model, 14)),
+            inputs=tuple(_tensor(value) for value in length_delimited(graph, 11)),
+            outputs=tuple(_tensor(value) for value in length_delimited(graph, 12)),
+            metadata=dict(_pair(entry) for entry in length_delimited(model, 14)),
         )
-    except (IndexError, ValueError) as error:
+    except ValueError as error:
         raise BundleError(f"not a readable ONNX file ({type(error).__name__}: {error})") from error
 
 
@@ -70,128 +70,82 @@ def count_weight_types(content: bytes) -> Counter[str]:
         BundleError: not an ONNX model.
     """
     try:
-        graph = _fields(_only(_fields(memoryview(content)), 7))
-        nodes = [_fields(node) for node in _all(graph, 1)]
-        types = {_text(tensor, 8): _number(tensor, 2) for tensor in map(_fields, _all(graph, 5))}
+        graph = read_fields(_only(read_fields(memoryview(content)), 7))
+        nodes = [read_fields(node) for node in length_delimited(graph, 1)]
+        types = {_text(tensor, 8): _number(tensor, 2) for tensor in map(read_fields, length_delimited(graph, 5))}
         for node in nodes:
-            types.update({bytes(name).decode(): type_ for name in _all(node, 2) for type_ in _made_type(node)})
+            types.update({bytes(name).decode(): type_ for name in length_delimited(node, 2) for type_ in _made_type(node)})
         counts: Counter[str] = Counter()
         for node in nodes:
-            inputs = [bytes(name).decode() for name in _all(node, 1)]
+            inputs = [bytes(name).decode() for name in length_delimited(node, 1)]
             if any(name in _text(node, 4) for name in _WEIGHTED) and len(inputs) > 1 and types.get(inputs[1]) in _COMPUTED:
                 counts[_COMPUTED[types[inputs[1]]]] += 1
         return counts
-    except (IndexError, ValueError) as error:
+    except ValueError as error:
         raise BundleError(f"not a readable ONNX file ({type(error).__name__}: {error})") from error
 
 
-def _made_type(node: list[_Field]) -> Iterator[int]:
+def _made_type(node: list[Field]) -> Iterator[int]:
     """Type of what a Cast or Constant gives. NodeProto: op_type = 4, attribute = 5 {name = 1, i = 3, t = 5}."""
-    for attribute in map(_fields, _all(node, 5)):
+    for attribute in map(read_fields, length_delimited(node, 5)):
         if _text(node, 4) == "Cast" and _text(attribute, 1) == "to":
             yield _number(attribute, 3)
         elif _text(node, 4) == "Constant":
-            yield from (_number(_fields(tensor), 2) for tensor in _all(attribute, 5))
+            yield from (_number(read_fields(tensor), 2) for tensor in length_delimited(attribute, 5))
 
 
-_Field = tuple[int, "int | memoryview"]
-
-
-def _weights(model: list[_Field], graph: list[_Field]) -> Iterator[memoryview]:
+def _weights(model: list[Field], graph: list[Field]) -> Iterator[memoryview]:
     """All tensors in the file: initializers and constants of nodes."""
     if _has(model, 20, 25) or _has(graph, 15):
         raise BundleError("the graph has functions, training graphs or sparse weights, which bundles do not allow")
-    yield from _all(graph, 5)
-    for node in _all(graph, 1):
-        for attribute in map(_fields, _all(_fields(node), 5)):
+    yield from length_delimited(graph, 5)
+    for node in length_delimited(graph, 1):
+        for attribute in map(read_fields, length_delimited(read_fields(node), 5)):
             if _has(attribute, 6, 11, 22, 23):
                 raise BundleError("the graph has sub-graphs or sparse weights, which bundles do not allow")
-            yield from (*_all(attribute, 5), *_all(attribute, 10))
+            yield from (*length_delimited(attribute, 5), *length_delimited(attribute, 10))
 
 
-def _is_external(tensor: list[_Field]) -> bool:
+def _is_external(tensor: list[Field]) -> bool:
     """TensorProto: external_data = 13, data_location = 14 (0: in the file)."""
     return _has(tensor, 13) or any(key == 14 and value != 0 for key, value in tensor)
 
 
-def _fields(data: memoryview) -> list[_Field]:
-    """Fields (number, value) of one protobuf message; length-delimited values are views into `data`."""
-    fields: list[_Field] = []
-    position = 0
-    while position < len(data):
-        if len(fields) == _MAX_FIELDS:
-            raise ValueError("too many fields")
-        key, position = _varint(data, position)
-        kind = key & 7
-        if kind == 0:
-            value, position = _varint(data, position)
-            fields.append((key >> 3, value))
-            continue
-        if kind == 2:
-            length, position = _varint(data, position)
-        elif kind in (1, 5):
-            length = 8 if kind == 1 else 4
-        else:
-            raise ValueError(f"wire type {kind}")
-        if position + length > len(data):
-            raise ValueError("truncated")
-        fields.append((key >> 3, data[position : position + length]))
-        position += length
-    return fields
-
-
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, position
-        shift += 7
-        if shift > 63:
-            raise ValueError("varint")
-
-
-def _all(fields: list[_Field], number: int) -> Iterator[memoryview]:
-    return (value for key, value in fields if key == number and isinstance(value, memoryview))
-
-
-def _has(fields: list[_Field], *numbers: int) -> bool:
+def _has(fields: list[Field], *numbers: int) -> bool:
     return any(key in numbers for key, _ in fields)
 
 
-def _only(fields: list[_Field], number: int) -> memoryview:
-    found = list(_all(fields, number))
+def _only(fields: list[Field], number: int) -> memoryview:
+    found = length_delimited(fields, number)
     if len(found) != 1:
         raise ValueError(f"field {number} is there {len(found)} times, expected once")
     return found[0]
 
 
-def _number(fields: list[_Field], number: int) -> int:
+def _number(fields: list[Field], number: int) -> int:
     return next((value for key, value in reversed(fields) if key == number and isinstance(value, int)), 0)
 
 
-def _text(fields: list[_Field], number: int) -> str:
+def _text(fields: list[Field], number: int) -> str:
     return bytes(_only(fields, number)).decode()
 
 
 def _pair(entry: memoryview) -> tuple[str, str]:
-    fields = _fields(entry)
+    fields = read_fields(entry)
     return _text(fields, 1), _text(fields, 2)
 
 
 def _tensor(value: memoryview) -> TensorHeader:
     """ValueInfoProto: name = 1, type = 2 { tensor_type = 1 { elem_type = 1, shape = 2 { dim = 1 } } }."""
-    info = _fields(value)
-    tensor_type = _fields(_only(_fields(_only(info, 2)), 1))
-    dims = _all(_fields(_only(tensor_type, 2)), 1)
+    info = read_fields(value)
+    tensor_type = read_fields(_only(read_fields(_only(info, 2)), 1))
+    dims = length_delimited(read_fields(_only(tensor_type, 2)), 1)
     elem_type = _number(tensor_type, 1)
     return TensorHeader(_text(info, 1), _DTYPES.get(elem_type, f"onnx type {elem_type}"), tuple(_dim(dim) for dim in dims))
 
 
 def _dim(dim: memoryview) -> int | str:
-    fields = _fields(dim)
+    fields = read_fields(dim)
     if len(fields) > 1:
         raise ValueError("an axis with two sizes")
     return _text(fields, 2) if _has(fields, 2) else _number(fields, 1)

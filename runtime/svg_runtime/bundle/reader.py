@@ -83,7 +83,8 @@ class Bundle:
             raise BundleError(
                 f"the bundle '{self.path}' is damaged:\n  "
                 + "\n  ".join(problems)
-                + "\n  export it again with: svg-export ckpt.pt"
+                + "\n  export it again with: svg-export ckpt.pt",
+                problems,
             )
         return contents
 
@@ -156,7 +157,8 @@ def _read_manifest(file: Path) -> Manifest:
 def _invalid(file: Path, lines: list[str]) -> BundleError:
     shown = [line if len(line) <= _LINE_LIMIT else f"{line[:_LINE_LIMIT]} ..." for line in lines[:20]]
     return BundleError(
-        f"'{file}' is not a valid manifest:\n  " + "\n  ".join(shown) + "\n  export the bundle again with: svg-export ckpt.pt"
+        f"'{file}' is not a valid manifest:\n  " + "\n  ".join(shown) + "\n  export the bundle again with: svg-export ckpt.pt",
+        shown,
     )
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from dataclasses import dataclass
 
-import numpy as np
-
+from svg_common.metrics import mean_squared_error, psnr
 from svg_runtime.forecast.noise import FloatArray
 
 _MEMORY_LIMIT = 256 << 20  # bytes of remembered forecasts; the oldest are forgotten first
@@ -15,12 +13,27 @@ _MEMORY_LIMIT = 256 << 20  # bytes of remembered forecasts; the oldest are forgo
 
 @dataclass(frozen=True)
 class ForecastScore:
-    """How well one earlier forecast met the frame that has now been observed. PSNR in dB, frames in [0, 1]."""
+    """How well one earlier forecast met the frame that has now been observed: mean squared errors, frames in [0, 1]."""
 
     lead: int  # frames between making the forecast and now: 1 ... horizon
-    psnr_best: float  # the sample that came closest
-    psnr_mean: float  # the mean over samples
-    psnr_repeat: float  # the last frame observed when the forecast was made, unchanged
+    mse_best: float  # the sample that came closest
+    mse_mean: float  # the mean over samples
+    mse_repeat: float  # the last frame observed when the forecast was made, unchanged
+
+    @property
+    def psnr_best(self) -> float:
+        """PSNR in dB of the sample that came closest, at most 120."""
+        return psnr(self.mse_best)
+
+    @property
+    def psnr_mean(self) -> float:
+        """PSNR in dB of the mean over samples, at most 120."""
+        return psnr(self.mse_mean)
+
+    @property
+    def psnr_repeat(self) -> float:
+        """PSNR in dB of the last frame observed when the forecast was made, at most 120."""
+        return psnr(self.mse_repeat)
 
 
 class ForecastMemory:
@@ -52,14 +65,9 @@ class ForecastMemory:
 
 
 def _score(lead: int, last_frame: FloatArray, samples: FloatArray, truth: FloatArray) -> ForecastScore:
-    best = min(_mse(sample, truth) for sample in samples)
-    return ForecastScore(lead, psnr(best), psnr(_mse(samples.mean(0), truth)), psnr(_mse(last_frame, truth)))
-
-
-def _mse(a: FloatArray, b: FloatArray) -> float:
-    return float(np.mean((a - b) ** 2))
-
-
-def psnr(mse: float) -> float:
-    """Peak signal-to-noise ratio in dB of frames in [0, 1]; equal frames give 120 dB, not infinity."""
-    return -10 * math.log10(max(mse, 1e-12))
+    return ForecastScore(
+        lead=lead,
+        mse_best=min(mean_squared_error(sample, truth) for sample in samples),
+        mse_mean=mean_squared_error(samples.mean(0), truth),
+        mse_repeat=mean_squared_error(last_frame, truth),
+    )

@@ -20,7 +20,8 @@ class EventLog:
     """
 
     def __init__(self, announce: Callable[[str], None] | None = None, announce_each: int = 5) -> None:
-        self._announce, self._announce_each = announce, announce_each
+        self._announce = announce
+        self._announce_each = announce_each
         self._lock = threading.Lock()
         self.counts: Counter[str] = Counter()
         self.messages: list[str] = []

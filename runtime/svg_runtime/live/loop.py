@@ -94,7 +94,9 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
         stop.start_graceful_stop()
         frame = forecaster.manifest.frame
         interval_s = model_interval_s(options.source, forecaster.manifest.generation.frame_interval_s)
-        source = open_source(options.source, interval_s, min(frame.height, frame.width), stop, events)
+        source = open_source(
+            options=options.source, interval_s=interval_s, image_size=min(frame.height, frame.width), stop=stop, events=events
+        )
         resources.callback(source.close)
         step_s = step_interval_s(options.source, interval_s)
         caption = Caption(
@@ -103,8 +105,10 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
             frame_hw=(frame.height, frame.width), lead=lead, has_latents=forecaster.manifest.model.z_dim > 0,
         )  # fmt: skip
         stats = LiveStats(_about(options, caption, source, forecaster), options.horizon, step_s, events)
-        outputs = open_outputs(options.output, options.window, ForecastPicture.size_wh, interval_s, stop)
-        loop = LiveLoop(forecaster, source, outputs, caption, stats, stop)
+        outputs = open_outputs(
+            video=options.output, window=options.window, size_wh=ForecastPicture.size_wh, interval_s=interval_s, stop=stop
+        )
+        loop = LiveLoop(forecaster=forecaster, source=source, outputs=outputs, caption=caption, stats=stats, stop=stop)
         _run_and_close(loop, options.max_frames, None if options.window else ProgressDisplay(console))
         if stop.signalled and stats.seen == 0:
             raise KeyboardInterrupt
@@ -124,8 +128,12 @@ class LiveLoop:
         stop: StopRequest,
     ) -> None:  # fmt: skip
         frame = forecaster.manifest.frame
-        self._forecaster, self._source, self.outputs = forecaster, source, outputs
-        self._caption, self._stats, self._stop = caption, stats, stop
+        self._forecaster = forecaster
+        self._source = source
+        self.outputs = outputs
+        self._caption = caption
+        self._stats = stats
+        self._stop = stop
         self._preprocessor = Preprocessor(frame.height, frame.width, frame.channels)
         self._picture = ForecastPicture(caption) if outputs else None
         self._view = View(picture=np.zeros((frame.height, frame.width), np.uint8))
@@ -176,9 +184,11 @@ class LiveLoop:
                 with stats.timer.stage("capture"):
                     picture = next(pictures, None)
             except SourceLostError as error:
-                self.lost, stats.stopped_by = error, "lost source"
+                self.lost = error
+                stats.stopped_by = "lost source"
                 return
-            stats.captured, stats.dropped = self._source.captured, self._source.dropped
+            stats.captured = self._source.captured
+            stats.dropped = self._source.dropped
             if picture is None:
                 break
             stats.seen += 1
@@ -187,7 +197,8 @@ class LiveLoop:
 
     def _to_model_frame(self, source_frame: SourceFrame) -> NDArray[np.float32]:
         """Fit the picture to the model. Where the video is cut, what came before is no context any more: it is forgotten."""
-        clip, self._clip = self._clip, source_frame.clip
+        clip = self._clip
+        self._clip = source_frame.clip
         cut = clip is not None and clip != source_frame.clip
         if cut:
             self._stats.events.add("new_clip", f"{self._source.description}: another video begins; the context starts anew")
@@ -220,7 +231,8 @@ class LiveLoop:
         return futures
 
     def _note(self, observation: Observation) -> None:
-        self._observed, surprise = observation.index + 1, observation.surprise
+        self._observed = observation.index + 1
+        surprise = observation.surprise
         if surprise is not None and not np.isfinite(surprise):
             raise ForecastError("the surprise is not a finite number")
         self._view.surprise.append(surprise)
@@ -248,13 +260,18 @@ class LiveLoop:
     def _update_view(self, source_frame: SourceFrame, futures: NDArray[np.float32] | None) -> View:
         """Bring the view up to date."""
         view, stats = self._view, self._stats
-        view.picture, view.futures = source_frame.image, futures
+        view.picture = source_frame.image
+        view.futures = futures
         view.waiting = max(0, self._forecaster.manifest.generation.n_past - self._observed)
         view.latency_ms = stats.timer.last_ms("observe") + (stats.timer.last_ms("forecast") if futures is not None else 0.0)
-        view.fps, view.seen, view.dropped = stats.fps, stats.seen, stats.dropped
+        view.fps = stats.fps
+        view.seen = stats.seen
+        view.dropped = stats.dropped
         psnr = stats.scores.psnr(self._caption.lead)
         if psnr is not None:
-            view.best_psnr, _, view.repeat_psnr = psnr
+            best, _, repeat = psnr
+            view.best_psnr = best
+            view.repeat_psnr = repeat
         return view
 
 

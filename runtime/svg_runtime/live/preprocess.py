@@ -24,7 +24,8 @@ class Preprocessor:
 
     def size_changed(self, picture: Picture) -> bool:
         """Whether `picture` has another size than the one before it. Then the old frames show another view."""
-        before, self.picture_hw = self.picture_hw, (picture.shape[0], picture.shape[1])
+        before = self.picture_hw
+        self.picture_hw = (picture.shape[0], picture.shape[1])
         return before is not None and before != self.picture_hw
 
     def fit(self, picture: Picture) -> NDArray[np.float32]:

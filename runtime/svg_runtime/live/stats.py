@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_common.metrics import psnr
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.timing import RecentValues, StageTimer
 from svg_runtime.machine.memory import peak_rss_mib
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 # capture: wait for the picture. end_to_end: from the picture's capture (camera) or arrival in the loop to its last output.
 STAGES = ("capture", "preprocess", "observe", "forecast", "overlay", "output", "end_to_end")
 _RATE_FRAMES = 30  # the shown rate is over this many frames
-_LEAST_MSE = 1e-12  # a perfect forecast is 120 dB, not infinite
 
 
 class ScoreTable:
@@ -33,25 +33,24 @@ class ScoreTable:
     def add(self, scores: Iterable[ForecastScore]) -> None:
         """Add the scores that one observed frame gave to earlier forecasts."""
         for score in scores:
-            psnr = np.array([score.psnr_best, score.psnr_mean, score.psnr_repeat])
-            self._mse_sum[score.lead - 1] += 10 ** (-psnr / 10)
+            self._mse_sum[score.lead - 1] += score.mse_best, score.mse_mean, score.mse_repeat
             self._count[score.lead - 1] += 1
 
     def psnr(self, lead: int) -> tuple[float, float, float] | None:
         """PSNR in dB at `lead` of the best sample, the mean forecast and the repeated last frame; None before any."""
         if self._count[lead - 1] == 0:
             return None
-        mse = np.maximum(self._mse_sum[lead - 1] / self._count[lead - 1], _LEAST_MSE)
-        best, mean, repeat = (round(float(value), 3) for value in -10 * np.log10(mse))
+        mse = self._mse_sum[lead - 1] / self._count[lead - 1]
+        best, mean, repeat = (round(psnr(value), 3) for value in mse.tolist())
         return best, mean, repeat
 
     def summary(self, interval_s: float) -> list[dict[str, float]]:
         """One row per lead that was scored."""
         rows = []
         for lead, count in enumerate(self._count.tolist(), 1):
-            psnr = self.psnr(lead)
-            if psnr is not None:
-                best, mean, repeat = psnr
+            decibels = self.psnr(lead)
+            if decibels is not None:
+                best, mean, repeat = decibels
                 ahead = round(lead * interval_s, 4)
                 rows.append({"lead": lead, "seconds": ahead, "frames": count,
                              "psnr_best": best, "psnr_mean": mean, "psnr_repeat": repeat})  # fmt: skip
@@ -69,7 +68,8 @@ class LiveStats:
     """
 
     def __init__(self, about: dict[str, Any], horizon: int, interval_s: float, events: EventLog) -> None:
-        self._about, self._interval_s = about, interval_s
+        self._about = about
+        self._interval_s = interval_s
         self._start = time.monotonic()
         self._recent_ends: deque[float] = deque(maxlen=_RATE_FRAMES)
         self.events = events

@@ -282,14 +282,21 @@ def test_realtime_keeps_the_models_pace(svg_live):
 
 def test_score_table_averages_errors_and_not_decibels():
     table = ScoreTable(horizon=2)
-    table.add([ForecastScore(1, 10.0, 20.0, 30.0)])
-    table.add([ForecastScore(1, 20.0, 20.0, 10.0)])
+    table.add([ForecastScore(lead=1, mse_best=0.1, mse_mean=0.01, mse_repeat=0.001)])
+    table.add([ForecastScore(lead=1, mse_best=0.01, mse_mean=0.01, mse_repeat=0.1)])
     best, mean, repeat = table.psnr(1)
     assert best == pytest.approx(-10 * np.log10((0.1 + 0.01) / 2), abs=1e-3)
     assert mean == pytest.approx(20.0)
     assert repeat == pytest.approx(-10 * np.log10((0.001 + 0.1) / 2), abs=1e-3)
     assert table.psnr(2) is None
     assert [row["lead"] for row in table.summary(0.5)] == [1]
+
+
+def test_score_table_caps_the_mean_and_not_each_error():
+    table = ScoreTable(horizon=1)
+    table.add([ForecastScore(lead=1, mse_best=0.0, mse_mean=0.5e-12, mse_repeat=3e-12)])
+    table.add([ForecastScore(lead=1, mse_best=0.0, mse_mean=1.5e-12, mse_repeat=0.0)])
+    assert table.psnr(1) == (120.0, 120.0, pytest.approx(-10 * np.log10(1.5e-12), abs=1e-3))
 
 
 def test_percentiles_are_of_the_recent_values_and_the_maximum_of_all():

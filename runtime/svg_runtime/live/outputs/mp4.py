@@ -69,7 +69,8 @@ class Mp4Writer:
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,
         )
-        frame.pts, frame.time_base = tick - self._tick_of_first, self._interval
+        frame.pts = tick - self._tick_of_first
+        frame.time_base = self._interval
         self._mux(frame)
         self.frames += 1
 
@@ -98,7 +99,8 @@ class Mp4Writer:
         # faststart puts the index in front, so that a browser plays while it loads
         self._container = av.open(str(partial), "w", format="mp4", options={"movflags": "+faststart"})
         stream: Any = self._container.add_stream("libx264", rate=1 / self._interval, options=_ENCODER_OPTIONS)
-        stream.width, stream.height = size_wh
+        stream.width = size_wh[0]
+        stream.height = size_wh[1]
         stream.pix_fmt = "yuv420p"
         stream.time_base = stream.codec_context.time_base = self._interval
         stream.codec_context.gop_size = max(1, round(_SECONDS_PER_KEYFRAME / interval_s))
@@ -117,7 +119,8 @@ class Mp4Writer:
 
     def _discard(self) -> None:
         """Close and remove the unfinished file. A second error, of closing what is broken, says nothing new."""
-        container, self._container = self._container, None
+        container = self._container
+        self._container = None
         try:
             if container is not None:
                 container.close()

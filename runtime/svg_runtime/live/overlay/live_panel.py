@@ -12,7 +12,8 @@ class LivePanel:
     """The live picture, large."""
 
     def __init__(self, rect: Rect, caption: Caption) -> None:
-        self._rect, self._source = rect, caption.source
+        self._rect = rect
+        self._source = caption.source
 
     def draw_static(self, canvas: Canvas) -> None:
         """Title and name of the source."""

@@ -12,7 +12,8 @@ class MeanPanel:
     """The mean forecast: blurred where the samples disagree."""
 
     def __init__(self, rect: Rect, caption: Caption) -> None:
-        self._rect, self._caption = rect, caption
+        self._rect = rect
+        self._caption = caption
 
     def draw_static(self, canvas: Canvas) -> None:
         """Title, forecast step, and an empty picture."""

@@ -18,7 +18,9 @@ class SpreadPanel:
     """Standard deviation over samples: bright where the model is unsure."""
 
     def __init__(self, rect: Rect, scale: Rect, caption: Caption) -> None:
-        self._rect, self._scale, self._caption = rect, scale, caption
+        self._rect = rect
+        self._scale = scale
+        self._caption = caption
         self._recent = 0.0
 
     def draw_static(self, canvas: Canvas) -> None:

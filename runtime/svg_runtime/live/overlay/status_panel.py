@@ -13,7 +13,8 @@ class StatusPanel:
     """Names on the left, values on the right, a row each."""
 
     def __init__(self, rect: Rect, caption: Caption) -> None:
-        self._rect, self._caption = rect, caption
+        self._rect = rect
+        self._caption = caption
 
     def draw_static(self, canvas: Canvas) -> None:
         """Title, names and rules."""

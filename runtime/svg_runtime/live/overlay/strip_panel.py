@@ -25,7 +25,8 @@ class StripPanel:
     """The strip of sampled futures. Samples are independent draws: that rows differ is the model's uncertainty."""
 
     def __init__(self, cells: tuple[tuple[Rect, ...], ...], caption: Caption) -> None:
-        self._cells, self._caption = cells, caption
+        self._cells = cells
+        self._caption = caption
         self._steps = shown_steps(caption.horizon)
 
     def draw_static(self, canvas: Canvas) -> None:

@@ -21,7 +21,8 @@ class TracePanel:
     """Surprise, KL(posterior || prior) in nats: how much each frame said that the prior had not expected."""
 
     def __init__(self, rect: Rect, caption: Caption) -> None:
-        self._rect, self._interval_s = rect, caption.interval_s
+        self._rect = rect
+        self._interval_s = caption.interval_s
         self._unit = "KL posterior to prior, nats" if caption.has_latents else "none: the model has no latents"
 
     def draw_static(self, canvas: Canvas) -> None:

@@ -97,15 +97,19 @@ def open_source(options: SourceOptions, interval_s: float, image_size: int, stop
         KeyboardInterrupt: a stop was requested while a camera on the network was connected to.
     """
     if options.camera is not None:
-        return _open_camera(options.camera, Ticker(interval_s, stop), stop, events, options.reconnect_s)
+        return _open_camera(
+            index=options.camera, ticker=Ticker(interval_s, stop), stop=stop, events=events, retry_s=options.reconnect_s
+        )
     if options.path is None and options.source not in (None, SYNTHETIC_URL):
-        return _open_network_camera(str(options.source), Ticker(interval_s, stop), stop, events, options.reconnect_s)
+        return _open_network_camera(
+            url=str(options.source), ticker=Ticker(interval_s, stop), stop=stop, events=events, retry_s=options.reconnect_s
+        )
     ticker = Ticker(interval_s, stop) if options.realtime else None
     if options.path is None:
         return SyntheticSource(options.seed, image_size, ticker)
     from svg_runtime.live.sources.files import FileSource
 
-    return FileSource(options.path, interval_s, stop, events, ticker)
+    return FileSource(path=options.path, interval_s=interval_s, stop=stop, events=events, ticker=ticker)
 
 
 def _open_camera(index: int, ticker: Ticker, stop: StopRequest, events: EventLog, retry_s: float) -> Source:
@@ -114,7 +118,14 @@ def _open_camera(index: int, ticker: Ticker, stop: StopRequest, events: EventLog
     from svg_runtime.live.sources.capture import NoPictureError, open_capture
 
     try:
-        return CameraSource(f"camera {index}", lambda: open_capture(index), ticker, stop, events, retry_s)
+        return CameraSource(
+            name=f"camera {index}",
+            open_device=lambda: open_capture(index),
+            ticker=ticker,
+            stop=stop,
+            events=events,
+            retry_s=retry_s,
+        )
     except NoPictureError:
         raise SourceLostError(explain_missing_camera(index)) from None
 
@@ -128,7 +139,13 @@ def _open_network_camera(url: str, ticker: Ticker, stop: StopRequest, events: Ev
     require_stream_address(url)
     try:
         return CameraSource(
-            stream_name(url), lambda: network.open_stream(url, stop, events), ticker, stop, events, retry_s, ANSWER_S
+            name=stream_name(url),
+            open_device=lambda: network.open_stream(url, stop, events),
+            ticker=ticker,
+            stop=stop,
+            events=events,
+            retry_s=retry_s,
+            answer_s=ANSWER_S,
         )
     except NoPictureError as error:
         raise SourceLostError(network.explain_missing_stream(url, str(error))) from None

@@ -49,9 +49,11 @@ class CameraSource:
     ) -> None:
         self.name = self.description = name
         self.dropped = 0
-        self._ticker, self._stop, self._events = ticker, stop, events
+        self._ticker = ticker
+        self._stop = stop
+        self._events = events
         self._timeout_s = retry_s + answer_s
-        self._thread = CaptureThread(name, open_device(), open_device, events, retry_s)
+        self._thread = CaptureThread(name=name, device=open_device(), open_device=open_device, events=events, retry_s=retry_s)
         self._thread.start()
 
     @property

@@ -85,8 +85,11 @@ class CaptureThread(threading.Thread):
         retry_s: float,
     ) -> None:
         super().__init__(name=f"capture of {name}", daemon=True)  # a read that hangs in the driver must not keep the process
-        self._camera, self._device, self._open_device = name, device, open_device
-        self._events, self._retry_s = events, retry_s
+        self._camera = name
+        self._device = device
+        self._open_device = open_device
+        self._events = events
+        self._retry_s = retry_s
         self._changed = threading.Condition()
         self._closing = threading.Event()
         self._newest: CapturedFrame | None = None

@@ -78,7 +78,10 @@ class FileSource:
         self.captured = 0
         self.dropped = 0
         self._clips = find_clips(path)
-        self._interval_s, self._stop, self._events, self._ticker = interval_s, stop, events, ticker
+        self._interval_s = interval_s
+        self._stop = stop
+        self._events = events
+        self._ticker = ticker
         if len(self._clips) == 1 and self._clips[0].is_video:
             VideoReader(self._clips[0].paths[0]).close()  # the only file: unreadable is an error before anything starts
 

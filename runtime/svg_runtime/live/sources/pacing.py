@@ -25,7 +25,8 @@ class Ticker:
 
     def __init__(self, interval_s: float, stop: StopRequest, now: Callable[[], float] = time.monotonic) -> None:
         self.interval_s = interval_s
-        self._stop, self._now = stop, now
+        self._stop = stop
+        self._now = now
         self._start: float | None = None
 
     def wait_for(self, tick: int) -> None:

@@ -90,7 +90,8 @@ class StreamCapture:
         self._released.set()
 
     def _end(self, problem: str) -> tuple[bool, None]:
-        self._ended, self.problem = True, problem
+        self._ended = True
+        self.problem = problem
         return False, None
 
     def _receive(self) -> None:
