@@ -16,7 +16,7 @@ from svg_common.signals import defer_interrupts
 from svg_export.engine_options import engine_request
 from svg_runtime.build_progress import BuildProgress
 from svg_runtime.forecast_options import COUNT_LIMIT
-from svg_train.options import DataOption, DataRootOption, NumDigitsOption, data_table, flag
+from svg_train.config_options import config_options, flag, settings_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,6 +35,7 @@ def _engine(help: str, *names: str, **limits: Any) -> Any:
 
 
 @app.command()
+@config_options("data", only=("name", "root", "num_digits"))
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="what svg-train or the reference implementation wrote (.pt, .pth)")],
     out: Annotated[Path | None, typer.Option(help="bundle folder to make; default: the checkpoint's name with .svgb")] = None,
@@ -63,9 +64,6 @@ def export(
         int | None,
         typer.Option(help="training sequences to recalibrate on; default: 200", min=16, rich_help_panel=_BATCH_NORM),
     ] = None,
-    data: DataOption = None,
-    data_root: DataRootOption = None,
-    num_digits: NumDigitsOption = None,
     engine: Annotated[bool, _engine("also build engines into the bundle: for this NVIDIA GPU, or for --target")] = False,
     backend: Annotated[str | None, _engine("tensorrt or tensorrt-rtx; default: tensorrt with a GPU and if installed")] = None,
     targets: Annotated[
@@ -75,6 +73,7 @@ def export(
     samples: Annotated[int | None, _engine("most samples to build for; default: 8", min=1, max=COUNT_LIMIT)] = None,
     workspace: Annotated[float | None, _engine("GiB of GPU memory for temporary results; default: no limit", min=0.01)] = None,
     cache_dir: Annotated[str | None, _engine("keep engines here; default: $SVG_EDGE_CACHE, else the user's cache")] = None,
+    **settings: Any,
 ) -> None:
     """Export a checkpoint to a bundle of ONNX graphs, after proving that they compute what the model computes.
 
@@ -84,7 +83,7 @@ def export(
     Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed or precision too low (nothing is published), 4 an extra or a backend is
     missing, or this machine does not compute in bf16.
     """
-    source = data_table(locals())
+    source = settings_of("data", settings)
     _check_data(bn, fp16 or bf16, source, bn_sequences)
     request = engine_request(engine, backend, targets, samples, workspace, cache_dir)
     require_modules("svg-export", "export", "torch", "onnx", "onnxscript", "onnxruntime")
@@ -96,7 +95,7 @@ def export(
 
     console = stderr_console()
     target = out or Path(f"{checkpoint.stem}.svgb")
-    needed = [existing_file(checkpoint), existing_file(data_root), target / FILE_NAME]
+    needed = [existing_file(checkpoint), existing_file(source["root"]), target / FILE_NAME]
     refuse_overwriting({"--save-checkpoint": save_checkpoint, "--json": json}, needed)
     loaded = load_any_checkpoint(checkpoint)
     refuse_foreign(target)  # before minutes of work, like the next one
@@ -159,7 +158,7 @@ def _save(checkpoint: Checkpoint, path: Path, console: Console) -> None:
 
 def _check_data(bn: str, reduced: bool, source: dict[str, Any], sequences: int | None) -> None:
     """Refuse --bn recalibrate without data, and options that would have no effect."""
-    given = [flag(name) for name, value in source.items() if value is not None]
+    given = [flag("data", name) for name, value in source.items() if value is not None]
     if bn == "recalibrate" and source["name"] is None:
         raise UsageError(
             "--bn recalibrate needs sequences of the kind that the model was trained on\n  add --data, such as --data digits"
