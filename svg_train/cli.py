@@ -11,8 +11,9 @@ from svg_common.command import require_modules, run_command
 from svg_common.errors import UsageError
 from svg_common.files import existing_file, refuse_overwriting, write_json
 from svg_common.signals import defer_interrupts
-from svg_train.config import build_config, load_recipe
+from svg_train.config import build_config
 from svg_train.config_options import config_options, settings_of
+from svg_train.recipe_files import load_recipe, shipped_recipes
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -22,7 +23,11 @@ _TABLES = ("model", "data", "train")
 @app.command()
 @config_options(*_TABLES)
 def train(
-    config: Annotated[Path | None, typer.Option(help="TOML recipe; flags override it")] = None,
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|NAME", help="recipe: a file, or one that ships by its name; flags override it"),
+    ] = None,
+    list_recipes: Annotated[bool, typer.Option("--list-recipes", help="show the recipes that ship, and exit")] = False,
     out: Annotated[Path, typer.Option(help="folder of the run")] = Path("run"),
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out exactly where it was saved")] = False,
     init: Annotated[Path | None, typer.Option(help="start from the weights of this checkpoint (fine-tuning)")] = None,
@@ -41,6 +46,9 @@ def train(
 
     Exit codes: 0 ok, 1 error, 2 usage, 4 device or an extra missing, 130 stopped by Ctrl-C (saved; continue with --resume).
     """
+    if list_recipes:
+        _show_recipes()
+        return
     require_modules("svg-train", "train", "torch", "lightning_fabric", "tensorboard", "PIL")
     with defer_interrupts():  # heavy: torch
         from svg_train.train import BEST, LAST, Machine, Trainer
@@ -50,11 +58,20 @@ def train(
         raise UsageError(
             "--resume continues with the settings that the run was started with\n  leave out --config, --init and all settings"
         )
-    refuse_overwriting({"--json": json}, [config, init, existing_file(settings["data_root"]), out / BEST, out / LAST])
+    refuse_overwriting(
+        {"--json": json}, [existing_file(config), init, existing_file(settings["data_root"]), out / BEST, out / LAST]
+    )
     built = build_config(load_recipe(config) if config else {}, overrides)
     evaluation = Trainer(built, out, Machine(device, processes, precision, workers), resume, init).run()
     if json is not None and evaluation is not None:
         write_json(json, evaluation.metrics())
+
+
+def _show_recipes() -> None:
+    recipes = shipped_recipes()
+    width = max(map(len, recipes))
+    for name, purpose in recipes.items():
+        print(f"{name:<{width}}  {purpose}")
 
 
 def _given(table: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -152,24 +150,6 @@ class Config(_Frozen):
     def sequence_length(self) -> int:
         """Frames per training sequence."""
         return self.model.n_past + self.train.n_future
-
-
-def load_recipe(path: str | Path) -> dict[str, Any]:
-    """Read a TOML recipe with the tables [model], [data] and [train] as plain values.
-
-    Raises:
-        UsageError: the file is missing or is not TOML.
-    """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(
-            f"cannot read the recipe '{path}': {error}\n  expected a TOML file, such as recipes/digits.toml"
-        ) from error
 
 
 def build_config(*layers: dict[str, Any]) -> Config:
