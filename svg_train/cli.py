@@ -30,7 +30,9 @@ def train(
     list_recipes: Annotated[bool, typer.Option("--list-recipes", help="show the recipes that ship, and exit")] = False,
     out: Annotated[Path, typer.Option(help="folder of the run")] = Path("run"),
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out exactly where it was saved")] = False,
-    init: Annotated[Path | None, typer.Option(help="start from the weights of this checkpoint (fine-tuning)")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="start from the weights of this checkpoint (.pt, or .pth of the reference)")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="write the final held-out figures to this file")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     processes: Annotated[int, typer.Option(min=1, help="data-parallel processes (Lightning Fabric starts them)")] = 1,

@@ -17,6 +17,9 @@ _STOCHASTIC_PARTS = ("z_dim", "posterior_layers", "prior_layers")
 _ABSENT: dict[str, tuple[str, ...]] = {"lp": (), "fp": ("prior_layers",), "det": _STOCHASTIC_PARTS}
 
 
+_GENERATION = ("n_past", "skip_lag", "last_frame_skip")  # fields of ModelConfig that no weight depends on
+
+
 class ModelConfig(_Frozen):
     """Shape of the network and of its generation rule. Sizes are the paper's symbols."""
 
@@ -55,6 +58,10 @@ class ModelConfig(_Frozen):
                 wanted = "0, as there is no such part" if name in absent else "at least 1"
                 raise ValueError(f"{name} is {size}; variant '{self.variant}' needs {wanted}")
         return self
+
+    def shape(self) -> dict[str, Any]:
+        """The fields that decide which weights there are and how large."""
+        return self.model_dump(exclude=set(_GENERATION))
 
 
 # The data sets that an option means something to. frame_interval_s is for all of them.
