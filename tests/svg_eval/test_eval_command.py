@@ -34,7 +34,7 @@ def figures(tmp_path, *arguments):
 
 @pytest.fixture
 def deterministic(tmp_path):
-    return save_model(tmp_path / "det.pt", random_model(variant="det", z_dim=0))
+    return save_model(tmp_path / "det.pt", random_model(prior="none", z_dim=0))
 
 
 @pytest.fixture

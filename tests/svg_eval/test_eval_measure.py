@@ -81,7 +81,7 @@ def test_same_seed_same_figures_and_another_seed_others(model, data):
 
 
 def test_deterministic_model_has_one_sample_and_no_diversity(tmp_path, data):
-    model = open_checkpoint(save_model(tmp_path / "det.pt", random_model(variant="det", z_dim=0)))
+    model = open_checkpoint(save_model(tmp_path / "det.pt", random_model(prior="none", z_dim=0)))
     measured = measure(model, data, Settings(2, 50, HORIZON, 0, examples=1), NONE, silent)
     assert measured.psnr.shape == (2, 1, HORIZON)
     assert measured.distance is None

@@ -131,7 +131,7 @@ def test_only_statistics_change_and_old_ones_have_no_part(tiny_model, digits, es
 
 @pytest.mark.parametrize("estimate", ESTIMATES)
 @pytest.mark.parametrize(
-    "shape", [{"variant": "det"}, {"variant": "fp", "backbone": "vgg"}, {"last_frame_skip": True}], ids=str
+    "shape", [{"prior": "none"}, {"prior": "fixed", "backbone": "vgg"}, {"last_frame_skip": True}], ids=str
 )
 def test_every_variant_has_statistics(digits, estimate, shape):
     model = random_model(**shape)
