@@ -33,7 +33,7 @@ def train(
     init: Annotated[
         Path | None, typer.Option(help="start from the weights of this checkpoint (.pt, or .pth of the reference)")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="write the final held-out figures to this file")] = None,
+    json: Annotated[Path | None, typer.Option(help="write the final held-out metrics to this file")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     processes: Annotated[int, typer.Option(min=1, help="data-parallel processes (Lightning Fabric starts them)")] = 1,
     precision: Annotated[

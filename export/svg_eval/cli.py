@@ -48,7 +48,7 @@ def evaluate(
         list[str] | None,
         typer.Option(help="a further model in the same run, such as a deterministic one; can be given several times"),
     ] = None,
-    json: Annotated[Path | None, _panel("Output", "write all figures to this file")] = None,
+    json: Annotated[Path | None, _panel("Output", "write all metrics to this file")] = None,
     plot: Annotated[Path | None, _panel("Output", "plot metrics per step and best of n to this PNG, PDF or SVG")] = None,
     strips: Annotated[Path | None, _panel("Output", "draw the first sequences to PNG strips and GIFs in this folder")] = None,
     lpips_weights: Annotated[
@@ -66,9 +66,8 @@ def evaluate(
     source = settings_of("data", settings)
     require_modules("svg-eval", "eval", "torch", "onnxruntime", *(["matplotlib"] if plot else []), *(["PIL"] if strips else []))
     with defer_interrupts():  # heavy: torch, ONNX Runtime
-        from svg_eval.figures import check_plot_format, save_sequences
-        from svg_eval.figures import plot as draw_plot
         from svg_eval.measure import Settings
+        from svg_eval.plots import check_plot_format, draw_plot, save_sequences
         from svg_eval.report import as_json, as_text
         from svg_eval.run import Request, run
         from svg_runtime.bundle.reader import find_model

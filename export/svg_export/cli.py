@@ -175,7 +175,7 @@ def _check_data(bn: str, reduced: bool, source: dict[str, Any], sequences: int |
 def _recalibrate(
     checkpoint: Checkpoint, source: dict[str, Any], sequences: int | None, console: Console
 ) -> tuple[Checkpoint, dict[str, Any]]:
-    """Return the checkpoint with new BatchNorm statistics, and the figures for the summary."""
+    """Return the checkpoint with new BatchNorm statistics, and the metrics for the summary."""
     from svg_export.recalibrate import DEFAULT_SEQUENCES, recalibrate_checkpoint
 
     def say(line: str) -> None:

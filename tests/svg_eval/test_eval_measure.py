@@ -39,7 +39,7 @@ def model(tiny_checkpoint):
     return open_checkpoint(tiny_checkpoint)
 
 
-def test_figures_equal_a_plain_computation(tiny_model, model, data):
+def test_metrics_equal_a_plain_computation(tiny_model, model, data):
     measured = measure(model, data, Settings(5, 3, HORIZON, seed=5), NONE, silent)
     noise = NoiseSource(5)  # one sequence after the other: prior first, then posterior
     for index in range(5):
@@ -74,7 +74,7 @@ def test_portions_and_the_number_of_sequences_do_not_change_the_draws(model, dat
     assert seen == [(1 / 3, "1/3 sequences"), (2 / 3, "2/3 sequences"), (1, "3/3 sequences")]
 
 
-def test_same_seed_same_figures_and_another_seed_others(model, data):
+def test_same_seed_same_metrics_and_another_seed_others(model, data):
     runs = [measure(model, data, Settings(2, 3, HORIZON, seed), NONE, silent).mse for seed in (1, 1, 2)]
     np.testing.assert_array_equal(runs[0], runs[1])
     assert np.abs(runs[0] - runs[2]).max() > 1e-6

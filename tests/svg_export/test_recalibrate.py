@@ -164,7 +164,7 @@ def test_spoiled_model_is_repaired(trained, quick):
     assert len(lines) == 2
 
 
-def test_checkpoint_carries_the_figures_and_no_stale_ones(trained, quick):
+def test_checkpoint_carries_the_metrics_and_no_stale_ones(trained, quick):
     resumable = replace(trained, training={"weights": {}})
     result = recalibrate_checkpoint(resumable, {"name": "digits"}, 24, lambda line: None)
     metrics = result.checkpoint.metrics
