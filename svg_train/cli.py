@@ -15,7 +15,7 @@ from svg_train.config import build_config
 from svg_train.config_options import config_options, settings_of
 from svg_train.recipe_files import load_recipe, shipped_recipes
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 
 _TABLES = ("model", "data", "train")
 

@@ -15,7 +15,7 @@ from svg_common.signals import defer_interrupts
 from svg_runtime.forecast_options import Bf16Option, Fp16Option, asked_precision
 from svg_train.config_options import config_options, settings_of
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 
 _DEFAULT_HORIZON = 10
 _EXAMPLES = 8  # sequences that --strips draws

@@ -13,7 +13,6 @@ from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
 from svg_common.files import existing_file, refuse_overwriting, write_json
 from svg_common.signals import defer_interrupts
-from svg_export.engine_options import engine_request
 from svg_runtime.build_progress import BuildProgress
 from svg_runtime.forecast_options import COUNT_LIMIT
 from svg_train.config_options import config_options, flag, settings_of
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from svg_runtime.bundle.manifest import Manifest
     from svg_train.checkpoint import Checkpoint
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 
 _BATCH_NORM = "BatchNorm"
 _FRAME = "forecast.decoder.frame"  # the curve of the parity report that people understand
@@ -85,8 +84,10 @@ def export(
     """
     source = settings_of("data", settings)
     _check_data(bn, fp16 or bf16, source, bn_sequences)
-    request = engine_request(engine, backend, targets, samples, workspace, cache_dir)
     require_modules("svg-export", "export", "torch", "onnx", "onnxscript", "onnxruntime")
+    with defer_interrupts():  # onnx, which --help must not wait for
+        from svg_export.engine_options import engine_request
+    request = engine_request(engine, backend, targets, samples, workspace, cache_dir)  # before the seconds that torch takes
     with defer_interrupts():  # heavy: torch, ONNX Runtime
         from svg_export.bundle_writer import refuse_foreign, write_bundle
         from svg_export.precision import load_held_out
