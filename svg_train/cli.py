@@ -61,7 +61,7 @@ def train(
             "--resume continues with the settings that the run was started with\n  leave out --config, --init and all settings"
         )
     refuse_overwriting(
-        {"--json": json}, [existing_file(config), init, existing_file(settings["data_root"]), out / BEST, out / LAST]
+        {"--json": json}, [existing_file(config), init, existing_file(overrides["data"].get("root")), out / BEST, out / LAST]
     )
     built = build_config(load_recipe(config) if config else {}, overrides)
     evaluation = Trainer(built, out, Machine(device, processes, precision, workers), resume, init).run()

@@ -41,7 +41,7 @@ def config_options(*tables: str, only: tuple[str, ...] = ()) -> Callable[[Comman
 
 def settings_of(table: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of one table among a command's settings; None stands for not given."""
-    return {name: settings[own] for name in fields(table) if (own := _parameter_name(table, name)) in settings}
+    return {name: settings.get(_parameter_name(table, name)) for name in fields(table)}
 
 
 def flag(table: str, name: str) -> str:
