@@ -135,17 +135,17 @@ class Lstm(nn.Module):
 
 def build(
     backbone: str = "dcgan", image_size: int = 64, channels: int = 1, nf: int = 2, g_dim: int = 6, z_dim: int = 3,
-    rnn_size: int = 8, layers: tuple[int, int, int] = (2, 1, 1), variant: str = "lp", seed: int = 0,
+    rnn_size: int = 8, layers: tuple[int, int, int] = (2, 1, 1), prior: str = "learned", seed: int = 0,
 ) -> dict[str, nn.Module]:  # fmt: skip
     """Networks of a checkpoint, with weights and statistics that make frames, states and samples differ visibly."""
     torch.manual_seed(seed)
     sizes = (backbone, image_size, channels, nf, g_dim)
     parts: dict[str, nn.Module] = {"encoder": Encoder(*sizes), "decoder": Decoder(*sizes)}
-    z = 0 if variant == "det" else z_dim
+    z = 0 if prior == "none" else z_dim
     parts["frame_predictor"] = Lstm(g_dim + z, g_dim, rnn_size, layers[0], gaussian=False)
-    if variant in ("lp", "fp"):
+    if prior in ("learned", "fixed"):
         parts["posterior"] = Lstm(g_dim, z_dim, rnn_size, layers[1], gaussian=True)
-    if variant == "lp":
+    if prior == "learned":
         parts["prior"] = Lstm(g_dim, z_dim, rnn_size, layers[2], gaussian=True)
     for part in parts.values():
         for module in part.modules():
@@ -187,7 +187,7 @@ def with_weights_of(model: SVG) -> dict[str, nn.Module]:
         z_dim=c.z_dim,
         rnn_size=c.rnn_size,
         layers=layers,
-        variant=c.variant,
+        prior=c.prior,
     )
     theirs = {name: part.state_dict() for name, part in parts.items()}  # shares the modules' memory
     ours = model.state_dict()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -16,25 +14,29 @@ class _Frozen(BaseModel):
 
 
 _STOCHASTIC_PARTS = ("z_dim", "posterior_layers", "prior_layers")
-_ABSENT: dict[str, tuple[str, ...]] = {"lp": (), "fp": ("prior_layers",), "det": _STOCHASTIC_PARTS}
+_ABSENT: dict[str, tuple[str, ...]] = {"learned": (), "fixed": ("prior_layers",), "none": _STOCHASTIC_PARTS}
+_PRIOR_OF_VARIANT = {"lp": "learned", "fp": "fixed", "det": "none"}
+
+
+_GENERATION = ("n_past", "skip_lag", "last_frame_skip")  # fields of ModelConfig that no weight depends on
 
 
 class ModelConfig(_Frozen):
     """Shape of the network and of its generation rule. Sizes are the paper's symbols."""
 
     backbone: Literal["dcgan", "vgg"] = Field("dcgan", description="encoder and decoder architecture")
-    variant: Literal["lp", "fp", "det"] = Field(
-        "lp", description="lp: learned prior; fp: fixed prior N(0, I); det: deterministic, no latent (the paper's baseline)"
+    prior: Literal["learned", "fixed", "none"] = Field(
+        "learned", description="of the latent: learned (SVG-LP), fixed N(0, I) (SVG-FP), or none: deterministic, no latent"
     )
     image_size: Literal[64, 128] = Field(64, description="side of the square frame in pixels")
     channels: Literal[1, 3] = Field(1, description="1: gray, 3: RGB")
     nf: int = Field(64, ge=1, le=512, description="channels of the first convolution")
     g_dim: int = Field(128, ge=1, description="size of the frame encoding h and of the predictor's output g")
-    z_dim: int = Field(10, ge=0, description="size of the latent z; 0 in variant det, which has none")
+    z_dim: int = Field(10, ge=0, description="size of the latent z; 0 with --prior none")
     rnn_size: int = Field(256, ge=1, description="hidden size of every LSTM")
     predictor_layers: int = Field(2, ge=1, description="LSTM layers of the frame predictor")
-    posterior_layers: int = Field(1, ge=0, description="LSTM layers of the posterior; 0 in variant det, which has none")
-    prior_layers: int = Field(1, ge=0, description="LSTM layers of the learned prior; 0 in variants fp and det")
+    posterior_layers: int = Field(1, ge=0, description="LSTM layers of the posterior; 0 with --prior none")
+    prior_layers: int = Field(1, ge=0, description="LSTM layers of the learned prior; 0 with any other")
     n_past: int = Field(5, ge=2, description="frames observed before a forecast")
     skip_lag: Literal[0, 1] = Field(
         0, description="frame that feeds the skips: 0 the last observed, 1 the one before (reference)"
@@ -43,20 +45,36 @@ class ModelConfig(_Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _absent_parts(cls, given: Any) -> Any:
-        """A part that the variant does not have is 0 without being named."""
-        absent = _ABSENT.get(str(given.get("variant")), ()) if isinstance(given, dict) else ()
-        return {**dict.fromkeys(absent, 0), **given} if absent else given
+    def _complete(cls, given: Any) -> Any:
+        """A part that the prior rules out is 0 without being named."""
+        if not isinstance(given, dict):
+            return given
+        given = _with_prior(given)
+        absent = _ABSENT.get(str(given.get("prior")), ())
+        return {**dict.fromkeys(absent, 0), **given}
 
     @model_validator(mode="after")
-    def _parts_of_variant(self) -> ModelConfig:
-        absent = _ABSENT[self.variant]
+    def _parts_fit_the_prior(self) -> ModelConfig:
+        absent = _ABSENT[self.prior]
         for name in _STOCHASTIC_PARTS:
             size = getattr(self, name)
             if (size == 0) != (name in absent):
                 wanted = "0, as there is no such part" if name in absent else "at least 1"
-                raise ValueError(f"{name} is {size}; variant '{self.variant}' needs {wanted}")
+                raise ValueError(f"{name} is {size}; prior '{self.prior}' needs {wanted}")
         return self
+
+    def shape(self) -> dict[str, Any]:
+        """The fields that decide which weights there are and how large."""
+        return self.model_dump(exclude=set(_GENERATION))
+
+
+def _with_prior(given: dict[str, Any]) -> dict[str, Any]:
+    """Name the prior where `variant` is given: older checkpoints and recipes call it that, and must stay readable."""
+    prior = _PRIOR_OF_VARIANT.get(str(given.get("variant")))
+    if prior is None:
+        return given
+    rest = {name: value for name, value in given.items() if name != "variant"}
+    return {"prior": prior, **rest}  # --prior on top of such a recipe counts
 
 
 # The data sets that an option means something to. frame_interval_s is for all of them.
@@ -152,26 +170,6 @@ class Config(_Frozen):
     def sequence_length(self) -> int:
         """Frames per training sequence."""
         return self.model.n_past + self.train.n_future
-
-
-def load_recipe(path: str | Path) -> dict[str, Any]:
-    """Read a TOML recipe with the tables [model], [data] and [train] as plain values.
-
-    Raises:
-        UsageError: the file is missing or is not TOML.
-    """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
-    try:
-        recipe: dict[str, Any] = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(
-            f"cannot read the recipe '{path}': {error}\n"
-            "  expected a TOML file, or the name of a recipe: svg-train --list-recipes"
-        ) from error
-    return recipe
 
 
 def build_config(*layers: dict[str, Any]) -> Config:

@@ -17,7 +17,7 @@ _EXAMPLES = 4  # sequences whose futures are kept for pictures
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures over all held-out sequences, and the futures of the first few for pictures."""
+    """Metrics over all held-out sequences, and the futures of the first few for pictures."""
 
     psnr_best: float  # dB, best sample of each sequence
     psnr_sample: float  # dB, average over all samples
@@ -32,7 +32,7 @@ class Evaluation:
         return self.psnr_best - self.psnr_repeat
 
     def metrics(self) -> dict[str, float]:
-        """The figures as plain values."""
+        """The metrics as plain values."""
         names = ("psnr_best", "psnr_sample", "psnr_mean", "psnr_repeat", "spread", "gain")
         return {name: float(getattr(self, name)) for name in names}
 

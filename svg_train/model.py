@@ -22,7 +22,7 @@ class TrainingOutput(NamedTuple):
 
 
 class States(NamedTuple):
-    """Recurrent states, each (2 * layers, B, rnn); None for a part that the variant does not have."""
+    """Recurrent states, each (2 * layers, B, rnn); None for a part that the model does not have."""
 
     predictor: Tensor
     posterior: Tensor | None
@@ -30,9 +30,9 @@ class States(NamedTuple):
 
 
 class SVG(nn.Module):
-    """Encoder, decoder, frame predictor, and what the variant has of posterior and learned prior (paper, figure 2).
+    """Encoder, decoder, frame predictor, posterior and learned prior (paper, figure 2).
 
-    Variants: lp, learned prior; fp, fixed prior N(0, I), no module `prior`; det, deterministic: neither `posterior` nor
+    With a fixed prior, N(0, I), there is no module `prior`. With none the model is deterministic: neither `posterior` nor
     `prior`, and the predictor reads h alone. Noise then has a last axis of size z_dim = 0.
     """
 

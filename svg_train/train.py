@@ -16,14 +16,16 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from svg_common.errors import BackendMissingError, ExitCode, SvgError, UsageError
-from svg_train.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from svg_train.config import Config
+from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from svg_train.config import Config, ModelConfig
+from svg_train.config_options import flag
 from svg_train.data import open_data
 from svg_train.data.loading import StepSampler, collate, step_noise, to_unit, training_loader
 from svg_train.evaluation import Evaluation, evaluate, held_out
 from svg_train.journal import Journal
 from svg_train.model import SVG
 from svg_train.pictures import save_strips
+from svg_train.reference.checkpoint import load_any_checkpoint
 
 BEST, LAST = "ckpt.pt", "last.pt"
 LOG_EVERY = 20  # steps between lines of metrics.jsonl
@@ -79,12 +81,16 @@ class Trainer:
         out: folder of the run.
         machine: where to run.
         resume: continue the run in `out`.
-        init: checkpoint whose weights a new run starts from (fine-tuning); its model must have the same shape.
+        init: checkpoint whose weights a new run starts from (fine-tuning), ours or the reference implementation's.
+
+    Raises:
+        CheckpointError: `init` cannot be read, or its model has another shape.
+        UsageError: there is nothing to resume.
     """
 
     def __init__(self, config: Config, out: Path, machine: Machine, resume: bool, init: Path | None = None) -> None:
         self._out = out
-        self._init = load_checkpoint(init) if init is not None else None
+        self._init = _initial_weights(init, config.model) if init is not None else None
         self._resumed = _resume_point(out) if resume else None
         self._config = self._resumed.config if self._resumed else config
         self._fabric = machine.fabric()
@@ -148,7 +154,7 @@ class Trainer:
         """A new model, or one that starts from the weights of another run."""
         if self._init is None:
             return SVG(self._config.model)
-        return Checkpoint(self._config, self._init.weights).build()
+        return Checkpoint(self._config, self._init).build()
 
     def _rate(self, step: int) -> float:
         """Learning rate relative to its peak: linear warm-up, then linear decay to zero."""
@@ -291,6 +297,20 @@ class _OnFrames(torch.nn.Module):
     def forward(self, x: Tensor) -> None:
         eps = step_noise((x.shape[0] - 1, x.shape[1], self._model.config.z_dim), 0, 0, 0)
         self._model(x, eps.to(x.device))
+
+
+def _initial_weights(init: Path, model: ModelConfig) -> dict[str, Tensor]:
+    """The weights of a checkpoint, whose model must have the shape of this run's."""
+    checkpoint = load_any_checkpoint(init)
+    given, expected = checkpoint.config.model.shape(), model.shape()
+    different = [name for name in expected if given[name] != expected[name]]
+    if different:
+        sizes = "\n".join(f"  {name}: given {given[name]}, expected {expected[name]}" for name in different)
+        flags = " ".join(f"{flag('model', name)} {given[name]}" for name in different)
+        raise CheckpointError(
+            f"the model in '{init}' has another shape than this run's:\n{sizes}\n  start from it with: --init {init} {flags}"
+        )
+    return checkpoint.weights
 
 
 def _resume_point(out: Path) -> Checkpoint:

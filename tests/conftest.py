@@ -51,7 +51,7 @@ def random_model(seed: int = 0, **model):
     torch.set_num_threads(1)  # tiny layers: a second thread costs more than it brings
     torch.manual_seed(seed)
     sizes = {**TINY, **model}
-    if sizes.get("variant") == "det":
+    if sizes.get("prior") == "none":
         del sizes["z_dim"]
     svg = SVG(ModelConfig(**sizes))
     for module in svg.modules():
@@ -145,12 +145,12 @@ def fused_bundle(tiny_checkpoint, tmp_path_factory) -> Path:
     return made_once(tmp_path_factory, "fused.svgb", lambda path: export_model(tiny_checkpoint, path, fp16=True, fused=True))
 
 
-@pytest.fixture(scope="session", params=["fp", "det"])
+@pytest.fixture(scope="session", params=["fixed", "none"])
 def unlearned_bundle(request, tmp_path_factory) -> Path:
     """As `fused_bundle`, of a model with a fixed prior, and of one without latents. Read only."""
 
     def make(path: Path) -> Path:
-        checkpoint = save_model(path.with_suffix(".pt"), random_model(variant=request.param))
+        checkpoint = save_model(path.with_suffix(".pt"), random_model(prior=request.param))
         return export_model(checkpoint, path, fp16=True, fused=True)
 
     return made_once(tmp_path_factory, f"{request.param}.svgb", make)

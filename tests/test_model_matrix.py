@@ -1,4 +1,4 @@
-"""Every backbone, size, channel count and variant: trains, exports with parity, and forecasts as PyTorch does."""
+"""Every backbone, size, channel count and prior: trains, exports with parity, and forecasts as PyTorch does."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ SAMPLES, HORIZON, N_PAST = 2, 3, 2
 TINY = {"nf": 2, "g_dim": 8, "rnn_size": 12, "n_past": N_PAST}
 
 
-def layers(index: int, variant: str) -> dict[str, int]:
-    """1, 2 or 3 LSTM layers in every part that the variant has, in turn."""
-    parts = {"lp": ("predictor", "posterior", "prior"), "fp": ("predictor", "posterior"), "det": ("predictor",)}[variant]
+def layers(index: int, prior: str) -> dict[str, int]:
+    """1, 2 or 3 LSTM layers in every part that the model has, in turn."""
+    parts = {"learned": ("predictor", "posterior", "prior"), "fixed": ("predictor", "posterior"), "none": ("predictor",)}[prior]
     return {f"{part}_layers": 1 + (index + offset) % 3 for offset, part in enumerate(parts)}
 
 
 MATRIX = [
-    {"backbone": backbone, "image_size": size, "channels": channels, "variant": variant, "last_frame_skip": index % 2 == 1,
-     "skip_lag": index // 2 % 2, **layers(index, variant)}
-    for index, (backbone, size, channels, variant) in enumerate(
-        itertools.product(("dcgan", "vgg"), (64, 128), (1, 3), ("lp", "fp", "det"))
+    {"backbone": backbone, "image_size": size, "channels": channels, "prior": prior, "last_frame_skip": index % 2 == 1,
+     "skip_lag": index // 2 % 2, **layers(index, prior)}
+    for index, (backbone, size, channels, prior) in enumerate(
+        itertools.product(("dcgan", "vgg"), (64, 128), (1, 3), ("learned", "fixed", "none"))
     )
 ]  # fmt: skip
 
 
 def name(model: dict[str, object]) -> str:
-    return "-".join(str(model[key]) for key in ("backbone", "image_size", "channels", "variant"))
+    return "-".join(str(model[key]) for key in ("backbone", "image_size", "channels", "prior"))
 
 
 @pytest.mark.parametrize("model", MATRIX, ids=name)
@@ -43,7 +43,7 @@ def test_trains_exports_and_forecasts(model, tmp_path):
     frames = torch.rand(N_PAST + HORIZON, 1, c.channels, c.image_size, c.image_size)
     _train_one_step(svg, frames)
     checkpoint = save_model(tmp_path / "ckpt.pt", svg, data={"name": "digits" if c.channels == 1 else "video"})
-    fused = c.image_size == 64 and c.channels == 1  # every backbone and variant; neither size nor channels concern the fusing
+    fused = c.image_size == 64 and c.channels == 1  # every backbone and prior; neither size nor channels concern the fusing
     bundle = export_model(checkpoint, tmp_path / "ckpt.svgb", fused=fused)
     noise, past = torch.randn(HORIZON, SAMPLES, c.z_dim), torch.randn(N_PAST - 1, SAMPLES, c.z_dim)
     for use_fused in {False, fused}:

@@ -14,20 +14,9 @@ from svg_common.files import existing_file, refuse_overwriting, write_json
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
 from svg_runtime.forecast_options import Bf16Option, Fp16Option, asked_precision
-from svg_train.options import (
-    CacheOption,
-    DataOption,
-    DataRootOption,
-    EdgePxOption,
-    FrameIntervalOption,
-    FrameStepOption,
-    NumDigitsOption,
-    SplitByOption,
-    TestFractionOption,
-    data_table,
-)
+from svg_train.config_options import config_options, settings_of
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 
 _DEFAULT_HORIZON = 10
 _EXAMPLES = 8  # sequences that --strips draws
@@ -38,6 +27,7 @@ def _panel(name: str, help: str, **settings: Any) -> Any:
 
 
 @app.command()
+@config_options("data")
 def evaluate(
     model: Annotated[
         str | None,
@@ -59,22 +49,14 @@ def evaluate(
         list[str] | None,
         typer.Option(help="a further model in the same run, such as a deterministic one; can be given several times"),
     ] = None,
-    data: DataOption = None,
-    data_root: DataRootOption = None,
-    num_digits: NumDigitsOption = None,
-    edge_px: EdgePxOption = None,
-    frame_step: FrameStepOption = None,
-    frame_interval_s: FrameIntervalOption = None,
-    test_fraction: TestFractionOption = None,
-    split_by: SplitByOption = None,
-    cache: CacheOption = None,
-    json: Annotated[Path | None, _panel("Output", "write all figures to this file")] = None,
+    json: Annotated[Path | None, _panel("Output", "write all metrics to this file")] = None,
     plot: Annotated[Path | None, _panel("Output", "plot metrics per step and best of n to this PNG, PDF or SVG")] = None,
     strips: Annotated[Path | None, _panel("Output", "draw the first sequences to PNG strips and GIFs in this folder")] = None,
     lpips_weights: Annotated[
         Path | None, _panel("Metrics", "TorchScript of LPIPS: two batches (B, 3, H, W) in [-1, 1] to distances")
     ] = None,
     fvd_weights: Annotated[Path | None, _panel("Metrics", "TorchScript of I3D, such as i3d_torchscript.pt, for FVD")] = None,
+    **settings: Any,
 ) -> None:
     """Evaluate a checkpoint or a bundle: best of N samples, PSNR and SSIM with confidence intervals, diversity, baselines.
 
@@ -82,12 +64,11 @@ def evaluate(
 
     Exit codes: 0 ok, 1 error, 2 usage, 4 backend, device or an extra missing.
     """
-    given = dict(locals())
+    source = settings_of("data", settings)
     require_modules("svg-eval", "eval", "torch", "onnxruntime", *(["matplotlib"] if plot else []), *(["PIL"] if strips else []))
     with defer_interrupts():  # heavy: torch, ONNX Runtime
-        from svg_eval.figures import check_plot_format, save_sequences
-        from svg_eval.figures import plot as draw_plot
         from svg_eval.measure import Settings
+        from svg_eval.plots import check_plot_format, draw_plot, save_sequences
         from svg_eval.report import as_json, as_text
         from svg_eval.run import Request, run
         from svg_runtime.bundle.reader import find_model
@@ -97,11 +78,11 @@ def evaluate(
         raise UsageError("--protocol and --horizon were both given\n  a protocol fixes the horizon; leave out one of the two")
     if plot is not None:
         check_plot_format(plot)
-    needed = [find_model(model), *(baseline or ()), lpips_weights, fvd_weights, existing_file(data_root)]
+    needed = [find_model(model), *(baseline or ()), lpips_weights, fvd_weights, existing_file(source["root"])]
     refuse_overwriting({"--json": json, "--plot": plot}, needed)
     files = [path for path in (json, plot) if path is not None and (path.is_file() or not path.exists())]  # not /dev/stdout
     _check_writable(*(path.parent for path in files), *([strips] if strips else []))
-    settings = Settings(
+    measurement = Settings(
         sequences=sequences,
         samples=samples,
         horizon=horizon or _DEFAULT_HORIZON,
@@ -115,8 +96,8 @@ def evaluate(
         precision=precision,
         baselines=tuple(baseline or ()),
         protocol=protocol,
-        data=data_table(given),
-        settings=settings,
+        data=source,
+        settings=measurement,
         lpips_weights=lpips_weights,
         fvd_weights=fvd_weights,
     )

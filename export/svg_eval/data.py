@@ -9,8 +9,8 @@ from svg_common.errors import UsageError
 from svg_eval.models import ModelInfo
 from svg_eval.protocols import Protocol
 from svg_train.config import build_config
+from svg_train.config_options import flag
 from svg_train.data import SequenceDataset, open_data
-from svg_train.options import flag
 
 _LEFT_TO_THE_USER = ("root", "cache")  # where the files are; all else belongs to a protocol
 _TIME_BASES = ("frame_step", "frame_interval_s")
@@ -52,7 +52,7 @@ def _settings(info: ModelInfo, chosen: dict[str, Any], protocol: Protocol | None
 def _refuse_overrides(protocol: Protocol, chosen: dict[str, Any]) -> None:
     wrong = [key for key, value in chosen.items() if key not in _LEFT_TO_THE_USER and protocol.data.get(key) != value]
     if wrong:
-        names = ", ".join(flag(key) for key in wrong)
+        names = ", ".join(flag("data", key) for key in wrong)
         raise UsageError(
             f"{names} and --protocol ({protocol.title}) were both given\n  a protocol fixes its data; leave out one of the two"
         )

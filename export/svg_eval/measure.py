@@ -50,7 +50,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Measurements:
-    """Figures of N sequences, S samples and T steps."""
+    """Metrics of N sequences, S samples and T steps."""
 
     psnr: Array  # (N, S, T) dB
     ssim: Array  # (N, S, T)
@@ -91,7 +91,7 @@ def measure(
     task = f"evaluating {model.info.label}"
     progress.progress(task, 0.0)
     forecasting, measuring = _Clock(), _Clock()
-    figures: dict[str, list[Tensor]] = {}
+    metrics: dict[str, list[Tensor]] = {}
     examples: list[Example] = []
     fvd = learned.new_fvd()
     for sequences, noise, context_noise in portions(model, data, settings):
@@ -100,16 +100,16 @@ def measure(
         with measuring, torch.no_grad():
             for sequence, samples in zip(sequences, futures, strict=True):
                 target = sequence[model.info.n_past :]
-                values = frame_figures(samples, target) | learned.per_frame(samples, target)
+                values = frame_metrics(samples, target) | learned.per_frame(samples, target)
                 for name, value in values.items():
-                    figures.setdefault(name, []).append(value.double().cpu())
+                    metrics.setdefault(name, []).append(value.double().cpu())
                 if fvd is not None:
                     fvd.add(sequence, samples[0])
                 if len(examples) < settings.examples:
                     examples.append(_example(model, sequence, samples, values["psnr"]))
         done += len(sequences)
         progress.progress(task, done / count)
-    arrays = {name: torch.stack(values).numpy() for name, values in figures.items()}
+    arrays = {name: torch.stack(values).numpy() for name, values in metrics.items()}
     return Measurements(
         psnr=arrays["psnr"],
         ssim=arrays["ssim"],
@@ -147,10 +147,10 @@ def portions(model: EvaluatedModel, data: SequenceDataset, settings: Settings) -
         yield sequences, noise, context_noise
 
 
-def frame_figures(samples: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Figures of one sequence, as in `Measurements`: samples (S, T, C, H, W), target (T, C, H, W)."""
+def frame_metrics(samples: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Metrics of one sequence, as in `Measurements`: samples (S, T, C, H, W), target (T, C, H, W)."""
     mse = frame_mse(samples, target)
-    figures = {
+    metrics = {
         "psnr": psnr_of_frames(mse),
         "ssim": frame_ssim(samples, target),
         "mse": mse.mean(-1),
@@ -158,8 +158,8 @@ def frame_figures(samples: Tensor, target: Tensor) -> dict[str, Tensor]:
         "spread": samples.std(0, correction=0).mean(dim=(1, 2, 3)),
     }
     if len(samples) > 1:
-        figures["distance"] = torch.stack([_pairwise_distance(step) for step in samples.unbind(1)])
-    return figures
+        metrics["distance"] = torch.stack([_pairwise_distance(step) for step in samples.unbind(1)])
+    return metrics
 
 
 def _pairwise_distance(frames: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from svg_eval.models import ModelInfo
 from svg_eval.protocols import Protocol
 from svg_eval.statistics import Array, Curve, Estimate, best_of_n, best_sample, curve
 
-_DIGITS = 5  # of figures in the JSON; more would be rounding noise
+_DIGITS = 5  # of metrics in the JSON; more would be rounding noise
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _rounded(value: Any) -> Any:
 
 
 def as_text(evaluation: Evaluation) -> str:
-    """The figures as a table, with their 95 % confidence intervals."""
+    """The metrics as a table, with their 95 % confidence intervals."""
     model, settings = evaluation.model, evaluation.settings
     head = [
         f"model     {model.info.label}: {model.info.description}",

@@ -1,4 +1,4 @@
-"""From measurements to figures: best of N, means with confidence intervals, and best of n for every n up to N."""
+"""From measurements to metrics: best of N, means with confidence intervals, and best of n for every n up to N."""
 
 from __future__ import annotations
 

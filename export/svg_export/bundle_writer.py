@@ -200,7 +200,7 @@ def _manifest(
         bundle_id=bundle_id,
         model=ModelSpec(
             family="svg",
-            variant=model.variant,
+            prior=model.prior,
             backbone=model.backbone,
             skips=len(fp32["skip"].inputs),
             **{name: getattr(model, name) for name in sizes},

@@ -13,9 +13,8 @@ from svg_common.errors import UsageError
 from svg_common.files import existing_file, refuse_overwriting, write_json
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
-from svg_export.engine_options import engine_request
 from svg_runtime.forecast_options import COUNT_LIMIT
-from svg_train.options import DataOption, DataRootOption, NumDigitsOption, data_table, flag
+from svg_train.config_options import config_options, flag, settings_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from svg_runtime.bundle.manifest import Manifest
     from svg_train.checkpoint import Checkpoint
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 
 _BATCH_NORM = "BatchNorm"
 _FRAME = "forecast.decoder.frame"  # the curve of the parity report that people understand
@@ -34,6 +33,7 @@ def _engine(help: str, *names: str, **limits: Any) -> Any:
 
 
 @app.command()
+@config_options("data", only=("name", "root", "num_digits"))
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="what svg-train or the reference implementation wrote (.pt, .pth)")],
     out: Annotated[Path | None, typer.Option(help="bundle folder to make; default: the checkpoint's name with .svgb")] = None,
@@ -62,9 +62,6 @@ def export(
         int | None,
         typer.Option(help="training sequences to recalibrate on; default: 200", min=16, rich_help_panel=_BATCH_NORM),
     ] = None,
-    data: DataOption = None,
-    data_root: DataRootOption = None,
-    num_digits: NumDigitsOption = None,
     engine: Annotated[bool, _engine("also build engines into the bundle: for this NVIDIA GPU, or for --target")] = False,
     backend: Annotated[str | None, _engine("tensorrt or tensorrt-rtx; default: tensorrt with a GPU and if installed")] = None,
     targets: Annotated[
@@ -74,6 +71,7 @@ def export(
     samples: Annotated[int | None, _engine("most samples to build for; default: 8", min=1, max=COUNT_LIMIT)] = None,
     workspace: Annotated[float | None, _engine("GiB of GPU memory for temporary results; default: no limit", min=0.01)] = None,
     cache_dir: Annotated[str | None, _engine("keep engines here; default: $SVG_EDGE_CACHE, else the user's cache")] = None,
+    **settings: Any,
 ) -> None:
     """Export a checkpoint to a bundle of ONNX graphs, after proving that they compute what the model computes.
 
@@ -83,12 +81,14 @@ def export(
     Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed, precision too low, or a bundle that the runtime would refuse (nothing
     is published), 4 an extra or a backend is missing, or this machine does not compute in bf16.
     """
-    source = data_table(locals())
+    source = settings_of("data", settings)
     _check_data(bn, fp16 or bf16, source, bn_sequences)
-    request = engine_request(
+    require_modules("svg-export", "export", "torch", "onnx", "onnxscript", "onnxruntime")
+    with defer_interrupts():  # onnx, which --help must not wait for
+        from svg_export.engine_options import engine_request
+    request = engine_request(  # before the seconds that torch takes
         engine=engine, backend=backend, targets=targets, samples=samples, workspace=workspace, cache_dir=cache_dir
     )
-    require_modules("svg-export", "export", "torch", "onnx", "onnxscript", "onnxruntime")
     with defer_interrupts():  # heavy: torch, ONNX Runtime
         from svg_export.bundle_writer import refuse_foreign, write_bundle
         from svg_export.precision import load_held_out
@@ -97,7 +97,7 @@ def export(
 
     console = stderr_console()
     target = out or Path(f"{checkpoint.stem}.svgb")
-    needed = [existing_file(checkpoint), existing_file(data_root), target / FILE_NAME]
+    needed = [existing_file(checkpoint), existing_file(source["root"]), target / FILE_NAME]
     refuse_overwriting({"--save-checkpoint": save_checkpoint, "--json": json}, needed)
     loaded = load_any_checkpoint(checkpoint)
     refuse_foreign(target)  # before minutes of work, like the next one
@@ -168,7 +168,7 @@ def _save(checkpoint: Checkpoint, path: Path, console: Console) -> None:
 
 def _check_data(bn: str, reduced: bool, source: dict[str, Any], sequences: int | None) -> None:
     """Refuse --bn recalibrate without data, and options that would have no effect."""
-    given = [flag(name) for name, value in source.items() if value is not None]
+    given = [flag("data", name) for name, value in source.items() if value is not None]
     if bn == "recalibrate" and source["name"] is None:
         raise UsageError(
             "--bn recalibrate needs sequences of the kind that the model was trained on\n  add --data, such as --data digits"
@@ -185,7 +185,7 @@ def _check_data(bn: str, reduced: bool, source: dict[str, Any], sequences: int |
 def _recalibrate(
     checkpoint: Checkpoint, source: dict[str, Any], sequences: int | None, console: Console
 ) -> tuple[Checkpoint, dict[str, Any]]:
-    """Return the checkpoint with new BatchNorm statistics, and the figures for the summary."""
+    """Return the checkpoint with new BatchNorm statistics, and the metrics for the summary."""
     from svg_export.recalibrate import DEFAULT_SEQUENCES, recalibrate_checkpoint
 
     recalibration = recalibrate_checkpoint(checkpoint, source, sequences or DEFAULT_SEQUENCES)

@@ -98,7 +98,7 @@ class PrimeGraph(nn.Module):
     """Reads a context at once: posterior, prior and predictor over all of its frames.
 
     h_seq (n_past, 1 or B, g_dim), eps (n_past - 1, B, z_dim) -> the states of predictor and prior at batch B, and mu, logvar of
-    posterior and prior at the last step (1 or B, z_dim), which tell the surprise. Parts that the variant lacks have no tensors.
+    posterior and prior at the last step (1 or B, z_dim), which tell the surprise. Parts that the model lacks have no tensors.
     """
 
     def __init__(self, model: SVG) -> None:
@@ -243,7 +243,7 @@ def _fold_into_skip_stage(stage: SkipStage) -> None:
 
 
 def separate_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphExport]:
-    """The graphs of a bundle by role: the six of SVG-LP, or those that the variant has.
+    """The graphs of a bundle by role: the six of SVG-LP, or those that the model has.
 
     `dtype` is that of convolutions; recurrent parts and Gaussians stay float32.
     """

@@ -201,7 +201,7 @@ class OnnxGraphs:
 
 
 def _gaussian(lstm: GaussianLSTM | None, t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    assert lstm is not None  # called for the roles of the variant only
+    assert lstm is not None  # called for the roles of the model only
     mu, logvar, state = lstm.step(t["h"], t["state"])
     return {"mu": mu, "logvar": logvar, "state_out": state}
 

@@ -21,7 +21,7 @@ from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
 from svg_common.metrics import psnr
 from svg_common.progress import ProgressListener
 from svg_eval.data import open_held_out
-from svg_eval.measure import Settings, frame_figures, portions
+from svg_eval.measure import Settings, frame_metrics, portions
 from svg_eval.models import BundleModel, EvaluatedModel, checkpoint_info
 from svg_eval.statistics import Array, best_sample, estimate
 from svg_runtime.backends import open_backend
@@ -211,15 +211,15 @@ def compare(
 class _Gathered:
     """What is known of one model's forecasts, sequence by sequence."""
 
-    figures: dict[str, list[Tensor]] = field(default_factory=dict)
+    metrics: dict[str, list[Tensor]] = field(default_factory=dict)
     errors: list[Tensor] = field(default_factory=list)  # (B, T) mean squared difference from fp32
 
     def add(self, futures: Tensor, fp32: Tensor, truth: Tensor) -> None:
         """Futures (B, S, T, C, H, W), those of fp32, and the true frames (B, T, C, H, W)."""
         self.errors.append((futures - fp32).square().mean(dim=(1, 3, 4, 5)).double())
-        for samples, placement in zip(futures, truth, strict=True):
-            for name, value in frame_figures(samples, placement).items():
-                self.figures.setdefault(name, []).append(value.double())
+        for samples, frames in zip(futures, truth, strict=True):
+            for name, value in frame_metrics(samples, frames).items():
+                self.metrics.setdefault(name, []).append(value.double())
 
     def drift(self) -> list[float]:
         """PSNR in dB against fp32 per step, from the mean squared error over all sequences."""
@@ -227,14 +227,14 @@ class _Gathered:
 
     def quality(self) -> dict[Metric, Array]:
         """One value per sequence (N,), means over the horizon."""
-        figures = {name: torch.stack(values).numpy() for name, values in self.figures.items()}
+        metrics = {name: torch.stack(values).numpy() for name, values in self.metrics.items()}
         values: dict[Metric, Array] = {
-            "psnr_best": best_sample(figures["psnr"]).mean(1),
-            "psnr_mean": figures["psnr"].mean((1, 2)),
-            "ssim_best": best_sample(figures["ssim"]).mean(1),
-            "ssim_mean": figures["ssim"].mean((1, 2)),
+            "psnr_best": best_sample(metrics["psnr"]).mean(1),
+            "psnr_mean": metrics["psnr"].mean((1, 2)),
+            "ssim_best": best_sample(metrics["ssim"]).mean(1),
+            "ssim_mean": metrics["ssim"].mean((1, 2)),
         }
-        return values | ({"diversity": figures["distance"].mean(1)} if "distance" in figures else {})
+        return values | ({"diversity": metrics["distance"].mean(1)} if "distance" in metrics else {})
 
 
 def _report(

@@ -44,7 +44,7 @@ _CLOSED_LOOP_BATCH = 100  # sequences at once, one frame of each passes a layer:
 _SEED = 0  # of the sequences taken and of the forecasts' noise
 
 Run = Callable[[SVG, Tensor, torch.Generator], object]
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -58,16 +58,16 @@ class Recalibration:
     chosen: str  # "true_frames" or "closed_loop"
     candidates: dict[str, float]  # PSNR in dB of the best sample on training sequences, by kind of estimate
     evaluated: int  # held-out sequences
-    before: Figures  # `Evaluation.metrics()` with the checkpoint's own statistics
-    after: Figures
+    before: Metrics  # `Evaluation.metrics()` with the checkpoint's own statistics
+    after: Metrics
 
     def summary(self) -> dict[str, Any]:
-        """All figures as plain values, for JSON."""
+        """All metrics as plain values, for JSON."""
         names = ("data", "sequences", "horizon", "chosen", "candidates", "evaluated", "before", "after")
         return {"recalibrated": True, **{name: getattr(self, name) for name in names}, "samples": EVALUATED_SAMPLES}
 
     def lines(self) -> list[str]:
-        """The figures as a small table for people."""
+        """The metrics as a small table for people."""
         estimates = ", ".join(f"{name.replace('_', ' ')} {value:.2f} dB" for name, value in self.candidates.items())
         rows = (
             (f"best of {EVALUATED_SAMPLES} samples", "psnr_best"),
@@ -95,12 +95,12 @@ def recalibrate_checkpoint(checkpoint: Checkpoint, data: dict[str, Any], sequenc
     Args:
         checkpoint: the model. It is not changed.
         data: settings of `svg_train.config.DataConfig` by name, at least `name`: its train split gives the statistics, its
-            test split the figures. What is not given is as the model was trained, where it was trained on this data.
+            test split the metrics. What is not given is as the model was trained, where it was trained on this data.
         sequences: how many training sequences of n_past + n_future frames to use; fewer if there are fewer.
 
     Returns:
         The better of two estimates, judged by the best sample on training sequences, so that the held-out ones stay unseen.
-        Its checkpoint's metrics are the held-out figures after, and those before under names that end in `_before`.
+        Its checkpoint's metrics are the held-out metrics after, and those before under names that end in `_before`.
 
     Raises:
         SvgError: the data cannot be used, has too few sequences, or the model's values on it are not finite.
@@ -112,10 +112,10 @@ def recalibrate_checkpoint(checkpoint: Checkpoint, data: dict[str, Any], sequenc
     model, horizon = checkpoint.build(), config.train.n_future
     estimates = {"true_frames": true_frame_statistics(model, taken), "closed_loop": closed_loop_statistics(model, taken)}
     seen = taken[:, :EVALUATED_SEQUENCES]
-    candidates = {name: _figures(estimate, seen, horizon)["psnr_best"] for name, estimate in estimates.items()}
+    candidates = {name: _metrics(estimate, seen, horizon)["psnr_best"] for name, estimate in estimates.items()}
     chosen = max(candidates, key=candidates.__getitem__)
     _LOG.info("BatchNorm: forecasting %d held-out sequences with the old and the new statistics", unseen.shape[1])
-    before, after = (_figures(judged, unseen, horizon) for judged in (model, estimates[chosen]))
+    before, after = (_metrics(evaluated, unseen, horizon) for evaluated in (model, estimates[chosen]))
     metrics = {**after, **{f"{name}_before": value for name, value in before.items()}}
     metrics |= {"bn_recalibrated_sequences": float(taken.shape[1]), "bn_closed_loop": float(chosen == "closed_loop")}
     recalibrated = replace(
@@ -246,7 +246,7 @@ def _forecast(model: SVG, x: Tensor, generator: torch.Generator) -> None:
     model.generate(x[:n_past], noise, context_noise)
 
 
-def _figures(model: SVG, sequences: Tensor, horizon: int) -> Figures:
+def _metrics(model: SVG, sequences: Tensor, horizon: int) -> Metrics:
     return evaluate(model, sequences, EVALUATED_SAMPLES, horizon).metrics()
 
 

@@ -115,7 +115,7 @@ def _describe(content: Any, findings: Findings) -> tuple[Config | None, dict[str
         findings.add("opt: missing (the argparse Namespace of the training options)")
     options = read_options(attributes(top.get("opt")))
     model = model_table(parts, options, findings)
-    if model["variant"] != "det" and "posterior" not in parts and "posterior" not in top:
+    if model["prior"] != "none" and "posterior" not in parts and "posterior" not in top:
         findings.add("posterior: missing, and the predictor does not read the frame's encoding alone")
     if not all(part in parts for part in _NEEDED):
         return None, parts

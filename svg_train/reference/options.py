@@ -42,7 +42,7 @@ def read_options(attributes: Mapping[Any, Any]) -> dict[str, Scalar]:
 def model_table(parts: Parts, options: Mapping[str, Scalar], findings: Findings) -> dict[str, Any]:
     """Fields of our ModelConfig. What the shapes tell counts; an option that says otherwise is a finding."""
     table = _from_shapes(parts)
-    absent = {"fp": ("prior_layers",), "det": ("prior_layers", "posterior_layers", "z_dim")}.get(table["variant"], ())
+    absent = {"fixed": ("prior_layers",), "none": ("prior_layers", "posterior_layers", "z_dim")}.get(table["prior"], ())
     for name, option in _OPTIONS.items():
         told, said = table.get(name), options.get(option)
         if name in absent or said is None:
@@ -79,7 +79,7 @@ def _from_shapes(parts: Parts) -> dict[str, Any]:
     head = encoder.get("c6.0.weight") or encoder.get("c5.0.weight")
     embed = predictor.get("embed.weight")
     mu = parts.get("posterior", {}).get("mu_net.weight")
-    table: dict[str, Any] = {"variant": _variant(parts), "nf": _size(first, 0), "channels": _size(first, 1)}
+    table: dict[str, Any] = {"prior": _prior(parts), "nf": _size(first, 0), "channels": _size(first, 1)}
     table |= {"g_dim": _size(head, 0), "rnn_size": _size(embed, 0), "z_dim": _size(mu, 0)}
     if first is not None:
         table["backbone"] = "vgg" if vgg else "dcgan"
@@ -91,14 +91,14 @@ def _from_shapes(parts: Parts) -> dict[str, Any]:
     return {name: value for name, value in table.items() if value is not None}
 
 
-def _variant(parts: Parts) -> str:
-    """fp has no prior. Without a posterior it is deterministic, if the predictor reads the encoding alone."""
+def _prior(parts: Parts) -> str:
+    """A fixed prior has no module. Without a posterior there is none, if the predictor reads the encoding alone."""
     if "prior" in parts or "posterior" in parts:
-        return "lp" if "prior" in parts else "fp"
+        return "learned" if "prior" in parts else "fixed"
     encoder = parts.get("encoder", {})
     g_dim = _size(encoder.get("c6.0.weight") or encoder.get("c5.0.weight"), 0)
     reads = _size(parts.get("frame_predictor", {}).get("embed.weight"), 1)
-    return "det" if reads is not None and reads == g_dim else "fp"
+    return "none" if reads is not None and reads == g_dim else "fixed"
 
 
 def _lstm_layers(tensors: Tensors) -> int:

@@ -27,14 +27,14 @@ def evaluate(*arguments) -> None:
     app([str(argument) for argument in arguments], standalone_mode=False)
 
 
-def figures(tmp_path, *arguments):
-    evaluate(*arguments, "--json", tmp_path / "figures.json")
-    return json.loads((tmp_path / "figures.json").read_text())
+def metrics(tmp_path, *arguments):
+    evaluate(*arguments, "--json", tmp_path / "metrics.json")
+    return json.loads((tmp_path / "metrics.json").read_text())
 
 
 @pytest.fixture
 def deterministic(tmp_path):
-    return save_model(tmp_path / "det.pt", random_model(variant="det", z_dim=0))
+    return save_model(tmp_path / "det.pt", random_model(prior="none", z_dim=0))
 
 
 @pytest.fixture
@@ -46,8 +46,8 @@ def mnist(tmp_path):
     return tmp_path / "mnist"
 
 
-def test_checkpoint_and_bundle_give_the_same_figures(tiny_checkpoint, tiny_bundle, tmp_path, capsys):
-    of_checkpoint, of_bundle = (figures(tmp_path, model, *SMALL) for model in (tiny_checkpoint, tiny_bundle))
+def test_checkpoint_and_bundle_give_the_same_metrics(tiny_checkpoint, tiny_bundle, tmp_path, capsys):
+    of_checkpoint, of_bundle = (metrics(tmp_path, model, *SMALL) for model in (tiny_checkpoint, tiny_bundle))
     assert of_checkpoint["data"] == of_bundle["data"]
     for name in ("psnr_best", "psnr_sample", "psnr_mean", "psnr_repeat", "gain", "spread"):
         assert of_bundle[name] == pytest.approx(of_checkpoint[name], abs=2e-3)
@@ -58,7 +58,7 @@ def test_checkpoint_and_bundle_give_the_same_figures(tiny_checkpoint, tiny_bundl
     assert "best of 4" in capsys.readouterr().out
 
 
-def test_the_model_is_not_overwritten_by_its_figures(tiny_checkpoint, tmp_path):
+def test_the_model_is_not_overwritten_by_its_metrics(tiny_checkpoint, tmp_path):
     model = Path(shutil.copy(tiny_checkpoint, tmp_path / "model.pt"))
     before = model.read_bytes()
     with pytest.raises(UsageError, match="--json would overwrite"):
@@ -66,8 +66,8 @@ def test_the_model_is_not_overwritten_by_its_figures(tiny_checkpoint, tmp_path):
     assert model.read_bytes() == before
 
 
-def test_figures_fit_together(tiny_checkpoint, tmp_path):
-    values = figures(tmp_path, tiny_checkpoint, *SMALL)
+def test_metrics_fit_together(tiny_checkpoint, tmp_path):
+    values = metrics(tmp_path, tiny_checkpoint, *SMALL)
     assert (values["sequences"], values["samples"], values["n_past"], values["horizon"]) == (3, 4, 3, 3)
     assert values["gain"] == pytest.approx(values["psnr_best"] - values["psnr_repeat"], abs=1e-4)
     assert values["psnr_best"] >= values["psnr_sample"]
@@ -82,8 +82,8 @@ def test_figures_fit_together(tiny_checkpoint, tmp_path):
 
 
 def test_deterministic_baseline_stands_in_the_same_run(tiny_checkpoint, deterministic, tmp_path, capsys):
-    values = figures(tmp_path, tiny_checkpoint, *SMALL, "--baseline", deterministic, "--baseline", tiny_checkpoint)
-    alone = figures(tmp_path, deterministic, *SMALL)
+    values = metrics(tmp_path, tiny_checkpoint, *SMALL, "--baseline", deterministic, "--baseline", tiny_checkpoint)
+    alone = metrics(tmp_path, deterministic, *SMALL)
     first, second = values["baselines"]
     assert first["name"] == "det.pt"
     assert first["samples"] == alone["samples"] == 1
@@ -108,7 +108,7 @@ def test_pictures(tiny_checkpoint, deterministic, tmp_path):
 
 def test_protocol_sets_data_and_horizon_and_prints_published_values(mnist, tmp_path, capsys):
     model = save_model(tmp_path / "five.pt", random_model(n_past=5))
-    values = figures(
+    values = metrics(
         tmp_path, model, "--protocol", "smmnist", "--data-root", mnist, "--sequences", "2", "--samples", "2"
     )  # fmt: skip
     assert values["horizon"] == 20
@@ -141,14 +141,14 @@ def test_protocol_is_not_bent(tmp_path, mnist, option, value):
 def test_data_is_what_the_model_was_trained_on_unless_told_otherwise(tmp_path, tiny_bundle, mnist):
     model = save_model(tmp_path / "two.pt", random_model(), data={"num_digits": 2})
     small = ("--sequences", "1", "--samples", "1", "--horizon", "1")
-    assert "2 procedural" in figures(tmp_path, model, *small)["data"]
-    assert "1 procedural" in figures(tmp_path, model, *small, "--num-digits", "1")["data"]
+    assert "2 procedural" in metrics(tmp_path, model, *small)["data"]
+    assert "1 procedural" in metrics(tmp_path, model, *small, "--num-digits", "1")["data"]
     for trained in (model, tiny_bundle):
-        assert figures(tmp_path, trained, *small, "--data", "smmnist", "--data-root", mnist)["data"].startswith("smmnist: 1")
+        assert metrics(tmp_path, trained, *small, "--data", "smmnist", "--data-root", mnist)["data"].startswith("smmnist: 1")
 
 
 def test_one_sequence_has_no_interval(tiny_checkpoint, tmp_path, capsys):
-    values = figures(tmp_path, tiny_checkpoint, "--sequences", "1", "--samples", "2", "--horizon", "1")
+    values = metrics(tmp_path, tiny_checkpoint, "--sequences", "1", "--samples", "2", "--horizon", "1")
     assert values["best"]["psnr"]["ci95"] is None
     assert "nan" not in capsys.readouterr().out
 
@@ -165,7 +165,7 @@ def test_learned_metrics_with_the_users_weights(tiny_checkpoint, tmp_path, capsy
     for network in (Distance(), Features()):
         torch.jit.script(network).save(str(tmp_path / f"{type(network).__name__}.pt"))
     weights = ("--lpips-weights", tmp_path / "Distance.pt", "--fvd-weights", tmp_path / "Features.pt")
-    values = figures(tmp_path, tiny_checkpoint, *SMALL, *weights)
+    values = metrics(tmp_path, tiny_checkpoint, *SMALL, *weights)
     assert values["lpips"]["best"]["mean"] < values["lpips"]["average_sample"]["mean"]
     assert values["fvd"] > 0
     printed = capsys.readouterr().out

@@ -49,7 +49,7 @@ def model(tiny_checkpoint):
     return open_checkpoint(tiny_checkpoint)
 
 
-def test_figures_equal_a_plain_computation(tiny_model, model, data):
+def test_metrics_equal_a_plain_computation(tiny_model, model, data):
     measured = measure(model, data, Settings(5, 3, HORIZON, seed=5), NONE, SILENT)
     noise = NoiseSource(5)  # one sequence after the other: prior first, then posterior
     for index in range(5):
@@ -84,14 +84,14 @@ def test_portions_and_the_number_of_sequences_do_not_change_the_draws(model, dat
     assert listener.seen == [("evaluating tiny.pt", done / 3) for done in range(4)]
 
 
-def test_same_seed_same_figures_and_another_seed_others(model, data):
+def test_same_seed_same_metrics_and_another_seed_others(model, data):
     runs = [measure(model, data, Settings(2, 3, HORIZON, seed), NONE, SILENT).mse for seed in (1, 1, 2)]
     np.testing.assert_array_equal(runs[0], runs[1])
     assert np.abs(runs[0] - runs[2]).max() > 1e-6
 
 
 def test_deterministic_model_has_one_sample_and_no_diversity(tmp_path, data):
-    model = open_checkpoint(save_model(tmp_path / "det.pt", random_model(variant="det", z_dim=0)))
+    model = open_checkpoint(save_model(tmp_path / "det.pt", random_model(prior="none", z_dim=0)))
     measured = measure(model, data, Settings(2, 50, HORIZON, 0, examples=1), NONE, SILENT)
     assert measured.psnr.shape == (2, 1, HORIZON)
     assert measured.distance is None

@@ -72,7 +72,7 @@ def test_approximate_posterior_agrees_and_follows_the_truth_it_is_given(checkpoi
 
 
 def test_deterministic_checkpoint_has_one_future(tmp_path, sequences):
-    model = open_model(str(save_model(tmp_path / "det.pt", random_model(variant="det", z_dim=0))))
+    model = open_model(str(save_model(tmp_path / "det.pt", random_model(prior="none", z_dim=0))))
     assert model.info.deterministic
     nothing = torch.zeros(3, HORIZON, 1, 0), torch.zeros(3, 2, 1, 0)
     futures = model.forecast(sequences[:, :3], *nothing)

@@ -1,7 +1,7 @@
 """Every graph of the model matrix through NVIDIA's real parser and builder, for Turing, Ampere, Ada and Blackwell.
 
 No GPU is needed, and none of these engines runs here. Graphs that cannot differ are built once: the recurrent ones know neither
-backbone nor size, and encoder, skip and decoder do not know the variant.
+backbone nor size, and encoder, skip and decoder do not know the prior.
 """
 
 from __future__ import annotations
@@ -53,32 +53,32 @@ def test_frames(backbone, size, channels, precision):
 
 
 @pytest.mark.parametrize(
-    ("variant", "layers", "precision"),
-    [quick("lp", 1, "fp32"), full("fp", 2, "fp32"), full("det", 3, "fp32"), full("lp", 2, "fp16")],
+    ("prior", "layers", "precision"),
+    [quick("learned", 1, "fp32"), full("fixed", 2, "fp32"), full("none", 3, "fp32"), full("learned", 2, "fp16")],
 )
-def test_recurrent_parts(variant, layers, precision):
+def test_recurrent_parts(prior, layers, precision):
     """At the sizes of the reference: LSTM cells of 256."""
     sizes = {"predictor_layers": layers, "posterior_layers": layers, "prior_layers": layers}
-    parts = {"lp": ("posterior", "prior"), "fp": ("posterior",), "det": ()}[variant]
+    parts = {"learned": ("posterior", "prior"), "fixed": ("posterior",), "none": ()}[prior]
     kept = {name: value for name, value in sizes.items() if name.split("_")[0] in ("predictor", *parts)}
-    model = random_model(nf=2, g_dim=128, rnn_size=256, n_past=2 + layers, variant=variant, **kept)
+    model = random_model(nf=2, g_dim=128, rnn_size=256, n_past=2 + layers, prior=prior, **kept)
     folded = fold_batch_norm(model)
     plans = separate_graphs(folded, DTYPES[precision]) | fused_graphs(folded, DTYPES[precision])
     build(plans, (*parts, "predictor", "prime"), precision)
 
 
 @pytest.mark.parametrize(
-    ("backbone", "size", "precision", "variant", "last_frame_skip"),
+    ("backbone", "size", "precision", "prior", "last_frame_skip"),
     sorted_out(
         [
-            (*frame, variant, (index + later) % 2 == 1)
+            (*frame, prior, (index + later) % 2 == 1)
             for index, frame in enumerate(FRAMES)
-            for later, variant in enumerate(("lp", "fp", "det"))
+            for later, prior in enumerate(("learned", "fixed", "none"))
         ],
-        {("vgg", 64, "fp16", "lp", True)},
+        {("vgg", 64, "fp16", "learned", True)},
     ),
 )  # fmt: skip
-def test_fused_step(backbone, size, precision, variant, last_frame_skip):
-    model = {"backbone": backbone, "image_size": size, "variant": variant, "last_frame_skip": last_frame_skip}
+def test_fused_step(backbone, size, precision, prior, last_frame_skip):
+    model = {"backbone": backbone, "image_size": size, "prior": prior, "last_frame_skip": last_frame_skip}
     folded = fold_batch_norm(random_model(**TINY, **model))
     build(fused_graphs(folded, DTYPES[precision]), ("step",), precision)

@@ -110,7 +110,7 @@ def test_lost_diversity_fails_and_a_loss_that_nobody_can_see_does_not(held_out):
     assert invisible.reduced == pytest.approx(0.999 * invisible.fp32, rel=1e-4)
 
 
-def test_figures_equal_a_plain_computation(held_out):
+def test_metrics_equal_a_plain_computation(held_out):
     report = report_on(noisy(0.01), held_out)
     differences = []
     noise = np.random.default_rng(precision.SEED)

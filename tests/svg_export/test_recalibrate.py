@@ -131,7 +131,7 @@ def test_only_statistics_change_and_old_ones_have_no_part(tiny_model, digits, es
 
 @pytest.mark.parametrize("estimate", ESTIMATES)
 @pytest.mark.parametrize(
-    "shape", [{"variant": "det"}, {"variant": "fp", "backbone": "vgg"}, {"last_frame_skip": True}], ids=str
+    "shape", [{"prior": "none"}, {"prior": "fixed", "backbone": "vgg"}, {"last_frame_skip": True}], ids=str
 )
 def test_every_variant_has_statistics(digits, estimate, shape):
     model = random_model(**shape)
@@ -163,7 +163,7 @@ def test_spoiled_model_is_repaired(trained, quick, logged):
     assert [message.split()[1] for message in logged.messages] == ["estimating", "forecasting"]
 
 
-def test_checkpoint_carries_the_figures_and_no_stale_ones(trained, quick):
+def test_checkpoint_carries_the_metrics_and_no_stale_ones(trained, quick):
     resumable = replace(trained, training={"weights": {}})
     result = recalibrate_checkpoint(resumable, {"name": "digits"}, 24)
     metrics = result.checkpoint.metrics

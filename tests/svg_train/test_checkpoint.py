@@ -89,6 +89,15 @@ def test_missing_file_says_how_to_make_one(tmp_path):
         load_checkpoint(tmp_path / "none.pt")
 
 
+def test_an_older_checkpoint_that_says_variant_stays_readable(tmp_path):
+    path = save_model(tmp_path / "ckpt.pt", random_model(prior="fixed"))
+    content = torch.load(path, weights_only=True)
+    assert content["config"]["model"].pop("prior") == "fixed"
+    content["config"]["model"]["variant"] = "fp"
+    torch.save(content, tmp_path / "older.pt")
+    assert load_checkpoint(tmp_path / "older.pt").config == load_checkpoint(path).config
+
+
 def test_all_misfits_between_weights_and_configuration_are_listed(tmp_path):
     model = random_model()
     weights = model.state_dict()

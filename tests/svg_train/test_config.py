@@ -1,36 +1,37 @@
-"""Model configuration: the parts of each variant."""
+"""Model configuration: the parts of each prior."""
 
 from __future__ import annotations
 
 import pytest
 
 from svg_common.errors import UsageError
-from svg_train.config import build_config, load_recipe
+from svg_train.config import build_config
 
 
 def model(**given):
     return build_config({"model": given}).model
 
 
-def test_parts_that_a_variant_lacks_are_zero_without_being_named():
-    assert [model(variant="lp").z_dim, model(variant="lp").prior_layers] == [10, 1]
-    assert [model(variant="fp").z_dim, model(variant="fp").posterior_layers, model(variant="fp").prior_layers] == [10, 1, 0]
-    det = model(variant="det")
-    assert [det.z_dim, det.posterior_layers, det.prior_layers, det.predictor_layers] == [0, 0, 0, 2]
+def test_parts_that_a_prior_rules_out_are_zero_without_being_named():
+    assert [model(prior="learned").z_dim, model(prior="learned").prior_layers] == [10, 1]
+    assert [model(prior="fixed").z_dim, model(prior="fixed").posterior_layers, model(prior="fixed").prior_layers] == [10, 1, 0]
+    none = model(prior="none")
+    assert [none.z_dim, none.posterior_layers, none.prior_layers, none.predictor_layers] == [0, 0, 0, 2]
 
 
 def test_a_configuration_survives_a_round_trip():
-    for variant in ("lp", "fp", "det"):
-        config = build_config({"model": {"variant": variant}})
+    for prior in ("learned", "fixed", "none"):
+        config = build_config({"model": {"prior": prior}})
         assert build_config(config.model_dump(mode="json")) == config
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"variant": "det", "z_dim": 10}, "z_dim is 10; variant 'det' needs 0"),
-        ({"variant": "fp", "prior_layers": 1}, "prior_layers is 1; variant 'fp' needs 0"),
-        ({"z_dim": 0}, "z_dim is 0; variant 'lp' needs at least 1"),
+        ({"prior": "none", "z_dim": 10}, "z_dim is 10; prior 'none' needs 0"),
+        ({"prior": "fixed", "prior_layers": 1}, "prior_layers is 1; prior 'fixed' needs 0"),
+        ({"z_dim": 0}, "z_dim is 0; prior 'learned' needs at least 1"),
+        ({"prior": "vae"}, "prior"),
         ({"variant": "vae"}, "variant"),
         ({"variant": ["lp"]}, "variant"),
         ({"image_size": 96}, "image_size"),
@@ -42,10 +43,10 @@ def test_contradictions_are_refused(given, message):
         model(**given)
 
 
-@pytest.mark.parametrize("content", [None, b"steps = = 1", b"\xff"])
-def test_what_is_no_recipe_is_refused_with_what_to_give(tmp_path, content):
-    path = tmp_path / "recipe.toml"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UsageError, match=r"cannot read the recipe '.*recipe\.toml': .*\n.*svg-train --list-recipes"):
-        load_recipe(path)
+@pytest.mark.parametrize(("variant", "prior"), [("lp", "learned"), ("fp", "fixed"), ("det", "none")])
+def test_older_files_that_say_variant_stay_readable(variant, prior):
+    assert model(variant=variant) == model(prior=prior)
+
+
+def test_a_prior_given_on_top_of_an_older_recipe_counts():
+    assert build_config({"model": {"variant": "det"}}, {"model": {"prior": "fixed"}}).model == model(prior="fixed")

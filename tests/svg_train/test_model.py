@@ -49,8 +49,8 @@ def step_by_step(model: SVG, x: torch.Tensor, eps: torch.Tensor) -> tuple[torch.
         {"skip_lag": 1, "channels": 3},
         {"last_frame_skip": True, "predictor_layers": 1, "prior_layers": 2},
         {"n_past": STEPS, "skip_lag": 0},  # all frames observed: no target shares a skip
-        {"variant": "fp", "backbone": "vgg", "posterior_layers": 2},
-        {"variant": "det", "image_size": 128},
+        {"prior": "fixed", "backbone": "vgg", "posterior_layers": 2},
+        {"prior": "none", "image_size": 128},
     ],
 )
 def test_batched_forward_equals_stepping_frame_by_frame_with_gradients(shape):
@@ -152,14 +152,14 @@ def test_generation_first_frame_uses_posterior_context_and_lagged_skip():
     torch.testing.assert_close(model.generate(x, noise, past)[0], expected)
 
 
-@pytest.mark.parametrize("variant", ["lp", "fp", "det"])
-def test_reconstruction_differs_from_generation_only_in_where_the_latents_come_from(variant):
+@pytest.mark.parametrize("prior", ["learned", "fixed", "none"])
+def test_reconstruction_differs_from_generation_only_in_where_the_latents_come_from(prior):
     """With a horizon of 1 the rule by hand: the posterior of the true frame in place of the prior."""
-    model = random_model(n_past=2, variant=variant)
+    model = random_model(n_past=2, prior=prior)
     z_dim = model.config.z_dim
     x, noise, past = torch.rand(3, 2, 1, 64, 64), torch.randn(1, 2, z_dim), torch.randn(1, 2, z_dim)
     given = model.reconstruct(x, noise, past)
-    if variant == "det":
+    if prior == "none":
         torch.testing.assert_close(given, model.generate(x[:2], noise, past))
         return
     with torch.no_grad():

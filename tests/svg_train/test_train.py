@@ -184,9 +184,10 @@ def run_cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--steps", "0"], 2, "train.steps"),
+        (["--steps", "0"], 2, "--steps"),
+        (["--lr", "0"], 2, "train.lr"),
         (["--channels", "3"], 2, "channels must be 1"),
-        (["--config", "nowhere.toml"], 2, "nowhere.toml"),
+        (["--config", "nowhere.toml"], 2, "no recipe 'nowhere.toml'"),
         (["--resume", "--lr", "1"], 2, "--resume continues"),
         (["--resume"], 1, "no checkpoint"),
         (["--data", "video"], 2, "--data-root"),

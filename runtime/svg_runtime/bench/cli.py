@@ -23,7 +23,7 @@ from svg_runtime.forecast_options import (
     asked_precision,
 )
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 
 BackendOption = Annotated[
     str | None, typer.Option(help="Measure this backend alone, or auto for the fastest one that works. Default: every one.")

@@ -90,7 +90,7 @@ def _interfaces(manifest: Manifest, precision: Precision, graphs: Mapping[str, G
 def _fused(
     manifest: Manifest, state: Callable[[str, int], Tensor], frame: Tensor, conds: list[Tensor], shared: list[Tensor]
 ) -> dict[str, Interface]:
-    """The graphs that are composed of the others. Tensors of a part that the variant lacks are not there."""
+    """The graphs that are composed of the others. Tensors of a part that the model lacks are not there."""
     m, g = manifest.model, manifest.generation
 
     def states(suffix: str = "") -> tuple[list[Tensor], list[Tensor]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -17,7 +17,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Metric = Literal["psnr_best", "psnr_mean", "ssim_best", "ssim_mean", "diversity"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Size = Annotated[int, Field(ge=1, le=65536)]
-SizeOrNone = Annotated[int, Field(ge=0, le=65536)]  # 0: the variant has no such part
+SizeOrNone = Annotated[int, Field(ge=0, le=65536)]  # 0: the model has no such part
 
 
 def _inside(path: str) -> str:
@@ -200,24 +200,34 @@ class ModelSpec(Frozen):
     """Dimensions of the network."""
 
     family: Literal["svg"]
-    variant: Literal["lp", "fp", "det"]  # learned prior, fixed prior N(0, I), deterministic
+    prior: Literal["learned", "fixed", "none"]  # fixed: N(0, I); none: deterministic, no latent
     backbone: Literal["dcgan", "vgg"]
     nf: Size
     g_dim: Size
-    z_dim: SizeOrNone  # 0 in variant det
+    z_dim: SizeOrNone  # 0 without a prior
     rnn_size: Size
     predictor_layers: Size
-    posterior_layers: SizeOrNone  # 0 in variant det
-    prior_layers: SizeOrNone  # 0 in variants fp and det
+    posterior_layers: SizeOrNone  # 0 without a prior
+    prior_layers: SizeOrNone  # 0 unless it is learned
     skips: Size  # number of skip tensors
 
+    @model_validator(mode="before")
+    @classmethod
+    def _prior_of_variant(cls, given: Any) -> Any:
+        """Name the prior where `variant` is given: older bundles call it that, and must stay readable."""
+        if not isinstance(given, dict) or "prior" in given:
+            return given
+        prior = {"lp": "learned", "fp": "fixed", "det": "none"}.get(str(given.get("variant")))
+        rest = {name: value for name, value in given.items() if name != "variant"}
+        return {"prior": prior, **rest} if prior else given
+
     @model_validator(mode="after")
-    def _parts_of_variant(self) -> ModelSpec:
+    def _parts_fit_the_prior(self) -> ModelSpec:
         parts = (bool(self.z_dim), bool(self.posterior_layers), bool(self.prior_layers))
-        expected = {"lp": (True, True, True), "fp": (True, True, False), "det": (False, False, False)}[self.variant]
+        expected = {"learned": (True, True, True), "fixed": (True, True, False), "none": (False, False, False)}[self.prior]
         if parts != expected:
             raise ValueError(
-                f"variant {self.variant} with z_dim {self.z_dim}, posterior_layers {self.posterior_layers}, "
+                f"prior {self.prior} with z_dim {self.z_dim}, posterior_layers {self.posterior_layers}, "
                 f"prior_layers {self.prior_layers}"
             )
         return self

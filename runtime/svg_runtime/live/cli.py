@@ -27,7 +27,7 @@ from svg_runtime.forecast_options import (
     asked_precision,
 )
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 
 
 class _Context(str, Enum):

@@ -58,7 +58,7 @@ def backend(bundle):
 def following_bundle(tmp_path_factory):
     """A fused deterministic model whose skips follow every predicted frame."""
     folder = tmp_path_factory.mktemp("following")
-    checkpoint = save_model(folder / "ckpt.pt", random_model(last_frame_skip=True, variant="det", nf=2))
+    checkpoint = save_model(folder / "ckpt.pt", random_model(last_frame_skip=True, prior="none", nf=2))
     return export_model(checkpoint, folder / "ckpt.svgb", fused=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from svg_runtime.bundle.manifest import Manifest
+from svg_runtime.bundle.manifest import Manifest, ModelSpec
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError
 from tests.conftest import earn_bf16
@@ -333,20 +333,45 @@ def test_dimensions_that_contradict_the_graphs_are_refused(damaged, dimension):
 @pytest.mark.parametrize(
     "sizes",
     [
-        {"variant": "fp"},  # with a prior
-        {"variant": "fp", "prior_layers": 0, "z_dim": 0},
-        {"variant": "det", "prior_layers": 0, "posterior_layers": 0},  # with a latent
+        {"prior": "fixed"},  # with a prior
+        {"prior": "fixed", "prior_layers": 0, "z_dim": 0},
+        {"prior": "none", "prior_layers": 0, "posterior_layers": 0},  # with a latent
         {"prior_layers": 0},  # a learned prior that is none
     ],
     ids=str,
 )
-def test_parts_that_contradict_the_variant_are_refused(damaged, sizes):
+def test_parts_that_contradict_the_prior_are_refused(damaged, sizes):
     edit_manifest(damaged, lambda manifest: manifest["model"].update(sizes))
-    assert f"variant {sizes.get('variant', 'lp')} with z_dim" in refusal(damaged)
+    assert f"prior {sizes.get('prior', 'learned')} with z_dim" in refusal(damaged)
 
 
-def test_a_variant_without_prior_must_not_bring_its_graph(damaged):
-    edit_manifest(damaged, lambda manifest: manifest["model"].update(variant="fp", prior_layers=0))
+@pytest.mark.parametrize(
+    ("variant", "parts", "prior"),
+    [
+        ("lp", {}, "learned"),
+        ("fp", {"prior_layers": 0}, "fixed"),
+        ("det", {"prior_layers": 0, "posterior_layers": 0, "z_dim": 0}, "none"),
+    ],
+)
+def test_older_bundles_that_say_variant_stay_readable(tiny_bundle, variant, parts, prior):
+    spec = json.loads((tiny_bundle / "manifest.json").read_text())["model"]
+    del spec["prior"]
+    assert ModelSpec.model_validate({**spec, **parts, "variant": variant}).prior == prior
+
+
+def test_an_older_bundle_opens(damaged):
+    edit_manifest(damaged, lambda manifest: manifest["model"].update(variant={"learned": "lp"}[manifest["model"].pop("prior")]))
+    assert Bundle.open(damaged).manifest.model.prior == "learned"
+
+
+@pytest.mark.parametrize("given", [{"variant": "lp"}, {"variant": "vae", "prior": None}])
+def test_variant_beside_prior_or_unknown_is_refused(damaged, given):
+    edit_manifest(damaged, lambda manifest: manifest["model"].update(given))
+    assert "model.variant" in refusal(damaged)
+
+
+def test_a_model_without_learned_prior_must_not_bring_its_graph(damaged):
+    edit_manifest(damaged, lambda manifest: manifest["model"].update(prior="fixed", prior_layers=0))
     assert "'prior'" in refusal(damaged)
 
 

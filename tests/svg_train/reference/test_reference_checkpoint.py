@@ -27,14 +27,14 @@ def stimulus(channels: int, size: int, z_dim: int, n_past: int = 3, batch: int =
 
 
 CASES = {
-    "dcgan64 lp, torch 0.3 on CUDA": ({}, OldTorch(3, "cuda:0"), "stream", {"dataset": "smmnist", "num_digits": 2}),
-    "dcgan128 fp, torch 1.6": (
-        {"backbone": "dcgan", "image_size": 128, "variant": "fp", "channels": 3}, OldTorch(16, "cuda:1"), "zip", {},
+    "dcgan64 learned prior, torch 0.3 on CUDA": ({}, OldTorch(3, "cuda:0"), "stream", {"dataset": "smmnist", "num_digits": 2}),
+    "dcgan128 fixed prior, torch 1.6": (
+        {"backbone": "dcgan", "image_size": 128, "prior": "fixed", "channels": 3}, OldTorch(16, "cuda:1"), "zip", {},
     ),
-    "vgg64 lp, torch 0.4, three layers": (
+    "vgg64 learned prior, torch 0.4, three layers": (
         {"backbone": "vgg", "channels": 3, "layers": (3, 2, 1)}, OldTorch(4, "cuda:0"), "stream", {"dataset": "bair"},
     ),
-    "vgg128 lp, last_frame_skip, Variables and views of torch 0.1": (
+    "vgg128 learned prior, last_frame_skip, Variables and views of torch 0.1": (
         {"backbone": "vgg", "image_size": 128}, OldTorch(1), "stream", {"last_frame_skip": True},
     ),
     "double precision": ({}, OldTorch(16, dtype="float64"), "zip", {}),
@@ -48,7 +48,7 @@ def test_import_computes_what_the_reference_computes(case, tmp_path):
     path = write_checkpoint(tmp_path / "model.pth", parts, torch_of_then, container, **given)
     imported = load_any_checkpoint(path)
     model = imported.config.model
-    assert (model.variant, model.skip_lag, model.n_past, model.nf) == (sizes.get("variant", "lp"), 1, 3, 2)
+    assert (model.prior, model.skip_lag, model.n_past, model.nf) == (sizes.get("prior", "learned"), 1, 3, 2)
     x, noise, context_noise = stimulus(model.channels, model.image_size, model.z_dim)
     expected = generate(parts, x, noise, context_noise, model.last_frame_skip)
     assert expected.std(1).mean() > 1e-3, "samples that do not differ prove nothing"
@@ -81,9 +81,9 @@ def test_half_precision_is_widened(tmp_path):
 
 
 def test_a_predictor_that_reads_the_encoding_alone_is_deterministic(tmp_path):
-    path = write_checkpoint(tmp_path / "det.pth", build(variant="det"), OldTorch(4))
+    path = write_checkpoint(tmp_path / "det.pth", build(prior="none"), OldTorch(4))
     model = load_any_checkpoint(path).config.model
-    assert (model.variant, model.z_dim, model.posterior_layers, model.prior_layers) == ("det", 0, 0, 0)
+    assert (model.prior, model.z_dim, model.posterior_layers, model.prior_layers) == ("none", 0, 0, 0)
 
 
 def test_options_reach_the_configuration(tmp_path):

@@ -1,4 +1,4 @@
-"""Pictures of an evaluation: PSNR and SSIM per step and against the number of samples, and strips of single sequences."""
+"""Plots of an evaluation: PSNR and SSIM per step and against the number of samples, and strips of single sequences."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def check_plot_format(file: Path) -> None:
         raise UsageError(f"cannot plot to '{file}'\n  expected a name that ends in one of {' '.join(_FORMATS)}")
 
 
-def plot(file: Path, evaluation: Evaluation) -> None:
+def draw_plot(file: Path, evaluation: Evaluation) -> None:
     """Metrics per step with 95 % bands (left), and the best of n samples against n (right)."""
     from matplotlib.figure import Figure  # no pyplot: it would ask for a display
 

@@ -1,0 +1,88 @@
+"""Command-line options made of the configuration's fields, whose name, help, choices and bounds they take over."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from svg_train.config import Config
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+# In a command, "name" and "root" would not say of what.
+_RENAMED = {("data", "name"): "data", ("data", "root"): "data_root"}
+_PANELS = {"model": "Model", "data": "Data", "train": "Training"}
+
+
+def config_options(*tables: str, only: tuple[str, ...] = ()) -> Callable[[Command], Command]:
+    """Give a typer command an option for every field of these tables of `Config`, collected by its `**settings`.
+
+    An option that is not given is None, so that it overrides nothing.
+
+    Args:
+        tables: of model, data and train.
+        only: the fields to take; default: all.
+    """
+
+    def decorate(command: Command) -> Command:
+        signature = inspect.signature(command, eval_str=True)
+        own = [value for value in signature.parameters.values() if value.kind is not inspect.Parameter.VAR_KEYWORD]
+        made = [_parameter(table, name) for table in tables for name in fields(table) if not only or name in only]
+        command.__signature__ = signature.replace(parameters=[*own, *made])  # type: ignore[attr-defined]
+        return command
+
+    return decorate
+
+
+def settings_of(table: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of one table among a command's settings; None stands for not given."""
+    return {name: settings.get(_parameter_name(table, name)) for name in fields(table)}
+
+
+def flag(table: str, name: str) -> str:
+    """The option that gives a field of a table: root of data is --data-root."""
+    return f"--{_parameter_name(table, name).replace('_', '-')}"
+
+
+def fields(table: str) -> dict[str, FieldInfo]:
+    """The fields of one table of `Config`."""
+    model = Config.model_fields[table].annotation
+    assert isinstance(model, type)
+    assert issubclass(model, BaseModel)
+    return model.model_fields
+
+
+def _parameter_name(table: str, name: str) -> str:
+    return _RENAMED.get((table, name), name)
+
+
+def _parameter(table: str, name: str) -> inspect.Parameter:
+    field = fields(table)[name]
+    panel = "Evaluation" if name.startswith("eval_") else _PANELS[table]
+    option: Any = typer.Option(help=field.description, rich_help_panel=panel, **_limits(field))
+    return inspect.Parameter(
+        _parameter_name(table, name),
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[field.annotation | None, option],  # type: ignore[operator]
+    )
+
+
+def bounds(field: FieldInfo) -> dict[str, float]:
+    """The bounds of a number as pydantic names them: ge, gt, le, lt."""
+    return {name: getattr(item, name) for item in field.metadata for name in ("ge", "gt", "le", "lt") if hasattr(item, name)}
+
+
+def _limits(field: FieldInfo) -> dict[str, Any]:
+    """The bounds as typer takes them. It has none that exclude their end: those it shows, and the field itself checks them."""
+    limits = bounds(field)
+    if not {"gt", "lt"} & limits.keys():
+        return {"min": limits.get("ge"), "max": limits.get("le")}
+    low = f"{limits['gt']:g}<" if "gt" in limits else f"{limits['ge']:g}<=" if "ge" in limits else ""
+    high = f"<{limits['lt']:g}" if "lt" in limits else f"<={limits['le']:g}" if "le" in limits else ""
+    return {"metavar": f"<float range> [{low}x{high}]" if high else f"<float range> [x>{limits['gt']:g}]"}

@@ -1,0 +1,54 @@
+"""Recipes: TOML files with the settings of a run, your own or one of those that ship in `recipes/`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from svg_common.errors import UsageError
+
+_SHIPPED = Path(__file__).with_name("recipes")
+
+
+def load_recipe(recipe: str) -> dict[str, Any]:
+    """Read the tables [model], [data] and [train] as plain values.
+
+    Args:
+        recipe: path of a file, or the name of a recipe that ships; the file counts where there are both.
+
+    Raises:
+        UsageError: there is neither such a file nor such a recipe, or it is not TOML.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        tables: dict[str, Any] = tomllib.loads(_find(recipe).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(
+            f"cannot read the recipe '{recipe}': {error}\n  expected a TOML file with the tables [model], [data] and [train]"
+        ) from error
+    return tables
+
+
+def shipped_recipes() -> dict[str, str]:
+    """Name -> what it is for, the first line of its comment."""
+    return {name: file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for name, file in _shipped().items()}
+
+
+def _find(recipe: str) -> Path:
+    path, shipped = Path(recipe), _shipped()
+    if path.exists() and not (path.is_dir() and recipe in shipped):  # a folder of clips may well be called video
+        return path
+    if recipe in shipped:
+        return shipped[recipe]
+    raise UsageError(
+        f"no recipe '{recipe}': there is no such file, and no recipe of this name ships with svg-train\n"
+        f"  expected a TOML file, or one of {', '.join(shipped)}\n  see what they are for: svg-train --list-recipes"
+    )
+
+
+def _shipped() -> dict[str, Path]:
+    return {file.stem: file for file in sorted(_SHIPPED.glob("*.toml"))}

@@ -1,0 +1,90 @@
+"""Command-line options are the fields of the configuration, in every command that has them."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from svg_eval.cli import app as svg_eval
+from svg_export.cli import app as svg_export
+from svg_train.cli import app as svg_train
+from svg_train.config import Config
+from svg_train.config_options import bounds, config_options, fields, flag, settings_of
+
+FIELDS = [(table, name) for table in Config.model_fields for name in fields(table)]
+
+
+def options(app):
+    """The options of a command by their flags."""
+    return {name: option for option in get_command(app).params for name in option.opts}
+
+
+@pytest.mark.parametrize(("table", "name"), FIELDS)
+def test_every_field_is_an_option_of_svg_train_with_its_help_and_bounds(table, name):
+    option, field = options(svg_train)[flag(table, name)], fields(table)[name]
+    assert field.description
+    assert option.help == field.description
+    assert option.default is None  # not given: a recipe keeps its value
+    limits = bounds(field)
+    if {"gt", "lt"} & limits.keys():
+        assert all(f"{value:g}" in option.metavar for value in limits.values())
+    else:
+        assert (option.min, option.max) == (limits.get("ge"), limits.get("le"))
+
+
+@pytest.mark.parametrize(("app", "names"), [(svg_eval, fields("data")), (svg_export, ("name", "root", "num_digits"))])
+def test_commands_that_read_data_have_the_same_options(app, names):
+    ours, of_training = options(app), options(svg_train)
+    for name in names:
+        option, same = ours[flag("data", name)], of_training[flag("data", name)]
+        assert (option.help, option.min, option.max) == (same.help, same.min, same.max)
+    others = {flag("data", name) for name in fields("data").keys() - set(names)}
+    assert not others & ours.keys()
+
+
+def test_data_and_its_folder_are_named_in_full():
+    assert (flag("data", "name"), flag("data", "root"), flag("data", "cache")) == ("--data", "--data-root", "--cache")
+    assert not {"--name", "--root"} & options(svg_train).keys()
+
+
+def test_choices_are_those_of_the_fields():
+    result = CliRunner().invoke(svg_train, ["--image-size", "96"])
+    assert result.exit_code == 2
+    assert all(str(size) in result.output for size in get_args(fields("model")["image_size"].annotation))
+
+
+def settings(*arguments: str):
+    """What a command with all of the options collects from a command line."""
+    import typer
+
+    app, collected = typer.Typer(), {}
+
+    @app.command()
+    @config_options("model", "data", "train")
+    def command(seen: bool = False, **settings: object) -> None:
+        collected.update(seen=seen, **settings)
+
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output
+    return collected
+
+
+def test_what_is_not_given_is_none():
+    collected = settings()
+    assert collected.pop("seen") is False
+    assert len(collected) == len(FIELDS)
+    assert set(collected.values()) == {None}
+
+
+def test_values_have_the_type_of_their_field():
+    line = "--seen --image-size 128 --beta-ramp 3 5 --no-last-frame-skip --data kth --data-root x --gradient-clip 2"
+    given = settings(*line.split())
+    assert given["seen"] is True
+    model, data, train = (settings_of(table, given) for table in ("model", "data", "train"))
+    assert (model["image_size"], model["last_frame_skip"]) == (128, False)
+    assert (data["name"], data["root"], data["cache"]) == ("kth", "x", None)
+    assert (train["beta_ramp"], train["gradient_clip"], train["beta_start"]) == ((3, 5), 2.0, None)
+    assert settings("--last-frame-skip")["last_frame_skip"] is True

@@ -1,0 +1,82 @@
+"""Recipes by path and by name, and the command that reads them."""
+
+from __future__ import annotations
+
+import fnmatch
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from svg_common.errors import UsageError
+from svg_train import recipe_files
+from svg_train.cli import app
+from svg_train.config import build_config
+from svg_train.recipe_files import load_recipe, shipped_recipes
+
+ROOT = Path(__file__).parents[2]
+NAMES = sorted(file.stem for file in (ROOT / "svg_train" / "recipes").iterdir())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_shipped_recipe_is_valid_and_says_what_it_is_for(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert build_config(load_recipe(name))
+    purpose = shipped_recipes()[name]
+    assert purpose[0].isupper()
+    assert (ROOT / "svg_train/recipes" / f"{name}.toml").read_text(encoding="utf-8").startswith(f"# {purpose}\n")
+
+
+def test_a_file_wins_over_a_name_and_a_folder_does_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shipped = load_recipe("video")
+    Path("video").mkdir()  # of clips
+    assert load_recipe("video") == shipped
+    Path("comparison").write_text("[train]\nsteps = 7\n", encoding="utf-8")
+    assert load_recipe("comparison") == {"train": {"steps": 7}}
+
+
+def test_an_unknown_name_says_which_there_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        load_recipe("vidoe")
+    message = str(caught.value)
+    assert "no recipe 'vidoe'" in message
+    assert ", ".join(NAMES) in message
+    assert message.splitlines()[-1].endswith("svg-train --list-recipes")
+
+
+@pytest.mark.parametrize("content", [b"[train\n", b"\xff\xfe"])
+def test_a_file_that_is_no_toml_is_refused(tmp_path, content):
+    (tmp_path / "r.toml").write_bytes(content)
+    with pytest.raises(UsageError, match="cannot read the recipe"):
+        load_recipe(str(tmp_path / "r.toml"))
+
+
+def test_list_recipes_shows_each_with_its_purpose(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)  # not needed for that
+    result = CliRunner().invoke(app, ["--list-recipes"])
+    assert result.exit_code == 0
+    assert [line.split(maxsplit=1) for line in result.output.splitlines()] == [[*item] for item in shipped_recipes().items()]
+
+
+def test_flags_override_a_recipe_taken_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["--config", "video", "--channels", "1", "--data", "digits", "--frame-step", "2"])
+    assert isinstance(result.exception, UsageError)  # of frame_step, not of the recipe's three channels
+    assert str(result.exception).splitlines()[1:] == [
+        "  data: Value error, frame_step means nothing to data 'digits', only to video, kth; leave it out"
+    ]
+
+
+def test_the_package_holds_the_recipes():
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["svg_train"]
+    folder = Path(recipe_files.__file__).parent
+    packaged = {path.stem for path in (folder / "recipes").iterdir()
+                if any(fnmatch.fnmatch(str(path.relative_to(folder)), pattern) for pattern in patterns)}  # fmt: skip
+    assert packaged == set(NAMES) == set(shipped_recipes())
