@@ -124,7 +124,8 @@ def javascript(tmp_path_factory) -> Path:
     """A copy of the JavaScript example with its packages installed."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         pytest.skip("node and npm are not installed")
-    folder = Path(shutil.copytree(EXAMPLES / "03_javascript", tmp_path_factory.mktemp("javascript") / "example", ignore=IGNORED))
+    folder = tmp_path_factory.mktemp("javascript") / "example"
+    shutil.copytree(EXAMPLES / "03_javascript", folder, ignore=IGNORED)
     run(["npm", "install", "--no-audit", "--no-fund"], folder)
     return folder
 
@@ -158,7 +159,7 @@ def test_javascript_does_so_without_a_learned_prior(javascript, unlearned_bundle
 
 
 def test_javascript_runs_on_the_embedded_model_without_arguments(javascript, tmp_path):
-    """The example finds the model beside itself, so it runs where it lies in the repository, with the packages installed elsewhere."""
+    """In a copy of the part of the repository where it looks for the model."""
     repository = tmp_path / "repository"
     shutil.copytree(EMBEDDED_MODEL, repository / "runtime/svg_runtime/embedded/digits.svgb")
     folder = repository / "examples/03_javascript"
