@@ -125,7 +125,7 @@ def test_a_record_without_its_plan_or_a_plan_without_its_record_is_never_used(tm
     file.write_bytes(b"plan")
     assert read_engine(file, KEY) is None
     write_engine(file, KEY, b"first")
-    file.write_bytes(b"secnd")
+    file.write_bytes(b"other")
     with pytest.raises(EngineError, match="changed"):
         read_engine(file, KEY)
 

@@ -1,0 +1,46 @@
+"""The forecaster in a loop of your own: surprise, spread and quality of the forecasts, frame by frame.
+
+    python examples/01_own_loop.py [BUNDLE]
+
+The camera is a bouncing digit. At each wall it takes a new random direction, which nobody can know: watch the surprise.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from svg_common.digits import digit_stream
+from svg_runtime import Forecaster
+from svg_runtime.bundle.reader import find_model
+
+FRAMES, LEAD = 40, 5  # frames to watch; the forecast step that is judged
+
+
+def main() -> None:
+    camera = digit_stream(seed=3)
+    model = find_model(sys.argv[1] if len(sys.argv) > 1 else "embedded")
+    with Forecaster.open(model, samples=8, horizon=10, seed=0) as forecaster:
+        print(forecaster.description)
+        for _ in range(FRAMES):
+            frame = camera()[..., None]  # (64, 64, 1) float32 in [0, 1]
+            seen = forecaster.observe(frame)
+            line = f"frame {seen.index:2}"
+
+            # Surprise compares what the model expected before this frame (prior) with what it knows after it (posterior).
+            if seen.surprise is not None:
+                line += f"  surprise {seen.surprise:6.1f} nats"
+
+            # Every earlier forecast of this frame is scored now that the frame is known.
+            for score in seen.scores:
+                if score.lead == LEAD:
+                    line += f"  forecast {LEAD} frames ago {score.psnr_best:5.1f} dB, repeating {score.psnr_repeat:5.1f} dB"
+
+            # Samples differ where the future is open.
+            if forecaster.ready:
+                futures = forecaster.forecast()  # (8, 10, 64, 64, 1)
+                line += f"  spread {futures[:, LEAD - 1].std(axis=0).mean():.3f}"
+            print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""A bundle with plain ONNX Runtime and none of our code: what any language with ONNX Runtime has to do.
+
+    python examples/02_plain_onnxruntime.py [BUNDLE]
+
+A bundle is ONNX graphs and a manifest.json that says how they fit together.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+EMBEDDED = Path(__file__).parents[1] / "runtime/svg_runtime/embedded/digits.svgb"
+GRAPHS = ("encoder", "skip", "posterior", "prior", "predictor", "decoder")  # a bundle may lack posterior and prior
+
+
+def forecast(bundle: Path, frames: np.ndarray, context_noise: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Sample the futures of `frames`.
+
+    Args:
+        bundle: a *.svgb folder.
+        frames: (n_past, H, W, C) float32 in [0, 1].
+        context_noise: (n_past - 1, samples, z_dim) standard normal draws.
+        noise: (horizon, samples, z_dim) standard normal draws.
+
+    Returns:
+        (samples, horizon, H, W, C) float32.
+    """
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    rule, graphs = manifest["generation"], manifest["variants"]["fp32"]["graphs"]
+    sessions = {name: ort.InferenceSession(bundle / graphs[name]["file"]) for name in GRAPHS if name in graphs}
+    states: dict[str, np.ndarray] = {}  # recurrent state of posterior, prior and predictor, zeros at first
+    samples = noise.shape[1]
+
+    def run(name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        for tensor in graphs[name]["inputs"]:
+            if tensor["name"] == "state":
+                shape = [samples if size == "batch" else size for size in tensor["shape"]]
+                inputs = {**inputs, "state": states.get(name, np.zeros(shape, np.float32))}
+        names = [tensor["name"] for tensor in graphs[name]["outputs"]]
+        outputs = dict(zip(names, sessions[name].run(names, inputs), strict=True))
+        states[name] = outputs.pop("state_out", np.empty(0))
+        return outputs
+
+    def predict(h: np.ndarray, gaussian: dict[str, np.ndarray] | None, eps: np.ndarray) -> np.ndarray:
+        z = eps if gaussian is None else gaussian["mu"] + np.exp(gaussian["logvar"] / 2) * eps
+        takes_z = any(tensor["name"] == "z" for tensor in graphs["predictor"]["inputs"])
+        return run("predictor", {"h": h, "z": z} if takes_z else {"h": h})["g"]
+
+    # 1. Encode the observed frames, and compute the decoder's skip conditions once for the whole forecast.
+    seen = [run("encoder", {"frame": frame.transpose(2, 0, 1)[None]}) for frame in frames]
+    encodings = [np.repeat(outputs.pop("h"), samples, axis=0) for outputs in seen]
+    conditions = run("skip", seen[-1 - rule["skip_lag"]])
+
+    # 2. Read the context: the posterior sees the next frame, prior and predictor the one before it.
+    for h, h_next, eps in zip(encodings[:-1], encodings[1:], context_noise, strict=True):
+        gaussian = run("posterior", {"h": h_next}) if "posterior" in graphs else None
+        if "prior" in graphs:
+            run("prior", {"h": h})
+        predict(h, gaussian, eps)
+
+    # 3. Forecast in closed loop: the latent comes from the prior, and every forecast frame is encoded again.
+    h, futures = encodings[-1], []
+    for eps in noise:
+        g = predict(h, run("prior", {"h": h}) if "prior" in graphs else None, eps)
+        futures.append(run("decoder", {"g": g, **conditions})["frame"])
+        skips = run("encoder", {"frame": futures[-1]})
+        h = skips.pop("h")
+        if rule["last_frame_skip"]:
+            conditions = run("skip", skips)
+    return np.stack(futures, axis=1).transpose(0, 1, 3, 4, 2)
+
+
+def main() -> None:
+    bundle = Path(sys.argv[1]) if len(sys.argv) > 1 else EMBEDDED
+    manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
+    n_past, z_dim, spec = manifest["generation"]["n_past"], manifest["model"]["z_dim"], manifest["frame"]
+    frames = np.zeros((n_past, spec["height"], spec["width"], spec["channels"]), np.float32)
+    for step, frame in enumerate(frames):  # a square that moves to the right
+        frame[20:40, 10 + 3 * step : 16 + 3 * step] = 1
+    draw = np.random.default_rng(0).standard_normal
+    futures = forecast(bundle, frames, draw((n_past - 1, 3, z_dim), np.float32), draw((10, 3, z_dim), np.float32))
+    print(f"{len(futures)} futures of {futures.shape[1]} frames, mean brightness per step:")
+    print(np.round(futures.mean(axis=(0, 2, 3, 4)), 3))
+
+
+if __name__ == "__main__":
+    main()

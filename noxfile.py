@@ -1,0 +1,74 @@
+"""The checks of this repository, a session each: `nox --list` shows them, `nox` runs those of CI, `nox -s lint types` some.
+
+They run in the environment that nox is installed in, as `pip install -c constraints.txt -e '.[dev]'` makes it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+import nox
+
+PACKAGES = ("svg_common", "svg_train", "svg_export", "svg_eval", "svg_runtime")
+
+nox.options.default_venv_backend = "none"
+nox.options.sessions = ["lint", "types", "test", "gpu-simulated", "engine-matrix"]  # docs and examples are parts of test
+
+
+def run_module(session: nox.Session, *command: str) -> None:
+    """Run a tool of this very environment, whether it is activated or not."""
+    session.run(sys.executable, "-m", *command)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, order of imports, format and spelling."""
+    run_module(session, "ruff", "check", ".")
+    run_module(session, "ruff", "format", "--check", ".")
+    run_module(session, "codespell_lib", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types, as mypy sees them."""
+    run_module(session, "mypy")
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """All tests that need no GPU, with the coverage of each package; or those that the arguments after -- choose."""
+    if session.posargs:
+        run_module(session, "pytest", *session.posargs)
+        return
+    run_module(session, "pytest", "-q", "-n", "auto", "--dist", "loadfile", "--durations=10", "--cov", "--cov-report=")
+    for package in PACKAGES:
+        report = (sys.executable, "-m", "coverage", "report", "--format=total", f"--include=*/{package}/*")
+        session.log(f"lines of {package} that the tests run: {str(session.run(*report, silent=True)).strip()} %")
+
+
+@nox.session(name="gpu-simulated")
+def gpu_simulated(session: nox.Session) -> None:
+    """The tests for a GPU, on one made of host memory: they must work on the day that a real one is there."""
+    run_module(session, "pytest", "-q", "-n", "auto", "-p", "tests.gpu.simulated", "tests/gpu", *session.posargs)
+
+
+@nox.session(name="engine-matrix")
+def engine_matrix(session: nox.Session) -> None:
+    """Every graph of the model matrix through NVIDIA's parser and builder; the session test runs a sample of it."""
+    matrix = "tests/svg_export/test_engines_matrix.py"
+    run_module(session, "pytest", "-q", "-n", "auto", "--durations=5", "-m", "engine_matrix", matrix, *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The pages: their links, their commands and the strict build."""
+    if not any(importlib.util.find_spec(generator) for generator in ("mkdocs", "zensical")):
+        session.skip("no documentation generator is installed")
+    run_module(session, "pytest", "tests/test_documentation.py", *session.posargs)
+
+
+@nox.session
+def examples(session: nox.Session) -> None:
+    """Every example, run as its first lines say."""
+    run_module(session, "pytest", "tests/test_examples.py", *session.posargs)

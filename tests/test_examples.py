@@ -1,0 +1,174 @@
+"""Every example runs as its first lines say, and those without our code give the frames that the Forecaster gives."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from svg_common.digits import digit_stream
+from svg_runtime import Forecaster
+from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
+from tests.conftest import export_model, made_once, random_model, save_model
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+SAMPLES, HORIZON = 3, 10
+TOLERANCE = 1e-4
+IGNORED = shutil.ignore_patterns("node_modules")
+
+
+def run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=folder, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def run_example(name: str, folder: Path, *arguments: str) -> str:
+    return run([sys.executable, str(EXAMPLES / name), *arguments], folder)
+
+
+@pytest.fixture(scope="session")
+def following_bundle(tmp_path_factory) -> Path:
+    """A model whose skips follow every forecast frame. Read only."""
+
+    def make(path: Path) -> Path:
+        checkpoint = save_model(path.with_suffix(".pt"), random_model(last_frame_skip=True))
+        return export_model(checkpoint, path)
+
+    return made_once(tmp_path_factory, "following.svgb", make)
+
+
+@pytest.fixture(params=["embedded", "tiny_bundle", "following_bundle"])
+def bundle(request) -> Path:
+    """A learned prior, with skip_lag 0, with skip_lag 1, and with skips that follow the forecast."""
+    return EMBEDDED_MODEL if request.param == "embedded" else request.getfixturevalue(request.param)
+
+
+def make_input(bundle: Path) -> dict[str, np.ndarray]:
+    manifest, rng, draw = Bundle.open(bundle).manifest, np.random.default_rng(5), digit_stream(3)
+    n_past, z_dim = manifest.generation.n_past, manifest.model.z_dim
+    return {
+        "frames": np.stack([draw() for _ in range(n_past)])[..., None],
+        "context_noise": rng.standard_normal((n_past - 1, SAMPLES, z_dim), np.float32),
+        "noise": rng.standard_normal((HORIZON, SAMPLES, z_dim), np.float32),
+    }
+
+
+def forecast(bundle: Path, frames: np.ndarray, context_noise: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    with Forecaster.open(bundle, backend="cpu", precision="fp32", samples=SAMPLES, horizon=HORIZON) as forecaster:
+        for frame in frames:
+            forecaster.observe(frame)
+        return forecaster.forecast(noise=noise, context_noise=context_noise)
+
+
+def test_forecasting_a_video_writes_a_strip_of_truth_and_samples(tmp_path):
+    assert "forecast.png" in run_example("00_forecast_video.py", tmp_path)
+    strip = cv2.imread(str(tmp_path / "forecast.png"))
+    assert strip.shape == (5 * 64, 10 * 64, 3)
+    assert all(strip[row * 64 : (row + 1) * 64].max() > 200 for row in range(5))  # a digit in every row
+
+
+def test_a_video_that_is_too_short_is_refused_in_one_line(tmp_path):
+    write = cv2.VideoWriter(str(tmp_path / "short.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 64))
+    for _ in range(6):
+        write.write(np.zeros((64, 64, 3), np.uint8))
+    write.release()
+    command = [sys.executable, str(EXAMPLES / "00_forecast_video.py"), "short.avi"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "short.avi has 6 frames at the model's rate\n  expected at least 15\n"
+
+
+def test_the_own_loop_reports_surprise_quality_and_spread(tmp_path):
+    lines = run_example("01_own_loop.py", tmp_path).splitlines()[1:]
+    assert len(lines) == 40
+    assert "surprise" not in lines[0]
+    assert all("surprise" in line for line in lines[1:])
+    assert all("spread" in line for line in lines[4:])
+    assert all("forecast 5 frames ago" in line for line in lines[9:])
+
+
+def compare_plain(bundle: Path) -> None:
+    spec = importlib.util.spec_from_file_location("plain_onnxruntime", EXAMPLES / "02_plain_onnxruntime.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    given = make_input(bundle)
+    np.testing.assert_allclose(example.forecast(bundle, **given), forecast(bundle, **given), rtol=0, atol=TOLERANCE)
+
+
+def test_plain_onnxruntime_gives_the_frames_of_the_forecaster(bundle):
+    compare_plain(bundle)
+
+
+def test_plain_onnxruntime_does_so_without_a_learned_prior(unlearned_bundle):
+    compare_plain(unlearned_bundle)
+
+
+def test_plain_onnxruntime_runs_without_our_packages(tmp_path):
+    blocked = ["svg_common", "svg_runtime", "svg_train", "torch"]
+    script = EXAMPLES / "02_plain_onnxruntime.py"
+    program = f"import sys, runpy; sys.modules.update(dict.fromkeys({blocked})); sys.argv[1:] = []; "
+    program += f"runpy.run_path({str(script)!r}, run_name='__main__')"
+    assert "3 futures of 10 frames" in run([sys.executable, "-c", program], tmp_path)
+
+
+@pytest.fixture(scope="session")
+def javascript(tmp_path_factory) -> Path:
+    """A copy of the JavaScript example with its packages installed."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        pytest.skip("node and npm are not installed")
+    folder = tmp_path_factory.mktemp("javascript") / "example"
+    shutil.copytree(EXAMPLES / "03_javascript", folder, ignore=IGNORED)
+    run(["npm", "install", "--no-audit", "--no-fund"], folder)
+    return folder
+
+
+def compare_javascript(example: Path, bundle: Path, folder: Path) -> None:
+    given = make_input(bundle)
+    (folder / "input.json").write_text(
+        json.dumps(
+            {
+                "samples": SAMPLES,
+                "horizon": HORIZON,
+                "frames": given["frames"].transpose(0, 3, 1, 2).ravel().tolist(),
+                "contextNoise": given["context_noise"].ravel().tolist(),
+                "noise": given["noise"].ravel().tolist(),
+            }
+        )
+    )
+    run(["node", "forecast.mjs", str(bundle), str(folder / "input.json"), str(folder / "output.json")], example)
+    expected = forecast(bundle, **given)
+    frames = np.array(json.loads((folder / "output.json").read_text()), np.float32)
+    futures = frames.reshape(HORIZON, SAMPLES, 1, 64, 64).transpose(1, 0, 3, 4, 2)
+    np.testing.assert_allclose(futures, expected, rtol=0, atol=TOLERANCE)
+
+
+def test_javascript_gives_the_frames_of_the_forecaster(javascript, bundle, tmp_path):
+    compare_javascript(javascript, bundle, tmp_path)
+
+
+def test_javascript_does_so_without_a_learned_prior(javascript, unlearned_bundle, tmp_path):
+    compare_javascript(javascript, unlearned_bundle, tmp_path)
+
+
+def test_javascript_runs_on_the_embedded_model_without_arguments(javascript, tmp_path):
+    """In a copy of the part of the repository where it looks for the model."""
+    repository = tmp_path / "repository"
+    shutil.copytree(EMBEDDED_MODEL, repository / "runtime/svg_runtime/embedded/digits.svgb")
+    folder = repository / "examples/03_javascript"
+    shutil.copytree(EXAMPLES / "03_javascript", folder, ignore=IGNORED)
+    (folder / "node_modules").symlink_to(javascript / "node_modules")
+    assert "3 futures of 10 frames" in run(["node", "forecast.mjs"], folder)
+
+
+def test_a_source_of_ones_own_feeds_the_forecaster(tmp_path):
+    lines = run_example("04_own_source.py", tmp_path).splitlines()
+    assert sum("4 futures" in line for line in lines) == 11  # 15 pictures, of which 4 are context only
+    assert lines[-1].startswith("simulated thermal camera, 16 bits: 15 pictures")

@@ -1,0 +1,72 @@
+"""What the repository says about itself: structure in numbers, checks, citation."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import tomllib
+import yaml
+
+import svg_runtime
+from benchmarks import structure
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def load_yaml(name: str):
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def test_no_arrow_between_rooms_runs_upwards(capsys):
+    structure.print_rooms()
+    folders, rooms, *upwards = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"\d+ package folders, \d+ arrows between them", folders)
+    assert re.fullmatch(r"10 rooms, [1-9]\d* arrows between them, 0 upwards", rooms)
+    assert upwards == []
+
+
+def test_an_import_from_a_later_room_runs_upwards(monkeypatch, tmp_path, capsys):
+    module = tmp_path / "module.py"
+    module.write_text("def f():\n    from svg_runtime.live.loop import run_live\n")
+    monkeypatch.setattr(structure, "modules", lambda: [("svg_runtime.bundle.manifest", module)])
+    structure.print_rooms()
+    assert "1 upwards\n  svg_runtime.bundle -> svg_runtime.live" in capsys.readouterr().out
+
+
+def test_types_are_counted_for_both_contexts_and_all_graphs(fused_bundle, capsys):
+    structure.print_types(fused_bundle)
+    lines = capsys.readouterr().out.splitlines()
+    counted = [line.partition(":")[0] for line in lines[::3]]
+    assert counted == [f"{context}, {graphs} graphs" for context in ("window", "stream") for graphs in ("separate", "fused")]
+    for run in lines[1::3]:
+        assert {"Forecaster", "Observer", "CpuBackend"} <= set(run.split())
+
+
+def test_the_workflow_runs_the_same_script_as_ci():
+    """And its examples exist: GitHub would find out late."""
+    jobs = load_yaml(".github/workflows/ci.yml")["jobs"]
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    assert ".ci/run" in commands
+    scripts = [command.split()[1] for command in commands if command.startswith("python ")]
+    assert scripts
+    assert all((ROOT / script).is_file() for script in scripts)
+
+
+def test_hooks_call_tools_that_the_development_environment_pins():
+    pinned = dict(line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
+    hooks = [hook for repo in load_yaml(".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
+    assert {hook["entry"].split()[0] for hook in hooks} == {"ruff", "codespell", "mypy"}
+    assert {"ruff", "codespell", "mypy", "pre-commit", "nox"} <= set(pinned)
+
+
+def test_the_citation_names_this_version():
+    assert load_yaml("CITATION.cff")["version"] == svg_runtime.__version__
+
+
+def test_extras_of_the_development_environment_are_pinned():
+    """What CI tests is exact, so that a new release of a tool breaks nothing overnight."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    names = {re.split(r"[\[>=<; ]", requirement)[0] for requirement in extras["dev"]} - {"svg-edge"}
+    pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    assert names <= pinned
