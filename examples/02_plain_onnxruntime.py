@@ -72,7 +72,8 @@ def forecast(bundle: Path, frames: np.ndarray, context_noise: np.ndarray, noise:
         h = skips.pop("h")
         if rule["last_frame_skip"]:
             conditions = run("skip", skips)
-    return np.stack(futures, axis=1).transpose(0, 1, 3, 4, 2)
+    forecast_frames: np.ndarray = np.stack(futures, axis=1).transpose(0, 1, 3, 4, 2)
+    return forecast_frames
 
 
 def main() -> None:

@@ -25,7 +25,8 @@ class ConsoleHandler(logging.Handler):
 
     def __init__(self, console: Console, prefix: str) -> None:
         super().__init__(logging.INFO)
-        self._console, self._prefix = console, prefix
+        self._console = console
+        self._prefix = prefix
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
