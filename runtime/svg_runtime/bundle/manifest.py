@@ -104,6 +104,14 @@ class ParityReport(Frozen):
     max_error: float  # largest difference, relative to max(1, the tensor's largest value)
     curves: dict[str, ErrorCurve]  # tensor -> per step; "observe.h", "forecast.frame", "forecast.prior.state", ...
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_unused_gate(cls, given: Any) -> Any:
+        """Older bundles carry this key, always null, and must stay readable."""
+        if isinstance(given, dict) and given.get("min_first_step_psnr_db", 0.0) is None:
+            return {name: value for name, value in given.items() if name != "min_first_step_psnr_db"}
+        return given
+
 
 class PairedDifference(Frozen):
     """One figure of quality on the same sequences with the same noise, means over sequences; more is better."""
