@@ -54,7 +54,7 @@ def forecast(bundle: Path, frames: np.ndarray, context_noise: np.ndarray, noise:
     # 1. Encode the observed frames, and compute the decoder's skip conditions once for the whole forecast.
     seen = [run("encoder", {"frame": frame.transpose(2, 0, 1)[None]}) for frame in frames]
     encodings = [np.repeat(outputs.pop("h"), samples, axis=0) for outputs in seen]
-    conditions = run("skip", seen[-1 - rule["skip_lag"]])
+    conditions = run("skip", seen[-1 if rule["last_frame_skip"] else -1 - rule["skip_lag"]])
 
     # 2. Read the context: the posterior sees the next frame, prior and predictor the one before it.
     for h, h_next, eps in zip(encodings[:-1], encodings[1:], context_noise, strict=True):

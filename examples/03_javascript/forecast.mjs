@@ -61,7 +61,7 @@ export async function forecast(bundle, manifest, { samples, horizon, frames, con
     encodings.push(repeat(h, samples));
     skips.push(rest);
   }
-  let conditions = await run("skip", skips.at(-1 - rule.skip_lag));
+  let conditions = await run("skip", skips.at(rule.last_frame_skip ? -1 : -1 - rule.skip_lag));
 
   // 2. Read the context: the posterior sees the next frame, prior and predictor the one before it.
   const draws = samples * model.z_dim;
