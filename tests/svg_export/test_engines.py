@@ -254,7 +254,7 @@ def test_options_of_engines_without_engine_are_refused():
 
 
 def test_engines_of_other_backends_are_refused():
-    with pytest.raises(UsageError, match="'cpu' builds no engines"):
+    with pytest.raises(UsageError, match="unknown engine builder 'cpu'"):
         engine_request(True, "cpu", None, None, None, None)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from svg_common.command import is_installed
 from svg_common.progress import NullListener, ProgressListener
 from svg_runtime.backends.base import Backend
-from svg_runtime.backends.gpu_options import GpuOptions
+from svg_runtime.backends.gpu_options import GpuOptions, no_effect
 from svg_runtime.bundle.manifest import Manifest, Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError, UsageError
@@ -56,8 +56,7 @@ def open_backend(
     if name in NVIDIA:
         return _open_nvidia(bundle, name, device, precision, samples, choices, progress or NullListener())
     if choices.given:
-        raise UsageError(f"{', '.join(choices.given)} given, of which the backend '{name}' knows nothing\n"
-                         f"  expected with --backend and one of: {', '.join(NVIDIA)}")  # fmt: skip
+        raise no_effect(choices.given, name, advice=f", or use --backend with one of: {', '.join(NVIDIA)}")
     if name == "auto":
         return _open_fastest(bundle, device, precision, threads)
     opener = _open_openvino if name == "openvino" else _open_cpu

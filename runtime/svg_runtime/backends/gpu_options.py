@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from svg_runtime.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -32,3 +35,16 @@ class GpuOptions:
             "--workspace": self.workspace_gib is not None,
         }
         return [flag for flag, given in flags.items() if given]
+
+
+def no_effect(flags: Sequence[str], backend: str, reason: str = "", advice: str = "") -> UsageError:
+    """The error for options that a backend would ignore.
+
+    Args:
+        flags: the options, as flags of the commands.
+        backend: name of the backend.
+        reason: continues the first line.
+        advice: continues "remove it".
+    """
+    verb, pronoun = ("has", "it") if len(flags) == 1 else ("have", "them")
+    return UsageError(f"{', '.join(flags)} {verb} no effect with the {backend} backend{reason}\n  remove {pronoun}{advice}")

@@ -177,16 +177,20 @@ def _number(value: float) -> str:
 def _notes(bundle: Bundle, options: BenchOptions, findings: Findings) -> list[str]:
     results = [row.result for row in findings.rows if row.result is not None]
     machine, interval = hardware(), bundle.manifest.generation.frame_interval_s
-    notes = ["interrupted: these are the rows so far"] if findings.interrupted else []
+    notes = ["interrupted: only the rows measured so far"] if findings.interrupted else []
     if findings.load is not None and findings.load > machine["cores_usable"] / 2:
-        notes.append(f"busy: load average {findings.load} before the benchmark; an idle machine gives better figures")
+        notes.append(
+            f"busy: load average {findings.load} before the benchmark; measure on an idle machine for reliable results"
+        )
     mode = f", power mode {findings.before['power_mode']}" if "power_mode" in findings.before else ""
     notes.append(f"machine: {machine['board'] or machine['cpu']}, {machine['cores_usable']} core(s){mode}")
     if results:
         engines = dict.fromkeys(result["description"] for result in results)
-        pace = f"; the model's pace is {1 / interval:.3g}" if interval else ""
+        pace = f"; the model's own rate is {1 / interval:.3g}" if interval else ""
         notes += [f"engines: {'; '.join(engines)}", f"frames per second: observe and forecast, one after the other{pace}"]
-        notes.append("computed in: what the engine really computes layers with weights in; --json says which graph")
+        notes.append(
+            "computed in: the precision in which the engine really computes layers with weights; --json lists it per graph"
+        )
         notes.append("peak: resident memory of the row's own process, on the host")
         notes += _error_notes(findings) + _share_notes(bundle, options, findings)
     return notes
@@ -194,24 +198,22 @@ def _notes(bundle: Bundle, options: BenchOptions, findings: Findings) -> list[st
 
 def _error_notes(findings: Findings) -> list[str]:
     if not findings.reference:
-        return [f"error: not known, as the cpu backend gave no fp32 frames: {_why(findings, 'reference')}"]
+        return [f"error: not available, because the cpu backend produced no fp32 frames: {_why(findings, 'reference')}"]
     return ["error: largest difference and PSNR against the separate fp32 graphs on the cpu backend, same noise"]
 
 
 def _share_notes(bundle: Bundle, options: BenchOptions, findings: Findings) -> list[str]:
     if findings.peak is None:
-        return [f"share of peak: not known, as the probe failed: {_why(findings, 'peak')}"]
+        return [f"share of peak: not available, because the probe failed: {_why(findings, 'peak')}"]
     rates = f"{findings.peak['matmul_gflops']:.0f} GFLOP/s and copies at {findings.peak['copy_gb_s']:.1f} GB/s"
-    notes = [
-        f"share of peak: of what NumPy reaches on {findings.peak['threads']} cores here, float32 matrix products at {rates}"
-    ]
+    notes = [f"share of peak: relative to NumPy on {findings.peak['threads']} cores here, float32 matrix products at {rates}"]
     operations = _operations(bundle, options, findings)
     if operations is None:
-        notes.append(f"compute: not known: {_why(findings, 'counts')}")
+        notes.append(f"compute: not available: {_why(findings, 'counts')}")
     else:
         count = f"{operations / 1e9:.3g} GFLOP a forecast"
-        notes.append(f"compute: {count} in convolutions and matrix products; reduced precision may pass 100%")
-    return [*notes, "memory: weights, inputs and outputs of every graph run, once; caches may pass 100%"]
+        notes.append(f"compute: {count} in convolutions and matrix products; reduced precision may exceed 100%")
+    return [*notes, "memory: weights, inputs and outputs of every graph run, once; with caches it may exceed 100%"]
 
 
 def _why(findings: Findings, name: str) -> str:

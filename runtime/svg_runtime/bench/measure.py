@@ -93,7 +93,7 @@ def _first_forecast(forecaster: Forecaster, pictures: Iterator[FloatArray], seed
     past = source.draw(n_past - 1, forecaster.samples, z_dim)
     futures = forecaster.forecast(noise=source.draw(forecaster.horizon, forecaster.samples, z_dim), context_noise=past)
     if not np.isfinite(futures).all():
-        raise BackendError("the forecast holds values that are not finite")
+        raise BackendError("the forecast contains values that are not finite")
     ends: FloatArray = futures[:, [0, -1]]
     return ends
 

@@ -43,7 +43,7 @@ def multiply_adds(operator: str, inputs: list[Shape], output: Shape) -> int:
         UncountableError: a heavy operator without a formula.
     """
     if operator in _UNCOUNTED:
-        raise UncountableError(f"the operations of {operator} are not known")
+        raise UncountableError(f"no formula for the operations of {operator}")
     if operator == "Conv":  # weight (out, in / groups, k, k): each output value takes in / groups * k * k products
         return prod(output) * prod(inputs[1][1:])
     if operator == "ConvTranspose":  # weight (in, out / groups, k, k): each input value is spread over out / groups * k * k

@@ -128,9 +128,9 @@ def _how_it_ended(code: int, words: IO[str]) -> str:
             name = signal.Signals(-code).name
         except ValueError:
             name = str(-code)
-        ended = f"its process was ended by signal {name}"
+        ended = f"its process was killed by signal {name}"
     else:
-        ended = f"its process ended with code {code} and no result"
+        ended = f"its process exited with code {code} without a result"
     words.seek(0)
     said = [line.strip() for line in words.read().splitlines() if line.strip()]
     return f"{ended}: {said[-1]}" if said else ended

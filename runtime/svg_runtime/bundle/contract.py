@@ -33,7 +33,7 @@ def interface_errors(manifest: Manifest) -> list[str]:
         if set(variant.graphs) - {SHUFFLED_DECODER} not in (set(expected), {*expected, *FUSED}):
             optional = [*FUSED, SHUFFLED_DECODER]
             problems.append(
-                f"{place}: the graphs are {sorted(variant.graphs)}, expected {sorted(expected)} and at most {optional}"
+                f"{place}: the graphs are {sorted(variant.graphs)}, expected {sorted(expected)} and optionally {optional}"
             )
             continue
         for graph_name, (inputs, outputs) in _interfaces(manifest, precision, variant.graphs).items():
@@ -139,5 +139,5 @@ def _listed(specs: tuple[TensorSpec, ...]) -> list[Tensor]:
 def _differences(place: str, given: Sequence[tuple[object, ...]], expected: Sequence[tuple[object, ...]]) -> list[str]:
     """Names the tensors that differ, not the ones that fit."""
     if len(given) != len(expected):
-        return [f"{place}: {len(given)} tensors, the model's dimensions need {len(expected)}"]
-    return [f"{place}: {a}, the model's dimensions need {b}" for a, b in zip(given, expected, strict=True) if a != b]
+        return [f"{place}: {len(given)} tensors, the model's dimensions require {len(expected)}"]
+    return [f"{place}: {a}, the model's dimensions require {b}" for a, b in zip(given, expected, strict=True) if a != b]

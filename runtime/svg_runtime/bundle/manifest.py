@@ -22,7 +22,7 @@ SizeOrNone = Annotated[int, Field(ge=0, le=65536)]  # 0: the model has no such p
 
 def _inside(path: str) -> str:
     if len(path) > 255 or not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", path, re.ASCII) or ".." in path.split("/"):
-        raise ValueError("leaves the bundle or is no plain name; expected a path inside it, such as fp32/encoder.onnx")
+        raise ValueError("not a plain path inside the bundle; expected one such as fp32/encoder.onnx")
     return path
 
 
@@ -163,7 +163,7 @@ class QualityReport(Frozen):
         )
         return lines + [
             f"{name} falls from {value.fp32:.5g} to {value.reduced:.5g}: by {-value.high:.2g} to {-value.low:.2g} with "
-            f"{self.confidence:.0%} confidence, tolerated {value.tolerance:.2g}"
+            f"{self.confidence:.0%} confidence, tolerance {value.tolerance:.2g}"
             for name, value in self.metrics.items()
             if value.is_loss
         ]
@@ -190,7 +190,7 @@ class FrameSpec(Frozen):
     def _readable(self) -> FrameSpec:
         """Refuse what the runtime would otherwise have to ignore."""
         if self.range != (0.0, 1.0):
-            raise ValueError(f"range is {self.range}; this release knows [0, 1] only")
+            raise ValueError(f"range is {self.range}; this release supports only [0, 1]")
         if self.colour_order != ("gray" if self.channels == 1 else "RGB"):
             raise ValueError(f"colour_order is {self.colour_order} with {self.channels} channel(s)")
         return self
@@ -275,11 +275,11 @@ def missing_quality_reports(manifest: Manifest) -> list[str]:
     for precision, variant in manifest.variants.items():
         place = f"variants.{precision}"
         if (variant.parity is None) != (precision == "bf16"):
-            problems.append(f"{place}.parity: expected for graphs of its own, and for them alone")
+            problems.append(f"{place}.parity: expected a report, except for bf16, which uses the graphs of fp32")
         if (variant.quality is None) != (precision == "fp32"):
-            problems.append(f"{place}.quality: expected for a reduced precision, and for it alone")
+            problems.append(f"{place}.quality: expected a report for every reduced precision, and none for fp32")
         if variant.quality is not None:
-            problems += [f"{place}.quality: fails its own gate: {line}" for line in variant.quality.failures()]
+            problems += [f"{place}.quality: does not pass its gate: {line}" for line in variant.quality.failures()]
         if precision == "bf16" and (fp32 is None or variant.graphs != fp32.graphs):
-            problems.append(f"{place}.graphs: expected those of fp32, which bf16 is another way to compute")
+            problems.append(f"{place}.graphs: expected the graphs of fp32, which bf16 shares")
     return problems

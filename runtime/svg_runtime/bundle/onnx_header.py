@@ -118,7 +118,7 @@ def _has(fields: list[Field], *numbers: int) -> bool:
 def _only(fields: list[Field], number: int) -> memoryview:
     found = length_delimited(fields, number)
     if len(found) != 1:
-        raise ValueError(f"field {number} is there {len(found)} times, expected once")
+        raise ValueError(f"field {number} occurs {len(found)} times, expected once")
     return found[0]
 
 
@@ -147,5 +147,5 @@ def _tensor(value: memoryview) -> TensorHeader:
 def _dim(dim: memoryview) -> int | str:
     fields = read_fields(dim)
     if len(fields) > 1:
-        raise ValueError("an axis with two sizes")
+        raise ValueError("an axis has two sizes")
     return _text(fields, 2) if _has(fields, 2) else _number(fields, 1)

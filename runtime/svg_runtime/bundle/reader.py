@@ -47,10 +47,10 @@ class Bundle:
         folder = Path(path)
         if folder.is_file():
             raise BundleError(
-                f"'{folder}' is a file\n  expected a *.svgb folder; of a checkpoint make one with: svg-export {folder}"
+                f"'{folder}' is a file\n  expected a *.svgb folder; convert a checkpoint with: svg-export {folder}"
             )
         if not folder.is_dir():
-            raise BundleError(f"there is no bundle '{folder}'\n  expected a *.svgb folder; make one with: svg-export ckpt.pt")
+            raise BundleError(f"no such bundle: '{folder}'\n  expected a *.svgb folder; make one with: svg-export ckpt.pt")
         return cls(folder, _read_manifest(folder / FILE_NAME))
 
     def variant(self, precision: Precision) -> PrecisionVariant:
@@ -62,7 +62,7 @@ class Bundle:
         if precision not in self.manifest.variants:
             has = ", ".join(self.manifest.variants)
             raise BackendMissingError(
-                f"'{self.path.name}' has no variant {precision}, only {has}\n"
+                f"'{self.path.name}' has no {precision} variant, only {has}\n"
                 f"  export it with: svg-export ckpt.pt{'' if precision == 'fp32' else f' --{precision}'}"
             )
         return self.manifest.variants[precision]
@@ -93,7 +93,7 @@ class Bundle:
         if not file.is_file():
             raise BundleError("missing")
         if not file.resolve().is_relative_to(self.path.resolve()):
-            raise BundleError("leads out of the bundle")
+            raise BundleError("points outside the bundle")
         size = file.stat().st_size
         if size != spec.bytes or size > _GRAPH_LIMIT:
             raise BundleError(f"{size} bytes, the manifest says {spec.bytes}")
@@ -106,7 +106,7 @@ class Bundle:
         stamp = header.metadata.get("svg_bundle_id"), header.metadata.get("svg_graph")
         if stamp != (self.manifest.bundle_id, graph_name):
             raise BundleError(
-                f"belongs to another bundle or role: it says {stamp}, expected {(self.manifest.bundle_id, graph_name)}"
+                f"belongs to another bundle or graph: its metadata is {stamp}, expected {(self.manifest.bundle_id, graph_name)}"
             )
         return content
 
@@ -125,7 +125,7 @@ def find_model(path: str | Path | None) -> Path:
     if here and path is None:
         return max(here, key=lambda folder: ((folder / FILE_NAME).stat().st_mtime_ns, folder.name))
     if not EMBEDDED_MODEL.is_dir():
-        raise BundleError("this installation has no embedded model\n  give one with --model ckpt.svgb, or reinstall svg-edge")
+        raise BundleError("this installation has no embedded model\n  choose one with --model ckpt.svgb, or reinstall svg-edge")
     return EMBEDDED_MODEL
 
 

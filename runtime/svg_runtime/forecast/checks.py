@@ -26,14 +26,12 @@ def checked_frame(given: ArrayLike, spec: FrameSpec) -> FloatArray:
     try:
         frame = np.asarray(given)
     except (TypeError, ValueError) as error:
-        raise FrameError(f"the frame is no array: {error}\n  {expected}") from error
+        raise FrameError(f"the frame is not an array: {error}\n  {expected}") from error
     if frame.dtype != np.float32:
         convert = "frame.astype('float32')" if frame.dtype.kind == "f" else "frame.astype('float32') / 255"
         raise FrameError(f"the frame's type is {frame.dtype}\n  {expected}; convert with {convert}")
     if frame.shape != (spec.height, spec.width, spec.channels):
-        raise FrameError(
-            f"the frame's shape is {frame.shape}\n  {expected}; svg_common.frames.fit_frame makes one of any picture"
-        )
+        raise FrameError(f"the frame's shape is {frame.shape}\n  {expected}; resize and crop with svg_common.frames.fit_frame")
     low, high = float(frame.min()), float(frame.max())
     if not (low >= 0.0 and high <= 1.0):  # also false for NaN
         raise FrameError(f"the frame's values lie in [{low}, {high}]\n  {expected}")
@@ -52,11 +50,11 @@ def checked_noise(name: str, given: ArrayLike | None, shape: tuple[int, ...]) ->
         with np.errstate(over="ignore"):
             noise = np.asarray(given, np.float32)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{name} is no array of numbers: {error}\n  expected shape {shape}") from error
+        raise UsageError(f"{name} is not an array of numbers: {error}\n  expected shape {shape}") from error
     if noise.shape != shape:
         raise UsageError(f"{name} has shape {noise.shape}\n  expected {shape}")
     if not np.isfinite(noise).all():
-        raise UsageError(f"{name} holds values that are not finite")
+        raise UsageError(f"{name} contains values that are not finite")
     return noise
 
 

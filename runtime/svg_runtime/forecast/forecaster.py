@@ -152,7 +152,9 @@ class Forecaster:
                 opened.close()
                 raise
         except MemoryError as error:
-            raise BackendError(f"the backend '{backend}' has no memory left: {error}\n  close what else uses it") from error
+            raise BackendError(
+                f"the {backend} backend is out of memory: {error}\n  close other programs that use it, or lower samples"
+            ) from error
 
     def __enter__(self) -> Forecaster:
         return self
@@ -280,7 +282,8 @@ class Forecaster:
         self._check_ready()
         if self._stream is not None and (context_noise is not None or samples != self.samples):
             raise UsageError(
-                "with the stream context the past is already read\n  expected no context_noise and the samples as opened"
+                f"the stream context has already been read with {self.samples} samples\n"
+                f"  expected samples={self.samples} and no context_noise; or open the forecaster with context='window'"
             )
         assert self._context_posterior is not None
         assert self._last_frame is not None
@@ -328,10 +331,12 @@ class Forecaster:
         self._check_open()
         self._check_ready()
         if self._stream is not None:
-            raise UsageError("reconstruct() reads the context again\n  open the forecaster with context='window'")
+            raise UsageError(
+                "reconstruct() is not available with the stream context\n  open the forecaster with context='window'"
+            )
         frames = [checked_frame(frame, self.manifest.frame) for frame in np.asarray(truth)]
         if not frames:
-            raise UsageError("there are no true frames\n  expected at least one after the observed ones")
+            raise UsageError("truth contains no frames\n  expected at least one")
         encodings = list(self._observer.encodings)
         past, z_dim = len(encodings) - 1, self.manifest.model.z_dim
         eps = _zeros_or_given("noise", noise, (len(frames), 1, z_dim))

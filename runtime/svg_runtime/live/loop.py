@@ -201,10 +201,10 @@ class LiveLoop:
         self._clip = source_frame.clip
         cut = clip is not None and clip != source_frame.clip
         if cut:
-            self._stats.events.add("new_clip", f"{self._source.description}: another video begins; the context starts anew")
+            self._stats.events.add("new_clip", f"{self._source.description}: a new video begins; the context is reset")
         if self._preprocessor.size_changed(source_frame.image):
             height, width = source_frame.image.shape[:2]
-            self._stats.events.add("size_changed", f"the picture is now {width}x{height}; the context starts anew")
+            self._stats.events.add("size_changed", f"the frame size is now {width}x{height}; the context is reset")
             cut = True
         if cut:
             self._forget()
@@ -222,7 +222,7 @@ class LiveLoop:
             with timer.stage("forecast"):
                 futures = forecaster.forecast()
             if not np.isfinite(futures).all():
-                raise ForecastError("the forecast has values that are not finite")
+                raise ForecastError("the forecast contains values that are not finite")
         except (SvgError, RuntimeError) as error:
             self._count_failure(error)
             return None
@@ -243,7 +243,7 @@ class LiveLoop:
     def _count_failure(self, error: Exception) -> None:
         self._failures += 1
         reason = str(error).partition("\n")[0]
-        self._stats.events.add("forecast_failed", f"no forecast for this frame: {reason}; the context starts anew")
+        self._stats.events.add("forecast_failed", f"no forecast for this frame: {reason}; the context is reset")
         if self._failures >= _FAILURES_IN_A_ROW:
             raise ForecastError(
                 f"forecasting failed {self._failures} times in a row, last with: {error}\n"

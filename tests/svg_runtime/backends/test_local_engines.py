@@ -86,7 +86,7 @@ def test_a_cache_that_keeps_nothing_builds_each_engine_once(make, opened, tmp_pa
     (tmp_path / "cache").write_text("a file is no folder")
     engines = make(Watched())
     assert [record.levelname for record in logged.records] == ["WARNING"]
-    assert "not kept" in logged.messages[0]
+    assert "not cached" in logged.messages[0]
     engines.prepare(["prior"])
     assert engines.plan("prior")[:4] == b"vtrt"
     assert len(opened) == 1
@@ -104,7 +104,7 @@ def test_an_engine_of_the_bundle_is_taken_and_a_damaged_one_ignored(make, opened
     plan_file.write_bytes(b"ahead of tide")
     assert make(watched, bundle).plan("prior")[:4] == b"vtrt"
     assert len(logged.messages) == 1
-    assert "changed since it was built; it is ignored" in logged.messages[0]
+    assert "changed since it was built; ignoring it" in logged.messages[0]
 
 
 def test_turing_takes_only_what_svg_export_built(make, opened, fused_bundle, tmp_path):
@@ -118,7 +118,7 @@ def test_turing_takes_only_what_svg_export_built(make, opened, fused_bundle, tmp
 
 
 def test_a_gpu_that_the_library_does_not_know_is_refused(make, opened):
-    with pytest.raises(BackendMissingError, match=r"no engines for sm90 \(NVIDIA H100\)(.|\n)*--backend tensorrt"):
+    with pytest.raises(BackendMissingError, match=r"cannot build engines for sm90 \(NVIDIA H100\)(.|\n)*--backend tensorrt"):
         make(Watched(), gpu=GpuName(0, "NVIDIA H100", "sm90", 132)).plan("prior")
 
 

@@ -69,7 +69,7 @@ def test_damaged_timings_are_ignored_with_a_message(make, tmp_path, logged):
     make(library, watched, "fp16").plan("prior")
     assert library.module.started_from == [b"", b""]
     assert len(logged.messages) == 1
-    assert "is damaged; it is made again" in logged.messages[0]
+    assert "is damaged; creating it again" in logged.messages[0]
 
 
 def test_timings_that_the_library_does_not_take_are_ignored_with_a_message(make, logged):
@@ -78,7 +78,7 @@ def test_timings_that_the_library_does_not_take_are_ignored_with_a_message(make,
     library.module.accepts = False
     make(library, watched, "fp16").plan("prior")
     assert library.module.started_from == [b"", b""]
-    assert logged.messages == ["the timings of earlier builds are of no use to tensorrt 10.3.0: measuring again"]
+    assert logged.messages == ["tensorrt 10.3.0 cannot use the timings of earlier builds: measuring again"]
 
 
 def test_a_failed_build_leaves_the_timings_as_they_were(make, tmp_path, monkeypatch):
@@ -121,7 +121,7 @@ def test_two_builds_on_one_gpu_do_not_disturb_each_other(tmp_path, logged):
     entered, leave = threading.Event(), threading.Event()
 
     def first() -> None:
-        with kept.locked("another process builds on this GPU"):
+        with kept.locked("another process is building an engine on this GPU"):
             entered.set()
             leave.wait(10)
 
@@ -129,10 +129,10 @@ def test_two_builds_on_one_gpu_do_not_disturb_each_other(tmp_path, logged):
     thread.start()
     entered.wait(10)
     threading.Timer(0.2, leave.set).start()
-    with kept.locked("another process builds on this GPU"):
+    with kept.locked("another process is building an engine on this GPU"):
         assert leave.is_set()
     thread.join()
-    assert logged.messages == ["another process builds on this GPU: waiting for it"]
+    assert logged.messages == ["another process is building an engine on this GPU: waiting for it"]
 
 
 def test_kept_bytes_are_found_again_and_damage_is_told(tmp_path, logged):

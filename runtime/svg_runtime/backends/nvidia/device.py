@@ -71,13 +71,13 @@ class CudaDevice:
         self._open, self._capturing = True, False
         self._given_up: list[Callable[[], None]] = []  # frees what was given up while a graph was captured
         self.make_current()
-        self._stream = self._call("a stream", "cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking)
+        self._stream = self._call("creating a stream", "cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking)
         self.stream = int(self._stream)
 
     @property
     def gpu(self) -> GpuName:
         """What it is."""
-        properties = self._call("the GPU's properties", "cudaGetDeviceProperties", self._index)
+        properties = self._call("reading the GPU's properties", "cudaGetDeviceProperties", self._index)
         name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
         capability = f"sm{properties.major}{properties.minor}"
         return GpuName(self._index, name.rstrip("\0"), capability, int(properties.multiProcessorCount))
@@ -89,7 +89,7 @@ class CudaDevice:
             MemoryError: the device has not so much left.
         """
         self.make_current()
-        address = int(self._call(f"{nbytes} bytes on the device", "cudaMalloc", max(nbytes, 1)))
+        address = int(self._call(f"allocating {nbytes} bytes on the device", "cudaMalloc", max(nbytes, 1)))
         self._live[address] = self._cuda.cudaFree
         self._call("clearing memory", "cudaMemsetAsync", address, 0, max(nbytes, 1), self._stream)
         return address
@@ -97,7 +97,7 @@ class CudaDevice:
     def allocate_on_host(self, nbytes: int) -> int:
         """Address of page-locked host memory, which copies need to be asynchronous."""
         self.make_current()
-        address = int(self._call(f"{nbytes} page-locked bytes", "cudaMallocHost", max(nbytes, 1)))
+        address = int(self._call(f"allocating {nbytes} bytes of page-locked memory", "cudaMallocHost", max(nbytes, 1)))
         self._live[address] = self._cuda.cudaFreeHost
         return address
 
@@ -165,7 +165,7 @@ class CudaDevice:
             while self._given_up:
                 self._given_up.pop()()
         try:
-            made = self._call("making a graph", "cudaGraphInstantiate", graph, 0)
+            made = self._call("instantiating a graph", "cudaGraphInstantiate", graph, 0)
         finally:
             cuda.cudaGraphDestroy(graph)
         self._graphs.append(made)
@@ -211,19 +211,19 @@ class CudaDevice:
         """
         if not self._open:
             raise BackendError("the backend is closed\n  open another one")
-        self._call("choosing the GPU", "cudaSetDevice", self._index)
+        self._call("selecting the GPU", "cudaSetDevice", self._index)
 
-    def _copy(self, what: str, target: int, source: int, nbytes: int, kind: Any) -> None:
+    def _copy(self, action: str, target: int, source: int, nbytes: int, kind: Any) -> None:
         self.make_current()
-        self._call(what, "cudaMemcpyAsync", target, source, nbytes, kind, self._stream)
+        self._call(action, "cudaMemcpyAsync", target, source, nbytes, kind, self._stream)
 
-    def _call(self, what: str, function: str, *arguments: Any) -> Any:
+    def _call(self, action: str, function: str, *arguments: Any) -> Any:
         error, *values = getattr(self._cuda, function)(*arguments)
         codes = self._cuda.cudaError_t
         if error == codes.cudaErrorMemoryAllocation:
-            raise MemoryError(f"no memory left for {what}")
+            raise MemoryError(f"{action} failed")
         if error != codes.cudaSuccess:
-            raise BackendError(f"CUDA failed while {what}: {_words(self._cuda, error)}")
+            raise BackendError(f"CUDA failed while {action}: {_error_text(self._cuda, error)}")
         return values[0] if values else None
 
 
@@ -241,13 +241,13 @@ def _parse_index(backend: str, wanted: str | None) -> int:
 def _check_there(cuda: Any, backend: str, index: int) -> int:
     try:
         error, count = cuda.cudaGetDeviceCount()
-        reason = None if error == cuda.cudaError_t.cudaSuccess else _words(cuda, error)
+        reason = None if error == cuda.cudaError_t.cudaSuccess else _error_text(cuda, error)
     except RuntimeError as missing:  # so cuda-bindings 12.8 says that there is no driver
         reason, count = str(missing), 0
     if reason is not None:
         raise BackendMissingError(
             f"the {backend} backend finds no NVIDIA GPU: {reason}\n"
-            f"  expected a GPU with a driver as new as cuda-bindings, {_bindings_release()}; for an older one: "
+            f"  expected a GPU whose driver supports cuda-bindings {_bindings_version()}; for an older driver: "
             "pip install 'cuda-bindings<13' (CUDA 12), 'cuda-bindings==12.8.*' (JetPack 6); or --backend cpu"
         )
     if index >= count:
@@ -256,13 +256,13 @@ def _check_there(cuda: Any, backend: str, index: int) -> int:
     return index
 
 
-def _bindings_release() -> str:
+def _bindings_version() -> str:
     try:
         return version("cuda-bindings")
     except PackageNotFoundError:
-        return "whose release is not known"
+        return "(unknown version)"
 
 
-def _words(cuda: Any, error: Any) -> str:
-    _, words = cuda.cudaGetErrorString(error)
-    return words.decode() if isinstance(words, bytes) else str(words)
+def _error_text(cuda: Any, error: Any) -> str:
+    _, text = cuda.cudaGetErrorString(error)
+    return text.decode() if isinstance(text, bytes) else str(text)

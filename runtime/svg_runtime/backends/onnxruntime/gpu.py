@@ -153,7 +153,7 @@ class OrtGpuBackend(DeviceArrays):
         batch, largest = max((size for axis, size in axes if axis == BATCH), default=1), self._provider.max_batch
         if batch > largest:
             raise UsageError(
-                f"the ort-tensorrt backend was opened for up to {largest} samples, and {batch} are asked for\n"
+                f"the ort-tensorrt backend was opened for up to {largest} samples, but {batch} were requested\n"
                 f"  open it with --samples {batch}"
             )
 
@@ -190,7 +190,7 @@ def _load_graphs(
         loaded[graph_name] = PlacedSession(provider, content, f"{provider.precision}/{graph_name}.onnx", specs[graph_name])
         if loaded[graph_name].on_processor:
             nodes = ", ".join(loaded[graph_name].on_processor)
-            _LOG.info("%s/%s.onnx runs on the processor: %s", provider.precision, graph_name, nodes)
+            _LOG.info("%s/%s.onnx has nodes that run on the CPU: %s", provider.precision, graph_name, nodes)
     if takes_minutes:
         progress.progress(task, 1.0)
     return loaded

@@ -13,8 +13,8 @@ from svg_runtime.bundle.manifest import GraphSpec
 from svg_runtime.bundle.onnx_header import count_weight_types
 from svg_runtime.errors import BackendMissingError, BundleError
 
-_WORDS = {CUDA: "CUDA", TENSORRT: "TensorRT", CPU: "the processor"}
-NO_GRAPH = "\n  if it is the CUDA graph that is refused: --no-cuda-graph"
+_LABELS = {CUDA: "CUDA", TENSORRT: "TensorRT", CPU: "the CPU"}
+NO_GRAPH = "\n  if the CUDA graph is the cause, use --no-cuda-graph"
 
 
 class PlacedSession:
@@ -75,9 +75,9 @@ class PlacedSession:
 
     def _left_to_processor(self, nodes: list[str]) -> BackendMissingError:
         return BackendMissingError(
-            f"the {self._provider.backend} backend cannot run all of {self._graph_file} on the GPU; ONNX Runtime leaves to the "
-            f"processor: {', '.join(nodes)}\n  expected every node on the GPU: export the bundle again if an older release "
-            "did, allow it with --cpu-fallback, or --backend cpu"
+            f"the {self._provider.backend} backend cannot run all of {self._graph_file} on the GPU; ONNX Runtime assigns "
+            f"to the CPU: {', '.join(nodes)}\n  expected every node on the GPU: export the bundle again if an older release "
+            "wrote it, allow the CPU with --cpu-fallback, or use --backend cpu"
         )
 
     def _load(self, content: bytes, spec: GraphSpec, strict: bool) -> Any:
@@ -99,7 +99,7 @@ class PlacedSession:
                 self.computed = count_weight_types(loaded())
         started = session.get_providers()
         if started[0] != provider.name:
-            raise provider.missing(f"it started {', '.join(started)} instead")
+            raise provider.missing(f"ONNX Runtime started {', '.join(started)} instead")
         return session
 
 
@@ -118,5 +118,5 @@ def describe_placement(graphs: Mapping[str, PlacedSession]) -> str:
     counts: Counter[str] = Counter()
     for graph in graphs.values():
         counts.update({name: len(nodes) for name, nodes in graph.nodes.items()})
-    found = [f"{count} on {_WORDS.get(name, name)}" for name, count in counts.most_common()]
+    found = [f"{count} on {_LABELS.get(name, name)}" for name, count in counts.most_common()]
     return f"nodes: {', '.join(found)}" if found else ""

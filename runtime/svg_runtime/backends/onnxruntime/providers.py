@@ -14,7 +14,7 @@ from typing import Any
 
 from svg_common.cache import cache_folder
 from svg_common.signals import defer_interrupts
-from svg_runtime.backends.gpu_options import GpuOptions
+from svg_runtime.backends.gpu_options import GpuOptions, no_effect
 from svg_runtime.backends.nvidia.device import GpuName
 from svg_runtime.backends.onnxruntime.session import load_onnxruntime
 from svg_runtime.bundle.manifest import GraphSpec, Precision, TensorSpec
@@ -27,9 +27,9 @@ ALLOWED = {
     "ort-tensorrt": (TENSORRT, CUDA),
 }  # backend -> providers that its nodes may run on, wanted one first
 _LIBRARIES = {
-    "cuda": "the libraries of CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]', or NVIDIA's packages of the system",
-    "ort-tensorrt": "the libraries of CUDA, cuDNN and of the TensorRT that it was built with (10, libnvinfer.so.10, for all "
-    "releases up to 1.31), where the system finds them",
+    "cuda": "the CUDA and cuDNN libraries: pip install 'onnxruntime-gpu[cuda,cudnn]', or NVIDIA's system packages",
+    "ort-tensorrt": "the CUDA, cuDNN and TensorRT libraries that it was built with (TensorRT 10, libnvinfer.so.10, for all "
+    "releases up to 1.31), where the system can find them",
 }
 _GRAPHS_SINCE = (1, 30)  # before, a replay read pointers from host memory that was in other use by then (onnxruntime #32121)
 
@@ -76,7 +76,7 @@ class Provider:
                 [
                     f"the {self.backend} backend cannot start the {self.name} of ONNX Runtime {self.onnxruntime.__version__}",
                     *lines,
-                    f"expected {_LIBRARIES[self.backend]}; or --backend cpu",
+                    f"expected {_LIBRARIES[self.backend]}; or use --backend cpu",
                 ]
             )
         )
@@ -131,19 +131,18 @@ def check_choices(backend: str, choices: GpuOptions) -> None:
     Raises:
         UsageError: options that mean nothing there.
     """
-    useless = {"cuda": ("--cache-dir", "--workspace"), "ort-tensorrt": ("--cuda-graph",)}[backend]
-    given = [flag for flag in choices.given if flag in useless]
-    if given:
-        reason = (
-            "ONNX Runtime replays one graph with fixed addresses there, and the states have two"
-            if backend == "ort-tensorrt"
-            else "it builds no engines"
+    engine_flags = [flag for flag in choices.given if flag in ("--cache-dir", "--workspace")]
+    if backend == "cuda" and engine_flags:
+        raise no_effect(engine_flags, backend, reason=", which builds no engines")
+    if backend == "ort-tensorrt" and choices.cuda_graph:
+        raise UsageError(
+            "--cuda-graph is not available with the ort-tensorrt backend: ONNX Runtime replays one graph with fixed addresses "
+            "there, but every state has two buffers\n  remove it, or use --backend tensorrt"
         )
-        raise UsageError(f"the {backend} backend has no use for {', '.join(given)}: {reason}\n  expected without")
     if choices.cuda_graph and choices.cpu_fallback:
         raise UsageError(
-            f"the {backend} backend cannot have both --cuda-graph and --cpu-fallback: a graph replays nothing that runs on the "
-            "processor\n  expected one of them"
+            "both --cuda-graph and --cpu-fallback were given, but a CUDA graph cannot replay nodes that run on the CPU\n"
+            "  expected one of them"
         )
 
 
@@ -163,14 +162,14 @@ def load_provider(backend: str, cuda_graph: bool) -> tuple[Any, str]:
     if wanted not in there:
         raise BackendMissingError(
             f"the {backend} backend needs an onnxruntime with {wanted}; the installed one has {', '.join(there)}\n"
-            "  expected an NVIDIA GPU and onnxruntime-gpu alone: onnxruntime, installed beside it, takes its place\n"
-            "  run there: pip uninstall onnxruntime onnxruntime-gpu && pip install 'svg-edge[gpu]'; elsewhere: --backend cpu"
+            "  expected an NVIDIA GPU and onnxruntime-gpu without onnxruntime, which hides it when both are installed\n"
+            "  with a GPU: pip uninstall onnxruntime onnxruntime-gpu && pip install 'svg-edge[gpu]'; without: --backend cpu"
         )
     if cuda_graph and _release(onnxruntime.__version__) < _GRAPHS_SINCE:
         needed = ".".join(map(str, _GRAPHS_SINCE))
         raise BackendMissingError(
-            f"the {backend} backend gives wrong frames with the CUDA graphs of ONNX Runtime {onnxruntime.__version__}\n"
-            f"  expected {needed} or later, no --cuda-graph, or --backend tensorrt"
+            f"the {backend} backend produces wrong frames with the CUDA graphs of ONNX Runtime {onnxruntime.__version__}\n"
+            f"  expected {needed} or later; else remove --cuda-graph, or use --backend tensorrt"
         )
     onnxruntime.set_default_logger_severity(3)  # it warns of every provider that is no plug-in
     if backend == "ort-tensorrt":

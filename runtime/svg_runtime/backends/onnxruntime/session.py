@@ -30,7 +30,7 @@ def load_onnxruntime(backend: str, extra: str) -> Any:
         with defer_interrupts():
             import onnxruntime
     except ImportError as error:  # a wheel for another CUDA, Python or C library
-        raise BackendMissingError(f"the {backend} backend finds an onnxruntime that does not load: {error}") from error
+        raise BackendMissingError(f"the {backend} backend cannot load onnxruntime: {error}") from error
     return onnxruntime
 
 

@@ -136,11 +136,11 @@ class OpenVinoBackend(HostArrays):
     def description(self) -> str:
         """Library, device, and what the graphs compiled so far are computed in."""
         graphs = "fp16" if self.precision == "fp16" else "fp32"
-        computed = summarize(self.computed_in) or "a precision that the device does not tell"
+        computed = summarize(self.computed_in) or "a precision that the device does not report"
         notes = [f"openvino ({self._release}) on {self._placement.device}, {graphs} graphs computed in {computed}"]
         notes += [detail(self.computed_in)] if detail(self.computed_in) else []
         if self._placement.missed:
-            notes.append("bf16 is faster here, if the model passes: svg-export ckpt.pt --bf16")
+            notes.append("bf16 is faster here, if the model passes the quality gate: svg-export ckpt.pt --bf16")
         return "; ".join(notes)
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:
@@ -191,8 +191,8 @@ class OpenVinoBackend(HostArrays):
         if not self._is_computed(graph, compute):
             device, found = self._placement.device, summarize({graph: self.computed_in[graph]})
             raise BackendMissingError(
-                f"{compute} was asked for, and openvino's device {device} computes {graph} in {found} here\n"
-                f"  expected: {device}:{found}, or {device} to leave the choice to the device"
+                f"{compute} was requested, but the openvino device {device} computes {graph} in {found} here\n"
+                f"  expected {device}:{found}, or {device} to let the device choose"
             )
 
     def _is_computed(self, graph: str, compute: str) -> bool:

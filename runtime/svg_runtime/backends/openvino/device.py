@@ -97,25 +97,25 @@ def choose_placement(core: Any, wanted: str | None, precision: Precision | None 
     compute = compute.lower()
     if compute not in ("", *_CAPABILITY):
         raise UsageError(
-            f"the device '{wanted}' asks for the precision '{compute}'\n"
+            f"unknown precision '{compute}' in the device '{wanted}'\n"
             f"  expected one of: {', '.join(_CAPABILITY)}; for example CPU:f32"
         )
     if precision == "bf16":
         if compute not in ("", "bf16"):
-            raise UsageError(f"bf16 and the device '{wanted}' were both given\n  leave out one of the two")
+            raise UsageError(f"both bf16 and the device '{wanted}' were given\n  expected one of them")
         compute = "bf16"
     there = list(core.available_devices)
     device = name.upper()
     if device not in there and f"{device}.0" not in there:  # with two GPUs they are called GPU.0 and GPU.1
         raise BackendMissingError(
-            f"openvino finds no device '{name}' here\n"
-            f"  expected one of: {', '.join(there)}; a GPU or an NPU is found once Intel's driver for it is installed"
+            f"openvino finds no device '{name}' on this machine\n"
+            f"  expected one of: {', '.join(there)}; a GPU or an NPU needs Intel's driver"
         )
     abilities = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
     able = [precision for precision, ability in _CAPABILITY.items() if ability in abilities]
     if compute and compute not in able:
         raise BackendMissingError(
-            f"openvino's device {device} cannot compute in {compute} here\n  expected one of: {', '.join(able)}"
+            f"the openvino device {device} cannot compute in {compute} here\n  expected one of: {', '.join(able)}"
         )
     if compute or device != "CPU":
         return Placement(device, compute or None, "f32" in able, named=bool(compute))
@@ -184,5 +184,5 @@ def compiled_model_cache(core: Any, placement: Placement, compute: str | None) -
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except (OSError, SvgError) as error:
-        _LOG.warning("compiled models are not kept: %s; set SVG_EDGE_CACHE to a writable folder", error)
+        _LOG.warning("compiled models are not cached: %s; set SVG_EDGE_CACHE to a writable folder", error)
         return None

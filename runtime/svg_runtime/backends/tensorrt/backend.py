@@ -16,7 +16,7 @@ from svg_common.command import require_modules
 from svg_common.progress import ProgressListener
 from svg_runtime.backends.base import BoundGraph, Buffer, Chain
 from svg_runtime.backends.computed import ComputedIn
-from svg_runtime.backends.gpu_options import GpuOptions
+from svg_runtime.backends.gpu_options import GpuOptions, no_effect
 from svg_runtime.backends.nvidia.arrays import DeviceArrays, DeviceBuffer, check_unaliased
 from svg_runtime.backends.nvidia.device import CudaDevice
 from svg_runtime.backends.tensorrt.execution import ExecutionMaker
@@ -25,7 +25,7 @@ from svg_runtime.backends.tensorrt.nvidia_library import LIBRARIES, Library, loa
 from svg_runtime.bundle.contract import FUSED, SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
-from svg_runtime.errors import BackendError, UsageError
+from svg_runtime.errors import BackendError
 
 _LOG = logging.getLogger(__name__)
 _FUSED_REPLACES = ("predictor", "decoder")  # what a forecast on the fused graphs does not run by itself
@@ -131,7 +131,7 @@ class TensorrtBackend(DeviceArrays):
         progress: ProgressListener,
     ) -> None:
         if choices.cpu_fallback:
-            raise UsageError(f"--cpu-fallback given, but the backend '{name}' runs everything on the GPU\n  leave it out")
+            raise no_effect(["--cpu-fallback"], name, reason=", which runs everything on the GPU")
         require_modules(f"the {name} backend", name, LIBRARIES[name], "filelock")
         self.name, self.precision = name, precision
         graphs = set(bundle.variant(precision).graphs) - {SHUFFLED_DECODER}
@@ -174,7 +174,7 @@ class TensorrtBackend(DeviceArrays):
         tensors = {**given, **wanted, **unread}
         for name, buffer in tensors.items():
             if not context.set_tensor_address(name, buffer.address):
-                raise BackendError(f"{self.name} does not take an address for '{name}' of {graph}")
+                raise BackendError(f"{self.name} rejects the address of '{name}' of {graph}")
         execution = _Execution(self._library, self._device, graph, context, keep=[*tensors.values(), *keep])
         self._executions.add(execution)
         return execution
@@ -218,7 +218,7 @@ class TensorrtBackend(DeviceArrays):
         note = "; without a CUDA graph"
         if note not in self.description:
             self.description += note
-            _LOG.warning("launches are not replayed as a CUDA graph: %s", reason)
+            _LOG.warning("running without a CUDA graph: %s", reason)
 
 
 def _device_buffer(buffer: Buffer) -> DeviceBuffer:

@@ -44,8 +44,8 @@ def check_targets(library: Library, targets: Sequence[str]) -> None:
     known = library.compute_capabilities
     if not targets or set(targets) - set(known) or len(set(targets)) < len(targets):
         raise UsageError(
-            f"the targets are '{','.join(targets)}'\n"
-            f"  expected some of: {', '.join(known)} ({library.name} {library.version}), separated by commas, each once"
+            f"invalid targets '{','.join(targets)}'\n"
+            f"  expected one or more of: {', '.join(known)} ({library.name} {library.version}), separated by commas, each once"
         )
 
 
@@ -113,7 +113,7 @@ def _parse(library: Library, network: Any, content: bytes, graph_file: str) -> N
     lines = lines or [message for is_error, message in messages if is_error or library.ahead_of_time]
     if parsed and not lines and messages:
         said = "; ".join(message for _, message in messages)
-        _LOG.warning("%s %s says of %s: %s", library.name, library.version, graph_file, said)
+        _LOG.warning("%s %s warns about %s: %s", library.name, library.version, graph_file, said)
     if lines or not parsed:
         raise refused(library, graph_file, "is not accepted by the parser", lines or ["no reason given"])
 
@@ -153,7 +153,7 @@ def _check_interface(network: Any, graph_file: str, spec: GraphSpec) -> None:
         if given != expected:
             problems.append(f"its {what} are {given}, the manifest says {expected}")
     if problems:
-        raise EngineError(f"{graph_file} gave another network than the bundle describes:\n  " + "\n  ".join(problems))
+        raise EngineError(f"the network of {graph_file} does not match the manifest:\n  " + "\n  ".join(problems))
 
 
 def _check_half(library: Library, network: Any, graph_file: str) -> None:

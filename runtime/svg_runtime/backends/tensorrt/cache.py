@@ -59,9 +59,9 @@ class EngineCache:
         target = self._file(self.folders.writable, key)
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(self.folders.locked(target, f"another process builds {target.name}"))
+                stack.enter_context(self.folders.locked(target, f"another process is building {target.name}"))
             except OSError as error:  # the folder is gone, or the file system knows no locks
-                _LOG.warning("the engine is not kept: %s: %s", error.strerror or error, target)
+                _LOG.warning("the engine is not cached: %s: %s", error.strerror or error, target)
                 return build()
             with contextlib.suppress(EngineError):  # already logged
                 plan = read_engine(target, key)  # another process may have built it meanwhile
@@ -80,14 +80,14 @@ class EngineCache:
         try:
             write_engine(target, key, plan)
         except OSError as error:
-            _LOG.warning("the engine is not kept: %s: %s", error.strerror or error, error.filename or target)
+            _LOG.warning("the engine is not cached: %s: %s", error.strerror or error, error.filename or target)
         return plan
 
     def _read(self, file: Path, key: EngineKey) -> bytes | None:
         try:
             return read_engine(file, key)
         except EngineError as error:
-            _LOG.warning("%s; it is built again", error)
+            _LOG.warning("%s; building it again", error)
             return None
 
     def _file(self, folder: Path, key: EngineKey) -> Path:

@@ -23,7 +23,7 @@ def open_engine(library: Library, plan: bytes, graph_file: str) -> Any:
         engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         errors = [message for is_error, message in messages if is_error]
-        raise refused(library, graph_file, "gave an engine that does not load", errors or ["no reason given"])
+        raise refused(library, graph_file, "produced an engine that does not load", errors or ["no reason given"])
     return engine
 
 
@@ -50,7 +50,7 @@ def check_engine(engine: Any, graph_file: str, spec: GraphSpec, max_batch: int) 
             if tensor.name in given:
                 problems += _differences(engine, tensor, max_batch if mode == "INPUT" else None)
     if problems:
-        raise EngineError(f"the engine of {graph_file} is another one than the bundle describes:\n  " + "\n  ".join(problems))
+        raise EngineError(f"the engine of {graph_file} does not match the manifest:\n  " + "\n  ".join(problems))
 
 
 def _differences(engine: Any, tensor: TensorSpec, max_batch: int | None) -> Iterator[str]:

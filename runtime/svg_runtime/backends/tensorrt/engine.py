@@ -123,11 +123,11 @@ def _read_record(plan_file: Path) -> EngineRecord | None:
     if not sidecar.is_file():
         return None
     if sidecar.stat().st_size > _SIDECAR_LIMIT:
-        raise EngineError(f"'{sidecar}' is too large for the record of an engine")
+        raise EngineError(f"'{sidecar}' is too large for an engine record")
     try:
         return EngineRecord.model_validate_json(sidecar.read_bytes())
     except ValidationError as error:
-        raise EngineError(f"'{sidecar}' is not the record of an engine that this release can read") from error
+        raise EngineError(f"'{sidecar}' is not an engine record that this release can read") from error
 
 
 def _difference(found: EngineKey, wanted: EngineKey) -> str:

@@ -48,7 +48,7 @@ class ExecutionMaker:
             missing = _missing_inputs(context) if ready else []
         if not ready or missing:
             words = _errors(messages) or "; ".join(missing) or "no reason given"
-            raise BackendError(f"{self._library.name} makes no context of {graph_name}: {words}")
+            raise BackendError(f"{self._library.name} cannot create an execution context for {graph_name}: {words}")
         return context, [self._give_memory(engine, context), self._kernels]
 
     def outputs(self, graph_name: str, context: Any) -> dict[str, tuple[Shape, str]]:
@@ -137,6 +137,6 @@ def _check_profile(graph_name: str, engine: Any, shapes: Mapping[str, Shape]) ->
         if len(largest) == len(shape) and any(size > most for size, most in zip(shape, largest, strict=True)):
             over = next((size, most) for size, most in zip(shape, largest, strict=True) if size > most)
             raise UsageError(
-                f"{over[0]} samples are more than the engine of {graph_name} was built for, {over[1]}\n"
-                f"  open the forecaster with samples={over[0]}, or give --samples {over[0]}"
+                f"the engine of {graph_name} was built for up to {over[1]} samples, but {over[0]} were requested\n"
+                f"  open the forecaster with samples={over[0]}, or use --samples {over[0]}"
             )

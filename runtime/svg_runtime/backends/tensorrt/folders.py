@@ -90,14 +90,14 @@ class CachedBlob:
             try:
                 stored = file.read_bytes() if file.is_file() else None
             except OSError as error:
-                _LOG.warning("'%s' cannot be read: %s; it is made again", file, error.strerror)
+                _LOG.warning("'%s' cannot be read: %s; creating it again", file, error.strerror)
                 continue
             if stored is None:
                 continue
             if hashlib.sha256(stored[_DIGEST:]).digest() == stored[:_DIGEST]:
                 self._known = stored[_DIGEST:]
                 return self._known
-            _LOG.warning("'%s' is damaged; it is made again", file)
+            _LOG.warning("'%s' is damaged; creating it again", file)
         return None
 
     def save(self, content: bytes) -> None:
@@ -110,7 +110,7 @@ class CachedBlob:
                 partial.write_bytes(hashlib.sha256(content).digest() + content)
             self._known = content
         except OSError as error:
-            _LOG.warning("'%s' is not kept: %s", file, error.strerror or error)
+            _LOG.warning("'%s' is not cached: %s", file, error.strerror or error)
 
     @contextlib.contextmanager
     def locked(self, reason: str) -> Iterator[None]:
@@ -133,7 +133,7 @@ def _folders(configured: str | None) -> tuple[list[Path], Path | None]:
     except (OSError, SvgError) as error:
         own = _own_temporary_folder()
         folders += [own] if own is not None else []
-        kept = "not kept" if own is None else f"kept in {own}"
+        kept = "not cached" if own is None else f"cached in {own}"
         advice = "set SVG_EDGE_CACHE to a writable folder"
         _LOG.warning("the cache folder cannot be written (%s): engines are %s; %s", error, kept, advice)
     return folders, own

@@ -115,7 +115,7 @@ class LocalEngines:
         if kept is not None:
             return kept
         graph_file = self._graph_file(graph_name)
-        _LOG.warning("%s does not load the engine of %s, it is built again: %s", self._library.name, graph_file, words)
+        _LOG.warning("%s cannot load the engine of %s; building it again: %s", self._library.name, graph_file, words)
         self._cache.forget(self.key(graph_name))
         return self._make(graph_name, f"building engine: {graph_file}")
 
@@ -158,7 +158,7 @@ class LocalEngines:
         try:
             plan = find_engine(self._bundle.path / BUNDLE_FOLDER, key)
         except EngineError as error:
-            _LOG.warning("%s; it is ignored", error)
+            _LOG.warning("%s; ignoring it", error)
             plan = None
         return self._cache.find(key) if plan is None else plan
 
@@ -197,13 +197,13 @@ class LocalEngines:
         if gpu.compute_capability not in self._library.compute_capabilities:
             known = ", ".join(self._library.compute_capabilities)
             raise BackendMissingError(
-                f"{library} has no engines for {gpu.compute_capability} ({gpu.name})\n  expected one of: {known}; "
-                "or --backend tensorrt"
+                f"{library} cannot build engines for {gpu.compute_capability} ({gpu.name})\n  expected one of: {known}; "
+                "or use --backend tensorrt"
             )
         if gpu.compute_capability == _TURING:  # it has no float32 matrix products there: svg-export makes another form of them
             raise BackendMissingError(
-                f"'{self._bundle.path.name}' has no engine of {library} for {gpu.name} with {self._options.max_batch} samples, "
-                f"and a GPU of compute capability 7.5 takes only those of svg-export\n"
+                f"'{self._bundle.path.name}' contains no {library} engine for {gpu.name} with {self._options.max_batch} samples"
+                f"; for compute capability 7.5, only svg-export can build one\n"
                 f"  export the bundle with: svg-export ckpt.pt --engine --target {_TURING} --samples {self._options.max_batch}"
             )
 

@@ -72,8 +72,8 @@ class Library:
             except TypeError as error:  # so its bindings say that there is none (TensorRT #2913)
                 words = "; ".join(message for _, message in messages) or str(error)
                 raise BackendMissingError(
-                    f"{self.name} {self.version} does not start: {words}\n"
-                    "  expected a driver as new as the CUDA that it was built for, or --backend cpu"
+                    f"{self.name} {self.version} cannot start: {words}\n"
+                    "  expected a driver that supports the CUDA version it was built for; or use --backend cpu"
                 ) from error
 
     @contextmanager
@@ -100,7 +100,7 @@ def load_library(name: str) -> Library:
         BackendMissingError: it is installed but does not load, or is too old.
     """
     if name not in LIBRARIES:
-        raise UsageError(f"'{name}' builds no engines\n  expected one of: {', '.join(LIBRARIES)}")
+        raise UsageError(f"unknown engine builder '{name}'\n  expected one of: {', '.join(LIBRARIES)}")
     require_modules(f"building {name} engines", name, LIBRARIES[name])
     try:
         with defer_interrupts():

@@ -30,7 +30,7 @@ class Timings:
             taken = cache is not None and config.set_timing_cache(cache, False)
         if self.content and (messages or not taken):
             title = f"{library.name} {library.version}"
-            _LOG.info("the timings of earlier builds are of no use to %s: measuring again", title)
+            _LOG.info("%s cannot use the timings of earlier builds: measuring again", title)
         if not taken:
             config.set_timing_cache(config.create_timing_cache(b""), False)
 
@@ -48,7 +48,7 @@ def kept_timings(file: CachedBlob) -> Iterator[Timings]:
     Another process that builds on the same GPU waits meanwhile, so that no timing is lost, and so that the two do not disturb
     what they measure.
     """
-    with file.locked("another process builds on this GPU"):
+    with file.locked("another process is building an engine on this GPU"):
         timings = Timings(file.load() or b"")
         yield timings
         file.save(timings.content)

@@ -15,7 +15,7 @@ class OutputError(SvgError):
     """A result file cannot be written: no permission, no space, no such place."""
 
     def __init__(self, path: Path, error: OSError) -> None:
-        super().__init__(f"cannot write '{path}': {error.strerror or error}\n  nothing was left there; choose another place")
+        super().__init__(f"cannot write '{path}': {error.strerror or error}\n  no file was left behind; choose another path")
 
 
 class Output(Protocol):

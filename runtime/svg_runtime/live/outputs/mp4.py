@@ -41,7 +41,7 @@ class Mp4Writer:
     def __init__(self, path: Path, size_wh: tuple[int, int], interval_s: float) -> None:
         if path.suffix.lower() != ".mp4" or path.is_dir():
             what = "is a folder" if path.is_dir() else "is not the name of an .mp4 file"
-            raise UsageError(f"the output '{path}' {what}\n  expected for example: --output forecast.mp4")
+            raise UsageError(f"the output '{path}' {what}\n  expected, for example, --output forecast.mp4")
         self.path = path
         self.frames = 0
         self._files = ExitStack()

@@ -75,7 +75,7 @@ def _proven_display() -> Iterator[None]:
     try:
         if probe.stdout is None or probe.stdout.readline().strip() != b"works":
             raise UsageError(
-                "cannot open a window: no display, or an OpenCV without windows (opencv-python-headless)\n"
+                "cannot open a window: no display, or OpenCV without GUI support (opencv-python-headless)\n"
                 "  write a video instead with: --headless --output forecast.mp4"
             )
         yield

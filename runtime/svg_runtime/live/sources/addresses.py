@@ -25,7 +25,7 @@ def require_stream_address(url: str) -> None:
     """
     scheme, _, place = url.partition("://")
     if scheme.lower() not in _SCHEMES or not place:
-        raise UsageError(f"the source '{stream_name(url)}' is not known\n"
+        raise UsageError(f"unknown source '{stream_name(url)}'\n"
                          f"  expected a file, a folder, {SYNTHETIC_URL}, or the address of live video: {'://, '.join(_SCHEMES)}://"
                          )  # fmt: skip
 

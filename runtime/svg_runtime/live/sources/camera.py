@@ -94,6 +94,7 @@ class CameraSource:
         if rate is not None and rate * self._ticker.interval_s * SLOWER_THAN_MODEL < 1:
             self._events.once(
                 "slow_source",
-                f"{self.description} gives {rate:.1f} pictures a second, the model expects {1 / self._ticker.interval_s:.1f}: "
-                f"one forecast step is {1 / rate:.2f} s here, and the model sees faster motion than in training",
+                f"{self.description} delivers {rate:.1f} frames per second, the model expects "
+                f"{1 / self._ticker.interval_s:.1f}: one forecast step is {1 / rate:.2f} s here, "
+                "and the model sees faster motion than in training",
             )

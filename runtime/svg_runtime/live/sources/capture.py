@@ -51,7 +51,7 @@ def open_capture(device: int | str) -> CaptureDevice:
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     if not (capture.isOpened() and capture.read()[0]):
         capture.release()
-        raise NoPictureError("it cannot be opened or gives no picture")
+        raise NoPictureError("it cannot be opened or delivers no frames")
     return capture
 
 
@@ -121,7 +121,7 @@ class CaptureThread(threading.Thread):
                     return frame
                 if now > deadline:
                     raise SourceLostError(
-                        f"{self._camera} gave no picture for {timeout_s:g} s, and does not answer.\n"
+                        f"{self._camera} delivered no frame for {timeout_s:g} s and does not respond.\n"
                         "  unplug it and plug it in again, then restart"
                     )
                 stop.look()
@@ -175,7 +175,7 @@ class CaptureThread(threading.Thread):
 
     def _reconnect(self) -> None:
         """Open the device again, with growing pauses. What it gives then is a new clip."""
-        self._events.add("camera_lost", f"{self._camera} gives no more pictures; trying again for {self._retry_s:g} s")
+        self._events.add("camera_lost", f"{self._camera} stopped delivering frames; retrying for {self._retry_s:g} s")
         self._device.release()
         deadline, pause = time.monotonic() + self._retry_s, _BACK_OFF_S[0]
         while not self._closing.wait(min(pause, max(0.0, deadline - time.monotonic()))):
@@ -184,11 +184,11 @@ class CaptureThread(threading.Thread):
             except NoPictureError as error:
                 if time.monotonic() >= deadline:
                     raise SourceLostError(
-                        f"{self._camera} stopped giving pictures and did not come back within {self._retry_s:g} s: {error}\n"
-                        "  check its cable or network and what else uses it, then start again; --reconnect SECONDS waits longer"
+                        f"{self._camera} stopped delivering frames and did not come back within {self._retry_s:g} s: {error}\n"
+                        "  check its cable, its network and other programs that use it; --reconnect SECONDS waits longer"
                     ) from None
             else:
                 self._clip += 1
-                self._events.add("camera_back", f"{self._camera} gives pictures again")
+                self._events.add("camera_back", f"{self._camera} delivers frames again")
                 return
             pause = min(2 * pause, _BACK_OFF_S[1])

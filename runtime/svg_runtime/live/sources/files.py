@@ -42,13 +42,13 @@ def find_clips(path: Path) -> list[Clip]:
         )
     if path.is_char_device():
         raise UsageError(
-            f"'{path}' is a device, not a file\n  expected for a camera: --camera {path.name.removeprefix('video')}"
+            f"'{path}' is a device, not a file\n  expected, for a camera, --camera {path.name.removeprefix('video')}"
         )
     if not path.is_dir():
         return [Clip((path,), is_video=path.suffix.lower() not in IMAGE_SUFFIXES)]
     files = sorted((file for file in path.iterdir() if _is_picture_file(file)), key=_name_order)
     if not files:
-        raise UsageError(f"the folder '{path}' holds no video and no image\n  expected files such as .mp4, .avi, .png or .jpg")
+        raise UsageError(f"the folder '{path}' contains no videos or images\n  expected files such as .mp4, .avi, .png or .jpg")
     clips: list[Clip] = []
     for is_video, group in groupby(files, key=lambda file: file.suffix.lower() in VIDEO_SUFFIXES):
         members = tuple(group)
@@ -103,7 +103,7 @@ class FileSource:
                 next_tick = first_tick + step + 1
         if self.captured == 0:
             found = "\n  ".join(self._events.messages)
-            raise VideoError(f"no picture in '{self.description}' can be read:\n  {found}", "nothing in it can be read")
+            raise VideoError(f"no frame of '{self.description}' can be read:\n  {found}", "no frame can be read")
 
     def close(self) -> None:
         """Files are closed when their iteration ends."""
@@ -133,7 +133,7 @@ class FileSource:
         for path in paths:
             image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
             if image is None:
-                self._events.add("unreadable_file", f"'{path}' is not an image that can be read; left out")
+                self._events.add("unreadable_file", f"'{path}' is not a readable image; skipped")
                 continue
             self.captured += 1
             yield np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
@@ -141,7 +141,7 @@ class FileSource:
     def _warn_slow(self, path: Path, fps: float) -> None:
         self._events.once(
             "slow_source",
-            f"{path} has {fps:.4g} pictures a second, the model expects {1 / self._interval_s:.4g}: "
+            f"{path} has {fps:.4g} frames per second, the model expects {1 / self._interval_s:.4g}: "
             f"one forecast step is {1 / fps:.3g} s here, and the model sees larger motion per step than in training",
         )
 

@@ -15,13 +15,13 @@ _POLL_S = 0.05
 
 def explain_missing_stream(url: str, reason: str) -> str:
     """Message for live video that cannot be had."""
-    advice = "check that the camera is on and can be reached from here"
+    advice = "check that the camera is on and reachable from this machine"
     if "401" in reason or stream_name(url).endswith(UNCLEAR):
-        advice = "give its user and password, rtsp://USER:PASSWORD@HOST/PATH, with %40 for @, %2F for / and %3F for ?"
+        advice = "include the user name and password: rtsp://USER:PASSWORD@HOST/PATH, with %40 for @, %2F for / and %3F for ?"
     return (
-        f"{stream_name(url)} gives no picture: {reason}\n"
+        f"{stream_name(url)} delivers no frames: {reason}\n"
         f"  {advice}\n"
-        "  the address is in the camera's manual, with port and path; ffplay and VLC play it when it is right"
+        "  the camera's manual gives the address with port and path; test it with ffplay or VLC"
     )
 
 
@@ -39,8 +39,8 @@ def open_stream(url: str, stop: StopRequest, events: EventLog) -> StreamCapture:
     """
     opened: Future[StreamCapture] = Future()
     too_slow = (
-        f"{stream_name(url)} sends pictures faster than this machine decodes them: some are left out, so that the others are "
-        "not late; take the camera's smaller stream"
+        f"{stream_name(url)} sends frames faster than this machine can decode them: some are skipped to keep up; "
+        "use the camera's lower-resolution stream"
     )
 
     def connect() -> None:

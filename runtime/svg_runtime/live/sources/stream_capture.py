@@ -22,7 +22,7 @@ _PICTURE_TIMEOUT_S = 20.0  # some cameras send a picture that needs no other one
 ANSWER_S = 2 * (_OPEN_TIMEOUT_S + _DATA_TIMEOUT_S + _PICTURE_TIMEOUT_S)
 _BACKLOG_S = 0.25  # what comes this soon after the first packet was there before it
 _BEHIND_S, _CAUGHT_UP_S = 0.5, 0.1
-_SILENT = "no answer in time"
+_SILENT = "no response in time"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class StreamCapture:
     """
 
     def __init__(self, url: str, on_behind: Callable[[], None] = lambda: None) -> None:
-        self.problem = "it ended"
+        self.problem = "the stream ended"
         self._on_behind = on_behind
         self._arrivals: SimpleQueue[_Arrival | None] = SimpleQueue()
         self._released = threading.Event()
@@ -70,7 +70,7 @@ class StreamCapture:
         start_s = time.monotonic()
         while not self._ended:
             if time.monotonic() - start_s > _PICTURE_TIMEOUT_S:
-                return self._end(f"nothing that came for {_PICTURE_TIMEOUT_S:g} s decodes")
+                return self._end(f"nothing received for {_PICTURE_TIMEOUT_S:g} s could be decoded")
             try:
                 arrival = self._arrivals.get(timeout=_DATA_TIMEOUT_S)
             except Empty:
@@ -154,12 +154,12 @@ def _connect(url: str) -> Any:
         late = time.monotonic() - start_s >= _OPEN_TIMEOUT_S  # RTSP then speaks of invalid data
         raise NoPictureError(_SILENT if late else _reason(error)) from None
     except ValueError as error:  # of PyAV, about characters
-        raise NoPictureError(f"the address cannot be: {type(error).__name__}") from None
+        raise NoPictureError(f"invalid address ({type(error).__name__})") from None
     problem = None
     if container.duration and scheme in ("http", "https"):
-        problem = "it is a recording, not live video; give a copy of the file to --source"
+        problem = "it is a recording, not live video; download the file and use it as --source"
     elif not container.streams.video:
-        problem = f"it is '{container.format.name}' without a video stream"
+        problem = f"the format is '{container.format.name}' and contains no video stream"
     if problem:
         container.close()
         raise NoPictureError(problem)
@@ -173,7 +173,7 @@ def _reason(error: Any) -> str:
     if isinstance(error, av.ExitError):
         return _SILENT
     if error.errno == errno.EINVAL or isinstance(error, av.InvalidDataError):
-        return "what is there is no live video"
+        return "the address does not serve live video"
     if error.errno == errno.EIO:
-        return "its name is not known here, or the connection broke"
+        return "unknown host name, or the connection was lost"
     return str(error.strerror)
