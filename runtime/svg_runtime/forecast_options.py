@@ -8,7 +8,7 @@ import typer
 
 from svg_common.errors import UsageError
 
-COUNT_LIMIT = 1 << 16  # of samples and of horizon: the Forecaster's own, whose import would slow --help down
+COUNT_LIMIT = 1 << 16  # of samples and of horizon: that of the Forecaster, whose import would slow down --help
 
 ModelOption = Annotated[
     str | None, typer.Option(help="Bundle (*.svgb), or embedded. Default: the newest in this folder, else the embedded model.")
@@ -42,11 +42,11 @@ WorkspaceOption = Annotated[
 ]
 
 
-def asked_precision(fp16: bool, bf16: bool) -> Literal["fp16", "bf16"] | None:
-    """The precision that a command was asked for; None leaves it to the backend.
+def requested_precision(fp16: bool, bf16: bool) -> Literal["fp16", "bf16"] | None:
+    """Return the precision that the options request; None lets the backend choose.
 
     Raises:
-        UsageError: both.
+        UsageError: both were given.
     """
     if fp16 and bf16:
         raise UsageError("both --fp16 and --bf16 were given\n  expected one of them")

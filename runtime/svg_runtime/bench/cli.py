@@ -20,7 +20,7 @@ from svg_runtime.forecast_options import (
     HorizonOption,
     ModelOption,
     SamplesOption,
-    asked_precision,
+    requested_precision,
 )
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -58,16 +58,16 @@ def bench(
 
     Exit codes: 0 ok, 1 error, 2 usage, 4 no backend ran, or an extra is missing, 130 Ctrl-C.
     """
-    with defer_interrupts():  # heavy: NumPy, OpenCV
+    with defer_interrupts():  # heavy imports: NumPy, OpenCV
         from svg_runtime.bench.bench_report import as_json, print_report
         from svg_runtime.bench.bench_run import BenchOptions, run_bench
         from svg_runtime.bundle.reader import Bundle, find_model
 
-    precision = asked_precision(fp16, bf16)
+    precision = requested_precision(fp16, bf16)
     bundle = Bundle.open(find_model(model))
     refuse_overwriting({"--json": json}, [bundle.path])
     for variant in bundle.manifest.variants:
-        bundle.graphs(variant)  # a damaged bundle is one error, not a failure of every backend
+        bundle.graphs(variant)  # a damaged bundle is one error, not one per backend
     options = BenchOptions(
         backend=backend, device=device, precision=precision, samples=samples, horizon=horizon, seed=seed, seconds=seconds
     )

@@ -1,4 +1,4 @@
-"""Opens a bundle: finds it, validates the manifest, checks every file against it. Nothing is trusted before."""
+"""Finds and opens a bundle: validates the manifest and checks every file against it before anything is used."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _GRAPH_LIMIT = 2 << 30  # bytes; also the limit of an ONNX file
 
 
 class Bundle:
-    """A validated `*.svgb` folder. Graph files are read and checked when a variant is asked for."""
+    """A validated `*.svgb` folder. Graph files are read and checked on demand."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
@@ -41,8 +41,8 @@ class Bundle:
         """Read and validate the manifest of the bundle at `path`.
 
         Raises:
-            BundleError: no bundle there; manifest damaged, of an unknown version, with unknown keys, or in contradiction
-                with itself.
+            BundleError: no bundle at `path`; or the manifest is damaged, of an unknown version, has unknown keys, or
+                contradicts itself.
         """
         folder = Path(path)
         if folder.is_file():
@@ -54,7 +54,7 @@ class Bundle:
         return cls(folder, _read_manifest(folder / FILE_NAME))
 
     def variant(self, precision: Precision) -> PrecisionVariant:
-        """The graphs of one precision.
+        """Return the graphs of one precision.
 
         Raises:
             BackendMissingError: the bundle was exported without it.
@@ -68,10 +68,10 @@ class Bundle:
         return self.manifest.variants[precision]
 
     def graphs(self, precision: Precision) -> dict[str, bytes]:
-        """Contents of all ONNX files of one precision, each checked against hash, size, interface and bundle id.
+        """Read all ONNX files of one precision, each checked against hash, size, interface and bundle id.
 
         Raises:
-            BundleError: every file that is missing, changed, or does not fit the manifest, in one message.
+            BundleError: lists every file that is missing, changed, or does not match the manifest.
         """
         contents, problems = {}, []
         for graph_name, spec in self.variant(precision).graphs.items():
@@ -112,9 +112,9 @@ class Bundle:
 
 
 def find_model(path: str | Path | None) -> Path:
-    """The bundle to use: `path` when given, else the newest *.svgb in the current folder, else the embedded model.
+    """Choose the bundle: `path`, else the newest *.svgb in the current folder, else the embedded model.
 
-    "embedded" names the latter, unless there is a folder of that name.
+    "embedded" means the latter, unless a folder has that name.
 
     Raises:
         BundleError: the package was built without its embedded model.
@@ -130,7 +130,7 @@ def find_model(path: str | Path | None) -> Path:
 
 
 def _read_manifest(file: Path) -> Manifest:
-    if not file.is_file():  # a pipe or a device would be read for ever
+    if not file.is_file():  # reading a pipe or a device might never end
         raise BundleError(f"'{file.parent}' is not a bundle: it has no {FILE_NAME}\n  make one with: svg-export ckpt.pt")
     try:
         with file.open("rb") as stream:
@@ -171,8 +171,8 @@ def _check_version(file: Path, content: object) -> None:
         )
 
 
-def _compare(what: str, found: tuple[TensorHeader, ...], promised: tuple[TensorSpec, ...]) -> None:
-    given = [(tensor.name, tensor.dtype, tensor.shape) for tensor in found]
+def _compare(side: str, headers: tuple[TensorHeader, ...], promised: tuple[TensorSpec, ...]) -> None:
+    actual = [(tensor.name, tensor.dtype, tensor.shape) for tensor in headers]
     expected = [(tensor.name, tensor.dtype, tensor.shape) for tensor in promised]
-    if given != expected:
-        raise BundleError(f"its {what} are {given}, the manifest says {expected}")
+    if actual != expected:
+        raise BundleError(f"its {side} are {actual}, the manifest says {expected}")

@@ -24,7 +24,7 @@ from svg_runtime.forecast_options import (
     SamplesOption,
     ThreadsOption,
     WorkspaceOption,
-    asked_precision,
+    requested_precision,
 )
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -106,11 +106,11 @@ def live(
         raise UsageError(
             "--headless alone would run for ever and show nothing\n  add --output FILE.mp4, --json FILE or --max-frames N"
         )
-    precision = asked_precision(fp16, bf16)
+    precision = requested_precision(fp16, bf16)
     console = stderr_console()
     if camera is None and source is None:
         console.print("svg-live: no --camera and no --source: using the synthetic camera, synthetic://digits", markup=False)
-    with defer_interrupts():  # heavy: OpenCV, and the inference engine
+    with defer_interrupts():  # heavy imports: OpenCV and the inference engine
         from svg_runtime.live.loop import LiveOptions, run_live
         from svg_runtime.live.sources import SourceOptions
 

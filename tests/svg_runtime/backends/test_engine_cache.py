@@ -104,7 +104,7 @@ def oversized(plan: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [(truncated, "truncated"), (changed, "changed"), (gone, "missing"), (foreign, "gpu NVIDIA L4, not NVIDIA GeForce"),
-     (garbled, "not the record"), (extended, "not the record"), (oversized, "too large")],
+     (garbled, "not an engine record"), (extended, "not an engine record"), (oversized, "too large")],
 )  # fmt: skip
 def test_a_damaged_or_foreign_engine_is_built_again_with_a_message(cache, tmp_path, logged, damage, message):
     build = Builder()

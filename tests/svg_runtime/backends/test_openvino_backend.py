@@ -131,12 +131,12 @@ def test_a_compiled_graph_is_kept_for_its_precision_alone(tiny_bundle, tmp_path,
 
 
 def plan_of(model) -> openvino.CompiledModel:
-    return openvino_device.the_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return openvino_device.shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 def test_precisions_are_those_of_the_execution_graph(bundle):
     """Whatever the model's own property says."""
-    model = openvino_device.the_core().read_model(bundle.graphs("fp32")["predictor"])
+    model = openvino_device.shared_core().read_model(bundle.graphs("fp32")["predictor"])
     assert computed_precisions(plan_of(model)) == {"f32": 6}  # embed, two cells of two products each, head
 
 
@@ -381,18 +381,18 @@ def test_precision_follows_the_device_and_its_abilities(monkeypatch):
     xeon = CoreOf(CPU=["FP32", "BF16", "INT8"], NPU=["FP16", "INT8"])
     monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: True)
     for named in (None, "auto", "CPU"):  # bf16 by default only if it is earned and nothing else was asked for
-        assert choose_placement(xeon, named, earned=True).compute == "bf16"
+        assert choose_placement(xeon, named, has_bf16_variant=True).compute == "bf16"
         missing_quality_reports = choose_placement(xeon, named)
         assert (missing_quality_reports.compute, missing_quality_reports.missed) == ("f32", True)
         for precision in ("fp32", "fp16"):
-            asked = choose_placement(xeon, named, precision, earned=True)
+            asked = choose_placement(xeon, named, precision, has_bf16_variant=True)
             assert (asked.compute, asked.missed) == ("f32", False)
-    assert choose_placement(xeon, "cpu:f32", earned=True).compute == "f32"
+    assert choose_placement(xeon, "cpu:f32", has_bf16_variant=True).compute == "f32"
     assert choose_placement(xeon, "cpu:bf16").compute == "bf16"  # the user's explicit wish
     npu = choose_placement(xeon, "npu")
     assert (npu.device, npu.compute, npu.has_f32) == ("NPU", None, False)
     monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: False)
-    slower = choose_placement(xeon, "CPU", earned=True)
+    slower = choose_placement(xeon, "CPU", has_bf16_variant=True)
     assert (slower.compute, slower.missed) == ("f32", False)
     assert choose_placement(xeon, "CPU:bf16").compute == choose_placement(xeon, None, "bf16", True).compute == "bf16"
     assert choose_placement(xeon, "CPU:bf16", "bf16", True).compute == "bf16"
@@ -483,7 +483,7 @@ def test_compiled_graphs_are_kept_and_a_damaged_one_is_made_again(tiny_bundle, f
 def test_a_cache_that_cannot_be_written_is_a_warning(tiny_bundle, frames, tmp_path, monkeypatch, logged):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "file"))
-    assert compiled_model_cache(openvino_device.the_core(), Placement("CPU", "f32", True), "f32") is None
+    assert compiled_model_cache(openvino_device.shared_core(), Placement("CPU", "f32", True), "f32") is None
     (record,) = logged.records
     assert record.levelname == "WARNING"
     assert re.search("compiled models are not cached.*SVG_EDGE_CACHE", record.getMessage())

@@ -114,7 +114,7 @@ def test_graphs_of_another_role_are_found(damaged):
     replace_graph(damaged, "prior", posterior)
     replace_graph(damaged, "posterior", prior)
     message = refusal(damaged)
-    assert message.count("belongs to another bundle or role") == 2  # their interfaces are the same
+    assert message.count("belongs to another bundle or graph") == 2  # their interfaces are the same
     replace_graph(damaged, "prior", graph_bytes(damaged, "decoder"))
     assert "prior.onnx: its inputs are" in refusal(damaged)
 
