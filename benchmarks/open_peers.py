@@ -14,7 +14,7 @@ from device_clock import DeviceClock, watch_backend
 from peers import Peer, Task, open_peer
 from torch_peer import CompiledPeer, TorchPeer, read_context
 
-from svg_runtime.backends.openvino.device import choose_placement, the_core
+from svg_runtime.backends.openvino.device import choose_placement, shared_core
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.forecast.forecaster import Forecaster
@@ -70,7 +70,7 @@ def open_peers(
 
 def openvino_default() -> str:
     """The precision that the openvino backend computes in by default on this machine's CPU, for a model that earned bf16."""
-    return _PRECISION[choose_placement(the_core(), None, earned=True).compute or "f32"]
+    return _PRECISION[choose_placement(shared_core(), None, has_bf16_variant=True).compute or "f32"]
 
 
 def ours(

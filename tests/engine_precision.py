@@ -18,9 +18,9 @@ def needs_precision(precision: str) -> None:
 def computes_in(precision: str) -> bool:
     """Whether a convolution that is asked for in f32, bf16 or f16 runs in it: without our code, and without any cache."""
     pytest.importorskip("openvino", reason="openvino is not installed: pip install 'svg-edge[openvino]'")
-    from svg_runtime.backends.openvino.device import load_openvino, the_core
+    from svg_runtime.backends.openvino.device import load_openvino, shared_core
 
-    openvino, core = load_openvino(), the_core()
+    openvino, core = load_openvino(), shared_core()
     ops = openvino.opset13
     frame = ops.parameter([1, 16, 16, 16], np.float32)
     weights = ops.constant(np.random.default_rng(0).standard_normal((16, 16, 3, 3), np.float32))

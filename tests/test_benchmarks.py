@@ -196,7 +196,7 @@ def test_default_bundles_and_training_are_collected(tmp_path):
 def test_missing_bundle_and_backend_say_so(tiny_bundle, tmp_path):
     missing = run_pytest(tmp_path, "--bundle", "nowhere.svgb", "-k", "encoder-1")
     assert missing.returncode == 1
-    assert "there is no bundle 'nowhere.svgb'" in missing.stdout
+    assert "no such bundle: 'nowhere.svgb'" in missing.stdout
     missing = run_pytest(tmp_path, "--bundle", str(tiny_bundle), "--backend", "openvinx", "-k", "encoder-1")
     assert missing.returncode == 1
     assert "unknown backend 'openvinx'" in missing.stdout

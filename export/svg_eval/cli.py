@@ -13,7 +13,7 @@ from svg_common.errors import UsageError
 from svg_common.files import existing_file, refuse_overwriting, write_json
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
-from svg_runtime.forecast_options import Bf16Option, Fp16Option, asked_precision
+from svg_runtime.forecast_options import Bf16Option, Fp16Option, requested_precision
 from svg_train.config_options import config_options, settings_of
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -73,7 +73,7 @@ def evaluate(
         from svg_eval.run import Request, run
         from svg_runtime.bundle.reader import find_model
 
-    precision = asked_precision(fp16, bf16)
+    precision = requested_precision(fp16, bf16)
     if protocol is not None and horizon is not None:
         raise UsageError("--protocol and --horizon were both given\n  a protocol fixes the horizon; leave out one of the two")
     if plot is not None:

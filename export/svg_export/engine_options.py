@@ -15,7 +15,7 @@ from svg_export.turing import TURING
 from svg_runtime.backends import nvidia_precision
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia.device import CudaDevice, GpuName
-from svg_runtime.backends.tensorrt.build import BuildOptions, check_targets
+from svg_runtime.backends.tensorrt.build import BuildOptions, check_compute_capabilities
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.backends.tensorrt.nvidia_library import Library, load_library
@@ -48,7 +48,7 @@ class EngineRequest:
             engines = add_engines(bundle, self.nvidia_library, self.options, cache)
         except EngineError as error:
             raise _without_engines(error, bundle) from error
-        targets = list(self.options.targets)
+        targets = list(self.options.compute_capabilities)
         title = _title(self.nvidia_library)
         _LOG.info("%d engines of %s for %s: built, not run", len(engines), title, ", ".join(targets))
         return _summary(self.nvidia_library, targets, self.options.max_batch, engines)
@@ -81,7 +81,7 @@ class LocalRequest:
             precision=precision,
             gpu=self.gpu,
             max_batch=self.max_batch,
-            choices=self.choices,
+            gpu_options=self.choices,
             progress=progress,
         )
         try:
@@ -143,7 +143,7 @@ def _for_targets(
             f"  leave out --target and run svg-export on the device, or give --backend {ANYWHERE}"
         )
     library = load_library(backend or ANYWHERE)
-    check_targets(library, targets)
+    check_compute_capabilities(library, targets)
     return EngineRequest(library, BuildOptions(targets, max_batch, workspace), cache_dir)
 
 

@@ -46,7 +46,7 @@ class _Job:
 
     @property
     def file(self) -> str:
-        return f"{self.precision}/{self.graph_name}.{'-'.join(self.options.targets)}.plan"
+        return f"{self.precision}/{self.graph_name}.{'-'.join(self.options.compute_capabilities)}.plan"
 
     def key(self, library: Library) -> EngineKey:
         return EngineKey(
@@ -55,15 +55,15 @@ class _Job:
             nvidia_library=library.name,
             version=library.version,
             gpu=None,
-            compute_capabilities=self.options.targets,
+            compute_capabilities=self.options.compute_capabilities,
             precision=self.precision,
             max_batch=self.options.max_batch,
             workspace_gib=self.options.workspace_gib,
-            flags=(*engine_flags(library), CONVOLVED) if TURING in self.options.targets else engine_flags(library),
+            flags=(*engine_flags(library), CONVOLVED) if TURING in self.options.compute_capabilities else engine_flags(library),
         )
 
     def build(self, library: Library) -> bytes:
-        content = convolve_matrix_products(self.content) if TURING in self.options.targets else self.content
+        content = convolve_matrix_products(self.content) if TURING in self.options.compute_capabilities else self.content
         return build_engine(
             library=library,
             content=content,
@@ -120,7 +120,9 @@ def add_local_engines(path: Path, engines: LocalEngines, precision: Precision, c
     with atomic_directory(path / BUNDLE_FOLDER) as folder:
         for graph_name in wanted:
             write_engine(
-                folder / f"{precision}/{graph_name}.{capability}.plan", engines.key(graph_name), engines.plan(graph_name)
+                folder / f"{precision}/{graph_name}.{capability}.plan",
+                engines.key(graph_name),
+                engines.engine_bytes(graph_name),
             )
     return _published(path)
 
@@ -137,7 +139,7 @@ def _built_roles(bundle: Bundle, precision: Precision) -> list[str]:
 
 def _builder(job: _Job, library: Library) -> Callable[[], bytes]:
     def build() -> bytes:
-        _LOG.info("building %s for %s", job.graph_file, ", ".join(job.options.targets))
+        _LOG.info("building %s for %s", job.graph_file, ", ".join(job.options.compute_capabilities))
         return job.build(library)
 
     return build
@@ -147,13 +149,13 @@ def _jobs(bundle: Bundle, options: BuildOptions) -> Iterator[_Job]:
     for precision in (name for name in _TYPED if name in bundle.manifest.variants):
         graphs, contents = bundle.variant(precision).graphs, bundle.graphs(precision)
         for graph_name in _built_roles(bundle, precision):
-            for targets in target_groups(options.targets):
+            for targets in target_groups(options.compute_capabilities):
                 yield _Job(
                     graph_name=graph_name,
                     precision=precision,
                     spec=graphs[graph_name],
                     content=contents[graph_name],
-                    options=replace(options, targets=targets),
+                    options=replace(options, compute_capabilities=targets),
                 )
 
 

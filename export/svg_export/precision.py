@@ -117,10 +117,10 @@ def find_held_out(checkpoint: Checkpoint, given: Mapping[str, Any]) -> HeldOut:
 
 def _check_bf16_is_here() -> None:
     require_modules("--bf16", "openvino", "openvino")
-    from svg_runtime.backends.openvino.device import choose_placement, the_core
+    from svg_runtime.backends.openvino.device import choose_placement, shared_core
 
     try:
-        choose_placement(the_core(), "CPU:bf16")
+        choose_placement(shared_core(), "CPU:bf16")
     except (BackendMissingError, ImportError, OSError, RuntimeError) as error:  # it is not able to, or does not load
         raise BackendMissingError(
             f"--bf16 measures what bf16 does to the model, and this machine cannot: {error}\n"

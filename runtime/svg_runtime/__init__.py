@@ -19,7 +19,7 @@ __all__ = ["ForecastScore", "Forecaster", "Observation", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the forecaster and look the version up on first use, so that `import svg_runtime` stays instant."""
+    """Import the forecaster and look up the version on first use, so that `import svg_runtime` stays fast."""
     if name in ("Forecaster", "Observation"):
         from svg_runtime.forecast import forecaster
 
@@ -34,7 +34,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _installed_version() -> str:
-    """Version of the installed distribution, which pyproject.toml alone states; of a source tree it is not known."""
+    """Return the version of the installed distribution, defined in pyproject.toml; unknown in a source tree."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

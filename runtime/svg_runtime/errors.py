@@ -8,10 +8,10 @@ from svg_common.errors import BackendMissingError, ExitCode, MissingExtraError, 
 
 
 class BundleError(SvgError):
-    """A bundle is missing, damaged, of an unknown version, or not what its manifest says.
+    """A bundle is missing, damaged, of an unknown version, or does not match its manifest.
 
     Attributes:
-        problems: all of them, one line each, where there can be several.
+        problems: one line per problem; empty if the message says it all.
     """
 
     def __init__(self, message: str, problems: Iterable[str] = ()) -> None:
@@ -20,15 +20,15 @@ class BundleError(SvgError):
 
 
 class BackendError(SvgError):
-    """A backend failed while it ran: out of memory, or a fault of the device."""
+    """A backend failed while running: out of memory, or a device fault."""
 
 
 class EngineError(SvgError):
-    """An engine cannot be built from a graph, or would not be what the bundle says."""
+    """An engine cannot be built from a graph, or does not match the manifest."""
 
 
 class SourceLostError(SvgError):
-    """The camera or file that feeds the forecasts gives no more frames."""
+    """The camera or file that feeds the forecasts delivers no more frames."""
 
     exit_code = ExitCode.SOURCE_LOST
 
@@ -38,7 +38,7 @@ class FrameError(SvgError):
 
 
 class ContextNotReadyError(SvgError):
-    """A forecast was asked for before n_past frames were observed."""
+    """A forecast was requested before n_past frames were observed."""
 
 
 __all__ = [

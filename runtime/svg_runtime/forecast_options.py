@@ -8,39 +8,45 @@ import typer
 
 from svg_common.errors import UsageError
 
-COUNT_LIMIT = 1 << 16  # of samples and of horizon: the Forecaster's own, whose import would slow --help down
+COUNT_LIMIT = 1 << 16  # of samples and of horizon: that of the Forecaster, whose import would slow down --help
 
 ModelOption = Annotated[
     str | None, typer.Option(help="Bundle (*.svgb), or embedded. Default: the newest in this folder, else the embedded model.")
 ]
 SamplesOption = Annotated[int, typer.Option(min=1, max=COUNT_LIMIT, help="Sampled futures per frame.")]
 HorizonOption = Annotated[int, typer.Option(min=1, max=COUNT_LIMIT, help="Forecast steps.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads of a processor. Default: one per usable core.")]
-DeviceOption = Annotated[str | None, typer.Option(help="Device of the backend. Default: its own choice.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: one per usable core.")]
+DeviceOption = Annotated[str | None, typer.Option(help="Device of the backend. Default: the backend's choice.")]
 Fp16Option = Annotated[bool, typer.Option("--fp16", "--half", help="Run the bundle's fp16 graphs.")]
-Bf16Option = Annotated[bool, typer.Option("--bf16", help="Compute in bf16, which the bundle must have been exported for.")]
+Bf16Option = Annotated[bool, typer.Option("--bf16", help="Compute in bf16; the bundle must have been exported with --bf16.")]
 CudaGraphOption = Annotated[
     bool | None,
-    typer.Option("--cuda-graph/--no-cuda-graph", help="NVIDIA GPUs: replay recorded launches. Default: the backend's choice."),
+    typer.Option(
+        "--cuda-graph/--no-cuda-graph", help="NVIDIA GPUs: replay launches as CUDA graphs. Default: the backend's choice."
+    ),
 ]
 CpuFallbackOption = Annotated[
-    bool, typer.Option("--cpu-fallback", help="cuda, ort-tensorrt: let the processor run what the GPU does not.")
+    bool, typer.Option("--cpu-fallback", help="cuda, ort-tensorrt: run nodes that the GPU does not support on the CPU.")
 ]
 CacheDirOption = Annotated[
     str | None,
-    typer.Option(metavar="DIR", help="Where engines are kept. Default: $SVG_EDGE_CACHE, else the user's cache folder."),
+    typer.Option(metavar="DIR", help="Cache folder for engines. Default: $SVG_EDGE_CACHE, else the user's cache folder."),
 ]
 WorkspaceOption = Annotated[
     float | None,
-    typer.Option(min=0.01, metavar="GIB", help="TensorRT: GPU memory for temporary results. Default: the library's choice."),
+    typer.Option(
+        min=0.01,
+        metavar="GIB",
+        help="TensorRT: GPU memory for temporary results while building. Default: the library's choice.",
+    ),
 ]
 
 
-def asked_precision(fp16: bool, bf16: bool) -> Literal["fp16", "bf16"] | None:
-    """The precision that a command was asked for; None leaves it to the backend.
+def requested_precision(fp16: bool, bf16: bool) -> Literal["fp16", "bf16"] | None:
+    """Return the precision that the options request; None lets the backend choose.
 
     Raises:
-        UsageError: both.
+        UsageError: both were given.
     """
     if fp16 and bf16:
         raise UsageError("both --fp16 and --bf16 were given\n  expected one of them")

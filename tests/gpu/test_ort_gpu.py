@@ -26,6 +26,6 @@ def test_every_node_runs_on_the_gpu(ort_name, bundle, precision):
         for placed in backend._graphs.values():
             assert placed.session.get_providers()[0] == ALLOWED[ort_name][0]
             assert set(placed_nodes(placed.session)) <= set(ALLOWED[ort_name])
-        assert "processor" not in backend.description
+        assert "the CPU" not in backend.description
     finally:
         backend.close()

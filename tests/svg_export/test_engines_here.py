@@ -71,14 +71,14 @@ def test_targets_are_built_ahead_of_time_with_a_gpu_too(monkeypatch):
     there_is(monkeypatch, "sm86")
     request = engine_request(True, None, "sm75,sm120", None, None, None)
     assert isinstance(request, EngineRequest)
-    assert request.options.targets == ("sm75", "sm120")
+    assert request.options.compute_capabilities == ("sm75", "sm120")
 
 
 def test_turing_is_built_in_its_own_form(monkeypatch):
     there_is(monkeypatch, "sm75")
     request = engine_request(True, *NOTHING_ELSE)
     assert isinstance(request, EngineRequest)
-    assert request.options.targets == ("sm75",)
+    assert request.options.compute_capabilities == ("sm75",)
 
 
 def test_tensorrt_without_a_gpu_is_refused_with_what_to_do(monkeypatch):
@@ -125,7 +125,7 @@ def test_engines_of_this_gpu_go_into_the_bundle_and_the_cache(fused_bundle, tmp_
     monkeypatch.setattr(local, "build_engine", never)  # what the runtime asks for is there, in the bundle and in the cache
     for choices in (GpuOptions(cache_dir=str(tmp_path / "none")), GpuOptions(cache_dir=str(tmp_path / "cache"))):
         engines = LocalEngines(rtx(), Bundle.open(bundle), "fp16", HERE, 3, choices, Watched())
-        assert engines.plan("step") == (bundle / "engines/fp16/step.sm86.plan").read_bytes()
+        assert engines.engine_bytes("step") == (bundle / "engines/fp16/step.sm86.plan").read_bytes()
 
 
 def test_a_failure_leaves_the_bundle_without_engines(fused_bundle, tmp_path, unopened, monkeypatch):

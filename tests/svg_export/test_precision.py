@@ -244,7 +244,7 @@ class NoBf16:
 
 def test_bf16_needs_a_machine_that_computes_in_it(tiny_checkpoint, run_cli, monkeypatch):
     pytest.importorskip("openvino", reason="openvino is not installed: pip install 'svg-edge[openvino]'")
-    monkeypatch.setattr(openvino_device, "the_core", NoBf16)
+    monkeypatch.setattr(openvino_device, "shared_core", NoBf16)
     code, said = run_cli(str(tiny_checkpoint), "--bf16")
     assert code == 4, said
     assert "device CPU cannot compute in bf16 here" in said

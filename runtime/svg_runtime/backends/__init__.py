@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from svg_common.command import is_installed
 from svg_common.progress import NullListener, ProgressListener
 from svg_runtime.backends.base import Backend
-from svg_runtime.backends.gpu_options import GpuOptions
+from svg_runtime.backends.gpu_options import GpuOptions, no_effect
 from svg_runtime.bundle.manifest import Manifest, Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError, UsageError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ORT_NVIDIA, TENSORRT = ("cuda", "ort-tensorrt"), ("tensorrt", "tensorrt-rtx")
 NVIDIA = (*ORT_NVIDIA, *TENSORRT)  # on NVIDIA GPUs only
 BACKENDS = ("cpu", "openvino", *NVIDIA)
-COMPUTE_BF16 = ("openvino",)  # those of them that know the precision bf16
+COMPUTE_BF16 = ("openvino",)  # backends that can compute in bf16
 
 
 def open_backend(
@@ -31,33 +31,40 @@ def open_backend(
     gpu: GpuOptions | None = None,
     progress: ProgressListener | None = None,
 ) -> Backend:
-    """Load a bundle's graphs on a backend.
+    """Load a bundle's graphs into a backend.
 
     Args:
         bundle: the opened bundle.
-        name: a backend, or "auto" for the fastest one that works here: openvino where it is installed and the processor has
-            bf16 units, else cpu. NVIDIA GPUs have to be named.
-        device: where to run; None or "auto" leaves it to the backend.
-        precision: fp32, fp16 or bf16; None leaves it to the backend (cpu: fp32, the faster one there; openvino: bf16 where the
-            bundle has it and the processor has units for it, else fp32; NVIDIA GPUs: fp16 where the bundle has it). "auto"
-            takes openvino for bf16, which cpu has not.
-        threads: of a processor; None takes one per usable core. Other devices have no use for it.
-        samples: the largest batch that will be asked for: TensorRT's engines are built for it.
-        gpu: choices for NVIDIA GPUs.
-        progress: who is told while engines are built.
+        name: a backend, or "auto" for the fastest one that works on this machine: openvino where it is installed and the CPU
+            has bf16 units, else cpu. NVIDIA GPUs are never chosen automatically.
+        device: where to run; None or "auto" lets the backend choose.
+        precision: fp32, fp16 or bf16; None lets the backend choose. cpu: fp32, which is faster there. openvino: bf16 if the
+            bundle has it and the CPU has units for it, else fp32. NVIDIA GPUs: fp16 if the bundle has it. With bf16, "auto"
+            means openvino, because cpu does not support it.
+        threads: CPU threads; None means one per usable core. Ignored on other devices.
+        samples: the largest batch that will be used: TensorRT engines are built for it.
+        gpu: options for NVIDIA GPUs.
+        progress: listener for the building of engines.
 
     Raises:
-        UsageError: no such backend, or choices that it has no use for.
-        BackendMissingError: the backend, its library, the device or the precision is not to be had.
+        UsageError: no such backend, or options that have no effect with it.
+        BackendMissingError: the backend, its library, the device or the precision is not available.
     """
     if name not in ("auto", *BACKENDS):
         raise UsageError(f"unknown backend '{name}'\n  expected auto or one of: {', '.join(BACKENDS)}")
-    choices = gpu or GpuOptions()
+    gpu_options = gpu or GpuOptions()
     if name in NVIDIA:
-        return _open_nvidia(bundle, name, device, precision, samples, choices, progress or NullListener())
-    if choices.given:
-        raise UsageError(f"{', '.join(choices.given)} given, of which the backend '{name}' knows nothing\n"
-                         f"  expected with --backend and one of: {', '.join(NVIDIA)}")  # fmt: skip
+        return _open_nvidia(
+            bundle=bundle,
+            name=name,
+            device=device,
+            precision=precision,
+            samples=samples,
+            gpu_options=gpu_options,
+            progress=progress or NullListener(),
+        )
+    if gpu_options.given:
+        raise no_effect(gpu_options.given, name, advice=f", or use --backend with one of: {', '.join(NVIDIA)}")
     if name == "auto":
         return _open_fastest(bundle, device, precision, threads)
     opener = _open_openvino if name == "openvino" else _open_cpu
@@ -65,7 +72,7 @@ def open_backend(
 
 
 def nvidia_precision(manifest: Manifest) -> Precision:
-    """What a bundle runs in on an NVIDIA GPU if nobody says: fp16 where it has it, for which it was exported."""
+    """Default precision on NVIDIA GPUs: fp16 if the bundle was exported with it, else fp32."""
     return "fp16" if "fp16" in manifest.variants else "fp32"
 
 
@@ -75,25 +82,41 @@ def _open_nvidia(
     device: str | None,
     precision: Precision | None,
     samples: int,
-    choices: GpuOptions,
+    gpu_options: GpuOptions,
     progress: ProgressListener,
 ) -> Backend:
     if precision == "bf16":
         raise BackendMissingError(
             f"the {name} backend does not compute in bf16\n  expected fp32 or fp16, or --backend openvino"
         )
-    wanted = precision or nvidia_precision(bundle.manifest)
+    chosen = precision or nvidia_precision(bundle.manifest)
     if name in ORT_NVIDIA:
         from svg_runtime.backends.onnxruntime.gpu import OrtGpuBackend
 
-        return OrtGpuBackend(name, bundle, wanted, device, samples, choices, progress)
+        return OrtGpuBackend(
+            name=name,
+            bundle=bundle,
+            precision=chosen,
+            device=device,
+            samples=samples,
+            gpu_options=gpu_options,
+            progress=progress,
+        )
     from svg_runtime.backends.tensorrt.backend import TensorrtBackend
 
-    return TensorrtBackend(name, bundle, wanted, device, samples, choices, progress)
+    return TensorrtBackend(
+        name=name,
+        bundle=bundle,
+        precision=chosen,
+        device=device,
+        samples=samples,
+        gpu_options=gpu_options,
+        progress=progress,
+    )
 
 
 def _open_fastest(bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None) -> Backend:
-    """OpenVINO where it is faster; should it not work there, the cpu backend, whose description then says why."""
+    """OpenVINO where it is faster; if it does not work there, the cpu backend, whose description then gives the reason."""
     if precision == "bf16":
         return _open_openvino(bundle, device, precision, threads)
     if device not in (None, "auto", "cpu") or not _openvino_is_faster():
@@ -107,7 +130,7 @@ def _open_fastest(bundle: Bundle, device: str | None, precision: Precision | Non
 
 
 def _openvino_is_faster() -> bool:
-    """Whether openvino is installed and the processor has bf16 units: measured there, in f32 too (see docs/results.md)."""
+    """Whether openvino is installed and the CPU has bf16 units: there it was measured faster, in f32 too (docs/results.md)."""
     from svg_runtime.backends.openvino.device import has_bf16_units
 
     return has_bf16_units() and is_installed("openvino")

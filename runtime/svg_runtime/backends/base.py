@@ -1,4 +1,4 @@
-"""What the recurrent loop needs of a device, in few verbs: bind once, step many."""
+"""The interface between the recurrent loop and a device: bind once, step many times."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Array = NDArray[Any]
 
 
 class Buffer(Protocol):
-    """Memory of the device that keeps its address for its whole life."""
+    """Device memory whose address never changes."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape."""
+        """Sizes of all axes; the batch axis is a fixed number."""
         ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Its element type."""
+        """Element type: float32 or float16."""
         ...
 
 
@@ -38,10 +38,10 @@ class StepBuffers:
 
 
 class BoundGraph(Protocol):
-    """A graph tied to buffers, or several of them, which run one after another."""
+    """A graph bound to buffers, or a chain of such graphs."""
 
     def run(self) -> None:
-        """Execute once, in order with all earlier calls of the same backend.
+        """Run once, in order with all earlier calls of the same backend.
 
         Raises:
             BackendError: the engine failed, or the backend is closed.
@@ -51,7 +51,7 @@ class BoundGraph(Protocol):
 
 @dataclass(frozen=True)
 class Chain:
-    """Bound graphs that run one after another, for backends to which a chain is no more than that."""
+    """Bound graphs that run one after another, for backends that cannot run them any faster together."""
 
     graphs: tuple[BoundGraph, ...]
 
@@ -62,53 +62,53 @@ class Chain:
 
 
 class Backend(Protocol):
-    """A device with the graphs of one variant loaded. Not safe for use from several threads at once."""
+    """A device with the graphs of one precision loaded. Not thread-safe."""
 
     name: str  # as the user names it: cpu, cuda, ...
-    precision: Precision  # the bundle's variant that it runs
+    precision: Precision  # of the loaded graphs
     prefers_fused: bool  # whether forecasts should run the fused graphs where the bundle has them
 
     @property
     def description(self) -> str:
-        """Library, version, and the precision that is really computed in, for people; details follow the first "; "."""
+        """Human-readable: library, version, and the precision that is really computed in; details follow the first "; "."""
         ...
 
     @property
     def computed_in(self) -> ComputedIn:
-        """Layers with weights per graph and precision, of the graphs loaded so far; without those of which nothing is known."""
+        """Layers with weights per graph and precision, for the graphs loaded so far; unknown graphs are missing."""
         ...
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
-        """New zeroed buffer."""
+        """Return a new zeroed buffer."""
         ...
 
     def allocate_steps(self, count: int, shape: tuple[int, ...], dtype: str) -> StepBuffers:
-        """`count` new zeroed buffers that are read or written at once."""
+        """Return `count` new zeroed buffers that can be read or written in one copy."""
         ...
 
     def write(self, buffer: Buffer, values: ArrayLike) -> None:
         """Copy host values into `buffer`, broadcasting them to its shape."""
         ...
 
-    def copy(self, source: Buffer, target: Buffer) -> None:
-        """Copy a buffer into another one of the same shape and type, in order with all earlier calls. The host sees nothing."""
+    def copy(self, source: Buffer, destination: Buffer) -> None:
+        """Copy a buffer into another of the same shape and type, in order with all earlier calls, without passing the host."""
         ...
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:
-        """Tie every input and the wanted outputs of a graph to buffers. Inputs never alias outputs."""
+        """Bind every input and the needed outputs of a graph to buffers. Inputs never alias outputs."""
         ...
 
     def chain(self, graphs: Sequence[BoundGraph]) -> BoundGraph:
-        """All of `graphs` in order, as one; a device may be given them at once.
+        """Combine `graphs` into one that runs them in order; a backend may launch them together, for example as a CUDA graph.
 
-        It may run them to warm up: what they write has no meaning until the chain is run.
+        It may run them to warm up, so their outputs have no meaning until the chain is run.
         """
         ...
 
     def read(self, buffer: Buffer) -> Array:
-        """Host values of `buffer`. May be a view: it is valid until a graph runs or something is written."""
+        """Return the host values of `buffer`. They may be a view, valid until a graph runs or something is written."""
         ...
 
     def close(self) -> None:
-        """Free the device."""
+        """Free everything on the device."""
         ...

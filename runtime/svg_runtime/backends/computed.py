@@ -1,6 +1,6 @@
-"""In which precision graphs are really computed: read from what an engine made of them, never from what it was asked for.
+"""The precision in which graphs are really computed, read from the loaded engine and never from the request.
 
-Only layers with weights count (convolutions, matrix products): they take nearly all of the time, and rounding comes from them.
+Only layers with weights count (convolutions, matrix products): they take nearly all of the time and cause the rounding.
 """
 
 from __future__ import annotations
@@ -9,16 +9,16 @@ from collections.abc import Iterable, Mapping
 
 ComputedIn = Mapping[str, Mapping[str, int]]  # graph -> precision (f32, bf16, f16, ...) -> layers
 
-_ORDER = ("i8", "f16", "bf16", "f32")  # the reduced ones first: they are what a reader looks for
+_ORDER = ("i8", "f16", "bf16", "f32")  # reduced precisions first: they matter most to the reader
 
 
 def summarize(computed_in: ComputedIn, joint: str = " and ") -> str:
-    """All precisions, reduced ones first: "bf16 and f32"; "" where nothing is known."""
+    """List all precisions, reduced ones first: "bf16 and f32"; "" if none is known."""
     return joint.join(_sorted(name for layers in computed_in.values() for name in layers))
 
 
 def detail(computed_in: ComputedIn) -> str:
-    """Which graph in which precision, where they differ: "bf16: encoder; f32: posterior, prior"; else ""."""
+    """List the graphs per precision if they differ: "bf16: encoder; f32: posterior, prior"; else ""."""
     graphs: dict[str, list[str]] = {}
     for graph, layers in sorted(computed_in.items()):
         graphs.setdefault(" and ".join(_sorted(layers)), []).append(graph)

@@ -11,38 +11,38 @@ from svg_runtime.backends.base import Array, BoundGraph, Buffer, Chain, StepBuff
 
 
 class HostArrays:
-    """The memory verbs of a backend on NumPy arrays, whose graphs run one by one."""
+    """The memory methods of a backend on NumPy arrays, whose graphs run one by one."""
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
-        """New zeroed array."""
+        """Return a new zeroed array."""
         return np.zeros(shape, dtype)
 
     def allocate_steps(self, count: int, shape: tuple[int, ...], dtype: str) -> StepBuffers:
-        """One array; the steps are views of it."""
+        """Return one array, with the steps as views of it."""
         whole = np.zeros((count, *shape), dtype)
         return StepBuffers(whole, tuple(whole))
 
     def chain(self, graphs: Sequence[BoundGraph]) -> BoundGraph:
-        """Nothing is gained, and nothing is done yet."""
+        """Return the graphs as a plain sequence: running them together is no faster here."""
         return Chain(tuple(graphs))
 
     def write(self, buffer: Buffer, values: ArrayLike) -> None:
-        """Copy into the array, broadcasting."""
+        """Copy `values` into the array, broadcasting them to its shape."""
         assert isinstance(buffer, np.ndarray)
         np.copyto(buffer, values, casting="same_kind")
 
-    def copy(self, source: Buffer, target: Buffer) -> None:
-        """Copy the array."""
-        self.write(target, self.read(source))
+    def copy(self, source: Buffer, destination: Buffer) -> None:
+        """Copy an array into another of the same shape."""
+        self.write(destination, self.read(source))
 
     def read(self, buffer: Buffer) -> Array:
-        """The array itself."""
+        """Return the array itself, not a copy."""
         assert isinstance(buffer, np.ndarray)
         return buffer
 
 
 def unaliased(graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Iterator[tuple[str, Array, bool]]:
-    """Name, array and whether it is an output, of all that a graph is bound with; an output never shares an input's memory."""
+    """Yield name, array and whether it is an output for all tensors of a graph; outputs must not share memory with inputs."""
     for name, array in (*inputs.items(), *outputs.items()):
         assert isinstance(array, np.ndarray)
         if name in outputs:

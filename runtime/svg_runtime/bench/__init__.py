@@ -1,5 +1,5 @@
-"""`svg-bench`: what each backend and precision of this machine makes of a bundle.
+"""`svg-bench`: how each backend and precision of this machine runs a bundle.
 
 Data flows: cases (what to measure) -> process (one worker process per case) -> worker, measure, probe, operations (in that
-process) -> run (rows with errors and shares) -> report (the table).
+process) -> bench_run (rows with errors and shares) -> bench_report (the tables).
 """

@@ -1,4 +1,4 @@
-"""What a benchmark found: tables for a terminal, JSON for programs."""
+"""The results of a benchmark: tables for a terminal, JSON for programs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _ANY_WIDTH = 1 << 16
 
 @dataclass(frozen=True)
 class ColumnGroup:
-    """Columns that stay in one table, and how their cells follow from a row's result."""
+    """Columns that stay in one table, and the function that computes their cells from a row's result."""
 
     titles: tuple[str, ...]
     cells: Callable[[dict[str, Any]], Sequence[str]]
 
 
 def as_json(bundle: Bundle, options: BenchOptions, findings: Findings) -> dict[str, Any]:
-    """The object behind --json. Times in ms, rates per second, memory in MiB, PSNR in dB, shares as parts of 1."""
+    """Return the object for --json. Times in ms, rates per second, memory in MiB, PSNR in dB, shares from 0 to 1."""
     return {
         "model": bundle.path.name,
         "bundle_id": bundle.manifest.bundle_id,
@@ -56,13 +56,13 @@ def as_json(bundle: Bundle, options: BenchOptions, findings: Findings) -> dict[s
 
 
 def print_report(console: Console, bundle: Bundle, options: BenchOptions, findings: Findings) -> None:
-    """Print the tables, a line for each row that failed, and what the figures mean.
+    """Print the tables, a line for each row that failed, and an explanation of the columns.
 
     Args:
-        console: whose width decides into how many tables the columns are split. Figures are never cut.
-        bundle: what was measured.
-        options: how.
-        findings: what was found.
+        console: its width decides into how many tables the columns are split. Numbers are never cut.
+        bundle: the measured bundle.
+        options: the options of the benchmark.
+        findings: the results.
     """
     measured = [row for row in findings.rows if row.result is not None]
     failed = [_failure(row) for row in findings.rows if row.result is None]
@@ -80,13 +80,13 @@ def print_report(console: Console, bundle: Bundle, options: BenchOptions, findin
 
 
 def _tables(console: Console, rows: list[Row], groups: list[ColumnGroup]) -> Iterator[Table]:
-    """All groups in as few tables as the console's width allows; a group is not split."""
+    """Yield as few tables as the console's width allows; a group is not split."""
     while groups:
         parts = (groups[:count] for count in range(len(groups), 0, -1))
         fitting = (part for part in parts if _width(console, _table(rows, part)) <= console.width)
         part = next(fitting, groups[:1])
         table = _table(rows, part)
-        table.width = _width(console, table)  # also where the console is narrower: a cut figure is a wrong figure
+        table.width = _width(console, table)  # even if the console is narrower: a cut number is a wrong number
         yield table
         groups = groups[len(part) :]
 
@@ -106,7 +106,7 @@ def _table(rows: list[Row], groups: list[ColumnGroup]) -> Table:
 
 
 def _width(console: Console, table: Table) -> int:
-    """Characters that a table needs, whatever the console's width."""
+    """Return the width in characters that a table needs."""
     return Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), table).maximum
 
 
@@ -144,8 +144,8 @@ def _other_groups(horizon: int) -> list[ColumnGroup]:
         return [_ABSENT if result["peak_rss_mib"] is None else f"{result['peak_rss_mib']:.0f}"]
 
     def share(result: dict[str, Any]) -> list[str]:
-        found = result.get("share", {})
-        return [_percent(found[kind]) if kind in found else _ABSENT for kind in ("compute", "memory")]
+        shares = result.get("share", {})
+        return [_percent(shares[kind]) if kind in shares else _ABSENT for kind in ("compute", "memory")]
 
     def computed(result: dict[str, Any]) -> list[str]:
         return [summarize(result["computed_in"], "+") or "unknown"]
@@ -170,23 +170,27 @@ def _percent(share: float) -> str:
 
 
 def _number(value: float) -> str:
-    """Three figures that matter, and no exponent."""
+    """Format with three significant digits and no exponent."""
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _notes(bundle: Bundle, options: BenchOptions, findings: Findings) -> list[str]:
     results = [row.result for row in findings.rows if row.result is not None]
     machine, interval = hardware(), bundle.manifest.generation.frame_interval_s
-    notes = ["interrupted: these are the rows so far"] if findings.interrupted else []
+    notes = ["interrupted: only the rows measured so far"] if findings.interrupted else []
     if findings.load is not None and findings.load > machine["cores_usable"] / 2:
-        notes.append(f"busy: load average {findings.load} before the benchmark; an idle machine gives better figures")
+        notes.append(
+            f"busy: load average {findings.load} before the benchmark; measure on an idle machine for reliable results"
+        )
     mode = f", power mode {findings.before['power_mode']}" if "power_mode" in findings.before else ""
     notes.append(f"machine: {machine['board'] or machine['cpu']}, {machine['cores_usable']} core(s){mode}")
     if results:
         engines = dict.fromkeys(result["description"] for result in results)
-        pace = f"; the model's pace is {1 / interval:.3g}" if interval else ""
+        pace = f"; the model's own rate is {1 / interval:.3g}" if interval else ""
         notes += [f"engines: {'; '.join(engines)}", f"frames per second: observe and forecast, one after the other{pace}"]
-        notes.append("computed in: what the engine really computes layers with weights in; --json says which graph")
+        notes.append(
+            "computed in: the precision in which the engine really computes layers with weights; --json lists it per graph"
+        )
         notes.append("peak: resident memory of the row's own process, on the host")
         notes += _error_notes(findings) + _share_notes(bundle, options, findings)
     return notes
@@ -194,24 +198,22 @@ def _notes(bundle: Bundle, options: BenchOptions, findings: Findings) -> list[st
 
 def _error_notes(findings: Findings) -> list[str]:
     if not findings.reference:
-        return [f"error: not known, as the cpu backend gave no fp32 frames: {_why(findings, 'reference')}"]
+        return [f"error: not available, because the cpu backend produced no fp32 frames: {_why(findings, 'reference')}"]
     return ["error: largest difference and PSNR against the separate fp32 graphs on the cpu backend, same noise"]
 
 
 def _share_notes(bundle: Bundle, options: BenchOptions, findings: Findings) -> list[str]:
     if findings.peak is None:
-        return [f"share of peak: not known, as the probe failed: {_why(findings, 'peak')}"]
+        return [f"share of peak: not available, because the probe failed: {_why(findings, 'peak')}"]
     rates = f"{findings.peak['matmul_gflops']:.0f} GFLOP/s and copies at {findings.peak['copy_gb_s']:.1f} GB/s"
-    notes = [
-        f"share of peak: of what NumPy reaches on {findings.peak['threads']} cores here, float32 matrix products at {rates}"
-    ]
+    notes = [f"share of peak: relative to NumPy on {findings.peak['threads']} cores here, float32 matrix products at {rates}"]
     operations = _operations(bundle, options, findings)
     if operations is None:
-        notes.append(f"compute: not known: {_why(findings, 'counts')}")
+        notes.append(f"compute: not available: {_why(findings, 'counts')}")
     else:
         count = f"{operations / 1e9:.3g} GFLOP a forecast"
-        notes.append(f"compute: {count} in convolutions and matrix products; reduced precision may pass 100%")
-    return [*notes, "memory: weights, inputs and outputs of every graph run, once; caches may pass 100%"]
+        notes.append(f"compute: {count} in convolutions and matrix products; reduced precision may exceed 100%")
+    return [*notes, "memory: weights, inputs and outputs of every graph run, once; with caches it may exceed 100%"]
 
 
 def _why(findings: Findings, name: str) -> str:

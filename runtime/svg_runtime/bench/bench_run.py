@@ -1,4 +1,4 @@
-"""Runs all jobs of a benchmark one after another and gathers them into rows. What fails is a row with its reason."""
+"""Runs all jobs of a benchmark one after another and collects rows. A job that fails is a row with the reason."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from svg_runtime.machine.hardware import load_average, usable_cores
 from svg_runtime.machine.telemetry import telemetry
 
 _LOG = logging.getLogger(__name__)
-_OTHER_JOBS = 4  # than rows: three before the first, one after the last
+_OTHER_JOBS = 4  # besides the rows: three before the first, one after the last
 _FRAMES = 24  # of the synthetic camera, observed over and over
 _ON_HOST = ("cpu", "openvino")  # backends that may run on the processor that the probe measured
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What to measure. `seconds` is for each row, after its warm-up."""
+    """What to measure. `seconds` is the measuring time per row, after its warm-up."""
 
     backend: str | None
     device: str | None
-    precision: Precision | None  # None: every one
+    precision: Precision | None  # None: all
     samples: int
     horizon: int
     seed: int
@@ -44,9 +44,9 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class Row:
-    """One case, with what was measured or with why it was not. A backend that is not here at all is one row without the rest.
+    """One case with its result, or the reason why it failed. An unavailable backend is one row without precision and graphs.
 
-    `result` is what `measure.measure` returned, with `error` against fp32 and `share` of the peak where they could be had.
+    `result` is what `measure.measure` returned, plus `error` against fp32 and `share` of the peak if available.
     """
 
     backend: str
@@ -56,22 +56,22 @@ class Row:
     reason: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """For --json."""
+        """Return the row as plain JSON values; `failed` is None or the reason."""
         about = {"backend": self.backend, "precision": self.precision, "graphs": self.graphs}
         return {**about, "failed": self.reason} if self.result is None else {**about, **self.result, "failed": None}
 
 
 @dataclass
 class Findings:
-    """All that a benchmark found. Where `peak`, `counts` or `reference` is missing, `missing` says why."""
+    """All results of a benchmark. If `peak`, `counts` or `reference` is missing, `missing` has the reason."""
 
     rows: list[Row] = field(default_factory=list)
-    peak: dict[str, Any] | None = None  # of the processor: see probe.measure_peak
+    peak: dict[str, Any] | None = None  # of the CPU: see probe.measure_peak
     counts: dict[str, int] | None = None  # multiply-adds per graph: see operations.count_operations
     reference: bool = False
     missing: dict[str, str] = field(default_factory=dict)
     interrupted: bool = False
-    load: float | None = None  # of the machine before the benchmark: see machine.load_average
+    load: float | None = None  # of the machine before the benchmark: see hardware.load_average
     before: dict[str, Any] = field(default_factory=dict)  # power mode, clocks, temperatures: see telemetry.telemetry
     after: dict[str, Any] = field(default_factory=dict)
 
@@ -80,10 +80,10 @@ class Bench:
     """One run of `svg-bench`.
 
     Args:
-        bundle: what to measure.
-        options: how.
-        progress: who is told how far it is.
-        folder: for frames and for what the engines leave; empty.
+        bundle: the bundle to measure.
+        options: what to measure.
+        progress: listener for the progress of each job.
+        folder: an empty folder for frames and temporary files of the engines.
     """
 
     def __init__(self, bundle: Bundle, options: BenchOptions, progress: ProgressListener, folder: Path) -> None:
@@ -111,42 +111,42 @@ class Bench:
             self._add_share(row)
 
     def _prepare(self) -> None:
-        found = self.findings
+        findings = self.findings
         self._probe()
         precision = "fp32" if "fp32" in self._manifest.variants else next(iter(self._manifest.variants))
         count = {"do": "count", "model": self._model, "precision": precision}
-        found.counts = self._attempt("counts", "operations of a forecast", count)
+        findings.counts = self._attempt("counts", "operations of a forecast", count)
         reference = self._job(REFERENCE, None, 0.0, "reference.npy")
-        found.reference = self._attempt("reference", "fp32 frames on the cpu backend", reference) is not None
+        findings.reference = self._attempt("reference", "fp32 frames on the cpu backend", reference) is not None
 
     def _probe(self) -> None:
-        """Before and after the rows: other work on the machine only lowers what a probe finds, so the best one counts."""
-        peak = self._attempt("peak", "the processor's peak", {"do": "probe", "threads": usable_cores()})
+        """Measure the peak, before and after the rows: other load only lowers it, so the best one counts."""
+        peak = self._attempt("peak", "the CPU's peak", {"do": "probe", "threads": usable_cores()})
         if peak is not None:
             self.findings.peak = {name: max(value, (self.findings.peak or peak)[name]) for name, value in peak.items()}
 
-    def _attempt(self, name: str, words: str, job: dict[str, Any]) -> dict[str, Any] | None:
-        """Something that the table can do without."""
+    def _attempt(self, name: str, label: str, job: dict[str, Any]) -> dict[str, Any] | None:
+        """Run an optional job: if it fails, note the reason and return None."""
         try:
-            return self._run(words, job)
+            return self._run(label, job)
         except JobError as error:
             self.findings.missing[name] = str(error)
-            _LOG.info("%s: %s", words, first_line(error))
+            _LOG.info("%s: %s", label, first_line(error))
             return None
         finally:
             self._done += 1
 
     def _measure_backend(self, backend: str, cases: list[Case]) -> None:
-        """A row per case, or one for all of them where the backend or its device is not here."""
+        """Add a row per case, or a single one if the backend or its device is not available."""
         end = self._done + len(cases)
         for case in cases:
             try:
                 row = self._measure(case)
             except JobError as error:
-                # A precision may be missing from the bundle; whatever else is missing, the other cases miss it too.
-                nowhere = case is cases[0] and error.missing and case.precision in self._manifest.variants
-                _LOG.info("%s: %s", backend if nowhere else case, first_line(error))
-                if nowhere:
+                # A precision may be missing from the bundle; anything else that is missing affects all cases of the backend.
+                unavailable = case is cases[0] and error.missing and case.precision in self._manifest.variants
+                _LOG.info("%s: %s", backend if unavailable else case, first_line(error))
+                if unavailable:
                     self.findings.rows.append(Row(backend, reason=str(error)))
                     break
                 row = Row(backend, case.precision, case.graphs, reason=str(error))
@@ -170,8 +170,8 @@ class Bench:
             "seconds": seconds, "frames": str(self._folder / "frames.npy"), "futures": str(self._folder / futures),
         }  # fmt: skip
 
-    def _run(self, words: str, job: dict[str, Any]) -> dict[str, Any]:
-        task = f"[{self._done + 1}/{_OTHER_JOBS + len(self._cases)}] {words}"
+    def _run(self, label: str, job: dict[str, Any]) -> dict[str, Any]:
+        task = f"[{self._done + 1}/{_OTHER_JOBS + len(self._cases)}] {label}"
         self._progress.progress(task, 0.0)
         try:
             return run_job({**job, "task": task}, self._folder, self._progress)
@@ -179,22 +179,24 @@ class Bench:
             self._progress.progress(task, 1.0)
 
     def _add_share(self, row: Row) -> None:
-        """Of the measured peak, by the median forecast. None where the probe measured another device than the row ran on."""
-        options, found = self._options, self.findings
-        if row.result is None or row.precision is None or found.peak is None or not on_host(row.backend, options.device):
+        """Add the share of the measured peak at the median forecast time, if the row ran on the CPU like the probe."""
+        options, findings = self._options, self.findings
+        if row.result is None or row.precision is None or findings.peak is None or not on_host(row.backend, options.device):
             return
         seconds = row.result["forecast_ms"]["p50"] / 1e3
-        fused, sizes = row.graphs == "fused", (options.samples, options.horizon)
-        moved = forecast_bytes(self._manifest, row.precision, fused, *sizes)
-        share = {"memory": moved / seconds / (found.peak["copy_gb_s"] * 1e9)}
-        if found.counts is not None:
-            operations = forecast_operations(found.counts, self._manifest, *sizes)
-            share["compute"] = operations / seconds / (found.peak["matmul_gflops"] * 1e9)
+        fused = row.graphs == "fused"
+        moved = forecast_bytes(
+            manifest=self._manifest, precision=row.precision, fused=fused, samples=options.samples, horizon=options.horizon
+        )
+        share = {"memory": moved / seconds / (findings.peak["copy_gb_s"] * 1e9)}
+        if findings.counts is not None:
+            operations = forecast_operations(findings.counts, self._manifest, options.samples, options.horizon)
+            share["compute"] = operations / seconds / (findings.peak["matmul_gflops"] * 1e9)
         row.result["share"] = share
 
 
 def run_bench(bundle: Bundle, options: BenchOptions, progress: ProgressListener) -> Findings:
-    """Measure every case of `options`, each in a process of its own. No process and no file is left, whatever ends it.
+    """Measure every case of `options`, each in its own process. However it ends, no process and no file is left behind.
 
     Raises:
         UsageError: no such backend.
@@ -206,17 +208,17 @@ def run_bench(bundle: Bundle, options: BenchOptions, progress: ProgressListener)
 
 
 def on_host(backend: str, device: str | None) -> bool:
-    """Whether a backend runs on the processor itself. What follows a colon is the device's number or precision: CPU:bf16."""
+    """Whether a backend runs on the CPU. A suffix of the device, as in CPU:bf16, is ignored."""
     return backend in _ON_HOST and (device or "auto").partition(":")[0].lower() in ("auto", "cpu")
 
 
 def first_line(error: Exception | str) -> str:
-    """What a table has room for."""
+    """Return the first line of a message, which is all that a table has room for."""
     return (str(error).splitlines() or [""])[0]
 
 
 def _pictures(manifest: Manifest, seed: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """(N, H, W, C) float32 frames of the synthetic camera."""
+    """Return (N, H, W, C) float32 frames of the synthetic camera."""
     spec = manifest.frame
     fit = Preprocessor(spec.height, spec.width, spec.channels).fit
     source = SyntheticSource(seed, max(spec.height, spec.width))
@@ -224,7 +226,7 @@ def _pictures(manifest: Manifest, seed: int) -> np.ndarray[Any, np.dtype[np.floa
 
 
 def _error(futures: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> dict[str, dict[str, float]]:
-    """Difference of (samples, 2, H, W, C) frames: the first and the last of a forecast."""
+    """Compare (samples, 2, H, W, C) frames: the first and the last of a forecast."""
 
     def of(frame: int) -> dict[str, float]:
         difference = futures[:, frame].astype(np.float64) - reference[:, frame]

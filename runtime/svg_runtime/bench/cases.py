@@ -12,7 +12,7 @@ from svg_runtime.errors import UsageError
 
 @dataclass(frozen=True)
 class Case:
-    """One way to run a bundle."""
+    """One way to run a bundle: backend, precision and set of graphs."""
 
     backend: str
     precision: Precision
@@ -20,26 +20,26 @@ class Case:
 
     @property
     def graphs(self) -> str:
-        """Its graphs, for people."""
+        """Name of the set of graphs: fused or separate."""
         return "fused" if self.fused else "separate"
 
     def __str__(self) -> str:
         return f"{self.backend} {self.precision} {self.graphs}"
 
 
-# Errors are taken against it: fp32 on the engine that every export was checked with, on the graphs that every bundle has.
+# The reference for errors: fp32 on the engine that checks every export, with the graphs that every bundle has.
 REFERENCE = Case("cpu", "fp32", fused=False)
 
 
 def list_cases(manifest: Manifest, backend: str | None, precision: Precision | None) -> list[Case]:
-    """Cases in the order of the table; all cases of a backend follow each other.
+    """List the cases in the order of the table, grouped by backend.
 
     A precision that the bundle lacks is one case, which fails with the reason.
 
     Args:
         manifest: of the bundle.
-        backend: a backend's name or "auto"; None for every one that this release knows.
-        precision: this one alone, even on a backend that is known not to have it; None for all that backends have.
+        backend: a backend's name or "auto"; None for all.
+        precision: only this one, even if the backend does not support it; None for all that each backend supports.
 
     Raises:
         UsageError: no such backend.

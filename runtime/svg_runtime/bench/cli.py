@@ -20,19 +20,19 @@ from svg_runtime.forecast_options import (
     HorizonOption,
     ModelOption,
     SamplesOption,
-    asked_precision,
+    requested_precision,
 )
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
 BackendOption = Annotated[
-    str | None, typer.Option(help="Measure this backend alone, or auto for the fastest one that works. Default: every one.")
+    str | None, typer.Option(help="Measure only this backend, or auto for the fastest one that works. Default: all.")
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the noise and of the synthetic camera.")]
 SecondsOption = Annotated[
-    float, typer.Option(min=0.1, max=86400.0, help="Continuous running per row, after at most a second of warm-up.")
+    float, typer.Option(min=0.1, max=86400.0, help="Measuring time per row, after at most a second of warm-up.")
 ]
-JsonOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write all figures, with hardware and versions.")]
+JsonOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write all results, hardware and versions as JSON.")]
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -50,24 +50,24 @@ def bench(
 ) -> None:
     """Measure a bundle on this machine: a row for every backend, precision and set of graphs.
 
-    Latency, rates, peak memory, error against fp32, share of the processor's peak. What fails is a row with its reason.
+    Latency, rates, peak memory, error against fp32, share of the CPU's peak. A case that fails is a row with the reason.
 
-    --fp16 or --bf16 measures that precision alone.
+    --fp16 or --bf16 measures only that precision.
 
-    Each row has a process of its own. Ctrl-C ends it with the rows so far.
+    Each row runs in its own process. Ctrl-C stops the benchmark and prints the rows so far.
 
     Exit codes: 0 ok, 1 error, 2 usage, 4 no backend ran, or an extra is missing, 130 Ctrl-C.
     """
-    with defer_interrupts():  # heavy: NumPy, OpenCV
+    with defer_interrupts():  # heavy imports: NumPy, OpenCV
         from svg_runtime.bench.bench_report import as_json, print_report
         from svg_runtime.bench.bench_run import BenchOptions, run_bench
         from svg_runtime.bundle.reader import Bundle, find_model
 
-    precision = asked_precision(fp16, bf16)
+    precision = requested_precision(fp16, bf16)
     bundle = Bundle.open(find_model(model))
     refuse_overwriting({"--json": json}, [bundle.path])
     for variant in bundle.manifest.variants:
-        bundle.graphs(variant)  # a damaged bundle is one error, not a failure of every backend
+        bundle.graphs(variant)  # a damaged bundle is one error, not one per backend
     options = BenchOptions(
         backend=backend, device=device, precision=precision, samples=samples, horizon=horizon, seed=seed, seconds=seconds
     )
@@ -82,7 +82,7 @@ def bench(
     if all(row.result is None for row in findings.rows):
         narrowed = backend is not None or device is not None or precision is not None
         then = "svg-bench without --backend, --device, --fp16 and --bf16" if narrowed else "pip install 'svg-edge[cpu]'"
-        raise BackendMissingError(f"no backend ran this bundle: each row says why\n  try: {then}")
+        raise BackendMissingError(f"no backend could run this bundle; the rows above give the reasons\n  try: {then}")
 
 
 def main() -> NoReturn:

@@ -1,4 +1,4 @@
-"""Measures one case in this process: latency, rate, memory, and the frames by which its error is judged."""
+"""Measures one case in this process: latency, rate, memory, and the frames for comparison with the reference."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from svg_runtime.live.timing import StageTimer
 from svg_runtime.machine.memory import peak_rss_mib
 
 _STAGES = ("observe", "forecast")
-_WARM_UP_S = 1.0  # clocks rise and caches fill within it; less where the run itself is shorter
-_MIN_ROUNDS = 3  # of warm-up and of the run, however slow the device is
+_WARM_UP_S = 1.0  # enough for clocks to rise and caches to fill; less if the run itself is shorter
+_MIN_ROUNDS = 3  # in the warm-up and in the run, however slow the device is
 _REPORT_EVERY_S = 0.2
 
 
@@ -38,20 +38,20 @@ def measure(
     frames: str,
     futures: str,
 ) -> dict[str, Any]:
-    """Open the bundle and run it as an application does: observe a frame, forecast, again and again.
+    """Open the bundle and run it as an application does: observe and forecast, repeatedly.
 
     Args:
-        progress: who is told how far this is, and how far engines are that have to be built for it.
-        task: the name of this measurement.
-        model: the bundle.
-        backend: as of `Forecaster.open`, like device, precision, fused, samples, horizon and seed.
+        progress: listener for this measurement and for the building of engines.
+        task: name of this measurement.
+        model: path of the bundle.
+        backend: as in `Forecaster.open`, like device, precision, fused, samples, horizon and seed.
         device: of the backend.
         precision: of the graphs.
         fused: the fused graphs, or the separate ones.
         samples: futures per forecast.
         horizon: frames per future.
         seed: of the noise, the same for all cases.
-        seconds: of continuous running after the warm-up; 0 gives the frames alone.
+        seconds: measuring time after the warm-up; 0 only writes the frames.
         frames: .npy file of (N, H, W, C) float32 frames to observe, over and over.
         futures: .npy file to write: (samples, 2, H, W, C), first and last frame of the first forecast.
 
@@ -59,11 +59,20 @@ def measure(
         JSON values: milliseconds, rates per second, MiB.
 
     Raises:
-        BackendError: the backend failed, or gave values that are not finite.
+        BackendError: the backend failed, or returned values that are not finite.
     """
     start = time.perf_counter()
-    asked = backend, device, precision, samples, horizon, seed
-    with Forecaster.open(model, *asked, fused=fused, progress=progress) as forecaster:
+    with Forecaster.open(
+        path=model,
+        backend=backend,
+        device=device,
+        precision=precision,
+        samples=samples,
+        horizon=horizon,
+        seed=seed,
+        fused=fused,
+        progress=progress,
+    ) as forecaster:
         opened_s = time.perf_counter() - start
         pictures = itertools.cycle(np.load(frames))
         np.save(futures, _first_forecast(forecaster, pictures, seed))
@@ -85,7 +94,7 @@ def measure(
 
 
 def _first_forecast(forecaster: Forecaster, pictures: Iterator[FloatArray], seed: int) -> FloatArray:
-    """First and last frame of a forecast after n_past frames, with noise that is the same in every case."""
+    """Return first and last frame of a forecast after n_past frames, with the same noise in every case."""
     n_past, z_dim = forecaster.manifest.generation.n_past, forecaster.manifest.model.z_dim
     for picture in itertools.islice(pictures, n_past):
         forecaster.observe(picture)
@@ -93,7 +102,7 @@ def _first_forecast(forecaster: Forecaster, pictures: Iterator[FloatArray], seed
     past = source.draw(n_past - 1, forecaster.samples, z_dim)
     futures = forecaster.forecast(noise=source.draw(forecaster.horizon, forecaster.samples, z_dim), context_noise=past)
     if not np.isfinite(futures).all():
-        raise BackendError("the forecast holds values that are not finite")
+        raise BackendError("the forecast contains values that are not finite")
     ends: FloatArray = futures[:, [0, -1]]
     return ends
 
@@ -101,7 +110,7 @@ def _first_forecast(forecaster: Forecaster, pictures: Iterator[FloatArray], seed
 def _run(
     forecaster: Forecaster, pictures: Iterator[FloatArray], seconds: float, report: Callable[[float], None]
 ) -> dict[str, Any]:
-    """Observe and forecast without a pause for `seconds`, and a few times at least."""
+    """Observe and forecast without a pause for `seconds`, but at least a few times."""
     timer, rounds = StageTimer(_STAGES), 0
     start = now = time.perf_counter()
     report_at = start

@@ -1,7 +1,7 @@
-"""Counts what a forecast has to compute: the operations of its graphs, from the shapes that ONNX Runtime reports of each node.
+"""Counts the operations of a forecast, from the shapes that ONNX Runtime reports for each node.
 
-The bundle's graphs declare no inner shapes, and deriving them would mean to know every operator. So each graph runs once at
-batch 1, unoptimised, under ONNX Runtime's own profiler, which notes the shapes of all that goes in and out of a node.
+The bundle's graphs declare no inner shapes, and deriving them would require knowledge of every operator. So each graph runs
+once at batch 1, unoptimised, under ONNX Runtime's profiler, which records the shapes of all inputs and outputs of a node.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from svg_runtime.errors import SvgError
 
 Shape = list[int]
 
-# Heavy operators without a formula here. What is in neither list computes little: activations, sums, copies.
+# Heavy operators without a formula here. All others compute little: activations, sums, copies.
 _UNCOUNTED = {"LSTM", "GRU", "RNN", "Einsum", "Attention", "ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul"}
 
 
 class UncountableError(SvgError):
-    """A graph holds an operator whose operations are not known."""
+    """A graph contains a heavy operator for which there is no formula."""
 
 
 def multiply_adds(operator: str, inputs: list[Shape], output: Shape) -> int:
-    """Multiply-adds of one node; those on a convolution's padding count too, as is usual.
+    """Count the multiply-adds of one node; as usual, those on a convolution's padding count too.
 
     Args:
         operator: ONNX operator.
@@ -43,7 +43,7 @@ def multiply_adds(operator: str, inputs: list[Shape], output: Shape) -> int:
         UncountableError: a heavy operator without a formula.
     """
     if operator in _UNCOUNTED:
-        raise UncountableError(f"the operations of {operator} are not known")
+        raise UncountableError(f"no formula for the operations of {operator}")
     if operator == "Conv":  # weight (out, in / groups, k, k): each output value takes in / groups * k * k products
         return prod(output) * prod(inputs[1][1:])
     if operator == "ConvTranspose":  # weight (in, out / groups, k, k): each input value is spread over out / groups * k * k
@@ -56,14 +56,14 @@ def multiply_adds(operator: str, inputs: list[Shape], output: Shape) -> int:
 
 
 def count_operations(progress: ProgressListener, task: str, model: str, precision: Precision) -> dict[str, Any]:
-    """Multiply-adds of every separate graph at batch 1; they grow with the batch.
+    """Count the multiply-adds of every separate graph at batch 1; they grow with the batch.
 
-    Works in the current folder, where the profiler leaves its files.
+    The profiler writes its files to the current folder.
 
     Args:
-        progress: who is told how far this is.
-        task: the name of this count.
-        model: the bundle.
+        progress: listener for this count.
+        task: name of this count.
+        model: path of the bundle.
         precision: the graphs to count; all precisions compute the same.
 
     Returns:
@@ -71,20 +71,20 @@ def count_operations(progress: ProgressListener, task: str, model: str, precisio
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        UncountableError: see there.
+        UncountableError: a graph contains a heavy operator without a formula.
     """
     require_modules("counting the operations of a forecast", "cpu", "onnxruntime")
     bundle = Bundle.open(model)
     contents, counts = bundle.graphs(precision), {}
     for number, (graph_name, spec) in enumerate(bundle.variant(precision).graphs.items(), 1):
-        if graph_name not in (*FUSED, SHUFFLED_DECODER):  # composed of the others, or the same as another
+        if graph_name not in (*FUSED, SHUFFLED_DECODER):  # composed of the others, or equivalent to another
             counts[graph_name] = sum(multiply_adds(*node) for node in _nodes(contents[graph_name], spec))
         progress.progress(task, number / len(contents))
     return counts
 
 
 def _nodes(content: bytes, spec: GraphSpec) -> Iterator[tuple[str, list[Shape], Shape]]:
-    """Operator, input shapes and first output shape of every node that runs, at batch 1."""
+    """Yield operator, input shapes and first output shape of every node that runs, at batch 1."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -102,29 +102,29 @@ def _nodes(content: bytes, spec: GraphSpec) -> Iterator[tuple[str, list[Shape], 
 
 
 def _shape(entry: dict[str, Shape]) -> Shape:
-    """The profiler writes {"float": [1, 16, 32, 32]}."""
+    """Read a shape from the profiler's entry, such as {"float": [1, 16, 32, 32]}."""
     return next(iter(entry.values()))
 
 
 def forecast_operations(counts: dict[str, int], manifest: Manifest, samples: int, horizon: int) -> int:
-    """Operations of one forecast on the separate graphs, a multiply-add being two.
+    """Count the operations of one forecast on the separate graphs, two per multiply-add.
 
-    The fused graphs compute a little more (the encoding of the last frame, which nothing reads); what is useful is the same.
+    The fused graphs compute a little more: the encoding of the last frame, which nothing reads.
     """
     runs = graph_runs(manifest, horizon, fused=False)
     return 2 * samples_of(manifest, samples) * sum(counts[graph_name] * number for graph_name, number in runs.items())
 
 
 def forecast_bytes(manifest: Manifest, precision: Precision, fused: bool, samples: int, horizon: int) -> int:
-    """Bytes that the graphs of one forecast have to move at least: their files (weights), inputs and outputs, once per run."""
+    """Return the least bytes that a forecast moves: files (weights), inputs and outputs of the graphs, once per run."""
     graphs, batch = manifest.variants[precision].graphs, samples_of(manifest, samples)
-    unread = "" if manifest.generation.last_frame_skip else "skip_"  # outputs of the encoder
+    unread = "" if manifest.generation.last_frame_skip else "skip_"  # prefix of encoder outputs that a forecast does not use
     runs = graph_runs(manifest, horizon, fused)
     return sum(number * _run_bytes(graphs[graph_name], batch, unread) for graph_name, number in runs.items())
 
 
 def graph_runs(manifest: Manifest, horizon: int, fused: bool) -> dict[str, int]:
-    """How often a forecast with the window context runs each graph."""
+    """Return how often a forecast with the window context runs each graph."""
     if fused:
         return {"prime": 1, "step": horizon}
     runs = {"predictor": manifest.generation.n_past - 1 + horizon, "decoder": horizon, "encoder": horizon - 1}
@@ -136,7 +136,7 @@ def graph_runs(manifest: Manifest, horizon: int, fused: bool) -> dict[str, int]:
 
 
 def samples_of(manifest: Manifest, samples: int) -> int:
-    """Futures that are computed: a deterministic model has but one."""
+    """Return how many futures are computed: a deterministic model has only one."""
     return samples if manifest.model.z_dim else 1
 
 

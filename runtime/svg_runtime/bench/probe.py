@@ -1,4 +1,4 @@
-"""What the processor can do, as NumPy measures it: float32 matrix products and copies in memory."""
+"""The CPU's peak, measured with NumPy: float32 matrix products and memory copies."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from svg_common.progress import ProgressListener
 
 _SIDE = 1024  # of the matrices: 4 MiB each, 2.1 GFLOP a product
 _COPY_BYTES = 128 << 20  # larger than the caches of a desktop or of a Jetson
-_TRIES_S = 0.5  # of each probe; the best try counts, as other work on the machine only slows it down
+_TRIES_S = 0.5  # per probe; the best try counts, because other load only slows it down
 _MIN_TRIES = 3
 
 
 def measure_peak(progress: ProgressListener, task: str, threads: int) -> dict[str, Any]:
-    """Rates of the processor with `threads` threads.
+    """Measure the rates of the CPU with `threads` threads.
 
     Args:
-        progress: who is told how far this is.
-        task: the name of this probe.
-        threads: of the copies. Those of the matrix products were set in this process's environment, see `process.py`.
+        progress: listener for this probe.
+        task: name of this probe.
+        threads: for the copies. Those for the matrix products are set in the environment, see `process.py`.
 
     Returns:
-        threads: as given.
-        matmul_gflops: 10^9 float32 operations per second, a multiply-add being two.
-        copy_gb_s: 10^9 bytes per second, read and written.
+        threads: the argument.
+        matmul_gflops: 10^9 float32 operations per second, two per multiply-add.
+        copy_gb_s: 10^9 bytes per second, read plus written.
     """
     a, b = np.random.default_rng(0).random((2, _SIDE, _SIDE), np.float32)
     product = np.empty_like(a)
     matmul_s = best_of(lambda: np.matmul(a, b, out=product))
     progress.progress(task, 0.5)
-    source, target = np.ones(_COPY_BYTES, np.uint8), np.zeros(_COPY_BYTES, np.uint8)  # written, so that the pages are there
+    source, target = np.ones(_COPY_BYTES, np.uint8), np.zeros(_COPY_BYTES, np.uint8)  # written, so that the pages exist
     pieces = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
-    with ThreadPoolExecutor(threads) as pool:  # NumPy copies without holding the interpreter's lock
+    with ThreadPoolExecutor(threads) as pool:  # NumPy releases the GIL while copying
         copy_s = best_of(lambda: list(pool.map(lambda piece: np.copyto(*piece), pieces)))
     progress.progress(task, 1.0)
     return {
@@ -47,7 +47,7 @@ def measure_peak(progress: ProgressListener, task: str, threads: int) -> dict[st
 
 
 def best_of(work: Callable[[], object]) -> float:
-    """Seconds of the fastest try."""
+    """Return the seconds of the fastest try."""
     tries: list[float] = []
     while sum(tries) < _TRIES_S or len(tries) < _MIN_TRIES:
         start = time.perf_counter()

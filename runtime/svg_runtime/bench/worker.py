@@ -23,7 +23,7 @@ JOBS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 class _Parent(logging.Handler):
-    """The process that wants the answer, and gets progress and log messages meanwhile.
+    """Sends progress and log messages to the parent process.
 
     Args:
         send: called with one message; two threads may call it at once.
@@ -34,16 +34,16 @@ class _Parent(logging.Handler):
         self._send = send
 
     def progress(self, task: str, share: float) -> None:
-        """As of `ProgressListener`."""
+        """Send the progress, see `ProgressListener`."""
         self._send({"task": task, "share": share})
 
     def emit(self, record: logging.LogRecord) -> None:
-        """As of `logging.Handler`."""
+        """Send a log message, see `logging.Handler`."""
         self._send({"log": record.getMessage(), "level": record.levelno, "logger": record.name})
 
 
 def main() -> None:
-    """Run the job, whose own errors and those of the libraries under it are answers too."""
+    """Run the job. Its errors, and those of the libraries, are sent as answers too."""
     handle_sigterm_as_sigint()
     channel, lock = _private_stdout(), threading.Lock()
 
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def _private_stdout() -> Any:
-    """A stream to the parent that no native library prints into: their stdout goes to stderr from here on."""
+    """Return a stream to the parent, and redirect stdout to stderr, so that no native library prints into the stream."""
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return channel

@@ -1,1 +1,1 @@
-"""A bundle on disk: its manifest as validated objects, the contract of its graphs, and what reads and verifies them."""
+"""A bundle on disk: its manifest as validated objects, the contract of its graphs, and the reader that verifies them."""

@@ -1,7 +1,7 @@
-"""The contract of the separate graphs: how their interfaces follow from the model's dimensions and fit each other.
+"""The contract of the graphs: the interfaces that follow from the model's dimensions.
 
-A manifest that contradicts itself is refused before a graph is opened. Recurrent state is described here for family `svg`
-alone; a family whose state has another rank brings its own description.
+A manifest that contradicts itself is refused before a graph is opened. Recurrent state is described here only for the family
+`svg`; a family whose state has another rank needs its own description.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from svg_runtime.bundle.manifest import BATCH, COND_BATCH, GraphSpec, Manifest, 
 Tensor = tuple[str, str, tuple[int | str, ...]]  # name, dtype, shape
 Interface = tuple[list[Tensor], list[Tensor]]  # inputs, outputs
 
-FUSED = ("prime", "step")  # a bundle has both or none
+FUSED = ("prime", "step")  # a bundle has both or neither
 SHUFFLED_DECODER = "decoder_shuffled"  # optional: the decoder with its last layer as convolution + depth-to-space, for OpenVINO
 
 
 def graph_names(model: ModelSpec) -> tuple[str, ...]:
-    """The separate graphs of a model: six for a learned prior, one less for a fixed prior, two less without latents."""
+    """List the separate graphs of a model: six with a learned prior, five with a fixed prior, four without latents."""
     posterior = ("posterior",) if model.posterior_layers else ()
     prior = ("prior",) if model.prior_layers else ()
     return ("encoder", "skip", *posterior, *prior, "predictor", "decoder")
 
 
 def interface_errors(manifest: Manifest) -> list[str]:
-    """Everything in which the graphs do not fit each other or the dimensions, one line each; empty when all fits."""
+    """List everything in which the graphs contradict the dimensions or each other, one line each; empty if all is right."""
     problems = []
     for precision, variant in manifest.variants.items():
-        place = f"variants.{precision}.graphs"
+        where = f"variants.{precision}.graphs"
         expected = graph_names(manifest.model)
         if set(variant.graphs) - {SHUFFLED_DECODER} not in (set(expected), {*expected, *FUSED}):
             optional = [*FUSED, SHUFFLED_DECODER]
             problems.append(
-                f"{place}: the graphs are {sorted(variant.graphs)}, expected {sorted(expected)} and at most {optional}"
+                f"{where}: the graphs are {sorted(variant.graphs)}, expected {sorted(expected)} and optionally {optional}"
             )
             continue
         for graph_name, (inputs, outputs) in _interfaces(manifest, precision, variant.graphs).items():
             spec = variant.graphs[graph_name]
-            problems += _differences(f"{place}.{graph_name}.inputs", _listed(spec.inputs), inputs)
-            problems += _differences(f"{place}.{graph_name}.outputs", _listed(spec.outputs), outputs)
+            problems += _differences(f"{where}.{graph_name}.inputs", _listed(spec.inputs), inputs)
+            problems += _differences(f"{where}.{graph_name}.outputs", _listed(spec.outputs), outputs)
             states = [(state.input, state.output, state.initial) for state in spec.states]
-            problems += _differences(f"{place}.{graph_name}.states", states, _states(manifest, graph_name))
+            problems += _differences(f"{where}.{graph_name}.states", states, _states(manifest, graph_name))
     return problems
 
 
@@ -56,7 +56,7 @@ def _states(manifest: Manifest, graph_name: str) -> list[tuple[str, str, str]]:
 
 
 def _interfaces(manifest: Manifest, precision: Precision, graphs: Mapping[str, GraphSpec]) -> dict[str, Interface]:
-    """The table of the bundle format, filled in. Feature maps are free in shape, but the same wherever they appear."""
+    """Fill in the table of the bundle format. Feature maps may have any shape, but the same one wherever they appear."""
     m, f = manifest.model, manifest.frame
     frame: Tensor = ("frame", "float32", (BATCH, f.channels, f.height, f.width))
     h, g, z = _vector("h", m.g_dim), _vector("g", m.g_dim), _vector("z", m.z_dim)
@@ -90,7 +90,7 @@ def _interfaces(manifest: Manifest, precision: Precision, graphs: Mapping[str, G
 def _fused(
     manifest: Manifest, state: Callable[[str, int], Tensor], frame: Tensor, conds: list[Tensor], shared: list[Tensor]
 ) -> dict[str, Interface]:
-    """The graphs that are composed of the others. Tensors of a part that the model lacks are not there."""
+    """Interfaces of the graphs that are composed of the others. Tensors of parts that the model lacks are left out."""
     m, g = manifest.model, manifest.generation
 
     def states(suffix: str = "") -> tuple[list[Tensor], list[Tensor]]:
@@ -121,11 +121,11 @@ def _vector(name: str, size: int) -> Tensor:
     return name, "float32", (BATCH, size)
 
 
-def _feature_maps(prefix: str, count: int, given: tuple[TensorSpec, ...], precision: Precision) -> list[Tensor]:
-    """`count` tensors called prefix_i with the inner sizes of `given`; only an fp16 variant may keep them in float16."""
+def _feature_maps(prefix: str, count: int, declared: tuple[TensorSpec, ...], precision: Precision) -> list[Tensor]:
+    """Return `count` tensors named prefix_i with the inner sizes of `declared`; only fp16 variants may have them in float16."""
     maps: list[Tensor] = []
     for index in range(count):
-        spec = given[index] if index < len(given) else None
+        spec = declared[index] if index < len(declared) else None
         sizes = [size for size in spec.shape[1:] if isinstance(size, int)] if spec else []
         dtype = spec.dtype if spec and precision == "fp16" else "float32"
         maps.append((f"{prefix}_{index}", dtype, (BATCH, *sizes)))
@@ -136,8 +136,8 @@ def _listed(specs: tuple[TensorSpec, ...]) -> list[Tensor]:
     return [(spec.name, spec.dtype, spec.shape) for spec in specs]
 
 
-def _differences(place: str, given: Sequence[tuple[object, ...]], expected: Sequence[tuple[object, ...]]) -> list[str]:
-    """Names the tensors that differ, not the ones that fit."""
-    if len(given) != len(expected):
-        return [f"{place}: {len(given)} tensors, the model's dimensions need {len(expected)}"]
-    return [f"{place}: {a}, the model's dimensions need {b}" for a, b in zip(given, expected, strict=True) if a != b]
+def _differences(where: str, actual: Sequence[tuple[object, ...]], expected: Sequence[tuple[object, ...]]) -> list[str]:
+    """List only the tensors that differ, one line each."""
+    if len(actual) != len(expected):
+        return [f"{where}: {len(actual)} tensors, the model's dimensions require {len(expected)}"]
+    return [f"{where}: {a}, the model's dimensions require {b}" for a, b in zip(actual, expected, strict=True) if a != b]

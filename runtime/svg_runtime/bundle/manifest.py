@@ -1,4 +1,4 @@
-"""manifest.json: what export promises and the runtime trusts, as frozen, validated objects."""
+"""manifest.json, which export writes and the runtime relies on, as frozen, validated objects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SizeOrNone = Annotated[int, Field(ge=0, le=65536)]  # 0: the model has no such p
 
 def _inside(path: str) -> str:
     if len(path) > 255 or not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", path, re.ASCII) or ".." in path.split("/"):
-        raise ValueError("leaves the bundle or is no plain name; expected a path inside it, such as fp32/encoder.onnx")
+        raise ValueError("not a plain path inside the bundle; expected one such as fp32/encoder.onnx")
     return path
 
 
@@ -31,7 +31,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Frozen(BaseModel):
-    """Immutable, and unknown keys are refused."""
+    """Base of all parts of the manifest: immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,25 +44,25 @@ class TensorSpec(Frozen):
     shape: tuple[Size | Literal["batch", "cond_batch"], ...]
 
     def sized(self, batch: int) -> tuple[int, ...]:
-        """The shape with `batch` in place of the dynamic axis."""
+        """Return the shape with `batch` for the dynamic axis."""
         return tuple(batch if size in (BATCH, COND_BATCH) else int(size) for size in self.shape)
 
     def shared(self, batch: int) -> tuple[int, ...]:
-        """The shape with `batch` in place of the batch axis, and 1 where a tensor may be shared by the batch."""
+        """Return the shape with `batch` for the batch axis, and 1 where a tensor may be shared by the batch."""
         return tuple({BATCH: batch, COND_BATCH: 1}.get(str(size)) or int(size) for size in self.shape)
 
     def batch_range(self, max_batch: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-        """Smallest, usual and largest shape: batch 1 .. max_batch; tensors that samples may share usually come at batch 1."""
+        """Return smallest, usual and largest shape: batch 1 .. max_batch; tensors shared by samples usually have batch 1."""
         usual = self.shared(max_batch) if COND_BATCH in self.shape else self.sized(max_batch)
         return self.sized(1), usual, self.sized(max_batch)
 
 
 class StateSpec(Frozen):
-    """A recurrent tensor: what `output` gave is the next call's `input`."""
+    """A recurrent tensor: `output` of one call is `input` of the next."""
 
     input: str
     output: str
-    initial: Literal["zeros", "given"] = "zeros"  # given: by the graph prime, the encoder or the skip graph
+    initial: Literal["zeros", "given"] = "zeros"  # given: computed by prime, the encoder or the skip graph
 
 
 class GraphSpec(Frozen):
@@ -77,7 +77,7 @@ class GraphSpec(Frozen):
     states: tuple[StateSpec, ...] = ()
 
     def tensor(self, name: str) -> TensorSpec:
-        """The input or output called `name`."""
+        """Return the input or output called `name`."""
         for spec in (*self.inputs, *self.outputs):
             if spec.name == name:
                 return spec
@@ -85,22 +85,22 @@ class GraphSpec(Frozen):
 
 
 class ErrorCurve(Frozen):
-    """Differences per step between two ways to run the same steps with the same noise."""
+    """Differences per step between two runs of the same steps with the same noise."""
 
     max_abs: tuple[float, ...]
     psnr_db: tuple[float, ...] | None = None  # frames only
 
 
 class ParityReport(Frozen):
-    """How far a variant is from its reference over n_past observed and some forecast frames, same noise."""
+    """Differences between a variant and its reference over observed and forecast frames, with the same noise."""
 
     reference: Literal["pytorch", "fp32"]
-    provider: str  # what computed the variant, e.g. CPUExecutionProvider
+    provider: str  # that computed the variant, e.g. CPUExecutionProvider
     observed: int
     forecast: int
     samples: int
     tolerance: float | None = None  # gate: largest difference allowed, relative to max(1, the tensor's largest value)
-    rounding: tuple[float, ...] | None = None  # what float32 arithmetic itself does to the reference, per forecast step
+    rounding: tuple[float, ...] | None = None  # error of float32 arithmetic in the reference itself, per forecast step
     max_error: float  # largest difference, relative to max(1, the tensor's largest value)
     curves: dict[str, ErrorCurve]  # tensor -> per step; "observe.h", "forecast.frame", "forecast.prior.state", ...
 
@@ -114,14 +114,14 @@ class ParityReport(Frozen):
 
 
 class PairedDifference(Frozen):
-    """One figure of quality on the same sequences with the same noise, means over sequences; more is better."""
+    """One quality metric on the same sequences with the same noise, averaged over sequences; higher is better."""
 
     fp32: Finite
     reduced: Finite
     difference: Finite  # reduced - fp32; negative is a loss
     low: Finite  # of the paired confidence interval of the difference
     high: Finite
-    tolerance: Annotated[Finite, Field(ge=0)]  # gate: the largest loss that nobody can see
+    tolerance: Annotated[Finite, Field(ge=0)]  # gate: the largest invisible loss
 
     @model_validator(mode="after")
     def _interval_in_order(self) -> PairedDifference:
@@ -131,15 +131,15 @@ class PairedDifference(Frozen):
 
     @property
     def is_loss(self) -> bool:
-        """Whether the whole interval lies beyond what is tolerated: the loss is certain, and can be seen."""
+        """Whether the whole interval lies beyond the tolerance: the loss is certain and visible."""
         return self.high < -self.tolerance
 
 
 class QualityReport(Frozen):
-    """What a reduced precision does to forecasts of held-out sequences, and the gate that it has passed.
+    """The effect of a reduced precision on forecasts of held-out sequences, and the gate that it has passed.
 
-    The loop amplifies rounding, so that the path of a sample parts from that of fp32 with the same noise. That alone is another
-    sample of the same distribution, not a worse one: the gate asks for the first step, and for the quality against the truth.
+    The loop amplifies rounding, so a sample diverges from that of fp32 with the same noise. It is then another sample of the
+    same distribution, not a worse one: so the gate checks the first step, and the quality against the truth.
     """
 
     data: str  # name of the data set
@@ -152,7 +152,7 @@ class QualityReport(Frozen):
     computed_by: str  # engine, device and precision
     divergence_psnr_db: tuple[Finite, ...]  # per step, reduced against fp32
     min_first_step_psnr_db: Finite  # gate: of the first of them
-    metrics: dict[Metric, PairedDifference]  # psnr in dB; best and mean of the samples; a single sample has no diversity
+    metrics: dict[Metric, PairedDifference]  # psnr in dB; best and mean over samples; a single sample has no diversity
 
     @model_validator(mode="after")
     def _complete(self) -> QualityReport:
@@ -164,14 +164,14 @@ class QualityReport(Frozen):
         return self
 
     def failures(self) -> list[str]:
-        """All in which the gate does not hold, one line each; empty when it is passed."""
+        """List the failures of the gate, one line each; empty if it is passed."""
         first, least = self.divergence_psnr_db[0], self.min_first_step_psnr_db
         lines = (
             [f"the first forecast frame is {first:.1f} dB from fp32, expected at least {least:g} dB"] if first < least else []
         )
         return lines + [
             f"{name} falls from {value.fp32:.5g} to {value.reduced:.5g}: by {-value.high:.2g} to {-value.low:.2g} with "
-            f"{self.confidence:.0%} confidence, tolerated {value.tolerance:.2g}"
+            f"{self.confidence:.0%} confidence, tolerance {value.tolerance:.2g}"
             for name, value in self.metrics.items()
             if value.is_loss
         ]
@@ -181,12 +181,12 @@ class PrecisionVariant(Frozen):
     """One precision of the whole set of graphs."""
 
     graphs: dict[str, GraphSpec]
-    parity: ParityReport | None  # None in bf16, whose graphs are those of fp32
-    quality: QualityReport | None = None  # None in fp32
+    parity: ParityReport | None  # None for bf16, which uses the graphs of fp32
+    quality: QualityReport | None = None  # None for fp32
 
 
 class FrameSpec(Frozen):
-    """What a frame is to the model."""
+    """The frame that the model expects."""
 
     height: Size
     width: Size
@@ -196,9 +196,9 @@ class FrameSpec(Frozen):
 
     @model_validator(mode="after")
     def _readable(self) -> FrameSpec:
-        """Refuse what the runtime would otherwise have to ignore."""
+        """Refuse values that the runtime does not support."""
         if self.range != (0.0, 1.0):
-            raise ValueError(f"range is {self.range}; this release knows [0, 1] only")
+            raise ValueError(f"range is {self.range}; this release supports only [0, 1]")
         if self.colour_order != ("gray" if self.channels == 1 else "RGB"):
             raise ValueError(f"colour_order is {self.colour_order} with {self.channels} channel(s)")
         return self
@@ -221,13 +221,13 @@ class ModelSpec(Frozen):
 
     @model_validator(mode="before")
     @classmethod
-    def _prior_of_variant(cls, given: Any) -> Any:
-        """Name the prior where `variant` is given: older bundles call it that, and must stay readable."""
-        if not isinstance(given, dict) or "prior" in given:
-            return given
-        prior = {"lp": "learned", "fp": "fixed", "det": "none"}.get(str(given.get("variant")))
-        rest = {name: value for name, value in given.items() if name != "variant"}
-        return {"prior": prior, **rest} if prior else given
+    def _prior_of_variant(cls, data: Any) -> Any:
+        """Translate `variant` of older bundles, which must stay readable, into `prior`."""
+        if not isinstance(data, dict) or "prior" in data:
+            return data
+        prior = {"lp": "learned", "fp": "fixed", "det": "none"}.get(str(data.get("variant")))
+        rest = {name: value for name, value in data.items() if name != "variant"}
+        return {"prior": prior, **rest} if prior else data
 
     @model_validator(mode="after")
     def _parts_fit_the_prior(self) -> ModelSpec:
@@ -242,15 +242,15 @@ class ModelSpec(Frozen):
 
 
 class GenerationSpec(Frozen):
-    """The rule by which graphs become a forecast."""
+    """How the graphs are run to make a forecast."""
 
     n_past: int = Field(ge=2, le=1024)
     skip_lag: Literal[0, 1]
     last_frame_skip: bool
     frame_interval_s: float | None = Field(
         gt=0, allow_inf_nan=False
-    )  # seconds per model step; None when the training data had no time base
-    training_horizon: int = Field(ge=1)  # forecast frames that training saw
+    )  # seconds per model step; None if the training data had no time base
+    training_horizon: int = Field(ge=1)  # forecast frames in training
 
 
 class Provenance(Frozen):
@@ -264,7 +264,7 @@ class Provenance(Frozen):
 
 
 class Manifest(Frozen):
-    """All of manifest.json."""
+    """The whole of manifest.json."""
 
     format: Literal["svg-bundle"]
     schema_version: Literal[1]
@@ -277,17 +277,17 @@ class Manifest(Frozen):
 
 
 def missing_quality_reports(manifest: Manifest) -> list[str]:
-    """Everything in which a reduced precision has not earned its place, one line each: no report, or one whose gate fails."""
+    """List reduced precisions without a passed quality gate, and other missing or misplaced reports, one line each."""
     problems = []
     fp32 = manifest.variants.get("fp32")
     for precision, variant in manifest.variants.items():
-        place = f"variants.{precision}"
+        where = f"variants.{precision}"
         if (variant.parity is None) != (precision == "bf16"):
-            problems.append(f"{place}.parity: expected for graphs of its own, and for them alone")
+            problems.append(f"{where}.parity: expected a report, except for bf16, which uses the graphs of fp32")
         if (variant.quality is None) != (precision == "fp32"):
-            problems.append(f"{place}.quality: expected for a reduced precision, and for it alone")
+            problems.append(f"{where}.quality: expected a report for every reduced precision, and none for fp32")
         if variant.quality is not None:
-            problems += [f"{place}.quality: fails its own gate: {line}" for line in variant.quality.failures()]
+            problems += [f"{where}.quality: does not pass its gate: {line}" for line in variant.quality.failures()]
         if precision == "bf16" and (fp32 is None or variant.graphs != fp32.graphs):
-            problems.append(f"{place}.graphs: expected those of fp32, which bf16 is another way to compute")
+            problems.append(f"{where}.graphs: expected the graphs of fp32, which bf16 shares")
     return problems

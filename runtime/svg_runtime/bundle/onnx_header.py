@@ -3,8 +3,8 @@
 The runtime compares it with the manifest before an inference engine sees the file. Only the protobuf wire format is
 decoded; field numbers are those of onnx.proto (ModelProto.graph = 7, GraphProto.input = 11, output = 12, initializer = 5).
 
-The engine has a parser of its own. Wherever the two could read one file differently (a message given twice, which protobuf
-merges; weights in sub-graphs and functions), the file is refused: export writes none of it.
+The engine has its own parser. Wherever the two could read one file differently (a repeated message, which protobuf merges;
+weights in sub-graphs and functions), the file is refused: export never writes such files.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from svg_common.protobuf_wire import Field, length_delimited, read_fields
 from svg_runtime.errors import BundleError
 
 _DTYPES = {1: "float32", 10: "float16"}
-_COMPUTED = {1: "f32", 10: "f16", 16: "bf16"}  # TensorProto.DataType -> as precisions to compute in are called
-# Operators with weights; their second input. ONNX Runtime's own fused forms have the operator's name in theirs.
+_COMPUTED = {1: "f32", 10: "f16", 16: "bf16"}  # TensorProto.DataType -> name of the precision
+# Operators whose second input are weights. The names of ONNX Runtime's fused operators contain these.
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """An input or output as the file declares it; a symbolic axis is its name."""
+    """An input or output as the file declares it; a symbolic axis is a name."""
 
     name: str
     dtype: str
@@ -44,7 +44,7 @@ def read_header(content: bytes) -> GraphHeader:
     """Decode the interface of an ONNX model.
 
     Raises:
-        BundleError: not an ONNX model, or one whose weights lie in another file.
+        BundleError: not an ONNX model, or its weights are in another file.
     """
     try:
         model = read_fields(memoryview(content))
@@ -61,10 +61,10 @@ def read_header(content: bytes) -> GraphHeader:
 
 
 def count_weight_types(content: bytes) -> Counter[str]:
-    """Types of the weights of all convolutions and matrix products, as f32, f16, bf16: what their kernels compute in.
+    """Count the weights of all convolutions and matrix products by type: f32, f16, bf16. Their kernels compute in it.
 
-    A graph that an engine has loaded and written back shows what it made of it: where it has no float16 kernel, ONNX Runtime
-    turns the weights into float32.
+    A graph that an engine has loaded and written back shows its choice: where ONNX Runtime has no float16 kernel, it converts
+    the weights to float32.
 
     Raises:
         BundleError: not an ONNX model.
@@ -86,7 +86,7 @@ def count_weight_types(content: bytes) -> Counter[str]:
 
 
 def _made_type(node: list[Field]) -> Iterator[int]:
-    """Type of what a Cast or Constant gives. NodeProto: op_type = 4, attribute = 5 {name = 1, i = 3, t = 5}."""
+    """Yield the output type of a Cast or Constant. NodeProto: op_type = 4, attribute = 5 {name = 1, i = 3, t = 5}."""
     for attribute in map(read_fields, length_delimited(node, 5)):
         if _text(node, 4) == "Cast" and _text(attribute, 1) == "to":
             yield _number(attribute, 3)
@@ -95,7 +95,7 @@ def _made_type(node: list[Field]) -> Iterator[int]:
 
 
 def _weights(model: list[Field], graph: list[Field]) -> Iterator[memoryview]:
-    """All tensors in the file: initializers and constants of nodes."""
+    """Yield all tensors in the file: initializers and constants of nodes."""
     if _has(model, 20, 25) or _has(graph, 15):
         raise BundleError("the graph has functions, training graphs or sparse weights, which bundles do not allow")
     yield from length_delimited(graph, 5)
@@ -116,10 +116,10 @@ def _has(fields: list[Field], *numbers: int) -> bool:
 
 
 def _only(fields: list[Field], number: int) -> memoryview:
-    found = length_delimited(fields, number)
-    if len(found) != 1:
-        raise ValueError(f"field {number} is there {len(found)} times, expected once")
-    return found[0]
+    values = length_delimited(fields, number)
+    if len(values) != 1:
+        raise ValueError(f"field {number} occurs {len(values)} times, expected once")
+    return values[0]
 
 
 def _number(fields: list[Field], number: int) -> int:
@@ -147,5 +147,5 @@ def _tensor(value: memoryview) -> TensorHeader:
 def _dim(dim: memoryview) -> int | str:
     fields = read_fields(dim)
     if len(fields) > 1:
-        raise ValueError("an axis with two sizes")
+        raise ValueError("an axis has two sizes")
     return _text(fields, 2) if _has(fields, 2) else _number(fields, 1)

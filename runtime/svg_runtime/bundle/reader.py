@@ -1,4 +1,4 @@
-"""Opens a bundle: finds it, validates the manifest, checks every file against it. Nothing is trusted before."""
+"""Finds and opens a bundle: validates the manifest and checks every file against it before anything is used."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _GRAPH_LIMIT = 2 << 30  # bytes; also the limit of an ONNX file
 
 
 class Bundle:
-    """A validated `*.svgb` folder. Graph files are read and checked when a variant is asked for."""
+    """A validated `*.svgb` folder. Graph files are read and checked on demand."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path = path
@@ -41,20 +41,20 @@ class Bundle:
         """Read and validate the manifest of the bundle at `path`.
 
         Raises:
-            BundleError: no bundle there; manifest damaged, of an unknown version, with unknown keys, or in contradiction
-                with itself.
+            BundleError: no bundle at `path`; or the manifest is damaged, of an unknown version, has unknown keys, or
+                contradicts itself.
         """
         folder = Path(path)
         if folder.is_file():
             raise BundleError(
-                f"'{folder}' is a file\n  expected a *.svgb folder; of a checkpoint make one with: svg-export {folder}"
+                f"'{folder}' is a file\n  expected a *.svgb folder; convert a checkpoint with: svg-export {folder}"
             )
         if not folder.is_dir():
-            raise BundleError(f"there is no bundle '{folder}'\n  expected a *.svgb folder; make one with: svg-export ckpt.pt")
+            raise BundleError(f"no such bundle: '{folder}'\n  expected a *.svgb folder; make one with: svg-export ckpt.pt")
         return cls(folder, _read_manifest(folder / FILE_NAME))
 
     def variant(self, precision: Precision) -> PrecisionVariant:
-        """The graphs of one precision.
+        """Return the graphs of one precision.
 
         Raises:
             BackendMissingError: the bundle was exported without it.
@@ -62,16 +62,16 @@ class Bundle:
         if precision not in self.manifest.variants:
             has = ", ".join(self.manifest.variants)
             raise BackendMissingError(
-                f"'{self.path.name}' has no variant {precision}, only {has}\n"
+                f"'{self.path.name}' has no {precision} variant, only {has}\n"
                 f"  export it with: svg-export ckpt.pt{'' if precision == 'fp32' else f' --{precision}'}"
             )
         return self.manifest.variants[precision]
 
     def graphs(self, precision: Precision) -> dict[str, bytes]:
-        """Contents of all ONNX files of one precision, each checked against hash, size, interface and bundle id.
+        """Read all ONNX files of one precision, each checked against hash, size, interface and bundle id.
 
         Raises:
-            BundleError: every file that is missing, changed, or does not fit the manifest, in one message.
+            BundleError: lists every file that is missing, changed, or does not match the manifest.
         """
         contents, problems = {}, []
         for graph_name, spec in self.variant(precision).graphs.items():
@@ -93,7 +93,7 @@ class Bundle:
         if not file.is_file():
             raise BundleError("missing")
         if not file.resolve().is_relative_to(self.path.resolve()):
-            raise BundleError("leads out of the bundle")
+            raise BundleError("points outside the bundle")
         size = file.stat().st_size
         if size != spec.bytes or size > _GRAPH_LIMIT:
             raise BundleError(f"{size} bytes, the manifest says {spec.bytes}")
@@ -106,15 +106,15 @@ class Bundle:
         stamp = header.metadata.get("svg_bundle_id"), header.metadata.get("svg_graph")
         if stamp != (self.manifest.bundle_id, graph_name):
             raise BundleError(
-                f"belongs to another bundle or role: it says {stamp}, expected {(self.manifest.bundle_id, graph_name)}"
+                f"belongs to another bundle or graph: its metadata is {stamp}, expected {(self.manifest.bundle_id, graph_name)}"
             )
         return content
 
 
 def find_model(path: str | Path | None) -> Path:
-    """The bundle to use: `path` when given, else the newest *.svgb in the current folder, else the embedded model.
+    """Choose the bundle: `path`, else the newest *.svgb in the current folder, else the embedded model.
 
-    "embedded" names the latter, unless there is a folder of that name.
+    "embedded" means the latter, unless a folder has that name.
 
     Raises:
         BundleError: the package was built without its embedded model.
@@ -125,12 +125,12 @@ def find_model(path: str | Path | None) -> Path:
     if here and path is None:
         return max(here, key=lambda folder: ((folder / FILE_NAME).stat().st_mtime_ns, folder.name))
     if not EMBEDDED_MODEL.is_dir():
-        raise BundleError("this installation has no embedded model\n  give one with --model ckpt.svgb, or reinstall svg-edge")
+        raise BundleError("this installation has no embedded model\n  choose one with --model ckpt.svgb, or reinstall svg-edge")
     return EMBEDDED_MODEL
 
 
 def _read_manifest(file: Path) -> Manifest:
-    if not file.is_file():  # a pipe or a device would be read for ever
+    if not file.is_file():  # reading a pipe or a device might never end
         raise BundleError(f"'{file.parent}' is not a bundle: it has no {FILE_NAME}\n  make one with: svg-export ckpt.pt")
     try:
         with file.open("rb") as stream:
@@ -171,8 +171,8 @@ def _check_version(file: Path, content: object) -> None:
         )
 
 
-def _compare(what: str, found: tuple[TensorHeader, ...], promised: tuple[TensorSpec, ...]) -> None:
-    given = [(tensor.name, tensor.dtype, tensor.shape) for tensor in found]
+def _compare(side: str, headers: tuple[TensorHeader, ...], promised: tuple[TensorSpec, ...]) -> None:
+    actual = [(tensor.name, tensor.dtype, tensor.shape) for tensor in headers]
     expected = [(tensor.name, tensor.dtype, tensor.shape) for tensor in promised]
-    if given != expected:
-        raise BundleError(f"its {what} are {given}, the manifest says {expected}")
+    if actual != expected:
+        raise BundleError(f"its {side} are {actual}, the manifest says {expected}")

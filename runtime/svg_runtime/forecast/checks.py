@@ -1,4 +1,4 @@
-"""What a caller gives to the Forecaster is checked before anything changes: frames, noise, counts."""
+"""Checks of the Forecaster's arguments, before anything changes: frames, noise, counts."""
 
 from __future__ import annotations
 
@@ -9,62 +9,60 @@ from svg_runtime.bundle.manifest import FrameSpec
 from svg_runtime.errors import FrameError, UsageError
 from svg_runtime.forecast.noise import FloatArray
 
-COUNT_LIMIT = 1 << 16  # of samples and of horizon: beyond it a typing error is more likely than a wish
+COUNT_LIMIT = 1 << 16  # of samples and of horizon: larger values are more likely typing errors
 
 
-def checked_frame(given: ArrayLike, spec: FrameSpec) -> FloatArray:
-    """A float32 copy of `given` after checking shape, type, range and finiteness.
+def checked_frame(values: ArrayLike, spec: FrameSpec) -> FloatArray:
+    """Return a float32 copy of a frame after checking shape, type, range and finiteness.
 
     Args:
-        given: (H, W, C) float32 in [0, 1].
-        spec: the model's frame.
+        values: (H, W, C) float32 in [0, 1].
+        spec: the frame that the model expects.
 
     Raises:
-        FrameError: it is something else.
+        FrameError: a check failed.
     """
     expected = f"expected ({spec.height}, {spec.width}, {spec.channels}) float32 in [0, 1]"
     try:
-        frame = np.asarray(given)
+        frame = np.asarray(values)
     except (TypeError, ValueError) as error:
-        raise FrameError(f"the frame is no array: {error}\n  {expected}") from error
+        raise FrameError(f"the frame is not an array: {error}\n  {expected}") from error
     if frame.dtype != np.float32:
         convert = "frame.astype('float32')" if frame.dtype.kind == "f" else "frame.astype('float32') / 255"
         raise FrameError(f"the frame's type is {frame.dtype}\n  {expected}; convert with {convert}")
     if frame.shape != (spec.height, spec.width, spec.channels):
-        raise FrameError(
-            f"the frame's shape is {frame.shape}\n  {expected}; svg_common.frames.fit_frame makes one of any picture"
-        )
+        raise FrameError(f"the frame's shape is {frame.shape}\n  {expected}; resize and crop with svg_common.frames.fit_frame")
     low, high = float(frame.min()), float(frame.max())
     if not (low >= 0.0 and high <= 1.0):  # also false for NaN
         raise FrameError(f"the frame's values lie in [{low}, {high}]\n  {expected}")
     return frame.astype(np.float32)  # a copy: the caller may reuse the array
 
 
-def checked_noise(name: str, given: ArrayLike | None, shape: tuple[int, ...]) -> FloatArray | None:
-    """`given` as float32 after checking shape and finiteness; None, which asks for seeded draws, stays None.
+def checked_noise(name: str, values: ArrayLike | None, shape: tuple[int, ...]) -> FloatArray | None:
+    """Return `values` as float32 after checking shape and finiteness; None, which means seeded draws, stays None.
 
     Raises:
-        UsageError: wrong shape, no numbers, or non-finite values.
+        UsageError: wrong shape, not numbers, or non-finite values.
     """
-    if given is None:
+    if values is None:
         return None
     try:
         with np.errstate(over="ignore"):
-            noise = np.asarray(given, np.float32)
+            noise = np.asarray(values, np.float32)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{name} is no array of numbers: {error}\n  expected shape {shape}") from error
+        raise UsageError(f"{name} is not an array of numbers: {error}\n  expected shape {shape}") from error
     if noise.shape != shape:
         raise UsageError(f"{name} has shape {noise.shape}\n  expected {shape}")
     if not np.isfinite(noise).all():
-        raise UsageError(f"{name} holds values that are not finite")
+        raise UsageError(f"{name} contains values that are not finite")
     return noise
 
 
 def check_counts(samples: int, horizon: int) -> None:
-    """Refuse counts of samples and of forecast frames that mean nothing.
+    """Refuse impossible numbers of samples and forecast frames.
 
     Raises:
-        UsageError: not a whole number from 1 to COUNT_LIMIT.
+        UsageError: a value is not a whole number from 1 to COUNT_LIMIT.
     """
     for name, value in (("samples", samples), ("horizon", horizon)):
         if not isinstance(value, (int, np.integer)) or not 1 <= value <= COUNT_LIMIT:

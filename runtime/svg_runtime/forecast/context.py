@@ -1,4 +1,4 @@
-"""What the context frames say: posterior and prior at batch 1, over the last n_past frames or over all of them."""
+"""Posterior and prior over the context frames at batch 1: the last n_past frames, or all of them."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from svg_runtime.bundle.manifest import PrecisionVariant
 from svg_runtime.forecast.noise import FloatArray, gaussian_kl
 from svg_runtime.forecast.states import RecurrentGraph
 
-_MAX_PAIRS = 16  # of frames that are bound at once: a bound graph and its buffers for each
+_MAX_PAIRS = 16  # of frames per chain: each needs a bound graph and its buffers
 
 
 @dataclass(frozen=True)
 class ContextPosterior:
-    """Posterior of the latents between the context frames, and the prior's state at their end."""
+    """Posterior of the latents between the context frames, and the prior's state after them."""
 
     mu: FloatArray  # (steps, 1, z_dim) posterior means, one per pair of neighbouring frames; z_dim is 0 without latents
     logvar: FloatArray  # (steps, 1, z_dim)
-    prior_state: Mapping[str, Array]  # at batch 1, after the last pair; empty without a learned prior, or if nothing needs it
+    prior_state: Mapping[str, Array]  # at batch 1, after the last pair; empty without a learned prior, or if not needed
     surprise: float | None  # KL(posterior || prior) of the last pair, nats; None without latents
 
 
 class ContextReader:
-    """Posterior and prior stepping side by side through true frames at batch 1. Neither depends on the samples.
+    """Steps posterior and prior together through observed frames at batch 1. Neither depends on the samples.
 
-    All pairs of neighbouring frames are run before the host looks at what came out: on a GPU it would wait after each.
-    A fixed prior is N(0, I); a deterministic model has neither of the two.
+    All pairs of neighbouring frames are run before the host reads the results: on a GPU it would otherwise wait after each.
+    A fixed prior is N(0, I); a deterministic model has neither posterior nor prior.
 
     Args:
-        backend: where they run.
-        variant: whose graphs they are.
-        pairs: of neighbouring frames that are usually read at once.
-        keeps_state: whether the prior's state is read, for which the host waits once more.
+        backend: the device.
+        variant: the graphs.
+        pairs: number of pairs of neighbouring frames that are usually read at once.
+        keeps_state: whether to read the prior's state, for which the host waits once more.
     """
 
     def __init__(self, backend: Backend, variant: PrecisionVariant, pairs: int, keeps_state: bool) -> None:
@@ -50,10 +50,10 @@ class ContextReader:
         spec = variant.graphs[graph_names[0]]
         h, mu = spec.tensor("h"), spec.tensor("mu")
         self._h = backend.allocate_steps(self._pairs + 1, h.sized(1), h.dtype)
-        # mu and logvar of both, so that they come to the host in one copy.
+        # mu and logvar of both, so that one copy brings them to the host.
         self._gaussians = backend.allocate_steps(2 * len(graph_names) * self._pairs, mu.sized(1), mu.dtype)
         outputs = iter(self._gaussians.steps)
-        for name, first in zip(graph_names, (1, 0), strict=False):  # the prior sees the frame before
+        for name, first in zip(graph_names, (1, 0), strict=False):  # the prior sees the previous frame
             part = RecurrentGraph(
                 backend=backend,
                 graph_name=name,
@@ -66,38 +66,38 @@ class ContextReader:
         self._all = backend.chain(self._bound(self._pairs))
 
     def reset(self) -> None:
-        """Both back to the initial state."""
+        """Return posterior and prior to their initial state."""
         for part in self._parts:
             part.reset()
 
     def read(self, encodings: Iterable[FloatArray]) -> ContextPosterior:
-        """Go on through `encodings` (n of (1, g_dim), oldest first): posterior on each frame, prior on the one before it."""
+        """Step through `encodings`, n of (1, g_dim), oldest first: posterior on each frame, prior on the previous one."""
         hs = np.stack(list(encodings))
         steps = len(hs) - 1
         if not self._parts:
-            nothing = np.zeros((steps, 1, 0), np.float32)
-            return ContextPosterior(nothing, nothing, {}, None)
+            empty = np.zeros((steps, 1, 0), np.float32)
+            return ContextPosterior(mu=empty, logvar=empty, prior_state={}, surprise=None)
         # 1) run posterior and prior over all pairs of frames
         read = [self._read_some(hs[start : start + self._pairs + 1]) for start in range(0, steps, self._pairs)]
-        # 2) compare them at the last pair: what the frame said beyond what was expected of it
+        # 2) compare them at the last pair: how far the frame was from what the prior expected
         posterior, *prior = np.concatenate(read, axis=1)  # each (steps, 2, 1, z_dim)
         mu_p, logvar_p = prior[0][-1] if prior else np.zeros_like(posterior[-1])
         mu, logvar = posterior[:, 0], posterior[:, 1]
         surprise = gaussian_kl(mu[-1], logvar[-1], mu_p, logvar_p)
         # 3) the prior's state, from which a forecast on the separate graphs starts
         state = self._parts[-1].read() if prior and self._keeps_state else {}
-        return ContextPosterior(mu, logvar, state, surprise)
+        return ContextPosterior(mu=mu, logvar=logvar, prior_state=state, surprise=surprise)
 
     def _read_some(self, hs: FloatArray) -> FloatArray:
-        """Both through at most as many pairs as are bound: (parts, steps, 2 for mu and logvar, 1, z_dim)."""
+        """Step through at most as many pairs as are bound; returns (parts, steps, 2 for mu and logvar, 1, z_dim)."""
         steps = len(hs) - 1
         self._backend.write(self._h.whole, np.concatenate([hs, np.zeros((self._pairs - steps, *hs.shape[1:]), np.float32)]))
         for bound in [self._all] if steps == self._pairs else self._bound(steps):
             bound.run()
         for part in self._parts:
             part.advanced(steps)
-        found = self._backend.read(self._gaussians.whole)
-        by_part: FloatArray = found.reshape(len(self._parts), self._pairs, 2, *found.shape[1:])[:, :steps].copy()
+        gaussians = self._backend.read(self._gaussians.whole)
+        by_part: FloatArray = gaussians.reshape(len(self._parts), self._pairs, 2, *gaussians.shape[1:])[:, :steps].copy()
         return by_part
 
     def _bound(self, steps: int) -> list[BoundGraph]:

@@ -1,4 +1,4 @@
-"""The Forecaster: observe frames, forecast futures. Composes observer, context, rollout and scores."""
+"""The Forecaster: observe frames, forecast futures. It combines observer, context, rollout and scores."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from svg_runtime.forecast.separate_rollout import SeparateRollout
 
 ContextMode = Literal["window", "stream"]
 _R = TypeVar("_R")
-_KEPT_ROLLOUTS = 4  # sets of device buffers, one per samples and horizon asked for; the oldest is freed first
+_MAX_CACHED_ROLLOUTS = 4  # one set of device buffers per samples and horizon; the oldest is freed first
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What one frame said about the model's expectations."""
+    """How far one frame was from the model's expectations."""
 
     index: int  # 0 for the first frame since open or reset
     surprise: float | None  # KL(posterior || prior) in nats; None for the first frame, and without latents
-    scores: tuple[ForecastScore, ...]  # of the forecasts made for this frame earlier, shortest lead first
+    scores: tuple[ForecastScore, ...]  # of earlier forecasts of this frame, shortest lead first
 
 
 class Forecaster:
-    """Forecasts video with a bundle. Use as a context manager; not safe for use from several threads at once.
+    """Forecasts video with a bundle. Use it as a context manager; it is not thread-safe.
 
     Generation follows the reference (Denton and Fergus 2018, `generate_svg_lp.py`): the context is read through the posterior,
-    then every latent is drawn from the learned prior, or from N(0, I) if the prior is fixed. A deterministic model has one
-    future, which is repeated for as many samples as are asked for, and no surprise.
+    then every latent is drawn from the learned prior, or from N(0, I) if the prior is fixed. A deterministic model has no
+    surprise and only one future, which is repeated for the requested number of samples.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class Forecaster:
         self._observer = Observer(backend, self.manifest, variant)
         streams = context == "stream"
         pairs = 1 if streams else self.manifest.generation.n_past - 1
-        # In the window mode the fused graphs bring the prior through the context themselves.
+        # In window mode the fused graphs step the prior through the context themselves.
         self._reader = ContextReader(backend, variant, pairs, keeps_state=streams or not self.fused)
         self._separate_rollouts: dict[tuple[int, int], SeparateRollout] = {}  # by samples and horizon
         self._fused_rollouts: dict[tuple[int, int], FusedRollout] = {}
-        # In the stream mode, the rollout whose predictor reads the frames. Forecasts branch off and leave it untouched.
+        # In stream mode, the rollout whose predictor reads the frames. Forecasts branch off and leave it unchanged.
         self._stream = self._separate_rollout(self._futures_of(samples), 0) if streams else None
         self._memory = ForecastMemory()
         self._context_posterior: ContextPosterior | None = None
@@ -109,25 +109,24 @@ class Forecaster:
         Args:
             path: the *.svgb folder.
             backend: "auto" or a backend's name; a named one is used or refused, never replaced.
-            device: device of the backend; None leaves the choice to it.
-            precision: "fp32", "fp16" or "bf16"; None leaves the choice to the backend.
+            device: device of the backend; None lets the backend choose.
+            precision: "fp32", "fp16" or "bf16"; None lets the backend choose.
             samples: futures per forecast.
             horizon: frames per future.
             seed: of the noise.
-            context: "window" re-reads the last n_past frames before each forecast, as in training; "stream" carries state from
-                the first frame on.
-            fused: True runs the fused graphs, False the separate ones; None takes what the backend is faster with. Both give
-                the same frames.
-            threads: of a processor; None takes one per usable core. Forecasters that work at the same time share the cores best
-                with fewer each.
-            gpu: choices for backends of NVIDIA GPUs.
-            progress: who is told while engines are built, which can take minutes the first time.
+            context: "window" re-reads the last n_past frames before each forecast, as in training; "stream" carries the state
+                along from the first frame.
+            fused: True runs the fused graphs, False the separate ones; None uses the faster ones for the backend. Both give the
+                same frames.
+            threads: CPU threads; None means one per usable core. Use fewer if several forecasters run at the same time.
+            gpu: options for backends on NVIDIA GPUs.
+            progress: listener for the building of engines, which can take minutes the first time.
 
         Raises:
             BundleError: the bundle is missing, damaged or hostile.
-            BackendMissingError, MissingExtraError: backend, library, device or precision is not to be had.
-            BackendError: the device has no memory left.
-            UsageError: a value that means nothing.
+            BackendMissingError, MissingExtraError: backend, library, device or precision is not available.
+            BackendError: the device is out of memory.
+            UsageError: an invalid value.
         """
         check_counts(samples, horizon)
         if threads is not None and threads < 1:
@@ -136,7 +135,16 @@ class Forecaster:
             raise UsageError(f"unknown precision '{precision}'\n  expected one of: {', '.join(PRECISIONS)}")
         bundle = Bundle.open(path)
         try:
-            opened = open_backend(bundle, backend, device, precision, threads, samples, gpu, progress)
+            opened = open_backend(
+                bundle=bundle,
+                name=backend,
+                device=device,
+                precision=precision,
+                threads=threads,
+                samples=samples,
+                gpu=gpu,
+                progress=progress,
+            )
             try:
                 return cls(
                     bundle=bundle,
@@ -152,7 +160,9 @@ class Forecaster:
                 opened.close()
                 raise
         except MemoryError as error:
-            raise BackendError(f"the backend '{backend}' has no memory left: {error}\n  close what else uses it") from error
+            raise BackendError(
+                f"the {backend} backend is out of memory: {error}\n  close other programs that use it, or lower samples"
+            ) from error
 
     def __enter__(self) -> Forecaster:
         return self
@@ -166,26 +176,26 @@ class Forecaster:
             return
         self._closed = True
         try:
-            self._backend.close()  # first: it waits until nothing runs any more
+            self._backend.close()  # first, because it waits until nothing runs
         finally:
             # They hold the device's buffers and bound graphs.
             del self._observer, self._reader, self._stream, self._separate_rollouts, self._fused_rollouts
 
     @property
     def backend(self) -> str:
-        """The backend's name; with "auto", of the one that was taken."""
+        """Name of the backend; with "auto", of the chosen one."""
         return self._backend.name
 
     @property
     def description(self) -> str:
-        """Backend, library version and the precision that is really computed in, for people."""
+        """Human-readable: backend, library version and the precision that is really computed in."""
         return self._backend.description
 
     @property
     def computed_in(self) -> ComputedIn:
         """Graph -> precision (f32, bf16, f16) -> how many of its layers with weights are computed in it.
 
-        Of the graphs that were used so far, as the engine tells it; a graph of which it tells nothing is missing.
+        For the graphs used so far, as reported by the engine; graphs without a report are missing.
         """
         return self._backend.computed_in
 
@@ -196,20 +206,21 @@ class Forecaster:
         return self._observer.count >= self.manifest.generation.n_past
 
     def reset(self) -> None:
-        """Forget all frames, states and forecasts, and start the noise again from the seed."""
+        """Discard all frames, states and forecasts, and restart the noise from the seed."""
         self._check_open()
         self._observer.reset()
         self._reader.reset()
         self._noise.reset()
         self._memory.clear()
-        self._context_posterior = self._last_frame = None
+        self._context_posterior = None
+        self._last_frame = None
         if self._stream is not None:
             self._stream.predictor.reset()
 
     def warm_up(self) -> None:
-        """Run everything on black frames, then `reset`: what engines do at their first runs would make the first forecast late.
+        """Run everything on black frames, then `reset`, so that the first forecast is not slow.
 
-        They compile, allocate and capture CUDA graphs then. It takes as long as a few forecasts more than that.
+        In their first runs, engines compile, allocate and capture CUDA graphs.
 
         Raises:
             BackendError: an engine failed.
@@ -219,7 +230,9 @@ class Forecaster:
         frame = self.manifest.frame
         black = np.zeros((frame.height, frame.width, frame.channels), np.float32)
         try:
-            for _ in range(self.manifest.generation.n_past + 1):  # two forecasts: the stream's state has two buffers, in turn
+            for _ in range(
+                self.manifest.generation.n_past + 1
+            ):  # two forecasts: the stream's state alternates between two buffers
                 self.observe(black)
                 if self.ready:
                     self.forecast()
@@ -227,26 +240,26 @@ class Forecaster:
             self.reset()
 
     def observe(self, frame: ArrayLike) -> Observation:
-        """Take in the next frame.
+        """Read the next frame.
 
         Args:
             frame: (H, W, C) float32 in [0, 1] at the model's size; RGB, or gray with C = 1.
 
         Raises:
-            FrameError: wrong shape, type, range, or values that are not finite. The frame is then not taken in.
+            FrameError: wrong shape, type or range, or values that are not finite. The frame is then ignored.
             UsageError: the forecaster is closed.
         """
         self._check_open()
         checked = checked_frame(frame, self.manifest.frame)
         index = self._observer.count
-        # 1) how well did earlier forecasts meet this frame?
+        # 1) score earlier forecasts of this frame
         scores = self._memory.score(index, checked)
         # 2) encode it, once
         self._observer.observe(checked)
         self._last_frame = checked
         if index == 0:
-            return Observation(index, None, scores)
-        # 3) what does it say about the latents, and how far is that from what was expected?
+            return Observation(index, surprise=None, scores=scores)
+        # 3) compare its latents (posterior) with the expected ones (prior)
         self._context_posterior = self._read_window() if self._stream is None else self._read_stream(self._stream)
         return Observation(index, self._context_posterior.surprise, scores)
 
@@ -260,8 +273,8 @@ class Forecaster:
         """Sample futures that follow the last observed frame.
 
         Args:
-            samples: futures; default as opened. With the stream context it cannot change.
-            horizon: frames per future; default as opened.
+            samples: number of futures; default: as opened. With the stream context it cannot change.
+            horizon: frames per future; default: as opened.
             noise: (horizon, samples, z_dim) replaces the seeded draws of the prior.
             context_noise: (n_past - 1, samples, z_dim) replaces those of the posterior (window context only).
 
@@ -270,8 +283,8 @@ class Forecaster:
 
         Raises:
             ContextNotReadyError: fewer than n_past frames were observed.
-            UsageError: counts or noise that do not fit, or the forecaster is closed. Nothing has changed then: the seeded
-                draws of the next forecast are the same as without the refused one.
+            UsageError: wrong counts or noise, or the forecaster is closed. Nothing has changed then: the seeded draws of the
+                next forecast are the same as without the refused one.
         """
         self._check_open()
         samples = self.samples if samples is None else samples
@@ -280,18 +293,19 @@ class Forecaster:
         self._check_ready()
         if self._stream is not None and (context_noise is not None or samples != self.samples):
             raise UsageError(
-                "with the stream context the past is already read\n  expected no context_noise and the samples as opened"
+                f"the stream context has already been read with {self.samples} samples\n"
+                f"  expected samples={self.samples} and no context_noise; or open the forecaster with context='window'"
             )
         assert self._context_posterior is not None
         assert self._last_frame is not None
-        # 1) noise: what was given, checked before anything changes, else seeded draws
+        # 1) check the caller's noise before anything changes
         encodings = list(self._observer.encodings)
         z_dim = self.manifest.model.z_dim
         past_shape, shape = (len(encodings) - 1, samples, z_dim), (horizon, samples, z_dim)
         eps_past = checked_noise("context_noise", context_noise, past_shape)
         eps = checked_noise("noise", noise, shape)
         rollout = self._rollout(self._futures_of(samples), horizon)
-        # 2) bring the states through the context frames; in the stream mode they are there already
+        # 2) step the states through the context frames; in stream mode this has been done already
         if self._stream is None:
             eps_past = self._noise.draw(*past_shape) if eps_past is None else eps_past
             rollout.read_context(encodings, self._context_posterior, eps_past)
@@ -307,10 +321,10 @@ class Forecaster:
     def reconstruct(
         self, truth: ArrayLike, noise: ArrayLike | None = None, context_noise: ArrayLike | None = None
     ) -> FloatArray:
-        """The forecast that the model would make if it guessed every latent right: z from the posterior of the true next frame.
+        """Forecast with every latent from the posterior of the true next frame, as if the model had guessed it right.
 
-        The reference's "approximate posterior". It runs in closed loop: the true frames are seen by the posterior alone. What
-        was observed stays as it is, and no seeded draw is used up.
+        This is the reference's "approximate posterior". It runs in closed loop: only the posterior sees the true frames. The
+        observed context does not change, and no seeded draw is consumed.
 
         Args:
             truth: (horizon, H, W, C) float32 in [0, 1], the frames that follow the last observed one.
@@ -322,20 +336,22 @@ class Forecaster:
 
         Raises:
             ContextNotReadyError: fewer than n_past frames were observed.
-            FrameError: a true frame that is not a frame of the model.
-            UsageError: noise that does not fit, the stream context, or the forecaster is closed.
+            FrameError: a true frame has the wrong shape, type or range.
+            UsageError: wrong noise, no true frames, the stream context, or the forecaster is closed.
         """
         self._check_open()
         self._check_ready()
         if self._stream is not None:
-            raise UsageError("reconstruct() reads the context again\n  open the forecaster with context='window'")
+            raise UsageError(
+                "reconstruct() is not available with the stream context\n  open the forecaster with context='window'"
+            )
         frames = [checked_frame(frame, self.manifest.frame) for frame in np.asarray(truth)]
         if not frames:
-            raise UsageError("there are no true frames\n  expected at least one after the observed ones")
+            raise UsageError("truth contains no frames\n  expected at least one")
         encodings = list(self._observer.encodings)
         past, z_dim = len(encodings) - 1, self.manifest.model.z_dim
-        eps = _zeros_or_given("noise", noise, (len(frames), 1, z_dim))
-        eps_past = _zeros_or_given("context_noise", context_noise, (past, 1, z_dim))
+        eps = _noise_or_zeros("noise", noise, (len(frames), 1, z_dim))
+        eps_past = _noise_or_zeros("context_noise", context_noise, (past, 1, z_dim))
         # 1) the posterior over context and true frames
         self._reader.reset()
         posterior = self._reader.read([*encodings, *(self._observer.encode(frame) for frame in frames)])
@@ -343,11 +359,11 @@ class Forecaster:
         rollout = self._separate_rollout(1, len(frames))
         rollout.read_context(encodings, posterior, eps_past)
         futures = rollout.reconstruct(encodings[-1], posterior.mu[past:], posterior.logvar[past:], eps)
-        only: FloatArray = futures[0]
-        return only
+        future: FloatArray = futures[0]
+        return future
 
     def _futures_of(self, samples: int) -> int:
-        """How many futures to compute: a deterministic model has but one."""
+        """Return how many futures to compute: a deterministic model has only one."""
         return samples if self.manifest.model.z_dim else 1
 
     def _rollout(self, samples: int, horizon: int) -> Rollout:
@@ -358,17 +374,17 @@ class Forecaster:
     def _separate_rollout(self, samples: int, horizon: int) -> SeparateRollout:
         return self._get_or_create(self._separate_rollouts, SeparateRollout, samples, horizon)
 
-    def _get_or_create(self, kept: dict[tuple[int, int], _R], kind: Callable[..., _R], samples: int, horizon: int) -> _R:
-        """A rollout is made when first asked for; a few of each kind are kept.
+    def _get_or_create(self, cache: dict[tuple[int, int], _R], kind: Callable[..., _R], samples: int, horizon: int) -> _R:
+        """Return a rollout, created on first use; a few of each kind are cached.
 
         Raises:
-            UsageError: buffers of that size do not fit into memory.
+            UsageError: its buffers do not fit into memory.
         """
-        if (samples, horizon) not in kept:
-            while len(kept) >= _KEPT_ROLLOUTS:
-                del kept[next(iter(kept))]
+        if (samples, horizon) not in cache:
+            while len(cache) >= _MAX_CACHED_ROLLOUTS:
+                del cache[next(iter(cache))]
             try:
-                kept[samples, horizon] = kind(
+                cache[samples, horizon] = kind(
                     backend=self._backend,
                     manifest=self.manifest,
                     variant=self._variant,
@@ -378,7 +394,7 @@ class Forecaster:
                 )
             except MemoryError as error:
                 raise UsageError(f"{samples} samples of {horizon} frames do not fit into memory\n  expected fewer") from error
-        return kept[samples, horizon]
+        return cache[samples, horizon]
 
     def _read_window(self) -> ContextPosterior:
         self._reader.reset()
@@ -403,20 +419,20 @@ class Forecaster:
             )
 
 
-def _use_fused(variant: PrecisionVariant, wanted: bool | None, preferred: bool) -> bool:
-    """Whether to run the fused graphs: as wanted, else as preferred if the bundle has them.
+def _use_fused(variant: PrecisionVariant, requested: bool | None, preferred: bool) -> bool:
+    """Decide whether to run the fused graphs: as requested, else as the backend prefers if the bundle has them.
 
     Raises:
-        BackendMissingError: wanted, but the bundle has none.
+        BackendMissingError: requested, but the bundle has none.
     """
     available = set(FUSED) <= set(variant.graphs)
-    if wanted and not available:
+    if requested and not available:
         raise BackendMissingError(
             "the bundle has no fused graphs\n  export it again with: svg-export ckpt.pt, or open it with fused=False"
         )
-    return available and preferred if wanted is None else wanted
+    return available and preferred if requested is None else requested
 
 
-def _zeros_or_given(name: str, noise: ArrayLike | None, shape: tuple[int, ...]) -> FloatArray:
+def _noise_or_zeros(name: str, noise: ArrayLike | None, shape: tuple[int, ...]) -> FloatArray:
     checked = checked_noise(name, noise, shape)
     return np.zeros(shape, np.float32) if checked is None else checked

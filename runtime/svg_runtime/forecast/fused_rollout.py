@@ -1,7 +1,7 @@
-"""The forecast loop on the fused graphs: one run of `prime` reads the context, one run of `step` gives a frame.
+"""The forecast loop on the fused graphs: one run of `prime` reads the context, one run of `step` produces a frame.
 
-Nothing comes to the host between two steps: prior, predictor, decoder and encoder are one graph, the noise of all steps goes to
-the device before the first one, and their frames come back after the last.
+Nothing is copied to the host between two steps: prior, predictor, decoder and encoder are one graph. The noise of all steps is
+copied to the device before the first one, and all frames are copied back after the last.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class FusedRollout:
         self._bind_prime(variant, samples)
 
     def read_context(self, encodings: list[FloatArray], context: ContextPosterior, noise: FloatArray) -> None:
-        """One run of `prime`, which finds the posterior itself and writes the states to where the first step reads them."""
+        """Run `prime`, which computes the posterior itself and writes the states into the buffers that the first step reads."""
         self._backend.write(self._h_seq, np.stack(encodings))
         if self._eps_past is not None:
             self._backend.write(self._eps_past, noise)
@@ -50,7 +50,7 @@ class FusedRollout:
     def forecast(
         self, h: FloatArray, context: ContextPosterior, noise: FloatArray, branch_from: RecurrentGraph | None = None
     ) -> FloatArray:
-        """One chain of all steps."""
+        """Run all steps as one chain."""
         if branch_from is not None:
             self._load(context, branch_from)
         self._backend.write(self._step.state["h"], h)
@@ -60,7 +60,7 @@ class FusedRollout:
         return futures_of(self._backend.read(self._frames.whole))
 
     def _inputs(self, condition: dict[str, Buffer], step: int, last_frame_skip: bool) -> dict[str, Buffer]:
-        """Skip conditions come from the observed frame; with last_frame_skip they are states from the second step on."""
+        """Return the inputs of a step. With last_frame_skip, skip conditions are states from the second step on."""
         eps = {} if self._eps is None else {"eps": self._eps.steps[step]}
         return {**eps, **({} if last_frame_skip and step > 0 else condition)}
 
@@ -74,7 +74,7 @@ class FusedRollout:
         self._prime = self._backend.bind("prime", inputs, states)
 
     def _load(self, context: ContextPosterior, predictor: RecurrentGraph) -> None:
-        """Start from the states of graphs that are stepped from frame to frame."""
+        """Start from the states of the stream: the predictor's, and the prior's if it is learned."""
         self._backend.copy(predictor.state["state"], self._step.state["predictor_state"])
         if "prior_state" in self._step.state:
             self._backend.write(self._step.state["prior_state"], context.prior_state["state"])

@@ -24,11 +24,11 @@ class NoiseSource:
         self.reset()
 
     def reset(self) -> None:
-        """Start again from the seed."""
+        """Restart from the seed."""
         self._rng = np.random.default_rng(self._seed)
 
     def draw(self, *shape: int) -> FloatArray:
-        """N(0, 1) float32 of `shape`."""
+        """Draw standard normal float32 values of `shape`."""
         return self._rng.standard_normal(shape, np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Reads frames at batch 1: encodes each once, conditions the decoder's skips, and keeps both on the device or cached."""
+"""Reads frames at batch 1: encodes each once and computes the decoder's skip conditions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from svg_runtime.forecast.noise import FloatArray
 
 
 class Observer:
-    """Encoder and skip graphs at batch 1.
+    """Runs the encoder and skip graphs at batch 1.
 
     Attributes:
         encodings: h of the last n_past frames, oldest first, each (1, g_dim).
-        condition: the decoder's skip conditions for a forecast that starts now: of the frame `skip_lag` before the last one.
-        count: frames observed.
+        condition: the decoder's skip conditions for a forecast that starts now, from the frame `skip_lag` before the last one.
+        count: number of observed frames.
     """
 
     def __init__(self, backend: Backend, manifest: Manifest, variant: PrecisionVariant) -> None:
@@ -42,7 +42,7 @@ class Observer:
         self.count = 0
 
     def observe(self, frame: FloatArray) -> None:
-        """Take in one (H, W, C) float32 frame: its encoding and its skip conditions."""
+        """Read one (H, W, C) float32 frame: compute its encoding and its skip conditions."""
         self.encodings.append(self.encode(frame))
         if self._latest is not self.condition:  # a copy per frame, so that forecasts are bound to one set of buffers
             for name, buffer in self.condition.items():
@@ -51,13 +51,13 @@ class Observer:
         self.count += 1
 
     def encode(self, frame: FloatArray) -> FloatArray:
-        """Encoding (1, g_dim) of a (H, W, C) float32 frame that is not taken in."""
+        """Return the encoding (1, g_dim) of a (H, W, C) float32 frame without observing it."""
         self._backend.write(self._frame, np.moveaxis(frame, -1, 0)[None])
         self._encode.run()
         h: FloatArray = self._backend.read(self._h).copy()
         return h
 
     def reset(self) -> None:
-        """Forget all frames."""
+        """Discard all frames."""
         self.encodings.clear()
         self.count = 0

@@ -1,4 +1,4 @@
-"""What the two forecast loops have in common: the one on the separate graphs and the one on the fused graphs."""
+"""The interface of the two forecast loops, on the separate graphs and on the fused graphs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from svg_runtime.forecast.states import RecurrentGraph
 
 
 class Rollout(Protocol):
-    """Buffers and bound graphs for a fixed number of samples and of steps: bound once, run for every forecast."""
+    """Buffers and bound graphs for a fixed number of samples and steps: bound once, run for every forecast."""
 
     def read_context(self, encodings: list[FloatArray], context: ContextPosterior, noise: FloatArray) -> None:
-        """Bring the predictor from its initial state through the context frames.
+        """Step the predictor from its initial state through the context frames.
 
         Args:
             encodings: h of each context frame, oldest first, each (1, g_dim).
@@ -32,9 +32,9 @@ class Rollout(Protocol):
 
         Args:
             h: its encoding, (1, g_dim).
-            context: of the context frames; the prior starts from its state.
-            noise: (horizon, samples, z_dim) of the prior.
-            branch_from: predictor that has read the context, if it is another one than this rollout's; it is left as it is.
+            context: posterior of the context frames; the prior starts from its `prior_state`.
+            noise: (horizon, samples, z_dim) draws for the prior.
+            branch_from: another rollout's predictor that has read the context; it is not changed. None: this rollout's own.
 
         Returns:
             (samples, horizon, H, W, C) float32.
@@ -43,6 +43,6 @@ class Rollout(Protocol):
 
 
 def futures_of(frames: Array) -> FloatArray:
-    """A copy of the device's (horizon, samples, C, H, W) as (samples, horizon, H, W, C)."""
+    """Copy the device's (horizon, samples, C, H, W) into (samples, horizon, H, W, C)."""
     futures: FloatArray = np.array(frames.transpose(1, 0, 3, 4, 2), np.float32, order="C")
     return futures

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from svg_common.metrics import mean_squared_error, psnr
 from svg_runtime.forecast.noise import FloatArray
 
-_MEMORY_LIMIT = 256 << 20  # bytes of remembered forecasts; the oldest are forgotten first
+_MEMORY_LIMIT = 256 << 20  # bytes of remembered forecasts; the oldest are dropped first
 
 
 @dataclass(frozen=True)
 class ForecastScore:
-    """How well one earlier forecast met the frame that has now been observed: mean squared errors, frames in [0, 1]."""
+    """Mean squared errors of one earlier forecast of the frame that has now been observed; frames are in [0, 1]."""
 
-    lead: int  # frames between making the forecast and now: 1 ... horizon
-    mse_best: float  # the sample that came closest
-    mse_mean: float  # the mean over samples
-    mse_repeat: float  # the last frame observed when the forecast was made, unchanged
+    lead: int  # frames from the forecast to this frame: 1 ... horizon
+    mse_best: float  # of the closest sample
+    mse_mean: float  # of the mean over samples
+    mse_repeat: float  # of repeating the last frame before the forecast
 
     @property
     def psnr_best(self) -> float:
-        """PSNR in dB of the sample that came closest, at most 120."""
+        """PSNR in dB of the closest sample, at most 120."""
         return psnr(self.mse_best)
 
     @property
@@ -32,7 +32,7 @@ class ForecastScore:
 
     @property
     def psnr_repeat(self) -> float:
-        """PSNR in dB of the last frame observed when the forecast was made, at most 120."""
+        """PSNR in dB of repeating the last frame before the forecast, at most 120."""
         return psnr(self.mse_repeat)
 
 
@@ -60,7 +60,7 @@ class ForecastMemory:
         )
 
     def clear(self) -> None:
-        """Forget all."""
+        """Drop all forecasts."""
         self._pending.clear()
 
 

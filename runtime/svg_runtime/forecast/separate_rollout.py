@@ -1,8 +1,8 @@
 """The forecast loop on the separate graphs.
 
 Per step: z ~ prior(h), g = predictor([h, z]), frame = decoder(g, cond), h = encoder(frame). State, g, h and frames stay in
-device buffers; only mu and logvar come to the host, where the noise is, and only z goes back. With a fixed prior z is the noise
-itself; a deterministic model has no z.
+device buffers; only mu and logvar are copied to the host, which draws the noise, and only z is copied back. With a fixed prior
+z is the noise itself; a deterministic model has no z.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class SeparateRollout:
     def forecast(
         self, h: FloatArray, context: ContextPosterior, noise: FloatArray, branch_from: RecurrentGraph | None = None
     ) -> FloatArray:
-        """Every latent from the prior."""
+        """Forecast with every latent from the prior."""
         if self._prior is not None:
             self._prior.load(context.prior_state)
         self._backend.write(self._h, h)
@@ -68,13 +68,13 @@ class SeparateRollout:
         return futures_of(self._backend.read(self._frames.whole))
 
     def reconstruct(self, h: FloatArray, mu: FloatArray, logvar: FloatArray, noise: FloatArray) -> FloatArray:
-        """As `forecast`, with every latent from a given Gaussian instead of the prior.
+        """Forecast with every latent from the given Gaussians instead of the prior.
 
         Args:
             h: encoding of the last observed frame, (1, g_dim).
             mu: (horizon, 1, z_dim) means, one per forecast frame.
-            logvar: (horizon, 1, z_dim) their log variances.
-            noise: (horizon, samples, z_dim).
+            logvar: (horizon, 1, z_dim) log variances.
+            noise: (horizon, samples, z_dim) standard normal draws.
 
         Returns:
             (samples, horizon, H, W, C) float32.
@@ -88,7 +88,7 @@ class SeparateRollout:
         return futures_of(self._backend.read(self._frames.whole))
 
     def _write_prior_latent(self, noise: FloatArray) -> None:
-        """z of the next frame, (samples, z_dim): from the learned prior, else from N(0, I)."""
+        """Draw and write z of the next frame, (samples, z_dim): from the learned prior, else from N(0, I)."""
         if self._z is None:
             return
         if self._prior is not None:
@@ -122,7 +122,7 @@ class SeparateRollout:
         return self._bind_recurrent("prior", {"h": self._h}, {"mu": self._mu, "logvar": self._logvar})
 
     def _bind_frames(self, observer: Observer, last_frame_skip: bool) -> None:
-        """Decoder and encoder once per step, each frame going where it will be read."""
+        """Bind decoder and encoder once per step, each with the frame buffer of that step."""
         self._decode = [self._bind_decoder(observer.condition, frame) for frame in self._frames.steps]
         encoder, skip = self._variant.graphs["encoder"], self._variant.graphs["skip"]
         outputs = {"h": self._h}

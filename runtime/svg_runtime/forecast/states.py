@@ -14,15 +14,15 @@ class RecurrentGraph:
     """One graph bound for a number of steps in a row, each reading the state that the one before it wrote.
 
     Step i reads set i % 2 of the state's buffers and writes the other one, so that inputs never alias outputs. With an even
-    number of steps the last one leads back to the first, and stepping can go on for ever.
+    number of steps the last one leads back to the first, and stepping can go on without end.
 
     Args:
-        backend: where it runs.
+        backend: the device.
         graph_name: the graph's name in the bundle.
-        spec: its interface.
+        spec: interface of the graph.
         batch: size of the dynamic axis.
-        inputs: of each step, the buffers of the inputs that are no states. A state that is among them is read from there.
-        outputs: of each step, the buffers of the outputs that are no states.
+        inputs: per step, the buffers of all inputs except states. A state listed here overrides the internal buffer.
+        outputs: per step, the buffers of all outputs except states.
 
     Attributes:
         bound: the graph, bound once per step.
@@ -60,18 +60,18 @@ class RecurrentGraph:
         self.load({state.input: 0.0 for state in self._states})
 
     def load(self, values: Mapping[str, Array | float]) -> None:
-        """Start from host values; a state at batch 1 is repeated over the batch."""
+        """Start from host values; a state at batch 1 is broadcast over the batch."""
         self._steps = 0
         for name, value in values.items():
             self._backend.write(self.state[name], value)
 
     def step(self) -> None:
-        """Run the next step; after the last one comes the first again."""
+        """Run the next step; after the last one the first follows again."""
         self.bound[self._steps % len(self.bound)].run()
         self._steps += 1
 
     def step_from(self, other: RecurrentGraph) -> None:
-        """Run the first step from the current state of `other`, which stays as it is: a branch of its future."""
+        """Run the first step from the current state of `other`, which does not change."""
         start = other.state
         if id(start) not in self._branches:
             self._branches[id(start)] = self._bind(0, start, self._buffers[1])
@@ -79,17 +79,17 @@ class RecurrentGraph:
         self._steps = 1
 
     def advanced(self, steps: int) -> None:
-        """Note that `steps` steps were run outside, from the first one on, and make where they led the new start."""
+        """Record that the first `steps` steps were run as a chain, and make their final state the new start."""
         self._steps = 0
         if steps % 2:
             for name, buffer in self._buffers[0].items():
                 self._backend.copy(self._buffers[1][name], buffer)
 
     def read(self) -> dict[str, Array]:
-        """Host copy of the current state."""
+        """Return a host copy of the current state."""
         return {name: self._backend.read(buffer).copy() for name, buffer in self.state.items()}
 
-    def _bind(self, step: int, now: Mapping[str, Buffer], then: Mapping[str, Buffer]) -> BoundGraph:
-        states_in = {state.input: now[state.input] for state in self._states}
-        states_out = {state.output: then[state.input] for state in self._states}
+    def _bind(self, step: int, state: Mapping[str, Buffer], next_state: Mapping[str, Buffer]) -> BoundGraph:
+        states_in = {spec.input: state[spec.input] for spec in self._states}
+        states_out = {spec.output: next_state[spec.input] for spec in self._states}
         return self._backend.bind(self._graph_name, {**states_in, **self._inputs[step]}, {**self._outputs[step], **states_out})

@@ -1,1 +1,1 @@
-"""`svg-live`: from a source of pictures through the forecaster to a window or a file."""
+"""`svg-live`: from a source of pictures through the forecaster to a window or a video file."""

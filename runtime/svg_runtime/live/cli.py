@@ -24,7 +24,7 @@ from svg_runtime.forecast_options import (
     SamplesOption,
     ThreadsOption,
     WorkspaceOption,
-    asked_precision,
+    requested_precision,
 )
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -35,7 +35,7 @@ class _Context(str, Enum):
     stream = "stream"
 
 
-CameraOption = Annotated[int | None, typer.Option(min=0, help="Index of a camera. One on the network goes to --source.")]
+CameraOption = Annotated[int | None, typer.Option(min=0, help="Index of a local camera. Use --source for a network camera.")]
 SourceOption = Annotated[
     str | None,
     typer.Option(
@@ -43,21 +43,24 @@ SourceOption = Annotated[
         help="A video, an image, a folder of these, live video such as rtsp://host/path, or synthetic://digits, the default.",
     ),
 ]
-OutputOption = Annotated[Path | None, typer.Option(metavar="FILE.mp4", help="Write the picture as an H.264 video.")]
+OutputOption = Annotated[Path | None, typer.Option(metavar="FILE.mp4", help="Write the display to an H.264 video.")]
 HeadlessOption = Annotated[
-    bool, typer.Option("--headless", help="No window. Files and the synthetic camera then run as fast as they can.")
+    bool, typer.Option("--headless", help="No window. Files and the synthetic camera then run as fast as possible.")
 ]
-RealtimeOption = Annotated[bool, typer.Option("--realtime", help="Keep the model's pace even without a window.")]
-MaxFramesOption = Annotated[int | None, typer.Option(min=1, help="End after this many frames.")]
+RealtimeOption = Annotated[bool, typer.Option("--realtime", help="Run at the model's frame rate even without a window.")]
+MaxFramesOption = Annotated[int | None, typer.Option(min=1, help="Stop after this many frames.")]
 LeadOption = Annotated[
-    int | None, typer.Option(min=1, help="Forecast step whose mean and spread are shown large. Default: the last.")
+    int | None, typer.Option(min=1, help="Forecast step whose mean and spread are shown. Default: the last.")
 ]
 ContextOption = Annotated[
-    _Context, typer.Option(help="window: re-read the last frames at every frame, as in training. stream: carry the state on.")
+    _Context,
+    typer.Option(help="window: re-read the last frames before every forecast, as in training. stream: carry the state along."),
 ]
 BackendOption = Annotated[str, typer.Option(help="Inference backend, or auto for the fastest one that works.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the model's noise and of the synthetic camera.")]
-ReconnectOption = Annotated[float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait for a camera that stopped.")]
+ReconnectOption = Annotated[
+    float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait for a lost camera to come back.")
+]
 JsonOption = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Write statistics: latency, frames, surprise, forecast scores.")
 ]
@@ -91,7 +94,7 @@ def live(
 ) -> None:
     """Watch a camera or a video and forecast its next frames, live: sampled futures, their mean and spread, and surprise.
 
-    q or Esc in the window, Ctrl-C, or SIGTERM end it; the video is then complete and playable. Before the first picture
+    Stop it with q or Esc in the window, Ctrl-C, or SIGTERM; the video is then complete and playable. Before the first frame
     nothing is written, and both signals exit with 130.
 
     Exit codes: 0 ok, 1 error, 2 usage, 4 backend, device or an extra missing, 5 source lost, 130 Ctrl-C.
@@ -103,11 +106,11 @@ def live(
         raise UsageError(
             "--headless alone would run for ever and show nothing\n  add --output FILE.mp4, --json FILE or --max-frames N"
         )
-    precision = asked_precision(fp16, bf16)
+    precision = requested_precision(fp16, bf16)
     console = stderr_console()
     if camera is None and source is None:
         console.print("svg-live: no --camera and no --source: using the synthetic camera, synthetic://digits", markup=False)
-    with defer_interrupts():  # heavy: OpenCV, and the inference engine
+    with defer_interrupts():  # heavy imports: OpenCV and the inference engine
         from svg_runtime.live.loop import LiveOptions, run_live
         from svg_runtime.live.sources import SourceOptions
 

@@ -1,4 +1,4 @@
-"""What went wrong while a stream ran: every trouble is counted, the first of each kind is kept in words and said at once."""
+"""Problems during a live run: all are counted by kind, and the first messages are stored and reported at once."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-_KEPT_MESSAGES = 20
+_MAX_MESSAGES = 20
 
 
 class EventLog:
-    """Counts events by kind. Safe to use from the capture thread and the live loop at the same time.
+    """Counts events by kind. Thread-safe: the capture thread and the live loop both add events.
 
     Args:
-        announce: called with the message of an event when it happens; a kind that repeats is announced only for its
-            first `announce_each` times, so that a camera that fails every second does not fill the terminal.
+        announce: called with the message of an event, at most `announce_each` times per kind, so that a camera that fails every
+            second does not fill the terminal.
         announce_each: see above.
     """
 
@@ -27,22 +27,22 @@ class EventLog:
         self.messages: list[str] = []
 
     def add(self, kind: str, message: str) -> None:
-        """Count one event of `kind` (a stable name in the statistics) and say `message` to the user."""
+        """Count one event of `kind` (a stable name in the statistics) and announce `message`."""
         with self._lock:
             self.counts[kind] += 1
             count = self.counts[kind]
-            if len(self.messages) < _KEPT_MESSAGES:
+            if len(self.messages) < _MAX_MESSAGES:
                 self.messages.append(message)
         if self._announce is not None and count <= self._announce_each:
             more = " (more of this kind are only counted)" if count == self._announce_each else ""
             self._announce(message + more)
 
     def once(self, kind: str, message: str) -> None:
-        """As `add`, but only for the first event of this kind: a warning that holds for the whole run."""
+        """Add only the first event of this kind: a warning that applies to the whole run."""
         if kind not in self.counts:
             self.add(kind, message)
 
     def summary(self) -> dict[str, Any]:
-        """Counts by kind, and the first messages in order, as plain JSON values."""
+        """Return the counts by kind and the first messages in order, as plain JSON values."""
         with self._lock:
             return {"counts": dict(self.counts), "messages": list(self.messages)}

@@ -1,4 +1,4 @@
-"""The summary that a live run prints on stderr at its end."""
+"""The summary that a live run prints to stderr at the end."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The live loop: picture -> model frame -> observation -> futures -> composed picture -> window and file.
 
-`run_live` opens everything, `LiveLoop.run` moves one picture after the other, and `_finish` closes and reports.
+`run_live` opens everything, `LiveLoop.run` processes one picture after another, and `_finish` writes the statistics.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ from svg_runtime.live.sources import (
 from svg_runtime.live.stats import LiveStats
 from svg_runtime.live.stop import StopRequest
 
-_FAILURES_IN_A_ROW = 5  # forecasting that fails this often without one success between does not work at all
+_FAILURES_IN_A_ROW = 5  # without a success in between, forecasting is considered broken
 
 
 class ForecastError(SvgError):
-    """Forecasting fails again and again."""
+    """Forecasting fails repeatedly, or returns values that are not finite."""
 
 
 @dataclass(frozen=True)
 class LiveOptions:
-    """What `svg-live` was asked for."""
+    """The options of `svg-live`."""
 
     source: SourceOptions
     model: str | None = None
@@ -74,8 +74,8 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
     """Run from the first picture to the last, then close the files and print the summary.
 
     Raises:
-        SvgError: what is missing or wrong, before anything starts; or the source was lost, after everything was closed.
-        KeyboardInterrupt: Ctrl-C, after everything was closed; SIGTERM too, before the first picture.
+        SvgError: something is missing or invalid, before anything starts; or the source was lost, after closing everything.
+        KeyboardInterrupt: Ctrl-C, after closing everything; also SIGTERM before the first picture.
     """
     lead = options.horizon if options.lead is None else options.lead
     if not 1 <= lead <= options.horizon:
@@ -90,7 +90,7 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
         if options.model is None:
             console.print(f"svg-live: no --model: using {_model_name(model)}", markup=False)
         forecaster.warm_up()
-        console.print(f"svg-live: {forecaster.description}", markup=False)  # by now it knows what every graph is computed in
+        console.print(f"svg-live: {forecaster.description}", markup=False)  # only now the precision of every graph is known
         stop.start_graceful_stop()
         frame = forecaster.manifest.frame
         interval_s = model_interval_s(options.source, forecaster.manifest.generation.frame_interval_s)
@@ -121,7 +121,7 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
 
 
 class LiveLoop:
-    """Moves pictures from the source through the forecaster to the outputs, one at a time."""
+    """Passes pictures from the source through the forecaster to the outputs, one at a time."""
 
     def __init__(
         self, forecaster: Forecaster, source: Source, outputs: list[Output], caption: Caption, stats: LiveStats,
@@ -146,7 +146,7 @@ class LiveLoop:
         """Run until the source ends, is lost, `max_frames` were seen, or a stop is requested.
 
         Raises:
-            ForecastError: forecasting fails again and again.
+            ForecastError: forecasting fails repeatedly.
             OutputError: the output cannot be written any more.
         """
         timer = self._stats.timer
@@ -174,7 +174,7 @@ class LiveLoop:
             display.progress("forecasting", seen / max_frames, f"frame {seen} of {max_frames}, {fps:.1f} fps")
 
     def _pictures(self, max_frames: int | None) -> Iterator[SourceFrame]:
-        """Pictures of the source, with the wait for each one timed; ends the run for every reason but an error."""
+        """Yield pictures of the source, and time the wait for each; record why the run ends."""
         stats, pictures = self._stats, self._source.frames()
         while not self._stop:
             if max_frames is not None and stats.seen >= max_frames:
@@ -196,33 +196,33 @@ class LiveLoop:
         stats.stopped_by = self._stop.reason or stats.stopped_by
 
     def _to_model_frame(self, source_frame: SourceFrame) -> NDArray[np.float32]:
-        """Fit the picture to the model. Where the video is cut, what came before is no context any more: it is forgotten."""
+        """Fit the picture to the model. At a cut in the video, the context is reset."""
         clip = self._clip
         self._clip = source_frame.clip
         cut = clip is not None and clip != source_frame.clip
         if cut:
-            self._stats.events.add("new_clip", f"{self._source.description}: another video begins; the context starts anew")
+            self._stats.events.add("new_clip", f"{self._source.description}: a new video begins; the context is reset")
         if self._preprocessor.size_changed(source_frame.image):
             height, width = source_frame.image.shape[:2]
-            self._stats.events.add("size_changed", f"the picture is now {width}x{height}; the context starts anew")
+            self._stats.events.add("size_changed", f"the frame size is now {width}x{height}; the context is reset")
             cut = True
         if cut:
-            self._forget()
+            self._reset_context()
         return self._preprocessor.fit(source_frame.image)
 
     def _observe_and_forecast(self, frame: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """Show the frame to the model and sample futures. A failure is counted and reported, and the context starts anew."""
+        """Observe the frame and sample futures. A failure is counted and reported, and the context is reset."""
         timer, forecaster = self._stats.timer, self._forecaster
         try:
             with timer.stage("observe"):
                 observation = forecaster.observe(frame)
-            self._note(observation)
+            self._record(observation)
             if not forecaster.ready:
                 return None
             with timer.stage("forecast"):
                 futures = forecaster.forecast()
             if not np.isfinite(futures).all():
-                raise ForecastError("the forecast has values that are not finite")
+                raise ForecastError("the forecast contains values that are not finite")
         except (SvgError, RuntimeError) as error:
             self._count_failure(error)
             return None
@@ -230,7 +230,7 @@ class LiveLoop:
         self._stats.forecast += 1
         return futures
 
-    def _note(self, observation: Observation) -> None:
+    def _record(self, observation: Observation) -> None:
         self._observed = observation.index + 1
         surprise = observation.surprise
         if surprise is not None and not np.isfinite(surprise):
@@ -243,22 +243,22 @@ class LiveLoop:
     def _count_failure(self, error: Exception) -> None:
         self._failures += 1
         reason = str(error).partition("\n")[0]
-        self._stats.events.add("forecast_failed", f"no forecast for this frame: {reason}; the context starts anew")
+        self._stats.events.add("forecast_failed", f"no forecast for this frame: {reason}; the context is reset")
         if self._failures >= _FAILURES_IN_A_ROW:
             raise ForecastError(
                 f"forecasting failed {self._failures} times in a row, last with: {error}\n"
                 "  try --backend cpu without --fp16 and --bf16; if that fails too, export the bundle again"
             ) from error
-        self._forget()
+        self._reset_context()
 
-    def _forget(self) -> None:
+    def _reset_context(self) -> None:
         self._forecaster.reset()
         self._observed = 0
         self._view.surprise.append(None)
         self._stats.resets += 1
 
     def _update_view(self, source_frame: SourceFrame, futures: NDArray[np.float32] | None) -> View:
-        """Bring the view up to date."""
+        """Copy the state of the run into the view and return it."""
         view, stats = self._view, self._stats
         view.picture = source_frame.image
         view.futures = futures
@@ -276,7 +276,7 @@ class LiveLoop:
 
 
 def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> Forecaster:
-    deterministic = Bundle.open(model).manifest.model.z_dim == 0  # it has one future, which need not be shown eight times
+    deterministic = Bundle.open(model).manifest.model.z_dim == 0  # it has only one future
     with ProgressDisplay(console) as display:
         return Forecaster.open(
             model,
@@ -311,7 +311,7 @@ def _about(options: LiveOptions, caption: Caption, source: Source, forecaster: F
 
 
 def _run_and_close(loop: LiveLoop, max_frames: int | None, display: ProgressDisplay | None) -> None:
-    """Run the loop; however it ends, the video is completed, except when a second Ctrl-C says not to wait for it."""
+    """Run the loop. However it ends, the video is completed, except after a second Ctrl-C."""
     keep = True
     try:
         with display or nullcontext():

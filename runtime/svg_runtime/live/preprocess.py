@@ -1,4 +1,4 @@
-"""From a picture of any size to the model's frame: scaled and cropped to its size, its colours, float in [0, 1]."""
+"""Converts a picture of any size to the model's frame: scaled, cropped, in its colours, float32 in [0, 1]."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Preprocessor:
         self.picture_hw: tuple[int, int] | None = None
 
     def size_changed(self, picture: Picture) -> bool:
-        """Whether `picture` has another size than the one before it. Then the old frames show another view."""
+        """Whether `picture` has another size than the previous one, which then shows another view."""
         before = self.picture_hw
         self.picture_hw = (picture.shape[0], picture.shape[1])
         return before is not None and before != self.picture_hw

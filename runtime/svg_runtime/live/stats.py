@@ -1,4 +1,4 @@
-"""What a live run did: counts, surprise and forecast scores, as the object behind `--json` and the summary."""
+"""Statistics of a live run: counts, latency, surprise and forecast scores, for `--json` and the summary."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from svg_runtime.machine.memory import peak_rss_mib
 if TYPE_CHECKING:
     from svg_runtime.forecast.scores import ForecastScore
 
-# capture: wait for the picture. end_to_end: from the picture's capture (camera) or arrival in the loop to its last output.
+# capture: waiting for a picture. end_to_end: from its capture (camera) or arrival to its last output.
 STAGES = ("capture", "preprocess", "observe", "forecast", "overlay", "output", "end_to_end")
-_RATE_FRAMES = 30  # the shown rate is over this many frames
+_RATE_FRAMES = 30  # the displayed rate is averaged over this many frames
 
 
 class ScoreTable:
-    """Forecast quality per lead. PSNR is taken from the mean squared error over all frames, not averaged in dB."""
+    """Forecast quality per lead. PSNR is computed from the mean squared error over all frames, not averaged in dB."""
 
     def __init__(self, horizon: int) -> None:
         self._count: NDArray[np.int64] = np.zeros(horizon, np.int64)
         self._mse_sum: NDArray[np.float64] = np.zeros((horizon, 3))  # best sample, mean forecast, repeated last frame
 
     def add(self, scores: Iterable[ForecastScore]) -> None:
-        """Add the scores that one observed frame gave to earlier forecasts."""
+        """Add the scores of earlier forecasts of one observed frame."""
         for score in scores:
             self._mse_sum[score.lead - 1] += score.mse_best, score.mse_mean, score.mse_repeat
             self._count[score.lead - 1] += 1
 
     def psnr(self, lead: int) -> tuple[float, float, float] | None:
-        """PSNR in dB at `lead` of the best sample, the mean forecast and the repeated last frame; None before any."""
+        """PSNR in dB at `lead` of the best sample, the mean forecast and the repeated last frame; None without scores."""
         if self._count[lead - 1] == 0:
             return None
         mse = self._mse_sum[lead - 1] / self._count[lead - 1]
@@ -45,7 +45,7 @@ class ScoreTable:
         return best, mean, repeat
 
     def summary(self, interval_s: float) -> list[dict[str, float]]:
-        """One row per lead that was scored."""
+        """Return one row per lead that was scored."""
         rows = []
         for lead, count in enumerate(self._count.tolist(), 1):
             decibels = self.psnr(lead)
@@ -58,13 +58,13 @@ class ScoreTable:
 
 
 class LiveStats:
-    """Everything that is counted while a run goes on.
+    """Counters and timers of a run.
 
     Args:
-        about: what stays the same: model, backend, samples and so on.
+        about: constant entries: model, backend, samples and so on.
         horizon: forecast steps.
         interval_s: seconds per step.
-        events: troubles of the run, counted elsewhere too.
+        events: the event log of the run, filled by other parts.
     """
 
     def __init__(self, about: dict[str, Any], horizon: int, interval_s: float, events: EventLog) -> None:
@@ -76,26 +76,26 @@ class LiveStats:
         self.timer = StageTimer(STAGES)
         self.scores = ScoreTable(horizon)
         self.surprise = RecentValues()
-        self.seen = 0  # pictures given to the model
-        self.forecast = 0  # of these, the ones from which a forecast was made
-        self.resets = 0  # how often the context was forgotten
+        self.seen = 0  # pictures that were observed
+        self.forecast = 0  # of these, pictures followed by a forecast
+        self.resets = 0  # resets of the context
         self.captured = 0  # pictures that the source took or decoded, used or not
         self.dropped = 0  # model intervals of a camera that passed while the loop was busy
         self.stopped_by = "end of source"
 
     def frame_done(self) -> None:
-        """Note that one more picture went the whole way."""
+        """Record that one more picture was processed completely."""
         self._recent_ends.append(time.monotonic())
 
     @property
     def fps(self) -> float:
-        """Pictures per second of late."""
+        """Recent rate in pictures per second."""
         if len(self._recent_ends) < 2:
             return 0.0
         return (len(self._recent_ends) - 1) / max(self._recent_ends[-1] - self._recent_ends[0], 1e-9)
 
     def summary(self) -> dict[str, Any]:
-        """All of it as plain JSON values; latency in milliseconds, surprise in nats, PSNR in dB, memory in MiB."""
+        """Return everything as plain JSON values; latency in milliseconds, surprise in nats, PSNR in dB, memory in MiB."""
         duration = time.monotonic() - self._start
         frames = {"captured": self.captured, "seen": self.seen, "forecast": self.forecast,
                   "dropped": self.dropped, "unused": max(0, self.captured - self.seen)}  # fmt: skip

@@ -1,4 +1,4 @@
-"""Orderly end of a live run: Ctrl-C, SIGTERM or the window ask for it, the loop ends between two frames."""
+"""Graceful stop of a live run: on Ctrl-C, SIGTERM or a key in the window, the loop ends between two frames."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-_SLICE_S = 0.02  # a signal handler only sets a flag, so every wait is cut into slices that look at it
+_SLICE_S = 0.02  # a signal handler only sets a flag, so waits are cut into slices that check it
 
 
 class StopRequest:
-    """Context manager that turns SIGINT and SIGTERM into a flag, so that a frame is never cut in half.
+    """Context manager that turns SIGINT and SIGTERM into a flag, so that no frame is interrupted.
 
-    A second Ctrl-C raises KeyboardInterrupt at once, for a run that hangs. Until `start_graceful_stop`, either signal does:
-    whatever is under way then, such as building an engine, does not look at the flag.
+    A second Ctrl-C raises KeyboardInterrupt at once, for a run that hangs. Before `start_graceful_stop`, either signal does so:
+    the work at that time, such as building an engine, does not check the flag.
     """
 
     def __init__(self) -> None:
         self.reason: str | None = None
-        self._notes = False
+        self._graceful = False
         self.interrupted = False  # by Ctrl-C: the command then exits 130
         self.signalled = False  # by Ctrl-C or SIGTERM
         self._previous: dict[signal.Signals, Any] = {}
-        self._watches: list[Callable[[], None]] = []
+        self._checks: list[Callable[[], None]] = []
 
     def __enter__(self) -> StopRequest:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -39,21 +39,21 @@ class StopRequest:
         return self.reason is not None
 
     def start_graceful_stop(self) -> None:
-        """From now on a signal is a request, as somebody looks at the flag."""
-        self._notes = True
+        """From now on, signals only set the flag, because the loop checks it."""
+        self._graceful = True
 
     def request(self, reason: str) -> None:
-        """Ask the loop to end before the next frame; the first reason is kept."""
+        """Request an end before the next frame; the first reason is kept."""
         self.reason = self.reason or reason
 
-    def watch(self, look: Callable[[], None]) -> None:
-        """Have `look` called while a camera is waited for: it requests a stop when the user did, in a window for example."""
-        self._watches.append(look)
+    def add_check(self, check: Callable[[], None]) -> None:
+        """Call `check` while waiting for a camera: it requests a stop when the user did so, for example in a window."""
+        self._checks.append(check)
 
-    def look(self) -> None:
-        """Look whether the user asks for a stop. To be called in the main thread, as windows want it."""
-        for look in self._watches:
-            look()
+    def poll(self) -> None:
+        """Run all checks. Call this in the main thread, as windows require."""
+        for check in self._checks:
+            check()
 
     def sleep(self, seconds: float) -> None:
         """Sleep, but return early when a stop is requested."""
@@ -62,7 +62,7 @@ class StopRequest:
             time.sleep(min(left, _SLICE_S))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if not self._notes:
+        if not self._graceful:
             raise KeyboardInterrupt
         self.signalled = True
         if number == signal.SIGINT:

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-_WINDOW = 10_000  # frames; a camera that runs for weeks must not fill the memory
+_WINDOW = 10_000  # frames; bounded, because a camera may run for weeks
 
 
 class RecentValues:
-    """A stream of numbers. Percentiles and mean are over the last `size`, count and largest over all."""
+    """A stream of numbers. Percentiles and mean cover the last `size` values, count and maximum all of them."""
 
     def __init__(self, size: int = _WINDOW) -> None:
         self._ring: NDArray[np.float32] = np.zeros(size, np.float32)
@@ -22,14 +22,14 @@ class RecentValues:
         self._largest = 0.0
 
     def add(self, value: float) -> None:
-        """Record one value, not negative."""
+        """Record one non-negative value."""
         self._ring[self.count % len(self._ring)] = value
         self.count += 1
         self.last = value
         self._largest = max(self._largest, value)
 
     def summary(self) -> dict[str, float]:
-        """Percentiles p50, p95, p99 and mean of the recent values; max and count of all. Empty without a value."""
+        """Return p50, p95, p99 and mean of the recent values, max and count of all; empty without values."""
         if self.count == 0:
             return {}
         kept = self._ring[: min(self.count, len(self._ring))]
@@ -60,9 +60,9 @@ class StageTimer:
         self._stages[name].add(ms)
 
     def last_ms(self, name: str) -> float:
-        """The most recent duration of `name`; 0 when it never ran."""
+        """Return the most recent duration of `name` in milliseconds; 0 if it never ran."""
         return self._stages[name].last
 
     def summary(self) -> dict[str, dict[str, float]]:
-        """Per stage that ran at all: see `RecentValues.summary`."""
+        """Return the summary of each stage that ran, see `RecentValues.summary`."""
         return {name: window.summary() for name, window in self._stages.items() if window.count}

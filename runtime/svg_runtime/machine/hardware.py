@@ -1,4 +1,4 @@
-"""What numbers were measured on: hardware and versions, for the JSON of `svg-bench` and of the benchmarks."""
+"""Hardware and versions of this machine, for the JSON of `svg-bench` and of the benchmarks."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ _PACKAGES = (
 
 
 def hardware(cpu: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Processor, memory and accelerators.
+    """Describe CPU, memory and accelerators.
 
     Args:
-        cpu: what py-cpuinfo found out, where it is installed: its keys `brand_raw` and `flags` are read. Default: what the
-            system itself says.
+        cpu: output of py-cpuinfo, of which `brand_raw` and `flags` are used; None: what the system itself reports.
     """
     cpu = system_cpu(Path("/proc/cpuinfo")) if cpu is None else cpu
     return {
@@ -42,34 +41,34 @@ def hardware(cpu: Mapping[str, Any] | None = None) -> dict[str, Any]:
         "memory_gb": _memory_gb(),
         "gpus": _gpus(),
         "board": board(Path("/proc/device-tree/model")),
-        # Timings of a machine that does other work too are not its best: readers of the JSON must be able to see it.
+        # Other load makes timings worse: readers of the JSON must be able to see it.
         "load_average": load_average(),
     }
 
 
 def versions() -> dict[str, str]:
-    """Versions of what takes part. Nothing is imported for it, torch least of all."""
+    """Return the versions of Python, svg-edge and the installed libraries, without importing them."""
     own = {"python": platform.python_version(), "svg-edge": svg_runtime.__version__}
-    return own | {package: found for package in _PACKAGES if (found := _version(package)) is not None}
+    return own | {package: release for package in _PACKAGES if (release := _version(package)) is not None}
 
 
 def this_platform() -> str:
-    """linux x86_64, win32 AMD64, ..."""
+    """Operating system and architecture: linux x86_64, win32 AMD64, ..."""
     return f"{sys.platform} {platform.machine()}"
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine has."""
+    """Number of cores that this process may use; in a container fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load_average() -> float | None:
-    """Processes that wanted to run over the last minute; None where the system does not tell."""
+    """Load average over the last minute; None if the system does not report it."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def system_cpu(cpuinfo: Path) -> dict[str, Any]:
-    """Name (`brand_raw`) and `flags` of the first processor in Linux's cpuinfo; empty on other systems."""
+    """Name (`brand_raw`) and `flags` of the first CPU in Linux's cpuinfo; empty on other systems."""
     try:
         text = cpuinfo.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -77,13 +76,13 @@ def system_cpu(cpuinfo: Path) -> dict[str, Any]:
     pairs = [line.partition(":") for line in text.split("\n\n")[0].splitlines()]
     fields = {name.strip(): value.strip() for name, _, value in pairs}
     return {
-        "brand_raw": fields.get("model name", ""),  # ARM has none: the board says more there
+        "brand_raw": fields.get("model name", ""),  # missing on ARM, where the board is more telling
         "flags": (fields.get("flags") or fields.get("Features") or "").split(),
     }
 
 
 def simd_flags(flags: Iterable[str]) -> list[str]:
-    """Vector and matrix extensions among a processor's flags."""
+    """List the vector and matrix extensions among a CPU's flags."""
     return sorted(flag for flag in flags if flag.startswith(_SIMD))
 
 
@@ -109,5 +108,5 @@ def _memory_gb() -> float | None:
 
 
 def _gpus() -> list[str]:
-    """NVIDIA GPUs as "name, driver, memory"; empty where the driver does not answer."""
+    """List NVIDIA GPUs as "name, driver, memory"; empty if the driver does not respond."""
     return [f"{', '.join(values)} MiB" for values in nvidia_smi(("name", "driver_version", "memory.total"))]

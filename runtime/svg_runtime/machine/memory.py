@@ -1,4 +1,4 @@
-"""Memory of this process, as the system counts it."""
+"""Memory of this process, as the system reports it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 
 def peak_rss_mib() -> float | None:
-    """Largest resident memory of this process so far in MiB; None where the system does not tell."""
-    status = Path("/proc/self/status")  # getrusage would count the shell from which this process was forked
+    """Largest resident memory of this process so far in MiB; None if the system does not report it."""
+    status = Path("/proc/self/status")  # getrusage would include the process that this one was forked from
     if status.exists():
         line = next((line for line in status.read_text().splitlines() if line.startswith("VmHWM:")), None)
         return round(int(line.split()[1]) / 1024, 1) if line else None

@@ -1,7 +1,7 @@
-"""The state that a machine is in while figures are measured: power mode, clocks, temperatures, from the system's own files.
+"""The state of a machine during a measurement: power mode, clocks, temperatures, from the system's own files.
 
-A device that throttles is slower than it can be, and its figures do not say so: so the state is read before and after a run.
-What a system does not have, or does not let a user read, is left out.
+Throttling makes a device slower without showing in the results, so the state is read before and after a run. Values that a
+system does not have, or does not let a user read, are left out.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ _COLDEST = -100.0  # degrees Celsius; a Jetson reports -256 for a sensor whose p
 
 
 def telemetry(root: Path = Path("/")) -> dict[str, Any]:
-    """Power mode, clocks in MHz and temperatures in degrees Celsius, now.
+    """Read the current power mode, clocks in MHz and temperatures in degrees Celsius.
 
     Args:
-        root: of the file system.
+        root: root of the file system.
 
     Returns:
-        power_mode: of a Jetson (nvpmodel): its name, or its number where the name is not known.
+        power_mode: of a Jetson (nvpmodel): its name, or its number if the name is unknown.
         device_clocks: per device with frequency scaling (the GPU of a Jetson is one): mhz, max_mhz, governor.
         cpu_clocks: the same per core.
         emc_mhz: clock of a Jetson's memory, which only root may read.
-        temperatures: per thermal zone; of zones of the same name, the hottest.
-        gpus: what nvidia-smi says of each GPU.
+        temperatures: per thermal zone; the hottest of zones with the same name.
+        gpus: state of each GPU from nvidia-smi.
     """
-    found = {
+    values = {
         "power_mode": power_mode(root),
         "device_clocks": device_clocks(root),
         "cpu_clocks": cpu_clocks(root),
@@ -42,7 +42,7 @@ def telemetry(root: Path = Path("/")) -> dict[str, Any]:
         "temperatures": temperatures(root),
         "gpus": gpu_states(),
     }
-    return {name: value for name, value in found.items() if value not in (None, {}, [])}
+    return {name: value for name, value in values.items() if value not in (None, {}, [])}
 
 
 def power_mode(root: Path) -> str | None:
@@ -55,12 +55,12 @@ def power_mode(root: Path) -> str | None:
 
 
 def device_clocks(root: Path) -> dict[str, dict[str, Any]]:
-    """Clocks of devices other than the processor, by the kernel's name: 17000000.gpu is the GPU of a Jetson Orin."""
+    """Clocks of devices other than the CPU, by the kernel's name: 17000000.gpu is the GPU of a Jetson Orin."""
     return _clocks(_entries(root / "sys/class/devfreq", "*"), ("cur_freq", "max_freq", "governor"), 1e6)
 
 
 def cpu_clocks(root: Path) -> dict[str, dict[str, Any]]:
-    """Clock, the highest allowed one, and governor of every core."""
+    """Current clock, highest allowed clock and governor of every core."""
     cores = sorted(_entries(root / "sys/devices/system/cpu", "cpu[0-9]*"), key=lambda core: int(core.name[3:]))
     files = ("cpufreq/scaling_cur_freq", "cpufreq/scaling_max_freq", "cpufreq/scaling_governor")
     return _clocks(cores, files, 1e3)
@@ -83,12 +83,12 @@ def gpu_states() -> list[dict[str, Any]]:
         return []
     reasons = next(filter(None, (nvidia_smi([field]) for field in _SMI_REASONS)), [])
     for state, values in zip(states, reasons, strict=False):
-        state |= _known([("lower_clocks_because", values[0])])  # a bit mask, 0x1 being nothing to do
+        state |= _known([("lower_clocks_because", values[0])])  # a bit mask; 0x1 means idle
     return states
 
 
 def nvidia_smi(fields: Sequence[str]) -> list[list[str]]:
-    """Values of the fields, without units, for every GPU. Empty where the driver does not answer or know a field."""
+    """Return the fields' values, without units, per GPU. Empty if the driver does not respond or does not know a field."""
     if shutil.which("nvidia-smi") is None:
         return []
     query = ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"]
@@ -100,24 +100,24 @@ def nvidia_smi(fields: Sequence[str]) -> list[list[str]]:
 
 
 def _known(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Numbers as such. "[N/A]", "[Not Supported]" and their like, of which a Jetson has many, are left out."""
+    """Convert numbers, and leave out "[N/A]", "[Not Supported]" and the like, which are common on a Jetson."""
     known = {name: value for name, value in pairs if value and not value.startswith("[") and value != "N/A"}
     return {name: float(value) if re.fullmatch(r"\d+(\.\d+)?", value) else value for name, value in known.items()}
 
 
 def _clocks(folders: Iterable[Path], files: tuple[str, str, str], per_mhz: float) -> dict[str, dict[str, Any]]:
-    """Of each folder its files of the clock, of the highest one and of the governor; those without a clock are left out."""
+    """Read clock, highest clock and governor from the files of each folder; folders without a clock are left out."""
     clocks: dict[str, dict[str, Any]] = {}
     for folder in folders:
         now, highest = (_read(folder / file, lambda text: int(text) / per_mhz) for file in files[:2])
-        found = {"mhz": now, "max_mhz": highest, "governor": _read(folder / files[2], str)}
+        values = {"mhz": now, "max_mhz": highest, "governor": _read(folder / files[2], str)}
         if now is not None:
-            clocks[folder.name] = {name: value for name, value in found.items() if value is not None}
+            clocks[folder.name] = {name: value for name, value in values.items() if value is not None}
     return clocks
 
 
 def _mode_names(conf: str) -> dict[int, str]:
-    """Of lines such as `< POWER_MODEL ID=0 NAME=15W >`."""
+    """Parse lines such as `< POWER_MODEL ID=0 NAME=15W >` into number -> name."""
     return {int(number): name for number, name in re.findall(r"^<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)", conf, re.M)}
 
 
@@ -129,7 +129,7 @@ def _entries(folder: Path, pattern: str) -> list[Path]:
 
 
 def _read(file: Path, parse: Callable[[str], _T]) -> _T | None:
-    """What the file says; None where there is none, it cannot be read, or it says something else."""
+    """Return the parsed content of a file; None if it does not exist, cannot be read or cannot be parsed."""
     try:
         return parse(file.read_text(encoding="utf-8", errors="replace").strip())
     except (OSError, ValueError, IndexError):

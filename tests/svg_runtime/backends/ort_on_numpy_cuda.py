@@ -31,7 +31,7 @@ class OrtOnNumpyCuda:
     Attributes:
         sessions: options of every session that was opened: provider -> options.
         broken: providers that do not start; others take their place.
-        on_processor: whether a node is left to the processor.
+        on_cpu: whether a node is left to the processor.
         tells: whether this release tells where nodes are.
         fail: what opening a session raises.
         graphs_refused: whether CUDA graphs are.
@@ -48,7 +48,7 @@ class OrtOnNumpyCuda:
         self.available = [TENSORRT, CUDA, CPU]
         self.sessions: list[dict[str, dict[str, str]]] = []
         self.broken: set[str] = set()
-        self.on_processor: Callable[[Any], bool] = lambda node: node.op_type == "Shape"
+        self.on_cpu: Callable[[Any], bool] = lambda node: node.op_type == "Shape"
         self.tells = True
         self.fail: Exception | None = None
         self.graphs_refused = False
@@ -96,7 +96,7 @@ class SilentSession:
         self._graphs: dict[int, list[Any]] = {}
 
     def _place(self, node: Any) -> str:
-        return CPU if not self._wanted or self._ort.on_processor(node) else self._wanted[0]
+        return CPU if not self._wanted or self._ort.on_cpu(node) else self._wanted[0]
 
     def get_providers(self) -> list[str]:
         return [*self._wanted, CPU]

@@ -246,7 +246,9 @@ def test_backend_names_are_told_apart(bundle):
 @pytest.mark.parametrize("name", ["cpu", "auto", "openvino"])
 def test_choices_for_a_gpu_are_refused_elsewhere(bundle, name):
     choices = GpuOptions(cuda_graph=False, cpu_fallback=True, cache_dir="x", workspace_gib=1.0)
-    with pytest.raises(UsageError, match=r"--no-cuda-graph, --cpu-fallback, --cache-dir, --workspace given.*\n.*tensorrt-rtx"):
+    with pytest.raises(
+        UsageError, match=r"--no-cuda-graph, --cpu-fallback, --cache-dir, --workspace have no effect with .*\n.*tensorrt-rtx"
+    ):
         open_backend(bundle, name, None, None, gpu=choices)
 
 

@@ -104,7 +104,7 @@ def oversized(plan: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [(truncated, "truncated"), (changed, "changed"), (gone, "missing"), (foreign, "gpu NVIDIA L4, not NVIDIA GeForce"),
-     (garbled, "not the record"), (extended, "not the record"), (oversized, "too large")],
+     (garbled, "not an engine record"), (extended, "not an engine record"), (oversized, "too large")],
 )  # fmt: skip
 def test_a_damaged_or_foreign_engine_is_built_again_with_a_message(cache, tmp_path, logged, damage, message):
     build = Builder()
@@ -113,7 +113,7 @@ def test_a_damaged_or_foreign_engine_is_built_again_with_a_message(cache, tmp_pa
     assert cache.fetch(KEY, build) == b"plan 2"
     assert len(logged.messages) == 1
     assert message in logged.messages[0]
-    assert "built again" in logged.messages[0]
+    assert "building it again" in logged.messages[0]
     logged.clear()
     assert cache.fetch(KEY, build) == b"plan 2"
     assert logged.messages == []
@@ -180,7 +180,7 @@ def test_a_temporary_folder_that_others_can_write_is_not_trusted(tmp_path, own_f
     own_folder.chmod(0o777)
     build = Builder()
     cache = EngineCache(str(tmp_path / "file"))
-    assert "not kept" in logged.messages[0]
+    assert "not cached" in logged.messages[0]
     logged.clear()
     assert (cache.fetch(KEY, build), cache.fetch(KEY, build)) == (b"plan 1", b"plan 2")
     assert logged.messages == []
@@ -246,7 +246,7 @@ def test_two_processes_build_one_engine(tmp_path):
     (tmp_path / "go").touch()
     outputs = [process.communicate(timeout=60) for process in (first, second)]
     limit.cancel()
-    assert "another process builds" in waiting, outputs
+    assert "another process is building" in waiting, outputs
     assert [out for out, _ in outputs] == ["b'plan'\n"] * 2, outputs
     assert (tmp_path / "builds").read_text() == "built\n"
 
@@ -262,7 +262,7 @@ def test_ctrl_c_ends_the_wait_for_another_process(tmp_path):
     ended_first = first.poll() is None
     first.kill()
     first.communicate(timeout=60)
-    assert "another process builds" in waiting
+    assert "another process is building" in waiting
     assert ended_first
     assert "KeyboardInterrupt" in words
 

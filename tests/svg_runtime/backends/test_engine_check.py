@@ -34,7 +34,7 @@ def test_all_differences_are_named_at_once(spec):
     engine.tensors = [tensor for tensor in engine.tensors if tensor.name != "eps"]
     engine.num_io_tensors -= 1
     engine.get_tensor_shape = lambda name: [7] if name == "mu" else Opened.get_tensor_shape(engine, name)
-    with pytest.raises(EngineError, match=r"the engine of fp16/step\.onnx is another one") as caught:
+    with pytest.raises(EngineError, match=r"the engine of fp16/step\.onnx does not match the manifest") as caught:
         check_engine(engine, PLACE, spec, 8)
     text = str(caught.value)
     for expected in (

@@ -19,7 +19,7 @@ from svg_runtime.backends.tensorrt import local, monitor
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine, engine_flags
 from svg_runtime.backends.tensorrt.engine import EngineKey, EngineRecord, write_engine
 from svg_runtime.backends.tensorrt.local import LocalEngines
-from svg_runtime.backends.tensorrt.monitor import Phases, run_watched
+from svg_runtime.backends.tensorrt.monitor import Phases, run_with_progress
 from svg_runtime.backends.tensorrt.nvidia_library import Library
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError, EngineError
@@ -71,13 +71,13 @@ def test_missing_engines_are_built_once_and_counted(make, opened, logged):
     for shares in first.shares.values():
         assert shares == sorted(shares)
         assert (shares[0], shares[-1]) == (0.0, 1.0)
-    plans = {graph_name: engines.plan(graph_name) for graph_name in ("prior", "step")}
+    plans = {graph_name: engines.engine_bytes(graph_name) for graph_name in ("prior", "step")}
     assert opened == ["fp16/prior.onnx", "fp16/step.onnx"]
     second = Watched()
     again = make(second)
     again.prepare(["prior", "step", "skip"])
     assert list(second.shares) == ["building engine: fp16/skip.onnx"]
-    assert {graph_name: again.plan(graph_name) for graph_name in plans} == plans
+    assert {graph_name: again.engine_bytes(graph_name) for graph_name in plans} == plans
     assert logged.messages == []
 
 
@@ -86,11 +86,11 @@ def test_a_cache_that_keeps_nothing_builds_each_engine_once(make, opened, tmp_pa
     (tmp_path / "cache").write_text("a file is no folder")
     engines = make(Watched())
     assert [record.levelname for record in logged.records] == ["WARNING"]
-    assert "not kept" in logged.messages[0]
+    assert "not cached" in logged.messages[0]
     engines.prepare(["prior"])
-    assert engines.plan("prior")[:4] == b"vtrt"
+    assert engines.engine_bytes("prior")[:4] == b"vtrt"
     assert len(opened) == 1
-    engines.plan("prior")
+    engines.engine_bytes("prior")
     assert len(opened) == 2
 
 
@@ -99,32 +99,32 @@ def test_an_engine_of_the_bundle_is_taken_and_a_damaged_one_ignored(make, opened
     key = make(watched, bundle).key("prior").model_copy(update={"gpu": None, "max_batch": 16})
     plan_file = bundle / "engines/fp16/prior.sm86.plan"
     write_engine(plan_file, key, b"ahead of time")
-    assert make(watched, bundle).plan("prior") == b"ahead of time"
+    assert make(watched, bundle).engine_bytes("prior") == b"ahead of time"
     assert opened == []
     plan_file.write_bytes(b"ahead of tide")
-    assert make(watched, bundle).plan("prior")[:4] == b"vtrt"
+    assert make(watched, bundle).engine_bytes("prior")[:4] == b"vtrt"
     assert len(logged.messages) == 1
-    assert "changed since it was built; it is ignored" in logged.messages[0]
+    assert "changed since it was built; ignoring it" in logged.messages[0]
 
 
 def test_turing_takes_only_what_svg_export_built(make, opened, fused_bundle, tmp_path):
     bundle, watched = copy_bundle(fused_bundle, tmp_path), Watched()
     with pytest.raises(BackendMissingError, match=r"Tesla T4(.|\n)*--engine --target sm75 --samples 4"):
-        make(watched, bundle, TURING).plan("prior")
+        make(watched, bundle, TURING).engine_bytes("prior")
     key = make(watched, bundle, TURING).key("prior")
     ahead = key.model_copy(update={"gpu": None, "flags": (*key.flags, CONVOLVED)})
     write_engine(bundle / "engines/prior.plan", ahead, b"convolved")
-    assert make(watched, bundle, TURING).plan("prior") == b"convolved"
+    assert make(watched, bundle, TURING).engine_bytes("prior") == b"convolved"
 
 
 def test_a_gpu_that_the_library_does_not_know_is_refused(make, opened):
-    with pytest.raises(BackendMissingError, match=r"no engines for sm90 \(NVIDIA H100\)(.|\n)*--backend tensorrt"):
-        make(Watched(), gpu=GpuName(0, "NVIDIA H100", "sm90", 132)).plan("prior")
+    with pytest.raises(BackendMissingError, match=r"cannot build engines for sm90 \(NVIDIA H100\)(.|\n)*--backend tensorrt"):
+        make(Watched(), gpu=GpuName(0, "NVIDIA H100", "sm90", 132)).engine_bytes("prior")
 
 
 def test_the_key_says_for_which_gpu_and_how(make, tmp_path, opened):
     engines = make(Watched())
-    engines.plan("prior")
+    engines.engine_bytes("prior")
     (record,) = (tmp_path / "cache").rglob("*.plan.json")
     key = EngineRecord.model_validate_json(record.read_bytes()).key
     assert key == engines.key("prior")
@@ -134,9 +134,9 @@ def test_the_key_says_for_which_gpu_and_how(make, tmp_path, opened):
 
 
 def test_an_engine_for_another_gpu_is_not_taken(make, opened):
-    make(Watched()).plan("prior")
+    make(Watched()).engine_bytes("prior")
     watched = Watched()
-    make(watched, gpu=GpuName(0, "NVIDIA GeForce RTX 3090", "sm86", 82)).plan("prior")
+    make(watched, gpu=GpuName(0, "NVIDIA GeForce RTX 3090", "sm86", 82)).engine_bytes("prior")
     assert len(opened) == 2
 
 
@@ -150,7 +150,7 @@ def test_an_engine_that_is_not_what_the_manifest_says_is_not_kept(make, gpu, mon
     spec_of_bundle = engines._graphs["step"]
     monkeypatch.setattr(local, "open_engine", open_single)
     with pytest.raises(EngineError, match=r"fp16/step\.onnx(.|\n)*cond_0 is float32, the manifest says float16"):
-        engines.plan("step")
+        engines.engine_bytes("step")
     assert list((tmp_path / "cache").rglob("*.plan*")) == []
 
 
@@ -158,7 +158,7 @@ def test_an_engine_that_is_not_what_the_manifest_says_is_not_kept(make, gpu, mon
 
 
 def build(content: bytes):
-    """A build of a fused step for `run_watched`."""
+    """A build of a fused step for `run_with_progress`."""
     spec, options = spec_of(content), BuildOptions(("sm86", "sm120"), 8)
     return lambda listener: build_engine(rtx(), content, "fp16/step.onnx", spec, "fp16", options, listener)
 
@@ -173,7 +173,7 @@ def test_the_builder_tells_how_far_it_is(fused_bundle, monkeypatch):
 
     monkeypatch.setattr(monitor, "Phases", Noted)
     told: list[float] = []
-    plan = run_watched(rtx(), build(graph_bytes(fused_bundle, "step", "fp16")), told.append)
+    plan = run_with_progress(rtx(), build(graph_bytes(fused_bundle, "step", "fp16")), told.append)
     assert plan[:4] == b"vtrt"
     assert seen == sorted(seen)
     assert len(set(seen)) > 50
@@ -196,7 +196,7 @@ def test_ctrl_c_ends_a_build_and_leaves_nothing(make, opened, tmp_path, monkeypa
 
     monkeypatch.setattr(monitor, "Phases", Slow)
     with pytest.raises(KeyboardInterrupt):
-        make(Watched()).plan("step")
+        make(Watched()).engine_bytes("step")
     assert len(steps) < 20  # of 350: the builder ended at once
     assert not [thread for thread in threading.enumerate() if thread.name == "svg-engine-build"]
     assert [file for file in (tmp_path / "cache").rglob("*") if file.is_file() and file.suffix != ".lock"] == []
@@ -218,7 +218,7 @@ def test_a_listener_that_fails_ends_the_build_too(fused_bundle, monkeypatch):
 
     monkeypatch.setattr(monitor, "Phases", Slow)
     with pytest.raises(BrokenPipeError):
-        run_watched(rtx(), build(graph_bytes(fused_bundle, "step", "fp16")), tell)
+        run_with_progress(rtx(), build(graph_bytes(fused_bundle, "step", "fp16")), tell)
     assert len(steps) < 50
 
 
@@ -228,7 +228,7 @@ def test_an_error_of_the_build_is_that_of_the_caller():
 
     told: list[float] = []
     with pytest.raises(EngineError, match="no"):
-        run_watched(rtx(), fail, told.append)
+        run_with_progress(rtx(), fail, told.append)
     assert 1.0 not in told
 
 

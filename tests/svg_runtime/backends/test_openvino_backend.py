@@ -131,12 +131,12 @@ def test_a_compiled_graph_is_kept_for_its_precision_alone(tiny_bundle, tmp_path,
 
 
 def plan_of(model) -> openvino.CompiledModel:
-    return openvino_device.the_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return openvino_device.shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 def test_precisions_are_those_of_the_execution_graph(bundle):
     """Whatever the model's own property says."""
-    model = openvino_device.the_core().read_model(bundle.graphs("fp32")["predictor"])
+    model = openvino_device.shared_core().read_model(bundle.graphs("fp32")["predictor"])
     assert computed_precisions(plan_of(model)) == {"f32": 6}  # embed, two cells of two products each, head
 
 
@@ -173,7 +173,7 @@ def test_a_device_without_an_execution_graph_says_that_it_does_not_tell(bundle, 
     assert computed_precisions(SimpleNamespace(get_runtime_model=refuse)) == {}
     monkeypatch.setattr("svg_runtime.backends.openvino.backend.computed_precisions", lambda model: Counter())
     backend = open_backend(bundle, "openvino", "CPU:f32", None)
-    assert "graphs computed in a precision that the device does not tell" in backend.description
+    assert "graphs computed in a precision that the device does not report" in backend.description
     backend.close()
 
 
@@ -186,10 +186,10 @@ def compute_all_in(monkeypatch, precision: str) -> None:
 @pytest.mark.parametrize(("asked", "computed"), [("f16", "f32"), ("bf16", "f32"), ("f32", "f16")])
 def test_a_precision_by_name_that_is_not_computed_is_refused(bundle, monkeypatch, asked, computed):
     compute_all_in(monkeypatch, computed)
-    expected = rf"{asked} was asked for, and openvino's device CPU computes encoder in {computed} here"
+    expected = rf"{asked} was requested, but the openvino device CPU computes encoder in {computed} here"
     with pytest.raises(BackendMissingError, match=expected) as caught:
         open_backend(bundle, "openvino", f"CPU:{asked}", None)
-    assert f"expected: CPU:{computed}" in str(caught.value)
+    assert f"expected CPU:{computed}, or CPU to " in str(caught.value)
     assert caught.value.exit_code == ExitCode.BACKEND_MISSING
 
 
@@ -197,7 +197,7 @@ def test_bf16_by_name_that_is_not_computed_is_refused(tiny_bundle, tmp_path, mon
     compute_all_in(monkeypatch, "f32")
     earned = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
     for name in ("openvino", "auto"):
-        with pytest.raises(BackendMissingError, match=r"bf16 was asked for, and .* computes encoder in f32 here"):
+        with pytest.raises(BackendMissingError, match=r"bf16 was requested, but .* computes encoder in f32 here"):
             open_backend(earned, name, None, "bf16")
 
 
@@ -381,22 +381,22 @@ def test_precision_follows_the_device_and_its_abilities(monkeypatch):
     xeon = CoreOf(CPU=["FP32", "BF16", "INT8"], NPU=["FP16", "INT8"])
     monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: True)
     for named in (None, "auto", "CPU"):  # bf16 by default only if it is earned and nothing else was asked for
-        assert choose_placement(xeon, named, earned=True).compute == "bf16"
+        assert choose_placement(xeon, named, has_bf16_variant=True).compute == "bf16"
         missing_quality_reports = choose_placement(xeon, named)
         assert (missing_quality_reports.compute, missing_quality_reports.missed) == ("f32", True)
         for precision in ("fp32", "fp16"):
-            asked = choose_placement(xeon, named, precision, earned=True)
+            asked = choose_placement(xeon, named, precision, has_bf16_variant=True)
             assert (asked.compute, asked.missed) == ("f32", False)
-    assert choose_placement(xeon, "cpu:f32", earned=True).compute == "f32"
+    assert choose_placement(xeon, "cpu:f32", has_bf16_variant=True).compute == "f32"
     assert choose_placement(xeon, "cpu:bf16").compute == "bf16"  # the user's explicit wish
     npu = choose_placement(xeon, "npu")
     assert (npu.device, npu.compute, npu.has_f32) == ("NPU", None, False)
     monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: False)
-    slower = choose_placement(xeon, "CPU", earned=True)
+    slower = choose_placement(xeon, "CPU", has_bf16_variant=True)
     assert (slower.compute, slower.missed) == ("f32", False)
     assert choose_placement(xeon, "CPU:bf16").compute == choose_placement(xeon, None, "bf16", True).compute == "bf16"
     assert choose_placement(xeon, "CPU:bf16", "bf16", True).compute == "bf16"
-    with pytest.raises(UsageError, match=r"bf16 and the device 'CPU:f32' were both given"):
+    with pytest.raises(UsageError, match=r"both bf16 and the device 'CPU:f32' were given"):
         choose_placement(xeon, "CPU:f32", "bf16", True)
     with pytest.raises(BackendMissingError, match=r"device NPU cannot compute in bf16 here"):
         choose_placement(xeon, "NPU", "bf16", True)
@@ -443,7 +443,7 @@ def test_bf16_units_are_used_once_the_bundle_has_earned_bf16(tiny_bundle, bundle
 
 
 def test_bf16_by_name_is_the_variant_of_the_bundle(tiny_bundle, bundle, tmp_path, frames):
-    with pytest.raises(BackendMissingError, match=r"no variant bf16.*\n  export it with: svg-export ckpt\.pt --bf16"):
+    with pytest.raises(BackendMissingError, match=r"no bf16 variant.*\n  export it with: svg-export ckpt\.pt --bf16"):
         open_backend(bundle, "openvino", None, "bf16")
     earned = earn_bf16(tiny_bundle, tmp_path)
     needs_precision("bf16")
@@ -483,13 +483,13 @@ def test_compiled_graphs_are_kept_and_a_damaged_one_is_made_again(tiny_bundle, f
 def test_a_cache_that_cannot_be_written_is_a_warning(tiny_bundle, frames, tmp_path, monkeypatch, logged):
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "file"))
-    assert compiled_model_cache(openvino_device.the_core(), Placement("CPU", "f32", True), "f32") is None
+    assert compiled_model_cache(openvino_device.shared_core(), Placement("CPU", "f32", True), "f32") is None
     (record,) = logged.records
     assert record.levelname == "WARNING"
-    assert re.search("compiled models are not kept.*SVG_EDGE_CACHE", record.getMessage())
+    assert re.search("compiled models are not cached.*SVG_EDGE_CACHE", record.getMessage())
     logged.clear()
     _, futures = watch(tiny_bundle, frames[:3], **F32, **SMALL)
-    assert any("compiled models are not kept" in message for message in logged.messages)
+    assert any("compiled models are not cached" in message for message in logged.messages)
     assert np.isfinite(futures).all()
 
 

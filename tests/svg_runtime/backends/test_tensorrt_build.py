@@ -57,33 +57,33 @@ def test_engines_are_built_for_the_gpu_at_hand_and_share_timings(make, tmp_path,
     assert key.flags == ("strongly-typed", "no-tf32")
     file = timings_file(tmp_path / "cache")
     assert (file.parent.name, file.name) == ("tensorrt", "10.3.0-Orin-nvgpu-Jetson-8-multiprocessors-sm87.timings")
-    make(library, watched, "fp16").plan("prior")
+    make(library, watched, "fp16").engine_bytes("prior")
     assert library.module.started_from[-1] == b"timed timed "
     assert logged.messages == []
 
 
 def test_damaged_timings_are_ignored_with_a_message(make, tmp_path, logged):
     library, watched = tensorrt(), Watched()
-    make(library, watched).plan("prior")
+    make(library, watched).engine_bytes("prior")
     timings_file(tmp_path / "cache").write_bytes(b"damaged" * 9)
-    make(library, watched, "fp16").plan("prior")
+    make(library, watched, "fp16").engine_bytes("prior")
     assert library.module.started_from == [b"", b""]
     assert len(logged.messages) == 1
-    assert "is damaged; it is made again" in logged.messages[0]
+    assert "is damaged; creating it again" in logged.messages[0]
 
 
 def test_timings_that_the_library_does_not_take_are_ignored_with_a_message(make, logged):
     library, watched = tensorrt(), Watched()
-    make(library, watched).plan("prior")
+    make(library, watched).engine_bytes("prior")
     library.module.accepts = False
-    make(library, watched, "fp16").plan("prior")
+    make(library, watched, "fp16").engine_bytes("prior")
     assert library.module.started_from == [b"", b""]
-    assert logged.messages == ["the timings of earlier builds are of no use to tensorrt 10.3.0: measuring again"]
+    assert logged.messages == ["tensorrt 10.3.0 cannot use the timings of earlier builds: measuring again"]
 
 
 def test_a_failed_build_leaves_the_timings_as_they_were(make, tmp_path, monkeypatch):
     library, watched = tensorrt(), Watched()
-    make(library, watched).plan("prior")
+    make(library, watched).engine_bytes("prior")
     before = timings_file(tmp_path / "cache").read_bytes()
 
     def fail(*arguments):
@@ -91,7 +91,7 @@ def test_a_failed_build_leaves_the_timings_as_they_were(make, tmp_path, monkeypa
 
     monkeypatch.setattr(local, "build_engine", fail)
     with pytest.raises(EngineError, match="no"):
-        make(library, watched).plan("predictor")
+        make(library, watched).engine_bytes("predictor")
     assert timings_file(tmp_path / "cache").read_bytes() == before
 
 
@@ -111,7 +111,7 @@ def test_a_warning_of_the_parser_is_told_and_no_failure(fused_bundle, logged):
     library = tensorrt(warns="Make sure input h has Int64 binding.")
     built = "fp32/prior.onnx", spec_of(content), "fp32", BuildOptions((), 4)
     build_engine(library, content, *built, timings=Timings(b""))
-    assert logged.messages == ["tensorrt 10.3.0 says of fp32/prior.onnx: Make sure input h has Int64 binding."]
+    assert logged.messages == ["tensorrt 10.3.0 warns about fp32/prior.onnx: Make sure input h has Int64 binding."]
     assert logged.records[0].levelname == "WARNING"
 
 
@@ -121,7 +121,7 @@ def test_two_builds_on_one_gpu_do_not_disturb_each_other(tmp_path, logged):
     entered, leave = threading.Event(), threading.Event()
 
     def first() -> None:
-        with kept.locked("another process builds on this GPU"):
+        with kept.locked("another process is building an engine on this GPU"):
             entered.set()
             leave.wait(10)
 
@@ -129,10 +129,10 @@ def test_two_builds_on_one_gpu_do_not_disturb_each_other(tmp_path, logged):
     thread.start()
     entered.wait(10)
     threading.Timer(0.2, leave.set).start()
-    with kept.locked("another process builds on this GPU"):
+    with kept.locked("another process is building an engine on this GPU"):
         assert leave.is_set()
     thread.join()
-    assert logged.messages == ["another process builds on this GPU: waiting for it"]
+    assert logged.messages == ["another process is building an engine on this GPU: waiting for it"]
 
 
 def test_kept_bytes_are_found_again_and_damage_is_told(tmp_path, logged):

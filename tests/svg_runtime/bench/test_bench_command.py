@@ -82,7 +82,7 @@ def test_every_backend_precision_and_set_of_graphs_is_a_row(run, measured):
     ran = [row for row in run[0]["rows"] if row["failed"] is None]
     words = ["+".join(sorted({name for layers in row["computed_in"].values() for name in layers})) for row in ran]
     lines = [line.split("  ") for line in run[1].splitlines()]
-    assert "computed in: what the engine really computes" in run[1]
+    assert "computed in: the precision in which the engine really computes" in run[1]
     for row, precisions in zip(ran, words, strict=True):
         assert any(line[0].strip() == row["backend"] and precisions in map(str.strip, line) for line in lines), run[1]
 
@@ -191,8 +191,8 @@ def test_a_process_that_dies_is_a_row_and_ctrl_c_ends_with_the_rows_so_far(fused
     assert list((tmp_path / "tmp").glob("svg-bench-*")) == []
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["interrupted"]
-    assert [row["failed"] for row in found["rows"]] == ["its process was ended by signal SIGKILL"]
-    assert "its process was ended by signal SIGKILL" in table
+    assert [row["failed"] for row in found["rows"]] == ["its process was killed by signal SIGKILL"]
+    assert "its process was killed by signal SIGKILL" in table
     assert "interrupted" in table
 
 
@@ -201,5 +201,5 @@ def test_no_backend_at_all_is_exit_code_4(fused_bundle, tmp_path):
     table, words = process.communicate(timeout=300)
     assert process.returncode == 4
     assert "the cuda backend " in table
-    assert "error: no backend ran this bundle" in words
+    assert "error: no backend could run this bundle" in words
     assert "Traceback" not in words

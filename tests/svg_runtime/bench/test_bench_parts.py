@@ -143,7 +143,7 @@ def test_errors_of_a_job_come_back(tmp_path):
     with pytest.raises(JobError, match="KeyError: 'nothing'") as refusal:
         run_job({"do": "nothing"}, tmp_path, progress)
     assert not refusal.value.missing
-    with pytest.raises(JobError, match="there is no bundle"):
+    with pytest.raises(JobError, match="no such bundle: "):
         run_job({"do": "count", "task": "it", "model": str(tmp_path / "none.svgb"), "precision": "fp32"}, tmp_path, progress)
 
 
@@ -170,7 +170,11 @@ def test_a_worker_that_does_not_listen_is_ended_all_the_same(monkeypatch, interr
 
 
 CASE, BUILD = "[4/9] tensorrt fp16 fused", "building engine 1 of 2: fp16/step.onnx"
-WAITS = {"log": "another process builds on this GPU", "level": logging.INFO, "logger": "svg_runtime.backends.tensorrt"}
+WAITS = {
+    "log": "another process is building an engine on this GPU",
+    "level": logging.INFO,
+    "logger": "svg_runtime.backends.tensorrt",
+}
 BUILDING = [{"task": BUILD, "share": 0.25}, WAITS, {"task": BUILD, "share": 0.5}]
 
 
@@ -185,7 +189,11 @@ def test_engines_that_a_job_builds_are_told_on_their_way():
     with ProgressDisplay(console) as progress, log_messages_to(ConsoleHandler(console, prefix="")):
         progress.progress(CASE, 0.0)
         assert hear(progress, *BUILDING, {"task": CASE, "share": 0.5}, {"result": {"is": 1}}) == {"result": {"is": 1}}
-    assert console.file.getvalue().splitlines() == [f"{CASE} ...", f"{BUILD} ...", "another process builds on this GPU"]
+    assert console.file.getvalue().splitlines() == [
+        f"{CASE} ...",
+        f"{BUILD} ...",
+        "another process is building an engine on this GPU",
+    ]
 
 
 def test_a_bar_says_what_is_built():
@@ -286,10 +294,10 @@ def test_the_report_says_what_could_not_be_had(fused_bundle, findings):
     for row in findings.rows[:1]:
         del row.result["error"], row.result["share"]
     findings.reference, findings.counts = False, None
-    findings.missing = {"reference": "no engine\nmore", "counts": "the operations of LSTM are not known"}
+    findings.missing = {"reference": "no engine\nmore", "counts": "no formula for the operations of LSTM"}
     text = "\n".join(printed(fused_bundle, findings, 160))
     assert "no fp32 frames: no engine\n" in text
-    assert "compute: not known: the operations of LSTM are not known" in text
+    assert "compute: not available: no formula for the operations of LSTM" in text
 
 
 def refusal(*arguments: str) -> Exception:

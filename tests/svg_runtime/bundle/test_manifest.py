@@ -189,7 +189,7 @@ PATHS = [
 @pytest.mark.parametrize("path", PATHS, ids=range(len(PATHS)))
 def test_paths_stay_inside(damaged, path):
     edit_manifest(damaged, lambda manifest: graph(manifest, "encoder").update(file=path))
-    assert "variants.fp32.graphs.encoder.file: Value error, leaves the bundle" in refusal(damaged)
+    assert "variants.fp32.graphs.encoder.file: Value error, not a plain path inside the bundle" in refusal(damaged)
 
 
 @pytest.mark.parametrize(
@@ -251,16 +251,19 @@ def quality(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 UNEARNED = {
-    "no report": (lambda m: m["variants"]["fp16"].update(quality=None), "fp16.quality: expected for a reduced precision"),
-    "a report of fp32": (lambda m: m["variants"]["fp32"].update(quality=quality(m)), "fp32.quality: expected for a reduced"),
-    "no parity": (lambda m: m["variants"]["fp16"].update(parity=None), "fp16.parity: expected for graphs of its own"),
+    "no report": (lambda m: m["variants"]["fp16"].update(quality=None), "fp16.quality: expected a report for every reduced"),
+    "a report of fp32": (
+        lambda m: m["variants"]["fp32"].update(quality=quality(m)),
+        "fp32.quality: expected a report for every reduced",
+    ),
+    "no parity": (lambda m: m["variants"]["fp16"].update(parity=None), "fp16.parity: expected a report, except for bf16"),
     "a first step too far": (
         lambda m: quality(m)["divergence_psnr_db"].__setitem__(0, 44.9),
-        "fp16.quality: fails its own gate: the first forecast frame is 44.9 dB from fp32, expected at least 45 dB",
+        "fp16.quality: does not pass its gate: the first forecast frame is 44.9 dB from fp32, expected at least 45 dB",
     ),
     "a loss": (
         lambda m: quality(m)["metrics"]["psnr_best"].update(difference=-0.2, low=-0.3, high=-0.06),
-        "fp16.quality: fails its own gate: psnr_best falls",
+        "fp16.quality: does not pass its gate: psnr_best falls",
     ),
     "a missing figure": (lambda m: quality(m)["metrics"].pop("diversity"), "fp16.quality: Value error, metrics are"),
     "a missing step": (lambda m: quality(m)["divergence_psnr_db"].pop(), "fp16.quality: Value error, divergence_psnr_db has 9"),
@@ -288,10 +291,10 @@ def test_bf16_is_another_way_to_compute_the_fp32_graphs(tiny_bundle, tmp_path):
     assert opened.manifest.variants["bf16"].parity is None
     edit_manifest(earned, lambda m: m["variants"]["bf16"].update(graphs=m["variants"]["fp16"]["graphs"]))
     message = refusal(earned)
-    assert "variants.bf16.graphs: expected those of fp32" in message
+    assert "variants.bf16.graphs: expected the graphs of fp32" in message
     assert "variants.bf16.graphs.encoder.outputs: ('skip_0'" in message  # float16, which only fp16 may have
     edit_manifest(earned, lambda m: m["variants"].pop("fp32"))
-    assert "variants.bf16.graphs: expected those of fp32" in refusal(earned)
+    assert "variants.bf16.graphs: expected the graphs of fp32" in refusal(earned)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

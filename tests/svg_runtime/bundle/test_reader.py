@@ -114,7 +114,7 @@ def test_graphs_of_another_role_are_found(damaged):
     replace_graph(damaged, "prior", posterior)
     replace_graph(damaged, "posterior", prior)
     message = refusal(damaged)
-    assert message.count("belongs to another bundle or role") == 2  # their interfaces are the same
+    assert message.count("belongs to another bundle or graph") == 2  # their interfaces are the same
     replace_graph(damaged, "prior", graph_bytes(damaged, "decoder"))
     assert "prior.onnx: its inputs are" in refusal(damaged)
 
@@ -139,10 +139,10 @@ def test_a_link_that_leaves_the_bundle_is_refused(damaged, tmp_path):
     outside = tmp_path / "outside"
     shutil.move(damaged / "fp16", outside)
     (damaged / "fp16").symlink_to(outside)  # a folder on the way
-    assert refusal(damaged, "fp16").count("leads out of the bundle") == 6
+    assert refusal(damaged, "fp16").count("points outside the bundle") == 6
     shutil.move(damaged / "fp32/prior.onnx", tmp_path / "prior.onnx")
     (damaged / "fp32/prior.onnx").symlink_to("../../prior.onnx")  # the file itself
-    assert "fp32/prior.onnx: leads out of the bundle" in refusal(damaged)
+    assert "fp32/prior.onnx: points outside the bundle" in refusal(damaged)
 
 
 def test_a_link_inside_the_bundle_is_followed(damaged):
@@ -174,7 +174,7 @@ def test_no_session_opens_for_a_damaged_bundle(damaged, monkeypatch):
 def test_a_precision_that_is_not_there_is_a_missing_backend(damaged):
     edit_manifest(damaged, lambda manifest: manifest["variants"].pop("fp16"))
     for precision in ("fp16", "bf16"):
-        with pytest.raises(BackendMissingError, match=f"no variant {precision}, only fp32\n.*--{precision}"):
+        with pytest.raises(BackendMissingError, match=f"no {precision} variant, only fp32\n.*--{precision}"):
             Bundle.open(damaged).variant(precision)
 
 

@@ -268,7 +268,7 @@ def test_precision_defaults_to_what_is_faster_on_the_backend(tiny_bundle):
 
 def test_a_bundle_without_fp16_says_so(tiny_bundle, tmp_path):
     bundle = edit_manifest(copy_bundle(tiny_bundle, tmp_path), lambda manifest: manifest["variants"].pop("fp16"))
-    with pytest.raises(BackendMissingError, match=r"no variant fp16, only fp32\n.*svg-export ckpt.pt --fp16") as caught:
+    with pytest.raises(BackendMissingError, match=r"no fp16 variant, only fp32\n.*svg-export ckpt.pt --fp16") as caught:
         open_tiny(bundle, precision="fp16")
     assert caught.value.exit_code == ExitCode.BACKEND_MISSING
 
@@ -305,7 +305,7 @@ def test_auto_says_what_it_took(tiny_bundle):
 
 
 def test_no_bundle_there(tmp_path):
-    with pytest.raises(BundleError, match=r"no bundle.*\n.*svg-export"):
+    with pytest.raises(BundleError, match=r"no such bundle: .*\n.*svg-export"):
         open_tiny(tmp_path / "nothing.svgb")
 
 

@@ -48,7 +48,7 @@ def test_refusals_say_what_to_do(tiny_bundle, frames):
             forecaster.reconstruct(frames[3:])
         for frame in frames[:3]:
             forecaster.observe(frame)
-        with pytest.raises(UsageError, match="no true frames"):
+        with pytest.raises(UsageError, match="truth contains no frames"):
             forecaster.reconstruct(frames[:0])
         with pytest.raises(FrameError, match="shape"):
             forecaster.reconstruct(frames[3:, :32])

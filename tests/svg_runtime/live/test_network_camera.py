@@ -101,7 +101,7 @@ def test_sound_does_not_hide_that_there_is_no_picture_any_more(monkeypatch):
         stream = StreamCapture(f"udp://127.0.0.1:{port}")
         while stream.read()[0]:
             pass
-        assert stream.problem == "no answer in time"
+        assert stream.problem == "no response in time"
         receivers = [thread for thread in threading.enumerate() if thread.name == "receiver of a stream"]
         stream.release()
         for thread in receivers:
@@ -153,7 +153,7 @@ def test_a_camera_that_falls_silent_is_lost_and_old_pictures_are_not_given(monke
         taken_s = [next(frames).captured_s]
         server.silent.set()
         silent_s = time.monotonic()
-        with pytest.raises(SourceLostError, match=r"did not come back within 0\.5 s: no answer in time"):
+        with pytest.raises(SourceLostError, match=r"did not come back within 0\.5 s: no response in time"):
             taken_s.extend(frame.captured_s for frame in frames)
         camera.close()
     assert max(taken_s) < silent_s + 0.9
@@ -173,7 +173,7 @@ def test_a_host_that_does_not_answer_is_given_up(monkeypatch):
     monkeypatch.setattr("svg_runtime.live.sources.stream_capture._OPEN_TIMEOUT_S", 0.3)
     with switched_on(Silent) as server:
         for scheme in ("rtsp", "http"):
-            with pytest.raises(SourceLostError, match="no answer in time"):
+            with pytest.raises(SourceLostError, match="no response in time"):
                 camera_at(f"{scheme}://{server.address}/cam")
 
 
@@ -187,7 +187,7 @@ class Damaged(Mjpeg):
 
 def test_a_stream_that_never_decodes_is_given_up(monkeypatch):
     monkeypatch.setattr("svg_runtime.live.sources.stream_capture._PICTURE_TIMEOUT_S", 0.5)
-    with switched_on(Damaged) as server, pytest.raises(SourceLostError, match=r"nothing that came for 0\.5 s decodes"):
+    with switched_on(Damaged) as server, pytest.raises(SourceLostError, match=r"nothing received for 0\.5 s could be decoded"):
         camera_at(f"http://{server.address}/cam")
 
 
@@ -225,10 +225,15 @@ class Page(Mjpeg):
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("page.html", "no live video"), ("clip.mp4", "no live video"), ("clip.ts", "recording"),
-                         ("list.m3u8", "no live video")],
-)  # fmt: skip
-def test_what_is_no_live_video_is_refused(tmp_path, name, reason):
+    ("name", "reason"),
+    [
+        ("page.html", "does not serve live video"),
+        ("clip.mp4", "does not serve live video"),
+        ("clip.ts", "recording"),
+        ("list.m3u8", "does not serve live video"),
+    ],
+)
+def test_http_content_that_is_not_live_video_is_refused(tmp_path, name, reason):
     path = tmp_path / name
     if path.suffix in (".mp4", ".ts"):
         write_video(path)

@@ -238,7 +238,7 @@ class TestCamera:
         frames = camera.frames()
         next(frames)
         Cable.plugged = False
-        with pytest.raises(SourceLostError, match="camera 3 stopped giving pictures") as lost:
+        with pytest.raises(SourceLostError, match="camera 3 stopped delivering frames") as lost:
             list(frames)
         camera.close()
         assert lost.value.exit_code == ExitCode.SOURCE_LOST
@@ -276,7 +276,7 @@ class TestCamera:
         thread = CaptureThread("camera 0", Hanging(), Hanging, EventLog(), retry_s=0)
         thread.start()
         assert thread.latest(0, max_age_s=60, timeout_s=5, stop=StopRequest()) is not None
-        with pytest.raises(SourceLostError, match="does not answer"):
+        with pytest.raises(SourceLostError, match="does not respond"):
             thread.latest(0, max_age_s=0.0, timeout_s=0.1, stop=StopRequest())
         thread._closing.set()
         release.set()

@@ -1,1 +1,1 @@
-"""NVIDIA devices: one stream, memory and CUDA graphs, by cuda-bindings. What runs on them is in `ort_gpu` and `tensorrt`."""
+"""NVIDIA GPUs through cuda-bindings: one stream, memory and CUDA graphs, for the backends in `onnxruntime` and `tensorrt`."""

@@ -1,4 +1,4 @@
-"""Buffers in the memory of a GPU: the memory verbs of a backend. Values travel through page-locked host memory."""
+"""Buffers in GPU memory: the memory methods of a backend. Values are copied through page-locked host memory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from numpy.typing import ArrayLike
 from svg_runtime.backends.base import Array, Buffer, StepBuffers
 from svg_runtime.backends.nvidia.device import CudaDevice
 
-_ALIGNMENT = 256  # bytes, of every buffer, as cudaMalloc promises: TensorRT's kernels may rely on it
+_ALIGNMENT = 256  # bytes, as cudaMalloc guarantees: TensorRT's kernels may rely on it
 
 
 class DeviceMemory:
-    """Device or host memory that is freed when nothing refers to it any more."""
+    """Device memory, or page-locked host memory, that is freed when nothing refers to it any more."""
 
     def __init__(self, device: CudaDevice, nbytes: int, on_host: bool = False) -> None:
         self.address = device.allocate_on_host(nbytes) if on_host else device.allocate(nbytes)
@@ -28,34 +28,37 @@ class DeviceMemory:
 
 @dataclass
 class _Staging:
-    """A buffer's values on the host."""
+    """The host copy of a buffer."""
 
     memory: DeviceMemory
     array: Array
-    uploaded_at: int = -1  # the device's `waits` when it was last read from: while that is the same, it may still be read
+    uploaded_at: int = -1  # the device's `waits` at the last upload: until that rises, the upload may still be running
 
 
 class DeviceBuffer:
-    """Memory of the device.
+    """A tensor in device memory.
 
     Args:
-        memory: that it lies in, which it keeps alive.
-        offset: bytes from the memory's start.
-        shape: of its values.
-        dtype: of its values.
+        memory: the allocation, which the buffer keeps alive.
+        offset: bytes from the start of the allocation.
+        shape: sizes of all axes.
+        dtype: element type.
         pitch: bytes from one entry of the first axis to the next; None where they follow each other without gaps.
     """
 
     def __init__(
         self, memory: DeviceMemory, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], pitch: int | None = None
     ) -> None:
-        self._memory, self.address, self.shape, self.dtype = memory, memory.address + offset, shape, dtype
+        self._memory = memory
+        self.address = memory.address + offset
+        self.shape = shape
+        self.dtype = dtype
         self.nbytes = math.prod(shape) * dtype.itemsize if pitch is None else shape[0] * pitch
         self._pitch = pitch
         self._staged: _Staging | None = None
 
     def staging(self, device: CudaDevice) -> _Staging:
-        """Its values on the host, in the same layout; made when first asked for."""
+        """Return the host copy, in the same layout; created on first use."""
         if self._staged is None:
             memory = DeviceMemory(device, self.nbytes, on_host=True)
             content = np.ctypeslib.as_array((ctypes.c_uint8 * max(self.nbytes, 1)).from_address(memory.address))
@@ -66,30 +69,31 @@ class DeviceBuffer:
         return self._staged
 
     def overlaps(self, other: DeviceBuffer) -> bool:
-        """Whether they share memory."""
+        """Whether the two buffers share memory."""
         return self.address < other.address + other.nbytes and other.address < self.address + self.nbytes
 
 
 class DeviceArrays:
-    """The memory verbs of a backend on a GPU. The host waits in `read` alone, and in `write` if it follows another at once."""
+    """The memory methods of a backend on a GPU. The host waits only in `read`, and in a `write` right after another."""
 
     _device: CudaDevice
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
-        """New zeroed buffer."""
+        """Return a new zeroed buffer."""
         kind = np.dtype(dtype)
         return DeviceBuffer(DeviceMemory(self._device, math.prod(shape) * kind.itemsize), 0, shape, kind)
 
     def allocate_steps(self, count: int, shape: tuple[int, ...], dtype: str) -> StepBuffers:
-        """Buffers in one piece of memory, each aligned."""
+        """Return buffers in one allocation, each of them aligned."""
         kind = np.dtype(dtype)
         pitch = -(-math.prod(shape) * kind.itemsize // _ALIGNMENT) * _ALIGNMENT
         memory = DeviceMemory(self._device, count * pitch)
         steps = tuple(DeviceBuffer(memory, step * pitch, shape, kind) for step in range(count))
-        return StepBuffers(DeviceBuffer(memory, 0, (count, *shape), kind, pitch), steps)
+        whole = DeviceBuffer(memory=memory, offset=0, shape=(count, *shape), dtype=kind, pitch=pitch)
+        return StepBuffers(whole, steps)
 
     def write(self, buffer: Buffer, values: ArrayLike) -> None:
-        """Copy to the device, asynchronously. The host waits if an earlier copy into the same buffer may still be under way."""
+        """Copy to the device asynchronously. The host waits if an earlier copy into the same buffer may still be running."""
         assert isinstance(buffer, DeviceBuffer)
         staged = buffer.staging(self._device)
         if staged.uploaded_at == self._device.waits:
@@ -98,15 +102,15 @@ class DeviceArrays:
         self._device.upload(buffer.address, staged.memory.address, buffer.nbytes)
         staged.uploaded_at = self._device.waits
 
-    def copy(self, source: Buffer, target: Buffer) -> None:
-        """Within the device, asynchronously."""
+    def copy(self, source: Buffer, destination: Buffer) -> None:
+        """Copy within the device, asynchronously."""
         assert isinstance(source, DeviceBuffer)
-        assert isinstance(target, DeviceBuffer)
-        assert (source.shape, source.dtype) == (target.shape, target.dtype)
-        self._device.copy(target.address, source.address, source.nbytes)
+        assert isinstance(destination, DeviceBuffer)
+        assert (source.shape, source.dtype) == (destination.shape, destination.dtype)
+        self._device.copy(destination.address, source.address, source.nbytes)
 
     def read(self, buffer: Buffer) -> Array:
-        """Wait for the device; the values are valid until the next `read` or `write` of the same buffer."""
+        """Wait for the device and return its values, valid until the next `read` or `write` of the same buffer."""
         assert isinstance(buffer, DeviceBuffer)
         staged = buffer.staging(self._device)
         self._device.download(staged.memory.address, buffer.address, buffer.nbytes)
@@ -115,7 +119,7 @@ class DeviceArrays:
 
 
 def check_unaliased(graph: str, inputs: dict[str, DeviceBuffer], outputs: dict[str, DeviceBuffer]) -> None:
-    """An output never shares memory with an input or another output: so a graph may run again, as before it is captured."""
+    """Assert that no output shares memory with an input or another output, so that a graph can safely run twice."""
     for name, output in outputs.items():
         others = [other for also, other in outputs.items() if also != name]
         assert not any(output.overlaps(other) for other in inputs.values()), f"{graph}: {name} aliases an input"

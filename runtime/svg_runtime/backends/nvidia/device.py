@@ -1,4 +1,4 @@
-"""One NVIDIA GPU and one stream on it. Everything is in order on that stream, and the host waits only in `wait`."""
+"""One NVIDIA GPU with one stream. Everything runs in order on that stream, and the host waits only in `wait`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from svg_runtime.errors import BackendError, BackendMissingError
 
 @dataclass(frozen=True)
 class GpuName:
-    """What engines are built for."""
+    """The GPU that engines are built for."""
 
     index: int
     name: str  # NVIDIA GeForce RTX 4070
@@ -25,12 +25,12 @@ class GpuName:
 
     @property
     def model(self) -> str:
-        """Tells GPUs apart that are called the same: every Orin is "Orin", from that of a Nano to that of an AGX."""
+        """Name that also distinguishes GPUs of the same name: every Orin is "Orin", from the Nano to the AGX."""
         return f"{self.name}, {self.multiprocessors} multiprocessors"
 
 
 def load_runtime() -> Any:
-    """The CUDA runtime's functions: each returns a tuple of an error code and what it gives.
+    """Import the CUDA runtime API: each function returns a tuple of an error code and its results.
 
     Raises:
         BackendMissingError: cuda-bindings does not load.
@@ -38,103 +38,107 @@ def load_runtime() -> Any:
     try:
         with defer_interrupts():
             from cuda.bindings import runtime
-    except (ImportError, OSError, RuntimeError) as error:  # a wheel for another Python or C library
+    except (ImportError, OSError, RuntimeError) as error:  # wheel for another Python or C library
         raise BackendMissingError(f"cuda-bindings is installed but does not load: {error}") from error
     return runtime
 
 
 class CudaDevice:
-    """A GPU with a stream of its own, which does not wait for other streams.
+    """A GPU with its own stream, which does not synchronize with other streams.
 
     Args:
-        backend: that wants it, for messages.
-        extra: to install if cuda-bindings is missing.
-        wanted: which one: cuda, cuda:1, 1; None or "auto" is the first.
+        backend: name of the backend, for messages.
+        extra: pip extra that installs cuda-bindings.
+        requested: cuda, cuda:1 or 1; None or "auto" means the first GPU.
 
     Attributes:
-        stream: its handle.
+        stream: handle of the CUDA stream.
         waits: how often the host has waited for the device.
 
     Raises:
         MissingExtraError: cuda-bindings is not installed.
-        BackendMissingError: no driver, no GPU, or not the one that is wanted.
+        BackendMissingError: no driver, no GPU, or not the requested one.
     """
 
-    def __init__(self, backend: str, extra: str, wanted: str | None) -> None:
+    def __init__(self, backend: str, extra: str, requested: str | None) -> None:
         require_modules(f"the {backend} backend", extra, "cuda.bindings")
         self._cuda = load_runtime()
-        index = _parse_index(backend, wanted)
-        self._index = _check_there(self._cuda, backend, index)
+        index = _parse_index(backend, requested)
+        self._index = _check_available(self._cuda, backend, index)
         self.waits = 0
-        self._live: dict[int, Callable[[int], Any]] = {}  # address -> what frees it
+        self._live: dict[int, Callable[[int], Any]] = {}  # address -> function that frees it
         self._graphs: list[Any] = []
-        self._open, self._capturing = True, False
-        self._given_up: list[Callable[[], None]] = []  # frees what was given up while a graph was captured
+        self._open = True
+        self._capturing = False
+        self._deferred: list[Callable[[], None]] = []  # what has to be freed once a capture is over
         self.make_current()
-        self._stream = self._call("a stream", "cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking)
+        self._stream = self._call("creating a stream", "cudaStreamCreateWithFlags", self._cuda.cudaStreamNonBlocking)
         self.stream = int(self._stream)
 
     @property
     def gpu(self) -> GpuName:
-        """What it is."""
-        properties = self._call("the GPU's properties", "cudaGetDeviceProperties", self._index)
+        """Name, compute capability and size of this GPU."""
+        properties = self._call("reading the GPU's properties", "cudaGetDeviceProperties", self._index)
         name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
         capability = f"sm{properties.major}{properties.minor}"
         return GpuName(self._index, name.rstrip("\0"), capability, int(properties.multiProcessorCount))
 
     def allocate(self, nbytes: int) -> int:
-        """Address of new zeroed device memory.
+        """Return the address of new zeroed device memory.
 
         Raises:
-            MemoryError: the device has not so much left.
+            MemoryError: not enough device memory.
         """
         self.make_current()
-        address = int(self._call(f"{nbytes} bytes on the device", "cudaMalloc", max(nbytes, 1)))
+        address = int(self._call(f"allocating {nbytes} bytes on the device", "cudaMalloc", max(nbytes, 1)))
         self._live[address] = self._cuda.cudaFree
         self._call("clearing memory", "cudaMemsetAsync", address, 0, max(nbytes, 1), self._stream)
         return address
 
     def allocate_on_host(self, nbytes: int) -> int:
-        """Address of page-locked host memory, which copies need to be asynchronous."""
+        """Return the address of page-locked host memory, which asynchronous copies require."""
         self.make_current()
-        address = int(self._call(f"{nbytes} page-locked bytes", "cudaMallocHost", max(nbytes, 1)))
+        address = int(self._call(f"allocating {nbytes} bytes of page-locked memory", "cudaMallocHost", max(nbytes, 1)))
         self._live[address] = self._cuda.cudaFreeHost
         return address
 
     def free(self, address: int) -> None:
-        """Free memory of either kind; nothing after `close`. CUDA itself waits for what still uses it."""
+        """Free device or host memory; does nothing after `close`. CUDA itself waits for work that still uses it."""
         if self._capturing:
-            self._given_up.append(lambda: self.free(address))
+            self._deferred.append(lambda: self.free(address))
             return
         release = self._live.pop(address, None)
         if release is not None:
             release(address)
 
     def upload(self, address: int, host: int, nbytes: int) -> None:
-        """Page-locked host memory to the device, asynchronously: the host memory must stay as it is until the next `wait`."""
-        self._copy("copying to the device", address, host, nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice)
+        """Copy page-locked host memory to the device, asynchronously: it must not change until the next `wait`."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
+        self._copy("copying to the device", destination=address, source=host, nbytes=nbytes, kind=kind)
 
     def download(self, host: int, address: int, nbytes: int) -> None:
-        """The device to page-locked host memory, which holds the values after the next `wait`."""
-        self._copy("copying from the device", host, address, nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost)
+        """Copy from the device to page-locked host memory, which holds the values after the next `wait`."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost
+        self._copy("copying from the device", destination=host, source=address, nbytes=nbytes, kind=kind)
 
-    def copy(self, target: int, source: int, nbytes: int) -> None:
-        """Within the device."""
-        self._copy("copying on the device", target, source, nbytes, self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice)
+    def copy(self, destination: int, source: int, nbytes: int) -> None:
+        """Copy within the device, asynchronously."""
+        kind = self._cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice
+        self._copy("copying on the device", destination=destination, source=source, nbytes=nbytes, kind=kind)
 
     def wait(self) -> None:
-        """Until the device has done everything."""
+        """Wait until the device has finished all work on the stream."""
         self.make_current()
         self._call("waiting for the device", "cudaStreamSynchronize", self._stream)
         self.waits += 1
 
     def capture(self, work: Callable[[], None]) -> Any:
-        """What `work` puts on the stream, as a graph for `launch`; none of it happens.
+        """Record what `work` launches on the stream, without running it, as a CUDA graph for `launch`.
 
-        Freeing anything would spoil the capture: it is put off, and Python's collector, which could free an engine, rests.
+        Freeing memory would break the capture, so it is deferred, and Python's garbage collector is disabled meanwhile.
 
         Raises:
-            BackendError: something in it cannot be captured. The stream is as it was.
+            BackendError: some of the work cannot be captured. The stream is unchanged.
         """
         collects = gc.isenabled()
         gc.disable()
@@ -147,14 +151,14 @@ class CudaDevice:
     def _capture(self, work: Callable[[], None]) -> Any:
         cuda = self._cuda
         self.make_current()
-        # Other threads may use CUDA meanwhile: only what this one does must be fit to be captured.
+        # Other threads may use CUDA meanwhile: only the work of this one has to be capturable.
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._call("capturing a graph", "cudaStreamBeginCapture", self._stream, mode)
         self._capturing = True
         try:
             work()
         except BaseException:
-            _, unfinished = cuda.cudaStreamEndCapture(self._stream)  # leaves the capture; the reason is under way already
+            _, unfinished = cuda.cudaStreamEndCapture(self._stream)  # ends the capture; the error is already being raised
             if unfinished is not None and int(unfinished):
                 cuda.cudaGraphDestroy(unfinished)
             raise
@@ -162,14 +166,14 @@ class CudaDevice:
             graph = self._call("capturing a graph", "cudaStreamEndCapture", self._stream)
         finally:
             self._capturing = False
-            while self._given_up:
-                self._given_up.pop()()
+            while self._deferred:
+                self._deferred.pop()()
         try:
-            made = self._call("making a graph", "cudaGraphInstantiate", graph, 0)
+            executable = self._call("instantiating a graph", "cudaGraphInstantiate", graph, 0)
         finally:
             cuda.cudaGraphDestroy(graph)
-        self._graphs.append(made)
-        return made
+        self._graphs.append(executable)
+        return executable
 
     def launch(self, graph: Any) -> None:
         """Run a captured graph."""
@@ -177,15 +181,15 @@ class CudaDevice:
         self._call("launching a graph", "cudaGraphLaunch", graph, self._stream)
 
     def drop_graph(self, graph: Any) -> None:
-        """Free a captured graph; nothing after `close`."""
+        """Free a captured graph; does nothing after `close`."""
         if self._capturing:
-            self._given_up.append(lambda: self.drop_graph(graph))
+            self._deferred.append(lambda: self.drop_graph(graph))
         elif graph in self._graphs:
             self._graphs.remove(graph)
             self._cuda.cudaGraphExecDestroy(graph)
 
     def drop_graphs(self) -> None:
-        """Free all captured graphs, before what they launch goes."""
+        """Free all captured graphs. Must come before freeing what they launch."""
         for graph in self._graphs:
             self._cuda.cudaGraphExecDestroy(graph)
         self._graphs.clear()
@@ -196,7 +200,7 @@ class CudaDevice:
             return
         self._open = False
         self._cuda.cudaSetDevice(self._index)
-        self._cuda.cudaStreamSynchronize(self._stream)  # whatever it reports, everything has to be freed
+        self._cuda.cudaStreamSynchronize(self._stream)  # its error code does not matter: everything has to be freed
         self.drop_graphs()
         for address, release in self._live.items():
             release(address)
@@ -204,65 +208,65 @@ class CudaDevice:
         self._cuda.cudaStreamDestroy(self._stream)
 
     def make_current(self) -> None:
-        """Make it the thread's current GPU, before anything else: another forecaster in the thread may use another one.
+        """Make this GPU the thread's current one: another forecaster in the same thread may use another GPU.
 
         Raises:
-            BackendError: it is closed.
+            BackendError: the device is closed.
         """
         if not self._open:
             raise BackendError("the backend is closed\n  open another one")
-        self._call("choosing the GPU", "cudaSetDevice", self._index)
+        self._call("selecting the GPU", "cudaSetDevice", self._index)
 
-    def _copy(self, what: str, target: int, source: int, nbytes: int, kind: Any) -> None:
+    def _copy(self, action: str, destination: int, source: int, nbytes: int, kind: Any) -> None:
         self.make_current()
-        self._call(what, "cudaMemcpyAsync", target, source, nbytes, kind, self._stream)
+        self._call(action, "cudaMemcpyAsync", destination, source, nbytes, kind, self._stream)
 
-    def _call(self, what: str, function: str, *arguments: Any) -> Any:
+    def _call(self, action: str, function: str, *arguments: Any) -> Any:
         error, *values = getattr(self._cuda, function)(*arguments)
         codes = self._cuda.cudaError_t
         if error == codes.cudaErrorMemoryAllocation:
-            raise MemoryError(f"no memory left for {what}")
+            raise MemoryError(f"{action} failed")
         if error != codes.cudaSuccess:
-            raise BackendError(f"CUDA failed while {what}: {_words(self._cuda, error)}")
+            raise BackendError(f"CUDA failed while {action}: {_error_text(self._cuda, error)}")
         return values[0] if values else None
 
 
-def _parse_index(backend: str, wanted: str | None) -> int:
-    if wanted in (None, "auto", "cuda"):
+def _parse_index(backend: str, requested: str | None) -> int:
+    if requested in (None, "auto", "cuda"):
         return 0
-    found = re.fullmatch(r"(?:cuda:)?(\d{1,3})", str(wanted))
+    found = re.fullmatch(r"(?:cuda:)?(\d{1,3})", str(requested))
     if not found:
         raise BackendMissingError(
-            f"the {backend} backend has no device '{wanted}'\n  expected cuda, or cuda:1 for the second GPU"
+            f"the {backend} backend has no device '{requested}'\n  expected cuda, or cuda:1 for the second GPU"
         )
     return int(found[1])
 
 
-def _check_there(cuda: Any, backend: str, index: int) -> int:
+def _check_available(cuda: Any, backend: str, index: int) -> int:
     try:
         error, count = cuda.cudaGetDeviceCount()
-        reason = None if error == cuda.cudaError_t.cudaSuccess else _words(cuda, error)
-    except RuntimeError as missing:  # so cuda-bindings 12.8 says that there is no driver
+        reason = None if error == cuda.cudaError_t.cudaSuccess else _error_text(cuda, error)
+    except RuntimeError as missing:  # cuda-bindings 12.8 reports a missing driver this way
         reason, count = str(missing), 0
     if reason is not None:
         raise BackendMissingError(
             f"the {backend} backend finds no NVIDIA GPU: {reason}\n"
-            f"  expected a GPU with a driver as new as cuda-bindings, {_bindings_release()}; for an older one: "
+            f"  expected a GPU whose driver supports cuda-bindings {_bindings_version()}; for an older driver: "
             "pip install 'cuda-bindings<13' (CUDA 12), 'cuda-bindings==12.8.*' (JetPack 6); or --backend cpu"
         )
     if index >= count:
-        there = ", ".join(f"cuda:{number}" for number in range(count))
-        raise BackendMissingError(f"the {backend} backend finds no device cuda:{index}\n  expected one of: {there}")
+        available = ", ".join(f"cuda:{number}" for number in range(count))
+        raise BackendMissingError(f"the {backend} backend finds no device cuda:{index}\n  expected one of: {available}")
     return index
 
 
-def _bindings_release() -> str:
+def _bindings_version() -> str:
     try:
         return version("cuda-bindings")
     except PackageNotFoundError:
-        return "whose release is not known"
+        return "(unknown version)"
 
 
-def _words(cuda: Any, error: Any) -> str:
-    _, words = cuda.cudaGetErrorString(error)
-    return words.decode() if isinstance(words, bytes) else str(words)
+def _error_text(cuda: Any, error: Any) -> str:
+    _, text = cuda.cudaGetErrorString(error)
+    return text.decode() if isinstance(text, bytes) else str(text)

@@ -1,4 +1,4 @@
-"""The backend `cpu`: ONNX Runtime on the processor. Buffers are NumPy arrays that the sessions read and write in place."""
+"""The backend `cpu`: ONNX Runtime on the CPU. Buffers are NumPy arrays that the sessions read and write in place."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CpuBackend(HostArrays):
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        BackendMissingError: onnxruntime is installed but does not load, `device` is no CPU, or `precision` is bf16.
+        BackendMissingError: onnxruntime is installed but does not load, `device` is not a CPU, or `precision` is bf16.
         BundleError: a graph cannot be loaded.
     """
 
@@ -43,7 +43,7 @@ class CpuBackend(HostArrays):
         self.computed_in: dict[str, Counter[str]] = {}
         for graph_name, content in bundle.graphs(precision).items():
             if graph_name == SHUFFLED_DECODER:
-                continue  # slower here than the decoder as it is
+                continue  # slower here than the plain decoder
             options = _session_options(onnxruntime, threads)
             try:
                 with loaded_graph(options, content, precision) as loaded:
@@ -59,7 +59,7 @@ class CpuBackend(HostArrays):
         self.description = f"cpu (ONNX Runtime {onnxruntime.__version__}), {precision} graphs computed in {computed}"
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:
-        """IO binding by address: no copy on the way in or out."""
+        """Bind inputs and outputs by address: nothing is copied."""
         session = self._sessions[graph]
         binding, keep = session.io_binding(), []
         for name, array, is_output in unaliased(graph, inputs, outputs):
@@ -75,8 +75,8 @@ class CpuBackend(HostArrays):
 
 def _session_options(onnxruntime: Any, threads: int | None) -> Any:
     options = session_options(onnxruntime, threads or usable_cores())
-    # Measured, see docs/results.md: threads that wait by spinning save the time to wake them up at every layer. Each graph
-    # is a session with threads of its own, so they stop when its run ends, or the next graph would share the cores with them.
+    # Measured, see docs/results.md: spinning threads need not be woken up at every layer. Each graph is a session with its
+    # own threads, so they stop spinning when a run ends: otherwise the next graph would have to share the cores with them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options

@@ -1,4 +1,4 @@
-"""ONNX Runtime's execution providers for NVIDIA GPUs: whether they are there, and with which options a graph is loaded."""
+"""ONNX Runtime's execution providers for NVIDIA GPUs: whether they are available, and the options for loading a graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from svg_common.cache import cache_folder
 from svg_common.signals import defer_interrupts
-from svg_runtime.backends.gpu_options import GpuOptions
+from svg_runtime.backends.gpu_options import GpuOptions, no_effect
 from svg_runtime.backends.nvidia.device import GpuName
 from svg_runtime.backends.onnxruntime.session import load_onnxruntime
 from svg_runtime.bundle.manifest import GraphSpec, Precision, TensorSpec
@@ -25,58 +25,58 @@ CUDA, TENSORRT, CPU = "CUDAExecutionProvider", "TensorrtExecutionProvider", "CPU
 ALLOWED = {
     "cuda": (CUDA,),
     "ort-tensorrt": (TENSORRT, CUDA),
-}  # backend -> providers that its nodes may run on, wanted one first
+}  # backend -> providers that its nodes may run on, the main one first
 _LIBRARIES = {
-    "cuda": "the libraries of CUDA and cuDNN: pip install 'onnxruntime-gpu[cuda,cudnn]', or NVIDIA's packages of the system",
-    "ort-tensorrt": "the libraries of CUDA, cuDNN and of the TensorRT that it was built with (10, libnvinfer.so.10, for all "
-    "releases up to 1.31), where the system finds them",
+    "cuda": "the CUDA and cuDNN libraries: pip install 'onnxruntime-gpu[cuda,cudnn]', or NVIDIA's system packages",
+    "ort-tensorrt": "the CUDA, cuDNN and TensorRT libraries that it was built with (TensorRT 10, libnvinfer.so.10, for all "
+    "releases up to 1.31), where the system can find them",
 }
-_GRAPHS_SINCE = (1, 30)  # before, a replay read pointers from host memory that was in other use by then (onnxruntime #32121)
+_GRAPHS_SINCE = (1, 30)  # before, a replay read pointers from host memory that had been reused (onnxruntime #32121)
 
 
 @dataclass(frozen=True)
 class Provider:
-    """What the sessions of one backend have in common."""
+    """Everything that the sessions of one backend share."""
 
     backend: str
     onnxruntime: Any
     gpu: GpuName
     stream: int
     precision: Precision
-    max_batch: int  # TensorRT's engines take every batch from 1 to this one and are tuned for it
-    choices: GpuOptions
-    messages: str = ""  # what was said while the provider's libraries were loaded
+    max_batch: int  # TensorRT engines accept batches from 1 to this one and are tuned for it
+    gpu_options: GpuOptions
+    messages: str = ""  # what was printed while the provider's libraries were loaded
 
     @property
     def name(self) -> str:
-        """The wanted one."""
+        """ONNX Runtime's name of the main provider."""
         return ALLOWED[self.backend][0]
 
     @property
     def cuda_graph(self) -> bool:
-        """Whether graphs are captured: only if asked for, as long as its worth has not been measured."""
-        return bool(self.choices.cuda_graph)
+        """Whether graphs are captured: only on request, because the gain has not been measured."""
+        return bool(self.gpu_options.cuda_graph)
 
     @property
     def chooses_precision(self) -> bool:
-        """Whether the library picks each layer's precision: TensorRT in weakly typed networks, which do not tell."""
+        """Whether TensorRT chooses each layer's precision without reporting it, as it does in weakly typed networks."""
         return self.backend == "ort-tensorrt" and self.precision == "fp16"
 
     def options(self, spec: GraphSpec) -> list[tuple[str, dict[str, str]]]:
-        """Providers for a session of the graph with this interface, in order, with their options."""
+        """Return the providers for a session of a graph with this interface, in order, with their options."""
         if self.backend == "cuda":
             return [(CUDA, self._cuda_options())]
         return [(TENSORRT, self._tensorrt_options(spec)), (CUDA, self._cuda_options())]
 
     def missing(self, reason: str) -> BackendMissingError:
-        """What to say when the provider does not start."""
+        """Return the error for a provider that does not start."""
         lines = [line.strip() for line in (reason, self.messages) if line.strip()]
         return BackendMissingError(
             "\n  ".join(
                 [
                     f"the {self.backend} backend cannot start the {self.name} of ONNX Runtime {self.onnxruntime.__version__}",
                     *lines,
-                    f"expected {_LIBRARIES[self.backend]}; or --backend cpu",
+                    f"expected {_LIBRARIES[self.backend]}; or use --backend cpu",
                 ]
             )
         )
@@ -101,120 +101,120 @@ class Provider:
             "trt_engine_cache_enable": "1",
             "trt_engine_cache_path": str(folder),
             "trt_timing_cache_enable": "1",
-            "trt_timing_cache_path": str(folder.parent),  # for all graphs; its name has the GPU's architecture
+            "trt_timing_cache_path": str(folder.parent),  # shared by all graphs; the file name contains the GPU's architecture
             **_profile(spec.inputs, self.max_batch),
         }
-        if self.choices.workspace_gib is not None:
-            options["trt_max_workspace_size"] = str(int(self.choices.workspace_gib * 2**30))
+        if self.gpu_options.workspace_gib is not None:
+            options["trt_max_workspace_size"] = str(int(self.gpu_options.workspace_gib * 2**30))
         return options
 
     def _engine_folder(self, spec: GraphSpec) -> Path:
-        """One for each graph, batch, machine and library.
+        """Return the cache folder for a graph, batch size, machine and library.
 
         ONNX Runtime names an engine after the names in the graph, not after its weights (see LeelaChessZero/lc0 #2214) or its
-        shapes (onnxruntime #32254): in one folder, a bundle would get the engines of another training run. The TensorRT in the
-        name is the one that it was built with, and an engine that the one there does not load is an error, not built again.
+        shapes (onnxruntime #32254): in a shared folder, a bundle would load the engines of another training run. The version in
+        the name is that of the TensorRT it was built with; an engine that the installed one cannot load is an error, and is
+        not rebuilt.
         """
         libraries = self.onnxruntime.__version__, _tensorrt_version()
         machine = this_platform(), self.gpu.model, self.gpu.compute_capability
-        parts = (spec.sha256, self.precision, self.max_batch, self.choices.workspace_gib, libraries, machine)
+        parts = (spec.sha256, self.precision, self.max_batch, self.gpu_options.workspace_gib, libraries, machine)
         key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-        return cache_folder(self.choices.cache_dir) / "ort-tensorrt" / key
+        return cache_folder(self.gpu_options.cache_dir) / "ort-tensorrt" / key
 
 
-def check_choices(backend: str, choices: GpuOptions) -> None:
-    """Refuse what a backend has no use for, or cannot do together.
+def check_gpu_options(backend: str, gpu_options: GpuOptions) -> None:
+    """Refuse options that have no effect with a backend or exclude each other.
 
-    ONNX Runtime's TensorRT provider keeps a single CUDA graph per session, whatever `gpu_graph_id` says (so in 1.30), and
-    replays it with the addresses of the first run: as states have two buffers, every second step would use the wrong ones.
+    ONNX Runtime's TensorRT provider keeps a single CUDA graph per session, whatever `gpu_graph_id` says (seen in 1.30), and
+    replays it with the addresses of the first run: since states have two buffers, every second step would use the wrong ones.
 
     Raises:
-        UsageError: options that mean nothing there.
+        UsageError: options that have no effect, or that cannot be combined.
     """
-    useless = {"cuda": ("--cache-dir", "--workspace"), "ort-tensorrt": ("--cuda-graph",)}[backend]
-    given = [flag for flag in choices.given if flag in useless]
-    if given:
-        reason = (
-            "ONNX Runtime replays one graph with fixed addresses there, and the states have two"
-            if backend == "ort-tensorrt"
-            else "it builds no engines"
-        )
-        raise UsageError(f"the {backend} backend has no use for {', '.join(given)}: {reason}\n  expected without")
-    if choices.cuda_graph and choices.cpu_fallback:
+    engine_flags = [flag for flag in gpu_options.given if flag in ("--cache-dir", "--workspace")]
+    if backend == "cuda" and engine_flags:
+        raise no_effect(engine_flags, backend, reason=", which builds no engines")
+    if backend == "ort-tensorrt" and gpu_options.cuda_graph:
         raise UsageError(
-            f"the {backend} backend cannot have both --cuda-graph and --cpu-fallback: a graph replays nothing that runs on the "
-            "processor\n  expected one of them"
+            "--cuda-graph is not available with the ort-tensorrt backend: ONNX Runtime replays one graph with fixed addresses "
+            "there, but every state has two buffers\n  remove it, or use --backend tensorrt"
+        )
+    if gpu_options.cuda_graph and gpu_options.cpu_fallback:
+        raise UsageError(
+            f"both --cuda-graph and --cpu-fallback were given to the {backend} backend, but a CUDA graph cannot replay nodes that "
+            "run on the CPU\n  expected one of them"
         )
 
 
 def load_provider(backend: str, cuda_graph: bool) -> tuple[Any, str]:
-    """ONNX Runtime with the backend's provider, and what was said while its libraries were loaded.
+    """Import ONNX Runtime with the backend's provider; also return what was printed while its libraries were loaded.
 
     Args:
         backend: cuda or ort-tensorrt.
-        cuda_graph: whether graphs are to be captured.
+        cuda_graph: whether graphs will be captured.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
-        BackendMissingError: it does not load, has no such provider, or is too old for what is asked.
+        BackendMissingError: it does not load, lacks the provider, or is too old for CUDA graphs.
     """
     onnxruntime = load_onnxruntime(backend, "gpu")
-    wanted, there = ALLOWED[backend][0], onnxruntime.get_available_providers()
-    if wanted not in there:
+    wanted, available = ALLOWED[backend][0], onnxruntime.get_available_providers()
+    if wanted not in available:
         raise BackendMissingError(
-            f"the {backend} backend needs an onnxruntime with {wanted}; the installed one has {', '.join(there)}\n"
-            "  expected an NVIDIA GPU and onnxruntime-gpu alone: onnxruntime, installed beside it, takes its place\n"
-            "  run there: pip uninstall onnxruntime onnxruntime-gpu && pip install 'svg-edge[gpu]'; elsewhere: --backend cpu"
+            f"the {backend} backend needs an onnxruntime with {wanted}; the installed one has {', '.join(available)}\n"
+            "  expected an NVIDIA GPU and onnxruntime-gpu without onnxruntime, which hides it when both are installed\n"
+            "  with a GPU: pip uninstall onnxruntime onnxruntime-gpu && pip install 'svg-edge[gpu]'; without: --backend cpu"
         )
     if cuda_graph and _release(onnxruntime.__version__) < _GRAPHS_SINCE:
         needed = ".".join(map(str, _GRAPHS_SINCE))
         raise BackendMissingError(
-            f"the {backend} backend gives wrong frames with the CUDA graphs of ONNX Runtime {onnxruntime.__version__}\n"
-            f"  expected {needed} or later, no --cuda-graph, or --backend tensorrt"
+            f"the {backend} backend produces wrong frames with the CUDA graphs of ONNX Runtime {onnxruntime.__version__}\n"
+            f"  expected {needed} or later; else remove --cuda-graph, or use --backend tensorrt"
         )
-    onnxruntime.set_default_logger_severity(3)  # it warns of every provider that is no plug-in
+    onnxruntime.set_default_logger_severity(3)  # it warns about every provider that is not a plug-in
     if backend == "ort-tensorrt":
-        # The provider has no option for it (onnxruntime #26029), TensorRT and the CUDA libraries read this when they start: it
-        # holds for the whole process, and comes too late for what has used the GPU in this process before.
+        # The provider has no option for TF32 (onnxruntime #26029); TensorRT and the CUDA libraries read this variable when they
+        # start. It applies to the whole process, and not to libraries that already use the GPU.
         os.environ["NVIDIA_TF32_OVERRIDE"] = "0"
     return onnxruntime, _preload_libraries(onnxruntime, backend)
 
 
 def _preload_libraries(onnxruntime: Any, backend: str) -> str:
-    """Load what comes from Python packages, which the system would not find; the rest is the system's matter."""
-    said = io.StringIO()  # stdout belongs to the commands' results
-    with contextlib.redirect_stdout(said), defer_interrupts():
+    """Load libraries from Python packages, where the system would not find them."""
+    printed = io.StringIO()  # stdout is for the results of the commands
+    with contextlib.redirect_stdout(printed), defer_interrupts():
         if hasattr(onnxruntime, "preload_dlls"):  # since 1.21
             onnxruntime.preload_dlls()
         if backend == "ort-tensorrt":
             with contextlib.suppress(ImportError, OSError, RuntimeError):
-                import tensorrt  # noqa: F401  (loads its libraries, of which the provider then finds the ones it needs)
-    return "\n  ".join(said.getvalue().splitlines())
+                import tensorrt  # noqa: F401  (loads the libraries that the provider needs)
+    return "\n  ".join(printed.getvalue().splitlines())
 
 
 def _release(version: str) -> tuple[int, ...]:
-    """Of "1.30.0": (1, 30)."""
+    """Parse "1.30.0" into (1, 30)."""
     return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
 def _tensorrt_version() -> str:
-    """Of the TensorRT that the provider finds; "" where that cannot be told."""
+    """Return the version of the TensorRT that the provider finds; "" if unknown."""
     with contextlib.suppress(ImportError, OSError, RuntimeError):
         import tensorrt
 
         version = str(tensorrt.__version__)
-        if version.startswith("10."):  # another one is not what the provider was built with
+        if version.startswith("10."):  # the provider was built with TensorRT 10
             return version
-    with contextlib.suppress(OSError, AttributeError):  # a package of the system, without Python
+    with contextlib.suppress(OSError, AttributeError):  # a system package without Python bindings
         return str(ctypes.CDLL("libnvinfer.so.10").getInferLibVersion())
     return ""
 
 
 def _profile(inputs: tuple[TensorSpec, ...], max_batch: int) -> dict[str, str]:
-    """Shapes that the engine is built for, in the provider's notation: h:1x128,z:1x10."""
+    """Return the shapes that the engine is built for, in the provider's notation: h:1x128,z:1x10."""
     dynamic = [tensor for tensor in inputs if any(isinstance(size, str) for size in tensor.shape)]
     ranges = {tensor.name: tensor.batch_range(max_batch) for tensor in dynamic}
     return {
-        f"trt_profile_{which}_shapes": ",".join(f"{name}:{'x'.join(map(str, found[at]))}" for name, found in ranges.items())
+        f"trt_profile_{which}_shapes": ",".join(f"{name}:{'x'.join(map(str, shapes[at]))}" for name, shapes in ranges.items())
         for at, which in enumerate(("min", "opt", "max"))
     }

@@ -1,4 +1,4 @@
-"""ONNX Runtime, whichever provider runs the graphs: loading the library, options of sessions, graphs bound to buffers."""
+"""What all ONNX Runtime backends share: loading the library, session options, graphs bound to buffers."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from svg_runtime.errors import BackendError, BackendMissingError
 
 
 def load_onnxruntime(backend: str, extra: str) -> Any:
-    """The module.
+    """Import the module.
 
     Args:
-        backend: the name of the backend that wants it.
-        extra: that brings it.
+        backend: name of the backend, for messages.
+        extra: pip extra that installs it.
 
     Raises:
         MissingExtraError: it is not installed.
@@ -29,32 +29,32 @@ def load_onnxruntime(backend: str, extra: str) -> Any:
     try:
         with defer_interrupts():
             import onnxruntime
-    except ImportError as error:  # a wheel for another CUDA, Python or C library
-        raise BackendMissingError(f"the {backend} backend finds an onnxruntime that does not load: {error}") from error
+    except ImportError as error:  # wheel for another CUDA, Python or C library
+        raise BackendMissingError(f"the {backend} backend cannot load onnxruntime: {error}") from error
     return onnxruntime
 
 
 def session_options(onnxruntime: Any, threads: int) -> Any:
-    """Options of every session, on whichever device: quiet, with `threads` threads of the processor."""
+    """Return session options for any device: quiet, with `threads` CPU threads."""
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only: its warnings are about its own graph optimisations
+    options.log_severity_level = 3  # errors only: warnings are about its own graph optimisations
     options.intra_op_num_threads = threads
     return options
 
 
 @contextlib.contextmanager
 def loaded_graph(options: Any, content: bytes, precision: Precision) -> Iterator[Callable[[], bytes]]:
-    """While a session is made with `options` within it, what ONNX Runtime makes of the graph can be read.
+    """Give access to the optimized graph of a session that is created with `options` inside this context.
 
-    Where it has no kernel for float16, it converts to float32 and back around the node. Float32 stays as it is.
+    Where ONNX Runtime has no float16 kernel, it converts to float32 and back around the node. Float32 graphs stay as they are.
 
     Args:
-        options: of the session.
-        content: the graph.
-        precision: of its variant.
+        options: session options.
+        content: the ONNX file.
+        precision: of the graph.
 
-    Returns:
-        What gives the graph that is run, once the session is there.
+    Yields:
+        A function that returns the graph that is really run, once the session exists.
     """
     if precision == "fp32":
         yield lambda: content
@@ -66,18 +66,18 @@ def loaded_graph(options: Any, content: bytes, precision: Precision) -> Iterator
 
 
 class BoundSession:
-    """A session with its IO binding, and the buffers whose addresses are in it."""
+    """A session with its IO binding, and the buffers whose addresses it contains."""
 
     def __init__(self, graph_name: str, session: Any, binding: Any, keep: list[Any]) -> None:
         self.graph_name = graph_name
         self.session = session
         self.binding = binding
-        self.options: Any = None  # of a run; None takes ONNX Runtime's own
-        self.hint = ""  # what to try if it fails
+        self.options: Any = None  # run options; None: ONNX Runtime's defaults
+        self.hint = ""  # advice that is added to errors
         self._keep = keep
 
     def run(self) -> None:
-        """Run it.
+        """Run the graph once.
 
         Raises:
             BackendError: ONNX Runtime failed, or the backend is closed.
@@ -90,6 +90,6 @@ class BoundSession:
             raise BackendError(f"ONNX Runtime failed while running {self.graph_name}: {error}{self.hint}") from error
 
     def release(self) -> None:
-        """Let go of the session: it cannot run again."""
+        """Release the session: it cannot run again."""
         self.session = self.binding = None
         self._keep.clear()

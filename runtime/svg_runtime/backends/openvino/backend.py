@@ -1,8 +1,8 @@
 """OpenVINO backend: Intel and AMD CPUs, Intel GPUs and NPUs. On a CPU the graphs read and write NumPy arrays in place.
 
 A graph is compiled for the shapes and the outputs that it is bound with, when it is bound. Static shapes make a forecast faster
-than dynamic ones, and outputs that nobody reads cost a conversion from the engine's memory layout: an encoder without its
-skips takes two thirds of the time.
+than dynamic ones, and unused outputs cost a conversion from the engine's memory layout: an encoder without its skips takes two
+thirds of the time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from svg_runtime.backends.openvino.device import (
     compiled_model_cache,
     computed_precisions,
     load_openvino,
-    the_core,
+    shared_core,
 )
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import Precision
@@ -34,18 +34,18 @@ from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError
 from svg_runtime.machine.hardware import usable_cores
 
-# Graphs of nothing but recurrent cells and Gaussians. They stay in float32: on the embedded model the tenth frame is then 6 dB
-# closer to float32, at no cost. OpenVINO has no public way to except parts of a graph, so the fused `step` is reduced as a
-# whole; its state tensors are float32 nevertheless.
+# Graphs that consist only of recurrent cells and Gaussians. They stay in float32: with the embedded model, the tenth frame is
+# then 6 dB closer to float32, at no cost. OpenVINO has no public way to exclude parts of a graph, so the fused `step` is
+# reduced as a whole; its state tensors are still float32.
 _RECURRENT = ("posterior", "prior", "predictor", "prime")
-# Every engine has kernels of all its precisions for what these are made of. In skip and decoder, a transposed convolution may
-# have to stay in float32; the description tells.
-_JUDGED = ("encoder", "step")
+# An explicitly requested precision is verified on these graphs: every device has kernels of all its precisions for them.
+# In skip and decoder, a transposed convolution may have to stay in float32, which the description then reports.
+_VERIFIED = ("encoder", "step")
 
 
 @dataclass(eq=False)
 class _Compiled:
-    """A graph compiled for fixed shapes and outputs. Kept alive by what is bound to it, and by nothing else."""
+    """A graph compiled for fixed shapes and outputs. Only the requests bound to it keep it alive."""
 
     model: Any
 
@@ -68,13 +68,13 @@ class _BoundRequest:
         if self.request is None:
             raise _closed(self.graph_name)
         try:
-            self.request.start_async()  # `infer` would make a dictionary of all results at every call
+            self.request.start_async()  # `infer` would create a dictionary of all results at every call
             self.request.wait()
         except Exception as error:  # OpenVINO raises RuntimeError and classes of its own
             raise BackendError(f"OpenVINO failed while running {self.graph_name}: {error}") from error
 
     def release(self) -> None:
-        """Let go of the request: it cannot run again."""
+        """Release the request: it cannot run again."""
         self.request = self.compiled = None
         self.arrays.clear()
 
@@ -84,35 +84,36 @@ class OpenVinoBackend(HostArrays):
 
     Args:
         bundle: the opened bundle.
-        precision: which of its variants to load; bf16 is fp32 computed in bf16. None: fp32, or bf16 if the model has earned it
-            and the CPU multiplies in bf16 (AMX, or AVX-512 with bf16).
-        device: CPU, GPU, GPU.1, NPU, with the precision to compute in if not the default one: CPU:f32, CPU:bf16, GPU:f16. By
-            default a CPU computes in f32, but for the variant bf16, and any other device as it prefers.
-        threads: of a CPU; default: as many as there are cores to use.
+        precision: the variant to load; bf16 is fp32 computed in bf16. None: fp32, or bf16 if the bundle has that variant and
+            the CPU multiplies in bf16 (AMX, or AVX-512 with bf16).
+        device: CPU, GPU, GPU.1, NPU, optionally with a precision to compute in: CPU:f32, CPU:bf16, GPU:f16. By default a CPU
+            computes in f32, or in bf16 for that variant, and other devices choose for themselves.
+        threads: CPU threads; None means one per usable core.
 
     Raises:
         MissingExtraError: openvino is not installed.
-        BackendMissingError: openvino does not load, or it has no such device, or the device no such precision, or it computes
-            the encoder in another one than was named.
+        BackendMissingError: openvino does not load, the device does not exist, or it does not compute in the requested
+            precision.
         BundleError: OpenVINO cannot load the encoder.
         UsageError: `device` cannot be understood, or contradicts `precision`.
     """
 
     name = "openvino"
-    prefers_fused = False  # the separate ones have recurrent parts in float32 and the shuffled decoder
+    prefers_fused = False  # the separate graphs keep recurrent parts in float32 and have the shuffled decoder
 
     def __init__(
         self, bundle: Bundle, precision: Precision | None, device: str | None = None, threads: int | None = None
     ) -> None:
         require_modules("the openvino backend", "openvino", "openvino")
         try:
-            openvino, self._core = load_openvino(), the_core()
-            earned = "bf16" in bundle.manifest.variants
-            self._placement = choose_placement(self._core, device, precision, earned)
-        except (ImportError, OSError, RuntimeError) as error:  # a wheel for another Python, C library or processor
+            openvino = load_openvino()
+            self._core = shared_core()
+            has_bf16_variant = "bf16" in bundle.manifest.variants
+            self._placement = choose_placement(self._core, device, precision, has_bf16_variant)
+        except (ImportError, OSError, RuntimeError) as error:  # wheel for another Python, C library or CPU
             raise BackendMissingError(f"openvino is installed but does not load: {error}") from error
         self._tensor = openvino.Tensor
-        self.precision: Precision = precision or ("bf16" if earned and self._placement.compute == "bf16" else "fp32")
+        self.precision: Precision = precision or ("bf16" if has_bf16_variant and self._placement.compute == "bf16" else "fp32")
         self._release = openvino.__version__.split("-")[0]
         self._threads = threads or usable_cores()
         self._caches: dict[str | None, Path | None] = {}
@@ -121,11 +122,12 @@ class OpenVinoBackend(HostArrays):
         self._files = {graph_name: spec.file for graph_name, spec in bundle.variant(self.precision).graphs.items()}
         shuffled = self._contents.pop(SHUFFLED_DECODER, None)
         if shuffled is not None and self._placement.is_cpu:  # measured on CPUs only
-            self._contents["decoder"], self._files["decoder"] = shuffled, self._files[SHUFFLED_DECODER]
+            self._contents["decoder"] = shuffled
+            self._files["decoder"] = self._files[SHUFFLED_DECODER]
         self._compiled: weakref.WeakValueDictionary[tuple[Any, ...], _Compiled] = weakref.WeakValueDictionary()
         self._bound: weakref.WeakSet[_BoundRequest] = weakref.WeakSet()
         self.computed_in: dict[str, Counter[str]] = {}
-        # The observer's encoder is compiled here, so that what cannot be kept is refused before anything runs.
+        # The observer's encoder is compiled here, so that an unsupported precision is refused before anything runs.
         encoder = bundle.variant(self.precision).graphs["encoder"]
         shapes = {tensor.name: tensor.sized(1) for tensor in encoder.inputs}
         self._encoder: _Compiled | None = self._compile("encoder", shapes, frozenset(tensor.name for tensor in encoder.outputs))
@@ -136,11 +138,11 @@ class OpenVinoBackend(HostArrays):
     def description(self) -> str:
         """Library, device, and what the graphs compiled so far are computed in."""
         graphs = "fp16" if self.precision == "fp16" else "fp32"
-        computed = summarize(self.computed_in) or "a precision that the device does not tell"
+        computed = summarize(self.computed_in) or "a precision that the device does not report"
         notes = [f"openvino ({self._release}) on {self._placement.device}, {graphs} graphs computed in {computed}"]
         notes += [detail(self.computed_in)] if detail(self.computed_in) else []
-        if self._placement.missed:
-            notes.append("bf16 is faster here, if the model passes: svg-export ckpt.pt --bf16")
+        if self._placement.bf16_advised:
+            notes.append("bf16 is faster here, if the model passes the quality gate: svg-export ckpt.pt --bf16")
         return "; ".join(notes)
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:
@@ -163,7 +165,7 @@ class OpenVinoBackend(HostArrays):
         return bound
 
     def close(self) -> None:
-        """Free the graphs; what is bound cannot be run any more."""
+        """Free the graphs; bound graphs cannot run any more."""
         for bound in self._bound:
             bound.release()
         self._contents = {}
@@ -182,21 +184,21 @@ class OpenVinoBackend(HostArrays):
                 ) from error
             self._compiled[key] = compiled
             self.computed_in[graph] = computed_precisions(compiled.model)
-            if graph in _JUDGED and self._placement.named:
-                self._check_named(graph, str(self._placement.compute))
+            if graph in _VERIFIED and self._placement.explicit:
+                self._check_explicit(graph, str(self._placement.compute))
         return compiled
 
-    def _check_named(self, graph: str, compute: str) -> None:
-        """A precision that was asked for by name is computed in, or refused."""
+    def _check_explicit(self, graph: str, compute: str) -> None:
+        """Refuse an explicitly requested precision that the device does not compute in."""
         if not self._is_computed(graph, compute):
-            device, found = self._placement.device, summarize({graph: self.computed_in[graph]})
+            device, actual = self._placement.device, summarize({graph: self.computed_in[graph]})
             raise BackendMissingError(
-                f"{compute} was asked for, and openvino's device {device} computes {graph} in {found} here\n"
-                f"  expected: {device}:{found}, or {device} to leave the choice to the device"
+                f"{compute} was requested, but the openvino device {device} computes {graph} in {actual} here\n"
+                f"  expected {device}:{actual}, or {device} to let the device choose"
             )
 
     def _is_computed(self, graph: str, compute: str) -> bool:
-        """Whether any layer of the graph is computed in that precision; True where the device does not tell."""
+        """Whether any layer of the graph is computed in that precision; True if the device does not report it."""
         return not self.computed_in[graph] or compute in self.computed_in[graph]
 
     def _load(self, graph: str, shapes: dict[str, tuple[int, ...]], outputs: frozenset[str]) -> Any:
@@ -208,7 +210,7 @@ class OpenVinoBackend(HostArrays):
         return self._core.compile_model(model, self._placement.device, self._properties(graph, self._placement))
 
     def _cache_folder(self, compute: str | None) -> Path | None:
-        """Found once per precision: whoever cannot write there is warned once."""
+        """Return the cache folder for a precision; looked up once, so that a warning appears only once."""
         if compute not in self._caches:
             self._caches[compute] = compiled_model_cache(self._core, self._placement, compute)
         return self._caches[compute]
@@ -225,8 +227,8 @@ class OpenVinoBackend(HostArrays):
             properties["CACHE_DIR"] = str(cache)
         if placement.is_cpu:
             properties["INFERENCE_NUM_THREADS"] = self._threads
-            # Were threads pinned to cores, those of two forecasters, or of another program that pins, could share one core
-            # while the next one idles.
+            # With pinning, threads of two forecasters, or of another program that pins, could share one core while the next
+            # one idles.
             properties["ENABLE_CPU_PINNING"] = False
             if self._threads == usable_cores() and can_share_threads(self._core):
                 properties[SHARED_THREADS] = True

@@ -1,4 +1,4 @@
-"""Which OpenVINO device a forecast runs on, in which precision it computes there, and where compiled graphs are kept."""
+"""The OpenVINO device and precision of a forecast, and the cache of compiled graphs."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from svg_runtime.bundle.manifest import Precision
 from svg_runtime.errors import BackendMissingError, UsageError
 
 _LOG = logging.getLogger(__name__)
-_CAPABILITY = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}  # what to ask for -> what OpenVINO calls the device's ability
+_CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}  # precision -> OpenVINO's name of the capability
 _CPU_INFO = Path("/proc/cpuinfo")
 
-# Layers with weights, in the lower-case words of execution graphs (CPU and GPU plugins).
+# Layers with weights, by their lower-case names in execution graphs (CPU and GPU plugins).
 _WEIGHTED = {"convolution", "groupconvolution", "deconvolution", "fullyconnected", "fully_connected", "matmul", "gemm"}
 
-# Has all graphs of the process queue for one set of threads, one per core. Without it every compiled graph has a set of its
-# own, and they share oneTBB's workers. With each part of a layer goes a note to the thread that should take it; that thread
-# alone frees the note, even if the part is done by then. Notes to a worker that is busy with other graphs lie and wait, and
-# memory grows (benchmarks/openvino_threads.py). With one set none is elsewhere.
+# All graphs of the process use one set of threads, one per core. Without it every compiled graph has its own set, and all sets
+# share oneTBB's workers. Each part of a layer sends a task proxy to its preferred thread, and only that thread frees the proxy,
+# even if the part is already done. Proxies for a worker that is busy with other graphs pile up, and memory grows
+# (benchmarks/openvino_threads.py). With one set this cannot happen.
 SHARED_THREADS = "EXCLUSIVE_ASYNC_REQUESTS"
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A device that is there, and the precision to compute in."""
+    """An available device, and the precision to compute in."""
 
     device: str  # as OpenVINO names it: CPU, GPU.0, NPU
-    compute: str | None  # what to ask for: f32, bf16, f16; None leaves it to the device
+    compute: str | None  # f32, bf16, f16; None lets the device choose
     has_f32: bool  # whether recurrent parts can stay in float32
-    missed: bool = False  # whether bf16 would be the default, had the model earned it
-    named: bool = False  # whether the user asked for `compute`: then it is that or nothing
+    bf16_advised: bool = False  # whether bf16 would be the default if the bundle had that variant
+    explicit: bool = False  # whether the user requested `compute`, so that nothing else will do
 
     @property
     def is_cpu(self) -> bool:
@@ -48,7 +48,7 @@ class Placement:
 
 
 def load_openvino() -> Any:
-    """The module, without its telemetry: importing it would send a message to Google Analytics, from a process of its own.
+    """Import the module without its telemetry, which would send a message to Google Analytics from a separate process.
 
     Raises:
         ImportError, OSError, RuntimeError: it does not load.
@@ -56,7 +56,7 @@ def load_openvino() -> Any:
     telemetry = "openvino_telemetry"
     blocked = telemetry not in sys.modules
     if blocked:
-        sys.modules[telemetry] = None  # type: ignore[assignment]  # cannot be imported then; openvino has a stand-in for it
+        sys.modules[telemetry] = None  # type: ignore[assignment]  # makes its import fail; openvino has a stand-in
     try:
         with defer_interrupts():
             import openvino
@@ -67,12 +67,12 @@ def load_openvino() -> Any:
 
 
 @functools.cache
-def the_core() -> Any:
-    """OpenVINO's entry point: one per process, and never freed.
+def shared_core() -> Any:
+    """Return OpenVINO's entry point: one per process, never freed.
 
-    Its CPU plugin gives the loading thread a signal stack of its own and puts the former one back when it is freed. Two,
-    freed in the order they were made, would leave the thread on freed memory, and the next Ctrl-C, which Python handles on
-    that stack, would crash the process.
+    Its CPU plugin installs a signal stack in the loading thread and restores the previous one when it is freed. Two cores that
+    are freed in the order of their creation would leave the thread on freed memory, and the next Ctrl-C, which Python handles
+    on that stack, would crash the process.
 
     Raises:
         ImportError, OSError, RuntimeError: openvino does not load.
@@ -80,56 +80,63 @@ def the_core() -> Any:
     return load_openvino().Core()
 
 
-def choose_placement(core: Any, wanted: str | None, precision: Precision | None = None, earned: bool = False) -> Placement:
-    """Find the device that `wanted` names: DEVICE or DEVICE:PRECISION, in any case; None or "auto" is the CPU.
+def choose_placement(
+    core: Any, requested: str | None, precision: Precision | None = None, has_bf16_variant: bool = False
+) -> Placement:
+    """Find the device that `requested` names: DEVICE or DEVICE:PRECISION, in upper or lower case; None or "auto" means the CPU.
 
     Args:
-        core: OpenVINO's.
-        wanted: what the user named.
-        precision: the bundle's variant that was asked for; bf16 says what to compute in, too.
-        earned: whether the bundle has the variant bf16: if nothing was asked for, a CPU with units for it then computes in it.
+        core: OpenVINO's Core.
+        requested: the device as the user named it.
+        precision: the requested variant of the bundle; bf16 also determines the precision to compute in.
+        has_bf16_variant: whether the bundle has a bf16 variant; without a request, a CPU with bf16 units then computes in bf16.
 
     Raises:
-        BackendMissingError: there is no such device, or it cannot compute in that precision.
-        UsageError: the precision has no meaning, or another one than `precision`.
+        BackendMissingError: the device does not exist, or cannot compute in that precision.
+        UsageError: the precision is unknown, or contradicts `precision`.
     """
-    name, _, compute = ("CPU" if wanted in (None, "auto") else str(wanted)).partition(":")
+    name, _, compute = ("CPU" if requested in (None, "auto") else str(requested)).partition(":")
     compute = compute.lower()
-    if compute not in ("", *_CAPABILITY):
+    if compute not in ("", *_CAPABILITIES):
         raise UsageError(
-            f"the device '{wanted}' asks for the precision '{compute}'\n"
-            f"  expected one of: {', '.join(_CAPABILITY)}; for example CPU:f32"
+            f"unknown precision '{compute}' in the device '{requested}'\n"
+            f"  expected one of: {', '.join(_CAPABILITIES)}; for example CPU:f32"
         )
     if precision == "bf16":
         if compute not in ("", "bf16"):
-            raise UsageError(f"bf16 and the device '{wanted}' were both given\n  leave out one of the two")
+            raise UsageError(f"both bf16 and the device '{requested}' were given\n  expected one of them")
         compute = "bf16"
-    there = list(core.available_devices)
+    available = list(core.available_devices)
     device = name.upper()
-    if device not in there and f"{device}.0" not in there:  # with two GPUs they are called GPU.0 and GPU.1
+    if device not in available and f"{device}.0" not in available:  # two GPUs are called GPU.0 and GPU.1
         raise BackendMissingError(
-            f"openvino finds no device '{name}' here\n"
-            f"  expected one of: {', '.join(there)}; a GPU or an NPU is found once Intel's driver for it is installed"
+            f"openvino finds no device '{name}' on this machine\n"
+            f"  expected one of: {', '.join(available)}; a GPU or an NPU needs Intel's driver"
         )
-    abilities = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
-    able = [precision for precision, ability in _CAPABILITY.items() if ability in abilities]
-    if compute and compute not in able:
+    capabilities = core.get_property(device, "OPTIMIZATION_CAPABILITIES")
+    supported = [precision for precision, capability in _CAPABILITIES.items() if capability in capabilities]
+    if compute and compute not in supported:
         raise BackendMissingError(
-            f"openvino's device {device} cannot compute in {compute} here\n  expected one of: {', '.join(able)}"
+            f"the openvino device {device} cannot compute in {compute} here\n  expected one of: {', '.join(supported)}"
         )
     if compute or device != "CPU":
-        return Placement(device, compute or None, "f32" in able, named=bool(compute))
-    faster = precision is None and "bf16" in able and has_bf16_units()
-    return Placement(device, "bf16" if faster and earned else "f32", "f32" in able, faster and not earned)
+        return Placement(device, compute or None, has_f32="f32" in supported, explicit=bool(compute))
+    faster = precision is None and "bf16" in supported and has_bf16_units()
+    return Placement(
+        device=device,
+        compute="bf16" if faster and has_bf16_variant else "f32",
+        has_f32="f32" in supported,
+        bf16_advised=faster and not has_bf16_variant,
+    )
 
 
 def can_share_threads(core: Any) -> bool:
-    """Whether the CPU's graphs can use one set of threads: not one of the properties that OpenVINO promises to keep."""
+    """Whether graphs on the CPU can share one set of threads: an internal property, which a release of OpenVINO may lack."""
     return SHARED_THREADS in core.get_property("CPU", "INTERNAL_SUPPORTED_PROPERTIES")
 
 
 def has_bf16_units() -> bool:
-    """Whether the processor multiplies in bf16 (AMX, or AVX-512 with bf16); False where the system does not tell."""
+    """Whether the CPU multiplies in bf16 (AMX, or AVX-512 with bf16); False if the system does not report it."""
     try:
         return bool({"amx_bf16", "avx512_bf16"} & set(_CPU_INFO.read_text(encoding="utf-8").split()))
     except OSError:
@@ -137,15 +144,15 @@ def has_bf16_units() -> bool:
 
 
 def computed_precisions(model: Any) -> Counter[str]:
-    """Precision -> layers with weights that a compiled model computes in it, from its execution graph.
+    """Count the layers with weights per precision that a compiled model computes them in, from its execution graph.
 
-    The property INFERENCE_PRECISION_HINT of the model is no answer: it repeats what was asked for.
+    The model's property INFERENCE_PRECISION_HINT would only repeat the request.
 
     Args:
         model: openvino.CompiledModel.
 
     Returns:
-        f32, bf16, f16, ... -> layers; empty where the device does not tell.
+        f32, bf16, f16, ... -> number of layers; empty if the device does not report it.
     """
     try:
         layers = [layer.get_rt_info() for layer in model.get_runtime_model().get_ordered_ops()]
@@ -160,29 +167,29 @@ def _text_of(about: Any, name: str) -> str:
 
 
 def _precision_name(text: str) -> str:
-    """f16 of "f16" (CPU), "FP16" or "FLOAT16"."""
+    """Normalize "f16" (CPU), "FP16" and "FLOAT16" to f16."""
     lower = text.lower()
     return lower.replace("float", "f").replace("fp", "f") if lower.startswith("f") else lower
 
 
 def compiled_model_cache(core: Any, placement: Placement, compute: str | None) -> Path | None:
-    """Folder for compiled graphs; None, with a warning, if it cannot be written: opening then takes longer, no more.
+    """Return the cache folder of compiled graphs; None, with a warning, if it is not writable: opening then only takes longer.
 
-    A folder for each precision and for each set of abilities: OpenVINO (2026.4) looks compiled graphs up by their ONNX file and
-    the device's full name alone, so a graph that was once compiled in f16 would be returned for f32 too, and the other way
-    round; and processors of very different abilities are all called "Intel(R) Xeon(R) Processor" on virtual machines.
+    Each precision and each set of capabilities has its own folder. OpenVINO (2026.4) identifies compiled graphs only by ONNX
+    file and the device's full name, so a graph once compiled in f16 would also be returned for f32, and vice versa; and CPUs of
+    very different capabilities are all called "Intel(R) Xeon(R) Processor" on virtual machines.
 
     Args:
-        core: OpenVINO's.
+        core: OpenVINO's Core.
         placement: the device.
-        compute: the precision that is asked for.
+        compute: the requested precision.
     """
     try:
-        abilities = sorted(str(each) for each in core.get_property(placement.device, "OPTIMIZATION_CAPABILITIES"))
-        folder = cache_folder() / "openvino" / "-".join([placement.device, compute or "default", *abilities]).lower()
+        capabilities = sorted(str(each) for each in core.get_property(placement.device, "OPTIMIZATION_CAPABILITIES"))
+        folder = cache_folder() / "openvino" / "-".join([placement.device, compute or "default", *capabilities]).lower()
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             return folder
     except (OSError, SvgError) as error:
-        _LOG.warning("compiled models are not kept: %s; set SVG_EDGE_CACHE to a writable folder", error)
+        _LOG.warning("compiled models are not cached: %s; set SVG_EDGE_CACHE to a writable folder", error)
         return None

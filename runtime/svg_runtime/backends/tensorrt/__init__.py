@@ -1,1 +1,1 @@
-"""NVIDIA TensorRT: engines built from a bundle's ONNX graphs, and where they are kept."""
+"""NVIDIA TensorRT: engines built from a bundle's ONNX graphs, and their cache."""

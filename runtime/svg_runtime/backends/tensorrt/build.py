@@ -1,7 +1,7 @@
 """ONNX graph -> engine, with NVIDIA's parser and builder. TensorRT-RTX builds on any machine, TensorRT on the GPU that runs it.
 
-Networks are strongly typed: the types in the ONNX graph are the types that are computed in, and TensorFloat-32 is off, because
-fp32 graphs promise float32.
+Networks are strongly typed: layers compute in the types of the ONNX graph. TensorFloat-32 is off, because fp32 graphs promise
+float32.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ _DTYPES = {"FLOAT": "float32", "HALF": "float16"}
 class BuildOptions:
     """What an engine is built for."""
 
-    targets: tuple[str, ...]  # compute capabilities: sm80, sm86, ...; none: for the GPU that this thread uses
-    max_batch: int  # samples: engines take every batch from 1 to this one and are tuned for it
-    workspace_gib: float | None = None  # device memory for temporary results; None leaves it to the library
+    compute_capabilities: tuple[str, ...]  # sm80, sm86, ...; empty: for this thread's GPU
+    max_batch: int  # samples: engines accept batches from 1 to this one and are tuned for it
+    workspace_gib: float | None = None  # GPU memory for temporary results; None lets the library choose
 
 
 def engine_flags(library: Library) -> tuple[str, ...]:
-    """How `build_engine` builds with this library, for an engine's key."""
+    """Return the build flags that are part of an engine's key."""
     return FLAGS if library.user_allocation is None else (*FLAGS, "user-allocation")
 
 
-def check_targets(library: Library, targets: Sequence[str]) -> None:
-    """Refuse what the library cannot build for.
+def check_compute_capabilities(library: Library, capabilities: Sequence[str]) -> None:
+    """Refuse compute capabilities that the library cannot build for.
 
     Raises:
-        UsageError: a target has no meaning, or none is given, or one is given twice.
+        UsageError: one is unknown or repeated, or the list is empty.
     """
     known = library.compute_capabilities
-    if not targets or set(targets) - set(known) or len(set(targets)) < len(targets):
+    if not capabilities or set(capabilities) - set(known) or len(set(capabilities)) < len(capabilities):
         raise UsageError(
-            f"the targets are '{','.join(targets)}'\n"
-            f"  expected some of: {', '.join(known)} ({library.name} {library.version}), separated by commas, each once"
+            f"invalid targets '{','.join(capabilities)}'\n"
+            f"  expected one or more of: {', '.join(known)} ({library.name} {library.version}), separated by commas, each once"
         )
 
 
@@ -59,23 +59,23 @@ def build_engine(
     monitor: Any = None,
     timings: Timings | None = None,
 ) -> bytes:
-    """Build one graph.
+    """Build the engine of one graph.
 
     Args:
-        library: TensorRT.
+        library: TensorRT or TensorRT-RTX.
         content: the ONNX file.
         graph_file: its name in messages, such as fp16/step.onnx.
-        spec: its interface by the manifest, which the network must have.
+        spec: its interface in the manifest, which the network must match.
         precision: of the variant; in fp16 every convolution over feature maps must be computed in float16.
-        options: what to build for.
-        monitor: the library's IProgressMonitor, which hears how far it is and can cancel it.
-        timings: of earlier builds on this GPU, to which those of this one are added.
+        options: GPUs, batch and memory to build for.
+        monitor: the library's IProgressMonitor, which receives progress and can cancel the build.
+        timings: kernel timings of earlier builds on this GPU; this build adds its own.
 
     Returns:
-        The plan, as the library serializes it.
+        The serialized engine.
 
     Raises:
-        EngineError: the parser complains, or the builder fails, or the network is not what the manifest says.
+        EngineError: the parser or the builder fails, or the network does not match the manifest.
     """
     builder = library.start("Builder")
     network = builder.create_network(library.network_flags)
@@ -89,21 +89,21 @@ def build_engine(
     if timings is not None:
         timings.attach(library, config)
     with library.collect_messages() as messages:
-        plan = builder.build_serialized_network(network, config)
+        engine_bytes = builder.build_serialized_network(network, config)
     errors = [message for is_error, message in messages if is_error]
-    # TensorRT also reports an error for every kernel that it does not try because memory is short, and goes on.
-    if plan is None or (errors and library.ahead_of_time):
-        wanted = ", ".join(options.targets) or "this GPU"
-        raise refused(library, graph_file, f"cannot be built for {wanted}", errors or ["no reason given"])
+    # TensorRT also reports an error for every kernel that it skips for lack of memory, and continues.
+    if engine_bytes is None or (errors and library.ahead_of_time):
+        gpus = ", ".join(options.compute_capabilities) or "this GPU"
+        raise library_error(library, graph_file, f"cannot be built for {gpus}", errors or ["no reason given"])
     if timings is not None:
         timings.collect(config)
-    return bytes(plan)
+    return bytes(engine_bytes)
 
 
 def _parse(library: Library, network: Any, content: bytes, graph_file: str) -> None:
-    """The parser warns where it computes something else than the graph says: that is refused, where all releases are known.
+    """Parse the graph. A warning means that the parser deviates from the graph, which is refused with TensorRT-RTX.
 
-    TensorRT comes in many, with a Jetson's system: what one of them has to say must not be the end of the backend there.
+    TensorRT comes in many releases, some of them part of a Jetson's system: there a warning must not disable the backend.
     """
     parser = library.module.OnnxParser(network, library.logger)
     with library.collect_messages() as messages:
@@ -112,22 +112,22 @@ def _parse(library: Library, network: Any, content: bytes, graph_file: str) -> N
     lines = [f"node '{error.node_name()}' ({error.node_operator()}): {error.desc()}" for error in errors]
     lines = lines or [message for is_error, message in messages if is_error or library.ahead_of_time]
     if parsed and not lines and messages:
-        said = "; ".join(message for _, message in messages)
-        _LOG.warning("%s %s says of %s: %s", library.name, library.version, graph_file, said)
+        warnings = "; ".join(message for _, message in messages)
+        _LOG.warning("%s %s warns about %s: %s", library.name, library.version, graph_file, warnings)
     if lines or not parsed:
-        raise refused(library, graph_file, "is not accepted by the parser", lines or ["no reason given"])
+        raise library_error(library, graph_file, "is not accepted by the parser", lines or ["no reason given"])
 
 
 def _configure(library: Library, builder: Any, spec: GraphSpec, options: BuildOptions) -> Any:
     config = builder.create_builder_config()
     config.clear_flag(library.module.BuilderFlag.TF32)
-    config.profiling_verbosity = library.module.ProfilingVerbosity.DETAILED  # tells the layers' types, see check.py
+    config.profiling_verbosity = library.module.ProfilingVerbosity.DETAILED  # reports the layers' types, see check.py
     if library.user_allocation is not None:
         config.set_flag(library.user_allocation)
-    if options.targets:
-        config.num_compute_capabilities = len(options.targets)
-    for index, target in enumerate(options.targets):
-        config.set_compute_capability(getattr(library.module.ComputeCapability, target.upper()), index)
+    if options.compute_capabilities:
+        config.num_compute_capabilities = len(options.compute_capabilities)
+    for index, capability in enumerate(options.compute_capabilities):
+        config.set_compute_capability(getattr(library.module.ComputeCapability, capability.upper()), index)
     if options.workspace_gib is not None:
         config.set_memory_pool_limit(library.module.MemoryPoolType.WORKSPACE, int(options.workspace_gib * 2**30))
     profile = builder.create_optimization_profile()
@@ -138,22 +138,22 @@ def _configure(library: Library, builder: Any, spec: GraphSpec, options: BuildOp
 
 
 def _check_interface(network: Any, graph_file: str, spec: GraphSpec) -> None:
-    """In a strongly typed network, these are the engine's tensors: the builder may change neither type nor shape."""
-    found = {
+    """Compare the network with the manifest. In a strongly typed network the builder changes neither types nor shapes."""
+    tensors = {
         "inputs": [network.get_input(index) for index in range(network.num_inputs)],
         "outputs": [network.get_output(index) for index in range(network.num_outputs)],
     }
     problems = []
-    for what, promised in (("inputs", spec.inputs), ("outputs", spec.outputs)):
-        given = sorted((tensor.name, dtype_name(tensor.dtype), tuple(tensor.shape)) for tensor in found[what])
+    for side, promised in (("inputs", spec.inputs), ("outputs", spec.outputs)):
+        actual = sorted((tensor.name, dtype_name(tensor.dtype), tuple(tensor.shape)) for tensor in tensors[side])
         expected = sorted(
             (tensor.name, tensor.dtype, tuple(size if isinstance(size, int) else -1 for size in tensor.shape))
             for tensor in promised
         )
-        if given != expected:
-            problems.append(f"its {what} are {given}, the manifest says {expected}")
+        if actual != expected:
+            problems.append(f"its {side} are {actual}, the manifest says {expected}")
     if problems:
-        raise EngineError(f"{graph_file} gave another network than the bundle describes:\n  " + "\n  ".join(problems))
+        raise EngineError(f"the network of {graph_file} does not match the manifest:\n  " + "\n  ".join(problems))
 
 
 def _check_half(library: Library, network: Any, graph_file: str) -> None:
@@ -168,16 +168,16 @@ def _check_half(library: Library, network: Any, graph_file: str) -> None:
 
 
 def _is_feature_map(layer: Any) -> bool:
-    """Not a matrix product of the recurrent parts, which are float32 in every variant, in the guise of a 1x1 convolution."""
+    """Exclude matrix products of the recurrent parts, always float32, which the parser writes as 1x1 convolutions."""
     return bool(max(*tuple(layer.get_input(0).shape)[2:], *tuple(layer.get_output(0).shape)[2:]) > 1)
 
 
 def dtype_name(dtype: Any) -> str:
-    """A library's DataType, as the manifest writes it."""
+    """Return the manifest's name of a library's DataType: float32, float16."""
     name = str(dtype.name)
     return _DTYPES.get(name, name)
 
 
-def refused(library: Library, graph_file: str, what: str, lines: Iterable[str]) -> EngineError:
-    """What the library said about a graph, as an error."""
-    return EngineError(f"{graph_file} {what} ({library.name} {library.version}):\n  " + "\n  ".join(lines))
+def library_error(library: Library, graph_file: str, problem: str, lines: Iterable[str]) -> EngineError:
+    """Return an error with the library's messages about a graph."""
+    return EngineError(f"{graph_file} {problem} ({library.name} {library.version}):\n  " + "\n  ".join(lines))

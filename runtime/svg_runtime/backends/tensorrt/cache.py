@@ -1,4 +1,4 @@
-"""Engines are built once: kept in a cache folder, safe against a second process and against damage."""
+"""A cache folder for engines, safe against a second process and against damage."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _LOG = logging.getLogger(__name__)
 
 
 class EngineCache:
-    """Plans by key, in `<folder>/<library>/`.
+    """Engine files by key, in `<folder>/<library>/`.
 
     Args:
-        configured: the user's choice of a folder; None takes $SVG_EDGE_CACHE, else the user's cache folder.
-        library: the name of NVIDIA's library, which is the extra that has what is needed here.
+        configured: folder chosen by the user; None means $SVG_EDGE_CACHE, else the user's cache folder.
+        library: name of NVIDIA's library, and of the pip extra that installs filelock.
 
     Attributes:
-        folders: where they are.
+        folders: the folders to read and to write.
 
     Raises:
         MissingExtraError: filelock is not installed.
@@ -32,62 +32,62 @@ class EngineCache:
         self.folders = CacheFolders(configured, library)
 
     def fetch(self, key: EngineKey, build: Callable[[], bytes]) -> bytes:
-        """The plan for `key`: from the cache, or built and kept.
+        """Return the engine for `key` from the cache, or build and cache it.
 
         Raises:
             EngineError: `build` failed.
         """
-        plan = self.find(key)
-        return self.make(key, build) if plan is None else plan
+        engine_bytes = self.find(key)
+        return self.make(key, build) if engine_bytes is None else engine_bytes
 
-    def find(self, key: EngineKey, refused: Sequence[bytes] = ()) -> bytes | None:
-        """The plan for `key` that is none of `refused`; None if there is none. A damaged one is logged and not taken."""
+    def find(self, key: EngineKey, rejected: Sequence[bytes] = ()) -> bytes | None:
+        """Return a cached engine for `key` that is not in `rejected`, else None. Damaged ones are logged and skipped."""
         for folder in self.folders.readable:
-            plan = self._read(self._file(folder, key), key)
-            if plan is not None and plan not in refused:
-                return plan
+            engine_bytes = self._read(self._file(folder, key), key)
+            if engine_bytes is not None and engine_bytes not in rejected:
+                return engine_bytes
         return None
 
     def make(self, key: EngineKey, build: Callable[[], bytes]) -> bytes:
-        """The plan for `key`, which was not found: built and kept, or from another process that was faster.
+        """Build and cache the engine for `key`, unless another process has done so meanwhile.
 
         Raises:
             EngineError: `build` failed.
         """
         if self.folders.writable is None:
             return build()
-        target = self._file(self.folders.writable, key)
+        engine_file = self._file(self.folders.writable, key)
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context(self.folders.locked(target, f"another process builds {target.name}"))
-            except OSError as error:  # the folder is gone, or the file system knows no locks
-                _LOG.warning("the engine is not kept: %s: %s", error.strerror or error, target)
+                stack.enter_context(self.folders.locked(engine_file, f"another process is building {engine_file.name}"))
+            except OSError as error:  # the folder is gone, or the file system does not support locks
+                _LOG.warning("the engine is not cached: %s: %s", error.strerror or error, engine_file)
                 return build()
             with contextlib.suppress(EngineError):  # already logged
-                plan = read_engine(target, key)  # another process may have built it meanwhile
-                if plan is not None:
-                    return plan
-            return self._build(target, key, build)
+                engine_bytes = read_engine(engine_file, key)  # another process may have built it meanwhile
+                if engine_bytes is not None:
+                    return engine_bytes
+            return self._build(engine_file, key, build)
 
     def forget(self, key: EngineKey) -> None:
-        """Let the next `make` build, whatever is kept: a plan without its record is not used."""
+        """Make the next `make` build again, by removing the record without which an engine file is not used."""
         if self.folders.writable is not None:
             with contextlib.suppress(OSError):
                 record_of(self._file(self.folders.writable, key)).unlink(missing_ok=True)
 
-    def _build(self, target: Path, key: EngineKey, build: Callable[[], bytes]) -> bytes:
-        plan = build()
+    def _build(self, engine_file: Path, key: EngineKey, build: Callable[[], bytes]) -> bytes:
+        engine_bytes = build()
         try:
-            write_engine(target, key, plan)
+            write_engine(engine_file, key, engine_bytes)
         except OSError as error:
-            _LOG.warning("the engine is not kept: %s: %s", error.strerror or error, error.filename or target)
-        return plan
+            _LOG.warning("the engine is not cached: %s: %s", error.strerror or error, error.filename or engine_file)
+        return engine_bytes
 
     def _read(self, file: Path, key: EngineKey) -> bytes | None:
         try:
             return read_engine(file, key)
         except EngineError as error:
-            _LOG.warning("%s; it is built again", error)
+            _LOG.warning("%s; building it again", error)
             return None
 
     def _file(self, folder: Path, key: EngineKey) -> Path:

@@ -1,4 +1,4 @@
-"""Whether an engine is the one that the manifest promises. It needs a GPU: the library opens engines nowhere else."""
+"""Checks that an engine matches the manifest. This needs a GPU: the library cannot open engines without one."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from svg_runtime.backends.tensorrt.build import dtype_name, refused
+from svg_runtime.backends.tensorrt.build import dtype_name, library_error
 from svg_runtime.backends.tensorrt.nvidia_library import Library
 from svg_runtime.bundle.manifest import GraphSpec, TensorSpec
 from svg_runtime.errors import EngineError
 
 
-def open_engine(library: Library, plan: bytes, graph_file: str) -> Any:
-    """The engine of a plan, on the GPU that this thread uses.
+def open_engine(library: Library, engine_bytes: bytes, graph_file: str) -> Any:
+    """Deserialize an engine on the GPU that this thread uses.
 
     Raises:
-        EngineError: the library does not take it.
+        EngineError: the library cannot load it.
     """
     runtime = library.start("Runtime")
     with library.collect_messages() as messages:
-        engine = runtime.deserialize_cuda_engine(plan)
+        engine = runtime.deserialize_cuda_engine(engine_bytes)
     if engine is None:
         errors = [message for is_error, message in messages if is_error]
-        raise refused(library, graph_file, "gave an engine that does not load", errors or ["no reason given"])
+        raise library_error(library, graph_file, "produced an engine that does not load", errors or ["no reason given"])
     return engine
 
 
 def check_engine(engine: Any, graph_file: str, spec: GraphSpec, max_batch: int) -> None:
-    """Compare an engine's tensors with the manifest: names, directions, types, shapes, and the batches that it takes.
+    """Compare an engine's tensors with the manifest: names, directions, types, shapes and batch range.
 
     Args:
         engine: the library's ICudaEngine.
         graph_file: its graph in messages, such as fp16/step.onnx.
-        spec: its interface by the manifest.
-        max_batch: the largest batch that it has to take.
+        spec: its interface in the manifest.
+        max_batch: the largest batch that it must accept.
 
     Raises:
         EngineError: all differences, in one message.
@@ -42,15 +42,15 @@ def check_engine(engine: Any, graph_file: str, spec: GraphSpec, max_batch: int) 
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     problems = []
     for mode, promised in (("INPUT", spec.inputs), ("OUTPUT", spec.outputs)):
-        given = {name for name in names if engine.get_tensor_mode(name).name == mode}
+        actual = {name for name in names if engine.get_tensor_mode(name).name == mode}
         expected = {tensor.name for tensor in promised}
-        if given != expected:
-            problems.append(f"its {mode.lower()}s are {sorted(given)}, the manifest says {sorted(expected)}")
+        if actual != expected:
+            problems.append(f"its {mode.lower()}s are {sorted(actual)}, the manifest says {sorted(expected)}")
         for tensor in promised:
-            if tensor.name in given:
+            if tensor.name in actual:
                 problems += _differences(engine, tensor, max_batch if mode == "INPUT" else None)
     if problems:
-        raise EngineError(f"the engine of {graph_file} is another one than the bundle describes:\n  " + "\n  ".join(problems))
+        raise EngineError(f"the engine of {graph_file} does not match the manifest:\n  " + "\n  ".join(problems))
 
 
 def _differences(engine: Any, tensor: TensorSpec, max_batch: int | None) -> Iterator[str]:
@@ -65,16 +65,16 @@ def _differences(engine: Any, tensor: TensorSpec, max_batch: int | None) -> Iter
         smallest, _, largest = (tuple(size) for size in engine.get_tensor_profile_shape(tensor.name, 0))
         least, _, most = tensor.batch_range(max_batch)
         if smallest != least or any(has < needs for has, needs in zip(largest, most, strict=True)):
-            yield f"{tensor.name} takes {smallest} to {largest}, expected {least} to {most}"
+            yield f"{tensor.name} accepts {smallest} to {largest}, expected {least} to {most}"
 
 
 def check_half(library: Library, engine: Any, graph_file: str) -> None:
-    """Look for convolutions that an engine of an fp16 variant computes in float32.
+    """Check that an engine of an fp16 variant computes no convolution in float32.
 
-    Layers of which the library tells no types, because it fused them into something else, say nothing.
+    Layers without reported types, because the library fused them, are skipped.
 
     Raises:
-        EngineError: there are some; all are named.
+        EngineError: lists all convolutions in float32.
     """
     text = engine.create_engine_inspector().get_engine_information(library.module.LayerInformationFormat.JSON)
     try:
@@ -87,10 +87,10 @@ def check_half(library: Library, engine: Any, graph_file: str) -> None:
 
 
 def _is_single_convolution(layer: dict[str, Any]) -> bool:
-    """Neither takes nor gives float16. One of both may be float32: conversions are fused with the outermost convolutions.
+    """Whether a convolution has float16 neither as input nor as output.
 
-    TensorRT 10 tells no types of tensors whose shapes are dynamic ("N/A due to dynamic shapes"): there those of the weights say
-    it.
+    One of them may be float32, because conversions are fused with the outermost convolutions. TensorRT 10 does not report the
+    types of tensors with dynamic shapes ("N/A due to dynamic shapes"): there the types of the weights decide.
     """
     tensors = [*layer.get("Inputs", []), *layer.get("Outputs", [])]
     is_convolution = "convolution" in str(layer.get("LayerType")).lower()  # CaskConvolution, Deconvolution, ...
@@ -103,12 +103,12 @@ def _is_single_convolution(layer: dict[str, Any]) -> bool:
 
 
 def _is_map(tensor: dict[str, Any]) -> bool:
-    """Not a matrix product of the recurrent parts, which are float32 in every variant, in the guise of a 1x1 convolution."""
+    """Exclude matrix products of the recurrent parts, always float32, which the parser writes as 1x1 convolutions."""
     return bool(max(tensor.get("Dimensions", [])[2:], default=1) > 1)
 
 
 def _types(tensor: dict[str, Any]) -> str:
-    """TensorRT 10 has "Format/Datatype", 11 has two fields."""
+    """Return the reported types: TensorRT 10 has one field "Format/Datatype", 11 has two."""
     return " ".join(str(value) for name, value in tensor.items() if "format" in name.lower() or "datatype" in name.lower())
 
 

@@ -1,6 +1,6 @@
-"""Engines on disk: a plain plan file as the library serialized it, and beside it a JSON file that says what it is.
+"""Engines on disk: a .plan file with the serialized engine, and beside it a JSON record that describes it.
 
-The same two files lie in a bundle's `engines` folder (built ahead of time) and in the user's cache (built on this machine).
+A bundle's `engines` folder (built ahead of time) and the user's cache (built on this machine) hold the same two files.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from svg_runtime.errors import EngineError
 
 BUNDLE_FOLDER = "engines"  # inside a bundle
 _SIDECAR_LIMIT = 1 << 16  # bytes
-_PLAN_LIMIT = 4 << 30  # bytes
+_ENGINE_LIMIT = 4 << 30  # bytes
 
 
 class EngineKey(Frozen):
-    """All that an engine depends on: it can be used where this is equal, see `serves`."""
+    """Everything that an engine depends on; `serves` decides whether it can be used."""
 
     onnx_sha256: Sha256  # of the bundle's graph
-    platform: str  # operating system and processor: an engine of another one does not load
+    platform: str  # operating system and CPU: engines do not load on others
     nvidia_library: str
     version: str
-    gpu: str | None  # that it was tuned on, see GpuName.model; None when built ahead of time, for any of its compute capability
+    gpu: str | None  # GpuName.model that it was tuned on; None: built ahead of time for all GPUs of its compute capability
     compute_capabilities: tuple[str, ...]  # sm80, sm86, ...
     precision: Precision
-    max_batch: int = Field(ge=1)  # the profile: every batch from 1 to this one
+    max_batch: int = Field(ge=1)  # the profile: batches from 1 to this one
     workspace_gib: float | None
     flags: tuple[str, ...]
 
     def digest(self) -> str:
-        """A file name for it."""
+        """Hash of all fields, used as file name: 32 hex digits."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:32]
 
     def serves(self, other: EngineKey) -> bool:
-        """Whether an engine with this key does what one with the other key would: it may be good for more GPUs and samples."""
+        """Whether an engine with this key can replace one with the other key: it may cover more GPUs and samples."""
         free = {name: getattr(other, name) for name in ("compute_capabilities", "max_batch", "gpu", "flags")}
         return (
             self.model_copy(update=free) == other
@@ -52,7 +52,7 @@ class EngineKey(Frozen):
 
 
 class EngineRecord(Frozen):
-    """The JSON file beside a plan."""
+    """Content of the JSON file beside an engine file."""
 
     format: Literal["svg-engine"] = "svg-engine"
     schema_version: Literal[1] = 1
@@ -61,75 +61,75 @@ class EngineRecord(Frozen):
     bytes: int = Field(ge=1)
 
 
-def record_of(plan_file: Path) -> Path:
-    """The JSON file beside a plan."""
-    return plan_file.with_name(f"{plan_file.name}.json")
+def record_of(engine_file: Path) -> Path:
+    """Return the path of the JSON file beside an engine file."""
+    return engine_file.with_name(f"{engine_file.name}.json")
 
 
-def write_engine(plan_file: Path, key: EngineKey, plan: bytes) -> None:
-    """Write the plan, then its record: an interrupted write leaves a plan that its record does not fit, so it is not used.
+def write_engine(engine_file: Path, key: EngineKey, engine_bytes: bytes) -> None:
+    """Write the engine file, then its record: after an interrupted write the record does not match, and the engine is not used.
 
     Raises:
         OSError: the folder cannot be written, or the disk is full.
     """
-    record = EngineRecord(key=key, sha256=hashlib.sha256(plan).hexdigest(), bytes=len(plan))
-    with atomic_file(plan_file) as partial:
-        partial.write_bytes(plan)
-    with atomic_file(record_of(plan_file)) as partial:
+    record = EngineRecord(key=key, sha256=hashlib.sha256(engine_bytes).hexdigest(), bytes=len(engine_bytes))
+    with atomic_file(engine_file) as partial:
+        partial.write_bytes(engine_bytes)
+    with atomic_file(record_of(engine_file)) as partial:
         partial.write_text(json.dumps(record.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
 
 
-def read_engine(plan_file: Path, wanted: EngineKey) -> bytes | None:
-    """The plan in `plan_file` if it serves `wanted`; None if there is none.
+def read_engine(engine_file: Path, required: EngineKey) -> bytes | None:
+    """Return the engine in `engine_file` if it serves `required`; None if the file does not exist.
 
     Raises:
-        EngineError: it is there, but stale, foreign or damaged; the message says which.
+        EngineError: the file exists, but is stale, foreign or damaged; the message says which.
     """
     try:
-        record = _read_record(plan_file)
+        record = _read_record(engine_file)
         if record is None:
             return None
-        if not record.key.serves(wanted):
-            raise EngineError(f"the engine '{plan_file}' is for {_difference(record.key, wanted)}")
-        if not plan_file.is_file() or not plan_file.stat().st_size == record.bytes <= _PLAN_LIMIT:
-            raise EngineError(f"the engine '{plan_file}' is missing or truncated")
-        plan = plan_file.read_bytes()
+        if not record.key.serves(required):
+            raise EngineError(f"the engine '{engine_file}' is for {_difference(record.key, required)}")
+        if not engine_file.is_file() or not engine_file.stat().st_size == record.bytes <= _ENGINE_LIMIT:
+            raise EngineError(f"the engine '{engine_file}' is missing or truncated")
+        engine_bytes = engine_file.read_bytes()
     except OSError as error:
-        raise EngineError(f"the engine '{plan_file}' cannot be read: {error.strerror}") from error
-    if hashlib.sha256(plan).hexdigest() != record.sha256:
-        raise EngineError(f"the engine '{plan_file}' changed since it was built")
-    return plan
+        raise EngineError(f"the engine '{engine_file}' cannot be read: {error.strerror}") from error
+    if hashlib.sha256(engine_bytes).hexdigest() != record.sha256:
+        raise EngineError(f"the engine '{engine_file}' changed since it was built")
+    return engine_bytes
 
 
-def find_engine(folder: Path, wanted: EngineKey) -> bytes | None:
-    """The first engine in `folder` that serves `wanted`; None if there is none.
+def find_engine(folder: Path, required: EngineKey) -> bytes | None:
+    """Return the first engine in `folder` that serves `required`, else None.
 
     Raises:
-        EngineError: one that serves it by its record is damaged.
+        EngineError: its record matches, but the engine file is damaged.
     """
     for sidecar in sorted(folder.glob("**/*.plan.json")):
-        plan_file = sidecar.with_suffix("")
+        engine_file = sidecar.with_suffix("")
         try:
-            record = _read_record(plan_file)
+            record = _read_record(engine_file)
         except (EngineError, OSError):
-            continue  # of no use, but perhaps another one is
-        if record is not None and record.key.serves(wanted):
-            return read_engine(plan_file, wanted)
+            continue  # unusable, but another one may match
+        if record is not None and record.key.serves(required):
+            return read_engine(engine_file, required)
     return None
 
 
-def _read_record(plan_file: Path) -> EngineRecord | None:
-    sidecar = record_of(plan_file)
+def _read_record(engine_file: Path) -> EngineRecord | None:
+    sidecar = record_of(engine_file)
     if not sidecar.is_file():
         return None
     if sidecar.stat().st_size > _SIDECAR_LIMIT:
-        raise EngineError(f"'{sidecar}' is too large for the record of an engine")
+        raise EngineError(f"'{sidecar}' is too large for an engine record")
     try:
         return EngineRecord.model_validate_json(sidecar.read_bytes())
     except ValidationError as error:
-        raise EngineError(f"'{sidecar}' is not the record of an engine that this release can read") from error
+        raise EngineError(f"'{sidecar}' is not an engine record that this release can read") from error
 
 
-def _difference(found: EngineKey, wanted: EngineKey) -> str:
-    a, b = found.model_dump(), wanted.model_dump()
+def _difference(actual: EngineKey, required: EngineKey) -> str:
+    a, b = actual.model_dump(), required.model_dump()
     return "; ".join(f"{name} {a[name]}, not {b[name]}" for name in a if a[name] != b[name])

@@ -1,4 +1,4 @@
-"""Engine -> execution context: loaded once, one context for every set of shapes and addresses that it is bound with."""
+"""Engine -> execution context (short: execution): an engine is loaded once and has one execution per binding."""
 
 from __future__ import annotations
 
@@ -15,84 +15,86 @@ from svg_runtime.errors import BackendError, EngineError, UsageError
 
 Shape = tuple[int, ...]
 
-_OF_THE_DEVICE = re.compile(r"out of memory|could not be allocated|cuda (runtime|driver|initialization)", re.IGNORECASE)
+_DEVICE_ERROR = re.compile(r"out of memory|could not be allocated|cuda (runtime|driver|initialization)", re.IGNORECASE)
 
 
-class ExecutionMaker:
-    """Loads engines when they are first asked for, and makes contexts of them.
+class ExecutionFactory:
+    """Loads engines on first use, and creates their executions.
 
-    Contexts compute in memory that they share, as they run one after another on one stream: with memory of its own each, a
+    Executions share the memory for activations, because they run one after another on one stream: with separate memory, a
     forecast of 10 frames would need that of `step` ten times.
     """
 
     def __init__(self, library: Library, device: CudaDevice, engines: LocalEngines) -> None:
-        self._library, self._device, self._source = library, device, engines
+        self._library = library
+        self._device = device
+        self._local_engines = engines
         self._runtime = library.start("Runtime")
         self._engines: dict[str, Any] = {}
         self._scratch: DeviceMemory | None = None
-        self._kernels: Any = None  # that TensorRT-RTX compiled, for all contexts
+        self._kernels: Any = None  # compiled by TensorRT-RTX, for all executions
 
     def make(self, graph_name: str, shapes: Mapping[str, Shape]) -> tuple[Any, list[Any]]:
-        """A context for inputs of these shapes, and what must live as long: memory that it computes in, its kernels.
+        """Create an execution for inputs of these shapes; also return what must live as long: its memory and kernels.
 
         Raises:
             EngineError: the engine cannot be built or loaded.
             UsageError: the batch is larger than the engine was built for.
-            BackendError: TensorRT does not make the context.
+            BackendError: TensorRT cannot create the execution.
         """
         engine = self._engine(graph_name)
         _check_profile(graph_name, engine, shapes)
         with self._library.collect_messages() as messages:
-            context = engine.create_execution_context(self._configured(engine))
-            ready = context is not None and all(context.set_input_shape(name, shape) for name, shape in shapes.items())
-            missing = _missing_inputs(context) if ready else []
+            execution = engine.create_execution_context(self._execution_config(engine))
+            ready = execution is not None and all(execution.set_input_shape(name, shape) for name, shape in shapes.items())
+            missing = _missing_inputs(execution) if ready else []
         if not ready or missing:
-            words = _errors(messages) or "; ".join(missing) or "no reason given"
-            raise BackendError(f"{self._library.name} makes no context of {graph_name}: {words}")
-        return context, [self._give_memory(engine, context), self._kernels]
+            message = _errors(messages) or "; ".join(missing) or "no reason given"
+            raise BackendError(f"{self._library.name} cannot create an execution context for {graph_name}: {message}")
+        return execution, [self._assign_memory(engine, execution), self._kernels]
 
-    def outputs(self, graph_name: str, context: Any) -> dict[str, tuple[Shape, str]]:
-        """Shape and type of every output, for the shapes that the context was made for."""
+    def outputs(self, graph_name: str, execution: Any) -> dict[str, tuple[Shape, str]]:
+        """Return shape and type of every output, for the input shapes of the execution."""
         engine, modes = self._engine(graph_name), self._library.module.TensorIOMode
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         return {
-            name: (tuple(context.get_tensor_shape(name)), dtype_name(engine.get_tensor_dtype(name)))
+            name: (tuple(execution.get_tensor_shape(name)), dtype_name(engine.get_tensor_dtype(name)))
             for name in names
             if engine.get_tensor_mode(name) == modes.OUTPUT
         }
 
     def close(self) -> None:
-        """Keep the kernels that were compiled for the next start, and let go of the engines."""
+        """Cache the compiled kernels for the next start, and free the engines."""
         compiled = None if self._kernels is None else self._kernels.serialize()
         if compiled is not None:
-            self._source.runtime_cache.save(bytes(compiled))
+            self._local_engines.runtime_cache.save(bytes(compiled))
         self._engines.clear()
         self._scratch = self._kernels = None
 
     def _engine(self, graph_name: str) -> Any:
         if graph_name not in self._engines:
             engine = self._load(graph_name)
-            self._source.check(graph_name, engine)
+            self._local_engines.check(graph_name, engine)
             self._engines[graph_name] = engine
         return self._engines[graph_name]
 
     def _load(self, graph_name: str) -> Any:
-        """From a plan that was found or built. One of another driver or system may not load: then from another plan."""
-        plans = [self._source.plan(graph_name)]
+        """Load an engine that was found or built. One of another driver or system may not load: then try another one."""
+        tried = [self._local_engines.engine_bytes(graph_name)]
         while True:
             with self._library.collect_messages() as messages:
-                engine = self._runtime.deserialize_cuda_engine(plans[-1])
+                engine = self._runtime.deserialize_cuda_engine(tried[-1])
             if engine is not None:
                 return engine
-            words = _errors(messages) or "no reason given"
-            if graph_name in self._source.built or plans[-1] in plans[:-1] or _OF_THE_DEVICE.search(words):
+            message = _errors(messages) or "no reason given"
+            if graph_name in self._local_engines.built or tried[-1] in tried[:-1] or _DEVICE_ERROR.search(message):
                 raise EngineError(
-                    f"{self._library.name} {self._library.version} cannot load the engine of {graph_name}: {words}"
+                    f"{self._library.name} {self._library.version} cannot load the engine of {graph_name}: {message}"
                 )
-            plans.append(self._source.replace(graph_name, plans, words))
+            tried.append(self._local_engines.replace(graph_name, tried, message))
 
-    def _configured(self, engine: Any) -> Any:
-        """Memory is given by us. TensorRT-RTX compiles the kernels for a shape when it first sees it, not some time later."""
+    def _execution_config(self, engine: Any) -> Any:
+        """Configure executions to use our memory, and TensorRT-RTX to compile kernels at the first use of a shape."""
         module = self._library.module
         strategy = module.ExecutionContextAllocationStrategy.USER_MANAGED
         if not hasattr(engine, "create_runtime_config") or not hasattr(module, "DynamicShapesKernelSpecializationStrategy"):
@@ -102,27 +104,27 @@ class ExecutionMaker:
         config.dynamic_shapes_kernel_specialization_strategy = module.DynamicShapesKernelSpecializationStrategy.EAGER
         if self._kernels is None:
             self._kernels = config.create_runtime_cache()
-            kept = self._source.runtime_cache.load()
-            if kept is not None and not self._kernels.deserialize(kept):  # of another driver
+            cached = self._local_engines.runtime_cache.load()
+            if cached is not None and not self._kernels.deserialize(cached):  # of another driver
                 self._kernels = config.create_runtime_cache()
         config.set_runtime_cache(self._kernels)
         return config
 
-    def _give_memory(self, engine: Any, context: Any) -> DeviceMemory | None:
-        """The shared memory, or a larger piece; earlier contexts keep theirs."""
+    def _assign_memory(self, engine: Any, execution: Any) -> DeviceMemory | None:
+        """Assign the shared memory, enlarged if necessary; earlier executions keep theirs."""
         nbytes = int(engine.device_memory_size_v2)
         if nbytes == 0:
             return None
         if self._scratch is None or self._scratch.nbytes < nbytes:
             self._scratch = DeviceMemory(self._device, nbytes)
-        context.set_device_memory(self._scratch.address, nbytes)
+        execution.set_device_memory(self._scratch.address, nbytes)
         return self._scratch
 
 
-def _missing_inputs(context: Any) -> list[str]:
-    """Names of inputs without which the shapes are not known."""
+def _missing_inputs(execution: Any) -> list[str]:
+    """Return the names of inputs whose shapes are not set."""
     try:
-        return list(context.infer_shapes())
+        return list(execution.infer_shapes())
     except RuntimeError as error:  # any other reason
         return [str(error)]
 
@@ -135,8 +137,8 @@ def _check_profile(graph_name: str, engine: Any, shapes: Mapping[str, Shape]) ->
     for name, shape in shapes.items():
         *_, largest = (tuple(dims) for dims in engine.get_tensor_profile_shape(name, 0))
         if len(largest) == len(shape) and any(size > most for size, most in zip(shape, largest, strict=True)):
-            over = next((size, most) for size, most in zip(shape, largest, strict=True) if size > most)
+            batch, limit = next((size, most) for size, most in zip(shape, largest, strict=True) if size > most)
             raise UsageError(
-                f"{over[0]} samples are more than the engine of {graph_name} was built for, {over[1]}\n"
-                f"  open the forecaster with samples={over[0]}, or give --samples {over[0]}"
+                f"the engine of {graph_name} was built for up to {limit} samples, but {batch} were requested\n"
+                f"  open the forecaster with samples={batch}, or use --samples {batch}"
             )

@@ -1,4 +1,4 @@
-"""Where engines and what belongs to them are kept, safe against a second process and against damage."""
+"""The cache folders for engines and their by-products, safe against a second process and against damage."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 class CacheFolders:
-    """The folders to look in, and the one to write to.
+    """The folders to read, and the one to write.
 
-    A folder that cannot be written is still read. What is not in it is then kept in this user's own folder under the system's
-    temporary one, so that the next start need not make it again; a warning says so once.
+    A folder that cannot be written is still read. New files then go to a folder of this user in the system's temporary folder,
+    so that the next start finds them; one warning says so.
 
     Args:
-        configured: the user's choice of a folder; None takes $SVG_EDGE_CACHE, else the user's cache folder.
-        library: the name of NVIDIA's library, which is the extra that has what is needed here.
+        configured: folder chosen by the user; None means $SVG_EDGE_CACHE, else the user's cache folder.
+        library: name of NVIDIA's library, and of the pip extra that installs filelock.
 
     Attributes:
-        readable: in the order to look in.
-        writable: None where there is none.
+        readable: in search order.
+        writable: None if no folder is writable.
 
     Raises:
         MissingExtraError: filelock is not installed.
@@ -42,19 +42,21 @@ class CacheFolders:
 
     def __init__(self, configured: str | None, library: str) -> None:
         require_modules("the engine cache", library, "filelock")
-        self.readable, self.writable = _folders(configured)
+        readable, writable = _folders(configured)
+        self.readable = readable
+        self.writable = writable
 
     @contextlib.contextmanager
-    def locked(self, target: Path, reason: str) -> Iterator[None]:
-        """Nobody else has `target` meanwhile; whoever has to wait logs the `reason`.
+    def locked(self, file: Path, reason: str) -> Iterator[None]:
+        """Hold a lock on `file`; if another process holds it, log `reason` and wait.
 
         Raises:
-            OSError: the folder is gone, or the file system knows no locks.
+            OSError: the folder is gone, or the file system does not support locks.
         """
         from filelock import FileLock, Timeout
 
-        target.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(target.with_name(f"{target.stem}.lock"))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file.with_name(f"{file.stem}.lock"))
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -67,63 +69,63 @@ class CacheFolders:
 
 
 class CachedBlob:
-    """Bytes that a library wants to find again on the same GPU, in a release that is the same.
+    """Bytes that a library can reuse on the same GPU and with the same release.
 
     Args:
-        folders: where.
-        library: the name of the library.
+        folders: the cache folders.
+        library: name of the library.
         version: its release.
         gpu: the GPU.
-        kind: what it is, a file's suffix.
+        kind: suffix of the file: runtime or timings.
     """
 
     def __init__(self, folders: CacheFolders, library: str, version: str, gpu: GpuName, kind: str) -> None:
         name = re.sub(r"[^\w.]+", "-", f"{version} {gpu.model} {gpu.compute_capability}", flags=re.ASCII)
         self._folders = folders
-        self._graph_file = f"{library}/{name}.{kind}"
-        self._known: bytes | None = None
+        self._file_name = f"{library}/{name}.{kind}"
+        self._content: bytes | None = None
 
     def load(self) -> bytes | None:
-        """What was saved; None if there is nothing. What is damaged is ignored with a warning."""
+        """Return what was saved, else None. Damaged files are ignored with a warning."""
         for folder in self._folders.readable:
-            file = folder / self._graph_file
+            file = folder / self._file_name
             try:
                 stored = file.read_bytes() if file.is_file() else None
             except OSError as error:
-                _LOG.warning("'%s' cannot be read: %s; it is made again", file, error.strerror)
+                _LOG.warning("'%s' cannot be read: %s; creating it again", file, error.strerror)
                 continue
             if stored is None:
                 continue
             if hashlib.sha256(stored[_DIGEST:]).digest() == stored[:_DIGEST]:
-                self._known = stored[_DIGEST:]
-                return self._known
-            _LOG.warning("'%s' is damaged; it is made again", file)
+                self._content = stored[_DIGEST:]
+                return self._content
+            _LOG.warning("'%s' is damaged; creating it again", file)
         return None
 
     def save(self, content: bytes) -> None:
-        """Keep it. Where it cannot be written, that is a warning: all works without it, but slower."""
-        if self._folders.writable is None or content == self._known:
+        """Write `content`. A failure is only a warning: everything works without it, but slower."""
+        if self._folders.writable is None or content == self._content:
             return
-        file = self._folders.writable / self._graph_file
+        file = self._folders.writable / self._file_name
         try:
             with atomic_file(file) as partial:
                 partial.write_bytes(hashlib.sha256(content).digest() + content)
-            self._known = content
+            self._content = content
         except OSError as error:
-            _LOG.warning("'%s' is not kept: %s", file, error.strerror or error)
+            _LOG.warning("'%s' is not cached: %s", file, error.strerror or error)
 
     @contextlib.contextmanager
     def locked(self, reason: str) -> Iterator[None]:
-        """No other process has it meanwhile, where locks can be had; whoever has to wait logs the `reason`."""
+        """Hold the lock of the file where locks are supported; if another process holds it, log `reason` and wait."""
         with contextlib.ExitStack() as stack:
             if self._folders.writable is not None:
-                with contextlib.suppress(OSError):  # two processes then lose some of what one of them saves, and no more
-                    stack.enter_context(self._folders.locked(self._folders.writable / self._graph_file, reason))
+                with contextlib.suppress(OSError):  # then two processes may overwrite each other, which loses only some timings
+                    stack.enter_context(self._folders.locked(self._folders.writable / self._file_name, reason))
             yield
 
 
 def _folders(configured: str | None) -> tuple[list[Path], Path | None]:
-    """Where to look and where to write: the chosen folder, and if it cannot be written, one of this user's own."""
+    """Return the folders to read and the one to write: the chosen one, or this user's temporary one if it is not writable."""
     folders: list[Path] = []
     try:
         folders.append(cache_folder(configured))
@@ -133,14 +135,14 @@ def _folders(configured: str | None) -> tuple[list[Path], Path | None]:
     except (OSError, SvgError) as error:
         own = _own_temporary_folder()
         folders += [own] if own is not None else []
-        kept = "not kept" if own is None else f"kept in {own}"
+        kept = "not cached" if own is None else f"cached in {own}"
         advice = "set SVG_EDGE_CACHE to a writable folder"
         _LOG.warning("the cache folder cannot be written (%s): engines are %s; %s", error, kept, advice)
     return folders, own
 
 
 def _own_temporary_folder() -> Path | None:
-    """NVIDIA's library trusts the engines that it loads: a folder that another user could write is not taken."""
+    """Return this user's temporary folder if nobody else can write to it: NVIDIA's library trusts the engines it loads."""
     if not hasattr(os, "getuid"):  # Windows, where the temporary folder is the user's own
         return Path(tempfile.gettempdir()) / "svg-edge"
     folder = Path(tempfile.gettempdir()) / f"svg-edge-{os.getuid()}"

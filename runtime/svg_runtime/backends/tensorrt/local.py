@@ -1,4 +1,4 @@
-"""Engines for the GPU of this machine: from the bundle, else from the user's cache, else built here while somebody watches."""
+"""Engines for the GPU of this machine: from the bundle, else from the user's cache, else built here with progress."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.check import check_engine, check_half, open_engine
 from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, find_engine
 from svg_runtime.backends.tensorrt.folders import CachedBlob
-from svg_runtime.backends.tensorrt.monitor import BuildMonitor, run_watched
+from svg_runtime.backends.tensorrt.monitor import BuildMonitor, run_with_progress
 from svg_runtime.backends.tensorrt.nvidia_library import Library
-from svg_runtime.backends.tensorrt.timings import Timings, kept_timings
+from svg_runtime.backends.tensorrt.timings import Timings, cached_timings
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.onnx_header import count_weight_types
@@ -33,20 +33,20 @@ _TURING = "sm75"
 
 
 class LocalEngines:
-    """Plans of one variant's graphs for one GPU.
+    """Serialized engines of one variant's graphs for one GPU.
 
     Args:
         library: TensorRT or TensorRT-RTX.
-        bundle: whose graphs they are.
-        precision: the variant.
+        bundle: the opened bundle.
+        precision: fp32 or fp16.
         gpu: the GPU that will run them.
-        max_batch: samples: engines take every batch from 1 to this one.
-        choices: where engines are kept, and the memory that a builder may use.
-        progress: who is told while engines are built.
+        max_batch: samples: engines accept batches from 1 to this one.
+        gpu_options: the user's options; cache folder and workspace are used here.
+        progress: listener for the building of engines.
 
     Attributes:
         built: graphs whose engines were neither in the bundle nor in the cache.
-        runtime_cache: keeps the kernels that TensorRT-RTX compiled for this GPU, for the next start.
+        runtime_cache: kernels that TensorRT-RTX compiled for this GPU, cached for the next start.
 
     Raises:
         BackendMissingError: the bundle has no such variant.
@@ -60,70 +60,73 @@ class LocalEngines:
         precision: Precision,
         gpu: GpuName,
         max_batch: int,
-        choices: GpuOptions,
+        gpu_options: GpuOptions,
         progress: ProgressListener,
     ) -> None:
-        self._library, self._bundle, self._precision, self._gpu = library, bundle, precision, gpu
+        self._library = library
+        self._bundle = bundle
+        self._precision = precision
+        self._gpu = gpu
         self._graphs = bundle.variant(precision).graphs
         self._progress = progress
-        targets = (gpu.compute_capability,) if library.ahead_of_time else ()
-        self._options = BuildOptions(targets, max_batch, choices.workspace_gib)
-        self._cache = EngineCache(choices.cache_dir, library.name)
-        self.runtime_cache = self._kept("runtime")
-        self._timings = self._kept("timings")
+        capabilities = (gpu.compute_capability,) if library.ahead_of_time else ()
+        self._options = BuildOptions(capabilities, max_batch, gpu_options.workspace_gib)
+        self._cache = EngineCache(gpu_options.cache_dir, library.name)
+        self.runtime_cache = self._cached_blob("runtime")
+        self._timings = self._cached_blob("timings")
         self._prepared: dict[str, bytes] = {}
         self.built: set[str] = set()
 
-    def plan(self, graph_name: str) -> bytes:
-        """The plan of a graph. It is looked for, or built, unless `prepare` has it: then this call takes it from there.
+    def engine_bytes(self, graph_name: str) -> bytes:
+        """Return the serialized engine of a graph: what `prepare` has found or built (once), else find or build it now.
 
         Raises:
-            BackendMissingError: there is none, and it cannot be built on this machine.
+            BackendMissingError: it does not exist and cannot be built on this machine.
             BundleError: the bundle's graphs are damaged.
-            EngineError: it cannot be built, or it is not what the manifest says.
+            EngineError: it cannot be built, or does not match the manifest.
         """
         self.prepare([graph_name])
         return self._prepared.pop(graph_name)
 
     def prepare(self, graph_names: Sequence[str]) -> None:
-        """Look for the plans of several graphs, and build those that are missing, so that a person sees how many there are.
+        """Find the engines of several graphs and build the missing ones, so that the progress shows how many there are.
 
         Raises:
-            BackendMissingError, BundleError, EngineError: as `plan`.
+            BackendMissingError, BundleError, EngineError: as `engine_bytes`.
         """
-        wanted = [graph_name for graph_name in graph_names if graph_name not in self._prepared]
-        found = {graph_name: self._find(graph_name) for graph_name in wanted}
-        self._prepared |= {graph_name: plan for graph_name, plan in found.items() if plan is not None}
-        missing = [graph_name for graph_name, plan in found.items() if plan is None]
+        needed = [graph_name for graph_name in graph_names if graph_name not in self._prepared]
+        found = {graph_name: self._find(graph_name) for graph_name in needed}
+        self._prepared |= {graph_name: engine_bytes for graph_name, engine_bytes in found.items() if engine_bytes is not None}
+        missing = [graph_name for graph_name, engine_bytes in found.items() if engine_bytes is None]
         for number, graph_name in enumerate(missing, 1):
             counted = f" {number} of {len(missing)}" if len(missing) > 1 else ""
             task = f"building engine{counted}: {self._graph_file(graph_name)}"
             self._prepared[graph_name] = self._make(graph_name, task)
 
-    def replace(self, graph_name: str, refused: Sequence[bytes], words: str) -> bytes:
-        """Another plan in place of those that the library does not load: one that was built here earlier, else a new one.
+    def replace(self, graph_name: str, rejected: Sequence[bytes], message: str) -> bytes:
+        """Replace engines that the library cannot load: by one from the cache, else by a new one.
 
         Args:
             graph_name: the graph.
-            refused: plans that this object gave.
-            words: of the library about the last one.
+            rejected: engines that this object returned before.
+            message: the library's message about the last one.
 
         Raises:
-            BackendMissingError, BundleError, EngineError: as `plan`.
+            BackendMissingError, BundleError, EngineError: as `engine_bytes`.
         """
-        kept = self._cache.find(self.key(graph_name), refused)
-        if kept is not None:
-            return kept
+        cached = self._cache.find(self.key(graph_name), rejected)
+        if cached is not None:
+            return cached
         graph_file = self._graph_file(graph_name)
-        _LOG.warning("%s does not load the engine of %s, it is built again: %s", self._library.name, graph_file, words)
+        _LOG.warning("%s cannot load the engine of %s; building it again: %s", self._library.name, graph_file, message)
         self._cache.forget(self.key(graph_name))
         return self._make(graph_name, f"building engine: {graph_file}")
 
     def check(self, graph_name: str, engine: Any) -> None:
-        """Hold a loaded engine against the manifest.
+        """Compare a loaded engine with the manifest.
 
         Raises:
-            EngineError: it is another one than the bundle describes, or one of an fp16 variant that computes in float32.
+            EngineError: it does not match, or an engine of an fp16 variant computes in float32.
         """
         check_engine(engine, self._graph_file(graph_name), self._graphs[graph_name], self._options.max_batch)
         if self._precision == "fp16":
@@ -139,7 +142,7 @@ class LocalEngines:
         }
 
     def key(self, graph_name: str) -> EngineKey:
-        """What an engine of a graph has to serve."""
+        """Return the key that an engine of a graph must serve."""
         return EngineKey(
             onnx_sha256=self._graphs[graph_name].sha256,
             platform=this_platform(),
@@ -156,11 +159,11 @@ class LocalEngines:
     def _find(self, graph_name: str) -> bytes | None:
         key = self.key(graph_name)
         try:
-            plan = find_engine(self._bundle.path / BUNDLE_FOLDER, key)
+            engine_bytes = find_engine(self._bundle.path / BUNDLE_FOLDER, key)
         except EngineError as error:
-            _LOG.warning("%s; it is ignored", error)
-            plan = None
-        return self._cache.find(key) if plan is None else plan
+            _LOG.warning("%s; ignoring it", error)
+            engine_bytes = None
+        return self._cache.find(key) if engine_bytes is None else engine_bytes
 
     def _make(self, graph_name: str, task: str) -> bytes:
         self._refuse_impossible()
@@ -168,26 +171,35 @@ class LocalEngines:
 
     def _build(self, graph_name: str, task: str) -> bytes:
         self.built.add(graph_name)
-        timed = kept_timings(self._timings) if self._library.keeps_timings else nullcontext()
+        timed = cached_timings(self._timings) if self._library.keeps_timings else nullcontext()
         with timed as timings:
-            return run_watched(
+            return run_with_progress(
                 self._library,
                 lambda monitor: self._build_on_gpu(graph_name, monitor, timings),
                 lambda share: self._progress.progress(task, share),
             )
 
     def _build_on_gpu(self, graph_name: str, monitor: BuildMonitor, timings: Timings | None) -> bytes:
-        """In a thread of its own, whose current device is not yet this GPU."""
+        """Runs in a new thread, whose current device has to be set first."""
         device.load_runtime().cudaSetDevice(self._gpu.index)
         graph_file, spec = self._graph_file(graph_name), self._graphs[graph_name]
         content = self._contents[graph_name]
-        plan = build_engine(self._library, content, graph_file, spec, self._precision, self._options, monitor, timings)
-        self.check(graph_name, open_engine(self._library, plan, graph_file))
-        return plan
+        engine_bytes = build_engine(
+            library=self._library,
+            content=content,
+            graph_file=graph_file,
+            spec=spec,
+            precision=self._precision,
+            options=self._options,
+            monitor=monitor,
+            timings=timings,
+        )
+        self.check(graph_name, open_engine(self._library, engine_bytes, graph_file))
+        return engine_bytes
 
     @cached_property
     def _contents(self) -> dict[str, bytes]:
-        """The graphs, each checked against its hash; not read where every engine is there already."""
+        """The graphs, each checked against its hash; not read if all engines already exist."""
         return self._bundle.graphs(self._precision)
 
     def _refuse_impossible(self) -> None:
@@ -197,18 +209,24 @@ class LocalEngines:
         if gpu.compute_capability not in self._library.compute_capabilities:
             known = ", ".join(self._library.compute_capabilities)
             raise BackendMissingError(
-                f"{library} has no engines for {gpu.compute_capability} ({gpu.name})\n  expected one of: {known}; "
-                "or --backend tensorrt"
+                f"{library} cannot build engines for {gpu.compute_capability} ({gpu.name})\n  expected one of: {known}; "
+                "or use --backend tensorrt"
             )
-        if gpu.compute_capability == _TURING:  # it has no float32 matrix products there: svg-export makes another form of them
+        if gpu.compute_capability == _TURING:  # no float32 matrix products there: svg-export rewrites them
             raise BackendMissingError(
-                f"'{self._bundle.path.name}' has no engine of {library} for {gpu.name} with {self._options.max_batch} samples, "
-                f"and a GPU of compute capability 7.5 takes only those of svg-export\n"
+                f"'{self._bundle.path.name}' contains no {library} engine for {gpu.name} with {self._options.max_batch} samples"
+                f"; for compute capability 7.5, only svg-export can build one\n"
                 f"  export the bundle with: svg-export ckpt.pt --engine --target {_TURING} --samples {self._options.max_batch}"
             )
 
-    def _kept(self, kind: str) -> CachedBlob:
-        return CachedBlob(self._cache.folders, self._library.name, self._library.version, self._gpu, kind)
+    def _cached_blob(self, kind: str) -> CachedBlob:
+        return CachedBlob(
+            folders=self._cache.folders,
+            library=self._library.name,
+            version=self._library.version,
+            gpu=self._gpu,
+            kind=kind,
+        )
 
     def _graph_file(self, graph_name: str) -> str:
         return f"{self._precision}/{graph_name}.onnx"

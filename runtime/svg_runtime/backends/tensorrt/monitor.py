@@ -1,4 +1,4 @@
-"""How far a build is, told while it runs; and Ctrl-C, which ends it."""
+"""Progress of a running build, and Ctrl-C, which ends it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any, Protocol, TypeVar
 from svg_runtime.backends.tensorrt.nvidia_library import Library
 
 _POLL_S = 0.1
-_ALMOST = 0.99  # 1 is said once the engine is there
+_MAX_RUNNING_SHARE = 0.99  # 1 is reported once the engine exists
 
 T = TypeVar("T")
 
 
 class BuildMonitor(Protocol):
-    """What is given to a build: the library's IProgressMonitor."""
+    """The library's IProgressMonitor, as a build receives it."""
 
     phases: Phases
     cancelled: bool
@@ -31,10 +31,10 @@ class _Phase:
 
 
 class Phases:
-    """Phases of a build, each with steps and within a step of another one, as one share of the whole.
+    """The nested phases of a build, combined into one progress value.
 
     Attributes:
-        share: 0 to 1; it never falls, though phases begin that nobody announced.
+        share: 0 to 1; it never decreases, although phases begin unannounced.
     """
 
     def __init__(self) -> None:
@@ -43,41 +43,41 @@ class Phases:
         self._lock = threading.Lock()  # the builder may call from several threads
 
     def start(self, name: str, parent: str | None, steps: int) -> None:
-        """A phase begins."""
+        """Begin a phase of `steps` steps, within a step of `parent` if there is one."""
         with self._lock:
             self._phases[name] = _Phase(parent, max(steps, 1))
 
     def step(self, name: str, step: int) -> None:
-        """A phase has done its step number `step`, counted from 0."""
+        """Record that a phase has finished step number `step`, counted from 0."""
         with self._lock:
             if name in self._phases:
                 self._phases[name].done = step + 1
                 self.share = max(self.share, self._share_within(None))
 
     def finish(self, name: str) -> None:
-        """A phase is over, perhaps before its last step."""
+        """End a phase, perhaps before its last step."""
         with self._lock:
             self._phases.pop(name, None)
 
     def _share_within(self, parent: str | None) -> float:
-        """The phase under way in a step of `parent` that is furthest."""
+        """Return the share of the most advanced phase within a step of `parent`."""
         within = [(name, phase) for name, phase in self._phases.items() if phase.parent == parent]
         return max((min(1.0, (phase.done + self._share_within(name)) / phase.steps) for name, phase in within), default=0.0)
 
 
-def run_watched(library: Library, build: Callable[[BuildMonitor], T], report: Callable[[float], None]) -> T:
-    """Run `build` and report meanwhile how far it is.
+def run_with_progress(library: Library, build: Callable[[BuildMonitor], T], report: Callable[[float], None]) -> T:
+    """Run `build` and report its progress meanwhile.
 
-    It runs in a thread of its own, because Python handles Ctrl-C in the main thread, and not before a call into the library has
-    returned, which takes minutes. The build then ends at its next step.
+    It runs in a separate thread, because Python handles Ctrl-C in the main thread, and only after a call into the library has
+    returned, which takes minutes. On Ctrl-C the build ends at its next step.
 
     Args:
-        library: TensorRT.
-        build: is given the monitor for the builder.
-        report: called with the share that is done, in this thread; the last one is 1.
+        library: TensorRT or TensorRT-RTX.
+        build: called with the monitor for the builder.
+        report: called in this thread with the finished share; the last one is 1.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C. The build is over, unless it was pressed twice.
+        KeyboardInterrupt: Ctrl-C. The build has ended, unless it was pressed twice.
     """
     monitor, outcome = _monitor(library), Future[T]()
 
@@ -92,7 +92,7 @@ def run_watched(library: Library, build: Callable[[BuildMonitor], T], report: Ca
     thread.start()
     try:
         while not wait([outcome], _POLL_S).done:
-            report(min(monitor.phases.share, _ALMOST))
+            report(min(monitor.phases.share, _MAX_RUNNING_SHARE))
     except BaseException:
         monitor.cancelled = True
         thread.join()
@@ -106,7 +106,8 @@ def _monitor(library: Any) -> BuildMonitor:
     class Monitor(library.module.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             library.module.IProgressMonitor.__init__(self)
-            self.phases, self.cancelled = Phases(), False
+            self.phases = Phases()
+            self.cancelled = False
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             self.phases.start(phase_name, parent_phase, num_steps)

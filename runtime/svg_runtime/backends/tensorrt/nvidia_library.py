@@ -1,4 +1,4 @@
-"""Loads NVIDIA's libraries, says in what they differ, and keeps what they say.
+"""Loads NVIDIA's libraries, describes their differences, and collects their messages.
 
 Their parsers and builders report problems to a logger, not by exceptions. TensorRT (10 and 11, and the system package of a
 Jetson) builds engines on the GPU that runs them, by timing kernels there. TensorRT-RTX builds them anywhere, and compiles their
@@ -19,13 +19,16 @@ from svg_common.command import require_modules
 from svg_common.signals import defer_interrupts
 from svg_runtime.errors import BackendMissingError, UsageError
 
-LIBRARIES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}  # name of the backend and of its extra -> Python module
-_OLDEST = (10, 1)  # of TensorRT: earlier ones have no strongly typed networks, or take no memory of the user's as here
+LIBRARIES = {
+    "tensorrt": "tensorrt",
+    "tensorrt-rtx": "tensorrt_rtx",
+}  # name of the backend and of its pip extra -> Python module
+_OLDEST = (10, 1)  # TensorRT: earlier ones lack strongly typed networks or executions in memory of the caller
 
 
 @dataclass(frozen=True)
 class Library:
-    """The loaded module and its logger. NVIDIA's libraries use one logger per process, whichever is given first."""
+    """The loaded module and its logger. NVIDIA's libraries use one logger per process, the first one that they get."""
 
     name: str
     module: ModuleType
@@ -33,59 +36,59 @@ class Library:
 
     @property
     def version(self) -> str:
-        """Its release."""
+        """The library's version, such as 10.3.0."""
         return str(self.module.__version__)
 
     @property
     def ahead_of_time(self) -> bool:
-        """Whether it builds without the GPU that runs the engine, for compute capabilities that are named to it."""
+        """Whether it builds for any listed compute capabilities, without the GPU that will run the engine."""
         return self.name == "tensorrt-rtx"
 
     @property
     def keeps_timings(self) -> bool:
-        """Whether building again is faster with what an earlier build measured. TensorRT-RTX measures nothing."""
+        """Whether the timings of an earlier build speed up the next one. TensorRT-RTX measures nothing."""
         return not self.ahead_of_time
 
     @property
     def network_flags(self) -> int:
-        """For networks whose types are those of the graph. TensorRT 10 has to be told; from 11 on there are no others."""
+        """Flags for strongly typed networks. TensorRT 10 needs one; from 11 on all networks are strongly typed."""
         flag = getattr(self.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
         return 0 if flag is None else 1 << int(flag)
 
     @property
     def user_allocation(self) -> Any:
-        """The builder's flag for engines that allocate nothing while they run, which CUDA graphs need; None: it has none.
+        """The builder's flag for engines that allocate nothing while they run, as CUDA graphs require; None without the flag.
 
-        TensorRT-RTX has it since 1.2. TensorRT's engines run like that anyhow.
+        TensorRT-RTX has it since 1.2. TensorRT's engines always behave this way.
         """
         return getattr(self.module.BuilderFlag, "REQUIRE_USER_ALLOCATION", None)
 
     def start(self, kind: str) -> Any:
-        """A new `Builder` or `Runtime`.
+        """Create a `Builder` or `Runtime`.
 
         Raises:
-            BackendMissingError: the library does not get CUDA to work.
+            BackendMissingError: the library cannot initialize CUDA.
         """
         with self.collect_messages() as messages:
             try:
                 return getattr(self.module, kind)(self.logger)
-            except TypeError as error:  # so its bindings say that there is none (TensorRT #2913)
-                words = "; ".join(message for _, message in messages) or str(error)
+            except TypeError as error:  # how its bindings report a failure (TensorRT #2913)
+                message = "; ".join(message for _, message in messages) or str(error)
                 raise BackendMissingError(
-                    f"{self.name} {self.version} does not start: {words}\n"
-                    "  expected a driver as new as the CUDA that it was built for, or --backend cpu"
+                    f"{self.name} {self.version} cannot start: {message}\n"
+                    "  expected a driver that supports the CUDA version it was built for; or use --backend cpu"
                 ) from error
 
     @contextmanager
     def collect_messages(self) -> Iterator[list[tuple[bool, str]]]:
-        """What the library complains about meanwhile: (whether it is an error and not a warning, message)."""
+        """Collect the library's messages meanwhile: pairs of (True for an error, False for a warning) and text."""
         messages: list[tuple[bool, str]] = []
         self.logger.messages = messages
         yield messages
 
     @property
     def compute_capabilities(self) -> tuple[str, ...]:
-        """Those that it can build for: sm75, sm80, ..."""
+        """Compute capabilities that it can build for: sm75, sm80, ..."""
         names = (name.lower() for name in self.module.ComputeCapability.__members__)
         return tuple(sorted((name for name in names if name.startswith("sm")), key=lambda name: int(name[2:])))
 
@@ -95,17 +98,17 @@ def load_library(name: str) -> Library:
     """Load `name`, one of LIBRARIES.
 
     Raises:
-        UsageError: there is no such library.
+        UsageError: the name is unknown.
         MissingExtraError: it is not installed.
         BackendMissingError: it is installed but does not load, or is too old.
     """
     if name not in LIBRARIES:
-        raise UsageError(f"'{name}' builds no engines\n  expected one of: {', '.join(LIBRARIES)}")
+        raise UsageError(f"unknown engine builder '{name}'\n  expected one of: {', '.join(LIBRARIES)}")
     require_modules(f"building {name} engines", name, LIBRARIES[name])
     try:
         with defer_interrupts():
             module = importlib.import_module(LIBRARIES[name])
-    except (ImportError, OSError, RuntimeError) as error:  # a wheel for another Python, C library or processor
+    except (ImportError, OSError, RuntimeError) as error:  # wheel for another Python, C library or CPU
         raise BackendMissingError(f"{name} is installed but does not load: {error}") from error
     if name == "tensorrt" and tuple(int(number) for number in str(module.__version__).split(".")[:2]) < _OLDEST:
         oldest = ".".join(map(str, _OLDEST))

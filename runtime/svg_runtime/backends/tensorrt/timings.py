@@ -1,4 +1,4 @@
-"""What TensorRT measured while it built: kernels that were timed once on a GPU need not be timed again for the next engine."""
+"""TensorRT's timing cache: kernels that were timed once on a GPU need not be timed again for the next engine."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ _LOG = logging.getLogger(__name__)
 
 
 class Timings:
-    """The timings that one build starts from, and those that it leaves.
+    """The timings before and after one build.
 
     Attributes:
-        content: as the library serializes them; empty at first.
+        content: serialized timing cache; empty at first.
     """
 
     def __init__(self, content: bytes) -> None:
         self.content = content
 
     def attach(self, library: Library, config: Any) -> None:
-        """Let a build use them, and add to them. What the library does not take is ignored with a message."""
+        """Let a build use the timings and add to them. Unusable timings are ignored with a message."""
         with library.collect_messages() as messages:
             cache = config.create_timing_cache(self.content)
-            taken = cache is not None and config.set_timing_cache(cache, False)
-        if self.content and (messages or not taken):
+            accepted = cache is not None and config.set_timing_cache(cache, False)
+        if self.content and (messages or not accepted):
             title = f"{library.name} {library.version}"
-            _LOG.info("the timings of earlier builds are of no use to %s: measuring again", title)
-        if not taken:
+            _LOG.info("%s cannot use the timings of earlier builds: measuring again", title)
+        if not accepted:
             config.set_timing_cache(config.create_timing_cache(b""), False)
 
     def collect(self, config: Any) -> None:
-        """After the build."""
+        """Read the timings back after the build."""
         cache = config.get_timing_cache()
         if cache is not None:
             self.content = bytes(cache.serialize())
 
 
 @contextmanager
-def kept_timings(file: CachedBlob) -> Iterator[Timings]:
-    """Timings from a file, which are written to it again unless the build fails.
+def cached_timings(file: CachedBlob) -> Iterator[Timings]:
+    """Read timings from a file, and write them back unless the build fails.
 
-    Another process that builds on the same GPU waits meanwhile, so that no timing is lost, and so that the two do not disturb
-    what they measure.
+    Another process that builds on the same GPU waits meanwhile, so that no timing is lost and the two do not disturb each
+    other's measurements.
     """
-    with file.locked("another process builds on this GPU"):
+    with file.locked("another process is building an engine on this GPU"):
         timings = Timings(file.load() or b"")
         yield timings
         file.save(timings.content)

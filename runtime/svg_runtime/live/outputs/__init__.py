@@ -1,4 +1,4 @@
-"""Where the picture goes: a window, an mp4 file, both or none. `open_outputs` chooses."""
+"""Outputs of the composed picture: a window, an mp4 file, both or none. `open_outputs` opens them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["Output", "OutputError", "open_outputs", "require_writable"]
 def open_outputs(
     video: Path | None, window: bool, size_wh: tuple[int, int], interval_s: float, stop: StopRequest
 ) -> list[Output]:
-    """Open what was asked for. The window comes first: it fails without leaving anything behind.
+    """Open the requested outputs. The window comes first, because its failure leaves nothing behind.
 
     Raises:
-        UsageError: no display, or `video` is no name for an mp4 file.
+        UsageError: no display, or `video` is not the name of an mp4 file.
         OutputError: `video` cannot be written.
     """
     outputs: list[Output] = []
@@ -39,10 +39,10 @@ def open_outputs(
 
 
 def require_writable(path: Path) -> None:
-    """Refuse a result file that cannot be written, before an hour of work and not after it.
+    """Refuse a result file that cannot be written, before the work starts.
 
     Raises:
-        OutputError: the folder cannot be made or written, or `path` is a folder.
+        OutputError: the folder cannot be created or written, or `path` is a folder.
     """
     try:
         if path.is_dir():

@@ -1,4 +1,4 @@
-"""What every output of pictures can do."""
+"""The interface of all outputs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from svg_common.errors import SvgError
 
 
 class OutputError(SvgError):
-    """A result file cannot be written: no permission, no space, no such place."""
+    """A result file cannot be written: no permission, no space, no such folder."""
 
     def __init__(self, path: Path, error: OSError) -> None:
-        super().__init__(f"cannot write '{path}': {error.strerror or error}\n  nothing was left there; choose another place")
+        super().__init__(f"cannot write '{path}': {error.strerror or error}\n  no file was left behind; choose another path")
 
 
 class Output(Protocol):
@@ -26,5 +26,5 @@ class Output(Protocol):
         ...
 
     def close(self, keep: bool) -> None:
-        """Finish. `keep` False throws away what was stored. May be called twice."""
+        """Finish; without `keep`, discard what was stored. May be called twice."""
         ...

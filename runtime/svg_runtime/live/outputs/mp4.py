@@ -1,4 +1,4 @@
-"""H.264 in an mp4 file that every browser plays: written beside its destination, published when it is complete."""
+"""H.264 in an mp4 file that every browser plays: written to a temporary file, renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from svg_common.errors import UsageError
 from svg_common.files import atomic_file
 from svg_runtime.live.outputs.base import OutputError
 
-# veryfast with a short lookahead and two threads: x264's defaults hold some 60 pictures, over 150 MB at 1280 x 720.
+# veryfast with a short lookahead and two threads: x264's defaults buffer some 60 pictures, over 150 MB at 1280 x 720.
 _ENCODER_OPTIONS = {"preset": "veryfast", "crf": "20", "rc-lookahead": "10", "bf": "0"}
 _ENCODER_THREADS = 2
 _SECONDS_PER_KEYFRAME = 2.0  # how exactly a player can seek
@@ -24,12 +24,12 @@ _BT709 = 1  # of ITU-T H.273, for primaries, transfer and matrix; without it pla
 
 
 class Mp4Writer:
-    """Writes pictures at exact times: picture `tick` is shown at tick * interval.
+    """Writes pictures with exact timestamps: picture `tick` is shown at tick * interval.
 
-    Nothing appears at `path` before `close(keep=True)`, and an earlier file there stays whole until then.
+    Nothing appears at `path` before `close(keep=True)`, and an earlier file there stays intact until then.
 
     Args:
-        path: of the file; must end with .mp4.
+        path: the file; must end with .mp4.
         size_wh: width and height of the pictures in pixels, both even.
         interval_s: seconds per tick.
 
@@ -40,18 +40,18 @@ class Mp4Writer:
 
     def __init__(self, path: Path, size_wh: tuple[int, int], interval_s: float) -> None:
         if path.suffix.lower() != ".mp4" or path.is_dir():
-            what = "is a folder" if path.is_dir() else "is not the name of an .mp4 file"
-            raise UsageError(f"the output '{path}' {what}\n  expected for example: --output forecast.mp4")
+            problem = "is a folder" if path.is_dir() else "is not the name of an .mp4 file"
+            raise UsageError(f"the output '{path}' {problem}\n  expected, for example, --output forecast.mp4")
         self.path = path
         self.frames = 0
         self._files = ExitStack()
         self._container: Any = None
         self._tick_of_first = 0
-        self._reformatter = VideoReformatter()  # kept: making its tables anew takes longer than the conversion
+        self._reformatter = VideoReformatter()  # reused, because building its tables takes longer than the conversion
         try:
             partial = self._files.enter_context(atomic_file(path))
             self._open(partial, size_wh, interval_s)
-        except OSError as error:  # of PyAV too: its errors derive from OSError
+        except OSError as error:  # PyAV's errors too: they derive from OSError
             self._discard()
             raise OutputError(path, error) from error
 
@@ -59,7 +59,7 @@ class Mp4Writer:
         """Encode one picture.
 
         Raises:
-            OutputError: the disk is full or gone; what was written is removed.
+            OutputError: the disk is full or gone; the unfinished file is removed.
         """
         if self.frames == 0:
             self._tick_of_first = tick
@@ -75,10 +75,10 @@ class Mp4Writer:
         self.frames += 1
 
     def close(self, keep: bool) -> None:
-        """Complete the file and publish it; without `keep`, or without a single picture, nothing is left.
+        """Complete the file and move it to `path`; without `keep`, or without any picture, remove it.
 
         Raises:
-            OutputError: the disk is full or gone; what was written is removed.
+            OutputError: the disk is full or gone; the unfinished file is removed.
         """
         if self._container is None:
             return
@@ -96,7 +96,7 @@ class Mp4Writer:
 
     def _open(self, partial: Path, size_wh: tuple[int, int], interval_s: float) -> None:
         self._interval = Fraction(interval_s).limit_denominator(100_000)
-        # faststart puts the index in front, so that a browser plays while it loads
+        # faststart puts the index first, so that a browser can play while loading
         self._container = av.open(str(partial), "w", format="mp4", options={"movflags": "+faststart"})
         stream: Any = self._container.add_stream("libx264", rate=1 / self._interval, options=_ENCODER_OPTIONS)
         stream.width = size_wh[0]
@@ -118,7 +118,7 @@ class Mp4Writer:
             raise OutputError(self.path, error) from error
 
     def _discard(self) -> None:
-        """Close and remove the unfinished file. A second error, of closing what is broken, says nothing new."""
+        """Close and remove the unfinished file; an error in closing a broken file adds nothing."""
         container = self._container
         self._container = None
         try:

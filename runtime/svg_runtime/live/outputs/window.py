@@ -24,28 +24,28 @@ class Window:
     """Shows pictures with OpenCV.
 
     Args:
-        size_wh: first size of the window in pixels; the user may change it.
-        stop: told when the user ends the run.
+        size_wh: initial size of the window in pixels; the user may change it.
+        stop: receives the request when the user ends the run.
 
     Raises:
-        UsageError: there is no display, or this OpenCV was built without windows.
+        UsageError: there is no display, or OpenCV was built without GUI support.
     """
 
     def __init__(self, size_wh: tuple[int, int], stop: StopRequest) -> None:
         self._stop = stop
         self._open = True
-        # Qt warns about the fonts that OpenCV's wheel does not ship; no letter is ever drawn with them.
+        # Qt warns about fonts that are missing in OpenCV's wheel; they are never used.
         os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")
-        with _proven_display():
+        with _verified_display():
             cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             cv2.resizeWindow(_TITLE, *size_wh)
             cv2.waitKey(1)
-        stop.watch(self._look_for_keys)
+        stop.add_check(self._poll_keys)
 
     def write(self, picture: NDArray[np.uint8], tick: int) -> None:
-        """Show `picture`, (H, W, 3) uint8 RGB, and look for a key."""
+        """Show `picture`, (H, W, 3) uint8 RGB, and check for pressed keys."""
         cv2.imshow(_TITLE, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        self._look_for_keys()
+        self._poll_keys()
 
     def close(self, keep: bool) -> None:
         """Close the window."""
@@ -53,7 +53,7 @@ class Window:
             self._open = False
             cv2.destroyAllWindows()
 
-    def _look_for_keys(self) -> None:
+    def _poll_keys(self) -> None:
         if not self._open:
             return
         key = cv2.waitKey(1) & 0xFF
@@ -64,10 +64,10 @@ class Window:
 
 
 @contextmanager
-def _proven_display() -> Iterator[None]:
-    """Hold a window open in another process: without a display, OpenCV's toolkit does not fail, it aborts the process.
+def _verified_display() -> Iterator[None]:
+    """Hold a window open in another process as a test: without a display, OpenCV's toolkit aborts the process.
 
-    The other window stays until ours is there: an X server without a window manager resets when its last window goes, and
+    The other window stays until ours exists: an X server without a window manager resets when its last window closes, and
     refuses connections meanwhile.
     """
     command = [sys.executable, "-c", _PROBE]
@@ -75,7 +75,7 @@ def _proven_display() -> Iterator[None]:
     try:
         if probe.stdout is None or probe.stdout.readline().strip() != b"works":
             raise UsageError(
-                "cannot open a window: no display, or an OpenCV without windows (opencv-python-headless)\n"
+                "cannot open a window: no display, or OpenCV without GUI support (opencv-python-headless)\n"
                 "  write a video instead with: --headless --output forecast.mp4"
             )
         yield

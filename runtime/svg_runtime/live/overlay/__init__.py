@@ -1,4 +1,4 @@
-"""The picture for people: one class per panel, each with `draw_static` and `annotate`, composed by `ForecastPicture`."""
+"""The displayed picture: one class per panel, each with `draw_static` and `annotate`, composed by `ForecastPicture`."""
 
 from svg_runtime.live.overlay.picture import ForecastPicture
 from svg_runtime.live.overlay.view import Caption, View

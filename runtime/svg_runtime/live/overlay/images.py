@@ -1,4 +1,4 @@
-"""Model frames and camera pictures as they are put on the canvas."""
+"""Draws model frames and camera pictures on the canvas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def to_uint8(frame: Frame) -> NDArray[np.uint8]:
 
 def put_frame(canvas: Canvas, rect: Rect, frame: Frame) -> None:
     """Draw a model frame, (H, W, 1 or 3) float32 in [0, 1], over `rect`."""
-    # Cubic keeps small model frames crisp and free of blocks; area averaging keeps large ones free of aliasing.
+    # Cubic keeps small frames crisp without blocks; area averaging avoids aliasing of large ones.
     grows = rect.width > frame.shape[1]
     image = cv2.resize(to_uint8(frame), (rect.width, rect.height), interpolation=cv2.INTER_CUBIC if grows else cv2.INTER_AREA)
     rect.of(canvas)[:] = image if image.ndim == 3 else image[:, :, None]
@@ -28,13 +28,13 @@ def put_frame(canvas: Canvas, rect: Rect, frame: Frame) -> None:
 def put_picture(canvas: Canvas, rect: Rect, picture: NDArray[np.uint8]) -> None:
     """Draw a camera picture, (H, W, 3) RGB or (H, W) gray uint8, over `rect`, cropped exactly as the model sees it."""
     scale = max(rect.height / picture.shape[0], rect.width / picture.shape[1])
-    if scale > 1:  # fit_frame would enlarge linearly, which blurs a small synthetic picture
+    if scale > 1:  # fit_frame would enlarge linearly, which blurs small synthetic pictures
         size = max(rect.width, round(picture.shape[1] * scale)), max(rect.height, round(picture.shape[0] * scale))
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC), np.uint8)
     rect.of(canvas)[:] = fit_frame(picture, rect.height, rect.width, 3)
 
 
 def heat_map(values: NDArray[np.float32], largest: float) -> NDArray[np.uint8]:
-    """Color (H, W) values from 0 to `largest` with the inferno scale, which is even in lightness. Returns (H, W, 3) RGB."""
+    """Color (H, W) values from 0 to `largest` with inferno, a perceptually uniform scale. Returns (H, W, 3) RGB."""
     level = (np.clip(values / largest, 0.0, 1.0) * 255).astype(np.uint8)
     return np.asarray(cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB), np.uint8)

@@ -21,7 +21,7 @@ _TRACE_RIGHT = 1002
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything is. Pictures keep the model's aspect ratio inside their box."""
+    """Positions of all panels. Pictures keep the model's aspect ratio inside their box."""
 
     live: Rect
     cells: tuple[tuple[Rect, ...], ...]  # rows: samples, columns: forecast steps
@@ -47,12 +47,12 @@ def make_layout(frame_hw: tuple[int, int], samples: int, horizon: int) -> Layout
 
 
 def title_baseline(rect: Rect) -> int:
-    """Row on which the title of a panel stands."""
+    """Return the baseline row of a panel's title."""
     return rect.y - _TITLE_GAP
 
 
 def shown_steps(horizon: int) -> list[int]:
-    """Forecast steps (from 1) that the strip shows: all, or evenly chosen ones that end with the last."""
+    """Forecast steps (from 1) that the strip shows: all, or evenly spaced ones up to the last."""
     columns = min(horizon, MAX_COLUMNS)
     return [round((column + 1) * horizon / columns) for column in range(columns)]
 

@@ -16,7 +16,7 @@ class LivePanel:
         self._source = caption.source
 
     def draw_static(self, canvas: Canvas) -> None:
-        """Title and name of the source."""
+        """Draw the title and the name of the source."""
         baseline = title_baseline(self._rect)
         text(canvas, "Live", self._rect.x, baseline, size=TITLE, weight=SEMIBOLD)
         room = self._rect.width - text_width("Live", TITLE, SEMIBOLD) - 16

@@ -16,7 +16,7 @@ class MeanPanel:
         self._caption = caption
 
     def draw_static(self, canvas: Canvas) -> None:
-        """Title, forecast step, and an empty picture."""
+        """Draw title, forecast step, and an empty picture."""
         baseline = title_baseline(self._rect)
         text(canvas, "Mean", self._rect.x, baseline, size=TITLE, weight=SEMIBOLD)
         label = self._caption.lead_label(self._caption.lead)

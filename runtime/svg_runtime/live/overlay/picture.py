@@ -1,4 +1,4 @@
-"""Composition of the picture: what never changes is drawn once, the panels then annotate a copy per frame."""
+"""Composes the picture: static parts are drawn once, and the panels annotate a copy of them per frame."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Panel(Protocol):
         ...
 
     def annotate(self, canvas: Canvas, view: View) -> None:
-        """Draw what `view` says, over a canvas that holds the static part alone."""
+        """Draw the contents of `view` on a canvas with only the static parts."""
         ...
 
 
@@ -52,7 +52,7 @@ class ForecastPicture:
             panel.draw_static(self._static)
 
     def annotate(self, view: View) -> Canvas:
-        """Return the picture of `view`, (720, 1280, 3) uint8 RGB, as a new array."""
+        """Draw `view` and return the picture, a new (720, 1280, 3) uint8 RGB array."""
         canvas: Canvas = self._static.copy()
         for panel in self._panels:
             panel.annotate(canvas, view)
@@ -62,6 +62,6 @@ class ForecastPicture:
 def _draw_header(canvas: Canvas, caption: Caption) -> None:
     text(canvas, "Stochastic video forecast", MARGIN, _HEADER_BASELINE, size=_HEADER_SIZE, weight=SEMIBOLD)
     samples = f"{caption.samples} sample{'s' if caption.samples > 1 else ''}"
-    words = shorten((" " * 6).join((caption.model, caption.backend, samples)), 760, LABEL)
-    text(canvas, words, WIDTH - MARGIN, _HEADER_BASELINE, color=MUTED, align="right")
+    subtitle = shorten((" " * 6).join((caption.model, caption.backend, samples)), 760, LABEL)
+    text(canvas, subtitle, WIDTH - MARGIN, _HEADER_BASELINE, color=MUTED, align="right")
     fill(canvas, Rect(MARGIN, _RULE, WIDTH - 2 * MARGIN, 1), LINE)

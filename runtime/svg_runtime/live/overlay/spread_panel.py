@@ -11,7 +11,7 @@ from svg_runtime.live.overlay.theme import MUTED, PANEL, SEMIBOLD, SMALL, TITLE,
 from svg_runtime.live.overlay.view import Caption, View
 
 _SCALES = (0.05, 0.1, 0.2, 0.3, 0.5)  # 0.5 is the largest standard deviation that values in [0, 1] can have
-_FORGET = 0.99  # per frame: the scale follows a calmer scene within some seconds, and never flickers
+_DECAY = 0.99  # per frame: the scale adapts to a calmer scene within seconds and does not flicker
 
 
 class SpreadPanel:
@@ -24,7 +24,7 @@ class SpreadPanel:
         self._recent = 0.0
 
     def draw_static(self, canvas: Canvas) -> None:
-        """Title, forecast step, an empty picture and the color scale."""
+        """Draw title, forecast step, an empty picture and the color scale."""
         baseline = title_baseline(self._rect)
         text(canvas, "Spread", self._rect.x, baseline, size=TITLE, weight=SEMIBOLD)
         label = self._caption.lead_label(self._caption.lead)
@@ -32,10 +32,10 @@ class SpreadPanel:
         fill(canvas, self._rect, PANEL)
         ramp = np.linspace(0.0, 1.0, self._scale.width, dtype=np.float32)[None].repeat(self._scale.height, 0)
         self._scale.of(canvas)[:] = heat_map(ramp, 1.0)
-        words = "std" if self._caption.samples > 1 else "std needs 2 samples"
+        string = "std" if self._caption.samples > 1 else "std needs 2 samples"
         text(
             canvas,
-            words,
+            string,
             self._scale.x + self._scale.width // 2,
             self._scale.bottom + 16,
             size=SMALL,
@@ -44,11 +44,11 @@ class SpreadPanel:
         )
 
     def annotate(self, canvas: Canvas, view: View) -> None:
-        """Draw the heat map, scaled to the next round value above what was seen of late."""
+        """Draw the heat map, scaled to the next round value above the recent maximum."""
         if view.futures is None or len(view.futures) < 2:
             return
         spread = view.futures[:, self._caption.lead - 1].std(0).mean(-1)
-        self._recent = max(self._recent * _FORGET, float(spread.max()))
+        self._recent = max(self._recent * _DECAY, float(spread.max()))
         largest = next((scale for scale in _SCALES if scale >= self._recent), _SCALES[-1])
         size = self._rect.width, self._rect.height
         self._rect.of(canvas)[:] = heat_map(np.asarray(cv2.resize(spread, size, interpolation=cv2.INTER_LINEAR)), largest)

@@ -1,4 +1,4 @@
-"""Panel: how fast it runs and how good the forecasts were, in numbers."""
+"""Panel: speed of the run and quality of the forecasts, in numbers."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _ROWS = 6
 
 
 class StatusPanel:
-    """Names on the left, values on the right, a row each."""
+    """A table with names on the left and values on the right."""
 
     def __init__(self, rect: Rect, caption: Caption) -> None:
         self._rect = rect
         self._caption = caption
 
     def draw_static(self, canvas: Canvas) -> None:
-        """Title, names and rules."""
+        """Draw title, names and rules."""
         text(canvas, "Run", self._rect.x, title_baseline(self._rect), size=TITLE, weight=SEMIBOLD)
         label = self._caption.lead_label(self._caption.lead)
         names = ("observe + forecast", "rate", "frames", "dropped", f"PSNR {label}, best", f"PSNR {label}, repeat")
@@ -26,7 +26,7 @@ class StatusPanel:
             text(canvas, name, self._rect.x, self._baseline(row), color=MUTED)
 
     def annotate(self, canvas: Canvas, view: View) -> None:
-        """Write the values."""
+        """Draw the values."""
         values: tuple[tuple[str, Color], ...] = (
             (f"{view.latency_ms:.1f} ms", TEXT),
             (f"{view.fps:.1f} fps", TEXT),

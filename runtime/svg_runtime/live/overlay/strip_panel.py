@@ -22,7 +22,7 @@ from svg_runtime.live.overlay.view import Caption, View
 
 
 class StripPanel:
-    """The strip of sampled futures. Samples are independent draws: that rows differ is the model's uncertainty."""
+    """The strip of sampled futures. Samples are independent draws: their differences show the model's uncertainty."""
 
     def __init__(self, cells: tuple[tuple[Rect, ...], ...], caption: Caption) -> None:
         self._cells = cells
@@ -30,7 +30,7 @@ class StripPanel:
         self._steps = shown_steps(caption.horizon)
 
     def draw_static(self, canvas: Canvas) -> None:
-        """Title, sample numbers, times ahead, and empty cells."""
+        """Draw title, sample numbers, lead times, and empty cells."""
         first, last = self._cells[0][0], self._cells[-1][-1]
         rows, samples = len(self._cells), self._caption.samples
         baseline = title_baseline(first)
@@ -46,7 +46,7 @@ class StripPanel:
             text(canvas, self._caption.lead_label(step), middle, cell.bottom + 18, size=SMALL, color=MUTED, align="center")
 
     def annotate(self, canvas: Canvas, view: View) -> None:
-        """Draw the futures, or how many frames are missing until there are any."""
+        """Draw the futures, or how many frames are missing until the first forecast."""
         if view.futures is None:
             self._explain(canvas, view.waiting)
             return
@@ -57,8 +57,8 @@ class StripPanel:
     def _explain(self, canvas: Canvas, waiting: int) -> None:
         first, last = self._cells[0][0], self._cells[-1][-1]
         frames = f"{waiting} more frame{'s' if waiting > 1 else ''}"
-        words = f"observing: {frames} until the first forecast" if waiting else "no forecast for this frame"
+        message = f"observing: {frames} until the first forecast" if waiting else "no forecast for this frame"
         x, y = (first.x + last.right) // 2, (first.y + last.bottom) // 2
-        half = text_width(words) // 2 + 24
+        half = text_width(message) // 2 + 24
         fill(canvas, Rect(x - half, y - 20, 2 * half, 40), BACKGROUND)
-        text(canvas, words, x, y + 5, align="center")
+        text(canvas, message, x, y + 5, align="center")

@@ -1,4 +1,4 @@
-"""The look of the picture: colours, type, and the few drawing operations that all panels share. Everything is RGB."""
+"""The look of the picture: colours, type, and the drawing operations that all panels share. Everything is RGB."""
 
 from __future__ import annotations
 
@@ -37,66 +37,66 @@ class Rect:
 
     @property
     def right(self) -> int:
-        """First column to the right of it."""
+        """First column to the right of the rectangle."""
         return self.x + self.width
 
     @property
     def bottom(self) -> int:
-        """First row below it."""
+        """First row below the rectangle."""
         return self.y + self.height
 
     def of(self, canvas: Canvas) -> Canvas:
-        """The part of `canvas` inside the rectangle, as a view."""
+        """Return the part of `canvas` inside the rectangle, as a view."""
         return canvas[self.y : self.bottom, self.x : self.right]
 
 
 def fill(canvas: Canvas, rect: Rect, color: Color) -> None:
-    """Paint `rect`."""
+    """Fill `rect` with one color."""
     rect.of(canvas)[:] = color
 
 
 def text(
-    canvas: Canvas, words: str, x: int, baseline: int, *, size: int = LABEL, color: Color = TEXT, weight: int = REGULAR,
+    canvas: Canvas, string: str, x: int, baseline: int, *, size: int = LABEL, color: Color = TEXT, weight: int = REGULAR,
     align: Align = "left",
 ) -> None:  # fmt: skip
-    """Write one line. `x` is its left end, middle or right end, by `align`; `baseline` is the row on which letters stand."""
+    """Draw one line of text. `x` is its left end, middle or right end, depending on `align`; `baseline` is a row."""
     if align != "left":
-        width = text_width(words, size, weight)
+        width = text_width(string, size, weight)
         x -= width if align == "right" else width // 2
     face = _face()
     if face is None:
-        cv2.putText(canvas, words, (x, baseline), cv2.FONT_HERSHEY_SIMPLEX, _scale(size), color, _stroke(weight), cv2.LINE_AA)
+        cv2.putText(canvas, string, (x, baseline), cv2.FONT_HERSHEY_SIMPLEX, _scale(size), color, _stroke(weight), cv2.LINE_AA)
     else:
-        cv2.putText(canvas, words, (x, baseline), color, face, size, weight)
+        cv2.putText(canvas, string, (x, baseline), color, face, size, weight)
 
 
 @lru_cache(maxsize=512)
-def text_width(words: str, size: int = LABEL, weight: int = REGULAR) -> int:
-    """Width of one line in pixels."""
+def text_width(string: str, size: int = LABEL, weight: int = REGULAR) -> int:
+    """Return the width of one line in pixels."""
     face = _face()
     if face is None:
-        return int(cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, _scale(size), _stroke(weight))[0][0])
-    _, _, width, _ = cv2.getTextSize((4000, 100), words, (0, 50), face, size, weight)
+        return int(cv2.getTextSize(string, cv2.FONT_HERSHEY_SIMPLEX, _scale(size), _stroke(weight))[0][0])
+    _, _, width, _ = cv2.getTextSize((4000, 100), string, (0, 50), face, size, weight)
     return int(width)
 
 
-def shorten(words: str, width: int, size: int = LABEL, weight: int = REGULAR) -> str:
-    """Cut `words` at the end so that they fit into `width` pixels."""
-    if text_width(words, size, weight) <= width:
-        return words
-    while words and text_width(words + "...", size, weight) > width:
-        words = words[:-1]
-    return words + "..."
+def shorten(string: str, width: int, size: int = LABEL, weight: int = REGULAR) -> str:
+    """Cut `string` at the end, with an ellipsis, so that it fits into `width` pixels."""
+    if text_width(string, size, weight) <= width:
+        return string
+    while string and text_width(string + "...", size, weight) > width:
+        string = string[:-1]
+    return string + "..."
 
 
 @lru_cache(maxsize=1)
 def _face() -> Any:
-    """OpenCV 5 draws TrueType; OpenCV 4 has stroke letters alone."""
+    """Return a TrueType face with OpenCV 5; OpenCV 4 has only stroke fonts."""
     return cv2.FontFace("sans") if hasattr(cv2, "FontFace") else None
 
 
 def _scale(size: int) -> float:
-    return size / 29.0  # Hershey Simplex has capitals of 21 units; 29 makes them as high as those of the TrueType face
+    return size / 29.0  # capitals of Hershey Simplex are 21 units high; 29 matches the TrueType face
 
 
 def _stroke(weight: int) -> int:

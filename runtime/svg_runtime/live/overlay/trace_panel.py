@@ -18,7 +18,7 @@ _SUBPIXEL_BITS = 4
 
 
 class TracePanel:
-    """Surprise, KL(posterior || prior) in nats: how much each frame said that the prior had not expected."""
+    """Surprise, KL(posterior || prior) in nats: how far each frame was from what the prior expected."""
 
     def __init__(self, rect: Rect, caption: Caption) -> None:
         self._rect = rect
@@ -26,7 +26,7 @@ class TracePanel:
         self._unit = "KL posterior to prior, nats" if caption.has_latents else "none: the model has no latents"
 
     def draw_static(self, canvas: Canvas) -> None:
-        """Title, unit, and the time axis."""
+        """Draw title, unit, and the time axis."""
         rect, baseline = self._rect, title_baseline(self._rect)
         text(canvas, "Surprise", rect.x, baseline, size=TITLE, weight=SEMIBOLD)
         text(canvas, self._unit, rect.right, baseline, size=SMALL, color=MUTED, align="right")
@@ -39,7 +39,7 @@ class TracePanel:
         text(canvas, "now", rect.right, rect.bottom + 18, size=SMALL, color=MUTED, align="right")
 
     def annotate(self, canvas: Canvas, view: View) -> None:
-        """Draw the curve, broken where the context was forgotten, and the value axis."""
+        """Draw the curve, with gaps where the context was reset, and the value axis."""
         known = [value for value in view.surprise if value is not None]
         top = _round_up(max(known, default=0.0))
         for value, share in ((top, 0.0), (top / 2, 0.5), (0.0, 1.0)):

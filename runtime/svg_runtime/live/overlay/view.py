@@ -1,4 +1,4 @@
-"""What the picture shows: the facts of one moment, gathered by the live loop, read by the panels."""
+"""The data behind the picture: filled by the live loop, drawn by the panels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRACE_FRAMES = 120  # length of the surprise trace
 
 @dataclass(frozen=True)
 class Caption:
-    """What stays the same for a whole run."""
+    """What does not change during a run."""
 
     model: str
     backend: str
@@ -25,10 +25,10 @@ class Caption:
     interval_s: float  # seconds per forecast step
     frame_hw: tuple[int, int]  # of the model
     lead: int  # forecast step, from 1, whose mean and spread are shown large
-    has_latents: bool = True  # without them the model has one future, and nothing surprises it
+    has_latents: bool = True  # without latents there is only one future, and no surprise
 
     def lead_label(self, lead: int) -> str:
-        """How far ahead forecast step `lead` is, such as '+0.5 s'."""
+        """Return how far ahead forecast step `lead` is, such as '+0.5 s'."""
         seconds = lead * self.interval_s
         tenths = self.interval_s * 10
         return f"+{seconds:.1f} s" if tenths > 0.9 and abs(tenths - round(tenths)) < 0.02 else f"+{seconds:.2f} s"
@@ -40,15 +40,15 @@ class View:
 
     Attributes:
         picture: newest picture of the source, uint8.
-        futures: (samples, horizon, H, W, C) float32 made from it, or None when there is no forecast.
+        futures: (samples, horizon, H, W, C) float32 made from it, or None without a forecast.
         waiting: frames still missing until the first forecast.
-        surprise: of the last frames in nats, oldest first; None where it is not known.
+        surprise: of the last frames in nats, oldest first; None where it is unknown.
         latency_ms: observe and forecast together.
         fps: pictures handled per second.
-        seen: frames given to the model so far.
+        seen: frames observed so far.
         dropped: model intervals missed because the loop was late.
         best_psnr: of the best sample at the shown lead so far, in dB.
-        repeat_psnr: of repeating the last frame, the forecast to beat, in dB.
+        repeat_psnr: of repeating the last frame, the baseline, in dB.
     """
 
     picture: Picture

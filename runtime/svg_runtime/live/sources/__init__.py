@@ -1,4 +1,4 @@
-"""Where pictures come from: a camera, here or on the network, files, or the synthetic camera. `open_source` chooses."""
+"""Sources of pictures: a local or network camera, files, or the synthetic camera. `open_source` opens one."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ __all__ = [
     "step_interval_s",
 ]
 
-_DEFAULT_INTERVAL_S = 0.1  # for a model and a source that both have no time base
+_DEFAULT_INTERVAL_S = 0.1  # if neither model nor source has a time base
 
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """Which source, as the command line names it. Neither camera nor source: the synthetic camera."""
+    """The source on the command line. Neither camera nor source: the synthetic camera."""
 
     camera: int | None = None
     source: str | None = None
-    realtime: bool = False  # files and synthetic camera at the model's pace instead of as fast as possible
+    realtime: bool = False  # files and synthetic camera at the model's rate instead of as fast as possible
     seed: int = 0
     reconnect_s: float = 10.0
 
     @property
     def path(self) -> Path | None:
-        """The file or folder, when that is the source."""
+        """The file or folder, if that is the source, else None."""
         return Path(self.source) if self.source is not None and self.camera is None and not is_address(self.source) else None
 
 
 def model_interval_s(options: SourceOptions, trained_s: float | None) -> float:
-    """Seconds between the pictures that the model is shown: what it was trained on, else the video's own interval."""
+    """Return the seconds between observed pictures: as in training, else the video's own interval."""
     if trained_s is not None:
         return trained_s
     if options.path is not None:
@@ -55,9 +55,9 @@ def model_interval_s(options: SourceOptions, trained_s: float | None) -> float:
 
 
 def step_interval_s(options: SourceOptions, interval_s: float) -> float:
-    """Seconds per forecast step: the model's interval, or that of a video that has fewer pictures than the model expects.
+    """Return the seconds per forecast step: the model's interval, or that of a video with a lower frame rate.
 
-    Where several files follow each other, each may have its own: then it is the model's.
+    Several files may have different intervals: then it is the model's.
     """
     if options.path is None or len(source_files(options)) > 1:
         return interval_s
@@ -68,10 +68,10 @@ def step_interval_s(options: SourceOptions, interval_s: float) -> float:
 
 
 def source_files(options: SourceOptions) -> list[Path]:
-    """The files that are read; none of a camera.
+    """List the files that the source reads; none for a camera.
 
     Raises:
-        UsageError: there is no such file or folder, or it holds neither videos nor images.
+        UsageError: the file or folder does not exist, or contains neither videos nor images.
     """
     if options.path is None:
         return []
@@ -81,20 +81,20 @@ def source_files(options: SourceOptions) -> list[Path]:
 
 
 def open_source(options: SourceOptions, interval_s: float, image_size: int, stop: StopRequest, events: EventLog) -> Source:
-    """Open the source that `options` names, giving a picture every `interval_s` seconds.
+    """Open the source in `options`, which yields a picture every `interval_s` seconds.
 
     Args:
-        options: which source.
+        options: the source.
         interval_s: seconds between pictures.
         image_size: side of the synthetic picture in pixels.
         stop: ends waits and iterations.
-        events: where troubles are counted.
+        events: event log for problems.
 
     Raises:
-        SourceLostError: there is no such camera.
-        UsageError: there is no such file, or the name means nothing.
+        SourceLostError: the camera does not exist or delivers no frames.
+        UsageError: the file does not exist, or the source is invalid.
         VideoError: the only file cannot be read.
-        KeyboardInterrupt: a stop was requested while a camera on the network was connected to.
+        KeyboardInterrupt: a stop was requested while connecting to a network camera.
     """
     if options.camera is not None:
         return _open_camera(
@@ -134,7 +134,7 @@ def _open_network_camera(url: str, ticker: Ticker, stop: StopRequest, events: Ev
     from svg_runtime.live.sources import network
     from svg_runtime.live.sources.camera import CameraSource
     from svg_runtime.live.sources.capture import NoPictureError
-    from svg_runtime.live.sources.stream_capture import ANSWER_S
+    from svg_runtime.live.sources.stream_capture import RESPONSE_TIMEOUT_S
 
     require_stream_address(url)
     try:
@@ -145,7 +145,7 @@ def _open_network_camera(url: str, ticker: Ticker, stop: StopRequest, events: Ev
             stop=stop,
             events=events,
             retry_s=retry_s,
-            answer_s=ANSWER_S,
+            response_timeout_s=RESPONSE_TIMEOUT_S,
         )
     except NoPictureError as error:
         raise SourceLostError(network.explain_missing_stream(url, str(error))) from None

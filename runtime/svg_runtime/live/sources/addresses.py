@@ -1,4 +1,4 @@
-"""Addresses of cameras on the network: which there are, and what is shown of them."""
+"""Addresses of network cameras: which are supported, and which part of them may be shown."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ import re
 from svg_common.errors import UsageError
 from svg_runtime.live.sources.synthetic import SYNTHETIC_URL
 
-UNCLEAR = "..."  # in place of a host that cannot be told from a password
+HIDDEN_HOST = "..."  # replaces a host that cannot be told apart from a password
 _SCHEMES = ("rtsp", "rtsps", "http", "https", "udp", "tcp")
-_PLACE = re.compile(r"([^:\[\]]*|\[.*\])(:\d+)?")  # host, or IPv6 address in brackets, and port
+_HOST_AND_PORT = re.compile(r"([^:\[\]]*|\[.*\])(:\d+)?")  # host, or IPv6 address in brackets, and port
 
 
 def is_address(source: str) -> bool:
-    """Whether a source is an address, and no path. `rtsp:/host`, with a slash too few, is a mistake and no path either."""
+    """Whether a source is an address, not a path. `rtsp:/host`, with a missing slash, counts as an invalid address."""
     return "://" in source or source.lower().startswith(tuple(f"{scheme}:" for scheme in _SCHEMES))
 
 
 def require_stream_address(url: str) -> None:
-    """Refuse addresses of other kinds.
+    """Refuse unsupported addresses.
 
     Raises:
-        UsageError: no camera is reached this way.
+        UsageError: the scheme is unknown, or the host is missing.
     """
-    scheme, _, place = url.partition("://")
-    if scheme.lower() not in _SCHEMES or not place:
-        raise UsageError(f"the source '{stream_name(url)}' is not known\n"
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() not in _SCHEMES or not rest:
+        raise UsageError(f"unknown source '{stream_name(url)}'\n"
                          f"  expected a file, a folder, {SYNTHETIC_URL}, or the address of live video: {'://, '.join(_SCHEMES)}://"
                          )  # fmt: skip
 
 
 def stream_name(url: str) -> str:
-    """Scheme, host and port. Users, passwords, paths and queries are left out: each of them may hold a password."""
+    """Return scheme, host and port. Users, passwords, paths and queries are left out: each may contain a password."""
     scheme, _, rest = url.partition(":")
     authority = re.split("[/?#]", rest.removeprefix("//"))[0]
-    place = authority.rpartition("@")[2]
-    # Not so in a password with a character that should have been written as %XX, nor where the host was forgotten.
-    understood = rest.startswith("//") and rest.count("@") == authority.count("@") and _PLACE.fullmatch(place)
-    return f"{scheme}://{place if understood else UNCLEAR}"
+    host = authority.rpartition("@")[2]
+    # False for a password with a character that should have been written as %XX, and for a missing host.
+    is_clear = rest.startswith("//") and rest.count("@") == authority.count("@") and _HOST_AND_PORT.fullmatch(host)
+    return f"{scheme}://{host if is_clear else HIDDEN_HOST}"

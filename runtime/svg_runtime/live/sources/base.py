@@ -1,4 +1,4 @@
-"""What every source of pictures gives, and what it is told."""
+"""The interface of all sources of pictures."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class SourceFrame:
 
     Attributes:
         image: (H, W, 3) RGB or (H, W) gray, uint8, at the source's own size.
-        tick: number of the model interval that the picture belongs to, from 0, rising. A gap means that intervals passed
-            without a picture.
-        clip: number of the continuous piece of video. When it changes, what came before is no context for what comes.
-        captured_s: `time.monotonic()` when the picture was taken, for a camera; else None.
+        tick: number of the model interval that the picture belongs to, from 0, increasing. A gap means intervals without a
+            picture.
+        clip: number of the continuous piece of video. When it changes, earlier pictures are not context for later ones.
+        captured_s: `time.monotonic()` when a camera took the picture; None for other sources.
     """
 
     image: Picture
@@ -35,18 +35,18 @@ class Source(Protocol):
 
     name: str  # short, for the picture
     description: str  # exact, for messages and statistics
-    dropped: int  # model intervals without a picture because the loop was late; only a camera cannot wait
+    dropped: int  # model intervals without a picture because the loop was late; cameras only
 
     @property
     def captured(self) -> int:
-        """Pictures that the source took or decoded so far, used or not."""
+        """Pictures captured or decoded so far, used or not."""
         ...
 
     def frames(self) -> Iterator[SourceFrame]:
         """Yield pictures at the model's interval until the source ends or a stop is requested.
 
         Raises:
-            SourceLostError: the source gives no more pictures although it should.
+            SourceLostError: the source stopped delivering pictures.
         """
         ...
 

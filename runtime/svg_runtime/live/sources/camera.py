@@ -1,4 +1,4 @@
-"""A camera: the newest picture, sampled on a fixed schedule in real time."""
+"""A camera whose newest picture is sampled on a fixed real-time schedule."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from svg_runtime.live.sources.pacing import SLOWER_THAN_MODEL, Ticker
 from svg_runtime.live.stop import StopRequest
 
 DEFAULT_RETRY_S = 10.0
-_ANSWER_S = 12.0  # V4L2 gives up a read after 10 s by itself
+_RESPONSE_TIMEOUT_S = 12.0  # V4L2 aborts a read after 10 s
 _MAX_AGE_S = 1.0
 
 
 class CameraSource:
     """Pictures of a camera at the model's interval.
 
-    At every tick of the schedule the newest picture is taken, at most `_MAX_AGE_S` old and never the same one twice; what the
-    camera gave in between is left unused. A tick that passes while the loop is busy is counted as dropped. Reading blocks until
-    the tick is due, or until a camera slower than the schedule gives its next picture.
+    At every tick of the schedule it yields the newest picture, at most `_MAX_AGE_S` old and never the same one twice; pictures
+    in between are not used. A tick that passes while the loop is busy is counted as dropped. Reading blocks until the tick is
+    due, or until a camera slower than the schedule delivers its next picture.
 
     Args:
-        name: of the camera, for people.
+        name: name of the camera in messages.
         open_device: opens the camera.
         ticker: the schedule.
         stop: ends a wait.
-        events: where losses are counted.
-        retry_s: how long a lost camera is waited for.
-        answer_s: how long the device takes at most to say that there is no picture.
+        events: event log for lost connections.
+        retry_s: how long to wait for a lost camera.
+        response_timeout_s: longest time in which the device reports that there is no picture.
 
     Raises:
-        NoPictureError: the camera cannot be opened, or gives no picture.
+        NoPictureError: the camera cannot be opened, or delivers no picture.
     """
 
     def __init__(
@@ -45,27 +45,27 @@ class CameraSource:
         stop: StopRequest,
         events: EventLog,
         retry_s: float = DEFAULT_RETRY_S,
-        answer_s: float = _ANSWER_S,
+        response_timeout_s: float = _RESPONSE_TIMEOUT_S,
     ) -> None:
         self.name = self.description = name
         self.dropped = 0
         self._ticker = ticker
         self._stop = stop
         self._events = events
-        self._timeout_s = retry_s + answer_s
+        self._timeout_s = retry_s + response_timeout_s
         self._thread = CaptureThread(name=name, device=open_device(), open_device=open_device, events=events, retry_s=retry_s)
         self._thread.start()
 
     @property
     def captured(self) -> int:
-        """Pictures that the camera gave so far."""
+        """Pictures that the camera has delivered so far."""
         return self._thread.captured
 
     def frames(self) -> Iterator[SourceFrame]:
         """Yield the newest picture at every tick until a stop is requested.
 
         Raises:
-            SourceLostError: the camera gives no more pictures and did not come back.
+            SourceLostError: the camera stopped delivering pictures and did not come back.
         """
         tick, number = 0, 0
         while not self._stop:
@@ -76,7 +76,7 @@ class CameraSource:
             if frame is None:
                 return
             self._warn_if_slow()
-            # A slow camera makes ticks pass as well, but that is no fault of the loop: they are not counted as dropped.
+            # A slow camera makes ticks pass as well, but the loop is not late: they are not counted as dropped.
             tick = max(due, self._ticker.current())
             yield self._source_frame(frame, tick)
             tick, number = tick + 1, frame.number
@@ -94,6 +94,7 @@ class CameraSource:
         if rate is not None and rate * self._ticker.interval_s * SLOWER_THAN_MODEL < 1:
             self._events.once(
                 "slow_source",
-                f"{self.description} gives {rate:.1f} pictures a second, the model expects {1 / self._ticker.interval_s:.1f}: "
-                f"one forecast step is {1 / rate:.2f} s here, and the model sees faster motion than in training",
+                f"{self.description} delivers {rate:.1f} frames per second, the model expects "
+                f"{1 / self._ticker.interval_s:.1f}: one forecast step is {1 / rate:.2f} s here, "
+                "and the model sees faster motion than in training",
             )

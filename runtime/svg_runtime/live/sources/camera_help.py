@@ -1,4 +1,4 @@
-"""What to try when there is no camera: which ones exist, who may open them, and what works without any."""
+"""Help for a camera that cannot be opened: existing devices, permissions, and sources that need no camera."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ _INDICES_TO_TRY = 4
 
 
 def explain_missing_camera(index: int) -> str:
-    """Message for a camera that cannot be opened or gives no picture, from what this machine shows."""
+    """Write the message for a camera that cannot be opened or delivers no frames, from the state of this machine."""
     devices = sorted(Path("/dev").glob("video*"))
-    lines = [f"camera {index} cannot be opened or gives no picture."]
+    lines = [f"camera {index} cannot be opened or delivers no frames."]
     if sys.platform.startswith("linux"):
-        lines.append("  devices: " + (" ".join(map(str, devices)) or "none (no /dev/video*: not plugged in, or not passed in)"))
+        lines.append(
+            "  devices: "
+            + (" ".join(map(str, devices)) or "none (no /dev/video*: not plugged in, or not passed into the container)")
+        )
         lines += _permission_lines(devices)
-    working = [other for other in _candidates(devices) if other != index and _gives_pictures(other)]
+    working = [other for other in _candidates(devices) if other != index and _delivers_frames(other)]
     lines += [f"  this camera works: --camera {other}" for other in working]
     if devices and not working:
-        lines.append("  another program may hold the camera: close it and try again")
+        lines.append("  another program may be using the camera: close it and try again")
     lines.append(f"  to run without a camera: --source {SYNTHETIC_URL}, or --source FILE with a video")
     return "\n".join(lines)
 
@@ -40,7 +43,7 @@ def _candidates(devices: list[Path]) -> list[int]:
     return sorted(int(number) for device in devices if (number := device.name.removeprefix("video")).isdigit())
 
 
-def _gives_pictures(index: int) -> bool:
+def _delivers_frames(index: int) -> bool:
     try:
         open_capture(index).release()
     except NoPictureError:

@@ -1,4 +1,4 @@
-"""The capture thread: takes every picture of a camera, keeps the newest, and survives an unplugged cable for a while."""
+"""The capture thread: reads every picture of a camera, keeps the newest, and reconnects after a loss."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.base import Picture
 from svg_runtime.live.stop import StopRequest
 
-_FAILED_READS = 3  # one bad MJPEG picture is no reason to open the device again
-_BACK_OFF_S = (0.1, 2.0)  # first and longest wait between two attempts to open the device
-_POLL_S = 0.05  # a signal handler must not take the lock, so that the reader looks at the stop flag by itself
+_FAILED_READS = 3  # in a row; one bad MJPEG picture is no reason to reconnect
+_BACK_OFF_S = (0.1, 2.0)  # first and longest pause between two attempts to reconnect
+_POLL_S = 0.05  # the reader polls the stop flag, because a signal handler must not take the lock
 
 
 class NoPictureError(Exception):
-    """A device cannot be opened, or gives no picture. The text says why, where that is known."""
+    """A device cannot be opened or delivers no picture; the message has the reason if it is known."""
 
 
 class CaptureDevice(Protocol):
-    """A camera that is open and gave its first picture; cv2.VideoCapture is one."""
+    """An open camera that has delivered a picture; cv2.VideoCapture is one."""
 
     def read(self) -> tuple[bool, Any]:
-        """Wait for the next picture; (False, ...) when there is none."""
+        """Wait for the next picture; (False, ...) if there is none."""
         ...
 
     def release(self) -> None:
-        """Give the device back."""
+        """Close the device."""
         ...
 
 
 def open_capture(device: int | str) -> CaptureDevice:
-    """Open a camera with the shortest queue that its driver allows, and prove that it gives pictures.
+    """Open a camera with the shortest queue that its driver allows, and check that it delivers pictures.
 
     Args:
         device: index of the camera. A file name works too: tests use it to run the real capture code.
 
     Raises:
-        NoPictureError: it cannot be opened, or gives none.
+        NoPictureError: it cannot be opened, or delivers none.
     """
-    # OpenCV writes its own warnings about every missing device; ours says what to do.
+    # OpenCV prints its own warnings about every missing device; our message says what to do.
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     capture = cv2.VideoCapture(device)
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     if not (capture.isOpened() and capture.read()[0]):
         capture.release()
-        raise NoPictureError("it cannot be opened or gives no picture")
+        raise NoPictureError("it cannot be opened or delivers no frames")
     return capture
 
 
 @dataclass(frozen=True)
 class CapturedFrame:
-    """A picture as the camera gave it: `image` (H, W, 3) BGR uint8, `number` from 1, `clip` rises with every reconnect."""
+    """A picture from a camera: `image` (H, W, 3) BGR uint8, `number` from 1, `clip` increases with every reconnect."""
 
     image: Picture
     number: int
@@ -66,14 +66,14 @@ class CapturedFrame:
 
 
 class CaptureThread(threading.Thread):
-    """Reads a device without pause, so that its driver never queues old pictures, and keeps the newest one alone.
+    """Reads a device without pause, so that its driver never queues old pictures, and keeps only the newest one.
 
     Args:
-        name: of the camera, for messages.
+        name: name of the camera in messages.
         device: the camera.
-        open_device: opens it again after a loss, or raises `NoPictureError`.
-        events: where losses and returns are counted.
-        retry_s: how long a lost camera is waited for.
+        open_device: reopens it after a loss, or raises `NoPictureError`.
+        events: event log for losses and reconnects.
+        retry_s: how long to wait for a lost camera.
     """
 
     def __init__(
@@ -84,7 +84,9 @@ class CaptureThread(threading.Thread):
         events: EventLog,
         retry_s: float,
     ) -> None:
-        super().__init__(name=f"capture of {name}", daemon=True)  # a read that hangs in the driver must not keep the process
+        super().__init__(
+            name=f"capture of {name}", daemon=True
+        )  # a read that hangs in the driver must not keep the process alive
         self._camera = name
         self._device = device
         self._open_device = open_device
@@ -99,12 +101,12 @@ class CaptureThread(threading.Thread):
         self.captured = 0
 
     def latest(self, newer_than: int, max_age_s: float, timeout_s: float, stop: StopRequest) -> CapturedFrame | None:
-        """Return the newest picture. Blocks only while there is none that is new enough.
+        """Return the newest picture. Blocks only until one is new enough.
 
         Args:
-            newer_than: number of the picture that the caller had last; the same picture is never given twice.
-            max_age_s: a picture taken longer ago than this is passed over, and a newer one waited for.
-            timeout_s: how long to wait at most.
+            newer_than: number of the caller's previous picture; the same picture is never returned twice.
+            max_age_s: older pictures are skipped, and a newer one is waited for.
+            timeout_s: longest wait.
             stop: ends the wait; the result is then None.
 
         Raises:
@@ -121,28 +123,28 @@ class CaptureThread(threading.Thread):
                     return frame
                 if now > deadline:
                     raise SourceLostError(
-                        f"{self._camera} gave no picture for {timeout_s:g} s, and does not answer.\n"
+                        f"{self._camera} delivered no frame for {timeout_s:g} s and does not respond.\n"
                         "  unplug it and plug it in again, then restart"
                     )
-                stop.look()
+                stop.poll()
                 self._changed.wait(_POLL_S)
         return None
 
     def rate(self) -> float | None:
-        """Pictures per second that the camera gives, once there are enough to tell."""
+        """Return the camera's frame rate in pictures per second; None until enough pictures have arrived."""
         frame = self._newest
         if frame is None or frame.number < 20 or frame.clip > 0:
             return None
         return (frame.number - 1) / max(frame.captured_s - self._first_s, 1e-9)
 
     def close(self) -> None:
-        """Stop capturing and release the device. A read that hangs in the driver is left to the end of the process."""
+        """Stop capturing and release the device. A read that hangs in the driver ends with the process."""
         self._closing.set()
         if self.is_alive():
             self.join(timeout=2.0)
 
     def run(self) -> None:
-        """Capture until closed; an error ends the thread and is raised in `latest`."""
+        """Capture until closed; an error ends the thread and is raised by `latest`."""
         try:
             self._capture()
         except BaseException as error:
@@ -155,8 +157,8 @@ class CaptureThread(threading.Thread):
     def _capture(self) -> None:
         failed = 0
         while not self._closing.is_set():
-            given, image = self._device.read()
-            if given:
+            success, image = self._device.read()
+            if success:
                 failed = 0
                 self._publish(image)
                 continue
@@ -174,8 +176,8 @@ class CaptureThread(threading.Thread):
             self._changed.notify_all()
 
     def _reconnect(self) -> None:
-        """Open the device again, with growing pauses. What it gives then is a new clip."""
-        self._events.add("camera_lost", f"{self._camera} gives no more pictures; trying again for {self._retry_s:g} s")
+        """Reopen the device, with growing pauses. Its pictures then belong to a new clip."""
+        self._events.add("camera_lost", f"{self._camera} stopped delivering frames; retrying for {self._retry_s:g} s")
         self._device.release()
         deadline, pause = time.monotonic() + self._retry_s, _BACK_OFF_S[0]
         while not self._closing.wait(min(pause, max(0.0, deadline - time.monotonic()))):
@@ -184,11 +186,11 @@ class CaptureThread(threading.Thread):
             except NoPictureError as error:
                 if time.monotonic() >= deadline:
                     raise SourceLostError(
-                        f"{self._camera} stopped giving pictures and did not come back within {self._retry_s:g} s: {error}\n"
-                        "  check its cable or network and what else uses it, then start again; --reconnect SECONDS waits longer"
+                        f"{self._camera} stopped delivering frames and did not come back within {self._retry_s:g} s: {error}\n"
+                        "  check its cable, its network and other programs that use it; --reconnect SECONDS waits longer"
                     ) from None
             else:
                 self._clip += 1
-                self._events.add("camera_back", f"{self._camera} gives pictures again")
+                self._events.add("camera_back", f"{self._camera} delivers frames again")
                 return
             pause = min(2 * pause, _BACK_OFF_S[1])

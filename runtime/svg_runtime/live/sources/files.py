@@ -1,4 +1,4 @@
-"""Video files, image files, or a folder of both: every piece in name order, pictures picked by their timestamps."""
+"""Video files, image files, or a folder of both: clips in name order, pictures selected by their timestamps."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".
 
 @dataclass(frozen=True)
 class Clip:
-    """Continuous pictures: one video file, or the image files that follow each other in a folder."""
+    """Continuous pictures: one video file, or consecutive image files in a folder."""
 
     paths: tuple[Path, ...]
     is_video: bool
 
 
 def find_clips(path: Path) -> list[Clip]:
-    """List what `path` (a file or a folder) holds, in name order with numbers counted (`frame2` before `frame10`).
+    """List the clips in `path`, a file or a folder, in natural order (`frame2` before `frame10`).
 
     Raises:
-        UsageError: there is no such file or folder, or it holds neither videos nor images.
+        UsageError: the file or folder does not exist, or contains neither videos nor images.
     """
     if not path.exists():
         raise UsageError(
@@ -42,13 +42,13 @@ def find_clips(path: Path) -> list[Clip]:
         )
     if path.is_char_device():
         raise UsageError(
-            f"'{path}' is a device, not a file\n  expected for a camera: --camera {path.name.removeprefix('video')}"
+            f"'{path}' is a device, not a file\n  expected, for a camera, --camera {path.name.removeprefix('video')}"
         )
     if not path.is_dir():
         return [Clip((path,), is_video=path.suffix.lower() not in IMAGE_SUFFIXES)]
     files = sorted((file for file in path.iterdir() if _is_picture_file(file)), key=_name_order)
     if not files:
-        raise UsageError(f"the folder '{path}' holds no video and no image\n  expected files such as .mp4, .avi, .png or .jpg")
+        raise UsageError(f"the folder '{path}' contains no videos or images\n  expected files such as .mp4, .avi, .png or .jpg")
     clips: list[Clip] = []
     for is_video, group in groupby(files, key=lambda file: file.suffix.lower() in VIDEO_SUFFIXES):
         members = tuple(group)
@@ -57,16 +57,16 @@ def find_clips(path: Path) -> list[Clip]:
 
 
 class FileSource:
-    """All pictures of files that the model wants, none left out because the loop is slow.
+    """Pictures of files at the model's interval; none is skipped because the loop is slow.
 
-    A video gives the picture nearest to each multiple of the model's interval; images are one interval apart. A file that
-    cannot be read is an event; it is an error when it is the only one.
+    A video yields the picture nearest to each multiple of the model's interval; images are one interval apart. An unreadable
+    file is an event, or an error if it is the only one.
 
     Args:
         path: a video, an image, or a folder of these.
         interval_s: the model's interval in seconds.
         stop: ends the iteration.
-        events: where unreadable, damaged and slow files are counted.
+        events: event log for unreadable, damaged and slow files.
         ticker: real-time schedule, or None for as fast as the pictures are read.
     """
 
@@ -83,7 +83,7 @@ class FileSource:
         self._events = events
         self._ticker = ticker
         if len(self._clips) == 1 and self._clips[0].is_video:
-            VideoReader(self._clips[0].paths[0]).close()  # the only file: unreadable is an error before anything starts
+            VideoReader(self._clips[0].paths[0]).close()  # the only file: an unreadable one is an error before anything starts
 
     def frames(self) -> Iterator[SourceFrame]:
         """Yield the pictures of all files, file by file.
@@ -102,8 +102,8 @@ class FileSource:
                 yield SourceFrame(image, first_tick + step, clip=number)
                 next_tick = first_tick + step + 1
         if self.captured == 0:
-            found = "\n  ".join(self._events.messages)
-            raise VideoError(f"no picture in '{self.description}' can be read:\n  {found}", "nothing in it can be read")
+            reasons = "\n  ".join(self._events.messages)
+            raise VideoError(f"no frame of '{self.description}' can be read:\n  {reasons}", "no frame can be read")
 
     def close(self) -> None:
         """Files are closed when their iteration ends."""
@@ -133,7 +133,7 @@ class FileSource:
         for path in paths:
             image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
             if image is None:
-                self._events.add("unreadable_file", f"'{path}' is not an image that can be read; left out")
+                self._events.add("unreadable_file", f"'{path}' is not a readable image; skipped")
                 continue
             self.captured += 1
             yield np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
@@ -141,13 +141,13 @@ class FileSource:
     def _warn_slow(self, path: Path, fps: float) -> None:
         self._events.once(
             "slow_source",
-            f"{path} has {fps:.4g} pictures a second, the model expects {1 / self._interval_s:.4g}: "
+            f"{path} has {fps:.4g} frames per second, the model expects {1 / self._interval_s:.4g}: "
             f"one forecast step is {1 / fps:.3g} s here, and the model sees larger motion per step than in training",
         )
 
 
 def video_interval_s(path: Path) -> float | None:
-    """Seconds between pictures of the first readable video in `path`; None where there is none."""
+    """Return the seconds between pictures of the first readable video in `path`; None if there is none."""
     for clip in find_clips(path):
         if clip.is_video:
             try:

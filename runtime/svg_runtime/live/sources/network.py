@@ -1,4 +1,4 @@
-"""The connection to a camera on the network, and what to try when there is none."""
+"""The connection to a network camera, and the help message if it fails."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import Future, wait
 
 from svg_runtime.live.events import EventLog
-from svg_runtime.live.sources.addresses import UNCLEAR, stream_name
+from svg_runtime.live.sources.addresses import HIDDEN_HOST, stream_name
 from svg_runtime.live.sources.stream_capture import StreamCapture
 from svg_runtime.live.stop import StopRequest
 
@@ -14,33 +14,33 @@ _POLL_S = 0.05
 
 
 def explain_missing_stream(url: str, reason: str) -> str:
-    """Message for live video that cannot be had."""
-    advice = "check that the camera is on and can be reached from here"
-    if "401" in reason or stream_name(url).endswith(UNCLEAR):
-        advice = "give its user and password, rtsp://USER:PASSWORD@HOST/PATH, with %40 for @, %2F for / and %3F for ?"
+    """Write the message for live video that is not available."""
+    advice = "check that the camera is on and reachable from this machine"
+    if "401" in reason or stream_name(url).endswith(HIDDEN_HOST):
+        advice = "include the user name and password: rtsp://USER:PASSWORD@HOST/PATH, with %40 for @, %2F for / and %3F for ?"
     return (
-        f"{stream_name(url)} gives no picture: {reason}\n"
+        f"{stream_name(url)} delivers no frames: {reason}\n"
         f"  {advice}\n"
-        "  the address is in the camera's manual, with port and path; ffplay and VLC play it when it is right"
+        "  the camera's manual gives the address with port and path; test it with ffplay or VLC"
     )
 
 
 def open_stream(url: str, stop: StopRequest, events: EventLog) -> StreamCapture:
-    """Connect to live video. Ctrl-C need not wait for a camera that does not answer.
+    """Connect to live video. Ctrl-C does not wait for a camera that does not respond.
 
     Args:
-        url: its address.
+        url: address of the camera.
         stop: ends the wait.
-        events: where it is said that decoding is too slow.
+        events: event log for slow decoding.
 
     Raises:
-        NoPictureError: as `StreamCapture`.
+        NoPictureError: see `StreamCapture`.
         KeyboardInterrupt: a stop was requested meanwhile.
     """
     opened: Future[StreamCapture] = Future()
     too_slow = (
-        f"{stream_name(url)} sends pictures faster than this machine decodes them: some are left out, so that the others are "
-        "not late; take the camera's smaller stream"
+        f"{stream_name(url)} sends frames faster than this machine can decode them: some are skipped to keep up; "
+        "use the camera's lower-resolution stream"
     )
 
     def connect() -> None:

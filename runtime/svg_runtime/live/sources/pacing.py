@@ -1,4 +1,4 @@
-"""From the times at which pictures exist to the times at which the model wants one."""
+"""Maps the times of pictures to the times at which the model observes one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 from svg_runtime.live.stop import StopRequest
 
 Item = TypeVar("Item")
-# A source counts as slower than the model only beyond this factor: 29.97 pictures a second are good enough for 30.
+# A source counts as slower than the model only beyond this factor: 29.97 fps are good enough for 30.
 SLOWER_THAN_MODEL = 1.05
 
 
@@ -41,14 +41,14 @@ class Ticker:
 
 
 def pick_at_interval(timed: Iterable[tuple[float, Item]], interval_s: float) -> Iterator[tuple[int, Item]]:
-    """Choose from a video the picture nearest to each multiple of `interval_s` after its first one.
+    """Select the picture of a video that is nearest to each multiple of `interval_s` after the first picture.
 
-    Multiples are counted from the first picture, so that rounding never adds up to a drift. A picture is chosen at most
-    once: where the video is slower than the interval, every picture is given, and intervals without one are left out.
+    Multiples are counted from the first picture, so that rounding never adds up to a drift. A picture is selected at most once:
+    if the video is slower than the interval, every picture is yielded, and intervals without one are skipped.
 
     Args:
-        timed: pairs of time in seconds, rising, and picture.
-        interval_s: seconds between chosen pictures.
+        timed: pairs of time in seconds, increasing, and picture.
+        interval_s: seconds between selected pictures.
 
     Yields:
         (tick, picture): the multiple that the picture stands for.
@@ -59,7 +59,7 @@ def pick_at_interval(timed: Iterable[tuple[float, Item]], interval_s: float) -> 
     for time_s, item in timed:
         start = time_s if start is None else start
         before, position = position, (time_s - start) / interval_s
-        # Half-way counts for the later tick, by a hair: timestamps are rounded and must not flip between two ticks.
+        # Halfway belongs to the later tick, with a tolerance: rounded timestamps must not flip between two ticks.
         tick = math.floor(position + 0.5 + 1e-6)
         if held is None or tick > held[0]:
             if held is not None:
@@ -67,6 +67,6 @@ def pick_at_interval(timed: Iterable[tuple[float, Item]], interval_s: float) -> 
             held = (tick, position - tick, item)
         elif abs(position - tick) < abs(held[1]):
             held = (tick, position - tick, item)
-    # The video may end before the last tick that it comes near to: then a better picture was to come, and did not.
+    # The video may end well before its last tick: then the best picture for that tick is missing.
     if held is not None and -held[1] <= (position - before) / 2 + 1e-6:
         yield held[0], held[2]

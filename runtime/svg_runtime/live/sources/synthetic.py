@@ -1,4 +1,4 @@
-"""The synthetic camera: bouncing digits, so that everything can be seen without a camera and without data."""
+"""The synthetic camera: bouncing digits, to try everything without a camera or data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SyntheticSource:
         self._ticker = ticker
 
     def frames(self) -> Iterator[SourceFrame]:
-        """Yield gray pictures for ever."""
+        """Yield gray pictures without end."""
         while True:
             if self._ticker is not None:
                 self._ticker.wait_for(self.captured)
@@ -39,4 +39,4 @@ class SyntheticSource:
             yield SourceFrame(picture, tick=self.captured - 1)
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: there is nothing to release."""
