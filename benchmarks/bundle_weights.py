@@ -38,7 +38,9 @@ def model_of(bundle: Bundle) -> SVG:
     weights |= {name: _as_exported_from(weights[name], shape) for name, shape in expected.items() if name in weights}
     wrong = [name for name, shape in expected.items() if name not in weights or weights[name].shape != shape]
     if wrong:
-        raise WeightsMissingError(f"the graphs of '{bundle.path.name}' do not hold {wrong[0]} as this benchmark expects it")
+        raise WeightsMissingError(
+            f"the graphs of '{bundle.path.name}' do not contain {wrong[0]} in the form that this benchmark expects"
+        )
     model.load_state_dict({name: weights[name] for name in expected}, strict=False)
     model.apply(_neutralize)
     return model

@@ -68,8 +68,8 @@ def random_model(name: str) -> dict[str, Any]:
     match = _RANDOM.fullmatch(name)
     if match is None:
         raise UsageError(
-            f"unknown bundle '{name}'\n  expected a path, embedded, or random:nf64 (or another number); before nf64 may stand"
-            " vgg-, 128- and rgb-, in this order, and behind it -fp16 or -bf16"
+            f"unknown bundle '{name}'\n  expected a path, embedded, or random:nf64 (or another number), with"
+            " vgg-, 128- and rgb- before nf64, in this order, and -fp16 or -bf16 after it, as you like"
         )
     backbone, size, colour, nf, _ = match.groups()
     return {

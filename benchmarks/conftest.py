@@ -38,14 +38,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--bundle",
         action="append",
         metavar="PATH",
-        help="bundle to measure, `embedded`, or `random:nf64` for random weights; repeat it or give a comma list "
+        help="bundle to measure, `embedded`, or `random:nf64` for random weights; repeat it, or separate names by commas "
         f"(default: {','.join(bundles.DEFAULT)})",
     )
     group.addoption("--backend", default="auto", metavar="NAME", help="inference backend (default: auto)")
     group.addoption("--precision", choices=PRECISIONS, help="precision of the graphs (default: the backend's choice)")
-    group.addoption("--rounds", type=_positive, metavar="N", help="rounds of each figure (default: as many as it needs)")
+    group.addoption("--rounds", type=_positive, metavar="N", help="rounds per benchmark (default: its own number)")
     group.addoption(
-        "--forecasts", type=_positive, default=10_000, metavar="N", help="forecasts of the memory figure (default: 10000)"
+        "--forecasts", type=_positive, default=10_000, metavar="N", help="forecasts of the memory benchmark (default: 10000)"
     )
     group.addoption("--live-frames", type=_positive, default=150, metavar="N", help="frames of a live run (default: 150)")
 

@@ -31,6 +31,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from benchmarks.bundles import open_named
 from svg_common.cache import cache_folder
 from svg_common.digits import digit_stream
+from svg_common.progress import NullListener
 from svg_eval.data import open_held_out
 from svg_eval.models import BundleModel
 from svg_export.precision import HORIZON, HeldOut, compare, describe
@@ -133,8 +134,8 @@ def tell_quality(paths: dict[str, Path], sequences: int) -> None:
             for name, engine in cases
         ]
         held_out = HeldOut("digits", open_held_out(models[0].info, {"name": "digits"}, None, HORIZON), sequences)
-        for report in compare(models, [f"{engine}:int8" for engine in ENGINES], held_out):
-            print(*describe("int8", report), *(report.failures() or ["it passes the gate"]), sep="\n  ")
+        for report in compare(models, [f"{engine}:int8" for engine in ENGINES], held_out, NullListener()):
+            print(*describe("int8", report), *(report.failures() or ["passes the quality gate"]), sep="\n  ")
 
 
 def tell_speed(paths: dict[str, Path], rounds: int) -> None:
@@ -181,8 +182,8 @@ def main() -> None:
     parser.add_argument("--activations", choices=("QInt8", "QUInt8"), default="QUInt8")
     parser.add_argument("--calibrate", choices=[method.name for method in CalibrationMethod], default="MinMax")
     parser.add_argument("--keep-ends", action="store_true", help="leave the first and last convolution of a graph in float")
-    parser.add_argument("--sequences", type=int, default=128, help="to judge quality on; 0 leaves it out")
-    parser.add_argument("--rounds", type=int, default=40, help="of each speed; 0 leaves it out")
+    parser.add_argument("--sequences", type=int, default=128, help="held-out sequences for quality; 0: do not measure it")
+    parser.add_argument("--rounds", type=int, default=40, help="rounds for speed; 0: do not measure it")
     chosen = parser.parse_args()
     logging.disable(logging.WARNING)  # the quantizer recommends to fuse BatchNorm first, which the export has done
     bundle = open_named(chosen.bundle, cache_folder() / "svg-edge-bundles")

@@ -94,7 +94,7 @@ def cuda_absence() -> str | None:
     """Why nothing can be measured on a GPU here; None where it can."""
     if torch.version.cuda is None:
         return f"needs PyTorch with CUDA; this one is {torch.__version__}"
-    return None if torch.cuda.is_available() else "needs an NVIDIA GPU; PyTorch sees none"
+    return None if torch.cuda.is_available() else "needs an NVIDIA GPU; PyTorch finds none"
 
 
 def _trace(peers: list[Peer]) -> None:

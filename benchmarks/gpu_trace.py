@@ -121,7 +121,7 @@ def between_markers(activities: list[Activity], head: int = _HEAD) -> list[Activ
     calls = sorted((each for each in activities if each.kind == "call"), key=lambda each: each.start_us)
     launches = [each for each in _outermost(calls) if _launches(each)]
     if len(launches) < head + 2:
-        raise ValueError("the profiler did not see the markers around the forecast: may it trace this GPU?")
+        raise ValueError("the profiler did not record the markers around the forecast; check its permission to trace this GPU")
     first, last = launches[head], launches[-1]
     begin, end = (_kernel_of(launch, activities) for launch in (first, last))
     inside = [each for each in calls if first.end_us <= each.start_us and each.end_us <= last.start_us]
@@ -142,7 +142,7 @@ def _kernel_of(launch: Activity, activities: list[Activity]) -> Activity:
     numbers = {each.correlation for each in _within(launch, activities)}
     found = next((each for each in activities if each.kind == "kernel" and each.correlation in numbers), None)
     if found is None:
-        raise ValueError("the profiler lost the kernel of a marker around the forecast: its other times are not to be trusted")
+        raise ValueError("the profiler lost the kernel of a marker around the forecast, so its other times cannot be trusted")
     return found
 
 

@@ -114,11 +114,11 @@ def session(content: bytes, spinning: bool = True, device: str = "cpu") -> onnxr
     if device == "cpu":
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     if _CUDA not in onnxruntime.get_available_providers():
-        raise BackendMissingError(f"the installed onnxruntime has no {_CUDA}; pip install onnxruntime-gpu")
+        raise BackendMissingError(f"the installed onnxruntime has no {_CUDA}; install onnxruntime-gpu")
     options.log_severity_level = 3  # it advises against copies at every call, which are what this peer is about
     opened = onnxruntime.InferenceSession(content, options, providers=[(_CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"])
     if opened.get_providers()[0] != _CUDA:
-        raise BackendMissingError(f"onnxruntime has a {_CUDA} that does not load: are CUDA and cuDNN of its release here?")
+        raise BackendMissingError(f"onnxruntime cannot load its {_CUDA}; install the CUDA and cuDNN of its release")
     return opened
 
 

@@ -51,7 +51,7 @@ def report_time(bundle: Bundle, name: str, rounds: int) -> None:
     for words, shared in CHOICES.items():
         two = [open_with(bundle, shared) for _ in range(2)]
         ratio = at_the_same_time(two, rounds)
-        print(f"  {words}: two forecasters at the same time, over one after the other: {ratio:.2f}", flush=True)
+        print(f"  {words}: two forecasters in parallel / one after the other: {ratio:.2f}", flush=True)
         for forecaster in two:
             forecaster.close()
 
@@ -62,7 +62,7 @@ def grow(shared: bool, forecasts: int) -> None:
     with patch.object(openvino, "can_share_threads", lambda core: shared), redirect_stdout(answer):
         memory_loop.main(str(EMBEDDED_MODEL), "openvino", forecasts)
     found = json.loads(answer.getvalue())
-    print("not told by this system" if found is None else f"{(found['end'] - found['after_warm_up']) / 1e6:.2f} MB")
+    print("not available on this system" if found is None else f"{(found['end'] - found['after_warm_up']) / 1e6:.2f} MB")
 
 
 def report_memory(forecasts: int) -> None:
@@ -81,8 +81,8 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", action="append", help=f"as in pytest benchmarks/ (default: {','.join(bundles.DEFAULT)})")
-    parser.add_argument("--rounds", type=int, default=20, help="turns (default: 20)")
-    parser.add_argument("--forecasts", type=int, default=2000, help="of the memory figure (default: 2000)")
+    parser.add_argument("--rounds", type=int, default=20, help="interleaved rounds (default: 20)")
+    parser.add_argument("--forecasts", type=int, default=2000, help="forecasts of the memory benchmark (default: 2000)")
     parser.add_argument("--grow", choices=("shared", "own"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.grow:

@@ -21,8 +21,8 @@ YARDSTICKS = (("PyTorch eager", "fp32"), ("ONNX Runtime, plain", "fp32"))
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("result", type=Path, help="what pytest wrote with --benchmark-json")
-    parser.add_argument("--results", type=Path, metavar="FILE", help="write the result without what is not needed again")
+    parser.add_argument("result", type=Path, help="file that pytest --benchmark-json wrote")
+    parser.add_argument("--results", type=Path, metavar="FILE", help="write a condensed result to this file")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the plot of growth (PNG)")
     options = parser.parse_args()
     summary = summarize(json.loads(options.result.read_text(encoding="utf-8")))
@@ -31,7 +31,9 @@ def main() -> None:
         options.results.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     if options.plot:
         if not summary["growth"]:
-            parser.error(f"'{options.result}' holds no growth\n  run: pytest benchmarks/test_growth.py --benchmark-json FILE")
+            parser.error(
+                f"'{options.result}' has no growth benchmark\n  run: pytest benchmarks/test_growth.py --benchmark-json FILE"
+            )
         draw_growth(summary["growth"], options.plot)
     print("\n".join(markdown(summary)))
 

@@ -126,7 +126,7 @@ def report(name: str, cache: Path, rounds: int, fused: bool | None) -> None:
     for choice in ("as the product", "threads block instead of spinning", "one thread"):
         two = [open_changed(bundle, CHOICES[choice], fused) for _ in range(2)]
         ratio = at_the_same_time(two, rounds)
-        print(f"  two forecasters at the same time, over one after the other: {ratio:.2f}   ({choice})", flush=True)
+        print(f"  two forecasters in parallel / one after the other: {ratio:.2f}   ({choice})", flush=True)
         for forecaster in two:
             forecaster.close()
 
@@ -135,8 +135,8 @@ def main() -> None:
     """Entry point."""
     parser = argparse.ArgumentParser(description="Measure the session options of the cpu backend.")
     parser.add_argument("--bundle", action="append", help=f"as in pytest benchmarks/ (default: {','.join(bundles.DEFAULT)})")
-    parser.add_argument("--rounds", type=int, default=20, help="turns per choice (default: 20)")
-    parser.add_argument("--separate", action="store_true", help="the separate graphs also where there are fused ones")
+    parser.add_argument("--rounds", type=int, default=20, help="interleaved rounds per choice (default: 20)")
+    parser.add_argument("--separate", action="store_true", help="use the separate graphs even if the bundle has fused ones")
     arguments = parser.parse_args()
     machine = hardware()
     print(f"{machine['cpu']}, {usable_cores()} cores, load {machine['load_average']}, ONNX Runtime {onnxruntime.__version__}")

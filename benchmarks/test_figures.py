@@ -60,7 +60,7 @@ def test_forecast_over_kernels(
     the profiler says of a kernel that has nothing to do: its own cost, and the time to call the kernel.
     """
     if backend.name != "cpu":
-        pytest.skip("ONNX Runtime's profiler sees how long a kernel takes only on the cpu backend")
+        pytest.skip("ONNX Runtime's profiler reports kernel times on the cpu backend only")
     pytest.importorskip(
         "onnx", reason="the profiler's own cost is measured with a graph made by onnx: pip install 'svg-edge[export]'"
     )
@@ -119,7 +119,7 @@ def test_live_memory(measured: Any, bundle: Bundle, backend: Backend, record_fig
     measured.pedantic(lambda: subprocess.run(command, check=True, capture_output=True), rounds=1)
     peak_mib = json.loads(stats.read_text(encoding="utf-8"))["peak_rss_mib"]
     if peak_mib is None:
-        pytest.skip("this system does not tell a process how much memory it used")
+        pytest.skip("this system does not report the memory of a process")
     goal = MEMORY_MB if bundle.path == EMBEDDED_MODEL else None
     record_figure(Figure(f"svg-live, peak resident memory: {bundle.path.stem}", peak_mib * 2**20 / 1e6, "MB", goal))
 

@@ -21,7 +21,7 @@ LEAST_ROUNDS, MOST_ROUNDS, TIME_S = 3, 10, 5.0  # rounds of each point: as many 
 def test_growth(benchmark: Any, bundle: Bundle, axis: str, say: Any, pytestconfig: pytest.Config) -> None:
     pixels = bundle.manifest.frame.height
     if axis != "pixels" and pixels != 64 and not pytestconfig.getoption("bundle"):
-        pytest.skip("at 128 pixels the number of samples and steps is the usual one only")
+        pytest.skip("at 128 pixels, samples and steps are not varied")
     points = []
 
     def measure_all() -> None:

@@ -40,7 +40,7 @@ def test_memory_growth(
     measured.group = f"observe and forecast {count} times"
     measured.pedantic(loop, rounds=1)
     if answers[-1] is None:
-        pytest.skip("this system does not tell a process how much memory it uses")
+        pytest.skip("this system does not report the memory of a process")
     measured.extra_info.update(forecasts=count, resident_bytes=answers[-1])
     growth_mb = (answers[-1]["end"] - answers[-1]["after_warm_up"]) / 1e6
     name = f"resident memory, growth over {count} forecasts beside a busy program, after half as many: {bundle.path.stem}"

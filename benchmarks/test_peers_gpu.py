@@ -60,6 +60,6 @@ def run_case(bundle: Path, samples: int, rounds: int | None, folder: Path, say: 
             say(line.rstrip())
     if process.returncode:
         last = "".join(deque(messages.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True), maxlen=20))
-        pytest.fail(f"gpu_case.py ended with {process.returncode}:\n{last}", pytrace=False)
+        pytest.fail(f"gpu_case.py failed with exit code {process.returncode}:\n{last}", pytrace=False)
     case: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return case

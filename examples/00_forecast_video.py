@@ -47,7 +47,7 @@ def main() -> None:
             futures = forecaster.forecast()  # (samples, horizon, H, W, C) float32 in [0, 1]
     truth = np.stack(frames[-HORIZON:]).astype(np.float32) / 255
     write_strip(options.out, [truth, *futures])
-    print(f"{options.out}: the truth above {SAMPLES} samples of the last {HORIZON} frames of {video.name}")
+    print(f"wrote {options.out}: the last {HORIZON} frames of {video.name}, the truth above {SAMPLES} samples")
 
 
 def read_video(path: Path, interval_s: float) -> Iterator[np.ndarray]:

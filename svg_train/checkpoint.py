@@ -52,7 +52,7 @@ class Checkpoint:
         ]
         if problems:
             raise CheckpointError(
-                "the checkpoint's weights do not fit its own configuration:\n  " + "\n  ".join(sorted(problems))
+                "the checkpoint's weights do not match its configuration:\n  " + "\n  ".join(sorted(problems))
             )
         model.load_state_dict(self.weights)
         return model.eval()
@@ -92,11 +92,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise CheckpointError(f"there is no checkpoint '{path}'\n  make one with: svg-train --out run") from error
+        raise CheckpointError(f"checkpoint '{path}' does not exist\n  train one with: svg-train --out run") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"'{path}' is not an svg-edge checkpoint: it holds something else than tensors and plain values. "
-            "If there is code in it, it was not run\n  expected a file that svg-train wrote (ckpt.pt or last.pt)"
+            f"'{path}' is not an svg-edge checkpoint: it contains more than tensors and plain values. "
+            "Any code in it was not run\n  expected a file that svg-train wrote (ckpt.pt or last.pt)"
         ) from error
     except Exception as error:  # on bytes that are no pickle, the unpickler stumbles in any way
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -110,7 +110,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 def _parse(path: str | Path, content: Any) -> Checkpoint:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(
-            f"'{path}' holds no svg-edge checkpoint\n  expected a file that svg-train wrote (ckpt.pt or last.pt)"
+            f"'{path}' is not an svg-edge checkpoint\n  expected a file that svg-train wrote (ckpt.pt or last.pt)"
         )
     if content.get("version") != VERSION:
         raise CheckpointError(
@@ -119,7 +119,7 @@ def _parse(path: str | Path, content: Any) -> Checkpoint:
         )
     weights = content.get("weights")
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
-        raise CheckpointError(f"'{path}' holds no weights")
+        raise CheckpointError(f"'{path}' contains no weights\n  expected a file that svg-train wrote (ckpt.pt or last.pt)")
     try:
         rest = _Rest.model_validate({key: content[key] for key in content.keys() - {"format", "version", "weights"}})
     except ValidationError as error:

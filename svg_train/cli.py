@@ -25,19 +25,20 @@ _TABLES = ("model", "data", "train")
 def train(
     config: Annotated[
         str | None,
-        typer.Option(metavar="FILE|NAME", help="recipe: a file, or one that ships by its name; flags override it"),
+        typer.Option(metavar="FILE|NAME", help="recipe: a TOML file, or the name of a built-in recipe; flags override it"),
     ] = None,
-    list_recipes: Annotated[bool, typer.Option("--list-recipes", help="show the recipes that ship, and exit")] = False,
-    out: Annotated[Path, typer.Option(help="folder of the run")] = Path("run"),
+    list_recipes: Annotated[bool, typer.Option("--list-recipes", help="list the built-in recipes and exit")] = False,
+    out: Annotated[Path, typer.Option(help="output folder of the run")] = Path("run"),
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out exactly where it was saved")] = False,
     init: Annotated[
-        Path | None, typer.Option(help="start from the weights of this checkpoint (.pt, or .pth of the reference)")
+        Path | None,
+        typer.Option(help="start from the weights of this checkpoint (.pt, or .pth of the reference implementation)"),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="write the final held-out metrics to this file")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     processes: Annotated[int, typer.Option(min=1, help="data-parallel processes (Lightning Fabric starts them)")] = 1,
     precision: Annotated[
-        Literal["auto", "bf16-mixed", "16-mixed", "32-true"], typer.Option(help="auto: bf16 where the hardware computes in it")
+        Literal["auto", "bf16-mixed", "16-mixed", "32-true"], typer.Option(help="auto: bf16 if the hardware supports it")
     ] = "auto",
     workers: Annotated[int, typer.Option(min=0, help="data loader processes")] = 0,
     **settings: Any,
@@ -46,7 +47,7 @@ def train(
 
     Writes OUT/ckpt.pt (best), OUT/last.pt (to resume), metrics.jsonl, TensorBoard events and strips of held-out forecasts.
 
-    Exit codes: 0 ok, 1 error, 2 usage, 4 device or an extra missing, 130 stopped by Ctrl-C (saved; continue with --resume).
+    Exit codes: 0 ok, 1 error, 2 usage, 4 missing device or extra, 130 stopped by Ctrl-C (saved; continue with --resume).
     """
     if list_recipes:
         _show_recipes()
@@ -57,9 +58,7 @@ def train(
 
     overrides = {table: _given(settings_of(table, settings)) for table in _TABLES}
     if resume and (config is not None or init is not None or any(overrides.values())):
-        raise UsageError(
-            "--resume continues with the settings that the run was started with\n  leave out --config, --init and all settings"
-        )
+        raise UsageError("--resume continues with the settings of the saved run\n  remove --config, --init and all settings")
     refuse_overwriting(
         {"--json": json}, [existing_file(config), init, existing_file(overrides["data"].get("root")), out / BEST, out / LAST]
     )

@@ -26,7 +26,7 @@ class ModelConfig(_Frozen):
 
     backbone: Literal["dcgan", "vgg"] = Field("dcgan", description="encoder and decoder architecture")
     prior: Literal["learned", "fixed", "none"] = Field(
-        "learned", description="of the latent: learned (SVG-LP), fixed N(0, I) (SVG-FP), or none: deterministic, no latent"
+        "learned", description="of the latent: learned (SVG-LP), fixed N(0, I) (SVG-FP), or none (deterministic, no latent)"
     )
     image_size: Literal[64, 128] = Field(64, description="side of the square frame in pixels")
     channels: Literal[1, 3] = Field(1, description="1: gray, 3: RGB")
@@ -36,10 +36,10 @@ class ModelConfig(_Frozen):
     rnn_size: int = Field(256, ge=1, description="hidden size of every LSTM")
     predictor_layers: int = Field(2, ge=1, description="LSTM layers of the frame predictor")
     posterior_layers: int = Field(1, ge=0, description="LSTM layers of the posterior; 0 with --prior none")
-    prior_layers: int = Field(1, ge=0, description="LSTM layers of the learned prior; 0 with any other")
+    prior_layers: int = Field(1, ge=0, description="LSTM layers of the learned prior; 0 with --prior fixed or none")
     n_past: int = Field(5, ge=2, description="frames observed before a forecast")
     skip_lag: Literal[0, 1] = Field(
-        0, description="frame that feeds the skips: 0 the last observed, 1 the one before (reference)"
+        0, description="frame that feeds the skips: 0, the last observed; 1, the one before (reference)"
     )
     last_frame_skip: bool = Field(False, description="take the skips from every (predicted) frame instead of freezing them")
 
@@ -59,7 +59,7 @@ class ModelConfig(_Frozen):
         for name in _STOCHASTIC_PARTS:
             size = getattr(self, name)
             if (size == 0) != (name in absent):
-                wanted = "0, as there is no such part" if name in absent else "at least 1"
+                wanted = "0, because it has no such part" if name in absent else "at least 1"
                 raise ValueError(f"{name} is {size}; prior '{self.prior}' needs {wanted}")
         return self
 
@@ -99,22 +99,22 @@ class DataConfig(_Frozen):
         None, description="folder of the MNIST files, a video file or folder of videos, or folder of the KTH or BAIR data"
     )
     num_digits: int = Field(1, ge=1, le=4, description="digits per scene (digits, smmnist)")
-    edge_px: float = Field(1.5, gt=0, description="soft edge of the drawn digits in pixels (digits)")
+    edge_px: float = Field(1.5, gt=0, description="width of the soft edge of drawn digits, in pixels (digits)")
     frame_step: int = Field(1, ge=1, description="use every n-th frame (video, kth)")
     frame_interval_s: float | None = Field(
-        None, gt=0, description="seconds per model step; for video and kth it follows from the file and frame_step"
+        None, gt=0, description="seconds per model step; default for video and kth: from the file and frame_step"
     )
-    test_fraction: float = Field(0.15, gt=0, lt=1, description="share of a video set that is held out")
+    test_fraction: float = Field(0.15, gt=0, lt=1, description="share of a video data set to hold out (video)")
     split_by: Literal["time", "file"] | None = Field(
-        None, description="how to hold out; default: by file when there are several"
+        None, description="how to hold out (video); default: file from 5 videos on, else time"
     )
-    cache: str | None = Field(None, description="folder of the cache of decoded frames; default: the user's cache folder")
+    cache: str | None = Field(None, description="cache folder of decoded frames; default: the user's cache folder")
 
     @model_validator(mode="after")
     def _options_apply(self) -> DataConfig:
         for option, names in _DATA_OF_OPTION.items():
             if self.name not in names and getattr(self, option) != type(self).model_fields[option].default:
-                raise ValueError(f"{option} means nothing to data '{self.name}', only to {', '.join(names)}; leave it out")
+                raise ValueError(f"{option} does not apply to data '{self.name}', only to {', '.join(names)}; remove it")
         return self
 
 
@@ -128,20 +128,22 @@ class TrainConfig(_Frozen):
     warmup_steps: int = Field(200, ge=0, description="steps of linear warm-up; the rate then decays linearly to zero")
     beta: float = Field(1e-4, ge=0, description="weight of KL(posterior || prior)")
     beta_start: float | None = Field(None, ge=0, description="weight of the KL term before beta_ramp; default: beta")
-    beta_ramp: tuple[int, int] = Field((0, 0), description="steps between which it goes linearly from beta_start to beta")
-    gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    beta_ramp: tuple[int, int] = Field(
+        (0, 0), description="steps between which the weight goes linearly from beta_start to beta"
+    )
+    gradient_clip: float = Field(1.0, gt=0, description="maximum gradient norm")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated and saved; 0: off")
     seed: int = Field(0, ge=0, description="seed of weights, data order and noise")
     eval_every: int = Field(1000, ge=1, description="steps between evaluations on held-out sequences")
     eval_sequences: int = Field(64, ge=1, description="held-out sequences per evaluation")
-    eval_samples: int = Field(10, ge=1, description="sampled futures per held-out sequence; the best counts")
+    eval_samples: int = Field(10, ge=1, description="sampled futures per held-out sequence; the best one is scored")
     eval_horizon: int = Field(10, ge=1, description="forecast frames per held-out sequence")
-    save_every: int = Field(500, ge=1, description="steps between writes of last.pt")
+    save_every: int = Field(500, ge=1, description="steps between saves of last.pt")
 
     @model_validator(mode="after")
     def _ramp_in_order(self) -> TrainConfig:
         if not 0 <= self.beta_ramp[0] <= self.beta_ramp[1]:
-            raise ValueError(f"beta_ramp must be two steps in order, not {list(self.beta_ramp)}")
+            raise ValueError(f"beta_ramp must be two steps in ascending order, not {list(self.beta_ramp)}")
         return self
 
     def beta_at(self, step: int) -> float:
@@ -186,4 +188,4 @@ def build_config(*layers: dict[str, Any]) -> Config:
         return Config.model_validate(merged)
     except ValidationError as error:
         lines = [f"  {'.'.join(str(part) for part in item['loc']) or 'config'}: {item['msg']}" for item in error.errors()]
-        raise UsageError("the configuration is not valid:\n" + "\n".join(lines)) from error
+        raise UsageError("invalid configuration:\n" + "\n".join(lines)) from error

@@ -45,8 +45,8 @@ def _find(recipe: str) -> Path:
     if recipe in shipped:
         return shipped[recipe]
     raise UsageError(
-        f"no recipe '{recipe}': there is no such file, and no recipe of this name ships with svg-train\n"
-        f"  expected a TOML file, or one of {', '.join(shipped)}\n  see what they are for: svg-train --list-recipes"
+        f"unknown recipe '{recipe}': neither a file nor a built-in recipe\n"
+        f"  expected a TOML file, or one of {', '.join(shipped)}\n  list them with: svg-train --list-recipes"
     )
 
 

@@ -64,7 +64,7 @@ class Machine:
         has_cuda = torch.cuda.is_available()
         if name == "cuda" and not has_cuda:
             raise BackendMissingError(
-                "device 'cuda' was asked for, but PyTorch sees no GPU\n  use --device cpu, or install PyTorch with CUDA"
+                "device 'cuda' is not available: PyTorch finds no GPU\n  use --device cpu, or install PyTorch with CUDA"
             )
         accelerator = "cuda" if has_cuda and name != "cpu" else "cpu"
         precision = self.precision if self.precision != "auto" else _best_precision(accelerator)
@@ -308,7 +308,7 @@ def _initial_weights(init: Path, model: ModelConfig) -> dict[str, Tensor]:
         sizes = "\n".join(f"  {name}: given {given[name]}, expected {expected[name]}" for name in different)
         flags = " ".join(f"{flag('model', name)} {given[name]}" for name in different)
         raise CheckpointError(
-            f"the model in '{init}' has another shape than this run's:\n{sizes}\n  start from it with: --init {init} {flags}"
+            f"the model in '{init}' differs in shape from this run's:\n{sizes}\n  start from it with: --init {init} {flags}"
         )
     return checkpoint.weights
 
@@ -316,7 +316,7 @@ def _initial_weights(init: Path, model: ModelConfig) -> dict[str, Tensor]:
 def _resume_point(out: Path) -> Checkpoint:
     checkpoint = load_checkpoint(out / LAST)
     if checkpoint.training is None:
-        raise UsageError(f"'{out / LAST}' holds no training state\n  expected the last.pt of a run that svg-train started")
+        raise UsageError(f"'{out / LAST}' contains no training state\n  expected the last.pt of a run that svg-train started")
     if checkpoint.step >= checkpoint.config.train.steps:
         raise UsageError(f"the run in '{out}' is complete ({checkpoint.step} steps)\n  start a new one with another --out")
     return checkpoint
@@ -324,7 +324,7 @@ def _resume_point(out: Path) -> Checkpoint:
 
 def _refuse_existing(out: Path) -> None:
     if (out / LAST).exists() or (out / BEST).exists():
-        raise UsageError(f"'{out}' already holds a run\n  continue it with --resume, or give another --out")
+        raise UsageError(f"'{out}' already contains a run\n  continue it with --resume, or choose another --out")
 
 
 def _best_precision(accelerator: str) -> str:

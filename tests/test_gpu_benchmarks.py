@@ -232,7 +232,7 @@ def test_markers_and_what_the_profiler_does_are_no_part_of_the_forecast():
     inside = between_markers([*around, *forecast], head=2)
     assert sorted(inside, key=lambda each: each.start_us) == sorted(forecast, key=lambda each: each.start_us)
     assert summarize(inside).waits == 1
-    with pytest.raises(ValueError, match="may it trace this GPU"):
+    with pytest.raises(ValueError, match="check its permission to trace this GPU"):
         between_markers(around[:6], head=2)
     with pytest.raises(ValueError, match="lost the kernel of a marker"):
         between_markers([each for each in [*around, *forecast] if each.correlation != 4], head=2)
@@ -356,7 +356,7 @@ def test_gpu_benchmarks_say_why_they_are_skipped(tmp_path):
 def test_a_case_that_ends_early_says_how(monkeypatch, tmp_path):
     from test_peers_gpu import run_case
 
-    with pytest.raises(pytest.fail.Exception, match=r"gpu_case.py ended with 1:\n(.*\n)*.*nowhere\.svgb"):
+    with pytest.raises(pytest.fail.Exception, match=r"gpu_case.py failed with exit code 1:\n(.*\n)*.*nowhere\.svgb"):
         run_case(tmp_path / "nowhere.svgb", 1, 1, tmp_path, print)
 
 

@@ -31,9 +31,9 @@ def _panel(name: str, help: str, **settings: Any) -> Any:
 def evaluate(
     model: Annotated[
         str | None,
-        typer.Argument(help="checkpoint, bundle, or 'embedded'; default: the newest bundle in this folder, else the embedded"),
+        typer.Argument(help="checkpoint, bundle, or 'embedded'; default: the newest bundle in this folder, else 'embedded'"),
     ] = None,
-    backend: Annotated[str | None, typer.Option(help="inference backend of a bundle; default: the fastest that works")] = None,
+    backend: Annotated[str | None, typer.Option(help="inference backend of a bundle; default: the fastest available")] = None,
     device: Annotated[str | None, typer.Option(help="device of the backend, or cpu, cuda or cuda:N for a checkpoint")] = None,
     fp16: Fp16Option = False,
     bf16: Bf16Option = False,
@@ -43,17 +43,17 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="seed of the noise")] = 0,
     protocol: Annotated[
         Literal["smmnist", "kth", "kth40", "bair"] | None,
-        typer.Option(help="data, observed and forecast frames as papers report them, with their values beside"),
+        typer.Option(help="data, context and horizon that papers report on; shows their values too"),
     ] = None,
     baseline: Annotated[
         list[str] | None,
-        typer.Option(help="a further model in the same run, such as a deterministic one; can be given several times"),
+        typer.Option(help="another model for the same run, such as a deterministic one; may be repeated"),
     ] = None,
     json: Annotated[Path | None, _panel("Output", "write all metrics to this file")] = None,
     plot: Annotated[Path | None, _panel("Output", "plot metrics per step and best of n to this PNG, PDF or SVG")] = None,
-    strips: Annotated[Path | None, _panel("Output", "draw the first sequences to PNG strips and GIFs in this folder")] = None,
+    strips: Annotated[Path | None, _panel("Output", "save the first sequences as PNG strips and GIFs in this folder")] = None,
     lpips_weights: Annotated[
-        Path | None, _panel("Metrics", "TorchScript of LPIPS: two batches (B, 3, H, W) in [-1, 1] to distances")
+        Path | None, _panel("Metrics", "TorchScript of LPIPS, from two batches (B, 3, H, W) in [-1, 1] to distances")
     ] = None,
     fvd_weights: Annotated[Path | None, _panel("Metrics", "TorchScript of I3D, such as i3d_torchscript.pt, for FVD")] = None,
     **settings: Any,
@@ -62,7 +62,7 @@ def evaluate(
 
     The held-out sequences are those of the data that the model was trained on, unless --data names others.
 
-    Exit codes: 0 ok, 1 error, 2 usage, 4 backend, device or an extra missing.
+    Exit codes: 0 ok, 1 error, 2 usage, 4 missing backend, device or extra.
     """
     source = settings_of("data", settings)
     require_modules("svg-eval", "eval", "torch", "onnxruntime", *(["matplotlib"] if plot else []), *(["PIL"] if strips else []))
@@ -75,7 +75,7 @@ def evaluate(
 
     precision = requested_precision(fp16, bf16)
     if protocol is not None and horizon is not None:
-        raise UsageError("--protocol and --horizon were both given\n  a protocol fixes the horizon; leave out one of the two")
+        raise UsageError("--protocol and --horizon were both given\n  a protocol fixes the horizon; remove one of the two")
     if plot is not None:
         check_plot_format(plot)
     needed = [find_model(model), *(baseline or ()), lpips_weights, fvd_weights, existing_file(source["root"])]

@@ -54,5 +54,5 @@ def _refuse_overrides(protocol: Protocol, chosen: dict[str, Any]) -> None:
     if wrong:
         names = ", ".join(flag("data", key) for key in wrong)
         raise UsageError(
-            f"{names} and --protocol ({protocol.title}) were both given\n  a protocol fixes its data; leave out one of the two"
+            f"{names} and --protocol ({protocol.title}) were both given\n  a protocol fixes its data; remove one of the two"
         )

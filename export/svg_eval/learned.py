@@ -41,7 +41,7 @@ class Lpips:
         distances = _try(file, lambda: self._network(probe, probe))
         if not isinstance(distances, Tensor) or distances.numel() != 2 or not (distances.abs() < 1e-3).all():
             raise WeightsError(
-                f"'{file}' is not LPIPS: it does not give a distance of 0 for each pair of equal frames\n"
+                f"'{file}' is not LPIPS: it does not return a distance of 0 for each pair of equal frames\n"
                 "  expected a TorchScript file that maps two batches (B, 3, H, W) in [-1, 1] to B distances"
             )
 
@@ -71,7 +71,7 @@ class VideoFeatures:
         features = _try(file, lambda: self.features(torch.zeros(length, 1, _I3D_SIDE, _I3D_SIDE, device=device)))
         if not isinstance(features, Tensor) or features.ndim != 1 or len(features) < 2:
             raise WeightsError(
-                f"'{file}' is not I3D: it does not give one vector of features for a video\n"
+                f"'{file}' is not I3D: it does not return one feature vector per video\n"
                 "  expected a TorchScript file that maps videos (B, 3, T, 224, 224) in [-1, 1] to (B, F)"
             )
 
@@ -133,13 +133,13 @@ def frechet_distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 def _load(file: Path, device: torch.device) -> Any:
     if not file.is_file():
-        raise WeightsError(f"there are no weights '{file}'\n  expected a TorchScript file")
+        raise WeightsError(f"weights file '{file}' does not exist\n  expected a TorchScript file")
     try:
         return torch.jit.load(str(file), map_location=device).eval()
     except (RuntimeError, ValueError, OSError) as error:
         raise WeightsError(
-            f"'{file}' is no TorchScript file ({str(error).strip().splitlines()[0]})\n"
-            "  expected what torch.jit.save writes; a state_dict alone does not say what the network is"
+            f"'{file}' is not a TorchScript file ({str(error).strip().splitlines()[0]})\n"
+            "  expected what torch.jit.save writes; a state_dict alone does not define the network"
         ) from error
 
 
@@ -149,7 +149,7 @@ def _try(file: Path, run: Any) -> Any:
             return run()
     except (RuntimeError, TypeError, IndexError) as error:
         reason = str(error).strip().splitlines()[-1]
-        raise WeightsError(f"the network in '{file}' does not take frames of this kind: {reason}") from error
+        raise WeightsError(f"the network in '{file}' cannot process these frames: {reason}") from error
 
 
 def _rgb(frames: Tensor) -> Tensor:

@@ -222,7 +222,7 @@ def open_model(
     if model is not None and model != EMBEDDED:
         if not Path(model).exists():
             raise SvgError(
-                f"there is no model '{model}'\n  expected a checkpoint (ckpt.pt), a bundle (ckpt.svgb), or 'embedded'; "
+                f"model '{model}' does not exist\n  expected a checkpoint (ckpt.pt), a bundle (ckpt.svgb), or 'embedded'; "
                 "make them with svg-train and svg-export"
             )
         if not Path(model).is_dir():
@@ -235,8 +235,8 @@ def open_model(
 def _open_checkpoint(path: Path, backend: str | None, device: str | None, precision: Precision | None) -> CheckpointModel:
     if backend is not None or precision is not None:
         raise UsageError(
-            f"'{path}' is a checkpoint, which PyTorch runs in float32: --backend, --fp16 and --bf16 are for bundles\n"
-            f"  leave them out, or export it first: svg-export {path}"
+            f"'{path}' is a checkpoint, which PyTorch runs in float32: --backend, --fp16 and --bf16 apply to bundles\n"
+            f"  remove them, or export it first: svg-export {path}"
         )
     # Every run's best checkpoint is called ckpt.pt; its folder tells them apart.
     label = path.parent.name if path.name == "ckpt.pt" and path.parent.name else path.name
@@ -255,7 +255,7 @@ def _torch_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
         reason = str(error).splitlines()[0]
         raise BackendMissingError(
-            f"device '{name}' is not to be had: {reason}\n  expected auto, cpu, cuda or cuda:N"
+            f"device '{name}' is not available: {reason}\n  expected auto, cpu, cuda or cuda:N"
         ) from error
     return device
 

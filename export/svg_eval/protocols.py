@@ -66,7 +66,7 @@ def check_protocol(name: ProtocolName, n_past: int) -> Protocol:
     protocol = PROTOCOLS[name]
     if protocol.n_past != n_past:
         raise UsageError(
-            f"protocol '{name}' ({protocol.title}) shows {protocol.n_past} frames, and this model observes {n_past}\n"
-            f"  train one with --n-past {protocol.n_past}, or leave out --protocol and choose --data and --horizon"
+            f"protocol '{name}' ({protocol.title}) has {protocol.n_past} context frames, but this model observes {n_past}\n"
+            f"  train one with --n-past {protocol.n_past}, or remove --protocol and use --data and --horizon"
         )
     return protocol

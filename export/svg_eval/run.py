@@ -102,7 +102,7 @@ def _check_comparable(model: ModelInfo, baseline: ModelInfo) -> None:
     ]
     if different:
         raise UsageError(
-            f"'{baseline.label}' cannot be compared with '{model.label}', as they see other frames ({'; '.join(different)})\n"
+            f"'{baseline.label}' cannot be compared with '{model.label}': their frames differ ({'; '.join(different)})\n"
             "  expected a baseline for the same frames; train one with the same --n-past, --image-size and --channels"
         )
 
@@ -110,8 +110,8 @@ def _check_comparable(model: ModelInfo, baseline: ModelInfo) -> None:
 def _log_differences(info: ModelInfo, data: SequenceDataset, settings: Settings) -> None:
     """What may surprise: fewer sequences than asked for, or another pace than the model was trained at."""
     if len(data) < settings.sequences:
-        asked = settings.sequences
-        _LOG.info("note: the data has %d held-out sequences, fewer than the %d asked for", len(data), asked)
+        requested = settings.sequences
+        _LOG.info("note: the data has %d held-out sequences, fewer than the requested %d", len(data), requested)
     given, trained = data.frame_interval_s, info.frame_interval_s
     if given and trained and abs(given - trained) > 0.01 * trained:
         _LOG.info("note: the data has %g s between frames; the model was trained at %g s", given, trained)

@@ -52,7 +52,7 @@ class ContractError(SvgError):
 
     def __init__(self, problems: Iterable[str]) -> None:
         super().__init__(
-            "the bundle does not fit the contract, and the runtime would refuse it:\n  " + "\n  ".join(problems)
+            "the bundle violates its contract, so the runtime would refuse it:\n  " + "\n  ".join(problems)
             + "\n  nothing was published"
         )  # fmt: skip
 
@@ -156,7 +156,7 @@ def _plans(folded: SVG, dtype: torch.dtype, fused: bool) -> dict[str, GraphExpor
 def refuse_foreign(out: Path) -> None:
     """Refuse to replace something that is not a bundle."""
     if out.exists() and not (out / FILE_NAME).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"'{out}' exists and is not a bundle\n  give another --out")
+        raise UsageError(f"'{out}' exists and is not a bundle\n  choose another --out")
 
 
 def _export(plan: GraphExport, graph_name: str, bundle_id: str) -> bytes:

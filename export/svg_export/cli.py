@@ -35,26 +35,26 @@ def _engine(help: str, *names: str, **limits: Any) -> Any:
 @app.command()
 @config_options("data", only=("name", "root", "num_digits"))
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="what svg-train or the reference implementation wrote (.pt, .pth)")],
-    out: Annotated[Path | None, typer.Option(help="bundle folder to make; default: the checkpoint's name with .svgb")] = None,
-    fp16: Annotated[bool, typer.Option("--fp16", "--half", help="add fp16 graphs, if they lose no quality")] = False,
+    checkpoint: Annotated[Path, typer.Argument(help="of svg-train (.pt), or of the reference implementation (.pth)")],
+    out: Annotated[Path | None, typer.Option(help="bundle folder to write; default: the checkpoint's name with .svgb")] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", "--half", help="add fp16 graphs, if they pass the quality gate")] = False,
     bf16: Annotated[
-        bool, typer.Option("--bf16", help="let engines compute the fp32 graphs in bf16, if that loses no quality")
+        bool, typer.Option("--bf16", help="let engines compute the fp32 graphs in bf16, if that passes the quality gate")
     ] = False,
     fused: Annotated[
         bool, typer.Option(help="add the fused graphs, one run per forecast frame; without them the bundle is half as large")
     ] = True,
     shuffled: Annotated[
-        bool, typer.Option(help="add a second decoder, which OpenVINO runs faster, where the backbone has use for it")
+        bool, typer.Option(help="add a second decoder that OpenVINO runs faster, if it applies to the backbone")
     ] = True,
     json: Annotated[Path | None, typer.Option(help="write the manifest's summary to this file")] = None,
     save_checkpoint: Annotated[
-        Path | None, typer.Option(help="also write what is exported as an svg-edge checkpoint (ckpt.pt) to this file")
+        Path | None, typer.Option(help="also write the exported model to this file, as an svg-edge checkpoint (ckpt.pt)")
     ] = None,
     bn: Annotated[
         Literal["running", "recalibrate"],
         typer.Option(
-            help="statistics: running, the checkpoint's own; recalibrate, estimated anew on --data",
+            help="statistics: running, the checkpoint's own; recalibrate, new ones estimated on --data",
             rich_help_panel=_BATCH_NORM,
         ),
     ] = "running",
@@ -68,18 +68,22 @@ def export(
         str | None,
         _engine("compute capabilities to build for, such as sm75,sm86; default: this GPU, else all", "--target"),
     ] = None,
-    samples: Annotated[int | None, _engine("most samples to build for; default: 8", min=1, max=COUNT_LIMIT)] = None,
+    samples: Annotated[
+        int | None, _engine("largest number of samples to build for; default: 8", min=1, max=COUNT_LIMIT)
+    ] = None,
     workspace: Annotated[float | None, _engine("GiB of GPU memory for temporary results; default: no limit", min=0.01)] = None,
-    cache_dir: Annotated[str | None, _engine("keep engines here; default: $SVG_EDGE_CACHE, else the user's cache")] = None,
+    cache_dir: Annotated[
+        str | None, _engine("cache engines in this folder; default: $SVG_EDGE_CACHE, else the user's cache")
+    ] = None,
     **settings: Any,
 ) -> None:
     """Export a checkpoint to a bundle of ONNX graphs, after proving that they compute what the model computes.
 
-    --fp16 and --bf16 prove on held-out sequences of the checkpoint's own data, or of --data, that quality is kept;
+    --fp16 and --bf16 must pass a quality gate on held-out sequences of the checkpoint's own data, or of --data;
     --bn recalibrate needs --data.
 
     Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed, precision too low, or a bundle that the runtime would refuse (nothing
-    is published), 4 an extra or a backend is missing, or this machine does not compute in bf16.
+    is published), 4 missing extra or backend, or no bf16 on this machine.
     """
     source = settings_of("data", settings)
     _check_data(bn, fp16 or bf16, source, bn_sequences)
@@ -174,10 +178,10 @@ def _check_data(bn: str, reduced: bool, source: dict[str, Any], sequences: int |
             "--bn recalibrate needs sequences of the kind that the model was trained on\n  add --data, such as --data digits"
         )
     if bn == "running" and sequences is not None:
-        raise UsageError("--bn-sequences given, but --bn running uses none\n  add --bn recalibrate, or leave it out")
+        raise UsageError("--bn-sequences has no effect with --bn running\n  add --bn recalibrate, or remove it")
     if bn == "running" and not reduced and given:
         raise UsageError(
-            f"{', '.join(given)} given, but nothing here uses data\n  add --fp16, --bf16 or --bn recalibrate, or leave out "
+            f"{', '.join(given)} given, but only --fp16, --bf16 and --bn recalibrate use data\n  add one of these, or remove "
             + " ".join(given)
         )
 

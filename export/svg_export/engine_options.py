@@ -116,7 +116,7 @@ def engine_request(
     given = [flag for flag, value in flags.items() if value is not None]
     if not engine:
         if given:
-            raise UsageError(f"{', '.join(given)} given, but nothing asks for engines\n  add --engine, or leave them out")
+            raise UsageError(f"{', '.join(given)} given without --engine\n  add --engine, or remove {' '.join(given)}")
         return None
     max_batch = samples or DEFAULT_SAMPLES
     if targets is not None:
@@ -139,8 +139,8 @@ def _for_targets(
 ) -> EngineRequest:
     if backend == "tensorrt":
         raise UsageError(
-            "--target given, but 'tensorrt' builds for the GPU of the machine that it runs on\n"
-            f"  leave out --target and run svg-export on the device, or give --backend {ANYWHERE}"
+            "--target has no effect with 'tensorrt', which builds for the GPU of this machine\n"
+            f"  remove --target and run svg-export on your target device, or use --backend {ANYWHERE}"
         )
     library = load_library(backend or ANYWHERE)
     check_compute_capabilities(library, targets)
@@ -157,20 +157,20 @@ def _gpu_for(backend: str | None) -> GpuName | None:
             return None
         raise BackendMissingError(
             f"engines of 'tensorrt' are built on the GPU that runs them: {str(error).splitlines()[0]}\n"
-            f"  run svg-export on the device, or give --backend {ANYWHERE}, whose engines are built on any machine"
+            f"  run svg-export on your target device, or use --backend {ANYWHERE}, which builds engines on any machine"
         ) from error
 
 
 def _refuse_unknown(library: Library, gpu: GpuName) -> None:
     if gpu.compute_capability not in library.compute_capabilities:
         raise BackendMissingError(
-            f"{_title(library)} has no engines for this machine's {gpu.name} ({gpu.compute_capability})\n"
-            f"  expected --backend tensorrt, or --target and some of: {', '.join(library.compute_capabilities)}"
+            f"{_title(library)} cannot build engines for this machine's {gpu.name} ({gpu.compute_capability})\n"
+            f"  expected --backend tensorrt, or --target with some of: {', '.join(library.compute_capabilities)}"
         )
 
 
 def _without_engines(error: EngineError, bundle: Path) -> EngineError:
-    return EngineError(f"{error}\n  '{bundle}' is written, without engines")
+    return EngineError(f"{error}\n  '{bundle}' was written without engines")
 
 
 def _summary(library: Library, targets: list[str], max_batch: int, files: list[str]) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def compare_fp16(model: SVG, fp32: Mapping[str, bytes], fp16: Mapping[str, bytes
     broken = [name for name, curve in curves.items() if not np.isfinite(curve.max_abs).all()]
     if broken:
         raise ParityError(
-            f"the fp16 graphs give values that are not finite: {', '.join(broken)}\n"
+            f"the fp16 graphs produce values that are not finite: {', '.join(broken)}\n"
             "  nothing was published; export without --fp16"
         )
     largest = max(float(error.max()) for error in _relative(truth, given).values())
@@ -124,7 +124,7 @@ def _with_shuffled(config: ModelConfig, contents: Mapping[str, bytes], truth: Tr
 
 def _compare(truth: Trace, given: Trace) -> dict[str, ErrorCurve]:
     if truth.keys() != given.keys():
-        raise ParityError(f"the graphs give {sorted(given)}, expected {sorted(truth)}")
+        raise ParityError(f"the graphs return {sorted(given)}, expected {sorted(truth)}")
     return {name: _curve(name, truth[name], given[name]) for name in sorted(truth)}
 
 

@@ -98,18 +98,18 @@ def find_held_out(checkpoint: Checkpoint, given: Mapping[str, Any]) -> HeldOut:
     """
     info = checkpoint_info("", checkpoint, "")
     name = given.get("name") or info.data["name"]
-    needs = "a reduced precision has to prove on held-out sequences that it loses nothing"
-    then = "name them with --data and --data-root, or leave out --fp16 and --bf16"
+    needs = "reduced precision must pass a quality gate on held-out sequences"
+    then = "give others with --data and --data-root, or remove --fp16 and --bf16"
     try:
         data = open_held_out(info, given, None, HORIZON)
     except MissingExtraError:
         raise
     except SvgError as error:
         kind = UsageError if isinstance(error, UsageError) else SvgError
-        raise kind(f"{needs}, and those of '{name}' cannot be opened: {error}\n  {then}") from error
+        raise kind(f"{needs}, but those of '{name}' cannot be opened: {error}\n  {then}") from error
     if len(data) < MIN_SEQUENCES:
         raise SvgError(
-            f"{needs}: expected at least {MIN_SEQUENCES} of {info.n_past + HORIZON} frames, there are {len(data)} in "
+            f"{needs}: expected at least {MIN_SEQUENCES} of {info.n_past + HORIZON} frames, got {len(data)} from "
             f"{data.description}\n  {then}"
         )
     return HeldOut(name, data)
@@ -123,8 +123,8 @@ def _check_bf16_is_here() -> None:
         choose_placement(shared_core(), "CPU:bf16")
     except (BackendMissingError, ImportError, OSError, RuntimeError) as error:  # it is not able to, or does not load
         raise BackendMissingError(
-            f"--bf16 measures what bf16 does to the model, and this machine cannot: {error}\n"
-            "  export on a processor that computes in bf16 (x86 with AVX-512 BF16 or AMX), or leave out --bf16"
+            f"--bf16 has to run the model in bf16, which this machine cannot: {error}\n"
+            "  export on a processor with bf16 (x86 with AVX-512 BF16 or AMX), or remove --bf16"
         ) from error
 
 
@@ -196,7 +196,7 @@ def compare(
             futures = [model.forecast(sequences[:, :n_past], noise, context_noise) for model in models]
             for model, own, given in zip(models, gathered, futures, strict=True):
                 if not given.isfinite().all():
-                    raise PrecisionError(f"{model.info.label} gives forecasts that are not finite\n  nothing was published")
+                    raise PrecisionError(f"{model.info.label} produces forecasts that are not finite\n  nothing was published")
                 own.add(given, futures[0], sequences[:, n_past:])
             done += len(sequences)
             progress.progress("quality", done / held_out.settings.sequences)

@@ -75,7 +75,7 @@ class Recalibration:
             ("repeat last frame", "psnr_repeat"),
         )
         return [
-            f"BatchNorm: best sample on training sequences: {estimates}; kept: {self.chosen.replace('_', ' ')}",
+            f"BatchNorm: best sample on training sequences: {estimates}; chosen: {self.chosen.replace('_', ' ')}",
             f"  {f'PSNR in dB, {self.evaluated} held-out sequences':<36}{'before':>9}{'after':>9}",
             *(f"  {label:<36}{self.before[name]:>9.2f}{self.after[name]:>9.2f}" for label, name in rows),
             self._verdict(),
@@ -209,7 +209,8 @@ def _with_statistics(model: SVG, sequences: Tensor, batch: int, run: Run) -> SVG
             run(estimate, to_unit(part), generator)
     if not all(bool((moment.mean + moment.deviation).isfinite().all()) for moment in moments):
         raise SvgError(
-            "the model gives values that are not finite on this data\n  expected a trained model and its own kind of data"
+            "the model produces values that are not finite on this data\n"
+            "  expected a trained model, and data of the kind that it was trained on"
         )
     for layer, moment in zip(layers, moments, strict=True):
         moment.store(layer)
@@ -254,8 +255,8 @@ def _take(data: SequenceDataset, count: int) -> Tensor:
     """`count` sequences from all over the data set, always the same: neighbours in a video show nearly the same."""
     if len(data) < MIN_SEQUENCES:
         raise SvgError(
-            f"recalibration needs at least {MIN_SEQUENCES} training sequences; there are {len(data)} in {data.description}\n"
-            "  give more data, or export with --bn running"
+            f"recalibration needs at least {MIN_SEQUENCES} training sequences, got {len(data)} from {data.description}\n"
+            "  add more data, or export with --bn running"
         )
     chosen = np.random.default_rng(_SEED).choice(len(data), min(count, len(data)), replace=False)
     return collate([data[int(index)] for index in chosen])

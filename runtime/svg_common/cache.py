@@ -21,4 +21,4 @@ def cache_folder(configured: str | None = None) -> Path:
     try:
         return (Path(base) if base else Path.home() / ".cache") / "svg-edge"
     except RuntimeError as error:
-        raise SvgError("there is no home folder to keep a cache in\n  set SVG_EDGE_CACHE to a writable folder") from error
+        raise SvgError("no cache folder: this user has no home folder\n  set SVG_EDGE_CACHE to a writable folder") from error

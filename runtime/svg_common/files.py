@@ -92,9 +92,9 @@ def refuse_overwriting(outputs: Mapping[str, Path | None], needed: Iterable[str 
         for other in (Path(given).resolve() for given in needed if given is not None):
             both = target.exists() and other.exists()
             if target == other or (both and (target.samefile(other) or other in target.parents)):
-                raise UsageError(f"{flag} would overwrite '{output}', which this command needs\n  give it another name")
+                raise UsageError(f"{flag} would overwrite '{output}', which this command uses\n  choose another file")
         if target in taken:
-            raise UsageError(f"{taken[target]} and {flag} are both '{output}'\n  give each a file of its own")
+            raise UsageError(f"{taken[target]} and {flag} both name '{output}'\n  choose a different file for each")
         taken[target] = flag
 
 

@@ -35,7 +35,7 @@ def read_fields(message: memoryview) -> list[Field]:
         key, position = _read_varint(message, position)
         number, wire_type = key >> 3, key & 7
         if not 0 < number <= _MAX_NUMBER:
-            raise WireError(f"a field has the invalid number {number}")
+            raise WireError(f"invalid field number {number}")
         if wire_type == _VARINT:
             integer, position = _read_varint(message, position)
             fields.append((number, integer))
@@ -71,7 +71,7 @@ def _content_size(message: memoryview, position: int, wire_type: int) -> tuple[i
         return _read_varint(message, position)
     if wire_type in _FIXED_SIZES:
         return _FIXED_SIZES[wire_type], position
-    raise WireError(f"a field has the unknown wire type {wire_type}")
+    raise WireError(f"unknown wire type {wire_type}")
 
 
 def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
@@ -85,4 +85,4 @@ def _read_varint(message: memoryview, position: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-    raise WireError("a varint does not end")
+    raise WireError("unterminated varint")

@@ -76,7 +76,7 @@ class VideoReader:
             self._frames = self._decode(stream)
             self._first: VideoFrame | None = next(self._frames, None)
             if self._first is None:
-                raise _not_a_video(self.path, self.problem or "no frame of it decodes")
+                raise _not_a_video(self.path, self.problem or "no frame of it can be decoded")
         except BaseException:
             self._container.close()
             raise
@@ -113,7 +113,7 @@ class VideoReader:
             yield VideoFrame(np.ascontiguousarray(image), time_s)
         missing = missing_bytes(self.path)
         if missing:
-            self.problem = f"the file is cut: {missing} bytes are missing at its end; {count} frames could be read"
+            self.problem = f"the file is truncated: {missing} bytes are missing at its end; {count} frames could be read"
         elif self.problem:
             self.problem += f"; {count} frames could be read"
 
@@ -133,10 +133,10 @@ class VideoReader:
             except av.EOFError:
                 pass  # the decoder was flushed before: nothing is left in it
             except av.FFmpegError as error:
-                self.problem = self.problem or f"a part of it does not decode ({error.strerror})"
+                self.problem = self.problem or f"part of it cannot be decoded ({error.strerror})"
             for frame in frames:
                 if frame.is_corrupt:
-                    self.problem = self.problem or "a part of it decodes to damaged pictures"
+                    self.problem = self.problem or "part of it decodes to corrupt pictures"
                 else:
                     yield frame
 
@@ -207,14 +207,14 @@ def _open_container(path: Path) -> Any:
 
 def _video_stream(container: Any, path: Path) -> Any:
     if not container.streams.video:
-        raise _not_a_video(path, f"it is '{container.format.name}' without a video stream")
+        raise _not_a_video(path, f"it is a '{container.format.name}' file without a video stream")
     return container.streams.video[0]
 
 
 def _frame_rate(stream: Any, path: Path) -> Fraction:
     rate: Fraction | None = stream.average_rate or stream.guessed_rate
     if rate is None or not 0 < rate <= _MAX_FPS:
-        raise _not_a_video(path, f"its frame rate is {rate}, which cannot be")
+        raise _not_a_video(path, f"its frame rate of {rate} is invalid")
     return rate
 
 

@@ -29,8 +29,9 @@ from svg_train.data.notes import log_once
 URL = "http://rail.eecs.berkeley.edu/datasets/bair_robot_pushing_dataset_v0.tar"
 _FOLDERS = ("softmotion30_44k", "", "processed_data")  # TFRecord files first: PNG folders are made of them
 _LAYOUT = (
-    f"  get {URL} (30 GB) and unpack it, or name PNG folders that the SVG reference made of it: --data-root ROOT with\n"
-    "  ROOT/softmotion30_44k/{train,test}/*.tfrecords or ROOT/processed_data/{train,test}/traj_*/1/0.png"
+    f"  download {URL} (30 GB) and unpack it, or use the PNG folders that the SVG reference makes of it;\n"
+    "  give --data-root ROOT, with"
+    " ROOT/softmotion30_44k/{train,test}/*.tfrecords or ROOT/processed_data/{train,test}/traj_*/1/0.png"
 )
 
 
@@ -81,7 +82,7 @@ def _sources(root: Path, split: Split) -> list[Path]:
         found = records or [file for file in folder.glob("traj_*") if file.is_dir() and trajectory_folders(file)]
         if found:
             return sorted(found, key=_first_trajectory)
-    raise SvgError(f"'{root}' given as --data-root has no BAIR {split} data\n{_LAYOUT}")
+    raise SvgError(f"--data-root '{root}' has no BAIR {split} data\n{_LAYOUT}")
 
 
 def _first_trajectory(path: Path) -> tuple[int, str]:

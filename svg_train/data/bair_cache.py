@@ -101,7 +101,7 @@ def _decode(source: Path, part: PartOfProgress, folder: Path, shape: FrameShape)
             lengths.append(len(trajectory))
             part.report(source, done, sum(lengths))
         if not lengths:
-            raise SourceError(source, problems.summary() or "it holds no trajectory")
+            raise SourceError(source, problems.summary() or "it contains no trajectory")
     try:
         about = {"version": _VERSION, "source": str(source), "lengths": lengths, "problem": problems.summary()}
         write_json(entry.with_suffix(".json"), about)

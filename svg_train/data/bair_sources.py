@@ -85,9 +85,9 @@ def _from_example(features: dict[str, memoryview]) -> Trajectory:
     names = [f"{i}{suffix}" for i in range(max(count, 1))]
     for name in names:
         if name not in features:
-            raise ExampleError(f"there is no feature '{name}'")
+            raise ExampleError(f"feature '{name}' is missing")
         if len(features[name]) != _SIDE * _SIDE * 3:
-            raise ExampleError(f"'{name}' has {len(features[name])} bytes, not those of {_SIDE}x{_SIDE} RGB pixels")
+            raise ExampleError(f"'{name}' has {len(features[name])} bytes, which is not a {_SIDE}x{_SIDE} RGB frame")
     return [np.frombuffer(features[name], np.uint8).reshape(_SIDE, _SIDE, 3) for name in names]
 
 
@@ -118,7 +118,7 @@ def _from_folder(folder: Path, problems: Problems) -> Trajectory:
 def _read_png(path: Path) -> Frames:
     with Image.open(path, formats=["PNG"]) as image:
         if max(image.size) > _MAX_SIDE:
-            raise ValueError(f"{image.size[0]}x{image.size[1]} pixels are more than {_MAX_SIDE}x{_MAX_SIDE}")
+            raise ValueError(f"{image.size[0]}x{image.size[1]} pixels are over the limit of {_MAX_SIDE}x{_MAX_SIDE}")
         return np.asarray(image.convert("RGB"))
 
 
@@ -126,4 +126,4 @@ def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "missing"
     # Pillow's message on unknown content names the file, which is named already.
-    return "no PNG image" if "cannot identify" in str(error) else str(getattr(error, "strerror", None) or error)
+    return "not a PNG image" if "cannot identify" in str(error) else str(getattr(error, "strerror", None) or error)

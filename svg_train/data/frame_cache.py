@@ -161,7 +161,7 @@ def warn_of_sources(what: str, skipped: Skipped, used: Sequence[tuple[Path, str 
     if skipped:
         log_once(logging.WARNING, f"{len(skipped)} {what} are not used:\n{listed(skipped)}")
     if damaged:
-        log_once(logging.WARNING, f"{len(damaged)} {what} are damaged, their good part is used:\n{listed(damaged)}")
+        log_once(logging.WARNING, f"{len(damaged)} {what} are damaged; their intact part is used:\n{listed(damaged)}")
 
 
 def listed(sources: Skipped) -> str:
@@ -178,9 +178,9 @@ def root_folder(given: str | None, name: str, layout: str) -> Path:
         UsageError: no folder is given, or there is none of that name.
     """
     if not given:
-        raise UsageError(f"data '{name}' needs files\n{layout}")
+        raise UsageError(f"data '{name}' needs --data-root\n{layout}")
     if not Path(given).is_dir():
-        raise UsageError(f"there is no folder '{given}', which was given as --data-root\n{layout}")
+        raise UsageError(f"--data-root '{given}' is not a folder\n{layout}")
     return Path(given)
 
 
@@ -188,5 +188,5 @@ def cannot_write(folder: Path, error: OSError) -> SvgError:
     """Error of a cache in `folder` that cannot be written."""
     return SvgError(
         f"cannot write decoded frames to the cache folder '{folder}': {error.strerror or error}\n"
-        "  expected a writable folder with free space; name another one with --cache or SVG_EDGE_CACHE"
+        "  expected a writable folder with free space; choose another one with --cache or SVG_EDGE_CACHE"
     )

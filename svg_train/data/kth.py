@@ -34,7 +34,7 @@ FPS = 25.0
 URL = "https://www.csc.kth.se/cvap/actions/"
 _NAME = re.compile(r"(?P<clip>person(?P<person>\d\d)_(?P<action>[a-z]+)_d[1-4])(_uncomp)?\.avi", re.ASCII)
 _LAYOUT = (
-    f"  get the six zip files and {RANGES_FILE} from {URL} and unpack each zip into the folder of its class,\n"
+    f"  download the six zip files and {RANGES_FILE} from {URL} and unpack each zip into the folder of its class,\n"
     "  such as ROOT/boxing/person01_boxing_d1_uncomp.avi, with ROOT given as --data-root"
 )
 
@@ -62,7 +62,7 @@ class KTHActions(ClipSequences):
         mine, too_short = long_enough(in_range, split, length)
         skipped += unreadable + off_pace + unlisted + too_short
         if not mine:
-            raise SvgError(f"no KTH clip in '{root}' gives {split} sequences of {length} frames:\n{listed(skipped)}\n{_LAYOUT}")
+            raise SvgError(f"no KTH clip in '{root}' has {split} sequences of {length} frames:\n{listed(skipped)}\n{_LAYOUT}")
         warn_of_sources("KTH clip(s)", skipped, [(clip.video.source, clip.video.problem) for clip in mine])
 
         super().__init__(mine, split, length)
@@ -106,7 +106,7 @@ def _clips_of_split(root: Path, split: Split) -> tuple[dict[Path, _Name], Skippe
     if not found:
         persons = PERSONS[split]
         raise SvgError(
-            f"'{root}' given as --data-root has no KTH clip of the {split} persons {persons[0]} to {persons[-1]}"
+            f"--data-root '{root}' has no KTH clip of the {split} persons {persons[0]} to {persons[-1]}"
             + ("\n" + listed(strange) if strange else "")
             + f"\n{_LAYOUT}"
         )
@@ -136,8 +136,8 @@ def _ranges(root: Path) -> FrameRanges | None:
     if not path.is_file():
         log_once(
             logging.INFO,
-            f"note: there is no {RANGES_FILE} in '{root}': whole clips are used, empty scenes between the passes of a person"
-            f" included\n  get {URL}{RANGES_FILE} and save it there",
+            f"note: '{root}' has no {RANGES_FILE}: whole clips are used, with the empty scenes between the passes of a person\n"
+            f"  download {URL}{RANGES_FILE} and save it in that folder",
         )
         return None
     ranges, unclear = read_ranges(path)
@@ -145,8 +145,8 @@ def _ranges(root: Path) -> FrameRanges | None:
         lines = "\n".join(f"  line {number}: {line}" for number, line in unclear)
         log_once(
             logging.WARNING,
-            f"{len(unclear)} line(s) of '{path}' are not understood:\n{lines}\n"
-            "  expected such as: person01_boxing_d1 frames 1-95, 96-185",
+            f"cannot parse {len(unclear)} line(s) of '{path}':\n{lines}\n"
+            "  expected lines such as: person01_boxing_d1 frames 1-95, 96-185",
         )
     return ranges
 
@@ -161,7 +161,7 @@ def _inside_ranges(clips: list[Clip], names: dict[Path, _Name], ranges: FrameRan
         source = clip.video.source
         mine = ranges.get(names[source].clip)
         if mine is None:
-            unlisted.append((source, f"{RANGES_FILE} has no frame ranges for it"))
+            unlisted.append((source, f"{RANGES_FILE} lists no frame ranges for it"))
         else:
             inside.append(_cut(clip, mine))
     return inside, unlisted

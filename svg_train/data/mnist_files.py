@@ -54,7 +54,7 @@ def read_images(path: Path) -> Frames:
         raise _not_mnist(path, str(error)) from error
     if len(pixels) != count * SIDE * SIDE:
         has = "more" if len(pixels) > count * SIDE * SIDE else f"{len(pixels) // (SIDE * SIDE)}"
-        raise _not_mnist(path, f"it announces {count} images and holds {has}")
+        raise _not_mnist(path, f"its header announces {count} images, but it contains {has}")
     return np.frombuffer(pixels, np.uint8).reshape(count, SIDE, SIDE)
 
 
@@ -88,7 +88,7 @@ def _fetch(url: str, destination: Path) -> str:
         while chunk := response.read(1 << 16):
             size += len(chunk)
             if size > _MAX_DOWNLOAD:
-                raise OSError(f"{url} is larger than the MNIST file can be")
+                raise OSError(f"{url} is larger than any MNIST file")
             digest.update(chunk)
             out.write(chunk)
             display.progress(f"downloading {url}", size / announced if announced else None, f"{size / 1e6:.1f} MB")
@@ -97,13 +97,13 @@ def _fetch(url: str, destination: Path) -> str:
 
 def _image_count(path: Path, header: bytes) -> int:
     if len(header) < _HEADER.size:
-        raise _not_mnist(path, f"it has {len(header)} bytes")
+        raise _not_mnist(path, f"it has only {len(header)} bytes")
     magic, count, rows, columns = _HEADER.unpack(header)
     if magic != _MAGIC_IMAGES:
         what = " (a file of labels)" if magic == 2049 else ""
         raise _not_mnist(path, f"its magic number is {magic}{what}, not {_MAGIC_IMAGES}")
     if (rows, columns) != (SIDE, SIDE) or not 0 < count <= _MAX_IMAGES:
-        raise _not_mnist(path, f"it announces {count} images of {rows}x{columns} pixels")
+        raise _not_mnist(path, f"its header announces {count} images of {rows}x{columns} pixels")
     return int(count)
 
 
@@ -117,7 +117,7 @@ def _not_mnist(path: Path, reason: str) -> SvgError:
 
 def _missing(root: Path, name: str, reason: str) -> SvgError:
     return SvgError(
-        f"the MNIST file '{name}' is not in '{root}', and {reason}\n"
-        f"  get {DOWNLOAD_URL}{name}.gz and save it as '{root / name}.gz',"
-        " or name the folder that holds it with --data-root"
+        f"the MNIST file '{name}' is missing in '{root}', and {reason}\n"
+        f"  download {DOWNLOAD_URL}{name}.gz and save it as '{root / name}.gz',"
+        " or give the folder that contains it with --data-root"
     )

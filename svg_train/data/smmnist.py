@@ -65,8 +65,8 @@ def _digits_of_split(root: Path, split: Split) -> tuple[Frames, Path]:
     if train is None and test is not None:
         log_once(
             logging.INFO,
-            f"note: only '{test.name}' is in '{root}': its first {_TRAIN_SHARE:.0%} of digits serve for training, "
-            f"the rest for test\n  for the usual split, put {TRAIN_IMAGES}.gz beside it",
+            f"note: '{root}' has only '{test.name}': the first {_TRAIN_SHARE:.0%} of its digits are used for training, "
+            f"the rest for testing\n  for the usual split, add {TRAIN_IMAGES}.gz to this folder",
         )
         return _share(read_images(test), split, test), test
     # The train file comes first: a test file that lies alone would be divided between the splits.
@@ -81,6 +81,6 @@ def _share(images: Frames, split: Split, path: Path) -> Frames:
     part = images[:cut] if split == "train" else images[cut:]
     if not len(part):
         raise SvgError(
-            f"'{path}' holds {len(images)} digit(s), too few to divide into train and test\n  put {TRAIN_IMAGES}.gz beside it"
+            f"'{path}' contains {len(images)} digit(s), too few to split into train and test\n  add {TRAIN_IMAGES}.gz"
         )
     return part

@@ -76,21 +76,21 @@ class TFRecordReader:
         rest = self._size - start
         head, crc = self._file.read(_LENGTH.size), self._file.read(_CRC.size)
         if len(crc) < _CRC.size:
-            self._problems.add(f"the file is cut inside record {self.number}")
+            self._problems.add(f"the file is truncated in record {self.number}")
             return None
         if _CRC.pack(masked_crc32c(head)) != crc:
             self._problems.add(
                 f"the length of record {self.number} has a wrong checksum, and the last {rest} bytes cannot be read"
                 if start
-                else "it is no TFRecord file: the length of its first record has a wrong checksum"
+                else "it is not a TFRecord file: the length of its first record has a wrong checksum"
             )
             return None
         (length,) = _LENGTH.unpack(head)
         if length > rest - _OVERHEAD:
-            self._problems.add(f"the file is cut inside record {self.number}")
+            self._problems.add(f"the file is truncated in record {self.number}")
             return None
         if length > _MAX_RECORD:
-            self._problems.add(f"record {self.number} announces {length} bytes, more than a record can have")
+            self._problems.add(f"record {self.number} announces {length} bytes, over the limit of {_MAX_RECORD}")
             return None
         return int(length)
 

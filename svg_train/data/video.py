@@ -50,15 +50,14 @@ class VideoClips(ClipSequences):
 
 def _files(data: DataConfig) -> list[Path]:
     if not data.root:
-        raise UsageError("video data needs files\n  give a video file or a folder of videos with --data-root")
+        raise UsageError("data 'video' needs --data-root\n  give a video file or a folder of videos")
     try:
         files = list_videos(data.root)
     except VideoError as error:
         raise UsageError(f"{error}\n  correct --data-root") from error
     if not files:
         raise SvgError(
-            f"the folder '{data.root}' given as --data-root holds no video\n"
-            f"  expected files that end in one of {' '.join(VIDEO_SUFFIXES)}"
+            f"--data-root '{data.root}' contains no video\n  expected files that end in one of {' '.join(VIDEO_SUFFIXES)}"
         )
     return files
 
@@ -67,7 +66,7 @@ def _require(usable: bool, what: str, data: DataConfig, skipped: Skipped) -> Non
     if not usable:
         raise SvgError(
             f"{what} in --data-root '{data.root}':\n{listed(skipped)}\n"
-            "  expected videos that play, and that are longer than a sequence in each part of the split;"
+            "  expected playable videos that are longer than a sequence in each part of the split;"
             " a larger --test-fraction gives more frames to the test part"
         )
 
@@ -81,7 +80,7 @@ def _interval(videos: list[DecodedVideo], data: DataConfig, sequence_length: int
 def _split_mode(data: DataConfig, files: int) -> str:
     if data.split_by == "file" and files < 2:
         raise UsageError(
-            f"--split-by file needs at least 2 usable videos, and --data-root '{data.root}' has {files}\n"
+            f"--split-by file needs at least 2 usable videos, but --data-root '{data.root}' has {files}\n"
             "  add videos, or use --split-by time"
         )
     return data.split_by or ("file" if files >= MIN_FILES_TO_SPLIT_BY_FILE else "time")

@@ -60,8 +60,8 @@ def model_interval(data: DataConfig, fps: float, of: str) -> float:
     interval_s, rate = step / fps, f"'{of}' with {fps:.4g} frames per second"
     if data.frame_step not in (1, step):
         raise UsageError(
-            f"--frame-interval-s {data.frame_interval_s:g} means {step} frame(s) of {rate}, "
-            f"but --frame-step {data.frame_step} was given as well\n  give only one of the two"
+            f"--frame-interval-s {data.frame_interval_s:g} corresponds to {step} frame(s) of {rate}, "
+            f"but --frame-step {data.frame_step} was also given\n  remove one of the two"
         )
     if abs(interval_s - data.frame_interval_s) > 1e-3 * data.frame_interval_s:
         log_once(
@@ -94,7 +94,7 @@ def long_enough(clips: Sequence[Clip], split: Split, length: int) -> tuple[list[
         if longest >= span:
             fit.append(clip)
         else:
-            skipped.append((clip.video.source, f"too short: {longest} {split} frames in a row, a sequence needs {span}"))
+            skipped.append((clip.video.source, f"too short: {longest} consecutive {split} frames, but a sequence needs {span}"))
     return fit, skipped
 
 

@@ -47,10 +47,10 @@ def load_any_checkpoint(path: str | Path) -> Checkpoint:
     if kind == "tar":
         raise ReferenceCheckpointError(
             f"'{path}' is in the format of PyTorch before 0.1.10 (a tar archive)\n"
-            "  load it with such a PyTorch, save it again with a later one, and give that file"
+            "  load it in that PyTorch, save it again in a later one, and use the new file"
         )
     if kind == "other":
-        raise ReferenceCheckpointError(f"'{path}' is not an svg-edge checkpoint, and no file of torch.save at all\n{_EXPECTED}")
+        raise ReferenceCheckpointError(f"'{path}' is not an svg-edge checkpoint, nor any other file of torch.save\n{_EXPECTED}")
     try:
         with open_torch_file(path) as file:
             if not _is_ours(file.content):
@@ -58,7 +58,7 @@ def load_any_checkpoint(path: str | Path) -> Checkpoint:
     except PickleFormatError as fault:
         raise ReferenceCheckpointError(
             f"cannot read the checkpoint '{path}': damaged, truncated or hostile ({fault}). "
-            f"If there is code in it, it was not run\n{_EXPECTED}"
+            f"Any code in it was not run\n{_EXPECTED}"
         ) from fault
     return load_checkpoint(path)
 
@@ -68,7 +68,7 @@ def _sniff(path: str | Path) -> Format:
         with open(path, "rb") as file:
             return sniff_format(file.read(512))
     except FileNotFoundError as error:
-        raise CheckpointError(f"there is no checkpoint '{path}'\n  make one with: svg-train --out run") from error
+        raise CheckpointError(f"checkpoint '{path}' does not exist\n  train one with: svg-train --out run") from error
     except IsADirectoryError as error:
         raise CheckpointError(f"'{path}' is a folder\n  expected a checkpoint, such as run/ckpt.pt of svg-train") from error
 
@@ -110,13 +110,13 @@ def _describe(content: Any, findings: Findings) -> tuple[Config | None, dict[str
         if tensors is not None:
             parts[part] = tensors
         elif part in _NEEDED or part in top:
-            findings.add(f"{part}: {'is no torch module' if part in top else 'missing'}")
+            findings.add(f"{part}: {'not a torch module' if part in top else 'missing'}")
     if "opt" not in top:
         findings.add("opt: missing (the argparse Namespace of the training options)")
     options = read_options(attributes(top.get("opt")))
     model = model_table(parts, options, findings)
     if model["prior"] != "none" and "posterior" not in parts and "posterior" not in top:
-        findings.add("posterior: missing, and the predictor does not read the frame's encoding alone")
+        findings.add("posterior: missing, although the predictor reads more than the frame's encoding")
     if not all(part in parts for part in _NEEDED):
         return None, parts
     try:
@@ -142,7 +142,7 @@ def _compare(expected: dict[tuple[str, str], tuple[int, ...]], parts: dict[str, 
             findings.add(f"{part}.{name}: unexpected, {tensors[name].shape}")
     wanted = [parts[part][name] for part, name in expected if name in parts.get(part, {})]
     if sum(tensor.numel for tensor in wanted) > _stored_elements(wanted):
-        findings.add("several parameters share the same numbers of the file, which no training does")
+        findings.add("several parameters share the same values in the file, which training never produces")
 
 
 def _stored_elements(tensors: list[StoredTensor]) -> int:
@@ -165,7 +165,7 @@ def _read_weights(
             continue
         value = _run(file, stored, target)
         if not torch.isfinite(value).all():
-            findings.add(f"{source.part}.{source.name}: has numbers that are not finite")
+            findings.add(f"{source.part}.{source.name}: contains values that are not finite")
         weights[name] = value
     return weights
 

@@ -103,7 +103,7 @@ class _Stream:
             raise PickleFormatError("it does not start with the magic number of torch.save")
         protocol, system = load_inert(head), load_inert(head)
         if protocol != _PROTOCOL or not isinstance(system, dict):
-            raise PickleFormatError("it is of a protocol that torch.save never wrote")
+            raise PickleFormatError("unknown protocol of torch.save")
         self._table = StorageTable()
         try:
             self.content = load_inert(head, REBUILD, self._table.load)
@@ -117,7 +117,7 @@ class _Stream:
     def _locate(self, keys: Any, position: int) -> dict[str, int]:
         """Byte of the first element of each storage. Their sizes are repeated in the file, and must agree."""
         if not isinstance(keys, list) or not all(isinstance(key, (str, int)) for key in keys):
-            raise PickleFormatError("the list of its storages is malformed")
+            raise PickleFormatError("its list of storages is malformed")
         positions: dict[str, int] = {}
         for key in map(_text, keys):
             root = self._table.roots.get(key)
@@ -126,7 +126,7 @@ class _Stream:
             self._file.seek(position)
             stored = self._file.read(8)
             if len(stored) < 8 or struct.unpack("<q", stored)[0] != root.numel:
-                raise PickleFormatError(f"the storage {key[:40]} is missing or not of the size that its tensors say")
+                raise PickleFormatError(f"the storage {key[:40]} is missing, or its size does not match its tensors")
             positions[key] = position + 8
             position += 8 + root.numel * root.dtype.itemsize
             if position > self._size:
@@ -165,7 +165,7 @@ class _ZipArchive:
     def _info(self, name: str) -> zipfile.ZipInfo:
         info = self._archive.NameToInfo.get(name)
         if info is None:
-            raise PickleFormatError(f"'{name[:60]}' is missing in the archive")
+            raise PickleFormatError(f"'{name[:60]}' is missing from the archive")
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
             raise PickleFormatError(f"'{name[:60]}' is compressed or encrypted, which torch.save never does")
         return info
@@ -182,7 +182,7 @@ class _ZipArchive:
         for root in roots:
             size, expected = entries[root.key].file_size, root.numel * root.dtype.itemsize
             if size != expected:
-                raise PickleFormatError(f"the storage {root.key[:40]} has {size} bytes where its tensors say {expected}")
+                raise PickleFormatError(f"the storage {root.key[:40]} has {size} bytes, but its tensors need {expected}")
         if sum(entry.file_size for entry in entries.values()) > self._size:
             raise PickleFormatError("its storages are larger than the file")
         for entry in entries.values():

@@ -112,7 +112,7 @@ class _Machine:
         elif name in _OPERATIONS:
             _OPERATIONS[name](self, argument)
         else:  # the extension registry, out-of-band buffers
-            raise PickleFormatError(f"pickle instruction {name}, which no checkpoint has")
+            raise PickleFormatError(f"unexpected pickle instruction {name}")
 
     def _pop(self) -> Any:
         if len(self._stack) <= (self._marks[-1] if self._marks else 0):
@@ -196,7 +196,7 @@ class _Machine:
         elif isinstance(target, set):
             target.update(value for value in values if _is_key(value))
         elif not isinstance(target, Record):
-            raise PickleFormatError("an instruction appends to something that is no list")
+            raise PickleFormatError("an instruction appends to something that is not a list")
 
     def _set_items(self, items: list[Any]) -> None:
         """Entries whose key is no name and no number are left out: hashing nested tuples can take for ever."""
@@ -206,7 +206,7 @@ class _Machine:
         if isinstance(target, dict):
             target.update((key, value) for key, value in zip(items[::2], items[1::2], strict=True) if _is_key(key))
         elif not isinstance(target, Record):
-            raise PickleFormatError("an instruction sets items of something that is no dictionary")
+            raise PickleFormatError("an instruction sets items of something that is not a dictionary")
 
     def global_(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
@@ -215,7 +215,7 @@ class _Machine:
     def stack_global(self, _: Any) -> None:
         name, module = self._pop(), self._pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise PickleFormatError("the name of a class is no text")
+            raise PickleFormatError("the name of a class is not text")
         self._stack.append(GlobalName(module, name))
 
     def reduce(self, _: Any) -> None:
@@ -249,12 +249,12 @@ class _Machine:
     def binpersid(self, _: Any) -> None:
         identity = self._pop()
         if not isinstance(identity, tuple) or self._persistent_load is None:
-            raise PickleFormatError("a persistent id that is none of torch.save")
+            raise PickleFormatError("a persistent id that torch.save does not write")
         self._stack.append(self._persistent_load(identity))
 
     def _make(self, maker: Any, args: Any) -> None:
         if not isinstance(args, tuple):
-            raise PickleFormatError("the arguments of a call are no tuple")
+            raise PickleFormatError("the arguments of a call are not a tuple")
         known = self._rebuild.get(maker) if isinstance(maker, GlobalName) else None
         if known:  # it may copy what it is given, and a recalled list could be given to it again and again
             self._spend(len(args) + (len(args[0]) if args and isinstance(args[0], (list, tuple)) else 0))

@@ -50,12 +50,12 @@ def model_table(parts: Parts, options: Mapping[str, Scalar], findings: Findings)
         if told is None:
             table[name] = said
         elif type(said) is not type(told) or said != told:
-            findings.add(f"opt.{option} is {_shown(said)}, but the parameters say {told}")
+            findings.add(f"opt.{option} is {_shown(said)}, but the parameters imply {told}")
     for option in ("n_past", "last_frame_skip"):
         if option in options:
             table[option] = options[option]
         else:
-            findings.add(f"opt.{option} is missing, and no parameter tells it")
+            findings.add(f"opt.{option} is missing, and cannot be inferred from the parameters")
     return {**table, "skip_lag": 1}  # the reference takes the skips from the frame before the last observed one
 
 

@@ -72,7 +72,7 @@ class StorageTable:
         if len(identity) == 4 and isinstance(identity[0], str) and identity[0] == "module":
             return identity[1]
         if len(identity) not in (5, 6) or not isinstance(identity[0], str) or identity[0] != "storage":
-            raise PickleFormatError("a persistent id that is none of torch.save")
+            raise PickleFormatError("a persistent id that torch.save does not write")
         kind, key, numel = identity[1], identity[2], count(identity[4], "size of a storage")
         if not isinstance(kind, GlobalName) or kind not in STORAGES:
             raise PickleFormatError(
@@ -103,7 +103,7 @@ def count(value: Any, what: str) -> int:
         PickleFormatError: it is something else.
     """
     if type(value) is not int or not 0 <= value <= _LARGEST:
-        raise PickleFormatError(f"the {what} is no reasonable number")
+        raise PickleFormatError(f"the {what} is not a plausible number")
     return value
 
 
@@ -143,7 +143,7 @@ def _rebuild_tensor(args: tuple[Any, ...]) -> StoredTensor:
 
 def _numbers(value: Any, what: str) -> tuple[int, ...]:
     if not isinstance(value, (tuple, list)):
-        raise PickleFormatError(f"the {what} is no tuple")
+        raise PickleFormatError(f"the {what} is not a tuple")
     return tuple(count(item, what) for item in value[:9])  # one more than is accepted
 
 

@@ -184,11 +184,11 @@ def test_a_value_that_is_no_json_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("outputs", "message"),
-    [({"--json": "clip.mp4"}, "--json would overwrite 'clip.mp4', which this command needs"),
+    [({"--json": "clip.mp4"}, "--json would overwrite 'clip.mp4', which this command uses"),
      ({"--output": None, "--json": "folder/../link.mp4"}, "--json would overwrite 'folder/../link.mp4'"),
      ({"--json": "new.pt"}, "--json would overwrite 'new.pt'"),
      ({"--json": "folder/manifest.json"}, "--json would overwrite 'folder/manifest.json'"),
-     ({"--output": "same", "--json": "./same"}, "--output and --json are both 'same'")],
+     ({"--output": "same", "--json": "./same"}, "--output and --json both name 'same'")],
 )  # fmt: skip
 def test_results_never_take_the_place_of_what_is_needed(tmp_path, monkeypatch, outputs, message):
     monkeypatch.chdir(tmp_path)

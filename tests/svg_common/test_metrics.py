@@ -7,11 +7,11 @@ import pytest
 import torch
 from skimage.metrics import mean_squared_error as scikit_mse
 from skimage.metrics import peak_signal_noise_ratio
-from svg_runtime.bench.run import _error
 
 from svg_common.metrics import MIN_MSE, mean_squared_error, psnr
-from svg_eval.measure import frame_figures
+from svg_eval.measure import frame_metrics
 from svg_export.parity import _curve
+from svg_runtime.bench.bench_run import _error
 from svg_runtime.forecast.scores import ForecastMemory
 from svg_runtime.live.stats import ScoreTable
 
@@ -31,7 +31,7 @@ def test_psnr_ends_at_the_cap():
 def in_svg_eval(frames, truth) -> float:
     """PSNR of the first of two frames (2, H, W, C), as in the three functions below."""
     samples, target = (torch.from_numpy(array).permute(0, 3, 1, 2) for array in (frames, truth))
-    return frame_figures(samples[None], target)["psnr"][0, 0].item()
+    return frame_metrics(samples[None], target)["psnr"][0, 0].item()
 
 
 def in_svg_live(frames, truth) -> float:

@@ -68,12 +68,12 @@ def test_every_truncation_is_refused_or_ends_between_fields():
         (b"\x0b", "unknown wire type 3"),
         (b"\x0c", "unknown wire type 4"),
         (b"\x0e\x00", "unknown wire type 6"),
-        (b"\x00\x00", "invalid number 0"),
-        (b"\xba\x80\x80\x80\x10\x00", "invalid number 536870919"),  # field 7 to a reader that keeps 32 bits
-        (b"\x80", "varint does not end"),
-        (b"\x08\x80", "varint does not end"),
-        (b"\x08" + b"\xff" * 10 + b"\x01", "varint does not end"),
-        (b"\xff" * (1 << 16) + b"\x01", "varint does not end"),
+        (b"\x00\x00", "invalid field number 0"),
+        (b"\xba\x80\x80\x80\x10\x00", "invalid field number 536870919"),  # field 7 to a reader that keeps 32 bits
+        (b"\x80", "unterminated varint"),
+        (b"\x08\x80", "unterminated varint"),
+        (b"\x08" + b"\xff" * 10 + b"\x01", "unterminated varint"),
+        (b"\xff" * (1 << 16) + b"\x01", "unterminated varint"),
         (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "longer than its message"),
         (b"\x0a\x05ab", "longer than its message"),
         (b"\x09abcdefg", "longer than its message"),

@@ -125,7 +125,7 @@ def test_protocol_sets_data_and_horizon_and_prints_published_values(mnist, tmp_p
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_protocol_for_another_number_of_observed_frames_is_refused(tiny_checkpoint, name):
-    with pytest.raises(UsageError, match=f"shows {PROTOCOLS[name].n_past} frames, and this model observes 3"):
+    with pytest.raises(UsageError, match=f"has {PROTOCOLS[name].n_past} context frames, but this model observes 3"):
         evaluate(tiny_checkpoint, "--protocol", name)
 
 

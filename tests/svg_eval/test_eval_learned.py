@@ -111,9 +111,9 @@ def test_wrong_files_are_refused(tmp_path):
 def test_wrong_networks_are_refused(tmp_path):
     with pytest.raises(WeightsError, match="distance of 0"):
         Lpips(script(tmp_path, Constant()), CPU)
-    with pytest.raises(WeightsError, match="does not take frames"):
+    with pytest.raises(WeightsError, match="cannot process these frames"):
         Lpips(script(tmp_path, Features()), CPU)
-    with pytest.raises(WeightsError, match="does not take frames"):
+    with pytest.raises(WeightsError, match="cannot process these frames"):
         VideoFeatures(script(tmp_path, Distance()), CPU, 6)
     with pytest.raises(WeightsError, match="is not I3D"):
         VideoFeatures(script(tmp_path, nn.Identity()), CPU, 6)

@@ -121,7 +121,7 @@ def test_a_graph_that_the_parser_refuses_is_named_with_its_node_and_no_engine_ap
     bundle = copy_bundle(fused_bundle, tmp_path)
     replace_graph(bundle, "decoder", damaged_decoder(bundle, "NoSuchOperator"))
     request = EngineRequest(rtx(), AMPERE, str(tmp_path / "cache"))
-    expected = r"fp32/decoder\.onnx is not accepted(.|\n)*node_\w+.*NoSuchOperator(.|\n)*is written, without engines"
+    expected = r"fp32/decoder\.onnx is not accepted(.|\n)*node_\w+.*NoSuchOperator(.|\n)*was written without engines"
     with pytest.raises(EngineError, match=expected):
         request.build(bundle, NullListener())
     assert not (bundle / "engines").exists()
@@ -249,7 +249,7 @@ def test_without_targets_and_gpu_engines_are_built_for_all_that_the_library_know
 
 def test_options_of_engines_without_engine_are_refused():
     assert engine_request(False, None, None, None, None, None) is None
-    with pytest.raises(UsageError, match=r"--target, --workspace given.*\n.*--engine"):
+    with pytest.raises(UsageError, match=r"--target, --workspace given without --engine\n.*--engine.*--target --workspace"):
         engine_request(False, None, "sm86", None, 2.0, None)
 
 

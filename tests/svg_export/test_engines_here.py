@@ -83,14 +83,16 @@ def test_turing_is_built_in_its_own_form(monkeypatch):
 
 def test_tensorrt_without_a_gpu_is_refused_with_what_to_do(monkeypatch):
     there_is(monkeypatch, None)
-    with pytest.raises(BackendMissingError, match=r"no NVIDIA GPU(.|\n)*svg-export on the device, or.*tensorrt-rtx") as caught:
+    with pytest.raises(
+        BackendMissingError, match=r"no NVIDIA GPU(.|\n)*svg-export on your target device, or.*tensorrt-rtx"
+    ) as caught:
         engine_request(True, "tensorrt", *NOTHING_ELSE[1:])
     assert caught.value.exit_code == ExitCode.BACKEND_MISSING
 
 
 def test_tensorrt_for_other_gpus_is_refused(monkeypatch):
     there_is(monkeypatch, "sm86")
-    with pytest.raises(UsageError, match="--target given, but 'tensorrt' builds for the GPU of the machine"):
+    with pytest.raises(UsageError, match="--target has no effect with 'tensorrt', which builds for the GPU of this machine"):
         engine_request(True, "tensorrt", "sm86", None, None, None)
 
 
@@ -136,7 +138,7 @@ def test_a_failure_leaves_the_bundle_without_engines(fused_bundle, tmp_path, uno
         raise EngineError("no")
 
     monkeypatch.setattr(local, "build_engine", fail)
-    with pytest.raises(EngineError, match=r"no\n.*is written, without engines"):
+    with pytest.raises(EngineError, match=r"no\n.*was written without engines"):
         LocalRequest(rtx(), HERE, 3, GpuOptions(cache_dir=str(tmp_path / "cache"))).build(bundle, Watched())
     assert not (bundle / "engines").exists()
 

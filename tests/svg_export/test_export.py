@@ -223,12 +223,12 @@ def refused(tiny_checkpoint, tiny_bundle, tmp_path, monkeypatch):
         checkpoint = replace(load_checkpoint(tiny_checkpoint), **changes)
         for target in (tmp_path / "new.svgb", out):
             with pytest.raises(ContractError) as caught:
-                write_bundle(checkpoint, "0" * 64, target, False, lambda line: None, fused=False)
+                write_bundle(checkpoint, "0" * 64, target, False, fused=False)
             assert caught.value.exit_code == 3
         assert [path.name for path in tmp_path.iterdir()] == ["model.svgb"]
         assert {file: (out / file).read_bytes() for file in old} == old
         message = str(caught.value)
-        assert message.startswith("the bundle does not fit the contract")
+        assert message.startswith("the bundle violates its contract")
         assert message.endswith("nothing was published")
         assert str(tmp_path) not in message  # of a folder that is gone
         return message
@@ -313,7 +313,7 @@ def test_command_exits_3_without_a_folder_when_the_contract_is_broken(tiny_check
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["none.pt"], 1, "no checkpoint"),
+        (["none.pt"], 1, "checkpoint 'none.pt' does not exist"),
         (["noise.pt"], 1, "not an svg-edge checkpoint"),
         ([], 2, "CHECKPOINT"),
     ],

@@ -213,10 +213,10 @@ def test_held_out_data_that_is_not_here_is_refused_before_the_work(video_checkpo
     code, said = run_cli(str(video_checkpoint), "--fp16")
     assert code == 2, said
     assert "those of 'video' cannot be opened" in said
-    assert "name them with --data and --data-root, or leave out --fp16 and --bf16" in said
+    assert "give others with --data and --data-root, or remove --fp16 and --bf16" in said
     assert "exporting" not in said
     code, said = run_cli(str(video_checkpoint), "--fp16", "--data", "video", "--num-digits", "2")
-    assert (code, "num_digits means nothing to data 'video'" in said) == (2, True), said
+    assert (code, "num_digits does not apply to data 'video'" in said) == (2, True), said
 
 
 def test_held_out_data_can_be_named(video_checkpoint):
@@ -229,12 +229,12 @@ def test_held_out_data_can_be_named(video_checkpoint):
 
 def test_too_little_data_is_refused(tiny_checkpoint, monkeypatch):
     monkeypatch.setattr("svg_train.data.digits.Digits.__len__", lambda self: 15)
-    with pytest.raises(precision.SvgError, match="at least 16 of 13 frames, there are 15 in digits"):
+    with pytest.raises(precision.SvgError, match="at least 16 of 13 frames, got 15 from digits"):
         find_held_out(load_checkpoint(tiny_checkpoint), {})
 
 
 class NoBf16:
-    """OpenVINO on a processor that cannot compute in bf16, which is not to be had here."""
+    """OpenVINO on a processor that cannot compute in bf16, which is not available here."""
 
     available_devices = ("CPU",)
 
@@ -248,7 +248,7 @@ def test_bf16_needs_a_machine_that_computes_in_it(tiny_checkpoint, run_cli, monk
     code, said = run_cli(str(tiny_checkpoint), "--bf16")
     assert code == 4, said
     assert "device CPU cannot compute in bf16 here" in said
-    assert "export on a processor that computes in bf16" in said
+    assert "export on a processor with bf16" in said
     monkeypatch.setitem(sys.modules, "openvino", None)
     code, said = run_cli(str(tiny_checkpoint), "--bf16")
     assert (code, "svg-edge[openvino]" in said) == (4, True), said

@@ -250,8 +250,8 @@ def test_command_exports_a_recalibrated_bundle(tiny_model, tmp_path, run_cli, qu
     ("arguments", "message"),
     [
         (["--bn", "recalibrate"], "add --data"),
-        (["--data", "digits"], "add --fp16, --bf16 or --bn recalibrate"),
-        (["--data-root", "x", "--num-digits", "1"], "leave out --data-root --num-digits"),
+        (["--data", "digits"], "only --fp16, --bf16 and --bn recalibrate use data"),
+        (["--data-root", "x", "--num-digits", "1"], "remove --data-root --num-digits"),
         (["--bn-sequences", "20"], "add --bn recalibrate"),
         (["--fp16", "--bn-sequences", "20"], "add --bn recalibrate"),
         (["--bn", "recalibrate", "--data", "cats"], "'digits'"),

@@ -69,10 +69,10 @@ def test_truncated_file_is_refused(tmp_path, tiny_checkpoint, share):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([1, 2], "holds no svg-edge checkpoint"),
-        ({"format": "other"}, "holds no svg-edge checkpoint"),
+        ([1, 2], r"is not an svg-edge checkpoint\n"),
+        ({"format": "other"}, r"is not an svg-edge checkpoint\n"),
         ({"format": "svg-edge-checkpoint", "version": 99}, "version 99"),
-        ({"format": "svg-edge-checkpoint", "version": 1, "weights": {"a": 1}}, "holds no weights"),
+        ({"format": "svg-edge-checkpoint", "version": 1, "weights": {"a": 1}}, "contains no weights"),
         ({"format": "svg-edge-checkpoint", "version": 1, "weights": {}, "config": {"model": {"nff": 3}}}, r"model\.nff"),
         ({"format": "svg-edge-checkpoint", "version": 1, "weights": {}, "config": {}, "step": "many"}, "step"),
     ],

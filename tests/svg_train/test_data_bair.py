@@ -203,11 +203,11 @@ def test_damaged_records_are_skipped_and_told(root, logged):
     path.write_bytes(content[: 3 * one] + record(b"no example") + record(gap) + content[3 * one : -100])
     assert {number for number, _ in windows(open_bair(root, "train"))} == {1, 3}
     said = logged.text
-    assert "1 trajectory file(s) are damaged, their good part is used" in said
+    assert "1 trajectory file(s) are damaged; their intact part is used" in said
     for reason in (
         "record 2 has a wrong checksum",
         "record 4: ",
-        "record 5: there is no feature '3/image_aux1/encoded'",
+        "record 5: feature '3/image_aux1/encoded' is missing",
         "1 more",
     ):
         assert reason in said
@@ -220,7 +220,7 @@ def test_frames_of_another_size_are_refused(root):
     path = root / "test" / "traj_0_to_255.tfrecords"
     path.parent.mkdir()
     path.write_bytes(record(example(np.zeros((3, 32, 32, 3), np.uint8))))
-    with pytest.raises(SvgError, match="'0/image_aux1/encoded' has 3072 bytes, not those of 64x64 RGB pixels"):
+    with pytest.raises(SvgError, match="'0/image_aux1/encoded' has 3072 bytes, which is not a 64x64 RGB frame"):
         open_bair(root, "test")
 
 
@@ -233,7 +233,7 @@ def test_damaged_png_folders_are_skipped_and_told(root, logged):
     Image.new("1", (5000, 1)).save(folder / "5" / "7.png")
     assert windows(open_bair(root, "test")) == [(4, 0), (6, 0)]
     said = logged.text
-    for reason in ("1/3.png: missing", "2/0.png: ", "3/7.png: no PNG image", "1 more"):
+    for reason in ("1/3.png: missing", "2/0.png: ", "3/7.png: not a PNG image", "1 more"):
         assert reason in said
 
 
@@ -244,12 +244,12 @@ def test_unusable_files_are_listed_once_and_skipped(root, logged):
     assert windows(open_bair(root, "train")) == [(1, 0), (1, 1), (1, 2)]
     said = logged.text
     assert "2 trajectory file(s) are not used" in said
-    assert "traj_256_to_511.tfrecords: it is no TFRecord file" in said
-    assert "traj_512_to_767.tfrecords: it holds no trajectory" in said
+    assert "traj_256_to_511.tfrecords: it is not a TFRecord file" in said
+    assert "traj_512_to_767.tfrecords: it contains no trajectory" in said
     (root / "train" / "traj_0_to_255.tfrecords").unlink()
     with pytest.raises(SvgError, match="no BAIR trajectory in") as caught:
         open_bair(root, "train")
-    assert "it is no TFRecord file" in str(caught.value)
+    assert "it is not a TFRecord file" in str(caught.value)
 
 
 def test_short_trajectories_are_left_out(root, logged):
@@ -264,8 +264,8 @@ def test_short_trajectories_are_left_out(root, logged):
 def test_no_data_says_where_to_get_it_and_where_to_put_it(root, tmp_path):
     write_records(root / "train" / "traj_0_to_255.tfrecords", [1])
     for place, kind, problem in (
-        (None, UsageError, "needs files"),
-        (tmp_path / "nowhere", UsageError, "there is no folder"),
+        (None, UsageError, "data 'bair' needs --data-root"),
+        (tmp_path / "nowhere", UsageError, "nowhere' is not a folder"),
         (root, SvgError, "has no BAIR test data"),
     ):
         with pytest.raises(kind, match=problem) as caught:
@@ -282,7 +282,7 @@ def test_an_unwritable_cache_is_named(root):
 
 @pytest.mark.parametrize("option", [{"frame_step": 2}, {"test_fraction": 0.3}, {"split_by": "file"}, {"num_digits": 2}])
 def test_options_that_mean_nothing_to_bair_are_refused(root, option):
-    with pytest.raises(UsageError, match=f"{next(iter(option))} means nothing to data 'bair'"):
+    with pytest.raises(UsageError, match=f"{next(iter(option))} does not apply to data 'bair'"):
         config_of(root, **option)
 
 

@@ -136,7 +136,7 @@ def test_frame_step_and_interval_mean_the_same(root):
     assert by_step.frame_interval_s == by_time.frame_interval_s == pytest.approx(0.12)
     assert all_numbers(by_step) == all_numbers(by_time)
     assert all_numbers(by_step) == [list(range(i, i + 16, 3)) for i in (*range(3, 8), *range(23, 26))]
-    with pytest.raises(UsageError, match="only one"):
+    with pytest.raises(UsageError, match="remove one of the two"):
         open_kth(root, "train", frame_step=2, frame_interval_s=0.12)
 
 
@@ -163,7 +163,7 @@ def test_what_is_absent_is_noted(root, logged):
     said = logged.text
     assert "has no train clip of handclapping, handwaving, jogging, running, walking" in said
     assert "no clip of train person(s) 2, 3, 4" in said
-    assert "there is no 00sequences.txt" in said
+    assert "has no 00sequences.txt" in said
     assert "https://www.csc.kth.se/cvap/actions/00sequences.txt" in said
 
 
@@ -197,9 +197,9 @@ def test_clips_without_ranges_strange_names_and_damage_are_listed(root, logged):
     said = logged.text
     assert "7 KTH clip(s) are not used" in said
     for reason in (
-        "person02_boxing_d1_uncomp.avi: 00sequences.txt has no frame ranges for it",
+        "person02_boxing_d1_uncomp.avi: 00sequences.txt lists no frame ranges for it",
         "person04_boxing_d1_uncomp.avi: at 20 frames per second",
-        "person05_boxing_d1_uncomp.avi: too short: 4 train frames in a row",
+        "person05_boxing_d1_uncomp.avi: too short: 4 consecutive train frames",
         "person06_boxing_d1_uncomp.avi: Invalid data",
         "person77_boxing_d1_uncomp.avi: expected a name such as person01_boxing_d1_uncomp.avi",
         "person01_running_d1_uncomp.avi: expected a name",
@@ -207,7 +207,7 @@ def test_clips_without_ranges_strange_names_and_damage_are_listed(root, logged):
     ):
         assert reason in said
     assert "1 KTH clip(s) are damaged" in said
-    assert "person03_boxing_d1_uncomp.avi: the file is cut" in said
+    assert "person03_boxing_d1_uncomp.avi: the file is truncated" in said
 
 
 def test_lines_that_are_not_understood_are_reported(root, logged):
@@ -225,16 +225,16 @@ def test_lines_that_are_not_understood_are_reported(root, logged):
     assert [line.split()[0] for _, line in unclear] == [f"person0{i}_boxing_d1" for i in (2, 3, 4, 1)]
     open_kth(root, "train")
     said = logged.text
-    assert "4 line(s) of" in said
+    assert "cannot parse 4 line(s) of" in said
     assert f"line {unclear[0][0]}: person02_boxing_d1" in said
-    assert "expected such as: person01_boxing_d1 frames 1-95, 96-185" in said
+    assert "expected lines such as: person01_boxing_d1 frames 1-95, 96-185" in said
 
 
 def test_no_data_says_where_to_get_it_and_where_to_put_it(root, tmp_path):
     write_clip(root, "person01_boxing_d1")
     cases = [
-        (None, "train", UsageError, "needs files"),
-        (tmp_path / "nowhere", "train", UsageError, "there is no folder"),
+        (None, "train", UsageError, "data 'kth' needs --data-root"),
+        (tmp_path / "nowhere", "train", UsageError, "nowhere' is not a folder"),
         (tmp_path, "train", SvgError, "no KTH clip of the train persons 1 to 20"),
         (root, "test", SvgError, "no KTH clip of the test persons 21 to 25"),
     ]
@@ -243,7 +243,7 @@ def test_no_data_says_where_to_get_it_and_where_to_put_it(root, tmp_path):
             open_data(build_config({"data": {"name": "kth", "root": place and str(place)}}), split, LENGTH)
         for hint in ("https://www.csc.kth.se/cvap/actions/", "ROOT/boxing/person01_boxing_d1_uncomp.avi", "--data-root"):
             assert hint in str(caught.value)
-    with pytest.raises(SvgError, match="too short: 20 train frames"):
+    with pytest.raises(SvgError, match="too short: 20 consecutive train frames"):
         open_kth(root, "train", 21)
 
 
@@ -253,13 +253,13 @@ def test_no_data_says_where_to_get_it_and_where_to_put_it(root, tmp_path):
     ids=lambda option: next(iter(option)),
 )
 def test_options_that_mean_nothing_to_kth_are_refused(root, option):
-    with pytest.raises(UsageError, match=f"{next(iter(option))} means nothing to data 'kth'"):
+    with pytest.raises(UsageError, match=f"{next(iter(option))} does not apply to data 'kth'"):
         config_of(root, **option)
 
 
 @pytest.mark.parametrize("option", [{"root": "x"}, {"cache": "x"}, {"frame_step": 2}, {"split_by": "time"}])
 def test_options_that_mean_nothing_to_the_digits_are_refused(option):
-    with pytest.raises(UsageError, match="means nothing to data 'digits'"):
+    with pytest.raises(UsageError, match="does not apply to data 'digits'"):
         build_config({"data": option})
 
 

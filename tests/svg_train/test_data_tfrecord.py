@@ -123,24 +123,24 @@ def test_a_cut_file_gives_what_is_whole(tmp_path):
     path = tmp_path / "a.tfrecords"
     for size in range(1, len(second)):
         path.write_bytes(first + second[:size])
-        assert read(path) == ([b"first"], "the file is cut inside record 2"), size
+        assert read(path) == ([b"first"], "the file is truncated in record 2"), size
 
 
 @pytest.mark.parametrize("content", [b"\x1f\x8b\x08\x00" + bytes(30), b"PK\x03\x04 no records at all, but text"])
 def test_other_files_are_told_from_damaged_ones(tmp_path, content):
     path = tmp_path / "a.tfrecords"
     path.write_bytes(content)
-    assert read(path) == ([], "it is no TFRecord file: the length of its first record has a wrong checksum")
+    assert read(path) == ([], "it is not a TFRecord file: the length of its first record has a wrong checksum")
 
 
 def test_a_huge_announced_length_is_not_read(tmp_path, monkeypatch):
     path = tmp_path / "a.tfrecords"
     length = struct.pack("<Q", 1 << 60)
     path.write_bytes(length + crc(length) + bytes(100))
-    assert read(path) == ([], "the file is cut inside record 1")
+    assert read(path) == ([], "the file is truncated in record 1")
     monkeypatch.setattr(tfrecord, "_MAX_RECORD", 4)
     path.write_bytes(record(b"12345"))
-    assert read(path) == ([], "record 1 announces 5 bytes, more than a record can have")
+    assert read(path) == ([], "record 1 announces 5 bytes, over the limit of 4")
 
 
 def test_of_many_problems_the_first_are_named(tmp_path):
@@ -192,8 +192,8 @@ def test_every_cut_of_an_example_is_an_error_or_a_smaller_example(example):
     ("message", "reason"),
     [
         (b"\x0b", "unknown wire type 3"),
-        (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "does not end"),
-        (b"\x0a\x80", "does not end"),
+        (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "unterminated varint"),
+        (b"\x0a\x80", "unterminated varint"),
         (b"\x0a\x05ab", "longer than its message"),
         (b"\x19abc", "longer than its message"),
         (b"\x0a\x0c\x0a\x0a\x0a\x01\xff\x12\x05\x0a\x03\x0a\x01x", "not UTF-8"),

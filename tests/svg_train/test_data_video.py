@@ -125,7 +125,7 @@ def test_an_interval_between_two_steps_is_rounded_and_told(options, logged):
 
 def test_step_and_interval_that_contradict_are_refused(options):
     write_video(Path(options["root"]) / "a.avi")
-    with pytest.raises(UsageError, match="only one"):
+    with pytest.raises(UsageError, match="remove one of the two"):
         open_both(options, frame_interval_s=0.3, frame_step=2)
 
 
@@ -363,11 +363,11 @@ def test_bad_files_are_listed_once_and_skipped(options, logged):
         "empty.mp4: the file is empty",
         "text.mp4: Invalid data",
         "no_index.mp4: Invalid data",
-        "short.avi: too short: 3 train frames in a row",
+        "short.avi: too short: 3 consecutive train frames",
     ):
         assert reason in said
     assert "1 video(s) are damaged" in said
-    assert "cut.avi: the file is cut" in said
+    assert "cut.avi: the file is truncated" in said
 
 
 def test_when_no_video_is_left_all_reasons_are_in_the_error(options):
@@ -383,17 +383,17 @@ def test_a_test_part_that_is_too_short_is_explained(options):
     write_video(Path(options["root"]) / "a.avi", 30)
     config = config_of(options, test_fraction=0.1)
     assert len(open_data(config, "train", LENGTH)) > 0
-    with pytest.raises(SvgError, match="3 test frames in a row, a sequence needs 6") as caught:
+    with pytest.raises(SvgError, match="3 consecutive test frames, but a sequence needs 6") as caught:
         open_data(config, "test", LENGTH)
     assert "--test-fraction" in str(caught.value)
 
 
 def test_missing_roots_name_the_option(options, tmp_path):
-    for root, problem in ((None, "needs files"), (str(tmp_path / "nowhere"), "does not exist")):
+    for root, problem in ((None, "data 'video' needs --data-root"), (str(tmp_path / "nowhere"), "does not exist")):
         with pytest.raises(UsageError, match=problem) as caught:
             open_both(options, root=root)
         assert "--data-root" in str(caught.value)
-    with pytest.raises(SvgError, match="holds no video") as empty:
+    with pytest.raises(SvgError, match="contains no video") as empty:
         open_both(options)
     assert ".mp4" in str(empty.value)
 

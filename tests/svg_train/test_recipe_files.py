@@ -42,7 +42,7 @@ def test_an_unknown_name_says_which_there_are(tmp_path, monkeypatch):
     with pytest.raises(UsageError) as caught:
         load_recipe("vidoe")
     message = str(caught.value)
-    assert "no recipe 'vidoe'" in message
+    assert "unknown recipe 'vidoe'" in message
     assert ", ".join(NAMES) in message
     assert message.splitlines()[-1].endswith("svg-train --list-recipes")
 
@@ -66,7 +66,7 @@ def test_flags_override_a_recipe_taken_by_name(tmp_path, monkeypatch):
     result = CliRunner().invoke(app, ["--config", "video", "--channels", "1", "--data", "digits", "--frame-step", "2"])
     assert isinstance(result.exception, UsageError)  # of frame_step, not of the recipe's three channels
     assert str(result.exception).splitlines()[1:] == [
-        "  data: Value error, frame_step means nothing to data 'digits', only to video, kth; leave it out"
+        "  data: Value error, frame_step does not apply to data 'digits', only to video, kth; remove it"
     ]
 
 

@@ -122,7 +122,7 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypat
 
 def test_existing_run_is_not_overwritten(finished):
     before = (finished / "ckpt.pt").read_bytes()
-    with pytest.raises(UsageError, match="already holds a run"):
+    with pytest.raises(UsageError, match="already contains a run"):
         Trainer(config(), finished, CPU, resume=False).run()
     assert (finished / "ckpt.pt").read_bytes() == before
 
@@ -161,7 +161,7 @@ def test_kl_weight_is_annealed_between_the_ramp_steps():
     train = build_config({"train": {"beta": 5e-4, "beta_start": 1e-4, "beta_ramp": [10, 20]}}).train
     assert [train.beta_at(step) for step in (0, 10, 15, 20, 99)] == pytest.approx([1e-4, 1e-4, 3e-4, 5e-4, 5e-4])
     assert build_config({"train": {"beta": 2e-4}}).train.beta_at(3) == 2e-4
-    with pytest.raises(UsageError, match="in order"):
+    with pytest.raises(UsageError, match="in ascending order"):
         build_config({"train": {"beta_start": 1e-4, "beta_ramp": [20, 10]}})
 
 
@@ -187,9 +187,9 @@ def run_cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["--steps", "0"], 2, "--steps"),
         (["--lr", "0"], 2, "train.lr"),
         (["--channels", "3"], 2, "channels must be 1"),
-        (["--config", "nowhere.toml"], 2, "no recipe 'nowhere.toml'"),
+        (["--config", "nowhere.toml"], 2, "unknown recipe 'nowhere.toml'"),
         (["--resume", "--lr", "1"], 2, "--resume continues"),
-        (["--resume"], 1, "no checkpoint"),
+        (["--resume"], 1, "checkpoint 'run/last.pt' does not exist"),
         (["--data", "video"], 2, "--data-root"),
         (["--bogus"], 2, "bogus"),
         (["--json", "run/ckpt.pt"], 2, "--json would overwrite 'run/ckpt.pt'"),

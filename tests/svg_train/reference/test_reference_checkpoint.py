@@ -113,9 +113,9 @@ def test_all_missing_and_contradictory_parts_are_in_one_message(tmp_path):
         load_any_checkpoint(path)
     message = str(caught.value)
     for expected in (
-        "opt.model is 'vgg', but the parameters say dcgan",
-        "opt.z_dim is 7, but the parameters say 3",
-        "opt.predictor_rnn_layers is True, but the parameters say 2",
+        "opt.model is 'vgg', but the parameters imply dcgan",
+        "opt.z_dim is 7, but the parameters imply 3",
+        "opt.predictor_rnn_layers is True, but the parameters imply 2",
         "encoder.c2.main.0.bias: missing, expected (4,)",
         "decoder.upc3.main.0.weight: given (16, 5, 4, 4), expected (16, 4, 4, 4)",
         "prior.extra.weight: unexpected, (2, 2)",
@@ -147,7 +147,7 @@ def test_missing_parts_are_named(missing, messages, tmp_path):
 def test_numbers_that_are_not_finite_are_refused(tmp_path):
     parts = build()
     parts["posterior"].embed.weight.data[0, 0] = float("nan")
-    with pytest.raises(ReferenceCheckpointError, match=r"posterior\.embed\.weight: has numbers that are not finite"):
+    with pytest.raises(ReferenceCheckpointError, match=r"posterior\.embed\.weight: contains values that are not finite"):
         load_any_checkpoint(write_checkpoint(tmp_path / "a.pth", parts, OldTorch(4)))
 
 
@@ -171,8 +171,8 @@ def test_a_checkpoint_with_training_state_is_recognised_too(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"noise" * 99, "no file of torch.save at all"),
-        (b"", "no file of torch.save at all"),
+        (b"noise" * 99, "nor any other file of torch.save"),
+        (b"", "nor any other file of torch.save"),
         (b"\0" * 257 + b"ustar" + b"\0" * 250, "before 0.1.10"),
     ],
 )

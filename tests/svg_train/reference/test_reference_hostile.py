@@ -214,8 +214,8 @@ def test_memory_stays_bounded(report):
     ("name", "message"),
     [
         ("tensor of zero strides (zip)", "reaches beyond its storage of 4"),
-        ("storage larger than the file (stream)", "not of the size that its tensors say"),
-        ("storage larger than the file (zip)", "has 16 bytes where its tensors say"),
+        ("storage larger than the file (stream)", "its size does not match its tensors"),
+        ("storage larger than the file (zip)", "has 16 bytes, but its tensors need"),
         ("inflated pickle", "compressed or encrypted"),
         ("many entries", "list of entries is larger"),
         ("dictionaries (stream)", "pickle instructions"),

@@ -44,7 +44,7 @@ def test_another_shape_is_refused_with_the_flags_that_fit(reference, tmp_path):
     result = train(*arguments)
     assert isinstance(result.exception, CheckpointError)
     problem, *sizes, then = str(result.exception).splitlines()
-    assert f"'{reference}' has another shape" in problem
+    assert f"'{reference}' differs in shape from this run's" in problem
     assert sizes == ["  nf: given 2, expected 4", "  rnn_size: given 8, expected 16"]
     assert then.endswith(f"--init {reference} --nf 2 --rnn-size 8")
     assert not (tmp_path / "run").exists()
