@@ -24,6 +24,7 @@ from open_gpu_peers import ALL, open_gpu_peers
 from peers import Peer, take_turns, warm_up
 from roofline import Roofline
 
+from svg_common.progress import NullListener
 from svg_runtime.bench.operations import count_operations, forecast_bytes, forecast_operations
 from svg_runtime.bundle.contract import FUSED
 from svg_runtime.bundle.manifest import Manifest, Precision
@@ -127,7 +128,7 @@ def _counts(bundle: Bundle) -> dict[str, int]:
     with tempfile.TemporaryDirectory(prefix="svg-counts-") as folder:
         os.chdir(folder)  # the profiler leaves its files there
         try:
-            return count_operations(lambda share: None, str(bundle.path.absolute()), "fp32")
+            return count_operations(NullListener(), "operations", str(bundle.path.absolute()), "fp32")
         finally:
             os.chdir(here)
 

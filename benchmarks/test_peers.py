@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from figures import Figure
 
+from svg_common.progress import NullListener
 from svg_runtime.bench.operations import count_operations, forecast_operations
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.machine.hardware import hardware
@@ -86,7 +87,7 @@ def _share_of_peak(bundle: Bundle, peer: Any) -> Figure:
     """Useful operations per second, in percent of what the machine reaches in matrix products of the same precision."""
     from matmul_peak import matmul_peak
 
-    counts = count_operations(lambda share: None, str(bundle.path), "fp32")
+    counts = count_operations(NullListener(), "operations", str(bundle.path), "fp32")
     rate = forecast_operations(counts, bundle.manifest, SAMPLES, HORIZON) / peer.median_s
     words = f"openvino {peer.precision}, share of the machine's measured {peer.precision} peak: {bundle.path.stem}"
     share = 100 * rate / matmul_peak(peer.precision)
