@@ -91,7 +91,7 @@ def test_a_bound_graph_computes_what_a_plain_session_does_and_in_place(backend, 
     np.testing.assert_allclose(backend.read(outputs["mu"]), expected["mu"], atol=1e-6)
 
 
-def test_wanted_outputs_may_be_fewer_than_the_graph_has(backend, bundle, tiny_bundle):
+def test_a_subset_of_the_outputs_can_be_bound(backend, bundle, tiny_bundle):
     inputs, outputs = filled(backend, bundle, "encoder", ("frame",)), buffers(backend, bundle, "encoder", ("h",))
     backend.bind("encoder", inputs, outputs).run()
     expected = plain(tiny_bundle, "encoder", frame=backend.read(inputs["frame"]))["h"]
@@ -144,7 +144,7 @@ def test_state_travels_from_step_to_step(backend, bundle, tiny_bundle):
     assert not state_of(backend, graph).any()
 
 
-def test_a_loaded_state_is_repeated_over_the_batch(backend, bundle):
+def test_a_loaded_state_is_broadcast_over_the_batch(backend, bundle):
     graph, _, _ = stepper(backend, bundle)
     one = draw(3, 4, 1, 24)
     graph.load({"state": one})
@@ -152,7 +152,7 @@ def test_a_loaded_state_is_repeated_over_the_batch(backend, bundle):
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
-def test_a_branch_leaves_the_trunk_as_it_is(backend, bundle, steps):
+def test_a_branch_does_not_change_the_graph_it_starts_from(backend, bundle, steps):
     trunk, _, _ = stepper(backend, bundle)
     for _ in range(steps):
         trunk.step()
@@ -198,7 +198,7 @@ def test_another_device_is_refused(bundle, name):
 
 
 @pytest.mark.parametrize("device", [None, "auto", "cpu"])
-def test_the_cpu_is_the_device(bundle, device):
+def test_cpu_and_auto_are_accepted_as_device(bundle, device):
     backend = open_backend(bundle, "cpu", device, "fp16")
     assert (backend.name, backend.precision) == ("cpu", "fp16")
     assert onnxruntime.__version__ in backend.description
@@ -206,7 +206,7 @@ def test_the_cpu_is_the_device(bundle, device):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_it_says_what_its_kernels_compute_in(fused_bundle, tmp_path, monkeypatch, precision):
+def test_the_description_reports_the_computed_precision(fused_bundle, tmp_path, monkeypatch, precision):
     """Compared with the types that ONNX Runtime's profiler sees go into the kernels, which differ by processor."""
     monkeypatch.chdir(tmp_path)
     backend = open_backend(Bundle.open(fused_bundle), "cpu", None, precision)
@@ -238,13 +238,13 @@ def test_bf16_is_refused(tiny_bundle, tmp_path):
     assert caught.value.exit_code == ExitCode.BACKEND_MISSING
 
 
-def test_backend_names_are_told_apart(bundle):
+def test_backend_names_are_case_sensitive(bundle):
     with pytest.raises(UsageError, match="expected auto or one of: cpu"):
         open_backend(bundle, "CPU", None, None)
 
 
 @pytest.mark.parametrize("name", ["cpu", "auto", "openvino"])
-def test_choices_for_a_gpu_are_refused_elsewhere(bundle, name):
+def test_gpu_options_are_refused_by_other_backends(bundle, name):
     choices = GpuOptions(cuda_graph=False, cpu_fallback=True, cache_dir="x", workspace_gib=1.0)
     with pytest.raises(
         UsageError, match=r"--no-cuda-graph, --cpu-fallback, --cache-dir, --workspace have no effect with .*\n.*tensorrt-rtx"

@@ -52,7 +52,7 @@ def only_plan(folder: Path) -> Path:
     return plan
 
 
-def test_built_once_and_kept_as_a_plain_plan(cache, tmp_path, logged):
+def test_an_engine_is_built_once_and_cached_as_a_plain_file(cache, tmp_path, logged):
     build = Builder()
     assert cache.fetch(KEY, build) == cache.fetch(KEY, build) == b"plan 1"
     assert EngineCache(str(tmp_path / "cache")).fetch(KEY, build) == b"plan 1"
@@ -61,14 +61,14 @@ def test_built_once_and_kept_as_a_plain_plan(cache, tmp_path, logged):
 
 
 @pytest.mark.parametrize("field", OTHER)
-def test_every_part_of_the_key_tells_engines_apart(cache, field):
+def test_every_field_of_the_key_distinguishes_engines(cache, field):
     build, other = Builder(), KEY.model_copy(update={field: OTHER[field]})
     assert cache.fetch(KEY, build) == b"plan 1"
     assert cache.fetch(other, build) == b"plan 2"
     assert (cache.fetch(KEY, build), cache.fetch(other, build)) == (b"plan 1", b"plan 2")
 
 
-def test_the_key_has_no_field_that_this_test_forgot():
+def test_the_test_above_covers_every_field_of_the_key():
     assert set(OTHER) == set(EngineKey.model_fields)
 
 
@@ -119,7 +119,7 @@ def test_a_damaged_or_foreign_engine_is_built_again_with_a_message(cache, tmp_pa
     assert logged.messages == []
 
 
-def test_a_record_without_its_plan_or_a_plan_without_its_record_is_never_used(tmp_path):
+def test_an_engine_file_without_its_record_or_a_record_without_its_file_is_never_used(tmp_path):
     """What a process that dies between the two writes leaves behind."""
     file = tmp_path / "engine.plan"
     file.write_bytes(b"plan")
@@ -187,7 +187,7 @@ def test_a_temporary_folder_that_others_can_write_is_not_trusted(tmp_path, own_f
     assert list(own_folder.iterdir()) == []
 
 
-def test_a_full_disk_costs_the_copy_and_not_the_engine(cache, tmp_path, monkeypatch, logged):
+def test_on_a_full_disk_the_engine_is_used_but_not_cached(cache, tmp_path, monkeypatch, logged):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "engine.plan")
 
@@ -203,7 +203,7 @@ def test_without_filelock_the_extra_is_named(tmp_path, monkeypatch):
         EngineCache(str(tmp_path))
 
 
-def test_the_environment_names_the_folder(tmp_path, monkeypatch):
+def test_the_environment_variable_sets_the_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "elsewhere"))
     EngineCache(None).fetch(KEY, Builder())
     assert only_plan(tmp_path / "elsewhere").is_file()
@@ -267,7 +267,7 @@ def test_ctrl_c_ends_the_wait_for_another_process(tmp_path):
     assert "KeyboardInterrupt" in words
 
 
-def test_a_process_that_dies_while_it_builds_blocks_nobody(tmp_path, logged):
+def test_a_process_that_dies_while_building_does_not_block_others(tmp_path, logged):
     first = start(tmp_path)
     while not (tmp_path / "builds").exists() and first.poll() is None:
         time.sleep(0.01)

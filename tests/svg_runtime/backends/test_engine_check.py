@@ -23,7 +23,7 @@ def spec(fused_bundle) -> GraphSpec:
     return Bundle.open(fused_bundle).variant("fp16").graphs["step"]
 
 
-def test_an_engine_that_keeps_the_promise_passes(spec):
+def test_an_engine_that_matches_the_manifest_passes(spec):
     check_engine(Opened(spec, 8), PLACE, spec, 8)
     check_engine(Opened(spec, 16), PLACE, spec, 8)  # made for more
 
@@ -78,7 +78,7 @@ def test_a_convolution_in_float32_is_named(spec, wrong):
         check_half(rtx(), Opened(spec, 8, json.dumps({"Layers": [*right, wrong]})), PLACE)
 
 
-def test_weights_tell_where_dynamic_shapes_hide_the_types(spec):
+def test_weight_types_decide_where_dynamic_shapes_hide_the_tensor_types(spec):
     """As TensorRT 10 has it, for every batch that is not fixed."""
 
     def hidden(weights: str) -> dict[str, object]:
@@ -92,11 +92,11 @@ def test_weights_tell_where_dynamic_shapes_hide_the_types(spec):
 
 @pytest.mark.parametrize("text", ["", "no JSON", "[]", "{}", json.dumps({"Layers": ["conv1", "conv2"]}),
                                   json.dumps({"Layers": [{"Name": "a", "LayerType": "Convolution"}]})])  # fmt: skip
-def test_a_library_that_tells_no_types_is_believed(spec, text):
+def test_without_reported_types_an_engine_passes(spec, text):
     check_half(rtx(), Opened(spec, 8, text), PLACE)
 
 
-def test_a_plan_that_does_not_load_says_why():
+def test_an_engine_that_does_not_load_gives_the_reason():
     logger = SimpleNamespace(messages=[])
 
     class Runtime:

@@ -81,7 +81,7 @@ def test_missing_engines_are_built_once_and_counted(make, opened, logged):
     assert logged.messages == []
 
 
-def test_a_cache_that_keeps_nothing_builds_each_engine_once(make, opened, tmp_path, monkeypatch, logged):
+def test_with_an_unwritable_cache_only_prepared_engines_are_reused(make, opened, tmp_path, monkeypatch, logged):
     monkeypatch.setattr("svg_runtime.backends.tensorrt.folders._own_temporary_folder", lambda: None)
     (tmp_path / "cache").write_text("a file is no folder")
     engines = make(Watched())
@@ -94,7 +94,7 @@ def test_a_cache_that_keeps_nothing_builds_each_engine_once(make, opened, tmp_pa
     assert len(opened) == 2
 
 
-def test_an_engine_of_the_bundle_is_taken_and_a_damaged_one_ignored(make, opened, fused_bundle, tmp_path, logged):
+def test_an_engine_of_the_bundle_is_used_and_a_damaged_one_ignored(make, opened, fused_bundle, tmp_path, logged):
     bundle, watched = copy_bundle(fused_bundle, tmp_path), Watched()
     key = make(watched, bundle).key("prior").model_copy(update={"gpu": None, "max_batch": 16})
     plan_file = bundle / "engines/fp16/prior.sm86.plan"
@@ -107,7 +107,7 @@ def test_an_engine_of_the_bundle_is_taken_and_a_damaged_one_ignored(make, opened
     assert "changed since it was built; ignoring it" in logged.messages[0]
 
 
-def test_turing_takes_only_what_svg_export_built(make, opened, fused_bundle, tmp_path):
+def test_turing_uses_only_engines_that_svg_export_built(make, opened, fused_bundle, tmp_path):
     bundle, watched = copy_bundle(fused_bundle, tmp_path), Watched()
     with pytest.raises(BackendMissingError, match=r"Tesla T4(.|\n)*--engine --target sm75 --samples 4"):
         make(watched, bundle, TURING).engine_bytes("prior")
@@ -122,7 +122,7 @@ def test_a_gpu_that_the_library_does_not_know_is_refused(make, opened):
         make(Watched(), gpu=GpuName(0, "NVIDIA H100", "sm90", 132)).engine_bytes("prior")
 
 
-def test_the_key_says_for_which_gpu_and_how(make, tmp_path, opened):
+def test_the_key_has_the_gpu_and_the_build_options(make, tmp_path, opened):
     engines = make(Watched())
     engines.engine_bytes("prior")
     (record,) = (tmp_path / "cache").rglob("*.plan.json")
@@ -133,14 +133,14 @@ def test_the_key_says_for_which_gpu_and_how(make, tmp_path, opened):
     assert key.flags == ("strongly-typed", "no-tf32", "user-allocation")
 
 
-def test_an_engine_for_another_gpu_is_not_taken(make, opened):
+def test_an_engine_for_another_gpu_is_not_used(make, opened):
     make(Watched()).engine_bytes("prior")
     watched = Watched()
     make(watched, gpu=GpuName(0, "NVIDIA GeForce RTX 3090", "sm86", 82)).engine_bytes("prior")
     assert len(opened) == 2
 
 
-def test_an_engine_that_is_not_what_the_manifest_says_is_not_kept(make, gpu, monkeypatch, tmp_path):
+def test_an_engine_that_contradicts_the_manifest_is_not_cached(make, gpu, monkeypatch, tmp_path):
     def open_single(library: Library, plan: bytes, place: str) -> Opened:
         engine = Opened(spec_of_bundle, 4)
         engine.dtypes["cond_0"] = "FLOAT"
@@ -163,7 +163,7 @@ def build(content: bytes):
     return lambda listener: build_engine(rtx(), content, "fp16/step.onnx", spec, "fp16", options, listener)
 
 
-def test_the_builder_tells_how_far_it_is(fused_bundle, monkeypatch):
+def test_the_builder_reports_its_progress(fused_bundle, monkeypatch):
     seen = []
 
     class Noted(Phases):
@@ -222,7 +222,7 @@ def test_a_listener_that_fails_ends_the_build_too(fused_bundle, monkeypatch):
     assert len(steps) < 50
 
 
-def test_an_error_of_the_build_is_that_of_the_caller():
+def test_an_error_of_the_build_is_raised_to_the_caller():
     def fail(listener) -> bytes:
         raise EngineError("no")
 
@@ -232,7 +232,7 @@ def test_an_error_of_the_build_is_that_of_the_caller():
     assert 1.0 not in told
 
 
-def test_nested_phases_are_one_share():
+def test_nested_phases_combine_to_one_share():
     phases, shares = Phases(), []
     phases.start("building", None, 2)
     phases.step("building", 0)
@@ -282,7 +282,7 @@ def test_engines_allocate_nothing_while_they_run(fused_bundle):
     assert "user-allocation" in engine_flags(library)
 
 
-def test_keys_of_earlier_releases_serve_no_more(make):
+def test_engines_of_earlier_releases_are_not_used(make):
     key = make(Watched()).key("prior")
     older = EngineKey(**{**key.model_dump(), "flags": ("strongly-typed", "no-tf32")})
     assert not older.serves(key)

@@ -72,7 +72,7 @@ def test_damaged_timings_are_ignored_with_a_message(make, tmp_path, logged):
     assert "is damaged; creating it again" in logged.messages[0]
 
 
-def test_timings_that_the_library_does_not_take_are_ignored_with_a_message(make, logged):
+def test_timings_that_the_library_rejects_are_ignored_with_a_message(make, logged):
     library, watched = tensorrt(), Watched()
     make(library, watched).engine_bytes("prior")
     library.module.accepts = False
@@ -95,7 +95,7 @@ def test_a_failed_build_leaves_the_timings_as_they_were(make, tmp_path, monkeypa
     assert timings_file(tmp_path / "cache").read_bytes() == before
 
 
-def test_an_error_about_a_kernel_that_is_not_tried_is_no_failure(fused_bundle):
+def test_an_error_about_a_skipped_kernel_is_not_a_failure(fused_bundle):
     """TensorRT reports memory that a kernel would need and does not get as an error, and builds without that kernel."""
     content = graph_bytes(fused_bundle, "prior")
     built = "fp32/prior.onnx", spec_of(content), "fp32"
@@ -105,7 +105,7 @@ def test_an_error_about_a_kernel_that_is_not_tried_is_no_failure(fused_bundle):
     assert timings.content == b"timed "
 
 
-def test_a_warning_of_the_parser_is_told_and_no_failure(fused_bundle, logged):
+def test_a_warning_of_the_parser_is_logged_and_not_a_failure(fused_bundle, logged):
     """Every JetPack brings a release of its own, and none of them has been heard before it is there."""
     content = graph_bytes(fused_bundle, "prior")
     library = tensorrt(warns="Make sure input h has Int64 binding.")
@@ -135,7 +135,7 @@ def test_two_builds_on_one_gpu_do_not_disturb_each_other(tmp_path, logged):
     assert logged.messages == ["another process is building an engine on this GPU: waiting for it"]
 
 
-def test_kept_bytes_are_found_again_and_damage_is_told(tmp_path, logged):
+def test_cached_bytes_are_found_again_and_damage_is_logged(tmp_path, logged):
     folders = CacheFolders(str(tmp_path), "tensorrt-rtx")
 
     def kept(version: str = "1.7") -> CachedBlob:
@@ -158,7 +158,7 @@ def test_kept_bytes_are_found_again_and_damage_is_told(tmp_path, logged):
     assert kept().load() == b""
 
 
-def test_the_library_says_in_what_it_differs(monkeypatch):
+def test_tensorrt_and_rtx_report_their_differences(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", Tensorrt("11.1.0"))
     library = load_library.__wrapped__("tensorrt")
     assert (library.name, library.version, library.ahead_of_time, library.keeps_timings) == ("tensorrt", "11.1.0", False, True)

@@ -140,7 +140,7 @@ def test_shares_follow_from_the_probe_and_the_count(run, measured):
     assert moved["fp16", "separate"] < moved["fp32", "separate"]
 
 
-def test_json_says_what_was_measured_on_what(run):
+def test_json_contains_options_hardware_and_versions(run):
     found = run[0]
     assert (found["model"], found["samples"], found["horizon"], found["seed"]) == ("fused.svgb", 2, 3, 5)
     assert found["hardware"]["cores_usable"] == found["peak"]["threads"] >= 1
@@ -176,7 +176,7 @@ def test_a_backend_that_fails_is_a_row(fused_bundle, tmp_path):
     assert "Traceback" not in words
 
 
-def test_a_process_that_dies_is_a_row_and_ctrl_c_ends_with_the_rows_so_far(fused_bundle, tmp_path):
+def test_a_process_that_dies_is_a_row_and_ctrl_c_keeps_the_rows_so_far(fused_bundle, tmp_path):
     process = start(tmp_path, "--model", str(fused_bundle), "--backend", "cpu", *SIZES, "--seconds", "60", "--json", "out.json")
     wait_for_line(process, "cpu fp32 fused ...")
     child = wait_for_child(process)
@@ -196,7 +196,7 @@ def test_a_process_that_dies_is_a_row_and_ctrl_c_ends_with_the_rows_so_far(fused
     assert "interrupted" in table
 
 
-def test_no_backend_at_all_is_exit_code_4(fused_bundle, tmp_path):
+def test_without_any_backend_the_exit_code_is_4(fused_bundle, tmp_path):
     process = start(tmp_path, "--model", str(fused_bundle), "--backend", "cuda", "--device", "cuda:99", *SIZES)
     table, words = process.communicate(timeout=300)
     assert process.returncode == 4

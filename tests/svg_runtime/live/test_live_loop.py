@@ -56,7 +56,7 @@ def test_a_video_slower_than_the_model_makes_longer_steps(svg_live, tmp_path):
     assert [row["seconds"] for row in stats["score"]] == [0.25, 0.5]
 
 
-def test_a_file_ends_by_itself_and_needs_no_output(svg_live, tmp_path):
+def test_a_run_on_a_file_ends_by_itself_and_needs_no_output(svg_live, tmp_path):
     write_video(tmp_path / "clip.mp4", frames=6, fps=10)
     code, words, _ = svg_live("--source", "clip.mp4", "--headless")
     assert code == 0, words
@@ -66,7 +66,7 @@ def test_a_file_ends_by_itself_and_needs_no_output(svg_live, tmp_path):
         assert (code, "would run for ever" in words) == (ExitCode.USAGE, True)
 
 
-def test_results_may_lie_beside_the_videos_that_are_read(svg_live, tmp_path):
+def test_results_may_be_written_into_the_folder_that_is_read(svg_live, tmp_path):
     write_video(tmp_path / "clip.mp4", frames=6, fps=10)
     for _ in range(2):
         code, words, _ = svg_live("--source", ".", "--headless", "--json", "stats.json", "--output", "out/o.mp4")
@@ -101,7 +101,7 @@ def test_a_deterministic_model_shows_its_one_future_once(svg_live, unlearned_bun
     assert ("best of 1" in words) == deterministic
 
 
-def test_what_was_chosen_is_said(svg_live):
+def test_the_chosen_model_is_reported(svg_live):
     _, words, stats = svg_live("--headless", "--json", "stats.json", "--max-frames", "2", model=False)
     assert "no --model: using digits.svgb (embedded)" in words
     assert f"svg-live: {stats['backend']}\n" in words
@@ -145,7 +145,7 @@ def test_seed_and_context_and_precision_change_the_run(svg_live):
     assert "fp16" not in usual[1]
 
 
-def test_video_file_is_picked_at_the_models_interval(svg_live):
+def test_a_video_file_is_sampled_at_the_models_interval(svg_live):
     write_video(Path("in.mp4"), frames=60, fps=30)
     code, words, stats = svg_live("--headless", "--source", "in.mp4", "--output", "out.mp4", "--json", "stats.json")
     assert code == 0, words
@@ -154,7 +154,7 @@ def test_video_file_is_picked_at_the_models_interval(svg_live):
     assert stats["stopped_by"] == "end of source"
 
 
-def test_new_file_and_changed_size_start_the_context_anew(svg_live):
+def test_new_file_and_changed_size_reset_the_context(svg_live):
     Path("clips").mkdir()
     write_video(Path("clips/a.mp4"), frames=5)
     write_video(Path("clips/b.mp4"), frames=5, size=128)
@@ -179,7 +179,7 @@ def test_damaged_video_is_reported_and_the_rest_is_used(svg_live):
     assert 5 < stats["frames"]["seen"] < 300
 
 
-def test_too_short_source_says_that_nothing_was_forecast(svg_live):
+def test_a_source_that_is_too_short_reports_that_nothing_was_forecast(svg_live):
     write_video(Path("short.mp4"), frames=2)
     code, words, stats = svg_live("--headless", "--source", "short.mp4", "--json", "stats.json")
     assert code == 0
@@ -272,7 +272,7 @@ def test_forecasting_that_always_fails_ends_and_keeps_the_video(svg_live, monkey
     assert len(read_times(Path("o.mp4"))) == 14  # the fifth failure comes at frame 15
 
 
-def test_realtime_keeps_the_models_pace(svg_live):
+def test_realtime_keeps_the_models_rate(svg_live):
     start = time.monotonic()
     code, _, stats = svg_live("--headless", "--realtime", "--max-frames", "8", "--json", "stats.json", "--samples", "1")
     assert code == 0

@@ -74,7 +74,7 @@ def start_slow(folder: Path, bundle: Path, place: tuple[str, str, str], seconds:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_before_the_first_picture_a_signal_ends_whatever_is_under_way(tiny_bundle, tmp_path, number):
+def test_before_the_first_picture_a_signal_ends_the_run_at_once(tiny_bundle, tmp_path, number):
     """As it has to where an engine is built for minutes; this also shows that svg-live warms up."""
     process = start_slow(tmp_path, tiny_bundle, ("svg_runtime.forecast.forecaster", "Forecaster", "warm_up"), 20)
     sent = time.monotonic()
@@ -96,7 +96,7 @@ def test_a_signal_before_the_source_gives_a_picture_writes_nothing(tiny_bundle, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_everything_closes_takes_nothing_back(tiny_bundle, tmp_path, number):
+def test_a_signal_while_closing_does_not_lose_the_results(tiny_bundle, tmp_path, number):
     place = "svg_runtime.forecast.forecaster", "Forecaster", "close"
     process = start_slow(tmp_path, tiny_bundle, place, 0.5, "--max-frames", "6")
     process.send_signal(number)
@@ -105,7 +105,7 @@ def test_a_signal_while_everything_closes_takes_nothing_back(tiny_bundle, tmp_pa
     assert json.loads((tmp_path / "s.json").read_text())["frames"]["seen"] == len(read_times(tmp_path / "out.mp4")) == 6
 
 
-def test_full_disk_is_one_message_and_no_wreck(tiny_bundle, tmp_path):
+def test_a_full_disk_is_one_message_and_leaves_no_file(tiny_bundle, tmp_path):
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); {MAIN}"
     arguments = ["--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--max-frames", "400"]
     run = subprocess.run(

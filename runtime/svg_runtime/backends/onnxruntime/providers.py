@@ -142,8 +142,8 @@ def check_gpu_options(backend: str, gpu_options: GpuOptions) -> None:
         )
     if gpu_options.cuda_graph and gpu_options.cpu_fallback:
         raise UsageError(
-            f"both --cuda-graph and --cpu-fallback were given to the {backend} backend, but a CUDA graph cannot replay nodes that "
-            "run on the CPU\n  expected one of them"
+            f"both --cuda-graph and --cpu-fallback were given to the {backend} backend, but a CUDA graph cannot replay nodes "
+            "that run on the CPU\n  expected one of them"
         )
 
 
