@@ -1,4 +1,4 @@
-"""The cpu backend's verbs, against plain ONNX Runtime sessions, and what it says when the library is not there."""
+"""The cpu backend's methods, compared with plain ONNX Runtime sessions, and its messages for a missing library."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_bound_graph_computes_what_a_plain_session_does_and_in_place(backend, 
         assert backend.read(outputs[name]).ctypes.data == addresses[name]
     for name, buffer in inputs.items():
         np.testing.assert_array_equal(backend.read(buffer), before[name])
-    backend.write(inputs["h"], draw(77, *inputs["h"].shape))  # bound once: the plan reads what is there at the run
+    backend.write(inputs["h"], draw(77, *inputs["h"].shape))  # bound once: the graph reads the values at the time of the run
     bound.run()
     expected = plain(tiny_bundle, "posterior", **{**before, "h": draw(77, *inputs["h"].shape)})
     np.testing.assert_allclose(backend.read(outputs["mu"]), expected["mu"], atol=1e-6)
@@ -207,14 +207,14 @@ def test_cpu_and_auto_are_accepted_as_device(bundle, device):
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_the_description_reports_the_computed_precision(fused_bundle, tmp_path, monkeypatch, precision):
-    """Compared with the types that ONNX Runtime's profiler sees go into the kernels, which differ by processor."""
+    """Compared with the types that ONNX Runtime's profiler sees go into the kernels, which depend on the CPU."""
     monkeypatch.chdir(tmp_path)
     backend = open_backend(Bundle.open(fused_bundle), "cpu", None, precision)
     seen = {graph_name: profiled_types(fused_bundle, graph_name, precision) for graph_name in backend.computed_in}
     assert backend.computed_in == seen
     assert set(seen) == {"encoder", "skip", "posterior", "prior", "predictor", "decoder", "prime", "step"}
-    words = " and ".join(name for name in ("f16", "f32") if any(name in layers for layers in seen.values()))
-    assert f"{precision} graphs computed in {words}" in backend.description
+    precisions = " and ".join(name for name in ("f16", "f32") if any(name in layers for layers in seen.values()))
+    assert f"{precision} graphs computed in {precisions}" in backend.description
     backend.close()
 
 
@@ -232,9 +232,9 @@ def profiled_types(path, graph_name, precision) -> Counter:
 
 
 def test_bf16_is_refused(tiny_bundle, tmp_path):
-    earned = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
+    with_bf16 = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
     with pytest.raises(BackendMissingError, match=r"does not compute in bf16\n  expected fp32 or fp16, or --backend") as caught:
-        open_backend(earned, "cpu", None, "bf16")
+        open_backend(with_bf16, "cpu", None, "bf16")
     assert caught.value.exit_code == ExitCode.BACKEND_MISSING
 
 
@@ -245,11 +245,11 @@ def test_backend_names_are_case_sensitive(bundle):
 
 @pytest.mark.parametrize("name", ["cpu", "auto", "openvino"])
 def test_gpu_options_are_refused_by_other_backends(bundle, name):
-    choices = GpuOptions(cuda_graph=False, cpu_fallback=True, cache_dir="x", workspace_gib=1.0)
+    gpu_options = GpuOptions(cuda_graph=False, cpu_fallback=True, cache_dir="x", workspace_gib=1.0)
     with pytest.raises(
         UsageError, match=r"--no-cuda-graph, --cpu-fallback, --cache-dir, --workspace have no effect with .*\n.*tensorrt-rtx"
     ):
-        open_backend(bundle, name, None, None, gpu=choices)
+        open_backend(bundle, name, None, None, gpu=gpu_options)
 
 
 def test_a_graph_that_the_engine_refuses_is_named(tiny_bundle, tmp_path):

@@ -184,17 +184,17 @@ def test_aliased_outputs_are_an_assertion_error(arrays):
             check_unaliased("step", inputs, outputs)
 
 
-@pytest.mark.parametrize(("wanted", "index"), [(None, 0), ("auto", 0), ("cuda", 0), ("cuda:1", 1), ("1", 1)])
-def test_device_names_select_the_gpu(cuda, wanted, index):
-    device = CudaDevice("cuda", "gpu", wanted)
+@pytest.mark.parametrize(("requested", "index"), [(None, 0), ("auto", 0), ("cuda", 0), ("cuda:1", 1), ("1", 1)])
+def test_device_names_select_the_gpu(cuda, requested, index):
+    device = CudaDevice("cuda", "gpu", requested)
     assert device.gpu.index == index
     assert (device.gpu.name, device.gpu.compute_capability) == ("NumPy GPU", "sm86")
 
 
-@pytest.mark.parametrize(("wanted", "message"), [("cuda:2", "cuda:0, cuda:1"), ("gpu", "no device 'gpu'"), ("-1", "'-1'")])
-def test_a_missing_device_is_refused(cuda, wanted, message):
+@pytest.mark.parametrize(("requested", "message"), [("cuda:2", "cuda:0, cuda:1"), ("gpu", "no device 'gpu'"), ("-1", "'-1'")])
+def test_a_missing_device_is_refused(cuda, requested, message):
     with pytest.raises(BackendMissingError, match=message) as caught:
-        CudaDevice("cuda", "gpu", wanted)
+        CudaDevice("cuda", "gpu", requested)
     assert caught.value.exit_code == ExitCode.BACKEND_MISSING
 
 

@@ -40,7 +40,7 @@ def test_all_differences_are_named_at_once(spec):
     for expected in (
         "its inputs are ['cond_0',", "cond_0 is float32, the manifest says float16",
         "frame is float16, the manifest says float32",
-        "mu is (7,), the manifest says (-1, 4)", "h takes (1, 16) to (2, 16), expected (1, 16) to (8, 16)",
+        "mu is (7,), the manifest says (-1, 4)", "h accepts (1, 16) to (2, 16), expected (1, 16) to (8, 16)",
     ):  # fmt: skip
         assert expected in text
 
@@ -103,12 +103,12 @@ def test_an_engine_that_does_not_load_gives_the_reason():
         def __init__(self, given) -> None:
             assert given is logger
 
-        def deserialize_cuda_engine(self, plan: bytes) -> None:
-            logger.messages.append((True, "the plan is of another version"))
+        def deserialize_cuda_engine(self, serialized: bytes) -> None:
+            logger.messages.append((True, "the engine is of another version"))
 
     library = Library("tensorrt", SimpleNamespace(__version__="10.3", Runtime=Runtime), logger)
-    with pytest.raises(EngineError, match=r"does not load \(tensorrt 10\.3\):\n  the plan is of another version"):
-        open_engine(library, b"plan", PLACE)
+    with pytest.raises(EngineError, match=r"does not load \(tensorrt 10\.3\):\n  the engine is of another version"):
+        open_engine(library, b"engine", PLACE)
 
 
 def test_the_stand_in_has_the_names_of_the_real_engine():

@@ -71,11 +71,11 @@ def psnr_per_step(given, expected):
 @pytest.mark.parametrize("which", ["tiny_bundle", "fused_bundle", "following_bundle"])
 def test_openvino_gives_the_frames_of_the_cpu_backend(request, frames, which, context):
     path = request.getfixturevalue(which)
-    said, futures = watch(path, frames[:5], context=context, **F32, **SMALL)
-    expected_said, expected = watch(path, frames[:5], context=context, backend="cpu", **SMALL)
+    observed, futures = watch(path, frames[:5], context=context, **F32, **SMALL)
+    expected_observed, expected = watch(path, frames[:5], context=context, backend="cpu", **SMALL)
     np.testing.assert_allclose(futures, expected, atol=ATOL)
-    for given, wanted in zip(said, expected_said, strict=True):
-        np.testing.assert_allclose(given, wanted, rtol=1e-3, atol=1e-3)
+    for actual, expected in zip(observed, expected_observed, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_openvino_runs_the_separate_graphs_of_a_fused_bundle_and_reconstructs(fused_bundle, frames):
@@ -179,7 +179,7 @@ def test_without_an_execution_graph_the_description_says_so(bundle, monkeypatch)
 
 def compute_all_in(monkeypatch, precision: str) -> None:
     """An engine that promises all and computes in one precision: an old release, or a processor without units for it."""
-    monkeypatch.setattr(openvino_device, "_CAPABILITY", dict.fromkeys(("f32", "bf16", "f16"), "FP32"))
+    monkeypatch.setattr(openvino_device, "_CAPABILITIES", dict.fromkeys(("f32", "bf16", "f16"), "FP32"))
     monkeypatch.setattr("svg_runtime.backends.openvino.backend.computed_precisions", lambda model: Counter({precision: 5}))
 
 
@@ -195,18 +195,18 @@ def test_a_requested_precision_that_is_not_computed_is_refused(bundle, monkeypat
 
 def test_requested_bf16_that_is_not_computed_is_refused(tiny_bundle, tmp_path, monkeypatch):
     compute_all_in(monkeypatch, "f32")
-    earned = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
+    with_bf16 = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
     for name in ("openvino", "auto"):
         with pytest.raises(BackendMissingError, match=r"bf16 was requested, but .* computes encoder in f32 here"):
-            open_backend(earned, name, None, "bf16")
+            open_backend(with_bf16, name, None, "bf16")
 
 
 def test_a_default_that_is_not_computed_is_not_reported(tiny_bundle, tmp_path, monkeypatch):
     compute_all_in(monkeypatch, "f32")
     monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: True)
-    earned = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
+    with_bf16 = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
     for name in ("openvino", "auto"):
-        backend = open_backend(earned, name, None, None)
+        backend = open_backend(with_bf16, name, None, None)
         assert (backend.name, backend.precision) == ("openvino", "fp32")
         assert backend.description.endswith("fp32 graphs computed in f32")
         backend.close()
@@ -367,7 +367,7 @@ def test_a_missing_device_is_refused_with_the_available_ones(bundle, device):
 
 
 class CoreOf:
-    """What OpenVINO says on a machine with other devices and abilities, which cannot be had here."""
+    """What OpenVINO says on a machine with other devices and capabilities, which this one lacks."""
 
     def __init__(self, **devices):
         self.available_devices, self._devices = list(devices), devices
@@ -380,20 +380,20 @@ class CoreOf:
 def test_precision_follows_the_device_and_its_capabilities(monkeypatch):
     xeon = CoreOf(CPU=["FP32", "BF16", "INT8"], NPU=["FP16", "INT8"])
     monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: True)
-    for named in (None, "auto", "CPU"):  # bf16 by default only if it is earned and nothing else was asked for
+    for named in (None, "auto", "CPU"):  # bf16 by default only with that variant and without another request
         assert choose_placement(xeon, named, has_bf16_variant=True).compute == "bf16"
-        missing_quality_reports = choose_placement(xeon, named)
-        assert (missing_quality_reports.compute, missing_quality_reports.missed) == ("f32", True)
+        without_variant = choose_placement(xeon, named)
+        assert (without_variant.compute, without_variant.bf16_advised) == ("f32", True)
         for precision in ("fp32", "fp16"):
             asked = choose_placement(xeon, named, precision, has_bf16_variant=True)
-            assert (asked.compute, asked.missed) == ("f32", False)
+            assert (asked.compute, asked.bf16_advised) == ("f32", False)
     assert choose_placement(xeon, "cpu:f32", has_bf16_variant=True).compute == "f32"
     assert choose_placement(xeon, "cpu:bf16").compute == "bf16"  # the user's explicit wish
     npu = choose_placement(xeon, "npu")
     assert (npu.device, npu.compute, npu.has_f32) == ("NPU", None, False)
     monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: False)
     slower = choose_placement(xeon, "CPU", has_bf16_variant=True)
-    assert (slower.compute, slower.missed) == ("f32", False)
+    assert (slower.compute, slower.bf16_advised) == ("f32", False)
     assert choose_placement(xeon, "CPU:bf16").compute == choose_placement(xeon, None, "bf16", True).compute == "bf16"
     assert choose_placement(xeon, "CPU:bf16", "bf16", True).compute == "bf16"
     with pytest.raises(UsageError, match=r"both bf16 and the device 'CPU:f32' were given"):
@@ -429,15 +429,15 @@ def test_bf16_units_are_used_if_the_bundle_has_a_bf16_variant(tiny_bundle, bundl
     assert backend.precision == "fp32"
     assert "fp32 graphs computed in f32; bf16 is faster here" in backend.description
     assert backend.description.endswith("svg-export ckpt.pt --bf16")
-    earned = earn_bf16(tiny_bundle, tmp_path)
+    with_bf16 = earn_bf16(tiny_bundle, tmp_path)
     for name in ("openvino", "auto"):
-        backend = open_backend(Bundle.open(earned), name, None, None)
+        backend = open_backend(Bundle.open(with_bf16), name, None, None)
         assert (backend.name, backend.precision) == ("openvino", "bf16")
         assert backend.description.endswith("fp32 graphs computed in bf16")
         assert set(backend.computed_in["encoder"]) == {"bf16"}
-    _, default = watch(earned, frames[:3], backend="openvino", **SMALL)
+    _, default = watch(with_bf16, frames[:3], backend="openvino", **SMALL)
     _, explicit = watch(tiny_bundle, frames[:3], backend="openvino", device="CPU:bf16", **SMALL)
-    _, full = watch(earned, frames[:3], backend="openvino", precision="fp32", **SMALL)
+    _, full = watch(with_bf16, frames[:3], backend="openvino", precision="fp32", **SMALL)
     np.testing.assert_array_equal(default[0], explicit[0])
     assert 0 < np.abs(default[0] - full[0]).max() < 0.1
 
@@ -445,10 +445,10 @@ def test_bf16_units_are_used_if_the_bundle_has_a_bf16_variant(tiny_bundle, bundl
 def test_requested_bf16_is_the_variant_of_the_bundle(tiny_bundle, bundle, tmp_path, frames):
     with pytest.raises(BackendMissingError, match=r"no bf16 variant.*\n  export it with: svg-export ckpt\.pt --bf16"):
         open_backend(bundle, "openvino", None, "bf16")
-    earned = earn_bf16(tiny_bundle, tmp_path)
+    with_bf16 = earn_bf16(tiny_bundle, tmp_path)
     needs_precision("bf16")
     for name in ("openvino", "auto"):  # auto: the cpu backend has no bf16
-        _, asked = watch(earned, frames[:3], backend=name, precision="bf16", **SMALL)
+        _, asked = watch(with_bf16, frames[:3], backend=name, precision="bf16", **SMALL)
         _, explicit = watch(tiny_bundle, frames[:3], backend="openvino", device="CPU:bf16", **SMALL)
         np.testing.assert_array_equal(asked[0], explicit[0])
 

@@ -333,7 +333,7 @@ def test_engines_of_another_tensorrt_are_not_used(fused_bundle, ort, monkeypatch
 def test_the_description_says_where_nodes_run(backend, fused_bundle, ort):
     assert backend.description.startswith("cuda (ONNX Runtime 1.30.0, NumPy GPU), fp32 graphs computed in f32; nodes: ")
     assert backend.description.endswith(" on CUDA")
-    ort.tells = False
+    ort.reports = False
     silent = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GRAPHS["graph-on"])
     assert silent.description == "cuda (ONNX Runtime 1.30.0, NumPy GPU), fp32 graphs computed in f32; CUDA graphs"
     silent.close()
@@ -370,7 +370,7 @@ def check_no_shapes(bundle):
 @pytest.mark.parametrize("tells", [True, False])
 @pytest.mark.parametrize("name", NAMES)
 def test_nodes_on_the_cpu_are_an_error(fused_bundle, cuda, ort, name, tells):
-    ort.tells, ort.on_cpu = tells, lambda node: node.op_type == "ConvTranspose"
+    ort.reports, ort.on_cpu = tells, lambda node: node.op_type == "ConvTranspose"
     message = open_error(fused_bundle, name)
     assert "cannot run all of fp32/" in message
     assert ("ConvTranspose '" if tells else "assigned to the default CPU EP") in message
@@ -382,7 +382,7 @@ def test_nodes_on_the_cpu_are_an_error(fused_bundle, cuda, ort, name, tells):
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "separate"])
 def test_allowed_nodes_on_the_cpu_give_the_same_frames(fused_bundle, frames, ort, fused, tells):
     """Their inputs are copied when they are bound: without binding them again, every run would see the first values."""
-    ort.tells, ort.on_cpu = tells, lambda node: node.op_type in ("Shape", "ConvTranspose", "Gemm")
+    ort.reports, ort.on_cpu = tells, lambda node: node.op_type in ("Shape", "ConvTranspose", "Gemm")
     check_same(fused_bundle, frames[:4], "cuda", fused=fused, gpu=GpuOptions(cpu_fallback=True))
 
 

@@ -27,7 +27,7 @@ from svg_runtime.errors import BackendError, BackendMissingError, EngineError, U
 from tests.svg_runtime.backends import numpy_tensorrt
 from tests.svg_runtime.backends.build_helpers import Watched
 from tests.svg_runtime.backends.numpy_cuda import NumpyCuda, cudaError_t
-from tests.svg_runtime.backends.numpy_tensorrt import NumpyTensorrt, NumpyTensorrtRtx, make_plan
+from tests.svg_runtime.backends.numpy_tensorrt import NumpyTensorrt, NumpyTensorrtRtx, make_engine
 from tests.svg_runtime.bundle_helpers import draw, watch
 
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed: pip install 'svg-edge[tensorrt-rtx]'")
@@ -60,7 +60,7 @@ def install(made, monkeypatch, tmp_path):
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(backend_module, "load_library", lambda name: Library(name, made, logger))
     monkeypatch.setattr(backend_module, "require_modules", lambda *names: None)
-    monkeypatch.setattr(local, "build_engine", lambda library, content, *rest: make_plan(content, rest[3].max_batch))
+    monkeypatch.setattr(local, "build_engine", lambda content, options, **rest: make_engine(content, options.max_batch))
     return made
 
 
@@ -72,7 +72,9 @@ def test_frames_and_surprise_are_those_of_the_cpu_backend(tensorrt, fused_bundle
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("fused", [True, False])
-def test_frames_are_those_of_the_cpu_without_a_learned_prior_and_without_latents(tensorrt, unlearned_bundle, frames, fused, precision):
+def test_frames_are_those_of_the_cpu_without_a_learned_prior_and_without_latents(
+    tensorrt, unlearned_bundle, frames, fused, precision
+):
     check_parity(unlearned_bundle, frames, fused, precision)
 
 
@@ -283,9 +285,9 @@ def builds(tensorrt, monkeypatch) -> list[int]:
     """One entry per engine that is built."""
     built = []
 
-    def build(library, content, *rest):
+    def build(content, options, **rest):
         built.append(len(content))
-        return make_plan(content, rest[3].max_batch)
+        return make_engine(content, options.max_batch)
 
     monkeypatch.setattr(local, "build_engine", build)
     return built
@@ -332,7 +334,7 @@ def test_an_engine_of_the_cache_that_does_not_load_is_built_again(builds, fused_
 
 def test_an_engine_that_never_loads_is_built_once(tensorrt, monkeypatch, fused_bundle, frames):
     built = []
-    monkeypatch.setattr(local, "build_engine", lambda library, content, place, *rest: built.append(place) or b"useless")
+    monkeypatch.setattr(local, "build_engine", lambda graph_file, **rest: built.append(graph_file) or b"useless")
     monkeypatch.setattr(local, "open_engine", lambda *arguments: None)
     monkeypatch.setattr(local.LocalEngines, "check", lambda *arguments: None)
     with pytest.raises(EngineError, match=r"cannot load the engine of \w+: Platform specific tag mismatch"):

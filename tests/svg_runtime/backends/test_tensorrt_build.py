@@ -32,12 +32,12 @@ ORIN = GpuName(0, "Orin (nvgpu) / Jetson", "sm87", 8)
 def make(fused_bundle, tmp_path, monkeypatch):
     """LocalEngines of TensorRT on one GPU."""
     monkeypatch.setattr(device_module, "load_runtime", NumpyCuda)
-    monkeypatch.setattr(local, "open_engine", lambda library, plan, place: None)
+    monkeypatch.setattr(local, "open_engine", lambda library, engine_bytes, graph_file: None)
     monkeypatch.setattr(LocalEngines, "check", lambda self, graph_name, engine: None)
 
     def made(library: Library, watched: Watched, precision="fp32") -> LocalEngines:
-        choices = GpuOptions(cache_dir=str(tmp_path / "cache"))
-        return LocalEngines(library, Bundle.open(fused_bundle), precision, ORIN, 4, choices, watched)
+        gpu_options = GpuOptions(cache_dir=str(tmp_path / "cache"))
+        return LocalEngines(library, Bundle.open(fused_bundle), precision, ORIN, 4, gpu_options, watched)
 
     return made
 
@@ -86,7 +86,7 @@ def test_a_failed_build_leaves_the_timings_as_they_were(make, tmp_path, monkeypa
     make(library, watched).engine_bytes("prior")
     before = timings_file(tmp_path / "cache").read_bytes()
 
-    def fail(*arguments):
+    def fail(**arguments):
         raise EngineError("no")
 
     monkeypatch.setattr(local, "build_engine", fail)
@@ -106,7 +106,7 @@ def test_an_error_about_a_skipped_kernel_is_not_a_failure(fused_bundle):
 
 
 def test_a_warning_of_the_parser_is_logged_and_not_a_failure(fused_bundle, logged):
-    """Every JetPack brings a release of its own, and none of them has been heard before it is there."""
+    """Every JetPack has its own TensorRT release, whose warnings are not known in advance."""
     content = graph_bytes(fused_bundle, "prior")
     library = tensorrt(warns="Make sure input h has Int64 binding.")
     built = "fp32/prior.onnx", spec_of(content), "fp32", BuildOptions((), 4)

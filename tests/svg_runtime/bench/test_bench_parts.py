@@ -47,7 +47,7 @@ def test_cases_cover_all_backends_precisions_and_graphs(fused_bundle):
     assert Counter(case.backend for case in cases) == several
     assert [str(case) for case in cases[:4]] == ["cpu fp32 fused", "cpu fp32 separate", "cpu fp16 fused", "cpu fp16 separate"]
     assert list_cases(manifest, "auto", "fp16") == [Case("auto", "fp16", True), Case("auto", "fp16", False)]
-    assert list_cases(manifest, "cpu", "bf16") == [Case("cpu", "bf16", False)]  # asked for: the row says why not
+    assert list_cases(manifest, "cpu", "bf16") == [Case("cpu", "bf16", False)]  # requested: the row has the reason
     with pytest.raises(UsageError, match="unknown backend 'gpu'"):
         list_cases(manifest, "gpu", None)
 
@@ -179,7 +179,7 @@ BUILDING = [{"task": BUILD, "share": 0.25}, WAITS, {"task": BUILD, "share": 0.5}
 
 
 def hear(progress, *messages) -> dict[str, object]:
-    """What a worker says, through its channel."""
+    """Pass the messages of a worker through its channel."""
     lines = [json.dumps(message) + "\n" for message in messages]
     return _converse(SimpleNamespace(stdin=io.StringIO(), stdout=lines), {"do": "measure"}, progress)
 

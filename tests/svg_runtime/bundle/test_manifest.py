@@ -250,7 +250,7 @@ def quality(manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest["variants"]["fp16"]["quality"]
 
 
-UNEARNED = {
+INVALID_REPORTS = {
     "no report": (lambda m: m["variants"]["fp16"].update(quality=None), "fp16.quality: expected a report for every reduced"),
     "a report of fp32": (
         lambda m: m["variants"]["fp32"].update(quality=quality(m)),
@@ -270,9 +270,9 @@ UNEARNED = {
 }
 
 
-@pytest.mark.parametrize("case", UNEARNED)
+@pytest.mark.parametrize("case", INVALID_REPORTS)
 def test_a_reduced_precision_without_a_passed_gate_is_refused(damaged, case):
-    change, message = UNEARNED[case]
+    change, message = INVALID_REPORTS[case]
     edit_manifest(damaged, change)
     assert message in refusal(damaged)
 
@@ -285,16 +285,16 @@ def test_an_uncertain_or_invisible_loss_passes_the_gate(damaged):
 
 
 def test_bf16_must_use_the_graphs_of_fp32(tiny_bundle, tmp_path):
-    earned = earn_bf16(tiny_bundle, tmp_path)
-    opened = Bundle.open(earned)
+    with_bf16 = earn_bf16(tiny_bundle, tmp_path)
+    opened = Bundle.open(with_bf16)
     assert opened.graphs("bf16") == opened.graphs("fp32")
     assert opened.manifest.variants["bf16"].parity is None
-    edit_manifest(earned, lambda m: m["variants"]["bf16"].update(graphs=m["variants"]["fp16"]["graphs"]))
-    message = refusal(earned)
+    edit_manifest(with_bf16, lambda m: m["variants"]["bf16"].update(graphs=m["variants"]["fp16"]["graphs"]))
+    message = refusal(with_bf16)
     assert "variants.bf16.graphs: expected the graphs of fp32" in message
     assert "variants.bf16.graphs.encoder.outputs: ('skip_0'" in message  # float16, which only fp16 may have
-    edit_manifest(earned, lambda m: m["variants"].pop("fp32"))
-    assert "variants.bf16.graphs: expected the graphs of fp32" in refusal(earned)
+    edit_manifest(with_bf16, lambda m: m["variants"].pop("fp32"))
+    assert "variants.bf16.graphs: expected the graphs of fp32" in refusal(with_bf16)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -398,7 +398,7 @@ CHANGES = {
     "another name": ("prior", lambda g: g["outputs"][0].update(name="mean"), "prior.outputs: ('mean'"),
     "an output twice": ("prior", lambda g: g["outputs"].append(g["outputs"][0]), "prior.outputs: 4 tensors"),
     "no outputs": ("skip", lambda g: g["outputs"].clear(), "skip.outputs: 0 tensors"),
-    "an input that nobody feeds": (
+    "an input without a source": (
         "prior",
         lambda g: g["inputs"].append({"name": "t", "dtype": "float32", "shape": [1]}),
         "prior.inputs",

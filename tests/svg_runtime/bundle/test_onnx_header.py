@@ -11,7 +11,7 @@ from svg_runtime.bundle.onnx_header import GraphHeader, count_weight_types, read
 from svg_runtime.errors import BundleError
 from tests.svg_runtime.bundle_helpers import graph_bytes
 
-ROLES = ("encoder", "skip", "posterior", "prior", "predictor", "decoder")
+SEPARATE_GRAPHS = ("encoder", "skip", "posterior", "prior", "predictor", "decoder")
 DTYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 
 
@@ -30,7 +30,7 @@ def listed(tensors) -> list[tuple]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("graph_name", ROLES)
+@pytest.mark.parametrize("graph_name", SEPARATE_GRAPHS)
 def test_reads_what_the_onnx_package_reads(tiny_bundle, graph_name, precision):
     content = graph_bytes(tiny_bundle, graph_name, precision)
     header, model = read_header(content), onnx.load_from_string(content)
@@ -97,7 +97,7 @@ def test_an_endless_number_is_refused_at_once():
 
 
 def external(tensor: TensorProto) -> TensorProto:
-    """A tensor that says that its values lie in the file `secret.bin`."""
+    """A tensor that declares its values to be in the file `secret.bin`."""
     onnx.external_data_helper.set_external_data(tensor, "secret.bin")
     tensor.ClearField("raw_data")
     return tensor

@@ -15,8 +15,8 @@ from svg_runtime.errors import BackendMissingError, BundleError
 from tests.conftest import export_model, random_model, save_model
 from tests.svg_runtime.bundle_helpers import copy_bundle, edit_manifest, graph_bytes, replace_graph
 
-ROLES = {"encoder", "skip", "posterior", "prior", "predictor", "decoder"}
-GRAPHS = {"fp16": ROLES, "fp32": {*ROLES, "decoder_shuffled"}}
+SEPARATE_GRAPHS = {"encoder", "skip", "posterior", "prior", "predictor", "decoder"}
+GRAPHS = {"fp16": SEPARATE_GRAPHS, "fp32": {*SEPARATE_GRAPHS, "decoder_shuffled"}}
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_changed_byte_is_detected(damaged, position):
     assert "fp32/decoder.onnx: changed since export" in message
     assert "encoder" not in message
     assert "svg-export" in message
-    assert set(Bundle.open(damaged).graphs("fp16")) == ROLES  # the other variant is whole
+    assert set(Bundle.open(damaged).graphs("fp16")) == SEPARATE_GRAPHS  # the other variant is whole
 
 
 def test_truncated_and_missing_graphs_are_listed_together(damaged):

@@ -92,7 +92,7 @@ def test_the_same_seed_gives_the_same_forecasts(tiny_bundle, frames, seed):
         first, second = a.forecast(), a.forecast()
         np.testing.assert_array_equal(first, b.forecast())
         np.testing.assert_array_equal(second, b.forecast())
-        assert np.abs(first - second).max() > 1e-4  # a second look at the future draws anew
+        assert np.abs(first - second).max() > 1e-4  # a second forecast uses new draws
         a.reset()
         for frame in frames:
             a.observe(frame)

@@ -1,4 +1,4 @@
-"""The fused graphs: the same frames, surprise and scores as the separate ones, whatever is asked for."""
+"""The fused graphs: the same frames, surprise and scores as the separate ones, with all options."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ ATOL = 2e-5
     "opened", [{"samples": 3, "horizon": 4}, {"samples": 1, "horizon": 1}, {"samples": 2, "horizon": 3, "context": "stream"}]
 )
 def test_fused_graphs_give_the_same_results_as_the_separate_ones(fused_bundle, frames, opened):
-    said, futures = watch(fused_bundle, frames, fused=True, seed=5, **opened)
-    expected_said, expected = watch(fused_bundle, frames, fused=False, seed=5, **opened)
+    observed, futures = watch(fused_bundle, frames, fused=True, seed=5, **opened)
+    expected_observed, expected = watch(fused_bundle, frames, fused=False, seed=5, **opened)
     np.testing.assert_allclose(futures, expected, atol=ATOL)
-    for given, wanted in zip(said, expected_said, strict=True):
-        np.testing.assert_allclose(given, wanted, rtol=1e-3, atol=1e-3)
+    for actual, expected in zip(observed, expected_observed, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_fused_graphs_work_in_half_precision(fused_bundle, frames):

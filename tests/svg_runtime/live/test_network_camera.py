@@ -49,7 +49,7 @@ def require_live(camera, frames: int = 6) -> None:
 
 
 def ages(pictures: list[SourceFrame], server: NetworkCamera) -> list[float]:
-    """Seconds from sending to when the pictures are said to be taken, which is when the loop has them."""
+    """Return the seconds from sending to the reported capture time, which is when the loop gets the pictures."""
     numbers = numbers_of([frame.image for frame in pictures])
     return [frame.captured_s - server.sent_s[number] for frame, number in zip(pictures, numbers, strict=True)]
 
@@ -161,7 +161,7 @@ def test_a_camera_that_falls_silent_is_lost_and_old_pictures_are_not_returned(mo
 
 
 class Silent(socketserver.BaseRequestHandler):
-    """Accepts, and says nothing."""
+    """Accepts connections and sends nothing."""
 
     server: NetworkCamera
 
@@ -279,7 +279,7 @@ def test_stream_names_show_no_secrets(url, name):
 def test_svg_live_runs_on_a_network_camera(svg_live, tmp_path):
     with switched_on(Rtsp, password="s3cret") as server:
         url = f"rtsp://admin:s3cret@{server.address}/cam"
-        code, words, stats = svg_live(
+        code, stderr, stats = svg_live(
             "--headless", "--source", url, "--max-frames", "12", "--output", "out.mp4", "--json", "stats.json"
         )
     assert code == 0
@@ -287,10 +287,10 @@ def test_svg_live_runs_on_a_network_camera(svg_live, tmp_path):
     assert stats["frames"]["seen"] == 12
     assert stats["frames"]["forecast"] > 0
     assert len(read_times(tmp_path / "out.mp4")) == 12
-    assert "s3cret" not in words + json.dumps(stats)
+    assert "s3cret" not in stderr + json.dumps(stats)
 
 
 def test_headless_on_an_endless_source_needs_an_output_or_a_limit(svg_live):
-    code, words, _ = svg_live("--headless", "--source", "rtsp://127.0.0.1:1/cam")
+    code, stderr, _ = svg_live("--headless", "--source", "rtsp://127.0.0.1:1/cam")
     assert code == ExitCode.USAGE
-    assert "--max-frames" in words
+    assert "--max-frames" in stderr

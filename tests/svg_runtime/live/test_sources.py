@@ -27,7 +27,7 @@ from tests.svg_runtime.live.live_helpers import frame_numbers, write_video
 
 
 class FakeClock:
-    """Time that passes only when somebody sleeps or works."""
+    """Time that passes only during sleep or work."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -331,9 +331,9 @@ class TestCamera:
         monkeypatch.setattr("svg_runtime.live.sources.camera_help.os.access", lambda *_: False)
         monkeypatch.setattr("svg_runtime.live.sources.camera_help.sys.platform", "linux")
         (tmp_path / "video7").touch()
-        words = explain_missing_camera(7)
-        assert "video7" in words
-        assert "usermod -aG video" in words
+        message = explain_missing_camera(7)
+        assert "video7" in message
+        assert "usermod -aG video" in message
 
 
 class TestPreprocessor:

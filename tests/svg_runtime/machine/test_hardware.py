@@ -1,4 +1,4 @@
-"""What numbers were measured on, as far as the system tells."""
+"""Hardware details, as far as the system reports them."""
 
 from __future__ import annotations
 

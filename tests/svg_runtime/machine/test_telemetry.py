@@ -48,7 +48,7 @@ def test_clocks_of_a_jetson_are_read(tmp_path):
         tmp_path,
         {
             f"{gpu}/cur_freq": "306000000", f"{gpu}/max_freq": "624750000", f"{gpu}/governor": "nvhost_podgov",
-            "sys/class/devfreq/15340000.vic/max_freq": "435200000",  # says nothing of its clock now
+            "sys/class/devfreq/15340000.vic/max_freq": "435200000",  # does not report its current clock
             f"{cpu}/cpu10/cpufreq/scaling_cur_freq": "729600", f"{cpu}/cpu2/cpufreq/scaling_cur_freq": "1510400",
             f"{cpu}/cpu2/cpufreq/scaling_max_freq": "1510400", f"{cpu}/cpu2/cpufreq/scaling_governor": "schedutil",
             f"{cpu}/cpu3/cpufreq/scaling_cur_freq": "<unknown>",
