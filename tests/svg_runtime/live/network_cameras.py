@@ -65,7 +65,7 @@ class _Packets:
 
 
 def encoded(container_format: str, codec: str, fps: int = FPS, pictures: int | None = None) -> Iterator[list[bytes]]:
-    """The packets of one picture after the other, without end, as FFmpeg makes them; with `pictures`, only audio follows after that many."""
+    """Packets of one picture after another, without end, as FFmpeg makes them; after `pictures` of them, only audio."""
     packets = _Packets()
     muxing = {"packetsize": "300", "max_interleave_delta": "1"}  # or sound would wait for pictures
     with av.open(packets, "w", format=container_format, options=muxing) as container:
