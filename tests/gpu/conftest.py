@@ -1,4 +1,4 @@
-"""Backends on a real GPU: which of them are there, and what each has to do there. Without a GPU all of it is skipped."""
+"""Backends on a real GPU: which are available, and what each must do. Without a GPU all tests are skipped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPENED = {"samples": 3, "horizon": HORIZON, "seed": 5}
 
 @lru_cache
 def missing_gpu(name: str) -> str | None:
-    """Why there is no GPU for a backend; None if there is one."""
+    """Return why there is no GPU for a backend; None if there is one."""
     try:
         CudaDevice(name, "gpu", None).close()
     except (MissingExtraError, BackendMissingError) as error:
@@ -37,7 +37,7 @@ def missing_gpu(name: str) -> str | None:
 
 @lru_cache
 def missing_library(name: str, bundle: Path) -> str | None:
-    """Why a backend cannot be had on a machine with a GPU; None if it can. Nodes in the wrong place are for tests."""
+    """Return why a backend is not available on a machine with a GPU; None if it is. Nodes on the CPU are left to the tests."""
     try:
         open_backend(Bundle.open(bundle), name, None, "fp32").close()
     except (MissingExtraError, BackendMissingError) as error:
@@ -88,12 +88,12 @@ def check_parity(name: str, bundle: Path, frames: np.ndarray, precision: str, **
 
     Returns PSNR in dB against it, per step.
     """
-    said, futures = watch(bundle, frames, backend=name, precision=precision, **OPENED, **opened)
-    expected_said, expected = watch(bundle, frames, backend="cpu", precision="fp32", **OPENED, **opened)
+    observed, futures = watch(bundle, frames, backend=name, precision=precision, **OPENED, **opened)
+    expected_observed, expected = watch(bundle, frames, backend="cpu", precision="fp32", **OPENED, **opened)
     if precision == "fp32":
         np.testing.assert_allclose(futures, expected, atol=FP32_ATOL)
-        for given, wanted in zip(said, expected_said, strict=True):
-            np.testing.assert_allclose(given, wanted, rtol=1e-2, atol=1e-3)
+        for actual, expected in zip(observed, expected_observed, strict=True):
+            np.testing.assert_allclose(actual, expected, rtol=1e-2, atol=1e-3)
     errors = np.mean((futures - expected).astype(np.float64) ** 2, axis=(0, 1, 3, 4, 5))
     curve = [round(psnr(error), 1) for error in errors.tolist()]
     assert precision == "fp32" or curve[0] >= FP16_FIRST_STEP_DB, curve
@@ -101,7 +101,7 @@ def check_parity(name: str, bundle: Path, frames: np.ndarray, precision: str, **
 
 
 def check_graphs_change_nothing(name: str, bundle: Path, frames: np.ndarray, precision: str, fused: bool, context: str) -> None:
-    """Also after many steps, through which states have travelled; kernels may be chosen anew, hence a tolerance."""
+    """Also after many steps of the states; the library may choose other kernels, hence a tolerance."""
     opened = {**OPENED, "precision": precision, "fused": fused, "context": context}
     _, on = watch(bundle, frames, backend=name, gpu=GpuOptions(cuda_graph=True), **opened)
     _, off = watch(bundle, frames, backend=name, gpu=GpuOptions(cuda_graph=False), **opened)

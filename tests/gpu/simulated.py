@@ -1,6 +1,6 @@
 """The tests of this folder on GPUs made of host memory: pytest -p tests.gpu.simulated tests/gpu
 
-So they are known to work before a real GPU is at hand, and do not go out of date. What they then say is about themselves.
+So they are known to work before a real GPU is available, and stay up to date. A run proves only the tests themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def simulated_gpu() -> Iterator[None]:
     from svg_runtime.backends.tensorrt.nvidia_library import Library
     from tests.gpu import conftest
     from tests.svg_runtime.backends.numpy_cuda import NumpyCuda
-    from tests.svg_runtime.backends.numpy_tensorrt import NumpyTensorrt, NumpyTensorrtRtx, make_plan
+    from tests.svg_runtime.backends.numpy_tensorrt import NumpyTensorrt, NumpyTensorrtRtx, make_engine
     from tests.svg_runtime.backends.ort_on_numpy_cuda import OrtOnNumpyCuda
 
     cuda = NumpyCuda()
@@ -30,6 +30,6 @@ def simulated_gpu() -> Iterator[None]:
             patch.setattr(module, "load_runtime", lambda: cuda)
         patch.setattr(backend, "load_library", lambda name: Library(name, libraries[name], SimpleNamespace(messages=[])))
         patch.setattr(backend, "require_modules", lambda *names: None)
-        patch.setattr(local, "build_engine", lambda library, content, *rest: make_plan(content, rest[3].max_batch))
+        patch.setattr(local, "build_engine", lambda content, options, **rest: make_engine(content, options.max_batch))
         patch.setattr(ort_providers, "load_onnxruntime", lambda name, extra: OrtOnNumpyCuda(cuda))
         yield

@@ -37,7 +37,7 @@ def test_forecasts_are_those_of_the_cpu(name, bundle, frames, precision, context
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "separate"])
 @pytest.mark.parametrize("context", ["window", "stream"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_cuda_graphs_change_nothing(name, bundle, frames, precision, context, fused):
+def test_cuda_graphs_do_not_change_the_frames(name, bundle, frames, precision, context, fused):
     skip_without_graphs(name, bundle)
     check_graphs_change_nothing(name, bundle, frames[:6], precision, fused, context)
 
@@ -48,7 +48,7 @@ def test_memory_stays_over_a_thousand_forecasts(name, bundle, frames):
     check_memory_stays(name, bundle, frames)
 
 
-def test_two_forecasters_at_once(name, bundle, frames):
+def test_two_forecasters_at_once_give_their_own_forecasts(name, bundle, frames):
     check_two_at_once(name, bundle, frames[:5])
 
 

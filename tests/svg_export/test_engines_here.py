@@ -121,7 +121,7 @@ def test_engines_of_this_gpu_go_into_the_bundle_and_the_cache(fused_bundle, tmp_
     assert record.key.gpu == HERE.model
     assert len(list((tmp_path / "cache").rglob("*.plan"))) == len(summary["files"]) == 8
 
-    def never(*arguments):
+    def never(**arguments):
         raise AssertionError("built again")
 
     monkeypatch.setattr(local, "build_engine", never)  # what the runtime asks for is there, in the bundle and in the cache
@@ -134,7 +134,7 @@ def test_a_failure_leaves_the_bundle_without_engines(fused_bundle, tmp_path, uno
     there_is(monkeypatch, "sm86")
     bundle = copy_bundle(fused_bundle, tmp_path)
 
-    def fail(*arguments):
+    def fail(**arguments):
         raise EngineError("no")
 
     monkeypatch.setattr(local, "build_engine", fail)

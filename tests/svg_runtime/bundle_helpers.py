@@ -28,7 +28,7 @@ def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> P
 
 
 def replace_graph(bundle: Path, graph_name: str, content: bytes, precision: str = "fp32") -> Path:
-    """Put other bytes in a graph's place as somebody would who can also write the manifest: size and hash fit."""
+    """Replace a graph's bytes like an attacker who can also write the manifest: size and hash match."""
     (bundle / precision / f"{graph_name}.onnx").write_bytes(content)
 
     def restamp(manifest):
@@ -63,12 +63,12 @@ def generated(model, frames: np.ndarray, noise: np.ndarray, context_noise: np.nd
 
 
 def watch(bundle: Path, frames: np.ndarray, **opened: Any) -> tuple[list[list[float]], np.ndarray]:
-    """What a forecaster says of every frame, and its forecasts after each once it is ready."""
-    said, futures = [], []
+    """Return surprise and scores of every frame, and the forecasts after each frame once the forecaster is ready."""
+    observed, futures = [], []
     with Forecaster.open(bundle, **opened) as forecaster:
         for frame in frames:
             observation = forecaster.observe(frame)
-            said.append([observation.surprise or 0.0, *(score.psnr_best for score in observation.scores)])
+            observed.append([observation.surprise or 0.0, *(score.psnr_best for score in observation.scores)])
             if forecaster.ready:
                 futures.append(forecaster.forecast())
-    return said, np.stack(futures)
+    return observed, np.stack(futures)

@@ -104,7 +104,7 @@ def live(
     endless = camera is not None or source is None or "://" in source
     if headless and endless and output is None and json is None and max_frames is None:
         raise UsageError(
-            "--headless alone would run for ever and show nothing\n  add --output FILE.mp4, --json FILE or --max-frames N"
+            "--headless alone would run forever and show nothing\n  add --output FILE.mp4, --json FILE or --max-frames N"
         )
     precision = requested_precision(fp16, bf16)
     console = stderr_console()

@@ -1,4 +1,4 @@
-"""A listener to the progress of builds, and engines that nobody has to open on a GPU."""
+"""A listener for the progress of builds, and engines that can be opened without a GPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 
 class Watched:
-    """Notes all progress; `act` is called each time."""
+    """Records all progress; `act` is called each time."""
 
     def __init__(self) -> None:
         self.shares: dict[str, list[float]] = {}
@@ -20,7 +20,7 @@ class Watched:
 
 
 class Opened:
-    """An ICudaEngine as the manifest describes it, for one that can be opened beside a GPU only."""
+    """An ICudaEngine as the manifest describes it, in place of one that opens only on a GPU."""
 
     def __init__(self, spec, max_batch: int, layers: str = "{}") -> None:
         self.spec, self.max_batch, self.layers = spec, max_batch, layers

@@ -1,8 +1,8 @@
-"""A GPU made of host memory: the functions of `cuda.bindings.runtime` that the product calls, with what makes a GPU difficult.
+"""A GPU made of host memory: the functions of `cuda.bindings.runtime` that svg-edge calls, with the difficulties of a GPU.
 
-Work that is put on a stream is done late, when somebody waits: a copy then reads whatever the host memory holds at that time,
-so that memory which is reused too early shows as a wrong value. Copies and graphs may touch live memory only. While a stream is
-captured nothing runs, and what CUDA forbids meanwhile is an error.
+Work on a stream is done as late as possible, when the host waits: a copy then reads the host memory of that time, so that
+memory that is reused too early shows as a wrong value. Copies and graphs may touch only live memory. While a stream is captured
+nothing runs, and calls that CUDA forbids meanwhile are errors.
 """
 
 # ruff: noqa: N801, N802, N815 (names are CUDA's own)

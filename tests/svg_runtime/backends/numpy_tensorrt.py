@@ -1,8 +1,8 @@
-"""TensorRT made of ONNX Runtime on the NumPy GPU: a plan is the ONNX file itself, behind a header.
+"""TensorRT made of ONNX Runtime on the NumPy GPU: a serialized engine is the ONNX file behind a header.
 
-What makes TensorRT difficult is kept: an input's shape has to be set and lie in the profile, every tensor needs an address, a
-context with memory of the user's computes in it (and leaves rubbish there), shapes and addresses are those at the launch, and
-an engine's first run does what cannot be captured.
+It has the difficulties of TensorRT: an input's shape has to be set and to lie in the profile, every tensor needs an address, an
+execution context with the caller's memory computes in it (and leaves garbage there), shapes and addresses are those at the
+launch, and an engine's first run cannot be captured.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class ExecutionContextAllocationStrategy(IntEnum):
     USER_MANAGED = 2
 
 
-def make_plan(content: bytes, max_batch: int) -> bytes:
-    """What a builder would give."""
+def make_engine(content: bytes, max_batch: int) -> bytes:
+    """Return a serialized engine, as a builder would."""
     header = json.dumps({"max_batch": max_batch}).encode()
     return b"plan" + len(header).to_bytes(4, "little") + header + content
 
@@ -47,11 +47,11 @@ class NumpyTensorrt:
     """Stands for the module `tensorrt`.
 
     Attributes:
-        launches: roles... names of graphs that were launched, in order; within a capture too.
+        launches: names of the launched graphs, in order; within a capture too.
         uncapturable: whether runs cannot be captured.
-        broken: whether it does not get CUDA to work.
-        full: whether no engine fits into the device's memory.
-        left_over: whether CUDA still has the error of a capture that failed, which the next launch then reports.
+        broken: whether it cannot initialize CUDA.
+        full: whether no engine fits into device memory.
+        left_over: whether the error of a failed capture is pending, which the next launch then reports.
     """
 
     __version__ = "10.3.0"
@@ -105,13 +105,13 @@ class Runtime:
     def __init__(self, library: NumpyTensorrt, logger: Any, engine: type[Engine]) -> None:
         self._library, self._logger, self._engine = library, logger, engine
 
-    def deserialize_cuda_engine(self, plan: bytes) -> Engine | None:
-        if self._library.full or not plan.startswith(b"plan"):
-            words = "Cuda Runtime (out of memory)" if self._library.full else "Platform specific tag mismatch detected"
-            self._logger.messages.append((True, words))
+    def deserialize_cuda_engine(self, serialized: bytes) -> Engine | None:
+        if self._library.full or not serialized.startswith(b"plan"):
+            message = "Cuda Runtime (out of memory)" if self._library.full else "Platform specific tag mismatch detected"
+            self._logger.messages.append((True, message))
             return None
-        end = 8 + int.from_bytes(plan[4:8], "little")
-        return self._engine(self._library, plan[end:], json.loads(plan[8:end])["max_batch"])
+        end = 8 + int.from_bytes(serialized[4:8], "little")
+        return self._engine(self._library, serialized[end:], json.loads(serialized[8:end])["max_batch"])
 
 
 class Engine:
@@ -148,7 +148,7 @@ class Engine:
         return [tuple(batch if size == -1 else size for size in shape) for batch in (1, self.max_batch, self.max_batch)]
 
     def create_engine_inspector(self) -> Any:
-        """Tells nothing of its layers."""
+        """Report no layers."""
         return SimpleNamespace(get_engine_information=lambda form: "{}")
 
     def create_execution_context(self, strategy: ExecutionContextAllocationStrategy) -> Context:
@@ -265,7 +265,7 @@ class Context:
 
 
 class RtxContext(Context):
-    """IExecutionContext of TensorRT-RTX: a graph captured before the kernels for its shapes are there would never get them."""
+    """IExecutionContext of TensorRT-RTX: a graph captured before the kernels for its shapes exist would never get them."""
 
     def __init__(self, engine: RtxEngine, config: RuntimeConfig) -> None:
         super().__init__(engine)

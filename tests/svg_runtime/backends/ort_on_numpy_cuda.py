@@ -1,9 +1,8 @@
-"""ONNX Runtime on the NumPy GPU: its real engine, put in the place of the CUDA and TensorRT providers.
+"""ONNX Runtime on the NumPy GPU: its real engine in place of the CUDA and TensorRT providers.
 
-The CPU provider computes, in the memory of the NumPy GPU, late and in order on the stream that the provider was given. What
-ONNX Runtime does on a GPU that matters here is done too: nodes that compute shapes are left to the processor, inputs of such a
-session are copied when they are bound, and with CUDA graphs a plan runs three times at first, and later with the addresses
-that it was captured with.
+The CPU provider computes in the memory of the NumPy GPU, late and in order on the provider's stream. It imitates what ONNX
+Runtime does on a GPU: nodes that compute shapes run on the CPU, inputs of such a session are copied when they are bound, and
+with CUDA graphs a bound graph runs three times at first, and later with the addresses of the capture.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ class OrtOnNumpyCuda:
     """Stands for the module `onnxruntime`.
 
     Args:
-        cuda: where it runs.
+        cuda: the GPU.
 
     Attributes:
         sessions: options of every session that was opened: provider -> options.
-        broken: providers that do not start; others take their place.
-        on_cpu: whether a node is left to the processor.
-        tells: whether this release tells where nodes are.
-        fail: what opening a session raises.
-        graphs_refused: whether CUDA graphs are.
-        captured: how many plans were captured as CUDA graphs.
+        broken: providers that do not start; others replace them.
+        on_cpu: whether a node runs on the CPU.
+        reports: whether this release reports where nodes run.
+        fail: error of opening a session.
+        graphs_refused: whether CUDA graphs are refused.
+        captured: number of CUDA graphs.
         released: their numbers, once they are freed.
     """
 
@@ -49,7 +48,7 @@ class OrtOnNumpyCuda:
         self.sessions: list[dict[str, dict[str, str]]] = []
         self.broken: set[str] = set()
         self.on_cpu: Callable[[Any], bool] = lambda node: node.op_type == "Shape"
-        self.tells = True
+        self.reports = True
         self.fail: Exception | None = None
         self.graphs_refused = False
         self.captured = 0
@@ -69,18 +68,18 @@ class OrtOnNumpyCuda:
         if self.fail is not None:
             raise self.fail
         self.sessions.append(dict(providers))
-        kind = Session if self.tells else SilentSession
+        kind = Session if self.reports else SilentSession
         return kind(self, content, options, providers)
 
 
 class SilentSession:
-    """A session that does not tell where its nodes are, as before 1.24."""
+    """A session that does not report where its nodes run, as before 1.24."""
 
     def __init__(self, ort: OrtOnNumpyCuda, content: bytes, options: Any, providers: list[tuple[str, dict[str, str]]]) -> None:
         self._ort, self._wanted = ort, [name for name, _ in providers if name not in ort.broken]
         strict = STRICT in _entries(options)
         if strict:
-            options.add_session_config_entry(STRICT, "0")  # the real engine is on the processor
+            options.add_session_config_entry(STRICT, "0")  # the real engine runs on the CPU
         self._real = onnxruntime.InferenceSession(content, options, providers=[CPU])
         self._placed = [(self._place(node), node) for part in self._real.get_provider_graph_assignment_info()
                         for node in part.get_nodes()]  # fmt: skip
@@ -149,7 +148,7 @@ class Binding:
     def bind_input(self, name, device, index, dtype, shape, address) -> None:
         assert (device, index) == ("cuda", 0)
         source = array_at(self._cuda, address, shape, dtype)
-        if self._mixed:  # read by a node on the processor: copied when it is bound
+        if self._mixed:  # read by a node on the CPU: copied when it is bound
             source = source.copy()
             self.kept.append(source)
         else:

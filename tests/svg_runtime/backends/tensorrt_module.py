@@ -1,6 +1,6 @@
-"""Stands for the module `tensorrt`: TensorRT-RTX's own parser and builder, with what TensorRT does otherwise.
+"""Stands for the module `tensorrt`: TensorRT-RTX's own parser and builder, with the differences of TensorRT.
 
-It builds for the GPU at hand, which is a stand-in too, so targets are never named to it, and it keeps timings.
+It builds for the present GPU, which is a stand-in too, so it gets no compute capabilities, and it keeps timings.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Tensorrt(ModuleType):
         class Builder(real.Builder):
             def __init__(self, logger: Any) -> None:
                 real.Builder.__init__(self, logger)
-                self.told = logger
+                self.logger = logger
 
             def create_builder_config(self) -> Config:
                 config = real.Builder.create_builder_config(self)
@@ -85,19 +85,19 @@ class Tensorrt(ModuleType):
 
             def build_serialized_network(self, network: Any, config: Config) -> Any:
                 if outer.complains:
-                    self.told.log(real.ILogger.Severity.ERROR, outer.complains)
-                plan = real.Builder.build_serialized_network(self, network, config.real)
+                    self.logger.log(real.ILogger.Severity.ERROR, outer.complains)
+                engine_bytes = real.Builder.build_serialized_network(self, network, config.real)
                 config.cache.content += TIMED
-                return plan
+                return engine_bytes
 
         class OnnxParser(real.OnnxParser):
             def __init__(self, network: Any, logger: Any) -> None:
                 real.OnnxParser.__init__(self, network, logger)
-                self.told = logger
+                self.logger = logger
 
             def parse(self, content: bytes) -> bool:
                 if outer.warns:
-                    self.told.log(real.ILogger.Severity.WARNING, outer.warns)
+                    self.logger.log(real.ILogger.Severity.WARNING, outer.warns)
                 return bool(real.OnnxParser.parse(self, content))
 
         self.OnnxParser = OnnxParser

@@ -1,4 +1,4 @@
-"""The cpu backend's verbs, against plain ONNX Runtime sessions, and what it says when the library is not there."""
+"""The cpu backend's methods, compared with plain ONNX Runtime sessions, and its messages for a missing library."""
 
 from __future__ import annotations
 
@@ -85,13 +85,13 @@ def test_a_bound_graph_computes_what_a_plain_session_does_and_in_place(backend, 
         assert backend.read(outputs[name]).ctypes.data == addresses[name]
     for name, buffer in inputs.items():
         np.testing.assert_array_equal(backend.read(buffer), before[name])
-    backend.write(inputs["h"], draw(77, *inputs["h"].shape))  # bound once: the plan reads what is there at the run
+    backend.write(inputs["h"], draw(77, *inputs["h"].shape))  # bound once: the graph reads the values at the time of the run
     bound.run()
     expected = plain(tiny_bundle, "posterior", **{**before, "h": draw(77, *inputs["h"].shape)})
     np.testing.assert_allclose(backend.read(outputs["mu"]), expected["mu"], atol=1e-6)
 
 
-def test_wanted_outputs_may_be_fewer_than_the_graph_has(backend, bundle, tiny_bundle):
+def test_a_subset_of_the_outputs_can_be_bound(backend, bundle, tiny_bundle):
     inputs, outputs = filled(backend, bundle, "encoder", ("frame",)), buffers(backend, bundle, "encoder", ("h",))
     backend.bind("encoder", inputs, outputs).run()
     expected = plain(tiny_bundle, "encoder", frame=backend.read(inputs["frame"]))["h"]
@@ -144,7 +144,7 @@ def test_state_travels_from_step_to_step(backend, bundle, tiny_bundle):
     assert not state_of(backend, graph).any()
 
 
-def test_a_loaded_state_is_repeated_over_the_batch(backend, bundle):
+def test_a_loaded_state_is_broadcast_over_the_batch(backend, bundle):
     graph, _, _ = stepper(backend, bundle)
     one = draw(3, 4, 1, 24)
     graph.load({"state": one})
@@ -152,7 +152,7 @@ def test_a_loaded_state_is_repeated_over_the_batch(backend, bundle):
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2])
-def test_a_branch_leaves_the_trunk_as_it_is(backend, bundle, steps):
+def test_a_branch_does_not_change_the_graph_it_starts_from(backend, bundle, steps):
     trunk, _, _ = stepper(backend, bundle)
     for _ in range(steps):
         trunk.step()
@@ -198,7 +198,7 @@ def test_another_device_is_refused(bundle, name):
 
 
 @pytest.mark.parametrize("device", [None, "auto", "cpu"])
-def test_the_cpu_is_the_device(bundle, device):
+def test_cpu_and_auto_are_accepted_as_device(bundle, device):
     backend = open_backend(bundle, "cpu", device, "fp16")
     assert (backend.name, backend.precision) == ("cpu", "fp16")
     assert onnxruntime.__version__ in backend.description
@@ -206,15 +206,15 @@ def test_the_cpu_is_the_device(bundle, device):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_it_says_what_its_kernels_compute_in(fused_bundle, tmp_path, monkeypatch, precision):
-    """Compared with the types that ONNX Runtime's profiler sees go into the kernels, which differ by processor."""
+def test_the_description_reports_the_computed_precision(fused_bundle, tmp_path, monkeypatch, precision):
+    """Compared with the types that ONNX Runtime's profiler sees go into the kernels, which depend on the CPU."""
     monkeypatch.chdir(tmp_path)
     backend = open_backend(Bundle.open(fused_bundle), "cpu", None, precision)
     seen = {graph_name: profiled_types(fused_bundle, graph_name, precision) for graph_name in backend.computed_in}
     assert backend.computed_in == seen
     assert set(seen) == {"encoder", "skip", "posterior", "prior", "predictor", "decoder", "prime", "step"}
-    words = " and ".join(name for name in ("f16", "f32") if any(name in layers for layers in seen.values()))
-    assert f"{precision} graphs computed in {words}" in backend.description
+    precisions = " and ".join(name for name in ("f16", "f32") if any(name in layers for layers in seen.values()))
+    assert f"{precision} graphs computed in {precisions}" in backend.description
     backend.close()
 
 
@@ -232,24 +232,24 @@ def profiled_types(path, graph_name, precision) -> Counter:
 
 
 def test_bf16_is_refused(tiny_bundle, tmp_path):
-    earned = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
+    with_bf16 = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
     with pytest.raises(BackendMissingError, match=r"does not compute in bf16\n  expected fp32 or fp16, or --backend") as caught:
-        open_backend(earned, "cpu", None, "bf16")
+        open_backend(with_bf16, "cpu", None, "bf16")
     assert caught.value.exit_code == ExitCode.BACKEND_MISSING
 
 
-def test_backend_names_are_told_apart(bundle):
+def test_backend_names_are_case_sensitive(bundle):
     with pytest.raises(UsageError, match="expected auto or one of: cpu"):
         open_backend(bundle, "CPU", None, None)
 
 
 @pytest.mark.parametrize("name", ["cpu", "auto", "openvino"])
-def test_choices_for_a_gpu_are_refused_elsewhere(bundle, name):
-    choices = GpuOptions(cuda_graph=False, cpu_fallback=True, cache_dir="x", workspace_gib=1.0)
+def test_gpu_options_are_refused_by_other_backends(bundle, name):
+    gpu_options = GpuOptions(cuda_graph=False, cpu_fallback=True, cache_dir="x", workspace_gib=1.0)
     with pytest.raises(
         UsageError, match=r"--no-cuda-graph, --cpu-fallback, --cache-dir, --workspace have no effect with .*\n.*tensorrt-rtx"
     ):
-        open_backend(bundle, name, None, None, gpu=choices)
+        open_backend(bundle, name, None, None, gpu=gpu_options)
 
 
 def test_a_graph_that_the_engine_refuses_is_named(tiny_bundle, tmp_path):

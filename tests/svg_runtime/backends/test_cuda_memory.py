@@ -46,7 +46,7 @@ def test_buffers_are_zeroed_and_aligned(arrays):
     assert [part.address % 256 for part in series.steps] == [0, 0, 0]
 
 
-def test_values_survive_the_way_there_and_back(arrays):
+def test_values_survive_a_round_trip_to_the_device(arrays):
     buffer, series = arrays.allocate((4, 2), "float16"), arrays.allocate_steps(3, (5, 7), "float32")
     arrays.write(buffer, np.array([[1.5, 2.5]], np.float32))
     np.testing.assert_array_equal(arrays.read(buffer), [[1.5, 2.5]] * 4)
@@ -76,7 +76,7 @@ def test_a_second_write_waits_for_the_first_copy(arrays, cuda):
     assert (arrays.read(source)[0], arrays.read(kept)[0]) == (3.0, 4.0)
 
 
-def test_a_series_travels_in_one_copy(arrays, cuda):
+def test_step_buffers_are_copied_at_once(arrays, cuda):
     series = arrays.allocate_steps(10, (3,), "float32")
     cuda.log.clear()
     arrays.write(series.whole, draw(0, 10, 3))
@@ -84,7 +84,7 @@ def test_a_series_travels_in_one_copy(arrays, cuda):
     assert cuda.log == ["cudaMemcpyAsync", "cudaMemcpyAsync", "cudaStreamSynchronize"]
 
 
-def test_an_empty_series_has_no_parts(arrays):
+def test_step_buffers_may_be_empty(arrays):
     series = arrays.allocate_steps(0, (3, 2), "float32")
     assert series.steps == ()
     assert arrays.read(series.whole).shape == (0, 3, 2)
@@ -104,7 +104,7 @@ def test_memory_is_freed_with_its_last_buffer(arrays, cuda):
     assert cuda.left == before
 
 
-def test_close_frees_everything_and_what_is_left_is_of_no_use(arrays, cuda):
+def test_close_frees_everything_and_later_calls_are_refused(arrays, cuda):
     buffer = arrays.allocate((4,), "float32")
     arrays.write(buffer, 1.0)
     address = buffer.address
@@ -121,7 +121,7 @@ def test_close_frees_everything_and_what_is_left_is_of_no_use(arrays, cuda):
     gc.collect()
 
 
-def test_a_captured_graph_runs_when_it_is_launched_and_reads_what_is_there_then(arrays):
+def test_a_captured_graph_runs_at_launch_on_the_values_at_that_time(arrays):
     first, second, third = (arrays.allocate((4,), "float32") for _ in range(3))
 
     def work() -> None:
@@ -138,7 +138,7 @@ def test_a_captured_graph_runs_when_it_is_launched_and_reads_what_is_there_then(
     arrays._device.drop_graph(graph)
 
 
-def test_what_is_given_up_while_a_graph_is_captured_is_freed_afterwards(arrays, cuda):
+def test_memory_released_during_a_capture_is_freed_afterwards(arrays, cuda):
     kept = [arrays.allocate((4,), "float32")]
     before = cuda.left[0]
 
@@ -151,7 +151,7 @@ def test_what_is_given_up_while_a_graph_is_captured_is_freed_afterwards(arrays, 
     assert cuda.left[0] == before - 1
 
 
-def test_a_failed_capture_leaves_a_stream_that_works(arrays, cuda):
+def test_the_stream_works_after_a_failed_capture(arrays, cuda):
     def work() -> None:
         raise BackendError("no")
 
@@ -166,7 +166,7 @@ def test_a_failed_capture_leaves_a_stream_that_works(arrays, cuda):
     assert arrays.read(buffer)[0] == 3.0
 
 
-def test_no_memory_left_is_a_memory_error_and_other_faults_name_cuda(arrays, cuda):
+def test_out_of_memory_is_a_memory_error_and_other_faults_name_cuda(arrays, cuda):
     with pytest.raises(MemoryError, match="device"):
         arrays.allocate((1 << 40,), "float32")
     buffer = arrays.allocate((1,), "float32")
@@ -175,7 +175,7 @@ def test_no_memory_left_is_a_memory_error_and_other_faults_name_cuda(arrays, cud
         arrays.write(buffer, 1.0)
 
 
-def test_aliases_are_trapped(arrays):
+def test_aliased_outputs_are_an_assertion_error(arrays):
     series = arrays.allocate_steps(2, (3,), "float32")
     one, two = series.steps
     check_unaliased("step", {"a": one}, {"b": two})
@@ -184,17 +184,17 @@ def test_aliases_are_trapped(arrays):
             check_unaliased("step", inputs, outputs)
 
 
-@pytest.mark.parametrize(("wanted", "index"), [(None, 0), ("auto", 0), ("cuda", 0), ("cuda:1", 1), ("1", 1)])
-def test_devices_by_name(cuda, wanted, index):
-    device = CudaDevice("cuda", "gpu", wanted)
+@pytest.mark.parametrize(("requested", "index"), [(None, 0), ("auto", 0), ("cuda", 0), ("cuda:1", 1), ("1", 1)])
+def test_device_names_select_the_gpu(cuda, requested, index):
+    device = CudaDevice("cuda", "gpu", requested)
     assert device.gpu.index == index
     assert (device.gpu.name, device.gpu.compute_capability) == ("NumPy GPU", "sm86")
 
 
-@pytest.mark.parametrize(("wanted", "message"), [("cuda:2", "cuda:0, cuda:1"), ("gpu", "no device 'gpu'"), ("-1", "'-1'")])
-def test_a_device_that_is_not_there_is_refused(cuda, wanted, message):
+@pytest.mark.parametrize(("requested", "message"), [("cuda:2", "cuda:0, cuda:1"), ("gpu", "no device 'gpu'"), ("-1", "'-1'")])
+def test_a_missing_device_is_refused(cuda, requested, message):
     with pytest.raises(BackendMissingError, match=message) as caught:
-        CudaDevice("cuda", "gpu", wanted)
+        CudaDevice("cuda", "gpu", requested)
     assert caught.value.exit_code == ExitCode.BACKEND_MISSING
 
 
@@ -216,7 +216,7 @@ def test_bindings_that_raise_without_a_driver_are_refused_as_well(monkeypatch):
         CudaDevice("cuda", "gpu", None)
 
 
-def test_memory_address_and_view_are_the_devices(arrays, cuda):
+def test_a_buffer_has_the_address_and_memory_of_the_device(arrays, cuda):
     buffer = arrays.allocate((2, 2), "float32")
     arrays.write(buffer, [[1, 2], [3, 4]])
     arrays._device.wait()
@@ -242,7 +242,7 @@ def test_the_numpy_gpu_has_the_real_signatures():
     assert NumpyCuda.cudaStreamNonBlocking == runtime.cudaStreamNonBlocking
 
 
-def test_the_real_library_takes_arguments_of_these_types():
+def test_the_real_library_accepts_arguments_of_these_types():
     """Without a driver each function answers that there is none; but what it cannot convert is a TypeError before that."""
     from cuda.bindings import runtime
 
@@ -266,7 +266,7 @@ def test_the_real_library_takes_arguments_of_these_types():
     assert {answer[0] for answer in answers} == {no_driver}
 
 
-def test_without_a_gpu_the_real_library_is_refused_by_its_own_words():
+def test_without_a_gpu_the_message_of_the_real_library_is_shown():
     from cuda.bindings import runtime
 
     if runtime.cudaGetDeviceCount()[0] == runtime.cudaError_t.cudaSuccess:

@@ -39,7 +39,7 @@ class Builder:
 
     def __call__(self) -> bytes:
         self.count += 1
-        return b"plan %d" % self.count
+        return b"engine %d" % self.count
 
 
 @pytest.fixture
@@ -47,58 +47,58 @@ def cache(tmp_path) -> EngineCache:
     return EngineCache(str(tmp_path / "cache"))
 
 
-def only_plan(folder: Path) -> Path:
-    (plan,) = folder.rglob("*.plan")
-    return plan
+def only_engine_file(folder: Path) -> Path:
+    (engine_file,) = folder.rglob("*.plan")
+    return engine_file
 
 
-def test_built_once_and_kept_as_a_plain_plan(cache, tmp_path, logged):
+def test_an_engine_is_built_once_and_cached_as_a_plain_file(cache, tmp_path, logged):
     build = Builder()
-    assert cache.fetch(KEY, build) == cache.fetch(KEY, build) == b"plan 1"
-    assert EngineCache(str(tmp_path / "cache")).fetch(KEY, build) == b"plan 1"
-    assert only_plan(tmp_path / "cache").read_bytes() == b"plan 1"
+    assert cache.fetch(KEY, build) == cache.fetch(KEY, build) == b"engine 1"
+    assert EngineCache(str(tmp_path / "cache")).fetch(KEY, build) == b"engine 1"
+    assert only_engine_file(tmp_path / "cache").read_bytes() == b"engine 1"
     assert logged.messages == []
 
 
 @pytest.mark.parametrize("field", OTHER)
-def test_every_part_of_the_key_tells_engines_apart(cache, field):
+def test_every_field_of_the_key_distinguishes_engines(cache, field):
     build, other = Builder(), KEY.model_copy(update={field: OTHER[field]})
-    assert cache.fetch(KEY, build) == b"plan 1"
-    assert cache.fetch(other, build) == b"plan 2"
-    assert (cache.fetch(KEY, build), cache.fetch(other, build)) == (b"plan 1", b"plan 2")
+    assert cache.fetch(KEY, build) == b"engine 1"
+    assert cache.fetch(other, build) == b"engine 2"
+    assert (cache.fetch(KEY, build), cache.fetch(other, build)) == (b"engine 1", b"engine 2")
 
 
-def test_the_key_has_no_field_that_this_test_forgot():
+def test_the_test_above_covers_every_field_of_the_key():
     assert set(OTHER) == set(EngineKey.model_fields)
 
 
-def truncated(plan: Path) -> None:
-    plan.write_bytes(plan.read_bytes()[:-1])
+def truncated(engine_file: Path) -> None:
+    engine_file.write_bytes(engine_file.read_bytes()[:-1])
 
 
-def changed(plan: Path) -> None:
-    plan.write_bytes(b"plan X")
+def changed(engine_file: Path) -> None:
+    engine_file.write_bytes(b"engine X")
 
 
-def gone(plan: Path) -> None:
-    plan.unlink()
+def gone(engine_file: Path) -> None:
+    engine_file.unlink()
 
 
-def foreign(plan: Path) -> None:
-    write_engine(plan, KEY.model_copy(update={"gpu": "NVIDIA L4"}), b"other!")
+def foreign(engine_file: Path) -> None:
+    write_engine(engine_file, KEY.model_copy(update={"gpu": "NVIDIA L4"}), b"other!")
 
 
-def garbled(plan: Path) -> None:
-    plan.with_name(plan.name + ".json").write_text("{")
+def garbled(engine_file: Path) -> None:
+    engine_file.with_name(engine_file.name + ".json").write_text("{")
 
 
-def extended(plan: Path) -> None:
-    record = plan.with_name(plan.name + ".json")
+def extended(engine_file: Path) -> None:
+    record = engine_file.with_name(engine_file.name + ".json")
     record.write_text(json.dumps({**json.loads(record.read_text()), "unknown": 1}))
 
 
-def oversized(plan: Path) -> None:
-    plan.with_name(plan.name + ".json").write_text(" " * 100_000)
+def oversized(engine_file: Path) -> None:
+    engine_file.with_name(engine_file.name + ".json").write_text(" " * 100_000)
 
 
 @pytest.mark.parametrize(
@@ -109,20 +109,20 @@ def oversized(plan: Path) -> None:
 def test_a_damaged_or_foreign_engine_is_built_again_with_a_message(cache, tmp_path, logged, damage, message):
     build = Builder()
     cache.fetch(KEY, build)
-    damage(only_plan(tmp_path / "cache"))
-    assert cache.fetch(KEY, build) == b"plan 2"
+    damage(only_engine_file(tmp_path / "cache"))
+    assert cache.fetch(KEY, build) == b"engine 2"
     assert len(logged.messages) == 1
     assert message in logged.messages[0]
     assert "building it again" in logged.messages[0]
     logged.clear()
-    assert cache.fetch(KEY, build) == b"plan 2"
+    assert cache.fetch(KEY, build) == b"engine 2"
     assert logged.messages == []
 
 
-def test_a_record_without_its_plan_or_a_plan_without_its_record_is_never_used(tmp_path):
+def test_an_engine_file_without_its_record_or_a_record_without_its_file_is_never_used(tmp_path):
     """What a process that dies between the two writes leaves behind."""
     file = tmp_path / "engine.plan"
-    file.write_bytes(b"plan")
+    file.write_bytes(b"engine")
     assert read_engine(file, KEY) is None
     write_engine(file, KEY, b"first")
     file.write_bytes(b"other")
@@ -137,7 +137,7 @@ def test_a_failed_build_leaves_nothing(cache, tmp_path):
     with pytest.raises(EngineError, match="no"):
         cache.fetch(KEY, fail)
     assert list((tmp_path / "cache").rglob("*.plan*")) == []
-    assert cache.fetch(KEY, Builder()) == b"plan 1"
+    assert cache.fetch(KEY, Builder()) == b"engine 1"
 
 
 def test_an_engine_for_more_gpus_and_samples_is_found_in_a_folder(tmp_path):
@@ -163,14 +163,14 @@ def own_folder(tmp_path, monkeypatch) -> Path:
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning_and_no_rebuild_at_the_next_start(tmp_path, own_folder, logged):
-    (tmp_path / "file").write_text("a file is no folder, not for root either")
+    (tmp_path / "file").write_text("a file is not a folder, not for root either")
     build = Builder()
     for _ in range(2):
         logged.clear()
-        assert EngineCache(str(tmp_path / "file")).fetch(KEY, build) == b"plan 1"
+        assert EngineCache(str(tmp_path / "file")).fetch(KEY, build) == b"engine 1"
         assert [record.levelname for record in logged.records] == ["WARNING"]
         assert "SVG_EDGE_CACHE" in logged.messages[0]
-    assert only_plan(own_folder).read_bytes() == b"plan 1"
+    assert only_engine_file(own_folder).read_bytes() == b"engine 1"
     assert own_folder.stat().st_mode & 0o077 == 0
 
 
@@ -182,17 +182,17 @@ def test_a_temporary_folder_that_others_can_write_is_not_trusted(tmp_path, own_f
     cache = EngineCache(str(tmp_path / "file"))
     assert "not cached" in logged.messages[0]
     logged.clear()
-    assert (cache.fetch(KEY, build), cache.fetch(KEY, build)) == (b"plan 1", b"plan 2")
+    assert (cache.fetch(KEY, build), cache.fetch(KEY, build)) == (b"engine 1", b"engine 2")
     assert logged.messages == []
     assert list(own_folder.iterdir()) == []
 
 
-def test_a_full_disk_costs_the_copy_and_not_the_engine(cache, tmp_path, monkeypatch, logged):
+def test_on_a_full_disk_the_engine_is_used_but_not_cached(cache, tmp_path, monkeypatch, logged):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "engine.plan")
 
     monkeypatch.setattr("svg_runtime.backends.tensorrt.cache.write_engine", full)
-    assert cache.fetch(KEY, Builder()) == b"plan 1"
+    assert cache.fetch(KEY, Builder()) == b"engine 1"
     assert [record.levelname for record in logged.records] == ["WARNING"]
     assert "No space left" in logged.messages[0]
 
@@ -203,10 +203,10 @@ def test_without_filelock_the_extra_is_named(tmp_path, monkeypatch):
         EngineCache(str(tmp_path))
 
 
-def test_the_environment_names_the_folder(tmp_path, monkeypatch):
+def test_the_environment_variable_sets_the_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "elsewhere"))
     EngineCache(None).fetch(KEY, Builder())
-    assert only_plan(tmp_path / "elsewhere").is_file()
+    assert only_engine_file(tmp_path / "elsewhere").is_file()
 
 
 PROCESS = """
@@ -223,7 +223,7 @@ def build():
         log.write("built\\n")
     while not (folder / "go").exists():
         time.sleep(0.01)
-    return b"plan"
+    return b"engine"
 
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 print(EngineCache(str(folder / "cache")).fetch(key, build))
@@ -247,7 +247,7 @@ def test_two_processes_build_one_engine(tmp_path):
     outputs = [process.communicate(timeout=60) for process in (first, second)]
     limit.cancel()
     assert "another process is building" in waiting, outputs
-    assert [out for out, _ in outputs] == ["b'plan'\n"] * 2, outputs
+    assert [out for out, _ in outputs] == ["b'engine'\n"] * 2, outputs
     assert (tmp_path / "builds").read_text() == "built\n"
 
 
@@ -258,20 +258,20 @@ def test_ctrl_c_ends_the_wait_for_another_process(tmp_path):
     second = start(tmp_path)
     waiting = second.stdout.readline()
     second.send_signal(signal.SIGINT)
-    _, words = second.communicate(timeout=60)
+    _, stderr = second.communicate(timeout=60)
     ended_first = first.poll() is None
     first.kill()
     first.communicate(timeout=60)
     assert "another process is building" in waiting
     assert ended_first
-    assert "KeyboardInterrupt" in words
+    assert "KeyboardInterrupt" in stderr
 
 
-def test_a_process_that_dies_while_it_builds_blocks_nobody(tmp_path, logged):
+def test_a_process_that_dies_while_building_does_not_block_others(tmp_path, logged):
     first = start(tmp_path)
     while not (tmp_path / "builds").exists() and first.poll() is None:
         time.sleep(0.01)
     first.kill()
     first.communicate(timeout=60)
-    assert EngineCache(str(tmp_path / "cache")).fetch(KEY, Builder()) == b"plan 1"
+    assert EngineCache(str(tmp_path / "cache")).fetch(KEY, Builder()) == b"engine 1"
     assert logged.messages == []

@@ -23,7 +23,7 @@ def spec(fused_bundle) -> GraphSpec:
     return Bundle.open(fused_bundle).variant("fp16").graphs["step"]
 
 
-def test_an_engine_that_keeps_the_promise_passes(spec):
+def test_an_engine_that_matches_the_manifest_passes(spec):
     check_engine(Opened(spec, 8), PLACE, spec, 8)
     check_engine(Opened(spec, 16), PLACE, spec, 8)  # made for more
 
@@ -40,7 +40,7 @@ def test_all_differences_are_named_at_once(spec):
     for expected in (
         "its inputs are ['cond_0',", "cond_0 is float32, the manifest says float16",
         "frame is float16, the manifest says float32",
-        "mu is (7,), the manifest says (-1, 4)", "h takes (1, 16) to (2, 16), expected (1, 16) to (8, 16)",
+        "mu is (7,), the manifest says (-1, 4)", "h accepts (1, 16) to (2, 16), expected (1, 16) to (8, 16)",
     ):  # fmt: skip
         assert expected in text
 
@@ -78,7 +78,7 @@ def test_a_convolution_in_float32_is_named(spec, wrong):
         check_half(rtx(), Opened(spec, 8, json.dumps({"Layers": [*right, wrong]})), PLACE)
 
 
-def test_weights_tell_where_dynamic_shapes_hide_the_types(spec):
+def test_weight_types_decide_where_dynamic_shapes_hide_the_tensor_types(spec):
     """As TensorRT 10 has it, for every batch that is not fixed."""
 
     def hidden(weights: str) -> dict[str, object]:
@@ -92,23 +92,23 @@ def test_weights_tell_where_dynamic_shapes_hide_the_types(spec):
 
 @pytest.mark.parametrize("text", ["", "no JSON", "[]", "{}", json.dumps({"Layers": ["conv1", "conv2"]}),
                                   json.dumps({"Layers": [{"Name": "a", "LayerType": "Convolution"}]})])  # fmt: skip
-def test_a_library_that_tells_no_types_is_believed(spec, text):
+def test_without_reported_types_an_engine_passes(spec, text):
     check_half(rtx(), Opened(spec, 8, text), PLACE)
 
 
-def test_a_plan_that_does_not_load_says_why():
+def test_an_engine_that_does_not_load_gives_the_reason():
     logger = SimpleNamespace(messages=[])
 
     class Runtime:
         def __init__(self, given) -> None:
             assert given is logger
 
-        def deserialize_cuda_engine(self, plan: bytes) -> None:
-            logger.messages.append((True, "the plan is of another version"))
+        def deserialize_cuda_engine(self, serialized: bytes) -> None:
+            logger.messages.append((True, "the engine is of another version"))
 
     library = Library("tensorrt", SimpleNamespace(__version__="10.3", Runtime=Runtime), logger)
-    with pytest.raises(EngineError, match=r"does not load \(tensorrt 10\.3\):\n  the plan is of another version"):
-        open_engine(library, b"plan", PLACE)
+    with pytest.raises(EngineError, match=r"does not load \(tensorrt 10\.3\):\n  the engine is of another version"):
+        open_engine(library, b"engine", PLACE)
 
 
 def test_the_stand_in_has_the_names_of_the_real_engine():

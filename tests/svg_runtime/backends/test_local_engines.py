@@ -43,9 +43,9 @@ def opened(gpu, monkeypatch) -> list[str]:
     """TensorRT-RTX opens engines beside a driver only: here they are as promised. Graphs that were built and opened."""
     places: list[str] = []
 
-    def open_engine(library: Library, plan: bytes, place: str) -> str:
-        places.append(place)
-        return place
+    def open_engine(library: Library, engine_bytes: bytes, graph_file: str) -> str:
+        places.append(graph_file)
+        return graph_file
 
     monkeypatch.setattr(local, "open_engine", open_engine)
     monkeypatch.setattr(LocalEngines, "check", lambda self, graph_name, engine: None)
@@ -57,8 +57,8 @@ def make(fused_bundle, tmp_path):
     """LocalEngines of a bundle, with a cache of their own."""
 
     def made(watched, bundle: Path = fused_bundle, gpu: GpuName = AMPERE, max_batch: int = 4, precision="fp16") -> LocalEngines:
-        choices = GpuOptions(cache_dir=str(tmp_path / "cache"))
-        return LocalEngines(rtx(), Bundle.open(bundle), precision, gpu, max_batch, choices, watched)
+        gpu_options = GpuOptions(cache_dir=str(tmp_path / "cache"))
+        return LocalEngines(rtx(), Bundle.open(bundle), precision, gpu, max_batch, gpu_options, watched)
 
     return made
 
@@ -71,17 +71,17 @@ def test_missing_engines_are_built_once_and_counted(make, opened, logged):
     for shares in first.shares.values():
         assert shares == sorted(shares)
         assert (shares[0], shares[-1]) == (0.0, 1.0)
-    plans = {graph_name: engines.engine_bytes(graph_name) for graph_name in ("prior", "step")}
+    engine_bytes = {graph_name: engines.engine_bytes(graph_name) for graph_name in ("prior", "step")}
     assert opened == ["fp16/prior.onnx", "fp16/step.onnx"]
     second = Watched()
     again = make(second)
     again.prepare(["prior", "step", "skip"])
     assert list(second.shares) == ["building engine: fp16/skip.onnx"]
-    assert {graph_name: again.engine_bytes(graph_name) for graph_name in plans} == plans
+    assert {graph_name: again.engine_bytes(graph_name) for graph_name in engine_bytes} == engine_bytes
     assert logged.messages == []
 
 
-def test_a_cache_that_keeps_nothing_builds_each_engine_once(make, opened, tmp_path, monkeypatch, logged):
+def test_with_an_unwritable_cache_only_prepared_engines_are_reused(make, opened, tmp_path, monkeypatch, logged):
     monkeypatch.setattr("svg_runtime.backends.tensorrt.folders._own_temporary_folder", lambda: None)
     (tmp_path / "cache").write_text("a file is no folder")
     engines = make(Watched())
@@ -94,20 +94,20 @@ def test_a_cache_that_keeps_nothing_builds_each_engine_once(make, opened, tmp_pa
     assert len(opened) == 2
 
 
-def test_an_engine_of_the_bundle_is_taken_and_a_damaged_one_ignored(make, opened, fused_bundle, tmp_path, logged):
+def test_an_engine_of_the_bundle_is_used_and_a_damaged_one_ignored(make, opened, fused_bundle, tmp_path, logged):
     bundle, watched = copy_bundle(fused_bundle, tmp_path), Watched()
     key = make(watched, bundle).key("prior").model_copy(update={"gpu": None, "max_batch": 16})
-    plan_file = bundle / "engines/fp16/prior.sm86.plan"
-    write_engine(plan_file, key, b"ahead of time")
+    engine_file = bundle / "engines/fp16/prior.sm86.plan"
+    write_engine(engine_file, key, b"ahead of time")
     assert make(watched, bundle).engine_bytes("prior") == b"ahead of time"
     assert opened == []
-    plan_file.write_bytes(b"ahead of tide")
+    engine_file.write_bytes(b"ahead of tide")
     assert make(watched, bundle).engine_bytes("prior")[:4] == b"vtrt"
     assert len(logged.messages) == 1
     assert "changed since it was built; ignoring it" in logged.messages[0]
 
 
-def test_turing_takes_only_what_svg_export_built(make, opened, fused_bundle, tmp_path):
+def test_turing_uses_only_engines_that_svg_export_built(make, opened, fused_bundle, tmp_path):
     bundle, watched = copy_bundle(fused_bundle, tmp_path), Watched()
     with pytest.raises(BackendMissingError, match=r"Tesla T4(.|\n)*--engine --target sm75 --samples 4"):
         make(watched, bundle, TURING).engine_bytes("prior")
@@ -122,7 +122,7 @@ def test_a_gpu_that_the_library_does_not_know_is_refused(make, opened):
         make(Watched(), gpu=GpuName(0, "NVIDIA H100", "sm90", 132)).engine_bytes("prior")
 
 
-def test_the_key_says_for_which_gpu_and_how(make, tmp_path, opened):
+def test_the_key_has_the_gpu_and_the_build_options(make, tmp_path, opened):
     engines = make(Watched())
     engines.engine_bytes("prior")
     (record,) = (tmp_path / "cache").rglob("*.plan.json")
@@ -133,15 +133,15 @@ def test_the_key_says_for_which_gpu_and_how(make, tmp_path, opened):
     assert key.flags == ("strongly-typed", "no-tf32", "user-allocation")
 
 
-def test_an_engine_for_another_gpu_is_not_taken(make, opened):
+def test_an_engine_for_another_gpu_is_not_used(make, opened):
     make(Watched()).engine_bytes("prior")
     watched = Watched()
     make(watched, gpu=GpuName(0, "NVIDIA GeForce RTX 3090", "sm86", 82)).engine_bytes("prior")
     assert len(opened) == 2
 
 
-def test_an_engine_that_is_not_what_the_manifest_says_is_not_kept(make, gpu, monkeypatch, tmp_path):
-    def open_single(library: Library, plan: bytes, place: str) -> Opened:
+def test_an_engine_that_contradicts_the_manifest_is_not_cached(make, gpu, monkeypatch, tmp_path):
+    def open_single(library: Library, engine_bytes: bytes, graph_file: str) -> Opened:
         engine = Opened(spec_of_bundle, 4)
         engine.dtypes["cond_0"] = "FLOAT"
         return engine
@@ -163,7 +163,7 @@ def build(content: bytes):
     return lambda listener: build_engine(rtx(), content, "fp16/step.onnx", spec, "fp16", options, listener)
 
 
-def test_the_builder_tells_how_far_it_is(fused_bundle, monkeypatch):
+def test_the_builder_reports_its_progress(fused_bundle, monkeypatch):
     seen = []
 
     class Noted(Phases):
@@ -172,15 +172,15 @@ def test_the_builder_tells_how_far_it_is(fused_bundle, monkeypatch):
             seen.append(self.share)
 
     monkeypatch.setattr(monitor, "Phases", Noted)
-    told: list[float] = []
-    plan = run_with_progress(rtx(), build(graph_bytes(fused_bundle, "step", "fp16")), told.append)
-    assert plan[:4] == b"vtrt"
+    reported: list[float] = []
+    engine_bytes = run_with_progress(rtx(), build(graph_bytes(fused_bundle, "step", "fp16")), reported.append)
+    assert engine_bytes[:4] == b"vtrt"
     assert seen == sorted(seen)
     assert len(set(seen)) > 50
     assert 0 < seen[0] < 0.1
     assert 0.5 < seen[-1] <= 1
-    assert told == sorted(told)
-    assert (told[0], told[-1], told.count(1.0)) == (0.0, 1.0, 1)
+    assert reported == sorted(reported)
+    assert (reported[0], reported[-1], reported.count(1.0)) == (0.0, 1.0, 1)
 
 
 def test_ctrl_c_ends_a_build_and_leaves_nothing(make, opened, tmp_path, monkeypatch):
@@ -222,17 +222,17 @@ def test_a_listener_that_fails_ends_the_build_too(fused_bundle, monkeypatch):
     assert len(steps) < 50
 
 
-def test_an_error_of_the_build_is_that_of_the_caller():
+def test_an_error_of_the_build_is_raised_to_the_caller():
     def fail(listener) -> bytes:
         raise EngineError("no")
 
-    told: list[float] = []
+    reported: list[float] = []
     with pytest.raises(EngineError, match="no"):
-        run_with_progress(rtx(), fail, told.append)
-    assert 1.0 not in told
+        run_with_progress(rtx(), fail, reported.append)
+    assert 1.0 not in reported
 
 
-def test_nested_phases_are_one_share():
+def test_nested_phases_combine_to_one_share():
     phases, shares = Phases(), []
     phases.start("building", None, 2)
     phases.step("building", 0)
@@ -282,7 +282,7 @@ def test_engines_allocate_nothing_while_they_run(fused_bundle):
     assert "user-allocation" in engine_flags(library)
 
 
-def test_keys_of_earlier_releases_serve_no_more(make):
+def test_engines_of_earlier_releases_are_not_used(make):
     key = make(Watched()).key("prior")
     older = EngineKey(**{**key.model_dump(), "flags": ("strongly-typed", "no-tf32")})
     assert not older.serves(key)

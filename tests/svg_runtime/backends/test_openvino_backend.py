@@ -69,16 +69,16 @@ def psnr_per_step(given, expected):
 
 @pytest.mark.parametrize("context", ["window", "stream"])
 @pytest.mark.parametrize("which", ["tiny_bundle", "fused_bundle", "following_bundle"])
-def test_gives_the_frames_of_the_cpu_backend(request, frames, which, context):
+def test_openvino_gives_the_frames_of_the_cpu_backend(request, frames, which, context):
     path = request.getfixturevalue(which)
-    said, futures = watch(path, frames[:5], context=context, **F32, **SMALL)
-    expected_said, expected = watch(path, frames[:5], context=context, backend="cpu", **SMALL)
+    observed, futures = watch(path, frames[:5], context=context, **F32, **SMALL)
+    expected_observed, expected = watch(path, frames[:5], context=context, backend="cpu", **SMALL)
     np.testing.assert_allclose(futures, expected, atol=ATOL)
-    for given, wanted in zip(said, expected_said, strict=True):
-        np.testing.assert_allclose(given, wanted, rtol=1e-3, atol=1e-3)
+    for actual, expected in zip(observed, expected_observed, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_runs_the_separate_graphs_of_a_fused_bundle_and_reconstructs(fused_bundle, frames):
+def test_openvino_runs_the_separate_graphs_of_a_fused_bundle_and_reconstructs(fused_bundle, frames):
     results = []
     for opened in (F32, {"backend": "cpu"}):
         with Forecaster.open(fused_bundle, fused=False, samples=2, horizon=2, **opened) as forecaster:
@@ -89,7 +89,7 @@ def test_runs_the_separate_graphs_of_a_fused_bundle_and_reconstructs(fused_bundl
         np.testing.assert_allclose(given, expected, atol=ATOL)
 
 
-def test_runs_half_precision_graphs(tiny_bundle, frames):
+def test_openvino_runs_half_precision_graphs(tiny_bundle, frames):
     _, futures = watch(tiny_bundle, frames[:3], precision="fp16", **F32, **SMALL)
     _, expected = watch(tiny_bundle, frames[:3], precision="fp16", backend="cpu", **SMALL)
     assert psnr_per_step(futures[0], expected[0])[0] > 60
@@ -117,7 +117,7 @@ def test_reduced_precision_stays_close_on_the_embedded_model(precision):
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(("f32", "bf16", "f16"))), ids="-".join)
-def test_a_compiled_graph_is_kept_for_its_precision_alone(tiny_bundle, tmp_path, monkeypatch, order):
+def test_compiled_graphs_are_cached_per_precision(tiny_bundle, tmp_path, monkeypatch, order):
     """OpenVINO looks compiled graphs up without regard to the precision: one in f16 would be returned for f32, too."""
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path))
     asked = [precision for precision in order if computes_in(precision)]
@@ -134,7 +134,7 @@ def plan_of(model) -> openvino.CompiledModel:
     return openvino_device.shared_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
-def test_precisions_are_those_of_the_execution_graph(bundle):
+def test_reported_precisions_are_those_of_the_execution_graph(bundle):
     """Whatever the model's own property says."""
     model = openvino_device.shared_core().read_model(bundle.graphs("fp32")["predictor"])
     assert computed_precisions(plan_of(model)) == {"f32": 6}  # embed, two cells of two products each, head
@@ -154,7 +154,7 @@ def model_of(*layers):
     return SimpleNamespace(get_runtime_model=lambda: SimpleNamespace(get_ordered_ops=lambda: list(layers)))
 
 
-def test_other_devices_words_are_understood():
+def test_precision_names_of_other_devices_are_normalized():
     layers = [
         LayerOf(layerType="convolution", runtimePrecision="FP16"),
         LayerOf(layerType="Gemm", runtimePrecision="FLOAT16"),
@@ -166,7 +166,7 @@ def test_other_devices_words_are_understood():
     assert computed_precisions(model_of(*layers)) == {"f16": 2, "i8": 1}
 
 
-def test_a_device_without_an_execution_graph_says_that_it_does_not_tell(bundle, monkeypatch):
+def test_without_an_execution_graph_the_description_says_so(bundle, monkeypatch):
     def refuse():
         raise RuntimeError("NotImplemented")
 
@@ -179,12 +179,12 @@ def test_a_device_without_an_execution_graph_says_that_it_does_not_tell(bundle, 
 
 def compute_all_in(monkeypatch, precision: str) -> None:
     """An engine that promises all and computes in one precision: an old release, or a processor without units for it."""
-    monkeypatch.setattr(openvino_device, "_CAPABILITY", dict.fromkeys(("f32", "bf16", "f16"), "FP32"))
+    monkeypatch.setattr(openvino_device, "_CAPABILITIES", dict.fromkeys(("f32", "bf16", "f16"), "FP32"))
     monkeypatch.setattr("svg_runtime.backends.openvino.backend.computed_precisions", lambda model: Counter({precision: 5}))
 
 
 @pytest.mark.parametrize(("asked", "computed"), [("f16", "f32"), ("bf16", "f32"), ("f32", "f16")])
-def test_a_precision_by_name_that_is_not_computed_is_refused(bundle, monkeypatch, asked, computed):
+def test_a_requested_precision_that_is_not_computed_is_refused(bundle, monkeypatch, asked, computed):
     compute_all_in(monkeypatch, computed)
     expected = rf"{asked} was requested, but the openvino device CPU computes encoder in {computed} here"
     with pytest.raises(BackendMissingError, match=expected) as caught:
@@ -193,26 +193,26 @@ def test_a_precision_by_name_that_is_not_computed_is_refused(bundle, monkeypatch
     assert caught.value.exit_code == ExitCode.BACKEND_MISSING
 
 
-def test_bf16_by_name_that_is_not_computed_is_refused(tiny_bundle, tmp_path, monkeypatch):
+def test_requested_bf16_that_is_not_computed_is_refused(tiny_bundle, tmp_path, monkeypatch):
     compute_all_in(monkeypatch, "f32")
-    earned = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
+    with_bf16 = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
     for name in ("openvino", "auto"):
         with pytest.raises(BackendMissingError, match=r"bf16 was requested, but .* computes encoder in f32 here"):
-            open_backend(earned, name, None, "bf16")
+            open_backend(with_bf16, name, None, "bf16")
 
 
 def test_a_default_that_is_not_computed_is_not_reported(tiny_bundle, tmp_path, monkeypatch):
     compute_all_in(monkeypatch, "f32")
     monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: True)
-    earned = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
+    with_bf16 = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
     for name in ("openvino", "auto"):
-        backend = open_backend(earned, name, None, None)
+        backend = open_backend(with_bf16, name, None, None)
         assert (backend.name, backend.precision) == ("openvino", "fp32")
         assert backend.description.endswith("fp32 graphs computed in f32")
         backend.close()
 
 
-def test_the_description_says_which_graph_is_computed_in_what(tiny_bundle, frames, monkeypatch):
+def test_the_description_lists_the_precision_of_each_graph(tiny_bundle, frames, monkeypatch):
     counts = iter([Counter(f32=1, bf16=4), *[Counter(f32=1)] * 20])
     monkeypatch.setattr("svg_runtime.backends.openvino.backend.computed_precisions", lambda model: next(counts))
     with Forecaster.open(tiny_bundle, **F32, **SMALL) as forecaster:
@@ -220,7 +220,7 @@ def test_the_description_says_which_graph_is_computed_in_what(tiny_bundle, frame
     assert "fp32 graphs computed in bf16 and f32; bf16 and f32: encoder; f32: posterior, " in words
 
 
-def test_buffers_keep_their_addresses_and_wanted_outputs_may_be_few(backend, bundle):
+def test_buffers_keep_their_addresses_and_a_subset_of_the_outputs_can_be_bound(backend, bundle):
     spec = bundle.manifest.variants["fp32"].graphs["encoder"]
     frame = backend.allocate(spec.tensor("frame").sized(2), "float32")
     h = backend.allocate(spec.tensor("h").sized(2), "float32")
@@ -237,7 +237,7 @@ def test_buffers_keep_their_addresses_and_wanted_outputs_may_be_few(backend, bun
     assert np.abs(seen[0] - seen[1]).max() > 1e-3
 
 
-def test_decodes_with_the_shuffled_decoder(tiny_bundle, tmp_path, frames):
+def test_openvino_uses_the_shuffled_decoder(tiny_bundle, tmp_path, frames):
     """A changed one changes the frames; the decoder as it is is not even read into the engine."""
     _, expected = watch(tiny_bundle, frames[:3], **F32, **SMALL)
     model = onnx.load_from_string(graph_bytes(tiny_bundle, "decoder_shuffled"))
@@ -250,7 +250,7 @@ def test_decodes_with_the_shuffled_decoder(tiny_bundle, tmp_path, frames):
     np.testing.assert_allclose(on_cpu, expected, atol=ATOL)
 
 
-def test_prefers_the_separate_graphs(fused_bundle):
+def test_openvino_prefers_the_separate_graphs(fused_bundle):
     for wanted, fused in ((None, False), (True, True)):
         with Forecaster.open(fused_bundle, fused=wanted, **F32) as forecaster:
             assert forecaster.fused == fused
@@ -264,7 +264,7 @@ def test_inputs_never_alias_outputs(backend, bundle):
         backend.bind("posterior", inputs, {"mu": made["mu"], "state_out": made["state"]})
 
 
-def test_compiled_graphs_are_shared_by_plans_and_freed_with_the_last(bundle):
+def test_compiled_graphs_are_shared_by_bound_graphs_and_freed_with_the_last(bundle):
     backend = open_backend(bundle, "openvino", "CPU:f32", None)
     spec = bundle.manifest.variants["fp32"].graphs["posterior"]
 
@@ -292,7 +292,7 @@ def test_graphs_share_one_set_of_threads_when_they_use_all_cores(bundle, threads
     backend.close()
 
 
-def test_nothing_is_sent_to_anybody(tiny_bundle):
+def test_no_telemetry_is_sent(tiny_bundle):
     """Importing openvino as it is starts a process that sends a message to Google Analytics, if no CI is noticed."""
     program = f"""
 import multiprocessing, sys, urllib.request
@@ -309,7 +309,7 @@ print("quiet")
     assert ended.stdout == "quiet\n", ended.stderr
 
 
-def test_ctrl_c_is_still_handled_after_backends_have_come_and_gone(tiny_bundle):
+def test_ctrl_c_is_still_handled_after_several_backends_were_closed(tiny_bundle):
     """OpenVINO's CPU plugin changes the signal stack of the main thread; a stale one would turn Ctrl-C into a crash."""
     program = f"""
 import gc, os, signal, time
@@ -325,7 +325,7 @@ time.sleep(10)
     assert ended.stderr.rstrip().endswith("KeyboardInterrupt"), (ended.returncode, ended.stderr)
 
 
-def test_a_closed_backend_refuses(bundle):
+def test_a_closed_backend_refuses_to_run(bundle):
     backend = open_backend(bundle, "openvino", None, None)
     spec = bundle.manifest.variants["fp32"].graphs["skip"]
     buffers = {t.name: backend.allocate(t.sized(1), t.dtype) for t in (*spec.inputs, *spec.outputs)}
@@ -360,14 +360,14 @@ def test_an_openvino_that_does_not_load_is_named(bundle, broken_openvino):
 
 
 @pytest.mark.parametrize("device", ["GPU.7", "TPU", "AUTO", "cuda:f32"])
-def test_an_absent_device_is_refused_with_the_ones_there(bundle, device):
+def test_a_missing_device_is_refused_with_the_available_ones(bundle, device):
     with pytest.raises(BackendMissingError, match=r"no device.*\n  expected one of: CPU") as caught:
         open_backend(bundle, "openvino", device, None)
     assert caught.value.exit_code == ExitCode.BACKEND_MISSING
 
 
 class CoreOf:
-    """What OpenVINO says on a machine with other devices and abilities, which cannot be had here."""
+    """What OpenVINO says on a machine with other devices and capabilities, which this one lacks."""
 
     def __init__(self, **devices):
         self.available_devices, self._devices = list(devices), devices
@@ -377,23 +377,23 @@ class CoreOf:
         return self._devices[device]
 
 
-def test_precision_follows_the_device_and_its_abilities(monkeypatch):
+def test_precision_follows_the_device_and_its_capabilities(monkeypatch):
     xeon = CoreOf(CPU=["FP32", "BF16", "INT8"], NPU=["FP16", "INT8"])
     monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: True)
-    for named in (None, "auto", "CPU"):  # bf16 by default only if it is earned and nothing else was asked for
+    for named in (None, "auto", "CPU"):  # bf16 by default only with that variant and without another request
         assert choose_placement(xeon, named, has_bf16_variant=True).compute == "bf16"
-        missing_quality_reports = choose_placement(xeon, named)
-        assert (missing_quality_reports.compute, missing_quality_reports.missed) == ("f32", True)
+        without_variant = choose_placement(xeon, named)
+        assert (without_variant.compute, without_variant.bf16_advised) == ("f32", True)
         for precision in ("fp32", "fp16"):
             asked = choose_placement(xeon, named, precision, has_bf16_variant=True)
-            assert (asked.compute, asked.missed) == ("f32", False)
+            assert (asked.compute, asked.bf16_advised) == ("f32", False)
     assert choose_placement(xeon, "cpu:f32", has_bf16_variant=True).compute == "f32"
     assert choose_placement(xeon, "cpu:bf16").compute == "bf16"  # the user's explicit wish
     npu = choose_placement(xeon, "npu")
     assert (npu.device, npu.compute, npu.has_f32) == ("NPU", None, False)
     monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: False)
     slower = choose_placement(xeon, "CPU", has_bf16_variant=True)
-    assert (slower.compute, slower.missed) == ("f32", False)
+    assert (slower.compute, slower.bf16_advised) == ("f32", False)
     assert choose_placement(xeon, "CPU:bf16").compute == choose_placement(xeon, None, "bf16", True).compute == "bf16"
     assert choose_placement(xeon, "CPU:bf16", "bf16", True).compute == "bf16"
     with pytest.raises(UsageError, match=r"both bf16 and the device 'CPU:f32' were given"):
@@ -409,7 +409,7 @@ def test_precision_follows_the_device_and_its_abilities(monkeypatch):
 @pytest.mark.parametrize(
     ("flags", "there"), [("avx512f avx512_bf16", True), ("amx_tile amx_bf16", True), ("avx512f avx512_vnni", False)]
 )
-def test_bf16_units_are_read_from_the_processor(monkeypatch, tmp_path, flags, there):
+def test_bf16_units_are_read_from_cpuinfo(monkeypatch, tmp_path, flags, there):
     info = tmp_path / "cpuinfo"
     monkeypatch.setattr(openvino_device, "_CPU_INFO", info)
     assert not openvino_device.has_bf16_units()
@@ -424,36 +424,36 @@ def bf16_units(monkeypatch):
     monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: True)
 
 
-def test_bf16_units_are_used_once_the_bundle_has_earned_bf16(tiny_bundle, bundle, tmp_path, frames, bf16_units):
+def test_bf16_units_are_used_if_the_bundle_has_a_bf16_variant(tiny_bundle, bundle, tmp_path, frames, bf16_units):
     backend = open_backend(bundle, "openvino", None, None)
     assert backend.precision == "fp32"
     assert "fp32 graphs computed in f32; bf16 is faster here" in backend.description
     assert backend.description.endswith("svg-export ckpt.pt --bf16")
-    earned = earn_bf16(tiny_bundle, tmp_path)
+    with_bf16 = earn_bf16(tiny_bundle, tmp_path)
     for name in ("openvino", "auto"):
-        backend = open_backend(Bundle.open(earned), name, None, None)
+        backend = open_backend(Bundle.open(with_bf16), name, None, None)
         assert (backend.name, backend.precision) == ("openvino", "bf16")
         assert backend.description.endswith("fp32 graphs computed in bf16")
         assert set(backend.computed_in["encoder"]) == {"bf16"}
-    _, default = watch(earned, frames[:3], backend="openvino", **SMALL)
+    _, default = watch(with_bf16, frames[:3], backend="openvino", **SMALL)
     _, explicit = watch(tiny_bundle, frames[:3], backend="openvino", device="CPU:bf16", **SMALL)
-    _, full = watch(earned, frames[:3], backend="openvino", precision="fp32", **SMALL)
+    _, full = watch(with_bf16, frames[:3], backend="openvino", precision="fp32", **SMALL)
     np.testing.assert_array_equal(default[0], explicit[0])
     assert 0 < np.abs(default[0] - full[0]).max() < 0.1
 
 
-def test_bf16_by_name_is_the_variant_of_the_bundle(tiny_bundle, bundle, tmp_path, frames):
+def test_requested_bf16_is_the_variant_of_the_bundle(tiny_bundle, bundle, tmp_path, frames):
     with pytest.raises(BackendMissingError, match=r"no bf16 variant.*\n  export it with: svg-export ckpt\.pt --bf16"):
         open_backend(bundle, "openvino", None, "bf16")
-    earned = earn_bf16(tiny_bundle, tmp_path)
+    with_bf16 = earn_bf16(tiny_bundle, tmp_path)
     needs_precision("bf16")
     for name in ("openvino", "auto"):  # auto: the cpu backend has no bf16
-        _, asked = watch(earned, frames[:3], backend=name, precision="bf16", **SMALL)
+        _, asked = watch(with_bf16, frames[:3], backend=name, precision="bf16", **SMALL)
         _, explicit = watch(tiny_bundle, frames[:3], backend="openvino", device="CPU:bf16", **SMALL)
         np.testing.assert_array_equal(asked[0], explicit[0])
 
 
-def test_auto_takes_it_where_there_are_bf16_units(bundle, monkeypatch):
+def test_auto_chooses_openvino_on_cpus_with_bf16_units(bundle, monkeypatch):
     for units, name in ((True, "openvino"), (False, "cpu")):
         monkeypatch.setattr(openvino_device, "has_bf16_units", lambda units=units: units)
         backend = open_backend(bundle, "auto", None, None)
@@ -461,7 +461,7 @@ def test_auto_takes_it_where_there_are_bf16_units(bundle, monkeypatch):
         backend.close()
 
 
-def test_auto_says_that_openvino_does_not_work(bundle, monkeypatch, broken_openvino):
+def test_auto_reports_that_openvino_does_not_work(bundle, monkeypatch, broken_openvino):
     monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: True)
     backend = open_backend(bundle, "auto", None, None)
     assert backend.name == "cpu"
@@ -470,7 +470,7 @@ def test_auto_says_that_openvino_does_not_work(bundle, monkeypatch, broken_openv
     backend.close()
 
 
-def test_compiled_graphs_are_kept_and_a_damaged_one_is_made_again(tiny_bundle, frames, cache):
+def test_compiled_graphs_are_cached_and_a_damaged_one_is_compiled_again(tiny_bundle, frames, cache):
     _, expected = watch(tiny_bundle, frames[:3], **F32, **SMALL)
     kept = [file for file in cache.rglob("*") if file.is_file()]
     assert kept

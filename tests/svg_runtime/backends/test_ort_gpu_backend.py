@@ -96,13 +96,13 @@ def test_forecasts_are_those_of_the_cpu(fused_bundle, frames, cuda, ort, fused, 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "separate"])
-def test_half_precision_too(fused_bundle, frames, name, fused):
+def test_forecasts_in_half_precision_are_those_of_the_cpu(fused_bundle, frames, name, fused):
     check_same(fused_bundle, frames[:4], name, fused=fused, precision="fp16")
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "separate"])
-def test_without_a_learned_prior_and_without_latents(unlearned_bundle, frames, fused, graph):
+def test_frames_are_those_of_the_cpu_without_a_learned_prior_and_without_latents(unlearned_bundle, frames, fused, graph):
     check_same(unlearned_bundle, frames[:4], "cuda", fused=fused, gpu=GRAPHS[graph])
 
 
@@ -173,7 +173,7 @@ def test_samples_change_from_call_to_call(fused_bundle, frames):
             np.testing.assert_allclose(given.forecast(*asked), expected.forecast(*asked), atol=1e-5)
 
 
-def test_two_forecasters_at_once(fused_bundle, frames, cuda):
+def test_two_forecasters_at_once_give_their_own_forecasts(fused_bundle, frames, cuda):
     opened = {"precision": "fp32", "samples": 2, "horizon": 4}
     _, expected = watch(fused_bundle, frames[:4], backend="cpu", **opened)
     with (
@@ -198,7 +198,7 @@ def bound(backend, batch: int = 2):
     return inputs, outputs
 
 
-def test_aliases_are_trapped(backend):
+def test_aliased_outputs_are_an_assertion_error(backend):
     inputs, outputs = bound(backend)
     with pytest.raises(AssertionError, match="posterior: state_out aliases an input"):
         backend.bind("posterior", inputs, {**outputs, "state_out": inputs["state"]})
@@ -226,7 +226,7 @@ def test_a_device_that_fails_is_freed_too(fused_bundle, cuda):
     assert cuda.left == (0, 0, 0, 0)
 
 
-def test_a_plan_that_is_gone_frees_its_cuda_graph(fused_bundle, ort):
+def test_a_freed_bound_graph_frees_its_cuda_graph(fused_bundle, ort):
     backend = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GRAPHS["graph-on"])
     graph = backend.bind("posterior", *bound(backend))
     graph.run()
@@ -241,14 +241,14 @@ def test_a_plan_that_is_gone_frees_its_cuda_graph(fused_bundle, ort):
 # Options of the providers
 
 
-def test_options_of_the_cuda_provider(backend, ort):
+def test_the_cuda_provider_gets_its_options(backend, ort):
     (provider,) = ort.sessions[0].items()
     stream = str(backend.stream)
     expected = {"device_id": "0", "user_compute_stream": stream, "use_tf32": "0", "enable_cuda_graph": "0"}
     assert provider == (CUDA, expected)
 
 
-def test_options_of_the_tensorrt_provider(fused_bundle, ort, tmp_path):
+def test_the_tensorrt_provider_gets_its_options(fused_bundle, ort, tmp_path):
     choices, bundle = GpuOptions(cache_dir=str(tmp_path / "kept"), workspace_gib=0.5), Bundle.open(fused_bundle)
     with Forecaster.open(fused_bundle, backend="ort-tensorrt", precision="fp16", samples=6, gpu=choices):
         pass
@@ -268,7 +268,7 @@ def test_options_of_the_tensorrt_provider(fused_bundle, ort, tmp_path):
     assert found["trt_timing_cache_path"] == str(tmp_path / "kept" / "ort-tensorrt")
 
 
-def test_shared_conditions_are_usual_at_batch_1(fused_bundle, ort):
+def test_engines_are_tuned_for_shared_conditions_at_batch_1(fused_bundle, ort):
     open_backend(Bundle.open(fused_bundle), "ort-tensorrt", None, "fp32", samples=4).close()
     (decoder,) = [session[TENSORRT] for session in ort.sessions
                   if session[TENSORRT].get("trt_profile_min_shapes", "").startswith("g:")]  # fmt: skip
@@ -316,7 +316,7 @@ def test_releases_whose_cuda_graphs_give_wrong_frames_are_refused(fused_bundle, 
     open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GRAPHS["graph-off"]).close()
 
 
-def test_engines_of_another_tensorrt_are_not_looked_at(fused_bundle, ort, monkeypatch):
+def test_engines_of_another_tensorrt_are_not_used(fused_bundle, ort, monkeypatch):
     folders = []
     for version in ("10.13.0", "10.14.0", "10.13.0"):
         monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace(__version__=version))
@@ -333,13 +333,13 @@ def test_engines_of_another_tensorrt_are_not_looked_at(fused_bundle, ort, monkey
 def test_the_description_says_where_nodes_run(backend, fused_bundle, ort):
     assert backend.description.startswith("cuda (ONNX Runtime 1.30.0, NumPy GPU), fp32 graphs computed in f32; nodes: ")
     assert backend.description.endswith(" on CUDA")
-    ort.tells = False
+    ort.reports = False
     silent = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GRAPHS["graph-on"])
     assert silent.description == "cuda (ONNX Runtime 1.30.0, NumPy GPU), fp32 graphs computed in f32; CUDA graphs"
     silent.close()
 
 
-def test_what_tensorrt_chooses_is_not_reported_as_a_fact(fused_bundle, ort):
+def test_precisions_that_tensorrt_chooses_are_not_reported(fused_bundle, ort):
     """Its provider builds weakly typed networks: fp16 is allowed there, and which layers take it is not told."""
     for precision, known, words in (("fp32", True, "computed in f32"), ("fp16", False, "computed in what TensorRT chooses")):
         backend = open_backend(Bundle.open(fused_bundle), "ort-tensorrt", None, precision)
@@ -369,8 +369,8 @@ def check_no_shapes(bundle):
 
 @pytest.mark.parametrize("tells", [True, False])
 @pytest.mark.parametrize("name", NAMES)
-def test_nodes_on_the_processor_are_an_error(fused_bundle, cuda, ort, name, tells):
-    ort.tells, ort.on_cpu = tells, lambda node: node.op_type == "ConvTranspose"
+def test_nodes_on_the_cpu_are_an_error(fused_bundle, cuda, ort, name, tells):
+    ort.reports, ort.on_cpu = tells, lambda node: node.op_type == "ConvTranspose"
     message = open_error(fused_bundle, name)
     assert "cannot run all of fp32/" in message
     assert ("ConvTranspose '" if tells else "assigned to the default CPU EP") in message
@@ -380,14 +380,14 @@ def test_nodes_on_the_processor_are_an_error(fused_bundle, cuda, ort, name, tell
 
 @pytest.mark.parametrize("tells", [True, False])
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "separate"])
-def test_nodes_on_the_processor_are_right_where_they_are_allowed(fused_bundle, frames, ort, fused, tells):
+def test_allowed_nodes_on_the_cpu_give_the_same_frames(fused_bundle, frames, ort, fused, tells):
     """Their inputs are copied when they are bound: without binding them again, every run would see the first values."""
-    ort.tells, ort.on_cpu = tells, lambda node: node.op_type in ("Shape", "ConvTranspose", "Gemm")
+    ort.reports, ort.on_cpu = tells, lambda node: node.op_type in ("Shape", "ConvTranspose", "Gemm")
     check_same(fused_bundle, frames[:4], "cuda", fused=fused, gpu=GpuOptions(cpu_fallback=True))
 
 
 @pytest.mark.parametrize(("name", "shares"), [("cuda", (0, 0.0, 0.0)), ("ort-tensorrt", (9, 0.0, 1.0))])
-def test_a_listener_hears_of_what_takes_minutes(fused_bundle, name, shares):
+def test_the_listener_gets_the_progress_of_builds(fused_bundle, name, shares):
     listener = Heard()
     open_backend(Bundle.open(fused_bundle), name, None, "fp32", progress=listener).close()
     assert listener.shares == sorted(listener.shares)
@@ -398,7 +398,7 @@ def test_a_listener_hears_of_what_takes_minutes(fused_bundle, name, shares):
     ) == shares
 
 
-def test_nodes_on_the_processor_are_told(fused_bundle, ort, logged):
+def test_nodes_on_the_cpu_are_logged(fused_bundle, ort, logged):
     ort.on_cpu = lambda node: node.op_type == "ConvTranspose"
     opened = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GpuOptions(cpu_fallback=True))
     assert " on the CPU" in opened.description
@@ -406,7 +406,7 @@ def test_nodes_on_the_processor_are_told(fused_bundle, ort, logged):
     opened.close()
 
 
-def test_nodes_on_cuda_are_fine_for_ort_tensorrt(fused_bundle, ort, monkeypatch):
+def test_nodes_on_cuda_are_allowed_for_ort_tensorrt(fused_bundle, ort, monkeypatch):
     from tests.svg_runtime.backends import ort_on_numpy_cuda
 
     place = ort_on_numpy_cuda.SilentSession._place
@@ -432,7 +432,7 @@ def test_missing_onnxruntime_names_the_extra(fused_bundle, monkeypatch):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_onnxruntime_for_the_cpu_is_told_to_go(fused_bundle, monkeypatch, name):
+def test_an_onnxruntime_for_the_cpu_is_refused_with_the_command_to_replace_it(fused_bundle, monkeypatch, name):
     """The real one, if it is that of CI."""
     if CUDA in onnxruntime.get_available_providers():
         pytest.skip("onnxruntime-gpu is installed")
@@ -472,19 +472,19 @@ def test_tensorrt_replaced_by_cuda_is_not_tensorrt(fused_bundle, ort):
 
 
 @pytest.mark.parametrize("fallback", [True, False])
-def test_a_provider_that_says_why_it_does_not_start(fused_bundle, cuda, ort, fallback):
+def test_the_providers_reason_for_not_starting_is_shown(fused_bundle, cuda, ort, fallback):
     ort.fail = RuntimeError("Please install TensorRT libraries")
     message = open_error(fused_bundle, "ort-tensorrt", gpu=GpuOptions(cpu_fallback=fallback))
     assert "cannot start the TensorrtExecutionProvider of ONNX Runtime 1.30.0\n  Please install TensorRT libraries\n" in message
     assert cuda.left == (0, 0, 0, 0)
 
 
-def test_a_graph_that_is_not_accepted_is_named(fused_bundle, ort):
+def test_a_graph_that_cannot_be_loaded_is_named(fused_bundle, ort):
     ort.fail = Exception("[ONNXRuntimeError] : 10 : INVALID_GRAPH")
     assert "cannot load fp32/" in open_error(fused_bundle, "cuda", BundleError)
 
 
-def test_a_refused_cuda_graph_is_named_with_the_way_out(fused_bundle, ort):
+def test_a_refused_cuda_graph_is_reported_with_the_option_to_disable_it(fused_bundle, ort):
     ort.graphs_refused = True
     message = open_error(fused_bundle, "cuda", BundleError, gpu=GRAPHS["graph-on"])
     assert "cannot load fp32/" in message

@@ -27,7 +27,7 @@ from svg_runtime.errors import BackendError, BackendMissingError, EngineError, U
 from tests.svg_runtime.backends import numpy_tensorrt
 from tests.svg_runtime.backends.build_helpers import Watched
 from tests.svg_runtime.backends.numpy_cuda import NumpyCuda, cudaError_t
-from tests.svg_runtime.backends.numpy_tensorrt import NumpyTensorrt, NumpyTensorrtRtx, make_plan
+from tests.svg_runtime.backends.numpy_tensorrt import NumpyTensorrt, NumpyTensorrtRtx, make_engine
 from tests.svg_runtime.bundle_helpers import draw, watch
 
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed: pip install 'svg-edge[tensorrt-rtx]'")
@@ -60,7 +60,7 @@ def install(made, monkeypatch, tmp_path):
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(backend_module, "load_library", lambda name: Library(name, made, logger))
     monkeypatch.setattr(backend_module, "require_modules", lambda *names: None)
-    monkeypatch.setattr(local, "build_engine", lambda library, content, *rest: make_plan(content, rest[3].max_batch))
+    monkeypatch.setattr(local, "build_engine", lambda content, options, **rest: make_engine(content, options.max_batch))
     return made
 
 
@@ -72,7 +72,9 @@ def test_frames_and_surprise_are_those_of_the_cpu_backend(tensorrt, fused_bundle
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("fused", [True, False])
-def test_without_a_learned_prior_and_without_latents(tensorrt, unlearned_bundle, frames, fused, precision):
+def test_frames_are_those_of_the_cpu_without_a_learned_prior_and_without_latents(
+    tensorrt, unlearned_bundle, frames, fused, precision
+):
     check_parity(unlearned_bundle, frames, fused, precision)
 
 
@@ -101,7 +103,7 @@ def opened(bundle, frames, count=3, **options) -> Forecaster:
     return forecaster
 
 
-def test_a_graph_gives_what_single_launches_give(tensorrt, fused_bundle, frames):
+def test_a_cuda_graph_gives_the_results_of_single_launches(tensorrt, fused_bundle, frames):
     """Over forecasts and new frames: a graph that kept an old state, noise or condition would part from them."""
     with opened(fused_bundle, frames) as on, opened(fused_bundle, frames, gpu=GpuOptions(cuda_graph=False)) as off:
         assert "CUDA graph" not in on.description
@@ -139,7 +141,7 @@ def test_the_host_waits_a_few_times_per_observation(tensorrt, cuda, fused_bundle
 
 @pytest.mark.parametrize("context", ["window", "stream"])
 @pytest.mark.parametrize("fused", [True, False])
-def test_after_warming_up_nothing_is_made_any_more(tensorrt, cuda, fused_bundle, frames, fused, context):
+def test_after_warming_up_nothing_is_allocated_or_captured(tensorrt, cuda, fused_bundle, frames, fused, context):
     with Forecaster.open(fused_bundle, fused=fused, context=context, **TENSORRT, **SMALL) as forecaster:
         forecaster.warm_up()
         made = cuda.left
@@ -152,7 +154,7 @@ def test_after_warming_up_nothing_is_made_any_more(tensorrt, cuda, fused_bundle,
         assert cuda.left == made  # graphs, memory of host and device
 
 
-def test_no_state_comes_to_the_host_in_a_forecast(tensorrt, cuda, fused_bundle, frames):
+def test_no_state_is_copied_to_the_host_in_a_forecast(tensorrt, cuda, fused_bundle, frames):
     with opened(fused_bundle, frames) as forecaster:
         forecaster.forecast()
         before, cuda_copy, sizes = cuda.cudaMemcpyAsync, cuda.cudaMemcpyAsync, []
@@ -168,7 +170,7 @@ def test_no_state_comes_to_the_host_in_a_forecast(tensorrt, cuda, fused_bundle, 
         assert downloads == [4 * 3 * 64 * 64 * 4]  # bytes of horizon x samples frames, and nothing else
 
 
-def test_a_graph_that_cannot_be_captured_is_said_and_costs_no_frame(tensorrt, fused_bundle, frames, logged):
+def test_a_graph_that_cannot_be_captured_is_logged_and_gives_the_same_frames(tensorrt, fused_bundle, frames, logged):
     tensorrt.uncapturable = True
     with opened(fused_bundle, frames) as forecaster:
         futures = forecaster.forecast()
@@ -182,7 +184,7 @@ def test_a_graph_that_cannot_be_captured_is_said_and_costs_no_frame(tensorrt, fu
         opened(fused_bundle, frames, gpu=GpuOptions(cuda_graph=True))
 
 
-def test_two_forecasters_at_once_do_not_meet(tensorrt, fused_bundle, frames):
+def test_two_forecasters_at_once_do_not_interfere(tensorrt, fused_bundle, frames):
     with opened(fused_bundle, frames) as first, opened(fused_bundle, frames[::-1]) as second:
         together = [(first.forecast(), second.forecast()) for _ in range(2)]
     for index, pictures in enumerate((frames, frames[::-1])):
@@ -191,7 +193,7 @@ def test_two_forecasters_at_once_do_not_meet(tensorrt, fused_bundle, frames):
                 np.testing.assert_array_equal(pair[index], alone.forecast())
 
 
-def test_unread_outputs_and_shared_conditions(tensorrt, fused_bundle):
+def test_results_are_right_with_unread_outputs_and_shared_conditions(tensorrt, fused_bundle):
     """The encoder without its skips, the decoder with conditions at batch 1."""
     bundle = Bundle.open(fused_bundle)
     results = []
@@ -213,7 +215,7 @@ def test_unread_outputs_and_shared_conditions(tensorrt, fused_bundle):
         np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
-def test_more_samples_than_the_engines_are_for_are_refused_with_what_to_do(tensorrt, fused_bundle, frames):
+def test_more_samples_than_engines_were_built_for_are_refused(tensorrt, fused_bundle, frames):
     with opened(fused_bundle, frames) as forecaster:
         before = forecaster.forecast(noise=draw(0, 4, 3, 4), context_noise=draw(1, 2, 3, 4))
         with pytest.raises(
@@ -233,7 +235,7 @@ def test_closing_frees_everything(tensorrt, cuda, fused_bundle, frames):
     assert cuda.left == (0, 0, 0, 0)
 
 
-def test_kept_rollouts_are_few_and_the_rest_is_freed(tensorrt, cuda, fused_bundle, frames):
+def test_few_rollouts_are_cached_and_the_rest_is_freed(tensorrt, cuda, fused_bundle, frames):
     with opened(fused_bundle, frames) as forecaster:
         sizes = []
         for horizon in range(1, 9):
@@ -246,7 +248,7 @@ def test_kept_rollouts_are_few_and_the_rest_is_freed(tensorrt, cuda, fused_bundl
         assert cuda.left == sizes[-1]
 
 
-def test_memory_that_runs_out_is_a_message(tensorrt, cuda, fused_bundle, frames):
+def test_out_of_memory_is_one_message(tensorrt, cuda, fused_bundle, frames):
     with opened(fused_bundle, frames) as forecaster:
         expected = forecaster.forecast(noise=draw(0, 4, 3, 4), context_noise=draw(1, 2, 3, 4))
         left, cuda.free_bytes = cuda.free_bytes, 100_000
@@ -283,15 +285,15 @@ def builds(tensorrt, monkeypatch) -> list[int]:
     """One entry per engine that is built."""
     built = []
 
-    def build(library, content, *rest):
+    def build(content, options, **rest):
         built.append(len(content))
-        return make_plan(content, rest[3].max_batch)
+        return make_engine(content, options.max_batch)
 
     monkeypatch.setattr(local, "build_engine", build)
     return built
 
 
-def test_svg_bench_hears_of_builds(tensorrt, fused_bundle, frames, tmp_path):
+def test_svg_bench_shows_the_progress_of_builds(tensorrt, fused_bundle, frames, tmp_path):
     np.save(tmp_path / "frames.npy", frames)
     listener = Watched()
     found = measure(
@@ -332,7 +334,7 @@ def test_an_engine_of_the_cache_that_does_not_load_is_built_again(builds, fused_
 
 def test_an_engine_that_never_loads_is_built_once(tensorrt, monkeypatch, fused_bundle, frames):
     built = []
-    monkeypatch.setattr(local, "build_engine", lambda library, content, place, *rest: built.append(place) or b"useless")
+    monkeypatch.setattr(local, "build_engine", lambda graph_file, **rest: built.append(graph_file) or b"useless")
     monkeypatch.setattr(local, "open_engine", lambda *arguments: None)
     monkeypatch.setattr(local.LocalEngines, "check", lambda *arguments: None)
     with pytest.raises(EngineError, match=r"cannot load the engine of \w+: Platform specific tag mismatch"):
@@ -341,14 +343,14 @@ def test_an_engine_that_never_loads_is_built_once(tensorrt, monkeypatch, fused_b
 
 
 @pytest.mark.parametrize("function", ["cudaStreamCreateWithFlags", "cudaSetDevice"])
-def test_a_device_without_memory_for_a_stream_is_said(tensorrt, cuda, fused_bundle, monkeypatch, function):
+def test_no_memory_for_a_stream_is_a_backend_error(tensorrt, cuda, fused_bundle, monkeypatch, function):
     monkeypatch.setattr(cuda, function, lambda *arguments: (cudaError_t.cudaErrorMemoryAllocation, None))
     with pytest.raises(BackendError, match="the tensorrt backend is out of memory"):
         Forecaster.open(fused_bundle, **TENSORRT, **SMALL)
 
 
 @pytest.mark.parametrize("free", [2_000, 20_000, 60_000])
-def test_a_device_that_is_full_at_the_start_is_said(tensorrt, cuda, fused_bundle, free):
+def test_a_full_device_at_the_start_is_a_backend_error(tensorrt, cuda, fused_bundle, free):
     cuda.free_bytes = free
     with pytest.raises(BackendError, match=r"the tensorrt backend is out of memory: .*\n  close other programs that use it"):
         Forecaster.open(fused_bundle, **TENSORRT, **SMALL)
@@ -363,7 +365,7 @@ def test_a_device_that_fails_without_memory_is_freed_too(tensorrt, cuda, fused_b
     assert cuda.left == (0, 0, 0, 0)
 
 
-def test_an_engine_that_finds_no_memory_is_not_built_again(tensorrt, builds, fused_bundle, frames, tmp_path):
+def test_an_engine_that_does_not_fit_into_memory_is_not_built_again(tensorrt, builds, fused_bundle, frames, tmp_path):
     opened(fused_bundle, frames).close()
     kept = {file: file.read_bytes() for file in (tmp_path / "cache").rglob("*.plan*")}
     builds.clear()
@@ -374,7 +376,7 @@ def test_an_engine_that_finds_no_memory_is_not_built_again(tensorrt, builds, fus
     assert {file: file.read_bytes() for file in (tmp_path / "cache").rglob("*.plan*")} == kept
 
 
-def test_a_library_that_does_not_start_says_why(tensorrt, cuda, fused_bundle, frames):
+def test_a_library_that_cannot_start_gives_the_reason(tensorrt, cuda, fused_bundle, frames):
     tensorrt.broken = True
     with pytest.raises(BackendMissingError, match=r"tensorrt 10.3.0 cannot start: CUDA initialization failure.*\n.*driver"):
         opened(fused_bundle, frames)
@@ -397,7 +399,7 @@ def test_a_second_gpu_is_the_only_one_that_is_used(name, cuda, monkeypatch, tmp_
         np.testing.assert_array_equal(given, expected)
 
 
-def test_rtx_runs_the_same_and_keeps_its_kernels(rtx, cuda, fused_bundle, frames, tmp_path):
+def test_rtx_gives_the_same_frames_and_caches_its_kernels(rtx, cuda, fused_bundle, frames, tmp_path):
     asked = {"backend": "tensorrt-rtx", "precision": "fp32"}
     kept = []
     for _ in range(2):
@@ -427,7 +429,7 @@ def test_kernels_of_another_driver_are_compiled_again(rtx, fused_bundle, frames,
     assert file.read_bytes()[32:].startswith(b"kernel ")
 
 
-def test_without_a_kernel_nothing_is_kept(rtx, fused_bundle, tmp_path):
+def test_without_compiled_kernels_nothing_is_cached(rtx, fused_bundle, tmp_path):
     backend = open_backend(Bundle.open(fused_bundle), "tensorrt-rtx", None, "fp32")
     spec = Bundle.open(fused_bundle).manifest.variants["fp32"].graphs["prior"]
     tensors = [
@@ -439,7 +441,7 @@ def test_without_a_kernel_nothing_is_kept(rtx, fused_bundle, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
-def test_the_processor_is_no_choice(fused_bundle, name):
+def test_cpu_fallback_is_refused(fused_bundle, name):
     with pytest.raises(UsageError, match="--cpu-fallback"):
         Forecaster.open(fused_bundle, backend=name, gpu=GpuOptions(cpu_fallback=True))
 

@@ -32,12 +32,12 @@ ORIN = GpuName(0, "Orin (nvgpu) / Jetson", "sm87", 8)
 def make(fused_bundle, tmp_path, monkeypatch):
     """LocalEngines of TensorRT on one GPU."""
     monkeypatch.setattr(device_module, "load_runtime", NumpyCuda)
-    monkeypatch.setattr(local, "open_engine", lambda library, plan, place: None)
+    monkeypatch.setattr(local, "open_engine", lambda library, engine_bytes, graph_file: None)
     monkeypatch.setattr(LocalEngines, "check", lambda self, graph_name, engine: None)
 
     def made(library: Library, watched: Watched, precision="fp32") -> LocalEngines:
-        choices = GpuOptions(cache_dir=str(tmp_path / "cache"))
-        return LocalEngines(library, Bundle.open(fused_bundle), precision, ORIN, 4, choices, watched)
+        gpu_options = GpuOptions(cache_dir=str(tmp_path / "cache"))
+        return LocalEngines(library, Bundle.open(fused_bundle), precision, ORIN, 4, gpu_options, watched)
 
     return made
 
@@ -72,7 +72,7 @@ def test_damaged_timings_are_ignored_with_a_message(make, tmp_path, logged):
     assert "is damaged; creating it again" in logged.messages[0]
 
 
-def test_timings_that_the_library_does_not_take_are_ignored_with_a_message(make, logged):
+def test_timings_that_the_library_rejects_are_ignored_with_a_message(make, logged):
     library, watched = tensorrt(), Watched()
     make(library, watched).engine_bytes("prior")
     library.module.accepts = False
@@ -86,7 +86,7 @@ def test_a_failed_build_leaves_the_timings_as_they_were(make, tmp_path, monkeypa
     make(library, watched).engine_bytes("prior")
     before = timings_file(tmp_path / "cache").read_bytes()
 
-    def fail(*arguments):
+    def fail(**arguments):
         raise EngineError("no")
 
     monkeypatch.setattr(local, "build_engine", fail)
@@ -95,7 +95,7 @@ def test_a_failed_build_leaves_the_timings_as_they_were(make, tmp_path, monkeypa
     assert timings_file(tmp_path / "cache").read_bytes() == before
 
 
-def test_an_error_about_a_kernel_that_is_not_tried_is_no_failure(fused_bundle):
+def test_an_error_about_a_skipped_kernel_is_not_a_failure(fused_bundle):
     """TensorRT reports memory that a kernel would need and does not get as an error, and builds without that kernel."""
     content = graph_bytes(fused_bundle, "prior")
     built = "fp32/prior.onnx", spec_of(content), "fp32"
@@ -105,8 +105,8 @@ def test_an_error_about_a_kernel_that_is_not_tried_is_no_failure(fused_bundle):
     assert timings.content == b"timed "
 
 
-def test_a_warning_of_the_parser_is_told_and_no_failure(fused_bundle, logged):
-    """Every JetPack brings a release of its own, and none of them has been heard before it is there."""
+def test_a_warning_of_the_parser_is_logged_and_not_a_failure(fused_bundle, logged):
+    """Every JetPack has its own TensorRT release, whose warnings are not known in advance."""
     content = graph_bytes(fused_bundle, "prior")
     library = tensorrt(warns="Make sure input h has Int64 binding.")
     built = "fp32/prior.onnx", spec_of(content), "fp32", BuildOptions((), 4)
@@ -135,7 +135,7 @@ def test_two_builds_on_one_gpu_do_not_disturb_each_other(tmp_path, logged):
     assert logged.messages == ["another process is building an engine on this GPU: waiting for it"]
 
 
-def test_kept_bytes_are_found_again_and_damage_is_told(tmp_path, logged):
+def test_cached_bytes_are_found_again_and_damage_is_logged(tmp_path, logged):
     folders = CacheFolders(str(tmp_path), "tensorrt-rtx")
 
     def kept(version: str = "1.7") -> CachedBlob:
@@ -158,7 +158,7 @@ def test_kept_bytes_are_found_again_and_damage_is_told(tmp_path, logged):
     assert kept().load() == b""
 
 
-def test_the_library_says_in_what_it_differs(monkeypatch):
+def test_tensorrt_and_rtx_report_their_differences(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", Tensorrt("11.1.0"))
     library = load_library.__wrapped__("tensorrt")
     assert (library.name, library.version, library.ahead_of_time, library.keeps_timings) == ("tensorrt", "11.1.0", False, True)

@@ -45,11 +45,11 @@ def wait_for_child(process: subprocess.Popen[str]) -> int:
     return int(numbers[0])
 
 
-def wait_for_line(process: subprocess.Popen[str], words: str) -> None:
+def wait_for_line(process: subprocess.Popen[str], expected: str) -> None:
     for line in process.stderr:
-        if words in line:
+        if expected in line:
             return
-    pytest.fail(f"ended without saying {words}")
+    pytest.fail(f"ended without printing {expected}")
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +80,10 @@ def test_every_backend_precision_and_set_of_graphs_is_a_row(run, measured):
         assert row["failed"] is None
         assert set(row["computed_in"]["predictor"]) == {"f32"}
     ran = [row for row in run[0]["rows"] if row["failed"] is None]
-    words = ["+".join(sorted({name for layers in row["computed_in"].values() for name in layers})) for row in ran]
+    computed = ["+".join(sorted({name for layers in row["computed_in"].values() for name in layers})) for row in ran]
     lines = [line.split("  ") for line in run[1].splitlines()]
     assert "computed in: the precision in which the engine really computes" in run[1]
-    for row, precisions in zip(ran, words, strict=True):
+    for row, precisions in zip(ran, computed, strict=True):
         assert any(line[0].strip() == row["backend"] and precisions in map(str.strip, line) for line in lines), run[1]
 
 
@@ -140,7 +140,7 @@ def test_shares_follow_from_the_probe_and_the_count(run, measured):
     assert moved["fp16", "separate"] < moved["fp32", "separate"]
 
 
-def test_json_says_what_was_measured_on_what(run):
+def test_json_contains_options_hardware_and_versions(run):
     found = run[0]
     assert (found["model"], found["samples"], found["horizon"], found["seed"]) == ("fused.svgb", 2, 3, 5)
     assert found["hardware"]["cores_usable"] == found["peak"]["threads"] >= 1
@@ -165,18 +165,18 @@ def test_a_backend_that_fails_is_a_row(fused_bundle, tmp_path):
     broken = graph_bytes(fused_bundle, "decoder", "fp16").replace(b"ConvTranspose", b"ConvTransform")
     bundle = replace_graph(copy_bundle(fused_bundle, tmp_path), "decoder", broken, "fp16")
     process = start(tmp_path, "--model", str(bundle), "--backend", "cpu", *SIZES, "--seconds", "0.1", "--json", "out.json")
-    table, words = process.communicate(timeout=300)
-    assert process.returncode == 0, words
+    table, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
     failed = {
         (row["precision"], row["graphs"]): row["failed"] for row in json.loads((tmp_path / "out.json").read_text())["rows"]
     }
     assert failed["fp32", "fused"] is failed["fp32", "separate"] is None
     assert "cannot load fp16/decoder.onnx" in failed["fp16", "separate"]
     assert "cannot load fp16/decoder.onnx" in table
-    assert "Traceback" not in words
+    assert "Traceback" not in stderr
 
 
-def test_a_process_that_dies_is_a_row_and_ctrl_c_ends_with_the_rows_so_far(fused_bundle, tmp_path):
+def test_a_process_that_dies_is_a_row_and_ctrl_c_keeps_the_rows_so_far(fused_bundle, tmp_path):
     process = start(tmp_path, "--model", str(fused_bundle), "--backend", "cpu", *SIZES, "--seconds", "60", "--json", "out.json")
     wait_for_line(process, "cpu fp32 fused ...")
     child = wait_for_child(process)
@@ -184,9 +184,9 @@ def test_a_process_that_dies_is_a_row_and_ctrl_c_ends_with_the_rows_so_far(fused
     wait_for_line(process, "cpu fp32 separate ...")
     child = wait_for_child(process)
     process.send_signal(signal.SIGINT)
-    table, words = process.communicate(timeout=300)
-    assert process.returncode == 130, words
-    assert "Traceback" not in words
+    table, stderr = process.communicate(timeout=300)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
     assert not Path(f"/proc/{child}").exists()
     assert list((tmp_path / "tmp").glob("svg-bench-*")) == []
     found = json.loads((tmp_path / "out.json").read_text())
@@ -196,10 +196,10 @@ def test_a_process_that_dies_is_a_row_and_ctrl_c_ends_with_the_rows_so_far(fused
     assert "interrupted" in table
 
 
-def test_no_backend_at_all_is_exit_code_4(fused_bundle, tmp_path):
+def test_without_any_backend_the_exit_code_is_4(fused_bundle, tmp_path):
     process = start(tmp_path, "--model", str(fused_bundle), "--backend", "cuda", "--device", "cuda:99", *SIZES)
-    table, words = process.communicate(timeout=300)
+    table, stderr = process.communicate(timeout=300)
     assert process.returncode == 4
     assert "the cuda backend " in table
-    assert "error: no backend could run this bundle" in words
-    assert "Traceback" not in words
+    assert "error: no backend could run this bundle" in stderr
+    assert "Traceback" not in stderr

@@ -40,14 +40,14 @@ from tests.svg_runtime.bundle_helpers import copy_bundle
 OPTIONS = BenchOptions(None, None, None, samples=2, horizon=3, seed=0, seconds=1.0)
 
 
-def test_cases_are_all_that_could_run(fused_bundle):
+def test_cases_cover_all_backends_precisions_and_graphs(fused_bundle):
     manifest = Bundle.open(fused_bundle).manifest
     cases = list_cases(manifest, None, None)
     several = {name: 5 if name in COMPUTE_BF16 else 4 for name in BACKENDS}  # bf16 is not in the bundle: one case
     assert Counter(case.backend for case in cases) == several
     assert [str(case) for case in cases[:4]] == ["cpu fp32 fused", "cpu fp32 separate", "cpu fp16 fused", "cpu fp16 separate"]
     assert list_cases(manifest, "auto", "fp16") == [Case("auto", "fp16", True), Case("auto", "fp16", False)]
-    assert list_cases(manifest, "cpu", "bf16") == [Case("cpu", "bf16", False)]  # asked for: the row says why not
+    assert list_cases(manifest, "cpu", "bf16") == [Case("cpu", "bf16", False)]  # requested: the row has the reason
     with pytest.raises(UsageError, match="unknown backend 'gpu'"):
         list_cases(manifest, "gpu", None)
 
@@ -94,7 +94,7 @@ def test_an_operator_without_a_formula_is_refused():
 
 
 @pytest.mark.parametrize("fused", [True, False])
-def test_a_forecast_runs_its_graphs_as_often_as_counted(fused_bundle, frames, monkeypatch, fused):
+def test_the_counted_graph_runs_are_those_of_a_forecast(fused_bundle, frames, monkeypatch, fused):
     runs: Counter[str] = Counter()
     plain = BoundSession.run
 
@@ -124,21 +124,21 @@ def test_bytes_are_files_inputs_and_outputs(fused_bundle):
     assert one == files + per_sample + 4 * conds  # which the samples share
 
 
-def test_the_probe_finds_something():
+def test_the_probe_measures_positive_rates():
     found = measure_peak(NullListener(), "the probe", threads=2)
     assert found["threads"] == 2
     assert found["matmul_gflops"] > 0
     assert found["copy_gb_s"] > 0
 
 
-def test_only_what_ran_on_the_processor_has_a_share_of_its_peak():
+def test_only_rows_on_the_cpu_have_a_share_of_its_peak():
     assert all(on_host("openvino", device) for device in (None, "auto", "CPU", "CPU:bf16"))
     assert on_host("cpu", None)
     assert not any(on_host("openvino", device) for device in ("GPU", "GPU.1", "NPU"))
     assert not on_host("cuda", None)
 
 
-def test_errors_of_a_job_come_back(tmp_path):
+def test_errors_of_a_job_are_raised(tmp_path):
     progress = NullListener()
     with pytest.raises(JobError, match="KeyError: 'nothing'") as refusal:
         run_job({"do": "nothing"}, tmp_path, progress)
@@ -148,7 +148,7 @@ def test_errors_of_a_job_come_back(tmp_path):
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_a_worker_that_does_not_listen_is_ended_all_the_same(monkeypatch, interrupted):
+def test_a_worker_that_ignores_sigterm_is_killed(monkeypatch, interrupted):
     """Also if the wait for it is cut short by another Ctrl-C."""
     program = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(60)"
     worker = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
@@ -179,12 +179,12 @@ BUILDING = [{"task": BUILD, "share": 0.25}, WAITS, {"task": BUILD, "share": 0.5}
 
 
 def hear(progress, *messages) -> dict[str, object]:
-    """What a worker says, through its channel."""
+    """Pass the messages of a worker through its channel."""
     lines = [json.dumps(message) + "\n" for message in messages]
     return _converse(SimpleNamespace(stdin=io.StringIO(), stdout=lines), {"do": "measure"}, progress)
 
 
-def test_engines_that_a_job_builds_are_told_on_their_way():
+def test_the_progress_of_engines_in_a_job_is_forwarded():
     console = Console(file=io.StringIO(), width=120)
     with ProgressDisplay(console) as progress, log_messages_to(ConsoleHandler(console, prefix="")):
         progress.progress(CASE, 0.0)
@@ -196,7 +196,7 @@ def test_engines_that_a_job_builds_are_told_on_their_way():
     ]
 
 
-def test_a_bar_says_what_is_built():
+def test_the_progress_bar_names_the_engine():
     with ProgressDisplay(Console(file=io.StringIO(), force_terminal=True)) as progress:
         progress.progress(CASE, 0.0)
         hear(progress, *BUILDING)
@@ -221,7 +221,7 @@ def test_a_worker_sends_its_log_messages(tmp_path, logged, monkeypatch):
     assert logged.record_tuples == [("svg_runtime.there", logging.WARNING, "it is slow")]
 
 
-def test_a_library_that_prints_does_not_speak_for_the_worker():
+def test_output_of_a_library_does_not_disturb_the_worker():
     program = (
         "import os, sys; from svg_runtime.bench.worker import _private_stdout as own\n"
         "channel = own(); os.write(1, b'noise\\n'); print('noise', flush=True); channel.write('answer'); channel.close()"
@@ -268,12 +268,12 @@ def test_the_report_fits_the_terminal(fused_bundle, findings, width, tables):
     assert "cuda not measured: not here" in text
 
 
-def test_no_figure_is_cut_where_the_terminal_is_too_narrow(fused_bundle, findings):
+def test_no_number_is_cut_in_a_narrow_terminal(fused_bundle, findings):
     shown = [line.split() for line in printed(fused_bundle, findings, 20) if line.startswith("openvino  fp32")]
     assert [cell for line in shown for cell in line[3:]] == FIGURES
 
 
-def test_figures_stand_under_their_titles(fused_bundle, findings):
+def test_numbers_are_aligned_with_their_titles(fused_bundle, findings):
     above, titles, row = printed(fused_bundle, findings, 200)[2:5]
     assert titles.split()[:7] == ["backend", "weights", "graphs", "p50", "ms", "p95", "ms"]
     for title, unit, figure in (("observe", "p50 ms", "1234"), ("forecasts", "per s", "0.80"), ("peak", "MiB", "1024")):
@@ -290,7 +290,7 @@ def test_a_report_in_a_file_has_one_line_for_each_failure_and_note(fused_bundle,
     assert not any(line.startswith("  ") for line in text[text.index("cuda not measured: not here") :])
 
 
-def test_the_report_says_what_could_not_be_had(fused_bundle, findings):
+def test_the_report_lists_what_is_not_available(fused_bundle, findings):
     for row in findings.rows[:1]:
         del row.result["error"], row.result["share"]
     findings.reference, findings.counts = False, None

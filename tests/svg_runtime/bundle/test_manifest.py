@@ -48,7 +48,7 @@ def test_the_manifest_survives_a_round_trip(tiny_bundle):
         prior.tensor("nothing")
 
 
-def test_nothing_in_a_manifest_can_be_set(tiny_bundle):
+def test_a_manifest_is_immutable(tiny_bundle):
     manifest = Bundle.open(tiny_bundle).manifest
     with pytest.raises(ValueError, match="frozen"):
         manifest.model.z_dim = 5
@@ -123,13 +123,13 @@ NO_JSON = {
 
 
 @pytest.mark.parametrize("case", NO_JSON)
-def test_what_is_no_json_is_refused(damaged, case):
+def test_invalid_json_is_refused(damaged, case):
     (damaged / "manifest.json").write_bytes(NO_JSON[case])
     assert "not valid JSON" in refusal(damaged)
 
 
 @pytest.mark.parametrize("content", ["null", "[]", "3", '"text"', "{}"])
-def test_json_that_is_no_manifest_is_refused(damaged, content):
+def test_json_that_is_not_a_manifest_is_refused(damaged, content):
     (damaged / "manifest.json").write_text(content)
     assert "schema version None" in refusal(damaged)
 
@@ -148,12 +148,12 @@ def test_a_huge_manifest_is_refused_unread(damaged):
     assert "too large" in refusal(damaged)
 
 
-def test_a_huge_key_does_not_fill_the_screen(damaged):
+def test_a_huge_key_is_shortened_in_the_message(damaged):
     edit_manifest(damaged, lambda manifest: manifest.update({"k" * 3_000_000: 1}))
     assert "kkk" in refusal(damaged)
 
 
-def test_a_manifest_that_is_no_file_is_refused(damaged):
+def test_a_manifest_that_is_not_a_file_is_refused(damaged):
     file = damaged / "manifest.json"
     for make in (
         os.mkfifo,
@@ -187,7 +187,7 @@ PATHS = [
 
 
 @pytest.mark.parametrize("path", PATHS, ids=range(len(PATHS)))
-def test_paths_stay_inside(damaged, path):
+def test_paths_that_leave_the_bundle_are_refused(damaged, path):
     edit_manifest(damaged, lambda manifest: graph(manifest, "encoder").update(file=path))
     assert "variants.fp32.graphs.encoder.file: Value error, not a plain path inside the bundle" in refusal(damaged)
 
@@ -236,7 +236,7 @@ def test_values_outside_their_range_are_refused(damaged, place, value):
     )
 
 
-def test_no_variant_is_no_bundle(damaged):
+def test_a_bundle_without_variants_is_refused(damaged):
     edit_manifest(damaged, lambda manifest: manifest["variants"].clear())
     assert "variants" in refusal(damaged)
 
@@ -250,7 +250,7 @@ def quality(manifest: dict[str, Any]) -> dict[str, Any]:
     return manifest["variants"]["fp16"]["quality"]
 
 
-UNEARNED = {
+INVALID_REPORTS = {
     "no report": (lambda m: m["variants"]["fp16"].update(quality=None), "fp16.quality: expected a report for every reduced"),
     "a report of fp32": (
         lambda m: m["variants"]["fp32"].update(quality=quality(m)),
@@ -270,41 +270,41 @@ UNEARNED = {
 }
 
 
-@pytest.mark.parametrize("case", UNEARNED)
-def test_a_precision_that_is_not_earned_is_refused(damaged, case):
-    change, message = UNEARNED[case]
+@pytest.mark.parametrize("case", INVALID_REPORTS)
+def test_a_reduced_precision_without_a_passed_gate_is_refused(damaged, case):
+    change, message = INVALID_REPORTS[case]
     edit_manifest(damaged, change)
     assert message in refusal(damaged)
 
 
-def test_a_loss_that_is_uncertain_or_cannot_be_seen_is_none(damaged):
+def test_an_uncertain_or_invisible_loss_passes_the_gate(damaged):
     for low, high in ((-3.0, 0.001), (-0.02, -0.01), (-3.0, -0.05)):
         values = {"difference": (low + high) / 2, "low": low, "high": high}
         edit_manifest(damaged, lambda m, values=values: quality(m)["metrics"]["psnr_best"].update(values))
         Bundle.open(damaged)
 
 
-def test_bf16_is_another_way_to_compute_the_fp32_graphs(tiny_bundle, tmp_path):
-    earned = earn_bf16(tiny_bundle, tmp_path)
-    opened = Bundle.open(earned)
+def test_bf16_must_use_the_graphs_of_fp32(tiny_bundle, tmp_path):
+    with_bf16 = earn_bf16(tiny_bundle, tmp_path)
+    opened = Bundle.open(with_bf16)
     assert opened.graphs("bf16") == opened.graphs("fp32")
     assert opened.manifest.variants["bf16"].parity is None
-    edit_manifest(earned, lambda m: m["variants"]["bf16"].update(graphs=m["variants"]["fp16"]["graphs"]))
-    message = refusal(earned)
+    edit_manifest(with_bf16, lambda m: m["variants"]["bf16"].update(graphs=m["variants"]["fp16"]["graphs"]))
+    message = refusal(with_bf16)
     assert "variants.bf16.graphs: expected the graphs of fp32" in message
     assert "variants.bf16.graphs.encoder.outputs: ('skip_0'" in message  # float16, which only fp16 may have
-    edit_manifest(earned, lambda m: m["variants"].pop("fp32"))
-    assert "variants.bf16.graphs: expected the graphs of fp32" in refusal(earned)
+    edit_manifest(with_bf16, lambda m: m["variants"].pop("fp32"))
+    assert "variants.bf16.graphs: expected the graphs of fp32" in refusal(with_bf16)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("graph_name", ["encoder", "skip", "posterior", "prior", "predictor", "decoder"])
-def test_every_role_must_be_there(damaged, graph_name, precision):
+def test_every_graph_must_be_present(damaged, graph_name, precision):
     edit_manifest(damaged, lambda manifest: manifest["variants"][precision]["graphs"].pop(graph_name))
     assert f"variants.{precision}.graphs: the graphs are" in refusal(damaged)
 
 
-def test_a_role_that_nobody_checks_is_refused(damaged):
+def test_an_unknown_graph_is_refused(damaged):
     edit_manifest(damaged, lambda m: m["variants"]["fp32"]["graphs"].update(extra=graph(m, "prior")))
     assert "'extra'" in refusal(damaged)
 
@@ -356,7 +356,7 @@ def test_parts_that_contradict_the_prior_are_refused(damaged, sizes):
         ("det", {"prior_layers": 0, "posterior_layers": 0, "z_dim": 0}, "none"),
     ],
 )
-def test_older_bundles_that_say_variant_stay_readable(tiny_bundle, variant, parts, prior):
+def test_older_bundles_with_variant_instead_of_prior_stay_readable(tiny_bundle, variant, parts, prior):
     spec = json.loads((tiny_bundle / "manifest.json").read_text())["model"]
     del spec["prior"]
     assert ModelSpec.model_validate({**spec, **parts, "variant": variant}).prior == prior
@@ -378,7 +378,7 @@ def test_variant_beside_prior_or_unknown_is_refused(damaged, given):
     assert "model.variant" in refusal(damaged)
 
 
-def test_a_model_without_learned_prior_must_not_bring_its_graph(damaged):
+def test_a_prior_graph_without_a_learned_prior_is_refused(damaged):
     edit_manifest(damaged, lambda manifest: manifest["model"].update(prior="fixed", prior_layers=0))
     assert "'prior'" in refusal(damaged)
 
@@ -403,7 +403,7 @@ CHANGES = {
     "another name": ("prior", lambda g: g["outputs"][0].update(name="mean"), "prior.outputs: ('mean'"),
     "an output twice": ("prior", lambda g: g["outputs"].append(g["outputs"][0]), "prior.outputs: 4 tensors"),
     "no outputs": ("skip", lambda g: g["outputs"].clear(), "skip.outputs: 0 tensors"),
-    "an input that nobody feeds": (
+    "an input without a source": (
         "prior",
         lambda g: g["inputs"].append({"name": "t", "dtype": "float32", "shape": [1]}),
         "prior.inputs",
@@ -419,7 +419,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_graphs_must_fit_each_other(damaged, case):
+def test_graphs_that_contradict_each_other_are_refused(damaged, case):
     graph_name, change, expected = CHANGES[case]
     edit_manifest(damaged, lambda manifest: change(graph(manifest, graph_name)))
     message = refusal(damaged)
@@ -427,7 +427,7 @@ def test_graphs_must_fit_each_other(damaged, case):
     assert "fp16" not in message
 
 
-def test_half_precision_feature_maps_are_fine_in_fp16_alone(tiny_bundle):
+def test_half_precision_feature_maps_are_allowed_only_in_fp16(tiny_bundle):
     graphs = Bundle.open(tiny_bundle).manifest.variants["fp16"].graphs
     assert {spec.dtype for spec in graphs["skip"].inputs} == {"float16"}
     assert {spec.dtype for spec in (*graphs["predictor"].inputs, *graphs["predictor"].outputs)} == {"float32"}

@@ -11,7 +11,7 @@ from svg_runtime.bundle.onnx_header import GraphHeader, count_weight_types, read
 from svg_runtime.errors import BundleError
 from tests.svg_runtime.bundle_helpers import graph_bytes
 
-ROLES = ("encoder", "skip", "posterior", "prior", "predictor", "decoder")
+SEPARATE_GRAPHS = ("encoder", "skip", "posterior", "prior", "predictor", "decoder")
 DTYPES = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 
 
@@ -30,7 +30,7 @@ def listed(tensors) -> list[tuple]:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("graph_name", ROLES)
+@pytest.mark.parametrize("graph_name", SEPARATE_GRAPHS)
 def test_reads_what_the_onnx_package_reads(tiny_bundle, graph_name, precision):
     content = graph_bytes(tiny_bundle, graph_name, precision)
     header, model = read_header(content), onnx.load_from_string(content)
@@ -40,7 +40,7 @@ def test_reads_what_the_onnx_package_reads(tiny_bundle, graph_name, precision):
     assert header.metadata["svg_graph"] == graph_name
 
 
-def test_other_element_types_are_told_apart():
+def test_other_element_types_are_distinguished():
     value = helper.make_tensor_value_info("x", TensorProto.INT64, ["batch", 3])
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "main", [value], [value])
     assert read_header(helper.make_model(graph).SerializeToString()).inputs[0].dtype == "onnx type 7"
@@ -81,7 +81,7 @@ def test_random_bytes_are_refused():
 @pytest.mark.parametrize(
     "content", [b"", b"\x00", b"PK\x03\x04", b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\xff" * 50]
 )
-def test_small_lies_are_refused(content):
+def test_small_malformed_messages_are_refused(content):
     assert refused(content)
 
 
@@ -97,7 +97,7 @@ def test_an_endless_number_is_refused_at_once():
 
 
 def external(tensor: TensorProto) -> TensorProto:
-    """A tensor that says that its values lie in the file `secret.bin`."""
+    """A tensor that declares its values to be in the file `secret.bin`."""
     onnx.external_data_helper.set_external_data(tensor, "secret.bin")
     tensor.ClearField("raw_data")
     return tensor
@@ -149,7 +149,7 @@ HIDDEN = {
 
 
 @pytest.mark.parametrize("place", HIDDEN)
-def test_weights_in_another_file_are_found_wherever_they_hide(place):
+def test_weights_in_another_file_are_detected_in_every_place(place):
     with pytest.raises(BundleError, match="do not allow"):
         read_header(HIDDEN[place]().SerializeToString())
 
@@ -160,7 +160,7 @@ def test_weights_in_the_file_are_allowed_in_the_same_places():
     assert not refused(model_of(helper.make_node("Anything", ["x"], ["y"], values=[one(), one()])).SerializeToString())
 
 
-def test_a_file_named_beside_the_values_is_refused_too():
+def test_an_external_file_named_beside_inline_values_is_refused():
     tensor = external(one())
     tensor.ClearField("data_location")
     assert refused(model_of(ADD, weights=[tensor]).SerializeToString())
@@ -200,7 +200,7 @@ def test_counts_the_types_of_weights(tiny_bundle, graph_name, layers):
     assert count_weight_types(graph_bytes(tiny_bundle, graph_name, "fp32")) == {"f32": 5}
 
 
-def test_weights_that_nodes_make_have_the_type_that_the_node_gives():
+def test_weights_produced_by_nodes_have_the_output_type_of_the_node():
     half = numpy_helper.from_array(np.zeros((4, 4), np.float16), "half")
     nodes = [
         helper.make_node("Cast", ["half"], ["single"], to=TensorProto.FLOAT),
@@ -216,7 +216,7 @@ def test_weights_that_nodes_make_have_the_type_that_the_node_gives():
     assert count_weight_types(model.SerializeToString()) == {"f32": 1, "f16": 2}
 
 
-def test_weights_of_what_is_no_graph_are_refused(posterior):
+def test_weight_types_of_a_file_that_is_not_a_graph_are_refused(posterior):
     for content in (b"", b"\xff" * 40, posterior[: len(posterior) // 2]):
         with pytest.raises(BundleError, match="not a readable ONNX file"):
             count_weight_types(content)

@@ -15,8 +15,8 @@ from svg_runtime.errors import BackendMissingError, BundleError
 from tests.conftest import export_model, random_model, save_model
 from tests.svg_runtime.bundle_helpers import copy_bundle, edit_manifest, graph_bytes, replace_graph
 
-ROLES = {"encoder", "skip", "posterior", "prior", "predictor", "decoder"}
-GRAPHS = {"fp16": ROLES, "fp32": {*ROLES, "decoder_shuffled"}}
+SEPARATE_GRAPHS = {"encoder", "skip", "posterior", "prior", "predictor", "decoder"}
+GRAPHS = {"fp16": SEPARATE_GRAPHS, "fp32": {*SEPARATE_GRAPHS, "decoder_shuffled"}}
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def refusal(path, precision: Precision = "fp32") -> str:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_good_bundle_gives_its_files(tiny_bundle, precision):
+def test_an_intact_bundle_returns_its_files(tiny_bundle, precision):
     contents = Bundle.open(tiny_bundle).graphs(precision)
     assert set(contents) == GRAPHS[precision]
     assert all(content == graph_bytes(tiny_bundle, graph_name, precision) for graph_name, content in contents.items())
@@ -54,7 +54,7 @@ def test_a_bundle_may_be_reached_through_a_link(tiny_bundle, tmp_path):
 
 
 @pytest.mark.parametrize("position", [0, 0.5, 1])
-def test_a_changed_byte_is_found(damaged, position):
+def test_a_changed_byte_is_detected(damaged, position):
     content = bytearray(graph_bytes(damaged, "decoder"))
     content[round(position * (len(content) - 1))] ^= 1
     (damaged / "fp32/decoder.onnx").write_bytes(content)
@@ -62,7 +62,7 @@ def test_a_changed_byte_is_found(damaged, position):
     assert "fp32/decoder.onnx: changed since export" in message
     assert "encoder" not in message
     assert "svg-export" in message
-    assert set(Bundle.open(damaged).graphs("fp16")) == ROLES  # the other variant is whole
+    assert set(Bundle.open(damaged).graphs("fp16")) == SEPARATE_GRAPHS  # the other variant is whole
 
 
 def test_truncated_and_missing_graphs_are_listed_together(damaged):
@@ -76,7 +76,7 @@ def test_truncated_and_missing_graphs_are_listed_together(damaged):
     assert "fp32/posterior.onnx: 0 bytes" in message
 
 
-def test_a_folder_or_pipe_in_a_graphs_place_is_missing(damaged):
+def test_a_folder_or_pipe_instead_of_a_graph_file_counts_as_missing(damaged):
     for graph_name, make in (("prior", os.mkdir), ("skip", os.mkfifo)):
         (damaged / f"fp32/{graph_name}.onnx").unlink()
         make(damaged / f"fp32/{graph_name}.onnx")
@@ -99,17 +99,17 @@ def test_a_file_that_may_not_be_read_is_reported_with_the_others(damaged, monkey
     assert "skip.onnx: missing" in message
 
 
-def test_graphs_of_another_bundle_are_found_by_their_hash(damaged, other_bundle):
+def test_graphs_of_another_bundle_are_detected_by_their_hash(damaged, other_bundle):
     shutil.copy(other_bundle / "fp32/decoder.onnx", damaged / "fp32/decoder.onnx")
     assert "decoder.onnx" in refusal(damaged)
 
 
-def test_graphs_of_another_bundle_are_found_by_their_stamp(damaged, other_bundle):
+def test_graphs_of_another_bundle_are_detected_by_their_metadata(damaged, other_bundle):
     replace_graph(damaged, "decoder", graph_bytes(other_bundle, "decoder"))
     assert "belongs to another bundle" in refusal(damaged)
 
 
-def test_graphs_of_another_role_are_found(damaged):
+def test_swapped_graphs_are_detected(damaged):
     prior, posterior = graph_bytes(damaged, "prior"), graph_bytes(damaged, "posterior")
     replace_graph(damaged, "prior", posterior)
     replace_graph(damaged, "posterior", prior)
@@ -119,7 +119,7 @@ def test_graphs_of_another_role_are_found(damaged):
     assert "prior.onnx: its inputs are" in refusal(damaged)
 
 
-def test_a_file_that_is_no_onnx_is_refused_even_with_the_right_hash(damaged):
+def test_a_file_that_is_not_onnx_is_refused_even_with_the_right_hash(damaged):
     replace_graph(damaged, "encoder", b"MZ" * 500)
     assert "encoder.onnx: not a readable ONNX file" in refusal(damaged)
 
@@ -171,25 +171,25 @@ def test_no_session_opens_for_a_damaged_bundle(damaged, monkeypatch):
         Forecaster.open(damaged)
 
 
-def test_a_precision_that_is_not_there_is_a_missing_backend(damaged):
+def test_a_precision_that_the_bundle_lacks_is_a_missing_backend(damaged):
     edit_manifest(damaged, lambda manifest: manifest["variants"].pop("fp16"))
     for precision in ("fp16", "bf16"):
         with pytest.raises(BackendMissingError, match=f"no {precision} variant, only fp32\n.*--{precision}"):
             Bundle.open(damaged).variant(precision)
 
 
-def test_what_is_no_folder_is_no_bundle(tmp_path):
+def test_only_a_folder_is_a_bundle(tmp_path):
     (tmp_path / "file.svgb").write_bytes(b"data")
     for path in (tmp_path / "nothing.svgb", tmp_path / "file.svgb"):
         assert "svg-export" in refusal(path)
 
 
-def test_the_given_model_is_used_whatever_lies_around(tmp_path, monkeypatch, damaged):
+def test_the_chosen_model_is_used_whatever_else_is_in_the_folder(tmp_path, monkeypatch, damaged):
     monkeypatch.chdir(tmp_path)
     assert find_model("elsewhere/b.svgb").as_posix() == "elsewhere/b.svgb"
 
 
-def test_the_embedded_model_has_a_name(tmp_path, monkeypatch):
+def test_embedded_names_the_embedded_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "b.svgb").mkdir()
     (tmp_path / "b.svgb" / "manifest.json").touch()
@@ -198,12 +198,12 @@ def test_the_embedded_model_has_a_name(tmp_path, monkeypatch):
     assert find_model("embedded").resolve() == tmp_path / "embedded"
 
 
-def test_a_checkpoint_is_no_bundle(tiny_checkpoint):
+def test_a_checkpoint_is_refused_with_the_export_command(tiny_checkpoint):
     with pytest.raises(BundleError, match=r"is a file\n.*svg-export .*tiny.pt"):
         Bundle.open(tiny_checkpoint)
 
 
-def test_without_one_the_newest_bundle_here_is_used(tmp_path, monkeypatch):
+def test_by_default_the_newest_bundle_in_the_folder_is_used(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     embedded = tmp_path / "embedded/digits.svgb"
     embedded.mkdir(parents=True)
@@ -220,7 +220,7 @@ def test_without_one_the_newest_bundle_here_is_used(tmp_path, monkeypatch):
     assert find_model(None) == tmp_path / "b.svgb"
 
 
-def test_without_any_model_the_message_says_what_to_give(tmp_path, monkeypatch):
+def test_without_any_model_the_message_names_the_option(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(bundle_module, "EMBEDDED_MODEL", tmp_path / "none")
     with pytest.raises(BundleError, match="--model"):

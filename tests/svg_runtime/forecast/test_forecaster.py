@@ -79,7 +79,7 @@ def test_buffers_of_old_shapes_are_freed(tiny_bundle, frames):
         assert sum(type(thing) is SeparateRollout for thing in gc.get_objects()) <= 5
 
 
-def test_counts_can_be_given_at_the_call(tiny_bundle, frames):
+def test_samples_and_horizon_can_be_chosen_per_forecast(tiny_bundle, frames):
     with open_tiny(tiny_bundle, frames) as forecaster:
         assert forecaster.forecast(samples=2, horizon=6).shape == (2, 6, 64, 64, 1)
         assert forecaster.forecast(horizon=np.int64(1)).shape == (3, 1, 64, 64, 1)
@@ -87,24 +87,24 @@ def test_counts_can_be_given_at_the_call(tiny_bundle, frames):
 
 
 @pytest.mark.parametrize("seed", [0, 1, np.int64(7)])
-def test_same_seed_same_forecasts(tiny_bundle, frames, seed):
+def test_the_same_seed_gives_the_same_forecasts(tiny_bundle, frames, seed):
     with open_tiny(tiny_bundle, frames, seed=seed) as a, open_tiny(tiny_bundle, frames, seed=seed) as b:
         first, second = a.forecast(), a.forecast()
         np.testing.assert_array_equal(first, b.forecast())
         np.testing.assert_array_equal(second, b.forecast())
-        assert np.abs(first - second).max() > 1e-4  # a second look at the future draws anew
+        assert np.abs(first - second).max() > 1e-4  # a second forecast uses new draws
         a.reset()
         for frame in frames:
             a.observe(frame)
         np.testing.assert_array_equal(a.forecast(), first)
 
 
-def test_other_seed_other_forecasts(tiny_bundle, frames):
+def test_another_seed_gives_other_forecasts(tiny_bundle, frames):
     with open_tiny(tiny_bundle, frames, seed=0) as a, open_tiny(tiny_bundle, frames, seed=1) as b:
         assert np.abs(a.forecast() - b.forecast()).max() > 1e-4
 
 
-def test_seeded_draws_are_the_context_then_the_future(tiny_bundle, frames):
+def test_seeded_noise_is_drawn_for_the_context_and_then_for_the_future(tiny_bundle, frames):
     rng = np.random.default_rng(9)
     context_noise = rng.standard_normal((N_PAST - 1, 3, Z), np.float32)
     noise = rng.standard_normal((4, 3, Z), np.float32)
@@ -146,7 +146,7 @@ def test_impossible_counts_are_refused(tiny_bundle, frames, name, count):
         forecaster.forecast(**{name: count})
 
 
-def test_counts_beyond_memory_are_the_users_error(tiny_bundle, frames, monkeypatch):
+def test_counts_that_exceed_memory_are_usage_errors(tiny_bundle, frames, monkeypatch):
     with open_tiny(tiny_bundle, frames) as forecaster:
         before = forecaster.forecast(noise=draw(0, 4, 3, Z), context_noise=draw(1, 2, 3, Z))
         with monkeypatch.context() as patch:
@@ -189,7 +189,7 @@ BAD_FRAMES = {
 
 @pytest.mark.parametrize("context", ["window", "stream"])
 @pytest.mark.parametrize("case", BAD_FRAMES)
-def test_a_bad_frame_is_refused_and_not_taken_in(tiny_bundle, frames, case, context):
+def test_a_bad_frame_is_refused_and_not_observed(tiny_bundle, frames, case, context):
     forecaster, twin = (open_tiny(tiny_bundle, frames[:5], context=context) for _ in range(2))
     with forecaster, twin:
         forecaster.forecast()
@@ -209,7 +209,7 @@ def test_bad_frames_do_not_make_a_forecaster_ready(tiny_bundle, frames):
         assert forecaster.observe(frames[0]).index == 0
 
 
-def test_frames_may_lie_in_memory_as_they_like(tiny_bundle, frames):
+def test_frames_may_have_any_memory_layout(tiny_bundle, frames):
     with open_tiny(tiny_bundle) as forecaster, open_tiny(tiny_bundle) as twin:
         for frame in frames:
             wide = np.zeros((64, 128, 1), np.float32)
@@ -266,7 +266,7 @@ def test_precision_defaults_to_what_is_faster_on_the_backend(tiny_bundle):
         assert "fp32" in forecaster.description
 
 
-def test_a_bundle_without_fp16_says_so(tiny_bundle, tmp_path):
+def test_a_bundle_without_fp16_is_refused_with_the_export_command(tiny_bundle, tmp_path):
     bundle = edit_manifest(copy_bundle(tiny_bundle, tmp_path), lambda manifest: manifest["variants"].pop("fp16"))
     with pytest.raises(BackendMissingError, match=r"no fp16 variant, only fp32\n.*svg-export ckpt.pt --fp16") as caught:
         open_tiny(bundle, precision="fp16")
@@ -286,25 +286,25 @@ def test_a_bundle_without_fp16_says_so(tiny_bundle, tmp_path):
         {"seed": "a"},
     ],
 )
-def test_options_that_mean_nothing_are_usage_errors(tiny_bundle, options):
+def test_invalid_options_are_usage_errors(tiny_bundle, options):
     with pytest.raises(UsageError, match="expected") as caught:
         open_tiny(tiny_bundle, **options)
     assert caught.value.exit_code == ExitCode.USAGE
 
 
 @pytest.mark.parametrize("backend", ["cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt"])
-def test_a_backend_that_is_not_there_is_never_replaced(tiny_bundle, backend):
+def test_a_missing_backend_is_never_replaced(tiny_bundle, backend):
     with pytest.raises(SvgError, match=f"^the {backend} backend") as caught:
         open_tiny(tiny_bundle, backend=backend, device="cuda:99")
     assert caught.value.exit_code == ExitCode.BACKEND_MISSING
 
 
-def test_auto_says_what_it_took(tiny_bundle):
+def test_auto_reports_the_chosen_backend(tiny_bundle):
     with open_tiny(tiny_bundle, backend="auto") as forecaster:
         assert forecaster.description.startswith("cpu (ONNX Runtime")
 
 
-def test_no_bundle_there(tmp_path):
+def test_a_missing_bundle_is_refused_with_the_export_command(tmp_path):
     with pytest.raises(BundleError, match=r"no such bundle: .*\n.*svg-export"):
         open_tiny(tmp_path / "nothing.svgb")
 
@@ -337,7 +337,7 @@ def test_closing_frees_the_sessions(tiny_bundle, frames, context):
 
 
 @pytest.mark.parametrize(("threads", "expected"), [(None, usable_cores()), (1, 1), (3, 3)])
-def test_threads_are_as_asked_for(tiny_bundle, threads, expected):
+def test_sessions_use_the_requested_threads(tiny_bundle, threads, expected):
     with open_tiny(tiny_bundle, threads=threads) as forecaster:
         options = [session.get_session_options() for session in forecaster._backend._sessions.values()]
     assert {option.intra_op_num_threads for option in options} == {expected}
@@ -369,7 +369,7 @@ def test_no_step_of_a_forecast_copies_state_or_binds_anything(fused_bundle, fram
     assert touched[0] == touched[1]
 
 
-def test_forecasters_in_one_process_do_not_meet(tiny_bundle, frames):
+def test_forecasters_in_one_process_do_not_interfere(tiny_bundle, frames):
     with open_tiny(tiny_bundle, seed=1) as a, open_tiny(tiny_bundle, seed=2, context="stream", precision="fp16") as b:
         for frame, other in zip(frames, frames[::-1], strict=True):  # interleaved
             a.observe(frame)

@@ -148,7 +148,7 @@ def test_surprise_is_the_kl_divergence_in_nats(subject, clip, context):
                 forecaster.forecast()
 
 
-def test_a_context_of_more_frames_than_are_bound_at_once(subject, clip, monkeypatch):
+def test_a_context_longer_than_the_bound_chain_gives_the_same_posterior(subject, clip, monkeypatch):
     """3 pairs of frames, two at once: the state travels from the second to the third."""
     model, _ = subject
     monkeypatch.setattr("svg_runtime.forecast.context._MAX_PAIRS", 2)
@@ -183,7 +183,7 @@ def test_a_warm_up_that_fails_leaves_no_frame_behind(tiny_bundle, frames, monkey
         assert (observation.index, observation.surprise, observation.scores) == (0, None, ())
 
 
-def test_stream_refuses_what_would_need_the_past_again(tiny_bundle, frames):
+def test_the_stream_context_refuses_other_samples_and_context_noise(tiny_bundle, frames):
     with Forecaster.open(tiny_bundle, samples=2, context="stream") as forecaster:
         for frame in frames[:4]:
             forecaster.observe(frame)

@@ -10,7 +10,7 @@ from svg_runtime.errors import ContextNotReadyError, FrameError, UsageError
 from tests.svg_runtime.bundle_helpers import from_torch, to_torch
 
 
-def test_equals_pytorch_and_uses_the_posterior_means_without_noise(tiny_bundle, tiny_model, frames):
+def test_reconstruction_equals_pytorch_and_uses_the_posterior_means_without_noise(tiny_bundle, tiny_model, frames):
     import torch
 
     with Forecaster.open(tiny_bundle, samples=2, horizon=5) as forecaster:
@@ -22,7 +22,7 @@ def test_equals_pytorch_and_uses_the_posterior_means_without_noise(tiny_bundle, 
     np.testing.assert_allclose(given, from_torch(expected)[0], atol=1e-4)
 
 
-def test_leaves_observations_and_seeded_draws_as_they_are(tiny_bundle, frames):
+def test_reconstruction_changes_neither_observations_nor_seeded_draws(tiny_bundle, frames):
     def run(with_reconstruction: bool):
         with Forecaster.open(tiny_bundle, samples=2, horizon=2, seed=3) as forecaster:
             surprises = []
@@ -37,7 +37,7 @@ def test_leaves_observations_and_seeded_draws_as_they_are(tiny_bundle, frames):
     np.testing.assert_array_equal(futures_a, futures_b)
 
 
-def test_refusals_say_what_to_do(tiny_bundle, frames):
+def test_reconstruction_refusals_name_the_next_step(tiny_bundle, frames):
     with Forecaster.open(tiny_bundle, context="stream") as forecaster:
         for frame in frames[:3]:
             forecaster.observe(frame)

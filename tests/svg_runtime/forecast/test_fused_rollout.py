@@ -1,4 +1,4 @@
-"""The fused graphs: the same frames, surprise and scores as the separate ones, whatever is asked for."""
+"""The fused graphs: the same frames, surprise and scores as the separate ones, with all options."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ ATOL = 2e-5
 @pytest.mark.parametrize(
     "opened", [{"samples": 3, "horizon": 4}, {"samples": 1, "horizon": 1}, {"samples": 2, "horizon": 3, "context": "stream"}]
 )
-def test_says_the_same_as_the_separate_graphs(fused_bundle, frames, opened):
-    said, futures = watch(fused_bundle, frames, fused=True, seed=5, **opened)
-    expected_said, expected = watch(fused_bundle, frames, fused=False, seed=5, **opened)
+def test_fused_graphs_give_the_same_results_as_the_separate_ones(fused_bundle, frames, opened):
+    observed, futures = watch(fused_bundle, frames, fused=True, seed=5, **opened)
+    expected_observed, expected = watch(fused_bundle, frames, fused=False, seed=5, **opened)
     np.testing.assert_allclose(futures, expected, atol=ATOL)
-    for given, wanted in zip(said, expected_said, strict=True):
-        np.testing.assert_allclose(given, wanted, rtol=1e-3, atol=1e-3)
+    for actual, expected in zip(observed, expected_observed, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_half_precision_is_fused_too(fused_bundle, frames):
+def test_fused_graphs_work_in_half_precision(fused_bundle, frames):
     _, futures = watch(fused_bundle, frames[:3], fused=True, precision="fp16", samples=2, horizon=2)
     _, expected = watch(fused_bundle, frames[:3], fused=False, precision="fp16", samples=2, horizon=2)
     np.testing.assert_allclose(futures, expected, atol=5e-3)
@@ -45,7 +45,7 @@ def test_samples_and_horizon_can_change_from_call_to_call(fused_bundle, frames):
             np.testing.assert_allclose(given, separate.forecast(samples, horizon, noise, past), atol=ATOL)
 
 
-def test_they_are_the_default_where_they_are(fused_bundle, tiny_bundle):
+def test_fused_graphs_are_the_default_if_the_bundle_has_them(fused_bundle, tiny_bundle):
     with Forecaster.open(fused_bundle) as forecaster:
         assert forecaster.fused
     with Forecaster.open(tiny_bundle) as forecaster:
@@ -55,7 +55,7 @@ def test_they_are_the_default_where_they_are(fused_bundle, tiny_bundle):
     assert refusal.value.exit_code == ExitCode.BACKEND_MISSING
 
 
-def test_the_context_may_come_at_batch_1_or_b(fused_bundle):
+def test_prime_accepts_the_context_at_batch_1_or_b(fused_bundle):
     session = onnxruntime.InferenceSession(graph_bytes(fused_bundle, "prime"))
     h_seq, eps = draw(1, 3, 1, 16), draw(2, 2, 5, 4)
     shared = session.run(None, {"h_seq": h_seq, "eps": eps})
@@ -65,7 +65,7 @@ def test_the_context_may_come_at_batch_1_or_b(fused_bundle):
 
 
 @pytest.mark.parametrize("graph_name", FUSED)
-def test_one_without_the_other_is_refused(fused_bundle, tmp_path, graph_name):
+def test_prime_without_step_or_step_without_prime_is_refused(fused_bundle, tmp_path, graph_name):
     damaged = edit_manifest(copy_bundle(fused_bundle, tmp_path), lambda m: m["variants"]["fp32"]["graphs"].pop(graph_name))
     with pytest.raises(BundleError, match="prime"):
         Bundle.open(damaged)
@@ -82,7 +82,7 @@ def test_one_without_the_other_is_refused(fused_bundle, tmp_path, graph_name):
         (lambda graphs: graphs["predictor"]["states"][0].update(initial="given"), "predictor.states"),
     ],
 )
-def test_their_interfaces_must_fit_the_others(fused_bundle, tmp_path, change, place):
+def test_fused_interfaces_that_contradict_the_separate_graphs_are_refused(fused_bundle, tmp_path, change, place):
     damaged = edit_manifest(copy_bundle(fused_bundle, tmp_path), lambda m: change(m["variants"]["fp32"]["graphs"]))
     with pytest.raises(BundleError) as refusal:
         Bundle.open(damaged)

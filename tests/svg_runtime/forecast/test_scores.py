@@ -59,7 +59,7 @@ def test_reset_forgets_forecasts(tiny_bundle, frames):
         assert [forecaster.observe(frame).scores for frame in frames] == [()] * len(frames)
 
 
-def test_best_mean_and_repeat_are_told_apart():
+def test_best_mean_and_repeat_are_scored_separately():
     rng = np.random.default_rng(0)
     frames, futures = rng.random((4, 8, 8, 1), np.float32), rng.random((5, 3, 8, 8, 1), np.float32)
     memory = ForecastMemory()

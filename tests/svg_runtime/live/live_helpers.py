@@ -14,7 +14,7 @@ from svg_common.digits import digit_stream
 def write_video(
     path: Path, frames: int = 20, fps: int = 10, size: int = 64, seed: int = 0, brightness_code: bool = False
 ) -> Path:
-    """Write a real H.264 file: bouncing digits, or frames whose brightness says their number (10 per frame)."""
+    """Write a real H.264 file: bouncing digits, or frames whose brightness encodes their number (10 per frame)."""
     draw = digit_stream(seed, 1, 64)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "5", "preset": "ultrafast"})

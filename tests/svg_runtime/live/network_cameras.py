@@ -65,7 +65,7 @@ class _Packets:
 
 
 def encoded(container_format: str, codec: str, fps: int = FPS, pictures: int | None = None) -> Iterator[list[bytes]]:
-    """The packets of one picture after the other, for ever, as FFmpeg makes them; with `pictures`, then of sound alone."""
+    """Packets of one picture after another, without end, as FFmpeg makes them; after `pictures` of them, only audio."""
     packets = _Packets()
     muxing = {"packetsize": "300", "max_interleave_delta": "1"}  # or sound would wait for pictures
     with av.open(packets, "w", format=container_format, options=muxing) as container:
@@ -93,7 +93,7 @@ class NetworkCamera(socketserver.ThreadingTCPServer):
 
     Attributes:
         address: host and port.
-        password: of the user admin; None: nobody is asked.
+        password: of the user admin; None: not required.
         fps: pictures a second.
         codec: H264 or H265.
         lost: numbers of pictures of which the last packet is lost on the way.
@@ -142,7 +142,7 @@ def switched_on(handler: type[socketserver.BaseRequestHandler], **options) -> It
 
 
 class Rtsp(socketserver.StreamRequestHandler):
-    """H.264 or H.265 over RTSP, RTP packets between the replies (RFC 2326, 10.12); with sound, which nobody sets up."""
+    """H.264 or H.265 over RTSP, RTP packets between the replies (RFC 2326, 10.12); with audio that no client sets up."""
 
     server: NetworkCamera
 
@@ -209,7 +209,7 @@ class Mjpeg(BaseHTTPRequestHandler):
 
 @contextmanager
 def sent_to(port: int, pictures: int | None = None) -> Iterator[None]:
-    """MPEG-TS sent to a port of this machine over UDP, as a robot does, whether somebody listens or not.
+    """MPEG-TS sent to a port of this machine over UDP, as a robot does, whether or not anything listens.
 
     With `pictures`, there is sound, and it goes on after so many of them.
     """
@@ -234,7 +234,7 @@ def sent_to(port: int, pictures: int | None = None) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Return a port on which nothing listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]

@@ -26,11 +26,11 @@ from tests.svg_runtime.live.live_helpers import read_times, write_video
 
 
 def test_synthetic_camera_to_video_and_statistics(svg_live):
-    code, words, stats = svg_live(
+    code, stderr, stats = svg_live(
         "--headless", "--output", "out.mp4", "--json", "stats.json", "--max-frames", "12", "--samples", "3", "--horizon", "4"
     )
-    assert code == 0, words
-    assert "synthetic camera" in words
+    assert code == 0, stderr
+    assert "synthetic camera" in stderr
     assert read_times(Path("out.mp4")) == pytest.approx([0.1 * n for n in range(12)])
     assert stats["frames"] == {"captured": 12, "seen": 12, "forecast": 10, "dropped": 0, "unused": 0}
     stages = ["capture", "preprocess", "observe", "forecast", "overlay", "output", "end_to_end"]
@@ -42,37 +42,37 @@ def test_synthetic_camera_to_video_and_statistics(svg_live):
     assert [row["frames"] for row in stats["score"]] == [9, 8, 7, 6]
     assert (stats["samples"], stats["horizon"], stats["stopped_by"]) == (3, 4, "--max-frames")
     assert stats["peak_rss_mib"] > 20
-    assert "12 seen" in words
-    assert "out.mp4" in words
+    assert "12 seen" in stderr
+    assert "out.mp4" in stderr
 
 
 def test_a_video_slower_than_the_model_makes_longer_steps(svg_live, tmp_path):
     """4 pictures a second, shown to a model of 10: what it forecasts lies 0.25 s apart, and the lead times say so."""
     write_video(tmp_path / "slow.mp4", frames=9, fps=4)
-    code, words, stats = svg_live("--source", "slow.mp4", "--headless", "--json", "stats.json", "--horizon", "2")
-    assert code == 0, words
-    assert "one forecast step is 0.25 s here" in words
+    code, stderr, stats = svg_live("--source", "slow.mp4", "--headless", "--json", "stats.json", "--horizon", "2")
+    assert code == 0, stderr
+    assert "one forecast step is 0.25 s here" in stderr
     assert stats["interval_s"] == pytest.approx(0.25)
     assert [row["seconds"] for row in stats["score"]] == [0.25, 0.5]
 
 
-def test_a_file_ends_by_itself_and_needs_no_output(svg_live, tmp_path):
+def test_a_run_on_a_file_ends_by_itself_and_needs_no_output(svg_live, tmp_path):
     write_video(tmp_path / "clip.mp4", frames=6, fps=10)
-    code, words, _ = svg_live("--source", "clip.mp4", "--headless")
-    assert code == 0, words
-    assert "6 seen" in words
+    code, stderr, _ = svg_live("--source", "clip.mp4", "--headless")
+    assert code == 0, stderr
+    assert "6 seen" in stderr
     for endless in ([], ["--source", "synthetic://digits"]):
-        code, words, _ = svg_live("--headless", *endless)
-        assert (code, "would run for ever" in words) == (ExitCode.USAGE, True)
+        code, stderr, _ = svg_live("--headless", *endless)
+        assert (code, "would run forever" in stderr) == (ExitCode.USAGE, True)
 
 
-def test_results_may_lie_beside_the_videos_that_are_read(svg_live, tmp_path):
+def test_results_may_be_written_into_the_folder_that_is_read(svg_live, tmp_path):
     write_video(tmp_path / "clip.mp4", frames=6, fps=10)
     for _ in range(2):
-        code, words, _ = svg_live("--source", ".", "--headless", "--json", "stats.json", "--output", "out/o.mp4")
-        assert code == 0, words
-    code, words, _ = svg_live("--source", ".", "--headless", "--output", "clip.mp4")
-    assert (code, "would overwrite 'clip.mp4'" in words) == (ExitCode.USAGE, True)
+        code, stderr, _ = svg_live("--source", ".", "--headless", "--json", "stats.json", "--output", "out/o.mp4")
+        assert code == 0, stderr
+    code, stderr, _ = svg_live("--source", ".", "--headless", "--output", "clip.mp4")
+    assert (code, "would overwrite 'clip.mp4'" in stderr) == (ExitCode.USAGE, True)
 
 
 def test_videos_of_several_rates_keep_the_models_step(svg_live, tmp_path):
@@ -86,25 +86,25 @@ def test_videos_of_several_rates_keep_the_models_step(svg_live, tmp_path):
 def test_the_video_that_is_read_is_not_overwritten(svg_live, tmp_path, flag):
     write_video(tmp_path / "clip.mp4", frames=6, fps=10)
     before = (tmp_path / "clip.mp4").read_bytes()
-    code, words, _ = svg_live("--source", "clip.mp4", "--headless", flag, "./clip.mp4")
+    code, stderr, _ = svg_live("--source", "clip.mp4", "--headless", flag, "./clip.mp4")
     assert code == ExitCode.USAGE
-    assert f"{flag} would overwrite 'clip.mp4'" in words
+    assert f"{flag} would overwrite 'clip.mp4'" in stderr
     assert (tmp_path / "clip.mp4").read_bytes() == before
 
 
 def test_a_deterministic_model_shows_its_one_future_once(svg_live, unlearned_bundle):
     chosen = "--headless", "--output", "out.mp4", "--json", "stats.json", "--max-frames", "5", "--samples", "3"
-    code, words, stats = svg_live("--model", str(unlearned_bundle), *chosen, model=False)
-    assert code == 0, words
+    code, stderr, stats = svg_live("--model", str(unlearned_bundle), *chosen, model=False)
+    assert code == 0, stderr
     deterministic = Bundle.open(unlearned_bundle).manifest.model.z_dim == 0
     assert stats["samples"] == (1 if deterministic else 3)
-    assert ("best of 1" in words) == deterministic
+    assert ("best of 1" in stderr) == deterministic
 
 
-def test_what_was_chosen_is_said(svg_live):
-    _, words, stats = svg_live("--headless", "--json", "stats.json", "--max-frames", "2", model=False)
-    assert "no --model: using digits.svgb (embedded)" in words
-    assert f"svg-live: {stats['backend']}\n" in words
+def test_the_chosen_model_is_reported(svg_live):
+    _, stderr, stats = svg_live("--headless", "--json", "stats.json", "--max-frames", "2", model=False)
+    assert "no --model: using digits.svgb (embedded)" in stderr
+    assert f"svg-live: {stats['backend']}\n" in stderr
 
 
 def test_scores_are_those_of_the_forecaster(svg_live, tiny_bundle):
@@ -131,8 +131,8 @@ def test_scores_are_those_of_the_forecaster(svg_live, tiny_bundle):
 
 def test_seed_and_context_and_precision_change_the_run(svg_live):
     def score(*extra: str) -> tuple[float, str, float]:
-        code, words, stats = svg_live("--headless", "--json", "stats.json", "--max-frames", "8", "--samples", "2", *extra)
-        assert code == 0, words
+        code, stderr, stats = svg_live("--headless", "--json", "stats.json", "--max-frames", "8", "--samples", "2", *extra)
+        assert code == 0, stderr
         return stats["score"][0]["psnr_best"], stats["backend"], stats["surprise_nats"]["mean"]
 
     usual = score()
@@ -140,50 +140,50 @@ def test_seed_and_context_and_precision_change_the_run(svg_live):
     assert score("--seed", "1")[0] != usual[0]
     assert score("--context", "stream")[2] != usual[2]
     assert "fp16" in score("--half")[1]
-    code, words, _ = svg_live("--headless", "--max-frames", "8", "--bf16")
-    assert (code, "bf16" in words) == (4, True), words  # the bundle has not earned it, or openvino is not here
+    code, stderr, _ = svg_live("--headless", "--max-frames", "8", "--bf16")
+    assert (code, "bf16" in stderr) == (4, True), stderr  # the bundle has no bf16 variant, or openvino is not installed
     assert "fp16" not in usual[1]
 
 
-def test_video_file_is_picked_at_the_models_interval(svg_live):
+def test_a_video_file_is_sampled_at_the_models_interval(svg_live):
     write_video(Path("in.mp4"), frames=60, fps=30)
-    code, words, stats = svg_live("--headless", "--source", "in.mp4", "--output", "out.mp4", "--json", "stats.json")
-    assert code == 0, words
+    code, stderr, stats = svg_live("--headless", "--source", "in.mp4", "--output", "out.mp4", "--json", "stats.json")
+    assert code == 0, stderr
     assert stats["frames"]["captured"] == 60
     assert stats["frames"]["seen"] == len(read_times(Path("out.mp4"))) == 20
     assert stats["stopped_by"] == "end of source"
 
 
-def test_new_file_and_changed_size_start_the_context_anew(svg_live):
+def test_new_file_and_changed_size_reset_the_context(svg_live):
     Path("clips").mkdir()
     write_video(Path("clips/a.mp4"), frames=5)
     write_video(Path("clips/b.mp4"), frames=5, size=128)
     for number in range(4):
         cv2.imwrite(f"clips/c{number}.png", np.full((64 + 16 * (number // 2), 64, 3), 90, np.uint8))
-    code, words, stats = svg_live("--headless", "--source", "clips", "--json", "stats.json", "--horizon", "2")
-    assert code == 0, words
+    code, stderr, stats = svg_live("--headless", "--source", "clips", "--json", "stats.json", "--horizon", "2")
+    assert code == 0, stderr
     assert stats["events"]["counts"] == {"new_clip": 2, "size_changed": 3}
     assert stats["resets"] == 3  # a new file of another size is one cut, not two
     assert stats["frames"]["forecast"] == 3 + 3  # n_past is 3: the images never gave a context
-    assert "128x128" in words
+    assert "128x128" in stderr
 
 
 def test_damaged_video_is_reported_and_the_rest_is_used(svg_live):
     whole = write_video(Path("whole.avi"), frames=300, size=128)
     Path("cut.avi").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    code, words, stats = svg_live(
+    code, stderr, stats = svg_live(
         "--headless", "--source", "cut.avi", "--json", "stats.json", "--samples", "1", "--horizon", "1"
     )
-    assert code == 0, words
+    assert code == 0, stderr
     assert stats["events"]["counts"]["damaged_file"] == 1
     assert 5 < stats["frames"]["seen"] < 300
 
 
-def test_too_short_source_says_that_nothing_was_forecast(svg_live):
+def test_a_source_that_is_too_short_reports_that_nothing_was_forecast(svg_live):
     write_video(Path("short.mp4"), frames=2)
-    code, words, stats = svg_live("--headless", "--source", "short.mp4", "--json", "stats.json")
+    code, stderr, stats = svg_live("--headless", "--source", "short.mp4", "--json", "stats.json")
     assert code == 0
-    assert "no forecast was made" in words
+    assert "no forecast was made" in stderr
     assert stats["frames"]["forecast"] == 0
     assert stats["score"] == []
 
@@ -205,10 +205,10 @@ def test_too_short_source_says_that_nothing_was_forecast(svg_live):
     ],
 )
 def test_a_users_mistake_is_one_message(svg_live, arguments, code, expected):
-    given, words, _ = svg_live(*arguments)
+    given, stderr, _ = svg_live(*arguments)
     assert given == code or (code is None and given in (ExitCode.USAGE, ExitCode.BACKEND_MISSING))
-    assert expected in words
-    assert "Traceback" not in words
+    assert expected in stderr
+    assert "Traceback" not in stderr
     assert [path.name for path in Path().iterdir()] == []
 
 
@@ -256,23 +256,23 @@ def _spoil(monkeypatch, spoiled: set[int]) -> None:
 
 def test_non_finite_forecast_is_counted_and_not_shown(svg_live, monkeypatch):
     _spoil(monkeypatch, {2})
-    code, words, stats = svg_live("--headless", "--output", "o.mp4", "--json", "stats.json", "--max-frames", "12")
+    code, stderr, stats = svg_live("--headless", "--output", "o.mp4", "--json", "stats.json", "--max-frames", "12")
     assert code == 0
     assert stats["events"]["counts"] == {"forecast_failed": 1}
     assert stats["resets"] == 1
     assert stats["frames"]["forecast"] == 2 + (12 - 5 - 2)  # two good ones, one spoiled, two frames of new context
-    assert "not finite" in words
+    assert "not finite" in stderr
 
 
 def test_forecasting_that_always_fails_ends_and_keeps_the_video(svg_live, monkeypatch):
     _spoil(monkeypatch, set(range(1000)))
-    code, words, _ = svg_live("--headless", "--output", "o.mp4", "--max-frames", "100")
+    code, stderr, _ = svg_live("--headless", "--output", "o.mp4", "--max-frames", "100")
     assert code == ExitCode.ERROR
-    assert "5 times in a row" in words
+    assert "5 times in a row" in stderr
     assert len(read_times(Path("o.mp4"))) == 14  # the fifth failure comes at frame 15
 
 
-def test_realtime_keeps_the_models_pace(svg_live):
+def test_realtime_keeps_the_models_rate(svg_live):
     start = time.monotonic()
     code, _, stats = svg_live("--headless", "--realtime", "--max-frames", "8", "--json", "stats.json", "--samples", "1")
     assert code == 0

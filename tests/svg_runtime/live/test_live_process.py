@@ -40,9 +40,9 @@ def test_signals_end_with_a_complete_video(tiny_bundle, tmp_path, number, code):
     process = start(tmp_path, "--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--json", "s.json")
     wait_for_pictures(tmp_path, process)
     process.send_signal(number)
-    _, words = process.communicate(timeout=30)
-    assert process.returncode == code, words
-    assert "Traceback" not in words
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == code, stderr
+    assert "Traceback" not in stderr
     stats = json.loads((tmp_path / "s.json").read_text())
     assert stats["stopped_by"] == f"signal {number.name}"
     assert len(read_times(tmp_path / "out.mp4")) == stats["frames"]["seen"] > 0
@@ -66,7 +66,7 @@ def slow(*arguments, **options):
 
 
 def start_slow(folder: Path, bundle: Path, place: tuple[str, str, str], seconds: float, *more: str) -> subprocess.Popen[str]:
-    """svg-live, which takes `seconds` for one of its functions (module, owner, name); returns once it is there."""
+    """Start svg-live with one function (module, owner, name) that takes `seconds`; return once the function is called."""
     slow = SLOW.format(**dict(zip(("module", "owner", "function"), place, strict=True)), seconds=seconds)
     process = start(folder, "--model", str(bundle), "--headless", "--output", "out.mp4", "--json", "s.json", *more, before=slow)
     assert process.stdout.readline() == "reached\n", process.stderr.read()
@@ -74,15 +74,15 @@ def start_slow(folder: Path, bundle: Path, place: tuple[str, str, str], seconds:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_before_the_first_picture_a_signal_ends_whatever_is_under_way(tiny_bundle, tmp_path, number):
+def test_before_the_first_picture_a_signal_ends_the_run_at_once(tiny_bundle, tmp_path, number):
     """As it has to where an engine is built for minutes; this also shows that svg-live warms up."""
     process = start_slow(tmp_path, tiny_bundle, ("svg_runtime.forecast.forecaster", "Forecaster", "warm_up"), 20)
     sent = time.monotonic()
     process.send_signal(number)
-    _, words = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=30)
     assert time.monotonic() - sent < 10
-    assert process.returncode == 130, words
-    assert "Traceback" not in words
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -90,22 +90,22 @@ def test_before_the_first_picture_a_signal_ends_whatever_is_under_way(tiny_bundl
 def test_a_signal_before_the_source_gives_a_picture_writes_nothing(tiny_bundle, tmp_path, number):
     process = start_slow(tmp_path, tiny_bundle, ("svg_runtime.live", "loop", "open_source"), 1)
     process.send_signal(number)
-    _, words = process.communicate(timeout=30)
-    assert process.returncode == 130, words
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 130, stderr
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_everything_closes_takes_nothing_back(tiny_bundle, tmp_path, number):
+def test_a_signal_while_closing_does_not_lose_the_results(tiny_bundle, tmp_path, number):
     place = "svg_runtime.forecast.forecaster", "Forecaster", "close"
     process = start_slow(tmp_path, tiny_bundle, place, 0.5, "--max-frames", "6")
     process.send_signal(number)
-    _, words = process.communicate(timeout=30)
-    assert process.returncode == 0, words
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 0, stderr
     assert json.loads((tmp_path / "s.json").read_text())["frames"]["seen"] == len(read_times(tmp_path / "out.mp4")) == 6
 
 
-def test_full_disk_is_one_message_and_no_wreck(tiny_bundle, tmp_path):
+def test_a_full_disk_is_one_message_and_leaves_no_file(tiny_bundle, tmp_path):
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); {MAIN}"
     arguments = ["--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--max-frames", "400"]
     run = subprocess.run(
@@ -132,8 +132,8 @@ def test_memory_stays_under_400_mb(tiny_bundle, tmp_path):
     process = start(
         tmp_path, "--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--max-frames", "60", "--json", "s.json"
     )
-    _, words = process.communicate(timeout=60)
-    assert process.returncode == 0, words
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
     assert json.loads((tmp_path / "s.json").read_text())["peak_rss_mib"] < 400
 
 
@@ -162,8 +162,8 @@ def test_a_key_in_the_window_ends_with_a_complete_video(tiny_bundle, tmp_path, s
     process = start(tmp_path, "--model", str(tiny_bundle), "--output", "out.mp4", "--json", "s.json")
     wait_for_pictures(tmp_path, process)
     press(key)
-    _, words = process.communicate(timeout=30)
-    assert process.returncode == 0, words
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 0, stderr
     stats = json.loads((tmp_path / "s.json").read_text())
     assert stats["stopped_by"] == f"key {'Esc' if key == 'Escape' else key}"
     assert len(read_times(tmp_path / "out.mp4")) == stats["frames"]["seen"] > 0
@@ -177,6 +177,6 @@ def test_a_key_ends_the_wait_for_a_camera(tiny_bundle, tmp_path, screen):
         camera.silent.set()
         time.sleep(1.5)  # what was sent before is shown
         press("q")
-        _, words = process.communicate(timeout=30)
-    assert process.returncode == 0, words
+        _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 0, stderr
     assert json.loads((tmp_path / "s.json").read_text())["stopped_by"] == "key q"

@@ -49,13 +49,13 @@ def require_live(camera, frames: int = 6) -> None:
 
 
 def ages(pictures: list[SourceFrame], server: NetworkCamera) -> list[float]:
-    """Seconds from sending to when the pictures are said to be taken, which is when the loop has them."""
+    """Return the seconds from sending to the reported capture time, which is when the loop gets the pictures."""
     numbers = numbers_of([frame.image for frame in pictures])
     return [frame.captured_s - server.sent_s[number] for frame, number in zip(pictures, numbers, strict=True)]
 
 
 @pytest.mark.parametrize("codec", ["H264", "H265"])
-def test_rtsp(codec):
+def test_rtsp_is_received(codec):
     with switched_on(Rtsp, codec=codec) as server:
         require_live(camera_at(f"rtsp://{server.address}/cam?channel=1"))
     assert sum(request.startswith("SETUP") for request in server.requests) == 1  # the picture, not the sound
@@ -81,7 +81,7 @@ def test_pictures_do_not_grow_old_where_decoding_is_slower_than_the_camera(monke
     assert events.counts["slow_decoding"] == 1
 
 
-def test_pictures_that_build_on_a_damaged_one_are_left_out():
+def test_pictures_that_depend_on_a_damaged_one_are_skipped():
     lost = range(2 * GOP + 3, 2 * GOP + 4)
     with switched_on(Rtsp, fps=25, lost=lost) as server:
         stream = StreamCapture(f"rtsp://{server.address}/cam")
@@ -94,7 +94,7 @@ def test_pictures_that_build_on_a_damaged_one_are_left_out():
     assert numbers == sorted(set(numbers))
 
 
-def test_sound_does_not_hide_that_there_is_no_picture_any_more(monkeypatch):
+def test_audio_does_not_hide_the_loss_of_video(monkeypatch):
     monkeypatch.setattr("svg_runtime.live.sources.stream_capture._DATA_TIMEOUT_S", 1.5)
     port = free_port()
     with sent_to(port, pictures=2 * FPS):
@@ -109,12 +109,12 @@ def test_sound_does_not_hide_that_there_is_no_picture_any_more(monkeypatch):
         assert not any(thread.is_alive() for thread in receivers)
 
 
-def test_mjpeg_over_http():
+def test_mjpeg_over_http_is_received():
     with switched_on(Mjpeg) as server:
         require_live(camera_at(f"http://{server.address}/video"))
 
 
-def test_mpeg_ts_over_udp():
+def test_mpeg_ts_over_udp_is_received():
     port = free_port()
     with sent_to(port):
         require_live(camera_at(f"udp://127.0.0.1:{port}"))
@@ -143,7 +143,7 @@ def test_a_camera_that_restarts_is_a_new_clip():
     assert events.counts == {"camera_lost": 1, "camera_back": 1}
 
 
-def test_a_camera_that_falls_silent_is_lost_and_old_pictures_are_not_given(monkeypatch):
+def test_a_camera_that_falls_silent_is_lost_and_old_pictures_are_not_returned(monkeypatch):
     monkeypatch.setattr("svg_runtime.live.sources.stream_capture._DATA_TIMEOUT_S", 2.0)
     events = EventLog()
     with switched_on(Rtsp) as server:
@@ -161,7 +161,7 @@ def test_a_camera_that_falls_silent_is_lost_and_old_pictures_are_not_given(monke
 
 
 class Silent(socketserver.BaseRequestHandler):
-    """Accepts, and says nothing."""
+    """Accepts connections and sends nothing."""
 
     server: NetworkCamera
 
@@ -169,7 +169,7 @@ class Silent(socketserver.BaseRequestHandler):
         self.server.off.wait(20)
 
 
-def test_a_host_that_does_not_answer_is_given_up(monkeypatch):
+def test_a_host_that_does_not_respond_times_out(monkeypatch):
     monkeypatch.setattr("svg_runtime.live.sources.stream_capture._OPEN_TIMEOUT_S", 0.3)
     with switched_on(Silent) as server:
         for scheme in ("rtsp", "http"):
@@ -185,13 +185,13 @@ class Damaged(Mjpeg):
             yield b"--ffmpeg\r\nContent-Type: image/jpeg\r\nContent-Length: 600\r\n\r\n" + 300 * b"\xff\xd8" + b"\r\n"
 
 
-def test_a_stream_that_never_decodes_is_given_up(monkeypatch):
+def test_a_stream_that_never_decodes_times_out(monkeypatch):
     monkeypatch.setattr("svg_runtime.live.sources.stream_capture._PICTURE_TIMEOUT_S", 0.5)
     with switched_on(Damaged) as server, pytest.raises(SourceLostError, match=r"nothing received for 0\.5 s could be decoded"):
         camera_at(f"http://{server.address}/cam")
 
 
-def test_a_stop_need_not_wait_for_the_answer():
+def test_a_stop_does_not_wait_for_the_response():
     stop = StopRequest()
     with switched_on(Silent) as server:
         threading.Timer(0.2, lambda: stop.request("test")).start()
@@ -201,7 +201,7 @@ def test_a_stop_need_not_wait_for_the_answer():
     assert time.monotonic() - start < 5
 
 
-def test_nobody_there_says_what_to_check():
+def test_a_refused_connection_says_what_to_check():
     with pytest.raises(SourceLostError, match="Connection refused") as lost:
         camera_at(f"rtsp://127.0.0.1:{free_port()}/cam")
     assert "ffplay" in str(lost.value)
@@ -272,14 +272,14 @@ def test_other_addresses_are_a_usage_error(url):
         ("udp://@239.0.0.1:1234", "udp://239.0.0.1:1234"),
     ],
 )
-def test_names_show_no_secrets(url, name):
+def test_stream_names_show_no_secrets(url, name):
     assert stream_name(url) == name
 
 
-def test_svg_live_on_a_network_camera(svg_live, tmp_path):
+def test_svg_live_runs_on_a_network_camera(svg_live, tmp_path):
     with switched_on(Rtsp, password="s3cret") as server:
         url = f"rtsp://admin:s3cret@{server.address}/cam"
-        code, words, stats = svg_live(
+        code, stderr, stats = svg_live(
             "--headless", "--source", url, "--max-frames", "12", "--output", "out.mp4", "--json", "stats.json"
         )
     assert code == 0
@@ -287,10 +287,10 @@ def test_svg_live_on_a_network_camera(svg_live, tmp_path):
     assert stats["frames"]["seen"] == 12
     assert stats["frames"]["forecast"] > 0
     assert len(read_times(tmp_path / "out.mp4")) == 12
-    assert "s3cret" not in words + json.dumps(stats)
+    assert "s3cret" not in stderr + json.dumps(stats)
 
 
-def test_without_an_end_headless_needs_one(svg_live):
-    code, words, _ = svg_live("--headless", "--source", "rtsp://127.0.0.1:1/cam")
+def test_headless_on_an_endless_source_needs_an_output_or_a_limit(svg_live):
+    code, stderr, _ = svg_live("--headless", "--source", "rtsp://127.0.0.1:1/cam")
     assert code == ExitCode.USAGE
-    assert "--max-frames" in words
+    assert "--max-frames" in stderr

@@ -25,7 +25,7 @@ def noise(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
 
 
-def test_browser_playable_with_exact_times(tmp_path):
+def test_a_video_is_browser_playable_with_exact_times(tmp_path):
     path = tmp_path / "new" / "a.mp4"
     writer = Mp4Writer(path, SIZE, 1001 / 30000)
     for tick in (5, 6, 7, 10):  # starts late, and two intervals were missed
@@ -43,7 +43,7 @@ def test_browser_playable_with_exact_times(tmp_path):
     assert [item.name for item in path.parent.iterdir()] == ["a.mp4"]
 
 
-def test_colors_survive(tmp_path):
+def test_colors_survive_encoding(tmp_path):
     colors = ((230, 30, 30), (30, 200, 60), (40, 60, 220), (128, 128, 128))
     writer = Mp4Writer(tmp_path / "a.mp4", SIZE, 0.1)
     for tick, color in enumerate(colors):
@@ -54,7 +54,7 @@ def test_colors_survive(tmp_path):
             assert np.abs(frame.to_ndarray(format="rgb24").mean((0, 1)) - color).max() < 6
 
 
-def test_thrown_away_or_empty_leaves_nothing(tmp_path):
+def test_a_discarded_or_empty_video_leaves_no_file(tmp_path):
     for frames, keep in ((3, False), (0, True)):
         writer = Mp4Writer(tmp_path / "a.mp4", SIZE, 0.1)
         for tick in range(frames):
@@ -81,12 +81,12 @@ def test_a_wrong_name_is_a_usage_error(tmp_path, name):
 
 
 @pytest.mark.parametrize("make", [lambda path: Mp4Writer(path, SIZE, 0.1), require_writable])
-def test_a_place_that_cannot_be_written_is_refused_before_the_start(make):
+def test_an_unwritable_path_is_refused_before_the_start(make):
     with pytest.raises(OutputError, match="/proc/nowhere"):
         make(Path("/proc/nowhere/a.mp4"))
 
 
-def test_a_folder_is_no_place_for_statistics(tmp_path):
+def test_a_folder_as_json_file_is_refused(tmp_path):
     with pytest.raises(OutputError, match="directory"):
         require_writable(tmp_path)
 
@@ -125,7 +125,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path):
         assert list(tmp_path.iterdir()) == []
 
 
-def test_no_display_is_a_usage_error_that_names_the_way_out(tmp_path, monkeypatch):
+def test_no_display_is_a_usage_error_that_suggests_headless(tmp_path, monkeypatch):
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("QT_QPA_PLATFORM", "xcb")  # OpenCV's toolkit then has nowhere to go

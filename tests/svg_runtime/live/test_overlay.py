@@ -87,7 +87,7 @@ def test_mean_and_spread_are_those_of_the_chosen_step():
     assert other[layout.mean.y + 9, layout.mean.x + 9].tolist() == [0, 0, 0]
 
 
-def test_the_picture_before_leaves_no_trace():
+def test_the_previous_picture_leaves_no_trace():
     picture = ForecastPicture(caption())
     first = View(np.zeros((64, 64), np.uint8), waiting=2)
     clean = picture.annotate(first)
@@ -127,12 +127,12 @@ def test_heat_map_clips_above_its_scale():
     assert not np.array_equal(colors[0, 0], colors[0, 1])
 
 
-def test_text_fits_where_it_is_told():
+def test_text_is_shortened_to_fit():
     assert text_width(shorten("a very long name of a source " * 5, 200)) <= 200
     assert shorten("short", 200) == "short"
 
 
-def test_text_works_with_the_stroke_letters_of_opencv_4(monkeypatch):
+def test_text_works_with_the_stroke_fonts_of_opencv_4(monkeypatch):
     monkeypatch.setattr("svg_runtime.live.overlay.theme._face", lambda: None)
     text_width.cache_clear()
     canvas = np.zeros((40, 200, 3), np.uint8)

@@ -27,7 +27,7 @@ from tests.svg_runtime.live.live_helpers import frame_numbers, write_video
 
 
 class FakeClock:
-    """Time that passes only when somebody sleeps or works."""
+    """Time that passes only during sleep or work."""
 
     def __init__(self) -> None:
         self.now_s = 100.0
@@ -60,17 +60,17 @@ class TestPacing:
         ticker.wait_for(1)
         assert ticker.current() == 3
 
-    def test_pick_takes_the_nearest_picture_without_drift(self):
+    def test_the_nearest_picture_is_picked_without_drift(self):
         fps, interval = 29.97, 0.1
         picked = dict(pick_at_interval(((n / fps, n / fps) for n in range(3000)), interval))
         assert sorted(picked) == list(range(len(picked)))
         assert max(abs(time_s - tick * interval) for tick, time_s in picked.items()) <= 0.5 / fps + 1e-9
 
-    def test_pick_of_equal_rate_gives_every_picture_despite_rounded_timestamps(self):
+    def test_at_equal_rates_every_picture_is_picked_despite_rounded_timestamps(self):
         times = [round(n / 30, 3) for n in range(300)]
         assert [item for _, item in pick_at_interval(zip(times, range(300), strict=True), 1 / 30)] == list(range(300))
 
-    def test_pick_from_a_slow_video_repeats_nothing(self):
+    def test_no_picture_of_a_slow_video_is_picked_twice(self):
         picked = list(pick_at_interval(((n / 4, n) for n in range(20)), 0.1))
         assert [item for _, item in picked] == list(range(20))
         ticks = [tick for tick, _ in picked]
@@ -79,7 +79,7 @@ class TestPacing:
 
 
 class TestFiles:
-    def test_every_picture_at_the_own_rate_and_every_third_at_a_third(self, tmp_path):
+    def test_a_video_yields_every_picture_at_its_rate_and_every_third_at_a_third(self, tmp_path):
         path = write_video(tmp_path / "a.mp4", frames=21, fps=30, brightness_code=True)
         all_of_them = list(FileSource(path, 1 / 30, StopRequest(), EventLog()).frames())
         assert frame_numbers([frame.image for frame in all_of_them]) == list(range(21))
@@ -87,7 +87,7 @@ class TestFiles:
         assert frame_numbers([frame.image for frame in thirds]) == [0, 3, 6, 9, 12, 15, 18]
         assert [frame.tick for frame in thirds] == list(range(7))
 
-    def test_slow_video_is_said_once(self, tmp_path):
+    def test_slow_video_is_reported_once(self, tmp_path):
         for name in "ab":
             write_video(tmp_path / f"{name}.mp4", frames=5, fps=4)
         events = EventLog()
@@ -113,7 +113,7 @@ class TestFiles:
         (frame,) = FileSource(tmp_path / "red.png", 0.1, StopRequest(), EventLog()).frames()
         assert frame.image[0, 0].tolist() == [255, 0, 0]
 
-    def test_unreadable_files_of_a_folder_are_counted_and_left_out(self, tmp_path):
+    def test_unreadable_files_of_a_folder_are_counted_and_skipped(self, tmp_path):
         (tmp_path / "a.mp4").write_bytes(b"this is no video" * 100)
         (tmp_path / "b.png").write_bytes(b"")
         write_video(tmp_path / "c.mp4", frames=4)
@@ -122,17 +122,17 @@ class TestFiles:
         assert events.counts == {"unreadable_file": 2}
         assert "a.mp4" in events.messages[0]
 
-    def test_only_file_unreadable_is_an_error_at_once(self, tmp_path):
+    def test_an_unreadable_single_file_is_an_error_at_once(self, tmp_path):
         (tmp_path / "a.mp4").write_bytes(b"this is no video" * 100)
         with pytest.raises(VideoError, match=r"a\.mp4"):
             FileSource(tmp_path / "a.mp4", 0.1, StopRequest(), EventLog())
 
-    def test_nothing_readable_in_a_folder_is_an_error(self, tmp_path):
+    def test_a_folder_without_readable_files_is_an_error(self, tmp_path):
         (tmp_path / "a.png").write_bytes(b"no image")
         with pytest.raises(VideoError, match=r"a\.png"):
             list(FileSource(tmp_path, 0.1, StopRequest(), EventLog()).frames())
 
-    def test_video_cut_in_the_middle_gives_what_is_there_and_an_event(self, tmp_path):
+    def test_a_truncated_video_gives_its_pictures_and_an_event(self, tmp_path):
         whole = write_video(tmp_path / "whole.avi", frames=300, size=128)
         cut = tmp_path / "cut.avi"
         cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -147,7 +147,7 @@ class TestFiles:
         with pytest.raises(UsageError, match="expected"):
             find_clips(tmp_path / "x")
 
-    def test_a_device_is_no_file(self):
+    def test_a_device_as_file_is_a_usage_error(self):
         with pytest.raises(UsageError, match="--camera"):
             find_clips(Path("/dev/null"))
 
@@ -178,7 +178,7 @@ def camera_on(path: Path, events: EventLog, stop: StopRequest, **options) -> Cam
 
 
 class TestCamera:
-    def test_takes_the_newest_picture_and_each_only_once(self, tmp_path):
+    def test_a_camera_yields_the_newest_picture_and_each_only_once(self, tmp_path):
         path = write_video(tmp_path / "camera.mp4", frames=24, brightness_code=True)
         events, stop = EventLog(), StopRequest()
 
@@ -257,7 +257,7 @@ class TestCamera:
         with pytest.raises(MemoryError, match="no room"):
             thread.latest(0, max_age_s=1, timeout_s=5, stop=StopRequest())
 
-    def test_a_driver_that_hangs_is_source_lost_and_old_pictures_are_not_given(self):
+    def test_a_driver_that_hangs_is_source_lost_and_old_pictures_are_not_returned(self):
         release = threading.Event()
 
         class Hanging:
@@ -281,7 +281,7 @@ class TestCamera:
         thread._closing.set()
         release.set()
 
-    def test_a_camera_slower_than_the_model_is_said_once_and_drops_nothing(self):
+    def test_a_camera_slower_than_the_model_is_reported_once_and_drops_nothing(self):
         class FiftyASecond:
             def read(self):
                 time.sleep(0.02)
@@ -331,13 +331,13 @@ class TestCamera:
         monkeypatch.setattr("svg_runtime.live.sources.camera_help.os.access", lambda *_: False)
         monkeypatch.setattr("svg_runtime.live.sources.camera_help.sys.platform", "linux")
         (tmp_path / "video7").touch()
-        words = explain_missing_camera(7)
-        assert "video7" in words
-        assert "usermod -aG video" in words
+        message = explain_missing_camera(7)
+        assert "video7" in message
+        assert "usermod -aG video" in message
 
 
 class TestPreprocessor:
-    def test_crops_the_centre_converts_and_scales(self):
+    def test_the_preprocessor_crops_the_centre_converts_and_scales(self):
         picture = np.zeros((60, 100, 3), np.uint8)
         picture[:, 20:80] = (255, 0, 0)
         frame = Preprocessor(30, 30, 3).fit(picture)
@@ -346,7 +346,7 @@ class TestPreprocessor:
         assert np.array_equal(np.unique(frame[..., 0]), [1.0])
         assert frame[..., 1:].max() == 0.0
 
-    def test_notices_another_size(self):
+    def test_the_preprocessor_detects_another_size(self):
         preprocessor = Preprocessor(8, 8, 1)
         sizes = [(10, 10), (10, 10), (12, 10), (12, 10)]
         assert [preprocessor.size_changed(np.zeros(size, np.uint8)) for size in sizes] == [False, False, True, False]

@@ -1,4 +1,4 @@
-"""What numbers were measured on, as far as the system tells."""
+"""Hardware details, as far as the system reports them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numpy as np
 from svg_runtime.machine.hardware import board, hardware, simd_flags, system_cpu, versions
 
 
-def test_hardware_details(tmp_path):
+def test_simd_flags_and_board_are_recognized(tmp_path):
     assert simd_flags(["smep", "avx2", "fpu", "amx_bf16", "asimdhp"]) == ["amx_bf16", "asimdhp", "avx2"]
     (tmp_path / "model").write_bytes(b"NVIDIA Jetson Orin Nano\0")
     assert board(tmp_path / "model") == "NVIDIA Jetson Orin Nano"
     assert board(tmp_path / "none") is None
 
 
-def test_the_system_names_its_processor(tmp_path):
+def test_the_cpu_name_comes_from_the_system(tmp_path):
     file = tmp_path / "cpuinfo"
     file.write_text(
         "processor\t: 0\nmodel name\t: Some CPU: fast\nflags\t\t: fpu avx2\n\nprocessor\t: 1\nmodel name\t: Other\n"
@@ -25,7 +25,7 @@ def test_the_system_names_its_processor(tmp_path):
     assert system_cpu(tmp_path / "none") == {}
 
 
-def test_hardware_takes_what_is_known_already():
+def test_hardware_uses_the_output_of_py_cpuinfo():
     known = hardware({"brand_raw": "Some CPU", "flags": ["avx2", "fpu"]})
     assert (known["cpu"], known["simd"]) == ("Some CPU", ["avx2"])
     assert hardware()["cpu"]

@@ -33,7 +33,7 @@ def write(root: Path, files: dict[str, str]) -> Path:
     ("status", "expected"),
     [("pmode:0002", "MAXN_SUPER"), ("pmode:0000 fmode:quiet", "15W"), ("pmode:0009", "9"), ("", None), ("pmode:x", None)],
 )
-def test_power_mode(tmp_path, status, expected):
+def test_power_mode_is_read_from_nvpmodel(tmp_path, status, expected):
     write(tmp_path, {"var/lib/nvpmodel/status": status, "etc/nvpmodel.conf": CONF})
     assert power_mode(tmp_path) == expected
 
@@ -42,13 +42,13 @@ def test_power_mode_without_names_is_its_number(tmp_path):
     assert power_mode(write(tmp_path, {"var/lib/nvpmodel/status": "pmode:0002"})) == "2"
 
 
-def test_clocks_of_a_jetson(tmp_path):
+def test_clocks_of_a_jetson_are_read(tmp_path):
     gpu, cpu = "sys/class/devfreq/17000000.gpu", "sys/devices/system/cpu"
     write(
         tmp_path,
         {
             f"{gpu}/cur_freq": "306000000", f"{gpu}/max_freq": "624750000", f"{gpu}/governor": "nvhost_podgov",
-            "sys/class/devfreq/15340000.vic/max_freq": "435200000",  # says nothing of its clock now
+            "sys/class/devfreq/15340000.vic/max_freq": "435200000",  # does not report its current clock
             f"{cpu}/cpu10/cpufreq/scaling_cur_freq": "729600", f"{cpu}/cpu2/cpufreq/scaling_cur_freq": "1510400",
             f"{cpu}/cpu2/cpufreq/scaling_max_freq": "1510400", f"{cpu}/cpu2/cpufreq/scaling_governor": "schedutil",
             f"{cpu}/cpu3/cpufreq/scaling_cur_freq": "<unknown>",
@@ -71,7 +71,7 @@ def test_temperatures_leave_out_sensors_that_are_off_or_unreadable(tmp_path):
     assert temperatures(tmp_path) == {"cpu-thermal": 48.25, "tj-thermal": 61.5}
 
 
-def test_telemetry_holds_what_there_is_and_nothing_else(tmp_path, monkeypatch):
+def test_telemetry_contains_only_values_that_exist(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert telemetry(tmp_path) == {}
     write(tmp_path, {"sys/kernel/debug/bpmp/debug/clk/emc/rate": "2133000000", "var/lib/nvpmodel/status": "pmode:0001"})
@@ -85,7 +85,7 @@ def install_smi(folder: Path, monkeypatch, script: str) -> None:
     monkeypatch.setenv("PATH", str(folder))
 
 
-def test_nvidia_smi_of_a_desktop(tmp_path, monkeypatch):
+def test_nvidia_smi_of_a_desktop_is_read(tmp_path, monkeypatch):
     """An older driver refuses a whole query for one field that it does not know."""
     install_smi(
         tmp_path, monkeypatch,
@@ -105,7 +105,7 @@ def test_nvidia_smi_of_a_desktop(tmp_path, monkeypatch):
     assert hardware()["gpus"] == ["NVIDIA A10, 550.54, 23028 MiB", "NVIDIA T4, 550.54, 15360 MiB"]
 
 
-def test_nvidia_smi_of_a_jetson_says_little(tmp_path, monkeypatch):
+def test_values_that_nvidia_smi_of_a_jetson_lacks_are_left_out(tmp_path, monkeypatch):
     install_smi(
         tmp_path, monkeypatch,
         'case "$1" in\n*pstate*) echo "Orin (nvgpu), [N/A], [N/A], N/A, [Not Supported], [Unknown Error], [N/A], [N/A]";;\n'
@@ -114,6 +114,6 @@ def test_nvidia_smi_of_a_jetson_says_little(tmp_path, monkeypatch):
     assert gpu_states() == [{"name": "Orin (nvgpu)"}]
 
 
-def test_nvidia_smi_without_a_driver(tmp_path, monkeypatch):
+def test_without_a_driver_nvidia_smi_returns_nothing(tmp_path, monkeypatch):
     install_smi(tmp_path, monkeypatch, 'echo "NVIDIA-SMI has failed because it could not communicate"; exit 9')
     assert gpu_states() == []

@@ -159,10 +159,10 @@ def load_provider(backend: str, cuda_graph: bool) -> tuple[Any, str]:
         BackendMissingError: it does not load, lacks the provider, or is too old for CUDA graphs.
     """
     onnxruntime = load_onnxruntime(backend, "gpu")
-    wanted, available = ALLOWED[backend][0], onnxruntime.get_available_providers()
-    if wanted not in available:
+    provider, available = ALLOWED[backend][0], onnxruntime.get_available_providers()
+    if provider not in available:
         raise BackendMissingError(
-            f"the {backend} backend needs an onnxruntime with {wanted}; the installed one has {', '.join(available)}\n"
+            f"the {backend} backend needs an onnxruntime with {provider}; the installed one has {', '.join(available)}\n"
             "  expected an NVIDIA GPU and onnxruntime-gpu without onnxruntime, which hides it when both are installed\n"
             "  with a GPU: pip uninstall onnxruntime onnxruntime-gpu && pip install 'svg-edge[gpu]'; without: --backend cpu"
         )

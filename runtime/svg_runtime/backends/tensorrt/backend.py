@@ -139,7 +139,8 @@ class TensorrtBackend(DeviceArrays):
         self._library = load_library(name)
         self._device = CudaDevice(name, name, device)
         try:
-            self.stream, gpu = self._device.stream, self._device.gpu
+            self.stream = self._device.stream
+            gpu = self._device.gpu
             self._engines = LocalEngines(
                 library=self._library,
                 bundle=bundle,

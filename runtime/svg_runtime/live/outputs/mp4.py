@@ -131,4 +131,4 @@ class Mp4Writer:
 
 
 class _DiscardedError(Exception):
-    """Tells `atomic_file` not to publish."""
+    """Makes `atomic_file` discard the file."""
