@@ -1,4 +1,4 @@
-"""A camera of your own as a source, and a loop on it: what to write for a camera that `svg-live` does not know.
+"""A camera of your own as a source, and a loop on it: the code for a camera that `svg-live` does not support.
 
     python examples/04_own_source.py [BUNDLE]
 

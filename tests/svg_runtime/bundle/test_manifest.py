@@ -12,7 +12,7 @@ import pytest
 from svg_runtime.bundle.manifest import Manifest, ModelSpec
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError
-from tests.conftest import earn_bf16
+from tests.conftest import add_bf16_variant
 from tests.svg_runtime.bundle_helpers import copy_bundle, edit_manifest
 
 
@@ -282,7 +282,7 @@ def test_a_loss_that_is_uncertain_or_cannot_be_seen_is_none(damaged):
 
 
 def test_bf16_is_another_way_to_compute_the_fp32_graphs(tiny_bundle, tmp_path):
-    earned = earn_bf16(tiny_bundle, tmp_path)
+    earned = add_bf16_variant(tiny_bundle, tmp_path)
     opened = Bundle.open(earned)
     assert opened.graphs("bf16") == opened.graphs("fp32")
     assert opened.manifest.variants["bf16"].parity is None
