@@ -45,7 +45,7 @@ def open_gpu_peers(
         device: of PyTorch and ONNX Runtime; cpu runs everything without a GPU, to test that it works.
 
     Raises:
-        WeightsMissingError: PyTorch cannot be given the weights of this bundle.
+        WeightsMissingError: the weights of this bundle cannot be loaded into PyTorch.
     """
     task, model = Task.make(bundle, samples, horizon), model_of(bundle)
     context = read_context(model, task)

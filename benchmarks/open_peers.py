@@ -43,7 +43,7 @@ def open_peers(bundle: Bundle, samples: int, horizon: int, stack: ExitStack, nam
         names: which ones; the eager one is always included, as all others are compared with its frames.
 
     Raises:
-        WeightsMissingError: PyTorch cannot be given the weights of this bundle.
+        WeightsMissingError: the weights of this bundle cannot be loaded into PyTorch.
     """
     task, model = Task.make(bundle, samples, horizon), model_of(bundle)
     context = read_context(model, task)

@@ -72,7 +72,7 @@ def main() -> None:
         camera: Source = ThermalCamera(forecaster.manifest.generation.frame_interval_s or 0.1, count=15)
         try:
             for picture in camera.frames():
-                # A source gives pictures of its own size; the model has its own.
+                # Pictures of a source have their own size; fit them to the model's.
                 seen = forecaster.observe(preprocessor.fit(picture.image))
                 if forecaster.ready:
                     futures = forecaster.forecast()

@@ -20,7 +20,7 @@ _PANELS = {"model": "Model", "data": "Data", "train": "Training"}
 
 
 def config_options(*tables: str, only: tuple[str, ...] = ()) -> Callable[[Command], Command]:
-    """Give a typer command an option for every field of these tables of `Config`, collected by its `**settings`.
+    """Add to a typer command an option for every field of these tables of `Config`, collected by its `**settings`.
 
     An option that is not given is None, so that it overrides nothing.
 
@@ -45,7 +45,7 @@ def settings_of(table: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def flag(table: str, name: str) -> str:
-    """The option that gives a field of a table: root of data is --data-root."""
+    """The option of a field of a table: root of data is --data-root."""
     return f"--{_parameter_name(table, name).replace('_', '-')}"
 
 

@@ -224,7 +224,7 @@ class Trainer:
     def _evaluated_model(self) -> SVG:
         """The weights that are evaluated and saved: the averaged ones, if any, with BatchNorm statistics of their own.
 
-        Averaged weights give activations of smaller variance than the weights that were averaged, so statistics averaged
+        Averaged weights produce activations of smaller variance than the weights that were averaged, so statistics averaged
         along with them would blur the pictures (Izmailov et al., "Averaging Weights Leads to Wider Optima", section 3.2).
         """
         if self._average is None:

@@ -2,7 +2,7 @@
 
 LPIPS: maps two batches (B, 3, H, W) in [-1, 1] to B distances, such as `torch.jit.trace(lpips.LPIPS(net="alex"), (x, y))`.
 FVD: maps videos (B, 3, T, 224, 224) in [-1, 1] to features (B, F), as the well-known `i3d_torchscript.pt` does; if its forward
-takes rescale, resize and return_features, they are given as False, False and True.
+takes rescale, resize and return_features, it is called with False, False and True.
 """
 
 from __future__ import annotations

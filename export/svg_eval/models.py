@@ -238,7 +238,7 @@ def _open_checkpoint(path: Path, backend: str | None, device: str | None, precis
             f"'{path}' is a checkpoint, which PyTorch runs in float32: --backend, --fp16 and --bf16 apply to bundles\n"
             f"  remove them, or export it first: svg-export {path}"
         )
-    # Every run's best checkpoint is called ckpt.pt; its folder tells them apart.
+    # Every run's best checkpoint is called ckpt.pt; its folder distinguishes them.
     label = path.parent.name if path.name == "ckpt.pt" and path.parent.name else path.name
     return CheckpointModel(label, load_any_checkpoint(path), _torch_device(device))
 

@@ -136,7 +136,7 @@ def _compare(expected: dict[tuple[str, str], tuple[int, ...]], parts: dict[str, 
         elif tensor.shape != shape:
             findings.add(f"{part}.{name}: given {tensor.shape}, expected {shape}")
         elif not name.endswith(COUNTER) and not tensor.storage.dtype.is_floating_point:
-            findings.add(f"{part}.{name}: given numbers of type {tensor.storage.dtype}, expected floating point")
+            findings.add(f"{part}.{name}: given type {tensor.storage.dtype}, expected floating point")
     for part, tensors in parts.items():
         for name in sorted(tensors.keys() - {name for owner, name in expected if owner == part}):
             findings.add(f"{part}.{name}: unexpected, {tensors[name].shape}")

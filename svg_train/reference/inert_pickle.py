@@ -43,7 +43,7 @@ class Record:
 
     maker: GlobalName | None
     args: tuple[Any, ...]
-    state: Any = None  # what __setstate__ would have been given
+    state: Any = None  # the argument that __setstate__ would have had
 
 
 Rebuild = Mapping[GlobalName, Callable[[tuple[Any, ...]], Any]]
