@@ -1,4 +1,4 @@
-"""The PyTorch model behind a bundle: what its fp32 graphs hold as weights, put back into an `SVG`."""
+"""The PyTorch model behind a bundle: the weights of its fp32 graphs, loaded into an `SVG`."""
 
 from __future__ import annotations
 
@@ -13,28 +13,32 @@ from svg_runtime.bundle.reader import Bundle
 from svg_train.config import ModelConfig
 from svg_train.model import SVG
 
-_PART = {"encoder": "encoder", "skip": "decoder", "decoder": "decoder"}  # the graphs of recurrent parts say `lstm` or the part
+_PART = {
+    "encoder": "encoder",
+    "skip": "decoder",
+    "decoder": "decoder",
+}  # names in the graphs of recurrent parts begin with `lstm` or the part
 
 
 class WeightsMissingError(SvgError):
-    """The graphs do not hold the model's weights under their names."""
+    """The graphs do not contain the model's weights under their names."""
 
 
 def model_of(bundle: Bundle) -> SVG:
     """An SVG in evaluation mode that computes what the bundle computes.
 
-    The graphs hold weights into which BatchNorm is folded. Here BatchNorm stays, as in any model that was trained, and
-    changes nothing: PyTorch has as much to compute as with the model that the bundle was made of.
+    BatchNorm is folded into the weights of the graphs. Here it stays, but as the identity, so that PyTorch has as much to
+    compute as with the exported model.
 
     Raises:
-        WeightsMissingError: an exporter that names or shapes weights in another way made the bundle.
+        WeightsMissingError: the bundle's exporter names or shapes weights in another way.
     """
     model = SVG(_config(bundle)).eval()
     weights = _folded_weights(bundle)
     expected = {name: value.shape for name, value in fold_batch_norm(model).state_dict().items()}
     for name, shape in expected.items():
         if name.endswith("bias"):
-            weights.setdefault(name, torch.zeros(shape))  # the exporter leaves out an addition of nothing
+            weights.setdefault(name, torch.zeros(shape))  # the exporter omits an addition of zeros
     weights |= {name: _as_exported_from(weights[name], shape) for name, shape in expected.items() if name in weights}
     wrong = [name for name, shape in expected.items() if name not in weights or weights[name].shape != shape]
     if wrong:
@@ -74,7 +78,7 @@ def _as_exported_from(weight: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 
 
 def _neutralize(module: nn.Module) -> None:
-    """Statistics with which BatchNorm gives back what it gets, its rounding of eps aside."""
+    """Statistics with which BatchNorm is the identity, up to the rounding of eps."""
     if isinstance(module, nn.BatchNorm2d):
         nn.init.ones_(module.weight)
         nn.init.zeros_(module.bias)

@@ -1,7 +1,7 @@
 """The bundles that are measured, by the names that `--bundle` takes: a path, `embedded`, or random weights.
 
-`random:nf64` is a DCGAN-64 for gray frames with nf 64; `random:vgg-rgb-nf64` and `random:128-nf64` differ from it as they say,
-and `random:nf64-fp16` has graphs in fp16 too.
+`random:nf64` is a DCGAN-64 for gray frames with nf 64. `random:vgg-rgb-nf64` and `random:128-nf64` differ in what they
+name, and `random:nf64-fp16` has graphs in fp16 too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _RANDOM = re.compile(r"random:(?:(dcgan|vgg)-)?(?:(64|128)-)?(?:(gray|rgb)-)?nf(
 
 
 def split_names(options: list[str] | None, default: Sequence[str] = DEFAULT) -> list[str]:
-    """Names from a repeated option whose values may be comma lists; the default ones when it was not given."""
+    """Names from a repeated option whose values may be comma lists; the default ones if it was not given."""
     names = [name.strip() for option in options or [] for name in option.split(",") if name.strip()]
     return list(dict.fromkeys(names)) or list(default)
 
@@ -34,7 +34,7 @@ def label(name: str) -> str:
 
 
 def open_named(name: str, cache: Path, precision: Precision | None = None) -> Bundle:
-    """Open a bundle, after making it when it is a random one that `cache` does not hold yet.
+    """Open a bundle. A random one is made first if `cache` does not have it.
 
     Args:
         name: as given with `--bundle`.
@@ -43,8 +43,8 @@ def open_named(name: str, cache: Path, precision: Precision | None = None) -> Bu
 
     Raises:
         MissingExtraError: a random bundle has to be made, and the export extra is not installed.
-        UsageError: `random:` is followed by something else than nf and a number.
-        BundleError: there is no such bundle, or it is damaged.
+        UsageError: the name of a random bundle is invalid.
+        BundleError: the bundle does not exist or is damaged.
     """
     if not name.startswith("random:"):
         return Bundle.open(EMBEDDED_MODEL if name == "embedded" else name)
@@ -52,7 +52,7 @@ def open_named(name: str, cache: Path, precision: Precision | None = None) -> Bu
 
 
 def _random_bundle(name: str, cache: Path, precision: Precision | None) -> Path:
-    """A model of the reference's sizes (g_dim 128, z_dim 10, rnn 256) with random weights: time does not depend on them."""
+    """A model of the reference's sizes (g_dim 128, z_dim 10, rnn 256) with random weights, as time does not depend on them."""
     model, asked = random_model(name), _reduced(name)
     require_modules("the bundle of random weights", "export", "torch", "onnx", "onnxscript", "onnxruntime")
     reduced = asked or (precision if precision != "fp32" else None)
@@ -64,7 +64,7 @@ def _random_bundle(name: str, cache: Path, precision: Precision | None) -> Path:
 
 
 def random_model(name: str) -> dict[str, Any]:
-    """What the name says of the model's shape."""
+    """The model's shape, as in the name."""
     match = _RANDOM.fullmatch(name)
     if match is None:
         raise UsageError(
@@ -78,7 +78,7 @@ def random_model(name: str) -> dict[str, Any]:
 
 
 def _reduced(name: str) -> Precision | None:
-    """The reduced precision that the name asks for."""
+    """The reduced precision in the name."""
     match = _RANDOM.fullmatch(name)
     reduced: Precision | None = match.group(5) if match else None  # type: ignore[assignment]
     return reduced
@@ -94,12 +94,12 @@ def _export_random(model: dict[str, Any], path: Path, reduced: Precision | None)
     from svg_train.config import build_config
     from svg_train.model import SVG
 
-    config = build_config({"model": model, "data": {"name": "video"}})  # of which there is gray and RGB
+    config = build_config({"model": model, "data": {"name": "video"}})  # which may be gray or RGB
     with torch.random.fork_rng():
         torch.manual_seed(0)
         weights = SVG(config.model).apply(randomize).state_dict()
     checkpoint = Checkpoint(config, weights)
-    # The quality of random weights says nothing: two sequences are the fewest that a report can be made of.
+    # The quality of random weights is meaningless: two sequences are the fewest that a report needs.
     held_out = replace(find_held_out(checkpoint, {"name": "digits"}), sequences=2) if reduced else None
     sha256 = hashlib.sha256(b"random").hexdigest()
     half, brain = reduced == "fp16", reduced == "bf16"

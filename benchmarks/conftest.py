@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import bundles
 import numpy as np
 import pytest
-from figures import Figure, table
+from goal_metrics import GoalMetric, table
 
 from svg_common.command import require_modules
 from svg_common.errors import MissingExtraError, SvgError
@@ -21,15 +22,15 @@ from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.machine.hardware import hardware, load_average, usable_cores, versions
 from svg_runtime.machine.telemetry import telemetry
 
-_FIGURES = pytest.StashKey[list[Figure]]()
+_LOG = logging.getLogger("svg_benchmarks")
+_METRICS = pytest.StashKey[list[GoalMetric]]()
 _TABLES = pytest.StashKey[dict[str, list[str]]]()
 _BEFORE = pytest.StashKey[dict[str, Any]]()
 
 HORIZON = 10
 
 Primed = Callable[[Backend, int], Forecaster]
-RecordFigure = Callable[[Figure], None]
-Say = Callable[[str], None]
+RecordMetric = Callable[[GoalMetric], None]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -56,14 +57,31 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+class _TerminalHandler(logging.Handler):
+    """Shows log messages, the progress of what takes minutes, despite pytest's capture; silent with -q."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        super().__init__()
+        self._plugins = config.pluginmanager
+
+    def emit(self, record: logging.LogRecord) -> None:
+        reporter, capture = (self._plugins.get_plugin(name) for name in ("terminalreporter", "capturemanager"))
+        if reporter is not None and reporter.verbosity >= 0:
+            with capture.global_and_fixture_disabled():
+                reporter.ensure_newline()
+                reporter.write_line(f"  {record.getMessage()}", flush=True)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_FIGURES] = []
+    config.stash[_METRICS] = []
     config.stash[_TABLES] = {}
     config.stash[_BEFORE] = telemetry()
+    _LOG.setLevel(logging.INFO)
+    _LOG.addHandler(_TerminalHandler(config))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what needs a GPU before its fixtures are made, which would take minutes for nothing."""
+    """Skip tests that need a GPU before their fixtures, which take minutes, are made."""
     if item.get_closest_marker("gpu") is not None and (reason := _gpu_absence()) is not None:
         pytest.skip(reason)
 
@@ -79,7 +97,7 @@ def _gpu_absence() -> str | None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run what measures a bundle on each of the named ones."""
+    """Run each test that measures a bundle on all named bundles."""
     if "bundle" in metafunc.fixturenames:
         default = getattr(metafunc.module, "BUNDLES", bundles.DEFAULT)
         names = bundles.split_names(metafunc.config.getoption("bundle"), default)
@@ -115,7 +133,7 @@ def backend(bundle: Bundle, pytestconfig: pytest.Config) -> Iterator[Backend]:
 
 @pytest.fixture
 def measured(benchmark: Any, bundle: Bundle, backend: Backend) -> Any:
-    """pytest-benchmark's fixture, with what it measures noted in the JSON."""
+    """pytest-benchmark's fixture, with the measured bundle and backend in the JSON."""
     benchmark.extra_info.update(
         bundle=bundle.path.name,
         bundle_id=bundle.manifest.bundle_id,
@@ -128,14 +146,14 @@ def measured(benchmark: Any, bundle: Bundle, backend: Backend) -> Any:
 
 @pytest.fixture
 def frames(bundle: Bundle) -> np.ndarray:
-    """(n_past, H, W, C) frames at the model's size; what they show does not change the time."""
+    """(n_past, H, W, C) frames at the model's size; their content does not affect the time."""
     spec, n_past = bundle.manifest.frame, bundle.manifest.generation.n_past
     return np.random.default_rng(0).random((n_past, spec.height, spec.width, spec.channels), np.float32)
 
 
 @pytest.fixture
 def primed(bundle: Bundle, frames: np.ndarray) -> Primed:
-    """Makes forecasters of some samples and 10 steps that have seen n_past frames. The backend is the caller's to close."""
+    """Makes forecasters of 10 steps that have observed n_past frames. The caller closes the backend."""
 
     def make(backend: Backend, samples: int) -> Forecaster:
         variant = bundle.variant(backend.precision)
@@ -150,19 +168,19 @@ def primed(bundle: Bundle, frames: np.ndarray) -> Primed:
 
 
 @pytest.fixture
-def record_figure(request: pytest.FixtureRequest, benchmark: Any) -> RecordFigure:
-    """Put a figure into the table after the run and into the benchmark's extra_info."""
+def record_metric(request: pytest.FixtureRequest, benchmark: Any) -> RecordMetric:
+    """Add a metric to the table after the run and to the benchmark's extra_info."""
 
-    def record(figure: Figure) -> None:
-        request.config.stash[_FIGURES].append(figure)
-        benchmark.extra_info.setdefault("figures", []).append(figure.as_json())
+    def record(metric: GoalMetric) -> None:
+        request.config.stash[_METRICS].append(metric)
+        benchmark.extra_info.setdefault("metrics", []).append(metric.as_json())
 
     return record
 
 
 @pytest.fixture
 def peers_can_run(bundle: Bundle) -> Iterator[None]:
-    """Skips where the comparison with PyTorch cannot run; gives PyTorch as many threads as all others have."""
+    """Skips if the comparison with PyTorch cannot run; PyTorch gets as many threads as all others."""
     try:
         require_modules("the comparison with PyTorch", "export", "torch", "onnx", "onnxscript", "onnxruntime")
     except MissingExtraError as error:
@@ -183,36 +201,22 @@ def record_table(request: pytest.FixtureRequest) -> Callable[[str, list[str]], N
     return request.config.stash[_TABLES].__setitem__
 
 
-@pytest.fixture
-def say(request: pytest.FixtureRequest) -> Say:
-    """Progress of what takes minutes, past pytest's capture; silent with -q."""
-    reporter, capture = (request.config.pluginmanager.get_plugin(name) for name in ("terminalreporter", "capturemanager"))
-
-    def line(words: str) -> None:
-        if reporter.verbosity >= 0:
-            with capture.global_and_fixture_disabled():
-                reporter.ensure_newline()
-                reporter.write_line(f"  {words}", flush=True)
-
-    return line
-
-
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    """Add what pytest-benchmark does not know to its JSON."""
+    """Add hardware, versions and telemetry to pytest-benchmark's JSON."""
     machine_info["hardware"] = hardware(machine_info.get("cpu", {}))
     machine_info["versions"] = versions()
     machine_info["telemetry"] = {"before": config.stash[_BEFORE], "after": telemetry()}
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print tables and figures."""
+    """Print tables and metrics."""
     for heading, lines in config.stash[_TABLES].items():
         terminalreporter.section(heading)
         for line in lines:
             terminalreporter.write_line(line)
-    figures = config.stash[_FIGURES]
-    if figures:
-        terminalreporter.section("figures")
-        for line in table(figures):
+    metrics = config.stash[_METRICS]
+    if metrics:
+        terminalreporter.section("metrics")
+        for line in table(metrics):
             terminalreporter.write_line(line)
         terminalreporter.write_line(f"load average: {load_average()} on {usable_cores()} cores, the benchmark's own included")

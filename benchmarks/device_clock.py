@@ -1,4 +1,4 @@
-"""When a peer on a GPU has handed over the work of a forecast, and how long the GPU was at it."""
+"""When a peer on a GPU has submitted the work of a forecast, and how long the GPU computed."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class DeviceClock:
         self._began = time.perf_counter()
 
     def submitted(self) -> None:
-        """All work of the forecast but the copy of its frames is handed over. Only the first call counts."""
+        """All work of the forecast except the copy of its frames is submitted. Only the first call counts."""
         if self._host_s is None:
             self._host_s = time.perf_counter() - self._began
             if self._events is not None:
                 self._events[1].record(self._stream)
 
     def end(self) -> tuple[float, float | None]:
-        """Frames are in host memory: seconds until the work was handed over, and of the device.
+        """Frames are in host memory: seconds until the work was submitted, and of the device.
 
-        A peer that never says `submitted` waits all the time: it has handed over its work when it is done with it.
+        A peer that never calls `submitted` waits all the time: its work is submitted when it is done.
         """
         known = self._host_s is not None
         self.submitted()
@@ -58,14 +58,14 @@ class DeviceClock:
         return self._host_s, self._events[0].elapsed_time(self._events[1]) / 1e3
 
 
-def watch_backend(backend: Any, clock: DeviceClock) -> None:
-    """Let a backend of ours say `submitted` when it is first asked for values, for which it waits, and time its own stream."""
+def time_backend(backend: Any, clock: DeviceClock) -> None:
+    """Call `submitted` when a backend of ours first reads values, for which it waits, and time its own stream."""
     stream, read = getattr(backend, "stream", None), backend.read
     if stream is not None:
         clock.follow(stream)
 
-    def announced(buffer: Any) -> Any:
+    def timed_read(buffer: Any) -> Any:
         clock.submitted()
         return read(buffer)
 
-    backend.read = announced
+    backend.read = timed_read

@@ -2,8 +2,8 @@
 
     python -m benchmarks.explore_int8 [embedded | random:nf64 | BUNDLE] [--graphs encoder] [--calibrate Percentile] ...
 
-Needs the dev extra. The bundle must be of gray frames: it is calibrated and judged on the built-in digits. The answer so far is
-in docs/results.md.
+Needs the dev extra. The bundle must be for gray frames: it is calibrated and measured on the built-in digits.
+The answer so far is in docs/results.md.
 """
 
 from __future__ import annotations
@@ -43,25 +43,25 @@ from svg_runtime.forecast.forecaster import Forecaster
 ENGINES = {"cpu": None, "openvino": "CPU:f32"}
 CONVOLUTIONAL = ("encoder", "skip", "decoder")
 SAMPLES = 8
-SCENES = 32  # that calibrate; more of them change nothing that can be measured
-TRAIN_STREAM = 1  # of svg_train.data.digits: no scene that is judged on
+SCENES = 32  # for calibration; more of them make no measurable difference
+TRAIN_STREAM = 1  # of svg_train.data.digits: none of the held-out scenes
 
 Inputs = dict[str, np.ndarray[Any, Any]]
 
 
 class Recorder(CpuBackend):
-    """The cpu backend, keeping what each graph is given."""
+    """The cpu backend, which records the inputs of each graph."""
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle, "fp32")
-        self.given: dict[str, list[Inputs]] = defaultdict(list)
+        self.recorded: dict[str, list[Inputs]] = defaultdict(list)
 
     def bind(self, graph: str, inputs: Any, outputs: Any) -> Any:
-        """As the backend, noting at every run what the graph is given."""
+        """As in the backend, recording the graph's inputs at every run."""
         bound = super().bind(graph, inputs, outputs)
 
         def run() -> None:
-            self.given[graph].append({name: np.array(value) for name, value in inputs.items()})
+            self.recorded[graph].append({name: np.array(value) for name, value in inputs.items()})
             bound.run()
 
         return SimpleNamespace(run=run)
@@ -85,10 +85,10 @@ def scene(number: int, bundle: Bundle) -> Iterator[np.ndarray[Any, Any]]:
 
 
 def record(bundle: Bundle) -> dict[str, list[Inputs]]:
-    """What the graphs are given in forecasts of training scenes."""
+    """The inputs of the graphs in forecasts of training scenes."""
     recorder = Recorder(bundle)
     variant = bundle.variant("fp32")
-    # One sample: calibration by histograms wants all inputs of one shape.
+    # One sample: calibration by histograms needs all inputs to have one shape.
     with Forecaster(
         bundle=bundle, backend=recorder, variant=variant, samples=1, horizon=HORIZON, seed=0, context="window", fused=False
     ) as forecaster:
@@ -97,7 +97,7 @@ def record(bundle: Bundle) -> dict[str, list[Inputs]]:
             for frame in scene(number, bundle):
                 forecaster.observe(frame)
             forecaster.forecast()
-        return recorder.given
+        return recorder.recorded
 
 
 def quantized(bundle: Bundle, folder: Path, chosen: argparse.Namespace) -> Path:
@@ -125,8 +125,8 @@ def ends(file: Path) -> list[str]:
     return [names[0], names[-1]]
 
 
-def tell_quality(paths: dict[str, Path], sequences: int) -> None:
-    """Against fp32 on ONNX Runtime, as `svg-export` would judge."""
+def report_quality(paths: dict[str, Path], sequences: int) -> None:
+    """Compare with fp32 on ONNX Runtime, as the quality gate of `svg-export` does."""
     with ExitStack() as stack:
         cases = [("fp32", "cpu"), *(("int8", engine) for engine in ENGINES)]
         models = [
@@ -138,8 +138,8 @@ def tell_quality(paths: dict[str, Path], sequences: int) -> None:
             print(*describe("int8", report), *(report.failures() or ["passes the quality gate"]), sep="\n  ")
 
 
-def tell_speed(paths: dict[str, Path], rounds: int) -> None:
-    """observe + forecast(8 samples, 10 steps), all cases in turns; medians."""
+def report_speed(paths: dict[str, Path], rounds: int) -> None:
+    """observe + forecast(8 samples, 10 steps), all cases interleaved; medians."""
     with ExitStack() as stack:
         runs: dict[tuple[str, str], Callable[[], None]] = {}
         for engine, device in ENGINES.items():
@@ -190,9 +190,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = {"fp32": bundle.path, "int8": quantized(bundle, Path(folder), chosen)}
         if chosen.sequences:
-            tell_quality(paths, chosen.sequences)
+            report_quality(paths, chosen.sequences)
         if chosen.rounds:
-            tell_speed(paths, chosen.rounds)
+            report_speed(paths, chosen.rounds)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Measures the forecast of one bundle and number of samples on the GPU of this process, and writes what it found as JSON.
 
-A process for each case: an engine that crashes ends its own case alone, memory is free again after it, and the profiler, which
-slows down what runs after its first use, has nothing after it.
+Each case has its own process: an engine that crashes only ends its own case, memory is free afterwards, and the profiler, which
+slows down whatever runs after its first use, has nothing after it.
 
 python benchmarks/gpu_case.py ckpt.svgb 8 10 --json case.json
 """
@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ import torch
 from gpu_trace import trace_forecast
 from matmul_peak import DTYPES, copy_peak, matmul_peak
 from open_gpu_peers import ALL, open_gpu_peers
-from peers import Peer, take_turns, warm_up
+from peers import Peer, time_interleaved, warm_up
 from roofline import Roofline
 
 from svg_common.progress import NullListener
@@ -31,7 +33,8 @@ from svg_runtime.bundle.manifest import Manifest, Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.machine.telemetry import telemetry
 
-LEAST_ROUNDS, MOST_ROUNDS, TIME_S = 200, 2000, 60.0  # p99 of fewer would be the slowest one
+_LOG = logging.getLogger("svg_benchmarks")
+MIN_ROUNDS, MAX_ROUNDS, TIME_S = 200, 2000, 60.0  # with fewer, p99 would be the slowest one
 WARM_UP_ROUNDS = 5  # engines choose kernels, allocate and capture graphs in the first ones
 
 
@@ -45,15 +48,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, metavar="FILE")
     options = parser.parse_args()
     bundle = Bundle.open(options.bundle)
-    found = measure_case(bundle, options.samples, options.horizon, options.rounds, say=lambda line: print(line, flush=True))
+    _LOG.addHandler(logging.StreamHandler(sys.stdout))
+    _LOG.setLevel(logging.INFO)
+    found = measure_case(bundle, options.samples, options.horizon, options.rounds)
     options.json.write_text(json.dumps(found), encoding="utf-8")
 
 
 def measure_case(
-    bundle: Bundle, samples: int, horizon: int, rounds: int | None = None, names: Sequence[str] = ALL, device: str = "cuda",
-    say: Callable[[str], None] = print,
+    bundle: Bundle, samples: int, horizon: int, rounds: int | None = None, names: Sequence[str] = ALL, device: str = "cuda"
 ) -> dict[str, Any]:  # fmt: skip
-    """Open all peers, let them take turns, trace a forecast of each.
+    """Open all peers, time them interleaved, and trace a forecast of each.
 
     Args:
         bundle: the model.
@@ -62,25 +66,22 @@ def measure_case(
         rounds: default: as many as fit into a minute, within bounds.
         names: of the peers.
         device: see `open_gpu_peers`.
-        say: progress.
 
     Returns:
         JSON values: peers as rows, the GPU, its ceilings, its clocks and temperatures before and after.
     """
     on_gpu = device == "cuda"
     if on_gpu:
-        torch.backends.cudnn.benchmark = True  # the fastest convolution, by measurement: what is worth comparing with
+        torch.backends.cudnn.benchmark = True  # measure and use the fastest convolution, for a fair comparison
         torch.backends.cudnn.allow_tf32 = False  # float32 means float32, for all peers
     before, ceilings = telemetry(), _ceilings(device)
     with ExitStack() as stack:
-        peers = open_gpu_peers(
-            bundle=bundle, samples=samples, horizon=horizon, stack=stack, names=names, device=device, say=say
-        )
-        bounds = (LEAST_ROUNDS, MOST_ROUNDS, TIME_S) if rounds is None else (rounds, rounds, TIME_S)
+        peers = open_gpu_peers(bundle=bundle, samples=samples, horizon=horizon, stack=stack, names=names, device=device)
+        bounds = (MIN_ROUNDS, MAX_ROUNDS, TIME_S) if rounds is None else (rounds, rounds, TIME_S)
         rounds = warm_up(peers, *bounds, rounds=WARM_UP_ROUNDS, pause_s=0.0)
-        say(f"{rounds} rounds of {sum(peer.forecast is not None for peer in peers)} peers")
+        _LOG.info("%d rounds of %d peers", rounds, sum(peer.forecast is not None for peer in peers))
         with torch.compiler.set_stance("fail_on_recompile"):
-            take_turns(peers, rounds, pause_s=0.0)
+            time_interleaved(peers, rounds, pause_s=0.0)
         after = telemetry()
         if on_gpu:
             _trace(peers)
@@ -92,14 +93,14 @@ def measure_case(
 
 
 def cuda_absence() -> str | None:
-    """Why nothing can be measured on a GPU here; None where it can."""
+    """Why nothing can be measured on a GPU here; None if it can."""
     if torch.version.cuda is None:
         return f"needs PyTorch with CUDA; this one is {torch.__version__}"
     return None if torch.cuda.is_available() else "needs an NVIDIA GPU; PyTorch finds none"
 
 
 def _trace(peers: list[Peer]) -> None:
-    """What the profiler cannot see must not cost the times that were measured."""
+    """A failure of the profiler must not discard the measured times."""
     for peer in peers:
         if peer.forecast is not None:
             try:
@@ -120,13 +121,13 @@ def _compare_with_ceilings(peers: list[Peer], bundle: Bundle, samples: int, hori
             moved = _moved_bytes(bundle.manifest, peer.precision, samples, horizon)
             peak = ceilings["matmul_operations_per_s"][peer.precision]
             roofline = Roofline(operations, moved, peak, ceilings["copy_bytes_per_s"])
-            peer.roofline = {**roofline.as_json(), "share": roofline.share(peer.at_work_s)}
+            peer.roofline = {**roofline.as_json(), "share": roofline.share(peer.device_median_s)}
 
 
 def _counts(bundle: Bundle) -> dict[str, int]:
     here = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="svg-counts-") as folder:
-        os.chdir(folder)  # the profiler leaves its files there
+        os.chdir(folder)  # the profiler writes its files there
         try:
             return count_operations(NullListener(), "operations", str(bundle.path.absolute()), "fp32")
         finally:
@@ -134,7 +135,7 @@ def _counts(bundle: Bundle) -> dict[str, int]:
 
 
 def _moved_bytes(manifest: Manifest, precision: str, samples: int, horizon: int) -> int:
-    """bf16 has values as large as fp16."""
+    """Values in bf16 are as large as in fp16."""
     variant: Precision = "fp16" if precision != "fp32" and "fp16" in manifest.variants else "fp32"
     fused = set(FUSED) <= set(manifest.variants[variant].graphs)
     return forecast_bytes(manifest=manifest, precision=variant, fused=fused, samples=samples, horizon=horizon)

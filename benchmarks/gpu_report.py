@@ -1,16 +1,16 @@
-"""What was measured on a GPU, for people: a row per peer, and the figures with a goal."""
+"""Human-readable results of a GPU: a row per peer, and the metrics with a goal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from figures import Figure, aligned
+from goal_metrics import GoalMetric, aligned
 from peers import Peer, ratio
 
 from svg_runtime.live.timing import RecentValues
 
-EAGER, COMPILED, OURS = "PyTorch eager", "torch.compile", "svg-edge "  # how names of peers begin
+EAGER, COMPILED, OURS = "PyTorch eager", "torch.compile", "svg-edge "  # beginnings of the names of peers
 OVER_EAGER, OVER_COMPILED = 5.0, 1.5  # times as fast at least, in the same precision
 WAITS, IDLE_PERCENT = 1, 10.0  # at most
 
@@ -24,13 +24,13 @@ _TIMES = {"total_ms": "seconds", "host_ms": "host_seconds", "device_ms": "device
 def case_rows(peers: list[Peer]) -> list[dict[str, Any]]:
     """The peers of one case as a result keeps them: percentiles in place of the times of every round, and ratios.
 
-    `faster` says how many times as fast a peer is as the eager and the faster compiled one of the same precision.
+    `faster` is how many times as fast a peer is as the eager one, and as the faster compiled one, of the same precision.
     """
     return [_row(peer, peers) for peer in peers]
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """A row of `case_rows` as cells under HEADINGS. A peer that could not be had says why in the last one."""
+    """A row of `case_rows` as cells under HEADINGS. The last cell of a peer that is not available has the reason."""
     name = f"{row['name']}, {row['precision']}"
     if "reason" in row:
         return [name, *("-" for _ in HEADINGS[1:-1]), row["reason"]]
@@ -48,7 +48,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def gpu_table(rows: list[dict[str, Any]]) -> list[str]:
-    """Lines of text."""
+    """The rows as lines of a table."""
     return aligned([HEADINGS, *map(cells, rows)])
 
 
@@ -58,12 +58,12 @@ def gpu_markdown(rows: list[dict[str, Any]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def gpu_figures(peers: list[Peer], what: str) -> Iterator[Figure]:
-    """For each precision, of our fastest backend: how many times as fast as the yardsticks, waits and idle gaps.
+def gpu_metrics(peers: list[Peer], what: str) -> Iterator[GoalMetric]:
+    """For each precision, for our fastest backend: how many times as fast as the yardsticks, waits, and idle time.
 
     Args:
         peers: of one case.
-        what: the model, for the figures' names.
+        what: the model, for the metrics' names.
     """
     for precision in dict.fromkeys(peer.precision for peer in peers):
         fastest, others = _fastest(peers, OURS, precision), _yardsticks(peers, precision)
@@ -72,12 +72,12 @@ def gpu_figures(peers: list[Peer], what: str) -> Iterator[Figure]:
         name = f"{fastest.name.removeprefix(OURS)} {precision}"
         for key, goal in ((EAGER, OVER_EAGER), (COMPILED, OVER_COMPILED)):
             if key in others:
-                words = f"{name} over {others[key].name} {precision}: {what}"
-                yield Figure(words, ratio(others[key], fastest), "x", goal, at_least=True)
+                title = f"{name} over {others[key].name} {precision}: {what}"
+                yield GoalMetric(title, ratio(others[key], fastest), "x", goal, at_least=True)
         if "waits" in fastest.trace:
-            yield Figure(f"{name}, waits of the host in a forecast: {what}", fastest.trace["waits"], "", WAITS)
+            yield GoalMetric(f"{name}, waits of the host in a forecast: {what}", fastest.trace["waits"], "", WAITS)
             idle = 100 * fastest.trace["idle_share"]
-            yield Figure(f"{name}, device idle within a forecast: {what}", idle, "%", IDLE_PERCENT)
+            yield GoalMetric(f"{name}, device idle within a forecast: {what}", idle, "%", IDLE_PERCENT)
 
 
 def summary_ms(seconds: list[float]) -> dict[str, float]:
@@ -99,7 +99,7 @@ def _row(peer: Peer, peers: list[Peer]) -> dict[str, Any]:
 
 
 def _yardsticks(peers: list[Peer], precision: str) -> dict[str, Peer]:
-    """What ours are compared with in this precision: the eager one, and the faster one of the compiled ones."""
+    """The peers that ours are compared with in this precision: the eager one, and the fastest compiled one."""
     found = {key: _fastest(peers, key, precision) for key in (EAGER, COMPILED)}
     return {key: peer for key, peer in found.items() if peer is not None}
 

@@ -19,8 +19,8 @@ _KINDS: dict[str, Kind] = {
     "kernel": "kernel", "gpu_memcpy": "copy", "gpu_memset": "set", "cuda_runtime": "call", "cuda_driver": "call"
 }  # fmt: skip
 _HEAD = 64  # kernels before the marker: the profiler loses the first ones of its second and every later use (pytorch #192021)
-_LEAST_CUDA = (12, 6)  # before, a CUDA graph from before the profiler's first use can end the process when it is traced
-_VERSION = re.compile(r"(_v\d+|_ptsz|_ptds)+$")  # the driver's names say which version of a call it is
+_MIN_CUDA = (12, 6)  # before 12.6, tracing a CUDA graph older than the profiler's first use can crash the process
+_VERSION = re.compile(r"(_v\d+|_ptsz|_ptds)+$")  # version suffixes in the driver's names
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Activity:
     start_us: float
     duration_us: float
     thread: int = 0  # of the host, for calls
-    correlation: int = 0  # the same for a call and for the work of the device that it put there
+    correlation: int = 0  # the same for a call and for the work on the device that it started
 
     @property
     def end_us(self) -> float:
@@ -47,7 +47,7 @@ class TraceSummary:
     launches: int  # of kernels and of graphs
     graph_launches: int
     copies: int
-    waits: int  # calls that return when the device is done
+    waits: int  # calls that return when the device has finished
     kernels: int
     pageable_copies: int  # to or from memory that is not pinned: they make the host wait too
     busy_us: float
@@ -66,7 +66,7 @@ class TraceSummary:
 def trace_forecast(forecast: Callable[[], object]) -> TraceSummary:
     """Run a forecast under the profiler, between two markers that set it apart from what the profiler does itself.
 
-    Whatever is timed has to be timed before: once it was used, CUPTI slows down every call into CUDA.
+    Time everything before: after its first use, CUPTI slows down every call into CUDA.
 
     Raises:
         ValueError: it cannot be traced here, or the profiler lost the markers.
@@ -74,7 +74,7 @@ def trace_forecast(forecast: Callable[[], object]) -> TraceSummary:
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    if tuple(int(number) for number in str(torch.version.cuda).split(".")[:2]) < _LEAST_CUDA:
+    if tuple(int(number) for number in str(torch.version.cuda).split(".")[:2]) < _MIN_CUDA:
         raise ValueError(f"tracing CUDA graphs needs a PyTorch with CUDA 12.6 or later; this one has {torch.version.cuda}")
     marker = torch.zeros(1, device="cuda")
     torch.cuda.synchronize()
@@ -93,7 +93,7 @@ def trace_forecast(forecast: Callable[[], object]) -> TraceSummary:
 
 
 def read_events(events: Iterable[dict[str, Any]]) -> list[Activity]:
-    """Of a trace in Chrome's format those that are work of the device or calls into CUDA."""
+    """The work of the device and the calls into CUDA in a trace in Chrome's format."""
     return [
         Activity(
             name=_VERSION.sub("", event["name"]),
@@ -109,14 +109,14 @@ def read_events(events: Iterable[dict[str, Any]]) -> list[Activity]:
 
 
 def between_markers(activities: list[Activity], head: int = _HEAD) -> list[Activity]:
-    """What lies between the two markers and between the calls that launched them, but for the wait for the first.
+    """The activities between the two markers and between the calls that launched them, without the wait for the first.
 
     Args:
         activities: of a trace.
         head: launches before that of the first marker; the second one is the last launch.
 
     Raises:
-        ValueError: the markers are not there.
+        ValueError: the markers are missing.
     """
     calls = sorted((each for each in activities if each.kind == "call"), key=lambda each: each.start_us)
     launches = [each for each in _outermost(calls) if _launches(each)]
@@ -147,7 +147,7 @@ def _kernel_of(launch: Activity, activities: list[Activity]) -> Activity:
 
 
 def summarize(activities: list[Activity]) -> TraceSummary:
-    """Count calls, but not those that a call makes itself, and measure how much of its time the device was at work."""
+    """Count calls, without those that a call makes itself, and measure how long the device was busy."""
     calls = _outermost([each for each in activities if each.kind == "call"])
     work = [each for each in activities if each.kind != "call"]
     copies = [each for each in work if each.kind == "copy"]

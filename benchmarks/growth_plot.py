@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure  # no pyplot: it would ask for a display
+from matplotlib.figure import Figure  # not pyplot, which needs a display
 from matplotlib.ticker import LogLocator
 
 from svg_common.files import atomic_file

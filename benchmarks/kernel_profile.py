@@ -28,10 +28,10 @@ class KernelTime:
 
 
 class EmptyKernels:
-    """A chain of kernels with next to nothing to do: what the profiler says of one is its own cost per kernel.
+    """A chain of kernels with almost nothing to compute: the time that the profiler reports is its own cost per kernel.
 
-    The profiler stops the clock only after it has written down a kernel's shapes. The chain's kernels have as many inputs and
-    dimensions as a convolution with bias, so that there is as much to write.
+    The profiler stops the clock only after it has written a kernel's shapes. The chain's kernels have as many inputs and
+    dimensions as a convolution with bias, so that as much is written.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -54,7 +54,7 @@ class EmptyKernels:
         self._session.run(None, self._inputs)
 
     def seconds_per_kernel(self, rounds: int) -> list[float]:
-        """End the profile; of each of the last `rounds` runs."""
+        """End the profile; seconds per kernel in each of the last `rounds` runs."""
         runs = _kernel_time_per_run(Path(self._session.end_profiling()))
         return [run.seconds / run.kernels for run in runs[-rounds:]]
 
@@ -64,7 +64,7 @@ def profiled_backend(bundle: Bundle, precision: Precision, folder: Path, monkeyp
     plain_options, number = ort._session_options, itertools.count()
 
     def options(*args: Any) -> Any:
-        # The engine adds no more than the second to the name: sessions opened within one would write into the same file.
+        # The engine only adds the time in seconds to the name: sessions opened within a second would share a file.
         return _with_profiler(plain_options(*args), folder / f"profile-{next(number)}")
 
     with monkeypatch.context() as patch:
@@ -78,15 +78,15 @@ def _with_profiler(options: Any, prefix: Path) -> Any:
     return options
 
 
-def kernel_time_per_round(backend: CpuBackend, plans: list[Any], rounds: int) -> list[KernelTime]:
-    """End the profile and sum the kernel times of each of the last `rounds` times that `plans` were run.
+def kernel_time_per_round(backend: CpuBackend, graphs: list[Any], rounds: int) -> list[KernelTime]:
+    """End the profile and sum the kernel times of each of the last `rounds` times that `graphs` were run.
 
-    Runs are told apart by their order: timestamps of different sessions have different origins.
+    Runs are distinguished by their order: timestamps of different sessions have different origins.
     """
     sums = [KernelTime() for _ in range(rounds)]
     for session in backend._sessions.values():
         runs = _kernel_time_per_run(Path(session.end_profiling()))
-        per_round = sum(plan.session is session for plan in plans)
+        per_round = sum(graph.session is session for graph in graphs)
         first = len(runs) - rounds * per_round
         for index in range(rounds):
             for run in runs[first + index * per_round : first + (index + 1) * per_round]:

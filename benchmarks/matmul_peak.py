@@ -19,7 +19,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 def matmul_peak(precision: str, device: str = "cpu") -> float:
     """Operations per second of the fastest product, a multiply-add being two; on a CPU, with PyTorch's number of threads.
 
-    NumPy, with which `svg-bench` measures float32, knows no bf16.
+    NumPy, with which `svg-bench` measures float32, has no bf16.
     """
     rates = []
     for side in _SIDES[device]:

@@ -1,4 +1,4 @@
-"""Observes and forecasts again and again, and says how much memory is resident. Nothing else happens in its process.
+"""Observes and forecasts repeatedly, and prints how much memory is resident. Nothing else runs in this process.
 
 python benchmarks/memory_loop.py BUNDLE BACKEND COUNT
 """
@@ -15,13 +15,13 @@ import numpy as np
 from svg_runtime.forecast.forecaster import Forecaster
 
 SAMPLES, HORIZON = 2, 3
-# Forecasts before the first look, as a share of the count: the pools of an engine's threads fill within it.
+# Forecasts before the first measurement, as a share of the count: the pools of an engine's threads fill within it.
 _WARM_UP = 0.5
 _STATUS = Path("/proc/self/status")
 
 
 def main(bundle: str, backend: str, count: int) -> None:
-    """Print {"after_warm_up": bytes, "end": bytes}, or null where the system does not tell."""
+    """Print {"after_warm_up": bytes, "end": bytes}, or null if the system does not report memory."""
     if not _STATUS.exists():
         print("null")
         return
@@ -41,7 +41,7 @@ def main(bundle: str, backend: str, count: int) -> None:
 
 
 def resident_bytes() -> int:
-    """Of this process, now."""
+    """Resident memory of this process."""
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmRSS:"))
     return int(line.split()[1]) * 1024
 

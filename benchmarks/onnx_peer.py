@@ -28,13 +28,13 @@ _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
 
 class OnnxPeer:
-    """What a user writes with `session.run`.
+    """A forecast as users write it with `session.run`.
 
     Args:
         graphs: encoder, decoder, predictor and prior as ONNX files in memory.
         task: what to forecast.
         context: what was observed.
-        conditions: what the decoder reads beside g, by input name. The split decoder takes it at batch 1.
+        conditions: the decoder's inputs besides g, by name. The split decoder takes it at batch 1.
         spinning: whether threads wait by spinning, as they do by default.
         device: cpu or cuda.
     """
@@ -102,10 +102,10 @@ def split(bundle: Bundle, task: Task, context: Context) -> OnnxPeer:
 
 
 def session(content: bytes, spinning: bool = True, device: str = "cpu") -> onnxruntime.InferenceSession:
-    """Default options, but for the number of threads, which is the same for all peers, how they wait, and true float32.
+    """Default options, except the number of threads, which is the same for all peers, how they wait, and true float32.
 
     Raises:
-        BackendMissingError: ONNX Runtime would compute on the CPU instead, as it does without a word.
+        BackendMissingError: ONNX Runtime would silently compute on the CPU instead.
     """
     options = onnxruntime.SessionOptions()
     if not spinning:
@@ -115,7 +115,7 @@ def session(content: bytes, spinning: bool = True, device: str = "cpu") -> onnxr
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     if _CUDA not in onnxruntime.get_available_providers():
         raise BackendMissingError(f"the installed onnxruntime has no {_CUDA}; install onnxruntime-gpu")
-    options.log_severity_level = 3  # it advises against copies at every call, which are what this peer is about
+    options.log_severity_level = 3  # it warns about copies at every call, which are intended here
     opened = onnxruntime.InferenceSession(content, options, providers=[(_CUDA, {"use_tf32": "0"}), "CPUExecutionProvider"])
     if opened.get_providers()[0] != _CUDA:
         raise BackendMissingError(f"onnxruntime cannot load its {_CUDA}; install the CUDA and cuDNN of its release")
@@ -131,8 +131,8 @@ def _plain_graphs(path: Path, precision: str) -> dict[str, bytes]:
         skips = parts["encoder"](frame)[1]
     names = [f"skip_{index}" for index in range(len(skips))]
     g = torch.rand(EXAMPLE_BATCH, c.g_dim, dtype=dtype)
-    plans = {
+    exports = {
         "encoder": GraphExport(module=parts["encoder"], example=(frame,), inputs=["frame"], outputs=["h", *names], states={}),
         "decoder": GraphExport(module=parts["decoder"], example=(g, skips), inputs=["g", *names], outputs=["frame"], states={}),
     }
-    return {graph_name: export_graph(plan, graph_name, "plain") for graph_name, plan in plans.items()}
+    return {graph_name: export_graph(entry, graph_name, "plain") for graph_name, entry in exports.items()}

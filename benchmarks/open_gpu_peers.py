@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cache, partial
@@ -22,6 +23,7 @@ from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_train.model import SVG
 
+_LOG = logging.getLogger("svg_benchmarks")
 WHOLE, PLAIN = "torch.compile, whole forecast", "ONNX Runtime CUDA, plain"
 OURS = tuple(f"svg-edge {backend}" for backend in NVIDIA)
 ALL = (EAGER, COMPILED, WHOLE, PLAIN, *OURS)
@@ -30,8 +32,7 @@ Maker = Callable[[DeviceClock], Callable[[], np.ndarray]]
 
 
 def open_gpu_peers(
-    bundle: Bundle, samples: int, horizon: int, stack: ExitStack, names: Sequence[str] = ALL, device: str = "cuda",
-    say: Callable[[str], None] = print,
+    bundle: Bundle, samples: int, horizon: int, stack: ExitStack, names: Sequence[str] = ALL, device: str = "cuda"
 ) -> list[Peer]:  # fmt: skip
     """The peers of `names` in every precision they compute in, each one run once; the first is the eager one in float32.
 
@@ -39,13 +40,12 @@ def open_gpu_peers(
         bundle: a model with a learned prior whose skips are frozen.
         samples: futures per forecast.
         horizon: frames per future.
-        stack: closes what has to be closed.
-        names: which ones; the eager one in float32 is always among them, as all others are held against its frames.
-        device: of PyTorch and ONNX Runtime; cpu runs all of it without a GPU, to see that it works.
-        say: progress.
+        stack: closes the peers.
+        names: which ones; the eager one in float32 is always included, as all others are compared with its frames.
+        device: of PyTorch and ONNX Runtime; cpu runs everything without a GPU, to test that it works.
 
     Raises:
-        WeightsMissingError: PyTorch cannot be given the weights of this bundle.
+        WeightsMissingError: the weights of this bundle cannot be loaded into PyTorch.
     """
     task, model = Task.make(bundle, samples, horizon), model_of(bundle)
     context = read_context(model, task)
@@ -56,7 +56,7 @@ def open_gpu_peers(
     expected, peers = None, []
     for name, precision, make in makers:
         if name in names or expected is None:
-            say(f"opening {name}, {precision}")
+            _LOG.info("opening %s, %s", name, precision)
             clock = DeviceClock()
             peers.append(open_peer(name=name, precision=precision, make=partial(make, clock), expected=expected, clock=clock))
             if expected is None:

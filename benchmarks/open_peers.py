@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -10,7 +11,7 @@ import numpy as np
 import onnx_peer
 import torch
 from bundle_weights import model_of
-from device_clock import DeviceClock, watch_backend
+from device_clock import DeviceClock, time_backend
 from peers import Peer, Task, open_peer
 from torch_peer import CompiledPeer, TorchPeer, read_context
 
@@ -19,32 +20,30 @@ from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.forecast.forecaster import Forecaster
 
+_LOG = logging.getLogger("svg_benchmarks")
 EAGER, COMPILED = "PyTorch eager", "torch.compile"
 PLAIN, SPLIT = "ONNX Runtime, plain", "ONNX Runtime, bundle's graphs"
 BLOCKING = "ONNX Runtime, plain, not spinning"
 CPU, OPENVINO = "svg-edge cpu", "svg-edge openvino"
-_PRECISION = {"f32": "fp32", "bf16": "bf16"}  # OpenVINO's word -> ours
+_PRECISION = {"f32": "fp32", "bf16": "bf16"}  # OpenVINO's name -> ours
 
 ALL = (EAGER, COMPILED, PLAIN, BLOCKING, SPLIT, CPU, OPENVINO)
 
 Make = Callable[[], Callable[[], np.ndarray]]
 
 
-def open_peers(
-    bundle: Bundle, samples: int, horizon: int, stack: ExitStack, names: Sequence[str] = ALL, say: Callable[[str], None] = print
-) -> list[Peer]:
+def open_peers(bundle: Bundle, samples: int, horizon: int, stack: ExitStack, names: Sequence[str] = ALL) -> list[Peer]:
     """The peers of `names` in every precision they compute in, each one run once; the first is the eager one.
 
     Args:
         bundle: a model with a learned prior whose skips are frozen.
         samples: futures per forecast.
         horizon: frames per future.
-        stack: closes what has to be closed.
-        names: which ones; the eager one is always among them, as all others are held against its frames.
-        say: progress.
+        stack: closes the peers.
+        names: which ones; the eager one is always included, as all others are compared with its frames.
 
     Raises:
-        WeightsMissingError: PyTorch cannot be given the weights of this bundle.
+        WeightsMissingError: the weights of this bundle cannot be loaded into PyTorch.
     """
     task, model = Task.make(bundle, samples, horizon), model_of(bundle)
     context = read_context(model, task)
@@ -63,13 +62,13 @@ def open_peers(
     ]
     for name, precision, make in makers:
         if name in names:
-            say(f"opening {name}, {precision}")
+            _LOG.info("opening %s, %s", name, precision)
             peers.append(open_peer(name, precision, make, expected))
     return peers
 
 
 def openvino_default() -> str:
-    """The precision that the openvino backend computes in by default on this machine's CPU, for a model that earned bf16."""
+    """The precision that the openvino backend uses by default on this machine's CPU, if bf16 passed the quality gate."""
     return _PRECISION[choose_placement(shared_core(), None, has_bf16_variant=True).compute or "f32"]
 
 
@@ -77,7 +76,7 @@ def ours(
     bundle: Bundle, task: Task, stack: ExitStack, backend: str, device: str | None = None, precision: Precision = "fp32",
     clock: DeviceClock | None = None,
 ) -> Callable[[], np.ndarray]:  # fmt: skip
-    """A forecast of our own, by a Forecaster that `stack` closes and that has seen the frames of the task."""
+    """A forecast by our Forecaster, which has observed the frames of the task and is closed by `stack`."""
     horizon, samples, _ = task.noise.shape
     forecaster = stack.enter_context(
         Forecaster.open(bundle.path, backend, device, precision, samples=samples, horizon=horizon, seed=0)
@@ -85,7 +84,7 @@ def ours(
     for frame in task.frames:
         forecaster.observe(frame)
     if clock is not None:
-        watch_backend(forecaster._backend, clock)
+        time_backend(forecaster._backend, clock)
 
     def forecast() -> np.ndarray:
         futures = forecaster.forecast(noise=task.noise, context_noise=task.context_noise)

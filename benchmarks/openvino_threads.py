@@ -1,8 +1,8 @@
-"""OpenVINO's graphs on one set of threads, as the product has it, against a set for every graph: time and memory.
+"""OpenVINO's graphs on one set of threads, as in the product, compared with a set for every graph: time and memory.
 
     python benchmarks/openvino_threads.py [--bundle NAME ...] [--rounds N] [--forecasts N]
 
-Memory is that of `memory_loop.py`, beside a process that keeps a core busy.
+Memory is measured by `memory_loop.py`, beside a process that keeps a core busy.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from unittest.mock import patch
 import bundles
 import memory_loop
 import numpy as np
-from session_options import at_the_same_time, take_turns
+from session_options import parallel_ratio, time_interleaved
 from test_memory import BUSY_CODE
 
 from svg_runtime.backends.openvino import backend as openvino
@@ -43,21 +43,21 @@ def open_with(bundle: Bundle, shared: bool) -> Forecaster:
 
 
 def report_time(bundle: Bundle, name: str, rounds: int) -> None:
-    """Print how the two compare in turns, and two forecasters at once with either."""
+    """Print how the two compare, interleaved, and two forecasters in parallel with either."""
     with open_with(bundle, True) as product, open_with(bundle, False) as other:
-        wall, processor = take_turns(product, other, rounds)
+        wall, processor = time_interleaved(product, other, rounds)
         print(f"{name}, {product.description}: a set for every graph takes {wall:.2f} of the wall time, {processor:.2f} of the "
               "processor time", flush=True)  # fmt: skip
-    for words, shared in CHOICES.items():
+    for choice, shared in CHOICES.items():
         two = [open_with(bundle, shared) for _ in range(2)]
-        ratio = at_the_same_time(two, rounds)
-        print(f"  {words}: two forecasters in parallel / one after the other: {ratio:.2f}", flush=True)
+        ratio = parallel_ratio(two, rounds)
+        print(f"  {choice}: two forecasters in parallel / one after the other: {ratio:.2f}", flush=True)
         for forecaster in two:
             forecaster.close()
 
 
 def grow(shared: bool, forecasts: int) -> None:
-    """Print the growth of this process's memory in MB over `forecasts`, after half as many."""
+    """Print the growth of this process's memory in MB over `forecasts`, after a warm-up of half as many."""
     answer = StringIO()
     with patch.object(openvino, "can_share_threads", lambda core: shared), redirect_stdout(answer):
         memory_loop.main(str(EMBEDDED_MODEL), "openvino", forecasts)
@@ -66,15 +66,15 @@ def grow(shared: bool, forecasts: int) -> None:
 
 
 def report_memory(forecasts: int) -> None:
-    """Each choice in a process of its own, beside a busy one."""
-    for words, shared in CHOICES.items():
+    """Measure each choice in a process of its own, beside a busy one."""
+    for choice, shared in CHOICES.items():
         command = [sys.executable, __file__, "--forecasts", str(forecasts), "--grow", "shared" if shared else "own"]
         with subprocess.Popen([sys.executable, "-c", BUSY_CODE]) as busy:
             try:
                 grown = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
             finally:
                 busy.kill()
-        print(f"{words}: memory over {forecasts} forecasts beside a busy process, embedded: {grown}", flush=True)
+        print(f"{choice}: memory over {forecasts} forecasts beside a busy process, embedded: {grown}", flush=True)
 
 
 def main() -> None:

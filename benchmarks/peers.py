@@ -1,7 +1,7 @@
-"""What is compared: one forecast, computed by several peers from the same weights, frames and noise, who take turns.
+"""The comparison: one forecast, computed by several peers from the same weights, frames and noise, interleaved.
 
 The forecast is that of `Forecaster.forecast`: the predictor reads the context once for every sample, then `horizon` frames are
-drawn. Encoding the observed frames is no part of it, for any peer.
+drawn. Encoding the observed frames is not part of it, for any peer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from device_clock import DeviceClock
-from figures import aligned
+from goal_metrics import aligned
 
 from svg_common.digits import digit_stream
 from svg_common.metrics import psnr
@@ -22,7 +22,9 @@ from svg_runtime.bundle.reader import Bundle
 
 MAX_ERROR = 1e-3  # of peers in float32, over all frames
 MIN_DB = 30.0  # of peers in fp16 and bf16, first frame: the loop amplifies rounding from there on
-_PAUSE_S = 0.1  # before each turn: idle threads of ONNX Runtime's default sessions went on spinning for 60 ms (AMD EPYC, Zen 5)
+_PAUSE_S = (
+    0.1  # before each forecast: idle threads of ONNX Runtime's default sessions kept spinning for 60 ms (AMD EPYC, Zen 5)
+)
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,13 @@ class Task:
 
     @property
     def samples(self) -> int:
-        """How many futures."""
+        """Futures per forecast."""
         return self.noise.shape[1]
 
 
 @dataclass(frozen=True)
 class Context:
-    """What the observed frames leave to a forecast, for peers that keep their states themselves."""
+    """The state of a forecast after the observed frames, for peers that manage their states themselves."""
 
     h: np.ndarray  # (n_past, g_dim) encodings
     z: np.ndarray  # (n_past - 1, samples, z_dim) latents of the posterior
@@ -61,9 +63,9 @@ class Context:
 
 @dataclass
 class Peer:
-    """One way to compute the forecast. `forecast` gives (horizon, samples, C, H, W); None if it cannot be had, for `reason`.
+    """One way to compute the forecast. `forecast` gives (horizon, samples, C, H, W); None, with a `reason`, if unavailable.
 
-    With a `clock` (on a GPU) a round has three times: until the host has handed over the work, of the device, and `seconds`,
+    With a `clock` (on a GPU) a round has three times: until the host has submitted the work, of the device, and `seconds`,
     until the frames are in host memory.
     """
 
@@ -86,17 +88,17 @@ class Peer:
         return statistics.median(self.seconds)
 
     @property
-    def at_work_s(self) -> float:
-        """Median time that the device was at it; where it is not known, that of the whole forecast."""
+    def device_median_s(self) -> float:
+        """Median time of the device; if unknown, of the whole forecast."""
         return statistics.median(self.device_seconds or self.seconds)
 
     @property
     def closeness(self) -> str:
-        """How close its frames are to those it was held against, for tables."""
+        """How close its frames are to the expected ones, for tables."""
         return f"error {self.max_error:.1g}" if self.precision == "fp32" else f"first {self.first_frame_db:.0f} dB"
 
     def run_round(self) -> None:
-        """Forecast once, and keep its times."""
+        """Forecast once, and record its times."""
         assert self.forecast is not None
         if self.clock is not None:
             self.clock.begin()
@@ -108,7 +110,7 @@ class Peer:
             self.host_seconds.append(host_s)
             self.device_seconds += [] if device_s is None else [device_s]
 
-    def forget_rounds(self) -> None:
+    def clear_rounds(self) -> None:
         """Drop all times."""
         for times in (self.seconds, self.host_seconds, self.device_seconds):
             times.clear()
@@ -124,7 +126,7 @@ class Peer:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Peer:
-        """What `as_json` gave, but for the forecast itself."""
+        """A peer from `as_json`, without the forecast itself."""
         return cls(**row)
 
 
@@ -135,16 +137,16 @@ def open_peer(
     expected: np.ndarray | None,
     clock: DeviceClock | None = None,
 ) -> Peer:
-    """Make a peer and hold its frames against `expected`; they may be nothing but as close as its precision allows.
+    """Make a peer and compare its frames with `expected`: they must be as close as its precision allows.
 
-    A peer that cannot be made (a library, a compiler, a precision is missing) or computes something else has its reason instead
-    of a forecast.
+    A peer that cannot be made (a library, a compiler or a precision is missing) or that computes something else has a reason
+    instead of a forecast.
     """
     peer = Peer(name, precision, clock=clock)
     try:
         peer.forecast = make()
         frames = peer.forecast()
-    except Exception as error:  # each library has classes of its own for what it cannot do
+    except Exception as error:  # each library has its own exceptions
         peer.forecast = None
         peer.reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
         return peer
@@ -158,21 +160,23 @@ def open_peer(
     return peer
 
 
-def warm_up(peers: list[Peer], least: int, most: int, seconds: float, rounds: int = 1, pause_s: float = _PAUSE_S) -> int:
-    """Rounds that do not count, and how many of their kind fit into `seconds`, within the bounds."""
-    take_turns(peers, rounds, pause_s)
+def warm_up(
+    peers: list[Peer], min_rounds: int, max_rounds: int, seconds: float, rounds: int = 1, pause_s: float = _PAUSE_S
+) -> int:
+    """Run rounds that do not count; returns how many such rounds fit into `seconds`, within the bounds."""
+    time_interleaved(peers, rounds, pause_s)
     round_s = sum(peer.seconds[-1] for peer in peers if peer.seconds)
     for peer in peers:
-        peer.forget_rounds()
-    return int(min(max(seconds / round_s, least), most))
+        peer.clear_rounds()
+    return int(min(max(seconds / round_s, min_rounds), max_rounds))
 
 
-def take_turns(peers: Iterable[Peer], rounds: int, pause_s: float = _PAUSE_S) -> None:
-    """Time every peer once per round, in an order that rotates: whatever else the machine does meets all alike."""
-    able = [peer for peer in peers if peer.forecast is not None]
+def time_interleaved(peers: Iterable[Peer], rounds: int, pause_s: float = _PAUSE_S) -> None:
+    """Time every peer once per round, in a rotating order, so that the machine's load is the same for all."""
+    available = [peer for peer in peers if peer.forecast is not None]
     for round_ in range(rounds):
-        first = round_ % len(able)
-        for peer in able[first:] + able[:first]:
+        first = round_ % len(available)
+        for peer in available[first:] + available[:first]:
             time.sleep(pause_s)
             peer.run_round()
 

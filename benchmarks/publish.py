@@ -1,4 +1,4 @@
-"""Turns a benchmark result into what the README shows: a small JSON, the plot of growth, and tables in Markdown.
+"""Turns a benchmark result into published results: a small JSON, the plot of growth, and tables in Markdown.
 
 python benchmarks/publish.py result.json --results benchmarks/results/NAME.json --plot docs/growth.png
 """
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def summarize(result: dict[str, Any]) -> dict[str, Any]:
-    """What matters of a result of pytest-benchmark: hardware, versions, medians and ratios."""
+    """The essentials of a result of pytest-benchmark: hardware, versions, medians and ratios."""
     infos = [item["extra_info"] for item in result["benchmarks"]]
     return {
         "date": result["datetime"][:10],
@@ -49,7 +49,7 @@ def summarize(result: dict[str, Any]) -> dict[str, Any]:
         "peers": [_peers_of(info) for info in infos if "peers" in info],
         "gpu": [_gpu_of(info) for info in infos if "gpu_case" in info],
         "growth": [_growth_of(info) for info in infos if "points" in info],
-        "figures": [figure for info in infos for figure in info.get("figures", [])],
+        "metrics": [metric for info in infos for metric in info.get("metrics", [])],
     }
 
 

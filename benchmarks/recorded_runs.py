@@ -1,4 +1,4 @@
-"""Which bound graphs a forecast runs, in order, so that they can be run again without the loop around them."""
+"""Records which bound graphs a forecast runs, in order, so that they can be run again without the loop around them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from svg_runtime.forecast.forecaster import Forecaster
 
 
 class _Recorded:
-    """A bound graph that notes its runs."""
+    """A bound graph that records its runs."""
 
     def __init__(self, bound: BoundGraph, runs: list[BoundGraph]) -> None:
         self.bound = bound
@@ -23,7 +23,7 @@ class _Recorded:
 
 
 def runs_of_a_forecast(backend: Backend, make: Callable[[], Forecaster]) -> list[BoundGraph]:
-    """Every run of one forecast.
+    """Every graph run of one forecast.
 
     Args:
         backend: that the forecaster runs on.
@@ -43,7 +43,7 @@ def runs_of_a_forecast(backend: Backend, make: Callable[[], Forecaster]) -> list
         patch.setattr(backend, "bind", recorded_bind)
         patch.setattr(backend, "chain", recorded_chain)
         forecaster = make()
-        forecaster.forecast()  # binds what is bound at the first one
+        forecaster.forecast()  # the first one binds graphs
         runs.clear()
         forecaster.forecast()
     return list(runs)

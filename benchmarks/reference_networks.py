@@ -1,7 +1,7 @@
 """The reference's networks as its authors named and wired them, at any width: concatenations, LSTM cells, numbered blocks.
 
-`build` makes random ones, `with_weights_of` gives them the weights of a model of ours, `generate` is the reference's generation
-rule. The tests hold the importer against them, the benchmarks measure them.
+`build` makes random ones, `with_weights_of` loads the weights of one of our models, and `generate` is the reference's
+generation rule. The tests compare the importer with them; the benchmarks measure them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from svg_train.reference.names import map_parameters
 
 
 class Block(nn.Module):
-    """`dcgan_conv`, `dcgan_upconv` and `vgg_layer` of the reference: its layers lie in `main`."""
+    """`dcgan_conv`, `dcgan_upconv` and `vgg_layer` of the reference: its layers are in `main`."""
 
     def __init__(self, conv: nn.Module) -> None:
         super().__init__()
@@ -99,9 +99,9 @@ class Decoder(nn.Module):
 
 
 class Lstm(nn.Module):
-    """`lstm` of the reference; with `gaussian`, its `gaussian_lstm`, whose noise is given from outside here.
+    """`lstm` of the reference; with `gaussian`, its `gaussian_lstm`, here with noise as an input.
 
-    The state lies in the module: `hidden` holds (h, c) of every cell.
+    The state is in the module: `hidden` holds (h, c) of every cell.
     """
 
     def __init__(self, inputs: int, outputs: int, rnn_size: int, layers: int, gaussian: bool) -> None:
@@ -116,7 +116,7 @@ class Lstm(nn.Module):
             self.output = nn.Sequential(nn.Linear(rnn_size, outputs), nn.Tanh())
 
     def reset(self, batch: int) -> None:
-        """All states to zero."""
+        """Set all states to zero."""
         zeros = self.embed.weight.new_zeros(batch, self.embed.out_features)
         self.hidden = [(zeros, zeros) for _ in self.lstm]
 
@@ -137,7 +137,7 @@ def build(
     backbone: str = "dcgan", image_size: int = 64, channels: int = 1, nf: int = 2, g_dim: int = 6, z_dim: int = 3,
     rnn_size: int = 8, layers: tuple[int, int, int] = (2, 1, 1), prior: str = "learned", seed: int = 0,
 ) -> dict[str, nn.Module]:  # fmt: skip
-    """Networks of a checkpoint, with weights and statistics that make frames, states and samples differ visibly."""
+    """Networks of a checkpoint, with weights and statistics for which frames, states and samples differ visibly."""
     torch.manual_seed(seed)
     sizes = (backbone, image_size, channels, nf, g_dim)
     parts: dict[str, nn.Module] = {"encoder": Encoder(*sizes), "decoder": Decoder(*sizes)}

@@ -15,7 +15,7 @@ from svg_train.model import SVG
 
 
 class ReferenceSVG(nn.Module):
-    """The reference's networks with the weights of `model`, which they compute the same as."""
+    """The reference's networks with the weights of `model`; both compute the same."""
 
     def __init__(self, model: SVG) -> None:
         super().__init__()

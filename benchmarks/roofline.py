@@ -1,6 +1,6 @@
-"""The roofline of a forecast: how soon it could be done, if nothing but arithmetic and memory took time.
+"""The roofline of a forecast: how fast it could be if only arithmetic and memory took time.
 
-S. Williams, A. Waterman and D. Patterson, "Roofline", CACM 2009. The ceilings are measured on the device, not its data sheet's.
+S. Williams, A. Waterman and D. Patterson, "Roofline", CACM 2009. The ceilings are measured on the device.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class Roofline:
 
     Args:
         operations: in convolutions and matrix products, a multiply-add being two.
-        moved_bytes: that weights, inputs and outputs of every graph run have at least. Caches may spare some of them.
+        moved_bytes: of weights, inputs and outputs of all graph runs. Caches may save some of them.
         peak_operations_per_s: of the fastest matrix product in the same precision.
         peak_bytes_per_s: of a copy on the device, read and written.
     """
@@ -36,14 +36,14 @@ class Roofline:
         return "compute" if self.intensity >= self.peak_operations_per_s / self.peak_bytes_per_s else "memory"
 
     @property
-    def least_s(self) -> float:
+    def bound_s(self) -> float:
         """Seconds at the lower ceiling."""
         return max(self.operations / self.peak_operations_per_s, self.moved_bytes / self.peak_bytes_per_s)
 
     def share(self, seconds: float) -> float:
-        """Of the lower ceiling that a forecast of so many seconds reaches."""
-        return self.least_s / seconds
+        """The share of the lower ceiling that a forecast of this duration reaches."""
+        return self.bound_s / seconds
 
     def as_json(self) -> dict[str, Any]:
         """For the benchmark's extra_info."""
-        return {**asdict(self), "intensity": self.intensity, "bound": self.bound, "least_s": self.least_s}
+        return {**asdict(self), "intensity": self.intensity, "bound": self.bound, "bound_s": self.bound_s}

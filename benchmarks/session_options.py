@@ -1,8 +1,8 @@
 """Session options for the `cpu` backend, measured: `python benchmarks/session_options.py [--bundle NAME ...] [--rounds N]`.
 
-Every choice differs from the product's options in one thing. Its forecast (8 samples, 10 steps) and the product's take turns so
-that whatever else the machine does meets both alike. The table gives the median ratio of wall time and of processor
-time, which shows what threads burn while they wait. Then, per bundle, two forecasters at work at the same time.
+Every choice differs from the product's options in one setting. Its forecast (8 samples, 10 steps) and the product's are
+interleaved, so that the machine's load is the same for both. The table shows the median ratio of wall time and of processor
+time, which includes what threads spend on waiting. Then, per bundle, two forecasters run in parallel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from unittest.mock import patch
 import bundles
 import numpy as np
 import onnxruntime
-from figures import median_ratio
+from goal_metrics import median_ratio
 
 from svg_runtime.backends.onnxruntime import cpu as ort
 from svg_runtime.bundle.reader import Bundle
@@ -81,7 +81,7 @@ def open_changed(bundle: Bundle, change: Change, fused: bool | None) -> Forecast
     return forecaster
 
 
-def take_turns(product: Forecaster, other: Forecaster, rounds: int) -> tuple[float, float]:
+def time_interleaved(product: Forecaster, other: Forecaster, rounds: int) -> tuple[float, float]:
     """Median ratios of wall time and of processor time, other over product."""
     wall: tuple[list[float], list[float]] = ([], [])
     processor: tuple[list[float], list[float]] = ([], [])
@@ -94,8 +94,8 @@ def take_turns(product: Forecaster, other: Forecaster, rounds: int) -> tuple[flo
     return median_ratio(*wall), statistics.median(processor[0]) / statistics.median(processor[1])
 
 
-def at_the_same_time(forecasters: list[Forecaster], rounds: int) -> float:
-    """How long two take side by side, over how long they take one after the other."""
+def parallel_ratio(forecasters: list[Forecaster], rounds: int) -> float:
+    """The time that two take in parallel, divided by the time one after the other."""
 
     def work(forecaster: Forecaster) -> None:
         for _ in range(rounds):
@@ -121,11 +121,11 @@ def report(name: str, cache: Path, rounds: int, fused: bool | None) -> None:
     with open_changed(bundle, CHOICES["as the product"], fused) as product:
         for choice, change in CHOICES.items():
             with open_changed(bundle, change, fused) as other:
-                wall, processor = take_turns(product, other, rounds)
+                wall, processor = time_interleaved(product, other, rounds)
             print(f"  {choice:48s} {wall:10.2f} {processor:10.2f}", flush=True)
     for choice in ("as the product", "threads block instead of spinning", "one thread"):
         two = [open_changed(bundle, CHOICES[choice], fused) for _ in range(2)]
-        ratio = at_the_same_time(two, rounds)
+        ratio = parallel_ratio(two, rounds)
         print(f"  two forecasters in parallel / one after the other: {ratio:.2f}   ({choice})", flush=True)
         for forecaster in two:
             forecaster.close()
@@ -140,7 +140,7 @@ def main() -> None:
     arguments = parser.parse_args()
     machine = hardware()
     print(f"{machine['cpu']}, {usable_cores()} cores, load {machine['load_average']}, ONNX Runtime {onnxruntime.__version__}")
-    onnxruntime.set_default_logger_severity(3)  # it warns of every option that is set twice
+    onnxruntime.set_default_logger_severity(3)  # it warns about every option that is set twice
     with tempfile.TemporaryDirectory() as folder:
         for name in bundles.split_names(arguments.bundle):
             report(name, Path(folder), arguments.rounds, False if arguments.separate else None)

@@ -22,7 +22,7 @@ from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import Bundle, find_model
 from tests.test_arrows import MAY_IMPORT, PACKAGES, ROOMS, imported_modules
 
-# Lowest first. The rooms of the runtime stand for it; what lies beside them, named errors and options, is everybody's.
+# Lowest first. The runtime is represented by its rooms; modules beside them, errors and options, may be imported by all.
 RUNTIME = [f"svg_runtime.{room}" for room in ROOMS]
 ORDER = [room for package in MAY_IMPORT for room in (RUNTIME if package == "svg_runtime" else [package])]
 
@@ -61,7 +61,7 @@ def crossed_types(forecaster: Forecaster) -> tuple[set[type], set[type]]:
     frame = np.full((spec.height, spec.width, spec.channels), 0.5, np.float32)
     for _ in range(forecaster.manifest.generation.n_past):
         forecaster.observe(frame)
-    forecaster.forecast()  # binds what is bound once
+    forecaster.forecast()  # the first one binds graphs
     ran: set[type] = set()
     codes: set[CodeType] = set()
 

@@ -1,4 +1,4 @@
-"""Latency of each graph, bound once and run through the backend's own verbs."""
+"""Latency of each graph, bound once and run through the backend's interface."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_graph(measured: Any, backend: Backend, bundle: Bundle, graph_name: str,
 
     def run() -> None:
         bound.run()
-        backend.read(smallest)  # waits for a device that works on its own
+        backend.read(smallest)  # waits for an asynchronous device
 
     measured.group = "graphs"
     measured(run)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from figures import Figure
+from goal_metrics import GoalMetric
 from rich.console import Console
 
 from svg_runtime.backends.base import Backend
@@ -20,7 +20,7 @@ ROUNDS = 3
 
 
 def test_live_loop(
-    measured: Any, bundle: Bundle, backend: Backend, record_figure: Any, pytestconfig: pytest.Config, tmp_path: Path
+    measured: Any, bundle: Bundle, backend: Backend, record_metric: Any, pytestconfig: pytest.Config, tmp_path: Path
 ) -> None:
     frames = pytestconfig.getoption("live_frames")
     video = tmp_path / "live.mp4"
@@ -44,4 +44,4 @@ def test_live_loop(
     assert video.stat().st_size > 0
     measured.extra_info.update(latency_ms=summaries[-1]["latency_ms"])
     rate = statistics.median(summary["fps"] for summary in summaries)
-    record_figure(Figure(f"live loop, 8 samples x 10 steps, with video output: {bundle.path.stem}", rate, "frames/s"))
+    record_metric(GoalMetric(f"live loop, 8 samples x 10 steps, with video output: {bundle.path.stem}", rate, "frames/s"))

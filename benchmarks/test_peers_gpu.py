@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from collections import deque
@@ -13,6 +14,7 @@ import pytest
 
 from svg_runtime.bundle.reader import Bundle
 
+_LOG = logging.getLogger("svg_benchmarks")
 BUNDLES = ("random:nf64-fp16",)
 
 SAMPLES, HORIZON = (1, 8, 64), 10
@@ -23,31 +25,28 @@ GOALS_ARE_FOR = ("dcgan", 64, 64, 8)  # backbone, nf, pixels, samples
 @pytest.mark.usefixtures("peers_can_run")
 @pytest.mark.parametrize("samples", SAMPLES)
 def test_peers_gpu(
-    benchmark: Any, bundle: Bundle, samples: int, record_figure: Any, record_table: Any, say: Any,
+    benchmark: Any, bundle: Bundle, samples: int, record_metric: Any, record_table: Any,
     pytestconfig: pytest.Config, tmp_path: Path,
 ) -> None:  # fmt: skip
-    from gpu_report import case_rows, gpu_figures, gpu_table
+    from gpu_report import case_rows, gpu_metrics, gpu_table
     from peers import Peer
 
     what = f"{bundle.path.stem}, {samples} x {HORIZON}"
+    _LOG.info("peers of %s", what)
     rounds = pytestconfig.getoption("rounds") if benchmark.enabled else 1
     benchmark.group = "a case: all peers opened, timed and traced"
-    found = benchmark.pedantic(
-        lambda: run_case(
-            bundle=bundle.path, samples=samples, rounds=rounds, folder=tmp_path, say=lambda line: say(f"{what}: {line}")
-        )
-    )
+    found = benchmark.pedantic(lambda: run_case(bundle.path, samples, rounds, tmp_path))
     peers = [Peer.from_json(row) for row in found["peers"]]
     record_table(f"{what}: forecast, context read, on {found['gpu']['name']}", gpu_table(case_rows(peers)))
     benchmark.extra_info.update(bundle=bundle.path.name, bundle_id=bundle.manifest.bundle_id, gpu_case=found)
     model = bundle.manifest.model
     if (model.backbone, model.nf, bundle.manifest.frame.height, samples) == GOALS_ARE_FOR:
-        for figure in gpu_figures(peers, what):
-            record_figure(figure)
+        for metric in gpu_metrics(peers, what):
+            record_metric(metric)
 
 
-def run_case(bundle: Path, samples: int, rounds: int | None, folder: Path, say: Any) -> dict[str, Any]:
-    """Run gpu_case.py and give its JSON, each line that it prints going to `say`. Its messages stay in `folder`."""
+def run_case(bundle: Path, samples: int, rounds: int | None, folder: Path) -> dict[str, Any]:
+    """Run gpu_case.py and return its JSON. The lines that it prints are logged; its stderr goes to a file in `folder`."""
     result, messages = folder / "case.json", folder / "messages.txt"
     command = [sys.executable, str(Path(__file__).with_name("gpu_case.py")), str(bundle), str(samples), str(HORIZON)]
     command += ["--json", str(result), *(["--rounds", str(rounds)] if rounds else [])]
@@ -57,7 +56,7 @@ def run_case(bundle: Path, samples: int, rounds: int | None, folder: Path, say: 
     ):
         assert process.stdout is not None
         for line in process.stdout:
-            say(line.rstrip())
+            _LOG.info("%s", line.rstrip())
     if process.returncode:
         last = "".join(deque(messages.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True), maxlen=20))
         pytest.fail(f"gpu_case.py failed with exit code {process.returncode}:\n{last}", pytrace=False)

@@ -29,9 +29,9 @@ class TorchPeer:
         context: what was observed.
         dtype: of weights, states and frames.
         layout: memory format of weights and skips.
-        wrap: applied to the three functions that compute: the context, the encoder, and all of the rest of a step.
-        device: of all that it reads. Context and noise lie there before a forecast begins.
-        submitted: called when all work is handed over but the copy of the frames to the host.
+        wrap: applied to the three functions that compute: the context, the encoder, and the rest of a step.
+        device: of all inputs. Context and noise are there before a forecast begins.
+        submitted: called when all work except the copy of the frames to the host is submitted.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class TorchPeer:
     def _decode_next(
         self, h: Tensor, eps: Tensor, skips: list[Tensor], prior: Hidden, predictor: Hidden
     ) -> tuple[Tensor, Hidden, Hidden]:
-        # States go in and out: the compiler takes a module's own tensors for constants.
+        # States are inputs and outputs: the compiler treats a module's own tensors as constants.
         self._prior.hidden = prior
         self._predictor.hidden = predictor
         z, _, _ = self._prior(h, eps)
@@ -109,13 +109,13 @@ class TorchPeer:
 class CompiledPeer(TorchPeer):
     """torch.compile with frozen weights, packed for the processor, channels last.
 
-    What it takes for the competitor to do its best, measured on two cores with AVX-512 and bf16, DCGAN-64 nf 64, 12 rounds in
-    turns, against eager: bf16 2.36x so, 2.27x in the default layout, 2.36x with autocast, 2.34x with max_autotune, 2.20x with
+    The fastest settings of the competitor, measured on two cores with AVX-512 and bf16, DCGAN-64 nf 64, 12 interleaved rounds,
+    against eager: bf16 2.36x so, 2.27x in the default layout, 2.36x with autocast, 2.34x with max_autotune, 2.20x with
     the encoder and the rest of a step in one function; fp32 1.27x, 1.26x in the default layout. As an option of `torch.compile`
     alone, freezing has no effect: bf16 1.5x, fp32 slower than eager.
 
     On a GPU: the layout that is given, max-autotune, with CUDA graphs of every function, or with `whole` one of the whole
-    forecast, whose steps are then unrolled. What would be left out of the graphs without a word is an error.
+    forecast, whose steps are then unrolled. Anything that would silently be left out of the graphs is an error.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class CompiledPeer(TorchPeer):
         )
         if whole:
             self._draw_frames = wrap(self._draw_frames)  # type: ignore[method-assign]
-        # Not an option of torch.compile: the graph has to be captured in another way too.
+        # Not as an option of torch.compile, because it also changes how the graph is captured.
         settings = {"freezing": True, **({"triton.cudagraph_or_error": True} if on_gpu else {})}
         with torch._inductor.config.patch(settings):
             for _ in range(3 if on_gpu else 1):  # the first compiles, the second records the graphs, the third replays them
@@ -142,13 +142,13 @@ class CompiledPeer(TorchPeer):
 
     def forecast(self) -> np.ndarray:
         """(horizon, samples, C, H, W) float32; on a GPU, valid until the next forecast."""
-        # Frames of one forecast stay until the next one begins: without this, each call may overwrite what the last one gave.
+        # Frames of a forecast are valid until the next one begins: without this, each call may overwrite those of the last one.
         torch.compiler.cudagraph_mark_step_begin()
         return super().forecast()
 
 
 def faster_layout(model: SVG, task: Task, context: Context, dtype: torch.dtype, device: str) -> torch.memory_format:
-    """The memory format in which the networks are faster as they are: which one that is depends on device and type."""
+    """The memory format in which the eager networks are faster, which depends on device and type."""
 
     def fastest_s(layout: torch.memory_format) -> float:
         peer, tries = TorchPeer(model=model, task=task, context=context, dtype=dtype, layout=layout, device=device), []

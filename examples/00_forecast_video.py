@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def read_video(path: Path, interval_s: float) -> Iterator[np.ndarray]:
-    """Pictures of a video, (H, W, 3) uint8, `interval_s` apart: a model knows the speed that it was trained at."""
+    """Pictures of a video, (H, W, 3) uint8, `interval_s` apart: a model expects the frame interval of its training."""
     due_s = 0.0
     with VideoReader(path) as video:
         for picture in video:

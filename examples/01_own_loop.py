@@ -2,7 +2,7 @@
 
     python examples/01_own_loop.py [BUNDLE]
 
-The camera is a bouncing digit. At each wall it takes a new random direction, which nobody can know: watch the surprise.
+The camera is a bouncing digit. At each wall it takes a new random direction, which cannot be predicted: watch the surprise.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from svg_common.digits import digit_stream
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import find_model
 
-FRAMES, LEAD = 40, 5  # frames to watch; the forecast step that is judged
+FRAMES, LEAD = 40, 5  # frames to observe; the forecast step to score
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A bundle with plain ONNX Runtime and none of our code: what any language with ONNX Runtime has to do.
+"""A bundle with plain ONNX Runtime and none of our code: the steps for any language with ONNX Runtime.
 
     python examples/02_plain_onnxruntime.py [BUNDLE]
 

@@ -1,4 +1,4 @@
-"""A camera of your own as a source, and a loop on it: what to write for a camera that `svg-live` does not know.
+"""A camera of your own as a source, and a loop on it: the code for a camera that `svg-live` does not support.
 
     python examples/04_own_source.py [BUNDLE]
 
@@ -72,7 +72,7 @@ def main() -> None:
         camera: Source = ThermalCamera(forecaster.manifest.generation.frame_interval_s or 0.1, count=15)
         try:
             for picture in camera.frames():
-                # A source gives pictures of its own size; the model has its own.
+                # Pictures of a source have their own size; fit them to the model's.
                 seen = forecaster.observe(preprocessor.fit(picture.image))
                 if forecaster.ready:
                     futures = forecaster.forecast()

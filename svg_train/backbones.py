@@ -1,7 +1,7 @@
 """Frame encoders and decoders. A backbone is data (the channels of every stage) for one builder.
 
 Both backbones go from the frame down to 4x4 in stages that each halve the side, then through a dense head to g_dim; the decoder
-is the mirror image, with a skip connection at every resolution (DESIGN of the reference: `models/{dcgan,vgg}_{64,128}.py`).
+is the mirror image, with a skip connection at every resolution (in the reference: `models/{dcgan,vgg}_{64,128}.py`).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Encoder(nn.Module):
 class SkipStage(nn.Module):
     """A stage whose first layer is a convolution of the concatenation [d, skip], written as conv_d(d) + conv_s(skip).
 
-    The two are exactly equal; `condition` is the half that only depends on the skip, computed once per observed frame.
+    Both forms are exactly equal. `condition` is the half that depends on the skip alone, computed once per observed frame.
 
     Args:
         kind: how the resolution doubles: in the (transposed) convolutions, or by nearest upsampling of d before them.
@@ -122,7 +122,7 @@ class Decoder(nn.Module):
         backbone = describe_backbone(config)
         widest = backbone.stages[-1].encoder[-1]
         self.head = nn.Sequential(nn.ConvTranspose2d(config.g_dim, widest, 4), *_activation(widest))
-        # Finest first, like the skips; the decoder walks it backwards.
+        # Finest first, like the skips; the decoder applies them in reverse.
         self.stages = nn.ModuleList(
             SkipStage(backbone.kind, stage.encoder[-1], stage.decoder, config.channels) for stage in backbone.stages
         )

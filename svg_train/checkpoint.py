@@ -20,12 +20,12 @@ VERSION = 1
 
 
 class CheckpointError(SvgError):
-    """A checkpoint cannot be read, or does not hold what its configuration says."""
+    """A checkpoint cannot be read, or its weights do not match its configuration."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights and what is needed to use them; `training` is there only in checkpoints that can be resumed."""
+    """Weights and what is needed to use them. Only checkpoints that can be resumed have `training`."""
 
     config: Config
     weights: dict[str, torch.Tensor]
@@ -38,7 +38,7 @@ class Checkpoint:
         """The model with these weights, in evaluation mode.
 
         Raises:
-            CheckpointError: all missing, unexpected and misshapen parameters, in one message.
+            CheckpointError: parameters are missing, unexpected or of another shape; all are in one message.
         """
         model = SVG(self.config.model)
         expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
@@ -87,7 +87,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint with `weights_only=True`.
 
     Raises:
-        CheckpointError: missing, truncated, not a checkpoint, one with code in it, or of another version.
+        CheckpointError: the file is missing, truncated, not a checkpoint, contains code, or is of another version.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -98,7 +98,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             f"'{path}' is not an svg-edge checkpoint: it contains more than tensors and plain values. "
             "Any code in it was not run\n  expected a file that svg-train wrote (ckpt.pt or last.pt)"
         ) from error
-    except Exception as error:  # on bytes that are no pickle, the unpickler stumbles in any way
+    except Exception as error:  # bytes that are not a pickle can raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"cannot read the checkpoint '{path}': damaged, truncated or not a checkpoint ({reason})\n"
@@ -121,7 +121,7 @@ def _parse(path: str | Path, content: Any) -> Checkpoint:
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise CheckpointError(f"'{path}' contains no weights\n  expected a file that svg-train wrote (ckpt.pt or last.pt)")
     try:
-        rest = _Rest.model_validate({key: content[key] for key in content.keys() - {"format", "version", "weights"}})
+        rest = _Metadata.model_validate({key: content[key] for key in content.keys() - {"format", "version", "weights"}})
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
         raise CheckpointError(f"'{path}' is not a valid checkpoint:\n  " + "\n  ".join(lines)) from error
@@ -135,8 +135,8 @@ def _parse(path: str | Path, content: Any) -> Checkpoint:
     )
 
 
-class _Rest(BaseModel):
-    """All of a checkpoint file but its tensors."""
+class _Metadata(BaseModel):
+    """All of a checkpoint file except its tensors."""
 
     model_config = ConfigDict(extra="forbid")
 

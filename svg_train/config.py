@@ -22,7 +22,7 @@ _GENERATION = ("n_past", "skip_lag", "last_frame_skip")  # fields of ModelConfig
 
 
 class ModelConfig(_Frozen):
-    """Shape of the network and of its generation rule. Sizes are the paper's symbols."""
+    """Shape of the network, and its generation rule. Sizes have the paper's symbols."""
 
     backbone: Literal["dcgan", "vgg"] = Field("dcgan", description="encoder and decoder architecture")
     prior: Literal["learned", "fixed", "none"] = Field(
@@ -46,7 +46,7 @@ class ModelConfig(_Frozen):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, given: Any) -> Any:
-        """A part that the prior rules out is 0 without being named."""
+        """Set the sizes of parts that the prior excludes to 0."""
         if not isinstance(given, dict):
             return given
         given = _with_prior(given)
@@ -69,15 +69,15 @@ class ModelConfig(_Frozen):
 
 
 def _with_prior(given: dict[str, Any]) -> dict[str, Any]:
-    """Name the prior where `variant` is given: older checkpoints and recipes call it that, and must stay readable."""
+    """Translate `variant`, as older checkpoints and recipes call the prior; they must stay readable."""
     prior = _PRIOR_OF_VARIANT.get(str(given.get("variant")))
     if prior is None:
         return given
     rest = {name: value for name, value in given.items() if name != "variant"}
-    return {"prior": prior, **rest}  # --prior on top of such a recipe counts
+    return {"prior": prior, **rest}  # --prior overrides such a recipe
 
 
-# The data sets that an option means something to. frame_interval_s is for all of them.
+# The data sets that an option applies to. frame_interval_s applies to all.
 _DATA_OF_OPTION: dict[str, tuple[str, ...]] = {
     "root": ("smmnist", "video", "kth", "bair"),
     "num_digits": ("digits", "smmnist"),
@@ -90,7 +90,7 @@ _DATA_OF_OPTION: dict[str, tuple[str, ...]] = {
 
 
 class DataConfig(_Frozen):
-    """Which sequences to train on. An option that means nothing to the data set is refused unless it has its default."""
+    """Which sequences to train on. An option that does not apply to the data set is refused unless it has its default."""
 
     name: Literal["digits", "smmnist", "video", "kth", "bair"] = Field(
         "digits", description="built-in digits, MNIST files, video files, KTH actions, or BAIR robot pushing"
@@ -156,7 +156,7 @@ class TrainConfig(_Frozen):
 
 
 class Config(_Frozen):
-    """All of a run: `svg-train --config recipe.toml` reads it, every checkpoint carries it."""
+    """The whole configuration of a run: `svg-train --config recipe.toml` reads it, and every checkpoint contains it."""
 
     model: ModelConfig = ModelConfig()
     data: DataConfig = DataConfig()

@@ -1,4 +1,4 @@
-"""Command-line options made of the configuration's fields, whose name, help, choices and bounds they take over."""
+"""Command-line options generated from the configuration's fields, with their names, help, choices and bounds."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from svg_train.config import Config
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# In a command, "name" and "root" would not say of what.
+# On a command line, "--name" and "--root" would be ambiguous.
 _RENAMED = {("data", "name"): "data", ("data", "root"): "data_root"}
 _PANELS = {"model": "Model", "data": "Data", "train": "Training"}
 
 
 def config_options(*tables: str, only: tuple[str, ...] = ()) -> Callable[[Command], Command]:
-    """Give a typer command an option for every field of these tables of `Config`, collected by its `**settings`.
+    """Add to a typer command an option for every field of these tables of `Config`, collected by its `**settings`.
 
     An option that is not given is None, so that it overrides nothing.
 
@@ -40,12 +40,12 @@ def config_options(*tables: str, only: tuple[str, ...] = ()) -> Callable[[Comman
 
 
 def settings_of(table: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of one table among a command's settings; None stands for not given."""
+    """The fields of one table among a command's settings; None means not given."""
     return {name: settings.get(_parameter_name(table, name)) for name in fields(table)}
 
 
 def flag(table: str, name: str) -> str:
-    """The option that gives a field of a table: root of data is --data-root."""
+    """The option of a field of a table: root of data is --data-root."""
     return f"--{_parameter_name(table, name).replace('_', '-')}"
 
 
@@ -79,7 +79,7 @@ def bounds(field: FieldInfo) -> dict[str, float]:
 
 
 def _limits(field: FieldInfo) -> dict[str, Any]:
-    """The bounds as typer takes them. It has none that exclude their end: those it shows, and the field itself checks them."""
+    """The bounds for typer. It cannot exclude an end point, so it only shows such bounds, and the field itself checks them."""
     limits = bounds(field)
     if not {"gt", "lt"} & limits.keys():
         return {"min": limits.get("ge"), "max": limits.get("le")}

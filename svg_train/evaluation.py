@@ -12,7 +12,7 @@ from svg_train.data import SequenceDataset
 from svg_train.data.loading import collate, to_unit
 from svg_train.model import SVG
 
-_EXAMPLES = 4  # sequences whose futures are kept for pictures
+_EXAMPLES = 4  # sequences whose futures are returned for pictures
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def sample_futures(model: SVG, truth: Tensor, samples: int, horizon: int, seed: 
 def evaluate(model: SVG, sequences: Tensor, samples: int, horizon: int, seed: int = 0, batch: int = 16) -> Evaluation:
     """Forecast `horizon` frames of held-out `sequences` (T, N, C, H, W) uint8 after n_past observed ones.
 
-    PSNR is taken from the mean squared error over the whole set, not averaged over sequences.
+    PSNR is computed from the mean squared error over the whole set, not averaged over sequences.
     """
     was_training, device = model.training, next(model.parameters()).device
     model.eval()

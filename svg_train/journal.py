@@ -1,4 +1,4 @@
-"""What a run leaves behind while it goes: metrics.jsonl, TensorBoard events, and its progress on a display."""
+"""The record of a run: metrics.jsonl, TensorBoard events, and progress on a display."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LINE_EVERY_S = 30.0
 
 
 class Journal:
-    """Append-only record of a run. On a process that is not the first one it stays silent (`active=False`)."""
+    """Append-only record of a run. Only the first process writes it; the others pass `active=False`."""
 
     def __init__(self, folder: Path, total_steps: int, start_step: int, active: bool = True) -> None:
         self._active = active
@@ -73,8 +73,8 @@ class Journal:
 
 
 def _continue_at(path: Path, step: int) -> Any:
-    """Open for appending, without the lines that a resumed run is going to write again."""
-    kept = []
+    """Open for appending, without the lines that a resumed run will write again."""
+    lines = []
     if path.exists() and step > 0:
         for line in path.read_text(encoding="utf-8").splitlines():
             try:
@@ -82,6 +82,6 @@ def _continue_at(path: Path, step: int) -> Any:
             except json.JSONDecodeError:
                 continue  # the line that was being written when the run was killed
             if entry.get("step", 0) <= step:
-                kept.append(line)
-    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+                lines.append(line)
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return path.open("a", encoding="utf-8")

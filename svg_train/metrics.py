@@ -14,7 +14,7 @@ from svg_common.metrics import MIN_MSE
 
 _RADIUS, _SIGMA = 5, 1.5  # of the window, pixels
 _C1, _C2 = 0.01**2, 0.03**2  # (k1 L)^2 and (k2 L)^2 for a data range L of 1
-_VALUES_AT_ONCE = 1 << 20  # of the frames that are filtered together; larger ones fall out of the processor's cache
+_VALUES_AT_ONCE = 1 << 20  # of the frames that are filtered together; more would not fit the processor's cache
 
 
 def frame_mse(frames: Tensor, target: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""SVG in its three variants: the training forward, batched over time, and the generation rule, step by step."""
+"""SVG with its three priors: the training forward, batched over time, and the generation rule, step by step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TrainingOutput(NamedTuple):
 
 
 class States(NamedTuple):
-    """Recurrent states, each (2 * layers, B, rnn); None for a part that the model does not have."""
+    """Recurrent states, each (2 * layers, B, rnn); None for a part that the model lacks."""
 
     predictor: Tensor
     posterior: Tensor | None
@@ -109,9 +109,9 @@ class SVG(nn.Module):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
-        """Forecast with z from the posterior of each true next frame: what the model could do if it guessed every z right.
+        """Forecast with z from the posterior of each true next frame: what the model could do if it guessed every z correctly.
 
-        The reference's "approximate posterior", in closed loop: frames after the context are seen by the posterior alone.
+        The reference's "approximate posterior", in closed loop: only the posterior sees frames after the context.
 
         Args:
             x: (n_past + horizon, B, C, H, W) true frames.
@@ -130,7 +130,7 @@ class SVG(nn.Module):
     ) -> Tensor:
         frames: list[Tensor] = []
         for step, eps in enumerate(noise):
-            if frames:  # nothing reads the encoding of the last frame
+            if frames:  # the encoding of the last frame is not needed
                 h, skips = self.encoder(frames[-1])
                 cond = self.decoder.condition(skips) if self.config.last_frame_skip else cond
             h_target = None if targets is None else self.encoder(targets[step])[0]
@@ -148,7 +148,7 @@ class SVG(nn.Module):
             cond: skip conditions, at batch 1 or B.
             eps: (B, z_dim) noise.
             states: of the recurrent parts.
-            h_target: encoding of the true next frame; given, z is drawn from its posterior instead of the prior.
+            h_target: encoding of the true next frame; with it, z is drawn from its posterior instead of the prior.
         """
         z, states = self._draw_posterior(h, h_target, eps, states) if h_target is not None else self._draw_prior(h, eps, states)
         g, predictor_state = self.predictor.step(h, z, states.predictor)

@@ -1,4 +1,4 @@
-"""Recipes: TOML files with the settings of a run, your own or one of those that ship in `recipes/`."""
+"""Recipes: TOML files with the settings of a run, your own or the built-in ones in `recipes/`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def load_recipe(recipe: str) -> dict[str, Any]:
     """Read the tables [model], [data] and [train] as plain values.
 
     Args:
-        recipe: path of a file, or the name of a recipe that ships; the file counts where there are both.
+        recipe: path of a file, or the name of a built-in recipe. A file takes precedence.
 
     Raises:
-        UsageError: there is neither such a file nor such a recipe, or it is not TOML.
+        UsageError: neither the file nor the recipe exists, or it is not TOML.
     """
     if sys.version_info >= (3, 11):
         import tomllib
@@ -34,13 +34,13 @@ def load_recipe(recipe: str) -> dict[str, Any]:
 
 
 def shipped_recipes() -> dict[str, str]:
-    """Name -> what it is for, the first line of its comment."""
+    """Name -> purpose, the first line of the recipe's comment."""
     return {name: file.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ") for name, file in _shipped().items()}
 
 
 def _find(recipe: str) -> Path:
     path, shipped = Path(recipe), _shipped()
-    if path.exists() and not (path.is_dir() and recipe in shipped):  # a folder of clips may well be called video
+    if path.exists() and not (path.is_dir() and recipe in shipped):  # a folder of clips may be called video
         return path
     if recipe in shipped:
         return shipped[recipe]

@@ -29,7 +29,7 @@ from svg_train.reference.checkpoint import load_any_checkpoint
 
 BEST, LAST = "ckpt.pt", "last.pt"
 LOG_EVERY = 20  # steps between lines of metrics.jsonl
-BN_BATCHES = 24  # batches that give the averaged weights their BatchNorm statistics
+BN_BATCHES = 24  # batches from which the averaged weights get their BatchNorm statistics
 
 
 class DivergedError(SvgError):
@@ -37,7 +37,7 @@ class DivergedError(SvgError):
 
 
 class StoppedError(SvgError):
-    """The run was asked to stop; it is saved and can be resumed."""
+    """The run was stopped by a signal; it is saved and can be resumed."""
 
     exit_code = ExitCode.INTERRUPTED
 
@@ -52,11 +52,11 @@ class Machine:
     workers: int = 0
 
     def fabric(self) -> Fabric:
-        """Configure Fabric; `auto` takes a GPU when there is one and bf16 where the hardware computes in it.
+        """Configure Fabric. `auto` uses a GPU if there is one, and bf16 if the hardware supports it.
 
         Raises:
-            UsageError: the device means nothing.
-            BackendMissingError: it does not exist here.
+            UsageError: the device is unknown.
+            BackendMissingError: it is not available.
         """
         name, _, index = self.device.partition(":")
         if name not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
@@ -77,7 +77,7 @@ class Trainer:
     """One run in one folder. `run()` trains to the configured number of steps.
 
     Args:
-        config: of the run; ignored when resuming, which takes the one that was saved.
+        config: of the run; ignored when resuming, which uses the saved one.
         out: folder of the run.
         machine: where to run.
         resume: continue the run in `out`.
@@ -85,7 +85,7 @@ class Trainer:
 
     Raises:
         CheckpointError: `init` cannot be read, or its model has another shape.
-        UsageError: there is nothing to resume.
+        UsageError: the run in `out` cannot be resumed.
     """
 
     def __init__(self, config: Config, out: Path, machine: Machine, resume: bool, init: Path | None = None) -> None:
@@ -105,6 +105,7 @@ class Trainer:
             StoppedError: Ctrl-C or SIGTERM; the run is saved.
             SvgError, OSError: unusable data or output folder.
         """
+        # 1) start the processes and open the data
         fabric, train = self._fabric, self._config.train
         if fabric.global_rank == 0 and self._resumed is None:
             _refuse_existing(self._out)
@@ -114,7 +115,9 @@ class Trainer:
         self._frame_interval_s = data.frame_interval_s
         self._held_out = held_out(test, train.eval_sequences)
         self._out.mkdir(parents=True, exist_ok=True)
+        # 2) build model and optimizer, or restore them
         self._build()
+        # 3) train from the first step, or from the one after the last save
         sampler = StepSampler(
             count=len(data),
             batch_size=train.batch_size,
@@ -162,11 +165,13 @@ class Trainer:
         return min((step + 1) / (train.warmup_steps + 1), max(train.steps - step, 0) / max(train.steps - train.warmup_steps, 1))
 
     def _train_step(self, frames: Tensor) -> None:
+        # 1) forward pass, with noise that depends on the step alone
         train, fabric = self._config.train, self._fabric
         x = to_unit(fabric.to_device(frames))
         eps = step_noise((x.shape[0] - 1, x.shape[1], self._config.model.z_dim), train.seed, self._step, fabric.global_rank)
         self._model.train()
         output = self._model(x, eps.to(fabric.device))
+        # 2) loss (paper, equation 3) and its gradient
         loss = output.mse + train.beta_at(self._step) * output.kl
         fabric.backward(loss)
         norm = fabric.clip_gradients(self._model, self._optimizer, max_norm=train.gradient_clip, error_if_nonfinite=False)
@@ -176,11 +181,13 @@ class Trainer:
                 f"loss or gradient is not finite at step {self._step} (loss {float(loss.detach())})\n"
                 f"  the last good checkpoint is kept in {self._out}; start again with a lower --lr, or with --precision 32-true"
             )
+        # 3) update the weights, the learning rate and the averaged weights
         self._optimizer.step()
         self._optimizer.zero_grad()
         self._schedule.step()
         if self._average is not None:
             self._average.update_parameters(self._raw)
+        # 4) remember the losses for the journal
         self._step += 1
         values = {"loss": loss, "mse": output.mse, "kl": output.kl, "grad_norm": norm}
         self._losses = {name: float(value.detach()) for name, value in values.items()}
@@ -199,7 +206,7 @@ class Trainer:
             raise StoppedError(f"stopped at step {step}, saved\n  continue with: svg-train --out {self._out} --resume")
 
     def _evaluate(self) -> None:
-        """Every process waits for the first one, which forecasts the held-out sequences, draws them and keeps the best."""
+        """The first process forecasts the held-out sequences, draws them and saves the best model; the others wait."""
         if self._fabric.global_rank == 0:
             train, model = self._config.train, self._evaluated_model()
             evaluation = evaluate(model, self._held_out, train.eval_samples, train.eval_horizon)
@@ -215,10 +222,10 @@ class Trainer:
         self._fabric.barrier()
 
     def _evaluated_model(self) -> SVG:
-        """The weights that are evaluated and saved: the averaged ones if there are any, with BatchNorm statistics of their own.
+        """The weights that are evaluated and saved: the averaged ones, if any, with BatchNorm statistics of their own.
 
-        Averaged weights give activations of smaller variance than the weights that were averaged, so statistics averaged
-        along with them would wash the pictures out (Izmailov et al., "Averaging Weights Leads to Wider Optima", section 3.2).
+        Averaged weights produce activations of smaller variance than the weights that were averaged, so statistics averaged
+        along with them would blur the pictures (Izmailov et al., "Averaging Weights Leads to Wider Optima", section 3.2).
         """
         if self._average is None:
             return self._raw
@@ -288,7 +295,7 @@ class Trainer:
 
 
 class _OnFrames(torch.nn.Module):
-    """The training forward as a function of frames alone, which is what `update_bn` can call."""
+    """The training forward as a function of frames alone, as `update_bn` calls it."""
 
     def __init__(self, model: SVG) -> None:
         super().__init__()

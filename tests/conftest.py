@@ -26,7 +26,7 @@ TINY = {"nf": 4, "g_dim": 16, "z_dim": 4, "rnn_size": 24, "n_past": 3, "skip_lag
 
 
 def pytest_configure() -> None:
-    """A shell's background job ignores Ctrl-C, and so would all programs that tests start to interrupt."""
+    """Restore Ctrl-C, which a shell's background jobs ignore, for the programs that tests start and interrupt."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -51,7 +51,7 @@ def without_tracer() -> Iterator[None]:
 
 
 def pytest_make_parametrize_id(val) -> str | None:
-    """Long bytes do not name a test: compressed ones hold the time, and processes would collect tests of other names."""
+    """Do not name tests after long bytes: compressed ones contain the time, so names would differ between processes."""
     return f"{len(val)} bytes" if isinstance(val, bytes) and len(val) > 16 else None
 
 
@@ -99,7 +99,7 @@ def save_model(path: Path, svg, **config) -> Path:
 
 
 def export_model(checkpoint: Path, out: Path, fp16: bool = False, fused: bool = False, bf16: bool = False) -> Path:
-    """Export a checkpoint as `svg-export` does, but judge reduced precision on a few sequences only."""
+    """Export a checkpoint as `svg-export` does, but with few sequences for the quality gate."""
     from svg_export.bundle_writer import write_bundle
     from svg_train.checkpoint import load_checkpoint
 
@@ -119,15 +119,15 @@ def export_model(checkpoint: Path, out: Path, fp16: bool = False, fused: bool = 
 
 
 def few_held_out(checkpoint):
-    """Sequences enough to walk every path, and too few to judge by."""
+    """Enough sequences to run all code, and too few to measure quality."""
     from svg_export.precision import find_held_out
 
     return replace(find_held_out(checkpoint, {}), sequences=3)
 
 
-def earn_bf16(bundle: Path, folder: Path) -> Path:
-    """A copy of a bundle with the variant bf16, whose report is borrowed from fp16: for machines without bf16."""
-    copy = Path(shutil.copytree(bundle, folder / "earned.svgb"))
+def add_bf16_variant(bundle: Path, folder: Path) -> Path:
+    """A copy of a bundle with the variant bf16, whose report is copied from fp16: for machines without bf16."""
+    copy = Path(shutil.copytree(bundle, folder / "bf16.svgb"))
     manifest = json.loads((copy / "manifest.json").read_text())
     variants = manifest["variants"]
     variants["bf16"] = {"graphs": variants["fp32"]["graphs"], "parity": None, "quality": variants["fp16"]["quality"]}
@@ -137,7 +137,7 @@ def earn_bf16(bundle: Path, folder: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def no_bf16_units(monkeypatch, tmp_path):
-    """`auto` takes the cpu backend on every machine, so that forecasts are float32 wherever a test compares them."""
+    """Let `auto` choose the cpu backend on every machine, so that tests compare float32 forecasts."""
     from svg_runtime.backends.openvino import device as openvino_device
 
     monkeypatch.setattr(openvino_device, "_CPU_INFO", tmp_path / "no-cpuinfo")
@@ -150,7 +150,7 @@ def tiny_model():
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Path]) -> Path:
-    """What `make` puts at the path it is given, which takes seconds: once, and not once for every process of pytest-xdist."""
+    """The result of `make`, which takes seconds: made once, not once per process of pytest-xdist."""
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
     folder.mkdir(exist_ok=True)

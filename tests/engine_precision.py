@@ -1,4 +1,4 @@
-"""Which precisions OpenVINO really computes in on this processor: asked of the engine, as flags only promise."""
+"""Which precisions OpenVINO really uses on this processor, according to the engine: flags are not reliable."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 
 
 def needs_precision(precision: str) -> None:
-    """Skip where this processor does not compute in it."""
+    """Skip if this processor does not support it."""
     if not computes_in(precision):
         pytest.skip(f"OpenVINO does not compute in {precision} on this processor")
 
 
 @functools.cache
 def computes_in(precision: str) -> bool:
-    """Whether a convolution that is asked for in f32, bf16 or f16 runs in it: without our code, and without any cache."""
+    """Whether a convolution requested in f32, bf16 or f16 runs in it: without our code, and without any cache."""
     pytest.importorskip("openvino", reason="openvino is not installed: pip install 'svg-edge[openvino]'")
     from svg_runtime.backends.openvino.device import load_openvino, shared_core
 

@@ -1,4 +1,4 @@
-"""Which package and which room may import which, and what an import may cost: read from the sources, tried afresh."""
+"""Which package and which room may import which, read from the sources, and what an import may load, in new processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "svg_eval": {"svg_common", "svg_train", "svg_runtime"},
     "svg_export": {"svg_common", "svg_train", "svg_runtime", "svg_eval"},
 }
-# Rooms of the runtime: folder -> the folders that it may import. Named errors and options are everybody's.
+# Rooms of the runtime: folder -> the folders that it may import. All may import errors and options.
 ROOMS = {
     "machine": set(),
     "bundle": set(),
@@ -91,7 +91,7 @@ def test_the_device_side_never_names_torch(package):
 
 
 def test_svg_export_stands_on_both_sides():
-    """Guards the two tests above: the arrows that are allowed are found."""
+    """Guards the two tests above: allowed arrows are found."""
     assert set.union(*imports_of("svg_export").values()) >= {"svg_train", "svg_runtime", "svg_common", "torch", "onnx"}
 
 
@@ -114,7 +114,7 @@ def test_rooms_import_only_along_the_arrows(parent, may_import):
     found = arrows(parent, set(may_import))
     assert {file: others for file, others in found.items() if not others <= may_import[file.split("/")[0]]} == {}
     used = {room: set().union(*(others for file, others in found.items() if file.split("/")[0] == room)) for room in may_import}
-    assert used == may_import  # no arrow is allowed that nobody needs
+    assert used == may_import  # no unused arrow is allowed
 
 
 def test_every_folder_of_the_runtime_is_a_room():
@@ -136,7 +136,7 @@ sys.meta_path.insert(0, Blocker())
 try:
     import torch
 except ModuleNotFoundError:
-    count = 0  # the blocker works; without it there is no count
+    count = 0  # the blocker works; otherwise count is undefined
 for package in ("svg_runtime", "svg_common"):
     package = importlib.import_module(package)
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
@@ -192,7 +192,7 @@ with Forecaster.open({str(tiny_bundle)!r}, samples=2, horizon=3) as forecaster:
 
 
 def test_the_version_is_that_of_the_installed_package():
-    """Of pyproject.toml, and written nowhere else."""
+    """It is stated in pyproject.toml alone."""
     assert svg_runtime.__version__ == metadata.version("svg-edge")
     stated = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE).group(1)
     files = [file for folder in PACKAGES.values() for file in folder.rglob("*.py")]

@@ -22,7 +22,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
 @pytest.fixture(autouse=True)
 def _benchmark_modules(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Modules of the folder, as its own conftest finds them."""
+    """Import the modules of the folder as its own conftest does."""
     monkeypatch.syspath_prepend(FOLDER)
 
 
@@ -30,7 +30,7 @@ def run_pytest(tmp_path: Path, *arguments: str, files: tuple[str, ...] = ("",)) 
     """Run the files of the folder, by default all of them."""
     paths = [str(FOLDER / file) for file in files]
     command = [sys.executable, "-m", "pytest", *paths, "-q", "-o", f"cache_dir={tmp_path / 'cache'}", *arguments]
-    # Within a process of pytest-xdist the benchmarks would believe to be in one themselves, and not measure.
+    # The benchmarks would not measure if they believed to run in a process of pytest-xdist.
     alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     with one_core():
         return subprocess.run(command, capture_output=True, text=True, check=False, env=alone)
@@ -38,7 +38,7 @@ def run_pytest(tmp_path: Path, *arguments: str, files: tuple[str, ...] = ("",)) 
 
 @contextlib.contextmanager
 def one_core():
-    """Where the system can: threads that share tiny layers wait for each other, the more the busier the machine."""
+    """Where the system supports it: threads that share tiny layers wait for each other, above all on a busy machine."""
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else set()
     if cores:
         os.sched_setaffinity(0, {min(cores)})
@@ -63,7 +63,7 @@ def result(tiny_bundle, tmp_path_factory) -> tuple[dict, str]:
     return json.loads((folder / "out.json").read_text()), run.stdout
 
 
-def test_plain_command_times(result):
+def test_every_graph_and_loop_is_timed(result):
     names = {item["name"]: item for item in result[0]["benchmarks"]}
     graphs = {name for name in names if name.startswith("test_graph[")}
     expected = {"encoder-1", "encoder-8", "skip-1", "posterior-1", "prior-1", "prior-8", "predictor-1", "predictor-8"}
@@ -83,8 +83,8 @@ def test_json_says_what_was_measured_on_what(result):
     assert graph["extra_info"]["precision"] == "fp32"
 
 
-def test_figures_are_in_json_and_table(result):
-    figures = [figure for item in result[0]["benchmarks"] for figure in item["extra_info"].get("figures", [])]
+def test_metrics_are_in_json_and_table(result):
+    metrics = [metric for item in result[0]["benchmarks"] for metric in item["extra_info"].get("metrics", [])]
     for beginning in (
         "forecast(8 samples, 10 steps) /",
         "forecast(8 samples, 10 steps) outside of its",
@@ -94,17 +94,17 @@ def test_figures_are_in_json_and_table(result):
         "import svg_runtime",
         "from svg_runtime",
     ):
-        assert any(figure["name"].startswith(beginning) for figure in figures), beginning
-    for figure in figures:
-        assert math.isfinite(figure["value"])
-        assert figure["name"] in result[1]
+        assert any(metric["name"].startswith(beginning) for metric in metrics), beginning
+    for metric in metrics:
+        assert math.isfinite(metric["value"])
+        assert metric["name"] in result[1]
     kernels = next(item for item in result[0]["benchmarks"] if item["name"] == "test_forecast_over_kernels[tiny]")
     assert len(kernels["extra_info"]["kernel_seconds"]) == 2
     assert min(kernels["extra_info"]["kernel_seconds"]) > 0
 
 
 def test_memory_does_not_grow(result):
-    """A kept frame per forecast alone would be 30 MB."""
+    """A leak of one frame per forecast would be 30 MB."""
     memory = next(item["extra_info"] for item in result[0]["benchmarks"] if item["name"] == "test_memory_growth[tiny]")
     assert memory["forecasts"] == 300
     assert memory["resident_bytes"]["end"] - memory["resident_bytes"]["after_warm_up"] < 4e6
@@ -136,7 +136,7 @@ def test_peers_compute_the_same_frames_and_are_timed(peers):
 
 
 def test_a_peer_that_computes_something_else_is_not_timed():
-    from peers import open_peer, take_turns
+    from peers import open_peer, time_interleaved
 
     expected = np.full((2, 1, 1, 4, 4), 0.5, np.float32)
     peers = [
@@ -146,14 +146,14 @@ def test_a_peer_that_computes_something_else_is_not_timed():
         open_peer("wrong", "bf16", lambda: lambda: expected + 0.1, expected),
         open_peer("missing", "fp32", lambda: {}["compiler"], expected),
     ]
-    take_turns(peers, 2)
+    time_interleaved(peers, 2)
     assert [len(peer.seconds) for peer in peers] == [2, 0, 2, 0, 0]
     assert "0.01" in peers[1].reason
     assert "20.0 dB" in peers[3].reason
     assert peers[4].reason == "KeyError: 'compiler'"
 
 
-def test_weights_of_a_bundle(tiny_model, tiny_bundle):
+def test_weights_of_a_bundle_give_the_frames_of_its_model(tiny_model, tiny_bundle):
     """BatchNorm is folded in the graphs: other weights, the same function."""
     import torch
     from bundle_weights import model_of
@@ -202,7 +202,7 @@ def test_missing_bundle_and_backend_say_so(tiny_bundle, tmp_path):
     assert "unknown backend 'openvinx'" in missing.stdout
 
 
-def test_bundle_names():
+def test_bundle_options_are_split_and_labelled():
     from bundles import DEFAULT, label, split_names
 
     assert split_names(None) == list(DEFAULT)
@@ -223,39 +223,41 @@ def test_random_bundle_is_made_once(tmp_path):
         open_named("random:64", tmp_path)
 
 
-def test_names_of_random_bundles_tell_their_shape():
+def test_names_of_random_bundles_describe_their_shape():
     from bundles import random_model
 
     assert random_model("random:nf64") == {"backbone": "dcgan", "image_size": 64, "channels": 1, "nf": 64}
     assert random_model("random:vgg-128-rgb-nf8") == {"backbone": "vgg", "image_size": 128, "channels": 3, "nf": 8}
 
 
-def test_figure_table_shows_goals():
-    from figures import Figure, table
+def test_metric_table_shows_goals():
+    from goal_metrics import GoalMetric, table
 
-    lines = table([Figure("a", 1.05, "x", 1.1), Figure("b", 2.0, "x", 2.5, at_least=True), Figure("c", 3.0, "frames/s")])
+    lines = table(
+        [GoalMetric("a", 1.05, "x", 1.1), GoalMetric("b", 2.0, "x", 2.5, at_least=True), GoalMetric("c", 3.0, "frames/s")]
+    )
     assert [line.split()[-1] for line in lines[1:]] == ["met", "MISSED", "frames/s"]
     assert "at most 1.1 x" in lines[1]
     assert "at least 2.5 x" in lines[2]
 
 
 def test_a_goal_for_other_hardware_is_met_or_unknown():
-    from figures import Figure, table
+    from goal_metrics import GoalMetric, table
 
-    figures = [Figure("a", value, "x", 2.5, at_least=True, meant_for="a GPU", here=False) for value in (3.0, 2.0)]
-    assert [figure.met for figure in figures] == [True, None]
-    assert table(figures)[2].endswith("at least 2.5 x on a GPU")
+    metrics = [GoalMetric("a", value, "x", 2.5, at_least=True, meant_for="a GPU", here=False) for value in (3.0, 2.0)]
+    assert [metric.met for metric in metrics] == [True, None]
+    assert table(metrics)[2].endswith("at least 2.5 x on a GPU")
 
 
 def test_median_ratio_ignores_one_disturbed_round():
-    from figures import median_ratio
+    from goal_metrics import median_ratio
 
     assert median_ratio([2.0, 4.0, 90.0], [1.0, 2.0, 3.0]) == 2.0
 
 
 @pytest.fixture
 def _one_thread():
-    """Tiny models are slower on several threads, very much so on a busy machine."""
+    """Tiny models are slower on several threads, above all on a busy machine."""
     import torch
 
     threads = torch.get_num_threads()

@@ -22,7 +22,7 @@ def positional_parameters(function: ast.FunctionDef | ast.AsyncFunctionDef, meth
 
 
 def constructor_parameters(node: ast.ClassDef) -> int:
-    """The same of a class: its __init__, else the fields of a dataclass or named tuple."""
+    """The same for a class: of its __init__, else the fields of a dataclass or named tuple."""
     for member in node.body:
         if isinstance(member, ast.FunctionDef) and member.name == "__init__":
             return positional_parameters(member, method=True)
@@ -40,7 +40,7 @@ def definitions(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def long_calls(tree: ast.AST, own: dict[str, set[int]]) -> list[int]:
-    """Lines of calls of our own names with five or more arguments without a name; *args may be as many as they like."""
+    """Lines of calls of our own names with five or more arguments without a name; *args may be any number."""
     lines = []
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or len(node.args) <= MOST_POSITIONAL:

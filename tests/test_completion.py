@@ -28,7 +28,7 @@ main()
 
 
 def run(name: str, *arguments: str, **environment: str) -> str:
-    """What the command prints; it must succeed and load nothing heavy for it."""
+    """The output of the command, which must succeed without loading anything heavy."""
     program = PROGRAM.format(heavy=HEAVY, arguments=[name, *arguments], module=COMMANDS[name])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120,
                           env={**os.environ, **environment})  # fmt: skip

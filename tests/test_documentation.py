@@ -1,4 +1,4 @@
-"""What the documentation says is true: commands parse, links lead somewhere, code compiles, and the pages build."""
+"""The documentation is correct: commands parse, links lead somewhere, code compiles, and the pages build."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def commands_in(script: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def parse_error(name: str, arguments: list[str], whole: bool) -> str | None:
-    """What the real command says against its arguments; None if it takes them. Nothing is run.
+    """The real command's error for these arguments; None if it accepts them. Nothing is run.
 
     Args:
         name: of the command.

@@ -1,4 +1,4 @@
-"""Every example runs as its first lines say, and those without our code give the frames that the Forecaster gives."""
+"""Every example runs as its first lines say, and those without our code return the Forecaster's frames."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmarks of a GPU, as far as they are right without one: every peer on the CPU, traces made by hand, arithmetic."""
+"""The benchmarks of a GPU, as far as they can be tested without one: every peer on the CPU, handmade traces, arithmetic."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def work(kind, start, duration, name="", correlation=0):
 
 @pytest.fixture(scope="module")
 def case(fused_bundle) -> dict:
-    """A case on the CPU: PyTorch, ONNX Runtime, a backend of ours in place of those of a GPU, and one that is not here."""
+    """A case on the CPU: PyTorch, ONNX Runtime, a CPU backend instead of those of a GPU, and one that does not exist."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(FOLDER)
         import gpu_case
@@ -47,9 +47,8 @@ def case(fused_bundle) -> dict:
         patch.setattr(matmul_peak, "best_of", lambda work: work() or 1e-3)
         names = ("PyTorch eager", "ONNX Runtime CUDA, plain", "svg-edge cpu", "svg-edge nowhere")
         lines: list[str] = []
-        found = gpu_case.measure_case(
-            Bundle.open(fused_bundle), SAMPLES, HORIZON, ROUNDS, names, device="cpu", say=lines.append
-        )
+        patch.setattr(gpu_case._LOG, "info", lambda message, *values: lines.append(message % values))
+        found = gpu_case.measure_case(Bundle.open(fused_bundle), SAMPLES, HORIZON, ROUNDS, names, device="cpu")
         matmul_peak.matmul_peak.cache_clear()
         matmul_peak.copy_peak.cache_clear()
     assert lines[-1] == "3 rounds of 7 peers"
@@ -71,7 +70,7 @@ def test_all_peers_of_a_case_compute_the_same_frames(case):
 
 
 def test_host_time_ends_where_the_work_is_handed_over(case):
-    """On the CPU, PyTorch has then only to hand out an array; our loop reads frames for the first time."""
+    """On the CPU, PyTorch then only has to return an array; our loop reads frames for the first time."""
     for row in case["peers"][:-2]:
         assert row["device_seconds"] == []
         assert all(0 < host <= total + 1e-3 for host, total in zip(row["host_seconds"], row["seconds"], strict=True))
@@ -79,7 +78,7 @@ def test_host_time_ends_where_the_work_is_handed_over(case):
 
 @pytest.mark.parametrize(("whole", "functions"), [(False, 3), (True, 1)])
 def test_compiled_forecast_is_captured_without_a_break(fused_bundle, monkeypatch, whole, functions):
-    """As functions of a step and as a whole; the compiler behind the capture is left out, as it takes minutes."""
+    """As functions of a step and as a whole; without the compiler behind the capture, which takes minutes."""
     import torch
     from bundle_weights import model_of
     from peers import Task
@@ -114,7 +113,7 @@ def test_case_has_ceilings_and_a_roofline_per_precision(case):
     assert full["operations"] == half["operations"] > 0
     assert half["moved_bytes"] == brain["moved_bytes"] < full["moved_bytes"]
     median = sorted(by_precision["fp32"]["seconds"])[1]
-    assert full["share"] == pytest.approx(full["least_s"] / median)
+    assert full["share"] == pytest.approx(full["bound_s"] / median)
     assert case["telemetry"].keys() == {"before", "after"}
 
 
@@ -161,8 +160,8 @@ def timed(name, precision, *seconds, **more):
     return Peer(name, precision, seconds=list(seconds), **more)
 
 
-def test_figures_compare_the_fastest_of_ours_with_the_fastest_compiled_one_of_its_precision():
-    from gpu_report import gpu_figures
+def test_metrics_compare_the_fastest_of_ours_with_the_fastest_compiled_one_of_its_precision():
+    from gpu_report import gpu_metrics
 
     trace = {"waits": 2, "idle_share": 0.04}
     peers = [
@@ -171,8 +170,8 @@ def test_figures_compare_the_fastest_of_ours_with_the_fastest_compiled_one_of_it
         timed("svg-edge cuda", "fp16", 3.0, 3.0), timed("svg-edge tensorrt", "fp16", 1.0, 2.0, trace=trace),
         timed("svg-edge tensorrt", "fp32", reason="not here"),
     ]  # fmt: skip
-    figures = list(gpu_figures(peers, "model"))
-    assert [(figure.name, round(figure.value, 6), figure.met) for figure in figures] == [
+    metrics = list(gpu_metrics(peers, "model"))
+    assert [(metric.name, round(metric.value, 6), metric.met) for metric in metrics] == [
         ("tensorrt fp16 over PyTorch eager fp16: model", 6.0, True),
         ("tensorrt fp16 over torch.compile, whole forecast fp16: model", 1.4, False),
         ("tensorrt fp16, waits of the host in a forecast: model", 2, False),
@@ -260,14 +259,14 @@ def test_roofline_takes_the_lower_ceiling():
     from roofline import Roofline
 
     compute, memory = Roofline(4_000, 100, 1e3, 100.0), Roofline(4_000, 1_000, 1e3, 100.0)
-    assert (compute.bound, compute.least_s, compute.intensity) == ("compute", 4.0, 40.0)
-    assert (memory.bound, memory.least_s) == ("memory", 10.0)
+    assert (compute.bound, compute.bound_s, compute.intensity) == ("compute", 4.0, 40.0)
+    assert (memory.bound, memory.bound_s) == ("memory", 10.0)
     assert compute.share(8.0) == 0.5
-    assert memory.as_json()["least_s"] == 10.0
+    assert memory.as_json()["bound_s"] == 10.0
 
 
 class Backend(SimpleNamespace):
-    """Verbs of a backend that note when they were called."""
+    """A backend that records its calls."""
 
     def read(self, buffer):
         self.log.append(("read", buffer))
@@ -278,10 +277,10 @@ class Backend(SimpleNamespace):
 
 
 def test_clock_stops_the_host_time_at_the_first_wait():
-    from device_clock import DeviceClock, watch_backend
+    from device_clock import DeviceClock, time_backend
 
     backend, clock = Backend(log=[]), DeviceClock()
-    watch_backend(backend, clock)
+    time_backend(backend, clock)
     clock.begin()
     backend.copy(1, 0)
     assert backend.read(2) == 2
@@ -293,11 +292,11 @@ def test_clock_stops_the_host_time_at_the_first_wait():
     assert device_s is None
     clock.begin()
     time.sleep(0.02)
-    assert clock.end()[0] >= 0.02  # a peer that never says so has waited all the time
+    assert clock.end()[0] >= 0.02  # a peer that never calls `submitted` has waited all the time
 
 
 class Event:
-    """Notes the stream that it is recorded on; a millisecond passes between any two."""
+    """Records the stream that it is recorded on; a millisecond passes between any two."""
 
     def __init__(self, **options):
         assert options == {"enable_timing": True}
@@ -315,13 +314,13 @@ class Event:
 
 def test_clock_times_the_stream_of_a_backend(monkeypatch):
     import torch
-    from device_clock import DeviceClock, watch_backend
+    from device_clock import DeviceClock, time_backend
 
     monkeypatch.setattr(torch.cuda, "Event", Event)
     monkeypatch.setattr(torch.cuda, "ExternalStream", lambda handle: f"stream {handle}")
     clock = DeviceClock()
     backend = Backend(log=[], stream=1234)
-    watch_backend(backend, clock)
+    time_backend(backend, clock)
     clock.begin()
     backend.read(1)
     backend.read(2)
@@ -350,14 +349,14 @@ def test_gpu_benchmarks_say_why_they_are_skipped(tmp_path):
     assert run.returncode == 0, run.stdout + run.stderr
     assert "3 skipped" in run.stdout
     assert "needs PyTorch with CUDA" in run.stdout or "needs an NVIDIA GPU" in run.stdout
-    assert not (tmp_path / "cache" / "d" / "svg-edge-bundles").exists()  # no model is made for nothing
+    assert not (tmp_path / "cache" / "d" / "svg-edge-bundles").exists()  # no model is made in vain
 
 
 def test_a_case_that_ends_early_says_how(monkeypatch, tmp_path):
     from test_peers_gpu import run_case
 
     with pytest.raises(pytest.fail.Exception, match=r"gpu_case.py failed with exit code 1:\n(.*\n)*.*nowhere\.svgb"):
-        run_case(tmp_path / "nowhere.svgb", 1, 1, tmp_path, print)
+        run_case(tmp_path / "nowhere.svgb", 1, 1, tmp_path)
 
 
 def test_bundle_with_reduced_precision_by_name_and_by_option_are_one(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""What the repository says about itself: structure in numbers, checks, citation."""
+"""The repository's metadata: structure in numbers, checks, citation."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_types_are_counted_for_both_contexts_and_all_graphs(fused_bundle, capsys
 
 
 def test_the_workflow_runs_the_same_script_as_ci():
-    """And its examples exist: GitHub would find out late."""
+    """And its examples exist."""
     jobs = load_yaml(".github/workflows/ci.yml")["jobs"]
     commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
     assert ".ci/run" in commands

@@ -11,10 +11,10 @@ import av
 import pytest
 
 from svg_common.progress import NullListener
+from svg_eval.evaluation_report import as_json
+from svg_eval.evaluation_run import Request
+from svg_eval.evaluation_run import run as run_evaluation
 from svg_eval.measure import Settings
-from svg_eval.report import as_json
-from svg_eval.run import Request
-from svg_eval.run import run as run_evaluation
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import EMBEDDED_MODEL
 

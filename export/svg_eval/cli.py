@@ -19,7 +19,7 @@ from svg_train.config_options import config_options, settings_of
 app = typer.Typer(pretty_exceptions_enable=False)
 
 _DEFAULT_HORIZON = 10
-_EXAMPLES = 8  # sequences that --strips draws
+_EXAMPLES = 8  # sequences that --strips shows
 
 
 def _panel(name: str, help: str, **settings: Any) -> Any:
@@ -67,10 +67,10 @@ def evaluate(
     source = settings_of("data", settings)
     require_modules("svg-eval", "eval", "torch", "onnxruntime", *(["matplotlib"] if plot else []), *(["PIL"] if strips else []))
     with defer_interrupts():  # heavy: torch, ONNX Runtime
+        from svg_eval.evaluation_report import as_json, as_text
+        from svg_eval.evaluation_run import Request, run
         from svg_eval.measure import Settings
         from svg_eval.plots import check_plot_format, draw_plot, save_sequences
-        from svg_eval.report import as_json, as_text
-        from svg_eval.run import Request, run
         from svg_runtime.bundle.reader import find_model
 
     precision = requested_precision(fp16, bf16)
@@ -113,7 +113,7 @@ def evaluate(
 
 
 def _check_writable(*folders: Path) -> None:
-    """Find out before the work rather than after it.
+    """Make the folders and try to write to them, before the work rather than after it.
 
     Raises:
         OSError: a folder cannot be made or written.

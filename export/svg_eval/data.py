@@ -12,7 +12,7 @@ from svg_train.config import build_config
 from svg_train.config_options import flag
 from svg_train.data import SequenceDataset, open_data
 
-_LEFT_TO_THE_USER = ("root", "cache")  # where the files are; all else belongs to a protocol
+_USER_SETTINGS = ("root", "cache")  # where the files are; a protocol fixes all others
 _TIME_BASES = ("frame_step", "frame_interval_s")
 
 
@@ -21,8 +21,8 @@ def open_held_out(info: ModelInfo, given: Mapping[str, Any], protocol: Protocol 
 
     Args:
         info: of the model.
-        given: the [data] settings that the user gave; None stands for not given.
-        protocol: fixes all of them but the place of the files.
+        given: the user's [data] settings; None means not given.
+        protocol: fixes all of them except where the files are.
         horizon: forecast frames.
 
     Raises:
@@ -38,19 +38,19 @@ def open_held_out(info: ModelInfo, given: Mapping[str, Any], protocol: Protocol 
 
 
 def _settings(info: ModelInfo, chosen: dict[str, Any], protocol: Protocol | None) -> dict[str, Any]:
-    """The protocol's settings, or the training data's with the user's on top."""
+    """The protocol's settings, or those of the training data, overridden by the user's."""
     if protocol is not None:
         return {**protocol.data, **chosen}
     base = dict(info.data)
     if chosen.get("name", base["name"]) != base["name"]:
-        base = {"frame_interval_s": info.frame_interval_s}  # a model keeps its pace on other data
+        base = {"frame_interval_s": info.frame_interval_s}  # a model keeps its frame interval on other data
     if any(name in chosen for name in _TIME_BASES):
         base = {key: value for key, value in base.items() if key not in _TIME_BASES}
     return {**base, **chosen}
 
 
 def _refuse_overrides(protocol: Protocol, chosen: dict[str, Any]) -> None:
-    wrong = [key for key, value in chosen.items() if key not in _LEFT_TO_THE_USER and protocol.data.get(key) != value]
+    wrong = [key for key, value in chosen.items() if key not in _USER_SETTINGS and protocol.data.get(key) != value]
     if wrong:
         names = ", ".join(flag("data", key) for key in wrong)
         raise UsageError(

@@ -1,8 +1,8 @@
-"""Metrics that are networks: LPIPS and FVD. Their weights are not part of this package; the user supplies TorchScript files.
+"""Metrics computed by networks: LPIPS and FVD. Their weights are not in this package; the user supplies TorchScript files.
 
-LPIPS: maps two batches (B, 3, H, W) in [-1, 1] to B distances, as `torch.jit.trace(lpips.LPIPS(net="alex"), (x, y))` gives it.
+LPIPS: maps two batches (B, 3, H, W) in [-1, 1] to B distances, such as `torch.jit.trace(lpips.LPIPS(net="alex"), (x, y))`.
 FVD: maps videos (B, 3, T, 224, 224) in [-1, 1] to features (B, F), as the well-known `i3d_torchscript.pt` does; if its forward
-takes rescale, resize and return_features, they are given as False, False and True.
+takes rescale, resize and return_features, it is called with False, False and True.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _I3D_ARGUMENTS = {"rescale": False, "resize": False, "return_features": True}
 
 
 class WeightsError(SvgError):
-    """A file of weights is no TorchScript, or not of the network that was asked for."""
+    """A file of weights is not TorchScript, or not the expected network."""
 
 
 class Lpips:
@@ -92,7 +92,7 @@ class FrechetVideoDistance:
         self._generated: list[Tensor] = []
 
     def add(self, sequence: Tensor, future: Tensor) -> None:
-        """Take in a true sequence (n_past + horizon, C, H, W) and one sample of its future (horizon, C, H, W)."""
+        """Add a true sequence (n_past + horizon, C, H, W) and one sample of its future (horizon, C, H, W)."""
         past = sequence[: len(sequence) - len(future)]
         self._real.append(self._network.features(sequence).double().cpu())
         self._generated.append(self._network.features(torch.cat([past, future])).double().cpu())
@@ -106,17 +106,17 @@ class FrechetVideoDistance:
 
 @dataclass(frozen=True)
 class LearnedMetrics:
-    """Those for which there are weights."""
+    """The learned metrics whose weights were given."""
 
     lpips: Lpips | None = None
     video_features: VideoFeatures | None = None
 
     def per_frame(self, frames: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """{"lpips": (S, T)}, or nothing."""
+        """{"lpips": (S, T)}, or empty without weights."""
         return {} if self.lpips is None else {"lpips": self.lpips.distances(frames, target)}
 
     def new_fvd(self) -> FrechetVideoDistance | None:
-        """For one model's forecasts."""
+        """An FVD for one model's forecasts; None without weights."""
         return None if self.video_features is None else FrechetVideoDistance(self.video_features)
 
 

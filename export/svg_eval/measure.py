@@ -22,7 +22,7 @@ from svg_train.metrics import frame_mse, frame_ssim, psnr_of_frames
 
 Array = NDArray[np.float64]
 
-_VALUES_AT_ONCE = 1 << 23  # of the futures in memory (32 MiB); one sequence is always taken whole
+_VALUES_AT_ONCE = 1 << 23  # of the futures in memory (32 MiB); a sequence is never split
 _RANDOM_ROWS = 2  # samples are exchangeable, so the first ones are random ones
 
 
@@ -34,7 +34,7 @@ class Settings:
     samples: int
     horizon: int
     seed: int
-    examples: int = 0  # sequences that are kept for pictures
+    examples: int = 0  # sequences to return for pictures
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class Measurements:
     lpips: Array | None  # (N, S, T); None without weights
     fvd: float | None  # None without weights
     examples: list[Example]
-    forecast_s: float  # seconds spent on forecasts, and on measuring them
+    forecast_s: float  # seconds spent on forecasts, and on their metrics
     metrics_s: float
 
 
 @dataclass
-class _Clock:
-    """Adds up the time of what runs inside it."""
+class _Stopwatch:
+    """Adds up the time spent in its `with` blocks."""
 
     seconds: float = 0.0
     _began: float = field(default=0.0)
@@ -85,18 +85,20 @@ def measure(
     """Evaluate `model` on the first sequences of `data` (n_past + horizon frames each).
 
     The noise depends on the seed and the order of sequences alone, so that a checkpoint and its bundle draw the same futures.
-    A deterministic model has one sample, whatever the settings say.
+    A deterministic model has one sample, regardless of the settings.
     """
     done, count = 0, min(settings.sequences, len(data))
     task = f"evaluating {model.info.label}"
     progress.progress(task, 0.0)
-    forecasting, measuring = _Clock(), _Clock()
+    forecasting, measuring = _Stopwatch(), _Stopwatch()
     metrics: dict[str, list[Tensor]] = {}
     examples: list[Example] = []
     fvd = learned.new_fvd()
-    for sequences, noise, context_noise in portions(model, data, settings):
+    for sequences, noise, context_noise in batches(model, data, settings):
+        # 1) forecast all samples of a batch of sequences
         with forecasting, torch.no_grad():
             futures = model.forecast(sequences[:, : model.info.n_past], noise, context_noise)
+        # 2) measure every frame of every sample, one sequence at a time
         with measuring, torch.no_grad():
             for sequence, samples in zip(sequences, futures, strict=True):
                 target = sequence[model.info.n_past :]
@@ -109,6 +111,7 @@ def measure(
                     examples.append(_example(model, sequence, samples, values["psnr"]))
         done += len(sequences)
         progress.progress(task, done / count)
+    # 3) one array per metric over all sequences
     arrays = {name: torch.stack(values).numpy() for name, values in metrics.items()}
     return Measurements(
         psnr=arrays["psnr"],
@@ -125,8 +128,8 @@ def measure(
     )
 
 
-def portions(model: EvaluatedModel, data: SequenceDataset, settings: Settings) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The first sequences of `data`, as many at once as memory allows, with the noise of their forecasts.
+def batches(model: EvaluatedModel, data: SequenceDataset, settings: Settings) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The first sequences of `data` in batches that fit into memory, with the noise of their forecasts.
 
     Returns:
         Sequences (B, T, C, H, W) in [0, 1], noise (B, horizon, S, z_dim) and context noise (B, n_past - 1, S, z_dim), on the
@@ -135,9 +138,9 @@ def portions(model: EvaluatedModel, data: SequenceDataset, settings: Settings) -
     info, source = model.info, NoiseSource(settings.seed)
     samples = 1 if info.deterministic else settings.samples
     count = min(settings.sequences, len(data))
-    together = max(1, _VALUES_AT_ONCE // (samples * settings.horizon * info.channels * info.image_size**2))
-    for start in range(0, count, together):
-        numbers = range(start, min(start + together, count))
+    batch = max(1, _VALUES_AT_ONCE // (samples * settings.horizon * info.channels * info.image_size**2))
+    for start in range(0, count, batch):
+        numbers = range(start, min(start + batch, count))
         sequences = to_unit(collate([data[number] for number in numbers])).transpose(0, 1).to(model.device)
         draws = [
             (source.draw(settings.horizon, samples, info.z_dim), source.draw(info.n_past - 1, samples, info.z_dim))
@@ -164,7 +167,7 @@ def frame_metrics(samples: Tensor, target: Tensor) -> dict[str, Tensor]:
 
 def _pairwise_distance(frames: Tensor) -> Tensor:
     """Root mean square difference of two of the frames (S, C, H, W), mean over all pairs."""
-    vectors = (frames - frames.mean(0)).flatten(1)  # centred: the matrix product below would cancel digits otherwise
+    vectors = (frames - frames.mean(0)).flatten(1)  # centred, or the matrix product below would lose precision
     distances = torch.cdist(vectors, vectors, compute_mode="use_mm_for_euclid_dist")
     distances.fill_diagonal_(0)
     return distances.sum() / (len(frames) * (len(frames) - 1) * math.sqrt(vectors.shape[1]))

@@ -1,4 +1,4 @@
-"""What can be evaluated, behind one interface: a checkpoint in PyTorch, a bundle in the runtime, the last frame repeated."""
+"""One interface for all that can be evaluated: a checkpoint in PyTorch, a bundle in the runtime, the repeated last frame."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from svg_train.model import SVG
 from svg_train.reference.checkpoint import load_any_checkpoint
 
 EMBEDDED = "embedded"
-_ROWS = 128  # futures that go through a network at once: enough to fill it, few enough for any memory
+_MAX_BATCH = 128  # futures per call of a network: enough for full speed, few enough for any memory
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What an evaluation needs to know of a model."""
+    """What an evaluation needs to know about a model."""
 
     label: str  # short, for tables
-    description: str  # what computes it, for people
+    description: str  # readable: what computes it
     n_past: int
     image_size: int
     channels: int
@@ -77,7 +77,7 @@ class EvaluatedModel(Protocol):
 
 
 def checkpoint_info(label: str, checkpoint: Checkpoint, engine: str) -> ModelInfo:
-    """What an evaluation needs to know of a checkpoint that `engine` computes."""
+    """What an evaluation needs to know about a checkpoint that `engine` runs."""
     config = checkpoint.config
     return ModelInfo(
         label=label,
@@ -104,7 +104,7 @@ class CheckpointModel:
         batch, samples = len(context), noise.shape[2]
         past = context.repeat_interleave(samples, dim=0).transpose(0, 1)
         eps, eps_past = (draws.permute(1, 0, 2, 3).flatten(1, 2) for draws in (noise, context_noise))
-        rows = zip(past.split(_ROWS, 1), eps.split(_ROWS, 1), eps_past.split(_ROWS, 1), strict=True)
+        rows = zip(past.split(_MAX_BATCH, 1), eps.split(_MAX_BATCH, 1), eps_past.split(_MAX_BATCH, 1), strict=True)
         frames = torch.cat([self._model.generate(*part) for part in rows], dim=1)  # (horizon, B * S, C, H, W)
         futures: Tensor = frames.transpose(0, 1).unflatten(0, (batch, samples))
         return futures
@@ -116,13 +116,13 @@ class CheckpointModel:
         return self._model.reconstruct(sequence[:, None], noise, sequence.new_zeros(n_past - 1, 1, z_dim))[:, 0]
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 class BundleModel:
     """A bundle through the runtime's Forecaster, one sequence after the other, its samples in batches."""
 
-    device = torch.device("cpu")  # where the runtime hands frames over, whatever computes them
+    device = torch.device("cpu")  # where the runtime returns frames, whatever computes them
 
     def __init__(self, label: str, forecaster: Forecaster) -> None:
         manifest = forecaster.manifest
@@ -147,7 +147,7 @@ class BundleModel:
     def _sequence(self, context: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
         self._observe(context)
         horizon, futures = len(noise), []
-        for eps, eps_past in zip(noise.split(_ROWS, 1), context_noise.split(_ROWS, 1), strict=True):
+        for eps, eps_past in zip(noise.split(_MAX_BATCH, 1), context_noise.split(_MAX_BATCH, 1), strict=True):
             arrays = {"noise": eps.numpy(), "context_noise": eps_past.numpy()}
             futures.append(self._forecaster.forecast(eps.shape[1], horizon, **arrays))
         return _channels_first(np.concatenate(futures))
@@ -169,7 +169,7 @@ class BundleModel:
 
 
 class RepeatLastFrame:
-    """The baseline that needs no model: nothing moves any more."""
+    """The baseline that needs no model: nothing moves."""
 
     device = torch.device("cpu")
 
@@ -186,16 +186,16 @@ class RepeatLastFrame:
         )
 
     def forecast(self, context: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
-        """As `EvaluatedModel.forecast`; the noise only says how many steps."""
+        """As `EvaluatedModel.forecast`; only the number of steps is taken from the noise."""
         return context[:, None, -1:].expand(-1, 1, noise.shape[1], -1, -1, -1)
 
     def reconstruct(self, sequence: Tensor) -> Tensor:
-        """The same again: there is no latent."""
+        """The same as `forecast`: this model has no latent."""
         n_past = self.info.n_past
         return sequence[n_past - 1].expand_as(sequence[n_past:])
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 def open_model(
@@ -209,15 +209,15 @@ def open_model(
 
     Args:
         model: a bundle (folder), "embedded", or a checkpoint (file), of the reference
-            implementation too; None: the newest bundle in this folder, else the embedded.
+            implementation too; None: the newest bundle in this folder, else the embedded one.
         backend: of a bundle; None leaves the choice to the runtime.
         device: of the backend, or PyTorch's name of a device for a checkpoint; None leaves the choice to them.
         precision: a bundle's variant; None leaves the choice to the runtime.
-        samples: the most that will be asked for at once, which TensorRT's engines are built for.
+        samples: largest number of samples per forecast, for which TensorRT's engines are built.
 
     Raises:
-        UsageError: options that do not apply to a checkpoint, or no such device.
-        SvgError: there is no such model, or it is damaged.
+        UsageError: options that do not apply to a checkpoint, or an unknown device.
+        SvgError: the model does not exist or is damaged.
     """
     if model is not None and model != EMBEDDED:
         if not Path(model).exists():
@@ -238,7 +238,7 @@ def _open_checkpoint(path: Path, backend: str | None, device: str | None, precis
             f"'{path}' is a checkpoint, which PyTorch runs in float32: --backend, --fp16 and --bf16 apply to bundles\n"
             f"  remove them, or export it first: svg-export {path}"
         )
-    # Every run's best checkpoint is called ckpt.pt; its folder tells them apart.
+    # Every run's best checkpoint is called ckpt.pt; its folder distinguishes them.
     label = path.parent.name if path.name == "ckpt.pt" and path.parent.name else path.name
     return CheckpointModel(label, load_any_checkpoint(path), _torch_device(device))
 

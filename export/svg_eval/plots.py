@@ -9,8 +9,8 @@ import torch
 
 from svg_common.errors import UsageError
 from svg_common.files import atomic_file
+from svg_eval.evaluation_report import Evaluated, Evaluation
 from svg_eval.measure import Example
-from svg_eval.report import Evaluated, Evaluation
 from svg_eval.statistics import Array, best_of_n, best_sample, counts_up_to, curve
 from svg_train.pictures import Rows, save_rows
 
@@ -21,7 +21,7 @@ _METRICS = {"psnr": "PSNR, dB", "ssim": "SSIM"}
 
 
 def check_plot_format(file: Path) -> None:
-    """Refuse a file name that no format belongs to, before the evaluation rather than after it.
+    """Refuse a file name without a known format, before the evaluation rather than after it.
 
     Raises:
         UsageError: unknown suffix.
@@ -32,7 +32,7 @@ def check_plot_format(file: Path) -> None:
 
 def draw_plot(file: Path, evaluation: Evaluation) -> None:
     """Metrics per step with 95 % bands (left), and the best of n samples against n (right)."""
-    from matplotlib.figure import Figure  # no pyplot: it would ask for a display
+    from matplotlib.figure import Figure  # not pyplot, which needs a display
 
     figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots(2, 2)
@@ -77,7 +77,7 @@ def _plot_counts(axis: Any, evaluation: Evaluation, metric: str) -> None:
     for entry, colour in _coloured(evaluation):
         points = best_of_n(getattr(entry.measured, metric))
         means = [value.mean for _, value in points]
-        if entry.samples == 1:  # one future: a level that more samples cannot lift
+        if entry.samples == 1:  # one future: a constant level
             axis.plot([1, most], [means[0]] * 2, linestyle="--", color=colour, label=entry.info.label)
             continue
         axis.plot([n for n, _ in points], means, marker="o", markersize=3, color=colour, label=entry.info.label)
@@ -91,7 +91,7 @@ def _coloured(evaluation: Evaluation) -> list[tuple[Evaluated, str]]:
 
 
 def save_sequences(folder: Path, evaluation: Evaluation) -> list[Path]:
-    """Write PNG strips and GIFs: one pair per kept sequence, and one of the first four together.
+    """Write PNG strips and GIFs: one pair per example, and one of the first four together.
 
     Rows: truth, best, worst and random samples, approximate posterior, and of each baseline a random sample.
 

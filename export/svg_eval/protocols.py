@@ -1,4 +1,4 @@
-"""The protocols that papers report on, with the values they published."""
+"""The protocols that papers report on, with their published values."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def check_protocol(name: ProtocolName, n_past: int) -> Protocol:
     """The protocol called `name`, for a model that observes `n_past` frames.
 
     Raises:
-        UsageError: the protocol gives the model another number of frames.
+        UsageError: the protocol has another number of context frames.
     """
     protocol = PROTOCOLS[name]
     if protocol.n_past != n_past:

@@ -1,4 +1,4 @@
-"""Writes a bundle: exports the graphs, lets the parity gate judge them, and publishes folder and manifest as one."""
+"""Writes a bundle: exports the graphs, checks them at the parity gate, and publishes folder and manifest as one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _TOOLS = ("svg-edge", "torch", "onnx", "onnxscript", "onnxruntime")
 
 
 class ContractError(SvgError):
-    """The runtime would refuse the bundle. Nothing was published."""
+    """The runtime would refuse the bundle; nothing was published."""
 
     exit_code = ExitCode.PARITY_FAILED
 
@@ -77,34 +77,34 @@ def write_bundle(
         fp16: add the fp16 variant, if it passes its gate.
         fused: add the graphs prime and step, which make forecasts faster and the bundle about twice as large.
         bf16: add the bf16 variant, if it passes its gate.
-        shuffled: add the graph decoder_shuffled, if the backbone has use for it.
-        held_out: what fp16 and bf16 are judged on; default: the held-out split of the checkpoint's own data.
-        progress: who is told how far the measurement of a reduced precision is.
+        shuffled: add the graph decoder_shuffled, if it applies to the backbone.
+        held_out: what fp16 and bf16 are measured on; default: the held-out split of the checkpoint's own data.
+        progress: receives the progress of the quality gate.
 
     Raises:
         ParityError: the graphs do not compute what the model computes.
-        ContractError: the bundle is not one that the runtime would open.
+        ContractError: the runtime would refuse the bundle.
         PrecisionError: a reduced precision does not pass its gate.
-        SvgError: there is nothing to judge a reduced precision on, or this machine does not compute in it.
-        UsageError: `out` exists and is no bundle.
+        SvgError: no held-out sequences for a reduced precision, or this machine does not support it.
+        UsageError: `out` exists and is not a bundle.
         OSError: the folder cannot be written.
     """
     refuse_foreign(out)
     held_out = held_out or load_held_out(checkpoint, {}, fp16, bf16)
-    with atomic_directory(out) as folder, _contract_errors():  # the folder first: an unwritable one is found before the work
-        # 1) export the fp32 graphs and hold them against PyTorch
+    with atomic_directory(out) as folder, _contract_errors():  # the folder first: an unwritable one fails before the work
+        # 1) export the fp32 graphs and compare them with PyTorch
         model = checkpoint.build()
         bundle_id = _bundle_id(checkpoint)
         folded = fold_batch_norm(model)
-        plans = _plans(folded, torch.float32, fused)
-        contents = {"fp32": {graph_name: _export(plan, graph_name, bundle_id) for graph_name, plan in plans.items()}}
+        exports = _graph_exports(folded, torch.float32, fused)
+        contents = {"fp32": {graph_name: _export(entry, graph_name, bundle_id) for graph_name, entry in exports.items()}}
         second = shuffled_decoder(contents["fp32"]["decoder"], bundle_id) if shuffled else None
         extra = {} if second is None else {SHUFFLED_DECODER: second}
         _LOG.info("parity: fp32 graphs against PyTorch")
         reports = {"fp32": check_fp32(model, contents["fp32"] | extra)}
-        # 2) the graphs that differ in fp16, held against those in fp32
+        # 2) export the graphs that differ in fp16, and compare them with those in fp32
         if fp16:
-            half = _plans(folded, torch.float16, fused)
+            half = _graph_exports(folded, torch.float16, fused)
             converted = {
                 graph_name: _export(half[graph_name], graph_name, bundle_id)
                 for graph_name in _CONVOLUTIONAL
@@ -113,10 +113,10 @@ def write_bundle(
             contents["fp16"] = contents["fp32"] | converted
             _LOG.info("closed-loop error: fp16 graphs against fp32")
             reports["fp16"] = compare_fp16(model, contents["fp32"], contents["fp16"])
-        # 3) write the graphs, then judge the reduced precisions by forecasts of the files as they lie there
+        # 3) write the graphs, then run the quality gate of the reduced precisions on these files
         contents["fp32"] |= extra
         variants = {
-            name: _write_variant(folder=folder, precision=name, contents=contents[name], plans=plans, report=reports[name])
+            name: _write_variant(folder=folder, precision=name, contents=contents[name], exports=exports, report=reports[name])
             for name in contents
         }
         if bf16:
@@ -149,7 +149,7 @@ def _contract_errors() -> Iterator[None]:
         raise ContractError(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()) from error
 
 
-def _plans(folded: SVG, dtype: torch.dtype, fused: bool) -> dict[str, GraphExport]:
+def _graph_exports(folded: SVG, dtype: torch.dtype, fused: bool) -> dict[str, GraphExport]:
     return separate_graphs(folded, dtype) | (fused_graphs(folded, dtype) if fused else {})
 
 
@@ -159,13 +159,13 @@ def refuse_foreign(out: Path) -> None:
         raise UsageError(f"'{out}' exists and is not a bundle\n  choose another --out")
 
 
-def _export(plan: GraphExport, graph_name: str, bundle_id: str) -> bytes:
+def _export(graph_export: GraphExport, graph_name: str, bundle_id: str) -> bytes:
     _LOG.info("exporting %s", graph_name)
-    return export_graph(plan, graph_name, bundle_id)
+    return export_graph(graph_export, graph_name, bundle_id)
 
 
 def _write_variant(
-    folder: Path, precision: str, contents: dict[str, bytes], plans: dict[str, GraphExport], report: ParityReport
+    folder: Path, precision: str, contents: dict[str, bytes], exports: dict[str, GraphExport], report: ParityReport
 ) -> PrecisionVariant:
     graphs = {}
     for graph_name, content in contents.items():
@@ -182,7 +182,7 @@ def _write_variant(
             outputs=outputs,
             states=tuple(
                 StateSpec(input=name, output=output, initial="given" if graph_name == "step" else "zeros")
-                for name, output in (plans[graph_name].states if graph_name in plans else {}).items()
+                for name, output in (exports[graph_name].states if graph_name in exports else {}).items()
             ),
         )
     return PrecisionVariant(graphs=graphs, parity=report)
@@ -235,7 +235,7 @@ def _by_precision(variants: dict[str, PrecisionVariant]) -> dict[Precision, Prec
 
 
 def _bundle_id(checkpoint: Checkpoint) -> str:
-    """Identity of the model in the bundle: its weights and its shape, and how they were exported."""
+    """Identity of the model in the bundle: its weights, its shape, and the opset."""
     digest = hashlib.sha256(checkpoint.config.model.model_dump_json().encode() + str(OPSET).encode())
     for name, value in sorted(checkpoint.weights.items()):
         digest.update(name.encode())

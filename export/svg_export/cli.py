@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 app = typer.Typer(pretty_exceptions_enable=False)
 
 _BATCH_NORM = "BatchNorm"
-_FRAME = "forecast.decoder.frame"  # the curve of the parity report that people understand
+_FRAME = "forecast.decoder.frame"  # the curve of the parity report that is shown
 
 
 def _engine(help: str, *names: str, **limits: Any) -> Any:
@@ -88,9 +88,9 @@ def export(
     source = settings_of("data", settings)
     _check_data(bn, fp16 or bf16, source, bn_sequences)
     require_modules("svg-export", "export", "torch", "onnx", "onnxscript", "onnxruntime")
-    with defer_interrupts():  # onnx, which --help must not wait for
+    with defer_interrupts():  # onnx, which --help must not load
         from svg_export.engine_options import engine_request
-    request = engine_request(  # before the seconds that torch takes
+    request = engine_request(  # before the seconds that importing torch takes
         engine=engine, backend=backend, targets=targets, samples=samples, workspace=workspace, cache_dir=cache_dir
     )
     with defer_interrupts():  # heavy: torch, ONNX Runtime
@@ -129,7 +129,7 @@ def export(
             summary["engines"] = request.build(target, display)
     if json is not None:
         write_json(json, summary)
-    _tell(manifest, target, console)
+    _report(manifest, target, console)
 
 
 def _summary(manifest: Manifest) -> dict[str, Any]:
@@ -144,8 +144,8 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
     return {"bundle_id": manifest.bundle_id, "variants": variants}
 
 
-def _tell(manifest: Manifest, target: Path, console: Console) -> None:
-    """What was written, and how good it is."""
+def _report(manifest: Manifest, target: Path, console: Console) -> None:
+    """Print what was written, and its quality."""
     from svg_export.precision import describe
 
     for name, variant in manifest.variants.items():

@@ -1,4 +1,4 @@
-"""The engine options of `svg-export`: checked before the work of an export, and refused where they would have no effect."""
+"""The engine options of `svg-export`: checked before the export, and refused where they would have no effect."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError, EngineError
 
 _LOG = logging.getLogger(__name__)
-ANYWHERE = "tensorrt-rtx"  # builds without the GPU that runs the engine
+ANYWHERE = "tensorrt-rtx"  # builds engines without the GPU that runs them
 DEFAULT_SAMPLES = 8
 
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """Engines for GPUs that need not be here, to add to a bundle once it is there."""
+    """Engines for GPUs that this machine need not have, to add to a written bundle."""
 
     nvidia_library: Library
     options: BuildOptions
     cache_dir: str | None
 
     def build(self, bundle: Path, progress: ProgressListener) -> dict[str, Any]:
-        """Build them; returns what was built, for the summary.
+        """Build the engines; returns what was built, for the summary.
 
         Raises:
             EngineError: a graph cannot be built. The bundle stays as it is, without engines.
@@ -56,7 +56,7 @@ class EngineRequest:
 
 @dataclass(frozen=True)
 class LocalRequest:
-    """Engines for the GPU of this machine, of the variant that backends take there unless they are told otherwise."""
+    """Engines for the GPU of this machine, of the variant that backends choose there by default."""
 
     nvidia_library: Library
     gpu: GpuName
@@ -64,10 +64,10 @@ class LocalRequest:
     choices: GpuOptions
 
     def build(self, bundle: Path, progress: ProgressListener) -> dict[str, Any]:
-        """Build them; returns what was built, for the summary.
+        """Build the engines; returns what was built, for the summary.
 
         Raises:
-            EngineError: a graph cannot be built, or its engine is another one than the manifest says. The bundle stays as it
+            EngineError: a graph cannot be built, or its engine does not match the manifest. The bundle stays as it
                 is, without engines.
         """
         from svg_export.engines import add_local_engines
@@ -100,7 +100,7 @@ class LocalRequest:
 def engine_request(
     engine: bool, backend: str | None, targets: str | None, samples: int | None, workspace: float | None, cache_dir: str | None
 ) -> EngineRequest | LocalRequest | None:
-    """What the options ask for; None without --engine.
+    """The engines to build; None without --engine.
 
     Raises:
         UsageError: an option without effect, or targets that the library does not know.
@@ -129,7 +129,7 @@ def engine_request(
         return EngineRequest(library, BuildOptions(library.compute_capabilities, max_batch, workspace), cache_dir)
     if library.ahead_of_time:
         _refuse_unknown(library, gpu)
-        if gpu.compute_capability == TURING:  # needs another form of the graphs, which is made ahead of time only
+        if gpu.compute_capability == TURING:  # needs another form of the graphs, which is only built ahead of time
             return EngineRequest(library, BuildOptions((TURING,), max_batch, workspace), cache_dir)
     return LocalRequest(library, gpu, max_batch, GpuOptions(cache_dir=cache_dir, workspace_gib=workspace))
 
@@ -148,7 +148,7 @@ def _for_targets(
 
 
 def _gpu_for(backend: str | None) -> GpuName | None:
-    """The first GPU of this machine; None where there is none, if the backend can do without."""
+    """The first GPU of this machine; None without a GPU, if the backend can build without one."""
     try:
         with closing(CudaDevice(backend or ANYWHERE, backend or ANYWHERE, None)) as device:
             return device.gpu

@@ -1,8 +1,8 @@
-"""Engines of a bundle's graphs, for GPUs that are not here or for the one that is, into the bundle's `engines` folder.
+"""Adds engines of a bundle's graphs, for other GPUs or for this machine's, to the bundle's `engines` folder.
 
-A device needs them beside the graphs, so they travel inside the bundle. They are no part of what the manifest promises: engines
-follow from the graphs, and each says in a record of its own from which one. Without them, or with engines of another release of
-NVIDIA's library, the bundle is the same bundle.
+A device needs them beside the graphs, so they are stored in the bundle. The manifest does not list them: an engine follows from
+its graph, and its own record names that graph. Without them, or with engines of another release of NVIDIA's library, the bundle
+is the same bundle.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def add_engines(path: Path, library: Library, options: BuildOptions, cache: Engi
         path: the bundle.
         library: TensorRT.
         options: what to build for.
-        cache: engines built earlier from the same graphs are taken from here.
+        cache: of engines that were built from the same graphs before.
 
     Returns:
         The engines' files, inside the bundle.
@@ -112,13 +112,13 @@ def add_local_engines(path: Path, engines: LocalEngines, precision: Precision, c
 
     Raises:
         BundleError: the bundle is damaged.
-        EngineError: a graph cannot be built, or its engine is not what the manifest says.
+        EngineError: a graph cannot be built, or its engine does not match the manifest.
         OSError: the folder cannot be written.
     """
-    wanted = _built_roles(Bundle.open(path), precision)
-    engines.prepare(wanted)
+    names = _built_graphs(Bundle.open(path), precision)
+    engines.prepare(names)
     with atomic_directory(path / BUNDLE_FOLDER) as folder:
-        for graph_name in wanted:
+        for graph_name in names:
             write_engine(
                 folder / f"{precision}/{graph_name}.{capability}.plan",
                 engines.key(graph_name),
@@ -131,8 +131,8 @@ def _published(path: Path) -> list[str]:
     return [str(file.relative_to(path)) for file in sorted((path / BUNDLE_FOLDER).rglob("*.plan"))]
 
 
-def _built_roles(bundle: Bundle, precision: Precision) -> list[str]:
-    """Without graphs that are made for another engine."""
+def _built_graphs(bundle: Bundle, precision: Precision) -> list[str]:
+    """The graphs of a variant, without those for another engine."""
     known = (*graph_names(bundle.manifest.model), *FUSED)
     return [graph_name for graph_name in bundle.variant(precision).graphs if graph_name in known]
 
@@ -148,7 +148,7 @@ def _builder(job: _Job, library: Library) -> Callable[[], bytes]:
 def _jobs(bundle: Bundle, options: BuildOptions) -> Iterator[_Job]:
     for precision in (name for name in _TYPED if name in bundle.manifest.variants):
         graphs, contents = bundle.variant(precision).graphs, bundle.graphs(precision)
-        for graph_name in _built_roles(bundle, precision):
+        for graph_name in _built_graphs(bundle, precision):
             for targets in target_groups(options.compute_capabilities):
                 yield _Job(
                     graph_name=graph_name,
@@ -160,7 +160,7 @@ def _jobs(bundle: Bundle, options: BuildOptions) -> Iterator[_Job]:
 
 
 def target_groups(targets: tuple[str, ...]) -> list[tuple[str, ...]]:
-    """One engine serves all GPUs from Ampere on; sharing it with Turing would cost them speed, as NVIDIA's manual says."""
+    """One engine serves all GPUs from Ampere on; sharing it with Turing would make it slower, according to NVIDIA's manual."""
     turing = tuple(target for target in targets if target == TURING)
     others = tuple(target for target in targets if target != TURING)
     return [group for group in (turing, others) if group]

@@ -95,10 +95,10 @@ class DeterministicPredictorGraph(nn.Module):
 
 
 class PrimeGraph(nn.Module):
-    """Reads a context at once: posterior, prior and predictor over all of its frames.
+    """Reads a whole context at once: posterior, prior and predictor over all of its frames.
 
     h_seq (n_past, 1 or B, g_dim), eps (n_past - 1, B, z_dim) -> the states of predictor and prior at batch B, and mu, logvar of
-    posterior and prior at the last step (1 or B, z_dim), which tell the surprise. Parts that the model lacks have no tensors.
+    posterior and prior at the last step (1 or B, z_dim), for the surprise. Parts that the model lacks have no tensors.
     """
 
     def __init__(self, model: SVG) -> None:
@@ -130,7 +130,7 @@ class StepGraph(nn.Module):
     """One forecast frame and its encoding: prior, predictor, decoder, encoder in one graph.
 
     h (B, g_dim), cond_* (1 or B, ...), eps (B, z_dim), states -> frame (B, C, S, S), h_out, mu, logvar, states_out. Nothing has
-    to come to the host between two steps. With last_frame_skip the conditions are states too: cond_i -> cond_i_out.
+    to be copied to the host between two steps. With last_frame_skip the conditions are states too: cond_i -> cond_i_out.
     """
 
     def __init__(self, model: SVG, dtype: torch.dtype) -> None:
@@ -161,10 +161,10 @@ class StepGraph(nn.Module):
 
 
 def _zero(like: Tensor) -> Tensor:
-    """Zeros (B, 1) at the batch of `like` (B, ...): adding them repeats what is at batch 1.
+    """Zeros (B, 1) at the batch of `like` (B, ...): adding them repeats a tensor of batch 1.
 
     Expanding it would compute the shape at run time, which ONNX Runtime does on the processor, also where the rest is on a GPU
-    (onnxruntime #17930); and export would take a batch of 1 or B for 1.
+    (onnxruntime #17930); and the exporter would fix a batch of 1 or B to 1.
     """
     return like[:, :1] * 0
 
@@ -189,7 +189,7 @@ class GraphExport:
     """What the exporter needs to know of one graph."""
 
     module: nn.Module
-    example: tuple[Tensor | list[Tensor], ...]  # at batch EXAMPLE_BATCH, but for `shared` inputs
+    example: tuple[Tensor | list[Tensor], ...]  # at batch EXAMPLE_BATCH, except `shared` inputs
     inputs: list[str]
     outputs: list[str]
     states: dict[str, str]  # input -> output
@@ -205,7 +205,7 @@ EXAMPLE_BATCH = 2
 
 
 def fold_batch_norm(model: SVG) -> SVG:
-    """A copy of `model` in evaluation mode without BatchNorm: scales and shifts move into the convolutions around.
+    """A copy of `model` in evaluation mode without BatchNorm: scales and shifts move into the convolutions.
 
     Folded in float64 and rounded once, so that only the last bit of a weight differs.
     """
@@ -243,7 +243,7 @@ def _fold_into_skip_stage(stage: SkipStage) -> None:
 
 
 def separate_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphExport]:
-    """The graphs of a bundle by role: the six of SVG-LP, or those that the model has.
+    """The graphs of a bundle by name: the six of SVG-LP, or those that the model has.
 
     `dtype` is that of convolutions; recurrent parts and Gaussians stay float32.
     """
@@ -319,7 +319,7 @@ def _prime(model: SVG) -> GraphExport:
         outputs += ["posterior_mu", "posterior_logvar"]
         outputs += ["prior_mu", "prior_logvar"] if model.prior is not None else []
     of_context = [name for name in outputs if not name.endswith("state")]
-    shared = ("h_seq", *of_context) if model.posterior is not None else ()  # shared by the noise of the samples
+    shared = ("h_seq", *of_context) if model.posterior is not None else ()  # the same for all samples
     return GraphExport(
         module=PrimeGraph(model),
         example=tuple(example),

@@ -1,6 +1,6 @@
 """Transposed convolutions written as operators that inference engines run faster. Every rewrite is exact up to rounding.
 
-Which ones pay is measured (docs/results.md): the two of `lower` on every engine, `shuffle_last` on OpenVINO alone.
+Which ones are faster is measured (docs/results.md): the two of `lower` on every engine, `shuffle_last` on OpenVINO alone.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Rewrite = Callable[["_Transposed"], list[NodeProto]]
 
 
 class _Transposed:
-    """A ConvTranspose node with the constants of its graph, and what it is replaced by."""
+    """A ConvTranspose node with the constants of its graph."""
 
     def __init__(self, graph: onnx.GraphProto, node: NodeProto) -> None:
         self._constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -37,16 +37,18 @@ class _Transposed:
             and not any(attributes.get("output_padding", [0, 0]))
             and attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
             and not attributes.get("output_shape")
-            and all(sum(name in other.input for other in graph.node) == 1 for name in node.input[1:])  # they are rearranged
+            and all(
+                sum(name in other.input for other in graph.node) == 1 for name in node.input[1:]
+            )  # not shared: they are rearranged
         )
 
     def is_like(self, kernel: int, stride: int, padding: int) -> bool:
-        """Whether it has these sizes, in both directions, nothing unusual, and weights of its own."""
+        """Whether it has these sizes in both directions, no unusual attributes, and weights of its own."""
         sizes = list(self.weight.shape[2:]), self._strides, self._pads
         return self._plain and sizes == ([kernel] * 2, [stride] * 2, [padding] * 4)
 
     def rearranged(self, weight: Array, bias: Array | None) -> list[str]:
-        """Put other weights in the place of the node's own; returns their names, which stay."""
+        """Replace the node's weights; returns their names, which do not change."""
         names = list(self.node.input[1 : 2 if bias is None else 3])
         for name, values in zip(names, (weight, bias), strict=False):
             self._constants[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(values), name))
@@ -67,17 +69,17 @@ def shuffle_last(model: onnx.ModelProto) -> bool:
     """Rewrite the last k4 s2 p1 in place as a 3x3 convolution to four times the channels and depth-to-space.
 
     OpenVINO computes the end of a graph in float32, back to its last convolution or matrix product. A transposed convolution
-    does not count as one: with this layer rewritten, the layers before it run in reduced precision where that is asked for.
+    does not count as one: with this layer rewritten, the layers before it run in reduced precision if that is requested.
 
     Returns:
-        Whether there was one.
+        Whether a layer was rewritten.
     """
     last = [node.output[0] for node in model.graph.node if node.op_type == "ConvTranspose"][-1:]
     return _rewrite(model, lambda t: [t.y] == last and t.is_like(4, 2, 1), _as_shuffle) > 0
 
 
 def _rewrite(model: onnx.ModelProto, fits: Callable[[_Transposed], bool], rewrite: Rewrite) -> int:
-    """Replace the ConvTranspose nodes that `fits` by what `rewrite` gives; returns how many."""
+    """Replace the ConvTranspose nodes that `fits` selects by those of `rewrite`; returns how many."""
     graph, nodes, count = model.graph, [], 0
     for node in graph.node:
         transposed = _Transposed(graph, node) if node.op_type == "ConvTranspose" else None

@@ -21,7 +21,7 @@ from svg_export.parity_loop import (
     ReferenceLoop,
     TorchGraphs,
     Trace,
-    walk_fused,
+    run_fused,
 )
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import ErrorCurve, ParityReport
@@ -29,38 +29,41 @@ from svg_train.config import ModelConfig
 from svg_train.model import SVG
 
 TOLERANCE_FP32 = 1e-4  # largest difference of any output or state, relative to max(1, its largest value)
-ROUNDING_FACTOR = 10.0  # how many times the error of float32 arithmetic itself the graphs may be off in closed loop
-FUSED, SHUFFLED = "fused.", "shuffled."  # before the names of what the fused graphs and the shuffled decoder gave
+ROUNDING_FACTOR = 10.0  # multiple of the error of float32 arithmetic itself that the graphs may differ by in closed loop
+FUSED, SHUFFLED = "fused.", "shuffled."  # prefixes of the outputs of the fused graphs and of the shuffled decoder
 
 
 class ParityError(SvgError):
-    """The exported graphs do not compute what the model computes. Nothing was published."""
+    """The exported graphs do not compute what the model computes; nothing was published."""
 
     exit_code = ExitCode.PARITY_FAILED
 
 
 def check_fp32(model: SVG, contents: Mapping[str, bytes], tolerance: float = TOLERANCE_FP32) -> ParityReport:
-    """Hold exported fp32 graphs against the PyTorch model, in closed loop.
+    """Compare exported fp32 graphs with the PyTorch model, in closed loop.
 
     The loop of a trained model amplifies rounding, about 1.6 times per step on moving digits, until even two correct float32
-    implementations differ by more than the tolerance. So PyTorch also walks in float64, which shows what rounding alone does
-    to this model, and the graphs may differ by ROUNDING_FACTOR times that where it is more than `tolerance`.
+    implementations differ by more than the tolerance. So PyTorch also runs in float64, which shows what rounding alone does
+    to this model. The graphs may differ by ROUNDING_FACTOR times that, if it is more than `tolerance`.
 
     Args:
         model: the truth, in float32.
-        contents: exported graphs by role.
+        contents: exported graphs by name.
         tolerance: largest difference, relative to the tensor's largest value or 1, whichever is more.
 
     Raises:
         ParityError: a larger difference, or a value that is not finite; all offending tensors are listed.
     """
+    # 1) run PyTorch in float32 and in float64, and the graphs, on the same inputs
     exact = TorchGraphs(copy.deepcopy(model).double())
     truth, given, unrounded = _traces(model.config, TorchGraphs(model), OnnxGraphs(contents), exact)
     rounding = _relative(truth, unrounded)
     truth, given = _with_fused(model.config, contents, truth, given)
     truth, given = _with_shuffled(model.config, contents, truth, given)
+    # 2) how much rounding alone changes, which limits how much the graphs may differ
     curves, errors = _compare(truth, given), _relative(truth, given)
     envelope = np.maximum.accumulate(np.max([rounding[name] for name in rounding if name.startswith("forecast")], axis=0))
+    # 3) list every output and state that differs by more
     failed = []
     for name, error in errors.items():
         forecast = name.removeprefix(FUSED).removeprefix(SHUFFLED).startswith("forecast")
@@ -81,7 +84,7 @@ def check_fp32(model: SVG, contents: Mapping[str, bytes], tolerance: float = TOL
 def compare_fp16(model: SVG, fp32: Mapping[str, bytes], fp16: Mapping[str, bytes]) -> ParityReport:
     """Measure the closed-loop error of fp16 graphs against the fp32 ones, as they compute on this machine.
 
-    Whether it matters is for `precision.judge` to say.
+    Whether it matters is decided by the quality gate (`svg_export.precision`).
 
     Raises:
         ParityError: a value that is not finite; all tensors with such values are listed.
@@ -101,20 +104,20 @@ def compare_fp16(model: SVG, fp32: Mapping[str, bytes], fp16: Mapping[str, bytes
 
 def _traces(config: ModelConfig, *implementations: GraphRunner) -> list[Trace]:
     inputs = ProbeInputs.make(config)
-    return [ReferenceLoop(run, config).walk(inputs) for run in implementations]
+    return [ReferenceLoop(run_graph, config).run(inputs) for run_graph in implementations]
 
 
 def _with_fused(config: ModelConfig, contents: Mapping[str, bytes], truth: Trace, given: Trace) -> tuple[Trace, Trace]:
-    """Both traces with what the fused graphs gave, if there are any, beside what they should have given."""
+    """Both traces with the outputs of the fused graphs, if any, and the expected ones."""
     if "prime" not in contents:
         return truth, given
-    fused = walk_fused(OnnxGraphs(contents), config, ProbeInputs.make(config))
+    fused = run_fused(OnnxGraphs(contents), config, ProbeInputs.make(config))
     expected = {FUSED + name: truth[name][-len(values) :] for name, values in fused.items()}
     return truth | expected, given | {FUSED + name: values for name, values in fused.items()}
 
 
 def _with_shuffled(config: ModelConfig, contents: Mapping[str, bytes], truth: Trace, given: Trace) -> tuple[Trace, Trace]:
-    """Both traces with the frames of the loop that runs the shuffled decoder, if there is one, in place of the other."""
+    """Both traces with the frames of a loop that runs the shuffled decoder instead of the other, if there is one."""
     if SHUFFLED_DECODER not in contents:
         return truth, given
     frames = _traces(config, OnnxGraphs({**contents, "decoder": contents[SHUFFLED_DECODER]}))[0]["forecast.decoder.frame"]

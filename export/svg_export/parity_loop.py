@@ -1,7 +1,7 @@
-"""Closed-loop walks: the same frames and the same noise through any implementation of the graphs, every output recorded.
+"""The closed loop of the parity gate: the same frames and noise through any implementation of the graphs, all outputs recorded.
 
-A walk goes over n_past observed and FORECAST_STEPS forecast frames by the generation rule. It runs over anything that maps
-(role, inputs) to outputs: the PyTorch model, or the exported graphs on ONNX Runtime.
+A run has n_past observed and FORECAST_STEPS forecast frames, by the generation rule. It takes anything that maps (graph name,
+inputs) to outputs: the PyTorch model, or the exported graphs on ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -51,26 +51,29 @@ class ProbeInputs:
 
 @dataclass
 class ReferenceLoop:
-    """One walk through the generation rule. `record` makes the trace; states travel as they do in the runtime."""
+    """One run of the generation rule, which records a trace. States are carried on as in the runtime."""
 
-    run: GraphRunner
+    run_graph: GraphRunner
     config: ModelConfig
     trace: Trace = field(default_factory=lambda: defaultdict(list))
     states: dict[str, NDArray[Any]] = field(default_factory=dict)
 
-    def walk(self, inputs: ProbeInputs) -> Trace:
-        """Observe all frames, forecast, return every output of every graph by "phase.role.tensor"."""
+    def run(self, inputs: ProbeInputs) -> Trace:
+        """Observe all frames, forecast, and return every output of every graph as "phase.graph_name.tensor"."""
+        # 1) encode the observed frames
         encoded = [self.call("observe", "encoder", frame=frame[None]) for frame in inputs.frames[:, 0]]
         conds = [self.call("observe", "skip", **_skips(entry)) for entry in encoded]
+        # 2) read the context: the posterior sees each frame, prior and predictor the one before it
         for h_prev, h_now, eps in zip(encoded[:-1], encoded[1:], inputs.context_noise, strict=True):
             z = self.latent("observe", "posterior", h_now["h"], eps)
             if self.config.prior_layers:
-                self.step("observe", "prior", h=_spread(h_prev["h"]))
-            self.step("observe", "predictor", h=_spread(h_prev["h"]), **z)
+                self.step("observe", "prior", h=_repeat_for_samples(h_prev["h"]))
+            self.step("observe", "predictor", h=_repeat_for_samples(h_prev["h"]), **z)
+        # 3) forecast in closed loop: every forecast frame is encoded again
         h, cond = encoded[-1]["h"], conds[-1 if self.config.last_frame_skip else -1 - self.config.skip_lag]
         for eps in inputs.noise:
             z = self.latent("forecast", "prior", h, eps)
-            g = self.step("forecast", "predictor", h=_spread(h), **z)["g"]
+            g = self.step("forecast", "predictor", h=_repeat_for_samples(h), **z)["g"]
             frame = self.call("forecast", "decoder", g=g, **cond)["frame"]
             entry = self.call("forecast", "encoder", frame=frame)
             h = entry["h"]
@@ -79,17 +82,17 @@ class ReferenceLoop:
         return self.trace
 
     def latent(self, phase: str, graph_name: str, h: NDArray[Any], eps: NDArray[np.float32]) -> Tensors:
-        """z as an input of the predictor: drawn from the posterior or prior of `h`, from N(0, I), or none at all."""
+        """z as an input of the predictor: drawn from the posterior or prior of `h`, or from N(0, I); empty without latents."""
         if not self.config.z_dim:
             return {}
         if not getattr(self.config, f"{graph_name}_layers"):
             return {"z": eps}
-        gaussian = self.step(phase, graph_name, h=_spread(h))
+        gaussian = self.step(phase, graph_name, h=_repeat_for_samples(h))
         return {"z": gaussian_sample(gaussian["mu"], gaussian["logvar"], eps)}
 
     def call(self, phase: str, graph_name: str, **inputs: NDArray[Any]) -> Tensors:
         """Run a stateless graph and record its outputs."""
-        outputs = self.run(graph_name, inputs)
+        outputs = self.run_graph(graph_name, inputs)
         for name, value in outputs.items():
             if not name.startswith("_"):  # private to the implementation
                 self.trace[f"{phase}.{graph_name}.{name}"].append(value)
@@ -106,26 +109,30 @@ class ReferenceLoop:
         return outputs
 
 
-def walk_fused(run: GraphRunner, config: ModelConfig, inputs: ProbeInputs) -> Trace:
+def run_fused(run_graph: GraphRunner, config: ModelConfig, inputs: ProbeInputs) -> Trace:
     """The same steps on the graphs prime and step.
 
     Returns:
         Their outputs under the names of the separate graphs that they must equal. Of the context only the last step is known.
     """
     trace: Trace = defaultdict(list)
-    encoded = [run("encoder", {"frame": frame[None]}) for frame in inputs.frames[:, 0]]
+    encoded = [run_graph("encoder", {"frame": frame[None]}) for frame in inputs.frames[:, 0]]
     lag = 0 if config.last_frame_skip else config.skip_lag
-    h_seq, conds = np.stack([entry["h"] for entry in encoded]), run("skip", _skips(encoded[-1 - lag]))
+    h_seq, conds = np.stack([entry["h"] for entry in encoded]), run_graph("skip", _skips(encoded[-1 - lag]))
     if config.z_dim:
-        primed = run("prime", {"h_seq": h_seq, "eps": inputs.context_noise})
+        primed = run_graph("prime", {"h_seq": h_seq, "eps": inputs.context_noise})
     else:
-        primed = run("prime", {"h_seq": np.repeat(h_seq, SAMPLES, axis=1)})
+        primed = run_graph("prime", {"h_seq": np.repeat(h_seq, SAMPLES, axis=1)})
     for name, value in primed.items():
         part, tensor = name.split("_")
         trace[f"observe.{part}.{'state_out' if tensor == 'state' else tensor}"].append(value)
-    states = {"h": _spread(h_seq[-1]), **{name: value for name, value in primed.items() if name.endswith("_state")}, **conds}
+    states = {
+        "h": _repeat_for_samples(h_seq[-1]),
+        **{name: value for name, value in primed.items() if name.endswith("_state")},
+        **conds,
+    }
     for eps in inputs.noise:
-        outputs = run("step", {**states, **({"eps": eps} if config.z_dim else {})})
+        outputs = run_graph("step", {**states, **({"eps": eps} if config.z_dim else {})})
         states |= {name.removesuffix("_out"): value for name, value in outputs.items() if name.endswith("_out")}
         for name, value in outputs.items():
             trace[_separate_name(name)].append(value)
@@ -133,7 +140,7 @@ def walk_fused(run: GraphRunner, config: ModelConfig, inputs: ProbeInputs) -> Tr
 
 
 def _separate_name(name: str) -> str:
-    """Where an output of the graph step lies in the trace of the separate graphs."""
+    """The name of an output of the graph step in the trace of the separate graphs."""
     if name.startswith("cond_"):
         return f"forecast.skip.{name.removesuffix('_out')}"
     known = {
@@ -144,7 +151,7 @@ def _separate_name(name: str) -> str:
 
 
 class TorchGraphs:
-    """The PyTorch model, unfolded, behind the graphs' names. It is the truth that the exported graphs are held against."""
+    """The PyTorch model, unfolded, with the interface of the graphs: the truth that the exported graphs are compared with."""
 
     def __init__(self, model: SVG) -> None:
         self._model = model.eval()
@@ -152,7 +159,7 @@ class TorchGraphs:
 
     @torch.no_grad()
     def __call__(self, graph_name: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
-        """Run one role on NumPy values."""
+        """Run one graph on NumPy values."""
         dtype = next(self._model.parameters()).dtype
         tensors = {name: torch.from_numpy(np.ascontiguousarray(value)).to(dtype) for name, value in inputs.items()}
         return {name: value.numpy() for name, value in getattr(self, f"_{graph_name}")(tensors).items()}
@@ -194,14 +201,14 @@ class OnnxGraphs:
         }
 
     def __call__(self, graph_name: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
-        """Run one role on NumPy values."""
+        """Run one graph on NumPy values."""
         session = self._sessions[graph_name]
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
 
 def _gaussian(lstm: GaussianLSTM | None, t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    assert lstm is not None  # called for the roles of the model only
+    assert lstm is not None  # only called for parts that the model has
     mu, logvar, state = lstm.step(t["h"], t["state"])
     return {"mu": mu, "logvar": logvar, "state_out": state}
 
@@ -210,6 +217,6 @@ def _skips(encoded: Tensors) -> Tensors:
     return {name: value for name, value in encoded.items() if name.startswith("skip_")}
 
 
-def _spread(h: NDArray[Any]) -> NDArray[Any]:
-    """One encoding for all samples; forecast frames have one for each already."""
+def _repeat_for_samples(h: NDArray[Any]) -> NDArray[Any]:
+    """Repeat one encoding for all samples; forecast frames already have one per sample."""
     return np.repeat(h, SAMPLES // len(h), axis=0)

@@ -1,7 +1,7 @@
-"""Precision is earned: forecasts of held-out sequences in fp32 and in a reduced precision, same noise, judged in pairs.
+"""The quality gate: forecasts of held-out sequences in fp32 and in a reduced precision, same noise, compared in pairs.
 
-The loop amplifies rounding, so a sample soon parts from what it would be in fp32. Whether it is a worse sample is another
-question, and the one that counts: best and average sample against the truth, and the diversity of the samples, must not lose.
+The loop amplifies rounding, so a sample soon differs from the one in fp32. What counts is whether it is worse: the best and the
+average sample, compared with the truth, and the diversity of the samples must not fall.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
 from svg_common.metrics import psnr
 from svg_common.progress import ProgressListener
 from svg_eval.data import open_held_out
-from svg_eval.measure import Settings, frame_metrics, portions
+from svg_eval.measure import Settings, batches, frame_metrics
 from svg_eval.models import BundleModel, EvaluatedModel, checkpoint_info
 from svg_eval.statistics import Array, best_sample, estimate
 from svg_runtime.backends import open_backend
@@ -33,24 +33,24 @@ from svg_train.checkpoint import Checkpoint
 from svg_train.data import SequenceDataset
 
 _LOG = logging.getLogger(__name__)
-SEQUENCES = 64  # on the embedded model they tell a loss of 0.03 dB from none, in seconds
-MIN_SEQUENCES = 16  # fewer would let nearly everything pass
+SEQUENCES = 64  # on the embedded model they detect a loss of 0.03 dB, in seconds
+MIN_SEQUENCES = 16  # with fewer, nearly everything would pass
 SAMPLES, HORIZON, SEED = 10, 10, 0
 CONFIDENCE = 0.95  # of `statistics.estimate`
 
 MIN_FIRST_STEP_PSNR_DB = 45.0  # before the loop amplifies anything; an error of 1.4 of 255 grey levels
-# Losses that nobody can see: one of 0.1 % of the diversity can be certain and yet be nothing. 0.05 dB is 1 % of the squared
-# error; papers compare methods by tenths of a dB, and by the second or third decimal of SSIM.
+# Losses below these are invisible, even if certain, such as 0.1 % of the diversity. 0.05 dB is 1 % of the squared error;
+# papers compare methods by tenths of a dB, and by the second or third decimal of SSIM.
 TOLERANCE: Mapping[str, float] = {"psnr": 0.05, "ssim": 0.001}
-DIVERSITY_TOLERANCE = 0.01  # of its fp32 value, whose size is the model's own
+DIVERSITY_TOLERANCE = 0.01  # relative to its fp32 value, which depends on the model
 
-# What a variant is measured with: the engine that its users will run it on.
+# The engine that a variant is measured on: the one that its users will run.
 _ENGINES: dict[Precision, tuple[str, str | None]] = {"fp32": ("cpu", None), "fp16": ("cpu", None), "bf16": ("openvino", None)}
 _COMPUTED_BY = {"fp16": "onnxruntime CPUExecutionProvider:fp16 graphs", "bf16": "openvino CPU:bf16"}
 
 
 class PrecisionError(SvgError):
-    """A reduced precision loses quality that can be seen. Nothing was published."""
+    """A reduced precision loses visible quality; nothing was published."""
 
     exit_code = ExitCode.PARITY_FAILED
 
@@ -65,63 +65,63 @@ class HeldOut:
 
     @property
     def settings(self) -> Settings:
-        """What is forecast."""
+        """The forecasts to compare."""
         return Settings(min(self.sequences, len(self.data)), SAMPLES, HORIZON, SEED)
 
 
 def load_held_out(checkpoint: Checkpoint, given: Mapping[str, Any], fp16: bool, bf16: bool) -> HeldOut | None:
-    """What the precisions that are asked for will be judged on, None if there are none. Refuses before any work is done.
+    """Open the sequences for the quality gate, before any work is done; None if no reduced precision is requested.
 
     Args:
         checkpoint: of the model.
         given: as of `find_held_out`.
-        fp16: whether fp16 is asked for.
-        bf16: whether bf16 is.
+        fp16: whether fp16 is requested.
+        bf16: whether bf16 is requested.
 
     Raises:
-        SvgError: there is nothing to judge them on, or this machine does not compute in bf16.
+        SvgError: no usable held-out sequences, or this machine does not support bf16.
     """
     if bf16:
-        _check_bf16_is_here()
+        _check_bf16_available()
     return find_held_out(checkpoint, given) if fp16 or bf16 else None
 
 
 def find_held_out(checkpoint: Checkpoint, given: Mapping[str, Any]) -> HeldOut:
-    """The held-out split of the data that the checkpoint was trained on, or of what the user names.
+    """The held-out split of the data that the checkpoint was trained on, or of the user's data.
 
     Args:
-        checkpoint: tells data set, frame size and pace.
-        given: the [data] settings that the user gave; None stands for not given.
+        checkpoint: has data set, frame size and frame interval.
+        given: the user's [data] settings; None means not given.
 
     Raises:
-        SvgError: it cannot be opened, or is too small to judge by.
+        SvgError: it cannot be opened, or is too small.
     """
     info = checkpoint_info("", checkpoint, "")
     name = given.get("name") or info.data["name"]
     needs = "reduced precision must pass a quality gate on held-out sequences"
-    then = "give others with --data and --data-root, or remove --fp16 and --bf16"
+    advice = "give others with --data and --data-root, or remove --fp16 and --bf16"
     try:
         data = open_held_out(info, given, None, HORIZON)
     except MissingExtraError:
         raise
     except SvgError as error:
         kind = UsageError if isinstance(error, UsageError) else SvgError
-        raise kind(f"{needs}, but those of '{name}' cannot be opened: {error}\n  {then}") from error
+        raise kind(f"{needs}, but those of '{name}' cannot be opened: {error}\n  {advice}") from error
     if len(data) < MIN_SEQUENCES:
         raise SvgError(
             f"{needs}: expected at least {MIN_SEQUENCES} of {info.n_past + HORIZON} frames, got {len(data)} from "
-            f"{data.description}\n  {then}"
+            f"{data.description}\n  {advice}"
         )
     return HeldOut(name, data)
 
 
-def _check_bf16_is_here() -> None:
+def _check_bf16_available() -> None:
     require_modules("--bf16", "openvino", "openvino")
     from svg_runtime.backends.openvino.device import choose_placement, shared_core
 
     try:
         choose_placement(shared_core(), "CPU:bf16")
-    except (BackendMissingError, ImportError, OSError, RuntimeError) as error:  # it is not able to, or does not load
+    except (BackendMissingError, ImportError, OSError, RuntimeError) as error:  # not supported, or OpenVINO does not load
         raise BackendMissingError(
             f"--bf16 has to run the model in bf16, which this machine cannot: {error}\n"
             "  export on a processor with bf16 (x86 with AVX-512 BF16 or AMX), or remove --bf16"
@@ -129,13 +129,13 @@ def _check_bf16_is_here() -> None:
 
 
 def attach_quality_reports(folder: Path, manifest: Manifest, held_out: HeldOut, progress: ProgressListener) -> Manifest:
-    """`manifest` with a report on every reduced precision, measured as the Forecaster runs it by default.
+    """`manifest` with a quality report of every reduced precision, measured as the Forecaster runs it by default.
 
     Args:
         folder: of the graphs.
-        manifest: with the variants in question, which need no report yet.
+        manifest: with the variants to measure, which need no report yet.
         held_out: what to forecast.
-        progress: who is told how far it is.
+        progress: receives the progress.
 
     Raises:
         PrecisionError: a variant does not pass; all failures of all variants are listed.
@@ -178,44 +178,44 @@ def _open(bundle: Bundle, precision: Precision) -> BundleModel:
 def compare(
     models: Sequence[EvaluatedModel], computed_by: list[str], held_out: HeldOut, progress: ProgressListener
 ) -> list[QualityReport]:
-    """Reports on all `models` but the first, which is the fp32 one that they are held against.
+    """Quality reports of all `models` except the first, the fp32 model that they are compared with.
 
     Args:
         models: of the same network.
-        computed_by: engine, device and precision of each but the first.
+        computed_by: engine, device and precision of each except the first.
         held_out: what to forecast.
-        progress: who is told how far it is.
+        progress: receives the progress.
 
     Raises:
         PrecisionError: forecasts that are not finite.
     """
-    gathered, n_past, done = [_Gathered() for _ in models], models[0].info.n_past, 0
+    scores, n_past, done = [_Scores() for _ in models], models[0].info.n_past, 0
     progress.progress("quality", 0.0)
     with torch.no_grad():
-        for sequences, noise, context_noise in portions(models[0], held_out.data, held_out.settings):
+        for sequences, noise, context_noise in batches(models[0], held_out.data, held_out.settings):
             futures = [model.forecast(sequences[:, :n_past], noise, context_noise) for model in models]
-            for model, own, given in zip(models, gathered, futures, strict=True):
+            for model, own, given in zip(models, scores, futures, strict=True):
                 if not given.isfinite().all():
                     raise PrecisionError(f"{model.info.label} produces forecasts that are not finite\n  nothing was published")
                 own.add(given, futures[0], sequences[:, n_past:])
             done += len(sequences)
             progress.progress("quality", done / held_out.settings.sequences)
-    fp32 = gathered[0].quality()
+    fp32 = scores[0].quality()
     return [
         _report(held_out=held_out, computed_by=by, fp32=fp32, reduced=own.quality(), drift=own.drift())
-        for by, own in zip(computed_by, gathered[1:], strict=True)
+        for by, own in zip(computed_by, scores[1:], strict=True)
     ]
 
 
 @dataclass
-class _Gathered:
-    """What is known of one model's forecasts, sequence by sequence."""
+class _Scores:
+    """Metrics of one model's forecasts, sequence by sequence."""
 
     metrics: dict[str, list[Tensor]] = field(default_factory=dict)
     errors: list[Tensor] = field(default_factory=list)  # (B, T) mean squared difference from fp32
 
     def add(self, futures: Tensor, fp32: Tensor, truth: Tensor) -> None:
-        """Futures (B, S, T, C, H, W), those of fp32, and the true frames (B, T, C, H, W)."""
+        """Add futures (B, S, T, C, H, W), those of fp32, and the true frames (B, T, C, H, W)."""
         self.errors.append((futures - fp32).square().mean(dim=(1, 3, 4, 5)).double())
         for samples, frames in zip(futures, truth, strict=True):
             for name, value in frame_metrics(samples, frames).items():
@@ -267,7 +267,7 @@ def _paired(name: Metric, fp32: Array, reduced: Array) -> PairedDifference:
 
 
 def describe(precision: Precision, report: QualityReport) -> list[str]:
-    """The report in two lines for people."""
+    """The report in two readable lines."""
     first, last = report.divergence_psnr_db[0], report.divergence_psnr_db[-1]
     metrics = [name for name in get_args(Metric) if name in report.metrics]
     changes = ", ".join(_change(name, report.metrics[name], report.samples) for name in metrics)

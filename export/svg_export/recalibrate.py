@@ -1,15 +1,15 @@
 """BatchNorm statistics re-estimated on real sequences (`svg-export --bn recalibrate`).
 
-A model that was judged with batch statistics, as the reference implementation judged at batch 100, may carry poor running
-statistics, and they describe true frames only, while a forecast feeds the model frames of its own. Here nothing but the
-running statistics changes; weights, gains and offsets stay. The old statistics have no part in the new ones.
+A model that was evaluated with batch statistics, as in the reference implementation at batch 100, may have poor running
+statistics. They also describe true frames only, while a forecast feeds the model frames of its own. Only the running statistics
+change here; weights, gains and offsets stay. The new statistics do not depend on the old ones.
 
-Two estimates are made: over true frames, as in training, and in closed loop, over the context and over the model's forecasts
-from it. Which one serves a model better is measured. In both, each batch is normalised by its own statistics while they are
-gathered. Iterating the closed loop with the statistics of the pass before would follow the deployed model to the letter, but it
-has no stable end: a trained digits model lost 0.7 dB in the first such pass and 12 dB by the third, because frames that drift
-give statistics that make the next ones drift further. Batch statistics hold every step near what the weights were trained on,
-and one pass is enough.
+There are two estimates: over true frames, as in training, and in closed loop, over the context and the model's forecasts from
+it. Which one is better for a model is measured. In both, each batch is normalised by its own statistics while they are
+collected. Iterating the closed loop with the statistics of the pass before would match the deployed model exactly, but it does
+not converge: a trained digits model lost 0.7 dB in the first such pass and 12 dB by the third, because frames that drift
+lead to statistics that make the next ones drift further. Batch statistics keep every step near what the weights were trained
+on, and one pass is enough.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from svg_train.model import SVG
 
 _LOG = logging.getLogger(__name__)
 DEFAULT_SEQUENCES = 200
-MIN_SEQUENCES = 16  # fewer frames than this give no statistics to speak of
+MIN_SEQUENCES = 16  # fewer do not give reliable statistics
 EVALUATED_SEQUENCES = 64
 EVALUATED_SAMPLES = 10
-_TRUE_FRAMES_BATCH = 8  # sequences at once; all their frames pass a layer together
-_CLOSED_LOOP_BATCH = 100  # sequences at once, one frame of each passes a layer: the reference's batch
-_SEED = 0  # of the sequences taken and of the forecasts' noise
+_TRUE_FRAMES_BATCH = 8  # sequences per batch; all their frames pass a layer together
+_CLOSED_LOOP_BATCH = 100  # sequences per batch, of which one frame each passes a layer: the reference's batch
+_SEED = 0  # of the selection of sequences and of the forecasts' noise
 
 Run = Callable[[SVG, Tensor, torch.Generator], object]
 Metrics = dict[str, float]
@@ -49,11 +49,11 @@ Metrics = dict[str, float]
 
 @dataclass(frozen=True)
 class Recalibration:
-    """A checkpoint with new BatchNorm statistics, and what they do to its forecasts of held-out sequences."""
+    """A checkpoint with new BatchNorm statistics, and their effect on forecasts of held-out sequences."""
 
     checkpoint: Checkpoint
     data: str  # description of the training sequences
-    sequences: int  # training sequences that gave the statistics
+    sequences: int  # training sequences behind the statistics
     horizon: int  # forecast frames per sequence
     chosen: str  # "true_frames" or "closed_loop"
     candidates: dict[str, float]  # PSNR in dB of the best sample on training sequences, by kind of estimate
@@ -67,7 +67,7 @@ class Recalibration:
         return {"recalibrated": True, **{name: getattr(self, name) for name in names}, "samples": EVALUATED_SAMPLES}
 
     def lines(self) -> list[str]:
-        """The metrics as a small table for people."""
+        """The metrics as a small readable table."""
         estimates = ", ".join(f"{name.replace('_', ' ')} {value:.2f} dB" for name, value in self.candidates.items())
         rows = (
             (f"best of {EVALUATED_SAMPLES} samples", "psnr_best"),
@@ -78,10 +78,10 @@ class Recalibration:
             f"BatchNorm: best sample on training sequences: {estimates}; chosen: {self.chosen.replace('_', ' ')}",
             f"  {f'PSNR in dB, {self.evaluated} held-out sequences':<36}{'before':>9}{'after':>9}",
             *(f"  {label:<36}{self.before[name]:>9.2f}{self.after[name]:>9.2f}" for label, name in rows),
-            self._verdict(),
+            self._change(),
         ]
 
-    def _verdict(self) -> str:
+    def _change(self) -> str:
         change = self.after["psnr_best"] - self.before["psnr_best"]
         if change < 0:
             worse = f"the best sample is {-change:.2f} dB worse than before"
@@ -90,44 +90,47 @@ class Recalibration:
 
 
 def recalibrate_checkpoint(checkpoint: Checkpoint, data: dict[str, Any], sequences: int) -> Recalibration:
-    """Estimate the BatchNorm statistics of `checkpoint` anew and judge them on held-out sequences.
+    """Estimate the BatchNorm statistics of `checkpoint` anew and measure them on held-out sequences.
 
     Args:
         checkpoint: the model. It is not changed.
-        data: settings of `svg_train.config.DataConfig` by name, at least `name`: its train split gives the statistics, its
-            test split the metrics. What is not given is as the model was trained, where it was trained on this data.
+        data: settings of `svg_train.config.DataConfig` by name, at least `name`: the train split is for the statistics, the
+            test split for the metrics. Other settings are those of the training, if it was on the same data set.
         sequences: how many training sequences of n_past + n_future frames to use; fewer if there are fewer.
 
     Returns:
-        The better of two estimates, judged by the best sample on training sequences, so that the held-out ones stay unseen.
-        Its checkpoint's metrics are the held-out metrics after, and those before under names that end in `_before`.
+        The better of two estimates by the best sample on training sequences, so that the held-out ones stay unseen. The
+        checkpoint has the held-out metrics with the new statistics, and those with the old ones under names in `_before`.
 
     Raises:
         SvgError: the data cannot be used, has too few sequences, or the model's values on it are not finite.
     """
+    # 1) open training sequences for the statistics, and held-out ones for the metrics
     config = _data_config(checkpoint, data)
     train, test = (open_data(config, split, config.sequence_length) for split in ("train", "test"))
-    taken, unseen = _take(train, sequences), held_out(test, EVALUATED_SEQUENCES)
-    _LOG.info("BatchNorm: estimating statistics on %d training sequences (%s)", taken.shape[1], train.description)
+    selected, unseen = _select_sequences(train, sequences), held_out(test, EVALUATED_SEQUENCES)
+    _LOG.info("BatchNorm: estimating statistics on %d training sequences (%s)", selected.shape[1], train.description)
+    # 2) estimate the statistics in two ways, and choose the better one on training sequences
     model, horizon = checkpoint.build(), config.train.n_future
-    estimates = {"true_frames": true_frame_statistics(model, taken), "closed_loop": closed_loop_statistics(model, taken)}
-    seen = taken[:, :EVALUATED_SEQUENCES]
+    estimates = {"true_frames": true_frame_statistics(model, selected), "closed_loop": closed_loop_statistics(model, selected)}
+    seen = selected[:, :EVALUATED_SEQUENCES]
     candidates = {name: _metrics(estimate, seen, horizon)["psnr_best"] for name, estimate in estimates.items()}
     chosen = max(candidates, key=candidates.__getitem__)
+    # 3) measure the old and the new statistics on held-out sequences
     _LOG.info("BatchNorm: forecasting %d held-out sequences with the old and the new statistics", unseen.shape[1])
     before, after = (_metrics(evaluated, unseen, horizon) for evaluated in (model, estimates[chosen]))
     metrics = {**after, **{f"{name}_before": value for name, value in before.items()}}
-    metrics |= {"bn_recalibrated_sequences": float(taken.shape[1]), "bn_closed_loop": float(chosen == "closed_loop")}
+    metrics |= {"bn_recalibrated_sequences": float(selected.shape[1]), "bn_closed_loop": float(chosen == "closed_loop")}
     recalibrated = replace(
         checkpoint,
         weights=estimates[chosen].state_dict(),
-        metrics={name: value for name, value in metrics.items() if math.isfinite(value)},  # a manifest's JSON has no others
+        metrics={name: value for name, value in metrics.items() if math.isfinite(value)},  # JSON has no others
         training=None,  # a training state belongs to the statistics it was saved with
     )
     return Recalibration(
         checkpoint=recalibrated,
         data=train.description,
-        sequences=taken.shape[1],
+        sequences=selected.shape[1],
         horizon=horizon,
         chosen=chosen,
         candidates=candidates,
@@ -151,7 +154,7 @@ def true_frame_statistics(model: SVG, sequences: Tensor) -> SVG:
 
 
 def closed_loop_statistics(model: SVG, sequences: Tensor) -> SVG:
-    """A copy of `model` with the statistics of n_past true frames and of forecasts of the rest, in the share of a forecast.
+    """A copy of `model` with the statistics of n_past true frames and of forecasts of the rest, as many as in a forecast.
 
     Args:
         model: any SVG; it is not changed.
@@ -167,8 +170,8 @@ def closed_loop_statistics(model: SVG, sequences: Tensor) -> SVG:
 class Moments:
     """Mean and variance per channel of all activations that reached one BatchNorm layer, pooled exactly.
 
-    An average of batch variances would leave out how far the means of batches lie apart. Batches are merged in float64 from
-    their means and squared deviations (Chan, Golub and LeVeque 1979), which keeps the digits that E[x^2] - E[x]^2 loses.
+    An average of batch variances would ignore how much the means of batches differ. Batches are merged in float64 from
+    their means and squared deviations (Chan, Golub and LeVeque 1979), which keeps the precision that E[x^2] - E[x]^2 loses.
     """
 
     mean: Tensor  # (channels,) float64
@@ -178,12 +181,12 @@ class Moments:
 
     @classmethod
     def of(cls, layer: nn.BatchNorm2d) -> Moments:
-        """Moments of nothing yet."""
+        """Empty moments for `layer`."""
         mean, deviation = (torch.zeros(layer.num_features, dtype=torch.float64) for _ in range(2))
         return cls(mean, deviation)
 
     def add(self, x: Tensor) -> None:
-        """Take in activations (B, channels, height, width)."""
+        """Add activations (B, channels, height, width)."""
         variance, mean = (value.double() for value in torch.var_mean(x, dim=(0, 2, 3), correction=0))
         count = x.numel() // x.shape[1]
         total, shift = self.count + count, mean - self.mean
@@ -203,7 +206,7 @@ def _with_statistics(model: SVG, sequences: Tensor, batch: int, run: Run) -> SVG
     estimate = copy.deepcopy(model).eval()
     layers = [module for module in estimate.modules() if isinstance(module, nn.BatchNorm2d)]
     generator = torch.Generator().manual_seed(_SEED)
-    with _watched(layers) as moments:
+    with _collect_moments(layers) as moments:
         # Parts of equal size: a last batch of one sequence could not be normalised by its own statistics.
         for part in sequences.tensor_split(math.ceil(sequences.shape[1] / batch), dim=1):
             run(estimate, to_unit(part), generator)
@@ -218,11 +221,11 @@ def _with_statistics(model: SVG, sequences: Tensor, batch: int, run: Run) -> SVG
 
 
 @contextmanager
-def _watched(layers: list[nn.BatchNorm2d]) -> Iterator[list[Moments]]:
-    """Normalise by batch statistics, and gather the moments of what reaches each layer."""
+def _collect_moments(layers: list[nn.BatchNorm2d]) -> Iterator[list[Moments]]:
+    """Normalise by batch statistics, and collect the moments of each layer's inputs."""
     moments = [Moments.of(layer) for layer in layers]
     handles = [
-        layer.train().register_forward_pre_hook(_adding_to(moment)) for layer, moment in zip(layers, moments, strict=True)
+        layer.train().register_forward_pre_hook(_moment_hook(moment)) for layer, moment in zip(layers, moments, strict=True)
     ]
     try:
         yield moments
@@ -232,7 +235,7 @@ def _watched(layers: list[nn.BatchNorm2d]) -> Iterator[list[Moments]]:
             layer.eval()
 
 
-def _adding_to(moments: Moments) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def _moment_hook(moments: Moments) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     return lambda layer, inputs: moments.add(inputs[0])
 
 
@@ -251,8 +254,8 @@ def _metrics(model: SVG, sequences: Tensor, horizon: int) -> Metrics:
     return evaluate(model, sequences, EVALUATED_SAMPLES, horizon).metrics()
 
 
-def _take(data: SequenceDataset, count: int) -> Tensor:
-    """`count` sequences from all over the data set, always the same: neighbours in a video show nearly the same."""
+def _select_sequences(data: SequenceDataset, count: int) -> Tensor:
+    """`count` sequences spread over the data set, always the same ones: neighbours in a video are nearly equal."""
     if len(data) < MIN_SEQUENCES:
         raise SvgError(
             f"recalibration needs at least {MIN_SEQUENCES} training sequences, got {len(data)} from {data.description}\n"
@@ -263,10 +266,10 @@ def _take(data: SequenceDataset, count: int) -> Tensor:
 
 
 def _data_config(checkpoint: Checkpoint, data: dict[str, Any]) -> Config:
-    """The configuration of the checkpoint with the data set that the user names.
+    """The configuration of the checkpoint with the user's data set.
 
-    The split and the scenes stay those of the training where the data set is the same, else held-out frames would have been
-    trained on. Paths come from the user alone. A known interval stands for the frame step: it holds for any frame rate.
+    If the data set is that of the training, split and scenes stay the same, or held-out frames would have been trained on.
+    Paths come from the user alone. A known interval replaces the frame step, as it is valid for any frame rate.
     """
     interval_s = checkpoint.frame_interval_s
     trained = checkpoint.config.data.model_dump(exclude={"root", "cache"})

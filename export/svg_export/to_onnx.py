@@ -1,4 +1,4 @@
-"""PyTorch module -> ONNX bytes: dynamic batch, no traces of the machine, the same bytes every time."""
+"""PyTorch module -> ONNX bytes: dynamic batch, nothing specific to the machine, the same bytes every time."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from svg_runtime.bundle.onnx_header import read_header
 OPSET = 18  # read by TensorRT 10, OpenVINO 2024 and ONNX Runtime 1.18 alike
 
 
-def export_graph(plan: GraphExport, graph_name: str, bundle_id: str) -> bytes:
-    """Export one graph and stamp it with its role and bundle.
+def export_graph(graph_export: GraphExport, graph_name: str, bundle_id: str) -> bytes:
+    """Export one graph, with its name and bundle in the metadata.
 
     Raises:
         RuntimeError: PyTorch's exporter refused the module.
     """
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
-            plan.module.eval(),
-            plan.example,
+            graph_export.module.eval(),
+            graph_export.example,
             dynamo=True,
-            input_names=plan.inputs,
-            output_names=plan.outputs,
-            dynamic_shapes=_dynamic_shapes(plan),
+            input_names=graph_export.inputs,
+            output_names=graph_export.outputs,
+            dynamic_shapes=_dynamic_shapes(graph_export),
             opset_version=OPSET,
             external_data=False,
             verbose=False,
         )
     assert program is not None
     model = program.model_proto
-    _name_batch(model, plan)
+    _name_batch(model, graph_export)
     lower(model)
     _clean(model)
     return _stamped(model, graph_name, bundle_id)
 
 
 def shuffled_decoder(decoder: bytes, bundle_id: str) -> bytes | None:
-    """The graph `decoder_shuffled` made of an exported decoder; None if no layer of it changes."""
+    """The graph `decoder_shuffled`, rewritten from an exported decoder; None if no layer changes."""
     model = onnx.load_from_string(decoder)
     return _stamped(model, SHUFFLED_DECODER, bundle_id) if shuffle_last(model) else None
 
@@ -69,30 +69,30 @@ def read_interface(content: bytes) -> tuple[tuple[TensorSpec, ...], tuple[Tensor
     return inputs, outputs, onnx.load_from_string(content).opset_import[0].version
 
 
-def _dynamic_shapes(plan: GraphExport) -> tuple[object, ...]:
+def _dynamic_shapes(graph_export: GraphExport) -> tuple[object, ...]:
     batch = torch.export.Dim(BATCH, min=1, max=4096)
-    names = iter(plan.inputs)
+    names = iter(graph_export.inputs)
 
     def axes(tensor: Tensor) -> dict[int, object]:
         name = next(names)
-        return {} if name in plan.shared else {plan.batch_axis(name): batch}
+        return {} if name in graph_export.shared else {graph_export.batch_axis(name): batch}
 
-    return tuple([axes(t) for t in item] if isinstance(item, list) else axes(item) for item in plan.example)
+    return tuple([axes(t) for t in item] if isinstance(item, list) else axes(item) for item in graph_export.example)
 
 
-def _name_batch(model: onnx.ModelProto, plan: GraphExport) -> None:
-    """Give the dynamic axis one name everywhere, and let shared inputs come at batch 1 or B.
+def _name_batch(model: onnx.ModelProto, graph_export: GraphExport) -> None:
+    """Give the dynamic axis one name everywhere, and let shared inputs have batch 1 or B.
 
     torch.export cannot say "1 or B", so shared inputs are exported at batch 1; addition broadcasts either.
     """
     for value in [*model.graph.input, *model.graph.output]:
-        symbol = COND_BATCH if value.name in plan.shared else BATCH
-        value.type.tensor_type.shape.dim[plan.batch_axis(value.name)].dim_param = symbol
-    del model.graph.value_info[:]  # inferred shapes of inner tensors, which still say batch 1
+        symbol = COND_BATCH if value.name in graph_export.shared else BATCH
+        value.type.tensor_type.shape.dim[graph_export.batch_axis(value.name)].dim_param = symbol
+    del model.graph.value_info[:]  # inferred shapes of inner tensors, which still have batch 1
 
 
 def _clean(model: onnx.ModelProto) -> None:
-    """Drop stack traces, file paths and names that depend on the exporter's mood."""
+    """Remove stack traces, file paths and names that vary between exports."""
     model.doc_string = model.graph.doc_string = ""
     model.graph.name = "main"
     del model.metadata_props[:]
@@ -104,7 +104,7 @@ def _clean(model: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter reports its own progress on stdout and through warnings that no user can act on."""
+    """Silence the exporter's own progress on stdout, and its warnings, which no user can act on."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

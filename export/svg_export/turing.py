@@ -1,7 +1,7 @@
 """Matrix products as 1x1 convolutions, for GPUs of compute capability 7.5 (Turing).
 
-TensorRT-RTX multiplies float32 matrices on Ampere and later only, while it convolves in float32 on Turing too. Recurrent parts
-are float32 in every variant, so there they become convolutions over feature maps of one pixel: the same sums.
+TensorRT-RTX multiplies float32 matrices on Ampere and later only, but convolves in float32 on Turing too. Recurrent parts are
+float32 in every variant, so for Turing they become convolutions over feature maps of one pixel: the same sums.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import onnx
 from onnx import NodeProto, helper, numpy_helper
 
 TURING = "sm75"
-FLAG = "matrix-products-as-convolutions"  # in the key of engines that are built from such a graph
+FLAG = "matrix-products-as-convolutions"  # in the key of engines built from such a graph
 _PIXEL_AXES = "pixel_axes"
 
 
@@ -19,7 +19,7 @@ def convolve_matrix_products(content: bytes) -> bytes:
     """The same graph, where every float32 Gemm is a 1x1 Conv.
 
     Raises:
-        ValueError: a Gemm of a form that export does not write: scaled, or without constant weights.
+        ValueError: a Gemm that is scaled or has no constant weights, which export never writes.
     """
     model = onnx.load_from_string(content)
     graph = model.graph
@@ -41,7 +41,7 @@ def convolve_matrix_products(content: bytes) -> bytes:
 
 
 def _is_float32(constants: dict[str, onnx.TensorProto], node: NodeProto) -> bool:
-    """Turing multiplies float16 matrices: those stay."""
+    """Float16 products stay, as Turing multiplies float16 matrices."""
     if node.input[1] not in constants:
         raise ValueError(f"the weights of the Gemm {node.name} are not constant")
     return bool(constants[node.input[1]].data_type == onnx.TensorProto.FLOAT)

@@ -1,4 +1,4 @@
-"""Where decoded data and compiled models are kept between runs."""
+"""The folder where decoded data and compiled models are cached between runs."""
 
 from __future__ import annotations
 

@@ -19,19 +19,19 @@ from svg_common.signals import handle_sigterm_as_sigint
 
 @cache
 def stderr_console() -> Console:
-    """The console for progress and messages: one for all, so that messages stand above a bar. stdout is free for results."""
+    """The console for progress and messages, shared so that messages appear above a progress bar. stdout is for results."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def require_modules(what: str, extra: str, *modules: str) -> None:
-    """Refuse with the extra to install when one of `modules` cannot be imported (exit code 4)."""
+    """Raise a MissingExtraError, which names the extra to install, if one of `modules` cannot be imported."""
     for module in modules:
         if not is_installed(module):
             raise MissingExtraError(what, module, extra)
 
 
 def is_installed(module: str) -> bool:
-    """Whether `module` can be found; that it also loads is another matter."""
+    """Whether `module` can be found. It may still fail to load."""
     try:
         return importlib.util.find_spec(module) is not None
     except (ModuleNotFoundError, ValueError):  # the parent of a dotted name is missing; the import is blocked
@@ -46,7 +46,7 @@ def run_command(app: typer.Typer, prefix: str = "") -> NoReturn:
         prefix: before log messages of level INFO, which go to stderr.
     """
     handle_sigterm_as_sigint()
-    warnings.formatwarning = lambda message, *where: f"warning: {message}\n"  # not the line of our source that warns
+    warnings.formatwarning = lambda message, *where: f"warning: {message}\n"  # without our source line
     try:
         with log_messages_to(ConsoleHandler(stderr_console(), prefix)):
             code = app(standalone_mode=False)
@@ -58,7 +58,7 @@ def run_command(app: typer.Typer, prefix: str = "") -> NoReturn:
     except typer.Abort:
         _fail("interrupted", ExitCode.INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader went away: nothing to report
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader closed the pipe: nothing to report
         sys.exit(ExitCode.ERROR)
     except OSError as error:
         _fail(_describe_os_error(error), ExitCode.ERROR)

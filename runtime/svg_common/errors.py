@@ -1,4 +1,4 @@
-"""Errors that a person can act on, each with the exit code that the command line documents."""
+"""Expected errors, each with the exit code that the commands document."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ class SvgError(Exception):
 
 
 class UsageError(SvgError):
-    """A command or call was asked for something that its arguments cannot mean."""
+    """The arguments of a command or call are invalid or contradict each other."""
 
     exit_code = ExitCode.USAGE
 
 
 class BackendMissingError(SvgError):
-    """A backend, precision or device was asked for that this machine or this bundle does not have."""
+    """A requested backend, precision or device is not available on this machine or in this bundle."""
 
     exit_code = ExitCode.BACKEND_MISSING
 
 
 class MissingExtraError(SvgError):
-    """A part of the product was used whose optional dependencies are not installed."""
+    """A feature was used whose optional dependencies are not installed."""
 
     exit_code = ExitCode.BACKEND_MISSING
 

@@ -21,8 +21,8 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 def atomic_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `destination`; on success it replaces `destination`, on any error it is removed.
 
-    The suffix is kept, because video and image writers choose their format by it. A link keeps pointing where it points:
-    the file behind it is replaced. What is no file, such as /dev/stdout or /dev/null, is yielded itself.
+    The suffix is kept, because video and image writers choose their format by it. A symbolic link is kept: the file
+    that it points to is replaced. A device or pipe, such as /dev/stdout, is yielded itself.
 
     Raises:
         OSError: the folder cannot be made or written, or the disk is full; `destination` is then unchanged.
@@ -75,31 +75,31 @@ def atomic_directory(destination: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def refuse_overwriting(outputs: Mapping[str, Path | None], needed: Iterable[str | Path | None]) -> None:
-    """Refuse results that would take the place of something else, or of each other, before any work is done.
+    """Refuse outputs that would overwrite an input or each other, before any work is done.
 
     Args:
         outputs: option -> where it writes.
-        needed: files that the command reads or writes besides, and folders of which it reads whatever is in them.
+        needed: other files that the command reads or writes, and folders whose whole content it reads.
 
     Raises:
-        UsageError: an output is one of the files, or in one of the folders already, or two outputs are one file.
+        UsageError: an output is one of these files, exists in one of these folders, or is also another output.
     """
-    taken: dict[Path, str] = {}
+    used: dict[Path, str] = {}
     for flag, output in outputs.items():
-        if output is None or (output.exists() and not output.is_file()):  # /dev/stdout takes all of them
+        if output is None or (output.exists() and not output.is_file()):  # several outputs can share /dev/stdout
             continue
         target = output.resolve()
         for other in (Path(given).resolve() for given in needed if given is not None):
             both = target.exists() and other.exists()
             if target == other or (both and (target.samefile(other) or other in target.parents)):
                 raise UsageError(f"{flag} would overwrite '{output}', which this command uses\n  choose another file")
-        if target in taken:
-            raise UsageError(f"{taken[target]} and {flag} both name '{output}'\n  choose a different file for each")
-        taken[target] = flag
+        if target in used:
+            raise UsageError(f"{used[target]} and {flag} both name '{output}'\n  choose a different file for each")
+        used[target] = flag
 
 
 def existing_file(path: str | Path | None) -> Path | None:
-    """`path` if it is a file: results may lie in a folder of data, but not in place of its only file."""
+    """`path` if it is a file, else None: results may go into a folder of data, but must not replace a data file."""
     return Path(path) if path is not None and Path(path).is_file() else None
 
 
@@ -122,7 +122,7 @@ def _replace_directory(partial: Path, target: Path) -> None:
     try:
         os.replace(partial, target)
     except OSError:
-        os.replace(old, target)  # should this fail too, the old folder stays beside its place: nothing is deleted
+        os.replace(old, target)  # if this fails too, the old folder keeps its temporary name: nothing is lost
         raise
     shutil.rmtree(old, ignore_errors=True)
 
@@ -133,14 +133,14 @@ def _make_beside(target: Path) -> Path:
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{real.stem}.", suffix=real.suffix, dir=real.parent)
-    except OSError as error:  # the name of the temporary file would tell the user nothing
+    except OSError as error:  # the user does not know the temporary file
         raise type(error)(error.errno, error.strerror, str(target)) from error
     os.close(handle)
     return Path(name)
 
 
 def _name_destination(error: OSError, target: Path) -> None:
-    """Say where it happened: a failed write does not know its file, and a temporary name would tell the user nothing."""
+    """Name the destination in the error of a failed write, which names no file or a temporary one."""
     if error.errno in _DISK_ERRORS:
         error.filename = str(target)
 

@@ -16,10 +16,10 @@ PACKAGES = ("svg_common", "svg_runtime", "svg_train", "svg_eval", "svg_export")
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints messages of level INFO with a prefix, and what is worse as `warning: ...`.
+    """Prints messages of level INFO with a prefix, and more severe ones as `warning: ...`.
 
     Args:
-        console: one that a `ProgressDisplay` shares, so that messages stand above its bar.
+        console: shared with the `ProgressDisplay`, so that messages appear above its bar.
         prefix: before messages of level INFO.
     """
 
@@ -36,7 +36,7 @@ class ConsoleHandler(logging.Handler):
 
 @contextmanager
 def log_messages_to(handler: logging.Handler) -> Iterator[None]:
-    """Send the messages of all our packages from level INFO on to `handler`, and to no other."""
+    """Send the messages of all our packages from level INFO on to `handler`, and to no other handler."""
     loggers = [logging.getLogger(name) for name in PACKAGES]
     before = [(logger, logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""Progress of long work: who is told, and the one display of all commands."""
+"""Progress of long work: the interface of its listeners, and the display that all commands use."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LINE_EVERY_S = 10.0
 
 
 class ProgressListener(Protocol):
-    """The caller who waits, such as for an engine that takes minutes to build."""
+    """Receives the progress of long work, such as of an engine that takes minutes to build."""
 
     def progress(self, task: str, share: float) -> None:
-        """`task` is under way, its share 0 to 1 done; at 1 it is over."""
+        """A share of `task`, 0 to 1, is done; at 1 it has ended."""
         ...
 
 
@@ -33,14 +33,14 @@ class NullListener:
 
 @dataclass
 class _Task:
-    """A task under way."""
+    """A task in progress."""
 
     began_s: float
     first_share: float
     next_line_s: float = 0.0
 
     def time_left(self, share: float) -> str:
-        """`12.3 min left`, from the pace so far; nothing without any."""
+        """`12.3 min left`, from the pace so far; empty before any progress."""
         done = share - self.first_share
         if done <= 0:
             return ""
@@ -49,10 +49,10 @@ class _Task:
 
 
 class ProgressDisplay:
-    """The `ProgressListener` of commands: a bar on a terminal, else plain lines at the start of a task and now and then.
+    """The `ProgressListener` of commands: a bar on a terminal, else a line at the start of a task and at intervals.
 
-    It shows one task at a time: a bar goes away when its task is over, when another one begins, and at the end of the context.
-    What is printed to the same console meanwhile stands above the bar.
+    It shows one task at a time: a bar is removed when its task ends, when another one begins, and at the end of the context.
+    Text printed to the same console appears above the bar.
 
     Args:
         console: where to show it; None: `stderr_console()`, to which log messages go too.
@@ -63,7 +63,7 @@ class ProgressDisplay:
         self._console = console or stderr_console()
         self._line_every_s = line_every_s
         self._tasks: dict[str, _Task] = {}
-        self._shown: str | None = None  # the task that the bar is of
+        self._shown: str | None = None  # the task that the bar shows
         self._bar: Progress | None = None
         self._row: TaskID | None = None
 
@@ -74,16 +74,16 @@ class ProgressDisplay:
         self.close()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._remove_bar()
 
     def progress(self, task: str, share: float | None, detail: str = "") -> None:
-        """Show how far `task` is. A task that is over is not shown again before it begins anew, with a share below 1.
+        """Show the progress of `task`. A task that has ended is shown again only when it restarts, with a share below 1.
 
         Args:
-            task: what is under way.
-            share: 0 to 1; 1 ends the task, None says that its end is not known.
-            detail: what is being done right now.
+            task: what is being done.
+            share: 0 to 1; 1 ends the task; None if its end is not known.
+            detail: the current part of it.
         """
         over = share is not None and share >= 1.0
         begins = task not in self._tasks

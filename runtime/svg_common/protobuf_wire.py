@@ -10,11 +10,11 @@ from collections.abc import Iterable
 # Number and value: an integer (varint), bytes (fixed 4 or 8 bytes), or a view of the message (strings, bytes, messages).
 Field = tuple[int, int | bytes | memoryview]
 
-_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, are out of use and refused
+_VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5  # wire types; 3 and 4, groups, are obsolete and refused
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
-_MAX_NUMBER = (1 << 29) - 1  # other readers cut larger ones, and would see another field
-_MAX_FIELDS = 1 << 16  # of one message; the formats read here have some hundred, and a hostile file could hold 10^9
-_MAX_SHIFT = 63  # a varint has at most ten bytes; read to its end, an endless one would take time in the square of its length
+_MAX_NUMBER = (1 << 29) - 1  # other readers truncate larger ones, and would see another field
+_MAX_FIELDS = 1 << 16  # of one message; the formats read here have some hundred, a hostile file could have 10^9
+_MAX_SHIFT = 63  # a varint has at most ten bytes; without a limit, an endless one would take quadratic time
 
 
 class WireError(ValueError):
@@ -53,7 +53,7 @@ def length_delimited(fields: Iterable[Field], number: int) -> list[memoryview]:
     """Contents of all fields `number`, which are strings, bytes or messages.
 
     Raises:
-        WireError: one of them is a number. protobuf would pass over it; nobody writes it.
+        WireError: one of them is a number. protobuf would skip it, but no writer produces it.
     """
     contents = []
     for key, value in fields:

@@ -1,4 +1,7 @@
-"""Ctrl-C and SIGTERM at moments that cannot bear them. In our own commands only: other programs handle their signals."""
+"""Deferred Ctrl-C and SIGTERM for moments that must not be interrupted.
+
+In our own commands only: other programs handle their own signals.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ _in_command = False
 
 
 def handle_sigterm_as_sigint() -> None:
-    """Let SIGTERM, which `timeout` and service managers send, end this command as Ctrl-C does, with its outputs in order."""
+    """Let SIGTERM, which `timeout` and service managers send, end this command as Ctrl-C does, with complete outputs."""
     global _in_command
     if threading.current_thread() is threading.main_thread():
         _in_command = True
@@ -21,9 +24,9 @@ def handle_sigterm_as_sigint() -> None:
 
 @contextmanager
 def defer_interrupts() -> Iterator[None]:
-    """Ctrl-C and SIGTERM take effect at the end, in a command; elsewhere nothing is changed.
+    """Delay Ctrl-C and SIGTERM until the end of the block, in a command; elsewhere nothing changes.
 
-    For what lasts a moment only and would be left halfway: the start of a process that nobody would know of, or the import of a
+    For short work that must not stop halfway: the start of a process that nothing would keep track of, or the import of a
     compiled module, which turns a KeyboardInterrupt into an ImportError, as if the module were broken.
     """
     if not _in_command or threading.current_thread() is not threading.main_thread():

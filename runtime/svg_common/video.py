@@ -1,4 +1,4 @@
-"""Reading of video files: every frame with its exact time, and an honest word about files that are damaged."""
+"""Reading of video files: every frame with its exact time, and a report of any damage."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ VIDEO_SUFFIXES = (
     *(".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
     *(".wmv", ".flv", ".ogv", ".3gp", ".mjpg", ".mjpeg"),
 )
-_MAX_FPS = 1000  # above this a header is nonsense
+_MAX_FPS = 1000  # higher rates come from broken headers
 _JUMP_S = 1  # a clock that steps back further than this was restarted, by a wrap or a joined recording
 
 
 class VideoError(SvgError):
     """A file is missing, unreadable, not a video, or has no frame that decodes.
 
-    `reason` says why, without the file's name.
+    `reason` is the cause, without the file's name.
     """
 
     def __init__(self, message: str, reason: str) -> None:
@@ -46,16 +46,16 @@ class VideoFrame:
 class VideoReader:
     """Iterator over the frames of a video file, in the order in which they are shown. One pass; open again for another.
 
-    Damage inside the file costs the frames that do not decode and no others: what happened is in `problem` once the
-    iteration has ended.
+    Damage inside the file only costs the frames that cannot be decoded. It is described in `problem` once the iteration
+    has ended.
 
     Args:
         path: a local file.
 
     Attributes:
         fps: frames per second, the average when the file's rate varies.
-        duration_s: length that the header announces, for progress displays; None when it does not say.
-        problem: None, or what is wrong with the file, for people.
+        duration_s: length that the header announces, for progress displays; None if it announces none.
+        problem: None, or a readable description of what is wrong with the file.
 
     Raises:
         VideoError: the file is unreadable, is not a video, or has no frame that decodes.
@@ -70,7 +70,7 @@ class VideoReader:
             rate = _frame_rate(stream, self.path)
             self.fps = float(rate)
             self.duration_s = self._container.duration / 1e6 if self._container.duration else None  # microseconds
-            # AVI stores no presentation times, and what FFmpeg makes up for B-frames is out of order; its decode times
+            # AVI stores no presentation times, and those that FFmpeg derives for B-frames are out of order; its decode times
             # run at the same pace.
             self._clock = _Clock(1 / rate, decode_times=self._container.format.name == "avi")
             self._frames = self._decode(stream)
@@ -98,7 +98,7 @@ class VideoReader:
         return next(self._frames)
 
     def close(self) -> None:
-        """Close the file; the iteration then ends. Harmless when closed already."""
+        """Close the file; the iteration then ends. Closing twice is harmless."""
         self._first = None
         self._frames.close()
         self._container.close()
@@ -131,7 +131,7 @@ class VideoReader:
                 ended = packet is None
                 frames = packet.decode() if packet is not None else stream.codec_context.decode(None)
             except av.EOFError:
-                pass  # the decoder was flushed before: nothing is left in it
+                pass  # the decoder was flushed already
             except av.FFmpegError as error:
                 self.problem = self.problem or f"part of it cannot be decoded ({error.strerror})"
             for frame in frames:
@@ -173,7 +173,7 @@ def list_videos(path: str | os.PathLike[str]) -> list[Path]:
     A file that is reachable under two names counts once. The list is empty when the folder holds no video.
 
     Raises:
-        VideoError: there is nothing at `path`.
+        VideoError: `path` does not exist.
     """
     root = Path(path)
     if root.is_file():

@@ -1,6 +1,6 @@
-"""How long a video file should be by its own header: the only sure sign that its end is missing.
+"""The size that a video file should have according to its header: the only sure sign that its end is missing.
 
-FFmpeg reads the front part of a cut AVI, MP4 or Matroska file without a word when the cut falls between two packets.
+FFmpeg reads a truncated AVI, MP4 or Matroska file without an error if it ends between two packets.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _UNSET_SIZES = (0, 0xFFFFFFFF)  # a recorder that was interrupted never filled i
 
 
 def missing_bytes(path: Path) -> int:
-    """Return how many bytes `path` lacks by its own header: 0 when it is whole, or when the format does not say.
+    """Return how many bytes `path` lacks according to its header; 0 if it is complete, or if the format has no size.
 
     Raises:
         OSError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""Data sets of frame sequences. All give (T, H, W, C) uint8 arrays; RGB order, gray has C = 1."""
+"""Data sets of frame sequences. All return (T, H, W, C) uint8 arrays in RGB order; gray has C = 1."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Frames = NDArray[np.uint8]
 
 
 class SequenceDataset(Protocol):
-    """Sequences of equal length. Item i is the same array every time, whatever was read before."""
+    """Sequences of equal length. Item i is always the same array, in whatever order items are read."""
 
     frame_interval_s: float | None  # seconds between frames; None when the data has no time base
-    description: str  # one line for people: what was found where
+    description: str  # one readable line: what was found where
 
     def __len__(self) -> int: ...
 
@@ -28,7 +28,7 @@ def open_data(config: Config, split: Split, length: int) -> SequenceDataset:
     """Open the data set that `config.data` names, as sequences of `length` frames.
 
     Raises:
-        SvgError: files are missing or unusable; the message says which, and what to do.
+        SvgError: files are missing or unusable; the message names them and says what to do.
     """
     if config.data.name == "digits":
         from svg_train.data.digits import Digits

@@ -1,11 +1,11 @@
-"""BAIR robot pushing, small (Ebert et al., CoRL 2017): a robot arm that moves at random in a box of objects.
+"""BAIR robot pushing, small (Ebert et al., CoRL 2017): a robot arm that moves randomly in a box of objects.
 
-Read as its owners publish it, in TFRecord files, or as the PNG folders that the SVG reference made of these:
+Read from the published TFRecord files, or from the PNG folders that the SVG reference makes of them:
 
     root/softmotion30_44k/{train,test}/traj_0_to_255.tfrecords ...
     root/processed_data/{train,test}/traj_0_to_255/1/0.png ...
 
-A root that holds train/ and test/ itself serves as well.
+The root may also contain train/ and test/ itself.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from svg_train.config import Config
 from svg_train.data import Frames, Split
 from svg_train.data.bair_cache import decode_trajectories
 from svg_train.data.bair_sources import trajectory_folders
-from svg_train.data.frame_cache import FrameShape, listed, root_folder, warn_of_sources
+from svg_train.data.frame_cache import FrameShape, list_sources, root_folder, warn_about_sources
 from svg_train.data.notes import log_once
 
 URL = "http://rail.eecs.berkeley.edu/datasets/bair_robot_pushing_dataset_v0.tar"
-_FOLDERS = ("softmotion30_44k", "", "processed_data")  # TFRecord files first: PNG folders are made of them
+_FOLDERS = ("softmotion30_44k", "", "processed_data")  # TFRecord files first: the PNG folders are made from them
 _LAYOUT = (
     f"  download {URL} (30 GB) and unpack it, or use the PNG folders that the SVG reference makes of it;\n"
     "  give --data-root ROOT, with"
@@ -40,7 +40,7 @@ class BAIRRobotPushing:
 
     Raises:
         UsageError: no root is given.
-        SvgError: no trajectory of the split is there or long enough, or the cache cannot be written.
+        SvgError: the split has no trajectory that is long enough, or the cache cannot be written.
     """
 
     def __init__(self, config: Config, split: Split, length: int) -> None:
@@ -49,8 +49,8 @@ class BAIRRobotPushing:
         shape = FrameShape(model.image_size, model.image_size, model.channels)
         sources, unusable = decode_trajectories(_sources(root, split), cache_folder(data.cache), shape)
         if not sources:
-            raise SvgError(f"no BAIR trajectory in '{root}' can be read:\n{listed(unusable)}\n{_LAYOUT}")
-        warn_of_sources("trajectory file(s)", unusable, [(source.source, source.problem) for source in sources])
+            raise SvgError(f"no BAIR trajectory in '{root}' can be read:\n{list_sources(unusable)}\n{_LAYOUT}")
+        warn_about_sources("trajectory file(s)", unusable, [(source.source, source.problem) for source in sources])
         self._sources = sources
         self._length = length
         self._windows = np.concatenate([_windows(i, s.lengths, split, length) for i, s in enumerate(self._sources)])
@@ -74,7 +74,7 @@ def _sources(root: Path, split: Split) -> list[Path]:
     """Return the TFRecord files or the folders of PNG folders of `split`, in the order of their first trajectory.
 
     Raises:
-        SvgError: there is none.
+        SvgError: none exists.
     """
     for name in _FOLDERS:
         folder = root / name / split

@@ -1,4 +1,4 @@
-"""BAIR trajectories in the cache of decoded frames: the sources are TFRecord files, or folders of PNG folders."""
+"""BAIR trajectories in the cache of decoded frames. The sources are TFRecord files, or folders of PNG folders."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from svg_train.data import Frames
 from svg_train.data.bair_sources import read_trajectories, source_state
 from svg_train.data.frame_cache import (
     FrameShape,
-    PartOfProgress,
     Problems,
     Skipped,
     SourceError,
-    cannot_write,
+    SourceProgress,
+    cache_write_error,
     entry_path,
-    is_whole,
+    frames_writer,
+    is_complete,
     load_entries,
     map_frames,
-    written_frames,
 )
 
-_VERSION = 1  # raise it whenever the same source would be decoded to other bytes
+_VERSION = 1  # increase it whenever the same source would decode to other bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class DecodedTrajectories:
 
 
 def decode_trajectories(sources: Sequence[Path], folder: Path, shape: FrameShape) -> tuple[list[DecodedTrajectories], Skipped]:
-    """Return the decoded form of `sources`, from the cache in `folder` where it has them.
+    """Return the decoded `sources`, from the cache in `folder` if it has them.
 
     Args:
         sources: TFRecord files, and folders SOURCE/1/0.png, SOURCE/1/1.png, ...
@@ -78,7 +78,7 @@ def _entry(source: Path, folder: Path, shape: FrameShape) -> Path:
 
 
 def _look_up(source: Path, folder: Path, shape: FrameShape) -> DecodedTrajectories | None:
-    """Return the entry of `source`, or None when there is none or it is not whole."""
+    """Return the entry of `source`, or None if it is missing or incomplete."""
     try:
         entry = _entry(source, folder, shape)
         about = json.loads(entry.with_suffix(".json").read_text(encoding="utf-8"))
@@ -86,15 +86,15 @@ def _look_up(source: Path, folder: Path, shape: FrameShape) -> DecodedTrajectori
         found = DecodedTrajectories(
             source=source, frames_file=entry.with_suffix(".u8"), shape=shape, lengths=lengths, problem=about["problem"]
         )
-        return found if is_whole(found.frames_file, int(lengths.sum()), shape) else None
+        return found if is_complete(found.frames_file, int(lengths.sum()), shape) else None
     except (SourceError, OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def _decode(source: Path, part: PartOfProgress, folder: Path, shape: FrameShape) -> DecodedTrajectories:
+def _decode(source: Path, part: SourceProgress, folder: Path, shape: FrameShape) -> DecodedTrajectories:
     entry, problems = _entry(source, folder, shape), Problems()
     frames_file, lengths = entry.with_suffix(".u8"), []
-    with written_frames(frames_file) as out:
+    with frames_writer(frames_file) as out:
         for done, trajectory in read_trajectories(source, problems):
             for frame in trajectory:
                 out.write(fit_frame(frame, shape.height, shape.width, shape.channels).tobytes())
@@ -106,7 +106,7 @@ def _decode(source: Path, part: PartOfProgress, folder: Path, shape: FrameShape)
         about = {"version": _VERSION, "source": str(source), "lengths": lengths, "problem": problems.summary()}
         write_json(entry.with_suffix(".json"), about)
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise cache_write_error(folder, error) from error
     return DecodedTrajectories(
         source=source, frames_file=frames_file, shape=shape, lengths=np.asarray(lengths), problem=problems.summary()
     )

@@ -1,4 +1,4 @@
-"""BAIR robot pushing data as files: the published TFRecord files, and the PNG folders that the SVG reference made of them."""
+"""Files of BAIR robot pushing: the published TFRecord files, and the PNG folders that the SVG reference makes of them."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def read_trajectories(source: Path, problems: Problems) -> Iterator[tuple[float,
 
     Args:
         source: file or folder.
-        problems: is told of trajectories that are left out.
+        problems: collects the reasons why trajectories are skipped.
 
     Yields:
-        The part of the source that is read, 0 to 1, and the frames of a trajectory.
+        The share of the source that has been read, 0 to 1, and the frames of a trajectory.
     """
     return _from_records(source, problems) if source.is_file() else _from_folders(source, problems)
 
@@ -38,7 +38,7 @@ def source_state(source: Path) -> list[tuple[str, int, int]]:
     """Name, size in bytes and modification time in ns of a file, or of each file in the folders of a folder.
 
     Raises:
-        OSError: there is no such source, or it cannot be read.
+        OSError: the source does not exist or cannot be read.
     """
     files = [source]
     if source.is_dir():
@@ -48,7 +48,7 @@ def source_state(source: Path) -> list[tuple[str, int, int]]:
 
 
 def trajectory_folders(source: Path) -> list[Path]:
-    """Return the folders of `source` whose names are numbers, in the order of these."""
+    """Return the folders of `source` whose names are numbers, in numerical order."""
     return sorted((folder for folder in source.iterdir() if _is_number(folder.name) and folder.is_dir()), key=_number)
 
 
@@ -103,7 +103,7 @@ def _from_folders(source: Path, problems: Problems) -> Iterator[tuple[float, Tra
 
 
 def _from_folder(folder: Path, problems: Problems) -> Trajectory:
-    """Return the frames 0.png, 1.png, ... of a folder; none when one of them is missing or cannot be read."""
+    """Return the frames 0.png, 1.png, ... of a folder; empty if one of them is missing or cannot be read."""
     count = sum(_is_number(file.stem) for file in folder.glob("*.png"))
     trajectory: Trajectory = []
     for i in range(max(count, 1)):
@@ -125,5 +125,5 @@ def _read_png(path: Path) -> Frames:
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "missing"
-    # Pillow's message on unknown content names the file, which is named already.
+    # Pillow's message on unknown content repeats the file's name.
     return "not a PNG image" if "cannot identify" in str(error) else str(getattr(error, "strerror", None) or error)

@@ -9,7 +9,7 @@ from svg_train.config import Config
 from svg_train.data import Frames, Split
 
 DEFAULT_INTERVAL_S = 0.1
-_SEQUENCES = {"train": 1_000_000, "test": 10_000}  # every index is another scene
+_SEQUENCES = {"train": 1_000_000, "test": 10_000}  # each index is a different scene
 _STREAM = {"train": 1, "test": 2}
 
 
@@ -19,7 +19,7 @@ class Digits:
     def __init__(self, config: Config, split: Split, length: int) -> None:
         self.frame_interval_s: float | None = config.data.frame_interval_s or DEFAULT_INTERVAL_S
         self.description = f"digits: {config.data.num_digits} procedural digit(s) per scene, {split} scenes"
-        # Held-out scenes are the same for every run, whatever its seed, so that runs compare.
+        # Held-out scenes do not depend on the run's seed, so that runs can be compared.
         self._seed = (config.train.seed if split == "train" else 0, _STREAM[split])
         self._count = _SEQUENCES[split]
         self._length = length

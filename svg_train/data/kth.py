@@ -1,6 +1,6 @@
-"""KTH human actions (Schuldt, Laptev and Caputo, ICPR 2004), from the .avi files as their owners publish them.
+"""KTH human actions (Schuldt, Laptev and Caputo, ICPR 2004), from the published .avi files.
 
-https://www.csc.kth.se/cvap/actions/: six zips, each unpacked into the folder of its class, and 00sequences.txt:
+https://www.csc.kth.se/cvap/actions/: six zip files, each unpacked into the folder of its class, and 00sequences.txt:
 
     root/00sequences.txt
     root/boxing/person01_boxing_d1_uncomp.avi ...
@@ -21,7 +21,7 @@ from svg_common.cache import cache_folder
 from svg_common.errors import SvgError
 from svg_train.config import Config
 from svg_train.data import Frames, Split
-from svg_train.data.frame_cache import FrameShape, Skipped, listed, root_folder, warn_of_sources
+from svg_train.data.frame_cache import FrameShape, Skipped, list_sources, root_folder, warn_about_sources
 from svg_train.data.kth_ranges import FrameRanges, read_ranges
 from svg_train.data.notes import log_once
 from svg_train.data.video_cache import decode_videos
@@ -42,11 +42,11 @@ _LAYOUT = (
 class KTHActions(ClipSequences):
     """Sequences of (length, H, W, C) uint8 frames of the persons of `split`, each inside one of the published frame ranges.
 
-    Test sequences come in a fixed random order, so that the first ones show all persons, actions and conditions.
+    Test sequences have a fixed random order, so that the first ones cover all persons, actions and conditions.
 
     Raises:
         UsageError: no root is given, or options contradict each other.
-        SvgError: no clip of the split is there or usable; the message says where to get them and where to put them.
+        SvgError: the split has no usable clip; the message explains where to get them and where to put them.
     """
 
     def __init__(self, config: Config, split: Split, length: int) -> None:
@@ -57,13 +57,15 @@ class KTHActions(ClipSequences):
         shape = FrameShape(model.image_size, model.image_size, model.channels)
         videos, unreadable = decode_videos(sorted(found), cache_folder(data.cache), shape)
         self.frame_interval_s: float | None = model_interval(data, FPS, "KTH")
-        clips, off_pace = at_one_interval(videos, self.frame_interval_s)
+        clips, other_rate = at_one_interval(videos, self.frame_interval_s)
         in_range, unlisted = _inside_ranges(clips, found, ranges)
         mine, too_short = long_enough(in_range, split, length)
-        skipped += unreadable + off_pace + unlisted + too_short
+        skipped += unreadable + other_rate + unlisted + too_short
         if not mine:
-            raise SvgError(f"no KTH clip in '{root}' has {split} sequences of {length} frames:\n{listed(skipped)}\n{_LAYOUT}")
-        warn_of_sources("KTH clip(s)", skipped, [(clip.video.source, clip.video.problem) for clip in mine])
+            raise SvgError(
+                f"no KTH clip in '{root}' has {split} sequences of {length} frames:\n{list_sources(skipped)}\n{_LAYOUT}"
+            )
+        warn_about_sources("KTH clip(s)", skipped, [(clip.video.source, clip.video.problem) for clip in mine])
 
         super().__init__(mine, split, length)
         order = np.random.default_rng(0).permutation(len(self)) if split == "test" else np.arange(len(self))
@@ -81,7 +83,7 @@ class KTHActions(ClipSequences):
 
 @dataclass(frozen=True)
 class _Name:
-    """What the name of a file says: the clip as 00sequences.txt calls it, the person (1 to 25) and the action."""
+    """The parts of a file's name: the clip as in 00sequences.txt, the person (1 to 25) and the action."""
 
     clip: str
     person: int
@@ -89,29 +91,29 @@ class _Name:
 
 
 def _clips_of_split(root: Path, split: Split) -> tuple[dict[Path, _Name], Skipped]:
-    """Return the clips of the persons of `split` in the class folders, and the files there that are no clips of KTH.
+    """Return the clips of the persons of `split` in the class folders, and the other files there.
 
     Raises:
-        SvgError: there is none.
+        SvgError: none exists.
     """
     found: dict[Path, _Name] = {}
-    strange: Skipped = []
+    misnamed: Skipped = []
     for action in CLASSES:
         for file in sorted((root / action).glob("*.avi")):
             name = _parsed(file.name, action)
             if name is None and not file.name.startswith("."):
-                strange.append((file, f"expected a name such as person01_{action}_d1_uncomp.avi, with persons 1 to 25"))
+                misnamed.append((file, f"expected a name such as person01_{action}_d1_uncomp.avi, with persons 1 to 25"))
             elif name is not None and name.person in PERSONS[split]:
                 found[file] = name
     if not found:
         persons = PERSONS[split]
         raise SvgError(
             f"--data-root '{root}' has no KTH clip of the {split} persons {persons[0]} to {persons[-1]}"
-            + ("\n" + listed(strange) if strange else "")
+            + ("\n" + list_sources(misnamed) if misnamed else "")
             + f"\n{_LAYOUT}"
         )
-    _note_absent(root, split, found)
-    return found, strange
+    _log_missing(root, split, found)
+    return found, misnamed
 
 
 def _parsed(name: str, action: str) -> _Name | None:
@@ -121,7 +123,7 @@ def _parsed(name: str, action: str) -> _Name | None:
     return _Name(match["clip"], int(match["person"]), action)
 
 
-def _note_absent(root: Path, split: Split, found: dict[Path, _Name]) -> None:
+def _log_missing(root: Path, split: Split, found: dict[Path, _Name]) -> None:
     actions = [action for action in CLASSES if action not in {name.action for name in found.values()}]
     persons = [str(person) for person in PERSONS[split] if person not in {name.person for name in found.values()}]
     if actions:
@@ -131,7 +133,7 @@ def _note_absent(root: Path, split: Split, found: dict[Path, _Name]) -> None:
 
 
 def _ranges(root: Path) -> FrameRanges | None:
-    """Return the published frame ranges, or None when the file is not there."""
+    """Return the published frame ranges, or None if the file is missing."""
     path = root / RANGES_FILE
     if not path.is_file():
         log_once(
@@ -140,12 +142,12 @@ def _ranges(root: Path) -> FrameRanges | None:
             f"  download {URL}{RANGES_FILE} and save it in that folder",
         )
         return None
-    ranges, unclear = read_ranges(path)
-    if unclear:
-        lines = "\n".join(f"  line {number}: {line}" for number, line in unclear)
+    ranges, unparsed = read_ranges(path)
+    if unparsed:
+        lines = "\n".join(f"  line {number}: {line}" for number, line in unparsed)
         log_once(
             logging.WARNING,
-            f"cannot parse {len(unclear)} line(s) of '{path}':\n{lines}\n"
+            f"cannot parse {len(unparsed)} line(s) of '{path}':\n{lines}\n"
             "  expected lines such as: person01_boxing_d1 frames 1-95, 96-185",
         )
     return ranges

@@ -1,7 +1,7 @@
-"""00sequences.txt of KTH: the frames of each clip in which a person acts.
+"""00sequences.txt of KTH: the frames of each clip that show a person.
 
-Below a preface in prose there is one line per clip, with 1-based frame ranges that include both ends, neither always in
-order nor always apart:
+Below a preface in prose there is one line per clip, with 1-based frame ranges that include both ends, not always in
+order, and sometimes overlapping:
 
     person01_boxing_d1          frames  1-95, 96-185, 186-245, 246-360
     person13_handclapping_d3    *missing*
@@ -26,14 +26,14 @@ def read_ranges(path: Path) -> tuple[FrameRanges, list[tuple[int, str]]]:
     """Read the frame ranges of all clips.
 
     Returns:
-        The ranges (first, last) of each clip that has any, and number and text of the lines on clips that are not
-        understood.
+        The ranges (first, last) of each clip that has any, and number and text of the lines about clips that cannot be
+        parsed.
 
     Raises:
         SvgError: the file cannot be read.
     """
     ranges: FrameRanges = {}
-    unclear: list[tuple[int, str]] = []
+    unparsed: list[tuple[int, str]] = []
     for number, line in enumerate(_text(path).splitlines(), 1):
         line = line.strip()
         if not _ABOUT_A_CLIP.match(line):
@@ -41,10 +41,10 @@ def read_ranges(path: Path) -> tuple[FrameRanges, list[tuple[int, str]]]:
         match = _LINE.fullmatch(line)
         found = _parsed(match["ranges"]) if match else None
         if match is None or found is None or match["clip"] in ranges:
-            unclear.append((number, line))
+            unparsed.append((number, line))
         elif found:
             ranges[match["clip"]] = found
-    return ranges, unclear
+    return ranges, unparsed
 
 
 def _text(path: Path) -> str:
@@ -59,7 +59,7 @@ def _text(path: Path) -> str:
 
 
 def _parsed(text: str | None) -> list[tuple[int, int]] | None:
-    """Return the ranges, none for a missing clip, or None when a part of `text` is no range."""
+    """Return the ranges, empty for a missing clip, or None if a part of `text` is not a range."""
     if text is None:
         return []
     matches = [_RANGE.fullmatch(part) for part in text.rstrip(" ,").split(",")]

@@ -1,4 +1,4 @@
-"""Batches whose content depends on the step number alone, so that a resumed run sees what an uninterrupted one sees."""
+"""Batches whose content depends on the step number alone, so that a resumed run sees the same ones."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def to_unit(frames: Tensor) -> Tensor:
 def training_loader(dataset: SequenceDataset, sampler: StepSampler, workers: int, pin_memory: bool) -> DataLoader[Tensor]:
     """Loader of one (T, B, C, H, W) uint8 batch per step of `sampler`."""
     return DataLoader(
-        dataset,  # type: ignore[arg-type]  # any object with __len__ and __getitem__ serves
+        dataset,  # type: ignore[arg-type]  # any object with __len__ and __getitem__ works
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=collate,

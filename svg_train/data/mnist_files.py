@@ -1,4 +1,4 @@
-"""The usual MNIST image files: found, downloaded when they are missing, and checked before they are believed."""
+"""The MNIST image files: found, downloaded if missing, and validated."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def read_images(path: Path) -> Frames:
         (n, 28, 28) uint8.
 
     Raises:
-        SvgError: the file is damaged, or is something else.
+        SvgError: the file is damaged, or not an MNIST image file.
     """
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             header = file.read(_HEADER.size)
             count = _image_count(path, header)
-            pixels = file.read(count * SIDE * SIDE + 1)  # one more: nothing may follow
+            pixels = file.read(count * SIDE * SIDE + 1)  # one byte more: nothing may follow
     except (OSError, EOFError, zlib.error) as error:
         raise _not_mnist(path, str(error)) from error
     if len(pixels) != count * SIDE * SIDE:
@@ -62,7 +62,7 @@ def download_images(root: Path, name: str) -> Path:
     """Download `name`.gz into `root` and check it against its SHA-256.
 
     Raises:
-        SvgError: it cannot be had; the message says where it is and where to put it.
+        SvgError: it cannot be downloaded; the message explains where to get it and where to put it.
     """
     target = root / f"{name}.gz"
     try:

@@ -1,4 +1,4 @@
-"""What a user should know about the data: logged once, though train and test data are opened from the same files."""
+"""Notes on the data, logged once although train and test data are opened from the same files."""
 
 from __future__ import annotations
 

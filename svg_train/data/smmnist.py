@@ -17,16 +17,16 @@ from svg_train.data.digits import DEFAULT_INTERVAL_S
 from svg_train.data.mnist_files import TEST_IMAGES, TRAIN_IMAGES, download_images, find_images, read_images
 from svg_train.data.notes import log_once
 
-_SEQUENCES = {"train": 1_000_000, "test": 10_000}  # every index is another scene, as in the built-in digits
+_SEQUENCES = {"train": 1_000_000, "test": 10_000}  # each index is a different scene, as in the built-in digits
 _STREAM = {"train": 1, "test": 2}
-_TRAIN_SHARE = 0.9  # of the digits, when one file must serve both splits
+_TRAIN_SHARE = 0.9  # of the digits, if both splits come from one file
 
 
 class StochasticMovingMNIST:
     """Scene `index` of `split` is drawn from the seed (run seed, split, index); the two splits never share a digit.
 
-    The MNIST files are read from `config.data.root`, or else from the user's cache folder, and downloaded to it when
-    neither of the two is there.
+    The MNIST files are read from `config.data.root`, else from the user's cache folder. They are downloaded to it if both
+    are missing.
 
     Raises:
         SvgError: a file is missing and cannot be downloaded, or is damaged.
@@ -40,7 +40,7 @@ class StochasticMovingMNIST:
         self.description = (
             f"smmnist: {config.data.num_digits} digit(s) per scene from {len(self._images)} {split} digits of {source}"
         )
-        # Held-out scenes are the same for every run, whatever its seed, so that runs compare.
+        # Held-out scenes do not depend on the run's seed, so that runs can be compared.
         self._seed = (config.train.seed if split == "train" else 0, _STREAM[split])
         self._count = _SEQUENCES[split]
         self._length = length
@@ -60,7 +60,7 @@ class StochasticMovingMNIST:
 
 
 def _digits_of_split(root: Path, split: Split) -> tuple[Frames, Path]:
-    """Return the digit images (n, 28, 28) of `split`, and the file they are from."""
+    """Return the digit images (n, 28, 28) of `split`, and their file."""
     train, test = find_images(root, TRAIN_IMAGES), find_images(root, TEST_IMAGES)
     if train is None and test is not None:
         log_once(
@@ -69,7 +69,7 @@ def _digits_of_split(root: Path, split: Split) -> tuple[Frames, Path]:
             f"the rest for testing\n  for the usual split, add {TRAIN_IMAGES}.gz to this folder",
         )
         return _share(read_images(test), split, test), test
-    # The train file comes first: a test file that lies alone would be divided between the splits.
+    # The train file first: a test file on its own would be divided between the splits.
     train = train or download_images(root, TRAIN_IMAGES)
     test = test or (download_images(root, TEST_IMAGES) if split == "test" else None)
     chosen = test if split == "test" and test else train

@@ -23,21 +23,21 @@ _MAX_RECORD = 1 << 28  # bytes; a BAIR trajectory has 0.75 MB
 
 
 class ExampleError(SvgError):
-    """A record is no tf.train.Example."""
+    """A record is not a tf.train.Example."""
 
 
 class TFRecordReader:
     """Iterator over the contents of the records of a file. One pass; open again for another.
 
-    A damaged record is left out, and so is everything after a damaged length or the end of a file that is cut.
+    A damaged record is skipped, and so is everything after a damaged length or at a truncated end.
 
     Args:
         path: a local, uncompressed TFRecord file.
-        problems: is told what is wrong with the file.
+        problems: collects what is wrong with the file.
 
     Attributes:
         number: of the last record that was read, from 1.
-        done: part of the file that was read, 0 to 1.
+        done: share of the file that was read, 0 to 1.
 
     Raises:
         OSError: the file cannot be read, here or during the iteration.
@@ -72,7 +72,7 @@ class TFRecordReader:
                 self._problems.add(f"record {self.number} has a wrong checksum")
 
     def _read_length(self, start: int) -> int | None:
-        """Read the length of the record at byte `start`; None when the rest of the file cannot be read."""
+        """Read the length of the record at byte `start`; None if the rest of the file cannot be read."""
         rest = self._size - start
         head, crc = self._file.read(_LENGTH.size), self._file.read(_CRC.size)
         if len(crc) < _CRC.size:
@@ -96,7 +96,7 @@ class TFRecordReader:
 
 
 def masked_crc32c(content: bytes) -> int:
-    """CRC-32C of `content`, rotated right by 15 bits plus a constant, as TFRecord files keep it."""
+    """CRC-32C of `content`, rotated right by 15 bits plus a constant, as in TFRecord files."""
     import google_crc32c
 
     crc = int(google_crc32c.value(content))
@@ -104,13 +104,13 @@ def masked_crc32c(content: bytes) -> int:
 
 
 def bytes_features(example: bytes) -> dict[str, memoryview]:
-    """Return the first value of each bytes feature of a serialized tf.train.Example; other features are passed over.
+    """Return the first value of each bytes feature of a serialized tf.train.Example; other features are skipped.
 
     The messages, in protobuf's notation: Example {Features features = 1}, Features {map<string, Feature> feature = 1},
     Feature {BytesList bytes_list = 1}, BytesList {repeated bytes value = 1}; a map entry is {key = 1, value = 2}.
 
     Raises:
-        ExampleError: it is something else, or damaged.
+        ExampleError: it is damaged, or another message.
     """
     try:
         return dict(_read_bytes_features(memoryview(example)))

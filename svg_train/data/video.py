@@ -1,4 +1,4 @@
-"""Sequences from a video file or a folder of them."""
+"""Sequences from a video file or a folder of videos."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from svg_common.errors import SvgError, UsageError
 from svg_common.video import VIDEO_SUFFIXES, VideoError, list_videos
 from svg_train.config import Config, DataConfig
 from svg_train.data import Split
-from svg_train.data.frame_cache import FrameShape, Skipped, listed, warn_of_sources
+from svg_train.data.frame_cache import FrameShape, Skipped, list_sources, warn_about_sources
 from svg_train.data.video_cache import DecodedVideo, decode_videos
 from svg_train.data.video_clips import Clip, ClipSequences, at_one_interval, long_enough, model_interval
 from svg_train.data.video_sampling import MIN_FILES_TO_SPLIT_BY_FILE, files_of_split, split_by_time
@@ -19,7 +19,7 @@ from svg_train.data.video_sampling import MIN_FILES_TO_SPLIT_BY_FILE, files_of_s
 class VideoClips(ClipSequences):
     """Sequences of (length, H, W, C) uint8 frames at one time interval from all videos of `config.data.root`.
 
-    The split depends on the files and on `config`, not on `length`: no longer test sequence can move a frame from one side
+    The split depends on the files and on `config`, not on `length`: a longer test sequence never moves a frame from one side
     to the other.
 
     Raises:
@@ -33,12 +33,12 @@ class VideoClips(ClipSequences):
         videos, skipped = decode_videos(_files(data), cache_folder(data.cache), shape)
         _require(bool(videos), "no video can be read", data, skipped)
         interval_s = _interval(videos, data, config.sequence_length)
-        clips, off_pace = at_one_interval(videos, interval_s)
+        clips, other_rate = at_one_interval(videos, interval_s)
         mode = _split_mode(data, len(clips))
         mine, too_short = long_enough(_part_of_split(clips, split, mode, data.test_fraction), split, length)
-        skipped += off_pace + too_short
+        skipped += other_rate + too_short
         _require(bool(mine), f"no video is long enough for {split} sequences of {length} frames", data, skipped)
-        warn_of_sources("video(s)", skipped, [(clip.video.source, clip.video.problem) for clip in mine])
+        warn_about_sources("video(s)", skipped, [(clip.video.source, clip.video.problem) for clip in mine])
 
         super().__init__(mine, split, length)
         self.frame_interval_s: float | None = interval_s
@@ -65,14 +65,14 @@ def _files(data: DataConfig) -> list[Path]:
 def _require(usable: bool, what: str, data: DataConfig, skipped: Skipped) -> None:
     if not usable:
         raise SvgError(
-            f"{what} in --data-root '{data.root}':\n{listed(skipped)}\n"
+            f"{what} in --data-root '{data.root}':\n{list_sources(skipped)}\n"
             "  expected playable videos that are longer than a sequence in each part of the split;"
             " a larger --test-fraction gives more frames to the test part"
         )
 
 
 def _interval(videos: list[DecodedVideo], data: DataConfig, sequence_length: int) -> float:
-    """Return the seconds per model step: what the first video of a useful length makes of the options."""
+    """Return the seconds per model step: the options, applied to the first video that is long enough."""
     lead = next((video for video in videos if len(video.times_s) >= sequence_length), videos[0])
     return model_interval(data, lead.fps, lead.source.name)
 

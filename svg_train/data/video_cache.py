@@ -16,18 +16,18 @@ from svg_common.frames import fit_frame
 from svg_common.video import VideoError, VideoReader
 from svg_train.data.frame_cache import (
     FrameShape,
-    PartOfProgress,
     Skipped,
     SourceError,
-    cannot_write,
+    SourceProgress,
+    cache_write_error,
     entry_path,
-    is_whole,
+    frames_writer,
+    is_complete,
     load_entries,
     map_frames,
-    written_frames,
 )
 
-_VERSION = 1  # raise it whenever the same video would be decoded to other bytes
+_VERSION = 1  # increase it whenever the same video would decode to other bytes
 _REPORT_EVERY = 32  # frames
 
 
@@ -48,7 +48,7 @@ class DecodedVideo:
 
 
 def decode_videos(sources: Sequence[Path], folder: Path, shape: FrameShape) -> tuple[list[DecodedVideo], Skipped]:
-    """Return the decoded form of `sources`, from the cache in `folder` where it has them.
+    """Return the decoded `sources`, from the cache in `folder` if it has them.
 
     Returns:
         The videos that can be read, and the others with the reason, both in the order given.
@@ -71,7 +71,7 @@ def _entry(source: Path, folder: Path, shape: FrameShape) -> Path:
 
 
 def _look_up(source: Path, folder: Path, shape: FrameShape) -> DecodedVideo | None:
-    """Return the entry of `source`, or None when there is none or it is not whole."""
+    """Return the entry of `source`, or None if it is missing or incomplete."""
     try:
         entry = _entry(source, folder, shape)
         about = json.loads(entry.with_suffix(".json").read_text(encoding="utf-8"))
@@ -84,17 +84,17 @@ def _look_up(source: Path, folder: Path, shape: FrameShape) -> DecodedVideo | No
             times_s=times_s,
             problem=about["problem"],
         )
-        return video if is_whole(video.frames_file, len(times_s), shape) else None
+        return video if is_complete(video.frames_file, len(times_s), shape) else None
     except (SourceError, OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def _decode(source: Path, part: PartOfProgress, folder: Path, shape: FrameShape) -> DecodedVideo:
+def _decode(source: Path, part: SourceProgress, folder: Path, shape: FrameShape) -> DecodedVideo:
     entry = _entry(source, folder, shape)
     frames_file, times_s = entry.with_suffix(".u8"), []
     try:
         with VideoReader(source) as reader:
-            with written_frames(frames_file) as out:
+            with frames_writer(frames_file) as out:
                 for frame in reader:
                     fitted = fit_frame(frame.image, shape.height, shape.width, shape.channels)
                     out.write(fitted.tobytes())
@@ -114,9 +114,9 @@ def _decode(source: Path, part: PartOfProgress, folder: Path, shape: FrameShape)
     except VideoError as error:
         raise SourceError(source, error.reason) from error
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise cache_write_error(folder, error) from error
 
 
 def _done(time_s: float, duration_s: float | None) -> float:
-    """Part of a video before `time_s`; 0 when its length is not known."""
+    """Share of a video before `time_s`; 0 if its length is not known."""
     return min(time_s / duration_s, 1.0) if duration_s else 0.0

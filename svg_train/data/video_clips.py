@@ -1,4 +1,4 @@
-"""Sequences at one time interval from decoded videos of different rates: what every data set of video files shares."""
+"""Sequences at one time interval from decoded videos of different rates, for all data sets of video files."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ class ClipSequences:
 
 
 def model_interval(data: DataConfig, fps: float, of: str) -> float:
-    """Return the seconds per model step that the options mean for videos of `fps`, those of the file or data set `of`.
+    """Return the seconds per model step that the options define for videos of `fps`, from the file or data set `of`.
 
     Raises:
-        UsageError: frame_step and frame_interval_s ask for different things.
+        UsageError: frame_step and frame_interval_s contradict each other.
     """
     if data.frame_interval_s is None:
         return data.frame_step / fps

@@ -1,4 +1,4 @@
-"""Which frames of a video make a sequence: a steady rate, one time interval for all files, a split without overlap."""
+"""Selects the frames of a sequence: a steady rate, one time interval for all files, a split without overlap."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from svg_train.data import Split
 
 MIN_FILES_TO_SPLIT_BY_FILE = 5
 ENOUGH_TEST_SEQUENCES = 16
-_STRIDE_PARTS = 64  # fineness of the search for a stride that gives enough test sequences
+_STRIDE_PARTS = 64  # resolution of the search for a stride with enough test sequences
 _MAX_INTERVAL_ERROR = 0.05  # share by which a file's time step may differ from the model's
 _MAX_HOLD_S = 1.0  # a longer pause between two frames is a break in the recording, not a slow frame
 
@@ -24,7 +24,7 @@ def nearest_step(interval_s: float, fps: float) -> int:
 
 
 def step_at_interval(interval_s: float, fps: float) -> int | None:
-    """Return how many frames of a video make `interval_s`, or None when no whole number comes within 5%."""
+    """Return how many frames of a video make `interval_s`, or None if no whole number comes within 5%."""
     step = nearest_step(interval_s, fps)
     return step if abs(step / fps - interval_s) <= _MAX_INTERVAL_ERROR * interval_s else None
 

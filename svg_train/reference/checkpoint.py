@@ -2,8 +2,8 @@
 
     encoder, decoder, frame_predictor, posterior[, prior], opt  ->  config, weights
 
-The convolutions of [d, skip] are cut where our decoder is split, the LSTM cells become layers, and the generation rule is the
-reference's (`skip_lag` 1). The same file is opened for nothing else: no code of it runs, whatever it holds.
+The convolutions of [d, skip] are split as in our decoder, the LSTM cells become layers, and the generation rule is the
+reference's (`skip_lag` 1). No code in the file runs, whatever it contains.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _LISTED = 60  # problems in one message
 
 
 class ReferenceCheckpointError(CheckpointError):
-    """A file is no checkpoint of the reference implementation, or one with missing or contradictory parts."""
+    """A file is not a checkpoint of the reference implementation, or parts of it are missing or contradictory."""
 
 
 def load_any_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of ours or of the reference implementation; the content says which, not the file's name.
+    """Read a checkpoint of ours or of the reference implementation, recognized by its content, not its name.
 
     Raises:
-        CheckpointError: missing, truncated, neither of the two, or with parts that are missing or contradict each other.
+        CheckpointError: the file is missing, truncated or neither of the two, or parts are missing or contradictory.
     """
     kind = _sniff(path)
     if kind == "tar":
@@ -102,7 +102,7 @@ def _error(path: str | Path, findings: Findings) -> ReferenceCheckpointError:
 
 
 def _describe(content: Any, findings: Findings) -> tuple[Config | None, dict[str, Tensors]]:
-    """Parts and configuration; None where too much is missing to tell what is meant."""
+    """Parts and configuration; None if too much is missing to know the configuration."""
     top = content if isinstance(content, dict) else {}
     parts: dict[str, Tensors] = {}
     for part in _PARTS:
@@ -127,7 +127,7 @@ def _describe(content: Any, findings: Findings) -> tuple[Config | None, dict[str
 
 
 def _compare(expected: dict[tuple[str, str], tuple[int, ...]], parts: dict[str, Tensors], findings: Findings) -> None:
-    """Names and shapes of all parameters; and no more elements than the file can have been written from."""
+    """Check names and shapes of all parameters, and that they have no more elements than the file stores."""
     for (part, name), shape in sorted(expected.items()):
         tensor = parts.get(part, {}).get(name)
         if tensor is None:
@@ -136,7 +136,7 @@ def _compare(expected: dict[tuple[str, str], tuple[int, ...]], parts: dict[str, 
         elif tensor.shape != shape:
             findings.add(f"{part}.{name}: given {tensor.shape}, expected {shape}")
         elif not name.endswith(COUNTER) and not tensor.storage.dtype.is_floating_point:
-            findings.add(f"{part}.{name}: given numbers of type {tensor.storage.dtype}, expected floating point")
+            findings.add(f"{part}.{name}: given type {tensor.storage.dtype}, expected floating point")
     for part, tensors in parts.items():
         for name in sorted(tensors.keys() - {name for owner, name in expected if owner == part}):
             findings.add(f"{part}.{name}: unexpected, {tensors[name].shape}")
@@ -161,17 +161,17 @@ def _read_weights(
         source = target.source
         stored = parts[source.part].get(source.name)
         if stored is None:
-            weights[name] = torch.zeros((), dtype=torch.int64)  # a counter that old versions did not have
+            weights[name] = torch.zeros((), dtype=torch.int64)  # a counter that old versions lack
             continue
-        value = _run(file, stored, target)
+        value = _read_parameter(file, stored, target)
         if not torch.isfinite(value).all():
             findings.add(f"{source.part}.{source.name}: contains values that are not finite")
         weights[name] = value
     return weights
 
 
-def _run(file: TorchFile, stored: StoredTensor, target: Target) -> Tensor:
-    """Read a parameter, or the half of it that is meant, as float32; the counters stay int64."""
+def _read_parameter(file: TorchFile, stored: StoredTensor, target: Target) -> Tensor:
+    """Read a parameter, or the half of it that the target takes, as float32; the counters stay int64."""
     source = target.source
     if source.dim is not None:
         stored = stored.narrow(source.dim, source.start, target.shape[source.dim])

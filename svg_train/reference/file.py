@@ -1,7 +1,7 @@
-"""Files of `torch.save`, opened without torch's loader: the zip archive of torch 1.6 and later, and the stream before it.
+"""Files of `torch.save`, opened without torch's loader: the zip archive of torch 1.6 and later, and the older stream.
 
-Both hold a pickle that mentions storages, and the storages' bytes. The pickle is read by the machine that runs no code; the
-bytes are read tensor by tensor, straight into memory of the tensor, so that a file needs as much memory as the weights in use.
+Both contain a pickle that refers to storages, and the storages' bytes. The pickle is read by a machine that runs no code. The
+bytes are read tensor by tensor, directly into the tensor, so that a file needs only as much memory as the weights in use.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Format = Literal["zip", "stream", "tar", "other"]
 
 
 class TorchFile(Protocol):
-    """An opened file: `content` with `StoredTensor`s in it, and the way to their elements."""
+    """An open file: `content` with `StoredTensor`s in it, and access to their elements."""
 
     content: Any
 
     def read(self, tensor: StoredTensor) -> torch.Tensor:
-        """The tensor, contiguous, of the type that the file has it in.
+        """The tensor, contiguous, in the type that it is stored in.
 
         Raises:
             PickleFormatError: the file ends before the tensor does, or its checksum is wrong.
@@ -43,7 +43,7 @@ class TorchFile(Protocol):
 
 
 def sniff_format(head: bytes) -> Format:
-    """What a file is by its first 512 bytes. `stream` is torch.save before 1.6, `tar` before 0.1.10."""
+    """The format of a file, from its first 512 bytes. `stream` is torch.save before 1.6, `tar` before 0.1.10."""
     if head.startswith(b"PK\x03\x04"):
         return "zip"
     if _MAGIC.to_bytes(10, "little") in head[:64]:
@@ -82,7 +82,7 @@ def _reason(error: Exception) -> str:
 
 
 class _CappedFile(io.FileIO):
-    """A file that refuses to be read in large pieces: zipfile takes in a whole directory, however large it claims to be."""
+    """A file that refuses large reads: zipfile reads a whole directory at once, however large it claims to be."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size < 0:
@@ -115,7 +115,7 @@ class _Stream:
         self._positions = self._locate(keys, head.tell())
 
     def _locate(self, keys: Any, position: int) -> dict[str, int]:
-        """Byte of the first element of each storage. Their sizes are repeated in the file, and must agree."""
+        """Position in bytes of the first element of each storage. Their sizes are repeated in the file, and must agree."""
         if not isinstance(keys, list) or not all(isinstance(key, (str, int)) for key in keys):
             raise PickleFormatError("its list of storages is malformed")
         positions: dict[str, int] = {}
@@ -177,7 +177,7 @@ class _ZipArchive:
         return self._archive.read(info)
 
     def _check(self, roots: list[Storage]) -> None:
-        """Sizes and checksums. The entries of a hostile archive may lie over each other: then they are more than the file."""
+        """Check sizes and checksums. The entries of a hostile archive may overlap: their sum is then larger than the file."""
         entries = {root.key: self._info(f"{self._folder}/data/{root.key}") for root in roots}
         for root in roots:
             size, expected = entries[root.key].file_size, root.numel * root.dtype.itemsize
@@ -210,14 +210,14 @@ def _first_byte(tensor: StoredTensor) -> int:
 
 
 def _allocate(tensor: StoredTensor) -> tuple[torch.Tensor, memoryview]:
-    """Memory for the part of the storage between the tensor's first and last element; zeros when there is none."""
+    """Memory for the part of the storage between the tensor's first and last element."""
     values = torch.zeros(tensor.extent, dtype=tensor.storage.dtype)
-    buffer: Any = values.view(torch.uint8).numpy()  # typed as no buffer by numpy's stubs for Python 3.10
+    buffer: Any = values.view(torch.uint8).numpy()  # numpy's stubs for Python 3.10 do not type it as a buffer
     return values, memoryview(buffer)
 
 
 def _fill(buffer: memoryview, source: Any) -> None:
-    """Read in pieces: a zip member makes a copy of each."""
+    """Read in pieces: a zip member copies each of them."""
     done = 0
     while done < len(buffer):
         size = source.readinto(buffer[done : done + _CHUNK])

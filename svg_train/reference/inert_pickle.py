@@ -1,9 +1,9 @@
-"""A pickle machine that runs no code: it knows containers and plain values, everything else becomes an inert record.
+"""A pickle machine that runs no code: it knows containers and plain values; everything else becomes an inert record.
 
-Python's own unpicklers import and call what a file names, and even a restricted `find_class` hands out objects that the file
-can then change (BUILD sets attributes of whatever is on the stack). This one has neither an import nor a call: the standard
-library's `pickletools` splits the stream into opcodes, and the machine below moves plain values about. A class or function of
-the file is a `GlobalName`, its instance or result a `Record`. The few names that mean something are in a table of the caller.
+Python's own unpicklers import and call what a file names. Even a restricted `find_class` returns objects that the file can then
+change: BUILD sets attributes of whatever is on the stack. This one neither imports nor calls: the standard library's
+`pickletools` splits the stream into opcodes, and the machine below only moves plain values. A class or function of the file is
+a `GlobalName`, its instance or result a `Record`. The caller has a table of the few names that have a meaning.
 
 Memory and time are bounded by the bytes of the stream and by `MAX_OPCODES`: no opcode makes more than one small object, lengths
 beyond the stream are refused before anything is allocated, and nothing is recursive.
@@ -39,11 +39,11 @@ class GlobalName:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Record:
-    """An instance of an unknown class, or the result of an unknown function: what it was made of, and nothing that acts."""
+    """An instance of an unknown class, or the result of an unknown function: what it was made from, without behaviour."""
 
     maker: GlobalName | None
     args: tuple[Any, ...]
-    state: Any = None  # what __setstate__ would have been given
+    state: Any = None  # the argument that __setstate__ would have had
 
 
 Rebuild = Mapping[GlobalName, Callable[[tuple[Any, ...]], Any]]
@@ -63,11 +63,11 @@ _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 def load_inert(
     stream: BytesIO, rebuild: Rebuild | None = None, persistent_load: Callable[[tuple[Any, ...]], Any] | None = None
 ) -> Any:
-    """Read one pickle from where `stream` stands, to just behind its end, and return its value.
+    """Read one pickle from the current position of `stream`, and return its value.
 
     Args:
         stream: bytes in memory; a pickle of unknown length is read in place.
-        rebuild: functions for the names that mean something, each given the (unchecked) tuple of arguments.
+        rebuild: functions for the names that have a meaning; each gets the unchecked tuple of arguments.
         persistent_load: turns a persistent id, a tuple, into a value.
 
     Raises:
@@ -148,7 +148,7 @@ class _Machine:
         self._stack.append(self._top())
 
     def skip(self, _: Any) -> None:
-        """PROTO and FRAME change nothing here."""
+        """PROTO and FRAME have no effect."""
 
     def put(self, index: int) -> None:
         self._memo[index] = self._top()
@@ -189,7 +189,7 @@ class _Machine:
         self._set_items(self._pop_mark())
 
     def _extend(self, values: list[Any]) -> None:
-        """Lists and sets grow; a record ignores what is put into it."""
+        """Lists and sets grow; a record ignores new items."""
         target = self._top()
         if isinstance(target, list):
             target.extend(values)
@@ -199,7 +199,7 @@ class _Machine:
             raise PickleFormatError("an instruction appends to something that is not a list")
 
     def _set_items(self, items: list[Any]) -> None:
-        """Entries whose key is no name and no number are left out: hashing nested tuples can take for ever."""
+        """Entries whose key is neither text nor a number are skipped: hashing nested tuples can take forever."""
         target = self._top()
         if len(items) % 2:
             raise PickleFormatError("a dictionary has a key without a value")
@@ -238,7 +238,7 @@ class _Machine:
         self._make(values[0], tuple(values[1:]))
 
     def build(self, _: Any) -> None:
-        """__setstate__: a record keeps the state; a list or dictionary of a known kind has no use for it."""
+        """__setstate__: a record stores the state; a list or dictionary of a known kind ignores it."""
         state, target = self._pop(), self._top()
         if isinstance(target, Record):
             target.state = state
@@ -256,7 +256,7 @@ class _Machine:
         if not isinstance(args, tuple):
             raise PickleFormatError("the arguments of a call are not a tuple")
         known = self._rebuild.get(maker) if isinstance(maker, GlobalName) else None
-        if known:  # it may copy what it is given, and a recalled list could be given to it again and again
+        if known:  # it may copy its arguments, and a memoized list could be passed again and again
             self._spend(len(args) + (len(args[0]) if args and isinstance(args[0], (list, tuple)) else 0))
         self._stack.append(known(args) if known else Record(maker if isinstance(maker, GlobalName) else None, args))
 

@@ -1,4 +1,4 @@
-"""Pickled torch modules, as inert records: their parameters and buffers by name, as `state_dict` would give them."""
+"""Pickled torch modules, as inert records: their parameters and buffers by name, as in `state_dict`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAX_MODULES = 1_000
 _MAX_MEMBERS = 2_000
 _MAX_TENSORS = 10_000
 _MAX_NAME = 100
-_WRAPPER = "module."  # torch.nn.DataParallel holds the true module under this name
+_WRAPPER = "module."  # torch.nn.DataParallel stores the wrapped module under this name
 
 Tensors = dict[str, StoredTensor]
 
@@ -23,12 +23,12 @@ def named_tensors(module: Any) -> Tensors | None:
     Everything else in a module (hooks, `_backend` objects of long-gone packages, plain attributes) has no effect.
 
     Raises:
-        PickleFormatError: it is nested too deep or too often.
+        PickleFormatError: it is nested too deeply or too often.
     """
     if isinstance(module, dict):
         tensors = {name: tensor for name, value in _named(module) if (tensor := as_tensor(value))}
     elif isinstance(module, Record) and "_modules" in _attributes(module):
-        tensors = _walk(module)
+        tensors = _collect_tensors(module)
     else:
         return None
     while tensors and all(name.startswith(_WRAPPER) for name in tensors):
@@ -46,7 +46,7 @@ def _attributes(record: Record) -> dict[Any, Any]:
     return state if isinstance(state, dict) else {}
 
 
-def _walk(module: Record) -> Tensors:
+def _collect_tensors(module: Record) -> Tensors:
     tensors: Tensors = {}
     queue = [("", module)]
     for prefix, record in queue:  # grows while it is read
@@ -57,7 +57,7 @@ def _walk(module: Record) -> Tensors:
                     tensors[prefix + name] = tensor
         queue += [(f"{prefix}{name}.", child) for name, child in _named(members.get("_modules")) if isinstance(child, Record)]
         if len(queue) > _MAX_MODULES or len(tensors) > _MAX_TENSORS or len(prefix) > _MAX_NAME:
-            raise PickleFormatError("its modules are nested too deep or too often")
+            raise PickleFormatError("its modules are nested too deeply or too often")
     return tensors
 
 

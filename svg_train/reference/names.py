@@ -1,4 +1,4 @@
-"""Where each parameter of ours lies in the reference's modules: names, and the halves of its convolutions of [d, skip].
+"""The source of each of our parameters in the reference's modules: names, and the halves of its convolutions of [d, skip].
 
 The reference numbers its blocks in the order of the data flow (c1 ... c5, upc1 ... upc5), ours count from the finest stage on.
 """
@@ -26,7 +26,7 @@ _HEADS = {"head.0": "output.0", "mu": "mu_net", "logvar": "logvar_net", "core.em
 
 @dataclass(frozen=True)
 class Source:
-    """A parameter of the reference, and the run along dimension `dim` that is meant; all of it where `dim` is None."""
+    """A parameter of the reference, and the first entry along dimension `dim` that is used; all of it if `dim` is None."""
 
     part: str  # encoder, decoder, frame_predictor, posterior, prior
     name: str
@@ -43,7 +43,7 @@ class Target:
 
 
 class _NoInitialization(TorchFunctionMode):
-    """Leaves out initial weights. On the meta device they mean nothing, yet torch imports its compiler for them: 1 s, 80 MB."""
+    """Skips initial weights. On the meta device they have no effect, yet torch imports its compiler for them: 1 s, 80 MB."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

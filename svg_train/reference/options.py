@@ -13,7 +13,7 @@ from svg_train.reference.modules import Tensors
 Parts = Mapping[str, Tensors]
 Scalar = str | int | float | bool | None
 
-# Ours -> the option of the reference that says the same.
+# Ours -> the equivalent option of the reference.
 _OPTIONS = {
     "backbone": "model", "image_size": "image_width", "channels": "channels", "g_dim": "g_dim", "z_dim": "z_dim",
     "rnn_size": "rnn_size", "predictor_layers": "predictor_rnn_layers", "posterior_layers": "posterior_rnn_layers",
@@ -24,12 +24,12 @@ _TRAINING = {"batch_size": "batch_size", "n_future": "n_future", "lr": "lr", "be
 
 @dataclass
 class Findings:
-    """What is wrong with a checkpoint, collected: all of it is told at once."""
+    """What is wrong with a checkpoint, collected to be reported at once."""
 
     problems: list[str] = field(default_factory=list)
 
     def add(self, problem: str) -> None:
-        """Note one more."""
+        """Record a problem."""
         self.problems.append(problem)
 
 
@@ -40,17 +40,17 @@ def read_options(attributes: Mapping[Any, Any]) -> dict[str, Scalar]:
 
 
 def model_table(parts: Parts, options: Mapping[str, Scalar], findings: Findings) -> dict[str, Any]:
-    """Fields of our ModelConfig. What the shapes tell counts; an option that says otherwise is a finding."""
+    """Fields of our ModelConfig. The shapes decide; an option that contradicts them is a finding."""
     table = _from_shapes(parts)
     absent = {"fixed": ("prior_layers",), "none": ("prior_layers", "posterior_layers", "z_dim")}.get(table["prior"], ())
     for name, option in _OPTIONS.items():
-        told, said = table.get(name), options.get(option)
-        if name in absent or said is None:
+        inferred, stated = table.get(name), options.get(option)
+        if name in absent or stated is None:
             continue
-        if told is None:
-            table[name] = said
-        elif type(said) is not type(told) or said != told:
-            findings.add(f"opt.{option} is {_shown(said)}, but the parameters imply {told}")
+        if inferred is None:
+            table[name] = stated
+        elif type(stated) is not type(inferred) or stated != inferred:
+            findings.add(f"opt.{option} is {_shortened(stated)}, but the parameters imply {inferred}")
     for option in ("n_past", "last_frame_skip"):
         if option in options:
             table[option] = options[option]
@@ -60,7 +60,7 @@ def model_table(parts: Parts, options: Mapping[str, Scalar], findings: Findings)
 
 
 def training_tables(options: Mapping[str, Scalar]) -> dict[str, dict[str, Any]]:
-    """What the Namespace tells of training and data, where our configuration has a place for it."""
+    """The settings of training and data in the Namespace that our configuration has too."""
     train = {ours: options[option] for ours, option in _TRAINING.items() if options.get(option) is not None}
     names = get_args(DataConfig.model_fields["name"].annotation)
     data: dict[str, Any] = {"name": options.get("dataset")}
@@ -72,7 +72,7 @@ def training_tables(options: Mapping[str, Scalar]) -> dict[str, dict[str, Any]]:
 
 
 def _from_shapes(parts: Parts) -> dict[str, Any]:
-    """All that shapes and names tell; what a missing part would tell is left out."""
+    """All that follows from shapes and names, without what a missing part would add."""
     encoder, predictor = parts.get("encoder", {}), parts.get("frame_predictor", {})
     vgg = "c1.0.main.0.weight" in encoder
     first = encoder.get("c1.0.main.0.weight" if vgg else "c1.main.0.weight")
@@ -92,7 +92,7 @@ def _from_shapes(parts: Parts) -> dict[str, Any]:
 
 
 def _prior(parts: Parts) -> str:
-    """A fixed prior has no module. Without a posterior there is none, if the predictor reads the encoding alone."""
+    """A fixed prior has no module. Without a posterior there is no prior if the predictor reads the encoding alone."""
     if "prior" in parts or "posterior" in parts:
         return "learned" if "prior" in parts else "fixed"
     encoder = parts.get("encoder", {})
@@ -109,8 +109,8 @@ def _size(tensor: Any, dim: int) -> int | None:
     return tensor.shape[dim] if tensor is not None and len(tensor.shape) > dim else None
 
 
-def _shown(value: Scalar) -> str:
-    """A value of the file for a message: strings may be endless, and numbers too."""
+def _shortened(value: Scalar) -> str:
+    """A value of the file for a message: strings and numbers may be huge."""
     if isinstance(value, str):
         return repr(value[:40])
     if type(value) is int and abs(value) > 1 << 63:

@@ -1,4 +1,4 @@
-"""Tensors as a file of `torch.save` describes them: storages and views into them. Checked here, read only when asked for."""
+"""Tensors as a file of `torch.save` describes them: storages and views into them. Validated here, read on demand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STORAGES = {GlobalName(module, name): dtype for module in ("torch", "torch.cuda"
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A run of elements in the file; `offset` is not 0 when it is a view of a larger storage (torch before 0.4)."""
+    """A run of elements in the file; `offset` is not 0 if it is a view of a larger storage (torch before 0.4)."""
 
     key: str
     dtype: torch.dtype
@@ -33,7 +33,7 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A dense tensor in the file: none of its elements lies outside its storage, and it has no more elements than that."""
+    """A dense tensor in the file: all of its elements lie in its storage, and it has no more elements than the storage."""
 
     storage: Storage
     offset: int
@@ -59,7 +59,7 @@ class StoredTensor:
 
 
 class StorageTable:
-    """The storages that a pickle mentions, by key. Its `load` is the pickle's persistent_load."""
+    """The storages that a pickle refers to, by key. Its `load` is the pickle's persistent_load."""
 
     def __init__(self) -> None:
         self.roots: dict[str, Storage] = {}
@@ -100,7 +100,7 @@ def count(value: Any, what: str) -> int:
     """A whole number from 0 to 2^48.
 
     Raises:
-        PickleFormatError: it is something else.
+        PickleFormatError: it is anything else.
     """
     if type(value) is not int or not 0 <= value <= _LARGEST:
         raise PickleFormatError(f"the {what} is not a plausible number")
@@ -108,10 +108,10 @@ def count(value: Any, what: str) -> int:
 
 
 def as_tensor(value: Any) -> StoredTensor | None:
-    """The tensor in `value`: a tensor itself, or a Parameter or Variable of any torch since 0.1; None if there is none.
+    """The tensor in `value`: a tensor itself, or a Parameter or Variable of any torch since 0.1; None if it is neither.
 
-    torch 0.1 to 0.3 made a Parameter of (tensor), and gave it (requires_grad, volatile, hooks) or, earlier, five values that
-    start with the tensor; a tensor got (storage, offset, size, stride).
+    torch 0.1 to 0.3 made a Parameter of (tensor), with the state (requires_grad, volatile, hooks) or, earlier, five values that
+    start with the tensor. A tensor's state was (storage, offset, size, stride).
     """
     if isinstance(value, StoredTensor):
         return value

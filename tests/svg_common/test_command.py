@@ -100,7 +100,7 @@ def test_help_is_a_success():
     assert "--number" in out
 
 
-def test_a_reader_that_goes_away_is_no_crash():
+def test_a_closed_pipe_is_not_a_crash():
     process = start("endless")
     assert process.stdout is not None
     assert process.stdout.readline()

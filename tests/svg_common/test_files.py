@@ -68,7 +68,7 @@ def test_a_link_stays_a_link(tmp_path):
     assert names(tmp_path / "there") == ["real.json"]
 
 
-def test_what_is_no_file_is_written_and_not_replaced(tmp_path):
+def test_devices_and_pipes_are_written_and_not_replaced(tmp_path):
     write_json("/dev/null", {"a": 1})
     assert not Path("/dev/null").is_file()
     pipe = tmp_path / "pipe"
@@ -176,7 +176,7 @@ def test_json_has_no_nan(tmp_path):
     assert text.endswith("}\n")
 
 
-def test_a_value_that_is_no_json_leaves_nothing(tmp_path):
+def test_a_value_that_json_cannot_hold_leaves_no_file(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"x": object()})
     assert names(tmp_path) == []
@@ -190,7 +190,7 @@ def test_a_value_that_is_no_json_leaves_nothing(tmp_path):
      ({"--json": "folder/manifest.json"}, "--json would overwrite 'folder/manifest.json'"),
      ({"--output": "same", "--json": "./same"}, "--output and --json both name 'same'")],
 )  # fmt: skip
-def test_results_never_take_the_place_of_what_is_needed(tmp_path, monkeypatch, outputs, message):
+def test_outputs_never_overwrite_inputs_or_each_other(tmp_path, monkeypatch, outputs, message):
     monkeypatch.chdir(tmp_path)
     for name in ("clip.mp4", "folder/manifest.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -26,13 +26,13 @@ def file() -> Console:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds that the display believes to have passed."""
+    """The display's clock, in seconds."""
     now = [100.0]
     monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
     return now
 
 
-def test_without_a_terminal_a_task_has_a_line_at_its_start_and_now_and_then(clock):
+def test_without_a_terminal_a_task_has_a_line_at_its_start_and_at_intervals(clock):
     console = file()
     with ProgressDisplay(console) as display:
         for second in range(0, 41, 4):
@@ -46,7 +46,7 @@ def test_without_a_terminal_a_task_has_a_line_at_its_start_and_now_and_then(cloc
     ]
 
 
-def test_without_a_terminal_two_tasks_in_turn_have_one_start_each(clock):
+def test_without_a_terminal_alternating_tasks_have_one_start_each(clock):
     console = file()
     with ProgressDisplay(console) as display:
         for share in (0.0, 0.5, 1.0):
@@ -66,7 +66,7 @@ def test_a_task_without_a_known_end_has_its_detail(clock):
     assert console.file.getvalue().splitlines() == ["forecasting ...", "forecasting: frame 2, 9.5 fps"]
 
 
-def test_on_a_terminal_a_task_has_a_bar_that_goes_away():
+def test_on_a_terminal_a_task_has_a_bar_until_it_ends():
     console = terminal()
     with ProgressDisplay(console) as display:
         display.progress("decoding", 0.25, "[bold]a.avi, 32 frames")
@@ -84,7 +84,7 @@ def test_on_a_terminal_a_task_has_a_bar_that_goes_away():
     assert "[bold]a.avi, 32 frames" in console.file.getvalue()
 
 
-def test_an_error_takes_the_bar_away():
+def test_an_error_removes_the_bar():
     display = ProgressDisplay(terminal())
 
     def fail() -> None:
@@ -97,7 +97,7 @@ def test_an_error_takes_the_bar_away():
     assert display._bar is None
 
 
-def test_messages_stand_above_the_bar():
+def test_messages_appear_above_the_bar():
     console = terminal()
     with ProgressDisplay(console) as display, log_messages_to(ConsoleHandler(console, prefix="svg-live: ")):
         display.progress("building", 0.5)

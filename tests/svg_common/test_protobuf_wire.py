@@ -1,4 +1,4 @@
-"""The reader of protobuf's wire format: against the protobuf package, and with input that lies."""
+"""The reader of protobuf's wire format: against the protobuf package, and with invalid input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5
 
 
 def seen_by_protobuf(content: bytes) -> list[tuple]:
-    """Fields as the protobuf package finds them in a message of which it knows none."""
+    """Fields as the protobuf package reads them from an unknown message."""
     seen = []
     for field in unknown_fields.UnknownFieldSet(Empty.FromString(content)):
         packed = {FIXED64: "<Q", FIXED32: "<I"}.get(field.wire_type)
@@ -81,7 +81,7 @@ def test_every_truncation_is_refused_or_ends_between_fields():
         (b"\x08\x00" * ((1 << 16) + 1), "too many fields"),
     ],
 )
-def test_what_is_no_message_is_refused(content, reason):
+def test_invalid_messages_are_refused(content, reason):
     with pytest.raises(WireError, match=reason):
         read(content)
 

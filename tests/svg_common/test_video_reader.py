@@ -119,7 +119,7 @@ def test_a_phone_s_portrait_video_is_upright(tmp_path):
 
 
 @pytest.mark.parametrize(("codec", "name"), [("mpeg4", "a.avi"), ("libx264", "b.avi"), ("libx264", "c.mkv")])
-def test_a_cut_file_gives_its_front_part_and_says_so(tmp_path, codec, name):
+def test_a_truncated_file_gives_its_front_part_and_reports_it(tmp_path, codec, name):
     whole = write_video(tmp_path / name, codec=codec)
     with VideoReader(cut(whole, 0.6, f"cut_{name}")) as reader:
         frames = [shown_index(frame.image) for frame in reader]
@@ -130,7 +130,7 @@ def test_a_cut_file_gives_its_front_part_and_says_so(tmp_path, codec, name):
     assert f"{len(frames)} frames could be read" in reader.problem
 
 
-def test_a_cut_between_two_frames_is_noticed_too(tmp_path):
+def test_a_truncation_between_two_frames_is_noticed_too(tmp_path):
     whole = write_video(tmp_path / "whole.mp4", codec="libx264", options={"movflags": "+faststart"})
     with av.open(str(whole)) as container:
         ends = sorted(packet.pos + packet.size for packet in container.demux(video=0) if packet.size)
@@ -160,7 +160,7 @@ def test_a_damaged_middle_costs_only_its_own_frames(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content"), [("empty.mp4", b""), ("text.mp4", b"not a video\n" * 500), ("zeros.avi", bytes(5000))]
 )
-def test_what_is_no_video_is_refused(tmp_path, name, content):
+def test_files_that_are_not_videos_are_refused(tmp_path, name, content):
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(VideoError, match=name) as caught:

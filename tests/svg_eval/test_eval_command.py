@@ -92,7 +92,7 @@ def test_deterministic_baseline_stands_in_the_same_run(tiny_checkpoint, determin
     assert "det.pt" in capsys.readouterr().out
 
 
-def test_pictures(tiny_checkpoint, deterministic, tmp_path):
+def test_plot_and_strips_show_all_models(tiny_checkpoint, deterministic, tmp_path):
     evaluate(tiny_checkpoint, *SMALL, "--baseline", deterministic, "--plot", tmp_path / "p.png", "--strips", tmp_path / "s")
     plot = np.asarray(Image.open(tmp_path / "p.png").convert("L"))
     assert plot.std() > 10
@@ -132,13 +132,13 @@ def test_protocol_for_another_number_of_observed_frames_is_refused(tiny_checkpoi
 @pytest.mark.parametrize(
     ("option", "value"), [("--data", "digits"), ("--num-digits", "1"), ("--horizon", "5"), ("--frame-step", "2")]
 )
-def test_protocol_is_not_bent(tmp_path, mnist, option, value):
+def test_options_that_contradict_the_protocol_are_refused(tmp_path, mnist, option, value):
     model = save_model(tmp_path / "five.pt", random_model(n_past=5))
     with pytest.raises(UsageError, match=f"{option} .*both given|and {option} were both given"):
         evaluate(model, "--protocol", "smmnist", "--data-root", mnist, option, value)
 
 
-def test_data_is_what_the_model_was_trained_on_unless_told_otherwise(tmp_path, tiny_bundle, mnist):
+def test_data_is_what_the_model_was_trained_on_by_default(tmp_path, tiny_bundle, mnist):
     model = save_model(tmp_path / "two.pt", random_model(), data={"num_digits": 2})
     small = ("--sequences", "1", "--samples", "1", "--horizon", "1")
     assert "2 procedural" in metrics(tmp_path, model, *small)["data"]
@@ -180,7 +180,7 @@ def test_baseline_that_sees_other_frames_is_refused(tiny_checkpoint, tmp_path):
         evaluate(tiny_checkpoint, *SMALL, "--baseline", other)
 
 
-def test_refusals_before_the_work(tiny_checkpoint, tmp_path):
+def test_invalid_outputs_and_data_are_refused_before_the_work(tiny_checkpoint, tmp_path):
     with pytest.raises(UsageError, match=r"\.png"):
         evaluate(tiny_checkpoint, *SMALL, "--plot", tmp_path / "plot.mp4")
     (tmp_path / "file").write_text("")

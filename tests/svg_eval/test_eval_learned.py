@@ -35,7 +35,7 @@ class Features(nn.Module):
 
 
 class FeaturesLikeI3D(nn.Module):
-    """Gives features only when asked in the way that i3d_torchscript.pt wants to be asked."""
+    """Returns features only with the arguments that i3d_torchscript.pt expects."""
 
     def forward(self, x: Tensor, rescale: bool = True, resize: bool = True, return_features: bool = False) -> Tensor:
         if rescale or resize or not return_features:
@@ -58,7 +58,7 @@ def test_lpips_sees_rgb_between_minus_one_and_one(tmp_path):
 
 
 @pytest.mark.parametrize("asked", [Features, FeaturesLikeI3D])
-def test_video_features(tmp_path, asked):
+def test_video_features_are_those_of_the_network(tmp_path, asked):
     network = VideoFeatures(script(tmp_path, asked()), CPU, 6)
     video = torch.full((6, 1, 64, 64), 0.75)
     features = network.features(video)

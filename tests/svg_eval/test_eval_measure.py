@@ -26,7 +26,7 @@ SILENT = NullListener()
 
 
 class Listener:
-    """Notes all progress."""
+    """Records all progress."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[str, float]] = []
@@ -75,7 +75,7 @@ def test_metrics_equal_a_plain_computation(tiny_model, model, data):
     assert measured.fvd is None
 
 
-def test_portions_and_the_number_of_sequences_do_not_change_the_draws(model, data, monkeypatch):
+def test_batches_and_the_number_of_sequences_do_not_change_the_draws(model, data, monkeypatch):
     whole = measure(model, data, Settings(5, 3, HORIZON, seed=1), NONE, SILENT)
     monkeypatch.setattr(eval_measure, "_VALUES_AT_ONCE", 1)
     listener = Listener()

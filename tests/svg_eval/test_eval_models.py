@@ -56,9 +56,9 @@ def test_bundle_agrees_with_its_checkpoint(checkpoint, bundle, sequences, noise)
     torch.testing.assert_close(futures, checkpoint.forecast(sequences[:, :3], *noise), atol=1e-4, rtol=0)
 
 
-def test_portions_change_nothing(checkpoint, bundle, sequences, noise, monkeypatch):
+def test_the_batch_size_does_not_change_forecasts(checkpoint, bundle, sequences, noise, monkeypatch):
     whole = [model.forecast(sequences[:, :3], *noise) for model in (checkpoint, bundle)]
-    monkeypatch.setattr(eval_models, "_ROWS", 2)
+    monkeypatch.setattr(eval_models, "_MAX_BATCH", 2)
     for model, expected in zip((checkpoint, bundle), whole, strict=True):
         torch.testing.assert_close(model.forecast(sequences[:, :3], *noise), expected, atol=1e-5, rtol=0)
 
@@ -80,7 +80,7 @@ def test_deterministic_checkpoint_has_one_future(tmp_path, sequences):
     torch.testing.assert_close(model.reconstruct(sequences[0]), futures[0, 0])
 
 
-def test_repeated_frame(checkpoint, sequences, noise):
+def test_repeated_frame_is_the_only_future(checkpoint, sequences, noise):
     model = RepeatLastFrame(checkpoint.info)
     futures = model.forecast(sequences[:, :3], *noise)
     assert futures.shape == (3, 1, HORIZON, 1, 64, 64)
@@ -89,7 +89,7 @@ def test_repeated_frame(checkpoint, sequences, noise):
     torch.testing.assert_close(model.reconstruct(sequences[0]), futures[0, 0])
 
 
-def test_info_tells_what_the_model_is(checkpoint, bundle):
+def test_info_describes_the_model(checkpoint, bundle):
     for model in (checkpoint, bundle):
         info = model.info
         assert (info.n_past, info.image_size, info.channels, info.z_dim) == (3, 64, 1, Z)

@@ -59,7 +59,7 @@ def test_curve_has_an_interval_of_the_sequence_means_and_one_per_step():
     assert np.isnan(estimate(np.array([3.0])).ci95)
 
 
-def test_counts():
+def test_counts_end_at_the_number_of_samples():
     assert counts_up_to(1) == [1]
     assert counts_up_to(100) == [1, 2, 5, 10, 20, 50, 100]
     assert counts_up_to(64) == [1, 2, 5, 10, 20, 50, 64]

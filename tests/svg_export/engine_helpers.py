@@ -28,11 +28,11 @@ def spec_of(content: bytes) -> GraphSpec:
 
 
 def build_for_all(content: bytes, place: str, precision: Precision, max_batch: int = 8) -> list[bytes]:
-    """One plan per group of targets; whatever the library complains about, warnings of the builder too, fails the test."""
-    library, plans = rtx(), []
+    """One engine per group of targets. Any message of the library, warnings of the builder included, fails the test."""
+    library, engines = rtx(), []
     for targets in target_groups(TARGETS):
         graph = convolve_matrix_products(content) if TURING in targets else content
         with library.collect_messages():
-            plans.append(build_engine(library, graph, place, spec_of(content), precision, BuildOptions(targets, max_batch)))
+            engines.append(build_engine(library, graph, place, spec_of(content), precision, BuildOptions(targets, max_batch)))
             assert library.logger.messages == []
-    return plans
+    return engines

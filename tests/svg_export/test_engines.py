@@ -60,10 +60,10 @@ def key_for(bundle: Path, graph_name: str, precision: str, capability: str, max_
 
 
 def test_every_graph_has_an_engine_for_every_target(built):
-    bundle, _, said = built
+    bundle, _, messages = built
     manifest = Bundle.open(bundle).manifest
     expected = {*graph_names(manifest.model), *FUSED}
-    assert len(said) == 2 * len(manifest.variants) * len(expected) == 32  # Turing, and all others
+    assert len(messages) == 2 * len(manifest.variants) * len(expected) == 32  # Turing, and all others
     for precision in manifest.variants:
         for graph_name in expected:
             for capability in TARGETS:
@@ -91,7 +91,7 @@ def test_fewer_samples_are_served_by_an_engine_for_more(built):
     assert find_engine(bundle / "engines", key_for(bundle, "step", "fp16", "sm120", max_batch=1)) is not None
 
 
-def test_the_bundle_is_the_same_bundle(built, fused_bundle, frames):
+def test_engines_leave_the_bundle_unchanged(built, fused_bundle, frames):
     bundle, _, _ = built
     assert (bundle / "manifest.json").read_bytes() == (fused_bundle / "manifest.json").read_bytes()
     with Forecaster.open(bundle, samples=2, horizon=2) as forecaster:
@@ -100,7 +100,7 @@ def test_the_bundle_is_the_same_bundle(built, fused_bundle, frames):
         assert forecaster.forecast().shape == (2, 2, 64, 64, 1)
 
 
-def test_a_second_time_they_come_from_the_cache(built, fused_bundle, tmp_path, logged):
+def test_engines_come_from_the_cache_the_second_time(built, fused_bundle, tmp_path, logged):
     bundle, cache, _ = built
     other = copy_bundle(fused_bundle, tmp_path)
     files = add_engines(other, rtx(), OPTIONS, EngineCache(str(cache)))
@@ -157,7 +157,7 @@ def test_an_fp16_graph_with_a_convolution_in_fp32_inside_is_refused(fused_bundle
 
 
 def test_turing_needs_another_form_of_the_recurrent_graphs(fused_bundle):
-    """Guards convolve_matrix_products: should a release of the library take the graphs as they are, it can go."""
+    """Guards convolve_matrix_products: it can be removed once the library accepts the graphs as they are."""
     content = graph_bytes(fused_bundle, "prior")
     with pytest.raises(EngineError, match=r"fp32/prior\.onnx cannot be built for sm75(.|\n)*node_linear"):
         build_engine(rtx(), content, "fp32/prior.onnx", spec_of(content), "fp32", BuildOptions(("sm75",), 4))
@@ -233,7 +233,7 @@ def test_profiles_go_from_one_to_all_samples():
 
 
 @pytest.mark.parametrize("targets", ["sm70", "", "sm80,sm80", "sm80,", "current"])
-def test_targets_without_a_meaning_are_refused_with_those_that_have_one(targets):
+def test_unknown_targets_are_refused_with_the_known_ones(targets):
     rtx()
     with pytest.raises(UsageError, match="sm75, sm80, sm86, sm89, sm120"):
         engine_request(True, None, targets, None, None, None)

@@ -26,7 +26,7 @@ HERE = GpuName(0, "NumPy GPU", "sm86", 16)
 NOTHING_ELSE = (None, None, None, None, None)
 
 
-def there_is(monkeypatch, capability: str | None) -> NumpyCuda:
+def fake_gpu(monkeypatch, capability: str | None) -> NumpyCuda:
     """A GPU of a compute capability in this machine, or none."""
     cuda = NumpyCuda(gpus=0 if capability is None else 1)
     if capability is not None:
@@ -49,7 +49,7 @@ def unopened(monkeypatch) -> None:
 
 
 def test_with_a_gpu_engines_are_built_for_it(monkeypatch):
-    cuda = there_is(monkeypatch, "sm86")
+    cuda = fake_gpu(monkeypatch, "sm86")
     request = engine_request(True, None, None, 3, 1.5, "cache")
     assert request == LocalRequest(rtx(), HERE, 3, GpuOptions(cache_dir="cache", workspace_gib=1.5))
     assert cuda.left == (0, 0, 0, 0)  # the stream is gone again
@@ -58,31 +58,31 @@ def test_with_a_gpu_engines_are_built_for_it(monkeypatch):
 def test_tensorrt_is_taken_where_it_is_installed_with_a_gpu(monkeypatch):
     native = tensorrt()
     installed(monkeypatch, native, rtx())
-    there_is(monkeypatch, "sm87")
+    fake_gpu(monkeypatch, "sm87")
     assert engine_request(True, *NOTHING_ELSE).nvidia_library is native
     assert engine_request(True, "tensorrt", *NOTHING_ELSE[1:]).nvidia_library is native
-    there_is(monkeypatch, None)
+    fake_gpu(monkeypatch, None)
     request = engine_request(True, *NOTHING_ELSE)
     assert isinstance(request, EngineRequest)
     assert request.nvidia_library is rtx()
 
 
 def test_targets_are_built_ahead_of_time_with_a_gpu_too(monkeypatch):
-    there_is(monkeypatch, "sm86")
+    fake_gpu(monkeypatch, "sm86")
     request = engine_request(True, None, "sm75,sm120", None, None, None)
     assert isinstance(request, EngineRequest)
     assert request.options.compute_capabilities == ("sm75", "sm120")
 
 
 def test_turing_is_built_in_its_own_form(monkeypatch):
-    there_is(monkeypatch, "sm75")
+    fake_gpu(monkeypatch, "sm75")
     request = engine_request(True, *NOTHING_ELSE)
     assert isinstance(request, EngineRequest)
     assert request.options.compute_capabilities == ("sm75",)
 
 
 def test_tensorrt_without_a_gpu_is_refused_with_what_to_do(monkeypatch):
-    there_is(monkeypatch, None)
+    fake_gpu(monkeypatch, None)
     with pytest.raises(
         BackendMissingError, match=r"no NVIDIA GPU(.|\n)*svg-export on your target device, or.*tensorrt-rtx"
     ) as caught:
@@ -91,19 +91,19 @@ def test_tensorrt_without_a_gpu_is_refused_with_what_to_do(monkeypatch):
 
 
 def test_tensorrt_for_other_gpus_is_refused(monkeypatch):
-    there_is(monkeypatch, "sm86")
+    fake_gpu(monkeypatch, "sm86")
     with pytest.raises(UsageError, match="--target has no effect with 'tensorrt', which builds for the GPU of this machine"):
         engine_request(True, "tensorrt", "sm86", None, None, None)
 
 
 def test_a_gpu_that_rtx_does_not_know_is_refused_with_what_to_do(monkeypatch):
-    there_is(monkeypatch, "sm90")
+    fake_gpu(monkeypatch, "sm90")
     with pytest.raises(BackendMissingError, match=r"NumPy GPU \(sm90\)\n.*--backend tensorrt, or --target"):
         engine_request(True, "tensorrt-rtx", *NOTHING_ELSE[1:])
 
 
 def test_engines_of_this_gpu_go_into_the_bundle_and_the_cache(fused_bundle, tmp_path, unopened, monkeypatch, logged):
-    there_is(monkeypatch, "sm86")
+    fake_gpu(monkeypatch, "sm86")
     bundle, watched = copy_bundle(fused_bundle, tmp_path), Watched()
     request = LocalRequest(rtx(), HERE, 3, GpuOptions(cache_dir=str(tmp_path / "cache")))
     summary = request.build(bundle, watched)
@@ -131,7 +131,7 @@ def test_engines_of_this_gpu_go_into_the_bundle_and_the_cache(fused_bundle, tmp_
 
 
 def test_a_failure_leaves_the_bundle_without_engines(fused_bundle, tmp_path, unopened, monkeypatch):
-    there_is(monkeypatch, "sm86")
+    fake_gpu(monkeypatch, "sm86")
     bundle = copy_bundle(fused_bundle, tmp_path)
 
     def fail(**arguments):

@@ -31,23 +31,23 @@ def full(*case: Any) -> Any:
     return pytest.param(*case, marks=pytest.mark.engine_matrix)
 
 
-def sorted_out(cases: list[tuple[Any, ...]], chosen: set[tuple[Any, ...]]) -> list[Any]:
+def mark_quick(cases: list[tuple[Any, ...]], chosen: set[tuple[Any, ...]]) -> list[Any]:
     return [quick(*case) if case in chosen else full(*case) for case in cases]
 
 
-def build(plans: dict[str, GraphExport], graph_names: tuple[str, ...], precision: str) -> None:
+def build(exports: dict[str, GraphExport], graph_names: tuple[str, ...], precision: str) -> None:
     rtx()
     for graph_name in graph_names:
-        content = export_graph(plans[graph_name], graph_name, "0" * 16)
-        plans_of_targets = build_for_all(content, f"{precision}/{graph_name}.onnx", precision)
-        assert [len(plan) > len(content) for plan in plans_of_targets] == [True, True], graph_name  # weights and code
+        content = export_graph(exports[graph_name], graph_name, "0" * 16)
+        engines = build_for_all(content, f"{precision}/{graph_name}.onnx", precision)
+        assert [len(plan) > len(content) for plan in engines] == [True, True], graph_name  # weights and code
 
 
 @pytest.mark.parametrize(
     ("backbone", "size", "channels", "precision"),
-    sorted_out([(b, s, 1 + 2 * (s == 128), p) for b, s, p in FRAMES], {("vgg", 64, 1, "fp16")}),
+    mark_quick([(b, s, 1 + 2 * (s == 128), p) for b, s, p in FRAMES], {("vgg", 64, 1, "fp16")}),
 )
-def test_frames(backbone, size, channels, precision):
+def test_encoder_skip_and_decoder_build(backbone, size, channels, precision):
     folded = fold_batch_norm(random_model(**TINY, backbone=backbone, image_size=size, channels=channels))
     build(separate_graphs(folded, DTYPES[precision]), ("encoder", "skip", "decoder"), precision)
 
@@ -56,20 +56,20 @@ def test_frames(backbone, size, channels, precision):
     ("prior", "layers", "precision"),
     [quick("learned", 1, "fp32"), full("fixed", 2, "fp32"), full("none", 3, "fp32"), full("learned", 2, "fp16")],
 )
-def test_recurrent_parts(prior, layers, precision):
+def test_recurrent_graphs_build(prior, layers, precision):
     """At the sizes of the reference: LSTM cells of 256."""
     sizes = {"predictor_layers": layers, "posterior_layers": layers, "prior_layers": layers}
     parts = {"learned": ("posterior", "prior"), "fixed": ("posterior",), "none": ()}[prior]
     kept = {name: value for name, value in sizes.items() if name.split("_")[0] in ("predictor", *parts)}
     model = random_model(nf=2, g_dim=128, rnn_size=256, n_past=2 + layers, prior=prior, **kept)
     folded = fold_batch_norm(model)
-    plans = separate_graphs(folded, DTYPES[precision]) | fused_graphs(folded, DTYPES[precision])
-    build(plans, (*parts, "predictor", "prime"), precision)
+    exports = separate_graphs(folded, DTYPES[precision]) | fused_graphs(folded, DTYPES[precision])
+    build(exports, (*parts, "predictor", "prime"), precision)
 
 
 @pytest.mark.parametrize(
     ("backbone", "size", "precision", "prior", "last_frame_skip"),
-    sorted_out(
+    mark_quick(
         [
             (*frame, prior, (index + later) % 2 == 1)
             for index, frame in enumerate(FRAMES)
@@ -78,7 +78,7 @@ def test_recurrent_parts(prior, layers, precision):
         {("vgg", 64, "fp16", "learned", True)},
     ),
 )  # fmt: skip
-def test_fused_step(backbone, size, precision, prior, last_frame_skip):
+def test_fused_step_builds(backbone, size, precision, prior, last_frame_skip):
     model = {"backbone": backbone, "image_size": size, "prior": prior, "last_frame_skip": last_frame_skip}
     folded = fold_batch_norm(random_model(**TINY, **model))
     build(fused_graphs(folded, DTYPES[precision]), ("step",), precision)

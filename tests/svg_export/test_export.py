@@ -145,11 +145,11 @@ def test_gate_notices_a_wrong_weight_in_any_graph(tiny_model, contents, graph_na
 
 def test_gate_compares_with_the_unfolded_model(tiny_model, contents):
     config, inputs = tiny_model.config, ProbeInputs.make(tiny_model.config)
-    truth = ReferenceLoop(TorchGraphs(tiny_model), config).walk(inputs)
+    truth = ReferenceLoop(TorchGraphs(tiny_model), config).run(inputs)
     x = torch.from_numpy(inputs.frames).repeat(1, inputs.noise.shape[1], 1, 1, 1)
     generated = tiny_model.generate(x, torch.from_numpy(inputs.noise), torch.from_numpy(inputs.context_noise))
     np.testing.assert_allclose(np.stack(truth["forecast.decoder.frame"]), generated.numpy(), atol=1e-6)
-    given = ReferenceLoop(OnnxGraphs(contents), config).walk(inputs)
+    given = ReferenceLoop(OnnxGraphs(contents), config).run(inputs)
     assert given.keys() == truth.keys()
 
 
@@ -181,14 +181,14 @@ def test_gate_catches_a_fused_graph_that_differs_from_the_separate_ones(tiny_mod
     other = random_model()
     with torch.no_grad():
         other.prior.logvar.bias += 0.01
-    plan = fused_graphs(fold_batch_norm(other), torch.float32)["step"]
+    graph_export = fused_graphs(fold_batch_norm(other), torch.float32)["step"]
     with pytest.raises(ParityError, match=r"fused\.forecast\.prior\.logvar"):
-        check_fp32(tiny_model, contents | {"step": export_graph(plan, "step", "0" * 16)})
+        check_fp32(tiny_model, contents | {"step": export_graph(graph_export, "step", "0" * 16)})
 
 
 def _exported(model) -> dict[str, bytes]:
-    plans = separate_graphs(fold_batch_norm(model), torch.float32)
-    return {graph_name: export_graph(plan, graph_name, "0" * 16) for graph_name, plan in plans.items()}
+    exports = separate_graphs(fold_batch_norm(model), torch.float32)
+    return {graph_name: export_graph(graph_export, graph_name, "0" * 16) for graph_name, graph_export in exports.items()}
 
 
 def test_failed_gate_publishes_nothing_and_keeps_the_old_bundle(tiny_checkpoint, tiny_bundle, tmp_path, monkeypatch):
@@ -196,7 +196,7 @@ def test_failed_gate_publishes_nothing_and_keeps_the_old_bundle(tiny_checkpoint,
     shutil.copytree(tiny_bundle, out)
     before = (out / "manifest.json").read_bytes()
     monkeypatch.setattr(
-        "svg_export.bundle_writer._export", lambda plan, graph_name, *rest: Bundle.open(out).graphs("fp32")[graph_name]
+        "svg_export.bundle_writer._export", lambda graph_export, graph_name, *rest: Bundle.open(out).graphs("fp32")[graph_name]
     )
 
     def refuse(model, contents):
@@ -215,7 +215,7 @@ def refused(tiny_checkpoint, tiny_bundle, tmp_path, monkeypatch):
     """Exports a checkpoint that the contract refuses, over a bundle and to a new place; returns the error."""
     monkeypatch.setattr(
         "svg_export.bundle_writer._export",
-        lambda plan, graph_name, *rest: (tiny_bundle / f"fp32/{graph_name}.onnx").read_bytes(),
+        lambda graph_export, graph_name, *rest: (tiny_bundle / f"fp32/{graph_name}.onnx").read_bytes(),
     )
     out = Path(shutil.copytree(tiny_bundle, tmp_path / "model.svgb"))
 
@@ -269,7 +269,7 @@ def test_a_checkpoint_whose_pace_the_contract_refuses_is_not_published(refused):
     assert "frame_interval_s: Input should be greater than 0" in refused(frame_interval_s=0.0)
 
 
-def test_folder_that_is_no_bundle_is_not_replaced(tiny_checkpoint, tmp_path):
+def test_folder_that_is_not_a_bundle_is_not_replaced(tiny_checkpoint, tmp_path):
     precious = tmp_path / "photos"
     precious.mkdir()
     (precious / "holiday.txt").write_text("here")

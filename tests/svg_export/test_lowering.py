@@ -112,7 +112,7 @@ def test_weights_that_are_used_twice_are_left_alone():
     assert kinds(model) == ["ConvTranspose"] * 2
 
 
-def test_a_kernel_over_more_than_one_pixel_is_no_matrix_product():
+def test_a_kernel_over_more_than_one_pixel_is_not_a_matrix_product():
     model = transposed(4, 1, 0, 2)
     lower(model)
     assert not shuffle_last(model)

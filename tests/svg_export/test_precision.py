@@ -1,4 +1,4 @@
-"""Precision is earned: the gate on forecasts that are known, and on exported models; what cannot be judged is refused early."""
+"""The quality gate of reduced precision, on known forecasts and on exported models; unusable held-out data is refused early."""
 
 from __future__ import annotations
 
@@ -96,10 +96,10 @@ def test_a_certain_loss_fails_though_the_first_step_is_equal(held_out):
     assert "psnr_best falls" in lines
     assert "psnr_mean falls" in lines
     assert "first forecast frame" not in lines
-    assert "diversity" not in lines  # noise adds some; the others are there to tell that it is worth nothing
+    assert "diversity" not in lines  # noise adds diversity; the other metrics show that it is worthless
 
 
-def test_lost_diversity_fails_and_a_loss_that_nobody_can_see_does_not(held_out):
+def test_lost_diversity_fails_and_an_invisible_loss_does_not(held_out):
     def shrunk(share):
         return lambda frames: frames.mean(1, keepdim=True) + share * (frames - frames.mean(1, keepdim=True))
 
@@ -159,7 +159,7 @@ def test_the_gates_are_those_of_the_manifest(tiny_bundle):
 
 @pytest.fixture
 def run_cli(tmp_path, monkeypatch, capsys):
-    """`svg-export` in an empty folder, within this process and on few sequences: its exit code and what it said."""
+    """`svg-export` in an empty folder, within this process and on few sequences: its exit code and its messages."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(precision, "SEQUENCES", 4)
@@ -173,12 +173,12 @@ def run_cli(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_command_exports_what_has_earned_it(tiny_checkpoint, tmp_path, run_cli):
+def test_command_exports_precisions_that_pass_the_gate(tiny_checkpoint, tmp_path, run_cli):
     needs_precision("bf16")
     options = ("--no-fused", "--fp16", "--bf16", "--num-digits", "2", "--json", "s.json")
-    code, said = run_cli(str(tiny_checkpoint), *options)
-    assert code == 0, said
-    assert "fp32, fp16, bf16 on 4 held-out sequences (digits: 2 procedural digit(s) per scene, test scenes)" in said
+    code, messages = run_cli(str(tiny_checkpoint), *options)
+    assert code == 0, messages
+    assert "fp32, fp16, bf16 on 4 held-out sequences (digits: 2 procedural digit(s) per scene, test scenes)" in messages
     manifest = Bundle.open(tmp_path / "tiny.svgb").manifest
     assert set(manifest.variants) == {"fp32", "fp16", "bf16"}
     assert sorted(path.name for path in (tmp_path / "tiny.svgb").iterdir()) == ["fp16", "fp32", "manifest.json"]
@@ -189,34 +189,34 @@ def test_command_exports_what_has_earned_it(tiny_checkpoint, tmp_path, run_cli):
         assert report.computed_by.startswith(engine)
         assert 45 < report.divergence_psnr_db[0] < 119  # another precision indeed
         for line in describe(name, report):
-            assert line in said
+            assert line in messages
     assert summary["fp32"]["quality"] is None
     assert manifest.variants["bf16"].quality.divergence_psnr_db[0] < manifest.variants["fp16"].quality.divergence_psnr_db[0]
 
 
 def test_command_exits_3_without_a_folder_when_precision_is_lost(tiny_checkpoint, tmp_path, run_cli, monkeypatch):
     monkeypatch.setattr(precision, "MIN_FIRST_STEP_PSNR_DB", 119.5)
-    code, said = run_cli(str(tiny_checkpoint), "--no-fused", "--fp16")
-    assert code == 3, said
-    assert "fp16: the first forecast frame is" in said
-    assert "expected at least 119.5 dB\n  nothing was published; export without that precision" in said
+    code, messages = run_cli(str(tiny_checkpoint), "--no-fused", "--fp16")
+    assert code == 3, messages
+    assert "fp16: the first forecast frame is" in messages
+    assert "expected at least 119.5 dB\n  nothing was published; export without that precision" in messages
     assert list(tmp_path.glob("*.svgb")) == []
 
 
 @pytest.fixture
 def video_checkpoint(tmp_path):
-    """A model of videos that are not here."""
+    """A model of videos that do not exist."""
     return save_model(tmp_path / "video.pt", random_model(), data={"name": "video", "root": "gone/"})
 
 
-def test_held_out_data_that_is_not_here_is_refused_before_the_work(video_checkpoint, run_cli):
-    code, said = run_cli(str(video_checkpoint), "--fp16")
-    assert code == 2, said
-    assert "those of 'video' cannot be opened" in said
-    assert "give others with --data and --data-root, or remove --fp16 and --bf16" in said
-    assert "exporting" not in said
-    code, said = run_cli(str(video_checkpoint), "--fp16", "--data", "video", "--num-digits", "2")
-    assert (code, "num_digits does not apply to data 'video'" in said) == (2, True), said
+def test_missing_held_out_data_is_refused_before_the_work(video_checkpoint, run_cli):
+    code, messages = run_cli(str(video_checkpoint), "--fp16")
+    assert code == 2, messages
+    assert "those of 'video' cannot be opened" in messages
+    assert "give others with --data and --data-root, or remove --fp16 and --bf16" in messages
+    assert "exporting" not in messages
+    code, messages = run_cli(str(video_checkpoint), "--fp16", "--data", "video", "--num-digits", "2")
+    assert (code, "num_digits does not apply to data 'video'" in messages) == (2, True), messages
 
 
 def test_held_out_data_can_be_named(video_checkpoint):
@@ -245,14 +245,14 @@ class NoBf16:
 def test_bf16_needs_a_machine_that_computes_in_it(tiny_checkpoint, run_cli, monkeypatch):
     pytest.importorskip("openvino", reason="openvino is not installed: pip install 'svg-edge[openvino]'")
     monkeypatch.setattr(openvino_device, "shared_core", NoBf16)
-    code, said = run_cli(str(tiny_checkpoint), "--bf16")
-    assert code == 4, said
-    assert "device CPU cannot compute in bf16 here" in said
-    assert "export on a processor with bf16" in said
+    code, messages = run_cli(str(tiny_checkpoint), "--bf16")
+    assert code == 4, messages
+    assert "device CPU cannot compute in bf16 here" in messages
+    assert "export on a processor with bf16" in messages
     monkeypatch.setitem(sys.modules, "openvino", None)
-    code, said = run_cli(str(tiny_checkpoint), "--bf16")
-    assert (code, "svg-edge[openvino]" in said) == (4, True), said
-    assert "exporting" not in said
+    code, messages = run_cli(str(tiny_checkpoint), "--bf16")
+    assert (code, "svg-edge[openvino]" in messages) == (4, True), messages
+    assert "exporting" not in messages
 
 
 def test_the_report_is_the_same_every_time(tiny_checkpoint, tiny_bundle, tmp_path):

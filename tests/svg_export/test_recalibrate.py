@@ -87,14 +87,14 @@ def test_statistics_are_those_of_all_activations(tiny_model, digits, estimate, m
     monkeypatch.setattr(recalibrate, "_TRUE_FRAMES_BATCH", 7)
     monkeypatch.setattr(recalibrate, "_CLOSED_LOOP_BATCH", 7)
     seen: list[list[torch.Tensor]] = []  # per layer
-    adding_to = recalibrate._adding_to
+    moment_hook = recalibrate._moment_hook
 
     def recording(moments):
         seen.append(activations := [])
-        add = adding_to(moments)
+        add = moment_hook(moments)
         return lambda layer, inputs: (activations.append(inputs[0].clone()), add(layer, inputs))[1]
 
-    monkeypatch.setattr(recalibrate, "_adding_to", recording)
+    monkeypatch.setattr(recalibrate, "_moment_hook", recording)
     layers = batch_norms(estimate(tiny_model, digits))
     frames = {"encoder": TINY["n_past"] + HORIZON, "decoder": TINY["n_past"] + HORIZON - 1}
     if estimate is closed_loop_statistics:  # the context and all forecasts but the last are read, the forecasts are drawn
@@ -218,7 +218,7 @@ def test_video_gives_statistics_when_it_is_long_enough(trained, quick, tmp_path)
 
 @pytest.fixture
 def run_cli(tmp_path, monkeypatch, capsys):
-    """`svg-export` in an empty folder, within this process: its exit code and what it said."""
+    """`svg-export` in an empty folder, within this process: its exit code and its messages."""
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str) -> tuple[int, str]:
@@ -233,8 +233,8 @@ def run_cli(tmp_path, monkeypatch, capsys):
 def test_command_exports_a_recalibrated_bundle(tiny_model, tmp_path, run_cli, quick):
     checkpoint = save_model(tmp_path / "model.pt", tiny_model, train={"n_future": HORIZON})
     options = ("--bn", "recalibrate", "--data", "digits", "--num-digits", "2", "--bn-sequences", "20", "--json", "s.json")
-    code, said = run_cli("model.pt", *options, "--save-checkpoint", "new.pt")
-    assert code == 0, said
+    code, messages = run_cli("model.pt", *options, "--save-checkpoint", "new.pt")
+    assert code == 0, messages
     again = recalibrate_checkpoint(load_checkpoint(checkpoint), {"name": "digits", "num_digits": 2}, 20)
     assert json.loads((tmp_path / "s.json").read_text())["batch_norm"] == again.summary()
     metrics = Bundle.open(tmp_path / "model.svgb").manifest.provenance.metrics
@@ -243,7 +243,7 @@ def test_command_exports_a_recalibrated_bundle(tiny_model, tmp_path, run_cli, qu
     saved = load_checkpoint(tmp_path / "new.pt").weights
     assert all(torch.equal(value, saved[name]) for name, value in again.checkpoint.weights.items())
     for line in again.lines():
-        assert line in said
+        assert line in messages
 
 
 @pytest.mark.parametrize(
@@ -261,15 +261,15 @@ def test_command_exports_a_recalibrated_bundle(tiny_model, tmp_path, run_cli, qu
     ],
 )
 def test_mistakes_are_usage_errors(tiny_checkpoint, tmp_path, run_cli, arguments, message):
-    code, said = run_cli(str(tiny_checkpoint), *arguments)
-    assert code == 2, said
-    assert message in said
+    code, messages = run_cli(str(tiny_checkpoint), *arguments)
+    assert code == 2, messages
+    assert message in messages
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folder_that_is_no_bundle_is_refused_before_the_work(tiny_checkpoint, tmp_path, run_cli, monkeypatch):
+def test_folder_that_is_not_a_bundle_is_refused_before_the_work(tiny_checkpoint, tmp_path, run_cli, monkeypatch):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "holiday.txt").write_text("here")
     monkeypatch.setattr(recalibrate, "recalibrate_checkpoint", None)  # calling it would be another error
-    code, said = run_cli(str(tiny_checkpoint), "--bn", "recalibrate", "--data", "digits", "--out", "photos")
-    assert (code, "not a bundle" in said) == (2, True), said
+    code, messages = run_cli(str(tiny_checkpoint), "--bn", "recalibrate", "--data", "digits", "--out", "photos")
+    assert (code, "not a bundle" in messages) == (2, True), messages

@@ -26,7 +26,7 @@ FRAMES = 8  # per trajectory; the real ones have 30
 
 
 def trajectory(number: int, frames: int = FRAMES) -> np.ndarray:
-    """(frames, 64, 64, 3) of noise; the top left pixel tells trajectory, frame, and 255."""
+    """(frames, 64, 64, 3) of noise; the top left pixel is (trajectory, frame, 255)."""
     images = np.random.default_rng(number).integers(0, 255, (frames, 64, 64, 3), np.uint8)
     images[:, 0, 0] = [(number, i, 255) for i in range(frames)]
     return images
@@ -193,7 +193,7 @@ def test_a_damaged_cache_entry_is_made_again(root, harm):
     assert windows(open_bair(root, "test")) == before
 
 
-def test_damaged_records_are_skipped_and_told(root, logged):
+def test_damaged_records_are_skipped_and_reported(root, logged):
     path = root / "train" / "traj_0_to_255.tfrecords"
     whole = write_records(path, [1, 2, 3, 4]).read_bytes()
     one = len(whole) // 4
@@ -202,18 +202,18 @@ def test_damaged_records_are_skipped_and_told(root, logged):
     gap = example(trajectory(9)).replace(b"3/image_aux1/encoded", b"3/image_AUX1/encoded")
     path.write_bytes(content[: 3 * one] + record(b"no example") + record(gap) + content[3 * one : -100])
     assert {number for number, _ in windows(open_bair(root, "train"))} == {1, 3}
-    said = logged.text
-    assert "1 trajectory file(s) are damaged; their intact part is used" in said
+    messages = logged.text
+    assert "1 trajectory file(s) are damaged; their intact part is used" in messages
     for reason in (
         "record 2 has a wrong checksum",
         "record 4: ",
         "record 5: feature '3/image_aux1/encoded' is missing",
         "1 more",
     ):
-        assert reason in said
+        assert reason in messages
     logged.clear()
     open_bair(root, "train", LENGTH - 1)
-    assert "damaged" not in logged.text  # told once, though the note is kept in the cache
+    assert "damaged" not in logged.text  # logged once, although the note is in the cache
 
 
 def test_frames_of_another_size_are_refused(root):
@@ -224,7 +224,7 @@ def test_frames_of_another_size_are_refused(root):
         open_bair(root, "test")
 
 
-def test_damaged_png_folders_are_skipped_and_told(root, logged):
+def test_damaged_png_folders_are_skipped_and_reported(root, logged):
     folder = write_pngs(root / "test" / "traj_0_to_255", range(1, 7))
     (folder / "1" / "3.png").unlink()
     content = (folder / "2" / "0.png").read_bytes()
@@ -232,9 +232,9 @@ def test_damaged_png_folders_are_skipped_and_told(root, logged):
     (folder / "3" / "7.png").write_text("no picture")
     Image.new("1", (5000, 1)).save(folder / "5" / "7.png")
     assert windows(open_bair(root, "test")) == [(4, 0), (6, 0)]
-    said = logged.text
+    messages = logged.text
     for reason in ("1/3.png: missing", "2/0.png: ", "3/7.png: not a PNG image", "1 more"):
-        assert reason in said
+        assert reason in messages
 
 
 def test_unusable_files_are_listed_once_and_skipped(root, logged):
@@ -242,10 +242,10 @@ def test_unusable_files_are_listed_once_and_skipped(root, logged):
     (root / "train" / "traj_256_to_511.tfrecords").write_text("no records at all " * 10)
     (root / "train" / "traj_512_to_767.tfrecords").touch()
     assert windows(open_bair(root, "train")) == [(1, 0), (1, 1), (1, 2)]
-    said = logged.text
-    assert "2 trajectory file(s) are not used" in said
-    assert "traj_256_to_511.tfrecords: it is not a TFRecord file" in said
-    assert "traj_512_to_767.tfrecords: it contains no trajectory" in said
+    messages = logged.text
+    assert "2 trajectory file(s) are not used" in messages
+    assert "traj_256_to_511.tfrecords: it is not a TFRecord file" in messages
+    assert "traj_512_to_767.tfrecords: it contains no trajectory" in messages
     (root / "train" / "traj_0_to_255.tfrecords").unlink()
     with pytest.raises(SvgError, match="no BAIR trajectory in") as caught:
         open_bair(root, "train")
@@ -281,12 +281,12 @@ def test_an_unwritable_cache_is_named(root):
 
 
 @pytest.mark.parametrize("option", [{"frame_step": 2}, {"test_fraction": 0.3}, {"split_by": "file"}, {"num_digits": 2}])
-def test_options_that_mean_nothing_to_bair_are_refused(root, option):
+def test_options_that_do_not_apply_to_bair_are_refused(root, option):
     with pytest.raises(UsageError, match=f"{next(iter(option))} does not apply to data 'bair'"):
         config_of(root, **option)
 
 
-def test_training_runs_on_it(root, tmp_path):
+def test_training_runs_on_bair(root, tmp_path):
     torch.set_num_threads(1)  # tiny layers: a second thread costs more than it brings
     write_both_splits(root, "records")
     options = {

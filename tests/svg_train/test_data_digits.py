@@ -1,4 +1,4 @@
-"""The built-in digits: shapes, motion, and how seeds and splits tell scenes apart."""
+"""The built-in digits: shapes, motion, and how scenes depend on seeds and splits."""
 
 from __future__ import annotations
 

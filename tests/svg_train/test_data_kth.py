@@ -160,20 +160,20 @@ def test_decoded_clips_come_from_the_cache(root, capsys):
 def test_what_is_absent_is_noted(root, logged):
     write_clip(root, "person01_boxing_d1")
     open_kth(root, "train")
-    said = logged.text
-    assert "has no train clip of handclapping, handwaving, jogging, running, walking" in said
-    assert "no clip of train person(s) 2, 3, 4" in said
-    assert "has no 00sequences.txt" in said
-    assert "https://www.csc.kth.se/cvap/actions/00sequences.txt" in said
+    messages = logged.text
+    assert "has no train clip of handclapping, handwaving, jogging, running, walking" in messages
+    assert "no clip of train person(s) 2, 3, 4" in messages
+    assert "has no 00sequences.txt" in messages
+    assert "https://www.csc.kth.se/cvap/actions/00sequences.txt" in messages
 
 
-def test_the_clip_that_does_not_exist_is_no_news(root, logged):
+def test_the_known_missing_clip_is_not_reported(root, logged):
     write_clip(root, "person13_handclapping_d1")
     write_ranges(root, "person13_handclapping_d1\tframes\t1-20", "person13_handclapping_d3\t*missing*")
     assert len(open_kth(root, "train")) == 15
-    said = logged.text
+    messages = logged.text
     assert all(record.levelno == logging.INFO for record in logged.records)
-    assert "_d3" not in said
+    assert "_d3" not in messages
 
 
 def test_clips_without_ranges_strange_names_and_damage_are_listed(root, logged):
@@ -194,8 +194,8 @@ def test_clips_without_ranges_strange_names_and_damage_are_listed(root, logged):
     write_ranges(root, *clips)
     data = open_kth(root, "train")
     assert data.description.startswith("kth: 2 clips of 2 person(s)")
-    said = logged.text
-    assert "7 KTH clip(s) are not used" in said
+    messages = logged.text
+    assert "7 KTH clip(s) are not used" in messages
     for reason in (
         "person02_boxing_d1_uncomp.avi: 00sequences.txt lists no frame ranges for it",
         "person04_boxing_d1_uncomp.avi: at 20 frames per second",
@@ -205,12 +205,12 @@ def test_clips_without_ranges_strange_names_and_damage_are_listed(root, logged):
         "person01_running_d1_uncomp.avi: expected a name",
         "holiday.avi: expected a name",
     ):
-        assert reason in said
-    assert "1 KTH clip(s) are damaged" in said
-    assert "person03_boxing_d1_uncomp.avi: the file is truncated" in said
+        assert reason in messages
+    assert "1 KTH clip(s) are damaged" in messages
+    assert "person03_boxing_d1_uncomp.avi: the file is truncated" in messages
 
 
-def test_lines_that_are_not_understood_are_reported(root, logged):
+def test_lines_that_cannot_be_parsed_are_reported(root, logged):
     write_clip(root, "person01_boxing_d1")
     path = write_ranges(
         root,
@@ -224,10 +224,10 @@ def test_lines_that_are_not_understood_are_reported(root, logged):
     assert ranges == {"person01_boxing_d1": [(1, 10), (11, 20)]}
     assert [line.split()[0] for _, line in unclear] == [f"person0{i}_boxing_d1" for i in (2, 3, 4, 1)]
     open_kth(root, "train")
-    said = logged.text
-    assert "cannot parse 4 line(s) of" in said
-    assert f"line {unclear[0][0]}: person02_boxing_d1" in said
-    assert "expected lines such as: person01_boxing_d1 frames 1-95, 96-185" in said
+    messages = logged.text
+    assert "cannot parse 4 line(s) of" in messages
+    assert f"line {unclear[0][0]}: person02_boxing_d1" in messages
+    assert "expected lines such as: person01_boxing_d1 frames 1-95, 96-185" in messages
 
 
 def test_no_data_says_where_to_get_it_and_where_to_put_it(root, tmp_path):
@@ -252,18 +252,18 @@ def test_no_data_says_where_to_get_it_and_where_to_put_it(root, tmp_path):
     [{"test_fraction": 0.3}, {"split_by": "file"}, {"num_digits": 2}, {"edge_px": 1.0}],
     ids=lambda option: next(iter(option)),
 )
-def test_options_that_mean_nothing_to_kth_are_refused(root, option):
+def test_options_that_do_not_apply_to_kth_are_refused(root, option):
     with pytest.raises(UsageError, match=f"{next(iter(option))} does not apply to data 'kth'"):
         config_of(root, **option)
 
 
 @pytest.mark.parametrize("option", [{"root": "x"}, {"cache": "x"}, {"frame_step": 2}, {"split_by": "time"}])
-def test_options_that_mean_nothing_to_the_digits_are_refused(option):
+def test_options_that_do_not_apply_to_the_digits_are_refused(option):
     with pytest.raises(UsageError, match="does not apply to data 'digits'"):
         build_config({"data": option})
 
 
-def test_training_runs_on_it(root, tmp_path):
+def test_training_runs_on_kth(root, tmp_path):
     torch.set_num_threads(1)  # tiny layers: a second thread costs more than it brings
     write_clip(root, "person01_boxing_d1")
     write_clip(root, "person21_boxing_d1")

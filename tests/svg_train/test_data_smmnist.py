@@ -31,7 +31,7 @@ def idx_bytes(images: np.ndarray, magic: int = 2051) -> bytes:
 
 
 def marked_images(values: list[int]) -> np.ndarray:
-    """One flat image per value, so that a frame tells which digits it was made of."""
+    """One flat image per value, so that a frame shows which digits it was made from."""
     return np.repeat(np.array(values, np.uint8), 28 * 28).reshape(-1, 28, 28)
 
 
@@ -93,9 +93,9 @@ def test_the_test_file_alone_is_divided_by_digit(tmp_path, offline, logged):
     assert "20 test digits" in test.description
     assert digits_seen(train, 300) <= set(range(1, 181))
     assert digits_seen(test, 300) <= set(range(181, 201))
-    said = logged.text
-    assert said.count("first 90%") == 1
-    assert TRAIN_IMAGES in said
+    messages = logged.text
+    assert messages.count("first 90%") == 1
+    assert TRAIN_IMAGES in messages
 
 
 def test_one_digit_cannot_be_divided(tmp_path, offline):
@@ -116,7 +116,7 @@ def test_offline_the_error_says_what_to_get_and_where_to_put_it(tmp_path, offlin
 
 
 def serve(monkeypatch, files: dict[str, bytes]) -> list[str]:
-    """Answer downloads with `files` (by name) and return the list of what was asked for."""
+    """Answer downloads with `files` (by name) and return the list of requests."""
     asked: list[str] = []
 
     class Response(io.BytesIO):

@@ -95,7 +95,7 @@ def test_files_of_an_independent_writer_are_read(tmp_path):
     assert read(path) == (CONTENTS, None)
 
 
-def test_a_damaged_record_costs_no_other(tmp_path):
+def test_a_damaged_record_does_not_affect_the_others(tmp_path):
     parts = [record(content) for content in CONTENTS]
     content = bytearray(b"".join(parts))
     content[len(parts[0]) + len(parts[1]) + 12 + 100] ^= 1
@@ -104,7 +104,7 @@ def test_a_damaged_record_costs_no_other(tmp_path):
     assert read(path) == ([CONTENTS[0], CONTENTS[1], CONTENTS[3]], "record 3 has a wrong checksum")
 
 
-def test_after_a_damaged_length_nothing_is_believed(tmp_path):
+def test_nothing_is_read_after_a_damaged_length(tmp_path):
     parts = [record(content) for content in CONTENTS]
     content = bytearray(b"".join(parts))
     content[len(parts[0])] ^= 1
@@ -118,7 +118,7 @@ def test_after_a_damaged_length_nothing_is_believed(tmp_path):
     )
 
 
-def test_a_cut_file_gives_what_is_whole(tmp_path):
+def test_a_truncated_file_gives_its_whole_records(tmp_path):
     first, second = record(b"first"), record(b"second")
     path = tmp_path / "a.tfrecords"
     for size in range(1, len(second)):
@@ -127,7 +127,7 @@ def test_a_cut_file_gives_what_is_whole(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"\x1f\x8b\x08\x00" + bytes(30), b"PK\x03\x04 no records at all, but text"])
-def test_other_files_are_told_from_damaged_ones(tmp_path, content):
+def test_other_files_are_distinguished_from_damaged_ones(tmp_path, content):
     path = tmp_path / "a.tfrecords"
     path.write_bytes(content)
     assert read(path) == ([], "it is not a TFRecord file: the length of its first record has a wrong checksum")
@@ -170,12 +170,12 @@ def test_bytes_features_of_an_example(example):
     assert bytes_features(b"") == {}
 
 
-def test_fields_of_later_versions_are_passed_over(example):
+def test_fields_of_later_versions_are_skipped(example):
     further = b"\x10\x96\x01" + b"\x19" + bytes(8) + b"\x25" + bytes(4) + b"\x2a\x02ab"  # fields 2 to 5, all wire types
     assert {*bytes_features(further + example)} == {*bytes_features(example)}
 
 
-def test_every_cut_of_an_example_is_an_error_or_a_smaller_example(example):
+def test_every_truncated_example_is_an_error_or_a_smaller_example(example):
     whole = {name: bytes(value) for name, value in bytes_features(example).items()}
     refused = 0
     for size in range(len(example)):
@@ -199,6 +199,6 @@ def test_every_cut_of_an_example_is_an_error_or_a_smaller_example(example):
         (b"\x0a\x0c\x0a\x0a\x0a\x01\xff\x12\x05\x0a\x03\x0a\x01x", "not UTF-8"),
     ],
 )
-def test_what_is_no_example_is_refused(message, reason):
+def test_invalid_examples_are_refused(message, reason):
     with pytest.raises(ExampleError, match=reason):
         bytes_features(message)

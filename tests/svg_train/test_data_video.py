@@ -27,7 +27,7 @@ LENGTH = 6
 
 
 def _add_stream(container, fps):
-    """Lossless where the container takes it."""
+    """Lossless if the container supports it."""
     lossless = container.format.name != "mp4"
     stream = container.add_stream("ffv1" if lossless else "mpeg4", rate=fps)
     stream.width, stream.height, stream.pix_fmt = 96, 64, "bgr0" if lossless else "yuv420p"
@@ -115,12 +115,12 @@ def test_frame_step_and_interval_mean_the_same(options):
     assert max(max(window) for window in all_indices(by_step)) == 35
 
 
-def test_an_interval_between_two_steps_is_rounded_and_told(options, logged):
+def test_an_interval_between_two_steps_is_rounded_and_reported(options, logged):
     write_video(Path(options["root"]) / "a.avi")
     train, _ = open_both(options, test_fraction=0.4, frame_interval_s=0.17)
     assert train.frame_interval_s == pytest.approx(0.2)
-    said = logged.text
-    assert said.count("0.17 s per step becomes 0.2 s") == 1
+    messages = logged.text
+    assert messages.count("0.17 s per step becomes 0.2 s") == 1
 
 
 def test_step_and_interval_that_contradict_are_refused(options):
@@ -139,9 +139,9 @@ def test_files_of_other_rates_keep_the_interval_or_are_skipped(options, logged):
     windows = all_indices(train)
     steps = {tuple(np.diff(window)) for window in windows}
     assert steps == {(1,) * 5, (3,) * 5}
-    said = logged.text
-    assert "1 video(s) are not used" in said
-    assert "c.avi: at 12 frames per second its nearest step is 0.08333 s, not 0.1 s" in said
+    messages = logged.text
+    assert "1 video(s) are not used" in messages
+    assert "c.avi: at 12 frames per second its nearest step is 0.08333 s, not 0.1 s" in messages
 
 
 def test_a_rate_within_five_percent_is_the_same(options):
@@ -258,7 +258,7 @@ def test_a_video_is_decoded_once_and_again_when_it_changes(options, decoded, cap
     changed, _ = open_both(options, test_fraction=0.4)
     assert decoded == ["a.avi", "a.avi"]
     assert all_indices(changed, first=100) == before
-    assert all_indices(train) == before  # a run that is under way keeps its frames
+    assert all_indices(train) == before  # a run in progress keeps its frames
 
 
 @pytest.mark.parametrize("harm", ["short frames", "no frames", "no json", "broken json", "other json"])
@@ -357,17 +357,17 @@ def test_bad_files_are_listed_once_and_skipped(options, logged):
     (root / "cut.avi").write_bytes(whole.read_bytes()[: whole.stat().st_size * 7 // 10])
     train, _ = open_both(options, split_by="time", test_fraction=0.3)
     assert train.description.startswith("video: 2 file(s)")
-    said = logged.text
-    assert "4 video(s) are not used" in said
+    messages = logged.text
+    assert "4 video(s) are not used" in messages
     for reason in (
         "empty.mp4: the file is empty",
         "text.mp4: Invalid data",
         "no_index.mp4: Invalid data",
         "short.avi: too short: 3 consecutive train frames",
     ):
-        assert reason in said
-    assert "1 video(s) are damaged" in said
-    assert "cut.avi: the file is truncated" in said
+        assert reason in messages
+    assert "1 video(s) are damaged" in messages
+    assert "cut.avi: the file is truncated" in messages
 
 
 def test_when_no_video_is_left_all_reasons_are_in_the_error(options):

@@ -37,7 +37,7 @@ def test_a_file_wins_over_a_name_and_a_folder_does_not(tmp_path, monkeypatch):
     assert load_recipe("comparison") == {"train": {"steps": 7}}
 
 
-def test_an_unknown_name_says_which_there_are(tmp_path, monkeypatch):
+def test_an_unknown_name_lists_the_recipes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError) as caught:
         load_recipe("vidoe")
@@ -48,7 +48,7 @@ def test_an_unknown_name_says_which_there_are(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("content", [b"[train\n", b"\xff\xfe"])
-def test_a_file_that_is_no_toml_is_refused(tmp_path, content):
+def test_a_file_that_is_not_toml_is_refused(tmp_path, content):
     (tmp_path / "r.toml").write_bytes(content)
     with pytest.raises(UsageError, match="cannot read the recipe"):
         load_recipe(str(tmp_path / "r.toml"))

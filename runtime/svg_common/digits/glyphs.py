@@ -1,4 +1,4 @@
-"""Handwriting-like digits drawn from jittered strokes, in as many shapes as there are random numbers."""
+"""Handwriting-like digits drawn from jittered strokes, each in a shape of its own."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class BouncingDigits:
 def digit_stream(
     seed: Sequence[int] | int, num_digits: int = 1, image_size: int = 64, edge_px: float = EDGE_PX
 ) -> Callable[[], FloatArray]:
-    """Return a function that gives one frame of procedurally drawn bouncing digits per call, reproducible from `seed`."""
+    """Return a function that draws the next frame of procedural bouncing digits, reproducible from `seed`."""
     rng = np.random.default_rng(seed)
     digits = [draw_digit(rng, int(rng.integers(10)), DIGIT_SIZE, edge_px) for _ in range(num_digits)]
     return BouncingDigits(rng, digits, image_size).step

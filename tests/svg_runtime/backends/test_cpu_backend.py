@@ -18,7 +18,7 @@ from svg_runtime.backends.onnxruntime.cpu import CpuBackend
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError, BundleError, UsageError
 from svg_runtime.forecast.states import RecurrentGraph
-from tests.conftest import earn_bf16
+from tests.conftest import add_bf16_variant
 from tests.svg_runtime.bundle_helpers import copy_bundle, draw, graph_bytes, replace_graph
 
 BATCH = 3
@@ -232,7 +232,7 @@ def profiled_types(path, graph_name, precision) -> Counter:
 
 
 def test_bf16_is_refused(tiny_bundle, tmp_path):
-    with_bf16 = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
+    with_bf16 = Bundle.open(add_bf16_variant(tiny_bundle, tmp_path))
     with pytest.raises(BackendMissingError, match=r"does not compute in bf16\n  expected fp32 or fp16, or --backend") as caught:
         open_backend(with_bf16, "cpu", None, "bf16")
     assert caught.value.exit_code == ExitCode.BACKEND_MISSING

@@ -22,7 +22,7 @@ from svg_runtime.backends.openvino.device import Placement, choose_placement, co
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError, UsageError
 from svg_runtime.machine.hardware import usable_cores
-from tests.conftest import earn_bf16, export_model, random_model, save_model
+from tests.conftest import add_bf16_variant, export_model, random_model, save_model
 from tests.engine_precision import computes_in, needs_precision
 from tests.svg_runtime.bundle_helpers import copy_bundle, draw, graph_bytes, replace_graph, watch
 
@@ -195,7 +195,7 @@ def test_a_requested_precision_that_is_not_computed_is_refused(bundle, monkeypat
 
 def test_requested_bf16_that_is_not_computed_is_refused(tiny_bundle, tmp_path, monkeypatch):
     compute_all_in(monkeypatch, "f32")
-    with_bf16 = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
+    with_bf16 = Bundle.open(add_bf16_variant(tiny_bundle, tmp_path))
     for name in ("openvino", "auto"):
         with pytest.raises(BackendMissingError, match=r"bf16 was requested, but .* computes encoder in f32 here"):
             open_backend(with_bf16, name, None, "bf16")
@@ -204,7 +204,7 @@ def test_requested_bf16_that_is_not_computed_is_refused(tiny_bundle, tmp_path, m
 def test_a_default_that_is_not_computed_is_not_reported(tiny_bundle, tmp_path, monkeypatch):
     compute_all_in(monkeypatch, "f32")
     monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: True)
-    with_bf16 = Bundle.open(earn_bf16(tiny_bundle, tmp_path))
+    with_bf16 = Bundle.open(add_bf16_variant(tiny_bundle, tmp_path))
     for name in ("openvino", "auto"):
         backend = open_backend(with_bf16, name, None, None)
         assert (backend.name, backend.precision) == ("openvino", "fp32")
@@ -429,7 +429,7 @@ def test_bf16_units_are_used_if_the_bundle_has_a_bf16_variant(tiny_bundle, bundl
     assert backend.precision == "fp32"
     assert "fp32 graphs computed in f32; bf16 is faster here" in backend.description
     assert backend.description.endswith("svg-export ckpt.pt --bf16")
-    with_bf16 = earn_bf16(tiny_bundle, tmp_path)
+    with_bf16 = add_bf16_variant(tiny_bundle, tmp_path)
     for name in ("openvino", "auto"):
         backend = open_backend(Bundle.open(with_bf16), name, None, None)
         assert (backend.name, backend.precision) == ("openvino", "bf16")
@@ -445,7 +445,7 @@ def test_bf16_units_are_used_if_the_bundle_has_a_bf16_variant(tiny_bundle, bundl
 def test_requested_bf16_is_the_variant_of_the_bundle(tiny_bundle, bundle, tmp_path, frames):
     with pytest.raises(BackendMissingError, match=r"no bf16 variant.*\n  export it with: svg-export ckpt\.pt --bf16"):
         open_backend(bundle, "openvino", None, "bf16")
-    with_bf16 = earn_bf16(tiny_bundle, tmp_path)
+    with_bf16 = add_bf16_variant(tiny_bundle, tmp_path)
     needs_precision("bf16")
     for name in ("openvino", "auto"):  # auto: the cpu backend has no bf16
         _, asked = watch(with_bf16, frames[:3], backend=name, precision="bf16", **SMALL)

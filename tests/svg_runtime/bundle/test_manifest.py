@@ -12,7 +12,7 @@ import pytest
 from svg_runtime.bundle.manifest import Manifest, ModelSpec
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError
-from tests.conftest import earn_bf16
+from tests.conftest import add_bf16_variant
 from tests.svg_runtime.bundle_helpers import copy_bundle, edit_manifest
 
 
@@ -285,7 +285,7 @@ def test_an_uncertain_or_invisible_loss_passes_the_gate(damaged):
 
 
 def test_bf16_must_use_the_graphs_of_fp32(tiny_bundle, tmp_path):
-    with_bf16 = earn_bf16(tiny_bundle, tmp_path)
+    with_bf16 = add_bf16_variant(tiny_bundle, tmp_path)
     opened = Bundle.open(with_bf16)
     assert opened.graphs("bf16") == opened.graphs("fp32")
     assert opened.manifest.variants["bf16"].parity is None

@@ -1,4 +1,4 @@
-"""Imports every file of a folder and reports, as JSON, what came of it, what Python was asked to run, and the memory it took.
+"""Imports every file of a folder and reports, as JSON, the result, what Python was asked to run, and the memory used.
 
 Run as a program by the tests: an audit hook cannot be removed, and memory is measured best in a process of its own.
 """

@@ -1,4 +1,4 @@
-"""Writes files of `torch.save` byte by byte, as torch 0.1 to 2 wrote them, and the pickles that nobody should have written."""
+"""Writes files of `torch.save` byte by byte, as torch 0.1 to 2 wrote them, and hostile pickles."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class OldTorch:
 
 
 def options(parts: dict[str, nn.Module], **given: Any) -> dict[str, Any]:
-    """The Namespace of the training of `parts`, as far as this project reads it, and some of what it does not."""
+    """The Namespace of the training of `parts`, with what this project reads, and some that it ignores."""
     predictor, posterior = parts["frame_predictor"], parts.get("posterior")
     encoder = parts["encoder"]
     first = encoder.c1[0].main[0] if encoder.pooled else encoder.c1.main[0]

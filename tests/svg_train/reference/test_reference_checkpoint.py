@@ -20,7 +20,7 @@ from tests.conftest import SHARED_DATA, random_model
 from tests.svg_train.reference.reference_files import OldTorch, options, write_checkpoint
 
 
-def stimulus(channels: int, size: int, z_dim: int, n_past: int = 3, batch: int = 2, horizon: int = 4):
+def probe_inputs(channels: int, size: int, z_dim: int, n_past: int = 3, batch: int = 2, horizon: int = 4):
     rng = torch.Generator().manual_seed(1)
     x = torch.rand(n_past, batch, channels, size, size, generator=rng)
     return x, torch.randn(horizon, batch, z_dim, generator=rng), torch.randn(n_past - 1, batch, z_dim, generator=rng)
@@ -49,7 +49,7 @@ def test_import_computes_what_the_reference_computes(case, tmp_path):
     imported = load_any_checkpoint(path)
     model = imported.config.model
     assert (model.prior, model.skip_lag, model.n_past, model.nf) == (sizes.get("prior", "learned"), 1, 3, 2)
-    x, noise, context_noise = stimulus(model.channels, model.image_size, model.z_dim)
+    x, noise, context_noise = probe_inputs(model.channels, model.image_size, model.z_dim)
     expected = generate(parts, x, noise, context_noise, model.last_frame_skip)
     assert expected.std(1).mean() > 1e-3, "samples that do not differ prove nothing"
     torch.testing.assert_close(imported.build().generate(x, noise, context_noise), expected, atol=2e-5, rtol=0)
@@ -67,7 +67,7 @@ def test_modules_of_todays_torch_and_data_parallel_wrappers(tmp_path):
     for other in others:
         assert other.config == first.config
         torch.testing.assert_close(other.weights, first.weights, atol=0, rtol=0)
-    x, noise, context_noise = stimulus(1, 64, 3)
+    x, noise, context_noise = probe_inputs(1, 64, 3)
     expected = generate(parts, x, noise, context_noise, False)
     torch.testing.assert_close(first.build().generate(x, noise, context_noise), expected, atol=2e-5, rtol=0)
 
@@ -95,7 +95,7 @@ def test_options_reach_the_configuration(tmp_path):
     assert load_any_checkpoint(other).config.data.name == "video"
 
 
-def test_shapes_tell_what_the_options_leave_out(tmp_path):
+def test_shapes_replace_missing_options(tmp_path):
     left_out = dict.fromkeys(("model", "image_width", "channels", "g_dim", "z_dim", "rnn_size", "predictor_rnn_layers"))
     path = write_checkpoint(tmp_path / "a.pth", build(), OldTorch(4), **left_out)
     model = load_any_checkpoint(path).config.model
@@ -196,7 +196,7 @@ def rollout(tmp_path):
         stored = np.load(golden.with_suffix(".npz"))
         return golden, *(stored[name] for name in names)
     parts = build(nf=4)
-    x, noise, context_noise = stimulus(1, 64, 3)
+    x, noise, context_noise = probe_inputs(1, 64, 3)
     expected = generate(parts, x[:, :1].repeat(1, 2, 1, 1, 1), noise, context_noise, False).transpose(0, 1)
     path = write_checkpoint(tmp_path / "reference.pth", parts, OldTorch(3, "cuda:0"))
     return path, x[:, 0].numpy(), noise.numpy(), context_noise.numpy(), expected.numpy()
@@ -231,7 +231,7 @@ def run_bundle(bundle, frames, noise, context_noise):
         return np.moveaxis(forecaster.forecast(noise=noise, context_noise=context_noise), -1, -3)
 
 
-def test_golden_checkpoint_says_what_it_is(shared_data):
+def test_golden_checkpoint_has_the_expected_configuration(shared_data):
     config = load_any_checkpoint(shared_data / "golden" / "reference_dcgan64_lp.pth").config
     assert (config.model.nf, config.model.g_dim, config.model.z_dim, config.model.rnn_size) == (64, 32, 10, 64)
     assert (config.data.name, config.data.num_digits, config.train.n_future) == ("smmnist", 2, 10)

@@ -163,7 +163,7 @@ def damaged(whole: bytes, name: str, pieces: int) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory) -> dict:
-    """What became of every hostile file, all imported by one process."""
+    """The results of all hostile files, imported by one process."""
     folder, marker = tmp_path_factory.mktemp("hostile"), tmp_path_factory.mktemp("marker") / "code-ran"
     parts = build(nf=1, g_dim=2, z_dim=1, rnn_size=2)
     whole = {

@@ -1,4 +1,4 @@
-"""An evaluation as JSON values and as a table for people."""
+"""An evaluation as JSON values and as a human-readable table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from svg_eval.models import ModelInfo
 from svg_eval.protocols import Protocol
 from svg_eval.statistics import Array, Curve, Estimate, best_of_n, best_sample, curve
 
-_DIGITS = 5  # of metrics in the JSON; more would be rounding noise
+_DIGITS = 5  # of metrics in the JSON; more digits would be rounding noise
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Evaluation:
 
     @property
     def sequences(self) -> int:
-        """Sequences that were evaluated; the data may have had fewer than were asked for."""
+        """Sequences that were evaluated; fewer than requested if the data has fewer."""
         return len(self.model.measured.psnr)
 
     @property
@@ -74,7 +74,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _whole_set(measured: Measurements, repeat: Measurements) -> dict[str, Any]:
-    """PSNR from the mean squared error over all sequences, which no single easy sequence can lift."""
+    """PSNR from the mean squared error over all sequences, which a single easy sequence cannot raise."""
     best, mean, last = best_sample(measured.mse, lower_is_better=True), measured.mean_mse, repeat.mse[:, 0]
     return {
         "psnr_best": psnr(best.mean()), "psnr_sample": psnr(measured.mse.mean()), "psnr_mean": psnr(mean.mean()),
@@ -85,7 +85,7 @@ def _whole_set(measured: Measurements, repeat: Measurements) -> dict[str, Any]:
 
 
 def _of_model(measured: Measurements) -> dict[str, Any]:
-    """What is computed in the same way for the model, its baselines and the repeated frame."""
+    """Metrics that the model, its baselines and the repeated frame have in common."""
     values: dict[str, Any] = {
         "best": {"psnr": _curve(best_sample(measured.psnr)), "ssim": _curve(best_sample(measured.ssim))},
         "average_sample": {"psnr": _curve(measured.psnr.mean(1)), "ssim": _curve(measured.ssim.mean(1))},

@@ -1,4 +1,4 @@
-"""Figures with a goal: ratios from one run and sizes, shown in a table after the timings. They never fail a run."""
+"""Metrics with a goal: ratios from one run and sizes, shown in a table after the timings. They never fail a run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Figure:
+class GoalMetric:
     """One number that matters.
 
-    `goal` is the largest value wanted, or with `at_least` the smallest; None where the figure is for information. `meant_for`
-    names the hardware of the goal; where `here` is False this machine is another one, and the goal is not missed but unknown.
+    `goal` is the largest value wanted, or with `at_least` the smallest; None if the metric is for information. `meant_for`
+    names the hardware of the goal. If `here` is False, this machine is another one, and the goal is unknown rather than missed.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Figure:
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is reached; None without one, and where it is missed on hardware that it is not meant for."""
+        """Whether the goal is reached; None without a goal, or if it is missed on other hardware."""
         if self.goal is None:
             return None
         met = self.value >= self.goal if self.at_least else self.value <= self.goal
@@ -38,15 +38,15 @@ class Figure:
         return {**asdict(self), "met": self.met}
 
 
-def table(figures: Iterable[Figure]) -> list[str]:
-    """Lines of a table: figure, measured, goal, whether it is met."""
-    rows = [("figure", "measured", "goal", "")]
-    for figure in figures:
-        sign = "at least" if figure.at_least else "at most"
-        goal = "" if figure.goal is None else f"{sign} {figure.goal:g} {figure.unit}".rstrip()
-        goal += f" on {figure.meant_for}" if figure.meant_for else ""
-        verdict = {True: "met", False: "MISSED", None: ""}[figure.met]
-        rows.append((figure.name, f"{figure.value:.3g} {figure.unit}".rstrip(), goal, verdict))
+def table(metrics: Iterable[GoalMetric]) -> list[str]:
+    """Lines of a table: metric, measured, goal, whether it is met."""
+    rows = [("metric", "measured", "goal", "")]
+    for metric in metrics:
+        sign = "at least" if metric.at_least else "at most"
+        goal = "" if metric.goal is None else f"{sign} {metric.goal:g} {metric.unit}".rstrip()
+        goal += f" on {metric.meant_for}" if metric.meant_for else ""
+        verdict = {True: "met", False: "MISSED", None: ""}[metric.met]
+        rows.append((metric.name, f"{metric.value:.3g} {metric.unit}".rstrip(), goal, verdict))
     return aligned(rows)
 
 
@@ -57,7 +57,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def interleave(benchmark: Any, target: Callable[[], Any], baseline: Callable[[], Any], rounds: int) -> list[float]:
-    """Time `target` and, before each of its rounds, `baseline`: whatever else the machine does meets both alike.
+    """Time `target` interleaved with `baseline`, so that the machine's load is the same for both.
 
     Returns:
         Seconds of `baseline` per round, in the order of `round_seconds(benchmark)`.
@@ -79,5 +79,5 @@ def round_seconds(benchmark: Any) -> list[float]:
 
 
 def median_ratio(numerators: list[float], denominators: list[float]) -> float:
-    """Median of the ratios of each round, which outlier rounds of a busy machine hardly move."""
+    """Median of the ratios of each round, which outliers on a busy machine hardly change."""
     return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))

@@ -12,11 +12,11 @@ from typing import Any
 from svg_common.errors import UsageError
 from svg_common.progress import ProgressListener
 from svg_eval.data import open_held_out
+from svg_eval.evaluation_report import Evaluated, Evaluation
 from svg_eval.learned import LearnedMetrics, Lpips, VideoFeatures
 from svg_eval.measure import Settings, measure
 from svg_eval.models import BundleModel, CheckpointModel, EvaluatedModel, ModelInfo, RepeatLastFrame, open_model
 from svg_eval.protocols import ProtocolName, check_protocol
-from svg_eval.report import Evaluated, Evaluation
 from svg_runtime.bundle.manifest import Precision
 from svg_train.data import SequenceDataset
 
@@ -25,7 +25,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for."""
+    """What to evaluate, and how."""
 
     model: str | None
     backend: str | None
@@ -33,7 +33,7 @@ class Request:
     precision: Precision | None
     baselines: tuple[str, ...]  # further models, evaluated in the same run
     protocol: ProtocolName | None
-    data: Mapping[str, Any]  # the [data] settings; None stands for not given
+    data: Mapping[str, Any]  # the [data] settings; None means not given
     settings: Settings
     lpips_weights: Path | None = None
     fvd_weights: Path | None = None
@@ -43,8 +43,8 @@ def run(request: Request, progress: ProgressListener) -> Evaluation:
     """Evaluate the model, the baselines, and repeating the last frame, on the same sequences.
 
     Args:
-        request: what the user asked for.
-        progress: who is told how far it is.
+        request: what to evaluate, and how.
+        progress: receives the progress.
 
     Raises:
         UsageError: options that contradict each other, the models or the data.
@@ -108,7 +108,7 @@ def _check_comparable(model: ModelInfo, baseline: ModelInfo) -> None:
 
 
 def _log_differences(info: ModelInfo, data: SequenceDataset, settings: Settings) -> None:
-    """What may surprise: fewer sequences than asked for, or another pace than the model was trained at."""
+    """Log what may surprise: fewer sequences than requested, or another frame interval than in training."""
     if len(data) < settings.sequences:
         requested = settings.sequences
         _LOG.info("note: the data has %d held-out sequences, fewer than the requested %d", len(data), requested)

@@ -1,4 +1,4 @@
-"""Figures of the runtime: its overhead over the bare graphs, its import, and the memory of `svg-live`."""
+"""Metrics of the runtime: its overhead over the bare graphs, its import, and the memory of `svg-live`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from figures import Figure, interleave, median_ratio, round_seconds
+from goal_metrics import GoalMetric, interleave, median_ratio, round_seconds
 from kernel_profile import EmptyKernels, kernel_time_per_round, profiled_backend
 from recorded_runs import runs_of_a_forecast
 
@@ -34,7 +34,7 @@ print(json.dumps({"package": package, "forecaster": time.perf_counter() - start,
 
 
 def test_forecast_over_bare_graphs(
-    measured: Any, bundle: Bundle, backend: Backend, primed: Any, record_figure: Any, pytestconfig: pytest.Config
+    measured: Any, bundle: Bundle, backend: Backend, primed: Any, record_metric: Any, pytestconfig: pytest.Config
 ) -> None:
     """Overhead of the loop: noise, state bookkeeping and copies. Both sides include the engine's own cost per call."""
     forecaster = primed(backend, SAMPLES)
@@ -45,19 +45,19 @@ def test_forecast_over_bare_graphs(
     measured.extra_info["bare_seconds"] = bare_s
     if measured.enabled:
         name = f"forecast(8 samples, 10 steps) / its {len(graphs)} graph runs bare: {bundle.path.stem}"
-        record_figure(
-            Figure(name, median_ratio(round_seconds(measured), bare_s), "x", OVERHEAD if _is_nf_of_goal(bundle) else None)
+        record_metric(
+            GoalMetric(name, median_ratio(round_seconds(measured), bare_s), "x", OVERHEAD if _is_nf_of_goal(bundle) else None)
         )
 
 
 def test_forecast_over_kernels(
-    measured: Any, bundle: Bundle, backend: Backend, primed: Any, record_figure: Any, pytestconfig: pytest.Config,
+    measured: Any, bundle: Bundle, backend: Backend, primed: Any, record_metric: Any, pytestconfig: pytest.Config,
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """What of a forecast is spent outside of ONNX Runtime's kernels: in our loop, and in the engine between its kernels.
+    """The share of a forecast outside of ONNX Runtime's kernels: in our loop, and in the engine between its kernels.
 
-    A forecast without the profiler, less the kernel times of the same graphs with it, in turns. Off each kernel time goes what
-    the profiler says of a kernel that has nothing to do: its own cost, and the time to call the kernel.
+    A forecast without the profiler, minus the kernel times of the same graphs with it, interleaved. The profiler's time for an
+    empty kernel is subtracted from each kernel time: its own cost, and the time to call the kernel.
     """
     if backend.name != "cpu":
         pytest.skip("ONNX Runtime's profiler reports kernel times on the cpu backend only")
@@ -81,11 +81,11 @@ def test_forecast_over_kernels(
     if measured.enabled:
         goal = OUTSIDE_PERCENT if _is_nf_of_goal(bundle) else None
         name = f"forecast(8 samples, 10 steps) outside of its {times[-1].kernels} kernels: {bundle.path.stem}"
-        record_figure(Figure(name, 100 * (1 - median_ratio(kernel_s, round_seconds(measured))), "%", goal))
+        record_metric(GoalMetric(name, 100 * (1 - median_ratio(kernel_s, round_seconds(measured))), "%", goal))
 
 
-def test_import(benchmark: Any, record_figure: Any, pytestconfig: pytest.Config) -> None:
-    """Of a fresh interpreter each time, measured inside it: its own start does not count."""
+def test_import(benchmark: Any, record_metric: Any, pytestconfig: pytest.Config) -> None:
+    """Measured inside a fresh interpreter each time, so that its own start does not count."""
     results: list[dict[str, Any]] = []
 
     def fresh_interpreter() -> None:
@@ -99,14 +99,14 @@ def test_import(benchmark: Any, record_figure: Any, pytestconfig: pytest.Config)
     statements = {"package": "import svg_runtime", "forecaster": "from svg_runtime import Forecaster"}
     for key, statement in statements.items():
         median = statistics.median(result[key] for result in results[-rounds:])
-        record_figure(Figure(f"{statement}, without torch", median, "s", IMPORT_S))
+        record_metric(GoalMetric(f"{statement}, without torch", median, "s", IMPORT_S))
 
 
-def test_live_memory(measured: Any, bundle: Bundle, backend: Backend, record_figure: Any, pytestconfig: pytest.Config,
+def test_live_memory(measured: Any, bundle: Bundle, backend: Backend, record_metric: Any, pytestconfig: pytest.Config,
                      tmp_path: Path) -> None:  # fmt: skip
     """Peak resident memory of `svg-live` in a process of its own, which reports its own high-water mark.
 
-    A parent cannot ask for it: what the system keeps for a child counts the process that it was forked from as well.
+    A parent cannot measure it: the system's value for a child includes the process that it was forked from.
     """
     stats = tmp_path / "stats.json"
     command = [
@@ -121,7 +121,7 @@ def test_live_memory(measured: Any, bundle: Bundle, backend: Backend, record_fig
     if peak_mib is None:
         pytest.skip("this system does not report the memory of a process")
     goal = MEMORY_MB if bundle.path == EMBEDDED_MODEL else None
-    record_figure(Figure(f"svg-live, peak resident memory: {bundle.path.stem}", peak_mib * 2**20 / 1e6, "MB", goal))
+    record_metric(GoalMetric(f"svg-live, peak resident memory: {bundle.path.stem}", peak_mib * 2**20 / 1e6, "MB", goal))
 
 
 def _run_bare(graphs: list[BoundGraph]) -> None:
