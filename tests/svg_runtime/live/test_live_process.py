@@ -54,12 +54,12 @@ import time
 from {module} import {owner}
 real = {owner}.{function}
 
-def slow(*arguments):
+def slow(*arguments, **named):
     print("reached", flush=True)
     end = time.monotonic() + {seconds}
     while time.monotonic() < end:
         time.sleep(0.01)
-    return real(*arguments)
+    return real(*arguments, **named)
 
 {owner}.{function} = slow
 """
