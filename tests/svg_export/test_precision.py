@@ -110,6 +110,18 @@ def test_lost_diversity_fails_and_an_invisible_loss_does_not(held_out):
     assert invisible.reduced == pytest.approx(0.999 * invisible.fp32, rel=1e-4)
 
 
+def test_differences_below_the_rounding_of_8_bits_are_no_loss():
+    """As on a still scene that the last frame forecasts exactly: 120 dB in fp32, and 74 dB in the reduced precision."""
+    truth = torch.full((4, HORIZON, 1, 64, 64), 0.5)
+    exact = truth[:, None].expand(-1, 3, -1, -1, -1, -1)
+    fp32, reduced = precision._Scores(), precision._Scores()
+    fp32.add(exact, exact, truth)
+    reduced.add(exact + 2e-4, exact, truth)
+    for name in ("psnr_best", "psnr_mean"):
+        np.testing.assert_allclose(reduced.quality()[name], fp32.quality()[name])
+    assert reduced.drift() == pytest.approx([74] * HORIZON, abs=0.1)
+
+
 def test_metrics_equal_a_plain_computation(held_out):
     report = report_on(noisy(0.01), held_out)
     differences = []
