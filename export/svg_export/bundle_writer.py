@@ -91,7 +91,7 @@ def write_bundle(
     """
     refuse_foreign(out)
     held_out = held_out or load_held_out(checkpoint, {}, fp16, bf16)
-    with atomic_directory(out) as folder, _contract_errors():  # the folder first: an unwritable one fails before the work
+    with atomic_directory(out) as folder:  # first: an unwritable folder fails before the work
         # 1) export the fp32 graphs and compare them with PyTorch
         model = checkpoint.build()
         bundle_id = _bundle_id(checkpoint)
@@ -115,19 +115,23 @@ def write_bundle(
             reports["fp16"] = compare_fp16(model, contents["fp32"], contents["fp16"])
         # 3) write the graphs, then run the quality gate of the reduced precisions on these files
         contents["fp32"] |= extra
-        variants = {
-            name: _write_variant(folder=folder, precision=name, contents=contents[name], exports=exports, report=reports[name])
-            for name in contents
-        }
-        if bf16:
-            variants["bf16"] = PrecisionVariant(graphs=variants["fp32"].graphs, parity=None)
-        manifest = _manifest(checkpoint, checkpoint_sha256, bundle_id, variants)
+        with _contract_errors():
+            variants = {
+                name: _write_variant(
+                    folder=folder, precision=name, contents=contents[name], exports=exports, report=reports[name]
+                )
+                for name in contents
+            }
+            if bf16:
+                variants["bf16"] = PrecisionVariant(graphs=variants["fp32"].graphs, parity=None)
+            manifest = _manifest(checkpoint, checkpoint_sha256, bundle_id, variants)
         if held_out is not None:
             manifest = attach_quality_reports(folder, manifest, held_out, progress or NullListener())
         # 4) write the manifest, and publish only what the runtime opens
         text = json.dumps(manifest.model_dump(mode="json", exclude_none=False), indent=1, sort_keys=True)
         (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
-        _open_as_the_runtime_does(folder)
+        with _contract_errors():
+            _open_as_the_runtime_does(folder)
     return manifest
 
 

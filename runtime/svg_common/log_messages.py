@@ -31,7 +31,7 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
         prefix = "warning: " if record.levelno >= logging.WARNING else self._prefix
-        self._console.print(f"{prefix}{record.getMessage()}", markup=False)
+        self._console.print(f"{prefix}{record.getMessage()}", markup=False, emoji=False)
 
 
 @contextmanager

@@ -103,10 +103,10 @@ class ProgressDisplay:
     def _print_line(self, task: str, share: float | None, detail: str, begins: bool) -> None:
         now, state = time.monotonic(), self._tasks[task]
         if begins:
-            self._console.print(f"{task} ...", markup=False)
+            self._console.print(f"{task} ...", markup=False, emoji=False)
         elif now >= state.next_line_s and (share is None or share < 1.0):
             done, left = ("", "") if share is None else (f"{share:.0%}", state.time_left(share))
-            self._console.print(f"{task}: {', '.join(filter(None, (done, detail, left)))}", markup=False)
+            self._console.print(f"{task}: {', '.join(filter(None, (done, detail, left)))}", markup=False, emoji=False)
         else:
             return
         state.next_line_s = now + self._line_every_s

@@ -10,7 +10,7 @@ from svg_runtime.backends.base import Backend
 from svg_runtime.backends.gpu_options import GpuOptions, no_effect
 from svg_runtime.bundle.manifest import Manifest, Precision
 from svg_runtime.bundle.reader import Bundle
-from svg_runtime.errors import BackendMissingError, UsageError
+from svg_runtime.errors import BackendMissingError, BundleError, UsageError
 
 if TYPE_CHECKING:
     from svg_runtime.backends.onnxruntime.cpu import CpuBackend
@@ -123,7 +123,7 @@ def _open_fastest(bundle: Bundle, device: str | None, precision: Precision | Non
         return _open_cpu(bundle, device, precision, threads)
     try:
         return _open_openvino(bundle, device, precision, threads)
-    except BackendMissingError as error:
+    except (BackendMissingError, BundleError) as error:  # a bundle that is damaged fails on the cpu backend, too
         backend = _open_cpu(bundle, device, precision, threads)
         backend.description += f"; openvino does not work here: {str(error).splitlines()[0]}"
         return backend

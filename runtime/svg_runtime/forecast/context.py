@@ -95,7 +95,7 @@ class ContextReader:
         for bound in [self._all] if steps == self._pairs else self._bound(steps):
             bound.run()
         for part in self._parts:
-            part.advanced(steps)
+            part.mark_advanced(steps)
         gaussians = self._backend.read(self._gaussians.whole)
         by_part: FloatArray = gaussians.reshape(len(self._parts), self._pairs, 2, *gaussians.shape[1:])[:, :steps].copy()
         return by_part

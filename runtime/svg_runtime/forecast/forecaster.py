@@ -30,8 +30,8 @@ from svg_runtime.forecast.scores import ForecastMemory, ForecastScore
 from svg_runtime.forecast.separate_rollout import SeparateRollout
 
 ContextMode = Literal["window", "stream"]
-_R = TypeVar("_R")
-_MAX_CACHED_ROLLOUTS = 4  # one set of device buffers per samples and horizon; the oldest is freed first
+_RolloutT = TypeVar("_RolloutT")
+_MAX_CACHED_ROLLOUTS = 4  # of each kind, a set of device buffers per samples and horizon; the oldest is freed first
 
 
 @dataclass(frozen=True)
@@ -230,9 +230,8 @@ class Forecaster:
         frame = self.manifest.frame
         black = np.zeros((frame.height, frame.width, frame.channels), np.float32)
         try:
-            for _ in range(
-                self.manifest.generation.n_past + 1
-            ):  # two forecasts: the stream's state alternates between two buffers
+            # Two forecasts, as states alternate between two sets of buffers.
+            for _ in range(self.manifest.generation.n_past + 1):
                 self.observe(black)
                 if self.ready:
                     self.forecast()
@@ -374,7 +373,9 @@ class Forecaster:
     def _separate_rollout(self, samples: int, horizon: int) -> SeparateRollout:
         return self._get_or_create(self._separate_rollouts, SeparateRollout, samples, horizon)
 
-    def _get_or_create(self, cache: dict[tuple[int, int], _R], kind: Callable[..., _R], samples: int, horizon: int) -> _R:
+    def _get_or_create(
+        self, cache: dict[tuple[int, int], _RolloutT], kind: Callable[..., _RolloutT], samples: int, horizon: int
+    ) -> _RolloutT:
         """Return a rollout, created on first use; a few of each kind are cached.
 
         Raises:

@@ -78,7 +78,7 @@ class RecurrentGraph:
         self._branches[id(start)].run()
         self._steps = 1
 
-    def advanced(self, steps: int) -> None:
+    def mark_advanced(self, steps: int) -> None:
         """Record that the first `steps` steps were run as a chain, and make their final state the new start."""
         self._steps = 0
         if steps % 2:

@@ -75,7 +75,7 @@ class Tensorrt(ModuleType):
         class Builder(real.Builder):
             def __init__(self, logger: Any) -> None:
                 real.Builder.__init__(self, logger)
-                self.logger = logger
+                self.message_sink = logger
 
             def create_builder_config(self) -> Config:
                 config = real.Builder.create_builder_config(self)
@@ -85,7 +85,7 @@ class Tensorrt(ModuleType):
 
             def build_serialized_network(self, network: Any, config: Config) -> Any:
                 if outer.complains:
-                    self.logger.log(real.ILogger.Severity.ERROR, outer.complains)
+                    self.message_sink.log(real.ILogger.Severity.ERROR, outer.complains)
                 engine_bytes = real.Builder.build_serialized_network(self, network, config.real)
                 config.cache.content += TIMED
                 return engine_bytes
@@ -93,11 +93,11 @@ class Tensorrt(ModuleType):
         class OnnxParser(real.OnnxParser):
             def __init__(self, network: Any, logger: Any) -> None:
                 real.OnnxParser.__init__(self, network, logger)
-                self.logger = logger
+                self.message_sink = logger
 
             def parse(self, content: bytes) -> bool:
                 if outer.warns:
-                    self.logger.log(real.ILogger.Severity.WARNING, outer.warns)
+                    self.message_sink.log(real.ILogger.Severity.WARNING, outer.warns)
                 return bool(real.OnnxParser.parse(self, content))
 
         self.OnnxParser = OnnxParser

@@ -16,7 +16,7 @@ from svg_runtime.backends import open_backend
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.onnxruntime.cpu import CpuBackend
 from svg_runtime.bundle.reader import Bundle
-from svg_runtime.errors import BackendMissingError, BundleError, UsageError
+from svg_runtime.errors import BackendError, BackendMissingError, BundleError, UsageError
 from svg_runtime.forecast.states import RecurrentGraph
 from tests.conftest import add_bf16_variant
 from tests.svg_runtime.bundle_helpers import copy_bundle, draw, graph_bytes, replace_graph
@@ -216,6 +216,28 @@ def test_the_description_reports_the_computed_precision(fused_bundle, tmp_path, 
     precisions = " and ".join(name for name in ("f16", "f32") if any(name in layers for layers in seen.values()))
     assert f"{precision} graphs computed in {precisions}" in backend.description
     backend.close()
+
+
+def test_fp16_runs_without_a_folder_for_temporary_files(fused_bundle, monkeypatch):
+    """The folder only serves to read what is computed: that is not known then, and nothing else is different."""
+    monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
+    backend = open_backend(Bundle.open(fused_bundle), "cpu", None, "fp16")
+    assert backend.computed_in == {}
+    assert "computed in a precision that cannot be read" in backend.description
+    assert backend._sessions["prior"].get_inputs()[0].name == "h"
+    backend.close()
+
+
+def test_a_closed_backend_runs_nothing(bundle):
+    backend = open_backend(bundle, "cpu", None, None)
+    inputs, outputs = filled(backend, bundle, "encoder", ("frame",)), buffers(backend, bundle, "encoder", ("h",))
+    bound = backend.bind("encoder", inputs, outputs)
+    backend.close()
+    backend.close()
+    with pytest.raises(BackendError, match="closed"):
+        bound.run()
+    with pytest.raises(BackendError, match="closed"):
+        backend.bind("encoder", inputs, outputs)
 
 
 def profiled_types(path, graph_name, precision) -> Counter:

@@ -193,6 +193,22 @@ def test_a_requested_precision_that_is_not_computed_is_refused(bundle, monkeypat
     assert caught.value.exit_code == ExitCode.BACKEND_MISSING
 
 
+def test_a_refused_graph_stays_refused(fused_bundle, frames, monkeypatch):
+    """Not only at its first use: a graph that was compiled and refused must not be found at the next forecast."""
+    needs_precision("bf16")
+    counts = iter([Counter(bf16=5), *[Counter(f32=5)] * 20])  # the encoder at opening, then all others
+    monkeypatch.setattr("svg_runtime.backends.openvino.backend.computed_precisions", lambda model: next(counts))
+    with Forecaster.open(fused_bundle, backend="openvino", device="CPU:bf16", fused=True, **SMALL) as forecaster:
+        for frame in frames[:3]:
+            forecaster.observe(frame)
+        refusals = []
+        for _ in range(2):
+            with pytest.raises(BackendMissingError, match=r"bf16 was requested, but .* computes step in f32 here") as caught:
+                forecaster.forecast()
+            refusals.append(caught)  # its traceback refers to all that was made
+        assert "step" not in forecaster.computed_in
+
+
 def test_requested_bf16_that_is_not_computed_is_refused(tiny_bundle, tmp_path, monkeypatch):
     compute_all_in(monkeypatch, "f32")
     with_bf16 = Bundle.open(add_bf16_variant(tiny_bundle, tmp_path))
@@ -208,6 +224,7 @@ def test_a_default_that_is_not_computed_is_not_reported(tiny_bundle, tmp_path, m
     for name in ("openvino", "auto"):
         backend = open_backend(with_bf16, name, None, None)
         assert (backend.name, backend.precision) == ("openvino", "fp32")
+        assert backend._placement.compute == "f32"  # also for the graphs that are compiled later
         assert backend.description.endswith("fp32 graphs computed in f32")
         backend.close()
 

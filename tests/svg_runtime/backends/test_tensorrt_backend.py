@@ -272,10 +272,12 @@ def test_a_failing_engine_and_a_failing_device_are_backend_errors(tensorrt, cuda
 
 def test_fp16_is_the_default_where_the_bundle_has_it(tensorrt, fused_bundle):
     with Forecaster.open(fused_bundle, backend="tensorrt", **SMALL) as forecaster:
-        assert forecaster.description == "tensorrt (10.3.0) on NumPy GPU (sm86), fp16"
+        assert forecaster.description == "tensorrt (10.3.0) on NumPy GPU (sm86), fp16 graphs, strongly typed"
         assert forecaster.fused
         assert forecaster.computed_in["encoder"] == {"f16": 5}
+        forecaster.warm_up()
         assert set(forecaster.computed_in["step"]) == {"f16", "f32"}  # recurrent parts stay in float32
+        assert "predictor" not in forecaster.computed_in  # part of step: its own engine is not loaded
     with pytest.raises(BackendMissingError, match="does not compute in bf16"):
         Forecaster.open(fused_bundle, backend="tensorrt", precision="bf16")
 
@@ -408,7 +410,7 @@ def test_rtx_gives_the_same_frames_and_caches_its_kernels(rtx, cuda, fused_bundl
             cuda.log.clear()
             futures = forecaster.forecast()
             assert cuda.log.count("cudaGraphLaunch") == cuda.log.count("cudaStreamSynchronize") == 1
-            assert forecaster.description == "tensorrt-rtx (1.7.1) on NumPy GPU (sm86), fp32"
+            assert forecaster.description == "tensorrt-rtx (1.7.1) on NumPy GPU (sm86), fp32 graphs, strongly typed"
         (file,) = (tmp_path / "cache").rglob("*.runtime")
         kept.append(file.read_bytes()[32:])
     assert kept[0].startswith(b"kernel ")

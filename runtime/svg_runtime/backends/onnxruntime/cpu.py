@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from svg_runtime.backends.base import BoundGraph, Buffer
 from svg_runtime.backends.computed import summarize
 from svg_runtime.backends.host_arrays import HostArrays, unaliased
-from svg_runtime.backends.onnxruntime.session import BoundSession, load_onnxruntime, loaded_graph, session_options
+from svg_runtime.backends.onnxruntime.session import BoundSession, load_onnxruntime, load_session, session_options
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import Precision
-from svg_runtime.bundle.onnx_header import count_weight_types
 from svg_runtime.bundle.reader import Bundle
-from svg_runtime.errors import BackendMissingError, BundleError
+from svg_runtime.errors import BackendError, BackendMissingError, BundleError
 from svg_runtime.machine.hardware import usable_cores
 
 
@@ -40,36 +41,47 @@ class CpuBackend(HostArrays):
         onnxruntime = load_onnxruntime("cpu", "cpu")
         self.precision: Precision = precision
         self._sessions: dict[str, Any] = {}
+        self._bound: weakref.WeakSet[BoundSession] = weakref.WeakSet()
         self.computed_in: dict[str, Counter[str]] = {}
         for graph_name, content in bundle.graphs(precision).items():
             if graph_name == SHUFFLED_DECODER:
                 continue  # slower here than the plain decoder
             options = _session_options(onnxruntime, threads)
             try:
-                with loaded_graph(options, content, precision) as loaded:
-                    self._sessions[graph_name] = onnxruntime.InferenceSession(
-                        content, options, providers=["CPUExecutionProvider"]
-                    )
-                    self.computed_in[graph_name] = count_weight_types(loaded())
+                make = partial(onnxruntime.InferenceSession, content, providers=["CPUExecutionProvider"])
+                session, layers = load_session(make, options, content, precision)
             except Exception as error:  # ONNX Runtime raises its own unrelated classes
                 raise BundleError(
                     f"ONNX Runtime cannot load {precision}/{graph_name}.onnx of '{bundle.path}': {error}"
                 ) from error
-        computed = summarize(self.computed_in)
+            self._sessions[graph_name] = session
+            if layers is not None:
+                self.computed_in[graph_name] = layers
+        computed = summarize(self.computed_in) or "a precision that cannot be read without a temporary folder"
         self.description = f"cpu (ONNX Runtime {onnxruntime.__version__}), {precision} graphs computed in {computed}"
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:
-        """Bind inputs and outputs by address: nothing is copied."""
+        """Bind inputs and outputs by address: nothing is copied.
+
+        Raises:
+            BackendError: the backend is closed.
+        """
+        if not self._sessions:
+            raise BackendError(f"the cpu backend is closed and cannot run {graph}\n  open another one")
         session = self._sessions[graph]
         binding, keep = session.io_binding(), []
         for name, array, is_output in unaliased(graph, inputs, outputs):
             bind = binding.bind_output if is_output else binding.bind_input
             bind(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
             keep.append(array)
-        return BoundSession(graph, session, binding, keep)
+        bound = BoundSession(graph, session, binding, keep)
+        self._bound.add(bound)
+        return bound
 
     def close(self) -> None:
-        """Free the sessions."""
+        """Free the sessions; bound graphs cannot run any more."""
+        for bound in self._bound:
+            bound.release()
         self._sessions.clear()
 
 

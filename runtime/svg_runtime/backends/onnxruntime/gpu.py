@@ -98,10 +98,8 @@ class OrtGpuBackend(DeviceArrays):
         self.computed_in = {
             graph_name: graph.computed for graph_name, graph in self._graphs.items() if graph.computed is not None
         }
-        computed = f"computed in {summarize(self.computed_in)}"
-        if self._provider.chooses_precision:
-            computed = "computed in what TensorRT chooses for each layer"
-        library = f"{name} (ONNX Runtime {onnxruntime.__version__}, {gpu.name}), {precision} graphs {computed}"
+        computed = summarize(self.computed_in) or "a precision that is not reported"
+        library = f"{name} (ONNX Runtime {onnxruntime.__version__}, {gpu.name}), {precision} graphs computed in {computed}"
         parts = [library, describe_placement(self._graphs)]
         self.description = "; ".join([*filter(None, parts), *(["CUDA graphs"] if self._provider.cuda_graph else [])])
 

@@ -8,9 +8,8 @@ from functools import partial
 from typing import Any
 
 from svg_runtime.backends.onnxruntime.providers import ALLOWED, CPU, CUDA, TENSORRT, Provider
-from svg_runtime.backends.onnxruntime.session import loaded_graph, session_options
+from svg_runtime.backends.onnxruntime.session import load_session, session_options
 from svg_runtime.bundle.manifest import GraphSpec
-from svg_runtime.bundle.onnx_header import count_weight_types
 from svg_runtime.errors import BackendMissingError, BundleError
 
 _LABELS = {CUDA: "CUDA", TENSORRT: "TensorRT", CPU: "the CPU"}
@@ -91,13 +90,11 @@ class PlacedSession:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         # By default the CPU replaces a provider that does not start, and the reason is printed to stdout.
         providers = provider.options(spec)
-        make = partial(provider.onnxruntime.InferenceSession, content, options, providers=providers, enable_fallback=0)
-        if provider.chooses_precision:
-            session = make()
+        make = partial(provider.onnxruntime.InferenceSession, content, providers=providers, enable_fallback=0)
+        if provider.hides_precision:
+            session = make(options)
         else:
-            with loaded_graph(options, content, provider.precision) as loaded:
-                session = make()
-                self.computed = count_weight_types(loaded())
+            session, self.computed = load_session(make, options, content, provider.precision)
         started = session.get_providers()
         if started[0] != provider.name:
             raise provider.missing(f"ONNX Runtime started {', '.join(started)} instead")

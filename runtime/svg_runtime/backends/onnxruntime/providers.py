@@ -58,9 +58,9 @@ class Provider:
         return bool(self.gpu_options.cuda_graph)
 
     @property
-    def chooses_precision(self) -> bool:
-        """Whether TensorRT chooses each layer's precision without reporting it, as it does in weakly typed networks."""
-        return self.backend == "ort-tensorrt" and self.precision == "fp16"
+    def hides_precision(self) -> bool:
+        """Whether the precision of layers is not known: TensorRT chooses it in weakly typed networks and does not report it."""
+        return self.backend == "ort-tensorrt"
 
     def options(self, spec: GraphSpec) -> list[tuple[str, dict[str, str]]]:
         """Return the providers for a session of a graph with this interface, in order, with their options."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from svg_common.command import require_modules
 from svg_common.signals import defer_interrupts
 from svg_runtime.bundle.manifest import Precision
+from svg_runtime.bundle.onnx_header import count_weight_types
 from svg_runtime.errors import BackendError, BackendMissingError
 
 
@@ -42,27 +43,35 @@ def session_options(onnxruntime: Any, threads: int) -> Any:
     return options
 
 
-@contextlib.contextmanager
-def loaded_graph(options: Any, content: bytes, precision: Precision) -> Iterator[Callable[[], bytes]]:
-    """Give access to the optimized graph of a session that is created with `options` inside this context.
+def load_session(
+    make: Callable[[Any], Any], options: Any, content: bytes, precision: Precision
+) -> tuple[Any, Counter[str] | None]:
+    """Create a session, and count the layers of the graph that it really runs by precision.
 
-    Where ONNX Runtime has no float16 kernel, it converts to float32 and back around the node. Float32 graphs stay as they are.
+    Where ONNX Runtime has no float16 kernel, it converts to float32 and back around the node; it writes the graph that it runs
+    to a file when asked. Float32 graphs stay as they are.
 
     Args:
+        make: creates the session from options.
         options: session options.
         content: the ONNX file.
         precision: of the graph.
 
-    Yields:
-        A function that returns the graph that is really run, once the session exists.
+    Returns:
+        The session, and its layers by precision; None if there is no folder for temporary files, or no space left in it.
     """
     if precision == "fp32":
-        yield lambda: content
-        return
-    with tempfile.TemporaryDirectory(prefix="svg-graph-") as folder:
-        file = Path(folder) / "loaded.onnx"
-        options.optimized_model_filepath = str(file)
-        yield file.read_bytes
+        return make(options), count_weight_types(content)
+    try:
+        with tempfile.TemporaryDirectory(prefix="svg-graph-", ignore_cleanup_errors=True) as folder:
+            file = Path(folder) / "loaded.onnx"
+            file.write_bytes(content)  # its size, nearly: a full disk is noticed here
+            options.optimized_model_filepath = str(file)
+            session = make(options)
+            return session, count_weight_types(file.read_bytes())
+    except OSError:
+        options.optimized_model_filepath = ""
+        return make(options), None
 
 
 class BoundSession:

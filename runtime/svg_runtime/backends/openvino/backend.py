@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +131,10 @@ class OpenVinoBackend(HostArrays):
         encoder = bundle.variant(self.precision).graphs["encoder"]
         shapes = {tensor.name: tensor.sized(1) for tensor in encoder.inputs}
         self._encoder: _Compiled | None = self._compile("encoder", shapes, frozenset(tensor.name for tensor in encoder.outputs))
-        if self.precision == "bf16" and precision is None and not self._is_computed("encoder", "bf16"):
-            self.precision = "fp32"  # the same graphs: the default follows what the engine does
+        if self.precision == "bf16" and precision is None and self.computed_in["encoder"].keys() == {"f32"}:
+            # The same graphs: the default follows what the engine does, in the graphs that are compiled later, too.
+            self.precision = "fp32"
+            self._placement = replace(self._placement, compute="f32")
 
     @property
     def description(self) -> str:
@@ -182,24 +184,22 @@ class OpenVinoBackend(HostArrays):
                 raise BundleError(
                     f"OpenVINO cannot load {self._files[graph]} of {self._where} on {self._placement.device}: {error}"
                 ) from error
-            self._compiled[key] = compiled
-            self.computed_in[graph] = computed_precisions(compiled.model)
+            layers = computed_precisions(compiled.model)
             if graph in _VERIFIED and self._placement.explicit:
-                self._check_explicit(graph, str(self._placement.compute))
+                self._check_explicit(graph, layers)  # before it is kept: a refused graph is not found at the next bind
+            self._compiled[key] = compiled
+            self.computed_in[graph] = self.computed_in.get(graph, Counter()) | layers  # of all batches and outputs
         return compiled
 
-    def _check_explicit(self, graph: str, compute: str) -> None:
-        """Refuse an explicitly requested precision that the device does not compute in."""
-        if not self._is_computed(graph, compute):
-            device, actual = self._placement.device, summarize({graph: self.computed_in[graph]})
+    def _check_explicit(self, graph: str, layers: Counter[str]) -> None:
+        """Refuse an explicitly requested precision that the device does not compute in; one that reports nothing is trusted."""
+        compute, device = str(self._placement.compute), self._placement.device
+        if layers and compute not in layers:
+            available = ", ".join(f"{device}:{precision}" for precision in sorted(layers))
             raise BackendMissingError(
-                f"{compute} was requested, but the openvino device {device} computes {graph} in {actual} here\n"
-                f"  expected {device}:{actual}, or {device} to let the device choose"
+                f"{compute} was requested, but the openvino device {device} computes {graph} in {summarize({graph: layers})} "
+                f"here\n  expected {available}, or {device} without --bf16 to let the device choose"
             )
-
-    def _is_computed(self, graph: str, compute: str) -> bool:
-        """Whether any layer of the graph is computed in that precision; True if the device does not report it."""
-        return not self.computed_in[graph] or compute in self.computed_in[graph]
 
     def _load(self, graph: str, shapes: dict[str, tuple[int, ...]], outputs: frozenset[str]) -> Any:
         model = self._core.read_model(self._contents[graph])
@@ -210,9 +210,10 @@ class OpenVinoBackend(HostArrays):
         return self._core.compile_model(model, self._placement.device, self._properties(graph, self._placement))
 
     def _cache_folder(self, compute: str | None) -> Path | None:
-        """Return the cache folder for a precision; looked up once, so that a warning appears only once."""
+        """Return the cache folder for a precision; if one cannot be written, no other is tried: one warning is enough."""
         if compute not in self._caches:
-            self._caches[compute] = compiled_model_cache(self._core, self._placement, compute)
+            tried = None in self._caches.values()
+            self._caches[compute] = None if tried else compiled_model_cache(self._core, self._placement, compute)
         return self._caches[compute]
 
     def _properties(self, graph: str, placement: Placement) -> dict[str, Any]:

@@ -157,7 +157,9 @@ class TensorrtBackend(DeviceArrays):
             raise
         self._wants_graph = gpu_options.cuda_graph
         self._bound: weakref.WeakSet[_BoundExecution] = weakref.WeakSet()
-        self.description = f"{name} ({self._library.version}) on {gpu.name} ({gpu.compute_capability}), {precision}"
+        self.description = (
+            f"{name} ({self._library.version}) on {gpu.name} ({gpu.compute_capability}), {precision} graphs, strongly typed"
+        )
 
     @property
     def computed_in(self) -> ComputedIn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import cached_property
 from typing import Any
 
@@ -21,11 +21,10 @@ from svg_runtime.backends.tensorrt.folders import CachedBlob
 from svg_runtime.backends.tensorrt.monitor import BuildMonitor, run_with_progress
 from svg_runtime.backends.tensorrt.nvidia_library import Library
 from svg_runtime.backends.tensorrt.timings import Timings, cached_timings
-from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.onnx_header import count_weight_types
 from svg_runtime.bundle.reader import Bundle
-from svg_runtime.errors import BackendMissingError, EngineError
+from svg_runtime.errors import BackendMissingError, BundleError, EngineError
 from svg_runtime.machine.hardware import this_platform
 
 _LOG = logging.getLogger(__name__)
@@ -76,6 +75,7 @@ class LocalEngines:
         self._timings = self._cached_blob("timings")
         self._prepared: dict[str, bytes] = {}
         self.built: set[str] = set()
+        self._loaded: set[str] = set()
 
     def engine_bytes(self, graph_name: str) -> bytes:
         """Return the serialized engine of a graph: what `prepare` has found or built (once), else find or build it now.
@@ -128,18 +128,21 @@ class LocalEngines:
         Raises:
             EngineError: it does not match, or an engine of an fp16 variant computes in float32.
         """
+        self._loaded.add(graph_name)
         check_engine(engine, self._graph_file(graph_name), self._graphs[graph_name], self._options.max_batch)
         if self._precision == "fp16":
             check_half(self._library, engine, self._graph_file(graph_name))
 
-    @cached_property
+    @property
     def computed_in(self) -> ComputedIn:
-        """Layers with weights per graph and precision: in a strongly typed network the types of the graph, see check.py."""
-        return {
-            graph_name: count_weight_types(content)
-            for graph_name, content in self._contents.items()
-            if graph_name != SHUFFLED_DECODER
-        }
+        """Layers with weights per precision, of the graphs whose engines are loaded.
+
+        Counted in the ONNX files: networks are strongly typed, so an engine computes in the types of its graph (see build.py).
+        Empty if the bundle has been changed or removed meanwhile.
+        """
+        with suppress(BundleError):
+            return {graph_name: count_weight_types(self._contents[graph_name]) for graph_name in sorted(self._loaded)}
+        return {}
 
     def key(self, graph_name: str) -> EngineKey:
         """Return the key that an engine of a graph must serve."""
