@@ -94,7 +94,8 @@ class PlacedSession:
         if provider.hides_precision:
             session = make(options)
         else:
-            session, self.computed = load_session(make, options, content, provider.precision)
+            session, layers = load_session(make, options, content, provider.precision)
+            self.computed = layers
         started = session.get_providers()
         if started[0] != provider.name:
             raise provider.missing(f"ONNX Runtime started {', '.join(started)} instead")

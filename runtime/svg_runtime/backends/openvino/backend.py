@@ -198,7 +198,7 @@ class OpenVinoBackend(HostArrays):
             available = ", ".join(f"{device}:{precision}" for precision in sorted(layers))
             raise BackendMissingError(
                 f"{compute} was requested, but the openvino device {device} computes {graph} in {summarize({graph: layers})} "
-                f"here\n  expected {available}, or {device} without --bf16 to let the device choose"
+                f"here\n  expected {available}, or {device} to let the device choose, without --bf16"
             )
 
     def _load(self, graph: str, shapes: dict[str, tuple[int, ...]], outputs: frozenset[str]) -> Any:
