@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -129,20 +126,4 @@ def live(
 
 def main() -> NoReturn:
     """Entry point of `svg-live`."""
-    try:
-        run_command(app, prefix="svg-live: ")
-    except SystemExit as end:
-        _leave_hanging_threads(int(end.code or 0))
-        raise
-
-
-def _leave_hanging_threads(code: int) -> None:
-    """End the process at once if a thread still waits for a camera that is silent: all files are complete by now.
-
-    Such a thread is inside FFmpeg, OpenCV or a driver. Python and the libraries would be torn down beneath it, and it would
-    crash the process when it wakes up.
-    """
-    if any(thread.daemon for thread in threading.enumerate() if thread is not threading.current_thread()):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    run_command(app, prefix="svg-live: ")

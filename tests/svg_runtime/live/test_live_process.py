@@ -180,33 +180,3 @@ def test_a_key_ends_the_wait_for_a_camera(tiny_bundle, tmp_path, screen):
         _, stderr = process.communicate(timeout=30)
     assert process.returncode == 0, stderr
     assert json.loads((tmp_path / "s.json").read_text())["stopped_by"] == "key q"
-
-
-HANGS = """
-import atexit, sys, threading, time
-from svg_runtime.live import cli
-
-def run_command(app, prefix):
-    {before}
-    print("done")
-    sys.exit(5)
-
-atexit.register(lambda: print("torn down"))
-cli.run_command = run_command
-cli.main()
-"""
-
-
-@pytest.mark.parametrize(
-    ("before", "printed"),
-    [
-        ("threading.Thread(target=time.sleep, args=(60,), daemon=True).start()", "done\n"),
-        ("pass", "done\ntorn down\n"),
-    ],
-    ids=["a thread hangs", "no thread hangs"],
-)
-def test_a_thread_that_hangs_in_a_camera_cannot_crash_the_exit(before, printed):
-    """Nothing is torn down beneath it; the exit code and what was printed stay."""
-    program = HANGS.format(before=before)
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
-    assert (run.returncode, run.stdout) == (5, printed), run.stderr

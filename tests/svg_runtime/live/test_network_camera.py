@@ -17,6 +17,7 @@ from svg_runtime.errors import SourceLostError
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources import SourceFrame, SourceOptions, open_source
 from svg_runtime.live.sources.addresses import stream_name
+from svg_runtime.live.sources.capture import CaptureThread
 from svg_runtime.live.sources.network import open_stream
 from svg_runtime.live.sources.stream_capture import StreamCapture
 from svg_runtime.live.stop import StopRequest
@@ -141,6 +142,20 @@ def test_a_camera_that_restarts_is_a_new_clip():
         assert any(frame.clip == 1 for frame in frames)
         camera.close()
     assert events.counts == {"camera_lost": 1, "camera_back": 1}
+
+
+def test_closing_a_silent_camera_ends_its_capture_thread_at_once():
+    """It would wake up after the timeout, perhaps while Python is torn down, which crashes the process."""
+    with switched_on(Rtsp) as server:
+        capture = StreamCapture(f"rtsp://{server.address}/cam")
+        thread = CaptureThread("a camera", capture, lambda: capture, EventLog(), retry_s=1.0)
+        thread.start()
+        server.silent.set()
+        time.sleep(0.5)  # what was sent before is read
+        start_s = time.monotonic()
+        thread.close()
+        assert not thread.is_alive()
+        assert time.monotonic() - start_s < 1.5  # the read alone would wait for 5 s
 
 
 def test_a_camera_that_falls_silent_is_lost_and_old_pictures_are_not_returned(monkeypatch):

@@ -138,8 +138,14 @@ class CaptureThread(threading.Thread):
         return (frame.number - 1) / max(frame.captured_s - self._first_s, 1e-9)
 
     def close(self) -> None:
-        """Stop capturing and release the device. A read that hangs in the driver ends with the process."""
+        """Stop capturing and release the device. A read that hangs in the driver ends with the process.
+
+        A device that can end its own read is told to: a thread that wakes up while Python is torn down may crash the process.
+        """
         self._closing.set()
+        interrupt = getattr(self._device, "interrupt", None)  # cv2.VideoCapture has none
+        if interrupt is not None:
+            interrupt()
         if self.is_alive():
             self.join(timeout=2.0)
 

@@ -86,6 +86,11 @@ class StreamCapture:
                 return True, picture
         return False, None
 
+    def interrupt(self) -> None:
+        """End a `read` that waits in another thread: it returns no picture."""
+        self._ended = True
+        self._arrivals.put(None)
+
     def release(self) -> None:
         """Close the connection, at the latest with the next packet or at the receiver's timeout. May be called twice."""
         self._ended = True
