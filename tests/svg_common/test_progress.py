@@ -120,7 +120,7 @@ def test_messages_have_a_prefix_or_are_warnings_and_go_nowhere_else(caplog):
         log.debug("unseen")
         log.info("building %s", "step")
         log.warning("not kept")
-        logging.getLogger("another.library").error("of others")
+        logging.getLogger("another_package").error("of others")
     assert console.file.getvalue().splitlines() == ["svg-live: building step", "warning: not kept"]
     assert [record.getMessage() for record in caplog.records] == ["of others"]
     log.warning("as before")

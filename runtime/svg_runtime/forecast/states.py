@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from svg_runtime.backends.base import Array, Backend, BoundGraph, Buffer
 from svg_runtime.bundle.manifest import GraphSpec
 
-State = Mapping[str, Array]  # state input name -> host values
-
 
 class RecurrentGraph:
     """One graph bound for a number of steps in a row, each reading the state that the one before it wrote.
