@@ -48,6 +48,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--forecasts", type=_positive, default=10_000, metavar="N", help="forecasts of the memory benchmark (default: 10000)"
     )
+    group.addoption(
+        "--peer",
+        action="append",
+        metavar="NAME",
+        help="on a GPU: only this peer beside the eager one (default: all)",
+    )
     group.addoption("--live-frames", type=_positive, default=150, metavar="N", help="frames of a live run (default: 150)")
 
 

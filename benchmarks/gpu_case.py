@@ -45,12 +45,15 @@ def main() -> None:
     parser.add_argument("samples", type=int)
     parser.add_argument("horizon", type=int)
     parser.add_argument("--rounds", type=int, help="default: as many as fit into a minute, within bounds")
+    parser.add_argument(
+        "--peer", action="append", choices=ALL, metavar="NAME", help=f"only these, besides {ALL[0]}: {'; '.join(ALL)}"
+    )
     parser.add_argument("--json", type=Path, required=True, metavar="FILE")
     options = parser.parse_args()
     bundle = Bundle.open(options.bundle)
     _LOG.addHandler(logging.StreamHandler(sys.stdout))
     _LOG.setLevel(logging.INFO)
-    found = measure_case(bundle, options.samples, options.horizon, options.rounds)
+    found = measure_case(bundle, options.samples, options.horizon, options.rounds, options.peer or ALL)
     options.json.write_text(json.dumps(found), encoding="utf-8")
 
 

@@ -19,13 +19,15 @@ from peers import Context, Peer, Task, open_peer
 from torch_peer import CompiledPeer, TorchPeer, faster_layout, read_context
 
 from svg_runtime.backends import NVIDIA
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_train.model import SVG
 
 _LOG = logging.getLogger("svg_benchmarks")
 WHOLE, PLAIN = "torch.compile, whole forecast", "ONNX Runtime CUDA, plain"
-OURS = tuple(f"svg-edge {backend}" for backend in NVIDIA)
+_OURS, _NO_GRAPHS = "svg-edge ", ", no CUDA graphs"
+OURS = (*(f"{_OURS}{backend}" for backend in NVIDIA), f"{_OURS}cuda{_NO_GRAPHS}")
 ALL = (EAGER, COMPILED, WHOLE, PLAIN, *OURS)
 
 Maker = Callable[[DeviceClock], Callable[[], np.ndarray]]
@@ -94,13 +96,14 @@ def _engine_makers(
     def plain(precision: str, clock: DeviceClock) -> Callable[[], np.ndarray]:
         return onnx_peer.plain(bundle, task, context, device=device, precision=precision).forecast
 
-    def own(backend: str, precision: Precision, clock: DeviceClock) -> Callable[[], np.ndarray]:
-        return ours(bundle, task, stack, backend, precision=precision, clock=clock)
+    def own(backend: str, precision: Precision, gpu: GpuOptions | None, clock: DeviceClock) -> Callable[[], np.ndarray]:
+        return ours(bundle, task, stack, backend, precision=precision, clock=clock, gpu=gpu)
 
     precisions: tuple[Precision, ...] = ("fp32", "fp16")
     makers: list[tuple[str, str, Maker]] = [(PLAIN, precision, partial(plain, precision)) for precision in precisions]
     for name in names:
-        if name.startswith("svg-edge "):
-            backend = name.removeprefix("svg-edge ")
-            makers += [(name, precision, partial(own, backend, precision)) for precision in precisions]
+        if name.startswith(_OURS):
+            backend = name.removeprefix(_OURS).removesuffix(_NO_GRAPHS)
+            gpu = GpuOptions(cuda_graph=False) if name.endswith(_NO_GRAPHS) else None
+            makers += [(name, precision, partial(own, backend, precision, gpu)) for precision in precisions]
     return makers

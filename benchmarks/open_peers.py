@@ -15,6 +15,7 @@ from device_clock import DeviceClock, time_backend
 from peers import Peer, Task, open_peer
 from torch_peer import CompiledPeer, TorchPeer, read_context
 
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.openvino.device import choose_placement, shared_core
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
@@ -74,12 +75,12 @@ def openvino_default() -> str:
 
 def ours(
     bundle: Bundle, task: Task, stack: ExitStack, backend: str, device: str | None = None, precision: Precision = "fp32",
-    clock: DeviceClock | None = None,
+    clock: DeviceClock | None = None, gpu: GpuOptions | None = None,
 ) -> Callable[[], np.ndarray]:  # fmt: skip
     """A forecast by our Forecaster, which has observed the frames of the task and is closed by `stack`."""
     horizon, samples, _ = task.noise.shape
     forecaster = stack.enter_context(
-        Forecaster.open(bundle.path, backend, device, precision, samples=samples, horizon=horizon, seed=0)
+        Forecaster.open(bundle.path, backend, device, precision, samples=samples, horizon=horizon, seed=0, gpu=gpu)
     )
     for frame in task.frames:
         forecaster.observe(frame)

@@ -7,6 +7,7 @@ import logging
 import subprocess
 import sys
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def test_peers_gpu(
     _LOG.info("peers of %s", what)
     rounds = pytestconfig.getoption("rounds") if benchmark.enabled else 1
     benchmark.group = "a case: all peers opened, timed and traced"
-    found = benchmark.pedantic(lambda: run_case(bundle.path, samples, rounds, tmp_path))
+    names = pytestconfig.getoption("peer") or []
+    found = benchmark.pedantic(lambda: run_case(bundle.path, samples, rounds, names, tmp_path))
     peers = [Peer.from_json(row) for row in found["peers"]]
     record_table(f"{what}: forecast, context read, on {found['gpu']['name']}", gpu_table(case_rows(peers)))
     benchmark.extra_info.update(bundle=bundle.path.name, bundle_id=bundle.manifest.bundle_id, gpu_case=found)
@@ -45,11 +47,12 @@ def test_peers_gpu(
             record_metric(metric)
 
 
-def run_case(bundle: Path, samples: int, rounds: int | None, folder: Path) -> dict[str, Any]:
+def run_case(bundle: Path, samples: int, rounds: int | None, names: Sequence[str], folder: Path) -> dict[str, Any]:
     """Run gpu_case.py and return its JSON. The lines that it prints are logged; its stderr goes to a file in `folder`."""
     result, messages = folder / "case.json", folder / "messages.txt"
     command = [sys.executable, str(Path(__file__).with_name("gpu_case.py")), str(bundle), str(samples), str(HORIZON)]
     command += ["--json", str(result), *(["--rounds", str(rounds)] if rounds else [])]
+    command += [option for name in names for option in ("--peer", name)]
     with (
         messages.open("w", encoding="utf-8") as stderr,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,

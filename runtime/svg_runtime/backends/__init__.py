@@ -35,8 +35,8 @@ def open_backend(
 
     Args:
         bundle: the opened bundle.
-        name: a backend, or "auto" for the fastest one that works on this machine: openvino where it is installed and the CPU
-            has bf16 units, else cpu. NVIDIA GPUs are never chosen automatically.
+        name: a backend, or "auto" for the fastest one that works on this machine: cuda where onnxruntime-gpu is installed and
+            finds a GPU; else openvino where it is installed and the CPU has bf16 units; else cpu.
         device: where to run; None or "auto" lets the backend choose.
         precision: fp32, fp16 or bf16; None lets the backend choose. cpu: fp32, which is faster there. openvino: bf16 if the
             bundle has it and the CPU has units for it, else fp32. NVIDIA GPUs: fp16 if the bundle has it. With bf16, "auto"
@@ -66,7 +66,7 @@ def open_backend(
     if gpu_options.given:
         raise no_effect(gpu_options.given, name, advice=f", or use --backend with one of: {', '.join(NVIDIA)}")
     if name == "auto":
-        return _open_fastest(bundle, device, precision, threads)
+        return _open_fastest(bundle, device, precision, threads, samples)
     opener = _open_openvino if name == "openvino" else _open_cpu
     return opener(bundle, device, precision, threads)
 
@@ -115,18 +115,46 @@ def _open_nvidia(
     )
 
 
-def _open_fastest(bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None) -> Backend:
-    """OpenVINO where it is faster; if it does not work there, the cpu backend, whose description then gives the reason."""
+def _open_fastest(
+    bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None, samples: int
+) -> Backend:
+    """A GPU, then OpenVINO where it is faster, then the cpu backend, whose description tells why the others do not work."""
     if precision == "bf16":
         return _open_openvino(bundle, device, precision, threads)
-    if device not in (None, "auto", "cpu") or not _openvino_is_faster():
-        return _open_cpu(bundle, device, precision, threads)
-    try:
-        return _open_openvino(bundle, device, precision, threads)
-    except (BackendMissingError, BundleError) as error:  # a bundle that is damaged fails on the cpu backend, too
-        backend = _open_cpu(bundle, device, precision, threads)
-        backend.description += f"; openvino does not work here: {str(error).splitlines()[0]}"
-        return backend
+    failures = ""
+    if device in (None, "auto") and _cuda_is_installed():
+        try:
+            return _open_cuda(bundle, precision, samples)
+        except (BackendMissingError, BundleError) as error:  # a bundle that is damaged fails on the cpu backend, too
+            failures += _does_not_work("cuda", error)
+    if device in (None, "auto", "cpu") and _openvino_is_faster():
+        try:
+            return _open_openvino(bundle, device, precision, threads, remark=failures)
+        except (BackendMissingError, BundleError) as error:
+            failures += _does_not_work("openvino", error)
+    backend = _open_cpu(bundle, device, precision, threads)
+    backend.description += failures
+    return backend
+
+
+def _does_not_work(name: str, error: Exception) -> str:
+    return f"; {name} does not work here: {str(error).splitlines()[0]}"
+
+
+def _cuda_is_installed() -> bool:
+    """Whether ONNX Runtime has its CUDA provider: on the GPU that was measured it is faster (docs/results.md)."""
+    if not is_installed("cuda.bindings") or not is_installed("onnxruntime"):
+        return False
+    from svg_runtime.backends.onnxruntime.providers import has_provider
+
+    return has_provider("cuda")
+
+
+def _open_cuda(bundle: Bundle, precision: Precision | None, samples: int) -> Backend:
+    return _open_nvidia(
+        bundle=bundle, name="cuda", device=None, precision=precision, samples=samples,
+        gpu_options=GpuOptions(), progress=NullListener(),
+    )  # fmt: skip
 
 
 def _openvino_is_faster() -> bool:
@@ -142,7 +170,9 @@ def _open_cpu(bundle: Bundle, device: str | None, precision: Precision | None, t
     return CpuBackend(bundle, precision or "fp32", device, threads)
 
 
-def _open_openvino(bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None) -> Backend:
+def _open_openvino(
+    bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None, remark: str = ""
+) -> Backend:
     from svg_runtime.backends.openvino.backend import OpenVinoBackend
 
-    return OpenVinoBackend(bundle, precision, device, threads)
+    return OpenVinoBackend(bundle, precision, device, threads, remark)

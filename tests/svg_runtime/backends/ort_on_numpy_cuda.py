@@ -36,6 +36,8 @@ class OrtOnNumpyCuda:
         graphs_refused: whether CUDA graphs are refused.
         captured: number of CUDA graphs.
         released: their numbers, once they are freed.
+        waited: number of runs that the host waited for.
+        batches: of every session: name of its graph, and the first sizes of the inputs that it ran.
     """
 
     __version__ = "1.30.0"
@@ -53,6 +55,8 @@ class OrtOnNumpyCuda:
         self.graphs_refused = False
         self.captured = 0
         self.released: list[int] = []
+        self.waited = 0
+        self.batches: list[tuple[str, set[int]]] = []
 
     def get_available_providers(self) -> list[str]:
         return self.available
@@ -93,6 +97,8 @@ class SilentSession:
         if self.captures and (self.mixed or ort.graphs_refused):
             raise Exception("[ONNXRuntimeError] : 1 : FAIL : This session cannot use the graph capture feature")
         self._graphs: dict[int, list[Any]] = {}
+        self.batches: set[int] = set()
+        ort.batches.append((self._real.get_modelmeta().custom_metadata_map["svg_graph"], self.batches))
 
     def _place(self, node: Any) -> str:
         return CPU if not self._wanted or self._ort.on_cpu(node) else self._wanted[0]
@@ -124,7 +130,9 @@ class SilentSession:
                 self._real.run_with_iobinding(real)
 
         self._ort.cuda.enqueue("run", self.stream, work)
+        self.batches |= binding.batches
         if not asynchronous:
+            self._ort.waited += 1
             self._ort.cuda.cudaStreamSynchronize(self.stream)
 
     def release_captured_graph(self, number: int) -> None:
@@ -144,10 +152,12 @@ class Binding:
         self._cuda, self.real, self._mixed = cuda, real, mixed
         self.memory: list[tuple[int, int]] = []
         self.kept: list[np.ndarray] = []
+        self.batches: set[int] = set()
 
     def bind_input(self, name, device, index, dtype, shape, address) -> None:
         assert (device, index) == ("cuda", 0)
         source = array_at(self._cuda, address, shape, dtype)
+        self.batches.add(shape[0])
         if self._mixed:  # read by a node on the CPU: copied when it is bound
             source = source.copy()
             self.kept.append(source)

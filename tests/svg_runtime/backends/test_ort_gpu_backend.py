@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 
 from svg_common.errors import ExitCode, MissingExtraError
-from svg_runtime import Forecaster
+from svg_runtime import Forecaster, backends
 from svg_runtime.backends import open_backend
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia import device as device_module
@@ -21,14 +21,14 @@ from svg_runtime.backends.onnxruntime import providers as ort_providers
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError, UsageError
 from tests.svg_runtime.backends.numpy_cuda import NumpyCuda, cudaError_t
-from tests.svg_runtime.backends.ort_on_numpy_cuda import CUDA, TENSORRT, OrtOnNumpyCuda
+from tests.svg_runtime.backends.ort_on_numpy_cuda import CPU, CUDA, TENSORRT, OrtOnNumpyCuda
 from tests.svg_runtime.bundle_helpers import draw, watch
 
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed: pip install 'svg-edge[gpu]'")
 
 NAMES = ("cuda", "ort-tensorrt")
 HORIZON = 10
-GRAPHS = {"graph-off": None, "graph-on": GpuOptions(cuda_graph=True)}
+GRAPHS = {"graph-off": GpuOptions(cuda_graph=False), "graph-on": GpuOptions(cuda_graph=True)}
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +91,7 @@ def open_error(bundle, name: str, error=BackendMissingError, **given) -> str:
 def test_forecasts_are_those_of_the_cpu(fused_bundle, frames, cuda, ort, fused, context, graph):
     check_same(fused_bundle, frames[:5], "cuda", fused=fused, context=context, gpu=GRAPHS[graph])
     assert cuda.left == (0, 0, 0, 0)
-    assert (ort.captured > 0) == (graph == "graph-on")
+    assert (ort.captured > 0) == (graph != "graph-off")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,11 +106,12 @@ def test_frames_are_those_of_the_cpu_without_a_learned_prior_and_without_latents
     check_same(unlearned_bundle, frames[:4], "cuda", fused=fused, gpu=GRAPHS[graph])
 
 
-def test_state_travels_through_captured_graphs_as_without(backend, fused_bundle, ort):
+def test_state_travels_through_captured_graphs_as_without(fused_bundle, ort):
     """The extra runs before a capture repeat a step and never continue it: also the state is that of single runs."""
     from svg_runtime.forecast.states import RecurrentGraph
 
     graphs = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GRAPHS["graph-on"])
+    backend = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GRAPHS["graph-off"])
     spec = Bundle.open(fused_bundle).manifest.variants["fp32"].graphs["predictor"]
     steppers = []
     for each in (backend, graphs):
@@ -129,6 +130,7 @@ def test_state_travels_through_captured_graphs_as_without(backend, fused_bundle,
     assert ort.captured == 2  # one for each of the two directions
     assert min(np.abs(now - then).max() for now, then in itertools.pairwise(seen)) > 1e-4
     graphs.close()
+    backend.close()
 
 
 @pytest.mark.parametrize("context", ["window", "stream"])
@@ -244,8 +246,13 @@ def test_a_freed_bound_graph_frees_its_cuda_graph(fused_bundle, ort):
 def test_the_cuda_provider_gets_its_options(backend, ort):
     (provider,) = ort.sessions[0].items()
     stream = str(backend.stream)
-    expected = {"device_id": "0", "user_compute_stream": stream, "use_tf32": "0", "enable_cuda_graph": "0"}
-    assert provider == (CUDA, expected)
+    expected = {"device_id": "0", "user_compute_stream": stream, "use_tf32": "0", "enable_cuda_graph": "1"}
+    assert provider == (CUDA, {**expected, "cudnn_conv_algo_search": "EXHAUSTIVE"})
+
+
+def test_half_precision_takes_the_convolutions_that_cudnn_recommends(fused_bundle, ort):
+    open_backend(Bundle.open(fused_bundle), "cuda", None, "fp16").close()
+    assert {session[CUDA]["cudnn_conv_algo_search"] for session in ort.sessions} == {"HEURISTIC"}
 
 
 def test_the_tensorrt_provider_gets_its_options(fused_bundle, ort, tmp_path):
@@ -316,6 +323,44 @@ def test_releases_whose_cuda_graphs_give_wrong_frames_are_refused(fused_bundle, 
     open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GRAPHS["graph-off"]).close()
 
 
+@pytest.mark.parametrize(
+    ("version", "options"), [("1.29.1", GpuOptions()), ("1.30.0", GpuOptions(cpu_fallback=True))], ids=["older", "fallback"]
+)
+def test_unasked_cuda_graphs_are_left_out_where_they_do_not_work(fused_bundle, ort, version, options):
+    ort.__version__ = version
+    open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=options).close()
+    assert {session[CUDA]["enable_cuda_graph"] for session in ort.sessions} == {"0"}
+
+
+def test_unasked_cuda_graphs_that_are_refused_are_reported(fused_bundle, frames, ort):
+    ort.graphs_refused = True
+    backend = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32")
+    assert "; no CUDA graphs: the cuda backend cannot load fp32/" in backend.description
+    backend.close()
+    check_same(fused_bundle, frames[:4], "cuda")
+    assert ort.captured == 0
+
+
+def test_only_cuda_graphs_and_engines_are_not_waited_for(fused_bundle, frames, ort):
+    """ONNX Runtime frees page-locked memory of its nodes only at the end of a run that it waits for."""
+    for name, gpu, waits in (("cuda", "graph-on", False), ("cuda", "graph-off", True), ("ort-tensorrt", "graph-off", False)):
+        ort.waited = 0
+        check_same(fused_bundle, frames[:4], name, gpu=GRAPHS[gpu])
+        assert (ort.waited > 0) == waits, name
+
+
+def test_every_batch_size_has_its_own_session(fused_bundle, frames, ort):
+    """Convolutions keep what cuDNN prepared for one shape only: a session that alternates prepares it every time."""
+    ort.batches.clear()
+    with Forecaster.open(fused_bundle, backend="cuda", precision="fp32", samples=3, horizon=2, fused=False) as forecaster:
+        for frame in frames[:4]:
+            forecaster.observe(frame)
+            if forecaster.ready:
+                forecaster.forecast()
+    encoders = [batches for graph, batches in ort.batches if graph == "encoder"]
+    assert sorted(map(sorted, encoders)) == [[1], [3]]
+
+
 def test_engines_of_another_tensorrt_are_not_used(fused_bundle, ort, monkeypatch):
     folders = []
     for version in ("10.13.0", "10.14.0", "10.13.0"):
@@ -327,12 +372,43 @@ def test_engines_of_another_tensorrt_are_not_used(fused_bundle, ort, monkeypatch
     assert not folders[0] & folders[1]
 
 
+# The automatic choice
+
+
+def test_auto_takes_a_gpu_that_works(fused_bundle, frames, monkeypatch):
+    monkeypatch.setattr(backends, "is_installed", lambda module: True)
+    backend = open_backend(Bundle.open(fused_bundle), "auto", None, None)
+    assert (backend.name, backend.precision) == ("cuda", "fp16")
+    backend.close()
+    on_cpu = open_backend(Bundle.open(fused_bundle), "auto", "cpu", None)
+    assert on_cpu.name != "cuda"
+    on_cpu.close()
+
+
+def test_auto_reports_a_gpu_that_does_not_work(fused_bundle, cuda, ort, monkeypatch):
+    monkeypatch.setattr(backends, "is_installed", lambda module: True)
+    ort.broken.add(CUDA)
+    backend = open_backend(Bundle.open(fused_bundle), "auto", None, None)
+    assert backend.name in ("openvino", "cpu")
+    assert "; cuda does not work here: the cuda backend cannot start the CUDAExecutionProvider" in backend.description
+    backend.close()
+    assert cuda.left == (0, 0, 0, 0)
+
+
+def test_auto_does_not_ask_for_a_gpu_without_the_provider(fused_bundle, ort, monkeypatch):
+    monkeypatch.setattr(backends, "is_installed", lambda module: True)
+    ort.available = [CPU]
+    backend = open_backend(Bundle.open(fused_bundle), "auto", None, None)
+    assert "cuda" not in backend.description
+    backend.close()
+
+
 # Where nodes run
 
 
 def test_the_description_says_where_nodes_run(backend, fused_bundle, ort):
     assert backend.description.startswith("cuda (ONNX Runtime 1.30.0, NumPy GPU), fp32 graphs computed in f32; nodes: ")
-    assert backend.description.endswith(" on CUDA")
+    assert backend.description.endswith(" on CUDA; CUDA graphs")
     ort.reports = False
     silent = open_backend(Bundle.open(fused_bundle), "cuda", None, "fp32", gpu=GRAPHS["graph-on"])
     assert silent.description == "cuda (ONNX Runtime 1.30.0, NumPy GPU), fp32 graphs computed in f32; CUDA graphs"

@@ -7,6 +7,7 @@ import itertools
 import logging
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from svg_common.progress import ProgressListener
@@ -16,12 +17,12 @@ from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia.arrays import DeviceArrays, DeviceBuffer, check_unaliased
 from svg_runtime.backends.nvidia.device import CudaDevice
 from svg_runtime.backends.onnxruntime.placement import NO_GRAPH, PlacedSession, describe_placement
-from svg_runtime.backends.onnxruntime.providers import Provider, check_gpu_options, load_provider
+from svg_runtime.backends.onnxruntime.providers import Provider, check_gpu_options, load_provider, wants_cuda_graph
 from svg_runtime.backends.onnxruntime.session import BoundSession
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import BATCH, GraphSpec, Precision
 from svg_runtime.bundle.reader import Bundle
-from svg_runtime.errors import BackendError, UsageError
+from svg_runtime.errors import BackendError, BundleError, UsageError
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,9 +30,10 @@ _LOG = logging.getLogger(__name__)
 class OrtGpuBackend(DeviceArrays):
     """ONNX Runtime's CUDA or TensorRT execution provider.
 
-    The provider uses our device's stream, where copies and runs are in order, and the host does not wait for a run.
+    The provider uses our device's stream, where copies and runs are in order. The host does not wait for a CUDA graph or an
+    engine of TensorRT; it waits for every other run (`PlacedSession.asynchronous`).
 
-    CUDA graphs (`cuda` only, on request, from ONNX Runtime 1.30 on): ONNX Runtime runs a graph twice before it captures it, all
+    CUDA graphs (`cuda` only, from ONNX Runtime 1.30 on): ONNX Runtime runs a graph twice before it captures it, all
     within the first run (onnxruntime #32243), which would spoil a state that is updated in place. Here no run overwrites its
     inputs (`check_unaliased`: a state is read from one buffer and written to another), so a repeated run gives the same outputs
     and nothing has to be backed up. Each bound graph is captured separately, because its addresses are its own. All of them are
@@ -88,10 +90,11 @@ class OrtGpuBackend(DeviceArrays):
                 precision=precision,
                 max_batch=samples,
                 gpu_options=gpu_options,
+                cuda_graph=wants_cuda_graph(name, onnxruntime, gpu_options),
                 messages=messages,
             )
             self._specs = bundle.variant(precision).graphs
-            self._graphs = _load_graphs(self._provider, bundle.graphs(precision), self._specs, progress)
+            graphs_note = self._load(bundle.graphs(precision), progress)
         except BaseException:
             self._device.close()
             raise
@@ -100,8 +103,19 @@ class OrtGpuBackend(DeviceArrays):
         }
         computed = summarize(self.computed_in) or "a precision that is not reported"
         library = f"{name} (ONNX Runtime {onnxruntime.__version__}, {gpu.name}), {precision} graphs computed in {computed}"
-        parts = [library, describe_placement(self._graphs)]
-        self.description = "; ".join([*filter(None, parts), *(["CUDA graphs"] if self._provider.cuda_graph else [])])
+        self.description = "; ".join(filter(None, [library, describe_placement(self._graphs), graphs_note]))
+
+    def _load(self, contents: Mapping[str, bytes], progress: ProgressListener) -> str:
+        """Load all graphs, without CUDA graphs where ONNX Runtime refuses them unasked. Returns what to say of CUDA graphs."""
+        try:
+            self._graphs = _load_graphs(self._provider, contents, self._specs, progress)
+        except BundleError as error:
+            if not self._provider.cuda_graph or self._provider.gpu_options.cuda_graph:
+                raise
+            self._provider = replace(self._provider, cuda_graph=False)
+            self._graphs = _load_graphs(self._provider, contents, self._specs, progress)
+            return f"no CUDA graphs: {str(error).splitlines()[0]}"
+        return "CUDA graphs" if self._provider.cuda_graph else ""
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:
         """Bind inputs and outputs by address: nothing is copied.
@@ -111,13 +125,16 @@ class OrtGpuBackend(DeviceArrays):
         """
         input_buffers, output_buffers = _on_device(inputs), _on_device(outputs)
         check_unaliased(graph, input_buffers, output_buffers)
-        self._check_batch(graph, input_buffers)
+        batch = self._batch(graph, input_buffers)
+        self._check_batch(batch)
         placed = self._graphs[graph]
-        bound = _GpuSession(graph, placed.session, placed.session.io_binding(), [input_buffers, output_buffers])
+        session = placed.for_batch(batch)
+        bound = _GpuSession(graph, session, session.io_binding(), [input_buffers, output_buffers])
         bound.input_bindings = {name: self._binding_arguments(buffer) for name, buffer in input_buffers.items()}
         bound.bind_inputs()
         for name, buffer in output_buffers.items():
             bound.binding.bind_output(name, *self._binding_arguments(buffer))
+        bound.asynchronous = placed.asynchronous and not placed.mixed
         if placed.mixed:
             bound.wait = self._device.wait
         bound.options = self._run_options(bound)
@@ -143,7 +160,7 @@ class OrtGpuBackend(DeviceArrays):
 
     def _run_options(self, bound: _GpuSession) -> Any:
         options = self._provider.onnxruntime.RunOptions()
-        if bound.wait is not None:
+        if not bound.asynchronous:
             return options
         # Runs are in order on the stream, and only `read` needs to wait. (Replays of CUDA graphs respect this since
         # onnxruntime #28686.)
@@ -154,12 +171,13 @@ class OrtGpuBackend(DeviceArrays):
             weakref.finalize(bound, _drop_graph, weakref.ref(bound.session), number).atexit = False
         return options
 
-    def _check_batch(self, graph: str, inputs: Mapping[str, DeviceBuffer]) -> None:
-        if self.name != "ort-tensorrt":
-            return
+    def _batch(self, graph: str, inputs: Mapping[str, DeviceBuffer]) -> int:
         axes = [pair for spec in self._specs[graph].inputs for pair in zip(spec.shape, inputs[spec.name].shape, strict=True)]
-        batch, largest = max((size for axis, size in axes if axis == BATCH), default=1), self._provider.max_batch
-        if batch > largest:
+        return max((size for axis, size in axes if axis == BATCH), default=1)
+
+    def _check_batch(self, batch: int) -> None:
+        largest = self._provider.max_batch
+        if self.name == "ort-tensorrt" and batch > largest:
             raise UsageError(
                 f"the ort-tensorrt backend was opened for up to {largest} samples, but {batch} were requested\n"
                 f"  open it with --samples {batch}"
@@ -170,6 +188,7 @@ class _GpuSession(BoundSession):
     """A session whose runs are launched on the stream, without a wait of the host."""
 
     input_bindings: dict[str, tuple[str, int, Any, tuple[int, ...], int]]  # input -> device, its index, type, shape, address
+    asynchronous = False  # whether a run returns before the device has finished
     wait: Callable[[], None] | None = None  # waits for the device; set where some nodes run on the CPU
 
     def bind_inputs(self) -> None:
@@ -177,7 +196,7 @@ class _GpuSession(BoundSession):
             self.binding.bind_input(name, *arguments)
 
     def run(self) -> None:
-        """Launch it on the stream. If nodes run on the CPU, the host waits before and after."""
+        """Run it on the stream. If nodes run on the CPU, the host waits for what was launched before, too."""
         if self.wait is not None and self.session is not None:
             self.wait()
             self.bind_inputs()  # only this copies the inputs of CPU nodes to the host

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,7 @@ class PlacedSession:
         spec: its interface.
 
     Attributes:
-        session: ONNX Runtime's InferenceSession.
+        session: ONNX Runtime's InferenceSession; `for_batch` gives the one to run.
         nodes: provider -> its nodes; empty if this ONNX Runtime does not report them.
         computed: precision -> layers with weights that are computed in it; None if TensorRT chooses without reporting it.
         on_cpu: the nodes that run on the CPU, where that is allowed.
@@ -39,16 +40,51 @@ class PlacedSession:
     def __init__(self, provider: Provider, content: bytes, graph_file: str, spec: GraphSpec) -> None:
         self._provider = provider
         self._graph_file = graph_file
+        self._content = content
+        self._spec = spec
+        self._strict = not provider.gpu_options.cpu_fallback
         self.computed: Counter[str] | None = None
-        load, strict = partial(self._load, content, spec), not provider.gpu_options.cpu_fallback
         try:
-            self.session = load(strict)
+            self.session = self._load(self._strict)
         except Exception as refusal:  # ONNX Runtime raises its own unrelated classes
-            raise self._explained(refusal, load) from refusal
+            raise self._explained(refusal) from refusal
         self.nodes = placed_nodes(self.session)
         self.on_cpu = self._disallowed(self.nodes)
-        if strict and self.on_cpu:
+        if self._strict and self.on_cpu:
             raise self._assigned_to_cpu(self.on_cpu)
+        self._sessions: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # batch -> session
+
+    def for_batch(self, batch: int) -> Any:
+        """Return the session for this batch size; the caller keeps it alive.
+
+        A convolution on CUDA keeps what cuDNN has prepared for the last shape alone, and prepares it again, for milliseconds,
+        whenever the shape changes (onnxruntime #23006). The encoder alternates between one frame and one per sample, so every
+        batch size has a session of its own.
+        """
+        if not self._prepares_shapes:
+            return self.session
+        session = self._sessions.get(batch)
+        if session is None:
+            session = self._load(self._strict) if self._sessions else self.session
+            self._sessions[batch] = session
+        return session
+
+    @property
+    def asynchronous(self) -> bool:
+        """Whether ONNX Runtime may return from a run before the device has finished.
+
+        A node such as Concat takes page-locked memory for the addresses of its inputs, which ONNX Runtime frees only at the end
+        of a synchronous run; after asynchronous ones it grows with every run, and freeing the session aborts the process (seen
+        in 1.30). A replayed CUDA graph runs no such code, and TensorRT's engines have none.
+        """
+        return self._provider.cuda_graph or (bool(self.nodes) and set(self.nodes) == {TENSORRT})
+
+    @property
+    def _prepares_shapes(self) -> bool:
+        """Whether convolutions run on CUDA, as far as ONNX Runtime reports it."""
+        if not self.nodes:
+            return self._provider.backend == "cuda"
+        return any("Conv" in node.partition(" ")[0] for node in self.nodes.get(CUDA, []))
 
     @property
     def mixed(self) -> bool:
@@ -59,11 +95,11 @@ class PlacedSession:
         allowed = ALLOWED[self._provider.backend]
         return [node for name, placed in nodes.items() if name not in allowed for node in placed]
 
-    def _explained(self, refusal: Exception, load: Callable[[bool], Any]) -> Exception:
+    def _explained(self, refusal: Exception) -> Exception:
         """Find out why a graph cannot be loaded without the CPU, by trying with the CPU allowed."""
         provider = self._provider
         try:
-            session = load(False)
+            session = self._load(strict=False)
         except BackendMissingError as error:
             return error
         except RuntimeError as error:  # a provider that does not start; errors in a graph are other classes
@@ -80,7 +116,7 @@ class PlacedSession:
             "wrote it, allow the CPU with --cpu-fallback, or use --backend cpu"
         )
 
-    def _load(self, content: bytes, spec: GraphSpec, strict: bool) -> Any:
+    def _load(self, strict: bool) -> Any:
         """Create a session; `strict` makes nodes on the CPU an error, in any release of ONNX Runtime."""
         provider = self._provider
         options = session_options(provider.onnxruntime, 1)  # threads would have nothing to do
@@ -89,12 +125,12 @@ class PlacedSession:
         if strict:
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         # By default the CPU replaces a provider that does not start, and the reason is printed to stdout.
-        providers = provider.options(spec)
-        make = partial(provider.onnxruntime.InferenceSession, content, providers=providers, enable_fallback=0)
+        providers = provider.options(self._spec)
+        make = partial(provider.onnxruntime.InferenceSession, self._content, providers=providers, enable_fallback=0)
         if provider.hides_precision:
             session = make(options)
         else:
-            session, layers = load_session(make, options, content, provider.precision)
+            session, layers = load_session(make, options, self._content, provider.precision)
             self.computed = layers
         started = session.get_providers()
         if started[0] != provider.name:

@@ -45,17 +45,13 @@ class Provider:
     precision: Precision
     max_batch: int  # TensorRT engines accept batches from 1 to this one and are tuned for it
     gpu_options: GpuOptions
+    cuda_graph: bool  # whether runs are captured as CUDA graphs and replayed
     messages: str = ""  # what was printed while the provider's libraries were loaded
 
     @property
     def name(self) -> str:
         """ONNX Runtime's name of the main provider."""
         return ALLOWED[self.backend][0]
-
-    @property
-    def cuda_graph(self) -> bool:
-        """Whether graphs are captured: only on request, because the gain has not been measured."""
-        return bool(self.gpu_options.cuda_graph)
 
     @property
     def hides_precision(self) -> bool:
@@ -89,6 +85,8 @@ class Provider:
         return {
             **self._common_options(),
             "use_tf32": "0",  # fp32 promises float32, and the recurrent parts of fp16 are float32, too
+            # Trying all of cuDNN's convolutions finds the fastest in float32, but slow ones in float16 (docs/results.md).
+            "cudnn_conv_algo_search": "HEURISTIC" if self.precision == "fp16" else "EXHAUSTIVE",
             "enable_cuda_graph": str(int(self.cuda_graph)),
         }
 
@@ -123,6 +121,13 @@ class Provider:
         return cache_folder(self.gpu_options.cache_dir) / "ort-tensorrt" / key
 
 
+def wants_cuda_graph(backend: str, onnxruntime: Any, gpu_options: GpuOptions) -> bool:
+    """Whether graphs are captured: as the user says, else wherever that works, because replays are faster (docs/results.md)."""
+    if gpu_options.cuda_graph is not None:
+        return gpu_options.cuda_graph
+    return backend == "cuda" and not gpu_options.cpu_fallback and _release(onnxruntime.__version__) >= _GRAPHS_SINCE
+
+
 def check_gpu_options(backend: str, gpu_options: GpuOptions) -> None:
     """Refuse options that have no effect with a backend or exclude each other.
 
@@ -145,6 +150,14 @@ def check_gpu_options(backend: str, gpu_options: GpuOptions) -> None:
             f"both --cuda-graph and --cpu-fallback were given to the {backend} backend, but a CUDA graph cannot replay nodes "
             "that run on the CPU\n  expected one of them"
         )
+
+
+def has_provider(backend: str) -> bool:
+    """Whether the installed onnxruntime loads and contains the backend's provider; its GPU and its libraries may be missing."""
+    try:
+        return ALLOWED[backend][0] in load_onnxruntime(backend, "gpu").get_available_providers()
+    except BackendMissingError:
+        return False
 
 
 def load_provider(backend: str, cuda_graph: bool) -> tuple[Any, str]:

@@ -89,6 +89,7 @@ class OpenVinoBackend(HostArrays):
         device: CPU, GPU, GPU.1, NPU, optionally with a precision to compute in: CPU:f32, CPU:bf16, GPU:f16. By default a CPU
             computes in f32, or in bf16 for that variant, and other devices choose for themselves.
         threads: CPU threads; None means one per usable core.
+        remark: end of the description: why another backend was not chosen.
 
     Raises:
         MissingExtraError: openvino is not installed.
@@ -102,7 +103,12 @@ class OpenVinoBackend(HostArrays):
     prefers_fused = False  # the separate graphs keep recurrent parts in float32 and have the shuffled decoder
 
     def __init__(
-        self, bundle: Bundle, precision: Precision | None, device: str | None = None, threads: int | None = None
+        self,
+        bundle: Bundle,
+        precision: Precision | None,
+        device: str | None = None,
+        threads: int | None = None,
+        remark: str = "",
     ) -> None:
         require_modules("the openvino backend", "openvino", "openvino")
         try:
@@ -116,6 +122,7 @@ class OpenVinoBackend(HostArrays):
         self.precision: Precision = precision or ("bf16" if has_bf16_variant and self._placement.compute == "bf16" else "fp32")
         self._release = openvino.__version__.split("-")[0]
         self._threads = threads or usable_cores()
+        self._remark = remark
         self._caches: dict[str | None, Path | None] = {}
         self._where = f"'{bundle.path}'"
         self._contents = bundle.graphs(self.precision)
@@ -145,7 +152,7 @@ class OpenVinoBackend(HostArrays):
         notes += [detail(self.computed_in)] if detail(self.computed_in) else []
         if self._placement.bf16_advised:
             notes.append("bf16 is faster here, if the model passes the quality gate: svg-export ckpt.pt --bf16")
-        return "; ".join(notes)
+        return "; ".join(notes) + self._remark
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:
         """An inference request on tensors that share the arrays' memory.
