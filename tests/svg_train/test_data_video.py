@@ -133,7 +133,7 @@ def test_files_of_other_rates_keep_the_interval_or_are_skipped(options, logged):
     root = Path(options["root"])
     write_video(root / "a.avi", 60, 10)
     write_video(root / "b.avi", 120, 30)
-    write_video(root / "c.avi", 60, 12)
+    write_video(root / "c.avi", 60, 4)
     train, _ = open_both(options, test_fraction=0.4)
     assert train.frame_interval_s == pytest.approx(0.1)
     windows = all_indices(train)
@@ -141,7 +141,29 @@ def test_files_of_other_rates_keep_the_interval_or_are_skipped(options, logged):
     assert steps == {(1,) * 5, (3,) * 5}
     messages = logged.text
     assert "1 video(s) are not used" in messages
-    assert "c.avi: at 12 frames per second its nearest step is 0.08333 s, not 0.1 s" in messages
+    assert "c.avi: at 4 frames per second its frames are 0.25 s apart, too slow for 0.1 s per step" in messages
+
+
+@pytest.mark.parametrize("fps", [12, 15, 24, 25, 28, 50])
+def test_a_rate_without_a_whole_number_of_frames_per_step_is_sampled_by_time(options, logged, fps):
+    write_video(Path(options["root"]) / "a.avi", 60, 10)
+    write_video(Path(options["root"]) / "b.avi", 100, fps)
+    train, _ = open_both(options, test_fraction=0.3)
+    assert "not used" not in logged.text
+    windows = [window for window in all_indices(train) if tuple(np.diff(window)) != (1,) * 5]
+    assert windows
+    for window in windows:
+        late_s = (np.array(window) - window[0]) / fps - 0.1 * np.arange(LENGTH)
+        assert np.abs(late_s).max() <= 1 / fps + 1e-9  # each frame and the first are the nearest ones: half a frame each
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_the_interval_that_is_asked_for_holds_in_a_folder_of_several_rates(options, names):
+    for name, fps in zip(names, (12, 27), strict=True):
+        write_video(Path(options["root"]) / f"{name}.avi", 60, fps)
+    train, _ = open_both(options, test_fraction=0.4, frame_interval_s=0.1)
+    assert train.frame_interval_s == 0.1
+    assert train.description.startswith("video: 2 file(s)")
 
 
 def test_a_rate_within_five_percent_is_the_same(options):

@@ -20,8 +20,8 @@ from svg_runtime.live.sources import SourceOptions, model_interval_s, open_sourc
 from svg_runtime.live.sources.camera import CameraSource
 from svg_runtime.live.sources.camera_help import explain_missing_camera
 from svg_runtime.live.sources.capture import CaptureThread, NoPictureError, open_capture
-from svg_runtime.live.sources.files import FileSource, find_clips
-from svg_runtime.live.sources.pacing import Ticker, pick_at_interval
+from svg_runtime.live.sources.files import FileSource, require_clips
+from svg_runtime.live.sources.pacing import Ticker
 from svg_runtime.live.stop import StopRequest
 from tests.svg_runtime.live.live_helpers import frame_numbers, write_video
 
@@ -59,23 +59,6 @@ class TestPacing:
         clock.now_s += 0.35
         ticker.wait_for(1)
         assert ticker.current() == 3
-
-    def test_the_nearest_picture_is_picked_without_drift(self):
-        fps, interval = 29.97, 0.1
-        picked = dict(pick_at_interval(((n / fps, n / fps) for n in range(3000)), interval))
-        assert sorted(picked) == list(range(len(picked)))
-        assert max(abs(time_s - tick * interval) for tick, time_s in picked.items()) <= 0.5 / fps + 1e-9
-
-    def test_at_equal_rates_every_picture_is_picked_despite_rounded_timestamps(self):
-        times = [round(n / 30, 3) for n in range(300)]
-        assert [item for _, item in pick_at_interval(zip(times, range(300), strict=True), 1 / 30)] == list(range(300))
-
-    def test_no_picture_of_a_slow_video_is_picked_twice(self):
-        picked = list(pick_at_interval(((n / 4, n) for n in range(20)), 0.1))
-        assert [item for _, item in picked] == list(range(20))
-        ticks = [tick for tick, _ in picked]
-        assert ticks == sorted(set(ticks))
-        assert ticks[4] == 10
 
 
 class TestFiles:
@@ -145,11 +128,11 @@ class TestFiles:
     def test_missing_or_empty_is_a_usage_error(self, tmp_path, make):
         make(tmp_path / "x")
         with pytest.raises(UsageError, match="expected"):
-            find_clips(tmp_path / "x")
+            require_clips(tmp_path / "x")
 
     def test_a_device_as_file_is_a_usage_error(self):
         with pytest.raises(UsageError, match="--camera"):
-            find_clips(Path("/dev/null"))
+            require_clips(Path("/dev/null"))
 
 
 class TestFactory:
