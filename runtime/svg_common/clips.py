@@ -59,9 +59,7 @@ def find_clips(path: Path) -> list[Clip]:
     if path.is_dir():
         return _clips_of_folder(path, seen={path.resolve()})
     if not path.is_file():
-        number = path.name.removeprefix("video")
-        camera = f"for a camera, --camera {number}" if number.isdigit() else "a video, a picture, or a folder of these"
-        raise UsageError(f"'{path}' is a device, not a file\n  expected {camera}")
+        raise UsageError(f"'{path}' is a device, not a file\n  expected a video, a picture, or a folder of these")
     return [Clip((path,), is_video=path.suffix.lower() not in IMAGE_SUFFIXES)]
 
 

@@ -113,7 +113,7 @@ def refuse_pipe(path: str | os.PathLike[str]) -> None:
     if special.is_fifo() or special.is_socket():
         kind = "pipe" if special.is_fifo() else "socket"
         raise UsageError(
-            f"'{path}' is a {kind}, not a file\n  expected a file that can be read more than once; save the data to a file first"
+            f"'{path}' is a {kind}, which can be read only once\n  expected a file; save the data to a file first"
         )
 
 

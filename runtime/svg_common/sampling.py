@@ -106,7 +106,7 @@ class _Schedule:
         self._pause_s = pause_s
 
     def until(self, end_s: float, item: Item) -> Iterator[Picked[Item]]:
-        """Yield `item` for each tick before `end_s`. Halfway belongs to the later picture: rounded stamps must not decide it."""
+        """Yield `item` for each tick before `end_s`, which itself belongs to the next item."""
         end_s -= 1e-6 * self._interval_s
         while self._start_s + (self._tick - self._ticks_before_start) * self._interval_s < end_s:
             yield Picked(self._tick, item, self._pause_s)

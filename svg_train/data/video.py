@@ -30,7 +30,7 @@ _PICTURES_FPS = 10.0  # of picture files, if the options say nothing of time
 
 
 class VideoClips(ClipSequences):
-    """Sequences of (length, H, W, C) uint8 frames at one time interval from all videos and picture folders of `config.data.root`.
+    """Sequences of (length, H, W, C) uint8 frames at one time interval, from all videos and picture folders of the root.
 
     The split depends on the files and on `config`, not on `length`: a longer test sequence never moves a frame from one side
     to the other.

@@ -12,6 +12,7 @@ from svg_common.video import VideoError, VideoReader
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.base import Picture, SourceFrame
 from svg_runtime.live.sources.pacing import Ticker
+from svg_runtime.live.sources.synthetic import SYNTHETIC_URL
 from svg_runtime.live.stop import StopRequest
 
 
@@ -28,7 +29,7 @@ class FileSource:
         stop: ends the iteration.
         events: event log for unreadable, damaged and slow files, and for those without a time base.
         ticker: real-time schedule, or None for as fast as the pictures are read.
-        source_fps: pictures per second of files without time stamps; None: what the codec says, and for images one per interval.
+        source_fps: pictures per second of files without time stamps; None: what the codec says; of images one per interval.
     """
 
     def __init__(
@@ -145,6 +146,20 @@ def require_clips(path: Path) -> list[Clip]:
     Raises:
         UsageError: it does not exist, is a pipe or a device, or contains neither videos nor images.
     """
+    if not path.exists():
+        raise UsageError(
+            f"no such file or folder: '{path}'\n  expected a video, an image, a folder of these, or {SYNTHETIC_URL}"
+        )
+    if path.is_char_device():
+        raise UsageError(
+            f"'{path}' is a device, not a file\n  expected, for a camera, --camera {path.name.removeprefix('video')}"
+        )
+    if path.is_fifo() or path.is_socket():
+        raise UsageError(
+            f"'{path}' is a pipe, which can be read only once\n"
+            "  expected a file: save the video to a file first, or send it as live video to an address, such as\n"
+            "  ffmpeg -re -i ... -f mpegts udp://127.0.0.1:5000, and give that: --source udp://127.0.0.1:5000"
+        )
     clips = find_clips(path)
     if not clips:
         raise UsageError(f"the folder '{path}' contains no videos or images\n  expected files such as .mp4, .avi, .png or .jpg")
