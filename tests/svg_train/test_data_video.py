@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -434,3 +435,80 @@ def test_a_real_surveillance_clip(options):
     assert not {frame.tobytes() for i in range(len(test)) for frame in test[i]} & {
         frame.tobytes() for i in range(0, len(train), 15) for frame in train[i]
     }
+
+
+def write_at(path: Path, times_ms: list[int]) -> Path:
+    """Frame i is flat gray of level 2 i, at these times."""
+    with av.open(str(path), "w") as container:
+        stream = _add_stream(container, 30)
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for i, time_ms in enumerate(times_ms):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 2 * i, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def test_pauses_start_sequences_anew_and_are_counted(options):
+    write_at(Path(options["root"]) / "events.mkv", [100 * i + 25_000 * (i // 20) for i in range(60)])
+    train, _ = open_both(options, test_fraction=0.3)
+    assert train.frame_interval_s == pytest.approx(0.1)
+    assert train.description.endswith("2 pause(s) over 1 s that no sequence crosses")
+    assert not any(min(window) < 20 <= max(window) for window in all_indices(train))
+
+
+def test_a_short_pause_holds_the_nearest_frame(options):
+    write_at(Path(options["root"]) / "bursts.mkv", [100 * i + 600 * (i // 8) for i in range(48)])
+    windows = all_indices(open_both(options, test_fraction=0.3)[0])
+    assert [6, 7, 7, 7, 7, 8] in windows
+
+
+def test_jittered_stamps_are_sampled_in_time(options):
+    rng = np.random.default_rng(0)
+    times_ms = np.cumsum(rng.integers(28, 40, 120)).tolist()
+    write_at(Path(options["root"]) / "browser.mkv", times_ms)
+    train, _ = open_both(options, test_fraction=0.3, frame_interval_s=0.1)
+    assert train.frame_interval_s == 0.1
+    for window in all_indices(train):
+        late_ms = np.array([times_ms[i] for i in window]) - times_ms[window[0]] - 100 * np.arange(LENGTH)
+        assert np.abs(late_ms).max() <= 40
+
+
+def test_an_entry_of_an_older_version_is_not_taken(options, decoded, monkeypatch):
+    write_video(Path(options["root"]) / "a.avi")
+    monkeypatch.setattr(video_cache, "_VERSION", video_cache._VERSION - 1)
+    open_both(options, test_fraction=0.4)
+    monkeypatch.undo()
+    monkeypatch.setattr(video_cache, "VideoReader", type("Again", (VideoReader,), {}))
+    open_both(options, test_fraction=0.4)
+    assert len(list(Path(options["cache"]).glob("*.u8"))) == 2
+
+
+def test_raw_streams_are_at_the_rate_of_the_codec_or_of_the_user(options, logged):
+    path = Path(options["root"]) / "raw.h264"
+    with av.open(str(path), "w", format="h264") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for i in range(40):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 5 * i, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert open_both(options, test_fraction=0.4)[0].frame_interval_s == pytest.approx(0.1)
+    assert "raw.h264' has no time stamps: assumed 10 frames per second; give the true rate with --source-fps" in logged.text
+    logged.clear()
+    log_once.cache_clear()
+    given, _ = open_both(options, test_fraction=0.4, source_fps=20)
+    assert given.frame_interval_s == pytest.approx(0.05)
+    assert "assumed" not in logged.text
+
+
+@pytest.mark.skipif(not PEDESTRIANS.exists(), reason="the odd files are not here")
+def test_odd_phones_and_browsers_share_a_folder(options, logged):
+    odd = PEDESTRIANS.parents[1] / "odd"
+    for name in ("phone_27_89.mp4", "phone_29_85.mp4", "browser_no_duration.webm", "motion_events.mp4"):
+        (Path(options["root"]) / name).symlink_to(odd / name)
+    train, _ = open_both(options, split_by="time", frame_interval_s=0.1)
+    assert train.frame_interval_s == 0.1
+    assert train.description.startswith("video: 4 file(s)")
+    assert "not used" not in logged.text
