@@ -45,10 +45,14 @@ class Clip:
         return self.paths[0] if len(self.paths) == 1 else self.paths[0].parent
 
 
-def find_clips(path: Path) -> list[Clip]:
-    """List the clips in `path`, a file, or a folder with all folders in it, in natural order (`frame2` before `frame10`).
+def find_clips(path: Path, nested: bool = True) -> list[Clip]:
+    """List the clips in `path`, a file or a folder, in natural order (`frame2` before `frame10`).
 
     A file that is reachable under two names counts once. The list is empty when a folder holds neither videos nor pictures.
+
+    Args:
+        path: the file or folder.
+        nested: also search all folders in a folder.
 
     Raises:
         UsageError: it does not exist, or is a pipe or a device.
@@ -57,7 +61,7 @@ def find_clips(path: Path) -> list[Clip]:
         raise UsageError(f"'{path}' does not exist\n  expected a video, a picture, or a folder of these")
     refuse_pipe(path)
     if path.is_dir():
-        return _clips_of_folder(path, seen={path.resolve()})
+        return _clips_of_folder(path, nested, seen={path.resolve()})
     if not path.is_file():
         raise UsageError(f"'{path}' is a device, not a file\n  expected a video, a picture, or a folder of these")
     return [Clip((path,), is_video=path.suffix.lower() not in IMAGE_SUFFIXES)]
@@ -92,7 +96,7 @@ def split_into_sequences(files: Sequence[Path]) -> list[Clip]:
     return [Clip(tuple(group), False, _positions([int(_parts(file)[counter]) for file in group])) for group in groups.values()]
 
 
-def _clips_of_folder(folder: Path, seen: set[Path]) -> list[Clip]:
+def _clips_of_folder(folder: Path, nested: bool, seen: set[Path]) -> list[Clip]:
     """The clips of one folder and then those of the folders in it. `seen`: what was found before, by its real path."""
     try:
         entries = sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=_name_order)
@@ -103,9 +107,9 @@ def _clips_of_folder(folder: Path, seen: set[Path]) -> list[Clip]:
     for is_video, group in groupby(files, key=lambda file: file.suffix.lower() in VIDEO_SUFFIXES):
         members = list(group)
         clips += [Clip((member,), True) for member in members] if is_video else split_into_sequences(members)
-    for entry in entries:
+    for entry in entries if nested else ():
         if entry.is_dir() and _is_new(entry, seen):
-            clips += _clips_of_folder(entry, seen)
+            clips += _clips_of_folder(entry, nested, seen)
     return clips
 
 

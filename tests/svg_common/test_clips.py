@@ -46,6 +46,7 @@ def test_folders_in_folders_in_natural_order(tmp_path):
         ["walk/deep/c.h264"],
     ]
     assert find_clips(tmp_path / "folder.mp4") == []
+    assert [clip.paths[0].name for clip in find_clips(tmp_path, nested=False)] == ["b9.MKV", "b10.mp4"]
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,9 @@ class FileSource:
 
 
 def require_clips(path: Path) -> list[Clip]:
-    """Return the clips in `path`, a file or a folder.
+    """Return the clips in `path`, a file or a folder; those of the folders in it if it holds only folders.
+
+    Results may lie in a folder below the videos, and are not read as videos.
 
     Raises:
         UsageError: it does not exist, is a pipe or a device, or contains neither videos nor images.
@@ -160,7 +162,7 @@ def require_clips(path: Path) -> list[Clip]:
             "  expected a file: save the video to a file first, or send it as live video to an address, such as\n"
             "  ffmpeg -re -i ... -f mpegts udp://127.0.0.1:5000, and give that: --source udp://127.0.0.1:5000"
         )
-    clips = find_clips(path)
+    clips = find_clips(path, nested=False) or find_clips(path)
     if not clips:
         raise UsageError(f"the folder '{path}' contains no videos or images\n  expected files such as .mp4, .avi, .png or .jpg")
     return clips
