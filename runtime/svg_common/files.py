@@ -112,9 +112,7 @@ def refuse_pipe(path: str | os.PathLike[str]) -> None:
     special = Path(path)
     if special.is_fifo() or special.is_socket():
         kind = "pipe" if special.is_fifo() else "socket"
-        raise UsageError(
-            f"'{path}' is a {kind}, which can be read only once\n  expected a file; save the data to a file first"
-        )
+        raise UsageError(f"'{path}' is a {kind}, which can be read only once\n  expected a file; save the data to a file first")
 
 
 def write_json(destination: str | os.PathLike[str], value: Any) -> None:

@@ -49,28 +49,30 @@ def rate(path: Path) -> tuple[float, bool]:
 
 
 # suffix: codec, pictures a second, pixel format, format where the suffix does not tell the writer
+_H264, _MPEG2 = ("libx264", 10), ("mpeg2video", 25)
+_TS = ("libx264", 10, "yuv420p", "mpegts")
 PLAYED = {
-    ".avi": ("mpeg4", 10), ".divx": ("mpeg4", 10, "yuv420p", "avi"), ".mp4": ("libx264", 10), ".m4v": ("mpeg4", 10),
-    ".mov": ("libx264", 10), ".qt": ("mpeg4", 10, "yuv420p", "mov"), ".f4v": ("libx264", 10), ".ismv": ("libx264", 10),
-    ".3gp": ("mpeg4", 10), ".3g2": ("mpeg4", 10), ".mkv": ("libx264", 10), ".mk3d": ("libx264", 10, "yuv420p", "matroska"),
+    ".avi": ("mpeg4", 10), ".divx": ("mpeg4", 10, "yuv420p", "avi"), ".mp4": _H264, ".m4v": ("mpeg4", 10), ".mov": _H264,
+    ".qt": ("mpeg4", 10, "yuv420p", "mov"), ".f4v": _H264, ".ismv": _H264, ".3gp": ("mpeg4", 10), ".3g2": ("mpeg4", 10),
+    ".mj2": ("jpeg2000", 10, "yuv420p", "mov"), ".mkv": _H264, ".mk3d": ("libx264", 10, "yuv420p", "matroska"),
     ".webm": ("libvpx", 10), ".nut": ("mpeg4", 10), ".flv": ("flv1", 10), ".wmv": ("wmv2", 10), ".asf": ("wmv2", 10),
-    ".wtv": ("mpeg2video", 25), ".rm": ("rv10", 10), ".mpg": ("mpeg2video", 25), ".mpeg": ("mpeg1video", 25),
-    ".mpe": ("mpeg1video", 25, "yuv420p", "mpeg"), ".vob": ("mpeg2video", 25), ".ts": ("libx264", 10), ".mts": ("libx264", 10),
-    ".m2ts": ("libx264", 10), ".m2t": ("libx264", 10, "yuv420p", "mpegts"), ".mp2t": ("libx264", 10, "yuv420p", "mpegts"),
-    ".tp": ("libx264", 10, "yuv420p", "mpegts"), ".trp": ("libx264", 10, "yuv420p", "mpegts"), ".mxf": ("mpeg2video", 25),
-    ".tod": ("mpeg2video", 25, "yuv420p", "mpegts"), ".gxf": ("mpeg2video", 25), ".dv": ("dvvideo", 25), ".ivf": ("libvpx", 10),
-    ".y4m": ("rawvideo", 10), ".gif": ("gif", 10, "rgb8"), ".apng": ("apng", 10, "rgb24", "apng"), ".mj2": ("jpeg2000", 10, "yuv420p", "mov"),
-    ".lrv": ("libx264", 10, "yuv420p", "mp4"), ".insv": ("libx264", 10, "yuv420p", "mp4"),
+    ".wtv": _MPEG2, ".rm": ("rv10", 10), ".mpg": _MPEG2, ".mpeg": ("mpeg1video", 25), ".vob": _MPEG2,
+    ".mpe": ("mpeg1video", 25, "yuv420p", "mpeg"), ".ts": _H264, ".mts": _H264, ".m2ts": _H264, ".m2t": _TS, ".mp2t": _TS,
+    ".tp": _TS, ".trp": _TS, ".tod": ("mpeg2video", 25, "yuv420p", "mpegts"), ".mxf": _MPEG2, ".gxf": _MPEG2,
+    ".dv": ("dvvideo", 25), ".y4m": ("rawvideo", 10), ".ivf": ("libvpx", 10), ".gif": ("gif", 10, "rgb8"),
+    ".apng": ("apng", 10, "rgb24", "apng"), ".lrv": ("libx264", 10, "yuv420p", "mp4"),
+    ".insv": ("libx264", 10, "yuv420p", "mp4"),
 }  # fmt: skip
 RAW = {
-    ".h264": ("libx264", 10, "yuv420p", "h264"), ".264": ("libx264", 15, "yuv420p", "h264"), ".avc": ("libx264", 10, "yuv420p", "h264"),
-    ".h265": ("libx265", 10, "yuv420p", "hevc"), ".265": ("libx265", 15, "yuv420p", "hevc"), ".hevc": ("libx265", 10, "yuv420p", "hevc"),
-    ".m1v": ("mpeg1video", 25), ".m2v": ("mpeg2video", 25, "yuv420p", "mpeg2video"), ".mpv": ("mpeg2video", 25, "yuv420p", "mpeg2video"),
-    ".dnxhd": ("dnxhd", 25, "yuv422p"), ".dnxhr": ("dnxhd", 25, "yuv422p", "dnxhd"), ".mjpg": ("mjpeg", 25, "yuvj420p", "mjpeg"),
-    ".mjpeg": ("mjpeg", 25, "yuvj420p", "mjpeg"),
+    ".h264": ("libx264", 10, "yuv420p", "h264"), ".264": ("libx264", 15, "yuv420p", "h264"),
+    ".avc": ("libx264", 10, "yuv420p", "h264"), ".h265": ("libx265", 10, "yuv420p", "hevc"),
+    ".265": ("libx265", 15, "yuv420p", "hevc"), ".hevc": ("libx265", 10, "yuv420p", "hevc"), ".m1v": ("mpeg1video", 25),
+    ".m2v": ("mpeg2video", 25, "yuv420p", "mpeg2video"), ".mpv": ("mpeg2video", 25, "yuv420p", "mpeg2video"),
+    ".dnxhd": ("dnxhd", 25, "yuv422p"), ".dnxhr": ("dnxhd", 25, "yuv422p", "dnxhd"),
+    ".mjpg": ("mjpeg", 25, "yuvj420p", "mjpeg"), ".mjpeg": ("mjpeg", 25, "yuvj420p", "mjpeg"),
 }  # fmt: skip
-# This PyAV cannot write these: Theora, RealVideo in its later container, VVC, AV1, cameras' own formats, VC-1; H.261 and H.263 take
-# a few sizes and rates only.
+# This PyAV cannot write these: Theora, RealVideo in its later container, VVC, AV1, VC-1 and cameras' own formats; H.261 and
+# H.263 take a few sizes and rates only.
 NOT_WRITTEN = {
     ".ogv", ".ogm", ".rmvb", ".cine", ".dav", ".amv", ".h266", ".266", ".vvc", ".obu", ".av1", ".h261", ".h263", ".vc1",
 }  # fmt: skip
