@@ -92,7 +92,7 @@ def test_a_pause_in_a_recording_resets_the_context_and_is_counted(svg_live, tmp_
     assert code == 0, stderr
     assert time.monotonic() - start < 20
     assert stats["events"]["counts"] == {"pause": 2}
-    assert "events.mp4: nothing was recorded for 25.1 s; the context is reset" in stderr
+    assert "events.mp4: no picture for 25.1 s; the context is reset" in stderr
     assert stats["resets"] == 2
     assert stats["frames"]["forecast"] == 3 * (6 - 2)
     assert stats["interval_s"] == pytest.approx(0.1)
