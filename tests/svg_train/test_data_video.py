@@ -18,6 +18,9 @@ from rich.console import Console
 
 from svg_common.errors import SvgError, UsageError
 from svg_common.video import VideoReader
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.sources.files import FileSource
+from svg_runtime.live.stop import StopRequest
 from svg_train.config import build_config
 from svg_train.data import open_data, video_cache
 from svg_train.data.notes import log_once
@@ -511,3 +514,15 @@ def test_odd_phones_and_browsers_share_a_folder(options, logged):
     assert train.frame_interval_s == 0.1
     assert train.description.startswith("video: 4 file(s)")
     assert "not used" not in logged.text
+
+
+def test_training_and_live_select_the_same_pictures(options):
+    rng = np.random.default_rng(3)
+    times_ms = np.cumsum(rng.choice([28, 33, 39, 500, 900], 100, p=[0.3, 0.3, 0.3, 0.05, 0.05])).tolist()
+    path = write_at(Path(options["root"]) / "a.mkv", times_ms)
+    length = 20
+    train = open_data(config_of(options, test_fraction=0.3, frame_interval_s=0.1), "train", length)
+    live = [frame.image for frame in FileSource(path, 0.1, StopRequest(), EventLog()).frames()]
+    levels = np.round(np.median(np.stack(live[:length]), (1, 2, 3)) / 2).astype(int).tolist()
+    assert indices(train[0]) == levels
+    assert len(set(levels)) < length - 2  # some were held
