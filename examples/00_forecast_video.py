@@ -17,6 +17,7 @@ import numpy as np
 
 from svg_common.digits import digit_stream
 from svg_common.frames import fit_frame
+from svg_common.sampling import pick_at_interval
 from svg_common.video import VideoReader
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import find_model
@@ -52,12 +53,10 @@ def main() -> None:
 
 def read_video(path: Path, interval_s: float) -> Iterator[np.ndarray]:
     """Pictures of a video, (H, W, 3) uint8, `interval_s` apart: a model expects the frame interval of its training."""
-    due_s = 0.0
     with VideoReader(path) as video:
-        for picture in video:
-            if picture.time_s > due_s - 1e-3:
-                due_s += interval_s
-                yield picture.image
+        timed = ((picture.time_s, picture.image) for picture in video)
+        for picked in pick_at_interval(timed, interval_s, video.fps):
+            yield picked.item
 
 
 def make_clip(path: Path) -> Path:

@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from svg_common.errors import SvgError
-from svg_common.files import atomic_file
+from svg_common.files import atomic_file, refuse_pipe
 from svg_train.config import Config
 from svg_train.model import SVG
 
@@ -88,7 +88,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         CheckpointError: the file is missing, truncated, not a checkpoint, contains code, or is of another version.
+        UsageError: it is a pipe.
     """
+    refuse_pipe(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:

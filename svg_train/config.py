@@ -83,6 +83,7 @@ _DATA_OF_OPTION: dict[str, tuple[str, ...]] = {
     "num_digits": ("digits", "smmnist"),
     "edge_px": ("digits",),
     "frame_step": ("video", "kth"),
+    "source_fps": ("video",),
     "test_fraction": ("video",),
     "split_by": ("video",),
     "cache": ("smmnist", "video", "kth", "bair"),
@@ -96,13 +97,20 @@ class DataConfig(_Frozen):
         "digits", description="built-in digits, MNIST files, video files, KTH actions, or BAIR robot pushing"
     )
     root: str | None = Field(
-        None, description="folder of the MNIST files, a video file or folder of videos, or folder of the KTH or BAIR data"
+        None,
+        description="folder of the MNIST files, a video, a folder of videos or pictures, or folder of the KTH or BAIR data",
     )
     num_digits: int = Field(1, ge=1, le=4, description="digits per scene (digits, smmnist)")
     edge_px: float = Field(1.5, gt=0, description="width of the soft edge of drawn digits, in pixels (digits)")
     frame_step: int = Field(1, ge=1, description="use every n-th frame (video, kth)")
     frame_interval_s: float | None = Field(
         None, gt=0, description="seconds per model step; default for video and kth: from the file and frame_step"
+    )
+    source_fps: float | None = Field(
+        None,
+        gt=0,
+        description="frames per second of data without time stamps, such as raw H.264 or pictures (video); "
+        "default: what the codec says; pictures: one per model step, else 10",
     )
     test_fraction: float = Field(0.15, gt=0, lt=1, description="share of a video data set to hold out (video)")
     split_by: Literal["time", "file"] | None = Field(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from svg_common.errors import UsageError
+from svg_common.files import refuse_pipe
 
 _SHIPPED = Path(__file__).with_name("recipes")
 
@@ -18,7 +19,7 @@ def load_recipe(recipe: str) -> dict[str, Any]:
         recipe: path of a file, or the name of a built-in recipe. A file takes precedence.
 
     Raises:
-        UsageError: neither the file nor the recipe exists, or it is not TOML.
+        UsageError: neither the file nor the recipe exists, or it is a pipe, or it is not TOML.
     """
     if sys.version_info >= (3, 11):
         import tomllib
@@ -40,6 +41,7 @@ def shipped_recipes() -> dict[str, str]:
 
 def _find(recipe: str) -> Path:
     path, shipped = Path(recipe), _shipped()
+    refuse_pipe(path)
     if path.exists() and not (path.is_dir() and recipe in shipped):  # a folder of clips may be called video
         return path
     if recipe in shipped:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from svg_common.errors import SvgError
+from svg_common.files import refuse_pipe
 
 _FRAMES_AT_ONCE = 64
 _I3D_SIDE = 224  # pixels
@@ -132,6 +133,7 @@ def frechet_distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 
 
 def _load(file: Path, device: torch.device) -> Any:
+    refuse_pipe(file)
     if not file.is_file():
         raise WeightsError(f"weights file '{file}' does not exist\n  expected a TorchScript file")
     try:

@@ -33,7 +33,7 @@ def _engine(help: str, *names: str, **limits: Any) -> Any:
 
 
 @app.command()
-@config_options("data", only=("name", "root", "num_digits"))
+@config_options("data", only=("name", "root", "num_digits", "source_fps"))
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="of svg-train (.pt), or of the reference implementation (.pth)")],
     out: Annotated[Path | None, typer.Option(help="bundle folder to write; default: the checkpoint's name with .svgb")] = None,

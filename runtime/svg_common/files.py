@@ -103,6 +103,18 @@ def existing_file(path: str | Path | None) -> Path | None:
     return Path(path) if path is not None and Path(path).is_file() else None
 
 
+def refuse_pipe(path: str | os.PathLike[str]) -> None:
+    """Refuse a pipe or socket as input: it can be read only once, and reading waits for a program that may never write.
+
+    Raises:
+        UsageError: `path` is one, such as a FIFO, or /dev/stdin behind a pipe.
+    """
+    special = Path(path)
+    if special.is_fifo() or special.is_socket():
+        kind = "pipe" if special.is_fifo() else "socket"
+        raise UsageError(f"'{path}' is a {kind}, which can be read only once\n  expected a file; save the data to a file first")
+
+
 def write_json(destination: str | os.PathLike[str], value: Any) -> None:
     """Write `value` as indented JSON, atomically. Non-finite numbers become null, as JSON has none."""
     with atomic_file(destination) as partial:

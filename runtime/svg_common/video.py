@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,14 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svg_common.errors import SvgError
+from svg_common.files import refuse_pipe
 from svg_common.video_container import missing_bytes
+from svg_common.video_timing import Clock, measure_timing
 
+# What FFmpeg plays and a camera, phone, recorder, editor or converter writes. Left out: suffixes that mean something else
+# more often (.ogg, .mod, .bin, .dat, .avs), games' own formats, playlists, and pictures (.webp, .avif, .heic).
 VIDEO_SUFFIXES = (
-    *(".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
-    *(".wmv", ".flv", ".ogv", ".3gp", ".mjpg", ".mjpeg"),
+    *(".avi", ".divx", ".mp4", ".m4v", ".mov", ".qt", ".f4v", ".ismv", ".3gp", ".3g2", ".mj2"),  # AVI, and MP4's family
+    *(".mkv", ".mk3d", ".webm", ".nut", ".flv", ".wmv", ".asf", ".wtv", ".ogv", ".ogm", ".rm", ".rmvb"),
+    *(".mpg", ".mpeg", ".mpe", ".vob", ".ts", ".mts", ".m2ts", ".m2t", ".mp2t", ".tp", ".trp", ".tod"),  # MPEG-PS and -TS
+    *(".mxf", ".gxf", ".dv", ".cine", ".y4m", ".ivf", ".gif", ".apng"),  # editing, exchange, animations
+    *(".lrv", ".insv", ".dav", ".amv"),  # action cameras, recorders of surveillance cameras, players
+    *(".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".h266", ".266", ".vvc", ".obu", ".av1"),  # raw, no time stamps
+    *(".m1v", ".m2v", ".mpv", ".h261", ".h263", ".vc1", ".dnxhd", ".dnxhr", ".mjpg", ".mjpeg"),
 )
-_MAX_FPS = 1000  # higher rates come from broken headers
-_JUMP_S = 1  # a clock that steps back further than this was restarted, by a wrap or a joined recording
 
 
 class VideoError(SvgError):
@@ -53,26 +59,29 @@ class VideoReader:
         path: a local file.
 
     Attributes:
-        fps: frames per second, the average when the file's rate varies.
+        fps: frames per second, from the usual distance of two time stamps: pauses do not change it.
+        assumed_rate: the file has no time stamps. Frames are then 1 / `fps` apart, and `fps` is what the codec says, else 25.
         duration_s: length that the header announces, for progress displays; None if it announces none.
         problem: None, or a readable description of what is wrong with the file.
 
     Raises:
         VideoError: the file is unreadable, is not a video, or has no frame that decodes.
+        UsageError: it is a pipe, which can be read only once.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.problem: str | None = None
+        refuse_pipe(self.path)
+        with _open_container(self.path) as container:
+            timing = measure_timing(container, _video_stream(container, self.path))
+        self.fps = float(timing.fps)
+        self.assumed_rate = timing.assumed
+        self._clock = Clock(timing)
         self._container = _open_container(self.path)
         try:
             stream = _video_stream(self._container, self.path)
-            rate = _frame_rate(stream, self.path)
-            self.fps = float(rate)
             self.duration_s = self._container.duration / 1e6 if self._container.duration else None  # microseconds
-            # AVI stores no presentation times, and those that FFmpeg derives for B-frames are out of order; its decode times
-            # run at the same pace.
-            self._clock = _Clock(1 / rate, decode_times=self._container.format.name == "avi")
             self._frames = self._decode(stream)
             self._first: VideoFrame | None = next(self._frames, None)
             if self._first is None:
@@ -141,32 +150,6 @@ class VideoReader:
                     yield frame
 
 
-class _Clock:
-    """Turns the time stamps of a file's frames into seconds that start at 0 and always advance."""
-
-    def __init__(self, interval_s: Fraction, decode_times: bool) -> None:
-        self._interval_s = interval_s
-        self._decode_times = decode_times
-        self._origin_s: Fraction | None = None
-        self._next_s = Fraction(0)  # for a frame without a usable stamp: one interval after the last frame
-
-    def time_of(self, frame: Any) -> Fraction:
-        stamp = frame.dts if self._decode_times else frame.pts
-        now_s = self._next_s if stamp is None else self._since_start(stamp * frame.time_base)
-        self._next_s = now_s + self._interval_s
-        return now_s
-
-    def _since_start(self, stamp_s: Fraction) -> Fraction:
-        if self._origin_s is None:
-            self._origin_s = stamp_s - self._next_s
-        last_s, now_s = self._next_s - self._interval_s, stamp_s - self._origin_s
-        if now_s > last_s:
-            return now_s
-        if last_s - now_s > _JUMP_S:
-            self._origin_s = stamp_s - self._next_s
-        return self._next_s
-
-
 def list_videos(path: str | os.PathLike[str]) -> list[Path]:
     """Return `path` itself when it is a file, else every video file below that folder by suffix, in name order.
 
@@ -209,13 +192,6 @@ def _video_stream(container: Any, path: Path) -> Any:
     if not container.streams.video:
         raise _not_a_video(path, f"it is a '{container.format.name}' file without a video stream")
     return container.streams.video[0]
-
-
-def _frame_rate(stream: Any, path: Path) -> Fraction:
-    rate: Fraction | None = stream.average_rate or stream.guessed_rate
-    if rate is None or not 0 < rate <= _MAX_FPS:
-        raise _not_a_video(path, f"its frame rate of {rate} is invalid")
-    return rate
 
 
 def _not_a_video(path: Path, reason: str) -> VideoError:

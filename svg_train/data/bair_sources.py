@@ -116,6 +116,8 @@ def _from_folder(folder: Path, problems: Problems) -> Trajectory:
 
 
 def _read_png(path: Path) -> Frames:
+    if path.exists() and not path.is_file():
+        raise ValueError("not a file")  # opening a pipe would wait for a program that writes to it
     with Image.open(path, formats=["PNG"]) as image:
         if max(image.size) > _MAX_SIDE:
             raise ValueError(f"{image.size[0]}x{image.size[1]} pixels are over the limit of {_MAX_SIDE}x{_MAX_SIDE}")

@@ -1,9 +1,13 @@
-"""KTH human actions (Schuldt, Laptev and Caputo, ICPR 2004), from the published .avi files.
+"""KTH human actions (Schuldt, Laptev and Caputo, ICPR 2004), from the published .avi files or the reference's pictures of them.
 
 https://www.csc.kth.se/cvap/actions/: six zip files, each unpacked into the folder of its class, and 00sequences.txt:
 
     root/00sequences.txt
     root/boxing/person01_boxing_d1_uncomp.avi ...
+
+The reference implementation of SVG trains on pictures that its convert_kth.lua made of these files:
+
+    root/KTH/processed/boxing/person01_boxing_d1/image-001_64x64.png ...
 
 Persons 1 to 20 are for training and 21 to 25 for test, as in Denton and Fergus (ICML 2018).
 """
@@ -18,6 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from svg_common.cache import cache_folder
+from svg_common.clips import Clip as SourceClip
+from svg_common.clips import find_clips
 from svg_common.errors import SvgError
 from svg_train.config import Config
 from svg_train.data import Frames, Split
@@ -25,14 +31,15 @@ from svg_train.data.frame_cache import FrameShape, Skipped, list_sources, root_f
 from svg_train.data.kth_ranges import FrameRanges, read_ranges
 from svg_train.data.notes import log_once
 from svg_train.data.video_cache import decode_videos
-from svg_train.data.video_clips import Clip, ClipSequences, at_one_interval, long_enough, model_interval
+from svg_train.data.video_clips import Clip, ClipSequences, at_one_interval, describe_pauses, long_enough, model_interval
 
 CLASSES = ("boxing", "handclapping", "handwaving", "jogging", "running", "walking")
 PERSONS = {"train": range(1, 21), "test": range(21, 26)}
 RANGES_FILE = "00sequences.txt"
 FPS = 25.0
 URL = "https://www.csc.kth.se/cvap/actions/"
-_NAME = re.compile(r"(?P<clip>person(?P<person>\d\d)_(?P<action>[a-z]+)_d[1-4])(_uncomp)?\.avi", re.ASCII)
+_NAME = re.compile(r"(?P<clip>person(?P<person>\d\d)_(?P<action>[a-z]+)_d[1-4])(_uncomp)?(\.avi)?", re.ASCII)
+_PLACES_OF_CLASSES = (".", "processed", "KTH/processed", "KTH")  # in the root
 _LAYOUT = (
     f"  download the six zip files and {RANGES_FILE} from {URL} and unpack each zip into the folder of its class,\n"
     "  such as ROOT/boxing/person01_boxing_d1_uncomp.avi, with ROOT given as --data-root"
@@ -55,8 +62,10 @@ class KTHActions(ClipSequences):
         found, skipped = _clips_of_split(root, split)
         ranges = _ranges(root)
         shape = FrameShape(model.image_size, model.image_size, model.channels)
-        videos, unreadable = decode_videos(sorted(found), cache_folder(data.cache), shape)
-        self.frame_interval_s: float | None = model_interval(data, FPS, "KTH")
+        sources = [_source_clip(path, model.image_size) for path in sorted(found)]
+        decoded, unreadable = decode_videos(sources, cache_folder(data.cache), shape)
+        videos = [video.at_rate(FPS) if video.time_base == "numbers" else video for video in decoded]
+        self.frame_interval_s: float | None = model_interval(data, [FPS], "KTH")
         clips, other_rate = at_one_interval(videos, self.frame_interval_s)
         in_range, unlisted = _inside_ranges(clips, found, ranges)
         mine, too_short = long_enough(in_range, split, length)
@@ -74,7 +83,7 @@ class KTHActions(ClipSequences):
         actions = {found[clip.video.source].action for clip in mine}
         self.description = (
             f"kth: {len(mine)} clips of {len(persons)} person(s) and {len(actions)} action(s) with {self.frame_count} {split} "
-            f"frames, {self.frame_interval_s:.4g} s per step, {len(self)} sequences of {length}"
+            f"frames, {self.frame_interval_s:.4g} s per step, {len(self)} sequences of {length}{describe_pauses(mine)}"
         )
 
     def __getitem__(self, index: int) -> Frames:
@@ -93,13 +102,15 @@ class _Name:
 def _clips_of_split(root: Path, split: Split) -> tuple[dict[Path, _Name], Skipped]:
     """Return the clips of the persons of `split` in the class folders, and the other files there.
 
+    A clip is an .avi file or a folder of pictures.
+
     Raises:
         SvgError: none exists.
     """
     found: dict[Path, _Name] = {}
     misnamed: Skipped = []
     for action in CLASSES:
-        for file in sorted((root / action).glob("*.avi")):
+        for file in _entries(root, action):
             name = _parsed(file.name, action)
             if name is None and not file.name.startswith("."):
                 misnamed.append((file, f"expected a name such as person01_{action}_d1_uncomp.avi, with persons 1 to 25"))
@@ -114,6 +125,22 @@ def _clips_of_split(root: Path, split: Split) -> tuple[dict[Path, _Name], Skippe
         )
     _log_missing(root, split, found)
     return found, misnamed
+
+
+def _entries(root: Path, action: str) -> list[Path]:
+    """The .avi files and the folders with pictures of one class; of a clip that is there as both, the file."""
+    folders = [root / place / action for place in _PLACES_OF_CLASSES]
+    entries = sorted({entry for folder in folders if folder.is_dir() for entry in folder.iterdir()})
+    files = [entry for entry in entries if entry.suffix == ".avi"]
+    known = {entry.name.removesuffix(".avi").removesuffix("_uncomp") for entry in files}
+    pictures = [entry for entry in entries if entry.is_dir() and entry.suffix != ".avi" and entry.name not in known]
+    return files + [entry for entry in pictures if find_clips(entry)]
+
+
+def _source_clip(path: Path, image_size: int) -> SourceClip:
+    """The file, or the pictures in the folder: those prepared at the model's size if there are several sizes."""
+    clips = find_clips(path)
+    return next((clip for clip in clips if f"_{image_size}x{image_size}" in clip.paths[0].name), clips[0])
 
 
 def _parsed(name: str, action: str) -> _Name | None:
@@ -134,8 +161,8 @@ def _log_missing(root: Path, split: Split, found: dict[Path, _Name]) -> None:
 
 def _ranges(root: Path) -> FrameRanges | None:
     """Return the published frame ranges, or None if the file is missing."""
-    path = root / RANGES_FILE
-    if not path.is_file():
+    path = next((file for place in _PLACES_OF_CLASSES if (file := root / place / RANGES_FILE).is_file()), None)
+    if path is None:
         log_once(
             logging.INFO,
             f"note: '{root}' has no {RANGES_FILE}: whole clips are used, with the empty scenes between the passes of a person\n"

@@ -1,23 +1,36 @@
-"""Sequences from a video file or a folder of videos."""
+"""Sequences from a video file, a folder of pictures, or a folder of both."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from svg_common.cache import cache_folder
+from svg_common.clips import Clip as SourceClip
+from svg_common.clips import find_clips
 from svg_common.errors import SvgError, UsageError
-from svg_common.video import VIDEO_SUFFIXES, VideoError, list_videos
 from svg_train.config import Config, DataConfig
 from svg_train.data import Split
 from svg_train.data.frame_cache import FrameShape, Skipped, list_sources, warn_about_sources
+from svg_train.data.notes import log_once
 from svg_train.data.video_cache import DecodedVideo, decode_videos
-from svg_train.data.video_clips import Clip, ClipSequences, at_one_interval, long_enough, model_interval
+from svg_train.data.video_clips import (
+    Clip,
+    ClipSequences,
+    at_one_interval,
+    describe_pauses,
+    long_enough,
+    model_interval,
+)
 from svg_train.data.video_sampling import MIN_FILES_TO_SPLIT_BY_FILE, files_of_split, split_by_time
+
+_PICTURES_FPS = 10.0  # of picture files, if the options say nothing of time
 
 
 class VideoClips(ClipSequences):
-    """Sequences of (length, H, W, C) uint8 frames at one time interval from all videos of `config.data.root`.
+    """Sequences of (length, H, W, C) uint8 frames at one time interval, from all videos and picture folders of the root.
 
     The split depends on the files and on `config`, not on `length`: a longer test sequence never moves a frame from one side
     to the other.
@@ -30,8 +43,9 @@ class VideoClips(ClipSequences):
     def __init__(self, config: Config, split: Split, length: int) -> None:
         data, model = config.data, config.model
         shape = FrameShape(model.image_size, model.image_size, model.channels)
-        videos, skipped = decode_videos(_files(data), cache_folder(data.cache), shape)
-        _require(bool(videos), "no video can be read", data, skipped)
+        decoded, skipped = decode_videos(_clips(data), cache_folder(data.cache), shape)
+        _require(bool(decoded), "no video can be read", data, skipped)
+        videos = _with_rates(decoded, data)
         interval_s = _interval(videos, data, config.sequence_length)
         clips, other_rate = at_one_interval(videos, interval_s)
         mode = _split_mode(data, len(clips))
@@ -44,22 +58,41 @@ class VideoClips(ClipSequences):
         self.frame_interval_s: float | None = interval_s
         self.description = (
             f"video: {len(mine)} file(s) with {self.frame_count} {split} frames (split by {mode}), "
-            f"{interval_s:.4g} s per step, {len(self)} sequences of {length}"
+            f"{interval_s:.4g} s per step, {len(self)} sequences of {length}{describe_pauses(mine)}"
         )
 
 
-def _files(data: DataConfig) -> list[Path]:
+def _clips(data: DataConfig) -> list[SourceClip]:
     if not data.root:
-        raise UsageError("data 'video' needs --data-root\n  give a video file or a folder of videos")
+        raise UsageError("data 'video' needs --data-root\n  give a video file, or a folder of videos or pictures")
     try:
-        files = list_videos(data.root)
-    except VideoError as error:
+        clips = find_clips(Path(data.root))
+    except UsageError as error:
         raise UsageError(f"{error}\n  correct --data-root") from error
-    if not files:
+    if not clips:
         raise SvgError(
-            f"--data-root '{data.root}' contains no video\n  expected files that end in one of {' '.join(VIDEO_SUFFIXES)}"
+            f"--data-root '{data.root}' contains no video and no pictures\n"
+            "  expected files such as .mp4, .avi, .mkv, .png or .jpg, in it or in folders in it"
         )
-    return files
+    return sorted(clips, key=lambda clip: clip.paths[0])  # an order that stays: which files are held out depends on it
+
+
+def _with_rates(videos: Sequence[DecodedVideo], data: DataConfig) -> list[DecodedVideo]:
+    """The videos with the rates that the options give to those without time stamps."""
+    return [_with_rate(video, data) for video in videos]
+
+
+def _with_rate(video: DecodedVideo, data: DataConfig) -> DecodedVideo:
+    if video.time_base == "stamps":
+        return video
+    fps = data.source_fps
+    if fps is None and video.time_base == "numbers" and data.frame_interval_s is not None:
+        return video.at_rate(data.frame_step / data.frame_interval_s)  # as in svg-live: pictures are one step apart
+    if fps is None:
+        fps = video.fps if video.time_base == "assumed" else _PICTURES_FPS
+        what = f"'{video.source}' has no time stamps: assumed {fps:.4g} frames per second"
+        log_once(logging.WARNING, f"{what}; give the true rate with --source-fps")
+    return video.at_rate(fps)
 
 
 def _require(usable: bool, what: str, data: DataConfig, skipped: Skipped) -> None:
@@ -74,7 +107,8 @@ def _require(usable: bool, what: str, data: DataConfig, skipped: Skipped) -> Non
 def _interval(videos: list[DecodedVideo], data: DataConfig, sequence_length: int) -> float:
     """Return the seconds per model step: the options, applied to the first video that is long enough."""
     lead = next((video for video in videos if len(video.times_s) >= sequence_length), videos[0])
-    return model_interval(data, lead.fps, lead.source.name)
+    rates = [lead.fps, *(video.fps for video in videos)]
+    return model_interval(data, rates, lead.source.name)
 
 
 def _split_mode(data: DataConfig, files: int) -> str:

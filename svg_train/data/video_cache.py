@@ -1,21 +1,25 @@
-"""Videos in the cache of decoded frames, with the time of every frame."""
+"""Videos and sequences of picture files in the cache of decoded frames, with the time of every frame."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_common.clips import Clip, read_picture
+from svg_common.errors import UsageError
 from svg_common.files import write_json
 from svg_common.frames import fit_frame
 from svg_common.video import VideoError, VideoReader
 from svg_train.data.frame_cache import (
     FrameShape,
+    Problems,
     Skipped,
     SourceError,
     SourceProgress,
@@ -27,13 +31,24 @@ from svg_train.data.frame_cache import (
     map_frames,
 )
 
-_VERSION = 1  # increase it whenever the same video would decode to other bytes
+_VERSION = 2  # increase it whenever the same source would decode to other frames or times
 _REPORT_EVERY = 32  # frames
+
+# What the times of the frames are from: time stamps, an assumed rate (raw streams), or the numbers of picture files, which
+# are one second apart until a rate is given.
+TimeBase = Literal["stamps", "assumed", "numbers"]
 
 
 @dataclass(frozen=True, eq=False)
 class DecodedVideo:
-    """A video in the cache. `times_s` (n,) seconds since its first frame; `problem`: damage found in it, or None."""
+    """A video or a folder of pictures in the cache.
+
+    Attributes:
+        source: the file or folder.
+        times_s: (n,) seconds since its first frame.
+        fps: usual frames per second.
+        problem: damage found in it, or None.
+    """
 
     source: Path
     frames_file: Path
@@ -41,80 +56,132 @@ class DecodedVideo:
     fps: float
     times_s: NDArray[np.float64]
     problem: str | None
+    time_base: TimeBase = "stamps"
 
     def frames(self) -> NDArray[np.uint8]:
         """Map the frames, (n, H, W, C) uint8."""
         return map_frames(self.frames_file, len(self.times_s), self.shape)
 
+    def at_rate(self, fps: float) -> DecodedVideo:
+        """The same frames with the times that they have at `fps`."""
+        return replace(self, fps=fps, times_s=self.times_s * (self.fps / fps))
 
-def decode_videos(sources: Sequence[Path], folder: Path, shape: FrameShape) -> tuple[list[DecodedVideo], Skipped]:
-    """Return the decoded `sources`, from the cache in `folder` if it has them.
+
+@dataclass(frozen=True)
+class _Decoded:
+    """The result of decoding one source; the frames are in the cache."""
+
+    fps: float
+    time_base: TimeBase
+    times_s: list[float]
+    problem: str | None
+
+
+def decode_videos(clips: Sequence[Clip], folder: Path, shape: FrameShape) -> tuple[list[DecodedVideo], Skipped]:
+    """Return the decoded `clips`, from the cache in `folder` if it has them.
 
     Returns:
-        The videos that can be read, and the others with the reason, both in the order given.
+        The clips that can be read, and the others with the reason, both in the order given.
 
     Raises:
         SvgError: the cache cannot be written.
     """
-    look_up, decode = partial(_look_up, folder=folder, shape=shape), partial(_decode, folder=folder, shape=shape)
-    return load_entries(sources=sources, look_up=look_up, decode=decode, folder=folder, what="video file(s)")
+    by_first = {clip.paths[0]: clip for clip in clips}
+
+    def look_up(first: Path) -> DecodedVideo | None:
+        return _look_up(by_first[first], folder, shape)
+
+    def decode(first: Path, part: SourceProgress) -> DecodedVideo:
+        return _decode(by_first[first], part, folder, shape)
+
+    videos = all(clip.is_video for clip in clips)
+    what = "video file(s)" if videos else "video file(s) and picture folder(s)"
+    return load_entries(sources=list(by_first), look_up=look_up, decode=decode, folder=folder, what=what)
 
 
-def _entry(source: Path, folder: Path, shape: FrameShape) -> Path:
-    """Path of the entry of `source` without suffix."""
+def _entry(clip: Clip, folder: Path, shape: FrameShape) -> Path:
+    """Path of the entry of `clip` without suffix."""
     try:
-        state = source.stat()
+        states = [(path.name, path.stat()) for path in clip.paths]
     except OSError as error:
-        raise SourceError(source, str(error.strerror)) from error
-    dims = shape.height, shape.width, shape.channels
-    return entry_path(folder, "video", source, _VERSION, *dims, state.st_size, state.st_mtime_ns)
+        raise SourceError(clip.name, str(error.strerror)) from error
+    kind = "video" if clip.is_video else "pictures"
+    files = [(name, state.st_size, state.st_mtime_ns) for name, state in states]
+    return entry_path(folder, kind, clip.paths[0], _VERSION, shape.height, shape.width, shape.channels, files)
 
 
-def _look_up(source: Path, folder: Path, shape: FrameShape) -> DecodedVideo | None:
-    """Return the entry of `source`, or None if it is missing or incomplete."""
+def _look_up(clip: Clip, folder: Path, shape: FrameShape) -> DecodedVideo | None:
+    """Return the entry of `clip`, or None if it is missing or incomplete."""
     try:
-        entry = _entry(source, folder, shape)
+        entry = _entry(clip, folder, shape)
         about = json.loads(entry.with_suffix(".json").read_text(encoding="utf-8"))
-        times_s = np.asarray(about["times_s"], np.float64)
-        video = DecodedVideo(
-            source=source,
-            frames_file=entry.with_suffix(".u8"),
-            shape=shape,
-            fps=float(about["fps"]),
-            times_s=times_s,
-            problem=about["problem"],
-        )
-        return video if is_complete(video.frames_file, len(times_s), shape) else None
+        decoded = _Decoded(**{name: about[name] for name in ("fps", "time_base", "times_s", "problem")})
+        video = _decoded_video(clip, entry, shape, decoded)
+        return video if is_complete(video.frames_file, len(video.times_s), shape) else None
     except (SourceError, OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def _decode(source: Path, part: SourceProgress, folder: Path, shape: FrameShape) -> DecodedVideo:
-    entry = _entry(source, folder, shape)
-    frames_file, times_s = entry.with_suffix(".u8"), []
+def _decode(clip: Clip, part: SourceProgress, folder: Path, shape: FrameShape) -> DecodedVideo:
+    entry = _entry(clip, folder, shape)
+    write = partial(_write_video, clip.paths[0]) if clip.is_video else partial(_write_pictures, clip)
     try:
-        with VideoReader(source) as reader:
-            with frames_writer(frames_file) as out:
-                for frame in reader:
-                    fitted = fit_frame(frame.image, shape.height, shape.width, shape.channels)
-                    out.write(fitted.tobytes())
-                    times_s.append(frame.time_s)
-                    if len(times_s) % _REPORT_EVERY == 0:
-                        part.report(source, _done(frame.time_s, reader.duration_s), len(times_s))
-            about = {"version": _VERSION, "source": str(source), "fps": reader.fps, "problem": reader.problem}
-            write_json(entry.with_suffix(".json"), {**about, "times_s": times_s})
-            return DecodedVideo(
-                source=source,
-                frames_file=frames_file,
-                shape=shape,
-                fps=reader.fps,
-                times_s=np.asarray(times_s),
-                problem=reader.problem,
-            )
-    except VideoError as error:
-        raise SourceError(source, error.reason) from error
+        decoded = write(entry.with_suffix(".u8"), part, shape)
+        write_json(entry.with_suffix(".json"), {"version": _VERSION, "source": str(clip.name), **vars(decoded)})
+        return _decoded_video(clip, entry, shape, decoded)
+    except (VideoError, UsageError) as error:
+        raise SourceError(clip.name, error.reason if isinstance(error, VideoError) else str(error)) from error
     except OSError as error:
         raise cache_write_error(folder, error) from error
+
+
+def _decoded_video(clip: Clip, entry: Path, shape: FrameShape, decoded: _Decoded) -> DecodedVideo:
+    return DecodedVideo(
+        source=clip.name,
+        frames_file=entry.with_suffix(".u8"),
+        shape=shape,
+        fps=float(decoded.fps),
+        times_s=np.asarray(decoded.times_s, np.float64),
+        problem=decoded.problem,
+        time_base=decoded.time_base,
+    )
+
+
+def _write_video(source: Path, frames_file: Path, part: SourceProgress, shape: FrameShape) -> _Decoded:
+    times_s: list[float] = []
+    with VideoReader(source) as reader:
+        with frames_writer(frames_file) as out:
+            for frame in reader:
+                fitted = fit_frame(frame.image, shape.height, shape.width, shape.channels)
+                out.write(fitted.tobytes())
+                times_s.append(frame.time_s)
+                if len(times_s) % _REPORT_EVERY == 0:
+                    part.report(source, _done(frame.time_s, reader.duration_s), len(times_s))
+        return _Decoded(reader.fps, "assumed" if reader.assumed_rate else "stamps", times_s, reader.problem)
+
+
+def _write_pictures(clip: Clip, frames_file: Path, part: SourceProgress, shape: FrameShape) -> _Decoded:
+    problems = Problems()
+    times_s: list[float] = []
+    with frames_writer(frames_file) as out:
+        for position, image in _readable(clip, problems):
+            out.write(fit_frame(image, shape.height, shape.width, shape.channels).tobytes())
+            times_s.append(position)
+            if len(times_s) % _REPORT_EVERY == 0:
+                part.report(clip.name, len(times_s) / len(clip.paths), len(times_s))
+        if not times_s:
+            raise SourceError(clip.name, f"no picture in it can be read: {problems.summary()}")
+    return _Decoded(1.0, "numbers", times_s, problems.summary())
+
+
+def _readable(clip: Clip, problems: Problems) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    """The pictures that can be read, with their positions."""
+    for path, position in zip(clip.paths, clip.positions, strict=True):
+        image = read_picture(path)
+        if image is None:
+            problems.add(f"'{path.name}' cannot be read")
+        else:
+            yield position, image
 
 
 def _done(time_s: float, duration_s: float | None) -> float:

@@ -9,21 +9,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from svg_common.errors import UsageError
+from svg_common.sampling import MAX_HOLD_S, SAME_RATE, step_of_video
 from svg_train.config import DataConfig
 from svg_train.data import Frames, Split
 from svg_train.data.frame_cache import Skipped
 from svg_train.data.notes import log_once
 from svg_train.data.video_cache import DecodedVideo
-from svg_train.data.video_sampling import Indices, nearest_step, regular_runs, step_at_interval, window_starts
+from svg_train.data.video_sampling import Indices, nearest_step, regular_runs, window_starts
+
+_ENOUGH_FRAMES = 2  # per step: the nearest one is then at most a quarter of a step away
 
 
 @dataclass(frozen=True, eq=False)
 class Clip:
-    """A video, how many of its frames make one model step, and the frames in use as runs at its steady rate."""
+    """A video, how many ticks make one model step, and the frames in use as runs at a steady rate: one frame per tick."""
 
     video: DecodedVideo
     step: int
     runs: list[Indices]
+    pauses: int = 0  # longer than a frame is held; no sequence crosses one
 
     def span(self, length: int) -> int:
         """Ticks from the first to the last of `length` frames, both counted."""
@@ -37,7 +41,7 @@ class ClipSequences:
         self._length = length
         self._runs = [(clip, run) for clip in clips for run in clip.runs]
         self._windows = _windows(self._runs, split, length)
-        self.frame_count = sum(len(run) for _, run in self._runs)
+        self.frame_count = sum(len(np.unique(run)) for _, run in self._runs)  # a frame that is held counts once
 
     def __len__(self) -> int:
         return len(self._windows)
@@ -48,41 +52,56 @@ class ClipSequences:
         return np.array(clip.video.frames()[run[start : start + clip.span(self._length) : clip.step]])
 
 
-def model_interval(data: DataConfig, fps: float, of: str) -> float:
-    """Return the seconds per model step that the options define for videos of `fps`, from the file or data set `of`.
+def model_interval(data: DataConfig, rates: Sequence[float], of: str) -> float:
+    """Return the seconds per model step that the options define.
+
+    An interval that no frame of the only rate is near, with less than two frames per step, becomes a whole number of frames:
+    else every second step would be half as long again as the other one.
+
+    Args:
+        data: the options.
+        rates: frames per second of all videos; `frame_step` counts frames of the first.
+        of: name of the first file, or of the data set.
 
     Raises:
         UsageError: frame_step and frame_interval_s contradict each other.
     """
-    if data.frame_interval_s is None:
+    fps, wanted_s = rates[0], data.frame_interval_s
+    if wanted_s is None:
         return data.frame_step / fps
-    step = nearest_step(data.frame_interval_s, fps)
-    interval_s, rate = step / fps, f"'{of}' with {fps:.4g} frames per second"
+    step = nearest_step(wanted_s, fps)
+    rate = f"'{of}' with {fps:.4g} frames per second"
     if data.frame_step not in (1, step):
         raise UsageError(
-            f"--frame-interval-s {data.frame_interval_s:g} corresponds to {step} frame(s) of {rate}, "
+            f"--frame-interval-s {wanted_s:g} corresponds to {step} frame(s) of {rate}, "
             f"but --frame-step {data.frame_step} was also given\n  remove one of the two"
         )
-    if abs(interval_s - data.frame_interval_s) > 1e-3 * data.frame_interval_s:
-        log_once(
-            logging.INFO, f"note: {data.frame_interval_s:g} s per step becomes {interval_s:.4g} s, {step} frame(s) of {rate}"
-        )
-    return interval_s
+    one_rate = all(abs(other - fps) <= SAME_RATE * fps for other in rates)
+    if not one_rate or wanted_s * fps >= _ENOUGH_FRAMES or abs(step / fps - wanted_s) <= SAME_RATE * wanted_s:
+        return wanted_s
+    log_once(logging.INFO, f"note: {wanted_s:g} s per step becomes {step / fps:.4g} s, {step} frame(s) of {rate}")
+    return step / fps
 
 
 def at_one_interval(videos: Sequence[DecodedVideo], interval_s: float) -> tuple[list[Clip], Skipped]:
-    """Return the videos of which a whole number of frames makes `interval_s` (within 5%), and the others with the reason."""
+    """Return the videos that have a frame for every step of `interval_s`, and the slower ones with the reason."""
     clips: list[Clip] = []
     skipped: Skipped = []
     for video in videos:
-        step = step_at_interval(interval_s, video.fps)
+        step = step_of_video(interval_s, video.fps)
         if step is None:
-            nearest_s = nearest_step(interval_s, video.fps) / video.fps
-            reason = f"at {video.fps:.4g} frames per second its nearest step is {nearest_s:.4g} s, not {interval_s:.4g} s"
-            skipped.append((video.source, reason))
+            apart = f"at {video.fps:.4g} frames per second its frames are {1 / video.fps:.4g} s apart"
+            skipped.append((video.source, f"{apart}, too slow for {interval_s:.4g} s per step"))
         else:
-            clips.append(Clip(video, step, regular_runs(video.times_s, video.fps)))
+            runs = regular_runs(video.times_s, video.fps, step.tick_s)
+            clips.append(Clip(video, step.pictures, runs, pauses=len(runs) - 1))
     return clips, skipped
+
+
+def describe_pauses(clips: Sequence[Clip]) -> str:
+    """Part of a data set's description about pauses in its recordings; empty if they have none."""
+    pauses = sum(clip.pauses for clip in clips)
+    return f", {pauses} pause(s) over {MAX_HOLD_S:g} s that no sequence crosses" if pauses else ""
 
 
 def long_enough(clips: Sequence[Clip], split: Split, length: int) -> tuple[list[Clip], Skipped]:

@@ -7,13 +7,12 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_common.sampling import pick_at_interval
 from svg_train.data import Split
 
 MIN_FILES_TO_SPLIT_BY_FILE = 5
 ENOUGH_TEST_SEQUENCES = 16
 _STRIDE_PARTS = 64  # resolution of the search for a stride with enough test sequences
-_MAX_INTERVAL_ERROR = 0.05  # share by which a file's time step may differ from the model's
-_MAX_HOLD_S = 1.0  # a longer pause between two frames is a break in the recording, not a slow frame
 
 Indices = NDArray[np.int64]
 
@@ -23,36 +22,26 @@ def nearest_step(interval_s: float, fps: float) -> int:
     return max(1, math.floor(interval_s * fps + 0.5))
 
 
-def step_at_interval(interval_s: float, fps: float) -> int | None:
-    """Return how many frames of a video make `interval_s`, or None if no whole number comes within 5%."""
-    step = nearest_step(interval_s, fps)
-    return step if abs(step / fps - interval_s) <= _MAX_INTERVAL_ERROR * interval_s else None
+def regular_runs(times_s: NDArray[np.float64], fps: float, tick_s: float | None = None) -> list[Indices]:
+    """Resample a recording to a steady rate: for each tick, the index of the frame that is nearest in time.
 
-
-def regular_runs(times_s: NDArray[np.float64], fps: float) -> list[Indices]:
-    """Resample a recording to a steady rate: for each tick of 1 / fps, the index of the nearest frame in time.
-
-    A recording at a constant rate gives 0, 1, 2, ...; phones and screen recorders vary their rate, and damaged files
-    lack frames. Pauses longer than a second (or three ticks) end a run.
+    A recording at a constant rate gives 0, 1, 2, ...; phones and screen recorders vary their rate, and damaged files lack
+    frames. Pauses longer than a second (or three frames) end a run, as in `svg-live`.
 
     Args:
         times_s: (n,) increasing times of the frames.
-        fps: ticks per second.
+        fps: usual frames per second.
+        tick_s: seconds per tick; default: one frame.
 
     Returns:
         One array of frame indices per unbroken run.
     """
-    breaks = np.flatnonzero(np.diff(times_s) > max(_MAX_HOLD_S, 3 / fps)) + 1
-    return [_nearest_frames(times_s, run, fps) for run in np.split(np.arange(len(times_s)), breaks)]
-
-
-def _nearest_frames(times_s: NDArray[np.float64], run: Indices, fps: float) -> Indices:
-    times = times_s[run] - times_s[run[0]]
-    ticks = np.arange(round(times[-1] * fps) + 1) / fps
-    after = np.clip(np.searchsorted(times, ticks), 0, len(run) - 1)
-    before = np.maximum(after - 1, 0)
-    closer = np.where(ticks - times[before] < times[after] - ticks, before, after)
-    return run[closer]
+    runs: list[list[int]] = [[]]
+    for picked in pick_at_interval(zip(times_s.tolist(), range(len(times_s)), strict=True), tick_s or 1 / fps, fps):
+        if picked.pause_s:
+            runs.append([])
+        runs[-1].append(picked.item)
+    return [np.array(run, np.int64) for run in runs]
 
 
 def split_by_time(runs: list[Indices], frames: int, split: Split, test_fraction: float) -> list[Indices]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from svg_common.errors import UsageError
+from svg_common.files import refuse_pipe
 from svg_train.checkpoint import FORMAT, Checkpoint, CheckpointError, load_checkpoint
 from svg_train.config import Config, build_config
 from svg_train.reference.file import Format, TorchFile, open_torch_file, sniff_format
@@ -42,6 +43,7 @@ def load_any_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         CheckpointError: the file is missing, truncated or neither of the two, or parts are missing or contradictory.
+        UsageError: it is a pipe.
     """
     kind = _sniff(path)
     if kind == "tar":
@@ -64,6 +66,7 @@ def load_any_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def _sniff(path: str | Path) -> Format:
+    refuse_pipe(path)
     try:
         with open(path, "rb") as file:
             return sniff_format(file.read(512))

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -17,6 +18,9 @@ from rich.console import Console
 
 from svg_common.errors import SvgError, UsageError
 from svg_common.video import VideoReader
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.sources.files import FileSource
+from svg_runtime.live.stop import StopRequest
 from svg_train.config import build_config
 from svg_train.data import open_data, video_cache
 from svg_train.data.notes import log_once
@@ -133,7 +137,7 @@ def test_files_of_other_rates_keep_the_interval_or_are_skipped(options, logged):
     root = Path(options["root"])
     write_video(root / "a.avi", 60, 10)
     write_video(root / "b.avi", 120, 30)
-    write_video(root / "c.avi", 60, 12)
+    write_video(root / "c.avi", 60, 4)
     train, _ = open_both(options, test_fraction=0.4)
     assert train.frame_interval_s == pytest.approx(0.1)
     windows = all_indices(train)
@@ -141,7 +145,29 @@ def test_files_of_other_rates_keep_the_interval_or_are_skipped(options, logged):
     assert steps == {(1,) * 5, (3,) * 5}
     messages = logged.text
     assert "1 video(s) are not used" in messages
-    assert "c.avi: at 12 frames per second its nearest step is 0.08333 s, not 0.1 s" in messages
+    assert "c.avi: at 4 frames per second its frames are 0.25 s apart, too slow for 0.1 s per step" in messages
+
+
+@pytest.mark.parametrize("fps", [12, 15, 24, 25, 28, 50])
+def test_a_rate_without_a_whole_number_of_frames_per_step_is_sampled_by_time(options, logged, fps):
+    write_video(Path(options["root"]) / "a.avi", 60, 10)
+    write_video(Path(options["root"]) / "b.avi", 100, fps)
+    train, _ = open_both(options, test_fraction=0.3)
+    assert "not used" not in logged.text
+    windows = [window for window in all_indices(train) if tuple(np.diff(window)) != (1,) * 5]
+    assert windows
+    for window in windows:
+        late_s = (np.array(window) - window[0]) / fps - 0.1 * np.arange(LENGTH)
+        assert np.abs(late_s).max() <= 1 / fps + 1e-9  # each frame and the first are the nearest ones: half a frame each
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_the_interval_that_is_asked_for_holds_in_a_folder_of_several_rates(options, names):
+    for name, fps in zip(names, (12, 27), strict=True):
+        write_video(Path(options["root"]) / f"{name}.avi", 60, fps)
+    train, _ = open_both(options, test_fraction=0.4, frame_interval_s=0.1)
+    assert train.frame_interval_s == 0.1
+    assert train.description.startswith("video: 2 file(s)")
 
 
 def test_a_rate_within_five_percent_is_the_same(options):
@@ -412,3 +438,91 @@ def test_a_real_surveillance_clip(options):
     assert not {frame.tobytes() for i in range(len(test)) for frame in test[i]} & {
         frame.tobytes() for i in range(0, len(train), 15) for frame in train[i]
     }
+
+
+def write_at(path: Path, times_ms: list[int]) -> Path:
+    """Frame i is flat gray of level 2 i, at these times."""
+    with av.open(str(path), "w") as container:
+        stream = _add_stream(container, 30)
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for i, time_ms in enumerate(times_ms):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 2 * i, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time_ms, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def test_pauses_start_sequences_anew_and_are_counted(options):
+    write_at(Path(options["root"]) / "events.mkv", [100 * i + 25_000 * (i // 20) for i in range(60)])
+    train, _ = open_both(options, test_fraction=0.3)
+    assert train.frame_interval_s == pytest.approx(0.1)
+    assert train.description.endswith("2 pause(s) over 1 s that no sequence crosses")
+    assert not any(min(window) < 20 <= max(window) for window in all_indices(train))
+
+
+def test_a_short_pause_holds_the_nearest_frame(options):
+    write_at(Path(options["root"]) / "bursts.mkv", [100 * i + 600 * (i // 8) for i in range(48)])
+    windows = all_indices(open_both(options, test_fraction=0.3)[0])
+    assert [6, 7, 7, 7, 7, 8] in windows
+
+
+def test_jittered_stamps_are_sampled_in_time(options):
+    rng = np.random.default_rng(0)
+    times_ms = np.cumsum(rng.integers(28, 40, 120)).tolist()
+    write_at(Path(options["root"]) / "browser.mkv", times_ms)
+    train, _ = open_both(options, test_fraction=0.3, frame_interval_s=0.1)
+    assert train.frame_interval_s == 0.1
+    for window in all_indices(train):
+        late_ms = np.array([times_ms[i] for i in window]) - times_ms[window[0]] - 100 * np.arange(LENGTH)
+        assert np.abs(late_ms).max() <= 40
+
+
+def test_an_entry_of_an_older_version_is_not_taken(options, monkeypatch):
+    write_video(Path(options["root"]) / "a.avi")
+    monkeypatch.setattr(video_cache, "_VERSION", video_cache._VERSION - 1)
+    open_both(options, test_fraction=0.4)
+    monkeypatch.undo()
+    open_both(options, test_fraction=0.4)
+    assert len(list(Path(options["cache"]).glob("*.u8"))) == 2
+
+
+def test_raw_streams_are_at_the_rate_of_the_codec_or_of_the_user(options, logged):
+    path = Path(options["root"]) / "raw.h264"
+    with av.open(str(path), "w", format="h264") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for i in range(40):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 5 * i, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert open_both(options, test_fraction=0.4)[0].frame_interval_s == pytest.approx(0.1)
+    assert "raw.h264' has no time stamps: assumed 10 frames per second; give the true rate with --source-fps" in logged.text
+    logged.clear()
+    log_once.cache_clear()
+    given, _ = open_both(options, test_fraction=0.4, source_fps=20)
+    assert given.frame_interval_s == pytest.approx(0.05)
+    assert "assumed" not in logged.text
+
+
+@pytest.mark.skipif(not PEDESTRIANS.exists(), reason="the odd files are not here")
+def test_odd_phones_and_browsers_share_a_folder(options, logged):
+    odd = PEDESTRIANS.parents[1] / "odd"
+    for name in ("phone_27_89.mp4", "phone_29_85.mp4", "browser_no_duration.webm", "motion_events.mp4"):
+        (Path(options["root"]) / name).symlink_to(odd / name)
+    train, _ = open_both(options, split_by="time", frame_interval_s=0.1)
+    assert train.frame_interval_s == 0.1
+    assert train.description.startswith("video: 4 file(s)")
+    assert "not used" not in logged.text
+
+
+def test_training_and_live_select_the_same_pictures(options):
+    rng = np.random.default_rng(3)
+    times_ms = np.cumsum(rng.choice([28, 33, 39, 500, 900], 100, p=[0.3, 0.3, 0.3, 0.05, 0.05])).tolist()
+    path = write_at(Path(options["root"]) / "a.mkv", times_ms)
+    length = 20
+    train = open_data(config_of(options, test_fraction=0.3, frame_interval_s=0.1), "train", length)
+    live = [frame.image for frame in FileSource(path, 0.1, StopRequest(), EventLog()).frames()]
+    levels = np.round(np.median(np.stack(live[:length]), (1, 2, 3)) / 2).astype(int).tolist()
+    assert indices(train[0]) == levels
+    assert len(set(levels)) < length - 2  # some were held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -43,6 +44,14 @@ SourceOption = Annotated[
         help="A video, an image, a folder of these, live video such as rtsp://host/path, or synthetic://digits, the default.",
     ),
 ]
+SourceFpsOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="FPS",
+        help="Pictures per second of a source without time stamps: raw H.264 or H.265, images. "
+        "Default: what the codec says; images are one model step apart.",
+    ),
+]
 OutputOption = Annotated[Path | None, typer.Option(metavar="FILE.mp4", help="Write the display to an H.264 video.")]
 HeadlessOption = Annotated[
     bool, typer.Option("--headless", help="No window. Files and the synthetic camera then run as fast as possible.")
@@ -71,6 +80,7 @@ def live(
     model: ModelOption = None,
     camera: CameraOption = None,
     source: SourceOption = None,
+    source_fps: SourceFpsOption = None,
     output: OutputOption = None,
     headless: HeadlessOption = False,
     realtime: RealtimeOption = False,
@@ -101,6 +111,10 @@ def live(
     """
     if camera is not None and source is not None:
         raise UsageError("both --camera and --source were given\n  expected one of them")
+    if source_fps is not None and not 0 < source_fps < math.inf:
+        raise UsageError(f"--source-fps {source_fps:g} is not a rate\n  expected pictures per second, such as 25")
+    if source_fps is not None and (source is None or camera is not None or "://" in source):
+        raise UsageError("--source-fps applies to files without time stamps, not to cameras\n  remove it")
     endless = camera is not None or source is None or "://" in source
     if headless and endless and output is None and json is None and max_frames is None:
         raise UsageError(
@@ -116,7 +130,9 @@ def live(
 
     paced = realtime or not headless
     options = LiveOptions(
-        source=SourceOptions(camera=camera, source=source, realtime=paced, seed=seed, reconnect_s=reconnect),
+        source=SourceOptions(
+            camera=camera, source=source, source_fps=source_fps, realtime=paced, seed=seed, reconnect_s=reconnect
+        ),
         model=model, backend=backend, device=device, threads=threads, precision=precision, samples=samples,
         horizon=horizon, lead=lead, seed=seed, context=context.value, window=not headless, output=output, json=json,
         max_frames=max_frames, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace),

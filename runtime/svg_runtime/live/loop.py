@@ -200,7 +200,10 @@ class LiveLoop:
         clip = self._clip
         self._clip = source_frame.clip
         cut = clip is not None and clip != source_frame.clip
-        if cut:
+        if cut and source_frame.pause_s:
+            paused = f"{self._source.description}: no picture for {source_frame.pause_s:.4g} s"
+            self._stats.events.add("pause", f"{paused}; the context is reset")
+        elif cut:
             self._stats.events.add("new_clip", f"{self._source.description}: a new video begins; the context is reset")
         if self._preprocessor.size_changed(source_frame.image):
             height, width = source_frame.image.shape[:2]

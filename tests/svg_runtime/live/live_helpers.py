@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,20 +13,33 @@ from svg_common.digits import digit_stream
 
 
 def write_video(
-    path: Path, frames: int = 20, fps: int = 10, size: int = 64, seed: int = 0, brightness_code: bool = False
+    path: Path,
+    frames: int = 20,
+    fps: int = 10,
+    size: int = 64,
+    seed: int = 0,
+    brightness_code: bool = False,
+    times_s: Sequence[float] | None = None,
 ) -> Path:
-    """Write a real H.264 file: bouncing digits, or frames whose brightness encodes their number (10 per frame)."""
+    """Write a real H.264 file: bouncing digits, or frames whose brightness encodes their number (10 per frame).
+
+    `times_s`: time of each frame, instead of a constant rate.
+    """
     draw = digit_stream(seed, 1, 64)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "5", "preset": "ultrafast"})
         stream.width = stream.height = size
         stream.pix_fmt = "yuv420p"
+        if times_s is not None:
+            stream.codec_context.time_base = Fraction(1, 1000)
         for number in range(frames):
             picture = np.full((size, size), number * 10 % 250, np.uint8)
             if not brightness_code:
                 picture = np.kron((draw() * 255).astype(np.uint8), np.ones((size // 64, size // 64), np.uint8))
             frame = av.VideoFrame.from_ndarray(np.repeat(picture[:, :, None], 3, 2), format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, fps)
+            if times_s is not None:
+                frame.pts, frame.time_base = round(1000 * times_s[number]), Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path

@@ -82,6 +82,31 @@ def test_videos_of_several_rates_keep_the_models_step(svg_live, tmp_path):
     assert stats["interval_s"] == pytest.approx(0.1)
 
 
+def test_a_pause_in_a_recording_resets_the_context_and_is_counted(svg_live, tmp_path):
+    times_s = [0.1 * n + 25 * (n // 6) for n in range(18)]
+    write_video(tmp_path / "events.mp4", frames=18, times_s=times_s)
+    start = time.monotonic()
+    code, stderr, stats = svg_live(
+        "--source", "events.mp4", "--headless", "--realtime", "--json", "stats.json", "--horizon", "2"
+    )
+    assert code == 0, stderr
+    assert time.monotonic() - start < 20
+    assert stats["events"]["counts"] == {"pause": 2}
+    assert "events.mp4: no picture for 25.1 s; the context is reset" in stderr
+    assert stats["resets"] == 2
+    assert stats["frames"]["forecast"] == 3 * (6 - 2)
+    assert stats["interval_s"] == pytest.approx(0.1)
+    assert [row["seconds"] for row in stats["score"]] == [0.1, 0.2]
+
+
+def test_a_rate_is_for_files_without_time_stamps(svg_live):
+    for options in (["--camera", "0"], [], ["--source", "rtsp://host/path"]):
+        code, stderr, _ = svg_live("--headless", "--max-frames", "2", "--source-fps", "25", *options)
+        assert (code, "--source-fps applies to files" in stderr) == (ExitCode.USAGE, True)
+    code, stderr, _ = svg_live("--headless", "--source", "a.h264", "--source-fps", "0")
+    assert (code, "is not a rate" in stderr) == (ExitCode.USAGE, True)
+
+
 @pytest.mark.parametrize("flag", ["--output", "--json"])
 def test_the_video_that_is_read_is_not_overwritten(svg_live, tmp_path, flag):
     write_video(tmp_path / "clip.mp4", frames=6, fps=10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from itertools import islice
@@ -20,8 +21,8 @@ from svg_runtime.live.sources import SourceOptions, model_interval_s, open_sourc
 from svg_runtime.live.sources.camera import CameraSource
 from svg_runtime.live.sources.camera_help import explain_missing_camera
 from svg_runtime.live.sources.capture import CaptureThread, NoPictureError, open_capture
-from svg_runtime.live.sources.files import FileSource, find_clips
-from svg_runtime.live.sources.pacing import Ticker, pick_at_interval
+from svg_runtime.live.sources.files import FileSource, require_clips
+from svg_runtime.live.sources.pacing import Ticker
 from svg_runtime.live.stop import StopRequest
 from tests.svg_runtime.live.live_helpers import frame_numbers, write_video
 
@@ -59,23 +60,6 @@ class TestPacing:
         clock.now_s += 0.35
         ticker.wait_for(1)
         assert ticker.current() == 3
-
-    def test_the_nearest_picture_is_picked_without_drift(self):
-        fps, interval = 29.97, 0.1
-        picked = dict(pick_at_interval(((n / fps, n / fps) for n in range(3000)), interval))
-        assert sorted(picked) == list(range(len(picked)))
-        assert max(abs(time_s - tick * interval) for tick, time_s in picked.items()) <= 0.5 / fps + 1e-9
-
-    def test_at_equal_rates_every_picture_is_picked_despite_rounded_timestamps(self):
-        times = [round(n / 30, 3) for n in range(300)]
-        assert [item for _, item in pick_at_interval(zip(times, range(300), strict=True), 1 / 30)] == list(range(300))
-
-    def test_no_picture_of_a_slow_video_is_picked_twice(self):
-        picked = list(pick_at_interval(((n / 4, n) for n in range(20)), 0.1))
-        assert [item for _, item in picked] == list(range(20))
-        ticks = [tick for tick, _ in picked]
-        assert ticks == sorted(set(ticks))
-        assert ticks[4] == 10
 
 
 class TestFiles:
@@ -145,11 +129,83 @@ class TestFiles:
     def test_missing_or_empty_is_a_usage_error(self, tmp_path, make):
         make(tmp_path / "x")
         with pytest.raises(UsageError, match="expected"):
-            find_clips(tmp_path / "x")
+            require_clips(tmp_path / "x")
+
+    def test_a_slow_video_yields_each_picture_once_at_its_own_pace(self, tmp_path):
+        path = write_video(tmp_path / "a.mp4", frames=20, fps=4, brightness_code=True)
+        frames = list(FileSource(path, 0.1, StopRequest(), EventLog()).frames())
+        assert frame_numbers([frame.image for frame in frames]) == list(range(20))
+        ticks = [frame.tick for frame in frames]
+        assert ticks == sorted(set(ticks))
+        assert ticks[4] == 10
+
+    def test_a_short_pause_holds_a_picture_and_a_long_one_is_a_new_clip(self, tmp_path):
+        times_s = [0, 0.1, 0.2, 0.7, 0.8, 36000.8, 36000.9]
+        path = write_video(tmp_path / "a.mp4", frames=7, brightness_code=True, times_s=times_s)
+        frames = list(FileSource(path, 0.1, StopRequest(), EventLog()).frames())
+        assert frame_numbers([frame.image for frame in frames]) == [0, 1, 2, 2, 2, 3, 3, 3, 4, 5, 6]
+        assert [frame.tick for frame in frames] == list(range(11))
+        assert [frame.clip for frame in frames] == [0] * 9 + [1] * 2
+        assert [frame.pause_s for frame in frames] == pytest.approx([0] * 9 + [36000, 0], abs=1e-3)
+
+    def test_a_pause_takes_no_time(self, tmp_path):
+        path = write_video(tmp_path / "a.mp4", frames=6, times_s=[0, 0.1, 0.2, 36000, 36000.1, 36000.2])
+        clock = FakeClock()
+        frames = FileSource(path, 0.1, clock.stop, EventLog(), ticker=clock.ticker(0.1)).frames()
+        assert len(list(frames)) == 6
+        assert clock.now_s == pytest.approx(100.5)
+
+    def test_lost_and_unreadable_images_keep_their_time(self, tmp_path):
+        for number in (1, 2, 3, 6, 7, 8, 40, 41):
+            cv2.imwrite(str(tmp_path / f"f{number}.png"), np.full((48, 64, 3), number, np.uint8))
+        (tmp_path / "f2.png").write_bytes(b"no image")
+        events = EventLog()
+        frames = list(FileSource(tmp_path, 0.1, StopRequest(), events).frames())
+        assert [int(frame.image.mean()) for frame in frames] == [1, 3, 3, 3, 6, 6, 7, 8, 40, 41]
+        assert [frame.clip for frame in frames] == [0] * 8 + [1] * 2
+        assert events.counts == {"unreadable_file": 1}
+
+    def test_a_folder_of_folders_is_read_folder_by_folder(self, tmp_path):
+        for folder in ("walk10", "walk9"):
+            (tmp_path / folder).mkdir()
+            for number in range(3):
+                cv2.imwrite(str(tmp_path / folder / f"image-{number:03d}_64x64.png"), np.full((48, 64, 3), 9, np.uint8))
+        source = FileSource(tmp_path, 0.1, StopRequest(), EventLog())
+        assert [frame.clip for frame in source.frames()] == [0] * 3 + [1] * 3
+
+    def test_the_rate_of_images_can_be_given(self, tmp_path):
+        for number in range(12):
+            cv2.imwrite(str(tmp_path / f"f{number}.png"), np.full((48, 64, 3), number, np.uint8))
+        frames = list(FileSource(tmp_path, 0.1, StopRequest(), EventLog(), source_fps=30).frames())
+        assert [int(frame.image.mean()) for frame in frames] == [0, 3, 6, 9]
+
+    @pytest.mark.parametrize(
+        ("source_fps", "count", "events"), [(None, 12, {"assumed_rate": 1}), (20, 6, {}), (5, 12, {"slow_source": 1})]
+    )
+    def test_a_raw_stream_is_at_the_rate_of_the_codec_or_of_the_user(self, tmp_path, source_fps, count, events):
+        path = write_video(tmp_path / "a.h264", frames=12, fps=10)
+        log = EventLog()
+        options = SourceOptions(source=str(path), source_fps=source_fps)
+        assert model_interval_s(options, None) == pytest.approx(1 / (source_fps or 10))
+        assert len(list(open_source(options, 0.1, 64, StopRequest(), log).frames())) == count
+        assert log.counts == events
+        if source_fps is None:
+            assert "assumed 10 frames per second; give the true rate with --source-fps" in log.messages[0]
+
+    def test_a_rate_for_a_video_with_time_stamps_is_reported(self, tmp_path):
+        path = write_video(tmp_path / "a.mp4", frames=6)
+        events = EventLog()
+        assert len(list(FileSource(path, 0.1, StopRequest(), events, source_fps=20).frames())) == 6
+        assert events.counts == {"source_fps_unused": 1}
+
+    def test_a_pipe_is_refused_at_once(self, tmp_path):
+        os.mkfifo(tmp_path / "pipe.mp4")
+        with pytest.raises(UsageError, match=r"pipe.*only once(.|\n)*udp://"):
+            require_clips(tmp_path / "pipe.mp4")
 
     def test_a_device_as_file_is_a_usage_error(self):
         with pytest.raises(UsageError, match="--camera"):
-            find_clips(Path("/dev/null"))
+            require_clips(Path("/dev/null"))
 
 
 class TestFactory:

@@ -33,6 +33,7 @@ class SourceOptions:
 
     camera: int | None = None
     source: str | None = None
+    source_fps: float | None = None  # pictures per second of files without time stamps
     realtime: bool = False  # files and synthetic camera at the model's rate instead of as fast as possible
     seed: int = 0
     reconnect_s: float = 10.0
@@ -48,22 +49,24 @@ def model_interval_s(options: SourceOptions, trained_s: float | None) -> float:
     if trained_s is not None:
         return trained_s
     if options.path is not None:
-        from svg_runtime.live.sources.files import video_interval_s
+        from svg_runtime.live.sources.files import source_interval_s
 
-        return video_interval_s(options.path) or _DEFAULT_INTERVAL_S
+        return source_interval_s(options.path, options.source_fps) or _DEFAULT_INTERVAL_S
     return _DEFAULT_INTERVAL_S
 
 
 def step_interval_s(options: SourceOptions, interval_s: float) -> float:
-    """Return the seconds per forecast step: the model's interval, or that of a video with a lower frame rate.
+    """Return the seconds per forecast step: the model's interval, or that of a video or images with a lower rate.
 
-    Several files may have different intervals: then it is the model's.
+    Several clips may have different intervals: then it is the model's.
     """
-    if options.path is None or len(source_files(options)) > 1:
+    if options.path is None:
         return interval_s
-    from svg_runtime.live.sources.files import video_interval_s
+    from svg_runtime.live.sources.files import require_clips, source_interval_s
 
-    own_s = video_interval_s(options.path) or interval_s
+    if len(require_clips(options.path)) > 1:
+        return interval_s
+    own_s = source_interval_s(options.path, options.source_fps) or interval_s
     return own_s if own_s > interval_s * SLOWER_THAN_MODEL else interval_s
 
 
@@ -75,9 +78,9 @@ def source_files(options: SourceOptions) -> list[Path]:
     """
     if options.path is None:
         return []
-    from svg_runtime.live.sources.files import find_clips
+    from svg_runtime.live.sources.files import require_clips
 
-    return [path for clip in find_clips(options.path) for path in clip.paths]
+    return [path for clip in require_clips(options.path) for path in clip.paths]
 
 
 def open_source(options: SourceOptions, interval_s: float, image_size: int, stop: StopRequest, events: EventLog) -> Source:
@@ -109,7 +112,9 @@ def open_source(options: SourceOptions, interval_s: float, image_size: int, stop
         return SyntheticSource(options.seed, image_size, ticker)
     from svg_runtime.live.sources.files import FileSource
 
-    return FileSource(path=options.path, interval_s=interval_s, stop=stop, events=events, ticker=ticker)
+    return FileSource(
+        path=options.path, interval_s=interval_s, stop=stop, events=events, ticker=ticker, source_fps=options.source_fps
+    )
 
 
 def _open_camera(index: int, ticker: Ticker, stop: StopRequest, events: EventLog, retry_s: float) -> Source:

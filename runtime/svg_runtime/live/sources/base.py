@@ -21,6 +21,7 @@ class SourceFrame:
         tick: number of the model interval that the picture belongs to, from 0, increasing. A gap means intervals without a
             picture.
         clip: number of the continuous piece of video. When it changes, earlier pictures are not context for later ones.
+        pause_s: seconds without a picture before this one, if it begins a clip after a pause in a recording, else 0.
         captured_s: `time.monotonic()` when a camera took the picture; None for other sources.
     """
 
@@ -28,6 +29,7 @@ class SourceFrame:
     tick: int
     clip: int = 0
     captured_s: float | None = None
+    pause_s: float = 0.0
 
 
 class Source(Protocol):

@@ -1,87 +1,56 @@
-"""Video files, image files, or a folder of both: clips in name order, pictures selected by their timestamps."""
+"""Video files, image files, or a folder of both: clips in name order, pictures selected by their time."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
-import cv2
-import numpy as np
-
+from svg_common.clips import Clip, find_clips, read_picture
 from svg_common.errors import UsageError
-from svg_common.video import VIDEO_SUFFIXES, VideoError, VideoReader
+from svg_common.sampling import Picked, pick_at_interval, step_of_video
+from svg_common.video import VideoError, VideoReader
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.base import Picture, SourceFrame
-from svg_runtime.live.sources.pacing import SLOWER_THAN_MODEL, Ticker, pick_at_interval
+from svg_runtime.live.sources.pacing import Ticker
 from svg_runtime.live.sources.synthetic import SYNTHETIC_URL
 from svg_runtime.live.stop import StopRequest
-
-IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
-
-
-@dataclass(frozen=True)
-class Clip:
-    """Continuous pictures: one video file, or consecutive image files in a folder."""
-
-    paths: tuple[Path, ...]
-    is_video: bool
-
-
-def find_clips(path: Path) -> list[Clip]:
-    """List the clips in `path`, a file or a folder, in natural order (`frame2` before `frame10`).
-
-    Raises:
-        UsageError: the file or folder does not exist, or contains neither videos nor images.
-    """
-    if not path.exists():
-        raise UsageError(
-            f"no such file or folder: '{path}'\n  expected a video, an image, a folder of these, or {SYNTHETIC_URL}"
-        )
-    if path.is_char_device():
-        raise UsageError(
-            f"'{path}' is a device, not a file\n  expected, for a camera, --camera {path.name.removeprefix('video')}"
-        )
-    if not path.is_dir():
-        return [Clip((path,), is_video=path.suffix.lower() not in IMAGE_SUFFIXES)]
-    files = sorted((file for file in path.iterdir() if _is_picture_file(file)), key=_name_order)
-    if not files:
-        raise UsageError(f"the folder '{path}' contains no videos or images\n  expected files such as .mp4, .avi, .png or .jpg")
-    clips: list[Clip] = []
-    for is_video, group in groupby(files, key=lambda file: file.suffix.lower() in VIDEO_SUFFIXES):
-        members = tuple(group)
-        clips += [Clip((member,), True) for member in members] if is_video else [Clip(members, False)]
-    return clips
 
 
 class FileSource:
     """Pictures of files at the model's interval; none is skipped because the loop is slow.
 
-    A video yields the picture nearest to each multiple of the model's interval; images are one interval apart. An unreadable
-    file is an event, or an error if it is the only one.
+    A video yields the picture nearest to each multiple of the model's interval; in a short pause that is the same one again. A
+    pause of more than a second starts a new clip, and takes no time. Images are one interval apart by their numbers. An
+    unreadable file is an event, or an error if it is the only one.
 
     Args:
         path: a video, an image, or a folder of these.
         interval_s: the model's interval in seconds.
         stop: ends the iteration.
-        events: event log for unreadable, damaged and slow files.
+        events: event log for unreadable, damaged and slow files, and for those without a time base.
         ticker: real-time schedule, or None for as fast as the pictures are read.
+        source_fps: pictures per second of files without time stamps; None: what the codec says; of images one per interval.
     """
 
     def __init__(
-        self, path: Path, interval_s: float, stop: StopRequest, events: EventLog, ticker: Ticker | None = None
+        self,
+        path: Path,
+        interval_s: float,
+        stop: StopRequest,
+        events: EventLog,
+        ticker: Ticker | None = None,
+        source_fps: float | None = None,
     ) -> None:
         self.name = path.resolve().name
         self.description = str(path)
         self.captured = 0
         self.dropped = 0
-        self._clips = find_clips(path)
+        self._clips = require_clips(path)
         self._interval_s = interval_s
         self._stop = stop
         self._events = events
         self._ticker = ticker
+        self._source_fps = source_fps
         if len(self._clips) == 1 and self._clips[0].is_video:
             VideoReader(self._clips[0].paths[0]).close()  # the only file: an unreadable one is an error before anything starts
 
@@ -91,16 +60,18 @@ class FileSource:
         Raises:
             VideoError: not one picture could be read.
         """
-        next_tick = 0
-        for number, clip in enumerate(self._clips):
-            first_tick = next_tick
-            for step, image in self._clip_pictures(clip):
+        number, next_tick = -1, 0
+        for clip in self._clips:
+            number, first_tick = number + 1, next_tick
+            for picked, scale in self._picked(clip):
+                number += picked.pause_s > 0
+                tick = first_tick + round(picked.tick * scale)
                 if self._ticker is not None:
-                    self._ticker.wait_for(first_tick + step)
+                    self._ticker.wait_for(tick)
                 if self._stop:
                     return
-                yield SourceFrame(image, first_tick + step, clip=number)
-                next_tick = first_tick + step + 1
+                yield SourceFrame(picked.item, tick, clip=number, pause_s=picked.pause_s)
+                next_tick = tick + 1
         if self.captured == 0:
             reasons = "\n  ".join(self._events.messages)
             raise VideoError(f"no frame of '{self.description}' can be read:\n  {reasons}", "no frame can be read")
@@ -108,35 +79,58 @@ class FileSource:
     def close(self) -> None:
         """Files are closed when their iteration ends."""
 
-    def _clip_pictures(self, clip: Clip) -> Iterator[tuple[int, Picture]]:
-        return self._video_pictures(clip.paths[0]) if clip.is_video else enumerate(self._images(clip.paths))
+    def _picked(self, clip: Clip) -> Iterator[tuple[Picked[Picture], float]]:
+        """The selected pictures of a clip, and the number of the model's intervals from one to the next."""
+        return self._of_video(clip.paths[0]) if clip.is_video else self._of_images(clip)
 
-    def _video_pictures(self, path: Path) -> Iterator[tuple[int, Picture]]:
+    def _of_video(self, path: Path) -> Iterator[tuple[Picked[Picture], float]]:
         try:
             reader = VideoReader(path)
         except VideoError as error:
             self._events.add("unreadable_file", str(error))
             return
         with reader:
-            if reader.fps * self._interval_s * SLOWER_THAN_MODEL < 1:
-                self._warn_slow(path, reader.fps)
-            yield from pick_at_interval(self._timed(reader), self._interval_s)
+            fps = video_fps(reader, self._source_fps)
+            self._note_time_base(path, reader)
+            yield from self._at_interval(path, self._timed(reader, reader.fps / fps), fps)
             if reader.problem is not None:
                 self._events.add("damaged_file", f"{path}: {reader.problem}")
 
-    def _timed(self, reader: VideoReader) -> Iterator[tuple[float, Picture]]:
+    def _of_images(self, clip: Clip) -> Iterator[tuple[Picked[Picture], float]]:
+        fps = self._source_fps or 1 / self._interval_s
+        yield from self._at_interval(clip.name, self._read_images(clip, fps), fps)
+
+    def _at_interval(
+        self, path: Path, timed: Iterator[tuple[float, Picture]], fps: float
+    ) -> Iterator[tuple[Picked[Picture], float]]:
+        """Select pictures at the model's interval, or all pictures of a clip that is slower than that."""
+        step = step_of_video(self._interval_s, fps)
+        if step is None:
+            self._warn_slow(path, fps)
+        step_s, scale = (1 / fps, 1 / (fps * self._interval_s)) if step is None else (step.step_s, 1.0)
+        for picked in pick_at_interval(timed, step_s, fps):
+            yield picked, scale
+
+    def _timed(self, reader: VideoReader, stretch: float) -> Iterator[tuple[float, Picture]]:
         for frame in reader:
             self.captured += 1
-            yield frame.time_s, frame.image
+            yield frame.time_s * stretch, frame.image
 
-    def _images(self, paths: tuple[Path, ...]) -> Iterator[Picture]:
-        for path in paths:
-            image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
+    def _read_images(self, clip: Clip, fps: float) -> Iterator[tuple[float, Picture]]:
+        for path, position in zip(clip.paths, clip.positions, strict=True):
+            image = read_picture(path)
             if image is None:
-                self._events.add("unreadable_file", f"'{path}' is not a readable image; skipped")
+                self._events.add("unreadable_file", f"'{path}' is not a readable image; the one nearest to it is shown instead")
                 continue
             self.captured += 1
-            yield np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+            yield position / fps, image
+
+    def _note_time_base(self, path: Path, reader: VideoReader) -> None:
+        if reader.assumed_rate and self._source_fps is None:
+            assumed = f"{path} has no time stamps: assumed {reader.fps:.4g} frames per second"
+            self._events.add("assumed_rate", f"{assumed}; give the true rate with --source-fps")
+        elif self._source_fps is not None and not reader.assumed_rate:
+            self._events.once("source_fps_unused", f"{path} has time stamps of its own: --source-fps does not change it")
 
     def _warn_slow(self, path: Path, fps: float) -> None:
         self._events.once(
@@ -146,21 +140,48 @@ class FileSource:
         )
 
 
-def video_interval_s(path: Path) -> float | None:
-    """Return the seconds between pictures of the first readable video in `path`; None if there is none."""
-    for clip in find_clips(path):
+def require_clips(path: Path) -> list[Clip]:
+    """Return the clips in `path`, a file or a folder; those of the folders in it if it holds only folders.
+
+    Results may lie in a folder below the videos, and are not read as videos.
+
+    Raises:
+        UsageError: it does not exist, is a pipe or a device, or contains neither videos nor images.
+    """
+    if not path.exists():
+        raise UsageError(
+            f"no such file or folder: '{path}'\n  expected a video, an image, a folder of these, or {SYNTHETIC_URL}"
+        )
+    if path.is_char_device():
+        raise UsageError(
+            f"'{path}' is a device, not a file\n  expected, for a camera, --camera {path.name.removeprefix('video')}"
+        )
+    if path.is_fifo() or path.is_socket():
+        raise UsageError(
+            f"'{path}' is a pipe, which can be read only once\n"
+            "  expected a file: save the video to a file first, or send it as live video to an address, such as\n"
+            "  ffmpeg -re -i ... -f mpegts udp://127.0.0.1:5000, and give that: --source udp://127.0.0.1:5000"
+        )
+    clips = find_clips(path, nested=False) or find_clips(path)
+    if not clips:
+        raise UsageError(f"the folder '{path}' contains no videos or images\n  expected files such as .mp4, .avi, .png or .jpg")
+    return clips
+
+
+def video_fps(reader: VideoReader, source_fps: float | None) -> float:
+    """Return the frames per second of a video: what the user says, if the file itself has no time stamps."""
+    return source_fps if reader.assumed_rate and source_fps is not None else reader.fps
+
+
+def source_interval_s(path: Path, source_fps: float | None) -> float | None:
+    """Return the seconds between pictures of the first readable video in `path`, or of its images if their rate is given."""
+    for clip in require_clips(path):
+        if not clip.is_video and source_fps is not None:
+            return 1 / source_fps
         if clip.is_video:
             try:
                 with VideoReader(clip.paths[0]) as reader:
-                    return 1 / reader.fps
+                    return 1 / video_fps(reader, source_fps)
             except VideoError:
                 continue
     return None
-
-
-def _is_picture_file(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith(".") and path.suffix.lower() in {*VIDEO_SUFFIXES, *IMAGE_SUFFIXES}
-
-
-def _name_order(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name.lower())]

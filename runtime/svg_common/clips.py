@@ -1,0 +1,152 @@
+"""What to read from a file or folder: videos, and sequences of picture files with the time of each picture.
+
+The numbers in the names of picture files are their time: a missing number is a picture that was lost, not a faster motion.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from pathlib import Path
+from statistics import median_low
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from svg_common.errors import UsageError
+from svg_common.files import refuse_pipe
+from svg_common.video import VIDEO_SUFFIXES
+
+IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
+_NUMBER = re.compile(r"(\d+)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A video file, or the picture files of one sequence.
+
+    Attributes:
+        paths: the video, or the pictures in order.
+        is_video: which of the two.
+        positions: of each picture in the sequence, in picture intervals, increasing from 0.
+    """
+
+    paths: tuple[Path, ...]
+    is_video: bool
+    positions: tuple[float, ...] = (0.0,)
+
+    @property
+    def name(self) -> Path:
+        """The file, or the folder of several pictures."""
+        return self.paths[0] if len(self.paths) == 1 else self.paths[0].parent
+
+
+def find_clips(path: Path, nested: bool = True) -> list[Clip]:
+    """List the clips in `path`, a file or a folder, in natural order (`frame2` before `frame10`).
+
+    A file that is reachable under two names counts once. The list is empty when a folder holds neither videos nor pictures.
+
+    Args:
+        path: the file or folder.
+        nested: also search all folders in a folder.
+
+    Raises:
+        UsageError: it does not exist, or is a pipe or a device.
+    """
+    if not path.exists():
+        raise UsageError(f"'{path}' does not exist\n  expected a video, a picture, or a folder of these")
+    refuse_pipe(path)
+    if path.is_dir():
+        return _clips_of_folder(path, nested, seen={path.resolve()})
+    if not path.is_file():
+        raise UsageError(f"'{path}' is a device, not a file\n  expected a video, a picture, or a folder of these")
+    return [Clip((path,), is_video=path.suffix.lower() not in IMAGE_SUFFIXES)]
+
+
+def read_picture(path: Path) -> NDArray[np.uint8] | None:
+    """Return the picture in a file as (H, W, 3) uint8 RGB, or None if it cannot be read."""
+    try:
+        content = np.fromfile(path, np.uint8)
+    except OSError:
+        return None
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
+    return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def split_into_sequences(files: Sequence[Path]) -> list[Clip]:
+    """Group picture files that are numbered alike into sequences: views and sizes of the same scene are not one film.
+
+    The counter is the number in the name that has most values; names that differ in anything else belong to different
+    sequences. Files that cannot be grouped so are one sequence in the order given.
+
+    Args:
+        files: picture files of one folder in natural order.
+    """
+    counter = _counter_place(files)
+    groups: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for file in files:
+        parts = _parts(file)
+        groups[tuple(part for place, part in enumerate(parts) if place != counter)].append(file)
+    if counter is None or min(map(len, groups.values())) < 2:
+        return [Clip(tuple(files), False, tuple(map(float, range(len(files)))))]
+    return [Clip(tuple(group), False, _positions([int(_parts(file)[counter]) for file in group])) for group in groups.values()]
+
+
+def _clips_of_folder(folder: Path, nested: bool, seen: set[Path]) -> list[Clip]:
+    """The clips of one folder and then those of the folders in it. `seen`: what was found before, by its real path."""
+    try:
+        entries = sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=_name_order)
+    except PermissionError:  # such as lost+found
+        return []
+    files = [entry for entry in entries if _is_picture_file(entry) and entry.is_file() and _is_new(entry, seen)]
+    clips: list[Clip] = []
+    for is_video, group in groupby(files, key=lambda file: file.suffix.lower() in VIDEO_SUFFIXES):
+        members = list(group)
+        clips += [Clip((member,), True) for member in members] if is_video else split_into_sequences(members)
+    for entry in entries if nested else ():
+        if entry.is_dir() and _is_new(entry, seen):
+            clips += _clips_of_folder(entry, nested, seen)
+    return clips
+
+
+def _is_new(entry: Path, seen: set[Path]) -> bool:
+    real = entry.resolve()
+    known = real in seen
+    seen.add(real)
+    return not known
+
+
+def _is_picture_file(path: Path) -> bool:
+    return path.suffix.lower() in {*VIDEO_SUFFIXES, *IMAGE_SUFFIXES}
+
+
+def _parts(file: Path) -> list[str]:
+    """The name as text, number, text, ..., text: every second part is a number."""
+    return _NUMBER.split(file.name.lower())
+
+
+def _name_order(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if place % 2 else (-1, part) for place, part in enumerate(_parts(path))]
+
+
+def _counter_place(files: Sequence[Path]) -> int | None:
+    """Which part of the names counts the pictures; None if no number does."""
+    names = [_parts(file) for file in files]
+    if len(set(map(len, names))) != 1:
+        return None
+    values = {place: len({name[place] for name in names}) for place in range(1, len(names[0]), 2)}
+    counter = max(values, key=lambda place: (values[place], place), default=None)
+    return counter if counter is not None and values[counter] > 1 else None
+
+
+def _positions(numbers: Sequence[int]) -> tuple[float, ...]:
+    """Positions of pictures in their sequence from their numbers, which may count by more than one."""
+    distances = [later - earlier for earlier, later in pairwise(numbers)]
+    if min(distances) < 1:  # such as 1 and 01
+        return tuple(map(float, range(len(numbers))))
+    unit = median_low(distances)
+    return tuple((number - numbers[0]) / unit for number in numbers)

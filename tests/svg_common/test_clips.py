@@ -1,0 +1,102 @@
+"""What a folder holds: videos by suffix, sequences of picture files by their numbers; pipes are refused, never waited for."""
+
+from __future__ import annotations
+
+import os
+
+import cv2
+import numpy as np
+import pytest
+
+from svg_common.clips import find_clips, read_picture
+from svg_common.errors import UsageError
+from svg_common.video import VideoReader
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def described(folder):
+    """Names and positions of the clips in a folder."""
+    return [([str(path.relative_to(folder)) for path in clip.paths], clip.positions) for clip in find_clips(folder)]
+
+
+def test_folders_in_folders_in_natural_order(tmp_path):
+    touch(
+        tmp_path,
+        "b10.mp4",
+        "b9.MKV",
+        "walk/f2.png",
+        "walk/f10.png",
+        "walk/deep/c.h264",
+        "notes.txt",
+        "._b.mp4",
+        ".hidden/a.mp4",
+    )
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "same.mp4").symlink_to(tmp_path / "b10.mp4")
+    (tmp_path / "walk" / "round").symlink_to(tmp_path)
+    assert [names for names, _ in described(tmp_path)] == [
+        ["b9.MKV"],
+        ["b10.mp4"],
+        ["walk/f2.png", "walk/f10.png"],
+        ["walk/deep/c.h264"],
+    ]
+    assert find_clips(tmp_path / "folder.mp4") == []
+    assert [clip.paths[0].name for clip in find_clips(tmp_path, nested=False)] == ["b9.MKV", "b10.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("names", "positions"),
+    [
+        (["f1.png", "f2.png", "f4.png", "f5.png"], (0, 1, 3, 4)),  # a picture was lost
+        (["f0010.jpg", "f0020.jpg", "f0040.jpg", "f0050.jpg"], (0, 1, 3, 4)),  # every tenth was kept
+        (["image-001_64x64.png", "image-002_64x64.png", "image-003_64x64.png"], (0, 1, 2)),
+        (["cam0_1403636579763555584.png", "cam0_1403636579813555456.png", "cam0_1403636579863555584.png"], (0, 1, 2)),
+        (["a.png", "b.png", "x7.png"], (0, 1, 2)),  # no number counts
+        (["1.png", "01.png", "2.png"], (0, 1, 2)),  # the same number twice
+        (["only.png"], (0,)),
+    ],
+)
+def test_the_numbers_of_picture_files_are_their_time(tmp_path, names, positions):
+    touch(tmp_path, *names)
+    ((_, found),) = described(tmp_path)
+    assert found == pytest.approx(positions, abs=1e-4)
+
+
+def test_views_of_one_scene_are_sequences_of_their_own(tmp_path):
+    touch(tmp_path, *(f"{number}_cam{view}.png" for number in range(4) for view in (1, 2)))
+    assert [names for names, _ in described(tmp_path)] == [[f"{n}_cam{view}.png" for n in range(4)] for view in (1, 2)]
+
+
+def test_names_that_no_grouping_fits_are_one_sequence(tmp_path):
+    touch(tmp_path, "1_a.png", "2_b.png", "3_b.png")
+    assert described(tmp_path) == [(["1_a.png", "2_b.png", "3_b.png"], (0, 1, 2))]
+
+
+def test_pictures_between_videos_are_clips_of_their_own(tmp_path):
+    touch(tmp_path, "a1.png", "a2.png", "b.mp4", "c1.png", "c2.png")
+    assert [names for names, _ in described(tmp_path)] == [["a1.png", "a2.png"], ["b.mp4"], ["c1.png", "c2.png"]]
+
+
+def test_pictures_are_rgb_and_unreadable_ones_are_none(tmp_path):
+    cv2.imwrite(str(tmp_path / "red.png"), np.full((4, 6, 3), (0, 0, 255), np.uint8))
+    assert read_picture(tmp_path / "red.png")[0, 0].tolist() == [255, 0, 0]
+    touch(tmp_path, "empty.png")
+    (tmp_path / "text.png").write_text("no picture")
+    assert [read_picture(tmp_path / name) for name in ("empty.png", "text.png", "missing.png")] == [None] * 3
+
+
+def test_pipes_and_devices_are_refused_and_in_folders_left_out(tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for read in (find_clips, VideoReader):
+        with pytest.raises(UsageError, match="is a pipe, which can be read only once"):
+            read(tmp_path / "pipe.mp4")
+    assert find_clips(tmp_path) == []
+    with pytest.raises(UsageError, match="is a device"):
+        find_clips(type(tmp_path)("/dev/null"))
+    with pytest.raises(UsageError, match="does not exist"):
+        find_clips(tmp_path / "nothing")
