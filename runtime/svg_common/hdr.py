@@ -10,6 +10,7 @@ Sources: ITU-R BT.2100 (PQ, HLG with a display of 1,000 cd/m2), BT.2087 (BT.2020
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,9 +24,8 @@ _DIFFUSE_WHITE = 203.0  # cd/m2
 _HLG_PEAK = 1000.0  # cd/m2
 _HLG_GAMMA = 1.2
 _TABLE_BITS = 12
-_BT2020_TO_BT709 = np.array(
-    [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32
-)
+_BAND = 16  # rows at a time: they stay in the processor's cache
+_BT2020_TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]], np.float32)
 _BT2020_LUMA = np.array([[0.2627, 0.6780, 0.0593]], np.float32)
 
 
@@ -37,19 +37,30 @@ def to_sdr(image: NDArray[np.uint16], transfer: int, wide_gamut: bool) -> NDArra
         transfer: number of the transfer characteristic. All but PQ and HLG are taken for SDR.
         wide_gamut: whether the primaries are those of BT.2020.
     """
+    sdr = np.empty(image.shape, np.uint8)
+    for top in range(0, len(image), _BAND):
+        band = slice(top, top + _BAND)
+        _band_to_sdr(image[band], transfer, wide_gamut, out=sdr[band])
+    return sdr
+
+
+def _band_to_sdr(image: NDArray[np.uint16], transfer: int, wide_gamut: bool, out: NDArray[np.uint8]) -> None:
     # 1) signal to light, 1 for diffuse white
-    light = _light_of_signal(transfer)[image >> (16 - _TABLE_BITS)]
+    light: NDArray[Any] = _light_of_signal(transfer).take(image >> (16 - _TABLE_BITS))
     if transfer == _HLG:
         luma = np.maximum(cv2.transform(light, _BT2020_LUMA), 1e-6)
-        light *= (_HLG_PEAK / _DIFFUSE_WHITE) * np.power(luma, _HLG_GAMMA - 1).reshape(*luma.shape[:2], 1)
+        gain = cv2.pow(luma, _HLG_GAMMA - 1) * np.float32(_HLG_PEAK / _DIFFUSE_WHITE)
+        light = cv2.multiply(light, cv2.merge([gain, gain, gain]))
     # 2) primaries
     if wide_gamut:
         light = cv2.transform(light, _BT2020_TO_BT709)
     # 3) what is brighter than white keeps its hue
-    light /= np.maximum(light.max(axis=2, keepdims=True), 1)
+    red, green, blue = cv2.split(light)
+    peak = np.maximum(cv2.max(cv2.max(red, green), blue), 1)
+    light = np.maximum(cv2.divide(light, cv2.merge([peak, peak, peak])), 0)
     # 4) light to signal; the square root gives dark colours their share of the table
-    index = np.sqrt(np.clip(light, 0, 1)) * (2**_TABLE_BITS - 1)
-    return _signal_of_root()[(index + np.float32(0.5)).astype(np.uint16)]
+    index = cv2.sqrt(light) * np.float32(2**_TABLE_BITS - 1) + np.float32(0.5)
+    _signal_of_root().take(index.astype(np.uint16), out=out)
 
 
 @cache

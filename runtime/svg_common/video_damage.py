@@ -64,7 +64,7 @@ class DamageTracker:
         if damaged and not frame.key_frame and not self._any_intact:
             return False  # a recording that starts between two key frames: not damage, and its decoder ends the wait
         if damaged:
-            self._start_of_damage("damaged pictures")
+            self._start_of_damage("it decodes with errors")
         elif self._smeared and ((frame.key_frame and failure_is_before) or self._smeared_count >= _LONGEST_REFRESH):
             self._smeared = False
             self._failed_by = None

@@ -29,7 +29,10 @@ class PictureConverter:
     """
 
     def __init__(self, stream: Any) -> None:
+        from av.video.reformatter import VideoReformatter
+
         self._codec = stream.codec_context
+        self._reformatter = VideoReformatter()
         self._container_aspect: Fraction | None = stream.sample_aspect_ratio
         self._first_aspect: Fraction | None = self._codec.sample_aspect_ratio
         self._aspect = self._pixel_aspect()
@@ -40,10 +43,27 @@ class PictureConverter:
             self._aspect = self._pixel_aspect()
         wide = self._codec.color_primaries == BT2020
         hdr = self._codec.color_trc in HDR_TRANSFERS
-        rgb = _to_rgb(frame, "rgb48le" if wide or hdr else "rgb24", *_square_size(frame.width, frame.height, self._aspect))
+        rgb = self._to_rgb(frame, "rgb48le" if wide or hdr else "rgb24")
         if wide or hdr:
             rgb = to_sdr(rgb, self._codec.color_trc, wide_gamut=wide)
         return np.ascontiguousarray(_upright(rgb, frame))
+
+    def _to_rgb(self, frame: Any, rgb_format: str) -> NDArray[Any]:
+        width, height = _square_size(frame.width, frame.height, self._aspect)
+        colours: dict[str, int] = {}
+        if not frame.format.is_rgb:
+            matrix = _BT601 if frame.colorspace == _UNSPECIFIED else int(frame.colorspace)
+            full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
+            # Old versions of PyAV convert by BT.601 and limited range unless the two matrices differ; RGB has none.
+            colours = {
+                "src_colorspace": matrix,
+                "dst_colorspace": _BT601 if matrix == _BT709 else _BT709,
+                "src_color_range": _FULL_RANGE if full else int(frame.color_range),
+                "dst_color_range": _FULL_RANGE,
+            }
+        converted = self._reformatter.reformat(frame, width=width, height=height, format=rgb_format, **colours)
+        image: NDArray[Any] = converted.to_ndarray()
+        return image
 
     def _pixel_aspect(self) -> Fraction:
         """Width of a pixel by its height: what the container says, unless the codec has changed its own since."""
@@ -57,22 +77,6 @@ class PictureConverter:
 
 def _square_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
     return (round(width * aspect), height) if aspect >= 1 else (width, round(height / aspect))
-
-
-def _to_rgb(frame: Any, rgb_format: str, width: int, height: int) -> NDArray[Any]:
-    options: dict[str, Any] = {}
-    if not frame.format.is_rgb:
-        matrix = _BT601 if frame.colorspace == _UNSPECIFIED else int(frame.colorspace)
-        full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
-        # PyAV before 16 converts by BT.601 and limited range unless the two matrices differ; that of RGB has no meaning.
-        options = {
-            "src_colorspace": matrix,
-            "dst_colorspace": _BT601 if matrix == _BT709 else _BT709,
-            "src_color_range": _FULL_RANGE if full else int(frame.color_range),
-            "dst_color_range": _FULL_RANGE,
-        }
-    converted: NDArray[Any] = frame.reformat(width=width, height=height, format=rgb_format, **options).to_ndarray()
-    return converted
 
 
 def _upright(image: NDArray[Any], frame: Any) -> NDArray[Any]:

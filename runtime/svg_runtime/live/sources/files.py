@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from svg_common.errors import UsageError
+from svg_common.picture_files import PictureError, PictureFiles
 from svg_common.video import VIDEO_SUFFIXES, VideoError, VideoReader
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.base import Picture, SourceFrame
@@ -130,13 +128,17 @@ class FileSource:
             yield frame.time_s, frame.image
 
     def _images(self, paths: tuple[Path, ...]) -> Iterator[Picture]:
+        pictures = PictureFiles(paths)
         for path in paths:
-            image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR) if path.stat().st_size else None
-            if image is None:
-                self._events.add("unreadable_file", f"'{path}' is not a readable image; skipped")
+            try:
+                image = pictures.read(path)
+            except PictureError as error:
+                self._events.add("unreadable_file", f"'{path}': {error}; skipped")
                 continue
+            if pictures.depth_note is not None:
+                self._events.once("sample_depth", f"{path.parent}: {pictures.depth_note}")
             self.captured += 1
-            yield np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+            yield image
 
     def _warn_slow(self, path: Path, fps: float) -> None:
         self._events.once(
