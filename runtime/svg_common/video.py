@@ -122,7 +122,7 @@ class VideoReader:
             self.problem = f"the file is truncated: {missing} bytes are missing at its end; {count} frames could be read"
         elif damage.reason:
             self.problem = (
-                f"part of it is damaged ({damage.reason}): {damage.left_out} frames up to the next key frame were left out; "
+                f"part of it is damaged ({damage.reason}): {damage.left_out} frame(s) up to the next key frame left out; "
                 f"{count} frames could be read"
             )
 

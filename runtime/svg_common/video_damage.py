@@ -9,6 +9,8 @@ from typing import Any
 # pictures (the longest default key frame interval is 250, in x264 and x265).
 _LONGEST_REFRESH = 300
 _MOST_B_FRAMES = 16  # in a row, in H.264 and HEVC
+# Loss is rarer than one packet in this many: what comes more often is a muxer that does not count its packets right.
+_RARE = 3
 _B_FRAME = 3  # FFmpeg's AV_PICTURE_TYPE_B
 
 
@@ -33,6 +35,8 @@ class DamageTracker:
         self._smeared = False
         self._smeared_count = 0
         self._any_intact = False
+        self._sent = 0
+        self._incomplete = 0
         self._awaited: set[int] = set()  # time stamps of packets whose pictures have not come out
         self._damaged: set[int] = set()  # time stamps of packets that the demuxer knows to be incomplete
         self._failed_by: int | None = None  # a failed packet's time stamp is this at most
@@ -46,9 +50,11 @@ class DamageTracker:
 
     def sending(self, packet: Any) -> None:
         """Note a packet that is about to be decoded."""
+        self._sent += 1
+        self._incomplete += packet.is_corrupt
         if packet.pts is not None:
             self._awaited.add(packet.pts)
-            if packet.is_corrupt:
+            if packet.is_corrupt and self._incomplete * _RARE <= self._sent:
                 self._damaged.add(packet.pts)
 
     def failed(self, reason: str) -> None:

@@ -15,6 +15,8 @@ _FULL_RANGE = 2
 _WIDEST_PIXEL = 4  # anamorphic film is 2:1, half-width 16:9 television 128:45; what is beyond is a broken header
 _SQUARE_ENOUGH = Fraction(1, 100)
 
+_Matrix = tuple[int, int, int, int]  # a, b, c, d of a display matrix
+
 
 class PictureConverter:
     """Turns the decoded frames of one stream into pictures as a viewer sees them.
@@ -36,17 +38,19 @@ class PictureConverter:
         self._container_aspect: Fraction | None = stream.sample_aspect_ratio
         self._first_aspect: Fraction | None = self._codec.sample_aspect_ratio
         self._aspect = self._pixel_aspect()
+        self._matrix: _Matrix | None = None
 
     def convert(self, frame: Any) -> NDArray[np.uint8]:
         """Return `frame` as an image (H, W, 3) uint8 RGB."""
         if frame.key_frame:  # an aspect ratio changes with a key frame, but the codec announces it before its picture is shown
             self._aspect = self._pixel_aspect()
+        self._matrix = _display_matrix(frame) or self._matrix  # a codec sends it once, or now and then
         wide = self._codec.color_primaries == BT2020
         hdr = self._codec.color_trc in HDR_TRANSFERS
         rgb = self._to_rgb(frame, "rgb48le" if wide or hdr else "rgb24")
         if wide or hdr:
             rgb = to_sdr(rgb, self._codec.color_trc, wide_gamut=wide)
-        return np.ascontiguousarray(_upright(rgb, frame))
+        return np.ascontiguousarray(_upright(rgb, self._matrix))
 
     def _to_rgb(self, frame: Any, rgb_format: str) -> NDArray[Any]:
         width, height = _square_size(frame.width, frame.height, self._aspect)
@@ -79,9 +83,8 @@ def _square_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
     return (round(width * aspect), height) if aspect >= 1 else (width, round(height / aspect))
 
 
-def _upright(image: NDArray[Any], frame: Any) -> NDArray[Any]:
-    """Turn and mirror `image` by the nearest of the eight orientations to the display matrix of `frame`."""
-    matrix = _display_matrix(frame)
+def _upright(image: NDArray[Any], matrix: _Matrix | None) -> NDArray[Any]:
+    """Turn and mirror `image` by the nearest of the eight orientations to a display matrix."""
     if matrix is None:
         return image
     # The matrix maps a stored point to the shown one: x' = a x + c y, y' = b x + d y, with y downwards.
@@ -92,7 +95,7 @@ def _upright(image: NDArray[Any], frame: Any) -> NDArray[Any]:
     return image[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
 
 
-def _display_matrix(frame: Any) -> tuple[int, int, int, int] | None:
+def _display_matrix(frame: Any) -> _Matrix | None:
     from av.sidedata.sidedata import Type
 
     data = frame.side_data.get(Type.DISPLAYMATRIX)

@@ -15,9 +15,8 @@ class NoFilmError(Exception):
 def film_stream(container: Any) -> Any:
     """Return the video stream of an open PyAV container that is its film.
 
-    A stream of moving pictures goes before a single picture, then the container's default, then the larger picture, then the
-    first. Covers, thumbnails and tiles are marked by the container's dispositions; some are not, and are known by their
-    count of one.
+    Covers, thumbnails and tiles are marked by the container's dispositions, or known by their count of one, or are in a codec for
+    pictures beside one for films. Then the container's default goes before others, and the larger picture before the smaller.
 
     Raises:
         NoFilmError: the container has no video stream, or only a cover or a still picture.
@@ -40,7 +39,7 @@ def film_stream(container: Any) -> Any:
 def _film_rank(stream: Any) -> tuple[bool, bool, bool, int]:
     from av.stream import Disposition
 
-    # Matroska, MPEG-TS and others do not announce the number of pictures: 0.
-    is_film = stream.frames > 1 or (stream.frames == 0 and stream.codec_context.name not in _PICTURE_CODECS)
-    area = (stream.codec_context.width or 0) * (stream.codec_context.height or 0)
-    return is_film, area > 0, bool(stream.disposition & Disposition.default), area
+    codec = stream.codec_context
+    area = (codec.width or 0) * (codec.height or 0)
+    # `frames` is 0 where the container does not announce it, as Matroska and MPEG-TS.
+    return stream.frames != 1, codec.name not in _PICTURE_CODECS, bool(stream.disposition & Disposition.default), area
