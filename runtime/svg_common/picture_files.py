@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-_DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras write into 16-bit samples
+from svg_common.sample_depth import DEPTHS, bits_in_use, depth_note, to_eight_bits
+
 _PROBED = 9  # files of a clip that are looked at for the depth
 
 
@@ -40,9 +41,7 @@ class PictureFiles:
     @property
     def depth_note(self) -> str | None:
         """How samples that do not use their 16 bits are read; None for all others."""
-        if self.bits in (None, 16):
-            return None
-        return f"16-bit pictures that use only {self.bits} bits: {2**self.bits - 1} is shown as white"
+        return None if self.bits is None or self.bits == 16 else depth_note(self.bits)
 
     def read(self, path: Path) -> NDArray[np.uint8]:
         """Return the picture in a file of the clip as (H, W, 3) uint8 RGB.
@@ -55,25 +54,19 @@ class PictureFiles:
             image = self._to_eight_bits(image)
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
-    def _to_eight_bits(self, image: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    def _to_eight_bits(self, image: NDArray[Any]) -> NDArray[np.uint8]:
         if self.bits is None:
-            self.bits = max(map(_bits_of_file, self._paths[:: max(len(self._paths) // _PROBED, 1)]), default=_DEPTHS[0])
+            self.bits = max(map(_bits_of_file, self._paths[:: max(len(self._paths) // _PROBED, 1)]), default=DEPTHS[0])
         self.bits = max(self.bits, bits_in_use(image))
-        return np.asarray(cv2.convertScaleAbs(image, alpha=255 / (2**self.bits - 1)), np.uint8)
-
-
-def bits_in_use(image: NDArray[np.uint16]) -> int:
-    """Return the smallest usual depth of 16-bit samples that holds the brightest one."""
-    needed = int(image.max()).bit_length()
-    return next(bits for bits in _DEPTHS if bits >= needed)
+        return to_eight_bits(image, self.bits)
 
 
 def _bits_of_file(path: Path) -> int:
     try:
         image = _decode(path)
     except PictureError:
-        return _DEPTHS[0]
-    return bits_in_use(image) if image.dtype == np.uint16 else _DEPTHS[0]
+        return DEPTHS[0]
+    return bits_in_use(image) if image.dtype == np.uint16 else DEPTHS[0]
 
 
 def _decode(path: Path) -> NDArray[Any]:

@@ -111,12 +111,11 @@ class VideoReader:
         converter, damage = PictureConverter(stream), DamageTracker()
         count = 0
         for frame, intact in damage.intact_pictures(self._decoded_frames(stream, damage)):
-            if not intact and count == 0:
-                continue  # the clock starts with the first picture
-            time_s = float(self._clock.time_of(frame))
             if intact:
                 count += 1
-                yield VideoFrame(converter.convert(frame), time_s)
+                yield VideoFrame(converter.convert(frame), float(self._clock.time_of(frame)))
+            elif count and frame.pts is None:
+                self._clock.time_of(frame)  # without time stamps, what is left out takes its time as well
         missing = missing_bytes(self.path)
         if missing:
             self.problem = f"the file is truncated: {missing} bytes are missing at its end; {count} frames could be read"

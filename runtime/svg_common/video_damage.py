@@ -59,7 +59,8 @@ class DamageTracker:
 
     def failed(self, reason: str) -> None:
         """Note that a packet could not be decoded. With several threads it is an earlier one than the last that was sent."""
-        self.left_out += 1
+        if not self._awaited:
+            self.left_out += 1  # else it is counted when its time stamp turns out to have no picture
         self._failed_by = max(self._awaited, default=None)
         self._start_of_damage(reason)
 
@@ -95,6 +96,7 @@ class DamageTracker:
             yield from self._release(held, intact)
             yield frame, intact
         yield from self._release(held, intact=not self._smeared)
+        self.left_out += len(self._awaited) if self._smeared else 0
 
     def _release(self, held: list[Any], intact: bool) -> Iterator[tuple[Any, bool]]:
         self.left_out += 0 if intact else len(held)
@@ -112,9 +114,11 @@ class DamageTracker:
         A failure is known with a delay and without its place, but it leaves a time stamp without a picture.
         """
         if frame.pts is None:
+            self._awaited.clear()
             return True
         missing = {stamp for stamp in self._awaited if stamp < frame.pts}
         self._awaited -= missing | {frame.pts}
+        self.left_out += len(missing) if self._smeared else 0
         if self._failed_by is not None and (missing or frame.pts > self._failed_by):
             self._failed_by = None
         return self._failed_by is None

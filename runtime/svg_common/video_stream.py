@@ -15,8 +15,8 @@ class NoFilmError(Exception):
 def film_stream(container: Any) -> Any:
     """Return the video stream of an open PyAV container that is its film.
 
-    Covers, thumbnails and tiles are marked by the container's dispositions, or known by their count of one, or are in a codec for
-    pictures beside one for films. Then the container's default goes before others, and the larger picture before the smaller.
+    Covers, thumbnails and tiles are marked by the container's dispositions, or known by their count of one, or are in a codec
+    for pictures beside one for films. Then the container's default goes before others, and a larger picture before a smaller.
 
     Raises:
         NoFilmError: the container has no video stream, or only a cover or a still picture.
