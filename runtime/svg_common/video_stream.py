@@ -25,14 +25,14 @@ def film_stream(container: Any) -> Any:
 
     streams = [stream for stream in container.streams.video if stream.codec_context is not None]
     if not streams:
-        raise NoFilmError(f"it is a '{container.format.name}' file without a video stream")
+        raise NoFilmError(f"the format is '{container.format.name}', without a video stream")
     # Tiles of a HEIC picture are streams that depend on each other.
     parts = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image | Disposition.dependent
     films = [stream for stream in streams if not stream.disposition & parts]
     if container.metadata.get("major_brand") in _STILL_BRANDS and all(stream.frames <= 1 for stream in streams):
         raise NoFilmError("it is a still picture (HEIC or AVIF), not a video; convert it to PNG or JPEG")
     if not films:
-        raise NoFilmError("it has a cover or a still picture, but no film")
+        raise NoFilmError("it has a cover or a still picture, but no video")
     return max(films, key=_film_rank)  # the first of equals
 
 
