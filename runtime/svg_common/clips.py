@@ -13,10 +13,6 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from statistics import median_low
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
 from svg_common.errors import UsageError
 from svg_common.files import refuse_pipe
 from svg_common.video import VIDEO_SUFFIXES
@@ -65,16 +61,6 @@ def find_clips(path: Path, nested: bool = True) -> list[Clip]:
     if not path.is_file():
         raise UsageError(f"'{path}' is a device, not a file\n  expected a video, a picture, or a folder of these")
     return [Clip((path,), is_video=path.suffix.lower() not in IMAGE_SUFFIXES)]
-
-
-def read_picture(path: Path) -> NDArray[np.uint8] | None:
-    """Return the picture in a file as (H, W, 3) uint8 RGB, or None if it cannot be read."""
-    try:
-        content = np.fromfile(path, np.uint8)
-    except OSError:
-        return None
-    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
-    return None if image is None else np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def split_into_sequences(files: Sequence[Path]) -> list[Clip]:

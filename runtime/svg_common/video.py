@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from svg_common.errors import SvgError
 from svg_common.files import refuse_pipe
 from svg_common.video_container import missing_bytes
+from svg_common.video_damage import DamageTracker
+from svg_common.video_picture import PictureConverter
+from svg_common.video_stream import NoFilmError, film_stream
 from svg_common.video_timing import Clock, measure_timing
 
 # What FFmpeg plays and a camera, phone, recorder, editor or converter writes. Left out: suffixes that mean something else
@@ -43,7 +46,8 @@ class VideoError(SvgError):
 
 @dataclass(frozen=True)
 class VideoFrame:
-    """One picture: `image` (H, W, 3) uint8 RGB, upright; `time_s` seconds since the first picture of the file."""
+    """One picture: `image` (H, W, 3) uint8 RGB as a viewer sees it (`svg_common.video_picture`); `time_s` seconds since the
+    first picture of the file."""
 
     image: NDArray[np.uint8]
     time_s: float
@@ -52,8 +56,8 @@ class VideoFrame:
 class VideoReader:
     """Iterator over the frames of a video file, in the order in which they are shown. One pass; open again for another.
 
-    Damage inside the file only costs the frames that cannot be decoded. It is described in `problem` once the iteration
-    has ended.
+    Damage inside the file costs the frames from there to the next key frame, because they depend on what is damaged; the
+    others keep their times. It is described in `problem` once the iteration has ended.
 
     Args:
         path: a local file.
@@ -113,24 +117,29 @@ class VideoReader:
         self._container.close()
 
     def _decode(self, stream: Any) -> Generator[VideoFrame, None, None]:
+        converter, damage = PictureConverter(stream), DamageTracker()
         count = 0
-        for frame in self._intact_frames(stream):
-            time_s = float(self._clock.time_of(frame))
-            # rot90 turns counterclockwise, as the display matrix that phones write does.
-            image = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-            count += 1
-            yield VideoFrame(np.ascontiguousarray(image), time_s)
+        for frame, intact in damage.intact_pictures(self._decoded_frames(stream, damage)):
+            if intact:
+                count += 1
+                yield VideoFrame(converter.convert(frame), float(self._clock.time_of(frame)))
+            elif count and (frame.pts is None or self.assumed_rate):
+                self._clock.time_of(frame)  # without time stamps, what is left out takes its time as well
         missing = missing_bytes(self.path)
         if missing:
             self.problem = f"the file is truncated: {missing} bytes are missing at its end; {count} frames could be read"
-        elif self.problem:
-            self.problem += f"; {count} frames could be read"
+        elif damage.reason:
+            self.problem = (
+                f"part of it is damaged ({damage.reason}): {damage.left_out} frame(s) up to the next key frame left out; "
+                f"{count} frames could be read"
+            )
 
-    def _intact_frames(self, stream: Any) -> Iterator[Any]:
+    def _decoded_frames(self, stream: Any, damage: DamageTracker) -> Iterator[Any]:
         """Decode packet by packet, so that one that is damaged does not end the rest."""
         import av
 
         stream.thread_type = "AUTO"
+        damage.reports_damage(stream.codec_context)
         packets = self._container.demux(stream)
         ended = False
         while not ended:
@@ -138,16 +147,14 @@ class VideoReader:
             try:
                 packet = next(packets, None)
                 ended = packet is None
+                if packet is not None:
+                    damage.sending(packet)
                 frames = packet.decode() if packet is not None else stream.codec_context.decode(None)
             except av.EOFError:
                 pass  # the decoder was flushed already
             except av.FFmpegError as error:
-                self.problem = self.problem or f"part of it cannot be decoded ({error.strerror})"
-            for frame in frames:
-                if frame.is_corrupt:
-                    self.problem = self.problem or "part of it decodes to corrupt pictures"
-                else:
-                    yield frame
+                damage.failed(str(error.strerror))
+            yield from frames
 
 
 def list_videos(path: str | os.PathLike[str]) -> list[Path]:
@@ -189,9 +196,10 @@ def _open_container(path: Path) -> Any:
 
 
 def _video_stream(container: Any, path: Path) -> Any:
-    if not container.streams.video:
-        raise _not_a_video(path, f"it is a '{container.format.name}' file without a video stream")
-    return container.streams.video[0]
+    try:
+        return film_stream(container)
+    except NoFilmError as error:
+        raise _not_a_video(path, str(error)) from error
 
 
 def _not_a_video(path: Path, reason: str) -> VideoError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,10 +13,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from svg_common.clips import Clip, read_picture
+from svg_common.clips import Clip
 from svg_common.errors import UsageError
 from svg_common.files import write_json
 from svg_common.frames import fit_frame
+from svg_common.picture_files import PictureError, PictureFiles
 from svg_common.video import VideoError, VideoReader
 from svg_train.data.frame_cache import (
     FrameShape,
@@ -31,7 +33,8 @@ from svg_train.data.frame_cache import (
     map_frames,
 )
 
-_VERSION = 2  # increase it whenever the same source would decode to other frames or times
+_LOG = logging.getLogger(__name__)
+_VERSION = 3  # increase it whenever the same source would decode to other frames or times
 _REPORT_EVERY = 32  # frames
 
 # What the times of the frames are from: time stamps, an assumed rate (raw streams), or the numbers of picture files, which
@@ -176,12 +179,16 @@ def _write_pictures(clip: Clip, frames_file: Path, part: SourceProgress, shape: 
 
 def _readable(clip: Clip, problems: Problems) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     """The pictures that can be read, with their positions."""
+    pictures = PictureFiles(clip.paths)
     for path, position in zip(clip.paths, clip.positions, strict=True):
-        image = read_picture(path)
-        if image is None:
-            problems.add(f"'{path.name}' cannot be read")
+        try:
+            image = pictures.read(path)
+        except PictureError as error:
+            problems.add(f"'{path.name}': {error}")
         else:
             yield position, image
+    if pictures.depth_note is not None:
+        _LOG.warning("'%s': %s", clip.name, pictures.depth_note)
 
 
 def _done(time_s: float, duration_s: float | None) -> float:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 
-import cv2
-import numpy as np
 import pytest
 
-from svg_common.clips import find_clips, read_picture
+from svg_common.clips import find_clips
 from svg_common.errors import UsageError
 from svg_common.video import VideoReader
 
@@ -80,14 +78,6 @@ def test_names_that_no_grouping_fits_are_one_sequence(tmp_path):
 def test_pictures_between_videos_are_clips_of_their_own(tmp_path):
     touch(tmp_path, "a1.png", "a2.png", "b.mp4", "c1.png", "c2.png")
     assert [names for names, _ in described(tmp_path)] == [["a1.png", "a2.png"], ["b.mp4"], ["c1.png", "c2.png"]]
-
-
-def test_pictures_are_rgb_and_unreadable_ones_are_none(tmp_path):
-    cv2.imwrite(str(tmp_path / "red.png"), np.full((4, 6, 3), (0, 0, 255), np.uint8))
-    assert read_picture(tmp_path / "red.png")[0, 0].tolist() == [255, 0, 0]
-    touch(tmp_path, "empty.png")
-    (tmp_path / "text.png").write_text("no picture")
-    assert [read_picture(tmp_path / name) for name in ("empty.png", "text.png", "missing.png")] == [None] * 3
 
 
 def test_pipes_and_devices_are_refused_and_in_folders_left_out(tmp_path):

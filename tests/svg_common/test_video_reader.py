@@ -26,12 +26,15 @@ def write_video(
     codec: str = "mpeg4",
     options: dict[str, str] | None = None,
     ticks: list[int] | None = None,
+    gop: int | None = None,
 ) -> Path:
     """Frame i is noise with a gray level of 5 i in its left half. `ticks`: time of each frame in 1/1000 s."""
     rng = np.random.default_rng(0)
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=fps)
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 96, 64, "yuv420p", 3_000_000
+        if gop:
+            stream.gop_size = gop
         if ticks:
             stream.codec_context.time_base = Fraction(1, 1000)
         for i in range(frames):
@@ -142,8 +145,8 @@ def test_a_truncation_between_two_frames_is_noticed_too(tmp_path):
     assert "the file is truncated" in reader.problem
 
 
-def test_a_damaged_middle_costs_only_its_own_frames(tmp_path):
-    path = write_video(tmp_path / "scratched.mp4", codec="libx264", options={"movflags": "+faststart"})
+def test_a_damaged_middle_costs_the_frames_up_to_the_next_key_frame(tmp_path):
+    path = write_video(tmp_path / "scratched.mp4", codec="libx264", options={"movflags": "+faststart"}, gop=5)
     with av.open(str(path)) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     content = bytearray(path.read_bytes())

@@ -64,8 +64,13 @@ class _Packets:
         return taken
 
 
-def encoded(container_format: str, codec: str, fps: int = FPS, pictures: int | None = None) -> Iterator[list[bytes]]:
-    """Packets of one picture after another, without end, as FFmpeg makes them; after `pictures` of them, only audio."""
+def encoded(
+    container_format: str, codec: str, fps: int = FPS, pictures: int | None = None, aspect: Fraction | None = None
+) -> Iterator[list[bytes]]:
+    """Packets of one picture after another, without end, as FFmpeg makes them; after `pictures` of them, only audio.
+
+    `aspect`: width of a pixel by its height.
+    """
     packets = _Packets()
     muxing = {"packetsize": "300", "max_interleave_delta": "1"}  # or sound would wait for pictures
     with av.open(packets, "w", format=container_format, options=muxing) as container:
@@ -75,6 +80,8 @@ def encoded(container_format: str, codec: str, fps: int = FPS, pictures: int | N
         stream.width, stream.height = 64, 48
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         stream.gop_size = GOP
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
         sound = None if pictures is None else container.add_stream("mp2", rate=48_000, layout="mono")
         for number in itertools.count():
             if pictures is None or number < pictures:
@@ -208,7 +215,7 @@ class Mjpeg(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def sent_to(port: int, pictures: int | None = None) -> Iterator[None]:
+def sent_to(port: int, pictures: int | None = None, aspect: Fraction | None = None) -> Iterator[None]:
     """MPEG-TS sent to a port of this machine over UDP, as a robot does, whether or not anything listens.
 
     With `pictures`, there is sound, and it goes on after so many of them.
@@ -217,7 +224,7 @@ def sent_to(port: int, pictures: int | None = None) -> Iterator[None]:
 
     def send() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            for packets in encoded("mpegts", "libx264", FPS, pictures):
+            for packets in encoded("mpegts", "libx264", FPS, pictures, aspect):
                 data = b"".join(packets)
                 for start in range(0, len(data), 1316):  # seven packets of MPEG-TS
                     sender.sendto(data[start : start + 1316], ("127.0.0.1", port))

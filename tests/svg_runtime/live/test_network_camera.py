@@ -7,6 +7,7 @@ import socketserver
 import threading
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import islice
 
 import numpy as np
@@ -119,6 +120,14 @@ def test_mpeg_ts_over_udp_is_received():
     port = free_port()
     with sent_to(port):
         require_live(camera_at(f"udp://127.0.0.1:{port}"))
+
+
+def test_pixels_that_are_not_square_are_stretched_as_those_of_files_are():
+    port = free_port()
+    with sent_to(port, aspect=Fraction(3, 2)):
+        camera = camera_at(f"udp://127.0.0.1:{port}")
+        assert next(camera.frames()).image.shape == (48, 96, 3)
+        camera.close()
 
 
 def test_rtsp_with_a_password_that_no_message_shows():

@@ -116,6 +116,15 @@ class TestFiles:
         with pytest.raises(VideoError, match=r"a\.png"):
             list(FileSource(tmp_path, 0.1, StopRequest(), EventLog()).frames())
 
+    def test_12_bit_images_are_visible_and_it_is_said_once(self, tmp_path):
+        for number in range(3):
+            cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((8, 8), 1000 * number + 2000, np.uint16))
+        events = EventLog()
+        frames = list(FileSource(tmp_path, 0.1, StopRequest(), events).frames())
+        assert [frame.image[0, 0, 0] for frame in frames] == [round(255 * value / 4095) for value in (2000, 3000, 4000)]
+        assert events.counts["sample_depth"] == 1
+        assert "12 bits: 4095 is shown as white" in events.messages[0]
+
     def test_a_truncated_video_gives_its_pictures_and_an_event(self, tmp_path):
         whole = write_video(tmp_path / "whole.avi", frames=300, size=128)
         cut = tmp_path / "cut.avi"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from svg_common.clips import Clip, find_clips, read_picture
+from svg_common.clips import Clip, find_clips
 from svg_common.errors import UsageError
+from svg_common.picture_files import PictureError, PictureFiles
 from svg_common.sampling import Picked, pick_at_interval, step_of_video
 from svg_common.video import VideoError, VideoReader
 from svg_runtime.live.events import EventLog
@@ -117,11 +118,15 @@ class FileSource:
             yield frame.time_s * stretch, frame.image
 
     def _read_images(self, clip: Clip, fps: float) -> Iterator[tuple[float, Picture]]:
+        pictures = PictureFiles(clip.paths)
         for path, position in zip(clip.paths, clip.positions, strict=True):
-            image = read_picture(path)
-            if image is None:
-                self._events.add("unreadable_file", f"'{path}' is not a readable image; the one nearest to it is shown instead")
+            try:
+                image = pictures.read(path)
+            except PictureError as error:
+                self._events.add("unreadable_file", f"'{path}': {error}; the picture nearest to it is shown instead")
                 continue
+            if pictures.depth_note is not None:
+                self._events.once("sample_depth", f"{path.parent}: {pictures.depth_note}")
             self.captured += 1
             yield position / fps, image
 

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
 
+import numpy as np
+
+from svg_common.video_damage import DamageTracker
+from svg_common.video_picture import PictureConverter
+from svg_common.video_stream import NoFilmError, film_stream
 from svg_runtime.live.sources.base import Picture
 from svg_runtime.live.sources.capture import NoPictureError
 
@@ -58,10 +63,12 @@ class StreamCapture:
         self._released = threading.Event()
         self._ended = False
         self._skips = False  # until the next keyframe, because decoding is late
-        self._damaged = False  # until the next keyframe, because a picture was damaged
         self._first_s: float | None = None
         self._container = _connect(url)
-        self._stream = self._container.streams.video[0]
+        self._stream = film_stream(self._container)
+        self._converter = PictureConverter(self._stream)
+        self._damage = DamageTracker()
+        self._damage.reports_damage(self._stream.codec_context)
         threading.Thread(target=self._receive, name="receiver of a stream", daemon=True).start()
         if not self.read()[0]:
             self.release()
@@ -134,13 +141,13 @@ class StreamCapture:
         import av
 
         newest = None
+        self._damage.sending(packet)
         try:
             for frame in packet.decode():
-                self._damaged = frame.is_corrupt or (self._damaged and not frame.key_frame)
-                newest = None if self._damaged else frame
-        except av.FFmpegError:  # damaged, or not supported by this decoder
-            self._damaged = True
-        return None if newest is None else newest.to_ndarray(format="bgr24")
+                newest = frame if self._damage.is_intact(frame) else None
+        except av.FFmpegError as error:  # damaged, or not supported by this decoder
+            self._damage.failed(str(error.strerror))
+        return None if newest is None else np.ascontiguousarray(self._converter.convert(newest)[..., ::-1])
 
 
 def _connect(url: str) -> Any:
@@ -165,12 +172,20 @@ def _connect(url: str) -> Any:
     problem = None
     if container.duration and scheme in ("http", "https"):
         problem = "it is a recording, not live video; download the file and use it as --source"
-    elif not container.streams.video:
-        problem = f"the format is '{container.format.name}' and contains no video stream"
+    else:
+        problem = _film_problem(container)
     if problem:
         container.close()
         raise NoPictureError(problem)
     return container
+
+
+def _film_problem(container: Any) -> str | None:
+    try:
+        film_stream(container)
+    except NoFilmError as error:
+        return str(error)
+    return None
 
 
 def _reason(error: Any) -> str:

@@ -1,0 +1,124 @@
+"""From a decoded frame to the picture that a viewer would see: RGB, square pixels, upright, eight bits."""
+
+from __future__ import annotations
+
+import logging
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svg_common.hdr import BT2020, HDR_TRANSFERS, to_sdr
+from svg_common.sample_depth import DEPTHS, bits_in_use, depth_note, to_eight_bits
+
+_LOG = logging.getLogger(__name__)
+
+_UNSPECIFIED, _BT709, _BT601 = 2, 1, 5  # colour matrices, by FFmpeg's numbers
+_FULL_RANGE = 2
+_WIDEST_PIXEL = 4  # anamorphic film is 2:1, half-width 16:9 television 128:45; what is beyond is a broken header
+_SQUARE_ENOUGH = Fraction(1, 100)
+
+_Matrix = tuple[int, int, int, int]  # a, b, c, d of a display matrix
+
+
+class PictureConverter:
+    """Turns the decoded frames of one stream into pictures as a viewer sees them.
+
+    - Colours by the matrix and the range that the stream names; BT.601 where it names none, as FFmpeg does.
+    - HDR (PQ and HLG) and BT.2020 become SDR in BT.709: see `svg_common.hdr`.
+    - Pixels that are not square: the picture is enlarged along its shorter side. An aspect ratio beyond 4:1 is ignored.
+    - RGB and gray of 16 bits: white is the largest value of the depth in use up to here, as in `svg_common.picture_files`.
+    - Turned and mirrored by the display matrix of the container or of the frame.
+
+    Args:
+        stream: a video stream of an open PyAV container.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._codec = stream.codec_context
+        self._container_aspect: Fraction | None = stream.sample_aspect_ratio
+        self._first_aspect: Fraction | None = self._codec.sample_aspect_ratio
+        self._aspect = self._pixel_aspect()
+        self._bits = 0
+        self._matrix: _Matrix | None = None
+
+    def convert(self, frame: Any) -> NDArray[np.uint8]:
+        """Return `frame` as an image (H, W, 3) uint8 RGB."""
+        if frame.key_frame:  # an aspect ratio changes with a key frame, but the codec announces it before its picture is shown
+            self._aspect = self._pixel_aspect()
+        self._matrix = _display_matrix(frame) or self._matrix  # a codec sends it once, or now and then
+        wide = self._codec.color_primaries == BT2020
+        hdr = self._codec.color_trc in HDR_TRANSFERS
+        deep = _has_16_bit_samples(frame.format)
+        rgb = self._to_rgb(frame, "rgb48le" if wide or hdr or deep else "rgb24")
+        if wide or hdr:
+            rgb = to_sdr(rgb, self._codec.color_trc, wide_gamut=wide)
+        elif deep:
+            rgb = self._to_eight_bits(rgb)
+        return np.ascontiguousarray(_upright(rgb, self._matrix))
+
+    def _to_rgb(self, frame: Any, rgb_format: str) -> NDArray[Any]:
+        width, height = _square_size(frame.width, frame.height, self._aspect)
+        colours: dict[str, int] = {}
+        if not frame.format.is_rgb and len(frame.format.components) >= 3:
+            matrix = _BT601 if frame.colorspace == _UNSPECIFIED else int(frame.colorspace)
+            full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
+            # Old versions of PyAV convert by BT.601 and limited range unless the two matrices differ; RGB has none.
+            colours = {
+                "src_colorspace": matrix,
+                "dst_colorspace": _BT601 if matrix == _BT709 else _BT709,
+                "src_color_range": _FULL_RANGE if full else int(frame.color_range),
+                "dst_color_range": _FULL_RANGE,
+            }
+        converted = frame.reformat(width=width, height=height, format=rgb_format, **colours)
+        image: NDArray[Any] = converted.to_ndarray()
+        return image
+
+    def _to_eight_bits(self, image: NDArray[Any]) -> NDArray[np.uint8]:
+        bits = max(self._bits, bits_in_use(image))
+        if bits != self._bits and bits < DEPTHS[-1]:
+            _LOG.warning("%s", depth_note(bits))
+        self._bits = bits
+        return to_eight_bits(image, bits)
+
+    def _pixel_aspect(self) -> Fraction:
+        """Width of a pixel by its height: what the container says, unless the codec has changed its own since."""
+        codec_aspect: Fraction | None = self._codec.sample_aspect_ratio
+        changed = bool(codec_aspect) and codec_aspect != self._first_aspect
+        aspect = codec_aspect if changed else self._container_aspect or codec_aspect
+        if not aspect or not Fraction(1, _WIDEST_PIXEL) <= aspect <= _WIDEST_PIXEL or abs(aspect - 1) < _SQUARE_ENOUGH:
+            return Fraction(1)
+        return aspect
+
+
+def _has_16_bit_samples(pixel_format: Any) -> bool:
+    """Whether a format is RGB or gray of 16 bits, in which cameras store fewer; the depth of YUV is in its name."""
+    components = pixel_format.components
+    return components[0].bits == DEPTHS[-1] and (pixel_format.is_rgb or len(components) < 3)
+
+
+def _square_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+    return (round(width * aspect), height) if aspect >= 1 else (width, round(height / aspect))
+
+
+def _upright(image: NDArray[Any], matrix: _Matrix | None) -> NDArray[Any]:
+    """Turn and mirror `image` by the nearest of the eight orientations to a display matrix."""
+    if matrix is None:
+        return image
+    # The matrix maps a stored point to the shown one: x' = a x + c y, y' = b x + d y, with y downwards.
+    a, b, c, d = matrix
+    swapped = abs(b) + abs(c) > abs(a) + abs(d)
+    image = image.transpose(1, 0, 2) if swapped else image
+    right, down = (c, b) if swapped else (a, d)
+    return image[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
+
+
+def _display_matrix(frame: Any) -> _Matrix | None:
+    from av.sidedata.sidedata import Type
+
+    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    if data is None:
+        return None
+    values = np.frombuffer(data, np.int32)  # 3 x 3 in rows, 16.16 fixed point, in the byte order of the machine
+    return (int(values[0]), int(values[1]), int(values[3]), int(values[4])) if values.size == 9 else None

@@ -1,0 +1,129 @@
+"""What depends on a damaged picture is left out: real streams, damaged packet by packet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from svg_common.video import VideoReader
+
+DAMAGED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "odd" / "damaged_picture.mp4"
+FPS, PICTURES, GOP = 10, 60, 20
+X264 = {"x264-params": f"keyint={GOP}:min-keyint={GOP}:scenecut=0:log-level=none"}
+
+
+def film(path: Path, codec: str, options: dict[str, str], pictures: int = PICTURES) -> Path:
+    """A texture that moves by two pixels a picture, so that every picture differs from the others."""
+    rng = np.random.default_rng(0)
+    texture = cv2.GaussianBlur(rng.integers(0, 256, (96 + 2 * pictures, 128, 3), dtype=np.uint8), (0, 0), 2)
+    texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=FPS, options=options)
+        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 128, 96, "yuv420p", GOP
+        for i in range(pictures):
+            image = np.ascontiguousarray(texture[2 * i : 2 * i + 96])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def with_packet(path: Path, number: int, damage: str) -> Path:
+    """The same film with one packet cut after its first third, or filled with noise."""
+    target = path.with_stem(f"{path.stem}_{damage}{number}")
+    with av.open(str(path)) as source, av.open(str(target), "w") as container:
+        stream = source.streams.video[0]
+        copy = container.add_stream_from_template(stream)
+        for i, packet in enumerate(packet for packet in source.demux(stream) if packet.size):
+            data = bytearray(bytes(packet))
+            if i == number and damage == "cut":
+                data = data[: len(data) // 3]
+            elif i == number:
+                data[len(data) // 3 :] = np.random.default_rng(0).bytes(len(data) - len(data) // 3)
+            sent = av.Packet(bytes(data))
+            sent.pts, sent.dts, sent.time_base = packet.pts, packet.dts, packet.time_base
+            sent.is_keyframe, sent.stream = packet.is_keyframe, copy
+            container.mux(sent)
+    return target
+
+
+def pictures_by_number(path: Path) -> tuple[dict[int, np.ndarray], str | None]:
+    with VideoReader(path) as reader:
+        return {round(frame.time_s * FPS): frame.image for frame in reader}, reader.problem
+
+
+def smeared(shown: dict[int, np.ndarray], truth: dict[int, np.ndarray]) -> list[int]:
+    return [number for number, image in shown.items() if np.abs(image.astype(int) - truth[number]).mean() > 0.3]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "options", "damage"),
+    [
+        ("plain.mp4", "libx264", {**X264, "bf": "0"}, "cut"),
+        ("b_frames.mp4", "libx264", {**X264, "bf": "3"}, "cut"),
+        ("b_frames.mkv", "libx264", {**X264, "bf": "3"}, "cut"),
+        ("old.avi", "mpeg4", {}, "noise"),
+        ("disc.mkv", "mpeg2video", {"bf": "2"}, "noise"),
+        ("open_gop.mp4", "libx265", {"x265-params": f"keyint={GOP}:open-gop=1:log-level=none"}, "cut"),
+    ],
+)
+@pytest.mark.parametrize("number", [21, 30, 36])  # soon after a key frame, in the middle, soon before the next
+def test_no_smeared_picture_is_shown_and_the_next_key_frame_ends_the_wait(tmp_path, name, codec, options, damage, number):
+    whole = film(tmp_path / name, codec, options)
+    truth, no_problem = pictures_by_number(whole)
+    assert no_problem is None
+    assert len(truth) == PICTURES
+    shown, problem = pictures_by_number(with_packet(whole, number, damage))
+    assert smeared(shown, truth) == []
+    left_out = PICTURES - len(shown)
+    assert 1 <= left_out <= GOP + 6  # B-frames before the damage may depend on it
+    assert set(range(2 * GOP, PICTURES)) <= set(shown)  # and the time of what follows is kept
+    assert problem is not None
+    assert f"{left_out} frame(s) up to the next key frame left out" in problem
+    assert f"{len(shown)} frames could be read" in problem
+
+
+def test_lost_packets_of_a_transport_stream_are_damage(tmp_path):
+    whole = film(tmp_path / "whole.ts", "libx264", {**X264, "bf": "0"})
+    truth, _ = pictures_by_number(whole)
+    content = whole.read_bytes()
+    middle = len(content) // 188 // 2
+    losses = 0
+    for lost in range(middle, middle + 6):
+        short = tmp_path / "short.ts"
+        short.write_bytes(content[: 188 * lost] + content[188 * (lost + 1) :])
+        shown, problem = pictures_by_number(short)
+        assert smeared(shown, truth) == []
+        losses += problem is not None
+    assert losses >= 1
+
+
+def test_a_recording_that_starts_between_key_frames_is_not_damaged(tmp_path):
+    content = film(tmp_path / "whole.ts", "libx265", {"x265-params": f"keyint={GOP}:log-level=none"}).read_bytes()
+    late = tmp_path / "late.ts"
+    late.write_bytes(content[188 * (len(content) // 188 // 5) :])
+    shown, problem = pictures_by_number(late)
+    assert problem is None
+    assert min(shown) == 0
+    assert len(shown) == PICTURES - GOP
+
+
+def test_a_stream_without_key_frames_is_not_lost_for_ever(tmp_path):
+    refreshed = {"x264-params": "intra-refresh=1:keyint=30:bframes=0:log-level=none"}
+    whole = film(tmp_path / "refreshed.mp4", "libx264", refreshed, pictures=350)
+    truth, _ = pictures_by_number(whole)
+    shown, problem = pictures_by_number(with_packet(whole, 20, "cut"))
+    assert problem is not None
+    assert smeared(shown, truth) == []
+    assert sorted(shown) == [*range(20), *range(321, 350)]
+
+
+@pytest.mark.skipif(not DAMAGED.exists(), reason="the sample file is not here")
+def test_one_damaged_picture_of_a_real_clip_costs_up_to_the_key_frame():
+    shown, problem = pictures_by_number(DAMAGED)
+    assert sorted(shown) == [*range(10), *range(50, 100)]
+    assert problem is not None
+    assert "40 frame(s) up to the next key frame left out" in problem
