@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,7 +9,7 @@ import typer
 
 from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
-from svg_common.files import existing_file, refuse_overwriting, write_json
+from svg_common.files import existing_file, file_sha256, refuse_overwriting, write_json
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
 from svg_runtime.forecast_options import COUNT_LIMIT
@@ -111,7 +110,7 @@ def export(
         loaded, batch_norm = _recalibrate(loaded, source, bn_sequences, console)
     if save_checkpoint is not None:
         _save(loaded, save_checkpoint, console)
-    sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    sha256 = file_sha256(checkpoint)
     with ProgressDisplay(console) as display:
         manifest = write_bundle(
             checkpoint=loaded,

@@ -22,6 +22,7 @@ from svg_train.reference.tensors import REBUILD, Storage, StorageTable, StoredTe
 
 MAX_PICKLE_BYTES = 8 << 20  # a VGG-128 checkpoint with the source text of its modules needs 0.5 MB
 _CHUNK = 1 << 20
+_ENTRY_HEADER = struct.Struct("<26xHH")  # of a zip entry: lengths of its name and of its extra field are the last two fields
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 
@@ -72,7 +73,7 @@ def _open(file: _CappedFile) -> TorchFile:
         file.seek(0)
         return _Stream(file)
     try:
-        return _ZipArchive(zipfile.ZipFile(file), os.fstat(file.fileno()).st_size)
+        return _ZipArchive(file)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, OverflowError, ValueError, struct.error) as error:
         raise PickleFormatError(_reason(error)) from error
 
@@ -145,18 +146,20 @@ class _Stream:
 class _ZipArchive:
     """name/data.pkl, name/data/KEY for each storage, name/byteorder; stored without compression."""
 
-    def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
+    def __init__(self, file: io.FileIO) -> None:
+        archive = zipfile.ZipFile(file)
         pickles = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise PickleFormatError("a zip archive that torch.save did not write: it has no data.pkl")
         self._archive = archive
-        self._size = size
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
         self._folder = pickles[0].rpartition("/")[0]
         pickled = io.BytesIO(self._member(pickles[0], MAX_PICKLE_BYTES))
         self._swapped = self._byte_order() == b"big"
         table = StorageTable()
         self.content = load_inert(pickled, REBUILD, table.load)
-        self._check(list(table.roots.values()))
+        self._positions = self._locate(list(table.roots.values()))
 
     def _byte_order(self) -> bytes:
         name = f"{self._folder}/byteorder"
@@ -176,25 +179,45 @@ class _ZipArchive:
             raise PickleFormatError(f"'{name[:60]}' has {info.file_size} bytes, more than the {limit} of a checkpoint")
         return self._archive.read(info)
 
-    def _check(self, roots: list[Storage]) -> None:
-        """Check sizes and checksums. The entries of a hostile archive may overlap: their sum is then larger than the file."""
+    def _locate(self, roots: list[Storage]) -> dict[str, int]:
+        """Position in bytes of the first element of each storage, after checking sizes, overlaps and checksums."""
         entries = {root.key: self._info(f"{self._folder}/data/{root.key}") for root in roots}
         for root in roots:
             size, expected = entries[root.key].file_size, root.numel * root.dtype.itemsize
             if size != expected:
                 raise PickleFormatError(f"the storage {root.key[:40]} has {size} bytes, but its tensors need {expected}")
-        if sum(entry.file_size for entry in entries.values()) > self._size:
-            raise PickleFormatError("its storages are larger than the file")
+        positions = {key: self._first_byte_of(entry) for key, entry in entries.items()}
+        self._refuse_overlaps(positions, entries)
         for entry in entries.values():
             with self._archive.open(entry) as member:
                 while member.read(_CHUNK):
                     pass
+        return positions
+
+    def _first_byte_of(self, entry: zipfile.ZipInfo) -> int:
+        """The end of an entry's own header, whose extra field may be longer or shorter than the one in the list of entries."""
+        self._file.seek(entry.header_offset)
+        header = self._file.read(_ENTRY_HEADER.size)
+        if len(header) < _ENTRY_HEADER.size:
+            raise PickleFormatError("the file ends before an entry that it lists")
+        name_bytes, extra_bytes = _ENTRY_HEADER.unpack(header)
+        return int(entry.header_offset + _ENTRY_HEADER.size + name_bytes + extra_bytes)
+
+    def _refuse_overlaps(self, positions: dict[str, int], entries: dict[str, zipfile.ZipInfo]) -> None:
+        """Before anything is read: thousands of entries over the same bytes would take hours, and more memory than the file."""
+        end = 0
+        for start, size in sorted((position, entries[key].file_size) for key, position in positions.items()):
+            if start < end and size:
+                raise PickleFormatError("its storages overlap")
+            end = max(end, start + size)
+        if end > self._size:
+            raise PickleFormatError("its storages are larger than the file")
 
     def read(self, tensor: StoredTensor) -> torch.Tensor:
+        # Directly from the file: an entry is stored as it is, and zipfile's own seek would read all that it skips at once.
         values, buffer = _allocate(tensor)
-        with self._archive.open(self._info(f"{self._folder}/data/{tensor.storage.key}")) as member:
-            member.seek(_first_byte(tensor))
-            _fill(buffer, member)
+        self._file.seek(self._positions[tensor.storage.key] + _first_byte(tensor))
+        _fill(buffer, self._file)
         if self._swapped:
             order = torch.arange(tensor.storage.dtype.itemsize - 1, -1, -1)
             values = values.view(torch.uint8).view(-1, len(order))[:, order].contiguous().view(-1).view(values.dtype)
@@ -217,7 +240,7 @@ def _allocate(tensor: StoredTensor) -> tuple[torch.Tensor, memoryview]:
 
 
 def _fill(buffer: memoryview, source: Any) -> None:
-    """Read in pieces: a zip member copies each of them."""
+    """Read in pieces that `_CappedFile` allows."""
     done = 0
     while done < len(buffer):
         size = source.readinto(buffer[done : done + _CHUNK])
