@@ -1,7 +1,8 @@
-"""Files of `torch.save`, opened without torch's loader: the zip archive of torch 1.6 and later, and the older stream.
+"""Files of `torch.save`, opened without torch's loader: the zip archive of torch 1.6 and later, the older stream; safetensors.
 
-Both contain a pickle that refers to storages, and the storages' bytes. The pickle is read by a machine that runs no code. The
-bytes are read tensor by tensor, directly into the tensor, so that a file needs only as much memory as the weights in use.
+The first two contain a pickle that refers to storages, and the storages' bytes. The pickle is read by a machine that runs no
+code. The bytes are read tensor by tensor, directly into the tensor, so that a file needs only as much memory as the weights in
+use.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any, Literal, Protocol
 import torch
 
 from svg_train.reference.inert_pickle import PickleFormatError, load_inert
-from svg_train.reference.tensors import REBUILD, Storage, StorageTable, StoredTensor
+from svg_train.reference.safetensors_file import MAX_HEADER_BYTES, SafetensorsFile
+from svg_train.reference.tensors import REBUILD, Storage, StorageTable, StoredTensor, read_stored
 
 MAX_PICKLE_BYTES = 8 << 20  # a VGG-128 checkpoint with the source text of its modules needs 0.5 MB
 _CHUNK = 1 << 20
@@ -26,7 +28,11 @@ _ENTRY_HEADER = struct.Struct("<26xHH")  # of a zip entry: lengths of its name a
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 
-Format = Literal["zip", "stream", "tar", "other"]
+Format = Literal["zip", "stream", "safetensors", "tar", "other"]
+
+
+class OtherKindError(PickleFormatError):
+    """A file of torch that is not a checkpoint; the message says what it is, and on a second line what to do."""
 
 
 class TorchFile(Protocol):
@@ -49,14 +55,17 @@ def sniff_format(head: bytes) -> Format:
         return "zip"
     if _MAGIC.to_bytes(10, "little") in head[:64]:
         return "stream"
+    if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES:
+        return "safetensors"
     return "tar" if head[257:262] == b"ustar" else "other"
 
 
 @contextmanager
 def open_torch_file(path: str | Path) -> Iterator[TorchFile]:
-    """Open a file that `sniff_format` calls zip or stream.
+    """Open a file that `sniff_format` calls zip, stream or safetensors.
 
     Raises:
+        OtherKindError: a file of torch that is not a checkpoint.
         PickleFormatError: truncated, damaged, hostile, or of another kind.
         OSError: it cannot be opened.
     """
@@ -69,9 +78,10 @@ def open_torch_file(path: str | Path) -> Iterator[TorchFile]:
 
 
 def _open(file: _CappedFile) -> TorchFile:
-    if sniff_format(file.read(512)) != "zip":
-        file.seek(0)
-        return _Stream(file)
+    kind = sniff_format(file.read(512))
+    file.seek(0)
+    if kind != "zip":
+        return SafetensorsFile(file) if kind == "safetensors" else _Stream(file)
     try:
         return _ZipArchive(file)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, OverflowError, ValueError, struct.error) as error:
@@ -137,10 +147,7 @@ class _Stream:
         return positions
 
     def read(self, tensor: StoredTensor) -> torch.Tensor:
-        values, buffer = _allocate(tensor)
-        self._file.seek(self._positions[tensor.storage.key] + _first_byte(tensor))
-        _fill(buffer, self._file)
-        return values.as_strided(tensor.shape, tensor.stride).contiguous()
+        return read_stored(self._file, self._positions[tensor.storage.key], tensor)
 
 
 class _ZipArchive:
@@ -155,8 +162,13 @@ class _ZipArchive:
         self._file = file
         self._size = os.fstat(file.fileno()).st_size
         self._folder = pickles[0].rpartition("/")[0]
+        if any(name.startswith(f"{self._folder}/code/") for name in archive.namelist()):
+            raise OtherKindError(
+                "a TorchScript archive: its code would have to run\n"
+                "  save its weights in Python: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')"
+            )
         pickled = io.BytesIO(self._member(pickles[0], MAX_PICKLE_BYTES))
-        self._swapped = self._byte_order() == b"big"
+        self._big_endian = self._byte_order() == b"big"
         table = StorageTable()
         self.content = load_inert(pickled, REBUILD, table.load)
         self._positions = self._locate(list(table.roots.values()))
@@ -215,35 +227,9 @@ class _ZipArchive:
 
     def read(self, tensor: StoredTensor) -> torch.Tensor:
         # Directly from the file: an entry is stored as it is, and zipfile's own seek would read all that it skips at once.
-        values, buffer = _allocate(tensor)
-        self._file.seek(self._positions[tensor.storage.key] + _first_byte(tensor))
-        _fill(buffer, self._file)
-        if self._swapped:
-            order = torch.arange(tensor.storage.dtype.itemsize - 1, -1, -1)
-            values = values.view(torch.uint8).view(-1, len(order))[:, order].contiguous().view(-1).view(values.dtype)
-        return values.as_strided(tensor.shape, tensor.stride).contiguous()
+        position = self._positions[tensor.storage.key]
+        return read_stored(self._file, position, tensor, self._big_endian)
 
 
 def _text(key: str | int) -> str:
     return str(key) if isinstance(key, str) or abs(key) < 1 << 64 else "?"
-
-
-def _first_byte(tensor: StoredTensor) -> int:
-    return (tensor.storage.offset + tensor.offset) * tensor.storage.dtype.itemsize
-
-
-def _allocate(tensor: StoredTensor) -> tuple[torch.Tensor, memoryview]:
-    """Memory for the part of the storage between the tensor's first and last element."""
-    values = torch.zeros(tensor.extent, dtype=tensor.storage.dtype)
-    buffer: Any = values.view(torch.uint8).numpy()  # numpy's stubs for Python 3.10 do not type it as a buffer
-    return values, memoryview(buffer)
-
-
-def _fill(buffer: memoryview, source: Any) -> None:
-    """Read in pieces that `_CappedFile` allows."""
-    done = 0
-    while done < len(buffer):
-        size = source.readinto(buffer[done : done + _CHUNK])
-        if not size:
-            raise PickleFormatError("the file ends within a tensor")
-        done += size
