@@ -78,7 +78,8 @@ def export(
 ) -> None:
     """Export a checkpoint to a bundle of ONNX graphs, after proving that they compute what the model computes.
 
-    --fp16 and --bf16 must pass a quality gate on held-out sequences of the checkpoint's own data, or of --data;
+    --fp16 and --bf16 must pass a quality gate on held-out sequences of the checkpoint's own data, or of --data. Without them
+    they are compared with fp32 on drawn frames, and are then used only where they are chosen by name.
     --bn recalibrate needs --data.
 
     Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed, precision too low, or a bundle that the runtime would refuse (nothing
@@ -128,7 +129,7 @@ def export(
             summary["engines"] = request.build(target, display)
     if json is not None:
         write_json(json, summary)
-    _report(manifest, target, console)
+    _report(manifest, checkpoint, target, console)
 
 
 def _summary(manifest: Manifest) -> dict[str, Any]:
@@ -139,13 +140,14 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
             "max_error": parity.max_error if parity else None,
             "frame": parity.curves[_FRAME].model_dump() if parity else None,
             "quality": quality.model_dump() if quality else None,
+            "divergence": variant.divergence.model_dump() if variant.divergence else None,
         }
     return {"bundle_id": manifest.bundle_id, "variants": variants}
 
 
-def _report(manifest: Manifest, target: Path, console: Console) -> None:
+def _report(manifest: Manifest, checkpoint: Path, target: Path, console: Console) -> None:
     """Print what was written, and its quality."""
-    from svg_export.precision import describe
+    from svg_export.precision import describe, describe_unmeasured
 
     for name, variant in manifest.variants.items():
         if variant.parity is not None:
@@ -157,6 +159,9 @@ def _report(manifest: Manifest, target: Path, console: Console) -> None:
             )
         if variant.quality is not None:
             for line in describe(name, variant.quality):
+                console.print(line, markup=False)
+        if variant.divergence is not None:
+            for line in describe_unmeasured(name, variant.divergence, checkpoint):
                 console.print(line, markup=False)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file()) / 1e6
     console.print(f"wrote {target} ({size:.1f} MB)\n  run it with: svg-live --model {target}", markup=False)
