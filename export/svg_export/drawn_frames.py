@@ -22,7 +22,8 @@ class DrawnSequences:
 
     def __init__(self, model: ModelConfig, count: int, length: int) -> None:
         self.description = "bouncing digits drawn for the purpose"
-        self._size, self._channels = model.image_size, model.channels
+        self._size = model.image_size
+        self._channels = model.channels
         self._count = count
         self._length = length
 
