@@ -14,6 +14,7 @@ from svg_common.errors import SvgError
 from svg_common.files import atomic_file, refuse_pipe
 from svg_train.config import Config
 from svg_train.model import SVG
+from svg_train.weight_names import unwrap_names
 
 FORMAT = "svg-edge-checkpoint"
 VERSION = 1
@@ -129,7 +130,7 @@ def _parse(path: str | Path, content: Any) -> Checkpoint:
         raise CheckpointError(f"'{path}' is not a valid checkpoint:\n  " + "\n  ".join(lines)) from error
     return Checkpoint(
         config=rest.config,
-        weights=weights,
+        weights=unwrap_names(weights),
         step=rest.step,
         frame_interval_s=rest.frame_interval_s,
         metrics=rest.metrics,

@@ -135,6 +135,27 @@ def add_bf16_variant(bundle: Path, folder: Path) -> Path:
     return copy
 
 
+def without_quality(report: dict) -> dict:
+    """The divergence report that an export without held-out sequences would write where `report` is the quality report."""
+    shared = {name: value for name, value in report.items() if name not in ("data", "split", "metrics")}
+    return {
+        **shared,
+        "frames": "a test",
+        "quality_against_truth": "not measured",
+        "measure_with": "svg-export CHECKPOINT --fp16 --data video --data-root DIR",
+        "diversity": report["metrics"]["diversity"],
+    }
+
+
+def forget_quality(bundle: Path, precision: str) -> Path:
+    """Make `precision` of the bundle a variant whose quality was not measured."""
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    variant = manifest["variants"][precision]
+    variant.update(divergence=without_quality(variant["quality"]), quality=None)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    return bundle
+
+
 @pytest.fixture(autouse=True)
 def no_bf16_units(monkeypatch, tmp_path):
     """Let `auto` choose the cpu backend on every machine, so that tests compare float32 forecasts."""

@@ -15,12 +15,14 @@ from svg_eval.data import open_held_out
 from svg_eval.evaluation_report import Evaluated, Evaluation
 from svg_eval.learned import LearnedMetrics, Lpips, VideoFeatures
 from svg_eval.measure import Settings, measure
-from svg_eval.models import BundleModel, CheckpointModel, EvaluatedModel, ModelInfo, RepeatLastFrame, open_model
-from svg_eval.protocols import ProtocolName, check_protocol
+from svg_eval.models import BundleModel, CheckpointModel, EvaluatedModel, ModelInfo, RepeatLastFrame, is_embedded, open_model
+from svg_eval.protocols import Protocol, ProtocolName, check_protocol
 from svg_runtime.bundle.manifest import Precision
+from svg_runtime.bundle.reader import KNOWS_DIGITS_ONLY
 from svg_train.data import SequenceDataset
 
 _LOG = logging.getLogger(__name__)
+_DIGITS = ("digits", "smmnist")  # data sets of what the embedded model was trained on
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ def run(request: Request, progress: ProgressListener) -> Evaluation:
         settings = replace(request.settings, horizon=protocol.horizon) if protocol else request.settings
         data = open_held_out(model.info, request.data, protocol, settings.horizon)
         _log_differences(model.info, data, settings)
+        if is_embedded(request.model) and not _is_digits(request, model.info, protocol):
+            _LOG.info("note: %s", KNOWS_DIGITS_ONLY)
         models: list[EvaluatedModel] = [model, RepeatLastFrame(model.info), *baselines]
         results = [_evaluate(model=entry, data=data, settings=settings, request=request, progress=progress) for entry in models]
         return Evaluation(
@@ -105,6 +109,11 @@ def _check_comparable(model: ModelInfo, baseline: ModelInfo) -> None:
             f"'{baseline.label}' cannot be compared with '{model.label}': their frames differ ({'; '.join(different)})\n"
             "  expected a baseline for the same frames; train one with the same --n-past, --image-size and --channels"
         )
+
+
+def _is_digits(request: Request, info: ModelInfo, protocol: Protocol | None) -> bool:
+    name = protocol.data["name"] if protocol is not None else request.data.get("name") or info.data["name"]
+    return name in _DIGITS
 
 
 def _log_differences(info: ModelInfo, data: SequenceDataset, settings: Settings) -> None:

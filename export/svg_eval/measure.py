@@ -160,9 +160,14 @@ def frame_metrics(samples: Tensor, target: Tensor) -> dict[str, Tensor]:
         "mean_mse": frame_mse(samples.mean(0), target).mean(-1),
         "spread": samples.std(0, correction=0).mean(dim=(1, 2, 3)),
     }
-    if len(samples) > 1:
-        metrics["distance"] = torch.stack([_pairwise_distance(step) for step in samples.unbind(1)])
-    return metrics
+    return metrics | sample_metrics(samples)
+
+
+def sample_metrics(samples: Tensor) -> dict[str, Tensor]:
+    """Those of `frame_metrics` that need no truth and more than one sample: samples (S, T, C, H, W)."""
+    if len(samples) == 1:
+        return {}
+    return {"distance": torch.stack([_pairwise_distance(step) for step in samples.unbind(1)])}
 
 
 def _pairwise_distance(frames: Tensor) -> Tensor:

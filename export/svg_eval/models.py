@@ -12,7 +12,7 @@ from torch import Tensor
 
 from svg_common.errors import BackendMissingError, SvgError, UsageError
 from svg_runtime.bundle.manifest import Precision
-from svg_runtime.bundle.reader import find_model
+from svg_runtime.bundle.reader import EMBEDDED_MODEL, find_model
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_train.checkpoint import Checkpoint
 from svg_train.model import SVG
@@ -230,6 +230,11 @@ def open_model(
     path = find_model(model)
     forecaster = Forecaster.open(path=path, backend=backend or "auto", device=device, precision=precision, samples=samples)
     return BundleModel(path.name, forecaster)
+
+
+def is_embedded(model: str | None) -> bool:
+    """Whether `open_model` opens the embedded model for this name."""
+    return model in (None, EMBEDDED) and find_model(model) == EMBEDDED_MODEL
 
 
 def _open_checkpoint(path: Path, backend: str | None, device: str | None, precision: Precision | None) -> CheckpointModel:

@@ -18,7 +18,7 @@ from svg_common.files import atomic_directory
 from svg_common.progress import NullListener, ProgressListener
 from svg_export.graphs import GraphExport, fold_batch_norm, fused_graphs, separate_graphs
 from svg_export.parity import check_fp32, compare_fp16
-from svg_export.precision import HeldOut, attach_quality_reports, load_held_out
+from svg_export.precision import DrawnFrames, HeldOut, attach_quality_reports, load_held_out
 from svg_export.to_onnx import OPSET, export_graph, read_interface, shuffled_decoder
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import (
@@ -64,7 +64,7 @@ def write_bundle(
     fp16: bool,
     fused: bool = True,
     bf16: bool = False,
-    held_out: HeldOut | None = None,
+    held_out: HeldOut | DrawnFrames | None = None,
     shuffled: bool = True,
     progress: ProgressListener | None = None,
 ) -> Manifest:
@@ -78,7 +78,8 @@ def write_bundle(
         fused: add the graphs prime and step, which make forecasts faster and the bundle about twice as large.
         bf16: add the bf16 variant, if it passes its gate.
         shuffled: add the graph decoder_shuffled, if it applies to the backbone.
-        held_out: what fp16 and bf16 are measured on; default: the held-out split of the checkpoint's own data.
+        held_out: what fp16 and bf16 are measured on; default: the held-out split of the checkpoint's own data, else frames
+            drawn for the purpose.
         progress: receives the progress of the quality gate.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,7 +9,7 @@ import typer
 
 from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
-from svg_common.files import existing_file, refuse_overwriting, write_json
+from svg_common.files import existing_file, file_sha256, refuse_overwriting, write_json
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
 from svg_runtime.forecast_options import COUNT_LIMIT
@@ -79,7 +78,8 @@ def export(
 ) -> None:
     """Export a checkpoint to a bundle of ONNX graphs, after proving that they compute what the model computes.
 
-    --fp16 and --bf16 must pass a quality gate on held-out sequences of the checkpoint's own data, or of --data;
+    --fp16 and --bf16 must pass a quality gate on held-out sequences of the checkpoint's own data, or of --data. Without them
+    they are compared with fp32 on drawn frames, and are then used only where they are chosen by name.
     --bn recalibrate needs --data.
 
     Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed, precision too low, or a bundle that the runtime would refuse (nothing
@@ -111,7 +111,7 @@ def export(
         loaded, batch_norm = _recalibrate(loaded, source, bn_sequences, console)
     if save_checkpoint is not None:
         _save(loaded, save_checkpoint, console)
-    sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    sha256 = file_sha256(checkpoint)
     with ProgressDisplay(console) as display:
         manifest = write_bundle(
             checkpoint=loaded,
@@ -129,7 +129,7 @@ def export(
             summary["engines"] = request.build(target, display)
     if json is not None:
         write_json(json, summary)
-    _report(manifest, target, console)
+    _report(manifest, checkpoint, target, console)
 
 
 def _summary(manifest: Manifest) -> dict[str, Any]:
@@ -140,13 +140,14 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
             "max_error": parity.max_error if parity else None,
             "frame": parity.curves[_FRAME].model_dump() if parity else None,
             "quality": quality.model_dump() if quality else None,
+            "divergence": variant.divergence.model_dump() if variant.divergence else None,
         }
     return {"bundle_id": manifest.bundle_id, "variants": variants}
 
 
-def _report(manifest: Manifest, target: Path, console: Console) -> None:
+def _report(manifest: Manifest, checkpoint: Path, target: Path, console: Console) -> None:
     """Print what was written, and its quality."""
-    from svg_export.precision import describe
+    from svg_export.precision import describe, describe_unmeasured
 
     for name, variant in manifest.variants.items():
         if variant.parity is not None:
@@ -158,6 +159,9 @@ def _report(manifest: Manifest, target: Path, console: Console) -> None:
             )
         if variant.quality is not None:
             for line in describe(name, variant.quality):
+                console.print(line, markup=False)
+        if variant.divergence is not None:
+            for line in describe_unmeasured(name, variant.divergence, checkpoint):
                 console.print(line, markup=False)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file()) / 1e6
     console.print(f"wrote {target} ({size:.1f} MB)\n  run it with: svg-live --model {target}", markup=False)

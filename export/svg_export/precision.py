@@ -2,6 +2,8 @@
 
 The loop amplifies rounding, so a sample soon differs from the one in fp32. What counts is whether it is worse: the best and the
 average sample, compared with the truth, and the diversity of the samples must not fall.
+
+Where the training data are not at hand, drawn frames show what needs no truth: divergence from fp32 and diversity.
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
 from svg_common.metrics import psnr
 from svg_common.progress import ProgressListener
 from svg_eval.data import open_held_out
-from svg_eval.measure import Settings, batches, frame_metrics
+from svg_eval.measure import Settings, batches, frame_metrics, sample_metrics
 from svg_eval.models import BundleModel, EvaluatedModel, checkpoint_info
 from svg_eval.statistics import Array, best_sample, estimate
+from svg_export.drawn_frames import DrawnSequences
 from svg_runtime.backends import open_backend
-from svg_runtime.bundle.manifest import Manifest, Metric, PairedDifference, Precision, QualityReport
+from svg_runtime.bundle.manifest import DivergenceReport, Manifest, Metric, PairedDifference, Precision, QualityReport
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError
 from svg_runtime.forecast.forecaster import Forecaster
@@ -72,8 +75,31 @@ class HeldOut:
         return Settings(min(self.sequences, len(self.data)), SAMPLES, HORIZON, SEED)
 
 
-def load_held_out(checkpoint: Checkpoint, given: Mapping[str, Any], fp16: bool, bf16: bool) -> HeldOut | None:
+@dataclass(frozen=True)
+class DrawnFrames:
+    """What the gate compares on where there are no held-out sequences: frames without a truth."""
+
+    data: SequenceDataset
+    measure_with: str  # the command that measures the quality against the truth
+
+    @property
+    def settings(self) -> Settings:
+        """The forecasts to compare."""
+        return Settings(len(self.data), SAMPLES, HORIZON, SEED)
+
+
+class NoHeldOutError(SvgError):
+    """The held-out sequences cannot be opened."""
+
+
+class _NoHeldOutUsageError(NoHeldOutError, UsageError):
+    """As above, because of the options or of what they lack."""
+
+
+def load_held_out(checkpoint: Checkpoint, given: Mapping[str, Any], fp16: bool, bf16: bool) -> HeldOut | DrawnFrames | None:
     """Open the sequences for the quality gate, before any work is done; None if no reduced precision is requested.
+
+    Drawn frames replace those of the training where they are not on this machine and the user names no others.
 
     Args:
         checkpoint: of the model.
@@ -86,7 +112,24 @@ def load_held_out(checkpoint: Checkpoint, given: Mapping[str, Any], fp16: bool, 
     """
     if bf16:
         _check_bf16_available()
-    return find_held_out(checkpoint, given) if fp16 or bf16 else None
+    if not (fp16 or bf16):
+        return None
+    if any(value is not None for value in given.values()):
+        return find_held_out(checkpoint, given)
+    try:
+        return find_held_out(checkpoint, given)
+    except NoHeldOutError as error:
+        drawn = _draw_frames(checkpoint, fp16, bf16)
+        _LOG.info("note: %s", str(error.__cause__).splitlines()[0])
+        _LOG.info("  so reduced precision is compared with fp32 on %s, and not with the truth", drawn.data.description)
+        return drawn
+
+
+def _draw_frames(checkpoint: Checkpoint, fp16: bool, bf16: bool) -> DrawnFrames:
+    model = checkpoint.config.model
+    flags = f"{' --fp16' if fp16 else ''}{' --bf16' if bf16 else ''}"
+    command = f"svg-export CHECKPOINT{flags} --data {checkpoint.config.data.name} --data-root DIR"
+    return DrawnFrames(DrawnSequences(model, MIN_SEQUENCES, model.n_past + HORIZON), command)
 
 
 def find_held_out(checkpoint: Checkpoint, given: Mapping[str, Any]) -> HeldOut:
@@ -108,7 +151,7 @@ def find_held_out(checkpoint: Checkpoint, given: Mapping[str, Any]) -> HeldOut:
     except MissingExtraError:
         raise
     except SvgError as error:
-        kind = UsageError if isinstance(error, UsageError) else SvgError
+        kind = _NoHeldOutUsageError if isinstance(error, UsageError) else NoHeldOutError
         raise kind(f"{needs}, but those of '{name}' cannot be opened: {error}\n  {advice}") from error
     if len(data) < MIN_SEQUENCES:
         raise SvgError(
@@ -131,13 +174,15 @@ def _check_bf16_available() -> None:
         ) from error
 
 
-def attach_quality_reports(folder: Path, manifest: Manifest, held_out: HeldOut, progress: ProgressListener) -> Manifest:
+def attach_quality_reports(
+    folder: Path, manifest: Manifest, held_out: HeldOut | DrawnFrames, progress: ProgressListener
+) -> Manifest:
     """`manifest` with a quality report of every reduced precision, measured as the Forecaster runs it by default.
 
     Args:
         folder: of the graphs.
         manifest: with the variants to measure, which need no report yet.
-        held_out: what to forecast.
+        held_out: what to forecast; on drawn frames the reports are about the divergence from fp32 alone.
         progress: receives the progress.
 
     Raises:
@@ -145,26 +190,43 @@ def attach_quality_reports(folder: Path, manifest: Manifest, held_out: HeldOut, 
     """
     precisions: list[Precision] = [name for name in manifest.variants if name != "fp32"]
     reports = _run_quality_gate(Bundle(folder, manifest), precisions, held_out, progress)
-    variants = {name: old.model_copy(update={"quality": reports.get(name)}) for name, old in manifest.variants.items()}
+    name_of_report = "quality" if isinstance(held_out, HeldOut) else "divergence"
+    variants = {name: old.model_copy(update={name_of_report: reports.get(name)}) for name, old in manifest.variants.items()}
     return manifest.model_copy(update={"variants": variants})
 
 
 def _run_quality_gate(
-    bundle: Bundle, precisions: list[Precision], held_out: HeldOut, progress: ProgressListener
-) -> dict[Precision, QualityReport]:
+    bundle: Bundle, precisions: list[Precision], held_out: HeldOut | DrawnFrames, progress: ProgressListener
+) -> dict[Precision, QualityReport] | dict[Precision, DivergenceReport]:
     names: list[Precision] = ["fp32", *precisions]
     count, data = held_out.settings.sequences, held_out.data.description
-    _LOG.info("%s on %d held-out sequences (%s)", ", ".join(names), count, data)
+    kind = "held-out" if isinstance(held_out, HeldOut) else "drawn"
+    _LOG.info("%s on %d %s sequences (%s)", ", ".join(names), count, kind, data)
+    engines = [_COMPUTED_BY[name] for name in precisions]
     with ExitStack() as stack:
         models = [stack.enter_context(closing(_open(bundle, name))) for name in names]
-        reports = compare(models, [_COMPUTED_BY[name] for name in precisions], held_out, progress)
-    failures = [f"{name}: {line}" for name, report in zip(precisions, reports, strict=True) for line in report.failures()]
+        if isinstance(held_out, HeldOut):
+            quality = dict(zip(precisions, compare(models, engines, held_out, progress), strict=True))
+            _refuse_failures(quality, f"reduced precision loses quality on {count} held-out sequences", "")
+            return quality
+        divergence = dict(zip(precisions, compare_drawn(models, engines, held_out, progress), strict=True))
+    _refuse_failures(
+        divergence,
+        f"reduced precision is too far from fp32 on {count} drawn sequences",
+        ", or give held-out sequences with --data and --data-root",
+    )
+    return divergence
+
+
+def _refuse_failures(
+    reports: Mapping[Precision, QualityReport] | Mapping[Precision, DivergenceReport], problem: str, alternative: str
+) -> None:
+    failures = [f"{name}: {line}" for name, report in reports.items() for line in report.failures()]
     if failures:
         raise PrecisionError(
-            f"reduced precision loses quality on {held_out.settings.sequences} held-out sequences:\n  " + "\n  ".join(failures)
-            + "\n  nothing was published; export without that precision"
+            f"{problem}:\n  " + "\n  ".join(failures)
+            + f"\n  nothing was published; export without that precision{alternative}"
         )  # fmt: skip
-    return dict(zip(precisions, reports, strict=True))
 
 
 def _open(bundle: Bundle, precision: Precision) -> BundleModel:
@@ -192,6 +254,36 @@ def compare(
     Raises:
         PrecisionError: forecasts that are not finite.
     """
+    scores = _score(models, held_out, progress, with_truth=True)
+    fp32 = scores[0].quality()
+    return [
+        _report(held_out=held_out, computed_by=by, fp32=fp32, reduced=own.quality(), drift=own.drift())
+        for by, own in zip(computed_by, scores[1:], strict=True)
+    ]
+
+
+def compare_drawn(
+    models: Sequence[EvaluatedModel], computed_by: list[str], drawn: DrawnFrames, progress: ProgressListener
+) -> list[DivergenceReport]:
+    """Divergence reports of all `models` except the first, the fp32 model; arguments and errors as of `compare`."""
+    scores = _score(models, drawn, progress, with_truth=False)
+    fp32, *reduced = [own.diversity() for own in scores]
+    return [
+        DivergenceReport(
+            **_run_of(drawn.settings, by, own.drift(), samples=1 if diversity is None else SAMPLES),
+            frames=drawn.data.description,
+            quality_against_truth="not measured",
+            measure_with=drawn.measure_with,
+            diversity=None if fp32 is None or diversity is None else _paired("diversity", fp32, diversity),
+        )
+        for by, own, diversity in zip(computed_by, scores[1:], reduced, strict=True)
+    ]
+
+
+def _score(
+    models: Sequence[EvaluatedModel], held_out: HeldOut | DrawnFrames, progress: ProgressListener, with_truth: bool
+) -> list[_Scores]:
+    """Forecasts of all `models` with the same noise, scored sequence by sequence."""
     scores, n_past, done = [_Scores() for _ in models], models[0].info.n_past, 0
     progress.progress("quality", 0.0)
     with torch.no_grad():
@@ -200,14 +292,10 @@ def compare(
             for model, own, given in zip(models, scores, futures, strict=True):
                 if not given.isfinite().all():
                     raise PrecisionError(f"{model.info.label} produces forecasts that are not finite\n  nothing was published")
-                own.add(given, futures[0], sequences[:, n_past:])
+                own.add(given, futures[0], sequences[:, n_past:] if with_truth else None)
             done += len(sequences)
             progress.progress("quality", done / held_out.settings.sequences)
-    fp32 = scores[0].quality()
-    return [
-        _report(held_out=held_out, computed_by=by, fp32=fp32, reduced=own.quality(), drift=own.drift())
-        for by, own in zip(computed_by, scores[1:], strict=True)
-    ]
+    return scores
 
 
 @dataclass
@@ -217,11 +305,11 @@ class _Scores:
     metrics: dict[str, list[Tensor]] = field(default_factory=dict)
     errors: list[Tensor] = field(default_factory=list)  # (B, T) mean squared difference from fp32
 
-    def add(self, futures: Tensor, fp32: Tensor, truth: Tensor) -> None:
-        """Add futures (B, S, T, C, H, W), those of fp32, and the true frames (B, T, C, H, W)."""
+    def add(self, futures: Tensor, fp32: Tensor, truth: Tensor | None) -> None:
+        """Add futures (B, S, T, C, H, W), those of fp32, and the true frames (B, T, C, H, W), if they are known."""
         self.errors.append((futures - fp32).square().mean(dim=(1, 3, 4, 5)).double())
-        for samples, frames in zip(futures, truth, strict=True):
-            for name, value in frame_metrics(samples, frames).items():
+        for index, samples in enumerate(futures):
+            for name, value in (frame_metrics(samples, truth[index]) if truth is not None else sample_metrics(samples)).items():
                 self.metrics.setdefault(name, []).append(value.double())
 
     def drift(self) -> list[float]:
@@ -238,26 +326,32 @@ class _Scores:
             "ssim_best": best_sample(metrics["ssim"]).mean(1),
             "ssim_mean": metrics["ssim"].mean((1, 2)),
         }
-        return values | ({"diversity": metrics["distance"].mean(1)} if "distance" in metrics else {})
+        diversity = self.diversity()
+        return values if diversity is None else {**values, "diversity": diversity}
+
+    def diversity(self) -> Array | None:
+        """One value per sequence (N,), its mean over the horizon; None for a single sample."""
+        return torch.stack(self.metrics["distance"]).numpy().mean(1) if "distance" in self.metrics else None
 
 
 def _report(
     held_out: HeldOut, computed_by: str, fp32: dict[Metric, Array], reduced: dict[Metric, Array], drift: list[float]
 ) -> QualityReport:
-    settings = held_out.settings
     return QualityReport(
+        **_run_of(held_out.settings, computed_by, drift, samples=SAMPLES if "diversity" in fp32 else 1),
         data=held_out.name,
         split="test",
-        sequences=settings.sequences,
-        samples=SAMPLES if "diversity" in fp32 else 1,
-        horizon=settings.horizon,
-        seed=settings.seed,
-        confidence=CONFIDENCE,
-        computed_by=computed_by,
-        divergence_psnr_db=tuple(round(step, 2) for step in drift),
-        min_first_step_psnr_db=MIN_FIRST_STEP_PSNR_DB,
         metrics={name: _paired(name, fp32[name], reduced[name]) for name in fp32},
     )
+
+
+def _run_of(settings: Settings, computed_by: str, drift: list[float], samples: int) -> dict[str, Any]:
+    """What both kinds of report say about the run that they are from."""
+    return {
+        "sequences": settings.sequences, "samples": samples, "horizon": settings.horizon, "seed": settings.seed,
+        "confidence": CONFIDENCE, "computed_by": computed_by,
+        "divergence_psnr_db": tuple(round(step, 2) for step in drift), "min_first_step_psnr_db": MIN_FIRST_STEP_PSNR_DB,
+    }  # fmt: skip
 
 
 def _paired(name: Metric, fp32: Array, reduced: Array) -> PairedDifference:
@@ -272,13 +366,28 @@ def _paired(name: Metric, fp32: Array, reduced: Array) -> PairedDifference:
 
 def describe(precision: Precision, report: QualityReport) -> list[str]:
     """The report in two readable lines."""
-    first, last = report.divergence_psnr_db[0], report.divergence_psnr_db[-1]
     metrics = [name for name in get_args(Metric) if name in report.metrics]
     changes = ", ".join(_change(name, report.metrics[name], report.samples) for name in metrics)
     return [
-        f"{precision} against fp32, {report.computed_by}: {first:.0f} dB at step 1, {last:.0f} dB at step {report.horizon}",
+        _describe_divergence(precision, report),
         f"  against the truth, {report.sequences} sequences, paired {report.confidence:.0%} intervals: {changes}",
     ]
+
+
+def describe_unmeasured(precision: Precision, report: DivergenceReport, checkpoint: Path) -> list[str]:
+    """The report in readable lines: what was compared, what was not measured, and how to measure it."""
+    diversity = "" if report.diversity is None else f", {_change('diversity', report.diversity, report.samples)}"
+    return [
+        f"{_describe_divergence(precision, report)}{diversity}, on {report.sequences} drawn sequences",
+        "  quality against the truth was not measured, because the held-out sequences are not here",
+        f"  measure and record it with: {report.measure_with.replace('CHECKPOINT', str(checkpoint), 1)}",
+        f"  until then {precision} is used only where it is chosen by name, as with svg-live --{precision}",
+    ]
+
+
+def _describe_divergence(precision: Precision, report: QualityReport | DivergenceReport) -> str:
+    first, last = report.divergence_psnr_db[0], report.divergence_psnr_db[-1]
+    return f"{precision} against fp32, {report.computed_by}: {first:.0f} dB at step 1, {last:.0f} dB at step {report.horizon}"
 
 
 def _change(name: Metric, value: PairedDifference, samples: int) -> str:

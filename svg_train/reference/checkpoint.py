@@ -2,6 +2,8 @@
 
     encoder, decoder, frame_predictor, posterior[, prior], opt  ->  config, weights
 
+Other arrangements of the same weights, and of ours, are brought into this form (`layouts`).
+
 The convolutions of [d, skip] are split as in our decoder, the LSTM cells become layers, and the generation rule is the
 reference's (`skip_lag` 1). No code in the file runs, whatever it contains.
 """
@@ -18,20 +20,17 @@ from svg_common.errors import UsageError
 from svg_common.files import refuse_pipe
 from svg_train.checkpoint import FORMAT, Checkpoint, CheckpointError, load_checkpoint
 from svg_train.config import Config, build_config
-from svg_train.reference.file import Format, TorchFile, open_torch_file, sniff_format
+from svg_train.reference.file import Format, OtherKindError, TorchFile, open_torch_file, sniff_format
 from svg_train.reference.inert_pickle import PickleFormatError
-from svg_train.reference.modules import Tensors, attributes, named_tensors
+from svg_train.reference.layouts import PARTS, Layout, recognize
+from svg_train.reference.modules import Tensors, named_tensors
 from svg_train.reference.names import COUNTER, Target, map_parameters, reference_shapes
 from svg_train.reference.options import Findings, model_table, read_options, training_tables
+from svg_train.reference.our_weights import compare_weights, config_tables
+from svg_train.reference.refusals import EXPECTED, incomplete, other_model
 from svg_train.reference.tensors import StoredTensor
 
-_PARTS = ("encoder", "decoder", "frame_predictor", "posterior", "prior")
 _NEEDED = ("encoder", "decoder", "frame_predictor")
-_EXPECTED = (
-    "  expected a file that svg-train wrote (ckpt.pt or last.pt),\n"
-    "  or one that the reference implementation's training wrote (model.pth, with encoder, decoder, frame_predictor, ..., opt)"
-)
-_LISTED = 60  # problems in one message
 
 
 class ReferenceCheckpointError(CheckpointError):
@@ -40,6 +39,9 @@ class ReferenceCheckpointError(CheckpointError):
 
 def load_any_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint of ours or of the reference implementation, recognized by its content, not its name.
+
+    Also weights of either model from Lightning checkpoints, state_dicts and safetensors files, if the settings that no weight
+    depends on (n_past, ...) are in the file.
 
     Raises:
         CheckpointError: the file is missing, truncated or neither of the two, or parts are missing or contradictory.
@@ -52,15 +54,17 @@ def load_any_checkpoint(path: str | Path) -> Checkpoint:
             "  load it in that PyTorch, save it again in a later one, and use the new file"
         )
     if kind == "other":
-        raise ReferenceCheckpointError(f"'{path}' is not an svg-edge checkpoint, nor any other file of torch.save\n{_EXPECTED}")
+        raise ReferenceCheckpointError(f"'{path}' is not an svg-edge checkpoint, nor any other file of torch.save\n{EXPECTED}")
     try:
         with open_torch_file(path) as file:
             if not _is_ours(file.content):
-                return _convert(path, file)
+                return _take(path, file, recognize(file.content, kind == "safetensors"))
+    except OtherKindError as fault:
+        raise ReferenceCheckpointError(f"'{path}' is {fault}") from fault
     except PickleFormatError as fault:
         raise ReferenceCheckpointError(
             f"cannot read the checkpoint '{path}': damaged, truncated or hostile ({fault}). "
-            f"Any code in it was not run\n{_EXPECTED}"
+            f"Any code in it was not run\n{EXPECTED}"
         ) from fault
     return load_checkpoint(path)
 
@@ -73,6 +77,11 @@ def _sniff(path: str | Path) -> Format:
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint '{path}' does not exist\n  train one with: svg-train --out run") from error
     except IsADirectoryError as error:
+        if (Path(path) / ".metadata").is_file():
+            raise CheckpointError(
+                f"'{path}' is a sharded checkpoint of torch.distributed\n  make one file of it with: "
+                f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} whole.pth"
+            ) from error
         raise CheckpointError(f"'{path}' is a folder\n  expected a checkpoint, such as run/ckpt.pt of svg-train") from error
 
 
@@ -80,53 +89,68 @@ def _is_ours(content: Any) -> bool:
     return isinstance(content, dict) and isinstance(content.get("format"), str) and content["format"] == FORMAT
 
 
-def _convert(path: str | Path, file: TorchFile) -> Checkpoint:
+def _take(path: str | Path, file: TorchFile, layout: Layout) -> Checkpoint:
+    """Whatever the arrangement of the file: the weights and the configuration that they belong to."""
+    if layout.owner == "unknown" and layout.tensors:
+        raise ReferenceCheckpointError(other_model(path, layout))
     findings = Findings()
-    config, parts = _describe(file.content, findings)
+    taken = (_take_ours if layout.owner == "ours" else _convert)(file, layout, findings)
+    if taken is None or findings.problems:
+        raise ReferenceCheckpointError(incomplete(path, layout, findings.problems))
+    return taken
+
+
+def _convert(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoint | None:
+    config, parts = _describe(layout, findings)
     if config is None:
-        raise _error(path, findings)
+        return None
     targets = map_parameters(config.model)
     _compare(reference_shapes(targets), parts, findings)
     if findings.problems:
-        raise _error(path, findings)
-    weights = _read_weights(targets, parts, file, findings)
+        return None
+    return Checkpoint(config, _read_weights(targets, parts, file, findings))
+
+
+def _take_ours(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoint | None:
+    config = _build_config(findings, config_tables(layout.tensors, layout.options or {}, findings))
+    if config is None:
+        return None
+    compare_weights(map_parameters(config.model), layout.tensors, findings)
+    _refuse_shared_values(list(layout.tensors.values()), findings)
     if findings.problems:
-        raise _error(path, findings)
-    return Checkpoint(config, weights)
+        return None
+    values = {name: file.read(stored) for name, stored in layout.tensors.items()}
+    return Checkpoint(config, {name: value.float() if value.is_floating_point() else value for name, value in values.items()})
 
 
-def _error(path: str | Path, findings: Findings) -> ReferenceCheckpointError:
-    shown = findings.problems[:_LISTED]
-    if len(findings.problems) > _LISTED:
-        shown.append(f"and {len(findings.problems) - _LISTED} more")
-    return ReferenceCheckpointError(
-        f"'{path}' is not a complete checkpoint of the reference implementation:\n  " + "\n  ".join(shown) + f"\n{_EXPECTED}"
-    )
-
-
-def _describe(content: Any, findings: Findings) -> tuple[Config | None, dict[str, Tensors]]:
+def _describe(layout: Layout, findings: Findings) -> tuple[Config | None, dict[str, Tensors]]:
     """Parts and configuration; None if too much is missing to know the configuration."""
-    top = content if isinstance(content, dict) else {}
+    given = layout.parts
     parts: dict[str, Tensors] = {}
-    for part in _PARTS:
-        tensors = named_tensors(top[part]) if part in top else None
+    for part in PARTS:
+        tensors = named_tensors(given[part]) if part in given else None
         if tensors is not None:
             parts[part] = tensors
-        elif part in _NEEDED or part in top:
-            findings.add(f"{part}: {'not a torch module' if part in top else 'missing'}")
-    if "opt" not in top:
+        elif part in _NEEDED or part in given:
+            findings.add(f"{part}: {'not a torch module' if part in given else 'missing'}")
+    if layout.options is None:
         findings.add("opt: missing (the argparse Namespace of the training options)")
-    options = read_options(attributes(top.get("opt")))
+    options = read_options(layout.options or {})
     model = model_table(parts, options, findings)
-    if model["prior"] != "none" and "posterior" not in parts and "posterior" not in top:
+    if model["prior"] != "none" and "posterior" not in parts and "posterior" not in given:
         findings.add("posterior: missing, although the predictor reads more than the frame's encoding")
     if not all(part in parts for part in _NEEDED):
         return None, parts
+    return _build_config(findings, training_tables(options), {"model": model}), parts
+
+
+def _build_config(findings: Findings, *tables: dict[str, dict[str, Any]]) -> Config | None:
+    """The configuration; None if it is invalid, with the reasons among the findings."""
     try:
-        return build_config(training_tables(options), {"model": model}), parts
+        return build_config(*tables)
     except UsageError as error:
         findings.problems += [line.strip() for line in str(error).splitlines()[1:]]
-        return None, parts
+        return None
 
 
 def _compare(expected: dict[tuple[str, str], tuple[int, ...]], parts: dict[str, Tensors], findings: Findings) -> None:
@@ -143,8 +167,12 @@ def _compare(expected: dict[tuple[str, str], tuple[int, ...]], parts: dict[str, 
     for part, tensors in parts.items():
         for name in sorted(tensors.keys() - {name for owner, name in expected if owner == part}):
             findings.add(f"{part}.{name}: unexpected, {tensors[name].shape}")
-    wanted = [parts[part][name] for part, name in expected if name in parts.get(part, {})]
-    if sum(tensor.numel for tensor in wanted) > _stored_elements(wanted):
+    _refuse_shared_values([parts[part][name] for part, name in expected if name in parts.get(part, {})], findings)
+
+
+def _refuse_shared_values(tensors: list[StoredTensor], findings: Findings) -> None:
+    """A small file could otherwise ask for any amount of memory."""
+    if sum(tensor.numel for tensor in tensors) > _stored_elements(tensors):
         findings.add("several parameters share the same values in the file, which training never produces")
 
 

@@ -1,7 +1,8 @@
-"""Files of `torch.save`, opened without torch's loader: the zip archive of torch 1.6 and later, and the older stream.
+"""Files of `torch.save`, opened without torch's loader: the zip archive of torch 1.6 and later, the older stream; safetensors.
 
-Both contain a pickle that refers to storages, and the storages' bytes. The pickle is read by a machine that runs no code. The
-bytes are read tensor by tensor, directly into the tensor, so that a file needs only as much memory as the weights in use.
+The first two contain a pickle that refers to storages, and the storages' bytes. The pickle is read by a machine that runs no
+code. The bytes are read tensor by tensor, directly into the tensor, so that a file needs only as much memory as the weights in
+use.
 """
 
 from __future__ import annotations
@@ -18,14 +19,20 @@ from typing import Any, Literal, Protocol
 import torch
 
 from svg_train.reference.inert_pickle import PickleFormatError, load_inert
-from svg_train.reference.tensors import REBUILD, Storage, StorageTable, StoredTensor
+from svg_train.reference.safetensors_file import MAX_HEADER_BYTES, SafetensorsFile
+from svg_train.reference.tensors import REBUILD, Storage, StorageTable, StoredTensor, read_stored
 
 MAX_PICKLE_BYTES = 8 << 20  # a VGG-128 checkpoint with the source text of its modules needs 0.5 MB
 _CHUNK = 1 << 20
+_ENTRY_HEADER = struct.Struct("<26xHH")  # of a zip entry: lengths of its name and of its extra field are the last two fields
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 
-Format = Literal["zip", "stream", "tar", "other"]
+Format = Literal["zip", "stream", "safetensors", "tar", "other"]
+
+
+class OtherKindError(PickleFormatError):
+    """A file of torch that is not a checkpoint; the message says what it is, and on a second line what to do."""
 
 
 class TorchFile(Protocol):
@@ -48,14 +55,17 @@ def sniff_format(head: bytes) -> Format:
         return "zip"
     if _MAGIC.to_bytes(10, "little") in head[:64]:
         return "stream"
+    if head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES:
+        return "safetensors"
     return "tar" if head[257:262] == b"ustar" else "other"
 
 
 @contextmanager
 def open_torch_file(path: str | Path) -> Iterator[TorchFile]:
-    """Open a file that `sniff_format` calls zip or stream.
+    """Open a file that `sniff_format` calls zip, stream or safetensors.
 
     Raises:
+        OtherKindError: a file of torch that is not a checkpoint.
         PickleFormatError: truncated, damaged, hostile, or of another kind.
         OSError: it cannot be opened.
     """
@@ -68,11 +78,12 @@ def open_torch_file(path: str | Path) -> Iterator[TorchFile]:
 
 
 def _open(file: _CappedFile) -> TorchFile:
-    if sniff_format(file.read(512)) != "zip":
-        file.seek(0)
-        return _Stream(file)
+    kind = sniff_format(file.read(512))
+    file.seek(0)
+    if kind != "zip":
+        return SafetensorsFile(file) if kind == "safetensors" else _Stream(file)
     try:
-        return _ZipArchive(zipfile.ZipFile(file), os.fstat(file.fileno()).st_size)
+        return _ZipArchive(file)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, OverflowError, ValueError, struct.error) as error:
         raise PickleFormatError(_reason(error)) from error
 
@@ -136,27 +147,31 @@ class _Stream:
         return positions
 
     def read(self, tensor: StoredTensor) -> torch.Tensor:
-        values, buffer = _allocate(tensor)
-        self._file.seek(self._positions[tensor.storage.key] + _first_byte(tensor))
-        _fill(buffer, self._file)
-        return values.as_strided(tensor.shape, tensor.stride).contiguous()
+        return read_stored(self._file, self._positions[tensor.storage.key], tensor)
 
 
 class _ZipArchive:
     """name/data.pkl, name/data/KEY for each storage, name/byteorder; stored without compression."""
 
-    def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
+    def __init__(self, file: io.FileIO) -> None:
+        archive = zipfile.ZipFile(file)
         pickles = [name for name in archive.namelist() if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise PickleFormatError("a zip archive that torch.save did not write: it has no data.pkl")
         self._archive = archive
-        self._size = size
+        self._file = file
+        self._size = os.fstat(file.fileno()).st_size
         self._folder = pickles[0].rpartition("/")[0]
+        if any(name.startswith(f"{self._folder}/code/") for name in archive.namelist()):
+            raise OtherKindError(
+                "a TorchScript archive: its code would have to run\n"
+                "  save its weights in Python: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')"
+            )
         pickled = io.BytesIO(self._member(pickles[0], MAX_PICKLE_BYTES))
-        self._swapped = self._byte_order() == b"big"
+        self._big_endian = self._byte_order() == b"big"
         table = StorageTable()
         self.content = load_inert(pickled, REBUILD, table.load)
-        self._check(list(table.roots.values()))
+        self._positions = self._locate(list(table.roots.values()))
 
     def _byte_order(self) -> bytes:
         name = f"{self._folder}/byteorder"
@@ -176,51 +191,45 @@ class _ZipArchive:
             raise PickleFormatError(f"'{name[:60]}' has {info.file_size} bytes, more than the {limit} of a checkpoint")
         return self._archive.read(info)
 
-    def _check(self, roots: list[Storage]) -> None:
-        """Check sizes and checksums. The entries of a hostile archive may overlap: their sum is then larger than the file."""
+    def _locate(self, roots: list[Storage]) -> dict[str, int]:
+        """Position in bytes of the first element of each storage, after checking sizes, overlaps and checksums."""
         entries = {root.key: self._info(f"{self._folder}/data/{root.key}") for root in roots}
         for root in roots:
             size, expected = entries[root.key].file_size, root.numel * root.dtype.itemsize
             if size != expected:
                 raise PickleFormatError(f"the storage {root.key[:40]} has {size} bytes, but its tensors need {expected}")
-        if sum(entry.file_size for entry in entries.values()) > self._size:
-            raise PickleFormatError("its storages are larger than the file")
+        positions = {key: self._first_byte_of(entry) for key, entry in entries.items()}
+        self._refuse_overlaps(positions, entries)
         for entry in entries.values():
             with self._archive.open(entry) as member:
                 while member.read(_CHUNK):
                     pass
+        return positions
+
+    def _first_byte_of(self, entry: zipfile.ZipInfo) -> int:
+        """The end of an entry's own header, whose extra field may be longer or shorter than the one in the list of entries."""
+        self._file.seek(entry.header_offset)
+        header = self._file.read(_ENTRY_HEADER.size)
+        if len(header) < _ENTRY_HEADER.size:
+            raise PickleFormatError("the file ends before an entry that it lists")
+        name_bytes, extra_bytes = _ENTRY_HEADER.unpack(header)
+        return int(entry.header_offset + _ENTRY_HEADER.size + name_bytes + extra_bytes)
+
+    def _refuse_overlaps(self, positions: dict[str, int], entries: dict[str, zipfile.ZipInfo]) -> None:
+        """Before anything is read: thousands of entries over the same bytes would take hours, and more memory than the file."""
+        end = 0
+        for start, size in sorted((position, entries[key].file_size) for key, position in positions.items()):
+            if start < end and size:
+                raise PickleFormatError("its storages overlap")
+            end = max(end, start + size)
+        if end > self._size:
+            raise PickleFormatError("its storages are larger than the file")
 
     def read(self, tensor: StoredTensor) -> torch.Tensor:
-        values, buffer = _allocate(tensor)
-        with self._archive.open(self._info(f"{self._folder}/data/{tensor.storage.key}")) as member:
-            member.seek(_first_byte(tensor))
-            _fill(buffer, member)
-        if self._swapped:
-            order = torch.arange(tensor.storage.dtype.itemsize - 1, -1, -1)
-            values = values.view(torch.uint8).view(-1, len(order))[:, order].contiguous().view(-1).view(values.dtype)
-        return values.as_strided(tensor.shape, tensor.stride).contiguous()
+        # Directly from the file: an entry is stored as it is, and zipfile's own seek would read all that it skips at once.
+        position = self._positions[tensor.storage.key]
+        return read_stored(self._file, position, tensor, self._big_endian)
 
 
 def _text(key: str | int) -> str:
     return str(key) if isinstance(key, str) or abs(key) < 1 << 64 else "?"
-
-
-def _first_byte(tensor: StoredTensor) -> int:
-    return (tensor.storage.offset + tensor.offset) * tensor.storage.dtype.itemsize
-
-
-def _allocate(tensor: StoredTensor) -> tuple[torch.Tensor, memoryview]:
-    """Memory for the part of the storage between the tensor's first and last element."""
-    values = torch.zeros(tensor.extent, dtype=tensor.storage.dtype)
-    buffer: Any = values.view(torch.uint8).numpy()  # numpy's stubs for Python 3.10 do not type it as a buffer
-    return values, memoryview(buffer)
-
-
-def _fill(buffer: memoryview, source: Any) -> None:
-    """Read in pieces: a zip member copies each of them."""
-    done = 0
-    while done < len(buffer):
-        size = source.readinto(buffer[done : done + _CHUNK])
-        if not size:
-            raise PickleFormatError("the file ends within a tensor")
-        done += size

@@ -44,6 +44,7 @@ class Record:
     maker: GlobalName | None
     args: tuple[Any, ...]
     state: Any = None  # the argument that __setstate__ would have had
+    items: dict[Any, Any] | None = None  # of a class that behaves as a dictionary
 
 
 Rebuild = Mapping[GlobalName, Callable[[tuple[Any, ...]], Any]]
@@ -189,7 +190,7 @@ class _Machine:
         self._set_items(self._pop_mark())
 
     def _extend(self, values: list[Any]) -> None:
-        """Lists and sets grow; a record ignores new items."""
+        """Lists and sets grow; a record ignores new elements."""
         target = self._top()
         if isinstance(target, list):
             target.extend(values)
@@ -203,9 +204,12 @@ class _Machine:
         target = self._top()
         if len(items) % 2:
             raise PickleFormatError("a dictionary has a key without a value")
+        if isinstance(target, Record):
+            target.items = {} if target.items is None else target.items
+            target = target.items
         if isinstance(target, dict):
             target.update((key, value) for key, value in zip(items[::2], items[1::2], strict=True) if _is_key(key))
-        elif not isinstance(target, Record):
+        else:
             raise PickleFormatError("an instruction sets items of something that is not a dictionary")
 
     def global_(self, argument: str) -> None:

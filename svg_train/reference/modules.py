@@ -6,13 +6,14 @@ from typing import Any
 
 from svg_train.reference.inert_pickle import PickleFormatError, Record
 from svg_train.reference.tensors import StoredTensor, as_tensor
+from svg_train.weight_names import unwrap_names
 
 # A part of the reference has 60 modules and 200 tensors. Shared submodules could make a small file name billions of them.
 _MAX_MODULES = 1_000
 _MAX_MEMBERS = 2_000
 _MAX_TENSORS = 10_000
 _MAX_NAME = 100
-_WRAPPER = "module."  # torch.nn.DataParallel stores the wrapped module under this name
+_MAX_WRAPPERS = 4
 
 Tensors = dict[str, StoredTensor]
 
@@ -27,18 +28,32 @@ def named_tensors(module: Any) -> Tensors | None:
     """
     if isinstance(module, dict):
         tensors = {name: tensor for name, value in _named(module) if (tensor := as_tensor(value))}
-    elif isinstance(module, Record) and "_modules" in _attributes(module):
-        tensors = _collect_tensors(module)
+    elif is_module(module):
+        tensors = _collect_tensors(_compiled(module))
     else:
         return None
-    while tensors and all(name.startswith(_WRAPPER) for name in tensors):
-        tensors = {name.removeprefix(_WRAPPER): tensor for name, tensor in tensors.items()}
-    return tensors
+    return unwrap_names(tensors)
+
+
+def is_module(value: Any) -> bool:
+    """Whether it is a pickled torch module."""
+    return isinstance(value, Record) and "_modules" in _attributes(_compiled(value))
+
+
+def _compiled(record: Record) -> Record:
+    """The module that torch.compile was given: the result of OptimizedModule(module, context) has no attributes of its own."""
+    for _ in range(_MAX_WRAPPERS):
+        if _attributes(record) or not record.args or not isinstance(record.args[0], Record):
+            break
+        record = record.args[0]
+    return record
 
 
 def attributes(record: Any) -> dict[Any, Any]:
-    """Attributes of an instance, or the dictionary itself; empty for anything else."""
-    return record if isinstance(record, dict) else _attributes(record) if isinstance(record, Record) else {}
+    """Attributes of an instance, or the entries of a dictionary, of any class; empty for anything else."""
+    if isinstance(record, Record):
+        return {**_attributes(record), **(record.items or {})}
+    return record if isinstance(record, dict) else {}
 
 
 def _attributes(record: Record) -> dict[Any, Any]:
@@ -50,7 +65,7 @@ def _collect_tensors(module: Record) -> Tensors:
     tensors: Tensors = {}
     queue = [("", module)]
     for prefix, record in queue:  # grows while it is read
-        members = _attributes(record)
+        members = _attributes(_compiled(record))
         for group in ("_parameters", "_buffers"):
             for name, value in _named(members.get(group)):
                 if tensor := as_tensor(value):

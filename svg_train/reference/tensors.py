@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 
 from svg_train.reference.inert_pickle import GlobalName, PickleFormatError, Rebuild, Record
 
+_CHUNK = 1 << 20  # bytes
 _LARGEST = 1 << 48  # of any count in a file; beyond it arithmetic on hostile numbers would itself cost memory
 
 _DTYPES = {
@@ -180,3 +182,36 @@ _REBUILD: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "copyreg.__newobj__": _new_object,
 }
 REBUILD: Rebuild = {GlobalName(*path.rsplit(".", 1)): function for path, function in _REBUILD.items()}
+
+
+def read_stored(file: io.FileIO, position: int, tensor: StoredTensor, big_endian: bool = False) -> torch.Tensor:
+    """The elements of `tensor`, contiguous; no more of its storage is read than lies between its first and its last one.
+
+    Args:
+        file: open for reading.
+        position: in bytes, of the storage's first element.
+        tensor: to read.
+        big_endian: whether the file has the highest byte of each element first.
+
+    Raises:
+        PickleFormatError: the file ends within the tensor.
+    """
+    size = tensor.storage.dtype.itemsize
+    values = torch.zeros(tensor.extent, dtype=tensor.storage.dtype)
+    buffer: Any = values.view(torch.uint8).numpy()  # numpy's stubs for Python 3.10 do not type it as a buffer
+    file.seek(position + (tensor.storage.offset + tensor.offset) * size)
+    _fill(memoryview(buffer), file)
+    if big_endian:
+        order = torch.arange(size - 1, -1, -1)
+        values = values.view(torch.uint8).view(-1, size)[:, order].contiguous().view(-1).view(values.dtype)
+    return values.as_strided(tensor.shape, tensor.stride).contiguous()
+
+
+def _fill(buffer: memoryview, file: io.FileIO) -> None:
+    """Read in pieces, because one read may return less than it was asked for."""
+    done = 0
+    while done < len(buffer):
+        size = file.readinto(buffer[done : done + _CHUNK])
+        if not size:
+            raise PickleFormatError("the file ends within a tensor")
+        done += size

@@ -19,6 +19,7 @@ from svg_eval.cli import app
 from svg_eval.protocols import PROTOCOLS
 from svg_train.data.mnist_files import TEST_IMAGES
 from tests.conftest import random_model, save_model
+from tests.svg_runtime.live.live_helpers import write_video
 
 SMALL = ("--sequences", "3", "--samples", "4", "--horizon", "3")
 
@@ -202,3 +203,19 @@ def test_command_in_a_process_of_its_own(tiny_bundle, tmp_path):
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: ")
     assert "Traceback" not in refused.stderr
+
+
+def test_the_embedded_model_says_that_it_knows_digits_only(tmp_path, monkeypatch, logged, tiny_bundle):
+    monkeypatch.chdir(tmp_path)  # no bundle lies here
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
+    write_video(tmp_path / "clip.mp4", frames=80)
+    video = ("--data", "video", "--data-root", "clip.mp4", "--sequences", "2", "--samples", "2", "--horizon", "2")
+    note = "the embedded model knows only moving digits"
+    for model in ((), ("embedded",)):
+        logged.clear()
+        evaluate(*model, *video)
+        assert logged.text.count(note) == 1
+    logged.clear()
+    evaluate("embedded", *SMALL)
+    evaluate(tiny_bundle, *video)
+    assert note not in logged.text

@@ -5,25 +5,40 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.reference_networks import build
 from svg_common.errors import UsageError
 from svg_common.progress import NullListener
 from svg_eval.cli import app as evaluate
 from svg_eval.models import ModelInfo
 from svg_export import cli, precision
-from svg_export.precision import HeldOut, PrecisionError, compare, describe, find_held_out
+from svg_export.drawn_frames import DrawnSequences
+from svg_export.precision import (
+    DrawnFrames,
+    HeldOut,
+    PrecisionError,
+    compare,
+    compare_drawn,
+    describe,
+    describe_unmeasured,
+    find_held_out,
+)
+from svg_runtime.backends import nvidia_precision
 from svg_runtime.backends.openvino import device as openvino_device
 from svg_runtime.bundle.reader import Bundle
+from svg_runtime.forecast.forecaster import Forecaster
 from svg_train.checkpoint import load_checkpoint
 from svg_train.config import build_config
 from svg_train.data import open_data
 from svg_train.metrics import frame_mse, frame_ssim, psnr_of_frames
 from tests.conftest import few_held_out, random_model, save_model
 from tests.engine_precision import needs_precision
+from tests.svg_train.reference.reference_files import OldTorch, write_checkpoint
 
 HORIZON, SAMPLES, SEQUENCES = precision.HORIZON, precision.SAMPLES, 8
 
@@ -221,14 +236,108 @@ def video_checkpoint(tmp_path):
     return save_model(tmp_path / "video.pt", random_model(), data={"name": "video", "root": "gone/"})
 
 
-def test_missing_held_out_data_is_refused_before_the_work(video_checkpoint, run_cli):
-    code, messages = run_cli(str(video_checkpoint), "--fp16")
+def test_missing_held_out_data_that_is_named_is_refused_before_the_work(video_checkpoint, run_cli):
+    code, messages = run_cli(str(video_checkpoint), "--fp16", "--data-root", "gone/")
     assert code == 2, messages
     assert "those of 'video' cannot be opened" in messages
     assert "give others with --data and --data-root, or remove --fp16 and --bf16" in messages
     assert "exporting" not in messages
     code, messages = run_cli(str(video_checkpoint), "--fp16", "--data", "video", "--num-digits", "2")
     assert (code, "num_digits does not apply to data 'video'" in messages) == (2, True), messages
+
+
+@pytest.fixture
+def reference_checkpoint(tmp_path):
+    """As its owner has it: without the data that it was trained on."""
+    return write_checkpoint(tmp_path / "reference.pth", build(nf=4), OldTorch(16), "zip")
+
+
+def test_without_data_a_reduced_precision_is_compared_with_fp32_alone(reference_checkpoint, tmp_path, run_cli):
+    code, messages = run_cli("reference.pth", "--no-fused", "--fp16", "--json", "s.json")
+    assert code == 0, messages
+    assert "note: data 'kth' needs --data-root" in messages
+    assert "fp32, fp16 on 16 drawn sequences" in messages
+    assert "quality against the truth was not measured" in messages
+    assert "measure and record it with: svg-export reference.pth --fp16 --data kth --data-root DIR" in messages
+    assert "fp16 is used only where it is chosen by name" in messages
+    manifest = Bundle.open(tmp_path / "reference.svgb").manifest
+    report = manifest.variants["fp16"].divergence
+    assert manifest.variants["fp16"].quality is None
+    assert 45 < report.divergence_psnr_db[0] < 119  # another precision indeed
+    assert (report.quality_against_truth, report.sequences, len(report.divergence_psnr_db)) == ("not measured", 16, HORIZON)
+    assert report.diversity.fp32 > 0
+    assert report.measure_with == "svg-export CHECKPOINT --fp16 --data kth --data-root DIR"  # no paths: the same bytes anywhere
+    assert json.loads((tmp_path / "s.json").read_text())["variants"]["fp16"]["divergence"] == json.loads(
+        report.model_dump_json()
+    )
+    assert nvidia_precision(manifest) == "fp32"
+    with Forecaster.open(tmp_path / "reference.svgb", precision="fp16", backend="cpu") as named:
+        assert "quality of fp16 against the truth was not measured" in named.description
+    with Forecaster.open(tmp_path / "reference.svgb", backend="cpu") as chosen:
+        assert "not measured" not in chosen.description
+
+
+def test_without_data_both_precisions_are_exported_and_can_be_evaluated(video_checkpoint, tmp_path, run_cli, capsys):
+    """Of our own checkpoint, whose videos are gone."""
+    needs_precision("bf16")
+    code, messages = run_cli(str(video_checkpoint), "--no-fused", "--fp16", "--bf16")
+    assert code == 0, messages
+    assert "'gone" in messages
+    assert f"svg-export {video_checkpoint} --fp16 --bf16 --data video --data-root DIR" in messages
+    manifest = Bundle.open(tmp_path / "video.svgb").manifest
+    bf16, fp16 = (manifest.variants[name].divergence for name in ("bf16", "fp16"))
+    assert bf16.computed_by == "openvino CPU:bf16"
+    assert bf16.divergence_psnr_db[0] < fp16.divergence_psnr_db[0]
+    evaluate(
+        ["video.svgb", "--bf16", "--data", "digits", "--sequences", "2", "--samples", "2", "--horizon", "2"],
+        standalone_mode=False,
+    )
+    shown = capsys.readouterr().out
+    assert "measure and record it with: svg-export CHECKPOINT --fp16 --bf16 --data video --data-root DIR" in shown
+
+
+def test_without_data_a_first_step_too_far_from_fp32_fails(tiny_checkpoint, tiny_bundle, monkeypatch):
+    monkeypatch.setattr(precision, "MIN_FIRST_STEP_PSNR_DB", 119.5)
+    config, bundle = load_checkpoint(tiny_checkpoint).config.model, Bundle.open(tiny_bundle)
+    drawn = DrawnFrames(DrawnSequences(config, 3, 3 + HORIZON), "svg-export")
+    with pytest.raises(PrecisionError) as caught:
+        precision.attach_quality_reports(bundle.path, bundle.manifest, drawn, NullListener())
+    assert caught.value.exit_code == 3
+    message = str(caught.value)
+    assert "reduced precision is too far from fp32 on 3 drawn sequences:\n  fp16: the first forecast frame is" in message
+    assert "export without that precision, or give held-out sequences with --data and --data-root" in message
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 64), (3, 64), (1, 128), (3, 128)])
+def test_drawn_frames_fit_the_model_and_are_always_the_same(channels, size):
+    config = build_config({"model": {"channels": channels, "image_size": size}, "data": {"name": "video"}}).model
+    first, again = (DrawnSequences(config, 3, 7) for _ in range(2))
+    assert first[1].shape == (7, size, size, channels)
+    assert first[1].dtype == np.uint8
+    np.testing.assert_array_equal(first[1], again[1])
+    assert (first[1] != first[2]).any()
+    assert first[1].max() > 200
+    assert (first[1][0] != first[1][1]).any()  # they move
+    if channels == 3:
+        assert (first[1][..., 0] != first[1][..., 1]).any()
+
+
+def test_a_deterministic_model_on_drawn_frames_has_no_diversity():
+    config = build_config({"model": {"n_past": 3}}).model
+    drawn = DrawnFrames(DrawnSequences(config, 3, 3 + HORIZON), "svg-export")
+    models = [Known(z_dim=0), Known(noisy(1e-4), z_dim=0)]
+    (report,) = compare_drawn(models, ["a test"], drawn, NullListener())
+    assert (report.samples, report.diversity) == (1, None)
+    assert report.divergence_psnr_db == pytest.approx([80] * HORIZON, abs=0.1)
+    assert "diversity" not in describe_unmeasured("fp16", report, Path("a.pth"))[0]
+
+
+def test_diversity_lost_on_drawn_frames_fails():
+    config = build_config({"model": {"n_past": 3}}).model
+    drawn = DrawnFrames(DrawnSequences(config, 4, 3 + HORIZON), "svg-export")
+    shrunk = Known(lambda frames: frames.mean(1, keepdim=True) + 0.9 * (frames - frames.mean(1, keepdim=True)))
+    (report,) = compare_drawn([Known(), shrunk], ["a test"], drawn, NullListener())
+    assert any("diversity falls" in line for line in report.failures())
 
 
 def test_held_out_data_can_be_named(video_checkpoint):

@@ -39,8 +39,9 @@ def open_backend(
             finds a GPU; else openvino where it is installed and the CPU has bf16 units; else cpu.
         device: where to run; None or "auto" lets the backend choose.
         precision: fp32, fp16 or bf16; None lets the backend choose. cpu: fp32, which is faster there. openvino: bf16 if the
-            bundle has it and the CPU has units for it, else fp32. NVIDIA GPUs: fp16 if the bundle has it. With bf16, "auto"
-            means openvino, because cpu does not support it.
+            bundle has it and the CPU has units for it, else fp32. NVIDIA GPUs: fp16 if the bundle has it. A variant whose
+            quality against the truth was not measured is never chosen. With bf16, "auto" means openvino, because cpu does
+            not support it.
         threads: CPU threads; None means one per usable core. Ignored on other devices.
         samples: the largest batch that will be used: TensorRT engines are built for it.
         gpu: options for NVIDIA GPUs.
@@ -72,8 +73,8 @@ def open_backend(
 
 
 def nvidia_precision(manifest: Manifest) -> Precision:
-    """Default precision on NVIDIA GPUs: fp16 if the bundle was exported with it, else fp32."""
-    return "fp16" if "fp16" in manifest.variants else "fp32"
+    """Default precision on NVIDIA GPUs: fp16 if the bundle has it with measured quality, else fp32."""
+    return "fp16" if manifest.quality_is_known("fp16") else "fp32"
 
 
 def _open_nvidia(

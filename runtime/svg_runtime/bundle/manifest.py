@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
@@ -135,15 +144,9 @@ class PairedDifference(Frozen):
         return self.high < -self.tolerance
 
 
-class QualityReport(Frozen):
-    """The effect of a reduced precision on forecasts of held-out sequences, and the gate that it has passed.
+class _ComparedWithFp32(Frozen):
+    """The run of a gate: forecasts in fp32 and in a reduced precision, with the same noise."""
 
-    The loop amplifies rounding, so a sample diverges from that of fp32 with the same noise. It is then another sample of the
-    same distribution, not a worse one: so the gate checks the first step, and the quality against the truth.
-    """
-
-    data: str  # name of the data set
-    split: Literal["test"]
     sequences: int = Field(ge=2)
     samples: int = Field(ge=1)  # futures per sequence
     horizon: int = Field(ge=1)  # forecast frames
@@ -152,19 +155,14 @@ class QualityReport(Frozen):
     computed_by: str  # engine, device and precision
     divergence_psnr_db: tuple[Finite, ...]  # per step, reduced against fp32
     min_first_step_psnr_db: Finite  # gate: of the first of them
-    metrics: dict[Metric, PairedDifference]  # psnr in dB; best and mean over samples; a single sample has no diversity
 
     @model_validator(mode="after")
-    def _complete(self) -> QualityReport:
-        expected = set(get_args(Metric)) - (set() if self.samples > 1 else {"diversity"})
-        if set(self.metrics) != expected:
-            raise ValueError(f"metrics are {sorted(self.metrics)}, expected {sorted(expected)}")
+    def _value_per_step(self) -> _ComparedWithFp32:
         if len(self.divergence_psnr_db) != self.horizon:
             raise ValueError(f"divergence_psnr_db has {len(self.divergence_psnr_db)} values for {self.horizon} steps")
         return self
 
-    def failures(self) -> list[str]:
-        """List the failures of the gate, one line each; empty if it is passed."""
+    def _failures(self, metrics: Mapping[Metric, PairedDifference]) -> list[str]:
         first, least = self.divergence_psnr_db[0], self.min_first_step_psnr_db
         lines = (
             [f"the first forecast frame is {first:.1f} dB from fp32, expected at least {least:g} dB"] if first < least else []
@@ -172,9 +170,48 @@ class QualityReport(Frozen):
         return lines + [
             f"{name} falls from {value.fp32:.5g} to {value.reduced:.5g}: by {-value.high:.2g} to {-value.low:.2g} with "
             f"{self.confidence:.0%} confidence, tolerance {value.tolerance:.2g}"
-            for name, value in self.metrics.items()
+            for name, value in metrics.items()
             if value.is_loss
         ]
+
+
+class QualityReport(_ComparedWithFp32):
+    """The effect of a reduced precision on forecasts of held-out sequences, and the gate that it has passed.
+
+    The loop amplifies rounding, so a sample diverges from that of fp32 with the same noise. It is then another sample of the
+    same distribution, not a worse one: so the gate checks the first step, and the quality against the truth.
+    """
+
+    data: str  # name of the data set
+    split: Literal["test"]
+    metrics: dict[Metric, PairedDifference]  # psnr in dB; best and mean over samples; a single sample has no diversity
+
+    @model_validator(mode="after")
+    def _complete(self) -> QualityReport:
+        expected = set(get_args(Metric)) - (set() if self.samples > 1 else {"diversity"})
+        if set(self.metrics) != expected:
+            raise ValueError(f"metrics are {sorted(self.metrics)}, expected {sorted(expected)}")
+        return self
+
+    def failures(self) -> list[str]:
+        """List the failures of the gate, one line each; empty if it is passed."""
+        return self._failures(self.metrics)
+
+
+class DivergenceReport(_ComparedWithFp32):
+    """How far a reduced precision is from fp32 on drawn frames: all that can be measured without held-out sequences.
+
+    The quality against the truth is then not known, so no backend chooses such a variant by itself.
+    """
+
+    frames: str  # what was drawn
+    quality_against_truth: Literal["not measured"]
+    measure_with: str = Field(max_length=500)  # the command that measures it; CHECKPOINT and DIR stand for the user's own
+    diversity: PairedDifference | None  # None for a single sample
+
+    def failures(self) -> list[str]:
+        """List the failures of the gate, one line each; empty if it is passed."""
+        return self._failures({} if self.diversity is None else {"diversity": self.diversity})
 
 
 class PrecisionVariant(Frozen):
@@ -182,7 +219,14 @@ class PrecisionVariant(Frozen):
 
     graphs: dict[str, GraphSpec]
     parity: ParityReport | None  # None for bf16, which uses the graphs of fp32
-    quality: QualityReport | None = None  # None for fp32
+    quality: QualityReport | None = None  # None for fp32, and where the quality was not measured
+    divergence: DivergenceReport | None = None  # of a reduced precision whose quality was not measured
+
+    @model_serializer(mode="wrap")
+    def _without_absent_divergence(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Bundles with measured quality have no such key, so that releases that do not know it still read them."""
+        values: dict[str, Any] = dump(self)
+        return values if self.divergence is not None else {name: each for name, each in values.items() if name != "divergence"}
 
 
 class FrameSpec(Frozen):
@@ -275,6 +319,19 @@ class Manifest(Frozen):
     variants: dict[Precision, PrecisionVariant] = Field(min_length=1)
     provenance: Provenance
 
+    def quality_is_known(self, precision: Precision) -> bool:
+        """Whether the bundle has this precision with its quality measured: backends choose only such a one by themselves."""
+        variant = self.variants.get(precision)
+        return variant is not None and (precision == "fp32" or variant.quality is not None)
+
+    def quality_note(self, precision: Precision) -> str | None:
+        """What a user of this precision must know: that its quality was not measured, and how to measure it; None if it was."""
+        variant = self.variants.get(precision)
+        if variant is None or variant.divergence is None:
+            return None
+        command = variant.divergence.measure_with
+        return f"quality of {precision} against the truth was not measured; measure and record it with: {command}"
+
 
 def missing_quality_reports(manifest: Manifest) -> list[str]:
     """List reduced precisions without a passed quality gate, and other missing or misplaced reports, one line each."""
@@ -284,10 +341,15 @@ def missing_quality_reports(manifest: Manifest) -> list[str]:
         where = f"variants.{precision}"
         if (variant.parity is None) != (precision == "bf16"):
             problems.append(f"{where}.parity: expected a report, except for bf16, which uses the graphs of fp32")
-        if (variant.quality is None) != (precision == "fp32"):
-            problems.append(f"{where}.quality: expected a report for every reduced precision, and none for fp32")
-        if variant.quality is not None:
-            problems += [f"{where}.quality: does not pass its gate: {line}" for line in variant.quality.failures()]
+        reports = {"quality": variant.quality, "divergence": variant.divergence}
+        if sum(report is not None for report in reports.values()) != (precision != "fp32"):
+            problems.append(
+                f"{where}.quality: expected a report for every reduced precision, or else one as {where}.divergence, "
+                "and none for fp32"
+            )
+        for name, report in reports.items():
+            if report is not None:
+                problems += [f"{where}.{name}: does not pass its gate: {line}" for line in report.failures()]
         if precision == "bf16" and (fp32 is None or variant.graphs != fp32.graphs):
             problems.append(f"{where}.graphs: expected the graphs of fp32, which bf16 shares")
     return problems

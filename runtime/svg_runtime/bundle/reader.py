@@ -24,6 +24,10 @@ from svg_runtime.bundle.onnx_header import TensorHeader, read_header
 from svg_runtime.errors import BackendMissingError, BundleError
 
 EMBEDDED_MODEL = Path(__file__).parents[1] / "embedded" / "digits.svgb"
+KNOWS_DIGITS_ONLY = (
+    "the embedded model knows only moving digits, and its forecasts of anything else mean nothing; "
+    "train your own: svg-train --config video --data-root YOUR_VIDEOS/"
+)
 _MANIFEST_LIMIT = 4 << 20  # bytes
 _LINE_LIMIT = 400  # characters of one problem in a message: keys and names in a hostile manifest can be megabytes
 _GRAPH_LIMIT = 2 << 30  # bytes; also the limit of an ONNX file

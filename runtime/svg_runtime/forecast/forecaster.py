@@ -188,8 +188,12 @@ class Forecaster:
 
     @property
     def description(self) -> str:
-        """Human-readable: backend, library version and the precision that is really computed in."""
-        return self._backend.description
+        """Human-readable: backend, library version and the precision that is really computed in.
+
+        Also whether the quality of the precision was never measured against the truth.
+        """
+        note = self.manifest.quality_note(self._backend.precision)
+        return self._backend.description if note is None else f"{self._backend.description}; {note}"
 
     @property
     def computed_in(self) -> ComputedIn:

@@ -21,7 +21,7 @@ from svg_common.files import refuse_overwriting, write_json
 from svg_common.progress import ProgressDisplay
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.manifest import Precision
-from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle, find_model
+from svg_runtime.bundle.reader import EMBEDDED_MODEL, KNOWS_DIGITS_ONLY, Bundle, find_model
 from svg_runtime.errors import SourceLostError
 from svg_runtime.forecast.forecaster import Forecaster, Observation
 from svg_runtime.live.events import EventLog
@@ -98,6 +98,8 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
             options=options.source, interval_s=interval_s, image_size=min(frame.height, frame.width), stop=stop, events=events
         )
         resources.callback(source.close)
+        if model == EMBEDDED_MODEL and not options.source.is_synthetic:
+            events.once("digits_only", KNOWS_DIGITS_ONLY)
         step_s = step_interval_s(options.source, interval_s)
         caption = Caption(
             model=_model_name(model), backend=forecaster.description.partition("; ")[0], source=source.name,

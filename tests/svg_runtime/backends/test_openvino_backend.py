@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,7 +23,7 @@ from svg_runtime.backends.openvino.device import Placement, choose_placement, co
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError, UsageError
 from svg_runtime.machine.hardware import usable_cores
-from tests.conftest import add_bf16_variant, export_model, random_model, save_model
+from tests.conftest import add_bf16_variant, export_model, forget_quality, random_model, save_model
 from tests.engine_precision import computes_in, needs_precision
 from tests.svg_runtime.bundle_helpers import copy_bundle, draw, graph_bytes, replace_graph, watch
 
@@ -227,6 +228,22 @@ def test_a_default_that_is_not_computed_is_not_reported(tiny_bundle, tmp_path, m
         assert backend._placement.compute == "f32"  # also for the graphs that are compiled later
         assert backend.description.endswith("fp32 graphs computed in f32")
         backend.close()
+
+
+def test_bf16_of_unknown_quality_is_used_only_by_name(tiny_bundle, tmp_path, monkeypatch):
+    needs_precision("bf16")
+    monkeypatch.setattr(openvino_device, "has_bf16_units", lambda: True)
+    measured = add_bf16_variant(tiny_bundle, tmp_path)
+    for name in ("openvino", "auto"):
+        with closing(open_backend(Bundle.open(measured), name, None, None)) as chosen:
+            assert (chosen.name, chosen.precision) == ("openvino", "bf16")
+    unmeasured = Bundle.open(forget_quality(measured, "bf16"))
+    for name in ("openvino", "auto"):
+        with closing(open_backend(unmeasured, name, None, None)) as chosen:
+            assert (chosen.name, chosen.precision) == ("openvino", "fp32")
+            assert "computed in f32; bf16 is faster here: choose it with --bf16" in chosen.description
+        with closing(open_backend(unmeasured, name, None, "bf16")) as named:
+            assert (named.name, named.precision) == ("openvino", "bf16")
 
 
 def test_the_description_lists_the_precision_of_each_graph(tiny_bundle, frames, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 from svg_runtime.bundle.manifest import Manifest, ModelSpec
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError
-from tests.conftest import add_bf16_variant
+from tests.conftest import add_bf16_variant, forget_quality, without_quality
 from tests.svg_runtime.bundle_helpers import copy_bundle, edit_manifest
 
 
@@ -431,3 +431,49 @@ def test_half_precision_feature_maps_are_allowed_only_in_fp16(tiny_bundle):
     graphs = Bundle.open(tiny_bundle).manifest.variants["fp16"].graphs
     assert {spec.dtype for spec in graphs["skip"].inputs} == {"float16"}
     assert {spec.dtype for spec in (*graphs["predictor"].inputs, *graphs["predictor"].outputs)} == {"float32"}
+
+
+def test_a_variant_whose_quality_was_not_measured_is_readable_and_says_so(damaged):
+    forget_quality(damaged, "fp16")
+    manifest = Bundle.open(damaged).manifest
+    assert manifest.model_dump(mode="json") == json.loads((damaged / "manifest.json").read_text())
+    assert manifest.quality_is_known("fp32")
+    assert not manifest.quality_is_known("fp16")
+    assert not manifest.quality_is_known("bf16")
+    assert manifest.quality_note("fp32") is manifest.quality_note("bf16") is None
+    note = manifest.quality_note("fp16")
+    assert "quality of fp16 against the truth was not measured" in note
+    assert "svg-export CHECKPOINT --fp16 --data video --data-root DIR" in note
+
+
+def test_measured_quality_leaves_the_manifest_as_it_was(tiny_bundle):
+    """Releases that do not know the key refuse it."""
+    manifest = Bundle.open(tiny_bundle).manifest
+    assert manifest.quality_is_known("fp16")
+    assert manifest.quality_note("fp16") is None
+    assert all("divergence" not in variant for variant in manifest.model_dump(mode="json")["variants"].values())
+
+
+DIVERGENCES = {
+    "beside quality": (lambda v: v["fp16"].update(divergence=without_quality(v["fp16"]["quality"])), "or else one as"),
+    "of fp32": (lambda v: v["fp32"].update(divergence=without_quality(v["fp16"]["quality"])), "and none for fp32"),
+    "too far from fp32": (
+        lambda v: v["fp16"]["divergence"]["divergence_psnr_db"].__setitem__(0, 44.9),
+        "fp16.divergence: does not pass its gate: the first forecast frame is 44.9 dB from fp32",
+    ),
+    "lost diversity": (
+        lambda v: v["fp16"]["divergence"]["diversity"].update(difference=-0.2, low=-0.3, high=-0.1, tolerance=0.05),
+        "fp16.divergence: does not pass its gate: diversity falls",
+    ),
+    "a missing step": (lambda v: v["fp16"]["divergence"]["divergence_psnr_db"].pop(), "divergence_psnr_db has 9 values"),
+    "measured after all": (lambda v: v["fp16"]["divergence"].update(quality_against_truth="good"), "'not measured'"),
+}
+
+
+@pytest.mark.parametrize("case", DIVERGENCES)
+def test_divergence_reports_are_checked(damaged, case):
+    change, expected = DIVERGENCES[case]
+    if case not in ("beside quality", "of fp32"):
+        forget_quality(damaged, "fp16")
+    edit_manifest(damaged, lambda manifest: change(manifest["variants"]))
+    assert expected in refusal(damaged)

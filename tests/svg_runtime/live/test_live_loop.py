@@ -132,6 +132,26 @@ def test_the_chosen_model_is_reported(svg_live):
     assert f"svg-live: {stats['backend']}\n" in stderr
 
 
+@pytest.mark.parametrize("named", [(), ("--model", "embedded")])
+def test_the_embedded_model_says_once_that_it_knows_digits_only(svg_live, tmp_path, named):
+    write_video(tmp_path / "a.mp4", frames=7)
+    write_video(tmp_path / "b.mp4", frames=7, brightness_code=True)
+    chosen = (*named, "--headless", "--json", "stats.json", "--samples", "2", "--horizon", "2")
+    _, stderr, stats = svg_live(*chosen, "--source", ".", model=False)
+    message = "the embedded model knows only moving digits, and its forecasts of anything else mean nothing"
+    assert stderr.count(f"svg-live: {message}; train your own: svg-train --config video --data-root YOUR_VIDEOS/\n") == 1
+    assert stats["events"]["counts"]["digits_only"] == 1
+
+
+def test_digits_and_other_models_are_not_warned_about(svg_live, tmp_path):
+    write_video(tmp_path / "a.mp4", frames=7)
+    small = ("--headless", "--json", "stats.json", "--max-frames", "2", "--samples", "2", "--horizon", "2")
+    for arguments, model in (((), False), (("--source", "synthetic://digits"), False), (("--source", "a.mp4"), True)):
+        code, stderr, stats = svg_live(*small, *arguments, model=model)
+        assert code == 0, stderr
+        assert "digits_only" not in stats["events"]["counts"]
+
+
 def test_scores_are_those_of_the_forecaster(svg_live, tiny_bundle):
     """The statistics equal a run of the Forecaster by hand over the same synthetic pictures."""
     from svg_common.digits import digit_stream

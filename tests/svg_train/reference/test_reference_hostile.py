@@ -116,7 +116,44 @@ def bombs() -> dict[str, bytes]:
     files["keys that are not there"] = b"".join(pickled(v) for v in (0x1950A86A20F9469CFC6C, 1001, {}, {}, ["1" * 9] * 1000))
     files["inflated pickle"] = zip_bomb()
     files["many entries"] = many_entries()
+    files["inflated storage"] = zip_file({"encoder": tensor(1 << 25, (4,), (1,))}, {"0": zeros(25)}, zipfile.ZIP_DEFLATED)
+    files["overlapping storages"] = with_listed_entries(two_storages(), {"1": {"header_offset": "0"}})
+    files["storage that ends beyond the file"] = with_listed_entries(
+        zip_file({"encoder": tensor(1 << 38, (4,), (1,))}, {"0": zeros(2)}), {"0": {"file_size": 1 << 40}}
+    )
+    files["storage that starts beyond the file"] = with_listed_entries(two_storages(), {"1": {"header_offset": 1 << 40}})
+    files["storage of another size"] = with_listed_entries(two_storages(), {"1": {"file_size": 64}})
     return files
+
+
+def zeros(exponent: int) -> np.ndarray:
+    return np.zeros(1 << exponent, np.float32)
+
+
+def two_storages() -> bytes:
+    first, second = (
+        Made(
+            Name("torch._utils", "_rebuild_tensor"),
+            (Persistent(("storage", Name("torch", "FloatStorage"), key, "cpu", 256)), 0, (256,), (1,)),
+        )
+        for key in "01"
+    )
+    return zip_file({"encoder": {"a": first, "b": second}}, {"0": zeros(8), "1": zeros(8)})
+
+
+def with_listed_entries(archive: bytes, changes: dict[str, dict[str, object]]) -> bytes:
+    """`archive` whose list of entries tells other offsets and sizes of storages; an offset may name another storage's key."""
+    out = BytesIO(archive)
+    with zipfile.ZipFile(out, "a") as changed:
+        entries = {key: changed.NameToInfo[f"model/data/{key}"] for key in changes}
+        offsets = {name.rpartition("/")[2]: info.header_offset for name, info in changed.NameToInfo.items()}
+        for key, fields in changes.items():
+            for name, value in fields.items():
+                setattr(entries[key], name, offsets[value] if isinstance(value, str) else value)
+                if name == "file_size":
+                    entries[key].compress_size = value
+        changed.comment = b"x"  # makes zipfile write the list anew
+    return out.getvalue()
 
 
 def zip_bomb() -> bytes:
@@ -218,6 +255,11 @@ def test_memory_stays_bounded(report):
         ("storage larger than the file (zip)", "has 16 bytes, but its tensors need"),
         ("inflated pickle", "compressed or encrypted"),
         ("many entries", "list of entries is larger"),
+        ("inflated storage", "compressed or encrypted"),
+        ("overlapping storages", "storages overlap"),
+        ("storage that ends beyond the file", "larger than the file"),
+        ("storage that starts beyond the file", "ends before an entry that it lists"),
+        ("storage of another size", "has 64 bytes, but its tensors need 1024"),
         ("dictionaries (stream)", "pickle instructions"),
         ("unknown storage (zip)", "QUInt8Storage"),
         ("attack extension registry (zip)", "EXT1"),

@@ -84,8 +84,8 @@ class OpenVinoBackend(HostArrays):
 
     Args:
         bundle: the opened bundle.
-        precision: the variant to load; bf16 is fp32 computed in bf16. None: fp32, or bf16 if the bundle has that variant and
-            the CPU multiplies in bf16 (AMX, or AVX-512 with bf16).
+        precision: the variant to load; bf16 is fp32 computed in bf16. None: fp32, or bf16 if the bundle has that variant with
+            measured quality and the CPU multiplies in bf16 (AMX, or AVX-512 with bf16).
         device: CPU, GPU, GPU.1, NPU, optionally with a precision to compute in: CPU:f32, CPU:bf16, GPU:f16. By default a CPU
             computes in f32, or in bf16 for that variant, and other devices choose for themselves.
         threads: CPU threads; None means one per usable core.
@@ -114,17 +114,18 @@ class OpenVinoBackend(HostArrays):
         try:
             openvino = load_openvino()
             self._core = shared_core()
-            has_bf16_variant = "bf16" in bundle.manifest.variants
-            self._placement = choose_placement(self._core, device, precision, has_bf16_variant)
+            may_choose_bf16 = bundle.manifest.quality_is_known("bf16")
+            self._placement = choose_placement(self._core, device, precision, may_choose_bf16)
         except (ImportError, OSError, RuntimeError) as error:  # wheel for another Python, C library or CPU
             raise BackendMissingError(f"openvino is installed but does not load: {error}") from error
         self._tensor = openvino.Tensor
-        self.precision: Precision = precision or ("bf16" if has_bf16_variant and self._placement.compute == "bf16" else "fp32")
+        self.precision: Precision = precision or ("bf16" if may_choose_bf16 and self._placement.compute == "bf16" else "fp32")
         self._release = openvino.__version__.split("-")[0]
         self._threads = threads or usable_cores()
         self._remark = remark
         self._caches: dict[str | None, Path | None] = {}
         self._where = f"'{bundle.path}'"
+        self._has_bf16 = "bf16" in bundle.manifest.variants
         self._contents = bundle.graphs(self.precision)
         self._files = {graph_name: spec.file for graph_name, spec in bundle.variant(self.precision).graphs.items()}
         shuffled = self._contents.pop(SHUFFLED_DECODER, None)
@@ -150,7 +151,9 @@ class OpenVinoBackend(HostArrays):
         computed = summarize(self.computed_in) or "a precision that the device does not report"
         notes = [f"openvino ({self._release}) on {self._placement.device}, {graphs} graphs computed in {computed}"]
         notes += [detail(self.computed_in)] if detail(self.computed_in) else []
-        if self._placement.bf16_advised:
+        if self._placement.bf16_advised and self._has_bf16:
+            notes.append("bf16 is faster here: choose it with --bf16; its quality against the truth was not measured")
+        elif self._placement.bf16_advised:
             notes.append("bf16 is faster here, if the model passes the quality gate: svg-export ckpt.pt --bf16")
         return "; ".join(notes) + self._remark
 

@@ -89,7 +89,8 @@ def choose_placement(
         core: OpenVINO's Core.
         requested: the device as the user named it.
         precision: the requested variant of the bundle; bf16 also determines the precision to compute in.
-        has_bf16_variant: whether the bundle has a bf16 variant; without a request, a CPU with bf16 units then computes in bf16.
+        has_bf16_variant: whether the bundle has a bf16 variant of known quality; without a request, a CPU with bf16 units
+            then computes in bf16.
 
     Raises:
         BackendMissingError: the device does not exist, or cannot compute in that precision.

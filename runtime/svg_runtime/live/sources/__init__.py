@@ -43,6 +43,11 @@ class SourceOptions:
         """The file or folder, if that is the source, else None."""
         return Path(self.source) if self.source is not None and self.camera is None and not is_address(self.source) else None
 
+    @property
+    def is_synthetic(self) -> bool:
+        """Whether the source is the synthetic camera."""
+        return self.camera is None and self.source in (None, SYNTHETIC_URL)
+
 
 def model_interval_s(options: SourceOptions, trained_s: float | None) -> float:
     """Return the seconds between observed pictures: as in training, else the video's own interval."""
@@ -103,7 +108,7 @@ def open_source(options: SourceOptions, interval_s: float, image_size: int, stop
         return _open_camera(
             index=options.camera, ticker=Ticker(interval_s, stop), stop=stop, events=events, retry_s=options.reconnect_s
         )
-    if options.path is None and options.source not in (None, SYNTHETIC_URL):
+    if options.path is None and not options.is_synthetic:
         return _open_network_camera(
             url=str(options.source), ticker=Ticker(interval_s, stop), stop=stop, events=events, retry_s=options.reconnect_s
         )

@@ -1,0 +1,57 @@
+"""Weights of our own model in a file that svg-train did not write: sizes from shapes, the rest from the options beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from svg_train.config import ModelConfig
+from svg_train.reference.modules import Tensors, attributes
+from svg_train.reference.names import Target
+from svg_train.reference.options import Findings, read_options
+
+_TABLES = ("model", "data", "train")
+
+
+def config_tables(tensors: Tensors, options: Mapping[Any, Any], findings: Findings) -> dict[str, dict[str, Any]]:
+    """The tables of a configuration. The shapes decide; an option that contradicts them is a finding."""
+    tables = {name: dict(attributes(options[name])) for name in _TABLES if attributes(options.get(name))}
+    stated = tables.get("model") or {name: read_options(options)[name] for name in ModelConfig.model_fields.keys() & options}
+    inferred = _from_shapes(tensors)
+    for name, value in inferred.items():
+        if stated.get(name) not in (None, value):
+            findings.add(f"{name} is {str(stated[name])[:40]}, but the weights imply {value}")
+    if "n_past" not in stated:
+        findings.add("n_past is missing, and cannot be inferred from the weights")
+    return {**tables, "model": {**stated, **inferred}}
+
+
+def compare_weights(targets: Mapping[str, Target], tensors: Tensors, findings: Findings) -> None:
+    """Check names, shapes and types of all weights."""
+    for name in sorted(targets.keys() | tensors.keys()):
+        expected = targets[name].shape if name in targets else None
+        given = tensors[name].shape if name in tensors else None
+        if given != expected:
+            findings.add(f"{name}: given {given or 'nothing'}, expected {expected or 'nothing'}")
+
+
+def _from_shapes(tensors: Tensors) -> dict[str, Any]:
+    """Sizes that follow from shapes and names."""
+    first, head = _shape(tensors, "encoder.stages.0.0.weight"), _shape(tensors, "encoder.head.0.weight")
+    embed, mu = _shape(tensors, "predictor.core.embed.weight"), _shape(tensors, "posterior.mu.weight")
+    stages = {match[1] for name in tensors if (match := re.match(r"encoder\.stages\.(\d+)\.", name))}
+    parts = {name.partition(".")[0] for name in tensors}
+    table: dict[str, Any] = {"prior": "learned" if "prior" in parts else "fixed" if "posterior" in parts else "none"}
+    if len(first) == 4:
+        table |= {"nf": first[0], "channels": first[1], "backbone": "dcgan" if first[2] == 4 else "vgg"}
+        table["image_size"] = 128 if len(stages) == 5 else 64
+    table |= {name: shape[0] for name, shape in (("g_dim", head), ("rnn_size", embed), ("z_dim", mu)) if shape}
+    for part in ("predictor", "posterior", "prior"):
+        if part in parts:
+            table[f"{part}_layers"] = sum(name.startswith(f"{part}.core.lstm.weight_ih_l") for name in tensors)
+    return table
+
+
+def _shape(tensors: Tensors, name: str) -> tuple[int, ...]:
+    return tensors[name].shape if name in tensors else ()

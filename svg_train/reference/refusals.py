@@ -1,0 +1,52 @@
+"""Messages about files that are not taken: what the file is, what is missing or wrong, and what to run next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from svg_train.reference.layouts import REFERENCE, SAFETENSORS, Layout
+
+EXPECTED = (
+    "  expected a file that svg-train wrote (ckpt.pt or last.pt),\n"
+    "  or one that the reference implementation's training wrote (model.pth, with encoder, decoder, frame_predictor, ..., opt)"
+)
+_LISTED = 60  # problems in one message
+_NAMES = 4  # of an unknown model's weights
+_WHOSE = {"reference": "the reference implementation's networks", "ours": "an svg-edge model"}
+# What `layouts.recognize` takes: the weights, and the settings that no weight depends on.
+_COMPLETE = {
+    "reference": "torch.save({'state_dict': weights, 'opt': {'n_past': 5, 'last_frame_skip': False}}, 'complete.pth')",
+    "ours": "torch.save({'state_dict': weights, 'config': {'model': {'n_past': 5, 'skip_lag': 0}}}, 'complete.pth')",
+}
+
+
+def incomplete(path: str | Path, layout: Layout, problems: list[str]) -> str:
+    """Parts are missing or contradictory: all in one message."""
+    shown = problems[:_LISTED]
+    if len(problems) > _LISTED:
+        shown.append(f"and {len(problems) - _LISTED} more")
+    listed = "\n  ".join(shown)
+    if layout.kind == REFERENCE:
+        return f"'{path}' is not a complete checkpoint of the reference implementation:\n  {listed}\n{EXPECTED}"
+    return (
+        f"'{path}' is {layout.kind} with weights of {_WHOSE[layout.owner]}, but not all that a forecast needs:\n  {listed}\n"
+        "  save the weights again with the settings that the model was trained with, in Python:\n"
+        f"    weights = {_load_weights(path, layout)}\n"
+        f"    {_COMPLETE[layout.owner]}\n"
+        "  then: svg-export complete.pth"
+    )
+
+
+def other_model(path: str | Path, layout: Layout) -> str:
+    """Weights of a network that we do not have."""
+    names = sorted(layout.tensors)[:_NAMES]
+    return (
+        f"'{path}' is {layout.kind}, but its weights are not those of a model that svg-edge has: "
+        f"{', '.join(names)}{', ...' if len(layout.tensors) > _NAMES else ''}\n{EXPECTED}"
+    )
+
+
+def _load_weights(path: str | Path, layout: Layout) -> str:
+    if layout.kind == SAFETENSORS:
+        return f"safetensors.torch.load_file({str(path)!r})"
+    return f"torch.load({str(path)!r}){'' if layout.key is None else f'[{layout.key!r}]'}"

@@ -1,0 +1,303 @@
+"""However a training program arranges weights and options in a file, both are found, or the message says what to do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import struct
+from types import ModuleType
+
+import pytest
+import torch
+
+from benchmarks.reference_networks import build
+from svg_train.checkpoint import CheckpointError, load_checkpoint
+from svg_train.reference.checkpoint import ReferenceCheckpointError, load_any_checkpoint
+from tests.conftest import random_model, save_model
+from tests.svg_train.reference.reference_files import options
+
+DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
+NEEDED = {"n_past": 3, "last_frame_skip": False}
+
+
+class Holder(torch.nn.Module):
+    """A module of somebody's training program that holds networks as attributes."""
+
+    def __init__(self, **members: torch.nn.Module) -> None:
+        super().__init__()
+        for name, member in members.items():
+            setattr(self, name, member)
+
+
+class OptionTable(dict):
+    """A dictionary whose entries are attributes, as many training programs have."""
+
+
+def write_safetensors(path, tensors, metadata=None, change=lambda header: header):
+    """A file of the format, by its description."""
+    header, body = {} if metadata is None else {"__metadata__": metadata}, b""
+    for name, value in tensors.items():
+        data = value.contiguous().view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b""
+        header[name] = {
+            "dtype": DTYPES[value.dtype],
+            "shape": list(value.shape),
+            "data_offsets": [len(body), len(body) + len(data)],
+        }
+        body += data
+    text = json.dumps(change(header)).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(struct.pack("<Q", len(text)) + text + body)
+    return path
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return build()
+
+
+@pytest.fixture(scope="module")
+def expected(parts, tmp_path_factory):
+    """What the reference's own arrangement gives."""
+    path = tmp_path_factory.mktemp("own") / "model.pth"
+    torch.save({**parts, "opt": argparse.Namespace(**options(parts))}, path)
+    return load_any_checkpoint(path)
+
+
+def states(parts):
+    return {name: part.state_dict() for name, part in parts.items()}
+
+
+def flat(parts, prefix=""):
+    return {f"{prefix}{part}.{name}": v for part, state in states(parts).items() for name, v in state.items()}
+
+
+def lightning(weights, **hyper_parameters):
+    """As Lightning's Trainer writes it."""
+    return {
+        "epoch": 3, "global_step": 99, "pytorch-lightning_version": "2.5.0", "state_dict": weights, "loops": {},
+        "callbacks": {}, "optimizer_states": [], "lr_schedulers": [], "hparams_name": "hparams",
+        "hyper_parameters": hyper_parameters,
+    }  # fmt: skip
+
+
+ARRANGEMENTS = {
+    "compiled modules": lambda p: {**{n: torch.compile(m) for n, m in p.items()}, "opt": options(p)},
+    "states of compiled modules": lambda p: {**states({n: torch.compile(m) for n, m in p.items()}), "opt": options(p)},
+    "compiled in DataParallel": lambda p: {
+        **states({n: torch.nn.DataParallel(torch.compile(m)) for n, m in p.items()}), "opt": options(p),
+    },
+    "DataParallel compiled": lambda p: {
+        **states({n: torch.compile(torch.nn.DataParallel(m)) for n, m in p.items()}), "opt": options(p),
+    },
+    "a part of a module compiled": lambda p: {
+        "state_dict": {k.replace("encoder.c1.", "encoder.c1._orig_mod."): v for k, v in flat(p).items()}, "opt": options(p),
+    },
+    "averaged weights": lambda p: {
+        **states({n: torch.optim.swa_utils.AveragedModel(m) for n, m in p.items()}), "opt": options(p),
+    },
+    "Lightning": lambda p: lightning(flat(p), **options(p)),
+    "Lightning around a model": lambda p: lightning(flat(p, "model."), **options(p)),
+    "Lightning with metrics beside the model": lambda p: lightning(
+        {**flat(p, "svg."), "lpips.lin.weight": torch.zeros(2)}, **options(p)
+    ),
+    "Lightning around compiled parts": lambda p: lightning(flat(p, "model._orig_mod."), **options(p)),
+    "Lightning with the options as one argument": lambda p: lightning(flat(p), opt=argparse.Namespace(**options(p)), lr=1e-3),
+    "Lightning with least options": lambda p: lightning(flat(p), **NEEDED),
+    "a class that is a dictionary": lambda p: {"model_state_dict": flat(p), "hparams": OptionTable(options(p))},
+    "flat beside options": lambda p: {"model_state_dict": flat(p), "args": argparse.Namespace(**options(p))},
+    "parts in a table": lambda p: {"model": states(p), "opt": options(p), "epoch": 2},
+    "modules in a table": lambda p: {"net": p, "args": options(p)},
+    "one module of all parts": lambda p: {"model": Holder(**p), "args": options(p)},
+    "one compiled module of all parts": lambda p: {"model": torch.compile(Holder(net=Holder(**p))), "args": options(p)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arrange", ARRANGEMENTS.values(), ids=ARRANGEMENTS)
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "stream"])
+def test_weights_are_found_in_every_arrangement(arrange, zipped, parts, expected, tmp_path):
+    torch.save(arrange(parts), tmp_path / "a.ckpt", _use_new_zipfile_serialization=zipped)
+    loaded = load_any_checkpoint(tmp_path / "a.ckpt")
+    assert loaded.config.model == expected.config.model
+    torch.testing.assert_close(loaded.weights, expected.weights, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"n_past": "3", "last_frame_skip": "false", "opt": "{}"},
+        {"opt": json.dumps(NEEDED), "format": "pt"},
+    ],
+    ids=["beside a table", "in a table"],
+)
+def test_safetensors_with_the_options_in_its_metadata(metadata, parts, expected, tmp_path):
+    if metadata["opt"] == "{}":
+        metadata = {"config": json.dumps({"n_past": 3}), "opt": json.dumps({"last_frame_skip": False})}
+    loaded = load_any_checkpoint(write_safetensors(tmp_path / "a.safetensors", flat(parts), metadata))
+    assert loaded.config.model == expected.config.model
+    torch.testing.assert_close(loaded.weights, expected.weights, atol=0, rtol=0)
+
+
+def incomplete_files(parts, folder):
+    torch.save(flat(parts), folder / "flat.pth")
+    torch.save(lightning(flat(parts, "model.")), folder / "lightning.ckpt")
+    torch.save({"state_dict": states(parts)}, folder / "nested.pth")
+    write_safetensors(folder / "plain.safetensors", flat(parts))
+    return {
+        "flat.pth": "a state_dict",
+        "lightning.ckpt": "a Lightning checkpoint",
+        "nested.pth": "a dictionary with its weights under 'state_dict'",
+        "plain.safetensors": "a safetensors file",
+    }
+
+
+@pytest.mark.parametrize("name", ["flat.pth", "lightning.ckpt", "nested.pth", "plain.safetensors"])
+def test_weights_without_settings_are_named_and_the_advice_works(name, parts, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    kind = incomplete_files(parts, tmp_path)[name]
+    with pytest.raises(ReferenceCheckpointError) as caught:
+        load_any_checkpoint(name)
+    message = str(caught.value)
+    assert f"'{name}' is {kind} with weights of the reference implementation's networks, but not all" in message
+    assert "opt.n_past is missing" in message
+    assert "then: svg-export complete.pth" in message
+    lines = [line.strip() for line in message.splitlines() if line.startswith("    ")]
+    fake = ModuleType("safetensors")
+    fake.torch = ModuleType("safetensors.torch")  # the package is not needed here
+    fake.torch.load_file = lambda path: flat(parts)
+    exec("\n".join(lines).replace("'n_past': 5", "'n_past': 3"), {"torch": torch, "safetensors": fake})
+    torch.testing.assert_close(load_any_checkpoint("complete.pth").weights, expected.weights, atol=0, rtol=0)
+
+
+OURS = {
+    "Lightning": lambda w, c: lightning({f"model.{n}": v for n, v in w.items()}, **c),
+    "Lightning, compiled": lambda w, c: lightning({f"model._orig_mod.{n}": v for n, v in w.items()}, **c),
+    "table of the whole configuration": lambda w, c: {"state_dict": w, "config": {"model": c}},
+    "least settings": lambda w, c: {"state_dict": w, "config": {"n_past": 3, "skip_lag": 1}},
+    "in double precision": lambda w, c: {
+        "model": {n: v.double() if v.is_floating_point() else v for n, v in w.items()}, "opt": c,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arrange", OURS.values(), ids=OURS)
+@pytest.mark.parametrize("sizes", [{}, {"prior": "fixed", "image_size": 128}, {"prior": "none", "backbone": "vgg", "nf": 2}])
+def test_weights_of_our_model_are_found_too(arrange, sizes, tmp_path):
+    model = random_model(**sizes)
+    torch.save(arrange(model.state_dict(), model.config.model_dump()), tmp_path / "a.ckpt")
+    loaded = load_any_checkpoint(tmp_path / "a.ckpt")
+    assert loaded.config.model == model.config
+    torch.testing.assert_close(dict(loaded.build().state_dict()), dict(model.state_dict()), atol=0, rtol=0)
+
+
+def test_weights_of_our_model_in_safetensors(tmp_path):
+    model = random_model()
+    metadata = {"config": json.dumps({"model": model.config.model_dump()})}
+    loaded = load_any_checkpoint(write_safetensors(tmp_path / "a.safetensors", model.state_dict(), metadata))
+    assert loaded.config.model == model.config
+    torch.testing.assert_close(dict(loaded.build().state_dict()), dict(model.state_dict()), atol=0, rtol=0)
+
+
+def test_our_weights_without_settings_are_named_and_the_advice_works(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = random_model()
+    torch.save(model.state_dict(), "flat.pt")
+    with pytest.raises(CheckpointError) as caught:
+        load_any_checkpoint("flat.pt")
+    message = str(caught.value)
+    assert "'flat.pt' is a state_dict with weights of an svg-edge model, but not all that a forecast needs" in message
+    assert "n_past is missing, and cannot be inferred from the weights" in message
+    lines = [line.strip() for line in message.splitlines() if line.startswith("    ")]
+    exec("\n".join(lines).replace("'n_past': 5, 'skip_lag': 0", "'n_past': 3, 'skip_lag': 1"), {"torch": torch})
+    assert load_any_checkpoint("complete.pth").config.model == model.config
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module.", "_forward_module."])
+def test_our_checkpoint_with_wrapped_names_is_read(prefix, tmp_path):
+    model = random_model()
+    path = save_model(tmp_path / "ckpt.pt", model)
+    content = torch.load(path, weights_only=True)
+    content["weights"] = {prefix + name: value for name, value in content["weights"].items()}
+    torch.save(content, path)
+    for loaded in (load_checkpoint(path), load_any_checkpoint(path)):
+        torch.testing.assert_close(dict(loaded.build().state_dict()), dict(model.state_dict()), atol=0, rtol=0)
+
+
+def test_contradictions_between_our_weights_and_their_settings_are_listed(tmp_path):
+    model = random_model()
+    weights = {name: value for name, value in model.state_dict().items() if name != "prior.mu.bias"}
+    torch.save({"state_dict": weights, "config": {"n_past": 3, "nf": 99}}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError) as caught:
+        load_any_checkpoint(tmp_path / "a.pt")
+    assert "nf is 99, but the weights imply 4" in str(caught.value)
+    assert "prior.mu.bias: given nothing, expected (4,)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (lambda: torch.nn.Linear(2, 3).state_dict(), "a state_dict"),
+        (lambda: torch.nn.Linear(2, 3), "a pickled module"),
+        (lambda: lightning(torch.nn.Linear(2, 3).state_dict()), "a Lightning checkpoint"),
+    ],
+)
+def test_weights_of_another_model_are_named(content, kind, tmp_path):
+    torch.save(content(), tmp_path / "a.pth")
+    with pytest.raises(ReferenceCheckpointError, match=f"is {kind}, but its weights are not those of a model .*: bias, weight"):
+        load_any_checkpoint(tmp_path / "a.pth")
+
+
+def test_a_sharded_checkpoint_is_named(tmp_path):
+    (tmp_path / "step-99").mkdir()
+    (tmp_path / "step-99" / ".metadata").touch()
+    with pytest.raises(CheckpointError, match=r"sharded checkpoint.*\n.*format_utils dcp_to_torch .*step-99 whole.pth"):
+        load_any_checkpoint(tmp_path / "step-99")
+
+
+def test_a_torchscript_archive_is_named(tmp_path):
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 3), torch.zeros(1, 2)), tmp_path / "a.pt")
+    with pytest.raises(
+        ReferenceCheckpointError, match=r"is a TorchScript archive.*\n.*torch\.jit\.load\(FILE\)\.state_dict\(\)"
+    ):
+        load_any_checkpoint(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h: {**h, "b": {**h["b"], "data_offsets": [0, 16]}}, "its tensors overlap"),
+        (lambda h: {**h, "b": {**h["b"], "data_offsets": [16, 64]}}, "has 48 bytes, but needs 16"),
+        (lambda h: {**h, "b": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [16, 16 + (1 << 42)]}}, "bytes short"),
+        (lambda h: {**h, "b": {**h["b"], "shape": [-4]}}, "not a plausible number"),
+        (lambda h: {**h, "b": {**h["b"], "dtype": "Q4"}}, "unknown type Q4"),
+        (lambda h: {**h, "b": 1}, "not described by"),
+        (lambda h: {**h, "b": {**h["b"], "shape": [10**300]}}, "a huge number"),
+    ],
+)  # fmt: skip
+def test_hostile_safetensors_are_refused(change, message, tmp_path):
+    tensors = {"a": torch.zeros(4), "b": torch.zeros(4)}
+    with pytest.raises(ReferenceCheckpointError, match=message):
+        load_any_checkpoint(write_safetensors(tmp_path / "a.safetensors", tensors, change=change))
+
+
+def test_truncated_safetensors_are_refused(parts, tmp_path):
+    path = write_safetensors(tmp_path / "a.safetensors", flat(parts), {"opt": json.dumps(NEEDED)})
+    whole = path.read_bytes()
+    for share in (0.001, 0.01, 0.1, 0.5, 0.999):
+        path.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(CheckpointError, match=r"damaged, truncated|nor any other file"):
+            load_any_checkpoint(path)
+    path.write_bytes(struct.pack("<Q", 100_000) + b"{" * 100_000)
+    with pytest.raises(CheckpointError, match="not valid JSON"):
+        load_any_checkpoint(path)
+
+
+def test_no_code_runs_in_any_arrangement(parts, tmp_path):
+    marker = tmp_path / "ran"
+
+    class Bomb:
+        def __reduce__(self):
+            return open, (str(marker), "w")
+
+    torch.save({**lightning(flat(parts), **options(parts)), "callbacks": {"bomb": Bomb()}}, tmp_path / "a.ckpt")
+    assert load_any_checkpoint(tmp_path / "a.ckpt").config.model.n_past == 3
+    assert not marker.exists()
