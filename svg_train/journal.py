@@ -16,6 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 from svg_common.progress import ProgressDisplay
 
 _LOG = logging.getLogger(__name__)
+METRICS = "metrics.jsonl"  # in the folder of the run
 _LINE_EVERY_S = 30.0
 
 
@@ -29,7 +30,7 @@ class Journal:
         self._began = time.monotonic()
         if not active:
             return
-        self._file = _continue_at(folder / "metrics.jsonl", start_step)
+        self._file = _continue_at(folder / METRICS, start_step)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step or None)
         self._display = ProgressDisplay(line_every_s=_LINE_EVERY_S)
 

@@ -47,7 +47,7 @@ def draw_plot(file: Path, evaluation: Evaluation) -> None:
     axes[0, 0].legend(fontsize="small")
     axes[0, 1].legend(fontsize="small")
     figure.suptitle(
-        f"{evaluation.model.info.label}: {evaluation.sequences} sequences, 95 % confidence bands", fontsize="medium"
+        f"{_plain(evaluation.model.info.label)}: {evaluation.sequences} sequences, 95 % confidence bands", fontsize="medium"
     )
     with atomic_file(file) as partial:
         figure.savefig(partial, dpi=120)
@@ -56,7 +56,7 @@ def draw_plot(file: Path, evaluation: Evaluation) -> None:
 def _plot_steps(axis: Any, evaluation: Evaluation, metric: str) -> None:
     for entry, colour in _coloured(evaluation):
         values: Array = getattr(entry.measured, metric)
-        name = entry.info.label
+        name = _plain(entry.info.label)
         if entry.samples == 1:
             _band(axis=axis, values=values[:, 0], label=name, colour=colour, style="--")
         else:
@@ -78,11 +78,16 @@ def _plot_counts(axis: Any, evaluation: Evaluation, metric: str) -> None:
         points = best_of_n(getattr(entry.measured, metric))
         means = [value.mean for _, value in points]
         if entry.samples == 1:  # one future: a constant level
-            axis.plot([1, most], [means[0]] * 2, linestyle="--", color=colour, label=entry.info.label)
+            axis.plot([1, most], [means[0]] * 2, linestyle="--", color=colour, label=_plain(entry.info.label))
             continue
-        axis.plot([n for n, _ in points], means, marker="o", markersize=3, color=colour, label=entry.info.label)
+        axis.plot([n for n, _ in points], means, marker="o", markersize=3, color=colour, label=_plain(entry.info.label))
         low, high = [value.mean - value.ci95 for _, value in points], [value.mean + value.ci95 for _, value in points]
         axis.fill_between([n for n, _ in points], low, high, alpha=0.15, color=colour, linewidth=0)
+
+
+def _plain(label: str) -> str:
+    """`label` for matplotlib, in which dollars begin a formula, and a leading underscore hides a line from the legend."""
+    return (f" {label}" if label.startswith("_") else label).replace("$", r"\$")
 
 
 def _coloured(evaluation: Evaluation) -> list[tuple[Evaluated, str]]:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from svg_common.errors import ExitCode, MissingExtraError, SvgError
 from svg_common.log_messages import ConsoleHandler, log_messages_to
+from svg_common.printable import print_any_name, printable
 from svg_common.signals import handle_sigterm_as_sigint
 
 
@@ -46,6 +47,7 @@ def run_command(app: typer.Typer, prefix: str = "") -> NoReturn:
         prefix: before log messages of level INFO, which go to stderr.
     """
     handle_sigterm_as_sigint()
+    print_any_name()
     warnings.formatwarning = lambda message, *where: f"warning: {message}\n"  # without our source line
     try:
         with log_messages_to(ConsoleHandler(stderr_console(), prefix)):
@@ -76,5 +78,5 @@ def _describe_os_error(error: OSError) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(int(code))

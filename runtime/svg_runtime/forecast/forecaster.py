@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from svg_runtime.forecast.observer import Observer
 from svg_runtime.forecast.rollout import Rollout
 from svg_runtime.forecast.scores import ForecastMemory, ForecastScore
 from svg_runtime.forecast.separate_rollout import SeparateRollout
+from svg_runtime.machine.fork import fork_problem, keep_in_children
 
 ContextMode = Literal["window", "stream"]
 _RolloutT = TypeVar("_RolloutT")
@@ -44,7 +46,7 @@ class Observation:
 
 
 class Forecaster:
-    """Forecasts video with a bundle. Use it as a context manager; it is not thread-safe.
+    """Forecasts video with a bundle. Use it as a context manager; it is not thread-safe, and not usable after a fork.
 
     Generation follows the reference (Denton and Fergus 2018, `generate_svg_lp.py`): the context is read through the posterior,
     then every latent is drawn from the learned prior, or from N(0, I) if the prior is fixed. A deterministic model has no
@@ -86,6 +88,8 @@ class Forecaster:
         self._context_posterior: ContextPosterior | None = None
         self._last_frame: FloatArray | None = None
         self._closed = False
+        self._process = os.getpid()
+        keep_in_children(self)
         self.reset()
 
     @classmethod
@@ -171,10 +175,15 @@ class Forecaster:
         self.close()
 
     def close(self) -> None:
-        """Free the device. The forecaster cannot be used afterwards; closing again does nothing."""
+        """Free the device. The forecaster cannot be used afterwards; closing again does nothing.
+
+        In a process that was forked since, nothing is freed: that would wait for threads that do not exist there.
+        """
         if self._closed:
             return
         self._closed = True
+        if self._process != os.getpid():
+            return
         try:
             self._backend.close()  # first, because it waits until nothing runs
         finally:
@@ -224,7 +233,7 @@ class Forecaster:
 
         Raises:
             BackendError: an engine failed.
-            UsageError: the forecaster is closed.
+            UsageError: the forecaster is closed, or was opened before a fork of this process.
         """
         self.reset()
         frame = self.manifest.frame
@@ -242,11 +251,12 @@ class Forecaster:
         """Read the next frame.
 
         Args:
-            frame: (H, W, C) float32 in [0, 1] at the model's size; RGB, or gray with C = 1.
+            frame: (H, W, C) float32 in [0, 1] at the model's size; RGB, or gray with C = 1. Values up to 0.001 outside, as
+                resizing produces them, are clipped.
 
         Raises:
             FrameError: wrong shape, type or range, or values that are not finite. The frame is then ignored.
-            UsageError: the forecaster is closed.
+            UsageError: the forecaster is closed, or was opened before a fork of this process.
         """
         self._check_open()
         checked = checked_frame(frame, self.manifest.frame)
@@ -411,6 +421,9 @@ class Forecaster:
     def _check_open(self) -> None:
         if self._closed:
             raise UsageError("the forecaster is closed\n  open another one with Forecaster.open(...)")
+        problem = fork_problem(self._process, "the forecaster")
+        if problem is not None:
+            raise UsageError(problem)
 
     def _check_ready(self) -> None:
         if not self.ready:

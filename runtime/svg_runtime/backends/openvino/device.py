@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 import tempfile
 from collections import Counter
@@ -16,6 +17,7 @@ from svg_common.errors import SvgError
 from svg_common.signals import defer_interrupts
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.errors import BackendMissingError, UsageError
+from svg_runtime.machine.fork import fork_problem
 
 _LOG = logging.getLogger(__name__)
 _CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}  # precision -> OpenVINO's name of the capability
@@ -66,7 +68,6 @@ def load_openvino() -> Any:
     return openvino
 
 
-@functools.cache
 def shared_core() -> Any:
     """Return OpenVINO's entry point: one per process, never freed.
 
@@ -76,8 +77,18 @@ def shared_core() -> Any:
 
     Raises:
         ImportError, OSError, RuntimeError: openvino does not load.
+        BackendMissingError: this process was forked from one that uses OpenVINO, in which compiling never returns.
     """
-    return load_openvino().Core()
+    owner, core = _core_and_its_process()
+    problem = fork_problem(owner, "OpenVINO")
+    if problem is not None:
+        raise BackendMissingError(problem)
+    return core
+
+
+@functools.cache
+def _core_and_its_process() -> tuple[int, Any]:
+    return os.getpid(), load_openvino().Core()
 
 
 def choose_placement(
