@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -31,7 +32,7 @@ class Journal:
         if not active:
             return
         self._file = _continue_at(folder / METRICS, start_step)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step or None)
+        self._board = _open_board(folder / "tensorboard", start_step)
         self._display = ProgressDisplay(line_every_s=_LINE_EVERY_S)
 
     def __enter__(self) -> Journal:
@@ -42,7 +43,8 @@ class Journal:
             return
         self._display.close()
         self._file.close()
-        self._board.close()
+        if self._board is not None:
+            self._board.close()
 
     def log(self, message: str) -> None:
         """Log `message`, on the first process."""
@@ -64,13 +66,25 @@ class Journal:
         line: dict[str, Any] = {"kind": kind, "step": step, **values}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+        if self._board is None:
+            return
         for name, value in values.items():
             self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def picture(self, name: str, step: int, file: Path) -> None:
         """Show a picture file in TensorBoard."""
-        if self._active:
+        if self._active and self._board is not None:
             self._board.add_image(name, np.asarray(Image.open(file).convert("RGB")), step, dataformats="HWC")
+
+
+def _open_board(folder: Path, start_step: int) -> SummaryWriter | None:
+    """TensorBoard's writer; None, with a warning, for a name that it cannot handle."""
+    try:
+        os.fspath(folder).encode("utf-8")
+    except UnicodeEncodeError:
+        _LOG.warning("no TensorBoard events: the name of '%s' is not UTF-8; %s has the same values", folder, METRICS)
+        return None
+    return SummaryWriter(str(folder), purge_step=start_step or None)
 
 
 def _continue_at(path: Path, step: int) -> Any:

@@ -79,7 +79,7 @@ def evaluate(
     if plot is not None:
         check_plot_format(plot)
     needed = [find_model(model), *(baseline or ()), lpips_weights, fvd_weights, existing_file(source["root"])]
-    check_outputs({"--json": json, "--plot": plot}, {"--strips": strips}, needed)
+    check_outputs({"--json": json, "--plot": plot}, {"--strips": strips}, needed=needed)
     measurement = Settings(
         sequences=sequences,
         samples=samples,

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svg_common.errors import SvgError
-from svg_common.video_container import missing_bytes
+from svg_common.path_advice import path_advice
+from svg_common.video_container import lacks_index, missing_bytes
 
 VIDEO_SUFFIXES = (
     *(".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
     *(".wmv", ".flv", ".ogv", ".3gp", ".mjpg", ".mjpeg"),
 )
+_UNFINISHED = "the recording was not finished, or the file was copied only in part: it has no index (moov)"
 _MAX_FPS = 1000  # higher rates come from broken headers
 _JUMP_S = 1  # a clock that steps back further than this was restarted, by a wrap or a joined recording
 
@@ -179,9 +181,8 @@ def list_videos(path: str | os.PathLike[str]) -> list[Path]:
     if root.is_file():
         return [root]
     if not root.is_dir():
-        raise VideoError(
-            f"'{root}' does not exist\n  expected a video file, or a folder that holds video files", "does not exist"
-        )
+        advice = path_advice("--data-root", str(root)) or "expected a video file, or a folder that holds video files"
+        raise VideoError(f"'{root}' does not exist\n  {advice}", "does not exist")
     found: dict[Path, Path] = {}
     for file in sorted(root.rglob("*")):
         # Names with a leading dot are leftovers of other programs, such as macOS's "._clip.mp4".
@@ -200,7 +201,7 @@ def _open_container(path: Path) -> Any:
         # playlist that poses as a video from opening connections.
         return av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except av.FFmpegError as error:
-        raise _not_a_video(path, str(error.strerror)) from error
+        raise _not_a_video(path, _UNFINISHED if lacks_index(path) else str(error.strerror)) from error
     except OSError as error:
         raise _not_a_video(path, error.strerror or str(error)) from error
 

@@ -28,7 +28,7 @@ def fork_problem(owner: int, what: str) -> str | None:
     if os.getpid() == owner:
         return None
     return (
-        f"{what} was opened in process {owner}, and this is process {os.getpid()}, forked from it: its threads do not exist here\n"
+        f"{what} was opened in process {owner}, and this is process {os.getpid()}, forked from it, without its threads\n"
         "  open the forecaster in the process that uses it, and start that process with multiprocessing.get_context('spawn')"
     )
 
