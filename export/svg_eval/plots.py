@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,10 @@ def draw_plot(file: Path, evaluation: Evaluation) -> None:
     figure.suptitle(
         f"{_plain(evaluation.model.info.label)}: {evaluation.sequences} sequences, 95 % confidence bands", fontsize="medium"
     )
+    picture = io.BytesIO()  # on a full disk, matplotlib would raise an error of its own in place of the system's
+    figure.savefig(picture, dpi=120, format=file.suffix[1:].lower())
     with atomic_file(file) as partial:
-        figure.savefig(partial, dpi=120)
+        partial.write_bytes(picture.getvalue())
 
 
 def _plot_steps(axis: Any, evaluation: Evaluation, metric: str) -> None:

@@ -32,7 +32,11 @@ def atomic_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     if target.exists() and not target.is_file():
-        yield target
+        try:
+            yield target
+        except OSError as error:
+            _name_destination(error, target, target)
+            raise
         return
     partial = _make_beside(target)
     try:
@@ -68,7 +72,7 @@ def atomic_directory(destination: str | os.PathLike[str]) -> Iterator[Path]:
         partial.chmod(0o777 & ~_umask())
         _replace_directory(partial, target)
     except OSError as error:
-        _name_destination(error, partial, target)
+        _name_destination(error, partial, Path(destination))
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

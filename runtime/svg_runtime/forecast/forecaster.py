@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,6 +34,8 @@ from svg_runtime.machine.fork import fork_problem, keep_in_children
 
 ContextMode = Literal["window", "stream"]
 _RolloutT = TypeVar("_RolloutT")
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 _MAX_CACHED_ROLLOUTS = 4  # of each kind, a set of device buffers per samples and horizon; the oldest is freed first
 
 
@@ -43,6 +46,19 @@ class Observation:
     index: int  # 0 for the first frame since open or reset
     surprise: float | None  # KL(posterior || prior) in nats; None for the first frame, and without latents
     scores: tuple[ForecastScore, ...]  # of earlier forecasts of this frame, shortest lead first
+
+
+def _name_memory_errors(method: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Let `method` raise a BackendError when memory runs out."""
+
+    @wraps(method)
+    def named(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        try:
+            return method(*args, **kwargs)
+        except MemoryError as error:
+            raise BackendError(f"out of memory: {error}\n  close other programs, or lower samples and horizon") from error
+
+    return named
 
 
 class Forecaster:
@@ -247,6 +263,7 @@ class Forecaster:
         finally:
             self.reset()
 
+    @_name_memory_errors
     def observe(self, frame: ArrayLike) -> Observation:
         """Read the next frame.
 
@@ -256,6 +273,7 @@ class Forecaster:
 
         Raises:
             FrameError: wrong shape, type or range, or values that are not finite. The frame is then ignored.
+            BackendError: the engine failed, or memory ran out.
             UsageError: the forecaster is closed, or was opened before a fork of this process.
         """
         self._check_open()
@@ -272,6 +290,7 @@ class Forecaster:
         self._context_posterior = self._read_window() if self._stream is None else self._read_stream(self._stream)
         return Observation(index, self._context_posterior.surprise, scores)
 
+    @_name_memory_errors
     def forecast(
         self,
         samples: int | None = None,
@@ -292,6 +311,7 @@ class Forecaster:
 
         Raises:
             ContextNotReadyError: fewer than n_past frames were observed.
+            BackendError: the engine failed, or memory ran out.
             UsageError: wrong counts or noise, or the forecaster is closed. Nothing has changed then: the seeded draws of the
                 next forecast are the same as without the refused one.
         """
@@ -327,6 +347,7 @@ class Forecaster:
         self._memory.remember(self._observer.count - 1, self._last_frame, futures)
         return futures
 
+    @_name_memory_errors
     def reconstruct(
         self, truth: ArrayLike, noise: ArrayLike | None = None, context_noise: ArrayLike | None = None
     ) -> FloatArray:
