@@ -79,7 +79,7 @@ class Run:
         assert code in codes, (code, self.output)
         assert "Traceback" not in self.output, self.output
         if code not in (0, 130):
-            assert self.output.count("error: ") == 1, self.output
+            assert self.output.count("\nerror: ") + self.output.startswith("error: ") >= 1, self.output
 
 
 def start(
