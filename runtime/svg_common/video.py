@@ -201,7 +201,7 @@ def _open_container(path: Path) -> Any:
         # playlist that poses as a video from opening connections.
         return av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except av.FFmpegError as error:
-        raise _not_a_video(path, _UNFINISHED if lacks_index(path) else str(error.strerror)) from error
+        raise _not_a_video(path, _UNFINISHED if path.is_file() and lacks_index(path) else str(error.strerror)) from error
     except OSError as error:
         raise _not_a_video(path, error.strerror or str(error)) from error
 

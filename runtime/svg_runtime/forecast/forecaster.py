@@ -13,6 +13,7 @@ from typing import Literal, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from svg_common.fork import fork_problem, keep_in_children
 from svg_common.progress import ProgressListener
 from svg_runtime.backends import open_backend
 from svg_runtime.backends.base import Backend
@@ -30,7 +31,6 @@ from svg_runtime.forecast.observer import Observer
 from svg_runtime.forecast.rollout import Rollout
 from svg_runtime.forecast.scores import ForecastMemory, ForecastScore
 from svg_runtime.forecast.separate_rollout import SeparateRollout
-from svg_runtime.machine.fork import fork_problem, keep_in_children
 
 ContextMode = Literal["window", "stream"]
 _RolloutT = TypeVar("_RolloutT")

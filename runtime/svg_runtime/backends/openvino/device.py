@@ -14,10 +14,10 @@ from typing import Any
 
 from svg_common.cache import cache_folder
 from svg_common.errors import SvgError
+from svg_common.fork import fork_problem
 from svg_common.signals import defer_interrupts
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.errors import BackendMissingError, UsageError
-from svg_runtime.machine.fork import fork_problem
 
 _LOG = logging.getLogger(__name__)
 _CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}  # precision -> OpenVINO's name of the capability
