@@ -81,7 +81,8 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
                 partial,
             )
         except RuntimeError as error:  # torch reports a failed write as a RuntimeError of its zip writer
-            raise OSError(f"cannot write {path}: is the disk full? ({str(error).splitlines()[0]})") from error
+            reason = str(error).splitlines()[0]
+            raise OSError(f"cannot write '{path}': is the disk full? (torch reports: {reason})") from error
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

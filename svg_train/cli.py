@@ -9,7 +9,8 @@ import typer
 
 from svg_common.command import require_modules, run_command
 from svg_common.errors import UsageError
-from svg_common.files import existing_file, refuse_overwriting, write_json
+from svg_common.files import write_json
+from svg_common.outputs import check_outputs, existing_file
 from svg_common.signals import defer_interrupts
 from svg_train.config import build_config
 from svg_train.config_options import config_options, settings_of
@@ -54,14 +55,14 @@ def train(
         return
     require_modules("svg-train", "train", "torch", "lightning_fabric", "tensorboard", "PIL")
     with defer_interrupts():  # heavy: torch
+        from svg_train.journal import METRICS
         from svg_train.train import BEST, LAST, Machine, Trainer
 
     overrides = {table: _given(settings_of(table, settings)) for table in _TABLES}
     if resume and (config is not None or init is not None or any(overrides.values())):
         raise UsageError("--resume continues with the settings of the saved run\n  remove --config, --init and all settings")
-    refuse_overwriting(
-        {"--json": json}, [existing_file(config), init, existing_file(overrides["data"].get("root")), out / BEST, out / LAST]
-    )
+    inputs = [existing_file(config), init, existing_file(overrides["data"].get("root"))]
+    check_outputs({"--json": json}, {"--out": out}, needed=[*inputs, *(out / name for name in (BEST, LAST, METRICS))])
     built = build_config(load_recipe(config) if config else {}, overrides)
     evaluation = Trainer(
         config=built, out=out, machine=Machine(device, processes, precision, workers), resume=resume, init=init

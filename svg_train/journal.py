@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from svg_common.progress import ProgressDisplay
 
 _LOG = logging.getLogger(__name__)
+METRICS = "metrics.jsonl"  # in the folder of the run
 _LINE_EVERY_S = 30.0
 
 
@@ -29,8 +34,12 @@ class Journal:
         self._began = time.monotonic()
         if not active:
             return
-        self._file = _continue_at(folder / "metrics.jsonl", start_step)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start_step or None)
+        self._metrics = folder / METRICS
+        self._events = folder / "tensorboard"
+        with _named(self._metrics):
+            self._file = _continue_at(self._metrics, start_step)
+        with _named(self._events):
+            self._board = _open_board(self._events, start_step)
         self._display = ProgressDisplay(line_every_s=_LINE_EVERY_S)
 
     def __enter__(self) -> Journal:
@@ -40,8 +49,12 @@ class Journal:
         if not self._active:
             return
         self._display.close()
-        self._file.close()
-        self._board.close()
+        # Closing a file on a full disk fails again: the first error is the one to report.
+        with suppress(OSError) if error is not None else nullcontext(), _named(self._metrics):
+            self._file.close()
+        with suppress(OSError) if error is not None else nullcontext(), _named(self._events):
+            if self._board is not None:
+                self._board.close()
 
     def log(self, message: str) -> None:
         """Log `message`, on the first process."""
@@ -61,15 +74,47 @@ class Journal:
         if not self._active:
             return
         line: dict[str, Any] = {"kind": kind, "step": step, **values}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(f"{kind}/{name}", value, step)
+        with _named(self._metrics):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        if self._board is None:
+            return
+        with _named(self._events):
+            for name, value in values.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)
 
     def picture(self, name: str, step: int, file: Path) -> None:
         """Show a picture file in TensorBoard."""
-        if self._active:
-            self._board.add_image(name, np.asarray(Image.open(file).convert("RGB")), step, dataformats="HWC")
+        if self._active and self._board is not None:
+            with _named(self._events):
+                self._board.add_image(name, np.asarray(Image.open(file).convert("RGB")), step, dataformats="HWC")
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name `path` in the error of a failed write, which names no file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def _hide_repeated_error(details: threading.ExceptHookArgs) -> None:
+    """TensorBoard raises the error of its thread in the main thread again; only there it is reported."""
+    if not (type(details.thread).__module__.startswith("tensorboard") and issubclass(details.exc_type, OSError)):
+        threading.__excepthook__(details)
+
+
+def _open_board(folder: Path, start_step: int) -> SummaryWriter | None:
+    """TensorBoard's writer; None, with a warning, for a name that it cannot handle."""
+    try:
+        os.fspath(folder).encode("utf-8")
+    except UnicodeEncodeError:
+        _LOG.warning("no TensorBoard events: the name of '%s' is not UTF-8; %s has the same values", folder, METRICS)
+        return None
+    threading.excepthook = _hide_repeated_error
+    return SummaryWriter(str(folder), purge_step=start_step or None)
 
 
 def _continue_at(path: Path, step: int) -> Any:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from svg_common.files import atomic_file
+from svg_common.printable import printable
 from svg_train.evaluation import Futures
 
 _GAP = 2  # pixels between frames
@@ -60,7 +61,7 @@ def _strip(rows: Rows, n_past: int) -> NDArray[np.uint8]:
 def _line(label: str, frames: Tensor, n_past: int) -> NDArray[np.uint8]:
     height, width = frames.shape[-2:]
     line = np.full((height + _GAP + 2, _LABEL_WIDTH + len(frames) * (width + _GAP), 3), 24, np.uint8)
-    cv2.putText(line, label, (6, height // 2 + 4), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (220, 220, 220), 1, cv2.LINE_AA)
+    cv2.putText(line, printable(label), (6, height // 2 + 4), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (220, 220, 220), 1, cv2.LINE_AA)
     for index, frame in enumerate(frames):
         left = _LABEL_WIDTH + index * (width + _GAP)
         line[:height, left : left + width] = _rgb(frame)

@@ -8,6 +8,7 @@ from typing import Any
 
 from svg_common.errors import UsageError
 from svg_common.files import refuse_pipe
+from svg_common.text_files import EncodingError, decode_text
 
 _SHIPPED = Path(__file__).with_name("recipes")
 
@@ -26,8 +27,8 @@ def load_recipe(recipe: str) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        tables: dict[str, Any] = tomllib.loads(_find(recipe).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        tables: dict[str, Any] = tomllib.loads(decode_text(_find(recipe).read_bytes()))
+    except (OSError, EncodingError, tomllib.TOMLDecodeError) as error:
         raise UsageError(
             f"cannot read the recipe '{recipe}': {error}\n  expected a TOML file with the tables [model], [data] and [train]"
         ) from error

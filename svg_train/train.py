@@ -330,8 +330,10 @@ def _resume_point(out: Path) -> Checkpoint:
 
 
 def _refuse_existing(out: Path) -> None:
-    if (out / LAST).exists() or (out / BEST).exists():
+    if (out / LAST).exists():
         raise UsageError(f"'{out}' already contains a run\n  continue it with --resume, or choose another --out")
+    if (out / BEST).exists():  # the run was killed before its first save
+        raise UsageError(f"'{out}' already contains a model, {BEST}, but no {LAST} to continue from\n  choose another --out")
 
 
 def _best_precision(accelerator: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +9,8 @@ import typer
 
 from svg_common.command import require_modules, run_command
 from svg_common.errors import UsageError
-from svg_common.files import existing_file, refuse_overwriting, write_json
+from svg_common.files import write_json
+from svg_common.outputs import check_outputs, existing_file
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
 from svg_runtime.forecast_options import Bf16Option, Fp16Option, requested_precision
@@ -79,9 +79,7 @@ def evaluate(
     if plot is not None:
         check_plot_format(plot)
     needed = [find_model(model), *(baseline or ()), lpips_weights, fvd_weights, existing_file(source["root"])]
-    refuse_overwriting({"--json": json, "--plot": plot}, needed)
-    files = [path for path in (json, plot) if path is not None and (path.is_file() or not path.exists())]  # not /dev/stdout
-    _check_writable(*(path.parent for path in files), *([strips] if strips else []))
+    check_outputs({"--json": json, "--plot": plot}, {"--strips": strips}, needed=needed)
     measurement = Settings(
         sequences=sequences,
         samples=samples,
@@ -110,17 +108,6 @@ def evaluate(
         draw_plot(plot, evaluation)
     if strips is not None:
         save_sequences(strips, evaluation)
-
-
-def _check_writable(*folders: Path) -> None:
-    """Make the folders and try to write to them, before the work rather than after it.
-
-    Raises:
-        OSError: a folder cannot be made or written.
-    """
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
 
 
 def main() -> None:

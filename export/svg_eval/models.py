@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from svg_common.errors import BackendMissingError, SvgError, UsageError
+from svg_common.printable import printable
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, find_model
 from svg_runtime.forecast.forecaster import Forecaster
@@ -229,7 +230,7 @@ def open_model(
             return _open_checkpoint(Path(model), backend, device, precision)
     path = find_model(model)
     forecaster = Forecaster.open(path=path, backend=backend or "auto", device=device, precision=precision, samples=samples)
-    return BundleModel(path.name, forecaster)
+    return BundleModel(printable(path.name), forecaster)
 
 
 def is_embedded(model: str | None) -> bool:
@@ -245,7 +246,7 @@ def _open_checkpoint(path: Path, backend: str | None, device: str | None, precis
         )
     # Every run's best checkpoint is called ckpt.pt; its folder distinguishes them.
     label = path.parent.name if path.name == "ckpt.pt" and path.parent.name else path.name
-    return CheckpointModel(label, load_any_checkpoint(path), _torch_device(device))
+    return CheckpointModel(printable(label), load_any_checkpoint(path), _torch_device(device))
 
 
 def _torch_device(name: str | None) -> torch.device:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -47,16 +48,18 @@ def draw_plot(file: Path, evaluation: Evaluation) -> None:
     axes[0, 0].legend(fontsize="small")
     axes[0, 1].legend(fontsize="small")
     figure.suptitle(
-        f"{evaluation.model.info.label}: {evaluation.sequences} sequences, 95 % confidence bands", fontsize="medium"
+        f"{_plain(evaluation.model.info.label)}: {evaluation.sequences} sequences, 95 % confidence bands", fontsize="medium"
     )
+    picture = io.BytesIO()  # on a full disk, matplotlib would raise an error of its own in place of the system's
+    figure.savefig(picture, dpi=120, format=file.suffix[1:].lower())
     with atomic_file(file) as partial:
-        figure.savefig(partial, dpi=120)
+        partial.write_bytes(picture.getvalue())
 
 
 def _plot_steps(axis: Any, evaluation: Evaluation, metric: str) -> None:
     for entry, colour in _coloured(evaluation):
         values: Array = getattr(entry.measured, metric)
-        name = entry.info.label
+        name = _plain(entry.info.label)
         if entry.samples == 1:
             _band(axis=axis, values=values[:, 0], label=name, colour=colour, style="--")
         else:
@@ -78,11 +81,16 @@ def _plot_counts(axis: Any, evaluation: Evaluation, metric: str) -> None:
         points = best_of_n(getattr(entry.measured, metric))
         means = [value.mean for _, value in points]
         if entry.samples == 1:  # one future: a constant level
-            axis.plot([1, most], [means[0]] * 2, linestyle="--", color=colour, label=entry.info.label)
+            axis.plot([1, most], [means[0]] * 2, linestyle="--", color=colour, label=_plain(entry.info.label))
             continue
-        axis.plot([n for n, _ in points], means, marker="o", markersize=3, color=colour, label=entry.info.label)
+        axis.plot([n for n, _ in points], means, marker="o", markersize=3, color=colour, label=_plain(entry.info.label))
         low, high = [value.mean - value.ci95 for _, value in points], [value.mean + value.ci95 for _, value in points]
         axis.fill_between([n for n, _ in points], low, high, alpha=0.15, color=colour, linewidth=0)
+
+
+def _plain(label: str) -> str:
+    """`label` for matplotlib, in which dollars begin a formula, and a leading underscore hides a line from the legend."""
+    return (f" {label}" if label.startswith("_") else label).replace("$", r"\$")
 
 
 def _coloured(evaluation: Evaluation) -> list[tuple[Evaluated, str]]:

@@ -9,7 +9,8 @@ import typer
 
 from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
-from svg_common.files import existing_file, file_sha256, refuse_overwriting, write_json
+from svg_common.files import file_sha256, write_json
+from svg_common.outputs import check_outputs, existing_file
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
 from svg_runtime.forecast_options import COUNT_LIMIT
@@ -96,15 +97,14 @@ def export(
     with defer_interrupts():  # heavy: torch, ONNX Runtime
         from svg_export.bundle_writer import refuse_foreign, write_bundle
         from svg_export.precision import load_held_out
-        from svg_runtime.bundle.manifest import FILE_NAME
         from svg_train.reference.checkpoint import load_any_checkpoint
 
     console = stderr_console()
     target = out or Path(f"{checkpoint.stem}.svgb")
-    needed = [existing_file(checkpoint), existing_file(source["root"]), target / FILE_NAME]
-    refuse_overwriting({"--save-checkpoint": save_checkpoint, "--json": json}, needed)
+    inputs = [existing_file(checkpoint), existing_file(source["root"])]
+    refuse_foreign(target)
+    check_outputs({"--save-checkpoint": save_checkpoint, "--json": json}, replaced={"--out": target}, needed=inputs)
     loaded = load_any_checkpoint(checkpoint)
-    refuse_foreign(target)  # before minutes of work, like the next one
     held_out = load_held_out(loaded, source, fp16, bf16)
     batch_norm: dict[str, Any] = {"recalibrated": False}
     if bn == "recalibrate":

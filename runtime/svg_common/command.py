@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import sys
@@ -14,6 +15,8 @@ from rich.console import Console
 
 from svg_common.errors import ExitCode, MissingExtraError, SvgError
 from svg_common.log_messages import ConsoleHandler, log_messages_to
+from svg_common.out_of_memory import is_out_of_memory
+from svg_common.printable import print_any_name, printable
 from svg_common.signals import handle_sigterm_as_sigint
 
 
@@ -46,6 +49,7 @@ def run_command(app: typer.Typer, prefix: str = "") -> NoReturn:
         prefix: before log messages of level INFO, which go to stderr.
     """
     handle_sigterm_as_sigint()
+    print_any_name()
     warnings.formatwarning = lambda message, *where: f"warning: {message}\n"  # without our source line
     try:
         with log_messages_to(ConsoleHandler(stderr_console(), prefix)):
@@ -63,6 +67,8 @@ def run_command(app: typer.Typer, prefix: str = "") -> NoReturn:
     except OSError as error:
         _fail(_describe_os_error(error), ExitCode.ERROR)
     except Exception as error:
+        if is_out_of_memory(error):
+            _fail(_describe_memory_error(error), ExitCode.ERROR)
         show = getattr(error, "show", None)  # click's usage errors print themselves, with the command's usage line
         if show is None:
             raise
@@ -71,10 +77,16 @@ def run_command(app: typer.Typer, prefix: str = "") -> NoReturn:
 
 
 def _describe_os_error(error: OSError) -> str:
-    place = f": {error.filename}" if error.filename else ""
-    return f"{error.strerror or error}{place}"
+    place = f": {os.fsdecode(error.filename)}" if error.filename else ""
+    advice = "\n  this shell allows too few; raise the limit with: ulimit -n 1024" if error.errno == errno.EMFILE else ""
+    return f"{error.strerror or error}{place}{advice}"
+
+
+def _describe_memory_error(error: Exception) -> str:
+    reason = f": {str(error).splitlines()[0]}" if str(error) else ""
+    return f"out of memory{reason}\n  close other programs, or choose smaller numbers of samples, frames or sequences at once"
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(int(code))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from pathlib import Path
 
 
 class ExitCode(IntEnum):
@@ -27,6 +28,13 @@ class UsageError(SvgError):
     """The arguments of a command or call are invalid or contradict each other."""
 
     exit_code = ExitCode.USAGE
+
+
+class OutputError(SvgError):
+    """A result cannot be written: no permission, no space, no such folder."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(f"cannot write '{path}': {error.strerror or error}\n  no file was left behind; choose another path")
 
 
 class BackendMissingError(SvgError):

@@ -8,14 +8,16 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from svg_common.errors import UsageError
+from svg_common.printable import printable
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_NAME_START = 40  # characters of a long name that its temporary name repeats: with the whole name it could be too long
 
 
 @contextmanager
@@ -32,7 +34,11 @@ def atomic_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
     if target.exists() and not target.is_file():
-        yield target
+        try:
+            yield target
+        except OSError as error:
+            _name_destination(error, target, target)
+            raise
         return
     partial = _make_beside(target)
     try:
@@ -41,7 +47,7 @@ def atomic_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
         partial.chmod(0o666 & ~_umask())  # mkstemp makes 0600; a published file follows the user's umask
         os.replace(partial, target.resolve())
     except OSError as error:
-        _name_destination(error, target)
+        _name_destination(error, partial, target)
         raise
     finally:
         partial.unlink(missing_ok=True)
@@ -59,8 +65,7 @@ def atomic_directory(destination: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(destination).resolve()
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    partial = _make_beside(target, folder=True)
     try:
         yield partial
         for path in partial.rglob("*"):
@@ -69,39 +74,10 @@ def atomic_directory(destination: str | os.PathLike[str]) -> Iterator[Path]:
         partial.chmod(0o777 & ~_umask())
         _replace_directory(partial, target)
     except OSError as error:
-        _name_destination(error, target)
+        _name_destination(error, partial, Path(destination))
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def refuse_overwriting(outputs: Mapping[str, Path | None], needed: Iterable[str | Path | None]) -> None:
-    """Refuse outputs that would overwrite an input or each other, before any work is done.
-
-    Args:
-        outputs: option -> where it writes.
-        needed: other files that the command reads or writes, and folders whose whole content it reads.
-
-    Raises:
-        UsageError: an output is one of these files, exists in one of these folders, or is also another output.
-    """
-    used: dict[Path, str] = {}
-    for flag, output in outputs.items():
-        if output is None or (output.exists() and not output.is_file()):  # several outputs can share /dev/stdout
-            continue
-        target = output.resolve()
-        for other in (Path(given).resolve() for given in needed if given is not None):
-            both = target.exists() and other.exists()
-            if target == other or (both and (target.samefile(other) or other in target.parents)):
-                raise UsageError(f"{flag} would overwrite '{output}', which this command uses\n  choose another file")
-        if target in used:
-            raise UsageError(f"{used[target]} and {flag} both name '{output}'\n  choose a different file for each")
-        used[target] = flag
-
-
-def existing_file(path: str | Path | None) -> Path | None:
-    """`path` if it is a file, else None: results may go into a folder of data, but must not replace a data file."""
-    return Path(path) if path is not None and Path(path).is_file() else None
 
 
 def refuse_pipe(path: str | os.PathLike[str]) -> None:
@@ -117,9 +93,9 @@ def refuse_pipe(path: str | os.PathLike[str]) -> None:
 
 
 def write_json(destination: str | os.PathLike[str], value: Any) -> None:
-    """Write `value` as indented JSON, atomically. Non-finite numbers become null, as JSON has none."""
+    """Write `value` as indented JSON, atomically. Non-finite numbers become null, as JSON has none; names are `printable`."""
     with atomic_file(destination) as partial:
-        partial.write_text(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(_storable(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _replace_directory(partial: Path, target: Path) -> None:
@@ -140,22 +116,27 @@ def _replace_directory(partial: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _make_beside(target: Path) -> Path:
-    """Make an empty file in the folder of `target` (of what it links to), so that a rename can put it in place."""
+def _make_beside(target: Path, folder: bool = False) -> Path:
+    """Make an empty file or folder beside `target` (beside what it links to), so that a rename can put it in place."""
     real = target.resolve()
+    prefix = f".{(real.name if folder else real.stem)[:_NAME_START]}."
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{real.stem}.", suffix=real.suffix, dir=real.parent)
-    except OSError as error:  # the user does not know the temporary file
+        if folder:
+            return Path(tempfile.mkdtemp(prefix=prefix, dir=real.parent))
+        handle, name = tempfile.mkstemp(prefix=prefix, suffix=real.suffix, dir=real.parent)
+    except OSError as error:  # the user does not know the temporary name
         raise type(error)(error.errno, error.strerror, str(target)) from error
     os.close(handle)
     return Path(name)
 
 
-def _name_destination(error: OSError, target: Path) -> None:
+def _name_destination(error: OSError, partial: Path, target: Path) -> None:
     """Name the destination in the error of a failed write, which names no file or a temporary one."""
-    if error.errno in _DISK_ERRORS:
+    temporary = any(str(partial) in str(name) for name in (error.filename, error.filename2) if name is not None)
+    if temporary or error.errno in _DISK_ERRORS:
         error.filename = str(target)
+        error.filename2 = None
 
 
 def _flush(path: Path) -> None:
@@ -169,13 +150,15 @@ def _umask() -> int:
     return mask
 
 
-def _finite(value: Any) -> Any:
+def _storable(value: Any) -> Any:
     if isinstance(value, float):
         return value if value - value == 0 else None
+    if isinstance(value, str):
+        return printable(value)
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {_storable(key): _storable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [_storable(item) for item in value]
     return value
 
 

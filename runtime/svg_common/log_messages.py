@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from svg_common.printable import printable
+
 PACKAGES = ("svg_common", "svg_runtime", "svg_train", "svg_eval", "svg_export")
 
 
@@ -31,7 +33,7 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
         prefix = "warning: " if record.levelno >= logging.WARNING else self._prefix
-        self._console.print(f"{prefix}{record.getMessage()}", markup=False, emoji=False)
+        self._console.print(f"{prefix}{printable(record.getMessage())}", markup=False, emoji=False)
 
 
 @contextmanager

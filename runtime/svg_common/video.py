@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from svg_common.errors import SvgError
 from svg_common.files import refuse_pipe
-from svg_common.video_container import missing_bytes
+from svg_common.path_advice import path_advice
+from svg_common.video_container import lacks_index, missing_bytes
 from svg_common.video_damage import DamageTracker
 from svg_common.video_picture import PictureConverter
 from svg_common.video_stream import NoFilmError, film_stream
@@ -31,6 +32,7 @@ VIDEO_SUFFIXES = (
     *(".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".h266", ".266", ".vvc", ".obu", ".av1"),  # raw, no time stamps
     *(".m1v", ".m2v", ".mpv", ".h261", ".h263", ".vc1", ".dnxhd", ".dnxhr", ".mjpg", ".mjpeg"),
 )
+_UNFINISHED = "the recording was not finished, or the file was copied only in part: it has no index (moov)"
 
 
 class VideoError(SvgError):
@@ -169,9 +171,8 @@ def list_videos(path: str | os.PathLike[str]) -> list[Path]:
     if root.is_file():
         return [root]
     if not root.is_dir():
-        raise VideoError(
-            f"'{root}' does not exist\n  expected a video file, or a folder that holds video files", "does not exist"
-        )
+        advice = path_advice("--data-root", str(root)) or "expected a video file, or a folder that holds video files"
+        raise VideoError(f"'{root}' does not exist\n  {advice}", "does not exist")
     found: dict[Path, Path] = {}
     for file in sorted(root.rglob("*")):
         # Names with a leading dot are leftovers of other programs, such as macOS's "._clip.mp4".
@@ -190,7 +191,7 @@ def _open_container(path: Path) -> Any:
         # playlist that poses as a video from opening connections.
         return av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except av.FFmpegError as error:
-        raise _not_a_video(path, str(error.strerror)) from error
+        raise _not_a_video(path, _UNFINISHED if path.is_file() and lacks_index(path) else str(error.strerror)) from error
     except OSError as error:
         raise _not_a_video(path, error.strerror or str(error)) from error
 

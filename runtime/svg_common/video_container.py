@@ -34,6 +34,25 @@ def missing_bytes(path: Path) -> int:
     return max(0, end - size)
 
 
+def lacks_index(path: Path) -> bool:
+    """Whether `path` is an MP4 or MOV file with pictures but without the index (moov) that recorders write at the end.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    size, kinds, end = path.stat().st_size, set(), 0
+    with path.open("rb") as file:
+        while end < size:
+            kind, box_size = _iso_box(file, end)
+            if box_size is None and kind != b"mdat":
+                break
+            kinds.add(kind)
+            if box_size is None:
+                break  # the recorder writes the size of mdat last, too
+            end += box_size
+    return b"mdat" in kinds and b"moov" not in kinds
+
+
 def _riff_end(file: BinaryIO, file_size: int) -> int:
     """AVI: RIFF chunks one after the other, each b"RIFF", uint32 little-endian size, content."""
     end = 0
@@ -56,17 +75,24 @@ def _iso_end(file: BinaryIO, file_size: int) -> int:
     """
     end = 0
     while end < file_size:
-        file.seek(end)
-        head = file.read(16)
-        if len(head) < 8 or head[4:8] not in _ISO_BOXES:
-            break
-        (size,) = struct.unpack(">I", head[:4])
-        if size == 1 and len(head) == 16:
-            (size,) = struct.unpack(">Q", head[8:])
-        if size < 8:
+        _, size = _iso_box(file, end)
+        if size is None:
             break
         end += size
     return end
+
+
+def _iso_box(file: BinaryIO, start: int) -> tuple[bytes, int | None]:
+    """Type and size of the box at `start`; no size if the header has none, or is no known box."""
+    file.seek(start)
+    head = file.read(16)
+    kind = head[4:8]
+    if len(head) < 8 or kind not in _ISO_BOXES:
+        return kind, None
+    (size,) = struct.unpack(">I", head[:4])
+    if size == 1 and len(head) == 16:
+        (size,) = struct.unpack(">Q", head[8:])
+    return kind, size if size >= 8 else None
 
 
 def _matroska_end(file: BinaryIO) -> int:

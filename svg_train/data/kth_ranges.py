@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 from svg_common.errors import SvgError
+from svg_common.text_files import EncodingError, decode_text
 
 FrameRanges = dict[str, list[tuple[int, int]]]  # by clip, such as person01_boxing_d1
 
@@ -55,7 +56,10 @@ def _text(path: Path) -> str:
         raise SvgError(f"cannot read '{path}': {error.strerror or error}") from error
     if len(content) > _MAX_BYTES:
         raise SvgError(f"'{path}' is larger than {_MAX_BYTES} bytes\n  expected the frame ranges of KTH, a text file of 38 kB")
-    return content.decode("utf-8", errors="replace")
+    try:
+        return decode_text(content, errors="replace")
+    except EncodingError as error:
+        raise SvgError(f"cannot read '{path}': {error}") from error
 
 
 def _parsed(text: str | None) -> list[tuple[int, int]] | None:

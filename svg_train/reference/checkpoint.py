@@ -20,6 +20,7 @@ from svg_common.errors import UsageError
 from svg_common.files import refuse_pipe
 from svg_train.checkpoint import FORMAT, Checkpoint, CheckpointError, load_checkpoint
 from svg_train.config import Config, build_config
+from svg_train.reference.archives import describe_archive
 from svg_train.reference.file import Format, OtherKindError, TorchFile, open_torch_file, sniff_format
 from svg_train.reference.inert_pickle import PickleFormatError
 from svg_train.reference.layouts import PARTS, Layout, recognize
@@ -48,6 +49,8 @@ def load_any_checkpoint(path: str | Path) -> Checkpoint:
         UsageError: it is a pipe.
     """
     kind = _sniff(path)
+    if kind in ("tar", "other"):
+        _refuse_archive(path)
     if kind == "tar":
         raise ReferenceCheckpointError(
             f"'{path}' is in the format of PyTorch before 0.1.10 (a tar archive)\n"
@@ -62,11 +65,18 @@ def load_any_checkpoint(path: str | Path) -> Checkpoint:
     except OtherKindError as fault:
         raise ReferenceCheckpointError(f"'{path}' is {fault}") from fault
     except PickleFormatError as fault:
+        _refuse_archive(path)
         raise ReferenceCheckpointError(
             f"cannot read the checkpoint '{path}': damaged, truncated or hostile ({fault}). "
             f"Any code in it was not run\n{EXPECTED}"
         ) from fault
     return load_checkpoint(path)
+
+
+def _refuse_archive(path: str | Path) -> None:
+    archive = describe_archive(path)
+    if archive is not None:
+        raise ReferenceCheckpointError(f"'{path}' is {archive}")
 
 
 def _sniff(path: str | Path) -> Format:

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from svg_common.errors import UsageError
-from svg_common.files import atomic_directory, atomic_file, refuse_overwriting, write_json
+from svg_common.files import atomic_directory, atomic_file, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -180,30 +179,3 @@ def test_a_value_that_json_cannot_hold_leaves_no_file(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"x": object()})
     assert names(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("outputs", "message"),
-    [({"--json": "clip.mp4"}, "--json would overwrite 'clip.mp4', which this command uses"),
-     ({"--output": None, "--json": "folder/../link.mp4"}, "--json would overwrite 'folder/../link.mp4'"),
-     ({"--json": "new.pt"}, "--json would overwrite 'new.pt'"),
-     ({"--json": "folder/manifest.json"}, "--json would overwrite 'folder/manifest.json'"),
-     ({"--output": "same", "--json": "./same"}, "--output and --json both name 'same'")],
-)  # fmt: skip
-def test_outputs_never_overwrite_inputs_or_each_other(tmp_path, monkeypatch, outputs, message):
-    monkeypatch.chdir(tmp_path)
-    for name in ("clip.mp4", "folder/manifest.json"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "link.mp4").symlink_to("clip.mp4")
-    paths = {flag: None if name is None else Path(name) for flag, name in outputs.items()}
-    with pytest.raises(UsageError) as refusal:
-        refuse_overwriting(paths, [None, "clip.mp4", Path("folder"), "new.pt"])
-    assert str(refusal.value).startswith(message)
-
-
-def test_results_of_an_earlier_run_may_be_replaced(tmp_path):
-    for name in ("old.json", "clip.mp4"):
-        (tmp_path / name).touch()
-    refuse_overwriting({"--json": tmp_path / "old.json", "--output": tmp_path / "folder" / "new.mp4"}, [tmp_path / "clip.mp4"])
-    refuse_overwriting({"--json": Path(os.devnull), "--output": Path(os.devnull)}, [])

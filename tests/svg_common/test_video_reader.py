@@ -251,3 +251,44 @@ def test_a_real_surveillance_clip(tmp_path):
     with VideoReader(half) as reader:
         assert 380 < sum(1 for _ in reader) < 440
     assert reader.problem is not None
+
+
+def boxes(path: Path) -> dict[bytes, bytes]:
+    """The top-level boxes of an MP4 or MOV file."""
+    content, found, at = path.read_bytes(), {}, 0
+    while at < len(content):
+        size = int.from_bytes(content[at : at + 4], "big")
+        found[content[at + 4 : at + 8]] = content[at : at + size]
+        at += size
+    return found
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".3gp"])
+@pytest.mark.parametrize("cut", ["no index", "half of the pictures", "no size yet"])
+def test_a_recording_without_its_index_was_not_finished(tmp_path, suffix, cut):
+    whole = tmp_path / f"whole{suffix}"
+    with av.open(str(whole), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 64
+        for _ in range(10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode(None))
+    parts = boxes(whole)
+    assert list(parts)[-1] == b"moov"
+    pictures = parts[b"mdat"]
+    cuts = {
+        "no index": pictures,
+        "half of the pictures": pictures[: len(pictures) // 2],
+        "no size yet": bytes(4) + pictures[4:],
+    }
+    unfinished = tmp_path / f"cut{suffix}"
+    unfinished.write_bytes(b"".join(box for kind, box in parts.items() if kind not in (b"moov", b"mdat")) + cuts[cut])
+    with pytest.raises(VideoError, match="the recording was not finished"):
+        VideoReader(unfinished)
+
+
+def test_other_damage_is_not_called_unfinished(tmp_path):
+    (tmp_path / "noise.mp4").write_bytes(b"noise" * 1000)
+    with pytest.raises(VideoError) as error:
+        VideoReader(tmp_path / "noise.mp4")
+    assert "finished" not in str(error.value)

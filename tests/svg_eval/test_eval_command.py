@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from svg_common.errors import SvgError, UsageError
+from svg_common.errors import OutputError, SvgError, UsageError
 from svg_eval.cli import app
 from svg_eval.protocols import PROTOCOLS
 from svg_train.data.mnist_files import TEST_IMAGES
@@ -185,7 +185,7 @@ def test_invalid_outputs_and_data_are_refused_before_the_work(tiny_checkpoint, t
     with pytest.raises(UsageError, match=r"\.png"):
         evaluate(tiny_checkpoint, *SMALL, "--plot", tmp_path / "plot.mp4")
     (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="file"):
+    with pytest.raises(OutputError, match=r"cannot write '.*file/x\.json': Not a directory"):
         evaluate(tiny_checkpoint, *SMALL, "--json", tmp_path / "file" / "x.json")
     with pytest.raises(SvgError, match="--data-root"):
         evaluate(tiny_checkpoint, *SMALL, "--data", "video")

@@ -54,6 +54,32 @@ def test_a_file_that_is_not_toml_is_refused(tmp_path, content):
         load_recipe(str(tmp_path / "r.toml"))
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_byte_order_mark_is_no_part_of_a_recipe(tmp_path, encoding):
+    (tmp_path / "r.toml").write_bytes("[train]\nsteps = 7  # größer\n".encode(encoding))
+    assert load_recipe(str(tmp_path / "r.toml")) == {"train": {"steps": 7}}
+
+
+def test_a_recipe_that_an_editor_saved_with_a_mark_is_read(shared_data):
+    recipe = shared_data / "odd" / "recipe_with_bom.toml"
+    if not recipe.is_file():
+        pytest.skip("no such file")
+    assert build_config(load_recipe(str(recipe)), {"data": {"root": "clips"}})
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_utf_16_is_refused_as_what_it_is(tmp_path, encoding):
+    (tmp_path / "r.toml").write_bytes("[train]\nsteps = 7\n".encode(encoding))
+    with pytest.raises(UsageError, match=r"it is UTF-16 or UTF-32, or not text; save it as UTF-8"):
+        load_recipe(str(tmp_path / "r.toml"))
+
+
+def test_another_encoding_is_refused_with_the_line(tmp_path):
+    (tmp_path / "r.toml").write_bytes("[train]\nsteps = 7  # größer\n".encode("latin-1"))
+    with pytest.raises(UsageError, match="it is not UTF-8: invalid byte 0xf6 in line 2; save it as UTF-8"):
+        load_recipe(str(tmp_path / "r.toml"))
+
+
 def test_list_recipes_shows_each_with_its_purpose(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)  # not needed for that
     result = CliRunner().invoke(app, ["--list-recipes"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import logging
 import tempfile
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from svg_common.errors import SvgError
 from svg_common.metrics import psnr
 from svg_common.progress import ProgressListener
 from svg_runtime.bench.cases import REFERENCE, Case, list_cases
@@ -95,7 +97,7 @@ class Bench:
         self._cases = list_cases(self._manifest, options.backend, options.precision)
         self._done = 0  # jobs
         self.findings = Findings(load=load_average(), before=telemetry())
-        np.save(folder / "frames.npy", _pictures(self._manifest, options.seed))
+        _save(folder / "frames.npy", _pictures(self._manifest, options.seed))
 
     def run(self) -> None:
         """Fill `findings`; Ctrl-C ends it early with the rows so far."""
@@ -223,6 +225,21 @@ def _pictures(manifest: Manifest, seed: int) -> np.ndarray[Any, np.dtype[np.floa
     fit = Preprocessor(spec.height, spec.width, spec.channels).fit
     source = SyntheticSource(seed, max(spec.height, spec.width))
     return np.stack([fit(frame.image) for frame in itertools.islice(source.frames(), _FRAMES)])
+
+
+def _save(file: Path, pictures: np.ndarray[Any, Any]) -> None:
+    """Write `pictures` for the workers.
+
+    Raises:
+        SvgError: the disk of temporary files is full.
+    """
+    content = io.BytesIO()  # NumPy's own error of a failed write has no reason
+    np.save(content, pictures)
+    try:
+        file.write_bytes(content.getvalue())
+    except OSError as error:
+        place = f"the temporary folder '{tempfile.gettempdir()}'"
+        raise SvgError(f"cannot write to {place}: {error.strerror}\n  set TMPDIR to a folder with more space") from error
 
 
 def _error(futures: np.ndarray[Any, Any], reference: np.ndarray[Any, Any]) -> dict[str, dict[str, float]]:

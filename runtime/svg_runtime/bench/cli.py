@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 
 from svg_common.command import run_command
-from svg_common.files import refuse_overwriting, write_json
+from svg_common.files import write_json
+from svg_common.outputs import check_outputs
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
 from svg_runtime.errors import BackendMissingError
@@ -65,7 +66,7 @@ def bench(
 
     precision = requested_precision(fp16, bf16)
     bundle = Bundle.open(find_model(model))
-    refuse_overwriting({"--json": json}, [bundle.path])
+    check_outputs({"--json": json}, needed=[bundle.path])
     for variant in bundle.manifest.variants:
         bundle.graphs(variant)  # a damaged bundle is one error, not one per backend
     options = BenchOptions(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from svg_common.text_files import decode_text
 from svg_runtime.bundle.contract import interface_errors
 from svg_runtime.bundle.manifest import (
     FILE_NAME,
@@ -141,7 +142,7 @@ def _read_manifest(file: Path) -> Manifest:
             text = stream.read(_MANIFEST_LIMIT + 1)
         if len(text) > _MANIFEST_LIMIT:
             raise BundleError(f"'{file}' is too large for a manifest (over {_MANIFEST_LIMIT >> 20} MiB)")
-        content = json.loads(text.decode("utf-8"))
+        content = json.loads(decode_text(text))
     except OSError as error:
         raise BundleError(f"'{file}' cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

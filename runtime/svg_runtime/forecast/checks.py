@@ -10,10 +10,11 @@ from svg_runtime.errors import FrameError, UsageError
 from svg_runtime.forecast.noise import FloatArray
 
 COUNT_LIMIT = 1 << 16  # of samples and of horizon: larger values are more likely typing errors
+_ROUNDING = 1e-3  # beyond [0, 1]: a resized white picture has 1.0000001; bytes that were never divided by 255 are far off
 
 
 def checked_frame(values: ArrayLike, spec: FrameSpec) -> FloatArray:
-    """Return a float32 copy of a frame after checking shape, type, range and finiteness.
+    """Return a float32 copy of a frame after checking shape, type, range and finiteness. Rounding beyond [0, 1] is clipped.
 
     Args:
         values: (H, W, C) float32 in [0, 1].
@@ -33,9 +34,10 @@ def checked_frame(values: ArrayLike, spec: FrameSpec) -> FloatArray:
     if frame.shape != (spec.height, spec.width, spec.channels):
         raise FrameError(f"the frame's shape is {frame.shape}\n  {expected}; resize and crop with svg_common.frames.fit_frame")
     low, high = float(frame.min()), float(frame.max())
-    if not (low >= 0.0 and high <= 1.0):  # also false for NaN
+    if not (low >= np.float32(-_ROUNDING) and high <= np.float32(1.0 + _ROUNDING)):  # also false for NaN
         raise FrameError(f"the frame's values lie in [{low}, {high}]\n  {expected}")
-    return frame.astype(np.float32)  # a copy: the caller may reuse the array
+    clipped: FloatArray = np.clip(frame, 0.0, 1.0)  # a copy: the caller may reuse the array
+    return clipped
 
 
 def checked_noise(name: str, values: ArrayLike | None, shape: tuple[int, ...]) -> FloatArray | None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from svg_common.fork import fork_problem, keep_in_children
 from svg_common.progress import ProgressListener
 from svg_runtime.backends import open_backend
 from svg_runtime.backends.base import Backend
@@ -31,6 +34,8 @@ from svg_runtime.forecast.separate_rollout import SeparateRollout
 
 ContextMode = Literal["window", "stream"]
 _RolloutT = TypeVar("_RolloutT")
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 _MAX_CACHED_ROLLOUTS = 4  # of each kind, a set of device buffers per samples and horizon; the oldest is freed first
 
 
@@ -43,8 +48,21 @@ class Observation:
     scores: tuple[ForecastScore, ...]  # of earlier forecasts of this frame, shortest lead first
 
 
+def _name_memory_errors(method: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Let `method` raise a BackendError when memory runs out."""
+
+    @wraps(method)
+    def named(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        try:
+            return method(*args, **kwargs)
+        except MemoryError as error:
+            raise BackendError(f"out of memory: {error}\n  close other programs, or lower samples and horizon") from error
+
+    return named
+
+
 class Forecaster:
-    """Forecasts video with a bundle. Use it as a context manager; it is not thread-safe.
+    """Forecasts video with a bundle. Use it as a context manager; it is not thread-safe, and not usable after a fork.
 
     Generation follows the reference (Denton and Fergus 2018, `generate_svg_lp.py`): the context is read through the posterior,
     then every latent is drawn from the learned prior, or from N(0, I) if the prior is fixed. A deterministic model has no
@@ -86,6 +104,8 @@ class Forecaster:
         self._context_posterior: ContextPosterior | None = None
         self._last_frame: FloatArray | None = None
         self._closed = False
+        self._process = os.getpid()
+        keep_in_children(self)
         self.reset()
 
     @classmethod
@@ -171,10 +191,15 @@ class Forecaster:
         self.close()
 
     def close(self) -> None:
-        """Free the device. The forecaster cannot be used afterwards; closing again does nothing."""
+        """Free the device. The forecaster cannot be used afterwards; closing again does nothing.
+
+        In a process that was forked since, nothing is freed: that would wait for threads that do not exist there.
+        """
         if self._closed:
             return
         self._closed = True
+        if self._process != os.getpid():
+            return
         try:
             self._backend.close()  # first, because it waits until nothing runs
         finally:
@@ -228,7 +253,7 @@ class Forecaster:
 
         Raises:
             BackendError: an engine failed.
-            UsageError: the forecaster is closed.
+            UsageError: the forecaster is closed, or was opened before a fork of this process.
         """
         self.reset()
         frame = self.manifest.frame
@@ -242,15 +267,18 @@ class Forecaster:
         finally:
             self.reset()
 
+    @_name_memory_errors
     def observe(self, frame: ArrayLike) -> Observation:
         """Read the next frame.
 
         Args:
-            frame: (H, W, C) float32 in [0, 1] at the model's size; RGB, or gray with C = 1.
+            frame: (H, W, C) float32 in [0, 1] at the model's size; RGB, or gray with C = 1. Values up to 0.001 outside, as
+                resizing produces them, are clipped.
 
         Raises:
             FrameError: wrong shape, type or range, or values that are not finite. The frame is then ignored.
-            UsageError: the forecaster is closed.
+            BackendError: the engine failed, or memory ran out.
+            UsageError: the forecaster is closed, or was opened before a fork of this process.
         """
         self._check_open()
         checked = checked_frame(frame, self.manifest.frame)
@@ -266,6 +294,7 @@ class Forecaster:
         self._context_posterior = self._read_window() if self._stream is None else self._read_stream(self._stream)
         return Observation(index, self._context_posterior.surprise, scores)
 
+    @_name_memory_errors
     def forecast(
         self,
         samples: int | None = None,
@@ -286,6 +315,7 @@ class Forecaster:
 
         Raises:
             ContextNotReadyError: fewer than n_past frames were observed.
+            BackendError: the engine failed, or memory ran out.
             UsageError: wrong counts or noise, or the forecaster is closed. Nothing has changed then: the seeded draws of the
                 next forecast are the same as without the refused one.
         """
@@ -321,6 +351,7 @@ class Forecaster:
         self._memory.remember(self._observer.count - 1, self._last_frame, futures)
         return futures
 
+    @_name_memory_errors
     def reconstruct(
         self, truth: ArrayLike, noise: ArrayLike | None = None, context_noise: ArrayLike | None = None
     ) -> FloatArray:
@@ -415,6 +446,9 @@ class Forecaster:
     def _check_open(self) -> None:
         if self._closed:
             raise UsageError("the forecaster is closed\n  open another one with Forecaster.open(...)")
+        problem = fork_problem(self._process, "the forecaster")
+        if problem is not None:
+            raise UsageError(problem)
 
     def _check_ready(self) -> None:
         if not self.ready:

@@ -111,28 +111,30 @@ def live(
     """
     if camera is not None and source is not None:
         raise UsageError("both --camera and --source were given\n  expected one of them")
+    precision = requested_precision(fp16, bf16)
+    with defer_interrupts():  # heavy imports: OpenCV and the inference engine
+        from svg_runtime.live.loop import LiveOptions, run_live
+        from svg_runtime.live.sources import SourceOptions, check_source
+
+    paced = realtime or not headless
+    source_options = SourceOptions(
+        camera=camera, source=source, source_fps=source_fps, realtime=paced, seed=seed, reconnect_s=reconnect
+    )
+    check_source(source_options)
+    endless = source_options.path is None
     if source_fps is not None and not 0 < source_fps < math.inf:
         raise UsageError(f"--source-fps {source_fps:g} is not a rate\n  expected pictures per second, such as 25")
-    if source_fps is not None and (source is None or camera is not None or "://" in source):
+    if source_fps is not None and endless:
         raise UsageError("--source-fps applies to files without time stamps, not to cameras\n  remove it")
-    endless = camera is not None or source is None or "://" in source
     if headless and endless and output is None and json is None and max_frames is None:
         raise UsageError(
             "--headless alone would run forever and show nothing\n  add --output FILE.mp4, --json FILE or --max-frames N"
         )
-    precision = requested_precision(fp16, bf16)
     console = stderr_console()
     if camera is None and source is None:
         console.print("svg-live: no --camera and no --source: using the synthetic camera, synthetic://digits", markup=False)
-    with defer_interrupts():  # heavy imports: OpenCV and the inference engine
-        from svg_runtime.live.loop import LiveOptions, run_live
-        from svg_runtime.live.sources import SourceOptions
-
-    paced = realtime or not headless
     options = LiveOptions(
-        source=SourceOptions(
-            camera=camera, source=source, source_fps=source_fps, realtime=paced, seed=seed, reconnect_s=reconnect
-        ),
+        source=source_options,
         model=model, backend=backend, device=device, threads=threads, precision=precision, samples=samples,
         horizon=horizon, lead=lead, seed=seed, context=context.value, window=not headless, output=output, json=json,
         max_frames=max_frames, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace),

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from svg_common.errors import SvgError, UsageError
-from svg_common.files import refuse_overwriting, write_json
+from svg_common.errors import OutputError, SvgError, UsageError
+from svg_common.files import write_json
+from svg_common.outputs import check_outputs
 from svg_common.progress import ProgressDisplay
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.manifest import Precision
@@ -26,7 +27,7 @@ from svg_runtime.errors import SourceLostError
 from svg_runtime.forecast.forecaster import Forecaster, Observation
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.live_summary import print_summary
-from svg_runtime.live.outputs import Output, OutputError, open_outputs, require_writable
+from svg_runtime.live.outputs import Output, check_video_name, open_outputs
 from svg_runtime.live.overlay import Caption, ForecastPicture, View
 from svg_runtime.live.preprocess import Preprocessor
 from svg_runtime.live.sources import (
@@ -83,9 +84,7 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
     events = EventLog(announce=lambda message: console.print(f"svg-live: {message}", markup=False))
     with StopRequest() as stop, ExitStack() as resources:
         model = find_model(options.model)
-        refuse_overwriting({"--output": options.output, "--json": options.json}, [model, *source_files(options.source)])
-        if options.json is not None:
-            require_writable(options.json)
+        _check_outputs(options, model)
         forecaster = resources.enter_context(_open_forecaster(options, model, console))
         if options.model is None:
             console.print(f"svg-live: no --model: using {_model_name(model)}", markup=False)
@@ -278,6 +277,12 @@ class LiveLoop:
             view.best_psnr = best
             view.repeat_psnr = repeat
         return view
+
+
+def _check_outputs(options: LiveOptions, model: Path) -> None:
+    if options.output is not None:
+        check_video_name(options.output)
+    check_outputs({"--output": options.output, "--json": options.json}, needed=[model, *source_files(options.source)])
 
 
 def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> Forecaster:

@@ -225,3 +225,14 @@ def test_without_any_model_the_message_names_the_option(tmp_path, monkeypatch):
     monkeypatch.setattr(bundle_module, "EMBEDDED_MODEL", tmp_path / "none")
     with pytest.raises(BundleError, match="--model"):
         find_model(None)
+
+
+def test_a_manifest_with_a_byte_order_mark_is_read(tiny_bundle, tmp_path):
+    copy = tmp_path / "b.svgb"
+    shutil.copytree(tiny_bundle, copy)
+    manifest = copy / "manifest.json"
+    manifest.write_bytes(b"\xef\xbb\xbf" + manifest.read_bytes())
+    assert Bundle.open(copy).manifest == Bundle.open(tiny_bundle).manifest
+    manifest.write_text(manifest.read_text(encoding="utf-8-sig"), encoding="utf-16")
+    with pytest.raises(BundleError, match="it is UTF-16 or UTF-32, or not text"):
+        Bundle.open(copy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 
+import cv2
 import numpy as np
 import pytest
 
@@ -181,8 +182,9 @@ BAD_FRAMES = {
     "ragged": lambda frame: [[0.0], [0.0, 1.0]],
     "nan": wrong_value(np.nan),
     "inf": wrong_value(np.inf),
-    "above": wrong_value(1.001),
-    "below": wrong_value(-0.001),
+    "above": wrong_value(1.0011),
+    "below": wrong_value(-0.0011),
+    "255": wrong_value(255.0),
     "0 to 255": lambda frame: frame * 255,
 }
 
@@ -198,6 +200,22 @@ def test_a_bad_frame_is_refused_and_not_observed(tiny_bundle, frames, case, cont
             forecaster.observe(BAD_FRAMES[case](frames[5]))
         assert forecaster.observe(frames[6]) == twin.observe(frames[6])
         np.testing.assert_array_equal(forecaster.forecast(), twin.forecast())
+
+
+@pytest.mark.parametrize(("value", "as_read"), [(1.0000001, 1.0), (1.001, 1.0), (-1e-9, 0.0), (-0.001, 0.0)])
+def test_rounding_beyond_the_range_is_clipped(tiny_bundle, frames, value, as_read):
+    with open_tiny(tiny_bundle, frames[:5]) as forecaster, open_tiny(tiny_bundle, frames[:5]) as twin:
+        rounded, exact = (wrong_value(number)(frames[5]) for number in (value, as_read))
+        before = rounded.copy()
+        assert forecaster.observe(rounded) == twin.observe(exact)
+        np.testing.assert_array_equal(rounded, before)
+        np.testing.assert_array_equal(forecaster.forecast(), twin.forecast())
+
+
+def test_a_resized_white_picture_is_observed(tiny_bundle):
+    white = cv2.resize(np.ones((97, 131), np.float32), (64, 64), interpolation=cv2.INTER_LANCZOS4)[..., None]
+    with open_tiny(tiny_bundle) as forecaster:
+        assert forecaster.observe(white).index == 0
 
 
 def test_bad_frames_do_not_make_a_forecaster_ready(tiny_bundle, frames):

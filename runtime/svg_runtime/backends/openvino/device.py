@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import sys
 import tempfile
 from collections import Counter
@@ -13,6 +14,7 @@ from typing import Any
 
 from svg_common.cache import cache_folder
 from svg_common.errors import SvgError
+from svg_common.fork import fork_problem
 from svg_common.signals import defer_interrupts
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.errors import BackendMissingError, UsageError
@@ -66,7 +68,6 @@ def load_openvino() -> Any:
     return openvino
 
 
-@functools.cache
 def shared_core() -> Any:
     """Return OpenVINO's entry point: one per process, never freed.
 
@@ -76,8 +77,18 @@ def shared_core() -> Any:
 
     Raises:
         ImportError, OSError, RuntimeError: openvino does not load.
+        BackendMissingError: this process was forked from one that uses OpenVINO, in which compiling never returns.
     """
-    return load_openvino().Core()
+    owner, core = _core_and_its_process()
+    problem = fork_problem(owner, "OpenVINO")
+    if problem is not None:
+        raise BackendMissingError(problem)
+    return core
+
+
+@functools.cache
+def _core_and_its_process() -> tuple[int, Any]:
+    return os.getpid(), load_openvino().Core()
 
 
 def choose_placement(

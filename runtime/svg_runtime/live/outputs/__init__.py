@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from svg_runtime.live.outputs.base import Output, OutputError
+from svg_common.errors import UsageError
+from svg_runtime.live.outputs.base import Output
 from svg_runtime.live.stop import StopRequest
 
-__all__ = ["Output", "OutputError", "open_outputs", "require_writable"]
+__all__ = ["Output", "check_video_name", "open_outputs"]
 
 
 def open_outputs(
@@ -20,7 +18,7 @@ def open_outputs(
     """Open the requested outputs. The window comes first, because its failure leaves nothing behind.
 
     Raises:
-        UsageError: no display, or `video` is not the name of an mp4 file.
+        UsageError: no display.
         OutputError: `video` cannot be written.
     """
     outputs: list[Output] = []
@@ -38,17 +36,12 @@ def open_outputs(
     return outputs
 
 
-def require_writable(path: Path) -> None:
-    """Refuse a result file that cannot be written, before the work starts.
+def check_video_name(video: Path) -> None:
+    """Refuse the name of a video that is not an mp4 file's.
 
     Raises:
-        OutputError: the folder cannot be created or written, or `path` is a folder.
+        UsageError: it is a folder, or does not end with .mp4.
     """
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise OutputError(path, error) from error
+    if video.suffix.lower() != ".mp4" or video.is_dir():
+        problem = "is a folder" if video.is_dir() else "is not the name of an .mp4 file"
+        raise UsageError(f"the output '{video}' {problem}\n  expected, for example, --output forecast.mp4")

@@ -12,9 +12,8 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
-from svg_common.errors import UsageError
+from svg_common.errors import OutputError
 from svg_common.files import atomic_file
-from svg_runtime.live.outputs.base import OutputError
 
 # veryfast with a short lookahead and two threads: x264's defaults buffer some 60 pictures, over 150 MB at 1280 x 720.
 _ENCODER_OPTIONS = {"preset": "veryfast", "crf": "20", "rc-lookahead": "10", "bf": "0"}
@@ -29,19 +28,15 @@ class Mp4Writer:
     Nothing appears at `path` before `close(keep=True)`, and an earlier file there stays intact until then.
 
     Args:
-        path: the file; must end with .mp4.
+        path: the file; its name must end with .mp4.
         size_wh: width and height of the pictures in pixels, both even.
         interval_s: seconds per tick.
 
     Raises:
-        UsageError: `path` is a folder or does not end with .mp4.
         OutputError: the folder cannot be written.
     """
 
     def __init__(self, path: Path, size_wh: tuple[int, int], interval_s: float) -> None:
-        if path.suffix.lower() != ".mp4" or path.is_dir():
-            problem = "is a folder" if path.is_dir() else "is not the name of an .mp4 file"
-            raise UsageError(f"the output '{path}' {problem}\n  expected, for example, --output forecast.mp4")
         self.path = path
         self.frames = 0
         self._files = ExitStack()

@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_common.printable import printable
+
 Canvas = NDArray[np.uint8]
 Color = tuple[int, int, int]
 Align = Literal["left", "center", "right"]
@@ -60,6 +62,7 @@ def text(
     align: Align = "left",
 ) -> None:  # fmt: skip
     """Draw one line of text. `x` is its left end, middle or right end, depending on `align`; `baseline` is a row."""
+    string = printable(string)  # OpenCV crashes at a name that is not UTF-8
     if align != "left":
         width = text_width(string, size, weight)
         x -= width if align == "right" else width // 2
@@ -73,6 +76,7 @@ def text(
 @lru_cache(maxsize=512)
 def text_width(string: str, size: int = LABEL, weight: int = REGULAR) -> int:
     """Return the width of one line in pixels."""
+    string = printable(string)
     face = _face()
     if face is None:
         return int(cv2.getTextSize(string, cv2.FONT_HERSHEY_SIMPLEX, _scale(size), _stroke(weight))[0][0])
@@ -82,6 +86,7 @@ def text_width(string: str, size: int = LABEL, weight: int = REGULAR) -> int:
 
 def shorten(string: str, width: int, size: int = LABEL, weight: int = REGULAR) -> str:
     """Cut `string` at the end, with an ellipsis, so that it fits into `width` pixels."""
+    string = printable(string)
     if text_width(string, size, weight) <= width:
         return string
     while string and text_width(string + "...", size, weight) > width:

@@ -9,6 +9,7 @@ from svg_runtime.errors import SourceLostError
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.addresses import is_address, require_stream_address, stream_name
 from svg_runtime.live.sources.base import Source, SourceFrame
+from svg_runtime.live.sources.foreign_names import refuse_foreign_name
 from svg_runtime.live.sources.pacing import SLOWER_THAN_MODEL, Ticker
 from svg_runtime.live.sources.synthetic import SYNTHETIC_URL, SyntheticSource
 from svg_runtime.live.stop import StopRequest
@@ -18,6 +19,7 @@ __all__ = [
     "Source",
     "SourceFrame",
     "SourceOptions",
+    "check_source",
     "model_interval_s",
     "open_source",
     "source_files",
@@ -47,6 +49,19 @@ class SourceOptions:
     def is_synthetic(self) -> bool:
         """Whether the source is the synthetic camera."""
         return self.camera is None and self.source in (None, SYNTHETIC_URL)
+
+
+def check_source(options: SourceOptions) -> None:
+    """Refuse a source that is neither a path nor an address, before anything is opened.
+
+    Raises:
+        UsageError: it is named as for another program, or its address is not supported.
+    """
+    if options.source is None or options.camera is not None or options.source == SYNTHETIC_URL:
+        return
+    refuse_foreign_name(options.source)
+    if options.path is None:
+        require_stream_address(options.source)
 
 
 def model_interval_s(options: SourceOptions, trained_s: float | None) -> float:
@@ -104,6 +119,7 @@ def open_source(options: SourceOptions, interval_s: float, image_size: int, stop
         VideoError: the only file cannot be read.
         KeyboardInterrupt: a stop was requested while connecting to a network camera.
     """
+    check_source(options)
     if options.camera is not None:
         return _open_camera(
             index=options.camera, ticker=Ticker(interval_s, stop), stop=stop, events=events, retry_s=options.reconnect_s
@@ -146,7 +162,6 @@ def _open_network_camera(url: str, ticker: Ticker, stop: StopRequest, events: Ev
     from svg_runtime.live.sources.capture import NoPictureError
     from svg_runtime.live.sources.stream_capture import RESPONSE_TIMEOUT_S
 
-    require_stream_address(url)
     try:
         return CameraSource(
             name=stream_name(url),

@@ -17,7 +17,10 @@ def explain_missing_stream(url: str, reason: str) -> str:
     """Write the message for live video that is not available."""
     advice = "check that the camera is on and reachable from this machine"
     if "401" in reason or stream_name(url).endswith(HIDDEN_HOST):
-        advice = "include the user name and password: rtsp://USER:PASSWORD@HOST/PATH, with %40 for @, %2F for / and %3F for ?"
+        advice = (
+            f"include the user name and password: {url.partition(':')[0]}://USER:PASSWORD@HOST/PATH,\n"
+            "  with %25 for %, %40 for @, %23 for #, %2F for /, %3F for ? and %3A for : in the password"
+        )
     return (
         f"{stream_name(url)} delivers no frames: {reason}\n"
         f"  {advice}\n"

@@ -1,0 +1,145 @@
+"""Checks of a command's outputs before any work: they can be written, and overwrite neither an input nor each other."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from svg_common.errors import OutputError, UsageError
+
+Outputs = Mapping[str, Path | None]  # option -> where it writes, if given
+
+
+def check_outputs(
+    files: Outputs,
+    folders: Outputs | None = None,
+    replaced: Outputs | None = None,
+    needed: Iterable[str | Path | None] = (),
+) -> None:
+    """Refuse outputs that cannot be written, or would overwrite something. Nothing is created.
+
+    Args:
+        files: outputs that become files. Devices and pipes, such as /dev/stdout, are written as they are.
+        folders: outputs that become folders, or are written into existing ones.
+        replaced: outputs that become folders in place of existing ones, with everything in them.
+        needed: other files that the command reads or writes, and folders whose whole content belongs to it.
+
+    Raises:
+        UsageError: an output is one of the needed files, lies in one of these folders, is also another output, or replaces
+            a folder with a needed file or another output in it.
+        OutputError: a folder cannot be made or written, or a file and a folder are confused.
+    """
+    folders, replaced, needed = folders or {}, replaced or {}, list(needed)
+    refuse_overwriting({**folders, **files}, [*needed, *replaced.values()])
+    _refuse_replacing(replaced, needed)
+    for path in filter(None, files.values()):
+        require_writable_file(path)
+    for path in filter(None, folders.values()):
+        require_writable_folder(path)
+    for path in filter(None, replaced.values()):
+        _require_replaceable(path)
+
+
+def refuse_overwriting(outputs: Outputs, needed: Iterable[str | Path | None]) -> None:
+    """Refuse outputs that would overwrite an input or each other.
+
+    Args:
+        outputs: option -> where it writes.
+        needed: as in `check_outputs`.
+
+    Raises:
+        UsageError: an output is one of these files, lies in one of these folders, or is also another output.
+        OutputError: an output's symbolic links go round in a circle.
+    """
+    used: dict[Path, str] = {}
+    others = [_resolved(Path(given)) for given in needed if given is not None]
+    for flag, output in outputs.items():
+        if output is None or _is_device(output):  # several outputs can share /dev/stdout
+            continue
+        target = _resolved(output)
+        for other in others:
+            same = target.exists() and other.exists() and target.samefile(other)
+            if same or target == other or other in target.parents:
+                raise UsageError(f"{flag} would overwrite '{output}', which this command uses\n  choose another file")
+        if target in used:
+            raise UsageError(f"{used[target]} and {flag} both name '{output}'\n  choose a different file for each")
+        used[target] = flag
+
+
+def require_writable_file(path: Path) -> None:
+    """Refuse a file that cannot be written.
+
+    Raises:
+        OutputError: its folder cannot be made or written, its name is too long, or `path` is a folder.
+    """
+    target = _resolved(path)
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not _is_device(target):
+            _try_folder(target.parent)
+        elif not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise OutputError(path, error) from error
+
+
+def require_writable_folder(path: Path) -> None:
+    """Refuse a folder that cannot be made or written.
+
+    Raises:
+        OutputError: for these reasons, or `path` is a file.
+    """
+    try:
+        _try_folder(_resolved(path))
+    except OSError as error:
+        raise OutputError(path, error) from error
+
+
+def existing_file(path: str | Path | None) -> Path | None:
+    """`path` if it is a file, else None: results may go into a folder of data, but must not replace a data file."""
+    return Path(path) if path is not None and Path(path).is_file() else None
+
+
+def _refuse_replacing(replaced: Outputs, needed: Iterable[str | Path | None]) -> None:
+    """Refuse to replace a folder that holds a needed file."""
+    for flag, folder in replaced.items():
+        for other in (Path(given) for given in needed if given is not None):
+            if folder is not None and _resolved(folder) in (_resolved(other), *_resolved(other).parents):
+                raise UsageError(f"{flag} would replace '{folder}' and '{other}' with it\n  choose another folder")
+
+
+def _require_replaceable(path: Path) -> None:
+    """Refuse a folder that cannot be made beside its destination and then renamed."""
+    try:
+        _try_folder(_resolved(path).parent)
+    except OSError as error:
+        raise OutputError(path, error) from error
+
+
+def _try_folder(folder: Path) -> None:
+    """Try to write to `folder`, or where it would be made."""
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    tempfile.TemporaryFile(dir=folder).close()  # permissions alone do not tell: the disk may be read-only, or the user root
+
+
+def _is_device(path: Path) -> bool:
+    try:
+        return path.exists() and not path.is_file() and not path.is_dir()
+    except OSError as error:
+        raise OutputError(path, error) from error
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except RuntimeError as error:  # before Python 3.13, pathlib's error for a circle of links
+        raise OutputError(path, OSError(errno.ELOOP, os.strerror(errno.ELOOP))) from error
+    except OSError as error:
+        raise OutputError(path, error) from error

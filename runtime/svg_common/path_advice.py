@@ -1,0 +1,31 @@
+"""What to give instead of a path that does not exist, because it is written as another program takes it."""
+
+from __future__ import annotations
+
+import glob
+import re
+import shlex
+from pathlib import Path
+from urllib.parse import unquote
+
+_FILE_URL = re.compile(r"file:(//(localhost)?(?=/)|/*(?=/)|)(?P<path>.+)", re.IGNORECASE | re.DOTALL)
+_NUMBERED = re.compile(r"%0?\d*d")  # frame_%04d.png, as FFmpeg and OpenCV take it
+
+
+def path_advice(option: str, given: str) -> str | None:
+    """Return the line that works in place of a file: URL or a pattern; None for any other path.
+
+    Args:
+        option: that was given, such as --source.
+        given: its value, a path that does not exist.
+    """
+    url = _FILE_URL.fullmatch(given)
+    if url:
+        return f"give the path instead of a URL: {option} {shlex.quote(unquote(url['path']))}"
+    path = Path(given)
+    if _NUMBERED.search(path.name) or any(sign in path.name for sign in "*?["):
+        found = glob.glob(given)
+        if len(found) == 1:
+            return f"patterns are not expanded; give the file: {option} {shlex.quote(found[0])}"
+        return f"patterns are not expanded; give the folder that contains the files: {option} {shlex.quote(str(path.parent))}"
+    return None

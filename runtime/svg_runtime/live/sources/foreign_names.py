@@ -1,0 +1,53 @@
+"""Sources as other programs name them, such as OpenCV's camera index or a GStreamer pipeline: the line that works here."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+from svg_common.errors import UsageError
+from svg_common.path_advice import path_advice
+
+_CAMERA = re.compile(r"(?:v4l2:(?://)?)?(?:/dev/video)?(\d+)", re.IGNORECASE)
+_PIPELINE = re.compile(r"\s!\s")  # between two elements of GStreamer
+_DEVICE = re.compile(r"\bdevice=\"?/dev/video(\d+)")
+_LOCATION = re.compile(r"\b(?:location|uri)=(\"[^\"]+\"|\S+)")
+_MPEG_TS = "gst-launch-1.0 ... ! h264parse ! mpegtsmux ! udpsink host=127.0.0.1 port=5000"
+
+
+def refuse_foreign_name(source: str) -> None:
+    """Refuse what is neither a path nor an address here, but a source for another program.
+
+    Raises:
+        UsageError: `source` is the number of a camera, a file: URL, a pattern of names or a GStreamer pipeline.
+    """
+    try:
+        if Path(source).exists():
+            return
+    except OSError:  # too long for a path, as a pipeline may be
+        pass
+    camera = _CAMERA.fullmatch(source)
+    if camera:
+        raise _refusal(source, "is a camera", f"give it with: --camera {camera[1]}")
+    if _PIPELINE.search(source):
+        raise _refusal(source.split()[0] + " ...", "is a GStreamer pipeline", _instead_of_pipeline(source))
+    advice = path_advice("--source", source)
+    if advice is not None:
+        raise _refusal(source, "is not a file or folder", advice)
+
+
+def _instead_of_pipeline(pipeline: str) -> str:
+    device, location = _DEVICE.search(pipeline), _LOCATION.search(pipeline)
+    if device or pipeline.startswith("v4l2src"):
+        return f"give the camera with: --camera {device[1] if device else 0}"
+    if location:
+        place = location[1].strip('"')
+        if "://" in place:  # it may hold a password, which no message repeats
+            return "give the address alone: --source rtsp://..."
+        return f"give the file: --source {shlex.quote(place)}"
+    return f"let it send its video to this machine: {_MPEG_TS}\n  and read that with: --source udp://127.0.0.1:5000"
+
+
+def _refusal(source: str, problem: str, advice: str) -> UsageError:
+    return UsageError(f"the source '{source}' {problem}\n  {advice}")

@@ -1,0 +1,115 @@
+"""Archives that hold a checkpoint: named for what they are, with the command that unpacks them. Nothing is unpacked here."""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import os
+import shlex
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_BLOCK = 512  # bytes; a tar file consists of such blocks
+_MAX_SIZE = 1 << 50  # bytes of a member; larger ones are damaged headers, and cannot be skipped
+_SHOWN = 200  # characters of a member's name in the message
+_MAX_MEMBERS = 10_000  # of an archive that are looked at
+_OLD_TORCH = frozenset(("sys_info", "pickle", "storages", "tensors"))  # torch.save before 0.1.10 wrote a tar of these
+_SUFFIXES = (".pth", ".pt", ".pth.tar", ".ckpt", ".tar")
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
+_ENOUGH = 1 << 20  # compressed bytes that hold the first block; bzip2 compresses up to 900 kB at once
+_MAX_DIRECTORY = 1 << 20  # bytes of the list of entries of a zip archive, which is read at once
+_END = struct.Struct("<4s4H2LH")  # end of the list of entries: [5] is its size
+_UNPACK = {"gzip": "gunzip -k", "bzip2": "bunzip2 -k", "xz": "unxz -k"}
+
+
+def describe_archive(path: str | Path) -> str | None:
+    """Return what the archive `path` is and how to unpack it; None if it is none, or one that torch.save wrote.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        head = file.read(_BLOCK)
+        kind = next((name for magic, name in _COMPRESSED.items() if head.startswith(magic)), None)
+        if kind is not None:
+            holds_tar = is_tar(_first_block(head + file.read(_ENOUGH), kind))
+            what = f"a tar archive compressed with {kind}" if holds_tar else f"compressed with {kind}"
+            command = "tar -xf" if holds_tar else _UNPACK[kind]
+            return f"{what}\n  unpack it with: {command} {shlex.quote(str(path))}\n  then give the checkpoint in it"
+        if is_tar(head):
+            file.seek(0)
+            names = list(_tar_members(file))
+            return None if _OLD_TORCH & set(names) else _describe("tar", path, names)
+    if head.startswith(b"PK\x03\x04"):
+        names = _zip_members(path)
+        if names and not any(name.endswith("/data.pkl") for name in names):
+            return _describe("zip", path, names)
+    return None
+
+
+def is_tar(block: bytes) -> bool:
+    """Whether a file that starts with these 512 bytes is a tar archive; its first header must have the right checksum."""
+    digits = block[148:156].strip(b" \0")
+    if len(block) < _BLOCK or not digits or not set(digits) <= set(b"01234567"):
+        return False
+    return int(digits, 8) == sum(block[:148]) + 8 * ord(" ") + sum(block[156:_BLOCK])
+
+
+def _describe(kind: str, path: str | Path, names: list[str]) -> str:
+    unpack, look = ("tar -xf", "tar -tf") if kind == "tar" else ("unzip", "unzip -l")
+    archive = shlex.quote(str(path))
+    name = next((name[:_SHOWN] for name in names if name.lower().endswith(_SUFFIXES)), None)
+    if name is None:
+        return f"a {kind} archive; none of its {len(names)} files is named as a checkpoint\n  list them with: {look} {archive}"
+    then = f"unpack it with: {unpack} {archive}\n  then give the file: {shlex.quote(name)}"
+    return f"a {kind} archive that contains '{name}'\n  {then}"
+
+
+def _first_block(compressed: bytes, kind: str) -> bytes:
+    """The first 512 bytes of a compressed file; no more is decompressed."""
+    try:
+        if kind == "gzip":
+            return zlib.decompressobj(wbits=31).decompress(compressed, _BLOCK)
+        decompressor = bz2.BZ2Decompressor() if kind == "bzip2" else lzma.LZMADecompressor(memlimit=1 << 27)
+        return decompressor.decompress(compressed, _BLOCK)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError):
+        return b""
+
+
+def _tar_members(file: BinaryIO) -> Iterator[str]:
+    """Names of the members, read header by header; the contents are skipped."""
+    for _ in range(_MAX_MEMBERS):
+        block = file.read(_BLOCK)
+        if not is_tar(block):
+            return
+        prefix = _text(block[345:500]) + "/" if block[257:263] == b"ustar\0" and block[345] else ""
+        if block[156:157] in (b"0", b"\0", b"7"):  # regular files
+            yield prefix + _text(block[:100])
+        digits = block[124:136].strip(b" \0")
+        size = int(digits, 8) if digits and set(digits) <= set(b"01234567") else int.from_bytes(block[125:136], "big")
+        if size > _MAX_SIZE:
+            return
+        file.seek(-(-size // _BLOCK) * _BLOCK, 1)
+
+
+def _zip_members(path: str | Path) -> list[str]:
+    """Names of the members; empty if the archive is damaged, or its list of entries longer than any honest one."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(os.fstat(file.fileno()).st_size - _ENOUGH - _END.size, 0))
+            tail = file.read()
+        position = tail.rfind(b"PK\x05\x06")
+        if position < 0 or _END.unpack_from(tail, position)[5] > _MAX_DIRECTORY:
+            return []
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()[:_MAX_MEMBERS]
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, OverflowError, struct.error):
+        return []
+
+
+def _text(field: bytes) -> str:
+    return field.partition(b"\0")[0].decode("utf-8", "surrogateescape")

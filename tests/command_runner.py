@@ -1,0 +1,129 @@
+"""Runs our commands in processes of their own that start in milliseconds, for tests that need many of them.
+
+A server imports the heavy libraries once and forks a process per run, before any of them has a thread.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+_MAINS = {
+    "svg-train": "svg_train.cli",
+    "svg-export": "svg_export.cli",
+    "svg-eval": "svg_eval.cli",
+    "svg-live": "svg_runtime.live.cli",
+    "svg-bench": "svg_runtime.bench.cli",
+}
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["tests.command_preload"])
+
+
+class _Reader(threading.Thread):
+    """Collects what a process writes to a pipe: a log file would be subject to the limits of the process."""
+
+    def __init__(self, pipe: Connection) -> None:
+        super().__init__(daemon=True)
+        self._pipe = pipe
+        self.content = b""
+
+    def run(self) -> None:
+        while piece := os.read(self._pipe.fileno(), 1 << 16):
+            self.content += piece
+
+
+@dataclass
+class Run:
+    """A command in progress, or its end."""
+
+    process: ForkServerProcess
+    reader: _Reader
+
+    @property
+    def output(self) -> str:
+        """All that it has written to stdout and stderr."""
+        if self.process.exitcode is not None:
+            self.reader.join(10)
+        return self.reader.content.decode("utf-8", "replace")
+
+    def wait(self, timeout_s: float = 120) -> int:
+        """Wait for the end and return the exit code; negative: the signal that ended it."""
+        self.process.join(timeout_s)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+            raise TimeoutError(self.output)
+        return self.process.exitcode
+
+    def kill_after(self, seconds: float) -> bool:
+        """Kill it with SIGKILL after `seconds`, with its child processes; whether it was still running."""
+        self.process.join(seconds)
+        running = self.process.exitcode is None
+        self.process.kill()
+        self.process.join()
+        return running
+
+    def assert_one_message(self, *codes: int) -> None:
+        """It ended with one of `codes`, and without a traceback."""
+        code = self.wait()
+        assert code in codes, (code, self.output)
+        assert "Traceback" not in self.output, self.output
+        if code not in (0, 130):
+            assert self.output.count("\nerror: ") + self.output.startswith("error: ") >= 1, self.output
+
+
+def start(
+    command: Sequence[str],
+    folder: Path,
+    limits: Mapping[int, int] | None = None,
+    before: Callable[[], None] | None = None,
+) -> Run:
+    """Start a command.
+
+    Args:
+        command: name and arguments.
+        folder: working folder.
+        limits: resource.RLIMIT_... -> soft limit.
+        before: called in the new process, before the command; a function of a module.
+    """
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = _CONTEXT.Process(target=_main, args=(list(command), str(folder), theirs, dict(limits or {}), before))
+    process.start()
+    theirs.close()
+    reader = _Reader(ours)
+    reader.start()
+    return Run(process, reader)
+
+
+def _main(command: list[str], folder: str, log: Connection, limits: dict[int, int], before: Callable[[], None] | None) -> None:
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    log.close()
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+    os.chdir(folder)
+    main = import_module(_MAINS[command[0]]).main
+    sys.argv = command
+    for kind, limit in limits.items():
+        resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
+    if before is not None:
+        before()
+    main()
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+    """Wait until `condition` holds."""
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)

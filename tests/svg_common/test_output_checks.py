@@ -1,0 +1,114 @@
+"""All outputs of a command are checked before its work: writable, no input overwritten, no two of them the same."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from svg_common.errors import OutputError, UsageError
+from svg_common.outputs import check_outputs, refuse_overwriting
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [({"--json": "clip.mp4"}, "--json would overwrite 'clip.mp4', which this command uses"),
+     ({"--output": None, "--json": "folder/../link.mp4"}, "--json would overwrite 'folder/../link.mp4'"),
+     ({"--json": "new.pt"}, "--json would overwrite 'new.pt'"),
+     ({"--json": "folder/manifest.json"}, "--json would overwrite 'folder/manifest.json'"),
+     ({"--output": "same", "--json": "./same"}, "--output and --json both name 'same'")],
+)  # fmt: skip
+def test_outputs_never_overwrite_inputs_or_each_other(tmp_path, monkeypatch, outputs, message):
+    monkeypatch.chdir(tmp_path)
+    for name in ("clip.mp4", "folder/manifest.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link.mp4").symlink_to("clip.mp4")
+    paths = {flag: None if name is None else Path(name) for flag, name in outputs.items()}
+    with pytest.raises(UsageError) as refusal:
+        refuse_overwriting(paths, [None, "clip.mp4", Path("folder"), "new.pt"])
+    assert str(refusal.value).startswith(message)
+
+
+def test_results_of_an_earlier_run_may_be_replaced(tmp_path):
+    for name in ("old.json", "clip.mp4"):
+        (tmp_path / name).touch()
+    refuse_overwriting({"--json": tmp_path / "old.json", "--output": tmp_path / "folder" / "new.mp4"}, [tmp_path / "clip.mp4"])
+    refuse_overwriting({"--json": Path(os.devnull), "--output": Path(os.devnull)}, [])
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    """A folder in which nobody, not even root, can write."""
+    folder = tmp_path / "read_only"
+    folder.mkdir()
+    folder.chmod(0o555)
+    if os.geteuid():
+        yield folder
+        return
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=64k", "tmpfs", str(folder)], check=False).returncode:
+        pytest.skip("root writes everywhere, and may not mount here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_an_unwritable_folder_is_refused_and_only_the_users_names_are_shown(read_only):
+    for place in ({"files": {"--json": read_only / "a.json"}}, {"files": {"--json": read_only / "new" / "a.json"}},
+                  {"files": {}, "folders": {"--strips": read_only}}, {"files": {}, "folders": {"--out": read_only / "run"}},
+                  {"files": {}, "replaced": {"--out": read_only / "b.svgb"}}):  # fmt: skip
+        with pytest.raises(
+            OutputError, match=f"cannot write '{read_only}.*': (Read-only file system|Permission denied)"
+        ) as error:
+            check_outputs(**place)
+        assert "tmp_" not in str(error.value).replace(str(read_only), "")
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [({"files": {"--json": "folder"}}, "Is a directory"),
+     ({"files": {"--json": "file/a.json"}}, "Not a directory"),
+     ({"files": {"--json": "file/new/a.json"}}, "Not a directory"),
+     ({"files": {"--json": "/proc/nowhere/a.json"}}, ""),
+     ({"files": {"--json": f"{'long' * 64}.json"}}, "File name too long"),
+     ({"files": {"--json": "circle"}}, "symbolic links"),
+     ({"files": {}, "folders": {"--out": "file"}}, "Not a directory"),
+     ({"files": {}, "folders": {"--out": "file/run"}}, "Not a directory"),
+     ({"files": {}, "replaced": {"--out": "file/b.svgb"}}, "Not a directory")],
+)  # fmt: skip
+def test_a_place_where_nothing_can_be_written_is_refused(tmp_path, monkeypatch, place, reason):
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("file").touch()
+    Path("circle").symlink_to("circle")
+    paths = {kind: {flag: Path(name) for flag, name in outputs.items()} for kind, outputs in place.items()}
+    name = next(iter({**place["files"], **place.get("folders", {}), **place.get("replaced", {})}.values()))
+    with pytest.raises(OutputError, match=f"cannot write '{name}': .*{reason}"):
+        check_outputs(**paths)
+
+
+def test_nothing_is_created_by_the_check(tmp_path):
+    check_outputs(
+        {"--json": tmp_path / "new" / "a.json", "--plot": tmp_path / "p.png"},
+        folders={"--strips": tmp_path / "strips" / "deep"},
+        replaced={"--out": tmp_path / "b.svgb"},
+        needed=[tmp_path / "ckpt.pt", None],
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_devices_are_no_files_to_check(tmp_path):
+    check_outputs({"--json": Path(os.devnull), "--plot": Path("/dev/stdout")})
+
+
+def test_a_folder_that_is_replaced_holds_nothing_that_is_needed(tmp_path):
+    bundle = tmp_path / "b.svgb"
+    bundle.mkdir()
+    (bundle / "ckpt.pt").touch()
+    with pytest.raises(UsageError, match=r"--json would overwrite '.*a.json'"):
+        check_outputs({"--json": bundle / "a.json"}, replaced={"--out": bundle})
+    with pytest.raises(UsageError, match=r"--out would replace '.*b.svgb' and '.*ckpt.pt' with it"):
+        check_outputs({}, replaced={"--out": bundle}, needed=[bundle / "ckpt.pt"])
+    with pytest.raises(UsageError, match="--strips would overwrite"):
+        check_outputs({}, folders={"--strips": bundle}, needed=[bundle])

@@ -1,0 +1,43 @@
+r"""Names of any bytes can be printed, drawn and stored."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+
+import pytest
+
+from svg_common.files import write_json
+from svg_common.printable import print_any_name, printable
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [(b"plain [red] $x$ \xc3\xbc \xe6\x97\xa5", "plain [red] $x$ ü 日"),
+     (b"na\xffme", r"na\xffme"),
+     (b"\x80\xc3", r"\x80\xc3"),
+     (b"a\x1b[31m\rb\x7f", r"a\x1b[31m\x0db\x7f"),
+     (b"two\nlines\t", "two\nlines\t")],
+)  # fmt: skip
+def test_a_name_becomes_text_that_can_be_encoded(name, shown):
+    assert printable(os.fsdecode(name)) == shown
+    printable(os.fsdecode(name)).encode("utf-8")
+
+
+def test_other_lone_surrogates_are_shown_as_their_code():
+    assert printable("a\ud800\udfffb") == r"a\ud800\udfffb"
+
+
+def test_streams_write_every_character(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", stream)
+    print_any_name()
+    print("na\udcffme \u20ac", flush=True)
+    assert stream.buffer.getvalue() == b"na\\xffme \\u20ac\n"
+
+
+def test_json_holds_only_text(tmp_path):
+    write_json(tmp_path / "a.json", {"na\udcffme": ["\udc80.mp4", ("\ud800",)]})
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {r"na\xffme": [r"\x80.mp4", [r"\ud800"]]}

@@ -1,0 +1,74 @@
+"""Sources as other programs take them are refused with the line that works here, before anything is opened."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from svg_common.errors import UsageError
+from svg_runtime.live.cli import app
+from svg_runtime.live.sources import SourceOptions, check_source
+from svg_runtime.live.sources.network import explain_missing_stream
+
+
+@pytest.fixture
+def clips(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my clips").mkdir()
+    for name in ("a.mp4", "b.mp4", "only.avi"):
+        (tmp_path / "my clips" / name).touch()
+    return tmp_path
+
+
+PIPELINE = "nvarguscamerasrc ! video/x-raw(memory:NVMM),width=1280 ! nvvidconv ! appsink"
+CASES = [
+    ("0", "--camera 0"),
+    ("12", "--camera 12"),
+    ("/dev/video97", "--camera 97"),
+    ("v4l2:///dev/video97", "--camera 97"),
+    ("file:///data/a%20b/x.mp4", "--source '/data/a b/x.mp4'"),
+    ("file://localhost/data/x.mp4", "--source /data/x.mp4"),
+    ("FILE:/data/x.mp4", "--source /data/x.mp4"),
+    ("file:x.mp4", "--source x.mp4"),
+    ("*.mov", "--source ."),
+    ("my clips/*.mp4", "--source 'my clips'"),
+    ("my clips/[ab].mp4", "--source 'my clips'"),
+    ("my clips/o*.avi", "--source 'my clips/only.avi'"),
+    ("shots/frame_%04d.png", "--source shots"),
+    ("shots/%d.png", "--source shots"),
+    ("v4l2src ! videoconvert ! appsink", "--camera 0"),
+    ("v4l2src device=/dev/video2 ! videoconvert ! appsink", "--camera 2"),
+    ("filesrc location=x.mp4 ! decodebin ! appsink", "--source x.mp4"),
+    ("rtspsrc location=rtsp://user:s3cret@host/x ! decodebin ! appsink", "--source rtsp://..."),
+    (PIPELINE, "--source udp://127.0.0.1:5000"),
+    (PIPELINE * 80, "--source udp://127.0.0.1:5000"),
+]
+
+
+@pytest.mark.parametrize(("source", "line"), CASES)
+def test_the_message_ends_with_the_line_that_works(clips, source, line):
+    with pytest.raises(UsageError) as refused:
+        check_source(SourceOptions(source=source))
+    assert str(refused.value).endswith(line)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["0", "a*.mp4", "f%03d.png", "a ! b"])
+def test_a_file_of_that_name_is_taken(clips, name):
+    (clips / name).touch()
+    check_source(SourceOptions(source=name))
+
+
+@pytest.mark.parametrize("source", ["0", "file:///x.mp4", PIPELINE])
+def test_the_command_refuses_it_before_any_other_advice(source):
+    result = CliRunner().invoke(app, ["--source", source, "--headless"])  # alone, --headless would be refused, too
+    assert isinstance(result.exception, UsageError)
+    assert "the source" in str(result.exception)
+
+
+def test_every_sign_that_cuts_a_password_short_is_named():
+    message = explain_missing_stream("rtsp://user:s3#cret@host/x", "401 Unauthorized")
+    for sign, code in {"#": "%23", "@": "%40", "/": "%2F", "?": "%3F", "%": "%25", ":": "%3A"}.items():
+        assert f"{code} for {sign}" in message
+    assert "s3" not in message
+    assert "http://USER:PASSWORD@" in explain_missing_stream("http://host/x", "401 Unauthorized")
