@@ -26,7 +26,7 @@ def load_recipe(recipe: str) -> dict[str, Any]:
         import tomli as tomllib
     try:
         tables: dict[str, Any] = tomllib.loads(_find(recipe).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # not UTF-8, not TOML, numbers or tables beyond Python's limits
         raise UsageError(
             f"cannot read the recipe '{recipe}': {error}\n  expected a TOML file with the tables [model], [data] and [train]"
         ) from error

@@ -15,6 +15,7 @@ from svg_common.files import write_json
 from svg_common.frames import fit_frame
 from svg_common.video import VideoError, VideoReader
 from svg_train.data.frame_cache import (
+    DAMAGED_RECORD,
     FrameShape,
     Skipped,
     SourceError,
@@ -76,6 +77,8 @@ def _look_up(source: Path, folder: Path, shape: FrameShape) -> DecodedVideo | No
         entry = _entry(source, folder, shape)
         about = json.loads(entry.with_suffix(".json").read_text(encoding="utf-8"))
         times_s = np.asarray(about["times_s"], np.float64)
+        if times_s.ndim != 1 or not np.isfinite(times_s).all():
+            return None
         video = DecodedVideo(
             source=source,
             frames_file=entry.with_suffix(".u8"),
@@ -85,7 +88,7 @@ def _look_up(source: Path, folder: Path, shape: FrameShape) -> DecodedVideo | No
             problem=about["problem"],
         )
         return video if is_complete(video.frames_file, len(times_s), shape) else None
-    except (SourceError, OSError, ValueError, TypeError, KeyError):
+    except (SourceError, *DAMAGED_RECORD):
         return None
 
 
