@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import io
 import json
@@ -41,8 +42,11 @@ def mutate_json(data: bytes, random: Random) -> bytes:
         return mutate_bytes(data, random)
     for _ in range(random.choice((1, 1, 1, 2, 4))):
         tree = _mutate_node(tree, random)
-    depth = random.choice((10, 500, 100_000))  # json.dumps itself refuses deep trees
-    return json.dumps(tree).replace(f'"{_DEEP}"', "[" * depth + "]" * depth).encode()
+    depth = random.choice((10, 500, 100_000))
+    try:
+        return json.dumps(tree).replace(f'"{_DEEP}"', "[" * depth + "]" * depth).encode()
+    except (RecursionError, ValueError):  # too deep for json.dumps, or a subtree was put into itself
+        return mutate_bytes(data, random)
 
 
 def _mutate_node(tree: Any, random: Random) -> Any:
@@ -80,7 +84,7 @@ def _changed(node: Any, random: Random) -> Any:
         return node * random.choice((0, 2, 50))
     if choice > 0.98:
         return _DEEP
-    return random.choice(_ODD_VALUES)
+    return copy.deepcopy(random.choice(_ODD_VALUES))
 
 
 def mutate_zip(data: bytes, random: Random, words: tuple[bytes, ...] = ()) -> bytes:
