@@ -8,11 +8,11 @@ import resource
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from svg_common.errors import SvgError
+from tests.fuzz.target import Finding
 
 MEMORY_LIMIT = 1 << 30  # bytes that an input may add
 _HEADROOM = 256 << 20  # bytes of address space for the fuzzer itself
@@ -23,16 +23,8 @@ _RUNS_CODE = (
 _CHANGES_FILES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.chmod", "os.chown", "shutil.")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _CODECS = ("ascii", "latin-1", "utf-8", "utf-16", "utf-32", "cp437", "raw_unicode_escape", "unicode_escape", "idna", "punycode")
+_STATUS = os.open("/proc/self/status", os.O_RDONLY)  # of the process that opens it, so never before a fork
 _PROJECT = ("/svg_common/", "/svg_runtime/", "/svg_train/", "/svg_export/", "/svg_eval/")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """An input that broke a rule: `kind` of error, `place` in the code where it came up, and the full text."""
-
-    kind: str
-    place: str
-    text: str
 
 
 class Guard:
@@ -86,13 +78,17 @@ class Guard:
     def _audit(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._watching:
             return
-        if event.startswith(_RUNS_CODE) or (event == "open" and self._writes_elsewhere(*arguments)):
-            self.events.append(f"{event} {str(arguments[:2])[:200]}")
-        elif event.startswith(_CHANGES_FILES) and not str(arguments[0]).startswith(self._scratch):
+        if (
+            event.startswith(_RUNS_CODE)
+            or (event == "open" and self._writes_elsewhere(*arguments))
+            or (event.startswith(_CHANGES_FILES) and not str(arguments[0]).startswith(self._scratch))
+        ):
             self.events.append(f"{event} {str(arguments[:2])[:200]}")
 
     def _writes_elsewhere(self, path: Any, mode: str | None, flags: int) -> bool:
-        return bool(flags & _WRITES) and not os.fsdecode(path if isinstance(path, (str, bytes)) else "").startswith(self._scratch)
+        return bool(flags & _WRITES) and not os.fsdecode(path if isinstance(path, (str, bytes)) else "").startswith(
+            self._scratch
+        )
 
 
 def _place(error: BaseException) -> str:
@@ -102,7 +98,10 @@ def _place(error: BaseException) -> str:
 
 
 def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """VmHWM. Not getrusage: a child starts with the peak of the process that made it."""
+    text = os.pread(_STATUS, 4096, 0)
+    start = text.index(b"VmHWM:") + len(b"VmHWM:")
+    return int(text[start : text.index(b"kB", start)]) * 1024
 
 
 def _address_space() -> int:

@@ -93,7 +93,9 @@ def write_text_seeds(work: Path) -> None:
     """Recipes, ranges, metrics, addresses and an engine's record."""
     for recipe in Path("svg_train/recipes").glob("*.toml"):
         shutil.copy(recipe, folder("recipe") / recipe.name)
-    ranges = "preface\nperson01_boxing_d1\tframes\t1-95, 96-185\nperson13_handclapping_d3\t*missing*\nperson02_x_d1 frames: 1-2,\n"
+    ranges = (
+        "preface\nperson01_boxing_d1\tframes\t1-95, 96-185\nperson13_handclapping_d3\t*missing*\nperson02_x_d1 frames: 1-2,\n"
+    )
     (folder("kth-ranges") / "ranges.txt").write_text(ranges, encoding="utf-8")
     metrics = '{"kind": "train", "step": 1, "loss": 0.5}\n{"kind": "eval", "step": 3, "psnr_best": 20.5}\n{"kind": "tr'
     (folder("run-metrics") / "metrics.jsonl").write_text(metrics, encoding="utf-8")

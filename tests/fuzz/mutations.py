@@ -15,6 +15,8 @@ from typing import Any
 
 import atheris
 
+from tests.fuzz.target import Mutate
+
 MAX_BYTES = 1 << 18  # of an input
 _DEEP = "deeply nested"
 _ODD_VALUES: tuple[Any, ...] = (
@@ -87,7 +89,7 @@ def _changed(node: Any, random: Random) -> Any:
     return copy.deepcopy(random.choice(_ODD_VALUES))
 
 
-def mutate_zip(data: bytes, random: Random, words: tuple[bytes, ...] = ()) -> bytes:
+def mutate_zip(data: bytes, random: Random, mutate: Mutate = mutate_bytes) -> bytes:
     """Change one member of an archive, or its name, and pack it again with a right checksum; sometimes the raw bytes."""
     if random.random() < 0.2:
         return mutate_bytes(data, random)
@@ -103,11 +105,11 @@ def mutate_zip(data: bytes, random: Random, words: tuple[bytes, ...] = ()) -> by
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         for number, (info, content) in enumerate(members):
-            _write_member(archive, info.filename, content, random if number == index else None, words)
+            _write_member(archive, info.filename, content, random if number == index else None, mutate)
     return out.getvalue()
 
 
-def _write_member(archive: zipfile.ZipFile, name: str, content: bytes, random: Random | None, words: tuple[bytes, ...]) -> None:
+def _write_member(archive: zipfile.ZipFile, name: str, content: bytes, random: Random | None, mutate: Mutate) -> None:
     """Write a member as it is, or changed if `random` is given: content, name, compression, twice or not at all."""
     if random is None:
         archive.writestr(zipfile.ZipInfo(name), content)
@@ -118,7 +120,7 @@ def _write_member(archive: zipfile.ZipFile, name: str, content: bytes, random: R
     if choice < 0.1:
         name = bytes(atheris.Mutate(name.encode(), len(name) + 8)).decode("utf-8", "replace").replace("\0", "") or "x"
     else:
-        content = mutate_bytes(content, random, words)
+        content = mutate(content, random)
     archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED if 0.1 < choice < 0.13 else zipfile.ZIP_STORED)
 
 
@@ -231,7 +233,10 @@ def mutate_png(data: bytes, random: Random) -> bytes:
     if choice < 0.1:
         chunks.insert(index, chunks[index])
     elif choice < 0.2 and kind != b"IHDR":
-        chunks[index] = (random.choice((b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"PLTE", b"tRNS", b"eXIf", b"acTL", b"fdAT")), content)
+        chunks[index] = (
+            random.choice((b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"PLTE", b"tRNS", b"eXIf", b"acTL", b"fdAT")),
+            content,
+        )
     else:
         chunks[index] = (kind, mutate_bytes(content, random))
     return data[:8] + b"".join(

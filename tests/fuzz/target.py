@@ -33,6 +33,9 @@ MODULE_OF: dict[str, str] = {
     "video-container": "live",
 }
 
+# Readers that break the rules on purpose, for the tests of the fuzzer itself.
+PLANTED = {f"planted-{fault}": "planted" for fault in ("crash", "hang", "memory", "code", "write", "error")}
+
 # Of the inputs of a run, relative to 1 for the other targets: less for slow readers.
 SHARES = {
     "bundle-forecast": 0.02,
@@ -67,6 +70,15 @@ class Target:
     read: Callable[[Any], object]
     place: Callable[[bytes], Any] = as_it_is
     mutate: Mutate | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """An input that broke a rule: `kind` of error, `place` in the code where it came up, and the full text."""
+
+    kind: str
+    place: str
+    text: str
 
 
 def seed_files(name: str) -> list[Path]:

@@ -27,13 +27,22 @@ def load_and_build(path: Path) -> None:
     load_any_checkpoint(path).build()
 
 
+def mutate_pickle(data: bytes, random: Random) -> bytes:
+    """Replace a small integer by one of any size, or anything by anything."""
+    at = data.find(b"K", random.randrange(len(data) + 1))
+    if at < 0 or random.random() < 0.6:
+        return mutate_bytes(data, random, WORDS)
+    size = random.choice((1, 2, 3, 4, 8, 14))
+    return data[:at] + b"\x8a" + bytes([size]) + random.randbytes(size) + data[at + 2 :]
+
+
 def mutate_stream(data: bytes, random: Random) -> bytes:
     """Most of a file are weights, which may be anything: change the pickles before them."""
     start = data.find(b"storage") if random.random() < 0.5 else -1
     end = min(len(data), random.choice((200, 2000, 20000))) if random.random() < 0.9 else len(data)
     if 0 <= start < end:
-        return data[:start] + mutate_bytes(data[start:end], random, WORDS) + data[end:]
-    return mutate_bytes(data[:end], random, WORDS) + data[end:]
+        return data[:start] + mutate_pickle(data[start:end], random) + data[end:]
+    return mutate_pickle(data[:end], random) + data[end:]
 
 
 def _target(suffix: str, mutate: Callable[[bytes, Random], bytes]) -> Target:
@@ -41,8 +50,8 @@ def _target(suffix: str, mutate: Callable[[bytes, Random], bytes]) -> Target:
 
 
 TARGETS = {
-    "checkpoint": _target(".pt", partial(mutate_zip, words=WORDS)),
-    "reference-zip": _target(".pth", partial(mutate_zip, words=WORDS)),
+    "checkpoint": _target(".pt", partial(mutate_zip, mutate=mutate_pickle)),
+    "reference-zip": _target(".pth", partial(mutate_zip, mutate=mutate_pickle)),
     "reference-stream": _target(".pth", mutate_stream),
     "reference-tar": _target(".tar", partial(mutate_bytes, words=WORDS)),
 }

@@ -37,8 +37,6 @@ def mutate_lines(data: bytes, random: Random) -> bytes:
 
 
 TARGETS = {
-    "recipe": Target(
-        read=read_recipe, place=partial(scratch_file, "recipe.toml"), mutate=partial(mutate_bytes, words=_WORDS)
-    ),
+    "recipe": Target(read=read_recipe, place=partial(scratch_file, "recipe.toml"), mutate=partial(mutate_bytes, words=_WORDS)),
     "run-metrics": Target(read=resume, place=partial(scratch_file, "metrics.jsonl"), mutate=mutate_lines),
 }
