@@ -77,9 +77,7 @@ def _continue_at(path: Path, step: int) -> Any:
     """Open for appending, without the lines that a resumed run will write again."""
     lines = []
     if path.exists() and step > 0:
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            if _step(line) <= step:
-                lines.append(line)
+        lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if _step(line) <= step]
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return path.open("a", encoding="utf-8")
 

@@ -208,7 +208,10 @@ def _open_container(path: Path) -> Any:
 def _video_stream(container: Any, path: Path) -> Any:
     if not container.streams.video:
         raise _not_a_video(path, f"it is a '{container.format.name}' file without a video stream")
-    return container.streams.video[0]
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise _not_a_video(path, "FFmpeg has no decoder for its codec")
+    return stream
 
 
 def _frame_rate(stream: Any, path: Path) -> Fraction:

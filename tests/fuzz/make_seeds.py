@@ -82,6 +82,7 @@ def write_data_seeds(work: Path) -> None:
             for shade in (0, 99):
                 video.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((16, 16, 3), shade, np.uint8))))
             video.mux(stream.encode())
+        shutil.copy(folder("video-container") / f"clip.{suffix}", folder("video") / f"clip.{suffix}")
     for kind, about in {
         "bair": {"version": 1, "source": "traj", "lengths": [1], "problem": None},
         "video": {"version": 1, "source": "clip", "fps": 10.0, "problem": None, "times_s": [0.0, 0.1]},

@@ -1,4 +1,4 @@
-"""Runs targets one after the other, each in a process of its own that is started again after a crash, and gathers the result."""
+"""Runs targets one after the other, each in a process of its own that is started again after a crash."""
 
 from __future__ import annotations
 
@@ -86,9 +86,10 @@ def _run_once(name: str, inputs: int | None, seconds: float | None, seed: int, f
 
 def _findings(out: Path, log: str) -> list[tuple[Finding, Path | None]]:
     """What the worker has saved, and what libFuzzer has saved when the process died."""
-    found: list[tuple[Finding, Path | None]] = []
-    for file in sorted(out.glob("finding-*.json")):
-        found.append((Finding(**json.loads(file.read_text(encoding="utf-8"))), file.with_suffix(".input")))
+    found: list[tuple[Finding, Path | None]] = [
+        (Finding(**json.loads(file.read_text(encoding="utf-8"))), file.with_suffix(".input"))
+        for file in sorted(out.glob("finding-*.json"))
+    ]
     for file in sorted(out.iterdir()):
         if match := _CRASH.fullmatch(file.name):
             kind = {"timeout": "Hang", "crash": "Crash"}.get(match[1], match[1])

@@ -31,6 +31,7 @@ MODULE_OF: dict[str, str] = {
     "engine-cache": "engines",
     "address": "live",
     "video-container": "live",
+    "video": "live",
 }
 
 # Readers that break the rules on purpose, for the tests of the fuzzer itself.
@@ -47,6 +48,7 @@ SHARES = {
     "frame-cache": 0.1,
     "engine-cache": 0.2,
     "recipe": 0.5,
+    "video": 0.05,
 }
 
 Mutate = Callable[[bytes, Random], bytes]

@@ -78,5 +78,5 @@ def check_finite(values: FloatArray | float, problem: str) -> None:
     if not np.isfinite(values).all():
         raise ForecastError(
             f"{problem}\n"
-            "  call reset() to start anew; if it fails again, try backend='cpu' with precision='fp32', or export the bundle again"
+            "  call reset() to start anew; if it fails again, try backend='cpu' with precision='fp32', or export it anew"
         )

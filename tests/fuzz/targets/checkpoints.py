@@ -14,10 +14,13 @@ from tests.fuzz.target import Target
 
 # Instructions of pickle, and names that only a hostile file has.
 WORDS = (
-    b"(", b")", b"}", b"]", b"\x85", b"\x86", b"\x87", b"t", b"l", b"d", b"s", b"u", b"a", b"e", b"0", b"1", b"2", b"R", b"b", b"o",
-    b"Q", b"\x81", b"\x92", b"\x94", b"\x93", b"h\x00", b"q\x00", b"j\xff\xff\xff\x7f", b"\x8a\x09" + b"\xff" * 9, b"K\x00", b"N",
+    b"(", b")", b"}", b"]", b"\x85", b"\x86", b"\x87", b"t", b"l", b"d", b"s", b"u", b"a", b"e", b"0", b"1", b"2", b"R",
+    b"b", b"o",
+    b"Q", b"\x81", b"\x92", b"\x94", b"\x93", b"h\x00", b"q\x00", b"j\xff\xff\xff\x7f", b"\x8a\x09" + b"\xff" * 9, b"K\x00",
+    b"N",
     b"cos\nsystem\n", b"cbuiltins\nexec\n", b"X\x04\x00\x00\x00exit", b"ctorch._utils\n_rebuild_tensor_v2\n", b"ctorch\nSize\n",
-    b"ccollections\nOrderedDict\n", b"ctorch\nFloatStorage\n", b"X\x07\x00\x00\x00storage", b"G\x7f\xf8" + bytes(6), b"\x89", b"\x88",
+    b"ccollections\nOrderedDict\n", b"ctorch\nFloatStorage\n", b"X\x07\x00\x00\x00storage", b"G\x7f\xf8" + bytes(6),
+    b"\x89", b"\x88",
     b"X\x06\x00\x00\x00n_past", b"X\x03\x00\x00\x00opt", b"X\x06\x00\x00\x00format", b"J\xff\xff\xff\xff", b"M\xff\xff", b".",
     b"X\x05\x00\x00\x00prior", b"X\x05\x00\x00\x00g_dim", b"X\x02\x00\x00\x00nf", b"X\x10\x00\x00\x00predictor_layers",
 )  # fmt: skip

@@ -20,7 +20,8 @@ from tests.fuzz.target import SEEDS, Target
 
 _SHAPE = FrameShape(8, 8, 1)
 _RANGE_WORDS = (
-    b"person01_boxing_d1", b"\tframes\t", b"1-95, 96-185", b"*missing*", b", ", b"-", b"\n", b"\r", b"\x85", b"\xe2\x80\xa8", b"9" * 5000,
+    b"person01_boxing_d1", b"\tframes\t", b"1-95, 96-185", b"*missing*", b", ", b"-", b"\n", b"\r", b"\x85",
+    b"\xe2\x80\xa8", b"9" * 5000,
 )  # fmt: skip
 
 

@@ -14,9 +14,12 @@ from tests.fuzz.scratch import scratch_file
 from tests.fuzz.target import Target
 
 _WORDS = (
-    b"\xef\xbb\xbf", b"[model]\n", b"[data]\n", b"[train]\n", b"[[model]]\n", b"model = 1\n", b"n_past = ", b"nf = ", b'backbone = "vgg"\n',
-    b'name = "video"\n', b"beta_ramp = [0, 100]\n", b"= inf\n", b"= nan\n", b"= -1\n", b"= 1e400\n", b"= 9" + b"9" * 5000, b"{a = {a = {a = 1}}}",
-    b"[" * 2000, b"= 1979-05-27T07:32:00Z\n", b'"""', b"'''", b"\\u0000", b"\\uD800", b"0x", b"prior = ", b"frame_interval_s = ", b"a.b.c = 1\n",
+    b"\xef\xbb\xbf", b"[model]\n", b"[data]\n", b"[train]\n", b"[[model]]\n", b"model = 1\n", b"n_past = ", b"nf = ",
+    b'backbone = "vgg"\n',
+    b'name = "video"\n', b"beta_ramp = [0, 100]\n", b"= inf\n", b"= nan\n", b"= -1\n", b"= 1e400\n", b"= 9" + b"9" * 5000,
+    b"{a = {a = {a = 1}}}",
+    b"[" * 2000, b"= 1979-05-27T07:32:00Z\n", b'"""', b"'''", b"\\u0000", b"\\uD800", b"0x", b"prior = ",
+    b"frame_interval_s = ", b"a.b.c = 1\n",
 )  # fmt: skip
 
 
