@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from svg_runtime.live.sources.addresses import is_address, require_stream_addres
 from tests.fuzz.mutations import mutate_bytes
 from tests.fuzz.scratch import scratch_file
 from tests.fuzz.target import Target
+
+for late in ("av.audio.codeccontext", "av.subtitles.codeccontext", "av.subtitles.subtitle"):
+    importlib.import_module(late)  # PyAV imports them for the first stream of their kind
 
 _ADDRESS_WORDS = (
     b"rtsp://", b"RTSP:/", b"http:", b"://", b"user:pass@", b"@", b"[::1]", b":554", b"/a?b#c", b"#", b"%23",
