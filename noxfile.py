@@ -11,7 +11,14 @@ import sys
 import nox
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = ["lint", "types", "test", "gpu-simulated", "engine-matrix"]  # docs and examples are parts of test
+nox.options.sessions = [
+    "lint",
+    "types",
+    "test",
+    "gpu-simulated",
+    "engine-matrix",
+    "fuzz",
+]  # docs and examples are parts of test
 
 
 def run_module(session: nox.Session, *command: str) -> None:
@@ -56,6 +63,14 @@ def engine_matrix(session: nox.Session) -> None:
     """Every graph of the model matrix through NVIDIA's parser and builder; the session test runs a sample of it."""
     matrix = "tests/svg_export/test_engines_matrix.py"
     run_module(session, "pytest", "-q", "-n", "auto", "--durations=5", "-m", "engine_matrix", matrix, *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Two minutes of hostile files for every reader of foreign bytes; the arguments after -- choose targets and length."""
+    if importlib.util.find_spec("atheris") is None:
+        session.skip("Atheris exists for Linux on x86-64 alone")
+    run_module(session, "tests.fuzz", *(session.posargs or ("--minutes", "2")))
 
 
 @nox.session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from svg_common.errors import SvgError
 from svg_common.files import atomic_file, refuse_pipe
 from svg_train.config import Config
 from svg_train.model import SVG
+from svg_train.parameter_shapes import parameter_shapes
 from svg_train.weight_names import unwrap_names
 
 FORMAT = "svg-edge-checkpoint"
@@ -41,8 +43,7 @@ class Checkpoint:
         Raises:
             CheckpointError: parameters are missing, unexpected or of another shape; all are in one message.
         """
-        model = SVG(self.config.model)
-        expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+        expected = parameter_shapes(self.config.model)
         given = {name: tuple(value.shape) for name, value in self.weights.items()}
         problems = [f"missing {name} {expected[name]}" for name in expected.keys() - given.keys()]
         problems += [f"unexpected {name} {given[name]}" for name in given.keys() - expected.keys()]
@@ -55,6 +56,7 @@ class Checkpoint:
             raise CheckpointError(
                 "the checkpoint's weights do not match its configuration:\n  " + "\n  ".join(sorted(problems))
             )
+        model = SVG(self.config.model)
         model.load_state_dict(self.weights)
         return model.eval()
 
@@ -124,6 +126,11 @@ def _parse(path: str | Path, content: Any) -> Checkpoint:
     weights = content.get("weights")
     if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
         raise CheckpointError(f"'{path}' contains no weights\n  expected a file that svg-train wrote (ckpt.pt or last.pt)")
+    if not _is_stored(weights.values()):
+        raise CheckpointError(
+            f"several weights in '{path}' share the same values, which svg-train never writes\n"
+            "  expected a file that svg-train wrote (ckpt.pt or last.pt)"
+        )
     try:
         rest = _Metadata.model_validate({key: content[key] for key in content.keys() - {"format", "version", "weights"}})
     except ValidationError as error:
@@ -137,6 +144,13 @@ def _parse(path: str | Path, content: Any) -> Checkpoint:
         metrics=rest.metrics,
         training=rest.training,
     )
+
+
+def _is_stored(tensors: Iterable[torch.Tensor]) -> bool:
+    """Whether tensors have no more bytes than the file. In a hostile one, a few bytes may be a view of any size."""
+    listed = list(tensors)
+    stored = {value.untyped_storage()._cdata: value.untyped_storage().nbytes() for value in listed}
+    return sum(value.numel() * value.element_size() for value in listed) <= sum(stored.values())
 
 
 class _Metadata(BaseModel):

@@ -18,6 +18,11 @@ _ABSENT: dict[str, tuple[str, ...]] = {"learned": (), "fixed": ("prior_layers",)
 _PRIOR_OF_VARIANT = {"lp": "learned", "fp": "fixed", "det": "none"}
 
 
+# Limits of the bundle format: a checkpoint beyond them could not be exported, and a damaged one might ask for any size.
+_MAX_SIZE = 65536
+_MAX_LAYERS = 64
+_MAX_PAST = 1024
+
 _GENERATION = ("n_past", "skip_lag", "last_frame_skip")  # fields of ModelConfig that no weight depends on
 
 
@@ -31,13 +36,15 @@ class ModelConfig(_Frozen):
     image_size: Literal[64, 128] = Field(64, description="side of the square frame in pixels")
     channels: Literal[1, 3] = Field(1, description="1: gray, 3: RGB")
     nf: int = Field(64, ge=1, le=512, description="channels of the first convolution")
-    g_dim: int = Field(128, ge=1, description="size of the frame encoding h and of the predictor's output g")
-    z_dim: int = Field(10, ge=0, description="size of the latent z; 0 with --prior none")
-    rnn_size: int = Field(256, ge=1, description="hidden size of every LSTM")
-    predictor_layers: int = Field(2, ge=1, description="LSTM layers of the frame predictor")
-    posterior_layers: int = Field(1, ge=0, description="LSTM layers of the posterior; 0 with --prior none")
-    prior_layers: int = Field(1, ge=0, description="LSTM layers of the learned prior; 0 with --prior fixed or none")
-    n_past: int = Field(5, ge=2, description="frames observed before a forecast")
+    g_dim: int = Field(128, ge=1, le=_MAX_SIZE, description="size of the frame encoding h and of the predictor's output g")
+    z_dim: int = Field(10, ge=0, le=_MAX_SIZE, description="size of the latent z; 0 with --prior none")
+    rnn_size: int = Field(256, ge=1, le=_MAX_SIZE, description="hidden size of every LSTM")
+    predictor_layers: int = Field(2, ge=1, le=_MAX_LAYERS, description="LSTM layers of the frame predictor")
+    posterior_layers: int = Field(1, ge=0, le=_MAX_LAYERS, description="LSTM layers of the posterior; 0 with --prior none")
+    prior_layers: int = Field(
+        1, ge=0, le=_MAX_LAYERS, description="LSTM layers of the learned prior; 0 with --prior fixed or none"
+    )
+    n_past: int = Field(5, ge=2, le=_MAX_PAST, description="frames observed before a forecast")
     skip_lag: Literal[0, 1] = Field(
         0, description="frame that feeds the skips: 0, the last observed; 1, the one before (reference)"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -121,12 +122,16 @@ def _continue_at(path: Path, step: int) -> Any:
     """Open for appending, without the lines that a resumed run will write again."""
     lines = []
     if path.exists() and step > 0:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the line that was being written when the run was killed
-            if entry.get("step", 0) <= step:
-                lines.append(line)
+        lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if _step(line) <= step]
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return path.open("a", encoding="utf-8")
+
+
+def _step(line: str) -> float:
+    """Step of a line; infinite for one that is damaged, or was being written when the run was killed."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return math.inf
+    step = entry.get("step") if isinstance(entry, dict) else None
+    return step if isinstance(step, (int, float)) else math.inf

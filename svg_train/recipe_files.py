@@ -8,7 +8,7 @@ from typing import Any
 
 from svg_common.errors import UsageError
 from svg_common.files import refuse_pipe
-from svg_common.text_files import EncodingError, decode_text
+from svg_common.text_files import decode_text
 
 _SHIPPED = Path(__file__).with_name("recipes")
 
@@ -28,7 +28,7 @@ def load_recipe(recipe: str) -> dict[str, Any]:
         import tomli as tomllib
     try:
         tables: dict[str, Any] = tomllib.loads(decode_text(_find(recipe).read_bytes()))
-    except (OSError, EncodingError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # not TOML, numbers or tables beyond Python's limits
         raise UsageError(
             f"cannot read the recipe '{recipe}': {error}\n  expected a TOML file with the tables [model], [data] and [train]"
         ) from error

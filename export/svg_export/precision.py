@@ -30,7 +30,7 @@ from svg_export.drawn_frames import DrawnSequences
 from svg_runtime.backends import open_backend
 from svg_runtime.bundle.manifest import DivergenceReport, Manifest, Metric, PairedDifference, Precision, QualityReport
 from svg_runtime.bundle.reader import Bundle
-from svg_runtime.errors import BackendMissingError
+from svg_runtime.errors import BackendMissingError, ForecastError
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_train.checkpoint import Checkpoint
 from svg_train.data import SequenceDataset
@@ -288,14 +288,26 @@ def _score(
     progress.progress("quality", 0.0)
     with torch.no_grad():
         for sequences, noise, context_noise in batches(models[0], held_out.data, held_out.settings):
-            futures = [model.forecast(sequences[:, :n_past], noise, context_noise) for model in models]
-            for model, own, given in zip(models, scores, futures, strict=True):
-                if not given.isfinite().all():
-                    raise PrecisionError(f"{model.info.label} produces forecasts that are not finite\n  nothing was published")
+            futures = [_finite_forecast(model, sequences[:, :n_past], noise, context_noise) for model in models]
+            for own, given in zip(scores, futures, strict=True):
                 own.add(given, futures[0], sequences[:, n_past:] if with_truth else None)
             done += len(sequences)
             progress.progress("quality", done / held_out.settings.sequences)
     return scores
+
+
+def _finite_forecast(model: EvaluatedModel, context: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
+    try:
+        futures = model.forecast(context, noise, context_noise)
+    except ForecastError as error:  # a bundle says so itself, a checkpoint does not
+        raise _not_finite(model) from error
+    if not futures.isfinite().all():
+        raise _not_finite(model)
+    return futures
+
+
+def _not_finite(model: EvaluatedModel) -> PrecisionError:
+    return PrecisionError(f"{model.info.label} produces forecasts that are not finite\n  nothing was published")
 
 
 @dataclass

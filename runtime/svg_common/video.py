@@ -119,12 +119,19 @@ class VideoReader:
         self._container.close()
 
     def _decode(self, stream: Any) -> Generator[VideoFrame, None, None]:
+        import av
+
         converter, damage = PictureConverter(stream), DamageTracker()
         count = 0
         for frame, intact in damage.intact_pictures(self._decoded_frames(stream, damage)):
             if intact:
+                try:
+                    image = converter.convert(frame)
+                except av.FFmpegError as error:
+                    damage.not_converted(str(error.strerror))
+                    continue
                 count += 1
-                yield VideoFrame(converter.convert(frame), float(self._clock.time_of(frame)))
+                yield VideoFrame(image, float(self._clock.time_of(frame)))
             elif count and (frame.pts is None or self.assumed_rate):
                 self._clock.time_of(frame)  # without time stamps, what is left out takes its time as well
         missing = missing_bytes(self.path)

@@ -64,6 +64,11 @@ class DamageTracker:
         self._failed_by = max(self._awaited, default=None)
         self._start_of_damage(reason)
 
+    def not_converted(self, reason: str) -> None:
+        """Note that an intact picture could not be made RGB, such as for want of memory; others do not depend on that."""
+        self.reason = self.reason or f"it cannot be converted: {reason}"
+        self.left_out += 1
+
     def is_intact(self, frame: Any) -> bool:
         """Return whether `frame` may be shown and used as truth."""
         failure_is_before = self._failure_is_before(frame)

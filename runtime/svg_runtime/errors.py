@@ -37,6 +37,10 @@ class FrameError(SvgError):
     """A frame has the wrong shape, type or range, or is not finite."""
 
 
+class ForecastError(SvgError):
+    """Forecasting fails repeatedly, or returns values that are not finite."""
+
+
 class ContextNotReadyError(SvgError):
     """A forecast was requested before n_past frames were observed."""
 
@@ -47,6 +51,7 @@ __all__ = [
     "BundleError",
     "ContextNotReadyError",
     "EngineError",
+    "ForecastError",
     "FrameError",
     "MissingExtraError",
     "SourceLostError",

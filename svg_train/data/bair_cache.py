@@ -16,6 +16,7 @@ from svg_common.frames import fit_frame
 from svg_train.data import Frames
 from svg_train.data.bair_sources import read_trajectories, source_state
 from svg_train.data.frame_cache import (
+    DAMAGED_RECORD,
     FrameShape,
     Problems,
     Skipped,
@@ -83,11 +84,13 @@ def _look_up(source: Path, folder: Path, shape: FrameShape) -> DecodedTrajectori
         entry = _entry(source, folder, shape)
         about = json.loads(entry.with_suffix(".json").read_text(encoding="utf-8"))
         lengths = np.asarray(about["lengths"], np.int64)
+        if lengths.ndim != 1 or (lengths < 1).any():
+            return None
         found = DecodedTrajectories(
             source=source, frames_file=entry.with_suffix(".u8"), shape=shape, lengths=lengths, problem=about["problem"]
         )
         return found if is_complete(found.frames_file, int(lengths.sum()), shape) else None
-    except (SourceError, OSError, ValueError, TypeError, KeyError):
+    except (SourceError, *DAMAGED_RECORD):
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from svg_train.data.tfrecord import ExampleError, TFRecordReader, bytes_features
 _CAMERA = "image_aux1"  # of the two views, the one that the SVG reference is trained on
 _SIDE = 64  # pixels, in the TFRecord files
 _MAX_SIDE = 4096  # pixels, in PNG files
-_PNG_ERRORS = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises on damaged files
+_MAX_PNG = 256 << 20  # bytes of a file: more than _MAX_SIDE x _MAX_SIDE pixels of any kind
 
 Trajectory = list[Frames]  # (H, W, 3) RGB each
 
@@ -109,7 +110,7 @@ def _from_folder(folder: Path, problems: Problems) -> Trajectory:
     for i in range(max(count, 1)):
         try:
             trajectory.append(_read_png(folder / f"{i}.png"))
-        except _PNG_ERRORS as error:
+        except Exception as error:  # bytes that are not a PNG can raise anything in Pillow
             problems.add(f"{folder.name}{os.sep}{i}.png: {_reason(error)}")
             return []
     return trajectory
@@ -118,7 +119,12 @@ def _from_folder(folder: Path, problems: Problems) -> Trajectory:
 def _read_png(path: Path) -> Frames:
     if path.exists() and not path.is_file():
         raise ValueError("not a file")  # opening a pipe would wait for a program that writes to it
-    with Image.open(path, formats=["PNG"]) as image:
+    with path.open("rb") as file:
+        content = file.read(_MAX_PNG + 1)
+    if len(content) > _MAX_PNG:
+        raise ValueError(f"it is larger than {_MAX_PNG >> 20} MiB")
+    # From memory: of a file, Pillow reads as many bytes at once as a damaged chunk announces.
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
         if max(image.size) > _MAX_SIDE:
             raise ValueError(f"{image.size[0]}x{image.size[1]} pixels are over the limit of {_MAX_SIDE}x{_MAX_SIDE}")
         return np.asarray(image.convert("RGB"))

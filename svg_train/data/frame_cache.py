@@ -27,6 +27,9 @@ from svg_train.data.notes import log_once
 _MAX_LISTED = 20  # sources
 _PROBLEMS_SHOWN = 3
 
+# What reading a damaged record of the cache can raise, whatever its bytes are.
+DAMAGED_RECORD = (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError)
+
 Skipped = list[tuple[Path, str]]  # sources that are not used, and why
 T = TypeVar("T")
 

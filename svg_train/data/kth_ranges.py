@@ -19,7 +19,7 @@ FrameRanges = dict[str, list[tuple[int, int]]]  # by clip, such as person01_boxi
 
 _ABOUT_A_CLIP = re.compile(r"person\d+_", re.ASCII)
 _LINE = re.compile(r"(?P<clip>person\d\d_[a-z]+_d\d)\s+(\*missing\*|frames\s*:?\s*(?P<ranges>[\d\s,-]+))", re.ASCII)
-_RANGE = re.compile(r"\s*(\d+)\s*-\s*(\d+)\s*", re.ASCII)
+_RANGE = re.compile(r"\s*(\d{1,9})\s*-\s*(\d{1,9})\s*", re.ASCII)
 _MAX_BYTES = 1 << 20  # the published file has 38 kB
 
 

@@ -20,6 +20,7 @@ from svg_common.frames import fit_frame
 from svg_common.picture_files import PictureError, PictureFiles
 from svg_common.video import VideoError, VideoReader
 from svg_train.data.frame_cache import (
+    DAMAGED_RECORD,
     FrameShape,
     Problems,
     Skipped,
@@ -120,8 +121,10 @@ def _look_up(clip: Clip, folder: Path, shape: FrameShape) -> DecodedVideo | None
         about = json.loads(entry.with_suffix(".json").read_text(encoding="utf-8"))
         decoded = _Decoded(**{name: about[name] for name in ("fps", "time_base", "times_s", "problem")})
         video = _decoded_video(clip, entry, shape, decoded)
+        if video.times_s.ndim != 1 or not np.isfinite(video.times_s).all():
+            return None
         return video if is_complete(video.frames_file, len(video.times_s), shape) else None
-    except (SourceError, OSError, ValueError, TypeError, KeyError):
+    except (SourceError, *DAMAGED_RECORD):
         return None
 
 

@@ -6,19 +6,13 @@ The reference numbers its blocks in the order of the data flow (c1 ... c5, upc1 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch.overrides import TorchFunctionMode
 
 from svg_train.config import ModelConfig
-from svg_train.model import SVG
+from svg_train.parameter_shapes import parameter_shapes
 
 COUNTER = "num_batches_tracked"  # of BatchNorm; torch before 0.4.1 had none, and nothing is computed from it
 
-_INITIALIZERS = ("normal_", "uniform_", "kaiming_uniform_", "zeros_", "zero_", "ones_", "fill_")
 _RECURRENT = {"predictor": "frame_predictor", "posterior": "posterior", "prior": "prior"}
 _PART_OF_STAGE = {"from_d": (0, 0), "from_skip": (0, 0), "finish.0": (0, 1)}  # (layer, index in the layer)
 _HEADS = {"head.0": "output.0", "mu": "mu_net", "logvar": "logvar_net", "core.embed": "embed"}
@@ -42,22 +36,9 @@ class Target:
     source: Source
 
 
-class _NoInitialization(TorchFunctionMode):
-    """Skips initial weights. On the meta device they have no effect, yet torch imports its compiler for them: 1 s, 80 MB."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if getattr(func, "__name__", "") in _INITIALIZERS:
-            return args[0] if args else (kwargs or {})["tensor"]
-        return func(*args, **(kwargs or {}))
-
-
 def map_parameters(config: ModelConfig) -> dict[str, Target]:
     """Every entry of SVG(config).state_dict(), with its source in the reference's modules."""
-    with torch.device("meta"), _NoInitialization():  # names and shapes, no memory
-        model = SVG(config)
-    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    shapes = parameter_shapes(config)
     return {name: Target(shape, _source(name, shapes, config)) for name, shape in shapes.items()}
 
 

@@ -26,7 +26,7 @@ def incomplete(path: str | Path, layout: Layout, problems: list[str]) -> str:
     if len(problems) > _LISTED:
         shown.append(f"and {len(problems) - _LISTED} more")
     listed = "\n  ".join(shown)
-    if layout.kind == REFERENCE:
+    if layout.kind == REFERENCE or layout.owner == "unknown":
         return f"'{path}' is not a complete checkpoint of the reference implementation:\n  {listed}\n{EXPECTED}"
     return (
         f"'{path}' is {layout.kind} with weights of {_WHOSE[layout.owner]}, but not all that a forecast needs:\n  {listed}\n"

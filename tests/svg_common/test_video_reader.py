@@ -193,6 +193,14 @@ def test_missing_folder_and_sound_are_refused(tmp_path):
         VideoReader(sound)
 
 
+def test_a_codec_that_ffmpeg_does_not_know_is_refused(tmp_path):
+    """A file of a newer program, or a damaged header: the stream is there, and no decoder for it."""
+    content = write_video(tmp_path / "a.avi").read_bytes()
+    (tmp_path / "b.avi").write_bytes(content.replace(b"FMP4", b"\x01\x02\x03\x04"))
+    with pytest.raises(VideoError, match="no decoder"):
+        VideoReader(tmp_path / "b.avi")
+
+
 def test_a_playlist_cannot_open_connections(tmp_path):
     playlist = tmp_path / "list.mp4"
     playlist.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from benchmarks.reference_networks import build
-from svg_common.errors import UsageError
+from svg_common.errors import ExitCode, UsageError
 from svg_common.progress import NullListener
 from svg_eval.cli import app as evaluate
 from svg_eval.models import ModelInfo
@@ -31,6 +31,7 @@ from svg_export.precision import (
 from svg_runtime.backends import nvidia_precision
 from svg_runtime.backends.openvino import device as openvino_device
 from svg_runtime.bundle.reader import Bundle
+from svg_runtime.errors import ForecastError
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_train.checkpoint import load_checkpoint
 from svg_train.config import build_config
@@ -172,6 +173,15 @@ def test_a_deterministic_model_has_no_diversity(held_out):
 def test_forecasts_that_are_not_finite_fail(held_out):
     with pytest.raises(PrecisionError, match="not finite"):
         report_on(lambda frames: frames * torch.nan, held_out)
+
+
+def test_a_bundle_that_refuses_its_own_forecasts_fails_the_gate(held_out):
+    def refuse(_):
+        raise ForecastError("the forecast contains values that are not finite")
+
+    with pytest.raises(PrecisionError, match="not finite\n  nothing was published") as caught:
+        report_on(refuse, held_out)
+    assert caught.value.exit_code == ExitCode.PARITY_FAILED
 
 
 def test_the_gates_are_those_of_the_manifest(tiny_bundle):

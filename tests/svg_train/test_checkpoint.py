@@ -125,3 +125,41 @@ def test_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
         save_checkpoint(path, load_checkpoint(path))
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["ckpt.pt"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("g_dim", 10**9),
+        ("rnn_size", 10**30),
+        ("predictor_layers", 10**7),
+        ("prior_layers", 65),
+        ("n_past", 1025),
+        ("z_dim", 70_000),
+    ],
+)
+def test_a_configuration_of_any_size_costs_nothing(key, value, tiny_checkpoint, tmp_path):
+    """A damaged or hostile file must not decide how much memory is taken."""
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    content["config"]["model"][key] = value
+    torch.save(content, tmp_path / "large.pt")
+    with pytest.raises(CheckpointError, match=rf"config\.model\.{key}: Input should be less than or equal to"):
+        load_checkpoint(tmp_path / "large.pt")
+
+
+def test_weights_are_compared_before_the_model_is_built(tiny_checkpoint, tmp_path):
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    content["config"]["model"] |= {"g_dim": 65536, "rnn_size": 65536}  # a predictor of 137 GB
+    torch.save(content, tmp_path / "large.pt")
+    with pytest.raises(CheckpointError, match="do not match its configuration"):
+        load_checkpoint(tmp_path / "large.pt").build()
+
+
+def test_weights_that_are_views_of_a_few_bytes_are_refused(tiny_checkpoint, tmp_path):
+    content = torch.load(tiny_checkpoint, weights_only=True)
+    content["weights"] = {
+        name: torch.zeros((), dtype=value.dtype).expand(value.shape) for name, value in content["weights"].items()
+    }
+    torch.save(content, tmp_path / "views.pt")
+    with pytest.raises(CheckpointError, match="share the same values"):
+        load_checkpoint(tmp_path / "views.pt")

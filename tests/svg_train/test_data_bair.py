@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import zlib
 from pathlib import Path
 
 import google_crc32c
@@ -177,7 +178,17 @@ def test_sources_are_read_once_and_again_when_they_change(root, form, capsys, mo
     assert len(read) == 3
 
 
-@pytest.mark.parametrize("harm", ["short frames", "no frames", "no json", "broken json", "other json"])
+BROKEN_RECORDS = {
+    "broken json": "[1, 2",
+    "other json": "[1, 2]",
+    "deep json": "[" * 100_000,
+    "a length beyond int64": '{"lengths": [1000000000000000000000], "problem": null}',
+    "negative lengths": '{"lengths": [16, -8], "problem": null}',
+    "nested lengths": '{"lengths": [[8]], "problem": null}',
+}
+
+
+@pytest.mark.parametrize("harm", ["short frames", "no frames", "no json", *BROKEN_RECORDS])
 def test_a_damaged_cache_entry_is_made_again(root, harm):
     write_both_splits(root, "records")
     before = windows(open_bair(root, "test"))
@@ -189,7 +200,7 @@ def test_a_damaged_cache_entry_is_made_again(root, harm):
     elif harm == "no json":
         about.unlink()
     else:
-        about.write_text("[1, 2" if harm == "broken json" else "[1, 2]")
+        about.write_text(BROKEN_RECORDS[harm])
     assert windows(open_bair(root, "test")) == before
 
 
@@ -235,6 +246,21 @@ def test_damaged_png_folders_are_skipped_and_reported(root, logged):
     messages = logged.text
     for reason in ("1/3.png: missing", "2/0.png: ", "3/7.png: not a PNG image", "1 more"):
         assert reason in messages
+
+
+@pytest.mark.parametrize("chunk", ["profile without a name", "a length of 2 GB"])
+def test_a_chunk_that_pillow_stumbles_over_is_a_damaged_picture(root, logged, chunk):
+    folder = write_pngs(root / "test" / "traj_0_to_255", [1, 2])
+    content = (folder / "1" / "0.png").read_bytes()
+    after_header = 8 + 25
+    if chunk == "a length of 2 GB":
+        harmed = content[:after_header] + struct.pack(">I", 0x7FFFFFF0) + b"tEXt" + content[after_header:]
+    else:
+        profile = struct.pack(">I", 1) + b"iCCPx" + struct.pack(">I", zlib.crc32(b"iCCPx"))
+        harmed = content[:after_header] + profile + content[after_header:]
+    (folder / "1" / "0.png").write_bytes(harmed)
+    assert windows(open_bair(root, "test")) == [(2, 0)]
+    assert "1/0.png: " in logged.text
 
 
 def test_unusable_files_are_listed_once_and_skipped(root, logged):

@@ -219,13 +219,14 @@ def test_lines_that_cannot_be_parsed_are_reported(root, logged):
         "person03_boxing_d1\tframes\t10-1",
         "person04_boxing_d1",
         "person01_boxing_d1 frames 1-5",
+        "person05_boxing_d1 frames 1-" + "9" * 5000,  # more digits than Python converts
     )
     ranges, unclear = read_ranges(path)
     assert ranges == {"person01_boxing_d1": [(1, 10), (11, 20)]}
-    assert [line.split()[0] for _, line in unclear] == [f"person0{i}_boxing_d1" for i in (2, 3, 4, 1)]
+    assert [line.split()[0] for _, line in unclear] == [f"person0{i}_boxing_d1" for i in (2, 3, 4, 1, 5)]
     open_kth(root, "train")
     messages = logged.text
-    assert "cannot parse 4 line(s) of" in messages
+    assert "cannot parse 5 line(s) of" in messages
     assert f"line {unclear[0][0]}: person02_boxing_d1" in messages
     assert "expected lines such as: person01_boxing_d1 frames 1-95, 96-185" in messages
 

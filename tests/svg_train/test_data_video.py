@@ -287,7 +287,17 @@ def test_a_video_is_decoded_once_and_again_when_it_changes(options, decoded, cap
     assert all_indices(train) == before  # a run in progress keeps its frames
 
 
-@pytest.mark.parametrize("harm", ["short frames", "no frames", "no json", "broken json", "other json"])
+BROKEN_RECORDS = {
+    "broken json": "[1, 2",
+    "other json": "[1, 2]",
+    "deep json": "[" * 100_000,
+    "nested times": '{"times_s": [[0.0]], "fps": 10.0, "problem": null}',
+    "a time that is not a number": '{"times_s": [NaN], "fps": 10.0, "problem": null}',
+    "a rate beyond float": '{"times_s": [0.0], "fps": 1' + "0" * 400 + ', "problem": null}',
+}
+
+
+@pytest.mark.parametrize("harm", ["short frames", "no frames", "no json", *BROKEN_RECORDS])
 def test_a_damaged_cache_entry_is_decoded_again(options, decoded, harm):
     write_video(Path(options["root"]) / "a.avi")
     before = all_indices(open_both(options, test_fraction=0.4)[0])
@@ -299,7 +309,7 @@ def test_a_damaged_cache_entry_is_decoded_again(options, decoded, harm):
     elif harm == "no json":
         about.unlink()
     else:
-        about.write_text("[1, 2" if harm == "broken json" else "[1, 2]")
+        about.write_text(BROKEN_RECORDS[harm])
     assert all_indices(open_both(options, test_fraction=0.4)[0]) == before
     assert len(decoded) == 2
 

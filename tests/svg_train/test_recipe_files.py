@@ -47,7 +47,11 @@ def test_an_unknown_name_lists_the_recipes(tmp_path, monkeypatch):
     assert message.splitlines()[-1].endswith("svg-train --list-recipes")
 
 
-@pytest.mark.parametrize("content", [b"[train\n", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content",
+    [b"[train\n", b"\xff\xfe", b"[train]\nseed = 1" + b"0" * 5000, b"a = " + b"[" * 5000],
+    ids=["unfinished", "not text", "a number beyond Python's limit", "nested beyond Python's limit"],
+)
 def test_a_file_that_is_not_toml_is_refused(tmp_path, content):
     (tmp_path / "r.toml").write_bytes(content)
     with pytest.raises(UsageError, match="cannot read the recipe"):

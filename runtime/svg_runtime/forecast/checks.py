@@ -1,4 +1,4 @@
-"""Checks of the Forecaster's arguments, before anything changes: frames, noise, counts."""
+"""Checks of the Forecaster's arguments, before anything changes: frames, noise, counts; and of what it returns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from svg_runtime.bundle.manifest import FrameSpec
-from svg_runtime.errors import FrameError, UsageError
+from svg_runtime.errors import ForecastError, FrameError, UsageError
 from svg_runtime.forecast.noise import FloatArray
 
 COUNT_LIMIT = 1 << 16  # of samples and of horizon: larger values are more likely typing errors
@@ -69,3 +69,16 @@ def check_counts(samples: int, horizon: int) -> None:
     for name, value in (("samples", samples), ("horizon", horizon)):
         if not isinstance(value, (int, np.integer)) or not 1 <= value <= COUNT_LIMIT:
             raise UsageError(f"{name} is {value!r}\n  expected a whole number from 1 to {COUNT_LIMIT}")
+
+
+def check_finite(values: FloatArray | float, problem: str) -> None:
+    """Refuse results that no caller can use: a model with damaged weights, an overflow in fp16, a faulty device.
+
+    Raises:
+        ForecastError: a value is not finite; `problem` says where.
+    """
+    if not np.isfinite(values).all():
+        raise ForecastError(
+            f"{problem}\n"
+            "  call reset() to start anew; if it fails again, try backend='cpu' with precision='fp32', or export it anew"
+        )

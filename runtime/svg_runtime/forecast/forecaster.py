@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -22,8 +23,8 @@ from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.contract import FUSED
 from svg_runtime.bundle.manifest import PRECISIONS, Manifest, Precision, PrecisionVariant
 from svg_runtime.bundle.reader import Bundle
-from svg_runtime.errors import BackendError, BackendMissingError, ContextNotReadyError, UsageError
-from svg_runtime.forecast.checks import check_counts, checked_frame, checked_noise
+from svg_runtime.errors import BackendError, BackendMissingError, ContextNotReadyError, ForecastError, UsageError
+from svg_runtime.forecast.checks import check_counts, check_finite, checked_frame, checked_noise
 from svg_runtime.forecast.context import ContextPosterior, ContextReader
 from svg_runtime.forecast.fused_rollout import FusedRollout
 from svg_runtime.forecast.noise import FloatArray, NoiseSource
@@ -261,9 +262,11 @@ class Forecaster:
         try:
             # Two forecasts, as states alternate between two sets of buffers.
             for _ in range(self.manifest.generation.n_past + 1):
-                self.observe(black)
+                with suppress(ForecastError):  # what comes out for black frames does not matter
+                    self.observe(black)
                 if self.ready:
-                    self.forecast()
+                    with suppress(ForecastError):
+                        self.forecast()
         finally:
             self.reset()
 
@@ -278,6 +281,7 @@ class Forecaster:
         Raises:
             FrameError: wrong shape, type or range, or values that are not finite. The frame is then ignored.
             BackendError: the engine failed, or memory ran out.
+            ForecastError: the surprise is not finite. The frame has been read; `reset` starts anew.
             UsageError: the forecaster is closed, or was opened before a fork of this process.
         """
         self._check_open()
@@ -292,6 +296,8 @@ class Forecaster:
             return Observation(index, surprise=None, scores=scores)
         # 3) compare its latents (posterior) with the expected ones (prior)
         self._context_posterior = self._read_window() if self._stream is None else self._read_stream(self._stream)
+        if self._context_posterior.surprise is not None:
+            check_finite(self._context_posterior.surprise, "the surprise is not a finite number")
         return Observation(index, self._context_posterior.surprise, scores)
 
     @_name_memory_errors
@@ -316,6 +322,7 @@ class Forecaster:
         Raises:
             ContextNotReadyError: fewer than n_past frames were observed.
             BackendError: the engine failed, or memory ran out.
+            ForecastError: the frames are not finite. They are not scored later; `reset` starts anew.
             UsageError: wrong counts or noise, or the forecaster is closed. Nothing has changed then: the seeded draws of the
                 next forecast are the same as without the refused one.
         """
@@ -346,6 +353,7 @@ class Forecaster:
         eps = self._noise.draw(*shape) if eps is None else eps
         branch = None if self._stream is None else self._stream.predictor
         futures = rollout.forecast(encodings[-1], self._context_posterior, eps, branch)
+        check_finite(futures, "the forecast contains values that are not finite")
         futures = np.repeat(futures, samples // len(futures), axis=0)
         # 4) remember them, to be scored when their frames arrive
         self._memory.remember(self._observer.count - 1, self._last_frame, futures)
@@ -371,6 +379,7 @@ class Forecaster:
         Raises:
             ContextNotReadyError: fewer than n_past frames were observed.
             FrameError: a true frame has the wrong shape, type or range.
+            ForecastError: the frames are not finite.
             UsageError: wrong noise, no true frames, the stream context, or the forecaster is closed.
         """
         self._check_open()
@@ -393,6 +402,7 @@ class Forecaster:
         rollout = self._separate_rollout(1, len(frames))
         rollout.read_context(encodings, posterior, eps_past)
         futures = rollout.reconstruct(encodings[-1], posterior.mu[past:], posterior.logvar[past:], eps)
+        check_finite(futures, "the forecast contains values that are not finite")
         future: FloatArray = futures[0]
         return future
 

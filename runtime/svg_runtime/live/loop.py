@@ -23,7 +23,7 @@ from svg_common.progress import ProgressDisplay
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, KNOWS_DIGITS_ONLY, Bundle, find_model
-from svg_runtime.errors import SourceLostError
+from svg_runtime.errors import ForecastError, SourceLostError
 from svg_runtime.forecast.forecaster import Forecaster, Observation
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.live_summary import print_summary
@@ -43,10 +43,6 @@ from svg_runtime.live.stats import LiveStats
 from svg_runtime.live.stop import StopRequest
 
 _FAILURES_IN_A_ROW = 5  # without a success in between, forecasting is considered broken
-
-
-class ForecastError(SvgError):
-    """Forecasting fails repeatedly, or returns values that are not finite."""
 
 
 @dataclass(frozen=True)
@@ -225,8 +221,6 @@ class LiveLoop:
                 return None
             with timer.stage("forecast"):
                 futures = forecaster.forecast()
-            if not np.isfinite(futures).all():
-                raise ForecastError("the forecast contains values that are not finite")
         except (SvgError, RuntimeError) as error:
             self._count_failure(error)
             return None
@@ -237,8 +231,6 @@ class LiveLoop:
     def _record(self, observation: Observation) -> None:
         self._observed = observation.index + 1
         surprise = observation.surprise
-        if surprise is not None and not np.isfinite(surprise):
-            raise ForecastError("the surprise is not a finite number")
         self._view.surprise.append(surprise)
         if surprise is not None:
             self._stats.surprise.add(surprise)
@@ -249,8 +241,9 @@ class LiveLoop:
         reason = str(error).partition("\n")[0]
         self._stats.events.add("forecast_failed", f"no forecast for this frame: {reason}; the context is reset")
         if self._failures >= _FAILURES_IN_A_ROW:
+            cause = reason if isinstance(error, ForecastError) else error  # its advice is for Python
             raise ForecastError(
-                f"forecasting failed {self._failures} times in a row, last with: {error}\n"
+                f"forecasting failed {self._failures} times in a row, last with: {cause}\n"
                 "  try --backend cpu without --fp16 and --bf16; if that fails too, export the bundle again"
             ) from error
         self._reset_context()

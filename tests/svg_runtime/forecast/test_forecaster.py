@@ -7,14 +7,15 @@ import weakref
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 from svg_common.errors import ExitCode, SvgError
 from svg_runtime import Forecaster
-from svg_runtime.errors import BackendMissingError, BundleError, ContextNotReadyError, FrameError, UsageError
+from svg_runtime.errors import BackendMissingError, BundleError, ContextNotReadyError, ForecastError, FrameError, UsageError
 from svg_runtime.forecast.separate_rollout import SeparateRollout
 from svg_runtime.machine.hardware import usable_cores
-from tests.svg_runtime.bundle_helpers import copy_bundle, draw, edit_manifest
+from tests.svg_runtime.bundle_helpers import copy_bundle, draw, edit_manifest, graph_bytes, replace_graph
 
 N_PAST, Z = 3, 4  # of tiny_bundle
 
@@ -399,3 +400,47 @@ def test_forecasters_in_one_process_do_not_interfere(tiny_bundle, frames):
                 alone.observe(frame)
                 result = alone.forecast() if alone.ready else None
         np.testing.assert_array_equal(result, together[index])
+
+
+@pytest.fixture
+def nan_bundle(fused_bundle, tmp_path):
+    """Make a bundle whose weights of one graph are NaN, with right hashes."""
+
+    def make(*graph_names: str):
+        bundle = copy_bundle(fused_bundle, tmp_path)
+        for graph_name in graph_names:
+            model = onnx.load_from_string(graph_bytes(bundle, graph_name))
+            for tensor in model.graph.initializer:
+                if tensor.data_type == onnx.TensorProto.FLOAT:
+                    values = np.full(tuple(tensor.dims), np.nan, np.float32)
+                    tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+            replace_graph(bundle, graph_name, model.SerializeToString())
+        return bundle
+
+    return make
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("context", ["window", "stream"])
+def test_frames_that_are_not_finite_are_a_named_error(nan_bundle, frames, fused, context):
+    bundle = nan_bundle("decoder", "step")
+    with Forecaster.open(bundle, backend="cpu", samples=2, horizon=2, fused=fused, context=context) as forecaster:
+        forecaster.warm_up()  # black frames do not decide whether a model works
+        for frame in frames[:3]:
+            forecaster.observe(frame)
+        with pytest.raises(ForecastError, match="the forecast contains values that are not finite"):
+            forecaster.forecast()
+        assert forecaster.observe(frames[3]).scores == ()  # nothing was remembered
+        if context == "window":
+            with pytest.raises(ForecastError, match="not finite"):
+                forecaster.reconstruct(frames[4:6])
+
+
+def test_a_surprise_that_is_not_finite_is_a_named_error(nan_bundle, frames):
+    with Forecaster.open(nan_bundle("prior"), backend="cpu", samples=2, horizon=2) as forecaster:
+        forecaster.warm_up()
+        forecaster.observe(frames[0])
+        with pytest.raises(ForecastError, match="the surprise is not a finite number"):
+            forecaster.observe(frames[1])
+        forecaster.reset()
+        assert forecaster.observe(frames[0]).index == 0

@@ -16,6 +16,7 @@ from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import SourceLostError
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.forecast.scores import ForecastScore
+from svg_runtime.forecast.separate_rollout import SeparateRollout
 from svg_runtime.live.loop import LiveOptions, run_live
 from svg_runtime.live.sources import SourceOptions
 from svg_runtime.live.sources.capture import NoPictureError
@@ -289,13 +290,13 @@ def test_lost_camera_exits_5_and_keeps_video_and_statistics(tiny_bundle, tmp_pat
 
 def _spoil(monkeypatch, spoiled: set[int]) -> None:
     """Make the n-th forecasts non-finite: a fault of a device that a healthy machine does not have."""
-    real, calls = Forecaster.forecast, iter(range(10_000))
+    real, calls = SeparateRollout.forecast, iter(range(10_000))
 
     def forecast(self, *arguments, **named):
         futures = real(self, *arguments, **named)
         return futures * np.float32(np.nan) if next(calls) in spoiled else futures
 
-    monkeypatch.setattr(Forecaster, "forecast", forecast)
+    monkeypatch.setattr(SeparateRollout, "forecast", forecast)
     monkeypatch.setattr(Forecaster, "warm_up", lambda self: None)  # counted from the first picture on
 
 
@@ -313,7 +314,7 @@ def test_forecasting_that_always_fails_ends_and_keeps_the_video(svg_live, monkey
     _spoil(monkeypatch, set(range(1000)))
     code, stderr, _ = svg_live("--headless", "--output", "o.mp4", "--max-frames", "100")
     assert code == ExitCode.ERROR
-    assert "5 times in a row" in stderr
+    assert "5 times in a row, last with: the forecast contains values that are not finite\n  try --backend cpu" in stderr
     assert len(read_times(Path("o.mp4"))) == 14  # the fifth failure comes at frame 15
 
 

@@ -147,7 +147,13 @@ class StreamCapture:
                 newest = frame if self._damage.is_intact(frame) else None
         except av.FFmpegError as error:  # damaged, or not supported by this decoder
             self._damage.failed(str(error.strerror))
-        return None if newest is None else np.ascontiguousarray(self._converter.convert(newest)[..., ::-1])
+        if newest is None:
+            return None
+        try:
+            return np.ascontiguousarray(self._converter.convert(newest)[..., ::-1])
+        except av.FFmpegError as error:
+            self._damage.not_converted(str(error.strerror))
+            return None
 
 
 def _connect(url: str) -> Any:

@@ -1,0 +1,120 @@
+"""Writes the seeds that are not text, once: python -m tests.fuzz.make_seeds. They are small, and part of the repository."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import shutil
+import struct
+import tarfile
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import av
+import numpy as np
+import torch
+from PIL import Image
+
+from benchmarks.reference_networks import build
+from svg_runtime.backends.tensorrt.engine import EngineKey, record_of, write_engine
+from tests.conftest import export_model, random_model, save_model
+from tests.fuzz.target import SEEDS
+from tests.svg_train.reference.reference_files import OldTorch, options, write_checkpoint
+from tests.svg_train.test_data_bair import write_records
+
+
+def folder(name: str) -> Path:
+    """The folder of a target's seeds."""
+    path = SEEDS / name
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def write_bundle_seeds(work: Path) -> None:
+    """The smallest bundle, and its files as inputs."""
+    model = random_model(nf=1, g_dim=2, z_dim=1, rnn_size=2, predictor_layers=1, n_past=2)
+    checkpoint = save_model(folder("checkpoint") / "svg-train.pt", model)
+    shutil.rmtree(SEEDS / "tiny.svgb", ignore_errors=True)
+    bundle = export_model(checkpoint, SEEDS / "tiny.svgb", fused=True)
+    shutil.copy(bundle / "manifest.json", folder("manifest") / "fp32.json")
+    for name in ("fp32/encoder.onnx", "fp32/step.onnx", "fp32/prime.onnx", "fp32/predictor.onnx", "manifest.json"):
+        content = (bundle / name).read_bytes()
+        (folder("bundle-forecast") / Path(name).name).write_bytes(name.encode() + b"\n" + content)
+    for name in ("skip", "prior"):
+        shutil.copy(bundle / f"fp32/{name}.onnx", folder("onnx-interface") / f"{name}.onnx")
+    reduced = export_model(checkpoint, work / "reduced.svgb", fp16=True, bf16=True)
+    shutil.copy(reduced / "manifest.json", folder("manifest") / "reduced.json")
+
+
+def write_reference_seeds() -> None:
+    """Whole checkpoints of the reference, from three ages of torch, and a small file of each container."""
+    sizes = {"nf": 1, "g_dim": 2, "z_dim": 1, "rnn_size": 2, "layers": (1, 1, 1)}
+    parts = build(**sizes)
+    write_checkpoint(folder("reference-zip") / "torch16.pth", parts, OldTorch(16), "zip")
+    write_checkpoint(folder("reference-stream") / "torch03.pth", parts, OldTorch(3))
+    write_checkpoint(folder("reference-stream") / "torch01.pth", build(prior="none", **sizes), OldTorch(1))
+    states = {name: part.state_dict() for name, part in parts.items()} | {"opt": options(parts, optimizer="adam")}
+    torch.save(states, folder("reference-zip") / "states.pth")
+    small = {"encoder": {"w": torch.zeros(2, 3)}, "opt": {"n_past": 2}}
+    torch.save(small, folder("reference-zip") / "small.pth")
+    torch.save(small, folder("reference-stream") / "small.pth", _use_new_zipfile_serialization=False)
+    with tarfile.open(folder("reference-tar") / "checkpoint.tar", "w", format=tarfile.USTAR_FORMAT) as archive:
+        content = (folder("reference-stream") / "small.pth").read_bytes()
+        entry = tarfile.TarInfo("model.pth")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+
+
+def write_data_seeds(work: Path) -> None:
+    """One trajectory, a picture of each kind of PNG, MNIST images, a video in each container, and cache records."""
+    write_records(folder("tfrecord") / "one.tfrecords", [1], frames=1)
+    picture = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    Image.fromarray(picture).save(folder("bair-png") / "rgb.png")
+    Image.fromarray(picture).quantize(8).save(folder("bair-png") / "palette.png")
+    images = struct.pack(">4I", 2051, 1, 28, 28) + bytes(784)
+    (folder("idx") / "one").write_bytes(images)
+    (folder("idx") / "one.gz").write_bytes(gzip.compress(images, mtime=0))
+    for suffix, codec in (("avi", "mjpeg"), ("mp4", "mjpeg"), ("mkv", "mjpeg")):
+        with av.open(str(folder("video-container") / f"clip.{suffix}"), "w") as video:
+            stream = video.add_stream(codec, rate=10)
+            stream.width, stream.height, stream.pix_fmt = 16, 16, "yuvj420p"
+            for shade in (0, 99):
+                video.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((16, 16, 3), shade, np.uint8))))
+            video.mux(stream.encode())
+        shutil.copy(folder("video-container") / f"clip.{suffix}", folder("video") / f"clip.{suffix}")
+    for kind, about in {
+        "bair": {"version": 1, "source": "traj", "lengths": [1], "problem": None},
+        "video": {"version": 1, "source": "clip", "fps": 10.0, "problem": None, "times_s": [0.0, 0.1]},
+    }.items():
+        (folder("frame-cache") / f"{kind}.json").write_bytes(kind[:1].encode() + json.dumps(about).encode())
+
+
+def write_text_seeds(work: Path) -> None:
+    """Recipes, ranges, metrics, addresses and an engine's record."""
+    for recipe in Path("svg_train/recipes").glob("*.toml"):
+        shutil.copy(recipe, folder("recipe") / recipe.name)
+    ranges = (
+        "preface\nperson01_boxing_d1\tframes\t1-95, 96-185\nperson13_handclapping_d3\t*missing*\nperson02_x_d1 frames: 1-2,\n"
+    )
+    (folder("kth-ranges") / "ranges.txt").write_text(ranges, encoding="utf-8")
+    metrics = '{"kind": "train", "step": 1, "loss": 0.5}\n{"kind": "eval", "step": 3, "psnr_best": 20.5}\n{"kind": "tr'
+    (folder("run-metrics") / "metrics.jsonl").write_text(metrics, encoding="utf-8")
+    addresses = ("rtsp://user:pass@[::1]:554/a?b=c#d", "udp://@239.0.0.1:1234", "rtsp:/host", "clip.mp4", "http://a:b#c@host/x")
+    for number, address in enumerate(addresses):
+        (folder("address") / f"{number}.txt").write_text(address, encoding="utf-8")
+    key = EngineKey(
+        onnx_sha256="0" * 64, platform="linux-x86_64", nvidia_library="tensorrt-rtx", version="1.7", gpu=None,
+        compute_capabilities=("sm89",), precision="fp32", max_batch=8, workspace_gib=None, flags=(),
+    )  # fmt: skip
+    write_engine(work / "step.plan", key, b"an engine")
+    shutil.copy(record_of(work / "step.plan"), folder("engine-record") / "bundle.json")
+    (folder("engine-cache") / "blob").write_bytes(bytes(40))
+
+
+if __name__ == "__main__":
+    with TemporaryDirectory() as temporary:
+        write_bundle_seeds(Path(temporary))
+        write_reference_seeds()
+        write_data_seeds(Path(temporary))
+        write_text_seeds(Path(temporary))

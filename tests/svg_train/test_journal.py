@@ -1,0 +1,28 @@
+"""The record of a run that is resumed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from svg_train.journal import Journal
+
+KEPT = ['{"kind": "train", "step": 1, "loss": 0.5}', '{"kind": "eval", "step": 3, "psnr_best": 20.5}']
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [b'{"kind": "tr', b"\xff\xfe\x00", b"[1, 2]", b'{"step": "2"}', b'{"step": [1]}', b"[" * 100_000, b'{"kind": "train"}'],
+    ids=["cut short", "not text", "a list", "a step in quotes", "a list as step", "nested beyond Python's limit", "no step"],
+)
+def test_a_resumed_run_drops_damaged_lines_and_those_of_later_steps(tmp_path, damage):
+    """A damaged disk or a killed run must not cost the run."""
+    file = tmp_path / "metrics.jsonl"
+    later = b'{"kind": "train", "step": 4, "loss": 0.4}'
+    file.write_bytes(b"\n".join([KEPT[0].encode(), damage, KEPT[1].encode(), later]))
+    with Journal(tmp_path, total_steps=10, start_step=3) as journal:
+        journal.record("train", 5, {"loss": 0.3})
+    lines = file.read_text().splitlines()
+    assert lines[:2] == KEPT
+    assert [json.loads(line)["step"] for line in lines] == [1, 3, 5]
