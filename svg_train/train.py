@@ -70,6 +70,8 @@ class Machine:
         precision = self.precision if self.precision != "auto" else _best_precision(accelerator)
         devices: int | list[int] = [int(index)] if index else self.processes
         strategy = "ddp" if self.processes > 1 else "auto"
+        if accelerator == "cuda" and precision.endswith("-mixed"):
+            torch.set_float32_matmul_precision("high")  # what mixed precision leaves in float32 needs no more
         return Fabric(accelerator=accelerator, devices=devices, precision=precision, strategy=strategy)  # type: ignore[arg-type]
 
 
@@ -146,6 +148,8 @@ class Trainer:
         self._raw = raw  # the same parameters without the wrappers, whose names would get into checkpoints
         decay = train.ema_decay
         self._average = AveragedModel(self._raw, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
+        if self._average is not None:
+            _lay_out_together(self._average)
         self._step = 0
         self._best = float("-inf")
         self._calibrated_at = -1
@@ -304,6 +308,13 @@ class _OnFrames(torch.nn.Module):
     def forward(self, x: Tensor) -> None:
         eps = step_noise((x.shape[0] - 1, x.shape[1], self._model.config.z_dim), 0, 0, 0)
         self._model(x, eps.to(x.device))
+
+
+def _lay_out_together(model: torch.nn.Module) -> None:
+    """A copy's recurrent weights are apart in memory, and cuDNN would gather them again at every call."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.LSTM):
+            module.flatten_parameters()
 
 
 def _initial_weights(init: Path, model: ModelConfig) -> dict[str, Tensor]:

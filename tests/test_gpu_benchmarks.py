@@ -374,3 +374,28 @@ def test_bundle_with_reduced_precision_by_name_and_by_option_are_one(tmp_path, m
     assert made[0] == made[1] == made[2] == (2, made[0][1], "fp16")
     assert made[3][2] is None
     assert made[3][1] != made[0][1]
+
+
+def test_options_of_the_cuda_backend_are_measured_in_every_precision(fused_bundle, monkeypatch, capsys):
+    import cuda_options
+
+    from svg_runtime.backends.nvidia import device
+    from svg_runtime.backends.onnxruntime import providers
+    from tests.svg_runtime.backends.numpy_cuda import NumpyCuda
+    from tests.svg_runtime.backends.ort_on_numpy_cuda import CUDA, OrtOnNumpyCuda
+
+    pytest.importorskip("cuda.bindings")
+    cuda = NumpyCuda()
+    ort = OrtOnNumpyCuda(cuda)
+    monkeypatch.setattr(device, "load_runtime", lambda: cuda)
+    monkeypatch.setattr(providers, "load_onnxruntime", lambda backend, extra: ort)
+    monkeypatch.setattr(cuda_options, "CHOICES", dict(list(cuda_options.CHOICES.items())[:2]))
+    monkeypatch.setattr(cuda_options, "HORIZON", 2)
+    monkeypatch.setattr(sys, "argv", ["cuda_options.py", str(fused_bundle), "--samples", "2", "--rounds", "2"])
+    cuda_options.main()
+    rows = [line.rsplit(maxsplit=3) for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [(row[0].strip(), row[1]) for row in rows] == [
+        (name, precision) for precision in ("fp32", "fp16") for name in cuda_options.CHOICES
+    ]
+    assert all(float(cell) > 0 for row in rows for cell in row[2:])
+    assert {session[CUDA]["cudnn_conv_algo_search"] for session in ort.sessions} == {"EXHAUSTIVE", "HEURISTIC"}

@@ -11,6 +11,7 @@ import typer
 
 from svg_common.command import run_command, stderr_console
 from svg_common.errors import UsageError
+from svg_common.printable import printable
 from svg_common.signals import defer_interrupts
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.forecast_options import (
@@ -75,8 +76,9 @@ JsonOption = Annotated[
 ]
 
 
-@app.command(context_settings={"help_option_names": ["-h", "--help"]})
+@app.command(context_settings={"help_option_names": ["-h", "--help"], "allow_extra_args": True})
 def live(
+    arguments: typer.Context,
     model: ModelOption = None,
     camera: CameraOption = None,
     source: SourceOption = None,
@@ -109,6 +111,11 @@ def live(
 
     Exit codes: 0 ok, 1 error, 2 usage, 4 backend, device or an extra missing, 5 source lost, 130 Ctrl-C.
     """
+    if arguments.args:
+        raise UsageError(
+            f"without an option before it: {' '.join(map(printable, arguments.args))}\n"
+            "  expected one source; the shell makes many of *.mp4: give their folder with --source FOLDER/"
+        )
     if camera is not None and source is not None:
         raise UsageError("both --camera and --source were given\n  expected one of them")
     precision = requested_precision(fp16, bf16)

@@ -66,6 +66,13 @@ def test_the_command_refuses_it_before_any_other_advice(source):
     assert "the source" in str(result.exception)
 
 
+def test_a_pattern_that_the_shell_expanded_gets_the_folder_as_advice():
+    result = CliRunner().invoke(app, ["--source", "a.mp4", "b.mp4", "c.mp4", "--headless"])
+    assert isinstance(result.exception, UsageError)
+    assert "b.mp4 c.mp4\n" in str(result.exception)
+    assert str(result.exception).endswith("--source FOLDER/")
+
+
 def test_every_sign_that_cuts_a_password_short_is_named():
     message = explain_missing_stream("rtsp://user:s3#cret@host/x", "401 Unauthorized")
     for sign, code in {"#": "%23", "@": "%40", "/": "%2F", "?": "%3F", "%": "%25", ":": "%3A"}.items():
