@@ -44,7 +44,10 @@ def main() -> None:
     rows = [["options", "precision", "forecast ms", "observe ms"]]
     for precision in precisions:
         for name, changed in CHOICES.items():
-            rows.append([name, precision, *measure(bundle, changed, precision, options.samples, options.rounds)])
+            times = measure(
+                bundle=bundle, changed=changed, precision=precision, samples=options.samples, rounds=options.rounds
+            )  # fmt: skip
+            rows.append([name, precision, *times])
     print("\n".join(aligned(rows)))
 
 

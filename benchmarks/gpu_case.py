@@ -53,7 +53,9 @@ def main() -> None:
     bundle = Bundle.open(options.bundle)
     _LOG.addHandler(logging.StreamHandler(sys.stdout))
     _LOG.setLevel(logging.INFO)
-    found = measure_case(bundle, options.samples, options.horizon, options.rounds, options.peer or ALL)
+    found = measure_case(
+        bundle=bundle, samples=options.samples, horizon=options.horizon, rounds=options.rounds, names=options.peer or ALL
+    )  # fmt: skip
     options.json.write_text(json.dumps(found), encoding="utf-8")
 
 

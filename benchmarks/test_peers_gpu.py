@@ -37,7 +37,9 @@ def test_peers_gpu(
     rounds = pytestconfig.getoption("rounds") if benchmark.enabled else 1
     benchmark.group = "a case: all peers opened, timed and traced"
     names = pytestconfig.getoption("peer") or []
-    found = benchmark.pedantic(lambda: run_case(bundle.path, samples, rounds, names, tmp_path))
+    found = benchmark.pedantic(
+        lambda: run_case(bundle=bundle.path, samples=samples, rounds=rounds, folder=tmp_path, names=names)
+    )
     peers = [Peer.from_json(row) for row in found["peers"]]
     record_table(f"{what}: forecast, context read, on {found['gpu']['name']}", gpu_table(case_rows(peers)))
     benchmark.extra_info.update(bundle=bundle.path.name, bundle_id=bundle.manifest.bundle_id, gpu_case=found)
@@ -47,7 +49,9 @@ def test_peers_gpu(
             record_metric(metric)
 
 
-def run_case(bundle: Path, samples: int, rounds: int | None, names: Sequence[str], folder: Path) -> dict[str, Any]:
+def run_case(
+    bundle: Path, samples: int, rounds: int | None, folder: Path, names: Sequence[str] = ()
+) -> dict[str, Any]:  # fmt: skip
     """Run gpu_case.py and return its JSON. The lines that it prints are logged; its stderr goes to a file in `folder`."""
     result, messages = folder / "case.json", folder / "messages.txt"
     command = [sys.executable, str(Path(__file__).with_name("gpu_case.py")), str(bundle), str(samples), str(HORIZON)]

@@ -23,6 +23,8 @@ def path_advice(option: str, given: str) -> str | None:
     if url:
         return f"give the path instead of a URL: {option} {shlex.quote(unquote(url['path']))}"
     path = Path(given)
+    if "://" in given:
+        return None
     if _NUMBERED.search(path.name) or any(sign in path.name for sign in "*?["):
         found = glob.glob(given)
         if len(found) == 1:

@@ -85,7 +85,7 @@ def write_data_seeds(work: Path) -> None:
         shutil.copy(folder("video-container") / f"clip.{suffix}", folder("video") / f"clip.{suffix}")
     for kind, about in {
         "bair": {"version": 1, "source": "traj", "lengths": [1], "problem": None},
-        "video": {"version": 1, "source": "clip", "fps": 10.0, "problem": None, "times_s": [0.0, 0.1]},
+        "video": {"version": 1, "source": "clip", "fps": 10.0, "time_base": "stamps", "problem": None, "times_s": [0.0, 0.1]},
     }.items():
         (folder("frame-cache") / f"{kind}.json").write_bytes(kind[:1].encode() + json.dumps(about).encode())
 

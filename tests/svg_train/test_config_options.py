@@ -35,7 +35,9 @@ def test_every_field_is_an_option_of_svg_train_with_its_help_and_bounds(table, n
         assert (option.min, option.max) == (limits.get("ge"), limits.get("le"))
 
 
-@pytest.mark.parametrize(("app", "names"), [(svg_eval, fields("data")), (svg_export, ("name", "root", "num_digits"))])
+@pytest.mark.parametrize(
+    ("app", "names"), [(svg_eval, fields("data")), (svg_export, ("name", "root", "num_digits", "source_fps"))]
+)
 def test_commands_that_read_data_have_the_same_options(app, names):
     ours, of_training = options(app), options(svg_train)
     for name in names:

@@ -67,7 +67,7 @@ def open_backend(
     if gpu_options.given:
         raise no_effect(gpu_options.given, name, advice=f", or use --backend with one of: {', '.join(NVIDIA)}")
     if name == "auto":
-        return _open_fastest(bundle, device, precision, threads, samples)
+        return _open_fastest(bundle=bundle, device=device, precision=precision, threads=threads, samples=samples)
     opener = _open_openvino if name == "openvino" else _open_cpu
     return opener(bundle, device, precision, threads)
 
@@ -130,7 +130,7 @@ def _open_fastest(
             failures += _does_not_work("cuda", error)
     if device in (None, "auto", "cpu") and _openvino_is_faster():
         try:
-            return _open_openvino(bundle, device, precision, threads, remark=failures)
+            return _open_openvino(bundle=bundle, device=device, precision=precision, threads=threads, remark=failures)
         except (BackendMissingError, BundleError) as error:
             failures += _does_not_work("openvino", error)
     backend = _open_cpu(bundle, device, precision, threads)
@@ -176,4 +176,4 @@ def _open_openvino(
 ) -> Backend:
     from svg_runtime.backends.openvino.backend import OpenVinoBackend
 
-    return OpenVinoBackend(bundle, precision, device, threads, remark)
+    return OpenVinoBackend(bundle=bundle, precision=precision, device=device, threads=threads, remark=remark)

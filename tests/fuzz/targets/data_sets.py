@@ -6,7 +6,9 @@ import shutil
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
+from svg_common.clips import Clip
 from svg_train.data.bair_cache import decode_trajectories
 from svg_train.data.bair_sources import read_trajectories
 from svg_train.data.frame_cache import FrameShape, Problems
@@ -46,7 +48,7 @@ def place_cache_entry(data: bytes) -> Path:
     source = scratch_folder() / CACHED[kind][0].name
     if not source.exists():
         shutil.copy(CACHED[kind][0], source)
-        decode_videos([source], folder, _SHAPE) if kind == "video" else decode_trajectories([source], folder, _SHAPE)
+        _decode(source, folder)
     for record in folder.glob(f"{kind}-*.json"):
         record.write_bytes(data[1:])
     return source
@@ -54,10 +56,15 @@ def place_cache_entry(data: bytes) -> Path:
 
 def use_cache(source: Path) -> None:
     """A damaged record is made anew: the frames can always be read."""
-    decode = decode_videos if source.suffix == ".avi" else decode_trajectories
-    (decoded,), skipped = decode([source], scratch_folder() / "decoded", _SHAPE)
+    (decoded,), skipped = _decode(source, scratch_folder() / "decoded")
     assert not skipped
     assert decoded.frames().shape[1:] == (8, 8, 1)
+
+
+def _decode(source: Path, folder: Path) -> Any:
+    if source.suffix == ".avi":
+        return decode_videos([Clip((source,), is_video=True)], folder, _SHAPE)
+    return decode_trajectories([source], folder, _SHAPE)
 
 
 def mutate_cache_entry(data: bytes, random: Random) -> bytes:

@@ -79,3 +79,14 @@ def test_every_sign_that_cuts_a_password_short_is_named():
         assert f"{code} for {sign}" in message
     assert "s3" not in message
     assert "http://USER:PASSWORD@" in explain_missing_stream("http://host/x", "401 Unauthorized")
+
+
+@pytest.mark.parametrize("address", ["rtsp://user:s3cret@host/cam?channel=1*[0]", "HTTP://host/%d.jpg?k=s3cret"])
+def test_signs_of_a_pattern_in_an_address_are_part_of_it(address):
+    check_source(SourceOptions(source=address))
+
+
+def test_an_unknown_address_with_signs_of_a_pattern_keeps_its_secrets():
+    with pytest.raises(UsageError, match="expected a file") as refused:
+        check_source(SourceOptions(source="onvif://user:s3cret@host/x?y*"))
+    assert "s3cret" not in str(refused.value)
