@@ -156,6 +156,9 @@ def forget_quality(bundle: Path, precision: str) -> Path:
     return bundle
 
 
+os.environ["SVG_EDGE_CALIBRATE"] = "no"  # what `auto` measures depends on the machine, and takes seconds
+
+
 @pytest.fixture(autouse=True)
 def no_bf16_units(monkeypatch, tmp_path):
     """Let `auto` choose the cpu backend on every machine, so that tests compare float32 forecasts."""

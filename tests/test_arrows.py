@@ -35,7 +35,8 @@ ROOMS = {
     "machine": set(),
     "bundle": set(),
     "backends": {"bundle", "machine"},
-    "forecast": {"bundle", "backends"},
+    "calibration": {"bundle", "backends", "machine"},
+    "forecast": {"bundle", "backends", "calibration"},
     "live": {"bundle", "backends", "forecast", "machine"},
     "bench": {"bundle", "backends", "forecast", "live", "machine"},
 }

@@ -8,6 +8,7 @@ import typer
 
 from svg_common.errors import UsageError
 
+Calibrate = Literal["ready", "full", "again", "no"]
 COUNT_LIMIT = 1 << 16  # of samples and of horizon: that of the Forecaster, whose import would slow down --help
 
 ModelOption = Annotated[
@@ -32,6 +33,13 @@ CacheDirOption = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Cache folder for engines. Default: $SVG_EDGE_CACHE, else the user's cache folder."),
 ]
+CalibrateOption = Annotated[
+    Literal["full", "again"] | None,
+    typer.Option(help="What auto measures: also engines that take minutes to build, or again. Default: once per model."),
+]
+NoCalibrateOption = Annotated[
+    bool, typer.Option("--no-calibrate", help="auto measures nothing and takes a rule of thumb. Also: SVG_EDGE_CALIBRATE=no.")
+]
 WorkspaceOption = Annotated[
     float | None,
     typer.Option(
@@ -40,6 +48,20 @@ WorkspaceOption = Annotated[
         help="TensorRT: GPU memory for temporary results while building. Default: the library's choice.",
     ),
 ]
+
+
+def requested_calibration(calibrate: Literal["full", "again"] | None, no_calibrate: bool, backend: str) -> Calibrate | None:
+    """Return what `auto` is to measure; None leaves it to the environment.
+
+    Raises:
+        UsageError: both were given, or without `auto`.
+    """
+    if calibrate is not None and no_calibrate:
+        raise UsageError("both --calibrate and --no-calibrate were given\n  expected one of them")
+    if backend != "auto" and (calibrate is not None or no_calibrate):
+        given = "--no-calibrate" if no_calibrate else "--calibrate"
+        raise UsageError(f"{given} has no effect with --backend {backend}, which is used as it is\n  remove one of them")
+    return "no" if no_calibrate else calibrate
 
 
 def requested_precision(fp16: bool, bf16: bool) -> Literal["fp16", "bf16"] | None:

@@ -123,7 +123,7 @@ def _open_fastest(
     if precision == "bf16":
         return _open_openvino(bundle, device, precision, threads)
     failures = ""
-    if device in (None, "auto") and _cuda_is_installed():
+    if device in (None, "auto") and cuda_is_installed():
         try:
             return _open_cuda(bundle, precision, samples)
         except (BackendMissingError, BundleError) as error:  # a bundle that is damaged fails on the cpu backend, too
@@ -142,7 +142,7 @@ def _does_not_work(name: str, error: Exception) -> str:
     return f"; {name} does not work here: {str(error).splitlines()[0]}"
 
 
-def _cuda_is_installed() -> bool:
+def cuda_is_installed() -> bool:
     """Whether ONNX Runtime has its CUDA provider: on the GPU that was measured it is faster (docs/results.md)."""
     if not is_installed("cuda.bindings") or not is_installed("onnxruntime"):
         return False

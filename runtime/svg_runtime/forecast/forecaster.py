@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, ParamSpec, TypeVar
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from svg_common.fork import fork_problem, keep_in_children
-from svg_common.progress import ProgressListener
+from svg_common.progress import NullListener, ProgressListener
 from svg_runtime.backends import open_backend
 from svg_runtime.backends.base import Backend
 from svg_runtime.backends.computed import ComputedIn
@@ -23,7 +23,17 @@ from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.contract import FUSED
 from svg_runtime.bundle.manifest import PRECISIONS, Manifest, Precision, PrecisionVariant
 from svg_runtime.bundle.reader import Bundle
-from svg_runtime.errors import BackendError, BackendMissingError, ContextNotReadyError, ForecastError, UsageError
+from svg_runtime.calibration.choice import Choice, wanted
+from svg_runtime.calibration.ways import Request
+from svg_runtime.errors import (
+    BackendError,
+    BackendMissingError,
+    BundleError,
+    ContextNotReadyError,
+    ForecastError,
+    MissingExtraError,
+    UsageError,
+)
 from svg_runtime.forecast.checks import check_counts, check_finite, checked_frame, checked_noise
 from svg_runtime.forecast.context import ContextPosterior, ContextReader
 from svg_runtime.forecast.fused_rollout import FusedRollout
@@ -32,6 +42,7 @@ from svg_runtime.forecast.observer import Observer
 from svg_runtime.forecast.rollout import Rollout
 from svg_runtime.forecast.scores import ForecastMemory, ForecastScore
 from svg_runtime.forecast.separate_rollout import SeparateRollout
+from svg_runtime.forecast_options import Calibrate
 
 ContextMode = Literal["window", "stream"]
 _RolloutT = TypeVar("_RolloutT")
@@ -104,6 +115,7 @@ class Forecaster:
         self._memory = ForecastMemory()
         self._context_posterior: ContextPosterior | None = None
         self._last_frame: FloatArray | None = None
+        self._remark = ""  # why this backend was chosen
         self._closed = False
         self._process = os.getpid()
         keep_in_children(self)
@@ -124,12 +136,14 @@ class Forecaster:
         threads: int | None = None,
         gpu: GpuOptions | None = None,
         progress: ProgressListener | None = None,
+        calibrate: Calibrate | None = None,
     ) -> Forecaster:
         """Open a bundle on a backend.
 
         Args:
             path: the *.svgb folder.
-            backend: "auto" or a backend's name; a named one is used or refused, never replaced.
+            backend: "auto" or a backend's name; a named one is used or refused, never replaced. "auto" measures once per bundle
+                and machine which one is fastest, for seconds, and keeps the decision in the cache.
             device: device of the backend; None lets the backend choose.
             precision: "fp32", "fp16" or "bf16"; None lets the backend choose.
             samples: futures per forecast.
@@ -141,7 +155,9 @@ class Forecaster:
                 same frames.
             threads: CPU threads; None means one per usable core. Use fewer if several forecasters run at the same time.
             gpu: options for backends on NVIDIA GPUs.
-            progress: listener for the building of engines, which can take minutes the first time.
+            progress: listener for what "auto" measures, and for the building of engines, which can take minutes at first.
+            calibrate: what "auto" measures: "ready", the default, what opens in seconds; "full" also engines that are built for
+                minutes; "again" even if a decision is kept; "no" takes a rule of thumb. None: $SVG_EDGE_CALIBRATE.
 
         Raises:
             BundleError: the bundle is missing, damaged or hostile.
@@ -154,7 +170,46 @@ class Forecaster:
             raise UsageError(f"threads is {threads}\n  expected at least 1")
         if precision not in (None, *PRECISIONS):
             raise UsageError(f"unknown precision '{precision}'\n  expected one of: {', '.join(PRECISIONS)}")
-        bundle = Bundle.open(path)
+        if calibrate is not None and backend != "auto":
+            raise UsageError(f"calibrate has no effect with the {backend} backend\n  remove it, or use backend='auto'")
+        bundle, listener = Bundle.open(path), progress or NullListener()
+        make = partial(cls._open, bundle=bundle, samples=samples, horizon=horizon, threads=threads, progress=listener, gpu=gpu)
+        rule_of_thumb = partial(
+            make, backend=backend, device=device, precision=precision, fused=fused, seed=seed, context=context
+        )  # fmt: skip
+        mode = wanted(calibrate)
+        if backend != "auto" or mode == "no" or device not in (None, "auto", "cpu") or (gpu or GpuOptions()).given:
+            return rule_of_thumb()
+        choice = Choice(
+            manifest=bundle.manifest, samples=samples, horizon=horizon, threads=threads,
+            request=Request(device, precision, fused, full=mode == "full"),
+        )  # fmt: skip
+        decision = choice.decide(lambda way: make(**vars(way), seed=0, context="window"), listener, again=mode == "again")
+        if decision is None:
+            return rule_of_thumb()
+        try:
+            return make(**vars(decision.way), seed=seed, context=context, remark=decision.summary)
+        except (BackendMissingError, MissingExtraError, BundleError, BackendError):
+            choice.forget()  # it worked before: something has changed that the decision does not know of
+            return rule_of_thumb()
+
+    @classmethod
+    def _open(
+        cls,
+        bundle: Bundle,
+        backend: str,
+        device: str | None,
+        precision: Precision | None,
+        fused: bool | None,
+        samples: int,
+        horizon: int,
+        seed: int,
+        context: ContextMode,
+        threads: int | None,
+        progress: ProgressListener,
+        gpu: GpuOptions | None = None,
+        remark: str = "",
+    ) -> Forecaster:
         try:
             opened = open_backend(
                 bundle=bundle,
@@ -167,7 +222,7 @@ class Forecaster:
                 progress=progress,
             )
             try:
-                return cls(
+                forecaster = cls(
                     bundle=bundle,
                     backend=opened,
                     variant=bundle.variant(opened.precision),
@@ -184,6 +239,8 @@ class Forecaster:
             raise BackendError(
                 f"the {backend} backend is out of memory: {error}\n  close other programs that use it, or lower samples"
             ) from error
+        forecaster._remark = remark
+        return forecaster
 
     def __enter__(self) -> Forecaster:
         return self
@@ -216,10 +273,10 @@ class Forecaster:
     def description(self) -> str:
         """Human-readable: backend, library version and the precision that is really computed in.
 
-        Also whether the quality of the precision was never measured against the truth.
+        Also why "auto" chose it, and whether the quality of the precision was never measured against the truth.
         """
         note = self.manifest.quality_note(self._backend.precision)
-        return self._backend.description if note is None else f"{self._backend.description}; {note}"
+        return "; ".join(filter(None, [self._backend.description, self._remark, note]))
 
     @property
     def computed_in(self) -> ComputedIn:

@@ -17,15 +17,18 @@ from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.forecast_options import (
     Bf16Option,
     CacheDirOption,
+    CalibrateOption,
     CpuFallbackOption,
     CudaGraphOption,
     DeviceOption,
     Fp16Option,
     HorizonOption,
     ModelOption,
+    NoCalibrateOption,
     SamplesOption,
     ThreadsOption,
     WorkspaceOption,
+    requested_calibration,
     requested_precision,
 )
 
@@ -94,6 +97,8 @@ def live(
     backend: BackendOption = "auto",
     device: DeviceOption = None,
     threads: ThreadsOption = None,
+    calibrate: CalibrateOption = None,
+    no_calibrate: NoCalibrateOption = False,
     cuda_graph: CudaGraphOption = None,
     cpu_fallback: CpuFallbackOption = False,
     cache_dir: CacheDirOption = None,
@@ -119,6 +124,7 @@ def live(
     if camera is not None and source is not None:
         raise UsageError("both --camera and --source were given\n  expected one of them")
     precision = requested_precision(fp16, bf16)
+    measures = requested_calibration(calibrate, no_calibrate, backend)
     with defer_interrupts():  # heavy imports: OpenCV and the inference engine
         from svg_runtime.live.loop import LiveOptions, run_live
         from svg_runtime.live.sources import SourceOptions, check_source
@@ -142,7 +148,7 @@ def live(
         console.print("svg-live: no --camera and no --source: using the synthetic camera, synthetic://digits", markup=False)
     options = LiveOptions(
         source=source_options,
-        model=model, backend=backend, device=device, threads=threads, precision=precision, samples=samples,
+        model=model, backend=backend, calibrate=measures, device=device, threads=threads, precision=precision, samples=samples,
         horizon=horizon, lead=lead, seed=seed, context=context.value, window=not headless, output=output, json=json,
         max_frames=max_frames, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace),
     )  # fmt: skip

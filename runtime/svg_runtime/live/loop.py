@@ -25,6 +25,7 @@ from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, KNOWS_DIGITS_ONLY, Bundle, find_model
 from svg_runtime.errors import ForecastError, SourceLostError
 from svg_runtime.forecast.forecaster import Forecaster, Observation
+from svg_runtime.forecast_options import Calibrate
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.live_summary import print_summary
 from svg_runtime.live.outputs import Output, check_video_name, open_outputs
@@ -52,6 +53,7 @@ class LiveOptions:
     source: SourceOptions
     model: str | None = None
     backend: str = "auto"
+    calibrate: Calibrate | None = None  # what "auto" measures
     device: str | None = None
     threads: int | None = None
     precision: Precision | None = None
@@ -284,6 +286,7 @@ def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> For
         return Forecaster.open(
             model,
             backend=options.backend,
+            calibrate=options.calibrate,
             device=options.device,
             threads=options.threads,
             precision=options.precision,

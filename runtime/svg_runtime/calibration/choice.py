@@ -1,0 +1,97 @@
+"""The choice of `auto`: the kept decision, or one that is measured now."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from svg_common.errors import UsageError
+from svg_common.progress import ProgressListener
+from svg_runtime.bundle.manifest import Manifest
+from svg_runtime.calibration.decisions import (
+    Decision,
+    decision_key,
+    forget_decision,
+    is_busy,
+    keep_decision,
+    load_decision,
+)
+from svg_runtime.calibration.race import Runner, Task, find_fastest
+from svg_runtime.calibration.ways import Request, Way, list_ways
+from svg_runtime.forecast_options import Calibrate
+
+# ready: what opens in seconds; full: also engines that take minutes to build; again: measure even if a decision is kept;
+# no: a rule of thumb instead.
+CALIBRATE: tuple[Calibrate, ...] = ("ready", "full", "again", "no")
+VARIABLE = "SVG_EDGE_CALIBRATE"
+
+
+def wanted(calibrate: Calibrate | None) -> Calibrate:
+    """What was asked for, else what the environment says, else ready.
+
+    Raises:
+        UsageError: neither is one of `CALIBRATE`.
+    """
+    asked = calibrate or os.environ.get(VARIABLE) or "ready"
+    known: dict[str, Calibrate] = {**{name: name for name in CALIBRATE}, "0": "no", "1": "ready"}
+    if asked not in known:
+        where = "calibrate" if calibrate else VARIABLE
+        raise UsageError(f"{where} is '{asked}'\n  expected one of: {', '.join(CALIBRATE)}")
+    return known[asked]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is to be decided for one bundle.
+
+    Attributes:
+        manifest: of the bundle.
+        samples, horizon: of the forecasts.
+        threads: CPU threads; None means one per usable core.
+        request: what the user has fixed.
+    """
+
+    manifest: Manifest
+    samples: int
+    horizon: int
+    threads: int | None
+    request: Request
+
+    def decide(self, open_way: Callable[[Way], Runner], progress: ProgressListener, again: bool = False) -> Decision | None:
+        """Return the kept decision, or measure it now and keep it.
+
+        Args:
+            open_way: opens a forecaster in the window context.
+            progress: listener for the measuring.
+            again: measure even if a decision is kept.
+
+        Returns:
+            The decision; None where nothing can be compared, because the cpu backend does not run.
+        """
+        kept = None if again else load_decision(self._key())
+        if kept is not None:
+            return kept
+        busy, ways = is_busy(), list_ways(self.manifest, self.request)
+        if not ways:
+            return None
+        task = Task.make(self.manifest, self.samples, self.horizon)
+        fastest, rows = find_fastest(ways, task, open_way, progress)
+        if fastest is None:
+            return None
+        decision = Decision(fastest, [row.as_json() for row in rows], busy, time.time())
+        keep_decision(self._key(), decision)
+        return decision
+
+    def forget(self) -> None:
+        """Remove the kept decision, which does not work any more."""
+        forget_decision(self._key())
+
+    def _key(self) -> str:
+        graphs = {spec.sha256 for variant in self.manifest.variants.values() for spec in variant.graphs.values()}
+        depends = {
+            "graphs": sorted(graphs), "variants": sorted(self.manifest.variants), "samples": self.samples,
+            "horizon": self.horizon, "threads": self.threads, "request": vars(self.request),
+        }  # fmt: skip
+        return decision_key(depends)

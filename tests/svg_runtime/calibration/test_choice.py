@@ -1,0 +1,215 @@
+"""What `auto` decides is measured once per circumstances, kept, and made again when it does not hold any more."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from svg_common.errors import ExitCode
+from svg_runtime import Forecaster, backends
+from svg_runtime.backends.nvidia import device as device_module
+from svg_runtime.backends.onnxruntime import gpu as gpu_backend
+from svg_runtime.backends.onnxruntime import providers
+from svg_runtime.calibration import choice, decisions, race, ways
+from svg_runtime.errors import BackendMissingError, UsageError
+from svg_runtime.live.cli import app
+from tests.svg_runtime.backends.numpy_cuda import NumpyCuda, cudaError_t
+from tests.svg_runtime.backends.ort_on_numpy_cuda import OrtOnNumpyCuda
+from tests.svg_runtime.bundle_helpers import watch
+
+SMALL = {"samples": 2, "horizon": 2}
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path) -> Path:
+    """Only the cpu backend is installed, as far as the choice knows."""
+    monkeypatch.delenv("SVG_EDGE_CALIBRATE", raising=False)
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(ways, "is_installed", lambda module: False)
+    monkeypatch.setattr(ways, "cuda_is_installed", lambda: False)
+    monkeypatch.setattr(decisions, "_free_memory_class", lambda: 30)
+    monkeypatch.setattr(choice, "is_busy", lambda: False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def measured(monkeypatch) -> list[list[str]]:
+    """The ways of every measurement."""
+    seen: list[list[str]] = []
+
+    def find(given, *rest):
+        seen.append([str(way) for way in given])
+        return race.find_fastest(given, *rest)
+
+    monkeypatch.setattr(choice, "find_fastest", find)
+    return seen
+
+
+def opened(bundle, **given) -> str:
+    with Forecaster.open(bundle, **SMALL, **given) as forecaster:
+        return forecaster.description
+
+
+def test_it_is_measured_once_and_says_why(fused_bundle, measured):
+    first, second = opened(fused_bundle), opened(fused_bundle)
+    assert first == second
+    assert first.startswith("cpu (ONNX Runtime")
+    assert "; chosen by measurement: cpu fp32 " in first
+    assert measured == [["cpu fp32 separate", "cpu fp32 fused"]]
+
+
+def test_other_circumstances_are_measured_on_their_own(fused_bundle, tiny_bundle, measured, monkeypatch):
+    opened(fused_bundle)
+    for number, (bundle, given) in enumerate(
+        [
+            (tiny_bundle, {}),
+            (fused_bundle, {"threads": 1}),
+            (fused_bundle, {"precision": "fp32"}),
+            (fused_bundle, {"fused": True}),
+        ],
+        2,
+    ):
+        opened(bundle, **given)
+        assert len(measured) == number
+    with Forecaster.open(fused_bundle, samples=3, horizon=2):
+        assert len(measured) == 6
+    monkeypatch.setattr(decisions, "versions", lambda: {"onnxruntime": "99"})
+    opened(fused_bundle)
+    assert len(measured) == 7
+
+
+def test_frames_are_those_of_the_backend_by_name(fused_bundle, frames):
+    _, chosen = watch(fused_bundle, frames[:4], backend="auto", fused=True, seed=3, **SMALL)
+    _, named = watch(fused_bundle, frames[:4], backend="cpu", fused=True, precision="fp32", seed=3, **SMALL)
+    np.testing.assert_array_equal(chosen, named)
+
+
+def test_the_stream_context_is_chosen_for_too(fused_bundle, measured):
+    with Forecaster.open(fused_bundle, context="stream", **SMALL) as forecaster:
+        assert forecaster.context == "stream"
+    assert len(measured) == 1
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[1]", '{"way": {}}', '{"way": 3, "rows": 7, "busy": 0, "measured_s": 0}'])
+def test_a_damaged_decision_is_measured_again(fused_bundle, cache, measured, damage):
+    opened(fused_bundle)
+    (file,) = (cache / "calibration").iterdir()
+    file.write_text(damage)
+    opened(fused_bundle)
+    assert len(measured) == 2
+    assert json.loads(file.read_text())["way"]["backend"] == "cpu"
+
+
+def test_without_a_cache_it_is_measured_every_time(fused_bundle, cache, measured):
+    cache.write_text("a file in place of the folder")
+    assert "chosen by measurement" in opened(fused_bundle)
+    assert "chosen by measurement" in opened(fused_bundle)
+    assert len(measured) == 2
+
+
+def test_a_decision_of_a_busy_machine_says_so_and_holds_for_an_hour(fused_bundle, measured, monkeypatch):
+    monkeypatch.setattr(choice, "is_busy", lambda: True)
+    assert opened(fused_bundle).endswith(", on a busy machine")
+    monkeypatch.setattr(choice, "is_busy", lambda: False)
+    assert opened(fused_bundle).endswith(", on a busy machine")
+    now = time.time()
+    monkeypatch.setattr(decisions.time, "time", lambda: now + 3700)
+    assert not opened(fused_bundle).endswith(", on a busy machine")
+    assert len(measured) == 2
+
+
+def test_it_can_be_measured_again_or_not_at_all(fused_bundle, measured, monkeypatch):
+    opened(fused_bundle)
+    opened(fused_bundle, calibrate="again")
+    assert len(measured) == 2
+    assert "chosen" not in opened(fused_bundle, calibrate="no")
+    monkeypatch.setenv("SVG_EDGE_CALIBRATE", "no")
+    assert "chosen" not in opened(fused_bundle)
+    assert len(measured) == 2
+    monkeypatch.setenv("SVG_EDGE_CALIBRATE", "maybe")
+    with pytest.raises(UsageError, match="SVG_EDGE_CALIBRATE is 'maybe'\n  expected one of: ready, full, again, no"):
+        opened(fused_bundle)
+
+
+def test_with_a_named_backend_nothing_is_measured(fused_bundle, measured):
+    assert "chosen" not in opened(fused_bundle, backend="cpu")
+    with pytest.raises(UsageError, match="calibrate has no effect with the cpu backend"):
+        opened(fused_bundle, backend="cpu", calibrate="again")
+    assert measured == []
+
+
+def test_a_precision_that_the_bundle_lacks_is_the_same_error(fused_bundle, measured):
+    with pytest.raises(BackendMissingError, match="bf16"):
+        opened(fused_bundle, precision="bf16")
+    assert measured == []
+
+
+def test_a_decision_that_does_not_open_any_more_is_forgotten(fused_bundle, cache, measured):
+    opened(fused_bundle)
+    (file,) = (cache / "calibration").iterdir()
+    about = json.loads(file.read_text())
+    about["way"] = {"backend": "openvino", "device": "GPU.9", "precision": "fp32", "fused": False}
+    file.write_text(json.dumps(about))
+    assert opened(fused_bundle).startswith("cpu (ONNX Runtime")
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--calibrate", "again", "--no-calibrate"], "both --calibrate and --no-calibrate were given"),
+        (["--calibrate", "full", "--backend", "cpu"], "--calibrate has no effect with --backend cpu"),
+        (["--no-calibrate", "--backend", "cpu"], "--no-calibrate has no effect with --backend cpu"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(options, message):
+    result = CliRunner().invoke(app, ["--headless", "--max-frames", "1", *options])
+    assert isinstance(result.exception, UsageError)
+    assert message in str(result.exception)
+    assert result.exception.exit_code == ExitCode.USAGE
+
+
+# A GPU takes part like everyone else
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A GPU made of host memory, which wins every race that it may run."""
+    pytest.importorskip("cuda.bindings")
+    cuda = NumpyCuda()
+    ort = OrtOnNumpyCuda(cuda)
+    monkeypatch.setattr(device_module, "load_runtime", lambda: cuda)
+    monkeypatch.setattr(providers, "load_onnxruntime", lambda backend, extra: ort)
+    monkeypatch.setattr(ways, "cuda_is_installed", lambda: True)
+    monkeypatch.setattr(backends, "cuda_is_installed", lambda: False)  # for the rule of thumb
+
+    def win(racers, task):
+        for row, _ in racers:
+            row.seconds[:] = [0.001 if row.way.backend == "cuda" else 0.1] * 5
+
+    monkeypatch.setattr(race, "_race", win)
+    return SimpleNamespace(cuda=cuda, ort=ort)
+
+
+def test_a_fast_gpu_with_the_right_frames_is_taken(fused_bundle, gpu):
+    assert opened(fused_bundle).startswith("cuda (ONNX Runtime 1.30.0, NumPy GPU)")
+    assert gpu.cuda.left == (0, 0, 0, 0)
+
+
+def test_a_fast_gpu_with_wrong_frames_is_not(fused_bundle, gpu, monkeypatch, caplog):
+    read = gpu_backend.OrtGpuBackend.read
+    monkeypatch.setattr(gpu_backend.OrtGpuBackend, "read", lambda self, buffer: np.clip(read(self, buffer) + 0.2, 0, 1))
+    assert opened(fused_bundle).startswith("cpu (ONNX Runtime")
+    assert "cuda fp16 fused computes other frames than cpu fp32 separate" in caplog.text
+
+
+def test_a_gpu_without_memory_is_not(fused_bundle, gpu):
+    gpu.cuda.fail["cudaMalloc"] = cudaError_t.cudaErrorMemoryAllocation
+    assert opened(fused_bundle).startswith("cpu (ONNX Runtime")
+    assert gpu.cuda.left == (0, 0, 0, 0)
