@@ -38,7 +38,7 @@ ROOMS = {
     "calibration": {"bundle", "backends", "machine"},
     "forecast": {"bundle", "backends", "calibration"},
     "live": {"bundle", "backends", "forecast", "machine"},
-    "bench": {"bundle", "backends", "forecast", "live", "machine"},
+    "bench": {"bundle", "backends", "calibration", "forecast", "live", "machine"},
 }
 LIBRARIES = {
     "nvidia": set(),

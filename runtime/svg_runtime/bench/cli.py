@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -13,7 +13,7 @@ from svg_common.files import write_json
 from svg_common.outputs import check_outputs
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
-from svg_runtime.errors import BackendMissingError
+from svg_runtime.errors import BackendMissingError, UsageError
 from svg_runtime.forecast_options import (
     Bf16Option,
     DeviceOption,
@@ -24,6 +24,9 @@ from svg_runtime.forecast_options import (
     requested_precision,
 )
 
+if TYPE_CHECKING:
+    from svg_runtime.bench.calibrate import Calibration
+
 app = typer.Typer(pretty_exceptions_enable=False)
 
 BackendOption = Annotated[
@@ -32,6 +35,17 @@ BackendOption = Annotated[
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the noise and of the synthetic camera.")]
 SecondsOption = Annotated[
     float, typer.Option(min=0.1, max=86400.0, help="Measuring time per row, after at most a second of warm-up.")
+]
+BenchCalibrateOption = Annotated[
+    Literal["ready", "full"] | None,
+    typer.Option(
+        help="Measure only what --backend auto chooses from, and keep the decision for this machine: "
+        "what opens in seconds (ready), or also engines that take minutes to build (full)."
+    ),
+]
+DecisionOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Take the decision that --calibrate --json wrote on a machine of the same kind."),
 ]
 JsonOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write all results, hardware and versions as JSON.")]
 
@@ -48,6 +62,8 @@ def bench(
     seed: SeedOption = 0,
     seconds: SecondsOption = 5.0,
     json: JsonOption = None,
+    calibrate: BenchCalibrateOption = None,
+    decision: DecisionOption = None,
 ) -> None:
     """Measure a bundle on this machine: a row for every backend, precision and set of graphs.
 
@@ -62,11 +78,15 @@ def bench(
     with defer_interrupts():  # heavy imports: NumPy, OpenCV
         from svg_runtime.bench.bench_report import as_json, print_report
         from svg_runtime.bench.bench_run import BenchOptions, run_bench
+        from svg_runtime.bench.calibrate import Calibration
         from svg_runtime.bundle.reader import Bundle, find_model
 
     precision = requested_precision(fp16, bf16)
     bundle = Bundle.open(find_model(model))
-    check_outputs({"--json": json}, needed=[bundle.path])
+    check_outputs({"--json": json}, needed=[bundle.path, decision])
+    if calibrate is not None or decision is not None:
+        _calibrate(Calibration(bundle, samples, horizon, precision), calibrate, decision, json)
+        return
     for variant in bundle.manifest.variants:
         bundle.graphs(variant)  # a damaged bundle is one error, not one per backend
     options = BenchOptions(
@@ -84,6 +104,23 @@ def bench(
         narrowed = backend is not None or device is not None or precision is not None
         then = "svg-bench without --backend, --device, --fp16 and --bf16" if narrowed else "pip install 'svg-edge[cpu]'"
         raise BackendMissingError(f"no backend could run this bundle; the rows above give the reasons\n  try: {then}")
+
+
+def _calibrate(
+    calibration: Calibration, calibrate: Literal["ready", "full"] | None, decision_file: Path | None, json: Path | None
+) -> None:
+    from svg_runtime.bench.calibrate import decision_table
+
+    if calibrate is not None and decision_file is not None:
+        raise UsageError("both --calibrate and --decision were given\n  expected one of them")
+    if decision_file is not None:
+        decision = calibration.take(decision_file)
+    else:
+        with ProgressDisplay() as progress:
+            decision = calibration.measure(calibrate == "full", progress)
+    Console(highlight=False).print("\n".join(decision_table(decision)), markup=False, soft_wrap=True)
+    if json is not None:
+        write_json(json, calibration.as_json(decision))
 
 
 def main() -> NoReturn:

@@ -42,6 +42,11 @@ def wanted(calibrate: Calibrate | None) -> Calibrate:
     return known[asked]
 
 
+def graphs_of(manifest: Manifest) -> list[str]:
+    """What the speed of a bundle depends on: the hashes of all its graphs."""
+    return sorted({spec.sha256 for variant in manifest.variants.values() for spec in variant.graphs.values()})
+
+
 @dataclass(frozen=True)
 class Choice:
     """What is to be decided for one bundle.
@@ -81,17 +86,20 @@ class Choice:
         if fastest is None:
             return None
         decision = Decision(fastest, [row.as_json() for row in rows], busy, time.time())
-        keep_decision(self._key(), decision)
+        self.keep(decision)
         return decision
+
+    def keep(self, decision: Decision) -> None:
+        """Keep a decision that was made elsewhere, on a machine of the same kind."""
+        keep_decision(self._key(), decision)
 
     def forget(self) -> None:
         """Remove the kept decision, which does not work any more."""
         forget_decision(self._key())
 
     def _key(self) -> str:
-        graphs = {spec.sha256 for variant in self.manifest.variants.values() for spec in variant.graphs.values()}
         depends = {
-            "graphs": sorted(graphs), "variants": sorted(self.manifest.variants), "samples": self.samples,
+            "graphs": graphs_of(self.manifest), "variants": sorted(self.manifest.variants), "samples": self.samples,
             "horizon": self.horizon, "threads": self.threads, "request": vars(self.request),
         }  # fmt: skip
         return decision_key(depends)

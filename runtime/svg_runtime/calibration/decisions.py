@@ -45,9 +45,34 @@ class Decision:
     @property
     def summary(self) -> str:
         """Why it was chosen, in a few words for the description of a run."""
-        ranked = sorted((row for row in self.rows if "ms" in row), key=lambda row: float(row["ms"]))
-        times = ", ".join(f"{_name(row)} {row['ms']:.3g} ms" for row in ranked[:3])
+        ranked = sorted((row for row in self.rows if "ms" in row), key=self._rank)
+        times = ", ".join(f"{way_of(row)} {row['ms']:.3g} ms" for row in ranked[:3])
         return f"chosen by measurement: {times}{', on a busy machine' if self.busy else ''}"
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values for `from_json`."""
+        return {**vars(self), "way": self.way.as_json()}
+
+    @classmethod
+    def from_json(cls, about: Mapping[str, Any]) -> Decision:
+        """A decision from what `as_json` gave.
+
+        Raises:
+            ValueError, TypeError, KeyError: the values are something else.
+        """
+        rows = [dict(row) for row in about["rows"]]
+        decision = cls(Way.from_json(about["way"]), rows, bool(about["busy"]), float(about["measured_s"]))
+        _ = decision.summary  # its rows are complete
+        return decision
+
+    def _rank(self, row: Mapping[str, Any]) -> tuple[bool, float]:
+        """The chosen one first: times of different races do not compare exactly."""
+        return way_of(row) != self.way, float(row["ms"])
+
+
+def way_of(row: Mapping[str, Any]) -> Way:
+    """The way that a row of a decision is about."""
+    return Way.from_json({name: row[name] for name in ("backend", "device", "precision", "fused")})
 
 
 def is_busy() -> bool:
@@ -65,10 +90,7 @@ def decision_key(circumstances: Mapping[str, Any]) -> str:
 def load_decision(key: str) -> Decision | None:
     """Return the kept decision; None if there is none, it is damaged, or the machine was busy more than an hour ago."""
     try:
-        about = json.loads(_file(key).read_text(encoding="utf-8"))
-        rows = [dict(row) for row in about["rows"]]
-        decision = Decision(Way.from_json(about["way"]), rows, bool(about["busy"]), float(about["measured_s"]))
-        _ = decision.summary  # its rows are complete
+        decision = Decision.from_json(json.loads(_file(key).read_text(encoding="utf-8")))
     except (SvgError, *_DAMAGED):
         return None
     age_s = time.time() - decision.measured_s
@@ -80,7 +102,7 @@ def keep_decision(key: str, decision: Decision) -> None:
     try:
         file = _file(key)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, {**vars(decision), "way": decision.way.as_json()})
+        write_json(file, decision.as_json())
     except (SvgError, OSError) as error:
         _LOG.info("the choice of the backend cannot be kept, and is measured again next time: %s", error)
 
@@ -93,10 +115,6 @@ def forget_decision(key: str) -> None:
 
 def _file(key: str) -> Path:
     return cache_folder() / "calibration" / f"{key}.json"
-
-
-def _name(row: dict[str, Any]) -> str:
-    return str(Way.from_json({name: row[name] for name in ("backend", "device", "precision", "fused")}))
 
 
 def _machine() -> dict[str, Any]:

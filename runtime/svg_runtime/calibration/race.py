@@ -117,7 +117,7 @@ def find_fastest(
         for number, row in enumerate(rows):
             progress.progress(_TASK, number / len(rows))
             if champion is None or row is not champion[0]:
-                champion = _challenge(champion, row, expected, task, open_way)
+                champion = _challenge(champion=champion, row=row, expected=expected, task=task, open_way=open_way)
         progress.progress(_TASK, 1.0)
         if champion is None:
             return None, rows

@@ -24,6 +24,7 @@ from svg_runtime.bundle.contract import FUSED
 from svg_runtime.bundle.manifest import PRECISIONS, Manifest, Precision, PrecisionVariant
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.calibration.choice import Choice, wanted
+from svg_runtime.calibration.decisions import Decision
 from svg_runtime.calibration.ways import Request
 from svg_runtime.errors import (
     BackendError,
@@ -115,7 +116,7 @@ class Forecaster:
         self._memory = ForecastMemory()
         self._context_posterior: ContextPosterior | None = None
         self._last_frame: FloatArray | None = None
-        self._remark = ""  # why this backend was chosen
+        self.decision: Decision | None = None  # why "auto" chose this backend, if it was measured
         self._closed = False
         self._process = os.getpid()
         keep_in_children(self)
@@ -188,7 +189,7 @@ class Forecaster:
         if decision is None:
             return rule_of_thumb()
         try:
-            return make(**vars(decision.way), seed=seed, context=context, remark=decision.summary)
+            return make(**vars(decision.way), seed=seed, context=context, decision=decision)
         except (BackendMissingError, MissingExtraError, BundleError, BackendError):
             choice.forget()  # it worked before: something has changed that the decision does not know of
             return rule_of_thumb()
@@ -208,7 +209,7 @@ class Forecaster:
         threads: int | None,
         progress: ProgressListener,
         gpu: GpuOptions | None = None,
-        remark: str = "",
+        decision: Decision | None = None,
     ) -> Forecaster:
         try:
             opened = open_backend(
@@ -239,7 +240,7 @@ class Forecaster:
             raise BackendError(
                 f"the {backend} backend is out of memory: {error}\n  close other programs that use it, or lower samples"
             ) from error
-        forecaster._remark = remark
+        forecaster.decision = decision
         return forecaster
 
     def __enter__(self) -> Forecaster:
@@ -275,8 +276,9 @@ class Forecaster:
 
         Also why "auto" chose it, and whether the quality of the precision was never measured against the truth.
         """
+        chosen = None if self.decision is None else self.decision.summary
         note = self.manifest.quality_note(self._backend.precision)
-        return "; ".join(filter(None, [self._backend.description, self._remark, note]))
+        return "; ".join(filter(None, [self._backend.description, chosen, note]))
 
     @property
     def computed_in(self) -> ComputedIn:

@@ -66,16 +66,9 @@ def test_it_is_measured_once_and_says_why(fused_bundle, measured):
 
 def test_other_circumstances_are_measured_on_their_own(fused_bundle, tiny_bundle, measured, monkeypatch):
     opened(fused_bundle)
-    for number, (bundle, given) in enumerate(
-        [
-            (tiny_bundle, {}),
-            (fused_bundle, {"threads": 1}),
-            (fused_bundle, {"precision": "fp32"}),
-            (fused_bundle, {"fused": True}),
-        ],
-        2,
-    ):
-        opened(bundle, **given)
+    opened(tiny_bundle)
+    for number, given in enumerate([{"threads": 1}, {"precision": "fp32"}, {"fused": True}], 3):
+        opened(fused_bundle, **given)
         assert len(measured) == number
     with Forecaster.open(fused_bundle, samples=3, horizon=2):
         assert len(measured) == 6

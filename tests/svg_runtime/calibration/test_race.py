@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import numpy as np
@@ -139,13 +140,8 @@ def test_a_clear_race_is_short_and_one_without_a_winner_ends(monkeypatch):
 
 def test_the_task_fits_the_bundle(tiny_bundle):
     manifest = Bundle.open(tiny_bundle).manifest
-    task = Task.make(manifest, samples=3, horizon=4)
-    assert task.frames.shape == (
-        manifest.generation.n_past,
-        manifest.frame.height,
-        manifest.frame.width,
-        manifest.frame.channels,
-    )
+    frame, task = manifest.frame, Task.make(manifest, samples=3, horizon=4)
+    assert task.frames.shape == (manifest.generation.n_past, frame.height, frame.width, frame.channels)
     assert 0 <= task.frames.min() < task.frames.max() <= 1
     assert not np.array_equal(task.frames[0], task.frames[1])
     assert task.context_noise.shape == (manifest.generation.n_past - 1, 3, manifest.model.z_dim)
@@ -174,8 +170,6 @@ def test_ways_follow_what_is_installed_and_what_was_asked(fused_bundle, tmp_path
     assert names(device="cpu") == names()[:4]
     assert "tensorrt fp16 fused" in names(full=True)
     assert "tensorrt fp16 fused" not in names()
-    import shutil
-
     copy = shutil.copytree(fused_bundle, tmp_path / "unmeasured.svgb")
     manifest = Bundle.open(forget_quality(copy, "fp16")).manifest
     assert names()[4:] == gpu[:2]

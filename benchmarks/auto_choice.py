@@ -1,0 +1,94 @@
+"""How near the choice of `auto` is to the best way: `python benchmarks/auto_choice.py [--bundle NAME ...] [--rounds N]`.
+
+`auto` measures as on a first opening. Then all ways that run are opened at once and their rounds, an observed frame and a forecast
+of 8 samples x 10 steps, are interleaved for longer than `auto` had. The share is the median of chosen over best, round by round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import bundles
+from goal_metrics import aligned
+
+from svg_common.errors import SvgError
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.calibration.race import Task
+from svg_runtime.calibration.ways import Request, Way, list_ways
+from svg_runtime.forecast.forecaster import Forecaster
+from svg_runtime.machine.hardware import hardware
+
+SAMPLES, HORIZON, GOAL = 8, 10, 1.05
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", action="append", metavar="NAME", help="default: embedded, random:nf64, random:vgg-rgb-nf64")
+    parser.add_argument("--rounds", type=int, default=40)
+    options = parser.parse_args()
+    names = bundles.split_names(options.bundle, ("embedded", "random:nf64", "random:vgg-rgb-nf64"))
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["SVG_EDGE_CACHE"] = folder  # a first opening, with nothing kept
+        for name in names:
+            print_choice(bundles.open_named(name, Path(folder)), options.rounds)
+    machine = hardware()
+    print(f"\n{machine['cores_usable']} cores of {machine['cpu']} {machine['gpus'] or ''}, load {machine['load_average']}")
+
+
+def print_choice(bundle: Bundle, rounds: int) -> None:
+    """A table: every way, its median, and the chosen one over the best."""
+    start = time.perf_counter()
+    with Forecaster.open(bundle.path, samples=SAMPLES, horizon=HORIZON, calibrate="ready") as forecaster:
+        took_s = time.perf_counter() - start
+        assert forecaster.decision is not None, forecaster.description
+        chosen = forecaster.decision.way
+    start = time.perf_counter()
+    Forecaster.open(bundle.path, samples=SAMPLES, horizon=HORIZON).close()
+    again_s = time.perf_counter() - start
+    start = time.perf_counter()
+    Forecaster.open(bundle.path, samples=SAMPLES, horizon=HORIZON, **vars(chosen)).close()
+    named_s = time.perf_counter() - start
+    seconds = time_all(bundle, rounds)
+    medians = {way: statistics.median(each) for way, each in seconds.items()}
+    best = min(medians, key=lambda way: medians[way])
+    share = statistics.median(a / b for a, b in zip(seconds[chosen], seconds[best], strict=True))
+    print(f"\n{bundle.path.stem}: first opening {took_s:.1f} s, second {again_s * 1e3:.0f} ms, by name {named_s * 1e3:.0f} ms")
+    print("\n".join(aligned([["way", "ms"], *([str(way), f"{each * 1e3:.1f}"] for way, each in medians.items())])))
+    met = "met" if share <= GOAL else "MISSED"
+    print(f"auto took {chosen}: {share:.3f} of the best, {best}; goal at most {GOAL}: {met}")
+
+
+def time_all(bundle: Bundle, rounds: int) -> dict[Way, list[float]]:
+    """Seconds of every round of every way that runs."""
+    task = Task.make(bundle.manifest, SAMPLES, HORIZON)
+    seconds: dict[Way, list[float]] = {}
+    with ExitStack() as stack:
+        opened: dict[Way, Forecaster] = {}
+        for way in list_ways(bundle.manifest, Request()):
+            try:
+                runner = Forecaster.open(bundle.path, samples=SAMPLES, horizon=HORIZON, **vars(way))
+            except SvgError:
+                continue
+            opened[way] = stack.enter_context(runner)
+            runner.warm_up()
+            for frame in task.frames:
+                runner.observe(frame)
+        for number in range(rounds):
+            turn = list(opened.items())
+            for way, runner in turn[number % len(turn) :] + turn[: number % len(turn)]:
+                start = time.perf_counter()
+                runner.observe(task.frames[number % len(task.frames)])
+                runner.forecast(noise=task.noise, context_noise=task.context_noise)
+                seconds.setdefault(way, []).append(time.perf_counter() - start)
+    return seconds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The choice of `auto`, measured ahead of time and carried to another machine."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from svg_common.errors import ExitCode
+from svg_runtime import Forecaster
+from svg_runtime.bench.cli import app
+from svg_runtime.calibration import choice, decisions, ways
+from svg_runtime.errors import BackendMissingError, UsageError
+
+SMALL = ["--samples", "2", "--horizon", "2"]
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    """Only the cpu backend is installed, as far as the choice knows."""
+    monkeypatch.delenv("SVG_EDGE_CALIBRATE", raising=False)
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(ways, "is_installed", lambda module: False)
+    monkeypatch.setattr(ways, "cuda_is_installed", lambda: False)
+    monkeypatch.setattr(choice, "is_busy", lambda: False)
+    monkeypatch.setattr(decisions, "_free_memory_class", lambda: 30)
+    return tmp_path / "cache"
+
+
+def run(bundle, *options):
+    return CliRunner().invoke(app, ["--model", str(bundle), *SMALL, *map(str, options)])
+
+
+def test_the_table_ends_with_the_choice_that_auto_then_takes(fused_bundle, tmp_path):
+    result = run(fused_bundle, "--calibrate", "ready", "--json", tmp_path / "decision.json")
+    assert result.exit_code == 0, result.output
+    separate, fused, chosen = result.stdout.splitlines()
+    assert [separate[:17], fused[:14]] == ["cpu fp32 separate", "cpu fp32 fused"]
+    assert chosen in ("auto takes cpu fp32 separate", "auto takes cpu fp32 fused")
+    with Forecaster.open(fused_bundle, samples=2, horizon=2) as forecaster:
+        kept = json.loads((tmp_path / "decision.json").read_text())["decision"]
+        assert forecaster.decision.as_json() == kept
+
+
+def test_a_decision_travels_to_a_machine_that_measures_nothing(fused_bundle, tmp_path, monkeypatch):
+    assert run(fused_bundle, "--calibrate", "ready", "--json", tmp_path / "decision.json").exit_code == 0
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "another"))
+    monkeypatch.setattr(choice, "find_fastest", lambda *_: pytest.fail("measured"))
+    about = json.loads((tmp_path / "decision.json").read_text())
+    about["decision"]["way"]["fused"] = not about["decision"]["way"]["fused"]
+    (tmp_path / "decision.json").write_text(json.dumps(about))
+    assert run(fused_bundle, "--decision", tmp_path / "decision.json").exit_code == 0
+    with Forecaster.open(fused_bundle, samples=2, horizon=2) as forecaster:
+        assert forecaster.fused == about["decision"]["way"]["fused"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda about: "text", "cannot read the decision"),
+        (lambda about: {**about, "decision": {}}, "cannot read the decision"),
+        (lambda about: {**about, "made_for": {**about["made_for"], "horizon": 9}}, "was made for other horizon"),
+        (lambda about: {**about, "made_for": {**about["made_for"], "graphs": []}}, "was made for other graphs"),
+    ],
+)
+def test_a_decision_for_something_else_is_refused(fused_bundle, tmp_path, change, message):
+    file = tmp_path / "decision.json"
+    assert run(fused_bundle, "--calibrate", "ready", "--json", file).exit_code == 0
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    result = run(fused_bundle, "--decision", file)
+    assert isinstance(result.exception, UsageError)
+    assert message in str(result.exception)
+
+
+def test_a_decision_that_does_not_open_here_is_refused_and_not_kept(fused_bundle, tmp_path, cache):
+    file = tmp_path / "decision.json"
+    assert run(fused_bundle, "--calibrate", "ready", "--json", file).exit_code == 0
+    about = json.loads(file.read_text())
+    about["decision"]["way"].update(backend="openvino", device="GPU.9")
+    file.write_text(json.dumps(about))
+    (kept,) = (cache / "calibration").iterdir()
+    before = kept.read_bytes()
+    result = run(fused_bundle, "--decision", file)
+    assert result.exception.exit_code == ExitCode.BACKEND_MISSING
+    assert kept.read_bytes() == before
+
+
+def test_both_or_an_output_over_the_input_are_refused(fused_bundle, tmp_path):
+    file = tmp_path / "decision.json"
+    file.write_text("{}")
+    assert "both --calibrate and --decision" in str(run(fused_bundle, "--calibrate", "full", "--decision", file).exception)
+    assert "would overwrite" in str(run(fused_bundle, "--decision", file, "--json", file).exception)
+
+
+def test_without_the_cpu_backend_nothing_can_be_compared(fused_bundle, monkeypatch):
+    monkeypatch.setattr(choice, "find_fastest", lambda *_: (None, []))
+    result = run(fused_bundle, "--calibrate", "ready")
+    assert isinstance(result.exception, BackendMissingError)
+    assert "nothing can be compared" in str(result.exception)
