@@ -1,7 +1,7 @@
 """How near the choice of `auto` is to the best way: `python benchmarks/auto_choice.py [--bundle NAME ...] [--rounds N]`.
 
-`auto` measures as on a first opening. Then all ways that run are opened at once and their rounds, an observed frame and a forecast
-of 8 samples x 10 steps, are interleaved for longer than `auto` had. The share is the median of chosen over best, round by round.
+`auto` measures as on a first opening. Then all ways that run are opened at once, and their rounds, an observed frame and a
+forecast of 8 samples x 10 steps, are interleaved for longer than `auto` had. The share is the median of chosen over best.
 """
 
 from __future__ import annotations

@@ -229,7 +229,15 @@ def open_model(
         if not Path(model).is_dir():
             return _open_checkpoint(Path(model), backend, device, precision)
     path = find_model(model)
-    forecaster = Forecaster.open(path=path, backend=backend or "auto", device=device, precision=precision, samples=samples)
+    chosen = backend or "auto"
+    forecaster = Forecaster.open(
+        path=path,
+        backend=chosen,
+        device=device,
+        precision=precision,
+        samples=samples,
+        calibrate="no" if chosen == "auto" else None,  # so that results do not depend on what was fast at the moment
+    )
     return BundleModel(printable(path.name), forecaster)
 
 
