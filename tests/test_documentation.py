@@ -119,14 +119,14 @@ def parse_error(name: str, arguments: list[str], whole: bool) -> str | None:
         whole: whether a missing argument counts; a mention such as `svg-export --engine` leaves the checkpoint out.
     """
     try:
-        COMMANDS[name].make_context(name, list(arguments))
+        left_over = COMMANDS[name].make_context(name, list(arguments)).args
     except typer.Exit:  # --help
         return None
     except Exception as error:
         if not whole and type(error).__name__ == "MissingParameter":
             return None
         return f"{name} {' '.join(arguments)}: {error}"
-    return None
+    return f"{name} {' '.join(arguments)}: nothing takes {left_over}" if left_over else None
 
 
 def parse_errors(scripts: list[str], whole: bool) -> list[str]:
