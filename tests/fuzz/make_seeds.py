@@ -18,6 +18,9 @@ from PIL import Image
 
 from benchmarks.reference_networks import build
 from svg_runtime.backends.tensorrt.engine import EngineKey, record_of, write_engine
+from svg_runtime.calibration.decisions import Decision
+from svg_runtime.calibration.race import Row
+from svg_runtime.calibration.ways import Way
 from tests.conftest import export_model, random_model, save_model
 from tests.fuzz.target import SEEDS
 from tests.svg_train.reference.reference_files import OldTorch, options, write_checkpoint
@@ -110,6 +113,12 @@ def write_text_seeds(work: Path) -> None:
     write_engine(work / "step.plan", key, b"an engine")
     shutil.copy(record_of(work / "step.plan"), folder("engine-record") / "bundle.json")
     (folder("engine-cache") / "blob").write_bytes(bytes(40))
+    way = Way("openvino", "CPU:f32", "fp32", fused=False)
+    rows = [Row(way, seconds=[0.02]), Row(Way("cuda", None, "fp16", fused=True), reason="finds no NVIDIA GPU")]
+    decision = Decision(way, [row.as_json() for row in rows], busy=False, measured_s=1.8e9).as_json()
+    made_for = {"graphs": ["0" * 64], "samples": 8, "horizon": 10, "precision": None}
+    for name, about in {"bench": {"made_for": made_for, "decision": decision}, "cache": decision}.items():
+        (folder("decision") / f"{name}.json").write_text(json.dumps(about), encoding="utf-8")
 
 
 if __name__ == "__main__":

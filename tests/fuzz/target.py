@@ -29,6 +29,7 @@ MODULE_OF: dict[str, str] = {
     "run-metrics": "recipes",
     "engine-record": "engines",
     "engine-cache": "engines",
+    "decision": "engines",
     "address": "live",
     "video-container": "live",
     "video": "live",

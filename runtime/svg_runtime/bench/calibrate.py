@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from svg_common.errors import UsageError
+from svg_common.files import refuse_pipe
 from svg_common.progress import ProgressListener
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.calibration.choice import Choice, graphs_of
-from svg_runtime.calibration.decisions import Decision, way_of
+from svg_runtime.calibration.decisions import DAMAGED, Decision, way_of
 from svg_runtime.calibration.ways import Request
 from svg_runtime.errors import BackendMissingError
 from svg_runtime.forecast.forecaster import Forecaster
@@ -53,19 +54,12 @@ class Calibration:
             UsageError: the file is no decision, or one for another bundle or other forecasts.
             BackendMissingError, MissingExtraError, BundleError, BackendError: it does not open here.
         """
-        try:
-            about = json.loads(file.read_text(encoding="utf-8"))
-            decision, made_for = Decision.from_json(about["decision"]), dict(about["made_for"])
-        except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-            raise UsageError(
-                f"cannot read the decision '{file}': {error or type(error).__name__}\n"
-                "  expected a file of: svg-bench --calibrate --json FILE"
-            ) from error
+        decision, made_for = read_decision(file)
         different = [name for name, value in self._made_for().items() if made_for.get(name) != value]
         if different:
             raise UsageError(
                 f"the decision '{file}' was made for other {', '.join(different)}\n"
-                "  expected the same bundle, --samples, --horizon and precision; or measure here: svg-bench --calibrate"
+                "  expected the same bundle, --samples, --horizon and precision; or measure here: svg-bench --calibrate ready"
             )
         opened = Forecaster.open(self.bundle.path, samples=self.samples, horizon=self.horizon, **vars(decision.way))
         opened.close()
@@ -91,6 +85,23 @@ class Calibration:
             "graphs": graphs_of(self.bundle.manifest), "samples": self.samples, "horizon": self.horizon,
             "precision": self.precision,
         }  # fmt: skip
+
+
+def read_decision(file: Path) -> tuple[Decision, dict[str, Any]]:
+    """A decision from a file of `svg-bench --calibrate --json`, and what it was made for.
+
+    Raises:
+        UsageError: it is no such file.
+    """
+    try:
+        refuse_pipe(file)
+        about = json.loads(file.read_text(encoding="utf-8"))
+        return Decision.from_json(about["decision"]), dict(about["made_for"])
+    except DAMAGED as error:
+        raise UsageError(
+            f"cannot read the decision '{file}': {error or type(error).__name__}\n"
+            "  expected a file of: svg-bench --calibrate ready --json FILE"
+        ) from error
 
 
 def decision_table(decision: Decision) -> Iterator[str]:

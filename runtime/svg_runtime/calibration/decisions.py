@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 SCHEMA = 1
 _BUSY = 0.75  # load average per usable core, beyond which timings are doubtful
 _DOUBTFUL_FOR_S = 3600.0
-_DAMAGED = (OSError, ValueError, TypeError, KeyError, RecursionError)
+DAMAGED = (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError)  # what reading a damaged one raises
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Decision:
         """A decision from what `as_json` gave.
 
         Raises:
-            ValueError, TypeError, KeyError: the values are something else.
+            ValueError, TypeError, KeyError, OverflowError: the values are something else.
         """
         rows = [dict(row) for row in about["rows"]]
         decision = cls(Way.from_json(about["way"]), rows, bool(about["busy"]), float(about["measured_s"]))
@@ -91,7 +91,7 @@ def load_decision(key: str) -> Decision | None:
     """Return the kept decision; None if there is none, it is damaged, or the machine was busy more than an hour ago."""
     try:
         decision = Decision.from_json(json.loads(_file(key).read_text(encoding="utf-8")))
-    except (SvgError, *_DAMAGED):
+    except (SvgError, *DAMAGED):
         return None
     age_s = time.time() - decision.measured_s
     return None if decision.busy and not 0 <= age_s < _DOUBTFUL_FOR_S else decision

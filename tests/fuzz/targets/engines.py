@@ -8,6 +8,8 @@ from pathlib import Path
 from svg_runtime.backends.nvidia.device import GpuName
 from svg_runtime.backends.tensorrt.engine import EngineKey, find_engine, read_engine
 from svg_runtime.backends.tensorrt.folders import CachedBlob, CacheFolders
+from svg_runtime.bench.calibrate import read_decision
+from svg_runtime.calibration.decisions import load_decision
 from tests.fuzz.mutations import mutate_json
 from tests.fuzz.scratch import scratch_file, scratch_folder
 from tests.fuzz.target import SEEDS, Target
@@ -43,7 +45,21 @@ def place_blob(data: bytes) -> CachedBlob:
     return blob
 
 
+def place_decision(data: bytes) -> Path:
+    scratch_file("cache/calibration/decision.json", data)
+    return scratch_file("decision.json", data)
+
+
+def read_decision_everywhere(file: Path) -> None:
+    """As from another machine, then as from the cache."""
+    try:
+        read_decision(file)
+    finally:
+        load_decision("decision")
+
+
 TARGETS = {
     "engine-record": Target(read=read_record, place=place_record, mutate=mutate_json),
     "engine-cache": Target(read=CachedBlob.load, place=place_blob),
+    "decision": Target(read=read_decision_everywhere, place=place_decision, mutate=mutate_json),
 }
