@@ -20,6 +20,7 @@ from svg_export.graphs import GraphExport, fold_batch_norm, fused_graphs, separa
 from svg_export.parity import check_fp32, compare_fp16
 from svg_export.precision import DrawnFrames, HeldOut, attach_quality_reports, load_held_out
 from svg_export.to_onnx import OPSET, export_graph, read_interface, shuffled_decoder
+from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER as ENGINES
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import (
     FILE_NAME,
@@ -42,6 +43,9 @@ from svg_train.model import SVG
 
 _LOG = logging.getLogger(__name__)
 _CONVOLUTIONAL = ("encoder", "skip", "decoder", "step")  # the graphs that change with precision
+_MARK = b"svg-bundle"  # in every manifest
+_LEFT_BEHIND = (".DS_Store", "Thumbs.db", "desktop.ini")
+_LISTED = 5  # files in a message
 _TOOLS = ("svg-edge", "torch", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -159,9 +163,32 @@ def _graph_exports(folded: SVG, dtype: torch.dtype, fused: bool) -> dict[str, Gr
 
 
 def refuse_foreign(out: Path) -> None:
-    """Refuse to replace something that is not a bundle."""
-    if out.exists() and not (out / FILE_NAME).is_file() and not (out.is_dir() and not any(out.iterdir())):
+    """Refuse to replace something that is not a bundle, or a bundle with other files in it, which would be lost.
+
+    Raises:
+        UsageError: for these reasons.
+        OSError: the folder cannot be read.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    manifest = out / FILE_NAME
+    if not manifest.is_file() or _MARK not in manifest.read_bytes():
         raise UsageError(f"'{out}' exists and is not a bundle\n  choose another --out")
+    others = sorted(str(file.relative_to(out)) for file in out.rglob("*") if file.is_file() and not _is_replaceable(file, out))
+    if others:
+        more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
+        raise UsageError(
+            f"the bundle '{out}' also holds files that svg-export did not write: {', '.join(others[:_LISTED])}{more}\n"
+            "  it would be replaced, and they would be lost; move them away, or choose another --out"
+        )
+
+
+def _is_replaceable(file: Path, bundle: Path) -> bool:
+    """Whether a file of a bundle is one that export writes again, or that a file manager leaves behind."""
+    folder, *rest = file.relative_to(bundle).parts
+    if not rest:
+        return folder in (FILE_NAME, *_LEFT_BEHIND)
+    return folder == ENGINES or file.name in _LEFT_BEHIND or (folder in PRECISIONS and file.suffix == ".onnx")
 
 
 def _export(graph_export: GraphExport, graph_name: str, bundle_id: str) -> bytes:

@@ -19,6 +19,8 @@ from svg_common.out_of_memory import is_out_of_memory
 from svg_common.printable import print_any_name, printable
 from svg_common.signals import handle_sigterm_as_sigint
 
+_MIN_COLUMNS = 20
+
 
 @cache
 def stderr_console() -> Console:
@@ -50,9 +52,11 @@ def run_command(app: typer.Typer, prefix: str = "") -> NoReturn:
     """
     handle_sigterm_as_sigint()
     print_any_name()
+    _ignore_narrow_terminal()
     warnings.formatwarning = lambda message, *where: f"warning: {message}\n"  # without our source line
     try:
         with log_messages_to(ConsoleHandler(stderr_console(), prefix)):
+            _refuse_deleted_folder()
             code = app(standalone_mode=False)
         sys.exit(int(code) if isinstance(code, int) else ExitCode.OK)
     except SvgError as error:
@@ -74,6 +78,21 @@ def run_command(app: typer.Typer, prefix: str = "") -> NoReturn:
             raise
         show(file=sys.stderr)
         sys.exit(getattr(error, "exit_code", ExitCode.USAGE))
+
+
+def _ignore_narrow_terminal() -> None:
+    """Some programs set COLUMNS to 0, at which rich prints nothing at all."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) < _MIN_COLUMNS:
+        del os.environ["COLUMNS"]
+
+
+def _refuse_deleted_folder() -> None:
+    """No relative path leads anywhere from there, and libraries fail in ways that nobody understands."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise SvgError("the current folder was deleted\n  go to one that exists, with cd") from error
 
 
 def _describe_os_error(error: OSError) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from svg_common.errors import OutputError, UsageError
 
+_WITHOUT_WAITING = getattr(os, "O_NOCTTY", 0) | getattr(os, "O_NONBLOCK", 0)  # Windows has neither
+
 Outputs = Mapping[str, Path | None]  # option -> where it writes, if given
 
 
@@ -79,10 +81,10 @@ def require_writable_file(path: Path) -> None:
     try:
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not _is_device(target):
+        if _is_device(path):  # not the target: /dev/stdout is a link to a pipe that no path leads to
+            _try_device(path)
+        else:
             _try_folder(target.parent)
-        elif not os.access(target, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise OutputError(path, error) from error
 
@@ -126,7 +128,17 @@ def _try_folder(folder: Path) -> None:
         folder = folder.parent
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-    tempfile.TemporaryFile(dir=folder).close()  # permissions alone do not tell: the disk may be read-only, or the user root
+    # Permissions alone do not tell: the disk may be read-only, or the user root. A full disk still takes empty files.
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        file.write(b"\0")
+
+
+def _try_device(path: Path) -> None:
+    """Open a device for writing, as far as that does not wait for anybody: a pipe would, for its reader."""
+    if not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if path.is_char_device():
+        os.close(os.open(path, os.O_WRONLY | _WITHOUT_WAITING))
 
 
 def _is_device(path: Path) -> bool:

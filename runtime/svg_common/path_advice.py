@@ -8,7 +8,8 @@ import shlex
 from pathlib import Path
 from urllib.parse import unquote
 
-_FILE_URL = re.compile(r"file:(//(localhost)?(?=/)|/*(?=/)|)(?P<path>.+)", re.IGNORECASE | re.DOTALL)
+# file:/x, file:///x, file://localhost/x, and file://x, which is meant as file:x. What has a user name is no path.
+_FILE_URL = re.compile(r"file:(//localhost(?=/)|//(?=/)|//(?![^/]*@)|(?!//))(?P<path>.+)", re.IGNORECASE | re.DOTALL)
 _NUMBERED = re.compile(r"%0?\d*d")  # frame_%04d.png, as FFmpeg and OpenCV take it
 
 

@@ -100,6 +100,27 @@ def test_help_is_a_success():
     assert "--number" in out
 
 
+def test_a_deleted_folder_is_named(tmp_path, monkeypatch):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    output, messages = (process := start("fine")).communicate(timeout=60)
+    assert (process.returncode, output) == (1, "")
+    assert messages == "error: the current folder was deleted\n  go to one that exists, with cd\n"
+
+
+@pytest.mark.parametrize("columns", ["0", "1", "", "wide", "40"])
+def test_no_width_of_the_terminal_hides_messages(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    code = (
+        "import typer; from svg_common.command import run_command, stderr_console; app = typer.Typer()\n"
+        "@app.command()\ndef main(): stderr_console().print('a message for the user')\nrun_command(app)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == "a message for the user\n"
+
+
 def test_a_closed_pipe_is_not_a_crash():
     process = start("endless")
     assert process.stdout is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,31 @@ def test_nothing_is_created_by_the_check(tmp_path):
 
 def test_devices_are_no_files_to_check(tmp_path):
     check_outputs({"--json": Path(os.devnull), "--plot": Path("/dev/stdout")})
+
+
+def test_stdout_is_written_to_a_pipe_too():
+    code = "from pathlib import Path; from svg_common.outputs import check_outputs; check_outputs({'--json': Path('/dev/stdout')})"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b""
+
+
+def test_a_terminal_that_is_not_there_is_refused():
+    code = "from pathlib import Path; from svg_common.outputs import check_outputs; check_outputs({'--json': Path('/dev/tty')})"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, start_new_session=True)
+    assert b"OutputError: cannot write '/dev/tty'" in done.stderr
+
+
+def test_a_full_disk_is_refused_before_the_work(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(disk)], check=False).returncode:
+        pytest.skip("this user may not mount a tmpfs")
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            (disk / "fill").write_bytes(bytes(1 << 16))
+        with pytest.raises(OutputError, match=f"cannot write '{disk}/a.json': No space left on device"):
+            check_outputs({"--json": disk / "a.json"})
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_folder_that_is_replaced_holds_nothing_that_is_needed(tmp_path):

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from svg_common.errors import UsageError
-from svg_export.bundle_writer import ContractError, write_bundle
+from svg_export.bundle_writer import ContractError, refuse_foreign, write_bundle
 from svg_export.graphs import fold_batch_norm, fused_graphs, separate_graphs
 from svg_export.parity import ParityError, check_fp32, compare_fp16
 from svg_export.parity_loop import OnnxGraphs, ProbeInputs, ReferenceLoop, TorchGraphs
@@ -281,6 +281,29 @@ def test_folder_that_is_not_a_bundle_is_not_replaced(tiny_checkpoint, tmp_path):
 def run_cli(*arguments: str, cwd: Path, block: str = "") -> subprocess.CompletedProcess[str]:
     code = f"import sys\n{block}\nfrom svg_export.cli import main; main()"
     return subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True, timeout=180)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".git/config", "fp32/measured.csv", "sub/deep/thesis.pdf"])
+def test_a_bundle_with_files_of_the_user_in_it_is_not_replaced(tiny_bundle, tmp_path, name):
+    copy = shutil.copytree(tiny_bundle, tmp_path / "b.svgb")
+    (copy / name).parent.mkdir(parents=True, exist_ok=True)
+    (copy / name).write_text("the only copy")
+    with pytest.raises(UsageError, match=f"files that svg-export did not write: {name}\n"):
+        refuse_foreign(copy)
+
+
+def test_a_bundle_with_engines_and_leavings_of_file_managers_is_replaced(tiny_bundle, tmp_path):
+    copy = shutil.copytree(tiny_bundle, tmp_path / "b.svgb")
+    for name in ("engines/sm75/encoder.plan", ".DS_Store", "fp32/.DS_Store"):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        (copy / name).touch()
+    refuse_foreign(copy)
+
+
+def test_the_manifest_of_another_program_makes_no_bundle(tmp_path):
+    (tmp_path / "manifest.json").write_text('{"name": "my web site"}')
+    with pytest.raises(UsageError, match="is not a bundle"):
+        refuse_foreign(tmp_path)
 
 
 def test_command_writes_a_bundle_named_after_the_checkpoint(tiny_checkpoint, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 
@@ -79,3 +80,39 @@ def test_openvino_is_refused_after_a_fork_because_it_would_never_return(tiny_bun
     assert done.returncode == 1
     assert "BackendMissingError: OpenVINO was opened in process" in done.stderr
     assert "Timeout" not in done.stderr
+
+
+EXIT = """
+import os, sys, time
+from svg_runtime import Forecaster
+
+forecaster = Forecaster.open(sys.argv[1], backend=sys.argv[2], samples=2, horizon=2)
+forecaster.warm_up()
+if sys.argv[3] == "closed":
+    forecaster.close()
+    del forecaster
+child = os.fork()
+if not child:
+    print("written at the end")
+    sys.exit(7)  # a server's worker ends so; multiprocessing's processes do not run destructors
+end = time.monotonic() + 30
+while time.monotonic() < end:
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if ended:
+        sys.exit(os.waitstatus_to_exitcode(status))
+    time.sleep(0.05)
+os.kill(child, 9)
+sys.exit("it hangs")
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "on_exit"), reason="the C library has no on_exit")
+@pytest.mark.parametrize("state", ["open", "closed"])
+@pytest.mark.parametrize("backend", ["cpu", "openvino"])
+def test_a_forked_process_ends_with_its_exit_code(tiny_bundle, backend, state):
+    if backend == "openvino":
+        pytest.importorskip("openvino")
+    command = [sys.executable, "-c", EXIT, str(tiny_bundle), backend, state]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 7, done.stderr
+    assert done.stdout == "written at the end\n"

@@ -30,6 +30,10 @@ CASES = [
     ("file://localhost/data/x.mp4", "--source /data/x.mp4"),
     ("FILE:/data/x.mp4", "--source /data/x.mp4"),
     ("file:x.mp4", "--source x.mp4"),
+    ("file:/data/x.mp4", "--source /data/x.mp4"),
+    ("file://clips/x.mp4", "--source clips/x.mp4"),
+    ("user:s3cret@host:554/x", "--source rtsp://..."),
+    ("//user:s3cret@host/x?channel=1", "--source rtsp://..."),
     ("*.mov", "--source ."),
     ("my clips/*.mp4", "--source 'my clips'"),
     ("my clips/[ab].mp4", "--source 'my clips'"),
@@ -53,7 +57,29 @@ def test_the_message_ends_with_the_line_that_works(clips, source, line):
     assert "s3cret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["0", "a*.mp4", "f%03d.png", "a ! b"])
+@pytest.mark.parametrize(
+    "address",
+    ["rtsp://user:s3cret@host/cam/realmonitor?channel=1&subtype=0", "http://host/video.mjpg?user=a&password=s3cret",
+     "RTSP://user:s3cret%20d@host/x", "http://user:s3cret@host/[a]*.mjpg", "udp://@239.0.0.1:1234?pkt_size=1316",
+     "rtsp://user:s3cret%2d@host/a%2d"],
+)  # fmt: skip
+def test_an_address_is_no_pattern(clips, address):
+    check_source(SourceOptions(source=address))
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["srt://host:9000?passphrase=s3cret", "https://user:s3cret@host?token=s3cret", "file://user:s3cret@host/x.mp4",
+     "rtsp:/user:s3cret@host/x?channel=1", "synthetic://digits?s3cret"],
+)  # fmt: skip
+def test_a_refused_address_is_not_repeated(clips, address):
+    try:
+        check_source(SourceOptions(source=address))
+    except UsageError as refusal:
+        assert "s3cret" not in str(refusal)
+
+
+@pytest.mark.parametrize("name", ["0", "a*.mp4", "f%03d.png", "a ! b", "a:b@c.mp4"])
 def test_a_file_of_that_name_is_taken(clips, name):
     (clips / name).touch()
     check_source(SourceOptions(source=name))

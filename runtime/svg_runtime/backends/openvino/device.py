@@ -14,7 +14,7 @@ from typing import Any
 
 from svg_common.cache import cache_folder
 from svg_common.errors import SvgError
-from svg_common.fork import fork_problem
+from svg_common.fork import fork_problem, keep_in_children
 from svg_common.signals import defer_interrupts
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.errors import BackendMissingError, UsageError
@@ -88,7 +88,9 @@ def shared_core() -> Any:
 
 @functools.cache
 def _core_and_its_process() -> tuple[int, Any]:
-    return os.getpid(), load_openvino().Core()
+    core = load_openvino().Core()
+    keep_in_children(core)
+    return os.getpid(), core
 
 
 def choose_placement(

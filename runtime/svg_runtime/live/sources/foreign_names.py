@@ -8,11 +8,13 @@ from pathlib import Path
 
 from svg_common.errors import UsageError
 from svg_common.path_advice import path_advice
+from svg_runtime.live.sources.addresses import is_address
 
 _CAMERA = re.compile(r"(?:v4l2:(?://)?)?(?:/dev/video)?(\d+)", re.IGNORECASE)
 _PIPELINE = re.compile(r"\s!\s")  # between two elements of GStreamer
 _DEVICE = re.compile(r"\bdevice=\"?/dev/video(\d+)")
 _LOCATION = re.compile(r"\b(?:location|uri)=(\"[^\"]+\"|\S+)")
+_LOGIN = re.compile(r"(?://)?[^/@]*:[^@]*@.+", re.DOTALL)  # user:password@host, an address without rtsp://
 _MPEG_TS = "gst-launch-1.0 ... ! h264parse ! mpegtsmux ! udpsink host=127.0.0.1 port=5000"
 
 
@@ -20,7 +22,8 @@ def refuse_foreign_name(source: str) -> None:
     """Refuse what is neither a path nor an address here, but a source for another program.
 
     Raises:
-        UsageError: `source` is the number of a camera, a file: URL, a pattern of names or a GStreamer pipeline.
+        UsageError: `source` is the number of a camera, a file: URL, a pattern of names, a GStreamer pipeline, or an address
+            without its scheme.
     """
     try:
         if Path(source).exists():
@@ -32,6 +35,10 @@ def refuse_foreign_name(source: str) -> None:
         raise _refusal(source, "is a camera", f"give it with: --camera {camera[1]}")
     if _PIPELINE.search(source):
         raise _refusal(source.split()[0] + " ...", "is a GStreamer pipeline", _instead_of_pipeline(source))
+    if is_address(source) and not source.lower().startswith("file:"):  # its query begins with a question mark: no pattern
+        return
+    if _LOGIN.fullmatch(source):  # no message repeats a password
+        raise UsageError("the source begins with a user name and a password\n  give the whole address: --source rtsp://...")
     advice = path_advice("--source", source)
     if advice is not None:
         raise _refusal(source, "is not a file or folder", advice)
