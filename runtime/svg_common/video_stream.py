@@ -24,6 +24,8 @@ def film_stream(container: Any) -> Any:
     from av.stream import Disposition
 
     streams = [stream for stream in container.streams.video if stream.codec_context is not None]
+    if container.streams.video and not streams:
+        raise NoFilmError("FFmpeg has no decoder for its video")
     if not streams:
         raise NoFilmError(f"the format is '{container.format.name}', without a video stream")
     # Tiles of a HEIC picture are streams that depend on each other.
