@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ from svg_common.path_advice import path_advice
 from svg_common.video_container import lacks_index, missing_bytes
 from svg_common.video_damage import DamageTracker
 from svg_common.video_picture import PictureConverter
-from svg_common.video_stream import NoFilmError, film_stream
+from svg_common.video_stream import NoFilmError, count_pictures, film_stream
 from svg_common.video_timing import Clock, measure_timing
 
 # What FFmpeg plays and a camera, phone, recorder, editor or converter writes. Left out: suffixes that mean something else
@@ -80,13 +80,15 @@ class VideoReader:
         self.problem: str | None = None
         refuse_pipe(self.path)
         with _open_container(self.path) as container:
-            timing = measure_timing(container, _video_stream(container, self.path))
+            pictures = count_pictures(container)
+        with _open_container(self.path) as container:
+            timing = measure_timing(container, _video_stream(container, self.path, pictures))
         self.fps = float(timing.fps)
         self.assumed_rate = timing.assumed
         self._clock = Clock(timing)
         self._container = _open_container(self.path)
         try:
-            stream = _video_stream(self._container, self.path)
+            stream = _video_stream(self._container, self.path, pictures)
             self.duration_s = self._container.duration / 1e6 if self._container.duration else None  # microseconds
             self._frames = self._decode(stream)
             self._first: VideoFrame | None = next(self._frames, None)
@@ -203,9 +205,9 @@ def _open_container(path: Path) -> Any:
         raise _not_a_video(path, error.strerror or str(error)) from error
 
 
-def _video_stream(container: Any, path: Path) -> Any:
+def _video_stream(container: Any, path: Path, pictures: Mapping[int, int]) -> Any:
     try:
-        return film_stream(container)
+        return film_stream(container, pictures)
     except NoFilmError as error:
         raise _not_a_video(path, str(error)) from error
 
