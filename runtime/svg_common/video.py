@@ -92,6 +92,8 @@ class VideoReader:
             self.duration_s = self._container.duration / 1e6 if self._container.duration else None  # microseconds
             self._frames = self._decode(stream)
             self._first: VideoFrame | None = next(self._frames, None)
+            if self._first is None and stream.codec_context.name == "mjpeg":
+                self._begin_leniently(pictures)
             if self._first is None:
                 raise _not_a_video(self.path, self.problem or "no frame of it can be decoded")
         except BaseException:
@@ -120,12 +122,20 @@ class VideoReader:
         self._frames.close()
         self._container.close()
 
-    def _decode(self, stream: Any) -> Generator[VideoFrame, None, None]:
+    def _begin_leniently(self, pictures: Mapping[int, int]) -> None:
+        """Begin again where all pictures are refused: some cameras end every JPEG too early or too late."""
+        self._container.close()
+        self.problem = None
+        self._container = _open_container(self.path)
+        self._frames = self._decode(_video_stream(self._container, self.path, pictures), strict=False)
+        self._first = next(self._frames, None)
+
+    def _decode(self, stream: Any, strict: bool = True) -> Generator[VideoFrame, None, None]:
         import av
 
         converter, damage = PictureConverter(stream), DamageTracker()
         count = 0
-        for frame, intact in damage.intact_pictures(self._decoded_frames(stream, damage)):
+        for frame, intact in damage.intact_pictures(self._decoded_frames(stream, damage, strict)):
             if intact:
                 try:
                     image = converter.convert(frame)
@@ -145,12 +155,12 @@ class VideoReader:
                 f"{count} frames could be read"
             )
 
-    def _decoded_frames(self, stream: Any, damage: DamageTracker) -> Iterator[Any]:
+    def _decoded_frames(self, stream: Any, damage: DamageTracker, strict: bool) -> Iterator[Any]:
         """Decode packet by packet, so that one that is damaged does not end the rest."""
         import av
 
         stream.thread_type = "AUTO"
-        damage.reports_damage(stream.codec_context)
+        damage.reports_damage(stream.codec_context, strict)
         packets = self._container.demux(stream)
         ended = False
         while not ended:

@@ -57,7 +57,7 @@ def film_stream(container: Any, pictures: Mapping[int, int] | None = None) -> An
 
     streams = [stream for stream in container.streams.video if stream.codec_context is not None]
     if container.streams.video and not streams:
-        raise NoFilmError("FFmpeg has no decoder for its video")
+        raise NoFilmError("FFmpeg has no decoder for its codec")
     if not streams:
         raise NoFilmError(f"the format is '{container.format.name}', without a video stream")
     # Tiles of a HEIC picture are streams that depend on each other.
