@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
 from statistics import median_low
+from typing import Any
 
 from svg_common.errors import UsageError
 from svg_common.files import refuse_pipe
+from svg_common.picture_clock import clock_numbers, read_clock
 from svg_common.video import VIDEO_SUFFIXES
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
@@ -66,20 +68,76 @@ def find_clips(path: Path, nested: bool = True) -> list[Clip]:
 def split_into_sequences(files: Sequence[Path]) -> list[Clip]:
     """Group picture files that are numbered alike into sequences: views and sizes of the same scene are not one film.
 
-    The counter is the number in the name that has most values; names that differ in anything else belong to different
-    sequences. Files that cannot be grouped so are one sequence in the order given.
+    The counter is a date and time, else the number in the name that has most values; names that differ in anything else but
+    their suffix belong to different sequences. Single pictures that are named otherwise, such as a cover or a copy, are on
+    their own. Files that cannot be grouped so are one sequence in the order given.
 
     Args:
         files: picture files of one folder in natural order.
     """
-    counter = _counter_place(files)
-    groups: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    alike: dict[int, list[Path]] = defaultdict(list)
     for file in files:
-        parts = _parts(file)
-        groups[tuple(part for place, part in enumerate(parts) if place != counter)].append(file)
-    if counter is None or min(map(len, groups.values())) < 2:
-        return [Clip(tuple(files), False, tuple(map(float, range(len(files)))))]
-    return [Clip(tuple(group), False, _positions([int(_parts(file)[counter]) for file in group])) for group in groups.values()]
+        alike[len(_parts(file.stem))].append(file)
+    main = max(alike, key=lambda count: (len(alike[count]), count))
+    if main == 1 or 2 * len(alike[main]) <= len(files):
+        return [_in_order(files)]
+    by_first = {members[0]: members for members in alike.values()}
+    return [clip for file in files if file in by_first for clip in _sequences(by_first[file])]
+
+
+def _sequences(files: Sequence[Path]) -> list[Clip]:
+    """The sequences of files whose names have equally many numbers."""
+    clocks = [read_clock(file.stem.lower()) for file in files]
+    times = [clock for clock in clocks if clock is not None]
+    if len(times) == len(files) and len({(time.seconds, time.part) for time in times}) > 1:
+        timed = [(time.rest, file, time) for time, file in zip(times, files, strict=True)]
+        return _grouped(timed, clock_numbers) or [_in_order(files)]
+    counter = _counter_place(files)
+    if counter is None:
+        return [_in_order(files)]
+    named = []
+    for file in files:
+        parts = _parts(file.stem)
+        named.append((tuple(part for place, part in enumerate(parts) if place != counter), file, int(parts[counter])))
+    return _grouped(named, list) or [_in_order(files)]
+
+
+def _grouped(named: Sequence[tuple[Any, Path, Any]], numbers_of: Callable[[list[Any]], list[int]]) -> list[Clip]:
+    """One clip per name without its counter; none if that leaves a file alone, unless it is a copy by its counter.
+
+    Args:
+        named: per file its name without the counter, the file, and the counter.
+        numbers_of: turns the counters of one clip into numbers.
+    """
+    groups: dict[Any, list[tuple[Path, Any]]] = defaultdict(list)
+    for rest, file, counter in named:
+        groups[rest].append((file, counter))
+    apart: list[list[tuple[Path, Any]]] = []
+    for members in groups.values():
+        twice = len(set(numbers_of([counter for _, counter in members]))) < len(members)
+        apart += _by_suffix(members) if twice else [members]
+    films = [members for members in apart if len(members) > 1]
+    taken = set(numbers_of([counter for members in films for _, counter in members])) if films else set()
+    alone = [counter for members in apart if len(members) == 1 for _, counter in members]
+    if alone and not taken.issuperset(numbers_of(alone)):
+        return []
+    return [_numbered([file for file, _ in members], numbers_of([counter for _, counter in members])) for members in apart]
+
+
+def _by_suffix(members: Sequence[tuple[Path, Any]]) -> list[list[tuple[Path, Any]]]:
+    suffixes: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
+    for file, counter in members:
+        suffixes[file.suffix.lower()].append((file, counter))
+    return list(suffixes.values())
+
+
+def _numbered(files: Sequence[Path], numbers: Sequence[int]) -> Clip:
+    order = sorted(range(len(files)), key=lambda place: numbers[place])
+    return Clip(tuple(files[place] for place in order), False, _positions([numbers[place] for place in order]))
+
+
+def _in_order(files: Sequence[Path]) -> Clip:
+    return Clip(tuple(files), False, tuple(map(float, range(len(files)))))
 
 
 def _clips_of_folder(folder: Path, nested: bool, seen: set[Path]) -> list[Clip]:
@@ -110,20 +168,18 @@ def _is_picture_file(path: Path) -> bool:
     return path.suffix.lower() in {*VIDEO_SUFFIXES, *IMAGE_SUFFIXES}
 
 
-def _parts(file: Path) -> list[str]:
+def _parts(name: str) -> list[str]:
     """The name as text, number, text, ..., text: every second part is a number."""
-    return _NUMBER.split(file.name.lower())
+    return _NUMBER.split(name.lower())
 
 
 def _name_order(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if place % 2 else (-1, part) for place, part in enumerate(_parts(path))]
+    return [(int(part), "") if place % 2 else (-1, part) for place, part in enumerate(_parts(path.name))]
 
 
 def _counter_place(files: Sequence[Path]) -> int | None:
-    """Which part of the names counts the pictures; None if no number does."""
-    names = [_parts(file) for file in files]
-    if len(set(map(len, names))) != 1:
-        return None
+    """Which part of the names, which have equally many, counts the pictures; None if no number does."""
+    names = [_parts(file.stem) for file in files]
     values = {place: len({name[place] for name in names}) for place in range(1, len(names[0]), 2)}
     counter = max(values, key=lambda place: (values[place], place), default=None)
     return counter if counter is not None and values[counter] > 1 else None
@@ -132,7 +188,7 @@ def _counter_place(files: Sequence[Path]) -> int | None:
 def _positions(numbers: Sequence[int]) -> tuple[float, ...]:
     """Positions of pictures in their sequence from their numbers, which may count by more than one."""
     distances = [later - earlier for earlier, later in pairwise(numbers)]
-    if min(distances) < 1:  # such as 1 and 01
+    if min(distances, default=0) < 1:  # such as 1 and 01
         return tuple(map(float, range(len(numbers))))
     unit = median_low(distances)
     return tuple((number - numbers[0]) / unit for number in numbers)

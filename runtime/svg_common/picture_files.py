@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from svg_common.sample_depth import DEPTHS, bits_in_use, depth_note, to_eight_bits
 
 _PROBED = 9  # files of a clip that are looked at for the depth
+_HEAD = 1 << 16  # bytes in which an animated PNG says so
+_WEBP_ANIMATION = 2  # flag of the extended header
 
 
 class PictureError(Exception):
@@ -75,6 +77,9 @@ def _decode(path: Path) -> NDArray[Any]:
         content = np.fromfile(path, np.uint8)
     except OSError as error:
         raise PictureError(error.strerror or "cannot be read") from error
+    advice = _advice_for_animation(content)
+    if advice is not None:
+        raise PictureError(f"it is an animation of several pictures; {advice}")
     image = _imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if image is not None and image.dtype in (np.uint8, np.uint16):
         return image
@@ -83,6 +88,18 @@ def _decode(path: Path) -> NDArray[Any]:
     if image is None:
         raise PictureError("not a readable image")
     raise PictureError(f"its samples are {image.dtype}; expected 8- or 16-bit unsigned")
+
+
+def _advice_for_animation(content: NDArray[np.uint8]) -> str | None:
+    """What to do with a PNG or WebP file of several pictures, of which OpenCV reads the first; None for one picture."""
+    head = content[:_HEAD].tobytes()
+    control, data = head.find(b"acTL"), head.find(b"IDAT")
+    if head.startswith(b"\x89PNG") and 0 < control < data and int.from_bytes(head[control + 4 : control + 8], "big") > 1:
+        return "rename it to .apng"
+    is_webp = head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X"
+    if is_webp and head[20] & _WEBP_ANIMATION and content.tobytes().count(b"ANMF") > 1:
+        return "convert it to a video"
+    return None
 
 
 def _imdecode(content: NDArray[np.uint8], flags: int) -> NDArray[Any] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +18,7 @@ from svg_common.path_advice import path_advice
 from svg_common.video_container import lacks_index, missing_bytes
 from svg_common.video_damage import DamageTracker
 from svg_common.video_picture import PictureConverter
-from svg_common.video_stream import NoFilmError, film_stream
+from svg_common.video_stream import NoFilmError, count_pictures, film_stream
 from svg_common.video_timing import Clock, measure_timing
 
 # What FFmpeg plays and a camera, phone, recorder, editor or converter writes. Left out: suffixes that mean something else
@@ -80,16 +80,20 @@ class VideoReader:
         self.problem: str | None = None
         refuse_pipe(self.path)
         with _open_container(self.path) as container:
-            timing = measure_timing(container, _video_stream(container, self.path))
+            pictures = count_pictures(container)
+        with _open_container(self.path) as container:
+            timing = measure_timing(container, _video_stream(container, self.path, pictures))
         self.fps = float(timing.fps)
         self.assumed_rate = timing.assumed
         self._clock = Clock(timing)
         self._container = _open_container(self.path)
         try:
-            stream = _video_stream(self._container, self.path)
+            stream = _video_stream(self._container, self.path, pictures)
             self.duration_s = self._container.duration / 1e6 if self._container.duration else None  # microseconds
             self._frames = self._decode(stream)
             self._first: VideoFrame | None = next(self._frames, None)
+            if self._first is None and stream.codec_context.name == "mjpeg":
+                self._begin_leniently(pictures)
             if self._first is None:
                 raise _not_a_video(self.path, self.problem or "no frame of it can be decoded")
         except BaseException:
@@ -118,12 +122,20 @@ class VideoReader:
         self._frames.close()
         self._container.close()
 
-    def _decode(self, stream: Any) -> Generator[VideoFrame, None, None]:
+    def _begin_leniently(self, pictures: Mapping[int, int]) -> None:
+        """Begin again where all pictures are refused: some cameras end every JPEG too early or too late."""
+        self._container.close()
+        self.problem = None
+        self._container = _open_container(self.path)
+        self._frames = self._decode(_video_stream(self._container, self.path, pictures), strict=False)
+        self._first = next(self._frames, None)
+
+    def _decode(self, stream: Any, strict: bool = True) -> Generator[VideoFrame, None, None]:
         import av
 
         converter, damage = PictureConverter(stream), DamageTracker()
         count = 0
-        for frame, intact in damage.intact_pictures(self._decoded_frames(stream, damage)):
+        for frame, intact in damage.intact_pictures(self._decoded_frames(stream, damage, strict)):
             if intact:
                 try:
                     image = converter.convert(frame)
@@ -143,12 +155,12 @@ class VideoReader:
                 f"{count} frames could be read"
             )
 
-    def _decoded_frames(self, stream: Any, damage: DamageTracker) -> Iterator[Any]:
+    def _decoded_frames(self, stream: Any, damage: DamageTracker, strict: bool) -> Iterator[Any]:
         """Decode packet by packet, so that one that is damaged does not end the rest."""
         import av
 
         stream.thread_type = "AUTO"
-        damage.reports_damage(stream.codec_context)
+        damage.reports_damage(stream.codec_context, strict)
         packets = self._container.demux(stream)
         ended = False
         while not ended:
@@ -203,9 +215,9 @@ def _open_container(path: Path) -> Any:
         raise _not_a_video(path, error.strerror or str(error)) from error
 
 
-def _video_stream(container: Any, path: Path) -> Any:
+def _video_stream(container: Any, path: Path, pictures: Mapping[int, int]) -> Any:
     try:
-        return film_stream(container)
+        return film_stream(container, pictures)
     except NoFilmError as error:
         raise _not_a_video(path, str(error)) from error
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from svg_common.nal_units import NalReader
+
 # Encoders that refresh a picture strip by strip never send a key frame; their whole picture is new after at most this many
 # pictures (the longest default key frame interval is 250, in x264 and x265).
 _LONGEST_REFRESH = 300
@@ -30,6 +32,7 @@ class DamageTracker:
     """
 
     def __init__(self) -> None:
+        self._nal_reader: NalReader | None = None
         self.left_out = 0
         self.reason: str | None = None
         self._smeared = False
@@ -38,24 +41,35 @@ class DamageTracker:
         self._sent = 0
         self._incomplete = 0
         self._awaited: set[int] = set()  # time stamps of packets whose pictures have not come out
-        self._damaged: set[int] = set()  # time stamps of packets that the demuxer knows to be incomplete
+        self._damaged: set[int] = set()  # time stamps of packets that are known to be incomplete before they are decoded
+        self._damage_goes_on = False
         self._failed_by: int | None = None  # a failed packet's time stamp is this at most
 
-    @staticmethod
-    def reports_damage(codec_context: Any) -> None:
-        """Let a decoder return damaged pictures, marked: else HEVC withholds them, and they could not be counted."""
+    def reports_damage(self, codec_context: Any, strict: bool = True) -> None:
+        """Let a decoder, not opened yet, return damaged pictures, marked: else HEVC withholds them, uncounted.
+
+        Args:
+            codec_context: of the decoder.
+            strict: refuse damaged Motion JPEG, which is returned unmarked otherwise.
+        """
         from av.codec.context import Flags
 
         codec_context.flags |= Flags.output_corrupt
+        self._nal_reader = NalReader.of(codec_context)
+        if strict and codec_context.name == "mjpeg":
+            codec_context.options = {**codec_context.options, "err_detect": "explode"}
 
     def sending(self, packet: Any) -> None:
         """Note a packet that is about to be decoded."""
         self._sent += 1
         self._incomplete += packet.is_corrupt
+        known = packet.is_corrupt and self._incomplete * _RARE <= self._sent
         if packet.pts is not None:
             self._awaited.add(packet.pts)
-            if packet.is_corrupt and self._incomplete * _RARE <= self._sent:
+            # A parser finishes a picture with the first bytes of the next one, and may mark it for a loss in that one.
+            if known or self._damage_goes_on or (self._nal_reader and self._nal_reader.is_damaged(packet)):
                 self._damaged.add(packet.pts)
+            self._damage_goes_on = known
 
     def failed(self, reason: str) -> None:
         """Note that a packet could not be decoded. With several threads it is an earlier one than the last that was sent."""
@@ -123,7 +137,7 @@ class DamageTracker:
             return True
         missing = {stamp for stamp in self._awaited if stamp < frame.pts}
         self._awaited -= missing | {frame.pts}
-        self.left_out += len(missing) if self._smeared else 0
+        self.left_out += len(missing) if self._smeared or missing & self._damaged else 0
         if self._failed_by is not None and (missing or frame.pts > self._failed_by):
             self._failed_by = None
         return self._failed_by is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ _UNSPECIFIED, _BT709, _BT601 = 2, 1, 5  # colour matrices, by FFmpeg's numbers
 _FULL_RANGE = 2
 _WIDEST_PIXEL = 4  # anamorphic film is 2:1, half-width 16:9 television 128:45; what is beyond is a broken header
 _SQUARE_ENOUGH = Fraction(1, 100)
+_SIDE_DATA_TYPES = 64  # FFmpeg 8 has 33
 
 _Matrix = tuple[int, int, int, int]  # a, b, c, d of a display matrix
 
@@ -117,8 +119,30 @@ def _upright(image: NDArray[Any], matrix: _Matrix | None) -> NDArray[Any]:
 def _display_matrix(frame: Any) -> _Matrix | None:
     from av.sidedata.sidedata import Type
 
-    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    try:
+        data = frame.side_data.get(Type.DISPLAYMATRIX)
+    except ValueError:  # PyAV lists no side data if it does not know the type of one, such as EXIF in Motion JPEG
+        data = _listed_side_data(frame).get(Type.DISPLAYMATRIX)
     if data is None:
         return None
     values = np.frombuffer(data, np.int32)  # 3 x 3 in rows, 16.16 fixed point, in the byte order of the machine
     return (int(values[0]), int(values[1]), int(values[3]), int(values[4])) if values.size == 9 else None
+
+
+def _listed_side_data(frame: Any) -> Any:
+    """The side data of `frame` without those whose type PyAV does not know."""
+    import av
+    from av.sidedata.sidedata import Type
+
+    graph = av.filter.Graph()
+    types: Any = Type  # whose stubs take the values for types as well
+    known = {kind.value for kind in types}
+    steps = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000))]
+    unknown = [kind for kind in range(_SIDE_DATA_TYPES) if kind not in known]
+    steps += [graph.add("sidedata", f"mode=delete:type={kind}") for kind in unknown]
+    steps.append(graph.add("buffersink"))
+    for before, after in pairwise(steps):
+        before.link_to(after)
+    graph.configure()
+    graph.push(frame)
+    return graph.pull().side_data

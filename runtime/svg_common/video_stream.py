@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _PICTURE_CODECS = frozenset(("bmp", "gif", "mjpeg", "png", "tiff", "webp"))
+_COUNTED_PICTURES = 300
+_COUNTED_BYTES = 32 << 20
+_FEW = 10  # a stream with less than this share of another's pictures is one of covers, thumbnails or slides
 _STILL_BRANDS = frozenset(("avif", "heic", "heim", "heis", "heix", "mif1"))
 
 
@@ -12,11 +16,39 @@ class NoFilmError(Exception):
     """A container has no video stream, or none that is a film. The text is the reason."""
 
 
-def film_stream(container: Any) -> Any:
+def count_pictures(container: Any) -> dict[int, int]:
+    """Read the first packets of an open file and return the pictures per index of a video stream; the file must be opened anew.
+
+    Empty if the headers say enough: Matroska and MPEG-TS, for example, do not announce how many pictures a stream has.
+    """
+    import av
+
+    streams = container.streams.video
+    if not streams or (len(streams) == 1 and not (container.streams.audio and _in_picture_codec(streams))):
+        return {}
+    pictures = {stream.index: 0 for stream in streams}
+    size = 0
+    try:
+        for packet in container.demux(*streams):
+            if packet.size:  # an empty one marks the end, and bears no index
+                pictures[packet.stream_index] += 1
+            size += packet.size
+            if sum(pictures.values()) >= _COUNTED_PICTURES or size > _COUNTED_BYTES:
+                break
+    except av.FFmpegError:
+        pass  # damage is reported when the pictures are decoded
+    return pictures
+
+
+def film_stream(container: Any, pictures: Mapping[int, int] | None = None) -> Any:
     """Return the video stream of an open PyAV container that is its film.
 
-    Covers, thumbnails and tiles are marked by the container's dispositions, or known by their count of one, or are in a codec
+    Covers, thumbnails and tiles are marked by the container's dispositions, or known by their few pictures, or are in a codec
     for pictures beside one for films. Then the container's default goes before others, and a larger picture before a smaller.
+
+    Args:
+        container: an open container.
+        pictures: those of `count_pictures`; not known for a network camera.
 
     Raises:
         NoFilmError: the container has no video stream, or only a cover or a still picture.
@@ -33,15 +65,25 @@ def film_stream(container: Any) -> Any:
     films = [stream for stream in streams if not stream.disposition & parts]
     if container.metadata.get("major_brand") in _STILL_BRANDS and all(stream.frames <= 1 for stream in streams):
         raise NoFilmError("it is a still picture (HEIC or AVIF), not a video; convert it to PNG or JPEG")
-    if not films:
+    counted = pictures or {}
+    one_beside_sound = container.streams.audio and bool(counted) and max(counted.values()) == 1 and _in_picture_codec(films)
+    if not films or one_beside_sound:
         raise NoFilmError("it has a cover or a still picture, but no video")
-    return max(films, key=_film_rank)  # the first of equals
+    return max(films, key=lambda stream: _film_rank(stream, counted))  # the first of equals
 
 
-def _film_rank(stream: Any) -> tuple[bool, bool, bool, int]:
+def _in_picture_codec(streams: Iterable[Any]) -> bool:
+    contexts = [stream.codec_context for stream in streams]
+    return all(context is not None and context.name in _PICTURE_CODECS for context in contexts)
+
+
+def _film_rank(stream: Any, counted: Mapping[int, int]) -> tuple[bool, bool, bool, bool, int]:
     from av.stream import Disposition
 
     codec = stream.codec_context
     area = (codec.width or 0) * (codec.height or 0)
-    # `frames` is 0 where the container does not announce it, as Matroska and MPEG-TS.
-    return stream.frames != 1, codec.name not in _PICTURE_CODECS, bool(stream.disposition & Disposition.default), area
+    count, most = stream.frames or counted.get(stream.index, 0), max(counted.values(), default=0)
+    few = count < most and (count <= 1 or count * _FEW < most)
+    is_default = bool(stream.disposition & Disposition.default)
+    # Matroska and MPEG-TS do not announce `frames`, which is then 0; MP4 does, and its streams may lie one after the other.
+    return stream.frames != 1, not few, codec.name not in _PICTURE_CODECS, is_default, area

@@ -6,6 +6,7 @@ usual distance between two pictures, measured in the first part of the file.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +14,17 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
+from svg_common.sampling import MAX_HOLD_S
+
 ASSUMED_FPS = Fraction(25)  # if neither time stamps nor codec say anything; also FFmpeg's own assumption
-_MAX_FPS = 1000  # higher rates come from broken headers
+_MAX_FPS = 1000  # this and higher rates come from broken headers; a time base in milliseconds is often taken for a rate
+_SHORTEST_S = 0.0015  # distances of a millisecond are those of a burst, rounded
 _JUMP_S = 1  # a clock that steps back further than this was restarted, by a wrap or a joined recording
 _NO_TIME_STAMPS = 0x80  # AVFMT_NOTIMESTAMPS: raw streams, for which FFmpeg makes up stamps
 _MEASURED_PICTURES = 1000
 _MEASURED_BYTES = 64 << 20  # uncompressed video: enough pictures, and no long read before the first one is shown
 _USUAL = 0.25  # share of the median by which a usual distance differs at most, such as jitter and rounded stamps
+_REGULAR = 0.6  # share of all distances that are usual, unless pictures arrive in pairs, twice, or by chance
 _SAME_RATE = 0.01  # a nominal rate this close to the measured one is exact where rounded stamps are not
 
 
@@ -57,13 +62,18 @@ def usual_interval_s(times_s: Sequence[float]) -> float | None:
     """Return the usual distance of two pictures in seconds, from the times of all; None for fewer than two pictures.
 
     It is the median, refined by the mean of what is near it: stamps are often rounded to milliseconds, and jitter averages
-    out. Pauses, bursts and lost pictures do not change it.
+    out. Pauses, bursts and lost pictures do not change it. Where most distances are not near the median, as when pictures
+    arrive in pairs, or too short for a camera, it is the mean of those that are not pauses.
     """
-    distances = [later - earlier for earlier, later in pairwise(sorted(times_s)) if later > earlier]
+    distances = [later - earlier for earlier, later in pairwise(sorted(times_s))]
     if not distances:
         return None
     median = statistics.median(distances)
-    return statistics.fmean(distance for distance in distances if abs(distance - median) <= _USUAL * median)
+    usual = [distance for distance in distances if abs(distance - median) <= _USUAL * median]
+    if median >= _SHORTEST_S and len(usual) >= _REGULAR * len(distances):
+        return statistics.fmean(usual)
+    held = [distance for distance in distances if distance <= max(MAX_HOLD_S, 3 * median)]
+    return statistics.fmean(held) or None if held else None
 
 
 class Clock:
@@ -100,11 +110,13 @@ def _read_stamps(container: Any, stream: Any, decode_times: bool) -> tuple[list[
 
     stamps: list[float] = []
     pictures = size = 0
+    clock = _UnbrokenClock()
     try:
         for packet in container.demux(stream):
             stamp = packet.dts if decode_times else packet.pts
             if packet.size and stamp is not None:
-                stamps.append(float(stamp * packet.time_base))
+                decoded = stamp if packet.dts is None else packet.dts
+                stamps.append(clock.moved(float(stamp * packet.time_base), float(decoded * packet.time_base)))
             pictures += packet.size > 0
             size += packet.size
             if pictures > _MEASURED_PICTURES or size > _MEASURED_BYTES:
@@ -112,6 +124,22 @@ def _read_stamps(container: Any, stream: Any, decode_times: bool) -> tuple[list[
     except av.FFmpegError:
         pass  # damage is reported when the pictures are decoded
     return stamps, pictures
+
+
+class _UnbrokenClock:
+    """Lets the time stamps of a clock that was restarted run on, so that none of before lies between them."""
+
+    def __init__(self) -> None:
+        self._shift_s = 0.0
+        self._decoded_s = self._latest_s = -math.inf
+
+    def moved(self, stamp_s: float, decoded_s: float) -> float:
+        """Return the stamp of the next packet, whose decode time is `decoded_s`, behind those before a restart."""
+        if self._decoded_s - decoded_s > _JUMP_S:
+            self._shift_s = self._latest_s - stamp_s
+        self._decoded_s = decoded_s
+        self._latest_s = max(self._latest_s, stamp_s + self._shift_s)
+        return stamp_s + self._shift_s
 
 
 def _exact_rate(interval_s: float, stream: Any) -> Fraction:
@@ -125,4 +153,4 @@ def _exact_rate(interval_s: float, stream: Any) -> Fraction:
 def _nominal_fps(stream: Any) -> Fraction:
     """The rate of a file without time stamps: the codec's timing information (VUI in H.264 and H.265) comes first."""
     rates = stream.codec_context.framerate, stream.guessed_rate, stream.average_rate
-    return next((Fraction(rate) for rate in rates if rate and 0 < rate <= _MAX_FPS), ASSUMED_FPS)
+    return next((Fraction(rate) for rate in rates if rate and 0 < rate < _MAX_FPS), ASSUMED_FPS)

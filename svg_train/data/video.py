@@ -48,7 +48,12 @@ class VideoClips(ClipSequences):
         videos = _with_rates(decoded, data)
         interval_s = _interval(videos, data, config.sequence_length)
         clips, other_rate = at_one_interval(videos, interval_s)
-        mode = _split_mode(data, len(clips))
+        # A photo must not be all that is held out. One forecast frame is enough: the split is the same for all lengths.
+        films, no_sequence = long_enough(clips, split, model.n_past + 1)
+        mode = _split_mode(data, len(films))
+        if mode == "file":
+            clips = films
+            skipped += no_sequence
         mine, too_short = long_enough(_part_of_split(clips, split, mode, data.test_fraction), split, length)
         skipped += other_rate + too_short
         _require(bool(mine), f"no video is long enough for {split} sequences of {length} frames", data, skipped)

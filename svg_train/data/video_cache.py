@@ -35,7 +35,7 @@ from svg_train.data.frame_cache import (
 )
 
 _LOG = logging.getLogger(__name__)
-_VERSION = 3  # increase it whenever the same source would decode to other frames or times
+_VERSION = 4  # increase it whenever the same source would decode to other frames or times
 _REPORT_EVERY = 32  # frames
 
 # What the times of the frames are from: time stamps, an assumed rate (raw streams), or the numbers of picture files, which

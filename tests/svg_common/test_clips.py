@@ -57,6 +57,16 @@ def test_folders_in_folders_in_natural_order(tmp_path):
         (["a.png", "b.png", "x7.png"], (0, 1, 2)),  # no number counts
         (["1.png", "01.png", "2.png"], (0, 1, 2)),  # the same number twice
         (["only.png"], (0,)),
+        (["98.png", "99.png", "100.png"], (0, 1, 2)),
+        (["f1.png", "f2.jpg", "f3.PNG", "f5.jpeg"], (0, 1, 2, 4)),
+        (["2024-01-01_11-59-58.png", "2024-01-01_11-59-59.png", "2024-01-01_12-00-00.png"], (0, 1, 2)),
+        (["IMG_20231231_235958.jpg", "IMG_20231231_235959.jpg", "IMG_20240101_000001.jpg"], (0, 1, 3)),
+        (["20240131T120059.800Z.png", "20240131T120059.900Z.png", "20240131T120100.000Z.png"], (0, 1, 2)),
+        (["01-20240101120058-00.jpg", "01-20240101120058-01.jpg", "01-20240101120059-00.jpg"], (0, 1, 2)),
+        (["20240101_120000_0009.jpg", "20240101_120000_0010.jpg", "20240101_120001_0011.jpg"], (0, 1, 2)),
+        (["20240101_120000_1.jpg", "20240101_120000_2.jpg", "20240101_120000_4.jpg"], (0, 1, 3)),
+        (["1305031102.900000.png", "1305031102.950000.png", "1305031103.000000.png"], (0, 1, 2)),
+        (["20241399_999901.jpg", "20241399_999902.jpg"], (0, 1)),  # not a date
     ],
 )
 def test_the_numbers_of_picture_files_are_their_time(tmp_path, names, positions):
@@ -68,6 +78,27 @@ def test_the_numbers_of_picture_files_are_their_time(tmp_path, names, positions)
 def test_views_of_one_scene_are_sequences_of_their_own(tmp_path):
     touch(tmp_path, *(f"{number}_cam{view}.png" for number in range(4) for view in (1, 2)))
     assert [names for names, _ in described(tmp_path)] == [[f"{n}_cam{view}.png" for n in range(4)] for view in (1, 2)]
+
+
+def test_pictures_of_two_kinds_with_the_same_numbers_are_sequences_of_their_own(tmp_path):
+    touch(tmp_path, *(f"{number}.{suffix}" for number in range(3) for suffix in ("jpg", "png")))
+    assert [names for names, _ in described(tmp_path)] == [[f"{n}.{suffix}" for n in range(3)] for suffix in ("jpg", "png")]
+
+
+def test_events_with_a_number_are_sequences_by_their_time(tmp_path):
+    touch(tmp_path, *(f"{event}-2024010112000{second}-00.jpg" for event in (1, 2) for second in range(3)))
+    assert [names for names, _ in described(tmp_path)] == [
+        [f"{event}-2024010112000{second}-00.jpg" for second in range(3)] for event in (1, 2)
+    ]
+
+
+@pytest.mark.parametrize("stray", ["cover.png", "f_2 (1).png", "f_2 copy.png", "folder.jpg", "preview_1.png"])
+def test_a_cover_or_a_copy_beside_the_pictures_of_a_film_is_not_one_of_them(tmp_path, stray):
+    touch(tmp_path, stray, *(f"f_{number}.png" for number in range(4)))
+    assert sorted(described(tmp_path), key=lambda clip: len(clip[0])) == [
+        ([stray], (0,)),
+        ([f"f_{number}.png" for number in range(4)], (0, 1, 2, 3)),
+    ]
 
 
 def test_names_that_no_grouping_fits_are_one_sequence(tmp_path):

@@ -107,3 +107,15 @@ def test_real_12_bit_pictures_are_visible():
     pictures = PictureFiles(paths)
     assert all(pictures.read(path).max() > 250 for path in paths)
     assert pictures.bits == 12
+
+
+@pytest.mark.parametrize(("suffix", "advice"), [(".png", "rename it to .apng"), (".webp", "convert it to a video")])
+def test_an_animation_is_refused_as_that_and_a_single_picture_of_its_kind_is_read(tmp_path, suffix, advice):
+    image = pytest.importorskip("PIL.Image")
+    pictures = [image.fromarray(np.full((8, 8, 3), 60 * i, np.uint8)) for i in range(3)]
+    animation, single = tmp_path / f"animation{suffix}", tmp_path / f"single{suffix}"
+    pictures[0].save(animation, save_all=True, append_images=pictures[1:])
+    pictures[1].save(single)
+    with pytest.raises(PictureError, match=f"it is an animation of several pictures; {advice}"):
+        PictureFiles([animation]).read(animation)
+    assert int(PictureFiles([single]).read(single).max()) == pytest.approx(60, abs=3)

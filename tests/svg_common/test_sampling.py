@@ -88,3 +88,15 @@ def test_the_usual_interval_is_not_that_of_pauses_jitter_or_lost_pictures():
         assert usual_interval_s(times_s) == pytest.approx(interval_s, rel=0.01)
         assert usual_interval_s(times_s[::-1]) == usual_interval_s(times_s)  # B-frames come out of order
     assert usual_interval_s([5.0]) is None
+
+
+def test_the_usual_interval_of_irregular_stamps_is_their_mean_without_pauses():
+    pairs = [n / 15 + late for n in range(100) for late in (0, 0.008)]
+    longer_pairs = [0.0, *(time_s + 0.1 for time_s in pairs)]
+    doubled = [n // 2 / 15 for n in range(200)]
+    tripled = [n // 3 / 10 for n in range(300)]
+    bursts = [n // 4 * 4 / 30 + n % 4 * 0.001 for n in range(200)]
+    paused = [time_s + 60 * (time_s > 3) for time_s in pairs]
+    for times_s in (pairs, longer_pairs, doubled, tripled, bursts, paused):
+        assert usual_interval_s(times_s) == pytest.approx(1 / 30, rel=0.02)
+    assert usual_interval_s([5.0, 5.0]) is None

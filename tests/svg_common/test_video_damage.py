@@ -23,7 +23,8 @@ def film(path: Path, codec: str, options: dict[str, str], pictures: int = PICTUR
     texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=FPS, options=options)
-        stream.width, stream.height, stream.pix_fmt, stream.gop_size = 128, 96, "yuv420p", GOP
+        stream.width, stream.height, stream.gop_size = 128, 96, GOP
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         for i in range(pictures):
             image = np.ascontiguousarray(texture[2 * i : 2 * i + 96])
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
@@ -32,7 +33,7 @@ def film(path: Path, codec: str, options: dict[str, str], pictures: int = PICTUR
 
 
 def with_packet(path: Path, number: int, damage: str) -> Path:
-    """The same film with one packet cut after its first third, or filled with noise."""
+    """The same film with one packet cut after its first third, or filled with noise, or with zeros in its second third."""
     target = path.with_stem(f"{path.stem}_{damage}{number}")
     with av.open(str(path)) as source, av.open(str(target), "w") as container:
         stream = source.streams.video[0]
@@ -41,6 +42,8 @@ def with_packet(path: Path, number: int, damage: str) -> Path:
             data = bytearray(bytes(packet))
             if i == number and damage == "cut":
                 data = data[: len(data) // 3]
+            elif i == number and damage == "zeros":
+                data[len(data) // 3 : 2 * len(data) // 3] = bytes(2 * len(data) // 3 - len(data) // 3)
             elif i == number:
                 data[len(data) // 3 :] = np.random.default_rng(0).bytes(len(data) - len(data) // 3)
             sent = av.Packet(bytes(data))
@@ -65,6 +68,8 @@ def smeared(shown: dict[int, np.ndarray], truth: dict[int, np.ndarray]) -> list[
         ("plain.mp4", "libx264", {**X264, "bf": "0"}, "cut"),
         ("b_frames.mp4", "libx264", {**X264, "bf": "3"}, "cut"),
         ("b_frames.mkv", "libx264", {**X264, "bf": "3"}, "cut"),
+        ("hole.mp4", "libx264", {**X264, "bf": "3"}, "zeros"),
+        ("hole.mkv", "libx265", {"x265-params": f"keyint={GOP}:log-level=none"}, "zeros"),
         ("old.avi", "mpeg4", {}, "noise"),
         ("disc.mkv", "mpeg2video", {"bf": "2"}, "noise"),
         ("open_gop.mp4", "libx265", {"x265-params": f"keyint={GOP}:open-gop=1:log-level=none"}, "cut"),
@@ -84,6 +89,41 @@ def test_no_smeared_picture_is_shown_and_the_next_key_frame_ends_the_wait(tmp_pa
     assert problem is not None
     assert f"{left_out} frame(s) up to the next key frame left out" in problem
     assert f"{len(shown)} frames could be read" in problem
+
+
+@pytest.mark.parametrize("name", ["camera.avi", "camera.mkv"])
+@pytest.mark.parametrize("damage", ["noise", "zeros"])
+def test_a_damaged_picture_of_motion_jpeg_costs_only_itself(tmp_path, name, damage):
+    whole = film(tmp_path / name, "mjpeg", {})
+    truth, _ = pictures_by_number(whole)
+    shown, problem = pictures_by_number(with_packet(whole, 30, damage))
+    assert smeared(shown, truth) == []
+    assert sorted(shown) == [number for number in range(PICTURES) if number != 30]
+    assert problem is not None
+    assert "1 frame(s) up to the next key frame left out" in problem
+
+
+def test_motion_jpeg_whose_pictures_all_end_too_early_is_shown(tmp_path):
+    _, jpeg = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8))
+    path = tmp_path / "camera.mjpeg"
+    path.write_bytes(5 * (jpeg.tobytes()[:-200] + b"\xff\xd9"))
+    with VideoReader(path) as reader:
+        assert len(list(reader)) == 5
+    assert reader.problem is None
+
+
+def test_a_loss_in_a_key_frame_of_a_transport_stream_is_not_taken_for_one_in_the_picture_before(tmp_path):
+    whole = film(tmp_path / "whole.ts", "libx265", {"x265-params": f"keyint={GOP}:bframes=0:log-level=none"})
+    truth, _ = pictures_by_number(whole)
+    with av.open(str(whole)) as container:
+        keys = [packet.pos for packet in container.demux(video=0) if packet.is_keyframe and packet.size]
+    content = whole.read_bytes()
+    lost = tmp_path / "lost.ts"
+    lost.write_bytes(content[: keys[1] + 3 * 188] + content[keys[1] + 4 * 188 :])
+    shown, problem = pictures_by_number(lost)
+    assert smeared(shown, truth) == []
+    assert set(range(2 * GOP, PICTURES)) <= set(shown)
+    assert problem is not None
 
 
 def test_lost_packets_of_a_transport_stream_are_damage(tmp_path):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -99,6 +101,24 @@ def test_an_orientation_of_the_codec_holds_until_it_sends_another(tmp_path, name
     shown = images(path)
     assert len(shown) == 12
     assert {tuple(colours_of_quarters(image)) for image in shown} == {(RED, BLUE, GREEN, BLACK)}
+
+
+@pytest.mark.parametrize(
+    ("orientation", "upright"),
+    [(1, lambda image: image), (2, np.fliplr), (6, lambda image: np.rot90(image, -1)), (5, lambda image: image.swapaxes(0, 1))],
+)
+def test_motion_jpeg_with_exif_is_upright(tmp_path, orientation, upright):
+    """FFmpeg gives EXIF as side data of a type that PyAV does not know."""
+    entry = struct.pack("<HHIHH", 0x112, 3, 1, orientation, 0)  # one short
+    tiff = b"II*\0" + struct.pack("<IH", 8, 1) + entry + bytes(4)
+    exif = b"\xff\xe1" + struct.pack(">H", 8 + len(tiff)) + b"Exif\0\0" + tiff
+    _, jpeg = cv2.imencode(".jpg", quarters()[..., ::-1])
+    content = jpeg.tobytes()
+    path = tmp_path / "camera.mjpeg"
+    path.write_bytes(3 * (content[:2] + exif + content[2:]))
+    shown = images(path)
+    assert len(shown) == 3
+    assert {tuple(colours_of_quarters(image)) for image in shown} == {tuple(colours_of_quarters(upright(quarters())))}
 
 
 @pytest.mark.parametrize("name", ["film.mp4", "film.mkv", "film.ts", "film.avi"])

@@ -55,12 +55,33 @@ def test_the_film_is_read_although_a_cover_comes_first_and_is_larger(tmp_path, n
     assert {frame.image.shape[:2] for frame in frames} == {FILM_HW}
 
 
+@pytest.mark.parametrize("name", ["film.mkv", "film.ts", "film.nut", "film.mov"])
+@pytest.mark.parametrize("stills", [1, 2])
+def test_a_thumbnail_in_a_codec_for_films_is_not_the_film(tmp_path, name, stills):
+    """Matroska and MPEG-TS do not say how many pictures a stream has."""
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("libx264", rate=10) for _ in range(2)]
+        for stream, (height, width) in zip(streams, (COVER_HW, FILM_HW), strict=True):
+            stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        packets = [packet for _ in range(stills) for packet in streams[0].encode(gray(*COVER_HW))]
+        packets += [packet for _ in range(30) for packet in streams[1].encode(gray(*FILM_HW))]
+        for packet in [*packets, *streams[0].encode(), *streams[1].encode()]:
+            container.mux(packet)
+    with VideoReader(path) as reader:
+        frames = list(reader)
+    assert len(frames) == 30
+    assert frames[0].image.shape[:2] == FILM_HW
+
+
 def test_a_cover_as_png_is_not_the_film_either(tmp_path):
     with VideoReader(with_cover(tmp_path / "film.mov", cover="png")) as reader:
         assert {frame.image.shape[:2] for frame in reader} == {FILM_HW}
 
 
-@pytest.mark.parametrize(("name", "sound"), [("song.mp3", "libmp3lame"), ("song.flac", "flac"), ("song.mp4", "libmp3lame")])
+@pytest.mark.parametrize(
+    ("name", "sound"), [("song.mp3", "libmp3lame"), ("song.flac", "flac"), ("song.mp4", "libmp3lame"), ("song.mkv", "flac")]
+)
 def test_music_with_a_cover_is_refused_as_that(tmp_path, name, sound):
     with pytest.raises(VideoError, match="it has a cover or a still picture, but no video"):
         VideoReader(with_cover(tmp_path / name, film=False, attached=True, sound=sound))

@@ -112,6 +112,22 @@ def test_jittered_stamps_without_a_default_duration(tmp_path):
     assert not assumed
 
 
+def test_pictures_that_arrive_in_pairs_have_their_mean_rate(tmp_path):
+    path = write_at(tmp_path / "network_camera.mkv", [100 * (i // 2) + 12 * (i % 2) for i in range(61)])
+    assert rate(path) == (pytest.approx(20, rel=0.02), False)
+
+
+def test_recordings_that_were_joined_run_on_at_their_rate(tmp_path):
+    part = write_at(tmp_path / "part.ts", [100 * i for i in range(30)]).read_bytes()
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(part * 2)
+    with VideoReader(joined) as reader:
+        times_s = [frame.time_s for frame in reader]
+    assert reader.fps == pytest.approx(10)
+    assert len(times_s) >= 55  # the join is a loss of packets, and costs the pictures before it
+    np.testing.assert_allclose(np.diff(times_s), 0.1, atol=1e-3)
+
+
 def test_a_phone_that_lowers_its_rate_keeps_the_usual_one(tmp_path):
     path = write_at(tmp_path / "phone.mp4", np.cumsum([33] * 80 + [45] * 40).tolist())
     assert rate(path) == (pytest.approx(1000 / 33, rel=0.01), False)

@@ -188,6 +188,16 @@ def test_five_files_are_split_by_file(options):
     assert "split by file" in train.description
 
 
+def test_files_without_a_sequence_are_no_files_to_hold_out(options, logged):
+    for i in range(5):
+        write_video(Path(options["root"]) / f"{i}.avi", 60, first=i)
+    write_video(Path(options["root"]) / "2_photo.avi", 1)  # in the middle of six, which would be the one that is held out
+    for length in (3, LENGTH, 20):
+        train, test = open_both(options, length)
+        assert (len(train._runs), len(test._runs)) == (4, 1)
+    assert "2_photo.avi: too short: 1 consecutive train frames, but a sequence needs 3" in logged.text
+
+
 def test_the_way_to_split_can_be_chosen(options):
     write_video(Path(options["root"]) / "a.avi", 60)
     with pytest.raises(UsageError, match="at least 2"):

@@ -68,7 +68,7 @@ class StreamCapture:
         self._stream = film_stream(self._container)
         self._converter = PictureConverter(self._stream)
         self._damage = DamageTracker()
-        self._damage.reports_damage(self._stream.codec_context)
+        self._damage.reports_damage(self._stream.codec_context, strict=False)
         threading.Thread(target=self._receive, name="receiver of a stream", daemon=True).start()
         if not self.read()[0]:
             self.release()
