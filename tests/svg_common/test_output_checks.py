@@ -104,7 +104,9 @@ def test_devices_are_no_files_to_check(tmp_path):
 
 
 def test_stdout_is_written_to_a_pipe_too():
-    code = "from pathlib import Path; from svg_common.outputs import check_outputs; check_outputs({'--json': Path('/dev/stdout')})"
+    code = (
+        "from pathlib import Path; from svg_common.outputs import check_outputs; check_outputs({'--json': Path('/dev/stdout')})"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from svg_runtime.errors import SourceLostError
 from svg_runtime.live.events import EventLog
-from svg_runtime.live.sources.addresses import has_stream_scheme, is_address, require_stream_address, stream_name
+from svg_runtime.live.sources.addresses import is_address, require_stream_address, stream_name
 from svg_runtime.live.sources.base import Source, SourceFrame
 from svg_runtime.live.sources.foreign_names import refuse_foreign_name
 from svg_runtime.live.sources.pacing import SLOWER_THAN_MODEL, Ticker
@@ -59,8 +59,7 @@ def check_source(options: SourceOptions) -> None:
     """
     if options.source is None or options.camera is not None or options.source == SYNTHETIC_URL:
         return
-    if not has_stream_scheme(options.source):  # an address may contain the signs of a pattern, and secrets
-        refuse_foreign_name(options.source)
+    refuse_foreign_name(options.source)
     if options.path is None:
         require_stream_address(options.source)
 

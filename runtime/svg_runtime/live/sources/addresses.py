@@ -17,11 +17,6 @@ def is_address(source: str) -> bool:
     return "://" in source or source.lower().startswith(tuple(f"{scheme}:" for scheme in _SCHEMES))
 
 
-def has_stream_scheme(source: str) -> bool:
-    """Whether a source begins with the scheme of a supported address."""
-    return source.partition(":")[0].lower() in _SCHEMES
-
-
 def require_stream_address(url: str) -> None:
     """Refuse unsupported addresses.
 
