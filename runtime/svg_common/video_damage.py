@@ -86,8 +86,9 @@ class DamageTracker:
     def is_intact(self, frame: Any) -> bool:
         """Return whether `frame` may be shown and used as truth."""
         failure_is_before = self._failure_is_before(frame)
-        damaged = frame.is_corrupt or self._packet_was_damaged(frame)
-        if damaged and not frame.key_frame and not self._any_intact:
+        incomplete = self._packet_was_damaged(frame)
+        damaged = frame.is_corrupt or incomplete
+        if damaged and not incomplete and not frame.key_frame and not self._any_intact:
             return False  # a recording that starts between two key frames: not damage, and its decoder ends the wait
         if damaged:
             self._start_of_damage("it decodes with errors")

@@ -144,6 +144,14 @@ def test_a_loss_in_a_key_frame_of_a_transport_stream_is_not_taken_for_one_in_the
     assert problem is not None
 
 
+def test_a_hole_in_the_first_picture_costs_all_up_to_the_second_key_frame(tmp_path):
+    whole = film(tmp_path / "film.mp4", "libx264", {**X264, "bf": "0"})
+    shown, problem = pictures_by_number(with_packet(whole, 0, "zeros"))
+    assert len(shown) == PICTURES - GOP
+    assert problem is not None
+    assert f"{GOP} frame(s) up to the next key frame left out" in problem
+
+
 def test_lost_packets_of_a_transport_stream_are_damage(tmp_path):
     whole = film(tmp_path / "whole.ts", "libx264", {**X264, "bf": "0"})
     truth, _ = pictures_by_number(whole)
