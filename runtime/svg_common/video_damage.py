@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from svg_common.nal_units import NalReader
+from svg_common.zero_holes import HoleFinder
 
 # Encoders that refresh a picture strip by strip never send a key frame; their whole picture is new after at most this many
 # pictures (the longest default key frame interval is 250, in x264 and x265).
@@ -32,7 +32,7 @@ class DamageTracker:
     """
 
     def __init__(self) -> None:
-        self._nal_reader: NalReader | None = None
+        self._hole_finder: HoleFinder | None = None
         self.left_out = 0
         self.reason: str | None = None
         self._smeared = False
@@ -55,7 +55,7 @@ class DamageTracker:
         from av.codec.context import Flags
 
         codec_context.flags |= Flags.output_corrupt
-        self._nal_reader = NalReader.of(codec_context)
+        self._hole_finder = HoleFinder.of(codec_context)
         if strict and codec_context.name == "mjpeg":
             codec_context.options = {**codec_context.options, "err_detect": "explode"}
 
@@ -67,7 +67,7 @@ class DamageTracker:
         if packet.pts is not None:
             self._awaited.add(packet.pts)
             # A parser finishes a picture with the first bytes of the next one, and may mark it for a loss in that one.
-            if known or self._damage_goes_on or (self._nal_reader and self._nal_reader.is_damaged(packet)):
+            if known or self._damage_goes_on or (self._hole_finder and self._hole_finder.has_hole(packet)):
                 self._damaged.add(packet.pts)
             self._damage_goes_on = known
 
@@ -86,8 +86,9 @@ class DamageTracker:
     def is_intact(self, frame: Any) -> bool:
         """Return whether `frame` may be shown and used as truth."""
         failure_is_before = self._failure_is_before(frame)
-        damaged = frame.is_corrupt or self._packet_was_damaged(frame)
-        if damaged and not frame.key_frame and not self._any_intact:
+        incomplete = self._packet_was_damaged(frame)
+        damaged = frame.is_corrupt or incomplete
+        if damaged and not incomplete and not frame.key_frame and not self._any_intact:
             return False  # a recording that starts between two key frames: not damage, and its decoder ends the wait
         if damaged:
             self._start_of_damage("it decodes with errors")

@@ -70,6 +70,10 @@ def smeared(shown: dict[int, np.ndarray], truth: dict[int, np.ndarray]) -> list[
         ("b_frames.mkv", "libx264", {**X264, "bf": "3"}, "cut"),
         ("hole.mp4", "libx264", {**X264, "bf": "3"}, "zeros"),
         ("hole.mkv", "libx265", {"x265-params": f"keyint={GOP}:log-level=none"}, "zeros"),
+        ("hole.ts", "libx264", {**X264, "bf": "0"}, "zeros"),
+        ("hole.avi", "libx264", {**X264, "bf": "0"}, "zeros"),
+        ("hole.webm", "libvpx-vp9", {"deadline": "realtime", "cpu-used": "8", "crf": "4", "b": "4M"}, "zeros"),
+        ("hole8.webm", "libvpx", {"deadline": "realtime", "crf": "4", "b": "4M"}, "zeros"),
         ("old.avi", "mpeg4", {}, "noise"),
         ("disc.mkv", "mpeg2video", {"bf": "2"}, "noise"),
         ("open_gop.mp4", "libx265", {"x265-params": f"keyint={GOP}:open-gop=1:log-level=none"}, "cut"),
@@ -103,6 +107,20 @@ def test_a_damaged_picture_of_motion_jpeg_costs_only_itself(tmp_path, name, dama
     assert "1 frame(s) up to the next key frame left out" in problem
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libvpx", "libvpx-vp9", "libsvtav1"])
+def test_black_pictures_are_not_holes(tmp_path, codec):
+    path = tmp_path / "night.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = 1920, 1080, "yuv420p"
+        for _ in range(4):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((1080, 1920, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
+    shown, problem = pictures_by_number(path)
+    assert len(shown) == 4
+    assert problem is None
+
+
 def test_motion_jpeg_whose_pictures_all_end_too_early_is_shown(tmp_path):
     _, jpeg = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8))
     path = tmp_path / "camera.mjpeg"
@@ -124,6 +142,14 @@ def test_a_loss_in_a_key_frame_of_a_transport_stream_is_not_taken_for_one_in_the
     assert smeared(shown, truth) == []
     assert set(range(2 * GOP, PICTURES)) <= set(shown)
     assert problem is not None
+
+
+def test_a_hole_in_the_first_picture_costs_all_up_to_the_second_key_frame(tmp_path):
+    whole = film(tmp_path / "film.mp4", "libx264", {**X264, "bf": "0"})
+    shown, problem = pictures_by_number(with_packet(whole, 0, "zeros"))
+    assert len(shown) == PICTURES - GOP
+    assert problem is not None
+    assert f"{GOP} frame(s) up to the next key frame left out" in problem
 
 
 def test_lost_packets_of_a_transport_stream_are_damage(tmp_path):
