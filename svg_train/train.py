@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from svg_common.errors import BackendMissingError, ExitCode, SvgError, UsageError
+from svg_common.files import resolved
 from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from svg_train.config import Config, ModelConfig
 from svg_train.config_options import flag
@@ -116,7 +117,7 @@ class Trainer:
         test = open_data(self._config, "test", self._config.model.n_past + train.eval_horizon)
         self._frame_interval_s = data.frame_interval_s
         self._held_out = held_out(test, train.eval_sequences)
-        self._out.mkdir(parents=True, exist_ok=True)
+        resolved(self._out).mkdir(parents=True, exist_ok=True)  # a link may lead to a folder that does not exist yet
         # 2) build model and optimizer, or restore them
         self._build()
         # 3) train from the first step, or from the one after the last save

@@ -30,9 +30,10 @@ from tests.svg_runtime.live.live_helpers import write_video
 
 KILLS = int(os.environ.get("SVG_EDGE_TEST_KILLS", "2"))
 TINY_RUN = [
-    "--nf", "4", "--g-dim", "16", "--rnn-size", "24", "--z-dim", "4", "--n-past", "3", "--n-future", "2", "--batch-size", "2",
-    "--eval-sequences", "2", "--eval-samples", "2", "--eval-horizon", "2", "--device", "cpu", "--precision", "32-true",
-]  # fmt: skip
+    *("--nf", "4", "--g-dim", "16", "--rnn-size", "24", "--z-dim", "4", "--n-past", "3", "--n-future", "2"),
+    *("--batch-size", "2", "--eval-sequences", "2", "--eval-samples", "2", "--eval-horizon", "2"),
+    *("--device", "cpu", "--precision", "32-true"),
+]
 TRAIN = ["svg-train", "--data", "digits", "--steps", "2", *TINY_RUN, "--out", "run"]
 
 

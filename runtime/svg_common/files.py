@@ -45,7 +45,7 @@ def atomic_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
         yield partial
         _flush(partial)
         partial.chmod(0o666 & ~_umask())  # mkstemp makes 0600; a published file follows the user's umask
-        os.replace(partial, target.resolve())
+        os.replace(partial, resolved(target))
     except OSError as error:
         _name_destination(error, partial, target)
         raise
@@ -62,7 +62,7 @@ def atomic_directory(destination: str | os.PathLike[str]) -> Iterator[Path]:
     Raises:
         OSError: the folder cannot be made or written, or the disk is full, or `destination` is a file.
     """
-    target = Path(destination).resolve()
+    target = resolved(Path(destination))
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target))
     partial = _make_beside(target, folder=True)
@@ -78,6 +78,18 @@ def atomic_directory(destination: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def resolved(path: Path) -> Path:
+    """`path` without symbolic links.
+
+    Raises:
+        OSError: they go round in a circle, for which pathlib raised a RuntimeError before Python 3.13.
+    """
+    try:
+        return path.resolve()
+    except RuntimeError as error:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
 
 
 def refuse_pipe(path: str | os.PathLike[str]) -> None:
@@ -118,7 +130,7 @@ def _replace_directory(partial: Path, target: Path) -> None:
 
 def _make_beside(target: Path, folder: bool = False) -> Path:
     """Make an empty file or folder beside `target` (beside what it links to), so that a rename can put it in place."""
-    real = target.resolve()
+    real = resolved(target)
     prefix = f".{(real.name if folder else real.stem)[:_NAME_START]}."
     try:
         real.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """What a fork does to engines: their threads do not exist in the child, so a call that waits for one never returns.
 
-Freeing an engine waits for its threads too, so the child keeps what it inherits. At its end, destructors of the engines' libraries
-would wait for them once more, so it ends without.
+Freeing an engine waits for its threads too, so the child keeps what it inherits. At its end, destructors in the engines'
+libraries would wait for them once more, so it ends without.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from svg_common.errors import OutputError, UsageError
+from svg_common.files import resolved
 
 _WITHOUT_WAITING = getattr(os, "O_NOCTTY", 0) | getattr(os, "O_NONBLOCK", 0)  # Windows has neither
 
@@ -150,8 +151,6 @@ def _is_device(path: Path) -> bool:
 
 def _resolved(path: Path) -> Path:
     try:
-        return path.resolve()
-    except RuntimeError as error:  # before Python 3.13, pathlib's error for a circle of links
-        raise OutputError(path, OSError(errno.ELOOP, os.strerror(errno.ELOOP))) from error
+        return resolved(path)
     except OSError as error:
         raise OutputError(path, error) from error

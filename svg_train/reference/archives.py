@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import os
+import re
 import shlex
 import struct
 import zipfile
@@ -15,8 +16,10 @@ from typing import BinaryIO
 
 _BLOCK = 512  # bytes; a tar file consists of such blocks
 _MAX_SIZE = 1 << 50  # bytes of a member; larger ones are damaged headers, and cannot be skipped
-_SHOWN = 200  # characters of a member's name in the message
+_SHOWN = 400  # characters of a member's name in the message
 _MAX_MEMBERS = 10_000  # of an archive that are looked at
+_MAX_NAME = 1 << 14  # bytes that are read for a long name
+_PATH = re.compile(rb"(?:^|\n)\d+ path=([^\n]*)\n")
 _OLD_TORCH = frozenset(("sys_info", "pickle", "storages", "tensors"))  # torch.save before 0.1.10 wrote a tar of these
 _SUFFIXES = (".pth", ".pt", ".pth.tar", ".ckpt", ".tar")
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
@@ -62,11 +65,17 @@ def is_tar(block: bytes) -> bool:
 def _describe(kind: str, path: str | Path, names: list[str]) -> str:
     unpack, look = ("tar -xf", "tar -tf") if kind == "tar" else ("unzip", "unzip -l")
     archive = shlex.quote(str(path))
-    name = next((name[:_SHOWN] for name in names if name.lower().endswith(_SUFFIXES)), None)
-    if name is None:
+    named = [name[:_SHOWN] for name in names if name.lower().endswith(_SUFFIXES) and not _is_of_macos(name)]
+    if not named:
         return f"a {kind} archive; none of its {len(names)} files is named as a checkpoint\n  list them with: {look} {archive}"
-    then = f"unpack it with: {unpack} {archive}\n  then give the file: {shlex.quote(name)}"
-    return f"a {kind} archive that contains '{name}'\n  {then}"
+    others = f", and {len(named) - 1} more named as checkpoints" if len(named) > 1 else ""
+    then = f"unpack it with: {unpack} {archive}\n  then give the file: {shlex.quote(named[0])}"
+    return f"a {kind} archive that contains '{named[0]}'{others}\n  {then}"
+
+
+def _is_of_macos(name: str) -> bool:
+    """Whether a member holds only what macOS adds to a file of that name."""
+    return name.startswith("__MACOSX/") or name.rpartition("/")[2].startswith("._")
 
 
 def _first_block(compressed: bytes, kind: str) -> bytes:
@@ -81,19 +90,34 @@ def _first_block(compressed: bytes, kind: str) -> bytes:
 
 
 def _tar_members(file: BinaryIO) -> Iterator[str]:
-    """Names of the members, read header by header; the contents are skipped."""
+    """Names of the members, read header by header; the contents are skipped, except names too long for a header."""
+    long_name = ""
     for _ in range(_MAX_MEMBERS):
         block = file.read(_BLOCK)
         if not is_tar(block):
             return
+        kind, size = block[156:157], _tar_size(block)
         prefix = _text(block[345:500]) + "/" if block[257:263] == b"ustar\0" and block[345] else ""
-        if block[156:157] in (b"0", b"\0", b"7"):  # regular files
-            yield prefix + _text(block[:100])
-        digits = block[124:136].strip(b" \0")
-        size = int(digits, 8) if digits and set(digits) <= set(b"01234567") else int.from_bytes(block[125:136], "big")
+        if kind in (b"0", b"\0", b"7"):  # regular files
+            yield long_name or prefix + _text(block[:100])
         if size > _MAX_SIZE:
             return
-        file.seek(-(-size // _BLOCK) * _BLOCK, 1)
+        start = file.tell()
+        long_name = _long_name(kind, file.read(min(size, _MAX_NAME))) if kind in (b"L", b"x") else ""
+        file.seek(start + -(-size // _BLOCK) * _BLOCK)
+
+
+def _tar_size(block: bytes) -> int:
+    digits = block[124:136].strip(b" \0")
+    return int(digits, 8) if digits and set(digits) <= set(b"01234567") else int.from_bytes(block[125:136], "big")
+
+
+def _long_name(kind: bytes, content: bytes) -> str:
+    """The name of the next member: as GNU tar writes it (L), or as lines of "length path=name" (x)."""
+    if kind == b"L":
+        return _text(content)
+    path = _PATH.search(content)
+    return path[1].decode("utf-8", "surrogateescape") if path else ""
 
 
 def _zip_members(path: str | Path) -> list[str]:

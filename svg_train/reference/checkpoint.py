@@ -10,6 +10,7 @@ reference's (`skip_lag` 1). No code in the file runs, whatever it contains.
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from svg_common.files import refuse_pipe
 from svg_train.checkpoint import FORMAT, Checkpoint, CheckpointError, load_checkpoint
 from svg_train.config import Config, build_config
 from svg_train.reference.archives import describe_archive
-from svg_train.reference.file import Format, OtherKindError, TorchFile, open_torch_file, sniff_format
+from svg_train.reference.file import OtherKindError, TorchFile, open_torch_file, sniff_format
+from svg_train.reference.foreign_files import HEAD_BYTES, describe_foreign
 from svg_train.reference.inert_pickle import PickleFormatError
 from svg_train.reference.layouts import PARTS, Layout, recognize
 from svg_train.reference.modules import Tensors, named_tensors
@@ -48,7 +50,8 @@ def load_any_checkpoint(path: str | Path) -> Checkpoint:
         CheckpointError: the file is missing, truncated or neither of the two, or parts are missing or contradictory.
         UsageError: it is a pipe.
     """
-    kind = _sniff(path)
+    head = _read_head(path)
+    kind = sniff_format(head)
     if kind in ("tar", "other"):
         _refuse_archive(path)
     if kind == "tar":
@@ -57,7 +60,10 @@ def load_any_checkpoint(path: str | Path) -> Checkpoint:
             "  load it in that PyTorch, save it again in a later one, and use the new file"
         )
     if kind == "other":
-        raise ReferenceCheckpointError(f"'{path}' is not an svg-edge checkpoint, nor any other file of torch.save\n{EXPECTED}")
+        what = describe_foreign(head)
+        raise ReferenceCheckpointError(
+            f"'{path}' is not an svg-edge checkpoint, nor any other file of torch.save{f': {what}' if what else ''}\n{EXPECTED}"
+        )
     try:
         with open_torch_file(path) as file:
             if not _is_ours(file.content):
@@ -79,11 +85,11 @@ def _refuse_archive(path: str | Path) -> None:
         raise ReferenceCheckpointError(f"'{path}' is {archive}")
 
 
-def _sniff(path: str | Path) -> Format:
+def _read_head(path: str | Path) -> bytes:
     refuse_pipe(path)
     try:
         with open(path, "rb") as file:
-            return sniff_format(file.read(512))
+            return file.read(HEAD_BYTES)
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint '{path}' does not exist\n  train one with: svg-train --out run") from error
     except IsADirectoryError as error:
@@ -91,6 +97,12 @@ def _sniff(path: str | Path) -> Format:
             raise CheckpointError(
                 f"'{path}' is a sharded checkpoint of torch.distributed\n  make one file of it with: "
                 f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} whole.pth"
+            ) from error
+        if (Path(path) / "data.pkl").is_file():  # some browsers unpack what they download
+            folder, name = shlex.quote(str(Path(path).parent)), shlex.quote(Path(path).resolve().name)
+            raise CheckpointError(
+                f"'{path}' is a checkpoint that was unpacked\n"
+                f"  pack it again, without compression: (cd {folder} && zip -0r packed.pth {name}), and give packed.pth"
             ) from error
         raise CheckpointError(f"'{path}' is a folder\n  expected a checkpoint, such as run/ckpt.pt of svg-train") from error
 
@@ -101,7 +113,7 @@ def _is_ours(content: Any) -> bool:
 
 def _take(path: str | Path, file: TorchFile, layout: Layout) -> Checkpoint:
     """Whatever the arrangement of the file: the weights and the configuration that they belong to."""
-    if layout.owner == "unknown" and layout.tensors:
+    if layout.owner == "unknown":
         raise ReferenceCheckpointError(other_model(path, layout))
     findings = Findings()
     taken = (_take_ours if layout.owner == "ours" else _convert)(file, layout, findings)
@@ -139,10 +151,10 @@ def _describe(layout: Layout, findings: Findings) -> tuple[Config | None, dict[s
     parts: dict[str, Tensors] = {}
     for part in PARTS:
         tensors = named_tensors(given[part]) if part in given else None
-        if tensors is not None:
+        if tensors:
             parts[part] = tensors
         elif part in _NEEDED or part in given:
-            findings.add(f"{part}: {'not a torch module' if part in given else 'missing'}")
+            findings.add(f"{part}: {'no torch module or state_dict' if part in given else 'missing'}")
     if layout.options is None:
         findings.add("opt: missing (the argparse Namespace of the training options)")
     options = read_options(layout.options or {})

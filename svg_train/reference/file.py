@@ -182,7 +182,10 @@ class _ZipArchive:
         if info is None:
             raise PickleFormatError(f"'{name[:60]}' is missing from the archive")
         if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size or info.flag_bits & 1:
-            raise PickleFormatError(f"'{name[:60]}' is compressed or encrypted, which torch.save never does")
+            raise PickleFormatError(
+                f"'{name[:60]}' is compressed or encrypted, which torch.save never does; "
+                "if it was unpacked and packed again, pack it without compression: zip -0r packed.pth FOLDER"
+            )
         return info
 
     def _member(self, name: str, limit: int) -> bytes:

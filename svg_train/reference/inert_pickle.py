@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
 
-MAX_OPCODES = 200_000  # a VGG-128 checkpoint with whole modules has about 30,000
+MAX_OPCODES = 500_000  # a VGG-128 checkpoint with whole modules has about 30,000; each number of a loss curve is one more
 _SMALL_INT = 1 << 31  # keys of dictionaries: larger ones could be chosen so that all collide
 
 

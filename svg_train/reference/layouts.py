@@ -3,6 +3,7 @@
     parts       {"encoder": module, ..., "opt": options}                the reference's own
     nested      {"state_dict": weights, "hyper_parameters": options}    Lightning, and most training loops
     flat        {"encoder.c1.main.0.weight": tensor, ...}               a state_dict alone
+    split       {"encoder_state_dict": weights, ..., "n_past": 5}       a state_dict per part
 
 Weights may be a state_dict, a dictionary of parts, or a pickled module, and may lie in another module ("model.encoder...").
 """
@@ -10,10 +11,11 @@ Weights may be a state_dict, a dictionary of parts, or a pickled module, and may
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from svg_train.reference.inert_pickle import Record
 from svg_train.reference.modules import Tensors, attributes, is_module, named_tensors
 from svg_train.reference.tensors import StoredTensor
 from svg_train.weight_names import unwrap_names
@@ -26,6 +28,13 @@ _OPTIONS = ("opt", "hyper_parameters", "hparams", "config", "args", "options")
 
 REFERENCE, SAFETENSORS = "a checkpoint of the reference implementation", "a safetensors file"
 
+_OBSERVED = "n_past"  # the option without which no weights can be used
+_BEFORE, _AFTER = "state_dict_|model_|net_", "_state_dict|_state|_weights|_params|_model|_net"
+_NAMED_PART = re.compile(rf"(?:{_BEFORE})?({'|'.join(PARTS)})(?:{_AFTER})?")
+_MAX_DEPTH = 3  # of tables in tables
+_MAX_TABLES = 300  # that are looked at
+
+_Place = tuple[tuple[Any, ...], Any]  # keys that lead to a value, and the value
 Owner = Literal["reference", "ours", "unknown"]
 
 
@@ -35,7 +44,7 @@ class Layout:
 
     kind: str  # for messages, with an article
     owner: Owner  # whose names the weights have
-    key: str | None = None  # under which the weights are; None: they are the whole content
+    key: tuple[Any, ...] = ()  # keys that lead to the weights; none: they are the whole content
     parts: Mapping[str, Any] = field(default_factory=dict)  # of the reference: modules, or their tensors by name
     tensors: Tensors = field(default_factory=dict)  # all of ours, by full name, or those of an unknown model
     options: Mapping[Any, Any] | None = None  # None: the file has none
@@ -47,30 +56,74 @@ def recognize(content: Any, safetensors: bool = False) -> Layout:
     Raises:
         PickleFormatError: modules are nested too deeply or too often.
     """
-    top = content if isinstance(content, dict) else {}
-    options = _options(top)
+    top = _bare_parts(content if isinstance(content, dict) else {})
+    options = _options(content, top)
     if any(part in top and not isinstance(top[part], StoredTensor) for part in PARTS):
         return Layout(REFERENCE, "reference", parts=top, options=options)
-    key = next((key for key in _WEIGHTS if _holds_weights(top.get(key))), None)
-    weights = content if key is None else top[key]
-    if isinstance(weights, dict) and any(_holds_weights(weights.get(part)) for part in PARTS):
-        return Layout(_kind(content, key, safetensors), "reference", key, parts=weights, options=options)
+    first = None
+    for place in _places(content):
+        layout = _recognize_weights(content, place, safetensors, options)
+        if layout.owner != "unknown":
+            return layout
+        first = first or layout
+    assert first is not None
+    return first
+
+
+def _recognize_weights(content: Any, place: _Place, safetensors: bool, options: dict[Any, Any] | None) -> Layout:
+    key, weights = place
+    kind = _kind(content, key, safetensors)
+    if isinstance(weights, dict):
+        named = _bare_parts(weights)
+        if any(_holds_weights(named.get(part)) for part in PARTS):
+            return Layout(kind, "reference", key, parts=named, options=options)
     tensors = _without_outer_module(named_tensors(weights) or {})
     names = {name.partition(".")[0] for name in tensors}
     owner: Owner = "reference" if _THEIRS_ALONE in names else "ours" if _OURS_ALONE in names else "unknown"
     parts = {part: _part(tensors, part) for part in PARTS if part in names} if owner == "reference" else {}
     if owner == "ours":
         tensors = {f"{part}.{name}": value for part in _OUR_PARTS for name, value in _part(tensors, part).items()}
-    return Layout(_kind(content, key, safetensors), owner, key, parts=parts, tensors=tensors, options=options)
+    return Layout(kind, owner, key, parts=parts, tensors=tensors, options=options)
 
 
-def _kind(content: Any, key: str | None, safetensors: bool) -> str:
+def _places(content: Any) -> Iterator[_Place]:
+    """Where the weights may be: under the usual names, in the whole content, then under any other names, nearest first."""
+    top = content if isinstance(content, dict) else {}
+    usual = [((key,), top[key]) for key in _WEIGHTS if _holds_weights(top.get(key))]
+    yield from usual
+    if not usual:
+        yield (), content
+    yield from ((key, value) for key, value in _tables(content) if key and _holds_weights(value))
+
+
+def _tables(content: Any) -> Iterator[_Place]:
+    """All tables, lists and records in the content of a file, nearest first, each once, and not those inside modules."""
+    queue: list[_Place] = [((), content)]
+    seen: set[int] = set()
+    for key, value in queue:  # grows while it is read
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        yield key, value
+        if len(key) < _MAX_DEPTH and not is_module(value):
+            inner = enumerate(value) if isinstance(value, (list, tuple)) else attributes(value).items()
+            nested = [((*key, name), entry) for name, entry in inner if isinstance(entry, (dict, list, tuple, Record))]
+            queue += nested[: _MAX_TABLES - len(queue)]
+
+
+def _bare_parts(table: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A table of parts by their plain names: encoder_state_dict -> encoder."""
+    renamed = {match[1]: value for name, value in table.items() if (match := _NAMED_PART.fullmatch(str(name)[:60]))}
+    return {**{part: value for part, value in renamed.items() if _holds_weights(value)}, **table}
+
+
+def _kind(content: Any, key: tuple[Any, ...], safetensors: bool) -> str:
     if safetensors:
         return SAFETENSORS
     if isinstance(content, dict) and "pytorch-lightning_version" in content:
         return "a Lightning checkpoint"
-    if key is not None:
-        return f"a dictionary with its weights under '{key}'"
+    if key:
+        return f"a dictionary with its weights under '{'.'.join(str(name)[:40] for name in key)}'"
     return "a pickled module" if is_module(content) else "a state_dict"
 
 
@@ -81,10 +134,19 @@ def _holds_weights(value: Any) -> bool:
     return any(isinstance(entry, (dict, StoredTensor)) or is_module(entry) for entry in value.values())
 
 
-def _options(top: Mapping[Any, Any]) -> dict[Any, Any] | None:
-    """The entries of all tables of options, and of those inside them: Lightning keeps an argument called `opt` as one entry."""
+def _options(content: Any, top: Mapping[Any, Any]) -> dict[Any, Any] | None:
+    """The entries of all tables of options, and of those inside them: Lightning keeps an argument called `opt` as one entry.
+
+    A table with the number of observed frames holds options whatever its name, unless several such tables differ in it.
+    """
     tables = [attributes(top[name]) for name in _OPTIONS if name in top]
     tables += [attributes(table[name]) for table in tables for name in _OPTIONS if name in table]
+    others = [attributes(value) for key, value in _tables(content) if key]
+    others = [table for table in others if isinstance(table.get(_OBSERVED), (int, str))]
+    if len({str(table[_OBSERVED]) for table in others}) == 1:
+        tables += others
+    if isinstance(top.get(_OBSERVED), (int, str)):  # beside the weights
+        tables.insert(0, {name: value for name, value in top.items() if isinstance(value, (int, float, str))})
     if not tables:
         return None
     merged: dict[Any, Any] = {}

@@ -50,10 +50,17 @@ def _compiled(record: Record) -> Record:
 
 
 def attributes(record: Any) -> dict[Any, Any]:
-    """Attributes of an instance, or the entries of a dictionary, of any class; empty for anything else."""
-    if isinstance(record, Record):
-        return {**_attributes(record), **(record.items or {})}
-    return record if isinstance(record, dict) else {}
+    """Attributes of an instance, or the entries of a dictionary, of any class; empty for anything else.
+
+    OmegaConf's tables (hydra) keep their entries in `_content`, each in a node with a `_val`.
+    """
+    if not isinstance(record, Record):
+        return record if isinstance(record, dict) else {}
+    own = _attributes(record)
+    nodes = own.get("_content")
+    if isinstance(nodes, dict):
+        return {name: _attributes(node).get("_val", node) if isinstance(node, Record) else node for name, node in nodes.items()}
+    return {**own, **(record.items or {})}
 
 
 def _attributes(record: Record) -> dict[Any, Any]:

@@ -26,7 +26,7 @@ def incomplete(path: str | Path, layout: Layout, problems: list[str]) -> str:
     if len(problems) > _LISTED:
         shown.append(f"and {len(problems) - _LISTED} more")
     listed = "\n  ".join(shown)
-    if layout.kind == REFERENCE or layout.owner == "unknown":
+    if layout.kind == REFERENCE:
         return f"'{path}' is not a complete checkpoint of the reference implementation:\n  {listed}\n{EXPECTED}"
     return (
         f"'{path}' is {layout.kind} with weights of {_WHOSE[layout.owner]}, but not all that a forecast needs:\n  {listed}\n"
@@ -38,8 +38,10 @@ def incomplete(path: str | Path, layout: Layout, problems: list[str]) -> str:
 
 
 def other_model(path: str | Path, layout: Layout) -> str:
-    """Weights of a network that we do not have."""
+    """No weights, or those of a network that we do not have."""
     names = sorted(layout.tensors)[:_NAMES]
+    if not names:
+        return f"'{path}' contains no weights of a model that svg-edge has\n{EXPECTED}"
     return (
         f"'{path}' is {layout.kind}, but its weights are not those of a model that svg-edge has: "
         f"{', '.join(names)}{', ...' if len(layout.tensors) > _NAMES else ''}\n{EXPECTED}"
@@ -49,4 +51,4 @@ def other_model(path: str | Path, layout: Layout) -> str:
 def _load_weights(path: str | Path, layout: Layout) -> str:
     if layout.kind == SAFETENSORS:
         return f"safetensors.torch.load_file({str(path)!r})"
-    return f"torch.load({str(path)!r}){'' if layout.key is None else f'[{layout.key!r}]'}"
+    return f"torch.load({str(path)!r}){''.join(f'[{key!r}]' for key in layout.key)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +20,16 @@ _DTYPES = {
     "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16,
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32, "ShortStorage": torch.int16,
     "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
+    # Never of weights, but beside them: spectra, quantized tensors, and bytes of types that have no storage class.
+    "ComplexFloatStorage": torch.complex64, "ComplexDoubleStorage": torch.complex128, "QInt8Storage": torch.int8,
+    "QUInt8Storage": torch.uint8, "QInt32Storage": torch.int32, "UntypedStorage": torch.uint8,
 }  # fmt: skip
-STORAGES = {GlobalName(module, name): dtype for module in ("torch", "torch.cuda") for name, dtype in _DTYPES.items()}
+_PACKAGES = ("torch", "torch.cuda", "torch.storage")
+STORAGES = {GlobalName(package, name): dtype for package in _PACKAGES for name, dtype in _DTYPES.items()}
+_NUMPY = {
+    "i1": "b", "i2": "h", "i4": "i", "i8": "q", "u1": "B", "u2": "H", "u4": "I", "u8": "Q", "f2": "e", "f4": "f", "f8": "d",
+    "b1": "?",
+}  # numpy's type codes -> those of struct  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +179,26 @@ def _tuple(args: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(args[0]) if args and isinstance(args[0], (list, tuple)) else ()
 
 
+def _numpy_scalar(args: tuple[Any, ...]) -> Any:
+    """numpy.int64(5) and the like: scalar(dtype('i8'), bytes). Pickles of protocol 2 have bytes as Latin-1 text to encode."""
+    kind, data = (*args, None, None)[:2]
+    if isinstance(data, Record) and data.maker == GlobalName("_codecs", "encode") and data.args:
+        data = data.args[0].encode("latin-1", "replace") if isinstance(data.args[0], str) else None
+    if isinstance(kind, Record) and kind.args and isinstance(data, bytes):
+        code = _NUMPY.get(str(kind.args[0])[:4], "")
+        if code and len(data) == struct.calcsize(code):
+            big_endian = isinstance(kind.state, tuple) and ">" in kind.state
+            return struct.unpack((">" if big_endian else "<") + code, data)[0]
+    return Record(GlobalName("numpy", "scalar"), args)
+
+
 _REBUILD: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "torch._utils._rebuild_tensor": _rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
     "torch.Size": _tuple,
+    "numpy.core.multiarray.scalar": _numpy_scalar,
+    "numpy._core.multiarray.scalar": _numpy_scalar,
     "collections.OrderedDict": _ordered_dict,
     "copy_reg._reconstructor": _new_object,
     "copyreg._reconstructor": _new_object,

@@ -119,6 +119,14 @@ def test_an_impossible_place_is_named(tmp_path, make):
     assert ".out" not in str(caught.value)
 
 
+@pytest.mark.parametrize("make", [atomic_file, atomic_directory])
+def test_links_that_go_round_in_a_circle_are_an_error_of_the_system(tmp_path, make):
+    (tmp_path / "circle").symlink_to("circle")
+    for path in (tmp_path / "circle", tmp_path / "circle" / "inside"):
+        with pytest.raises(OSError, match="symbolic links"), make(path):
+            pass
+
+
 def test_a_file_does_not_replace_a_folder_nor_a_folder_a_file(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("old")

@@ -103,16 +103,16 @@ def test_devices_are_no_files_to_check(tmp_path):
     check_outputs({"--json": Path(os.devnull), "--plot": Path("/dev/stdout")})
 
 
+CHECK = "import sys, pathlib, svg_common.outputs as outputs; outputs.check_outputs({'--json': pathlib.Path(sys.argv[1])})"
+
+
 def test_stdout_is_written_to_a_pipe_too():
-    code = (
-        "from pathlib import Path; from svg_common.outputs import check_outputs; check_outputs({'--json': Path('/dev/stdout')})"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout == b""
+    assert subprocess.run([sys.executable, "-c", CHECK, "/dev/stdout"], check=True, capture_output=True).stdout == b""
 
 
 def test_a_terminal_that_is_not_there_is_refused():
-    code = "from pathlib import Path; from svg_common.outputs import check_outputs; check_outputs({'--json': Path('/dev/tty')})"
-    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, start_new_session=True)
+    command = [sys.executable, "-c", CHECK, "/dev/tty"]
+    done = subprocess.run(command, check=False, capture_output=True, start_new_session=True)
     assert b"OutputError: cannot write '/dev/tty'" in done.stderr
 
 

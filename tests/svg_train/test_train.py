@@ -120,6 +120,12 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypat
     assert all(torch.isfinite(value).all() for value in saved.weights.values() if value.is_floating_point())
 
 
+def test_a_run_is_written_where_a_link_leads_though_nothing_is_there_yet(tmp_path):
+    (tmp_path / "run").symlink_to("disk/run")
+    Trainer(config(steps=1), tmp_path / "run", CPU, resume=False).run()
+    assert load_checkpoint(tmp_path / "disk" / "run" / "last.pt").step == 1
+
+
 def test_existing_run_is_not_overwritten(finished):
     before = (finished / "ckpt.pt").read_bytes()
     with pytest.raises(UsageError, match="already contains a run"):

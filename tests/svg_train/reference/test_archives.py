@@ -57,6 +57,69 @@ def test_a_compressed_checkpoint_is_named_too(tiny_checkpoint, tmp_path, compres
         load_any_checkpoint(tmp_path / "m.pth.gz")
 
 
+@pytest.mark.parametrize("tar_format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_names_too_long_for_a_header_are_read(tiny_checkpoint, tmp_path, tar_format):
+    name = f"logs/{'model=vgg128x128-rnn_size=256-' * 6}beta=0.0000010/model.pth"  # as the reference names its folders
+    with tarfile.open(tmp_path / "m.tar", "w", format=tar_format) as archive:
+        archive.add(tiny_checkpoint, name)
+    with pytest.raises(CheckpointError, match=f"is a tar archive that contains '{name}'"):
+        load_any_checkpoint(tmp_path / "m.tar")
+
+
+def test_what_macos_adds_is_no_checkpoint(tiny_checkpoint, tmp_path):
+    (tmp_path / "note").write_text("x")
+    with tarfile.open(tmp_path / "m.tar", "w") as archive:
+        for source, name in ((tmp_path / "note", "./._model.pth"), (tiny_checkpoint, "./model.pth"), (tiny_checkpoint, "b.pt")):
+            archive.add(source, name)
+    with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
+        archive.writestr("__MACOSX/model.pth", "x")
+        archive.write(tiny_checkpoint, "model.pth")
+    with pytest.raises(CheckpointError, match=r"contains './model.pth', and 1 more named as checkpoints"):
+        load_any_checkpoint(tmp_path / "m.tar")
+    with pytest.raises(CheckpointError, match=r"contains 'model.pth'\n"):
+        load_any_checkpoint(tmp_path / "m.zip")
+
+
+def test_an_unpacked_checkpoint_and_one_packed_with_compression_are_named(tiny_checkpoint, tmp_path):
+    with zipfile.ZipFile(tiny_checkpoint) as archive:
+        archive.extractall(tmp_path / "my un")
+        (folder,) = {Path(name).parts[0] for name in archive.namelist()}
+    with pytest.raises(CheckpointError, match="is a checkpoint that was unpacked") as error:
+        load_any_checkpoint(tmp_path / "my un" / folder)
+    assert f"(cd '{tmp_path}/my un' && zip -0r packed.pth {folder})" in str(error.value)
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(tmp_path / f"{compression}.pth", "w", compression) as archive:  # in the order of zip -r
+            for file in sorted((tmp_path / "my un" / folder).rglob("*")):
+                archive.write(file, file.relative_to(tmp_path / "my un"))
+    assert load_any_checkpoint(tmp_path / f"{zipfile.ZIP_STORED}.pth")
+    with pytest.raises(CheckpointError, match=r"pack it without compression: zip -0r"):
+        load_any_checkpoint(tmp_path / f"{zipfile.ZIP_DEFLATED}.pth")
+
+
+FOREIGN = {
+    b"": "it is empty",
+    bytes(2000): "only zeros",
+    b"<!DOCTYPE html>\n<title>Google Drive - Virus scan warning</title>": "a web page",
+    b"\n <HTML lang=en><body>404</body>": "a web page",
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 123\n": "git lfs pull",
+    b"/annex/objects/SHA256E-s123--abc.pth\n": "git annex get",
+    b"404: Not Found": "a text that begins with: 404: Not Found",
+    b'{"error": "rate limited"}': "a text that begins with: {",
+    b"Rar!\x1a\x07\x01\0" + bytes(99): "a RAR archive",
+    b"\x28\xb5\x2f\xfd" + bytes(99): "compressed with zstd",
+    b"\x89HDF\r\n\x1a\n" + bytes(99): "an HDF5 file",
+    b"\x80\x04\x95" + bytes(99): "a pickle of another program",
+}
+
+
+@pytest.mark.parametrize(("content", "message"), FOREIGN.items())
+def test_files_of_other_kinds_are_named(content, message, tmp_path):
+    (tmp_path / "model.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message) as error:
+        load_any_checkpoint(tmp_path / "model.pth")
+    assert "expected a file that svg-train wrote" in str(error.value)
+
+
 def test_a_zip_archive_names_the_checkpoint_in_it(tiny_checkpoint, tmp_path):
     with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
         archive.writestr("notes.txt", "x")

@@ -109,7 +109,7 @@ def bombs() -> dict[str, bytes]:
         "tensor of negative stride": tensor(4, (2,), (-1,), 3),
         "storage larger than the file": tensor(1 << 40, (1 << 40,), (1,)),
         "view beyond its storage": tensor(4, (8,), (1,), view=("1", 2, 8)),
-        "unknown storage": tensor(4, (4,), (1,), kind="QUInt8Storage"),
+        "unknown storage": tensor(4, (4,), (1,), kind="QUInt4x2Storage"),
     }
     files = {f"{name} (stream)": stream_file({"encoder": value}, data) for name, value in inside.items()}
     files |= {f"{name} (zip)": zip_file({"encoder": value}, data) for name, value in inside.items()}
@@ -261,7 +261,7 @@ def test_memory_stays_bounded(report):
         ("storage that starts beyond the file", "ends before an entry that it lists"),
         ("storage of another size", "has 64 bytes, but its tensors need 1024"),
         ("dictionaries (stream)", "pickle instructions"),
-        ("unknown storage (zip)", "QUInt8Storage"),
+        ("unknown storage (zip)", "QUInt4x2Storage"),
         ("attack extension registry (zip)", "EXT1"),
         ("stream cut at 0000015", "pickle exhausted"),
     ],

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import struct
+import sys
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 
@@ -107,6 +109,32 @@ ARRANGEMENTS = {
     "flat beside options": lambda p: {"model_state_dict": flat(p), "args": argparse.Namespace(**options(p))},
     "parts in a table": lambda p: {"model": states(p), "opt": options(p), "epoch": 2},
     "modules in a table": lambda p: {"net": p, "args": options(p)},
+    "averaged weights beside the options": lambda p: {"ema": flat(p), "opt": options(p)},
+    "averaged weights in a table": lambda p: {"epoch": 3, "ema": {"decay": 0.99, "shadow": flat(p)}, "opt": options(p)},
+    "any name, deep": lambda p: {"checkpoint": {"generator": {"weights": states(p)}}, "opt": options(p)},
+    "weights and averaged weights": lambda p: {
+        "ema": {n: torch.zeros_like(v) for n, v in flat(p).items()}, "model": flat(p), "opt": options(p),
+    },
+    "a list": lambda p: [flat(p), options(p)],
+    "a state_dict per part": lambda p: {**{f"{n}_state_dict": s for n, s in states(p).items()}, "opt": options(p)},
+    "a state_dict per part, with optimizers": lambda p: {
+        **{f"{n}_state": s for n, s in states(p).items()},
+        "encoder_optimizer": torch.optim.Adam(p["encoder"].parameters()).state_dict(),
+        **NEEDED,
+    },
+    "options beside the weights": lambda p: {**flat(p), **NEEDED},
+    "options beside the parts": lambda p: {**states(p), **NEEDED},
+    "options under any name": lambda p: {"net": flat(p), "cfg": {"train": {"lr": 1}, "model": NEEDED}},
+    "Lightning with tables in tables": lambda p: lightning(flat(p, "model."), cfg={"model": NEEDED, "data": {"root": "x"}}),
+    "options of numpy": lambda p: {
+        **p, "opt": argparse.Namespace(n_past=np.int64(3), last_frame_skip=np.bool_(False), lr=np.float32(0.002)),
+    },
+    "spectra, quantized tensors and floats of 8 bits beside the weights": lambda p: {
+        **p, "opt": options(p), "spectrum": torch.zeros(3, dtype=torch.complex64),
+        "small": torch.zeros(3).to(torch.float8_e4m3fn),
+        "quantized": torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.quint8),
+    },
+    "a loss curve of half a million steps in all": lambda p: {**p, "opt": options(p), "losses": [0.25] * 400_000},
     "one module of all parts": lambda p: {"model": Holder(**p), "args": options(p)},
     "one compiled module of all parts": lambda p: {"model": torch.compile(Holder(net=Holder(**p))), "args": options(p)},
 }  # fmt: skip
@@ -135,6 +163,12 @@ def test_safetensors_with_the_options_in_its_metadata(metadata, parts, expected,
     loaded = load_any_checkpoint(write_safetensors(tmp_path / "a.safetensors", flat(parts), metadata))
     assert loaded.config.model == expected.config.model
     torch.testing.assert_close(loaded.weights, expected.weights, atol=0, rtol=0)
+
+
+def test_safetensors_with_all_options_as_texts(parts, expected, tmp_path):
+    texts = {name: str(value) for name, value in options(parts).items()}
+    loaded = load_any_checkpoint(write_safetensors(tmp_path / "a.safetensors", flat(parts), texts))
+    assert loaded.config == expected.config
 
 
 def incomplete_files(parts, folder):
@@ -166,6 +200,47 @@ def test_weights_without_settings_are_named_and_the_advice_works(name, parts, ex
     fake.torch.load_file = lambda path: flat(parts)
     exec("\n".join(lines).replace("'n_past': 5", "'n_past': 3"), {"torch": torch, "safetensors": fake})
     torch.testing.assert_close(load_any_checkpoint("complete.pth").weights, expected.weights, atol=0, rtol=0)
+
+
+def test_options_of_omegaconf(parts, expected, tmp_path):
+    """As hydra's programs have them; the package is not needed here."""
+    module = ModuleType("omegaconf")
+
+    class Node:
+        def __init__(self, **state):
+            self.__dict__.update(state, _metadata=None, _parent=None)
+
+    for name in ("DictConfig", "AnyNode"):
+        setattr(module, name, type(name, (Node,), {"__module__": "omegaconf"}))
+    sys.modules["omegaconf"] = module
+    try:
+        nodes = {name: module.AnyNode(_val=value) for name, value in NEEDED.items()}
+        config = module.DictConfig(_content={"model": module.DictConfig(_content=nodes), "lr": module.AnyNode(_val=0.1)})
+        torch.save(lightning(flat(parts), cfg=config), tmp_path / "a.ckpt")
+    finally:
+        del sys.modules["omegaconf"]
+    loaded = load_any_checkpoint(tmp_path / "a.ckpt")
+    assert loaded.config.model == expected.config.model
+
+
+def test_options_of_several_runs_are_not_guessed(parts, tmp_path):
+    torch.save({"net": flat(parts), "run_1": {**NEEDED}, "run_2": {**NEEDED, "n_past": 9}}, tmp_path / "a.pth")
+    with pytest.raises(ReferenceCheckpointError, match=r"opt\.n_past is missing"):
+        load_any_checkpoint(tmp_path / "a.pth")
+
+
+def test_parts_without_tensors_are_named(parts, tmp_path):
+    content = {name: {key: value.numpy() for key, value in state.items()} for name, state in states(parts).items()}
+    torch.save({**content, "opt": options(parts)}, tmp_path / "a.pth")
+    with pytest.raises(ReferenceCheckpointError, match="encoder: no torch module or state_dict"):
+        load_any_checkpoint(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": 3}, [1, 2], torch.zeros(3), None, "text"])
+def test_a_file_without_weights_says_so(content, tmp_path):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(ReferenceCheckpointError, match="contains no weights of a model"):
+        load_any_checkpoint(tmp_path / "a.pth")
 
 
 OURS = {
