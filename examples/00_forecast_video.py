@@ -17,8 +17,8 @@ import numpy as np
 
 from svg_common.digits import digit_stream
 from svg_common.frames import fit_frame
-from svg_common.sampling import pick_at_interval
-from svg_common.video import VideoReader
+from svg_common.video.reader import VideoReader
+from svg_common.video.sampling import pick_at_interval
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import find_model
 from svg_runtime.live.outputs.mp4 import Mp4Writer

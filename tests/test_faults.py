@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from svg_common.video import VideoReader
+from svg_common.video.reader import VideoReader
 from svg_runtime.backends.onnxruntime.session import BoundSession
 from svg_runtime.bundle.reader import Bundle, find_model
 from svg_runtime.errors import BackendError

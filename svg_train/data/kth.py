@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from svg_common.cache import cache_folder
-from svg_common.clips import Clip as SourceClip
-from svg_common.clips import find_clips
 from svg_common.errors import SvgError
+from svg_common.video.clips import Clip as SourceClip
+from svg_common.video.clips import find_clips
 from svg_train.config import Config
 from svg_train.data import Frames, Split
 from svg_train.data.frame_cache import FrameShape, Skipped, list_sources, root_folder, warn_about_sources

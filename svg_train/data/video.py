@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from svg_common.cache import cache_folder
-from svg_common.clips import Clip as SourceClip
-from svg_common.clips import find_clips
 from svg_common.errors import SvgError, UsageError
+from svg_common.video.clips import Clip as SourceClip
+from svg_common.video.clips import find_clips
 from svg_train.config import Config, DataConfig
 from svg_train.data import Split
 from svg_train.data.frame_cache import FrameShape, Skipped, list_sources, warn_about_sources

@@ -13,12 +13,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from svg_common.clips import Clip
 from svg_common.errors import UsageError
 from svg_common.files import write_json
 from svg_common.frames import fit_frame
-from svg_common.picture_files import PictureError, PictureFiles
-from svg_common.video import VideoError, VideoReader
+from svg_common.video.clips import Clip
+from svg_common.video.picture_files import PictureError, PictureFiles
+from svg_common.video.reader import VideoError, VideoReader
 from svg_train.data.frame_cache import (
     DAMAGED_RECORD,
     FrameShape,

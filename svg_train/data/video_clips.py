@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from svg_common.errors import UsageError
-from svg_common.sampling import MAX_HOLD_S, SAME_RATE, step_of_video
+from svg_common.video.sampling import MAX_HOLD_S, SAME_RATE, step_of_video
 from svg_train.config import DataConfig
 from svg_train.data import Frames, Split
 from svg_train.data.frame_cache import Skipped

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from svg_common.sampling import pick_at_interval
+from svg_common.video.sampling import pick_at_interval
 from svg_train.data import Split
 
 MIN_FILES_TO_SPLIT_BY_FILE = 5

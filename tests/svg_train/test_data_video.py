@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 from svg_common.errors import SvgError, UsageError
-from svg_common.video import VideoReader
+from svg_common.video.reader import VideoReader
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.files import FileSource
 from svg_runtime.live.stop import StopRequest

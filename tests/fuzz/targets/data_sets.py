@@ -8,7 +8,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from svg_common.clips import Clip
+from svg_common.video.clips import Clip
 from svg_train.data.bair_cache import decode_trajectories
 from svg_train.data.bair_sources import read_trajectories
 from svg_train.data.frame_cache import FrameShape, Problems

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from svg_common.video import VideoReader
-from svg_common.video_container import missing_bytes
+from svg_common.video.container import missing_bytes
+from svg_common.video.reader import VideoReader
 from svg_runtime.live.sources.addresses import is_address, require_stream_address, stream_name
 from tests.fuzz.mutations import mutate_bytes
 from tests.fuzz.scratch import scratch_file

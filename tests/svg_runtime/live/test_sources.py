@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from svg_common.errors import ExitCode, UsageError
-from svg_common.video import VideoError
+from svg_common.video.reader import VideoError
 from svg_runtime.errors import SourceLostError
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.preprocess import Preprocessor

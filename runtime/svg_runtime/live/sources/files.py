@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from svg_common.clips import Clip, find_clips
 from svg_common.errors import UsageError
-from svg_common.picture_files import PictureError, PictureFiles
-from svg_common.sampling import Picked, pick_at_interval, step_of_video
-from svg_common.video import VideoError, VideoReader
+from svg_common.video.clips import Clip, find_clips
+from svg_common.video.picture_files import PictureError, PictureFiles
+from svg_common.video.reader import VideoError, VideoReader
+from svg_common.video.sampling import Picked, pick_at_interval, step_of_video
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.base import Picture, SourceFrame
 from svg_runtime.live.sources.pacing import Ticker

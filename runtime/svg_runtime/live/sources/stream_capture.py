@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from svg_common.video_damage import DamageTracker
-from svg_common.video_picture import PictureConverter
-from svg_common.video_stream import NoFilmError, film_stream
+from svg_common.video.damage import DamageTracker
+from svg_common.video.picture import PictureConverter
+from svg_common.video.stream import NoFilmError, film_stream
 from svg_runtime.live.sources.base import Picture
 from svg_runtime.live.sources.capture import NoPictureError
 

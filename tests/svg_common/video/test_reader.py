@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from svg_common.errors import ExitCode
-from svg_common.video import VideoError, VideoReader, list_videos
-from svg_common.video_container import missing_bytes
+from svg_common.video.container import missing_bytes
+from svg_common.video.reader import VideoError, VideoReader, list_videos
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 PEDESTRIANS = SHARED / "video" / "pedestrians.avi"
 
 
@@ -243,7 +243,7 @@ def test_missing_bytes_are_counted_by_the_header(tmp_path):
 
 
 def test_pyav_loads_only_when_a_file_is_opened():
-    code = "import sys, svg_common.video; sys.exit('av' in sys.modules or 'torch' in sys.modules)"
+    code = "import sys, svg_common.video.reader; sys.exit('av' in sys.modules or 'torch' in sys.modules)"
     assert run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-from svg_common.clips import find_clips
 from svg_common.errors import UsageError
-from svg_common.video import VideoReader
+from svg_common.video.clips import find_clips
+from svg_common.video.reader import VideoReader
 
 
 def touch(folder, *names):

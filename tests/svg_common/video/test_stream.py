@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
-from svg_common.video import VideoError, VideoReader
+from svg_common.video.reader import VideoError, VideoReader
 
-ODD = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "odd"
+ODD = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "odd"
 FILM_HW, COVER_HW = (64, 96), (200, 200)
 
 

@@ -14,7 +14,7 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from svg_common.sampling import MAX_HOLD_S
+from svg_common.video.sampling import MAX_HOLD_S
 
 ASSUMED_FPS = Fraction(25)  # if neither time stamps nor codec say anything; also FFmpeg's own assumption
 _MAX_FPS = 1000  # this and higher rates come from broken headers; a time base in milliseconds is often taken for a rate

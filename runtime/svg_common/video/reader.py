@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from svg_common.errors import SvgError
 from svg_common.files import refuse_pipe
 from svg_common.path_advice import path_advice
-from svg_common.video_container import lacks_index, missing_bytes
-from svg_common.video_damage import DamageTracker
-from svg_common.video_picture import PictureConverter
-from svg_common.video_stream import NoFilmError, count_pictures, film_stream
-from svg_common.video_timing import Clock, measure_timing
+from svg_common.video.container import lacks_index, missing_bytes
+from svg_common.video.damage import DamageTracker
+from svg_common.video.picture import PictureConverter
+from svg_common.video.stream import NoFilmError, count_pictures, film_stream
+from svg_common.video.timing import Clock, measure_timing
 
 # What FFmpeg plays and a camera, phone, recorder, editor or converter writes. Left out: suffixes that mean something else
 # more often (.ogg, .mod, .bin, .dat, .avs), games' own formats, playlists, and pictures (.webp, .avif, .heic).
@@ -48,7 +48,7 @@ class VideoError(SvgError):
 
 @dataclass(frozen=True)
 class VideoFrame:
-    """One picture: `image` (H, W, 3) uint8 RGB as a viewer sees it (`svg_common.video_picture`); `time_s` seconds since the
+    """One picture: `image` (H, W, 3) uint8 RGB as a viewer sees it (`svg_common.video.picture`); `time_s` seconds since the
     first picture of the file."""
 
     image: NDArray[np.uint8]

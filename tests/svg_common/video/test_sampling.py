@@ -8,8 +8,8 @@ from itertools import accumulate
 import numpy as np
 import pytest
 
-from svg_common.sampling import pick_at_interval, step_of_video
-from svg_common.video_timing import usual_interval_s
+from svg_common.video.sampling import pick_at_interval, step_of_video
+from svg_common.video.timing import usual_interval_s
 
 
 def picked_times(times, interval_s, fps):

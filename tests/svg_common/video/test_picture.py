@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import pytest
 
-from svg_common.hdr import to_sdr
-from svg_common.video import VideoReader
+from svg_common.video.hdr import to_sdr
+from svg_common.video.reader import VideoReader
 
-ODD = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "odd"
+ODD = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "odd"
 WIDTH, HEIGHT = 96, 64
 RED, GREEN, BLUE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (0, 0, 0)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from svg_common.zero_holes import HoleFinder
+from svg_common.video.zero_holes import HoleFinder
 
 # Encoders that refresh a picture strip by strip never send a key frame; their whole picture is new after at most this many
 # pictures (the longest default key frame interval is 250, in x264 and x265).

@@ -9,7 +9,7 @@ import av
 import numpy as np
 import pytest
 
-from svg_common.video import VIDEO_SUFFIXES, VideoReader, list_videos
+from svg_common.video.reader import VIDEO_SUFFIXES, VideoReader, list_videos
 from tests.conftest import SHARED_DATA
 
 ODD = SHARED_DATA / "odd"

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from svg_common.hdr import BT2020, HDR_TRANSFERS, to_sdr
-from svg_common.sample_depth import DEPTHS, bits_in_use, depth_note, to_eight_bits
+from svg_common.video.hdr import BT2020, HDR_TRANSFERS, to_sdr
+from svg_common.video.sample_depth import DEPTHS, bits_in_use, depth_note, to_eight_bits
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,9 +28,9 @@ class PictureConverter:
     """Turns the decoded frames of one stream into pictures as a viewer sees them.
 
     - Colours by the matrix and the range that the stream names; BT.601 where it names none, as FFmpeg does.
-    - HDR (PQ and HLG) and BT.2020 become SDR in BT.709: see `svg_common.hdr`.
+    - HDR (PQ and HLG) and BT.2020 become SDR in BT.709: see `svg_common.video.hdr`.
     - Pixels that are not square: the picture is enlarged along its shorter side. An aspect ratio beyond 4:1 is ignored.
-    - RGB and gray of 16 bits: white is the largest value of the depth in use up to here, as in `svg_common.picture_files`.
+    - RGB and gray of 16 bits: white is the largest value of the depth in use so far, as in `svg_common.video.picture_files`.
     - Turned and mirrored by the display matrix of the container or of the frame.
 
     Args:

@@ -16,8 +16,8 @@ from typing import Any
 
 from svg_common.errors import UsageError
 from svg_common.files import refuse_pipe
-from svg_common.picture_clock import clock_numbers, read_clock
-from svg_common.video import VIDEO_SUFFIXES
+from svg_common.video.picture_clock import clock_numbers, read_clock
+from svg_common.video.reader import VIDEO_SUFFIXES
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"))
 _NUMBER = re.compile(r"(\d+)", re.ASCII)

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from svg_common.video import VideoReader
+from svg_common.video.reader import VideoReader
 
-DAMAGED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "odd" / "damaged_picture.mp4"
+DAMAGED = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "odd" / "damaged_picture.mp4"
 FPS, PICTURES, GOP = 10, 60, 20
 X264 = {"x264-params": f"keyint={GOP}:min-keyint={GOP}:scenecut=0:log-level=none"}
 

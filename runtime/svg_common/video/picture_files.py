@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from svg_common.sample_depth import DEPTHS, bits_in_use, depth_note, to_eight_bits
+from svg_common.video.sample_depth import DEPTHS, bits_in_use, depth_note, to_eight_bits
 
 _PROBED = 9  # files of a clip that are looked at for the depth
 _HEAD = 1 << 16  # bytes in which an animated PNG says so

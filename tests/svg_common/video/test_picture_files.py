@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from svg_common.picture_files import PictureError, PictureFiles
+from svg_common.video.picture_files import PictureError, PictureFiles
 
-DEPTH12 = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "odd" / "depth12"
+DEPTH12 = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "odd" / "depth12"
 
 
 def written(path: Path, image: np.ndarray) -> Path:
