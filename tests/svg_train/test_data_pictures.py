@@ -12,7 +12,7 @@ from svg_common.errors import SvgError, UsageError
 from svg_train.config import build_config
 from svg_train.data import open_data
 from svg_train.data.notes import log_once
-from tests.svg_common.test_video_timing import write_video
+from tests.svg_common.video.test_timing import write_video
 
 LENGTH = 4
 
