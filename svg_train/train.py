@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 from svg_common.errors import BackendMissingError, ExitCode, SvgError, UsageError
 from svg_common.files import resolved
+from svg_common.path_advice import shell_argument
 from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from svg_train.config import Config, ModelConfig
 from svg_train.config_options import flag
@@ -208,7 +209,9 @@ class Trainer:
         if step % train.save_every == 0 or last or stop:
             self._save_last()
         if stop and not last:
-            raise StoppedError(f"stopped at step {step}, saved\n  continue with: svg-train --out {self._out} --resume")
+            raise StoppedError(
+                f"stopped at step {step}, saved\n  continue with: svg-train --out {shell_argument(self._out)} --resume"
+            )
 
     def _evaluate(self) -> None:
         """The first process forecasts the held-out sequences, draws them and saves the best model; the others wait."""
@@ -327,7 +330,8 @@ def _initial_weights(init: Path, model: ModelConfig) -> dict[str, Tensor]:
         sizes = "\n".join(f"  {name}: given {given[name]}, expected {expected[name]}" for name in different)
         flags = " ".join(f"{flag('model', name)} {given[name]}" for name in different)
         raise CheckpointError(
-            f"the model in '{init}' differs in shape from this run's:\n{sizes}\n  start from it with: --init {init} {flags}"
+            f"the model in '{init}' differs in shape from this run's:\n{sizes}\n"
+            f"  start from it with: --init {shell_argument(init)} {flags}"
         )
     return checkpoint.weights
 

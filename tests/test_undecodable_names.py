@@ -75,7 +75,7 @@ def test_export(folder, tiny_checkpoint):
     shutil.copy(tiny_checkpoint, folder / f"{NAME}.pt")
     command = ["svg-export", f"{NAME}.pt", "--no-fused", "--no-shuffled"]
     done = run(folder, *command, "--json", f"{NAME}.json", "--save-checkpoint", f"{NAME}-c.pt")
-    assert f"svg-live --model {SHOWN}.svgb" in done.output
+    assert f"svg-live --model '{SHOWN}.svgb'" in done.output
     assert json.loads((folder / f"{NAME}.json").read_text(encoding="utf-8"))["bundle"] == f"{SHOWN}.svgb"
     assert load_checkpoint(folder / f"{NAME}-c.pt")
 

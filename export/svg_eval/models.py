@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from svg_common.errors import BackendMissingError, SvgError, UsageError
+from svg_common.path_advice import shell_argument
 from svg_common.printable import printable
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, find_model
@@ -250,7 +251,7 @@ def _open_checkpoint(path: Path, backend: str | None, device: str | None, precis
     if backend is not None or precision is not None:
         raise UsageError(
             f"'{path}' is a checkpoint, which PyTorch runs in float32: --backend, --fp16 and --bf16 apply to bundles\n"
-            f"  remove them, or export it first: svg-export {path}"
+            f"  remove them, or export it first: svg-export {shell_argument(path)}"
         )
     # Every run's best checkpoint is called ckpt.pt; its folder distinguishes them.
     label = path.parent.name if path.name == "ckpt.pt" and path.parent.name else path.name

@@ -11,6 +11,7 @@ from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
 from svg_common.files import file_sha256, write_json
 from svg_common.outputs import check_outputs, existing_file
+from svg_common.path_advice import shell_argument
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
 from svg_runtime.forecast_options import COUNT_LIMIT
@@ -164,7 +165,7 @@ def _report(manifest: Manifest, checkpoint: Path, target: Path, console: Console
             for line in describe_unmeasured(name, variant.divergence, checkpoint):
                 console.print(line, markup=False)
     size = sum(file.stat().st_size for file in target.rglob("*") if file.is_file()) / 1e6
-    console.print(f"wrote {target} ({size:.1f} MB)\n  run it with: svg-live --model {target}", markup=False)
+    console.print(f"wrote {target} ({size:.1f} MB)\n  run it with: svg-live --model {shell_argument(target)}", markup=False)
 
 
 def _save(checkpoint: Checkpoint, path: Path, console: Console) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor
 from svg_common.command import require_modules
 from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
 from svg_common.metrics import psnr
+from svg_common.path_advice import shell_argument
 from svg_common.progress import ProgressListener
 from svg_eval.data import open_held_out
 from svg_eval.measure import Settings, batches, frame_metrics, sample_metrics
@@ -392,7 +393,7 @@ def describe_unmeasured(precision: Precision, report: DivergenceReport, checkpoi
     return [
         f"{_describe_divergence(precision, report)}{diversity}, on {report.sequences} drawn sequences",
         "  quality against the truth was not measured, because the held-out sequences are not here",
-        f"  measure and record it with: {report.measure_with.replace('CHECKPOINT', str(checkpoint), 1)}",
+        f"  measure and record it with: {report.measure_with.replace('CHECKPOINT', shell_argument(checkpoint), 1)}",
         f"  until then {precision} is used only where it is chosen by name, as with svg-live --{precision}",
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 import shlex
 from pathlib import Path
@@ -11,6 +12,12 @@ from urllib.parse import unquote
 # file:/x, file:///x, file://localhost/x, and file://x, which is meant as file:x. What has a user name is no path.
 _FILE_URL = re.compile(r"file:(//localhost(?=/)|//(?=/)|//(?![^/]*@)|(?!//))(?P<path>.+)", re.IGNORECASE | re.DOTALL)
 _NUMBERED = re.compile(r"%0?\d*d")  # frame_%04d.png, as FFmpeg and OpenCV take it
+
+
+def shell_argument(path: str | os.PathLike[str]) -> str:
+    """`path` as an argument on a command line: quoted where necessary, and never taken for an option."""
+    text = os.fspath(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
 def path_advice(option: str, given: str) -> str | None:
@@ -22,13 +29,13 @@ def path_advice(option: str, given: str) -> str | None:
     """
     url = _FILE_URL.fullmatch(given)
     if url:
-        return f"give the path instead of a URL: {option} {shlex.quote(unquote(url['path']))}"
+        return f"give the path instead of a URL: {option} {shell_argument(unquote(url['path']))}"
     path = Path(given)
     if "://" in given:
         return None
     if _NUMBERED.search(path.name) or any(sign in path.name for sign in "*?["):
         found = glob.glob(given)
         if len(found) == 1:
-            return f"patterns are not expanded; give the file: {option} {shlex.quote(found[0])}"
-        return f"patterns are not expanded; give the folder that contains the files: {option} {shlex.quote(str(path.parent))}"
+            return f"patterns are not expanded; give the file: {option} {shell_argument(found[0])}"
+        return f"patterns are not expanded; give the folder that contains the files: {option} {shell_argument(path.parent)}"
     return None

@@ -6,13 +6,14 @@ import bz2
 import lzma
 import os
 import re
-import shlex
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from svg_common.path_advice import shell_argument
 
 _BLOCK = 512  # bytes; a tar file consists of such blocks
 _MAX_SIZE = 1 << 50  # bytes of a member; larger ones are damaged headers, and cannot be skipped
@@ -42,7 +43,7 @@ def describe_archive(path: str | Path) -> str | None:
             holds_tar = is_tar(_first_block(head + file.read(_ENOUGH), kind))
             what = f"a tar archive compressed with {kind}" if holds_tar else f"compressed with {kind}"
             command = "tar -xf" if holds_tar else _UNPACK[kind]
-            return f"{what}\n  unpack it with: {command} {shlex.quote(str(path))}\n  then give the checkpoint in it"
+            return f"{what}\n  unpack it with: {command} {shell_argument(path)}\n  then give the checkpoint in it"
         if is_tar(head):
             file.seek(0)
             names = list(_tar_members(file))
@@ -64,12 +65,12 @@ def is_tar(block: bytes) -> bool:
 
 def _describe(kind: str, path: str | Path, names: list[str]) -> str:
     unpack, look = ("tar -xf", "tar -tf") if kind == "tar" else ("unzip", "unzip -l")
-    archive = shlex.quote(str(path))
+    archive = shell_argument(path)
     named = [name[:_SHOWN] for name in names if name.lower().endswith(_SUFFIXES) and not _is_of_macos(name)]
     if not named:
         return f"a {kind} archive; none of its {len(names)} files is named as a checkpoint\n  list them with: {look} {archive}"
     others = f", and {len(named) - 1} more named as checkpoints" if len(named) > 1 else ""
-    then = f"unpack it with: {unpack} {archive}\n  then give the file: {shlex.quote(named[0])}"
+    then = f"unpack it with: {unpack} {archive}\n  then give the file: {shell_argument(named[0])}"
     return f"a {kind} archive that contains '{named[0]}'{others}\n  {then}"
 
 

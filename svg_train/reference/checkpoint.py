@@ -10,7 +10,6 @@ reference's (`skip_lag` 1). No code in the file runs, whatever it contains.
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from svg_common.errors import UsageError
 from svg_common.files import refuse_pipe
+from svg_common.path_advice import shell_argument
 from svg_train.checkpoint import FORMAT, Checkpoint, CheckpointError, load_checkpoint
 from svg_train.config import Config, build_config
 from svg_train.reference.archives import describe_archive
@@ -96,10 +96,10 @@ def _read_head(path: str | Path) -> bytes:
         if (Path(path) / ".metadata").is_file():
             raise CheckpointError(
                 f"'{path}' is a sharded checkpoint of torch.distributed\n  make one file of it with: "
-                f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} whole.pth"
+                f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {shell_argument(path)} whole.pth"
             ) from error
         if (Path(path) / "data.pkl").is_file():  # some browsers unpack what they download
-            folder, name = shlex.quote(str(Path(path).parent)), shlex.quote(Path(path).resolve().name)
+            folder, name = shell_argument(Path(path).parent), shell_argument(Path(path).resolve().name)
             raise CheckpointError(
                 f"'{path}' is a checkpoint that was unpacked\n"
                 f"  pack it again, without compression: (cd {folder} && zip -0r packed.pth {name}), and give packed.pth"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from svg_common.path_advice import shell_argument
 from svg_common.text_files import decode_text
 from svg_runtime.bundle.contract import interface_errors
 from svg_runtime.bundle.manifest import (
@@ -52,7 +53,8 @@ class Bundle:
         folder = Path(path)
         if folder.is_file():
             raise BundleError(
-                f"'{folder}' is a file\n  expected a *.svgb folder; convert a checkpoint with: svg-export {folder}"
+                f"'{folder}' is a file\n"
+                f"  expected a *.svgb folder; convert a checkpoint with: svg-export {shell_argument(folder)}"
             )
         if not folder.is_dir():
             raise BundleError(f"no such bundle: '{folder}'\n  expected a *.svgb folder; make one with: svg-export ckpt.pt")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 from svg_common.errors import UsageError
-from svg_common.path_advice import path_advice
+from svg_common.path_advice import path_advice, shell_argument
 from svg_runtime.live.sources.addresses import is_address
 
 _CAMERA = re.compile(r"(?:v4l2:(?://)?)?(?:/dev/video)?(\d+)", re.IGNORECASE)
@@ -52,7 +51,7 @@ def _instead_of_pipeline(pipeline: str) -> str:
         place = location[1].strip('"')
         if "://" in place:  # it may hold a password, which no message repeats
             return "give the address alone: --source rtsp://..."
-        return f"give the file: --source {shlex.quote(place)}"
+        return f"give the file: --source {shell_argument(place)}"
     return f"let it send its video to this machine: {_MPEG_TS}\n  and read that with: --source udp://127.0.0.1:5000"
 
 
