@@ -26,11 +26,10 @@ def checked_frame(values: ArrayLike, spec: FrameSpec) -> FloatArray:
     expected = f"expected ({spec.height}, {spec.width}, {spec.channels}) float32 in [0, 1]"
     try:
         frame = np.asarray(values)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # torch raises the last one: a tensor that requires a gradient
         raise FrameError(f"the frame is not an array: {error}\n  {expected}") from error
     if frame.dtype != np.float32:
-        convert = "frame.astype('float32')" if frame.dtype.kind == "f" else "frame.astype('float32') / 255"
-        raise FrameError(f"the frame's type is {frame.dtype}\n  {expected}; convert with {convert}")
+        raise FrameError(f"the frame's type is {frame.dtype}\n  {expected}{_conversion(frame.dtype)}")
     if frame.shape != (spec.height, spec.width, spec.channels):
         raise FrameError(f"the frame's shape is {frame.shape}\n  {expected}; resize and crop with svg_common.frames.fit_frame")
     low, high = float(frame.min()), float(frame.max())
@@ -38,6 +37,28 @@ def checked_frame(values: ArrayLike, spec: FrameSpec) -> FloatArray:
         raise FrameError(f"the frame's values lie in [{low}, {high}]\n  {expected}")
     clipped: FloatArray = np.clip(frame, 0.0, 1.0)  # a copy: the caller may reuse the array
     return clipped
+
+
+def checked_frames(values: ArrayLike, spec: FrameSpec) -> list[FloatArray]:
+    """As `checked_frame`, of (T, H, W, C).
+
+    Raises:
+        FrameError: a check of a frame failed, or there are no frames in `values`.
+    """
+    try:
+        frames = list(np.asarray(values))
+    except (TypeError, ValueError, RuntimeError) as error:
+        expected = f"expected (horizon, {spec.height}, {spec.width}, {spec.channels}) float32 in [0, 1]"
+        raise FrameError(f"the frames are not an array: {error}\n  {expected}") from error
+    return [checked_frame(frame, spec) for frame in frames]
+
+
+def _conversion(given: np.dtype[np.generic]) -> str:
+    """How to make float32 in [0, 1] of pixels of a type; nothing for types that hold no pixels."""
+    if given.kind in "fb":
+        return "; convert with frame.astype('float32')"
+    white = 65535 if given == np.uint16 else 255  # wider integers hold bytes that were added up or subtracted
+    return f"; convert with frame.astype('float32') / {white}" if given.kind in "iu" else ""
 
 
 def checked_noise(name: str, values: ArrayLike | None, shape: tuple[int, ...]) -> FloatArray | None:
@@ -51,7 +72,7 @@ def checked_noise(name: str, values: ArrayLike | None, shape: tuple[int, ...]) -
     try:
         with np.errstate(over="ignore"):
             noise = np.asarray(values, np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"{name} is not an array of numbers: {error}\n  expected shape {shape}") from error
     if noise.shape != shape:
         raise UsageError(f"{name} has shape {noise.shape}\n  expected {shape}")

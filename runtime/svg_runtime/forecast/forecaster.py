@@ -35,7 +35,7 @@ from svg_runtime.errors import (
     MissingExtraError,
     UsageError,
 )
-from svg_runtime.forecast.checks import check_counts, check_finite, checked_frame, checked_noise
+from svg_runtime.forecast.checks import check_counts, check_finite, checked_frame, checked_frames, checked_noise
 from svg_runtime.forecast.context import ContextPosterior, ContextReader
 from svg_runtime.forecast.fused_rollout import FusedRollout
 from svg_runtime.forecast.noise import FloatArray, NoiseSource
@@ -447,7 +447,7 @@ class Forecaster:
             raise UsageError(
                 "reconstruct() is not available with the stream context\n  open the forecaster with context='window'"
             )
-        frames = [checked_frame(frame, self.manifest.frame) for frame in np.asarray(truth)]
+        frames = checked_frames(truth, self.manifest.frame)
         if not frames:
             raise UsageError("truth contains no frames\n  expected at least one")
         encodings = list(self._observer.encodings)

@@ -175,6 +175,7 @@ BAD_FRAMES = {
     "no channel": lambda frame: frame[..., 0],
     "batch": lambda frame: frame[None],
     "empty": lambda frame: frame[:0],
+    "requires a gradient": lambda frame: pytest.importorskip("torch").from_numpy(frame).requires_grad_(),
     "uint8": lambda frame: (frame * 255).astype(np.uint8),
     "float64": lambda frame: frame.astype(np.float64),
     "float16": lambda frame: frame.astype(np.float16),
@@ -217,6 +218,20 @@ def test_a_resized_white_picture_is_observed(tiny_bundle):
     white = cv2.resize(np.ones((97, 131), np.float32), (64, 64), interpolation=cv2.INTER_LANCZOS4)[..., None]
     with open_tiny(tiny_bundle) as forecaster:
         assert forecaster.observe(white).index == 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "advice"),
+    [("uint8", " / 255"), ("int64", " / 255"), ("uint16", " / 65535"), ("bool", ""), ("float16", ""), (">f4", "")],
+)
+def test_pixels_of_every_type_get_the_conversion_that_makes_a_frame(tiny_bundle, dtype, advice):
+    white = (np.ones((64, 64, 1)) * {"uint8": 255, "int64": 255, "uint16": 65535}.get(dtype, 1)).astype(dtype)
+    with open_tiny(tiny_bundle) as forecaster:
+        with pytest.raises(FrameError) as refused:
+            forecaster.observe(white)
+        conversion = str(refused.value).partition("convert with ")[2]
+        assert conversion == f"frame.astype('float32'){advice}"
+        assert forecaster.observe(eval(conversion, {"frame": white})).index == 0
 
 
 def test_bad_frames_do_not_make_a_forecaster_ready(tiny_bundle, frames):

@@ -52,5 +52,8 @@ def test_reconstruction_refusals_name_the_next_step(tiny_bundle, frames):
             forecaster.reconstruct(frames[:0])
         with pytest.raises(FrameError, match="shape"):
             forecaster.reconstruct(frames[3:, :32])
+        for truth in (None, 0.5, [[0.0], [0.0, 1.0]]):
+            with pytest.raises(FrameError, match=r"float32 in \[0, 1\]"):
+                forecaster.reconstruct(truth)
         with pytest.raises(UsageError, match="noise"):
             forecaster.reconstruct(frames[3:], noise=np.zeros((5, 2, 4)))
