@@ -10,7 +10,7 @@ from svg_common.errors import UsageError
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 _STOCHASTIC_PARTS = ("z_dim", "posterior_layers", "prior_layers")
@@ -22,6 +22,8 @@ _PRIOR_OF_VARIANT = {"lp": "learned", "fp": "fixed", "det": "none"}
 _MAX_SIZE = 65536
 _MAX_LAYERS = 64
 _MAX_PAST = 1024
+
+_LISTED = 60  # problems in one message
 
 _GENERATION = ("n_past", "skip_lag", "last_frame_skip")  # fields of ModelConfig that no weight depends on
 
@@ -146,7 +148,7 @@ class TrainConfig(_Frozen):
     beta_ramp: tuple[int, int] = Field(
         (0, 0), description="steps between which the weight goes linearly from beta_start to beta"
     )
-    gradient_clip: float = Field(1.0, gt=0, description="maximum gradient norm")
+    gradient_clip: float = Field(1.0, gt=0, allow_inf_nan=True, description="maximum gradient norm; inf: no limit")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated and saved; 0: off")
     seed: int = Field(0, ge=0, description="seed of weights, data order and noise")
     eval_every: int = Field(1000, ge=1, description="steps between evaluations on held-out sequences")
@@ -195,12 +197,17 @@ def build_config(*layers: dict[str, Any]) -> Config:
     Raises:
         UsageError: every wrong or unknown key, one per line.
     """
-    merged: dict[str, dict[str, Any]] = {}
+    merged: dict[str, Any] = {}
     for layer in layers:
         for table, values in layer.items():
-            merged[table] = {**merged.get(table, {}), **values} if isinstance(values, dict) else values
+            before = merged.get(table, {})
+            if isinstance(values, dict):  # what is no table stays, for the validation to refuse
+                merged[table] = {**before, **values} if isinstance(before, dict) else before
+            else:
+                merged[table] = values
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
         lines = [f"  {'.'.join(str(part) for part in item['loc']) or 'config'}: {item['msg']}" for item in error.errors()]
-        raise UsageError("invalid configuration:\n" + "\n".join(lines)) from error
+        more = [f"  and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
+        raise UsageError("invalid configuration:\n" + "\n".join(lines[:_LISTED] + more)) from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,38 @@ def test_utf_16_is_refused_as_what_it_is(tmp_path, encoding):
     (tmp_path / "r.toml").write_bytes("[train]\nsteps = 7\n".encode(encoding))
     with pytest.raises(UsageError, match=r"it is UTF-16 or UTF-32, or not text; save it as UTF-8"):
         load_recipe(str(tmp_path / "r.toml"))
+
+
+@pytest.mark.parametrize("source", ["/dev/zero", "long.toml"])
+def test_an_endless_file_is_refused_at_once(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "long.toml").write_text("[train]\n" + "".join(f"a{number} = 1\n" for number in range(200_000)))
+    start = time.monotonic()
+    with pytest.raises(UsageError, match="more than 1 MiB, and is no recipe"):
+        load_recipe(source)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("text", ["train = 3", "[[train]]\nsteps = 1", "train = [1]", "model = 'dcgan'", "data = []"])
+def test_what_is_no_table_is_refused_with_its_name(text, tmp_path):
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(UsageError, match=rf"invalid configuration:\n  {re.findall('[a-z]+', text)[0]}: "):
+        build_config(load_recipe(str(tmp_path / "a.toml")), {"model": {}, "data": {"name": "digits"}, "train": {"steps": 2}})
+
+
+@pytest.mark.parametrize("setting", ["lr", "beta", "beta_start"])
+def test_a_setting_is_a_finite_number(setting, tmp_path):
+    (tmp_path / "a.toml").write_text(f"[train]\n{setting} = inf")
+    with pytest.raises(UsageError, match=f"train.{setting}: Input should be a finite number"):
+        build_config(load_recipe(str(tmp_path / "a.toml")))
+    assert build_config({"train": {"gradient_clip": float("inf")}})  # no limit
+
+
+def test_of_many_mistakes_the_first_are_listed():
+    with pytest.raises(UsageError) as refused:
+        build_config({"train": {f"a{number}": 1 for number in range(1000)}})
+    assert str(refused.value).count("\n") == 61
+    assert str(refused.value).endswith("\n  and 940 more")
 
 
 def test_another_encoding_is_refused_with_the_line(tmp_path):
