@@ -218,9 +218,9 @@ def test_the_description_reports_the_computed_precision(fused_bundle, tmp_path, 
     backend.close()
 
 
-def test_fp16_runs_without_a_folder_for_temporary_files(fused_bundle, monkeypatch):
+def test_fp16_runs_without_a_folder_for_temporary_files(fused_bundle, monkeypatch, tmp_path):
     """The folder only serves to read what is computed: that is not known then, and nothing else is different."""
-    monkeypatch.setattr("tempfile.tempdir", "/nonexistent")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))
     backend = open_backend(Bundle.open(fused_bundle), "cpu", None, "fp16")
     assert backend.computed_in == {}
     assert "computed in a precision that cannot be read" in backend.description
