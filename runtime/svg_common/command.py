@@ -16,7 +16,7 @@ from rich.console import Console
 from svg_common.errors import ExitCode, MissingExtraError, SvgError
 from svg_common.log_messages import ConsoleHandler, log_messages_to
 from svg_common.out_of_memory import is_out_of_memory
-from svg_common.printable import print_any_name, printable
+from svg_common.printable import print_any_name, printable, without_logins
 from svg_common.signals import handle_sigterm_as_sigint
 
 _MIN_COLUMNS = 20
@@ -107,5 +107,5 @@ def _describe_memory_error(error: Exception) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {printable(message)}", file=sys.stderr)
+    print(f"error: {printable(without_logins(message))}", file=sys.stderr)
     sys.exit(int(code))

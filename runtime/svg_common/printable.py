@@ -12,6 +12,8 @@ import re
 import sys
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # without tab and line feed, which messages contain
+# User and password of an address, also where a path has lost its second slash; not the words of our own advice.
+_LOGIN = re.compile(r"\b([A-Za-z][\w+.-]+:/{1,2})(?!/|USER:PASSWORD@)[^\s'\"]*@")
 _ERRORS = "svg-printable"
 _RAW_BYTES = range(0xDC80, 0xDD00)  # how Python keeps undecodable bytes (PEP 383)
 
@@ -23,6 +25,11 @@ def printable(name: str | os.PathLike[str]) -> str:
     """
     text = os.fspath(name).encode("utf-8", _ERRORS).decode("utf-8")
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def without_logins(message: str) -> str:
+    """Return `message` without the users and passwords of addresses in it: rtsp://user:secret@host -> rtsp://...@host."""
+    return _LOGIN.sub(r"\1...@", message)
 
 
 def print_any_name() -> None:

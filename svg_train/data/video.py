@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from svg_common.cache import cache_folder
 from svg_common.errors import SvgError, UsageError
+from svg_common.path_advice import path_advice
 from svg_common.video.clips import Clip as SourceClip
 from svg_common.video.clips import find_clips
 from svg_train.config import Config, DataConfig
@@ -73,7 +75,9 @@ def _clips(data: DataConfig) -> list[SourceClip]:
     try:
         clips = find_clips(Path(data.root))
     except UsageError as error:
-        raise UsageError(f"{error}\n  correct --data-root") from error
+        exists = os.path.exists(data.root)
+        advice = None if exists else path_advice("--data-root", data.root)
+        raise UsageError(f"{error}\n  {advice or 'correct --data-root'}") from error
     if not clips:
         raise SvgError(
             f"--data-root '{data.root}' contains no video and no pictures\n"

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from svg_common.files import write_json
-from svg_common.printable import print_any_name, printable
+from svg_common.printable import print_any_name, printable, without_logins
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,17 @@ def test_streams_write_every_character(monkeypatch):
 def test_json_holds_only_text(tmp_path):
     write_json(tmp_path / "a.json", {"na\udcffme": ["\udc80.mp4", ("\ud800",)]})
     assert json.loads((tmp_path / "a.json").read_bytes()) == {r"na\xffme": [r"\x80.mp4", [r"\ud800"]]}
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("'rtsp://user:se/c#ret@host/x' does not exist", "'rtsp://...@host/x' does not exist"),
+        ("'rtsp:/user:secret@host/x' does not exist", "'rtsp:/...@host/x' does not exist"),
+        ("write it as rtsp://USER:PASSWORD@HOST/PATH", "write it as rtsp://USER:PASSWORD@HOST/PATH"),
+        ("'a@b.mp4' and 'C:/me@home' are files", "'a@b.mp4' and 'C:/me@home' are files"),
+        ("from http://host/x to b@c", "from http://host/x to b@c"),
+    ],
+)
+def test_passwords_in_addresses_are_not_shown(message, shown):
+    assert without_logins(message) == shown

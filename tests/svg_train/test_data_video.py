@@ -546,3 +546,17 @@ def test_training_and_live_select_the_same_pictures(options):
     levels = np.round(np.median(np.stack(live[:length]), (1, 2, 3)) / 2).astype(int).tolist()
     assert indices(train[0]) == levels
     assert len(set(levels)) < length - 2  # some were held
+
+
+@pytest.mark.parametrize(
+    ("root", "line"),
+    [
+        ("file:///data/a%20b", "--data-root '/data/a b'"),
+        ("clips/*.mp4", "--data-root clips"),
+        ("nowhere", "correct --data-root"),
+    ],
+)
+def test_a_root_written_for_another_program_gets_the_line_that_works(options, root, line):
+    with pytest.raises(UsageError) as refused:
+        open_both(options, root=root)
+    assert str(refused.value).endswith(line)

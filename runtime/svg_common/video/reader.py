@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from svg_common.errors import SvgError
 from svg_common.files import refuse_pipe
-from svg_common.path_advice import path_advice
 from svg_common.video.container import lacks_index, missing_bytes
 from svg_common.video.damage import DamageTracker
 from svg_common.video.picture import PictureConverter
@@ -176,28 +175,6 @@ class VideoReader:
             except av.FFmpegError as error:
                 damage.failed(str(error.strerror))
             yield from frames
-
-
-def list_videos(path: str | os.PathLike[str]) -> list[Path]:
-    """Return `path` itself when it is a file, else every video file below that folder by suffix, in name order.
-
-    A file that is reachable under two names counts once. The list is empty when the folder holds no video.
-
-    Raises:
-        VideoError: `path` does not exist.
-    """
-    root = Path(path)
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
-        advice = path_advice("--data-root", str(root)) or "expected a video file, or a folder that holds video files"
-        raise VideoError(f"'{root}' does not exist\n  {advice}", "does not exist")
-    found: dict[Path, Path] = {}
-    for file in sorted(root.rglob("*")):
-        # Names with a leading dot are leftovers of other programs, such as macOS's "._clip.mp4".
-        if file.suffix.lower() in VIDEO_SUFFIXES and not file.name.startswith(".") and file.is_file():
-            found.setdefault(file.resolve(), file)
-    return list(found.values())
 
 
 def _open_container(path: Path) -> Any:

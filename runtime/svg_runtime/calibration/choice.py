@@ -100,6 +100,8 @@ class Choice:
     def _key(self) -> str:
         depends = {
             "graphs": graphs_of(self.manifest), "variants": sorted(self.manifest.variants), "samples": self.samples,
-            "horizon": self.horizon, "threads": self.threads, "request": vars(self.request),
+            "horizon": self.horizon, "threads": self.threads,
+            # Not whether engines were built for it: what they won holds for every later opening.
+            "request": [self.request.device, self.request.precision, self.request.fused],
         }  # fmt: skip
         return decision_key(depends)

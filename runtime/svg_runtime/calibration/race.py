@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -112,41 +112,35 @@ def find_fastest(
         The fastest way, None if the reference does not run; and a row for each of `ways`.
     """
     rows = [Row(way) for way in ways]
-    with ExitStack() as stack:
-        expected, champion = _reference(task, open_way, rows, stack)
-        if expected is None:
-            return None, rows
-        for number, row in enumerate(rows):
-            progress.progress(_TASK, number / len(rows))
-            if champion is None or row is not champion[0]:
-                champion = _challenge(champion=champion, row=row, expected=expected, task=task, open_way=open_way)
-        progress.progress(_TASK, 1.0)
-        if champion is None:
-            return None, rows
-        champion[1].close()
-        return champion[0].way, rows
+    expected, champion = _reference(rows, task, open_way)
+    if expected is None:
+        return None, rows
+    for number, row in enumerate(rows):
+        progress.progress(_TASK, number / len(rows))
+        if champion is None or row is not champion[0]:
+            champion = _challenge(champion=champion, row=row, expected=expected, task=task, open_way=open_way)
+    progress.progress(_TASK, 1.0)
+    if champion is None:
+        return None, rows
+    champion[1].close()
+    return champion[0].way, rows
 
 
 Champion = tuple[Row, Runner]
 
 
-def _reference(
-    task: Task, open_way: Callable[[Way], Runner], rows: list[Row], stack: ExitStack
-) -> tuple[Frames | None, Champion | None]:
+def _reference(rows: list[Row], task: Task, open_way: Callable[[Way], Runner]) -> tuple[Frames | None, Champion | None]:
     """The expected frames, and the reference as the first champion if it takes part."""
-    row = next((row for row in rows if row.way == REFERENCE), Row(REFERENCE))
+    row = next((row for row in rows if row.way == REFERENCE), None)
     try:
         runner = open_way(REFERENCE)
+        with _closed_on_error(runner):
+            expected = _run(runner, task)
     except (SvgError, MemoryError) as error:
-        row.reason = _first_line(error)
+        if row is not None:
+            row.reason = _first_line(error)
         return None, None
-    try:
-        expected = _run(runner, task)
-    except (SvgError, MemoryError) as error:
-        runner.close()
-        row.reason = _first_line(error)
-        return None, None
-    if row in rows:
+    if row is not None:
         return expected, (row, runner)
     runner.close()
     return expected, None
@@ -156,24 +150,38 @@ def _challenge(
     champion: Champion | None, row: Row, expected: Frames, task: Task, open_way: Callable[[Way], Runner]
 ) -> Champion | None:
     """Open a way and race it against the champion; the slower one is closed."""
+    earlier = [] if champion is None else list(champion[0].seconds)
     try:
-        runner = open_way(row.way)
-    except (SvgError, MemoryError) as error:
-        row.reason = _first_line(error)
-        return champion
-    try:
-        row.reason = _difference(_run(runner, task), expected, row.way)
-        if not row.reason:
-            _race([(row, runner), *([champion] if champion else [])], task)
+        with _closed_on_error(*([champion[1]] if champion else []), unless=(SvgError, MemoryError)):
+            runner = open_way(row.way)
+            with _closed_on_error(runner):
+                row.reason = _difference(_run(runner, task), expected, row.way)
+                if not row.reason:
+                    _race([(row, runner), *([champion] if champion else [])], task)
     except (SvgError, MemoryError) as error:
         row.seconds.clear()
         row.reason = _first_line(error)
+        if champion is not None:
+            champion[0].seconds[:] = earlier  # the race was not held
+        return champion
     if row.reason or (champion is not None and champion[0].median_s <= row.median_s):
         runner.close()
         return champion
     if champion is not None:
         champion[1].close()
     return row, runner
+
+
+@contextmanager
+def _closed_on_error(*runners: Runner, unless: tuple[type[BaseException], ...] = ()) -> Iterator[None]:
+    """Close `runners` when an error leaves the block, such as Ctrl-C; not for the errors in `unless`."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, unless):
+            for runner in runners:
+                runner.close()
+        raise
 
 
 def _run(runner: Runner, task: Task) -> Frames:

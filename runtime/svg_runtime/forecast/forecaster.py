@@ -157,8 +157,9 @@ class Forecaster:
             threads: CPU threads; None means one per usable core. Use fewer if several forecasters run at the same time.
             gpu: options for backends on NVIDIA GPUs.
             progress: listener for what "auto" measures, and for the building of engines, which can take minutes at first.
-            calibrate: what "auto" measures: "ready", the default, what opens in seconds; "full" also engines that are built for
-                minutes; "again" even if a decision is kept; "no" takes a rule of thumb. None: $SVG_EDGE_CALIBRATE.
+            calibrate: what "auto" measures: "ready", the default, what opens in seconds; "again" even if a decision is kept;
+                "full" the same, also engines that are built for minutes; "no" takes a rule of thumb. None:
+                $SVG_EDGE_CALIBRATE.
 
         Raises:
             BundleError: the bundle is missing, damaged or hostile.
@@ -185,7 +186,7 @@ class Forecaster:
             manifest=bundle.manifest, samples=samples, horizon=horizon, threads=threads,
             request=Request(device, precision, fused, full=mode == "full"),
         )  # fmt: skip
-        decision = choice.decide(lambda way: make(**vars(way), seed=0, context="window"), listener, again=mode == "again")
+        decision = choice.decide(lambda way: make(**vars(way), seed=0, context="window"), listener, again=mode != "ready")
         if decision is None:
             return rule_of_thumb()
         try:

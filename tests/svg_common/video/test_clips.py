@@ -121,3 +121,16 @@ def test_pipes_and_devices_are_refused_and_in_folders_left_out(tmp_path):
         find_clips(type(tmp_path)("/dev/null"))
     with pytest.raises(UsageError, match="does not exist"):
         find_clips(tmp_path / "nothing")
+
+
+def test_videos_go_by_suffix_and_name_once_each(tmp_path):
+    touch(tmp_path, "b.mp4", "a.mov", "._a.mov", "notes.txt")
+    (tmp_path / "sub").mkdir()
+    touch(tmp_path / "sub", "a.AVI")
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "z_same_as_b.mp4").symlink_to(tmp_path / "b.mp4")
+    found = [clip for clip in find_clips(tmp_path) if clip.is_video]
+    assert [str(clip.paths[0].relative_to(tmp_path)) for clip in found] == ["a.mov", "b.mp4", "sub/a.AVI"]
+    assert find_clips(tmp_path / "notes.txt")[0].paths == (tmp_path / "notes.txt",)
+    with pytest.raises(UsageError, match="does not exist"):
+        find_clips(tmp_path / "nothing")

@@ -13,7 +13,7 @@ import pytest
 
 from svg_common.errors import ExitCode
 from svg_common.video.container import missing_bytes
-from svg_common.video.reader import VideoError, VideoReader, list_videos
+from svg_common.video.reader import VideoError, VideoReader
 
 SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 PEDESTRIANS = SHARED / "video" / "pedestrians.avi"
@@ -214,18 +214,6 @@ def test_closing_early_ends_the_iteration(tmp_path):
     reader.close()
     reader.close()
     assert list(reader) == []
-
-
-def test_list_videos_goes_by_suffix_and_name(tmp_path):
-    for name in ("b.mp4", "sub/a.AVI", "a.mov", "._a.mov", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "folder.mp4").mkdir()
-    (tmp_path / "z_same_as_b.mp4").symlink_to(tmp_path / "b.mp4")
-    assert [str(path.relative_to(tmp_path)) for path in list_videos(tmp_path)] == ["a.mov", "b.mp4", "sub/a.AVI"]
-    assert list_videos(tmp_path / "notes.txt") == [tmp_path / "notes.txt"]
-    with pytest.raises(VideoError, match="does not exist"):
-        list_videos(tmp_path / "nothing")
 
 
 def test_missing_bytes_are_counted_by_the_header(tmp_path):

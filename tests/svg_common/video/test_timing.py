@@ -9,7 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from svg_common.video.reader import VIDEO_SUFFIXES, VideoReader, list_videos
+from svg_common.video.clips import find_clips
+from svg_common.video.reader import VIDEO_SUFFIXES, VideoReader
 from tests.conftest import SHARED_DATA
 
 ODD = SHARED_DATA / "odd"
@@ -89,7 +90,7 @@ def test_every_suffix_that_can_be_written_plays_at_its_rate(tmp_path, suffix):
     assert reader.assumed_rate == (suffix in RAW)
     tolerance = 0.5 / fps if suffix == ".gxf" else 1e-3  # its last picture is stamped as a half one
     np.testing.assert_allclose([frame.time_s for frame in frames], np.arange(FRAMES) / fps, atol=tolerance)
-    assert list_videos(tmp_path) == [path]
+    assert [clip.paths for clip in find_clips(tmp_path)] == [(path,)]
 
 
 def test_the_suffixes_are_those_that_play():

@@ -206,3 +206,11 @@ def test_a_gpu_without_memory_is_not(fused_bundle, gpu):
     gpu.cuda.fail["cudaMalloc"] = cudaError_t.cudaErrorMemoryAllocation
     assert opened(fused_bundle).startswith("cpu (ONNX Runtime")
     assert gpu.cuda.left == (0, 0, 0, 0)
+
+
+def test_what_was_measured_with_engines_holds_for_later_openings(fused_bundle, measured):
+    opened(fused_bundle, calibrate="full")
+    opened(fused_bundle)
+    assert len(measured) == 1
+    opened(fused_bundle, calibrate="full")
+    assert len(measured) == 2

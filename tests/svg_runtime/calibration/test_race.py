@@ -174,3 +174,29 @@ def test_ways_follow_what_is_installed_and_what_was_asked(fused_bundle, tmp_path
     manifest = Bundle.open(forget_quality(copy, "fp16")).manifest
     assert names()[4:] == gpu[:2]
     assert names(precision="fp16", fused=True) == ["cpu fp16 fused", "openvino fp16 fused", "cuda fp16 fused"]
+
+
+def test_a_race_that_fails_costs_the_champion_nothing():
+    """Two that are open at once may need more memory than there is: then only the challenger is out."""
+    calls = {"gpu": 0}
+
+    class Late(Stub):
+        def forecast(self, **given):
+            calls["gpu"] += 1
+            if calls["gpu"] > 2:  # after its frames were compared
+                raise MemoryError("9 GB")
+            return super().forecast(**given)
+
+    fastest, rows = run(reference=lambda: Stub(0.002), openvino=lambda: Stub(0.0), gpu=lambda: Late(0.0))
+    assert fastest == OPENVINO
+    assert rows[GPU].reason == "9 GB"
+    assert "ms" in rows[OPENVINO].as_json()
+
+
+def test_an_interrupted_race_closes_both():
+    with pytest.raises(KeyboardInterrupt):
+        run(reference=lambda: Stub(0.0), gpu=lambda: Stub(0.0, fails=KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        run(reference=lambda: Stub(0.0, fails=KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        run(reference=lambda: Stub(0.0), gpu=refuse(KeyboardInterrupt()))
