@@ -35,8 +35,9 @@ def open_backend(
 
     Args:
         bundle: the opened bundle.
-        name: a backend, or "auto" for the fastest one that works on this machine: cuda where onnxruntime-gpu is installed and
-            finds a GPU; else openvino where it is installed and the CPU has bf16 units; else cpu.
+        name: a backend, or "auto" for a rule of thumb, which `Forecaster.open` takes where it does not measure: cuda where
+            onnxruntime-gpu is installed and finds a GPU; else openvino where it is installed and the CPU has bf16 units; else
+            cpu.
         device: where to run; None or "auto" lets the backend choose.
         precision: fp32, fp16 or bf16; None lets the backend choose. cpu: fp32, which is faster there. openvino: bf16 if the
             bundle has it and the CPU has units for it, else fp32. NVIDIA GPUs: fp16 if the bundle has it. A variant whose
