@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from svg_train.model import SVG
+from svg_train.families.svg.model import SVG
 from svg_train.train import Machine
 
 

@@ -10,8 +10,8 @@ from torch import nn
 from svg_common.errors import SvgError
 from svg_export.graphs import fold_batch_norm
 from svg_runtime.bundle.reader import Bundle
-from svg_train.config import ModelConfig
-from svg_train.model import SVG
+from svg_train.families.svg import SvgConfig
+from svg_train.families.svg.model import SVG
 
 _PART = {
     "encoder": "encoder",
@@ -50,11 +50,11 @@ def model_of(bundle: Bundle) -> SVG:
     return model
 
 
-def _config(bundle: Bundle) -> ModelConfig:
+def _config(bundle: Bundle) -> SvgConfig:
     model, frame, generation = bundle.manifest.model, bundle.manifest.frame, bundle.manifest.generation
     sizes = model.model_dump(exclude={"family", "skips"})
     rule = generation.model_dump(include={"n_past", "skip_lag", "last_frame_skip"})
-    return ModelConfig(image_size=frame.height, channels=frame.channels, **sizes, **rule)
+    return SvgConfig(image_size=frame.height, channels=frame.channels, **sizes, **rule)
 
 
 def _folded_weights(bundle: Bundle) -> dict[str, torch.Tensor]:

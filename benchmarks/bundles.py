@@ -92,7 +92,7 @@ def _export_random(model: dict[str, Any], path: Path, reduced: Precision | None)
     from svg_export.precision import find_held_out
     from svg_train.checkpoint import Checkpoint
     from svg_train.config import build_config
-    from svg_train.model import SVG
+    from svg_train.families.svg.model import SVG
 
     config = build_config({"model": model, "data": {"name": "video"}})  # which may be gray or RGB
     with torch.random.fork_rng():

@@ -22,7 +22,7 @@ from svg_runtime.backends import NVIDIA
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
-from svg_train.model import SVG
+from svg_train.families.svg.model import SVG
 
 _LOG = logging.getLogger("svg_benchmarks")
 WHOLE, PLAIN = "torch.compile, whole forecast", "ONNX Runtime CUDA, plain"

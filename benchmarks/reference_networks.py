@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from svg_train.model import SVG
+from svg_train.families.svg.model import SVG
 from svg_train.reference.names import map_parameters
 
 

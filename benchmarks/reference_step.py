@@ -10,8 +10,8 @@ import torch
 from reference_networks import with_weights_of
 from torch import Tensor, nn
 
+from svg_train.families.svg.model import SVG
 from svg_train.losses import gaussian_kl
-from svg_train.model import SVG
 
 
 class ReferenceSVG(nn.Module):

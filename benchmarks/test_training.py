@@ -28,11 +28,11 @@ def test_training_step(benchmark: Any, record_metric: Any, pytestconfig: pytest.
     from batched_step import BatchedStep
     from reference_step import ReferenceStep, ReferenceSVG
 
-    from svg_train.config import ModelConfig
-    from svg_train.model import SVG
+    from svg_train.families.svg import SvgConfig
+    from svg_train.families.svg.model import SVG
 
     torch.manual_seed(0)
-    model = SVG(ModelConfig(nf=64, skip_lag=1))
+    model = SVG(SvgConfig(nf=64, skip_lag=1))
     reference = ReferenceSVG(model)
     ours = BatchedStep(model, LR, BETA)
     theirs = ReferenceStep(reference.to(ours.device), LR, BETA)

@@ -12,7 +12,7 @@ from peers import Context, Task
 from reference_networks import with_weights_of
 from torch import Tensor
 
-from svg_train.model import SVG
+from svg_train.families.svg.model import SVG
 
 Wrap = Callable[[Callable[..., Any]], Callable[..., Any]]
 _LAYOUT_TRIES = 10  # the first ones choose kernels

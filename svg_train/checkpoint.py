@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from svg_common.errors import SvgError
 from svg_common.files import atomic_file, refuse_pipe
 from svg_train.config import Config
-from svg_train.model import SVG
+from svg_train.families import FAMILIES
+from svg_train.families.video_model import VideoModel
 from svg_train.parameter_shapes import parameter_shapes
 from svg_train.weight_names import unwrap_names
 
@@ -37,7 +38,7 @@ class Checkpoint:
     metrics: dict[str, float] = field(default_factory=dict)
     training: dict[str, Any] | None = None
 
-    def build(self) -> SVG:
+    def build(self) -> VideoModel:
         """The model with these weights, in evaluation mode.
 
         Raises:
@@ -56,7 +57,7 @@ class Checkpoint:
             raise CheckpointError(
                 "the checkpoint's weights do not match its configuration:\n  " + "\n  ".join(sorted(problems))
             )
-        model = SVG(self.config.model)
+        model = FAMILIES[self.config.model.family].build(self.config.model)
         model.load_state_dict(self.weights)
         return model.eval()
 

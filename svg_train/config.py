@@ -4,87 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from svg_common.errors import UsageError
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-_STOCHASTIC_PARTS = ("z_dim", "posterior_layers", "prior_layers")
-_ABSENT: dict[str, tuple[str, ...]] = {"learned": (), "fixed": ("prior_layers",), "none": _STOCHASTIC_PARTS}
-_PRIOR_OF_VARIANT = {"lp": "learned", "fp": "fixed", "det": "none"}
-
-
-# Limits of the bundle format: a checkpoint beyond them could not be exported, and a damaged one might ask for any size.
-_MAX_SIZE = 65536
-_MAX_LAYERS = 64
-_MAX_PAST = 1024
+from svg_train.families import FAMILIES, ModelConfig
+from svg_train.families.base import Frozen
+from svg_train.families.svg import SvgConfig
 
 _LISTED = 60  # problems in one message
-
-_GENERATION = ("n_past", "skip_lag", "last_frame_skip")  # fields of ModelConfig that no weight depends on
-
-
-class ModelConfig(_Frozen):
-    """Shape of the network, and its generation rule. Sizes have the paper's symbols."""
-
-    backbone: Literal["dcgan", "vgg"] = Field("dcgan", description="encoder and decoder architecture")
-    prior: Literal["learned", "fixed", "none"] = Field(
-        "learned", description="of the latent: learned (SVG-LP), fixed N(0, I) (SVG-FP), or none (deterministic, no latent)"
-    )
-    image_size: Literal[64, 128] = Field(64, description="side of the square frame in pixels")
-    channels: Literal[1, 3] = Field(1, description="1: gray, 3: RGB")
-    nf: int = Field(64, ge=1, le=512, description="channels of the first convolution")
-    g_dim: int = Field(128, ge=1, le=_MAX_SIZE, description="size of the frame encoding h and of the predictor's output g")
-    z_dim: int = Field(10, ge=0, le=_MAX_SIZE, description="size of the latent z; 0 with --prior none")
-    rnn_size: int = Field(256, ge=1, le=_MAX_SIZE, description="hidden size of every LSTM")
-    predictor_layers: int = Field(2, ge=1, le=_MAX_LAYERS, description="LSTM layers of the frame predictor")
-    posterior_layers: int = Field(1, ge=0, le=_MAX_LAYERS, description="LSTM layers of the posterior; 0 with --prior none")
-    prior_layers: int = Field(
-        1, ge=0, le=_MAX_LAYERS, description="LSTM layers of the learned prior; 0 with --prior fixed or none"
-    )
-    n_past: int = Field(5, ge=2, le=_MAX_PAST, description="frames observed before a forecast")
-    skip_lag: Literal[0, 1] = Field(
-        0, description="frame that feeds the skips: 0, the last observed; 1, the one before (reference)"
-    )
-    last_frame_skip: bool = Field(False, description="take the skips from every (predicted) frame instead of freezing them")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _complete(cls, given: Any) -> Any:
-        """Set the sizes of parts that the prior excludes to 0."""
-        if not isinstance(given, dict):
-            return given
-        given = _with_prior(given)
-        absent = _ABSENT.get(str(given.get("prior")), ())
-        return {**dict.fromkeys(absent, 0), **given}
-
-    @model_validator(mode="after")
-    def _parts_fit_the_prior(self) -> ModelConfig:
-        absent = _ABSENT[self.prior]
-        for name in _STOCHASTIC_PARTS:
-            size = getattr(self, name)
-            if (size == 0) != (name in absent):
-                wanted = "0, because it has no such part" if name in absent else "at least 1"
-                raise ValueError(f"{name} is {size}; prior '{self.prior}' needs {wanted}")
-        return self
-
-    def shape(self) -> dict[str, Any]:
-        """The fields that decide which weights there are and how large."""
-        return self.model_dump(exclude=set(_GENERATION))
-
-
-def _with_prior(given: dict[str, Any]) -> dict[str, Any]:
-    """Translate `variant`, as older checkpoints and recipes call the prior; they must stay readable."""
-    prior = _PRIOR_OF_VARIANT.get(str(given.get("variant")))
-    if prior is None:
-        return given
-    rest = {name: value for name, value in given.items() if name != "variant"}
-    return {"prior": prior, **rest}  # --prior overrides such a recipe
-
 
 # The data sets that an option applies to. frame_interval_s applies to all.
 _DATA_OF_OPTION: dict[str, tuple[str, ...]] = {
@@ -99,7 +26,7 @@ _DATA_OF_OPTION: dict[str, tuple[str, ...]] = {
 }
 
 
-class DataConfig(_Frozen):
+class DataConfig(Frozen):
     """Which sequences to train on. An option that does not apply to the data set is refused unless it has its default."""
 
     name: Literal["digits", "smmnist", "video", "kth", "bair"] = Field(
@@ -135,7 +62,7 @@ class DataConfig(_Frozen):
         return self
 
 
-class TrainConfig(_Frozen):
+class TrainConfig(Frozen):
     """How to train."""
 
     steps: int = Field(20000, ge=1, description="optimizer steps")
@@ -172,10 +99,10 @@ class TrainConfig(_Frozen):
         return self.beta_start + done * (self.beta - self.beta_start)
 
 
-class Config(_Frozen):
+class Config(Frozen):
     """The whole configuration of a run: `svg-train --config recipe.toml` reads it, and every checkpoint contains it."""
 
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = SvgConfig()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
 
@@ -208,6 +135,12 @@ def build_config(*layers: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
-        lines = [f"  {'.'.join(str(part) for part in item['loc']) or 'config'}: {item['msg']}" for item in error.errors()]
+        lines = [f"  {_where(item['loc'])}: {item['msg']}" for item in error.errors()]
         more = [f"  and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
         raise UsageError("invalid configuration:\n" + "\n".join(lines[:_LISTED] + more)) from error
+
+
+def _where(place: tuple[int | str, ...]) -> str:
+    """The place of a problem, without the family's name that pydantic puts between the table and the setting."""
+    named = [str(part) for index, part in enumerate(place) if not (index == 1 and place[0] == "model" and part in FAMILIES)]
+    return ".".join(named) or "config"

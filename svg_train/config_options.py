@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from svg_train.config import Config
+from svg_train.families import FAMILIES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -50,11 +51,34 @@ def flag(table: str, name: str) -> str:
 
 
 def fields(table: str) -> dict[str, FieldInfo]:
-    """The fields of one table of `Config`."""
+    """The fields of one table of `Config`; of model, those of all families."""
+    if table == "model":
+        return _fields_of_all([family.config.model_fields for family in FAMILIES.values()])
     model = Config.model_fields[table].annotation
     assert isinstance(model, type)
     assert issubclass(model, BaseModel)
     return model.model_fields
+
+
+def _fields_of_all(tables: list[dict[str, FieldInfo]]) -> dict[str, FieldInfo]:
+    """Fields by name. Where families differ, all that one of them accepts is accepted here, and its own settings check it."""
+    merged: dict[str, FieldInfo] = {}
+    for table in tables:
+        for name, field in table.items():
+            merged[name] = _either(merged[name], field) if name in merged else field
+    return merged
+
+
+def _either(first: FieldInfo, second: FieldInfo) -> FieldInfo:
+    if first.annotation == second.annotation and bounds(first) == bounds(second):
+        return first
+    both = [item.annotation for item in (first, second)]
+    if all(get_origin(item) is Literal for item in both):
+        values = tuple(dict.fromkeys(value for item in both for value in get_args(item)))
+        return FieldInfo(annotation=Literal[values], description=first.description)  # type: ignore[arg-type]
+    kinds = {type(value) for item in both for value in get_args(item) or ()} | {item for item in both if isinstance(item, type)}
+    assert len(kinds) == 1, f"families disagree about the type of a setting: {both}"
+    return FieldInfo(annotation=kinds.pop(), description=first.description)
 
 
 def _parameter_name(table: str, name: str) -> str:

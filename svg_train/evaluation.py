@@ -10,7 +10,7 @@ from torch import Tensor
 from svg_common.metrics import psnr
 from svg_train.data import SequenceDataset
 from svg_train.data.loading import collate, to_unit
-from svg_train.model import SVG
+from svg_train.families.video_model import VideoModel
 
 _EXAMPLES = 4  # sequences whose futures are returned for pictures
 
@@ -51,20 +51,20 @@ def held_out(dataset: SequenceDataset, count: int) -> Tensor:
     return collate([dataset[index] for index in range(min(count, len(dataset)))])
 
 
-def sample_futures(model: SVG, truth: Tensor, samples: int, horizon: int, seed: int) -> Tensor:
+def sample_futures(model: VideoModel, truth: Tensor, samples: int, horizon: int, seed: int) -> Tensor:
     """Draw `samples` futures for each sequence of `truth` (T, B, C, H, W) -> (S, horizon, B, C, H, W)."""
     n_past, batch = model.config.n_past, truth.shape[1]
     generator = torch.Generator().manual_seed(seed)
-    shape = (samples * batch, model.config.z_dim)
+    shape = (samples * batch, model.config.noise_dim)
     noise = torch.randn(horizon, *shape, generator=generator).to(truth.device)
-    context_noise = torch.randn(n_past - 1, *shape, generator=generator).to(truth.device)
+    context_noise = torch.randn(model.config.context_draws, *shape, generator=generator).to(truth.device)
     context = truth[:n_past].repeat(1, samples, 1, 1, 1)
     frames = model.generate(context, noise, context_noise)
     return frames.view(horizon, samples, *truth.shape[1:]).transpose(0, 1)
 
 
 @torch.no_grad()
-def evaluate(model: SVG, sequences: Tensor, samples: int, horizon: int, seed: int = 0, batch: int = 16) -> Evaluation:
+def evaluate(model: VideoModel, sequences: Tensor, samples: int, horizon: int, seed: int = 0, batch: int = 16) -> Evaluation:
     """Forecast `horizon` frames of held-out `sequences` (T, N, C, H, W) uint8 after n_past observed ones.
 
     PSNR is computed from the mean squared error over the whole set, not averaged over sequences.

@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from svg_train.config import ModelConfig
-from svg_train.model import SVG
+from svg_train.families import FAMILIES
+from svg_train.families.base import FamilyConfig
 
 _INITIALIZERS = ("normal_", "uniform_", "kaiming_uniform_", "zeros_", "zero_", "ones_", "fill_")
 
 
-def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Return name -> shape of every entry of SVG(config).state_dict()."""
+def parameter_shapes(config: FamilyConfig) -> dict[str, tuple[int, ...]]:
+    """Return name -> shape of every entry of the state_dict of the network of `config`."""
     with torch.device("meta"), _NoInitialization():
-        model = SVG(config)
+        model = FAMILIES[config.family].build(config)
     return {name: tuple(value.shape) for name, value in model.state_dict().items()}
 
 

@@ -19,13 +19,15 @@ from svg_common.errors import BackendMissingError, ExitCode, SvgError, UsageErro
 from svg_common.files import resolved
 from svg_common.path_advice import shell_argument
 from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
-from svg_train.config import Config, ModelConfig
+from svg_train.config import Config
 from svg_train.config_options import flag
 from svg_train.data import open_data
 from svg_train.data.loading import StepSampler, collate, step_noise, to_unit, training_loader
 from svg_train.evaluation import Evaluation, evaluate, held_out
+from svg_train.families import FAMILIES
+from svg_train.families.base import FamilyConfig
+from svg_train.families.video_model import VideoModel
 from svg_train.journal import Journal
-from svg_train.model import SVG
 from svg_train.pictures import save_strips
 from svg_train.reference.checkpoint import load_any_checkpoint
 
@@ -159,10 +161,10 @@ class Trainer:
         if self._resumed is not None:
             self._restore(self._resumed)
 
-    def _initial_model(self) -> SVG:
+    def _initial_model(self) -> VideoModel:
         """A new model, or one that starts from the weights of another run."""
         if self._init is None:
-            return SVG(self._config.model)
+            return FAMILIES[self._config.model.family].build(self._config.model)
         return Checkpoint(self._config, self._init).build()
 
     def _rate(self, step: int) -> float:
@@ -174,11 +176,14 @@ class Trainer:
         # 1) forward pass, with noise that depends on the step alone
         train, fabric = self._config.train, self._fabric
         x = to_unit(fabric.to_device(frames))
-        eps = step_noise((x.shape[0] - 1, x.shape[1], self._config.model.z_dim), train.seed, self._step, fabric.global_rank)
+        draws, size = self._config.model.training_noise(x.shape[0])
+        noise = step_noise((draws, x.shape[1], size), train.seed, self._step, fabric.global_rank)
         self._model.train()
-        output = self._model(x, eps.to(fabric.device))
+        output = self._model(x, noise.to(fabric.device), self._step)
         # 2) loss (paper, equation 3) and its gradient
         loss = output.mse + train.beta_at(self._step) * output.kl
+        if output.auxiliary is not None:
+            loss = loss + output.auxiliary
         fabric.backward(loss)
         norm = fabric.clip_gradients(self._model, self._optimizer, max_norm=train.gradient_clip, error_if_nonfinite=False)
         if not (torch.isfinite(loss) and norm is not None and torch.isfinite(norm)):
@@ -229,7 +234,7 @@ class Trainer:
                 self._save(BEST, model.state_dict(), training=None)
         self._fabric.barrier()
 
-    def _evaluated_model(self) -> SVG:
+    def _evaluated_model(self) -> VideoModel:
         """The weights that are evaluated and saved: the averaged ones, if any, with BatchNorm statistics of their own.
 
         Averaged weights produce activations of smaller variance than the weights that were averaged, so statistics averaged
@@ -237,7 +242,7 @@ class Trainer:
         """
         if self._average is None:
             return self._raw
-        assert isinstance(self._average.module, SVG)
+        assert isinstance(self._average.module, VideoModel)
         if self._calibrated_at != self._step:  # a step that evaluates often saves too
             update_bn(self._calibration_batches(), _OnFrames(self._average.module))
             self._calibrated_at = self._step
@@ -305,13 +310,13 @@ class Trainer:
 class _OnFrames(torch.nn.Module):
     """The training forward as a function of frames alone, as `update_bn` calls it."""
 
-    def __init__(self, model: SVG) -> None:
+    def __init__(self, model: VideoModel) -> None:
         super().__init__()
         self._model = model
 
     def forward(self, x: Tensor) -> None:
-        eps = step_noise((x.shape[0] - 1, x.shape[1], self._model.config.z_dim), 0, 0, 0)
-        self._model(x, eps.to(x.device))
+        draws, size = self._model.config.training_noise(x.shape[0])
+        self._model(x, step_noise((draws, x.shape[1], size), 0, 0, 0).to(x.device))
 
 
 def _lay_out_together(model: torch.nn.Module) -> None:
@@ -321,13 +326,13 @@ def _lay_out_together(model: torch.nn.Module) -> None:
             module.flatten_parameters()
 
 
-def _initial_weights(init: Path, model: ModelConfig) -> dict[str, Tensor]:
+def _initial_weights(init: Path, model: FamilyConfig) -> dict[str, Tensor]:
     """The weights of a checkpoint, whose model must have the shape of this run's."""
     checkpoint = load_any_checkpoint(init)
     given, expected = checkpoint.config.model.shape(), model.shape()
-    different = [name for name in expected if given[name] != expected[name]]
+    different = [name for name in expected if given.get(name) != expected[name]]
     if different:
-        sizes = "\n".join(f"  {name}: given {given[name]}, expected {expected[name]}" for name in different)
+        sizes = "\n".join(f"  {name}: given {given.get(name)}, expected {expected[name]}" for name in different)
         flags = " ".join(f"{flag('model', name)} {given[name]}" for name in different)
         raise CheckpointError(
             f"the model in '{init}' differs in shape from this run's:\n{sizes}\n"

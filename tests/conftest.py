@@ -67,15 +67,15 @@ def random_model(seed: int = 0, **model):
     """A tiny SVG with weights large enough that frames, states and samples differ visibly, in evaluation mode."""
     import torch
 
-    from svg_train.config import ModelConfig
-    from svg_train.model import SVG
+    from svg_train.families.svg import SvgConfig
+    from svg_train.families.svg.model import SVG
 
     torch.set_num_threads(1)  # tiny layers: a second thread costs more than it brings
     torch.manual_seed(seed)
     sizes = {**TINY, **model}
     if sizes.get("prior") == "none":
         del sizes["z_dim"]
-    svg = SVG(ModelConfig(**sizes))
+    svg = SVG(SvgConfig(**sizes))
     for module in svg.modules():
         if isinstance(module, (torch.nn.Conv2d, torch.nn.ConvTranspose2d)):
             torch.nn.init.kaiming_normal_(module.weight, 0.2)

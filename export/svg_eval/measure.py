@@ -132,7 +132,7 @@ def batches(model: EvaluatedModel, data: SequenceDataset, settings: Settings) ->
     """The first sequences of `data` in batches that fit into memory, with the noise of their forecasts.
 
     Returns:
-        Sequences (B, T, C, H, W) in [0, 1], noise (B, horizon, S, z_dim) and context noise (B, n_past - 1, S, z_dim), on the
+        Sequences (B, T, C, H, W) in [0, 1], noise (B, horizon, S, z_dim) and context noise (B, context_draws, S, z_dim), on the
         model's device. S is 1 for a deterministic model.
     """
     info, source = model.info, NoiseSource(settings.seed)
@@ -143,7 +143,7 @@ def batches(model: EvaluatedModel, data: SequenceDataset, settings: Settings) ->
         numbers = range(start, min(start + batch, count))
         sequences = to_unit(collate([data[number] for number in numbers])).transpose(0, 1).to(model.device)
         draws = [
-            (source.draw(settings.horizon, samples, info.z_dim), source.draw(info.n_past - 1, samples, info.z_dim))
+            (source.draw(settings.horizon, samples, info.z_dim), source.draw(info.context_draws, samples, info.z_dim))
             for _ in numbers
         ]
         noise, context_noise = (torch.from_numpy(np.stack(part)).to(model.device) for part in zip(*draws, strict=True))

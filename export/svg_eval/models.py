@@ -17,7 +17,7 @@ from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, find_model
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_train.checkpoint import Checkpoint
-from svg_train.model import SVG
+from svg_train.families.video_model import VideoModel
 from svg_train.reference.checkpoint import load_any_checkpoint
 
 EMBEDDED = "embedded"
@@ -33,7 +33,8 @@ class ModelInfo:
     n_past: int
     image_size: int
     channels: int
-    z_dim: int  # 0: deterministic, one future
+    z_dim: int  # noise per sample and step; 0: deterministic, one future
+    context_draws: int  # vectors of noise that are drawn while the context is read
     frame_interval_s: float | None  # seconds per step that it was trained for
     data: dict[str, Any]  # the [data] settings that it was trained on, as far as known; has at least the name
 
@@ -55,7 +56,7 @@ class EvaluatedModel(Protocol):
         Args:
             context: (B, n_past, C, H, W) observed frames.
             noise: (B, horizon, S, z_dim) draws of the prior.
-            context_noise: (B, n_past - 1, S, z_dim) draws of the posterior while the context is read.
+            context_noise: (B, context_draws, S, z_dim) draws of the posterior while the context is read.
 
         Returns:
             (B, S, horizon, C, H, W).
@@ -87,7 +88,8 @@ def checkpoint_info(label: str, checkpoint: Checkpoint, engine: str) -> ModelInf
         n_past=config.model.n_past,
         image_size=config.model.image_size,
         channels=config.model.channels,
-        z_dim=config.model.z_dim,
+        z_dim=config.model.noise_dim,
+        context_draws=config.model.context_draws,
         frame_interval_s=checkpoint.frame_interval_s,
         data={"name": config.data.name, **config.data.model_dump(exclude_defaults=True)},
     )
@@ -98,7 +100,7 @@ class CheckpointModel:
 
     def __init__(self, label: str, checkpoint: Checkpoint, device: torch.device) -> None:
         self.device = device
-        self._model: SVG = checkpoint.build().to(device)
+        self._model: VideoModel = checkpoint.build().to(device)
         self.info = checkpoint_info(label, checkpoint, f"PyTorch {torch.__version__} fp32 on {device}")
 
     def forecast(self, context: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
@@ -115,7 +117,7 @@ class CheckpointModel:
         """As `EvaluatedModel.reconstruct`."""
         n_past, z_dim = self.info.n_past, self.info.z_dim
         noise = sequence.new_zeros(len(sequence) - n_past, 1, z_dim)
-        return self._model.reconstruct(sequence[:, None], noise, sequence.new_zeros(n_past - 1, 1, z_dim))[:, 0]
+        return self._model.reconstruct(sequence[:, None], noise, sequence.new_zeros(self.info.context_draws, 1, z_dim))[:, 0]
 
     def close(self) -> None:
         """Do nothing."""
@@ -138,6 +140,7 @@ class BundleModel:
             image_size=frame.height,
             channels=frame.channels,
             z_dim=manifest.model.z_dim,
+            context_draws=manifest.context_draws,
             frame_interval_s=generation.frame_interval_s,
             data=data,
         )
@@ -183,6 +186,7 @@ class RepeatLastFrame:
             image_size=like.image_size,
             channels=like.channels,
             z_dim=0,
+            context_draws=0,
             frame_interval_s=like.frame_interval_s,
             data=like.data,
         )

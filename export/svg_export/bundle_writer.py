@@ -39,7 +39,7 @@ from svg_runtime.bundle.manifest import (
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError
 from svg_train.checkpoint import Checkpoint
-from svg_train.model import SVG
+from svg_train.families.svg.model import SVG
 
 _LOG = logging.getLogger(__name__)
 _CONVOLUTIONAL = ("encoder", "skip", "decoder", "step")  # the graphs that change with precision

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from svg_common.digits import digit_stream
-from svg_train.config import ModelConfig
 from svg_train.data import Frames
+from svg_train.families.base import FamilyConfig
 
 _SEED = 7  # of no split of a data set
 _DIGITS = 2
@@ -20,7 +20,7 @@ class DrawnSequences:
 
     frame_interval_s: float | None = None
 
-    def __init__(self, model: ModelConfig, count: int, length: int) -> None:
+    def __init__(self, model: FamilyConfig, count: int, length: int) -> None:
         self.description = "bouncing digits drawn for the purpose"
         self._size = model.image_size
         self._channels = model.channels

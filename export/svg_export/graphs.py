@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from svg_train.backbones import Decoder, Encoder, SkipStage
-from svg_train.model import SVG
-from svg_train.recurrent import GaussianLSTM, Predictor, RecurrentCore
+from svg_train.families.svg.backbones import Decoder, Encoder, SkipStage
+from svg_train.families.svg.model import SVG
+from svg_train.families.svg.recurrent import GaussianLSTM, Predictor, RecurrentCore
 
 
 class EncoderGraph(nn.Module):

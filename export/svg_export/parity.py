@@ -25,8 +25,8 @@ from svg_export.parity_loop import (
 )
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import ErrorCurve, ParityReport
-from svg_train.config import ModelConfig
-from svg_train.model import SVG
+from svg_train.families import ModelConfig
+from svg_train.families.svg.model import SVG
 
 TOLERANCE_FP32 = 1e-4  # largest difference of any output or state, relative to max(1, its largest value)
 ROUNDING_FACTOR = 10.0  # multiple of the error of float32 arithmetic itself that the graphs may differ by in closed loop

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from svg_common.digits import digit_stream
 from svg_export.graphs import fold_batch_norm
 from svg_runtime.forecast.noise import gaussian_sample
-from svg_train.config import ModelConfig
-from svg_train.model import SVG
-from svg_train.recurrent import GaussianLSTM
+from svg_train.families import ModelConfig
+from svg_train.families.svg.model import SVG
+from svg_train.families.svg.recurrent import GaussianLSTM
 
 FORECAST_STEPS = 10
 SAMPLES = 3

@@ -32,7 +32,7 @@ from svg_train.config import Config, build_config
 from svg_train.data import SequenceDataset, open_data
 from svg_train.data.loading import collate, to_unit
 from svg_train.evaluation import evaluate, held_out
-from svg_train.model import SVG
+from svg_train.families.video_model import VideoModel
 
 _LOG = logging.getLogger(__name__)
 DEFAULT_SEQUENCES = 200
@@ -43,7 +43,7 @@ _TRUE_FRAMES_BATCH = 8  # sequences per batch; all their frames pass a layer tog
 _CLOSED_LOOP_BATCH = 100  # sequences per batch, of which one frame each passes a layer: the reference's batch
 _SEED = 0  # of the selection of sequences and of the forecasts' noise
 
-Run = Callable[[SVG, Tensor, torch.Generator], object]
+Run = Callable[[VideoModel, Tensor, torch.Generator], object]
 Metrics = dict[str, float]
 
 
@@ -140,11 +140,11 @@ def recalibrate_checkpoint(checkpoint: Checkpoint, data: dict[str, Any], sequenc
     )
 
 
-def true_frame_statistics(model: SVG, sequences: Tensor) -> SVG:
+def true_frame_statistics(model: VideoModel, sequences: Tensor) -> VideoModel:
     """A copy of `model` with the statistics of true frames and of their reconstructions, as in training.
 
     Args:
-        model: any SVG; it is not changed.
+        model: any network; it is not changed.
         sequences: (T, N, C, H, W) uint8.
 
     Raises:
@@ -153,11 +153,11 @@ def true_frame_statistics(model: SVG, sequences: Tensor) -> SVG:
     return _with_statistics(model, sequences, _TRUE_FRAMES_BATCH, _reconstruct)
 
 
-def closed_loop_statistics(model: SVG, sequences: Tensor) -> SVG:
+def closed_loop_statistics(model: VideoModel, sequences: Tensor) -> VideoModel:
     """A copy of `model` with the statistics of n_past true frames and of forecasts of the rest, as many as in a forecast.
 
     Args:
-        model: any SVG; it is not changed.
+        model: any network; it is not changed.
         sequences: (n_past + horizon, N, C, H, W) uint8.
 
     Raises:
@@ -202,7 +202,7 @@ class Moments:
 
 
 @torch.no_grad()
-def _with_statistics(model: SVG, sequences: Tensor, batch: int, run: Run) -> SVG:
+def _with_statistics(model: VideoModel, sequences: Tensor, batch: int, run: Run) -> VideoModel:
     estimate = copy.deepcopy(model).eval()
     layers = [module for module in estimate.modules() if isinstance(module, nn.BatchNorm2d)]
     generator = torch.Generator().manual_seed(_SEED)
@@ -239,18 +239,19 @@ def _moment_hook(moments: Moments) -> Callable[[nn.Module, tuple[Tensor, ...]], 
     return lambda layer, inputs: moments.add(inputs[0])
 
 
-def _reconstruct(model: SVG, x: Tensor, generator: torch.Generator) -> None:
-    model(x, torch.randn(x.shape[0] - 1, x.shape[1], model.config.z_dim, generator=generator))
+def _reconstruct(model: VideoModel, x: Tensor, generator: torch.Generator) -> None:
+    draws, size = model.config.training_noise(len(x))
+    model(x, torch.randn(draws, x.shape[1], size, generator=generator))
 
 
-def _forecast(model: SVG, x: Tensor, generator: torch.Generator) -> None:
+def _forecast(model: VideoModel, x: Tensor, generator: torch.Generator) -> None:
     n_past, (length, batch) = model.config.n_past, x.shape[:2]
-    steps = (n_past - 1, length - n_past)
-    context_noise, noise = (torch.randn(n, batch, model.config.z_dim, generator=generator) for n in steps)
+    steps = (model.config.context_draws, length - n_past)
+    context_noise, noise = (torch.randn(n, batch, model.config.noise_dim, generator=generator) for n in steps)
     model.generate(x[:n_past], noise, context_noise)
 
 
-def _metrics(model: SVG, sequences: Tensor, horizon: int) -> Metrics:
+def _metrics(model: VideoModel, sequences: Tensor, horizon: int) -> Metrics:
     return evaluate(model, sequences, EVALUATED_SAMPLES, horizon).metrics()
 
 

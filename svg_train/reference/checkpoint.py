@@ -21,6 +21,7 @@ from svg_common.files import refuse_pipe
 from svg_common.path_advice import shell_argument
 from svg_train.checkpoint import FORMAT, Checkpoint, CheckpointError, load_checkpoint
 from svg_train.config import Config, build_config
+from svg_train.families import FAMILIES
 from svg_train.reference.archives import describe_archive
 from svg_train.reference.file import OtherKindError, TorchFile, open_torch_file, sniff_format
 from svg_train.reference.foreign_files import HEAD_BYTES, describe_foreign
@@ -40,14 +41,18 @@ class ReferenceCheckpointError(CheckpointError):
     """A file is not a checkpoint of the reference implementation, or parts of it are missing or contradictory."""
 
 
-def load_any_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of ours or of the reference implementation, recognized by its content, not its name.
+def load_any_checkpoint(path: str | Path, model_config: Path | None = None) -> Checkpoint:
+    """Read a checkpoint of ours, of the reference implementation or of another program that a family knows.
 
-    Also weights of either model from Lightning checkpoints, state_dicts and safetensors files, if the settings that no weight
+    It is recognized by its content, not its name. Also weights of the former two from Lightning checkpoints, state_dicts and safetensors files, if the settings that no weight
     depends on (n_past, ...) are in the file.
 
+    Args:
+        path: of the file.
+        model_config: settings that are not in the file, in the form that its program writes them.
+
     Raises:
-        CheckpointError: the file is missing, truncated or neither of the two, or parts are missing or contradictory.
+        CheckpointError: the file is missing, truncated or of no known program, or parts are missing or contradictory.
         UsageError: it is a pipe.
     """
     head = _read_head(path)
@@ -66,6 +71,10 @@ def load_any_checkpoint(path: str | Path) -> Checkpoint:
         )
     try:
         with open_torch_file(path) as file:
+            importers = [family.importer(file.content) for family in FAMILIES.values()]
+            importer = next(filter(None, importers), None)
+            if importer is not None:
+                return importer.take(Path(path), file, model_config)
             if not _is_ours(file.content):
                 return _take(path, file, recognize(file.content, kind == "safetensors"))
     except OtherKindError as fault:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from svg_train.config import ModelConfig
+from svg_train.families.svg import SvgConfig
 from svg_train.parameter_shapes import parameter_shapes
 
 COUNTER = "num_batches_tracked"  # of BatchNorm; torch before 0.4.1 had none, and nothing is computed from it
@@ -36,7 +36,7 @@ class Target:
     source: Source
 
 
-def map_parameters(config: ModelConfig) -> dict[str, Target]:
+def map_parameters(config: SvgConfig) -> dict[str, Target]:
     """Every entry of SVG(config).state_dict(), with its source in the reference's modules."""
     shapes = parameter_shapes(config)
     return {name: Target(shape, _source(name, shapes, config)) for name, shape in shapes.items()}
@@ -54,7 +54,7 @@ def reference_shapes(targets: dict[str, Target]) -> dict[tuple[str, str], tuple[
     return shapes
 
 
-def _source(name: str, shapes: dict[str, tuple[int, ...]], config: ModelConfig) -> Source:
+def _source(name: str, shapes: dict[str, tuple[int, ...]], config: SvgConfig) -> Source:
     part, _, rest = name.partition(".")
     if part in _RECURRENT:
         return Source(_RECURRENT[part], _recurrent_name(rest))

@@ -40,7 +40,7 @@ def read_options(attributes: Mapping[Any, Any]) -> dict[str, Scalar]:
 
 
 def model_table(parts: Parts, options: Mapping[str, Scalar], findings: Findings) -> dict[str, Any]:
-    """Fields of our ModelConfig. The shapes decide; an option that contradicts them is a finding."""
+    """Fields of our SvgConfig. The shapes decide; an option that contradicts them is a finding."""
     table = _from_shapes(parts)
     absent = {"fixed": ("prior_layers",), "none": ("prior_layers", "posterior_layers", "z_dim")}.get(table["prior"], ())
     for name, option in _OPTIONS.items():

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from svg_train.config import ModelConfig
+from svg_train.families.svg import SvgConfig
 from svg_train.reference.modules import Tensors, attributes
 from svg_train.reference.names import Target
 from svg_train.reference.options import Findings, read_options
@@ -17,7 +17,7 @@ _TABLES = ("model", "data", "train")
 def config_tables(tensors: Tensors, options: Mapping[Any, Any], findings: Findings) -> dict[str, dict[str, Any]]:
     """The tables of a configuration. The shapes decide; an option that contradicts them is a finding."""
     tables = {name: dict(attributes(options[name])) for name in _TABLES if attributes(options.get(name))}
-    stated = tables.get("model") or {name: read_options(options)[name] for name in ModelConfig.model_fields.keys() & options}
+    stated = tables.get("model") or {name: read_options(options)[name] for name in SvgConfig.model_fields.keys() & options}
     inferred = _from_shapes(tensors)
     for name, value in inferred.items():
         if stated.get(name) not in (None, value):

@@ -23,7 +23,7 @@ from svg_train.config import build_config
 from svg_train.data import open_data
 from svg_train.data.loading import collate, to_unit
 from svg_train.evaluation import evaluate, held_out
-from svg_train.model import SVG
+from svg_train.families.svg.model import SVG
 from tests.conftest import TINY, random_model, save_model
 
 ESTIMATES = [true_frame_statistics, closed_loop_statistics]

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from svg_train.backbones import SkipStage
-from svg_train.config import ModelConfig
+from svg_train.families.svg import SvgConfig
+from svg_train.families.svg.backbones import SkipStage
+from svg_train.families.svg.model import SVG
+from svg_train.families.svg.recurrent import GaussianLSTM
 from svg_train.losses import gaussian_kl, reparameterize
-from svg_train.model import SVG
-from svg_train.recurrent import GaussianLSTM
 from tests.conftest import random_model
 
 STEPS, BATCH = 6, 2
@@ -175,7 +175,7 @@ def test_reconstruction_differs_from_generation_only_in_where_the_latents_come_f
 
 def test_parameter_count_of_the_reference_size():
     """DCGAN-64 with the paper's widths has the reference's parameter count (its concatenating decoder, split)."""
-    model = SVG(ModelConfig(nf=64, g_dim=128, rnn_size=256, channels=3))
+    model = SVG(SvgConfig(nf=64, g_dim=128, rnn_size=256, channels=3))
     first_up = model.decoder.stages[-1]
     assert first_up.from_d.weight.shape == first_up.from_skip.weight.shape == (512, 256, 4, 4)
     assert model.encoder.stages[0][0].weight.shape == (64, 3, 4, 4)

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 from torch import Tensor, nn
 
-from svg_train.config import ModelConfig
+from svg_train.families.svg import SvgConfig
 
 Kind = Literal["strided", "pooled"]
 
@@ -39,7 +39,7 @@ class Backbone:
     stages: tuple[Stage, ...]
 
 
-def describe_backbone(config: ModelConfig) -> Backbone:
+def describe_backbone(config: SvgConfig) -> Backbone:
     """The backbone that `config` names, for its image size and nf."""
     count = config.image_size.bit_length() - 3  # 64 -> 4 stages: 32, 16, 8, 4
     widths = [config.nf * min(2**index, 8) for index in range(count)]
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
     skip_i is (B, channels_i, s, s) with s = S / 2^(i+1) for DCGAN and S / 2^i for VGG.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: SvgConfig) -> None:
         super().__init__()
         backbone = describe_backbone(config)
         conv = _strided if backbone.kind == "strided" else _plain
@@ -117,7 +117,7 @@ class SkipStage(nn.Module):
 class Decoder(nn.Module):
     """g (B, g_dim) and the conditions of the skips -> frame (B, C, S, S) in [0, 1]."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: SvgConfig) -> None:
         super().__init__()
         backbone = describe_backbone(config)
         widest = backbone.stages[-1].encoder[-1]

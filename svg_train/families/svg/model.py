@@ -5,20 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from svg_train.backbones import Decoder, Encoder, init_weights
-from svg_train.config import ModelConfig
+from svg_train.families.svg import SvgConfig
+from svg_train.families.svg.backbones import Decoder, Encoder, init_weights
+from svg_train.families.svg.recurrent import GaussianLSTM, Predictor
+from svg_train.families.video_model import TrainingOutput, VideoModel
 from svg_train.losses import gaussian_kl, reparameterize
-from svg_train.recurrent import GaussianLSTM, Predictor
-
-
-class TrainingOutput(NamedTuple):
-    """Result of the training forward. T frames give T - 1 targets x_1 ... x_{T-1}."""
-
-    frames: Tensor  # (T - 1, B, C, H, W) reconstructions of the targets, each from the true frame before it
-    mse: Tensor  # scalar: sum over targets of the mean squared error
-    kl: Tensor  # scalar: sum over targets of KL(posterior || prior) / B, nats
 
 
 class States(NamedTuple):
@@ -29,14 +22,16 @@ class States(NamedTuple):
     prior: Tensor | None
 
 
-class SVG(nn.Module):
+class SVG(VideoModel):
     """Encoder, decoder, frame predictor, posterior and learned prior (paper, figure 2).
 
     With a fixed prior, N(0, I), there is no module `prior`. With none the model is deterministic: neither `posterior` nor
     `prior`, and the predictor reads h alone. Noise then has a last axis of size z_dim = 0.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    config: SvgConfig
+
+    def __init__(self, config: SvgConfig) -> None:
         super().__init__()
         self.config = config
         c = config
@@ -47,7 +42,7 @@ class SVG(nn.Module):
         self.prior = GaussianLSTM(c.g_dim, c.z_dim, c.rnn_size, c.prior_layers) if c.prior_layers else None
         self.apply(init_weights)
 
-    def forward(self, x: Tensor, eps: Tensor) -> TrainingOutput:
+    def forward(self, x: Tensor, noise: Tensor, step: int = 0) -> TrainingOutput:
         """One pass over whole sequences with true frames as inputs: no loop over time.
 
         Equal to stepping frame by frame (`tests/svg_train/test_model.py`), except that in training mode BatchNorm takes its
@@ -55,13 +50,14 @@ class SVG(nn.Module):
 
         Args:
             x: (T, B, C, H, W) in [0, 1].
-            eps: (T - 1, B, z_dim) standard normal noise of the posterior.
+            noise: (T - 1, B, z_dim) standard normal noise of the posterior.
+            step: not used.
         """
         steps, batch = x.shape[:2]
         flat, skips = self.encoder(x.flatten(0, 1))
         h = flat.float().unflatten(0, (steps, batch))
         with torch.autocast(x.device.type, enabled=False):  # recurrent state and Gaussians stay float32
-            z, kl = self._latents(h, eps)
+            z, kl = self._latents(h, noise)
             g = self.predictor.sequence(h[:-1], z)
         frames = self.decoder(g.flatten(0, 1), self._conditions(skips, steps, batch)).float().unflatten(0, (steps - 1, batch))
         mse = ((frames - x[1:]) ** 2).mean(dim=(1, 2, 3, 4)).sum()

@@ -1,0 +1,121 @@
+"""What all families have: settings, and where their network and importer are. Free of torch, so that --help stays fast."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
+
+from pydantic import BaseModel, ConfigDict, Field
+
+if TYPE_CHECKING:
+    from svg_train.checkpoint import Checkpoint
+    from svg_train.families.video_model import VideoModel
+    from svg_train.reference.file import TorchFile
+
+# Limits of the bundle format: a checkpoint beyond them could not be exported, and a damaged one might ask for any size.
+MAX_SIZE = 65536
+MAX_LAYERS = 64
+MAX_PAST = 1024
+
+
+class Frozen(BaseModel):
+    """Base of all configuration: immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class FamilyConfig(Frozen):
+    """Settings that every family has. Each family adds its own sizes, with the paper's symbols.
+
+    Attributes:
+        z_dim: size of the flat vector of noise per sample and step; 0: deterministic, with one future.
+        generation_fields: names of the settings that no weight depends on.
+        default_context: how the runtime reads what was observed, unless the user says otherwise.
+    """
+
+    generation_fields: ClassVar[tuple[str, ...]] = ("n_past",)
+    default_context: ClassVar[Literal["window", "stream"]] = "window"
+
+    family: str
+    image_size: int = Field(64, ge=8, le=1024, description="side of the square frame in pixels")
+    channels: Literal[1, 3] = Field(1, description="1: gray, 3: RGB")
+    n_past: int = Field(5, ge=2, le=MAX_PAST, description="frames observed before a forecast")
+
+    @property
+    def height(self) -> int:
+        """Of the frame, in pixels."""
+        return self.image_size
+
+    @property
+    def width(self) -> int:
+        """Of the frame, in pixels."""
+        return self.image_size
+
+    @property
+    def noise_dim(self) -> int:
+        """Size of the flat vector of noise per sample and step; 0: deterministic, with one future."""
+        raise NotImplementedError
+
+    @property
+    def context_draws(self) -> int:
+        """Vectors of noise that are drawn while the n_past frames are read: one per pair of neighbours."""
+        return self.n_past - 1
+
+    def training_noise(self, frames: int) -> tuple[int, int]:
+        """Shape without the batch of the standard normal noise that the training forward takes for `frames` frames."""
+        return frames - 1, self.noise_dim
+
+    def shape(self) -> dict[str, Any]:
+        """The fields that decide which weights there are and how large."""
+        return self.model_dump(exclude=set(self.generation_fields))
+
+
+class Importer(Protocol):
+    """A module that reads the checkpoints of another program. It runs no code of the file."""
+
+    def recognizes(self, content: Any) -> bool:
+        """Whether a file's unpickled content, with `StoredTensor`s in it, is one of that program's."""
+        ...
+
+    def take(self, path: Path, file: TorchFile, model_config: Path | None) -> Checkpoint:
+        """Read the checkpoint.
+
+        Args:
+            path: of the file.
+            file: the same, opened; it reads the tensors of its content.
+            model_config: the user's file with the settings of the model; None: none was given.
+
+        Raises:
+            CheckpointError: parts are missing or contradictory, or `model_config` is needed or does not fit; all in one message.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """One entry of the registry.
+
+    Attributes:
+        name: as in `FamilyConfig.family`.
+        config: its settings.
+        network: "module:class" of its `VideoModel`, imported when it is built.
+        importers: modules that read checkpoints of other programs, each an `Importer`.
+    """
+
+    name: str
+    config: type[FamilyConfig]
+    network: str
+    importers: tuple[str, ...] = ()
+
+    def build(self, config: FamilyConfig) -> VideoModel:
+        """A new network with initial weights."""
+        module, _, name = self.network.partition(":")
+        made: VideoModel = getattr(import_module(module), name)(config)
+        return made
+
+    def importer(self, content: Any) -> Importer | None:
+        """Its importer that recognizes the content of a file; None if there is none."""
+        found = (cast("Importer", import_module(name)) for name in self.importers)
+        return next((importer for importer in found if importer.recognizes(content)), None)

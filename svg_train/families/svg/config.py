@@ -1,0 +1,74 @@
+"""Settings of the family `svg` (Denton and Fergus 2018)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from svg_train.families.base import MAX_LAYERS, MAX_SIZE, FamilyConfig
+
+_STOCHASTIC_PARTS = ("z_dim", "posterior_layers", "prior_layers")
+_ABSENT: dict[str, tuple[str, ...]] = {"learned": (), "fixed": ("prior_layers",), "none": _STOCHASTIC_PARTS}
+_PRIOR_OF_VARIANT = {"lp": "learned", "fp": "fixed", "det": "none"}
+
+
+class SvgConfig(FamilyConfig):
+    """Shape of the network, and its generation rule. Sizes have the paper's symbols."""
+
+    generation_fields: ClassVar[tuple[str, ...]] = ("n_past", "skip_lag", "last_frame_skip")
+
+    family: Literal["svg"] = "svg"
+
+    backbone: Literal["dcgan", "vgg"] = Field("dcgan", description="encoder and decoder architecture")
+    prior: Literal["learned", "fixed", "none"] = Field(
+        "learned", description="of the latent: learned (SVG-LP), fixed N(0, I) (SVG-FP), or none (deterministic, no latent)"
+    )
+    image_size: Literal[64, 128] = Field(64, description="side of the square frame in pixels")
+    nf: int = Field(64, ge=1, le=512, description="channels of the first convolution")
+    g_dim: int = Field(128, ge=1, le=MAX_SIZE, description="size of the frame encoding h and of the predictor's output g")
+    z_dim: int = Field(10, ge=0, le=MAX_SIZE, description="size of the latent z; 0 with --prior none")
+    rnn_size: int = Field(256, ge=1, le=MAX_SIZE, description="hidden size of every LSTM")
+    predictor_layers: int = Field(2, ge=1, le=MAX_LAYERS, description="LSTM layers of the frame predictor")
+    posterior_layers: int = Field(1, ge=0, le=MAX_LAYERS, description="LSTM layers of the posterior; 0 with --prior none")
+    prior_layers: int = Field(
+        1, ge=0, le=MAX_LAYERS, description="LSTM layers of the learned prior; 0 with --prior fixed or none"
+    )
+    skip_lag: Literal[0, 1] = Field(
+        0, description="frame that feeds the skips: 0, the last observed; 1, the one before (reference)"
+    )
+    last_frame_skip: bool = Field(False, description="take the skips from every (predicted) frame instead of freezing them")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, given: Any) -> Any:
+        """Set the sizes of parts that the prior excludes to 0."""
+        if not isinstance(given, dict):
+            return given
+        given = _with_prior(given)
+        absent = _ABSENT.get(str(given.get("prior")), ())
+        return {**dict.fromkeys(absent, 0), **given}
+
+    @model_validator(mode="after")
+    def _parts_fit_the_prior(self) -> SvgConfig:
+        absent = _ABSENT[self.prior]
+        for name in _STOCHASTIC_PARTS:
+            size = getattr(self, name)
+            if (size == 0) != (name in absent):
+                wanted = "0, because it has no such part" if name in absent else "at least 1"
+                raise ValueError(f"{name} is {size}; prior '{self.prior}' needs {wanted}")
+        return self
+
+    @property
+    def noise_dim(self) -> int:
+        """Size of z."""
+        return self.z_dim
+
+
+def _with_prior(given: dict[str, Any]) -> dict[str, Any]:
+    """Translate `variant`, as older checkpoints and recipes call the prior; they must stay readable."""
+    prior = _PRIOR_OF_VARIANT.get(str(given.get("variant")))
+    if prior is None:
+        return given
+    rest = {name: value for name, value in given.items() if name != "variant"}
+    return {"prior": prior, **rest}  # --prior overrides such a recipe
