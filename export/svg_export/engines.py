@@ -20,7 +20,7 @@ from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, write_engine
 from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.backends.tensorrt.nvidia_library import Library
-from svg_runtime.bundle.contract import FUSED, graph_names
+from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import GraphSpec, Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.machine.hardware import this_platform
@@ -133,8 +133,7 @@ def _published(path: Path) -> list[str]:
 
 def _built_graphs(bundle: Bundle, precision: Precision) -> list[str]:
     """The graphs of a variant, without those for another engine."""
-    known = (*graph_names(bundle.manifest.model), *FUSED)
-    return [graph_name for graph_name in bundle.variant(precision).graphs if graph_name in known]
+    return [graph_name for graph_name in bundle.variant(precision).graphs if graph_name != SHUFFLED_DECODER]
 
 
 def _builder(job: _Job, library: Library) -> Callable[[], bytes]:

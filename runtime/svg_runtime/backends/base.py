@@ -94,6 +94,10 @@ class Backend(Protocol):
         """Copy a buffer into another of the same shape and type, in order with all earlier calls, without passing the host."""
         ...
 
+    def gather(self, steps: StepBuffers, destination: Buffer) -> None:
+        """Copy all steps, each (B, ...), one after the other into a buffer (count * B, ...), without passing the host."""
+        ...
+
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:
         """Bind every input and the needed outputs of a graph to buffers. Inputs never alias outputs."""
         ...

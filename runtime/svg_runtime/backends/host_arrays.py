@@ -35,6 +35,11 @@ class HostArrays:
         """Copy an array into another of the same shape."""
         self.write(destination, self.read(source))
 
+    def gather(self, steps: StepBuffers, destination: Buffer) -> None:
+        """Copy all steps into one array along its first axis."""
+        whole = self.read(steps.whole)
+        self.write(destination, whole.reshape(-1, *whole.shape[2:]))
+
     def read(self, buffer: Buffer) -> Array:
         """Return the array itself, not a copy."""
         assert isinstance(buffer, np.ndarray)

@@ -125,10 +125,12 @@ def forecast_bytes(manifest: Manifest, precision: Precision, fused: bool, sample
 
 def graph_runs(manifest: Manifest, horizon: int, fused: bool) -> dict[str, int]:
     """Return how often a forecast with the window context runs each graph."""
+    graphs = next(iter(manifest.variants.values())).graphs
     if fused:
-        return {"prime": 1, "step": horizon}
+        once = [graph_name for graph_name in ("prime", "decode") if graph_name in graphs]
+        return {**dict.fromkeys(once, 1), "step": horizon}
     runs = {"predictor": manifest.generation.n_past - 1 + horizon, "decoder": horizon, "encoder": horizon - 1}
-    if manifest.model.prior_layers:
+    if "prior" in graphs:
         runs["prior"] = horizon
     if manifest.generation.last_frame_skip:
         runs["skip"] = horizon - 1

@@ -1,143 +1,222 @@
-"""The contract of the graphs: the interfaces that follow from the model's dimensions.
+"""The contract of the graphs: roles, and how their tensors fit each other. A manifest that contradicts itself is refused.
 
-A manifest that contradicts itself is refused before a graph is opened. Recurrent state is described here only for the family
-`svg`; a family whose state has another rank needs its own description.
+It is relational: no size is computed from a model's settings, so tensors and states of any rank fit, of any family. Tensors of
+one name have one type and one shape wherever they appear; a state has that of its `_out`; mu, logvar and z have one size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
-from svg_runtime.bundle.manifest import BATCH, COND_BATCH, GraphSpec, Manifest, ModelSpec, Precision, TensorSpec
+from svg_runtime.bundle.manifest import BATCH, COND_BATCH, GraphSpec, Manifest, Precision, PrecisionVariant, TensorSpec
 
-Tensor = tuple[str, str, tuple[int | str, ...]]  # name, dtype, shape
-Interface = tuple[list[Tensor], list[Tensor]]  # inputs, outputs
+FUSED = ("prime", "step")
+SHUFFLED_DECODER = "decoder_shuffled"  # optional: the decoder with its last layer as convolution + depth-to-space
+SEPARATE = ("encoder", "predictor", "decoder")  # with them the forecast loop runs on the separate graphs
+ROLES = (*SEPARATE, "skip", "posterior", "prior", SHUFFLED_DECODER, *FUSED, "decode")
 
-FUSED = ("prime", "step")  # a bundle has both or neither
-SHUFFLED_DECODER = "decoder_shuffled"  # optional: the decoder with its last layer as convolution + depth-to-space, for OpenVINO
+# Outputs that the loop reads, by role. step also gives what is shown: a frame, or what decode makes frames of.
+_NEEDED = {
+    "encoder": {"h"}, "posterior": {"mu", "logvar", "state_out"}, "prior": {"mu", "logvar", "state_out"},
+    "predictor": {"g", "state_out"}, "decoder": {"frame"}, SHUFFLED_DECODER: {"frame"}, "decode": {"frame"},
+}  # fmt: skip
+_RECURRENT = ("posterior", "prior", "predictor")  # separate graphs with one state each, which starts as zeros
+
+Graphs = Mapping[str, GraphSpec]
+_Sizes = tuple[int, tuple[int | str, ...]]  # position of the batch axis, and the sizes of the others
 
 
-def graph_names(model: ModelSpec) -> tuple[str, ...]:
-    """List the separate graphs of a model: six with a learned prior, five with a fixed prior, four without latents."""
-    posterior = ("posterior",) if model.posterior_layers else ()
-    prior = ("prior",) if model.prior_layers else ()
-    return ("encoder", "skip", *posterior, *prior, "predictor", "decoder")
+def has_separate(variant: PrecisionVariant) -> bool:
+    """Whether the forecast loop can run on the separate graphs."""
+    return set(SEPARATE) <= variant.graphs.keys()
+
+
+def has_step(variant: PrecisionVariant) -> bool:
+    """Whether it can run on the graph that makes a whole step."""
+    return "step" in variant.graphs
 
 
 def interface_errors(manifest: Manifest) -> list[str]:
-    """List everything in which the graphs contradict the dimensions or each other, one line each; empty if all is right."""
+    """List everything in which the graphs contradict the manifest or each other, one line each; empty if all is right."""
     problems = []
     for precision, variant in manifest.variants.items():
-        where = f"variants.{precision}.graphs"
-        expected = graph_names(manifest.model)
-        if set(variant.graphs) - {SHUFFLED_DECODER} not in (set(expected), {*expected, *FUSED}):
-            optional = [*FUSED, SHUFFLED_DECODER]
-            problems.append(
-                f"{where}: the graphs are {sorted(variant.graphs)}, expected {sorted(expected)} and optionally {optional}"
-            )
-            continue
-        for graph_name, (inputs, outputs) in _interfaces(manifest, precision, variant.graphs).items():
-            spec = variant.graphs[graph_name]
-            problems += _differences(f"{where}.{graph_name}.inputs", _listed(spec.inputs), inputs)
-            problems += _differences(f"{where}.{graph_name}.outputs", _listed(spec.outputs), outputs)
-            states = [(state.input, state.output, state.initial) for state in spec.states]
-            problems += _differences(f"{where}.{graph_name}.states", states, _states(manifest, graph_name))
+        where, graphs = f"variants.{precision}.graphs", variant.graphs
+        roles = list(_role_errors(manifest, graphs))
+        problems += [f"{where}: the graphs are {sorted(graphs)}; {problem}" for problem in roles]
+        if not roles:
+            found = [
+                *_tensor_errors(graphs, precision), *_agreement_errors(manifest, graphs),
+                *_state_errors(manifest, graphs), *_source_errors(graphs),
+            ]  # fmt: skip
+            problems += [f"{where}.{problem}" for problem in found]
     return problems
 
 
-def _states(manifest: Manifest, graph_name: str) -> list[tuple[str, str, str]]:
-    if graph_name in ("posterior", "prior", "predictor"):
+def _role_errors(manifest: Manifest, graphs: Graphs) -> Iterator[str]:
+    """Which graphs there must be."""
+    names = set(graphs)
+    unknown = sorted(names - set(ROLES))
+    if unknown:
+        yield f"unknown: {unknown}"
+    separate = names & {*SEPARATE, "posterior", "prior", SHUFFLED_DECODER} - {"encoder"}
+    if not separate and "step" not in names:
+        yield f"expected step, or {sorted(SEPARATE)}"
+    if separate and not set(SEPARATE) <= names:
+        yield f"expected also {sorted(set(SEPARATE) - names)}"
+    if ("prime" in names) != (names >= {"step", "encoder"}):
+        yield "expected prime and step together, or step alone in a model without encoder"
+    yield from _optional_role_errors(manifest, graphs)
+
+
+def _optional_role_errors(manifest: Manifest, graphs: Graphs) -> Iterator[str]:
+    names, prior = set(graphs), manifest.model.prior
+    has_skips = "encoder" in names and any(name.startswith("skip_") for name in _outputs(graphs["encoder"]))
+    if has_skips != ("skip" in names):
+        yield "expected skip if the encoder has skips, and only then"
+    gives_frames = "step" in names and "frame" in _outputs(graphs["step"])
+    if "decode" in names and ("step" not in names or gives_frames):
+        yield "decode needs a step that gives no frames itself"
+    if "step" in names and not gives_frames and "decode" not in names:
+        yield "step gives no frames, and there is no decode"
+    if set(SEPARATE) <= names:
+        expected = {"learned": {"posterior", "prior"}, "fixed": {"posterior"}, "none": set()}[prior]
+        if names & {"posterior", "prior"} != expected:
+            yield f"expected {sorted(expected)} of posterior and prior, as the prior is '{prior}'"
+    if "step" in names and ("mu" in _outputs(graphs["step"])) != (prior == "learned"):
+        yield f"step must give mu and logvar of a learned prior, and only then; the prior is '{prior}'"
+
+
+def _tensor_errors(graphs: Graphs, precision: Precision) -> Iterator[str]:
+    """Each tensor by itself: its type, its batch axis, and that its name is there once; and the outputs that are needed."""
+    for graph_name, spec in graphs.items():
+        for side, tensors in (("inputs", spec.inputs), ("outputs", spec.outputs)):
+            place, names = f"{graph_name}.{side}", [tensor.name for tensor in tensors]
+            for tensor in tensors:
+                symbols = [size for size in tensor.shape if isinstance(size, str)]
+                shared = _may_be_shared(graphs, graph_name, side, tensor.name)
+                if len(symbols) != 1 or (symbols[0] not in shared):
+                    yield f"{place}: {_told(tensor)}, expected one dynamic axis, {' or '.join(shared)}"
+                is_map = tensor.name.startswith(("skip_", "cond_"))
+                if tensor.dtype != "float32" and not (is_map and precision == "fp16"):
+                    yield f"{place}: {_told(tensor)}, expected float32"
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                yield f"{place}: {len(names)} tensors, twice: {twice}"
+        missing = _NEEDED.get(graph_name, set()) - set(_outputs(spec))
+        if missing:
+            others = ", ".join(_told(tensor) for tensor in spec.outputs)
+            yield f"{graph_name}.outputs: {others or '0 tensors'}; missing: {sorted(missing)}"
+
+
+def _may_be_shared(graphs: Graphs, graph_name: str, side: str, name: str) -> tuple[str, ...]:
+    """The symbols that the batch axis of a tensor may have: inputs that are computed at batch 1 must accept it."""
+    from_prime = name in _outputs(graphs["prime"]) if "prime" in graphs else False
+    if side == "inputs" and graph_name in ("decoder", SHUFFLED_DECODER, "step", "decode"):
+        if name.startswith("cond_"):
+            return (COND_BATCH,)
+        if from_prime and graphs["prime"].tensor(name).shape.count(COND_BATCH):
+            return (COND_BATCH,)
+    if graph_name == "prime" and (side == "outputs" or name == "h_seq"):
+        return BATCH, COND_BATCH
+    return (BATCH,)
+
+
+def _agreement_errors(manifest: Manifest, graphs: Graphs) -> Iterator[str]:
+    """Tensors of one name have one type and shape everywhere; some of them must be what the manifest says."""
+    frame, z_dim = manifest.frame, manifest.model.z_dim
+    known: dict[str, tuple[str, _Sizes]] = {"frame": ("the manifest", (0, (frame.channels, frame.height, frame.width)))}
+    if "encoder" not in graphs:
+        known["h"] = known["frame"]  # the frames themselves are what is read
+    for name in ("z", "eps") + (("mu",) if "posterior" in graphs else ()):
+        known[name] = ("the manifest", (0, (z_dim,)))
+    types: dict[str, str] = {}
+    for graph_name, spec in graphs.items():
+        for side, tensors in (("inputs", spec.inputs), ("outputs", spec.outputs)):
+            for tensor in tensors:
+                key, shape = _key(graph_name, tensor.name), _inner(graph_name, tensor, manifest)
+                owner, expected = known.setdefault(key, (f"{graph_name}.{side}", shape))
+                if shape != expected or types.setdefault(key, tensor.dtype) != tensor.dtype:
+                    yield f"{graph_name}.{side}: {_told(tensor)}, contradicts {owner}: {types[key]} {list(expected[1])}"
+
+
+def _key(graph_name: str, name: str) -> str:
+    """What a tensor is called wherever it appears."""
+    name = name.removesuffix("_out")
+    if graph_name in _RECURRENT and name == "state":
+        return f"{graph_name}_state"
+    if name.removeprefix("posterior_").removeprefix("prior_") in ("mu", "logvar"):
+        return "mu"
+    return "h" if name == "h_seq" else name
+
+
+def _inner(graph_name: str, tensor: TensorSpec, manifest: Manifest) -> _Sizes:
+    """Position of the batch axis, and the other sizes. Of sequences without the time, if its length is right."""
+    shape = tensor.shape
+    draws, n_past = manifest.context_draws, manifest.generation.n_past
+    steps = {"h_seq": n_past, "eps": draws}.get(tensor.name) if graph_name == "prime" else None
+    if steps is not None and shape[:1] == (steps,):
+        shape = shape[1:]
+    axis = next((index for index, size in enumerate(shape) if isinstance(size, str)), -1)
+    return axis, tuple(size for index, size in enumerate(shape) if index != axis)
+
+
+def _state_errors(manifest: Manifest, graphs: Graphs) -> Iterator[str]:
+    """States are carried from an output to the input of its name; where they start, and that none is forgotten."""
+    for graph_name, spec in graphs.items():
+        pairs = [(state.input, state.output, state.initial) for state in spec.states]
+        inputs, outputs = ({tensor.name for tensor in side} for side in (spec.inputs, spec.outputs))
+        expected = _expected_states(manifest, graphs, graph_name, inputs, outputs)
+        for pair in pairs:
+            if pair not in expected:
+                yield f"{graph_name}.states: {pair}, expected {sorted(expected) or 'none'}"
+        missing = [pair for pair in expected if pair not in pairs]
+        if missing or len(pairs) != len(set(pairs)):
+            yield f"{graph_name}.states: {pairs}, expected {sorted(expected)}"
+
+
+def _expected_states(
+    manifest: Manifest, graphs: Graphs, graph_name: str, inputs: set[str], outputs: set[str]
+) -> list[tuple[str, str, str]]:
+    if graph_name in _RECURRENT:
         return [("state", "state_out", "zeros")]
     if graph_name != "step":
         return []
-    prior = ["prior_state"] if manifest.model.prior_layers else []
-    conds = [f"cond_{index}" for index in range(manifest.model.skips)] if manifest.generation.last_frame_skip else []
-    return [(name, f"{name}_out", "given") for name in ("h", "predictor_state", *prior, *conds)]
+    given = {"h", *(_outputs(graphs["prime"]) if "prime" in graphs else ())}
+    carried = [name for name in sorted(inputs) if f"{name}_out" in outputs]
+    conds = [name for name in sorted(inputs) if name.startswith("cond_")] if manifest.generation.last_frame_skip else []
+    names = [name for name in carried if not name.startswith("cond_")] + conds
+    return [(name, f"{name}_out", "given" if name in given or name in conds else "zeros") for name in names]
 
 
-def _interfaces(manifest: Manifest, precision: Precision, graphs: Mapping[str, GraphSpec]) -> dict[str, Interface]:
-    """Fill in the table of the bundle format. Feature maps may have any shape, but the same one wherever they appear."""
-    m, f = manifest.model, manifest.frame
-    frame: Tensor = ("frame", "float32", (BATCH, f.channels, f.height, f.width))
-    h, g, z = _vector("h", m.g_dim), _vector("g", m.g_dim), _vector("z", m.z_dim)
-    mu, logvar = _vector("mu", m.z_dim), _vector("logvar", m.z_dim)
-    skips = _feature_maps("skip", m.skips, graphs["encoder"].outputs[1:], precision)
-    conds = _feature_maps("cond", m.skips, graphs["skip"].outputs, precision)
-    shared = [(name, dtype, (COND_BATCH, *shape[1:])) for name, dtype, shape in conds]
-
-    def state(name: str, layers: int) -> Tensor:
-        return name, "float32", (2 * layers, BATCH, m.rnn_size)
-
-    def gaussian(layers: int) -> Interface:
-        return [h, state("state", layers)], [mu, logvar, state("state_out", layers)]
-
-    z_inputs = [z] if m.z_dim else []
-    decoder: Interface = [g, *shared], [frame]
-    interfaces: dict[str, Interface] = {
-        "encoder": ([frame], [h, *skips]),
-        "skip": (skips, conds),
-        "posterior": gaussian(m.posterior_layers),
-        "prior": gaussian(m.prior_layers),
-        "predictor": ([h, *z_inputs, state("state", m.predictor_layers)], [g, state("state_out", m.predictor_layers)]),
-        "decoder": decoder,
-        SHUFFLED_DECODER: decoder,
-    }
-    if "prime" in graphs:
-        interfaces |= _fused(manifest=manifest, state=state, frame=frame, conds=conds, shared=shared)
-    return {graph_name: interfaces[graph_name] for graph_name in graphs}
+def _source_errors(graphs: Graphs) -> Iterator[str]:
+    """Every input is something that the loop has."""
+    conds = set(_outputs(graphs["skip"])) if "skip" in graphs else set()
+    primed = set(_outputs(graphs["prime"])) if "prime" in graphs else set()
+    shown = set(_outputs(graphs["step"])) if "step" in graphs else set()
+    states = {state.input for state in graphs["step"].states} if "step" in graphs else set()
+    skips = {name for name in _outputs(graphs["encoder"]) if name != "h"} if "encoder" in graphs else set()
+    sources = {
+        "encoder": {"frame"}, "skip": skips, "posterior": {"h", "state"}, "prior": {"h", "state"},
+        "predictor": {"h", "z", "state"}, "decoder": {"g"} | conds, SHUFFLED_DECODER: {"g"} | conds,
+        "prime": {"h_seq", "eps"}, "step": {"eps"} | conds | primed | states, "decode": shown | conds | primed,
+    }  # fmt: skip
+    for graph_name, spec in graphs.items():
+        for tensor in spec.inputs:
+            if tensor.name not in sources[graph_name]:
+                yield f"{graph_name}.inputs: {_told(tensor)}, expected {sorted(sources[graph_name])}"
+        given = {tensor.name for tensor in spec.inputs}
+        needed = skips if graph_name == "skip" else conds if graph_name in ("decoder", SHUFFLED_DECODER) else set()
+        if needed - given:
+            yield f"{graph_name}.inputs: {len(given)} tensors; missing: {sorted(needed - given)}"
+    if "skip" in graphs and not all(name.startswith("cond_") for name in conds):
+        yield f"skip.outputs: {sorted(conds)}, expected cond_0, cond_1, ..."
+    if "skip" in graphs and not conds:
+        yield "skip.outputs: 0 tensors"
 
 
-def _fused(
-    manifest: Manifest, state: Callable[[str, int], Tensor], frame: Tensor, conds: list[Tensor], shared: list[Tensor]
-) -> dict[str, Interface]:
-    """Interfaces of the graphs that are composed of the others. Tensors of parts that the model lacks are left out."""
-    m, g = manifest.model, manifest.generation
-
-    def states(suffix: str = "") -> tuple[list[Tensor], list[Tensor]]:
-        prior = [state(f"prior_state{suffix}", m.prior_layers)] if m.prior_layers else []
-        return [state(f"predictor_state{suffix}", m.predictor_layers)], prior
-
-    def last(part: str, layers: int) -> list[Tensor]:
-        return [(f"{part}_{name}", "float32", (COND_BATCH, m.z_dim)) for name in ("mu", "logvar")] if layers else []
-
-    (predictor, prior), (predictor_out, prior_out) = states(), states("_out")
-    eps: list[Tensor] = [_vector("eps", m.z_dim)] if m.z_dim else []
-    past: list[Tensor] = [("eps", "float32", (g.n_past - 1, BATCH, m.z_dim))] if m.z_dim else []
-    gaussian = [_vector("mu", m.z_dim), _vector("logvar", m.z_dim)] if m.prior_layers else []
-    followed = [(f"{name}_out", dtype, shape) for name, dtype, shape in conds] if g.last_frame_skip else []
-    return {
-        "prime": (
-            [("h_seq", "float32", (g.n_past, COND_BATCH if m.z_dim else BATCH, m.g_dim)), *past],
-            [*predictor, *prior, *last("posterior", m.posterior_layers), *last("prior", m.prior_layers)],
-        ),
-        "step": (
-            [_vector("h", m.g_dim), *shared, *predictor, *eps, *prior],
-            [frame, _vector("h_out", m.g_dim), *predictor_out, *prior_out, *gaussian, *followed],
-        ),
-    }
+def _outputs(spec: GraphSpec) -> list[str]:
+    return [tensor.name for tensor in spec.outputs]
 
 
-def _vector(name: str, size: int) -> Tensor:
-    return name, "float32", (BATCH, size)
-
-
-def _feature_maps(prefix: str, count: int, declared: tuple[TensorSpec, ...], precision: Precision) -> list[Tensor]:
-    """Return `count` tensors named prefix_i with the inner sizes of `declared`; only fp16 variants may have them in float16."""
-    maps: list[Tensor] = []
-    for index in range(count):
-        spec = declared[index] if index < len(declared) else None
-        sizes = [size for size in spec.shape[1:] if isinstance(size, int)] if spec else []
-        dtype = spec.dtype if spec and precision == "fp16" else "float32"
-        maps.append((f"{prefix}_{index}", dtype, (BATCH, *sizes)))
-    return maps
-
-
-def _listed(specs: tuple[TensorSpec, ...]) -> list[Tensor]:
-    return [(spec.name, spec.dtype, spec.shape) for spec in specs]
-
-
-def _differences(where: str, actual: Sequence[tuple[object, ...]], expected: Sequence[tuple[object, ...]]) -> list[str]:
-    """List only the tensors that differ, one line each."""
-    if len(actual) != len(expected):
-        return [f"{where}: {len(actual)} tensors, the model's dimensions require {len(expected)}"]
-    return [f"{where}: {a}, the model's dimensions require {b}" for a, b in zip(actual, expected, strict=True) if a != b]
+def _told(tensor: TensorSpec) -> str:
+    return str((tensor.name, tensor.dtype, tensor.shape))

@@ -84,6 +84,16 @@ class GraphSpec(Frozen):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     states: tuple[StateSpec, ...] = ()
+    float32: bool = False  # whether it computes in float32 in every variant
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_older_bundles(cls, data: Any) -> Any:
+        """Bundles of the first form do not say which graphs stay in float32."""
+        if not isinstance(data, dict) or "float32" in data:
+            return data
+        name = str(data.get("file")).rpartition("/")[2].removesuffix(".onnx")
+        return {**data, "float32": name in ("posterior", "prior", "predictor", "prime")}
 
     def tensor(self, name: str) -> TensorSpec:
         """Return the input or output called `name`."""
@@ -248,41 +258,39 @@ class FrameSpec(Frozen):
         return self
 
 
-class ModelSpec(Frozen):
-    """Dimensions of the network."""
+Setting = bool | int | float | str | tuple[int, ...] | None
+_PRIOR_OF_VARIANT = {"lp": "learned", "fp": "fixed", "det": "none"}
 
-    family: Literal["svg"]
-    prior: Literal["learned", "fixed", "none"]  # fixed: N(0, I); none: deterministic, no latent
-    backbone: Literal["dcgan", "vgg"]
-    nf: Size
-    g_dim: Size
-    z_dim: SizeOrNone  # 0 without a prior
-    rnn_size: Size
-    predictor_layers: Size
-    posterior_layers: SizeOrNone  # 0 without a prior
-    prior_layers: SizeOrNone  # 0 unless it is learned
-    skips: Size  # number of skip tensors
+
+class ModelSpec(Frozen):
+    """What kind of network it is. Its sizes are in the graphs; the runtime needs no others."""
+
+    family: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
+    prior: Literal["learned", "fixed", "none"]  # fixed: N(0, I); none: deterministic, one future
+    z_dim: SizeOrNone  # size of the flat vector of noise per sample and step; 0 without a prior
+    settings: dict[str, Setting]  # of the family, as it was trained; for people who read it
 
     @model_validator(mode="before")
     @classmethod
-    def _prior_of_variant(cls, data: Any) -> Any:
-        """Translate `variant` of older bundles, which must stay readable, into `prior`."""
-        if not isinstance(data, dict) or "prior" in data:
+    def _of_older_bundles(cls, data: Any) -> Any:
+        """Read what bundles of the first form have, all settings in one table; they must stay readable."""
+        if not isinstance(data, dict) or "settings" in data or data.get("family") != "svg":
             return data
-        prior = {"lp": "learned", "fp": "fixed", "det": "none"}.get(str(data.get("variant")))
-        rest = {name: value for name, value in data.items() if name != "variant"}
-        return {"prior": prior, **rest} if prior else data
+        known = {name: data[name] for name in ("family", "prior", "z_dim") if name in data}
+        if "prior" not in data and data.get("variant") in _PRIOR_OF_VARIANT:
+            known["prior"] = _PRIOR_OF_VARIANT[data["variant"]]
+        settings = {name: value for name, value in data.items() if name in _OLDER_SETTINGS}
+        rest = {name: value for name, value in data.items() if name not in (*known, *settings, "variant")}
+        return {**known, **rest, "settings": settings}
 
     @model_validator(mode="after")
-    def _parts_fit_the_prior(self) -> ModelSpec:
-        parts = (bool(self.z_dim), bool(self.posterior_layers), bool(self.prior_layers))
-        expected = {"learned": (True, True, True), "fixed": (True, True, False), "none": (False, False, False)}[self.prior]
-        if parts != expected:
-            raise ValueError(
-                f"prior {self.prior} with z_dim {self.z_dim}, posterior_layers {self.posterior_layers}, "
-                f"prior_layers {self.prior_layers}"
-            )
+    def _latents_fit_the_prior(self) -> ModelSpec:
+        if bool(self.z_dim) != (self.prior != "none"):
+            raise ValueError(f"prior {self.prior} with z_dim {self.z_dim}")
         return self
+
+
+_OLDER_SETTINGS = ("backbone", "nf", "g_dim", "rnn_size", "predictor_layers", "posterior_layers", "prior_layers", "skips")
 
 
 class GenerationSpec(Frozen):
@@ -295,6 +303,8 @@ class GenerationSpec(Frozen):
         gt=0, allow_inf_nan=False
     )  # seconds per model step; None if the training data had no time base
     training_horizon: int = Field(ge=1)  # forecast frames in training
+    context: Literal["window", "stream"] = "window"  # how the runtime reads what was observed, unless the user says otherwise
+    context_draws: int | None = Field(None, ge=0, le=1024)  # vectors of noise for n_past frames; None: one per pair of them
 
 
 class Provenance(Frozen):
@@ -318,6 +328,12 @@ class Manifest(Frozen):
     generation: GenerationSpec
     variants: dict[Precision, PrecisionVariant] = Field(min_length=1)
     provenance: Provenance
+
+    @property
+    def context_draws(self) -> int:
+        """Vectors of noise that are drawn for each sample while the context is read."""
+        draws = self.generation.context_draws
+        return self.generation.n_past - 1 if draws is None else draws
 
     def quality_is_known(self, precision: Precision) -> bool:
         """Whether the bundle has this precision with its quality measured: backends choose only such a one by themselves."""

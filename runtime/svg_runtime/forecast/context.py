@@ -1,10 +1,11 @@
-"""Posterior and prior over the context frames at batch 1: the last n_past frames, or all of them."""
+"""Reads the observed frames at batch 1, the last n_past or all of them: how far each was from what the model expected."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Protocol
 
 import numpy as np
 
@@ -23,7 +24,32 @@ class ContextPosterior:
     mu: FloatArray  # (steps, 1, z_dim) posterior means, one per pair of neighbouring frames; z_dim is 0 without latents
     logvar: FloatArray  # (steps, 1, z_dim)
     prior_state: Mapping[str, Array]  # at batch 1, after the last pair; empty without a learned prior, or if not needed
-    surprise: float | None  # KL(posterior || prior) of the last pair, nats; None without latents
+    surprise: float | None  # of the last frame, see `Observation`
+
+
+class Context(Protocol):
+    """What a model makes of the observed frames.
+
+    Attributes:
+        predictor: the graph whose state has read all frames but the last, from which every forecast starts; None where each
+            forecast reads the context itself, with noise of its own.
+    """
+
+    predictor: RecurrentGraph | None
+
+    def reset(self) -> None:
+        """Discard all frames."""
+        ...
+
+    def observe(self, encodings: Sequence[FloatArray]) -> ContextPosterior:
+        """Read one more frame: `encodings` are those of the last 2 to n_past frames, oldest first, each at batch 1."""
+        ...
+
+
+def without_latents(surprise: float | None = None) -> ContextPosterior:
+    """What a context gives where there are no latents, or where forecasts draw them."""
+    empty = np.zeros((0, 1, 0), np.float32)
+    return ContextPosterior(mu=empty, logvar=empty, prior_state={}, surprise=surprise)
 
 
 class ContextReader:
@@ -37,11 +63,15 @@ class ContextReader:
         variant: the graphs.
         pairs: number of pairs of neighbouring frames that are usually read at once.
         keeps_state: whether to read the prior's state, for which the host waits once more.
+        streams: carry the state along from the first frame, instead of reading the last frames again.
     """
 
-    def __init__(self, backend: Backend, variant: PrecisionVariant, pairs: int, keeps_state: bool) -> None:
+    predictor: RecurrentGraph | None = None
+
+    def __init__(self, backend: Backend, variant: PrecisionVariant, pairs: int, keeps_state: bool, streams: bool) -> None:
         self._backend = backend
         self._keeps_state = keeps_state
+        self._streams = streams
         self._pairs = min(pairs, _MAX_PAIRS)
         self._parts: list[RecurrentGraph] = []
         graph_names = [name for name in ("posterior", "prior") if name in variant.graphs]
@@ -69,6 +99,13 @@ class ContextReader:
         """Return posterior and prior to their initial state."""
         for part in self._parts:
             part.reset()
+
+    def observe(self, encodings: Sequence[FloatArray]) -> ContextPosterior:
+        """Read the last pair of frames, or all pairs again from the start."""
+        if self._streams:
+            return self.read(encodings[-2:])
+        self.reset()
+        return self.read(encodings)
 
     def read(self, encodings: Iterable[FloatArray]) -> ContextPosterior:
         """Step through `encodings`, n of (1, g_dim), oldest first: posterior on each frame, prior on the previous one."""

@@ -20,7 +20,7 @@ from svg_runtime.backends import open_backend
 from svg_runtime.backends.base import Backend
 from svg_runtime.backends.computed import ComputedIn
 from svg_runtime.backends.gpu_options import GpuOptions
-from svg_runtime.bundle.contract import FUSED
+from svg_runtime.bundle.contract import has_separate, has_step
 from svg_runtime.bundle.manifest import PRECISIONS, Manifest, Precision, PrecisionVariant
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.calibration.choice import Choice, wanted
@@ -36,13 +36,15 @@ from svg_runtime.errors import (
     UsageError,
 )
 from svg_runtime.forecast.checks import check_counts, check_finite, checked_frame, checked_frames, checked_noise
-from svg_runtime.forecast.context import ContextPosterior, ContextReader
+from svg_runtime.forecast.context import Context, ContextPosterior, ContextReader
 from svg_runtime.forecast.fused_rollout import FusedRollout
 from svg_runtime.forecast.noise import FloatArray, NoiseSource
 from svg_runtime.forecast.observer import Observer
+from svg_runtime.forecast.primed_context import PrimedContext
 from svg_runtime.forecast.rollout import Rollout
 from svg_runtime.forecast.scores import ForecastMemory, ForecastScore
 from svg_runtime.forecast.separate_rollout import SeparateRollout
+from svg_runtime.forecast.stepped_context import SteppedContext
 from svg_runtime.forecast_options import Calibrate
 
 ContextMode = Literal["window", "stream"]
@@ -57,7 +59,9 @@ class Observation:
     """How far one frame was from the model's expectations."""
 
     index: int  # 0 for the first frame since open or reset
-    surprise: float | None  # KL(posterior || prior) in nats; None for the first frame, and without latents
+    # KL(posterior || prior) in nats. Of a model that predicts frames from frames: error of its prediction, relative to the mean
+    # of its earlier errors. None for the first frames, and for other models without latents.
+    surprise: float | None
     scores: tuple[ForecastScore, ...]  # of earlier forecasts of this frame, shortest lead first
 
 
@@ -90,28 +94,26 @@ class Forecaster:
         samples: int,
         horizon: int,
         seed: int,
-        context: ContextMode,
+        context: ContextMode | None,
         fused: bool | None = None,
     ) -> None:
         check_counts(samples, horizon)
-        if context not in ("window", "stream"):
+        if context not in (None, "window", "stream"):
             raise UsageError(f"unknown context '{context}'\n  expected window or stream")
         self.manifest: Manifest = bundle.manifest
         self.samples = samples
         self.horizon = horizon
-        self.context = context
+        self.context: ContextMode = context or self.manifest.generation.context
         self.fused = _use_fused(variant, fused, backend.prefers_fused)
         self._backend = backend
         self._variant = variant
         self._noise = NoiseSource(seed)
         self._observer = Observer(backend, self.manifest, variant)
-        streams = context == "stream"
-        pairs = 1 if streams else self.manifest.generation.n_past - 1
-        # In window mode the fused graphs step the prior through the context themselves.
-        self._reader = ContextReader(backend, variant, pairs, keeps_state=streams or not self.fused)
+        self._reader = self._open_reader()
         self._separate_rollouts: dict[tuple[int, int], SeparateRollout] = {}  # by samples and horizon
         self._fused_rollouts: dict[tuple[int, int], FusedRollout] = {}
         # In stream mode, the rollout whose predictor reads the frames. Forecasts branch off and leave it unchanged.
+        streams = self.context == "stream" and self._reader.predictor is None
         self._stream = self._separate_rollout(self._futures_of(samples), 0) if streams else None
         self._memory = ForecastMemory()
         self._context_posterior: ContextPosterior | None = None
@@ -132,7 +134,7 @@ class Forecaster:
         samples: int = 8,
         horizon: int = 10,
         seed: int = 0,
-        context: ContextMode = "window",
+        context: ContextMode | None = None,
         fused: bool | None = None,
         threads: int | None = None,
         gpu: GpuOptions | None = None,
@@ -151,7 +153,8 @@ class Forecaster:
             horizon: frames per future.
             seed: of the noise.
             context: "window" re-reads the last n_past frames before each forecast, as in training; "stream" carries the state
-                along from the first frame.
+                along from the first frame. None: as the manifest says, which is "stream" for models that predict frames from
+                frames, else "window".
             fused: True runs the fused graphs, False the separate ones; None uses the faster ones for the backend. Both give the
                 same frames.
             threads: CPU threads; None means one per usable core. Use fewer if several forecasters run at the same time.
@@ -206,7 +209,7 @@ class Forecaster:
         samples: int,
         horizon: int,
         seed: int,
-        context: ContextMode,
+        context: ContextMode | None,
         threads: int | None,
         progress: ProgressListener,
         gpu: GpuOptions | None = None,
@@ -355,7 +358,11 @@ class Forecaster:
         if index == 0:
             return Observation(index, surprise=None, scores=scores)
         # 3) compare its latents (posterior) with the expected ones (prior)
-        self._context_posterior = self._read_window() if self._stream is None else self._read_stream(self._stream)
+        encodings = list(self._observer.encodings)
+        self._context_posterior = self._reader.observe(encodings)
+        if self._stream is not None:
+            eps = self._noise.draw(self.samples, self.manifest.model.z_dim)
+            self._stream.advance(encodings[-2], self._context_posterior.mu[0], self._context_posterior.logvar[0], eps)
         if self._context_posterior.surprise is not None:
             check_finite(self._context_posterior.surprise, "the surprise is not a finite number")
         return Observation(index, self._context_posterior.surprise, scores)
@@ -374,7 +381,8 @@ class Forecaster:
             samples: number of futures; default: as opened. With the stream context it cannot change.
             horizon: frames per future; default: as opened.
             noise: (horizon, samples, z_dim) replaces the seeded draws of the prior.
-            context_noise: (n_past - 1, samples, z_dim) replaces those of the posterior (window context only).
+            context_noise: (context_draws, samples, z_dim) replaces those of the posterior (window context only); context_draws
+                is in the manifest, for SVG n_past - 1.
 
         Returns:
             (samples, horizon, H, W, C) float32 in [0, 1].
@@ -401,17 +409,17 @@ class Forecaster:
         # 1) check the caller's noise before anything changes
         encodings = list(self._observer.encodings)
         z_dim = self.manifest.model.z_dim
-        past_shape, shape = (len(encodings) - 1, samples, z_dim), (horizon, samples, z_dim)
+        past_shape, shape = (self.manifest.context_draws, samples, z_dim), (horizon, samples, z_dim)
         eps_past = checked_noise("context_noise", context_noise, past_shape)
         eps = checked_noise("noise", noise, shape)
         rollout = self._rollout(self._futures_of(samples), horizon)
-        # 2) step the states through the context frames; in stream mode this has been done already
-        if self._stream is None:
+        # 2) step the states through the context frames, unless a graph has read them already
+        branch = self._reader.predictor if self._stream is None else self._stream.predictor
+        if branch is None:
             eps_past = self._noise.draw(*past_shape) if eps_past is None else eps_past
             rollout.read_context(encodings, self._context_posterior, eps_past)
         # 3) step from the last frame into the futures
         eps = self._noise.draw(*shape) if eps is None else eps
-        branch = None if self._stream is None else self._stream.predictor
         futures = rollout.forecast(encodings[-1], self._context_posterior, eps, branch)
         check_finite(futures, "the forecast contains values that are not finite")
         futures = np.repeat(futures, samples // len(futures), axis=0)
@@ -440,13 +448,19 @@ class Forecaster:
             ContextNotReadyError: fewer than n_past frames were observed.
             FrameError: a true frame has the wrong shape, type or range.
             ForecastError: the frames are not finite.
-            UsageError: wrong noise, no true frames, the stream context, or the forecaster is closed.
+            UsageError: wrong noise, no true frames, the stream context, a bundle without a graph for the posterior, or the
+                forecaster is closed.
         """
         self._check_open()
         self._check_ready()
         if self._stream is not None:
             raise UsageError(
                 "reconstruct() is not available with the stream context\n  open the forecaster with context='window'"
+            )
+        if not isinstance(self._reader, ContextReader):
+            raise UsageError(
+                f"reconstruct() needs a graph for the posterior, which bundles of the family '{self.manifest.model.family}' do not "
+                "have\n  evaluate the checkpoint instead: svg-eval ckpt.pt"
             )
         frames = checked_frames(truth, self.manifest.frame)
         if not frames:
@@ -502,16 +516,26 @@ class Forecaster:
                 raise UsageError(f"{samples} samples of {horizon} frames do not fit into memory\n  expected fewer") from error
         return cache[samples, horizon]
 
-    def _read_window(self) -> ContextPosterior:
-        self._reader.reset()
-        return self._reader.read(self._observer.encodings)
+    def _open_reader(self) -> Context:
+        """What reads the observed frames, by the roles that the bundle has.
 
-    def _read_stream(self, stream: SeparateRollout) -> ContextPosterior:
-        pair = list(self._observer.encodings)[-2:]
-        context = self._reader.read(pair)
-        eps = self._noise.draw(self.samples, self.manifest.model.z_dim)
-        stream.advance(pair[0], context.mu[0], context.logvar[0], eps)
-        return context
+        Raises:
+            UsageError: the stream context, for a model that can read windows of frames alone.
+        """
+        graphs, streams = self._variant.graphs, self.context == "stream"
+        if "encoder" not in graphs:
+            return SteppedContext(self._backend, self._variant, streams)
+        if has_separate(self._variant):
+            pairs = 1 if streams else self.manifest.generation.n_past - 1
+            # In window mode the fused graphs step the prior through the context themselves.
+            keeps_state = streams or not self.fused
+            return ContextReader(self._backend, self._variant, pairs, keeps_state, streams)
+        if streams:
+            raise UsageError(
+                f"models of the family '{self.manifest.model.family}' read windows of frames, and have no stream context\n"
+                "  open it with context='window', or --context window"
+            )
+        return PrimedContext(self._backend, self.manifest, self._variant)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -529,17 +553,20 @@ class Forecaster:
 
 
 def _use_fused(variant: PrecisionVariant, requested: bool | None, preferred: bool) -> bool:
-    """Decide whether to run the fused graphs: as requested, else as the backend prefers if the bundle has them.
+    """Decide whether to run the fused graphs: as requested, else as the backend prefers if the bundle has both sets.
 
     Raises:
-        BackendMissingError: requested, but the bundle has none.
+        BackendMissingError: the bundle does not have the requested set.
     """
-    available = set(FUSED) <= set(variant.graphs)
-    if requested and not available:
+    if requested and not has_step(variant):
         raise BackendMissingError(
             "the bundle has no fused graphs\n  export it again with: svg-export ckpt.pt, or open it with fused=False"
         )
-    return available and preferred if requested is None else requested
+    if requested is False and not has_separate(variant):
+        raise BackendMissingError("models of this family have fused graphs only\n  open the bundle without fused=False")
+    if requested is None:
+        return has_step(variant) and (preferred or not has_separate(variant))
+    return requested
 
 
 def _noise_or_zeros(name: str, noise: ArrayLike | None, shape: tuple[int, ...]) -> FloatArray:

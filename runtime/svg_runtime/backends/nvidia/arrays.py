@@ -109,6 +109,16 @@ class DeviceArrays:
         assert (source.shape, source.dtype) == (destination.shape, destination.dtype)
         self._device.copy(destination.address, source.address, source.nbytes)
 
+    def gather(self, steps: StepBuffers, destination: Buffer) -> None:
+        """Copy the steps, between which there may be gaps, one by one, asynchronously."""
+        assert isinstance(destination, DeviceBuffer)
+        address = destination.address
+        for step in steps.steps:
+            assert isinstance(step, DeviceBuffer)
+            self._device.copy(address, step.address, step.nbytes)
+            address += step.nbytes
+        assert address == destination.address + destination.nbytes
+
     def read(self, buffer: Buffer) -> Array:
         """Wait for the device and return its values, valid until the next `read` or `write` of the same buffer."""
         assert isinstance(buffer, DeviceBuffer)

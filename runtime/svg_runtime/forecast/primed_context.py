@@ -1,0 +1,48 @@
+"""The context of models whose graph `prime` reads a window of frames and whose latents no other graph computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from svg_runtime.backends.base import Backend
+from svg_runtime.bundle.manifest import Manifest, PrecisionVariant
+from svg_runtime.forecast.context import ContextPosterior, without_latents
+from svg_runtime.forecast.noise import FloatArray, gaussian_kl
+from svg_runtime.forecast.states import RecurrentGraph
+
+_COMPARED = ("posterior_mu", "posterior_logvar", "prior_mu", "prior_logvar")
+
+
+class PrimedContext:
+    """Runs `prime` at batch 1 without noise, for the surprise: KL(posterior || prior) of the last frame in nats.
+
+    The prior depends on the latents before, for which it takes the means. With fewer than n_past frames there is no surprise.
+    """
+
+    predictor: RecurrentGraph | None = None  # every forecast runs `prime` with noise of its own
+
+    def __init__(self, backend: Backend, manifest: Manifest, variant: PrecisionVariant) -> None:
+        spec = variant.graphs["prime"]
+        self._backend = backend
+        self._n_past = manifest.generation.n_past
+        inputs = {tensor.name: backend.allocate(tensor.sized(1), tensor.dtype) for tensor in spec.inputs}
+        self._h_seq = inputs["h_seq"]
+        outputs = {tensor.name: tensor for tensor in spec.outputs}
+        self._gaussians = {
+            name: backend.allocate(outputs[name].sized(1), outputs[name].dtype) for name in _COMPARED if name in outputs
+        }
+        self._prime = backend.bind("prime", inputs, self._gaussians) if len(self._gaussians) == len(_COMPARED) else None
+
+    def reset(self) -> None:
+        """Nothing is kept between frames."""
+
+    def observe(self, encodings: Sequence[FloatArray]) -> ContextPosterior:
+        """Read the window."""
+        if self._prime is None or len(encodings) < self._n_past:
+            return without_latents()
+        self._backend.write(self._h_seq, np.stack(encodings))
+        self._prime.run()
+        posterior_mu, posterior_logvar, mu, logvar = (self._backend.read(self._gaussians[name]).copy() for name in _COMPARED)
+        return without_latents(gaussian_kl(posterior_mu, posterior_logvar, mu, logvar))
