@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from svg_common.errors import SvgError
-from svg_export.graphs import fold_batch_norm
+from svg_export.families.svg import fold
 from svg_runtime.bundle.reader import Bundle
 from svg_train.families.svg import SvgConfig
 from svg_train.families.svg.model import SVG
@@ -35,7 +35,7 @@ def model_of(bundle: Bundle) -> SVG:
     """
     model = SVG(_config(bundle)).eval()
     weights = _folded_weights(bundle)
-    expected = {name: value.shape for name, value in fold_batch_norm(model).state_dict().items()}
+    expected = {name: value.shape for name, value in fold(model).state_dict().items()}
     for name, shape in expected.items():
         if name.endswith("bias"):
             weights.setdefault(name, torch.zeros(shape))  # the exporter omits an addition of zeros

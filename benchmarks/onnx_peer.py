@@ -17,7 +17,7 @@ from bundle_weights import model_of
 from peers import Context, Task
 from reference_networks import with_weights_of
 
-from svg_export.graphs import EXAMPLE_BATCH, GraphExport
+from svg_export.graph_export import EXAMPLE_BATCH, GraphExport
 from svg_export.to_onnx import export_graph
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import ValidationError
@@ -16,7 +17,8 @@ from pydantic import ValidationError
 from svg_common.errors import ExitCode, SvgError, UsageError
 from svg_common.files import atomic_directory
 from svg_common.progress import NullListener, ProgressListener
-from svg_export.graphs import GraphExport, fold_batch_norm, fused_graphs, separate_graphs
+from svg_export.families import FAMILY_EXPORTS
+from svg_export.graph_export import GraphExport
 from svg_export.parity import check_fp32, compare_fp16
 from svg_export.precision import DrawnFrames, HeldOut, attach_quality_reports, load_held_out
 from svg_export.to_onnx import OPSET, export_graph, read_interface, shuffled_decoder
@@ -39,10 +41,8 @@ from svg_runtime.bundle.manifest import (
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError
 from svg_train.checkpoint import Checkpoint
-from svg_train.families.svg.model import SVG
 
 _LOG = logging.getLogger(__name__)
-_CONVOLUTIONAL = ("encoder", "skip", "decoder", "step")  # the graphs that change with precision
 _MARK = b"svg-bundle"  # in every manifest
 _LEFT_BEHIND = (".DS_Store", "Thumbs.db", "desktop.ini")
 _LISTED = 5  # files in a message
@@ -100,20 +100,22 @@ def write_bundle(
         # 1) export the fp32 graphs and compare them with PyTorch
         model = checkpoint.build()
         bundle_id = _bundle_id(checkpoint)
-        folded = fold_batch_norm(model)
-        exports = _graph_exports(folded, torch.float32, fused)
+        family = FAMILY_EXPORTS[model.config.family]
+        folded = family.fold(model)
+        exports = family.graphs(folded, torch.float32, fused)
         contents = {"fp32": {graph_name: _export(entry, graph_name, bundle_id) for graph_name, entry in exports.items()}}
-        second = shuffled_decoder(contents["fp32"]["decoder"], bundle_id) if shuffled else None
+        decoder = contents["fp32"].get("decoder")
+        second = shuffled_decoder(decoder, bundle_id) if shuffled and decoder is not None else None
         extra = {} if second is None else {SHUFFLED_DECODER: second}
         _LOG.info("parity: fp32 graphs against PyTorch")
         reports = {"fp32": check_fp32(model, contents["fp32"] | extra)}
         # 2) export the graphs that differ in fp16, and compare them with those in fp32
         if fp16:
-            half = _graph_exports(folded, torch.float16, fused)
+            half = family.graphs(folded, torch.float16, fused)
             converted = {
-                graph_name: _export(half[graph_name], graph_name, bundle_id)
-                for graph_name in _CONVOLUTIONAL
-                if graph_name in half
+                graph_name: _export(entry, graph_name, bundle_id)
+                for graph_name, entry in half.items()
+                if entry.computes != "float32"
             }
             contents["fp16"] = contents["fp32"] | converted
             _LOG.info("closed-loop error: fp16 graphs against fp32")
@@ -156,10 +158,6 @@ def _contract_errors() -> Iterator[None]:
         raise ContractError(error.problems or [str(error)]) from error
     except ValidationError as error:
         raise ContractError(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()) from error
-
-
-def _graph_exports(folded: SVG, dtype: torch.dtype, fused: bool) -> dict[str, GraphExport]:
-    return separate_graphs(folded, dtype) | (fused_graphs(folded, dtype) if fused else {})
 
 
 def refuse_foreign(out: Path) -> None:
@@ -205,6 +203,8 @@ def _write_variant(
         (folder / precision).mkdir(exist_ok=True)
         (folder / file).write_bytes(content)
         inputs, outputs, opset = read_interface(content)
+        entry = exports["decoder" if graph_name == SHUFFLED_DECODER else graph_name]
+        given = set(exports["prime"].outputs) | {"h"} if "prime" in exports else {"h"}
         graphs[graph_name] = GraphSpec(
             file=file,
             sha256=hashlib.sha256(content).hexdigest(),
@@ -213,43 +213,50 @@ def _write_variant(
             inputs=inputs,
             outputs=outputs,
             states=tuple(
-                StateSpec(input=name, output=output, initial="given" if graph_name == "step" else "zeros")
-                for name, output in (exports[graph_name].states if graph_name in exports else {}).items()
+                StateSpec(input=name, output=output, initial=_initial(graph_name, name, given))
+                for name, output in entry.states.items()
             ),
+            computes=entry.computes,
         )
     return PrecisionVariant(graphs=graphs, parity=report)
+
+
+def _initial(graph_name: str, state: str, given: set[str]) -> Literal["zeros", "given"]:
+    """Where a state starts: at what prime, the encoder or the skip graph computed, or at zero."""
+    return "given" if graph_name == "step" and (state in given or state.startswith("cond_")) else "zeros"
 
 
 def _manifest(
     checkpoint: Checkpoint, checkpoint_sha256: str, bundle_id: str, variants: dict[str, PrecisionVariant]
 ) -> Manifest:
     model, train = checkpoint.config.model, checkpoint.config.train
-    fp32 = variants["fp32"].graphs
-    sizes = ("nf", "g_dim", "z_dim", "rnn_size", "predictor_layers", "posterior_layers", "prior_layers")
+    draws = model.context_draws if model.noise_dim else 0
+    elsewhere = {"family", "prior", "image_size", "channels", *model.generation_fields}  # in other places of the manifest
     return Manifest(
         format="svg-bundle",
         schema_version=1,
         bundle_id=bundle_id,
         model=ModelSpec(
-            family="svg",
-            prior=model.prior,
-            backbone=model.backbone,
-            skips=len(fp32["skip"].inputs),
-            **{name: getattr(model, name) for name in sizes},
+            family=model.family,
+            prior=model.prior_kind,
+            z_dim=model.noise_dim,
+            settings={name: value for name, value in model.model_dump().items() if name not in elsewhere},
         ),
         frame=FrameSpec(
-            height=model.image_size,
-            width=model.image_size,
+            height=model.height,
+            width=model.width,
             channels=model.channels,
             colour_order="gray" if model.channels == 1 else "RGB",
             range=(0.0, 1.0),
         ),
         generation=GenerationSpec(
             n_past=model.n_past,
-            skip_lag=model.skip_lag,
-            last_frame_skip=model.last_frame_skip,
+            skip_lag=getattr(model, "skip_lag", 0),
+            last_frame_skip=getattr(model, "last_frame_skip", False),
             frame_interval_s=checkpoint.frame_interval_s,
             training_horizon=train.n_future,
+            context=model.default_context,
+            context_draws=None if draws == model.n_past - 1 else draws,
         ),
         variants=_by_precision(variants),
         provenance=Provenance(

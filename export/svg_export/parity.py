@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from svg_common.errors import ExitCode, SvgError
 from svg_common.metrics import mean_squared_error, psnr
+from svg_export.families import FAMILY_EXPORTS
 from svg_export.parity_loop import (
     FORECAST_STEPS,
     PROVIDER,
     SAMPLES,
+    Exports,
     GraphRunner,
     OnnxGraphs,
     ProbeInputs,
-    ReferenceLoop,
+    RoleLoop,
+    SeparateLoop,
     TorchGraphs,
     Trace,
-    run_fused,
+    generated,
 )
-from svg_runtime.bundle.contract import SHUFFLED_DECODER
+from svg_runtime.bundle.contract import SEPARATE, SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import ErrorCurve, ParityReport
-from svg_train.families import ModelConfig
-from svg_train.families.svg.model import SVG
+from svg_train.families.base import FamilyConfig
+from svg_train.families.video_model import VideoModel
 
 TOLERANCE_FP32 = 1e-4  # largest difference of any output or state, relative to max(1, its largest value)
 ROUNDING_FACTOR = 10.0  # multiple of the error of float32 arithmetic itself that the graphs may differ by in closed loop
 FUSED, SHUFFLED = "fused.", "shuffled."  # prefixes of the outputs of the fused graphs and of the shuffled decoder
+GENERATED = "forecast.network.frame"  # the frames that the network itself forecasts, beside those of the graphs
 
 
 class ParityError(SvgError):
@@ -39,15 +43,15 @@ class ParityError(SvgError):
     exit_code = ExitCode.PARITY_FAILED
 
 
-def check_fp32(model: SVG, contents: Mapping[str, bytes], tolerance: float = TOLERANCE_FP32) -> ParityReport:
-    """Compare exported fp32 graphs with the PyTorch model, in closed loop.
+def check_fp32(model: VideoModel, contents: Mapping[str, bytes], tolerance: float = TOLERANCE_FP32) -> ParityReport:
+    """Compare exported fp32 graphs with PyTorch, in closed loop: with the modules that were exported, and with the network.
 
     The loop of a trained model amplifies rounding, about 1.6 times per step on moving digits, until even two correct float32
     implementations differ by more than the tolerance. So PyTorch also runs in float64, which shows what rounding alone does
     to this model. The graphs may differ by ROUNDING_FACTOR times that, if it is more than `tolerance`.
 
     Args:
-        model: the truth, in float32.
+        model: the network, in float32, as it was trained.
         contents: exported graphs by name.
         tolerance: largest difference, relative to the tensor's largest value or 1, whichever is more.
 
@@ -55,18 +59,22 @@ def check_fp32(model: SVG, contents: Mapping[str, bytes], tolerance: float = TOL
         ParityError: a larger difference, or a value that is not finite; all offending tensors are listed.
     """
     # 1) run PyTorch in float32 and in float64, and the graphs, on the same inputs
-    exact = TorchGraphs(copy.deepcopy(model).double())
-    truth, given, unrounded = _traces(model.config, TorchGraphs(model), OnnxGraphs(contents), exact)
+    inputs, family, fused = ProbeInputs.make(model.config), FAMILY_EXPORTS[model.config.family], "step" in contents
+    exports = family.graphs(family.fold(model), torch.float32, fused)
+    exact = family.graphs(family.fold(model).double(), torch.float64, fused)
+    truth = _trace(TorchGraphs(exports), exports, model.config, inputs)
+    unrounded = _trace(TorchGraphs(exact, torch.float64), exact, model.config, inputs)
+    given = _trace(OnnxGraphs(contents), exports, model.config, inputs)
     rounding = _relative(truth, unrounded)
-    truth, given = _with_fused(model.config, contents, truth, given)
-    truth, given = _with_shuffled(model.config, contents, truth, given)
+    truth, given = _with_network(model, inputs, truth, given)
+    truth, given = _with_shuffled(model.config, exports, contents, truth, given)
     # 2) how much rounding alone changes, which limits how much the graphs may differ
     curves, errors = _compare(truth, given), _relative(truth, given)
-    envelope = np.maximum.accumulate(np.max([rounding[name] for name in rounding if name.startswith("forecast")], axis=0))
+    envelope = np.maximum.accumulate(np.max([rounding[name] for name in rounding if _is_forecast(name)], axis=0))
     # 3) list every output and state that differs by more
     failed = []
     for name, error in errors.items():
-        forecast = name.removeprefix(FUSED).removeprefix(SHUFFLED).startswith("forecast")
+        forecast = _is_forecast(name)
         allowed = np.maximum(tolerance, ROUNDING_FACTOR * envelope) if forecast else np.full(len(error), tolerance)
         if not (error <= allowed).all():
             step = int(np.argmin(error <= allowed))
@@ -81,7 +89,7 @@ def check_fp32(model: SVG, contents: Mapping[str, bytes], tolerance: float = TOL
     return _report("pytorch", model.config, curves, largest, tolerance=tolerance, rounding=envelope_values)
 
 
-def compare_fp16(model: SVG, fp32: Mapping[str, bytes], fp16: Mapping[str, bytes]) -> ParityReport:
+def compare_fp16(model: VideoModel, fp32: Mapping[str, bytes], fp16: Mapping[str, bytes]) -> ParityReport:
     """Measure the closed-loop error of fp16 graphs against the fp32 ones, as they compute on this machine.
 
     Whether it matters is decided by the quality gate (`svg_export.precision`).
@@ -89,8 +97,9 @@ def compare_fp16(model: SVG, fp32: Mapping[str, bytes], fp16: Mapping[str, bytes
     Raises:
         ParityError: a value that is not finite; all tensors with such values are listed.
     """
-    truth, given = _traces(model.config, OnnxGraphs(fp32), OnnxGraphs(fp16))
-    truth, given = _with_fused(model.config, fp16, truth, given)
+    inputs, family = ProbeInputs.make(model.config), FAMILY_EXPORTS[model.config.family]
+    exports = family.graphs(family.fold(model), torch.float32, "step" in fp32)
+    truth, given = (_trace(OnnxGraphs(contents), exports, model.config, inputs) for contents in (fp32, fp16))
     curves = _compare(truth, given)
     broken = [name for name, curve in curves.items() if not np.isfinite(curve.max_abs).all()]
     if broken:
@@ -102,27 +111,36 @@ def compare_fp16(model: SVG, fp32: Mapping[str, bytes], fp16: Mapping[str, bytes
     return _report("fp32", model.config, curves, largest)
 
 
-def _traces(config: ModelConfig, *implementations: GraphRunner) -> list[Trace]:
-    inputs = ProbeInputs.make(config)
-    return [ReferenceLoop(run_graph, config).run(inputs) for run_graph in implementations]
+def _trace(run_graph: GraphRunner, exports: Exports, config: FamilyConfig, inputs: ProbeInputs) -> Trace:
+    """The separate graphs, and those of the other roles under a prefix of their own where there are both."""
+    separate = SeparateLoop(run_graph, exports, config).run(inputs) if set(SEPARATE) <= exports.keys() else {}
+    roles = RoleLoop(run_graph, exports, config).run(inputs) if "step" in exports else {}
+    prefix = FUSED if separate else ""
+    return {**separate, **{prefix + name: values for name, values in roles.items()}}
 
 
-def _with_fused(config: ModelConfig, contents: Mapping[str, bytes], truth: Trace, given: Trace) -> tuple[Trace, Trace]:
-    """Both traces with the outputs of the fused graphs, if any, and the expected ones."""
-    if "prime" not in contents:
-        return truth, given
-    fused = run_fused(OnnxGraphs(contents), config, ProbeInputs.make(config))
-    expected = {FUSED + name: truth[name][-len(values) :] for name, values in fused.items()}
-    return truth | expected, given | {FUSED + name: values for name, values in fused.items()}
+def _with_network(model: VideoModel, inputs: ProbeInputs, truth: Trace, given: Trace) -> tuple[Trace, Trace]:
+    """Both traces with the frames of every loop, beside those of the network, whose BatchNorm is not folded."""
+    frames = generated(model, inputs)
+    shown = {name: values for name, values in given.items() if _is_forecast(name) and name.endswith(".frame")}
+    named = {name.replace("forecast.", f"{GENERATED}.", 1): values for name, values in shown.items()}
+    return truth | dict.fromkeys(named, frames), given | named
 
 
-def _with_shuffled(config: ModelConfig, contents: Mapping[str, bytes], truth: Trace, given: Trace) -> tuple[Trace, Trace]:
+def _with_shuffled(
+    config: FamilyConfig, exports: Exports, contents: Mapping[str, bytes], truth: Trace, given: Trace
+) -> tuple[Trace, Trace]:
     """Both traces with the frames of a loop that runs the shuffled decoder instead of the other, if there is one."""
     if SHUFFLED_DECODER not in contents:
         return truth, given
-    frames = _traces(config, OnnxGraphs({**contents, "decoder": contents[SHUFFLED_DECODER]}))[0]["forecast.decoder.frame"]
+    run_graph = OnnxGraphs({**contents, "decoder": contents[SHUFFLED_DECODER]})
+    frames = SeparateLoop(run_graph, exports, config).run(ProbeInputs.make(config))["forecast.decoder.frame"]
     name = f"{SHUFFLED}forecast.decoder.frame"
     return truth | {name: truth["forecast.decoder.frame"]}, given | {name: frames}
+
+
+def _is_forecast(name: str) -> bool:
+    return name.removeprefix(FUSED).removeprefix(SHUFFLED).startswith("forecast")
 
 
 def _compare(truth: Trace, given: Trace) -> dict[str, ErrorCurve]:
@@ -148,7 +166,7 @@ def _curve(name: str, truth: list[NDArray[Any]], given: list[NDArray[Any]]) -> E
     return ErrorCurve(max_abs=max_abs, psnr_db=tuple(round(psnr(error), 2) for error in errors))
 
 
-def _report(reference: Any, config: ModelConfig, curves: dict[str, ErrorCurve], largest: float, **gate: Any) -> ParityReport:
+def _report(reference: Any, config: FamilyConfig, curves: dict[str, ErrorCurve], largest: float, **gate: Any) -> ParityReport:
     return ParityReport(
         reference=reference,
         provider=PROVIDER,

@@ -1,7 +1,8 @@
-"""The closed loop of the parity gate: the same frames and noise through any implementation of the graphs, all outputs recorded.
+"""The closed loops of the parity gate: the same frames and noise through any implementation of the graphs, with a trace.
 
-A run has n_past observed and FORECAST_STEPS forecast frames, by the generation rule. It takes anything that maps (graph name,
-inputs) to outputs: the PyTorch model, or the exported graphs on ONNX Runtime.
+A run has n_past observed and FORECAST_STEPS forecast frames, by the generation rule: on the separate graphs, or over the roles
+`prime`, `step` and `decode`. It takes anything that maps (graph name, inputs) to outputs: the modules that were exported, in
+PyTorch, or the exported graphs on ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from svg_common.digits import digit_stream
-from svg_export.graphs import fold_batch_norm
+from svg_export.graph_export import GraphExport
 from svg_runtime.forecast.noise import gaussian_sample
-from svg_train.families import ModelConfig
-from svg_train.families.svg.model import SVG
-from svg_train.families.svg.recurrent import GaussianLSTM
+from svg_train.families.base import FamilyConfig
+from svg_train.families.video_model import VideoModel
 
 FORECAST_STEPS = 10
 SAMPLES = 3
@@ -30,163 +30,179 @@ PROVIDER = "CPUExecutionProvider"
 Tensors = dict[str, NDArray[Any]]
 GraphRunner = Callable[[str, Mapping[str, NDArray[Any]]], Tensors]
 Trace = dict[str, list[NDArray[Any]]]
+Exports = Mapping[str, GraphExport]
 
 
 @dataclass(frozen=True)
 class ProbeInputs:
-    """Frames (n_past, 1, C, S, S) and noise, the same for all implementations."""
+    """Frames (n_past, 1, C, H, W) and noise, the same for all implementations."""
 
     frames: NDArray[np.float32]
-    context_noise: NDArray[np.float32]  # (n_past - 1, SAMPLES, z_dim)
-    noise: NDArray[np.float32]  # (FORECAST_STEPS, SAMPLES, z_dim)
+    context_noise: NDArray[np.float32]  # (context_draws, SAMPLES, noise_dim)
+    noise: NDArray[np.float32]  # (FORECAST_STEPS, SAMPLES, noise_dim)
 
     @classmethod
-    def make(cls, config: ModelConfig) -> ProbeInputs:
+    def make(cls, config: FamilyConfig) -> ProbeInputs:
         """Moving digits, which have edges as well as flat parts, and fixed noise."""
-        rng, step = np.random.default_rng(0), digit_stream(0, 2, config.image_size)
-        gray = np.stack([step() for _ in range(config.n_past)])[:, None, None]
-        draw = [rng.standard_normal((n, SAMPLES, config.z_dim), np.float32) for n in (config.n_past - 1, FORECAST_STEPS)]
+        rng, step = np.random.default_rng(0), digit_stream(0, 2, max(config.height, config.width))
+        gray = np.stack([step() for _ in range(config.n_past)])[:, None, None, : config.height, : config.width]
+        steps = (config.context_draws, FORECAST_STEPS)
+        draw = [rng.standard_normal((n, SAMPLES, config.noise_dim), np.float32) for n in steps]
         return cls(np.repeat(gray, config.channels, axis=2), *draw)
 
 
+def generated(model: VideoModel, inputs: ProbeInputs) -> list[NDArray[Any]]:
+    """The frames that the network itself forecasts, by step, each (SAMPLES, C, H, W)."""
+    frames = np.repeat(inputs.frames, SAMPLES, axis=1)
+    tensors = [torch.from_numpy(values) for values in (frames, inputs.noise, inputs.context_noise)]
+    return [frame.numpy() for frame in model.eval().generate(*tensors)]
+
+
 @dataclass
-class ReferenceLoop:
-    """One run of the generation rule, which records a trace. States are carried on as in the runtime."""
+class _Loop:
+    """One run, which records a trace. States are carried on as in the runtime."""
 
     run_graph: GraphRunner
-    config: ModelConfig
+    exports: Exports
+    config: FamilyConfig
     trace: Trace = field(default_factory=lambda: defaultdict(list))
-    states: dict[str, NDArray[Any]] = field(default_factory=dict)
+    states: dict[str, Tensors] = field(default_factory=dict)
+
+    def call(self, phase: str, graph_name: str, **inputs: NDArray[Any]) -> Tensors:
+        """Run a graph and record its outputs."""
+        outputs = self.run_graph(graph_name, inputs)
+        for name, value in outputs.items():
+            self.trace[f"{phase}.{graph_name}.{name}"].append(value)
+        return outputs
+
+    def step(self, phase: str, graph_name: str, **inputs: NDArray[Any]) -> Tensors:
+        """Run a recurrent graph, carrying its states, which start as zeros."""
+        export = self.exports[graph_name]
+        if graph_name not in self.states:
+            self.states[graph_name] = {name: value.numpy() for name, value in export.initial_states(SAMPLES).items()}
+        outputs = self.call(phase, graph_name, **{**self.states[graph_name], **inputs})
+        self.states[graph_name] = {name: outputs[output] for name, output in export.states.items()}
+        return outputs
+
+    def condition(self, phase: str, encoded: Tensors) -> Tensors:
+        """The skip conditions of an encoded frame; none in a model without skips."""
+        if "skip" not in self.exports:
+            return {}
+        return self.call(phase, "skip", **{name: value for name, value in encoded.items() if name.startswith("skip_")})
+
+    @property
+    def lag(self) -> int:
+        """How many frames before the last one the skips come from."""
+        return 0 if self.follows else int(getattr(self.config, "skip_lag", 0))
+
+    @property
+    def follows(self) -> bool:
+        """Whether the skips follow every frame."""
+        return bool(getattr(self.config, "last_frame_skip", False))
+
+
+class SeparateLoop(_Loop):
+    """The generation rule on the separate graphs."""
 
     def run(self, inputs: ProbeInputs) -> Trace:
         """Observe all frames, forecast, and return every output of every graph as "phase.graph_name.tensor"."""
         # 1) encode the observed frames
         encoded = [self.call("observe", "encoder", frame=frame[None]) for frame in inputs.frames[:, 0]]
-        conds = [self.call("observe", "skip", **_skips(entry)) for entry in encoded]
+        conds = [self.condition("observe", entry) for entry in encoded]
         # 2) read the context: the posterior sees each frame, prior and predictor the one before it
         for h_prev, h_now, eps in zip(encoded[:-1], encoded[1:], inputs.context_noise, strict=True):
             z = self.latent("observe", "posterior", h_now["h"], eps)
-            if self.config.prior_layers:
+            if "prior" in self.exports:
                 self.step("observe", "prior", h=_repeat_for_samples(h_prev["h"]))
             self.step("observe", "predictor", h=_repeat_for_samples(h_prev["h"]), **z)
         # 3) forecast in closed loop: every forecast frame is encoded again
-        h, cond = encoded[-1]["h"], conds[-1 if self.config.last_frame_skip else -1 - self.config.skip_lag]
+        h, cond = encoded[-1]["h"], conds[-1 - self.lag]
         for eps in inputs.noise:
             z = self.latent("forecast", "prior", h, eps)
             g = self.step("forecast", "predictor", h=_repeat_for_samples(h), **z)["g"]
             frame = self.call("forecast", "decoder", g=g, **cond)["frame"]
             entry = self.call("forecast", "encoder", frame=frame)
             h = entry["h"]
-            if self.config.last_frame_skip:
-                cond = self.call("forecast", "skip", **_skips(entry))
+            if self.follows:
+                cond = self.condition("forecast", entry)
         return self.trace
 
     def latent(self, phase: str, graph_name: str, h: NDArray[Any], eps: NDArray[np.float32]) -> Tensors:
         """z as an input of the predictor: drawn from the posterior or prior of `h`, or from N(0, I); empty without latents."""
-        if not self.config.z_dim:
+        if not self.config.noise_dim:
             return {}
-        if not getattr(self.config, f"{graph_name}_layers"):
+        if graph_name not in self.exports:
             return {"z": eps}
         gaussian = self.step(phase, graph_name, h=_repeat_for_samples(h))
         return {"z": gaussian_sample(gaussian["mu"], gaussian["logvar"], eps)}
 
-    def call(self, phase: str, graph_name: str, **inputs: NDArray[Any]) -> Tensors:
-        """Run a stateless graph and record its outputs."""
-        outputs = self.run_graph(graph_name, inputs)
-        for name, value in outputs.items():
-            if not name.startswith("_"):  # private to the implementation
-                self.trace[f"{phase}.{graph_name}.{name}"].append(value)
-        return outputs
 
-    def step(self, phase: str, graph_name: str, **inputs: NDArray[Any]) -> Tensors:
-        """Run a recurrent graph, carrying its state."""
-        state = self.states.get(graph_name)
-        if state is None:
-            layers = getattr(self.config, f"{graph_name}_layers")
-            state = np.zeros((2 * layers, SAMPLES, self.config.rnn_size), np.float32)
-        outputs = self.call(phase, graph_name, **inputs, state=state)
-        self.states[graph_name] = outputs["state_out"]
-        return outputs
+class RoleLoop(_Loop):
+    """The generation rule over the roles prime, step and decode."""
 
+    def run(self, inputs: ProbeInputs) -> Trace:
+        """Observe all frames, forecast, and return every output of these graphs as "phase.graph_name.tensor"."""
+        # 1) read the context at once, or step through it where there is no prime
+        fixed, start = self.prime(inputs) if "prime" in self.exports else ({}, self.walk(inputs))
+        # 2) step from the last frame into the future
+        self.states["step"] = start
+        step = self.exports["step"]
+        latents: dict[str, list[NDArray[Any]]] = defaultdict(list)
+        for eps in inputs.noise:
+            given = {name: value for name, value in {**fixed, "eps": eps}.items() if name in step.inputs}
+            carried = self.states["step"]
+            outputs = self.step("forecast", "step", **{name: value for name, value in given.items() if name not in carried})
+            for name, value in outputs.items():
+                latents[name].append(value)
+        # 3) decode all steps at once
+        if "decode" in self.exports:
+            self.decode(fixed, latents)
+        return self.trace
 
-def run_fused(run_graph: GraphRunner, config: ModelConfig, inputs: ProbeInputs) -> Trace:
-    """The same steps on the graphs prime and step.
+    def prime(self, inputs: ProbeInputs) -> tuple[Tensors, Tensors]:
+        """What stays the same during the forecast, and the states at its start."""
+        encoded = [self.run_graph("encoder", {"frame": frame[None]}) for frame in inputs.frames[:, 0]]
+        last = encoded[-1 - self.lag]
+        conds = {} if "skip" not in self.exports else self.run_graph("skip", {k: v for k, v in last.items() if k != "h"})
+        h_seq = np.stack([entry["h"] for entry in encoded])
+        if "eps" in self.exports["prime"].inputs:
+            primed = self.call("observe", "prime", h_seq=h_seq, eps=inputs.context_noise)
+        else:
+            primed = self.call("observe", "prime", h_seq=np.repeat(h_seq, SAMPLES, axis=1))
+        known = {**conds, **primed, "h": _repeat_for_samples(h_seq[-1])}
+        return {**conds, **primed}, {name: known[name] for name in self.exports["step"].states}
 
-    Returns:
-        Their outputs under the names of the separate graphs that they must equal. Of the context only the last step is known.
-    """
-    trace: Trace = defaultdict(list)
-    encoded = [run_graph("encoder", {"frame": frame[None]}) for frame in inputs.frames[:, 0]]
-    lag = 0 if config.last_frame_skip else config.skip_lag
-    h_seq, conds = np.stack([entry["h"] for entry in encoded]), run_graph("skip", _skips(encoded[-1 - lag]))
-    if config.z_dim:
-        primed = run_graph("prime", {"h_seq": h_seq, "eps": inputs.context_noise})
-    else:
-        primed = run_graph("prime", {"h_seq": np.repeat(h_seq, SAMPLES, axis=1)})
-    for name, value in primed.items():
-        part, tensor = name.split("_")
-        trace[f"observe.{part}.{'state_out' if tensor == 'state' else tensor}"].append(value)
-    states = {
-        "h": _repeat_for_samples(h_seq[-1]),
-        **{name: value for name, value in primed.items() if name.endswith("_state")},
-        **conds,
-    }
-    for eps in inputs.noise:
-        outputs = run_graph("step", {**states, **({"eps": eps} if config.z_dim else {})})
-        states |= {name.removesuffix("_out"): value for name, value in outputs.items() if name.endswith("_out")}
-        for name, value in outputs.items():
-            trace[_separate_name(name)].append(value)
-    return trace
+    def walk(self, inputs: ProbeInputs) -> Tensors:
+        """The states before the last observed frame, and that frame as h."""
+        frames = [np.repeat(frame, SAMPLES, axis=0) for frame in inputs.frames]
+        for frame in frames[:-1]:
+            self.step("observe", "step", h=frame)
+        return {**self.states["step"], "h": frames[-1]}
 
-
-def _separate_name(name: str) -> str:
-    """The name of an output of the graph step in the trace of the separate graphs."""
-    if name.startswith("cond_"):
-        return f"forecast.skip.{name.removesuffix('_out')}"
-    known = {
-        "frame": "decoder.frame", "h_out": "encoder.h", "predictor_state_out": "predictor.state_out",
-        "prior_state_out": "prior.state_out", "mu": "prior.mu", "logvar": "prior.logvar",
-    }  # fmt: skip
-    return f"forecast.{known[name]}"
+    def decode(self, fixed: Tensors, latents: Mapping[str, list[NDArray[Any]]]) -> None:
+        """Record the frames of all steps."""
+        given = {name: latents[name] if name in latents else fixed[name] for name in self.exports["decode"].inputs}
+        flat = {name: np.concatenate(value) if isinstance(value, list) else value for name, value in given.items()}
+        frames = self.run_graph("decode", flat)["frame"]
+        self.trace["forecast.decode.frame"] = list(frames.reshape(FORECAST_STEPS, SAMPLES, *frames.shape[1:]))
 
 
 class TorchGraphs:
-    """The PyTorch model, unfolded, with the interface of the graphs: the truth that the exported graphs are compared with."""
+    """The modules that were exported, in PyTorch.
 
-    def __init__(self, model: SVG) -> None:
-        self._model = model.eval()
-        self._folded_decoder = fold_batch_norm(model).decoder
+    Args:
+        exports: the graphs by name.
+        dtype: of the modules, float32 or float64.
+    """
 
-    @torch.no_grad()
+    def __init__(self, exports: Exports, dtype: torch.dtype = torch.float32) -> None:
+        self._exports = exports
+        self._dtype = dtype
+
     def __call__(self, graph_name: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run one graph on NumPy values."""
-        dtype = next(self._model.parameters()).dtype
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(value)).to(dtype) for name, value in inputs.items()}
-        return {name: value.numpy() for name, value in getattr(self, f"_{graph_name}")(tensors).items()}
-
-    def _encoder(self, t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        h, skips = self._model.encoder(t["frame"])
-        return {"h": h, **{f"skip_{i}": skip for i, skip in enumerate(skips)}}
-
-    def _skip(self, t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Conditions as the graphs define them, scaled by the folded BatchNorm, and beside them the unfolded decoder's own."""
-        skips = [t[f"skip_{i}"] for i in range(len(t))]
-        folded, own = self._folded_decoder.condition(skips), self._model.decoder.condition(skips)
-        return {f"cond_{i}": cond for i, cond in enumerate(folded)} | {f"_own_{i}": cond for i, cond in enumerate(own)}
-
-    def _decoder(self, t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        own = [t[f"_own_{i}"] for i in range(len(self._model.decoder.stages))]
-        return {"frame": self._model.decoder(t["g"], own)}
-
-    def _predictor(self, t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        g, state = self._model.predictor.step(t["h"], t.get("z"), t["state"])
-        return {"g": g, "state_out": state}
-
-    def _posterior(self, t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return _gaussian(self._model.posterior, t)
-
-    def _prior(self, t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return _gaussian(self._model.prior, t)
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(value)).to(self._dtype) for name, value in inputs.items()}
+        return {name: value.numpy() for name, value in self._exports[graph_name].run(tensors).items()}
 
 
 class OnnxGraphs:
@@ -205,16 +221,6 @@ class OnnxGraphs:
         session = self._sessions[graph_name]
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(names, dict(inputs)), strict=True))
-
-
-def _gaussian(lstm: GaussianLSTM | None, t: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    assert lstm is not None  # only called for parts that the model has
-    mu, logvar, state = lstm.step(t["h"], t["state"])
-    return {"mu": mu, "logvar": logvar, "state_out": state}
-
-
-def _skips(encoded: Tensors) -> Tensors:
-    return {name: value for name, value in encoded.items() if name.startswith("skip_")}
 
 
 def _repeat_for_samples(h: NDArray[Any]) -> NDArray[Any]:

@@ -12,7 +12,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from svg_export.graphs import GraphExport
+from svg_export.graph_export import GraphExport
 from svg_export.lowering import lower, shuffle_last
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import BATCH, COND_BATCH, TensorSpec

@@ -59,6 +59,11 @@ class FamilyConfig(Frozen):
         raise NotImplementedError
 
     @property
+    def prior_kind(self) -> Literal["learned", "fixed", "none"]:
+        """Of the latents: learned, N(0, I), or none in a deterministic model."""
+        raise NotImplementedError
+
+    @property
     def context_draws(self) -> int:
         """Vectors of noise that are drawn while the n_past frames are read: one per pair of neighbours."""
         return self.n_past - 1

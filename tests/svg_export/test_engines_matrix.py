@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from svg_export.graphs import GraphExport, fold_batch_norm, fused_graphs, separate_graphs
+from svg_export.families.svg import fold, fused_graphs, separate_graphs
+from svg_export.graph_export import GraphExport
 from svg_export.to_onnx import export_graph
 from tests.conftest import random_model
 from tests.svg_export.engine_helpers import build_for_all, rtx
@@ -48,7 +49,7 @@ def build(exports: dict[str, GraphExport], graph_names: tuple[str, ...], precisi
     mark_quick([(b, s, 1 + 2 * (s == 128), p) for b, s, p in FRAMES], {("vgg", 64, 1, "fp16")}),
 )
 def test_encoder_skip_and_decoder_build(backbone, size, channels, precision):
-    folded = fold_batch_norm(random_model(**TINY, backbone=backbone, image_size=size, channels=channels))
+    folded = fold(random_model(**TINY, backbone=backbone, image_size=size, channels=channels))
     build(separate_graphs(folded, DTYPES[precision]), ("encoder", "skip", "decoder"), precision)
 
 
@@ -62,7 +63,7 @@ def test_recurrent_graphs_build(prior, layers, precision):
     parts = {"learned": ("posterior", "prior"), "fixed": ("posterior",), "none": ()}[prior]
     kept = {name: value for name, value in sizes.items() if name.split("_")[0] in ("predictor", *parts)}
     model = random_model(nf=2, g_dim=128, rnn_size=256, n_past=2 + layers, prior=prior, **kept)
-    folded = fold_batch_norm(model)
+    folded = fold(model)
     exports = separate_graphs(folded, DTYPES[precision]) | fused_graphs(folded, DTYPES[precision])
     build(exports, (*parts, "predictor", "prime"), precision)
 
@@ -80,5 +81,5 @@ def test_recurrent_graphs_build(prior, layers, precision):
 )  # fmt: skip
 def test_fused_step_builds(backbone, size, precision, prior, last_frame_skip):
     model = {"backbone": backbone, "image_size": size, "prior": prior, "last_frame_skip": last_frame_skip}
-    folded = fold_batch_norm(random_model(**TINY, **model))
+    folded = fold(random_model(**TINY, **model))
     build(fused_graphs(folded, DTYPES[precision]), ("step",), precision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import shutil
@@ -18,9 +19,9 @@ import torch
 
 from svg_common.errors import UsageError
 from svg_export.bundle_writer import ContractError, refuse_foreign, write_bundle
-from svg_export.graphs import fold_batch_norm, fused_graphs, separate_graphs
+from svg_export.families import FamilyExport, svg
+from svg_export.families.svg import fold, fused_graphs, separate_graphs
 from svg_export.parity import ParityError, check_fp32, compare_fp16
-from svg_export.parity_loop import OnnxGraphs, ProbeInputs, ReferenceLoop, TorchGraphs
 from svg_export.to_onnx import export_graph, read_interface
 from svg_runtime.bundle.reader import Bundle
 from svg_train.checkpoint import load_checkpoint
@@ -127,7 +128,7 @@ def test_decoders_are_lowered_as_their_names_say(tiny_bundle, tiny_checkpoint, c
 
 
 def test_folding_batch_norm_changes_nothing(tiny_model):
-    folded = fold_batch_norm(tiny_model)
+    folded = fold(tiny_model)
     x, noise, past = torch.rand(3, 2, 1, 64, 64), torch.randn(4, 2, 4), torch.randn(2, 2, 4)
     torch.testing.assert_close(folded.generate(x, noise, past), tiny_model.generate(x, noise, past), atol=1e-5, rtol=1e-4)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
@@ -143,14 +144,15 @@ def test_gate_notices_a_wrong_weight_in_any_graph(tiny_model, contents, graph_na
         check_fp32(tiny_model, {**contents, graph_name: wrong.SerializeToString()})
 
 
-def test_gate_compares_with_the_unfolded_model(tiny_model, contents):
-    config, inputs = tiny_model.config, ProbeInputs.make(tiny_model.config)
-    truth = ReferenceLoop(TorchGraphs(tiny_model), config).run(inputs)
-    x = torch.from_numpy(inputs.frames).repeat(1, inputs.noise.shape[1], 1, 1, 1)
-    generated = tiny_model.generate(x, torch.from_numpy(inputs.noise), torch.from_numpy(inputs.context_noise))
-    np.testing.assert_allclose(np.stack(truth["forecast.decoder.frame"]), generated.numpy(), atol=1e-6)
-    given = ReferenceLoop(OnnxGraphs(contents), config).run(inputs)
-    assert given.keys() == truth.keys()
+def test_gate_compares_with_the_unfolded_model(tiny_model, contents, monkeypatch):
+    other = copy.deepcopy(tiny_model)
+    with torch.no_grad():
+        other.encoder.stages[1][1].running_mean += 0.01  # BatchNorm, which the graphs have folded away
+    assert "forecast.network.decoder.frame" in check_fp32(tiny_model, contents).curves
+    folded = fold(tiny_model)
+    monkeypatch.setattr("svg_export.parity.FAMILY_EXPORTS", {"svg": FamilyExport(lambda model: folded, svg.graphs)})
+    with pytest.raises(ParityError, match=r"forecast\.network\.decoder\.frame"):
+        check_fp32(other, contents)
 
 
 def test_gate_allows_rounding_that_the_loop_amplifies_and_no_more(tiny_model, contents, monkeypatch):
@@ -175,19 +177,19 @@ def test_gate_catches_a_fused_graph_that_differs_from_the_separate_ones(tiny_mod
     contents = Bundle.open(fused_bundle).graphs("fp32")
     report = check_fp32(tiny_model, contents)
     assert {name for name in report.curves if name.startswith("fused.")} >= {
-        "fused.observe.predictor.state_out", "fused.observe.posterior.mu", "fused.forecast.decoder.frame",
-        "fused.forecast.encoder.h", "fused.forecast.prior.logvar",
+        "fused.observe.prime.predictor_state", "fused.observe.prime.posterior_mu", "fused.forecast.step.frame",
+        "fused.forecast.step.h_out", "fused.forecast.step.logvar", "fused.forecast.network.step.frame",
     }  # fmt: skip
     other = random_model()
     with torch.no_grad():
         other.prior.logvar.bias += 0.01
-    graph_export = fused_graphs(fold_batch_norm(other), torch.float32)["step"]
-    with pytest.raises(ParityError, match=r"fused\.forecast\.prior\.logvar"):
+    graph_export = fused_graphs(fold(other), torch.float32)["step"]
+    with pytest.raises(ParityError, match=r"fused\.forecast\.step\.logvar"):
         check_fp32(tiny_model, contents | {"step": export_graph(graph_export, "step", "0" * 16)})
 
 
 def _exported(model) -> dict[str, bytes]:
-    exports = separate_graphs(fold_batch_norm(model), torch.float32)
+    exports = separate_graphs(fold(model), torch.float32)
     return {graph_name: export_graph(graph_export, graph_name, "0" * 16) for graph_name, graph_export in exports.items()}
 
 

@@ -23,6 +23,7 @@ COND_BATCH = "cond_batch"  # that axis of the decoder's skip conditions: 1 (shar
 
 Precision = Literal["fp32", "fp16", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+Computes = Literal["variant", "float32", "mixed"]  # the variant's precision; float32 in all variants; some layers each
 Metric = Literal["psnr_best", "psnr_mean", "ssim_best", "ssim_mean", "diversity"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Size = Annotated[int, Field(ge=1, le=65536)]
@@ -84,16 +85,16 @@ class GraphSpec(Frozen):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     states: tuple[StateSpec, ...] = ()
-    float32: bool = False  # whether it computes in float32 in every variant
+    computes: Computes = "variant"  # what its layers with weights compute in
 
     @model_validator(mode="before")
     @classmethod
     def _of_older_bundles(cls, data: Any) -> Any:
         """Bundles of the first form do not say which graphs stay in float32."""
-        if not isinstance(data, dict) or "float32" in data:
+        if not isinstance(data, dict) or "computes" in data:
             return data
         name = str(data.get("file")).rpartition("/")[2].removesuffix(".onnx")
-        return {**data, "float32": name in ("posterior", "prior", "predictor", "prime")}
+        return {**data, "computes": "float32" if name in ("posterior", "prior", "predictor", "prime") else "variant"}
 
     def tensor(self, name: str) -> TensorSpec:
         """Return the input or output called `name`."""

@@ -459,8 +459,8 @@ class Forecaster:
             )
         if not isinstance(self._reader, ContextReader):
             raise UsageError(
-                f"reconstruct() needs a graph for the posterior, which bundles of the family '{self.manifest.model.family}' do not "
-                "have\n  evaluate the checkpoint instead: svg-eval ckpt.pt"
+                f"reconstruct() needs a graph for the posterior, which bundles of '{self.manifest.model.family}' do not have\n"
+                "  evaluate the checkpoint instead: svg-eval ckpt.pt"
             )
         frames = checked_frames(truth, self.manifest.frame)
         if not frames:

@@ -63,6 +63,11 @@ class SvgConfig(FamilyConfig):
         """Size of z."""
         return self.z_dim
 
+    @property
+    def prior_kind(self) -> Literal["learned", "fixed", "none"]:
+        """The same as `prior`."""
+        return self.prior
+
 
 def _with_prior(given: dict[str, Any]) -> dict[str, Any]:
     """Translate `variant`, as older checkpoints and recipes call the prior; they must stay readable."""

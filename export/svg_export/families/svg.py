@@ -1,4 +1,4 @@
-"""One wrapper module per exported graph: its docstring is the graph's contract. `batch` is the only dynamic axis.
+"""The graphs of the family `svg`, one wrapper module per graph: its docstring is the graph's contract.
 
 All wrappers work on a copy of the model whose BatchNorm is folded into the convolutions, exact up to rounding.
 """
@@ -6,16 +6,19 @@ All wrappers work on a copy of the model whose BatchNorm is folded into the conv
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from svg_export.batch_norm import fold_batch_norm
+from svg_export.graph_export import EXAMPLE_BATCH, GraphExport, widened
 from svg_train.families.svg.backbones import Decoder, Encoder, SkipStage
 from svg_train.families.svg.model import SVG
 from svg_train.families.svg.recurrent import GaussianLSTM, Predictor, RecurrentCore
+
+_STATE_AXIS = 1  # of the batch: states are (2 * layers, B, rnn)
 
 
 class EncoderGraph(nn.Module):
@@ -29,7 +32,7 @@ class EncoderGraph(nn.Module):
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
         """Frame and encoding are float32 in every variant; skips have the variant's type."""
         h, skips = self.encoder(frame.to(self.dtype))
-        return h.float(), *skips
+        return widened(h, self.dtype), *skips
 
 
 class SkipGraph(nn.Module):
@@ -55,7 +58,7 @@ class DecoderGraph(nn.Module):
     def forward(self, g: Tensor, cond: list[Tensor]) -> Tensor:
         """Conditions at batch 1 are broadcast over the batch."""
         frame: Tensor = self.decoder(g.to(self.dtype), cond)
-        return frame.float()
+        return widened(frame, self.dtype)
 
 
 class GaussianGraph(nn.Module):
@@ -184,48 +187,16 @@ def _read(part: GaussianLSTM, h_seq: Tensor) -> tuple[list[Tensor], list[Tensor]
     return mus, logvars, state
 
 
-@dataclass(frozen=True)
-class GraphExport:
-    """What the exporter needs to know of one graph."""
-
-    module: nn.Module
-    example: tuple[Tensor | list[Tensor], ...]  # at batch EXAMPLE_BATCH, except `shared` inputs
-    inputs: list[str]
-    outputs: list[str]
-    states: dict[str, str]  # input -> output
-    shared: tuple[str, ...] = ()  # tensors of batch 1 or B; inputs among them are exported at batch 1
-    sequences: tuple[str, ...] = ()  # tensors whose first axis is time and whose second one is the batch
-
-    def batch_axis(self, name: str) -> int:
-        """Which axis of a tensor is the batch: the second one of sequences and of states (2 * layers, B, rnn)."""
-        return 1 if name in self.sequences or name.removesuffix("_out").endswith("state") else 0
+def fold(model: SVG) -> SVG:
+    """A copy of `model` without BatchNorm."""
+    return fold_batch_norm(model, _fold_part)
 
 
-EXAMPLE_BATCH = 2
-
-
-def fold_batch_norm(model: SVG) -> SVG:
-    """A copy of `model` in evaluation mode without BatchNorm: scales and shifts move into the convolutions.
-
-    Folded in float64 and rounded once, so that only the last bit of a weight differs.
-    """
-    folded = copy.deepcopy(model).eval().double()
-    for part in folded.modules():
-        if isinstance(part, SkipStage):
-            _fold_into_skip_stage(part)
-        elif isinstance(part, nn.Sequential):
-            _fold_in_sequence(part)
-    return folded.to(next(model.parameters()).dtype)
-
-
-def _fold_in_sequence(layers: nn.Sequential) -> None:
-    """Fold every BatchNorm into the convolution before it."""
-    for index in range(1, len(layers)):
-        conv, norm = layers[index - 1], layers[index]
-        if isinstance(norm, nn.BatchNorm2d):
-            assert isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
-            layers[index - 1] = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
-            layers[index] = nn.Identity()
+def _fold_part(part: nn.Module) -> bool:
+    if not isinstance(part, SkipStage):
+        return False
+    _fold_into_skip_stage(part)
+    return True
 
 
 def _fold_into_skip_stage(stage: SkipStage) -> None:
@@ -242,8 +213,13 @@ def _fold_into_skip_stage(stage: SkipStage) -> None:
     stage.finish[0] = nn.Identity()
 
 
+def graphs(folded: SVG, dtype: torch.dtype, fused: bool) -> dict[str, GraphExport]:
+    """All graphs of a bundle by name, with or without those that are composed of the others."""
+    return separate_graphs(folded, dtype) | (fused_graphs(folded, dtype) if fused else {})
+
+
 def separate_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphExport]:
-    """The graphs of a bundle by name: the six of SVG-LP, or those that the model has.
+    """The six graphs of SVG-LP, or those that the model has.
 
     `dtype` is that of convolutions; recurrent parts and Gaussians stay float32.
     """
@@ -258,22 +234,21 @@ def separate_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphExport]:
     cond_names = [f"cond_{index}" for index in range(len(conds))]
     g = torch.rand(batch, c.g_dim)
     return {
-        "encoder": GraphExport(module=encoder, example=(frame,), inputs=["frame"], outputs=["h", *skip_names], states={}),
-        "skip": GraphExport(module=skip_graph, example=(skips,), inputs=skip_names, outputs=cond_names, states={}),
+        "encoder": GraphExport(module=encoder, example=(frame,), inputs=["frame"], outputs=["h", *skip_names]),
+        "skip": GraphExport(module=skip_graph, example=(skips,), inputs=skip_names, outputs=cond_names),
         **_recurrent_graphs(folded),
         "decoder": GraphExport(
             module=decoder,
             example=(g, conds),
             inputs=["g", *cond_names],
             outputs=["frame"],
-            states={},
             shared=tuple(cond_names),
         ),
     }
 
 
 def _recurrent_graphs(model: SVG) -> dict[str, GraphExport]:
-    c, state = model.config, {"state": "state_out"}
+    c, state, axes = model.config, {"state": "state_out"}, {"state": _STATE_AXIS, "state_out": _STATE_AXIS}
     h, z = torch.rand(EXAMPLE_BATCH, c.g_dim), torch.rand(EXAMPLE_BATCH, c.z_dim)
     graphs = {}
     for graph_name, gaussian in (("posterior", model.posterior), ("prior", model.prior)):
@@ -285,21 +260,24 @@ def _recurrent_graphs(model: SVG) -> dict[str, GraphExport]:
                 inputs=["h", "state"],
                 outputs=["mu", "logvar", "state_out"],
                 states=state,
+                batch_axes=axes,
+                computes="float32",
             )
     outputs, start = ["g", "state_out"], model.predictor.core.initial_state(EXAMPLE_BATCH)
     if model.posterior is None:
-        graph: nn.Module = DeterministicPredictorGraph(model.predictor)
-        graphs["predictor"] = GraphExport(
-            module=graph, example=(h, start), inputs=["h", "state"], outputs=outputs, states=state
-        )
+        module: nn.Module = DeterministicPredictorGraph(model.predictor)
+        arguments, inputs = [h, start], ["h", "state"]
     else:
-        graphs["predictor"] = GraphExport(
-            module=PredictorGraph(model.predictor),
-            example=(h, z, start),
-            inputs=["h", "z", "state"],
-            outputs=outputs,
-            states=state,
-        )
+        module, arguments, inputs = PredictorGraph(model.predictor), [h, z, start], ["h", "z", "state"]
+    graphs["predictor"] = GraphExport(
+        module=module,
+        example=tuple(arguments),
+        inputs=inputs,
+        outputs=outputs,
+        states=state,
+        batch_axes=axes,
+        computes="float32",
+    )
     return graphs
 
 
@@ -325,9 +303,9 @@ def _prime(model: SVG) -> GraphExport:
         example=tuple(example),
         inputs=inputs,
         outputs=outputs,
-        states={},
         shared=shared,
-        sequences=("h_seq", "eps"),
+        batch_axes={"h_seq": 1, "eps": 1, **_state_axes(outputs)},
+        computes="float32",
     )
 
 
@@ -353,5 +331,16 @@ def _step(model: SVG, dtype: torch.dtype) -> GraphExport:
         outputs += [f"{name}_out" for name in cond_names]
         states |= {name: f"{name}_out" for name in cond_names}
     return GraphExport(
-        module=graph, example=tuple(example), inputs=inputs, outputs=outputs, states=states, shared=tuple(cond_names)
+        module=graph,
+        example=tuple(example),
+        inputs=inputs,
+        outputs=outputs,
+        states=states,
+        shared=tuple(cond_names),
+        batch_axes=_state_axes([*inputs, *outputs]),
     )
+
+
+def _state_axes(names: list[str]) -> dict[str, int]:
+    """The batch axis of those tensors that are states of the LSTMs."""
+    return {name: _STATE_AXIS for name in names if name.removesuffix("_out").endswith("_state")}

@@ -1,0 +1,28 @@
+"""The registry of families on the side of export: how a network becomes graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from svg_export.families import svg
+from svg_export.graph_export import GraphExport
+
+
+@dataclass(frozen=True)
+class FamilyExport:
+    """One entry of the registry. `Any` is the family's own network.
+
+    Attributes:
+        fold: a copy of a network without BatchNorm.
+        graphs: of a folded network, in the type of its layers with weights, with or without the fused graphs, by name.
+    """
+
+    fold: Callable[[Any], Any]
+    graphs: Callable[[Any, torch.dtype, bool], dict[str, GraphExport]]
+
+
+FAMILY_EXPORTS = {"svg": FamilyExport(svg.fold, svg.graphs)}
