@@ -13,7 +13,8 @@ from svg_runtime.bundle.manifest import BATCH, COND_BATCH, GraphSpec, Manifest, 
 FUSED = ("prime", "step")
 SHUFFLED_DECODER = "decoder_shuffled"  # optional: the decoder with its last layer as convolution + depth-to-space
 SEPARATE = ("encoder", "predictor", "decoder")  # with them the forecast loop runs on the separate graphs
-ROLES = (*SEPARATE, "skip", "posterior", "prior", SHUFFLED_DECODER, *FUSED, "decode")
+# In the order of the data: what a graph gives is compared with what the earlier ones gave.
+ROLES = ("encoder", "skip", "posterior", "prior", "predictor", "decoder", SHUFFLED_DECODER, *FUSED, "decode")
 
 # Outputs that the loop reads, by role. step also gives what is shown: a frame, or what decode makes frames of.
 _NEEDED = {
@@ -23,7 +24,7 @@ _NEEDED = {
 _RECURRENT = ("posterior", "prior", "predictor")  # separate graphs with one state each, which starts as zeros
 
 Graphs = Mapping[str, GraphSpec]
-_Sizes = tuple[int, tuple[int | str, ...]]  # position of the batch axis, and the sizes of the others
+_Kind = tuple[str, int, tuple[int | str, ...]]  # type, position of the batch axis, and the sizes of the others
 
 
 def has_separate(variant: PrecisionVariant) -> bool:
@@ -124,19 +125,23 @@ def _may_be_shared(graphs: Graphs, graph_name: str, side: str, name: str) -> tup
 def _agreement_errors(manifest: Manifest, graphs: Graphs) -> Iterator[str]:
     """Tensors of one name have one type and shape everywhere; some of them must be what the manifest says."""
     frame, z_dim = manifest.frame, manifest.model.z_dim
-    known: dict[str, tuple[str, _Sizes]] = {"frame": ("the manifest", (0, (frame.channels, frame.height, frame.width)))}
+    known: dict[str, tuple[str, _Kind]] = {
+        "frame": ("the manifest", ("float32", 0, (frame.channels, frame.height, frame.width)))
+    }
     if "encoder" not in graphs:
         known["h"] = known["frame"]  # the frames themselves are what is read
     for name in ("z", "eps") + (("mu",) if "posterior" in graphs else ()):
-        known[name] = ("the manifest", (0, (z_dim,)))
-    types: dict[str, str] = {}
-    for graph_name, spec in graphs.items():
+        known[name] = ("the manifest", ("float32", 0, (z_dim,)))
+    for graph_name in (name for name in ROLES if name in graphs):
+        spec = graphs[graph_name]
         for side, tensors in (("inputs", spec.inputs), ("outputs", spec.outputs)):
             for tensor in tensors:
-                key, shape = _key(graph_name, tensor.name), _inner(graph_name, tensor, manifest)
-                owner, expected = known.setdefault(key, (f"{graph_name}.{side}", shape))
-                if shape != expected or types.setdefault(key, tensor.dtype) != tensor.dtype:
-                    yield f"{graph_name}.{side}: {_told(tensor)}, contradicts {owner}: {types[key]} {list(expected[1])}"
+                kind = _kind(graph_name, tensor, manifest)
+                owner, expected = known.setdefault(_key(graph_name, tensor.name), (f"{graph_name}.{side}", kind))
+                if kind != expected:
+                    dtype, axis, sizes = expected
+                    told = f"{dtype} {list(sizes)} with the batch as axis {axis}"
+                    yield f"{graph_name}.{side}: {_told(tensor)}, {owner} has {told}"
 
 
 def _key(graph_name: str, name: str) -> str:
@@ -149,15 +154,15 @@ def _key(graph_name: str, name: str) -> str:
     return "h" if name == "h_seq" else name
 
 
-def _inner(graph_name: str, tensor: TensorSpec, manifest: Manifest) -> _Sizes:
-    """Position of the batch axis, and the other sizes. Of sequences without the time, if its length is right."""
+def _kind(graph_name: str, tensor: TensorSpec, manifest: Manifest) -> _Kind:
+    """What tensors of one name have in common. Of sequences without the time, if its length is right."""
     shape = tensor.shape
     draws, n_past = manifest.context_draws, manifest.generation.n_past
     steps = {"h_seq": n_past, "eps": draws}.get(tensor.name) if graph_name == "prime" else None
     if steps is not None and shape[:1] == (steps,):
         shape = shape[1:]
     axis = next((index for index, size in enumerate(shape) if isinstance(size, str)), -1)
-    return axis, tuple(size for index, size in enumerate(shape) if index != axis)
+    return tensor.dtype, axis, tuple(size for index, size in enumerate(shape) if index != axis)
 
 
 def _state_errors(manifest: Manifest, graphs: Graphs) -> Iterator[str]:

@@ -57,7 +57,7 @@ def test_a_manifest_is_immutable(tiny_bundle):
 def objects(value: Any, place: tuple = ()) -> Iterator[tuple]:
     """Places of all JSON objects whose keys are fixed by the schema."""
     if isinstance(value, dict):
-        if place[-1:] not in (("variants",), ("graphs",), ("curves",), ("metrics",), ("versions",)):
+        if place[-1:] not in (("variants",), ("graphs",), ("curves",), ("metrics",), ("versions",), ("settings",)):
             yield place
         for key, item in value.items():
             yield from objects(item, (*place, key))
@@ -84,13 +84,16 @@ def test_an_unknown_key_is_refused_wherever_it_is(damaged):
         (damaged / "manifest.json").write_text(original)
 
 
+OPTIONAL = ("initial", "states", "psnr_db", "computes", "settings", "context", "context_draws")
+
+
 def test_a_missing_key_is_refused_wherever_it_is(damaged):
     original = (damaged / "manifest.json").read_text()
     required = 0
     for place in objects(json.loads(original)):
         for key in at(json.loads(original), place):
             of_parity = place[-1:] == ("parity",) and key in ("tolerance", "rounding")
-            if of_parity or key in ("initial", "states", "psnr_db", "quality", "schema_version"):
+            if of_parity or key in (*OPTIONAL, "quality", "schema_version"):
                 continue  # optional, or tested below
             edit_manifest(damaged, lambda manifest, place=place, key=key: at(manifest, place).pop(key))
             assert f"{key}: Field required" in refusal(damaged)
@@ -197,7 +200,10 @@ def test_paths_that_leave_the_bundle_are_refused(damaged, path):
     [
         (("format",), "onnx-bundle"),
         (("bundle_id",), "XYZ"),
-        (("model", "family"), "gan"),
+        (("model", "family"), "SVG/../LP"),
+        (("model", "settings"), {"nf": {"deep": 1}}),
+        (("generation", "context"), "tape"),
+        (("generation", "context_draws"), -1),
         (("model", "z_dim"), 0),
         (("model", "z_dim"), "many"),
         (("model", "z_dim"), 1 << 40),
@@ -312,13 +318,6 @@ def test_an_unknown_graph_is_refused(damaged):
 # dimension -> graph and tensors that contradict it
 DIMENSIONS = {
     ("model", "z_dim", 10): "prior.outputs: ('mu'",
-    ("model", "g_dim", 17): "predictor.outputs: ('g'",
-    ("model", "rnn_size", 25): "posterior.inputs: ('state'",
-    ("model", "predictor_layers", 1): "predictor.inputs: ('state'",
-    ("model", "posterior_layers", 2): "posterior.outputs: ('state_out'",
-    ("model", "prior_layers", 65536): "prior.inputs: ('state'",
-    ("model", "skips", 3): "encoder.outputs: 5 tensors",
-    ("model", "skips", 5): "decoder.inputs: 5 tensors",
     ("frame", "height", 128): "decoder.outputs: ('frame'",
     ("frame", "width", 1): "encoder.inputs: ('frame'",
 }
@@ -334,18 +333,29 @@ def test_dimensions_that_contradict_the_graphs_are_refused(damaged, dimension):
 
 
 @pytest.mark.parametrize(
-    "sizes",
+    ("change", "problem"),
     [
-        {"prior": "fixed"},  # with a prior
-        {"prior": "fixed", "prior_layers": 0, "z_dim": 0},
-        {"prior": "none", "prior_layers": 0, "posterior_layers": 0},  # with a latent
-        {"prior_layers": 0},  # a learned prior that is none
+        ({"prior": "fixed"}, "expected ['posterior'] of posterior and prior, as the prior is 'fixed'"),
+        ({"prior": "fixed", "z_dim": 0}, "prior fixed with z_dim 0"),
+        ({"prior": "none"}, "prior none with z_dim 4"),
+        ({"prior": "none", "z_dim": 0}, "expected [] of posterior and prior"),
+        ({"prior": "guessed"}, "model.prior"),
     ],
     ids=str,
 )
-def test_parts_that_contradict_the_prior_are_refused(damaged, sizes):
-    edit_manifest(damaged, lambda manifest: manifest["model"].update(sizes))
-    assert f"prior {sizes.get('prior', 'learned')} with z_dim" in refusal(damaged)
+def test_parts_that_contradict_the_prior_are_refused(damaged, change, problem):
+    edit_manifest(damaged, lambda manifest: manifest["model"].update(change))
+    assert problem in refusal(damaged)
+
+
+def older_model(manifest: dict[str, Any]) -> dict[str, Any]:
+    """`model` of a manifest, as bundles had it when SVG was the only family."""
+    model = manifest["model"]
+    rest = {name: value for name, value in model["settings"].items() if name in OLDER_SETTINGS}
+    return {"family": "svg", "prior": model["prior"], "z_dim": model["z_dim"], "skips": 4, **rest}
+
+
+OLDER_SETTINGS = ("backbone", "nf", "g_dim", "rnn_size", "predictor_layers", "posterior_layers", "prior_layers")
 
 
 @pytest.mark.parametrize(
@@ -357,19 +367,28 @@ def test_parts_that_contradict_the_prior_are_refused(damaged, sizes):
     ],
 )
 def test_older_bundles_with_variant_instead_of_prior_stay_readable(tiny_bundle, variant, parts, prior):
-    spec = json.loads((tiny_bundle / "manifest.json").read_text())["model"]
+    spec = older_model(json.loads((tiny_bundle / "manifest.json").read_text()))
     del spec["prior"]
     assert ModelSpec.model_validate({**spec, **parts, "variant": variant}).prior == prior
 
 
 def test_an_older_bundle_opens(damaged):
     def as_older_exporters_wrote_it(manifest):
+        manifest["model"] = older_model(manifest)
         manifest["model"]["variant"] = {"learned": "lp"}[manifest["model"].pop("prior")]
+        del manifest["generation"]["context"], manifest["generation"]["context_draws"]
         for variant in manifest["variants"].values():
             variant["parity"]["min_first_step_psnr_db"] = None
+            for spec in variant["graphs"].values():
+                del spec["computes"]
 
+    new = Bundle.open(damaged).manifest
     edit_manifest(damaged, as_older_exporters_wrote_it)
-    assert Bundle.open(damaged).manifest.model.prior == "learned"
+    old = Bundle.open(damaged).manifest
+    assert old.model.prior == "learned"
+    assert old.context_draws == old.generation.n_past - 1
+    for precision, variant in new.variants.items():
+        assert old.variants[precision].graphs == variant.graphs  # also what each computes in
 
 
 @pytest.mark.parametrize("given", [{"variant": "lp"}, {"variant": "vae", "prior": None}])
@@ -379,7 +398,7 @@ def test_variant_beside_prior_or_unknown_is_refused(damaged, given):
 
 
 def test_a_prior_graph_without_a_learned_prior_is_refused(damaged):
-    edit_manifest(damaged, lambda manifest: manifest["model"].update(prior="fixed", prior_layers=0))
+    edit_manifest(damaged, lambda manifest: manifest["model"].update(prior="fixed"))
     assert "'prior'" in refusal(damaged)
 
 
