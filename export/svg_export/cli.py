@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 app = typer.Typer(pretty_exceptions_enable=False)
 
 _BATCH_NORM = "BatchNorm"
-_FRAME = "forecast.decoder.frame"  # the curve of the parity report that is shown
 
 
 def _engine(help: str, *names: str, **limits: Any) -> Any:
@@ -48,6 +47,10 @@ def export(
     shuffled: Annotated[
         bool, typer.Option(help="add a second decoder that OpenVINO runs faster, if it applies to the backbone")
     ] = True,
+    model_config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="settings that are not in a checkpoint of another program, such as model_param.json"),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="write the manifest's summary to this file")] = None,
     save_checkpoint: Annotated[
         Path | None, typer.Option(help="also write the exported model to this file, as an svg-edge checkpoint (ckpt.pt)")
@@ -102,10 +105,10 @@ def export(
 
     console = stderr_console()
     target = out or Path(f"{checkpoint.stem}.svgb")
-    inputs = [existing_file(checkpoint), existing_file(source["root"])]
+    inputs = [existing_file(checkpoint), existing_file(source["root"]), existing_file(model_config)]
     refuse_foreign(target)
     check_outputs({"--save-checkpoint": save_checkpoint, "--json": json}, replaced={"--out": target}, needed=inputs)
-    loaded = load_any_checkpoint(checkpoint)
+    loaded = load_any_checkpoint(checkpoint, model_config)
     held_out = load_held_out(loaded, source, fp16, bf16)
     batch_norm: dict[str, Any] = {"recalibrated": False}
     if bn == "recalibrate":
@@ -134,12 +137,14 @@ def export(
 
 
 def _summary(manifest: Manifest) -> dict[str, Any]:
+    from svg_export.parity import frame_curve
+
     variants = {}
     for name, variant in manifest.variants.items():
         parity, quality = variant.parity, variant.quality
         variants[name] = {
             "max_error": parity.max_error if parity else None,
-            "frame": parity.curves[_FRAME].model_dump() if parity else None,
+            "frame": frame_curve(parity).model_dump() if parity else None,
             "quality": quality.model_dump() if quality else None,
             "divergence": variant.divergence.model_dump() if variant.divergence else None,
         }
@@ -148,11 +153,12 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
 
 def _report(manifest: Manifest, checkpoint: Path, target: Path, console: Console) -> None:
     """Print what was written, and its quality."""
+    from svg_export.parity import frame_curve
     from svg_export.precision import describe, describe_unmeasured
 
     for name, variant in manifest.variants.items():
         if variant.parity is not None:
-            psnr_db = variant.parity.curves[_FRAME].psnr_db
+            psnr_db = frame_curve(variant.parity).psnr_db
             assert psnr_db is not None
             console.print(
                 f"{name}: largest error {variant.parity.max_error:.2g} against {variant.parity.reference}; forecast frames "

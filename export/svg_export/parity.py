@@ -139,6 +139,12 @@ def _with_shuffled(
     return truth | {name: truth["forecast.decoder.frame"]}, given | {name: frames}
 
 
+def frame_curve(report: ParityReport) -> ErrorCurve:
+    """The differences of the forecast frames, of the separate graphs if there are any."""
+    names = (f"forecast.{graph_name}.frame" for graph_name in ("decoder", "step", "decode"))
+    return next(report.curves[name] for name in names if name in report.curves)
+
+
 def _is_forecast(name: str) -> bool:
     return name.removeprefix(FUSED).removeprefix(SHUFFLED).startswith("forecast")
 

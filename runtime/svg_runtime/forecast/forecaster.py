@@ -293,6 +293,13 @@ class Forecaster:
         return self._backend.computed_in
 
     @property
+    def surprise_unit(self) -> Literal["nats", "relative"] | None:
+        """What surprise is measured in, see `Observation`; None for a model that has none."""
+        if isinstance(self._reader, SteppedContext):
+            return "relative"
+        return "nats" if self.manifest.model.z_dim else None
+
+    @property
     def ready(self) -> bool:
         """Whether n_past frames have been observed."""
         self._check_open()

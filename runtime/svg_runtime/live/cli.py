@@ -66,8 +66,11 @@ LeadOption = Annotated[
     int | None, typer.Option(min=1, help="Forecast step whose mean and spread are shown. Default: the last.")
 ]
 ContextOption = Annotated[
-    _Context,
-    typer.Option(help="window: re-read the last frames before every forecast, as in training. stream: carry the state along."),
+    _Context | None,
+    typer.Option(
+        help="window: re-read the last frames before every forecast, as in training. stream: carry the state along. "
+        "Default: as the bundle says."
+    ),
 ]
 BackendOption = Annotated[str, typer.Option(help="Inference backend, or auto for the fastest one that works.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the model's noise and of the synthetic camera.")]
@@ -93,7 +96,7 @@ def live(
     samples: SamplesOption = 8,
     horizon: HorizonOption = 10,
     lead: LeadOption = None,
-    context: ContextOption = _Context.window,
+    context: ContextOption = None,
     backend: BackendOption = "auto",
     device: DeviceOption = None,
     threads: ThreadsOption = None,
@@ -149,7 +152,8 @@ def live(
     options = LiveOptions(
         source=source_options,
         model=model, backend=backend, calibrate=measures, device=device, threads=threads, precision=precision, samples=samples,
-        horizon=horizon, lead=lead, seed=seed, context=context.value, window=not headless, output=output, json=json,
+        horizon=horizon, lead=lead, seed=seed, context=None if context is None else context.value,
+        window=not headless, output=output, json=json,
         max_frames=max_frames, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace),
     )  # fmt: skip
     run_live(options, console)

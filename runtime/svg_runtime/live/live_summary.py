@@ -33,9 +33,12 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
         if stage in latency:
             p50, p95, p99 = (latency[stage][name] for name in ("p50", "p95", "p99"))
             rows.append((stage.replace("_", " "), f"{p50:.1f} ms median, {p95:.1f} p95, {p99:.1f} p99"))
-    if summary["surprise_nats"]:
-        surprise = summary["surprise_nats"]
-        rows.append(("surprise", f"{surprise['mean']:.2f} nats mean, {surprise['p95']:.2f} p95, {surprise['max']:.2f} max"))
+    for name, unit in (("surprise_nats", "nats"), ("surprise_relative", "times the usual error,")):
+        surprise = summary.get(name)
+        if surprise:
+            rows.append(
+                ("surprise", f"{surprise['mean']:.2f} {unit} mean, {surprise['p95']:.2f} p95, {surprise['max']:.2f} max")
+            )
     if summary["score"]:
         last = summary["score"][-1]
         rows.append((

@@ -61,7 +61,7 @@ class LiveOptions:
     horizon: int = 10
     lead: int | None = None  # forecast step whose mean and spread are shown large; None: the last
     seed: int = 0
-    context: Literal["window", "stream"] = "window"
+    context: Literal["window", "stream"] | None = None  # None: as the bundle says
     window: bool = True
     output: Path | None = None
     json: Path | None = None
@@ -101,9 +101,12 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
         caption = Caption(
             model=_model_name(model), backend=forecaster.description.partition("; ")[0], source=source.name,
             samples=forecaster.samples, horizon=options.horizon, interval_s=step_s,
-            frame_hw=(frame.height, frame.width), lead=lead, has_latents=forecaster.manifest.model.z_dim > 0,
+            frame_hw=(frame.height, frame.width), lead=lead, surprise_unit=forecaster.surprise_unit,
         )  # fmt: skip
-        stats = LiveStats(_about(options, caption, source, forecaster), options.horizon, step_s, events)
+        stats = LiveStats(
+            about=_about(options, caption, source, forecaster), horizon=options.horizon, interval_s=step_s, events=events,
+            surprise_unit=forecaster.surprise_unit or "nats",
+        )  # fmt: skip
         outputs = open_outputs(
             video=options.output, window=options.window, size_wh=ForecastPicture.size_wh, interval_s=interval_s, stop=stop
         )
@@ -311,7 +314,7 @@ def _about(options: LiveOptions, caption: Caption, source: Source, forecaster: F
         "samples": forecaster.samples,
         "horizon": options.horizon,
         "seed": options.seed,
-        "context": options.context,
+        "context": forecaster.context,
         "source": source.description,
     }
 

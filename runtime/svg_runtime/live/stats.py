@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,10 +65,19 @@ class LiveStats:
         horizon: forecast steps.
         interval_s: seconds per step.
         events: the event log of the run, filled by other parts.
+        surprise_unit: nats, or relative to the mean error of the model's predictions.
     """
 
-    def __init__(self, about: dict[str, Any], horizon: int, interval_s: float, events: EventLog) -> None:
+    def __init__(
+        self,
+        about: dict[str, Any],
+        horizon: int,
+        interval_s: float,
+        events: EventLog,
+        surprise_unit: Literal["nats", "relative"] = "nats",
+    ) -> None:
         self._about = about
+        self._surprise_unit = surprise_unit
         self._interval_s = interval_s
         self._start = time.monotonic()
         self._recent_ends: deque[float] = deque(maxlen=_RATE_FRAMES)
@@ -95,7 +104,7 @@ class LiveStats:
         return (len(self._recent_ends) - 1) / max(self._recent_ends[-1] - self._recent_ends[0], 1e-9)
 
     def summary(self) -> dict[str, Any]:
-        """Return everything as plain JSON values; latency in milliseconds, surprise in nats, PSNR in dB, memory in MiB."""
+        """Return everything as plain JSON values; milliseconds, dB, MiB, and surprise in the unit of its name."""
         duration = time.monotonic() - self._start
         frames = {"captured": self.captured, "seen": self.seen, "forecast": self.forecast,
                   "dropped": self.dropped, "unused": max(0, self.captured - self.seen)}  # fmt: skip
@@ -109,7 +118,7 @@ class LiveStats:
             "resets": self.resets,
             "events": self.events.summary(),
             "latency_ms": self.timer.summary(),
-            "surprise_nats": self.surprise.summary(),
+            f"surprise_{self._surprise_unit}": self.surprise.summary(),
             "score": self.scores.summary(self._interval_s),
             "peak_rss_mib": peak_rss_mib(),
         }

@@ -34,10 +34,9 @@ from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError
 from svg_runtime.machine.hardware import usable_cores
 
-# Graphs that consist only of recurrent cells and Gaussians. They stay in float32: with the embedded model, the tenth frame is
-# then 6 dB closer to float32, at no cost. OpenVINO has no public way to exclude parts of a graph, so the fused `step` is
-# reduced as a whole; its state tensors are still float32.
-_RECURRENT = ("posterior", "prior", "predictor", "prime")
+# Graphs that the manifest keeps in float32 consist only of recurrent cells and Gaussians: with the embedded model, the tenth
+# frame is then 6 dB closer to float32, at no cost. OpenVINO has no public way to exclude parts of a graph, so a `step` of mixed
+# precision is reduced as a whole; its state tensors are still float32.
 # An explicitly requested precision is verified on these graphs: every device has kernels of all its precisions for them.
 # In skip and decoder, a transposed convolution may have to stay in float32, which the description then reports.
 _VERIFIED = ("encoder", "step")
@@ -127,7 +126,8 @@ class OpenVinoBackend(HostArrays):
         self._where = f"'{bundle.path}'"
         self._has_bf16 = "bf16" in bundle.manifest.variants
         self._contents = bundle.graphs(self.precision)
-        self._files = {graph_name: spec.file for graph_name, spec in bundle.variant(self.precision).graphs.items()}
+        self._specs = dict(bundle.variant(self.precision).graphs)
+        self._files = {graph_name: spec.file for graph_name, spec in self._specs.items()}
         shuffled = self._contents.pop(SHUFFLED_DECODER, None)
         if shuffled is not None and self._placement.is_cpu:  # measured on CPUs only
             self._contents["decoder"] = shuffled
@@ -135,11 +135,12 @@ class OpenVinoBackend(HostArrays):
         self._compiled: weakref.WeakValueDictionary[tuple[Any, ...], _Compiled] = weakref.WeakValueDictionary()
         self._bound: weakref.WeakSet[_BoundRequest] = weakref.WeakSet()
         self.computed_in: dict[str, Counter[str]] = {}
-        # The observer's encoder is compiled here, so that an unsupported precision is refused before anything runs.
-        encoder = bundle.variant(self.precision).graphs["encoder"]
-        shapes = {tensor.name: tensor.sized(1) for tensor in encoder.inputs}
-        self._encoder: _Compiled | None = self._compile("encoder", shapes, frozenset(tensor.name for tensor in encoder.outputs))
-        if self.precision == "bf16" and precision is None and self.computed_in["encoder"].keys() == {"f32"}:
+        # The graph that observes is compiled here, so that an unsupported precision is refused before anything runs.
+        first = next(graph for graph in _VERIFIED if graph in self._specs)
+        shapes = {tensor.name: tensor.sized(1) for tensor in self._specs[first].inputs}
+        outputs = frozenset(tensor.name for tensor in self._specs[first].outputs)
+        self._first: _Compiled | None = self._compile(first, shapes, outputs)
+        if self.precision == "bf16" and precision is None and self.computed_in[first].keys() == {"f32"}:
             # The same graphs: the default follows what the engine does, in the graphs that are compiled later, too.
             self.precision = "fp32"
             self._placement = replace(self._placement, compute="f32")
@@ -181,7 +182,7 @@ class OpenVinoBackend(HostArrays):
         for bound in self._bound:
             bound.release()
         self._contents = {}
-        self._encoder = None
+        self._first = None
         self._compiled.clear()
 
     def _compile(self, graph: str, shapes: dict[str, tuple[int, ...]], outputs: frozenset[str]) -> _Compiled:
@@ -229,7 +230,7 @@ class OpenVinoBackend(HostArrays):
     def _properties(self, graph: str, placement: Placement) -> dict[str, Any]:
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         compute = placement.compute
-        if compute is not None and graph in _RECURRENT and placement.has_f32:
+        if compute is not None and self._specs[graph].computes == "float32" and placement.has_f32:
             compute = "f32"
         if compute is not None:
             properties["INFERENCE_PRECISION_HINT"] = compute

@@ -66,7 +66,8 @@ def build_engine(
         content: the ONNX file.
         graph_file: its name in messages, such as fp16/step.onnx.
         spec: its interface in the manifest, which the network must match.
-        precision: of the variant; in fp16 every convolution over feature maps must be computed in float16.
+        precision: of the variant; in fp16 every convolution over feature maps must be computed in float16, except in graphs
+            that the manifest keeps in float32, wholly or partly.
         options: GPUs, batch and memory to build for.
         monitor: the library's IProgressMonitor, which receives progress and can cancel the build.
         timings: kernel timings of earlier builds on this GPU; this build adds its own.
@@ -81,7 +82,7 @@ def build_engine(
     network = builder.create_network(library.network_flags)
     _parse(library, network, content, graph_file)
     _check_interface(network, graph_file, spec)
-    if precision == "fp16":
+    if precision == "fp16" and spec.computes == "variant":
         _check_half(library, network, graph_file)
     config = _configure(library, builder, spec, options)
     if monitor is not None:

@@ -130,7 +130,7 @@ class LocalEngines:
         """
         self._loaded.add(graph_name)
         check_engine(engine, self._graph_file(graph_name), self._graphs[graph_name], self._options.max_batch)
-        if self._precision == "fp16":
+        if self._precision == "fp16" and self._graphs[graph_name].computes == "variant":
             check_half(self._library, engine, self._graph_file(graph_name))
 
     @property

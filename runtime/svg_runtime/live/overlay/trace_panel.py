@@ -15,15 +15,20 @@ from svg_runtime.live.overlay.view import TRACE_FRAMES, Caption, View
 
 _SHADE = 0.16  # strength of the tint below the curve
 _SUBPIXEL_BITS = 4
+_UNITS = {
+    "nats": "KL posterior to prior, nats",
+    "relative": "error of the prediction, relative to its mean",
+    None: "none: the model has no latents",
+}
 
 
 class TracePanel:
-    """Surprise, KL(posterior || prior) in nats: how far each frame was from what the prior expected."""
+    """Surprise: how far each frame was from what the model expected."""
 
     def __init__(self, rect: Rect, caption: Caption) -> None:
         self._rect = rect
         self._interval_s = caption.interval_s
-        self._unit = "KL posterior to prior, nats" if caption.has_latents else "none: the model has no latents"
+        self._unit = _UNITS[caption.surprise_unit]
 
     def draw_static(self, canvas: Canvas) -> None:
         """Draw title, unit, and the time axis."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ class Caption:
     interval_s: float  # seconds per forecast step
     frame_hw: tuple[int, int]  # of the model
     lead: int  # forecast step, from 1, whose mean and spread are shown large
-    has_latents: bool = True  # without latents there is only one future, and no surprise
+    surprise_unit: Literal["nats", "relative"] | None = "nats"  # as of the Forecaster
 
     def lead_label(self, lead: int) -> str:
         """Return how far ahead forecast step `lead` is, such as '+0.5 s'."""
@@ -42,7 +43,7 @@ class View:
         picture: newest picture of the source, uint8.
         futures: (samples, horizon, H, W, C) float32 made from it, or None without a forecast.
         waiting: frames still missing until the first forecast.
-        surprise: of the last frames in nats, oldest first; None where it is unknown.
+        surprise: of the last frames, oldest first; None where it is unknown.
         latency_ms: observe and forecast together.
         fps: pictures handled per second.
         seen: frames observed so far.
