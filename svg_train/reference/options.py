@@ -137,7 +137,7 @@ def _from_shapes(parts: Parts) -> dict[str, Any]:
     table |= {"nf": _size(first, 0), "channels": _size(first, 1)}
     table |= {"g_dim": _size(head, 0), "rnn_size": _size(embed, 0), "z_dim": _size(mu, 0)}
     if first is not None:
-        table["backbone"] = "vgg" if vgg else "dcgan"
+        table["backbone"] = "vgg" if vgg or table["latent"] == "spatial" else "dcgan"
     if head is not None and table["latent"] == "vector":  # the same convolutions fit maps of any size
         table["image_size"] = 128 if "c6.0.weight" in encoder else 64
     for ours, part in (("predictor", "frame_predictor"), ("posterior", "posterior"), ("prior", "prior")):

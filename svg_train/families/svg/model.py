@@ -57,11 +57,12 @@ class SVG(VideoModel):
         """
         steps, batch = x.shape[:2]
         flat, skips = self.encoder(x.flatten(0, 1))
-        h = flat.float().unflatten(0, (steps, batch))
+        h = flat.to(x.dtype).unflatten(0, (steps, batch))
         with torch.autocast(x.device.type, enabled=False):  # recurrent state and Gaussians stay float32
             z, kl = self._latents(h, noise)
             g = self.predictor.sequence(h[:-1], z)
-        frames = self.decoder(g.flatten(0, 1), self._conditions(skips, steps, batch)).float().unflatten(0, (steps - 1, batch))
+        flat_frames = self.decoder(g.flatten(0, 1), self._conditions(skips, steps, batch))
+        frames = flat_frames.to(x.dtype).unflatten(0, (steps - 1, batch))
         mse = ((frames - x[1:]) ** 2).mean(dim=(1, 2, 3, 4)).sum()
         return TrainingOutput(frames, mse, kl)
 
