@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from svg_train.reference.inert_pickle import Record
 from svg_train.reference.modules import Tensors, attributes, is_module, named_tensors
+from svg_train.reference.options import is_spatial
 from svg_train.reference.tensors import StoredTensor
 from svg_train.weight_names import unwrap_names
 
@@ -27,6 +28,7 @@ _WEIGHTS = ("state_dict", "model_state_dict", "model", "weights", "net", "module
 _OPTIONS = ("opt", "hyper_parameters", "hparams", "config", "args", "options")
 
 REFERENCE, SAFETENSORS = "a checkpoint of the reference implementation", "a safetensors file"
+SVG_PRIME = "a checkpoint of svg-prime"
 
 _OBSERVED = "n_past"  # the option without which no weights can be used
 _BEFORE, _AFTER = "state_dict_|model_|net_", "_state_dict|_state|_weights|_params|_model|_net"
@@ -59,7 +61,8 @@ def recognize(content: Any, safetensors: bool = False) -> Layout:
     top = _bare_parts(content if isinstance(content, dict) else {})
     options = _options(content, top)
     if any(part in top and not isinstance(top[part], StoredTensor) for part in PARTS):
-        return Layout(REFERENCE, "reference", parts=top, options=options)
+        tensors = {part: named_tensors(top[part]) or {} for part in PARTS if part in top}
+        return Layout(SVG_PRIME if is_spatial(tensors) else REFERENCE, "reference", parts=top, options=options)
     first = None
     for place in _places(content):
         layout = _recognize_weights(content, place, safetensors, options)

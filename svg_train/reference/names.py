@@ -1,6 +1,8 @@
 """The source of each of our parameters in the reference's modules: names, and the halves of its convolutions of [d, skip].
 
 The reference numbers its blocks in the order of the data flow (c1 ... c5, upc1 ... upc5), ours count from the finest stage on.
+svg-prime, the re-implementation with spatial latents, grew from the reference: same parts and names, but bare convolutions
+as heads, and a convolution in each cell.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from svg_train.families.svg import SvgConfig
+from svg_train.families.svg.backbones import describe_backbone
 from svg_train.parameter_shapes import parameter_shapes
 
 COUNTER = "num_batches_tracked"  # of BatchNorm; torch before 0.4.1 had none, and nothing is computed from it
@@ -58,25 +61,33 @@ def _source(name: str, shapes: dict[str, tuple[int, ...]], config: SvgConfig) ->
     part, _, rest = name.partition(".")
     if part in _RECURRENT:
         return Source(_RECURRENT[part], _recurrent_name(rest))
-    stages = config.image_size.bit_length() - 3  # 64 -> 4 stages between the frame and 4x4
+    bare_head = config.latent == "spatial"
     if part == "encoder":
-        return Source(part, _encoder_name(rest, config.backbone, stages))
-    return _decoder_source(rest, shapes, config.backbone, stages)
+        return Source(part, _encoder_name(rest, config.backbone, _stages(config), bare_head))
+    if bare_head and rest.startswith("head."):
+        return Source(part, f"upc1.{rest.rpartition('.')[2]}")
+    return _decoder_source(rest, shapes, config.backbone, _stages(config))
+
+
+def _stages(config: SvgConfig) -> int:
+    return len(describe_backbone(config).stages)
 
 
 def _recurrent_name(name: str) -> str:
-    """core.lstm.weight_ih_l1 -> lstm.1.weight_ih; the layers around the LSTM have other names."""
+    """core.lstm.weight_ih_l1 -> lstm.1.weight_ih; core.cells.1 -> lstm.1; the layers around the LSTM have other names."""
     if cell := re.fullmatch(r"core\.lstm\.(\w+)_l(\d+)", name):
         return f"lstm.{cell[2]}.{cell[1]}"
+    if name.startswith("core.cells."):
+        return name.replace("core.cells.", "lstm.")
     layer, _, leaf = name.rpartition(".")
     return f"{_HEADS[layer]}.{leaf}"
 
 
-def _encoder_name(name: str, backbone: str, stages: int) -> str:
+def _encoder_name(name: str, backbone: str, stages: int, bare_head: bool) -> str:
     """stages.I.K.leaf -> c(I+1).main.K.leaf; with several layers per stage (VGG) c(I+1).(K // 3).main.(K % 3).leaf."""
     group, index, rest = name.split(".", 2)
     if group == "head":
-        return f"c{stages + 1}.{index}.{rest}"
+        return f"c{stages + 1}.{rest}" if bare_head else f"c{stages + 1}.{index}.{rest}"
     place, leaf = rest.split(".")
     layer, inner = divmod(int(place), 3)  # convolution, BatchNorm, LeakyReLU
     return _block(block=f"c{int(index) + 1}", backbone=backbone, layer=layer, inner=inner, leaf=leaf)

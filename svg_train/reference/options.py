@@ -1,14 +1,19 @@
-"""Hyper-parameters of a reference checkpoint: from its argparse Namespace, checked against the shapes of its parameters."""
+"""Hyper-parameters of a reference checkpoint: from its argparse Namespace, checked against the shapes of its parameters.
+
+svg-prime, the re-implementation with spatial latents, has the same options and some more: width factors M and K, actions.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any, TypeGuard, get_args
 
 from svg_train.config import DataConfig
+from svg_train.families.base import MAX_SIZE
 from svg_train.reference.modules import Tensors
+from svg_train.reference.tensors import StoredTensor
 
 Parts = Mapping[str, Tensors]
 Scalar = str | int | float | bool | None
@@ -19,6 +24,7 @@ _OPTIONS = {
     "rnn_size": "rnn_size", "predictor_layers": "predictor_rnn_layers", "posterior_layers": "posterior_rnn_layers",
     "prior_layers": "prior_rnn_layers",
 }  # fmt: skip
+_FIRST_WIDTH = 64  # channels of the first convolution of svg-prime, times K
 _TRAINING = {"batch_size": "batch_size", "n_future": "n_future", "lr": "lr", "beta": "beta", "seed": "seed"}
 
 
@@ -42,6 +48,8 @@ def read_options(attributes: Mapping[Any, Any]) -> dict[str, Scalar]:
 def model_table(parts: Parts, options: Mapping[str, Scalar], findings: Findings) -> dict[str, Any]:
     """Fields of our SvgConfig. The shapes decide; an option that contradicts them is a finding."""
     table = _from_shapes(parts)
+    if table["latent"] == "spatial":
+        options = _of_spatial_model(table, parts, options, findings)
     absent = {"fixed": ("prior_layers",), "none": ("prior_layers", "posterior_layers", "z_dim")}.get(table["prior"], ())
     for name, option in _OPTIONS.items():
         inferred, stated = table.get(name), options.get(option)
@@ -71,19 +79,66 @@ def training_tables(options: Mapping[str, Scalar]) -> dict[str, dict[str, Any]]:
     return {"train": train, "data": data}
 
 
+def is_spatial(parts: Parts) -> bool:
+    """Whether they are those of svg-prime: a bare convolution ends the encoder and starts the decoder, and others embed."""
+    embeds = [parts.get(name, {}).get("embed.weight") for name in ("frame_predictor", "posterior", "prior")]
+    bare = "c4.weight" in parts.get("encoder", {}) or "upc1.weight" in parts.get("decoder", {})
+    return bare or any(embed is not None and len(embed.shape) == 4 for embed in embeds)
+
+
+def _of_spatial_model(
+    table: dict[str, Any], parts: Parts, options: Mapping[str, Scalar], findings: Findings
+) -> dict[str, Scalar]:
+    """The options of svg-prime as the reference would have them. Those that it alone has are checked here."""
+    plain = {**options, "model": "vgg" if options.get("model") == "shallow_vgg" else options.get("model")}
+    if "M" in options:  # the widths are products: rnn_size * M in the ConvLSTMs, 64 * K in the first convolution
+        _check_width(plain.pop("rnn_size", None), "M", options["M"], table.get("rnn_size"), findings)
+    if "K" in options:
+        _check_width(_FIRST_WIDTH, "K", options["K"], table.get("nf"), findings)
+    actions = options.get("a_dim", _action_channels(table, parts))
+    if actions not in (None, 0):
+        findings.add(
+            f"opt.a_dim is {_shortened(actions)}: the predictor reads actions too, which a forecast from frames alone lacks; "
+            "only checkpoints with a_dim 0 can be used"
+        )
+    if options.get("image_width") is None:
+        findings.add("opt.image_width is missing, and cannot be inferred from the parameters")
+    return plain
+
+
+def _check_width(size: Scalar, factor: str, scale: Scalar, inferred: int | None, findings: Findings) -> None:
+    """A size times its factor, rounded down, must be what the parameters have."""
+    if inferred is None or (_is_small(size) and _is_small(scale) and int(size * scale) == inferred):
+        return
+    findings.add(f"opt.{factor} is {_shortened(scale)} of {_shortened(size)} channels, but the parameters imply {inferred}")
+
+
+def _is_small(value: Scalar) -> TypeGuard[int | float]:
+    return isinstance(value, (int, float)) and 0 <= value <= MAX_SIZE
+
+
+def _action_channels(table: dict[str, Any], parts: Parts) -> int | None:
+    """Channels that the predictor reads beside h and z, for files that do not say."""
+    reads = _size(parts.get("frame_predictor", {}).get("embed.weight"), 1)
+    if reads is None or not {"g_dim", "z_dim"} <= table.keys():
+        return None
+    return max(reads - int(table["g_dim"]) - int(table["z_dim"]), 0)
+
+
 def _from_shapes(parts: Parts) -> dict[str, Any]:
     """All that follows from shapes and names, without what a missing part would add."""
     encoder, predictor = parts.get("encoder", {}), parts.get("frame_predictor", {})
     vgg = "c1.0.main.0.weight" in encoder
     first = encoder.get("c1.0.main.0.weight" if vgg else "c1.main.0.weight")
-    head = encoder.get("c6.0.weight") or encoder.get("c5.0.weight")
+    head = _encoder_head(encoder)
     embed = predictor.get("embed.weight")
     mu = parts.get("posterior", {}).get("mu_net.weight")
-    table: dict[str, Any] = {"prior": _prior(parts), "nf": _size(first, 0), "channels": _size(first, 1)}
+    table: dict[str, Any] = {"latent": "spatial" if is_spatial(parts) else "vector", "prior": _prior(parts)}
+    table |= {"nf": _size(first, 0), "channels": _size(first, 1)}
     table |= {"g_dim": _size(head, 0), "rnn_size": _size(embed, 0), "z_dim": _size(mu, 0)}
     if first is not None:
-        table["backbone"] = "vgg" if vgg else "dcgan"
-    if head is not None:
+        table["backbone"] = "vgg" if vgg or table["latent"] == "spatial" else "dcgan"
+    if head is not None and table["latent"] == "vector":  # the same convolutions fit maps of any size
         table["image_size"] = 128 if "c6.0.weight" in encoder else 64
     for ours, part in (("predictor", "frame_predictor"), ("posterior", "posterior"), ("prior", "prior")):
         if part in parts:
@@ -95,14 +150,17 @@ def _prior(parts: Parts) -> str:
     """A fixed prior has no module. Without a posterior there is no prior if the predictor reads the encoding alone."""
     if "prior" in parts or "posterior" in parts:
         return "learned" if "prior" in parts else "fixed"
-    encoder = parts.get("encoder", {})
-    g_dim = _size(encoder.get("c6.0.weight") or encoder.get("c5.0.weight"), 0)
+    g_dim = _size(_encoder_head(parts.get("encoder", {})), 0)
     reads = _size(parts.get("frame_predictor", {}).get("embed.weight"), 1)
     return "none" if reads is not None and reads == g_dim else "fixed"
 
 
+def _encoder_head(encoder: Tensors) -> StoredTensor | None:
+    return encoder.get("c6.0.weight") or encoder.get("c5.0.weight") or encoder.get("c4.weight")
+
+
 def _lstm_layers(tensors: Tensors) -> int:
-    return len({cell[1] for name in tensors if (cell := re.match(r"lstm\.(\d+)\.weight_ih$", name))})
+    return len({cell[1] for name in tensors if (cell := re.match(r"lstm\.(\d+)\.(weight_ih|conv\.weight)$", name))})
 
 
 def _size(tensor: Any, dim: int) -> int | None:

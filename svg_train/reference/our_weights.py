@@ -24,6 +24,8 @@ def config_tables(tensors: Tensors, options: Mapping[Any, Any], findings: Findin
             findings.add(f"{name} is {str(stated[name])[:40]}, but the weights imply {value}")
     if "n_past" not in stated:
         findings.add("n_past is missing, and cannot be inferred from the weights")
+    if inferred["latent"] == "spatial" and "image_size" not in stated:
+        findings.add("image_size is missing, and cannot be inferred from the weights")
     return {**tables, "model": {**stated, **inferred}}
 
 
@@ -43,13 +45,16 @@ def _from_shapes(tensors: Tensors) -> dict[str, Any]:
     stages = {match[1] for name in tensors if (match := re.match(r"encoder\.stages\.(\d+)\.", name))}
     parts = {name.partition(".")[0] for name in tensors}
     table: dict[str, Any] = {"prior": "learned" if "prior" in parts else "fixed" if "posterior" in parts else "none"}
+    table["latent"] = "spatial" if len(embed) == 4 else "vector"
     if len(first) == 4:
         table |= {"nf": first[0], "channels": first[1], "backbone": "dcgan" if first[2] == 4 else "vgg"}
+    if len(first) == 4 and table["latent"] == "vector":  # the convolutions of a spatial model fit maps of any size
         table["image_size"] = 128 if len(stages) == 5 else 64
     table |= {name: shape[0] for name, shape in (("g_dim", head), ("rnn_size", embed), ("z_dim", mu)) if shape}
     for part in ("predictor", "posterior", "prior"):
         if part in parts:
-            table[f"{part}_layers"] = sum(name.startswith(f"{part}.core.lstm.weight_ih_l") for name in tensors)
+            layers = re.compile(rf"{part}\.core\.(lstm\.weight_ih_l\d+|cells\.\d+\.conv\.weight)")
+            table[f"{part}_layers"] = sum(layers.fullmatch(name) is not None for name in tensors)
     return table
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from svg_train.reference.layouts import REFERENCE, SAFETENSORS, Layout
+from svg_train.reference.layouts import REFERENCE, SAFETENSORS, SVG_PRIME, Layout
 
 EXPECTED = (
     "  expected a file that svg-train wrote (ckpt.pt or last.pt),\n"
-    "  or one that the reference implementation's training wrote (model.pth, with encoder, decoder, frame_predictor, ..., opt)"
+    "  or one that the training of the reference implementation or of svg-prime wrote\n"
+    "  (model.pth, with encoder, decoder, frame_predictor, ..., opt)"
 )
 _LISTED = 60  # problems in one message
 _NAMES = 4  # of an unknown model's weights
@@ -26,8 +27,8 @@ def incomplete(path: str | Path, layout: Layout, problems: list[str]) -> str:
     if len(problems) > _LISTED:
         shown.append(f"and {len(problems) - _LISTED} more")
     listed = "\n  ".join(shown)
-    if layout.kind == REFERENCE:
-        return f"'{path}' is not a complete checkpoint of the reference implementation:\n  {listed}\n{EXPECTED}"
+    if layout.kind in (REFERENCE, SVG_PRIME):
+        return f"'{path}' is not {layout.kind.replace('a ', 'a complete ', 1)}:\n  {listed}\n{EXPECTED}"
     return (
         f"'{path}' is {layout.kind} with weights of {_WHOSE[layout.owner]}, but not all that a forecast needs:\n  {listed}\n"
         "  save the weights again with the settings that the model was trained with, in Python:\n"

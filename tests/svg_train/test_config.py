@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from svg_common.errors import UsageError
@@ -20,8 +22,8 @@ def test_parts_that_a_prior_rules_out_are_zero_without_being_named():
 
 
 def test_a_configuration_survives_a_round_trip():
-    for prior in ("learned", "fixed", "none"):
-        config = build_config({"model": {"prior": prior}})
+    for prior, latent in itertools.product(("learned", "fixed", "none"), ("vector", "spatial")):
+        config = build_config({"model": {"prior": prior, "latent": latent}})
         assert build_config(config.model_dump(mode="json")) == config
 
 
@@ -36,6 +38,8 @@ def test_a_configuration_survives_a_round_trip():
         ({"variant": ["lp"]}, "variant"),
         ({"image_size": 96}, "image_size"),
         ({"backbone": "resnet"}, "backbone"),
+        ({"latent": "spatial", "backbone": "dcgan"}, "backbone is 'dcgan'; latent 'spatial' has a shallow VGG"),
+        ({"latent": "maps"}, "latent"),
     ],
 )
 def test_contradictions_are_refused(given, message):
@@ -50,3 +54,10 @@ def test_older_files_that_say_variant_stay_readable(variant, prior):
 
 def test_a_prior_given_on_top_of_an_older_recipe_counts():
     assert build_config({"model": {"variant": "det"}}, {"model": {"prior": "fixed"}}).model == model(prior="fixed")
+
+
+def test_spatial_latents_have_maps_of_an_eighth_of_the_frame_and_one_backbone():
+    assert model(latent="spatial").backbone == "vgg"
+    assert [model(latent="spatial", z_dim=3, image_size=size).noise_dim for size in (64, 128)] == [3 * 8 * 8, 3 * 16 * 16]
+    assert model(latent="spatial", prior="none").noise_dim == 0
+    assert model(z_dim=3).noise_dim == 3

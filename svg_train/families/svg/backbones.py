@@ -2,6 +2,9 @@
 
 Both backbones go from the frame down to 4x4 in stages that each halve the side, then through a dense head to g_dim; the decoder
 is the mirror image, with a skip connection at every resolution (in the reference: `models/{dcgan,vgg}_{64,128}.py`).
+
+For spatial latents VGG stops after three stages, at an eighth of the side, and its heads are 3x3 convolutions alone: h has
+neither BatchNorm nor Tanh (Villegas et al. 2019, and `shallow_vgg.py` of s-tian/svg-prime).
 """
 
 from __future__ import annotations
@@ -41,7 +44,7 @@ class Backbone:
 
 def describe_backbone(config: SvgConfig) -> Backbone:
     """The backbone that `config` names, for its image size and nf."""
-    count = config.image_size.bit_length() - 3  # 64 -> 4 stages: 32, 16, 8, 4
+    count = 3 if config.latent == "spatial" else config.image_size.bit_length() - 3  # 64 -> 4 stages: 32, 16, 8, 4
     widths = [config.nf * min(2**index, 8) for index in range(count)]
     narrower = [0, *widths[:-1]]
     if config.backbone == "dcgan":
@@ -53,7 +56,7 @@ def describe_backbone(config: SvgConfig) -> Backbone:
 
 
 class Encoder(nn.Module):
-    """x (B, C, S, S) -> h (B, g_dim) and the skips, finest first.
+    """x (B, C, S, S) -> h (B, g_dim), or (B, g_dim, S / 8, S / 8) for spatial latents, and the skips, finest first.
 
     skip_i is (B, channels_i, s, s) with s = S / 2^(i+1) for DCGAN and S / 2^i for VGG.
     """
@@ -67,7 +70,7 @@ class Encoder(nn.Module):
             nn.Sequential(*_layers(conv, c_in, stage.encoder)) for c_in, stage in zip(inputs, backbone.stages, strict=False)
         )
         self.reduce = nn.MaxPool2d(2) if backbone.kind == "pooled" else nn.Identity()
-        self.head = nn.Sequential(nn.Conv2d(inputs[-1], config.g_dim, 4), nn.BatchNorm2d(config.g_dim), nn.Tanh())
+        self.head = nn.Sequential(*_encoder_head(config, inputs[-1]))
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Encode frames in [0, 1]."""
@@ -75,7 +78,7 @@ class Encoder(nn.Module):
         for stage in self.stages:
             skips.append(stage(x))
             x = self.reduce(skips[-1])
-        return self.head(x).flatten(1), skips
+        return self.head(x), skips
 
 
 class SkipStage(nn.Module):
@@ -115,13 +118,12 @@ class SkipStage(nn.Module):
 
 
 class Decoder(nn.Module):
-    """g (B, g_dim) and the conditions of the skips -> frame (B, C, S, S) in [0, 1]."""
+    """g, shaped as h, and the conditions of the skips -> frame (B, C, S, S) in [0, 1]."""
 
     def __init__(self, config: SvgConfig) -> None:
         super().__init__()
         backbone = describe_backbone(config)
-        widest = backbone.stages[-1].encoder[-1]
-        self.head = nn.Sequential(nn.ConvTranspose2d(config.g_dim, widest, 4), *_activation(widest))
+        self.head = nn.Sequential(*_decoder_head(config, backbone.stages[-1].encoder[-1]))
         # Finest first, like the skips; the decoder applies them in reverse.
         self.stages = nn.ModuleList(
             SkipStage(backbone.kind, stage.encoder[-1], stage.decoder, config.channels) for stage in backbone.stages
@@ -134,7 +136,7 @@ class Decoder(nn.Module):
 
     def forward(self, g: Tensor, cond: list[Tensor]) -> Tensor:
         """Decode; `cond` at batch 1 is shared by all of the batch."""
-        d: Tensor = self.head(g[:, :, None, None])
+        d: Tensor = self.head(g if g.dim() == 4 else g[:, :, None, None])
         for stage, stage_cond in zip(reversed(list(self.stages)), reversed(cond), strict=True):
             d = stage(d, stage_cond)
         return d
@@ -149,6 +151,20 @@ def init_weights(module: nn.Module) -> None:
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
         nn.init.zeros_(module.bias)
+
+
+def _encoder_head(config: SvgConfig, c_in: int) -> list[nn.Module]:
+    """From the last stage, pooled, to h."""
+    if config.latent == "spatial":
+        return [_plain(c_in, config.g_dim)]
+    return [nn.Conv2d(c_in, config.g_dim, 4), nn.BatchNorm2d(config.g_dim), nn.Tanh(), nn.Flatten()]
+
+
+def _decoder_head(config: SvgConfig, c_out: int) -> list[nn.Module]:
+    """From g to the input of the first stage."""
+    if config.latent == "spatial":
+        return [_plain(config.g_dim, c_out)]
+    return [nn.ConvTranspose2d(config.g_dim, c_out, 4), *_activation(c_out)]
 
 
 def _strided(c_in: int, c_out: int) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Settings of the family `svg` (Denton and Fergus 2018)."""
+"""Settings of the family `svg` (Denton and Fergus 2018; with spatial latents, Villegas et al. 2019)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,31 @@ _PRIOR_OF_VARIANT = {"lp": "learned", "fp": "fixed", "det": "none"}
 
 
 class SvgConfig(FamilyConfig):
-    """Shape of the network, and its generation rule. Sizes have the paper's symbols."""
+    """Shape of the network, and its generation rule. Sizes have the paper's symbols.
+
+    With `latent` "spatial", h, g, z and the states are maps of an eighth of the frame's side, and g_dim, z_dim and rnn_size are
+    their channels. The paper's width factors are K = nf / 64 and M = rnn_size / 512 (Villegas et al. 2019, section 3).
+    """
 
     generation_fields: ClassVar[tuple[str, ...]] = ("n_past", "skip_lag", "last_frame_skip")
 
     family: Literal["svg"] = Field("svg", description="kind of model")
-    backbone: Literal["dcgan", "vgg"] = Field("dcgan", description="encoder and decoder architecture")
+    latent: Literal["vector", "spatial"] = Field(
+        "vector", description="h, g, z and states are vectors (SVG), or maps that keep positions (Villegas et al. 2019)"
+    )
+    backbone: Literal["dcgan", "vgg"] = Field(
+        "dcgan", description="encoder and decoder architecture; --latent spatial has a shallow vgg alone"
+    )
     prior: Literal["learned", "fixed", "none"] = Field(
         "learned", description="of the latent: learned (SVG-LP), fixed N(0, I) (SVG-FP), or none (deterministic, no latent)"
     )
     image_size: Literal[64, 128] = Field(64, description="side of the square frame in pixels")
-    nf: int = Field(64, ge=1, le=512, description="channels of the first convolution")
-    g_dim: int = Field(128, ge=1, le=MAX_SIZE, description="size of the frame encoding h and of the predictor's output g")
-    z_dim: int = Field(10, ge=0, le=MAX_SIZE, description="size of the latent z; 0 with --prior none")
-    rnn_size: int = Field(256, ge=1, le=MAX_SIZE, description="hidden size of every LSTM")
+    nf: int = Field(64, ge=1, le=512, description="channels of the first convolution; spatial: 64 K")
+    g_dim: int = Field(
+        128, ge=1, le=MAX_SIZE, description="size of the frame encoding h and of the predictor's output g; spatial: channels"
+    )
+    z_dim: int = Field(10, ge=0, le=MAX_SIZE, description="size of the latent z; spatial: channels; 0 with --prior none")
+    rnn_size: int = Field(256, ge=1, le=MAX_SIZE, description="hidden size of every LSTM; spatial: channels, 512 M")
     predictor_layers: int = Field(2, ge=1, le=MAX_LAYERS, description="LSTM layers of the frame predictor")
     posterior_layers: int = Field(1, ge=0, le=MAX_LAYERS, description="LSTM layers of the posterior; 0 with --prior none")
     prior_layers: int = Field(
@@ -41,12 +52,21 @@ class SvgConfig(FamilyConfig):
     @model_validator(mode="before")
     @classmethod
     def _complete(cls, given: Any) -> Any:
-        """Set the sizes of parts that the prior excludes to 0."""
+        """Set the sizes of parts that the prior excludes to 0, and the only backbone of spatial latents."""
         if not isinstance(given, dict):
             return given
         given = _with_prior(given)
         absent = _ABSENT.get(str(given.get("prior")), ())
-        return {**dict.fromkeys(absent, 0), **given}
+        backbone = {"backbone": "vgg"} if given.get("latent") == "spatial" else {}
+        return {**dict.fromkeys(absent, 0), **backbone, **given}
+
+    @model_validator(mode="after")
+    def _backbone_fits_the_latent(self) -> SvgConfig:
+        if self.latent == "spatial" and self.backbone != "vgg":
+            raise ValueError(
+                f"backbone is '{self.backbone}'; latent 'spatial' has a shallow VGG: remove it, or set it to 'vgg'"
+            )
+        return self
 
     @model_validator(mode="after")
     def _parts_fit_the_prior(self) -> SvgConfig:
@@ -59,9 +79,14 @@ class SvgConfig(FamilyConfig):
         return self
 
     @property
+    def map_size(self) -> int:
+        """Side of the maps of a spatial model: h, g, z and states."""
+        return self.image_size // 8
+
+    @property
     def noise_dim(self) -> int:
-        """Size of z."""
-        return self.z_dim
+        """Size of z as one flat vector; of maps, channels first, then rows, then columns."""
+        return self.z_dim * (self.map_size**2 if self.latent == "spatial" else 1)
 
     @property
     def prior_kind(self) -> Literal["learned", "fixed", "none"]:

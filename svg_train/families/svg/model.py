@@ -10,6 +10,7 @@ from torch import Tensor
 from svg_train.families.svg import SvgConfig
 from svg_train.families.svg.backbones import Decoder, Encoder, init_weights
 from svg_train.families.svg.recurrent import GaussianLSTM, Predictor
+from svg_train.families.svg.spatial import ConvGaussian, ConvPredictor
 from svg_train.families.video_model import TrainingOutput, VideoModel
 from svg_train.losses import gaussian_kl, reparameterize
 
@@ -37,10 +38,11 @@ class SVG(VideoModel):
         c = config
         self.encoder = Encoder(c)
         self.decoder = Decoder(c)
-        self.predictor = Predictor(c.g_dim, c.z_dim, c.rnn_size, c.predictor_layers)
-        self.posterior = GaussianLSTM(c.g_dim, c.z_dim, c.rnn_size, c.posterior_layers) if c.posterior_layers else None
-        self.prior = GaussianLSTM(c.g_dim, c.z_dim, c.rnn_size, c.prior_layers) if c.prior_layers else None
-        self.apply(init_weights)
+        self.predictor = _predictor(c)
+        self.posterior = _gaussian(c, c.posterior_layers) if c.posterior_layers else None
+        self.prior = _gaussian(c, c.prior_layers) if c.prior_layers else None
+        self.encoder.apply(init_weights)
+        self.decoder.apply(init_weights)
 
     def forward(self, x: Tensor, noise: Tensor, step: int = 0) -> TrainingOutput:
         """One pass over whole sequences with true frames as inputs: no loop over time.
@@ -55,11 +57,12 @@ class SVG(VideoModel):
         """
         steps, batch = x.shape[:2]
         flat, skips = self.encoder(x.flatten(0, 1))
-        h = flat.float().unflatten(0, (steps, batch))
+        h = flat.to(x.dtype).unflatten(0, (steps, batch))
         with torch.autocast(x.device.type, enabled=False):  # recurrent state and Gaussians stay float32
             z, kl = self._latents(h, noise)
             g = self.predictor.sequence(h[:-1], z)
-        frames = self.decoder(g.flatten(0, 1), self._conditions(skips, steps, batch)).float().unflatten(0, (steps - 1, batch))
+        flat_frames = self.decoder(g.flatten(0, 1), self._conditions(skips, steps, batch))
+        frames = flat_frames.to(x.dtype).unflatten(0, (steps - 1, batch))
         mse = ((frames - x[1:]) ** 2).mean(dim=(1, 2, 3, 4)).sum()
         return TrainingOutput(frames, mse, kl)
 
@@ -191,3 +194,15 @@ class SVG(VideoModel):
             part.core.initial_state(batch) if part is not None else None for part in (self.posterior, self.prior)
         )
         return States(self.predictor.core.initial_state(batch), posterior, prior)
+
+
+def _predictor(c: SvgConfig) -> Predictor | ConvPredictor:
+    if c.latent == "vector":
+        return Predictor(c.g_dim, c.z_dim, c.rnn_size, c.predictor_layers)
+    return ConvPredictor(g_dim=c.g_dim, z_dim=c.z_dim, rnn_size=c.rnn_size, layers=c.predictor_layers, map_size=c.map_size)
+
+
+def _gaussian(c: SvgConfig, layers: int) -> GaussianLSTM | ConvGaussian:
+    if c.latent == "vector":
+        return GaussianLSTM(c.g_dim, c.z_dim, c.rnn_size, layers)
+    return ConvGaussian(g_dim=c.g_dim, z_dim=c.z_dim, rnn_size=c.rnn_size, layers=layers, map_size=c.map_size)

@@ -201,8 +201,15 @@ def write_checkpoint(
     path: Path, parts: dict[str, nn.Module], torch_of_then: OldTorch, container: str = "stream", **given: Any
 ) -> Path:
     """`torch.save({'encoder': encoder, ..., 'opt': opt}, path)` of the reference's training scripts."""
+    return write_parts(path, parts, options(parts, **given), torch_of_then, container)
+
+
+def write_parts(
+    path: Path, parts: dict[str, nn.Module], opt: dict[str, Any], torch_of_then: OldTorch, container: str = "stream"
+) -> Path:
+    """The same with the given Namespace."""
     content: dict[str, Any] = {name: torch_of_then.module(part) for name, part in parts.items()}
-    content["opt"] = Made(Name("argparse", "Namespace"), (), options(parts, **given), opcode=b"\x81")
+    content["opt"] = Made(Name("argparse", "Namespace"), (), opt, opcode=b"\x81")
     write = stream_file if container == "stream" else zip_file
     path.write_bytes(write(content, torch_of_then.storages))
     return path

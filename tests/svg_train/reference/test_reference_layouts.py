@@ -243,11 +243,13 @@ def test_a_file_without_weights_says_so(content, tmp_path):
         load_any_checkpoint(tmp_path / "a.pth")
 
 
+SIZE_OF = {"vector": {}, "spatial": {"image_size": 64}}  # convolutions over maps fit frames of any size
+
 OURS = {
     "Lightning": lambda w, c: lightning({f"model.{n}": v for n, v in w.items()}, **c),
     "Lightning, compiled": lambda w, c: lightning({f"model._orig_mod.{n}": v for n, v in w.items()}, **c),
     "table of the whole configuration": lambda w, c: {"state_dict": w, "config": {"model": c}},
-    "least settings": lambda w, c: {"state_dict": w, "config": {"n_past": 3, "skip_lag": 1}},
+    "least settings": lambda w, c: {"state_dict": w, "config": {"n_past": 3, "skip_lag": 1} | SIZE_OF[c["latent"]]},
     "in double precision": lambda w, c: {
         "model": {n: v.double() if v.is_floating_point() else v for n, v in w.items()}, "opt": c,
     },
@@ -255,7 +257,15 @@ OURS = {
 
 
 @pytest.mark.parametrize("arrange", OURS.values(), ids=OURS)
-@pytest.mark.parametrize("sizes", [{}, {"prior": "fixed", "image_size": 128}, {"prior": "none", "backbone": "vgg", "nf": 2}])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {},
+        {"prior": "fixed", "image_size": 128},
+        {"prior": "none", "backbone": "vgg", "nf": 2},
+        {"latent": "spatial", "posterior_layers": 2},
+    ],
+)
 def test_weights_of_our_model_are_found_too(arrange, sizes, tmp_path):
     model = random_model(**sizes)
     torch.save(arrange(model.state_dict(), model.config.model_dump()), tmp_path / "a.ckpt")
@@ -284,6 +294,13 @@ def test_our_weights_without_settings_are_named_and_the_advice_works(tmp_path, m
     lines = [line.strip() for line in message.splitlines() if line.startswith("    ")]
     exec("\n".join(lines).replace("'n_past': 5, 'skip_lag': 0", "'n_past': 3, 'skip_lag': 1"), {"torch": torch})
     assert load_any_checkpoint("complete.pth").config.model == model.config
+
+
+def test_the_size_of_frames_is_asked_for_where_the_weights_cannot_tell_it(tmp_path):
+    model = random_model(latent="spatial")
+    torch.save({"state_dict": model.state_dict(), "config": {"n_past": 3, "skip_lag": 1}}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="image_size is missing, and cannot be inferred from the weights"):
+        load_any_checkpoint(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module.", "_forward_module."])
