@@ -22,6 +22,7 @@ from svg_common.path_advice import shell_argument
 from svg_train.checkpoint import FORMAT, Checkpoint, CheckpointError, load_checkpoint
 from svg_train.config import Config, build_config
 from svg_train.families import FAMILIES
+from svg_train.families.svg import SvgConfig
 from svg_train.reference.archives import describe_archive
 from svg_train.reference.file import OtherKindError, TorchFile, open_torch_file, sniff_format
 from svg_train.reference.foreign_files import HEAD_BYTES, describe_foreign
@@ -32,7 +33,7 @@ from svg_train.reference.names import COUNTER, Target, map_parameters, reference
 from svg_train.reference.options import Findings, model_table, read_options, training_tables
 from svg_train.reference.our_weights import compare_weights, config_tables
 from svg_train.reference.refusals import EXPECTED, incomplete, other_model
-from svg_train.reference.tensors import StoredTensor
+from svg_train.reference.tensors import SHARED_VALUES, StoredTensor, share_values
 
 _NEEDED = ("encoder", "decoder", "frame_predictor")
 
@@ -44,8 +45,8 @@ class ReferenceCheckpointError(CheckpointError):
 def load_any_checkpoint(path: str | Path, model_config: Path | None = None) -> Checkpoint:
     """Read a checkpoint of ours, of the reference implementation or of another program that a family knows.
 
-    It is recognized by its content, not its name. Also weights of the former two from Lightning checkpoints, state_dicts and safetensors files, if the settings that no weight
-    depends on (n_past, ...) are in the file.
+    It is recognized by its content, not its name. Weights of the former two may also be in Lightning checkpoints,
+    state_dicts and safetensors files, if the settings that no weight depends on (n_past, ...) are in the file.
 
     Args:
         path: of the file.
@@ -135,6 +136,7 @@ def _convert(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoint 
     config, parts = _describe(layout, findings)
     if config is None:
         return None
+    assert isinstance(config.model, SvgConfig)
     targets = map_parameters(config.model)
     _compare(reference_shapes(targets), parts, findings)
     if findings.problems:
@@ -146,6 +148,7 @@ def _take_ours(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoin
     config = _build_config(findings, config_tables(layout.tensors, layout.options or {}, findings))
     if config is None:
         return None
+    assert isinstance(config.model, SvgConfig)
     compare_weights(map_parameters(config.model), layout.tensors, findings)
     _refuse_shared_values(list(layout.tensors.values()), findings)
     if findings.problems:
@@ -202,17 +205,8 @@ def _compare(expected: dict[tuple[str, str], tuple[int, ...]], parts: dict[str, 
 
 
 def _refuse_shared_values(tensors: list[StoredTensor], findings: Findings) -> None:
-    """A small file could otherwise ask for any amount of memory."""
-    if sum(tensor.numel for tensor in tensors) > _stored_elements(tensors):
-        findings.add("several parameters share the same values in the file, which training never produces")
-
-
-def _stored_elements(tensors: list[StoredTensor]) -> int:
-    """Elements of all the storages behind `tensors`, each storage once."""
-    ends: dict[str, int] = {}
-    for storage in (tensor.storage for tensor in tensors):
-        ends[storage.key] = max(ends.get(storage.key, 0), storage.offset + storage.numel)
-    return sum(ends.values())
+    if share_values(tensors):
+        findings.add(SHARED_VALUES)
 
 
 def _read_weights(

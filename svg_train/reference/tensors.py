@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,6 +136,19 @@ def as_tensor(value: Any) -> StoredTensor | None:
         if len(value.state) == 4 and isinstance(value.state[0], Storage):
             return _rebuild_tensor(value.state)
     return None
+
+
+SHARED_VALUES = "several parameters share the same values in the file, which training never produces"
+
+
+def share_values(tensors: Iterable[StoredTensor]) -> bool:
+    """Whether tensors have more elements than all the storages behind them: a small file could ask for any amount of memory."""
+    wanted, ends = 0, dict[str, int]()
+    for tensor in tensors:
+        storage = tensor.storage
+        wanted += tensor.numel
+        ends[storage.key] = max(ends.get(storage.key, 0), storage.offset + storage.numel)
+    return wanted > sum(ends.values())
 
 
 def _rebuild_tensor(args: tuple[Any, ...]) -> StoredTensor:

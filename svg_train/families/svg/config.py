@@ -18,8 +18,7 @@ class SvgConfig(FamilyConfig):
 
     generation_fields: ClassVar[tuple[str, ...]] = ("n_past", "skip_lag", "last_frame_skip")
 
-    family: Literal["svg"] = "svg"
-
+    family: Literal["svg"] = Field("svg", description="kind of model")
     backbone: Literal["dcgan", "vgg"] = Field("dcgan", description="encoder and decoder architecture")
     prior: Literal["learned", "fixed", "none"] = Field(
         "learned", description="of the latent: learned (SVG-LP), fixed N(0, I) (SVG-FP), or none (deterministic, no latent)"
