@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,7 @@ class LatentPosterior(nn.Module):
 
     def unrolled(self, h: Tensor) -> Gaussian:
         """The same, written out in matrix products for graphs."""
-        lstm = self.lstm
+        lstm: Any = self.lstm
         inputs = functional.linear(h, lstm.weight_ih_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0)
         i, _, g, o = inputs[0].chunk(4, -1)  # of the first frame: hidden and cell are zero
         c = torch.sigmoid(i) * torch.tanh(g)
