@@ -330,15 +330,24 @@ def _initial_weights(init: Path, model: FamilyConfig) -> dict[str, Tensor]:
     """The weights of a checkpoint, whose model must have the shape of this run's."""
     checkpoint = load_any_checkpoint(init)
     given, expected = checkpoint.config.model.shape(), model.shape()
-    different = [name for name in expected if given.get(name) != expected[name]]
+    different = [name for name in given if given[name] != expected.get(name)]
     if different:
-        sizes = "\n".join(f"  {name}: given {given.get(name)}, expected {expected[name]}" for name in different)
-        flags = " ".join(f"{flag('model', name)} {given[name]}" for name in different)
+        shared = [name for name in different if name in expected]  # of another family, not all
+        sizes = "\n".join(f"  {name}: given {given[name]}, expected {expected[name]}" for name in shared)
+        flags = " ".join(_argument(name, given[name]) for name in different)
         raise CheckpointError(
             f"the model in '{init}' differs in shape from this run's:\n{sizes}\n"
             f"  start from it with: --init {shell_argument(init)} {flags}"
         )
     return checkpoint.weights
+
+
+def _argument(name: str, value: object) -> str:
+    """A setting of the model on a command line."""
+    option = flag("model", name)
+    if isinstance(value, bool):
+        return option if value else option.replace("--", "--no-", 1)
+    return f"{option} {value}"
 
 
 def _resume_point(out: Path) -> Checkpoint:
