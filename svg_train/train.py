@@ -20,7 +20,7 @@ from svg_common.files import resolved
 from svg_common.path_advice import shell_argument
 from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from svg_train.config import Config
-from svg_train.config_options import flag
+from svg_train.config_options import arguments
 from svg_train.data import open_data
 from svg_train.data.loading import StepSampler, collate, step_noise, to_unit, training_loader
 from svg_train.evaluation import Evaluation, evaluate, held_out
@@ -330,11 +330,11 @@ def _initial_weights(init: Path, model: FamilyConfig) -> dict[str, Tensor]:
     """The weights of a checkpoint, whose model must have the shape of this run's."""
     checkpoint = load_any_checkpoint(init)
     given, expected = checkpoint.config.model.shape(), model.shape()
-    different = [name for name in given if given[name] != expected.get(name)]
+    names = ["family"] if given["family"] != expected["family"] else list(expected)
+    different = [name for name in names if given[name] != expected[name]]
     if different:
-        shared = [name for name in different if name in expected]  # of another family, not all
-        sizes = "\n".join(f"  {name}: given {given[name]}, expected {expected[name]}" for name in shared)
-        flags = " ".join(_argument(name, given[name]) for name in different)
+        sizes = "\n".join(f"  {name}: given {given[name]}, expected {expected[name]}" for name in different)
+        flags = " ".join(arguments("model", name, given[name]) for name in _flags_of(checkpoint.config.model, different))
         raise CheckpointError(
             f"the model in '{init}' differs in shape from this run's:\n{sizes}\n"
             f"  start from it with: --init {shell_argument(init)} {flags}"
@@ -342,12 +342,12 @@ def _initial_weights(init: Path, model: FamilyConfig) -> dict[str, Tensor]:
     return checkpoint.weights
 
 
-def _argument(name: str, value: object) -> str:
-    """A setting of the model on a command line."""
-    option = flag("model", name)
-    if isinstance(value, bool):
-        return option if value else option.replace("--", "--no-", 1)
-    return f"{option} {value}"
+def _flags_of(model: FamilyConfig, different: list[str]) -> list[str]:
+    """Settings to give, so that a run has the shape of `model`: those that differ, or all if its family does."""
+    if "family" not in different:
+        return different
+    changed = [name for name, value in model.shape().items() if value != type(model).model_fields[name].default]
+    return ["family", *(name for name in changed if name != "family")]
 
 
 def _resume_point(out: Path) -> Checkpoint:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Discriminator, Tag
+from pydantic import BeforeValidator, Field
 
 from svg_train.families.base import Family
 from svg_train.families.srvp import SRVP_FAMILY, SrvpConfig
@@ -13,16 +13,9 @@ from svg_train.families.svg import SVG_FAMILY, SvgConfig
 FAMILIES: dict[str, Family] = {family.name: family for family in (SVG_FAMILY, SRVP_FAMILY)}
 
 
-def _family_of(given: Any) -> Any:
-    """The name in settings that say none is svg: older checkpoints and recipes."""
-    return given.get("family", "svg") if isinstance(given, dict) else getattr(given, "family", "svg")
+def _with_family(given: Any) -> Any:
+    """Settings that name no family are of the first one: checkpoints and recipes from before there were others."""
+    return {"family": SVG_FAMILY.name, **given} if isinstance(given, dict) else given
 
 
-ModelConfig = Annotated[
-    Annotated[SvgConfig, Tag("svg")] | Annotated[SrvpConfig, Tag("srvp")],
-    Discriminator(
-        _family_of,
-        custom_error_type="unknown_family",
-        custom_error_message=f"unknown family; expected one of {', '.join(FAMILIES)}",
-    ),
-]
+ModelConfig = Annotated[SvgConfig | SrvpConfig, Field(discriminator="family"), BeforeValidator(_with_family)]

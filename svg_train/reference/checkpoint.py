@@ -33,7 +33,7 @@ from svg_train.reference.names import COUNTER, Target, map_parameters, reference
 from svg_train.reference.options import Findings, model_table, read_options, training_tables
 from svg_train.reference.our_weights import compare_weights, config_tables
 from svg_train.reference.refusals import EXPECTED, incomplete, other_model
-from svg_train.reference.tensors import SHARED_VALUES, StoredTensor, share_values
+from svg_train.reference.tensors import StoredTensor, share_elements
 
 _NEEDED = ("encoder", "decoder", "frame_predictor")
 
@@ -134,10 +134,10 @@ def _take(path: str | Path, file: TorchFile, layout: Layout) -> Checkpoint:
 
 def _convert(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoint | None:
     config, parts = _describe(layout, findings)
-    if config is None:
+    model = _svg_settings(config, findings)
+    if config is None or model is None:
         return None
-    assert isinstance(config.model, SvgConfig)
-    targets = map_parameters(config.model)
+    targets = map_parameters(model)
     _compare(reference_shapes(targets), parts, findings)
     if findings.problems:
         return None
@@ -146,10 +146,10 @@ def _convert(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoint 
 
 def _take_ours(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoint | None:
     config = _build_config(findings, config_tables(layout.tensors, layout.options or {}, findings))
-    if config is None:
+    model = _svg_settings(config, findings)
+    if config is None or model is None:
         return None
-    assert isinstance(config.model, SvgConfig)
-    compare_weights(map_parameters(config.model), layout.tensors, findings)
+    compare_weights(map_parameters(model), layout.tensors, findings)
     _refuse_shared_values(list(layout.tensors.values()), findings)
     if findings.problems:
         return None
@@ -187,6 +187,16 @@ def _build_config(findings: Findings, *tables: dict[str, dict[str, Any]]) -> Con
         return None
 
 
+def _svg_settings(config: Config | None, findings: Findings) -> SvgConfig | None:
+    """The settings of the family whose weights these are. The options beside them may name any."""
+    if config is None:
+        return None
+    if isinstance(config.model, SvgConfig):
+        return config.model
+    findings.add(f"model.family is {config.model.family}, but the weights imply svg")
+    return None
+
+
 def _compare(expected: dict[tuple[str, str], tuple[int, ...]], parts: dict[str, Tensors], findings: Findings) -> None:
     """Check names and shapes of all parameters, and that they have no more elements than the file stores."""
     for (part, name), shape in sorted(expected.items()):
@@ -205,8 +215,8 @@ def _compare(expected: dict[tuple[str, str], tuple[int, ...]], parts: dict[str, 
 
 
 def _refuse_shared_values(tensors: list[StoredTensor], findings: Findings) -> None:
-    if share_values(tensors):
-        findings.add(SHARED_VALUES)
+    if share_elements(tensors):
+        findings.add("several parameters share the same values in the file, which training never produces")
 
 
 def _read_weights(

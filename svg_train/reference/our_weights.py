@@ -42,8 +42,7 @@ def _from_shapes(tensors: Tensors) -> dict[str, Any]:
     embed, mu = _shape(tensors, "predictor.core.embed.weight"), _shape(tensors, "posterior.mu.weight")
     stages = {match[1] for name in tensors if (match := re.match(r"encoder\.stages\.(\d+)\.", name))}
     parts = {name.partition(".")[0] for name in tensors}
-    table: dict[str, Any] = {"family": "svg"}
-    table["prior"] = "learned" if "prior" in parts else "fixed" if "posterior" in parts else "none"
+    table: dict[str, Any] = {"prior": "learned" if "prior" in parts else "fixed" if "posterior" in parts else "none"}
     if len(first) == 4:
         table |= {"nf": first[0], "channels": first[1], "backbone": "dcgan" if first[2] == 4 else "vgg"}
         table["image_size"] = 128 if len(stages) == 5 else 64

@@ -138,17 +138,13 @@ def as_tensor(value: Any) -> StoredTensor | None:
     return None
 
 
-SHARED_VALUES = "several parameters share the same values in the file, which training never produces"
-
-
-def share_values(tensors: Iterable[StoredTensor]) -> bool:
-    """Whether tensors have more elements than all the storages behind them: a small file could ask for any amount of memory."""
-    wanted, ends = 0, dict[str, int]()
-    for tensor in tensors:
-        storage = tensor.storage
-        wanted += tensor.numel
+def share_elements(tensors: Iterable[StoredTensor]) -> bool:
+    """Whether tensors have more elements than the storages behind them: a small file could ask for any amount of memory."""
+    listed = list(tensors)
+    ends: dict[str, int] = {}
+    for storage in (tensor.storage for tensor in listed):
         ends[storage.key] = max(ends.get(storage.key, 0), storage.offset + storage.numel)
-    return wanted > sum(ends.values())
+    return sum(tensor.numel for tensor in listed) > sum(ends.values())
 
 
 def _rebuild_tensor(args: tuple[Any, ...]) -> StoredTensor:

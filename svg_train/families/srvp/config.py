@@ -69,6 +69,11 @@ class SrvpConfig(FamilyConfig):
         return max(self.ny, self.nz)
 
     @property
+    def prior_kind(self) -> Literal["learned"]:
+        """Of the latents."""
+        return "learned"
+
+    @property
     def context_draws(self) -> int:
         """One per observed frame: y of the first frame, then z of each step to the next one."""
         return self.n_past

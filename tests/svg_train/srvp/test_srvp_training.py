@@ -145,4 +145,4 @@ def test_init_from_another_family_names_the_family(tmp_path):
     message = str(caught.value)
     assert "family: given srvp, expected svg" in message
     assert "--family srvp" in message
-    assert "--no-skips" in message
+    assert "--nhx 6" in message
