@@ -22,6 +22,7 @@ from svg_common.path_advice import shell_argument
 from svg_train.checkpoint import FORMAT, Checkpoint, CheckpointError, load_checkpoint
 from svg_train.config import Config, build_config
 from svg_train.families import FAMILIES
+from svg_train.families.svg import SvgConfig
 from svg_train.reference.archives import describe_archive
 from svg_train.reference.file import OtherKindError, TorchFile, open_torch_file, sniff_format
 from svg_train.reference.foreign_files import HEAD_BYTES, describe_foreign
@@ -32,7 +33,7 @@ from svg_train.reference.names import COUNTER, Target, map_parameters, reference
 from svg_train.reference.options import Findings, model_table, read_options, training_tables
 from svg_train.reference.our_weights import compare_weights, config_tables
 from svg_train.reference.refusals import EXPECTED, incomplete, other_model
-from svg_train.reference.tensors import StoredTensor
+from svg_train.reference.tensors import StoredTensor, share_elements
 
 _NEEDED = ("encoder", "decoder", "frame_predictor")
 
@@ -133,9 +134,10 @@ def _take(path: str | Path, file: TorchFile, layout: Layout) -> Checkpoint:
 
 def _convert(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoint | None:
     config, parts = _describe(layout, findings)
-    if config is None:
+    model = _svg_settings(config, findings)
+    if config is None or model is None:
         return None
-    targets = map_parameters(config.model)
+    targets = map_parameters(model)
     _compare(reference_shapes(targets), parts, findings)
     if findings.problems:
         return None
@@ -144,9 +146,10 @@ def _convert(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoint 
 
 def _take_ours(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoint | None:
     config = _build_config(findings, config_tables(layout.tensors, layout.options or {}, findings))
-    if config is None:
+    model = _svg_settings(config, findings)
+    if config is None or model is None:
         return None
-    compare_weights(map_parameters(config.model), layout.tensors, findings)
+    compare_weights(map_parameters(model), layout.tensors, findings)
     _refuse_shared_values(list(layout.tensors.values()), findings)
     if findings.problems:
         return None
@@ -184,6 +187,16 @@ def _build_config(findings: Findings, *tables: dict[str, dict[str, Any]]) -> Con
         return None
 
 
+def _svg_settings(config: Config | None, findings: Findings) -> SvgConfig | None:
+    """The settings of the family whose weights these are. The options beside them may name any."""
+    if config is None:
+        return None
+    if isinstance(config.model, SvgConfig):
+        return config.model
+    findings.add(f"model.family is {config.model.family}, but the weights imply svg")
+    return None
+
+
 def _compare(expected: dict[tuple[str, str], tuple[int, ...]], parts: dict[str, Tensors], findings: Findings) -> None:
     """Check names and shapes of all parameters, and that they have no more elements than the file stores."""
     for (part, name), shape in sorted(expected.items()):
@@ -202,17 +215,8 @@ def _compare(expected: dict[tuple[str, str], tuple[int, ...]], parts: dict[str, 
 
 
 def _refuse_shared_values(tensors: list[StoredTensor], findings: Findings) -> None:
-    """A small file could otherwise ask for any amount of memory."""
-    if sum(tensor.numel for tensor in tensors) > _stored_elements(tensors):
+    if share_elements(tensors):
         findings.add("several parameters share the same values in the file, which training never produces")
-
-
-def _stored_elements(tensors: list[StoredTensor]) -> int:
-    """Elements of all the storages behind `tensors`, each storage once."""
-    ends: dict[str, int] = {}
-    for storage in (tensor.storage for tensor in tensors):
-        ends[storage.key] = max(ends.get(storage.key, 0), storage.offset + storage.numel)
-    return sum(ends.values())
 
 
 def _read_weights(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -132,6 +133,14 @@ class OldTorch:
             "class X: ...",
         )
         return Made(Persistent(source), (), state, opcode=b"\x81")
+
+    def state_dict(self, module: nn.Module) -> Made:
+        """What `module.state_dict()` returns."""
+        return self._ordered({name: self.tensor(value) for name, value in module.state_dict().items()})
+
+    def tensor(self, tensor: torch.Tensor) -> Made:
+        """A tensor, with its values in a storage of its own."""
+        return self._tensor(tensor.numpy())
 
     def _ordered(self, items: dict[str, Any]) -> Made:
         """An OrderedDict, in the two ways in which Python 2 and 3 write it."""

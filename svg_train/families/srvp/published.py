@@ -1,0 +1,138 @@
+"""Checkpoints of the original program (Franceschi et al. 2020): weights, and beside them `config.json` -> our `Checkpoint`.
+
+    model.pt, model_best.pt, model_1000.pt   torch.save(model.state_dict())
+    config.json                              the arguments of the training
+
+No code in the file runs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from svg_common.errors import UsageError
+from svg_common.path_advice import shell_argument
+from svg_train.checkpoint import Checkpoint, CheckpointError
+from svg_train.config import Config, build_config
+from svg_train.families.srvp.config import SrvpConfig
+from svg_train.families.srvp.published_names import Source, map_parameters, published_shapes
+from svg_train.families.srvp.published_settings import generation_settings, model_sizes, other_tables
+from svg_train.reference.file import TorchFile
+from svg_train.reference.layouts import recognize
+from svg_train.reference.modules import Tensors
+from svg_train.reference.names import COUNTER
+from svg_train.reference.options import Findings
+from svg_train.reference.settings_file import read_settings
+from svg_train.reference.tensors import share_elements
+
+SETTINGS_FILE = "config.json"
+
+_PARTS = ("w_proj", "w_inf", "q_y.module", "inf_z", "q_z", "p_z.module", "dynamics.module")  # that no other model has
+_ENOUGH = 3  # of them: a file may be incomplete
+_LISTED = 60  # problems in one message
+
+
+class PublishedCheckpointError(CheckpointError):
+    """A checkpoint of the original program lacks parts, or they contradict each other."""
+
+
+def recognizes(content: Any) -> bool:
+    """Whether a file holds weights of the original program."""
+    names = recognize(content).tensors
+    return sum(any(name.startswith(f"{part}.") for name in names) for part in _PARTS) >= _ENOUGH
+
+
+def take(path: Path, file: TorchFile, model_config: Path | None) -> Checkpoint:
+    """Read the checkpoint. Its settings are those of `model_config`, else of config.json beside it.
+
+    Raises:
+        PublishedCheckpointError: parts are missing or contradictory; all in one message.
+        CheckpointError: the settings cannot be read.
+    """
+    # 1) weights and settings
+    findings, tensors = Findings(), recognize(file.content).tensors
+    beside = path.parent / SETTINGS_FILE
+    settings_file = model_config or (beside if beside.exists() else None)
+    settings = read_settings(settings_file) if settings_file is not None else {}
+    shown = f"'{settings_file}'" if settings_file is not None else SETTINGS_FILE
+    # 2) the configuration that both imply, and the parameters that it needs
+    sizes = model_sizes(tensors, settings, shown, findings)
+    shape = _shape(sizes, findings)
+    sources = map_parameters(shape) if shape is not None else {}
+    if shape is not None:
+        _compare(published_shapes(sources), tensors, findings)
+    config = _configuration(sizes | generation_settings(settings, shown, findings), settings, findings)
+    # 3) the values
+    weights = {} if findings.problems else _read_weights(sources, tensors, file, findings)
+    if config is None or findings.problems:
+        raise PublishedCheckpointError(_refusal(path, settings_file, findings.problems))
+    return Checkpoint(config, weights)
+
+
+def _shape(sizes: dict[str, Any], findings: Findings) -> SrvpConfig | None:
+    """A configuration of these sizes, whatever else is missing, so that the weights can be compared."""
+    observed = sizes.get("nt_inf", 2)
+    try:
+        return SrvpConfig(**sizes, n_past=max(observed, 2) if isinstance(observed, int) else 2)
+    except ValidationError as error:
+        findings.problems += [f"{'.'.join(map(str, item['loc'])) or 'sizes'}: {item['msg']}" for item in error.errors()]
+        return None
+
+
+def _configuration(model: dict[str, Any], settings: dict[str, Any], findings: Findings) -> Config | None:
+    """The whole configuration; None if something is missing or invalid."""
+    if findings.problems:
+        return None
+    try:
+        return build_config(other_tables(settings, model["channels"]), {"model": {"family": "srvp", **model}})
+    except UsageError as error:
+        findings.problems += [line.strip() for line in str(error).splitlines()[1:]]
+        return None
+
+
+def _compare(expected: dict[str, tuple[int, ...]], tensors: Tensors, findings: Findings) -> None:
+    """Check names, shapes and types of all parameters, and that they have no more elements than the file stores."""
+    for name, shape in sorted(expected.items()):
+        tensor = tensors.get(name)
+        if tensor is None:
+            if not name.endswith(COUNTER):
+                findings.add(f"{name}: missing, expected {shape}")
+        elif tensor.shape != shape:
+            findings.add(f"{name}: given {tensor.shape}, expected {shape}")
+        elif not name.endswith(COUNTER) and not tensor.storage.dtype.is_floating_point:
+            findings.add(f"{name}: given type {tensor.storage.dtype}, expected floating point")
+    for name in sorted(tensors.keys() - expected.keys()):
+        findings.add(f"{name}: unexpected, {tensors[name].shape}")
+    if share_elements(tensors.values()):
+        findings.add("several parameters share the same values in the file, which training never produces")
+
+
+def _read_weights(sources: dict[str, Source], tensors: Tensors, file: TorchFile, findings: Findings) -> dict[str, Tensor]:
+    """Our parameters, float32 but for the counters; values that are not finite are findings."""
+    weights: dict[str, Tensor] = {}
+    for name, source in sources.items():
+        stored = tensors.get(source.name)
+        if stored is None:
+            weights[name] = torch.zeros((), dtype=torch.int64)  # a counter that is missing: nothing is computed from it
+            continue
+        if source.dim is not None:
+            stored = stored.narrow(source.dim, source.start, source.shape[source.dim])
+        weights[name] = file.read(stored).to(torch.int64 if name.endswith(COUNTER) else torch.float32)
+        if not torch.isfinite(weights[name]).all():
+            findings.add(f"{source.name}: contains values that are not finite")
+    return weights
+
+
+def _refusal(path: Path, settings_file: Path | None, problems: list[str]) -> str:
+    distinct = list(dict.fromkeys(problems))
+    shown = distinct[:_LISTED] + ([f"and {len(distinct) - _LISTED} more"] if len(distinct) > _LISTED else [])
+    message = f"'{path}' has weights of SRVP, but not all that a forecast needs:\n  " + "\n  ".join(shown)
+    if settings_file is None:
+        command = f"svg-export {shell_argument(path)} --model-config FILE"
+        return f"{message}\n  put the {SETTINGS_FILE} of its training beside it, or give that with: {command}"
+    return f"{message}\n  expected what the original program wrote: model.pt, and the {SETTINGS_FILE} of the same training"
