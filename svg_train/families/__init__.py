@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from svg_train.families.base import Family
+from svg_train.families.frames import FRAMES_FAMILY, FramesConfig
 from svg_train.families.svg import SVG_FAMILY, SvgConfig
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (SVG_FAMILY,)}
-ModelConfig = Annotated[SvgConfig, Field()]
+FAMILIES: dict[str, Family] = {family.name: family for family in (SVG_FAMILY, FRAMES_FAMILY)}
+
+
+def _with_family(given: Any) -> Any:
+    """Settings that name no family are of the first one: checkpoints and recipes from before there were others."""
+    return {"family": SVG_FAMILY.name, **given} if isinstance(given, dict) else given
+
+
+ModelConfig = Annotated[SvgConfig | FramesConfig, Field(discriminator="family"), BeforeValidator(_with_family)]

@@ -18,7 +18,7 @@ class SvgConfig(FamilyConfig):
 
     generation_fields: ClassVar[tuple[str, ...]] = ("n_past", "skip_lag", "last_frame_skip")
 
-    family: Literal["svg"] = "svg"
+    family: Literal["svg"] = Field("svg", description="of models")
 
     backbone: Literal["dcgan", "vgg"] = Field("dcgan", description="encoder and decoder architecture")
     prior: Literal["learned", "fixed", "none"] = Field(
