@@ -32,7 +32,7 @@ from svg_train.reference.names import COUNTER, Target, map_parameters, reference
 from svg_train.reference.options import Findings, model_table, read_options, training_tables
 from svg_train.reference.our_weights import compare_weights, config_tables
 from svg_train.reference.refusals import EXPECTED, incomplete, other_model
-from svg_train.reference.tensors import StoredTensor
+from svg_train.reference.tensors import StoredTensor, share_elements
 
 _NEEDED = ("encoder", "decoder", "frame_predictor")
 
@@ -202,17 +202,8 @@ def _compare(expected: dict[tuple[str, str], tuple[int, ...]], parts: dict[str, 
 
 
 def _refuse_shared_values(tensors: list[StoredTensor], findings: Findings) -> None:
-    """A small file could otherwise ask for any amount of memory."""
-    if sum(tensor.numel for tensor in tensors) > _stored_elements(tensors):
+    if share_elements(tensors):
         findings.add("several parameters share the same values in the file, which training never produces")
-
-
-def _stored_elements(tensors: list[StoredTensor]) -> int:
-    """Elements of all the storages behind `tensors`, each storage once."""
-    ends: dict[str, int] = {}
-    for storage in (tensor.storage for tensor in tensors):
-        ends[storage.key] = max(ends.get(storage.key, 0), storage.offset + storage.numel)
-    return sum(ends.values())
 
 
 def _read_weights(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -136,6 +136,15 @@ def as_tensor(value: Any) -> StoredTensor | None:
         if len(value.state) == 4 and isinstance(value.state[0], Storage):
             return _rebuild_tensor(value.state)
     return None
+
+
+def share_elements(tensors: Iterable[StoredTensor]) -> bool:
+    """Whether tensors have more elements than the storages behind them: a small file could ask for any amount of memory."""
+    listed = list(tensors)
+    ends: dict[str, int] = {}
+    for storage in (tensor.storage for tensor in listed):
+        ends[storage.key] = max(ends.get(storage.key, 0), storage.offset + storage.numel)
+    return sum(tensor.numel for tensor in listed) > sum(ends.values())
 
 
 def _rebuild_tensor(args: tuple[Any, ...]) -> StoredTensor:

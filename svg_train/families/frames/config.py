@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from svg_train.families.base import MAX_LAYERS, MAX_SIZE, FamilyConfig
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Cell = Literal["convlstm", "predrnn", "predrnn-v2", "predrnnpp", "mim", "e3d-lstm"]
 Dialect = Literal["openstl-0.3", "openstl-1.0"]
@@ -44,7 +47,10 @@ class FramesConfig(FamilyConfig):
     stride: int = Field(1, ge=1, le=8, description="of the convolutions (e3d-lstm)")
     layer_norm: bool = Field(False, description="layer normalization after every convolution of a gate; fixes the image size")
     history: int | None = Field(
-        None, ge=2, le=4096, description="cells that the attention looks back at (e3d-lstm); default: all of a training sequence"
+        None,
+        ge=2,
+        le=4096,
+        description="cells that the attention looks back at (e3d-lstm); default: all of a training sequence",
     )
     sampling_ramp: tuple[int, int] | None = Field(
         None, description="steps between which true frames as inputs give way to predicted ones; default: 0 50000"
@@ -74,7 +80,12 @@ class FramesConfig(FamilyConfig):
     @model_validator(mode="after")
     def _settings_apply(self) -> FramesConfig:
         """A setting that the cell does not have must have its default."""
-        owners = {"dialect": CELLS_WITH_DIALECTS, "stride": ("e3d-lstm",), "history": ("e3d-lstm",), "decouple_beta": ("predrnn-v2",)}
+        owners = {
+            "dialect": CELLS_WITH_DIALECTS,
+            "stride": ("e3d-lstm",),
+            "history": ("e3d-lstm",),
+            "decouple_beta": ("predrnn-v2",),
+        }
         for name, cells in owners.items():
             if self.cell not in cells and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"{name} does not apply to cell '{self.cell}', only to {', '.join(cells)}; remove it")
@@ -107,7 +118,7 @@ class FramesConfig(FamilyConfig):
         """Cells in the history of E3D-LSTM: as many as there are steps makes it equal to an unbounded one."""
         return self.history or _steps(self.n_past, _DEFAULT_HORIZON)
 
-    def trained_for(self, n_future: int) -> FramesConfig:
+    def trained_for(self, n_future: int) -> Self:
         """With a history as long as training sequences, unless the user chose its length."""
         if self.cell != "e3d-lstm" or self.history is not None:
             return self

@@ -36,9 +36,7 @@ class FramesModel(VideoModel):
         """Zeros of all states, on the device of the weights."""
         return [self.conv_last.weight.new_zeros(batch, *shape, dtype=torch.float32) for shape in self.state_shapes.values()]
 
-    def step(
-        self, frame: Tensor, states: list[Tensor], increments: Increments | None = None
-    ) -> tuple[Tensor, list[Tensor]]:
+    def step(self, frame: Tensor, states: list[Tensor], increments: Increments | None = None) -> tuple[Tensor, list[Tensor]]:
         """One frame on.
 
         Args:

@@ -49,9 +49,7 @@ class PlainStack(Stack):
         self._names = [[f"{name}{layer}" for name in cell.state_names] for layer in range(len(self.cells))]
         self.outputs = config.hidden[-1]
         self.state_shapes = {
-            name: (hidden, *config.plane)
-            for names, hidden in zip(self._names, config.hidden, strict=True)
-            for name in names
+            name: (hidden, *config.plane) for names, hidden in zip(self._names, config.hidden, strict=True) for name in names
         }
 
     def forward(self, x: Tensor, states: States, increments: Increments | None = None) -> tuple[Tensor, States]:
