@@ -133,7 +133,8 @@ def build_config(*layers: dict[str, Any]) -> Config:
             else:
                 merged[table] = values
     try:
-        return Config.model_validate(merged)
+        config = Config.model_validate(merged)
+        return config.model_copy(update={"model": config.model.trained_for(config.train.n_future)})
     except ValidationError as error:
         lines = [f"  {setting_name(item['loc'])}: {item['msg']}" for item in error.errors()]
         more = [f"  and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from svg_train.families.base import Family
+from svg_train.families.frames import FRAMES_FAMILY, FramesConfig
 from svg_train.families.srvp import SRVP_FAMILY, SrvpConfig
 from svg_train.families.svg import SVG_FAMILY, SvgConfig
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (SVG_FAMILY, SRVP_FAMILY)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (SVG_FAMILY, SRVP_FAMILY, FRAMES_FAMILY)}
 
 
 def _with_family(given: Any) -> Any:
@@ -18,4 +19,4 @@ def _with_family(given: Any) -> Any:
     return {"family": SVG_FAMILY.name, **given} if isinstance(given, dict) else given
 
 
-ModelConfig = Annotated[SvgConfig | SrvpConfig, Field(discriminator="family"), BeforeValidator(_with_family)]
+ModelConfig = Annotated[SvgConfig | SrvpConfig | FramesConfig, Field(discriminator="family"), BeforeValidator(_with_family)]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast
 from pydantic import BaseModel, ConfigDict, Field
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from svg_train.checkpoint import Checkpoint
     from svg_train.families.video_model import VideoModel
     from svg_train.reference.file import TorchFile
@@ -71,6 +73,10 @@ class FamilyConfig(Frozen):
     def training_noise(self, frames: int) -> tuple[int, int]:
         """Shape without the batch of the standard normal noise that the training forward takes for `frames` frames."""
         return frames - 1, self.noise_dim
+
+    def trained_for(self, n_future: int) -> Self:
+        """With the settings that follow from the number of frames predicted in training, where the user chose none."""
+        return self
 
     def shape(self) -> dict[str, Any]:
         """The fields that decide which weights there are and how large."""

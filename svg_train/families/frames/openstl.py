@@ -1,0 +1,155 @@
+"""Checkpoints of OpenSTL (https://github.com/chengtan9907/OpenSTL), of all versions, as our `Checkpoint`. No code in them runs.
+
+    {"state_dict": weights, "optimizer": ..., "scheduler": ...}          0.3, latest.pth of a training run
+    weights                                                              0.3, checkpoint.pth and the published ones
+    {"state_dict": weights, "hyper_parameters": settings, ...}           1.0, Lightning
+
+Settings that are not in the file come from the model_param.json that training wrote beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from svg_common.errors import UsageError
+from svg_common.path_advice import shell_argument
+from svg_train.checkpoint import Checkpoint, CheckpointError
+from svg_train.config import Config, build_config
+from svg_train.families.frames.config import Dialect, FramesConfig
+from svg_train.families.frames.openstl_settings import METHODS, find_dialect, load_settings, model_table
+from svg_train.families.frames.openstl_weights import (
+    Source,
+    find_network,
+    find_weights,
+    map_weights,
+    read_sizes,
+    unused_weights,
+)
+from svg_train.reference.file import TorchFile
+from svg_train.reference.modules import Tensors, attributes
+from svg_train.reference.options import Findings
+from svg_train.reference.tensors import share_elements
+
+_LISTED = 60  # problems in one message
+_SETTINGS_FILE = "model_param.json"
+_OTHER_METHODS = (
+    "crevnet", "dmvfn", "mau", "mmvp", "phydnet", "predformer", "prednet", "simvp", "swinlstm_b", "swinlstm_d", "tau", "wast",
+)  # fmt: skip
+
+
+def recognizes(content: Any) -> bool:
+    """Whether the content of a file is a checkpoint of OpenSTL, of whichever method."""
+    settings = _own_settings(content)
+    by_settings = str(settings.get("method")).lower() in (*METHODS, *_OTHER_METHODS) and "pre_seq_length" in settings
+    return by_settings or find_network(find_weights(content)) is not None
+
+
+def take(path: Path, file: TorchFile, model_config: Path | None) -> Checkpoint:
+    """Read the checkpoint. As `Importer.take`; `model_config` is a model_param.json, with what it lacks added."""
+    findings = Findings()
+    tensors = find_weights(file.content)
+    given = {**_own_settings(file.content), **(load_settings(model_config) if model_config else {})}
+    _refuse_other_methods(path, given, find_network(tensors))
+    config = _describe(tensors, given, _container(file.content), findings)
+    taken = None if config is None else _read(config, tensors, file, findings)
+    if taken is None or findings.problems:
+        raise CheckpointError(_incomplete(path, model_config, findings.problems))
+    return taken
+
+
+def _own_settings(content: Any) -> dict[str, Any]:
+    table = attributes(content.get("hyper_parameters")) if isinstance(content, dict) else {}
+    return {name: value for name, value in table.items() if isinstance(name, str)}
+
+
+def _container(content: Any) -> Dialect | None:
+    """Which version wrote a file; None: either may have, or the user."""
+    keys = content.keys() if isinstance(content, dict) else ()
+    if "pytorch-lightning_version" in keys:
+        return "openstl-1.0"
+    return "openstl-0.3" if {"state_dict", "optimizer", "scheduler"} <= set(keys) else None
+
+
+def _refuse_other_methods(path: Path, given: Mapping[str, Any], network: str | None) -> None:
+    stated = str(given.get("method", "")).lower()
+    other = stated if stated in _OTHER_METHODS else network if network not in METHODS.values() else None
+    if other is not None:
+        raise CheckpointError(
+            f"'{path}' is a model of OpenSTL that svg-edge does not have: {other}\n"
+            f"  expected a recurrent one: {', '.join(METHODS)}"
+        )
+
+
+def _describe(tensors: Tensors, given: Mapping[str, Any], container: Dialect | None, findings: Findings) -> Config | None:
+    """The configuration; None if it is unknown or invalid, with the reasons among the findings."""
+    sizes = read_sizes(tensors)
+    if sizes is None:
+        findings.add("weights: a whole layer is missing, or has no plausible shape")
+        return None
+    dialect = find_dialect(sizes.cell, given, container, findings)
+    model = model_table(sizes, given, dialect, findings)
+    data = "kth" if given.get("dataname") == "kth" else "video"  # the default would claim the built-in digits
+    future = given.get("aft_seq_length")
+    train = {"n_future": future} if type(future) is int and 1 <= future <= 1000 else {}
+    try:
+        return build_config({"model": model, "data": {"name": data}, "train": train})
+    except UsageError as error:
+        findings.problems += [line.strip() for line in str(error).splitlines()[1:]]
+        return None
+
+
+def _read(config: Config, tensors: Tensors, file: TorchFile, findings: Findings) -> Checkpoint | None:
+    """The weights, if all of the file's have the names and shapes that belong to the configuration."""
+    assert isinstance(config.model, FramesConfig)
+    sources = map_weights(config.model)
+    _compare({source.name: source.shape for source in sources.values()} | unused_weights(config.model), tensors, findings)
+    if findings.problems:
+        return None
+    weights = {name: _read_weight(file, tensors, source, findings) for name, source in sources.items()}
+    return Checkpoint(config, weights)
+
+
+def _compare(expected: dict[str, tuple[int, ...]], tensors: Tensors, findings: Findings) -> None:
+    """Check names, shapes and types of all weights, and that they have no more elements than the file stores."""
+    for name in sorted(expected.keys() | tensors.keys()):
+        given, shape = tensors.get(name), expected.get(name)
+        if given is None:
+            findings.add(f"{name}: missing, expected {shape}")
+        elif shape is None:
+            findings.add(f"{name}: unexpected, {given.shape}")
+        elif given.shape != shape:
+            findings.add(f"{name}: given {given.shape}, expected {shape}")
+        elif not given.storage.dtype.is_floating_point:
+            findings.add(f"{name}: given type {given.storage.dtype}, expected floating point")
+    if share_elements(tensors.values()):
+        findings.add("several weights share the same values in the file, which training never produces")
+
+
+def _read_weight(file: TorchFile, tensors: Tensors, source: Source, findings: Findings) -> Tensor:
+    value = file.read(tensors[source.name].narrow(0, source.start, source.length)).float().reshape(source.ours)
+    if not torch.isfinite(value).all():
+        findings.add(f"{source.name}: contains values that are not finite")
+    return value
+
+
+def _incomplete(path: Path, model_config: Path | None, problems: list[str]) -> str:
+    """All that is missing or contradictory, and what to run next."""
+    shown = problems[:_LISTED] + ([f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else [])
+    listed = "\n  ".join(shown)
+    return f"'{path}' is a checkpoint of OpenSTL, but not all that a forecast needs is there, or it does not fit:\n  {listed}\n{_next_step(path, model_config)}"
+
+
+def _next_step(path: Path, model_config: Path | None) -> str:
+    if model_config is not None:
+        return f"  correct the settings in '{model_config}', which are those that the model was trained with"
+    beside = (folder / _SETTINGS_FILE for folder in (path.parent, path.parent.parent))
+    found = next((settings for settings in beside if settings.is_file()), Path(_SETTINGS_FILE))
+    return (
+        f"  give the settings that training wrote, with what is asked for above added: "
+        f"svg-export {shell_argument(path)} --model-config {shell_argument(found)}"
+    )

@@ -1,0 +1,184 @@
+"""Settings of a model of OpenSTL: its model_param.json or a Lightning checkpoint's hyper-parameters, checked against its weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from svg_common.text_files import decode_text
+from svg_train.checkpoint import CheckpointError
+from svg_train.families.frames.config import CELLS_WITH_DIALECTS, Cell, Dialect
+from svg_train.families.frames.openstl_weights import Sizes
+from svg_train.reference.options import Findings
+
+_MAX_BYTES = 1 << 20  # the longest that OpenSTL writes has 2 KB
+_FRAME = ("observed frames", "channels", "height", "width")
+METHODS: dict[str, Cell] = {
+    "convlstm": "convlstm", "predrnn": "predrnn", "predrnnv2": "predrnn-v2", "predrnnpp": "predrnnpp", "mim": "mim",
+    "e3dlstm": "e3d-lstm",
+}  # fmt: skip
+# Arguments that only one version of the training program has, and writes among the settings.
+_PROGRAMS: dict[Dialect, frozenset[str]] = {
+    "openstl-0.3": frozenset({"display_step", "use_gpu", "resume_from", "auto_resume", "launcher", "empty_cache", "early_stop_epoch"}),
+    "openstl-1.0": frozenset({"gpus", "metric_for_bestckpt", "ckpt_path"}),
+}  # fmt: skip
+
+
+def load_settings(path: Path) -> dict[str, Any]:
+    """The settings in the user's JSON file.
+
+    Raises:
+        CheckpointError: it cannot be read, or is not a table in JSON.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        if len(content) > _MAX_BYTES:
+            raise ValueError("it has more than 1 MiB")
+        table = json.loads(decode_text(content))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)[:200]
+        raise CheckpointError(f"cannot read the settings in '{path}': {reason}\n{_EXPECTED}") from error
+    if not isinstance(table, dict):
+        raise CheckpointError(f"the settings in '{path}' are a {type(table).__name__}, not a table\n{_EXPECTED}")
+    return table
+
+
+_EXPECTED = "  expected the model_param.json that OpenSTL's training wrote"
+
+
+def find_dialect(cell: Cell, given: Mapping[str, Any], container: Dialect | None, findings: Findings) -> Dialect:
+    """Which of the two versions' equations the weights were trained with: what the user says, what wrote the file, or the settings."""
+    named = given.get("dialect")
+    if named is not None and named not in get_args(Dialect):
+        findings.add(f"dialect is {_short(named)}, expected one of {', '.join(get_args(Dialect))}")
+    if cell not in CELLS_WITH_DIALECTS:
+        return "openstl-1.0"  # they compute the same
+    if named in get_args(Dialect):
+        dialect: Dialect = named
+        return dialect
+    writers: list[Dialect] = [dialect for dialect, arguments in _PROGRAMS.items() if arguments & given.keys()]
+    if container is not None:
+        return container
+    if len(writers) != 1:
+        findings.add(
+            f"dialect is missing, and cannot be inferred from the weights: two versions of {cell} have the same ones. "
+            'Add "dialect": "openstl-0.3" (the published weights, and all trained before OpenSTL 1.0) '
+            'or "dialect": "openstl-1.0" (trained later)'
+        )
+        return "openstl-1.0"
+    return writers[0]
+
+
+def model_table(sizes: Sizes, given: Mapping[str, Any], dialect: Dialect, findings: Findings) -> dict[str, Any]:
+    """Fields of our FramesConfig. The shapes decide; a setting that contradicts them is a finding, as is one that is missing.
+
+    Where the frame is not known, it has a size that the weights would fit, so that these can be compared all the same.
+    """
+    _compare(sizes, given, findings)
+    observed, channels, height, width = _frame(sizes, given, findings)
+    patch = math.isqrt(max(sizes.patch_channels // channels, 1))
+    table: dict[str, Any] = {
+        "family": "frames", "cell": sizes.cell, "dialect": dialect, "channels": channels, "image_size": height,
+        "n_past": observed, "patch_size": patch, "hidden": sizes.hidden, "filter_size": sizes.filter_size,
+        "layer_norm": sizes.layer_norm,
+    }  # fmt: skip
+    if width != height:
+        table["image_width"] = width
+    if sizes.cell == "e3d-lstm":
+        table |= _e3d_settings(observed, given, findings)
+    elif given.get("stride") not in (None, 1):
+        findings.add(f"stride is {_short(given['stride'])}, but {sizes.cell} only works with 1")
+    return table
+
+
+def _compare(sizes: Sizes, given: Mapping[str, Any], findings: Findings) -> None:
+    """Settings that the weights show too."""
+    method = given.get("method")
+    if method is not None and METHODS.get(str(method).lower()) != sizes.cell:
+        findings.add(f"method is {_short(method)}, but the weights are those of {sizes.cell}")
+    hidden = given.get("num_hidden")
+    if hidden is not None and _numbers(hidden) != list(sizes.hidden):
+        findings.add(f"num_hidden is {_short(hidden)}, but the weights imply {','.join(map(str, sizes.hidden))}")
+    size = given.get("filter_size")
+    if sizes.cell != "e3d-lstm" and size not in (None, sizes.filter_size):  # E3D-LSTM ignores it
+        findings.add(f"filter_size is {_short(size)}, but the weights imply {sizes.filter_size}")
+    norm = given.get("layer_norm")
+    if norm not in (None, int(sizes.layer_norm)):
+        findings.add(f"layer_norm is {_short(norm)}, but the weights imply {int(sizes.layer_norm)}")
+
+
+def _frame(sizes: Sizes, given: Mapping[str, Any], findings: Findings) -> tuple[int, int, int, int]:
+    """Observed frames, channels, height and width."""
+    stated, patch = given.get("in_shape"), given.get("patch_size")
+    shape = _numbers(stated) if isinstance(stated, (list, tuple)) else None
+    if shape is None or len(shape) != 4 or min(shape) < 1:
+        problem = (
+            "missing, and cannot be inferred from the weights" if stated is None else f"{_short(stated)}, not four numbers"
+        )
+        findings.add(f'in_shape is {problem}. Add "in_shape": [{", ".join(_FRAME)}], such as [10, 1, 64, 64]')
+        return _assumed_frame(sizes)
+    observed, channels, height, width = shape
+    length = given.get("pre_seq_length")
+    if length not in (None, observed):
+        findings.add(f"pre_seq_length is {_short(length)}, but in_shape has {observed} observed frames; correct the wrong one")
+    inferred = math.isqrt(sizes.patch_channels // channels)
+    if inferred**2 * channels != sizes.patch_channels or inferred < 1:
+        findings.add(f"in_shape has {channels} channel(s), but the weights imply {sizes.patch_channels} in a patch")
+        return _assumed_frame(sizes)
+    if patch not in (None, inferred):
+        findings.add(f"patch_size is {_short(patch)}, but {channels} channel(s) and the weights imply {inferred}")
+    if sizes.plane is not None and (height, width) != (sizes.plane[0] * inferred, sizes.plane[1] * inferred):
+        findings.add(
+            f"in_shape has {height} x {width} pixels, but the weights imply "
+            f"{sizes.plane[0] * inferred} x {sizes.plane[1] * inferred}"
+        )
+        return _assumed_frame(sizes)
+    return observed, channels, height, width
+
+
+def _assumed_frame(sizes: Sizes) -> tuple[int, int, int, int]:
+    """A frame that the weights would fit."""
+    channels = next((c for c in (1, 3) if math.isqrt(sizes.patch_channels // c) ** 2 * c == sizes.patch_channels), 1)
+    patch = max(math.isqrt(sizes.patch_channels // channels), 1)
+    height, width = sizes.plane or (8, 8)
+    return 10, channels, height * patch, width * patch
+
+
+def _e3d_settings(observed: int, given: Mapping[str, Any], findings: Findings) -> dict[str, Any]:
+    """The stride, and a history as long as the sequences of the training."""
+    stride, future = given.get("stride"), given.get("aft_seq_length")
+    for name, value, what in (
+        ("stride", stride, "of its convolutions"),
+        ("aft_seq_length", future, "frames that it predicts: its attention looks back at all before"),
+    ):
+        if type(value) is not int or not 1 <= value <= _MAX_NUMBER:
+            problem = "missing, and cannot be inferred from the weights" if value is None else f"{_short(value)}, not a number"
+            findings.add(f'{name} is {problem}. Add "{name}": NUMBER ({what})')
+    if findings.problems:
+        return {}
+    assert isinstance(future, int)
+    return {"stride": stride, "history": max(observed + future - 1, 2)}
+
+
+_MAX_NUMBER = 1 << 16
+
+
+def _numbers(value: Any) -> list[int] | None:
+    """Whole numbers from a list, or from text such as "64,64"; None if there are others."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
+    try:
+        numbers = [int(part) for part in parts[:100]]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return numbers if all(abs(number) <= _MAX_NUMBER for number in numbers) else None
+
+
+def _short(value: Any) -> str:
+    """A value of a file for a message: texts and numbers may be huge."""
+    if isinstance(value, int) and abs(value) > 1 << 63:
+        return "a huge number"
+    return repr(value)[:60] if isinstance(value, (str, int, float, type(None))) else json.dumps(value, default=str)[:60]

@@ -1,0 +1,169 @@
+"""Names and shapes of OpenSTL's weights: which of ours each becomes, which are never used, what sizes they show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from svg_train.families.frames.config import Cell, FramesConfig
+from svg_train.parameter_shapes import parameter_shapes
+from svg_train.reference.modules import Tensors, named_tensors
+
+_Shape = tuple[int, ...]
+
+# A weight that a network has and those further down the list have not.
+_MARKS: dict[str, str] = {
+    "SimVP or a relative of it": "enc.enc.0.conv.conv.weight",
+    "MAU": "cell_list.0.conv_t.0.weight",
+    "PhyDNet": "phycell.cell_list.0.F.conv1.weight",
+    "mim": "stlstm_layer.0.conv_x.0.weight",
+    "e3d-lstm": "cell_list.0.conv_x.0.conv3d.weight",
+    "predrnnpp": "gradient_highway.x_concat.0.weight",
+    "predrnn-v2": "adapter.weight",
+    "predrnn": "cell_list.0.conv_m.0.weight",
+    "convlstm": "cell_list.0.conv_x.0.weight",
+}
+_CELLS: dict[str, Cell] = {
+    "mim": "mim", "e3d-lstm": "e3d-lstm", "predrnnpp": "predrnnpp", "predrnn-v2": "predrnn-v2", "predrnn": "predrnn",
+    "convlstm": "convlstm",
+}  # fmt: skip
+_OUTERMOST = re.compile(r"((?:[^.]+\.)*?)(?:cell_list\.0|stlstm_layer\.0|enc\.enc\.0|phycell)\.")
+
+# Our names -> OpenSTL's.
+_RENAMED: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+    (r"^stack\.cells\.", "cell_list."),
+    (r"^stack\.highway\.", "gradient_highway."),
+    (r"^stack\.first\.", "stlstm_layer.0."),
+    (r"^stack\.blocks\.(\d+)\.(stationary\.)?", lambda match: f"stlstm_layer.{int(match[1]) + 1}."),
+    (r"^stack\.differences\.", "stlstm_layer_diff."),
+    (r"\.norm_c\.", "._norm_c_t."),
+    (r"\.gm_bias$", ".conv_gm.1.bias"),
+    (r"\.conv\.weight$", ".0.weight"),
+    (r"\.norm\.", ".1."),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one of our weights is in the file: entries `start` to `start + length` along axis 0, brought into our shape."""
+
+    name: str
+    shape: _Shape  # of the whole weight in the file
+    start: int
+    length: int
+    ours: _Shape
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the weights show."""
+
+    cell: Cell
+    hidden: tuple[int, ...]
+    filter_size: int
+    layer_norm: bool
+    patch_channels: int
+    plane: tuple[int, int] | None  # height and width in patches; None: no weight depends on them
+
+
+def find_weights(content: Any) -> Tensors:
+    """The weights in the content of a file, by the names that the network itself has; empty if there are none."""
+    inner = content["state_dict"] if isinstance(content, dict) and isinstance(content.get("state_dict"), dict) else content
+    tensors = named_tensors(inner) or {}
+    outer = next((match[1] for name in tensors if (match := _OUTERMOST.match(name))), "")
+    return {name.removeprefix(outer): tensor for name, tensor in tensors.items()}
+
+
+def find_network(tensors: Mapping[str, Any]) -> str | None:
+    """The cell, or the name of another network of OpenSTL; None if it is neither."""
+    found = next((network for network, mark in _MARKS.items() if mark in tensors), None)
+    return None if found == "predrnn-v2" and "cell_list.0.conv_m.0.weight" not in tensors else found
+
+
+def read_sizes(tensors: Tensors) -> Sizes | None:
+    """Sizes from the shapes of the weights; None if one is missing or has no plausible shape."""
+    cell = _CELLS.get(str(find_network(tensors)))
+    if cell is None:
+        return None
+    prefix = "stlstm_layer" if cell == "mim" else "cell_list"
+    depth = ".0.conv3d.weight" if cell == "e3d-lstm" else ".0.weight"
+    layers = {int(match[1]) for name in tensors if (match := re.match(rf"{prefix}\.(\d{{1,3}})\.", name))}
+    gates = [_gates_of_state(tensors, f"{prefix}.{layer}", depth) for layer in sorted(layers)]
+    last = tensors.get("conv_last.weight")
+    if last is None or None in gates or layers != set(range(len(layers))):
+        return None
+    norm, started = tensors.get(f"{prefix}.0.conv_x.1.weight"), tensors.get(f"{prefix}.1.ct_weight")
+    pixelwise = norm or started or tensors.get(f"{prefix}.0._norm_c_t.weight")
+    shape = pixelwise.shape if pixelwise is not None else ()
+    return Sizes(
+        cell=cell,
+        hidden=tuple(shape[0] // 4 for shape in gates if shape is not None),
+        filter_size=gates[0][-1] if gates[0] else 0,
+        layer_norm=norm is not None,
+        patch_channels=last.shape[0] if last.shape else 0,
+        plane=(shape[-2], shape[-1]) if len(shape) >= 3 else None,
+    )
+
+
+def _gates_of_state(tensors: Tensors, layer: str, depth: str) -> _Shape | None:
+    """Shape of the convolution that gives a layer four gates from its state."""
+    found = tensors.get(f"{layer}.conv_h{depth}") or tensors.get(f"{layer}.conv_s_cc{depth}")
+    return found.shape if found is not None and len(found.shape) >= 4 else None
+
+
+def map_weights(config: FramesConfig) -> dict[str, Source]:
+    """Our weights by name -> where each is in a file of OpenSTL."""
+    return {name: _source(name, shape, config) for name, shape in parameter_shapes(config).items()}
+
+
+def _source(name: str, ours: _Shape, config: FramesConfig) -> Source:
+    theirs = name
+    for pattern, replacement in _RENAMED:
+        theirs = re.sub(pattern, replacement, theirs)
+    if config.cell == "e3d-lstm":
+        theirs, shape = _with_planes(theirs, ours)
+    else:
+        shape = ours
+    length = shape[0]
+    start = 0
+    # Gates that reach no output are left out: the first two of ConvLSTM's four, the last of E3D-LSTM's seven.
+    if config.cell == "convlstm" and config.dialect == "openstl-0.3" and not config.layer_norm and theirs.endswith(".0.weight"):
+        shape = (2 * length, *shape[1:])
+        start = length
+    if config.cell == "e3d-lstm" and not config.layer_norm and theirs.endswith(".conv_x.0.conv3d.weight"):
+        shape = (length // 6 * 7, *shape[1:])
+    return Source(name=theirs, shape=shape, start=start, length=length, ours=ours)
+
+
+def _with_planes(theirs: str, ours: _Shape) -> tuple[str, _Shape]:
+    """Name and shape of E3D-LSTM's three-dimensional weights: in ours, their two planes lie beside each other."""
+    if "_norm_c_t" in theirs:
+        return theirs, (ours[0] // 2, 2, *ours[1:])
+    if theirs == "conv_last.weight":
+        return theirs, (ours[0], ours[1] // 2, 2, 1, 1)
+    if theirs.endswith(".conv_last.weight"):
+        return theirs.replace(".weight", ".conv3d.weight"), (*ours[:2], 1, 1, 1)
+    if theirs.endswith(".0.weight"):
+        return theirs.replace(".weight", ".conv3d.weight"), (ours[0], ours[1] // 2, 2, *ours[2:])
+    return theirs, ours  # of a norm
+
+
+def unused_weights(config: FramesConfig) -> dict[str, _Shape]:
+    """Name -> shape of the weights that OpenSTL has in its files, but that reach no output."""
+    k, plane, unused = config.filter_size, config.plane, {}
+    for layer, c in enumerate(config.hidden):
+        if config.cell in ("convlstm", "predrnnpp"):
+            unused[f"cell_list.{layer}.conv_o.0.weight"] = (c, 2 * c, k, k)
+            if config.layer_norm:
+                unused |= dict.fromkeys([f"cell_list.{layer}.conv_o.1.{part}" for part in ("weight", "bias")], (c, *plane))
+        if config.cell == "convlstm":
+            unused[f"cell_list.{layer}.conv_last.weight"] = (c, 2 * c, 1, 1)
+        if config.cell == "mim" and layer:
+            unused[f"stlstm_layer_diff.{layer - 1}.conv_last.weight"] = (c, 2 * c, 1, 1)
+        if config.cell == "e3d-lstm":
+            unused[f"cell_list.{layer}.conv_gm.0.conv3d.weight"] = (4 * c, c, 2, k, k)
+            names = ["weight"] if config.layer_norm else []
+            unused |= dict.fromkeys([f"cell_list.{layer}.conv_gm.1.{name}" for name in names], (4 * c, 2, *plane))
+    return unused
