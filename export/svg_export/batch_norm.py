@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -36,3 +37,26 @@ def fold_in_sequence(layers: nn.Sequential) -> None:
             assert isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
             layers[index - 1] = fuse_conv_bn_eval(conv, norm, transpose=isinstance(conv, nn.ConvTranspose2d))
             layers[index] = nn.Identity()
+
+
+def fold_into_sum(first: nn.Module, other: nn.Module | None, norm: nn.Module) -> nn.Module:
+    """Fold the BatchNorm after first(d) + other(e): it scales both convolutions, and its shift goes to the first.
+
+    Args:
+        first: a convolution, with or without bias.
+        other: one without bias, scaled in place; None if there is no second summand.
+        norm: the BatchNorm.
+
+    Returns:
+        The first convolution, folded.
+    """
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_var is not None
+    conv: Any = first
+    transpose = isinstance(conv, nn.ConvTranspose2d)
+    if other is not None:
+        shared: Any = other
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        shared.weight = nn.Parameter(shared.weight * scale.view((1, -1, 1, 1) if transpose else (-1, 1, 1, 1)))
+    folded: nn.Module = fuse_conv_bn_eval(conv, norm, transpose=transpose)
+    return folded

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from svg_export.families import svg
+from svg_export.families import frames, srvp, svg
 from svg_export.graph_export import GraphExport
 
 
@@ -25,4 +25,8 @@ class FamilyExport:
     graphs: Callable[[Any, torch.dtype, bool], dict[str, GraphExport]]
 
 
-FAMILY_EXPORTS = {"svg": FamilyExport(svg.fold, svg.graphs)}
+FAMILY_EXPORTS = {
+    "svg": FamilyExport(svg.fold, svg.graphs),
+    "srvp": FamilyExport(srvp.fold, srvp.graphs),
+    "frames": FamilyExport(frames.fold, frames.graphs),
+}

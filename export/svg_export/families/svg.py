@@ -6,19 +6,21 @@ All wrappers work on a copy of the model whose BatchNorm is folded into the conv
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from svg_export.batch_norm import fold_batch_norm
+from svg_export.batch_norm import fold_batch_norm, fold_into_sum
 from svg_export.graph_export import EXAMPLE_BATCH, GraphExport, widened
+from svg_train.families.svg import SvgConfig
 from svg_train.families.svg.backbones import Decoder, Encoder, SkipStage
 from svg_train.families.svg.model import SVG
 from svg_train.families.svg.recurrent import GaussianLSTM, Predictor, RecurrentCore
+from svg_train.families.svg.spatial import ConvCore, ConvGaussian, ConvPredictor
 
-_STATE_AXIS = 1  # of the batch: states are (2 * layers, B, rnn)
+Core = RecurrentCore | ConvCore
+Gaussian = GaussianLSTM | ConvGaussian
+AnyPredictor = Predictor | ConvPredictor
 
 
 class EncoderGraph(nn.Module):
@@ -64,7 +66,7 @@ class DecoderGraph(nn.Module):
 class GaussianGraph(nn.Module):
     """h (B, g_dim), state (2 * layers, B, rnn) -> mu, logvar (B, z_dim), state_out. Always float32."""
 
-    def __init__(self, lstm: GaussianLSTM) -> None:
+    def __init__(self, lstm: Gaussian) -> None:
         super().__init__()
         self.lstm = lstm
 
@@ -76,7 +78,7 @@ class GaussianGraph(nn.Module):
 class PredictorGraph(nn.Module):
     """h (B, g_dim), z (B, z_dim), state (2 * layers, B, rnn) -> g (B, g_dim), state_out. Always float32."""
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: AnyPredictor) -> None:
         super().__init__()
         self.predictor = predictor
 
@@ -88,7 +90,7 @@ class PredictorGraph(nn.Module):
 class DeterministicPredictorGraph(nn.Module):
     """h (B, g_dim), state (2 * layers, B, rnn) -> g (B, g_dim), state_out: the predictor of a model without latents."""
 
-    def __init__(self, predictor: Predictor) -> None:
+    def __init__(self, predictor: AnyPredictor) -> None:
         super().__init__()
         self.predictor = predictor
 
@@ -119,12 +121,11 @@ class PrimeGraph(nn.Module):
                 _, predictor_state = self.predictor.step(h_seq[step], None, predictor_state)
             return (predictor_state,)
         gaussians = [_read(part, h) for part, h in ((self.posterior, h_seq[1:]), (self.prior, h_seq[:-1])) if part is not None]
-        zero = _zero(eps[0])
         mus, logvars, _ = gaussians[0]
         for step in range(steps):
             z = mus[step] + (0.5 * logvars[step]).exp() * eps[step]
-            _, predictor_state = self.predictor.step(h_seq[step] + zero, z, predictor_state)
-        states = [state + zero for _, _, state in gaussians[1:]]
+            _, predictor_state = self.predictor.step(_repeated(h_seq[step], eps[0]), z, predictor_state)
+        states = [_repeated(state, eps[0]) for _, _, state in gaussians[1:]]
         last = [value for mu, logvar, _ in gaussians for value in (mu[-1], logvar[-1])]
         return (predictor_state, *states, *last)
 
@@ -163,21 +164,22 @@ class StepGraph(nn.Module):
         return (frame, h_out, predictor_state, *prior, *conds)
 
 
-def _zero(like: Tensor) -> Tensor:
-    """Zeros (B, 1) at the batch of `like` (B, ...): adding them repeats a tensor of batch 1.
+def _repeated(values: Tensor, like: Tensor) -> Tensor:
+    """`values` of batch 1 or B at the batch of `like` (B, ...), by adding zeros: vectors and states of LSTMs, or maps.
 
-    Expanding it would compute the shape at run time, which ONNX Runtime does on the processor, also where the rest is on a GPU
+    Expanding would compute the shape at run time, which ONNX Runtime does on the processor, also where the rest is on a GPU
     (onnxruntime #17930); and the exporter would fix a batch of 1 or B to 1.
     """
-    return like[:, :1] * 0
+    zeros = like.flatten(1)[:, :1] * 0
+    return values + (zeros[..., None, None] if values.dim() == 4 else zeros)
 
 
-def _initial_state(core: RecurrentCore, like: Tensor) -> Tensor:
-    """Zeros (2 * layers, B, rnn) at the batch of `like` (B, ...)."""
-    return like.new_zeros(2 * core.lstm.num_layers, 1, core.lstm.hidden_size) + _zero(like)
+def _initial_state(core: Core, like: Tensor) -> Tensor:
+    """Zeros at the batch of `like` (B, ...)."""
+    return _repeated(core.initial_state(1), like)
 
 
-def _read(part: GaussianLSTM, h_seq: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
+def _read(part: Gaussian, h_seq: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
     """mu and logvar per step, and the last state."""
     state, mus, logvars = _initial_state(part.core, h_seq[0]), [], []
     for step in range(h_seq.shape[0]):
@@ -195,22 +197,10 @@ def fold(model: SVG) -> SVG:
 def _fold_part(part: nn.Module) -> bool:
     if not isinstance(part, SkipStage):
         return False
-    _fold_into_skip_stage(part)
+    if isinstance(part.finish, nn.Sequential):  # else it ends in the image, without BatchNorm
+        part.from_d = fold_into_sum(part.from_d, part.from_skip, part.finish[0])
+        part.finish[0] = nn.Identity()
     return True
-
-
-def _fold_into_skip_stage(stage: SkipStage) -> None:
-    """The BatchNorm after conv_d(d) + conv_s(skip) scales both halves; its shift goes to the first."""
-    if not isinstance(stage.finish, nn.Sequential):
-        return  # ends in the image, without BatchNorm
-    norm: Any = stage.finish[0]
-    conv: Any = stage.from_d
-    transpose = isinstance(conv, nn.ConvTranspose2d)
-    stage.from_d = fuse_conv_bn_eval(conv, norm, transpose=transpose)
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    shape = (1, -1, 1, 1) if transpose else (-1, 1, 1, 1)
-    stage.from_skip.weight = nn.Parameter(stage.from_skip.weight * scale.view(shape))
-    stage.finish[0] = nn.Identity()
 
 
 def graphs(folded: SVG, dtype: torch.dtype, fused: bool) -> dict[str, GraphExport]:
@@ -232,14 +222,13 @@ def separate_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphExport]:
         conds = [cond[:1] for cond in skip_graph(skips)]
     skip_names = [f"skip_{index}" for index in range(len(skips))]
     cond_names = [f"cond_{index}" for index in range(len(conds))]
-    g = torch.rand(batch, c.g_dim)
     return {
         "encoder": GraphExport(module=encoder, example=(frame,), inputs=["frame"], outputs=["h", *skip_names]),
         "skip": GraphExport(module=skip_graph, example=(skips,), inputs=skip_names, outputs=cond_names),
         **_recurrent_graphs(folded),
         "decoder": GraphExport(
             module=decoder,
-            example=(g, conds),
+            example=(_random_h(c), conds),
             inputs=["g", *cond_names],
             outputs=["frame"],
             shared=tuple(cond_names),
@@ -248,8 +237,8 @@ def separate_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphExport]:
 
 
 def _recurrent_graphs(model: SVG) -> dict[str, GraphExport]:
-    c, state, axes = model.config, {"state": "state_out"}, {"state": _STATE_AXIS, "state_out": _STATE_AXIS}
-    h, z = torch.rand(EXAMPLE_BATCH, c.g_dim), torch.rand(EXAMPLE_BATCH, c.z_dim)
+    c, state = model.config, {"state": "state_out"}
+    h, z, axes = _random_h(c), torch.rand(EXAMPLE_BATCH, c.noise_dim), _state_axes(c, ["state", "state_out"])
     graphs = {}
     for graph_name, gaussian in (("posterior", model.posterior), ("prior", model.prior)):
         if gaussian is not None:
@@ -288,10 +277,10 @@ def fused_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphExport]:
 
 def _prime(model: SVG) -> GraphExport:
     c = model.config
-    example = [torch.rand(c.n_past, 1 if model.posterior is not None else EXAMPLE_BATCH, c.g_dim)]
+    example = [torch.stack([_random_h(c, 1 if model.posterior is not None else EXAMPLE_BATCH)] * c.n_past)]
     inputs, outputs = ["h_seq"], ["predictor_state"]
     if model.posterior is not None:
-        example.append(torch.rand(c.n_past - 1, EXAMPLE_BATCH, c.z_dim))
+        example.append(torch.rand(c.n_past - 1, EXAMPLE_BATCH, c.noise_dim))
         inputs.append("eps")
         outputs += ["prior_state"] if model.prior is not None else []
         outputs += ["posterior_mu", "posterior_logvar"]
@@ -304,7 +293,7 @@ def _prime(model: SVG) -> GraphExport:
         inputs=inputs,
         outputs=outputs,
         shared=shared,
-        batch_axes={"h_seq": 1, "eps": 1, **_state_axes(outputs)},
+        batch_axes={"h_seq": 1, "eps": 1, **_state_axes(c, outputs)},
         computes="float32",
     )
 
@@ -316,11 +305,11 @@ def _step(model: SVG, dtype: torch.dtype) -> GraphExport:
     with torch.no_grad():
         conds = list(graph.condition(list(graph.encoder(frame)[1:])))
     cond_names = [f"cond_{index}" for index in range(len(conds))]
-    example: list[Tensor | list[Tensor]] = [torch.rand(batch, c.g_dim), conds, model.predictor.core.initial_state(batch)]
+    example: list[Tensor | list[Tensor]] = [_random_h(c), conds, model.predictor.core.initial_state(batch)]
     inputs, outputs = ["h", *cond_names, "predictor_state"], ["frame", "h_out", "predictor_state_out"]
     states = {"h": "h_out", "predictor_state": "predictor_state_out"}
     if model.posterior is not None:
-        example.append(torch.rand(batch, c.z_dim))
+        example.append(torch.rand(batch, c.noise_dim))
         inputs.append("eps")
     if model.prior is not None:
         example.append(model.prior.core.initial_state(batch))
@@ -337,10 +326,18 @@ def _step(model: SVG, dtype: torch.dtype) -> GraphExport:
         outputs=outputs,
         states=states,
         shared=tuple(cond_names),
-        batch_axes=_state_axes([*inputs, *outputs]),
+        batch_axes=_state_axes(c, [*inputs, *outputs]),
+        computes="mixed" if c.latent == "spatial" else "variant",
     )
 
 
-def _state_axes(names: list[str]) -> dict[str, int]:
-    """The batch axis of those tensors that are states of the LSTMs."""
-    return {name: _STATE_AXIS for name in names if name.removesuffix("_out").endswith("_state")}
+def _random_h(config: SvgConfig, batch: int = EXAMPLE_BATCH) -> Tensor:
+    """Anything in the shape of h."""
+    sides = (config.map_size, config.map_size) if config.latent == "spatial" else ()
+    return torch.rand(batch, config.g_dim, *sides)
+
+
+def _state_axes(config: SvgConfig, names: list[str]) -> dict[str, int]:
+    """The batch axis of those tensors that are states: of vectors (2 * layers, B, rnn), of maps (B, 2 * layers * rnn, s, s)."""
+    axis = 0 if config.latent == "spatial" else 1
+    return {name: axis for name in names if name.removesuffix("_out").endswith("state")}

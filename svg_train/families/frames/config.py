@@ -104,6 +104,11 @@ class FramesConfig(FamilyConfig):
         return 0
 
     @property
+    def prior_kind(self) -> Literal["none"]:
+        """There are no latents."""
+        return "none"
+
+    @property
     def plane(self) -> tuple[int, int]:
         """Height and width of a feature map."""
         return self.height // self.patch_size, self.width // self.patch_size
