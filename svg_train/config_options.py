@@ -50,6 +50,15 @@ def flag(table: str, name: str) -> str:
     return f"--{_parameter_name(table, name).replace('_', '-')}"
 
 
+def arguments(table: str, name: str, value: Any) -> str:
+    """What to write on a command line for a field of a table: --hidden 64,64 or --no-layer-norm."""
+    option = flag(table, name)
+    if isinstance(value, bool):
+        return option if value else option.replace("--", "--no-", 1)
+    listed = "," if _is_list(fields(table)[name]) else " "
+    return f"{option} {listed.join(map(str, value)) if isinstance(value, (tuple, list)) else value}"
+
+
 def fields(table: str) -> dict[str, FieldInfo]:
     """The fields of one table of `Config`; of model, those of all families."""
     if table == "model":
@@ -93,8 +102,13 @@ def _parameter(table: str, name: str) -> inspect.Parameter:
         _parameter_name(table, name),
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[field.annotation | None, option],  # type: ignore[operator]
+        annotation=Annotated[str | None if _is_list(field) else field.annotation | None, option],  # type: ignore[operator]
     )
+
+
+def _is_list(field: FieldInfo) -> bool:
+    """Whether it has any number of values. A command line has them in one text, N,N,..., which the field itself parses."""
+    return get_origin(field.annotation) is tuple and Ellipsis in get_args(field.annotation)
 
 
 def bounds(field: FieldInfo) -> dict[str, float]:
@@ -104,6 +118,8 @@ def bounds(field: FieldInfo) -> dict[str, float]:
 
 def _limits(field: FieldInfo) -> dict[str, Any]:
     """The bounds for typer. It cannot exclude an end point, so it only shows such bounds, and the field itself checks them."""
+    if _is_list(field):
+        return {"metavar": "N,N,..."}
     limits = bounds(field)
     if not {"gt", "lt"} & limits.keys():
         return {"min": limits.get("ge"), "max": limits.get("le")}

@@ -20,7 +20,7 @@ from svg_common.files import resolved
 from svg_common.path_advice import shell_argument
 from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from svg_train.config import Config
-from svg_train.config_options import flag
+from svg_train.config_options import arguments
 from svg_train.data import open_data
 from svg_train.data.loading import StepSampler, collate, step_noise, to_unit, training_loader
 from svg_train.evaluation import Evaluation, evaluate, held_out
@@ -330,15 +330,24 @@ def _initial_weights(init: Path, model: FamilyConfig) -> dict[str, Tensor]:
     """The weights of a checkpoint, whose model must have the shape of this run's."""
     checkpoint = load_any_checkpoint(init)
     given, expected = checkpoint.config.model.shape(), model.shape()
-    different = [name for name in expected if given.get(name) != expected[name]]
+    names = ["family"] if given["family"] != expected["family"] else list(expected)
+    different = [name for name in names if given[name] != expected[name]]
     if different:
-        sizes = "\n".join(f"  {name}: given {given.get(name)}, expected {expected[name]}" for name in different)
-        flags = " ".join(f"{flag('model', name)} {given[name]}" for name in different)
+        sizes = "\n".join(f"  {name}: given {given[name]}, expected {expected[name]}" for name in different)
+        flags = " ".join(arguments("model", name, given[name]) for name in _flags_of(checkpoint.config.model, different))
         raise CheckpointError(
             f"the model in '{init}' differs in shape from this run's:\n{sizes}\n"
             f"  start from it with: --init {shell_argument(init)} {flags}"
         )
     return checkpoint.weights
+
+
+def _flags_of(model: FamilyConfig, different: list[str]) -> list[str]:
+    """Settings to give, so that a run has the shape of `model`: those that differ, or all if its family does."""
+    if "family" not in different:
+        return different
+    changed = [name for name, value in model.shape().items() if value != type(model).model_fields[name].default]
+    return ["family", *(name for name in changed if name != "family")]
 
 
 def _resume_point(out: Path) -> Checkpoint:

@@ -94,7 +94,8 @@ class Importer(Protocol):
             model_config: the user's file with the settings of the model; None: none was given.
 
         Raises:
-            CheckpointError: parts are missing or contradictory, or `model_config` is needed or does not fit; all in one message.
+            CheckpointError: parts are missing or contradictory, or `model_config` is needed or does not fit; all in
+                one message.
         """
         ...
 

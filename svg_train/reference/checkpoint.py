@@ -22,6 +22,7 @@ from svg_common.path_advice import shell_argument
 from svg_train.checkpoint import FORMAT, Checkpoint, CheckpointError, load_checkpoint
 from svg_train.config import Config, build_config
 from svg_train.families import FAMILIES
+from svg_train.families.svg import SvgConfig
 from svg_train.reference.archives import describe_archive
 from svg_train.reference.file import OtherKindError, TorchFile, open_torch_file, sniff_format
 from svg_train.reference.foreign_files import HEAD_BYTES, describe_foreign
@@ -44,8 +45,8 @@ class ReferenceCheckpointError(CheckpointError):
 def load_any_checkpoint(path: str | Path, model_config: Path | None = None) -> Checkpoint:
     """Read a checkpoint of ours, of the reference implementation or of another program that a family knows.
 
-    It is recognized by its content, not its name. Also weights of the former two from Lightning checkpoints, state_dicts and safetensors files, if the settings that no weight
-    depends on (n_past, ...) are in the file.
+    It is recognized by its content, not its name. Also weights of the former two from Lightning checkpoints, state_dicts and
+    safetensors files, if the settings that no weight depends on (n_past, ...) are in the file.
 
     Args:
         path: of the file.
@@ -133,9 +134,10 @@ def _take(path: str | Path, file: TorchFile, layout: Layout) -> Checkpoint:
 
 def _convert(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoint | None:
     config, parts = _describe(layout, findings)
-    if config is None:
+    model = _svg_settings(config, findings)
+    if config is None or model is None:
         return None
-    targets = map_parameters(config.model)
+    targets = map_parameters(model)
     _compare(reference_shapes(targets), parts, findings)
     if findings.problems:
         return None
@@ -144,9 +146,10 @@ def _convert(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoint 
 
 def _take_ours(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoint | None:
     config = _build_config(findings, config_tables(layout.tensors, layout.options or {}, findings))
-    if config is None:
+    model = _svg_settings(config, findings)
+    if config is None or model is None:
         return None
-    compare_weights(map_parameters(config.model), layout.tensors, findings)
+    compare_weights(map_parameters(model), layout.tensors, findings)
     _refuse_shared_values(list(layout.tensors.values()), findings)
     if findings.problems:
         return None
@@ -182,6 +185,16 @@ def _build_config(findings: Findings, *tables: dict[str, dict[str, Any]]) -> Con
     except UsageError as error:
         findings.problems += [line.strip() for line in str(error).splitlines()[1:]]
         return None
+
+
+def _svg_settings(config: Config | None, findings: Findings) -> SvgConfig | None:
+    """The settings of the family whose weights these are. The options beside them may name any."""
+    if config is None:
+        return None
+    if isinstance(config.model, SvgConfig):
+        return config.model
+    findings.add(f"model.family is {config.model.family}, but the weights imply svg")
+    return None
 
 
 def _compare(expected: dict[tuple[str, str], tuple[int, ...]], parts: dict[str, Tensors], findings: Findings) -> None:
