@@ -230,7 +230,7 @@ def _manifest(
     checkpoint: Checkpoint, checkpoint_sha256: str, bundle_id: str, variants: dict[str, PrecisionVariant]
 ) -> Manifest:
     model, train = checkpoint.config.model, checkpoint.config.train
-    draws = model.context_draws if model.noise_dim else 0
+    draws = model.context_draws
     elsewhere = {"family", "prior", "image_size", "channels", *model.generation_fields}  # in other places of the manifest
     return Manifest(
         format="svg-bundle",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from svg_common.digits import digit_stream
 from svg_train.data import Frames
@@ -10,6 +11,14 @@ from svg_train.families.base import FamilyConfig
 
 _SEED = 7  # of no split of a data set
 _DIGITS = 2
+_LEAST_SIDE = 64  # pixels; digits have 28
+
+
+def digit_frames(seed: int | tuple[int, ...], count: int, height: int, width: int) -> NDArray[np.float32]:
+    """(count, height, width) of bouncing digits; of frames too small for them, what passes through the middle."""
+    side = max(height, width, _LEAST_SIDE)
+    step, top, left = digit_stream(seed, _DIGITS, side), (side - height) // 2, (side - width) // 2
+    return np.stack([step()[top : top + height, left : left + width] for _ in range(count)])
 
 
 class DrawnSequences:
@@ -22,7 +31,7 @@ class DrawnSequences:
 
     def __init__(self, model: FamilyConfig, count: int, length: int) -> None:
         self.description = "bouncing digits drawn for the purpose"
-        self._size = model.image_size
+        self._size = model.height, model.width
         self._channels = model.channels
         self._count = count
         self._length = length
@@ -32,6 +41,6 @@ class DrawnSequences:
 
     def __getitem__(self, index: int) -> Frames:
         """(T, H, W, C) uint8."""
-        steps = [digit_stream((_SEED, index, channel), _DIGITS, self._size) for channel in range(self._channels)]
-        frames = np.stack([np.stack([step() for step in steps], axis=-1) for _ in range(self._length)])
+        seeds = [(_SEED, index, channel) for channel in range(self._channels)]
+        frames = np.stack([digit_frames(seed, self._length, *self._size) for seed in seeds], axis=-1)
         return (frames * 255 + 0.5).astype(np.uint8)

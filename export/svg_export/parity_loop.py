@@ -17,7 +17,7 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 
-from svg_common.digits import digit_stream
+from svg_export.drawn_frames import digit_frames
 from svg_export.graph_export import GraphExport
 from svg_runtime.forecast.noise import gaussian_sample
 from svg_train.families.base import FamilyConfig
@@ -44,8 +44,8 @@ class ProbeInputs:
     @classmethod
     def make(cls, config: FamilyConfig) -> ProbeInputs:
         """Moving digits, which have edges as well as flat parts, and fixed noise."""
-        rng, step = np.random.default_rng(0), digit_stream(0, 2, max(config.height, config.width))
-        gray = np.stack([step() for _ in range(config.n_past)])[:, None, None, : config.height, : config.width]
+        rng = np.random.default_rng(0)
+        gray = digit_frames(0, config.n_past, config.height, config.width)[:, None, None]
         steps = (config.context_draws, FORECAST_STEPS)
         draw = [rng.standard_normal((n, SAMPLES, config.noise_dim), np.float32) for n in steps]
         return cls(np.repeat(gray, config.channels, axis=2), *draw)

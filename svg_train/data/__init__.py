@@ -7,6 +7,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_common.digits import DIGIT_SIZE
+from svg_common.errors import UsageError
 from svg_train.config import Config
 
 Split = Literal["train", "test"]
@@ -29,7 +31,9 @@ def open_data(config: Config, split: Split, length: int) -> SequenceDataset:
 
     Raises:
         SvgError: files are missing or unusable; the message names them and says what to do.
+        UsageError: the data set has no frames of the model's shape.
     """
+    _refuse_unfit_shape(config)
     if config.data.name == "digits":
         from svg_train.data.digits import Digits
 
@@ -49,3 +53,17 @@ def open_data(config: Config, split: Split, length: int) -> SequenceDataset:
     from svg_train.data.video import VideoClips
 
     return VideoClips(config, split, length)
+
+
+def _refuse_unfit_shape(config: Config) -> None:
+    name, model = config.data.name, config.model
+    if model.width != model.height and name != "video":
+        raise UsageError(
+            f"data '{name}' has square frames, but the model's have {model.height} x {model.width} pixels\n"
+            "  remove --image-width, or use --data video, whose frames are cropped to any shape"
+        )
+    if name in ("digits", "smmnist") and model.image_size <= DIGIT_SIZE:
+        raise UsageError(
+            f"data '{name}' has digits of {DIGIT_SIZE} pixels, which cannot move in frames of {model.image_size}\n"
+            f"  expected --image-size {2 * DIGIT_SIZE}, or another above {DIGIT_SIZE}"
+        )

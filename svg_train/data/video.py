@@ -44,7 +44,7 @@ class VideoClips(ClipSequences):
 
     def __init__(self, config: Config, split: Split, length: int) -> None:
         data, model = config.data, config.model
-        shape = FrameShape(model.image_size, model.image_size, model.channels)
+        shape = FrameShape(model.height, model.width, model.channels)
         decoded, skipped = decode_videos(_clips(data), cache_folder(data.cache), shape)
         _require(bool(decoded), "no video can be read", data, skipped)
         videos = _with_rates(decoded, data)

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from svg_eval.cli import app as svg_eval
 from svg_export.cli import app as svg_export
 from svg_train.cli import app as svg_train
-from svg_train.config import Config
-from svg_train.config_options import bounds, config_options, fields, flag, settings_of
+from svg_train.config import Config, build_config
+from svg_train.config_options import arguments, bounds, config_options, fields, flag, settings_of
 
 FIELDS = [(table, name) for table in Config.model_fields for name in fields(table)]
 
@@ -53,9 +53,32 @@ def test_data_and_its_folder_are_named_in_full():
 
 
 def test_choices_are_those_of_the_fields():
-    result = CliRunner().invoke(svg_train, ["--image-size", "96"])
+    result = CliRunner().invoke(svg_train, ["--cell", "gru"])
     assert result.exit_code == 2
-    assert all(str(size) in result.output for size in get_args(fields("model")["image_size"].annotation))
+    choices = get_args(fields("model")["cell"].annotation)
+    assert len(choices) == 6
+    assert all(choice in result.output for choice in choices)
+
+
+def test_a_setting_that_families_limit_differently_is_checked_by_the_family_of_the_run():
+    result = CliRunner().invoke(svg_train, ["--image-size", "96"])
+    assert str(result.exception).endswith("model.image_size: Input should be 64 or 128")
+    given = settings_of("model", settings("--family", "frames", "--image-size", "96"))
+    built = build_config({"model": {name: value for name, value in given.items() if value is not None}})
+    assert built.model.image_size == 96
+
+
+def test_sizes_of_any_number_of_layers_are_one_text():
+    assert options(svg_train)["--hidden"].metavar == "N,N,..."
+    given = settings_of("model", settings("--family", "frames", "--hidden", "16,16"))
+    assert build_config({"model": {name: value for name, value in given.items() if value is not None}}).model.hidden == (16, 16)
+
+
+def test_arguments_are_what_the_command_line_takes():
+    written = [arguments("model", *pair) for pair in (("hidden", (8, 4)), ("layer_norm", False), ("cell", "mim"))]
+    assert written == ["--hidden 8,4", "--no-layer-norm", "--cell mim"]
+    given = settings_of("model", settings(*" ".join(written).split()))
+    assert (given["hidden"], given["layer_norm"], given["cell"]) == ("8,4", False, "mim")
 
 
 def settings(*arguments: str):

@@ -1,4 +1,4 @@
-"""The graphs of the family `srvp`. A forecast steps the state y alone, and decodes the frames of all steps and samples at once."""
+"""The graphs of the family `srvp`. A forecast steps the state y alone, and decodes the frames of all steps at once."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def _agreement_errors(manifest: Manifest, graphs: Graphs) -> Iterator[str]:
     }
     if "encoder" not in graphs:
         known["h"] = known["frame"]  # the frames themselves are what is read
-    for name in ("z", "eps") + (("mu",) if "posterior" in graphs else ()):
+    for name in ("eps", "mu") if "posterior" in graphs else ("eps",):
         known[name] = ("the manifest", ("float32", 0, (z_dim,)))
     for graph_name in (name for name in ROLES if name in graphs):
         spec = graphs[graph_name]
@@ -149,6 +149,8 @@ def _key(graph_name: str, name: str) -> str:
     name = name.removesuffix("_out")
     if graph_name in _RECURRENT and name == "state":
         return f"{graph_name}_state"
+    if graph_name == "predictor" and name == "z":
+        return "mu"
     if name.removeprefix("posterior_").removeprefix("prior_") in ("mu", "logvar"):
         return "mu"
     return "h" if name == "h_seq" else name

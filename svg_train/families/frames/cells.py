@@ -111,7 +111,8 @@ class CausalCell(nn.Module):
         i2_c, g2_c, f2_c, o_c = self.conv_c2m(c).chunk(4, dim=1)
         m = (f2_x + f2_m + f2_c + 1).sigmoid() * g2_m.tanh() + (i2_x + i2_m + i2_c).sigmoid() * (g2_x + g2_c).tanh()
         o = (o_x + o_h + o_c + self.conv_om(m)).tanh()
-        return o * self.conv_last(torch.cat([c, m], dim=1)).tanh(), c, m
+        h = o * self.conv_last(torch.cat([c, m], dim=1)).tanh()
+        return h, c, m
 
 
 class GradientHighway(nn.Module):
@@ -126,11 +127,12 @@ class GradientHighway(nn.Module):
         """x, z (B, hidden, H, W) -> z of the next step."""
         p, u = (self.x_concat(x) + self.z_concat(z)).chunk(2, dim=1)
         share = u.sigmoid()
-        return share * p.tanh() + (1 - share) * z
+        z_next: Tensor = share * p.tanh() + (1 - share) * z
+        return z_next
 
 
 class PeepholeCell(nn.Module):
-    """An LSTM whose gates also see its cell, pixel by pixel: MIM's non-stationary module, and the stationary one in its blocks."""
+    """An LSTM whose gates also see its cell, pixel by pixel: MIM's modules for differences and for what is stationary."""
 
     def __init__(self, hidden: int, config: FramesConfig) -> None:
         super().__init__()
@@ -213,7 +215,7 @@ class EideticCell(nn.Module):
         return h_next.flatten(1, 2), cell.flatten(1, 2)
 
     def _attend(self, query: Tensor, history: Tensor, filled: Tensor) -> Tensor:
-        """softmax(r K^T) K over all entries of the history. The original reshapes (C, 2, H, W) to (2HW, C) without transposing."""
+        """softmax(r K^T) K over the history. As in the original, (C, 2, H, W) becomes (2HW, C) without transposing."""
         _, length, rows, hidden = history.shape
         keys = history.reshape(-1, length * rows, hidden)
         scores = both_planes(query).reshape(-1, rows, hidden) @ keys.transpose(1, 2)
@@ -221,7 +223,8 @@ class EideticCell(nn.Module):
         masked = scores.reshape(-1, rows, length, rows) + mask.reshape(-1, 1, length, 1)
         weights = masked.reshape(-1, rows, length * rows).softmax(dim=2)
         _, _, _, height, width = self._shape
-        return (weights @ keys).reshape(-1, 2 * hidden, height, width)
+        recalled: Tensor = weights @ keys
+        return recalled.reshape(-1, 2 * hidden, height, width)
 
     def _global_memory(self, gates: list[Tensor]) -> Tensor:
         """The new global memory (B, hidden, 1 or 2, H, W), from one of zeros."""
@@ -235,5 +238,5 @@ class EideticCell(nn.Module):
     def _mixed(self, cell: Tensor, memory: Tensor) -> Tensor:
         """The 1x1x1 convolution of [c', m'], both planes below each other."""
         _, hidden, _, height, width = self._shape
-        mixed = self.conv_last(torch.cat([cell, memory], dim=1).reshape(-1, 2 * hidden, 2 * height, width))
+        mixed: Tensor = self.conv_last(torch.cat([cell, memory], dim=1).reshape(-1, 2 * hidden, 2 * height, width))
         return mixed.reshape(self._shape)

@@ -17,7 +17,6 @@ Dialect = Literal["openstl-0.3", "openstl-1.0"]
 
 CELLS_WITH_DIALECTS: tuple[Cell, ...] = ("convlstm", "predrnnpp")
 _UNEQUAL: tuple[Cell, ...] = ("convlstm", "e3d-lstm")  # in the others a memory climbs through the layers
-_LEAST_LAYERS: dict[str, int] = {"predrnnpp": 2, "mim": 2}  # a highway, and differences, between the first two layers
 _DEFAULT_HORIZON = 10
 _REVERSE_RAMP, _RAMP = (25000, 50000), (0, 50000)  # OpenSTL's
 
@@ -72,9 +71,8 @@ class FramesConfig(FamilyConfig):
             raise ValueError(f"filter_size is {self.filter_size}; expected an odd number")
         if len(set(self.hidden)) > 1 and self.cell not in _UNEQUAL:
             raise ValueError(f"hidden is {_listed(self.hidden)}; the layers of {self.cell} share a memory and must be equal")
-        least = _LEAST_LAYERS.get(self.cell, 1)
-        if len(self.hidden) < least:
-            raise ValueError(f"hidden has {len(self.hidden)} layer; {self.cell} needs at least {least}")
+        if self.cell == "predrnnpp" and len(self.hidden) < 2:
+            raise ValueError("hidden has one layer; predrnnpp needs two, with its highway between them")
         return self
 
     @model_validator(mode="after")

@@ -64,16 +64,22 @@ class PlaneGates(nn.Module):
         super().__init__()
         self.conv = Convolution(2 * inputs, hidden * parts, config.filter_size, config.stride)
         self.norm = PlaneNorm(hidden * parts, config.plane) if config.layer_norm else None
-        self._strided = config.stride > 1
+        self._stride = config.stride
         self._plane = config.plane
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 2 * inputs, H, W), the planes of a channel beside each other -> (B, hidden * parts, 1 or 2, H, W)."""
         gates: Tensor = self.conv(x)
-        if self._strided:
-            gates = F.interpolate(gates, size=self._plane, mode="nearest")
+        if self._stride > 1:
+            gates = self._enlarged(gates)
         gates = gates.unsqueeze(2)
         return gates if self.norm is None else self.norm(gates)
+
+    def _enlarged(self, gates: Tensor) -> Tensor:
+        """To the size of the input. Where the stride divides it, a constant factor keeps sizes out of an exported graph."""
+        if all(side % self._stride == 0 for side in self._plane):
+            return F.interpolate(gates, scale_factor=float(self._stride), mode="nearest")
+        return F.interpolate(gates, size=self._plane, mode="nearest")
 
 
 def both_planes(x: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ class FramesModel(VideoModel):
 
     @torch.no_grad()
     def one_step(self, x: Tensor) -> Tensor:
-        """Predictions of x_1 ... x_{T-1} from the true frames before each; (T, B, C, H, W) -> (T - 1, B, C, H, W), not clipped."""
+        """Each of x_1 ... x_{T-1} predicted from the true ones before: (T, B, C, H, W) -> (T - 1, B, C, H, W), not clipped."""
         states, frames = self.initial_states(x.shape[1]), []
         for frame in x[:-1]:
             predicted, states = self.step(frame, states)

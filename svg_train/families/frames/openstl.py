@@ -141,7 +141,8 @@ def _incomplete(path: Path, model_config: Path | None, problems: list[str]) -> s
     """All that is missing or contradictory, and what to run next."""
     shown = problems[:_LISTED] + ([f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else [])
     listed = "\n  ".join(shown)
-    return f"'{path}' is a checkpoint of OpenSTL, but not all that a forecast needs is there, or it does not fit:\n  {listed}\n{_next_step(path, model_config)}"
+    reason = f"'{path}' is a checkpoint of OpenSTL, but something that a forecast needs is missing or contradictory"
+    return f"{reason}:\n  {listed}\n{_next_step(path, model_config)}"
 
 
 def _next_step(path: Path, model_config: Path | None) -> str:

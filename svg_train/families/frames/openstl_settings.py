@@ -1,4 +1,4 @@
-"""Settings of a model of OpenSTL: its model_param.json or a Lightning checkpoint's hyper-parameters, checked against its weights."""
+"""Settings of a model of OpenSTL, from its model_param.json or a Lightning checkpoint, checked against its weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from svg_common.text_files import decode_text
 from svg_train.checkpoint import CheckpointError
@@ -22,7 +22,7 @@ METHODS: dict[str, Cell] = {
 }  # fmt: skip
 # Arguments that only one version of the training program has, and writes among the settings.
 _PROGRAMS: dict[Dialect, frozenset[str]] = {
-    "openstl-0.3": frozenset({"display_step", "use_gpu", "resume_from", "auto_resume", "launcher", "empty_cache", "early_stop_epoch"}),
+    "openstl-0.3": frozenset({"display_step", "use_gpu", "resume_from", "auto_resume", "launcher", "early_stop_epoch"}),
     "openstl-1.0": frozenset({"gpus", "metric_for_bestckpt", "ckpt_path"}),
 }  # fmt: skip
 
@@ -51,26 +51,23 @@ _EXPECTED = "  expected the model_param.json that OpenSTL's training wrote"
 
 
 def find_dialect(cell: Cell, given: Mapping[str, Any], container: Dialect | None, findings: Findings) -> Dialect:
-    """Which of the two versions' equations the weights were trained with: what the user says, what wrote the file, or the settings."""
-    named = given.get("dialect")
-    if named is not None and named not in get_args(Dialect):
-        findings.add(f"dialect is {_short(named)}, expected one of {', '.join(get_args(Dialect))}")
+    """Which version's equations the weights were trained with: as the user says, or as file and settings were written."""
+    stated = given.get("dialect")
+    named = next((dialect for dialect in _PROGRAMS if dialect == stated), None)
+    if stated is not None and named is None:
+        findings.add(f"dialect is {_short(stated)}, expected one of {', '.join(_PROGRAMS)}")
     if cell not in CELLS_WITH_DIALECTS:
         return "openstl-1.0"  # they compute the same
-    if named in get_args(Dialect):
-        dialect: Dialect = named
-        return dialect
-    writers: list[Dialect] = [dialect for dialect, arguments in _PROGRAMS.items() if arguments & given.keys()]
-    if container is not None:
-        return container
-    if len(writers) != 1:
+    if named is not None:
+        return named
+    writers = [container] if container else [dialect for dialect, arguments in _PROGRAMS.items() if arguments & given.keys()]
+    if len(writers) != 1 and stated is None:
         findings.add(
             f"dialect is missing, and cannot be inferred from the weights: two versions of {cell} have the same ones. "
             'Add "dialect": "openstl-0.3" (the published weights, and all trained before OpenSTL 1.0) '
             'or "dialect": "openstl-1.0" (trained later)'
         )
-        return "openstl-1.0"
-    return writers[0]
+    return writers[0] if writers else "openstl-1.0"
 
 
 def model_table(sizes: Sizes, given: Mapping[str, Any], dialect: Dialect, findings: Findings) -> dict[str, Any]:

@@ -152,7 +152,8 @@ def _with_planes(theirs: str, ours: _Shape) -> tuple[str, _Shape]:
 
 def unused_weights(config: FramesConfig) -> dict[str, _Shape]:
     """Name -> shape of the weights that OpenSTL has in its files, but that reach no output."""
-    k, plane, unused = config.filter_size, config.plane, {}
+    k, plane = config.filter_size, config.plane
+    unused: dict[str, _Shape] = {}
     for layer, c in enumerate(config.hidden):
         if config.cell in ("convlstm", "predrnnpp"):
             unused[f"cell_list.{layer}.conv_o.0.weight"] = (c, 2 * c, k, k)

@@ -35,7 +35,15 @@ class Gaussian(NamedTuple):
 def gaussian(parameters: Tensor) -> Gaussian:
     """[mu, raw] (..., 2 * size) -> the Gaussian with sigma = softplus(raw) + 1e-8."""
     mu, raw = parameters.chunk(2, -1)
-    return Gaussian(mu, functional.softplus(raw) + MIN_SIGMA)
+    return Gaussian(mu, _softplus(raw) + MIN_SIGMA)
+
+
+def _softplus(raw: Tensor) -> Tensor:
+    """log(1 + exp(raw)). Engines compute ONNX's Softplus so that small values are lost, and ONNX has no log1p, but atanh."""
+    if not torch.compiler.is_exporting():
+        return functional.softplus(raw)
+    t = (-raw.abs()).exp()
+    return functional.relu(raw) + 2 * torch.atanh(t / (t + 2))
 
 
 def perceptron(inputs: int, hidden: int, outputs: int, layers: int) -> nn.Sequential:

@@ -1,0 +1,357 @@
+"""Checkpoints of OpenSTL: containers, settings, what is asked for, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from svg_train.checkpoint import CheckpointError
+from svg_train.reference.checkpoint import load_any_checkpoint
+from tests.svg_train.frames.openstl_equations import Weights, random_weights
+from tests.svg_train.reference.reference_files import Made, Name, OldTorch, zip_file
+from tests.svg_train.reference.test_reference_layouts import write_safetensors
+
+GOLDEN = (
+    "convlstm_03", "convlstm_zoo_03", "convlstm_10", "predrnn_03", "predrnn_10", "predrnn_rgb_layernorm_10", "predrnnv2_03",
+    "predrnnv2_10", "predrnnpp_03", "predrnnpp_10", "predrnnpp_ddp_03", "mim_03", "mim_10", "e3dlstm_03", "e3dlstm_10",
+)  # fmt: skip
+PLANE, HIDDEN = (4, 4), (4, 4)
+IN_SHAPE = [3, 1, 16, 16]
+
+
+def golden_case(shared_data: Path, name: str, folder: Path, **changed):
+    """The imported checkpoint, and the arrays that OpenSTL computed."""
+    stem = shared_data / "golden" / f"openstl_{name}"
+    if not stem.with_suffix(".npz").is_file():
+        pytest.skip("no golden files")
+    settings = json.loads(stem.with_suffix(".json").read_text())
+    arrays = {key: torch.from_numpy(value) for key, value in np.load(stem.with_suffix(".npz")).items()}
+    n, _, *frame = arrays["frames"].shape
+    (folder / "model_param.json").write_text(json.dumps({"in_shape": [n, *frame], **settings, **changed}))
+    lightning = stem.with_suffix(".ckpt")
+    path = lightning if lightning.is_file() else stem.with_suffix(".pth")
+    needs_settings = path.suffix == ".pth" or changed
+    return load_any_checkpoint(path, folder / "model_param.json" if needs_settings else None), arrays
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_golden_files_forecast_what_openstl_did(name, tmp_path, shared_data):
+    checkpoint, arrays = golden_case(shared_data, name, tmp_path)
+    model, frames = checkpoint.build(), arrays["frames"]
+    assert checkpoint.config.model.n_past == len(frames)
+    torch.testing.assert_close(model.one_step(frames), arrays["one_step"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(model.roll_out(frames, len(arrays["expected"])), arrays["expected"], atol=1e-4, rtol=0)
+    empty = torch.zeros(len(arrays["expected"]), 1, 0)
+    shown = model.generate(frames, empty, torch.zeros(len(frames) - 1, 1, 0))
+    torch.testing.assert_close(shown, arrays["expected"].clamp(0, 1), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["convlstm_03", "convlstm_10", "predrnnpp_03", "predrnnpp_10", "predrnn_03", "mim_10"])
+def test_the_user_says_which_dialect_and_the_wrong_one_shows(name, tmp_path, shared_data):
+    other = "openstl-1.0" if name.endswith("03") else "openstl-0.3"
+    checkpoint, arrays = golden_case(shared_data, name, tmp_path, dialect=other)
+    off = (checkpoint.build().roll_out(arrays["frames"], 5) - arrays["expected"]).abs().max()
+    assert off > 1 if name.startswith(("convlstm", "predrnnpp")) else off < 1e-4
+
+
+def weights(method: str = "convlstm", **sizes) -> Weights:
+    return random_weights(
+        **{"method": method, "channels": 16, "plane": PLANE, "hidden": HIDDEN, "k": 3, "norm": False, **sizes}
+    )
+
+
+def settings(method: str = "convlstm", **changed) -> dict:
+    given = {
+        "method": method, "in_shape": IN_SHAPE, "pre_seq_length": 3, "aft_seq_length": 5, "total_length": 8,
+        "num_hidden": "4,4", "filter_size": 3, "stride": 1, "patch_size": 4, "layer_norm": 0, "lr": 5e-4,
+        "dialect": "openstl-1.0",
+    }  # fmt: skip
+    return {name: value for name, value in {**given, **changed}.items() if value != "left out"}
+
+
+def take(folder: Path, content, given: dict | None = None):
+    torch.save(content, folder / "file.pth")
+    if given is None:
+        return load_any_checkpoint(folder / "file.pth")
+    (folder / "settings.json").write_text(json.dumps(given))
+    return load_any_checkpoint(folder / "file.pth", folder / "settings.json")
+
+
+def refusal(folder: Path, content, given: dict | None = None) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        take(folder, content, given)
+    return str(caught.value)
+
+
+def lightning(tensors: Weights, **changed) -> dict:
+    hyper_parameters = settings(**{"dialect": "left out", "gpus": [0], **changed})
+    named = {f"model.{name}": value for name, value in tensors.items()}
+    return {"pytorch-lightning_version": "2.0", "state_dict": named, "hyper_parameters": hyper_parameters}
+
+
+CONTAINERS = {
+    "a state_dict": lambda w: w,
+    "latest.pth": lambda w: {"epoch": 1, "state_dict": w, "optimizer": {}, "scheduler": {}},
+    "a distributed run": lambda w: {f"module.{name}": value for name, value in w.items()},
+    "compiled, in two wrappers": lambda w: {"state_dict": {f"module.model._orig_mod.{name}": v for name, v in w.items()}},
+    "half precision": lambda w: {name: value.half() for name, value in w.items()},
+    "Lightning": lightning,
+    "Lightning with a Namespace": lambda w: {**lightning(w), "hyper_parameters": SimpleNamespace(**settings())},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS)
+def test_every_container_has_the_same_weights(container, tmp_path):
+    w = weights()
+    checkpoint = take(tmp_path, container(w), settings())
+    expected = take(tmp_path, w, settings()).weights
+    assert checkpoint.weights.keys() == expected.keys()
+    for name, value in checkpoint.weights.items():
+        torch.testing.assert_close(value, expected[name], atol=2e-3, rtol=0)
+        assert value.dtype == torch.float32
+
+
+def test_safetensors_files_are_read_too(tmp_path):
+    write_safetensors(tmp_path / "file.safetensors", weights("mim"))
+    (tmp_path / "settings.json").write_text(json.dumps(settings("mim")))
+    checkpoint = load_any_checkpoint(tmp_path / "file.safetensors", tmp_path / "settings.json")
+    assert checkpoint.config.model.cell == "mim"
+
+
+def test_settings_become_those_of_the_model(tmp_path):
+    checkpoint = take(tmp_path, weights("e3dlstm", k=5), settings("e3dlstm", stride=2, filter_size=3))
+    model = checkpoint.config.model
+    assert (model.family, model.cell, model.n_past, model.hidden, model.history) == ("frames", "e3d-lstm", 3, (4, 4), 7)
+    assert (model.filter_size, model.stride, model.patch_size, model.layer_norm) == (5, 2, 4, False)
+    assert (checkpoint.config.train.n_future, checkpoint.config.data.name) == (5, "video")
+    kth = take(tmp_path, weights(), settings(dataname="kth"))
+    assert kth.config.data.name == "kth"
+
+
+def test_frames_need_not_be_square(tmp_path):
+    model = take(tmp_path, weights("mim", plane=(2, 4)), settings("mim", in_shape=[3, 1, 8, 16])).config.model
+    assert (model.height, model.width, model.plane) == (8, 16, (2, 4))
+
+
+def test_unused_weights_are_required_and_not_kept(tmp_path):
+    for method, name in (
+        ("convlstm", "cell_list.1.conv_o.0.weight"),
+        ("convlstm", "cell_list.0.conv_last.weight"),
+        ("predrnnpp", "cell_list.0.conv_o.0.weight"),
+        ("mim", "stlstm_layer_diff.0.conv_last.weight"),
+        ("e3dlstm", "cell_list.0.conv_gm.0.conv3d.weight"),
+        ("predrnnv2", "adapter.weight"),
+    ):
+        w = weights(method, k=5 if method == "e3dlstm" else 3)
+        given = settings(method, filter_size=5 if method == "e3dlstm" else 3)
+        kept = take(tmp_path, w, given).weights
+        all_elements = sum(value.numel() for value in w.values())
+        shape = tuple(w.pop(name).shape)
+        if method == "predrnnv2":  # without it, the network is PredRNN's, which the settings contradict
+            assert "method is 'predrnnv2', but the weights are those of predrnn" in refusal(tmp_path, w, given)
+            continue
+        assert f"{name}: missing, expected {shape}" in refusal(tmp_path, w, given)
+        assert sum(value.numel() for value in kept.values()) < all_elements
+
+
+# What the file or its settings do not tell.
+
+
+@pytest.mark.parametrize("method", ["convlstm", "predrnnpp"])
+def test_weights_of_either_version_are_refused_until_the_user_says_which(method, tmp_path):
+    message = refusal(tmp_path, weights(method), settings(method, dialect="left out"))
+    assert 'Add "dialect": "openstl-0.3"' in message
+    assert 'or "dialect": "openstl-1.0"' in message
+    for dialect in ("openstl-0.3", "openstl-1.0"):
+        assert take(tmp_path, weights(method), settings(method, dialect=dialect)).config.model.dialect == dialect
+    assert "dialect is 'old', expected one of openstl-0.3, openstl-1.0" in refusal(
+        tmp_path, weights(method), settings(method, dialect="old")
+    )
+
+
+@pytest.mark.parametrize("method", ["predrnn", "predrnnv2", "mim", "e3dlstm"])
+def test_where_both_versions_compute_the_same_none_is_asked_for(method, tmp_path):
+    sizes = {"k": 5} if method == "e3dlstm" else {}
+    assert take(tmp_path, weights(method, **sizes), settings(method, dialect="left out", filter_size=sizes.get("k", 3)))
+
+
+def test_the_version_shows_in_the_container_and_in_the_settings_that_it_wrote(tmp_path):
+    unnamed = settings(dialect="left out")
+    for content, given, dialect in (
+        ({"epoch": 1, "state_dict": weights(), "optimizer": {}, "scheduler": {}}, unnamed, "openstl-0.3"),
+        (lightning(weights()), None, "openstl-1.0"),
+        (weights(), {**unnamed, "use_gpu": True, "launcher": "none"}, "openstl-0.3"),
+        (weights(), {**unnamed, "metric_for_bestckpt": "val_loss"}, "openstl-1.0"),
+        (lightning(weights()), {"dialect": "openstl-0.3"}, "openstl-0.3"),  # before the cells were mended
+    ):
+        assert take(tmp_path, content, given).config.model.dialect == dialect
+    mixed = refusal(tmp_path, weights(), {**unnamed, "use_gpu": True, "gpus": [0]})
+    assert "dialect is missing" in mixed
+
+
+def test_without_settings_the_message_names_the_file_and_the_command(tmp_path):
+    message = refusal(tmp_path, weights())
+    assert 'Add "in_shape": [observed frames, channels, height, width], such as [10, 1, 64, 64]' in message
+    assert "dialect is missing" in message
+    assert message.endswith(f"svg-export {tmp_path}/file.pth --model-config model_param.json")
+    (tmp_path / "model_param.json").write_text("{}")
+    assert refusal(tmp_path, weights()).endswith(f"--model-config {tmp_path}/model_param.json")
+
+
+def test_published_settings_lack_the_shape_of_the_frames(tmp_path):
+    published = settings(in_shape="left out", pre_seq_length=10, aft_seq_length=10, total_length=10)
+    message = refusal(tmp_path, weights(), published)
+    assert "in_shape is missing, and cannot be inferred from the weights" in message
+    assert "pre_seq_length is 10, but in_shape has 3 observed frames; correct the wrong one" in refusal(
+        tmp_path, weights(), {**published, "in_shape": IN_SHAPE}
+    )
+
+
+def test_e3d_lstm_is_asked_for_what_its_weights_cannot_tell(tmp_path):
+    given = settings("e3dlstm", stride="left out", aft_seq_length="left out")
+    message = refusal(tmp_path, weights("e3dlstm", k=5), given)
+    assert 'Add "stride": NUMBER' in message
+    assert 'Add "aft_seq_length": NUMBER' in message
+
+
+def test_all_contradictions_are_in_one_message(tmp_path):
+    given = settings(
+        "predrnn", num_hidden="8,8", filter_size=5, layer_norm=1, patch_size=2, stride=2, in_shape=[2, 1, 16, 16], dialect=7
+    )
+    message = refusal(tmp_path, weights("mim"), given)
+    for expected in (
+        "method is 'predrnn', but the weights are those of mim",
+        "num_hidden is '8,8', but the weights imply 4,4",
+        "filter_size is 5, but the weights imply 3",
+        "layer_norm is 1, but the weights imply 0",
+        "patch_size is 2, but 1 channel(s) and the weights imply 4",
+        "stride is 2, but mim only works with 1",
+        "pre_seq_length is 3, but in_shape has 2 observed frames",
+        "dialect is 7, expected one of",
+    ):
+        assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("method", "in_shape", "message"),
+    [
+        ("mim", [3, 1, 32, 16], "in_shape has 32 x 16 pixels, but the weights imply 16 x 16"),
+        ("convlstm", [3, 2, 16, 16], "in_shape has 2 channel(s), but the weights imply 16 in a patch"),
+        ("convlstm", [3, 16, 16, 16], "channels: Input should be 1 or 3"),
+        ("convlstm", [3, 1, 18, 16], "the height of 18 pixels is not a multiple of patch_size 4"),
+        ("convlstm", [1, 1, 16, 16], "n_past: Input should be greater than or equal to 2"),
+        ("convlstm", [3, 1, 16], "not four numbers"),
+        ("convlstm", [3, 1, 16, "x"], "not four numbers"),
+        ("convlstm", [3, 1, 10**400, 16], "not four numbers"),
+        ("convlstm", "3,1,16,16", "not four numbers"),
+        ("convlstm", [3, 1, 0, 16], "not four numbers"),
+    ],
+)
+def test_frames_that_do_not_fit_are_refused(method, in_shape, message, tmp_path):
+    assert message in refusal(tmp_path, weights(method), settings(method, in_shape=in_shape, pre_seq_length="left out"))
+
+
+def test_missing_unexpected_and_damaged_weights_are_in_one_message(tmp_path):
+    w = weights()
+    del w["cell_list.1.conv_x.0.weight"]
+    w["cell_list.0.conv_x.0.weight"] = w["cell_list.0.conv_x.0.weight"][:, :8]
+    w["extra.weight"] = torch.zeros(3)
+    w["conv_last.weight"] = w["conv_last.weight"].long()
+    message = refusal(tmp_path, w, settings())
+    for expected in (
+        "cell_list.1.conv_x.0.weight: missing, expected (16, 4, 3, 3)",
+        "cell_list.0.conv_x.0.weight: given (16, 8, 3, 3), expected (16, 16, 3, 3)",
+        "extra.weight: unexpected, (3,)",
+        "conv_last.weight: given type torch.int64, expected floating point",
+    ):
+        assert expected in message
+    broken = weights()
+    broken["cell_list.0.conv_h.0.weight"][0, 0, 0, 0] = float("nan")
+    assert "cell_list.0.conv_h.0.weight: contains values that are not finite" in refusal(tmp_path, broken, settings())
+
+
+def test_a_layer_that_is_missing_is_named_as_such(tmp_path):
+    w = {name: value for name, value in weights(hidden=(4,) * 3).items() if not name.startswith("cell_list.1.")}
+    assert "a whole layer is missing" in refusal(tmp_path, w, settings())
+
+
+def test_a_small_file_with_large_weights_is_refused(tmp_path):
+    w = weights(hidden=(64, 64))
+    w = {name: torch.zeros(1).expand(value.shape) for name, value in w.items()}
+    message = refusal(tmp_path, w, settings(num_hidden="64,64"))
+    assert "reaches beyond its storage" in message or "share the same values" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "given", "name"),
+    [
+        (lightning({"enc.enc.0.conv.conv.weight": torch.zeros(3)}, method="SimVP"), None, "simvp"),
+        (lightning({"anything": torch.zeros(3)}, method="TAU"), None, "tau"),
+        ({"enc.enc.0.conv.conv.weight": torch.zeros(3)}, None, "SimVP or a relative of it"),
+        ({"enc.enc.0.conv.conv.weight": torch.zeros(3)}, {"method": "tau"}, "tau"),
+        ({"cell_list.0.conv_t.0.weight": torch.zeros(3)}, None, "MAU"),
+    ],
+)
+def test_other_methods_of_openstl_are_refused_by_name(content, given, name, tmp_path):
+    message = refusal(tmp_path, content, given)
+    assert f"is a model of OpenSTL that svg-edge does not have: {name}" in message
+    assert message.endswith("expected a recurrent one: convlstm, predrnn, predrnnv2, predrnnpp, mim, e3dlstm")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "cannot read the settings"),
+        (b"[1]", "are a list, not a table"),
+        (b"\xff\xfe{\0}\0", "UTF-16"),
+        (b"[" * 100_000, "cannot read the settings"),
+        (b'{"a": "' + b"x" * (1 << 20) + b'"}', "more than 1 MiB"),
+        (b'{"lr": 1' + b"0" * 5000 + b"}", "cannot read the settings"),
+    ],
+    ids=["unfinished", "a list", "not text", "nested too deeply", "too large", "a huge number"],
+)
+def test_settings_that_are_no_table_are_refused(content, message, tmp_path):
+    torch.save(weights(), tmp_path / "file.pth")
+    (tmp_path / "settings.json").write_bytes(content)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_any_checkpoint(tmp_path / "file.pth", tmp_path / "settings.json")
+    assert "expected the model_param.json that OpenSTL's training wrote" in str(caught.value)
+
+
+def test_settings_that_are_not_there_are_named(tmp_path):
+    torch.save(weights(), tmp_path / "file.pth")
+    with pytest.raises(CheckpointError, match="No such file"):
+        load_any_checkpoint(tmp_path / "file.pth", tmp_path / "none.json")
+
+
+def test_no_code_in_a_file_runs(tmp_path):
+    """A scheduler's bound method is how OpenSTL's own files look; a command looks no different."""
+    marker = tmp_path / "ran"
+    torch_of_then = OldTorch(16, "cuda:0")
+    tensors = {name: torch_of_then._tensor(value.numpy()) for name, value in weights().items()}
+    content = {
+        "epoch": 1,
+        "state_dict": torch_of_then._ordered(tensors),
+        "optimizer": Made(Name("collections", "defaultdict"), (Name("builtins", "dict"),)),
+        "scheduler": {
+            "anneal_func": Made(Name("builtins", "getattr"), (Made(Name("torch.optim.lr_scheduler", "OneCycleLR")), "step")),
+            "command": Made(Name("os", "system"), (f"touch {marker}",)),
+        },
+    }
+    (tmp_path / "latest.pth").write_bytes(zip_file(content, torch_of_then.storages))
+    (tmp_path / "settings.json").write_text(json.dumps(settings(dialect="left out")))
+    checkpoint = load_any_checkpoint(tmp_path / "latest.pth", tmp_path / "settings.json")
+    assert checkpoint.config.model.dialect == "openstl-0.3"
+    torch.testing.assert_close(checkpoint.weights["conv_last.weight"], weights()["conv_last.weight"])
+    assert not marker.exists()
+
+
+def test_checkpoints_of_other_people_with_similar_names_are_not_openstls(tmp_path):
+    """Such as ConvLSTM implementations with one convolution for all gates."""
+    others = {"cell_list.0.conv.weight": torch.zeros(4, 2, 3, 3), "cell_list.0.conv.bias": torch.zeros(4)}
+    assert "its weights are not those of a model that svg-edge has" in refusal(tmp_path, others)
