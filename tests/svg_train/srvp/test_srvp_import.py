@@ -201,6 +201,7 @@ def test_all_that_is_missing_or_contradictory_is_in_one_message(tmp_path):
         ({"obs_scale": 0}, "obs_scale"),
         ({"obs_scale": [1]}, "obs_scale"),
         ({"beta_z": float("inf")}, "beta"),
+        ({"obs_scale": 1e300}, "beta"),
         ({"l2_res": "x" * 10**5}, "l2_res"),
         ({"archi": ["vgg"] * 10**4}, "archi is"),
     ],
