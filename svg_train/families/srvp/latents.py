@@ -35,7 +35,8 @@ class Gaussian(NamedTuple):
 def gaussian(parameters: Tensor) -> Gaussian:
     """[mu, raw] (..., 2 * size) -> the Gaussian with sigma = softplus(raw) + 1e-8."""
     mu, raw = parameters.chunk(2, -1)
-    return Gaussian(mu, _softplus(raw) + MIN_SIGMA)
+    # The optimizer of torch.onnx drops a sum with 1e-8 as if that were zero, and log(0) would follow.
+    return Gaussian(mu, (_softplus(raw) / MIN_SIGMA + 1) * MIN_SIGMA)
 
 
 def _softplus(raw: Tensor) -> Tensor:

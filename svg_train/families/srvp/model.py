@@ -169,11 +169,10 @@ class SrvpModel(VideoModel):
         """
         h, conds = self._read(x)
         primed = self.prime(h, context_noise)
-        y, frames = primed.y, []
+        states = [primed.y]
         for eps in noise:
-            y, _ = self.step(y, eps)
-            frames.append(self.decoder(y, primed.w, conds))
-        return torch.stack(frames) if frames else x.new_zeros(0, *x.shape[1:])
+            states.append(self.step(states[-1], eps)[0])
+        return self._decode(states[1:], primed.w, conds, x)
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
@@ -192,11 +191,10 @@ class SrvpModel(VideoModel):
         primed = self.prime(h, context_noise)
         targets = [self.encoder(frame)[0][None] for frame in x[n_past:]]
         posterior = self.posterior_z.unrolled(torch.cat([h, *targets])).at(slice(n_past, None))
-        y, frames = primed.y, []
+        states = [primed.y]
         for z in posterior.draw(noise):
-            y, _ = self.dynamics(y, z)
-            frames.append(self.decoder(y, primed.w, conds))
-        return torch.stack(frames) if frames else x.new_zeros(0, *x.shape[1:])
+            states.append(self.dynamics(states[-1], z)[0])
+        return self._decode(states[1:], primed.w, conds, x)
 
     def _read(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Encodings (n, B, nhx) of frames x (n, B, C, H, W), and the conditions of the last frame's skips."""
@@ -205,3 +203,8 @@ class SrvpModel(VideoModel):
             encoding, skips = self.encoder(frame)
             h.append(encoding)
         return torch.stack(h), self.decoder.condition(skips)
+
+    def _decode(self, states: list[Tensor], w: Tensor, conds: list[Tensor], x: Tensor) -> Tensor:
+        """Frames of the states, like those of x. One by one: an evaluation has hundreds of samples."""
+        frames = [self.decoder(y, w, conds) for y in states]
+        return torch.stack(frames) if frames else x.new_zeros(0, *x.shape[1:])

@@ -60,7 +60,7 @@ def other_tables(settings: Mapping[str, Any], channels: int) -> dict[str, dict[s
     options["num_digits"] = settings.get("ndigits")
     numbers = {name: value for name, value in settings.items() if type(value) in (int, float)}
     if {"beta_z", "obs_scale"} <= numbers.keys():
-        options["beta"] = 2 * numbers["obs_scale"] ** 2 * numbers["beta_z"] / (channels * IMAGE_SIZE**2)
+        options["beta"] = 2 * numbers["obs_scale"] * numbers["obs_scale"] * numbers["beta_z"] / (channels * IMAGE_SIZE**2)
     if {"seq_len", "nt_cond"} <= numbers.keys() and numbers["seq_len"] > numbers["nt_cond"]:
         options["n_future"] = numbers["seq_len"] - numbers["nt_cond"]
     if channels != 1 and options.get("dataset") == "smmnist":

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 
-from svg_common.errors import SvgError, UsageError
+from svg_common.errors import UsageError
 from svg_train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from svg_train.families.srvp import published
 from svg_train.reference.checkpoint import load_any_checkpoint
 from tests.svg_train.reference.reference_files import Made, Name, OldTorch, stream_file, zip_file
 from tests.svg_train.srvp.published_network import SETTINGS, PublishedSrvp, write_published
+
+PROGRAM = Path(__file__).parents[1] / "reference" / "hostile_import.py"
 
 # Relatives that no golden file shows.
 SHAPES = {
@@ -201,6 +206,7 @@ def test_all_that_is_missing_or_contradictory_is_in_one_message(tmp_path):
         ({"obs_scale": 0}, "obs_scale"),
         ({"obs_scale": [1]}, "obs_scale"),
         ({"beta_z": float("inf")}, "beta"),
+        ({"obs_scale": 1e300}, "beta"),
         ({"l2_res": "x" * 10**5}, "l2_res"),
         ({"archi": ["vgg"] * 10**4}, "archi is"),
     ],
@@ -251,36 +257,47 @@ def test_values_that_are_not_finite_are_named(tmp_path):
     assert "q_z.bias: contains values that are not finite" in refusal(write_published(tmp_path, network))
 
 
-@pytest.mark.parametrize("write", [stream_file, zip_file])
-def test_no_code_of_a_file_runs(write, tmp_path):
-    """Among the weights, as a value and as the state of a known class."""
-    torch_of_then, marker = OldTorch(4 if write is stream_file else 16, "cuda:0"), tmp_path / "marker"
+def attacked(write, marker: Path) -> bytes:
+    """The weights with a command in place of one of them, beside them, and as the state of a known class."""
+    torch_of_then = OldTorch(4 if write is stream_file else 16, "cuda:0")
     attack = Made(Name("os", "system"), (f"touch {marker}",))
-    network = PublishedSrvp()
-    write_published(tmp_path, network)
-    state = {name: value for name, value in network.state_dict().items() if name != "w_proj.0.weight"}
+    state = {name: value for name, value in PublishedSrvp().state_dict().items() if name != "w_proj.0.weight"}
     tensors = {name: torch_of_then.tensor(value) for name, value in state.items()}
     content = Made(Name("collections", "OrderedDict"), (), {"_metadata": attack})
-    whole = {**tensors, "w_proj.0.weight": attack, "hook": attack, "ordered": content}
-    (tmp_path / "model.pt").write_bytes(write(whole, torch_of_then.storages))
-    message = refusal(tmp_path / "model.pt")
-    assert "w_proj.0.weight: missing" in message
-    assert not marker.exists()
+    return write({**tensors, "w_proj.0.weight": attack, "hook": attack, "ordered": content}, torch_of_then.storages)
 
 
-def test_a_small_file_cannot_ask_for_much_memory(tmp_path):
-    """Weights of any size that are views of one value."""
-    network = PublishedSrvp()
-    path = write_published(tmp_path, network, nh_res=60000)
+def save_views_of_one_storage(path: Path, network: PublishedSrvp) -> None:
+    """Many large weights in a file of the size of one."""
     state = {name: value for name, value in network.state_dict().items() if not name.startswith(("p_z", "dynamics"))}
-    for part, sizes in (("p_z", [5, 60000, 60000, 60000, 6]), ("dynamics", [8, 60000, 60000, 60000, 5])):
-        for layer in range(4):
+    values = torch.zeros(600 * 600)
+    for part, sizes in (("p_z", [5, *[600] * 9, 6]), ("dynamics", [8, *[600] * 9, 5])):
+        for layer, (given, wanted) in enumerate(pairwise(sizes)):
             name = f"{part}.module.{layer}.{min(layer, 1)}"
-            state[f"{name}.weight"] = torch.zeros(1).expand(sizes[layer + 1], sizes[layer])
-            state[f"{name}.bias"] = torch.zeros(1).expand(sizes[layer + 1])
+            state[f"{name}.weight"] = values[: given * wanted].view(wanted, given)
+            state[f"{name}.bias"] = values[:wanted]
     torch.save(state, path)
-    with pytest.raises(SvgError):
-        load_any_checkpoint(path)
+
+
+def test_no_code_of_a_file_runs_and_a_small_file_cannot_ask_for_much_memory(tmp_path):
+    files, marker = tmp_path / "files", tmp_path / "marker"
+    files.mkdir()
+    network = PublishedSrvp()
+    write_published(files, network, name="whole.pt", nh_res=None, nlayers_res=None)
+    torch_of_then = OldTorch(16)
+    (files / "whole zip.pt").write_bytes(zip_file(torch_of_then.state_dict(network), torch_of_then.storages))
+    for write in (stream_file, zip_file):
+        (files / f"{write.__name__}.pt").write_bytes(attacked(write, marker))
+    save_views_of_one_storage(files / "views.pt", network)
+    result = subprocess.run([sys.executable, PROGRAM, files], capture_output=True, text=True, timeout=300, check=True)
+    report = json.loads(result.stdout)["files"]
+    assert report["whole.pt"]["result"] == report["whole zip.pt"]["result"] == "loaded"
+    assert all("w_proj.0.weight: missing" in report[f"{write.__name__}.pt"]["result"] for write in (stream_file, zip_file))
+    assert "share the same values" in report["views.pt"]["result"]
+    assert not marker.exists()
+    for name, found in report.items():
+        assert found["events"] == [], name
+        assert found["grown_mb"] < 100, name
 
 
 def test_damaged_files_have_one_error_each(tmp_path):

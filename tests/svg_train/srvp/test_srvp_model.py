@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnxruntime
 import pytest
 import torch
 from torch import Tensor, nn
@@ -65,6 +66,20 @@ def test_sigma_is_softplus_and_never_zero():
     torch.testing.assert_close(given.sigma, torch.tensor([[1e-8, 1e-8 + float(torch.log1p(torch.tensor(3.0).exp()))]]))
     torch.testing.assert_close(given.logvar, 2 * given.sigma.log())
     assert torch.isfinite(given.logvar).all()
+
+
+class _Logvar(nn.Module):
+    def forward(self, parameters: Tensor) -> Tensor:
+        return gaussian(parameters).logvar
+
+
+def test_sigma_is_never_zero_in_a_graph_either():
+    """The exporter's optimizer removes additions of numbers that are almost zero."""
+    parameters = torch.tensor([[0.0, 0.0, -200.0, -17.0]])
+    made = torch.onnx.export(_Logvar().eval(), (parameters,), dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(made.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    given = session.run(None, {session.get_inputs()[0].name: parameters.numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(given), gaussian(parameters).logvar)
 
 
 @pytest.mark.parametrize("kind", ["transposed convolution", "upsampling and convolution"])
