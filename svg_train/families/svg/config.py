@@ -17,13 +17,12 @@ class SvgConfig(FamilyConfig):
     """Shape of the network, and its generation rule. Sizes have the paper's symbols.
 
     With `latent` "spatial", h, g, z and the states are maps of an eighth of the frame's side, and g_dim, z_dim and rnn_size are
-    their channels. The paper's width factors are K = nf / 64 and M = rnn_size / 512 (Villegas et al. 2019, section 3).
+    their channels. The paper's width factors are K = nf / 64 and M = rnn_size / 512 (Villegas et al. 2019).
     """
 
     generation_fields: ClassVar[tuple[str, ...]] = ("n_past", "skip_lag", "last_frame_skip")
 
-    family: Literal["svg"] = "svg"
-
+    family: Literal["svg"] = Field("svg", description="kind of model")
     latent: Literal["vector", "spatial"] = Field(
         "vector", description="h, g, z and states are vectors (SVG), or maps that keep positions (Villegas et al. 2019)"
     )

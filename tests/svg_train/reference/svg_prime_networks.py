@@ -119,7 +119,7 @@ def options(**given: Any) -> dict[str, Any]:
     """The Namespace of its training program for the defaults of `build`, with what is `given`."""
     values = {
         "model": "shallow_vgg", "image_width": 64, "channels": 1, "g_dim": 6, "z_dim": 3, "a_dim": 0, "rnn_size": 512,
-        "M": 1 / 64, "K": 1 / 32, "predictor_rnn_layers": 2, "posterior_rnn_layers": 1, "prior_rnn_layers": 1, "n_past": 3, "n_future": 7,
-        "last_frame_skip": False, "beta": 1e-4, "lr": 3e-4, "batch_size": 100, "dataset": "perceptual_metrics", "seed": 1,
+        "M": 1 / 64, "K": 1 / 32, "predictor_rnn_layers": 2, "posterior_rnn_layers": 1, "prior_rnn_layers": 1, "n_past": 3,
+        "n_future": 7, "last_frame_skip": False, "beta": 1e-4, "lr": 3e-4, "batch_size": 100, "dataset": "perceptual_metrics", "seed": 1,
     }  # fmt: skip
     return {**values, **given}
