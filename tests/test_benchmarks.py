@@ -297,6 +297,25 @@ def test_reference_step_computes_our_loss(rule):
 
 
 @pytest.mark.usefixtures("_one_thread")
+@pytest.mark.parametrize("sizes", [{}, {"latent": "spatial", "prior": "fixed"}, {"prior": "none", "last_frame_skip": True}])
+def test_size_of_a_model_counts_what_one_step_multiplies(sizes):
+    """Against the step itself; conditions of skips count where every step has its own."""
+    import torch
+    from model_size import macs_per_step
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = random_model(**sizes)
+    with torch.no_grad():
+        h, skips = model.encoder(torch.rand(1, 1, 64, 64))
+        cond, states = model.decoder.condition(skips), model._initial_states(1)
+        with FlopCounterMode(display=False) as counter:
+            frame, _ = model.forecast_step(h=h, cond=cond, eps=torch.zeros(1, model.config.noise_dim), states=states)
+            _, skips = model.encoder(frame)
+            if model.config.last_frame_skip:
+                model.decoder.condition(skips)
+    assert macs_per_step(model) == counter.get_total_flops() // 2 > 0
+
+
 def test_both_steps_learn(tiny_model):
     import copy
 

@@ -92,9 +92,10 @@ def _of_spatial_model(
     """The options of svg-prime as the reference would have them. Those that it alone has are checked here."""
     plain = {**options, "model": "vgg" if options.get("model") == "shallow_vgg" else options.get("model")}
     if "M" in options:  # the widths are products: rnn_size * M in the ConvLSTMs, 64 * K in the first convolution
-        _check_width(plain.pop("rnn_size", None), "M", options["M"], table.get("rnn_size"), findings)
+        size = plain.pop("rnn_size", None)
+        _check_width(size=size, factor="M", scale=options["M"], inferred=table.get("rnn_size"), findings=findings)
     if "K" in options:
-        _check_width(_FIRST_WIDTH, "K", options["K"], table.get("nf"), findings)
+        _check_width(size=_FIRST_WIDTH, factor="K", scale=options["K"], inferred=table.get("nf"), findings=findings)
     actions = options.get("a_dim", _action_channels(table, parts))
     if actions not in (None, 0):
         findings.add(

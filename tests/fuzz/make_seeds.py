@@ -23,7 +23,8 @@ from svg_runtime.calibration.race import Row
 from svg_runtime.calibration.ways import Way
 from tests.conftest import export_model, random_model, save_model
 from tests.fuzz.target import SEEDS
-from tests.svg_train.reference.reference_files import OldTorch, options, write_checkpoint
+from tests.svg_train.reference import svg_prime_networks
+from tests.svg_train.reference.reference_files import OldTorch, options, write_checkpoint, write_parts
 from tests.svg_train.test_data_bair import write_records
 
 
@@ -57,6 +58,9 @@ def write_reference_seeds() -> None:
     write_checkpoint(folder("reference-zip") / "torch16.pth", parts, OldTorch(16), "zip")
     write_checkpoint(folder("reference-stream") / "torch03.pth", parts, OldTorch(3))
     write_checkpoint(folder("reference-stream") / "torch01.pth", build(prior="none", **sizes), OldTorch(1))
+    spatial = svg_prime_networks.build(nf=1, g_dim=2, z_dim=1, size=2, layers=(1, 1, 1))
+    opt = svg_prime_networks.options(g_dim=2, z_dim=1, M=2 / 512, K=1 / 64, predictor_rnn_layers=1)
+    write_parts(folder("reference-zip") / "svg-prime.pth", spatial, opt, OldTorch(16), "zip")
     states = {name: part.state_dict() for name, part in parts.items()} | {"opt": options(parts, optimizer="adam")}
     torch.save(states, folder("reference-zip") / "states.pth")
     small = {"encoder": {"w": torch.zeros(2, 3)}, "opt": {"n_past": 2}}

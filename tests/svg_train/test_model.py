@@ -200,7 +200,7 @@ def test_parameter_count_of_the_reference_size():
 
 
 def test_spatial_parts_are_convolutions_over_maps_of_an_eighth_of_the_frame():
-    """Sizes of the paper's largest model: K = 1, M = 1 (Villegas et al. 2019, table 1 and supplement)."""
+    """Sizes of the paper's largest model: K = M = 1 (Villegas et al. 2019)."""
     with torch.device("meta"):
         model = SVG(SvgConfig(latent="spatial", nf=64, rnn_size=512, channels=3))
     assert [stage[0].weight.shape[0] for stage in model.encoder.stages] == [64, 128, 256]

@@ -30,8 +30,11 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def config(**train):
-    return build_config(SETTINGS, {"train": train})
+SPATIAL = {"latent": "spatial", "g_dim": 8, "rnn_size": 8}
+
+
+def config(model=None, **train):
+    return build_config(SETTINGS, {"model": model or {}, "train": train})
 
 
 def losses(folder: Path) -> dict[int, float]:
@@ -77,8 +80,9 @@ def test_run_leaves_checkpoints_metrics_strips_and_tensorboard(finished):
     assert list((finished / "tensorboard").iterdir())
 
 
-def test_training_lowers_the_loss(tmp_path):
-    Trainer(config(steps=30, eval_every=30, lr=3e-3), tmp_path / "run", CPU, resume=False).run()
+@pytest.mark.parametrize("model", [{}, SPATIAL], ids=["vector", "spatial"])
+def test_training_lowers_the_loss(tmp_path, model):
+    Trainer(config(model, steps=30, eval_every=30, lr=3e-3), tmp_path / "run", CPU, resume=False).run()
     run = losses(tmp_path / "run")
     assert sum(run[step] for step in range(26, 31)) < 0.8 * sum(run[step] for step in range(1, 6))
 
@@ -96,6 +100,21 @@ def test_resumed_run_repeats_the_losses_of_an_uninterrupted_one(tmp_path, monkey
     for name, value in whole.weights.items():
         assert torch.equal(value, resumed.weights[name]), name
     assert resumed.metrics == whole.metrics
+
+
+def test_a_resumed_run_with_spatial_latents_repeats_the_uninterrupted_one(tmp_path, monkeypatch):
+    settings = config(SPATIAL, steps=4, eval_every=4)
+    Trainer(settings, tmp_path / "whole", CPU, resume=False).run()
+    stop_after(2, monkeypatch)
+    with pytest.raises(StoppedError):
+        Trainer(settings, tmp_path / "run", CPU, resume=False).run()
+    monkeypatch.undo()
+    monkeypatch.setattr("svg_train.train.LOG_EVERY", 1)
+    Trainer(build_config(), tmp_path / "run", CPU, resume=True).run()
+    assert losses(tmp_path / "run") == losses(tmp_path / "whole")
+    resumed, whole = (load_checkpoint(tmp_path / name / "last.pt") for name in ("run", "whole"))
+    assert resumed.config.model.latent == "spatial"
+    assert all(torch.equal(value, resumed.weights[name]) for name, value in whole.weights.items())
 
 
 def test_other_seed_gives_other_losses(tmp_path, finished):
@@ -152,8 +171,9 @@ def test_complete_run_cannot_be_resumed(finished):
         Trainer(build_config(), finished, CPU, resume=True)
 
 
-def test_bf16_mixed_precision_runs(tmp_path):
-    Trainer(config(steps=1), tmp_path / "run", Machine(device="cpu", precision="bf16-mixed"), resume=False).run()
+@pytest.mark.parametrize("model", [{}, SPATIAL], ids=["vector", "spatial"])
+def test_bf16_mixed_precision_runs(tmp_path, model):
+    Trainer(config(model, steps=1), tmp_path / "run", Machine(device="cpu", precision="bf16-mixed"), resume=False).run()
     assert load_checkpoint(tmp_path / "run" / "last.pt").weights["prior.mu.bias"].dtype == torch.float32
 
 

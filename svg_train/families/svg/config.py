@@ -17,7 +17,7 @@ class SvgConfig(FamilyConfig):
     """Shape of the network, and its generation rule. Sizes have the paper's symbols.
 
     With `latent` "spatial", h, g, z and the states are maps of an eighth of the frame's side, and g_dim, z_dim and rnn_size are
-    their channels. The paper's width factors are K = nf / 64 and M = rnn_size / 512 (Villegas et al. 2019, section 3).
+    their channels. The paper's width factors are K = nf / 64 and M = rnn_size / 512 (Villegas et al. 2019).
     """
 
     generation_fields: ClassVar[tuple[str, ...]] = ("n_past", "skip_lag", "last_frame_skip")

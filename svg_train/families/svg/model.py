@@ -57,12 +57,12 @@ class SVG(VideoModel):
         """
         steps, batch = x.shape[:2]
         flat, skips = self.encoder(x.flatten(0, 1))
-        h = flat.to(x.dtype).unflatten(0, (steps, batch))
+        h = _widened(flat).unflatten(0, (steps, batch))
         with torch.autocast(x.device.type, enabled=False):  # recurrent state and Gaussians stay float32
             z, kl = self._latents(h, noise)
             g = self.predictor.sequence(h[:-1], z)
         flat_frames = self.decoder(g.flatten(0, 1), self._conditions(skips, steps, batch))
-        frames = flat_frames.to(x.dtype).unflatten(0, (steps - 1, batch))
+        frames = _widened(flat_frames).unflatten(0, (steps - 1, batch))
         mse = ((frames - x[1:]) ** 2).mean(dim=(1, 2, 3, 4)).sum()
         return TrainingOutput(frames, mse, kl)
 
@@ -194,6 +194,11 @@ class SVG(VideoModel):
             part.core.initial_state(batch) if part is not None else None for part in (self.posterior, self.prior)
         )
         return States(self.predictor.core.initial_state(batch), posterior, prior)
+
+
+def _widened(x: Tensor) -> Tensor:
+    """In float32, or the wider type that the model has."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _predictor(c: SvgConfig) -> Predictor | ConvPredictor:

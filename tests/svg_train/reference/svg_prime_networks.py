@@ -95,12 +95,12 @@ class ConvLstm(nn.Module):
 
 
 def build(
-    image_size: int = 64, channels: int = 1, z_dim: int = 3, layers: tuple[int, int, int] = (2, 1, 1), prior: str = "learned",
-    a_dim: int = 0,
+    image_size: int = 64, channels: int = 1, nf: int = 2, g_dim: int = 6, z_dim: int = 3, size: int = 8,
+    layers: tuple[int, int, int] = (2, 1, 1), prior: str = "learned", a_dim: int = 0,
 ) -> dict[str, nn.Module]:  # fmt: skip
-    """K = 1/32 (nf 2), M = 1/64 (8 channels), g_dim 6, with weights for which frames and samples differ visibly."""
+    """K = nf / 64, M = size / 512, with weights for which frames and samples differ visibly."""
     torch.manual_seed(0)
-    nf, g_dim, size, side = 2, 6, 8, image_size // 8
+    side = image_size // 8
     z = 0 if prior == "none" else z_dim
     parts: dict[str, nn.Module] = {"encoder": Encoder(channels, nf, g_dim), "decoder": Decoder(channels, nf, g_dim)}
     parts["frame_predictor"] = ConvLstm(g_dim + z + a_dim, g_dim, size, layers[0], side, gaussian=False)
@@ -119,7 +119,8 @@ def options(**given: Any) -> dict[str, Any]:
     """The Namespace of its training program for the defaults of `build`, with what is `given`."""
     values = {
         "model": "shallow_vgg", "image_width": 64, "channels": 1, "g_dim": 6, "z_dim": 3, "a_dim": 0, "rnn_size": 512,
-        "M": 1 / 64, "K": 1 / 32, "predictor_rnn_layers": 2, "posterior_rnn_layers": 1, "prior_rnn_layers": 1, "n_past": 3, "n_future": 7,
-        "last_frame_skip": False, "beta": 1e-4, "lr": 3e-4, "batch_size": 100, "dataset": "perceptual_metrics", "seed": 1,
+        "M": 1 / 64, "K": 1 / 32, "predictor_rnn_layers": 2, "posterior_rnn_layers": 1, "prior_rnn_layers": 1,
+        "n_past": 3, "n_future": 7, "last_frame_skip": False, "beta": 1e-4, "lr": 3e-4, "batch_size": 100,
+        "dataset": "perceptual_metrics", "seed": 1,
     }  # fmt: skip
     return {**values, **given}
