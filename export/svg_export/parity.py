@@ -34,7 +34,7 @@ from svg_train.families.video_model import VideoModel
 TOLERANCE_FP32 = 1e-4  # largest difference of any output or state, relative to max(1, its largest value)
 ROUNDING_FACTOR = 10.0  # multiple of the error of float32 arithmetic itself that the graphs may differ by in closed loop
 FUSED, SHUFFLED = "fused.", "shuffled."  # prefixes of the outputs of the fused graphs and of the shuffled decoder
-GENERATED = "forecast.network.frame"  # the frames that the network itself forecasts, beside those of the graphs
+GENERATED = "forecast.network"  # prefix of the frames that the network itself forecasts, in the place of "forecast"
 
 
 class ParityError(SvgError):
