@@ -58,7 +58,7 @@ class SrvpModel(VideoModel):
         self.posterior_y = perceptron(c.nhx * c.nt_inf, c.inference_size, 2 * c.ny, c.inference_layers)
         self.posterior_z = LatentPosterior(c.nhx, c.inference_size, c.nz)
         self.prior = perceptron(c.ny, c.residual_size, 2 * c.nz, c.residual_layers)
-        self.dynamics = Dynamics(c.ny, c.nz, c.residual_size, c.residual_layers, c.n_euler_steps)
+        self.dynamics = Dynamics(ny=c.ny, nz=c.nz, hidden=c.residual_size, layers=c.residual_layers, steps=c.n_euler_steps)
         self._init_weights()
 
     def _init_weights(self) -> None:
