@@ -136,12 +136,12 @@ def build_config(*layers: dict[str, Any]) -> Config:
         config = Config.model_validate(merged)
         return config.model_copy(update={"model": config.model.trained_for(config.train.n_future)})
     except ValidationError as error:
-        lines = [f"  {_where(item['loc'])}: {item['msg']}" for item in error.errors()]
+        lines = [f"  {setting_name(item['loc']) or 'config'}: {item['msg']}" for item in error.errors()]
         more = [f"  and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
         raise UsageError("invalid configuration:\n" + "\n".join(lines[:_LISTED] + more)) from error
 
 
-def _where(place: tuple[int | str, ...]) -> str:
+def setting_name(place: tuple[int | str, ...]) -> str:
     """The place of a problem, without the family's name that pydantic puts between the table and the setting."""
-    named = [str(part) for index, part in enumerate(place) if not (index == 1 and place[0] == "model" and part in FAMILIES)]
-    return ".".join(named) or "config"
+    pairs = zip(("", *place), place, strict=False)
+    return ".".join(str(part) for before, part in pairs if not (before == "model" and part in FAMILIES))
