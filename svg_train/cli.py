@@ -33,7 +33,12 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in --out exactly where it was saved")] = False,
     init: Annotated[
         Path | None,
-        typer.Option(help="start from the weights of this checkpoint (.pt, or .pth of the reference implementation)"),
+        typer.Option(
+            help="start from the weights of this checkpoint (.pt, or .pth of the reference implementation or OpenSTL)"
+        ),
+    ] = None,
+    model_config: Annotated[
+        Path | None, typer.Option(help="settings of the model of --init that are not in its checkpoint (model_param.json)")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="write the final held-out metrics to this file")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
@@ -44,7 +49,7 @@ def train(
     workers: Annotated[int, typer.Option(min=0, help="data loader processes")] = 0,
     **settings: Any,
 ) -> None:
-    """Train SVG on built-in digits, Stochastic Moving MNIST, KTH, BAIR or your own videos.
+    """Train a model on built-in digits, Stochastic Moving MNIST, KTH, BAIR or your own videos.
 
     Writes OUT/ckpt.pt (best), OUT/last.pt (to resume), metrics.jsonl, TensorBoard events and strips of held-out forecasts.
 
@@ -61,11 +66,18 @@ def train(
     overrides = {table: _given(settings_of(table, settings)) for table in _TABLES}
     if resume and (config is not None or init is not None or any(overrides.values())):
         raise UsageError("--resume continues with the settings of the saved run\n  remove --config, --init and all settings")
-    inputs = [existing_file(config), init, existing_file(overrides["data"].get("root"))]
+    if model_config is not None and init is None:
+        raise UsageError("--model-config has no effect without --init; remove it")
+    inputs = [existing_file(config), init, model_config, existing_file(overrides["data"].get("root"))]
     check_outputs({"--json": json}, {"--out": out}, needed=[*inputs, *(out / name for name in (BEST, LAST, METRICS))])
     built = build_config(load_recipe(config) if config else {}, overrides)
     evaluation = Trainer(
-        config=built, out=out, machine=Machine(device, processes, precision, workers), resume=resume, init=init
+        config=built,
+        out=out,
+        machine=Machine(device, processes, precision, workers),
+        resume=resume,
+        init=init,
+        model_config=model_config,
     ).run()
     if json is not None and evaluation is not None:
         write_json(json, evaluation.metrics())

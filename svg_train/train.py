@@ -87,16 +87,25 @@ class Trainer:
         out: folder of the run.
         machine: where to run.
         resume: continue the run in `out`.
-        init: checkpoint whose weights a new run starts from (fine-tuning), ours or the reference implementation's.
+        init: checkpoint whose weights a new run starts from (fine-tuning), ours or another program's.
+        model_config: settings of that model which are not in its checkpoint, in the form that its program writes them.
 
     Raises:
         CheckpointError: `init` cannot be read, or its model has another shape.
         UsageError: the run in `out` cannot be resumed.
     """
 
-    def __init__(self, config: Config, out: Path, machine: Machine, resume: bool, init: Path | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        out: Path,
+        machine: Machine,
+        resume: bool,
+        init: Path | None = None,
+        model_config: Path | None = None,
+    ) -> None:
         self._out = out
-        self._init = _initial_weights(init, config.model) if init is not None else None
+        self._init = _initial_weights(init, config.model, model_config) if init is not None else None
         self._resumed = _resume_point(out) if resume else None
         self._config = self._resumed.config if self._resumed else config
         self._fabric = machine.fabric()
@@ -326,9 +335,9 @@ def _lay_out_together(model: torch.nn.Module) -> None:
             module.flatten_parameters()
 
 
-def _initial_weights(init: Path, model: FamilyConfig) -> dict[str, Tensor]:
+def _initial_weights(init: Path, model: FamilyConfig, model_config: Path | None) -> dict[str, Tensor]:
     """The weights of a checkpoint, whose model must have the shape of this run's."""
-    checkpoint = load_any_checkpoint(init)
+    checkpoint = load_any_checkpoint(init, model_config)
     given, expected = checkpoint.config.model.shape(), model.shape()
     names = ["family"] if given["family"] != expected["family"] else list(expected)
     different = [name for name in names if given[name] != expected[name]]

@@ -23,8 +23,13 @@ from svg_runtime.calibration.race import Row
 from svg_runtime.calibration.ways import Way
 from tests.conftest import export_model, random_model, save_model
 from tests.fuzz.target import SEEDS
+<<<<<<< HEAD
 from tests.svg_train.reference import svg_prime_networks
 from tests.svg_train.reference.reference_files import OldTorch, options, write_checkpoint, write_parts
+=======
+from tests.svg_train.frames.openstl_equations import random_weights
+from tests.svg_train.reference.reference_files import OldTorch, options, write_checkpoint
+>>>>>>> frames
 from tests.svg_train.test_data_bair import write_records
 
 
@@ -51,6 +56,17 @@ def write_bundle_seeds(work: Path) -> None:
     shutil.copy(reduced / "manifest.json", folder("manifest") / "reduced.json")
 
 
+def openstl_checkpoint() -> dict[str, object]:
+    """A tiny ConvLSTM as OpenSTL's Lightning writes it."""
+    weights = random_weights(method="convlstm", channels=4, plane=(4, 4), hidden=(2,), k=3, norm=False)
+    settings = {"method": "convlstm", "in_shape": [2, 1, 8, 8], "pre_seq_length": 2, "num_hidden": "2", "patch_size": 2}
+    return {
+        "pytorch-lightning_version": "2.0",
+        "state_dict": {f"model.{name}": value for name, value in weights.items()},
+        "hyper_parameters": settings,
+    }
+
+
 def write_reference_seeds() -> None:
     """Whole checkpoints of the reference, from three ages of torch, and a small file of each container."""
     sizes = {"nf": 1, "g_dim": 2, "z_dim": 1, "rnn_size": 2, "layers": (1, 1, 1)}
@@ -63,6 +79,7 @@ def write_reference_seeds() -> None:
     write_parts(folder("reference-zip") / "svg-prime.pth", spatial, opt, OldTorch(16), "zip")
     states = {name: part.state_dict() for name, part in parts.items()} | {"opt": options(parts, optimizer="adam")}
     torch.save(states, folder("reference-zip") / "states.pth")
+    torch.save(openstl_checkpoint(), folder("reference-zip") / "openstl.ckpt")
     small = {"encoder": {"w": torch.zeros(2, 3)}, "opt": {"n_past": 2}}
     torch.save(small, folder("reference-zip") / "small.pth")
     torch.save(small, folder("reference-stream") / "small.pth", _use_new_zipfile_serialization=False)

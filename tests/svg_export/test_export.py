@@ -150,7 +150,9 @@ def test_gate_compares_with_the_unfolded_model(tiny_model, contents, monkeypatch
         other.encoder.stages[1][1].running_mean += 0.01  # BatchNorm, which the graphs have folded away
     assert "forecast.network.decoder.frame" in check_fp32(tiny_model, contents).curves
     folded = fold(tiny_model)
-    monkeypatch.setattr("svg_export.parity.FAMILY_EXPORTS", {"svg": FamilyExport(lambda model: folded, svg.graphs)})
+    monkeypatch.setattr(
+        "svg_export.parity.FAMILY_EXPORTS", {"svg": FamilyExport(lambda model: copy.deepcopy(folded), svg.graphs)}
+    )
     with pytest.raises(ParityError, match=r"forecast\.network\.decoder\.frame"):
         check_fp32(other, contents)
 

@@ -151,6 +151,5 @@ def _next_step(path: Path, model_config: Path | None) -> str:
     beside = (folder / _SETTINGS_FILE for folder in (path.parent, path.parent.parent))
     found = next((settings for settings in beside if settings.is_file()), Path(_SETTINGS_FILE))
     return (
-        f"  give the settings that training wrote, with what is asked for above added: "
-        f"svg-export {shell_argument(path)} --model-config {shell_argument(found)}"
+        f"  give the settings that training wrote, with what is asked for above added: --model-config {shell_argument(found)}"
     )

@@ -137,6 +137,16 @@ def test_in_reduced_precision_only_convolutions_are_reduced(cell):
     assert 0 < (reduced - whole).abs().mean() < 0.05
 
 
+def test_mixed_precision_computes_nearly_the_same(model):
+    """What a run with --precision bf16-mixed does."""
+    x, draws = random_frames(model, length=5), noise(model, 5)
+    whole = model(x, draws).frames
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(x, draws)
+    assert output.frames.dtype == output.mse.dtype == torch.float32
+    assert 0 < (output.frames - whole).abs().mean() < 0.05
+
+
 def test_training_reads_true_frames_or_its_own_by_the_step_alone(model):
     model = random_frames_model(model.config.cell, sampling_ramp=(10, 20))
     length = 3 + HORIZON

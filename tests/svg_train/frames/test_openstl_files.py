@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from svg_train.checkpoint import CheckpointError
+from svg_train.checkpoint import CheckpointError, load_checkpoint
+from svg_train.cli import app as svg_train
 from svg_train.reference.checkpoint import load_any_checkpoint
 from tests.svg_train.frames.openstl_equations import Weights, random_weights
 from tests.svg_train.reference.reference_files import Made, Name, OldTorch, zip_file
@@ -198,7 +200,7 @@ def test_without_settings_the_message_names_the_file_and_the_command(tmp_path):
     message = refusal(tmp_path, weights())
     assert 'Add "in_shape": [observed frames, channels, height, width], such as [10, 1, 64, 64]' in message
     assert "dialect is missing" in message
-    assert message.endswith(f"svg-export {tmp_path}/file.pth --model-config model_param.json")
+    assert message.endswith("--model-config model_param.json")
     (tmp_path / "model_param.json").write_text("{}")
     assert refusal(tmp_path, weights()).endswith(f"--model-config {tmp_path}/model_param.json")
 
@@ -321,6 +323,33 @@ def test_settings_that_are_no_table_are_refused(content, message, tmp_path):
     with pytest.raises(CheckpointError, match=message) as caught:
         load_any_checkpoint(tmp_path / "file.pth", tmp_path / "settings.json")
     assert "expected the model_param.json that OpenSTL's training wrote" in str(caught.value)
+
+
+def test_training_continues_from_weights_of_openstl(tmp_path):
+    torch.save(weights(plane=(9, 9)), tmp_path / "file.pth")
+    (tmp_path / "settings.json").write_text(json.dumps(settings(in_shape=[3, 1, 36, 36])))
+    init = ["--init", str(tmp_path / "file.pth"), "--model-config", str(tmp_path / "settings.json")]
+    model = ["--family", "frames", "--cell", "convlstm", "--image-size", "36", "--hidden", "4,4", "--n-past", "3"]
+    train = [
+        "--steps",
+        "1",
+        "--lr",
+        "1e-12",
+        "--batch-size",
+        "1",
+        "--eval-sequences",
+        "1",
+        "--device",
+        "cpu",
+        "--precision",
+        "32-true",
+    ]
+    result = CliRunner().invoke(svg_train, [*init, *model, *train, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    tuned = load_checkpoint(tmp_path / "run" / "ckpt.pt").weights
+    torch.testing.assert_close(tuned["conv_last.weight"], weights(plane=(9, 9))["conv_last.weight"], atol=1e-6, rtol=0)
+    alone = CliRunner().invoke(svg_train, [*init[2:], *model])
+    assert "--model-config has no effect without --init" in str(alone.exception)
 
 
 def test_settings_that_are_not_there_are_named(tmp_path):
