@@ -136,23 +136,14 @@ def build_config(*layers: dict[str, Any]) -> Config:
         config = Config.model_validate(merged)
         return config.model_copy(update={"model": config.model.trained_for(config.train.n_future)})
     except ValidationError as error:
-<<<<<<< HEAD
         lines = [f"  {setting_name(item['loc'])}: {item['msg']}" for item in error.errors()]
-=======
-        lines = [f"  {setting_name(item['loc']) or 'config'}: {item['msg']}" for item in error.errors()]
->>>>>>> frames
         more = [f"  and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
         raise UsageError("invalid configuration:\n" + "\n".join(lines[:_LISTED] + more)) from error
 
 
 def setting_name(place: tuple[int | str, ...]) -> str:
     """The place of a problem, without the family's name that pydantic puts between the table and the setting."""
-<<<<<<< HEAD
     named = [
         str(part) for before, part in zip((None, *place), place, strict=False) if before != "model" or part not in FAMILIES
     ]
     return ".".join(named) or "config"
-=======
-    pairs = zip(("", *place), place, strict=False)
-    return ".".join(str(part) for before, part in pairs if not (before == "model" and part in FAMILIES))
->>>>>>> frames

@@ -23,13 +23,9 @@ from svg_runtime.calibration.race import Row
 from svg_runtime.calibration.ways import Way
 from tests.conftest import export_model, random_model, save_model
 from tests.fuzz.target import SEEDS
-<<<<<<< HEAD
+from tests.svg_train.frames.openstl_equations import random_weights
 from tests.svg_train.reference import svg_prime_networks
 from tests.svg_train.reference.reference_files import OldTorch, options, write_checkpoint, write_parts
-=======
-from tests.svg_train.frames.openstl_equations import random_weights
-from tests.svg_train.reference.reference_files import OldTorch, options, write_checkpoint
->>>>>>> frames
 from tests.svg_train.test_data_bair import write_records
 
 
