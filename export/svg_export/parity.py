@@ -67,7 +67,7 @@ def check_fp32(model: VideoModel, contents: Mapping[str, bytes], tolerance: floa
     given = _trace(OnnxGraphs(contents), exports, model.config, inputs)
     rounding = _relative(truth, unrounded)
     truth, given = _with_network(model, inputs, truth, given)
-    truth, given = _with_shuffled(model.config, exports, contents, truth, given)
+    truth, given = _with_shuffled(config=model.config, exports=exports, contents=contents, truth=truth, given=given)
     # 2) how much rounding alone changes, which limits how much the graphs may differ
     curves, errors = _compare(truth, given), _relative(truth, given)
     envelope = np.maximum.accumulate(np.max([rounding[name] for name in rounding if _is_forecast(name)], axis=0))

@@ -536,7 +536,9 @@ class Forecaster:
             pairs = 1 if streams else self.manifest.generation.n_past - 1
             # In window mode the fused graphs step the prior through the context themselves.
             keeps_state = streams or not self.fused
-            return ContextReader(self._backend, self._variant, pairs, keeps_state, streams)
+            return ContextReader(
+                backend=self._backend, variant=self._variant, pairs=pairs, keeps_state=keeps_state, streams=streams
+            )
         if streams:
             raise UsageError(
                 f"models of the family '{self.manifest.model.family}' read windows of frames, and have no stream context\n"
