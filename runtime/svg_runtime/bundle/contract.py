@@ -172,7 +172,7 @@ def _state_errors(manifest: Manifest, graphs: Graphs) -> Iterator[str]:
     for graph_name, spec in graphs.items():
         pairs = [(state.input, state.output, state.initial) for state in spec.states]
         inputs, outputs = ({tensor.name for tensor in side} for side in (spec.inputs, spec.outputs))
-        expected = _expected_states(manifest, graphs, graph_name, inputs, outputs)
+        expected = _expected_states(manifest=manifest, graphs=graphs, graph_name=graph_name, inputs=inputs, outputs=outputs)
         for pair in pairs:
             if pair not in expected:
                 yield f"{graph_name}.states: {pair}, expected {sorted(expected) or 'none'}"
