@@ -14,7 +14,7 @@ Tensor = tuple[str, str, tuple[int | str, ...]]  # name, dtype, shape
 Interface = tuple[list[Tensor], list[Tensor]]  # inputs, outputs
 
 FUSED = ("prime", "step")  # a bundle has both or neither
-SHUFFLED_DECODER = "decoder_shuffled"  # optional: the decoder with its last layer as convolution + depth-to-space, for OpenVINO
+SHUFFLED_DECODER = "decoder_shuffled"  # optional: the decoder with its last layer as convolution + depth-to-space
 
 
 def graph_names(model: ModelSpec) -> tuple[str, ...]:
