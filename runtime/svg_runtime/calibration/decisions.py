@@ -18,11 +18,10 @@ from svg_common.cache import cache_folder
 from svg_common.errors import SvgError
 from svg_common.files import write_json
 from svg_runtime.calibration.ways import Way
-from svg_runtime.machine.hardware import load_average, system_cpu, this_platform, usable_cores, versions
+from svg_runtime.machine.hardware import cpu_limits, load_average, system_cpu, this_platform, usable_cores, versions
 
 _LOG = logging.getLogger(__name__)
 SCHEMA = 2
-_CPU_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # OpenVINO then uses fewer instructions than the processor has
 _BUSY = 0.75  # load average per usable core, beyond which timings are doubtful
 _DOUBTFUL_FOR_S = 3600.0
 _WAY = [field.name for field in fields(Way)]
@@ -125,7 +124,7 @@ def _machine() -> dict[str, Any]:
     return {
         "platform": this_platform(),
         "cpu": system_cpu(Path("/proc/cpuinfo")),
-        "limits": [os.environ.get(name) for name in _CPU_LIMITS],
+        "limits": cpu_limits(),
         "cores": usable_cores(),
         "gpus": sorted(_text(file) for file in Path("/proc/driver/nvidia/gpus").glob("*/information")),
         "driver": _text(Path("/proc/driver/nvidia/version")),
