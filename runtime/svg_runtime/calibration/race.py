@@ -286,8 +286,8 @@ def _is_clear(times: list[list[float]]) -> bool:
         return not 1 / _FAR_BEHIND < ratios[0] < _FAR_BEHIND
     if len(ratios) < _MIN_ROUNDS:
         return False
-    quartiles = statistics.quantiles(ratios, n=4)
-    return quartiles[0] > 1 or quartiles[2] < 1
+    lower, _, upper = statistics.quantiles(ratios, n=4)
+    return lower > 1.0 or upper < 1.0
 
 
 def _difference(frames: Frames, expected: Frames, way: Way) -> str:

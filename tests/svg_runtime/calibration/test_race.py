@@ -133,7 +133,7 @@ def test_a_clear_race_is_short_and_one_without_a_winner_ends(monkeypatch):
     monkeypatch.setattr(race, "_RACE_S", 0.2)
     _, rows = run(reference=lambda: Stub(0.01), gpu=lambda: Stub(0.001))
     assert len(rows[GPU].seconds) == 1
-    _, rows = run(reference=lambda: Stub(0.02), gpu=lambda: Stub(0.032))
+    _, rows = run(reference=lambda: Stub(0.005), gpu=lambda: Stub(0.008))
     assert len(rows[GPU].seconds) == race._MIN_ROUNDS
     began = time.perf_counter()
     _, rows = run(reference=lambda: Stub(0.004), gpu=lambda: Stub(0.004))
