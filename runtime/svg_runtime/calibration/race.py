@@ -287,7 +287,7 @@ def _is_clear(times: list[list[float]]) -> bool:
     if len(ratios) < _MIN_ROUNDS:
         return False
     lower, _, upper = statistics.quantiles(ratios, n=4)
-    return lower > 1.0 or upper < 1.0
+    return bool(lower > 1 or upper < 1)
 
 
 def _difference(frames: Frames, expected: Frames, way: Way) -> str:

@@ -155,9 +155,10 @@ class Forecaster:
             seed: of the noise.
             context: "window" re-reads the last n_past frames before each forecast, as in training; "stream" carries the state
                 along from the first frame.
-            fused: True runs the fused graphs, False the separate ones; None uses the faster ones for the backend. Both give the
-                same frames.
-            threads: CPU threads; None means one per usable core. Use fewer if several forecasters run at the same time.
+            fused: True runs the fused graphs, False the separate ones; None uses the backend's default. Both give the same
+                frames.
+            threads: CPU threads; None means one per usable core, or what "auto" measured. Use fewer if several forecasters run
+                at the same time.
             gpu: options for backends on NVIDIA GPUs.
             progress: listener for what "auto" measures, and for the building of engines, which can take minutes at first.
             calibrate: what "auto" measures: "ready", the default, what opens in seconds; "again" even if a decision is kept;
