@@ -2,7 +2,8 @@
 
 Only two ways are open at a time, so that small machines have the memory: the fastest so far, and one that challenges it. Their
 rounds are interleaved, so that the machine's load is the same for both, and compared in pairs. A challenger that takes three
-times as long in the first round is dropped; models whose forecast is slow are timed on fewer steps, but compared on all.
+times as long in the first round is dropped; models whose forecast is slow are timed on fewer steps, but compared on all. When
+the time is over, the fastest so far has won.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _LOG = logging.getLogger(__name__)
 MAX_ERROR = 1e-3  # of fp32 over all frames: other kernels round otherwise, and the loop amplifies it
 MIN_DB = 30.0  # of reduced precisions, first frame: later ones are other samples of the same distribution
 _RACE_S = 0.6
+_LIMIT_S = 20.0  # of all comparisons and races together; opening, and so the building of engines, is not counted
 _MIN_ROUNDS, _MAX_ROUNDS = 5, 60
 _SLOW_ROUNDS = 2  # of models whose forecast takes so long that more would keep the user waiting
 _FAR_BEHIND = 3.0  # after one round: more than a busy machine changes from one moment to the next
@@ -128,7 +130,10 @@ def find_fastest(
     for number, row in enumerate(rows):
         progress.progress(_TASK, number / (len(rows) + 1))
         if contest.champion is None or row is not contest.champion.row:
-            contest.challenge(row)
+            if contest.spent_s < _LIMIT_S:
+                contest.challenge(row)
+            else:
+                row.reason = f"not measured: {_LIMIT_S:.0f} s were over"
     # 3) the fastest one with half of the threads, as long as that is faster
     progress.progress(_TASK, len(rows) / (len(rows) + 1))
     contest.try_fewer_threads(rows, cores)
@@ -151,6 +156,7 @@ class _Contest:
     steps: int  # of timed forecasts
     open_way: Callable[[Way], Runner]
     champion: _Racer | None = None
+    spent_s: float = 0.0
 
     @classmethod
     def begin(cls, rows: list[Row], task: Task, open_way: Callable[[Way], Runner]) -> _Contest | None:
@@ -158,10 +164,12 @@ class _Contest:
         row = next((row for row in rows if row.way == REFERENCE), None)
         try:
             runner = open_way(REFERENCE)
+            start = time.perf_counter()
             with _closed_on_error(runner):
                 expected, seconds = _first_forecast(runner, task)
                 contest = cls(task, expected, _timed_steps(len(task.noise), seconds), open_way)
                 contest.warm_up(runner)
+            contest.spent_s = time.perf_counter() - start
         except (SvgError, MemoryError) as error:
             if row is not None:
                 row.reason = _first_line(error)
@@ -178,7 +186,7 @@ class _Contest:
         try:
             with _closed_on_error(*([champion.runner] if champion else []), unless=(SvgError, MemoryError)):
                 runner = self.open_way(row.way)
-                with _closed_on_error(runner):
+                with self._spending(), _closed_on_error(runner):
                     row.reason = self._difference(runner, row.way)
                     if not row.reason:
                         times = _race([runner, *([champion.runner] if champion else [])], self._short_task)
@@ -201,7 +209,7 @@ class _Contest:
     def try_fewer_threads(self, rows: list[Row], cores: int) -> None:
         """Challenge a champion on the CPU with half of its threads, then half again while that wins; adds to `rows`."""
         threads = cores // 2
-        while threads > 0 and self.champion is not None and self.champion.row.way.on_cpu:
+        while threads > 0 and self.spent_s < _LIMIT_S and self.champion is not None and self.champion.row.way.on_cpu:
             rows.append(Row(replace(self.champion.row.way, threads=threads)))
             if not self.challenge(rows[-1]):
                 return
@@ -218,6 +226,14 @@ class _Contest:
             return None
         self.champion.runner.close()
         return self.champion.row.way
+
+    @contextmanager
+    def _spending(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent_s += time.perf_counter() - start
 
     def _difference(self, runner: Runner, way: Way) -> str:
         """Why the frames of the first forecast, or of a later one, are not those of the reference; empty if they are."""

@@ -307,3 +307,23 @@ def test_every_round_of_a_way_counts_for_its_time():
     """The winner of several races has been timed in each."""
     _, rows = run(reference=lambda: Stub(0.02), openvino=lambda: Stub(0.002), gpu=lambda: Stub(0.02))
     assert len(rows[OPENVINO].seconds) == len(rows[REFERENCE].seconds) + len(rows[GPU].seconds)
+
+
+def test_when_the_time_is_over_the_fastest_so_far_has_won(monkeypatch):
+    """Opening is not counted: engines may take minutes to build."""
+    monkeypatch.setattr(race, "_LIMIT_S", 0.04)
+    monkeypatch.setattr(race, "_RACE_S", 0.03)
+
+    def slow_to_open(seconds):
+        def made():
+            time.sleep(0.05)
+            return Stub(seconds)
+
+        return made
+
+    fastest, rows = run(
+        reference=slow_to_open(0.001), gpu=slow_to_open(0.0), half=lambda: Stub(0.03), openvino=refuse(MemoryError())
+    )
+    assert fastest == GPU
+    assert rows[HALF].seconds
+    assert rows[OPENVINO].reason == "not measured: 0 s were over"
