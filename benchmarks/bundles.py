@@ -1,13 +1,16 @@
 """The bundles that are measured, by the names that `--bundle` takes: a path, `embedded`, or random weights.
 
 `random:nf64` is a DCGAN-64 for gray frames with nf 64. `random:vgg-rgb-nf64` and `random:128-nf64` differ in what they
-name, and `random:nf64-fp16` has graphs in fp16 too.
+name, and `random:nf64-fp16` has graphs in fp16 too. `embedded-shuffled` is the embedded model with the graph decoder_shuffled,
+which does not ship with it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +18,7 @@ from typing import Any
 
 from svg_common.command import require_modules
 from svg_common.errors import UsageError
+from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import FILE_NAME, Precision
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
 
@@ -30,7 +34,7 @@ def split_names(options: list[str] | None, default: Sequence[str] = DEFAULT) -> 
 
 def label(name: str) -> str:
     """A short name for tables."""
-    return name if name == "embedded" or name.startswith("random:") else Path(name).stem
+    return name if name in ("embedded", "embedded-shuffled") or name.startswith("random:") else Path(name).stem
 
 
 def open_named(name: str, cache: Path, precision: Precision | None = None) -> Bundle:
@@ -46,6 +50,8 @@ def open_named(name: str, cache: Path, precision: Precision | None = None) -> Bu
         UsageError: the name of a random bundle is invalid.
         BundleError: the bundle does not exist or is damaged.
     """
+    if name == "embedded-shuffled":
+        return Bundle.open(_with_shuffled_decoder(EMBEDDED_MODEL, cache / _exporter_fingerprint() / f"{name}.svgb"))
     if not name.startswith("random:"):
         return Bundle.open(EMBEDDED_MODEL if name == "embedded" else name)
     return Bundle.open(_random_bundle(name, cache, precision))
@@ -63,12 +69,32 @@ def _random_bundle(name: str, cache: Path, precision: Precision | None) -> Path:
     return path
 
 
+def _with_shuffled_decoder(bundle: Path, path: Path) -> Path:
+    """A copy of a bundle with the graph decoder_shuffled in its fp32 and bf16 variants."""
+    require_modules("the shuffled decoder", "export", "torch", "onnx", "onnxscript")
+    from svg_export.to_onnx import shuffled_decoder
+
+    if (path / FILE_NAME).is_file():
+        return path
+    shutil.copytree(bundle, path)
+    manifest = json.loads((path / FILE_NAME).read_text())
+    content = shuffled_decoder((path / "fp32" / "decoder.onnx").read_bytes(), manifest["bundle_id"])
+    assert content is not None
+    (path / "fp32" / f"{SHUFFLED_DECODER}.onnx").write_bytes(content)
+    stamp = {"file": f"fp32/{SHUFFLED_DECODER}.onnx", "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    for precision in manifest["variants"].keys() & {"fp32", "bf16"}:
+        graphs = manifest["variants"][precision]["graphs"]
+        graphs[SHUFFLED_DECODER] = {**graphs["decoder"], **stamp}
+    (path / FILE_NAME).write_text(json.dumps(manifest))
+    return path
+
+
 def random_model(name: str) -> dict[str, Any]:
     """The model's shape, as in the name."""
     match = _RANDOM.fullmatch(name)
     if match is None:
         raise UsageError(
-            f"unknown bundle '{name}'\n  expected a path, embedded, or random:nf64 (or another number), with"
+            f"unknown bundle '{name}'\n  expected a path, embedded, embedded-shuffled, or random:nf64 (or another number), with"
             " vgg-, 128- and rgb- before nf64, in this order, and -fp16 or -bf16 after it, as you like"
         )
     backbone, size, colour, nf, _ = match.groups()

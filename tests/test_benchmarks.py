@@ -16,6 +16,7 @@ import pytest
 
 from svg_common.errors import UsageError
 from tests.conftest import random_model
+from tests.svg_runtime.bundle_helpers import watch
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -332,3 +333,23 @@ def test_both_steps_learn(tiny_model):
         device = getattr(step, "device", torch.device("cpu"))
         losses = [step(x.to(device), eps.to(device)) for _ in range(4)]
         assert losses[-1] < losses[0]
+
+
+def test_the_embedded_model_with_the_shuffled_decoder_forecasts_the_same(tmp_path):
+    from bundles import open_named
+
+    made = open_named("embedded-shuffled", tmp_path)
+    assert open_named("embedded-shuffled", tmp_path).path == made.path
+    plain, shuffled = (
+        watch(made.path, np.full((5, 64, 64, 1), 0.2, np.float32), backend="cpu", samples=2, horizon=3, shuffled=each)[1]
+        for each in (False, True)
+    )
+    np.testing.assert_allclose(shuffled, plain, atol=1e-4)
+
+
+def test_start_up_is_measured_in_processes_of_their_own(tmp_path):
+    from start_up import start
+
+    assert start("cpu", str(tmp_path)) > 0
+    with pytest.raises(subprocess.CalledProcessError):
+        start("nothing", str(tmp_path))

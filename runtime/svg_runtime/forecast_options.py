@@ -16,7 +16,9 @@ ModelOption = Annotated[
 ]
 SamplesOption = Annotated[int, typer.Option(min=1, max=COUNT_LIMIT, help="Sampled futures per frame.")]
 HorizonOption = Annotated[int, typer.Option(min=1, max=COUNT_LIMIT, help="Forecast steps.")]
-ThreadsOption = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: one per usable core.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads. Default: one per usable core, or what auto measured.")
+]
 DeviceOption = Annotated[str | None, typer.Option(help="Device of the backend. Default: the backend's choice.")]
 Fp16Option = Annotated[bool, typer.Option("--fp16", "--half", help="Run the bundle's fp16 graphs.")]
 Bf16Option = Annotated[bool, typer.Option("--bf16", help="Compute in bf16; the bundle must have been exported with --bf16.")]

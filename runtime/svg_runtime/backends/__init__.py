@@ -30,6 +30,7 @@ def open_backend(
     samples: int = 8,
     gpu: GpuOptions | None = None,
     progress: ProgressListener | None = None,
+    shuffled: bool | None = None,
 ) -> Backend:
     """Load a bundle's graphs into a backend.
 
@@ -47,17 +48,19 @@ def open_backend(
         samples: the largest batch that will be used: TensorRT engines are built for it.
         gpu: options for NVIDIA GPUs.
         progress: listener for the building of engines.
+        shuffled: whether to run the graph `decoder_shuffled` as the decoder. None lets the backend choose: openvino takes it
+            on a CPU where the bundle has it, the others do not.
 
     Raises:
         UsageError: no such backend, or options that have no effect with it.
-        BackendMissingError: the backend, its library, the device or the precision is not available.
+        BackendMissingError: the backend, its library, the device, the precision or the decoder is not available.
     """
     if name not in ("auto", *BACKENDS):
         raise UsageError(f"unknown backend '{name}'\n  expected auto or one of: {', '.join(BACKENDS)}")
     gpu_options = gpu or GpuOptions()
     if name in NVIDIA:
         return _open_nvidia(
-            bundle=bundle,
+            bundle=bundle.with_decoder(bool(shuffled)),
             name=name,
             device=device,
             precision=precision,
@@ -68,9 +71,12 @@ def open_backend(
     if gpu_options.given:
         raise no_effect(gpu_options.given, name, advice=f", or use --backend with one of: {', '.join(NVIDIA)}")
     if name == "auto":
-        return _open_fastest(bundle=bundle, device=device, precision=precision, threads=threads, samples=samples)
-    opener = _open_openvino if name == "openvino" else _open_cpu
-    return opener(bundle, device, precision, threads)
+        return _open_fastest(
+            bundle=bundle, device=device, precision=precision, threads=threads, samples=samples, shuffled=shuffled
+        )  # fmt: skip
+    if name == "openvino":
+        return _open_openvino(bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled)
+    return _open_cpu(bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled)
 
 
 def nvidia_precision(manifest: Manifest) -> Precision:
@@ -118,23 +124,30 @@ def _open_nvidia(
 
 
 def _open_fastest(
-    bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None, samples: int
+    bundle: Bundle,
+    device: str | None,
+    precision: Precision | None,
+    threads: int | None,
+    samples: int,
+    shuffled: bool | None,
 ) -> Backend:
     """A GPU, then OpenVINO where it is faster, then the cpu backend, whose description tells why the others do not work."""
     if precision == "bf16":
-        return _open_openvino(bundle, device, precision, threads)
+        return _open_openvino(bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled)
     failures = ""
     if device in (None, "auto") and cuda_is_installed():
         try:
-            return _open_cuda(bundle, precision, samples)
+            return _open_cuda(bundle.with_decoder(bool(shuffled)), precision, samples)
         except (BackendMissingError, BundleError) as error:  # a bundle that is damaged fails on the cpu backend, too
             failures += _does_not_work("cuda", error)
     if device in (None, "auto", "cpu") and _openvino_is_faster():
         try:
-            return _open_openvino(bundle=bundle, device=device, precision=precision, threads=threads, remark=failures)
+            return _open_openvino(
+                bundle=bundle, device=device, precision=precision, threads=threads, remark=failures, shuffled=shuffled
+            )  # fmt: skip
         except (BackendMissingError, BundleError) as error:
             failures += _does_not_work("openvino", error)
-    backend = _open_cpu(bundle, device, precision, threads)
+    backend = _open_cpu(bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled)
     backend.description += failures
     return backend
 
@@ -166,15 +179,24 @@ def _openvino_is_faster() -> bool:
     return has_bf16_units() and is_installed("openvino")
 
 
-def _open_cpu(bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None) -> CpuBackend:
+def _open_cpu(
+    bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None, shuffled: bool | None
+) -> CpuBackend:
     from svg_runtime.backends.onnxruntime.cpu import CpuBackend
 
-    return CpuBackend(bundle, precision or "fp32", device, threads)
+    return CpuBackend(bundle.with_decoder(bool(shuffled)), precision or "fp32", device, threads)
 
 
 def _open_openvino(
-    bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None, remark: str = ""
+    bundle: Bundle,
+    device: str | None,
+    precision: Precision | None,
+    threads: int | None,
+    remark: str = "",
+    shuffled: bool | None = None,
 ) -> Backend:
     from svg_runtime.backends.openvino.backend import OpenVinoBackend
 
-    return OpenVinoBackend(bundle=bundle, precision=precision, device=device, threads=threads, remark=remark)
+    return OpenVinoBackend(
+        bundle=bundle, precision=precision, device=device, threads=threads, remark=remark, shuffled=shuffled
+    )  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 from svg_common.errors import SvgError
 from svg_common.metrics import psnr
 from svg_common.progress import ProgressListener
-from svg_runtime.bench.cases import REFERENCE, Case, list_cases
+from svg_runtime.bench.cases import Case, list_cases, reference_case
 from svg_runtime.bench.operations import forecast_bytes, forecast_operations
 from svg_runtime.bench.process import JobError, run_job
 from svg_runtime.bundle.manifest import Manifest, Precision
@@ -118,7 +118,7 @@ class Bench:
         precision = "fp32" if "fp32" in self._manifest.variants else next(iter(self._manifest.variants))
         count = {"do": "count", "model": self._model, "precision": precision}
         findings.counts = self._attempt("counts", "operations of a forecast", count)
-        reference = self._job(REFERENCE, None, 0.0, "reference.npy")
+        reference = self._job(reference_case(self._manifest), None, 0.0, "reference.npy")
         findings.reference = self._attempt("reference", "fp32 frames on the cpu backend", reference) is not None
 
     def _probe(self) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from svg_runtime.backends import BACKENDS, COMPUTE_BF16
-from svg_runtime.bundle.contract import FUSED
+from svg_runtime.bundle.contract import has_separate, has_step
 from svg_runtime.bundle.manifest import PRECISIONS, Manifest, Precision
 from svg_runtime.errors import UsageError
 
@@ -27,8 +27,13 @@ class Case:
         return f"{self.backend} {self.precision} {self.graphs}"
 
 
-# The reference for errors: fp32 on the engine that checks every export, with the graphs that every bundle has.
-REFERENCE = Case("cpu", "fp32", fused=False)
+REFERENCE = Case("cpu", "fp32", fused=False)  # the engine that checks every export, with the plain graphs
+
+
+def reference_case(manifest: Manifest) -> Case:
+    """The case that the errors of all are relative to: the reference, on the fused graphs where the bundle has no others."""
+    variant = manifest.variants.get(REFERENCE.precision)
+    return replace(REFERENCE, fused=variant is not None and not has_separate(variant))
 
 
 def list_cases(manifest: Manifest, backend: str | None, precision: Precision | None) -> list[Case]:
@@ -60,6 +65,8 @@ def _precisions(backend: str) -> list[Precision]:
 
 
 def _sets(manifest: Manifest, precision: Precision) -> tuple[bool, ...]:
-    """Fused graphs first, where the bundle has them."""
+    """What the bundle has, fused graphs first. Of a precision that it lacks: one that it has in others, to fail with the reason."""
     variant = manifest.variants.get(precision)
-    return (True, False) if variant is not None and set(FUSED) <= set(variant.graphs) else (False,)
+    if variant is None:
+        return (not has_separate(next(iter(manifest.variants.values()))),)
+    return tuple(fused for fused, has in ((True, has_step(variant)), (False, has_separate(variant))) if has)

@@ -95,11 +95,12 @@ def measure(
 
 def _first_forecast(forecaster: Forecaster, pictures: Iterator[FloatArray], seed: int) -> FloatArray:
     """Return first and last frame of a forecast after n_past frames, with the same noise in every case."""
-    n_past, z_dim = forecaster.manifest.generation.n_past, forecaster.manifest.model.z_dim
-    for picture in itertools.islice(pictures, n_past):
+    manifest = forecaster.manifest
+    z_dim = manifest.model.z_dim
+    for picture in itertools.islice(pictures, manifest.generation.n_past):
         forecaster.observe(picture)
     source = NoiseSource(seed)
-    past = source.draw(n_past - 1, forecaster.samples, z_dim)
+    past = source.draw(manifest.context_draws, forecaster.samples, z_dim)
     futures = forecaster.forecast(noise=source.draw(forecaster.horizon, forecaster.samples, z_dim), context_noise=past)
     if not np.isfinite(futures).all():
         raise BackendError("the forecast contains values that are not finite")

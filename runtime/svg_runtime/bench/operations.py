@@ -16,7 +16,7 @@ import numpy as np
 
 from svg_common.command import require_modules
 from svg_common.progress import ProgressListener
-from svg_runtime.bundle.contract import FUSED, SHUFFLED_DECODER
+from svg_runtime.bundle.contract import FUSED, SHUFFLED_DECODER, has_separate
 from svg_runtime.bundle.manifest import GraphSpec, Manifest, Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import SvgError
@@ -56,7 +56,9 @@ def multiply_adds(operator: str, inputs: list[Shape], output: Shape) -> int:
 
 
 def count_operations(progress: ProgressListener, task: str, model: str, precision: Precision) -> dict[str, Any]:
-    """Count the multiply-adds of every separate graph at batch 1; they grow with the batch.
+    """Count the multiply-adds of every graph at batch 1; they grow with the batch.
+
+    Where there are separate graphs, those alone: the fused ones are composed of them.
 
     The profiler writes its files to the current folder.
 
@@ -76,8 +78,10 @@ def count_operations(progress: ProgressListener, task: str, model: str, precisio
     require_modules("counting the operations of a forecast", "cpu", "onnxruntime")
     bundle = Bundle.open(model)
     contents, counts = bundle.graphs(precision), {}
-    for number, (graph_name, spec) in enumerate(bundle.variant(precision).graphs.items(), 1):
-        if graph_name not in (*FUSED, SHUFFLED_DECODER):  # composed of the others, or equivalent to another
+    variant = bundle.variant(precision)
+    repeated = (*FUSED, SHUFFLED_DECODER) if has_separate(variant) else ()  # composed of the others, or equivalent to another
+    for number, (graph_name, spec) in enumerate(variant.graphs.items(), 1):
+        if graph_name not in repeated:
             counts[graph_name] = sum(multiply_adds(*node) for node in _nodes(contents[graph_name], spec))
         progress.progress(task, number / len(contents))
     return counts
@@ -107,12 +111,13 @@ def _shape(entry: dict[str, Shape]) -> Shape:
 
 
 def forecast_operations(counts: dict[str, int], manifest: Manifest, samples: int, horizon: int) -> int:
-    """Count the operations of one forecast on the separate graphs, two per multiply-add.
+    """Count the operations of one forecast, two per multiply-add.
 
-    The fused graphs compute a little more: the encoding of the last frame, which nothing reads.
+    On the separate graphs if they were counted: the fused ones compute a little more, the encoding of the last frame, which
+    nothing reads. Else on the fused ones, with `prime` as if it read the context of every sample anew.
     """
-    runs = graph_runs(manifest, horizon, fused=False)
-    return 2 * samples_of(manifest, samples) * sum(counts[graph_name] * number for graph_name, number in runs.items())
+    runs, batch = graph_runs(manifest, horizon, fused="predictor" not in counts), samples_of(manifest, samples)
+    return 2 * sum(counts[name] * number * _batch_of(name, batch, horizon) for name, number in runs.items())
 
 
 def forecast_bytes(manifest: Manifest, precision: Precision, fused: bool, samples: int, horizon: int) -> int:
@@ -120,11 +125,11 @@ def forecast_bytes(manifest: Manifest, precision: Precision, fused: bool, sample
     graphs, batch = manifest.variants[precision].graphs, samples_of(manifest, samples)
     unread = "" if manifest.generation.last_frame_skip else "skip_"  # prefix of encoder outputs that a forecast does not use
     runs = graph_runs(manifest, horizon, fused)
-    return sum(number * _run_bytes(graphs[graph_name], batch, unread) for graph_name, number in runs.items())
+    return sum(number * _run_bytes(graphs[name], _batch_of(name, batch, horizon), unread) for name, number in runs.items())
 
 
 def graph_runs(manifest: Manifest, horizon: int, fused: bool) -> dict[str, int]:
-    """Return how often a forecast with the window context runs each graph."""
+    """Return how often a forecast runs each graph, with the context that the manifest says."""
     graphs = next(iter(manifest.variants.values())).graphs
     if fused:
         once = [graph_name for graph_name in ("prime", "decode") if graph_name in graphs]
@@ -135,6 +140,11 @@ def graph_runs(manifest: Manifest, horizon: int, fused: bool) -> dict[str, int]:
     if manifest.generation.last_frame_skip:
         runs["skip"] = horizon - 1
     return runs
+
+
+def _batch_of(graph_name: str, samples: int, horizon: int) -> int:
+    """Size of the batch in one run of a graph: `decode` makes the frames of all steps at once."""
+    return samples * horizon if graph_name == "decode" else samples
 
 
 def samples_of(manifest: Manifest, samples: int) -> int:

@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 
 from svg_common.path_advice import shell_argument
 from svg_common.text_files import decode_text
-from svg_runtime.bundle.contract import interface_errors
+from svg_runtime.bundle.contract import SHUFFLED_DECODER, interface_errors
 from svg_runtime.bundle.manifest import (
     FILE_NAME,
     SCHEMA_VERSION,
@@ -34,13 +35,16 @@ _MANIFEST_LIMIT = 4 << 20  # bytes
 _LINE_LIMIT = 400  # characters of one problem in a message: keys and names in a hostile manifest can be megabytes
 _GRAPH_LIMIT = 2 << 30  # bytes; also the limit of an ONNX file
 
+_Graph = TypeVar("_Graph")
+
 
 class Bundle:
     """A validated `*.svgb` folder. Graph files are read and checked on demand."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, shuffled: bool | None = None) -> None:
         self.path = path
         self.manifest = manifest
+        self._shuffled = shuffled
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
@@ -60,11 +64,15 @@ class Bundle:
             raise BundleError(f"no such bundle: '{folder}'\n  expected a *.svgb folder; make one with: svg-export ckpt.pt")
         return cls(folder, _read_manifest(folder / FILE_NAME))
 
+    def with_decoder(self, shuffled: bool) -> Bundle:
+        """The same bundle with one decoder, called `decoder`: the graph `decoder_shuffled`, or the plain one."""
+        return Bundle(self.path, self.manifest, shuffled)
+
     def variant(self, precision: Precision) -> PrecisionVariant:
         """Return the graphs of one precision.
 
         Raises:
-            BackendMissingError: the bundle was exported without it.
+            BackendMissingError: the bundle was exported without it, or without the decoder that was chosen.
         """
         if precision not in self.manifest.variants:
             has = ", ".join(self.manifest.variants)
@@ -72,7 +80,13 @@ class Bundle:
                 f"'{self.path.name}' has no {precision} variant, only {has}\n"
                 f"  export it with: svg-export ckpt.pt{'' if precision == 'fp32' else f' --{precision}'}"
             )
-        return self.manifest.variants[precision]
+        variant = self.manifest.variants[precision]
+        if self._shuffled and SHUFFLED_DECODER not in variant.graphs:
+            raise BackendMissingError(
+                f"the {precision} graphs of '{self.path.name}' have no {SHUFFLED_DECODER}\n"
+                "  expected a DCGAN exported without --no-shuffled, in fp32 or bf16; or open it with shuffled=False"
+            )
+        return variant.model_copy(update={"graphs": self._with_chosen_decoder(variant.graphs)})
 
     def graphs(self, precision: Precision) -> dict[str, bytes]:
         """Read all ONNX files of one precision, each checked against hash, size, interface and bundle id.
@@ -80,8 +94,9 @@ class Bundle:
         Raises:
             BundleError: lists every file that is missing, changed, or does not match the manifest.
         """
+        self.variant(precision)
         contents, problems = {}, []
-        for graph_name, spec in self.variant(precision).graphs.items():
+        for graph_name, spec in self.manifest.variants[precision].graphs.items():
             try:
                 contents[graph_name] = self._checked(graph_name, spec)
             except (BundleError, OSError) as error:
@@ -93,7 +108,13 @@ class Bundle:
                 + "\n  export it again with: svg-export ckpt.pt",
                 problems,
             )
-        return contents
+        return self._with_chosen_decoder(contents)
+
+    def _with_chosen_decoder(self, graphs: Mapping[str, _Graph]) -> dict[str, _Graph]:
+        if self._shuffled is None or "decoder" not in graphs:
+            return dict(graphs)
+        chosen = graphs[SHUFFLED_DECODER if self._shuffled else "decoder"]
+        return {name: graph for name, graph in graphs.items() if name != SHUFFLED_DECODER} | {"decoder": chosen}
 
     def _checked(self, graph_name: str, spec: GraphSpec) -> bytes:
         file = self.path / spec.file

@@ -21,6 +21,7 @@ from svg_runtime.calibration.decisions import (
 from svg_runtime.calibration.race import Runner, Task, find_fastest
 from svg_runtime.calibration.ways import Request, Way, list_ways
 from svg_runtime.forecast_options import Calibrate
+from svg_runtime.machine.hardware import usable_cores
 
 # ready: what opens in seconds; full: also engines that take minutes to build; again: measure even if a decision is kept;
 # no: a rule of thumb instead.
@@ -54,7 +55,7 @@ class Choice:
     Attributes:
         manifest: of the bundle.
         samples, horizon: of the forecasts.
-        threads: CPU threads; None means one per usable core.
+        threads: CPU threads; None means one per usable core, or fewer if that is faster.
         request: what the user has fixed.
     """
 
@@ -68,7 +69,7 @@ class Choice:
         """Return the kept decision, or measure it now and keep it.
 
         Args:
-            open_way: opens a forecaster in the window context.
+            open_way: opens a forecaster with the manifest's context.
             progress: listener for the measuring.
             again: measure even if a decision is kept.
 
@@ -82,7 +83,7 @@ class Choice:
         if not ways:
             return None
         task = Task.make(self.manifest, self.samples, self.horizon)
-        fastest, rows = find_fastest(ways, task, open_way, progress)
+        fastest, rows = find_fastest(ways, task, open_way, progress, 1 if self.threads else usable_cores())
         if fastest is None:
             return None
         decision = Decision(fastest, [row.as_json() for row in rows], busy, time.time())
@@ -102,6 +103,6 @@ class Choice:
             "graphs": graphs_of(self.manifest), "variants": sorted(self.manifest.variants), "samples": self.samples,
             "horizon": self.horizon, "threads": self.threads,
             # Not whether engines were built for it: what they won holds for every later opening.
-            "request": [self.request.device, self.request.precision, self.request.fused],
+            "request": [self.request.device, self.request.precision, self.request.fused, self.request.shuffled],
         }  # fmt: skip
         return decision_key(depends)

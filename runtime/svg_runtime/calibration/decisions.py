@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from svg_common.cache import cache_folder
 from svg_common.errors import SvgError
 from svg_common.files import write_json
 from svg_runtime.calibration.ways import Way
-from svg_runtime.machine.hardware import load_average, system_cpu, this_platform, usable_cores, versions
+from svg_runtime.machine.hardware import cpu_limits, load_average, system_cpu, this_platform, usable_cores, versions
 
 _LOG = logging.getLogger(__name__)
-SCHEMA = 1
+SCHEMA = 2
 _BUSY = 0.75  # load average per usable core, beyond which timings are doubtful
 _DOUBTFUL_FOR_S = 3600.0
+_WAY = [field.name for field in fields(Way)]
 DAMAGED = (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError)  # what reading a damaged one raises
 
 
@@ -47,7 +48,9 @@ class Decision:
         """Why it was chosen, in a few words for the description of a run."""
         ranked = sorted((row for row in self.rows if "ms" in row), key=self._rank)
         times = ", ".join(f"{way_of(row)} {row['ms']:.3g} ms" for row in ranked[:3])
-        return f"chosen by measurement: {times}{', on a busy machine' if self.busy else ''}"
+        steps = {row["steps"] for row in ranked if "steps" in row}
+        shortened = f" with forecasts of {max(steps)} steps" if steps else ""
+        return f"chosen by measurement{shortened}: {times}{', on a busy machine' if self.busy else ''}"
 
     def as_json(self) -> dict[str, Any]:
         """JSON values for `from_json`."""
@@ -72,7 +75,7 @@ class Decision:
 
 def way_of(row: Mapping[str, Any]) -> Way:
     """The way that a row of a decision is about."""
-    return Way.from_json({name: row[name] for name in ("backend", "device", "precision", "fused")})
+    return Way.from_json({name: row[name] for name in _WAY})
 
 
 def is_busy() -> bool:
@@ -121,6 +124,7 @@ def _machine() -> dict[str, Any]:
     return {
         "platform": this_platform(),
         "cpu": system_cpu(Path("/proc/cpuinfo")),
+        "limits": cpu_limits(),
         "cores": usable_cores(),
         "gpus": sorted(_text(file) for file in Path("/proc/driver/nvidia/gpus").glob("*/information")),
         "driver": _text(Path("/proc/driver/nvidia/version")),

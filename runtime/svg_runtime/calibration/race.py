@@ -1,17 +1,20 @@
 """Measures the ways to run a bundle: first whether the frames are right, then which way is faster, one pair after another.
 
 Only two ways are open at a time, so that small machines have the memory: the fastest so far, and one that challenges it. Their
-rounds are interleaved, so that the machine's load is the same for both.
+rounds are interleaved, so that the machine's load is the same for both, and compared in pairs. A challenger that takes three
+times as long in the first round is dropped; models whose forecast is slow are timed on fewer steps, but compared on all. When
+the time is over, the fastest so far has won.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,14 +24,17 @@ from svg_common.errors import SvgError
 from svg_common.metrics import psnr
 from svg_common.progress import ProgressListener
 from svg_runtime.bundle.manifest import Manifest
-from svg_runtime.calibration.ways import REFERENCE, Way
+from svg_runtime.calibration.ways import REFERENCE, Way, reference_way
 
 _LOG = logging.getLogger(__name__)
 MAX_ERROR = 1e-3  # of fp32 over all frames: other kernels round otherwise, and the loop amplifies it
 MIN_DB = 30.0  # of reduced precisions, first frame: later ones are other samples of the same distribution
-_RACE_S = 1.0
+_RACE_S = 0.6
+_LIMIT_S = 20.0  # of all comparisons and races together; opening, and so the building of engines, is not counted
 _MIN_ROUNDS, _MAX_ROUNDS = 5, 60
 _SLOW_ROUNDS = 2  # of models whose forecast takes so long that more would keep the user waiting
+_FAR_BEHIND = 3.0  # after one round: more than a busy machine changes from one moment to the next
+_SLOW_S, _SHORT_S, _SHORT_STEPS = 0.4, 0.2, 3  # states alternate between two sets of buffers, so the third step has seen both
 _TASK = "measuring backends"
 
 Frames = NDArray[np.float32]
@@ -52,17 +58,19 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """The same frames and noise for every way.
+    """The same frames and noise for every way, and the way whose forecasts are right.
 
     Attributes:
         frames: (n_past, H, W, C) in [0, 1], a bright square that moves over a gradient.
-        context_noise: (n_past - 1, samples, z_dim).
+        context_noise: (context_draws, samples, z_dim).
         noise: (horizon, samples, z_dim).
+        reference: computes the frames that all have to compute.
     """
 
     frames: Frames
     context_noise: Frames
     noise: Frames
+    reference: Way = REFERENCE
 
     @classmethod
     def make(cls, manifest: Manifest, samples: int, horizon: int) -> Task:
@@ -75,7 +83,9 @@ class Task:
             from_centre = np.maximum(abs(x / frame.width - 0.3 - 0.04 * step), abs(y / frame.height - 0.5))
             shown[step] = np.where(from_centre < 0.125, 0.9, 0.3 * x / frame.width)[..., None]
         draw = rng.standard_normal
-        return cls(shown, draw((n_past - 1, samples, z_dim), np.float32), draw((horizon, samples, z_dim), np.float32))
+        context_noise = draw((manifest.context_draws, samples, z_dim), np.float32)
+        noise = draw((horizon, samples, z_dim), np.float32)
+        return cls(shown, context_noise, noise, reference_way(manifest))
 
 
 @dataclass
@@ -83,93 +93,161 @@ class Row:
     """What was found of one way."""
 
     way: Way
-    seconds: list[float] = field(default_factory=list)  # of one observed frame and one forecast, in its last race
+    seconds: list[float] = field(default_factory=list)  # of one observed frame and one forecast, in all its races
+    steps: int | None = None  # of the timed forecasts, if they were shorter than asked for
     reason: str = ""  # why it takes no part
 
     @property
     def median_s(self) -> float:
-        """Median of its last race; infinite if it took no part."""
+        """Median of all its rounds; infinite if it took no part."""
         return statistics.median(self.seconds) if self.seconds else float("inf")
 
     def as_json(self) -> dict[str, Any]:
         """For the kept decision."""
-        found = {"ms": round(self.median_s * 1e3, 3), "rounds": len(self.seconds)} if self.seconds else {"reason": self.reason}
-        return {**self.way.as_json(), **found}
+        if not self.seconds:
+            return {**self.way.as_json(), "reason": self.reason}
+        found = {"ms": round(self.median_s * 1e3, 3), "rounds": len(self.seconds)}
+        return {**self.way.as_json(), **found, **({} if self.steps is None else {"steps": self.steps})}
 
 
 def find_fastest(
-    ways: Sequence[Way], task: Task, open_way: Callable[[Way], Runner], progress: ProgressListener
+    ways: Sequence[Way], task: Task, open_way: Callable[[Way], Runner], progress: ProgressListener, cores: int = 1
 ) -> tuple[Way | None, list[Row]]:
-    """Open, compare and time all ways.
+    """Open, compare and time all ways; then the fastest one with fewer threads.
 
     Args:
         ways: the reference may be among them.
         task: frames and noise.
         open_way: opens a forecaster.
         progress: listener, for a race that takes more than a moment.
+        cores: that a way on the CPU uses by itself; 1 if the user has fixed the threads.
 
     Returns:
-        The fastest way, None if the reference does not run; and a row for each of `ways`.
+        The fastest way, None if the reference does not run; and a row for each of `ways` and number of threads.
     """
     rows = [Row(way) for way in ways]
-    expected, champion = _reference(rows, task, open_way)
-    if expected is None:
+    # 1) the frames that all have to compute
+    contest = _Contest.begin(rows, task, open_way)
+    if contest is None:
         return None, rows
+    # 2) one challenger after another
     for number, row in enumerate(rows):
-        progress.progress(_TASK, number / len(rows))
-        if champion is None or row is not champion[0]:
-            champion = _challenge(champion=champion, row=row, expected=expected, task=task, open_way=open_way)
+        progress.progress(_TASK, number / (len(rows) + 1))
+        if contest.champion is None or row is not contest.champion.row:
+            if contest.spent_s < _LIMIT_S:
+                contest.challenge(row)
+            else:
+                row.reason = f"not measured: {_LIMIT_S:.0f} s were over"
+    # 3) the fastest one with half of the threads, as long as that is faster
+    progress.progress(_TASK, len(rows) / (len(rows) + 1))
+    contest.try_fewer_threads(rows, cores)
     progress.progress(_TASK, 1.0)
-    if champion is None:
-        return None, rows
-    champion[1].close()
-    return champion[0].way, rows
+    return contest.end(), rows
 
 
-Champion = tuple[Row, Runner]
+@dataclass(frozen=True)
+class _Racer:
+    row: Row
+    runner: Runner
 
 
-def _reference(rows: list[Row], task: Task, open_way: Callable[[Way], Runner]) -> tuple[Frames | None, Champion | None]:
-    """The expected frames, and the reference as the first champion if it takes part."""
-    row = next((row for row in rows if row.way == REFERENCE), None)
-    try:
-        runner = open_way(REFERENCE)
-        with _closed_on_error(runner):
-            expected = _run(runner, task)
-    except (SvgError, MemoryError) as error:
-        if row is not None:
-            row.reason = _first_line(error)
-        return None, None
-    if row is not None:
-        return expected, (row, runner)
-    runner.close()
-    return expected, None
+@dataclass
+class _Contest:
+    """The fastest way so far, and what challengers are compared with."""
 
+    task: Task
+    expected: Frames
+    steps: int  # of timed forecasts
+    open_way: Callable[[Way], Runner]
+    champion: _Racer | None = None
+    spent_s: float = 0.0
 
-def _challenge(
-    champion: Champion | None, row: Row, expected: Frames, task: Task, open_way: Callable[[Way], Runner]
-) -> Champion | None:
-    """Open a way and race it against the champion; the slower one is closed."""
-    earlier = [] if champion is None else list(champion[0].seconds)
-    try:
-        with _closed_on_error(*([champion[1]] if champion else []), unless=(SvgError, MemoryError)):
-            runner = open_way(row.way)
+    @classmethod
+    def begin(cls, rows: list[Row], task: Task, open_way: Callable[[Way], Runner]) -> _Contest | None:
+        """Compute the expected frames with the reference, which is the first champion if it takes part; None if it fails."""
+        row = next((row for row in rows if row.way == task.reference), None)
+        try:
+            runner = open_way(task.reference)
+            start = time.perf_counter()
             with _closed_on_error(runner):
-                row.reason = _difference(_run(runner, task), expected, row.way)
-                if not row.reason:
-                    _race([(row, runner), *([champion] if champion else [])], task)
-    except (SvgError, MemoryError) as error:
-        row.seconds.clear()
-        row.reason = _first_line(error)
+                expected, seconds = _first_forecast(runner, task)
+                contest = cls(task, expected, _timed_steps(len(task.noise), seconds), open_way)
+                contest.warm_up(runner)
+            contest.spent_s = time.perf_counter() - start
+        except (SvgError, MemoryError) as error:
+            if row is not None:
+                row.reason = _first_line(error)
+            return None
+        if row is None:
+            runner.close()
+        else:
+            contest.champion = _Racer(row, runner)
+        return contest
+
+    def challenge(self, row: Row) -> bool:
+        """Open a way and race it against the champion; the slower one is closed. Returns whether the challenger won."""
+        champion = self.champion
+        try:
+            with _closed_on_error(*([champion.runner] if champion else []), unless=(SvgError, MemoryError)):
+                runner = self.open_way(row.way)
+                with self._spending(), _closed_on_error(runner):
+                    row.reason = self._difference(runner, row.way)
+                    if not row.reason:
+                        times = _race([runner, *([champion.runner] if champion else [])], self._short_task)
+        except (SvgError, MemoryError) as error:
+            row.reason = _first_line(error)
+            return False
+        if not row.reason:
+            for racer, seconds in zip([row, *([champion.row] if champion else [])], times, strict=True):
+                racer.seconds += seconds
+                racer.steps = None if self.steps == len(self.task.noise) else self.steps
+        # Load only ever adds time, so the fastest rounds are compared.
+        if row.reason or (champion is not None and min(times[0]) >= min(times[1])):
+            runner.close()
+            return False
         if champion is not None:
-            champion[0].seconds[:] = earlier  # the race was not held
-        return champion
-    if row.reason or (champion is not None and champion[0].median_s <= row.median_s):
-        runner.close()
-        return champion
-    if champion is not None:
-        champion[1].close()
-    return row, runner
+            champion.runner.close()
+        self.champion = _Racer(row, runner)
+        return True
+
+    def try_fewer_threads(self, rows: list[Row], cores: int) -> None:
+        """Challenge a champion on the CPU with half of its threads, then half again while that wins; adds to `rows`."""
+        threads = cores // 2
+        while threads > 0 and self.spent_s < _LIMIT_S and self.champion is not None and self.champion.row.way.on_cpu:
+            rows.append(Row(replace(self.champion.row.way, threads=threads)))
+            if not self.challenge(rows[-1]):
+                return
+            threads //= 2
+
+    def warm_up(self, runner: Runner) -> Frames:
+        """Forecast as many steps as are timed, twice unless that is slow: in first runs engines compile and allocate."""
+        futures, seconds = _forecast(runner, self._short_task)
+        return futures if seconds > _SLOW_S else _forecast(runner, self._short_task)[0]
+
+    def end(self) -> Way | None:
+        """Close the fastest way and return it."""
+        if self.champion is None:
+            return None
+        self.champion.runner.close()
+        return self.champion.row.way
+
+    @contextmanager
+    def _spending(self) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent_s += time.perf_counter() - start
+
+    def _difference(self, runner: Runner, way: Way) -> str:
+        """Why the frames of the first forecast, or of a later one, are not those of the reference; empty if they are."""
+        return _difference(_first_forecast(runner, self.task)[0], self.expected, way, self.task.reference) or _difference(
+            self.warm_up(runner), self.expected[:, : self.steps], way, self.task.reference
+        )
+
+    @property
+    def _short_task(self) -> Task:
+        return replace(self.task, noise=self.task.noise[: self.steps])
 
 
 @contextmanager
@@ -184,46 +262,61 @@ def _closed_on_error(*runners: Runner, unless: tuple[type[BaseException], ...] =
         raise
 
 
-def _run(runner: Runner, task: Task) -> Frames:
-    """Observe the frames and forecast. In first runs engines compile and allocate, so it is done twice unless that is slow."""
+def _first_forecast(runner: Runner, task: Task) -> tuple[Frames, float]:
+    """Observe the frames and forecast; also the seconds of the forecast."""
     for frame in task.frames:
         runner.observe(frame)
+    return _forecast(runner, task)
+
+
+def _forecast(runner: Runner, task: Task) -> tuple[Frames, float]:
     start = time.perf_counter()
-    futures = runner.forecast(noise=task.noise, context_noise=task.context_noise)
-    if time.perf_counter() - start < _RACE_S:
-        futures = runner.forecast(noise=task.noise, context_noise=task.context_noise)
-    return futures
+    futures = runner.forecast(horizon=len(task.noise), noise=task.noise, context_noise=task.context_noise)
+    return futures, time.perf_counter() - start
 
 
-def _race(racers: list[Champion], task: Task) -> None:
-    """Time both in turn, until it is clear which one is faster or the time is over."""
-    for row, _ in racers:
-        row.seconds.clear()
+def _timed_steps(horizon: int, seconds: float) -> int:
+    """How many steps to time of a forecast that takes `seconds`: all, or what fits into a moment."""
+    return horizon if seconds <= _SLOW_S else min(horizon, max(_SHORT_STEPS, math.ceil(horizon * _SHORT_S / seconds)))
+
+
+def _race(runners: Sequence[Runner], task: Task) -> list[list[float]]:
+    """Time all in turn, until it is clear which one is faster or the time is over; the seconds of each one's rounds."""
+    times: list[list[float]] = [[] for _ in runners]
     until = time.perf_counter() + _RACE_S
     for number in range(_MAX_ROUNDS):
-        for row, runner in racers if number % 2 else reversed(racers):
+        racers = list(zip(runners, times, strict=True))
+        for runner, seconds in racers if number % 2 else reversed(racers):
             start = time.perf_counter()
             runner.observe(task.frames[number % len(task.frames)])
-            runner.forecast(noise=task.noise, context_noise=task.context_noise)
-            row.seconds.append(time.perf_counter() - start)
+            _forecast(runner, task)
+            seconds.append(time.perf_counter() - start)
         is_over = number + 1 >= _SLOW_ROUNDS and time.perf_counter() > until
-        if is_over or (number + 1 >= _MIN_ROUNDS and _is_clear([row.seconds for row, _ in racers])):
-            return
+        if is_over or _is_clear(times):
+            break
+    return times
 
 
 def _is_clear(times: list[list[float]]) -> bool:
-    """Whether three quarters of one's rounds are faster than three quarters of the other's."""
-    quartiles = [statistics.quantiles(each, n=4) for each in times]
-    return len(times) == 1 or any(a[2] < b[0] for a, b in (quartiles, reversed(quartiles)))
+    """Whether one is far behind in the first round, or slower in three quarters of several."""
+    if len(times) == 1:
+        return True
+    ratios = [a / b for a, b in zip(*times, strict=True)]
+    if len(ratios) == 1:
+        return not 1 / _FAR_BEHIND < ratios[0] < _FAR_BEHIND
+    if len(ratios) < _MIN_ROUNDS:
+        return False
+    lower, _, upper = statistics.quantiles(ratios, n=4)
+    return bool(lower > 1 or upper < 1)
 
 
-def _difference(frames: Frames, expected: Frames, way: Way) -> str:
+def _difference(frames: Frames, expected: Frames, way: Way, reference: Way) -> str:
     """Why the frames are not those of the reference; empty if they are."""
     error = float(np.abs(frames - expected).max())
     first_db = psnr(float(np.mean((frames[:, 0] - expected[:, 0]).astype(np.float64) ** 2)))
     if (error <= MAX_ERROR) if way.precision == "fp32" else (first_db >= MIN_DB):
         return ""
-    reason = f"computes other frames than {REFERENCE}: largest error {error:.2g}, first frame {first_db:.1f} dB"
+    reason = f"computes other frames than {reference}: largest error {error:.2g}, first frame {first_db:.1f} dB"
     _LOG.warning("%s %s, so it is left out; this is worth a bug report, with the output of svg-bench", way, reason)
     return reason
 

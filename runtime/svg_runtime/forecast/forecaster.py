@@ -25,7 +25,7 @@ from svg_runtime.bundle.manifest import PRECISIONS, Manifest, Precision, Precisi
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.calibration.choice import Choice, wanted
 from svg_runtime.calibration.decisions import Decision
-from svg_runtime.calibration.ways import Request
+from svg_runtime.calibration.ways import Request, Way
 from svg_runtime.errors import (
     BackendError,
     BackendMissingError,
@@ -96,6 +96,7 @@ class Forecaster:
         seed: int,
         context: ContextMode | None,
         fused: bool | None = None,
+        shuffled: bool | None = None,
     ) -> None:
         check_counts(samples, horizon)
         if context not in (None, "window", "stream"):
@@ -104,7 +105,8 @@ class Forecaster:
         self.samples = samples
         self.horizon = horizon
         self.context: ContextMode = context or self.manifest.generation.context
-        self.fused = _use_fused(variant, fused, backend.prefers_fused)
+        # `step` contains the plain decoder.
+        self.fused = _use_fused(variant, False if shuffled else fused, backend.prefers_fused)
         self._backend = backend
         self._variant = variant
         self._noise = NoiseSource(seed)
@@ -140,6 +142,7 @@ class Forecaster:
         gpu: GpuOptions | None = None,
         progress: ProgressListener | None = None,
         calibrate: Calibrate | None = None,
+        shuffled: bool | None = None,
     ) -> Forecaster:
         """Open a bundle on a backend.
 
@@ -155,18 +158,21 @@ class Forecaster:
             context: "window" re-reads the last n_past frames before each forecast, as in training; "stream" carries the state
                 along from the first frame. None: as the manifest says, which is "stream" for models that predict frames from
                 frames, else "window".
-            fused: True runs the fused graphs, False the separate ones; None uses the faster ones for the backend. Both give the
-                same frames.
-            threads: CPU threads; None means one per usable core. Use fewer if several forecasters run at the same time.
+            fused: True runs the fused graphs, False the separate ones; None uses the backend's default. Both give the same
+                frames.
+            threads: CPU threads; None means one per usable core, or what "auto" measured. Use fewer if several forecasters run
+                at the same time.
             gpu: options for backends on NVIDIA GPUs.
             progress: listener for what "auto" measures, and for the building of engines, which can take minutes at first.
             calibrate: what "auto" measures: "ready", the default, what opens in seconds; "again" even if a decision is kept;
                 "full" the same, also engines that are built for minutes; "no" takes a rule of thumb. None:
                 $SVG_EDGE_CALIBRATE.
+            shuffled: True runs the graph `decoder_shuffled` as the decoder of the separate graphs, False the plain one; None
+                uses the backend's default. Both give the same frames.
 
         Raises:
             BundleError: the bundle is missing, damaged or hostile.
-            BackendMissingError, MissingExtraError: backend, library, device or precision is not available.
+            BackendMissingError, MissingExtraError: backend, library, device, precision or graphs are not available.
             BackendError: the device is out of memory.
             UsageError: an invalid value.
         """
@@ -175,25 +181,33 @@ class Forecaster:
             raise UsageError(f"threads is {threads}\n  expected at least 1")
         if precision not in (None, *PRECISIONS):
             raise UsageError(f"unknown precision '{precision}'\n  expected one of: {', '.join(PRECISIONS)}")
+        if fused and shuffled:
+            raise UsageError("both fused and shuffled are True, but the fused graphs contain the plain decoder\n  expected one")
         if calibrate is not None and backend != "auto":
             raise UsageError(f"calibrate has no effect with the {backend} backend\n  remove it, or use backend='auto'")
         bundle, listener = Bundle.open(path), progress or NullListener()
-        make = partial(cls._open, bundle=bundle, samples=samples, horizon=horizon, threads=threads, progress=listener, gpu=gpu)
+        make = partial(cls._open, bundle=bundle, samples=samples, horizon=horizon, progress=listener, gpu=gpu)
         rule_of_thumb = partial(
-            make, backend=backend, device=device, precision=precision, fused=fused, seed=seed, context=context
+            make, backend=backend, device=device, precision=precision, fused=fused, shuffled=shuffled, threads=threads,
+            seed=seed, context=context,
         )  # fmt: skip
         mode = wanted(calibrate)
         if backend != "auto" or mode == "no" or device not in (None, "auto", "cpu") or (gpu or GpuOptions()).given:
             return rule_of_thumb()
         choice = Choice(
             manifest=bundle.manifest, samples=samples, horizon=horizon, threads=threads,
-            request=Request(device, precision, fused, full=mode == "full"),
+            request=Request(device=device, precision=precision, fused=fused, shuffled=shuffled, full=mode == "full"),
         )  # fmt: skip
-        decision = choice.decide(lambda way: make(**vars(way), seed=0, context="window"), listener, again=mode != "ready")
+
+        def open_way(way: Way) -> Forecaster:
+            return make(**{**vars(way), "threads": way.threads or threads}, seed=0, context=bundle.manifest.generation.context)
+
+        decision = choice.decide(open_way, listener, again=mode != "ready")
         if decision is None:
             return rule_of_thumb()
         try:
-            return make(**vars(decision.way), seed=seed, context=context, decision=decision)
+            chosen = {**vars(decision.way), "threads": decision.way.threads or threads}
+            return make(**chosen, seed=seed, context=context, decision=decision)
         except (BackendMissingError, MissingExtraError, BundleError, BackendError):
             choice.forget()  # it worked before: something has changed that the decision does not know of
             return rule_of_thumb()
@@ -213,6 +227,7 @@ class Forecaster:
         threads: int | None,
         progress: ProgressListener,
         gpu: GpuOptions | None = None,
+        shuffled: bool | None = None,
         decision: Decision | None = None,
     ) -> Forecaster:
         try:
@@ -225,6 +240,7 @@ class Forecaster:
                 samples=samples,
                 gpu=gpu,
                 progress=progress,
+                shuffled=shuffled,
             )
             try:
                 forecaster = cls(
@@ -236,6 +252,7 @@ class Forecaster:
                     seed=seed,
                     context=context,
                     fused=fused,
+                    shuffled=shuffled,
                 )
             except BaseException:
                 opened.close()

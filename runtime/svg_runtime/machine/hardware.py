@@ -14,6 +14,8 @@ import svg_runtime
 from svg_runtime.machine.telemetry import nvidia_smi
 
 _SIMD = ("sse4", "avx", "fma", "f16c", "amx", "asimd", "neon", "sve", "bf16", "i8mm")
+# oneDNN, and so OpenVINO's CPU plugin, then uses fewer instructions than the processor has; ONNX Runtime does not read them.
+_CPU_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _PACKAGES = (
     "numpy",
     "onnxruntime",
@@ -60,6 +62,11 @@ def this_platform() -> str:
 def usable_cores() -> int:
     """Number of cores that this process may use; in a container fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu_limits() -> dict[str, str]:
+    """Environment variables that hold libraries to fewer instructions than the processor has."""
+    return {name: os.environ[name] for name in _CPU_LIMITS if os.environ.get(name)}
 
 
 def load_average() -> float | None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from svg_common.errors import ExitCode
 from svg_runtime import Forecaster, backends
 from svg_runtime.backends.nvidia import device as device_module
+from svg_runtime.backends.onnxruntime import cpu as cpu_backend
 from svg_runtime.backends.onnxruntime import gpu as gpu_backend
 from svg_runtime.backends.onnxruntime import providers
 from svg_runtime.calibration import choice, decisions, race, ways
@@ -35,6 +36,7 @@ def cache(monkeypatch, tmp_path) -> Path:
     monkeypatch.setattr(ways, "cuda_is_installed", lambda: False)
     monkeypatch.setattr(decisions, "_free_memory_class", lambda: 30)
     monkeypatch.setattr(choice, "is_busy", lambda: False)
+    monkeypatch.setattr(choice, "usable_cores", lambda: 1)
     return tmp_path / "cache"
 
 
@@ -61,20 +63,23 @@ def test_it_is_measured_once_and_says_why(fused_bundle, measured):
     assert first == second
     assert first.startswith("cpu (ONNX Runtime")
     assert "; chosen by measurement: cpu fp32 " in first
-    assert measured == [["cpu fp32 separate", "cpu fp32 fused"]]
+    assert measured == [["cpu fp32 separate", "cpu fp32 fused", "cpu fp32 shuffled"]]
 
 
 def test_other_circumstances_are_measured_on_their_own(fused_bundle, tiny_bundle, measured, monkeypatch):
     opened(fused_bundle)
     opened(tiny_bundle)
-    for number, given in enumerate([{"threads": 1}, {"precision": "fp32"}, {"fused": True}], 3):
+    for number, given in enumerate([{"threads": 1}, {"precision": "fp32"}, {"fused": True}, {"shuffled": True}], 3):
         opened(fused_bundle, **given)
         assert len(measured) == number
     with Forecaster.open(fused_bundle, samples=3, horizon=2):
-        assert len(measured) == 6
+        assert len(measured) == 7
     monkeypatch.setattr(decisions, "versions", lambda: {"onnxruntime": "99"})
     opened(fused_bundle)
-    assert len(measured) == 7
+    assert len(measured) == 8
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    opened(fused_bundle)
+    assert len(measured) == 9
 
 
 def test_frames_are_those_of_the_backend_by_name(fused_bundle, frames):
@@ -97,6 +102,26 @@ def test_a_damaged_decision_is_measured_again(fused_bundle, cache, measured, dam
     opened(fused_bundle)
     assert len(measured) == 2
     assert json.loads(file.read_text())["way"]["backend"] == "cpu"
+
+
+def test_a_decision_of_an_older_release_is_measured_again(fused_bundle, cache, measured):
+    opened(fused_bundle)
+    (file,) = (cache / "calibration").iterdir()
+    about = json.loads(file.read_text())
+    for each in (about["way"], *about["rows"]):
+        del each["shuffled"], each["threads"]
+    file.write_text(json.dumps(about))
+    opened(fused_bundle)
+    assert len(measured) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"threads": 0}, {"threads": True}, {"shuffled": None}, {"fused": True, "shuffled": True}, {"backend": "gpu"}]
+)
+def test_what_is_not_a_way_is_refused(wrong):
+    with pytest.raises(ValueError, match="not a way"):
+        ways.Way.from_json({**ways.REFERENCE.as_json(), **wrong})
+    assert ways.Way.from_json(ways.REFERENCE.as_json()) == ways.REFERENCE
 
 
 def test_without_a_cache_it_is_measured_every_time(fused_bundle, cache, measured):
@@ -147,7 +172,14 @@ def test_a_decision_that_does_not_open_any_more_is_forgotten(fused_bundle, cache
     opened(fused_bundle)
     (file,) = (cache / "calibration").iterdir()
     about = json.loads(file.read_text())
-    about["way"] = {"backend": "openvino", "device": "GPU.9", "precision": "fp32", "fused": False}
+    about["way"] = {
+        "backend": "openvino",
+        "device": "GPU.9",
+        "precision": "fp32",
+        "fused": False,
+        "shuffled": False,
+        "threads": None,
+    }
     file.write_text(json.dumps(about))
     assert opened(fused_bundle).startswith("cpu (ONNX Runtime")
     assert not file.exists()
@@ -168,6 +200,42 @@ def test_options_that_contradict_each_other_are_refused(options, message):
     assert result.exception.exit_code == ExitCode.USAGE
 
 
+# Threads
+
+
+@pytest.fixture
+def one_is_faster(monkeypatch) -> None:
+    """Every way is faster on fewer threads."""
+    monkeypatch.setattr(choice, "usable_cores", lambda: 4)
+    sessions = cpu_backend._session_options
+    threads_of: list[int | None] = []  # of the last two that were opened: the challenger's is the last
+
+    def note(onnxruntime, threads):
+        if threads_of[-1:] != [threads]:
+            threads_of.append(threads)
+        return sessions(onnxruntime, threads)
+
+    monkeypatch.setattr(cpu_backend, "_session_options", note)
+    monkeypatch.setattr(
+        race, "_race", lambda runners, task: [[0.001 if threads_of[-1] else 0.2] * 5, [0.1] * 5][: len(runners)]
+    )
+
+
+def test_the_winner_runs_on_fewer_threads_if_that_is_faster(fused_bundle, one_is_faster, measured):
+    first = opened(fused_bundle)
+    assert "; chosen by measurement: cpu fp32 separate, 1 thread " in first
+    assert "cpu fp32 separate, 2 threads " in first
+    with Forecaster.open(fused_bundle, **SMALL) as forecaster:
+        assert forecaster.decision.way == ways.Way("cpu", None, "fp32", fused=False, threads=1)
+        assert [row["threads"] for row in forecaster.decision.rows] == [None, None, None, 2, 1]
+    assert len(measured) == 1
+
+
+def test_a_number_of_threads_that_was_asked_for_is_kept(fused_bundle, one_is_faster):
+    with Forecaster.open(fused_bundle, threads=4, **SMALL) as forecaster:
+        assert [row["threads"] for row in forecaster.decision.rows] == [None] * 3
+
+
 # A GPU takes part like everyone else
 
 
@@ -182,9 +250,8 @@ def gpu(monkeypatch):
     monkeypatch.setattr(ways, "cuda_is_installed", lambda: True)
     monkeypatch.setattr(backends, "cuda_is_installed", lambda: False)  # for the rule of thumb
 
-    def win(racers, task):
-        for row, _ in racers:
-            row.seconds[:] = [0.001 if row.way.backend == "cuda" else 0.1] * 5
+    def win(runners, task):
+        return [[0.001 if runner.backend == "cuda" else 0.1] * 5 for runner in runners]
 
     monkeypatch.setattr(race, "_race", win)
     return SimpleNamespace(cuda=cuda, ort=ort)

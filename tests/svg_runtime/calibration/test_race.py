@@ -132,6 +132,8 @@ def test_a_reference_that_takes_no_part_is_compared_with_and_closed(monkeypatch)
 def test_a_clear_race_is_short_and_one_without_a_winner_ends(monkeypatch):
     monkeypatch.setattr(race, "_RACE_S", 0.2)
     _, rows = run(reference=lambda: Stub(0.01), gpu=lambda: Stub(0.001))
+    assert len(rows[GPU].seconds) == 1
+    _, rows = run(reference=lambda: Stub(0.005), gpu=lambda: Stub(0.008))
     assert len(rows[GPU].seconds) == race._MIN_ROUNDS
     began = time.perf_counter()
     _, rows = run(reference=lambda: Stub(0.004), gpu=lambda: Stub(0.004))
@@ -160,20 +162,26 @@ def test_ways_follow_what_is_installed_and_what_was_asked(fused_bundle, tmp_path
     def names(**request) -> list[str]:
         return [str(way) for way in list_ways(manifest, Request(**request))]
 
-    assert names() == ["cpu fp32 separate", "cpu fp32 fused", "openvino fp32 separate", "openvino fp32 fused"]
-    assert names(fused=True) == ["cpu fp32 fused", "openvino fp32 fused"]
-    assert names(precision="fp16", fused=False) == ["cpu fp16 separate", "openvino fp16 separate"]
+    openvino = ["openvino fp32 shuffled", "openvino fp32 separate", "openvino fp32 fused"]
+    assert names() == ["cpu fp32 separate", *openvino, "cpu fp32 fused", "cpu fp32 shuffled"]
+    assert names(fused=True) == ["openvino fp32 fused", "cpu fp32 fused"]
+    assert names(shuffled=True) == ["openvino fp32 shuffled", "cpu fp32 shuffled"]
+    assert names(shuffled=False) == ["cpu fp32 separate", *openvino[1:], "cpu fp32 fused"]
+    assert names(precision="fp16", fused=False) == ["openvino fp16 separate", "cpu fp16 separate"]
+    assert names(precision="fp16", shuffled=True) == []
     assert names(precision="bf16") == []  # the bundle has none
     installed |= {"onnxruntime-gpu", "tensorrt"}
-    gpu = ["cuda fp32 separate", "cuda fp32 fused", "cuda fp16 separate", "cuda fp16 fused"]
-    assert names()[4:] == gpu
-    assert names(device="cpu") == names()[:4]
+    on_cpu = names(device="cpu")
+    assert len(on_cpu) == 6
+    gpu = ["cuda fp16 fused", "cuda fp16 separate", "cuda fp32 fused", "cuda fp32 separate", "cuda fp32 shuffled"]
+    assert names() == [on_cpu[0], *gpu, *on_cpu[1:]]
     assert "tensorrt fp16 fused" in names(full=True)
+    assert "tensorrt fp32 shuffled" not in names(full=True)
     assert "tensorrt fp16 fused" not in names()
     copy = shutil.copytree(fused_bundle, tmp_path / "unmeasured.svgb")
     manifest = Bundle.open(forget_quality(copy, "fp16")).manifest
-    assert names()[4:] == gpu[:2]
-    assert names(precision="fp16", fused=True) == ["cpu fp16 fused", "openvino fp16 fused", "cuda fp16 fused"]
+    assert names() == [on_cpu[0], *gpu[2:], *on_cpu[1:]]
+    assert names(precision="fp16", fused=True) == ["cuda fp16 fused", "openvino fp16 fused", "cpu fp16 fused"]
 
 
 def test_a_race_that_fails_costs_the_champion_nothing():
@@ -200,3 +208,122 @@ def test_an_interrupted_race_closes_both():
         run(reference=lambda: Stub(0.0, fails=KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         run(reference=lambda: Stub(0.0), gpu=refuse(KeyboardInterrupt()))
+
+
+# Threads
+
+
+def run_with_threads(seconds: dict[int | None, float], way: Way = OPENVINO, cores: int = 8) -> tuple[Way | None, list[Row]]:
+    """`way` against a slow reference; what it takes by its number of threads."""
+
+    def open_way(opened: Way) -> Stub:
+        return Stub(0.03 if opened == REFERENCE else seconds[opened.threads])
+
+    return find_fastest([REFERENCE, way], TASK, open_way, NullListener(), cores)
+
+
+def test_the_winner_is_measured_with_half_of_its_threads_as_long_as_that_is_faster():
+    fastest, rows = run_with_threads({None: 0.012, 4: 0.006, 2: 0.002, 1: 0.008})
+    assert str(fastest) == "openvino fp32 separate, 2 threads"
+    assert [row.way.threads for row in rows] == [None, None, 4, 2, 1]
+    assert Stub.most_open == 2
+    fastest, rows = run_with_threads({None: 0.004, 4: 0.01})
+    assert fastest == OPENVINO
+    assert str(rows[-1].way) == "openvino fp32 separate, 4 threads"
+
+
+@pytest.mark.parametrize(("way", "cores"), [(OPENVINO, 1), (GPU, 8), (Way("openvino", "GPU.0", "fp32", False), 8)])
+def test_threads_of_one_core_or_of_a_gpu_are_not_measured(way, cores):
+    fastest, rows = run_with_threads({None: 0.0}, way, cores)
+    assert fastest == way
+    assert len(rows) == 2
+
+
+def test_fewer_threads_that_do_not_open_leave_the_winner():
+    def open_way(opened: Way) -> Stub:
+        if opened.threads:
+            raise BackendError("no memory")
+        return Stub(0.0)
+
+    fastest, rows = find_fastest([REFERENCE], TASK, open_way, NullListener(), cores=2)
+    assert fastest == REFERENCE
+    assert rows[-1].reason == "no memory"
+
+
+# Slow models
+
+
+class Slow(Stub):
+    """Takes `seconds` for each step; frames beyond the `right_until`-th are wrong."""
+
+    def __init__(self, seconds: float, right_until: int = 100) -> None:
+        super().__init__(seconds)
+        self.right_until = right_until
+        self.steps: list[int] = []
+
+    def forecast(self, samples=None, horizon=None, noise=None, context_noise=None):
+        assert horizon == len(noise)
+        self.steps.append(horizon)
+        time.sleep(self.seconds * horizon)
+        return np.where(np.arange(horizon) < self.right_until, 0.5, 0.9).reshape(1, -1, 1, 1, 1).astype(np.float32)
+
+
+LONG = Task(TASK.frames, TASK.context_noise, np.zeros((12, 2, 3), np.float32))
+
+
+def test_slow_forecasts_are_timed_on_fewer_steps_and_compared_on_all(monkeypatch):
+    monkeypatch.setattr(race, "_SLOW_S", 0.02)
+    monkeypatch.setattr(race, "_SHORT_S", 0.01)
+    made = {REFERENCE: Slow(0.004), OPENVINO: Slow(0.001), GPU: Slow(0.0, right_until=11)}
+    fastest, rows = find_fastest([REFERENCE, OPENVINO, GPU], LONG, made.get, NullListener())
+    assert fastest == OPENVINO
+    assert made[OPENVINO].steps[0] == 12
+    assert set(made[OPENVINO].steps[1:]) == {race._SHORT_STEPS}
+    assert rows[1].as_json()["steps"] == race._SHORT_STEPS
+    assert "largest error 0.4" in rows[2].reason
+
+
+def test_fast_forecasts_are_timed_whole():
+    made = {REFERENCE: Slow(0.0), OPENVINO: Slow(0.0)}
+    _, rows = find_fastest(list(made), LONG, made.get, NullListener())
+    assert {12} == set(made[OPENVINO].steps)
+    assert "steps" not in rows[1].as_json()
+
+
+def test_frames_that_become_wrong_in_a_later_forecast_are_other_frames():
+    """Engines that replay what they have captured may read states that are out of date."""
+
+    class Stale(Stub):
+        def forecast(self, **given):
+            self.off += 0.2 if self.off else 1e-9
+            return super().forecast(**given)
+
+    fastest, rows = run(reference=lambda: Stub(0.005), gpu=lambda: Stale(0.0))
+    assert fastest == REFERENCE
+    assert "computes other frames" in rows[GPU].reason
+
+
+def test_every_round_of_a_way_counts_for_its_time():
+    """The winner of several races has been timed in each."""
+    _, rows = run(reference=lambda: Stub(0.02), openvino=lambda: Stub(0.002), gpu=lambda: Stub(0.02))
+    assert len(rows[OPENVINO].seconds) == len(rows[REFERENCE].seconds) + len(rows[GPU].seconds)
+
+
+def test_when_the_time_is_over_the_fastest_so_far_has_won(monkeypatch):
+    """Opening is not counted: engines may take minutes to build."""
+    monkeypatch.setattr(race, "_LIMIT_S", 0.04)
+    monkeypatch.setattr(race, "_RACE_S", 0.03)
+
+    def slow_to_open(seconds):
+        def made():
+            time.sleep(0.05)
+            return Stub(seconds)
+
+        return made
+
+    fastest, rows = run(
+        reference=slow_to_open(0.001), gpu=slow_to_open(0.0), half=lambda: Stub(0.03), openvino=refuse(MemoryError())
+    )
+    assert fastest == GPU
+    assert rows[HALF].seconds
+    assert rows[OPENVINO].reason == "not measured: 0 s were over"

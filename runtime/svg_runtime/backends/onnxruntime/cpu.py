@@ -12,7 +12,6 @@ from svg_runtime.backends.base import BoundGraph, Buffer
 from svg_runtime.backends.computed import summarize
 from svg_runtime.backends.host_arrays import HostArrays, unaliased
 from svg_runtime.backends.onnxruntime.session import BoundSession, load_onnxruntime, load_session, session_options
-from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError
@@ -44,8 +43,6 @@ class CpuBackend(HostArrays):
         self._bound: weakref.WeakSet[BoundSession] = weakref.WeakSet()
         self.computed_in: dict[str, Counter[str]] = {}
         for graph_name, content in bundle.graphs(precision).items():
-            if graph_name == SHUFFLED_DECODER:
-                continue  # slower here than the plain decoder
             options = _session_options(onnxruntime, threads)
             try:
                 make = partial(onnxruntime.InferenceSession, content, providers=["CPUExecutionProvider"])

@@ -19,7 +19,6 @@ from svg_runtime.backends.nvidia.device import CudaDevice
 from svg_runtime.backends.onnxruntime.placement import NO_GRAPH, PlacedSession, describe_placement
 from svg_runtime.backends.onnxruntime.providers import Provider, check_gpu_options, load_provider, wants_cuda_graph
 from svg_runtime.backends.onnxruntime.session import BoundSession
-from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import BATCH, GraphSpec, Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, BundleError, UsageError
@@ -207,13 +206,11 @@ def _load_graphs(
     provider: Provider, contents: Mapping[str, bytes], specs: Mapping[str, GraphSpec], progress: ProgressListener
 ) -> dict[str, PlacedSession]:
     """Load all graphs of this backend; TensorRT builds an engine for each that is not cached."""
-    # The shuffled decoder is never faster than ConvTranspose here.
-    needed = {graph_name: content for graph_name, content in contents.items() if graph_name != SHUFFLED_DECODER}
     task, takes_minutes = f"{provider.backend}: building engines", provider.backend == "ort-tensorrt"
     loaded: dict[str, PlacedSession] = {}
-    for graph_name, content in needed.items():
+    for graph_name, content in contents.items():
         if takes_minutes:
-            progress.progress(task, len(loaded) / len(needed))
+            progress.progress(task, len(loaded) / len(contents))
         loaded[graph_name] = PlacedSession(provider, content, f"{provider.precision}/{graph_name}.onnx", specs[graph_name])
         if loaded[graph_name].on_cpu:
             nodes = ", ".join(loaded[graph_name].on_cpu)

@@ -89,6 +89,8 @@ class OpenVinoBackend(HostArrays):
             computes in f32, or in bf16 for that variant, and other devices choose for themselves.
         threads: CPU threads; None means one per usable core.
         remark: end of the description: why another backend was not chosen.
+        shuffled: whether to run the graph `decoder_shuffled` as the decoder; None: on a CPU, where the bundle has it. It lets
+            the whole decoder run in reduced precision.
 
     Raises:
         MissingExtraError: openvino is not installed.
@@ -108,6 +110,7 @@ class OpenVinoBackend(HostArrays):
         device: str | None = None,
         threads: int | None = None,
         remark: str = "",
+        shuffled: bool | None = None,
     ) -> None:
         require_modules("the openvino backend", "openvino", "openvino")
         try:
@@ -125,13 +128,12 @@ class OpenVinoBackend(HostArrays):
         self._caches: dict[str | None, Path | None] = {}
         self._where = f"'{bundle.path}'"
         self._has_bf16 = "bf16" in bundle.manifest.variants
+        if shuffled is None:  # measured on CPUs only
+            shuffled = self._placement.is_cpu and SHUFFLED_DECODER in bundle.variant(self.precision).graphs
+        bundle = bundle.with_decoder(shuffled)
         self._contents = bundle.graphs(self.precision)
         self._specs = dict(bundle.variant(self.precision).graphs)
         self._files = {graph_name: spec.file for graph_name, spec in self._specs.items()}
-        shuffled = self._contents.pop(SHUFFLED_DECODER, None)
-        if shuffled is not None and self._placement.is_cpu:  # measured on CPUs only
-            self._contents["decoder"] = shuffled
-            self._files["decoder"] = self._files[SHUFFLED_DECODER]
         self._compiled: weakref.WeakValueDictionary[tuple[Any, ...], _Compiled] = weakref.WeakValueDictionary()
         self._bound: weakref.WeakSet[_BoundRequest] = weakref.WeakSet()
         self.computed_in: dict[str, Counter[str]] = {}
