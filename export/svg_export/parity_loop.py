@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
 from svg_common.digits import digit_stream
 from svg_export.graphs import fold_batch_norm
+from svg_runtime.backends.onnxruntime.session import import_onnxruntime
 from svg_runtime.forecast.noise import gaussian_sample
 from svg_train.config import ModelConfig
 from svg_train.model import SVG
@@ -193,6 +193,7 @@ class OnnxGraphs:
     """Exported graphs on plain ONNX Runtime: what anyone can run in any language."""
 
     def __init__(self, contents: Mapping[str, bytes]) -> None:
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self._sessions = {
