@@ -18,6 +18,7 @@ import bundles
 from goal_metrics import aligned
 
 from svg_common.errors import SvgError
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.calibration.race import Task
 from svg_runtime.calibration.ways import Request, Way, list_ways
@@ -69,11 +70,12 @@ def time_all(bundle: Bundle, rounds: int) -> dict[Way, list[float]]:
     """Seconds of every round of every way that runs."""
     task = Task.make(bundle.manifest, SAMPLES, HORIZON)
     seconds: dict[Way, list[float]] = {}
+    ready = GpuOptions(build_engines=False)
     with ExitStack() as stack:
         opened: dict[Way, Forecaster] = {}
         for way in list_ways(bundle.manifest, Request()):
             try:
-                runner = Forecaster.open(bundle.path, samples=SAMPLES, horizon=HORIZON, **vars(way))
+                runner = Forecaster.open(bundle.path, samples=SAMPLES, horizon=HORIZON, gpu=ready, **vars(way))
             except SvgError:
                 continue
             opened[way] = stack.enter_context(runner)

@@ -73,6 +73,21 @@ def open_backend(
     return opener(bundle, device, precision, threads)
 
 
+def engine_stamps(bundle: Bundle, samples: int) -> list[str]:
+    """Return what changes when a TensorRT engine for a bundle becomes ready, is replaced or is removed.
+
+    It is read from the bundle and the cache in milliseconds, and no library is loaded.
+
+    Args:
+        bundle: the opened bundle.
+        samples: the largest batch that will be used.
+    """
+    from svg_runtime.backends.onnxruntime.cached_engines import ort_engine_stamps
+    from svg_runtime.backends.tensorrt.ready import tensorrt_engine_stamps
+
+    return sorted([*ort_engine_stamps(bundle, samples), *tensorrt_engine_stamps(bundle, samples)])
+
+
 def nvidia_precision(manifest: Manifest) -> Precision:
     """Default precision on NVIDIA GPUs: fp16 if the bundle has it with measured quality, else fp32."""
     return "fp16" if manifest.quality_is_known("fp16") else "fp32"

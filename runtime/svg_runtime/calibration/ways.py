@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from svg_common.command import is_installed
-from svg_runtime.backends import BACKENDS, NVIDIA, TENSORRT, cuda_is_installed
+from svg_runtime.backends import BACKENDS, ORT_NVIDIA, TENSORRT, cuda_is_installed
 from svg_runtime.bundle.contract import FUSED
 from svg_runtime.bundle.manifest import PRECISIONS, Manifest, Precision
 
@@ -52,13 +52,11 @@ class Request:
 
     Attributes:
         device: None, auto or cpu.
-        full: also backends whose engines take minutes to build.
     """
 
     device: str | None = None
     precision: Precision | None = None
     fused: bool | None = None
-    full: bool = False
 
 
 def list_ways(manifest: Manifest, request: Request) -> list[Way]:
@@ -82,16 +80,14 @@ def _backends(request: Request) -> list[tuple[str, str | None, Precision]]:
         found += [("openvino", "CPU:f32", "fp32"), ("openvino", None, "bf16")]
         found += [("openvino", None, "fp16")] if request.precision == "fp16" else []
     if request.device != "cpu":
-        found += [(name, None, precision) for name in _gpu_backends(request.full) for precision in ("fp32", "fp16")]
+        found += [(name, None, precision) for name in _gpu_backends() for precision in ("fp32", "fp16")]
     return found
 
 
-def _gpu_backends(full: bool) -> list[str]:
-    """cuda takes seconds to open; the others build engines, for minutes."""
-    if not cuda_is_installed():
-        built = [name for name in TENSORRT if is_installed(_MODULES[name])]
-        return built if full else []
-    return [name for name in NVIDIA if name == "cuda" or (full and is_installed(_MODULES.get(name, "onnxruntime")))]
+def _gpu_backends() -> list[str]:
+    """Those with engines too: opening them without leave to build shows whether the engines are ready."""
+    of_onnxruntime = ORT_NVIDIA if cuda_is_installed() else ()
+    return [*of_onnxruntime, *(name for name in TENSORRT if is_installed(_MODULES[name]))]
 
 
 def _is_allowed(manifest: Manifest, precision: Precision, asked: Precision | None) -> bool:

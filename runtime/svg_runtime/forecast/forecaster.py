@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, wraps
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,8 @@ from svg_runtime.errors import (
     BackendMissingError,
     BundleError,
     ContextNotReadyError,
+    EngineError,
+    EngineNotBuiltError,
     ForecastError,
     MissingExtraError,
     UsageError,
@@ -157,9 +159,9 @@ class Forecaster:
             threads: CPU threads; None means one per usable core. Use fewer if several forecasters run at the same time.
             gpu: options for backends on NVIDIA GPUs.
             progress: listener for what "auto" measures, and for the building of engines, which can take minutes at first.
-            calibrate: what "auto" measures: "ready", the default, what opens in seconds; "again" even if a decision is kept;
-                "full" the same, also engines that are built for minutes; "no" takes a rule of thumb. None:
-                $SVG_EDGE_CALIBRATE.
+            calibrate: what "auto" measures: "ready", the default, what opens in seconds, with engines that are ready; "again"
+                even if a decision is kept; "full" the same, also engines that are built for minutes; "no" takes a rule of
+                thumb. None: $SVG_EDGE_CALIBRATE.
 
         Raises:
             BundleError: the bundle is missing, damaged or hostile.
@@ -183,15 +185,18 @@ class Forecaster:
         if backend != "auto" or mode == "no" or device not in (None, "auto", "cpu") or (gpu or GpuOptions()).given:
             return rule_of_thumb()
         choice = Choice(
-            manifest=bundle.manifest, samples=samples, horizon=horizon, threads=threads,
-            request=Request(device, precision, fused, full=mode == "full"),
+            bundle=bundle, samples=samples, horizon=horizon, threads=threads, request=Request(device, precision, fused),
         )  # fmt: skip
+        options = gpu or GpuOptions()
+        make = partial(make, gpu=replace(options, build_engines=options.build_engines and mode == "full"))
         decision = choice.decide(lambda way: make(**vars(way), seed=0, context="window"), listener, again=mode != "ready")
         if decision is None:
             return rule_of_thumb()
         try:
             return make(**vars(decision.way), seed=seed, context=context, decision=decision)
-        except (BackendMissingError, MissingExtraError, BundleError, BackendError):
+        except EngineNotBuiltError:  # the stream context needs engines that the measured window does not
+            return rule_of_thumb()
+        except (BackendMissingError, MissingExtraError, BundleError, BackendError, EngineError):
             choice.forget()  # it worked before: something has changed that the decision does not know of
             return rule_of_thumb()
 

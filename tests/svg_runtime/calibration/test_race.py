@@ -166,14 +166,21 @@ def test_ways_follow_what_is_installed_and_what_was_asked(fused_bundle, tmp_path
     assert names(precision="bf16") == []  # the bundle has none
     installed |= {"onnxruntime-gpu", "tensorrt"}
     gpu = ["cuda fp32 separate", "cuda fp32 fused", "cuda fp16 separate", "cuda fp16 fused"]
-    assert names()[4:] == gpu
+    engines = [way.replace("cuda", name) for name in ("ort-tensorrt", "tensorrt") for way in gpu]
+    assert names()[4:] == [*gpu, *engines]  # whether their engines are ready, opening them shows
     assert names(device="cpu") == names()[:4]
-    assert "tensorrt fp16 fused" in names(full=True)
-    assert "tensorrt fp16 fused" not in names()
+    installed -= {"onnxruntime-gpu"}
+    assert names()[4:] == engines[4:]
+    installed = {"openvino", "onnxruntime-gpu"}
     copy = shutil.copytree(fused_bundle, tmp_path / "unmeasured.svgb")
     manifest = Bundle.open(forget_quality(copy, "fp16")).manifest
-    assert names()[4:] == gpu[:2]
-    assert names(precision="fp16", fused=True) == ["cpu fp16 fused", "openvino fp16 fused", "cuda fp16 fused"]
+    assert names()[4:] == [*gpu[:2], *engines[:2]]
+    assert names(precision="fp16", fused=True) == [
+        "cpu fp16 fused",
+        "openvino fp16 fused",
+        "cuda fp16 fused",
+        "ort-tensorrt fp16 fused",
+    ]
 
 
 def test_a_race_that_fails_costs_the_champion_nothing():

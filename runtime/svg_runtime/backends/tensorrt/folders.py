@@ -124,6 +124,13 @@ class CachedBlob:
             yield
 
 
+def engine_folders(configured: str | None) -> list[Path]:
+    """Return the folders that may hold engines, without making or testing any: nothing in them may be run."""
+    with contextlib.suppress(SvgError):
+        return [cache_folder(configured), _temporary_folder()]
+    return [_temporary_folder()]
+
+
 def _folders(configured: str | None) -> tuple[list[Path], Path | None]:
     """Return the folders to read and the one to write: the chosen one, or this user's temporary one if it is not writable."""
     folders: list[Path] = []
@@ -143,9 +150,9 @@ def _folders(configured: str | None) -> tuple[list[Path], Path | None]:
 
 def _own_temporary_folder() -> Path | None:
     """Return this user's temporary folder if nobody else can write to it: NVIDIA's library trusts the engines it loads."""
+    folder = _temporary_folder()
     if not hasattr(os, "getuid"):  # Windows, where the temporary folder is the user's own
-        return Path(tempfile.gettempdir()) / "svg-edge"
-    folder = Path(tempfile.gettempdir()) / f"svg-edge-{os.getuid()}"
+        return folder
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         state = folder.lstat()
@@ -153,3 +160,7 @@ def _own_temporary_folder() -> Path | None:
         return None
     mine = stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and not state.st_mode & 0o022
     return folder if mine else None
+
+
+def _temporary_folder() -> Path:
+    return Path(tempfile.gettempdir()) / (f"svg-edge-{os.getuid()}" if hasattr(os, "getuid") else "svg-edge")
