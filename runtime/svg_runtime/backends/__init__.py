@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ORT_NVIDIA, TENSORRT = ("cuda", "ort-tensorrt"), ("tensorrt", "tensorrt-rtx")
 NVIDIA = (*ORT_NVIDIA, *TENSORRT)  # on NVIDIA GPUs only
 BACKENDS = ("cpu", "openvino", *NVIDIA)
+WITH_ENGINES = ("ort-tensorrt", *TENSORRT)  # backends that build engines, in folders of their names in the cache
 COMPUTE_BF16 = ("openvino",)  # backends that can compute in bf16
 
 
@@ -82,6 +83,11 @@ def engine_stamps(bundle: Bundle, samples: int) -> list[str]:
         bundle: the opened bundle.
         samples: the largest batch that will be used.
     """
+    from svg_runtime.backends.nvidia.engine_files import BUNDLE_FOLDER, engine_folders
+
+    caches = [folder / name for folder in engine_folders(None) for name in WITH_ENGINES]
+    if not any(folder.is_dir() for folder in (bundle.path / BUNDLE_FOLDER, *caches)):
+        return []
     from svg_runtime.backends.onnxruntime.cached_engines import ort_engine_stamps
     from svg_runtime.backends.tensorrt.ready import tensorrt_engine_stamps
 

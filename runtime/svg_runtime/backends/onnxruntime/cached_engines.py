@@ -18,7 +18,7 @@ from svg_common.cache import cache_folder
 from svg_common.errors import SvgError
 from svg_common.files import atomic_file, file_sha256
 from svg_runtime.backends.gpu_options import not_built
-from svg_runtime.backends.nvidia.ready import file_stamp
+from svg_runtime.backends.nvidia.engine_files import file_stamp
 from svg_runtime.bundle.manifest import Frozen, GraphSpec, Precision, Sha256
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import EngineError

@@ -77,7 +77,13 @@ class OrtGpuBackend(DeviceArrays):
         check_gpu_options(name, gpu_options)
         self._specs = bundle.variant(precision).graphs
         if name == "ort-tensorrt" and not gpu_options.build_engines:  # before libraries are loaded
-            refuse_unrecorded(self._specs, _needed(self._specs), precision, samples, gpu_options.cache_dir)
+            refuse_unrecorded(
+                specs=self._specs,
+                graph_names=_needed(self._specs),
+                precision=precision,
+                max_batch=samples,
+                cache_dir=gpu_options.cache_dir,
+            )
         onnxruntime, messages = load_provider(name, bool(gpu_options.cuda_graph))
         self.name = name
         self.precision = precision

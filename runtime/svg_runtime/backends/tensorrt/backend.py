@@ -142,7 +142,14 @@ class TensorrtBackend(DeviceArrays):
         self._device = CudaDevice(name, name, device)
         try:
             if not gpu_options.build_engines:  # before the library is loaded
-                refuse_unbuilt(name, bundle, precision, needed, samples, gpu_options.cache_dir)
+                refuse_unbuilt(
+                    library=name,
+                    bundle=bundle,
+                    precision=precision,
+                    graph_names=needed,
+                    max_batch=samples,
+                    cache_dir=gpu_options.cache_dir,
+                )
             self._library = load_library(name)
             self.stream = self._device.stream
             gpu = self._device.gpu

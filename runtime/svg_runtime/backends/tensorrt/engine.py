@@ -18,7 +18,6 @@ from svg_common.files import atomic_file
 from svg_runtime.bundle.manifest import Frozen, Precision, Sha256
 from svg_runtime.errors import EngineError
 
-BUNDLE_FOLDER = "engines"  # inside a bundle
 _SIDECAR_LIMIT = 1 << 16  # bytes
 _ENGINE_LIMIT = 4 << 30  # bytes
 

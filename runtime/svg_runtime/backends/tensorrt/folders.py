@@ -17,6 +17,7 @@ from svg_common.command import require_modules
 from svg_common.errors import SvgError
 from svg_common.files import atomic_file
 from svg_runtime.backends.nvidia.device import GpuName
+from svg_runtime.backends.nvidia.engine_files import temporary_folder
 
 _LOG = logging.getLogger(__name__)
 _DIGEST = hashlib.sha256().digest_size
@@ -124,13 +125,6 @@ class CachedBlob:
             yield
 
 
-def engine_folders(configured: str | None) -> list[Path]:
-    """Return the folders that may hold engines, without making or testing any: nothing in them may be run."""
-    with contextlib.suppress(SvgError):
-        return [cache_folder(configured), _temporary_folder()]
-    return [_temporary_folder()]
-
-
 def _folders(configured: str | None) -> tuple[list[Path], Path | None]:
     """Return the folders to read and the one to write: the chosen one, or this user's temporary one if it is not writable."""
     folders: list[Path] = []
@@ -150,7 +144,7 @@ def _folders(configured: str | None) -> tuple[list[Path], Path | None]:
 
 def _own_temporary_folder() -> Path | None:
     """Return this user's temporary folder if nobody else can write to it: NVIDIA's library trusts the engines it loads."""
-    folder = _temporary_folder()
+    folder = temporary_folder()
     if not hasattr(os, "getuid"):  # Windows, where the temporary folder is the user's own
         return folder
     try:
@@ -160,7 +154,3 @@ def _own_temporary_folder() -> Path | None:
         return None
     mine = stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and not state.st_mode & 0o022
     return folder if mine else None
-
-
-def _temporary_folder() -> Path:
-    return Path(tempfile.gettempdir()) / (f"svg-edge-{os.getuid()}" if hasattr(os, "getuid") else "svg-edge")

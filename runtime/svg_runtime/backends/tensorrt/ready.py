@@ -9,9 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from svg_runtime.backends.gpu_options import not_built
-from svg_runtime.backends.nvidia.ready import file_stamp
-from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, list_engines
-from svg_runtime.backends.tensorrt.folders import engine_folders
+from svg_runtime.backends.nvidia.engine_files import BUNDLE_FOLDER, engine_folders, file_stamp
+from svg_runtime.backends.tensorrt.engine import EngineKey, list_engines
 from svg_runtime.backends.tensorrt.nvidia_library import LIBRARIES
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
