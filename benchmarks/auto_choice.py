@@ -21,6 +21,7 @@ import bundles
 from goal_metrics import aligned
 
 from svg_common.errors import SvgError
+from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
 from svg_runtime.calibration.decisions import Decision, way_of
 from svg_runtime.calibration.race import Task
@@ -77,11 +78,12 @@ def time_all(bundle: Bundle, decision: Decision, rounds: int) -> dict[Way, list[
     """Seconds of every round of every way that runs, also on the fewer threads that were measured."""
     task = Task.make(bundle.manifest, SAMPLES, HORIZON)
     seconds: dict[Way, list[float]] = {}
+    ready = GpuOptions(build_engines=False)
     with ExitStack() as stack:
         opened: dict[Way, Forecaster] = {}
         for way in dict.fromkeys([*list_ways(bundle.manifest, Request()), *map(way_of, decision.rows)]):
             try:
-                runner = Forecaster.open(bundle.path, samples=SAMPLES, horizon=HORIZON, **vars(way))
+                runner = Forecaster.open(bundle.path, samples=SAMPLES, horizon=HORIZON, gpu=ready, **vars(way))
             except SvgError:
                 continue
             opened[way] = stack.enter_context(runner)

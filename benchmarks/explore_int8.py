@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from benchmarks.bundles import open_named
 from svg_common.cache import cache_folder
@@ -36,9 +35,19 @@ from svg_eval.data import open_held_out
 from svg_eval.models import BundleModel
 from svg_export.precision import HORIZON, HeldOut, compare, describe
 from svg_runtime.backends.onnxruntime.cpu import CpuBackend
+from svg_runtime.backends.onnxruntime.session import import_onnxruntime
 from svg_runtime.bundle.manifest import FILE_NAME
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.forecast.forecaster import Forecaster
+
+import_onnxruntime()  # first, for it switches the telemetry off
+from onnxruntime.quantization import (  # noqa: E402
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
 
 ENGINES = {"cpu": None, "openvino": "CPU:f32"}
 CONVOLUTIONAL = ("encoder", "skip", "decoder")

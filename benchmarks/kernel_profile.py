@@ -12,6 +12,7 @@ import numpy as np
 
 from svg_runtime.backends.onnxruntime import cpu as ort
 from svg_runtime.backends.onnxruntime.cpu import CpuBackend
+from svg_runtime.backends.onnxruntime.session import import_onnxruntime
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
 
@@ -36,9 +37,9 @@ class EmptyKernels:
 
     def __init__(self, folder: Path) -> None:
         import onnx
-        import onnxruntime
         from onnx import helper
 
+        onnxruntime = import_onnxruntime()
         names = [f"x{number}" for number in range(_EMPTY_KERNELS + 1)]
         shape = [1, 1, 1, 1]
         described = {name: helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in (*names, "y", "z")}

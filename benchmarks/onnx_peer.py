@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from bundle_weights import model_of
 from peers import Context, Task
@@ -19,10 +18,12 @@ from reference_networks import with_weights_of
 
 from svg_export.graph_export import EXAMPLE_BATCH, GraphExport
 from svg_export.to_onnx import export_graph
+from svg_runtime.backends.onnxruntime.session import import_onnxruntime
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendMissingError
 from svg_runtime.machine.hardware import usable_cores
 
+onnxruntime = import_onnxruntime()
 _CUDA = "CUDAExecutionProvider"
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 
@@ -101,7 +102,7 @@ def split(bundle: Bundle, task: Task, context: Context) -> OnnxPeer:
     return OnnxPeer(graphs, task, context, dict(zip(names, condition.run(names, skips), strict=True)))
 
 
-def session(content: bytes, spinning: bool = True, device: str = "cpu") -> onnxruntime.InferenceSession:
+def session(content: bytes, spinning: bool = True, device: str = "cpu") -> Any:
     """Default options, except the number of threads, which is the same for all peers, how they wait, and true float32.
 
     Raises:

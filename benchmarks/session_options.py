@@ -19,16 +19,17 @@ from unittest.mock import patch
 
 import bundles
 import numpy as np
-import onnxruntime
 from goal_metrics import median_ratio
 
 from svg_runtime.backends.onnxruntime import cpu as ort
+from svg_runtime.backends.onnxruntime.session import import_onnxruntime
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.machine.hardware import hardware, usable_cores
 
 Change = Callable[[Any], object]  # of the product's session options
 
+onnxruntime = import_onnxruntime()
 _LEVEL = onnxruntime.GraphOptimizationLevel
 _SPINNING, _STOP = "session.intra_op.allow_spinning", "session.force_spinning_stop"
 

@@ -8,10 +8,13 @@ A bundle is ONNX graphs and a manifest.json that says how they fit together.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read at the import: otherwise it reports to Microsoft
 import onnxruntime as ort
 
 EMBEDDED = Path(__file__).parents[1] / "runtime/svg_runtime/embedded/digits.svgb"

@@ -20,6 +20,7 @@ from filelock import FileLock
 from svg_common.log_messages import PACKAGES
 
 TESTS = Path(__file__).resolve().parent
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests import onnxruntime themselves, and must not report either
 SHARED_DATA = TESTS.parents[1] / "shared" / "data"
 
 TINY = {"nf": 4, "g_dim": 16, "z_dim": 4, "rnn_size": 24, "n_past": 3, "skip_lag": 1}

@@ -8,7 +8,9 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import * as ort from "onnxruntime-node";
+
+process.env.ORT_DISABLE_TELEMETRY = "1"; // read at the import: otherwise it may report to Microsoft
+const ort = await import("onnxruntime-node");
 
 const EMBEDDED = fileURLToPath(new URL("../../runtime/svg_runtime/embedded/digits.svgb", import.meta.url));
 const GRAPHS = ["encoder", "skip", "posterior", "prior", "predictor", "decoder"]; // a bundle may lack posterior and prior

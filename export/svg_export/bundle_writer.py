@@ -22,7 +22,7 @@ from svg_export.graph_export import GraphExport
 from svg_export.parity import check_fp32, compare_fp16
 from svg_export.precision import DrawnFrames, HeldOut, attach_quality_reports, load_held_out
 from svg_export.to_onnx import OPSET, export_graph, read_interface, shuffled_decoder
-from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER as ENGINES
+from svg_runtime.backends.nvidia.engine_files import BUNDLE_FOLDER as ENGINES
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import (
     FILE_NAME,

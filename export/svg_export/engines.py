@@ -15,9 +15,10 @@ from pathlib import Path
 from svg_common.files import atomic_directory
 from svg_export.turing import FLAG as CONVOLVED
 from svg_export.turing import TURING, convolve_matrix_products
+from svg_runtime.backends.nvidia.engine_files import BUNDLE_FOLDER
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine, engine_flags
 from svg_runtime.backends.tensorrt.cache import EngineCache
-from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, write_engine
+from svg_runtime.backends.tensorrt.engine import EngineKey, write_engine
 from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.backends.tensorrt.nvidia_library import Library
 from svg_runtime.bundle.contract import SHUFFLED_DECODER

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
 from svg_export.drawn_frames import digit_frames
 from svg_export.graph_export import GraphExport
+from svg_runtime.backends.onnxruntime.session import import_onnxruntime
 from svg_runtime.forecast.noise import gaussian_sample
 from svg_train.families.base import FamilyConfig
 from svg_train.families.video_model import VideoModel
@@ -209,6 +209,7 @@ class OnnxGraphs:
     """Exported graphs on plain ONNX Runtime: what anyone can run in any language."""
 
     def __init__(self, contents: Mapping[str, bytes]) -> None:
+        onnxruntime = import_onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         self._sessions = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import io
 import os
 import sys
 import warnings
@@ -16,7 +17,7 @@ from rich.console import Console
 from svg_common.errors import ExitCode, MissingExtraError, SvgError
 from svg_common.log_messages import ConsoleHandler, log_messages_to
 from svg_common.out_of_memory import is_out_of_memory
-from svg_common.printable import print_any_name, printable, without_logins
+from svg_common.printable import console_text, print_any_name
 from svg_common.signals import handle_sigterm_as_sigint
 
 _MIN_COLUMNS = 20
@@ -53,7 +54,7 @@ def run_command(app: typer.Typer, prefix: str = "") -> NoReturn:
     handle_sigterm_as_sigint()
     print_any_name()
     _ignore_narrow_terminal()
-    warnings.formatwarning = lambda message, *where: f"warning: {message}\n"  # without our source line
+    warnings.formatwarning = lambda message, *where: f"warning: {console_text(str(message))}\n"  # no source line
     try:
         with log_messages_to(ConsoleHandler(stderr_console(), prefix)):
             _refuse_deleted_folder()
@@ -76,7 +77,9 @@ def run_command(app: typer.Typer, prefix: str = "") -> NoReturn:
         show = getattr(error, "show", None)  # click's usage errors print themselves, with the command's usage line
         if show is None:
             raise
-        show(file=sys.stderr)
+        shown = io.StringIO()
+        show(file=shown)
+        print(console_text(shown.getvalue()), end="", file=sys.stderr)
         sys.exit(getattr(error, "exit_code", ExitCode.USAGE))
 
 
@@ -107,5 +110,5 @@ def _describe_memory_error(error: Exception) -> str:
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    print(f"error: {printable(without_logins(message))}", file=sys.stderr)
+    print(f"error: {console_text(message)}", file=sys.stderr)
     sys.exit(int(code))

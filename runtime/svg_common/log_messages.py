@@ -12,13 +12,13 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from svg_common.printable import printable
+from svg_common.printable import console_text
 
 PACKAGES = ("svg_common", "svg_runtime", "svg_train", "svg_eval", "svg_export")
 
 
 class ConsoleHandler(logging.Handler):
-    """Prints messages of level INFO with a prefix, and more severe ones as `warning: ...`.
+    """Prints messages of level INFO with a prefix, and more severe ones as `warning: ...`, without passwords of addresses.
 
     Args:
         console: shared with the `ProgressDisplay`, so that messages appear above its bar.
@@ -33,7 +33,7 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
         prefix = "warning: " if record.levelno >= logging.WARNING else self._prefix
-        self._console.print(f"{prefix}{printable(record.getMessage())}", markup=False, emoji=False)
+        self._console.print(f"{prefix}{console_text(record.getMessage())}", markup=False, emoji=False)
 
 
 @contextmanager

@@ -32,6 +32,11 @@ def without_logins(message: str) -> str:
     return _LOGIN.sub(r"\1...@", message)
 
 
+def console_text(message: str) -> str:
+    """Return `message` as it may appear on a screen or in a log file: `printable`, and `without_logins`."""
+    return printable(without_logins(message))
+
+
 def print_any_name() -> None:
     r"""Let stdout and stderr write every character: undecodable bytes as `\xff`, what their encoding lacks as `\u20ac`."""
     for stream in (sys.stdout, sys.stderr):

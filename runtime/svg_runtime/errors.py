@@ -27,6 +27,10 @@ class EngineError(SvgError):
     """An engine cannot be built from a graph, or does not match the manifest."""
 
 
+class EngineNotBuiltError(BackendMissingError):
+    """An engine is not ready, and was not to be built."""
+
+
 class SourceLostError(SvgError):
     """The camera or file that feeds the forecasts delivers no more frames."""
 
@@ -51,6 +55,7 @@ __all__ = [
     "BundleError",
     "ContextNotReadyError",
     "EngineError",
+    "EngineNotBuiltError",
     "ForecastError",
     "FrameError",
     "MissingExtraError",

@@ -37,7 +37,7 @@ CacheDirOption = Annotated[
 ]
 CalibrateOption = Annotated[
     Literal["full", "again"] | None,
-    typer.Option(help="What auto measures: also engines that take minutes to build, or again. Default: once per model."),
+    typer.Option(help="What auto measures: also engines that it then builds for minutes, or again. Default: once per model."),
 ]
 NoCalibrateOption = Annotated[
     bool, typer.Option("--no-calibrate", help="auto measures nothing and takes a rule of thumb. Also: SVG_EDGE_CALIBRATE=no.")

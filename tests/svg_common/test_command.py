@@ -15,7 +15,7 @@ from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
 from svg_common.signals import defer_interrupts
 
 PROGRAM = """
-import sys, time, typer
+import sys, time, typer, warnings
 from svg_common.command import require_modules, run_command
 from svg_common.errors import *
 
@@ -37,6 +37,7 @@ def main(what: str, number: int = typer.Option(0)):
     elif what == "abort": raise typer.Abort()
     elif what == "interrupt": raise KeyboardInterrupt
     elif what == "bug": raise RuntimeError("a bug")
+    elif what == "warning": warnings.warn("rtsp://me:secret@camera/1 is slow")
     elif what == "endless":
         while True: print("y" * 1000)
     elif what == "wait":
@@ -85,6 +86,13 @@ def test_wrong_arguments_are_usage_errors(arguments, message):
     assert message in err
     assert "Usage" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", [("warning",), ("fine", "rtsp://me:secret@camera/1")])
+def test_no_warning_and_no_usage_error_shows_the_password_of_an_address(arguments):
+    _, err = start(*arguments).communicate(timeout=30)
+    assert "rtsp://...@camera/1" in err
+    assert "secret" not in err
 
 
 def test_a_bug_shows_where_it_is():

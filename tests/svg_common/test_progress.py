@@ -128,6 +128,14 @@ def test_messages_have_a_prefix_or_are_warnings_and_go_nowhere_else(caplog):
     assert len(console.file.getvalue().splitlines()) == 2
 
 
+@pytest.mark.parametrize("level", ["info", "warning", "error"])
+def test_messages_show_no_password_of_an_address(level):
+    console = file()
+    with log_messages_to(ConsoleHandler(console, prefix="svg-live: ")):
+        getattr(logging.getLogger("svg_runtime.live"), level)("%s is silent", "rtsp://me:se[cret@camera/1")
+    assert console.file.getvalue().endswith(": rtsp://...@camera/1 is silent\n")
+
+
 PROGRAM = """
 import logging, sys, typer
 from svg_common.command import run_command

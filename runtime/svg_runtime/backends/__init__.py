@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ORT_NVIDIA, TENSORRT = ("cuda", "ort-tensorrt"), ("tensorrt", "tensorrt-rtx")
 NVIDIA = (*ORT_NVIDIA, *TENSORRT)  # on NVIDIA GPUs only
 BACKENDS = ("cpu", "openvino", *NVIDIA)
+WITH_ENGINES = ("ort-tensorrt", *TENSORRT)  # backends that build engines, in folders of their names in the cache
 COMPUTE_BF16 = ("openvino",)  # backends that can compute in bf16
 
 
@@ -77,6 +78,26 @@ def open_backend(
     if name == "openvino":
         return _open_openvino(bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled)
     return _open_cpu(bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled)
+
+
+def engine_stamps(bundle: Bundle, samples: int) -> list[str]:
+    """Return what changes when a TensorRT engine for a bundle becomes ready, is replaced or is removed.
+
+    It is read from the bundle and the cache in milliseconds, and no library is loaded.
+
+    Args:
+        bundle: the opened bundle.
+        samples: the largest batch that will be used.
+    """
+    from svg_runtime.backends.nvidia.engine_files import BUNDLE_FOLDER, engine_folders
+
+    caches = [folder / name for folder in engine_folders(None) for name in WITH_ENGINES]
+    if not any(folder.is_dir() for folder in (bundle.path / BUNDLE_FOLDER, *caches)):
+        return []
+    from svg_runtime.backends.onnxruntime.cached_engines import ort_engine_stamps
+    from svg_runtime.backends.tensorrt.ready import tensorrt_engine_stamps
+
+    return sorted([*ort_engine_stamps(bundle, samples), *tensorrt_engine_stamps(bundle, samples)])
 
 
 def nvidia_precision(manifest: Manifest) -> Precision:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from svg_runtime.errors import UsageError
+from svg_runtime.errors import EngineNotBuiltError, UsageError
 
 
 @dataclass(frozen=True)
@@ -17,16 +17,22 @@ class GpuOptions:
         cpu_fallback: whether ONNX Runtime may run nodes on the CPU that it cannot run on the GPU. Otherwise they are an error.
         cache_dir: folder of cached engines; None: $SVG_EDGE_CACHE, else the user's cache folder.
         workspace_gib: GPU memory for temporary results while building; None lets the library choose.
+        build_engines: whether engines that are neither in the bundle nor in the cache are built, for minutes; else they are an
+            error.
     """
 
     cuda_graph: bool | None = None
     cpu_fallback: bool = False
     cache_dir: str | None = None
     workspace_gib: float | None = None
+    build_engines: bool = True
 
     @property
     def given(self) -> list[str]:
-        """The options that differ from their defaults, as command-line flags."""
+        """The options that differ from their defaults, as command-line flags.
+
+        `build_engines` has none. It holds with every backend, since the others build no engines.
+        """
         flags = {
             "--cuda-graph": self.cuda_graph is True,
             "--no-cuda-graph": self.cuda_graph is False,
@@ -35,6 +41,13 @@ class GpuOptions:
             "--workspace": self.workspace_gib is not None,
         }
         return [flag for flag, is_given in flags.items() if is_given]
+
+
+def not_built(backend: str, graph_files: Sequence[str]) -> EngineNotBuiltError:
+    """The error for engines that are missing, where they are not to be built."""
+    return EngineNotBuiltError(
+        f"engine not built; svg-live --calibrate full builds it\n  missing for {backend}: {', '.join(graph_files)}"
+    )
 
 
 def no_effect(flags: Sequence[str], backend: str, reason: str = "", advice: str = "") -> UsageError:

@@ -64,7 +64,7 @@ class Calibration:
         opened = Forecaster.open(self.bundle.path, samples=self.samples, horizon=self.horizon, **vars(decision.way))
         opened.close()
         choice = Choice(
-            manifest=self.bundle.manifest,
+            bundle=self.bundle,
             samples=self.samples,
             horizon=self.horizon,
             threads=None,

@@ -16,6 +16,7 @@ import numpy as np
 
 from svg_common.command import require_modules
 from svg_common.progress import ProgressListener
+from svg_runtime.backends.onnxruntime.session import import_onnxruntime
 from svg_runtime.bundle.contract import FUSED, SHUFFLED_DECODER, has_separate
 from svg_runtime.bundle.manifest import GraphSpec, Manifest, Precision
 from svg_runtime.bundle.reader import Bundle
@@ -89,8 +90,7 @@ def count_operations(progress: ProgressListener, task: str, model: str, precisio
 
 def _nodes(content: bytes, spec: GraphSpec) -> Iterator[tuple[str, list[Shape], Shape]]:
     """Yield operator, input shapes and first output shape of every node that runs, at batch 1."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

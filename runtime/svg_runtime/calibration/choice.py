@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from svg_common.errors import UsageError
 from svg_common.progress import ProgressListener
+from svg_runtime.backends import engine_stamps
 from svg_runtime.bundle.manifest import Manifest
+from svg_runtime.bundle.reader import Bundle
 from svg_runtime.calibration.decisions import (
     Decision,
     decision_key,
@@ -23,8 +25,8 @@ from svg_runtime.calibration.ways import Request, Way, list_ways
 from svg_runtime.forecast_options import Calibrate
 from svg_runtime.machine.hardware import usable_cores
 
-# ready: what opens in seconds; full: also engines that take minutes to build; again: measure even if a decision is kept;
-# no: a rule of thumb instead.
+# ready: what opens in seconds, with engines that are ready; full: also engines that take minutes to build;
+# again: measure even if a decision is kept; no: a rule of thumb instead.
 CALIBRATE: tuple[Calibrate, ...] = ("ready", "full", "again", "no")
 VARIABLE = "SVG_EDGE_CALIBRATE"
 
@@ -53,13 +55,13 @@ class Choice:
     """What is to be decided for one bundle.
 
     Attributes:
-        manifest: of the bundle.
+        bundle: the opened bundle.
         samples, horizon: of the forecasts.
         threads: CPU threads; None means one per usable core, or fewer if that is faster.
         request: what the user has fixed.
     """
 
-    manifest: Manifest
+    bundle: Bundle
     samples: int
     horizon: int
     threads: int | None
@@ -79,10 +81,10 @@ class Choice:
         kept = None if again else load_decision(self._key())
         if kept is not None:
             return kept
-        busy, ways = is_busy(), list_ways(self.manifest, self.request)
+        busy, ways = is_busy(), list_ways(self.bundle.manifest, self.request)
         if not ways:
             return None
-        task = Task.make(self.manifest, self.samples, self.horizon)
+        task = Task.make(self.bundle.manifest, self.samples, self.horizon)
         fastest, rows = find_fastest(ways, task, open_way, progress, 1 if self.threads else usable_cores())
         if fastest is None:
             return None
@@ -100,9 +102,10 @@ class Choice:
 
     def _key(self) -> str:
         depends = {
-            "graphs": graphs_of(self.manifest), "variants": sorted(self.manifest.variants), "samples": self.samples,
-            "horizon": self.horizon, "threads": self.threads,
-            # Not whether engines were built for it: what they won holds for every later opening.
+            "graphs": graphs_of(self.bundle.manifest), "variants": sorted(self.bundle.manifest.variants),
+            "samples": self.samples, "horizon": self.horizon, "threads": self.threads,
+            # Not whether it was allowed to build them: what they won holds for every later opening.
+            "engines": engine_stamps(self.bundle, self.samples),
             "request": [self.request.device, self.request.precision, self.request.fused, self.request.shuffled],
         }  # fmt: skip
         return decision_key(depends)

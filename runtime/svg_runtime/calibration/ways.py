@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from svg_common.command import is_installed
-from svg_runtime.backends import BACKENDS, NVIDIA, TENSORRT, cuda_is_installed
+from svg_runtime.backends import BACKENDS, ORT_NVIDIA, TENSORRT, cuda_is_installed
 from svg_runtime.bundle.contract import SHUFFLED_DECODER, has_separate, has_step
 from svg_runtime.bundle.manifest import PRECISIONS, Manifest, Precision
 
@@ -72,14 +72,12 @@ class Request:
 
     Attributes:
         device: None, auto or cpu.
-        full: also backends whose engines take minutes to build.
     """
 
     device: str | None = None
     precision: Precision | None = None
     fused: bool | None = None
     shuffled: bool | None = None
-    full: bool = False
 
 
 def list_ways(manifest: Manifest, request: Request) -> list[Way]:
@@ -101,7 +99,7 @@ def list_ways(manifest: Manifest, request: Request) -> list[Way]:
 def _backends(request: Request) -> list[tuple[str, str | None, Precision]]:
     found: list[tuple[str, str | None, Precision]] = []
     if request.device != "cpu":
-        found += [(name, None, precision) for name in _gpu_backends(request.full) for precision in ("fp16", "fp32")]
+        found += [(name, None, precision) for name in _gpu_backends() for precision in ("fp16", "fp32")]
     if is_installed(_MODULES["openvino"]):
         found += [("openvino", None, "bf16"), ("openvino", "CPU:f32", "fp32")]
         found += [("openvino", None, "fp16")] if request.precision == "fp16" else []
@@ -111,12 +109,10 @@ def _backends(request: Request) -> list[tuple[str, str | None, Precision]]:
     return found
 
 
-def _gpu_backends(full: bool) -> list[str]:
-    """cuda takes seconds to open; the others build engines, for minutes."""
-    if not cuda_is_installed():
-        built = [name for name in TENSORRT if is_installed(_MODULES[name])]
-        return built if full else []
-    return [name for name in NVIDIA if name == "cuda" or (full and is_installed(_MODULES.get(name, "onnxruntime")))]
+def _gpu_backends() -> list[str]:
+    """Those with engines too: opening them without leave to build shows whether the engines are ready."""
+    of_onnxruntime = ORT_NVIDIA if cuda_is_installed() else ()
+    return [*of_onnxruntime, *(name for name in TENSORRT if is_installed(_MODULES[name]))]
 
 
 def _is_allowed(manifest: Manifest, precision: Precision, asked: Precision | None) -> bool:

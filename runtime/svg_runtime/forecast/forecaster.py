@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, wraps
 from pathlib import Path
 from types import TracebackType
@@ -31,6 +31,8 @@ from svg_runtime.errors import (
     BackendMissingError,
     BundleError,
     ContextNotReadyError,
+    EngineError,
+    EngineNotBuiltError,
     ForecastError,
     MissingExtraError,
     UsageError,
@@ -164,9 +166,9 @@ class Forecaster:
                 at the same time.
             gpu: options for backends on NVIDIA GPUs.
             progress: listener for what "auto" measures, and for the building of engines, which can take minutes at first.
-            calibrate: what "auto" measures: "ready", the default, what opens in seconds; "again" even if a decision is kept;
-                "full" the same, also engines that are built for minutes; "no" takes a rule of thumb. None:
-                $SVG_EDGE_CALIBRATE.
+            calibrate: what "auto" measures: "ready", the default, what opens in seconds, with engines that are ready; "again"
+                even if a decision is kept; "full" the same, also engines that are built for minutes; "no" takes a rule of
+                thumb. None: $SVG_EDGE_CALIBRATE.
             shuffled: True runs the graph `decoder_shuffled` as the decoder of the separate graphs, False the plain one; None
                 uses the backend's default. Both give the same frames.
 
@@ -195,9 +197,11 @@ class Forecaster:
         if backend != "auto" or mode == "no" or device not in (None, "auto", "cpu") or (gpu or GpuOptions()).given:
             return rule_of_thumb()
         choice = Choice(
-            manifest=bundle.manifest, samples=samples, horizon=horizon, threads=threads,
-            request=Request(device=device, precision=precision, fused=fused, shuffled=shuffled, full=mode == "full"),
+            bundle=bundle, samples=samples, horizon=horizon, threads=threads,
+            request=Request(device=device, precision=precision, fused=fused, shuffled=shuffled),
         )  # fmt: skip
+        options = gpu or GpuOptions()
+        make = partial(make, gpu=replace(options, build_engines=options.build_engines and mode == "full"))
 
         def open_way(way: Way) -> Forecaster:
             return make(**{**vars(way), "threads": way.threads or threads}, seed=0, context=bundle.manifest.generation.context)
@@ -208,7 +212,9 @@ class Forecaster:
         try:
             chosen = {**vars(decision.way), "threads": decision.way.threads or threads}
             return make(**chosen, seed=seed, context=context, decision=decision)
-        except (BackendMissingError, MissingExtraError, BundleError, BackendError):
+        except EngineNotBuiltError:  # the stream context needs engines that the measured window does not
+            return rule_of_thumb()
+        except (BackendMissingError, MissingExtraError, BundleError, BackendError, EngineError):
             choice.forget()  # it worked before: something has changed that the decision does not know of
             return rule_of_thumb()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -24,33 +23,8 @@ from tests.svg_runtime.backends.numpy_cuda import NumpyCuda, cudaError_t
 from tests.svg_runtime.backends.ort_on_numpy_cuda import OrtOnNumpyCuda
 from tests.svg_runtime.bundle_helpers import watch
 
+pytestmark = pytest.mark.usefixtures("cache")
 SMALL = {"samples": 2, "horizon": 2}
-
-
-@pytest.fixture(autouse=True)
-def cache(monkeypatch, tmp_path) -> Path:
-    """Only the cpu backend is installed, as far as the choice knows."""
-    monkeypatch.delenv("SVG_EDGE_CALIBRATE", raising=False)
-    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(ways, "is_installed", lambda module: False)
-    monkeypatch.setattr(ways, "cuda_is_installed", lambda: False)
-    monkeypatch.setattr(decisions, "_free_memory_class", lambda: 30)
-    monkeypatch.setattr(choice, "is_busy", lambda: False)
-    monkeypatch.setattr(choice, "usable_cores", lambda: 1)
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def measured(monkeypatch) -> list[list[str]]:
-    """The ways of every measurement."""
-    seen: list[list[str]] = []
-
-    def find(given, *rest):
-        seen.append([str(way) for way in given])
-        return race.find_fastest(given, *rest)
-
-    monkeypatch.setattr(choice, "find_fastest", find)
-    return seen
 
 
 def opened(bundle, **given) -> str:

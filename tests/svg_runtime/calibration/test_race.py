@@ -173,15 +173,18 @@ def test_ways_follow_what_is_installed_and_what_was_asked(fused_bundle, tmp_path
     installed |= {"onnxruntime-gpu", "tensorrt"}
     on_cpu = names(device="cpu")
     assert len(on_cpu) == 6
-    gpu = ["cuda fp16 fused", "cuda fp16 separate", "cuda fp32 fused", "cuda fp32 separate", "cuda fp32 shuffled"]
-    assert names() == [on_cpu[0], *gpu, *on_cpu[1:]]
-    assert "tensorrt fp16 fused" in names(full=True)
-    assert "tensorrt fp32 shuffled" not in names(full=True)
-    assert "tensorrt fp16 fused" not in names()
+    sets = ["fp16 fused", "fp16 separate", "fp32 fused", "fp32 separate"]
+    cuda = [f"cuda {graphs}" for graphs in [*sets, "fp32 shuffled"]]
+    engines = [f"{name} {graphs}" for name in ("ort-tensorrt", "tensorrt") for graphs in sets]
+    assert names() == [on_cpu[0], *cuda, *engines, *on_cpu[1:]]  # whether their engines are ready, opening them shows
+    installed -= {"onnxruntime-gpu"}
+    assert names() == [on_cpu[0], *engines[4:], *on_cpu[1:]]
+    installed = {"openvino", "onnxruntime-gpu"}
     copy = shutil.copytree(fused_bundle, tmp_path / "unmeasured.svgb")
     manifest = Bundle.open(forget_quality(copy, "fp16")).manifest
-    assert names() == [on_cpu[0], *gpu[2:], *on_cpu[1:]]
-    assert names(precision="fp16", fused=True) == ["cuda fp16 fused", "openvino fp16 fused", "cpu fp16 fused"]
+    assert names() == [on_cpu[0], *cuda[2:], *engines[2:4], *on_cpu[1:]]
+    asked = ["cuda fp16 fused", "ort-tensorrt fp16 fused", "openvino fp16 fused", "cpu fp16 fused"]
+    assert names(precision="fp16", fused=True) == asked
 
 
 def test_a_race_that_fails_costs_the_champion_nothing():

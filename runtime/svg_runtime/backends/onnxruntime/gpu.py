@@ -16,9 +16,11 @@ from svg_runtime.backends.computed import summarize
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.backends.nvidia.arrays import DeviceArrays, DeviceBuffer, check_unaliased
 from svg_runtime.backends.nvidia.device import CudaDevice
+from svg_runtime.backends.onnxruntime.cached_engines import check_engines, record_engines, refuse_unrecorded
 from svg_runtime.backends.onnxruntime.placement import NO_GRAPH, PlacedSession, describe_placement
 from svg_runtime.backends.onnxruntime.providers import Provider, check_gpu_options, load_provider, wants_cuda_graph
 from svg_runtime.backends.onnxruntime.session import BoundSession
+from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import BATCH, GraphSpec, Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, BundleError, UsageError
@@ -56,6 +58,7 @@ class OrtGpuBackend(DeviceArrays):
         MissingExtraError: onnxruntime or cuda-bindings is not installed.
         BackendMissingError: no GPU, driver, device or provider; or it is too old, its libraries are missing, or nodes would run
             on the CPU without permission.
+        EngineNotBuiltError, EngineError: an engine of TensorRT is missing or damaged, and the options say not to build it.
         BundleError: a graph cannot be loaded.
     """
 
@@ -72,6 +75,15 @@ class OrtGpuBackend(DeviceArrays):
         progress: ProgressListener,
     ) -> None:
         check_gpu_options(name, gpu_options)
+        self._specs = bundle.variant(precision).graphs
+        if name == "ort-tensorrt" and not gpu_options.build_engines:  # before libraries are loaded
+            refuse_unrecorded(
+                specs=self._specs,
+                graph_names=_needed(self._specs),
+                precision=precision,
+                max_batch=samples,
+                cache_dir=gpu_options.cache_dir,
+            )
         onnxruntime, messages = load_provider(name, bool(gpu_options.cuda_graph))
         self.name = name
         self.precision = precision
@@ -92,7 +104,6 @@ class OrtGpuBackend(DeviceArrays):
                 cuda_graph=wants_cuda_graph(name, onnxruntime, gpu_options),
                 messages=messages,
             )
-            self._specs = bundle.variant(precision).graphs
             graphs_note = self._load(bundle.graphs(precision), progress)
         except BaseException:
             self._device.close()
@@ -206,18 +217,28 @@ def _load_graphs(
     provider: Provider, contents: Mapping[str, bytes], specs: Mapping[str, GraphSpec], progress: ProgressListener
 ) -> dict[str, PlacedSession]:
     """Load all graphs of this backend; TensorRT builds an engine for each that is not cached."""
-    task, takes_minutes = f"{provider.backend}: building engines", provider.backend == "ort-tensorrt"
+    uses_engines, builds = provider.backend == "ort-tensorrt", provider.gpu_options.build_engines
+    if uses_engines and not builds:
+        check_engines({f"{provider.precision}/{name}.onnx": provider.engine_folder(specs[name]) for name in contents})
+    task, takes_minutes = f"{provider.backend}: building engines", uses_engines and builds
     loaded: dict[str, PlacedSession] = {}
     for graph_name, content in contents.items():
         if takes_minutes:
             progress.progress(task, len(loaded) / len(contents))
         loaded[graph_name] = PlacedSession(provider, content, f"{provider.precision}/{graph_name}.onnx", specs[graph_name])
+        if takes_minutes:
+            record_engines(provider.engine_folder(specs[graph_name]), specs[graph_name], provider.max_batch)
         if loaded[graph_name].on_cpu:
             nodes = ", ".join(loaded[graph_name].on_cpu)
             _LOG.info("%s/%s.onnx has nodes that run on the CPU: %s", provider.precision, graph_name, nodes)
     if takes_minutes:
         progress.progress(task, 1.0)
     return loaded
+
+
+def _needed(specs: Mapping[str, GraphSpec]) -> list[str]:
+    """All graphs but the shuffled decoder, which TensorRT does not need."""
+    return [graph_name for graph_name in specs if graph_name != SHUFFLED_DECODER]
 
 
 def _on_device(buffers: Mapping[str, Buffer]) -> dict[str, DeviceBuffer]:

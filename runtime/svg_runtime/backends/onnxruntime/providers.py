@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from svg_common.cache import cache_folder
 from svg_common.signals import defer_interrupts
 from svg_runtime.backends.gpu_options import GpuOptions, no_effect
 from svg_runtime.backends.nvidia.device import GpuName
+from svg_runtime.backends.onnxruntime.cached_engines import ort_engines_root
 from svg_runtime.backends.onnxruntime.session import load_onnxruntime
 from svg_runtime.bundle.manifest import GraphSpec, Precision, TensorSpec
 from svg_runtime.errors import BackendMissingError, UsageError
@@ -91,7 +91,7 @@ class Provider:
         }
 
     def _tensorrt_options(self, spec: GraphSpec) -> dict[str, str]:
-        folder = self._engine_folder(spec)
+        folder = self.engine_folder(spec)
         folder.mkdir(parents=True, exist_ok=True)
         options = {
             **self._common_options(),
@@ -106,7 +106,7 @@ class Provider:
             options["trt_max_workspace_size"] = str(int(self.gpu_options.workspace_gib * 2**30))
         return options
 
-    def _engine_folder(self, spec: GraphSpec) -> Path:
+    def engine_folder(self, spec: GraphSpec) -> Path:
         """Return the cache folder for a graph, batch size, machine and library.
 
         ONNX Runtime names an engine after the names in the graph, not after its weights (see LeelaChessZero/lc0 #2214) or its
@@ -118,7 +118,7 @@ class Provider:
         machine = this_platform(), self.gpu.model, self.gpu.compute_capability
         parts = (spec.sha256, self.precision, self.max_batch, self.gpu_options.workspace_gib, libraries, machine)
         key = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-        return cache_folder(self.gpu_options.cache_dir) / "ort-tensorrt" / key
+        return ort_engines_root(self.gpu_options.cache_dir) / key
 
 
 def wants_cuda_graph(backend: str, onnxruntime: Any, gpu_options: GpuOptions) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -14,9 +15,28 @@ from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.onnx_header import count_weight_types
 from svg_runtime.errors import BackendError, BackendMissingError
 
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+
+
+def import_onnxruntime() -> Any:
+    """Import the module with its telemetry switched off. Nothing else may import it.
+
+    From 1.29 on, importing it on Linux and macOS starts an uploader to Microsoft, and writes an identifier of the device and a
+    database of events to the user's cache folder (onnxruntime #27379). Only the environment variable prevents that, if it is
+    set before the import (#29843); the function only stops later events, and is what Windows has, where the system collects.
+
+    Raises:
+        ImportError: it does not load.
+    """
+    os.environ[_NO_TELEMETRY] = "1"
+    with defer_interrupts():
+        import onnxruntime
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
 
 def load_onnxruntime(backend: str, extra: str) -> Any:
-    """Import the module.
+    """Import the module for a backend, with its telemetry switched off.
 
     Args:
         backend: name of the backend, for messages.
@@ -28,11 +48,9 @@ def load_onnxruntime(backend: str, extra: str) -> Any:
     """
     require_modules(f"the {backend} backend", extra, "onnxruntime")
     try:
-        with defer_interrupts():
-            import onnxruntime
+        return import_onnxruntime()
     except ImportError as error:  # wheel for another CUDA, Python or C library
         raise BackendMissingError(f"the {backend} backend cannot load onnxruntime: {error}") from error
-    return onnxruntime
 
 
 def session_options(onnxruntime: Any, threads: int) -> Any:

@@ -22,6 +22,7 @@ from svg_runtime.backends.nvidia.device import CudaDevice
 from svg_runtime.backends.tensorrt.execution import ExecutionFactory
 from svg_runtime.backends.tensorrt.local import LocalEngines
 from svg_runtime.backends.tensorrt.nvidia_library import LIBRARIES, Library, load_library
+from svg_runtime.backends.tensorrt.ready import refuse_unbuilt
 from svg_runtime.bundle.contract import FUSED, SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
@@ -114,7 +115,8 @@ class TensorrtBackend(DeviceArrays):
     Raises:
         MissingExtraError: the library, cuda-bindings or filelock is not installed.
         BackendMissingError: the library does not load, there is no such GPU, or the bundle has no such precision.
-        EngineError: an engine cannot be built, or does not match the manifest.
+        EngineNotBuiltError: an engine is missing, and the options say not to build it.
+        EngineError: an engine cannot be built, is damaged and not to be built again, or does not match the manifest.
         UsageError: an option that has no effect with this backend.
     """
 
@@ -136,9 +138,19 @@ class TensorrtBackend(DeviceArrays):
         self.name = name
         self.precision = precision
         graphs = set(bundle.variant(precision).graphs) - {SHUFFLED_DECODER}
-        self._library = load_library(name)
+        needed = sorted(graphs - set(_FUSED_REPLACES) if set(FUSED) <= graphs else graphs)
         self._device = CudaDevice(name, name, device)
         try:
+            if not gpu_options.build_engines:  # before the library is loaded
+                refuse_unbuilt(
+                    library=name,
+                    bundle=bundle,
+                    precision=precision,
+                    graph_names=needed,
+                    max_batch=samples,
+                    cache_dir=gpu_options.cache_dir,
+                )
+            self._library = load_library(name)
             self.stream = self._device.stream
             gpu = self._device.gpu
             self._engines = LocalEngines(
@@ -150,7 +162,7 @@ class TensorrtBackend(DeviceArrays):
                 gpu_options=gpu_options,
                 progress=progress,
             )
-            self._engines.prepare(sorted(graphs - set(_FUSED_REPLACES) if set(FUSED) <= graphs else graphs))
+            self._engines.prepare(needed)
             self._factory = ExecutionFactory(self._library, self._device, self._engines)
         except BaseException:
             self._device.close()

@@ -40,10 +40,17 @@ class EngineCache:
         engine_bytes = self.find(key)
         return self.make(key, build) if engine_bytes is None else engine_bytes
 
-    def find(self, key: EngineKey, rejected: Sequence[bytes] = ()) -> bytes | None:
-        """Return a cached engine for `key` that is not in `rejected`, else None. Damaged ones are logged and skipped."""
+    def find(self, key: EngineKey, rejected: Sequence[bytes] = (), rebuilds: bool = True) -> bytes | None:
+        """Return a cached engine for `key` that is not in `rejected`, else None.
+
+        Damaged ones are logged and skipped, where the caller `rebuilds` them.
+
+        Raises:
+            EngineError: one is damaged, and is not to be built again.
+        """
         for folder in self.folders.readable:
-            engine_bytes = self._read(self._file(folder, key), key)
+            engine_file = self._file(folder, key)
+            engine_bytes = self._read(engine_file, key) if rebuilds else read_engine(engine_file, key)
             if engine_bytes is not None and engine_bytes not in rejected:
                 return engine_bytes
         return None

@@ -5,8 +5,10 @@ A bundle's `engines` folder (built ahead of time) and the user's cache (built on
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +18,6 @@ from svg_common.files import atomic_file
 from svg_runtime.bundle.manifest import Frozen, Precision, Sha256
 from svg_runtime.errors import EngineError
 
-BUNDLE_FOLDER = "engines"  # inside a bundle
 _SIDECAR_LIMIT = 1 << 16  # bytes
 _ENGINE_LIMIT = 4 << 30  # bytes
 
@@ -107,15 +108,20 @@ def find_engine(folder: Path, required: EngineKey) -> bytes | None:
     Raises:
         EngineError: its record matches, but the engine file is damaged.
     """
-    for sidecar in sorted(folder.glob("**/*.plan.json")):
-        engine_file = sidecar.with_suffix("")
-        try:
-            record = _read_record(engine_file)
-        except (EngineError, OSError):
-            continue  # unusable, but another one may match
-        if record is not None and record.key.serves(required):
+    for engine_file, key in list_engines(folder):
+        if key.serves(required):
             return read_engine(engine_file, required)
     return None
+
+
+def list_engines(folder: Path) -> Iterator[tuple[Path, EngineKey]]:
+    """Yield the engine files in `folder` and its folders that have a readable record, with their keys."""
+    for sidecar in sorted(folder.glob("**/*.plan.json")):
+        engine_file = sidecar.with_suffix("")
+        with contextlib.suppress(EngineError, OSError):  # unusable, but another one may match
+            record = _read_record(engine_file)
+            if record is not None:
+                yield engine_file, record.key
 
 
 def _read_record(engine_file: Path) -> EngineRecord | None:

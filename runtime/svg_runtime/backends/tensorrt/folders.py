@@ -17,6 +17,7 @@ from svg_common.command import require_modules
 from svg_common.errors import SvgError
 from svg_common.files import atomic_file
 from svg_runtime.backends.nvidia.device import GpuName
+from svg_runtime.backends.nvidia.engine_files import temporary_folder
 
 _LOG = logging.getLogger(__name__)
 _DIGEST = hashlib.sha256().digest_size
@@ -143,9 +144,9 @@ def _folders(configured: str | None) -> tuple[list[Path], Path | None]:
 
 def _own_temporary_folder() -> Path | None:
     """Return this user's temporary folder if nobody else can write to it: NVIDIA's library trusts the engines it loads."""
+    folder = temporary_folder()
     if not hasattr(os, "getuid"):  # Windows, where the temporary folder is the user's own
-        return Path(tempfile.gettempdir()) / "svg-edge"
-    folder = Path(tempfile.gettempdir()) / f"svg-edge-{os.getuid()}"
+        return folder
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         state = folder.lstat()

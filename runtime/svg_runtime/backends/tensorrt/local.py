@@ -10,13 +10,14 @@ from typing import Any
 
 from svg_common.progress import ProgressListener
 from svg_runtime.backends.computed import ComputedIn
-from svg_runtime.backends.gpu_options import GpuOptions
+from svg_runtime.backends.gpu_options import GpuOptions, not_built
 from svg_runtime.backends.nvidia import device
 from svg_runtime.backends.nvidia.device import GpuName
+from svg_runtime.backends.nvidia.engine_files import BUNDLE_FOLDER
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine, engine_flags
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.check import check_engine, check_half, open_engine
-from svg_runtime.backends.tensorrt.engine import BUNDLE_FOLDER, EngineKey, find_engine
+from svg_runtime.backends.tensorrt.engine import EngineKey, find_engine
 from svg_runtime.backends.tensorrt.folders import CachedBlob
 from svg_runtime.backends.tensorrt.monitor import BuildMonitor, run_with_progress
 from svg_runtime.backends.tensorrt.nvidia_library import Library
@@ -40,7 +41,7 @@ class LocalEngines:
         precision: fp32 or fp16.
         gpu: the GPU that will run them.
         max_batch: samples: engines accept batches from 1 to this one.
-        gpu_options: the user's options; cache folder and workspace are used here.
+        gpu_options: the user's options; cache folder, workspace and whether to build are used here.
         progress: listener for the building of engines.
 
     Attributes:
@@ -68,6 +69,7 @@ class LocalEngines:
         self._gpu = gpu
         self._graphs = bundle.variant(precision).graphs
         self._progress = progress
+        self._builds = gpu_options.build_engines
         capabilities = (gpu.compute_capability,) if library.ahead_of_time else ()
         self._options = BuildOptions(capabilities, max_batch, gpu_options.workspace_gib)
         self._cache = EngineCache(gpu_options.cache_dir, library.name)
@@ -92,12 +94,16 @@ class LocalEngines:
         """Find the engines of several graphs and build the missing ones, so that the progress shows how many there are.
 
         Raises:
+            EngineNotBuiltError: one is missing and not to be built.
             BackendMissingError, BundleError, EngineError: as `engine_bytes`.
         """
         needed = [graph_name for graph_name in graph_names if graph_name not in self._prepared]
         found = {graph_name: self._find(graph_name) for graph_name in needed}
         self._prepared |= {graph_name: engine_bytes for graph_name, engine_bytes in found.items() if engine_bytes is not None}
         missing = [graph_name for graph_name, engine_bytes in found.items() if engine_bytes is None]
+        if missing and not self._builds:
+            self._refuse_impossible()
+            raise not_built(self._library.name, [self._graph_file(graph_name) for graph_name in missing])
         for number, graph_name in enumerate(missing, 1):
             counted = f" {number} of {len(missing)}" if len(missing) > 1 else ""
             task = f"building engine{counted}: {self._graph_file(graph_name)}"
@@ -114,10 +120,12 @@ class LocalEngines:
         Raises:
             BackendMissingError, BundleError, EngineError: as `engine_bytes`.
         """
-        cached = self._cache.find(self.key(graph_name), rejected)
+        cached = self._cache.find(self.key(graph_name), rejected, self._builds)
         if cached is not None:
             return cached
         graph_file = self._graph_file(graph_name)
+        if not self._builds:
+            raise EngineError(f"{self._library.name} cannot load the engine of {graph_file}: {message}")
         _LOG.warning("%s cannot load the engine of %s; building it again: %s", self._library.name, graph_file, message)
         self._cache.forget(self.key(graph_name))
         return self._make(graph_name, f"building engine: {graph_file}")
@@ -160,13 +168,20 @@ class LocalEngines:
         )
 
     def _find(self, graph_name: str) -> bytes | None:
+        """Find an engine in the bundle, else in the cache. A damaged one is an error if nothing replaces it."""
         key = self.key(graph_name)
+        damage: EngineError | None = None
         try:
             engine_bytes = find_engine(self._bundle.path / BUNDLE_FOLDER, key)
         except EngineError as error:
             _LOG.warning("%s; ignoring it", error)
             engine_bytes = None
-        return self._cache.find(key) if engine_bytes is None else engine_bytes
+            damage = error
+        if engine_bytes is None:
+            engine_bytes = self._cache.find(key, rebuilds=self._builds)
+        if engine_bytes is None and damage is not None and not self._builds:
+            raise damage
+        return engine_bytes
 
     def _make(self, graph_name: str, task: str) -> bytes:
         self._refuse_impossible()
