@@ -8,35 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from svg_export.batch_norm import fold_batch_norm, fold_into_sum
+from svg_export.frame_graphs import EncoderGraph, SkipGraph
 from svg_export.graph_export import EXAMPLE_BATCH, GraphExport, widened
-from svg_train.families.srvp.backbones import Decoder, Encoder, SplitStage
+from svg_train.families.srvp.backbones import Decoder, SplitStage
 from svg_train.families.srvp.model import SrvpModel
-
-
-class EncoderGraph(nn.Module):
-    """frame (B, C, S, S) float32 in [0, 1] -> h (B, nhx) float32, skip_0 ... skip_{n-1}, finest first."""
-
-    def __init__(self, encoder: Encoder, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.encoder = encoder.to(dtype)
-        self.dtype = dtype
-
-    def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
-        """Frame and encoding are float32 in every variant; skips have the variant's type."""
-        h, skips = self.encoder(frame.to(self.dtype))
-        return widened(h, self.dtype), *skips
-
-
-class SkipGraph(nn.Module):
-    """skip_* (B, c, s, s) -> cond_*: the share of the skips in the decoder, computed once per forecast."""
-
-    def __init__(self, decoder: Decoder, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.decoder = decoder.to(dtype)
-
-    def forward(self, skips: list[Tensor]) -> tuple[Tensor, ...]:
-        """Skips and conditions have the variant's type."""
-        return tuple(self.decoder.condition(skips))
 
 
 class PrimeGraph(nn.Module):

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from svg_export.batch_norm import fold_batch_norm, fold_into_sum
+from svg_export.frame_graphs import EncoderGraph, SkipGraph
 from svg_export.graph_export import EXAMPLE_BATCH, GraphExport, widened
 from svg_train.families.svg import SvgConfig
-from svg_train.families.svg.backbones import Decoder, Encoder, SkipStage
+from svg_train.families.svg.backbones import Decoder, SkipStage
 from svg_train.families.svg.model import SVG
 from svg_train.families.svg.recurrent import GaussianLSTM, Predictor, RecurrentCore
 from svg_train.families.svg.spatial import ConvCore, ConvGaussian, ConvPredictor
@@ -21,32 +22,6 @@ from svg_train.families.svg.spatial import ConvCore, ConvGaussian, ConvPredictor
 Core = RecurrentCore | ConvCore
 Gaussian = GaussianLSTM | ConvGaussian
 AnyPredictor = Predictor | ConvPredictor
-
-
-class EncoderGraph(nn.Module):
-    """frame (B, C, S, S) float32 in [0, 1] -> h (B, g_dim) float32, skip_0 ... skip_{n-1}, finest first."""
-
-    def __init__(self, encoder: Encoder, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.encoder = encoder.to(dtype)
-        self.dtype = dtype
-
-    def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
-        """Frame and encoding are float32 in every variant; skips have the variant's type."""
-        h, skips = self.encoder(frame.to(self.dtype))
-        return widened(h, self.dtype), *skips
-
-
-class SkipGraph(nn.Module):
-    """skip_* (B, c, s, s) -> cond_* (B, c', 2s, 2s): the half of the decoder that a forecast computes once."""
-
-    def __init__(self, decoder: Decoder, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.decoder = decoder.to(dtype)
-
-    def forward(self, skips: list[Tensor]) -> tuple[Tensor, ...]:
-        """Skips and conditions have the variant's type."""
-        return tuple(self.decoder.condition(skips))
 
 
 class DecoderGraph(nn.Module):
