@@ -294,12 +294,15 @@ def _race(runners: Sequence[Runner], task: Task) -> list[list[float]]:
 
 
 def _is_clear(times: list[list[float]]) -> bool:
-    """Whether one is far behind in the first round, or slower in three quarters of several."""
+    """Whether the challenger is far behind in the first round, or one is slower in three quarters of several.
+
+    One round is too little to win: the champion may have had to wait for other programs.
+    """
     if len(times) == 1:
         return True
     ratios = [a / b for a, b in zip(*times, strict=True)]
     if len(ratios) == 1:
-        return not 1 / _FAR_BEHIND < ratios[0] < _FAR_BEHIND
+        return ratios[0] > _FAR_BEHIND
     if len(ratios) < _MIN_ROUNDS:
         return False
     lower, _, upper = statistics.quantiles(ratios, n=4)

@@ -148,8 +148,10 @@ def test_a_reference_that_takes_no_part_is_compared_with_and_closed(monkeypatch)
 
 def test_a_clear_race_is_short_and_one_without_a_winner_ends(monkeypatch):
     monkeypatch.setattr(race, "_RACE_S", 0.2)
-    _, rows = run(reference=lambda: Stub(0.01), gpu=lambda: Stub(0.001))
+    _, rows = run(reference=lambda: Stub(0.001), gpu=lambda: Stub(0.01))
     assert len(rows[GPU].seconds) == 1
+    _, rows = run(reference=lambda: Stub(0.01), gpu=lambda: Stub(0.001))
+    assert len(rows[GPU].seconds) == race._MIN_ROUNDS  # one round is too little to win
     _, rows = run(reference=lambda: Stub(0.005), gpu=lambda: Stub(0.008))
     assert len(rows[GPU].seconds) == race._MIN_ROUNDS
     began = CLOCK.perf_counter()
