@@ -35,6 +35,7 @@ _MIN_ROUNDS, _MAX_ROUNDS = 5, 60
 _SLOW_ROUNDS = 2  # of models whose forecast takes so long that more would keep the user waiting
 _FAR_BEHIND = 3.0  # after one round: more than a busy machine changes from one moment to the next
 _SLOW_S, _SHORT_S, _SHORT_STEPS = 0.4, 0.2, 3  # states alternate between two sets of buffers, so the third step has seen both
+_FEWER_THREADS = 0.95  # of the champion's time: what less gains is within the noise, and all cores win on a quiet machine
 _TASK = "measuring backends"
 
 Frames = NDArray[np.float32]
@@ -184,8 +185,11 @@ class _Contest:
             contest.champion = _Racer(row, runner)
         return contest
 
-    def challenge(self, row: Row) -> bool:
-        """Open a way and race it against the champion; the slower one is closed. Returns whether the challenger won."""
+    def challenge(self, row: Row, share: float = 1.0) -> bool:
+        """Open a way and race it against the champion; the slower one is closed.
+
+        Returns whether the challenger won: it took less than `share` of the champion's time.
+        """
         champion = self.champion
         try:
             with _closed_on_error(*([champion.runner] if champion else []), unless=(SvgError, MemoryError)):
@@ -202,7 +206,7 @@ class _Contest:
                 racer.seconds += seconds
                 racer.steps = None if self.steps == len(self.task.noise) else self.steps
         # Load only ever adds time, so the fastest rounds are compared.
-        if row.reason or (champion is not None and min(times[0]) >= min(times[1])):
+        if row.reason or (champion is not None and min(times[0]) >= share * min(times[1])):
             runner.close()
             return False
         if champion is not None:
@@ -215,7 +219,7 @@ class _Contest:
         threads = cores // 2
         while threads > 0 and self.spent_s < _LIMIT_S and self.champion is not None and self.champion.row.way.on_cpu:
             rows.append(Row(replace(self.champion.row.way, threads=threads)))
-            if not self.challenge(rows[-1]):
+            if not self.challenge(rows[-1], _FEWER_THREADS):
                 return
             threads //= 2
 
@@ -298,12 +302,15 @@ def _race(runners: Sequence[Runner], task: Task) -> list[list[float]]:
 
 
 def _is_clear(times: list[list[float]]) -> bool:
-    """Whether one is far behind in the first round, or slower in three quarters of several."""
+    """Whether the challenger is far behind in the first round, or one is slower in three quarters of several.
+
+    One round is too little to win: the champion may have had to wait for other programs.
+    """
     if len(times) == 1:
         return True
     ratios = [a / b for a, b in zip(*times, strict=True)]
     if len(ratios) == 1:
-        return not 1 / _FAR_BEHIND < ratios[0] < _FAR_BEHIND
+        return ratios[0] > _FAR_BEHIND
     if len(ratios) < _MIN_ROUNDS:
         return False
     lower, _, upper = statistics.quantiles(ratios, n=4)

@@ -148,8 +148,10 @@ def test_a_reference_that_takes_no_part_is_compared_with_and_closed(monkeypatch)
 
 def test_a_clear_race_is_short_and_one_without_a_winner_ends(monkeypatch):
     monkeypatch.setattr(race, "_RACE_S", 0.2)
-    _, rows = run(reference=lambda: Stub(0.01), gpu=lambda: Stub(0.001))
+    _, rows = run(reference=lambda: Stub(0.001), gpu=lambda: Stub(0.01))
     assert len(rows[GPU].seconds) == 1
+    _, rows = run(reference=lambda: Stub(0.01), gpu=lambda: Stub(0.001))
+    assert len(rows[GPU].seconds) == race._MIN_ROUNDS  # one round is too little to win
     _, rows = run(reference=lambda: Stub(0.005), gpu=lambda: Stub(0.008))
     assert len(rows[GPU].seconds) == race._MIN_ROUNDS
     began = CLOCK.perf_counter()
@@ -247,6 +249,7 @@ def test_the_winner_is_measured_with_half_of_its_threads_as_long_as_that_is_fast
     assert str(fastest) == "openvino fp32 separate, 2 threads"
     assert [row.way.threads for row in rows] == [None, None, 4, 2, 1]
     assert Stub.most_open == 2
+    assert run_with_threads({None: 0.01, 4: 0.0098})[0] == OPENVINO  # within the noise
     fastest, rows = run_with_threads({None: 0.004, 4: 0.01})
     assert fastest == OPENVINO
     assert str(rows[-1].way) == "openvino fp32 separate, 4 threads"
