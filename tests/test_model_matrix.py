@@ -142,8 +142,11 @@ QUICK = {
     "convlstm, unequal hidden sizes, not square": (
         frames_model, {**FRAMES, "cell": "convlstm", "hidden": (2, 3), "image_size": 16, "image_width": 24},
     ),
+    "mim": (frames_model, {**FRAMES, "cell": "mim"}),
+    "e3d-lstm, stride 2, short history": (
+        frames_model, {**FRAMES, "cell": "e3d-lstm", "image_size": 40, "stride": 2, "history": 3},
+    ),
     "spatial, last_frame_skip": (random_model, {**SPATIAL, "last_frame_skip": True}),
-    "srvp, 3 Euler steps": (srvp_model, {**SRVP, "n_euler_steps": 3}),
     "srvp, vgg, skips, RGB, nz > ny": (
         srvp_model, {**SRVP, "backbone": "vgg", "skips": True, "channels": 3, "ny": 2, "nz": 5},
     ),
@@ -155,10 +158,6 @@ REST = {
     ),
     "predrnn-v2, one layer": (frames_model, {**FRAMES, "cell": "predrnn-v2", "hidden": (3,)}),
     "predrnnpp": (frames_model, {**FRAMES, "cell": "predrnnpp"}),
-    "mim": (frames_model, {**FRAMES, "cell": "mim"}),
-    "e3d-lstm, stride 2, short history": (
-        frames_model, {**FRAMES, "cell": "e3d-lstm", "image_size": 40, "stride": 2, "history": 3},
-    ),
     "convlstm before 1.0, 128 px, patch 8": (
         frames_model, {**FRAMES, "cell": "convlstm", "dialect": "openstl-0.3", "image_size": 128, "patch_size": 8},
     ),
@@ -187,20 +186,21 @@ REST = {
     "spatial, no prior, last_frame_skip, RGB": (
         random_model, {**SPATIAL, "prior": "none", "last_frame_skip": True, "channels": 3},
     ),
+    "srvp, 3 Euler steps": (srvp_model, {**SRVP, "n_euler_steps": 3}),
     "srvp, skips": (srvp_model, {**SRVP, "skips": True, "residual_size": 0, "residual_layers": 1}),
     "srvp, vgg": (srvp_model, {**SRVP, "backbone": "vgg", "nt_inf": 4, "inference_layers": 2}),
 }  # fmt: skip
-ROWS = [pytest.param(*row, id=each) for each, row in QUICK.items()] + [
-    pytest.param(*row, id=each, marks=pytest.mark.engine_matrix) for each, row in REST.items()
+ROWS = [pytest.param(*row, True, id=each) for each, row in QUICK.items()] + [
+    pytest.param(*row, False, id=each, marks=pytest.mark.engine_matrix) for each, row in REST.items()
 ]
 MOST = 8  # samples
 
 
-@pytest.mark.parametrize(("make", "settings"), ROWS)
-def test_every_family_trains_exports_and_forecasts(make, settings, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize(("make", "settings", "bf16"), ROWS)
+def test_every_family_trains_exports_and_forecasts(make, settings, bf16, tmp_path, monkeypatch, caplog):
     checkpoint = _trained(make(**settings), tmp_path, monkeypatch)
     model = checkpoint.build()
-    manifest = _export(checkpoint, tmp_path / "m.svgb", bf16=settings in [row for _, row in QUICK.values()])
+    manifest = _export(checkpoint, tmp_path / "m.svgb", bf16=bf16)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING], "the exporter's own messages"
     parity = manifest.variants["fp32"].parity
     assert parity.max_error < TOLERANCE_FP32
