@@ -197,9 +197,8 @@ def separate_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphExport]:
         conds = [cond[:1] for cond in skip_graph(skips)]
     skip_names = [f"skip_{index}" for index in range(len(skips))]
     cond_names = [f"cond_{index}" for index in range(len(conds))]
-    return {
+    graphs = {
         "encoder": GraphExport(module=encoder, example=(frame,), inputs=["frame"], outputs=["h", *skip_names]),
-        "skip": GraphExport(module=skip_graph, example=(skips,), inputs=skip_names, outputs=cond_names),
         **_recurrent_graphs(folded),
         "decoder": GraphExport(
             module=decoder,
@@ -209,6 +208,9 @@ def separate_graphs(folded: SVG, dtype: torch.dtype) -> dict[str, GraphExport]:
             shared=tuple(cond_names),
         ),
     }
+    if skips:
+        graphs["skip"] = GraphExport(module=skip_graph, example=(skips,), inputs=skip_names, outputs=cond_names)
+    return graphs
 
 
 def _recurrent_graphs(model: SVG) -> dict[str, GraphExport]:

@@ -47,7 +47,7 @@ def interface_errors(manifest: Manifest) -> list[str]:
         if not roles:
             found = [
                 *_tensor_errors(graphs, precision), *_agreement_errors(manifest, graphs),
-                *_state_errors(manifest, graphs), *_source_errors(graphs),
+                *_state_errors(manifest, graphs), *_source_errors(manifest, graphs),
             ]  # fmt: skip
             problems += [f"{where}.{problem}" for problem in found]
     return problems
@@ -79,6 +79,13 @@ def _optional_role_errors(manifest: Manifest, graphs: Graphs) -> Iterator[str]:
         yield "decode needs a step that gives no frames itself"
     if "step" in names and not gives_frames and "decode" not in names:
         yield "step gives no frames, and there is no decode"
+    if manifest.generation.last_frame_skip and ("skip" not in names or "decode" in names):
+        yield "last_frame_skip needs skip, and a step that gives frames itself"
+    if "encoder" not in names and (prior != "none" or "decode" in names):
+        yield f"a model without encoder has a step from frame to frame, and no latents; the prior is '{prior}'"
+    if set(SEPARATE) <= names and manifest.context_draws != manifest.generation.n_past - 1:
+        draws = manifest.generation.n_past - 1
+        yield f"the posterior draws {draws} times while a context is read, but context_draws is {manifest.context_draws}"
     if set(SEPARATE) <= names:
         expected = {"learned": {"posterior", "prior"}, "fixed": {"posterior"}, "none": set()}[prior]
         if names & {"posterior", "prior"} != expected:
@@ -113,7 +120,8 @@ def _may_be_shared(graphs: Graphs, graph_name: str, side: str, name: str) -> tup
     """The symbols that the batch axis of a tensor may have: inputs that are computed at batch 1 must accept it."""
     from_prime = name in _outputs(graphs["prime"]) if "prime" in graphs else False
     if side == "inputs" and graph_name in ("decoder", SHUFFLED_DECODER, "step", "decode"):
-        if name.startswith("cond_"):
+        # The batch of decode is that of all steps: what is the same for all of them comes at batch 1.
+        if name.startswith("cond_") or (graph_name == "decode" and from_prime):
             return (COND_BATCH,)
         if from_prime and graphs["prime"].tensor(name).shape.count(COND_BATCH):
             return (COND_BATCH,)
@@ -136,7 +144,11 @@ def _agreement_errors(manifest: Manifest, graphs: Graphs) -> Iterator[str]:
         spec = graphs[graph_name]
         for side, tensors in (("inputs", spec.inputs), ("outputs", spec.outputs)):
             for tensor in tensors:
-                kind = _kind(graph_name, tensor, manifest)
+                steps = _steps(graph_name, tensor, manifest)
+                if steps is not None and tensor.shape[:1] != (steps,):
+                    yield f"{graph_name}.{side}: {_told(tensor)}, expected {steps} steps as the first axis"
+                    continue
+                kind = _kind(tensor.shape if steps is None else tensor.shape[1:], tensor.dtype)
                 owner, expected = known.setdefault(_key(graph_name, tensor.name), (f"{graph_name}.{side}", kind))
                 if kind != expected:
                     dtype, axis, sizes = expected
@@ -156,15 +168,16 @@ def _key(graph_name: str, name: str) -> str:
     return "h" if name == "h_seq" else name
 
 
-def _kind(graph_name: str, tensor: TensorSpec, manifest: Manifest) -> _Kind:
-    """What tensors of one name have in common. Of sequences without the time, if its length is right."""
-    shape = tensor.shape
-    draws, n_past = manifest.context_draws, manifest.generation.n_past
-    steps = {"h_seq": n_past, "eps": draws}.get(tensor.name) if graph_name == "prime" else None
-    if steps is not None and shape[:1] == (steps,):
-        shape = shape[1:]
+def _steps(graph_name: str, tensor: TensorSpec, manifest: Manifest) -> int | None:
+    """Length of the first axis of what is a sequence; None for all other tensors."""
+    lengths = {"h_seq": manifest.generation.n_past, "eps": manifest.context_draws}
+    return lengths.get(tensor.name) if graph_name == "prime" else None
+
+
+def _kind(shape: tuple[int | str, ...], dtype: str) -> _Kind:
+    """What tensors of one name have in common; `shape` is that of one step."""
     axis = next((index for index, size in enumerate(shape) if isinstance(size, str)), -1)
-    return tensor.dtype, axis, tuple(size for index, size in enumerate(shape) if index != axis)
+    return dtype, axis, tuple(size for index, size in enumerate(shape) if index != axis)
 
 
 def _state_errors(manifest: Manifest, graphs: Graphs) -> Iterator[str]:
@@ -195,30 +208,45 @@ def _expected_states(
     return [(name, f"{name}_out", "given" if name in given or name in conds else "zeros") for name in names]
 
 
-def _source_errors(graphs: Graphs) -> Iterator[str]:
-    """Every input is something that the loop has."""
+def _source_errors(manifest: Manifest, graphs: Graphs) -> Iterator[str]:
+    """Every input is something that the loop has, and none is missing that the loop writes."""
     conds = set(_outputs(graphs["skip"])) if "skip" in graphs else set()
     primed = set(_outputs(graphs["prime"])) if "prime" in graphs else set()
     shown = set(_outputs(graphs["step"])) if "step" in graphs else set()
-    states = {state.input for state in graphs["step"].states} if "step" in graphs else set()
+    carried = graphs["step"].states if "step" in graphs else ()
+    states, states_out = {state.input for state in carried}, {state.output for state in carried}
     skips = {name for name in _outputs(graphs["encoder"]) if name != "h"} if "encoder" in graphs else set()
     sources = {
         "encoder": {"frame"}, "skip": skips, "posterior": {"h", "state"}, "prior": {"h", "state"},
         "predictor": {"h", "z", "state"}, "decoder": {"g"} | conds, SHUFFLED_DECODER: {"g"} | conds,
-        "prime": {"h_seq", "eps"}, "step": {"eps"} | conds | primed | states, "decode": shown | conds | primed,
+        "prime": {"h_seq", "eps"}, "step": {"eps"} | conds | primed | states, "decode": (shown - states_out) | conds | primed,
     }  # fmt: skip
+    needed = _needed_inputs(manifest, graphs, skips, conds)
     for graph_name, spec in graphs.items():
         for tensor in spec.inputs:
             if tensor.name not in sources[graph_name]:
                 yield f"{graph_name}.inputs: {_told(tensor)}, expected {sorted(sources[graph_name])}"
         given = {tensor.name for tensor in spec.inputs}
-        needed = skips if graph_name == "skip" else conds if graph_name in ("decoder", SHUFFLED_DECODER) else set()
-        if needed - given:
-            yield f"{graph_name}.inputs: {len(given)} tensors; missing: {sorted(needed - given)}"
+        if needed[graph_name] - given:
+            yield f"{graph_name}.inputs: {len(given)} tensors; missing: {sorted(needed[graph_name] - given)}"
+    if "decode" in graphs and not (shown - states_out) & {tensor.name for tensor in graphs["decode"].inputs}:
+        yield f"decode.inputs: nothing that step gives; expected one of {sorted(shown - states_out)}"
     if "skip" in graphs and not all(name.startswith("cond_") for name in conds):
         yield f"skip.outputs: {sorted(conds)}, expected cond_0, cond_1, ..."
     if "skip" in graphs and not conds:
         yield "skip.outputs: 0 tensors"
+
+
+def _needed_inputs(manifest: Manifest, graphs: Graphs, skips: set[str], conds: set[str]) -> dict[str, set[str]]:
+    """Inputs that the loop writes, by role; without its noise, a model with latents would always show the same future."""
+    latents = bool(manifest.model.z_dim)
+    noise = {"eps"} if latents else set()
+    return {
+        "encoder": {"frame"}, "skip": skips, "posterior": {"h", "state"}, "prior": {"h", "state"},
+        "predictor": {"h", "state", "z"} if latents else {"h", "state"}, "decoder": {"g"} | conds,
+        SHUFFLED_DECODER: {"g"} | conds, "prime": {"h_seq"} | (noise if manifest.context_draws else set()),
+        "step": noise if "encoder" in graphs else {"h"}, "decode": set(),
+    }  # fmt: skip
 
 
 def _outputs(spec: GraphSpec) -> list[str]:

@@ -47,7 +47,7 @@ class FusedRollout:
             graph_name="step",
             spec=spec,
             batch=samples,
-            inputs=[self._inputs(fixed, step, manifest.generation.last_frame_skip) for step in range(horizon)],
+            inputs=[self._inputs(fixed, step) for step in range(horizon)],
             outputs=[{name: buffers.steps[step] for name, buffers in self._shown.items()} for step in range(horizon)],
         )
         self._steps = backend.chain(self._step.bound)
@@ -90,12 +90,13 @@ class FusedRollout:
         specs = [self._graphs[graph_name] for graph_name in ("step", "decode") if graph_name in self._graphs]
         return any(name == tensor.name for spec in specs for tensor in spec.inputs)
 
-    def _inputs(self, fixed: dict[str, Buffer], step: int, last_frame_skip: bool) -> dict[str, Buffer]:
-        """Return the inputs of a step. With last_frame_skip, skip conditions are states from the second step on."""
-        names = {tensor.name for tensor in self._graphs["step"].inputs}
-        constants = {name: buffer for name, buffer in fixed.items() if name in names}
+    def _inputs(self, fixed: dict[str, Buffer], step: int) -> dict[str, Buffer]:
+        """Return the inputs of a step. Skip conditions that are states are given to the first step and then carried."""
+        spec = self._graphs["step"]
+        carried = {state.input for state in spec.states} if step else set()
+        constants = {name: buffer for name, buffer in fixed.items() if name not in carried}
         eps = {} if self._eps is None else {"eps": self._eps.steps[step]}
-        return {**eps, **({} if last_frame_skip and step > 0 else constants)}
+        return {**eps, **{tensor.name: constants[tensor.name] for tensor in spec.inputs if tensor.name in constants}}
 
     def _bind_prime(self) -> BoundGraph:
         spec, allocate = self._graphs["prime"], self._backend.allocate

@@ -124,13 +124,13 @@ class SeparateRollout:
     def _bind_frames(self, observer: Observer, last_frame_skip: bool) -> None:
         """Bind decoder and encoder once per step, each with the frame buffer of that step."""
         self._decode = [self._bind_decoder(observer.condition, frame) for frame in self._frames.steps]
-        encoder, skip = self._variant.graphs["encoder"], self._variant.graphs["skip"]
+        encoder = self._variant.graphs["encoder"]
         outputs = {"h": self._h}
         self._recondition: BoundGraph | None = None
         if last_frame_skip:
             skips = {spec.name: self._allocate("encoder", spec.name) for spec in encoder.outputs if spec.name != "h"}
             outputs |= skips
-            conds = {spec.name: self._allocate("skip", spec.name) for spec in skip.outputs}
+            conds = {spec.name: self._allocate("skip", spec.name) for spec in self._variant.graphs["skip"].outputs}
             self._recondition = self._backend.bind("skip", skips, conds)
             self._decode_follow = [self._bind_decoder(conds, frame) for frame in self._frames.steps]
         self._encode = [self._backend.bind("encoder", {"frame": frame}, outputs) for frame in self._frames.steps]

@@ -37,7 +37,7 @@ from svg_runtime.machine.hardware import usable_cores
 # Graphs that the manifest keeps in float32 consist only of recurrent cells and Gaussians: with the embedded model, the tenth
 # frame is then 6 dB closer to float32, at no cost. OpenVINO has no public way to exclude parts of a graph, so a `step` of mixed
 # precision is reduced as a whole; its state tensors are still float32.
-# An explicitly requested precision is verified on these graphs: every device has kernels of all its precisions for them.
+# An explicitly requested precision is verified on those of these graphs that it applies to: every device has kernels of all its precisions for them.
 # In skip and decoder, a transposed convolution may have to stay in float32, which the description then reports.
 _VERIFIED = ("encoder", "step")
 
@@ -198,11 +198,15 @@ class OpenVinoBackend(HostArrays):
                     f"OpenVINO cannot load {self._files[graph]} of {self._where} on {self._placement.device}: {error}"
                 ) from error
             layers = computed_precisions(compiled.model)
-            if graph in _VERIFIED and self._placement.explicit:
+            if graph in _VERIFIED and self._placement.explicit and not self._stays_f32(graph):
                 self._check_explicit(graph, layers)  # before it is kept: a refused graph is not found at the next bind
             self._compiled[key] = compiled
             self.computed_in[graph] = self.computed_in.get(graph, Counter()) | layers  # of all batches and outputs
         return compiled
+
+    def _stays_f32(self, graph: str) -> bool:
+        """Whether a graph is computed in float32 whatever the precision of the others."""
+        return self._specs[graph].computes == "float32" and self._placement.has_f32
 
     def _check_explicit(self, graph: str, layers: Counter[str]) -> None:
         """Refuse an explicitly requested precision that the device does not compute in; one that reports nothing is trusted."""
@@ -232,7 +236,7 @@ class OpenVinoBackend(HostArrays):
     def _properties(self, graph: str, placement: Placement) -> dict[str, Any]:
         properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         compute = placement.compute
-        if compute is not None and self._specs[graph].computes == "float32" and placement.has_f32:
+        if compute is not None and self._stays_f32(graph):
             compute = "f32"
         if compute is not None:
             properties["INFERENCE_PRECISION_HINT"] = compute
