@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from svg_common.errors import SvgError
 from svg_common.files import atomic_file, refuse_pipe
-from svg_train.config import Config, setting_name
+from svg_train.config import Config, problem_lines
 from svg_train.families import FAMILIES
 from svg_train.families.video_model import VideoModel
 from svg_train.parameter_shapes import parameter_shapes
@@ -135,8 +135,7 @@ def _parse(path: str | Path, content: Any) -> Checkpoint:
     try:
         rest = _Metadata.model_validate({key: content[key] for key in content.keys() - {"format", "version", "weights"}})
     except ValidationError as error:
-        lines = [f"{setting_name(item['loc'])}: {item['msg']}" for item in error.errors()]
-        raise CheckpointError(f"'{path}' is not a valid checkpoint:\n  " + "\n  ".join(lines)) from error
+        raise CheckpointError(f"'{path}' is not a valid checkpoint:\n  " + "\n  ".join(problem_lines(error))) from error
     return Checkpoint(
         config=rest.config,
         weights=unwrap_names(weights),

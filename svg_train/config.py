@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -10,6 +11,9 @@ from svg_common.errors import UsageError
 from svg_train.families import FAMILIES, ModelConfig
 from svg_train.families.base import Frozen
 from svg_train.families.svg import SvgConfig
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 _LISTED = 60  # problems in one message
 
@@ -136,12 +140,32 @@ def build_config(*layers: dict[str, Any]) -> Config:
         config = Config.model_validate(merged)
         return config.model_copy(update={"model": config.model.trained_for(config.train.n_future)})
     except ValidationError as error:
-        lines = [f"  {setting_name(item['loc'])}: {item['msg']}" for item in error.errors()]
+        lines = [f"  {line}" for line in problem_lines(error)]
         more = [f"  and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
         raise UsageError("invalid configuration:\n" + "\n".join(lines[:_LISTED] + more)) from error
 
 
-def setting_name(place: tuple[int | str, ...]) -> str:
+def problem_lines(error: ValidationError) -> list[str]:
+    """Every wrong or unknown setting with its place, one line each."""
+    return [f"{_setting_name(item['loc'])}: {_problem(item)}" for item in error.errors()]
+
+
+def _problem(item: ErrorDetails) -> str:
+    """What is wrong. Of a setting that only other families have, which ones."""
+    place = item["loc"]
+    owners = families_with(str(place[-1])) if item["type"] == "extra_forbidden" and len(place) > 1 else []
+    family = next((str(part) for before, part in pairwise(place) if before == "model" and part in FAMILIES), None)
+    if family is None or not owners:
+        return item["msg"]
+    return f"the family '{family}' has no such setting, only {' and '.join(owners)}; remove it, or choose another family"
+
+
+def families_with(setting: str) -> list[str]:
+    """Names of the families that have a setting of the table model."""
+    return [name for name, family in FAMILIES.items() if setting in family.config.model_fields]
+
+
+def _setting_name(place: tuple[int | str, ...]) -> str:
     """The place of a problem, without the family's name that pydantic puts between the table and the setting."""
     named = [
         str(part) for before, part in zip((None, *place), place, strict=False) if before != "model" or part not in FAMILIES

@@ -10,14 +10,14 @@ import typer
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from svg_train.config import Config
+from svg_train.config import Config, families_with
 from svg_train.families import FAMILIES
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 # On a command line, "--name" and "--root" would be ambiguous.
 _RENAMED = {("data", "name"): "data", ("data", "root"): "data_root"}
-_PANELS = {"model": "Model", "data": "Data", "train": "Training"}
+_PANELS = {"data": "Data", "train": "Training"}
 
 
 def config_options(*tables: str, only: tuple[str, ...] = ()) -> Callable[[Command], Command]:
@@ -96,14 +96,21 @@ def _parameter_name(table: str, name: str) -> str:
 
 def _parameter(table: str, name: str) -> inspect.Parameter:
     field = fields(table)[name]
-    panel = "Evaluation" if name.startswith("eval_") else _PANELS[table]
-    option: Any = typer.Option(help=field.description, rich_help_panel=panel, **_limits(field))
+    option: Any = typer.Option(help=field.description, rich_help_panel=_panel(table, name), **_limits(field))
     return inspect.Parameter(
         _parameter_name(table, name),
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
         annotation=Annotated[str | None if _is_list(field) else field.annotation | None, option],  # type: ignore[operator]
     )
+
+
+def _panel(table: str, name: str) -> str:
+    """Heading of a group of options in --help: of model, the families that have the setting."""
+    if table != "model":
+        return "Evaluation" if name.startswith("eval_") else _PANELS[table]
+    owners = families_with(name)
+    return "Model, all families" if len(owners) == len(FAMILIES) else f"Model, {' and '.join(owners)}"
 
 
 def _is_list(field: FieldInfo) -> bool:

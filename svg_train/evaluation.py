@@ -52,15 +52,19 @@ def held_out(dataset: SequenceDataset, count: int) -> Tensor:
 
 
 def sample_futures(model: VideoModel, truth: Tensor, samples: int, horizon: int, seed: int) -> Tensor:
-    """Draw `samples` futures for each sequence of `truth` (T, B, C, H, W) -> (S, horizon, B, C, H, W)."""
+    """Draw `samples` futures for each sequence of `truth` (T, B, C, H, W) -> (S, horizon, B, C, H, W).
+
+    A deterministic model has one, which is computed once and repeated.
+    """
     n_past, batch = model.config.n_past, truth.shape[1]
     generator = torch.Generator().manual_seed(seed)
-    shape = (samples * batch, model.config.noise_dim)
+    drawn = samples if model.config.noise_dim else 1
+    shape = (drawn * batch, model.config.noise_dim)
     noise = torch.randn(horizon, *shape, generator=generator).to(truth.device)
     context_noise = torch.randn(model.config.context_draws, *shape, generator=generator).to(truth.device)
-    context = truth[:n_past].repeat(1, samples, 1, 1, 1)
-    frames = model.generate(context, noise, context_noise)
-    return frames.view(horizon, samples, *truth.shape[1:]).transpose(0, 1)
+    context = truth[:n_past].repeat(1, drawn, 1, 1, 1)
+    frames = model.generate(context, noise, context_noise).view(horizon, drawn, *truth.shape[1:]).transpose(0, 1)
+    return frames.expand(samples, *frames.shape[1:])
 
 
 @torch.no_grad()

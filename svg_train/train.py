@@ -26,7 +26,7 @@ from svg_train.data.loading import StepSampler, collate, step_noise, to_unit, tr
 from svg_train.evaluation import Evaluation, evaluate, held_out
 from svg_train.families import FAMILIES
 from svg_train.families.base import FamilyConfig
-from svg_train.families.video_model import VideoModel
+from svg_train.families.video_model import TrainingOutput, VideoModel
 from svg_train.journal import Journal
 from svg_train.pictures import save_strips
 from svg_train.reference.checkpoint import load_any_checkpoint
@@ -209,8 +209,13 @@ class Trainer:
             self._average.update_parameters(self._raw)
         # 4) remember the losses for the journal
         self._step += 1
-        values = {"loss": loss, "mse": output.mse, "kl": output.kl, "grad_norm": norm}
+        values = {"loss": loss, "mse": output.mse, **self._other_terms(output), "grad_norm": norm}
         self._losses = {name: float(value.detach()) for name, value in values.items()}
+
+    def _other_terms(self, output: TrainingOutput) -> dict[str, Tensor]:
+        """The terms of the loss that a model has beside the mean squared error."""
+        terms = {"kl": output.kl} if self._config.model.noise_dim else {}
+        return terms if output.auxiliary is None else {**terms, "auxiliary": output.auxiliary}
 
     def _after_step(self, last: bool) -> None:
         step, train = self._step, self._config.train

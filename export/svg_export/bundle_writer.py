@@ -79,7 +79,8 @@ def write_bundle(
         checkpoint_sha256: of its file, for the provenance.
         out: folder to make; an older bundle there is replaced, anything else is refused.
         fp16: add the fp16 variant, if it passes its gate.
-        fused: add the graphs prime and step, which make forecasts faster and the bundle about twice as large.
+        fused: add the graphs prime and step, which make forecasts faster and the bundle about twice as large. Families without
+            separate graphs always have them.
         bf16: add the bf16 variant, if it passes its gate.
         shuffled: add the graph decoder_shuffled, if it applies to the backbone.
         held_out: what fp16 and bf16 are measured on; default: the held-out split of the checkpoint's own data, else frames
@@ -231,7 +232,7 @@ def _manifest(
 ) -> Manifest:
     model, train = checkpoint.config.model, checkpoint.config.train
     draws = model.context_draws
-    elsewhere = {"family", "prior", "image_size", "channels", *model.generation_fields}  # in other places of the manifest
+    elsewhere = {"family", "prior", "image_size", "channels", *GenerationSpec.model_fields}  # in other places of the manifest
     return Manifest(
         format="svg-bundle",
         schema_version=1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
 from svg_runtime.forecast_options import COUNT_LIMIT
 from svg_train.config_options import config_options, flag, settings_of
+from svg_train.families.srvp.config import MAX_EULER_STEPS, SrvpConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -50,6 +52,10 @@ def export(
     model_config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="settings that are not in a checkpoint of another program, such as model_param.json"),
+    ] = None,
+    euler_steps: Annotated[
+        int | None,
+        typer.Option(help="residual steps per frame instead of those in training (srvp)", min=1, max=MAX_EULER_STEPS),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="write the manifest's summary to this file")] = None,
     save_checkpoint: Annotated[
@@ -109,6 +115,9 @@ def export(
     refuse_foreign(target)
     check_outputs({"--save-checkpoint": save_checkpoint, "--json": json}, replaced={"--out": target}, needed=inputs)
     loaded = load_any_checkpoint(checkpoint, model_config)
+    _check_graphs(loaded, fused)
+    if euler_steps is not None:
+        loaded = _with_euler_steps(loaded, euler_steps)
     held_out = load_held_out(loaded, source, fp16, bf16)
     batch_norm: dict[str, Any] = {"recalibrated": False}
     if bn == "recalibrate":
@@ -195,6 +204,26 @@ def _check_data(bn: str, reduced: bool, source: dict[str, Any], sequences: int |
             f"{', '.join(given)} given, but only --fp16, --bf16 and --bn recalibrate use data\n  add one of these, or remove "
             + " ".join(given)
         )
+
+
+def _check_graphs(checkpoint: Checkpoint, fused: bool) -> None:
+    """Refuse --no-fused for a family whose bundles would then be empty."""
+    from svg_export.families import FAMILY_EXPORTS
+
+    family = checkpoint.config.model.family
+    if not fused and not FAMILY_EXPORTS[family].has_separate:
+        raise UsageError(f"models of the family '{family}' have fused graphs only\n  remove --no-fused")
+
+
+def _with_euler_steps(checkpoint: Checkpoint, steps: int) -> Checkpoint:
+    """The same weights with another number of residual steps per frame. Metrics of the training do not hold for it."""
+    config = checkpoint.config
+    if not isinstance(config.model, SrvpConfig):
+        raise UsageError(
+            f"--euler-steps has no effect on models of the family '{config.model.family}', only on srvp\n  remove it"
+        )
+    model = config.model.model_copy(update={"n_euler_steps": steps})
+    return replace(checkpoint, config=config.model_copy(update={"model": model}), metrics={}, training=None)
 
 
 def _recalibrate(

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from svg_common.errors import SvgError
+from svg_common.errors import SvgError, UsageError
 from svg_train.checkpoint import Checkpoint
 from svg_train.config import Config, build_config
 from svg_train.data import SequenceDataset, open_data
@@ -103,15 +103,20 @@ def recalibrate_checkpoint(checkpoint: Checkpoint, data: dict[str, Any], sequenc
         checkpoint has the held-out metrics with the new statistics, and those with the old ones under names in `_before`.
 
     Raises:
+        UsageError: the model has no BatchNorm.
         SvgError: the data cannot be used, has too few sequences, or the model's values on it are not finite.
     """
+    model = checkpoint.build()
+    if not any(isinstance(part, nn.BatchNorm2d) for part in model.modules()):
+        family = checkpoint.config.model.family
+        raise UsageError(f"the model, of the family '{family}', has no BatchNorm to recalibrate\n  remove --bn recalibrate")
     # 1) open training sequences for the statistics, and held-out ones for the metrics
     config = _data_config(checkpoint, data)
     train, test = (open_data(config, split, config.sequence_length) for split in ("train", "test"))
     selected, unseen = _select_sequences(train, sequences), held_out(test, EVALUATED_SEQUENCES)
     _LOG.info("BatchNorm: estimating statistics on %d training sequences (%s)", selected.shape[1], train.description)
     # 2) estimate the statistics in two ways, and choose the better one on training sequences
-    model, horizon = checkpoint.build(), config.train.n_future
+    horizon = config.train.n_future
     estimates = {"true_frames": true_frame_statistics(model, selected), "closed_loop": closed_loop_statistics(model, selected)}
     seen = selected[:, :EVALUATED_SEQUENCES]
     candidates = {name: _metrics(estimate, seen, horizon)["psnr_best"] for name, estimate in estimates.items()}

@@ -54,8 +54,9 @@ def load_any_checkpoint(path: str | Path, model_config: Path | None = None) -> C
 
     Raises:
         CheckpointError: the file is missing, truncated or of no known program, or parts are missing or contradictory.
-        UsageError: it is a pipe.
+        UsageError: it is a pipe, or `model_config` has no effect.
     """
+    taken: Checkpoint | None = None
     head = _read_head(path)
     kind = sniff_format(head)
     if kind in ("tar", "other"):
@@ -77,7 +78,7 @@ def load_any_checkpoint(path: str | Path, model_config: Path | None = None) -> C
             if importer is not None:
                 return importer.take(Path(path), file, model_config)
             if not _is_ours(file.content):
-                return _take(path, file, recognize(file.content, kind == "safetensors"))
+                taken = _take(path, file, recognize(file.content, kind == "safetensors"))
     except OtherKindError as fault:
         raise ReferenceCheckpointError(f"'{path}' is {fault}") from fault
     except PickleFormatError as fault:
@@ -86,7 +87,12 @@ def load_any_checkpoint(path: str | Path, model_config: Path | None = None) -> C
             f"cannot read the checkpoint '{path}': damaged, truncated or hostile ({fault}). "
             f"Any code in it was not run\n{EXPECTED}"
         ) from fault
-    return load_checkpoint(path)
+    loaded = taken or load_checkpoint(path)
+    if model_config is not None:
+        raise UsageError(
+            f"'{model_config}' has no effect: the checkpoint '{path}' has the settings of its model\n  remove --model-config"
+        )
+    return loaded
 
 
 def _refuse_archive(path: str | Path) -> None:

@@ -19,14 +19,16 @@ class FamilyExport:
     Attributes:
         fold: a copy of a network without BatchNorm.
         graphs: of a folded network, in the type of its layers with weights, with or without the fused graphs, by name.
+        has_separate: whether there are graphs that a forecast can run on without the fused ones.
     """
 
     fold: Callable[[Any], Any]
     graphs: Callable[[Any, torch.dtype, bool], dict[str, GraphExport]]
+    has_separate: bool = False
 
 
 FAMILY_EXPORTS = {
-    "svg": FamilyExport(svg.fold, svg.graphs),
+    "svg": FamilyExport(svg.fold, svg.graphs, has_separate=True),
     "srvp": FamilyExport(srvp.fold, srvp.graphs),
     "frames": FamilyExport(frames.fold, frames.graphs),
 }

@@ -65,7 +65,7 @@ def _precisions(backend: str) -> list[Precision]:
 
 
 def _sets(manifest: Manifest, precision: Precision) -> tuple[bool, ...]:
-    """What the bundle has, fused graphs first. Of a precision that it lacks: what it has in others, to fail with the reason."""
+    """What the bundle has, fused graphs first. A precision that it lacks has one case, which fails with the reason."""
     variant = manifest.variants.get(precision)
     if variant is None:
         return (not has_separate(next(iter(manifest.variants.values()))),)

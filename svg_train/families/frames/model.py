@@ -73,6 +73,7 @@ class FramesModel(VideoModel):
 
     def _reads_truth(self, noise: Tensor, step: int) -> Tensor:
         """Whether a step reads its true frame, (T - 1, B, 1, 1, 1). The first step always does."""
+        noise = noise.float()  # mixed precision casts it to a type that has no quantiles
         past, later = (torch.special.ndtri(noise.new_tensor(share)) for share in self.config.true_frame_shares(step))
         n_past = self.config.n_past
         true = torch.cat([torch.ones_like(noise[:1], dtype=torch.bool), noise[1:n_past] < past, noise[n_past:] < later])

@@ -1,0 +1,102 @@
+"""Training every family: mixed precision, what the journal has, and settings that only other families have."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from svg_common.errors import UsageError
+from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
+from svg_train.config import build_config
+from svg_train.evaluation import sample_futures
+from svg_train.families import FAMILIES
+from svg_train.train import Machine, Trainer
+from tests.families import TINY_MODELS
+
+TRAIN = {
+    "steps": 2, "batch_size": 2, "n_future": 2, "eval_every": 2, "eval_sequences": 2, "eval_samples": 2, "eval_horizon": 2,
+    "save_every": 1,
+}  # fmt: skip
+SRVP, FRAMES = TINY_MODELS["srvp"], TINY_MODELS["predrnn"]
+
+
+@pytest.mark.parametrize("name", TINY_MODELS)
+def test_every_family_trains_in_mixed_precision_and_goes_on_where_it_was_saved(name, tmp_path, monkeypatch):
+    """Lightning Fabric then casts frames and noise to bf16."""
+    machine = Machine(device="cpu", precision="bf16-mixed")
+    monkeypatch.setattr("svg_train.train.LOG_EVERY", 1)
+    size = {"image_size": 40} if TINY_MODELS[name].get("family") == "frames" else {}  # larger than the digits
+    config = build_config({"model": {**TINY_MODELS[name], **size}, "train": TRAIN})
+    monkeypatch.setattr(Trainer, "_after_step", stopped_after_one(Trainer._after_step))
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(config, tmp_path / "run", machine, resume=False).run()
+    monkeypatch.undo()
+    assert load_checkpoint(tmp_path / "run" / "last.pt").step == 1
+    evaluation = Trainer(config, tmp_path / "run", machine, resume=True).run()
+    assert evaluation is not None
+    assert load_checkpoint(tmp_path / "run" / "ckpt.pt").build().config == config.model
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    train, last = lines[0], lines[-1]
+    assert ("kl" in train) == bool(config.model.noise_dim)
+    assert ("auxiliary" in train) == (name in ("srvp", "srvp-skips", "predrnn-v2", "e3d-lstm"))
+    assert last["kind"] == "eval"
+    assert last["spread"] == 0 or config.model.noise_dim
+
+
+def stopped_after_one(plain):
+    def after_step(self, last):
+        plain(self, last)
+        raise KeyboardInterrupt
+
+    return after_step
+
+
+def test_a_deterministic_model_is_run_once_for_all_its_samples(monkeypatch):
+    config = build_config({"model": FRAMES}).model
+    model = FAMILIES["frames"].build(config).eval()
+    truth = torch.rand(config.n_past + 2, 3, 1, config.height, config.width)
+    batches = []
+    plain = model.generate
+    monkeypatch.setattr(model, "generate", lambda x, *noise: batches.append(x.shape[1]) or plain(x, *noise))
+    futures = sample_futures(model=model, truth=truth, samples=4, horizon=2, seed=0)
+    assert batches == [3]
+    assert futures.shape == (4, 2, 3, 1, config.height, config.width)
+    assert torch.equal(futures[0], futures[3])
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"family": "frames", "z_dim": 3}, "model.z_dim: the family 'frames' has no such setting, only svg; remove it"),
+        ({"family": "frames", "nf": 3}, "model.nf: the family 'frames' has no such setting, only svg and srvp; remove it"),
+        ({"cell": "mim"}, "model.cell: the family 'svg' has no such setting, only frames; remove it"),
+        ({"family": "srvp", "width": 3}, "model.width: Extra inputs are not permitted"),  # which no family has
+    ],
+)
+def test_a_setting_of_another_family_is_refused_with_its_owners(model, message):
+    with pytest.raises(UsageError) as refusal:
+        build_config({"model": model})
+    assert message in str(refusal.value)
+
+
+def test_a_checkpoint_with_a_setting_of_another_family_says_the_same(tmp_path):
+    config = build_config({"model": FRAMES})
+    save_checkpoint(tmp_path / "ckpt.pt", Checkpoint(config, {}))
+    content = torch.load(tmp_path / "ckpt.pt", weights_only=True)
+    content["config"]["model"]["nhx"] = 3
+    torch.save(content, tmp_path / "ckpt.pt")
+    with pytest.raises(CheckpointError, match=r"config\.model\.nhx: the family 'frames' has no such setting, only srvp"):
+        load_checkpoint(tmp_path / "ckpt.pt")
+
+
+def test_a_run_cannot_start_from_the_weights_of_another_family(tmp_path):
+    config = build_config({"model": SRVP})
+    network = FAMILIES["srvp"].build(config.model)
+    save_checkpoint(tmp_path / "ckpt.pt", Checkpoint(config, network.state_dict()))
+    machine = Machine(device="cpu", precision="32-true")
+    with pytest.raises(CheckpointError) as refusal:
+        Trainer(build_config({"model": FRAMES}), tmp_path / "run", machine, resume=False, init=tmp_path / "ckpt.pt")
+    assert "family: given srvp, expected frames" in str(refusal.value)
+    assert "--family srvp --nf 2" in str(refusal.value)
