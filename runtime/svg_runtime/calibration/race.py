@@ -310,7 +310,7 @@ def _is_clear(times: list[list[float]]) -> bool:
         return True
     ratios = [a / b for a, b in zip(*times, strict=True)]
     if len(ratios) == 1:
-        return ratios[0] > _FAR_BEHIND
+        return bool(ratios[0] > _FAR_BEHIND)
     if len(ratios) < _MIN_ROUNDS:
         return False
     lower, _, upper = statistics.quantiles(ratios, n=4)
