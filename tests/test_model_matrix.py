@@ -7,13 +7,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import onnx
 import pytest
 import torch
 
 from svg_export.bundle_writer import write_bundle
-from svg_export.drawn_frames import DrawnSequences
+from svg_export.drawn_frames import DrawnSequences, digit_frames
 from svg_export.parity import TOLERANCE_FP32
 from svg_export.precision import HORIZON as GATE_HORIZON
 from svg_export.precision import DrawnFrames
@@ -30,7 +31,7 @@ from tests.engine_precision import computes_in
 from tests.svg_runtime.bundle_helpers import draw, generated
 from tests.svg_train.frames.test_frames_model import random_frames_model
 from tests.svg_train.srvp.srvp_models import random_srvp
-from tests.svg_train.test_data_video import write_video
+from tests.svg_train.test_data_video import _add_stream
 from tests.svg_train.test_train import CPU
 
 SAMPLES, HORIZON, N_PAST = 2, 3, 2
@@ -218,7 +219,7 @@ def _trained(model, folder: Path, monkeypatch) -> Checkpoint:
     data: dict[str, Any] = {"name": "digits"}
     if c.channels == 3 or c.height != c.width:
         (folder / "videos").mkdir()
-        write_video(folder / "videos" / "a.avi")
+        _write_digits(folder / "videos" / "a.avi")
         data = {"name": "video", "root": str(folder / "videos"), "cache": str(folder / "cache")}
     train = {
         "steps": 1, "batch_size": 2, "n_future": 2, "eval_every": 1, "eval_sequences": 1, "eval_samples": 1, "eval_horizon": 2,
@@ -230,6 +231,16 @@ def _trained(model, folder: Path, monkeypatch) -> Checkpoint:
     checkpoint = load_checkpoint(folder / "run" / "ckpt.pt")
     assert any((value != model.state_dict()[each]).any() for each, value in checkpoint.weights.items())
     return checkpoint
+
+
+def _write_digits(path: Path) -> None:
+    """A video whose colours have moving digits of their own: of flat frames, BatchNorm would learn variances of nothing."""
+    frames = np.stack([digit_frames(colour, 40, 64, 96) for colour in range(3)], axis=-1)
+    with av.open(str(path), "w") as container:
+        stream = _add_stream(container, 10)
+        for frame in (frames * 255).astype(np.uint8):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def _export(checkpoint: Checkpoint, out: Path, bf16: bool) -> Manifest:

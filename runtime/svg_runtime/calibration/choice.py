@@ -85,7 +85,9 @@ class Choice:
         if not ways:
             return None
         task = Task.make(self.bundle.manifest, self.samples, self.horizon)
-        fastest, rows = find_fastest(ways, task, open_way, progress, 1 if self.threads else usable_cores())
+        fastest, rows = find_fastest(
+            ways=ways, task=task, open_way=open_way, progress=progress, cores=1 if self.threads else usable_cores()
+        )
         if fastest is None:
             return None
         decision = Decision(fastest, [row.as_json() for row in rows], busy, time.time())

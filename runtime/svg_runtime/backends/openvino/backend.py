@@ -37,8 +37,7 @@ from svg_runtime.machine.hardware import usable_cores
 # Graphs that the manifest keeps in float32 consist only of recurrent cells and Gaussians: with the embedded model, the tenth
 # frame is then 6 dB closer to float32, at no cost. OpenVINO has no public way to exclude parts of a graph, so a `step` of mixed
 # precision is reduced as a whole; its state tensors are still float32.
-#
-# An explicitly requested precision is verified on those of the following that it applies to: every device has kernels of all
+# An explicitly requested precision is verified on these graphs, unless they stay in float32: every device has kernels of all
 # its precisions for them.
 # In skip and decoder, a transposed convolution may have to stay in float32, which the description then reports.
 _VERIFIED = ("encoder", "step")
