@@ -198,7 +198,7 @@ class OpenVinoBackend(HostArrays):
                     f"OpenVINO cannot load {self._files[graph]} of {self._where} on {self._placement.device}: {error}"
                 ) from error
             layers = computed_precisions(compiled.model)
-            if graph in _VERIFIED and self._placement.explicit:
+            if graph in _VERIFIED and self._specs[graph].computes != "float32" and self._placement.explicit:
                 self._check_explicit(graph, layers)  # before it is kept: a refused graph is not found at the next bind
             self._compiled[key] = compiled
             self.computed_in[graph] = self.computed_in.get(graph, Counter()) | layers  # of all batches and outputs
