@@ -32,9 +32,14 @@ def open_held_out(info: ModelInfo, given: Mapping[str, Any], protocol: Protocol 
     chosen = {key: value for key, value in given.items() if value is not None}
     if protocol is not None:
         _refuse_overrides(protocol, chosen)
-    frame = {"image_size": info.image_size, "channels": info.channels, "n_past": info.n_past}
-    config = build_config({"model": frame, "data": _settings(info, chosen, protocol)})
+    config = build_config({"model": _any_model(info), "data": _settings(info, chosen, protocol)})
     return open_data(config, "test", info.n_past + horizon)
+
+
+def _any_model(info: ModelInfo) -> dict[str, Any]:
+    """Settings of a model with such frames, all that data depends on. Of the family whose frames may have any shape."""
+    frame = {"image_size": info.height, "image_width": info.width, "channels": info.channels, "patch_size": 1}
+    return {"family": "frames", **frame, "n_past": info.n_past}
 
 
 def _settings(info: ModelInfo, chosen: dict[str, Any], protocol: Protocol | None) -> dict[str, Any]:

@@ -187,6 +187,9 @@ def _notes(evaluation: Evaluation) -> list[str]:
             f"diversity of the samples, first to last step: standard deviation {spread[0]:.4f} to {spread[-1]:.4f}, "
             f"distance of two samples {distance[0]:.4f} to {distance[-1]:.4f} (root mean square)",
         ]
+    info = evaluation.model.info
+    if not info.deterministic and not info.has_posterior:
+        lines.append("approximate posterior: not available (the bundle has no graph for it; the checkpoint has)")
     return [*lines, *_learned_notes(measured)]
 
 

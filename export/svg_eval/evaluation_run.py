@@ -98,7 +98,7 @@ def _evaluate(
 
 
 def _check_comparable(model: ModelInfo, baseline: ModelInfo) -> None:
-    names = ("n_past", "image_size", "channels")
+    names = ("n_past", "height", "width", "channels")
     different = [
         f"{name}: {getattr(model, name)} and {getattr(baseline, name)}"
         for name in names

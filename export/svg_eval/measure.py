@@ -45,7 +45,7 @@ class Example:
     best: Tensor  # horizon frames each; best and worst by PSNR
     worst: Tensor
     random: list[Tensor]
-    posterior: Tensor | None  # z from the posterior of the true next frame; None for a deterministic model
+    posterior: Tensor | None  # z from the posterior of the true next frame; None where there is none
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def batches(model: EvaluatedModel, data: SequenceDataset, settings: Settings) ->
     info, source = model.info, NoiseSource(settings.seed)
     samples = 1 if info.deterministic else settings.samples
     count = min(settings.sequences, len(data))
-    batch = max(1, _VALUES_AT_ONCE // (samples * settings.horizon * info.channels * info.image_size**2))
+    batch = max(1, _VALUES_AT_ONCE // (samples * settings.horizon * info.channels * info.height * info.width))
     for start in range(0, count, batch):
         numbers = range(start, min(start + batch, count))
         sequences = to_unit(collate([data[number] for number in numbers])).transpose(0, 1).to(model.device)
@@ -180,7 +180,8 @@ def _pairwise_distance(frames: Tensor) -> Tensor:
 
 def _example(model: EvaluatedModel, sequence: Tensor, samples: Tensor, psnr: Tensor) -> Example:
     order = psnr.mean(1).argsort(descending=True)
-    posterior = None if model.info.deterministic else model.reconstruct(sequence).cpu()
+    has_posterior = model.info.has_posterior and not model.info.deterministic
+    posterior = model.reconstruct(sequence).cpu() if has_posterior else None
     random = [sample.cpu() for sample in samples[:_RANDOM_ROWS]]
     return Example(
         truth=sequence.cpu(), best=samples[order[0]].cpu(), worst=samples[order[-1]].cpu(), random=random, posterior=posterior

@@ -31,12 +31,14 @@ class ModelInfo:
     label: str  # short, for tables
     description: str  # readable: what computes it
     n_past: int
-    image_size: int
+    height: int
+    width: int
     channels: int
     z_dim: int  # noise per sample and step; 0: deterministic, one future
     context_draws: int  # vectors of noise that are drawn while the context is read
     frame_interval_s: float | None  # seconds per step that it was trained for
     data: dict[str, Any]  # the [data] settings that it was trained on, as far as known; has at least the name
+    has_posterior: bool = True  # whether `reconstruct` can draw latents from a posterior; a deterministic model needs none
 
     @property
     def deterministic(self) -> bool:
@@ -66,6 +68,8 @@ class EvaluatedModel(Protocol):
     def reconstruct(self, sequence: Tensor) -> Tensor:
         """The "approximate posterior": closed loop, z being the posterior's mean for each true next frame.
 
+        Only where `info.has_posterior`.
+
         Args:
             sequence: (n_past + horizon, C, H, W) true frames.
 
@@ -86,7 +90,8 @@ def checkpoint_info(label: str, checkpoint: Checkpoint, engine: str) -> ModelInf
         label=label,
         description=f"checkpoint of step {checkpoint.step}, {engine}",
         n_past=config.model.n_past,
-        image_size=config.model.image_size,
+        height=config.model.height,
+        width=config.model.width,
         channels=config.model.channels,
         z_dim=config.model.noise_dim,
         context_draws=config.model.context_draws,
@@ -137,12 +142,14 @@ class BundleModel:
             label=label,
             description=f"bundle {manifest.bundle_id}, {forecaster.description}",
             n_past=generation.n_past,
-            image_size=frame.height,
+            height=frame.height,
+            width=frame.width,
             channels=frame.channels,
             z_dim=manifest.model.z_dim,
             context_draws=manifest.context_draws,
             frame_interval_s=generation.frame_interval_s,
             data=data,
+            has_posterior="posterior" in next(iter(manifest.variants.values())).graphs,
         )
 
     def forecast(self, context: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
@@ -183,7 +190,8 @@ class RepeatLastFrame:
             label="repeat last frame",
             description="the last observed frame repeated",
             n_past=like.n_past,
-            image_size=like.image_size,
+            height=like.height,
+            width=like.width,
             channels=like.channels,
             z_dim=0,
             context_draws=0,

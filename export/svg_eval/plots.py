@@ -12,6 +12,7 @@ from svg_common.errors import UsageError
 from svg_common.files import atomic_file
 from svg_eval.evaluation_report import Evaluated, Evaluation
 from svg_eval.measure import Example
+from svg_eval.models import ModelInfo
 from svg_eval.statistics import Array, best_of_n, best_sample, counts_up_to, curve
 from svg_train.pictures import Rows, save_rows
 
@@ -101,7 +102,7 @@ def _coloured(evaluation: Evaluation) -> list[tuple[Evaluated, str]]:
 def save_sequences(folder: Path, evaluation: Evaluation) -> list[Path]:
     """Write PNG strips and GIFs: one pair per example, and one of the first four together.
 
-    Rows: truth, best, worst and random samples, approximate posterior, and of each baseline a random sample.
+    Rows: truth, best, worst and random samples, approximate posterior if there is one, and of each baseline a random sample.
 
     Returns:
         The PNG files.
@@ -109,19 +110,24 @@ def save_sequences(folder: Path, evaluation: Evaluation) -> list[Path]:
     n_past = evaluation.model.info.n_past
     examples = evaluation.model.measured.examples
     sequences = [
-        _rows(example, n_past, {entry.info.label: entry.measured.examples[index] for entry in evaluation.baselines})
+        _rows(
+            example, evaluation.model.info, {entry.info.label: entry.measured.examples[index] for entry in evaluation.baselines}
+        )
         for index, example in enumerate(examples)
     ]
     files = [save_rows(folder, f"sequence-{index:03d}", [rows], n_past) for index, rows in enumerate(sequences)]
     return [save_rows(folder, "overview", sequences[:_TOGETHER], n_past), *files]
 
 
-def _rows(example: Example, n_past: int, baselines: dict[str, Example]) -> Rows:
+def _rows(example: Example, info: ModelInfo, baselines: dict[str, Example]) -> Rows:
     futures = [("best", example.best), ("worst", example.worst)]
     futures += [(f"random {index + 1}", sample) for index, sample in enumerate(example.random)]
-    if example.posterior is None:
-        futures = [("forecast", example.best)]  # a deterministic model
-    else:
+    if info.deterministic:
+        futures = [("forecast", example.best)]
+    elif example.posterior is not None:
         futures.append(("posterior", example.posterior))
     futures += [(label[:_LABEL_LENGTH], baseline.random[0]) for label, baseline in baselines.items()]
-    return [("truth", example.truth), *((label, torch.cat([example.truth[:n_past], frames])) for label, frames in futures)]
+    return [
+        ("truth", example.truth),
+        *((label, torch.cat([example.truth[: info.n_past], frames])) for label, frames in futures),
+    ]

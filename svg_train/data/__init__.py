@@ -60,7 +60,7 @@ def _refuse_unfit_shape(config: Config) -> None:
     if model.width != model.height and name != "video":
         raise UsageError(
             f"data '{name}' has square frames, but the model's have {model.height} x {model.width} pixels\n"
-            "  remove --image-width, or use --data video, whose frames are cropped to any shape"
+            "  use --data video, whose frames are cropped to any shape, or a model without --image-width"
         )
     if name in ("digits", "smmnist") and model.image_size <= DIGIT_SIZE:
         raise UsageError(

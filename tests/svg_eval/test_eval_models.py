@@ -92,7 +92,7 @@ def test_repeated_frame_is_the_only_future(checkpoint, sequences, noise):
 def test_info_describes_the_model(checkpoint, bundle):
     for model in (checkpoint, bundle):
         info = model.info
-        assert (info.n_past, info.image_size, info.channels, info.z_dim) == (3, 64, 1, Z)
+        assert (info.n_past, info.height, info.width, info.channels, info.z_dim) == (3, 64, 64, 1, Z)
         assert (info.frame_interval_s, info.data["name"]) == (0.1, "digits")
     assert "fp32" in bundle.info.description
     assert "step 7" in checkpoint.info.description

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from svg_runtime.backends.computed import summarize
 from svg_runtime.bench.bench_run import BenchOptions, Findings, Row, first_line
+from svg_runtime.bench.cases import reference_case
 from svg_runtime.bench.operations import forecast_operations
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.machine.hardware import hardware, versions
@@ -192,14 +193,15 @@ def _notes(bundle: Bundle, options: BenchOptions, findings: Findings) -> list[st
             "computed in: the precision in which the engine really computes layers with weights; --json lists it per graph"
         )
         notes.append("peak: resident memory of the row's own process, on the host")
-        notes += _error_notes(findings) + _share_notes(bundle, options, findings)
+        notes += _error_notes(bundle, findings) + _share_notes(bundle, options, findings)
     return notes
 
 
-def _error_notes(findings: Findings) -> list[str]:
+def _error_notes(bundle: Bundle, findings: Findings) -> list[str]:
     if not findings.reference:
         return [f"error: not available, because the cpu backend produced no fp32 frames: {_why(findings, 'reference')}"]
-    return ["error: largest difference and PSNR against the separate fp32 graphs on the cpu backend, same noise"]
+    graphs = reference_case(bundle.manifest).graphs
+    return [f"error: largest difference and PSNR against the {graphs} fp32 graphs on the cpu backend, same noise"]
 
 
 def _share_notes(bundle: Bundle, options: BenchOptions, findings: Findings) -> list[str]:

@@ -87,7 +87,7 @@ def list_ways(manifest: Manifest, request: Request) -> list[Way]:
     Reduced precisions need a measured quality, unless they were asked for by name.
     """
     ways = [
-        Way(backend, device, precision, fused, shuffled)
+        Way(backend=backend, device=device, precision=precision, fused=fused, shuffled=shuffled)
         for backend, device, precision in _backends(request)
         if _is_allowed(manifest, precision, request.precision)
         for fused, shuffled in _graph_sets(manifest, backend, precision, request)

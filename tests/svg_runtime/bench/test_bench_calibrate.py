@@ -49,7 +49,7 @@ def test_the_table_ends_with_the_choice_that_auto_then_takes(fused_bundle, tmp_p
 def test_a_decision_travels_to_a_machine_that_measures_nothing(fused_bundle, tmp_path, monkeypatch):
     assert run(fused_bundle, "--calibrate", "ready", "--json", tmp_path / "decision.json").exit_code == 0
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "another"))
-    monkeypatch.setattr(choice, "find_fastest", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(choice, "find_fastest", lambda **_: pytest.fail("measured"))
     about = json.loads((tmp_path / "decision.json").read_text())
     about["decision"]["way"].update(fused=not about["decision"]["way"]["fused"], shuffled=False, threads=1)
     (tmp_path / "decision.json").write_text(json.dumps(about))
@@ -98,7 +98,7 @@ def test_both_or_an_output_over_the_input_are_refused(fused_bundle, tmp_path):
 
 
 def test_without_the_cpu_backend_nothing_can_be_compared(fused_bundle, monkeypatch):
-    monkeypatch.setattr(choice, "find_fastest", lambda *_: (None, []))
+    monkeypatch.setattr(choice, "find_fastest", lambda **_: (None, []))
     result = run(fused_bundle, "--calibrate", "ready")
     assert isinstance(result.exception, BackendMissingError)
     assert "nothing can be compared" in str(result.exception)

@@ -27,9 +27,9 @@ def measured(monkeypatch) -> list[list[str]]:
     """The ways of every measurement."""
     seen: list[list[str]] = []
 
-    def find(given, *rest):
-        seen.append([str(way) for way in given])
-        return race.find_fastest(given, *rest)
+    def find(ways, **rest):
+        seen.append([str(way) for way in ways])
+        return race.find_fastest(ways, **rest)
 
     monkeypatch.setattr(choice, "find_fastest", find)
     return seen
