@@ -185,6 +185,21 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 
 @pytest.fixture(scope="session")
+def family_bundle(tmp_path_factory) -> Callable[[str], Path]:
+    """The fp32 bundle of a tiny model of tests/families.py, by its name."""
+
+    def exported(name: str) -> Path:
+        def make(path: Path) -> Path:
+            from tests.families import save_tiny
+
+            return export_model(save_tiny(name, path.with_suffix(".pt")), path, fused=True)
+
+        return made_once(tmp_path_factory, f"family-{name}.svgb", make)
+
+    return exported
+
+
+@pytest.fixture(scope="session")
 def tiny_checkpoint(tiny_model, tmp_path_factory) -> Path:
     return made_once(tmp_path_factory, "tiny.pt", lambda path: save_model(path, tiny_model))
 

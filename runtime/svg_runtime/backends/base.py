@@ -67,6 +67,7 @@ class Backend(Protocol):
     name: str  # as the user names it: cpu, cuda, ...
     precision: Precision  # of the loaded graphs
     prefers_fused: bool  # whether forecasts should run the fused graphs where the bundle has them
+    max_batch: int | None  # the largest batch that graphs can run at; None: any
 
     @property
     def description(self) -> str:
@@ -94,8 +95,8 @@ class Backend(Protocol):
         """Copy a buffer into another of the same shape and type, in order with all earlier calls, without passing the host."""
         ...
 
-    def gather(self, steps: StepBuffers, destination: Buffer) -> None:
-        """Copy all steps, each (B, ...), one after the other into a buffer (count * B, ...), without passing the host."""
+    def gather(self, parts: Sequence[Buffer], destination: Buffer) -> None:
+        """Copy buffers (B, ...) one after the other into one of (count * B, ...), without passing the host."""
         ...
 
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:

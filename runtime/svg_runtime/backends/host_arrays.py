@@ -11,7 +11,9 @@ from svg_runtime.backends.base import Array, BoundGraph, Buffer, Chain, StepBuff
 
 
 class HostArrays:
-    """The memory methods of a backend on NumPy arrays, whose graphs run one by one."""
+    """The memory methods of a backend on NumPy arrays, whose graphs run one by one, at any batch."""
+
+    max_batch: int | None = None
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         """Return a new zeroed array."""
@@ -35,10 +37,9 @@ class HostArrays:
         """Copy an array into another of the same shape."""
         self.write(destination, self.read(source))
 
-    def gather(self, steps: StepBuffers, destination: Buffer) -> None:
-        """Copy all steps into one array along its first axis."""
-        whole = self.read(steps.whole)
-        self.write(destination, whole.reshape(-1, *whole.shape[2:]))
+    def gather(self, parts: Sequence[Buffer], destination: Buffer) -> None:
+        """Copy arrays into one along its first axis."""
+        np.concatenate([self.read(part) for part in parts], out=self.read(destination))
 
     def read(self, buffer: Buffer) -> Array:
         """Return the array itself, not a copy."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -27,15 +27,20 @@ class ContextPosterior:
     surprise: float | None  # of the last frame, see `Observation`
 
 
+SurpriseUnit = Literal["nats", "relative"]
+
+
 class Context(Protocol):
     """What a model makes of the observed frames.
 
     Attributes:
         predictor: the graph whose state has read all frames but the last, from which every forecast starts; None where each
             forecast reads the context itself, with noise of its own.
+        surprise_unit: of the surprise; None where there is none.
     """
 
     predictor: RecurrentGraph | None
+    surprise_unit: SurpriseUnit | None
 
     def reset(self) -> None:
         """Discard all frames."""
@@ -75,6 +80,7 @@ class ContextReader:
         self._pairs = min(pairs, _MAX_PAIRS)
         self._parts: list[RecurrentGraph] = []
         graph_names = [name for name in ("posterior", "prior") if name in variant.graphs]
+        self.surprise_unit: SurpriseUnit | None = "nats" if graph_names else None
         if not graph_names:
             return
         spec = variant.graphs[graph_names[0]]

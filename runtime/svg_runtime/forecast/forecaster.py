@@ -38,7 +38,7 @@ from svg_runtime.errors import (
     UsageError,
 )
 from svg_runtime.forecast.checks import check_counts, check_finite, checked_frame, checked_frames, checked_noise
-from svg_runtime.forecast.context import Context, ContextPosterior, ContextReader
+from svg_runtime.forecast.context import Context, ContextPosterior, ContextReader, SurpriseUnit
 from svg_runtime.forecast.fused_rollout import FusedRollout
 from svg_runtime.forecast.noise import FloatArray, NoiseSource
 from svg_runtime.forecast.observer import Observer
@@ -83,9 +83,9 @@ def _name_memory_errors(method: Callable[_Arguments, _Result]) -> Callable[_Argu
 class Forecaster:
     """Forecasts video with a bundle. Use it as a context manager; it is not thread-safe, and not usable after a fork.
 
-    Generation follows the reference (Denton and Fergus 2018, `generate_svg_lp.py`): the context is read through the posterior,
-    then every latent is drawn from the learned prior, or from N(0, I) if the prior is fixed. A deterministic model has no
-    surprise and only one future, which is repeated for the requested number of samples.
+    The generation rule of a stochastic model (Denton and Fergus 2018, `generate_svg_lp.py`): the context is read through the
+    posterior, then every latent is drawn from the learned prior, or from N(0, I) if the prior is fixed. A deterministic model
+    has only one future, which is repeated for the requested number of samples.
     """
 
     def __init__(
@@ -316,11 +316,10 @@ class Forecaster:
         return self._backend.computed_in
 
     @property
-    def surprise_unit(self) -> Literal["nats", "relative"] | None:
+    def surprise_unit(self) -> SurpriseUnit | None:
         """What surprise is measured in, see `Observation`; None for a model that has none."""
-        if isinstance(self._reader, SteppedContext):
-            return "relative"
-        return "nats" if self.manifest.model.z_dim else None
+        self._check_open()
+        return self._reader.surprise_unit
 
     @property
     def ready(self) -> bool:
@@ -408,7 +407,7 @@ class Forecaster:
         """Sample futures that follow the last observed frame.
 
         Args:
-            samples: number of futures; default: as opened. With the stream context it cannot change.
+            samples: number of futures; default: as opened. With SVG's stream context it cannot change.
             horizon: frames per future; default: as opened.
             noise: (horizon, samples, z_dim) replaces the seeded draws of the prior.
             context_noise: (context_draws, samples, z_dim) replaces those of the posterior (window context only); context_draws

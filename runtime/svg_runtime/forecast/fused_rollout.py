@@ -1,7 +1,7 @@
 """The forecast loop over roles: `prime` reads the context, `step` makes a frame, or a latent that `decode` makes a frame of.
 
 Nothing is copied to the host between two steps. The noise of all steps is copied to the device before the first one, and all
-frames are copied back after the last. Where a model has latents to decode, the frames of all steps are decoded at once.
+frames are copied back after the last. Where a model has latents to decode, that is done after the last step, too.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import numpy as np
 from svg_runtime.backends.base import Backend, BoundGraph, Buffer
 from svg_runtime.bundle.manifest import Manifest, PrecisionVariant, TensorSpec
 from svg_runtime.forecast.context import ContextPosterior
+from svg_runtime.forecast.frame_decoder import FrameDecoder
 from svg_runtime.forecast.noise import FloatArray
 from svg_runtime.forecast.observer import Observer
 from svg_runtime.forecast.rollout import futures_of
@@ -53,7 +54,7 @@ class FusedRollout:
         self._steps = backend.chain(self._step.bound)
         # 3) what comes before and after them
         self._prime = self._bind_prime() if "prime" in variant.graphs else None
-        self._decode = self._bind_decode(fixed) if "decode" in variant.graphs else None
+        self._decoder = self._make_decoder(fixed) if "decode" in variant.graphs else None
 
     def read_context(self, encodings: list[FloatArray], context: ContextPosterior, noise: FloatArray) -> None:
         """Run `prime`, which computes the posterior itself and writes the states into the buffers that the first step reads."""
@@ -74,13 +75,8 @@ class FusedRollout:
         if self._eps is not None:
             self._backend.write(self._eps.whole, noise)
         self._steps.run()
-        if self._decode is None:
-            return futures_of(self._backend.read(self._shown["frame"].whole))
-        for name, buffer in self._latents.items():
-            self._backend.gather(self._shown[name], buffer)
-        self._decode.run()
-        frames = self._backend.read(self._frames)
-        return futures_of(frames.reshape(self._horizon, self._samples, *frames.shape[1:]))
+        shown = self._backend.read(self._shown["frame"].whole) if self._decoder is None else self._decoder.run()
+        return futures_of(shown)
 
     def _outputs(self, graph_name: str) -> tuple[TensorSpec, ...]:
         return self._graphs[graph_name].outputs if graph_name in self._graphs else ()
@@ -107,14 +103,17 @@ class FusedRollout:
         states = {tensor.name: start[tensor.name] for tensor in spec.outputs if tensor.name in start}
         return self._backend.bind("prime", inputs, {**states, **self._constants})
 
-    def _bind_decode(self, fixed: dict[str, Buffer]) -> BoundGraph:
-        spec, batch = self._graphs["decode"], self._horizon * self._samples
-        latents = [tensor for tensor in spec.inputs if tensor.name in self._shown]
-        self._latents = {tensor.name: self._backend.allocate(tensor.sized(batch), tensor.dtype) for tensor in latents}
-        constants = {tensor.name: fixed[tensor.name] for tensor in spec.inputs if tensor.name in fixed}
-        frame = spec.tensor("frame")
-        self._frames = self._backend.allocate(frame.sized(batch), frame.dtype)
-        return self._backend.bind("decode", {**self._latents, **constants}, {"frame": self._frames})
+    def _make_decoder(self, fixed: dict[str, Buffer]) -> FrameDecoder:
+        spec = self._graphs["decode"]
+        names = {tensor.name for tensor in spec.inputs}
+        return FrameDecoder(
+            backend=self._backend,
+            spec=spec,
+            latents=self._shown,
+            constants={name: buffer for name, buffer in fixed.items() if name in names},
+            horizon=self._horizon,
+            samples=self._samples,
+        )
 
     def _load(self, context: ContextPosterior, predictor: RecurrentGraph) -> None:
         """Start from states that have read the context: of the same graph, or of SVG's separate predictor and prior."""

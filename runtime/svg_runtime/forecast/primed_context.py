@@ -8,7 +8,7 @@ import numpy as np
 
 from svg_runtime.backends.base import Backend
 from svg_runtime.bundle.manifest import Manifest, PrecisionVariant
-from svg_runtime.forecast.context import ContextPosterior, without_latents
+from svg_runtime.forecast.context import ContextPosterior, SurpriseUnit, without_latents
 from svg_runtime.forecast.noise import FloatArray, gaussian_kl
 from svg_runtime.forecast.states import RecurrentGraph
 
@@ -28,12 +28,14 @@ class PrimedContext:
         self._backend = backend
         self._n_past = manifest.generation.n_past
         inputs = {tensor.name: backend.allocate(tensor.sized(1), tensor.dtype) for tensor in spec.inputs}
-        self._h_seq = inputs["h_seq"]
+        self._inputs = inputs  # the noise stays zero; a bound graph does not keep its buffers alive
         outputs = {tensor.name: tensor for tensor in spec.outputs}
         self._gaussians = {
             name: backend.allocate(outputs[name].sized(1), outputs[name].dtype) for name in _COMPARED if name in outputs
         }
-        self._prime = backend.bind("prime", inputs, self._gaussians) if len(self._gaussians) == len(_COMPARED) else None
+        compares = len(self._gaussians) == len(_COMPARED)
+        self._prime = backend.bind("prime", inputs, self._gaussians) if compares else None
+        self.surprise_unit: SurpriseUnit | None = "nats" if compares else None
 
     def reset(self) -> None:
         """Nothing is kept between frames."""
@@ -42,7 +44,7 @@ class PrimedContext:
         """Read the window."""
         if self._prime is None or len(encodings) < self._n_past:
             return without_latents()
-        self._backend.write(self._h_seq, np.stack(encodings))
+        self._backend.write(self._inputs["h_seq"], np.stack(encodings))
         self._prime.run()
         posterior_mu, posterior_logvar, mu, logvar = (self._backend.read(self._gaussians[name]).copy() for name in _COMPARED)
         return without_latents(gaussian_kl(posterior_mu, posterior_logvar, mu, logvar))

@@ -16,12 +16,12 @@ class Rollout(Protocol):
     """Buffers and bound graphs for a fixed number of samples and steps: bound once, run for every forecast."""
 
     def read_context(self, encodings: list[FloatArray], context: ContextPosterior, noise: FloatArray) -> None:
-        """Step the predictor from its initial state through the context frames.
+        """Read the context frames from the initial states.
 
         Args:
-            encodings: h of each context frame, oldest first, each (1, g_dim).
+            encodings: h of each context frame, oldest first, each at batch 1.
             context: posterior of the latents between them.
-            noise: (n_past - 1, samples, z_dim).
+            noise: (context_draws, samples, z_dim).
         """
         ...
 
@@ -31,8 +31,8 @@ class Rollout(Protocol):
         """Sample the futures that follow the last observed frame.
 
         Args:
-            h: its encoding, (1, g_dim).
-            context: posterior of the context frames; the prior starts from its `prior_state`.
+            h: its encoding at batch 1.
+            context: posterior of the context frames; SVG's separate prior starts from its `prior_state`.
             noise: (horizon, samples, z_dim) draws for the prior.
             branch_from: another rollout's predictor that has read the context; it is not changed. None: this rollout's own.
 

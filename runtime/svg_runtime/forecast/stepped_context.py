@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from svg_common.metrics import mean_squared_error
 from svg_runtime.backends.base import Backend
 from svg_runtime.bundle.manifest import PrecisionVariant
-from svg_runtime.forecast.context import ContextPosterior, without_latents
+from svg_runtime.forecast.context import ContextPosterior, SurpriseUnit, without_latents
 from svg_runtime.forecast.noise import FloatArray
 from svg_runtime.forecast.states import RecurrentGraph
 
@@ -23,6 +24,8 @@ class SteppedContext:
         variant: the graphs.
         streams: carry the state along from the first frame, instead of reading the last frames again.
     """
+
+    surprise_unit: SurpriseUnit | None = "relative"
 
     def __init__(self, backend: Backend, variant: PrecisionVariant, streams: bool) -> None:
         spec = variant.graphs["step"]
@@ -57,8 +60,9 @@ class SteppedContext:
             self._step.step()
         error = mean_squared_error(self._backend.read(self._frame), encodings[-1])
         surprise = self._relative(error)
-        self._error_sum += error
-        self._errors += 1
+        if math.isfinite(error):
+            self._error_sum += error
+            self._errors += 1
         return without_latents(surprise)
 
     def _relative(self, error: float) -> float | None:

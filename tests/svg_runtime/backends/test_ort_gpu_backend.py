@@ -106,6 +106,14 @@ def test_frames_are_those_of_the_cpu_without_a_learned_prior_and_without_latents
     check_same(unlearned_bundle, frames[:4], "cuda", fused=fused, gpu=GRAPHS[graph])
 
 
+@pytest.mark.parametrize("backend_name", NAMES)
+@pytest.mark.parametrize("name", ["srvp", "srvp-skips", "mim", "spatial"])
+def test_forecasts_of_other_families_are_those_of_the_cpu(family_bundle, name, backend_name):
+    bundle = family_bundle(name)
+    frame = Bundle.open(bundle).manifest.frame
+    check_same(bundle, np.random.default_rng(0).random((4, frame.height, frame.width, 1), np.float32), backend_name)
+
+
 def test_state_travels_through_captured_graphs_as_without(fused_bundle, ort):
     """The extra runs before a capture repeat a step and never continue it: also the state is that of single runs."""
     from svg_runtime.forecast.states import RecurrentGraph

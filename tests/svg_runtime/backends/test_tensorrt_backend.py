@@ -78,6 +78,14 @@ def test_frames_are_those_of_the_cpu_without_a_learned_prior_and_without_latents
     check_parity(unlearned_bundle, frames, fused, precision)
 
 
+@pytest.mark.parametrize("name", ["srvp", "srvp-skips", "mim", "spatial"])
+def test_frames_and_surprise_of_other_families_are_those_of_the_cpu_backend(tensorrt, family_bundle, name):
+    """SRVP decodes no more frames at once than its engine was built for."""
+    bundle = family_bundle(name)
+    frame = Bundle.open(bundle).manifest.frame
+    check_parity(bundle, np.random.default_rng(0).random((5, frame.height, frame.width, 1), np.float32), None, "fp32")
+
+
 def check_parity(bundle, frames, fused, precision):
     asked = {"precision": precision, "fused": fused, **SMALL}
     said, futures = watch(bundle, frames, backend="tensorrt", **asked)

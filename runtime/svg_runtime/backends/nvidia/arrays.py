@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import weakref
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,7 @@ class DeviceBuffer:
 class DeviceArrays:
     """The memory methods of a backend on a GPU. The host waits only in `read`, and in a `write` right after another."""
 
+    max_batch: int | None = None
     _device: CudaDevice
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
@@ -109,14 +111,15 @@ class DeviceArrays:
         assert (source.shape, source.dtype) == (destination.shape, destination.dtype)
         self._device.copy(destination.address, source.address, source.nbytes)
 
-    def gather(self, steps: StepBuffers, destination: Buffer) -> None:
-        """Copy the steps, between which there may be gaps, one by one, asynchronously."""
+    def gather(self, parts: Sequence[Buffer], destination: Buffer) -> None:
+        """Copy buffers, between which there may be gaps, one by one, asynchronously."""
         assert isinstance(destination, DeviceBuffer)
         address = destination.address
-        for step in steps.steps:
-            assert isinstance(step, DeviceBuffer)
-            self._device.copy(address, step.address, step.nbytes)
-            address += step.nbytes
+        for part in parts:
+            assert isinstance(part, DeviceBuffer)
+            assert part.shape[1:] == destination.shape[1:]
+            self._device.copy(address, part.address, part.nbytes)
+            address += part.nbytes
         assert address == destination.address + destination.nbytes
 
     def read(self, buffer: Buffer) -> Array:

@@ -87,6 +87,7 @@ class OrtGpuBackend(DeviceArrays):
         onnxruntime, messages = load_provider(name, bool(gpu_options.cuda_graph))
         self.name = name
         self.precision = precision
+        self.max_batch = samples if name == "ort-tensorrt" else None
         self._bound: weakref.WeakSet[_GpuSession] = weakref.WeakSet()
         self._graph_ids = itertools.count(1)  # 0 is ONNX Runtime's own
         self._device = CudaDevice(name, "gpu", device)

@@ -137,6 +137,7 @@ class TensorrtBackend(DeviceArrays):
         require_modules(f"the {name} backend", name, LIBRARIES[name], "filelock")
         self.name = name
         self.precision = precision
+        self.max_batch = samples
         graphs = set(bundle.variant(precision).graphs) - {SHUFFLED_DECODER}
         needed = sorted(graphs - set(_FUSED_REPLACES) if set(FUSED) <= graphs else graphs)
         self._device = CudaDevice(name, name, device)
