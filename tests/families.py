@@ -34,3 +34,15 @@ def save_tiny(name: str, path: Path, **changed: Any) -> Path:
     network = FAMILIES[config.model.family].build(config.model)
     save_checkpoint(path, Checkpoint(config, network.state_dict(), step=3, frame_interval_s=0.1))
     return path
+
+
+def export_tiny(name: str, path: Path, **changed: Any) -> Path:
+    """The fp32 bundle of such a network."""
+    from svg_export.bundle_writer import write_bundle
+    from svg_train.checkpoint import load_checkpoint
+    from tests.conftest import without_tracer
+
+    checkpoint = load_checkpoint(save_tiny(name, path.with_suffix(".pt"), **changed))
+    with without_tracer():
+        write_bundle(checkpoint=checkpoint, checkpoint_sha256="0" * 64, out=path, fp16=False)
+    return path

@@ -8,8 +8,10 @@ import logging
 import warnings
 from collections.abc import Iterator
 
+import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor
 
 from svg_export.graph_export import GraphExport
@@ -42,6 +44,7 @@ def export_graph(graph_export: GraphExport, graph_name: str, bundle_id: str) -> 
     assert program is not None
     model = program.model_proto
     _name_batch(model, graph_export)
+    _free_shared_batch(model, graph_export)
     lower(model)
     _clean(model)
     return _stamped(model, graph_name, bundle_id)
@@ -89,6 +92,27 @@ def _name_batch(model: onnx.ModelProto, graph_export: GraphExport) -> None:
         symbol = COND_BATCH if value.name in graph_export.shared else BATCH
         value.type.tensor_type.shape.dim[graph_export.batch_axis(value.name)].dim_param = symbol
     del model.graph.value_info[:]  # inferred shapes of inner tensors, which still have batch 1
+
+
+def _free_shared_batch(model: onnx.ModelProto, graph_export: GraphExport) -> None:
+    """Let every Reshape to (1, ...) keep batch B, where torch.export has taken the 1 from a shared input.
+
+    It gives the same for tensors without a batch: there is one of what the other axes hold.
+    """
+    if not set(graph_export.inputs) & set(graph_export.shared):
+        return
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        target = constants.get(node.input[1]) if node.op_type == "Reshape" else None
+        if target is not None and len(target) and target[0] == 1 and (target > 0).all():
+            name = f"{node.output[0]}_shape"
+            free = np.concatenate([[-1], target[1:]]).astype(np.int64)
+            model.graph.initializer.append(numpy_helper.from_array(free, name))
+            node.input[1] = name
+    used = {name for node in model.graph.node for name in node.input}
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
 
 
 def _clean(model: onnx.ModelProto) -> None:

@@ -22,10 +22,12 @@ from svg_runtime.calibration.decisions import Decision
 from svg_runtime.calibration.race import Row
 from svg_runtime.calibration.ways import Way
 from tests.conftest import export_model, random_model, save_model
+from tests.families import export_tiny
 from tests.fuzz.target import SEEDS
 from tests.svg_train.frames.openstl_equations import random_weights
 from tests.svg_train.reference import svg_prime_networks
 from tests.svg_train.reference.reference_files import OldTorch, options, write_checkpoint, write_parts
+from tests.svg_train.srvp.published_network import PublishedSrvp, write_published
 from tests.svg_train.test_data_bair import write_records
 
 
@@ -86,6 +88,30 @@ def write_reference_seeds() -> None:
         archive.addfile(entry, io.BytesIO(content))
 
 
+def write_family_seeds(work: Path) -> None:
+    """Checkpoints of the other families' programs with their settings, and manifests of bundles without separate graphs."""
+    # 1) OpenSTL: a container with its settings, and one that needs them
+    weights = random_weights("convlstm", channels=64, plane=(1, 1), hidden=(1,), k=1, norm=False)
+    about = {
+        "method": "convlstm", "in_shape": [2, 1, 8, 8], "pre_seq_length": 2, "aft_seq_length": 2, "total_length": 4,
+        "num_hidden": "1", "filter_size": 1, "stride": 1, "patch_size": 8, "layer_norm": 0,
+    }  # fmt: skip
+    named = {f"model.{name}": value for name, value in weights.items()}
+    lightning = {"pytorch-lightning_version": "2.0", "state_dict": named, "hyper_parameters": about}
+    torch.save(lightning, folder("reference-zip") / "openstl.ckpt")
+    torch.save({"epoch": 1, "state_dict": weights, "optimizer": {}, "scheduler": {}}, folder("reference-zip") / "openstl.pth")
+    (folder("model-settings") / "openstl.json").write_text(json.dumps(about), encoding="utf-8")
+    # 2) SRVP: weights, and settings beside them
+    sizes = {"nf": 1, "nhx": 1, "ny": 1, "nz": 1, "nt_inf": 1, "nt_cond": 2, "nh_inf": 1, "nh_res": 1}
+    network = PublishedSrvp(**sizes, nlayers_inf=2, nlayers_res=2)
+    shutil.copy(write_published(work, network), folder("srvp-checkpoint") / "model.pt")
+    shutil.copy(work / "config.json", folder("model-settings") / "srvp.json")
+    # 3) one graph, and a graph for each role
+    for name in ("convlstm", "srvp-skips"):
+        bundle = export_tiny(name, work / f"{name}.svgb")
+        shutil.copy(bundle / "manifest.json", folder("manifest") / f"{name}.json")
+
+
 def write_data_seeds(work: Path) -> None:
     """One trajectory, a picture of each kind of PNG, MNIST images, a video in each container, and cache records."""
     write_records(folder("tfrecord") / "one.tfrecords", [1], frames=1)
@@ -142,5 +168,6 @@ if __name__ == "__main__":
     with TemporaryDirectory() as temporary:
         write_bundle_seeds(Path(temporary))
         write_reference_seeds()
+        write_family_seeds(Path(temporary))
         write_data_seeds(Path(temporary))
         write_text_seeds(Path(temporary))

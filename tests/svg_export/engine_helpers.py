@@ -11,7 +11,7 @@ from svg_export.to_onnx import read_interface
 from svg_export.turing import TURING, convolve_matrix_products
 from svg_runtime.backends.tensorrt.build import BuildOptions, build_engine
 from svg_runtime.backends.tensorrt.nvidia_library import Library, load_library
-from svg_runtime.bundle.manifest import GraphSpec, Precision
+from svg_runtime.bundle.manifest import Computes, GraphSpec, Precision
 
 TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120")
 
@@ -21,18 +21,28 @@ def rtx() -> Library:
     return load_library("tensorrt-rtx")
 
 
-def spec_of(content: bytes) -> GraphSpec:
+def spec_of(content: bytes, computes: Computes = "variant") -> GraphSpec:
     inputs, outputs, opset = read_interface(content)
     sha256 = hashlib.sha256(content).hexdigest()
-    return GraphSpec(file="graph.onnx", sha256=sha256, bytes=len(content), opset=opset, inputs=inputs, outputs=outputs)
+    return GraphSpec(
+        file="graph.onnx", sha256=sha256, bytes=len(content), opset=opset, inputs=inputs, outputs=outputs, computes=computes
+    )
 
 
-def build_for_all(content: bytes, place: str, precision: Precision, max_batch: int = 8) -> list[bytes]:
+def build_for_all(
+    content: bytes,
+    place: str,
+    precision: Precision,
+    max_batch: int = 8,
+    targets: tuple[str, ...] = TARGETS,
+    computes: Computes = "variant",
+) -> list[bytes]:
     """One engine per group of targets. Any message of the library, warnings of the builder included, fails the test."""
     library, engines = rtx(), []
-    for targets in target_groups(TARGETS):
-        graph = convolve_matrix_products(content) if TURING in targets else content
+    for group in target_groups(targets):
+        graph = convolve_matrix_products(content) if TURING in group else content
         with library.collect_messages():
-            engines.append(build_engine(library, graph, place, spec_of(content), precision, BuildOptions(targets, max_batch)))
+            spec, options = spec_of(content, computes), BuildOptions(group, max_batch)
+            engines.append(build_engine(library, graph, place, spec, precision, options))
             assert library.logger.messages == []
     return engines

@@ -24,7 +24,6 @@ from svg_runtime.backends.nvidia import device as device_module
 from svg_runtime.backends.tensorrt.build import FLAGS, BuildOptions, build_engine
 from svg_runtime.backends.tensorrt.cache import EngineCache
 from svg_runtime.backends.tensorrt.engine import EngineKey, find_engine
-from svg_runtime.bundle.contract import FUSED, graph_names
 from svg_runtime.bundle.manifest import TensorSpec
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError, EngineError
@@ -62,7 +61,7 @@ def key_for(bundle: Path, graph_name: str, precision: str, capability: str, max_
 def test_every_graph_has_an_engine_for_every_target(built):
     bundle, _, messages = built
     manifest = Bundle.open(bundle).manifest
-    expected = {*graph_names(manifest.model), *FUSED}
+    expected = set(manifest.variants["fp16"].graphs)
     assert len(messages) == 2 * len(manifest.variants) * len(expected) == 32  # Turing, and all others
     for precision in manifest.variants:
         for graph_name in expected:

@@ -12,11 +12,16 @@ from typing import Any
 import pytest
 import torch
 
+from svg_export.engines import target_groups
+from svg_export.families import FAMILY_EXPORTS
 from svg_export.families.svg import fold, fused_graphs, separate_graphs
 from svg_export.graph_export import GraphExport
 from svg_export.to_onnx import export_graph
+from svg_train.config import build_config
+from svg_train.families import FAMILIES
 from tests.conftest import random_model
-from tests.svg_export.engine_helpers import build_for_all, rtx
+from tests.families import TINY_MODELS
+from tests.svg_export.engine_helpers import TARGETS, build_for_all, rtx
 
 TINY = {"nf": 2, "g_dim": 8, "rnn_size": 12, "n_past": 2}
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
@@ -36,12 +41,16 @@ def mark_quick(cases: list[tuple[Any, ...]], chosen: set[tuple[Any, ...]]) -> li
     return [quick(*case) if case in chosen else full(*case) for case in cases]
 
 
-def build(exports: dict[str, GraphExport], graph_names: tuple[str, ...], precision: str) -> None:
+def build(
+    exports: dict[str, GraphExport], graph_names: tuple[str, ...], precision: str, targets: tuple[str, ...] = TARGETS
+) -> None:
     rtx()
     for graph_name in graph_names:
         content = export_graph(exports[graph_name], graph_name, "0" * 16)
-        engines = build_for_all(content, f"{precision}/{graph_name}.onnx", precision)
-        assert [len(plan) > len(content) for plan in engines] == [True, True], graph_name  # weights and code
+        computes = exports[graph_name].computes
+        engines = build_for_all(content, f"{precision}/{graph_name}.onnx", precision, targets=targets, computes=computes)
+        larger = [len(plan) > len(content) for plan in engines]  # weights and code
+        assert larger == [True] * len(target_groups(targets)), graph_name
 
 
 @pytest.mark.parametrize(
@@ -83,3 +92,21 @@ def test_fused_step_builds(backbone, size, precision, prior, last_frame_skip):
     model = {"backbone": backbone, "image_size": size, "prior": prior, "last_frame_skip": last_frame_skip}
     folded = fold(random_model(**TINY, **model))
     build(fused_graphs(folded, DTYPES[precision]), ("step",), precision)
+
+
+# Turing cannot multiply two computed float32 matrices, which the attention of E3D-LSTM does.
+TWO_TARGETS = {"e3d-lstm": ("sm86", "sm89")}
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    mark_quick(list(itertools.product(TINY_MODELS, DTYPES)), {("srvp", "fp32"), ("predrnn", "fp16")}),
+)
+def test_graphs_of_every_family_build(name, precision):
+    config = build_config({"model": TINY_MODELS[name]}).model
+    torch.manual_seed(0)
+    network = FAMILIES[config.family].build(config).eval()
+    family = FAMILY_EXPORTS[config.family]
+    exports = family.graphs(family.fold(network), DTYPES[precision], True)
+    converted = [graph_name for graph_name, entry in exports.items() if precision == "fp32" or entry.computes != "float32"]
+    build(exports, tuple(converted), precision, TWO_TARGETS.get(name, ("sm75", "sm86")))

@@ -1,4 +1,4 @@
-"""Checkpoints: those of svg-train, and the reference's in every container of torch.save."""
+"""Checkpoints of svg-train, of the reference in every container of torch.save, and of other programs with their settings."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+from svg_common.errors import SvgError
 from svg_train.reference.checkpoint import load_any_checkpoint
-from tests.fuzz.mutations import mutate_bytes, mutate_zip
+from tests.fuzz.mutations import mutate_bytes, mutate_json, mutate_zip
 from tests.fuzz.scratch import scratch_file
-from tests.fuzz.target import Target
+from tests.fuzz.target import SEEDS, Target
 
 # Instructions of pickle, and names that only a hostile file has.
 WORDS = (
@@ -48,6 +49,24 @@ def mutate_stream(data: bytes, random: Random) -> bytes:
     return mutate_pickle(data[:end], random) + data[end:]
 
 
+def place_with_settings(data: bytes) -> Path:
+    """SRVP's weights, whose settings are beside them."""
+    scratch_file("srvp/config.json", (SEEDS / "model-settings" / "srvp.json").read_bytes())
+    return scratch_file("srvp/model.pt", data)
+
+
+def load_with_settings(settings: Path) -> None:
+    """Settings of either program, with the weights of both."""
+    refused = []
+    for weights in (SEEDS / "srvp-checkpoint" / "model.pt", SEEDS / "reference-zip" / "openstl.pth"):
+        try:
+            load_any_checkpoint(weights, settings).build()
+        except SvgError as error:
+            refused.append(error)
+    if len(refused) == 2:
+        raise refused[0]
+
+
 def _target(suffix: str, mutate: Callable[[bytes, Random], bytes]) -> Target:
     return Target(read=load_and_build, place=partial(scratch_file, f"model{suffix}"), mutate=mutate)
 
@@ -57,4 +76,6 @@ TARGETS = {
     "reference-zip": _target(".pth", partial(mutate_zip, mutate=mutate_pickle)),
     "reference-stream": _target(".pth", mutate_stream),
     "reference-tar": _target(".tar", partial(mutate_bytes, words=WORDS)),
+    "srvp-checkpoint": Target(read=load_and_build, place=place_with_settings, mutate=partial(mutate_zip, mutate=mutate_pickle)),
+    "model-settings": Target(read=load_with_settings, place=partial(scratch_file, "settings.json"), mutate=mutate_json),
 }
