@@ -6,12 +6,37 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from svg_export.batch_norm import fold_batch_norm, fold_into_sum
 from svg_export.frame_graphs import EncoderGraph, SkipGraph
 from svg_export.graph_export import EXAMPLE_BATCH, GraphExport, widened
 from svg_train.families.srvp.backbones import Decoder, SplitStage
+from svg_train.families.srvp.latents import Dynamics
 from svg_train.families.srvp.model import SrvpModel
+
+
+class AddedLastDynamics(nn.Module):
+    """`Dynamics` whose last bias goes to y before the product: y + (x W + b) / n = (y + b / n) + x (W / n).
+
+    OpenVINO's CPU plugin (2026.4) crashes on y + (x W + b) where layers of up to 256 read y: it takes them for one chain.
+    """
+
+    def __init__(self, dynamics: Dynamics) -> None:
+        super().__init__()
+        *hidden, last = dynamics.f
+        assert isinstance(last, nn.Linear)
+        self.hidden = nn.Sequential(*hidden)
+        self.weight = nn.Parameter(last.weight / dynamics.steps)
+        self.bias = nn.Parameter(last.bias / dynamics.steps)
+        self.steps = dynamics.steps
+
+    def forward(self, y: Tensor, z: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """y (B, ny) of a frame, z (B, nz) leading to the next -> y of that, and no residuals: only training needs them."""
+        for _ in range(self.steps):
+            change = functional.linear(self.hidden(torch.cat([y, z], -1)), self.weight)
+            y = (y + self.bias) + change
+        return y, []
 
 
 class PrimeGraph(nn.Module):
@@ -73,7 +98,8 @@ def _fold_part(part: nn.Module) -> bool:
 
 def graphs(folded: SrvpModel, dtype: torch.dtype, fused: bool) -> dict[str, GraphExport]:
     """All graphs by name. There are no separate ones that `fused` could leave out."""
-    c = folded.config
+    c, recurrent = folded.config, copy.deepcopy(folded)
+    recurrent.dynamics = AddedLastDynamics(recurrent.dynamics)  # type: ignore[assignment]
     encoder = EncoderGraph(copy.deepcopy(folded.encoder), dtype)
     skip, decode = (kind(copy.deepcopy(folded.decoder), dtype) for kind in (SkipGraph, DecodeGraph))
     with torch.no_grad():
@@ -88,9 +114,9 @@ def graphs(folded: SrvpModel, dtype: torch.dtype, fused: bool) -> dict[str, Grap
             inputs=["frame"],
             outputs=["h", *skip_names],
         ),
-        "prime": _prime(folded),
+        "prime": _prime(recurrent),
         "step": GraphExport(
-            module=StepGraph(folded),
+            module=StepGraph(recurrent),
             example=(torch.rand(EXAMPLE_BATCH, c.ny), torch.rand(EXAMPLE_BATCH, c.noise_dim)),
             inputs=["y", "eps"],
             outputs=["latent", "y_out", "mu", "logvar"],
