@@ -219,12 +219,13 @@ class Context:
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         if name in self._shapes:
             return self._shapes[name]
-        batches = [
-            size for input_name, shape in self._shapes.items()
-            for size, named in zip(shape, self._engine.inputs[input_name].shape, strict=True) if named == "batch"
-        ]  # fmt: skip
-        assert len(set(batches)) == 1, "inputs disagree about the batch"
-        return tuple(size if isinstance(size, int) else batches[0] for size in self._engine.tensors[name].shape)
+        given = {
+            (named, size) for input_name, shape in self._shapes.items()
+            for size, named in zip(shape, self._engine.inputs[input_name].shape, strict=True) if isinstance(named, str)
+        }  # fmt: skip
+        sizes = dict(given)
+        assert sum(named == "batch" for named, _ in given) == 1, "inputs disagree about the batch"
+        return tuple(size if isinstance(size, int) else sizes[size] for size in self._engine.tensors[name].shape)
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
         assert memory % 256 == 0
