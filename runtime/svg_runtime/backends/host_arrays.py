@@ -16,12 +16,20 @@ class HostArrays:
     max_batch: int | None = None
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
-        """Return a new zeroed array."""
-        return np.zeros(shape, dtype)
+        """Return a new zeroed array.
+
+        Raises:
+            MemoryError: it does not fit into memory.
+        """
+        return _zeros(shape, dtype)
 
     def allocate_steps(self, count: int, shape: tuple[int, ...], dtype: str) -> StepBuffers:
-        """Return one array, with the steps as views of it."""
-        whole = np.zeros((count, *shape), dtype)
+        """Return one array, with the steps as views of it.
+
+        Raises:
+            MemoryError: it does not fit into memory.
+        """
+        whole = _zeros((count, *shape), dtype)
         return StepBuffers(whole, tuple(whole))
 
     def chain(self, graphs: Sequence[BoundGraph]) -> BoundGraph:
@@ -45,6 +53,14 @@ class HostArrays:
         """Return the array itself, not a copy."""
         assert isinstance(buffer, np.ndarray)
         return buffer
+
+
+def _zeros(shape: tuple[int, ...], dtype: str) -> Array:
+    """Raises MemoryError also for a size that NumPy cannot count."""
+    try:
+        return np.zeros(shape, dtype)
+    except ValueError as error:
+        raise MemoryError(f"an array of shape {shape}: {error}") from error
 
 
 def unaliased(graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> Iterator[tuple[str, Array, bool]]:

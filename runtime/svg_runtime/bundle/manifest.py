@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
@@ -19,7 +20,9 @@ from pydantic import (
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
 BATCH = "batch"  # the one dynamic axis of every graph
-COND_BATCH = "cond_batch"  # that axis of the decoder's skip conditions: 1 (shared by the batch) or the batch
+# That axis of what may be shared by the batch, which is then 1: skip conditions, and what prime reads and gives once for all
+# samples: h_seq, its Gaussians, and constants such as the content w of SRVP.
+COND_BATCH = "cond_batch"
 
 Precision = Literal["fp32", "fp16", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -28,6 +31,13 @@ Metric = Literal["psnr_best", "psnr_mean", "ssim_best", "ssim_mean", "diversity"
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Size = Annotated[int, Field(ge=1, le=65536)]
 SizeOrNone = Annotated[int, Field(ge=0, le=65536)]  # 0: the model has no such part
+Name = Annotated[str, Field(min_length=1, max_length=128)]  # of a tensor
+
+# Far beyond all models that a device can run: they keep a hostile manifest from taking all memory.
+_MAX_AXES = 8
+_MAX_TENSORS = 1024  # of each side of a graph
+_MAX_ELEMENTS = 1 << 28  # of a tensor at batch 1: 1 GiB in float32
+_MAX_GRAPH_ELEMENTS = 1 << 29  # of all tensors of a graph at batch 1
 
 
 def _inside(path: str) -> str:
@@ -49,9 +59,20 @@ class Frozen(BaseModel):
 class TensorSpec(Frozen):
     """Name, type and shape of a graph's input or output, as read from the graph."""
 
-    name: str
+    name: Name
     dtype: Literal["float32", "float16"]
-    shape: tuple[Size | Literal["batch", "cond_batch"], ...]
+    shape: tuple[Size | Literal["batch", "cond_batch"], ...] = Field(max_length=_MAX_AXES)
+
+    @model_validator(mode="after")
+    def _fits_into_memory(self) -> TensorSpec:
+        if self.elements > _MAX_ELEMENTS:
+            raise ValueError(f"{self.elements} elements at batch 1, expected at most {_MAX_ELEMENTS}")
+        return self
+
+    @property
+    def elements(self) -> int:
+        """Number of elements at batch 1."""
+        return math.prod(self.sized(1))
 
     def sized(self, batch: int) -> tuple[int, ...]:
         """Return the shape with `batch` for the dynamic axis."""
@@ -70,8 +91,8 @@ class TensorSpec(Frozen):
 class StateSpec(Frozen):
     """A recurrent tensor: `output` of one call is `input` of the next."""
 
-    input: str
-    output: str
+    input: Name
+    output: Name
     initial: Literal["zeros", "given"] = "zeros"  # given: computed by prime, the encoder or the skip graph
 
 
@@ -82,9 +103,9 @@ class GraphSpec(Frozen):
     sha256: Sha256
     bytes: int = Field(ge=1)
     opset: int = Field(ge=1)
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    states: tuple[StateSpec, ...] = ()
+    inputs: tuple[TensorSpec, ...] = Field(max_length=_MAX_TENSORS)
+    outputs: tuple[TensorSpec, ...] = Field(max_length=_MAX_TENSORS)
+    states: tuple[StateSpec, ...] = Field((), max_length=_MAX_TENSORS)
     computes: Computes = "variant"  # what its layers with weights compute in
 
     @model_validator(mode="before")
@@ -95,6 +116,13 @@ class GraphSpec(Frozen):
             return data
         name = str(data.get("file")).rpartition("/")[2].removesuffix(".onnx")
         return {**data, "computes": "float32" if name in ("posterior", "prior", "predictor", "prime") else "variant"}
+
+    @model_validator(mode="after")
+    def _fits_into_memory(self) -> GraphSpec:
+        elements = sum(tensor.elements for tensor in (*self.inputs, *self.outputs))
+        if elements > _MAX_GRAPH_ELEMENTS:
+            raise ValueError(f"its tensors have {elements} elements at batch 1, expected at most {_MAX_GRAPH_ELEMENTS}")
+        return self
 
     def tensor(self, name: str) -> TensorSpec:
         """Return the input or output called `name`."""
@@ -259,7 +287,8 @@ class FrameSpec(Frozen):
         return self
 
 
-Setting = bool | int | float | str | tuple[int, ...] | None
+_ShortText = Annotated[str, Field(max_length=200)]
+Setting = bool | int | Finite | _ShortText | Annotated[tuple[int, ...], Field(max_length=200)] | None
 _PRIOR_OF_VARIANT = {"lp": "learned", "fp": "fixed", "det": "none"}
 
 
@@ -269,7 +298,7 @@ class ModelSpec(Frozen):
     family: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
     prior: Literal["learned", "fixed", "none"]  # fixed: N(0, I); none: deterministic, one future
     z_dim: SizeOrNone  # size of the flat vector of noise per sample and step; 0 without a prior
-    settings: dict[str, Setting]  # of the family, as it was trained; for people who read it
+    settings: dict[_ShortText, Setting] = Field(max_length=64)  # of the family, as it was trained; for people who read it
 
     @model_validator(mode="before")
     @classmethod

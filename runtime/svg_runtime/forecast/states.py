@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from svg_runtime.backends.base import Array, Backend, BoundGraph, Buffer
 from svg_runtime.bundle.manifest import GraphSpec
+from svg_runtime.errors import BundleError
 
 
 class RecurrentGraph:
@@ -37,6 +38,8 @@ class RecurrentGraph:
     ) -> None:
         self._backend = backend
         self._graph_name = graph_name
+        self._spec = spec
+        self._batch = batch
         self._states = spec.states
         self._inputs = inputs
         self._outputs = outputs
@@ -88,6 +91,16 @@ class RecurrentGraph:
         return {name: self._backend.read(buffer).copy() for name, buffer in self.state.items()}
 
     def _bind(self, step: int, state: Mapping[str, Buffer], next_state: Mapping[str, Buffer]) -> BoundGraph:
+        for spec in self._states:
+            self._check(spec.input, state[spec.input])
+            self._check(spec.output, next_state[spec.input])
         states_in = {spec.input: state[spec.input] for spec in self._states}
         states_out = {spec.output: next_state[spec.input] for spec in self._states}
         return self._backend.bind(self._graph_name, {**states_in, **self._inputs[step]}, {**self._outputs[step], **states_out})
+
+    def _check(self, name: str, buffer: Buffer) -> None:
+        """Engines do not: one would read or write beyond a buffer that is too small."""
+        tensor = self._spec.tensor(name)
+        kind, expected = (tuple(buffer.shape), str(buffer.dtype)), (tensor.sized(self._batch), tensor.dtype)
+        if kind != expected:
+            raise BundleError(f"{self._graph_name}: the state '{name}' is {expected}, but its buffer is {kind}")

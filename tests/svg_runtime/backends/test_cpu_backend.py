@@ -62,6 +62,15 @@ def test_allocate_gives_zeros(backend, dtype):
     assert not backend.read(buffer).any()
 
 
+@pytest.mark.parametrize("shape", [(1 << 46,), (65536,) * 8])
+def test_more_than_there_is_memory_is_a_memory_error(backend, shape):
+    """Also what NumPy cannot count, for which it has another error."""
+    with pytest.raises(MemoryError, match=str(shape[0])):
+        backend.allocate(shape, "float32")
+    with pytest.raises(MemoryError, match=str(shape[0])):
+        backend.allocate_steps(2, shape, "float32")
+
+
 def test_write_broadcasts_and_converts_in_place(backend):
     buffer = backend.allocate((4, 2), "float16")
     address = backend.read(buffer).ctypes.data

@@ -202,6 +202,12 @@ def test_paths_that_leave_the_bundle_are_refused(damaged, path):
         (("bundle_id",), "XYZ"),
         (("model", "family"), "SVG/../LP"),
         (("model", "settings"), {"nf": {"deep": 1}}),
+        (("model", "settings"), {"learning_rate": float("nan")}),
+        (("model", "settings"), {"learning_rate": float("inf")}),
+        (("model", "settings"), {"backbone": "x" * 1_000_000}),
+        (("model", "settings"), {"x" * 1_000_000: 1}),
+        (("model", "settings"), {"hidden": [1] * 1000}),
+        (("model", "settings"), {f"s{index}": 1 for index in range(65)}),
         (("generation", "context"), "tape"),
         (("generation", "context_draws"), -1),
         (("model", "z_dim"), 0),
@@ -223,6 +229,12 @@ def test_paths_that_leave_the_bundle_are_refused(damaged, path):
         (("variants", "fp32", "graphs", "prior", "inputs", 0, "dtype"), "int8"),
         (("variants", "fp32", "graphs", "prior", "inputs", 0, "shape"), ["time", 16]),
         (("variants", "fp32", "graphs", "prior", "inputs", 0, "shape"), ["batch", -16]),
+        (("variants", "fp32", "graphs", "prior", "inputs", 0, "shape"), ["batch", *[1] * 8]),
+        (("variants", "fp32", "graphs", "prior", "inputs", 0, "shape"), ["batch", *[65536] * 40]),
+        (("variants", "fp32", "graphs", "prior", "inputs", 0, "shape"), ["batch", 65536, 4097]),
+        (("variants", "fp32", "graphs", "prior", "inputs", 0, "name"), ""),
+        (("variants", "fp32", "graphs", "prior", "inputs", 0, "name"), "h" * 100_000),
+        (("variants", "fp32", "graphs", "prior", "states", 0, "output"), "h" * 100_000),
         (("variants", "fp32", "graphs", "prior", "states", 0, "initial"), "ones"),
         (("variants", "fp16", "quality", "split"), "train"),
         (("variants", "fp16", "quality", "sequences"), 1),
@@ -240,6 +252,30 @@ def test_values_outside_their_range_are_refused(damaged, place, value):
     assert any(
         ".".join(where[:depth]) + ":" in message or ".".join(where[:depth]) + "." in message for depth in (1, len(where))
     )
+
+
+@pytest.mark.parametrize("side", ["inputs", "outputs", "states"])
+def test_more_tensors_than_any_model_has_are_refused(damaged, side):
+    def crowd(manifest):
+        spec = graph(manifest, "prior")
+        spec[side] = spec[side][:1] * 1025
+
+    edit_manifest(damaged, crowd)
+    assert f"variants.fp32.graphs.prior.{side}: Tuple should have at most 1024 items" in refusal(damaged)
+
+
+def test_tensors_that_do_not_fit_into_memory_together_are_refused(damaged):
+    large = [{"name": f"x{index}", "dtype": "float32", "shape": ["batch", 65536, 4096]} for index in range(2)]
+    edit_manifest(damaged, lambda manifest: graph(manifest, "prior")["outputs"].extend(large))
+    assert "variants.fp32.graphs.prior: Value error, its tensors have 53687" in refusal(damaged)
+
+
+def test_settings_of_every_type_are_kept(damaged):
+    settings = {"layer_norm": True, "patch_size": 4, "decouple_beta": 0.1, "cell": "mim", "hidden": [64] * 4, "history": None}
+    edit_manifest(damaged, lambda manifest: manifest["model"].update(settings=settings))
+    kept = Bundle.open(damaged).manifest.model_dump(mode="json")["model"]["settings"]
+    assert kept == settings
+    assert [type(value) for value in kept.values()] == [type(value) for value in settings.values()]
 
 
 def test_a_bundle_without_variants_is_refused(damaged):
