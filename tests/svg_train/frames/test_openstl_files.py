@@ -284,6 +284,15 @@ def test_missing_unexpected_and_damaged_weights_are_in_one_message(tmp_path):
     assert "cell_list.0.conv_h.0.weight: contains values that are not finite" in refusal(tmp_path, broken, settings())
 
 
+@pytest.mark.parametrize("first", ["inside", "outside"])
+def test_a_weight_inside_and_outside_of_the_wrapper_is_refused(first, tmp_path):
+    content = lightning(weights(), dialect="openstl-1.0")
+    surplus = {"conv_last.weight": torch.zeros(16, 4, 1, 1)}
+    held = content["state_dict"]
+    content["state_dict"] = {**held, **surplus} if first == "inside" else {**surplus, **held}
+    assert "conv_last.weight (outside model): unexpected, (16, 4, 1, 1)" in refusal(tmp_path, content)
+
+
 def test_a_layer_that_is_missing_is_named_as_such(tmp_path):
     w = {name: value for name, value in weights(hidden=(4,) * 3).items() if not name.startswith("cell_list.1.")}
     assert "a whole layer is missing" in refusal(tmp_path, w, settings())
