@@ -55,7 +55,11 @@ def export(
     ] = None,
     euler_steps: Annotated[
         int | None,
-        typer.Option(help="residual steps per frame instead of those in training (srvp)", min=1, max=MAX_EULER_STEPS),
+        typer.Option(
+            help="residual steps per frame instead of those in training: accuracy, not the frame interval (srvp)",
+            min=1,
+            max=MAX_EULER_STEPS,
+        ),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="write the manifest's summary to this file")] = None,
     save_checkpoint: Annotated[
@@ -115,7 +119,7 @@ def export(
     refuse_foreign(target)
     check_outputs({"--save-checkpoint": save_checkpoint, "--json": json}, replaced={"--out": target}, needed=inputs)
     loaded = load_any_checkpoint(checkpoint, model_config)
-    _check_graphs(loaded, fused)
+    _check_graphs(loaded, fused, shuffled)
     if euler_steps is not None:
         loaded = _with_euler_steps(loaded, euler_steps)
     held_out = load_held_out(loaded, source, fp16, bf16)
@@ -206,13 +210,19 @@ def _check_data(bn: str, reduced: bool, source: dict[str, Any], sequences: int |
         )
 
 
-def _check_graphs(checkpoint: Checkpoint, fused: bool) -> None:
-    """Refuse --no-fused for a family whose bundles would then be empty."""
+def _check_graphs(checkpoint: Checkpoint, fused: bool, shuffled: bool) -> None:
+    """Refuse --no-fused and --no-shuffled for a family that has fused graphs alone."""
     from svg_export.families import FAMILY_EXPORTS
 
     family = checkpoint.config.model.family
-    if not fused and not FAMILY_EXPORTS[family].has_separate:
+    if FAMILY_EXPORTS[family].has_separate:
+        return
+    if not fused:
         raise UsageError(f"models of the family '{family}' have fused graphs only\n  remove --no-fused")
+    if not shuffled:
+        raise UsageError(
+            f"--no-shuffled has no effect on models of the family '{family}', which have no graph decoder\n  remove it"
+        )
 
 
 def _with_euler_steps(checkpoint: Checkpoint, steps: int) -> Checkpoint:

@@ -25,6 +25,8 @@ from svg_export.parity_loop import (
     TorchGraphs,
     Trace,
     generated,
+    network_latents,
+    separate_name,
 )
 from svg_runtime.bundle.contract import SEPARATE, SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import ErrorCurve, ParityReport
@@ -34,7 +36,7 @@ from svg_train.families.video_model import VideoModel
 TOLERANCE_FP32 = 1e-4  # largest difference of any output or state, relative to max(1, its largest value)
 ROUNDING_FACTOR = 10.0  # multiple of the error of float32 arithmetic itself that the graphs may differ by in closed loop
 FUSED, SHUFFLED = "fused.", "shuffled."  # prefixes of the outputs of the fused graphs and of the shuffled decoder
-GENERATED = "forecast.network"  # prefix of the frames that the network itself forecasts, in the place of "forecast"
+NETWORK = "network."  # before the name of a graph whose output is compared with the network itself
 
 
 class ParityError(SvgError):
@@ -45,6 +47,9 @@ class ParityError(SvgError):
 
 def check_fp32(model: VideoModel, contents: Mapping[str, bytes], tolerance: float = TOLERANCE_FP32) -> ParityReport:
     """Compare exported fp32 graphs with PyTorch, in closed loop: with the modules that were exported, and with the network.
+
+    What the fused graphs return is compared with the separate modules. Frames, and the Gaussians of what is observed and of
+    what is forecast, are compared with the network too: a module could give wrong ones.
 
     The loop of a trained model amplifies rounding, about 1.6 times per step on moving digits, until even two correct float32
     implementations differ by more than the tolerance. So PyTorch also runs in float64, which shows what rounding alone does
@@ -66,6 +71,7 @@ def check_fp32(model: VideoModel, contents: Mapping[str, bytes], tolerance: floa
     unrounded = _trace(TorchGraphs(exact, torch.float64), exact, model.config, inputs)
     given = _trace(OnnxGraphs(contents), exports, model.config, inputs)
     rounding = _relative(truth, unrounded)
+    truth = _with_fused_as_separate(truth)
     truth, given = _with_network(model, inputs, truth, given)
     truth, given = _with_shuffled(config=model.config, exports=exports, contents=contents, truth=truth, given=given)
     # 2) how much rounding alone changes, which limits how much the graphs may differ
@@ -119,12 +125,31 @@ def _trace(run_graph: GraphRunner, exports: Exports, config: FamilyConfig, input
     return {**separate, **{prefix + name: values for name, values in roles.items()}}
 
 
+def _with_fused_as_separate(truth: Trace) -> Trace:
+    """What the fused graphs must return is what the separate ones do; of what is observed, prime has the last step alone."""
+    separate = {name: truth[separate_name(name.removeprefix(FUSED))] for name in truth if name.startswith(FUSED)}
+    return truth | {name: values if _is_forecast(name) else values[-1:] for name, values in separate.items()}
+
+
 def _with_network(model: VideoModel, inputs: ProbeInputs, truth: Trace, given: Trace) -> tuple[Trace, Trace]:
-    """Both traces with the frames of every loop, beside those of the network, whose BatchNorm is not folded."""
-    frames = generated(model, inputs)
-    shown = {name: values for name, values in given.items() if _is_forecast(name) and name.endswith(".frame")}
-    named = {name.replace("forecast.", f"{GENERATED}.", 1): values for name, values in shown.items()}
-    return truth | dict.fromkeys(named, frames), given | named
+    """Both traces with frames and Gaussians of every loop, beside those of the network, whose BatchNorm is not folded."""
+    own = {"frame": generated(model, inputs), **network_latents(model, inputs)}
+    expected, compared = {}, {}
+    for name, values in given.items():
+        what = _of_network(name)
+        if what in own:
+            loop, graph_name, tensor = name.rsplit(".", 2)
+            expected[shown := f"{loop}.{NETWORK}{graph_name}.{tensor}"] = own[what]
+            compared[shown] = values[-len(own[what]) :]
+    return truth | expected, given | compared
+
+
+def _of_network(name: str) -> str | None:
+    """Which of the network's own values an output must equal; None if the network gives no such value."""
+    _, graph_name, tensor = name.rsplit(".", 2)
+    if _is_forecast(name):
+        return tensor
+    return tensor if graph_name == "prime" else f"{graph_name}_{tensor}"
 
 
 def _with_shuffled(

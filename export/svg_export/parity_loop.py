@@ -53,9 +53,20 @@ class ProbeInputs:
 
 def generated(model: VideoModel, inputs: ProbeInputs) -> list[NDArray[Any]]:
     """The frames that the network itself forecasts, by step, each (SAMPLES, C, H, W)."""
+    return [frame.numpy() for frame in model.eval().generate(*_for_network(inputs))]
+
+
+def network_latents(model: VideoModel, inputs: ProbeInputs) -> Trace:
+    """The Gaussians that the network itself has, by the names of `Latents`: one entry of what is observed, one per step."""
+    latents = model.eval().latents(*_for_network(inputs))
+    known = {} if latents is None else {name: value for name, value in latents._asdict().items() if value is not None}
+    return {name: list(value.numpy()) if name in ("mu", "logvar") else [value.numpy()] for name, value in known.items()}
+
+
+def _for_network(inputs: ProbeInputs) -> list[torch.Tensor]:
+    """x, noise and context_noise of `VideoModel.generate`, with the frames repeated for all samples."""
     frames = np.repeat(inputs.frames, SAMPLES, axis=1)
-    tensors = [torch.from_numpy(values) for values in (frames, inputs.noise, inputs.context_noise)]
-    return [frame.numpy() for frame in model.eval().generate(*tensors)]
+    return [torch.from_numpy(values) for values in (frames, inputs.noise, inputs.context_noise)]
 
 
 @dataclass
@@ -185,6 +196,23 @@ class RoleLoop(_Loop):
         flat = {name: np.concatenate(value) if isinstance(value, list) else value for name, value in given.items()}
         frames = self.run_graph("decode", flat)["frame"]
         self.trace["forecast.decode.frame"] = list(frames.reshape(FORECAST_STEPS, SAMPLES, *frames.shape[1:]))
+
+
+def separate_name(name: str) -> str:
+    """The name in the trace of the separate graphs of what "phase.graph_name.tensor" of `prime` or `step` must equal."""
+    phase, graph_name, tensor = name.split(".")
+    if graph_name == "prime":
+        part, _, what = tensor.rpartition("_")
+        return f"{phase}.{part}.{'state_out' if what == 'state' else what}"
+    if tensor.startswith("cond_"):
+        return f"{phase}.skip.{tensor.removesuffix('_out')}"
+    return f"{phase}.{_OF_STEP[tensor]}"
+
+
+_OF_STEP = {
+    "frame": "decoder.frame", "h_out": "encoder.h", "predictor_state_out": "predictor.state_out",
+    "prior_state_out": "prior.state_out", "mu": "prior.mu", "logvar": "prior.logvar",
+}  # fmt: skip
 
 
 class TorchGraphs:

@@ -22,6 +22,17 @@ class TrainingOutput(NamedTuple):
     auxiliary: Tensor | None = None  # scalar: further terms of the family's loss
 
 
+class Latents(NamedTuple):
+    """Means and log-variances of z while a forecast is made. Of a fixed prior there are none."""
+
+    posterior_mu: Tensor  # (B, size) of z leading to the last observed frame
+    posterior_logvar: Tensor
+    prior_mu: Tensor | None  # of the same z
+    prior_logvar: Tensor | None
+    mu: Tensor | None  # (horizon, B, size) of the prior of z leading to each forecast frame
+    logvar: Tensor | None
+
+
 class VideoModel(nn.Module):
     """A network that observes n_past frames and forecasts the next ones. Noise is always an argument."""
 
@@ -50,6 +61,11 @@ class VideoModel(nn.Module):
             (horizon, B, C, H, W) forecasts in [0, 1]. To draw several futures of one sequence, repeat it along B.
         """
         raise NotImplementedError
+
+    @torch.no_grad()
+    def latents(self, x: Tensor, noise: Tensor, context_noise: Tensor) -> Latents | None:
+        """The Gaussians of the forecast that `generate` makes of the same arguments; None in a deterministic model."""
+        return None
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:

@@ -35,6 +35,7 @@ _BEFORE, _AFTER = "state_dict_|model_|net_", "_state_dict|_state|_weights|_param
 _NAMED_PART = re.compile(rf"(?:{_BEFORE})?({'|'.join(PARTS)})(?:{_AFTER})?")
 _MAX_DEPTH = 3  # of tables in tables
 _MAX_TABLES = 300  # that are looked at
+_LARGEST_COUNT = 1 << 63
 
 _Place = tuple[tuple[Any, ...], Any]  # keys that lead to a value, and the value
 Owner = Literal["reference", "ours", "unknown"]
@@ -145,10 +146,10 @@ def _options(content: Any, top: Mapping[Any, Any]) -> dict[Any, Any] | None:
     tables = [attributes(top[name]) for name in _OPTIONS if name in top]
     tables += [attributes(table[name]) for table in tables for name in _OPTIONS if name in table]
     others = [attributes(value) for key, value in _tables(content) if key]
-    others = [table for table in others if isinstance(table.get(_OBSERVED), (int, str))]
+    others = [table for table in others if _is_count(table.get(_OBSERVED))]
     if len({str(table[_OBSERVED]) for table in others}) == 1:
         tables += others
-    if isinstance(top.get(_OBSERVED), (int, str)):  # beside the weights
+    if _is_count(top.get(_OBSERVED)):  # beside the weights
         tables.insert(0, {name: value for name, value in top.items() if isinstance(value, (int, float, str))})
     if not tables:
         return None
@@ -156,6 +157,11 @@ def _options(content: Any, top: Mapping[Any, Any]) -> dict[Any, Any] | None:
     for table in reversed(tables):  # the outer ones win
         merged.update(table)
     return merged
+
+
+def _is_count(value: Any) -> bool:
+    """Whether it may be a number of frames. Python refuses to write out one with thousands of digits."""
+    return isinstance(value, str) or (isinstance(value, int) and abs(value) < _LARGEST_COUNT)
 
 
 def _without_outer_module(tensors: Tensors) -> Tensors:

@@ -17,6 +17,8 @@ from svg_train.reference.tensors import StoredTensor
 
 Parts = Mapping[str, Tensors]
 Scalar = str | int | float | bool | None
+_PLAIN = (str, int, float, bool, type(None))  # the types of a Scalar
+_SHOWN_ENTRIES = 8  # of a list in a message
 
 # Ours -> the equivalent option of the reference.
 _OPTIONS = {
@@ -24,6 +26,7 @@ _OPTIONS = {
     "rnn_size": "rnn_size", "predictor_layers": "predictor_rnn_layers", "posterior_layers": "posterior_rnn_layers",
     "prior_layers": "prior_rnn_layers",
 }  # fmt: skip
+_LISTED = 100  # entries of a list among settings
 _FIRST_WIDTH = 64  # channels of the first convolution of svg-prime, times K
 _TRAINING = {"batch_size": "batch_size", "n_future": "n_future", "lr": "lr", "beta": "beta", "seed": "seed"}
 
@@ -41,8 +44,33 @@ class Findings:
 
 def read_options(attributes: Mapping[Any, Any]) -> dict[str, Scalar]:
     """The plain values of a Namespace."""
-    plain = (str, int, float, bool, type(None))
-    return {name: value for name, value in attributes.items() if isinstance(name, str) and isinstance(value, plain)}
+    return {name: value for name, value in attributes.items() if isinstance(name, str) and isinstance(value, _PLAIN)}
+
+
+def plain_settings(attributes: Mapping[Any, Any]) -> dict[str, Scalar | list[Scalar]]:
+    """The plain values of a table, and its short lists of plain values. What is nested is left out: it may hold itself."""
+    lists = {name: list(value) for name, value in attributes.items() if isinstance(name, str) and _is_plain_list(value)}
+    return {**read_options(attributes), **lists}
+
+
+def _is_plain_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) <= _LISTED and all(isinstance(entry, _PLAIN) for entry in value)
+
+
+def shown(value: Any) -> str:
+    """A value of a file for a message: text and numbers may be huge, and lists may hold themselves."""
+    if not isinstance(value, (list, tuple)):
+        return _shown_alone(value)
+    entries = [_shown_alone(entry) for entry in value[:_SHOWN_ENTRIES]]
+    return f"[{', '.join(entries + ['...'] * (len(value) > _SHOWN_ENTRIES))}]"
+
+
+def _shown_alone(value: Any) -> str:
+    if isinstance(value, str):
+        return repr(value[:40])
+    if isinstance(value, int) and abs(value) > 1 << 63:
+        return "a huge number"
+    return str(value) if isinstance(value, _PLAIN) else f"a {type(value).__name__}"
 
 
 def model_table(parts: Parts, options: Mapping[str, Scalar], findings: Findings) -> dict[str, Any]:
@@ -58,7 +86,7 @@ def model_table(parts: Parts, options: Mapping[str, Scalar], findings: Findings)
         if inferred is None:
             table[name] = stated
         elif type(stated) is not type(inferred) or stated != inferred:
-            findings.add(f"opt.{option} is {_shortened(stated)}, but the parameters imply {inferred}")
+            findings.add(f"opt.{option} is {shown(stated)}, but the parameters imply {inferred}")
     for option in ("n_past", "last_frame_skip"):
         if option in options:
             table[option] = options[option]
@@ -99,7 +127,7 @@ def _of_spatial_model(
     actions = options.get("a_dim", _action_channels(table, parts))
     if actions not in (None, 0):
         findings.add(
-            f"opt.a_dim is {_shortened(actions)}: the predictor reads actions too, which a forecast from frames alone lacks; "
+            f"opt.a_dim is {shown(actions)}: the predictor reads actions too, which a forecast from frames alone lacks; "
             "only checkpoints with a_dim 0 can be used"
         )
     if options.get("image_width") is None:
@@ -111,7 +139,7 @@ def _check_width(size: Scalar, factor: str, scale: Scalar, inferred: int | None,
     """A size times its factor, rounded down, must be what the parameters have."""
     if inferred is None or (_is_small(size) and _is_small(scale) and int(size * scale) == inferred):
         return
-    findings.add(f"opt.{factor} is {_shortened(scale)} of {_shortened(size)} channels, but the parameters imply {inferred}")
+    findings.add(f"opt.{factor} is {shown(scale)} of {shown(size)} channels, but the parameters imply {inferred}")
 
 
 def _is_small(value: Scalar) -> TypeGuard[int | float]:
@@ -166,12 +194,3 @@ def _lstm_layers(tensors: Tensors) -> int:
 
 def _size(tensor: Any, dim: int) -> int | None:
     return tensor.shape[dim] if tensor is not None and len(tensor.shape) > dim else None
-
-
-def _shortened(value: Scalar) -> str:
-    """A value of the file for a message: strings and numbers may be huge."""
-    if isinstance(value, str):
-        return repr(value[:40])
-    if type(value) is int and abs(value) > 1 << 63:
-        return "a huge number"
-    return str(value)

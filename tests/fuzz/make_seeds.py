@@ -10,6 +10,7 @@ import struct
 import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import av
 import numpy as np
@@ -54,7 +55,7 @@ def write_bundle_seeds(work: Path) -> None:
     shutil.copy(reduced / "manifest.json", folder("manifest") / "reduced.json")
 
 
-def openstl_checkpoint() -> dict[str, object]:
+def openstl_checkpoint() -> dict[str, Any]:
     """A tiny ConvLSTM as OpenSTL's Lightning writes it."""
     weights = random_weights(method="convlstm", channels=4, plane=(4, 4), hidden=(2,), k=3, norm=False)
     settings = {"method": "convlstm", "in_shape": [2, 1, 8, 8], "pre_seq_length": 2, "num_hidden": "2", "patch_size": 2}
@@ -63,6 +64,16 @@ def openstl_checkpoint() -> dict[str, object]:
         "state_dict": {f"model.{name}": value for name, value in weights.items()},
         "hyper_parameters": settings,
     }
+
+
+def with_nested_settings(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """With a list that holds itself, and one that would be endless if it were written out, among the settings."""
+    itself: list[object] = []
+    itself.append(itself)
+    shared: list[object] = []
+    for _ in range(60):
+        shared = [shared, shared]
+    return {**checkpoint, "hyper_parameters": {**checkpoint["hyper_parameters"], "gpus": itself, "method": shared}}
 
 
 def write_reference_seeds() -> None:
@@ -78,6 +89,7 @@ def write_reference_seeds() -> None:
     states = {name: part.state_dict() for name, part in parts.items()} | {"opt": options(parts, optimizer="adam")}
     torch.save(states, folder("reference-zip") / "states.pth")
     torch.save(openstl_checkpoint(), folder("reference-zip") / "openstl.ckpt")
+    torch.save(with_nested_settings(openstl_checkpoint()), folder("reference-zip") / "openstl-nested.ckpt")
     small = {"encoder": {"w": torch.zeros(2, 3)}, "opt": {"n_past": 2}}
     torch.save(small, folder("reference-zip") / "small.pth")
     torch.save(small, folder("reference-stream") / "small.pth", _use_new_zipfile_serialization=False)

@@ -21,7 +21,7 @@ from svg_common.path_advice import shell_argument
 from svg_train.checkpoint import Checkpoint, CheckpointError
 from svg_train.config import Config, build_config
 from svg_train.families.frames.config import Dialect, FramesConfig
-from svg_train.families.frames.openstl_settings import METHODS, find_dialect, load_settings, model_table
+from svg_train.families.frames.openstl_settings import METHODS, find_dialect, model_table, stated_method
 from svg_train.families.frames.openstl_weights import (
     Source,
     find_network,
@@ -32,7 +32,8 @@ from svg_train.families.frames.openstl_weights import (
 )
 from svg_train.reference.file import TorchFile
 from svg_train.reference.modules import Tensors, attributes
-from svg_train.reference.options import Findings
+from svg_train.reference.options import Findings, plain_settings
+from svg_train.reference.settings_file import read_settings
 from svg_train.reference.tensors import share_elements
 
 _LISTED = 60  # problems in one message
@@ -45,7 +46,7 @@ _OTHER_METHODS = (
 def recognizes(content: Any) -> bool:
     """Whether the content of a file is a checkpoint of OpenSTL, of whichever method."""
     settings = _own_settings(content)
-    by_settings = str(settings.get("method")).lower() in (*METHODS, *_OTHER_METHODS) and "pre_seq_length" in settings
+    by_settings = stated_method(settings) in (*METHODS, *_OTHER_METHODS) and "pre_seq_length" in settings
     return by_settings or find_network(find_weights(content)) is not None
 
 
@@ -53,7 +54,7 @@ def take(path: Path, file: TorchFile, model_config: Path | None) -> Checkpoint:
     """Read the checkpoint. As `Importer.take`; `model_config` is a model_param.json, with what it lacks added."""
     findings = Findings()
     tensors = find_weights(file.content)
-    given = {**_own_settings(file.content), **(load_settings(model_config) if model_config else {})}
+    given = {**_own_settings(file.content), **(read_settings(model_config) if model_config else {})}
     _refuse_other_methods(path, given, find_network(tensors))
     config = _describe(tensors, given, _container(file.content), findings)
     taken = None if config is None else _read(config, tensors, file, findings)
@@ -63,8 +64,7 @@ def take(path: Path, file: TorchFile, model_config: Path | None) -> Checkpoint:
 
 
 def _own_settings(content: Any) -> dict[str, Any]:
-    table = attributes(content.get("hyper_parameters")) if isinstance(content, dict) else {}
-    return {name: value for name, value in table.items() if isinstance(name, str)}
+    return plain_settings(attributes(content.get("hyper_parameters"))) if isinstance(content, dict) else {}
 
 
 def _container(content: Any) -> Dialect | None:
@@ -76,7 +76,7 @@ def _container(content: Any) -> Dialect | None:
 
 
 def _refuse_other_methods(path: Path, given: Mapping[str, Any], network: str | None) -> None:
-    stated = str(given.get("method", "")).lower()
+    stated = stated_method(given)
     other = stated if stated in _OTHER_METHODS else network if network not in METHODS.values() else None
     if other is not None:
         raise CheckpointError(

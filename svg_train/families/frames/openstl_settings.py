@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from svg_common.text_files import decode_text
-from svg_train.checkpoint import CheckpointError
 from svg_train.families.frames.config import CELLS_WITH_DIALECTS, Cell, Dialect
 from svg_train.families.frames.openstl_weights import Sizes
-from svg_train.reference.options import Findings
+from svg_train.reference.options import Findings, shown
 
-_MAX_BYTES = 1 << 20  # the longest that OpenSTL writes has 2 KB
 _FRAME = ("observed frames", "channels", "height", "width")
 METHODS: dict[str, Cell] = {
     "convlstm": "convlstm", "predrnn": "predrnn", "predrnnv2": "predrnn-v2", "predrnnpp": "predrnnpp", "mim": "mim",
@@ -27,27 +22,10 @@ _PROGRAMS: dict[Dialect, frozenset[str]] = {
 }  # fmt: skip
 
 
-def load_settings(path: Path) -> dict[str, Any]:
-    """The settings in the user's JSON file.
-
-    Raises:
-        CheckpointError: it cannot be read, or is not a table in JSON.
-    """
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise ValueError("it has more than 1 MiB")
-        table = json.loads(decode_text(content))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)[:200]
-        raise CheckpointError(f"cannot read the settings in '{path}': {reason}\n{_EXPECTED}") from error
-    if not isinstance(table, dict):
-        raise CheckpointError(f"the settings in '{path}' are a {type(table).__name__}, not a table\n{_EXPECTED}")
-    return table
-
-
-_EXPECTED = "  expected the model_param.json that OpenSTL's training wrote"
+def stated_method(given: Mapping[str, Any]) -> str:
+    """The name of the method in the settings, in small letters; empty if there is none."""
+    method = given.get("method")
+    return method.lower() if isinstance(method, str) else ""
 
 
 def find_dialect(cell: Cell, given: Mapping[str, Any], container: Dialect | None, findings: Findings) -> Dialect:
@@ -55,7 +33,7 @@ def find_dialect(cell: Cell, given: Mapping[str, Any], container: Dialect | None
     stated = given.get("dialect")
     named = next((dialect for dialect in _PROGRAMS if dialect == stated), None)
     if stated is not None and named is None:
-        findings.add(f"dialect is {_short(stated)}, expected one of {', '.join(_PROGRAMS)}")
+        findings.add(f"dialect is {shown(stated)}, expected one of {', '.join(_PROGRAMS)}")
     if cell not in CELLS_WITH_DIALECTS:
         return "openstl-1.0"  # they compute the same
     if named is not None:
@@ -88,24 +66,24 @@ def model_table(sizes: Sizes, given: Mapping[str, Any], dialect: Dialect, findin
     if sizes.cell == "e3d-lstm":
         table |= _e3d_settings(observed, given, findings)
     elif given.get("stride") not in (None, 1):
-        findings.add(f"stride is {_short(given['stride'])}, but {sizes.cell} only works with 1")
+        findings.add(f"stride is {shown(given['stride'])}, but {sizes.cell} only works with 1")
     return table
 
 
 def _compare(sizes: Sizes, given: Mapping[str, Any], findings: Findings) -> None:
     """Settings that the weights show too."""
     method = given.get("method")
-    if method is not None and METHODS.get(str(method).lower()) != sizes.cell:
-        findings.add(f"method is {_short(method)}, but the weights are those of {sizes.cell}")
+    if method is not None and METHODS.get(stated_method(given)) != sizes.cell:
+        findings.add(f"method is {shown(method)}, but the weights are those of {sizes.cell}")
     hidden = given.get("num_hidden")
     if hidden is not None and _numbers(hidden) != list(sizes.hidden):
-        findings.add(f"num_hidden is {_short(hidden)}, but the weights imply {','.join(map(str, sizes.hidden))}")
+        findings.add(f"num_hidden is {shown(hidden)}, but the weights imply {','.join(map(str, sizes.hidden))}")
     size = given.get("filter_size")
     if sizes.cell != "e3d-lstm" and size not in (None, sizes.filter_size):  # E3D-LSTM ignores it
-        findings.add(f"filter_size is {_short(size)}, but the weights imply {sizes.filter_size}")
+        findings.add(f"filter_size is {shown(size)}, but the weights imply {sizes.filter_size}")
     norm = given.get("layer_norm")
     if norm not in (None, int(sizes.layer_norm)):
-        findings.add(f"layer_norm is {_short(norm)}, but the weights imply {int(sizes.layer_norm)}")
+        findings.add(f"layer_norm is {shown(norm)}, but the weights imply {int(sizes.layer_norm)}")
 
 
 def _frame(sizes: Sizes, given: Mapping[str, Any], findings: Findings) -> tuple[int, int, int, int]:
@@ -113,21 +91,19 @@ def _frame(sizes: Sizes, given: Mapping[str, Any], findings: Findings) -> tuple[
     stated, patch = given.get("in_shape"), given.get("patch_size")
     shape = _numbers(stated) if isinstance(stated, (list, tuple)) else None
     if shape is None or len(shape) != 4 or min(shape) < 1:
-        problem = (
-            "missing, and cannot be inferred from the weights" if stated is None else f"{_short(stated)}, not four numbers"
-        )
+        problem = "missing, and cannot be inferred from the weights" if stated is None else f"{shown(stated)}, not four numbers"
         findings.add(f'in_shape is {problem}. Add "in_shape": [{", ".join(_FRAME)}], such as [10, 1, 64, 64]')
         return _assumed_frame(sizes)
     observed, channels, height, width = shape
     length = given.get("pre_seq_length")
     if length not in (None, observed):
-        findings.add(f"pre_seq_length is {_short(length)}, but in_shape has {observed} observed frames; correct the wrong one")
+        findings.add(f"pre_seq_length is {shown(length)}, but in_shape has {observed} observed frames; correct the wrong one")
     inferred = math.isqrt(sizes.patch_channels // channels)
     if inferred**2 * channels != sizes.patch_channels or inferred < 1:
         findings.add(f"in_shape has {channels} channel(s), but the weights imply {sizes.patch_channels} in a patch")
         return _assumed_frame(sizes)
     if patch not in (None, inferred):
-        findings.add(f"patch_size is {_short(patch)}, but {channels} channel(s) and the weights imply {inferred}")
+        findings.add(f"patch_size is {shown(patch)}, but {channels} channel(s) and the weights imply {inferred}")
     if sizes.plane is not None and (height, width) != (sizes.plane[0] * inferred, sizes.plane[1] * inferred):
         findings.add(
             f"in_shape has {height} x {width} pixels, but the weights imply "
@@ -153,7 +129,7 @@ def _e3d_settings(observed: int, given: Mapping[str, Any], findings: Findings) -
         ("aft_seq_length", future, "frames that it predicts: its attention looks back at all before"),
     ):
         if type(value) is not int or not 1 <= value <= _MAX_NUMBER:
-            problem = "missing, and cannot be inferred from the weights" if value is None else f"{_short(value)}, not a number"
+            problem = "missing, and cannot be inferred from the weights" if value is None else f"{shown(value)}, not a number"
             findings.add(f'{name} is {problem}. Add "{name}": NUMBER ({what})')
     if findings.problems:
         return {}
@@ -172,10 +148,3 @@ def _numbers(value: Any) -> list[int] | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return numbers if all(abs(number) <= _MAX_NUMBER for number in numbers) else None
-
-
-def _short(value: Any) -> str:
-    """A value of a file for a message: texts and numbers may be huge."""
-    if isinstance(value, int) and abs(value) > 1 << 63:
-        return "a huge number"
-    return repr(value)[:60] if isinstance(value, (str, int, float, type(None))) else json.dumps(value, default=str)[:60]

@@ -73,7 +73,15 @@ def find_weights(content: Any) -> Tensors:
     inner = content["state_dict"] if isinstance(content, dict) and isinstance(content.get("state_dict"), dict) else content
     tensors = named_tensors(inner) or {}
     outer = next((match[1] for name in tensors if (match := _OUTERMOST.match(name))), "")
-    return {name.removeprefix(outer): tensor for name, tensor in tensors.items()}
+    bare = {name.removeprefix(outer): tensor for name, tensor in tensors.items()}
+    return bare if len(bare) == len(tensors) else _with_duplicates(tensors, outer)
+
+
+def _with_duplicates(tensors: Tensors, outer: str) -> Tensors:
+    """Where a name occurs with and without the outer module, that without keeps a name that no network has: it is surplus."""
+    held = {name.removeprefix(outer): tensor for name, tensor in tensors.items() if name.startswith(outer)}
+    others = {name: tensor for name, tensor in tensors.items() if not name.startswith(outer)}
+    return held | {f"{name} (outside {outer.rstrip('.')})" if name in held else name: t for name, t in others.items()}
 
 
 def find_network(tensors: Mapping[str, Any]) -> str | None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from svg_train.families.srvp.backbones import Decoder, Encoder, init_weights
 from svg_train.families.srvp.config import SrvpConfig
 from svg_train.families.srvp.latents import Content, Dynamics, Gaussian, LatentPosterior, gaussian, perceptron
-from svg_train.families.video_model import TrainingOutput, VideoModel
+from svg_train.families.video_model import Latents, TrainingOutput, VideoModel
 from svg_train.losses import gaussian_kl
 
 
@@ -173,6 +173,24 @@ class SrvpModel(VideoModel):
         for eps in noise:
             states.append(self.step(states[-1], eps)[0])
         return self._decode(states[1:], primed.w, conds, x)
+
+    @torch.no_grad()
+    def latents(self, x: Tensor, noise: Tensor, context_noise: Tensor) -> Latents:
+        """The posterior as in training, and the prior of the states of the forecast. As `VideoModel.latents`."""
+        h, _ = self._read(x)
+        observed = self.observe(h, context_noise, self.posterior_z.sequence(h))
+        states = observed.y[-2:]
+        for eps in noise:
+            states.append(self.dynamics(states[-1], gaussian(self.prior(states[-1])).draw(eps))[0])
+        posterior, prior = observed.posterior.at(-1), gaussian(self.prior(torch.stack(states[:-1])))
+        return Latents(
+            posterior_mu=posterior.mu,
+            posterior_logvar=posterior.logvar,
+            prior_mu=prior.mu[0],
+            prior_logvar=prior.logvar[0],
+            mu=prior.mu[1:],
+            logvar=prior.logvar[1:],
+        )
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:

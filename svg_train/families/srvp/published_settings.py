@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from svg_train.reference.modules import Tensors
-from svg_train.reference.options import Findings, training_tables
+from svg_train.reference.options import Findings, shown, training_tables
 
 IMAGE_SIZE = 64  # of both backbones
 
@@ -20,7 +20,6 @@ _SIZES = {
 _NEEDED = {"n_past": "nt_cond", "n_euler_steps": "n_euler_steps"}  # what the weights cannot tell
 _LOSS = ("obs_scale", "beta_y", "l2_res", "res_gain")
 _SAME_NAME = ("batch_size", "lr", "seed", "dataset")
-_SHOWN = 60  # characters of a value in a message
 
 
 def model_sizes(tensors: Tensors, settings: Mapping[str, Any], file: str, findings: Findings) -> dict[str, Any]:
@@ -33,7 +32,7 @@ def model_sizes(tensors: Tensors, settings: Mapping[str, Any], file: str, findin
         if ours not in sizes:
             sizes[ours] = stated
         elif isinstance(stated, bool) != isinstance(sizes[ours], bool) or stated != sizes[ours]:
-            findings.add(f"{theirs} is {_shown(stated)} in {file}, but the weights imply {_shown(sizes[ours])}")
+            findings.add(f"{theirs} is {shown(stated)} in {file}, but the weights imply {shown(sizes[ours])}")
     return sizes
 
 
@@ -45,7 +44,7 @@ def generation_settings(settings: Mapping[str, Any], file: str, findings: Findin
         if stated is None:
             findings.add(f"{theirs} is missing in {file}, and cannot be inferred from the weights")
         elif type(stated) is not int:
-            findings.add(f"{theirs} is {_shown(stated)} in {file}, expected a whole number")
+            findings.add(f"{theirs} is {shown(stated)} in {file}, expected a whole number")
         else:
             table[ours] = stated
     return table
@@ -104,8 +103,3 @@ def _layers(tensors: Tensors, part: str) -> int | None:
 def _size(tensors: Tensors, name: str, dim: int) -> int | None:
     shape = tensors[name].shape if name in tensors else ()
     return shape[dim] if len(shape) > dim else None
-
-
-def _shown(value: Any) -> str:
-    """A value of the file for a message: it may be huge."""
-    return repr(value)[:_SHOWN]

@@ -11,7 +11,7 @@ from svg_train.families.svg import SvgConfig
 from svg_train.families.svg.backbones import Decoder, Encoder, init_weights
 from svg_train.families.svg.recurrent import GaussianLSTM, Predictor
 from svg_train.families.svg.spatial import ConvGaussian, ConvPredictor
-from svg_train.families.video_model import TrainingOutput, VideoModel
+from svg_train.families.video_model import Latents, TrainingOutput, VideoModel
 from svg_train.losses import gaussian_kl, reparameterize
 
 
@@ -105,6 +105,24 @@ class SVG(VideoModel):
         """
         h, cond, states = self._read_context(x, context_noise)
         return self._roll_out(x=x, h=h, cond=cond, states=states, noise=noise, targets=None)
+
+    @torch.no_grad()
+    def latents(self, x: Tensor, noise: Tensor, context_noise: Tensor) -> Latents | None:
+        """Both parts over the whole sequence at once, as in training. As `VideoModel.latents`."""
+        if self.posterior is None:
+            return None
+        frames = [*x, *self.generate(x, noise, context_noise)]
+        h, last = torch.stack([self.encoder(frame)[0] for frame in frames[:-1]]), len(x) - 1
+        posterior_mu, posterior_logvar = self.posterior.sequence(h[1 : last + 1])
+        mu, logvar = self.prior.sequence(h) if self.prior is not None else (None, None)
+        return Latents(
+            posterior_mu=posterior_mu[-1],
+            posterior_logvar=posterior_logvar[-1],
+            prior_mu=None if mu is None else mu[last - 1],
+            prior_logvar=None if logvar is None else logvar[last - 1],
+            mu=None if mu is None else mu[last:],
+            logvar=None if logvar is None else logvar[last:],
+        )
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,9 +13,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from svg_common.errors import UsageError
 from svg_train.checkpoint import CheckpointError, load_checkpoint
 from svg_train.cli import app as svg_train
+from svg_train.families.frames.openstl import recognizes
+from svg_train.families.frames.openstl_settings import find_dialect, model_table
+from svg_train.families.frames.openstl_weights import Sizes
 from svg_train.reference.checkpoint import load_any_checkpoint
+from svg_train.reference.options import Findings
 from tests.svg_train.frames.openstl_equations import Weights, random_weights
 from tests.svg_train.reference.reference_files import Made, Name, OldTorch, zip_file
 from tests.svg_train.reference.test_reference_layouts import write_safetensors
@@ -249,7 +256,7 @@ def test_all_contradictions_are_in_one_message(tmp_path):
         ("convlstm", [1, 1, 16, 16], "n_past: Input should be greater than or equal to 2"),
         ("convlstm", [3, 1, 16], "not four numbers"),
         ("convlstm", [3, 1, 16, "x"], "not four numbers"),
-        ("convlstm", [3, 1, 10**400, 16], "not four numbers"),
+        ("convlstm", [3, 1, 10**18, 16], "not four numbers"),
         ("convlstm", "3,1,16,16", "not four numbers"),
         ("convlstm", [3, 1, 0, 16], "not four numbers"),
     ],
@@ -275,6 +282,15 @@ def test_missing_unexpected_and_damaged_weights_are_in_one_message(tmp_path):
     broken = weights()
     broken["cell_list.0.conv_h.0.weight"][0, 0, 0, 0] = float("nan")
     assert "cell_list.0.conv_h.0.weight: contains values that are not finite" in refusal(tmp_path, broken, settings())
+
+
+@pytest.mark.parametrize("first", ["inside", "outside"])
+def test_a_weight_inside_and_outside_of_the_wrapper_is_refused(first, tmp_path):
+    content = lightning(weights(), dialect="openstl-1.0")
+    surplus = {"conv_last.weight": torch.zeros(16, 4, 1, 1)}
+    held = content["state_dict"]
+    content["state_dict"] = {**held, **surplus} if first == "inside" else {**surplus, **held}
+    assert "conv_last.weight (outside model): unexpected, (16, 4, 1, 1)" in refusal(tmp_path, content)
 
 
 def test_a_layer_that_is_missing_is_named_as_such(tmp_path):
@@ -308,21 +324,73 @@ def test_other_methods_of_openstl_are_refused_by_name(content, given, name, tmp_
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", "cannot read the settings"),
-        (b"[1]", "are a list, not a table"),
+        (b"{", "cannot read the model's settings"),
+        (b"[1]", "it is not a table {...} but a list"),
         (b"\xff\xfe{\0}\0", "UTF-16"),
-        (b"[" * 100_000, "cannot read the settings"),
+        (b"[" * 100_000, "cannot read the model's settings"),
         (b'{"a": "' + b"x" * (1 << 20) + b'"}', "more than 1 MiB"),
-        (b'{"lr": 1' + b"0" * 5000 + b"}", "cannot read the settings"),
+        (b'{"lr": 1' + b"0" * 5000 + b"}", "a number with too many digits"),
     ],
     ids=["unfinished", "a list", "not text", "nested too deeply", "too large", "a huge number"],
 )
 def test_settings_that_are_no_table_are_refused(content, message, tmp_path):
     torch.save(weights(), tmp_path / "file.pth")
     (tmp_path / "settings.json").write_bytes(content)
-    with pytest.raises(CheckpointError, match=message) as caught:
+    with pytest.raises(CheckpointError, match=re.escape(message)) as caught:
         load_any_checkpoint(tmp_path / "file.pth", tmp_path / "settings.json")
-    assert "expected the model_param.json that OpenSTL's training wrote" in str(caught.value)
+    assert "expected the JSON file that the program which trained the model wrote" in str(caught.value)
+
+
+def nested(depth: int, copies: int = 1) -> list:
+    """Lists in lists; with two copies each, writing them out would take 2^depth entries."""
+    value: list = []
+    for _ in range(depth):
+        value = [value] * copies
+    return value
+
+
+def containing_itself() -> list:
+    value: list = []
+    value.append(value)
+    return value
+
+
+HOSTILE = {
+    "nested": nested(5_000), "shared": nested(60, copies=2), "containing itself": containing_itself(), "a table": {(1, 2): 3},
+    "a huge number": 10**5000, "a list with a huge number": [10**5000, 1], "long": [3] * 101,
+}  # fmt: skip
+NAMES = ["method", "in_shape", "num_hidden", "filter_size", "layer_norm", "dialect", "pre_seq_length", "patch_size"]
+
+
+@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
+def test_a_file_is_recognized_whatever_its_settings_hold(value):
+    for name in ("method", "in_shape", "num_hidden"):
+        content = {"state_dict": {}, "hyper_parameters": {**settings(), name: value}}
+        assert recognizes(content) == (name != "method")
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
+def test_settings_that_are_no_plain_values_are_a_short_finding(value, name):
+    sizes = Sizes(cell="convlstm", hidden=HIDDEN, filter_size=3, layer_norm=False, patch_channels=16, plane=PLANE)
+    given, findings = {**settings(), name: value}, Findings()
+    model_table(sizes, given, find_dialect("convlstm", given, None, findings), findings)
+    assert name in findings.problems[0]
+    assert max(map(len, findings.problems)) < 200
+
+
+@pytest.mark.parametrize("kind", ["shared", "containing itself"])
+def test_a_file_with_hostile_settings_is_refused_or_read_without_them(kind, tmp_path):
+    message = refusal(tmp_path, lightning(weights(), in_shape=HOSTILE[kind], method=HOSTILE[kind]))
+    assert "in_shape is missing" in message
+    assert take(tmp_path, lightning(weights(), remarks=HOSTILE[kind])).config.model.cell == "convlstm"
+
+
+def test_settings_in_a_pipe_are_refused_and_not_waited_for(tmp_path):
+    torch.save(weights(), tmp_path / "file.pth")
+    os.mkfifo(tmp_path / "settings.json")
+    with pytest.raises(UsageError, match="pipe"):
+        load_any_checkpoint(tmp_path / "file.pth", tmp_path / "settings.json")
 
 
 def test_training_continues_from_weights_of_openstl(tmp_path):

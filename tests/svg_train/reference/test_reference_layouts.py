@@ -393,3 +393,13 @@ def test_no_code_runs_in_any_arrangement(parts, tmp_path):
     torch.save({**lightning(flat(parts), **options(parts)), "callbacks": {"bomb": Bomb()}}, tmp_path / "a.ckpt")
     assert load_any_checkpoint(tmp_path / "a.ckpt").config.model.n_past == 3
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("place", ["beside", "in a table", "opt"])
+def test_a_huge_number_of_frames_is_refused_in_words(parts, place, tmp_path):
+    huge = {**NEEDED, "n_past": 10**5000}
+    content = {"beside": {**states(parts), **huge}, "in a table": {**states(parts), "cfg": huge}}
+    torch.save(content.get(place, {**states(parts), "opt": huge}), tmp_path / "file.pth")
+    with pytest.raises(CheckpointError, match="n_past") as caught:
+        load_any_checkpoint(tmp_path / "file.pth")
+    assert len(str(caught.value)) < 1000

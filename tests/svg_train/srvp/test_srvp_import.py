@@ -230,6 +230,8 @@ def test_fewer_observed_frames_than_y_needs_are_refused(tmp_path):
         (b"[" * 10**5, "cannot read the model's settings"),
         (b'{"nt_cond": ' + b"9" * 5000 + b"}", "too many digits"),
         (b'{"nt_cond": NaN, "n_euler_steps": 1}', "nt_cond is nan"),
+        (b'{"nt_cond": ' + b"[" * 900 + b"]" * 900 + b', "n_euler_steps": 1}', "nt_cond is [a list]"),
+        (b'{"nz": ' + b'{"a": ' * 900 + b"1" + b"}" * 900 + b"}", "nz is a dict"),
         ("{}".encode("utf-16"), "UTF-16"),
         (b'{"a": "' + b"x" * (2 << 20) + b'"}', "more than 1 MiB"),
     ],
