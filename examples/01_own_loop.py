@@ -26,9 +26,10 @@ def main() -> None:
             seen = forecaster.observe(frame)
             line = f"frame {seen.index:2}"
 
-            # Surprise compares what the model expected before this frame (prior) with what it knows after it (posterior).
+            # Surprise compares what the model expected before this frame (prior) with what it knows after it (posterior), or
+            # the error of its prediction with the usual one.
             if seen.surprise is not None:
-                line += f"  surprise {seen.surprise:6.1f} nats"
+                line += f"  surprise {seen.surprise:6.1f} {forecaster.surprise_unit}"
 
             # Every earlier forecast of this frame is scored now that the frame is known.
             for score in seen.scores:

@@ -2,7 +2,8 @@
 
     python examples/02_plain_onnxruntime.py [BUNDLE]
 
-A bundle is ONNX graphs and a manifest.json that says how they fit together.
+A bundle is ONNX graphs and a manifest.json that says how they fit together. These are the steps of the family svg; the others
+have other graphs (docs/architecture.md).
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ def forecast(bundle: Path, frames: np.ndarray, context_noise: np.ndarray, noise:
     """
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     rule, graphs = manifest["generation"], manifest["variants"]["fp32"]["graphs"]
+    if "predictor" not in graphs:
+        raise SystemExit(f"{bundle} has other graphs: {', '.join(graphs)}; expected a bundle of the family svg")
     sessions = {name: ort.InferenceSession(bundle / graphs[name]["file"]) for name in GRAPHS if name in graphs}
     states: dict[str, np.ndarray] = {}  # recurrent state of posterior, prior and predictor, zeros at first
     samples = noise.shape[1]

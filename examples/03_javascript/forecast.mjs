@@ -21,8 +21,8 @@ const size = (shape) => shape.reduce((product, length) => product * length, 1);
 // Part `index` of a flat array that holds parts of `length` numbers.
 const part = (data, index, length) => data.slice(index * length, (index + 1) * length);
 
-// The same encoding for every sample: (1, g) becomes (samples, g).
-const repeat = (h, samples) => tensor(Array(samples).fill([...h.data]).flat(), [samples, h.dims[1]]);
+// The same encoding for every sample: (1, ...) becomes (samples, ...).
+const repeat = (h, samples) => tensor(Array(samples).fill([...h.data]).flat(), [samples, ...h.dims.slice(1)]);
 
 // z = mu + exp(logvar / 2) * eps
 const sample = ({ mu, logvar }, eps) =>
@@ -31,6 +31,7 @@ const sample = ({ mu, logvar }, eps) =>
 export async function forecast(bundle, manifest, { samples, horizon, frames, contextNoise, noise }) {
   const { generation: rule, frame: spec, model } = manifest;
   const graphs = manifest.variants.fp32.graphs;
+  if (!graphs.predictor) throw new Error(`other graphs: ${Object.keys(graphs)}; expected a bundle of the family svg`);
   const sessions = {};
   for (const name of GRAPHS.filter((name) => name in graphs)) {
     sessions[name] = await ort.InferenceSession.create(join(bundle, graphs[name].file));

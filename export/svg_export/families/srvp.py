@@ -16,26 +16,41 @@ from svg_train.families.srvp.latents import Dynamics
 from svg_train.families.srvp.model import SrvpModel
 
 
-class AddedLastDynamics(nn.Module):
-    """`Dynamics` whose last bias goes to y before the product: y + (x W + b) / n = (y + b / n) + x (W / n).
+class ExportedDynamics(nn.Module):
+    """The residual steps of `Dynamics` in a form that OpenVINO's CPU plugin (2026.4.1) compiles.
 
-    OpenVINO's CPU plugin (2026.4) crashes on y + (x W + b) where layers of up to 256 read y: it takes them for one chain.
+    It crashes on two steps in a row that concatenate [y, z], at some batches: so the first layer is two halves, and z's is
+    computed once. And it crashes on y + (x W + b) where layers of up to 256 read y, which it takes for one chain: so the last
+    bias goes to y before the product.
     """
 
     def __init__(self, dynamics: Dynamics) -> None:
         super().__init__()
-        *hidden, last = dynamics.f
-        assert isinstance(last, nn.Linear)
-        self.hidden = nn.Sequential(*hidden)
-        self.weight = nn.Parameter(last.weight / dynamics.steps)
-        self.bias = nn.Parameter(last.bias / dynamics.steps)
+        first, *others = dynamics.f
+        assert isinstance(first, nn.Linear)
+        last = others.pop() if others else None
+        ny = first.out_features if last is None else last.out_features
+        assert isinstance(ny, int)
+        self.of_y = nn.Parameter(first.weight[:, :ny].clone())
+        self.of_z = nn.Parameter(first.weight[:, ny:].clone())
+        self.first_bias = nn.Parameter(first.bias.clone())
+        self.hidden = nn.Sequential(*others)
+        self.last_weight: nn.Parameter | None = None
+        self.last_bias: nn.Parameter | None = None
         self.steps = dynamics.steps
+        if last is not None:
+            self.last_weight = nn.Parameter(last.weight / self.steps)
+            self.last_bias = nn.Parameter(last.bias / self.steps)
 
     def forward(self, y: Tensor, z: Tensor) -> tuple[Tensor, list[Tensor]]:
         """y (B, ny) of a frame, z (B, nz) leading to the next -> y of that, and no residuals: only training needs them."""
+        from_z = functional.linear(z, self.of_z, self.first_bias)
         for _ in range(self.steps):
-            change = functional.linear(self.hidden(torch.cat([y, z], -1)), self.weight)
-            y = (y + self.bias) + change
+            x = from_z + functional.linear(y, self.of_y)
+            if self.last_weight is None:
+                y = y + x / self.steps
+            else:
+                y = (y + self.last_bias) + functional.linear(self.hidden(x), self.last_weight)
         return y, []
 
 
@@ -99,7 +114,7 @@ def _fold_part(part: nn.Module) -> bool:
 def graphs(folded: SrvpModel, dtype: torch.dtype, fused: bool) -> dict[str, GraphExport]:
     """All graphs by name. There are no separate ones that `fused` could leave out."""
     c, recurrent = folded.config, copy.deepcopy(folded)
-    recurrent.dynamics = AddedLastDynamics(recurrent.dynamics)  # type: ignore[assignment]
+    recurrent.dynamics = ExportedDynamics(recurrent.dynamics)  # type: ignore[assignment]
     encoder = EncoderGraph(copy.deepcopy(folded.encoder), dtype)
     skip, decode = (kind(copy.deepcopy(folded.decoder), dtype) for kind in (SkipGraph, DecodeGraph))
     with torch.no_grad():

@@ -25,6 +25,7 @@ from svg_runtime.errors import BackendError, BackendMissingError, BundleError, U
 from svg_runtime.machine.hardware import usable_cores
 from tests.conftest import add_bf16_variant, export_model, forget_quality, random_model, save_model
 from tests.engine_precision import computes_in, needs_precision
+from tests.families import export_tiny
 from tests.svg_runtime.bundle_helpers import copy_bundle, draw, graph_bytes, replace_graph, watch
 
 openvino = pytest.importorskip("openvino", reason="openvino is not installed: pip install 'svg-edge[openvino]'")
@@ -532,3 +533,16 @@ def test_a_graph_that_the_engine_refuses_is_named(tiny_bundle, tmp_path):
     replace_graph(damaged, "encoder", graph_bytes(damaged, "encoder").replace(b"LeakyRelu", b"SneakRelu"))
     with pytest.raises(BundleError, match=r"fp32/encoder\.onnx"):
         Forecaster.open(damaged, **F32)
+
+
+@pytest.mark.parametrize("samples", [3, 8])
+def test_residual_steps_compile_for_any_number_of_samples(samples, tmp_path, frames):
+    """OpenVINO 2026.4.1 crashed for some numbers, where two steps in a row read the state and the latent as one tensor."""
+    bundle = export_tiny("srvp", tmp_path / "srvp.svgb", n_euler_steps=2, nhx=16, ny=6, residual_size=16, inference_size=16)
+    futures = {}
+    for backend, device in (("cpu", None), ("openvino", "CPU:f32")):
+        with Forecaster.open(bundle, backend=backend, device=device, samples=samples, horizon=2) as forecaster:
+            for frame in frames[:3]:
+                forecaster.observe(frame)
+            futures[backend] = forecaster.forecast()
+    assert np.abs(futures["openvino"] - futures["cpu"]).max() < 1e-4
