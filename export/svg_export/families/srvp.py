@@ -28,15 +28,15 @@ class ExportedDynamics(nn.Module):
         super().__init__()
         first, *others = dynamics.f
         assert isinstance(first, nn.Linear)
-        last = others.pop() if others else None
+        last: Any = others.pop() if others else None
         ny = first.out_features if last is None else last.out_features
         assert isinstance(ny, int)
         self.of_y = nn.Parameter(first.weight[:, :ny].clone())
         self.of_z = nn.Parameter(first.weight[:, ny:].clone())
         self.first_bias = nn.Parameter(first.bias.clone())
         self.hidden = nn.Sequential(*others)
-        self.last_weight: nn.Parameter | None = None
-        self.last_bias: nn.Parameter | None = None
+        self.last_weight: Any = None
+        self.last_bias: Any = None
         self.steps = dynamics.steps
         if last is not None:
             self.last_weight = nn.Parameter(last.weight / self.steps)
