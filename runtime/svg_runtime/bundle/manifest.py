@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -287,6 +288,16 @@ class FrameSpec(Frozen):
         return self
 
 
+_MAX_SETTINGS = 64
+
+
+def _few(settings: Any) -> Any:
+    """Refuse a table that is too long before its values are checked: each that is wrong costs several messages."""
+    if isinstance(settings, dict) and len(settings) > _MAX_SETTINGS:
+        raise ValueError(f"{len(settings)} settings, expected at most {_MAX_SETTINGS}")
+    return settings
+
+
 _ShortText = Annotated[str, Field(max_length=200)]
 Setting = bool | int | Finite | _ShortText | Annotated[tuple[int, ...], Field(max_length=200)] | None
 _PRIOR_OF_VARIANT = {"lp": "learned", "fp": "fixed", "det": "none"}
@@ -298,7 +309,9 @@ class ModelSpec(Frozen):
     family: str = Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")
     prior: Literal["learned", "fixed", "none"]  # fixed: N(0, I); none: deterministic, one future
     z_dim: SizeOrNone  # size of the flat vector of noise per sample and step; 0 without a prior
-    settings: dict[_ShortText, Setting] = Field(max_length=64)  # of the family, as it was trained; for people who read it
+    settings: Annotated[
+        dict[_ShortText, Setting], BeforeValidator(_few)
+    ]  # of the family, as it was trained; for people who read it
 
     @model_validator(mode="before")
     @classmethod

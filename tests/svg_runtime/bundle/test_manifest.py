@@ -270,6 +270,14 @@ def test_tensors_that_do_not_fit_into_memory_together_are_refused(damaged):
     assert "variants.fp32.graphs.prior: Value error, its tensors have 53687" in refusal(damaged)
 
 
+def test_a_long_table_of_wrong_settings_costs_one_message(damaged):
+    settings = {f"s{index}": {"deep": 1} for index in range(10_000)}
+    edit_manifest(damaged, lambda manifest: manifest["model"].update(settings=settings))
+    message = refusal(damaged)
+    assert "model.settings: Value error, 10000 settings, expected at most 64" in message
+    assert message.count("model.settings") == 1
+
+
 def test_settings_of_every_type_are_kept(damaged):
     settings = {"layer_norm": True, "patch_size": 4, "decouple_beta": 0.1, "cell": "mim", "hidden": [64] * 4, "history": None}
     edit_manifest(damaged, lambda manifest: manifest["model"].update(settings=settings))
