@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -15,6 +16,8 @@ from svg_train.families.video_model import VideoModel
 from tests.conftest import random_model
 from tests.svg_train.srvp.srvp_models import inputs, random_srvp
 
+ONE_LAYER = {"predictor_layers": 1, "prior_layers": 1}  # so that the states of both have one shape
+
 
 def exported(model: VideoModel, fused: bool = True) -> dict[str, bytes]:
     family = FAMILY_EXPORTS[model.config.family]
@@ -22,10 +25,24 @@ def exported(model: VideoModel, fused: bool = True) -> dict[str, bytes]:
     return {graph_name: export_graph(graph_export, graph_name, "0" * 16) for graph_name, graph_export in graphs.items()}
 
 
-def swap(monkeypatch, family: str, graph_name: str, first: str, second: str) -> None:
-    """Export a graph whose module returns two outputs in each other's place."""
+@pytest.fixture(scope="module")
+def srvp_contents() -> dict[str, bytes]:
+    return exported(random_srvp())
+
+
+@pytest.fixture(scope="module")
+def svg_contents() -> dict[str, bytes]:
+    return exported(random_model(**ONE_LAYER))
+
+
+def swap(monkeypatch, contents: dict[str, bytes], family: str, graph_name: str, first: str, second: str) -> dict[str, bytes]:
+    """Graphs as if their module returned two outputs in each other's place, for the gate too."""
     known = FAMILY_EXPORTS[family]
     other = {first: second, second: first}
+    wrong = onnx.load_from_string(contents[graph_name])
+    for node in wrong.graph.node:
+        node.input[:] = [other.get(name, name) for name in node.input]
+        node.output[:] = [other.get(name, name) for name in node.output]
 
     def graphs(*arguments):
         made = known.graphs(*arguments)
@@ -33,6 +50,7 @@ def swap(monkeypatch, family: str, graph_name: str, first: str, second: str) -> 
         return made | {graph_name: replace(right, outputs=[other.get(name, name) for name in right.outputs])}
 
     monkeypatch.setitem(FAMILY_EXPORTS, family, replace(known, graphs=graphs))
+    return {**contents, graph_name: wrong.SerializeToString()}
 
 
 def a_step_too_early(monkeypatch, module: type[nn.Module]) -> None:
@@ -47,8 +65,8 @@ def a_step_too_early(monkeypatch, module: type[nn.Module]) -> None:
     monkeypatch.setattr(module, "forward", wrong)
 
 
-def test_modules_that_are_right_pass_and_are_compared_with_the_network():
-    curves = check_fp32(random_srvp(), exported(random_srvp())).curves
+def test_modules_that_are_right_pass_and_are_compared_with_the_network(srvp_contents):
+    curves = check_fp32(random_srvp(), srvp_contents).curves
     assert {name for name in curves if "network" in name} == {
         "forecast.network.decode.frame", "forecast.network.step.mu", "forecast.network.step.logvar",
         "observe.network.prime.posterior_mu", "observe.network.prime.posterior_logvar", "observe.network.prime.prior_mu",
@@ -60,16 +78,18 @@ def test_modules_that_are_right_pass_and_are_compared_with_the_network():
     ("graph_name", "first", "second"),
     [("prime", "posterior_mu", "posterior_logvar"), ("prime", "prior_mu", "prior_logvar"), ("step", "mu", "logvar")],
 )
-def test_gaussians_that_a_module_of_srvp_mixes_up_are_caught(graph_name, first, second, monkeypatch):
-    swap(monkeypatch, "srvp", graph_name, first, second)
+def test_gaussians_that_a_module_of_srvp_mixes_up_are_caught(graph_name, first, second, srvp_contents, monkeypatch):
+    wrong = swap(monkeypatch, srvp_contents, family="srvp", graph_name=graph_name, first=first, second=second)
     with pytest.raises(ParityError, match=rf"network\.{graph_name}\.{first}"):
-        check_fp32(random_srvp(), exported(random_srvp()))
+        check_fp32(random_srvp(), wrong)
 
 
-def test_a_posterior_of_another_step_is_caught(monkeypatch):
+def test_a_posterior_of_another_step_is_caught(srvp_contents, monkeypatch):
     a_step_too_early(monkeypatch, srvp.PrimeGraph)
+    prime = srvp.graphs(srvp.fold(random_srvp()), torch.float32, True)["prime"]
+    wrong = {**srvp_contents, "prime": export_graph(prime, "prime", "0" * 16)}
     with pytest.raises(ParityError, match=r"observe\.network\.prime\.posterior_mu"):
-        check_fp32(random_srvp(), exported(random_srvp()))
+        check_fp32(random_srvp(), wrong)
 
 
 @pytest.mark.parametrize(
@@ -83,12 +103,10 @@ def test_a_posterior_of_another_step_is_caught(monkeypatch):
         ("posterior", "mu", "logvar"),
     ],
 )
-def test_what_a_module_of_svg_mixes_up_is_caught(graph_name, first, second, monkeypatch):
-    """One layer each in predictor and prior, so that their states have one shape."""
-    model = random_model(predictor_layers=1, prior_layers=1)
-    swap(monkeypatch, "svg", graph_name, first, second)
+def test_what_a_module_of_svg_mixes_up_is_caught(graph_name, first, second, svg_contents, monkeypatch):
+    wrong = swap(monkeypatch, svg_contents, family="svg", graph_name=graph_name, first=first, second=second)
     with pytest.raises(ParityError, match=rf"\.{graph_name}\.{first}"):
-        check_fp32(model, exported(model))
+        check_fp32(random_model(**ONE_LAYER), wrong)
 
 
 @pytest.mark.parametrize(
