@@ -2,8 +2,8 @@
 
     python examples/02_plain_onnxruntime.py [BUNDLE]
 
-A bundle is ONNX graphs and a manifest.json that says how they fit together. These are the steps of the family svg, with latents of
-any shape; the other families have other graphs (docs/architecture.md).
+A bundle is ONNX graphs and a manifest.json that says how they fit together. These are the steps of the family svg; the others
+have other graphs (docs/architecture.md).
 """
 
 from __future__ import annotations

@@ -76,9 +76,8 @@ def main() -> None:
                 seen = forecaster.observe(preprocessor.fit(picture.image))
                 if forecaster.ready:
                     futures = forecaster.forecast()
-                    print(
-                        f"interval {picture.tick}: surprise {seen.surprise:.1f} {forecaster.surprise_unit}, {len(futures)} futures"
-                    )
+                    surprise = f"surprise {seen.surprise:.1f} {forecaster.surprise_unit}"
+                    print(f"interval {picture.tick}: {surprise}, {len(futures)} futures")
         finally:
             camera.close()
         print(f"{camera.description}: {camera.captured} pictures, {camera.dropped} intervals missed")

@@ -105,13 +105,8 @@ class Dynamics(nn.Module):
 
     def forward(self, y: Tensor, z: Tensor) -> tuple[Tensor, list[Tensor]]:
         """y (B, ny) of a frame, z (B, nz) leading to the next -> y of that, and the n residuals (B, ny)."""
-        first: Any = self.f[0]
-        of_y, of_z = first.weight.split([y.shape[-1], z.shape[-1]], 1)
-        # The first layer of [y, z] in two halves: z's is the same in all steps, and OpenVINO 2026.4.1 crashes while it compiles
-        # two steps in a row with [y, z] as one tensor in f32.
-        from_z = functional.linear(z, of_z, first.bias)
         residuals = []
         for _ in range(self.steps):
-            residuals.append(self.f[1:](from_z + functional.linear(y, of_y)) / self.steps)
+            residuals.append(self.f(torch.cat([y, z], -1)) / self.steps)
             y = y + residuals[-1]
         return y, residuals

@@ -28,7 +28,7 @@ from svg_runtime.backends.openvino.device import (
     load_openvino,
     shared_core,
 )
-from svg_runtime.bundle.contract import SHUFFLED_DECODER
+from svg_runtime.bundle.contract import FUSED, SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError
@@ -40,6 +40,8 @@ from svg_runtime.machine.hardware import usable_cores
 # An explicitly requested precision is verified on these graphs: every device has kernels of all its precisions for them.
 # In skip and decoder, a transposed convolution may have to stay in float32, which the description then reports.
 _VERIFIED = ("encoder", "step")
+# OpenVINO 2026.4.1 crashes while it fuses perceptrons in a row, as SRVP's residual steps are, in float32 and for some batches.
+_WITHOUT_SNIPPETS = {"SNIPPETS_MODE": "DISABLE"}
 
 
 @dataclass(eq=False)
@@ -246,6 +248,8 @@ class OpenVinoBackend(HostArrays):
             properties["ENABLE_CPU_PINNING"] = False
             if self._threads == usable_cores() and can_share_threads(self._core):
                 properties[SHARED_THREADS] = True
+            if graph in FUSED and self._specs[graph].computes == "float32":
+                properties |= _WITHOUT_SNIPPETS
         return properties
 
 
