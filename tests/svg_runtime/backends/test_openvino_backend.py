@@ -537,7 +537,7 @@ def test_a_graph_that_the_engine_refuses_is_named(tiny_bundle, tmp_path):
 
 @pytest.mark.parametrize("samples", [3, 8])
 def test_residual_steps_compile_for_any_number_of_samples(samples, tmp_path, frames):
-    """OpenVINO 2026.4.1 crashed for some numbers, where two steps in a row read the state and the latent as one tensor."""
+    """OpenVINO 2026.4.1 crashes for some numbers, 8 among them, while it fuses the perceptrons of two steps."""
     bundle = export_tiny("srvp", tmp_path / "srvp.svgb", n_euler_steps=2, nhx=16, ny=6, residual_size=16, inference_size=16)
     futures = {}
     for backend, device in (("cpu", None), ("openvino", "CPU:f32")):
