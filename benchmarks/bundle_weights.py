@@ -52,9 +52,10 @@ def model_of(bundle: Bundle) -> SVG:
 
 def _config(bundle: Bundle) -> SvgConfig:
     model, frame, generation = bundle.manifest.model, bundle.manifest.frame, bundle.manifest.generation
-    sizes = model.model_dump(exclude={"family", "skips"})
+    sizes = {name: value for name, value in model.settings.items() if name in SvgConfig.model_fields}
     rule = generation.model_dump(include={"n_past", "skip_lag", "last_frame_skip"})
-    return SvgConfig(image_size=frame.height, channels=frame.channels, **sizes, **rule)
+    known = {"prior": model.prior, "z_dim": model.z_dim, "image_size": frame.height, "channels": frame.channels}
+    return SvgConfig.model_validate({**known, **sizes, **rule})
 
 
 def _folded_weights(bundle: Bundle) -> dict[str, torch.Tensor]:

@@ -143,7 +143,7 @@ def measured(benchmark: Any, bundle: Bundle, backend: Backend) -> Any:
     benchmark.extra_info.update(
         bundle=bundle.path.name,
         bundle_id=bundle.manifest.bundle_id,
-        nf=bundle.manifest.model.nf,
+        nf=bundle.manifest.model.settings.get("nf"),
         backend=backend.description,
         precision=backend.precision,
     )
@@ -191,8 +191,10 @@ def peers_can_run(bundle: Bundle) -> Iterator[None]:
         require_modules("the comparison with PyTorch", "export", "torch", "onnx", "onnxscript", "onnxruntime")
     except MissingExtraError as error:
         pytest.skip(str(error))
-    if not bundle.manifest.model.prior_layers or bundle.manifest.generation.last_frame_skip:
-        pytest.skip("the peers are written for a learned prior and frozen skips")
+    model, generation = bundle.manifest.model, bundle.manifest.generation
+    is_vector = model.family == "svg" and model.settings.get("latent") != "spatial"
+    if not is_vector or model.prior != "learned" or generation.last_frame_skip:
+        pytest.skip("the peers are written for SVG with vectors, a learned prior and frozen skips")
     import torch
 
     threads = torch.get_num_threads()

@@ -104,4 +104,5 @@ def _has_amx() -> bool:
 
 
 def _kind(bundle: Bundle) -> tuple[str, int]:
-    return bundle.manifest.model.backbone, bundle.manifest.model.nf
+    settings = bundle.manifest.model.settings
+    return settings.get("backbone"), settings.get("nf")

@@ -43,8 +43,8 @@ def test_peers_gpu(
     peers = [Peer.from_json(row) for row in found["peers"]]
     record_table(f"{what}: forecast, context read, on {found['gpu']['name']}", gpu_table(case_rows(peers)))
     benchmark.extra_info.update(bundle=bundle.path.name, bundle_id=bundle.manifest.bundle_id, gpu_case=found)
-    model = bundle.manifest.model
-    if (model.backbone, model.nf, bundle.manifest.frame.height, samples) == GOALS_ARE_FOR:
+    settings = bundle.manifest.model.settings
+    if (settings.get("backbone"), settings.get("nf"), bundle.manifest.frame.height, samples) == GOALS_ARE_FOR:
         for metric in gpu_metrics(peers, what):
             record_metric(metric)
 

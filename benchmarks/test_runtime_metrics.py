@@ -130,4 +130,4 @@ def _run_bare(graphs: list[BoundGraph]) -> None:
 
 
 def _is_nf_of_goal(bundle: Bundle) -> bool:
-    return bundle.manifest.model.nf == NF_OF_GOAL
+    return bundle.manifest.model.settings.get("nf") == NF_OF_GOAL

@@ -282,7 +282,7 @@ REFUSED = {
     "a history of one": ({"cell": "e3d-lstm", "history": 1}, "greater than or equal to 2"),
     "a decoupling loss without decoupling": ({"decouple_beta": 1.0}, "decouple_beta does not apply"),
     "a ramp downwards": ({"sampling_ramp": (5, 2)}, "two steps in ascending order"),
-    "settings of another family": ({"g_dim": 8}, "model.g_dim: Extra inputs are not permitted"),
+    "settings of another family": ({"g_dim": 8}, "model.g_dim: the family 'frames' has no such setting, only svg"),
     "an unknown cell": ({"cell": "gru"}, "model.cell: Input should be 'convlstm'"),
 }  # fmt: skip
 
