@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from svg_common.progress import NullListener
 from svg_eval.cli import app as svg_eval
-from svg_export.families.srvp import ExportedDynamics
 from svg_runtime import Forecaster
 from svg_runtime.backends.onnxruntime.session import BoundSession
 from svg_runtime.bench.cases import Case, list_cases, reference_case
@@ -105,7 +104,6 @@ def test_operations_are_those_that_pytorch_counts(stochastic, wide, tmp_path, mo
     # 2) a context for each sample, steps of the state, and all frames decoded at once
     srvp, manifest = load_checkpoint(stochastic.with_suffix(".pt")).build(), Bundle.open(stochastic).manifest
     c = srvp.config
-    srvp.dynamics = ExportedDynamics(srvp.dynamics)  # reads z once for all residual steps of a frame
     counts = count_operations(NullListener(), "it", str(stochastic), "fp32")
     assert set(counts) == {"encoder", "skip", "prime", "step", "decode"}
     with torch.no_grad(), FlopCounterMode(display=False) as prime:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -13,23 +12,32 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def fold_batch_norm(model: Network, fold_part: Callable[[nn.Module], bool]) -> Network:
+def fold_batch_norm(model: Network, stage_class: type[nn.Module], other: str) -> Network:
     """A copy of `model` in evaluation mode without BatchNorm, exact up to rounding.
 
     Folded in float64 and rounded once, so that only the last bit of a weight differs.
 
     Args:
         model: any network.
-        fold_part: folds a part that is special, in place, and says whether it has; sequences of layers need no such thing.
+        stage_class: of the decoder's stages that begin with finish(from_d(d) + condition).
+        other: name of the convolution in it that computes the condition.
     """
     folded = copy.deepcopy(model).eval().double()
     for part in folded.modules():
-        if not fold_part(part) and isinstance(part, nn.Sequential):
-            fold_in_sequence(part)
+        if isinstance(part, stage_class):
+            _fold_stage(part, other)
+        elif isinstance(part, nn.Sequential):
+            _fold_in_sequence(part)
     return folded.to(next(model.parameters()).dtype)
 
 
-def fold_in_sequence(layers: nn.Sequential) -> None:
+def _fold_stage(stage: Any, other: str) -> None:
+    if isinstance(stage.finish, nn.Sequential):  # else it ends in the image, without BatchNorm
+        stage.from_d = _fold_into_sum(stage.from_d, getattr(stage, other), stage.finish[0])
+        stage.finish[0] = nn.Identity()
+
+
+def _fold_in_sequence(layers: nn.Sequential) -> None:
     """Fold every BatchNorm into the convolution before it."""
     for index in range(1, len(layers)):
         conv, norm = layers[index - 1], layers[index]
@@ -39,7 +47,7 @@ def fold_in_sequence(layers: nn.Sequential) -> None:
             layers[index] = nn.Identity()
 
 
-def fold_into_sum(first: nn.Module, other: nn.Module | None, norm: nn.Module) -> nn.Module:
+def _fold_into_sum(first: nn.Module, other: nn.Module | None, norm: nn.Module) -> nn.Module:
     """Fold the BatchNorm after first(d) + other(e): it scales both convolutions, and its shift goes to the first.
 
     Args:

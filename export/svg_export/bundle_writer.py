@@ -199,13 +199,13 @@ def _write_variant(
     folder: Path, precision: str, contents: dict[str, bytes], exports: dict[str, GraphExport], report: ParityReport
 ) -> PrecisionVariant:
     graphs = {}
+    (folder / precision).mkdir(exist_ok=True)
+    given = {"h"} | set(exports["prime"].outputs if "prime" in exports else ())
     for graph_name, content in contents.items():
         file = f"{precision}/{graph_name}.onnx"
-        (folder / precision).mkdir(exist_ok=True)
         (folder / file).write_bytes(content)
         inputs, outputs, opset = read_interface(content)
         entry = exports["decoder" if graph_name == SHUFFLED_DECODER else graph_name]
-        given = set(exports["prime"].outputs) | {"h"} if "prime" in exports else {"h"}
         graphs[graph_name] = GraphSpec(
             file=file,
             sha256=hashlib.sha256(content).hexdigest(),

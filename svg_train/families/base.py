@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -56,14 +57,14 @@ class FamilyConfig(Frozen):
         return self.image_size
 
     @property
+    @abstractmethod
     def noise_dim(self) -> int:
         """Size of the flat vector of noise per sample and step; 0: deterministic, with one future."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def prior_kind(self) -> Literal["learned", "fixed", "none"]:
         """Of the latents: learned, N(0, I), or none in a deterministic model."""
-        raise NotImplementedError
 
     @property
     def context_draws(self) -> int:

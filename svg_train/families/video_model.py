@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -33,11 +34,12 @@ class Latents(NamedTuple):
     logvar: Tensor | None
 
 
-class VideoModel(nn.Module):
+class VideoModel(nn.Module, ABC):
     """A network that observes n_past frames and forecasts the next ones. Noise is always an argument."""
 
     config: FamilyConfig
 
+    @abstractmethod
     def forward(self, x: Tensor, noise: Tensor, step: int = 0) -> TrainingOutput:
         """One training pass.
 
@@ -46,9 +48,8 @@ class VideoModel(nn.Module):
             noise: (*config.training_noise(T) with the batch between them): (draws, B, size), standard normal.
             step: number of the optimizer step, for schedules such as scheduled sampling.
         """
-        raise NotImplementedError
 
-    @torch.no_grad()
+    @abstractmethod
     def generate(self, x: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
         """Forecast by the generation rule.
 
@@ -60,14 +61,13 @@ class VideoModel(nn.Module):
         Returns:
             (horizon, B, C, H, W) forecasts in [0, 1]. To draw several futures of one sequence, repeat it along B.
         """
-        raise NotImplementedError
 
     @torch.no_grad()
     def latents(self, x: Tensor, noise: Tensor, context_noise: Tensor) -> Latents | None:
         """The Gaussians of the forecast that `generate` makes of the same arguments; None in a deterministic model."""
         return None
 
-    @torch.no_grad()
+    @abstractmethod
     def reconstruct(self, x: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
         """Forecast with latents from the posterior of each true next frame; a deterministic model forecasts as always.
 
@@ -79,4 +79,3 @@ class VideoModel(nn.Module):
         Returns:
             (horizon, B, C, H, W) in [0, 1].
         """
-        raise NotImplementedError

@@ -24,6 +24,7 @@ from svg_train.config import Config, build_config
 from svg_train.families import FAMILIES
 from svg_train.families.svg import SvgConfig
 from svg_train.reference.archives import describe_archive
+from svg_train.reference.comparison import compare_tensors, refuse_shared_values
 from svg_train.reference.file import OtherKindError, TorchFile, open_torch_file, sniff_format
 from svg_train.reference.foreign_files import HEAD_BYTES, describe_foreign
 from svg_train.reference.inert_pickle import PickleFormatError
@@ -33,7 +34,7 @@ from svg_train.reference.names import COUNTER, Target, map_parameters, reference
 from svg_train.reference.options import Findings, model_table, read_options, training_tables
 from svg_train.reference.our_weights import compare_weights, config_tables
 from svg_train.reference.refusals import EXPECTED, incomplete, other_model
-from svg_train.reference.tensors import StoredTensor, share_elements
+from svg_train.reference.tensors import StoredTensor
 
 _NEEDED = ("encoder", "decoder", "frame_predictor")
 
@@ -144,7 +145,9 @@ def _convert(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoint 
     if config is None or model is None:
         return None
     targets = map_parameters(model)
-    _compare(reference_shapes(targets), parts, findings)
+    expected = {f"{part}.{name}": shape for (part, name), shape in reference_shapes(targets).items()}
+    given = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+    compare_tensors(expected, given, findings)
     if findings.problems:
         return None
     return Checkpoint(config, _read_weights(targets, parts, file, findings))
@@ -156,7 +159,7 @@ def _take_ours(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoin
     if config is None or model is None:
         return None
     compare_weights(map_parameters(model), layout.tensors, findings)
-    _refuse_shared_values(list(layout.tensors.values()), findings)
+    refuse_shared_values(layout.tensors.values(), findings)
     if findings.problems:
         return None
     values = {name: file.read(stored) for name, stored in layout.tensors.items()}
@@ -201,28 +204,6 @@ def _svg_settings(config: Config | None, findings: Findings) -> SvgConfig | None
         return config.model
     findings.add(f"model.family is {config.model.family}, but the weights imply svg")
     return None
-
-
-def _compare(expected: dict[tuple[str, str], tuple[int, ...]], parts: dict[str, Tensors], findings: Findings) -> None:
-    """Check names and shapes of all parameters, and that they have no more elements than the file stores."""
-    for (part, name), shape in sorted(expected.items()):
-        tensor = parts.get(part, {}).get(name)
-        if tensor is None:
-            if not name.endswith(COUNTER):
-                findings.add(f"{part}.{name}: missing, expected {shape}")
-        elif tensor.shape != shape:
-            findings.add(f"{part}.{name}: given {tensor.shape}, expected {shape}")
-        elif not name.endswith(COUNTER) and not tensor.storage.dtype.is_floating_point:
-            findings.add(f"{part}.{name}: given type {tensor.storage.dtype}, expected floating point")
-    for part, tensors in parts.items():
-        for name in sorted(tensors.keys() - {name for owner, name in expected if owner == part}):
-            findings.add(f"{part}.{name}: unexpected, {tensors[name].shape}")
-    _refuse_shared_values([parts[part][name] for part, name in expected if name in parts.get(part, {})], findings)
-
-
-def _refuse_shared_values(tensors: list[StoredTensor], findings: Findings) -> None:
-    if share_elements(tensors):
-        findings.add("several parameters share the same values in the file, which training never produces")
 
 
 def _read_weights(

@@ -3,56 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from svg_export.batch_norm import fold_batch_norm, fold_into_sum
+from svg_export.batch_norm import fold_batch_norm
 from svg_export.frame_graphs import EncoderGraph, SkipGraph
 from svg_export.graph_export import EXAMPLE_BATCH, GraphExport, widened
 from svg_train.families.srvp.backbones import Decoder, SplitStage
-from svg_train.families.srvp.latents import Dynamics
 from svg_train.families.srvp.model import SrvpModel
-
-
-class ExportedDynamics(nn.Module):
-    """The residual steps of `Dynamics` in a form that OpenVINO's CPU plugin (2026.4.1) compiles.
-
-    It crashes on two steps in a row that concatenate [y, z], at some batches: so the first layer is two halves, and z's is
-    computed once. And it crashes on y + (x W + b) where layers of up to 256 read y, which it takes for one chain: so the last
-    bias goes to y before the product.
-    """
-
-    def __init__(self, dynamics: Dynamics) -> None:
-        super().__init__()
-        first, *others = dynamics.f
-        assert isinstance(first, nn.Linear)
-        last: Any = others.pop() if others else None
-        ny = first.out_features if last is None else last.out_features
-        assert isinstance(ny, int)
-        self.of_y = nn.Parameter(first.weight[:, :ny].clone())
-        self.of_z = nn.Parameter(first.weight[:, ny:].clone())
-        self.first_bias = nn.Parameter(first.bias.clone())
-        self.hidden = nn.Sequential(*others)
-        self.last_weight: Any = None
-        self.last_bias: Any = None
-        self.steps = dynamics.steps
-        if last is not None:
-            self.last_weight = nn.Parameter(last.weight / self.steps)
-            self.last_bias = nn.Parameter(last.bias / self.steps)
-
-    def forward(self, y: Tensor, z: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """y (B, ny) of a frame, z (B, nz) leading to the next -> y of that, and no residuals: only training needs them."""
-        from_z = functional.linear(z, self.of_z, self.first_bias)
-        for _ in range(self.steps):
-            x = from_z + functional.linear(y, self.of_y)
-            if self.last_weight is None:
-                y = y + x / self.steps
-            else:
-                y = (y + self.last_bias) + functional.linear(self.hidden(x), self.last_weight)
-        return y, []
 
 
 class PrimeGraph(nn.Module):
@@ -100,22 +59,12 @@ class DecodeGraph(nn.Module):
 
 def fold(model: SrvpModel) -> SrvpModel:
     """A copy of `model` without BatchNorm."""
-    return fold_batch_norm(model, _fold_part)
-
-
-def _fold_part(part: nn.Module) -> bool:
-    if not isinstance(part, SplitStage):
-        return False
-    if isinstance(part.finish, nn.Sequential):  # else it ends in the image, without BatchNorm
-        part.from_d = fold_into_sum(part.from_d, part.from_cond, part.finish[0])
-        part.finish[0] = nn.Identity()
-    return True
+    return fold_batch_norm(model, SplitStage, "from_cond")
 
 
 def graphs(folded: SrvpModel, dtype: torch.dtype, fused: bool) -> dict[str, GraphExport]:
     """All graphs by name. There are no separate ones that `fused` could leave out."""
     c, recurrent = folded.config, copy.deepcopy(folded)
-    recurrent.dynamics = ExportedDynamics(recurrent.dynamics)  # type: ignore[assignment]
     encoder = EncoderGraph(copy.deepcopy(folded.encoder), dtype)
     skip, decode = (kind(copy.deepcopy(folded.decoder), dtype) for kind in (SkipGraph, DecodeGraph))
     with torch.no_grad():

@@ -10,7 +10,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from svg_export.batch_norm import fold_batch_norm, fold_into_sum
+from svg_export.batch_norm import fold_batch_norm
 from svg_export.frame_graphs import EncoderGraph, SkipGraph
 from svg_export.graph_export import EXAMPLE_BATCH, GraphExport, widened
 from svg_train.families.svg import SvgConfig
@@ -166,16 +166,7 @@ def _read(part: Gaussian, h_seq: Tensor) -> tuple[list[Tensor], list[Tensor], Te
 
 def fold(model: SVG) -> SVG:
     """A copy of `model` without BatchNorm."""
-    return fold_batch_norm(model, _fold_part)
-
-
-def _fold_part(part: nn.Module) -> bool:
-    if not isinstance(part, SkipStage):
-        return False
-    if isinstance(part.finish, nn.Sequential):  # else it ends in the image, without BatchNorm
-        part.from_d = fold_into_sum(part.from_d, part.from_skip, part.finish[0])
-        part.finish[0] = nn.Identity()
-    return True
+    return fold_batch_norm(model, SkipStage, "from_skip")
 
 
 def graphs(folded: SVG, dtype: torch.dtype, fused: bool) -> dict[str, GraphExport]:

@@ -30,11 +30,11 @@ from svg_train.families.frames.openstl_weights import (
     read_sizes,
     unused_weights,
 )
+from svg_train.reference.comparison import compare_tensors
 from svg_train.reference.file import TorchFile
 from svg_train.reference.modules import Tensors, attributes
 from svg_train.reference.options import Findings, plain_settings
 from svg_train.reference.settings_file import read_settings
-from svg_train.reference.tensors import share_elements
 
 _LISTED = 60  # problems in one message
 _SETTINGS_FILE = "model_param.json"
@@ -107,27 +107,12 @@ def _read(config: Config, tensors: Tensors, file: TorchFile, findings: Findings)
     """The weights, if all of the file's have the names and shapes that belong to the configuration."""
     assert isinstance(config.model, FramesConfig)
     sources = map_weights(config.model)
-    _compare({source.name: source.shape for source in sources.values()} | unused_weights(config.model), tensors, findings)
+    expected = {source.name: source.shape for source in sources.values()}
+    compare_tensors(expected | unused_weights(config.model), tensors, findings)
     if findings.problems:
         return None
     weights = {name: _read_weight(file, tensors, source, findings) for name, source in sources.items()}
     return Checkpoint(config, weights)
-
-
-def _compare(expected: dict[str, tuple[int, ...]], tensors: Tensors, findings: Findings) -> None:
-    """Check names, shapes and types of all weights, and that they have no more elements than the file stores."""
-    for name in sorted(expected.keys() | tensors.keys()):
-        given, shape = tensors.get(name), expected.get(name)
-        if given is None:
-            findings.add(f"{name}: missing, expected {shape}")
-        elif shape is None:
-            findings.add(f"{name}: unexpected, {given.shape}")
-        elif given.shape != shape:
-            findings.add(f"{name}: given {given.shape}, expected {shape}")
-        elif not given.storage.dtype.is_floating_point:
-            findings.add(f"{name}: given type {given.storage.dtype}, expected floating point")
-    if share_elements(tensors.values()):
-        findings.add("several weights share the same values in the file, which training never produces")
 
 
 def _read_weight(file: TorchFile, tensors: Tensors, source: Source, findings: Findings) -> Tensor:

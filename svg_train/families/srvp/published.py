@@ -22,13 +22,13 @@ from svg_train.config import Config, build_config
 from svg_train.families.srvp.config import SrvpConfig
 from svg_train.families.srvp.published_names import Source, map_parameters, published_shapes
 from svg_train.families.srvp.published_settings import generation_settings, model_sizes, other_tables
+from svg_train.reference.comparison import compare_tensors
 from svg_train.reference.file import TorchFile
 from svg_train.reference.layouts import recognize
 from svg_train.reference.modules import Tensors
 from svg_train.reference.names import COUNTER
 from svg_train.reference.options import Findings
 from svg_train.reference.settings_file import read_settings
-from svg_train.reference.tensors import share_elements
 
 SETTINGS_FILE = "config.json"
 
@@ -65,7 +65,7 @@ def take(path: Path, file: TorchFile, model_config: Path | None) -> Checkpoint:
     shape = _shape(sizes, findings)
     sources = map_parameters(shape) if shape is not None else {}
     if shape is not None:
-        _compare(published_shapes(sources), tensors, findings)
+        compare_tensors(published_shapes(sources), tensors, findings)
     config = _configuration(sizes | generation_settings(settings, shown, findings), settings, findings)
     # 3) the values
     weights = {} if findings.problems else _read_weights(sources, tensors, file, findings)
@@ -93,23 +93,6 @@ def _configuration(model: dict[str, Any], settings: dict[str, Any], findings: Fi
     except UsageError as error:
         findings.problems += [line.strip() for line in str(error).splitlines()[1:]]
         return None
-
-
-def _compare(expected: dict[str, tuple[int, ...]], tensors: Tensors, findings: Findings) -> None:
-    """Check names, shapes and types of all parameters, and that they have no more elements than the file stores."""
-    for name, shape in sorted(expected.items()):
-        tensor = tensors.get(name)
-        if tensor is None:
-            if not name.endswith(COUNTER):
-                findings.add(f"{name}: missing, expected {shape}")
-        elif tensor.shape != shape:
-            findings.add(f"{name}: given {tensor.shape}, expected {shape}")
-        elif not name.endswith(COUNTER) and not tensor.storage.dtype.is_floating_point:
-            findings.add(f"{name}: given type {tensor.storage.dtype}, expected floating point")
-    for name in sorted(tensors.keys() - expected.keys()):
-        findings.add(f"{name}: unexpected, {tensors[name].shape}")
-    if share_elements(tensors.values()):
-        findings.add("several parameters share the same values in the file, which training never produces")
 
 
 def _read_weights(sources: dict[str, Source], tensors: Tensors, file: TorchFile, findings: Findings) -> dict[str, Tensor]:

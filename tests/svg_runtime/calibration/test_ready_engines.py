@@ -47,14 +47,14 @@ class Machine:
     Attributes:
         name: of the backend.
         cache: its folder.
-        library: TensorRT or TensorRT-RTX, as a stand-in; None for ort-tensorrt.
+        nvidia: TensorRT or TensorRT-RTX, as a stand-in; None for ort-tensorrt.
         built: one entry per engine that was built.
         loads: one entry per loading of NVIDIA's library, or of ONNX Runtime with its provider.
     """
 
     name: str
     cache: Path
-    library: Library | None
+    nvidia: Library | None
     built: list[str]
     loads: list[str]
 
@@ -149,7 +149,7 @@ def test_engines_that_svg_export_puts_into_the_bundle_are_measured(machine, fuse
     assert opened(bundle, precision="fp16").startswith(CPU)
     options = GpuOptions(cache_dir=str(tmp_path / "cache of the build"))
     gpu = CudaDevice(machine.name, machine.name, None).gpu
-    LocalRequest(machine.library, gpu, SMALL["samples"], options).build(bundle, Watched())
+    LocalRequest(machine.nvidia, gpu, SMALL["samples"], options).build(bundle, Watched())
     machine.built.clear()
     assert opened(bundle, precision="fp16").startswith(f"{machine.name} (")
     assert len(measured) == 2
@@ -247,7 +247,7 @@ def test_an_engine_for_fewer_samples_is_not_ready(machine, fused_bundle):
 @native
 def test_an_engine_of_another_release_is_not_ready(machine, fused_bundle, monkeypatch):
     machine.build(fused_bundle)
-    monkeypatch.setattr(type(machine.library.module), "__version__", "10.9.0")
+    monkeypatch.setattr(type(machine.nvidia.module), "__version__", "10.9.0")
     assert machine.reasons(fused_bundle) == {NOT_BUILT}
     assert machine.built == []
 
