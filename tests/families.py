@@ -15,8 +15,12 @@ TINY_MODELS: dict[str, dict[str, Any]] = {
     "deterministic": {"prior": "none", "nf": 2, "g_dim": 8, "rnn_size": 8, "n_past": 3},
     "srvp": _SRVP,
     "srvp-skips": {**_SRVP, "backbone": "vgg", "skips": True, "n_euler_steps": 2},
+    "ensemble": {
+        "family": "ensemble", "channels": 1, "image_size": 16, "widths": (2, 3, 4), "decoder_widths": (3, 2), "blocks": 1,
+        "state_size": 4, "noise_maps": 1, "noise_vector": 2, "n_past": 3, "leads": 2,
+    },
     **{cell: {**_FRAMES, "cell": cell} for cell in ("convlstm", "predrnn", "predrnn-v2", "predrnnpp", "mim", "e3d-lstm")},
-}
+}  # fmt: skip
 
 
 def save_tiny(name: str, path: Path, **changed: Any) -> Path:

@@ -29,6 +29,7 @@ from svg_train.train import Trainer
 from tests.conftest import export_model, random_model, save_model, without_tracer
 from tests.engine_precision import computes_in
 from tests.svg_runtime.bundle_helpers import draw, generated
+from tests.svg_train.ensemble.test_ensemble_model import model_of
 from tests.svg_train.frames.test_frames_model import random_frames_model
 from tests.svg_train.srvp.srvp_models import random_srvp
 from tests.svg_train.test_data_video import _add_stream
@@ -119,6 +120,7 @@ def _surprise(svg, frames):
 
 FRAMES = {"image_size": 36, "patch_size": 4, "hidden": (2, 2), "n_past": 3}
 SPATIAL = {"latent": "spatial", "nf": 2, "g_dim": 4, "rnn_size": 4, "z_dim": 2, "n_past": 3}
+ENSEMBLE = {"channels": 3, "n_past": 4}
 SRVP = {"nf": 2, "nhx": 6, "ny": 5, "nz": 3, "nt_inf": 2, "n_past": 4, "inference_size": 8, "residual_size": 10}
 
 
@@ -139,6 +141,14 @@ def srvp_model(**settings):
     return model
 
 
+def ensemble_model(**settings):
+    """Weights that move frames by few pixels: half precision tells neighbouring ones apart."""
+    model = model_of(**settings)
+    with torch.no_grad():
+        model.decoder.head.weight.mul_(0.3)
+    return model
+
+
 QUICK = {
     "convlstm, unequal hidden sizes, not square": (
         frames_model, {**FRAMES, "cell": "convlstm", "hidden": (2, 3), "image_size": 16, "image_width": 24},
@@ -151,8 +161,12 @@ QUICK = {
     "srvp, vgg, skips, RGB, nz > ny": (
         srvp_model, {**SRVP, "backbone": "vgg", "skips": True, "channels": 3, "ny": 2, "nz": 5},
     ),
+    "ensemble, RGB": (ensemble_model, {**ENSEMBLE, "image_size": 24}),
 }  # fmt: skip
 REST = {
+    "ensemble, no shared noise": (
+        ensemble_model, {**ENSEMBLE, "image_size": 16, "noise_maps": 2, "noise_vector": 0, "channels": 1, "blocks": 0},
+    ),
     "predrnn, RGB, layer norm, patch 2": (
         frames_model,
         {**FRAMES, "cell": "predrnn", "channels": 3, "layer_norm": True, "image_size": 16, "patch_size": 2},
@@ -208,7 +222,7 @@ def test_every_family_trains_exports_and_forecasts(make, settings, bf16, tmp_pat
     assert frames
     assert max(curve.max_abs[0] for curve in frames) < TOLERANCE_FP32
     _check_reduced(tmp_path / "m.svgb", manifest)
-    contexts = ("window",) if model.config.family == "srvp" else ("window", "stream")
+    contexts = ("window",) if model.config.family in ("srvp", "ensemble") else ("window", "stream")
     for backend, context in itertools.product(("cpu", "openvino"), contexts):
         for fused in {True, not has_separate(manifest.variants["fp32"])}:
             _check_family_forecast(tmp_path / "m.svgb", model, context, backend=backend, fused=fused)

@@ -172,7 +172,7 @@ class RoleLoop(_Loop):
 
     def prime(self, inputs: ProbeInputs) -> tuple[Tensors, Tensors]:
         """What stays the same during the forecast, and the states at its start."""
-        encoded = [self.run_graph("encoder", {"frame": frame[None]}) for frame in inputs.frames[:, 0]]
+        encoded = [self.encode(frame[None]) for frame in inputs.frames[:, 0]]
         last = encoded[-1 - self.lag]
         conds = {} if "skip" not in self.exports else self.run_graph("skip", {k: v for k, v in last.items() if k != "h"})
         h_seq = np.stack([entry["h"] for entry in encoded])
@@ -182,6 +182,10 @@ class RoleLoop(_Loop):
             primed = self.call("observe", "prime", h_seq=np.repeat(h_seq, SAMPLES, axis=1))
         known = {**conds, **primed, "h": _repeat_for_samples(h_seq[-1])}
         return {**conds, **primed}, {name: known[name] for name in self.exports["step"].states}
+
+    def encode(self, frame: NDArray[Any]) -> Tensors:
+        """The encoding of a frame and its skips; without encoder it is its own encoding."""
+        return self.run_graph("encoder", {"frame": frame}) if "encoder" in self.exports else {"h": frame}
 
     def walk(self, inputs: ProbeInputs) -> Tensors:
         """The states before the last observed frame, and that frame as h."""

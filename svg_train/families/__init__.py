@@ -7,11 +7,12 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from svg_train.families.base import Family
+from svg_train.families.ensemble import ENSEMBLE_FAMILY, EnsembleConfig
 from svg_train.families.frames import FRAMES_FAMILY, FramesConfig
 from svg_train.families.srvp import SRVP_FAMILY, SrvpConfig
 from svg_train.families.svg import SVG_FAMILY, SvgConfig
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (SVG_FAMILY, SRVP_FAMILY, FRAMES_FAMILY)}
+FAMILIES: dict[str, Family] = {family.name: family for family in (SVG_FAMILY, SRVP_FAMILY, FRAMES_FAMILY, ENSEMBLE_FAMILY)}
 
 
 def _with_family(given: Any) -> Any:
@@ -19,4 +20,6 @@ def _with_family(given: Any) -> Any:
     return {"family": SVG_FAMILY.name, **given} if isinstance(given, dict) else given
 
 
-ModelConfig = Annotated[SvgConfig | SrvpConfig | FramesConfig, Field(discriminator="family"), BeforeValidator(_with_family)]
+ModelConfig = Annotated[
+    SvgConfig | SrvpConfig | FramesConfig | EnsembleConfig, Field(discriminator="family"), BeforeValidator(_with_family)
+]

@@ -27,7 +27,7 @@ def test_every_family_trains_in_mixed_precision_and_goes_on_where_it_was_saved(n
     """Lightning Fabric then casts frames and noise to bf16."""
     machine = Machine(device="cpu", precision="bf16-mixed")
     monkeypatch.setattr("svg_train.train.LOG_EVERY", 1)
-    size = {"image_size": 40} if TINY_MODELS[name].get("family") == "frames" else {}  # larger than the digits
+    size = {"image_size": 40} if TINY_MODELS[name].get("family") in ("frames", "ensemble") else {}  # larger than the digits
     config = build_config({"model": {**TINY_MODELS[name], **size}, "train": TRAIN})
     monkeypatch.setattr(Trainer, "_after_step", stopped_after_one(Trainer._after_step))
     with pytest.raises(KeyboardInterrupt):
@@ -40,7 +40,7 @@ def test_every_family_trains_in_mixed_precision_and_goes_on_where_it_was_saved(n
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     train, last = lines[0], lines[-1]
     assert ("kl" in train) == bool(config.model.noise_dim)
-    assert ("auxiliary" in train) == (name in ("srvp", "srvp-skips", "predrnn-v2", "e3d-lstm"))
+    assert ("auxiliary" in train) == (name in ("srvp", "srvp-skips", "ensemble", "predrnn-v2", "e3d-lstm"))
     assert last["kind"] == "eval"
     assert last["spread"] == 0 or config.model.noise_dim
 

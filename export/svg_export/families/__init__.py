@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from svg_export.families import frames, srvp, svg
+from svg_export.families import ensemble, frames, srvp, svg
 from svg_export.graph_export import GraphExport
 
 
@@ -31,4 +31,5 @@ FAMILY_EXPORTS = {
     "svg": FamilyExport(svg.fold, svg.graphs, has_separate=True),
     "srvp": FamilyExport(srvp.fold, srvp.graphs),
     "frames": FamilyExport(frames.fold, frames.graphs),
+    "ensemble": FamilyExport(ensemble.fold, ensemble.graphs),
 }

@@ -105,10 +105,10 @@ def _role_errors(manifest: Manifest, graphs: Graphs) -> Iterator[str]:
         yield f"expected step, or {sorted(SEPARATE)}"
     if separate and not set(SEPARATE) <= names:
         yield f"expected also {sorted(set(SEPARATE) - names)}"
-    if ("prime" in names) != (names >= {"step", "encoder"}):
+    if ("prime" in names and "step" not in names) or (names >= {"step", "encoder"} and "prime" not in names):
         yield "expected prime and step together, or step alone in a model without encoder"
-    if manifest.generation.context == "stream" and "encoder" in names and not separate:
-        yield f"the context 'stream' needs {sorted(SEPARATE)}, or a step in a model without encoder; expected 'window'"
+    if manifest.generation.context == "stream" and "prime" in names and not separate:
+        yield f"the context 'stream' needs {sorted(SEPARATE)}, or a step without prime; expected 'window'"
 
 
 def _optional_role_errors(manifest: Manifest, graphs: Graphs, given: _Names) -> Iterator[str]:
@@ -124,8 +124,8 @@ def _optional_role_errors(manifest: Manifest, graphs: Graphs, given: _Names) -> 
         yield "step gives no frames, and there is no decode"
     if manifest.generation.last_frame_skip and ("skip" not in names or "decode" in names):
         yield "last_frame_skip needs skip, and a step that gives frames itself"
-    if "encoder" not in names and (prior != "none" or "decode" in names):
-        yield f"a model without encoder has a step from frame to frame, and no latents; the prior is '{prior}'"
+    if not names & {"encoder", "prime"} and (prior != "none" or "decode" in names):
+        yield f"a model without encoder and prime has a step from frame to frame, and no latents; the prior is '{prior}'"
     if set(SEPARATE) <= names and manifest.context_draws != manifest.generation.n_past - 1:
         draws = manifest.generation.n_past - 1
         yield f"the posterior draws {draws} times while a context is read, but context_draws is {manifest.context_draws}"
@@ -353,7 +353,7 @@ def _needed_inputs(manifest: Manifest, graphs: Graphs, names: _Names) -> dict[st
         "encoder": {"frame"}, "skip": names.skips, "posterior": {"h", "state"}, "prior": {"h", "state"},
         "predictor": {"h", "state", "z"} if latents else {"h", "state"}, "decoder": {"g"} | names.conds,
         SHUFFLED_DECODER: {"g"} | names.conds, "prime": {"h_seq"} | (noise if manifest.context_draws else set()),
-        "step": noise if "encoder" in graphs else {"h"}, "decode": set(),
+        "step": noise if "prime" in graphs else {"h"}, "decode": set(),
     }  # fmt: skip
 
 

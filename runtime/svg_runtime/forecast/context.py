@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -55,6 +56,26 @@ def without_latents(surprise: float | None = None) -> ContextPosterior:
     """What a context gives where there are no latents, or where forecasts draw them."""
     empty = np.zeros((0, 1, 0), np.float32)
     return ContextPosterior(mu=empty, logvar=empty, prior_state={}, surprise=surprise)
+
+
+class RelativeError:
+    """Each error relative to the mean of all errors before it since `reset`: 1 is as usual."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Discard all errors."""
+        self._sum = 0.0
+        self._count = 0
+
+    def of(self, error: float) -> float | None:
+        """The relative size of the next error; None if there is none to compare it with."""
+        relative = error * self._count / self._sum if self._sum else None
+        if math.isfinite(error):
+            self._sum += error
+            self._count += 1
+        return relative
 
 
 class ContextReader:

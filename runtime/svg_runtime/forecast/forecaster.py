@@ -44,6 +44,7 @@ from svg_runtime.forecast.noise import FloatArray, NoiseSource
 from svg_runtime.forecast.observer import Observer
 from svg_runtime.forecast.primed_context import PrimedContext
 from svg_runtime.forecast.rollout import Rollout
+from svg_runtime.forecast.sampled_context import SampledContext
 from svg_runtime.forecast.scores import ForecastMemory, ForecastScore
 from svg_runtime.forecast.separate_rollout import SeparateRollout
 from svg_runtime.forecast.stepped_context import SteppedContext
@@ -552,7 +553,7 @@ class Forecaster:
             UsageError: the stream context, for a model that can read windows of frames alone.
         """
         graphs, streams = self._variant.graphs, self.context == "stream"
-        if "encoder" not in graphs:
+        if not graphs.keys() & {"encoder", "prime"}:
             return SteppedContext(self._backend, self._variant, streams)
         if has_separate(self._variant):
             pairs = 1 if streams else self.manifest.generation.n_past - 1
@@ -566,6 +567,8 @@ class Forecaster:
                 f"models of the family '{self.manifest.model.family}' read windows of frames, and have no stream context\n"
                 "  open it with context='window', or --context window"
             )
+        if "encoder" not in graphs:
+            return SampledContext(self._backend, self.manifest, self._variant, self._observer)
         return PrimedContext(self._backend, self.manifest, self._variant)
 
     def _check_open(self) -> None:

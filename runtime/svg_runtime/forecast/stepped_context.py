@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from svg_common.metrics import mean_squared_error
 from svg_runtime.backends.base import Backend
 from svg_runtime.bundle.manifest import PrecisionVariant
-from svg_runtime.forecast.context import ContextPosterior, SurpriseUnit, without_latents
+from svg_runtime.forecast.context import ContextPosterior, RelativeError, SurpriseUnit, without_latents
 from svg_runtime.forecast.noise import FloatArray
 from svg_runtime.forecast.states import RecurrentGraph
 
@@ -43,13 +42,13 @@ class SteppedContext:
             outputs=[{"frame": self._frame}] * 2,
         )
         self.predictor: RecurrentGraph | None = self._step
+        self._errors = RelativeError()
         self.reset()
 
     def reset(self) -> None:
         """Discard all frames and errors."""
         self._step.reset()
-        self._error_sum = 0.0
-        self._errors = 0
+        self._errors.reset()
 
     def observe(self, encodings: Sequence[FloatArray]) -> ContextPosterior:
         """Step through the frames but the last, which is compared with its prediction."""
@@ -59,14 +58,4 @@ class SteppedContext:
             self._backend.write(self._h, frame)
             self._step.step()
         error = mean_squared_error(self._backend.read(self._frame), encodings[-1])
-        surprise = self._relative(error)
-        if math.isfinite(error):
-            self._error_sum += error
-            self._errors += 1
-        return without_latents(surprise)
-
-    def _relative(self, error: float) -> float | None:
-        """Error over the mean of the earlier ones; None if there are none."""
-        if not self._error_sum:
-            return None
-        return error * self._errors / self._error_sum
+        return without_latents(self._errors.of(error))

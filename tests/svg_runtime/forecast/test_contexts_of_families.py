@@ -12,10 +12,12 @@ from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import UsageError
 from svg_runtime.forecast import frame_decoder
+from svg_runtime.forecast.noise import NoiseSource
 from tests.svg_runtime.bundle_helpers import draw, graph_bytes
 
-NAMES = ("srvp", "srvp-skips", "predrnn", "mim", "e3d-lstm")
-MODES = [(name, "window") for name in NAMES] + [(name, "stream") for name in NAMES[2:]]
+WINDOWS_ONLY = ("srvp", "srvp-skips", "ensemble")
+STREAMS = ("predrnn", "mim", "e3d-lstm")
+MODES = [(name, "window") for name in WINDOWS_ONLY + STREAMS] + [(name, "stream") for name in STREAMS]
 every_mode = pytest.mark.parametrize(("name", "context"), MODES)
 
 
@@ -75,7 +77,7 @@ def test_resetting_forgets_frames_states_noise_and_errors(family_bundle, name, c
         np.testing.assert_array_equal(warm, futures)
 
 
-@pytest.mark.parametrize("name", NAMES[2:])
+@pytest.mark.parametrize("name", STREAMS)
 def test_a_window_and_a_stream_of_its_length_say_the_same(family_bundle, name):
     results = []
     for context in ("window", "stream"):
@@ -115,9 +117,28 @@ def test_srvp_needs_a_whole_window_for_its_surprise(family_bundle):
         _ = forecaster.surprise_unit
 
 
-def test_srvp_has_no_stream(family_bundle):
+def test_the_surprise_of_an_ensemble_is_the_error_of_its_mean_over_that_of_the_earlier_ones(family_bundle):
+    with open_on(family_bundle("ensemble")) as forecaster, open_on(family_bundle("ensemble")) as other:
+        assert forecaster.surprise_unit == "relative"
+        clip, said, errors = clip_for(forecaster, 7), [], []
+        noise = NoiseSource(0)  # the same for every frame
+        size = forecaster.manifest.model.z_dim
+        given = {"context_noise": noise.draw(1, 4, size), "noise": noise.draw(1, 4, size)}
+        for frame in clip:
+            said.append(forecaster.observe(frame).surprise)
+            if other.ready:
+                predicted = other.forecast(samples=4, horizon=1, **given).mean(0)[0]
+                errors.append(float(np.mean((predicted - frame) ** 2)))
+            other.observe(frame)
+    assert said[:4] == [None] * 4
+    expected = [errors[i] / np.mean(errors[:i]) for i in range(1, len(errors))]
+    assert said[4:] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", WINDOWS_ONLY)
+def test_what_reads_windows_alone_has_no_stream(family_bundle, name):
     with pytest.raises(UsageError, match="no stream context"):
-        open_on(family_bundle("srvp"), context="stream")
+        open_on(family_bundle(name), context="stream")
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 6, 7, 100])
@@ -132,7 +153,7 @@ def test_decoding_in_parts_changes_nothing(family_bundle, monkeypatch, at_once):
     np.testing.assert_allclose(frames[0], frames[1], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["spatial", "srvp"])
+@pytest.mark.parametrize("name", ["spatial", "srvp", "ensemble"])
 def test_prime_accepts_the_context_at_batch_1_or_b(family_bundle, name):
     bundle = family_bundle(name)
     session = onnxruntime.InferenceSession(graph_bytes(bundle, "prime"), providers=["CPUExecutionProvider"])

@@ -1,0 +1,78 @@
+"""Settings of the family `ensemble`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from svg_train.families.base import MAX_LAYERS, MAX_SIZE, FamilyConfig
+
+MAP_STRIDE = 8  # pixels per position of the state
+_CHOICES = 1  # entries of the training noise that choose which leads are decoded
+
+_Channels = Annotated[int, Field(ge=1, le=MAX_SIZE)]
+
+
+class EnsembleConfig(FamilyConfig):
+    """Shape of the network, and how it is scored in training."""
+
+    generation_fields: ClassVar[tuple[str, ...]] = ("members", "leads", "patch_weight")
+
+    family: Literal["ensemble"] = Field("ensemble", description="kind of model")
+    channels: Literal[1, 3] = Field(3, description="1: gray, 3: RGB")
+    widths: tuple[_Channels, _Channels, _Channels] = Field(
+        (32, 64, 96),
+        description="channels at a half, a quarter and an eighth of the frame's side, where the context is read: once",
+    )
+    blocks: int = Field(2, ge=0, le=MAX_LAYERS, description="residual blocks at each of these sizes")
+    decoder_widths: tuple[_Channels, _Channels] = Field(
+        (24, 48), description="channels at a half and a quarter of the side in the decoder: once per sample and step"
+    )
+    state_size: int = Field(64, ge=1, le=MAX_SIZE, description="channels of the state, a map of an eighth of the frame's side")
+    noise_maps: int = Field(4, ge=0, le=MAX_SIZE, description="noise per position of the state")
+    noise_vector: int = Field(8, ge=0, le=MAX_SIZE, description="noise that all positions share")
+    members: int = Field(2, ge=2, le=64, description="samples of each training sequence that are scored together")
+    leads: int = Field(4, ge=1, le=1024, description="forecast frames of each training step that are decoded and scored")
+    patch_weight: float = Field(
+        1.0, ge=0, description="weight of the energy score of patches, beside the CRPS of single pixels"
+    )
+
+    @field_validator("widths", "decoder_widths", mode="before")
+    @classmethod
+    def _separated(cls, given: Any) -> Any:
+        """A command line has them as "24,48"."""
+        return given.split(",") if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> EnsembleConfig:
+        if self.image_size % MAP_STRIDE:
+            raise ValueError(f"image_size is {self.image_size}; expected a multiple of {MAP_STRIDE}")
+        if not self.noise_dim:
+            raise ValueError("noise_maps and noise_vector are both 0: all samples would be alike; expected one of them above 0")
+        return self
+
+    @property
+    def map_size(self) -> int:
+        """Side of the state."""
+        return self.image_size // MAP_STRIDE
+
+    @property
+    def noise_dim(self) -> int:
+        """Maps first (channels, rows, columns), then the vector."""
+        return self.noise_maps * self.map_size**2 + self.noise_vector
+
+    @property
+    def prior_kind(self) -> Literal["fixed"]:
+        """Noise is N(0, I)."""
+        return "fixed"
+
+    @property
+    def context_draws(self) -> int:
+        """One, for what cannot be known of the moment at which a forecast starts."""
+        return 1
+
+    def training_noise(self, frames: int) -> tuple[int, int]:
+        """As for `members` samples of a forecast of all frames after the context, and what chooses the leads."""
+        draws = self.context_draws + max(frames - self.n_past, 0)
+        return self.members * draws, self.noise_dim + _CHOICES

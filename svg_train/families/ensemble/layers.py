@@ -1,0 +1,206 @@
+"""The parts of the network, s being the side of the state: an eighth of the frame's.
+
+    prime    the observed frames -> state, what the decoder needs of them at finer resolutions, and the background
+    step     state, noise -> state of the next frame
+    decoder  state -> how each pixel moves, what is new, and how both are mixed -> frame
+
+All convolutions have the variant's type in a reduced precision; frames, flows and states stay float32.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from svg_train.families.ensemble.config import EnsembleConfig
+
+_SLOPE = 0.1  # of LeakyReLU
+_FLOW_PIXELS = 8.0  # that an output of 1 stands for
+_MIXED = 3  # what a pixel is mixed of: the moved last frame, the background, and new content
+_MIX_AT_FIRST = (2.0, 0.0, -2.0)  # a new network repeats the last frame
+
+
+class Observed(NamedTuple):
+    """What a forecast takes from the observed frames; the same for all samples and leads."""
+
+    quarter: Tensor  # (1 or B, decoder_widths[1], 2 s, 2 s)
+    half: Tensor  # (1 or B, decoder_widths[0], 4 s, 4 s)
+    last: Tensor  # (1 or B, C, 8 s, 8 s) the last frame
+    background: Tensor  # (1 or B, C, 8 s, 8 s) a mean of all frames with a weight for each pixel
+
+
+class Residual(nn.Module):
+    """x + conv(act(conv(act(x)))), which starts as x."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = _conv(channels, channels)
+        self.second = _conv(channels, channels)
+        _zero(self.second)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, c, h, w) -> the same."""
+        changed = self.second(_act(self.first(_act(_narrowed(x, self.first)))))
+        y: Tensor = x + changed.to(x.dtype)
+        return y
+
+
+class Prime(nn.Module):
+    """Reads all observed frames at once, so that it sees motion at full resolution."""
+
+    def __init__(self, config: EnsembleConfig) -> None:
+        super().__init__()
+        half, quarter, eighth = config.widths
+        self.down_half = _down(config.channels * config.n_past, half)
+        self.down_quarter = _down(half, quarter)
+        self.down_eighth = _down(quarter, eighth)
+        self.at_half, self.at_quarter, self.at_eighth = (
+            nn.Sequential(*(Residual(channels) for _ in range(config.blocks))) for channels in config.widths
+        )
+        self.state = _conv(eighth, config.state_size)
+        self.to_half, self.to_quarter = map(_conv, config.widths, config.decoder_widths)
+        self.weights = nn.Conv2d(half, 4 * config.n_past, 1)  # of every frame at each of the 2 x 2 pixels
+        _scale(self.weights, 0.1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Observed]:
+        """x (n_past, B, C, 8 s, 8 s) -> state (B, state_size, s, s) before the noise, and the rest."""
+        half = self.at_half(self.down_half(_narrowed(torch.cat(x.unbind(), 1) - 0.5, self.down_half)))
+        quarter = self.at_quarter(self.down_quarter(_act(half)))
+        eighth = self.at_eighth(self.down_eighth(_act(quarter)))
+        weights = functional.pixel_shuffle(_widened(self.weights(half)), 2).softmax(1)
+        background = (x.transpose(0, 1) * weights[:, :, None]).sum(1)
+        return _widened(self.state(_act(eighth))), Observed(self.to_quarter(quarter), self.to_half(half), x[-1], background)
+
+
+class Step(nn.Module):
+    """A convolutional GRU (Ballas et al. 2016) whose input is noise, and a residual block."""
+
+    def __init__(self, config: EnsembleConfig) -> None:
+        super().__init__()
+        self.noise_maps, self.map_size = config.noise_maps, config.map_size
+        size, noise = config.state_size, config.noise_maps + config.noise_vector
+        self.gates = _conv(size + noise, 2 * size)
+        self.candidate = _conv(size + noise, size)
+        self.residual = Residual(size)
+
+    def forward(self, state: Tensor, eps: Tensor) -> Tensor:
+        """State (B, state_size, s, s) and eps (B, noise_dim) -> the next state."""
+        noise = self.as_maps(eps)
+        update, reset = torch.sigmoid(self._convolved(self.gates, state, noise)).chunk(2, 1)
+        candidate = torch.tanh(self._convolved(self.candidate, reset * state, noise))
+        following: Tensor = self.residual((1 - update) * state + update * candidate)
+        return following
+
+    @staticmethod
+    def _convolved(layer: nn.Conv2d, state: Tensor, noise: Tensor) -> Tensor:
+        return _widened(layer(_narrowed(torch.cat([state, noise], 1), layer)))
+
+    def as_maps(self, eps: Tensor) -> Tensor:
+        """Flat noise (B, noise_dim) -> (B, noise_maps + noise_vector, s, s)."""
+        maps, vector = eps.split([self.noise_maps * self.map_size**2, eps.shape[1] - self.noise_maps * self.map_size**2], 1)
+        spread = vector[:, :, None, None].expand(-1, -1, self.map_size, self.map_size)
+        return torch.cat([maps.unflatten(1, (self.noise_maps, self.map_size, self.map_size)), spread], 1)
+
+
+class Decoder(nn.Module):
+    """A state and what was observed -> one frame."""
+
+    def __init__(self, config: EnsembleConfig) -> None:
+        super().__init__()
+        half, quarter = config.decoder_widths
+        self.channels = config.channels
+        self.to_quarter = _conv(config.state_size, quarter)
+        self.at_quarter = Residual(quarter)
+        self.to_half = _conv(quarter, half)
+        self.at_half = Residual(half)
+        self.head = _conv(half, 4 * (config.channels + 2 + _MIXED))  # of each of the 2 x 2 pixels
+        _scale(self.head, 0.1)
+        with torch.no_grad():
+            if self.head.bias is not None and not self.head.bias.is_meta:
+                bias = torch.zeros(config.channels + 2 + _MIXED)
+                bias[-_MIXED:] = torch.tensor(_MIX_AT_FIRST)
+                self.head.bias.copy_(bias.repeat_interleave(4))
+
+    def forward(self, state: Tensor, observed: Observed) -> Tensor:
+        """State (B, state_size, s, s) -> frame (B, C, 8 s, 8 s) in [0, 1]."""
+        x = self.to_quarter(_narrowed(state, self.to_quarter))
+        x = self.at_quarter(_act(_upsampled(x) + observed.quarter))
+        x = self.at_half(_act(_upsampled(self.to_half(_act(x))) + observed.half))
+        maps = functional.pixel_shuffle(_widened(self.head(_act(x))), 2)
+        with torch.autocast(maps.device.type, enabled=False):  # half precision cannot tell neighbouring pixels apart
+            return self._compose(maps, observed.last, observed.background)
+
+    def _compose(self, maps: Tensor, last: Tensor, background: Tensor) -> Tensor:
+        content, flow, mixed = maps.split([self.channels, 2, _MIXED], 1)
+        moved, still, new = mixed.softmax(1).split(1, 1)
+        frame: Tensor = moved * warp(last, _FLOW_PIXELS * flow) + still * background + new * torch.sigmoid(4 * content)
+        return frame
+
+
+def warp(frame: Tensor, flow: Tensor) -> Tensor:
+    """Move the pixels of a frame: each is looked up where its flow points, bilinearly; beyond the border, at the border.
+
+    Args:
+        frame: (1 or B, C, H, W).
+        flow: (B, 2, H, W), right and down, in pixels.
+
+    Returns:
+        (B, C, H, W).
+    """
+    height, width = flow.shape[-2:]
+    rows = torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None].expand(height, width)
+    columns = torch.arange(width, device=flow.device, dtype=flow.dtype)[None].expand(height, width)
+    # [-1, 1] from the outer border of the first pixel to that of the last one
+    x = (2 * (flow[:, 0] + columns) + 1) / width - 1
+    y = (2 * (flow[:, 1] + rows) + 1) / height - 1
+    repeated = frame + 0 * flow[:, :1]  # an expansion would be computed at run time, on the processor
+    return functional.grid_sample(repeated, torch.stack([x, y], -1), "bilinear", "border", align_corners=False)
+
+
+def _narrowed(x: Tensor, layer: nn.Conv2d) -> Tensor:
+    """In the type of a layer that is in reduced precision; under autocast, which casts by itself, as it is."""
+    narrower = torch.promote_types(x.dtype, layer.weight.dtype) != layer.weight.dtype
+    return x.to(layer.weight.dtype) if narrower else x
+
+
+def _widened(x: Tensor) -> Tensor:
+    """In float32, or the wider type that the model has."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _conv(c_in: int, c_out: int) -> nn.Conv2d:
+    return _initialized(nn.Conv2d(c_in, c_out, 3, padding=1))
+
+
+def _down(c_in: int, c_out: int) -> nn.Conv2d:
+    return _initialized(nn.Conv2d(c_in, c_out, 4, 2, 1))
+
+
+def _initialized(layer: nn.Conv2d) -> nn.Conv2d:
+    """He et al. 2015. There are no normalizations, and with PyTorch's smaller weights noise would hardly reach a frame."""
+    if not layer.weight.is_meta:  # there are no values
+        nn.init.kaiming_normal_(layer.weight, a=_SLOPE)
+        assert layer.bias is not None
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _upsampled(x: Tensor) -> Tensor:
+    return functional.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def _act(x: Tensor) -> Tensor:
+    return functional.leaky_relu(x, _SLOPE)
+
+
+def _zero(layer: nn.Conv2d) -> None:
+    _scale(layer, 0.0)
+
+
+@torch.no_grad()
+def _scale(layer: nn.Conv2d, factor: float) -> None:
+    for parameter in layer.parameters():
+        parameter.mul_(factor)

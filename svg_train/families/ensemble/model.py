@@ -1,0 +1,95 @@
+"""A generative ensemble: the training forward, and the generation rule.
+
+Noise enters the state at every step, and all samples of a forecast are trained together by a proper scoring rule, so that their
+spread is that of the errors. There is no posterior, no divergence and no adversary (Pacchiardi et al. 2024, "Probabilistic
+forecasting with generative networks via scoring rule minimization"; Lang et al. 2024, "AIFS-CRPS"; Alet et al. 2025,
+"Skillful joint probabilistic weather forecasting from marginals").
+
+A frame is the last observed one moved by a flow, a background, and new content, mixed pixel by pixel: what stands still passes
+as it is. A forecast never reads its own frames, so those of all samples and steps can be decoded in one batch.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from svg_train.families.ensemble.config import EnsembleConfig
+from svg_train.families.ensemble.layers import Decoder, Observed, Prime, Step
+from svg_train.families.ensemble.scores import fair_crps, patch_energy
+from svg_train.families.video_model import TrainingOutput, VideoModel
+
+PATCH_SIDES = (8, 32)  # pixels
+_TYPICAL_MOTION = 0.02  # mean absolute change during a context, of a frame in [0, 1]
+
+
+class EnsembleModel(VideoModel):
+    """Prime, step and decoder; the start of a forecast is a step, too, with noise of its own."""
+
+    config: EnsembleConfig
+
+    def __init__(self, config: EnsembleConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.prime = Prime(config)
+        self.step = Step(config)
+        self.decoder = Decoder(config)
+
+    def forward(self, x: Tensor, noise: Tensor, step: int = 0) -> TrainingOutput:
+        """Score `members` samples of the frames after the context in closed loop, at `leads` of them chosen at random.
+
+        Args:
+            x: (T, B, C, H, W) in [0, 1], T above n_past.
+            noise: (members * (1 + T - n_past), B, noise_dim + 1) standard normal; the last entry chooses the leads.
+            step: not used.
+
+        Returns:
+            `frames` are those of the first member, (leads, B, C, H, W); `mse` is the mean over members, summed over the leads
+            and scaled to all T - n_past of them. It is told, and has no gradient: `auxiliary` is what is minimised, the score.
+        """
+        c = self.config
+        horizon, batch = x.shape[0] - c.n_past, x.shape[1]
+        eps = noise[..., : c.noise_dim].unflatten(0, (1 + horizon, c.members)).flatten(1, 2)  # (1 + horizon, members * B, ...)
+        leads = noise[:horizon, 0, -1].argsort()[: c.leads].sort().values.tolist()
+        state, observed = self.prime(x[: c.n_past])
+        states = self._states(state.repeat(c.members, 1, 1, 1), eps)
+        chosen = torch.cat([states[lead] for lead in leads])
+        frames = self.decoder(chosen, Observed(*(part.repeat(len(leads) * c.members, 1, 1, 1) for part in observed)))
+        members, truth = frames.unflatten(0, (len(leads), c.members, batch)), x[c.n_past :][leads]
+        score = fair_crps(members, truth)
+        if c.patch_weight:
+            patches = [patch_energy(members, truth, side) for side in PATCH_SIDES]
+            score = score + c.patch_weight * torch.stack(patches).mean(0)
+        mse = ((members - truth[:, None]) ** 2).mean()
+        weighted = (score * _weights(x[: c.n_past])).mean()
+        return TrainingOutput(members[:, 0], horizon * mse.detach(), x.new_zeros(()), horizon * weighted)
+
+    def _states(self, state: Tensor, eps: Tensor) -> list[Tensor]:
+        """States of the forecast frames. eps is (1 + horizon, B, noise_dim); the first draw belongs to the start."""
+        state, states = self.step(state, eps[0]), []
+        for draw in eps[1:]:
+            state = self.step(state, draw)
+            states.append(state)
+        return states
+
+    @torch.no_grad()
+    def generate(self, x: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
+        """Forecast from the noise alone. As `VideoModel.generate`, with one draw of context noise."""
+        state, observed = self.prime(x)
+        states = self._states(state, torch.cat([context_noise, noise]))
+        frames = [self.decoder(each, observed) for each in states]
+        return torch.stack(frames) if frames else x.new_zeros(0, *x.shape[1:])
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
+        """There is no posterior: a forecast, as always."""
+        return self.generate(x[: self.config.n_past], noise, context_noise)
+
+
+def _weights(context: Tensor) -> Tensor:
+    """(B,) weights of sequences (n_past, B, C, H, W), so that a calm scene counts as much as a turbulent one.
+
+    They follow from what was observed alone. A weight that knew the future would make the score improper.
+    """
+    motion = (context[-1] - context[0]).abs().mean(dim=(1, 2, 3))
+    return _TYPICAL_MOTION / (motion + _TYPICAL_MOTION)

@@ -1,0 +1,148 @@
+"""The network of the family `ensemble`: what a new one does, how it moves pixels, and what its training scores."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from svg_train.families.ensemble import EnsembleConfig
+from svg_train.families.ensemble.layers import warp
+from svg_train.families.ensemble.model import EnsembleModel
+from svg_train.families.ensemble.scores import fair_crps, patch_energy
+from tests.families import TINY_MODELS
+
+TINY = TINY_MODELS["ensemble"]
+
+
+def model_of(seed: int = 0, **changed) -> EnsembleModel:
+    """With weights of which none is zero."""
+    torch.manual_seed(seed)
+    model = EnsembleModel(EnsembleConfig(**{**TINY, **changed}))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def draws(model: EnsembleModel, batch: int, horizon: int) -> tuple[torch.Tensor, torch.Tensor]:
+    size = model.config.noise_dim
+    return torch.randn(horizon, batch, size), torch.randn(1, batch, size)
+
+
+def test_a_new_network_repeats_the_last_frame():
+    torch.manual_seed(0)
+    model = EnsembleModel(EnsembleConfig(image_size=64, n_past=3)).eval()
+    still = torch.rand(1, 2, 3, 8, 8).repeat_interleave(8, -1).repeat_interleave(8, -2).repeat(3, 1, 1, 1, 1)
+    noise = torch.randn(2, 2, model.config.noise_dim)
+    frames = model.generate(still, noise, noise[:1])
+    assert ((frames - still[0]) ** 2).mean() < 0.01
+    assert ((still[0] - 0.5) ** 2).mean() > 0.05
+
+
+@pytest.mark.parametrize(("right", "down"), [(3, 0), (0, 2), (-2, 5)])
+def test_a_flow_of_whole_pixels_moves_a_frame(right, down):
+    frame = torch.rand(1, 2, 16, 16)
+    flow = torch.tensor([right, down]).view(1, 2, 1, 1).expand(1, 2, 16, 16).float()
+    padded = torch.nn.functional.pad(frame, (6, 6, 6, 6), mode="replicate")
+    expected = padded[:, :, 6 + down : 22 + down, 6 + right : 22 + right]
+    torch.testing.assert_close(warp(frame, flow), expected, atol=1e-5, rtol=0)
+
+
+def test_a_flow_of_half_a_pixel_mixes_two():
+    frame = torch.rand(1, 1, 8, 8)
+    moved = warp(frame, torch.tensor([0.5, 0.0]).view(1, 2, 1, 1).expand(3, 2, 8, 8))
+    torch.testing.assert_close(moved[2, :, :, :-1], (frame[0, :, :, :-1] + frame[0, :, :, 1:]) / 2, atol=1e-6, rtol=0)
+
+
+def test_all_noise_changes_the_forecast():
+    model = model_of()
+    x = torch.rand(3, 1, 1, 16, 16)
+    noise, past = draws(model, 1, 3)
+    frames = model.generate(x, noise, past)
+    for index in range(model.config.noise_dim):
+        changed = noise.clone()
+        changed[1, 0, index] += 1
+        other = model.generate(x, changed, past)
+        assert torch.equal(other[0], frames[0]), "a draw changed what came before it"
+        assert (other[1] != frames[1]).any(), index
+    assert (model.generate(x, noise, past + 1)[0] != frames[0]).any()
+
+
+def test_each_sequence_is_forecast_by_itself():
+    model = model_of()
+    x, (noise, past) = torch.rand(3, 4, 1, 16, 16), draws(model, 4, 3)
+    together = model.generate(x, noise, past)
+    for index in range(4):
+        alone = model.generate(x[:, index : index + 1], noise[:, index : index + 1], past[:, index : index + 1])
+        torch.testing.assert_close(together[:, index : index + 1], alone)
+
+
+@pytest.mark.parametrize("members", [2, 3])
+def test_training_scores_the_forecasts_that_are_generated(members):
+    """The leads that the noise chooses, of members whose noise lies one after the other."""
+    model = model_of(members=members)
+    c, batch, horizon = model.config, 2, 4
+    x = torch.rand(c.n_past + horizon, batch, 1, 16, 16)
+    count, size = c.training_noise(len(x))
+    noise = torch.randn(count, batch, size)
+    output = model(x, noise)
+    eps = noise[..., :-1].view(1 + horizon, members, batch, c.noise_dim)
+    samples = torch.stack([model.generate(x[: c.n_past], eps[1:, i], eps[:1, i]) for i in range(members)], 1)
+    leads = sorted(noise[:horizon, 0, -1].argsort()[: c.leads].tolist())
+    torch.testing.assert_close(output.frames, samples[leads, 0])
+    truth, chosen = x[c.n_past :][leads], samples[leads]
+    score = fair_crps(chosen, truth) + c.patch_weight * (patch_energy(chosen, truth, 8) + patch_energy(chosen, truth, 16)) / 2
+    weights = 0.02 / ((x[c.n_past - 1] - x[0]).abs().mean(dim=(1, 2, 3)) + 0.02)
+    torch.testing.assert_close(output.auxiliary, horizon * (score * weights).mean())
+    torch.testing.assert_close(output.mse, horizon * ((chosen - truth[:, None]) ** 2).mean())
+    assert not output.mse.requires_grad
+
+
+def test_training_reaches_every_weight():
+    model = model_of().train()
+    count, size = model.config.training_noise(6)
+    output = model(torch.rand(6, 2, 1, 16, 16), torch.randn(count, 2, size))
+    assert output.auxiliary is not None
+    output.auxiliary.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_training_learns_where_a_square_goes_and_that_two_ways_are_possible():
+    """It jumps to the left or to the right by chance: samples must be sharp, and go both ways."""
+    torch.manual_seed(0)
+    sizes = {"widths": (8, 12, 16), "decoder_widths": (12, 8), "state_size": 12, "leads": 1}
+    model = EnsembleModel(EnsembleConfig(**{**TINY, **sizes}))
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    frames = torch.zeros(2, 4, 1, 16, 16)
+    frames[:, :3, :, 6:10, 6:10] = 1
+    frames[0, 3, :, 6:10, 2:6] = frames[1, 3, :, 6:10, 10:14] = 1
+    count, size = model.config.training_noise(4)
+    for _ in range(300):
+        x = frames[torch.randint(2, (16,))].transpose(0, 1)
+        output = model(x, torch.randn(count, 16, size))
+        optimizer.zero_grad()
+        output.auxiliary.backward()
+        optimizer.step()
+    noise, past = draws(model, 32, 1)
+    samples = model.eval().generate(frames[:1, :3].transpose(0, 1).repeat(1, 32, 1, 1, 1), noise, past)[0]
+    errors = ((samples[:, None] - frames[:, 3]) ** 2).mean(dim=(2, 3, 4))  # (32, 2) from either way
+    assert errors.amin(1).mean() < 0.6 * errors.mean()
+    ways = errors.argmin(1).float().mean()
+    assert 0.15 < ways < 0.85
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"image_size": 20}, "expected a multiple of 8"),
+        ({"noise_maps": 0, "noise_vector": 0}, "all samples would be alike"),
+        ({"members": 1}, "greater than or equal to 2"),
+        ({"widths": (1, 2)}, "widths"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, message):
+    with pytest.raises(ValidationError, match=message):
+        EnsembleConfig(**settings)
