@@ -18,8 +18,9 @@ _OBSERVED = Observed._fields
 class PrimeGraph(nn.Module):
     """Reads all observed frames, and steps into the moment at which the forecast starts.
 
-    h_seq (n_past, 1 or B, C, S, S), eps (1, B, noise_dim) -> hidden (B, c, s, s), the state, and quarter, half, last and background at the
-    batch of h_seq, which all samples and steps share. In fp16 convolutions are in float16, all else in float32.
+    h_seq (n_past, 1 or B, C, S, S), eps (1, B, noise_dim) -> hidden (B, c, s, s), the state, and quarter, half, last and
+    background at the batch of h_seq, which all samples and steps share. In fp16 convolutions are in float16, all else in
+    float32.
     """
 
     def __init__(self, model: EnsembleModel) -> None:

@@ -1,4 +1,4 @@
-"""The context of models that read a window of frames themselves and have no posterior: what was seen is scored as a forecast."""
+"""The context of models that read a window of frames themselves, and have no posterior to be surprised at."""
 
 from __future__ import annotations
 
