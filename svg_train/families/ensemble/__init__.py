@@ -1,4 +1,4 @@
-"""Forecasts whose samples are trained together, by a proper scoring rule, and that move the last frame instead of drawing it."""
+"""Forecasts whose samples are trained together, by a proper scoring rule; they move the last frame, and draw what is new."""
 
 from svg_train.families.base import Family
 from svg_train.families.ensemble.config import EnsembleConfig
