@@ -31,6 +31,7 @@ _DATA_OF_OPTION: dict[str, tuple[str, ...]] = {
     "flip": ("video",),
     "brightness": ("video",),
     "playback": ("video",),
+    "moving": ("video",),
     "cache": ("smmnist", "video", "kth", "bair"),
 }
 
@@ -75,6 +76,9 @@ class DataConfig(Frozen):
     )
     playback: tuple[float, float] = Field(
         (1.0, 1.0), description="slowest and fastest random playback of training sequences; 2: twice as fast (video)"
+    )
+    moving: int = Field(
+        1, ge=1, description="random views of a training sequence of which the one that changes most is shown (video)"
     )
     cache: str | None = Field(None, description="cache folder of decoded frames; default: the user's cache folder")
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,7 +71,7 @@ class Augmentation:
     def random(self) -> bool:
         """Whether every reading of a sequence is another view."""
         plain = DataConfig()
-        settings = ("crop", "flip", "brightness", "playback")
+        settings = ("crop", "flip", "brightness", "playback", "moving")
         return self.split == "train" and any(getattr(self.data, name) != getattr(plain, name) for name in settings)
 
     @property
@@ -78,11 +79,13 @@ class Augmentation:
         """Of the crops; 1 if all are as large as possible."""
         return self.data.crop[0 if self.split == "train" else 1]
 
-    def view(self, rng: np.random.Generator) -> View:
+    def views(self, rng: np.random.Generator) -> list[View]:
+        """Draw views of a sequence, of which the one that changes most is to be shown."""
+        return [self._view(rng) for _ in range(self.data.moving)] if self.random else [View(share=self.data.crop[1])]
+
+    def _view(self, rng: np.random.Generator) -> View:
         """Draw a view. Shares are uniform in their logarithm: as many doublings of size everywhere."""
         small, large = self.data.crop
-        if not self.random:
-            return View(share=large)
         share, top, left, gain = rng.random(4)
         return View(
             share=small * (large / small) ** share,
@@ -131,7 +134,14 @@ class AugmentedSequences:
         frames = clip.video.frames()
         # One by one: the crop alone is read from the file.
         sequence = [frames[number] for number in _ticks(run, start, step, self._length)]
-        return self._augmentation.view(rng).show(sequence, self._shape)
+        views = self._augmentation.views(rng)
+        view = max(views, key=lambda view: self._change(view, sequence)) if len(views) > 1 else views[0]
+        return view.show(sequence, self._shape)
+
+    def _change(self, view: View, sequence: Sequence[NDArray[np.uint8]]) -> float:
+        """Mean change of a pixel from the first to the last frame."""
+        first, last = view.show([sequence[0], sequence[-1]], self._shape)
+        return float(cv2.absdiff(first, last).mean())
 
 
 def _ticks(run: Indices, start: int, step: int, length: int) -> Indices:

@@ -118,6 +118,21 @@ def test_playback_is_in_whole_pictures_per_step_and_fits_in_the_clip(root):
     assert data.frame_interval_s == pytest.approx(0.1)
 
 
+def test_of_several_views_the_one_that_changes_most_is_shown(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(8):
+        image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        image[:40, :40] = 30 * number  # everything else stands still
+        cv2.imwrite(str(folder / f"{number}.png"), image)
+    shares = []
+    for moving in (1, 6):
+        data = open_split(str(folder), length=3, crop=(0.5, 0.5), moving=moving, frame_interval_s=0.1, test_fraction=0.4)
+        shares.append(np.mean([bool((sequence[0] != sequence[-1]).any()) for sequence in some(data, 100)]))
+    assert 0.08 < shares[0] < 0.3  # the square is in 19 % of all crops
+    assert shares[1] > 0.55  # in one of six of them: 72 %
+
+
 def test_views_depend_on_seed_and_index_alone(root):
     options = {"crop": (0.5, 1.0), "flip": True, "brightness": 0.2, "playback": (1.0, 2.0)}
     first, again, other = open_split(root, **options), open_split(root, **options), open_split(root, seed=1, **options)
