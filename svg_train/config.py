@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +27,11 @@ _DATA_OF_OPTION: dict[str, tuple[str, ...]] = {
     "source_fps": ("video",),
     "test_fraction": ("video",),
     "split_by": ("video",),
+    "crop": ("video",),
+    "flip": ("video",),
+    "brightness": ("video",),
+    "playback": ("video",),
+    "moving": ("video",),
     "cache": ("smmnist", "video", "kth", "bair"),
 }
 
@@ -56,6 +62,24 @@ class DataConfig(Frozen):
     split_by: Literal["time", "file"] | None = Field(
         None, description="how to hold out (video); default: file from 5 videos on, else time"
     )
+    crop: tuple[float, float] = Field(
+        (1.0, 1.0),
+        description="smallest and largest random crop of training sequences, as shares of the largest possible one's side; "
+        "held out: the central crop of the largest share (video)",
+    )
+    flip: bool = Field(False, description="mirror half of the training sequences, left to right (video)")
+    brightness: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="largest random change of brightness in training sequences; 0.2: 0.8 to 1.2 times (video)",
+    )
+    playback: tuple[float, float] = Field(
+        (1.0, 1.0), description="slowest and fastest random playback of training sequences; 2: twice as fast (video)"
+    )
+    moving: int = Field(
+        1, ge=1, description="random views of a training sequence of which the one that changes most is shown (video)"
+    )
     cache: str | None = Field(None, description="cache folder of decoded frames; default: the user's cache folder")
 
     @model_validator(mode="after")
@@ -63,6 +87,14 @@ class DataConfig(Frozen):
         for option, names in _DATA_OF_OPTION.items():
             if self.name not in names and getattr(self, option) != type(self).model_fields[option].default:
                 raise ValueError(f"{option} does not apply to data '{self.name}', only to {', '.join(names)}; remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _ranges_in_order(self) -> DataConfig:
+        if not 0 < self.crop[0] <= self.crop[1] <= 1:
+            raise ValueError(f"crop must be two shares in ascending order, above 0 and up to 1, not {list(self.crop)}")
+        if not 0 < self.playback[0] <= 1 <= self.playback[1] < math.inf:
+            raise ValueError(f"playback must be a rate up to 1 and one of at least 1, not {list(self.playback)}")
         return self
 
 

@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 Image = NDArray[np.uint8]
 
 
+def covering_size(image: Image, height: int, width: int) -> tuple[int, int]:
+    """Return the (height, width) to which all of `image` shrinks so that it just covers height x width; it never grows."""
+    scale = min(1.0, max(height / image.shape[0], width / image.shape[1]))
+    return round(image.shape[0] * scale), round(image.shape[1] * scale)
+
+
 def fit_frame(image: Image, height: int, width: int, channels: int) -> Image:
     """Scale `image` to cover height x width, crop the centre, and convert to the model's channels.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +16,7 @@ from svg_common.video.clips import Clip as SourceClip
 from svg_common.video.clips import find_clips
 from svg_train.config import Config, DataConfig
 from svg_train.data import Split
+from svg_train.data.augmentation import Augmentation, AugmentedSequences
 from svg_train.data.frame_cache import FrameShape, Skipped, list_sources, warn_about_sources
 from svg_train.data.notes import log_once
 from svg_train.data.video_cache import DecodedVideo, decode_videos
@@ -31,8 +33,10 @@ from svg_train.data.video_sampling import MIN_FILES_TO_SPLIT_BY_FILE, files_of_s
 _PICTURES_FPS = 10.0  # of picture files, if the options say nothing of time
 
 
-class VideoClips(ClipSequences):
+class VideoClips(AugmentedSequences):
     """Sequences of (length, H, W, C) uint8 frames at one time interval, from all videos and picture folders of the root.
+
+    With augmentation, each index of a training sequence is another view: it begins anew after the last start in the clips.
 
     The split depends on the files and on `config`, not on `length`: a longer test sequence never moves a frame from one side
     to the other.
@@ -45,7 +49,8 @@ class VideoClips(ClipSequences):
     def __init__(self, config: Config, split: Split, length: int) -> None:
         data, model = config.data, config.model
         shape = FrameShape(model.height, model.width, model.channels)
-        decoded, skipped = decode_videos(_clips(data), cache_folder(data.cache), shape)
+        augmentation = Augmentation(data, split)
+        decoded, skipped = _decoded(data, shape, augmentation.smallest_share)
         _require(bool(decoded), "no video can be read", data, skipped)
         videos = _with_rates(decoded, data)
         interval_s = _interval(videos, data, config.sequence_length)
@@ -61,12 +66,23 @@ class VideoClips(ClipSequences):
         _require(bool(mine), f"no video is long enough for {split} sequences of {length} frames", data, skipped)
         warn_about_sources("video(s)", skipped, [(clip.video.source, clip.video.problem) for clip in mine])
 
-        super().__init__(mine, split, length)
+        sequences = ClipSequences(mine, split, length)
+        super().__init__(sequences, augmentation, shape, length, seed=config.train.seed)
         self.frame_interval_s: float | None = interval_s
         self.description = (
-            f"video: {len(mine)} file(s) with {self.frame_count} {split} frames (split by {mode}), "
-            f"{interval_s:.4g} s per step, {len(self)} sequences of {length}{describe_pauses(mine)}"
+            f"video: {len(mine)} file(s) with {sequences.frame_count} {split} frames (split by {mode}), "
+            f"{interval_s:.4g} s per step, {len(sequences)} sequences of {length}{describe_pauses(mine)}"
+            f"{', in random views' if augmentation.random else ''}"
         )
+
+
+def _decoded(data: DataConfig, shape: FrameShape, smallest_share: float) -> tuple[list[DecodedVideo], Skipped]:
+    """The videos at the model's size, or large enough that the smallest crop is not enlarged, as far as they are."""
+    folder = cache_folder(data.cache)
+    if smallest_share == 1:
+        return decode_videos(_clips(data), folder, shape)
+    height, width = (math.ceil(side / smallest_share) for side in (shape.height, shape.width))
+    return decode_videos(_clips(data), folder, FrameShape(height, width, shape.channels), whole=True)
 
 
 def _clips(data: DataConfig) -> list[SourceClip]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from svg_common.errors import UsageError
 from svg_common.files import write_json
-from svg_common.frames import fit_frame
+from svg_common.frames import Image, covering_size, fit_frame
 from svg_common.video.clips import Clip
 from svg_common.video.picture_files import PictureError, PictureFiles
 from svg_common.video.reader import VideoError, VideoReader
@@ -35,8 +35,9 @@ from svg_train.data.frame_cache import (
 )
 
 _LOG = logging.getLogger(__name__)
-_VERSION = 4  # increase it whenever the same source would decode to other frames or times
+_VERSION = 5  # increase it whenever the same source would decode to other frames or times
 _REPORT_EVERY = 32  # frames
+_MAX_SIDE = 1 << 16  # pixels; more is a damaged record
 
 # What the times of the frames are from: time stamps, an assumed rate (raw streams), or the numbers of picture files, which
 # are one second apart until a rate is given.
@@ -49,6 +50,7 @@ class DecodedVideo:
 
     Attributes:
         source: the file or folder.
+        shape: of its frames.
         times_s: (n,) seconds since its first frame.
         fps: usual frames per second.
         problem: damage found in it, or None.
@@ -79,10 +81,40 @@ class _Decoded:
     time_base: TimeBase
     times_s: list[float]
     problem: str | None
+    height: int
+    width: int
 
 
-def decode_videos(clips: Sequence[Clip], folder: Path, shape: FrameShape) -> tuple[list[DecodedVideo], Skipped]:
+@dataclass(frozen=True)
+class Fit:
+    """How pictures become frames: scaled to cover `shape` and cropped to it, or, if `whole`, shrunk to just cover it.
+
+    Whole frames have the size that the first picture of a source gives.
+    """
+
+    shape: FrameShape
+    whole: bool = False
+
+    def size(self, first: Image) -> tuple[int, int]:
+        """Height and width of all frames of a source with this first picture."""
+        return covering_size(first, *self.least) if self.whole else self.least
+
+    @property
+    def least(self) -> tuple[int, int]:
+        """Height and width to cover."""
+        return self.shape.height, self.shape.width
+
+
+def decode_videos(
+    clips: Sequence[Clip], folder: Path, shape: FrameShape, whole: bool = False
+) -> tuple[list[DecodedVideo], Skipped]:
     """Return the decoded `clips`, from the cache in `folder` if it has them.
+
+    Args:
+        clips: files, and folders of pictures.
+        folder: of the cache.
+        shape: of the frames; with `whole`, what they cover at least, as far as the pictures are that large.
+        whole: keep whole pictures instead of cropping them to `shape`.
 
     Returns:
         The clips that can be read, and the others with the reason, both in the order given.
@@ -90,20 +122,21 @@ def decode_videos(clips: Sequence[Clip], folder: Path, shape: FrameShape) -> tup
     Raises:
         SvgError: the cache cannot be written.
     """
+    fit = Fit(shape, whole)
     by_first = {clip.paths[0]: clip for clip in clips}
 
     def look_up(first: Path) -> DecodedVideo | None:
-        return _look_up(by_first[first], folder, shape)
+        return _look_up(by_first[first], folder, fit)
 
     def decode(first: Path, part: SourceProgress) -> DecodedVideo:
-        return _decode(by_first[first], part, folder, shape)
+        return _decode(by_first[first], part, folder, fit)
 
     videos = all(clip.is_video for clip in clips)
     what = "video file(s)" if videos else "video file(s) and picture folder(s)"
     return load_entries(sources=list(by_first), look_up=look_up, decode=decode, folder=folder, what=what)
 
 
-def _entry(clip: Clip, folder: Path, shape: FrameShape) -> Path:
+def _entry(clip: Clip, folder: Path, fit: Fit) -> Path:
     """Path of the entry of `clip` without suffix."""
     try:
         states = [(path.name, path.stat()) for path in clip.paths]
@@ -111,41 +144,43 @@ def _entry(clip: Clip, folder: Path, shape: FrameShape) -> Path:
         raise SourceError(clip.name, str(error.strerror)) from error
     kind = "video" if clip.is_video else "pictures"
     files = [(name, state.st_size, state.st_mtime_ns) for name, state in states]
-    return entry_path(folder, kind, clip.paths[0], _VERSION, shape.height, shape.width, shape.channels, files)
+    return entry_path(folder, kind, clip.paths[0], _VERSION, *fit.least, fit.shape.channels, fit.whole, files)
 
 
-def _look_up(clip: Clip, folder: Path, shape: FrameShape) -> DecodedVideo | None:
+def _look_up(clip: Clip, folder: Path, fit: Fit) -> DecodedVideo | None:
     """Return the entry of `clip`, or None if it is missing or incomplete."""
     try:
-        entry = _entry(clip, folder, shape)
+        entry = _entry(clip, folder, fit)
         about = json.loads(entry.with_suffix(".json").read_text(encoding="utf-8"))
-        decoded = _Decoded(**{name: about[name] for name in ("fps", "time_base", "times_s", "problem")})
-        video = _decoded_video(clip, entry, shape, decoded)
+        decoded = _Decoded(**{name: about[name] for name in _Decoded.__dataclass_fields__})
+        if not 0 < decoded.height < _MAX_SIDE or not 0 < decoded.width < _MAX_SIDE:
+            return None
+        video = _decoded_video(clip, entry, fit, decoded)
         if video.times_s.ndim != 1 or not np.isfinite(video.times_s).all():
             return None
-        return video if is_complete(video.frames_file, len(video.times_s), shape) else None
+        return video if is_complete(video.frames_file, len(video.times_s), video.shape) else None
     except (SourceError, *DAMAGED_RECORD):
         return None
 
 
-def _decode(clip: Clip, part: SourceProgress, folder: Path, shape: FrameShape) -> DecodedVideo:
-    entry = _entry(clip, folder, shape)
+def _decode(clip: Clip, part: SourceProgress, folder: Path, fit: Fit) -> DecodedVideo:
+    entry = _entry(clip, folder, fit)
     write = partial(_write_video, clip.paths[0]) if clip.is_video else partial(_write_pictures, clip)
     try:
-        decoded = write(entry.with_suffix(".u8"), part, shape)
+        decoded = write(entry.with_suffix(".u8"), part, fit)
         write_json(entry.with_suffix(".json"), {"version": _VERSION, "source": str(clip.name), **vars(decoded)})
-        return _decoded_video(clip, entry, shape, decoded)
+        return _decoded_video(clip, entry, fit, decoded)
     except (VideoError, UsageError) as error:
         raise SourceError(clip.name, error.reason if isinstance(error, VideoError) else str(error)) from error
     except OSError as error:
         raise cache_write_error(folder, error) from error
 
 
-def _decoded_video(clip: Clip, entry: Path, shape: FrameShape, decoded: _Decoded) -> DecodedVideo:
+def _decoded_video(clip: Clip, entry: Path, fit: Fit, decoded: _Decoded) -> DecodedVideo:
     return DecodedVideo(
         source=clip.name,
         frames_file=entry.with_suffix(".u8"),
-        shape=shape,
+        shape=FrameShape(decoded.height, decoded.width, fit.shape.channels),
         fps=float(decoded.fps),
         times_s=np.asarray(decoded.times_s, np.float64),
         problem=decoded.problem,
@@ -153,31 +188,37 @@ def _decoded_video(clip: Clip, entry: Path, shape: FrameShape, decoded: _Decoded
     )
 
 
-def _write_video(source: Path, frames_file: Path, part: SourceProgress, shape: FrameShape) -> _Decoded:
+def _write_video(source: Path, frames_file: Path, part: SourceProgress, fit: Fit) -> _Decoded:
     times_s: list[float] = []
+    size = fit.least
     with VideoReader(source) as reader:
         with frames_writer(frames_file) as out:
             for frame in reader:
-                fitted = fit_frame(frame.image, shape.height, shape.width, shape.channels)
-                out.write(fitted.tobytes())
+                size = size if times_s else fit.size(frame.image)
+                out.write(fit_frame(frame.image, *size, fit.shape.channels).tobytes())
                 times_s.append(frame.time_s)
                 if len(times_s) % _REPORT_EVERY == 0:
                     part.report(source, _done(frame.time_s, reader.duration_s), len(times_s))
-        return _Decoded(reader.fps, "assumed" if reader.assumed_rate else "stamps", times_s, reader.problem)
+        time_base: TimeBase = "assumed" if reader.assumed_rate else "stamps"
+        return _Decoded(
+            fps=reader.fps, time_base=time_base, times_s=times_s, problem=reader.problem, height=size[0], width=size[1]
+        )
 
 
-def _write_pictures(clip: Clip, frames_file: Path, part: SourceProgress, shape: FrameShape) -> _Decoded:
+def _write_pictures(clip: Clip, frames_file: Path, part: SourceProgress, fit: Fit) -> _Decoded:
     problems = Problems()
     times_s: list[float] = []
+    size = fit.least
     with frames_writer(frames_file) as out:
         for position, image in _readable(clip, problems):
-            out.write(fit_frame(image, shape.height, shape.width, shape.channels).tobytes())
+            size = size if times_s else fit.size(image)
+            out.write(fit_frame(image, *size, fit.shape.channels).tobytes())
             times_s.append(position)
             if len(times_s) % _REPORT_EVERY == 0:
                 part.report(clip.name, len(times_s) / len(clip.paths), len(times_s))
         if not times_s:
             raise SourceError(clip.name, f"no picture in it can be read: {problems.summary()}")
-    return _Decoded(1.0, "numbers", times_s, problems.summary())
+    return _Decoded(fps=1.0, time_base="numbers", times_s=times_s, problem=problems.summary(), height=size[0], width=size[1])
 
 
 def _readable(clip: Clip, problems: Problems) -> Iterator[tuple[float, NDArray[np.uint8]]]:

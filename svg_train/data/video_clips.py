@@ -47,9 +47,13 @@ class ClipSequences:
         return len(self._windows)
 
     def __getitem__(self, index: int) -> Frames:
-        number, start = self._windows[index]
-        clip, run = self._runs[number]
+        clip, run, start = self.window(index)
         return np.array(clip.video.frames()[run[start : start + clip.span(self._length) : clip.step]])
+
+    def window(self, index: int) -> tuple[Clip, Indices, int]:
+        """The clip of a sequence, its run of frames, and the tick in it at which the sequence starts."""
+        number, start = self._windows[index]
+        return *self._runs[number], int(start)
 
 
 def model_interval(data: DataConfig, rates: Sequence[float], of: str) -> float:

@@ -194,7 +194,7 @@ def test_files_without_a_sequence_are_no_files_to_hold_out(options, logged):
     write_video(Path(options["root"]) / "2_photo.avi", 1)  # in the middle of six, which would be the one that is held out
     for length in (3, LENGTH, 20):
         train, test = open_both(options, length)
-        assert (len(train._runs), len(test._runs)) == (4, 1)
+        assert [data.description.split(" with")[0] for data in (train, test)] == ["video: 4 file(s)", "video: 1 file(s)"]
     assert "2_photo.avi: too short: 1 consecutive train frames, but a sequence needs 3" in logged.text
 
 

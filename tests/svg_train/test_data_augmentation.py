@@ -1,0 +1,203 @@
+"""Random views of training sequences: what varies, what stays, and that nothing depends on the order of reading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from svg_common.errors import UsageError
+from svg_common.frames import fit_frame
+from svg_train.config import build_config
+from svg_train.data import open_data
+from svg_train.data.augmentation import View
+from svg_train.data.frame_cache import FrameShape
+
+LENGTH, HEIGHT, WIDTH = 6, 128, 192
+GRAY = FrameShape(64, 64, 1)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
+
+
+def picture(number: int) -> np.ndarray:
+    """(H, W, 3): red is the column, green the row, blue the number of the frame."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    return np.stack([columns, rows, np.full_like(rows, number)], -1).astype(np.uint8)
+
+
+@pytest.fixture
+def root(tmp_path) -> str:
+    """A lossless video of 40 frames, 30 a second."""
+    with av.open(str(tmp_path / "a.avi"), "w") as container:
+        stream = container.add_stream("ffv1", rate=30)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "bgr0"
+        for number in range(40):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), format="rgb24")))
+        container.mux(stream.encode())
+    return str(tmp_path)
+
+
+def open_split(root, split="train", seed=0, length=LENGTH, **data):
+    tables = {"model": {"n_past": 2, "channels": 3}, "train": {"n_future": 4, "seed": seed}}
+    config = build_config({**tables, "data": {"name": "video", "root": root, **data}})
+    return open_data(config, split, length)
+
+
+def columns(sequence) -> int:
+    """Columns of the picture from the first to the last of the view."""
+    return int(sequence[0, 0, -1, 0]) - int(sequence[0, 0, 0, 0])
+
+
+def some(data, count=40):
+    return [data[index] for index in range(count)]
+
+
+def test_without_augmentation_a_sequence_is_the_central_square_of_its_frames(root):
+    data = open_split(root)
+    assert len(data) == 34 - LENGTH + 1
+    expected = np.stack([fit_frame(picture(3 + number), 64, 64, 3) for number in range(LENGTH)])
+    np.testing.assert_array_equal(data[3], expected)
+    assert "random views" not in data.description
+
+
+def test_native_crops_are_pixels_of_the_picture_from_everywhere_in_it(root):
+    corners = set()
+    for sequence in some(open_split(root, crop=(0.5, 0.5)), 200):
+        left, top, first = (int(value) for value in sequence[0, 0, 0])
+        expected = [picture(first + number)[top : top + 64, left : left + 64] for number in range(LENGTH)]
+        np.testing.assert_array_equal(sequence, np.stack(expected))
+        corners.add((top, left))
+    tops, lefts = zip(*corners, strict=True)
+    assert min(tops) < 4
+    assert max(tops) > 60
+    assert min(lefts) < 6
+    assert max(lefts) > 122
+
+
+def test_crops_of_several_scales_span_the_range(root):
+    spans = [
+        int(sequence[0, 0, -1, 0]) - int(sequence[0, 0, 0, 0]) for sequence in some(open_split(root, crop=(0.5, 1.0)), 100)
+    ]
+    assert 63 <= min(spans) < 70
+    assert 118 < max(spans) <= 127
+    assert 80 < np.median(spans) < 100  # the geometric mean of both ends is 90
+
+
+def test_crops_are_not_enlarged(root):
+    assert {columns(sequence) for sequence in some(open_split(root, crop=(0.1, 0.1)))} == {63}
+
+
+def test_flip_mirrors_half_of_the_sequences(root):
+    rising = [bool(sequence[0, 0, 0, 0] < sequence[0, 0, -1, 0]) for sequence in some(open_split(root, flip=True), 200)]
+    assert 70 < sum(rising) < 130
+
+
+def test_brightness_multiplies_all_values_alike(root):
+    plain, changed = open_split(root), open_split(root, brightness=0.3)
+    gains = []
+    for index, sequence in enumerate(some(changed, len(plain))):
+        truth = plain[index].astype(float)
+        gain = np.median(sequence[..., 0] / truth[..., 0])
+        assert np.abs(np.clip(truth * gain, 0, 255) - sequence).max() < 4
+        gains.append(gain)
+    assert 0.69 < min(gains) < 0.8
+    assert 1.2 < max(gains) < 1.31
+
+
+def test_playback_is_in_whole_pictures_per_step_and_fits_in_the_clip(root):
+    data = open_split(root, frame_step=3, playback=(0.5, 2.4))
+    steps = [np.diff(sequence[:, 0, 0, 2].astype(int)).tolist() for sequence in some(data, 300)]
+    assert {step for each in steps for step in each} == {2, 3, 4, 5, 6}  # 7 would take 36 of the 34 frames
+    assert all(len(set(each)) == 1 for each in steps)
+    assert data.frame_interval_s == pytest.approx(0.1)
+
+
+def test_of_several_views_the_one_that_changes_most_is_shown(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(8):
+        image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        image[:40, :40] = 30 * number  # everything else stands still
+        cv2.imwrite(str(folder / f"{number}.png"), image)
+    shares = []
+    for moving in (1, 6):
+        data = open_split(str(folder), length=3, crop=(0.5, 0.5), moving=moving, frame_interval_s=0.1, test_fraction=0.4)
+        shares.append(np.mean([bool((sequence[0] != sequence[-1]).any()) for sequence in some(data, 100)]))
+    assert 0.08 < shares[0] < 0.3  # the square is in 19 % of all crops
+    assert shares[1] > 0.55  # in one of six of them: 72 %
+
+
+def test_views_depend_on_seed_and_index_alone(root):
+    options = {"crop": (0.5, 1.0), "flip": True, "brightness": 0.2, "playback": (1.0, 2.0)}
+    first, again, other = open_split(root, **options), open_split(root, **options), open_split(root, seed=1, **options)
+    forward = some(first, 12)
+    backward = [again[index] for index in reversed(range(12))][::-1]
+    for a, b in zip(forward, backward, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert any(not np.array_equal(a, other[index]) for index, a in enumerate(forward))
+    starts = 34 - LENGTH + 1
+    assert len(first) == 1_000_000 // starts * starts
+    assert not np.array_equal(first[0], first[starts])  # the same sequence, another view of it
+    assert first[len(first) - 1].shape == (LENGTH, 64, 64, 3)
+    assert "in random views" in first.description
+
+
+def test_held_out_sequences_are_the_central_crop_of_the_largest_share(root):
+    plain = open_split(root, "test", test_fraction=0.3)
+    augmented = open_split(root, "test", test_fraction=0.3, crop=(0.5, 1.0), flip=True, brightness=0.2, playback=(0.5, 2.0))
+    assert len(augmented) == len(plain)
+    for index in range(len(plain)):
+        np.testing.assert_array_equal(augmented[index], plain[index])
+    native = open_split(root, "test", test_fraction=0.3, crop=(0.5, 0.5))
+    np.testing.assert_array_equal(native[0][0], picture(28)[32:96, 64:128])
+
+
+def test_small_and_narrow_pictures_give_their_largest_crop():
+    frame = np.arange(48 * 40, dtype=np.uint8).reshape(48, 40, 1)
+    for share in (0.2, 1.0):
+        shown = View(share=share, top=0.0, left=0.5).show([frame], GRAY)
+        np.testing.assert_array_equal(shown[0], fit_frame(frame[:40], 64, 64, 1))
+
+
+def test_frames_that_are_not_square_are_cropped_in_their_shape():
+    shown = View(share=0.5, top=1.0, left=0.0).show([picture(0)], FrameShape(32, 64, 3))
+    expected = fit_frame(picture(0)[HEIGHT - 48 :, :96], 32, 64, 3)
+    np.testing.assert_array_equal(shown[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"crop": (0.0, 1.0)}, "crop must be two shares in ascending order"),
+        ({"crop": (0.6, 0.5)}, "crop must be two shares in ascending order"),
+        ({"crop": (0.5, 1.1)}, "crop must be two shares in ascending order"),
+        ({"playback": (1.5, 2.0)}, "playback must be a rate up to 1 and one of at least 1"),
+        ({"brightness": 1.0}, "brightness"),
+        ({"name": "kth", "flip": True}, "flip does not apply to data 'kth', only to video"),
+    ],
+)
+def test_settings_that_make_no_view_are_refused(data, message):
+    with pytest.raises(UsageError, match=message):
+        build_config({"data": {"name": "video", "root": "x", **data}})
+
+
+def test_pictures_of_other_sizes_in_one_folder_keep_the_size_of_the_first(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(10):
+        shape = (HEIGHT, WIDTH) if number != 4 else (HEIGHT // 2, WIDTH // 2)
+        cv2.imwrite(str(folder / f"{number}.png"), np.full((*shape, 3), 20 * number, np.uint8))
+    data = open_split(str(folder), crop=(0.5, 1.0), length=3, frame_interval_s=0.1)
+    assert {frame.shape for sequence in some(data) for frame in sequence} == {(64, 64, 3)}
+
+
+def test_the_cache_has_whole_pictures_only_as_large_as_needed(root, tmp_path):
+    open_split(root, crop=(0.8, 1.0))
+    (file,) = Path(tmp_path / "cache").glob("*.u8")
+    assert file.stat().st_size == 40 * 80 * 120 * 3
