@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from svg_train.families.base import MAX_LAYERS, MAX_SIZE, FamilyConfig
 
 MAP_STRIDE = 8  # pixels per position of the state
 _CHOICES = 1  # entries of the training noise that choose which leads are decoded
-
-_Channels = Annotated[int, Field(ge=1, le=MAX_SIZE)]
 
 
 class EnsembleConfig(FamilyConfig):
@@ -21,12 +19,12 @@ class EnsembleConfig(FamilyConfig):
 
     family: Literal["ensemble"] = Field("ensemble", description="kind of model")
     channels: Literal[1, 3] = Field(3, description="1: gray, 3: RGB")
-    widths: tuple[_Channels, _Channels, _Channels] = Field(
+    widths: tuple[int, int, int] = Field(
         (32, 64, 96),
         description="channels at a half, a quarter and an eighth of the frame's side, where the context is read: once",
     )
     blocks: int = Field(2, ge=0, le=MAX_LAYERS, description="residual blocks at each of these sizes")
-    decoder_widths: tuple[_Channels, _Channels] = Field(
+    decoder_widths: tuple[int, int] = Field(
         (24, 48), description="channels at a half and a quarter of the side in the decoder: once per sample and step"
     )
     state_size: int = Field(64, ge=1, le=MAX_SIZE, description="channels of the state, a map of an eighth of the frame's side")
@@ -38,16 +36,13 @@ class EnsembleConfig(FamilyConfig):
         1.0, ge=0, description="weight of the energy score of patches, beside the CRPS of single pixels"
     )
 
-    @field_validator("widths", "decoder_widths", mode="before")
-    @classmethod
-    def _separated(cls, given: Any) -> Any:
-        """A command line has them as "24,48"."""
-        return given.split(",") if isinstance(given, str) else given
-
     @model_validator(mode="after")
     def _sizes_fit(self) -> EnsembleConfig:
         if self.image_size % MAP_STRIDE:
             raise ValueError(f"image_size is {self.image_size}; expected a multiple of {MAP_STRIDE}")
+        for channels in (*self.widths, *self.decoder_widths):
+            if not 1 <= channels <= MAX_SIZE:
+                raise ValueError(f"widths and decoder_widths must be from 1 to {MAX_SIZE}, not {channels}")
         if not self.noise_dim:
             raise ValueError("noise_maps and noise_vector are both 0: all samples would be alike; expected one of them above 0")
         return self

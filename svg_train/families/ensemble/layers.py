@@ -72,11 +72,12 @@ class Prime(nn.Module):
         eighth = self.at_eighth(self.down_eighth(_act(quarter)))
         weights = functional.pixel_shuffle(_widened(self.weights(half)), 2).softmax(1)
         background = (x.transpose(0, 1) * weights[:, :, None]).sum(1)
-        return _widened(self.state(_act(eighth))), Observed(self.to_quarter(quarter), self.to_half(half), x[-1], background)
+        state = torch.tanh(_widened(self.state(_act(eighth))))
+        return state, Observed(self.to_quarter(quarter), self.to_half(half), x[-1], background)
 
 
 class Step(nn.Module):
-    """A convolutional GRU (Ballas et al. 2016) whose input is noise, and a residual block."""
+    """A convolutional GRU (Ballas et al. 2016) whose input is noise. The state stays in (-1, 1), however long a forecast is."""
 
     def __init__(self, config: EnsembleConfig) -> None:
         super().__init__()
@@ -90,8 +91,8 @@ class Step(nn.Module):
         """State (B, state_size, s, s) and eps (B, noise_dim) -> the next state."""
         noise = self.as_maps(eps)
         update, reset = torch.sigmoid(self._convolved(self.gates, state, noise)).chunk(2, 1)
-        candidate = torch.tanh(self._convolved(self.candidate, reset * state, noise))
-        following: Tensor = self.residual((1 - update) * state + update * candidate)
+        candidate = torch.tanh(self.residual(self._convolved(self.candidate, reset * state, noise)))
+        following: Tensor = (1 - update) * state + update * candidate
         return following
 
     @staticmethod

@@ -141,6 +141,7 @@ def test_training_learns_where_a_square_goes_and_that_two_ways_are_possible():
         ({"noise_maps": 0, "noise_vector": 0}, "all samples would be alike"),
         ({"members": 1}, "greater than or equal to 2"),
         ({"widths": (1, 2)}, "widths"),
+        ({"decoder_widths": (1, 0)}, "from 1 to 65536, not 0"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):
