@@ -109,15 +109,10 @@ def test_what_a_module_of_svg_mixes_up_is_caught(graph_name, first, second, svg_
         check_fp32(random_model(**ONE_LAYER), wrong)
 
 
-@pytest.mark.parametrize(
-    "sizes", [{"prior": "none"}, {"prior": "fixed"}, {"last_frame_skip": True}, {"latent": "spatial", "g_dim": 4, "z_dim": 2}]
-)
-def test_every_kind_of_svg_passes(sizes):
-    model = random_model(**sizes)
-    curves = check_fp32(model, exported(model)).curves
-    stochastic = sizes.get("prior") != "none"
-    assert ("fused.observe.network.prime.posterior_logvar" in curves) == stochastic
-    assert ("observe.network.posterior.mu" in curves) == stochastic
+def test_svg_is_compared_with_the_network(svg_contents):
+    """Every other kind passes the same gate in the model matrix."""
+    curves = check_fp32(random_model(**ONE_LAYER), svg_contents).curves
+    assert {"fused.observe.network.prime.posterior_logvar", "observe.network.posterior.mu"} <= curves.keys()
 
 
 def test_the_latents_are_those_of_the_forecast():
