@@ -1,4 +1,4 @@
-"""What frames look like, in a few numbers: a bundle says them of its training data, and svg-live compares a camera with them."""
+"""What frames look like, in a few numbers: a bundle has those of its training data, and svg-live compares a camera with them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
 MOVED = 0.06  # a pixel that changes by more between two frames moves: above the noise of most cameras
 _DIGITS = 5  # of what is stored: far below what can be seen, and the same on every processor
 
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class _Frozen(BaseModel):
@@ -24,11 +24,11 @@ class _Frozen(BaseModel):
 class Distribution(_Frozen):
     """One statistic over sequences of frames."""
 
-    mean: _Finite
-    std: Annotated[_Finite, Field(ge=0)]
-    p01: _Finite  # quantiles: 1 %, 50 %, 99 %
-    p50: _Finite
-    p99: _Finite
+    mean: _Share
+    std: _Share
+    p01: _Share  # quantiles: 1 %, 50 %, 99 %
+    p50: _Share
+    p99: _Share
 
     @model_validator(mode="after")
     def _in_order(self) -> Distribution:

@@ -1,4 +1,4 @@
-"""Whether the model fits what it sees: its own forecasts against repeating the last frame, and frames against its training data."""
+"""Whether the model fits what it sees: its forecasts against repeating the last frame, frames against its training data."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from svg_common.frame_statistics import Distribution, Statistic, TrainingData, frame_statistics, mean_statistics
 from svg_common.metrics import psnr
+from svg_runtime.bundle.reader import TRAIN_COMMAND
 from svg_runtime.live.events import EventLog
 
 if TYPE_CHECKING:
     from svg_runtime.forecast.scores import ForecastScore
-
-TRAIN_COMMAND = "svg-train --config video --data-root YOUR_VIDEOS/"
 
 # 1) forecasts: the mean over samples and over all leads, against repeating the last frame
 _SCORES_S = 60.0  # the last minute

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from svg_runtime.live.fit import TRAIN_COMMAND
+from svg_runtime.bundle.reader import TRAIN_COMMAND
 from svg_runtime.live.overlay.theme import BACKGROUND, SEMIBOLD, SMALL, WARNING, Canvas, Rect, fill, shorten, text, text_width
 from svg_runtime.live.overlay.view import View
 
