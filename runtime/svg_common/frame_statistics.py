@@ -1,4 +1,4 @@
-"""What frames look like, in a few numbers: those of the training data are in bundles, and svg-live compares cameras with them."""
+"""What frames look like, in a few numbers. A bundle has those of its training data; svg-live compares a camera with them."""
 
 from __future__ import annotations
 
