@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from svg_common.errors import SvgError
 from svg_common.files import atomic_file, refuse_pipe
+from svg_common.frame_statistics import TrainingData
 from svg_train.config import Config, problem_lines
 from svg_train.families import FAMILIES
 from svg_train.families.video_model import VideoModel
@@ -37,6 +38,7 @@ class Checkpoint:
     frame_interval_s: float | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     training: dict[str, Any] | None = None
+    training_data: TrainingData | None = None  # None: not known, as of other programs' checkpoints
 
     def build(self) -> VideoModel:
         """The model with these weights, in evaluation mode.
@@ -80,6 +82,7 @@ def save_checkpoint(path: str | Path, checkpoint: Checkpoint) -> None:
                     "frame_interval_s": checkpoint.frame_interval_s,
                     "metrics": checkpoint.metrics,
                     "training": checkpoint.training,
+                    "training_data": _plain(checkpoint.training_data),
                 },
                 partial,
             )
@@ -143,7 +146,12 @@ def _parse(path: str | Path, content: Any) -> Checkpoint:
         frame_interval_s=rest.frame_interval_s,
         metrics=rest.metrics,
         training=rest.training,
+        training_data=rest.training_data,
     )
+
+
+def _plain(training_data: TrainingData | None) -> dict[str, Any] | None:
+    return None if training_data is None else training_data.model_dump(mode="json")
 
 
 def _is_stored(tensors: Iterable[torch.Tensor]) -> bool:
@@ -163,3 +171,4 @@ class _Metadata(BaseModel):
     frame_interval_s: float | None
     metrics: dict[str, float]
     training: dict[str, Any] | None
+    training_data: TrainingData | None = None  # older checkpoints have none

@@ -23,6 +23,7 @@ from svg_train.config import Config
 from svg_train.config_options import arguments
 from svg_train.data import open_data
 from svg_train.data.loading import StepSampler, collate, step_noise, to_unit, training_loader
+from svg_train.data.statistics import measure_training_data
 from svg_train.evaluation import Evaluation, evaluate, held_out
 from svg_train.families import FAMILIES
 from svg_train.families.base import FamilyConfig
@@ -128,6 +129,7 @@ class Trainer:
         self._data = data = open_data(self._config, "train", self._config.sequence_length)
         test = open_data(self._config, "test", self._config.model.n_past + train.eval_horizon)
         self._frame_interval_s = data.frame_interval_s
+        self._training_data = measure_training_data(data) if fabric.global_rank == 0 else None  # the first process saves
         self._held_out = held_out(test, train.eval_sequences)
         resolved(self._out).mkdir(parents=True, exist_ok=True)  # a link may lead to a folder that does not exist yet
         # 2) build model and optimizer, or restore them
@@ -291,6 +293,7 @@ class Trainer:
             frame_interval_s=self._frame_interval_s,
             metrics=metrics,
             training=training,
+            training_data=self._training_data,
         )
         save_checkpoint(self._out / name, checkpoint)
 

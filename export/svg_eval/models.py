@@ -14,13 +14,12 @@ from svg_common.errors import BackendMissingError, SvgError, UsageError
 from svg_common.path_advice import shell_argument
 from svg_common.printable import printable
 from svg_runtime.bundle.manifest import Precision
-from svg_runtime.bundle.reader import EMBEDDED_MODEL, find_model
+from svg_runtime.bundle.reader import EMBEDDED_MODEL, EMBEDDED_NAMES, find_model
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_train.checkpoint import Checkpoint
 from svg_train.families.video_model import VideoModel
 from svg_train.reference.checkpoint import load_any_checkpoint
 
-EMBEDDED = "embedded"
 _MAX_BATCH = 128  # futures per call of a network: enough for full speed, few enough for any memory
 
 
@@ -222,8 +221,8 @@ def open_model(
     """Open what the user named.
 
     Args:
-        model: a bundle (folder), "embedded", or a checkpoint (file), of the reference
-            implementation too; None: the newest bundle in this folder, else the embedded one.
+        model: a bundle (folder), the name of an embedded one, or a checkpoint (file), of the reference
+            implementation too; None: the newest bundle in this folder, else the embedded digits.
         backend: of a bundle; None leaves the choice to the runtime.
         device: of the backend, or PyTorch's name of a device for a checkpoint; None leaves the choice to them.
         precision: a bundle's variant; None leaves the choice to the runtime.
@@ -233,7 +232,7 @@ def open_model(
         UsageError: options that do not apply to a checkpoint, or an unknown device.
         SvgError: the model does not exist or is damaged.
     """
-    if model is not None and model != EMBEDDED:
+    if model is not None and model not in EMBEDDED_NAMES:
         if not Path(model).exists():
             raise SvgError(
                 f"model '{model}' does not exist\n  expected a checkpoint (ckpt.pt), a bundle (ckpt.svgb), or 'embedded'; "
@@ -255,8 +254,8 @@ def open_model(
 
 
 def is_embedded(model: str | None) -> bool:
-    """Whether `open_model` opens the embedded model for this name."""
-    return model in (None, EMBEDDED) and find_model(model) == EMBEDDED_MODEL
+    """Whether `open_model` opens the embedded digits for this name."""
+    return (model is None or model in EMBEDDED_NAMES) and find_model(model) == EMBEDDED_MODEL
 
 
 def _open_checkpoint(path: Path, backend: str | None, device: str | None, precision: Precision | None) -> CheckpointModel:

@@ -267,6 +267,7 @@ def _manifest(
             data=checkpoint.config.data.name,
             versions={name: _version(name) for name in _TOOLS},
         ),
+        training_data=checkpoint.training_data,
     )
 
 

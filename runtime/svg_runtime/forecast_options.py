@@ -12,7 +12,10 @@ Calibrate = Literal["ready", "full", "again", "no"]
 COUNT_LIMIT = 1 << 16  # of samples and of horizon: that of the Forecaster, whose import would slow down --help
 
 ModelOption = Annotated[
-    str | None, typer.Option(help="Bundle (*.svgb), or embedded. Default: the newest in this folder, else the embedded model.")
+    str | None,
+    typer.Option(
+        help="Bundle (*.svgb), or an embedded model: digits, camera. Default: the newest in this folder, else an embedded one."
+    ),
 ]
 SamplesOption = Annotated[int, typer.Option(min=1, max=COUNT_LIMIT, help="Sampled futures per frame.")]
 HorizonOption = Annotated[int, typer.Option(min=1, max=COUNT_LIMIT, help="Forecast steps.")]

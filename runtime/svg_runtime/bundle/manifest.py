@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from svg_common.frame_statistics import TrainingData
+
 SCHEMA_VERSION = 1
 FILE_NAME = "manifest.json"
 BATCH = "batch"  # the one dynamic axis of every graph
@@ -371,6 +373,13 @@ class Manifest(Frozen):
     generation: GenerationSpec
     variants: dict[Precision, PrecisionVariant] = Field(min_length=1)
     provenance: Provenance
+    training_data: TrainingData | None = None  # None: not known, in older bundles and those of other programs' checkpoints
+
+    @model_serializer(mode="wrap")
+    def _without_unknown_training_data(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Bundles that do not know it have no such key, so that releases that do not know it still read them."""
+        values: dict[str, Any] = dump(self)
+        return values if self.training_data is not None else {n: each for n, each in values.items() if n != "training_data"}
 
     @property
     def context_draws(self) -> int:

@@ -26,10 +26,13 @@ from svg_runtime.bundle.manifest import (
 from svg_runtime.bundle.onnx_header import TensorHeader, read_header
 from svg_runtime.errors import BackendMissingError, BundleError
 
-EMBEDDED_MODEL = Path(__file__).parents[1] / "embedded" / "digits.svgb"
+EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded"  # the models in the package
+EMBEDDED_MODEL = EMBEDDED_FOLDER / "digits.svgb"
+EMBEDDED_NAMES = ("embedded", "digits", "camera")  # of models in the package; embedded: the one that is taken by default
+TRAIN_COMMAND = "svg-train --config video --data-root YOUR_VIDEOS/"  # what helps when a model does not fit
 KNOWS_DIGITS_ONLY = (
     "the embedded model knows only moving digits, and its forecasts of anything else mean nothing; "
-    "train your own: svg-train --config video --data-root YOUR_VIDEOS/"
+    f"train your own: {TRAIN_COMMAND}"
 )
 _MANIFEST_LIMIT = 4 << 20  # bytes
 _LINE_LIMIT = 400  # characters of one problem in a message: keys and names in a hostile manifest can be megabytes
@@ -139,22 +142,30 @@ class Bundle:
         return content
 
 
-def find_model(path: str | Path | None) -> Path:
-    """Choose the bundle: `path`, else the newest *.svgb in the current folder, else the embedded model.
+def find_model(path: str | Path | None, real_video: bool = False) -> Path:
+    """Choose the bundle: `path`, else the newest *.svgb in the current folder, else an embedded model.
 
-    "embedded" means the latter, unless a folder has that name.
+    Args:
+        path: a folder, or one of `EMBEDDED_NAMES`, unless a folder has that name; None: the default.
+        real_video: the default embedded model is then that of cameras, if the package has it; otherwise that of digits.
 
     Raises:
-        BundleError: the package was built without its embedded model.
+        BundleError: the package was built without this embedded model.
     """
-    if path is not None and (str(path) != "embedded" or Path(path).is_dir()):
+    if path is not None and (str(path) not in EMBEDDED_NAMES or Path(path).is_dir()):
         return Path(path)
     here = [folder for folder in Path.cwd().glob("*.svgb") if (folder / FILE_NAME).is_file()]
     if here and path is None:
         return max(here, key=lambda folder: ((folder / FILE_NAME).stat().st_mtime_ns, folder.name))
-    if not EMBEDDED_MODEL.is_dir():
-        raise BundleError("this installation has no embedded model\n  choose one with --model ckpt.svgb, or reinstall svg-edge")
-    return EMBEDDED_MODEL
+    name = str(path)
+    if path is None or name == "embedded":
+        name = "camera" if real_video and (EMBEDDED_FOLDER / "camera.svgb").is_dir() else "digits"
+    model = EMBEDDED_FOLDER / f"{name}.svgb"
+    if not model.is_dir():
+        raise BundleError(
+            f"this installation has no embedded model '{name}'\n  choose one with --model ckpt.svgb, or reinstall svg-edge"
+        )
+    return model
 
 
 def _read_manifest(file: Path) -> Manifest:

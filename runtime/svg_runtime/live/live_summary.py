@@ -46,6 +46,10 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
             f"{last['psnr_best']:.1f} dB best of {summary['samples']}, {last['psnr_mean']:.1f} mean forecast, "
             f"{last['psnr_repeat']:.1f} repeating the last frame",
         ))  # fmt: skip
+    fit = summary["fit"]
+    if fit["misfit_s"]:
+        reasons = "; ".join(fit["reasons"]) or "it fits now"
+        rows.append(("model does not fit", f"{fit['misfit_s']:.1f} s; {reasons}"))
     if summary["events"]["counts"]:
         rows.append(("events", ", ".join(f"{count} {kind}" for kind, count in summary["events"]["counts"].items())))
     if summary["peak_rss_mib"] is not None:

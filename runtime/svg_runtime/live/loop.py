@@ -22,11 +22,12 @@ from svg_common.outputs import check_outputs
 from svg_common.progress import ProgressDisplay
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.manifest import Precision
-from svg_runtime.bundle.reader import EMBEDDED_MODEL, KNOWS_DIGITS_ONLY, Bundle, find_model
+from svg_runtime.bundle.reader import EMBEDDED_FOLDER, EMBEDDED_MODEL, KNOWS_DIGITS_ONLY, Bundle, find_model
 from svg_runtime.errors import ForecastError, SourceLostError
 from svg_runtime.forecast.forecaster import Forecaster, Observation
 from svg_runtime.forecast_options import Calibrate
 from svg_runtime.live.events import EventLog
+from svg_runtime.live.fit import FitMonitor
 from svg_runtime.live.live_summary import print_summary
 from svg_runtime.live.outputs import Output, check_video_name, open_outputs
 from svg_runtime.live.overlay import Caption, ForecastPicture, View
@@ -81,7 +82,7 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
         raise UsageError(f"--lead {lead} is not a forecast step\n  expected 1 to {options.horizon}, the horizon")
     events = EventLog(announce=lambda message: console.print(f"svg-live: {message}", markup=False))
     with StopRequest() as stop, ExitStack() as resources:
-        model = find_model(options.model)
+        model = find_model(options.model, real_video=not options.source.is_synthetic)
         _check_outputs(options, model)
         forecaster = resources.enter_context(_open_forecaster(options, model, console))
         if options.model is None:
@@ -105,6 +106,7 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
         )  # fmt: skip
         stats = LiveStats(
             about=_about(options, caption, source, forecaster), horizon=options.horizon, interval_s=step_s, events=events,
+            fit=FitMonitor(forecaster.manifest.training_data, step_s, events),
             surprise_unit=forecaster.surprise_unit or "nats",
         )  # fmt: skip
         outputs = open_outputs(
@@ -221,7 +223,7 @@ class LiveLoop:
         try:
             with timer.stage("observe"):
                 observation = forecaster.observe(frame)
-            self._record(observation)
+            self._record(frame, observation)
             if not forecaster.ready:
                 return None
             with timer.stage("forecast"):
@@ -233,13 +235,14 @@ class LiveLoop:
         self._stats.forecast += 1
         return futures
 
-    def _record(self, observation: Observation) -> None:
+    def _record(self, frame: NDArray[np.float32], observation: Observation) -> None:
         self._observed = observation.index + 1
         surprise = observation.surprise
         self._view.surprise.append(surprise)
         if surprise is not None:
             self._stats.surprise.add(surprise)
         self._stats.scores.add(observation.scores)
+        self._stats.fit.add(frame, observation.scores)
 
     def _count_failure(self, error: Exception) -> None:
         self._failures += 1
@@ -257,6 +260,7 @@ class LiveLoop:
         self._forecaster.reset()
         self._observed = 0
         self._view.surprise.append(None)
+        self._stats.fit.cut()
         self._stats.resets += 1
 
     def _update_view(self, source_frame: SourceFrame, futures: NDArray[np.float32] | None) -> View:
@@ -269,6 +273,7 @@ class LiveLoop:
         view.fps = stats.fps
         view.seen = stats.seen
         view.dropped = stats.dropped
+        view.misfit = stats.fit.reasons
         psnr = stats.scores.psnr(self._caption.lead)
         if psnr is not None:
             best, _, repeat = psnr
@@ -303,7 +308,7 @@ def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> For
 
 
 def _model_name(model: Path) -> str:
-    return f"{model.name} (embedded)" if model == EMBEDDED_MODEL else model.name
+    return f"{model.name} (embedded)" if model.parent == EMBEDDED_FOLDER else model.name
 
 
 def _about(options: LiveOptions, caption: Caption, source: Source, forecaster: Forecaster) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from svg_common.metrics import psnr
 from svg_runtime.live.events import EventLog
+from svg_runtime.live.fit import FitMonitor
 from svg_runtime.live.timing import RecentValues, StageTimer
 from svg_runtime.machine.memory import peak_rss_mib
 
@@ -65,6 +66,7 @@ class LiveStats:
         horizon: forecast steps.
         interval_s: seconds per step.
         events: the event log of the run, filled by other parts.
+        fit: whether the model fits what it sees.
         surprise_unit: nats, or relative to the mean error of the model's predictions.
     """
 
@@ -74,6 +76,7 @@ class LiveStats:
         horizon: int,
         interval_s: float,
         events: EventLog,
+        fit: FitMonitor,
         surprise_unit: Literal["nats", "relative"] = "nats",
     ) -> None:
         self._about = about
@@ -82,6 +85,7 @@ class LiveStats:
         self._start = time.monotonic()
         self._recent_ends: deque[float] = deque(maxlen=_RATE_FRAMES)
         self.events = events
+        self.fit = fit
         self.timer = StageTimer(STAGES)
         self.scores = ScoreTable(horizon)
         self.surprise = RecentValues()
@@ -120,5 +124,6 @@ class LiveStats:
             "latency_ms": self.timer.summary(),
             f"surprise_{self._surprise_unit}": self.surprise.summary(),
             "score": self.scores.summary(self._interval_s),
+            "fit": self.fit.summary(),
             "peak_rss_mib": peak_rss_mib(),
         }

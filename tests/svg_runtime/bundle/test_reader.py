@@ -189,13 +189,30 @@ def test_the_chosen_model_is_used_whatever_else_is_in_the_folder(tmp_path, monke
     assert find_model("elsewhere/b.svgb").as_posix() == "elsewhere/b.svgb"
 
 
-def test_embedded_names_the_embedded_model(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["embedded", "digits"])
+def test_a_name_means_an_embedded_model_unless_a_folder_has_it(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "b.svgb").mkdir()
     (tmp_path / "b.svgb" / "manifest.json").touch()
-    assert find_model("embedded") == EMBEDDED_MODEL
-    (tmp_path / "embedded").mkdir()
-    assert find_model("embedded").resolve() == tmp_path / "embedded"
+    assert find_model(name) == EMBEDDED_MODEL
+    (tmp_path / name).mkdir()
+    assert find_model(name).resolve() == tmp_path / name
+
+
+def test_real_video_takes_the_embedded_camera_model_where_the_package_has_it(tiny_bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    package = tmp_path / "package"
+    digits, camera = package / "digits.svgb", package / "camera.svgb"
+    shutil.copytree(tiny_bundle, digits)
+    monkeypatch.setattr(bundle_module, "EMBEDDED_FOLDER", package)
+    assert find_model(None, real_video=True) == find_model("embedded", real_video=True) == digits
+    with pytest.raises(BundleError, match=r"no embedded model 'camera'\n.*--model"):
+        find_model("camera")
+    shutil.copytree(tiny_bundle, camera)
+    assert find_model(None, real_video=True) == find_model("embedded", real_video=True) == find_model("camera") == camera
+    assert find_model(None) == find_model("embedded") == find_model("digits", real_video=True) == digits
+    shutil.copytree(tiny_bundle, tmp_path / "mine.svgb")
+    assert find_model(None, real_video=True) == tmp_path / "mine.svgb"  # one's own goes first
 
 
 def test_a_checkpoint_is_refused_with_the_export_command(tiny_checkpoint):
@@ -207,7 +224,7 @@ def test_by_default_the_newest_bundle_in_the_folder_is_used(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     embedded = tmp_path / "embedded/digits.svgb"
     embedded.mkdir(parents=True)
-    monkeypatch.setattr(bundle_module, "EMBEDDED_MODEL", embedded)
+    monkeypatch.setattr(bundle_module, "EMBEDDED_FOLDER", embedded.parent)
     (tmp_path / "no_manifest.svgb").mkdir()
     (tmp_path / "deeper").mkdir()
     (tmp_path / "deeper/d.svgb").mkdir()
@@ -222,7 +239,7 @@ def test_by_default_the_newest_bundle_in_the_folder_is_used(tmp_path, monkeypatc
 
 def test_without_any_model_the_message_names_the_option(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(bundle_module, "EMBEDDED_MODEL", tmp_path / "none")
+    monkeypatch.setattr(bundle_module, "EMBEDDED_FOLDER", tmp_path / "none")
     with pytest.raises(BundleError, match="--model"):
         find_model(None)
 

@@ -50,6 +50,12 @@ def frame_numbers(images: list[np.ndarray]) -> list[int]:
     return [round(float(image.mean()) / 10) for image in images]
 
 
+def read_pictures(path: Path) -> list[np.ndarray]:
+    """All frames of a video, (H, W, 3) RGB."""
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
 def read_times(path: Path) -> list[float]:
     """Presentation times in seconds of all frames of a video, each one decoded."""
     with av.open(str(path)) as container:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -133,7 +134,24 @@ def test_the_chosen_model_is_reported(svg_live):
     assert f"svg-live: {stats['backend']}\n" in stderr
 
 
-@pytest.mark.parametrize("named", [(), ("--model", "embedded")])
+def test_a_video_takes_the_embedded_camera_model_and_the_synthetic_camera_the_digits(
+    svg_live, tiny_bundle, tmp_path, monkeypatch
+):
+    package = tmp_path / "package"
+    for name in ("digits", "camera"):
+        shutil.copytree(tiny_bundle, package / f"{name}.svgb")
+    for module in ("svg_runtime.bundle.reader", "svg_runtime.live.loop"):
+        monkeypatch.setattr(f"{module}.EMBEDDED_FOLDER", package)
+    write_video(tmp_path / "a.mp4", frames=7)
+    small = ("--headless", "--max-frames", "2", "--samples", "2", "--horizon", "2")
+    for source, chosen in ((("--source", "a.mp4"), "camera"), ((), "digits"), (("--source", "synthetic://digits"), "digits")):
+        code, stderr, _ = svg_live(*small, *source, model=False)
+        assert code == 0, stderr
+        assert f"no --model: using {chosen}.svgb (embedded)" in stderr
+        assert "knows only moving digits" not in stderr
+
+
+@pytest.mark.parametrize("named", [(), ("--model", "embedded"), ("--model", "digits")])
 def test_the_embedded_model_says_once_that_it_knows_digits_only(svg_live, tmp_path, named):
     write_video(tmp_path / "a.mp4", frames=7)
     write_video(tmp_path / "b.mp4", frames=7, brightness_code=True)

@@ -30,6 +30,7 @@ class Layout:
     scale: Rect  # color scale of the spread
     trace: Rect
     status: Rect
+    banner: Rect
 
 
 def make_layout(frame_hw: tuple[int, int], samples: int, horizon: int) -> Layout:
@@ -43,6 +44,7 @@ def make_layout(frame_hw: tuple[int, int], samples: int, horizon: int) -> Layout
         scale=Rect(spread.x, _BOTTOM + _SMALL + 10, spread.width, 8),
         trace=Rect(_STRIP_LEFT, _BOTTOM, _TRACE_RIGHT - _STRIP_LEFT, _SMALL),
         status=Rect(_TRACE_RIGHT + 30, _BOTTOM, WIDTH - MARGIN - _TRACE_RIGHT - 30, _SMALL),
+        banner=Rect(MARGIN, HEIGHT - 23, WIDTH - 2 * MARGIN, 20),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from svg_runtime.live.overlay.banner import Banner
 from svg_runtime.live.overlay.layout import HEIGHT, MARGIN, WIDTH, make_layout
 from svg_runtime.live.overlay.live_panel import LivePanel
 from svg_runtime.live.overlay.mean_panel import MeanPanel
@@ -45,6 +46,7 @@ class ForecastPicture:
             SpreadPanel(layout.spread, layout.scale, caption),
             TracePanel(layout.trace, caption),
             StatusPanel(layout.status, caption),
+            Banner(layout.banner),
         )
         self._static: Canvas = np.full((HEIGHT, WIDTH, 3), BACKGROUND, np.uint8)
         _draw_header(self._static, caption)

@@ -50,6 +50,7 @@ class View:
         dropped: model intervals missed because the loop was late.
         best_psnr: of the best sample at the shown lead so far, in dB.
         repeat_psnr: of repeating the last frame, the baseline, in dB.
+        misfit: why the model does not fit these pictures, the most important reason first; empty if nothing speaks for it.
     """
 
     picture: Picture
@@ -62,3 +63,4 @@ class View:
     dropped: int = 0
     best_psnr: float | None = None
     repeat_psnr: float | None = None
+    misfit: tuple[str, ...] = ()

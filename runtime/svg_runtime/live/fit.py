@@ -1,0 +1,145 @@
+"""Whether the model fits what it sees: its forecasts against repeating the last frame, frames against its training data."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svg_common.frame_statistics import Distribution, Statistic, TrainingData, frame_statistics, mean_statistics
+from svg_common.metrics import psnr
+from svg_runtime.bundle.reader import TRAIN_COMMAND
+from svg_runtime.live.events import EventLog
+
+if TYPE_CHECKING:
+    from svg_runtime.forecast.scores import ForecastScore
+
+# 1) forecasts: the mean over samples and over all leads, against repeating the last frame
+_SCORES_S = 60.0  # the last minute
+_ENOUGH_SCORES_S = 10.0  # of it, before anything is said
+_WORSE_DB = 0.5  # a smaller loss cannot be told from none in so short a time
+_INVISIBLE_MSE = 1e-4  # 40 dB: where both errors are smaller, as in a scene where nothing moves, neither is worse
+
+# 2) frames: averages over a window longer than training sequences, so that they scatter less than those
+_FRAMES_S = 5.0
+_NEAR = {"brightness": 0.05, "contrast": 0.03, "motion": 0.02, "moving": 0.05, "colour": 0.03}  # always near enough
+_NO_LOWER_LIMIT: tuple[Statistic, ...] = ("motion", "moving")  # a scene that rests for a while is no other scene
+
+# 3) when it is checked, and how long nothing must be wrong until the model fits again
+_CHECK_S = 1.0
+_CLEAR_S = 10.0
+
+
+class FitMonitor:
+    """Compares frames and forecast scores with what fits the model, and reports a misfit once.
+
+    Args:
+        training_data: of the model's bundle; None: not known, so that only forecasts are judged.
+        interval_s: seconds per model step.
+        events: receives one event when the model does not fit, and one when it fits again.
+    """
+
+    def __init__(self, training_data: TrainingData | None, interval_s: float, events: EventLog) -> None:
+        self._training_data = training_data
+        self._interval_s = interval_s
+        self._events = events
+        self._errors: deque[tuple[float, float]] = deque(maxlen=self._steps(_SCORES_S))  # mean forecast, repeated frame
+        self._frames: deque[Mapping[Statistic, float]] = deque(maxlen=self._steps(_FRAMES_S))
+        self._before: NDArray[np.float32] | None = None
+        self._observed = 0
+        self._good_checks = 0  # in a row
+        self._misfit_steps = 0
+        self.reasons: tuple[str, ...] = ()  # why the model does not fit, the most important first; empty: nothing speaks for it
+
+    def add(self, frame: NDArray[np.float32], scores: Iterable[ForecastScore]) -> None:
+        """Take in one observed frame (H, W, C) in [0, 1], and the scores of earlier forecasts of it."""
+        self._frames.append(frame_statistics(frame, self._before))
+        self._before = frame
+        errors = [(score.mse_mean, score.mse_repeat) for score in scores]
+        if errors:
+            forecast, repeat = np.mean(errors, axis=0).tolist()
+            self._errors.append((forecast, repeat))
+        self._observed += 1
+        self._misfit_steps += bool(self.reasons)
+        if self._observed % self._steps(_CHECK_S) == 0:
+            self._check()
+
+    def cut(self) -> None:
+        """Forget the last frame: the next one does not continue its motion."""
+        self._before = None
+
+    def gain_db(self) -> float | None:
+        """PSNR of the mean forecast above that of repeating the last frame, in dB; None until enough was scored."""
+        if len(self._errors) < self._steps(_ENOUGH_SCORES_S):
+            return None
+        forecast, repeat = np.mean(self._errors, axis=0).tolist()
+        return psnr(max(forecast, _INVISIBLE_MSE)) - psnr(max(repeat, _INVISIBLE_MSE))
+
+    def statistics(self) -> dict[Statistic, float] | None:
+        """Statistics of the newest frames; None until there are enough."""
+        return mean_statistics(self._frames) if len(self._frames) == self._frames.maxlen else None
+
+    def summary(self) -> dict[str, Any]:
+        """Return the verdict and what it rests on, as plain JSON values; `fits` is None where nothing could be judged."""
+        gain, seen = self.gain_db(), self.statistics()
+        judged = gain is not None or (seen is not None and self._training_data is not None)
+        return {
+            "fits": not self.reasons if judged else None,
+            "reasons": list(self.reasons),
+            "misfit_s": round(self._misfit_steps * self._interval_s, 3),
+            "gain_db": None if gain is None else round(gain, 3),
+            "statistics": None if seen is None else {name: round(value, 4) for name, value in seen.items()},
+        }
+
+    def _check(self) -> None:
+        reasons = (*self._forecast_reasons(), *self._frame_reasons())
+        self._good_checks = 0 if reasons else self._good_checks + 1
+        if reasons:
+            self.reasons = reasons
+            self._events.once("misfit", self._message())
+        elif self.reasons and self._good_checks * _CHECK_S >= _CLEAR_S:
+            self.reasons = ()
+            self._events.once("fits_again", "the model fits these pictures again")
+
+    def _forecast_reasons(self) -> Iterator[str]:
+        gain = self.gain_db()
+        if gain is not None and gain < -_WORSE_DB:
+            yield f"forecasts are {-gain:.1f} dB worse than repeating the last frame"
+
+    def _frame_reasons(self) -> list[str]:
+        """The statistics that are far from those of the training data, the farthest first."""
+        seen, trained = self.statistics(), self._training_data
+        if seen is None or trained is None:
+            return []
+        far = []
+        for name, expected in trained.statistics.items():
+            distance = _distance(name, seen[name], expected) if name in seen else 0.0
+            if distance > 1:
+                far.append((distance, f"{name} is {seen[name]:.2f}, trained on {expected.p01:.2f} to {expected.p99:.2f}"))
+        return [reason for _, reason in sorted(far, reverse=True)]
+
+    def _message(self) -> str:
+        trained = self._training_data
+        expected = f"pictures as in its training data ({trained.description})" if trained else "forecasts better than that"
+        return (
+            f"the model does not fit these pictures: {'; '.join(self.reasons)}\n"
+            f"  expected {expected}\n"
+            f"  record videos with this camera, and train on them: {TRAIN_COMMAND}"
+        )
+
+    def _steps(self, seconds: float) -> int:
+        return max(1, round(seconds / self._interval_s))
+
+
+def _distance(name: Statistic, value: float, expected: Distribution) -> float:
+    """How far a value is from 98 % of the training sequences; beyond 1 it is far.
+
+    The unit is the width of their distribution. Where that is narrow, as after training on one video, it is what any camera
+    changes by without showing something else.
+    """
+    unit = max(expected.p99 - expected.p01, _NEAR[name])
+    below = 0.0 if name in _NO_LOWER_LIMIT else expected.p01 - value
+    return max(below, value - expected.p99) / unit

@@ -1,0 +1,34 @@
+"""Panel: one line at the foot of the picture when the model does not fit what it sees."""
+
+from __future__ import annotations
+
+from svg_runtime.bundle.reader import TRAIN_COMMAND
+from svg_runtime.live.overlay.theme import BACKGROUND, SEMIBOLD, SMALL, WARNING, Canvas, Rect, fill, shorten, text, text_width
+from svg_runtime.live.overlay.view import View
+
+_PADDING, _BASELINE = 10, 14
+_WHAT = "The model does not fit"
+_ADVICE = f"train on this camera: {TRAIN_COMMAND}"
+
+
+class Banner:
+    """What is wrong on the left, what to do on the right."""
+
+    def __init__(self, rect: Rect) -> None:
+        self._rect = rect
+
+    def draw_static(self, canvas: Canvas) -> None:
+        """Draw nothing: a model that fits has no banner."""
+
+    def annotate(self, canvas: Canvas, view: View) -> None:
+        """Draw the reasons and the advice, if the model does not fit."""
+        if not view.misfit:
+            return
+        rect, baseline = self._rect, self._rect.y + _BASELINE
+        fill(canvas, rect, WARNING)
+        left, right = rect.x + _PADDING, rect.right - _PADDING
+        text(canvas, _WHAT, left, baseline, size=SMALL, color=BACKGROUND, weight=SEMIBOLD)
+        text(canvas, _ADVICE, right, baseline, size=SMALL, color=BACKGROUND, align="right")
+        left += text_width(_WHAT, SMALL, SEMIBOLD) + _PADDING
+        room = right - text_width(_ADVICE, SMALL) - 2 * _PADDING - left
+        text(canvas, shorten("; ".join(view.misfit), room, SMALL), left, baseline, size=SMALL, color=BACKGROUND)

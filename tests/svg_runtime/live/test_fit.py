@@ -1,0 +1,142 @@
+"""Whether the model fits: silent on what it was trained on, one message and a banner on anything else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from svg_common.digits import digit_stream
+from svg_common.frame_statistics import Distribution, TrainingData
+from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
+from svg_runtime.forecast.scores import ForecastScore
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.fit import FitMonitor
+from svg_runtime.live.overlay import Caption, ForecastPicture, View
+from svg_runtime.live.overlay.layout import make_layout
+from tests.svg_runtime.live.live_helpers import read_pictures, write_video
+
+STEP_S = 0.1
+
+
+def monitor(training_data: TrainingData | None = None) -> FitMonitor:
+    return FitMonitor(training_data, STEP_S, EventLog())
+
+
+def trained_on_gray(low: float, high: float) -> TrainingData:
+    brightness = Distribution(mean=low, std=0.0, p01=low, p50=low, p99=high)
+    return TrainingData(description="gray walls", sequences=1, frames=2, statistics={"brightness": brightness})
+
+
+def see(fit: FitMonitor, level: float, seconds: float, forecast: float | None = None, repeat: float = 0.01) -> None:
+    """Show gray frames; `forecast` and `repeat` are mean squared errors."""
+    frame = np.full((4, 4, 1), level, np.float32)
+    scores = [] if forecast is None else [ForecastScore(lead=1, mse_best=0.0, mse_mean=forecast, mse_repeat=repeat)]
+    for _ in range(round(seconds / STEP_S)):
+        fit.add(frame, scores)
+
+
+def events(fit: FitMonitor) -> dict[str, int]:
+    return fit._events.summary()["counts"]
+
+
+def test_frames_like_the_training_data_are_silent():
+    fit = monitor(Bundle.open(EMBEDDED_MODEL).manifest.training_data)
+    for seed in range(3):
+        draw = digit_stream(seed, 1, 64)
+        for _ in range(300):
+            fit.add(draw()[..., None].astype(np.float32), [])
+            assert not fit.reasons
+        fit.cut()
+    assert events(fit) == {}
+    assert fit.summary()["fits"] is True
+
+
+@pytest.mark.parametrize(("level", "far"), [(0.29, True), (0.31, False), (0.69, False), (0.71, True)])
+def test_frames_are_far_beyond_one_width_of_the_training_data(level, far):
+    fit = monitor(trained_on_gray(0.43, 0.56))  # 0.13 wide: near is 0.30 to 0.69
+    see(fit, level, seconds=5)
+    assert bool(fit.reasons) == far
+
+
+def test_a_narrow_distribution_leaves_room_for_what_a_camera_changes_by():
+    fit = monitor(trained_on_gray(0.5, 0.5))
+    see(fit, 0.54, seconds=30)
+    assert not fit.reasons
+    see(fit, 0.56, seconds=30)
+    assert fit.reasons == ("brightness is 0.56, trained on 0.50 to 0.50",)
+
+
+def test_a_scene_that_rests_is_no_other_scene():
+    motion = Distribution(mean=0.5, std=0.1, p01=0.4, p50=0.5, p99=0.6)
+    fit = monitor(TrainingData(description="x", sequences=1, frames=2, statistics={"motion": motion, "moving": motion}))
+    see(fit, 0.5, seconds=30)
+    assert fit.summary()["fits"] is True
+
+
+def test_nothing_is_said_of_frames_without_training_data():
+    fit = monitor(None)
+    see(fit, 0.5, seconds=30)
+    assert not fit.reasons
+    assert fit.summary()["fits"] is None
+
+
+@pytest.mark.parametrize(
+    ("forecast", "repeat", "worse"),
+    [(0.020, 0.010, "3.0 dB"), (0.0115, 0.010, "0.6 dB"), (0.0105, 0.010, None), (0.005, 0.010, None), (9e-5, 1e-6, None)],
+)
+def test_forecasts_are_judged_against_repeating_where_the_difference_can_be_seen(forecast, repeat, worse):
+    fit = monitor(None)
+    see(fit, 0.5, seconds=9.9, forecast=forecast, repeat=repeat)
+    assert (fit.reasons, fit.summary()["fits"]) == ((), None)  # too short to tell
+    see(fit, 0.5, seconds=1, forecast=forecast, repeat=repeat)
+    assert fit.reasons == (() if worse is None else (f"forecasts are {worse} worse than repeating the last frame",))
+
+
+def test_forecasts_count_for_a_minute():
+    fit = monitor(None)
+    see(fit, 0.5, seconds=60, forecast=0.1)
+    see(fit, 0.5, seconds=59, forecast=0.01)
+    assert fit.reasons
+    see(fit, 0.5, seconds=12, forecast=0.01)
+    assert not fit.reasons
+
+
+def test_a_misfit_is_said_once_though_it_comes_and_goes():
+    fit = monitor(trained_on_gray(0.5, 0.5))
+    for _ in range(3):
+        see(fit, 0.9, seconds=20)
+        assert fit.summary()["reasons"] == ["brightness is 0.90, trained on 0.50 to 0.50"]
+        see(fit, 0.5, seconds=8)
+        assert fit.reasons  # not yet: the light may flicker
+        see(fit, 0.5, seconds=10)
+        assert not fit.reasons
+    assert events(fit) == {"misfit": 1, "fits_again": 1}
+    message = fit._events.messages[0]
+    for part in ("brightness is 0.90", "expected pictures as in its training data (gray walls)", "svg-train --config video"):
+        assert part in message
+    assert 3 * 25 < fit.summary()["misfit_s"] < 3 * 38
+
+
+def test_the_banner_is_drawn_at_the_foot_and_only_if_the_model_does_not_fit():
+    caption = Caption("m.svgb", "cpu", "clip.mp4", 8, 10, STEP_S, (64, 64), 10)
+    picture, rect = ForecastPicture(caption), make_layout((64, 64), 8, 10).banner
+    view = View(np.zeros((64, 64), np.uint8))
+    fits = picture.annotate(view)
+    view.misfit = ("brightness is 0.90, trained on 0.50 to 0.50",) * 9  # more than there is room for
+    rows, columns = np.where((picture.annotate(view) != fits).any(-1))
+    assert (rows.min(), rows.max() + 1, columns.min(), columns.max() + 1) == (rect.y, rect.bottom, rect.x, rect.right)
+
+
+def test_the_embedded_digits_do_not_fit_a_bright_video(svg_live, tmp_path):
+    write_video(tmp_path / "bright.mp4", frames=60, brightness_code=True)
+    small = ("--model", "digits", "--headless", "--json", "stats.json", "--samples", "2", "--horizon", "2")
+    code, stderr, stats = svg_live(*small, "--source", "bright.mp4", "--output", "out.mp4", model=False)
+    assert code == 0, stderr
+    assert stderr.count("the model does not fit these pictures: ") == 1
+    assert "svg-train --config video --data-root YOUR_VIDEOS/" in stderr
+    assert stats["events"]["counts"]["misfit"] == 1
+    assert stats["fit"]["fits"] is False
+    assert "model does not fit: 1.0 s; " in stderr
+    first, *_, last = read_pictures(tmp_path / "out.mp4")
+    banner = make_layout((64, 64), 2, 2).banner
+    assert banner.of(last).mean() > banner.of(first).mean() + 80  # amber instead of the dark background
