@@ -117,11 +117,13 @@ class Decoder(nn.Module):
         self.at_quarter = Residual(quarter)
         self.to_half = _conv(quarter, half)
         self.at_half = Residual(half)
-        self.head = _conv(half, 4 * (config.channels + 2 + _MIXED))  # of each of the 2 x 2 pixels
+        self.flow = _conv(half, 2)
+        self.head = _conv(half, 4 * (config.channels + _MIXED))  # of each of the 2 x 2 pixels
+        _scale(self.flow, 0.1)
         _scale(self.head, 0.1)
         with torch.no_grad():
             if self.head.bias is not None and not self.head.bias.is_meta:
-                bias = torch.zeros(config.channels + 2 + _MIXED)
+                bias = torch.zeros(config.channels + _MIXED)
                 bias[-_MIXED:] = torch.tensor(_MIX_AT_FIRST)
                 self.head.bias.copy_(bias.repeat_interleave(4))
 
@@ -130,15 +132,26 @@ class Decoder(nn.Module):
         x = self.to_quarter(_narrowed(state, self.to_quarter))
         x = self.at_quarter(_act(_upsampled(x) + observed.quarter))
         x = self.at_half(_act(_upsampled(self.to_half(_act(x))) + observed.half))
-        maps = functional.pixel_shuffle(_widened(self.head(_act(x))), 2)
+        x = _act(x)
+        maps, flow = functional.pixel_shuffle(_widened(self.head(x)), 2), _widened(self.flow(x))
         with torch.autocast(maps.device.type, enabled=False):  # half precision cannot tell neighbouring pixels apart
-            return self._compose(maps, observed.last, observed.background)
+            return self._compose(maps, _in_pixels(flow), observed)
 
-    def _compose(self, maps: Tensor, last: Tensor, background: Tensor) -> Tensor:
-        content, flow, mixed = maps.split([self.channels, 2, _MIXED], 1)
+    def _compose(self, maps: Tensor, flow: Tensor, observed: Observed) -> Tensor:
+        content, mixed = maps.split([self.channels, _MIXED], 1)
         moved, still, new = mixed.softmax(1).split(1, 1)
-        frame: Tensor = moved * warp(last, _FLOW_PIXELS * flow) + still * background + new * torch.sigmoid(4 * content)
+        frame: Tensor = moved * warp(observed.last, flow) + still * observed.background + new * torch.sigmoid(4 * content)
         return frame
+
+
+def _in_pixels(flow: Tensor) -> Tensor:
+    """Flow as the network gives it, at half of the resolution -> pixels, at all of it.
+
+    Much smaller than a pixel it is squared: looking up between two pixels blurs, and what stands still must not.
+    """
+    pixels = _FLOW_PIXELS * flow
+    pixels = pixels * pixels.abs() / (pixels.abs() + 1)
+    return functional.interpolate(pixels, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def warp(frame: Tensor, flow: Tensor) -> Tensor:
