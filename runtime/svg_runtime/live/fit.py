@@ -23,7 +23,7 @@ _ENOUGH_SCORES_S = 10.0  # of it, before anything is said
 _WORSE_DB = 0.5  # a smaller loss cannot be told from none in so short a time
 _INVISIBLE_MSE = 1e-4  # 40 dB: where both errors are smaller, as in a scene where nothing moves, neither is worse
 
-# 2) frames: averages over a window longer than training sequences, so that they scatter less than those
+# 2) frames: averages over a window no shorter than the training sequences, so that they scatter no more than those
 _FRAMES_S = 5.0
 _NEAR = {"brightness": 0.05, "contrast": 0.03, "motion": 0.02, "moving": 0.05, "colour": 0.03}  # always near enough
 _NO_LOWER_LIMIT: tuple[Statistic, ...] = ("motion", "moving")  # a scene that rests for a while is no other scene
@@ -47,7 +47,8 @@ class FitMonitor:
         self._interval_s = interval_s
         self._events = events
         self._errors: deque[tuple[float, float]] = deque(maxlen=self._steps(_SCORES_S))  # mean forecast, repeated frame
-        self._frames: deque[Mapping[Statistic, float]] = deque(maxlen=self._steps(_FRAMES_S))
+        window = max(self._steps(_FRAMES_S), training_data.frames if training_data else 1)
+        self._frames: deque[Mapping[Statistic, float]] = deque(maxlen=window)
         self._before: NDArray[np.float32] | None = None
         self._observed = 0
         self._good_checks = 0  # in a row
@@ -95,11 +96,12 @@ class FitMonitor:
         }
 
     def _check(self) -> None:
-        reasons = (*self._forecast_reasons(), *self._frame_reasons())
+        far = self._frame_reasons()
+        reasons = (*self._forecast_reasons(), *far)
         self._good_checks = 0 if reasons else self._good_checks + 1
         if reasons:
             self.reasons = reasons
-            self._events.once("misfit", self._message())
+            self._events.once("misfit", self._message(are_far=bool(far)))
         elif self.reasons and self._good_checks * _CHECK_S >= _CLEAR_S:
             self.reasons = ()
             self._events.once("fits_again", "the model fits these pictures again")
@@ -121,9 +123,10 @@ class FitMonitor:
                 far.append((distance, f"{name} is {seen[name]:.2f}, trained on {expected.p01:.2f} to {expected.p99:.2f}"))
         return [reason for _, reason in sorted(far, reverse=True)]
 
-    def _message(self) -> str:
-        trained = self._training_data
-        expected = f"pictures as in its training data ({trained.description})" if trained else "forecasts better than that"
+    def _message(self, are_far: bool) -> str:
+        known = self._training_data
+        like_trained = f"pictures like those that it was trained on ({known.description})" if known and are_far else None
+        expected = like_trained or "forecasts that are closer to what comes"
         return (
             f"the model does not fit these pictures: {'; '.join(self.reasons)}\n"
             f"  expected {expected}\n"
