@@ -44,6 +44,8 @@ class VideoClips(ClipSequences):
 
     def __init__(self, config: Config, split: Split, length: int) -> None:
         data, model = config.data, config.model
+        if split == "train" and data.test_fraction == 1:
+            raise UsageError("--test-fraction 1 leaves nothing to train on\n  expected less than 1, such as 0.15")
         shape = FrameShape(model.height, model.width, model.channels)
         decoded, skipped = decode_videos(_clips(data), cache_folder(data.cache), shape)
         _require(bool(decoded), "no video can be read", data, skipped)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -50,6 +51,12 @@ class ClipSequences:
         number, start = self._windows[index]
         clip, run = self._runs[number]
         return np.array(clip.video.frames()[run[start : start + clip.span(self._length) : clip.step]])
+
+    def clip_source(self, index: int) -> Path:
+        """The video file, or the folder of pictures, that item `index` comes from."""
+        number, _ = self._windows[index]
+        clip: Clip = self._runs[number][0]
+        return clip.video.source
 
 
 def model_interval(data: DataConfig, rates: Sequence[float], of: str) -> float:
