@@ -17,13 +17,13 @@ from svg_train.data.video_clips import ClipSequences
 
 
 class SpreadSequences:
-    """`count` sequences of video clips, evenly spread over all of them: the first ones alone would be of few clips."""
+    """`count` sequences, as evenly as possible from all clips: the first ones alone would be of few clips."""
 
     def __init__(self, data: VideoClips, count: int) -> None:
         self._data = data
-        self._numbers = [number * len(data) // count for number in range(count)]
+        self._numbers = _spread([data.clip_source(number) for number in range(len(data))], count)
         self.frame_interval_s = data.frame_interval_s
-        self.description = f"{data.description}, {count} of them evenly spread"
+        self.description = f"{data.description}, {count} of them, as evenly as possible from all clips"
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -37,8 +37,20 @@ class SpreadSequences:
 
 
 def spread_over_clips(data: SequenceDataset, count: int) -> SequenceDataset:
-    """`data`, or `count` evenly spread sequences of it if it is a set of videos with more. KTH's order covers all by itself."""
+    """`data`, or `count` of its sequences from all clips if it is a set of videos with more. KTH's order does so by itself."""
     return SpreadSequences(data, count) if isinstance(data, VideoClips) and len(data) > count else data
+
+
+def _spread(sources: Sequence[Path], count: int) -> list[int]:
+    """Numbers of `count` of the sequences, in order: the same number from each clip as far as it has so many, evenly spaced."""
+    clips: dict[Path, list[int]] = {}
+    for number, source in enumerate(sources):
+        clips.setdefault(source, []).append(number)
+    chosen: list[int] = []
+    for index, numbers in enumerate(sorted(clips.values(), key=len)):  # what short clips lack, longer ones make up for
+        share = min(len(numbers), (count - len(chosen)) // (len(clips) - index))
+        chosen += [numbers[part * len(numbers) // share] for part in range(share)]
+    return sorted(chosen)
 
 
 def clip_names(data: SequenceDataset, sequences: int) -> tuple[str, ...] | None:

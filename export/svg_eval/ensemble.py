@@ -19,7 +19,7 @@ _LEVELS = 255  # the truth is known in steps of 1/255
 def fair_crps(members: Values, truth: Values) -> Array:
     """Continuous ranked probability score of each value; lower is better.
 
-    The fair estimator (Ferro 2014, equation 5), whose expectation does not depend on the number of members:
+    The fair estimator (Ferro 2014), whose expectation does not depend on the number of members:
     mean |x_i - y| - sum of |x_i - x_j| over i < j / (S (S - 1)). Of a single member: its absolute error.
 
     Args:
@@ -93,7 +93,7 @@ def interval_probability(members: int, probability: float = CENTRAL) -> float:
 def spread_skill_ratio(variance: float, squared_error: float, members: int) -> float:
     """Spread of the members over the error of their mean: 1 if calibrated, below 1 if overconfident; NaN without error.
 
-    With the factor (S + 1) / S for the sampling error of a mean of S members (Fortin et al. 2014, equation 15).
+    With the factor (S + 1) / S for the sampling error of a mean of S members (Fortin et al. 2014).
 
     Args:
         variance: of the members, unbiased (divisor S - 1), mean over the values.

@@ -33,7 +33,7 @@ p { margin: 6px 0; max-width: 100ch; } .quiet { opacity: .72; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; white-space: nowrap; }
 th, td { padding: 3px 12px; text-align: right; border-bottom: 1px solid var(--line); }
 th { font-weight: 600; } th:first-child, td:first-child { text-align: left; padding-left: 0; }
-th[colspan] { text-align: center; border-bottom: 0; } tr.group td { border-top: 2px solid var(--line); }
+tr:first-child th { text-align: center; border-bottom: 0; } tr.group td { border-top: 2px solid var(--line); }
 .below { color: #d22; font-weight: 600; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(460px, 1fr)); gap: 16px; }
 .plots img, .strip img { width: 100%; border-radius: 6px; } .plots img { background: #fff; }

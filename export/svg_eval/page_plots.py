@@ -1,4 +1,4 @@
-"""The plots of the page, each as an SVG picture: PSNR and spread / skill per lead, rank histogram, reliability."""
+"""The plots of the page, each as an SVG picture: PSNR, spread / skill and coverage per lead, rank histogram, reliability."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def plot_psnr(evaluation: Evaluation, pixels: PixelClass) -> bytes:
 
 
 def plot_spread_skill(evaluation: Evaluation) -> bytes:
-    """Spread / skill per lead, with the range that is often accepted."""
+    """Spread / skill per lead of all that has samples."""
     figure, axis = _figure("Spread / skill per lead", "lead, steps")
     for entry, colour in coloured_entries(evaluation):
         if entry.samples == 1:
@@ -75,11 +75,23 @@ def plot_reliability(evaluation: Evaluation) -> bytes:
     return _svg(figure)
 
 
+def plot_coverage(evaluation: Evaluation) -> bytes:
+    """Share of the truths inside the central interval per lead."""
+    figure, axis = _figure("Truths inside the central interval per lead", "lead, steps")
+    for pixels in SCORED:
+        scores = evaluation.model.measured.pixels.scores(pixels)
+        axis.plot(_leads(evaluation), scores.coverage_per_step, color=_COLOURS[pixels], label=f"{pixels} pixels")
+    axis.axhline(evaluation.model.measured.pixels.scores("all").interval, color="black", linewidth=0.8)
+    axis.set(ylabel="share of the truths inside", ylim=(0, 1))
+    axis.legend(fontsize="x-small")
+    return _svg(figure)
+
+
 def plots_of(evaluation: Evaluation) -> list[bytes]:
     """All plots that apply: one future has neither spread nor ranks."""
     plots = [plot_psnr(evaluation, pixels) for pixels in SCORED]
     if evaluation.model.samples > 1:
-        plots += [plot_spread_skill(evaluation), plot_ranks(evaluation), plot_reliability(evaluation)]
+        plots += [draw(evaluation) for draw in (plot_spread_skill, plot_coverage, plot_ranks, plot_reliability)]
     return plots
 
 
