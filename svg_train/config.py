@@ -58,7 +58,9 @@ class DataConfig(Frozen):
         description="frames per second of data without time stamps, such as raw H.264 or pictures (video); "
         "default: what the codec says; pictures: one per model step, else 10",
     )
-    test_fraction: float = Field(0.15, gt=0, lt=1, description="share of a video data set to hold out (video)")
+    test_fraction: float = Field(
+        0.15, gt=0, le=1, description="share of a video data set to hold out; 1: all of it, to evaluate on (video)"
+    )
     split_by: Literal["time", "file"] | None = Field(
         None, description="how to hold out (video); default: file from 5 videos on, else time"
     )

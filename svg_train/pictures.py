@@ -35,7 +35,7 @@ def save_rows(folder: Path, name: str, sequences: list[Rows], n_past: int) -> Pa
     The first `n_past` frames are marked as observed, the others as forecast.
     """
     png = folder / f"{name}.png"
-    strip = np.concatenate([_strip(rows, n_past) for rows in sequences])
+    strip = np.concatenate([strip_of_rows(rows, n_past) for rows in sequences])
     with atomic_file(png) as partial:
         Image.fromarray(strip).save(partial, format="PNG", optimize=True)
     loop = [_moment(sequences, n_past, step) for step in range(len(sequences[0][0][1]))]
@@ -53,7 +53,8 @@ def _rows(example: Futures, n_past: int) -> Rows:
     return rows + [(f"sample {index + 1}", torch.cat([past, example.samples[index]])) for index in others]
 
 
-def _strip(rows: Rows, n_past: int) -> NDArray[np.uint8]:
+def strip_of_rows(rows: Rows, n_past: int) -> NDArray[np.uint8]:
+    """All frames of one sequence side by side, (H, W, 3) RGB; marked as by `save_rows`."""
     lines = [_line(label, frames, n_past) for label, frames in rows]
     return np.concatenate([*lines, np.full((10, lines[0].shape[1], 3), 24, np.uint8)])
 

@@ -19,7 +19,7 @@ from svg_train.config_options import config_options, settings_of
 app = typer.Typer(pretty_exceptions_enable=False)
 
 _DEFAULT_HORIZON = 10
-_EXAMPLES = 8  # sequences that --strips shows
+_EXAMPLES = 8  # sequences that --strips and --page show
 
 
 def _panel(name: str, help: str, **settings: Any) -> Any:
@@ -51,6 +51,7 @@ def evaluate(
     ] = None,
     json: Annotated[Path | None, _panel("Output", "write all metrics to this file")] = None,
     plot: Annotated[Path | None, _panel("Output", "plot metrics per step and best of n to this PNG, PDF or SVG")] = None,
+    page: Annotated[Path | None, _panel("Output", "write everything with plots and pictures to this HTML file")] = None,
     strips: Annotated[Path | None, _panel("Output", "save the first sequences as PNG strips and GIFs in this folder")] = None,
     lpips_weights: Annotated[
         Path | None, _panel("Metrics", "TorchScript of LPIPS, from two batches (B, 3, H, W) in [-1, 1] to distances")
@@ -65,11 +66,14 @@ def evaluate(
     Exit codes: 0 ok, 1 error, 2 usage, 4 missing backend, device or extra.
     """
     source = settings_of("data", settings)
-    require_modules("svg-eval", "eval", "torch", "onnxruntime", *(["matplotlib"] if plot else []), *(["PIL"] if strips else []))
+    drawing = [*(["matplotlib"] if plot or page else []), *(["PIL"] if strips or page else [])]
+    require_modules("svg-eval", "eval", "torch", "onnxruntime", *drawing)
     with defer_interrupts():  # heavy: torch, ONNX Runtime
-        from svg_eval.evaluation_report import as_json, as_text
+        from svg_eval.evaluation_report import as_json
         from svg_eval.evaluation_run import Request, run
+        from svg_eval.evaluation_text import as_text
         from svg_eval.measure import Settings
+        from svg_eval.page import write_page
         from svg_eval.plots import check_plot_format, draw_plot, save_sequences
         from svg_runtime.bundle.reader import find_model
 
@@ -79,13 +83,13 @@ def evaluate(
     if plot is not None:
         check_plot_format(plot)
     needed = [find_model(model), *(baseline or ()), lpips_weights, fvd_weights, existing_file(source["root"])]
-    check_outputs({"--json": json, "--plot": plot}, {"--strips": strips}, needed=needed)
+    check_outputs({"--json": json, "--plot": plot, "--page": page}, {"--strips": strips}, needed=needed)
     measurement = Settings(
         sequences=sequences,
         samples=samples,
         horizon=horizon or _DEFAULT_HORIZON,
         seed=seed,
-        examples=_EXAMPLES if strips else 0,
+        examples=_EXAMPLES if strips or page else 0,
     )
     request = Request(
         model=model,
@@ -106,6 +110,8 @@ def evaluate(
         write_json(json, as_json(evaluation))
     if plot is not None:
         draw_plot(plot, evaluation)
+    if page is not None:
+        write_page(page, evaluation)
     if strips is not None:
         save_sequences(strips, evaluation)
 

@@ -1,19 +1,21 @@
-"""An evaluation as JSON values and as a human-readable table."""
+"""An evaluation, and its JSON values."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from svg_common.metrics import psnr
+from svg_eval.clips import ClipGains, gains_by_clip
 from svg_eval.measure import Measurements, Settings
 from svg_eval.models import ModelInfo
+from svg_eval.pixels import CLASSES, MOVING, MeanOfValues, PixelScores, psnr_or_nan
 from svg_eval.protocols import Protocol
-from svg_eval.statistics import Array, Curve, Estimate, best_of_n, best_sample, curve
+from svg_eval.statistics import Array, best_of_n, best_sample, curve
 
-_DIGITS = 5  # of metrics in the JSON; more digits would be rounding noise
+_DIGITS = 7  # significant ones of metrics in the JSON; more would be rounding noise
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,17 @@ class Evaluation:
     """All of a run of svg-eval."""
 
     model: Evaluated
-    repeat: Evaluated
-    baselines: tuple[Evaluated, ...]
+    baselines: tuple[Evaluated, ...]  # the user's
+    simple: Mapping[str, Evaluated]  # those of `simple_baselines`
     data: str  # description of the data set
+    clips: tuple[str, ...] | None  # the clip of each sequence, if they are from clips
     settings: Settings
     protocol: Protocol | None
+
+    @property
+    def repeat(self) -> Evaluated:
+        """The last frame repeated."""
+        return self.simple["repeat"]
 
     @property
     def sequences(self) -> int:
@@ -47,8 +55,14 @@ class Evaluation:
 
     @property
     def entries(self) -> list[Evaluated]:
-        """All that was evaluated: the model, the baselines, the repeated last frame."""
-        return [self.model, *self.baselines, self.repeat]
+        """All that was evaluated: the model, the baselines, the simple ones."""
+        return [self.model, *self.baselines, *self.simple.values()]
+
+    def clip_gains(self) -> list[ClipGains]:
+        """The gains of the model in every clip, the least first; empty if the sequences are from no clips."""
+        if self.clips is None:
+            return []
+        return gains_by_clip(self.clips, self.model.measured.pixels, self.repeat.measured.pixels)
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -58,14 +72,15 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "model": {"name": model.info.label, "description": model.info.description},
         "data": evaluation.data, "protocol": evaluation.protocol.title if evaluation.protocol else None,
         "sequences": evaluation.sequences, "samples": model.samples, "n_past": model.info.n_past,
-        "horizon": evaluation.settings.horizon, "seed": evaluation.settings.seed,
+        "horizon": evaluation.settings.horizon, "seed": evaluation.settings.seed, "moving_threshold": MOVING,
         **_whole_set(model.measured, evaluation.repeat.measured),
         **_of_model(model.measured),
-        "repeat": _of_model(evaluation.repeat.measured),
+        **{name: _of_model(entry.measured) for name, entry in evaluation.simple.items()},
         "baselines": [
             {"name": baseline.info.label, "description": baseline.info.description, "samples": baseline.samples,
              **_of_model(baseline.measured)} for baseline in evaluation.baselines
         ],
+        "clips": [asdict(row) for row in evaluation.clip_gains()],
         "published": [asdict(row) for row in evaluation.protocol.published] if evaluation.protocol else [],
         "seconds": {"forecast": model.measured.forecast_s, "metrics": model.measured.metrics_s},
     }  # fmt: skip
@@ -75,13 +90,15 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
 
 def _whole_set(measured: Measurements, repeat: Measurements) -> dict[str, Any]:
     """PSNR from the mean squared error over all sequences, which a single easy sequence cannot raise."""
-    best, mean, last = best_sample(measured.mse, lower_is_better=True), measured.mean_mse, repeat.mse[:, 0]
-    return {
-        "psnr_best": psnr(best.mean()), "psnr_sample": psnr(measured.mse.mean()), "psnr_mean": psnr(mean.mean()),
-        "psnr_repeat": psnr(last.mean()), "gain": psnr(best.mean()) - psnr(last.mean()),
-        "psnr_best_per_step": _db(best), "psnr_sample_per_step": _db(measured.mse.mean(1)), "psnr_mean_per_step": _db(mean),
-        "psnr_repeat_per_step": _db(last), "spread": measured.spread.mean(), "spread_per_step": measured.spread.mean(0),
-    }  # fmt: skip
+    ours, last = measured.pixels.scores("all"), _psnr("repeat", repeat.pixels.scores("all").mean)
+    values = {**_psnr("best", ours.best), **_psnr("sample", ours.sample), **_psnr("mean", ours.mean), **last}
+    gain = values["psnr_best"] - values["psnr_repeat"]
+    return {**values, "gain": gain, "spread": measured.spread.mean(), "spread_per_step": measured.spread.mean(0)}
+
+
+def _psnr(name: str, squared_error: MeanOfValues) -> dict[str, Any]:
+    per_step = [psnr_or_nan(error) for error in squared_error.per_step]
+    return {f"psnr_{name}": psnr_or_nan(squared_error.overall), f"psnr_{name}_per_step": per_step}
 
 
 def _of_model(measured: Measurements) -> dict[str, Any]:
@@ -97,12 +114,26 @@ def _of_model(measured: Measurements) -> dict[str, Any]:
             "best": _curve(best_sample(measured.lpips, lower_is_better=True)), "average_sample": _curve(measured.lpips.mean(1)),
         },
         "fvd": measured.fvd,
+        "pixels": {pixels: _of_pixels(measured.pixels.scores(pixels)) for pixels in CLASSES},
     }  # fmt: skip
     return values
 
 
-def _db(mse: Array) -> list[float]:
-    return [psnr(value) for value in mse.mean(0)]
+def _of_pixels(scores: PixelScores) -> dict[str, Any]:
+    """Of one class of pixels. One sample has neither spread nor ranks, and its CRPS is the mean absolute error."""
+    values = {
+        "share": scores.share.overall, "share_per_step": scores.share.per_step,
+        **_psnr("best", scores.best), **_psnr("sample", scores.sample), **_psnr("mean", scores.mean),
+        "crps": scores.crps.overall, "crps_per_step": scores.crps.per_step,
+    }  # fmt: skip
+    if scores.samples == 1:
+        return values
+    return {
+        **values,
+        "spread_skill": scores.spread_skill, "spread_skill_per_step": scores.spread_skill_per_step,
+        "coverage": scores.coverage(), "coverage_per_step": scores.coverage_per_step, "coverage_expected": scores.interval,
+        "rank_histogram": scores.rank_frequencies,
+    }  # fmt: skip
 
 
 def _curve(values: Array) -> dict[str, Any]:
@@ -122,86 +153,4 @@ def _rounded(value: Any) -> Any:
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
         return [_rounded(item) for item in value]
-    return round(float(value), _DIGITS) if isinstance(value, (float, np.floating)) else value
-
-
-def as_text(evaluation: Evaluation) -> str:
-    """The metrics as a table, with their 95 % confidence intervals."""
-    model, settings = evaluation.model, evaluation.settings
-    head = [
-        f"model     {model.info.label}: {model.info.description}",
-        f"data      {evaluation.data}",
-        f"evaluated {evaluation.sequences} sequences x {model.samples} samples x {settings.horizon} steps after "
-        f"{model.info.n_past} observed frames, seed {settings.seed}",
-    ]
-    if evaluation.protocol:
-        head.append(f"protocol  {evaluation.protocol.title}")
-    return "\n".join([*head, "", *_table(evaluation), "", *_notes(evaluation)])
-
-
-def _table(evaluation: Evaluation) -> list[str]:
-    rows = [row for entry in evaluation.entries for row in _rows(entry)]
-    protocol = evaluation.protocol
-    for published in protocol.published if protocol else ():
-        cells = f"{published.psnr:>11.2f}{'':9}{published.ssim:>11.4f}"
-        rows.append((f"published: {published.method}, best of 100", cells))
-    width = max(len(label) for label, _ in rows)
-    lines = [f"{'':{width}}{'PSNR dB':>18}{'SSIM':>20}", *(f"{label:{width}}{cells}".rstrip() for label, cells in rows)]
-    if protocol and not protocol.published:
-        lines.append("no published values are known for this protocol")
-    return lines
-
-
-def _rows(entry: Evaluated) -> list[tuple[str, str]]:
-    measured, label = entry.measured, entry.info.label
-    if entry.samples == 1:
-        return [(label, _cells(curve(measured.psnr[:, 0]), curve(measured.ssim[:, 0])))]
-    best = curve(best_sample(measured.psnr)), curve(best_sample(measured.ssim))
-    average = curve(measured.psnr.mean(1)), curve(measured.ssim.mean(1))
-    return [(f"{label}, best of {entry.samples}", _cells(*best)), (f"{label}, average sample", _cells(*average))]
-
-
-def _cells(psnr_curve: Curve, ssim_curve: Curve) -> str:
-    return f"{_cell(psnr_curve.overall, 2, 11)}{_cell(ssim_curve.overall, 4, 11)}"
-
-
-def _cell(value: Estimate, digits: int, width: int) -> str:
-    # A single sequence has no interval.
-    margin = f" ± {value.ci95:.{digits}f}" if value.ci95 == value.ci95 else ""
-    return f"{value.mean:>{width}.{digits}f}{margin:<9}"
-
-
-def _notes(evaluation: Evaluation) -> list[str]:
-    measured, repeat = evaluation.model.measured, evaluation.repeat.measured
-    whole = _whole_set(measured, repeat)
-    lines = [
-        "PSNR from the mean squared error over the whole set: "
-        f"best {whole['psnr_best']:.2f}, sample {whole['psnr_sample']:.2f}, mean forecast {whole['psnr_mean']:.2f}, "
-        f"repeat {whole['psnr_repeat']:.2f} dB; best above repeat {whole['gain']:+.2f} dB"
-    ]
-    if measured.distance is not None:
-        steps = ", ".join(f"{n}: {value.mean:.2f}" for n, value in best_of_n(measured.psnr))
-        spread, distance = measured.spread.mean(0), measured.distance.mean(0)
-        lines += [
-            f"PSNR of the best of n samples, dB: {steps}",
-            f"diversity of the samples, first to last step: standard deviation {spread[0]:.4f} to {spread[-1]:.4f}, "
-            f"distance of two samples {distance[0]:.4f} to {distance[-1]:.4f} (root mean square)",
-        ]
-    info = evaluation.model.info
-    if not info.deterministic and not info.has_posterior:
-        lines.append("approximate posterior: not available (the bundle has no graph for it; the checkpoint has)")
-    return [*lines, *_learned_notes(measured)]
-
-
-def _learned_notes(measured: Measurements) -> list[str]:
-    lines = []
-    if measured.lpips is None:
-        lines.append("LPIPS: not computed (it needs weights: --lpips-weights FILE)")
-    else:
-        best, average = curve(best_sample(measured.lpips, lower_is_better=True)), curve(measured.lpips.mean(1))
-        lines.append(f"LPIPS: best {_cell(best.overall, 4, 0).strip()}, average sample {_cell(average.overall, 4, 0).strip()}")
-    if measured.fvd is None:
-        lines.append("FVD: not computed (it needs weights: --fvd-weights FILE)")
-    else:
-        lines.append(f"FVD of one sample per sequence, observed frames included: {measured.fvd:.2f}")
-    return lines
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, (float, np.floating)) else value

@@ -11,11 +11,14 @@ from typing import Any
 
 from svg_common.errors import UsageError
 from svg_common.progress import ProgressListener
+from svg_eval.baselines import simple_baselines
+from svg_eval.clips import clip_names, spread_over_clips
 from svg_eval.data import open_held_out
 from svg_eval.evaluation_report import Evaluated, Evaluation
+from svg_eval.examples import choose_examples
 from svg_eval.learned import LearnedMetrics, Lpips, VideoFeatures
 from svg_eval.measure import Settings, measure
-from svg_eval.models import BundleModel, CheckpointModel, EvaluatedModel, ModelInfo, RepeatLastFrame, is_embedded, open_model
+from svg_eval.models import BundleModel, CheckpointModel, EvaluatedModel, ModelInfo, is_embedded, open_model
 from svg_eval.protocols import Protocol, ProtocolName, check_protocol
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import KNOWS_DIGITS_ONLY
@@ -42,7 +45,7 @@ class Request:
 
 
 def run(request: Request, progress: ProgressListener) -> Evaluation:
-    """Evaluate the model, the baselines, and repeating the last frame, on the same sequences.
+    """Evaluate the model, the user's baselines and the simple ones on the same sequences.
 
     Args:
         request: what to evaluate, and how.
@@ -63,13 +66,21 @@ def run(request: Request, progress: ProgressListener) -> Evaluation:
         _log_differences(model.info, data, settings)
         if is_embedded(request.model) and not _is_digits(request, model.info, protocol):
             _LOG.info("note: %s", KNOWS_DIGITS_ONLY)
-        models: list[EvaluatedModel] = [model, RepeatLastFrame(model.info), *baselines]
-        results = [_evaluate(model=entry, data=data, settings=settings, request=request, progress=progress) for entry in models]
+        data = spread_over_clips(data, settings.sequences)
+        simple = simple_baselines(model.info)
+        models: list[EvaluatedModel] = [model, *baselines, *simple.values()]
+        count, others = min(settings.sequences, len(data)), 1 + len(baselines)
+        shown = choose_examples(data, model.info.n_past, count, settings.examples)
+        results = [
+            _evaluate(model=entry, data=data, settings=settings, shown=shown, request=request, progress=progress)
+            for entry in models
+        ]
         return Evaluation(
             model=results[0],
-            repeat=results[1],
-            baselines=tuple(results[2:]),
+            baselines=tuple(results[1:others]),
+            simple=dict(zip(simple, results[others:], strict=True)),
             data=data.description,
+            clips=clip_names(data, count),
             settings=settings,
             protocol=protocol,
         )
@@ -86,14 +97,19 @@ def _open(request: Request) -> CheckpointModel | BundleModel:
 
 
 def _evaluate(
-    model: EvaluatedModel, data: SequenceDataset, settings: Settings, request: Request, progress: ProgressListener
+    model: EvaluatedModel,
+    data: SequenceDataset,
+    settings: Settings,
+    shown: list[int],
+    request: Request,
+    progress: ProgressListener,
 ) -> Evaluated:
     length = model.info.n_past + settings.horizon
     learned = LearnedMetrics(
         Lpips(request.lpips_weights, model.device) if request.lpips_weights is not None else None,
         VideoFeatures(request.fvd_weights, model.device, length) if request.fvd_weights is not None else None,
     )
-    measured = measure(model=model, data=data, settings=settings, learned=learned, progress=progress)
+    measured = measure(model=model, data=data, settings=settings, learned=learned, progress=progress, shown=shown)
     return Evaluated(model.info, measured)
 
 

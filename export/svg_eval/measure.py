@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from svg_common.progress import ProgressListener
+from svg_eval.examples import Example, make_example
 from svg_eval.learned import LearnedMetrics
 from svg_eval.models import EvaluatedModel
+from svg_eval.pixels import PixelAccumulator, PixelSums
 from svg_runtime.forecast.noise import NoiseSource
 from svg_train.data import SequenceDataset
 from svg_train.data.loading import collate, to_unit
@@ -23,7 +25,6 @@ from svg_train.metrics import frame_mse, frame_ssim, psnr_of_frames
 Array = NDArray[np.float64]
 
 _VALUES_AT_ONCE = 1 << 23  # of the futures in memory (32 MiB); a sequence is never split
-_RANDOM_ROWS = 2  # samples are exchangeable, so the first ones are random ones
 
 
 @dataclass(frozen=True)
@@ -38,26 +39,14 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Example:
-    """One sequence for pictures. Frames (T, C, H, W) in [0, 1], on the CPU."""
-
-    truth: Tensor  # n_past + horizon frames
-    best: Tensor  # horizon frames each; best and worst by PSNR
-    worst: Tensor
-    random: list[Tensor]
-    posterior: Tensor | None  # z from the posterior of the true next frame; None where there is none
-
-
-@dataclass(frozen=True)
 class Measurements:
     """Metrics of N sequences, S samples and T steps."""
 
     psnr: Array  # (N, S, T) dB
     ssim: Array  # (N, S, T)
-    mse: Array  # (N, S, T)
-    mean_mse: Array  # (N, T) of the mean over the samples
     spread: Array  # (N, T) standard deviation over samples, mean over pixels
     distance: Array | None  # (N, T) root mean square difference of two samples, mean over pairs; None for one sample
+    pixels: PixelSums  # squared errors and ensemble scores, by class of pixels
     lpips: Array | None  # (N, S, T); None without weights
     fvd: float | None  # None without weights
     examples: list[Example]
@@ -80,35 +69,45 @@ class _Stopwatch:
 
 
 def measure(
-    model: EvaluatedModel, data: SequenceDataset, settings: Settings, learned: LearnedMetrics, progress: ProgressListener
+    model: EvaluatedModel,
+    data: SequenceDataset,
+    settings: Settings,
+    learned: LearnedMetrics,
+    progress: ProgressListener,
+    shown: Collection[int] = (),
 ) -> Measurements:
     """Evaluate `model` on the first sequences of `data` (n_past + horizon frames each).
 
     The noise depends on the seed and the order of sequences alone, so that a checkpoint and its bundle draw the same futures.
-    A deterministic model has one sample, regardless of the settings.
+    A deterministic model has one sample, regardless of the settings. `shown` are the numbers of the sequences to return as
+    examples.
     """
-    done, count = 0, min(settings.sequences, len(data))
+    done, count, n_past = 0, min(settings.sequences, len(data)), model.info.n_past
     task = f"evaluating {model.info.label}"
     progress.progress(task, 0.0)
     forecasting, measuring = _Stopwatch(), _Stopwatch()
     metrics: dict[str, list[Tensor]] = {}
+    pixels = PixelAccumulator()
     examples: list[Example] = []
     fvd = learned.new_fvd()
     for sequences, noise, context_noise in batches(model, data, settings):
         # 1) forecast all samples of a batch of sequences
         with forecasting, torch.no_grad():
-            futures = model.forecast(sequences[:, : model.info.n_past], noise, context_noise)
+            futures = model.forecast(sequences[:, :n_past], noise, context_noise)
         # 2) measure every frame of every sample, one sequence at a time
         with measuring, torch.no_grad():
-            for sequence, samples in zip(sequences, futures, strict=True):
-                target = sequence[model.info.n_past :]
+            for number, (sequence, samples) in enumerate(zip(sequences, futures, strict=True), start=done):
+                target = sequence[n_past:]
+                pixels.add(samples, target, sequence[n_past - 1])
                 values = frame_metrics(samples, target) | learned.per_frame(samples, target)
                 for name, value in values.items():
                     metrics.setdefault(name, []).append(value.double().cpu())
                 if fvd is not None:
                     fvd.add(sequence, samples[0])
-                if len(examples) < settings.examples:
-                    examples.append(_example(model, sequence, samples, values["psnr"]))
+                if number in shown:
+                    examples.append(
+                        make_example(model=model, number=number, sequence=sequence, samples=samples, psnr=values["psnr"])
+                    )
         done += len(sequences)
         progress.progress(task, done / count)
     # 3) one array per metric over all sequences
@@ -116,10 +115,9 @@ def measure(
     return Measurements(
         psnr=arrays["psnr"],
         ssim=arrays["ssim"],
-        mse=arrays["mse"],
-        mean_mse=arrays["mean_mse"],
         spread=arrays["spread"],
         distance=arrays.get("distance"),
+        pixels=pixels.sums(),
         lpips=arrays.get("lpips"),
         fvd=fvd.value() if fvd else None,
         examples=examples,
@@ -152,12 +150,9 @@ def batches(model: EvaluatedModel, data: SequenceDataset, settings: Settings) ->
 
 def frame_metrics(samples: Tensor, target: Tensor) -> dict[str, Tensor]:
     """Metrics of one sequence, as in `Measurements`: samples (S, T, C, H, W), target (T, C, H, W)."""
-    mse = frame_mse(samples, target)
     metrics = {
-        "psnr": psnr_of_frames(mse),
+        "psnr": psnr_of_frames(frame_mse(samples, target)),
         "ssim": frame_ssim(samples, target),
-        "mse": mse.mean(-1),
-        "mean_mse": frame_mse(samples.mean(0), target).mean(-1),
         "spread": samples.std(0, correction=0).mean(dim=(1, 2, 3)),
     }
     return metrics | sample_metrics(samples)
@@ -176,13 +171,3 @@ def _pairwise_distance(frames: Tensor) -> Tensor:
     distances = torch.cdist(vectors, vectors, compute_mode="use_mm_for_euclid_dist")
     distances.fill_diagonal_(0)
     return distances.sum() / (len(frames) * (len(frames) - 1) * math.sqrt(vectors.shape[1]))
-
-
-def _example(model: EvaluatedModel, sequence: Tensor, samples: Tensor, psnr: Tensor) -> Example:
-    order = psnr.mean(1).argsort(descending=True)
-    has_posterior = model.info.has_posterior and not model.info.deterministic
-    posterior = model.reconstruct(sequence).cpu() if has_posterior else None
-    random = [sample.cpu() for sample in samples[:_RANDOM_ROWS]]
-    return Example(
-        truth=sequence.cpu(), best=samples[order[0]].cpu(), worst=samples[order[-1]].cpu(), random=random, posterior=posterior
-    )

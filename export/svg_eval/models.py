@@ -1,4 +1,4 @@
-"""One interface for all that can be evaluated: a checkpoint in PyTorch, a bundle in the runtime, the repeated last frame."""
+"""One interface for all that can be evaluated: a checkpoint in PyTorch, a bundle in the runtime, the baselines."""
 
 from __future__ import annotations
 
@@ -177,38 +177,6 @@ class BundleModel:
     def close(self) -> None:
         """Free the backend."""
         self._forecaster.close()
-
-
-class RepeatLastFrame:
-    """The baseline that needs no model: nothing moves."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, like: ModelInfo) -> None:
-        self.info = ModelInfo(
-            label="repeat last frame",
-            description="the last observed frame repeated",
-            n_past=like.n_past,
-            height=like.height,
-            width=like.width,
-            channels=like.channels,
-            z_dim=0,
-            context_draws=0,
-            frame_interval_s=like.frame_interval_s,
-            data=like.data,
-        )
-
-    def forecast(self, context: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
-        """As `EvaluatedModel.forecast`; only the number of steps is taken from the noise."""
-        return context[:, None, -1:].expand(-1, 1, noise.shape[1], -1, -1, -1)
-
-    def reconstruct(self, sequence: Tensor) -> Tensor:
-        """The same as `forecast`: this model has no latent."""
-        n_past = self.info.n_past
-        return sequence[n_past - 1].expand_as(sequence[n_past:])
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 def open_model(

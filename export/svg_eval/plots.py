@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from svg_common.errors import UsageError
 from svg_common.files import atomic_file
 from svg_eval.evaluation_report import Evaluated, Evaluation
-from svg_eval.measure import Example
-from svg_eval.models import ModelInfo
+from svg_eval.examples import Example
 from svg_eval.statistics import Array, best_of_n, best_sample, counts_up_to, curve
 from svg_train.pictures import Rows, save_rows
 
 _FORMATS = (".png", ".pdf", ".svg")
 _LABEL_LENGTH = 11  # characters that fit beside a row
+_SIMPLE_COLOURS = ("dimgray", "darkgray", "black")  # of the baselines without a model, in their order
+BRIGHTEST = 0.25  # standard deviation that is drawn white
 _TOGETHER = 4  # sequences in the picture of several
 _METRICS = {"psnr": "PSNR, dB", "ssim": "SSIM"}
 
@@ -48,9 +50,8 @@ def draw_plot(file: Path, evaluation: Evaluation) -> None:
         right.minorticks_off()
     axes[0, 0].legend(fontsize="small")
     axes[0, 1].legend(fontsize="small")
-    figure.suptitle(
-        f"{_plain(evaluation.model.info.label)}: {evaluation.sequences} sequences, 95 % confidence bands", fontsize="medium"
-    )
+    title = f"{plain_label(evaluation.model.info.label)}: {evaluation.sequences} sequences, 95 % confidence bands"
+    figure.suptitle(title, fontsize="medium")
     picture = io.BytesIO()  # on a full disk, matplotlib would raise an error of its own in place of the system's
     figure.savefig(picture, dpi=120, format=file.suffix[1:].lower())
     with atomic_file(file) as partial:
@@ -58,9 +59,9 @@ def draw_plot(file: Path, evaluation: Evaluation) -> None:
 
 
 def _plot_steps(axis: Any, evaluation: Evaluation, metric: str) -> None:
-    for entry, colour in _coloured(evaluation):
+    for entry, colour in coloured_entries(evaluation):
         values: Array = getattr(entry.measured, metric)
-        name = _plain(entry.info.label)
+        name = plain_label(entry.info.label)
         if entry.samples == 1:
             _band(axis=axis, values=values[:, 0], label=name, colour=colour, style="--")
         else:
@@ -78,56 +79,62 @@ def _band(axis: Any, values: Array, label: str, colour: str, style: str) -> None
 
 def _plot_counts(axis: Any, evaluation: Evaluation, metric: str) -> None:
     most = max(entry.samples for entry in evaluation.entries)
-    for entry, colour in _coloured(evaluation):
+    for entry, colour in coloured_entries(evaluation):
         points = best_of_n(getattr(entry.measured, metric))
         means = [value.mean for _, value in points]
         if entry.samples == 1:  # one future: a constant level
-            axis.plot([1, most], [means[0]] * 2, linestyle="--", color=colour, label=_plain(entry.info.label))
+            axis.plot([1, most], [means[0]] * 2, linestyle="--", color=colour, label=plain_label(entry.info.label))
             continue
-        axis.plot([n for n, _ in points], means, marker="o", markersize=3, color=colour, label=_plain(entry.info.label))
+        axis.plot([n for n, _ in points], means, marker="o", markersize=3, color=colour, label=plain_label(entry.info.label))
         low, high = [value.mean - value.ci95 for _, value in points], [value.mean + value.ci95 for _, value in points]
         axis.fill_between([n for n, _ in points], low, high, alpha=0.15, color=colour, linewidth=0)
 
 
-def _plain(label: str) -> str:
+def plain_label(label: str) -> str:
     """`label` for matplotlib, in which dollars begin a formula, and a leading underscore hides a line from the legend."""
     return (f" {label}" if label.startswith("_") else label).replace("$", r"\$")
 
 
-def _coloured(evaluation: Evaluation) -> list[tuple[Evaluated, str]]:
+def coloured_entries(evaluation: Evaluation) -> list[tuple[Evaluated, str]]:
     """Every entry with its colour, the same in all four plots."""
-    return [(entry, "gray" if entry is evaluation.repeat else f"C{index}") for index, entry in enumerate(evaluation.entries)]
+    simple = [(entry, colour) for entry, colour in zip(evaluation.simple.values(), _SIMPLE_COLOURS, strict=False)]
+    others = [evaluation.model, *evaluation.baselines]
+    return [*((entry, f"C{index}") for index, entry in enumerate(others)), *simple]
 
 
 def save_sequences(folder: Path, evaluation: Evaluation) -> list[Path]:
-    """Write PNG strips and GIFs: one pair per example, and one of the first four together.
-
-    Rows: truth, best, worst and random samples, approximate posterior if there is one, and of each baseline a random sample.
+    """Write PNG strips and GIFs of the rows of each example: one pair per example, and one of the first four together.
 
     Returns:
         The PNG files.
     """
     n_past = evaluation.model.info.n_past
-    examples = evaluation.model.measured.examples
-    sequences = [
-        _rows(
-            example, evaluation.model.info, {entry.info.label: entry.measured.examples[index] for entry in evaluation.baselines}
-        )
-        for index, example in enumerate(examples)
-    ]
+    sequences = [example_rows(evaluation, index) for index in range(len(evaluation.model.measured.examples))]
     files = [save_rows(folder, f"sequence-{index:03d}", [rows], n_past) for index, rows in enumerate(sequences)]
     return [save_rows(folder, "overview", sequences[:_TOGETHER], n_past), *files]
 
 
-def _rows(example: Example, info: ModelInfo, baselines: dict[str, Example]) -> Rows:
-    futures = [("best", example.best), ("worst", example.worst)]
-    futures += [(f"random {index + 1}", sample) for index, sample in enumerate(example.random)]
-    if info.deterministic:
+def example_rows(evaluation: Evaluation, index: int) -> Rows:
+    """The rows that show one example.
+
+    Truth; best, worst and random samples, their mean and spread; approximate posterior, if there is one; a random sample of
+    each baseline, and the optical flow. A deterministic model has one forecast in place of the samples.
+    """
+    example, info = evaluation.model.measured.examples[index], evaluation.model.info
+    futures = _sample_rows(example)
+    if evaluation.model.samples == 1:
         futures = [("forecast", example.best)]
     elif example.posterior is not None:
         futures.append(("posterior", example.posterior))
-    futures += [(label[:_LABEL_LENGTH], baseline.random[0]) for label, baseline in baselines.items()]
+    compared = [*evaluation.baselines, *(entry for name, entry in evaluation.simple.items() if name == "optical_flow")]
+    futures += [(entry.info.label[:_LABEL_LENGTH], entry.measured.examples[index].random[0]) for entry in compared]
     return [
         ("truth", example.truth),
         *((label, torch.cat([example.truth[: info.n_past], frames])) for label, frames in futures),
     ]
+
+
+def _sample_rows(example: Example) -> list[tuple[str, Tensor]]:
+    random = [(f"random {number}", sample) for number, sample in enumerate(example.random, start=1)]
+    spread = (example.deviation / BRIGHTEST).clamp(max=1).expand_as(example.mean)
+    return [("best", example.best), ("worst", example.worst), *random, ("mean", example.mean), ("spread", spread)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -137,6 +138,10 @@ class AugmentedSequences:
         views = self._augmentation.views(rng)
         view = max(views, key=lambda view: self._change(view, sequence)) if len(views) > 1 else views[0]
         return view.show(sequence, self._shape)
+
+    def clip_source(self, index: int) -> Path:
+        """As `ClipSequences.clip_source`."""
+        return self._sequences.clip_source(index % len(self._sequences))
 
     def _change(self, view: View, sequence: Sequence[NDArray[np.uint8]]) -> float:
         """Mean change of a pixel from the first to the last frame."""

@@ -89,6 +89,10 @@ class KTHActions(ClipSequences):
     def __getitem__(self, index: int) -> Frames:
         return super().__getitem__(self._order[index])
 
+    def clip_source(self, index: int) -> Path:
+        """As `ClipSequences.clip_source`."""
+        return super().clip_source(self._order[index])
+
 
 @dataclass(frozen=True)
 class _Name:

@@ -48,6 +48,8 @@ class VideoClips(AugmentedSequences):
 
     def __init__(self, config: Config, split: Split, length: int) -> None:
         data, model = config.data, config.model
+        if split == "train" and data.test_fraction == 1:
+            raise UsageError("--test-fraction 1 leaves nothing to train on\n  expected less than 1, such as 0.15")
         shape = FrameShape(model.height, model.width, model.channels)
         augmentation = Augmentation(data, split)
         decoded, skipped = _decoded(data, shape, augmentation.smallest_share)

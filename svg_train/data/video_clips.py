@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -54,6 +55,10 @@ class ClipSequences:
         """The clip of a sequence, its run of frames, and the tick in it at which the sequence starts."""
         number, start = self._windows[index]
         return *self._runs[number], int(start)
+
+    def clip_source(self, index: int) -> Path:
+        """The video file, or the folder of pictures, that item `index` comes from."""
+        return self.window(index)[0].video.source
 
 
 def model_interval(data: DataConfig, rates: Sequence[float], of: str) -> float:

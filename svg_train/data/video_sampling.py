@@ -53,9 +53,10 @@ def split_by_time(runs: list[Indices], frames: int, split: Split, test_fraction:
 def files_of_split(files: int, split: Split, test_fraction: float) -> list[int]:
     """Return the indices of the files of `split`.
 
-    Test files are spread evenly over the name order, which often groups similar scenes.
+    Test files are spread evenly over the name order, which often groups similar scenes. One is left to train on, unless the
+    fraction is 1.
     """
-    count = min(files - 1, max(1, round(files * test_fraction)))
+    count = files if test_fraction == 1 else min(files - 1, max(1, round(files * test_fraction)))
     test = {int((i + 0.5) * files / count) for i in range(count)}
     return [i for i in range(files) if (i in test) == (split == "test")]
 

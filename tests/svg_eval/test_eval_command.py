@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -101,10 +102,72 @@ def test_plot_and_strips_show_all_models(tiny_checkpoint, deterministic, tmp_pat
     assert {file.name for file in (tmp_path / "s").iterdir()} == {f"{name}.{kind}" for name in names for kind in ("png", "gif")}
     strip, overview = (Image.open(tmp_path / "s" / f"{name}.png") for name in ("sequence-000", "overview"))
     assert overview.size == (strip.width, 3 * strip.height)
-    assert strip.height // 68 == 7  # truth, best, worst, two random ones, posterior, baseline
+    assert strip.height // 68 == 10  # truth, best, worst, two random ones, mean, spread, posterior, baseline, optical flow
     assert Image.open(tmp_path / "s" / "overview.gif").n_frames == 3 + 3
     evaluate(deterministic, *SMALL, "--strips", tmp_path / "d")
-    assert Image.open(tmp_path / "d" / "sequence-000.png").height // 68 == 2  # truth and its one forecast
+    assert Image.open(tmp_path / "d" / "sequence-000.png").height // 68 == 3  # truth, its one forecast, optical flow
+
+
+def test_scores_by_class_of_pixels_fit_together(tiny_checkpoint, tmp_path, capsys):
+    values = metrics(tmp_path, tiny_checkpoint, *SMALL)
+    printed = capsys.readouterr().out
+    for entry in (values, values["repeat"], values["repeat_noise"], values["optical_flow"]):
+        shares = [entry["pixels"][name]["share"] for name in ("all", "moving", "still")]
+        assert shares == pytest.approx([1, shares[1], 1 - shares[1]], abs=1e-5)
+    every = values["pixels"]["all"]
+    for kind in ("best", "sample", "mean"):
+        assert every[f"psnr_{kind}"] == values[f"psnr_{kind}"]
+    assert len(every["rank_histogram"]) == 5
+    assert every["coverage_expected"] == pytest.approx(0.6)  # of 4 samples
+    assert "4 samples show no 80 % interval" in printed
+    assert "repeat + noise, mean of samples" in printed
+    assert "spread / skill per lead, moving pixels" in printed
+    assert values["clips"] == []
+
+
+def test_one_future_has_no_spread_and_says_so(deterministic, tmp_path, capsys):
+    values = metrics(tmp_path, deterministic, *SMALL)
+    assert "spread_skill" not in values["pixels"]["all"]
+    printed = capsys.readouterr().out
+    assert "one future: its CRPS is the mean absolute error" in printed
+    assert "nan" not in printed
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Three clips, of which the second is longer."""
+    folder = tmp_path_factory.mktemp("clips")
+    write_video(folder / "a.mp4", frames=20, seed=1)
+    write_video(folder / "b.mp4", frames=60, seed=2)
+    write_video(folder / "c.mp4", frames=20, seed=3)
+    return folder
+
+
+def test_page_has_all_clips_and_nothing_outside_it(tiny_bundle, clips, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
+    data = ("--data", "video", "--data-root", clips, "--test-fraction", "1")
+    few = ("--sequences", "5", "--samples", "3", "--horizon", "2")
+    values = metrics(tmp_path, tiny_bundle, *few, *data, "--page", tmp_path / "page.html")
+    assert {row["clip"]: row["sequences"] for row in values["clips"]} == {"a.mp4": 1, "b.mp4": 2, "c.mp4": 2}
+    gains = [row["gain_mean"] for row in values["clips"]]
+    assert gains == sorted(gains)
+    printed = capsys.readouterr().out
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for name in ("a.mp4", "b.mp4", "c.mp4", "optical flow", "tiny.svgb, best of 3"):
+        assert name in printed
+        assert name in page
+    assert page.count("data:image/svg+xml") == 6
+    assert page.count("data:image/png") == 5
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert f"{values['psnr_mean']:.2f}" in page
+
+
+def test_page_of_one_future_without_clips(deterministic, tmp_path):
+    evaluate(deterministic, *SMALL, "--page", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("data:image/svg+xml") == 2
+    assert "by clip" not in page
+    assert "nan" not in re.sub(r'base64,[^"]*', "", page)
 
 
 def test_protocol_sets_data_and_horizon_and_prints_published_values(mnist, tmp_path, capsys):

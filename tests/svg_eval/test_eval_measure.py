@@ -9,9 +9,10 @@ from skimage.metrics import structural_similarity
 
 from svg_common.progress import NullListener
 from svg_eval import measure as eval_measure
+from svg_eval.baselines import RepeatLastFrame
 from svg_eval.learned import LearnedMetrics
 from svg_eval.measure import Settings, measure
-from svg_eval.models import CheckpointModel, RepeatLastFrame
+from svg_eval.models import CheckpointModel
 from svg_runtime.forecast.noise import NoiseSource
 from svg_train.checkpoint import load_checkpoint
 from svg_train.config import build_config
@@ -58,10 +59,11 @@ def test_metrics_equal_a_plain_computation(tiny_model, model, data):
         frames = tiny_model.generate(truth[:3, None].repeat(1, 3, 1, 1, 1), eps, eps_past).double()  # (T, S, 1, 64, 64)
         target = truth[3:, None].double()
         mse = ((frames - target) ** 2).mean((2, 3, 4)).T.numpy()
-        np.testing.assert_allclose(measured.mse[index], mse, rtol=1e-4)
+        np.testing.assert_allclose(measured.pixels.sample[index, 0], 64 * 64 * mse.mean(0), rtol=1e-4)
+        np.testing.assert_allclose(measured.pixels.best[index, 0], 64 * 64 * mse[mse.mean(1).argmin()], rtol=1e-4)
         np.testing.assert_allclose(measured.psnr[index], -10 * np.log10(mse), rtol=1e-5)
         mean_error = ((frames.mean(1, keepdim=True) - target) ** 2).mean((1, 2, 3, 4))
-        np.testing.assert_allclose(measured.mean_mse[index], mean_error, rtol=1e-4)
+        np.testing.assert_allclose(measured.pixels.mean[index, 0], 64 * 64 * mean_error, rtol=1e-4)
         np.testing.assert_allclose(measured.spread[index], frames.std(1, correction=0).mean((1, 2, 3)), rtol=1e-4)
         pairs = [((frames[:, a] - frames[:, b]) ** 2).mean((1, 2, 3)).sqrt() for a, b in ((0, 1), (0, 2), (1, 2))]
         np.testing.assert_allclose(measured.distance[index], torch.stack(pairs).mean(0), rtol=1e-3)
@@ -85,14 +87,14 @@ def test_batches_and_the_number_of_sequences_do_not_change_the_draws(model, data
 
 
 def test_same_seed_same_metrics_and_another_seed_others(model, data):
-    runs = [measure(model, data, Settings(2, 3, HORIZON, seed), NONE, SILENT).mse for seed in (1, 1, 2)]
+    runs = [measure(model, data, Settings(2, 3, HORIZON, seed), NONE, SILENT).psnr for seed in (1, 1, 2)]
     np.testing.assert_array_equal(runs[0], runs[1])
     assert np.abs(runs[0] - runs[2]).max() > 1e-6
 
 
 def test_deterministic_model_has_one_sample_and_no_diversity(tmp_path, data):
     model = open_checkpoint(save_model(tmp_path / "det.pt", random_model(prior="none", z_dim=0)))
-    measured = measure(model, data, Settings(2, 50, HORIZON, 0, examples=1), NONE, SILENT)
+    measured = measure(model, data, Settings(2, 50, HORIZON, 0), NONE, SILENT, shown=[0])
     assert measured.psnr.shape == (2, 1, HORIZON)
     assert measured.distance is None
     assert measured.spread.max() == 0
@@ -103,15 +105,15 @@ def test_repeated_frame_is_measured_as_one_sample(model, data):
     measured = measure(RepeatLastFrame(model.info), data, Settings(2, 50, HORIZON, 0), NONE, SILENT)
     for index in range(2):
         truth = data[index][..., 0].astype(np.float64) / 255
-        np.testing.assert_allclose(measured.mse[index, 0], ((truth[3:] - truth[2]) ** 2).mean((1, 2)), rtol=1e-5)
+        np.testing.assert_allclose(measured.pixels.mean[index, 0], ((truth[3:] - truth[2]) ** 2).sum((1, 2)), rtol=1e-5)
 
 
 def test_examples_are_the_best_and_worst_samples(model, data):
-    measured = measure(model, data, Settings(3, 6, HORIZON, 0, examples=2), NONE, SILENT)
+    measured = measure(model, data, Settings(3, 6, HORIZON, 0), NONE, SILENT, shown=[0, 2])
     assert len(measured.examples) == 2
-    for index, example in enumerate(measured.examples):
+    for number, example in zip((0, 2), measured.examples, strict=True):
         target = example.truth[3:]
-        scores = measured.psnr[index].mean(1)
+        scores = measured.psnr[number].mean(1)
         for sample, expected in ((example.best, scores.max()), (example.worst, scores.min())):
             errors = ((sample - target).double() ** 2).mean((1, 2, 3))
             assert float((-10 * errors.log10()).mean()) == pytest.approx(expected, abs=1e-3)

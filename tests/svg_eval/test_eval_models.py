@@ -8,7 +8,7 @@ import torch
 
 from svg_common.errors import BackendMissingError, ExitCode, SvgError, UsageError
 from svg_eval import models as eval_models
-from svg_eval.models import RepeatLastFrame, open_model
+from svg_eval.models import open_model
 from svg_train.data.loading import collate, to_unit
 from tests.conftest import random_model, save_model
 
@@ -77,15 +77,6 @@ def test_deterministic_checkpoint_has_one_future(tmp_path, sequences):
     nothing = torch.zeros(3, HORIZON, 1, 0), torch.zeros(3, 2, 1, 0)
     futures = model.forecast(sequences[:, :3], *nothing)
     assert futures.shape == (3, 1, HORIZON, 1, 64, 64)
-    torch.testing.assert_close(model.reconstruct(sequences[0]), futures[0, 0])
-
-
-def test_repeated_frame_is_the_only_future(checkpoint, sequences, noise):
-    model = RepeatLastFrame(checkpoint.info)
-    futures = model.forecast(sequences[:, :3], *noise)
-    assert futures.shape == (3, 1, HORIZON, 1, 64, 64)
-    for step in range(HORIZON):
-        torch.testing.assert_close(futures[:, 0, step], sequences[:, 2])
     torch.testing.assert_close(model.reconstruct(sequences[0]), futures[0, 0])
 
 

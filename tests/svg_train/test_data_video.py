@@ -94,6 +94,18 @@ def test_train_takes_every_start_and_test_the_last_part(options):
     assert train.description == "video: 1 file(s) with 45 train frames (split by time), 0.1 s per step, 40 sequences of 6"
 
 
+@pytest.mark.parametrize("split_by", ["time", "file"])
+def test_all_of_a_folder_can_be_test_data_but_nothing_is_left_to_train_on(options, split_by):
+    for name in "ab":
+        write_video(Path(options["root"]) / f"{name}.avi")
+    config = config_of(options, test_fraction=1, split_by=split_by)
+    test = open_data(config, "test", LENGTH)
+    assert test.frame_count == 120
+    assert [test.clip_source(i).name for i in (0, len(test) - 1)] == ["a.avi", "b.avi"]
+    with pytest.raises(UsageError, match="--test-fraction 1 leaves nothing to train on"):
+        open_data(config, "train", LENGTH)
+
+
 def test_test_windows_do_not_overlap_when_there_are_enough(options):
     write_video(Path(options["root"]) / "a.avi", 120)
     _, test = open_both(options, length=3, test_fraction=0.5)
