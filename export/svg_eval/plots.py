@@ -126,8 +126,9 @@ def example_rows(evaluation: Evaluation, index: int) -> Rows:
         futures = [("forecast", example.best)]
     elif example.posterior is not None:
         futures.append(("posterior", example.posterior))
-    compared = [*evaluation.baselines, *(entry for name, entry in evaluation.simple.items() if name == "optical_flow")]
-    futures += [(entry.info.label[:_LABEL_LENGTH], entry.measured.examples[index].random[0]) for entry in compared]
+    futures += [(entry.info.label[:_LABEL_LENGTH], entry.measured.examples[index].random[0]) for entry in evaluation.baselines]
+    if "optical_flow" in evaluation.simple:
+        futures.append(("flow", evaluation.simple["optical_flow"].measured.examples[index].best))
     return [
         ("truth", example.truth),
         *((label, torch.cat([example.truth[: info.n_past], frames])) for label, frames in futures),
