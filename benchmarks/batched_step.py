@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from svg_train.families.svg.model import SVG
+from svg_train.families.video_model import VideoModel
 from svg_train.train import Machine
 
 
 class BatchedStep:
     """Forward, backward, gradient clipping and one fused Adam, on the device that `svg-train` would use."""
 
-    def __init__(self, model: SVG, lr: float, beta: float, precision: str = "auto") -> None:
+    def __init__(self, model: VideoModel, lr: float, beta: float, precision: str = "auto") -> None:
         self._beta = beta
         self._fabric = Machine(precision=precision).fabric()
         self._fabric.launch()
@@ -36,6 +36,8 @@ class BatchedStep:
         """The loss of this batch before the step."""
         output = self._model(x, eps)
         loss = output.mse + self._beta * output.kl
+        if output.auxiliary is not None:
+            loss = loss + output.auxiliary
         self._fabric.backward(loss)
         self._fabric.clip_gradients(self._model, self._optimizer, max_norm=1.0, error_if_nonfinite=False)
         self._optimizer.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from svg_common.command import require_modules
 from svg_common.errors import MissingExtraError
 
 BATCH, STEPS, ROUNDS = 16, 15, 5
+LAYOUT_BATCH = 8
 LR, BETA = 1e-4, 1e-4  # random frames teach nothing: a small rate avoids extreme weights, whose arithmetic may be slower
 
 
@@ -49,3 +51,32 @@ def test_training_step(benchmark: Any, record_metric: Any, pytestconfig: pytest.
         goal = 2.5 if ours.precision == "bf16-mixed" else None
         record_metric(GoalMetric(name, ratio, "x", goal=goal, at_least=True))
         benchmark.extra_info["reference_seconds"] = reference_s
+
+
+@pytest.mark.usefixtures("_train_extra")
+@pytest.mark.parametrize("recipe", ["camera", "spatial-digits", "video"])
+def test_layout_of_maps(benchmark: Any, record_metric: Any, pytestconfig: pytest.Config, recipe: str) -> None:
+    """Channels last, as `svg-train` keeps maps, against PyTorch's default layout."""
+    import torch
+    from batched_step import BatchedStep
+
+    from svg_train.config import build_config
+    from svg_train.families import FAMILIES
+    from svg_train.recipe_files import load_recipe
+
+    config = build_config(load_recipe(recipe)).model
+    torch.manual_seed(0)
+    model = FAMILIES[config.family].build(config)
+    default = BatchedStep(copy.deepcopy(model), LR, BETA)
+    ours = BatchedStep(model.to(memory_format=torch.channels_last), LR, BETA)  # type: ignore[call-overload]
+    x = torch.rand(STEPS, LAYOUT_BATCH, config.channels, config.height, config.width, device=ours.device)
+    draws, size = config.training_noise(STEPS)
+    eps = torch.randn(draws, LAYOUT_BATCH, size, device=ours.device)
+
+    benchmark.group = f"training step, {recipe}"
+    benchmark.extra_info.update(recipe=recipe, batch=LAYOUT_BATCH, precision=ours.precision, device=str(ours.device))
+    rounds = pytestconfig.getoption("rounds") or ROUNDS
+    default_s = interleave(benchmark, lambda: ours(x, eps), lambda: default(x, eps), rounds)
+    if benchmark.enabled:
+        ratio = median_ratio(default_s, round_seconds(benchmark))
+        record_metric(GoalMetric(f"training step, {recipe}: default layout / channels last", ratio, "x"))
