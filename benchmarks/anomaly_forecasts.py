@@ -120,7 +120,7 @@ class CheckpointForecaster:
         mu, logvar = latents.posterior_mu, latents.posterior_logvar
         zero = torch.zeros_like(mu)
         prior_mu, prior_logvar = (zero if each is None else each for each in (latents.prior_mu, latents.prior_logvar))
-        return future, gaussian_kl(mu, logvar, prior_mu, prior_logvar).sum(1)
+        return future, gaussian_kl(mu, logvar, prior_mu, prior_logvar).sum(1).float()
 
 
 class RepeatLast:

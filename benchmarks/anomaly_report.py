@@ -69,7 +69,7 @@ class Comparison:
         """Areas of scores by the error, by the surprise, or by the sum of both."""
         made = areas(self._scores(self._made, error, surprise)["none"], self._made.labels).micro
         test = {way: areas(each, self._test.labels) for way, each in self._scores(self._test, error, surprise).items()}
-        return Row(name, error, surprise, made, test)
+        return Row(name=name, error=error, surprise=surprise, made=made, test=test)
 
     def _scores(self, group: Group, error: Scoring | None, surprise: Scoring | None) -> dict[Normalise, dict[str, Floats]]:
         """Of each way to normalise, the scores of the clips."""
