@@ -30,7 +30,9 @@ class SampledContext:
 
     def __init__(self, backend: Backend, manifest: Manifest, variant: PrecisionVariant, observer: Observer) -> None:
         self._n_past = manifest.generation.n_past
-        self._rollout = FusedRollout(backend, manifest, variant, observer, _SAMPLES, horizon=1)
+        self._rollout = FusedRollout(
+            backend=backend, manifest=manifest, variant=variant, observer=observer, samples=_SAMPLES, horizon=1
+        )
         noise, size = NoiseSource(0), manifest.model.z_dim
         self._context_noise = noise.draw(manifest.context_draws, _SAMPLES, size)
         self._noise = noise.draw(1, _SAMPLES, size)

@@ -57,11 +57,12 @@ class Prime(nn.Module):
         self.down_half = _down(config.channels * config.n_past, half)
         self.down_quarter = _down(half, quarter)
         self.down_eighth = _down(quarter, eighth)
-        self.at_half, self.at_quarter, self.at_eighth = (
-            nn.Sequential(*(Residual(channels) for _ in range(config.blocks))) for channels in config.widths
-        )
+        self.at_half = _residuals(half, config.blocks)
+        self.at_quarter = _residuals(quarter, config.blocks)
+        self.at_eighth = _residuals(eighth, config.blocks)
         self.state = _conv(eighth, config.state_size)
-        self.to_half, self.to_quarter = map(_conv, config.widths, config.decoder_widths)
+        self.to_half = _conv(half, config.decoder_widths[0])
+        self.to_quarter = _conv(quarter, config.decoder_widths[1])
         self.weights = nn.Conv2d(half, 4 * config.n_past, 1)  # of every frame at each of the 2 x 2 pixels
         _scale(self.weights, 0.1)
 
@@ -81,7 +82,8 @@ class Step(nn.Module):
 
     def __init__(self, config: EnsembleConfig) -> None:
         super().__init__()
-        self.noise_maps, self.map_size = config.noise_maps, config.map_size
+        self.noise_maps = config.noise_maps
+        self.map_size = config.map_size
         size, noise = config.state_size, config.noise_maps + config.noise_vector
         self.gates = _conv(size + noise, 2 * size)
         self.candidate = _conv(size + noise, size)
@@ -183,6 +185,10 @@ def _narrowed(x: Tensor, layer: nn.Conv2d) -> Tensor:
 def _widened(x: Tensor) -> Tensor:
     """In float32, or the wider type that the model has."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _residuals(channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(Residual(channels) for _ in range(count)))
 
 
 def _conv(c_in: int, c_out: int) -> nn.Conv2d:
