@@ -168,10 +168,10 @@ STEPPED: dict[str, tuple[Change, str]] = {
     "Gaussians of no prior": (add("step", "outputs", "mu", "batch", 4), "step must give mu and logvar of a learned prior"),
     "a state in half precision": (lambda g: tensor(g["step"], "started").update(dtype="float16"), "step.inputs: ('started'"),
     "an unknown role": (lambda g: g.update(steps=g["step"]), "unknown: ['steps']"),
-    "prime without an encoder": (lambda g: g.update(prime=g["step"]), "expected prime and step together"),
+    "prime in a stream": (lambda g: g.update(prime=g["step"]), "or a step without prime; expected 'window'"),
     "decode without an encoder": (
         all_of(rename("step", "frame", "latent"), lambda g: g.update(decode=g["step"])),
-        "a model without encoder has a step from frame to frame",
+        "a model without encoder and prime has a step from frame to frame",
     ),
 }  # fmt: skip
 
@@ -254,7 +254,7 @@ DECODED: dict[str, tuple[Change, str]] = {
     "a prior that is not shown": (without("step", "outputs", "mu"), "step must give mu and logvar of a learned prior"),
     "a start of another size": (reshape("prime", "y", 1, 4), "step.inputs: ('y', 'float32', ('batch', 5)), prime.outputs has"),
     "a start that nothing gives": (without("prime", "outputs", "y"), "step.states: ('y', 'y_out', 'given')"),
-    "no encoder": (lambda g: g.pop("encoder"), "expected prime and step together"),
+    "no encoder": (lambda g: g.pop("encoder"), "expected skip if the encoder has skips"),
     "no skip": (lambda g: g.pop("skip"), "expected skip if the encoder has skips"),
     "an unknown role": (lambda g: g.update(content=g["prime"]), "unknown: ['content']"),
 }  # fmt: skip
@@ -297,7 +297,9 @@ def test_a_model_that_contradicts_its_graphs_is_refused(decoded_bundle, tmp_path
 def test_a_stochastic_model_without_encoder_is_refused(stepped_bundle, tmp_path):
     bundle = copy_bundle(stepped_bundle, tmp_path)
     edit_manifest(bundle, lambda manifest: manifest["model"].update(prior="fixed", z_dim=3))
-    assert "a model without encoder has a step from frame to frame, and no latents; the prior is 'fixed'" in refusal(bundle)
+    assert "a model without encoder and prime has a step from frame to frame, and no latents; the prior is 'fixed'" in refusal(
+        bundle
+    )
 
 
 def test_skips_that_follow_need_the_graph_for_them(stepped_bundle, tmp_path):
