@@ -56,7 +56,7 @@ def test_training_step(benchmark: Any, record_metric: Any, pytestconfig: pytest.
 @pytest.mark.usefixtures("_train_extra")
 @pytest.mark.parametrize("recipe", ["camera", "spatial-digits", "video"])
 def test_layout_of_maps(benchmark: Any, record_metric: Any, pytestconfig: pytest.Config, recipe: str) -> None:
-    """Channels last, as `svg-train` keeps maps, against PyTorch's default layout."""
+    """Channels last, as `svg-train` keeps the maps of `VideoModel.channels_last`, against PyTorch's default layout."""
     import torch
     from batched_step import BatchedStep
 

@@ -155,8 +155,9 @@ class Trainer:
     def _build(self) -> None:
         torch.manual_seed(self._config.train.seed)
         train = self._config.train
-        # Convolutions of maps are up to 1.2 times as fast in this layout on CPUs, and none is slower.
-        raw: VideoModel = self._initial_model().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        raw = self._initial_model()
+        if raw.channels_last:
+            raw.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.Adam(raw.parameters(), lr=train.lr, fused=True)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
         model, wrapped_optimizer = self._fabric.setup(raw, optimizer)
