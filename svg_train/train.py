@@ -129,7 +129,9 @@ class Trainer:
         self._data = data = open_data(self._config, "train", self._config.sequence_length)
         test = open_data(self._config, "test", self._config.model.n_past + train.eval_horizon)
         self._frame_interval_s = data.frame_interval_s
-        self._training_data = measure_training_data(data) if fabric.global_rank == 0 else None  # the first process saves
+        self._training_data = self._resumed.training_data if self._resumed else None
+        if self._training_data is None and fabric.global_rank == 0:  # the first process saves
+            self._training_data = measure_training_data(data)
         self._held_out = held_out(test, train.eval_sequences)
         resolved(self._out).mkdir(parents=True, exist_ok=True)  # a link may lead to a folder that does not exist yet
         # 2) build model and optimizer, or restore them

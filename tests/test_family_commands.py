@@ -47,6 +47,12 @@ def wide(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def ensemble(tmp_path_factory) -> Path:
+    """Bundle of an ensemble in gray, which has neither encoder nor posterior; its checkpoint is beside it. Read only."""
+    return made_once(tmp_path_factory, "ensemble.svgb", lambda path: export_tiny("ensemble", path, image_size=40))
+
+
+@pytest.fixture(scope="module")
 def clip(tmp_path_factory) -> Path:
     """Two seconds of a red square that moves over a blue gradient, 48 x 32."""
     path = tmp_path_factory.mktemp("clip") / "clip.avi"
@@ -60,7 +66,7 @@ def clip(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(params=["stochastic", "wide"])
+@pytest.fixture(params=["stochastic", "wide", "ensemble"])
 def bundle(request) -> Path:
     return request.getfixturevalue(request.param)
 
@@ -207,10 +213,20 @@ def test_a_colour_clip_is_watched_with_the_error_of_the_prediction(wide, clip, t
     assert (tmp_path / "out.mp4").stat().st_size > 0
 
 
-def test_a_window_cannot_be_streamed(stochastic):
-    result = CliRunner().invoke(
-        svg_live, ["--model", str(stochastic), "--headless", "--max-frames", "4", "--context", "stream"]
-    )
+def test_a_clip_is_watched_with_the_error_of_the_mean_of_samples(ensemble, clip, tmp_path):
+    run(svg_live, "--model", ensemble, "--headless", "--backend", "cpu", "--source", clip, "--max-frames", "8",
+        "--samples", SAMPLES, "--horizon", HORIZON, "--json", tmp_path / "out.json",
+        "--output", tmp_path / "out.mp4")  # fmt: skip
+    summary = json.loads((tmp_path / "out.json").read_text())
+    assert (summary["samples"], summary["context"]) == (SAMPLES, "window")
+    assert summary["surprise_relative"]["count"] == 4  # of the frames after the first prediction, that of the fourth
+    assert (tmp_path / "out.mp4").stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", ["stochastic", "ensemble"])
+def test_a_window_cannot_be_streamed(name, request):
+    bundle = str(request.getfixturevalue(name))
+    result = CliRunner().invoke(svg_live, ["--model", bundle, "--headless", "--max-frames", "4", "--context", "stream"])
     assert "have no stream context" in str(result.exception)
 
 
@@ -226,6 +242,16 @@ def test_a_bundle_without_posterior_is_evaluated_without_it(stochastic, tmp_path
     assert "approximate posterior" not in table
     heights = [cv2.imread(str(tmp_path / name / "sequence-000.png")).shape[0] for name in ("bundle", "checkpoint")]
     assert heights[0] < heights[1]  # one row fewer
+
+
+def test_a_family_without_posterior_has_none_in_its_checkpoint_either(ensemble, tmp_path):
+    heights = []
+    for model in (ensemble, ensemble.with_suffix(".pt")):
+        table = run(svg_eval, model, *EVALUATED, "--strips", tmp_path / model.name, "--page", tmp_path / "page.html")
+        assert "approximate posterior: not available" in table
+        assert (tmp_path / "page.html").stat().st_size > 0
+        heights.append(cv2.imread(str(tmp_path / model.name / "sequence-000.png")).shape[0])
+    assert heights[0] == heights[1]
 
 
 def test_frames_that_are_not_square_are_evaluated(wide, clip):

@@ -21,6 +21,7 @@ from svg_export.precision import DrawnFrames
 from svg_runtime import Forecaster
 from svg_runtime.bundle.contract import has_separate
 from svg_runtime.bundle.manifest import Manifest
+from svg_runtime.bundle.reader import Bundle
 from svg_runtime.forecast.noise import NoiseSource
 from svg_train.checkpoint import Checkpoint, load_checkpoint
 from svg_train.config import build_config
@@ -67,9 +68,17 @@ def test_trains_exports_and_forecasts(model, tmp_path):
     checkpoint = save_model(tmp_path / "ckpt.pt", svg, data={"name": "digits" if c.channels == 1 else "video"})
     fused = c.image_size == 64 and c.channels == 1  # every backbone and prior; neither size nor channels concern the fusing
     bundle = export_model(checkpoint, tmp_path / "ckpt.svgb", fused=fused)
+    _check_compared(Bundle.open(bundle).manifest, c.prior, fused)
     noise, past = torch.randn(HORIZON, SAMPLES, c.z_dim), torch.randn(N_PAST - 1, SAMPLES, c.z_dim)
     for use_fused in {False, fused}:
         _check_forecast(bundle, svg, frames, noise, past, use_fused)
+
+
+def _check_compared(manifest: Manifest, prior: str, fused: bool) -> None:
+    """The gate has compared the Gaussians of every stochastic SVG with those of the network itself."""
+    curves = manifest.variants["fp32"].parity.curves
+    assert ("observe.network.posterior.mu" in curves) == (prior != "none")
+    assert ("fused.observe.network.prime.posterior_logvar" in curves) == (fused and prior != "none")
 
 
 def _check_forecast(bundle, svg, frames, noise, past, use_fused):
@@ -164,8 +173,9 @@ QUICK = {
     "ensemble, RGB": (ensemble_model, {**ENSEMBLE, "image_size": 24}),
 }  # fmt: skip
 REST = {
+    "ensemble, shared noise alone": (ensemble_model, {**ENSEMBLE, "image_size": 16, "noise_maps": 0, "noise_vector": 3}),
     "ensemble, no shared noise": (
-        ensemble_model, {**ENSEMBLE, "image_size": 16, "noise_maps": 2, "noise_vector": 0, "channels": 1, "blocks": 0},
+        ensemble_model, {**ENSEMBLE, "image_size": 40, "noise_maps": 2, "noise_vector": 0, "channels": 1, "blocks": 0},
     ),
     "predrnn, RGB, layer norm, patch 2": (
         frames_model,
@@ -217,6 +227,8 @@ def test_every_family_trains_exports_and_forecasts(make, settings, bf16, tmp_pat
     model = checkpoint.build()
     manifest = _export(checkpoint, tmp_path / "m.svgb", bf16=bf16)
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING], "the exporter's own messages"
+    if model.config.family == "svg":
+        _check_compared(manifest, model.config.prior, fused=True)
     curves = manifest.variants["fp32"].parity.curves  # their later steps have passed the gate, which knows how rounding grows
     frames = [curve for name, curve in curves.items() if name.endswith(".frame")]
     assert frames

@@ -5,6 +5,7 @@ What a practitioner would try first. A model that is not better is not worth its
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 
 import cv2
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from svg_common.errors import UsageError
 from svg_common.frames import fit_frame
 from svg_eval.models import ModelInfo
 
@@ -27,7 +29,7 @@ def simple_baselines(like: ModelInfo) -> dict[str, Baseline]:
     return baselines
 
 
-class Baseline:
+class Baseline(ABC):
     """An `EvaluatedModel` on the CPU without latents: forecasts one sequence in `_sequence`."""
 
     device = torch.device("cpu")
@@ -41,15 +43,19 @@ class Baseline:
         """As `EvaluatedModel.forecast`."""
         return torch.stack([self._sequence(past, eps) for past, eps in zip(context, noise, strict=True)])
 
+    @abstractmethod
     def _sequence(self, past: Tensor, noise: Tensor) -> Tensor:
         """Observed frames (n_past, C, H, W) and noise (horizon, S, z_dim) -> (S, horizon, C, H, W)."""
-        raise NotImplementedError
 
     def reconstruct(self, sequence: Tensor) -> Tensor:
-        """Not available: there are no latents."""
-        raise NotImplementedError
+        """Refused: `info.has_posterior` is False.
 
-    def close(self) -> None:
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(f"'{self.label}' has no latents, and so no posterior of them\n  use forecast()")
+
+    def close(self) -> None:  # noqa: B027 - there is nothing to free
         """Do nothing."""
 
 

@@ -11,15 +11,14 @@ import numpy as np
 
 from svg_common.printable import printable
 from svg_eval.pixels import PixelClass, PixelSums, psnr_or_nan
-from svg_train.data import Frames, SequenceDataset
+from svg_train.data import ClipDataset, Frames, SequenceDataset
 from svg_train.data.video import VideoClips
-from svg_train.data.video_clips import ClipSequences
 
 
 class SpreadSequences:
     """`count` sequences, as evenly as possible from all clips: the first ones alone would be of few clips."""
 
-    def __init__(self, data: VideoClips, count: int) -> None:
+    def __init__(self, data: ClipDataset, count: int) -> None:
         self._data = data
         self._numbers = _spread([data.clip_source(number) for number in range(len(data))], count)
         self.frame_interval_s = data.frame_interval_s
@@ -32,7 +31,7 @@ class SpreadSequences:
         return self._data[self._numbers[index]]
 
     def clip_source(self, index: int) -> Path:
-        """As `ClipSequences.clip_source`."""
+        """As `ClipDataset.clip_source`."""
         return self._data.clip_source(self._numbers[index])
 
 
@@ -58,7 +57,7 @@ def clip_names(data: SequenceDataset, sequences: int) -> tuple[str, ...] | None:
 
     None for data that is no recording, such as drawn digits.
     """
-    if not isinstance(data, (ClipSequences, SpreadSequences)):
+    if not isinstance(data, ClipDataset):
         return None
     sources = [data.clip_source(number) for number in range(sequences)]
     folder = os.path.commonpath([source.parent for source in sources])

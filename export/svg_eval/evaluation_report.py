@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from svg_common.frame_statistics import MOVED
 from svg_eval.clips import ClipGains, gains_by_clip
 from svg_eval.measure import Measurements, Settings
 from svg_eval.models import ModelInfo
-from svg_eval.pixels import CLASSES, MOVING, MeanOfValues, PixelScores, psnr_or_nan
+from svg_eval.pixels import CLASSES, MeanOfValues, PixelScores, psnr_or_nan
 from svg_eval.protocols import Protocol
 from svg_eval.statistics import Array, best_of_n, best_sample, curve
 
@@ -44,6 +45,18 @@ class Evaluation:
     protocol: Protocol | None
 
     @property
+    def described(self) -> dict[str, str]:
+        """What was evaluated, on which data and how."""
+        model, settings = self.model, self.settings
+        described = {
+            "model": f"{model.info.label}: {model.info.description}",
+            "data": self.data,
+            "evaluated": f"{self.sequences} sequences x {model.samples} samples x {settings.horizon} steps after "
+            f"{model.info.n_past} observed frames, seed {settings.seed}",
+        }
+        return described | ({"protocol": self.protocol.title} if self.protocol else {})
+
+    @property
     def repeat(self) -> Evaluated:
         """The last frame repeated."""
         return self.simple["repeat"]
@@ -72,7 +85,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "model": {"name": model.info.label, "description": model.info.description},
         "data": evaluation.data, "protocol": evaluation.protocol.title if evaluation.protocol else None,
         "sequences": evaluation.sequences, "samples": model.samples, "n_past": model.info.n_past,
-        "horizon": evaluation.settings.horizon, "seed": evaluation.settings.seed, "moving_threshold": MOVING,
+        "horizon": evaluation.settings.horizon, "seed": evaluation.settings.seed, "moving_threshold": MOVED,
         **_whole_set(model.measured, evaluation.repeat.measured),
         **_of_model(model.measured),
         **{name: _of_model(entry.measured) for name, entry in evaluation.simple.items()},

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from svg_common.frame_statistics import MOVED
 from svg_eval.clips import ClipGains
 from svg_eval.ensemble import CENTRAL
 from svg_eval.evaluation_report import Evaluated, Evaluation
 from svg_eval.measure import Measurements
-from svg_eval.pixels import CLASSES, MOVING, SCORED, PixelScores, psnr_or_nan
+from svg_eval.pixels import CLASSES, SCORED, PixelScores, psnr_or_nan
 from svg_eval.statistics import Curve, Estimate, best_of_n, best_sample, curve
 
 _CRPS_UNIT = 1000  # CRPS is printed in thousandths of the range of frames
@@ -17,15 +18,7 @@ _MOST_CLIPS = 30  # rows of a table
 
 def as_text(evaluation: Evaluation) -> str:
     """The metrics as a table, with their 95 % confidence intervals."""
-    model, settings = evaluation.model, evaluation.settings
-    head = [
-        f"model     {model.info.label}: {model.info.description}",
-        f"data      {evaluation.data}",
-        f"evaluated {evaluation.sequences} sequences x {model.samples} samples x {settings.horizon} steps after "
-        f"{model.info.n_past} observed frames, seed {settings.seed}",
-    ]
-    if evaluation.protocol:
-        head.append(f"protocol  {evaluation.protocol.title}")
+    head = [f"{name:<10}{what}" for name, what in evaluation.described.items()]
     clips = ["", *_clip_table(evaluation.clip_gains())] if evaluation.clips else []
     return "\n".join([*head, "", *_table(evaluation), "", *_pixel_table(evaluation), *clips, "", *_notes(evaluation)])
 
@@ -66,8 +59,9 @@ def _pixel_table(evaluation: Evaluation) -> list[str]:
     """PSNR from the mean squared error over the whole set, and ensemble scores, of all pixels and of the moving ones."""
     rows = [row for entry in evaluation.entries for row in _pixel_rows(entry)]
     width = max(len(label) for label, _ in rows)
+    inside = f"inside {100 * CENTRAL:.0f} %"
     return [
-        f"{'from sums over the whole set':{width}}{'PSNR dB':>24}{'CRPS x 1000':>18}{'spread / skill':>18}{'inside 80 %':>18}",
+        f"{'from sums over the whole set':{width}}{'PSNR dB':>24}{'CRPS x 1000':>18}{'spread / skill':>18}{inside:>18}",
         f"{'':{width}}" + "".join(f"{name:>8}" for name in CLASSES) + "".join(f"{name:>9}" for name in SCORED * 3),
         *(f"{label:{width}}{cells}".rstrip() for label, cells in rows),
     ]
@@ -138,14 +132,14 @@ def _notes(evaluation: Evaluation) -> list[str]:
         ]
     info = evaluation.model.info
     if not info.deterministic and not info.has_posterior:
-        lines.append("approximate posterior: not available (the bundle has no graph for it; the checkpoint has)")
+        lines.append("approximate posterior: not available (a bundle without a graph for it, or a model without posterior)")
     return [*lines, *_learned_notes(measured)]
 
 
 def _ensemble_notes(measured: Measurements) -> list[str]:
     every, moving = (measured.pixels.scores(name) for name in SCORED)
     share = f"{100 * moving.share.overall:.1f} % of the pixels"
-    lines = [f"moving: {share}, those that differ from the last observed frame by more than {MOVING}"]
+    lines = [f"moving: {share}, those that differ from the last observed frame by more than {MOVED}"]
     if every.samples == 1:
         return [*lines, "one future: its CRPS is the mean absolute error; spread and coverage need samples"]
     for name, scores in zip(SCORED, (every, moving), strict=True):

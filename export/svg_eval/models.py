@@ -94,6 +94,7 @@ def checkpoint_info(label: str, checkpoint: Checkpoint, engine: str) -> ModelInf
         channels=config.model.channels,
         z_dim=config.model.noise_dim,
         context_draws=config.model.context_draws,
+        has_posterior=config.model.has_posterior,
         frame_interval_s=checkpoint.frame_interval_s,
         data={"name": config.data.name, **config.data.model_dump(exclude_defaults=True)},
     )

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from svg_common.files import atomic_file
+from svg_common.frame_statistics import MOVED
 from svg_eval.clips import ClipGains
 from svg_eval.ensemble import CENTRAL
 from svg_eval.evaluation_report import Evaluated, Evaluation
 from svg_eval.page_plots import plots_of
-from svg_eval.pixels import CLASSES, MOVING, SCORED, PixelClass, PixelScores, psnr_or_nan
+from svg_eval.pixels import CLASSES, SCORED, PixelClass, PixelScores, psnr_or_nan
 from svg_eval.plots import BRIGHTEST, example_rows
 from svg_train.pictures import strip_of_rows
 
@@ -67,13 +68,7 @@ def write_page(file: Path, evaluation: Evaluation) -> None:
 
 
 def _introduction(evaluation: Evaluation) -> str:
-    model, settings = evaluation.model, evaluation.settings
-    lines = [
-        f"model: {model.info.label}, {model.info.description}",
-        f"data: {evaluation.data}",
-        f"{evaluation.sequences} sequences x {model.samples} samples x {settings.horizon} steps after {model.info.n_past} "
-        f"observed frames, seed {settings.seed}",
-    ]
+    lines = [f"{name}: {what}" for name, what in evaluation.described.items()]
     return f'<p class="quiet">{"<br>".join(map(_text, lines))}</p>'
 
 
@@ -141,7 +136,7 @@ def _how_to_read(evaluation: Evaluation) -> list[str]:
     share = f"{100 * moving.share.overall:.1f} % of all"
     notes = [
         "PSNR is from the mean squared error over the whole set. "
-        f"Moving are the pixels whose truth differs from the last observed frame by more than {MOVING}: {share}.",
+        f"Moving are the pixels whose truth differs from the last observed frame by more than {MOVED}: {share}.",
         "CRPS (fair) is the error of a whole distribution, lower is better; "
         "of one future it is the mean absolute error, and there is no spread. Spread / skill below 1 is overconfidence.",
         "Moving pixels are chosen by what happened: even a perfect forecast is surprised there more often than it says.",

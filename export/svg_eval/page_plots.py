@@ -12,7 +12,7 @@ from svg_eval.evaluation_report import Evaluation
 from svg_eval.pixels import SCORED, PixelClass, psnr_or_nan
 from svg_eval.plots import coloured_entries, plain_label
 
-_COLOURS: dict[PixelClass, str] = {"all": "C0", "moving": "C1", "still": "C2"}
+_COLOURS: dict[PixelClass, str] = {"all": "C0", "moving": "C1"}
 
 
 def plot_psnr(evaluation: Evaluation, pixels: PixelClass) -> bytes:
@@ -26,8 +26,7 @@ def plot_psnr(evaluation: Evaluation, pixels: PixelClass) -> bytes:
         for kind, style, what in kinds:
             values = [psnr_or_nan(error) for error in getattr(scores, kind).per_step]
             axis.plot(_leads(evaluation), values, style, color=colour, label=name + what)
-    axis.legend(fontsize="x-small")
-    return _svg(figure)
+    return _svg(figure, axis)
 
 
 def plot_spread_skill(evaluation: Evaluation) -> bytes:
@@ -42,8 +41,7 @@ def plot_spread_skill(evaluation: Evaluation) -> bytes:
             axis.plot(_leads(evaluation), ratios, style, color=colour, label=label)
     axis.axhline(1, color="black", linewidth=0.8)
     axis.set_ylim(bottom=0)
-    axis.legend(fontsize="x-small")
-    return _svg(figure)
+    return _svg(figure, axis)
 
 
 def plot_ranks(evaluation: Evaluation) -> bytes:
@@ -56,8 +54,7 @@ def plot_ranks(evaluation: Evaluation) -> bytes:
             axis.stairs(frequencies * len(frequencies), edges, color=_COLOURS[pixels], label=f"{pixels} pixels")
     axis.axhline(1, color="black", linewidth=0.8)
     axis.set(ylabel="frequency / that of a calibrated forecast", xlim=(0, 1), ylim=(0, None))
-    axis.legend(fontsize="x-small")
-    return _svg(figure)
+    return _svg(figure, axis)
 
 
 def plot_reliability(evaluation: Evaluation) -> bytes:
@@ -71,8 +68,7 @@ def plot_reliability(evaluation: Evaluation) -> bytes:
             axis.plot(probabilities, inside, color=_COLOURS[pixels], label=f"{pixels} pixels")
     axis.plot([0, 1], [0, 1], color="black", linewidth=0.8)
     axis.set(ylabel="share of the truths inside", xlim=(0, 1), ylim=(0, 1))
-    axis.legend(fontsize="x-small")
-    return _svg(figure)
+    return _svg(figure, axis)
 
 
 def plot_coverage(evaluation: Evaluation) -> bytes:
@@ -83,8 +79,7 @@ def plot_coverage(evaluation: Evaluation) -> bytes:
         axis.plot(_leads(evaluation), scores.coverage_per_step, color=_COLOURS[pixels], label=f"{pixels} pixels")
     axis.axhline(evaluation.model.measured.pixels.scores("all").interval, color="black", linewidth=0.8)
     axis.set(ylabel="share of the truths inside", ylim=(0, 1))
-    axis.legend(fontsize="x-small")
-    return _svg(figure)
+    return _svg(figure, axis)
 
 
 def plots_of(evaluation: Evaluation) -> list[bytes]:
@@ -110,7 +105,9 @@ def _figure(title: str, xlabel: str) -> tuple[Any, Any]:
     return figure, axis
 
 
-def _svg(figure: Any) -> bytes:
+def _svg(figure: Any, axis: Any) -> bytes:
+    """The picture, with a legend."""
+    axis.legend(fontsize="x-small")
     picture = io.BytesIO()
     figure.savefig(picture, format="svg", metadata={"Date": None})
     return picture.getvalue()

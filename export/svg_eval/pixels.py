@@ -1,6 +1,6 @@
 """Errors and ensemble scores over all pixels, over those that move and over those that stand still.
 
-A pixel moves at a lead if any of its channels differs there from the last observed frame by more than `MOVING`, in the truth.
+A pixel moves at a lead if any of its channels differs there from the last observed frame by more than `MOVED`, in the truth.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from svg_common.frame_statistics import MOVED
 from svg_common.metrics import psnr
 from svg_eval.ensemble import Array, coverage, fair_crps, interval_probability, rank_histogram, spread_skill_ratio
 
 PixelClass = Literal["all", "moving", "still"]
 CLASSES: tuple[PixelClass, ...] = get_args(PixelClass)
 SCORED: tuple[PixelClass, ...] = ("all", "moving")  # what the tables and plots show ensemble scores of
-MOVING = 0.06  # difference from the last observed frame, of a range of 1: 16 grey levels, more than noise and compression make
 
 Rows = NDArray[np.bool_] | slice
 _EVERY = slice(None)
@@ -128,7 +128,7 @@ class PixelScores:
 
 def moving_pixels(target: Tensor, last: Tensor) -> Tensor:
     """(T, C, H, W) true frames and the last observed one (C, H, W) -> (T, H, W), whether each pixel moves."""
-    return ((target - last).abs() > MOVING).any(-3)
+    return ((target - last).abs() > MOVED).any(-3)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Statistic = Literal["brightness", "contrast", "motion", "moving", "colour"]
 STATISTICS: tuple[Statistic, ...] = get_args(Statistic)
-MOVED = 0.06  # a pixel that changes by more between two frames moves: above the noise of most cameras
+MOVED = 0.06  # a pixel moves if a channel differs by more from another frame: 16 grey levels, above noise and compression
 _DIGITS = 5  # of what is stored: far below what can be seen, and the same on every processor
 
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -62,14 +62,14 @@ def frame_statistics(frame: NDArray[np.float32], before: NDArray[np.float32] | N
 
     Returns:
         brightness: mean over pixels; contrast: their standard deviation; motion: mean absolute difference from the frame
-        before; moving: share of pixels that differ by more than `MOVED`; colour: mean difference between the largest and
-        the smallest channel, for frames in colour only.
+        before; moving: share of pixels of which a channel differs by more than `MOVED`; colour: mean difference between the
+        largest and the smallest channel, for frames in colour only.
     """
     measured: dict[Statistic, float] = {"brightness": float(frame.mean()), "contrast": float(frame.mean(axis=2).std())}
     if before is not None:
-        change = np.abs(frame - before).mean(axis=2)
+        change = np.abs(frame - before)
         measured["motion"] = float(change.mean())
-        measured["moving"] = float((change > MOVED).mean())
+        measured["moving"] = float((change.max(axis=2) > MOVED).mean())
     if frame.shape[2] > 1:
         measured["colour"] = float((frame.max(axis=2) - frame.min(axis=2)).mean())
     return measured

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,15 @@ class SequenceDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Frames: ...
+
+
+@runtime_checkable
+class ClipDataset(SequenceDataset, Protocol):
+    """Sequences of recordings."""
+
+    def clip_source(self, index: int) -> Path:
+        """The video file, or the folder of pictures, that item `index` comes from."""
+        ...
 
 
 def open_data(config: Config, split: Split, length: int) -> SequenceDataset:

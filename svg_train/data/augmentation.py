@@ -140,7 +140,7 @@ class AugmentedSequences:
         return view.show(sequence, self._shape)
 
     def clip_source(self, index: int) -> Path:
-        """As `ClipSequences.clip_source`."""
+        """As `ClipDataset.clip_source`."""
         return self._sequences.clip_source(index % len(self._sequences))
 
     def _change(self, view: View, sequence: Sequence[NDArray[np.uint8]]) -> float:

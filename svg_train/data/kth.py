@@ -90,7 +90,7 @@ class KTHActions(ClipSequences):
         return super().__getitem__(self._order[index])
 
     def clip_source(self, index: int) -> Path:
-        """As `ClipSequences.clip_source`."""
+        """As `ClipDataset.clip_source`."""
         return super().clip_source(self._order[index])
 
 

@@ -57,7 +57,7 @@ class ClipSequences:
         return *self._runs[number], int(start)
 
     def clip_source(self, index: int) -> Path:
-        """The video file, or the folder of pictures, that item `index` comes from."""
+        """As `ClipDataset.clip_source`."""
         return self.window(index)[0].video.source
 
 

@@ -67,6 +67,11 @@ class FamilyConfig(Frozen):
         """Of the latents: learned, N(0, I), or none in a deterministic model."""
 
     @property
+    def has_posterior(self) -> bool:
+        """Whether `VideoModel.reconstruct` takes latents from true next frames."""
+        return self.prior_kind != "none"
+
+    @property
     def context_draws(self) -> int:
         """Vectors of noise that are drawn while the n_past frames are read: one per pair of neighbours."""
         return self.n_past - 1

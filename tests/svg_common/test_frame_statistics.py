@@ -30,6 +30,13 @@ def test_motion_is_the_mean_change_and_moving_the_share_that_changes_visibly():
     assert measured["moving"] == pytest.approx(1 / 4)
 
 
+def test_a_pixel_moves_if_one_of_its_channels_does():
+    before = np.zeros((2, 2, 3), np.float32)
+    after = before.copy()
+    after[0, 0, 2] = MOVED + 0.01  # the mean over channels is below it
+    assert frame_statistics(after, before)["moving"] == 0.25
+
+
 def test_colour_is_the_difference_of_the_channels():
     frame = np.zeros((2, 2, 3), np.float32)
     frame[0, 0] = 0.8, 0.3, 0.1

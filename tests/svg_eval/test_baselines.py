@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from svg_common.errors import UsageError
 from svg_eval.baselines import OpticalFlow, RepeatLastFrame, RepeatWithNoise, simple_baselines
 from svg_eval.models import ModelInfo
 
@@ -66,6 +67,14 @@ def test_noise_is_as_large_as_the_observed_changes_of_each_pixel():
     assert right.abs().max() == 0
     expected = [np.sqrt((0.02**2 + 0.06**2) / 2), 0.08, 0.08, 0.08]
     np.testing.assert_allclose(left.std(dim=(0, 2, 3, 4)), expected, rtol=0.02)
+
+
+@pytest.mark.parametrize("name", ["repeat", "repeat_noise", "optical_flow"])
+def test_a_baseline_has_no_posterior(name):
+    baseline = simple_baselines(info())[name]
+    assert not baseline.info.has_posterior
+    with pytest.raises(UsageError, match="no posterior"):
+        baseline.reconstruct(torch.rand(5, 3, 48, 64))
 
 
 def test_noise_stays_in_the_range_of_frames():

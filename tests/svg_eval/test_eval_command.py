@@ -151,6 +151,8 @@ def test_page_has_all_clips_and_nothing_outside_it(tiny_bundle, clips, tmp_path,
     assert {row["clip"]: row["sequences"] for row in values["clips"]} == {"a.mp4": 1, "b.mp4": 2, "c.mp4": 2}
     gains = [row["gain_mean"] for row in values["clips"]]
     assert gains == sorted(gains)
+    everything = metrics(tmp_path, tiny_bundle, "--sequences", "100", "--samples", "1", "--horizon", "2", *data)
+    assert {row["clip"] for row in everything["clips"]} == {"a.mp4", "b.mp4", "c.mp4"}
     printed = capsys.readouterr().out
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     for name in ("a.mp4", "b.mp4", "c.mp4", "optical flow", "tiny.svgb, best of 3"):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from svg_common.frame_statistics import MOVED
 from svg_common.metrics import psnr
 from svg_eval.clips import gains_by_clip
 from svg_eval.ensemble import fair_crps
-from svg_eval.pixels import CLASSES, MOVING, PixelAccumulator, moving_pixels
+from svg_eval.pixels import CLASSES, PixelAccumulator, moving_pixels
 
 SHAPE = (3, 3, 16, 12)  # T, C, H, W
 SAMPLES = 5
@@ -34,7 +35,7 @@ def accumulated(count: int, samples: int = SAMPLES):
 
 def test_a_pixel_moves_if_any_channel_does():
     last, truth = torch.zeros(3, 2, 2), torch.zeros(1, 3, 2, 2)
-    truth[0, 1, 0, 0], truth[0, 2, 1, 1] = MOVING + 0.01, MOVING - 0.01
+    truth[0, 1, 0, 0], truth[0, 2, 1, 1] = MOVED + 0.01, MOVED - 0.01
     assert moving_pixels(truth, last).tolist() == [[[True, False], [False, False]]]
 
 
@@ -43,7 +44,7 @@ def test_scores_are_those_of_masked_arrays(pixels):
     scores = accumulated(2).scores(pixels)
     errors = {"sample": [], "mean": [], "crps": [], "best": []}
     for samples, truth, last in sequences(2):
-        moving = ((truth - last).abs() > MOVING).any(1, keepdim=True).expand_as(truth)
+        moving = ((truth - last).abs() > MOVED).any(1, keepdim=True).expand_as(truth)
         mask = {"all": torch.ones_like(moving), "moving": moving, "still": ~moving}[pixels].numpy()
         members, y = samples.numpy(), truth.numpy()
         squared = (members - y) ** 2

@@ -63,6 +63,11 @@ class EnsembleConfig(FamilyConfig):
         return "fixed"
 
     @property
+    def has_posterior(self) -> bool:
+        """There is none: noise is scored, not inferred."""
+        return False
+
+    @property
     def context_draws(self) -> int:
         """One, for what cannot be known of the moment at which a forecast starts."""
         return 1

@@ -39,7 +39,7 @@ class Residual(nn.Module):
         super().__init__()
         self.first = _conv(channels, channels)
         self.second = _conv(channels, channels)
-        _zero(self.second)
+        _scale(self.second, 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, c, h, w) -> the same."""
@@ -103,9 +103,9 @@ class Step(nn.Module):
 
     def as_maps(self, eps: Tensor) -> Tensor:
         """Flat noise (B, noise_dim) -> (B, noise_maps + noise_vector, s, s)."""
-        maps, vector = eps.split([self.noise_maps * self.map_size**2, eps.shape[1] - self.noise_maps * self.map_size**2], 1)
-        spread = vector[:, :, None, None].expand(-1, -1, self.map_size, self.map_size)
-        return torch.cat([maps.unflatten(1, (self.noise_maps, self.map_size, self.map_size)), spread], 1)
+        s, values = self.map_size, self.noise_maps * self.map_size**2
+        maps, vector = eps[:, :values].unflatten(1, (self.noise_maps, s, s)), eps[:, values:, None, None]
+        return torch.cat([maps, vector.expand(-1, -1, s, s)], 1)
 
 
 class Decoder(nn.Module):
@@ -124,10 +124,8 @@ class Decoder(nn.Module):
         _scale(self.flow, 0.1)
         _scale(self.head, 0.1)
         with torch.no_grad():
-            if self.head.bias is not None and not self.head.bias.is_meta:
-                bias = torch.zeros(config.channels + _MIXED)
-                bias[-_MIXED:] = torch.tensor(_MIX_AT_FIRST)
-                self.head.bias.copy_(bias.repeat_interleave(4))
+            assert self.head.bias is not None
+            self.head.bias[4 * config.channels :] = torch.tensor(_MIX_AT_FIRST).repeat_interleave(4)
 
     def forward(self, state: Tensor, observed: Observed) -> Tensor:
         """State (B, state_size, s, s) -> frame (B, C, 8 s, 8 s) in [0, 1]."""
@@ -201,10 +199,9 @@ def _down(c_in: int, c_out: int) -> nn.Conv2d:
 
 def _initialized(layer: nn.Conv2d) -> nn.Conv2d:
     """He et al. 2015. There are no normalizations, and with PyTorch's smaller weights noise would hardly reach a frame."""
-    if not layer.weight.is_meta:  # there are no values
-        nn.init.kaiming_normal_(layer.weight, a=_SLOPE)
-        assert layer.bias is not None
-        nn.init.zeros_(layer.bias)
+    nn.init.kaiming_normal_(layer.weight, a=_SLOPE)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
     return layer
 
 
@@ -214,10 +211,6 @@ def _upsampled(x: Tensor) -> Tensor:
 
 def _act(x: Tensor) -> Tensor:
     return functional.leaky_relu(x, _SLOPE)
-
-
-def _zero(layer: nn.Conv2d) -> None:
-    _scale(layer, 0.0)
 
 
 @torch.no_grad()

@@ -47,8 +47,8 @@ class EnsembleModel(VideoModel):
             step: not used.
 
         Returns:
-            `frames` are those of the first member, (leads, B, C, H, W); `mse` is the mean over members, summed over the leads
-            and scaled to all T - n_past of them. It is told, and has no gradient: `auxiliary` is what is minimised, the score.
+            `frames` are those of the first member, (leads, B, C, H, W). `mse` is the mean over members and leads, times
+            T - n_past; it is told, and has no gradient. `auxiliary`, the score times T - n_past, is what is minimised.
         """
         c = self.config
         horizon, batch = x.shape[0] - c.n_past, x.shape[1]

@@ -8,6 +8,7 @@ from statistics import NormalDist
 import pytest
 import torch
 
+from svg_eval.ensemble import fair_crps as evaluated_crps
 from svg_train.families.ensemble.scores import fair_crps, patch_energy
 
 
@@ -32,6 +33,13 @@ def test_fair_crps_of_normal_samples_is_the_closed_form_whatever_their_number():
     for count in (2, 8):
         members = torch.randn(1, count, 1, 1, 400, 400, generator=generator)
         assert fair_crps(members, torch.full((1, 1, 1, 400, 400), y)).item() == pytest.approx(expected, abs=0.01)
+
+
+def test_fair_crps_is_that_of_the_evaluation():
+    members, truth = torch.rand(2, 4, 3, 3, 8, 8), torch.rand(2, 3, 3, 8, 8)
+    for sequence, score in enumerate(fair_crps(members, truth)):
+        x, y = members[:, :, sequence].transpose(0, 1).flatten(1).numpy(), truth[:, sequence].flatten().numpy()
+        assert score.item() == pytest.approx(evaluated_crps(x, y).mean(), abs=1e-6)
 
 
 def test_patch_energy_is_its_definition():
