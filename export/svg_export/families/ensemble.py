@@ -18,8 +18,8 @@ _OBSERVED = Observed._fields
 class PrimeGraph(nn.Module):
     """Reads all observed frames, and steps into the moment at which the forecast starts.
 
-    h_seq (n_past, 1 or B, C, S, S), eps (1, B, noise_dim) -> hidden (B, c, s, s), the state, and quarter, half, last and
-    background at the batch of h_seq, which all samples and steps share. In fp16 convolutions are in float16, all else in
+    h_seq (n_past, 1 or B, C, S, S), eps (1, B, noise_dim) -> hidden (B, c, s, s), the state, and the parts of
+    `Observed` at the batch of h_seq, which all samples and steps share. In fp16 convolutions are in float16, all else in
     float32.
     """
 
@@ -50,7 +50,7 @@ class StepGraph(nn.Module):
 
 
 class DecodeGraph(nn.Module):
-    """latent (N, c, s, s); quarter, half, last and background at batch 1 or N -> frame (N, C, S, S) in [0, 1]."""
+    """latent (N, c, s, s), and the parts of `Observed` at batch 1 or N -> frame (N, C, S, S) in [0, 1]."""
 
     def __init__(self, model: EnsembleModel, dtype: torch.dtype) -> None:
         super().__init__()
@@ -59,8 +59,9 @@ class DecodeGraph(nn.Module):
 
     def forward(self, latent: Tensor, observed: list[Tensor]) -> Tensor:
         """N may be all samples of all steps."""
-        quarter, half, last, background = observed
-        frame: Tensor = self.decoder(latent, Observed(quarter.to(self.dtype), half.to(self.dtype), last, background))
+        parts = Observed(*observed)
+        narrowed = parts._replace(quarter=parts.quarter.to(self.dtype), half=parts.half.to(self.dtype))
+        frame: Tensor = self.decoder(latent, narrowed)
         return frame
 
 
@@ -78,8 +79,13 @@ def graphs(folded: EnsembleModel, dtype: torch.dtype, fused: bool) -> dict[str, 
     half, quarter = c.decoder_widths
     context = torch.rand(c.n_past, 1, c.channels, c.image_size, c.image_size)
     hidden = _maps(c, c.state_size, 1).repeat(EXAMPLE_BATCH, 1, 1, 1)
-    # The exporter would take one tensor given twice for one input.
-    observed = [_maps(c, quarter, 2), _maps(c, half, 4), context[-1].clone(), context[-1].clone()]
+    observed = Observed(
+        quarter=_maps(c, quarter, 2),
+        half=_maps(c, half, 4),
+        motion=_maps(c, 2, 4),
+        layer=_maps(c, c.channels + 1, 8),
+        background=_maps(c, c.channels, 8),
+    )
     eps = torch.rand(EXAMPLE_BATCH, c.noise_dim)
     return {
         "prime": GraphExport(
@@ -99,7 +105,7 @@ def graphs(folded: EnsembleModel, dtype: torch.dtype, fused: bool) -> dict[str, 
         ),
         "decode": GraphExport(
             module=DecodeGraph(model, dtype),
-            example=(hidden, observed),
+            example=(hidden, list(observed)),
             inputs=["latent", *_OBSERVED],
             outputs=["frame"],
             shared=_OBSERVED,

@@ -15,7 +15,7 @@ _CHOICES = 1  # entries of the training noise that choose which leads are decode
 class EnsembleConfig(FamilyConfig):
     """Shape of the network, and how it is scored in training."""
 
-    generation_fields: ClassVar[tuple[str, ...]] = ("members", "leads", "patch_weight")
+    generation_fields: ClassVar[tuple[str, ...]] = ("members", "leads", "patch_weight", "motion_weight")
 
     family: Literal["ensemble"] = Field("ensemble", description="kind of model")
     channels: Literal[1, 3] = Field(3, description="1: gray, 3: RGB")
@@ -34,6 +34,10 @@ class EnsembleConfig(FamilyConfig):
     leads: int = Field(4, ge=1, le=1024, description="forecast frames of each training step that are decoded and scored")
     patch_weight: float = Field(
         1.0, ge=0, description="weight of the energy score of patches, beside the CRPS of single pixels"
+    )
+
+    motion_weight: float = Field(
+        1.0, ge=0, description="weight of the error of the motion between the last two observed frames, learned by itself"
     )
 
     @model_validator(mode="after")

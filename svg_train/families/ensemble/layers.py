@@ -1,8 +1,12 @@
 """The parts of the network, s being the side of the state: an eighth of the frame's.
 
-    prime    the observed frames -> state, what the decoder needs of them at finer resolutions, and the background
+    prime    the observed frames -> state, and what all leads are made of: what moves in the last frame, how, and a background
     step     state, noise -> state of the next frame
     decoder  state -> how each pixel moves, what is new, and how both are mixed -> frame
+
+What moves is cut out of the last frame and moved together with its outline, over the background: a flow need not have the sharp
+edges that keep what stands still beside it where it is (layers as in Wang and Adelson 1994, "Representing moving images with
+layers").
 
 All convolutions have the variant's type in a reduced precision; frames, flows and states stay float32.
 """
@@ -19,8 +23,10 @@ from svg_train.families.ensemble.config import EnsembleConfig
 
 _SLOPE = 0.1  # of LeakyReLU
 _FLOW_PIXELS = 8.0  # that an output of 1 stands for
-_MIXED = 3  # what a pixel is mixed of: the moved last frame, the background, and new content
+_FRAMES_GAIN = 4.0  # steps of observed motion that an output of 1 stands for
+_MIXED = 3  # what a pixel is mixed of: what moves, the background, and new content
 _MIX_AT_FIRST = (2.0, 0.0, -2.0)  # a new network repeats the last frame
+_MOVES_AT_FIRST = 2.0
 
 
 class Observed(NamedTuple):
@@ -28,7 +34,8 @@ class Observed(NamedTuple):
 
     quarter: Tensor  # (1 or B, decoder_widths[1], 2 s, 2 s)
     half: Tensor  # (1 or B, decoder_widths[0], 4 s, 4 s)
-    last: Tensor  # (1 or B, C, 8 s, 8 s) the last frame
+    motion: Tensor  # (1 or B, 2, 4 s, 4 s) from the last frame to the one before it, in pixels, as a flow for `warp`
+    layer: Tensor  # (1 or B, C + 1, 8 s, 8 s) what moves in the last frame: its pixels times its opacity, and the opacity
     background: Tensor  # (1 or B, C, 8 s, 8 s) a mean of all frames with a weight for each pixel
 
 
@@ -63,18 +70,36 @@ class Prime(nn.Module):
         self.state = _conv(eighth, config.state_size)
         self.to_half = _conv(half, config.decoder_widths[0])
         self.to_quarter = _conv(quarter, config.decoder_widths[1])
+        self.up_quarter = nn.Conv2d(eighth, quarter, 1)
+        self.up_half = nn.Conv2d(quarter, half, 1)
+        self.merged_quarter = Residual(quarter)
+        self.merged_half = Residual(half)
         self.weights = nn.Conv2d(half, 4 * config.n_past, 1)  # of every frame at each of the 2 x 2 pixels
-        _scale(self.weights, 0.1)
+        self.opacity = nn.Conv2d(half, 4, 1)
+        self.motion = _conv(half, 2)
+        for layer in (self.weights, self.opacity):
+            _scale(layer, 0.1)
+        for layer in (self.up_quarter, self.up_half, self.motion):
+            _scale(layer, 0.0)
+        with torch.no_grad():
+            assert self.opacity.bias is not None
+            self.opacity.bias.fill_(_MOVES_AT_FIRST)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Observed]:
         """x (n_past, B, C, 8 s, 8 s) -> state (B, state_size, s, s) before the noise, and the rest."""
         half = self.at_half(self.down_half(_narrowed(torch.cat(x.unbind(), 1) - 0.5, self.down_half)))
         quarter = self.at_quarter(self.down_quarter(_act(half)))
         eighth = self.at_eighth(self.down_eighth(_act(quarter)))
+        state = torch.tanh(_widened(self.state(_act(eighth))))
+        # back to fine resolution, which alone would see too little around a pixel
+        quarter = self.merged_quarter(quarter + _upsampled(self.up_quarter(_act(eighth))))
+        half = self.merged_half(half + _upsampled(self.up_half(_act(quarter))))
         weights = functional.pixel_shuffle(_widened(self.weights(half)), 2).softmax(1)
         background = (x.transpose(0, 1) * weights[:, :, None]).sum(1)
-        state = torch.tanh(_widened(self.state(_act(eighth))))
-        return state, Observed(self.to_quarter(quarter), self.to_half(half), x[-1], background)
+        opacity = functional.pixel_shuffle(_widened(self.opacity(half)), 2).sigmoid()
+        layer = torch.cat([opacity * x[-1], opacity], 1)
+        motion = _FLOW_PIXELS * _widened(self.motion(half))
+        return state, Observed(self.to_quarter(quarter), self.to_half(half), motion, layer, background)
 
 
 class Step(nn.Module):
@@ -119,7 +144,7 @@ class Decoder(nn.Module):
         self.at_quarter = Residual(quarter)
         self.to_half = _conv(quarter, half)
         self.at_half = Residual(half)
-        self.flow = _conv(half, 2)
+        self.flow = _conv(half, 2 + 1)  # and how many steps of the observed motion it is added to
         self.head = _conv(half, 4 * (config.channels + _MIXED))  # of each of the 2 x 2 pixels
         _scale(self.flow, 0.1)
         _scale(self.head, 0.1)
@@ -135,23 +160,30 @@ class Decoder(nn.Module):
         x = _act(x)
         maps, flow = functional.pixel_shuffle(_widened(self.head(x)), 2), _widened(self.flow(x))
         with torch.autocast(maps.device.type, enabled=False):  # half precision cannot tell neighbouring pixels apart
-            return self._compose(maps, _in_pixels(flow), observed)
+            own, steps = flow.split([2, 1], 1)
+            return self._compose(maps, full_flow(_in_pixels(own) + _FRAMES_GAIN * steps * observed.motion), observed)
 
     def _compose(self, maps: Tensor, flow: Tensor, observed: Observed) -> Tensor:
         content, mixed = maps.split([self.channels, _MIXED], 1)
-        moved, still, new = mixed.softmax(1).split(1, 1)
-        frame: Tensor = moved * warp(observed.last, flow) + still * observed.background + new * torch.sigmoid(4 * content)
+        front, _, new = mixed.softmax(1).split(1, 1)
+        moved, opacity = warp(observed.layer, flow).split([self.channels, 1], 1)
+        behind = 1 - front * opacity - new
+        frame: Tensor = front * moved + behind * observed.background + new * torch.sigmoid(4 * content)
         return frame
 
 
 def _in_pixels(flow: Tensor) -> Tensor:
-    """Flow as the network gives it, at half of the resolution -> pixels, at all of it.
+    """Flow as the network gives it -> pixels.
 
     Much smaller than a pixel it is squared: looking up between two pixels blurs, and what stands still must not.
     """
     pixels = _FLOW_PIXELS * flow
-    pixels = pixels * pixels.abs() / (pixels.abs() + 1)
-    return functional.interpolate(pixels, scale_factor=2, mode="bilinear", align_corners=False)
+    return pixels * pixels.abs() / (pixels.abs() + 1)
+
+
+def full_flow(flow: Tensor) -> Tensor:
+    """A flow in pixels at half of the resolution (B, 2, H / 2, W / 2) -> at all of it."""
+    return functional.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def warp(frame: Tensor, flow: Tensor) -> Tensor:

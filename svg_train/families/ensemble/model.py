@@ -5,8 +5,9 @@ spread is that of the errors. There is no posterior, no divergence and no advers
 forecasting with generative networks via scoring rule minimization"; Lang et al. 2024, "AIFS-CRPS"; Alet et al. 2025,
 "Skillful joint probabilistic weather forecasting from marginals").
 
-A frame is the last observed one moved by a flow, a background, and new content, mixed pixel by pixel: what stands still passes
-as it is. A forecast never reads its own frames, so those of all samples and steps can be decoded in one batch.
+A frame is what moves in the last observed one, moved by a flow, over a background, and new content, mixed pixel by pixel: what
+stands still passes as it is. A forecast never reads its own frames, so those of all samples and steps can be decoded in one
+batch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from svg_train.families.ensemble.config import EnsembleConfig
-from svg_train.families.ensemble.layers import Decoder, Observed, Prime, Step
+from svg_train.families.ensemble.layers import Decoder, Observed, Prime, Step, full_flow, warp
 from svg_train.families.ensemble.scores import fair_crps, patch_energy
 from svg_train.families.video_model import TrainingOutput, VideoModel
 
@@ -64,6 +65,7 @@ class EnsembleModel(VideoModel):
             patches = [patch_energy(members, truth, side) for side in PATCH_SIDES]
             score = score + c.patch_weight * torch.stack(patches).mean(0)
         mse = ((members - truth[:, None]) ** 2).mean()
+        score = score + c.motion_weight * _motion_error(observed.motion, x[: c.n_past])
         weighted = (score * _weights(x[: c.n_past])).mean()
         return TrainingOutput(members[:, 0], horizon * mse.detach(), x.new_zeros(()), horizon * weighted)
 
@@ -87,6 +89,13 @@ class EnsembleModel(VideoModel):
     def reconstruct(self, x: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
         """There is no posterior: a forecast, as always."""
         return self.generate(x[: self.config.n_past], noise, context_noise)
+
+
+def _motion_error(motion: Tensor, context: Tensor) -> Tensor:
+    """(B,) how far the frame before the last one, moved, is from the last one: mean absolute error."""
+    with torch.autocast(context.device.type, enabled=False):
+        moved = warp(context[-2], full_flow(motion.float()))
+    return (moved - context[-1]).abs().mean(dim=(1, 2, 3))
 
 
 def _weights(context: Tensor) -> Tensor:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from pydantic import ValidationError
+from torch.nn import functional
 
 from svg_train.families.ensemble import EnsembleConfig
-from svg_train.families.ensemble.layers import warp
+from svg_train.families.ensemble.layers import Observed, full_flow, warp
 from svg_train.families.ensemble.model import EnsembleModel
 from svg_train.families.ensemble.scores import fair_crps, patch_energy
 from tests.families import TINY_MODELS
@@ -21,7 +22,7 @@ def model_of(seed: int = 0, **changed) -> EnsembleModel:
     model = EnsembleModel(EnsembleConfig(**{**TINY, **changed}))
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
+            parameter.add_(0.05 * torch.randn_like(parameter))
     return model.eval()
 
 
@@ -93,6 +94,8 @@ def test_training_scores_the_forecasts_that_are_generated(members):
     torch.testing.assert_close(output.frames, samples[leads, 0])
     truth, chosen = x[c.n_past :][leads], samples[leads]
     score = fair_crps(chosen, truth) + c.patch_weight * (patch_energy(chosen, truth, 8) + patch_energy(chosen, truth, 16)) / 2
+    shifted = warp(x[c.n_past - 2], full_flow(model.prime(x[: c.n_past])[1].motion))
+    score = score + c.motion_weight * (shifted - x[c.n_past - 1]).abs().mean(dim=(1, 2, 3))
     weights = 0.02 / ((x[c.n_past - 1] - x[0]).abs().mean(dim=(1, 2, 3)) + 0.02)
     torch.testing.assert_close(output.auxiliary, horizon * (score * weights).mean())
     torch.testing.assert_close(output.mse, horizon * ((chosen - truth[:, None]) ** 2).mean())
@@ -108,6 +111,45 @@ def test_training_reaches_every_weight():
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
+
+
+def test_training_learns_how_the_observed_frames_moved():
+    """Texture moves two pixels to the right from frame to frame: each pixel was two to the left before."""
+    torch.manual_seed(0)
+    model = EnsembleModel(EnsembleConfig(**{**TINY, "widths": (16, 16, 16)}))
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    count, size = model.config.training_noise(4)
+    for _ in range(150):
+        texture = functional.interpolate(torch.rand(8, 1, 4, 6), (16, 24), mode="bicubic").clamp(0, 1)
+        x = torch.stack([texture[..., 6 - 2 * t : 22 - 2 * t] for t in range(4)])
+        output = model(x, torch.randn(count, 8, size))
+        optimizer.zero_grad()
+        output.auxiliary.backward()
+        optimizer.step()
+    motion = model.prime(x[:3])[1].motion[..., 2:-2, 2:-2].mean(dim=(0, 2, 3))
+    assert -2.6 < motion[0] < -1.4
+    assert abs(motion[1]) < 0.5
+
+
+def test_what_moves_is_cut_out_with_its_outline():
+    """A flow that is the same everywhere moves the opaque square, and nothing of the background around it."""
+    torch.manual_seed(0)
+    decoder = EnsembleModel(EnsembleConfig(**TINY)).decoder
+    background, opacity = torch.rand(1, 1, 16, 16), torch.zeros(1, 1, 16, 16)
+    opacity[..., 4:8, 4:8] = 1
+    observed = Observed(
+        quarter=torch.zeros(1, 8, 4, 4),
+        half=torch.zeros(1, 8, 8, 8),
+        motion=torch.zeros(1, 2, 8, 8),
+        layer=torch.cat([opacity, opacity], 1),
+        background=background,
+    )
+    maps = torch.zeros(1, 4, 16, 16)
+    maps[:, 1:] = torch.tensor([40.0, 0, -40]).view(3, 1, 1)
+    flow = torch.tensor([-3.0, 0]).view(1, 2, 1, 1).expand(1, 2, 16, 16)
+    expected = background.clone()
+    expected[..., 4:8, 7:11] = 1
+    torch.testing.assert_close(decoder._compose(maps, flow, observed), expected, atol=1e-4, rtol=0)
 
 
 def test_training_learns_that_two_futures_are_possible():
