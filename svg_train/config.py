@@ -32,6 +32,7 @@ _DATA_OF_OPTION: dict[str, tuple[str, ...]] = {
     "brightness": ("video",),
     "playback": ("video",),
     "moving": ("video",),
+    "balanced": ("video",),
     "cache": ("smmnist", "video", "kth", "bair"),
 }
 
@@ -80,7 +81,12 @@ class DataConfig(Frozen):
         (1.0, 1.0), description="slowest and fastest random playback of training sequences; 2: twice as fast (video)"
     )
     moving: int = Field(
-        1, ge=1, description="random views of a training sequence of which the one that changes most is shown (video)"
+        1,
+        ge=1,
+        description="random views of a training sequence; shown is the one whose observed frames change most (video)",
+    )
+    balanced: bool = Field(
+        False, description="draw training clips by the square root of their lengths, so that a long one counts less (video)"
     )
     cache: str | None = Field(None, description="cache folder of decoded frames; default: the user's cache folder")
 

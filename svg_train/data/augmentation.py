@@ -19,7 +19,7 @@ from svg_train.data.video_clips import Clip, ClipSequences
 from svg_train.data.video_sampling import Indices
 
 _SEQUENCES = 1_000_000  # each index is a different view, as in the built-in digits
-_STREAM = 3
+_STREAM, _NUMBER_STREAM = 3, 4
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Augmentation:
     def random(self) -> bool:
         """Whether every reading of a sequence is another view."""
         plain = DataConfig()
-        settings = ("crop", "flip", "brightness", "playback", "moving")
+        settings = ("crop", "flip", "brightness", "playback", "moving", "balanced")
         return self.split == "train" and any(getattr(self.data, name) != getattr(plain, name) for name in settings)
 
     @property
@@ -81,7 +81,7 @@ class Augmentation:
         return self.data.crop[0 if self.split == "train" else 1]
 
     def views(self, rng: np.random.Generator) -> list[View]:
-        """Draw views of a sequence, of which the one that changes most is to be shown."""
+        """Draw views of a sequence, of which the one that has changed most when a forecast starts is to be shown."""
         return [self._view(rng) for _ in range(self.data.moving)] if self.random else [View(share=self.data.crop[1])]
 
     def _view(self, rng: np.random.Generator) -> View:
@@ -114,14 +114,24 @@ class AugmentedSequences:
         augmentation: what to draw.
         shape: of the views.
         length: frames per sequence.
+        n_past: of these a forecast observes so many.
         seed: of the draws.
     """
 
-    def __init__(self, sequences: ClipSequences, augmentation: Augmentation, shape: FrameShape, length: int, seed: int) -> None:
+    def __init__(
+        self,
+        sequences: ClipSequences,
+        augmentation: Augmentation,
+        shape: FrameShape,
+        length: int,
+        n_past: int,
+        seed: int,
+    ) -> None:
         self._sequences = sequences
         self._augmentation = augmentation
         self._shape = shape
         self._length = length
+        self._n_past = n_past
         self._seed = seed
         self._views = max(1, _SEQUENCES // len(sequences)) if augmentation.random else 1
 
@@ -129,7 +139,7 @@ class AugmentedSequences:
         return len(self._sequences) * self._views
 
     def __getitem__(self, index: int) -> Frames:
-        clip, run, start = self._sequences.window(index % len(self._sequences))
+        clip, run, start = self._sequences.window(self._number(index))
         rng = np.random.default_rng((self._seed, _STREAM, index))
         step = self._augmentation.step(clip, len(run), self._length, rng)
         frames = clip.video.frames()
@@ -141,11 +151,24 @@ class AugmentedSequences:
 
     def clip_source(self, index: int) -> Path:
         """As `ClipDataset.clip_source`."""
-        return self._sequences.clip_source(index % len(self._sequences))
+        return self._sequences.clip_source(self._number(index))
+
+    def _number(self, index: int) -> int:
+        """Of the sequence that is shown. Balanced, it is drawn: a clip by the square root of its length, and a start in it."""
+        if not (self._augmentation.random and self._augmentation.data.balanced):
+            return index % len(self._sequences)
+        rng = np.random.default_rng((self._seed, _NUMBER_STREAM, index))
+        counts = self._sequences.counts
+        shares = np.sqrt(counts)
+        clip = int(rng.choice(len(counts), p=shares / shares.sum()))
+        return int(counts[:clip].sum() + rng.integers(counts[clip]))
 
     def _change(self, view: View, sequence: Sequence[NDArray[np.uint8]]) -> float:
-        """Mean change of a pixel from the first to the last frame."""
-        first, last = view.show([sequence[0], sequence[-1]], self._shape)
+        """Mean change of a pixel from the first to the last observed frame.
+
+        A choice that knew the frames to be forecast would teach that more moves than does.
+        """
+        first, last = view.show([sequence[0], sequence[self._n_past - 1]], self._shape)
         return float(cv2.absdiff(first, last).mean())
 
 

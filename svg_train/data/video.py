@@ -69,7 +69,14 @@ class VideoClips(AugmentedSequences):
         warn_about_sources("video(s)", skipped, [(clip.video.source, clip.video.problem) for clip in mine])
 
         sequences = ClipSequences(mine, split, length)
-        super().__init__(sequences, augmentation, shape, length, seed=config.train.seed)
+        super().__init__(
+            sequences=sequences,
+            augmentation=augmentation,
+            shape=shape,
+            length=length,
+            n_past=model.n_past,
+            seed=config.train.seed,
+        )
         self.frame_interval_s: float | None = interval_s
         self.description = (
             f"video: {len(mine)} file(s) with {sequences.frame_count} {split} frames (split by {mode}), "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,8 @@ class ClipSequences:
         self._length = length
         self._runs = [(clip, run) for clip in clips for run in clip.runs]
         self._windows = _windows(self._runs, split, length)
+        clips_of_windows = [self._runs[number][0].video.source for number in self._windows[:, 0]]
+        self.counts = np.array([len(list(same)) for _, same in groupby(clips_of_windows)])  # sequences of each clip, in order
         self.frame_count = sum(len(np.unique(run)) for _, run in self._runs)  # a frame that is held counts once
 
     def __len__(self) -> int:

@@ -128,9 +128,37 @@ def test_of_several_views_the_one_that_changes_most_is_shown(tmp_path):
     shares = []
     for moving in (1, 6):
         data = open_split(str(folder), length=3, crop=(0.5, 0.5), moving=moving, frame_interval_s=0.1, test_fraction=0.4)
-        shares.append(np.mean([bool((sequence[0] != sequence[-1]).any()) for sequence in some(data, 100)]))
+        shares.append(np.mean([bool((sequence[0] != sequence[1]).any()) for sequence in some(data, 100)]))
     assert 0.08 < shares[0] < 0.3  # the square is in 19 % of all crops
     assert shares[1] > 0.55  # in one of six of them: 72 %
+
+
+def test_views_are_chosen_without_knowing_the_future(tmp_path):
+    """What stands still as long as it is observed moves afterwards as often as it does in views that were not chosen."""
+    for number in range(8):
+        image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+        image[:40, :40] = 200 * (number >= 2)
+        cv2.imwrite(str(tmp_path / f"{number}.png"), image)
+    options = {"length": 3, "frame_interval_s": 0.1, "test_fraction": 0.4}
+    starts = len(open_split(str(tmp_path), **options))
+    data = open_split(str(tmp_path), crop=(0.5, 0.5), moving=6, **options)
+    changed = [bool((data[index][0] != data[index][-1]).any()) for index in range(0, 100 * starts, starts)]  # all from 0 on
+    assert 0.08 < np.mean(changed) < 0.3
+
+
+def test_balanced_clips_count_by_the_square_root_of_their_lengths(tmp_path):
+    for name, count in {"a": 10, "b": 40}.items():
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            cv2.imwrite(str(tmp_path / name / f"{number:02}.png"), np.full((HEIGHT, WIDTH, 3), 6 * number, np.uint8))
+    options = {"length": 4, "frame_interval_s": 0.1, "test_fraction": 0.3, "split_by": "time"}
+    plain, data = open_split(str(tmp_path), **options), open_split(str(tmp_path), balanced=True, **options)
+    names = [plain.clip_source(index).name for index in range(len(plain))]
+    drawn = [data.clip_source(index).name for index in range(400)]
+    short, long = np.sqrt([names.count("a"), names.count("b")])
+    assert drawn.count("a") / 400 == pytest.approx(short / (short + long), abs=0.07)
+    starts = {(name, int(data[index][0, 0, 0, 0])) for index, name in enumerate(drawn)}
+    assert len(starts) == len(plain)
 
 
 def test_views_depend_on_seed_and_index_alone(root):
