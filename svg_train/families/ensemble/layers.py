@@ -26,7 +26,10 @@ _FLOW_PIXELS = 8.0  # that an output of 1 stands for
 _FRAMES_GAIN = 4.0  # steps of observed motion that an output of 1 stands for
 _MIXED = 3  # what a pixel is mixed of: what moves, the background, and new content
 _MIX_AT_FIRST = (2.0, 0.0, -2.0)  # a new network repeats the last frame
-_MOVES_AT_FIRST = 2.0
+_LAST_AT_FIRST = 2.0  # of the logits that weigh the frames of the background
+_SHARPNESS = 4.0  # of logits: a pixel is soon either one or the other
+_SEEN_TO_MOVE = 0.06  # change of a pixel; from there on it is opaque, as far as the network does not know better
+_OPACITY_GAIN = 60.0  # logits per change, up to twice that change
 
 
 class Observed(NamedTuple):
@@ -82,8 +85,8 @@ class Prime(nn.Module):
         for layer in (self.up_quarter, self.up_half, self.motion):
             _scale(layer, 0.0)
         with torch.no_grad():
-            assert self.opacity.bias is not None
-            self.opacity.bias.fill_(_MOVES_AT_FIRST)
+            assert self.weights.bias is not None
+            self.weights.bias[-4:] = _LAST_AT_FIRST
 
     def forward(self, x: Tensor) -> tuple[Tensor, Observed]:
         """x (n_past, B, C, 8 s, 8 s) -> state (B, state_size, s, s) before the noise, and the rest."""
@@ -94,9 +97,10 @@ class Prime(nn.Module):
         # back to fine resolution, which alone would see too little around a pixel
         quarter = self.merged_quarter(quarter + _upsampled(self.up_quarter(_act(eighth))))
         half = self.merged_half(half + _upsampled(self.up_half(_act(quarter))))
-        weights = functional.pixel_shuffle(_widened(self.weights(half)), 2).softmax(1)
+        weights = _shuffled(self.weights(half)).softmax(1)
         background = (x.transpose(0, 1) * weights[:, :, None]).sum(1)
-        opacity = functional.pixel_shuffle(_widened(self.opacity(half)), 2).sigmoid()
+        seen = _OPACITY_GAIN * (_change(x).clamp(max=2 * _SEEN_TO_MOVE) - _SEEN_TO_MOVE)
+        opacity = (_SHARPNESS * _shuffled(self.opacity(half)) + seen).sigmoid()
         layer = torch.cat([opacity * x[-1], opacity], 1)
         motion = _FLOW_PIXELS * _widened(self.motion(half))
         return state, Observed(self.to_quarter(quarter), self.to_half(half), motion, layer, background)
@@ -150,7 +154,7 @@ class Decoder(nn.Module):
         _scale(self.head, 0.1)
         with torch.no_grad():
             assert self.head.bias is not None
-            self.head.bias[4 * config.channels :] = torch.tensor(_MIX_AT_FIRST).repeat_interleave(4)
+            self.head.bias[4 * config.channels :] = torch.tensor(_MIX_AT_FIRST).repeat_interleave(4) / _SHARPNESS
 
     def forward(self, state: Tensor, observed: Observed) -> Tensor:
         """State (B, state_size, s, s) -> frame (B, C, 8 s, 8 s) in [0, 1]."""
@@ -158,18 +162,24 @@ class Decoder(nn.Module):
         x = self.at_quarter(_act(_upsampled(x) + observed.quarter))
         x = self.at_half(_act(_upsampled(self.to_half(_act(x))) + observed.half))
         x = _act(x)
-        maps, flow = functional.pixel_shuffle(_widened(self.head(x)), 2), _widened(self.flow(x))
+        maps, flow = _shuffled(self.head(x)), _widened(self.flow(x))
         with torch.autocast(maps.device.type, enabled=False):  # half precision cannot tell neighbouring pixels apart
             own, steps = flow.split([2, 1], 1)
             return self._compose(maps, full_flow(_in_pixels(own) + _FRAMES_GAIN * steps * observed.motion), observed)
 
     def _compose(self, maps: Tensor, flow: Tensor, observed: Observed) -> Tensor:
         content, mixed = maps.split([self.channels, _MIXED], 1)
-        front, _, new = mixed.softmax(1).split(1, 1)
+        front, _, new = (_SHARPNESS * mixed).softmax(1).split(1, 1)
         moved, opacity = warp(observed.layer, flow).split([self.channels, 1], 1)
         behind = 1 - front * opacity - new
         frame: Tensor = front * moved + behind * observed.background + new * torch.sigmoid(4 * content)
         return frame
+
+
+def _change(x: Tensor) -> Tensor:
+    """Frames (T, B, C, H, W) -> (B, 1, H, W), how far a pixel or one beside it was from the last frame, in any channel."""
+    change = (x[:-1] - x[-1]).abs().amax(dim=(0, 2))[:, None]
+    return functional.max_pool2d(change, 5, stride=1, padding=2)
 
 
 def _in_pixels(flow: Tensor) -> Tensor:
@@ -204,6 +214,11 @@ def warp(frame: Tensor, flow: Tensor) -> Tensor:
     y = (2 * (flow[:, 1] + rows) + 1) / height - 1
     repeated = frame + 0 * flow[:, :1]  # an expansion would be computed at run time, on the processor
     return functional.grid_sample(repeated, torch.stack([x, y], -1), "bilinear", "border", align_corners=False)
+
+
+def _shuffled(x: Tensor) -> Tensor:
+    """(B, 4 c, h, w) in any type -> (B, c, 2 h, 2 w), widened."""
+    return functional.pixel_shuffle(_widened(x), 2)
 
 
 def _narrowed(x: Tensor, layer: nn.Conv2d) -> Tensor:

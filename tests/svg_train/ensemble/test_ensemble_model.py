@@ -145,11 +145,20 @@ def test_what_moves_is_cut_out_with_its_outline():
         background=background,
     )
     maps = torch.zeros(1, 4, 16, 16)
-    maps[:, 1:] = torch.tensor([40.0, 0, -40]).view(3, 1, 1)
+    maps[:, 1:] = torch.tensor([10.0, 0, -10]).view(3, 1, 1)
     flow = torch.tensor([-3.0, 0]).view(1, 2, 1, 1).expand(1, 2, 16, 16)
     expected = background.clone()
     expected[..., 4:8, 7:11] = 1
     torch.testing.assert_close(decoder._compose(maps, flow, observed), expected, atol=1e-4, rtol=0)
+
+
+def test_what_was_seen_to_move_is_opaque_and_what_was_not_is_not():
+    prime = EnsembleModel(EnsembleConfig(**TINY)).prime
+    x = torch.full((3, 1, 1, 16, 16), 0.5)
+    x[0, ..., 4:8, 4:8] = 0.8
+    opacity = prime(x)[1].layer[0, -1]
+    assert opacity[4:8, 4:8].min() > 0.95
+    assert opacity[12:, 12:].max() < 0.1
 
 
 def test_training_learns_that_two_futures_are_possible():
@@ -162,7 +171,7 @@ def test_training_learns_that_two_futures_are_possible():
     frames[0, 3] = 0.2
     frames[1, 3] = 0.8
     count, size = model.config.training_noise(4)
-    for _ in range(200):
+    for _ in range(500):
         x = frames[torch.randint(2, (16,))].transpose(0, 1)
         output = model(x, torch.randn(count, 16, size))
         optimizer.zero_grad()
@@ -171,7 +180,7 @@ def test_training_learns_that_two_futures_are_possible():
     noise, past = draws(model, 64, 1)
     samples = model.eval().generate(frames[:1, :3].transpose(0, 1).repeat(1, 64, 1, 1, 1), noise, past)[0]
     errors = ((samples[:, None] - frames[:, 3]) ** 2).mean(dim=(2, 3, 4))  # (64, 2) from either future
-    assert errors.amin(1).mean() < 0.75 * errors.mean()
+    assert errors.amin(1).mean() < 0.25 * errors.mean()
     assert 0.1 < errors.argmin(1).float().mean() < 0.9
 
 
