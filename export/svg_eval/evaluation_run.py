@@ -18,7 +18,7 @@ from svg_eval.evaluation_report import Evaluated, Evaluation
 from svg_eval.examples import choose_examples
 from svg_eval.learned import LearnedMetrics, Lpips, VideoFeatures
 from svg_eval.measure import Settings, measure
-from svg_eval.models import BundleModel, CheckpointModel, EvaluatedModel, ModelInfo, is_embedded, open_model
+from svg_eval.models import BundleModel, CheckpointModel, EvaluatedModel, ModelInfo, is_digits_model, open_model
 from svg_eval.protocols import Protocol, ProtocolName, check_protocol
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import KNOWS_DIGITS_ONLY
@@ -64,7 +64,7 @@ def run(request: Request, progress: ProgressListener) -> Evaluation:
         settings = replace(request.settings, horizon=protocol.horizon) if protocol else request.settings
         data = open_held_out(model.info, request.data, protocol, settings.horizon)
         _log_differences(model.info, data, settings)
-        if is_embedded(request.model) and not _is_digits(request, model.info, protocol):
+        if is_digits_model(request.model, _is_real(request)) and not _is_digits(request, model.info, protocol):
             _LOG.info("note: %s", KNOWS_DIGITS_ONLY)
         data = spread_over_clips(data, settings.sequences)
         simple = simple_baselines(model.info)
@@ -93,7 +93,12 @@ def _open(request: Request) -> CheckpointModel | BundleModel:
         device=request.device,
         precision=request.precision,
         samples=request.settings.samples,
+        real_video=_is_real(request),
     )
+
+
+def _is_real(request: Request) -> bool:
+    return request.data.get("name") == "video"
 
 
 def _evaluate(

@@ -186,16 +186,18 @@ def open_model(
     device: str | None = None,
     precision: Precision | None = None,
     samples: int = 8,
+    real_video: bool = False,
 ) -> CheckpointModel | BundleModel:
     """Open what the user named.
 
     Args:
         model: a bundle (folder), the name of an embedded one, or a checkpoint (file), of the reference
-            implementation too; None: the newest bundle in this folder, else the embedded digits.
+            implementation too; None: the newest bundle in this folder, else an embedded one.
         backend: of a bundle; None leaves the choice to the runtime.
         device: of the backend, or PyTorch's name of a device for a checkpoint; None leaves the choice to them.
         precision: a bundle's variant; None leaves the choice to the runtime.
         samples: largest number of samples per forecast, for which TensorRT's engines are built.
+        real_video: the embedded model that is taken by default is then that for cameras, otherwise the digits.
 
     Raises:
         UsageError: options that do not apply to a checkpoint, or an unknown device.
@@ -209,7 +211,7 @@ def open_model(
             )
         if not Path(model).is_dir():
             return _open_checkpoint(Path(model), backend, device, precision)
-    path = find_model(model)
+    path = find_model(model, real_video)
     chosen = backend or "auto"
     forecaster = Forecaster.open(
         path=path,
@@ -222,9 +224,9 @@ def open_model(
     return BundleModel(printable(path.name), forecaster)
 
 
-def is_embedded(model: str | None) -> bool:
+def is_digits_model(model: str | None, real_video: bool) -> bool:
     """Whether `open_model` opens the embedded digits for this name."""
-    return (model is None or model in EMBEDDED_NAMES) and find_model(model) == EMBEDDED_MODEL
+    return (model is None or model in EMBEDDED_NAMES) and find_model(model, real_video) == EMBEDDED_MODEL
 
 
 def _open_checkpoint(path: Path, backend: str | None, device: str | None, precision: Precision | None) -> CheckpointModel:

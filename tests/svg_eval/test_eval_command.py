@@ -270,17 +270,25 @@ def test_command_in_a_process_of_its_own(tiny_bundle, tmp_path):
     assert "Traceback" not in refused.stderr
 
 
-def test_the_embedded_model_says_that_it_knows_digits_only(tmp_path, monkeypatch, logged, tiny_bundle):
+def test_the_embedded_digits_say_that_they_know_digits_only(tmp_path, monkeypatch, logged, tiny_bundle):
     monkeypatch.chdir(tmp_path)  # no bundle lies here
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
     write_video(tmp_path / "clip.mp4", frames=80)
     video = ("--data", "video", "--data-root", "clip.mp4", "--sequences", "2", "--samples", "2", "--horizon", "2")
-    note = "the embedded model knows only moving digits"
-    for model in ((), ("embedded",)):
-        logged.clear()
-        evaluate(*model, *video)
-        assert logged.text.count(note) == 1
+    note = "the embedded digits know only moving digits"
+    evaluate("digits", *video)
+    assert logged.text.count(note) == 1
     logged.clear()
     evaluate("embedded", *SMALL)
     evaluate(tiny_bundle, *video)
     assert note not in logged.text
+
+
+@pytest.mark.parametrize("model", [(), ("embedded",)])
+def test_videos_are_forecast_by_the_embedded_camera_model(tmp_path, monkeypatch, logged, model):
+    monkeypatch.chdir(tmp_path)  # no bundle lies here
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
+    write_video(tmp_path / "clip.mp4", frames=80)
+    small = ("--sequences", "2", "--samples", "2", "--horizon", "2")
+    assert "camera.svgb, best of 2" in evaluate(*model, "--data", "video", "--data-root", "clip.mp4", *small)
+    assert "know only moving digits" not in logged.text

@@ -31,8 +31,8 @@ EMBEDDED_MODEL = EMBEDDED_FOLDER / "digits.svgb"
 EMBEDDED_NAMES = ("embedded", "digits", "camera")  # of models in the package; embedded: the one that is taken by default
 TRAIN_COMMAND = "svg-train --config video --data-root YOUR_VIDEOS/"  # what helps when a model does not fit
 KNOWS_DIGITS_ONLY = (
-    "the embedded model knows only moving digits, and its forecasts of anything else mean nothing; "
-    f"train your own: {TRAIN_COMMAND}"
+    "the embedded digits know only moving digits, and their forecasts of anything else mean nothing; "
+    f"take --model camera, or train your own: {TRAIN_COMMAND}"
 )
 _MANIFEST_LIMIT = 4 << 20  # bytes
 _LINE_LIMIT = 400  # characters of one problem in a message: keys and names in a hostile manifest can be megabytes

@@ -151,14 +151,14 @@ def test_a_video_takes_the_embedded_camera_model_and_the_synthetic_camera_the_di
         assert "knows only moving digits" not in stderr
 
 
-@pytest.mark.parametrize("named", [(), ("--model", "embedded"), ("--model", "digits")])
-def test_the_embedded_model_says_once_that_it_knows_digits_only(svg_live, tmp_path, named):
+def test_the_embedded_digits_say_once_that_they_know_digits_only(svg_live, tmp_path):
     write_video(tmp_path / "a.mp4", frames=7)
     write_video(tmp_path / "b.mp4", frames=7, brightness_code=True)
-    chosen = (*named, "--headless", "--json", "stats.json", "--samples", "2", "--horizon", "2")
+    chosen = ("--model", "digits", "--headless", "--json", "stats.json", "--samples", "2", "--horizon", "2")
     _, stderr, stats = svg_live(*chosen, "--source", ".", model=False)
-    message = "the embedded model knows only moving digits, and its forecasts of anything else mean nothing"
-    assert stderr.count(f"svg-live: {message}; train your own: svg-train --config video --data-root YOUR_VIDEOS/\n") == 1
+    message = "the embedded digits know only moving digits, and their forecasts of anything else mean nothing"
+    advice = "take --model camera, or train your own: svg-train --config video --data-root YOUR_VIDEOS/"
+    assert stderr.count(f"svg-live: {message}; {advice}\n") == 1
     assert stats["events"]["counts"]["digits_only"] == 1
 
 
