@@ -1,4 +1,4 @@
-"""Train, export and forecast live through the three commands, and the model that ships in the package."""
+"""Train, export and forecast live through the three commands, and the models that ship in the package."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import av
+import cv2
+import numpy as np
 import pytest
 
 from svg_common.progress import NullListener
@@ -16,7 +18,7 @@ from svg_eval.evaluation_run import Request
 from svg_eval.evaluation_run import run as run_evaluation
 from svg_eval.measure import Settings
 from svg_runtime import Forecaster
-from svg_runtime.bundle.reader import EMBEDDED_MODEL
+from svg_runtime.bundle.reader import EMBEDDED_MODEL, find_model
 
 RECIPE = """
 [model]
@@ -92,6 +94,39 @@ def test_embedded_model_is_small_and_says_where_it_comes_from(embedded):
         manifest = forecaster.manifest
     assert manifest.provenance.data == "digits"
     assert manifest.provenance.metrics["gain"] > 4
+
+
+def test_the_camera_model_is_small_and_says_where_it_comes_from():
+    camera = find_model("camera")
+    assert sum(file.stat().st_size for file in camera.rglob("*") if file.is_file()) <= 6_000_000
+    with Forecaster.open(camera) as forecaster:
+        manifest = forecaster.manifest
+    assert manifest.provenance.data == "video"
+    assert (manifest.frame.height, manifest.frame.width, manifest.frame.channels) == (64, 64, 3)
+    assert manifest.generation.frame_interval_s == pytest.approx(0.1)
+    assert manifest.training_data is not None
+
+
+def test_the_camera_model_moves_what_moves_and_keeps_what_stands_still():
+    """A textured square crosses a still scene at two pixels a frame. Neither was ever trained on."""
+    rng = np.random.default_rng(0)
+    scene = cv2.resize(rng.random((12, 12, 3)), (64, 64), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    square = cv2.resize(rng.random((5, 5, 3)), (14, 14), interpolation=cv2.INTER_CUBIC).clip(0, 1)
+    frames = []
+    for number in range(11):
+        frame = scene.copy()
+        frame[25:39, 8 + 2 * number : 22 + 2 * number] = square
+        frames.append(frame.astype(np.float32))
+    with Forecaster.open(find_model("camera"), backend="cpu", samples=8, horizon=6, seed=0) as forecaster:
+        for frame in frames[:5]:
+            forecaster.observe(frame)
+        futures = forecaster.forecast()
+    truth, last = np.stack(frames[5:]), frames[4]
+    errors, repeated = ((futures.mean(0) - truth) ** 2).mean(axis=(1, 2, 3)), ((last - truth) ** 2).mean(axis=(1, 2, 3))
+    assert (errors < 0.8 * repeated).all()  # at least 1 dB
+    still = np.s_[:, :, :16]
+    assert ((futures - truth)[still] ** 2).mean() < 1e-4  # 40 dB, of each sample
+    assert futures.std(0)[:, 25:39].mean() > 3 * futures.std(0)[:, :16].mean()
 
 
 def test_embedded_model_forecasts_held_out_digits(embedded):

@@ -290,5 +290,6 @@ def test_videos_are_forecast_by_the_embedded_camera_model(tmp_path, monkeypatch,
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
     write_video(tmp_path / "clip.mp4", frames=80)
     small = ("--sequences", "2", "--samples", "2", "--horizon", "2")
-    assert "camera.svgb, best of 2" in evaluate(*model, "--data", "video", "--data-root", "clip.mp4", *small)
+    measured = metrics(tmp_path, *model, "--data", "video", "--data-root", "clip.mp4", *small)
+    assert measured["model"]["name"] == "camera.svgb"
     assert "know only moving digits" not in logged.text
