@@ -15,7 +15,7 @@ _CHOICES = 1  # entries of the training noise that choose which leads are decode
 class EnsembleConfig(FamilyConfig):
     """Shape of the network, and how it is scored in training."""
 
-    generation_fields: ClassVar[tuple[str, ...]] = ("members", "leads", "patch_weight", "motion_weight")
+    generation_fields: ClassVar[tuple[str, ...]] = ("members", "leads", "patch_weight", "fairness", "motion_weight")
 
     family: Literal["ensemble"] = Field("ensemble", description="kind of model")
     channels: Literal[1, 3] = Field(3, description="1: gray, 3: RGB")
@@ -36,6 +36,9 @@ class EnsembleConfig(FamilyConfig):
         1.0, ge=0, description="weight of the energy score of patches, beside the CRPS of single pixels"
     )
 
+    fairness: float = Field(
+        0.9, ge=0, le=1, description="of both scores; less than 1: samples are nearer to each other, and seldom quite wrong"
+    )
     motion_weight: float = Field(
         1.0, ge=0, description="weight of the error of the motion between the last two observed frames, learned by itself"
     )

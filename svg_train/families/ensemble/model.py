@@ -60,9 +60,9 @@ class EnsembleModel(VideoModel):
         chosen = torch.cat([states[lead] for lead in leads])
         frames = self.decoder(chosen, Observed(*(part.repeat(len(leads) * c.members, 1, 1, 1) for part in observed)))
         members, truth = frames.unflatten(0, (len(leads), c.members, batch)), x[c.n_past :][leads]
-        score = fair_crps(members, truth)
+        score = fair_crps(members, truth, c.fairness)
         if c.patch_weight:
-            patches = [patch_energy(members, truth, side) for side in PATCH_SIDES]
+            patches = [patch_energy(members, truth, side, c.fairness) for side in PATCH_SIDES]
             score = score + c.patch_weight * torch.stack(patches).mean(0)
         mse = ((members - truth[:, None]) ** 2).mean()
         score = score + c.motion_weight * _motion_error(observed.motion, x[: c.n_past])

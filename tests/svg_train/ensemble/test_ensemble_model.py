@@ -93,7 +93,8 @@ def test_training_scores_the_forecasts_that_are_generated(members):
     leads = sorted(noise[:horizon, 0, -1].argsort()[: c.leads].tolist())
     torch.testing.assert_close(output.frames, samples[leads, 0])
     truth, chosen = x[c.n_past :][leads], samples[leads]
-    score = fair_crps(chosen, truth) + c.patch_weight * (patch_energy(chosen, truth, 8) + patch_energy(chosen, truth, 16)) / 2
+    patches = [patch_energy(chosen, truth, side, c.fairness) for side in (8, 16)]
+    score = fair_crps(chosen, truth, c.fairness) + c.patch_weight * sum(patches) / 2
     shifted = warp(x[c.n_past - 2], full_flow(model.prime(x[: c.n_past])[1].motion))
     score = score + c.motion_weight * (shifted - x[c.n_past - 1]).abs().mean(dim=(1, 2, 3))
     weights = 0.02 / ((x[c.n_past - 1] - x[0]).abs().mean(dim=(1, 2, 3)) + 0.02)

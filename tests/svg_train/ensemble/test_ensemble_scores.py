@@ -25,6 +25,15 @@ def test_fair_crps_is_its_definition(count):
         assert score.item() == pytest.approx(total / 32, abs=1e-6)
 
 
+def test_less_fairness_charges_for_the_member_that_is_wrong():
+    """One of two members is exact: the fair score is zero whatever the other one is."""
+    members, truth = torch.zeros(1, 2, 1, 1, 4, 4), torch.zeros(1, 1, 1, 4, 4)
+    members[:, 1] = 0.6
+    assert fair_crps(members, truth).item() == pytest.approx(0.0)
+    assert fair_crps(members, truth, 0.9).item() == pytest.approx(0.1 * 0.3)
+    assert patch_energy(members, truth, 4, 0.9).item() == pytest.approx(0.1 * 0.3, abs=1e-3)
+
+
 def test_fair_crps_of_normal_samples_is_the_closed_form_whatever_their_number():
     """Gneiting and Raftery 2007, equation 21, for N(0, 1) and y = 0.7."""
     normal, y = NormalDist(), 0.7
