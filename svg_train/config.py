@@ -108,7 +108,9 @@ class TrainConfig(Frozen):
 
     steps: int = Field(20000, ge=1, description="optimizer steps")
     duration_s: float | None = Field(
-        None, gt=0, description="train for so long instead of --steps, such as 90s, 30m or 2h; the learning rate follows the time"
+        None,
+        gt=0,
+        description="train for so long instead of --steps, such as 90s, 30m or 2h; the learning rate follows the time",
     )
     batch_size: int = Field(32, ge=1, description="sequences per step and process")
     n_future: int = Field(10, ge=1, description="frames predicted after n_past during training")

@@ -383,9 +383,14 @@ def _resume_point(out: Path) -> Checkpoint:
     checkpoint = load_checkpoint(out / LAST)
     if checkpoint.training is None:
         raise UsageError(f"'{out / LAST}' contains no training state\n  expected the last.pt of a run that svg-train started")
-    if RunLength(checkpoint.config.train, _elapsed_s(checkpoint)).is_over(checkpoint.step):
+    if is_complete(checkpoint):
         raise UsageError(f"the run in '{out}' is complete ({checkpoint.step} steps)\n  start a new one with another --out")
     return checkpoint
+
+
+def is_complete(checkpoint: Checkpoint) -> bool:
+    """Whether the run that saved `checkpoint`, a last.pt, has reached its length."""
+    return RunLength(checkpoint.config.train, _elapsed_s(checkpoint)).is_over(checkpoint.step)
 
 
 def _elapsed_s(checkpoint: Checkpoint | None) -> float:

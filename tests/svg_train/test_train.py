@@ -203,7 +203,7 @@ def test_batches_depend_on_the_step_alone_and_ranks_share_them_out():
 
 
 def run_cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", "from svg_train.cli import main; main()", *arguments], cwd=cwd,
+    return subprocess.run([sys.executable, "-c", "from svg_adapt.cli import main; main()", *arguments], cwd=cwd,
                           capture_output=True, text=True, timeout=120)  # fmt: skip
 
 
@@ -241,7 +241,7 @@ def test_two_processes_share_one_run(tmp_path):
 
 
 def test_missing_torch_names_the_extra(tmp_path):
-    block = "import sys; sys.modules['torch'] = None; from svg_train.cli import main; main()"
+    block = "import sys; sys.modules['torch'] = None; from svg_adapt.cli import main; main()"
     result = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.returncode == 4
     assert "svg-edge[train]" in result.stderr
@@ -255,7 +255,7 @@ def test_ctrl_c_of_the_command_saves_and_exits_130(tmp_path):
         "train": {**SETTINGS["train"], "steps": 100000, "eval_every": 100000, "save_every": 100000},
     }
     recipe.write_text("".join(f"[{t}]\n" + "".join(f"{k} = {v}\n" for k, v in values.items()) for t, values in tables.items()))
-    command = [sys.executable, "-c", "from svg_train.cli import main; main()", "--config", str(recipe), "--device", "cpu"]
+    command = [sys.executable, "-c", "from svg_adapt.cli import main; main()", "--config", str(recipe), "--device", "cpu"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 90
