@@ -8,6 +8,8 @@ import cv2  # noqa: F401
 import matplotlib.figure  # noqa: F401
 import torch
 
+import svg_adapt.adaptation
+import svg_adapt.cli  # noqa: F401
 import svg_eval.cli
 import svg_eval.evaluation_run  # noqa: F401
 import svg_export.bundle_writer

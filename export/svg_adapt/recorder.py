@@ -126,8 +126,8 @@ class Recorder:
             return
         apart_s = (frame.tick - self._first_tick) * self._interval_s / (self._pictures - 1)
         raise UsageError(
-            f"{self._source.description} has a picture every {apart_s:.3g} s, but the model forecasts in steps of "
-            f"{self._interval_s:g} s\n  adapt it to the source's own steps, in another --out: --frame-interval-s {apart_s:.3g}"
+            f"{self._source.description} has a picture every {apart_s:.2g} s, but the model forecasts in steps of "
+            f"{self._interval_s:g} s\n  adapt it to the source's own steps, in another --out: --frame-interval-s {apart_s:.2g}"
         )
 
 

@@ -67,8 +67,10 @@ class Recording:
                 f"'{folder}' has a recording of {self.facts.source} at {self.facts.interval_s:g} s per picture, not of "
                 f"{source} at {interval_s:g} s\n  go on with the same source, or choose another --out"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o700)
+        for made in (folder.parent, folder):  # a new run is as private as its recording: its strips show pictures of it
+            if made == folder or not made.exists():
+                made.mkdir(parents=True, exist_ok=True)
+                made.chmod(0o700)
         for file in _files(folder, _UNFINISHED):
             file.unlink()
         self._write()
