@@ -1,7 +1,7 @@
-"""What adaptation gains: `python benchmarks/adaptation.py CLIP... [--init camera] [--train 10m] [--set crop=0.8,1 lr=1e-3 ...]`.
+"""What adaptation gains: `python benchmarks/adaptation.py CLIP... [--init camera] [--train 10m] [--set crop=0.8,1 lr=1e-3]`.
 
-Each clip by itself: its first 85 % are trained on for the given wall time, and its last 15 % are forecast by the adapted model, by
-the one it started from, and by repeating the last frame. A row per clip: PSNR of the mean of ten samples over one second.
+Each clip by itself: its first 85 % are trained on for the given wall time, and its last 15 % are forecast by the adapted model,
+by the one it started from, and by repeating the last frame. A row per clip: PSNR of the mean of ten samples over one second.
 
     python benchmarks/adaptation.py clips/a.mp4 clips/b.avi --train 10m --json adaptation.json
 """
@@ -22,6 +22,7 @@ from svg_common.command import stderr_console
 from svg_common.files import write_json
 from svg_common.log_messages import ConsoleHandler, log_messages_to
 from svg_runtime.machine.hardware import hardware
+from svg_train.config import DataConfig
 from svg_train.shipped_models import find_checkpoint
 from svg_train.train import Machine
 
@@ -50,16 +51,14 @@ def main() -> None:
             rows[clip.name] = adapt_to(clip, find_checkpoint(options.init), out, overrides)
     print_table(rows)
     machine = hardware()
-    print(f"\n{options.train} each, {torch.get_num_threads()} thread(s) of {machine['cores_usable']} cores of {machine['cpu']}, "
-          f"load {machine['load_average']}")  # fmt: skip
+    threads, cores = torch.get_num_threads(), machine["cores_usable"]
+    print(f"\n{options.train} each, {threads} thread(s) of {cores} cores of {machine['cpu']}, load {machine['load_average']}")
     if options.json:
         write_json(options.json, {"clips": rows, "train": options.train, "settings": options.set, "machine": machine})
 
 
 def settings(given: list[str]) -> dict[str, dict[str, Any]]:
     """Settings by table: those of data are known by name, the others are of training."""
-    from svg_train.config import DataConfig
-
     tables: dict[str, dict[str, Any]] = {"data": {}, "train": {}}
     for item in given:
         name, value = item.split("=", 1)

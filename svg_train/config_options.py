@@ -17,7 +17,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 # On a command line, "--name" and "--root" would be ambiguous.
 _RENAMED = {("data", "name"): "data", ("data", "root"): "data_root", ("train", "duration_s"): "train"}
-_TEXTS = {("train", "duration_s"): "DURATION"}  # given as text, which the field itself parses
+_TEXTS = {("train", "duration_s"): "<duration> [x>0]"}  # given as text, which the field itself parses
 _PANELS = {"data": "Data", "train": "Training"}
 
 

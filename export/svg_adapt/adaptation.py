@@ -88,7 +88,13 @@ def adapt(request: Adaptation) -> dict[str, Any]:
         sequences=SEQUENCES, samples=config.train.eval_samples, horizon=config.train.eval_horizon, seed=config.train.seed
     )
     with ProgressDisplay() as display:
-        comparison = compare(out / BEST, request.start, request.start_name, settings, display)
+        comparison = compare(
+            adapted=out / BEST,
+            start=request.start,
+            start_name=request.start_name,
+            settings=settings,
+            progress=display,
+        )
         # 4) export, if it is worth it
         bundle = None if comparison.reasons_against else _export(out, display)
     # 5) report

@@ -120,7 +120,13 @@ def _scores(sums: list[PixelSums], pixels: PixelClass) -> Scores:
     """Of one class of pixels, from the sums of the adapted model, the start and the repeated frame."""
     values = [_squared_errors(one, pixels) for one in sums]
     ours, theirs, last = (psnr_of_sums(*of_model) for of_model in values)
-    return Scores(ours, theirs, last, gain(values[0], values[1]), gain(values[0], values[2]))
+    return Scores(
+        adapted=ours,
+        start=theirs,
+        repeat=last,
+        over_start=gain(values[0], values[1]),
+        over_repeat=gain(values[0], values[2]),
+    )
 
 
 def _squared_errors(sums: PixelSums, pixels: PixelClass) -> tuple[np.ndarray, np.ndarray]:
