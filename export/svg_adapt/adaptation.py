@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +136,7 @@ def _record(record: CameraRecording, config: Config, out: Path, resume: bool) ->
     interval_s = config.data.frame_interval_s
     assert interval_s is not None  # _configuration and the options see to it
     recording = Recording(out / RECORDING, _shown(record.source), interval_s, record.limit_bytes)
-    if recording.facts.complete or recording.facts.recorded_s >= record.wanted_s:
+    if recording.has(record.wanted_s) or (out / LAST).exists():  # more would move what is held out
         return
     write_stage(out, "recording")
     if record.source.path is not None:
@@ -148,24 +147,19 @@ def _record(record: CameraRecording, config: Config, out: Path, resume: bool) ->
         how_to_delete(out),
     )  # fmt: skip
     events = EventLog(announce=lambda message: _LOG.info("%s", message))
-    with StopRequest() as stop, _kept_if_lost():
+    with StopRequest() as stop:
         stop.start_graceful_stop()
         side = min(config.model.height, config.model.width)
         source = open_source(options=record.source, interval_s=interval_s, image_size=side, stop=stop, events=events)
         with closing(source), ProgressDisplay() as display:
-            Recorder(recording, source, side, events).record(record.wanted_s, stop, display)
+            try:
+                Recorder(recording, source, side, events).record(record.wanted_s, stop, display)
+            except SourceLostError as error:
+                raise SourceLostError(f"{error}\n  what was recorded is kept{_GO_ON}") from error
     recorded = f"{duration_text(recording.facts.recorded_s)}, {size_text(recording.size_bytes)}"
     if stop:
         raise RecordingStoppedError(f"stopped after recording {recorded}{_GO_ON}")
     _LOG.info("recorded %s", recorded)
-
-
-@contextmanager
-def _kept_if_lost() -> Iterator[None]:
-    try:
-        yield
-    except SourceLostError as error:
-        raise SourceLostError(f"{error}\n  what was recorded is kept:{_GO_ON.strip().removeprefix('continue')}") from error
 
 
 def _shown(source: SourceOptions) -> str:

@@ -35,7 +35,7 @@ def as_text(comparison: Comparison) -> str:
     return "\n".join(
         [
             f"held-out part, never trained on: {comparison.sequences} forecasts of {seconds:.3g} s, "
-            f"PSNR of the mean of {comparison.samples} sample(s) in dB, ± 95 % interval",
+            f"PSNR of the mean of {comparison.samples} sample(s) in dB, ± standard error",
             f"{'':{width}}{'all pixels':>16}{f'moving ({100 * comparison.moving_share:.1f} %)':>18}",
             *(f"{name:{width}}{every:>16}{moving:>18}" for name, every, moving in rows),
         ]
@@ -89,4 +89,4 @@ def _db(value: float) -> str:
 def _gain(value: Gain) -> str:
     if math.isnan(value.db):
         return "-"
-    return f"{value.db:+.2f}" if math.isnan(value.ci95) else f"{value.db:+.2f} ± {value.ci95:.2f}"
+    return f"{value.db:+.2f}" if math.isnan(value.error) else f"{value.db:+.2f} ± {value.error:.2f}"

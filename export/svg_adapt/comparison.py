@@ -18,18 +18,17 @@ from svg_train.config_options import fields
 
 SEQUENCES = 256  # at most
 _LEAST_GAIN_DB = 0.1  # nobody sees less
-_Z95 = 1.959964  # half width of a 95 % interval of the normal distribution, in standard deviations
 
 
 @dataclass(frozen=True)
 class Gain:
-    """Difference of two PSNRs in dB, each of the mean squared error over all sequences, and half its 95 % interval.
+    """Difference of two PSNRs in dB, each of the mean squared error over all sequences, and its standard error.
 
-    NaN where there are no such pixels; the interval also for a single sequence.
+    NaN where there are no such pixels; the error also for a single sequence.
     """
 
     db: float
-    ci95: float
+    error: float
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Comparison:
     def reasons_against(self) -> list[str]:
         """Why the adapted model is not worth using; empty if it is."""
         over_start, over_repeat = self.all.over_start, self.all.over_repeat
-        margin = max(_LEAST_GAIN_DB, 0.0 if math.isnan(over_start.ci95) else over_start.ci95)
+        margin = max(_LEAST_GAIN_DB, 0.0 if math.isnan(over_start.error) else over_start.error)
         reasons = []
         if over_start.db < 0:
             reasons.append(f"it forecasts worse than {self.start_name}: {over_start.db:+.2f} dB")
@@ -143,7 +142,7 @@ def psnr_of_sums(errors: np.ndarray, counts: np.ndarray) -> float:
 def gain(ours: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> Gain:
     """Gain of one model over another on the same sequences, each given as squared errors and numbers of values (N,).
 
-    The interval is that of the jackknife over sequences, paired: how hard a sequence is for both models cancels.
+    The error is that of the jackknife over sequences, paired: how hard a sequence is for both models cancels.
     """
 
     def difference(chosen: np.ndarray) -> float:
@@ -155,4 +154,4 @@ def gain(ours: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarra
         return Gain(difference(everything), math.nan)
     left_out = np.array([difference(np.arange(count) != index) for index in range(count)])
     variance = (count - 1) / count * np.square(left_out - left_out.mean()).sum()
-    return Gain(difference(everything), float(_Z95 * math.sqrt(variance)))
+    return Gain(difference(everything), math.sqrt(variance))

@@ -59,6 +59,7 @@ class Recorder:
         self._segment: _Segment | None = None
         self._first_tick = 0
         self._pictures = 0
+        self._complete_bytes = 0
 
     def record(self, until_s: float, stop: StopRequest, display: ProgressDisplay) -> None:
         """Record until the recording has `until_s` seconds, the source ends, or a stop is requested.
@@ -68,23 +69,29 @@ class Recorder:
             UsageError: its pictures are further apart than the interval.
             OutputError: the disk is full or gone; complete segments are kept.
         """
-        keep = True
+        keep, ended = True, False
         try:
             for frame in self._source.frames():
                 self._write(frame)
                 self._refuse_slow_source(frame)
-                done_s = self._recording.facts.recorded_s + self._open_s
-                size = self._recording.size_bytes + (self._segment.writer.size_bytes if self._segment else 0)
-                display.progress("recording", min(done_s / until_s, 1.0), size_text(size))
-                if stop or done_s >= until_s:
+                self._show(until_s, display)
+                if stop or self._recording.has(until_s, self._open_s):
                     break
+            else:
+                ended = not stop
         except KeyboardInterrupt:
             keep = False
             raise
         finally:
             self._close(keep)
-        if not stop:
+        if ended:
             self._recording.finish()
+
+    def _show(self, until_s: float, display: ProgressDisplay) -> None:
+        assert self._segment is not None
+        done_s = self._recording.facts.recorded_s + self._open_s
+        size = self._complete_bytes + self._segment.writer.size_bytes
+        display.progress("recording", min(done_s / until_s, 1.0), size_text(size))
 
     @property
     def _open_s(self) -> float:
@@ -106,7 +113,9 @@ class Recorder:
 
     def _open(self, frame: SourceFrame, picture: Picture) -> _Segment:
         height, width = picture.shape[:2]
-        writer = Mp4Writer(self._recording.next_segment(), (width, height), self._interval_s)
+        path = self._recording.next_segment()
+        self._complete_bytes = self._recording.size_bytes  # not at every picture: a recording may have a thousand segments
+        writer = Mp4Writer(path, (width, height), self._interval_s)
         return _Segment(writer, frame.clip, (height, width), first_tick=frame.tick, last_tick=frame.tick)
 
     def _close(self, keep: bool) -> None:

@@ -37,7 +37,7 @@ class Facts(BaseModel):
     source: str  # without user, password and path of an address
     interval_s: float  # between its pictures
     recorded_s: float = 0.0  # all segments, those that gave way to the limit included
-    complete: bool = False
+    ended: bool = False  # the source has no more
 
 
 class Recording:
@@ -78,7 +78,7 @@ class Recording:
     @property
     def segment_limit_bytes(self) -> int:
         """Size at which a segment ends, so that what gives way is a small part of the recording."""
-        return self._limit_bytes // 8
+        return self._limit_bytes // 10
 
     @property
     def segments(self) -> list[Path]:
@@ -92,7 +92,7 @@ class Recording:
 
     def next_segment(self) -> Path:
         """The path for another segment, once the oldest ones have made room for it."""
-        while self.size_bytes + self.segment_limit_bytes > self._limit_bytes:
+        while self.size_bytes > self._limit_bytes // 8 * 7:  # the new one has its index, too
             self.segments[0].unlink()
         segments = self.segments
         return self.folder / f"{_number(segments[-1]) + 1 if segments else 1:06d}.mp4"
@@ -102,8 +102,13 @@ class Recording:
         self._update(recorded_s=self.facts.recorded_s + seconds)
 
     def finish(self) -> None:
-        """Nothing more is to be recorded."""
-        self._update(complete=True)
+        """The source has ended: there is nothing more to record."""
+        self._update(ended=True)
+
+    def has(self, seconds: float, in_progress_s: float = 0.0) -> bool:
+        """Whether so much is recorded, with a segment in progress, or all that there is."""
+        recorded_s = self.facts.recorded_s + in_progress_s
+        return self.facts.ended or recorded_s > seconds - self.facts.interval_s / 2  # their sum is not exact
 
     def restart(self) -> None:
         """Remove the segments: their source, a file, is read from its beginning again."""

@@ -73,7 +73,7 @@ def test_a_gap_stays_a_gap_and_a_cut_or_another_size_begins_a_segment(recording)
     assert times(recording) == [[0, 0.1, 0.4], [0, 0.1], [0]]
     assert [segment.name for segment in recording.segments] == ["000001.mp4", "000002.mp4", "000003.mp4"]
     facts = read_facts(recording.folder)
-    assert facts.complete
+    assert facts.ended
     assert facts.recorded_s == pytest.approx(0.5 + 0.2 + 0.1)
 
 
@@ -120,7 +120,7 @@ def test_the_oldest_segments_give_way_to_the_limit(tmp_path):
 def test_a_lost_source_keeps_what_was_recorded_and_can_be_continued(recording):
     with pytest.raises(SourceLostError):
         record(recording, Frames([frame(tick) for tick in range(4)], lost=True))
-    assert not read_facts(recording.folder).complete
+    assert not read_facts(recording.folder).ended
     leftover = recording.folder / ".000002.abc_12.mp4"  # of a segment that a loss of power cut short
     leftover.write_bytes(b"half")
     again = Recording(recording.folder, "a test", 0.1, LIMIT)

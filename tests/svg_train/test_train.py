@@ -231,8 +231,9 @@ def test_mistakes_get_one_message_and_the_documented_code(tmp_path, arguments, c
 def test_two_processes_share_one_run(tmp_path):
     tiny = {key.replace("_", "-"): value for key, value in {**SETTINGS["model"], **SETTINGS["train"], "steps": 2}.items()}
     flags = [part for key, value in tiny.items() for part in (f"--{key}", str(value))]
-    # The installed command, because the launcher starts the same script again for the second process.
-    command = [Path(sys.executable).parent / "svg-train", "--processes", "2", "--device", "cpu", "--precision", "32-true"]
+    script = tmp_path / "svg-train"  # as it is installed: the launcher starts the same script again for the second process
+    script.write_text("from svg_adapt.cli import main\n\nmain()\n")
+    command = [sys.executable, script, "--processes", "2", "--device", "cpu", "--precision", "32-true"]
     result = subprocess.run([*command, *flags], cwd=tmp_path, capture_output=True, text=True, timeout=180)
     assert result.returncode == 0, result.stderr
     assert len(losses(tmp_path / "run")) == 2  # written once, by the first process
