@@ -58,15 +58,15 @@ def flashing(tmp_path_factory) -> Path:
     return path
 
 
-def command(start_model: Path, clip: Path, *more: str, train: str = "6s") -> list[str]:
-    return ["svg-train", "--init", str(start_model), "--source", str(clip), "--record", "12s", "--train", train, *QUICK, *more]
+def command(start_model: Path, clip: Path, *more: str) -> list[str]:
+    return ["svg-train", "--init", str(start_model), "--source", str(clip), "--record", "12s", *QUICK, *more]
 
 
 @pytest.fixture(scope="module")
 def adapted(start_model, flashing, tmp_path_factory):
     """A complete adaptation, and what it printed."""
     folder = tmp_path_factory.mktemp("adapted")
-    run = start(command(start_model, flashing, "--lr", "1e-2", "--json", "report.json"), folder)
+    run = start(command(start_model, flashing, "--lr", "1e-2", "--steps", "30", "--json", "report.json"), folder)
     assert run.wait() == 0, run.output
     return folder, run.output
 
@@ -106,13 +106,13 @@ def test_the_last_part_is_held_out_and_the_model_keeps_the_shape_of_the_start(ad
 
 def test_a_complete_adaptation_is_not_begun_again(adapted, start_model, flashing):
     for more in ([], ["--resume"]):
-        run = start(command(start_model, flashing, "--lr", "1e-2", *more), adapted[0])
+        run = start(command(start_model, flashing, "--lr", "1e-2", "--steps", "30", *more), adapted[0])
         assert run.wait() == ExitCode.USAGE
         assert "is complete: run/adaptation.json" in run.output
 
 
 def test_a_run_that_gains_nothing_is_not_exported(start_model, flashing, tmp_path):
-    run = start(command(start_model, flashing, "--lr", "1e-9", train="1s"), tmp_path)
+    run = start(command(start_model, flashing, "--lr", "1e-9", "--train", "1s"), tmp_path)
     assert run.wait() == 0, run.output
     assert "NOT worth it: keep start.pt. No bundle was written" in run.output
     assert f"svg-export {start_model} && svg-live --model start.svgb" in run.output
@@ -135,7 +135,7 @@ def test_clips_are_adapted_to_with_the_recipe(start_model, flashing, tmp_path):
 
 
 def test_a_killed_adaptation_goes_on_where_it_was(start_model, flashing, tmp_path):
-    given = command(start_model, flashing, train="3s")
+    given = command(start_model, flashing, "--train", "3s")
     run = start(given, tmp_path)
     wait_until(lambda: (tmp_path / "run" / "last.pt").exists())
     run.process.kill()
