@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from svg_common.errors import UsageError
 from svg_runtime.live.cli import app
 from svg_runtime.live.sources import SourceOptions, check_source
+from svg_runtime.live.sources.foreign_names import camera_number
 from svg_runtime.live.sources.network import explain_missing_stream
 
 
