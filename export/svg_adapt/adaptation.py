@@ -77,7 +77,7 @@ def adapt(request: Adaptation) -> dict[str, Any]:
     config = _configuration(request)
     # 1) record
     if request.record is not None:
-        _record(request.record, config, out, request.resume)
+        _record(request.record, config, out)
     # 2) train on all but the last part
     write_stage(out, "training")
     _train(request, config)
@@ -132,26 +132,27 @@ def _configuration(request: Adaptation) -> Config:
 # ---- 1) record ----
 
 
-def _record(record: CameraRecording, config: Config, out: Path, resume: bool) -> None:
+def _record(record: CameraRecording, config: Config, out: Path) -> None:
     interval_s = config.data.frame_interval_s
     assert interval_s is not None  # _configuration and the options see to it
-    recording = Recording(out / RECORDING, _shown(record.source), interval_s, record.limit_bytes)
-    if recording.has(record.wanted_s) or (out / LAST).exists():  # more would move what is held out
+    facts = read_facts(out / RECORDING)
+    if (facts is not None and facts.has(record.wanted_s)) or (out / LAST).exists():  # more would move what is held out
         return
-    write_stage(out, "recording")
-    if record.source.path is not None:
-        recording.restart()
-    _LOG.info(
-        "recording %s of %s into %s, up to %s; it stays on this machine, and is deleted with: %s",
-        duration_text(record.wanted_s), recording.facts.source, recording.folder, size_text(record.limit_bytes),
-        how_to_delete(out),
-    )  # fmt: skip
     events = EventLog(announce=lambda message: _LOG.info("%s", message))
+    side = min(config.model.height, config.model.width)
     with StopRequest() as stop:
         stop.start_graceful_stop()
-        side = min(config.model.height, config.model.width)
         source = open_source(options=record.source, interval_s=interval_s, image_size=side, stop=stop, events=events)
-        with closing(source), ProgressDisplay() as display:
+        with closing(source), ProgressDisplay() as display:  # only now: a camera that is not there leaves no folder behind
+            recording = Recording(out / RECORDING, _shown(record.source), interval_s, record.limit_bytes)
+            write_stage(out, "recording")
+            if record.source.path is not None:
+                recording.restart()
+            _LOG.info(
+                "recording %s of %s into %s, up to %s; it stays on this machine, and is deleted with: %s",
+                duration_text(record.wanted_s), recording.facts.source, recording.folder, size_text(record.limit_bytes),
+                how_to_delete(out),
+            )  # fmt: skip
             try:
                 Recorder(recording, source, side, events).record(record.wanted_s, stop, display)
             except SourceLostError as error:

@@ -30,8 +30,8 @@ app = typer.Typer(pretty_exceptions_enable=False)
 _TABLES = ("model", "data", "train")
 
 
-def _adaptation(help: str, **settings: Any) -> Any:
-    return typer.Option(help=help, rich_help_panel="Adaptation", **settings)
+def _adaptation(help: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Adaptation", **settings)
 
 
 @app.command()
@@ -69,17 +69,17 @@ def train(
     ] = None,
     camera: Annotated[int | None, _adaptation("record this local camera, as --source NUMBER", min=0)] = None,
     record: Annotated[
-        str | None, _adaptation("how long to record, such as 20m; a file ends earlier [default: 20m]", metavar="DURATION")
+        str | None, _adaptation("how long to record, such as 20m; a file ends earlier; default: 20m", metavar="DURATION")
     ] = None,
     record_limit: Annotated[
         str | None,
-        _adaptation("the oldest minutes of a recording give way above this size [default: 2GB]", metavar="SIZE"),
+        _adaptation("the oldest minutes of a recording give way above this size; default: 2GB", metavar="SIZE"),
     ] = None,
     reconnect: Annotated[
-        float | None, _adaptation("how long to wait for a lost camera [default: 60]", min=0.0, metavar="SECONDS")
+        float | None, _adaptation("how long to wait for a lost camera; default: 60", min=0.0, metavar="SECONDS")
     ] = None,
     delete_recording: Annotated[
-        bool, _adaptation("delete what was recorded in --out, and the pictures made of it, and exit")
+        bool, _adaptation("delete what was recorded in --out, and the pictures made of it, and exit", "--delete-recording")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
     processes: Annotated[int, typer.Option(min=1, help="data-parallel processes (Lightning Fabric starts them)")] = 1,

@@ -75,7 +75,7 @@ class Recorder:
                 self._write(frame)
                 self._refuse_slow_source(frame)
                 self._show(until_s, display)
-                if stop or self._recording.has(until_s, self._open_s):
+                if stop or self._recording.facts.has(until_s, self._open_s):
                     break
             else:
                 ended = not stop

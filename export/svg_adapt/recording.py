@@ -39,6 +39,11 @@ class Facts(BaseModel):
     recorded_s: float = 0.0  # all segments, those that gave way to the limit included
     ended: bool = False  # the source has no more
 
+    def has(self, seconds: float, in_progress_s: float = 0.0) -> bool:
+        """Whether so much is recorded, with a segment in progress, or all that there is."""
+        recorded_s = self.recorded_s + in_progress_s
+        return self.ended or recorded_s > seconds - self.interval_s / 2  # their sum is not exact
+
 
 class Recording:
     """A recording in progress, or one to go on with.
@@ -104,11 +109,6 @@ class Recording:
     def finish(self) -> None:
         """The source has ended: there is nothing more to record."""
         self._update(ended=True)
-
-    def has(self, seconds: float, in_progress_s: float = 0.0) -> bool:
-        """Whether so much is recorded, with a segment in progress, or all that there is."""
-        recorded_s = self.facts.recorded_s + in_progress_s
-        return self.facts.ended or recorded_s > seconds - self.facts.interval_s / 2  # their sum is not exact
 
     def restart(self) -> None:
         """Remove the segments: their source, a file, is read from its beginning again."""

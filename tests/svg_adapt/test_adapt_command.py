@@ -171,6 +171,13 @@ def test_a_recording_that_was_stopped_goes_on(start_model, tmp_path):
     assert before + 1 <= json.loads((tmp_path / "run" / "recording" / "recording.json").read_text())["recorded_s"] <= before + 3
 
 
+def test_a_camera_that_is_not_there_leaves_nothing_behind(start_model, tmp_path):
+    run = start(["svg-train", "--init", str(start_model), "--source", "/dev/video99"], tmp_path)
+    assert run.wait() == ExitCode.SOURCE_LOST
+    assert "camera 99 cannot be opened" in run.output
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_recording_is_deleted_by_the_command_that_is_shown(adapted, tmp_path):
     shutil.copytree(adapted[0] / "run", tmp_path / "run")
     run = start(["svg-train", "--out", "run", "--delete-recording"], tmp_path)
