@@ -146,7 +146,7 @@ def test_a_killed_adaptation_goes_on_where_it_was(start_model, flashing, tmp_pat
     assert "continue with the same command and --resume" in again.output
     other = start([*given, "--resume", "--lr", "1e-4"], tmp_path)
     assert other.wait() == ExitCode.USAGE
-    assert "train.lr: saved 0.0005, given 0.0001" in other.output
+    assert "train.lr: saved 0.001, given 0.0001" in other.output
     alone = start(["svg-train", "--out", "run", "--resume"], tmp_path)
     assert alone.wait() == ExitCode.USAGE
     assert "is an adaptation\n  continue it with the command that started it and --resume" in alone.output
