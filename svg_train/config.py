@@ -6,9 +6,10 @@ import math
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from svg_common.errors import UsageError
+from svg_common.quantities import parse_duration
 from svg_train.families import FAMILIES, ModelConfig
 from svg_train.families.base import Frozen
 from svg_train.families.svg import SvgConfig
@@ -62,8 +63,10 @@ class DataConfig(Frozen):
     test_fraction: float = Field(
         0.15, gt=0, le=1, description="share of a video data set to hold out; 1: all of it, to evaluate on (video)"
     )
-    split_by: Literal["time", "file"] | None = Field(
-        None, description="how to hold out (video); default: file from 5 videos on, else time"
+    split_by: Literal["time", "file", "end"] | None = Field(
+        None,
+        description="what to hold out (video): the end of each file (time), whole files (file), or the end of all files in the "
+        "order of their names, as of one recording (end); default: file from 5 videos on, else time",
     )
     crop: tuple[float, float] = Field(
         (1.0, 1.0),
@@ -110,6 +113,11 @@ class TrainConfig(Frozen):
     """How to train."""
 
     steps: int = Field(20000, ge=1, description="optimizer steps")
+    duration_s: float | None = Field(
+        None,
+        gt=0,
+        description="train for so long instead of --steps, such as 90s, 30m or 2h; the learning rate follows the time",
+    )
     batch_size: int = Field(32, ge=1, description="sequences per step and process")
     n_future: int = Field(10, ge=1, description="frames predicted after n_past during training")
     lr: float = Field(2e-3, gt=0, description="peak learning rate of Adam")
@@ -127,6 +135,12 @@ class TrainConfig(Frozen):
     eval_samples: int = Field(10, ge=1, description="sampled futures per held-out sequence; the best one is scored")
     eval_horizon: int = Field(10, ge=1, description="forecast frames per held-out sequence")
     save_every: int = Field(500, ge=1, description="steps between saves of last.pt")
+
+    @field_validator("duration_s", mode="before")
+    @classmethod
+    def _in_seconds(cls, value: Any) -> Any:
+        """Seconds, or a text with a unit, as on a command line."""
+        return parse_duration(value) if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _ramp_in_order(self) -> TrainConfig:

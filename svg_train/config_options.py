@@ -16,7 +16,8 @@ from svg_train.families import FAMILIES
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 # On a command line, "--name" and "--root" would be ambiguous.
-_RENAMED = {("data", "name"): "data", ("data", "root"): "data_root"}
+_RENAMED = {("data", "name"): "data", ("data", "root"): "data_root", ("train", "duration_s"): "train"}
+_TEXTS = {("train", "duration_s"): "<duration> [x>0]"}  # given as text, which the field itself parses
 _PANELS = {"data": "Data", "train": "Training"}
 
 
@@ -95,13 +96,14 @@ def _parameter_name(table: str, name: str) -> str:
 
 
 def _parameter(table: str, name: str) -> inspect.Parameter:
-    field = fields(table)[name]
-    option: Any = typer.Option(help=field.description, rich_help_panel=_panel(table, name), **_limits(field))
+    field, text = fields(table)[name], _TEXTS.get((table, name))
+    limits = {"metavar": text} if text else _limits(field)
+    option: Any = typer.Option(help=field.description, rich_help_panel=_panel(table, name), **limits)
     return inspect.Parameter(
         _parameter_name(table, name),
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[str | None if _is_list(field) else field.annotation | None, option],  # type: ignore[operator]
+        annotation=Annotated[str | None if text or _is_list(field) else field.annotation | None, option],  # type: ignore[operator]
     )
 
 

@@ -28,9 +28,8 @@ _LINE_EVERY_S = 30.0
 class Journal:
     """Append-only record of a run. Only the first process writes it; the others pass `active=False`."""
 
-    def __init__(self, folder: Path, total_steps: int, start_step: int, active: bool = True) -> None:
+    def __init__(self, folder: Path, start_step: int, active: bool = True) -> None:
         self._active = active
-        self._total = total_steps
         self._start = start_step
         self._began = time.monotonic()
         if not active:
@@ -62,13 +61,12 @@ class Journal:
         if self._active:
             _LOG.info("%s", message)
 
-    def step(self, step: int, loss: float) -> None:
-        """Show progress after `step` optimizer steps, with their rate."""
+    def step(self, step: int, loss: float, share: float) -> None:
+        """Show progress after `step` optimizer steps, with their rate; `share` of the training is done."""
         if not self._active:
             return
         rate = (step - self._start) / max(time.monotonic() - self._began, 1e-9)
-        detail = f"step {step}/{self._total}, loss {loss:.5f}, {rate:.2f} steps/s"
-        self._display.progress("training", step / self._total, detail)
+        self._display.progress("training", min(share, 1.0), f"step {step}, loss {loss:.5f}, {rate:.2f} steps/s")
 
     def record(self, kind: str, step: int, values: dict[str, float]) -> None:
         """Append one line to metrics.jsonl and the same values to TensorBoard."""

@@ -31,6 +31,7 @@ from svg_train.families.video_model import TrainingOutput, VideoModel
 from svg_train.journal import Journal
 from svg_train.pictures import save_strips
 from svg_train.reference.checkpoint import load_any_checkpoint
+from svg_train.run_length import RunLength
 
 BEST, LAST = "ckpt.pt", "last.pt"
 LOG_EVERY = 20  # steps between lines of metrics.jsonl
@@ -81,7 +82,7 @@ class Machine:
 
 
 class Trainer:
-    """One run in one folder. `run()` trains to the configured number of steps.
+    """One run in one folder. `run()` trains for the configured number of steps, or for the configured time.
 
     Args:
         config: of the run; ignored when resuming, which uses the saved one.
@@ -140,18 +141,22 @@ class Trainer:
         sampler = StepSampler(
             count=len(data),
             batch_size=train.batch_size,
-            steps=range(self._step, train.steps),
+            steps=self._length.steps_from(self._step),
             seed=train.seed,
             rank=fabric.global_rank,
             world_size=fabric.world_size,
         )
         loader = training_loader(data, sampler, self._workers, pin_memory=fabric.device.type == "cuda")
-        with Journal(self._out, train.steps, self._step, fabric.global_rank == 0) as self._journal, self._stop_signals():
+        with Journal(self._out, self._step, fabric.global_rank == 0) as self._journal, self._stop_signals():
             self._journal.log(f"data: {data.description}\nheld out: {test.description}")
             self._journal.log(f"model: {_count(self._raw)} parameters, {fabric.device}, {_precision_name(fabric)}")
+            self._length.start()
             for frames in loader:
                 self._train_step(frames)
-                self._after_step(self._step == train.steps)
+                last = self._is_over()
+                self._after_step(last)
+                if last:
+                    break
         return self._evaluation
 
     def _build(self) -> None:
@@ -161,7 +166,8 @@ class Trainer:
         if raw.channels_last:
             raw.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.Adam(raw.parameters(), lr=train.lr, fused=True)
-        self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        self._length = RunLength(train, _elapsed_s(self._resumed))
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._length.learning_rate)
         model, wrapped_optimizer = self._fabric.setup(raw, optimizer)
         self._model = model
         self._optimizer = wrapped_optimizer
@@ -183,10 +189,10 @@ class Trainer:
             return FAMILIES[self._config.model.family].build(self._config.model)
         return Checkpoint(self._config, self._init).build()
 
-    def _rate(self, step: int) -> float:
-        """Learning rate relative to its peak: linear warm-up, then linear decay to zero."""
-        train = self._config.train
-        return min((step + 1) / (train.warmup_steps + 1), max(train.steps - step, 0) / max(train.steps - train.warmup_steps, 1))
+    def _is_over(self) -> bool:
+        """Whether this was the last step, for all processes alike: their clocks differ."""
+        over = self._length.is_over(self._step)
+        return self._fabric.strategy.reduce_boolean_decision(over, all=False) if self._length.timed else over
 
     def _train_step(self, frames: Tensor) -> None:
         # 1) forward pass, with noise that depends on the step alone
@@ -226,7 +232,7 @@ class Trainer:
 
     def _after_step(self, last: bool) -> None:
         step, train = self._step, self._config.train
-        self._journal.step(step, self._losses["loss"])
+        self._journal.step(step, self._losses["loss"], self._length.share(step))
         if step % LOG_EVERY == 0 or step == 1 or last:
             self._journal.record("train", step, {**self._losses, "lr": float(self._schedule.get_last_lr()[0])})
         if step % train.eval_every == 0 or last:
@@ -284,6 +290,7 @@ class Trainer:
             "schedule": self._schedule.state_dict(),
             "averaged": int(self._average.n_averaged) if self._average is not None else 0,
             "best": self._best,
+            "elapsed_s": self._length.elapsed_s,
         }
         self._save(LAST, self._evaluated_model().state_dict(), training)
 
@@ -376,9 +383,20 @@ def _resume_point(out: Path) -> Checkpoint:
     checkpoint = load_checkpoint(out / LAST)
     if checkpoint.training is None:
         raise UsageError(f"'{out / LAST}' contains no training state\n  expected the last.pt of a run that svg-train started")
-    if checkpoint.step >= checkpoint.config.train.steps:
+    if is_complete(checkpoint):
         raise UsageError(f"the run in '{out}' is complete ({checkpoint.step} steps)\n  start a new one with another --out")
     return checkpoint
+
+
+def is_complete(checkpoint: Checkpoint) -> bool:
+    """Whether the run that saved `checkpoint`, a last.pt, has reached its length."""
+    return RunLength(checkpoint.config.train, _elapsed_s(checkpoint)).is_over(checkpoint.step)
+
+
+def _elapsed_s(checkpoint: Checkpoint | None) -> float:
+    """Seconds that a run had trained when it was saved; older checkpoints do not have them."""
+    training = checkpoint.training if checkpoint is not None else None
+    return 0.0 if training is None else float(training.get("elapsed_s", 0.0))
 
 
 def _refuse_existing(out: Path) -> None:

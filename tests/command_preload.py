@@ -8,6 +8,8 @@ import cv2  # noqa: F401
 import matplotlib.figure  # noqa: F401
 import torch
 
+import svg_adapt.adaptation
+import svg_adapt.cli  # noqa: F401
 import svg_eval.cli
 import svg_eval.evaluation_run  # noqa: F401
 import svg_export.bundle_writer
@@ -16,7 +18,6 @@ import svg_runtime.bench.bench_run
 import svg_runtime.bench.cli
 import svg_runtime.live.cli
 import svg_runtime.live.loop  # noqa: F401
-import svg_train.cli
 import svg_train.train  # noqa: F401
 
 torch.set_num_threads(1)

@@ -19,7 +19,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 _MAINS = {
-    "svg-train": "svg_train.cli",
+    "svg-train": "svg_adapt.cli",
     "svg-export": "svg_export.cli",
     "svg-eval": "svg_eval.cli",
     "svg-live": "svg_runtime.live.cli",

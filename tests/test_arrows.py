@@ -22,6 +22,7 @@ PACKAGES = {
     "svg_export": ROOT / "export/svg_export",
     "svg_eval": ROOT / "export/svg_eval",
     "svg_runtime": ROOT / "runtime/svg_runtime",
+    "svg_adapt": ROOT / "export/svg_adapt",
 }
 MAY_IMPORT = {
     "svg_common": set(),
@@ -29,6 +30,7 @@ MAY_IMPORT = {
     "svg_runtime": {"svg_common"},
     "svg_eval": {"svg_common", "svg_train", "svg_runtime"},
     "svg_export": {"svg_common", "svg_train", "svg_runtime", "svg_eval"},
+    "svg_adapt": {"svg_common", "svg_train", "svg_runtime", "svg_eval", "svg_export"},
 }
 # Rooms of the runtime: folder -> the folders that it may import. All may import errors and options.
 ROOMS = {

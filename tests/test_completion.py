@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 COMMANDS = {
-    "svg-train": "svg_train.cli",
+    "svg-train": "svg_adapt.cli",
     "svg-export": "svg_export.cli",
     "svg-eval": "svg_eval.cli",
     "svg-live": "svg_runtime.live.cli",

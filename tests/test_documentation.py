@@ -18,11 +18,11 @@ import pytest
 import typer
 from typer.main import get_command
 
+from svg_adapt.cli import app as train
 from svg_eval.cli import app as evaluation
 from svg_export.cli import app as export
 from svg_runtime.bench.cli import app as bench
 from svg_runtime.live.cli import app as live
-from svg_train.cli import app as train
 from tests.test_arrows import LIBRARIES, MAY_IMPORT, ROOMS
 
 ROOT = Path(__file__).resolve().parents[1]

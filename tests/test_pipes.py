@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from svg_adapt.cli import app as svg_train
 from svg_common.errors import ExitCode, UsageError
 from svg_eval.cli import app as svg_eval
 from svg_export.cli import app as svg_export
 from svg_runtime.live.cli import app as svg_live
-from svg_train.cli import app as svg_train
 
 
 @pytest.fixture

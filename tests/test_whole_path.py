@@ -45,7 +45,7 @@ def run(module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[
 
 def test_train_export_and_forecast_live(tmp_path):
     (tmp_path / "recipe.toml").write_text(RECIPE)
-    trained = run("svg_train.cli", "--config", "recipe.toml", "--json", "quality.json", cwd=tmp_path)
+    trained = run("svg_adapt.cli", "--config", "recipe.toml", "--json", "quality.json", cwd=tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert set(json.loads((tmp_path / "quality.json").read_text())) >= {"psnr_best", "psnr_repeat", "gain"}
     exported = run("svg_export.cli", "run/ckpt.pt", "--no-fused", cwd=tmp_path)

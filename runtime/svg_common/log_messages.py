@@ -14,7 +14,7 @@ from rich.console import Console
 
 from svg_common.printable import console_text
 
-PACKAGES = ("svg_common", "svg_runtime", "svg_train", "svg_eval", "svg_export")
+PACKAGES = ("svg_common", "svg_runtime", "svg_train", "svg_eval", "svg_export", "svg_adapt")
 
 
 class ConsoleHandler(logging.Handler):

@@ -28,7 +28,13 @@ from svg_train.data.video_clips import (
     long_enough,
     model_interval,
 )
-from svg_train.data.video_sampling import MIN_FILES_TO_SPLIT_BY_FILE, files_of_split, split_by_time
+from svg_train.data.video_sampling import (
+    MIN_FILES_TO_SPLIT_BY_FILE,
+    cuts_at_end,
+    cuts_in_time,
+    files_of_split,
+    side_of_cut,
+)
 
 _PICTURES_FPS = 10.0  # of picture files, if the options say nothing of time
 
@@ -157,4 +163,6 @@ def _split_mode(data: DataConfig, files: int) -> str:
 def _part_of_split(clips: list[Clip], split: Split, mode: str, test_fraction: float) -> list[Clip]:
     if mode == "file":
         return [clips[i] for i in files_of_split(len(clips), split, test_fraction)]
-    return [replace(clip, runs=split_by_time(clip.runs, len(clip.video.times_s), split, test_fraction)) for clip in clips]
+    frames = [len(clip.video.times_s) for clip in clips]
+    cuts = cuts_at_end(frames, test_fraction) if mode == "end" else cuts_in_time(frames, test_fraction)
+    return [replace(clip, runs=side_of_cut(clip.runs, cut, split)) for clip, cut in zip(clips, cuts, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +45,23 @@ def regular_runs(times_s: NDArray[np.float64], fps: float, tick_s: float | None 
     return [np.array(run, np.int64) for run in runs]
 
 
-def split_by_time(runs: list[Indices], frames: int, split: Split, test_fraction: float) -> list[Indices]:
-    """Return the part of `runs` in the last `test_fraction` of a video's `frames` frames (test), or before (train)."""
-    cut = frames - round(frames * test_fraction)
+def cuts_in_time(frames: Sequence[int], test_fraction: float) -> list[int]:
+    """Return, for each video of so many frames, the first one of its last `test_fraction`, which is held out."""
+    return [count - round(count * test_fraction) for count in frames]
+
+
+def cuts_at_end(frames: Sequence[int], test_fraction: float) -> list[int]:
+    """As `cuts_in_time` for the parts of one recording, in order: the last `test_fraction` of all frames together."""
+    left = sum(frames) - round(sum(frames) * test_fraction)
+    cuts = []
+    for count in frames:
+        cuts.append(min(count, left))
+        left -= cuts[-1]
+    return cuts
+
+
+def side_of_cut(runs: list[Indices], cut: int, split: Split) -> list[Indices]:
+    """Return the part of `runs` in a video's frames before `cut` (train), or from it on (test)."""
     return [run[(run < cut) == (split == "train")] for run in runs]
 
 

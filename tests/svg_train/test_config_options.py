@@ -8,9 +8,9 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from svg_adapt.cli import app as svg_train
 from svg_eval.cli import app as svg_eval
 from svg_export.cli import app as svg_export
-from svg_train.cli import app as svg_train
 from svg_train.config import Config, build_config
 from svg_train.config_options import arguments, bounds, config_options, fields, flag, settings_of
 

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from svg_adapt.cli import app
 from svg_common.errors import SvgError, UsageError
 from svg_train.checkpoint import load_checkpoint
-from svg_train.cli import app
 from svg_train.config import build_config
 from svg_train.data import bair_cache, open_data
 from svg_train.data.notes import log_once

@@ -12,9 +12,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from svg_adapt.cli import app
 from svg_common.errors import SvgError, UsageError
 from svg_train.checkpoint import load_checkpoint
-from svg_train.cli import app
 from svg_train.config import build_config
 from svg_train.data import open_data
 from svg_train.data.kth import CLASSES

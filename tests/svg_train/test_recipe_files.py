@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from svg_adapt.cli import app
 from svg_common.errors import UsageError
 from svg_train import recipe_files
-from svg_train.cli import app
 from svg_train.config import build_config
 from svg_train.recipe_files import load_recipe, shipped_recipes
 

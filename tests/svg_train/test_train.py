@@ -203,7 +203,7 @@ def test_batches_depend_on_the_step_alone_and_ranks_share_them_out():
 
 
 def run_cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", "from svg_train.cli import main; main()", *arguments], cwd=cwd,
+    return subprocess.run([sys.executable, "-c", "from svg_adapt.cli import main; main()", *arguments], cwd=cwd,
                           capture_output=True, text=True, timeout=120)  # fmt: skip
 
 
@@ -231,8 +231,9 @@ def test_mistakes_get_one_message_and_the_documented_code(tmp_path, arguments, c
 def test_two_processes_share_one_run(tmp_path):
     tiny = {key.replace("_", "-"): value for key, value in {**SETTINGS["model"], **SETTINGS["train"], "steps": 2}.items()}
     flags = [part for key, value in tiny.items() for part in (f"--{key}", str(value))]
-    # The installed command, because the launcher starts the same script again for the second process.
-    command = [Path(sys.executable).parent / "svg-train", "--processes", "2", "--device", "cpu", "--precision", "32-true"]
+    script = tmp_path / "svg-train"  # as it is installed: the launcher starts the same script again for the second process
+    script.write_text("from svg_adapt.cli import main\n\nmain()\n")
+    command = [sys.executable, script, "--processes", "2", "--device", "cpu", "--precision", "32-true"]
     result = subprocess.run([*command, *flags], cwd=tmp_path, capture_output=True, text=True, timeout=180)
     assert result.returncode == 0, result.stderr
     assert len(losses(tmp_path / "run")) == 2  # written once, by the first process
@@ -241,7 +242,7 @@ def test_two_processes_share_one_run(tmp_path):
 
 
 def test_missing_torch_names_the_extra(tmp_path):
-    block = "import sys; sys.modules['torch'] = None; from svg_train.cli import main; main()"
+    block = "import sys; sys.modules['torch'] = None; from svg_adapt.cli import main; main()"
     result = subprocess.run([sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert result.returncode == 4
     assert "svg-edge[train]" in result.stderr
@@ -255,7 +256,7 @@ def test_ctrl_c_of_the_command_saves_and_exits_130(tmp_path):
         "train": {**SETTINGS["train"], "steps": 100000, "eval_every": 100000, "save_every": 100000},
     }
     recipe.write_text("".join(f"[{t}]\n" + "".join(f"{k} = {v}\n" for k, v in values.items()) for t, values in tables.items()))
-    command = [sys.executable, "-c", "from svg_train.cli import main; main()", "--config", str(recipe), "--device", "cpu"]
+    command = [sys.executable, "-c", "from svg_adapt.cli import main; main()", "--config", str(recipe), "--device", "cpu"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 90

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from svg_common.errors import UsageError
 from svg_runtime.live.cli import app
 from svg_runtime.live.sources import SourceOptions, check_source
+from svg_runtime.live.sources.foreign_names import camera_number
 from svg_runtime.live.sources.network import explain_missing_stream
 
 
@@ -115,3 +116,10 @@ def test_an_unknown_address_with_signs_of_a_pattern_keeps_its_secrets():
     with pytest.raises(UsageError, match="expected a file") as refused:
         check_source(SourceOptions(source="onvif://user:s3cret@host/x?y*"))
     assert "s3cret" not in str(refused.value)
+
+
+def test_a_camera_is_known_by_number_and_by_device(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "7").write_bytes(b"a file of that name")
+    given = ("0", "/dev/video12", "v4l2:///dev/video1", "7", "clip.mp4", "rtsp://host/1")
+    assert [camera_number(source) for source in given] == [0, 12, 1, None, None, None]

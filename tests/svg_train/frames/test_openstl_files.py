@@ -13,9 +13,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from svg_adapt.cli import app as svg_train
 from svg_common.errors import UsageError
 from svg_train.checkpoint import CheckpointError, load_checkpoint
-from svg_train.cli import app as svg_train
 from svg_train.families.frames.openstl import recognizes
 from svg_train.families.frames.openstl_settings import find_dialect, model_table
 from svg_train.families.frames.openstl_weights import Sizes

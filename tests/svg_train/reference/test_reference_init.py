@@ -7,8 +7,8 @@ import torch
 from typer.testing import CliRunner
 
 from benchmarks.reference_networks import build
+from svg_adapt.cli import app
 from svg_train.checkpoint import CheckpointError, load_checkpoint
-from svg_train.cli import app
 from svg_train.reference.checkpoint import load_any_checkpoint
 from tests.svg_train.reference.reference_files import OldTorch, write_checkpoint
 

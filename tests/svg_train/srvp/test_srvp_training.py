@@ -11,8 +11,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from svg_adapt.cli import app
 from svg_train.checkpoint import CheckpointError, load_checkpoint
-from svg_train.cli import app
 from svg_train.config import build_config
 from svg_train.families import FAMILIES
 from svg_train.families.srvp import SrvpConfig

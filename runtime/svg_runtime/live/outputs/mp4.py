@@ -39,6 +39,7 @@ class Mp4Writer:
     def __init__(self, path: Path, size_wh: tuple[int, int], interval_s: float) -> None:
         self.path = path
         self.frames = 0
+        self.size_bytes = 0  # of the encoded pictures so far
         self._files = ExitStack()
         self._container: Any = None
         self._tick_of_first = 0
@@ -107,10 +108,12 @@ class Mp4Writer:
 
     def _mux(self, frame: Any) -> None:
         try:
-            self._container.mux(self._stream.encode(frame))
+            packets = self._stream.encode(frame)
+            self._container.mux(packets)
         except OSError as error:
             self._discard()
             raise OutputError(self.path, error) from error
+        self.size_bytes += sum(packet.size for packet in packets)
 
     def _discard(self) -> None:
         """Close and remove the unfinished file; an error in closing a broken file adds nothing."""

@@ -17,6 +17,13 @@ _LOGIN = re.compile(r"(?://)?[^/@]*:[^@]*@.+", re.DOTALL)  # user:password@host,
 _MPEG_TS = "gst-launch-1.0 ... ! h264parse ! mpegtsmux ! udpsink host=127.0.0.1 port=5000"
 
 
+def camera_number(source: str) -> int | None:
+    """The index of the local camera that a source names, such as 0 or /dev/video0; None if it names something else."""
+    found = _CAMERA.fullmatch(source)
+    path = Path(source)
+    return int(found[1]) if found and not path.is_file() and not path.is_dir() else None
+
+
 def refuse_foreign_name(source: str) -> None:
     """Refuse what is neither a path nor an address here, but a source for another program.
 

@@ -1,0 +1,270 @@
+"""An adaptation from beginning to end: record, train, compare, export, report. What is done already is not done again."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from svg_adapt.adaptation_options import CameraRecording
+from svg_adapt.adaptation_report import as_text, verdict, write_text
+from svg_adapt.adaptation_stage import STATE, read_stage, write_stage
+from svg_adapt.comparison import SEQUENCES, Comparison, compare
+from svg_adapt.recorder import Recorder
+from svg_adapt.recording import RECORDING, Recording, frames_cache, how_to_delete, read_facts
+from svg_common.errors import ExitCode, SvgError, UsageError
+from svg_common.files import file_sha256
+from svg_common.path_advice import shell_argument
+from svg_common.progress import ProgressDisplay
+from svg_common.quantities import duration_text, size_text
+from svg_eval.measure import Settings
+from svg_export.bundle_writer import write_bundle
+from svg_runtime.bundle.reader import EMBEDDED_FOLDER
+from svg_runtime.errors import SourceLostError
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.sources import SourceOptions, open_source
+from svg_runtime.live.sources.addresses import stream_name
+from svg_runtime.live.stop import StopRequest
+from svg_train.checkpoint import load_checkpoint
+from svg_train.config import Config, build_config
+from svg_train.recipe_files import load_recipe
+from svg_train.reference.checkpoint import load_any_checkpoint
+from svg_train.shipped_models import shipped_models
+from svg_train.train import BEST, LAST, Machine, StoppedError, Trainer, is_complete
+
+_LOG = logging.getLogger(__name__)
+_DEFAULT_INTERVAL_S = 0.1  # of a start that has none
+_GO_ON = "\n  continue with the same command and --resume"
+
+
+class RecordingStoppedError(SvgError):
+    """The recording was stopped by a signal; what was recorded is kept."""
+
+    exit_code = ExitCode.INTERRUPTED
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What to adapt, to what, and how."""
+
+    start: Path  # checkpoint
+    out: Path  # folder of the run
+    recipe: str
+    overrides: dict[str, dict[str, Any]]  # the user's settings, by table
+    machine: Machine
+    resume: bool
+    record: CameraRecording | None  # None: the clips of data.root
+
+    @property
+    def start_name(self) -> str:
+        """The name of the model that it starts from."""
+        return next((name for name, path in shipped_models().items() if path == self.start), self.start.name)
+
+
+def adapt(request: Adaptation) -> dict[str, Any]:
+    """Adapt a model, and print what was gained. Returns the report as plain values.
+
+    Raises:
+        UsageError: the folder has another run, or settings contradict each other.
+        RecordingStoppedError, StoppedError: Ctrl-C or SIGTERM; it can be continued.
+        SourceLostError: the camera is gone; it can be continued.
+        SvgError, OSError: unusable data, checkpoint or folder.
+    """
+    out = request.out
+    _check_folder(request)
+    config = _configuration(request)
+    # 1) record
+    if request.record is not None:
+        _record(request.record, config, out)
+    # 2) train on all but the last part
+    write_stage(out, "training")
+    _train(request, config)
+    # 3) compare on that part
+    write_stage(out, "comparing")
+    settings = Settings(
+        sequences=SEQUENCES, samples=config.train.eval_samples, horizon=config.train.eval_horizon, seed=config.train.seed
+    )
+    with ProgressDisplay() as display:
+        comparison = compare(
+            adapted=out / BEST,
+            start=request.start,
+            start_name=request.start_name,
+            settings=settings,
+            progress=display,
+        )
+        # 4) export, if it is worth it
+        bundle = None if comparison.reasons_against else _export(out, display)
+    # 5) report
+    return _report(request, comparison, bundle)
+
+
+def _check_folder(request: Adaptation) -> None:
+    out, stage = request.out, read_stage(request.out)
+    if stage == "done":
+        raise UsageError(f"the adaptation in '{out}' is complete: {out / STATE}\n  start a new one with another --out")
+    if not request.resume and (stage is not None or read_facts(out / RECORDING) is not None):
+        raise UsageError(
+            f"'{out}' already contains an adaptation that is not complete{_GO_ON}, or choose another --out"
+            f"\n  its recording, if any, is deleted with: {how_to_delete(out)}"
+        )
+
+
+def _configuration(request: Adaptation) -> Config:
+    """The model of the start, then the recipe, then the user's settings; the time per step is the start's, unless given."""
+    start = load_any_checkpoint(request.start)
+    given = request.overrides["data"]
+    data: dict[str, Any] = {"name": "video"}
+    if not {"frame_step", "frame_interval_s"} & given.keys():
+        data["frame_interval_s"] = start.frame_interval_s or _DEFAULT_INTERVAL_S
+    if request.record is not None:
+        folder = request.out / RECORDING
+        data |= {"root": str(folder), "split_by": "end", "cache": str(frames_cache(folder))}
+    config = build_config(
+        {"model": start.config.model.model_dump()}, load_recipe(request.recipe), {"data": data}, request.overrides
+    )
+    if config.data.name != "video":
+        raise UsageError(f"--data {config.data.name} is no recording\n  adapt a model to videos: --source or --data-root")
+    return config
+
+
+# ---- 1) record ----
+
+
+def _record(record: CameraRecording, config: Config, out: Path) -> None:
+    interval_s = config.data.frame_interval_s
+    assert interval_s is not None  # _configuration and the options see to it
+    facts = read_facts(out / RECORDING)
+    if (facts is not None and facts.has(record.wanted_s)) or (out / LAST).exists():  # more would move what is held out
+        return
+    events = EventLog(announce=lambda message: _LOG.info("%s", message))
+    side = min(config.model.height, config.model.width)
+    with StopRequest() as stop:
+        stop.start_graceful_stop()
+        source = open_source(options=record.source, interval_s=interval_s, image_size=side, stop=stop, events=events)
+        with closing(source), ProgressDisplay() as display:  # only now: a camera that is not there leaves no folder behind
+            recording = Recording(out / RECORDING, _shown(record.source), interval_s, record.limit_bytes)
+            write_stage(out, "recording")
+            if record.source.path is not None:
+                recording.restart()
+            _LOG.info(
+                "recording %s of %s into %s, up to %s; it stays on this machine, and is deleted with: %s",
+                duration_text(record.wanted_s), recording.facts.source, recording.folder, size_text(record.limit_bytes),
+                how_to_delete(out),
+            )  # fmt: skip
+            try:
+                Recorder(recording, source, side, events).record(record.wanted_s, stop, display)
+            except SourceLostError as error:
+                raise SourceLostError(f"{error}\n  what was recorded is kept{_GO_ON}") from error
+    recorded = f"{duration_text(recording.facts.recorded_s)}, {size_text(recording.size_bytes)}"
+    if stop:
+        raise RecordingStoppedError(f"stopped after recording {recorded}{_GO_ON}")
+    _LOG.info("recorded %s", recorded)
+
+
+def _shown(source: SourceOptions) -> str:
+    """The source without passwords, in which others are told apart."""
+    if source.camera is not None:
+        return f"camera {source.camera}"
+    return str(source.path.resolve()) if source.path is not None else stream_name(str(source.source))
+
+
+# ---- 2) train ----
+
+
+def _train(request: Adaptation, config: Config) -> None:
+    out = request.out
+    saved = load_checkpoint(out / LAST) if (out / LAST).exists() else None
+    if saved is not None:
+        _refuse_other_settings(saved.config, config, out)
+        if is_complete(saved):
+            return
+    elif request.resume:
+        (out / BEST).unlink(missing_ok=True)  # killed before its first save: begin again
+    init = request.start if saved is None else None
+    try:
+        Trainer(config=config, out=out, machine=request.machine, resume=saved is not None, init=init).run()
+    except StoppedError as error:
+        raise StoppedError(str(error).partition("\n")[0] + _GO_ON) from error
+
+
+def _refuse_other_settings(saved: Config, given: Config, out: Path) -> None:
+    before, now = (config.model_dump() for config in (saved, given))
+    different = [
+        f"  {table}.{name}: saved {value}, given {now[table].get(name)}"
+        for table, values in before.items()
+        for name, value in values.items()
+        if now[table].get(name) != value
+    ]
+    if different:
+        raise UsageError(
+            f"the run in '{out}' has other settings:\n" + "\n".join(different)
+            + "\n  continue with the command that started it and --resume, or choose another --out"
+        )  # fmt: skip
+
+
+# ---- 4) and 5) export and report ----
+
+
+def _export(out: Path, display: ProgressDisplay) -> Path:
+    bundle = out / f"{out.resolve().name}.svgb"
+    write_bundle(
+        checkpoint=load_checkpoint(out / BEST),
+        checkpoint_sha256=file_sha256(out / BEST),
+        out=bundle,
+        fp16=False,
+        progress=display,
+    )
+    return bundle
+
+
+def _report(request: Adaptation, comparison: Comparison, bundle: Path | None) -> dict[str, Any]:
+    out, record = request.out, request.record
+    facts = read_facts(out / RECORDING) if record is not None else None
+    checkpoint = load_checkpoint(out / BEST)
+    text = "\n\n".join(
+        [
+            as_text(comparison),
+            verdict(
+                comparison=comparison,
+                bundle=out / f"{out.resolve().name}.svgb",
+                checkpoint=out / BEST,
+                start=_start_advice(request),
+                source=_source_argument(request),
+                recorded_s=facts.recorded_s if facts is not None else None,
+            ),
+        ]
+    )
+    values = {
+        **comparison.as_json(),
+        "bundle": None if bundle is None else str(bundle),
+        "checkpoint": str(out / BEST),
+        "step": checkpoint.step,
+        "recording": None if facts is None else facts.model_dump(),
+    }
+    write_text(out, text)
+    write_stage(out, "done", **values)
+    print(text)
+    if facts is not None:
+        print(f"the recording is kept in {out / RECORDING}; delete it with: {how_to_delete(out)}")
+    return values
+
+
+def _start_advice(request: Adaptation) -> str:
+    """The command that runs the model that the adaptation started from."""
+    source = _source_argument(request)
+    if (EMBEDDED_FOLDER / f"{request.start_name}.svgb").exists():
+        return f"svg-live --model {request.start_name} {source}"
+    exported = shell_argument(request.start.with_suffix(".svgb").name)
+    return f"svg-export {shell_argument(request.start)} && svg-live --model {exported} {source}"
+
+
+def _source_argument(request: Adaptation) -> str:
+    """How svg-live is given the camera, without a password; of clips, a camera to be named."""
+    source = request.record.source if request.record is not None else SourceOptions(camera=0)
+    if source.camera is not None:
+        return f"--camera {source.camera}"
+    if source.path is None and not source.is_synthetic:  # an address: what it hides, its owner knows
+        return f"--source {str(source.source).partition(':')[0]}://..."
+    return f"--source {shell_argument(str(source.source))}"

@@ -1,0 +1,121 @@
+"""The options of an adaptation: when there is one, what may be combined, and what they ask for. Free of torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from svg_common.errors import UsageError
+from svg_common.quantities import parse_duration, parse_size
+from svg_runtime.live.sources import SourceOptions, check_source
+from svg_runtime.live.sources.foreign_names import camera_number
+from svg_train.config_options import flag
+from svg_train.shipped_models import shipped_models
+
+RECIPE = "adapt"  # of the package, unless another is given
+_DEFAULT_DURATION, _DEFAULT_LIMIT, _DEFAULT_RECONNECT_S = "20m", "2GB", 60.0
+_LEAST_LIMIT = 1_000_000  # bytes
+# Settings of data that a recording decides itself: where it is, and at which interval its pictures are.
+_OF_RECORDING = ("name", "root", "cache", "frame_step")
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class CameraRecording:
+    """What to record."""
+
+    source: SourceOptions
+    wanted_s: float
+    limit_bytes: int
+
+
+@dataclass(frozen=True)
+class AdaptationOptions:
+    """The options as they were given. None: not given."""
+
+    recipe: str | None
+    init: str | None
+    source: str | None
+    camera: int | None
+    record: str | None
+    record_limit: str | None
+    reconnect: float | None
+
+    @property
+    def records(self) -> bool:
+        """Whether a camera or another source is recorded."""
+        return self.source is not None or self.camera is not None
+
+    @property
+    def adapts(self) -> bool:
+        """Whether this is an adaptation, with comparison and report, and not a training alone."""
+        return self.records or self.recipe == RECIPE or (self.recipe is None and self.init in shipped_models())
+
+    def check(self, data: dict[str, Any], others: dict[str, bool]) -> None:
+        """Refuse what contradicts itself or would have no effect.
+
+        Args:
+            data: the settings of the data that were given.
+            others: options of a training that an adaptation does not have -> whether each was given.
+
+        Raises:
+            UsageError: the first problem.
+        """
+        if self.source is not None and self.camera is not None:
+            raise UsageError("both --source and --camera were given\n  expected one of them")
+        recording = {"--record": self.record, "--record-limit": self.record_limit, "--reconnect": self.reconnect}
+        idle = [name for name, value in recording.items() if value is not None]
+        if idle and not self.records:
+            raise UsageError(f"{', '.join(idle)} without anything to record\n  add --source, or remove {' '.join(idle)}")
+        if not self.adapts:
+            return
+        wrong = [name for name, given in others.items() if given]
+        if wrong:
+            raise UsageError(f"{', '.join(wrong)} and an adaptation do not go together\n  remove {' '.join(wrong)}")
+        if self.init is None:
+            known = next(iter(shipped_models()), "FILE")
+            raise UsageError(f"an adaptation needs a model to start from\n  add --init {known}, or --init with a checkpoint")
+        taken = [flag("data", name) for name in _OF_RECORDING if name in data] if self.records else []
+        if taken:
+            raise UsageError(
+                f"{', '.join(taken)} given, but a recording is kept in --out, at the model's interval\n"
+                f"  remove {' '.join(taken)}, or --source; the interval is --frame-interval-s"
+            )
+        if not self.records and "root" not in data:
+            raise UsageError("there is nothing to adapt to\n  add --source with a camera, or --data-root with clips of it")
+
+    def recording(self, source_fps: float | None) -> CameraRecording | None:
+        """What to record; None for clips.
+
+        Args:
+            source_fps: pictures per second of a file without time stamps.
+
+        Raises:
+            UsageError: a duration or size cannot be read, or the source is none.
+        """
+        if not self.records:
+            return None
+        camera = self.camera if self.source is None else camera_number(self.source)
+        source = SourceOptions(
+            camera=camera,
+            source=self.source if camera is None else None,
+            source_fps=source_fps,
+            reconnect_s=_DEFAULT_RECONNECT_S if self.reconnect is None else self.reconnect,
+        )
+        check_source(source)
+        if source_fps is not None and (source.path is None or not 0 < source_fps < math.inf):
+            raise UsageError("--source-fps applies to files without time stamps, and is their pictures per second\n  remove it")
+        limit = _parsed("--record-limit", parse_size, self.record_limit or _DEFAULT_LIMIT)
+        if limit < _LEAST_LIMIT:
+            raise UsageError(f"--record-limit {self.record_limit} is too small for a video\n  expected at least 1MB")
+        return CameraRecording(source, _parsed("--record", parse_duration, self.record or _DEFAULT_DURATION), limit)
+
+
+def _parsed(option: str, parse: Callable[[str], Value], text: str) -> Value:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error

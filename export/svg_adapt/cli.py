@@ -1,0 +1,203 @@
+"""`svg-train`: trains a model and writes run/ckpt.pt; records a camera and adapts a model to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from svg_adapt.adaptation_options import RECIPE, AdaptationOptions
+from svg_adapt.adaptation_stage import read_stage
+from svg_adapt.machine_share import set_niceness, set_threads
+from svg_adapt.recording import RECORDING, delete_recording
+from svg_common.command import require_modules, run_command
+from svg_common.errors import UsageError
+from svg_common.files import write_json
+from svg_common.outputs import check_outputs, existing_file
+from svg_common.quantities import size_text
+from svg_common.signals import defer_interrupts
+from svg_train.config import build_config
+from svg_train.config_options import config_options, settings_of
+from svg_train.recipe_files import load_recipe, shipped_recipes
+from svg_train.shipped_models import find_checkpoint
+
+if TYPE_CHECKING:
+    from svg_train.train import Machine
+
+app = typer.Typer(pretty_exceptions_enable=False)
+
+_TABLES = ("model", "data", "train")
+
+
+def _adaptation(help: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Adaptation", **settings)
+
+
+@app.command()
+@config_options(*_TABLES)
+def train(
+    config: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|NAME", help="recipe: a TOML file, or the name of a built-in recipe; flags override it"),
+    ] = None,
+    list_recipes: Annotated[bool, typer.Option("--list-recipes", help="list the built-in recipes and exit")] = False,
+    out: Annotated[Path, typer.Option(help="output folder of the run")] = Path("run"),
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="continue the run in --out where it was saved; an adaptation: with the same command"),
+    ] = False,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE|NAME",
+            help="start from the weights of this checkpoint (.pt, or .pth of the reference implementation or OpenSTL), or of a "
+            "model that ships with the package, such as camera, which is then adapted",
+        ),
+    ] = None,
+    model_config: Annotated[
+        Path | None, typer.Option(help="settings of the model of --init that are not in its checkpoint (model_param.json)")
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="write the final held-out metrics, or the report of an adaptation, to this file")
+    ] = None,
+    source: Annotated[
+        str | None,
+        _adaptation(
+            "record this and adapt to it: all that svg-live reads, and 0 or /dev/video0", metavar="FILE|DIR|URL|NUMBER"
+        ),
+    ] = None,
+    camera: Annotated[int | None, _adaptation("record this local camera, as --source NUMBER", min=0)] = None,
+    record: Annotated[
+        str | None, _adaptation("how long to record, such as 20m; a file ends earlier; default: 20m", metavar="DURATION")
+    ] = None,
+    record_limit: Annotated[
+        str | None,
+        _adaptation("the oldest minutes of a recording give way above this size; default: 2GB", metavar="SIZE"),
+    ] = None,
+    reconnect: Annotated[
+        float | None, _adaptation("how long to wait for a lost camera; default: 60", min=0.0, metavar="SECONDS")
+    ] = None,
+    delete_recording: Annotated[
+        bool, _adaptation("delete what was recorded in --out, and the pictures made of it, and exit", "--delete-recording")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
+    processes: Annotated[int, typer.Option(min=1, help="data-parallel processes (Lightning Fabric starts them)")] = 1,
+    precision: Annotated[
+        Literal["auto", "bf16-mixed", "16-mixed", "32-true"], typer.Option(help="auto: bf16 if the hardware supports it")
+    ] = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="data loader processes")] = 0,
+    nice: Annotated[
+        int | None, typer.Option(min=0, max=19, help="give way to other programs: 19 takes only what nobody else wants")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: PyTorch's, one per core")] = None,
+    **settings: Any,
+) -> None:
+    """Train a model on built-in digits, Stochastic Moving MNIST, KTH, BAIR or your own videos, or adapt one to your camera.
+
+    Writes OUT/ckpt.pt (best), OUT/last.pt (to resume), metrics.jsonl, TensorBoard events and strips of held-out forecasts.
+
+    --init camera, or another model of the package, is adapted: to --source, which is recorded to OUT/recording, or to the clips
+    in --data-root. What that gained is printed; a model that is worth it is exported to OUT.
+
+    Exit codes: 0 ok, 1 error, 2 usage, 4 missing device or extra, 5 source lost, 130 stopped by Ctrl-C (saved; continue with
+    --resume).
+    """
+    if list_recipes:
+        _show_recipes()
+        return
+    if delete_recording:
+        _delete_recording(out)
+        return
+    if nice is not None:
+        set_niceness(nice)  # before anything starts a thread
+    overrides = {table: _given(settings_of(table, settings)) for table in _TABLES}
+    options = AdaptationOptions(
+        recipe=config, init=init, source=source, camera=camera, record=record, record_limit=record_limit, reconnect=reconnect
+    )
+    options.check(overrides["data"], {"--model-config": model_config is not None, "--processes": processes > 1})
+    if resume and not options.adapts:
+        _check_resume(out, config is not None or init is not None or any(overrides.values()))
+    if model_config is not None and init is None:
+        raise UsageError("--model-config has no effect without --init; remove it")
+    _choose_length(overrides["train"])
+    start = find_checkpoint(init) if init is not None else None
+    require_modules("svg-train", "train", "torch", "lightning_fabric", "tensorboard", "PIL")
+    with defer_interrupts():  # heavy: torch
+        from svg_train.journal import METRICS
+        from svg_train.train import BEST, LAST, Machine, Trainer
+
+    inputs = [existing_file(config), start, model_config, existing_file(overrides["data"].get("root"))]
+    check_outputs({"--json": json}, {"--out": out}, needed=[*inputs, *(out / name for name in (BEST, LAST, METRICS))])
+    if threads is not None:
+        set_threads(threads)
+    machine = Machine(device, processes, precision, workers)
+    if options.adapts and start is not None:
+        report: dict[str, Any] | None = _adapt(
+            options=options, overrides=overrides, start=start, out=out, machine=machine, resume=resume
+        )
+    else:
+        built = build_config(load_recipe(config) if config else {}, overrides)
+        evaluation = Trainer(config=built, out=out, machine=machine, resume=resume, init=start, model_config=model_config).run()
+        report = evaluation.metrics() if evaluation is not None else None
+    if json is not None and report is not None:
+        write_json(json, report)
+
+
+def _adapt(
+    options: AdaptationOptions,
+    overrides: dict[str, dict[str, Any]],
+    start: Path,
+    out: Path,
+    machine: Machine,
+    resume: bool,
+) -> dict[str, Any]:
+    record = options.recording(overrides["data"].pop("source_fps", None) if options.records else None)
+    require_modules("svg-train of a camera", "export", "onnx", "onnxscript", "onnxruntime")
+    with defer_interrupts():  # heavy: ONNX
+        from svg_adapt.adaptation import Adaptation, adapt
+
+    recipe = options.recipe or RECIPE
+    return adapt(
+        Adaptation(start=start, out=out, recipe=recipe, overrides=overrides, machine=machine, resume=resume, record=record)
+    )
+
+
+def _check_resume(out: Path, has_settings: bool) -> None:
+    if has_settings:
+        raise UsageError("--resume continues with the settings of the saved run\n  remove --config, --init and all settings")
+    if read_stage(out) not in (None, "done"):
+        raise UsageError(f"the run in '{out}' is an adaptation\n  continue it with the command that started it and --resume")
+
+
+def _choose_length(train: dict[str, Any]) -> None:
+    """Steps or time: the one that is given replaces the other one of the recipe."""
+    if "steps" in train and "duration_s" in train:
+        raise UsageError("both --steps and --train were given\n  expected one of them: the length in steps, or in time")
+    if "steps" in train:
+        train["duration_s"] = None
+
+
+def _delete_recording(out: Path) -> None:
+    deleted = delete_recording(out)
+    print(f"deleted {deleted.files} file(s), {size_text(deleted.size_bytes)}: the recording in {out / RECORDING}, its decoded "
+          "frames, and the pictures that training made of it")  # fmt: skip
+    if deleted.kept:
+        print(f"kept what svg-train did not write: {', '.join(map(str, deleted.kept))}")
+
+
+def _show_recipes() -> None:
+    recipes = shipped_recipes()
+    width = max(map(len, recipes))
+    for name, purpose in recipes.items():
+        print(f"{name:<{width}}  {purpose}")
+
+
+def _given(table: dict[str, Any]) -> dict[str, Any]:
+    """Without what was not given."""
+    return {name: value for name, value in table.items() if value is not None}
+
+
+def main() -> None:
+    """Entry point."""
+    run_command(app)

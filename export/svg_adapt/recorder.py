@@ -1,0 +1,148 @@
+"""Records pictures of any source of svg-live, at the interval of the model, into the segments of a `Recording`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from svg_adapt.recording import Recording
+from svg_common.errors import UsageError
+from svg_common.frames import covering_size
+from svg_common.progress import ProgressDisplay
+from svg_common.quantities import size_text
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.outputs.mp4 import Mp4Writer
+from svg_runtime.live.sources import Source, SourceFrame
+from svg_runtime.live.stop import StopRequest
+
+SEGMENT_S = 60.0  # what a loss of power costs
+_SIDES = 4  # pictures are kept at up to so many times the side of the model's frame: crops of a quarter are not enlarged
+_ENOUGH_PICTURES = 20  # to tell the interval of a slow source
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass
+class _Segment:
+    """A segment in progress."""
+
+    writer: Mp4Writer
+    clip: int
+    size_hw: tuple[int, ...]
+    first_tick: int
+    last_tick: int
+
+    def continues(self, frame: SourceFrame, picture: Picture) -> bool:
+        """Whether a picture belongs to the same piece of video and has the same size."""
+        return frame.clip == self.clip and picture.shape[:2] == self.size_hw
+
+
+class Recorder:
+    """Writes the pictures of a source to segments.
+
+    Args:
+        recording: where to.
+        source: where from; it yields a picture per interval of the recording.
+        side: of the model's frame in pixels.
+        events: of the source.
+    """
+
+    def __init__(self, recording: Recording, source: Source, side: int, events: EventLog) -> None:
+        self._recording = recording
+        self._source = source
+        self._side = side
+        self._events = events
+        self._interval_s = recording.facts.interval_s
+        self._segment: _Segment | None = None
+        self._first_tick = 0
+        self._pictures = 0
+        self._complete_bytes = 0
+
+    def record(self, until_s: float, stop: StopRequest, display: ProgressDisplay) -> None:
+        """Record until the recording has `until_s` seconds, the source ends, or a stop is requested.
+
+        Raises:
+            SourceLostError: the source stopped delivering pictures; what was recorded is kept.
+            UsageError: its pictures are further apart than the interval.
+            OutputError: the disk is full or gone; complete segments are kept.
+        """
+        keep, ended = True, False
+        try:
+            for frame in self._source.frames():
+                self._write(frame)
+                self._refuse_slow_source(frame)
+                self._show(until_s, display)
+                if stop or self._recording.facts.has(until_s, self._open_s):
+                    break
+            else:
+                ended = not stop
+        except KeyboardInterrupt:
+            keep = False
+            raise
+        finally:
+            self._close(keep)
+        if ended:
+            self._recording.finish()
+
+    def _show(self, until_s: float, display: ProgressDisplay) -> None:
+        assert self._segment is not None
+        done_s = self._recording.facts.recorded_s + self._open_s
+        size = self._complete_bytes + self._segment.writer.size_bytes
+        display.progress("recording", min(done_s / until_s, 1.0), size_text(size))
+
+    @property
+    def _open_s(self) -> float:
+        """Seconds of the segment in progress."""
+        segment = self._segment
+        return 0.0 if segment is None else (segment.last_tick - segment.first_tick + 1) * self._interval_s
+
+    def _write(self, frame: SourceFrame) -> None:
+        picture = shrink(frame.image, self._side)
+        full = self._open_s >= SEGMENT_S
+        if self._segment is not None:
+            full = full or self._segment.writer.size_bytes >= self._recording.segment_limit_bytes
+            if full or not self._segment.continues(frame, picture):
+                self._close(keep=True)
+        if self._segment is None:
+            self._segment = self._open(frame, picture)
+        self._segment.writer.write(picture, frame.tick)
+        self._segment.last_tick = frame.tick
+
+    def _open(self, frame: SourceFrame, picture: Picture) -> _Segment:
+        height, width = picture.shape[:2]
+        path = self._recording.next_segment()
+        self._complete_bytes = self._recording.size_bytes  # not at every picture: a recording may have a thousand segments
+        writer = Mp4Writer(path, (width, height), self._interval_s)
+        return _Segment(writer, frame.clip, (height, width), first_tick=frame.tick, last_tick=frame.tick)
+
+    def _close(self, keep: bool) -> None:
+        seconds, segment = self._open_s, self._segment
+        self._segment = None
+        if segment is not None:
+            segment.writer.close(keep)
+            if segment.writer.path.exists():  # else it was discarded
+                self._recording.add(seconds)
+
+    def _refuse_slow_source(self, frame: SourceFrame) -> None:
+        """A model cannot be trained at an interval at which there are no pictures."""
+        if self._pictures == 0:
+            self._first_tick = frame.tick
+        self._pictures += 1
+        if self._pictures < _ENOUGH_PICTURES or "slow_source" not in self._events.counts:
+            return
+        apart_s = (frame.tick - self._first_tick) * self._interval_s / (self._pictures - 1)
+        raise UsageError(
+            f"{self._source.description} has a picture every {apart_s:.2g} s, but the model forecasts in steps of "
+            f"{self._interval_s:g} s\n  adapt it to the source's own steps, in another --out: --frame-interval-s {apart_s:.2g}"
+        )
+
+
+def shrink(image: Picture, side: int) -> Picture:
+    """A picture (H, W, 3) RGB or (H, W) gray as it is kept: RGB, of even sides, the shorter one at most four times `side`."""
+    height, width = (max(2, length // 2 * 2) for length in covering_size(image, _SIDES * side, _SIDES * side))
+    if (height, width) != image.shape[:2]:
+        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    return image if image.ndim == 3 else np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)

@@ -1,0 +1,207 @@
+"""The folder of a recording: segments of video, a size limit, and its deletion. It is private: its mode is 0700."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from svg_common.errors import UsageError
+from svg_common.files import write_json
+from svg_common.path_advice import shell_argument
+
+RECORDING = "recording"  # in the folder of the run
+_FACTS = "recording.json"
+_FRAMES = "frames"  # decoded, as the data set caches them
+_FORMAT = "svg-edge-recording"
+_SEGMENT = re.compile(r"(\d{6,})\.mp4")
+_UNFINISHED = re.compile(r"\.\d{6,}\.\w+\.mp4")  # as atomic_file names it; left behind by a loss of power
+_PICTURES = (
+    "strips/step-*.png",
+    "strips/step-*.gif",
+    "tensorboard/events.out.tfevents.*",
+)  # of a run, which show held-out frames
+
+
+class Facts(BaseModel):
+    """What is known of a recording, in its recording.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: str = _FORMAT
+    source: str  # without user, password and path of an address
+    interval_s: float  # between its pictures
+    recorded_s: float = 0.0  # all segments, those that gave way to the limit included
+    ended: bool = False  # the source has no more
+
+    def has(self, seconds: float, in_progress_s: float = 0.0) -> bool:
+        """Whether so much is recorded, with a segment in progress, or all that there is."""
+        recorded_s = self.recorded_s + in_progress_s
+        return self.ended or recorded_s > seconds - self.interval_s / 2  # their sum is not exact
+
+
+class Recording:
+    """A recording in progress, or one to go on with.
+
+    Segments are OUT/recording/000001.mp4 and so on. Each appears when it is complete, so that a loss of power costs
+    only the one in progress. The oldest gives way when all together would exceed the limit.
+
+    Args:
+        folder: OUT/recording; it is made if it does not exist.
+        source: where the pictures are from, as it may be shown.
+        interval_s: seconds between two pictures.
+        limit_bytes: of all segments together.
+
+    Raises:
+        UsageError: what is there is another recording, or no recording.
+        OSError: the folder cannot be made or written.
+    """
+
+    def __init__(self, folder: Path, source: str, interval_s: float, limit_bytes: int) -> None:
+        self.folder = folder
+        self._limit_bytes = limit_bytes
+        new = Facts(source=source, interval_s=interval_s)
+        self.facts = read_facts(folder) or new
+        if (self.facts.source, self.facts.interval_s) != (source, interval_s):
+            raise UsageError(
+                f"'{folder}' has a recording of {self.facts.source} at {self.facts.interval_s:g} s per picture, not of "
+                f"{source} at {interval_s:g} s\n  go on with the same source, or choose another --out"
+            )
+        for made in (folder.parent, folder):  # a new run is as private as its recording: its strips show pictures of it
+            if made == folder or not made.exists():
+                made.mkdir(parents=True, exist_ok=True)
+                made.chmod(0o700)
+        for file in _files(folder, _UNFINISHED):
+            file.unlink()
+        self._write()
+
+    @property
+    def segment_limit_bytes(self) -> int:
+        """Size at which a segment ends, so that what gives way is a small part of the recording."""
+        return self._limit_bytes // 10
+
+    @property
+    def segments(self) -> list[Path]:
+        """All complete segments, the oldest first."""
+        return sorted(_files(self.folder, _SEGMENT), key=_number)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all complete segments."""
+        return sum(file.stat().st_size for file in self.segments)
+
+    def next_segment(self) -> Path:
+        """The path for another segment, once the oldest ones have made room for it."""
+        while self.size_bytes > self._limit_bytes // 8 * 7:  # the new one has its index, too
+            self.segments[0].unlink()
+        segments = self.segments
+        return self.folder / f"{_number(segments[-1]) + 1 if segments else 1:06d}.mp4"
+
+    def add(self, seconds: float) -> None:
+        """Count the time of a segment that is complete."""
+        self._update(recorded_s=self.facts.recorded_s + seconds)
+
+    def finish(self) -> None:
+        """The source has ended: there is nothing more to record."""
+        self._update(ended=True)
+
+    def restart(self) -> None:
+        """Remove the segments: their source, a file, is read from its beginning again."""
+        for file in self.segments:
+            file.unlink()
+        self._update(recorded_s=0.0)
+
+    def _update(self, **changed: object) -> None:
+        self.facts = self.facts.model_copy(update=changed)
+        self._write()
+
+    def _write(self) -> None:
+        write_json(self.folder / _FACTS, self.facts.model_dump())
+
+
+def read_facts(folder: Path) -> Facts | None:
+    """The facts of the recording in `folder`; None if there is nothing.
+
+    Raises:
+        UsageError: the folder exists and is not a recording of svg-train.
+    """
+    if not folder.exists():
+        return None
+    try:
+        facts = Facts.model_validate(json.loads((folder / _FACTS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError) as error:
+        if folder.is_dir() and not any(folder.iterdir()):
+            return None
+        reason = "damaged" if isinstance(error, ValidationError) else "missing or damaged"
+        raise UsageError(
+            f"'{folder}' is not a recording of svg-train: its {_FACTS} is {reason}\n  choose another --out"
+        ) from error
+    if facts.format != _FORMAT:
+        raise UsageError(f"'{folder}' is not a recording of svg-train: its {_FACTS} has another format\n  choose another --out")
+    return facts
+
+
+def frames_cache(folder: Path) -> Path:
+    """Where the data set is to cache decoded frames of a recording: with it, so that they are private and deleted alike."""
+    return folder / _FRAMES
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """What was deleted, and what else is in the folder and stays."""
+
+    files: int
+    size_bytes: int
+    kept: list[Path]
+
+
+def delete_recording(out: Path) -> Deleted:
+    """Delete the recording of a run, its decoded frames, and the pictures of held-out frames that training made of it.
+
+    Models, metrics and reports stay, and so does any file in the folder that svg-train did not write.
+
+    Args:
+        out: folder of the run.
+
+    Raises:
+        UsageError: it has no recording of svg-train.
+        OSError: something cannot be deleted.
+    """
+    folder = out / RECORDING
+    if read_facts(folder) is None:
+        raise UsageError(
+            f"'{out}' has no recording\n  expected the --out of a run with --source: a folder with {RECORDING}/ in it"
+        )
+    frames = folder / _FRAMES
+    cached = [file for file in frames.rglob("*") if file.is_file()] if frames.is_dir() and not frames.is_symlink() else []
+    pictures = [file for pattern in _PICTURES for file in out.glob(pattern)]
+    # The facts last: should this be interrupted, the rest can still be deleted.
+    files = [*_files(folder, _SEGMENT), *_files(folder, _UNFINISHED), *cached, *pictures, folder / _FACTS]
+    size = sum(file.stat().st_size for file in files)
+    for file in files[:-1]:
+        file.unlink()
+    if frames.is_dir() and not frames.is_symlink():
+        shutil.rmtree(frames)
+    files[-1].unlink()
+    kept = sorted(folder.iterdir())
+    if not kept and not folder.is_symlink():
+        folder.rmdir()
+    return Deleted(len(files), size, kept)
+
+
+def how_to_delete(out: Path) -> str:
+    """The command that deletes the recording of a run."""
+    return f"svg-train --out {shell_argument(out)} --delete-recording"
+
+
+def _files(folder: Path, pattern: re.Pattern[str]) -> Iterator[Path]:
+    return (path for path in list(folder.iterdir()) if pattern.fullmatch(path.name) and path.is_file())
+
+
+def _number(segment: Path) -> int:
+    return int(segment.stem)

@@ -1,0 +1,47 @@
+"""Durations and sizes as people write them on a command line: 90s, 20m, 1h30m; 500MB, 2GB."""
+
+from __future__ import annotations
+
+import re
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.IGNORECASE)
+_SECONDS = (86400.0, 3600.0, 60.0, 1.0)  # of the groups above
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT])i?B?", re.IGNORECASE)
+_BYTES = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as 90s, 20m, 2h, 1d or 1h30m. A number needs its unit: 20 could be anything.
+
+    Raises:
+        ValueError: it is no duration above 0; the message has examples.
+    """
+    found = _DURATION.fullmatch(text.strip())
+    seconds = sum(float(number) * unit for number, unit in zip(found.groups(), _SECONDS, strict=True) if number) if found else 0
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"'{text}' is not a duration; expected a number with its unit, such as 90s, 20m, 2h or 1h30m")
+    return seconds
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as 500MB or 2G, in powers of 1000.
+
+    Raises:
+        ValueError: it is no size; the message has examples.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"'{text}' is not a size; expected a number with its unit, such as 500MB or 2GB")
+    return round(float(found[1]) * _BYTES[found[2].upper()])
+
+
+def duration_text(seconds: float) -> str:
+    """`45 s`, `12.5 min` or `2.0 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def size_text(size: float) -> str:
+    """`12.3 MB` or `1.50 GB`."""
+    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"

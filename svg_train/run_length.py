@@ -1,0 +1,60 @@
+"""How long a run is, in steps or in time, and the learning rate that follows from how much of it is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from svg_train.config import TrainConfig
+
+_STEPS_OF_ANY_TIME = 1 << 40  # more than any duration has
+
+
+class RunLength:
+    """The length of a run: `train.steps`, or `train.duration_s` of training, evaluating and saving, whatever the speed.
+
+    Args:
+        train: the settings.
+        elapsed_s: seconds that an interrupted run had trained before its last save.
+        now: the clock, in seconds.
+    """
+
+    def __init__(self, train: TrainConfig, elapsed_s: float = 0.0, now: Callable[[], float] = time.monotonic) -> None:
+        self._train = train
+        self._before_s = elapsed_s
+        self._now = now
+        self._began: float | None = None
+
+    def start(self) -> None:
+        """Start the clock: reading and decoding of data before do not count."""
+        self._began = self._now()
+
+    @property
+    def timed(self) -> bool:
+        """Whether it is a time."""
+        return self._train.duration_s is not None
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds of training so far, those before an interruption included."""
+        return self._before_s + (0.0 if self._began is None else self._now() - self._began)
+
+    def share(self, step: int) -> float:
+        """How much of the run is done after `step` steps; more than 1 if its last step took longer than what was left."""
+        return step / self._train.steps if self._train.duration_s is None else self.elapsed_s / self._train.duration_s
+
+    def is_over(self, step: int) -> bool:
+        """Whether nothing is left after `step` steps."""
+        return self.share(step) >= 1
+
+    def steps_from(self, step: int) -> range:
+        """The steps that may be left; of a time, without end."""
+        return range(step, _STEPS_OF_ANY_TIME if self.timed else self._train.steps)
+
+    def learning_rate(self, step: int) -> float:
+        """Learning rate relative to its peak: linear warm-up by steps, then linear decay to zero at the end of the run."""
+        train = self._train
+        warm = (step + 1) / (train.warmup_steps + 1)
+        if self.timed:
+            return min(warm, max(1.0 - self.share(step), 0.0))
+        return min(warm, max(train.steps - step, 0) / max(train.steps - train.warmup_steps, 1))

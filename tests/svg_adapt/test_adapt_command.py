@@ -1,0 +1,271 @@
+"""`svg-train` adapts a tiny ensemble to a clip: record, train, compare, export, report, delete; interrupted, and refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from svg_adapt.cli import app
+from svg_common.errors import ExitCode
+from svg_runtime import Forecaster
+from svg_train import shipped_models as shipped_models_module
+from svg_train.checkpoint import load_checkpoint, save_checkpoint
+from svg_train.shipped_models import find_checkpoint, shipped_models
+from tests.command_runner import start, wait_until
+from tests.families import save_tiny
+
+QUICK = [
+    *("--device", "cpu", "--precision", "32-true", "--batch-size", "4", "--n-future", "4", "--warmup-steps", "0"),
+    *("--eval-sequences", "4", "--eval-samples", "2", "--eval-horizon", "4", "--save-every", "1", "--threads", "1"),
+]
+
+
+@pytest.fixture(scope="module")
+def start_model(tmp_path_factory) -> Path:
+    """A tiny ensemble that forecasts dark frames of its own, whatever it has seen: steps enough for a test make it better."""
+    path = save_tiny("ensemble", tmp_path_factory.mktemp("start") / "start.pt", channels=3)
+    checkpoint = load_checkpoint(path)
+    bias = checkpoint.weights["decoder.head.bias"].unflatten(0, (-1, 4))  # of content (3 channels), then of what is mixed
+    bias[:3] = -0.25
+    bias[3:] = torch.tensor([[-4.0], [-4.0], [4.0]])  # what moved, what is still, what is new
+    save_checkpoint(path, checkpoint)
+    return path
+
+
+@pytest.fixture(scope="module")
+def flashing(tmp_path_factory) -> Path:
+    """Twelve seconds of frames that are bright or dark at random: their mean is 3 dB better than repeating the last one."""
+    path, bright = tmp_path_factory.mktemp("clip") / "flashing.mp4", np.random.default_rng(0).integers(0, 2, 120)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "10", "preset": "ultrafast"})
+        stream.width = stream.height = 32
+        stream.pix_fmt = "yuv420p"
+        for value in 70 + 110 * bright:
+            picture = np.full((32, 32, 3), value, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def command(start_model: Path, clip: Path, *more: str) -> list[str]:
+    return ["svg-train", "--init", str(start_model), "--source", str(clip), "--record", "12s", *QUICK, *more]
+
+
+@pytest.fixture(scope="module")
+def adapted(start_model, flashing, tmp_path_factory):
+    """A complete adaptation, and what it printed."""
+    folder = tmp_path_factory.mktemp("adapted")
+    run = start(command(start_model, flashing, "--lr", "1e-2", "--steps", "30", "--json", "report.json"), folder)
+    assert run.wait() == 0, run.output
+    return folder, run.output
+
+
+def test_an_adaptation_records_trains_compares_and_exports(adapted, flashing):
+    folder, output = adapted
+    run = folder / "run"
+    report = json.loads((run / "adaptation.json").read_text())
+    assert report["stage"] == "done"
+    assert report["recording"]["recorded_s"] == pytest.approx(12)
+    assert report["all"]["over_start"]["db"] > 0.5
+    assert report["all"]["over_repeat"]["db"] > 0.5
+    assert report["worth_it"]
+    assert report["bundle"] == "run/run.svgb"
+    assert {key: value for key, value in report.items() if key != "stage"} == json.loads((folder / "report.json").read_text())
+    assert (run / "adaptation.txt").read_text().strip() in output
+    assert "gain over start.pt" in output
+    assert f"run it with: svg-live --model run/run.svgb --source {flashing}" in output
+    assert output.count("svg-train --out run --delete-recording") == 2  # said before it begins and at the end
+
+
+def test_the_bundle_of_an_adaptation_forecasts(adapted):
+    with Forecaster.open(adapted[0] / "run" / "run.svgb", backend="cpu", samples=2, horizon=2) as forecaster:
+        for _ in range(3):
+            forecaster.observe(np.full((16, 16, 3), 0.5, np.float32))
+        assert forecaster.forecast().shape == (2, 2, 16, 16, 3)
+        assert "split by end" in forecaster.manifest.training_data.description
+
+
+def test_the_last_part_is_held_out_and_the_model_keeps_the_shape_of_the_start(adapted, start_model):
+    saved = load_checkpoint(adapted[0] / "run" / "ckpt.pt")
+    assert saved.config.model.shape() == load_checkpoint(start_model).config.model.shape()
+    assert (saved.config.data.split_by, saved.config.data.test_fraction) == ("end", 0.15)
+    assert saved.frame_interval_s == pytest.approx(0.1)
+    assert saved.training_data.description.startswith("video: 1 file(s) with 102 train frames")
+
+
+def test_a_complete_adaptation_is_not_begun_again(adapted, start_model, flashing):
+    for more in ([], ["--resume"]):
+        run = start(command(start_model, flashing, "--lr", "1e-2", "--steps", "30", *more), adapted[0])
+        assert run.wait() == ExitCode.USAGE
+        assert "is complete: run/adaptation.json" in run.output
+
+
+def test_a_run_that_gains_nothing_is_not_exported(start_model, flashing, tmp_path):
+    run = start(command(start_model, flashing, "--lr", "1e-9", "--train", "1s"), tmp_path)
+    assert run.wait() == 0, run.output
+    assert "NOT worth it: keep start.pt. No bundle was written" in run.output
+    assert f"svg-export {start_model} && svg-live --model start.svgb" in run.output
+    report = json.loads((tmp_path / "run" / "adaptation.json").read_text())
+    assert not report["worth_it"]
+    assert report["bundle"] is None
+    assert abs(report["all"]["over_start"]["db"]) < 0.1
+    assert list((tmp_path / "run").glob("*.svgb")) == []
+
+
+def test_clips_are_adapted_to_with_the_recipe(start_model, flashing, tmp_path):
+    arguments = ["--init", str(start_model), "--config", "adapt", "--data-root", str(flashing), "--train", "1s", *QUICK]
+    run = start(["svg-train", *arguments], tmp_path)
+    assert run.wait() == 0, run.output
+    report = json.loads((tmp_path / "run" / "adaptation.json").read_text())
+    assert report["recording"] is None
+    assert report["sequences"] > 1
+    assert "delete" not in run.output
+    assert load_checkpoint(tmp_path / "run" / "last.pt").config.data.split_by == "time"
+
+
+def test_a_killed_adaptation_goes_on_where_it_was(start_model, flashing, tmp_path):
+    given = command(start_model, flashing, "--train", "3s")
+    run = start(given, tmp_path)
+    wait_until(lambda: (tmp_path / "run" / "last.pt").exists())
+    run.process.kill()
+    run.process.join()
+    recorded = (tmp_path / "run" / "recording" / "000001.mp4").stat().st_mtime_ns
+    again = start(given, tmp_path)
+    assert again.wait() == ExitCode.USAGE
+    assert "continue with the same command and --resume" in again.output
+    other = start([*given, "--resume", "--lr", "1e-4"], tmp_path)
+    assert other.wait() == ExitCode.USAGE
+    assert "train.lr: saved 0.001, given 0.0001" in other.output
+    alone = start(["svg-train", "--out", "run", "--resume"], tmp_path)
+    assert alone.wait() == ExitCode.USAGE
+    assert "is an adaptation\n  continue it with the command that started it and --resume" in alone.output
+    resumed = start([*given, "--resume"], tmp_path)
+    assert resumed.wait() == 0, resumed.output
+    assert (tmp_path / "run" / "recording" / "000001.mp4").stat().st_mtime_ns == recorded  # it was complete
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+
+
+def test_a_recording_that_was_stopped_goes_on(start_model, tmp_path):
+    given = ["svg-train", "--init", str(start_model), "--source", "synthetic://digits", "--record", "200h", "--train", "1s"]
+    run = start([*given, *QUICK], tmp_path)
+    wait_until(lambda: (tmp_path / "run" / "recording" / "000001.mp4").exists())
+    os.kill(run.process.pid, signal.SIGTERM)
+    assert run.wait() == ExitCode.INTERRUPTED
+    assert "continue with the same command and --resume" in run.output
+    before = json.loads((tmp_path / "run" / "recording" / "recording.json").read_text())["recorded_s"]
+    given[given.index("200h")] = f"{before + 2:.0f}s"
+    resumed = start([*given, *QUICK, "--resume"], tmp_path)
+    assert resumed.wait() == 0, resumed.output
+    assert before + 1 <= json.loads((tmp_path / "run" / "recording" / "recording.json").read_text())["recorded_s"] <= before + 3
+
+
+def test_a_camera_that_is_not_there_leaves_nothing_behind(start_model, tmp_path):
+    run = start(["svg-train", "--init", str(start_model), "--source", "/dev/video99"], tmp_path)
+    assert run.wait() == ExitCode.SOURCE_LOST
+    assert "camera 99 cannot be opened" in run.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_recording_is_deleted_by_the_command_that_is_shown(adapted, tmp_path):
+    shutil.copytree(adapted[0] / "run", tmp_path / "run")
+    run = start(["svg-train", "--out", "run", "--delete-recording"], tmp_path)
+    assert run.wait() == 0, run.output
+    assert run.output.startswith("deleted ")
+    assert not (tmp_path / "run" / "recording").exists()
+    assert list((tmp_path / "run" / "strips").iterdir()) == []
+    assert (tmp_path / "run" / "run.svgb").is_dir()
+    again = start(["svg-train", "--out", "run", "--delete-recording"], tmp_path)
+    assert again.wait() == ExitCode.USAGE
+    assert "'run' has no recording" in again.output
+
+
+def invoke(*arguments: str):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exception
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--source", "a.mp4"], "needs a model to start from"),
+        (["--config", "adapt", "--init", "MODEL"], "nothing to adapt to"),
+        (["--init", "nowhere"], "no checkpoint 'nowhere': neither a file nor a model of this package"),
+        (["--init", "MODEL", "--source", "a.mp4", "--camera", "0"], "both --source and --camera"),
+        (["--record", "5m"], "--record without anything to record"),
+        (["--init", "MODEL", "--source", "synthetic://digits", "--record", "20"], "--record: '20' is not a duration"),
+        (["--init", "MODEL", "--source", "synthetic://digits", "--record-limit", "1kB"], "expected at least 1MB"),
+        (["--init", "MODEL", "--source", "synthetic://digits", "--data-root", "clips"], "a recording is kept in --out"),
+        (["--init", "MODEL", "--source", "synthetic://digits", "--processes", "2"], "--processes and an adaptation"),
+        (["--init", "MODEL", "--source", "synthetic://digits", "--source-fps", "5"], "--source-fps applies to files"),
+        (["--init", "MODEL", "--source", "synthetic://digits", "--data", "digits"], "a recording is kept in --out"),
+        (["--steps", "5", "--train", "5s"], "both --steps and --train"),
+        (["--train", "soon"], "'soon' is not a duration"),
+        (["--delete-recording"], "'run' has no recording"),
+    ],
+)
+def test_contradictions_are_refused(arguments, message, start_model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    error = invoke(*(start_model if argument == "MODEL" else argument for argument in arguments))
+    assert message in str(error)
+    assert getattr(error, "exit_code", None) == ExitCode.USAGE
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_name_of_a_shipped_model_adapts_it(start_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped_models_module, "_FOLDER", start_model.parent)
+    assert shipped_models() == {"start": start_model}
+    assert find_checkpoint("start") == start_model
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "start").mkdir()  # a folder is no checkpoint
+    assert find_checkpoint("start") == start_model
+    assert "nothing to adapt to" in str(invoke("--init", "start"))
+    assert "or one of the models in this package: start" in str(invoke("--init", "other"))
+
+
+CHECK_SHARE = """
+import os, threading
+from svg_adapt.machine_share import set_niceness, set_threads
+set_niceness(7)
+import cv2, torch
+set_threads(1)
+torch.ones(500, 500) @ torch.ones(500, 500)
+print(os.getpriority(os.PRIO_PROCESS, 0), torch.get_num_threads(), cv2.getNumThreads(),
+      {os.getpriority(os.PRIO_PROCESS, int(task)) for task in os.listdir('/proc/self/task')})
+"""
+
+
+def test_niceness_and_threads_act_on_all_threads():
+    done = subprocess.run([sys.executable, "-c", CHECK_SHARE], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.split(maxsplit=3) == ["7", "1", "1", "{7}\n"]
+
+
+def test_the_command_takes_its_niceness(start_model, tmp_path):
+    given = [
+        "svg-train",
+        "--init",
+        str(start_model),
+        "--source",
+        "synthetic://digits",
+        "--record",
+        "200h",
+        "--nice",
+        "9",
+        *QUICK,
+    ]
+    run = start(given, tmp_path)
+    wait_until(lambda: (tmp_path / "run" / "recording").exists())
+    assert os.getpriority(os.PRIO_PROCESS, run.process.pid) == 9
+    os.kill(run.process.pid, signal.SIGINT)
+    assert run.wait() == ExitCode.INTERRUPTED

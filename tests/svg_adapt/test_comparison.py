@@ -1,0 +1,99 @@
+"""Gains with their sampling error, and what follows from them."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from svg_adapt.adaptation_report import as_text, verdict
+from svg_adapt.comparison import Comparison, Gain, Scores, gain
+
+NAN = float("nan")
+
+
+def test_a_gain_is_the_difference_of_both_psnrs():
+    ours, other = (np.array([1.0, 3.0]), np.array([100.0, 100.0])), (np.array([2.0, 6.0]), np.array([100.0, 100.0]))
+    assert gain(ours, other).db == pytest.approx(10 * math.log10(2))
+    assert gain(ours, other).error == pytest.approx(0)  # every sequence is better by the same factor: paired
+
+
+def test_the_error_is_what_other_samples_show():
+    """Of many samples, about 68 % have the gain of the whole population within one standard error, and 95 % within two."""
+    rng = np.random.default_rng(0)
+    hard = rng.uniform(0.1, 1.0, 20_000)
+    ours, other = 0.01 * hard * rng.uniform(0.5, 1.1, hard.size), 0.01 * hard
+    truth = 10 * math.log10(other.sum() / ours.sum())
+    distances = []
+    for _ in range(400):
+        chosen = rng.choice(hard.size, 40, replace=False)
+        ones = np.ones(40)
+        found = gain((ours[chosen], ones), (other[chosen], ones))
+        distances.append(abs(found.db - truth) / found.error)
+    assert 0.62 <= np.mean(np.array(distances) < 1) <= 0.74
+    assert 0.91 <= np.mean(np.array(distances) < 2) <= 0.98
+
+
+def test_pixels_that_do_not_exist_have_no_gain():
+    nothing = np.zeros(3), np.zeros(3)
+    assert math.isnan(gain(nothing, nothing).db)
+    one = np.array([1.0]), np.array([10.0])
+    assert gain(one, one).db == 0
+    assert math.isnan(gain(one, one).error)
+
+
+def comparison(over_start: Gain, over_repeat: Gain, moving_share: float = 0.05) -> Comparison:
+    scores = Scores(30.0, 30.0 - over_start.db, 30.0 - over_repeat.db, over_start, over_repeat)
+    nothing = Scores(NAN, NAN, NAN, Gain(NAN, NAN), Gain(NAN, NAN))
+    return Comparison("camera", 40, 10, 10, 0.1, moving_share, scores, nothing)
+
+
+GOOD = Gain(1.0, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("over_start", "over_repeat", "reasons"),
+    [
+        (GOOD, GOOD, []),
+        (Gain(0.3, NAN), GOOD, []),
+        (Gain(-0.5, 0.1), GOOD, ["worse than camera: -0.50 dB"]),
+        (Gain(0.05, 0.01), GOOD, [r"\+0.05 dB over camera, and less than 0.10 dB may be chance"]),
+        (Gain(0.5, 0.6), GOOD, [r"\+0.50 dB over camera, and less than 0.60 dB may be chance"]),
+        (GOOD, Gain(-0.4, 0.1), ["0.40 dB below repeating"]),
+        (Gain(-1.0, 0.1), Gain(-2.0, 0.1), ["worse than camera", "below repeating"]),
+    ],
+)
+def test_what_is_not_worth_it_is_said_with_every_reason(over_start, over_repeat, reasons):
+    found = comparison(over_start, over_repeat)
+    assert len(found.reasons_against) == len(reasons)
+    assert all(re.search(reason, said) for reason, said in zip(reasons, found.reasons_against, strict=True))
+    assert found.as_json()["worth_it"] is (not reasons)
+    said = verdict(found, Path("run/run.svgb"), Path("run/ckpt.pt"), "svg-live --model camera --camera 0", "--camera 0", 1200.0)
+    if reasons:
+        assert said.startswith("NOT worth it: keep camera. No bundle was written")
+        assert "svg-live --model camera --camera 0" in said
+        assert "run.svgb" not in said
+    else:
+        assert said.startswith("worth it: wrote run/run.svgb")
+        assert "svg-live --model run/run.svgb --camera 0" in said
+
+
+def test_advice_fits_the_recording():
+    def said(moving_share: float, recorded_s: float | None) -> str:
+        poor = comparison(Gain(0.0, 0.1), GOOD, moving_share)
+        return verdict(poor, Path("b"), Path("c"), "svg-live", "--camera 0", recorded_s)
+
+    assert "little moves: 0.10 %" in said(0.001, 1200.0)
+    assert "little moves" not in said(0.05, 1200.0)
+    assert "only 60 s were recorded" in said(0.05, 60.0)
+    assert "were recorded" not in said(0.05, None)
+
+
+def test_the_table_has_dashes_where_nothing_moves():
+    lines = as_text(comparison(GOOD, GOOD, moving_share=0.0)).splitlines()
+    assert lines[1].split() == ["all", "pixels", "moving", "(0.0", "%)"]
+    assert [line.split()[-1] for line in lines[2:]] == ["-"] * 5
+    assert "+1.00 ± 0.20" in lines[-1]

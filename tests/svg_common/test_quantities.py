@@ -1,0 +1,37 @@
+"""Durations and sizes on the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from svg_common.quantities import duration_text, parse_duration, parse_size, size_text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("20m", 1200), ("2h", 7200), ("1d", 86400), ("1h30m", 5400), ("0.5m", 30), (" 2H ", 7200)],
+)
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "20", "0s", "-5m", "30m1h", "5 apples", "1e9h", "m", "9" * 400 + "d"])
+def test_what_is_no_duration_gets_examples(text):
+    with pytest.raises(ValueError, match="expected a number with its unit, such as 90s"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(("text", "size"), [("2GB", 2e9), ("500 MB", 5e8), ("1.5g", 1.5e9), ("20kB", 2e4), ("1TiB", 1e12)])
+def test_sizes(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "2", "GB", "-1GB", "2XB", "2GBs"])
+def test_what_is_no_size_gets_examples(text):
+    with pytest.raises(ValueError, match="such as 500MB or 2GB"):
+        parse_size(text)
+
+
+def test_texts():
+    assert [duration_text(seconds) for seconds in (45, 750, 7200)] == ["45 s", "12.5 min", "2.0 h"]
+    assert [size_text(size) for size in (12_300_000, 1_500_000_000)] == ["12.3 MB", "1.50 GB"]

@@ -1,0 +1,75 @@
+"""The length of a run in steps or in time, and its learning rate; a run in time is resumed with the time that is left."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from svg_common.errors import UsageError
+from svg_train.checkpoint import load_checkpoint
+from svg_train.config import TrainConfig, build_config
+from svg_train.run_length import RunLength
+from svg_train.train import StoppedError, Trainer, is_complete
+from tests.svg_train.test_train import CPU, config, stop_after
+
+
+def test_steps_warm_up_and_decay_to_zero():
+    length = RunLength(TrainConfig(steps=10, warmup_steps=3))
+    assert [length.learning_rate(step) for step in (0, 2, 3, 4)] == pytest.approx([0.25, 0.75, 1, 6 / 7])
+    assert length.learning_rate(10) == 0
+    assert (length.is_over(9), length.is_over(10), length.steps_from(4)) == (False, True, range(4, 10))
+
+
+def test_the_learning_rate_of_a_time_follows_the_clock_after_the_warm_up():
+    now = [100.0]
+    length = RunLength(TrainConfig(duration_s="1m", warmup_steps=3), now=lambda: now[0])
+    assert length.learning_rate(10) == 1  # reading data does not count
+    length.start()
+    assert length.learning_rate(0) == 0.25
+    now[0] += 45
+    assert length.learning_rate(10) == 0.25
+    assert length.share(7) == 0.75
+    assert not length.is_over(1 << 30)
+    now[0] += 15
+    assert length.is_over(7)
+    now[0] += 5
+    assert length.learning_rate(7) == 0
+
+
+def test_a_resumed_time_goes_on():
+    length = RunLength(TrainConfig(duration_s=60), elapsed_s=50, now=lambda: 0.0)
+    length.start()
+    assert (length.elapsed_s, length.share(7)) == (50, pytest.approx(5 / 6))
+
+
+@pytest.mark.parametrize(("given", "seconds"), [("90s", 90), ("1h30m", 5400), (12.5, 12.5), (None, None)])
+def test_a_recipe_has_it_as_text_or_in_seconds(given, seconds):
+    assert build_config({"train": {"duration_s": given}}).train.duration_s == seconds
+
+
+@pytest.mark.parametrize("given", ["30", "soon", 0, -1, [30]])
+def test_what_is_no_duration_is_refused_by_name(given):
+    with pytest.raises(UsageError, match=r"train\.duration_s"):
+        build_config({"train": {"duration_s": given}})
+
+
+def test_a_run_in_time_ends_with_an_evaluation_and_can_be_resumed(tmp_path, monkeypatch):
+    timed = config(steps=1, duration_s=2.0, eval_every=100_000, save_every=100_000)
+    stop_after(3, monkeypatch)
+    with pytest.raises(StoppedError):
+        Trainer(timed, tmp_path / "run", CPU, resume=False).run()
+    saved = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert saved.step == 3  # more than `steps`, which do not count
+    assert 0 < saved.training["elapsed_s"] < 2
+    assert not is_complete(saved)
+    monkeypatch.undo()
+    began = time.monotonic()
+    evaluation = Trainer(timed, tmp_path / "run", CPU, resume=True).run()
+    assert evaluation is not None
+    whole = load_checkpoint(tmp_path / "run" / "last.pt")
+    assert whole.step > 3
+    assert 2 <= whole.training["elapsed_s"] <= saved.training["elapsed_s"] + time.monotonic() - began
+    assert whole.training["schedule"]["_last_lr"] == [0]
+    with pytest.raises(UsageError, match="is complete"):
+        Trainer(timed, tmp_path / "run", CPU, resume=True)
