@@ -29,10 +29,10 @@ from svg_runtime.errors import BackendMissingError, BundleError
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded"  # the models in the package
 EMBEDDED_MODEL = EMBEDDED_FOLDER / "digits.svgb"
 EMBEDDED_NAMES = ("embedded", "digits", "camera")  # of models in the package; embedded: the one that is taken by default
-TRAIN_COMMAND = "svg-train --config video --data-root YOUR_VIDEOS/"  # what helps when a model does not fit
+ADAPT_COMMAND = "svg-train --init camera --source YOUR_CAMERA --train 30m"  # what helps when a model does not fit
 KNOWS_DIGITS_ONLY = (
     "the embedded digits know only moving digits, and their forecasts of anything else mean nothing; "
-    f"take --model camera, or train your own: {TRAIN_COMMAND}"
+    "take --model camera, or train your own: svg-train --config video --data-root YOUR_VIDEOS/"
 )
 _MANIFEST_LIMIT = 4 << 20  # bytes
 _LINE_LIMIT = 400  # characters of one problem in a message: keys and names in a hostile manifest can be megabytes

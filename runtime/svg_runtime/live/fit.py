@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from svg_common.frame_statistics import Distribution, Statistic, TrainingData, frame_statistics, mean_statistics
 from svg_common.metrics import psnr
-from svg_runtime.bundle.reader import TRAIN_COMMAND
+from svg_runtime.bundle.reader import ADAPT_COMMAND
 from svg_runtime.live.events import EventLog
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class FitMonitor:
         return (
             f"the model does not fit these pictures: {'; '.join(self.reasons)}\n"
             f"  expected {expected}\n"
-            f"  record videos with this camera, and train on them: {TRAIN_COMMAND}"
+            f"  record this camera, and adapt the camera model to it: {ADAPT_COMMAND}"
         )
 
     def _steps(self, seconds: float) -> int:

@@ -128,7 +128,7 @@ def test_a_misfit_is_said_once_though_it_comes_and_goes():
     message = fit._events.messages[0]
     assert "brightness is 0.90" in message
     assert "expected pictures like those that it was trained on (gray walls)" in message
-    assert "svg-train --config video" in message
+    assert "svg-train --init camera" in message
     assert 3 * 25 < fit.summary()["misfit_s"] < 3 * 38
 
 
@@ -148,7 +148,7 @@ def test_the_embedded_digits_do_not_fit_a_bright_video(svg_live, tmp_path):
     code, stderr, stats = svg_live(*small, "--source", "bright.mp4", "--output", "out.mp4", model=False)
     assert code == 0, stderr
     assert stderr.count("the model does not fit these pictures: ") == 1
-    assert "svg-train --config video --data-root YOUR_VIDEOS/" in stderr
+    assert "svg-train --init camera --source YOUR_CAMERA --train 30m" in stderr
     assert stats["events"]["counts"]["misfit"] == 1
     assert stats["fit"]["fits"] is False
     assert "model does not fit: 1.0 s; " in stderr

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from svg_runtime.bundle.reader import TRAIN_COMMAND
+from svg_runtime.bundle.reader import ADAPT_COMMAND
 from svg_runtime.live.overlay.theme import BACKGROUND, SEMIBOLD, SMALL, WARNING, Canvas, Rect, fill, shorten, text, text_width
 from svg_runtime.live.overlay.view import View
 
 _PADDING, _BASELINE = 10, 14
 _WHAT = "The model does not fit"
-_ADVICE = f"train on this camera: {TRAIN_COMMAND}"
+_ADVICE = f"adapt one: {ADAPT_COMMAND}"
 
 
 class Banner:
