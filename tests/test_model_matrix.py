@@ -69,7 +69,7 @@ def row(model: dict[str, Any]) -> Any:
     return pytest.param(model, id="-".join(map(str, values)), marks=marks)
 
 
-@pytest.mark.parametrize("model", map(row, MATRIX))
+@pytest.mark.parametrize("model", [row(model) for model in MATRIX])
 def test_trains_exports_and_forecasts(model, tmp_path):
     svg = random_model(**{**TINY, **model})
     c = svg.config
