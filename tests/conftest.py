@@ -21,6 +21,8 @@ from svg_common.log_messages import PACKAGES
 
 TESTS = Path(__file__).resolve().parent
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # tests import onnxruntime themselves, and must not report either
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process per core: more threads would wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 SHARED_DATA = TESTS.parents[1] / "shared" / "data"
 
 TINY = {"nf": 4, "g_dim": 16, "z_dim": 4, "rnn_size": 24, "n_past": 3, "skip_lag": 1}
@@ -168,6 +170,34 @@ def no_bf16_units(monkeypatch, tmp_path):
     monkeypatch.setattr(openvino_device, "_CPU_INFO", tmp_path / "no-cpuinfo")
 
 
+def shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
+    """A folder of this run that all processes of pytest-xdist share."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exported_graphs(tmp_path_factory) -> Iterator[None]:
+    """Graphs that several tests export are exported once."""
+    if "torch" not in sys.modules:  # no test module has imported it: those of the runtime run without
+        yield
+        return
+    from tests.exported_once import exported_once
+
+    with exported_once(shared_folder(tmp_path_factory, "exported-once")):
+        yield
+
+
+@pytest.fixture
+def exported_anew(monkeypatch) -> None:
+    """The exporter itself, for a test of what it does."""
+    import torch
+
+    monkeypatch.setattr(torch.onnx, "export", torch.onnx.export.__wrapped__)
+
+
 @pytest.fixture(scope="session")
 def tiny_model():
     """Random SVG, 64x64, 1 channel, n_past 3, skip_lag 1."""
@@ -176,9 +206,7 @@ def tiny_model():
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Path]) -> Path:
     """The result of `make`, which takes seconds: made once, not once per process of pytest-xdist."""
-    base = factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
-    folder.mkdir(exist_ok=True)
+    folder = shared_folder(factory, "made-once")
     path = folder / name
     with FileLock(folder / f"{name}.lock"):
         return path if path.exists() else make(path)

@@ -181,7 +181,7 @@ class TestForecasts:
         from anomaly_forecasts import BundleForecaster, CheckpointForecaster, measure
 
         checkpoint = random_checkpoint(model)
-        write_bundle(checkpoint, "0" * 64, tmp_path / "m.svgb", fp16=False)
+        write_bundle(checkpoint, "0" * 64, tmp_path / "m.svgb", fp16=False, fused=False)
         clip = moving_clip()
         ours = measure(CheckpointForecaster(checkpoint, 2, bf16=False), clip, None)
         with Forecaster.open(tmp_path / "m.svgb", "cpu", samples=1, horizon=2, context="window") as forecaster:

@@ -257,13 +257,13 @@ def test_engines_of_other_backends_are_refused():
         engine_request(True, "cpu", None, None, None, None)
 
 
-def test_command_builds_into_the_bundle(tiny_checkpoint, tmp_path):
+def test_command_builds_into_the_bundle(tiny_checkpoint, tmp_path, svg_export):
     rtx()
     arguments = ["--no-fused", "--engine", "--target", "sm75,sm86", "--samples", "3", "--workspace", "1.5"]
     places = ["--cache-dir", "cache", "--json", "summary.json"]
-    result = run_cli(str(tiny_checkpoint), *arguments, *places, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "12 engines of tensorrt-rtx" in result.stderr
+    code, messages = svg_export(str(tiny_checkpoint), *arguments, *places)
+    assert code == 0, messages
+    assert "12 engines of tensorrt-rtx" in messages
     engines = json.loads((tmp_path / "summary.json").read_text())["engines"]
     assert (engines["targets"], engines["max_samples"], len(engines["files"])) == (["sm75", "sm86"], 3, 12)
     record = json.loads((tmp_path / "tiny.svgb/engines/fp32/prior.sm75.plan.json").read_text())

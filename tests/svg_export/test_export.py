@@ -104,7 +104,7 @@ def test_fp16_variant_keeps_states_and_gaussians_in_float32(tiny_bundle):
     assert report.curves["forecast.decoder.frame"].psnr_db[0] > 40
 
 
-def test_same_checkpoint_gives_the_same_bytes(tiny_bundle, tiny_checkpoint, tmp_path):
+def test_same_checkpoint_gives_the_same_bytes(tiny_bundle, tiny_checkpoint, tmp_path, exported_anew):
     again = export_model(tiny_checkpoint, tmp_path / "again.svgb", fp16=True)
     first = {str(file.relative_to(tiny_bundle)): file.read_bytes() for file in tiny_bundle.rglob("*") if file.is_file()}
     second = {str(file.relative_to(again)): file.read_bytes() for file in again.rglob("*") if file.is_file()}
@@ -283,6 +283,7 @@ def test_folder_that_is_not_a_bundle_is_not_replaced(tiny_checkpoint, tmp_path):
 
 
 def run_cli(*arguments: str, cwd: Path, block: str = "") -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
     code = f"import sys\n{block}\nfrom svg_export.cli import main; main()"
     return subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True, timeout=180)
 
@@ -310,30 +311,30 @@ def test_the_manifest_of_another_program_makes_no_bundle(tmp_path):
         refuse_foreign(tmp_path)
 
 
-def test_command_writes_a_bundle_named_after_the_checkpoint(tiny_checkpoint, tmp_path):
-    result = run_cli(str(tiny_checkpoint), "--json", "summary.json", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+def test_command_writes_a_bundle_named_after_the_checkpoint(tiny_checkpoint, tmp_path, svg_export):
+    code, messages = svg_export(str(tiny_checkpoint), "--json", "summary.json")
+    assert code == 0, messages
     manifest = Bundle.open(tmp_path / "tiny.svgb").manifest
     assert manifest.provenance.checkpoint_sha256 == hashlib.sha256(tiny_checkpoint.read_bytes()).hexdigest()
     assert manifest.generation.frame_interval_s == 0.1
     assert json.loads((tmp_path / "summary.json").read_text())["bundle_id"] == manifest.bundle_id
-    assert "svg-live --model tiny.svgb" in result.stderr
+    assert "svg-live --model tiny.svgb" in messages
 
 
-def test_command_exits_3_without_a_folder_when_parity_fails(tiny_checkpoint, tmp_path):
-    block = "import svg_export.parity as p\np.check_fp32.__defaults__ = (0.0,)"
-    result = run_cli(str(tiny_checkpoint), "--no-fused", cwd=tmp_path, block=block)
-    assert result.returncode == 3, result.stderr
-    assert "nothing was published" in result.stderr
+def test_command_exits_3_without_a_folder_when_parity_fails(tiny_checkpoint, tmp_path, svg_export, monkeypatch):
+    monkeypatch.setattr(check_fp32, "__defaults__", (0.0,))
+    code, messages = svg_export(str(tiny_checkpoint), "--no-fused")
+    assert (code, "Traceback" in messages) == (3, False), messages
+    assert "nothing was published" in messages
     assert list(tmp_path.iterdir()) == []
 
 
-def test_command_exits_3_without_a_folder_when_the_contract_is_broken(tiny_checkpoint, tmp_path):
-    block = "import svg_export.bundle_writer as w\nw.SHUFFLED_DECODER = 'decoder_twice'"
-    result = run_cli(str(tiny_checkpoint), "--no-fused", cwd=tmp_path, block=block)
-    assert (result.returncode, "Traceback" in result.stderr) == (3, False), result.stderr
-    assert "decoder_twice" in result.stderr
-    assert "nothing was published" in result.stderr
+def test_command_exits_3_without_a_folder_when_the_contract_is_broken(tiny_checkpoint, tmp_path, svg_export, monkeypatch):
+    monkeypatch.setattr("svg_export.bundle_writer.SHUFFLED_DECODER", "decoder_twice")
+    code, messages = svg_export(str(tiny_checkpoint), "--no-fused")
+    assert (code, "Traceback" in messages) == (3, False), messages
+    assert "decoder_twice" in messages
+    assert "nothing was published" in messages
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,7 +16,7 @@ from svg_common.errors import ExitCode, UsageError
 from svg_common.progress import NullListener
 from svg_eval.cli import app as evaluate
 from svg_eval.models import ModelInfo
-from svg_export import cli, precision
+from svg_export import precision
 from svg_export.drawn_frames import DrawnSequences
 from svg_export.precision import (
     DrawnFrames,
@@ -195,19 +195,11 @@ def test_the_gates_are_those_of_the_manifest(tiny_bundle):
 
 
 @pytest.fixture
-def run_cli(tmp_path, monkeypatch, capsys):
-    """`svg-export` in an empty folder, within this process and on few sequences: its exit code and its messages."""
-    monkeypatch.chdir(tmp_path)
+def run_cli(svg_export, tmp_path, monkeypatch):
+    """The command on few sequences."""
     monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(precision, "SEQUENCES", 4)
-
-    def run(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["svg-export", *arguments])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return int(left.value.code), capsys.readouterr().err
-
-    return run
+    return svg_export
 
 
 def test_command_exports_precisions_that_pass_the_gate(tiny_checkpoint, tmp_path, run_cli):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 from svg_common.errors import SvgError, UsageError
-from svg_export import cli, recalibrate
+from svg_export import recalibrate
 from svg_export.recalibrate import Moments, closed_loop_statistics, recalibrate_checkpoint, true_frame_statistics
 from svg_runtime.bundle.reader import Bundle
 from svg_train.checkpoint import Checkpoint, load_checkpoint
@@ -216,24 +215,10 @@ def test_video_gives_statistics_when_it_is_long_enough(trained, quick, tmp_path)
         recalibrate_checkpoint(trained, {**data, "root": None}, 1000)
 
 
-@pytest.fixture
-def run_cli(tmp_path, monkeypatch, capsys):
-    """`svg-export` in an empty folder, within this process: its exit code and its messages."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["svg-export", *arguments])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return int(left.value.code), capsys.readouterr().err
-
-    return run
-
-
-def test_command_exports_a_recalibrated_bundle(tiny_model, tmp_path, run_cli, quick):
+def test_command_exports_a_recalibrated_bundle(tiny_model, tmp_path, svg_export, quick):
     checkpoint = save_model(tmp_path / "model.pt", tiny_model, train={"n_future": HORIZON})
     options = ("--bn", "recalibrate", "--data", "digits", "--num-digits", "2", "--bn-sequences", "20", "--json", "s.json")
-    code, messages = run_cli("model.pt", *options, "--save-checkpoint", "new.pt")
+    code, messages = svg_export("model.pt", *options, "--no-fused", "--save-checkpoint", "new.pt")
     assert code == 0, messages
     again = recalibrate_checkpoint(load_checkpoint(checkpoint), {"name": "digits", "num_digits": 2}, 20)
     assert json.loads((tmp_path / "s.json").read_text())["batch_norm"] == again.summary()
@@ -260,16 +245,16 @@ def test_command_exports_a_recalibrated_bundle(tiny_model, tmp_path, run_cli, qu
         (["--json", "tiny.svgb/manifest.json"], "--json would overwrite 'tiny.svgb/manifest.json'"),
     ],
 )
-def test_mistakes_are_usage_errors(tiny_checkpoint, tmp_path, run_cli, arguments, message):
-    code, messages = run_cli(str(tiny_checkpoint), *arguments)
+def test_mistakes_are_usage_errors(tiny_checkpoint, tmp_path, svg_export, arguments, message):
+    code, messages = svg_export(str(tiny_checkpoint), *arguments)
     assert code == 2, messages
     assert message in messages
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folder_that_is_not_a_bundle_is_refused_before_the_work(tiny_checkpoint, tmp_path, run_cli, monkeypatch):
+def test_folder_that_is_not_a_bundle_is_refused_before_the_work(tiny_checkpoint, tmp_path, svg_export, monkeypatch):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "holiday.txt").write_text("here")
     monkeypatch.setattr(recalibrate, "recalibrate_checkpoint", None)  # calling it would be another error
-    code, messages = run_cli(str(tiny_checkpoint), "--bn", "recalibrate", "--data", "digits", "--out", "photos")
+    code, messages = svg_export(str(tiny_checkpoint), "--bn", "recalibrate", "--data", "digits", "--out", "photos")
     assert (code, "not a bundle" in messages) == (2, True), messages

@@ -77,7 +77,7 @@ def test_training_stores_it_and_export_hands_it_on(trained, tmp_path):
     means = [sequence_statistics(data[number * len(data) // 256])["brightness"] for number in range(256)]
     assert known.statistics["brightness"].mean == pytest.approx(np.mean(means), abs=1e-5)
     assert known == load_checkpoint(trained / "last.pt").training_data
-    write_bundle(checkpoint, "0" * 64, tmp_path / "b.svgb", fp16=False)
+    write_bundle(checkpoint, "0" * 64, tmp_path / "b.svgb", fp16=False, fused=False)
     assert Bundle.open(tmp_path / "b.svgb").manifest.training_data == known
 
 

@@ -1,0 +1,21 @@
+"""Fixtures of the exporter's tests."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def svg_export(tmp_path, monkeypatch, capsys):
+    """Run the command in an empty folder, within this process, where graphs are exported once: its exit code and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        from svg_export.cli import main
+
+        monkeypatch.setattr("sys.argv", ["svg-export", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code), capsys.readouterr().err
+
+    return run
