@@ -84,4 +84,14 @@ def exported_once(folder: Path) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.onnx, "export", export)
+        _read_operators_once(patch)
         yield
+
+
+def _read_operators_once(patch: pytest.MonkeyPatch) -> None:
+    """onnxscript reads the source of its 500 operators for every graph, a fifth of the time of a tiny one: let it keep them."""
+    from onnxscript.values import TracedOnnxFunction  # slow to import
+
+    read = TracedOnnxFunction.function_ir
+    if isinstance(read, property):  # not in a version that keeps it by itself
+        patch.setattr(TracedOnnxFunction, "function_ir", property(functools.cache(read.fget)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import logging
 import warnings
@@ -30,7 +29,6 @@ def export_graph(graph_export: GraphExport, graph_name: str, bundle_id: str) -> 
     Raises:
         RuntimeError: PyTorch's exporter refused the module.
     """
-    _read_operators_once()
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             graph_export.module.eval(),
@@ -126,16 +124,6 @@ def _clean(model: onnx.ModelProto) -> None:
     for item in [*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer]:
         item.doc_string = ""
         del item.metadata_props[:]
-
-
-@functools.cache
-def _read_operators_once() -> None:
-    """Let onnxscript keep what it reads in the source of its 500 operators: for every graph, it reads them all again."""
-    from onnxscript.values import TracedOnnxFunction  # slow to import
-
-    read = TracedOnnxFunction.function_ir
-    if isinstance(read, property):  # not in a version that keeps it by itself
-        TracedOnnxFunction.function_ir = property(functools.cache(read.fget))
 
 
 @contextlib.contextmanager

@@ -103,7 +103,9 @@ class Prime(nn.Module):
         opacity = (_SHARPNESS * _shuffled(self.opacity(half)) + seen).sigmoid()
         layer = torch.cat([opacity * x[-1], opacity], 1)
         motion = _FLOW_PIXELS * _widened(self.motion(half))
-        return state, Observed(self.to_quarter(quarter), self.to_half(half), motion, layer, background)
+        return state, Observed(
+            quarter=self.to_quarter(quarter), half=self.to_half(half), motion=motion, layer=layer, background=background
+        )
 
 
 class Step(nn.Module):
