@@ -125,7 +125,7 @@ def test_the_camera_model_moves_what_moves_and_keeps_what_stands_still():
     errors, repeated = ((futures.mean(0) - truth) ** 2).mean(axis=(1, 2, 3)), ((last - truth) ** 2).mean(axis=(1, 2, 3))
     assert (errors < 0.9 * repeated).all()
     still = np.s_[:, :, :16]
-    assert ((futures - truth)[still] ** 2).mean() < 1e-4  # 40 dB, of each sample
+    assert ((futures - truth)[still] ** 2).mean() < 4e-4  # 34 dB, of each sample
     assert futures.std(0)[:, 25:39].mean() > 3 * futures.std(0)[:, :16].mean()
 
 
