@@ -325,6 +325,7 @@ def test_command_writes_a_bundle_named_after_the_checkpoint(tiny_checkpoint, tmp
 
 def test_command_exits_3_without_a_folder_when_parity_fails(tiny_checkpoint, tmp_path, svg_export, monkeypatch):
     monkeypatch.setattr(check_fp32, "__defaults__", (0.0,))
+    monkeypatch.setattr("svg_export.parity.ROUNDING_FACTOR", 0.0)
     code, messages = svg_export(str(tiny_checkpoint), "--no-fused")
     assert (code, "Traceback" in messages) == (3, False), messages
     assert "nothing was published" in messages
