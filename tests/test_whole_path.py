@@ -12,13 +12,15 @@ import cv2
 import numpy as np
 import pytest
 
+from svg_common.files import file_sha256
 from svg_common.progress import NullListener
 from svg_eval.evaluation_report import as_json
 from svg_eval.evaluation_run import Request
 from svg_eval.evaluation_run import run as run_evaluation
 from svg_eval.measure import Settings
 from svg_runtime import Forecaster
-from svg_runtime.bundle.reader import EMBEDDED_MODEL, find_model
+from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle, find_model
+from svg_train.shipped_models import find_checkpoint
 
 RECIPE = """
 [model]
@@ -105,6 +107,11 @@ def test_the_camera_model_is_small_and_says_where_it_comes_from():
     assert (manifest.frame.height, manifest.frame.width, manifest.frame.channels) == (64, 64, 3)
     assert manifest.generation.frame_interval_s == pytest.approx(0.1)
     assert manifest.training_data is not None
+
+
+def test_the_checkpoint_of_the_camera_model_ships_too():
+    manifest = Bundle.open(find_model("camera")).manifest
+    assert file_sha256(find_checkpoint("camera")) == manifest.provenance.checkpoint_sha256
 
 
 def test_the_camera_model_moves_what_moves_and_keeps_what_stands_still():
