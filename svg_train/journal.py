@@ -28,8 +28,9 @@ _LINE_EVERY_S = 30.0
 class Journal:
     """Append-only record of a run. Only the first process writes it; the others pass `active=False`."""
 
-    def __init__(self, folder: Path, start_step: int, active: bool = True) -> None:
+    def __init__(self, folder: Path, total_steps: int | None, start_step: int, active: bool = True) -> None:
         self._active = active
+        self._of_total = "" if total_steps is None else f"/{total_steps}"
         self._start = start_step
         self._began = time.monotonic()
         if not active:
@@ -66,7 +67,7 @@ class Journal:
         if not self._active:
             return
         rate = (step - self._start) / max(time.monotonic() - self._began, 1e-9)
-        self._display.progress("training", min(share, 1.0), f"step {step}, loss {loss:.5f}, {rate:.2f} steps/s")
+        self._display.progress("training", min(share, 1.0), f"step {step}{self._of_total}, loss {loss:.5f}, {rate:.2f} steps/s")
 
     def record(self, kind: str, step: int, values: dict[str, float]) -> None:
         """Append one line to metrics.jsonl and the same values to TensorBoard."""

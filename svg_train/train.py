@@ -147,7 +147,8 @@ class Trainer:
             world_size=fabric.world_size,
         )
         loader = training_loader(data, sampler, self._workers, pin_memory=fabric.device.type == "cuda")
-        with Journal(self._out, self._step, fabric.global_rank == 0) as self._journal, self._stop_signals():
+        total = None if self._length.timed else train.steps
+        with Journal(self._out, total, self._step, fabric.global_rank == 0) as self._journal, self._stop_signals():
             self._journal.log(f"data: {data.description}\nheld out: {test.description}")
             self._journal.log(f"model: {_count(self._raw)} parameters, {fabric.device}, {_precision_name(fabric)}")
             self._length.start()

@@ -190,7 +190,7 @@ def _report(manifest: Manifest, checkpoint: Path, target: Path, console: Console
 def _save(checkpoint: Checkpoint, path: Path, console: Console) -> None:
     from svg_train.checkpoint import save_checkpoint
 
-    save_checkpoint(path, checkpoint)
+    save_checkpoint(path, replace(checkpoint, training=None))  # a model, not a run that can be resumed
     console.print(f"wrote {path}", markup=False)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 
@@ -43,8 +44,6 @@ class ClipSequences:
         self._length = length
         self._runs = [(clip, run) for clip in clips for run in clip.runs]
         self._windows = _windows(self._runs, split, length)
-        clips_of_windows = [self._runs[number][0].video.source for number in self._windows[:, 0]]
-        self.counts = np.array([len(list(same)) for _, same in groupby(clips_of_windows)])  # sequences of each clip, in order
         self.frame_count = sum(len(np.unique(run)) for _, run in self._runs)  # a frame that is held counts once
 
     def __len__(self) -> int:
@@ -53,6 +52,11 @@ class ClipSequences:
     def __getitem__(self, index: int) -> Frames:
         clip, run, start = self.window(index)
         return np.array(clip.video.frames()[run[start : start + clip.span(self._length) : clip.step]])
+
+    @cached_property
+    def counts(self) -> Indices:
+        """Number of sequences of each clip, in order."""
+        return np.array([len(list(same)) for _, same in groupby(self._windows[:, 0], lambda run: self._runs[run][0])])
 
     def window(self, index: int) -> tuple[Clip, Indices, int]:
         """The clip of a sequence, its run of frames, and the tick in it at which the sequence starts."""

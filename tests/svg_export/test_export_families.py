@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from svg_common.errors import ExitCode
 from svg_export.cli import app
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import Bundle
-from svg_train.checkpoint import load_checkpoint
+from svg_train.checkpoint import load_checkpoint, save_checkpoint
 from tests.families import save_tiny
 from tests.svg_runtime.bundle_helpers import draw, generated
 
@@ -53,11 +54,13 @@ def test_settings_are_not_blamed_where_the_file_is_no_checkpoint(tmp_path):
 
 
 def test_euler_steps_change_the_forecast_and_are_recorded(tmp_path, frames):
-    checkpoint = save_tiny("srvp", tmp_path / "ckpt.pt")
+    checkpoint = save_tiny("srvp", tmp_path / "last.pt")
+    save_checkpoint(checkpoint, replace(load_checkpoint(checkpoint), training={"best": 1.0}))
     saved, out = tmp_path / "finer.pt", tmp_path / "finer.svgb"
     result = run_cli(str(checkpoint), "--euler-steps", "3", "--save-checkpoint", str(saved), "--out", str(out), "--json",
                      str(tmp_path / "about.json"))  # fmt: skip
     assert result.exit_code == 0, result.output
+    assert load_checkpoint(saved).training is None  # it is a model, not a run that could be resumed with other steps
     manifest, finer = Bundle.open(out).manifest, load_checkpoint(saved).build()
     assert manifest.model.settings["n_euler_steps"] == finer.config.n_euler_steps == 3
     assert json.loads((tmp_path / "about.json").read_text())["bundle_id"] == manifest.bundle_id

@@ -21,7 +21,7 @@ def test_a_resumed_run_drops_damaged_lines_and_those_of_later_steps(tmp_path, da
     file = tmp_path / "metrics.jsonl"
     later = b'{"kind": "train", "step": 4, "loss": 0.4}'
     file.write_bytes(b"\n".join([KEPT[0].encode(), damage, KEPT[1].encode(), later]))
-    with Journal(tmp_path, start_step=3) as journal:
+    with Journal(tmp_path, total_steps=10, start_step=3) as journal:
         journal.record("train", 5, {"loss": 0.3})
     lines = file.read_text().splitlines()
     assert lines[:2] == KEPT
