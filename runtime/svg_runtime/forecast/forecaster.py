@@ -45,7 +45,7 @@ from svg_runtime.forecast.observer import Observer
 from svg_runtime.forecast.primed_context import PrimedContext
 from svg_runtime.forecast.rollout import Rollout
 from svg_runtime.forecast.sampled_context import SampledContext
-from svg_runtime.forecast.scores import ForecastMemory, ForecastScore
+from svg_runtime.forecast.scores import EarlierForecast, ForecastMemory, ForecastScore
 from svg_runtime.forecast.separate_rollout import SeparateRollout
 from svg_runtime.forecast.stepped_context import SteppedContext
 from svg_runtime.forecast_options import Calibrate
@@ -66,6 +66,7 @@ class Observation:
     # of its earlier errors. None for the first frames, and for other models without latents.
     surprise: float | None
     scores: tuple[ForecastScore, ...]  # of earlier forecasts of this frame, shortest lead first
+    expected: EarlierForecast | None = None  # the latest of them; None: none was made
 
 
 def _name_memory_errors(method: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
@@ -382,11 +383,12 @@ class Forecaster:
         index = self._observer.count
         # 1) score earlier forecasts of this frame
         scores = self._memory.score(index, checked)
+        expected = self._memory.latest(index)
         # 2) encode it, once
         self._observer.observe(checked)
         self._last_frame = checked
         if index == 0:
-            return Observation(index, surprise=None, scores=scores)
+            return Observation(index, surprise=None, scores=scores, expected=expected)
         # 3) compare its latents (posterior) with the expected ones (prior)
         encodings = list(self._observer.encodings)
         self._context_posterior = self._reader.observe(encodings)
@@ -395,7 +397,7 @@ class Forecaster:
             self._stream.advance(encodings[-2], self._context_posterior.mu[0], self._context_posterior.logvar[0], eps)
         if self._context_posterior.surprise is not None:
             check_finite(self._context_posterior.surprise, "the surprise is not a finite number")
-        return Observation(index, self._context_posterior.surprise, scores)
+        return Observation(index, self._context_posterior.surprise, scores, expected)
 
     @_name_memory_errors
     def forecast(

@@ -36,6 +36,24 @@ class ForecastScore:
         return psnr(self.mse_repeat)
 
 
+@dataclass(frozen=True)
+class EarlierForecast:
+    """What one earlier forecast said about the frame that has now been observed."""
+
+    lead: int  # frames from the forecast to this frame: 1 ... horizon
+    samples: FloatArray  # (S, H, W, C) in [0, 1]
+
+    def mean(self) -> FloatArray:
+        """(H, W, C) mean over samples."""
+        mean: FloatArray = self.samples.mean(0)
+        return mean
+
+    def variance(self) -> FloatArray:
+        """(H, W, C) variance over samples; zero for a deterministic model, whose samples are equal."""
+        variance: FloatArray = self.samples.var(0)
+        return variance
+
+
 class ForecastMemory:
     """Forecasts whose frames are still to come."""
 
@@ -58,6 +76,13 @@ class ForecastMemory:
             for made, last_frame, futures in reversed(self._pending)
             if made < index
         )
+
+    def latest(self, index: int) -> EarlierForecast | None:
+        """What the latest forecast before frame `index` said about that frame; None if none reached it."""
+        for made, _, futures in reversed(self._pending):
+            if made < index <= made + futures.shape[1]:
+                return EarlierForecast(index - made, futures[:, index - made - 1])
+        return None
 
     def clear(self) -> None:
         """Drop all forecasts."""

@@ -1,0 +1,157 @@
+"""How unusual a frame is: surprise and forecast error in robust standard deviations above what is usual for this camera.
+
+    raw value -> logarithm -> (value - median) / scale, both of the last minutes -> z
+
+Surprise depends on the model, forecast errors on the scene: neither has a threshold that holds for two cameras. Relative to
+their own last minutes they have. `Signals.add` is called for every observed frame; it takes well under a millisecond.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from svg_runtime.forecast.forecaster import Observation
+
+_Floats = NDArray[np.float32]
+
+# 1) what is usual
+_WINDOW_S = 300.0  # location and scale are those of the last minutes
+_WARM_UP_S = 3.0  # of values before the first z
+_REFRESH_S = 1.0  # how often location and scale are computed
+_CLIP_Z = 4.0  # larger values count as this: an anomaly does not become usual at once
+_MIN_SCALE = 0.1  # of the logarithm: a change of 10 % is never more than one standard deviation
+_PRIOR_SCALE = 0.5  # of the logarithm, and for how many seconds' worth of values it counts: a few values say little
+_PRIOR_S = 10.0
+
+# 2) forecast errors
+_BLOCKS = 8  # blocks along the shorter side of the frame: an anomaly is smaller than the picture
+_MEMORY_S = 60.0  # how long a place remembers its errors
+_NOISE = 1e-4  # error variance that no camera is below: 40 dB
+
+
+@dataclass(frozen=True)
+class SignalValues:
+    """Robust standard deviations above what is usual; below 0: less than usual. None: not known (yet)."""
+
+    surprise: float | None
+    error: float | None
+    combined: float | None  # the larger of both
+
+
+class UsualRange:
+    """Running median and upper scale of positive values, by their logarithm, in the last minutes.
+
+    The scale is the larger of 1.48 times the median absolute deviation and what the 90 % quantile says (a normal distribution
+    has it 1.28 standard deviations above the median): where something passes now and then, that is usual.
+
+    Args:
+        interval_s: seconds between values.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        self._warm_up = _steps(_WARM_UP_S, interval_s)
+        self._refresh = _steps(_REFRESH_S, interval_s)
+        self._prior = _PRIOR_S / interval_s
+        self._ring = np.zeros(_steps(_WINDOW_S, interval_s), np.float32)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._count = 0
+        self._location = 0.0
+        self._scale = 0.0
+
+    def z(self, value: float) -> float | None:
+        """How far `value` is above the usual, and from then on a part of it; None while too little is known."""
+        x = math.log(max(value, 1e-12))
+        known = self._count >= self._warm_up
+        z = (x - self._location) / self._scale if known else None
+        limit = self._location + _CLIP_Z * self._scale
+        self._ring[self._count % len(self._ring)] = min(x, limit) if known else x
+        self._count += 1
+        if self._count == self._warm_up or self._count % self._refresh == 0:
+            self._measure()
+        return z
+
+    def _measure(self) -> None:
+        kept = self._ring[: min(self._count, len(self._ring))]
+        median, q90 = np.quantile(kept, (0.5, 0.9)).tolist()
+        deviation = 1.4826 * float(np.median(np.abs(kept - median)))
+        scale = max(deviation, (q90 - median) / 1.2816)
+        weight = len(kept) / (len(kept) + self._prior)
+        self._location = median
+        self._scale = max(_MIN_SCALE, math.sqrt(weight * scale**2 + (1 - weight) * _PRIOR_SCALE**2))
+
+
+class ErrorRatio:
+    """The error of the mean forecast over the variance that was to be expected, in the block where it is largest.
+
+    Expected is what the model predicted, and what its forecasts missed at this place before, which a deterministic model has
+    alone. Errors, and both variances, are averaged over overlapping blocks.
+
+    Args:
+        interval_s: seconds between frames.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        self._rate = interval_s / _MEMORY_S
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what places are like."""
+        self._usual: _Floats | None = None
+        self._count = 0
+
+    def of(self, frame: _Floats, mean: _Floats, variance: _Floats) -> float:
+        """The ratio for one frame (H, W, C), and its forecast's mean and variance of the same shape."""
+        side = max(1, min(frame.shape[:2]) // _BLOCKS)
+        error = cv2.blur(((frame - mean) ** 2).mean(axis=2), (side, side))
+        spread = cv2.blur(variance.mean(axis=2), (side, side))
+        if self._usual is None or self._usual.shape != error.shape:
+            self._usual = np.zeros_like(error)
+            self._count = 0
+        expected = spread + self._usual + np.float32(_NOISE)
+        ratio = float((error / expected).max())
+        self._count += 1
+        rate = max(self._rate, 1 / self._count)
+        limit = expected * _CLIP_Z if self._count > 1 else error
+        self._usual += np.float32(rate) * (np.minimum(error, limit) - self._usual)
+        return ratio
+
+
+class Signals:
+    """Signals of a run, frame by frame.
+
+    Args:
+        interval_s: seconds between observed frames.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        self._surprise = UsualRange(interval_s)
+        self._error = UsualRange(interval_s)
+        self._ratio = ErrorRatio(interval_s)
+
+    def add(self, frame: _Floats, observation: Observation) -> SignalValues | None:
+        """Signals of an observed frame (H, W, C) in [0, 1]; None while nothing is known."""
+        surprise = None if observation.surprise is None else self._surprise.z(observation.surprise)
+        error = None
+        if observation.expected is not None:
+            forecast = observation.expected
+            error = self._error.z(self._ratio.of(frame, forecast.mean(), forecast.variance()))
+        known = [value for value in (surprise, error) if value is not None]
+        return SignalValues(surprise, error, max(known)) if known else None
+
+    def reset(self, new_scene: bool = False) -> None:
+        """The context starts anew: after a pause the same camera, with `new_scene` another one, which has to be learned."""
+        if new_scene:
+            for part in (self._surprise, self._error, self._ratio):
+                part.reset()
+
+
+def _steps(seconds: float, interval_s: float) -> int:
+    return max(1, round(seconds / interval_s))
