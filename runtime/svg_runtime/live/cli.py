@@ -133,7 +133,7 @@ def live(
     json: JsonOption = None,
     alarm: AlarmOption = False,
     alarm_signal: AlarmSignalOption = SignalChoice.combined,
-    alarm_threshold: AlarmThresholdOption = 6.0,
+    alarm_threshold: AlarmThresholdOption = 4.5,
     alarm_clear: AlarmClearOption = None,
     alarm_min_duration: AlarmMinDurationOption = 0.2,
     alarm_hold: AlarmHoldOption = 1.0,

@@ -279,6 +279,4 @@ class AlarmMonitor:
 
 
 def _larger(before: float | None, now: float | None) -> float | None:
-    if before is None or now is None:
-        return now if before is None else before
-    return max(before, round(now, 3))
+    return max((round(value, 3) for value in (before, now) if value is not None), default=None)
