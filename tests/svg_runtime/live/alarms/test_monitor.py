@@ -160,6 +160,8 @@ def test_a_server_that_is_away_costs_no_frame(watch):
         ({"folder": Path("x")}, "--alarm-dir has no effect without alarms"),
         ({"mqtt": "mqtt://h"}, "--mqtt has no effect without alarms"),
         ({"enabled": True, "trigger": TriggerOptions(threshold=2, clear=3)}, "--alarm-clear 3 is above"),
+        ({"enabled": True, "before_s": float("inf")}, "--alarm-before is inf"),
+        ({"enabled": True, "trigger": TriggerOptions(threshold=float("nan"))}, "--alarm-threshold is nan"),
         ({"enabled": True, "webhook": "ftp://h"}, "--webhook"),
         ({"enabled": True, "command": "no-such-program-here"}, "--on-alarm"),
     ],
