@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from pathlib import Path
 
@@ -43,6 +44,10 @@ class Watch:
             observation = Observation(self.tick, None, (), EarlierForecast(1, samples))
             self.monitor.add(SourceFrame(picture, self.tick), real, observation, empty)
             self.tick += 1
+            if self.monitor._clips is not None:  # it keeps up, as with a camera
+                passed = threading.Event()
+                self.monitor._clips._worker.put(passed.set)
+                assert passed.wait(5)
 
     @property
     def count(self) -> int:

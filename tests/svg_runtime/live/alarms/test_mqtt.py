@@ -37,11 +37,11 @@ class Broker:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         passwords = folder / "passwords"
-        subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "me", "s/ecret"], check=True, capture_output=True)
+        subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "me", "pass/word"], check=True, capture_output=True)
         passwords.chmod(0o644)
         self._config = folder / "mosquitto.conf"
         self._config.write_text(f"listener {self.port} 127.0.0.1\npassword_file {passwords}\nuser root\n")
-        self.url = f"mqtt://me:s%2Fecret@127.0.0.1:{self.port}/home/gate"
+        self.url = f"mqtt://me:pass%2Fword@127.0.0.1:{self.port}/home/gate"
         self.start()
 
     def start(self) -> None:
@@ -79,7 +79,7 @@ class Listener:
 
         self.messages: list[tuple[str, str]] = []
         self._client = paho.Client(CallbackAPIVersion.VERSION2)
-        self._client.username_pw_set("me", "s/ecret")
+        self._client.username_pw_set("me", "pass/word")
         subscribed = threading.Event()
         self._client.on_connect = lambda client, *rest: client.subscribe("#", qos=1)
         self._client.on_subscribe = lambda *rest: subscribed.set()
@@ -177,7 +177,7 @@ def test_alarms_wait_for_a_broker_that_is_away(broker, listen):
     outlet.close(5)
     assert outlet.summary()["dropped"] == 0
     assert events.counts["mqtt_back"] == events.counts["mqtt_failed"]
-    assert not any("ecret" in message for message in events.messages)
+    assert not any("word" in message for message in events.messages)
 
 
 @needs_broker
@@ -200,7 +200,7 @@ def test_the_last_will_tells_that_the_process_was_killed(broker, listen):
 @needs_broker
 def test_a_wrong_password_is_reported_without_it(broker):
     events = EventLog()
-    outlet = Outlet(MqttPublisher(broker.url.replace("s%2Fecret", "wrong"), "gate", events), events)
+    outlet = Outlet(MqttPublisher(broker.url.replace("pass%2Fword", "wrong"), "gate", events), events)
     outlet.put(record(1))
     wait_for(lambda: events.counts["mqtt_refused"])
     outlet.close(0.2)
