@@ -30,6 +30,7 @@ from svg_runtime.bundle.reader import EMBEDDED_FOLDER, EMBEDDED_MODEL, KNOWS_DIG
 from svg_runtime.errors import ForecastError, SourceLostError
 from svg_runtime.forecast.forecaster import Forecaster, Observation
 from svg_runtime.forecast_options import Calibrate
+from svg_runtime.live.adaptive import AdaptiveCounts, Counts, levels
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.fit import FitMonitor
 from svg_runtime.live.live_summary import print_summary
@@ -72,6 +73,7 @@ class LiveOptions:
     output: Path | None = None
     json: Path | None = None
     max_frames: int | None = None
+    adaptive: bool = False  # fewer samples, then a shorter horizon, where the rate cannot be held
     gpu: GpuOptions = field(default_factory=GpuOptions)
 
 
@@ -92,7 +94,7 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
         forecaster = resources.enter_context(_open_forecaster(options, model, console))
         if options.model is None:
             console.print(f"svg-live: no --model: using {_model_name(model)}", markup=False)
-        forecaster.warm_up()
+        forecaster.warm_up(_adaptive_levels(options, forecaster))
         console.print(f"svg-live: {forecaster.description}", markup=False)  # only now the precision of every graph is known
         stop.start_graceful_stop()
         frame = forecaster.manifest.frame
@@ -121,6 +123,8 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
         if outputs:
             writer = OutputThread(ForecastPicture(caption), outputs, stats.timer, newest_wins=options.source.is_paced)
             writer.start()
+        if options.adaptive:
+            stats.adaptive = AdaptiveCounts(_adaptive_levels(options, forecaster), interval_s, events)
         loop = LiveLoop(forecaster=forecaster, source=source, writer=writer, caption=caption, stats=stats, stop=stop)
         _run_and_close(loop, outputs, options.max_frames, None if options.window else ProgressDisplay(console))
         if stop.signalled and stats.seen == 0:
@@ -177,6 +181,8 @@ class LiveLoop:
             else:
                 timer.add("end_to_end", (time.monotonic() - start) * 1e3)
             self._stop.poll()
+            if self._stats.adaptive is not None and futures is not None:
+                self._stats.adaptive.add((time.monotonic() - now) * 1e3)
             if display is not None:
                 self._show_progress(display, max_frames)
 
@@ -238,7 +244,7 @@ class LiveLoop:
 
     def _observe_and_forecast(self, frame: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Observe the frame and sample futures. A failure is counted and reported, and the context is reset."""
-        timer, forecaster = self._stats.timer, self._forecaster
+        timer, forecaster, adaptive = self._stats.timer, self._forecaster, self._stats.adaptive
         try:
             with timer.stage("observe"):
                 observation = forecaster.observe(frame)
@@ -246,7 +252,7 @@ class LiveLoop:
             if not forecaster.ready:
                 return None
             with timer.stage("forecast"):
-                futures = forecaster.forecast()
+                futures = forecaster.forecast(*(adaptive.counts if adaptive else ()))
         except (SvgError, RuntimeError) as error:
             self._count_failure(error)
             return None
@@ -324,6 +330,13 @@ def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> For
             gpu=options.gpu,
             progress=display,
         )
+
+
+def _adaptive_levels(options: LiveOptions, forecaster: Forecaster) -> list[Counts]:
+    """What may be forecast with --adaptive, the richest first; empty without it. A stream context fixes the samples."""
+    if not options.adaptive:
+        return []
+    return levels(forecaster.samples, options.horizon, fewer_samples=forecaster.context == "window")
 
 
 def _model_name(model: Path) -> str:

@@ -18,6 +18,7 @@ from svg_runtime.machine.memory import peak_rss_mib
 
 if TYPE_CHECKING:
     from svg_runtime.forecast.scores import ForecastScore
+    from svg_runtime.live.adaptive import AdaptiveCounts
 
 # capture: waiting for a picture. age: of a camera's picture when the loop takes it. queue: waiting for the output thread.
 # end_to_end: from its capture (camera) or arrival to its last output; the stages between add up to it.
@@ -87,6 +88,7 @@ class LiveStats:
         self._recent_ends: deque[float] = deque(maxlen=_RATE_FRAMES)
         self.events = events
         self.fit = fit
+        self.adaptive: AdaptiveCounts | None = None  # with --adaptive
         self.timer = StageTimer(STAGES)
         self.scores = ScoreTable(horizon)
         self.surprise = RecentValues()
@@ -127,5 +129,6 @@ class LiveStats:
             f"surprise_{self._surprise_unit}": self.surprise.summary(),
             "score": self.scores.summary(self._interval_s),
             "fit": self.fit.summary(),
+            **({"adaptive": self.adaptive.summary()} if self.adaptive else {}),
             "peak_rss_mib": peak_rss_mib(),
         }
