@@ -93,7 +93,8 @@ class AdaptiveCounts:
         took = f"{100 * share:.0f} % of the time between two frames"
         why = f"forecasts took {took}" if direction == "fewer" else f"they need about {took}"
         self._events.add(f"adaptive_{direction}", f"now {self._words(level)} instead of {self._words(self._level)}: {why}")
-        self._level, self._since_change = level, 0
+        self._level = level
+        self._since_change = 0
 
     def _words(self, level: int) -> str:
         samples, horizon = self._levels[level]

@@ -114,5 +114,6 @@ class OutputThread(threading.Thread):
 
     def _raise_error(self) -> None:
         if self._error is not None:
-            error, self._error = self._error, None
+            error = self._error
+            self._error = None
             raise error

@@ -57,7 +57,8 @@ class Window:
     def _poll(self) -> None:
         if not self._open:
             return
-        newest, self._newest = self._newest, None
+        newest = self._newest
+        self._newest = None
         if newest is not None:
             cv2.imshow(_TITLE, newest)
         key = cv2.waitKey(1) & 0xFF
