@@ -219,8 +219,9 @@ class AlarmMonitor:
         )
 
     def _end_alarm(self) -> None:
-        alarm, self._alarm = self._alarm, None
+        alarm = self._alarm
         assert alarm is not None
+        self._alarm = None
         duration_s = self._trigger.high_s - alarm.position_s + self._interval_s
         self._write(lambda: self._finish(alarm, duration_s))
 
