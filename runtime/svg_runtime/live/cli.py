@@ -31,6 +31,7 @@ from svg_runtime.forecast_options import (
     requested_calibration,
     requested_precision,
 )
+from svg_runtime.live.config.configured import configured
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -89,6 +90,7 @@ JsonOption = Annotated[
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"], "allow_extra_args": True})
+@configured
 def live(
     arguments: typer.Context,
     model: ModelOption = None,
