@@ -164,7 +164,7 @@ def test_a_camera_alone_is_run_and_only_needs_a_table(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("numer = 1", "numer: unknown key; did you mean number?"),
+        ("shad = 1", "shad: unknown key; did you mean shade?"),
         ("xyzzy = 1", "xyzzy: unknown key; svg-live --help has all of them"),
         ('number = "4"', "number: '4'; expected a whole number"),
         ("number = 4.0", "number: 4.0; expected a whole number"),
@@ -180,7 +180,7 @@ def test_a_camera_alone_is_run_and_only_needs_a_table(tmp_path):
         ("[number]\nx = 1", "number: a table; expected a value, or [cameras.NAME]"),
         ("cameras = 2", "cameras: 2; expected a table for each camera, [cameras.NAME]"),
         ("[cameras]\ngate = 2", "cameras.gate: 2; expected a table for each camera"),
-        ("[cameras.gate]\nnumbr = 1", "cameras.gate.numbr: unknown key; did you mean number?"),
+        ("[cameras.gate]\nshad = 1", "cameras.gate.shad: unknown key; did you mean shade?"),
         ('source = "${NOT_SET_HERE}"', "source: the environment variable NOT_SET_HERE is not set"),
     ],
 )
@@ -192,8 +192,8 @@ def test_what_is_wrong_is_named_with_its_place(line, message, tmp_path):
 
 
 def test_all_problems_are_named_at_once(tmp_path):
-    with pytest.raises(UsageError, match=r"numer: .*\n  rate: .*") as refused:
-        Recorder().run("--config", write(tmp_path / "live.toml", "numer = 1", 'rate = "x"'))
+    with pytest.raises(UsageError, match=r"shad: .*\n  rate: .*") as refused:
+        Recorder().run("--config", write(tmp_path / "live.toml", "shad = 1", 'rate = "x"'))
     assert len(str(refused.value).splitlines()) == 3
 
 
