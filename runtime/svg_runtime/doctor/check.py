@@ -19,6 +19,7 @@ from svg_runtime.doctor.finding import Finding
 RUN_CHECK = "from svg_runtime.doctor.check import main; main()"
 _GRACE_S = 2.0  # for a killed process; one that waits for a broken driver may never end
 _LAST_LINES = 3
+_running: set[subprocess.Popen[bytes]] = set()
 
 
 @dataclass(frozen=True)
@@ -46,23 +47,37 @@ class Check:
 
     def run(self) -> list[Finding]:
         """Run it in another process; what fails there is a finding, too."""
-        with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-            # Files and not pipes: a program that it started may hold a pipe open for ever.
-            command = [sys.executable, "-c", RUN_CHECK, self.module, *self.arguments]
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True, env=_environment()
-            )  # fmt: skip
-            try:
-                code = process.wait(self.limit_s)
-            except subprocess.TimeoutExpired:
-                return [self._failed(f"no answer within {self.limit_s:g} s")]
-            finally:
-                _kill(process)
-            answer = _answer(_text(output))
-            return answer if answer is not None else [self._failed(_why(code, _text(errors)))]
+        try:
+            with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+                return self._ask(output, errors)
+        except OSError as error:  # no room for a file or a process
+            return [self._failed(f"it cannot be started: {error}")]
+
+    def _ask(self, output: IO[bytes], errors: IO[bytes]) -> list[Finding]:
+        """Files and not pipes: a program that the check started may hold a pipe open for ever."""
+        command = [sys.executable, "-c", RUN_CHECK, self.module, *self.arguments]
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, start_new_session=True, env=_environment()
+        )  # fmt: skip
+        _running.add(process)
+        try:
+            code = process.wait(self.limit_s)
+        except subprocess.TimeoutExpired:
+            return [self._failed(f"no answer within {self.limit_s:g} s")]
+        finally:
+            _kill(process)
+            _running.discard(process)
+        answer = _answer(_text(output))
+        return answer if answer is not None else [self._failed(_why(code, _text(errors)))]
 
     def _failed(self, reason: str) -> Finding:
         return Finding(self.name, "problem", reason, self.advice)
+
+
+def stop_checks() -> None:
+    """End all that run."""
+    for process in list(_running):
+        _kill(process)
 
 
 def run_here(module: str, arguments: Sequence[str]) -> list[Finding]:

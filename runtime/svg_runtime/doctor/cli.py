@@ -15,7 +15,8 @@ from svg_common.errors import ExitCode
 from svg_common.files import write_json
 from svg_common.outputs import check_outputs
 from svg_common.progress import ProgressDisplay
-from svg_runtime.doctor.check import Check
+from svg_runtime.doctor.check import Check, stop_checks
+from svg_runtime.doctor.finding import Finding
 from svg_runtime.doctor.privacy import anonymous, private_names
 from svg_runtime.doctor.report import BACKENDS, Report, as_json, can_run, text_lines
 
@@ -65,14 +66,20 @@ def _examine(checks: list[Check]) -> Report:
     names = private_names()
     report: Report = {}
     with ProgressDisplay(stderr_console()) as display, ThreadPoolExecutor(_AT_ONCE) as pool:
-        for done, (check, findings) in enumerate(zip(checks, pool.map(Check.run, checks), strict=True)):
-            display.progress("looking at this machine", done / len(checks), check.title)
-            found = report.setdefault(check.title, [])
-            found += [
-                replace(finding, detail=anonymous(finding.detail, names), advice=anonymous(finding.advice, names))
-                for finding in findings
-            ]
+        answers = [pool.submit(check.run) for check in checks]
+        try:
+            for done, (check, answer) in enumerate(zip(checks, answers, strict=True)):
+                display.progress("looking at this machine", done / len(checks), check.title)
+                report.setdefault(check.title, []).extend(_without_names(finding, names) for finding in answer.result())
+        except BaseException:  # Ctrl-C does not reach processes that lead groups of their own
+            pool.shutdown(wait=False, cancel_futures=True)
+            stop_checks()
+            raise
     return report
+
+
+def _without_names(finding: Finding, names: tuple[str, str, str]) -> Finding:
+    return replace(finding, detail=anonymous(finding.detail, names), advice=anonymous(finding.advice, names))
 
 
 def main() -> NoReturn:
