@@ -44,7 +44,7 @@ class Recorder:
         number: Annotated[int, typer.Option(min=1, max=9)] = 3,
         rate: Annotated[float | None, typer.Option(min=0.0)] = None,
         shade: Annotated[Colour, typer.Option()] = Colour.red,
-        mode: Annotated[Literal["a", "b"] | None, typer.Option("--mode")] = None,
+        mode: Annotated[Literal["a", "90"] | None, typer.Option("--mode")] = None,
         source: Annotated[str | None, typer.Option(metavar="FILE|URL")] = None,
         model: Annotated[str | None, typer.Option(metavar="DIR|NAME")] = None,
         out: Annotated[Path | None, typer.Option()] = None,
@@ -109,10 +109,10 @@ def test_the_file_can_say_all_that_the_command_line_can():
 
 
 def test_values_reach_the_command_as_the_command_line_gives_them(tmp_path):
-    lines = ["number = 4", "rate = 2", 'shade = "blue"', 'mode = "b"', 'source = "rtsp://host/x"', 'model = "camera"']
+    lines = ["number = 4", "rate = 2", 'shade = "blue"', "mode = 90", 'source = "rtsp://host/x"', 'model = "camera"']
     lines += ['out = "o/x.mp4"', 'name = ["p", "q"]', "size = [3, 4]", "quiet = true", "graph = false", "camera = 1"]
     config = write(tmp_path / "live.toml", *lines)
-    expected = dict(number=4, rate=2.0, shade=Colour.blue, mode="b", source="rtsp://host/x", model="camera", camera=1)  # noqa: C408
+    expected = dict(number=4, rate=2.0, shade=Colour.blue, mode="90", source="rtsp://host/x", model="camera", camera=1)  # noqa: C408
     expected |= dict(out=tmp_path / "o/x.mp4", names=["p", "q"], size=(3, 4), quiet=True, graph=False)  # noqa: C408
     values = Recorder().run("--config", config)
     assert values == expected
@@ -174,7 +174,7 @@ def test_a_camera_alone_is_run_and_only_needs_a_table(tmp_path):
         ('quiet = "yes"', "quiet: 'yes'; expected true or false"),
         ("out = 3", "out: 3; expected a path in quotes"),
         ('shade = "green"', "shade: 'green'; expected one of red, blue"),
-        ("mode = true", "mode: true; expected one of a, b"),
+        ("mode = true", "mode: true; expected one of a, 90"),
         ("size = [1]", "size: [1]; expected a list of 2 values in brackets"),
         ('name = "p"', "name: 'p'; expected a list of values in brackets"),
         ("[number]\nx = 1", "number: a table; expected a value, or [cameras.NAME]"),

@@ -49,7 +49,7 @@ def nvidia_findings(gpus: list[str], root: Path) -> list[Finding]:
 def _render_nodes(folder: Path) -> list[Finding]:
     """GPUs of Intel and AMD; OpenVINO can use those of Intel."""
     findings = []
-    for node in sorted(folder.glob("renderD*")):
+    for node in sorted(folder.glob("render*")):
         if os.access(node, os.R_OK | os.W_OK):
             findings.append(Finding(node.name, "ok", f"{node}, which this user may use"))
         else:

@@ -40,7 +40,8 @@ def configured(command: Command) -> Command:
     """Let a typer command that takes a `typer.Context` read its options from a file; every flag gets its opposite."""
     signature = inspect.signature(command, eval_str=True)
     settings = settings_of(command)
-    switches = {key: _switch(key, flag) for key, setting in settings.items() if (flag := opposite(setting))}
+    flags = {key: opposite(setting) for key, setting in settings.items() if f"no_{key}" not in settings}
+    switches = {key: _switch(key, flag) for key, flag in flags.items() if flag is not None}
     context_name = next(name for name, value in signature.parameters.items() if value.annotation is typer.Context)
 
     @functools.wraps(command)

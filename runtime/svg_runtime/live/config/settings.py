@@ -147,9 +147,10 @@ def _converted(annotation: Any, value: Any) -> Any:
         return _converted_list(annotation, value)
     choices = _choices(annotation)
     if choices is not None:
-        if value not in choices or isinstance(value, bool):
+        chosen = str(value) if type(value) is int else value  # a choice such as 90
+        if chosen not in choices:
             raise ValueError(f"{shown(value)}; expected one of {', '.join(choices)}")
-        return annotation(value) if origin is not Literal else value
+        return annotation(chosen) if origin is not Literal else chosen
     if annotation is float and type(value) is int:
         return float(value)
     if annotation is Path and isinstance(value, str):
