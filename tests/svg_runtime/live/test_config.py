@@ -197,6 +197,13 @@ def test_all_problems_are_named_at_once(tmp_path):
     assert len(str(refused.value).splitlines()) == 3
 
 
+def test_an_output_does_not_overwrite_the_file(tmp_path, monkeypatch):
+    config = write(tmp_path / "live.toml", "number = 4")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="an option names 'live.toml', which is the configuration itself"):
+        Recorder().run("--config", config, "--out", "live.toml")
+
+
 @pytest.mark.parametrize("content", ["a = = 1", "\xff", None])
 def test_a_file_that_is_not_toml_or_missing_is_refused(content, tmp_path):
     config = tmp_path / "live.toml"

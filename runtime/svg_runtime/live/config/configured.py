@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -58,9 +59,10 @@ def configured(command: Command) -> Command:
         values = loaded.values(written) if loaded is not None else {}
         for key, value in values.items():
             arguments[settings[key].parameter] = value
-        if not print_config:
-            return command(**arguments)
         in_force = {key: arguments[setting.parameter] for key, setting in settings.items()}
+        if not print_config:
+            _keep_file(config, [value for key, value in in_force.items() if settings[key].is_path])
+            return command(**arguments)
         _print({key: _printable_value(loaded, settings[key], written.get(key), value) for key, value in in_force.items()})
         return None
 
@@ -83,6 +85,13 @@ def _given(context: Any, settings: Mapping[str, Setting], arguments: Mapping[str
     """What the command line itself says."""
     sources = {key: context.get_parameter_source(setting.parameter) for key, setting in settings.items()}
     return {key: arguments[settings[key].parameter] for key, source in sources.items() if source.name != "DEFAULT"}
+
+
+def _keep_file(config: Path | None, paths: Iterable[Any]) -> None:
+    """No option may name the file itself: an output would overwrite it."""
+    for path in paths:
+        if config is not None and isinstance(path, (str, Path)) and os.path.realpath(path) == os.path.realpath(config):
+            raise UsageError(f"an option names '{path}', which is the configuration itself\n  choose another file")
 
 
 def _from_file(loaded: LiveConfig | None, only: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
