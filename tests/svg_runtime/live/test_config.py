@@ -200,7 +200,7 @@ def test_all_problems_are_named_at_once(tmp_path):
 def test_an_output_does_not_overwrite_the_file(tmp_path, monkeypatch):
     config = write(tmp_path / "live.toml", "number = 4")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="an option names 'live.toml', which is the configuration itself"):
+    with pytest.raises(UsageError, match=r"an option names 'live\.toml', which is the configuration itself"):
         Recorder().run("--config", config, "--out", "live.toml")
 
 

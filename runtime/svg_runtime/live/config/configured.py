@@ -47,6 +47,7 @@ def configured(command: Command) -> Command:
 
     @functools.wraps(command)
     def run(**arguments: Any) -> Any:
+        # 1) what the command line itself says
         config, only, print_config = (arguments.pop(name) for name in _OWN)
         given = _given(arguments[context_name], settings, arguments)
         for key, switch in switches.items():
@@ -54,11 +55,13 @@ def configured(command: Command) -> Command:
                 given[key] = arguments[settings[key].parameter] = False
         if only is not None and config is None:
             raise UsageError("--only names a camera of a file, and there is no --config\n  add --config live.toml")
+        # 2) the rest from the file
         loaded = LiveConfig.load(config, settings) if config is not None else None
         written = _from_file(loaded, only, given)
         values = loaded.values(written) if loaded is not None else {}
         for key, value in values.items():
             arguments[settings[key].parameter] = value
+        # 3) run with both, or show both
         in_force = {key: arguments[setting.parameter] for key, setting in settings.items()}
         if not print_config:
             _keep_file(config, [value for key, value in in_force.items() if settings[key].is_path])
