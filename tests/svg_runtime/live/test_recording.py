@@ -48,9 +48,11 @@ def names(folder: Path) -> list[str]:
 
 def test_all_but_the_last_second_can_be_read_after_a_kill(tiny_bundle, tmp_path):
     """A forecast is saved for every picture from the third on, so that their number tells how far the run had come."""
-    arguments = ["--model", str(tiny_bundle), "--headless", "--samples", "2", "--horizon", "2", "--save-forecasts", "raw"]
+    small = ["--headless", "--samples", "2", "--horizon", "2"]
+    recorded = ["--save-forecasts", "raw", "--record", "rec", "--record-segment", "4s"]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from svg_runtime.live.cli import main; main()", *arguments, "--record", "rec", "--record-segment", "4s"],
+        [sys.executable, "-c", "from svg_runtime.live.cli import main; main()", "--model", str(tiny_bundle), *small,
+         *recorded],
         cwd=tmp_path, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     deadline = time.monotonic() + 30
