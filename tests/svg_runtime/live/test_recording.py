@@ -174,7 +174,7 @@ def test_a_folder_that_is_removed_is_counted_and_made_again(tmp_path, monkeypatc
 
 def test_a_full_disk_ends_no_run_and_what_was_written_can_be_read(tiny_bundle, tmp_path):
     """The kernel refuses to let a file grow over the limit, as a full disk does."""
-    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000)); "
     arguments = ["--model", str(tiny_bundle), "--headless", "--max-frames", "90", "--record", "rec", "--record-what", "camera"]
     run = subprocess.run(
         [sys.executable, "-c", f"{limited}from svg_runtime.live.cli import main; main()", *arguments],

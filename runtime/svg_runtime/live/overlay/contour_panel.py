@@ -14,7 +14,7 @@ from svg_runtime.live.overlay.view import Caption, View
 from svg_runtime.live.overlay.waiting import explain_missing
 
 SPREADS = (0.05, 0.1, 0.2)  # standard deviations of brightness in [0, 1]: fixed, so that pictures can be compared
-_THICKNESS = (1.6, 2.4, 3.2)  # pixels: levels are told apart by width as well as by color
+_THICKNESS = (2.0, 2.7, 3.4)  # pixels: levels are told apart by width as well as by color
 _SMOOTH = 1.0  # pixels of the model: samples differ by single pixels, which would be drawn as so many rings
 _FINER = 4  # the spread is interpolated so much before lines are drawn around its pixels
 _SUBPIXEL_BITS = 4

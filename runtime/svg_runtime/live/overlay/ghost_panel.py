@@ -30,7 +30,8 @@ class GhostPanel:
     def draw_static(self, canvas: Canvas) -> None:
         """Draw title and an empty picture."""
         label = self._caption.lead_label(self._caption.lead)
-        draw_title(canvas, self._box, self._scale, "Expected change", f"mean forecast {label} over {self._caption.source}")
+        note = f"mean forecast {label} over {self._caption.source}"
+        draw_title(canvas, self._box, self._scale, title="Expected change", note=note)
         fill(canvas, self._box, PANEL)
 
     def annotate(self, canvas: Canvas, view: View) -> None:

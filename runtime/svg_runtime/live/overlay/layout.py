@@ -42,7 +42,8 @@ def make_frame(size_wh: tuple[int, int]) -> Frame:
     heading = scale.px(22) + scale.heading
     rule = Rect(margin, heading + scale.px(18), inner, scale.px(1))
     foot = Rect(margin, height - scale.px(3) - scale.near(20), inner, scale.near(20))
-    return Frame(scale, margin, heading, rule, Rect(margin, rule.y, inner, foot.y - rule.y), foot)
+    body = Rect(margin, rule.y, inner, foot.y - rule.y)
+    return Frame(scale=scale, margin=margin, heading=heading, rule=rule, body=body, foot=foot)
 
 
 def make_tiles(body: Rect, count: int, scale: Scale) -> list[Rect]:

@@ -37,7 +37,7 @@ class LikelyPanel:
     def draw_static(self, canvas: Canvas) -> None:
         """Draw titles, lead times and empty cells."""
         for cells, (title, meaning) in zip(self._rows, _ROWS, strict=True):
-            draw_title(canvas, _hull(cells), self._scale, title, meaning)
+            draw_title(canvas, _hull(cells), self._scale, title=title, note=meaning)
             for step, cell in zip(self._steps, cells, strict=True):
                 fill(canvas, cell, PANEL)
                 label, below = self._caption.lead_label(step), cell.bottom + self._scale.near(18)
