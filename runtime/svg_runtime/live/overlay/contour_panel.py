@@ -61,9 +61,9 @@ class ContourPanel:
             lines.append([((line + 0.5) * to_canvas).round().astype(np.int32) for line in found])
         rim = 2 * self._scale.px(0.6)  # dark, so that the lines are seen on any picture
         for line, width in zip(lines, _THICKNESS, strict=True):
-            cv2.polylines(region, line, True, (0, 0, 0), self._scale.px(width) + rim, cv2.LINE_AA, _SUBPIXEL_BITS)
+            cv2.polylines(region, line, True, (0, 0, 0), self._scale.near(width) + rim, cv2.LINE_AA, _SUBPIXEL_BITS)
         for line, width, color in zip(lines, _THICKNESS, LEVELS, strict=True):
-            cv2.polylines(region, line, True, color, self._scale.px(width), cv2.LINE_AA, _SUBPIXEL_BITS)
+            cv2.polylines(region, line, True, color, self._scale.near(width), cv2.LINE_AA, _SUBPIXEL_BITS)
         seen.of(canvas)[:] = region
 
     def _draw_legend(self, canvas: Canvas) -> None:
@@ -73,7 +73,7 @@ class ContourPanel:
             string = f"{level:g}"
             text(canvas, string, right, baseline, size=scale.small, color=MUTED, align="right")
             right -= text_width(string, scale.small) + scale.near(5)
-            thick, long = scale.px(width), scale.near(16)
+            thick, long = scale.near(width), scale.near(16)
             fill(canvas, Rect(right - long, baseline - scale.near(4) - thick // 2, long, thick), color)
             right -= long + scale.near(12)
         free = right - self._box.x - text_width(self._title, scale.title, SEMIBOLD)

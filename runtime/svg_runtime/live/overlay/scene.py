@@ -42,7 +42,7 @@ def mark_seen(canvas: Canvas, scene: Scene, scale: Scale) -> None:
     rect = scene.seen
     if (rect.width, rect.height) == (scene.whole.width, scene.whole.height):
         return
-    length, thick = min(rect.width, rect.height) // 12, scale.px(2)
+    length, thick = min(rect.width, rect.height) // 12, scale.near(2)
     for x, y, right, down in ((rect.x, rect.y, 1, 1), (rect.right - 1, rect.y, -1, 1),
                               (rect.x, rect.bottom - 1, 1, -1), (rect.right - 1, rect.bottom - 1, -1, -1)):  # fmt: skip
         corner = np.array([(x + right * length, y), (x, y), (x, y + down * length)], np.int32)

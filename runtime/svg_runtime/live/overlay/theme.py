@@ -70,7 +70,7 @@ class Scale:
         return max(1, round(length * self.factor))
 
     def near(self, length: float) -> int:
-        """A length beside type, which shrinks only as far as type does."""
+        """A length that must be seen, or is beside type: it shrinks only as far as type does."""
         return max(1, round(length * self.small / SMALL))
 
     def _type(self, size: int) -> int:
