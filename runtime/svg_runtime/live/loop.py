@@ -257,7 +257,9 @@ class LiveLoop:
             cut = True
         if cut:
             self._reset_context()
-        return self._preprocessor.fit(source_frame.image)
+        frame = self._preprocessor.fit(source_frame.image)
+        self._view.frame = frame
+        return frame
 
     def _observe_and_forecast(self, frame: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Observe the frame and sample futures. A failure is counted and reported, and the context is reset."""

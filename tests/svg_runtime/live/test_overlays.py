@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from svg_common.errors import ExitCode, UsageError
+from svg_common.frames import fit_frame
 from svg_runtime.live.overlay import Caption, ForecastPicture, View, check_display
 from svg_runtime.live.overlay.ghost_panel import draw_ghost
 from svg_runtime.live.overlay.layout import content_of, make_frame, make_tiles
@@ -36,6 +37,10 @@ def futures(samples: int = 4, horizon: int = 5, value: float = 128 / 255) -> np.
     return np.full((samples, horizon, 32, 32, 3), value, np.float32)
 
 
+def view_of(picture: np.ndarray, made: np.ndarray, **rest) -> View:
+    return View(picture, made, frame=fit_frame(picture, 32, 32, 3) / np.float32(255), **rest)
+
+
 def seen_part(picture: np.ndarray, name: str, size_wh: tuple[int, int] = (1280, 720)) -> np.ndarray:
     """What a lone overlay over the live picture drew in the part that the model sees."""
     frame = make_frame(size_wh)
@@ -55,7 +60,7 @@ def test_every_overlay_stays_within_the_margin_at_every_size(overlays, size_wh):
     random = np.random.default_rng(0)
     picture = ForecastPicture(caption(), size_wh, overlays)
     for tick in (0, 5, 6):
-        view = View(GRAY, random.random((4, 5, 32, 32, 3), np.float32), tick=tick, misfit=("a reason " * 40,) * (tick > 5))
+        view = view_of(GRAY, random.random((4, 5, 32, 32, 3), np.float32), tick=tick, misfit=("a reason " * 40,) * (tick > 5))
         canvas = picture.annotate(view)
     assert canvas.shape == (size_wh[1], size_wh[0], 3)
     outside = np.ones(size_wh[::-1], bool)
@@ -84,11 +89,11 @@ def test_tiles_divide_the_picture(body, count):
 
 def test_a_ghost_is_seen_only_where_something_will_change():
     picture = ForecastPicture(caption(), overlays=("ghost",))
-    same = seen_part(picture.annotate(View(GRAY, futures())), "ghost")
+    same = seen_part(picture.annotate(view_of(GRAY, futures())), "ghost")
     assert np.abs(same[60:-60, 60:-60].astype(int) - 128).max() <= 2
     changed = futures()
     changed[:, 4, 8:12, 8:12] = 0.0
-    after = seen_part(picture.annotate(View(GRAY, changed)), "ghost")
+    after = seen_part(picture.annotate(view_of(GRAY, changed)), "ghost")
     rows, columns = np.where(np.abs(after.astype(int) - same).max(2) > 8)
     side = same.shape[0] / 32
     assert 7 * side <= rows.min() < 9 * side
@@ -102,7 +107,7 @@ def test_a_ghost_keeps_the_sharpness_of_what_stays():
     image = np.random.default_rng(0).integers(0, 255, (320, 320, 3), np.uint8)
     now = cv2.resize(image, (32, 32), interpolation=cv2.INTER_AREA)
     drawn = image.copy()
-    draw_ghost(drawn, now, now / np.float32(255))
+    draw_ghost(drawn, now / np.float32(255), now / np.float32(255))
     assert np.abs(drawn.astype(int) - image).max() <= 1
 
 
@@ -111,7 +116,7 @@ def test_contours_surround_what_is_uncertain():
     spread[0::2, 4, 10:20, 10:20] += 0.15
     spread[1::2, 4, 10:20, 10:20] -= 0.15
     picture = ForecastPicture(caption(), overlays=("contours",))
-    part = seen_part(picture.annotate(View(GRAY, spread)), "contours")
+    part = seen_part(picture.annotate(view_of(GRAY, spread)), "contours")
     side = part.shape[0] / 32
     inside = part[60:-60, 60:-60]
     for color, expected in zip(LEVELS, (True, True, False), strict=True):  # std 0.15, between the levels 0.1 and 0.2
@@ -128,7 +133,7 @@ def test_before_shows_the_forecast_that_was_made_for_this_frame():
 
     def view(tick: int, resets: int = 0) -> View:
         made = np.stack([futures(2, 1, (tick + step) / 20)[:, 0] for step in range(1, 6)], 1)
-        return View(np.full((32, 32, 3), tick * 255 / 20, np.uint8), made, tick=tick, resets=resets)
+        return view_of(np.full((32, 32, 3), tick * 255 / 20, np.uint8), made, tick=tick, resets=resets)
 
     picture = ForecastPicture(caption(samples=2), overlays=("before",))
     empty = picture.annotate(view(0))
@@ -155,13 +160,13 @@ def test_the_most_likely_sample_is_nearest_to_the_mean_over_the_horizon():
     by_hand = np.sqrt(((made - made.mean(0)) ** 2).mean((1, 2, 3, 4)))
     assert distances == pytest.approx(by_hand, rel=1e-4)
     picture = ForecastPicture(caption(samples=2), overlays=("likely",))
-    assert picture.annotate(View(GRAY, futures(2))).shape == (720, 1280, 3)  # says that it needs three
+    assert picture.annotate(view_of(GRAY, futures(2))).shape == (720, 1280, 3)  # says that it needs three
 
 
 def test_one_future_has_no_spread_and_no_likeliest_sample():
     """A deterministic model."""
     picture = ForecastPicture(caption(samples=1), overlays=("contours", "likely", "before", "ghost"))
-    assert picture.annotate(View(GRAY, futures(1))).shape == (720, 1280, 3)
+    assert picture.annotate(view_of(GRAY, futures(1))).shape == (720, 1280, 3)
 
 
 def linear(colors: np.ndarray) -> np.ndarray:

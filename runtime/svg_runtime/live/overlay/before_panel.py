@@ -8,7 +8,6 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from svg_common.frames import fit_frame
 from svg_runtime.live.overlay.images import heat_map, put_frame, put_picture
 from svg_runtime.live.overlay.layout import content_of, fit
 from svg_runtime.live.overlay.theme import MUTED, PANEL, Canvas, Rect, Scale, fill, text
@@ -58,9 +57,9 @@ class BeforePanel:
         else:
             steps, mean = found
             put_frame(canvas, expected, mean)
-            frame = fit_frame(view.picture, *mean.shape) * np.float32(1 / 255)
-            error = np.abs(mean - frame).mean(2, keepdims=True)
-            put_frame(canvas, difference, heat_map(error[:, :, 0], _LARGEST_ERROR) * np.float32(1 / 255))
+            if view.frame is not None:
+                error = np.asarray(np.abs(mean - view.frame).mean(2), np.float32)
+                put_frame(canvas, difference, heat_map(error, _LARGEST_ERROR) * np.float32(1 / 255))
             note = f"{self._caption.lead_label(steps)[1:]} ago"
         text(canvas, note, expected.x, below, size=self._scale.small, color=MUTED)
         if view.futures is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from svg_common.frames import fit_frame
 from svg_runtime.live.overlay.images import Frame, to_uint8
 from svg_runtime.live.overlay.layout import content_of
 from svg_runtime.live.overlay.scene import mark_seen, put_scene
@@ -39,23 +38,22 @@ class GhostPanel:
         frame_hw = self._caption.frame_hw
         scene = put_scene(canvas, self._box, view.picture, frame_hw)
         futures = view.futures_at(self._caption.lead)
-        if futures is None:
+        if futures is None or view.frame is None:
             explain_missing(canvas, self._box, self._scale, view)
             return
-        future = futures.mean(0)
-        draw_ghost(scene.seen.of(canvas), fit_frame(view.picture, *frame_hw, future.shape[2]), future)
+        draw_ghost(scene.seen.of(canvas), view.frame, futures.mean(0))
         mark_seen(canvas, scene, self._scale)
 
 
-def draw_ghost(image: Canvas, now: Canvas, future: Frame) -> None:
+def draw_ghost(image: Canvas, now: Frame, future: Frame) -> None:
     """Blend a model frame, (H, W, C) in [0, 1], over an image of any size of the same scene, where it differs from `now`.
 
     Args:
         image: (H', W', 3) uint8, changed in place.
-        now: the model's frame of the image, (H, W, C) uint8.
+        now: the model's frame of the image, as `future`.
         future: the mean forecast.
     """
-    change = np.abs(future - now * np.float32(1 / 255)).max(2)
+    change = np.abs(future - now).max(2)
     opacity = np.clip((change - _INVISIBLE) / (_OPAQUE - _INVISIBLE), 0, 1)[:, :, None] * np.float32(_STRONGEST)
     tinted = future * np.float32(1 - _TINT) + np.array(GHOST, np.float32) * np.float32(_TINT / 255)
     size = image.shape[1], image.shape[0]

@@ -8,10 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_runtime.live.overlay.images import draw_resized
 from svg_runtime.live.overlay.layout import fit
 from svg_runtime.live.overlay.theme import ACCENT, Canvas, Rect, Scale
-
-_OFTEN_SMALLER = 2  # from this on, linear interpolation would alias
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,7 @@ def put_scene(canvas: Canvas, box: Rect, picture: NDArray[np.uint8], frame_hw: t
     height, width = picture.shape[:2]
     place = fit(box, (height, width))
     whole = Rect(box.x + (box.width - place.width) // 2, box.y + (box.height - place.height) // 2, place.width, place.height)
-    shrinks = width > whole.width
-    often = width >= _OFTEN_SMALLER * whole.width
-    method = cv2.INTER_AREA if often else cv2.INTER_LINEAR if shrinks else cv2.INTER_CUBIC
-    image = cv2.resize(picture, (whole.width, whole.height), interpolation=method)
-    whole.of(canvas)[:] = image if image.ndim == 3 else image[:, :, None]
+    draw_resized(canvas, whole, picture)
     seen = fit(whole, frame_hw)  # as svg_common.frames.fit_frame crops
     middle_x, middle_y = (whole.width - seen.width) // 2, (whole.height - seen.height) // 2
     return Scene(whole, Rect(whole.x + middle_x, whole.y + middle_y, seen.width, seen.height))

@@ -43,6 +43,7 @@ class View:
     Attributes:
         picture: newest picture of the source, uint8.
         futures: (samples, horizon, H, W, C) float32 made from it, or None without a forecast.
+        frame: (H, W, C) float32, the picture as the model sees it; None where it has not seen one.
         tick: model interval of the picture, from the start of the run.
         time: when the picture was captured; of a file, when it was read.
         resets: how often the context was reset so far: what was forecast before is of another scene.
@@ -59,6 +60,7 @@ class View:
 
     picture: Picture
     futures: NDArray[np.float32] | None = None
+    frame: NDArray[np.float32] | None = None
     tick: int = 0
     time: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
     resets: int = 0
