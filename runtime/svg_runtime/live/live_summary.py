@@ -55,6 +55,9 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if fit["misfit_s"]:
         reasons = "; ".join(fit["reasons"]) or "it fits now"
         rows.append(("model does not fit", f"{fit['misfit_s']:.1f} s; {reasons}"))
+    for recorded in summary["recorded"]:
+        counts = {name: count for name, count in recorded.items() if name != "folder" and (count or name != "lost")}
+        rows.append(("recorded", ", ".join(f"{count} {name}" for name, count in counts.items()) + f": {recorded['folder']}"))
     if summary["events"]["counts"]:
         rows.append(("events", ", ".join(f"{count} {kind}" for kind, count in summary["events"]["counts"].items())))
     if summary["peak_rss_mib"] is not None:

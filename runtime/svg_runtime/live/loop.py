@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,8 +35,15 @@ from svg_runtime.live.events import EventLog
 from svg_runtime.live.fit import FitMonitor
 from svg_runtime.live.live_summary import print_summary
 from svg_runtime.live.output_thread import OutputThread
-from svg_runtime.live.outputs import Output, check_video_name, open_outputs
-from svg_runtime.live.overlay import Caption, ForecastPicture, View
+from svg_runtime.live.outputs import (
+    Output,
+    Recorder,
+    RecordingOptions,
+    check_output_name,
+    open_outputs,
+    open_recorders,
+)
+from svg_runtime.live.overlay import Caption, ForecastPicture, View, check_display
 from svg_runtime.live.preprocess import Preprocessor
 from svg_runtime.live.sources import (
     Source,
@@ -49,6 +56,7 @@ from svg_runtime.live.sources import (
 )
 from svg_runtime.live.stats import LiveStats
 from svg_runtime.live.stop import StopRequest
+from svg_runtime.live.timing import wall_clock
 
 _FAILURES_IN_A_ROW = 5  # without a success in between, forecasting is considered broken
 
@@ -71,6 +79,9 @@ class LiveOptions:
     context: Literal["window", "stream"] | None = None  # None: as the bundle says
     window: bool = True
     output: Path | None = None
+    overlays: tuple[str, ...] = ("panels",)
+    display_wh: tuple[int, int] = (1280, 720)
+    recording: RecordingOptions = field(default_factory=RecordingOptions)
     json: Path | None = None
     max_frames: int | None = None
     adaptive: bool = False  # fewer samples, then a shorter horizon, where the rate cannot be held
@@ -117,18 +128,24 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
             surprise_unit=forecaster.surprise_unit or "nats",
         )  # fmt: skip
         outputs = open_outputs(
-            video=options.output, window=options.window, size_wh=ForecastPicture.size_wh, interval_s=interval_s, stop=stop
+            file=options.output, window=options.window, size_wh=options.display_wh, interval_s=interval_s, stop=stop
         )
+        recorders = open_recorders(options.recording, interval_s, forecaster.manifest.bundle_id, events)
+        composes = bool(outputs) or options.recording.shows_display
         writer = None
-        if outputs:
-            writer = OutputThread(ForecastPicture(caption), outputs, stats.timer, newest_wins=options.source.is_paced)
+        if outputs or recorders:
+            writer = OutputThread(
+                picture=ForecastPicture(caption, options.display_wh, options.overlays) if composes else None, outputs=outputs,
+                recorders=recorders, timer=stats.timer, newest_wins=options.source.is_paced,
+            )  # fmt: skip
             writer.start()
         if options.adaptive:
             stats.adaptive = AdaptiveCounts(_adaptive_levels(options, forecaster), interval_s, events)
         loop = LiveLoop(forecaster=forecaster, source=source, writer=writer, caption=caption, stats=stats, stop=stop)
-        _run_and_close(loop, outputs, options.max_frames, None if options.window else ProgressDisplay(console))
+        _run_and_close(loop, [*outputs, *recorders], options.max_frames, None if options.window else ProgressDisplay(console))
         if stop.signalled and stats.seen == 0:
             raise KeyboardInterrupt
+        stats.recorded = [recorder.summary() for recorder in recorders]
         _finish(options, stats, console)
         if loop.lost is not None:
             raise loop.lost
@@ -240,7 +257,9 @@ class LiveLoop:
             cut = True
         if cut:
             self._reset_context()
-        return self._preprocessor.fit(source_frame.image)
+        frame = self._preprocessor.fit(source_frame.image)
+        self._view.frame = frame
+        return frame
 
     def _observe_and_forecast(self, frame: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Observe the frame and sample futures. A failure is counted and reported, and the context is reset."""
@@ -293,6 +312,9 @@ class LiveLoop:
         view, stats = self._view, self._stats
         view.picture = source_frame.image
         view.futures = futures
+        view.tick = source_frame.tick
+        view.time = wall_clock(source_frame.captured_s)
+        view.resets = stats.resets
         view.waiting = max(0, self._forecaster.manifest.generation.n_past - self._observed)
         view.latency_ms = stats.timer.last_ms("observe") + (stats.timer.last_ms("forecast") if futures is not None else 0.0)
         view.fps = stats.fps
@@ -309,8 +331,10 @@ class LiveLoop:
 
 def _check_outputs(options: LiveOptions, model: Path) -> None:
     if options.output is not None:
-        check_video_name(options.output)
-    check_outputs({"--output": options.output, "--json": options.json}, needed=[model, *source_files(options.source)])
+        check_output_name(options.output)
+    check_display(options.display_wh, options.overlays)
+    files = {"--output": options.output, "--json": options.json}
+    check_outputs(files, folders=options.recording.folders, needed=[model, *source_files(options.source)])
 
 
 def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> Forecaster:
@@ -356,7 +380,9 @@ def _about(options: LiveOptions, caption: Caption, source: Source, forecaster: F
     }
 
 
-def _run_and_close(loop: LiveLoop, outputs: list[Output], max_frames: int | None, display: ProgressDisplay | None) -> None:
+def _run_and_close(
+    loop: LiveLoop, outputs: Sequence[Output | Recorder], max_frames: int | None, display: ProgressDisplay | None
+) -> None:
     """Run the loop. However it ends, the video is completed, except after a second Ctrl-C."""
     keep = True
     try:

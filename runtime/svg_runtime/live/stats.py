@@ -99,6 +99,7 @@ class LiveStats:
         self.dropped = 0  # model intervals of a camera that passed while the loop was busy
         self.not_shown = 0  # pictures that were observed but never composed, because the outputs were slower
         self.stopped_by = "end of source"
+        self.recorded: list[dict[str, Any]] = []  # what each recorder wrote
 
     def frame_done(self) -> None:
         """Record that one more picture was processed completely."""
@@ -129,6 +130,7 @@ class LiveStats:
             f"surprise_{self._surprise_unit}": self.surprise.summary(),
             "score": self.scores.summary(self._interval_s),
             "fit": self.fit.summary(),
+            "recorded": self.recorded,
             **({"adaptive": self.adaptive.summary()} if self.adaptive else {}),
             "peak_rss_mib": peak_rss_mib(),
         }

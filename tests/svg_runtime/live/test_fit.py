@@ -12,7 +12,7 @@ from svg_runtime.forecast.scores import ForecastScore
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.fit import FitMonitor
 from svg_runtime.live.overlay import Caption, ForecastPicture, View
-from svg_runtime.live.overlay.layout import make_layout
+from svg_runtime.live.overlay.layout import make_frame
 from tests.svg_runtime.live.live_helpers import read_pictures, write_video
 
 STEP_S = 0.1
@@ -134,7 +134,7 @@ def test_a_misfit_is_said_once_though_it_comes_and_goes():
 
 def test_the_banner_is_drawn_at_the_foot_and_only_if_the_model_does_not_fit():
     caption = Caption("m.svgb", "cpu", "clip.mp4", 8, 10, STEP_S, (64, 64), 10)
-    picture, rect = ForecastPicture(caption), make_layout((64, 64), 8, 10).banner
+    picture, rect = ForecastPicture(caption), make_frame((1280, 720)).foot
     view = View(np.zeros((64, 64), np.uint8))
     fits = picture.annotate(view)
     view.misfit = ("brightness is 0.90, trained on 0.50 to 0.50",) * 9  # more than there is room for
@@ -153,5 +153,5 @@ def test_the_embedded_digits_do_not_fit_a_bright_video(svg_live, tmp_path):
     assert stats["fit"]["fits"] is False
     assert "model does not fit: 1.0 s; " in stderr
     first, *_, last = read_pictures(tmp_path / "out.mp4")
-    banner = make_layout((64, 64), 2, 2).banner
+    banner = make_frame((1280, 720)).foot
     assert banner.of(last).mean() > banner.of(first).mean() + 80  # amber instead of the dark background

@@ -255,7 +255,7 @@ def test_a_source_that_is_too_short_reports_that_nothing_was_forecast(svg_live):
 @pytest.mark.parametrize(
     ("arguments", "code", "expected"),
     [
-        (["--headless"], ExitCode.USAGE, "--output FILE.mp4"),
+        (["--headless"], ExitCode.USAGE, "--record DIR"),
         (["--headless", "--max-frames", "0"], ExitCode.USAGE, "max-frames"),
         (["--camera", "0", "--source", "x.mp4", "--headless", "--max-frames", "1"], ExitCode.USAGE, "one of them"),
         (["--source", "missing.mp4", "--headless", "--max-frames", "1"], ExitCode.USAGE, "missing.mp4"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Literal
 
 import numpy as np
@@ -42,6 +43,10 @@ class View:
     Attributes:
         picture: newest picture of the source, uint8.
         futures: (samples, horizon, H, W, C) float32 made from it, or None without a forecast.
+        frame: (H, W, C) float32, the picture as the model sees it; None where it has not seen one.
+        tick: model interval of the picture, from the start of the run.
+        time: when the picture was captured; of a file, when it was read.
+        resets: how often the context was reset so far: what was forecast before is of another scene.
         waiting: frames still missing until the first forecast.
         surprise: of the last frames, oldest first; None where it is unknown.
         latency_ms: observe and forecast together.
@@ -55,6 +60,10 @@ class View:
 
     picture: Picture
     futures: NDArray[np.float32] | None = None
+    frame: NDArray[np.float32] | None = None
+    tick: int = 0
+    time: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    resets: int = 0
     waiting: int = 0
     surprise: deque[float | None] = field(default_factory=lambda: deque(maxlen=TRACE_FRAMES))
     latency_ms: float = 0.0
