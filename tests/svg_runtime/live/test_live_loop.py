@@ -280,7 +280,7 @@ def test_lost_camera_exits_5_and_keeps_video_and_statistics(tiny_bundle, tmp_pat
     class Cable:  # the one thing that cannot be had for real: a plug that is pulled
         reads = 0
 
-        def __init__(self, index: int) -> None:
+        def __init__(self, *_: object) -> None:
             if Cable.reads >= 40:
                 raise NoPictureError("unplugged")
 
