@@ -24,7 +24,7 @@ BLANK_AFTER_S = 0.5  # until it is said: films fade to black and back
 BLANK_RANGE = 6  # of 255 levels, between the darkest and the brightest cell
 _CELLS = 16  # per side; the mean over a cell averages sensor noise away
 _REMEMBERED = 8  # different pictures: a driver that hangs may give its few buffers in turns
-_HASHED_BYTES = 1 << 20  # rows are left out of larger pictures
+_CHECKED_BYTES = 1 << 19  # rows are left out of larger pictures
 
 
 class PictureCheck:
@@ -48,15 +48,16 @@ class PictureCheck:
 
         "blank" is known at once, "frozen" only after `FROZEN_AFTER_S`. A picture that is both is blank.
         """
-        self._note_change(picture)
-        blank = _is_blank(picture)
+        rows = np.ascontiguousarray(picture[:: max(1, picture.nbytes // _CHECKED_BYTES)])
+        self._note_change(rows)
+        blank = _is_blank(rows)
         self._blank_s = self._blank_s + self._interval_s if blank else 0.0
         found: EmptyPicture | None = "blank" if blank else "frozen" if self._same_s >= FROZEN_AFTER_S else None
         self._report(found)
         return found
 
-    def _note_change(self, picture: Picture) -> None:
-        code = _code(picture)
+    def _note_change(self, rows: Picture) -> None:
+        code = zlib.crc32(rows.data, rows.shape[0])
         if code in self._seen:
             self._same_s += self._interval_s
         else:
@@ -76,13 +77,7 @@ class PictureCheck:
         self._reported = found
 
 
-def _is_blank(picture: Picture) -> bool:
+def _is_blank(rows: Picture) -> bool:
     """Whether all cells of the picture have the same colour, but for noise."""
-    cells = cv2.resize(picture, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
+    cells = cv2.resize(rows, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
     return int(np.ptp(cells.reshape(_CELLS * _CELLS, -1), axis=0).max()) < BLANK_RANGE
-
-
-def _code(picture: Picture) -> int:
-    """A number that differs between different pictures; of large ones not all rows count."""
-    every = max(1, picture.nbytes // _HASHED_BYTES)
-    return zlib.crc32(np.ascontiguousarray(picture[::every]).data, picture.shape[0])
