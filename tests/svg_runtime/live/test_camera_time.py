@@ -162,7 +162,7 @@ def test_the_rate_of_a_camera(times_s, rate):
 
 def test_a_camera_that_takes_a_picture_every_two_seconds_has_no_pauses():
     assert capture(steady(50, 0.5, 100.0))._clip == 0
-    assert capture(steady(50, 0.5, 100.0) + [100 + 98 + 7.0])._clip == 1
+    assert capture([*steady(50, 0.5, 100.0), 100 + 98 + 7.0])._clip == 1
 
 
 def test_a_camera_that_comes_back_begins_a_clip_and_its_rate_is_told_anew():
