@@ -147,6 +147,11 @@ def live(
             f"without an option before it: {' '.join(map(printable, arguments.args))}\n"
             "  expected one source; the shell makes many of *.mp4: give their folder with --source FOLDER/"
         )
+    if list_cameras:
+        from svg_runtime.live.sources.list_cameras import print_cameras
+
+        print_cameras(json)
+        return
     if camera is not None and source is not None:
         raise UsageError("both --camera and --source were given\n  expected one of them")
     precision = requested_precision(fp16, bf16)
@@ -156,11 +161,7 @@ def live(
         from svg_runtime.live.roi import parse_roi
         from svg_runtime.live.sources import SourceOptions, Turn, check_source
         from svg_runtime.live.sources.camera_settings import parse_camera_settings
-        from svg_runtime.live.sources.list_cameras import print_cameras
 
-    if list_cameras:
-        print_cameras(json)
-        return
     paced = realtime or not headless
     source_options = SourceOptions(
         camera=camera, source=source, source_fps=source_fps, realtime=paced, seed=seed, reconnect_s=reconnect,

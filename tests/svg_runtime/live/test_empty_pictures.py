@@ -12,6 +12,7 @@ import pytest
 from svg_common.digits import digit_stream
 from svg_runtime.live.empty_pictures import FROZEN_AFTER_S, PictureCheck
 from svg_runtime.live.events import EventLog
+from svg_runtime.live.overlay import Caption, ForecastPicture, View
 from svg_runtime.live.sources.files import FileSource
 from svg_runtime.live.stop import StopRequest
 
@@ -109,3 +110,15 @@ def test_a_single_picture_as_video_is_frozen(tmp_path):
     path = write_still_scene(tmp_path / "paused.mp4", keyframe_s=60, noise=0.0)
     found, _ = verdicts([frame.image for frame in FileSource(path, 0.1, StopRequest(), EventLog()).frames()])
     assert found[-1] == "frozen"
+
+
+@pytest.mark.parametrize("trouble", ["blank", "frozen", "roi_outside"])
+def test_the_banner_says_it_before_that_the_model_does_not_fit(trouble):
+    picture = ForecastPicture(Caption("m.svgb", "cpu, fp32", "a camera", 4, 4, 0.1, (64, 64), 4))
+    plain, misfit, both, alone = (
+        picture.annotate(View(noisy(SCENE) * 0, trouble=trouble if has_trouble else None, misfit=("dark",) if misfits else ()))
+        for has_trouble, misfits in ((False, False), (False, True), (True, True), (True, False))
+    )
+    assert np.array_equal(both, alone)
+    assert not np.array_equal(alone, misfit)
+    assert (alone != plain).any(-1).any(1).nonzero()[0].min() > 690  # nothing else changes
