@@ -301,7 +301,8 @@ class LiveLoop:
         if surprise is not None:
             self._stats.surprise.add(surprise)
         self._stats.scores.add(observation.scores)
-        self._stats.fit.add(frame, observation.scores)
+        if self._view.trouble is None:  # a covered lens says nothing about the model
+            self._stats.fit.add(frame, observation.scores)
 
     def _count_failure(self, error: Exception) -> None:
         self._failures += 1

@@ -150,7 +150,7 @@ def open_source(options: SourceOptions, interval_s: float, image_size: int, stop
         KeyboardInterrupt: a stop was requested while connecting to a network camera.
     """
     check_source(options)
-    source = _open_source(options, interval_s, image_size, stop, events)
+    source = _open_source(options=options, interval_s=interval_s, image_size=image_size, stop=stop, events=events)
     return TurnedSource(source, options.turn) if options.turn else source
 
 

@@ -126,4 +126,4 @@ class CameraSource:
 
 def _source_frame(frame: CapturedFrame, tick: int, pause_s: float) -> SourceFrame:
     image = frame.image if frame.image.ndim == 2 else np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), np.uint8)
-    return SourceFrame(image, tick, frame.clip, frame.captured_s, pause_s)
+    return SourceFrame(image=image, tick=tick, clip=frame.clip, captured_s=frame.captured_s, pause_s=pause_s)

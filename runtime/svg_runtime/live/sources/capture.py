@@ -256,7 +256,9 @@ class CaptureThread(threading.Thread):
             self._note_interval(captured_s - self._newest.captured_s)
         with self._changed:
             self.captured += 1
-            self._newest = CapturedFrame(image, self.captured, self._clip, captured_s, self._pause_s)
+            self._newest = CapturedFrame(
+                image=image, number=self.captured, clip=self._clip, captured_s=captured_s, pause_s=self._pause_s
+            )
             self._changed.notify_all()
 
     def _note_interval(self, interval_s: float) -> None:

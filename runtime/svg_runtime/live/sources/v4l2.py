@@ -113,12 +113,24 @@ def _query(device: Path, ioctl: Ioctl) -> tuple[str, list[CameraMode]]:
 
 
 def _pixel_formats(handle: int, ioctl: Ioctl, kind: int) -> Iterator[int]:
-    for buffer in _enumerate(handle, ioctl, _ENUM_FMT, 64, struct.pack("I", kind)):  # v4l2_fmtdesc
+    for buffer in _enumerate(
+        handle=handle,
+        ioctl=ioctl,
+        request=_ENUM_FMT,
+        size=64,
+        given=struct.pack("I", kind),  # v4l2_fmtdesc
+    ):
         yield struct.unpack_from("I", buffer, 44)[0]
 
 
 def _sizes(handle: int, ioctl: Ioctl, pixel_format: int) -> Iterator[tuple[int, int]]:
-    for buffer in _enumerate(handle, ioctl, _ENUM_FRAMESIZES, 44, struct.pack("I", pixel_format)):  # v4l2_frmsizeenum
+    for buffer in _enumerate(
+        handle=handle,
+        ioctl=ioctl,
+        request=_ENUM_FRAMESIZES,
+        size=44,
+        given=struct.pack("I", pixel_format),  # v4l2_frmsizeenum
+    ):
         kind, width, height_or_largest_width, _, _, largest_height, _ = struct.unpack_from("7I", buffer, 8)
         if kind != _DISCRETE:
             yield height_or_largest_width, largest_height
@@ -129,7 +141,13 @@ def _sizes(handle: int, ioctl: Ioctl, pixel_format: int) -> Iterator[tuple[int, 
 def _rates(handle: int, ioctl: Ioctl, pixel_format: int, size_wh: tuple[int, int]) -> list[float]:
     rates = []
     given = struct.pack("3I", pixel_format, *size_wh)
-    for buffer in _enumerate(handle, ioctl, _ENUM_FRAMEINTERVALS, 52, given):  # v4l2_frmivalenum
+    for buffer in _enumerate(
+        handle=handle,
+        ioctl=ioctl,
+        request=_ENUM_FRAMEINTERVALS,
+        size=52,
+        given=given,  # v4l2_frmivalenum
+    ):
         kind, numerator, denominator = struct.unpack_from("3I", buffer, 16)
         if numerator:  # the shortest interval first where the driver has a range
             rates.append(round(denominator / numerator, 3))
