@@ -34,7 +34,8 @@ def test_synthetic_camera_to_video_and_statistics(svg_live):
     assert code == 0, stderr
     assert "synthetic camera" in stderr
     assert read_times(Path("out.mp4")) == pytest.approx([0.1 * n for n in range(12)])
-    assert stats["frames"] == {"captured": 12, "seen": 12, "forecast": 10, "dropped": 0, "not_shown": 0, "unused": 0}
+    counted = {"captured": 12, "seen": 12, "forecast": 10, "dropped": 0, "not_shown": 0, "unused": 0}
+    assert stats["frames"] == {**counted, "held": 0, "blank": 0, "frozen": 0}
     stages = ["capture", "preprocess", "observe", "forecast", "queue", "overlay", "output", "end_to_end"]
     assert list(stats["latency_ms"]) == stages
     assert all(0 <= row["p50"] <= row["p95"] <= row["p99"] <= row["max"] for row in stats["latency_ms"].values())
