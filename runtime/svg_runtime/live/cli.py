@@ -31,6 +31,15 @@ from svg_runtime.forecast_options import (
     requested_calibration,
     requested_precision,
 )
+from svg_runtime.live.camera_options import (
+    CameraFpsOption,
+    CameraSizeOption,
+    FlipOption,
+    ListCamerasOption,
+    LoopOption,
+    RoiOption,
+    RotateOption,
+)
 from svg_runtime.live.config.configured import configured
 
 app = typer.Typer(pretty_exceptions_enable=False)
@@ -135,6 +144,13 @@ def live(
     camera: CameraOption = None,
     source: SourceOption = None,
     source_fps: SourceFpsOption = None,
+    list_cameras: ListCamerasOption = False,
+    camera_size: CameraSizeOption = None,
+    camera_fps: CameraFpsOption = None,
+    rotate: RotateOption = None,
+    flip: FlipOption = None,
+    roi: RoiOption = None,
+    loop: LoopOption = False,
     output: OutputOption = None,
     overlay: OverlayOption = "panels",
     display_size: DisplaySizeOption = "1280x720",
@@ -179,6 +195,11 @@ def live(
             f"without an option before it: {' '.join(map(printable, arguments.args))}\n"
             "  expected one source; the shell makes many of *.mp4: give their folder with --source FOLDER/"
         )
+    if list_cameras:
+        from svg_runtime.live.sources.list_cameras import print_cameras
+
+        print_cameras(json)
+        return
     if camera is not None and source is not None:
         raise UsageError("both --camera and --source were given\n  expected one of them")
     precision = requested_precision(fp16, bf16)
@@ -187,17 +208,22 @@ def live(
         from svg_runtime.live.loop import LiveOptions, run_live
         from svg_runtime.live.outputs.recording_options import recording_options
         from svg_runtime.live.overlay.names import parse_display_size, parse_overlays
-        from svg_runtime.live.sources import SourceOptions, check_source
+        from svg_runtime.live.roi import parse_roi
+        from svg_runtime.live.sources import SourceOptions, Turn, check_source
+        from svg_runtime.live.sources.camera_settings import parse_camera_settings
 
     paced = realtime or not headless
     source_options = SourceOptions(
-        camera=camera, source=source, source_fps=source_fps, realtime=paced, seed=seed, reconnect_s=reconnect
-    )
+        camera=camera, source=source, source_fps=source_fps, realtime=paced, seed=seed, reconnect_s=reconnect,
+        settings=parse_camera_settings(camera_size, camera_fps), loop=loop,
+        turn=Turn(rotate=0 if rotate is None else int(rotate.value), flip=None if flip is None else flip.value),
+    )  # fmt: skip
     check_source(source_options)
-    endless = source_options.path is None
+    region = None if roi is None else parse_roi(roi)
+    endless = source_options.path is None or loop
     if source_fps is not None and not 0 < source_fps < math.inf:
         raise UsageError(f"--source-fps {source_fps:g} is not a rate\n  expected pictures per second, such as 25")
-    if source_fps is not None and endless:
+    if source_fps is not None and source_options.path is None:
         raise UsageError("--source-fps applies to files without time stamps, not to cameras\n  remove it")
     recording = recording_options(
         record=record,
@@ -224,7 +250,7 @@ def live(
         horizon=horizon, lead=lead, seed=seed, context=None if context is None else context.value,
         window=not headless, output=output, recording=recording, json=json,
         overlays=parse_overlays(overlay), display_wh=parse_display_size(display_size),
-        max_frames=max_frames, adaptive=adaptive, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace),
+        max_frames=max_frames, roi=region, adaptive=adaptive, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace),
     )  # fmt: skip
     run_live(options, console)
 

@@ -26,7 +26,7 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("model", f"{summary['model']} on {summary['backend']}"),
         ("source", f"{summary['source']}; ended by {summary['stopped_by']}"),
-        ("frames", ", ".join(f"{count} {name}" for name, count in frames.items())),
+        ("frames", _frames(frames)),
         ("rate", f"{summary['fps']:.1f} fps over {summary['duration_s']:.1f} s"),
     ]
     for stage in ("observe", "forecast", "end_to_end"):
@@ -63,3 +63,9 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if summary["peak_rss_mib"] is not None:
         rows.append(("memory", f"{summary['peak_rss_mib']:.0f} MiB peak"))
     return rows
+
+
+def _frames(frames: dict[str, int]) -> str:
+    """The counts of frames; what is usually 0 only if it is not."""
+    named = {name: count for name, count in frames.items() if count or name not in ("held", "blank", "frozen")}
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in named.items())

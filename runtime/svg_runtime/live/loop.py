@@ -31,6 +31,7 @@ from svg_runtime.errors import ForecastError, SourceLostError
 from svg_runtime.forecast.forecaster import Forecaster, Observation
 from svg_runtime.forecast_options import Calibrate
 from svg_runtime.live.adaptive import AdaptiveCounts, Counts, levels
+from svg_runtime.live.empty_pictures import PictureCheck
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.fit import FitMonitor
 from svg_runtime.live.live_summary import print_summary
@@ -44,8 +45,10 @@ from svg_runtime.live.outputs import (
     open_recorders,
 )
 from svg_runtime.live.overlay import Caption, ForecastPicture, View, check_display
-from svg_runtime.live.preprocess import Preprocessor
+from svg_runtime.live.preprocess import Preprocessor, crop
+from svg_runtime.live.roi import RegionOutsideError, Roi
 from svg_runtime.live.sources import (
+    Picture,
     Source,
     SourceFrame,
     SourceOptions,
@@ -84,6 +87,7 @@ class LiveOptions:
     recording: RecordingOptions = field(default_factory=RecordingOptions)
     json: Path | None = None
     max_frames: int | None = None
+    roi: Roi | None = None  # the part of the picture that the model looks at
     adaptive: bool = False  # fewer samples, then a shorter horizon, where the rate cannot be held
     gpu: GpuOptions = field(default_factory=GpuOptions)
 
@@ -141,7 +145,9 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
             writer.start()
         if options.adaptive:
             stats.adaptive = AdaptiveCounts(_adaptive_levels(options, forecaster), interval_s, events)
-        loop = LiveLoop(forecaster=forecaster, source=source, writer=writer, caption=caption, stats=stats, stop=stop)
+        loop = LiveLoop(
+            forecaster=forecaster, source=source, writer=writer, caption=caption, stats=stats, stop=stop, roi=options.roi
+        )
         _run_and_close(loop, [*outputs, *recorders], options.max_frames, None if options.window else ProgressDisplay(console))
         if stop.signalled and stats.seen == 0:
             raise KeyboardInterrupt
@@ -159,7 +165,7 @@ class LiveLoop:
 
     def __init__(
         self, forecaster: Forecaster, source: Source, writer: OutputThread | None, caption: Caption, stats: LiveStats,
-        stop: StopRequest,
+        stop: StopRequest, roi: Roi | None = None,
     ) -> None:  # fmt: skip
         frame = forecaster.manifest.frame
         self._forecaster = forecaster
@@ -168,7 +174,8 @@ class LiveLoop:
         self._caption = caption
         self._stats = stats
         self._stop = stop
-        self._preprocessor = Preprocessor(frame.height, frame.width, frame.channels)
+        self._preprocessor = Preprocessor(frame.height, frame.width, frame.channels, roi)
+        self._picture_check = PictureCheck(caption.interval_s, stats.events)
         self._view = View(picture=np.zeros((frame.height, frame.width), np.uint8))
         self._clip: int | None = None
         self._observed = 0  # frames since the context last started
@@ -181,6 +188,7 @@ class LiveLoop:
         Raises:
             ForecastError: forecasting fails repeatedly.
             OutputError: the output cannot be written any more.
+            RegionOutsideError: the region of interest does not lie within the first picture.
         """
         timer = self._stats.timer
         for source_frame in self._pictures(max_frames):
@@ -190,7 +198,7 @@ class LiveLoop:
                 timer.add("age", (now - start) * 1e3)
             with timer.stage("preprocess"):
                 frame = self._to_model_frame(source_frame)
-            futures = self._observe_and_forecast(frame)
+            futures = None if frame is None else self._observe_and_forecast(frame)
             self._stats.frame_done()
             if self._writer is not None:
                 self._writer.submit(self._update_view(source_frame, futures), source_frame.tick, start)
@@ -238,17 +246,21 @@ class LiveLoop:
             if picture is None:
                 break
             stats.seen += 1
+            stats.held += picture.held
             yield picture
         stats.stopped_by = self._stop.reason or stats.stopped_by
 
-    def _to_model_frame(self, source_frame: SourceFrame) -> NDArray[np.float32]:
-        """Fit the picture to the model. At a cut in the video, the context is reset."""
+    def _to_model_frame(self, source_frame: SourceFrame) -> NDArray[np.float32] | None:
+        """Fit the picture to the model; None if its region lies outside. At a cut in the video, the context is reset."""
         clip = self._clip
         self._clip = source_frame.clip
         cut = clip is not None and clip != source_frame.clip
         if cut and source_frame.pause_s:
             paused = f"{self._source.description}: no picture for {source_frame.pause_s:.4g} s"
             self._stats.events.add("pause", f"{paused}; the context is reset")
+            self._stats.pauses += 1
+        elif source_frame.again:
+            self._stats.events.add("loop", f"{self._source.description} begins anew; the context is reset")
         elif cut:
             self._stats.events.add("new_clip", f"{self._source.description}: a new video begins; the context is reset")
         if self._preprocessor.size_changed(source_frame.image):
@@ -257,9 +269,31 @@ class LiveLoop:
             cut = True
         if cut:
             self._reset_context()
-        frame = self._preprocessor.fit(source_frame.image)
+        part = self._part(source_frame.image, changed=cut)
+        if part is None:
+            return None
+        self._view.trouble = self._stats.count_empty(self._picture_check.add(part))
+        frame = self._preprocessor.fit(part)
         self._view.frame = frame
         return frame
+
+    def _part(self, picture: Picture, changed: bool) -> Picture | None:
+        """The part of the picture that the model looks at; None, which is reported, if its region lies outside."""
+        view, frame = self._view, self._forecaster.manifest.frame
+        view.region = None
+        try:
+            region = self._preprocessor.region(picture)
+        except RegionOutsideError as error:
+            if self._stats.seen == 1:
+                raise
+            if changed:
+                reason = str(error).partition("\n")[0]
+                self._stats.events.add("roi_outside", f"{reason}; there are no forecasts until it does")
+            view.trouble = "roi_outside"
+            return None
+        if region is not None:
+            view.region = region.as_seen((frame.height, frame.width))
+        return crop(picture, region)
 
     def _observe_and_forecast(self, frame: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Observe the frame and sample futures. A failure is counted and reported, and the context is reset."""
@@ -286,7 +320,8 @@ class LiveLoop:
         if surprise is not None:
             self._stats.surprise.add(surprise)
         self._stats.scores.add(observation.scores)
-        self._stats.fit.add(frame, observation.scores)
+        if self._view.trouble is None:  # a covered lens says nothing about the model
+            self._stats.fit.add(frame, observation.scores)
 
     def _count_failure(self, error: Exception) -> None:
         self._failures += 1

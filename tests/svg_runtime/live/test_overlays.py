@@ -44,7 +44,7 @@ def view_of(picture: np.ndarray, made: np.ndarray, **rest) -> View:
 def seen_part(picture: np.ndarray, name: str, size_wh: tuple[int, int] = (1280, 720)) -> np.ndarray:
     """What a lone overlay over the live picture drew in the part that the model sees."""
     frame = make_frame(size_wh)
-    scene = put_scene(picture.copy(), content_of(frame.body, frame.scale), GRAY, (32, 32))
+    scene = put_scene(picture.copy(), content_of(frame.body, frame.scale), picture=GRAY, frame_hw=(32, 32), region=None)
     return scene.seen.of(picture)
 
 

@@ -41,7 +41,9 @@ class ContourPanel:
 
     def annotate(self, canvas: Canvas, view: View) -> None:
         """Draw the newest picture and the lines."""
-        scene = put_scene(canvas, self._box, view.picture, self._caption.frame_hw)
+        scene = put_scene(
+            canvas=canvas, box=self._box, picture=view.picture, frame_hw=self._caption.frame_hw, region=view.region
+        )
         futures = view.futures_at(self._caption.lead)
         if futures is None:
             explain_missing(canvas, self._box, self._scale, view)

@@ -36,7 +36,7 @@ class GhostPanel:
     def annotate(self, canvas: Canvas, view: View) -> None:
         """Draw the newest picture and the ghost."""
         frame_hw = self._caption.frame_hw
-        scene = put_scene(canvas, self._box, view.picture, frame_hw)
+        scene = put_scene(canvas=canvas, box=self._box, picture=view.picture, frame_hw=frame_hw, region=view.region)
         futures = view.futures_at(self._caption.lead)
         if futures is None or view.frame is None:
             explain_missing(canvas, self._box, self._scale, view)

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from svg_runtime.live.overlay.theme import Canvas, Rect
+from svg_runtime.live.overlay.theme import ACCENT, Canvas, Rect
+from svg_runtime.live.roi import Region
 
 Frame = NDArray[np.float32]
 
@@ -47,6 +48,23 @@ def draw_resized(canvas: Canvas, rect: Rect, picture: NDArray[np.uint8]) -> None
     grows = rect.width > width  # linearly, small synthetic pictures would be blurred
     image = cv2.resize(picture, (rect.width, rect.height), interpolation=cv2.INTER_CUBIC if grows else cv2.INTER_LINEAR)
     rect.of(canvas)[:] = image if image.ndim == 3 else image[:, :, None]
+
+
+def put_whole_picture(canvas: Canvas, rect: Rect, picture: NDArray[np.uint8], region: Region) -> None:
+    """Draw all of a picture as large as it fits into `rect`, with a frame around `region`, and darker outside of it."""
+    height, width = picture.shape[:2]
+    scale = min(rect.height / height, rect.width / width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), np.uint8)
+    small = small if small.ndim == 3 else np.asarray(cv2.cvtColor(small, cv2.COLOR_GRAY2RGB), np.uint8)
+    left, right = (round(x * scale) for x in (region.x, region.x + region.width))
+    top, bottom = (round(y * scale) for y in (region.y, region.y + region.height))
+    dark = small // 2
+    dark[top:bottom, left:right] = small[top:bottom, left:right]
+    cv2.rectangle(dark, (left, top), (right - 1, bottom - 1), ACCENT, 2)
+    x = rect.x + (rect.width - size[0]) // 2
+    y = rect.y + (rect.height - size[1]) // 2
+    canvas[y : y + size[1], x : x + size[0]] = dark
 
 
 def heat_map(values: NDArray[np.float32], largest: float) -> NDArray[np.uint8]:

@@ -1,8 +1,8 @@
-"""Panel: the newest picture of the source, cropped as the model sees it."""
+"""Panel: the newest picture of the source, cropped as the model sees it, or all of it with the region that the model sees."""
 
 from __future__ import annotations
 
-from svg_runtime.live.overlay.images import put_picture
+from svg_runtime.live.overlay.images import put_picture, put_whole_picture
 from svg_runtime.live.overlay.layout import title_baseline
 from svg_runtime.live.overlay.theme import MUTED, SEMIBOLD, Canvas, Rect, Scale, shorten, text, text_width
 from svg_runtime.live.overlay.view import Caption, View
@@ -27,4 +27,7 @@ class LivePanel:
 
     def annotate(self, canvas: Canvas, view: View) -> None:
         """Draw the newest picture."""
-        put_picture(canvas, self._rect, view.picture)
+        if view.region is None:
+            put_picture(canvas, self._rect, view.picture)
+        else:
+            put_whole_picture(canvas, self._rect, view.picture, view.region)

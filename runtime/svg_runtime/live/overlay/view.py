@@ -10,7 +10,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_runtime.live.roi import Region
 from svg_runtime.live.sources.base import Picture
+
+Trouble = Literal["blank", "frozen", "roi_outside"]
 
 TRACE_FRAMES = 120  # length of the surprise trace
 
@@ -55,6 +58,8 @@ class View:
         dropped: model intervals missed because the loop was late.
         best_psnr: of the best sample at the shown lead so far, in dB.
         repeat_psnr: of repeating the last frame, the baseline, in dB.
+        region: the part of the picture that the model sees, if it does not look at all of it.
+        trouble: the picture carries nothing, or does not contain the region of interest.
         misfit: why the model does not fit these pictures, the most important reason first; empty if nothing speaks for it.
     """
 
@@ -72,6 +77,8 @@ class View:
     dropped: int = 0
     best_psnr: float | None = None
     repeat_psnr: float | None = None
+    region: Region | None = None
+    trouble: Trouble | None = None
     misfit: tuple[str, ...] = ()
 
     def futures_at(self, lead: int) -> NDArray[np.float32] | None:
