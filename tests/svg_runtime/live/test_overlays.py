@@ -17,6 +17,7 @@ from svg_runtime.live.overlay.likely_panel import distances_from_mean
 from svg_runtime.live.overlay.names import LEAST_TILE_WH, parse_display_size, parse_overlays
 from svg_runtime.live.overlay.scene import put_scene
 from svg_runtime.live.overlay.theme import ACCENT, BACKGROUND, LEVELS, MUTED, PANEL, TEXT, WARNING, Rect
+from svg_runtime.live.roi import Region
 
 GRAY = np.full((90, 160, 3), 128, np.uint8)
 ALONE = tuple((name,) for name in LEAST_TILE_WH)
@@ -44,8 +45,17 @@ def view_of(picture: np.ndarray, made: np.ndarray, **rest) -> View:
 def seen_part(picture: np.ndarray, name: str, size_wh: tuple[int, int] = (1280, 720)) -> np.ndarray:
     """What a lone overlay over the live picture drew in the part that the model sees."""
     frame = make_frame(size_wh)
-    scene = put_scene(picture.copy(), content_of(frame.body, frame.scale), picture=GRAY, frame_hw=(32, 32), region=None)
+    scene = put_scene(
+        canvas=picture.copy(), box=content_of(frame.body, frame.scale), picture=GRAY, frame_hw=(32, 32), region=None
+    )
     return scene.seen.of(picture)
+
+
+def test_the_model_is_shown_to_look_at_its_region():
+    canvas = np.zeros((100, 200, 3), np.uint8)
+    picture = np.zeros((50, 100, 3), np.uint8)
+    scene = put_scene(canvas=canvas, box=Rect(0, 0, 200, 100), picture=picture, frame_hw=(32, 32), region=Region(10, 5, 20, 20))
+    assert scene.seen == Rect(20, 10, 40, 40)
 
 
 @pytest.mark.parametrize("overlays", [*ALONE, ("ghost", "contours", "before", "likely"), ("before", "panels")])
