@@ -60,14 +60,17 @@ def write_clip(path: Path, seconds: float) -> Path:
     background = np.stack([across, down, 1 - across], 2)
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=FPS, options={"preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.width = WIDTH
+        stream.height = HEIGHT
+        stream.pix_fmt = "yuv420p"
         for number in range(round(seconds * FPS)):
             digit = cv2.resize(draw(), (HEIGHT, HEIGHT), interpolation=cv2.INTER_LINEAR)
             picture = background.copy()
             left = (WIDTH - HEIGHT) // 2
             picture[:, left : left + HEIGHT] = np.maximum(picture[:, left : left + HEIGHT], digit[..., None])
             frame = av.VideoFrame.from_ndarray((picture * 255).astype(np.uint8), format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, FPS)
+            frame.pts = number
+            frame.time_base = Fraction(1, FPS)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from svg_common.errors import UsageError
 from svg_common.files import refuse_pipe
-from svg_common.text_files import decode_text
+from svg_common.toml_files import read_toml
 
-_MAX_BYTES = 1 << 20  # the longest recipe that ships has 730 bytes
 _SHIPPED = Path(__file__).with_name("recipes")
 
 
@@ -23,27 +21,13 @@ def load_recipe(recipe: str) -> dict[str, Any]:
     Raises:
         UsageError: neither the file nor the recipe exists, or it is a pipe, or it is not TOML.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
     try:
-        tables: dict[str, Any] = tomllib.loads(decode_text(_read(_find(recipe))))
+        return read_toml(_find(recipe))
     except (OSError, ValueError, RecursionError) as error:  # not TOML, numbers or tables beyond Python's limits
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(
             f"cannot read the recipe '{recipe}': {reason}\n  expected a TOML file with the tables [model], [data] and [train]"
         ) from error
-    return tables
-
-
-def _read(path: Path) -> bytes:
-    """A device may have no end, and tables of megabytes would take minutes."""
-    with path.open("rb") as file:
-        content = file.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise ValueError(f"it has more than {_MAX_BYTES >> 20} MiB, and is no recipe")
-    return content
 
 
 def shipped_recipes() -> dict[str, str]:

@@ -24,6 +24,7 @@ _MAINS = {
     "svg-eval": "svg_eval.cli",
     "svg-live": "svg_runtime.live.cli",
     "svg-bench": "svg_runtime.bench.cli",
+    "svg-doctor": "svg_runtime.doctor.cli",
 }
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.command_preload"])

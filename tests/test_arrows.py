@@ -41,6 +41,7 @@ ROOMS = {
     "forecast": {"bundle", "backends", "calibration"},
     "live": {"bundle", "backends", "forecast", "machine"},
     "bench": {"bundle", "backends", "calibration", "forecast", "live", "machine"},
+    "doctor": {"bundle", "backends", "forecast", "machine"},
 }
 LIBRARIES = {
     "nvidia": set(),

@@ -16,6 +16,7 @@ COMMANDS = {
     "svg-eval": "svg_eval.cli",
     "svg-live": "svg_runtime.live.cli",
     "svg-bench": "svg_runtime.bench.cli",
+    "svg-doctor": "svg_runtime.doctor.cli",
 }
 HEAVY = ["torch", "lightning_fabric", "onnx", "onnxruntime", "openvino", "tensorrt", "cv2", "av", "matplotlib"]
 PROGRAM = """

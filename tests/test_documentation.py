@@ -22,6 +22,7 @@ from svg_adapt.cli import app as train
 from svg_eval.cli import app as evaluation
 from svg_export.cli import app as export
 from svg_runtime.bench.cli import app as bench
+from svg_runtime.doctor.cli import app as doctor
 from svg_runtime.live.cli import app as live
 from tests.test_arrows import LIBRARIES, MAY_IMPORT, ROOMS
 
@@ -30,6 +31,7 @@ COMMANDS = {
     name: get_command(app)
     for name, app in {
         "svg-train": train, "svg-export": export, "svg-eval": evaluation, "svg-live": live, "svg-bench": bench,
+        "svg-doctor": doctor,
     }.items()
 }  # fmt: skip
 DOCS = sorted((ROOT / "docs").rglob("*.md"))  # the strict build follows their links

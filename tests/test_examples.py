@@ -95,6 +95,14 @@ def test_the_own_loop_reports_surprise_quality_and_spread(tmp_path):
     assert all("forecast 5 frames ago" in line for line in lines[9:])
 
 
+def test_the_configuration_runs_its_demo(tmp_path):
+    shutil.copy(EXAMPLES / "live.toml", tmp_path)
+    program = "import sys; from svg_runtime.live.cli import main; sys.argv[0] = 'svg-live'; main()"
+    options = ["--config", "live.toml", "--only", "demo", "--headless", "--max-frames", "8", "--backend", "cpu"]
+    run([sys.executable, "-c", program, *options], tmp_path)
+    assert json.loads((tmp_path / "demo.json").read_text(encoding="utf-8"))["frames"]["seen"] == 8
+
+
 def compare_plain(bundle: Path) -> None:
     spec = importlib.util.spec_from_file_location("plain_onnxruntime", EXAMPLES / "02_plain_onnxruntime.py")
     example = importlib.util.module_from_spec(spec)

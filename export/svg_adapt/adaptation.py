@@ -165,8 +165,9 @@ def _record(record: CameraRecording, config: Config, out: Path) -> None:
 
 def _shown(source: SourceOptions) -> str:
     """The source without passwords, in which others are told apart."""
-    if source.camera is not None:
-        return f"camera {source.camera}"
+    camera = source.local_camera
+    if camera is not None:
+        return camera.name
     return str(source.path.resolve()) if source.path is not None else stream_name(str(source.source))
 
 

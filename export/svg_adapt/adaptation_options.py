@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from svg_common.errors import UsageError
-from svg_common.quantities import parse_duration, parse_size
+from svg_common.quantities import parse_duration, parse_size, parsed_option
 from svg_runtime.live.sources import SourceOptions, check_source
 from svg_runtime.live.sources.foreign_names import camera_number
 from svg_train.config_options import flag
@@ -19,8 +18,6 @@ _DEFAULT_DURATION, _DEFAULT_LIMIT, _DEFAULT_RECONNECT_S = "20m", "2GB", 60.0
 _LEAST_LIMIT = 1_000_000  # bytes
 # Settings of data that a recording decides itself: where it is, and at which interval its pictures are.
 _OF_RECORDING = ("name", "root", "cache", "frame_step")
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -108,14 +105,7 @@ class AdaptationOptions:
         check_source(source)
         if source_fps is not None and (source.path is None or not 0 < source_fps < math.inf):
             raise UsageError("--source-fps applies to files without time stamps, and is their pictures per second\n  remove it")
-        limit = _parsed("--record-limit", parse_size, self.record_limit or _DEFAULT_LIMIT)
+        limit = parsed_option("--record-limit", parse_size, self.record_limit or _DEFAULT_LIMIT)
         if limit < _LEAST_LIMIT:
             raise UsageError(f"--record-limit {self.record_limit} is too small for a video\n  expected at least 1MB")
-        return CameraRecording(source, _parsed("--record", parse_duration, self.record or _DEFAULT_DURATION), limit)
-
-
-def _parsed(option: str, parse: Callable[[str], Value], text: str) -> Value:
-    try:
-        return parse(text)
-    except ValueError as error:
-        raise UsageError(f"{option}: {error}") from error
+        return CameraRecording(source, parsed_option("--record", parse_duration, self.record or _DEFAULT_DURATION), limit)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import TypeVar
+
+from svg_common.errors import UsageError
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)d)?(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", re.IGNORECASE)
 _SECONDS = (86400.0, 3600.0, 60.0, 1.0)  # of the groups above
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT])i?B?", re.IGNORECASE)
 _BYTES = {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+_Value = TypeVar("_Value")
 
 
 def parse_duration(text: str) -> float:
@@ -33,6 +39,18 @@ def parse_size(text: str) -> int:
     if found is None:
         raise ValueError(f"'{text}' is not a size; expected a number with its unit, such as 500MB or 2GB")
     return round(float(found[1]) * _BYTES[found[2].upper()])
+
+
+def parsed_option(option: str, parse: Callable[[str], _Value], text: str) -> _Value:
+    """Return `parse(text)`, the value of `option` on a command line.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error
 
 
 def duration_text(seconds: float) -> str:

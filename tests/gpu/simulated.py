@@ -16,7 +16,7 @@ def simulated_gpu() -> Iterator[None]:
     """One GPU, with all of NVIDIA's libraries."""
     from svg_runtime.backends.nvidia import device
     from svg_runtime.backends.onnxruntime import providers as ort_providers
-    from svg_runtime.backends.tensorrt import backend, local
+    from svg_runtime.backends.tensorrt import backend, local, nvidia_library
     from svg_runtime.backends.tensorrt.nvidia_library import Library
     from tests.gpu import conftest
     from tests.svg_runtime.backends.numpy_cuda import NumpyCuda
@@ -28,7 +28,8 @@ def simulated_gpu() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for module in (device, conftest):
             patch.setattr(module, "load_runtime", lambda: cuda)
-        patch.setattr(backend, "load_library", lambda name: Library(name, libraries[name], SimpleNamespace(messages=[])))
+        for module in (backend, nvidia_library):
+            patch.setattr(module, "load_library", lambda name: Library(name, libraries[name], SimpleNamespace(messages=[])))
         patch.setattr(backend, "require_modules", lambda *names: None)
         patch.setattr(local, "build_engine", lambda content, options, **rest: make_engine(content, options.max_batch))
         patch.setattr(ort_providers, "load_onnxruntime", lambda name, extra: OrtOnNumpyCuda(cuda))

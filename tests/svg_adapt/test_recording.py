@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from svg_adapt import recorder as recorder_module
+from svg_adapt.adaptation import _shown
 from svg_adapt.recorder import Recorder, shrink
 from svg_adapt.recording import RECORDING, Recording, delete_recording, frames_cache, read_facts
 from svg_common.errors import UsageError
@@ -239,3 +240,11 @@ def test_the_end_of_all_segments_together_is_held_out(recording, monkeypatch, tm
     assert len(train) == 3 * 16 + 6  # of 20, 20, 20 and 10 frames
     assert "split by end" in train.description
     assert os.listdir(frames_cache(recording.folder))
+
+
+def test_recorded_cameras_are_told_apart_without_passwords(monkeypatch):
+    monkeypatch.setattr("svg_runtime.live.sources.local_cameras.has_gstreamer", lambda: True)
+    sources = ("v4l2:///dev/v4l/by-id/a", "v4l2:///dev/v4l/by-id/b", "gstreamer://rtspsrc user-pw=s3cret ! decodebin")
+    names = [_shown(SourceOptions(source=source)) for source in sources]
+    assert names == [*sources[:2], "gstreamer://rtspsrc ..."]
+    assert _shown(SourceOptions(camera=1)) == "camera 1"

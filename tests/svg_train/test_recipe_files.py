@@ -85,7 +85,7 @@ def test_an_endless_file_is_refused_at_once(source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "long.toml").write_text("[train]\n" + "".join(f"a{number} = 1\n" for number in range(200_000)))
     start = time.monotonic()
-    with pytest.raises(UsageError, match="more than 1 MiB, and is no recipe"):
+    with pytest.raises(UsageError, match="more than 1 MiB"):
         load_recipe(source)
     assert time.monotonic() - start < 5
 

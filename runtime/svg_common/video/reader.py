@@ -145,7 +145,10 @@ class VideoReader:
                 yield VideoFrame(image, float(self._clock.time_of(frame)))
             elif count and (frame.pts is None or self.assumed_rate):
                 self._clock.time_of(frame)  # without time stamps, what is left out takes its time as well
-        missing = missing_bytes(self.path)
+        try:
+            missing = missing_bytes(self.path)
+        except OSError:  # it was removed meanwhile, and all of it was read
+            missing = 0
         if missing:
             self.problem = f"the file is truncated: {missing} bytes are missing at its end; {count} frames could be read"
         elif damage.reason:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -51,6 +51,16 @@ from svg_runtime.live.alarms.cli_options import (
     WebhookOption,
     size_of,
 )
+from svg_runtime.live.camera_options import (
+    CameraFpsOption,
+    CameraSizeOption,
+    FlipOption,
+    ListCamerasOption,
+    LoopOption,
+    RoiOption,
+    RotateOption,
+)
+from svg_runtime.live.config.configured import configured
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -76,7 +86,45 @@ SourceFpsOption = Annotated[
         "Default: what the codec says; images are one model step apart.",
     ),
 ]
-OutputOption = Annotated[Path | None, typer.Option(metavar="FILE.mp4", help="Write the display to an H.264 video.")]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.mp4|DIR/%06d.png",
+        help="Write the display to an H.264 video, or to numbered pictures (.png, .jpg). A full disk ends the run.",
+    ),
+]
+OverlayOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME[,NAME...]",
+        help="What the display shows: panels, ghost (expected change over the live picture), contours (of uncertainty), "
+        "before (what was expected, and what came), likely (most and least likely sample).",
+    ),
+]
+DisplaySizeOption = Annotated[str, typer.Option(metavar="WxH", help="Size of the display and of its videos, in pixels.")]
+RecordOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Record for weeks: videos that survive a kill. A full disk is counted, and tried again."),
+]
+RecordWhatOption = Annotated[
+    Literal["display", "camera"] | None,
+    typer.Option(help="What --record records: the display, or the source's own pictures. Default: display."),
+]
+RecordSegmentOption = Annotated[
+    str | None, typer.Option(metavar="DURATION", help="Duration of a video of --record. Default: 10m.")
+]
+RecordLimitOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="Size of --record, and of --save-forecasts; the oldest files then give way. Default: 10GB."
+    ),
+]
+SaveForecastsOption = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Save all sampled futures, a .npz file per frame.")
+]
+ForecastDtypeOption = Annotated[
+    Literal["float16", "float32"] | None, typer.Option(help="Numbers in --save-forecasts. Default: float16.")
+]
 HeadlessOption = Annotated[
     bool, typer.Option("--headless", help="No window. Files and the synthetic camera then run as fast as possible.")
 ]
@@ -109,13 +157,29 @@ JsonOption = Annotated[
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"], "allow_extra_args": True})
+@configured
 def live(
     arguments: typer.Context,
     model: ModelOption = None,
     camera: CameraOption = None,
     source: SourceOption = None,
     source_fps: SourceFpsOption = None,
+    list_cameras: ListCamerasOption = False,
+    camera_size: CameraSizeOption = None,
+    camera_fps: CameraFpsOption = None,
+    rotate: RotateOption = None,
+    flip: FlipOption = None,
+    roi: RoiOption = None,
+    loop: LoopOption = False,
     output: OutputOption = None,
+    overlay: OverlayOption = "panels",
+    display_size: DisplaySizeOption = "1280x720",
+    record: RecordOption = None,
+    record_what: RecordWhatOption = None,
+    record_segment: RecordSegmentOption = None,
+    record_limit: RecordLimitOption = None,
+    save_forecasts: SaveForecastsOption = None,
+    forecast_dtype: ForecastDtypeOption = None,
     headless: HeadlessOption = False,
     realtime: RealtimeOption = False,
     max_frames: MaxFramesOption = None,
@@ -167,6 +231,11 @@ def live(
             f"without an option before it: {' '.join(map(printable, arguments.args))}\n"
             "  expected one source; the shell makes many of *.mp4: give their folder with --source FOLDER/"
         )
+    if list_cameras:
+        from svg_runtime.live.sources.list_cameras import print_cameras
+
+        print_cameras(json)
+        return
     if camera is not None and source is not None:
         raise UsageError("both --camera and --source were given\n  expected one of them")
     precision = requested_precision(fp16, bf16)
@@ -175,22 +244,38 @@ def live(
         from svg_runtime.live.alarms.options import AlarmOptions
         from svg_runtime.live.alarms.trigger import TriggerOptions
         from svg_runtime.live.loop import LiveOptions, run_live
-        from svg_runtime.live.sources import SourceOptions, check_source
+        from svg_runtime.live.outputs.recording_options import recording_options
+        from svg_runtime.live.overlay.names import parse_display_size, parse_overlays
+        from svg_runtime.live.roi import parse_roi
+        from svg_runtime.live.sources import SourceOptions, Turn, check_source
+        from svg_runtime.live.sources.camera_settings import parse_camera_settings
 
     paced = realtime or not headless
     source_options = SourceOptions(
-        camera=camera, source=source, source_fps=source_fps, realtime=paced, seed=seed, reconnect_s=reconnect
-    )
+        camera=camera, source=source, source_fps=source_fps, realtime=paced, seed=seed, reconnect_s=reconnect,
+        settings=parse_camera_settings(camera_size, camera_fps), loop=loop,
+        turn=Turn(rotate=0 if rotate is None else int(rotate.value), flip=None if flip is None else flip.value),
+    )  # fmt: skip
     check_source(source_options)
-    endless = source_options.path is None
+    region = None if roi is None else parse_roi(roi)
+    endless = source_options.path is None or loop
     if source_fps is not None and not 0 < source_fps < math.inf:
         raise UsageError(f"--source-fps {source_fps:g} is not a rate\n  expected pictures per second, such as 25")
-    if source_fps is not None and endless:
+    if source_fps is not None and source_options.path is None:
         raise UsageError("--source-fps applies to files without time stamps, not to cameras\n  remove it")
-    if headless and endless and output is None and json is None and max_frames is None and not alarm:
+    recording = recording_options(
+        record=record,
+        what=record_what,
+        segment=record_segment,
+        limit=record_limit,
+        forecasts=save_forecasts,
+        dtype=forecast_dtype,
+    )
+    recorded = record is not None or save_forecasts is not None
+    if headless and endless and not recorded and output is None and json is None and max_frames is None and not alarm:
         raise UsageError(
             "--headless alone would run forever and show nothing\n"
-            "  add --output FILE.mp4, --json FILE, --alarm or --max-frames N"
+            "  add --output FILE, --record DIR, --json FILE, --alarm or --max-frames N"
         )
     if adaptive and not source_options.is_paced:
         raise UsageError("--adaptive holds the rate of a camera, and files are read without one\n  add --realtime")
@@ -213,8 +298,9 @@ def live(
         source=source_options,
         model=model, backend=backend, calibrate=measures, device=device, threads=threads, precision=precision, samples=samples,
         horizon=horizon, lead=lead, seed=seed, context=None if context is None else context.value,
-        window=not headless, output=output, json=json,
-        max_frames=max_frames, adaptive=adaptive, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace),
+        window=not headless, output=output, recording=recording, json=json,
+        overlays=parse_overlays(overlay), display_wh=parse_display_size(display_size),
+        max_frames=max_frames, roi=region, adaptive=adaptive, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace),
         alarms=alarms,
     )  # fmt: skip
     run_live(options, console)

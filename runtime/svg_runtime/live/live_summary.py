@@ -26,7 +26,7 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         ("model", f"{summary['model']} on {summary['backend']}"),
         ("source", f"{summary['source']}; ended by {summary['stopped_by']}"),
-        ("frames", ", ".join(f"{count} {name}" for name, count in frames.items())),
+        ("frames", _frames(frames)),
         ("rate", f"{summary['fps']:.1f} fps over {summary['duration_s']:.1f} s"),
     ]
     for stage in ("observe", "forecast", "end_to_end"):
@@ -58,8 +58,17 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     alarms = summary["alarms"]
     if alarms["enabled"]:
         rows.append(("alarms", f"{alarms['count']} with {alarms['signal']} from {alarms['threshold']:g} on"))
+    for recorded in summary["recorded"]:
+        counts = {name: count for name, count in recorded.items() if name != "folder" and (count or name != "lost")}
+        rows.append(("recorded", ", ".join(f"{count} {name}" for name, count in counts.items()) + f": {recorded['folder']}"))
     if summary["events"]["counts"]:
         rows.append(("events", ", ".join(f"{count} {kind}" for kind, count in summary["events"]["counts"].items())))
     if summary["peak_rss_mib"] is not None:
         rows.append(("memory", f"{summary['peak_rss_mib']:.0f} MiB peak"))
     return rows
+
+
+def _frames(frames: dict[str, int]) -> str:
+    """The counts of frames; what is usually 0 only if it is not."""
+    named = {name: count for name, count in frames.items() if count or name not in ("held", "blank", "frozen")}
+    return ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in named.items())

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,14 +33,24 @@ from svg_runtime.forecast_options import Calibrate
 from svg_runtime.live.adaptive import AdaptiveCounts, Counts, levels
 from svg_runtime.live.alarms.monitor import AlarmMonitor
 from svg_runtime.live.alarms.options import AlarmOptions
+from svg_runtime.live.empty_pictures import EmptyPicture, PictureCheck
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.fit import FitMonitor
 from svg_runtime.live.live_summary import print_summary
 from svg_runtime.live.output_thread import OutputThread
-from svg_runtime.live.outputs import Output, check_video_name, open_outputs
-from svg_runtime.live.overlay import Caption, ForecastPicture, View
-from svg_runtime.live.preprocess import Preprocessor
+from svg_runtime.live.outputs import (
+    Output,
+    Recorder,
+    RecordingOptions,
+    check_output_name,
+    open_outputs,
+    open_recorders,
+)
+from svg_runtime.live.overlay import Caption, ForecastPicture, View, check_display
+from svg_runtime.live.preprocess import Preprocessor, crop
+from svg_runtime.live.roi import RegionOutsideError, Roi
 from svg_runtime.live.sources import (
+    Picture,
     Source,
     SourceFrame,
     SourceOptions,
@@ -51,6 +61,7 @@ from svg_runtime.live.sources import (
 )
 from svg_runtime.live.stats import LiveStats
 from svg_runtime.live.stop import StopRequest
+from svg_runtime.live.timing import wall_clock
 
 _FAILURES_IN_A_ROW = 5  # without a success in between, forecasting is considered broken
 
@@ -73,8 +84,12 @@ class LiveOptions:
     context: Literal["window", "stream"] | None = None  # None: as the bundle says
     window: bool = True
     output: Path | None = None
+    overlays: tuple[str, ...] = ("panels",)
+    display_wh: tuple[int, int] = (1280, 720)
+    recording: RecordingOptions = field(default_factory=RecordingOptions)
     json: Path | None = None
     max_frames: int | None = None
+    roi: Roi | None = None  # the part of the picture that the model looks at
     adaptive: bool = False  # fewer samples, then a shorter horizon, where the rate cannot be held
     gpu: GpuOptions = field(default_factory=GpuOptions)
     alarms: AlarmOptions = field(default_factory=AlarmOptions)
@@ -124,19 +139,27 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
             surprise_unit=forecaster.surprise_unit or "nats", alarms=alarms,
         )  # fmt: skip
         outputs = open_outputs(
-            video=options.output, window=options.window, size_wh=ForecastPicture.size_wh, interval_s=interval_s, stop=stop
+            file=options.output, window=options.window, size_wh=options.display_wh, interval_s=interval_s, stop=stop
         )
+        recorders = open_recorders(options.recording, interval_s, forecaster.manifest.bundle_id, events)
+        composes = bool(outputs) or options.recording.shows_display
         writer = None
-        if outputs:
-            writer = OutputThread(ForecastPicture(caption), outputs, stats.timer, newest_wins=options.source.is_paced)
+        if outputs or recorders:
+            writer = OutputThread(
+                picture=ForecastPicture(caption, options.display_wh, options.overlays) if composes else None, outputs=outputs,
+                recorders=recorders, timer=stats.timer, newest_wins=options.source.is_paced,
+            )  # fmt: skip
             writer.start()
         if options.adaptive:
             stats.adaptive = AdaptiveCounts(_adaptive_levels(options, forecaster), interval_s, events)
-        loop = LiveLoop(forecaster=forecaster, source=source, writer=writer, caption=caption, stats=stats, stop=stop)
-        _run_and_close(loop, outputs, options.max_frames, None if options.window else ProgressDisplay(console))
+        loop = LiveLoop(
+            forecaster=forecaster, source=source, writer=writer, caption=caption, stats=stats, stop=stop, roi=options.roi
+        )
+        _run_and_close(loop, [*outputs, *recorders], options.max_frames, None if options.window else ProgressDisplay(console))
         alarms.close()
         if stop.signalled and stats.seen == 0:
             raise KeyboardInterrupt
+        stats.recorded = [recorder.summary() for recorder in recorders]
         _finish(options, stats, console)
         if loop.lost is not None:
             raise loop.lost
@@ -150,7 +173,7 @@ class LiveLoop:
 
     def __init__(
         self, forecaster: Forecaster, source: Source, writer: OutputThread | None, caption: Caption, stats: LiveStats,
-        stop: StopRequest,
+        stop: StopRequest, roi: Roi | None = None,
     ) -> None:  # fmt: skip
         frame = forecaster.manifest.frame
         self._forecaster = forecaster
@@ -159,8 +182,10 @@ class LiveLoop:
         self._caption = caption
         self._stats = stats
         self._stop = stop
-        self._preprocessor = Preprocessor(frame.height, frame.width, frame.channels)
+        self._preprocessor = Preprocessor(frame.height, frame.width, frame.channels, roi)
+        self._picture_check = PictureCheck(caption.interval_s, stats.events)
         self._view = View(picture=np.zeros((frame.height, frame.width), np.uint8))
+        self._empty: EmptyPicture | None = None  # what is wrong with the present picture
         self._clip: int | None = None
         self._observed = 0  # frames since the context last started
         self._failures = 0
@@ -172,6 +197,7 @@ class LiveLoop:
         Raises:
             ForecastError: forecasting fails repeatedly.
             OutputError: the output cannot be written any more.
+            RegionOutsideError: the region of interest does not lie within the first picture.
         """
         timer = self._stats.timer
         for source_frame in self._pictures(max_frames):
@@ -181,7 +207,7 @@ class LiveLoop:
                 timer.add("age", (now - start) * 1e3)
             with timer.stage("preprocess"):
                 frame = self._to_model_frame(source_frame)
-            futures = self._observe_and_forecast(source_frame, frame)
+            futures = None if frame is None else self._observe_and_forecast(source_frame, frame)
             self._stats.frame_done()
             if self._writer is not None:
                 self._writer.submit(self._update_view(source_frame, futures), source_frame.tick, start)
@@ -229,17 +255,21 @@ class LiveLoop:
             if picture is None:
                 break
             stats.seen += 1
+            stats.held += picture.held
             yield picture
         stats.stopped_by = self._stop.reason or stats.stopped_by
 
-    def _to_model_frame(self, source_frame: SourceFrame) -> NDArray[np.float32]:
-        """Fit the picture to the model. At a cut in the video, the context is reset."""
+    def _to_model_frame(self, source_frame: SourceFrame) -> NDArray[np.float32] | None:
+        """Fit the picture to the model; None if its region lies outside. At a cut in the video, the context is reset."""
         clip = self._clip
         self._clip = source_frame.clip
         cut = clip is not None and clip != source_frame.clip
         if cut and source_frame.pause_s:
             paused = f"{self._source.description}: no picture for {source_frame.pause_s:.4g} s"
             self._stats.events.add("pause", f"{paused}; the context is reset")
+            self._stats.pauses += 1
+        elif source_frame.again:
+            self._stats.events.add("loop", f"{self._source.description} begins anew; the context is reset")
         elif cut:
             self._stats.events.add("new_clip", f"{self._source.description}: a new video begins; the context is reset")
         if self._preprocessor.size_changed(source_frame.image):
@@ -248,7 +278,32 @@ class LiveLoop:
             cut = True
         if cut:
             self._reset_context(new_scene=source_frame.pause_s == 0)
-        return self._preprocessor.fit(source_frame.image)
+        part = self._part(source_frame.image, changed=cut)
+        if part is None:
+            return None
+        self._empty = self._stats.count_empty(self._picture_check.add(part))
+        self._view.trouble = self._empty
+        frame = self._preprocessor.fit(part)
+        self._view.frame = frame
+        return frame
+
+    def _part(self, picture: Picture, changed: bool) -> Picture | None:
+        """The part of the picture that the model looks at; None, which is reported, if its region lies outside."""
+        view, frame = self._view, self._forecaster.manifest.frame
+        view.region = None
+        try:
+            region = self._preprocessor.region(picture)
+        except RegionOutsideError as error:
+            if self._stats.seen == 1:
+                raise
+            if changed:
+                reason = str(error).partition("\n")[0]
+                self._stats.events.add("roi_outside", f"{reason}; there are no forecasts until it does")
+            view.trouble = "roi_outside"
+            return None
+        if region is not None:
+            view.region = region.as_seen((frame.height, frame.width))
+        return crop(picture, region)
 
     def _observe_and_forecast(self, source_frame: SourceFrame, frame: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Observe the frame and sample futures. A failure is counted and reported, and the context is reset."""
@@ -257,7 +312,7 @@ class LiveLoop:
             with timer.stage("observe"):
                 observation = forecaster.observe(frame)
             self._record(frame, observation)
-            self._stats.alarms.add(source_frame, frame, observation)
+            self._stats.alarms.add(source_frame, frame, observation, self._empty)
             if not forecaster.ready:
                 return None
             with timer.stage("forecast"):
@@ -276,7 +331,8 @@ class LiveLoop:
         if surprise is not None:
             self._stats.surprise.add(surprise)
         self._stats.scores.add(observation.scores)
-        self._stats.fit.add(frame, observation.scores)
+        if self._view.trouble is None:  # a covered lens says nothing about the model
+            self._stats.fit.add(frame, observation.scores)
 
     def _count_failure(self, error: Exception) -> None:
         self._failures += 1
@@ -303,6 +359,9 @@ class LiveLoop:
         view, stats = self._view, self._stats
         view.picture = source_frame.image
         view.futures = futures
+        view.tick = source_frame.tick
+        view.time = wall_clock(source_frame.captured_s)
+        view.resets = stats.resets
         view.waiting = max(0, self._forecaster.manifest.generation.n_past - self._observed)
         view.latency_ms = stats.timer.last_ms("observe") + (stats.timer.last_ms("forecast") if futures is not None else 0.0)
         view.fps = stats.fps
@@ -319,10 +378,12 @@ class LiveLoop:
 
 def _check_outputs(options: LiveOptions, model: Path) -> None:
     if options.output is not None:
-        check_video_name(options.output)
+        check_output_name(options.output)
+    check_display(options.display_wh, options.overlays)
     options.alarms.check()
     files = {"--output": options.output, "--json": options.json, "--events": options.alarms.events_file}
-    check_outputs(files, {"--alarm-dir": options.alarms.folder}, needed=[model, *source_files(options.source)])
+    folders = {**options.recording.folders, "--alarm-dir": options.alarms.folder}
+    check_outputs(files, folders, needed=[model, *source_files(options.source)])
 
 
 def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> Forecaster:
@@ -368,7 +429,9 @@ def _about(options: LiveOptions, caption: Caption, source: Source, forecaster: F
     }
 
 
-def _run_and_close(loop: LiveLoop, outputs: list[Output], max_frames: int | None, display: ProgressDisplay | None) -> None:
+def _run_and_close(
+    loop: LiveLoop, outputs: Sequence[Output | Recorder], max_frames: int | None, display: ProgressDisplay | None
+) -> None:
     """Run the loop. However it ends, the video is completed, except after a second Ctrl-C."""
     keep = True
     try:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from svg_runtime.live.outputs import Output
+from svg_runtime.live.outputs import Output, Recorder
 from svg_runtime.live.overlay import ForecastPicture, View
 from svg_runtime.live.timing import StageTimer
 
@@ -29,17 +29,22 @@ class OutputThread(threading.Thread):
     """Writes every view that it is given, one after another, in a thread of its own.
 
     Args:
-        picture: composes a view.
+        picture: composes a view; None: nothing is composed.
         outputs: what composed pictures are written to.
+        recorders: what views are written to, with the composed picture.
         timer: gets the stages queue, overlay, output and end_to_end.
         newest_wins: when the outputs are slower than the forecasts, leave out the oldest view that waits, as for a camera,
             instead of making the forecasts wait.
     """
 
-    def __init__(self, picture: ForecastPicture, outputs: Sequence[Output], timer: StageTimer, newest_wins: bool) -> None:
+    def __init__(
+        self, picture: ForecastPicture | None, outputs: Sequence[Output], timer: StageTimer, newest_wins: bool,
+        recorders: Sequence[Recorder] = (),
+    ) -> None:  # fmt: skip
         super().__init__(name="outputs", daemon=True)  # a disk that hangs must not keep the process alive
         self._picture = picture
         self._outputs = outputs
+        self._recorders = recorders
         self._timer = timer
         self._newest_wins = newest_wins
         self._changed = threading.Condition()
@@ -105,11 +110,16 @@ class OutputThread(threading.Thread):
     def _write(self, job: _Job) -> None:
         timer = self._timer
         timer.add("queue", (time.monotonic() - job.queued_s) * 1e3)
-        with timer.stage("overlay"):
-            canvas = self._picture.annotate(job.view)
+        canvas = None
+        if self._picture is not None:
+            with timer.stage("overlay"):
+                canvas = self._picture.annotate(job.view)
         with timer.stage("output"):
-            for output in self._outputs:
-                output.write(canvas, job.tick)
+            if canvas is not None:
+                for output in self._outputs:
+                    output.write(canvas, job.tick)
+            for recorder in self._recorders:
+                recorder.record(job.view, canvas)
         timer.add("end_to_end", (time.monotonic() - job.start_s) * 1e3)
 
     def _raise_error(self) -> None:

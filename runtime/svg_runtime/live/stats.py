@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from svg_common.metrics import psnr
 from svg_runtime.live.alarms.monitor import AlarmMonitor
+from svg_runtime.live.empty_pictures import EmptyPicture
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.fit import FitMonitor
 from svg_runtime.live.timing import RecentValues, StageTimer
@@ -102,7 +103,18 @@ class LiveStats:
         self.captured = 0  # pictures that the source took or decoded, used or not
         self.dropped = 0  # model intervals of a camera that passed while the loop was busy
         self.not_shown = 0  # pictures that were observed but never composed, because the outputs were slower
+        self.held = 0  # pictures that were shown to the model again, because none came in a short gap
+        self.blank = 0  # pictures of one colour
+        self.frozen = 0  # pictures that were the same for long
+        self.pauses = 0  # gaps so long that the context started anew
         self.stopped_by = "end of source"
+        self.recorded: list[dict[str, Any]] = []  # what each recorder wrote
+
+    def count_empty(self, found: EmptyPicture | None) -> EmptyPicture | None:
+        """Count a picture that carries nothing, and return what was found."""
+        self.blank += found == "blank"
+        self.frozen += found == "frozen"
+        return found
 
     def frame_done(self) -> None:
         """Record that one more picture was processed completely."""
@@ -119,7 +131,8 @@ class LiveStats:
         """Return everything as plain JSON values; milliseconds, dB, MiB, and surprise in the unit of its name."""
         duration = time.monotonic() - self._start
         frames = {"captured": self.captured, "seen": self.seen, "forecast": self.forecast, "dropped": self.dropped,
-                  "not_shown": self.not_shown, "unused": max(0, self.captured - self.seen)}  # fmt: skip
+                  "not_shown": self.not_shown, "unused": max(0, self.captured - self.seen),
+                  "held": self.held, "blank": self.blank, "frozen": self.frozen}  # fmt: skip
         return {
             **self._about,
             "interval_s": self._interval_s,
@@ -128,12 +141,14 @@ class LiveStats:
             "fps": round(self.seen / duration, 3) if duration > 0 else 0.0,
             "frames": frames,
             "resets": self.resets,
+            "pauses": self.pauses,
             "events": self.events.summary(),
             "latency_ms": self.timer.summary(),
             f"surprise_{self._surprise_unit}": self.surprise.summary(),
             "score": self.scores.summary(self._interval_s),
             "fit": self.fit.summary(),
             "alarms": self.alarms.summary(),
+            "recorded": self.recorded,
             **({"adaptive": self.adaptive.summary()} if self.adaptive else {}),
             "peak_rss_mib": peak_rss_mib(),
         }

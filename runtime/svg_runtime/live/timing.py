@@ -5,11 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 
 import numpy as np
 from numpy.typing import NDArray
 
 _WINDOW = 10_000  # frames; bounded, because a camera may run for weeks
+
+
+def wall_clock(monotonic_s: float | None) -> datetime:
+    """The date and time, in UTC, at a recent moment of `time.monotonic()`; None: now."""
+    ago_s = 0.0 if monotonic_s is None else time.monotonic() - monotonic_s
+    return datetime.now(timezone.utc) - timedelta(seconds=ago_s)
 
 
 class RecentValues:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -12,8 +13,8 @@ from svg_runtime.forecast.scores import ForecastScore
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.fit import FitMonitor
 from svg_runtime.live.overlay import Caption, ForecastPicture, View
-from svg_runtime.live.overlay.layout import make_layout
-from tests.svg_runtime.live.live_helpers import read_pictures, write_video
+from svg_runtime.live.overlay.layout import make_frame
+from tests.svg_runtime.live.live_helpers import read_pictures
 
 STEP_S = 0.1
 
@@ -134,7 +135,7 @@ def test_a_misfit_is_said_once_though_it_comes_and_goes():
 
 def test_the_banner_is_drawn_at_the_foot_and_only_if_the_model_does_not_fit():
     caption = Caption("m.svgb", "cpu", "clip.mp4", 8, 10, STEP_S, (64, 64), 10)
-    picture, rect = ForecastPicture(caption), make_layout((64, 64), 8, 10).banner
+    picture, rect = ForecastPicture(caption), make_frame((1280, 720)).foot
     view = View(np.zeros((64, 64), np.uint8))
     fits = picture.annotate(view)
     view.misfit = ("brightness is 0.90, trained on 0.50 to 0.50",) * 9  # more than there is room for
@@ -143,15 +144,17 @@ def test_the_banner_is_drawn_at_the_foot_and_only_if_the_model_does_not_fit():
 
 
 def test_the_embedded_digits_do_not_fit_a_bright_video(svg_live, tmp_path):
-    write_video(tmp_path / "bright.mp4", frames=60, brightness_code=True)
+    ramp = np.linspace(0, 60, 64)[None, :] * np.ones((64, 1))  # not of one colour, which would say nothing about the model
+    for number in range(60):
+        cv2.imwrite(str(tmp_path / f"bright{number:02d}.png"), (ramp + number * 10 % 190).astype(np.uint8))
     small = ("--model", "digits", "--headless", "--json", "stats.json", "--samples", "2", "--horizon", "2")
-    code, stderr, stats = svg_live(*small, "--source", "bright.mp4", "--output", "out.mp4", model=False)
+    code, stderr, stats = svg_live(*small, "--source", ".", "--output", "out/out.mp4", model=False)
     assert code == 0, stderr
     assert stderr.count("the model does not fit these pictures: ") == 1
     assert "svg-train --init camera --source YOUR_CAMERA --train 30m" in stderr
     assert stats["events"]["counts"]["misfit"] == 1
     assert stats["fit"]["fits"] is False
     assert "model does not fit: 1.0 s; " in stderr
-    first, *_, last = read_pictures(tmp_path / "out.mp4")
-    banner = make_layout((64, 64), 2, 2).banner
+    first, *_, last = read_pictures(tmp_path / "out/out.mp4")
+    banner = make_frame((1280, 720)).foot
     assert banner.of(last).mean() > banner.of(first).mean() + 80  # amber instead of the dark background

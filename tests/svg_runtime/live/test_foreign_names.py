@@ -26,7 +26,7 @@ CASES = [
     ("0", "--camera 0"),
     ("12", "--camera 12"),
     ("/dev/video97", "--camera 97"),
-    ("v4l2:///dev/video97", "--camera 97"),
+    ("v4l2:97", "--camera 97"),
     ("file:///data/a%20b/x.mp4", "--source '/data/a b/x.mp4'"),
     ("file://localhost/data/x.mp4", "--source /data/x.mp4"),
     ("FILE:/data/x.mp4", "--source /data/x.mp4"),

@@ -34,7 +34,8 @@ def test_synthetic_camera_to_video_and_statistics(svg_live):
     assert code == 0, stderr
     assert "synthetic camera" in stderr
     assert read_times(Path("out.mp4")) == pytest.approx([0.1 * n for n in range(12)])
-    assert stats["frames"] == {"captured": 12, "seen": 12, "forecast": 10, "dropped": 0, "not_shown": 0, "unused": 0}
+    counted = {"captured": 12, "seen": 12, "forecast": 10, "dropped": 0, "not_shown": 0, "unused": 0}
+    assert stats["frames"] == {**counted, "held": 0, "blank": 0, "frozen": 0}
     stages = ["capture", "preprocess", "observe", "forecast", "queue", "overlay", "output", "end_to_end"]
     assert list(stats["latency_ms"]) == stages
     assert all(0 <= row["p50"] <= row["p95"] <= row["p99"] <= row["max"] for row in stats["latency_ms"].values())
@@ -255,7 +256,7 @@ def test_a_source_that_is_too_short_reports_that_nothing_was_forecast(svg_live):
 @pytest.mark.parametrize(
     ("arguments", "code", "expected"),
     [
-        (["--headless"], ExitCode.USAGE, "--output FILE.mp4"),
+        (["--headless"], ExitCode.USAGE, "--record DIR"),
         (["--headless", "--max-frames", "0"], ExitCode.USAGE, "max-frames"),
         (["--camera", "0", "--source", "x.mp4", "--headless", "--max-frames", "1"], ExitCode.USAGE, "one of them"),
         (["--source", "missing.mp4", "--headless", "--max-frames", "1"], ExitCode.USAGE, "missing.mp4"),
@@ -280,7 +281,7 @@ def test_lost_camera_exits_5_and_keeps_video_and_statistics(tiny_bundle, tmp_pat
     class Cable:  # the one thing that cannot be had for real: a plug that is pulled
         reads = 0
 
-        def __init__(self, index: int) -> None:
+        def __init__(self, *_: object) -> None:
             if Cable.reads >= 40:
                 raise NoPictureError("unplugged")
 
@@ -315,7 +316,7 @@ def _spoil(monkeypatch, spoiled: set[int]) -> None:
         return futures * np.float32(np.nan) if next(calls) in spoiled else futures
 
     monkeypatch.setattr(SeparateRollout, "forecast", forecast)
-    monkeypatch.setattr(Forecaster, "warm_up", lambda self: None)  # counted from the first picture on
+    monkeypatch.setattr(Forecaster, "warm_up", lambda self, counts=(): None)  # counted from the first picture on
 
 
 def test_non_finite_forecast_is_counted_and_not_shown(svg_live, monkeypatch):

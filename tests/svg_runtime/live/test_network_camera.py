@@ -272,7 +272,7 @@ def test_http_content_that_is_not_live_video_is_refused(tmp_path, name, reason):
     "url", ["synthetic://cats", "ftp://user:s3cret@host/cam", "rtsp://", "rtsp:/user:s3cret@host/cam", "RTSP:user:s3cret@host"]
 )
 def test_other_addresses_are_a_usage_error(url):
-    with pytest.raises(UsageError, match=r"synthetic://digits.*rtsp://") as refused:
+    with pytest.raises(UsageError, match=r"(?s)synthetic://digits.*rtsp://") as refused:
         camera_at(url)
     assert "s3cret" not in str(refused.value)
 

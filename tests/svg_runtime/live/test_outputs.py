@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from svg_common.errors import OutputError, UsageError
-from svg_runtime.live.outputs import check_video_name, open_outputs
+from svg_runtime.live.outputs import check_output_name, open_outputs
 from svg_runtime.live.outputs.mp4 import Mp4Writer
 from svg_runtime.live.stop import StopRequest
 from tests.svg_runtime.live.live_helpers import read_times
@@ -73,11 +73,11 @@ def test_an_earlier_file_stays_until_the_new_one_is_complete(tmp_path):
     assert len(read_times(path)) == 1
 
 
-@pytest.mark.parametrize("name", ["a.avi", "a", "folder.mp4"])
+@pytest.mark.parametrize("name", ["a.avi", "a", "folder.mp4", "a.png", "a%s.png", "%d-%d.png"])
 def test_a_wrong_name_is_a_usage_error(tmp_path, name):
     (tmp_path / "folder.mp4").mkdir()
-    with pytest.raises(UsageError, match="mp4"):
-        check_video_name(tmp_path / name)
+    with pytest.raises(UsageError, match=r"expected.*--output"):
+        check_output_name(tmp_path / name)
 
 
 def test_an_unwritable_path_is_refused_before_the_start():

@@ -10,13 +10,22 @@ import pytest
 
 from svg_runtime.live.overlay import Caption, ForecastPicture, View
 from svg_runtime.live.overlay.images import heat_map, put_picture
-from svg_runtime.live.overlay.layout import HEIGHT, MARGIN, WIDTH, make_layout, shown_steps
+from svg_runtime.live.overlay.layout import DEFAULT_SIZE_WH, Layout, make_frame, shown_steps
+from svg_runtime.live.overlay.layout import make_layout as layout_in
 from svg_runtime.live.overlay.theme import Rect, shorten, text, text_width
 from svg_runtime.live.overlay.trace_panel import _known_runs, _round_up
 
 
 def caption(samples: int = 8, horizon: int = 10, frame_hw: tuple[int, int] = (64, 64), lead: int = 10) -> Caption:
     return Caption("m.svgb", "cpu, fp32", "synthetic://digits", samples, horizon, 0.1, frame_hw, min(lead, horizon))
+
+
+WIDTH, HEIGHT = DEFAULT_SIZE_WH
+
+
+def make_layout(frame_hw: tuple[int, int], samples: int, horizon: int, size_wh: tuple[int, int] = DEFAULT_SIZE_WH) -> Layout:
+    frame = make_frame(size_wh)
+    return layout_in(tile=frame.body, scale=frame.scale, frame_hw=frame_hw, samples=samples, horizon=horizon)
 
 
 def futures(samples: int = 8, horizon: int = 10, shape: tuple[int, ...] = (64, 64, 1)) -> np.ndarray:
@@ -46,17 +55,18 @@ def test_any_model_gives_a_picture_of_the_same_size(samples, horizon, shape):
     assert canvas.shape == (HEIGHT, WIDTH, 3)
     assert canvas.dtype == np.uint8
     margin = np.ones((HEIGHT, WIDTH), bool)
-    margin[MARGIN - 12 : HEIGHT - MARGIN + 12, MARGIN - 2 : WIDTH - MARGIN + 2] = False
+    margin[20 : HEIGHT - 20, 30 : WIDTH - 30] = False
     assert len(np.unique(canvas[margin], axis=0)) == 1  # nothing is drawn over the margin
 
 
 @pytest.mark.parametrize("frame_hw", [(64, 64), (48, 96), (96, 48)])
 @pytest.mark.parametrize(("samples", "horizon"), [(1, 1), (4, 10), (9, 33)])
-def test_panels_do_not_overlap(frame_hw, samples, horizon):
-    layout = make_layout(frame_hw, samples, horizon)
-    panels = [layout.live, layout.mean, layout.spread, layout.scale, layout.trace, layout.status]
+@pytest.mark.parametrize("size_wh", [(1280, 720), (640, 480), (3840, 2160), (720, 1280)])
+def test_panels_do_not_overlap(frame_hw, samples, horizon, size_wh):
+    layout = make_layout(frame_hw, samples, horizon, size_wh)
+    panels = [layout.live, layout.mean, layout.spread, layout.bar, layout.trace, layout.status]
     panels += [cell for row in layout.cells for cell in row]
-    taken = np.zeros((HEIGHT, WIDTH), int)
+    taken = np.zeros(size_wh[::-1], int)
     for panel in panels:
         taken[panel.y : panel.bottom, panel.x : panel.right] += 1
     assert taken.max() == 1

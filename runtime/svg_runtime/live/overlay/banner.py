@@ -1,34 +1,46 @@
-"""Panel: one line at the foot of the picture when the model does not fit what it sees."""
+"""Panel: one line at the foot of the picture when it carries nothing, or when the model does not fit what it sees."""
 
 from __future__ import annotations
 
 from svg_runtime.bundle.reader import ADAPT_COMMAND
-from svg_runtime.live.overlay.theme import BACKGROUND, SEMIBOLD, SMALL, WARNING, Canvas, Rect, fill, shorten, text, text_width
-from svg_runtime.live.overlay.view import View
+from svg_runtime.live.empty_pictures import FROZEN_AFTER_S
+from svg_runtime.live.overlay.theme import BACKGROUND, SEMIBOLD, WARNING, Canvas, Rect, Scale, fill, shorten, text, text_width
+from svg_runtime.live.overlay.view import Trouble, View
 
 _PADDING, _BASELINE = 10, 14
 _WHAT = "The model does not fit"
 _ADVICE = f"adapt one: {ADAPT_COMMAND}"
+_TROUBLES: dict[Trouble, tuple[str, str, str]] = {  # what, why, advice
+    "blank": ("The picture is of one colour", "the lens is covered, or it is dark", "look at the camera"),
+    "frozen": ("The picture is frozen", f"it has been the same for over {FROZEN_AFTER_S:g} s", "look at the camera"),
+    "roi_outside": ("No forecasts", "the region of interest does not lie within the picture", "give another --roi"),
+}
 
 
 class Banner:
     """What is wrong on the left, what to do on the right."""
 
-    def __init__(self, rect: Rect) -> None:
+    def __init__(self, rect: Rect, scale: Scale) -> None:
         self._rect = rect
+        self._scale = scale
 
     def draw_static(self, canvas: Canvas) -> None:
         """Draw nothing: a model that fits has no banner."""
 
     def annotate(self, canvas: Canvas, view: View) -> None:
-        """Draw the reasons and the advice, if the model does not fit."""
-        if not view.misfit:
-            return
-        rect, baseline = self._rect, self._rect.y + _BASELINE
+        """Draw what is wrong; that the picture carries nothing comes before a model that does not fit it."""
+        if view.trouble is not None:
+            self._draw(canvas, *_TROUBLES[view.trouble])
+        elif view.misfit:
+            self._draw(canvas, _WHAT, "; ".join(view.misfit), _ADVICE)
+
+    def _draw(self, canvas: Canvas, what: str, why: str, advice: str) -> None:
+        rect, size, padding = self._rect, self._scale.small, self._scale.near(_PADDING)
+        baseline = rect.y + self._scale.near(_BASELINE)
         fill(canvas, rect, WARNING)
-        left, right = rect.x + _PADDING, rect.right - _PADDING
-        text(canvas, _WHAT, left, baseline, size=SMALL, color=BACKGROUND, weight=SEMIBOLD)
-        text(canvas, _ADVICE, right, baseline, size=SMALL, color=BACKGROUND, align="right")
-        left += text_width(_WHAT, SMALL, SEMIBOLD) + _PADDING
-        room = right - text_width(_ADVICE, SMALL) - 2 * _PADDING - left
-        text(canvas, shorten("; ".join(view.misfit), room, SMALL), left, baseline, size=SMALL, color=BACKGROUND)
+        left, right = rect.x + padding, rect.right - padding
+        text(canvas, what, left, baseline, size=size, color=BACKGROUND, weight=SEMIBOLD)
+        text(canvas, advice, right, baseline, size=size, color=BACKGROUND, align="right")
+        left += text_width(what, size, SEMIBOLD) + padding
+        room = right - text_width(advice, size) - 2 * padding - left
+        text(canvas, shorten(why, room, size), left, baseline, size=size, color=BACKGROUND)

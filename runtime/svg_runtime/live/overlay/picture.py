@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from svg_runtime.live.overlay.banner import Banner
-from svg_runtime.live.overlay.layout import HEIGHT, MARGIN, WIDTH, make_layout
+from svg_runtime.live.overlay.before_panel import BeforePanel
+from svg_runtime.live.overlay.contour_panel import ContourPanel
+from svg_runtime.live.overlay.ghost_panel import GhostPanel
+from svg_runtime.live.overlay.layout import DEFAULT_SIZE_WH, Frame, make_frame, make_layout, make_tiles
+from svg_runtime.live.overlay.likely_panel import LikelyPanel
 from svg_runtime.live.overlay.live_panel import LivePanel
 from svg_runtime.live.overlay.mean_panel import MeanPanel
+from svg_runtime.live.overlay.names import DEFAULT, refuse_small
 from svg_runtime.live.overlay.spread_panel import SpreadPanel
+from svg_runtime.live.overlay.status_line import StatusLine
 from svg_runtime.live.overlay.status_panel import StatusPanel
 from svg_runtime.live.overlay.strip_panel import StripPanel
-from svg_runtime.live.overlay.theme import BACKGROUND, LABEL, LINE, MUTED, SEMIBOLD, Canvas, Rect, fill, shorten, text
+from svg_runtime.live.overlay.theme import (
+    BACKGROUND,
+    LINE,
+    MUTED,
+    SEMIBOLD,
+    Canvas,
+    Rect,
+    Scale,
+    fill,
+    shorten,
+    text,
+    text_width,
+)
 from svg_runtime.live.overlay.trace_panel import TracePanel
 from svg_runtime.live.overlay.view import Caption, View
 
-_HEADER_BASELINE, _HEADER_SIZE, _RULE = 44, 22, 62
+_NAME = "Stochastic video forecast"
 
 
 class Panel(Protocol):
@@ -33,37 +52,77 @@ class Panel(Protocol):
 
 
 class ForecastPicture:
-    """The whole picture, 1280 x 720."""
+    """The whole picture.
 
-    size_wh = (WIDTH, HEIGHT)
+    Args:
+        caption: what does not change during the run.
+        size_wh: of the picture in pixels.
+        overlays: names of what is shown, each in a tile of its own.
 
-    def __init__(self, caption: Caption) -> None:
-        layout = make_layout(caption.frame_hw, caption.samples, caption.horizon)
-        self._panels: tuple[Panel, ...] = (
-            LivePanel(layout.live, caption),
-            StripPanel(layout.cells, caption),
-            MeanPanel(layout.mean, caption),
-            SpreadPanel(layout.spread, layout.scale, caption),
-            TracePanel(layout.trace, caption),
-            StatusPanel(layout.status, caption),
-            Banner(layout.banner),
-        )
-        self._static: Canvas = np.full((HEIGHT, WIDTH, 3), BACKGROUND, np.uint8)
-        _draw_header(self._static, caption)
+    Raises:
+        UsageError: the picture is too small for them.
+    """
+
+    def __init__(self, caption: Caption, size_wh: tuple[int, int] = DEFAULT_SIZE_WH, overlays: Sequence[str] = DEFAULT) -> None:
+        frame = make_frame(size_wh)
+        panels: list[Panel] = [] if "panels" in overlays else [StatusLine(frame.foot, frame.scale)]
+        for name, tile in zip(overlays, make_tiles(frame.body, len(overlays), frame.scale), strict=True):
+            panels += _OVERLAYS[name](tile, frame.scale, caption)
+        self._panels = [*panels, Banner(frame.foot, frame.scale)]
+        self._static: Canvas = np.full((size_wh[1], size_wh[0], 3), BACKGROUND, np.uint8)
+        _draw_header(self._static, frame, caption)
         for panel in self._panels:
             panel.draw_static(self._static)
 
     def annotate(self, view: View) -> Canvas:
-        """Draw `view` and return the picture, a new (720, 1280, 3) uint8 RGB array."""
+        """Draw `view` and return the picture, a new (height, width, 3) uint8 RGB array."""
         canvas: Canvas = self._static.copy()
         for panel in self._panels:
             panel.annotate(canvas, view)
         return canvas
 
 
-def _draw_header(canvas: Canvas, caption: Caption) -> None:
-    text(canvas, "Stochastic video forecast", MARGIN, _HEADER_BASELINE, size=_HEADER_SIZE, weight=SEMIBOLD)
+def check_display(size_wh: tuple[int, int], overlays: Sequence[str]) -> None:
+    """Refuse overlays that cannot be read in a picture of this size.
+
+    Raises:
+        UsageError: with the size that would do.
+    """
+    frame = make_frame(size_wh)
+    for name, tile in zip(overlays, make_tiles(frame.body, len(overlays), frame.scale), strict=True):
+        refuse_small(name, (tile.width, tile.height), size_wh)
+
+
+def _dashboard(tile: Rect, scale: Scale, caption: Caption) -> list[Panel]:
+    """Overlay `panels`: live picture, samples, mean, spread, surprise and numbers."""
+    whole = make_frame(DEFAULT_SIZE_WH).body
+    scale = Scale(min(tile.width / whole.width, tile.height / whole.height, scale.factor))
+    layout = make_layout(tile=tile, scale=scale, frame_hw=caption.frame_hw, samples=caption.samples, horizon=caption.horizon)
+    return [
+        LivePanel(layout.live, scale, caption),
+        StripPanel(layout.cells, scale, caption),
+        MeanPanel(layout.mean, scale, caption),
+        SpreadPanel(layout.spread, layout.bar, scale, caption),
+        TracePanel(layout.trace, scale, caption),
+        StatusPanel(layout.status, scale, caption),
+    ]
+
+
+_OVERLAYS: dict[str, Callable[[Rect, Scale, Caption], list[Panel]]] = {
+    "panels": _dashboard,
+    "ghost": lambda tile, scale, caption: [GhostPanel(tile, scale, caption)],
+    "contours": lambda tile, scale, caption: [ContourPanel(tile, scale, caption)],
+    "before": lambda tile, scale, caption: [BeforePanel(tile, scale, caption)],
+    "likely": lambda tile, scale, caption: [LikelyPanel(tile, scale, caption)],
+}
+
+
+def _draw_header(canvas: Canvas, frame: Frame, caption: Caption) -> None:
+    scale, rule = frame.scale, frame.rule
+    text(canvas, _NAME, rule.x, frame.heading, size=scale.heading, weight=SEMIBOLD)
     samples = f"{caption.samples} sample{'s' if caption.samples > 1 else ''}"
-    subtitle = shorten((" " * 6).join((caption.model, caption.backend, samples)), 760, LABEL)
-    text(canvas, subtitle, WIDTH - MARGIN, _HEADER_BASELINE, color=MUTED, align="right")
-    fill(canvas, Rect(MARGIN, _RULE, WIDTH - 2 * MARGIN, 1), LINE)
+    room = rule.width - text_width(_NAME, scale.heading, SEMIBOLD) - scale.near(32)
+    subtitle = (" " * (6 if scale.factor >= 1 else 3)).join((caption.model, caption.backend, samples))
+    size = scale.label if text_width(subtitle, scale.label) <= room else scale.small
+    text(canvas, shorten(subtitle, room, size), rule.right, frame.heading, size=size, color=MUTED, align="right")
+    fill(canvas, rule, LINE)

@@ -7,7 +7,7 @@ import numpy as np
 
 from svg_runtime.live.overlay.images import heat_map
 from svg_runtime.live.overlay.layout import title_baseline
-from svg_runtime.live.overlay.theme import MUTED, PANEL, SEMIBOLD, SMALL, TITLE, Canvas, Rect, fill, text
+from svg_runtime.live.overlay.theme import MUTED, PANEL, SEMIBOLD, Canvas, Rect, Scale, fill, text
 from svg_runtime.live.overlay.view import Caption, View
 
 _SCALES = (0.05, 0.1, 0.2, 0.3, 0.5)  # 0.5 is the largest standard deviation that values in [0, 1] can have
@@ -17,28 +17,29 @@ _DECAY = 0.99  # per frame: the scale adapts to a calmer scene within seconds an
 class SpreadPanel:
     """Standard deviation over samples: bright where the model is unsure."""
 
-    def __init__(self, rect: Rect, scale: Rect, caption: Caption) -> None:
+    def __init__(self, rect: Rect, bar: Rect, scale: Scale, caption: Caption) -> None:
         self._rect = rect
+        self._bar = bar  # color scale
         self._scale = scale
         self._caption = caption
         self._recent = 0.0
 
     def draw_static(self, canvas: Canvas) -> None:
         """Draw title, forecast step, an empty picture and the color scale."""
-        baseline = title_baseline(self._rect)
-        text(canvas, "Spread", self._rect.x, baseline, size=TITLE, weight=SEMIBOLD)
+        baseline = title_baseline(self._rect, self._scale)
+        text(canvas, "Spread", self._rect.x, baseline, size=self._scale.title, weight=SEMIBOLD)
         label = self._caption.lead_label(self._caption.lead)
-        text(canvas, label, self._rect.right, baseline, size=SMALL, color=MUTED, align="right")
+        text(canvas, label, self._rect.right, baseline, size=self._scale.small, color=MUTED, align="right")
         fill(canvas, self._rect, PANEL)
-        ramp = np.linspace(0.0, 1.0, self._scale.width, dtype=np.float32)[None].repeat(self._scale.height, 0)
-        self._scale.of(canvas)[:] = heat_map(ramp, 1.0)
+        ramp = np.linspace(0.0, 1.0, self._bar.width, dtype=np.float32)[None].repeat(self._bar.height, 0)
+        self._bar.of(canvas)[:] = heat_map(ramp, 1.0)
         string = "std" if self._caption.samples > 1 else "std needs 2 samples"
         text(
             canvas,
             string,
-            self._scale.x + self._scale.width // 2,
-            self._scale.bottom + 16,
-            size=SMALL,
+            self._bar.x + self._bar.width // 2,
+            self._bar.bottom + self._scale.near(16),
+            size=self._scale.small,
             color=MUTED,
             align="center",
         )
@@ -53,5 +54,6 @@ class SpreadPanel:
         largest = next((scale for scale in _SCALES if scale >= self._recent), _SCALES[-1])
         size = self._rect.width, self._rect.height
         self._rect.of(canvas)[:] = heat_map(np.asarray(cv2.resize(spread, size, interpolation=cv2.INTER_LINEAR)), largest)
-        text(canvas, "0", self._scale.x, self._scale.bottom + 16, size=SMALL, color=MUTED)
-        text(canvas, f"{largest:g}", self._scale.right, self._scale.bottom + 16, size=SMALL, color=MUTED, align="right")
+        below, small = self._bar.bottom + self._scale.near(16), self._scale.small
+        text(canvas, "0", self._bar.x, below, size=small, color=MUTED)
+        text(canvas, f"{largest:g}", self._bar.right, below, size=small, color=MUTED, align="right")

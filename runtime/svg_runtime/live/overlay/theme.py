@@ -24,8 +24,57 @@ MUTED: Color = (139, 148, 160)
 ACCENT: Color = (92, 200, 255)
 WARNING: Color = (255, 180, 84)
 
-TITLE, LABEL, SMALL = 17, 14, 12  # type sizes in pixels
+GHOST: Color = ACCENT
+LEVELS: tuple[Color, ...] = ((86, 180, 233), (240, 228, 66), (255, 122, 50))  # of contours, from low to high
+
+TITLE, LABEL, SMALL = 17, 14, 12  # type sizes in pixels, at 1280 x 720
 REGULAR, SEMIBOLD = 400, 600
+_HEADING = 22
+_LEAST = {_HEADING: 15, TITLE: 13, LABEL: 12, SMALL: 11}  # pixels; smaller type cannot be read
+_DESIGN_WH = (1280, 720)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large things are drawn. All numbers are those at 1280 x 720, where `factor` is 1."""
+
+    factor: float = 1.0
+
+    @classmethod
+    def of(cls, width: int, height: int) -> Scale:
+        """The scale of a picture of this size."""
+        return cls(min(width / _DESIGN_WH[0], height / _DESIGN_WH[1]))
+
+    @property
+    def heading(self) -> int:
+        """Type size of the picture's name."""
+        return self._type(_HEADING)
+
+    @property
+    def title(self) -> int:
+        """Type size of a panel's title."""
+        return self._type(TITLE)
+
+    @property
+    def label(self) -> int:
+        """Type size of values."""
+        return self._type(LABEL)
+
+    @property
+    def small(self) -> int:
+        """Type size of what is beside the point."""
+        return self._type(SMALL)
+
+    def px(self, length: float) -> int:
+        """A length that shrinks with the picture, at least one pixel."""
+        return max(1, round(length * self.factor))
+
+    def near(self, length: float) -> int:
+        """A length that must be seen, or is beside type: it shrinks only as far as type does."""
+        return max(1, round(length * self.small / SMALL))
+
+    def _type(self, size: int) -> int:
+        return max(_LEAST[size], round(size * self.factor))
 
 
 @dataclass(frozen=True)
@@ -68,7 +117,8 @@ def text(
         x -= width if align == "right" else width // 2
     face = _face()
     if face is None:
-        cv2.putText(canvas, string, (x, baseline), cv2.FONT_HERSHEY_SIMPLEX, _scale(size), color, _stroke(weight), cv2.LINE_AA)
+        stroke = _stroke(size, weight)
+        cv2.putText(canvas, string, (x, baseline), cv2.FONT_HERSHEY_SIMPLEX, _scale(size), color, stroke, cv2.LINE_AA)
     else:
         cv2.putText(canvas, string, (x, baseline), color, face, size, weight)
 
@@ -79,8 +129,8 @@ def text_width(string: str, size: int = LABEL, weight: int = REGULAR) -> int:
     string = printable(string)
     face = _face()
     if face is None:
-        return int(cv2.getTextSize(string, cv2.FONT_HERSHEY_SIMPLEX, _scale(size), _stroke(weight))[0][0])
-    _, _, width, _ = cv2.getTextSize((4000, 100), string, (0, 50), face, size, weight)
+        return int(cv2.getTextSize(string, cv2.FONT_HERSHEY_SIMPLEX, _scale(size), _stroke(size, weight))[0][0])
+    _, _, width, _ = cv2.getTextSize((20_000, 200), string, (0, 100), face, size, weight)
     return int(width)
 
 
@@ -104,5 +154,5 @@ def _scale(size: int) -> float:
     return size / 29.0  # capitals of Hershey Simplex are 21 units high; 29 matches the TrueType face
 
 
-def _stroke(weight: int) -> int:
-    return 2 if weight > REGULAR else 1
+def _stroke(size: int, weight: int) -> int:
+    return max(1, round(size / 16)) + (weight > REGULAR)

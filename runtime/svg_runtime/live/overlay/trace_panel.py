@@ -10,11 +10,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svg_runtime.live.overlay.layout import title_baseline
-from svg_runtime.live.overlay.theme import ACCENT, LINE, MUTED, PANEL, SEMIBOLD, SMALL, TITLE, Canvas, Rect, fill, text
+from svg_runtime.live.overlay.theme import (
+    ACCENT,
+    LINE,
+    MUTED,
+    PANEL,
+    SEMIBOLD,
+    Canvas,
+    Rect,
+    Scale,
+    fill,
+    shorten,
+    text,
+    text_width,
+)
 from svg_runtime.live.overlay.view import TRACE_FRAMES, Caption, View
 
 _SHADE = 0.16  # strength of the tint below the curve
 _SUBPIXEL_BITS = 4
+_TITLE = "Surprise"
 _UNITS = {
     "nats": "KL posterior to prior, nats",
     "relative": "error of the prediction, relative to its mean",
@@ -25,36 +39,55 @@ _UNITS = {
 class TracePanel:
     """Surprise: how far each frame was from what the model expected."""
 
-    def __init__(self, rect: Rect, caption: Caption) -> None:
+    def __init__(self, rect: Rect, scale: Scale, caption: Caption) -> None:
         self._rect = rect
+        self._scale = scale
         self._interval_s = caption.interval_s
         self._unit = _UNITS[caption.surprise_unit]
 
     def draw_static(self, canvas: Canvas) -> None:
         """Draw title, unit, and the time axis."""
-        rect, baseline = self._rect, title_baseline(self._rect)
-        text(canvas, "Surprise", rect.x, baseline, size=TITLE, weight=SEMIBOLD)
-        text(canvas, self._unit, rect.right, baseline, size=SMALL, color=MUTED, align="right")
+        rect, scale, baseline = self._rect, self._scale, title_baseline(self._rect, self._scale)
+        text(canvas, _TITLE, rect.x, baseline, size=scale.title, weight=SEMIBOLD)
+        room = rect.right - self._value_x - text_width("10.00", scale.title, SEMIBOLD) - scale.near(12)
+        if room > text_width(self._unit, scale.small) // 2:  # less would not be understood
+            unit = shorten(self._unit, room, scale.small)
+            text(canvas, unit, rect.right, baseline, size=scale.small, color=MUTED, align="right")
         fill(canvas, rect, PANEL)
         for share in (0.0, 0.5):
             y = rect.y + round(share * (rect.height - 1))
-            cv2.line(canvas, (rect.x, y), (rect.right - 1, y), LINE, 1)
+            cv2.line(canvas, (rect.x, y), (rect.right - 1, y), LINE, scale.px(1))
         span = TRACE_FRAMES * self._interval_s
-        text(canvas, f"-{span:.3g} s", rect.x, rect.bottom + 18, size=SMALL, color=MUTED)
-        text(canvas, "now", rect.right, rect.bottom + 18, size=SMALL, color=MUTED, align="right")
+        below = rect.bottom + scale.near(18)
+        text(canvas, f"-{span:.3g} s", rect.x, below, size=scale.small, color=MUTED)
+        text(canvas, "now", rect.right, below, size=scale.small, color=MUTED, align="right")
 
     def annotate(self, canvas: Canvas, view: View) -> None:
         """Draw the curve, with gaps where the context was reset, and the value axis."""
+        scale = self._scale
         known = [value for value in view.surprise if value is not None]
         top = _round_up(max(known, default=0.0))
         for value, share in ((top, 0.0), (top / 2, 0.5), (0.0, 1.0)):
             y = self._rect.y + round(share * (self._rect.height - 1))
-            text(canvas, f"{value:g}", self._rect.x - 12, y + 5, size=SMALL, color=MUTED, align="right")
+            text(
+                canvas,
+                f"{value:g}",
+                self._rect.x - scale.near(12),
+                y + scale.near(5),
+                size=scale.small,
+                color=MUTED,
+                align="right",
+            )
         for run in _known_runs(view.surprise):
             self._draw_run(canvas, run, len(view.surprise), top)
         if known:
             latest = f"{known[-1]:.2f}"
-            text(canvas, latest, self._rect.x + 78, title_baseline(self._rect), size=TITLE, color=ACCENT, weight=SEMIBOLD)
+            baseline = title_baseline(self._rect, scale)
+            text(canvas, latest, self._value_x, baseline, size=scale.title, color=ACCENT, weight=SEMIBOLD)
+
+    @property
+    def _value_x(self) -> int:
+        return self._rect.x + text_width(_TITLE, self._scale.title, SEMIBOLD) + self._scale.near(10)
 
     def _draw_run(self, canvas: Canvas, run: list[tuple[int, float]], length: int, top: float) -> None:
         step = (self._rect.width - 1) / (TRACE_FRAMES - 1)
@@ -68,7 +101,7 @@ class TracePanel:
         plot[:] = cv2.addWeighted(shaded, _SHADE, plot, 1 - _SHADE, 0)
         fine = (points * 2**_SUBPIXEL_BITS).round().astype(np.int32)
         curve = np.ascontiguousarray(plot)
-        cv2.polylines(curve, [fine], False, ACCENT, 2, cv2.LINE_AA, _SUBPIXEL_BITS)
+        cv2.polylines(curve, [fine], False, ACCENT, self._scale.px(2), cv2.LINE_AA, _SUBPIXEL_BITS)
         plot[:] = curve
 
 

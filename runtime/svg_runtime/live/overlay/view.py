@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_runtime.live.roi import Region
 from svg_runtime.live.sources.base import Picture
+
+Trouble = Literal["blank", "frozen", "roi_outside"]
 
 TRACE_FRAMES = 120  # length of the surprise trace
 
@@ -42,6 +46,10 @@ class View:
     Attributes:
         picture: newest picture of the source, uint8.
         futures: (samples, horizon, H, W, C) float32 made from it, or None without a forecast.
+        frame: (H, W, C) float32, the picture as the model sees it; None where it has not seen one.
+        tick: model interval of the picture, from the start of the run.
+        time: when the picture was captured; of a file, when it was read.
+        resets: how often the context was reset so far: what was forecast before is of another scene.
         waiting: frames still missing until the first forecast.
         surprise: of the last frames, oldest first; None where it is unknown.
         latency_ms: observe and forecast together.
@@ -50,11 +58,17 @@ class View:
         dropped: model intervals missed because the loop was late.
         best_psnr: of the best sample at the shown lead so far, in dB.
         repeat_psnr: of repeating the last frame, the baseline, in dB.
+        region: the part of the picture that the model sees, if it does not look at all of it.
+        trouble: the picture carries nothing, or does not contain the region of interest.
         misfit: why the model does not fit these pictures, the most important reason first; empty if nothing speaks for it.
     """
 
     picture: Picture
     futures: NDArray[np.float32] | None = None
+    frame: NDArray[np.float32] | None = None
+    tick: int = 0
+    time: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
+    resets: int = 0
     waiting: int = 0
     surprise: deque[float | None] = field(default_factory=lambda: deque(maxlen=TRACE_FRAMES))
     latency_ms: float = 0.0
@@ -63,6 +77,8 @@ class View:
     dropped: int = 0
     best_psnr: float | None = None
     repeat_psnr: float | None = None
+    region: Region | None = None
+    trouble: Trouble | None = None
     misfit: tuple[str, ...] = ()
 
     def futures_at(self, lead: int) -> NDArray[np.float32] | None:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from svg_runtime.errors import SourceLostError
+from svg_runtime.errors import SourceLostError, UsageError
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.addresses import is_address, require_stream_address, stream_name
-from svg_runtime.live.sources.base import Source, SourceFrame
+from svg_runtime.live.sources.base import Picture, Source, SourceFrame
+from svg_runtime.live.sources.camera_settings import CameraSettings
 from svg_runtime.live.sources.foreign_names import refuse_foreign_name
+from svg_runtime.live.sources.local_cameras import LocalCamera, find_local_camera, is_local_camera
 from svg_runtime.live.sources.pacing import SLOWER_THAN_MODEL, Ticker
 from svg_runtime.live.sources.synthetic import SYNTHETIC_URL, SyntheticSource
+from svg_runtime.live.sources.turned import Turn, TurnedSource
 from svg_runtime.live.stop import StopRequest
 
 __all__ = [
     "SYNTHETIC_URL",
+    "CameraSettings",
+    "Picture",
     "Source",
     "SourceFrame",
     "SourceOptions",
+    "Turn",
     "check_source",
     "model_interval_s",
     "open_source",
@@ -39,6 +45,9 @@ class SourceOptions:
     realtime: bool = False  # files and synthetic camera at the model's rate instead of as fast as possible
     seed: int = 0
     reconnect_s: float = 10.0
+    settings: CameraSettings = field(default_factory=CameraSettings)  # of a camera at this machine
+    turn: Turn = field(default_factory=Turn)
+    loop: bool = False  # files begin anew at their end
 
     @property
     def path(self) -> Path | None:
@@ -51,6 +60,15 @@ class SourceOptions:
         return self.realtime or self.camera is not None or (self.path is None and not self.is_synthetic)
 
     @property
+    def local_camera(self) -> LocalCamera | None:
+        """The camera at this machine, if that is the source, else None; errors as of `find_local_camera`."""
+        if self.camera is not None:
+            return LocalCamera(name=f"camera {self.camera}", device=self.camera, settings=self.settings)
+        if self.source is not None and is_local_camera(self.source):
+            return find_local_camera(self.source, self.settings)
+        return None
+
+    @property
     def is_synthetic(self) -> bool:
         """Whether the source is the synthetic camera."""
         return self.camera is None and self.source in (None, SYNTHETIC_URL)
@@ -60,9 +78,16 @@ def check_source(options: SourceOptions) -> None:
     """Refuse a source that is neither a path nor an address, before anything is opened.
 
     Raises:
-        UsageError: it is named as for another program, or its address is not supported.
+        UsageError: it is named as for another program, its address is not supported, or an option does not apply to it.
+        BackendMissingError: this OpenCV was built without what opens it.
     """
-    if options.source is None or options.camera is not None or options.source == SYNTHETIC_URL:
+    if options.local_camera is None and options.settings:
+        raise UsageError(
+            "--camera-size and --camera-fps apply to cameras at this machine: --camera, v4l2:// and csi://\n  remove them"
+        )
+    if options.loop and options.path is None:
+        raise UsageError("--loop applies to files and folders, which end\n  remove it")
+    if options.source is None or options.local_camera is not None or options.source == SYNTHETIC_URL:
         return
     refuse_foreign_name(options.source)
     if options.path is None:
@@ -125,9 +150,15 @@ def open_source(options: SourceOptions, interval_s: float, image_size: int, stop
         KeyboardInterrupt: a stop was requested while connecting to a network camera.
     """
     check_source(options)
-    if options.camera is not None:
-        return _open_camera(
-            index=options.camera, ticker=Ticker(interval_s, stop), stop=stop, events=events, retry_s=options.reconnect_s
+    source = _open_source(options=options, interval_s=interval_s, image_size=image_size, stop=stop, events=events)
+    return TurnedSource(source, options.turn) if options.turn else source
+
+
+def _open_source(options: SourceOptions, interval_s: float, image_size: int, stop: StopRequest, events: EventLog) -> Source:
+    camera = options.local_camera
+    if camera is not None:
+        return _open_local_camera(
+            camera=camera, ticker=Ticker(interval_s, stop), stop=stop, events=events, retry_s=options.reconnect_s
         )
     if options.path is None and not options.is_synthetic:
         return _open_network_camera(
@@ -139,26 +170,41 @@ def open_source(options: SourceOptions, interval_s: float, image_size: int, stop
     from svg_runtime.live.sources.files import FileSource
 
     return FileSource(
-        path=options.path, interval_s=interval_s, stop=stop, events=events, ticker=ticker, source_fps=options.source_fps
-    )
+        path=options.path, interval_s=interval_s, stop=stop, events=events, ticker=ticker, source_fps=options.source_fps,
+        loop=options.loop,
+    )  # fmt: skip
 
 
-def _open_camera(index: int, ticker: Ticker, stop: StopRequest, events: EventLog, retry_s: float) -> Source:
+def _open_local_camera(camera: LocalCamera, ticker: Ticker, stop: StopRequest, events: EventLog, retry_s: float) -> Source:
+    from svg_runtime.live.sources import capture
     from svg_runtime.live.sources.camera import CameraSource
     from svg_runtime.live.sources.camera_help import explain_missing_camera
-    from svg_runtime.live.sources.capture import NoPictureError, open_capture
+    from svg_runtime.live.sources.local_cameras import OPEN_TIMEOUT_S
+    from svg_runtime.live.sources.opening import open_in_thread
+
+    def report(given: CameraSettings) -> None:
+        asked = f"{camera.name} was asked for {camera.settings} and gives {given}"
+        events.once("camera_settings", f"{asked}; svg-live --list-cameras shows what it can")
+
+    def open_device() -> capture.CaptureDevice:
+        if not camera.may_hang:
+            return capture.open_capture(camera.device, camera.api, camera.settings, report)
+        return open_in_thread(
+            lambda: capture.open_capture(camera.device, camera.api), camera.name, stop, timeout_s=OPEN_TIMEOUT_S
+        )
 
     try:
         return CameraSource(
-            name=f"camera {index}",
-            open_device=lambda: open_capture(index),
+            name=camera.name,
+            open_device=open_device,
             ticker=ticker,
             stop=stop,
             events=events,
             retry_s=retry_s,
+            response_timeout_s=camera.response_s,
         )
-    except NoPictureError:
-        raise SourceLostError(explain_missing_camera(index)) from None
+    except capture.NoPictureError as error:
+        raise SourceLostError(explain_missing_camera(camera, str(error))) from None
 
 
 def _open_network_camera(url: str, ticker: Ticker, stop: StopRequest, events: EventLog, retry_s: float) -> Source:

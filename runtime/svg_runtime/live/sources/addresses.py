@@ -26,7 +26,8 @@ def require_stream_address(url: str) -> None:
     scheme, _, rest = url.partition("://")
     if scheme.lower() not in _SCHEMES or not rest:
         raise UsageError(f"unknown source '{stream_name(url)}'\n"
-                         f"  expected a file, a folder, {SYNTHETIC_URL}, or the address of live video: {'://, '.join(_SCHEMES)}://"
+                         f"  expected a file, a folder, {SYNTHETIC_URL}, a camera (v4l2://, csi://, gstreamer://),\n"
+                         f"  or the address of live video: {'://, '.join(_SCHEMES)}://"
                          )  # fmt: skip
 
 

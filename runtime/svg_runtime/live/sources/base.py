@@ -21,8 +21,10 @@ class SourceFrame:
         tick: number of the model interval that the picture belongs to, from 0, increasing. A gap means intervals without a
             picture.
         clip: number of the continuous piece of video. When it changes, earlier pictures are not context for later ones.
-        pause_s: seconds without a picture before this one, if it begins a clip after a pause in a recording, else 0.
+        pause_s: seconds without a picture before this one, if it begins a clip after a pause, else 0.
         captured_s: `time.monotonic()` when a camera took the picture; None for other sources.
+        held: it is the picture before it again, because none came in a short gap.
+        again: the source begins from its start again, with a new clip.
     """
 
     image: Picture
@@ -30,6 +32,8 @@ class SourceFrame:
     clip: int = 0
     captured_s: float | None = None
     pause_s: float = 0.0
+    held: bool = False
+    again: bool = False
 
 
 class Source(Protocol):
@@ -37,7 +41,11 @@ class Source(Protocol):
 
     name: str  # short, for the picture
     description: str  # exact, for messages and statistics
-    dropped: int  # model intervals without a picture because the loop was late; cameras only
+
+    @property
+    def dropped(self) -> int:
+        """Model intervals without a picture because the loop was late; cameras only."""
+        ...
 
     @property
     def captured(self) -> int:

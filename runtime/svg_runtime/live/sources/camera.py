@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import cv2
+import numpy as np
 
+from svg_common.video.sampling import longest_hold_s
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.base import SourceFrame
 from svg_runtime.live.sources.capture import CaptureDevice, CapturedFrame, CaptureThread
@@ -20,9 +23,13 @@ _MAX_AGE_S = 1.0
 class CameraSource:
     """Pictures of a camera at the model's interval.
 
-    At every tick of the schedule it yields the newest picture, at most `_MAX_AGE_S` old and never the same one twice; pictures
-    in between are not used. A tick that passes while the loop is busy is counted as dropped. Reading blocks until the tick is
-    due, or until a camera slower than the schedule delivers its next picture.
+    At every tick of the schedule it yields the newest picture, at most `_MAX_AGE_S` old; pictures in between are not used. A
+    tick that passes while the loop is busy is counted as dropped. Reading blocks until the tick is due, or until a camera
+    slower than the schedule delivers its next picture.
+
+    Gaps are as in `svg_common.video.sampling`: when the next picture is late by half a step, the newest one is held, and
+    yielded again at every step. After a pause of more than a second the next picture begins a clip. The gap is that between
+    two pictures of the camera, however late the loop is.
 
     Args:
         name: name of the camera in messages.
@@ -67,27 +74,44 @@ class CameraSource:
         Raises:
             SourceLostError: the camera stopped delivering pictures and did not come back.
         """
-        tick, number = 0, 0
+        tick, held = 0, 0  # held: how many times in a row
+        shown: SourceFrame | None = None
+        last: CapturedFrame | None = None
         while not self._stop:
             self._ticker.wait_for(tick)
             due = max(tick, self._ticker.current())
             self.dropped += due - tick
-            frame = self._thread.latest(number, _MAX_AGE_S, self._timeout_s, self._stop)
-            if frame is None:
+            frame = self._next(last, held)
+            if self._stop:
                 return
             self._warn_if_slow()
             # A slow camera makes ticks pass as well, but the loop is not late: they are not counted as dropped.
             tick = max(due, self._ticker.current())
-            yield self._source_frame(frame, tick)
-            tick, number = tick + 1, frame.number
+            if frame is not None:
+                held = 0
+                pause_s = frame.pause_s if last is not None and frame.clip != last.clip else 0.0
+                last, shown = frame, _source_frame(frame, tick, pause_s)
+            elif shown is not None:
+                held += 1
+                shown = replace(shown, tick=tick, held=True, pause_s=0.0)
+            assert shown is not None  # without a picture before it none is held
+            yield shown
+            tick += 1
 
     def close(self) -> None:
         """Stop the capture thread and release the camera."""
         self._thread.close()
 
-    def _source_frame(self, frame: CapturedFrame, tick: int) -> SourceFrame:
-        image = cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB).astype("uint8", copy=False)
-        return SourceFrame(image, tick, frame.clip, frame.captured_s)
+    def _next(self, last: CapturedFrame | None, held: int) -> CapturedFrame | None:
+        """The next picture of the camera; None to hold the last one, or because of a stop."""
+        number = 0 if last is None else last.number
+        rate = self._thread.rate()
+        if last is not None and rate is not None:  # else nobody knows yet when the next one is late
+            step_s = max(self._ticker.interval_s, 1 / rate)
+            late_s = (1.5 + held) * step_s
+            if late_s <= longest_hold_s(rate):
+                return self._thread.newer(number, _MAX_AGE_S, last.captured_s + late_s, self._stop)
+        return self._thread.latest(number, _MAX_AGE_S, self._timeout_s, self._stop)
 
     def _warn_if_slow(self) -> None:
         rate = self._thread.rate()
@@ -98,3 +122,8 @@ class CameraSource:
                 f"{1 / self._ticker.interval_s:.1f}: one forecast step is {1 / rate:.2f} s here, "
                 "and the model sees faster motion than in training",
             )
+
+
+def _source_frame(frame: CapturedFrame, tick: int, pause_s: float) -> SourceFrame:
+    image = frame.image if frame.image.ndim == 2 else np.asarray(cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB), np.uint8)
+    return SourceFrame(image=image, tick=tick, clip=frame.clip, captured_s=frame.captured_s, pause_s=pause_s)

@@ -7,23 +7,28 @@ import sys
 from pathlib import Path
 
 from svg_runtime.live.sources.capture import NoPictureError, open_capture
+from svg_runtime.live.sources.local_cameras import LocalCamera
 from svg_runtime.live.sources.synthetic import SYNTHETIC_URL
 
 _INDICES_TO_TRY = 4
 
 
-def explain_missing_camera(index: int) -> str:
+def explain_missing_camera(camera: LocalCamera, reason: str) -> str:
     """Write the message for a camera that cannot be opened or delivers no frames, from the state of this machine."""
+    if camera.advice:
+        return f"{camera.name}: {reason}\n  {camera.advice}"
     devices = sorted(Path("/dev").glob("video*"))
-    lines = [f"camera {index} cannot be opened or delivers no frames."]
+    lines = [f"{camera.name}: {reason}"]
     if sys.platform.startswith("linux"):
         lines.append(
             "  devices: "
             + (" ".join(map(str, devices)) or "none (no /dev/video*: not plugged in, or not passed into the container)")
         )
         lines += _permission_lines(devices)
-    working = [other for other in _candidates(devices) if other != index and _delivers_frames(other)]
+    working = [other for other in _candidates(devices) if other != camera.index and _delivers_frames(other)]
     lines += [f"  this camera works: --camera {other}" for other in working]
+    if devices:
+        lines.append("  what they are, and their sizes and rates: svg-live --list-cameras")
     if devices and not working:
         lines.append("  another program may be using the camera: close it and try again")
     lines.append(f"  to run without a camera: --source {SYNTHETIC_URL}, or --source FILE with a video")

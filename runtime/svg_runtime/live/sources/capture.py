@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import cv2
+import numpy as np
 
+from svg_common.video.sampling import MAX_HOLD_S, longest_hold_s
 from svg_runtime.errors import SourceLostError
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.base import Picture
+from svg_runtime.live.sources.camera_settings import CameraSettings
 from svg_runtime.live.stop import StopRequest
 
 _FAILED_READS = 3  # in a row; one bad MJPEG picture is no reason to reconnect
 _BACK_OFF_S = (0.1, 2.0)  # first and longest pause between two attempts to reconnect
 _POLL_S = 0.02  # the reader polls the stop flag, because a signal handler must not take the lock; windows show pictures then
+
+_RATE_PICTURES = (20, 100)  # fewest and most intervals from which the rate of a camera is told
+_LONGEST_IN_DRIVER_S = 5.0  # a time stamp of the driver that is older, or in the future, is of another clock
 
 
 class NoPictureError(Exception):
@@ -25,7 +34,10 @@ class NoPictureError(Exception):
 
 
 class CaptureDevice(Protocol):
-    """An open camera that has delivered a picture; cv2.VideoCapture is one."""
+    """An open camera that has delivered a picture; cv2.VideoCapture is one.
+
+    A device may have an attribute `captured_s`: `time.monotonic()` when it took the picture that was read last, or None.
+    """
 
     def read(self) -> tuple[bool, Any]:
         """Wait for the next picture; (False, ...) if there is none."""
@@ -36,33 +48,86 @@ class CaptureDevice(Protocol):
         ...
 
 
-def open_capture(device: int | str) -> CaptureDevice:
+def silence_opencv() -> None:
+    """OpenCV prints its own warnings about every missing device; our messages say what to do."""
+    with suppress(AttributeError):  # OpenCV of Debian 12 and JetPack 5, which have GStreamer, cannot be told
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+class OpenCvDevice:
+    """A `cv2.VideoCapture` whose pictures have the time at which the driver of V4L2 took them."""
+
+    def __init__(self, capture: cv2.VideoCapture) -> None:
+        self._capture = capture
+        self._has_time_stamps = capture.getBackendName() == "V4L2"
+        self.captured_s: float | None = None
+
+    def read(self) -> tuple[bool, Any]:
+        """Wait for the next picture, (H, W, 3) BGR or (H, W) gray uint8."""
+        success, image = self._capture.read()
+        self.captured_s = None
+        if success and self._has_time_stamps:
+            captured_s = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+            if 0 <= time.monotonic() - captured_s < _LONGEST_IN_DRIVER_S:
+                self.captured_s = captured_s
+        return success, image
+
+    def release(self) -> None:
+        """Close the device."""
+        self._capture.release()
+
+
+def open_capture(
+    device: int | str,
+    api: int = cv2.CAP_ANY,
+    settings: CameraSettings = CameraSettings(),  # noqa: B008 - it is immutable
+    on_other_settings: Callable[[CameraSettings], None] = lambda given: None,
+) -> CaptureDevice:
     """Open a camera with the shortest queue that its driver allows, and check that it delivers pictures.
 
     Args:
-        device: index of the camera. A file name works too: tests use it to run the real capture code.
+        device: index of the camera, path, or pipeline. A file name works too: tests use it to run the real capture code.
+        api: OpenCV's number of the library that opens it.
+        settings: what is set on the device.
+        on_other_settings: called with what the driver gives, if that is something else.
 
     Raises:
         NoPictureError: it cannot be opened, or delivers none.
     """
-    # OpenCV prints its own warnings about every missing device; our message says what to do.
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    capture = cv2.VideoCapture(device)
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-    if not (capture.isOpened() and capture.read()[0]):
+    silence_opencv()
+    capture = cv2.VideoCapture(device, api)
+    given = settings.apply(capture) if capture.isOpened() else None
+    if api != cv2.CAP_GSTREAMER:  # it has no such property, and says so
+        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    success, image = capture.read() if capture.isOpened() else (False, None)
+    if not success or image is None:
         capture.release()
         raise NoPictureError("it cannot be opened or delivers no frames")
-    return capture
+    if image.dtype != np.uint8:
+        capture.release()
+        raise NoPictureError(f"its pictures are {image.dtype}, not uint8")
+    if given is not None:
+        on_other_settings(given)
+    return OpenCvDevice(capture)
 
 
 @dataclass(frozen=True)
 class CapturedFrame:
-    """A picture from a camera: `image` (H, W, 3) BGR uint8, `number` from 1, `clip` increases with every reconnect."""
+    """A picture from a camera.
+
+    Attributes:
+        image: (H, W, 3) BGR or (H, W) gray, uint8.
+        number: from 1.
+        clip: increases with every reconnect and every pause.
+        captured_s: `time.monotonic()` when it was taken, or else when it arrived.
+        pause_s: seconds without a picture before this clip, if it began after a pause, else 0.
+    """
 
     image: Picture
     number: int
     clip: int
     captured_s: float
+    pause_s: float = 0.0
 
 
 class CaptureThread(threading.Thread):
@@ -97,7 +162,10 @@ class CaptureThread(threading.Thread):
         self._newest: CapturedFrame | None = None
         self._error: BaseException | None = None
         self._clip = 0
-        self._first_s = 0.0
+        self._pause_s = 0.0
+        self._intervals_s: deque[float] = deque(maxlen=_RATE_PICTURES[1])
+        self._rate: float | None = None
+        self._connected_anew = False
         self.captured = 0
 
     def latest(self, newer_than: int, max_age_s: float, timeout_s: float, stop: StopRequest) -> CapturedFrame | None:
@@ -113,7 +181,19 @@ class CaptureThread(threading.Thread):
             SourceLostError: the camera is lost, or no picture came within `timeout_s` (a driver that hangs).
             BaseException: whatever else ended the capture thread.
         """
-        deadline = time.monotonic() + timeout_s
+        frame = self.newer(newer_than, max_age_s, time.monotonic() + timeout_s, stop)
+        if frame is None and not stop:
+            raise SourceLostError(
+                f"{self._camera} delivered no frame for {timeout_s:g} s and does not respond.\n"
+                "  unplug it and plug it in again, then restart"
+            )
+        return frame
+
+    def newer(self, newer_than: int, max_age_s: float, until_s: float, stop: StopRequest) -> CapturedFrame | None:
+        """Return the newest picture, or None if none comes until `until_s` of `time.monotonic()`.
+
+        Args and errors are as of `latest`, but for `SourceLostError` in case of a driver that hangs.
+        """
         with self._changed:
             while not stop:
                 if self._error is not None:
@@ -121,21 +201,18 @@ class CaptureThread(threading.Thread):
                 frame, now = self._newest, time.monotonic()
                 if frame is not None and frame.number > newer_than and now - frame.captured_s <= max_age_s:
                     return frame
-                if now > deadline:
-                    raise SourceLostError(
-                        f"{self._camera} delivered no frame for {timeout_s:g} s and does not respond.\n"
-                        "  unplug it and plug it in again, then restart"
-                    )
+                if now >= until_s:
+                    return None
                 stop.poll()
-                self._changed.wait(_POLL_S)
+                self._changed.wait(min(_POLL_S, until_s - now))
         return None
 
     def rate(self) -> float | None:
-        """Return the camera's frame rate in pictures per second; None until enough pictures have arrived."""
-        frame = self._newest
-        if frame is None or frame.number < 20 or frame.clip > 0:
-            return None
-        return (frame.number - 1) / max(frame.captured_s - self._first_s, 1e-9)
+        """Return the camera's frame rate in pictures per second; None until enough pictures have arrived.
+
+        It is of the last pictures: some cameras are slower in the dark. Gaps do not count.
+        """
+        return self._rate
 
     def close(self) -> None:
         """Stop capturing and release the device. A read that hangs in the driver ends with the process.
@@ -174,12 +251,30 @@ class CaptureThread(threading.Thread):
                 failed = 0
 
     def _publish(self, image: Picture) -> None:
-        now = time.monotonic()
+        captured_s = getattr(self._device, "captured_s", None) or time.monotonic()
+        if self._newest is not None:
+            self._note_interval(captured_s - self._newest.captured_s)
         with self._changed:
             self.captured += 1
-            self._first_s = self._first_s or now
-            self._newest = CapturedFrame(image, self.captured, self._clip, now)
+            self._newest = CapturedFrame(
+                image=image, number=self.captured, clip=self._clip, captured_s=captured_s, pause_s=self._pause_s
+            )
             self._changed.notify_all()
+
+    def _note_interval(self, interval_s: float) -> None:
+        """Begin a clip after a pause or a reconnect, and tell the rate."""
+        paused = self._rate is not None and interval_s > longest_hold_s(self._rate)
+        if paused or self._connected_anew:
+            self._clip += 1
+            self._pause_s = interval_s if paused else 0.0
+        if self._connected_anew:  # another stream of it may have another rate
+            self._intervals_s.clear()
+            self._rate = None
+        elif not paused:
+            self._intervals_s.append(max(interval_s, 0.0))
+            if len(self._intervals_s) >= _RATE_PICTURES[0] - 1:
+                self._rate = _rate(self._intervals_s)
+        self._connected_anew = False
 
     def _reconnect(self) -> None:
         """Reopen the device, with growing pauses. Its pictures then belong to a new clip."""
@@ -196,7 +291,14 @@ class CaptureThread(threading.Thread):
                         "  check its cable, its network and other programs that use it; --reconnect SECONDS waits longer"
                     ) from None
             else:
-                self._clip += 1
+                self._connected_anew = True
                 self._events.add("camera_back", f"{self._camera} delivers frames again")
                 return
             pause = min(2 * pause, _BACK_OFF_S[1])
+
+
+def _rate(intervals_s: deque[float]) -> float:
+    """Pictures per second. They may arrive in bunches, and a gap among them must not make a fast camera a slow one."""
+    longest_s = max(MAX_HOLD_S, 3 * statistics.median(intervals_s))
+    usual_s = [interval_s for interval_s in intervals_s if interval_s <= longest_s]
+    return len(usual_s) / max(sum(usual_s), 1e-9)

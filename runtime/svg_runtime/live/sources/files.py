@@ -34,6 +34,7 @@ class FileSource:
         events: event log for unreadable, damaged and slow files, and for those without a time base.
         ticker: real-time schedule, or None for as fast as the pictures are read.
         source_fps: pictures per second of files without time stamps; None: what the codec says; of images one per interval.
+        loop: begin anew at the end, with a new clip, until a stop is requested.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class FileSource:
         events: EventLog,
         ticker: Ticker | None = None,
         source_fps: float | None = None,
+        loop: bool = False,
     ) -> None:
         self.name = path.resolve().name
         self.description = str(path)
@@ -55,6 +57,7 @@ class FileSource:
         self._events = events
         self._ticker = ticker
         self._source_fps = source_fps
+        self._loop = loop
         if len(self._clips) == 1 and self._clips[0].is_video:
             VideoReader(self._clips[0].paths[0]).close()  # the only file: an unreadable one is an error before anything starts
 
@@ -79,13 +82,23 @@ class FileSource:
 
     def _selected(self) -> Generator[SourceFrame, None, None]:
         number, next_tick = -1, 0
-        for clip in self._clips:
-            number, first_tick = number + 1, next_tick
-            for picked, scale in self._picked(clip):
-                number += picked.pause_s > 0
-                tick = first_tick + round(picked.tick * scale)
-                yield SourceFrame(picked.item, tick, clip=number, pause_s=picked.pause_s)
-                next_tick = tick + 1
+        again = False
+        while True:
+            captured = self.captured
+            for clip in self._clips:
+                number, first_tick = number + 1, next_tick
+                last: Picture | None = None
+                for picked, scale in self._picked(clip):
+                    number += picked.pause_s > 0
+                    tick = first_tick + round(picked.tick * scale)
+                    held = picked.item is last
+                    yield SourceFrame(picked.item, tick, clip=number, pause_s=picked.pause_s, held=held, again=again)
+                    next_tick = tick + 1
+                    last = picked.item
+                    again = False
+            if not self._loop or self.captured == captured:  # the files may have become unreadable meanwhile
+                return
+            again = True
 
     def _picked(self, clip: Clip) -> Iterator[tuple[Picked[Picture], float]]:
         """The selected pictures of a clip, and the number of the model's intervals from one to the next."""

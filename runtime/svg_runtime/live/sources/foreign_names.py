@@ -1,4 +1,4 @@
-"""Sources as other programs name them, such as OpenCV's camera index or a GStreamer pipeline: the line that works here."""
+"""Sources as other programs name them, such as OpenCV's camera index or a bare GStreamer pipeline: the line that works here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from svg_common.errors import UsageError
 from svg_common.path_advice import path_advice, shell_argument
 from svg_runtime.live.sources.addresses import is_address
+from svg_runtime.live.sources.local_cameras import has_gstreamer, is_local_camera
 
 _CAMERA = re.compile(r"(?:v4l2:(?://)?)?(?:/dev/video)?(\d+)", re.IGNORECASE)
 _PIPELINE = re.compile(r"\s!\s")  # between two elements of GStreamer
@@ -28,9 +29,11 @@ def refuse_foreign_name(source: str) -> None:
     """Refuse what is neither a path nor an address here, but a source for another program.
 
     Raises:
-        UsageError: `source` is the number of a camera, a file: URL, a pattern of names, a GStreamer pipeline, or an address
-            without its scheme.
+        UsageError: `source` is the number of a camera, a file: URL, a pattern of names, a GStreamer pipeline without
+            gstreamer://, or an address without its scheme.
     """
+    if is_local_camera(source):
+        return
     try:
         if Path(source).exists():
             return
@@ -51,6 +54,8 @@ def refuse_foreign_name(source: str) -> None:
 
 
 def _instead_of_pipeline(pipeline: str) -> str:
+    if has_gstreamer():  # the pipeline is not repeated: it may hold a password
+        return "give it with gstreamer:// before it: --source 'gstreamer://ELEMENT ! ELEMENT'"
     device, location = _DEVICE.search(pipeline), _LOCATION.search(pipeline)
     if device or pipeline.startswith("v4l2src"):
         return f"give the camera with: --camera {device[1] if device else 0}"
@@ -59,7 +64,7 @@ def _instead_of_pipeline(pipeline: str) -> str:
         if "://" in place:  # it may hold a password, which no message repeats
             return "give the address alone: --source rtsp://..."
         return f"give the file: --source {shell_argument(place)}"
-    return f"let it send its video to this machine: {_MPEG_TS}\n  and read that with: --source udp://127.0.0.1:5000"
+    return f"this OpenCV has no GStreamer; let it send its video here: {_MPEG_TS}\n  and read that with: --source udp://127.0.0.1:5000"
 
 
 def _refusal(source: str, problem: str, advice: str) -> UsageError:

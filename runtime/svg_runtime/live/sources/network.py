@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import Future, wait
-
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.addresses import HIDDEN_HOST, stream_name
+from svg_runtime.live.sources.opening import open_in_thread
 from svg_runtime.live.sources.stream_capture import StreamCapture
 from svg_runtime.live.stop import StopRequest
-
-_POLL_S = 0.05
 
 
 def explain_missing_stream(url: str, reason: str) -> str:
@@ -40,20 +36,11 @@ def open_stream(url: str, stop: StopRequest, events: EventLog) -> StreamCapture:
         NoPictureError: see `StreamCapture`.
         KeyboardInterrupt: a stop was requested meanwhile.
     """
-    opened: Future[StreamCapture] = Future()
     too_slow = (
         f"{stream_name(url)} sends frames faster than this machine can decode them: some are skipped to keep up; "
         "use the camera's lower-resolution stream"
     )
 
-    def connect() -> None:
-        try:
-            opened.set_result(StreamCapture(url, lambda: events.once("slow_decoding", too_slow)))
-        except BaseException as error:
-            opened.set_exception(error)
-
-    threading.Thread(target=connect, name=f"connection to {stream_name(url)}", daemon=True).start()
-    while not wait([opened], timeout=_POLL_S).done:
-        if stop:
-            raise KeyboardInterrupt
-    return opened.result()
+    return open_in_thread(
+        lambda: StreamCapture(url, lambda: events.once("slow_decoding", too_slow)), name=stream_name(url), stop=stop
+    )

@@ -51,6 +51,7 @@ class StreamCapture:
 
     Attributes:
         problem: why there are no more pictures, once `read` returns none.
+        captured_s: `time.monotonic()` when the picture that was read last could be decoded: its delay here counts as its age.
 
     Raises:
         NoPictureError: no response, not live video, or no picture could be decoded.
@@ -58,6 +59,7 @@ class StreamCapture:
 
     def __init__(self, url: str, on_slow_decoding: Callable[[], None] = lambda: None) -> None:
         self.problem = "the stream ended"
+        self.captured_s: float | None = None
         self._on_slow_decoding = on_slow_decoding
         self._arrivals: SimpleQueue[_Arrival | None] = SimpleQueue()
         self._released = threading.Event()
@@ -90,6 +92,7 @@ class StreamCapture:
             picture = self._decode(arrival.packet) if self._should_decode(arrival) else None
             # What arrived while FFmpeg probed the stream is seconds old: it is decoded because later pictures depend on it.
             if picture is not None and arrival.arrived_s - self._first_s > _BACKLOG_S:
+                self.captured_s = arrival.arrived_s
                 return True, picture
         return False, None
 

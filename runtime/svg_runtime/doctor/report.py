@@ -1,0 +1,75 @@
+"""The report, for people and for programs."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable
+from typing import Any
+
+import svg_runtime
+from svg_runtime.doctor.finding import Finding
+
+Report = dict[str, list[Finding]]  # heading -> findings
+
+BACKENDS = "Backends"  # the heading that decides whether svg-live can run
+_COLUMNS = 80
+_MARKS = {"ok": "ok", "untried": " ?", "missing": "--", "problem": "!!", "info": "  "}
+_NAME_WIDTH = 18
+_ADVICE_INDENT = 6
+
+
+def can_run(report: Report) -> bool:
+    """Whether one backend at least works, or has all that it needs."""
+    return any(finding.state in ("ok", "untried") for finding in report.get(BACKENDS, []))
+
+
+def working_backends(report: Report) -> list[str]:
+    """Names of the backends that forecast something."""
+    return [finding.name for finding in report.get(BACKENDS, []) if finding.state == "ok"]
+
+
+def verdict(report: Report) -> str:
+    """One sentence: whether svg-live can run."""
+    working = working_backends(report)
+    untried = [finding.name for finding in report.get(BACKENDS, []) if finding.state == "untried"]
+    if not working and untried:
+        return f"svg-live may run here, when engines are built: {', '.join(untried)} not tried."
+    if not working:
+        return "svg-live cannot run here: no backend works. Start with: pip install 'svg-edge[cpu]'"
+    verb = "works" if len(working) == 1 else "work"
+    return f"svg-live can run here: {', '.join(working)} {verb}."
+
+
+def text_lines(report: Report) -> Iterable[str]:
+    """Plain text of 80 columns; only what is to be copied, such as a command, may be longer."""
+    yield f"svg-doctor {svg_runtime.__version__}"
+    yield from textwrap.wrap(verdict(report), _COLUMNS, break_on_hyphens=False)
+    for title, findings in report.items():
+        yield ""
+        yield title
+        for finding in findings:
+            yield from _lines(finding)
+    yield ""
+    yield "ok: works   ?: not tried   --: not available   !!: a problem"
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "schema_version": 1,
+        "svg_edge": svg_runtime.__version__,
+        "can_run": can_run(report),
+        "sections": {title: [finding.as_json() for finding in findings] for title, findings in report.items()},
+    }
+
+
+def _lines(finding: Finding) -> Iterable[str]:
+    start = f"  {_MARKS[finding.state]}  {finding.name:<{_NAME_WIDTH}} "
+    indent = " " * (2 + 2 + 2 + _NAME_WIDTH + 1)
+    yield from textwrap.wrap(
+        finding.detail, _COLUMNS, initial_indent=start, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    ) or [start.rstrip()]  # fmt: skip
+    for line in finding.advice.splitlines():
+        for step in re.split(r"(?<=;) ", line.strip()):
+            yield f"{' ' * _ADVICE_INDENT}> {step.removesuffix(';')}"

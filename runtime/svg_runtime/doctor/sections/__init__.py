@@ -1,0 +1,1 @@
+"""One file for each thing that is looked at. Its function `check` returns findings, and runs in a process of its own."""

@@ -1,0 +1,13 @@
+"""PyAV and the FFmpeg in it, which read and write video."""
+
+from __future__ import annotations
+
+from svg_runtime.doctor.finding import Finding
+
+
+def check() -> list[Finding]:
+    """Load them."""
+    import av
+
+    libraries = ", ".join(f"{name} {'.'.join(map(str, av.library_versions[name]))}" for name in ("libavcodec", "libavformat"))
+    return [Finding("FFmpeg in PyAV", "ok", f"{getattr(av, 'ffmpeg_version_info', 'unknown version')} ({libraries})")]

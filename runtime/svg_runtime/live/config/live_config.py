@@ -1,0 +1,187 @@
+"""Reads live.toml: options for all cameras at the top level, and a table [cameras.NAME] for each of several cameras."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from svg_common.errors import UsageError
+from svg_common.files import refuse_pipe
+from svg_common.path_advice import shell_argument
+from svg_common.toml_files import read_toml
+from svg_runtime.live.config.settings import Setting, shown
+from svg_runtime.live.config.variables import expand, has_password
+
+CAMERAS = "cameras"
+# Options of which one replaces the others, on the command line those of the file, in a camera's table those for all.
+ALTERNATIVES = (("camera", "source"), ("fp16", "bf16"), ("calibrate", "no_calibrate"))
+_OTHERS = stat.S_IRGRP | stat.S_IROTH
+
+
+@dataclass(frozen=True)
+class LiveConfig:
+    """A file of which every key and every type is known.
+
+    Attributes:
+        path: the file.
+        defaults: values for all cameras, as written.
+        cameras: name -> values of this camera alone, as written; several cameras in one process read the same.
+        settings: key -> option.
+    """
+
+    path: Path
+    defaults: dict[str, Any]
+    cameras: dict[str, dict[str, Any]]
+    settings: Mapping[str, Setting]
+
+    @classmethod
+    def load(cls, path: Path, settings: Mapping[str, Setting]) -> LiveConfig:
+        """Read a file.
+
+        Raises:
+            UsageError: it does not exist, or is not TOML; or every unknown key and every value of a wrong type in it.
+        """
+        refuse_pipe(path)
+        try:
+            tables = read_toml(path)
+        except (OSError, ValueError, RecursionError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UsageError(
+                f"cannot read the configuration '{path}': {reason}\n"
+                "  expected a TOML file; svg-live --print-config > live.toml writes one"
+            ) from error
+        problems = list(_problems(tables, settings))
+        if problems:
+            raise _invalid(path, problems)
+        cameras = tables.pop(CAMERAS, {})
+        return cls(path, tables, cameras, settings)
+
+    def choose(self, only: str | None) -> dict[str, Any]:
+        """Return the values of one camera over those for all, as written.
+
+        Args:
+            only: its name; None: the only one.
+
+        Raises:
+            UsageError: no camera has this name, or there are several and none was named.
+        """
+        names = list(self.cameras)
+        if only is not None and only not in names:
+            has = f"it has {', '.join(names)}" if names else f"it has no table [{CAMERAS}.NAME]; remove --only"
+            raise UsageError(f"no camera '{only}' in '{self.path}'\n  {has}{_suggestion(only, names)}")
+        if only is None and len(names) > 1:
+            line = f"svg-live --config {shell_argument(self.path)} --only {shell_argument(names[0])}"
+            raise UsageError(
+                f"'{self.path}' has {len(names)} cameras: {', '.join(names)}\n  expected one; run, for example: {line}"
+            )
+        chosen = only if only is not None else next(iter(names), None)
+        return merge(self.defaults, self.cameras[chosen] if chosen is not None else {})
+
+    def values(self, written: Mapping[str, Any]) -> dict[str, Any]:
+        """What the command line would give for values as written: variables expanded, paths relative to the file.
+
+        Raises:
+            UsageError: an environment variable is not set, or a value is out of bounds with it.
+        """
+        found, problems = {}, []
+        for key, value in written.items():
+            try:
+                found[key] = self._value(self.settings[key], value)
+            except ValueError as error:
+                problems.append(f"{key}: {error}")
+        if problems:
+            raise _invalid(self.path, problems)
+        return found
+
+    def _value(self, setting: Setting, written: Any) -> Any:
+        return setting.convert(each_text(written, lambda text: setting.place(expand(text), self.path.parent)))
+
+    def portable(self, key: str, value: Any) -> Any:
+        """A value as written, which means the same in a file elsewhere: variables stay, paths are absolute."""
+        setting, folder = self.settings[key], self.path.parent.absolute()
+
+        def absolute(text: str) -> str:
+            expanded = expand(text)
+            return text if setting.place(expanded, folder) == expanded else setting.place(text, folder)
+
+        return each_text(value, absolute)
+
+    def password_warning(self) -> str | None:
+        """What to do about a file that holds a password and that other users may read; None if all is well."""
+        tables = [self.defaults, *self.cameras.values()]
+        secret = any(has_password(text) for table in tables for text in _texts(table.values()))
+        if not secret or os.name != "posix" or not self.path.stat().st_mode & _OTHERS:
+            return None
+        return (
+            f"other users may read '{self.path}', and it has a password in an address\n"
+            f"  run: chmod 600 {shell_argument(self.path)}; or write ${{NAME}} for an environment variable"
+        )
+
+
+def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
+    """Later values over earlier ones; of alternatives, only those of the last layer that has one."""
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        for group in ALTERNATIVES:
+            if any(layer.get(key) not in (None, False) for key in group):
+                merged = {key: value for key, value in merged.items() if key not in group}
+        merged.update(layer)
+    return merged
+
+
+def each_text(value: Any, change: Callable[[str], str]) -> Any:
+    """`value`, or every text in a list, changed."""
+    if isinstance(value, (list, tuple)):
+        return [each_text(item, change) for item in value]
+    return change(value) if isinstance(value, str) else value
+
+
+def _problems(tables: Mapping[str, Any], settings: Mapping[str, Setting]) -> Iterable[str]:
+    """Every unknown key and every wrong value with its place."""
+    for key, value in tables.items():
+        if key != CAMERAS:
+            yield from _problem("", key, value, settings)
+        elif not isinstance(value, dict):
+            yield f"{CAMERAS}: {shown(value)}; expected a table for each camera, [{CAMERAS}.NAME]"
+    cameras = tables.get(CAMERAS)
+    for name, table in cameras.items() if isinstance(cameras, dict) else ():
+        if not isinstance(table, dict):
+            yield f"{CAMERAS}.{name}: {shown(table)}; expected a table for each camera, [{CAMERAS}.NAME]"
+            continue
+        for key, value in table.items():
+            yield from _problem(f"{CAMERAS}.{name}.", key, value, settings)
+
+
+def _problem(place: str, key: str, value: Any, settings: Mapping[str, Setting]) -> Iterable[str]:
+    if key not in settings:
+        known = [*settings, CAMERAS] if not place else list(settings)
+        yield f"{place}{key}: unknown key{_suggestion(key, known) or '; svg-live --help has all of them'}"
+    elif isinstance(value, dict):
+        yield f"{place}{key}: a table; expected a value, or [{CAMERAS}.NAME] for the table of a camera"
+    elif not any("${" in text for text in _texts([value])):  # with a variable, its value is judged
+        try:
+            settings[key].convert(value)
+        except ValueError as error:
+            yield f"{place}{key}: {error}"
+
+
+def _invalid(path: Path, problems: Iterable[str]) -> UsageError:
+    return UsageError("\n  ".join([f"invalid configuration '{path}':", *problems]))
+
+
+def _suggestion(given: str, known: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(given.replace("-", "_"), list(known), n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def _texts(values: Iterable[Any]) -> Iterable[str]:
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, list):
+            yield from _texts(value)

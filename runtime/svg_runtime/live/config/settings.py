@@ -1,0 +1,178 @@
+"""The options of a command as keys of a file, read from the command's own parameters: a new option needs no change here."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import types
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from typer.models import OptionInfo
+
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text in quotes", Path: "a path in quotes"}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One option.
+
+    Attributes:
+        key: its name in the file: --source-fps is source_fps.
+        parameter: the command's argument.
+        annotation: type of a value that is given.
+        option: help, bounds and form, as the command declares them.
+    """
+
+    key: str
+    parameter: str
+    annotation: Any
+    option: OptionInfo
+
+    def convert(self, value: Any) -> Any:
+        """Return a value of the file as the command line would give it.
+
+        Raises:
+            ValueError: it has another type, or is out of bounds; the message says what was given and expected.
+        """
+        if self.option.parser is not None:
+            return self.option.parser(value)
+        converted = _converted(self.annotation, value)
+        if isinstance(converted, (int, float)) and not self._low <= converted <= self._high:
+            raise ValueError(f"{shown(value)} is out of bounds; expected {self._bounds()}")
+        return converted
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it may name a file or folder."""
+        return self.annotation is Path or bool({"FILE", "DIR"} & self._forms)
+
+    def place(self, path: str, folder: Path) -> str:
+        """Return a path that a file in `folder` gives as the working folder sees it; addresses and names of models stay."""
+        from svg_runtime.live.sources.addresses import is_address  # numpy, which --help does without
+
+        if not self.is_path or is_address(path):
+            return path
+        home = Path(path).expanduser() if path.startswith("~/") else Path(path)
+        if "NAME" in self._forms and not (folder / home).exists():
+            return path
+        return str(folder / home)
+
+    @property
+    def _low(self) -> float:
+        return -math.inf if self.option.min is None else self.option.min
+
+    @property
+    def _high(self) -> float:
+        return math.inf if self.option.max is None else self.option.max
+
+    def _bounds(self) -> str:
+        ends = (("at least", self._low), ("at most", self._high))
+        return " and ".join(f"{word} {end:g}" for word, end in ends if math.isfinite(end)) or "a number"
+
+    @property
+    def _forms(self) -> set[str]:
+        """FILE, DIR, NAME, URL of FILE.mp4|DIR/%06d.png: what a value can be."""
+        return {form.replace("/", ".").split(".")[0] for form in (self.option.metavar or "").split("|")}
+
+
+def settings_of(command: Callable[..., Any]) -> dict[str, Setting]:
+    """The options of a typer command by their keys, without those that say what the command does (`is_eager`)."""
+    found = {}
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        annotation, option = split_annotation(parameter)
+        if option is not None and not option.is_eager and option.expose_value:
+            key = _key(parameter.name, option)
+            found[key] = Setting(key, parameter.name, annotation, option)
+    return found
+
+
+def split_annotation(parameter: inspect.Parameter) -> tuple[Any, OptionInfo | None]:
+    """Type of a given value, without None, and the option that Annotated declares."""
+    if get_origin(parameter.annotation) is not Annotated:
+        return parameter.annotation, None
+    annotation, *declared = get_args(parameter.annotation)
+    return _without_none(annotation), next((item for item in declared if isinstance(item, OptionInfo)), None)
+
+
+def opposite(setting: Setting) -> str | None:
+    """The flag that takes back what a file says, --no-headless; None for an option that has one, or is no flag."""
+    names = _names(setting.option)
+    if setting.annotation is not bool or "/" in "".join(names) or setting.key.startswith("no_"):
+        return None
+    return f"--no-{setting.key.replace('_', '-')}"
+
+
+def plain(value: Any) -> Any:
+    """A value of the command line as a file can hold it."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def shown(value: Any) -> str:
+    """A value of a file for a message."""
+    if isinstance(value, dict):
+        return "a table"
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _key(parameter: str, option: OptionInfo) -> str:
+    long = next((name for name in _names(option) if name.startswith("--")), f"--{parameter}")
+    return long.split("/")[0][2:].replace("-", "_")
+
+
+def _names(option: OptionInfo) -> tuple[str, ...]:
+    """Names that Annotated declares. The first one is in `default`, which is a value where an option is itself the default."""
+    first = () if option.default is ... else (str(option.default),)
+    return (*first, *(option.param_decls or ()))
+
+
+def _without_none(annotation: Any) -> Any:
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return annotation
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    return kinds[0] if len(kinds) == 1 else annotation
+
+
+def _converted(annotation: Any, value: Any) -> Any:
+    origin = get_origin(annotation)
+    if origin in (list, tuple):
+        return _converted_list(annotation, value)
+    choices = _choices(annotation)
+    if choices is not None:
+        chosen = str(value) if type(value) is int else value  # a choice such as 90
+        if chosen not in choices:
+            raise ValueError(f"{shown(value)}; expected one of {', '.join(choices)}")
+        return annotation(chosen) if origin is not Literal else chosen
+    if annotation is float and type(value) is int:
+        return float(value)
+    if annotation is Path and isinstance(value, str):
+        return Path(value)
+    if type(value) is not annotation:
+        raise ValueError(f"{shown(value)}; expected {_KINDS.get(annotation, str(annotation))}")
+    return value
+
+
+def _converted_list(annotation: Any, value: Any) -> Any:
+    kinds = get_args(annotation)
+    many = get_origin(annotation) is list or kinds[-1] is Ellipsis
+    if not isinstance(value, list) or not (many or len(value) == len(kinds)):
+        count = "" if many else f"{len(kinds)} "
+        raise ValueError(f"{shown(value)}; expected a list of {count}values in brackets")
+    converted = [_converted(kind, item) for kind, item in zip([kinds[0]] * len(value) if many else kinds, value, strict=True)]
+    return converted if get_origin(annotation) is list else tuple(converted)
+
+
+def _choices(annotation: Any) -> list[str] | None:
+    if get_origin(annotation) is Literal:
+        return list(get_args(annotation))
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return [item.value for item in annotation]
+    return None

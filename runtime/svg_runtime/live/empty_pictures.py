@@ -1,0 +1,83 @@
+"""Notices pictures that carry nothing: of one colour, as with a covered lens, or the same one over and over.
+
+The sensor of a camera has noise, so two of its pictures are never the same. Compressed video is different: where nothing moves,
+an encoder copies the picture before, bit for bit, until its next key frame. So only pictures that stay the same for longer than
+key frames are usually apart count as frozen.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.sources.base import Picture
+
+EmptyPicture = Literal["blank", "frozen"]
+
+FROZEN_AFTER_S = 10.0  # x264 makes a key frame every 250 pictures unless told otherwise: 8.3 s at 30 fps
+BLANK_AFTER_S = 0.5  # until it is said: films fade to black and back
+BLANK_RANGE = 6  # of 255 levels, between the darkest and the brightest cell
+_CELLS = 16  # per side; the mean over a cell averages sensor noise away
+_REMEMBERED = 8  # different pictures: a driver that hangs may give its few buffers in turns
+_CHECKED_BYTES = 1 << 19  # rows are left out of larger pictures
+
+
+class PictureCheck:
+    """Says of every picture whether it carries nothing, and reports when that begins and when it is over.
+
+    Args:
+        interval_s: seconds between two pictures.
+        events: gets `blank_picture` or `frozen_picture`, and then `picture_back`.
+    """
+
+    def __init__(self, interval_s: float, events: EventLog) -> None:
+        self._interval_s = interval_s
+        self._events = events
+        self._seen: deque[int] = deque(maxlen=_REMEMBERED)
+        self._same_s = 0.0
+        self._blank_s = 0.0
+        self._reported: EmptyPicture | None = None
+
+    def add(self, picture: Picture) -> EmptyPicture | None:
+        """Check the next picture, (H, W, 3) or (H, W) uint8.
+
+        "blank" is known at once, "frozen" only after `FROZEN_AFTER_S`. A picture that is both is blank.
+        """
+        rows = np.ascontiguousarray(picture[:: max(1, picture.nbytes // _CHECKED_BYTES)])
+        self._note_change(rows)
+        blank = _is_blank(rows)
+        self._blank_s = self._blank_s + self._interval_s if blank else 0.0
+        found: EmptyPicture | None = "blank" if blank else "frozen" if self._same_s >= FROZEN_AFTER_S else None
+        self._report(found)
+        return found
+
+    def _note_change(self, rows: Picture) -> None:
+        code = zlib.crc32(rows.data, rows.shape[0])
+        if code in self._seen:
+            self._same_s += self._interval_s
+        else:
+            self._seen.append(code)
+            self._same_s = 0.0
+
+    def _report(self, found: EmptyPicture | None) -> None:
+        if found == self._reported or (found == "blank" and self._blank_s < BLANK_AFTER_S):
+            return
+        if found == "blank":
+            self._events.add("blank_picture", "the picture is of one colour: is the lens covered, or is it dark?")
+        elif found == "frozen":
+            same = f"the picture has been the same, bit for bit, for {FROZEN_AFTER_S:g} s"
+            self._events.add("frozen_picture", f"{same}: the camera or what sends its video may hang")
+        else:
+            self._events.add("picture_back", f"the picture is no longer {self._reported}")
+        self._reported = found
+
+
+def _is_blank(rows: Picture) -> bool:
+    """Whether all cells of the picture have the same colour, but for noise."""
+    cells = cv2.resize(rows, (_CELLS, _CELLS), interpolation=cv2.INTER_AREA)
+    return int(np.ptp(cells.reshape(_CELLS * _CELLS, -1), axis=0).max()) < BLANK_RANGE

@@ -1,0 +1,74 @@
+"""The H.264 stream of an mp4 file: how pictures are encoded, and what a player is told of their colors."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from numpy.typing import NDArray
+
+# veryfast and two threads: x264's defaults are slower than a camera on two cores, and buffer over 150 MB at 1280 x 720.
+_PRESET = {"preset": "veryfast", "bf": "0"}
+_THREADS = 2
+_BT709 = 1  # of ITU-T H.273, for primaries, transfer and matrix; without it players guess, and colors shift
+
+
+class H264Stream:
+    """Encodes pictures for one stream of an open container, with exact time stamps: picture `tick` is at tick * interval.
+
+    Args:
+        container: opened by PyAV for writing.
+        size_wh: width and height of the pictures in pixels, both even.
+        interval_s: seconds per tick.
+        seconds_per_keyframe: how exactly a player can seek.
+        options: of x264, beside the preset.
+    """
+
+    def __init__(
+        self, container: Any, size_wh: tuple[int, int], interval_s: float, seconds_per_keyframe: float, options: dict[str, str]
+    ) -> None:
+        self._container = container
+        self._tick_of_first: int | None = None
+        self._reformatter = VideoReformatter()  # reused, because building its tables takes longer than the conversion
+        self._interval = Fraction(interval_s).limit_denominator(100_000)
+        stream: Any = container.add_stream("libx264", rate=1 / self._interval, options={**_PRESET, **options})
+        stream.width = size_wh[0]
+        stream.height = size_wh[1]
+        stream.pix_fmt = "yuv420p"
+        stream.time_base = stream.codec_context.time_base = self._interval
+        stream.codec_context.gop_size = max(1, round(seconds_per_keyframe / interval_s))
+        stream.codec_context.thread_count = _THREADS
+        stream.codec_context.color_range = ColorRange.MPEG
+        stream.codec_context.colorspace = _BT709
+        stream.codec_context.color_primaries = stream.codec_context.color_trc = _BT709
+        self._stream = stream
+
+    def write(self, picture: NDArray[np.uint8], tick: int) -> int:
+        """Encode (H, W, 3) uint8 RGB; the first picture is at time 0. Returns the bytes that the encoder gave.
+
+        Raises:
+            OSError: the container's file cannot be written.
+        """
+        if self._tick_of_first is None:
+            self._tick_of_first = tick
+        frame: Any = self._reformatter.reformat(
+            av.VideoFrame.from_ndarray(picture, format="rgb24"),
+            format="yuv420p",
+            dst_colorspace=Colorspace.ITU709,
+            dst_color_range=ColorRange.MPEG,
+        )
+        frame.pts = tick - self._tick_of_first
+        frame.time_base = self._interval
+        return self._mux(frame)
+
+    def flush(self) -> int:
+        """Write what the encoder still holds; there are no more pictures. Returns and raises as `write`."""
+        return self._mux(None)
+
+    def _mux(self, frame: Any) -> int:
+        packets = self._stream.encode(frame)
+        self._container.mux(packets)
+        return sum(packet.size for packet in packets)

@@ -1,0 +1,200 @@
+"""What the cameras of a Linux machine are and can do, asked of the kernel: Video4Linux's folder in sysfs and its ioctls.
+
+The structures are those of linux/videodev2.h; https://docs.kernel.org/userspace-api/media/v4l/user-func.html describes them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+SYSFS = Path("/sys/class/video4linux")
+
+Ioctl = Callable[[int, int, bytearray], object]
+
+_QUERYCAP, _ENUM_FMT, _ENUM_FRAMESIZES, _ENUM_FRAMEINTERVALS = 0x80685600, 0xC0405602, 0xC02C564A, 0xC034564B
+_CAPTURE, _CAPTURE_MPLANE, _DEVICE_CAPS = 0x1, 0x1000, 0x80000000
+_BUFFER_CAPTURE, _BUFFER_CAPTURE_MPLANE = 1, 9
+_DISCRETE = 1
+_MOST = 1000  # of anything that a driver enumerates
+
+
+@dataclass(frozen=True)
+class CameraMode:
+    """One size in one format.
+
+    Attributes:
+        pixel_format: as the kernel writes it, such as YUYV or MJPG.
+        size_wh: width and height in pixels; the largest where the driver has a range.
+        fps: pictures per second, highest first; empty where the driver does not say.
+    """
+
+    pixel_format: str
+    size_wh: tuple[int, int]
+    fps: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera of this machine.
+
+    Attributes:
+        index: the N of /dev/videoN.
+        device: its path.
+        name: what the driver calls it.
+        modes: what it can do.
+        problem: why its modes are unknown.
+    """
+
+    index: int
+    device: str
+    name: str
+    modes: tuple[CameraMode, ...] = ()
+    problem: str | None = None
+
+
+class NoCameraError(Exception):
+    """A device of Video4Linux that takes no pictures: metadata, an encoder, a radio."""
+
+
+def v4l2_cameras(sysfs: Path = SYSFS, dev: Path = Path("/dev"), ioctl: Ioctl | None = None) -> list[Camera]:
+    """List the cameras of this machine by index; one that cannot be opened says why.
+
+    Args:
+        sysfs: the folder with a folder per device.
+        dev: the folder of the device nodes.
+        ioctl: `fcntl.ioctl`, or a fake one.
+    """
+    if ioctl is None:
+        from fcntl import ioctl as system_ioctl  # not on Windows
+
+        ioctl = system_ioctl
+    cameras = []
+    for folder in sorted(sysfs.glob("video*"), key=lambda folder: int(_digits(folder.name) or 0)):
+        index = _digits(folder.name)
+        if index is None:
+            continue
+        device, name = dev / folder.name, _read_name(folder)
+        try:
+            card, modes = _query(device, ioctl)
+        except NoCameraError:
+            continue
+        except OSError as error:
+            cameras.append(Camera(int(index), str(device), name, problem=_problem(error)))
+        else:
+            cameras.append(Camera(int(index), str(device), card or name, tuple(modes)))
+    return cameras
+
+
+def _query(device: Path, ioctl: Ioctl) -> tuple[str, list[CameraMode]]:
+    # Opening and asking disturbs no other program that streams from the device.
+    handle = os.open(device, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        buffer = bytearray(104)  # v4l2_capability
+        ioctl(handle, _QUERYCAP, buffer)
+        _, card, _, _, capabilities, device_caps = struct.unpack_from("16s32s32sIII", buffer)
+        caps = device_caps if capabilities & _DEVICE_CAPS else capabilities
+        if not caps & (_CAPTURE | _CAPTURE_MPLANE):
+            raise NoCameraError
+        kind = _BUFFER_CAPTURE if caps & _CAPTURE else _BUFFER_CAPTURE_MPLANE
+        modes = [
+            CameraMode(_four_characters(pixel_format), size_wh, tuple(_rates(handle, ioctl, pixel_format, size_wh)))
+            for pixel_format in _pixel_formats(handle, ioctl, kind)
+            for size_wh in _sizes(handle, ioctl, pixel_format)
+        ]
+        return _text(card), modes
+    finally:
+        os.close(handle)
+
+
+def _pixel_formats(handle: int, ioctl: Ioctl, kind: int) -> Iterator[int]:
+    for buffer in _enumerate(
+        handle=handle,
+        ioctl=ioctl,
+        request=_ENUM_FMT,
+        size=64,
+        given=struct.pack("I", kind),  # v4l2_fmtdesc
+    ):
+        yield struct.unpack_from("I", buffer, 44)[0]
+
+
+def _sizes(handle: int, ioctl: Ioctl, pixel_format: int) -> Iterator[tuple[int, int]]:
+    for buffer in _enumerate(
+        handle=handle,
+        ioctl=ioctl,
+        request=_ENUM_FRAMESIZES,
+        size=44,
+        given=struct.pack("I", pixel_format),  # v4l2_frmsizeenum
+    ):
+        kind, width, height_or_largest_width, _, _, largest_height, _ = struct.unpack_from("7I", buffer, 8)
+        if kind != _DISCRETE:
+            yield height_or_largest_width, largest_height
+            return
+        yield width, height_or_largest_width
+
+
+def _rates(handle: int, ioctl: Ioctl, pixel_format: int, size_wh: tuple[int, int]) -> list[float]:
+    rates = []
+    given = struct.pack("3I", pixel_format, *size_wh)
+    for buffer in _enumerate(
+        handle=handle,
+        ioctl=ioctl,
+        request=_ENUM_FRAMEINTERVALS,
+        size=52,
+        given=given,  # v4l2_frmivalenum
+    ):
+        kind, numerator, denominator = struct.unpack_from("3I", buffer, 16)
+        if numerator:  # the shortest interval first where the driver has a range
+            rates.append(round(denominator / numerator, 3))
+        if kind != _DISCRETE:
+            break
+    return sorted(set(rates), reverse=True)
+
+
+def _enumerate(handle: int, ioctl: Ioctl, request: int, size: int, given: bytes) -> Iterator[bytearray]:
+    """Ask for number 0, 1, ... until the driver has no more."""
+    for number in range(_MOST):
+        buffer = bytearray(size)
+        struct.pack_into("I", buffer, 0, number)
+        buffer[4 : 4 + len(given)] = given
+        try:
+            ioctl(handle, request, buffer)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOTTY):  # the end, or a driver that does not enumerate
+                return
+            raise
+        yield buffer
+
+
+def _problem(error: OSError) -> str:
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "no permission: sudo usermod -aG video $USER, then log in again"
+    if error.errno == errno.ENOENT:
+        return "it has no device node here: pass it into the container"
+    return error.strerror or str(error)
+
+
+def _read_name(folder: Path) -> str:
+    try:
+        return (folder / "name").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return "unknown"
+
+
+def _digits(name: str) -> str | None:
+    found = re.fullmatch(r"video(\d+)", name)
+    return found[1] if found else None
+
+
+def _text(raw: bytes) -> str:
+    return raw.partition(b"\0")[0].decode("utf-8", errors="replace").strip()
+
+
+def _four_characters(pixel_format: int) -> str:
+    """The code of a format in letters; its highest bit says big-endian."""
+    return struct.pack("<I", pixel_format & 0x7FFFFFFF).decode("latin-1").strip()

@@ -1,0 +1,298 @@
+"""`svg-doctor`: checks that fail in every way, what each section says, and the whole command."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer
+from typer.main import get_command
+
+from svg_common.errors import ExitCode
+from svg_common.progress import ProgressDisplay
+from svg_runtime.bundle.reader import EMBEDDED_MODEL
+from svg_runtime.doctor import check as checks
+from svg_runtime.doctor import cli
+from svg_runtime.doctor.check import Check, run_here
+from svg_runtime.doctor.finding import Finding
+from svg_runtime.doctor.privacy import anonymous, private_names
+from svg_runtime.doctor.report import BACKENDS, can_run, text_lines, verdict
+from svg_runtime.doctor.sections import backend, cameras, codecs, display, installed, machine, models, opencv, storage
+
+
+def states(findings: list[Finding]) -> dict[str, str]:
+    return {finding.name: finding.state for finding in findings}
+
+
+# ---- A check in a process of its own ----
+
+
+def run_program(monkeypatch, program: str, limit_s: float = 30.0) -> Finding:
+    monkeypatch.setattr(checks, "RUN_CHECK", program)
+    [finding] = Check("Title", "module", ("thing",), limit_s=limit_s, advice="do this").run()
+    assert (finding.name, finding.state, finding.advice) == ("thing", "problem", "do this")
+    return finding
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        ("import os; os.abort()", "it crashed with SIGABRT"),
+        ("raise ValueError('the driver is odd')", "ValueError: the driver is odd"),
+        ("print('no answer')", "it ended with exit code 0 and said nothing"),
+        ("print('[1]')", "it ended with exit code 0 and said nothing"),
+        ("import sys; print('a\\nb\\nc\\nd', file=sys.stderr); sys.exit(3)", "b; c; d"),
+    ],
+)
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_check_that_fails_is_a_finding(program, reason, monkeypatch):
+    assert run_program(monkeypatch, program).detail == reason
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups")
+def test_a_check_that_hangs_is_ended_with_what_it_started(monkeypatch, tmp_path):
+    """A program that it started keeps its outputs open, which must not be waited for."""
+    note = tmp_path / "pid"
+    program = f"""
+import subprocess, time
+child = subprocess.Popen(["sleep", "60"])
+open({str(note)!r}, "w").write(str(child.pid))
+time.sleep(60)
+"""
+    start = time.monotonic()
+    assert run_program(monkeypatch, program, limit_s=3.0).detail == "no answer within 3 s"
+    assert time.monotonic() - start < 20
+    child = Path(f"/proc/{note.read_text()}/stat")
+    time.sleep(0.2)
+    assert not child.exists() or child.read_text().split()[2] == "Z"  # nobody collects it in a container
+
+
+def test_a_check_that_cannot_start_is_a_finding(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/no/such/python")
+    assert run_program(monkeypatch, "").detail.startswith("it cannot be started: ")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups")
+def test_an_interrupt_ends_the_checks(monkeypatch, tmp_path):
+    begun = tmp_path / "begun"
+    monkeypatch.setattr(checks, "RUN_CHECK", f"import time; open({str(begun)!r}, 'w'); time.sleep(60)")
+
+    class Interrupted(ProgressDisplay):
+        def progress(self, *arguments: object) -> None:
+            while not begun.exists():
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "ProgressDisplay", Interrupted)
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        cli._examine([Check("A", "module"), Check("B", "module"), Check("C", "module")])
+    assert time.monotonic() - start < 20
+
+
+def test_a_check_answers_from_another_process(monkeypatch, tmp_path):
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
+    findings = Check("Storage", "storage").run()
+    assert states(findings)["cache folder"] == "ok"
+    assert findings == [*run_here("storage", []), *findings[3:]]
+
+
+# ---- Sections ----
+
+
+def test_installed_lists_versions():
+    found = {finding.name: finding.detail for finding in installed.check()}
+    assert found["Python"].startswith(f"{sys.version_info.major}.{sys.version_info.minor}")
+    assert {"svg-edge", "numpy", "av", "onnxruntime"} <= set(found)
+
+
+def test_packages_that_overwrite_each_other_are_a_problem():
+    [conflict] = installed._conflict("OpenCV", ["opencv-python", "opencv-python-headless"], "opencv-python")
+    assert conflict.state == "problem"
+    assert conflict.advice == "pip uninstall -y opencv-python opencv-python-headless && pip install opencv-python"
+    assert installed._conflict("OpenCV", ["opencv-python"], "opencv-python") == []
+
+
+def test_the_build_of_opencv_is_read():
+    assert "OpenCV V4L2" in states(opencv.check())
+    lines = ["  GUI:     NONE", "", "  Video I/O:", "    GStreamer:     YES (1.20.3)", "    v4l/v4l2:       NO", ""]
+    text = "\n".join(lines)
+    found = opencv.build_findings(text)
+    assert states(found) == {"OpenCV window": "missing", "OpenCV GStreamer": "ok", "OpenCV V4L2": "missing"}
+    assert found[1].detail == "YES (1.20.3)"
+    assert "opencv-python-headless" in found[0].advice
+
+
+def test_the_machine_is_described(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    found = {finding.name: finding.detail for finding in machine.check()}
+    assert "usable cores" in found["CPU"]
+    assert found["OMP_NUM_THREADS"] == "1"
+
+
+def test_an_nvidia_gpu_is_found_or_its_absence_explained(tmp_path, monkeypatch):
+    assert states(machine.nvidia_findings(["NVIDIA H100, 550, 80000 MiB"], tmp_path)) == {"NVIDIA GPU 0": "ok"}
+    assert machine.nvidia_findings([], tmp_path)[0].state == "missing"
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/nvidia0").touch()
+    assert "nvidia-smi finds no GPU" in machine.nvidia_findings([], tmp_path)[0].detail
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    [closed] = machine.nvidia_findings([], tmp_path)
+    assert closed.detail == "no permission for /dev/nvidia0"
+    assert "usermod" in closed.advice
+
+
+def test_cameras_are_opened_and_named(tmp_path):
+    (tmp_path / "dev").mkdir()
+    assert states(cameras.camera_findings(tmp_path)) == {"cameras": "missing"}
+    for name in ("video10", "video2"):
+        (tmp_path / "dev" / name).touch()
+    named = tmp_path / "sys/class/video4linux/video2"
+    named.mkdir(parents=True)
+    (named / "name").write_text("A webcam\n")
+    assert cameras.camera_findings(tmp_path) == [
+        Finding("video2", "ok", "A webcam; this user may open it"),
+        Finding("video10", "ok", "unknown device; this user may open it"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "advice"),
+    [
+        (errno.EACCES, "no permission", "sudo usermod -aG "),
+        (errno.EBUSY, "another program is using it", "fuser -v /dev/video0"),
+        (errno.ENODEV, "No such device", "unplug"),
+    ],
+)
+def test_a_camera_that_does_not_open_says_why(number, reason, advice, tmp_path, monkeypatch):
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/video0").touch()
+
+    def refuse(*arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", refuse)
+    [finding] = cameras.camera_findings(tmp_path)
+    assert finding.state == "problem"
+    assert reason in finding.detail
+    assert advice in finding.advice
+
+
+def test_h264_is_written_and_read(monkeypatch):
+    assert codecs.round_trip() < codecs._TOLERANCE
+    assert states(codecs.check()) == dict.fromkeys(["H.264", "H.265", "MJPEG", "VP9", "AV1"], "ok")
+    monkeypatch.setattr(codecs, "round_trip", lambda: 100.0)
+    assert codecs.check()[0].state == "problem"
+    assert codecs._decoder("no-such-codec", "X").state == "missing"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Wayland and X11")
+def test_without_a_display_the_line_without_a_window_is_given(monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    [finding] = display.check()
+    assert (finding.state, "svg-live --headless" in finding.advice) == ("missing", True)
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-0")
+    assert display.display_kind() == "Wayland"
+
+
+def test_damaged_bundles_in_this_folder_are_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(EMBEDDED_MODEL, tmp_path / "good.svgb")
+    shutil.copytree(EMBEDDED_MODEL, tmp_path / "bad.svgb")
+    next((tmp_path / "bad.svgb").rglob("*.onnx")).write_bytes(b"")
+    found = states(models.check())
+    assert found == {"camera (embedded)": "ok", "digits (embedded)": "ok", "bad.svgb": "problem", "good.svgb": "ok"}
+
+
+def test_a_cache_folder_that_cannot_be_written_is_a_problem(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "file" / "cache"))
+    assert storage.check()[0].state == "problem"
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path))
+    (tmp_path / "file").write_bytes(bytes(2_000_000))
+    assert storage.check()[0].detail == f"{tmp_path}: 2 MB in 1 files, writable"
+    monkeypatch.setattr(storage, "_LITTLE", float("inf"))
+    assert storage.check()[1].state == "problem"
+
+
+def test_a_backend_forecasts_or_says_what_is_missing(monkeypatch):
+    assert states(backend.check("cpu")) == {"cpu": "ok"}
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    [missing] = backend.check("openvino")
+    assert (missing.state, "svg-edge[openvino]" in missing.advice) == ("missing", True)
+
+
+def test_an_engine_that_is_not_built_does_not_mean_that_there_is_a_gpu(monkeypatch):
+    """It is said first, before any library is loaded."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert backend.check("ort-tensorrt")[0].state == "missing"
+
+
+# ---- The report ----
+
+
+def test_whom_it_belongs_to_is_not_told():
+    names = ("/home/ann", "ann", "pole-7")
+    text = "/home/ann/.cache, /home/annabel, /data/ann/x, C:\\Users\\ann, annual, pole-7: pole-70, rtsp://u:secret@h/x"
+    assert (
+        anonymous(text, names)
+        == "~/.cache, /home/annabel, /data/USER/x, C:\\Users\\USER, annual, HOST: pole-70, rtsp://...@h/x"
+    )
+    assert anonymous("/root/x root a", ("/", "root", "")) == "/root/x root a"
+
+
+def test_lines_fit_except_what_is_to_be_copied():
+    advice = f"pip install {'x' * 90}; or this"
+    report = {BACKENDS: [Finding("cpu", "missing", "a reason that goes on " * 9, advice), Finding("y", "untried", "")]}
+    lines = list(text_lines(report))
+    assert [line for line in lines if len(line) > 80] == [f"      > pip install {'x' * 90}"]
+    assert "      > or this" in lines
+    assert all(line.isascii() and line == line.rstrip() for line in lines)
+
+
+def test_the_verdict_follows_the_backends():
+    for found, runs, words in (
+        ([Finding("a", "ok", ""), Finding("b", "ok", ""), Finding("c", "missing", "")], True, "can run here: a, b work."),
+        ([Finding("a", "ok", "")], True, "can run here: a works."),
+        ([Finding("a", "untried", "")], True, "may run here, when engines are built: a not tried."),
+        ([Finding("a", "problem", "")], False, "cannot run here"),
+    ):
+        report = {BACKENDS: found}
+        assert can_run(report) is runs
+        assert words in verdict(report)
+
+
+# ---- The command ----
+
+
+def test_the_whole_report(tmp_path, capsys):
+    get_command(cli.app)(["--json", str(tmp_path / "doctor.json")], standalone_mode=False)
+    text = capsys.readouterr().out
+    report = json.loads((tmp_path / "doctor.json").read_text(encoding="utf-8"))
+    assert report["can_run"] is True
+    assert list(report["sections"]) == list(dict.fromkeys(check.title for check in cli.all_checks()))
+    assert all(title in text.splitlines() for title in report["sections"])
+    assert {row["name"]: row["state"] for row in report["sections"][BACKENDS]}["cpu"] == "ok"
+    home, _, _ = private_names()
+    assert f"{home}/" not in text
+
+
+def test_without_any_backend_the_exit_code_says_so(tmp_path, monkeypatch, capsys):
+    package = tmp_path / "onnxruntime"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('broken wheel')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(cli, "all_checks", lambda: [Check(BACKENDS, "backend", ("cpu",)), Check("Storage", "storage")])
+    with pytest.raises(typer.Exit) as end:
+        cli.doctor(json=None)
+    assert end.value.exit_code == ExitCode.BACKEND_MISSING
+    text = capsys.readouterr().out
+    assert "broken wheel" in " ".join(text.split())
+    assert "Storage" in text  # the rest is looked at all the same

@@ -1,0 +1,182 @@
+"""Pictures of a camera by their time: short gaps are held over, long ones begin anew, and a slow loop is neither."""
+
+from __future__ import annotations
+
+import time
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.sources.base import SourceFrame
+from svg_runtime.live.sources.camera import CameraSource
+from svg_runtime.live.sources.capture import CaptureThread, NoPictureError
+from svg_runtime.live.sources.pacing import Ticker
+from svg_runtime.live.stop import StopRequest
+
+INTERVAL_S = 0.04
+
+
+class ScheduledCamera:
+    """A camera that takes picture n at the n-th given time, and whose pictures show their number; then it hangs.
+
+    Reading is real: it waits until the picture is due.
+    """
+
+    def __init__(self, times_s: list[float]) -> None:
+        self._start_s = time.monotonic()
+        self._times_s = times_s
+        self._number = 0
+        self.captured_s: float | None = None
+
+    def read(self):
+        if self._number >= len(self._times_s):
+            time.sleep(0.01)
+            return False, None
+        due_s = self._start_s + self._times_s[self._number]
+        time.sleep(max(0.0, due_s - time.monotonic()))
+        self.captured_s = due_s
+        self._number += 1
+        return True, np.full((4, 4, 3), self._number, np.uint8)
+
+    def release(self) -> None:
+        pass
+
+
+def steady(count: int, fps: float, start_s: float = 0.0) -> list[float]:
+    return [start_s + n / fps for n in range(count)]
+
+
+def watch(times_s: list[float], until: int, work_s: float = 0.0) -> tuple[list[SourceFrame], CameraSource]:
+    """Frames until picture `until` was seen."""
+    stop = StopRequest()
+    camera = CameraSource("camera 0", lambda: ScheduledCamera(times_s), Ticker(INTERVAL_S, stop), stop, EventLog(), retry_s=0)
+    frames = []
+    for frame in camera.frames():
+        frames.append(frame)
+        if number(frame) >= until:
+            break
+        time.sleep(work_s)
+    camera.close()
+    return frames, camera
+
+
+def number(frame: SourceFrame) -> int:
+    return int(frame.image[0, 0, 0])
+
+
+FPS = 75  # three pictures per interval
+
+
+def test_a_short_gap_is_held_over_with_the_newest_picture():
+    before = steady(40, FPS)
+    frames, camera = watch(before + steady(30, FPS, before[-1] + 0.5), until=50)
+    held = [number(frame) for frame in frames if frame.held]
+    assert 5 <= held.count(40) <= 0.5 / INTERVAL_S
+    assert len(held) - held.count(40) <= 3  # none on an idle machine
+    assert {frame.clip for frame in frames} == {0}
+    ticks = [frame.tick for frame in frames]
+    assert ticks == sorted(set(ticks))
+    assert camera.dropped <= len(held) / 2  # the loop was hardly late
+
+
+def test_over_a_long_pause_nothing_is_held_for_more_than_a_second_and_the_context_starts_anew():
+    before = steady(40, FPS)
+    frames, _ = watch(before + steady(30, FPS, before[-1] + 1.6), until=50)
+    held = [number(frame) for frame in frames if frame.held]
+    assert 0.5 / INTERVAL_S <= held.count(40) <= 1.0 / INTERVAL_S
+    after = [frame for frame in frames if number(frame) > 40]
+    assert {frame.clip for frame in after} == {1}
+    assert after[0].pause_s == pytest.approx(1.6, abs=0.01)
+    assert {frame.pause_s for frame in after[1:]} == {0.0}
+
+
+def test_a_slow_loop_is_no_pause_of_the_camera():
+    """More than a second passes between two pictures that are seen, but the camera took all of them."""
+    frames, camera = watch(steady(250, FPS), until=150, work_s=1.1)
+    assert {frame.clip for frame in frames} == {0}
+    assert camera.dropped > 20
+
+
+def test_a_camera_at_the_models_own_rate_is_hardly_ever_held():
+    """Its pictures come as often as they are taken, early or late by a fifth of the interval."""
+    jitter = np.random.default_rng(0).uniform(-0.2, 0.2, 80) * INTERVAL_S
+    times_s = [max(0.0, n * INTERVAL_S + jitter[n]) for n in range(80)]
+    frames, _ = watch(times_s, until=75)
+    seen = [number(frame) for frame in frames if not frame.held]
+    assert len(set(seen)) == len(seen)
+    assert len(seen) >= 60
+    assert sum(frame.held for frame in frames) <= 8  # none on an idle machine
+
+
+def test_a_camera_slower_than_the_model_is_not_held_at_every_step():
+    frames, _ = watch(steady(60, 10), until=55)
+    assert sum(frame.held for frame in frames) <= 4  # none on an idle machine
+    assert len({number(frame) for frame in frames}) >= 50
+
+
+class Given:
+    """A device whose pictures have the given times, at once."""
+
+    def __init__(self, times_s: list[float]) -> None:
+        self._times_s = iter(times_s)
+        self.captured_s: float | None = None
+
+    def read(self):
+        self.captured_s = next(self._times_s, None)
+        return (False, None) if self.captured_s is None else (True, np.zeros((4, 4, 3), np.uint8))
+
+    def release(self) -> None:
+        pass
+
+
+def capture(times_s: list[float], reopen=None) -> CaptureThread:
+    """A thread that has read all of it, in this thread."""
+
+    def refuse() -> Given:
+        raise NoPictureError("gone")
+
+    thread = CaptureThread("camera 0", Given(times_s), reopen or refuse, EventLog(), retry_s=0)
+    thread.run()
+    return thread
+
+
+@pytest.mark.parametrize(
+    ("times_s", "rate"),
+    [
+        (steady(19, 30), None),  # too few to tell
+        (steady(50, 30), 30),
+        (steady(50, 0.5), 0.5),
+        (steady(40, 30) + steady(40, 30, 1.3 + 0.9), 30),  # a gap that is held over
+        (steady(40, 30) + steady(40, 30, 5.0), 30),  # a pause
+        ([1 / 3 * (n // 10) for n in range(100)], 30),  # bunches of ten
+        (steady(200, 30) + steady(150, 15, 200 / 30), 15),  # it is slower in the dark
+    ],
+)
+def test_the_rate_of_a_camera(times_s, rate):
+    found = capture([100 + time_s for time_s in times_s]).rate()
+    assert found == (None if rate is None else pytest.approx(rate, rel=0.4 if rate == 30 else 0.05))
+
+
+def test_a_camera_that_takes_a_picture_every_two_seconds_has_no_pauses():
+    assert capture(steady(50, 0.5, 100.0))._clip == 0
+    assert capture([*steady(50, 0.5, 100.0), 100 + 98 + 7.0])._clip == 1
+
+
+def test_a_camera_that_comes_back_begins_a_clip_and_its_rate_is_told_anew():
+    again = iter([Given(steady(5, 5, 102.0))])
+
+    def reopen() -> Given:
+        device = next(again, None)
+        if device is None:
+            raise NoPictureError("gone")
+        return device
+
+    thread = CaptureThread("camera 0", Given(steady(50, 30, 100.0)), reopen, EventLog(), retry_s=0.3)
+    thread.run()
+    assert thread._clip == 1
+    assert thread._newest is not None
+    assert thread._newest.pause_s == 0.0  # 0.37 s
+    assert thread.rate() is None
+    assert list(islice(thread._intervals_s, 9)) == pytest.approx([0.2] * 4)

@@ -1,0 +1,267 @@
+"""`--config`, `--only` and `--print-config`, with every option that the command has."""
+
+from __future__ import annotations
+
+import os
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import pytest
+import typer
+from typer.main import get_command
+
+from svg_common.errors import UsageError
+from svg_common.toml_files import read_toml, toml_lines
+from svg_runtime.live.cli import app, live
+from svg_runtime.live.config.configured import configured
+from svg_runtime.live.config.live_config import ALTERNATIVES
+from svg_runtime.live.config.settings import Setting, settings_of
+from svg_runtime.live.config.variables import escape, expand, has_password
+
+COMMAND = get_command(app)
+SETTINGS = settings_of(live.__wrapped__)
+EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "live.toml"
+HARD_TEXT = 'ü "quoted" \\ $${A} ${B} \x7f \U0001f600'
+
+
+class Colour(str, Enum):
+    red = "red"
+    blue = "blue"
+
+
+class Recorder:
+    """A command with one option of every kind, which keeps what it was called with."""
+
+    def __init__(self) -> None:
+        self.app = typer.Typer()
+        self.app.command()(configured(self.command))
+        self.values: dict[str, Any] = {}
+
+    def command(
+        self,
+        context: typer.Context,
+        number: Annotated[int, typer.Option(min=1, max=9)] = 3,
+        rate: Annotated[float | None, typer.Option(min=0.0)] = None,
+        shade: Annotated[Colour, typer.Option()] = Colour.red,
+        mode: Annotated[Literal["a", "90"] | None, typer.Option("--mode")] = None,
+        source: Annotated[str | None, typer.Option(metavar="FILE|URL")] = None,
+        model: Annotated[str | None, typer.Option(metavar="DIR|NAME")] = None,
+        out: Annotated[Path | None, typer.Option()] = None,
+        camera: Annotated[int | None, typer.Option()] = None,
+        names: Annotated[list[str] | None, typer.Option("--name")] = None,
+        size: Annotated[tuple[int, int] | None, typer.Option()] = None,
+        quiet: Annotated[bool, typer.Option("--quiet")] = False,
+        graph: Annotated[bool | None, typer.Option("--graph/--no-graph")] = None,
+    ) -> None:
+        self.values = {key: value for key, value in locals().items() if key not in ("self", "context")}
+
+    def run(self, *arguments: str) -> dict[str, Any]:
+        get_command(self.app)(list(arguments), standalone_mode=False)
+        return self.values
+
+
+def write(path: Path, *lines: str) -> str:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return str(path)
+
+
+def printed(capsys, *arguments: str) -> str:
+    COMMAND([*arguments, "--print-config"], standalone_mode=False)
+    return capsys.readouterr().out
+
+
+def sample(setting: Setting) -> list[str]:
+    """Words that give the option a value other than its default."""
+    kind, name = setting.annotation, f"--{setting.key.replace('_', '-')}"
+    if kind is bool:
+        return [name]
+    if get_origin(kind) is Literal or (isinstance(kind, type) and issubclass(kind, Enum)):
+        return [name, get_args(kind)[-1] if get_origin(kind) else list(kind)[-1].value]
+    if kind in (int, float):
+        return [name, str((setting.option.min or 0) + 6)]
+    assert kind in (str, Path), f"add a sample of {kind}"
+    return [name, HARD_TEXT]
+
+
+@pytest.mark.parametrize("key", SETTINGS)
+def test_every_option_comes_back_from_what_print_config_writes(key, tmp_path, monkeypatch, capsys):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    before = printed(capsys)
+    text = printed(capsys, *sample(SETTINGS[key]))
+    assert text != before
+    config = write(tmp_path / "elsewhere" / "live.toml", text)
+    assert key in read_toml(Path(config))
+    assert printed(capsys, "--config", config) == text
+
+
+def test_the_file_can_say_all_that_the_command_line_can():
+    """And the alternatives are options."""
+    options = {option.name: option for option in COMMAND.params}
+    eager = {name for name, option in options.items() if option.is_eager or not option.expose_value}
+    assert {setting.parameter for setting in SETTINGS.values()} == set(options) - eager
+    assert {key for group in ALTERNATIVES for key in group} <= set(SETTINGS)
+    assert {"config", "only", "print_config"} <= eager
+    names = {name for option in options.values() for name in option.opts}
+    assert {f"--{key.replace('_', '-')}" for key in SETTINGS} <= names
+
+
+def test_values_reach_the_command_as_the_command_line_gives_them(tmp_path):
+    lines = ["number = 4", "rate = 2", 'shade = "blue"', "mode = 90", 'source = "rtsp://host/x"', 'model = "camera"']
+    lines += ['out = "o/x.mp4"', 'name = ["p", "q"]', "size = [3, 4]", "quiet = true", "graph = false", "camera = 1"]
+    config = write(tmp_path / "live.toml", *lines)
+    expected = dict(number=4, rate=2.0, shade=Colour.blue, mode="90", source="rtsp://host/x", model="camera", camera=1)  # noqa: C408
+    expected |= dict(out=tmp_path / "o/x.mp4", names=["p", "q"], size=(3, 4), quiet=True, graph=False)  # noqa: C408
+    values = Recorder().run("--config", config)
+    assert values == expected
+    assert [type(value) for value in values.values()] == [type(expected[key]) for key in values]
+
+
+def test_the_command_line_wins(tmp_path):
+    config = write(tmp_path / "live.toml", "number = 4", "quiet = true", "graph = true", "camera = 2", 'name = ["p"]')
+    values = Recorder().run("--config", config, "--number", "3", "--no-quiet", "--no-graph", "--source", "x", "--name", "q")
+    assert (values["number"], values["quiet"], values["graph"], values["names"]) == (3, False, False, ["q"])
+    assert (values["camera"], values["source"]) == (None, "x")  # one source replaces the other
+
+
+def test_paths_are_relative_to_the_file_and_names_and_addresses_stay(tmp_path, monkeypatch):
+    (tmp_path / "own.svgb").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for written, expected in {
+        "clip.mp4": tmp_path / "clip.mp4", "/abs.mp4": "/abs.mp4", "~/x": tmp_path / "home/x", "udp://:1": "udp://:1",
+    }.items():  # fmt: skip
+        config = write(tmp_path / "live.toml", f'source = "{written}"')
+        assert Recorder().run("--config", config)["source"] == str(expected)
+    for written, expected in {"camera": "camera", "own.svgb": tmp_path / "own.svgb"}.items():
+        config = write(tmp_path / "live.toml", f'model = "{written}"')
+        assert Recorder().run("--config", config)["model"] == str(expected)
+
+
+def test_one_camera_of_several_is_run_over_the_values_for_all(tmp_path):
+    tables = ["[cameras.gate]", 'source = "udp://:1"', '[cameras."the yard"]', "number = 5"]
+    config = write(tmp_path / "live.toml", "number = 4", "camera = 0", *tables)
+    gate = Recorder().run("--config", config, "--only", "gate")
+    assert (gate["number"], gate["source"], gate["camera"]) == (4, "udp://:1", None)
+    yard = Recorder().run("--config", config, "--only", "the yard")
+    assert (yard["number"], yard["source"], yard["camera"]) == (5, None, 0)
+    with pytest.raises(UsageError, match=r"has 2 cameras: gate, the yard\n.*svg-live --config .*live.toml --only gate"):
+        Recorder().run("--config", config)
+    with pytest.raises(UsageError, match=r"no camera 'gat'.*\n.*gate, the yard; did you mean gate\?"):
+        Recorder().run("--config", config, "--only", "gat")
+
+
+def test_a_camera_alone_is_run_and_only_needs_a_table(tmp_path):
+    config = write(tmp_path / "live.toml", "[cameras.gate]", "camera = 3")
+    assert Recorder().run("--config", config)["camera"] == 3
+    with pytest.raises(UsageError, match="no --config"):
+        Recorder().run("--only", "gate")
+    with pytest.raises(UsageError, match=r"no table \[cameras.NAME\]; remove --only"):
+        Recorder().run("--config", write(tmp_path / "flat.toml", "camera = 3"), "--only", "gate")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("shad = 1", "shad: unknown key; did you mean shade?"),
+        ("xyzzy = 1", "xyzzy: unknown key; svg-live --help has all of them"),
+        ('number = "4"', "number: '4'; expected a whole number"),
+        ("number = 4.0", "number: 4.0; expected a whole number"),
+        ("number = true", "number: true; expected a whole number"),
+        ("number = 10", "number: 10 is out of bounds; expected at least 1 and at most 9"),
+        ("rate = nan", "rate: nan is out of bounds; expected at least 0"),
+        ('quiet = "yes"', "quiet: 'yes'; expected true or false"),
+        ("out = 3", "out: 3; expected a path in quotes"),
+        ('shade = "green"', "shade: 'green'; expected one of red, blue"),
+        ("mode = true", "mode: true; expected one of a, 90"),
+        ("size = [1]", "size: [1]; expected a list of 2 values in brackets"),
+        ('name = "p"', "name: 'p'; expected a list of values in brackets"),
+        ("[number]\nx = 1", "number: a table; expected a value, or [cameras.NAME]"),
+        ("cameras = 2", "cameras: 2; expected a table for each camera, [cameras.NAME]"),
+        ("[cameras]\ngate = 2", "cameras.gate: 2; expected a table for each camera"),
+        ("[cameras.gate]\nshad = 1", "cameras.gate.shad: unknown key; did you mean shade?"),
+        ('source = "${NOT_SET_HERE}"', "source: the environment variable NOT_SET_HERE is not set"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(line, message, tmp_path):
+    config = write(tmp_path / "live.toml", line)
+    with pytest.raises(UsageError) as refused:
+        Recorder().run("--config", config)
+    assert str(refused.value).startswith(f"invalid configuration '{config}':\n  {message}")
+
+
+def test_all_problems_are_named_at_once(tmp_path):
+    with pytest.raises(UsageError, match=r"shad: .*\n  rate: .*") as refused:
+        Recorder().run("--config", write(tmp_path / "live.toml", "shad = 1", 'rate = "x"'))
+    assert len(str(refused.value).splitlines()) == 3
+
+
+def test_an_output_does_not_overwrite_the_file(tmp_path, monkeypatch):
+    config = write(tmp_path / "live.toml", "number = 4")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"an option names 'live\.toml', which is the configuration itself"):
+        Recorder().run("--config", config, "--out", "live.toml")
+
+
+@pytest.mark.parametrize("content", ["a = = 1", "\xff", None])
+def test_a_file_that_is_not_toml_or_missing_is_refused(content, tmp_path):
+    config = tmp_path / "live.toml"
+    if content is not None:
+        config.write_text(content, encoding="latin-1")
+    with pytest.raises(UsageError, match=r"cannot read the configuration .*\n  expected a TOML file; svg-live --print-config"):
+        Recorder().run("--config", str(config))
+
+
+def test_variables_are_expanded_where_they_are_used_and_kept_in_print(tmp_path, monkeypatch, capsys):
+    config = write(
+        tmp_path / "live.toml", '[cameras.a]\nsource = "rtsp://u:${PW_A}@h/${PW_A}"', '[cameras.b]\nsource = "${PW_B}"'
+    )  # fmt: skip
+    monkeypatch.setenv("PW_A", "secret")
+    assert Recorder().run("--config", config, "--only", "a")["source"] == "rtsp://u:secret@h/secret"  # PW_B is not needed
+    text = printed(capsys, "--config", config, "--only", "a")
+    assert "secret" not in text
+    assert printed(capsys, "--config", write(tmp_path / "again.toml", text)) == text
+
+
+@pytest.mark.parametrize("text", ["${A}", "$${A}", "$$${A}", "a${A}b${B}", "$A {A} ${} ${1}", ""])
+def test_escaped_text_expands_to_itself(text):
+    assert expand(escape(text)) == text
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of files")
+def test_a_password_that_others_may_read_is_warned_about(tmp_path, capsys):
+    config = write(tmp_path / "live.toml", 'source = "rtsp://u:secret@h"')
+    os.chmod(config, 0o644)
+    Recorder().run("--config", config)
+    warning = capsys.readouterr().err
+    assert "chmod 600" in warning
+    assert "secret" not in warning
+    os.chmod(config, 0o600)
+    Recorder().run("--config", config)
+    assert capsys.readouterr().err == ""
+    assert not has_password("rtsp://u:${PW}@h")
+    assert not has_password("rtsp://host:554/a@b")
+
+
+@pytest.mark.parametrize("camera", ["gate", "demo"])
+def test_the_example_is_read(camera, monkeypatch, capsys):
+    monkeypatch.setenv("GATE_PASSWORD", "secret")
+    text = printed(capsys, "--config", str(EXAMPLE), "--only", camera)
+    assert f'json = "{EXAMPLE.parent / camera}.json"' in text
+
+
+def test_the_page_shows_a_file_that_is_read(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GATE_PASSWORD", "secret")
+    page = (EXAMPLE.parents[1] / "docs" / "live.md").read_text(encoding="utf-8")
+    config = write(tmp_path / "live.toml", page.partition("```toml\n")[2].partition("```")[0])
+    assert "camera = 0\n" in printed(capsys, "--config", config, "--only", "yard")
+
+
+def test_written_toml_reads_back(tmp_path):
+    table = {"a": HARD_TEXT, "b": "\n\t\0", "c": 1, "d": 1e300, "e": float("inf"), "f": True, "g": ["x", 2.5], "h": -0.1}
+    path = tmp_path / "x.toml"
+    path.write_text("\n".join(toml_lines(table)), encoding="utf-8")
+    assert read_toml(path) == table
+    with pytest.raises(ValueError, match="surrogates"):
+        toml_lines({"a": "\udcff"})

@@ -1,0 +1,183 @@
+"""The list of cameras: the kernel's answers are read as linux/videodev2.h defines them."""
+
+from __future__ import annotations
+
+import errno
+import json
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from svg_runtime.live.cli import app
+from svg_runtime.live.sources import list_cameras
+from svg_runtime.live.sources.v4l2 import Camera, CameraMode, v4l2_cameras
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="V4L2 is Linux's")
+
+CAPTURE, MPLANE, METADATA, M2M = 0x1, 0x1000, 0x00800000, 0x8000
+
+
+def number(code: str) -> int:
+    return struct.unpack("<I", code.encode())[0]
+
+
+class FakeKernel:
+    """Answers the four ioctls for one device. No machine of CI has a camera, nor the module for virtual ones.
+
+    modes: per format a size, or a range of sizes, with its intervals as fractions of a second.
+    """
+
+    def __init__(self, caps: int, modes: dict[str, dict[tuple[int, ...], list[tuple[int, int]]]], kind: int = 1) -> None:
+        self._caps = caps
+        self._modes = modes
+        self._kind = kind
+
+    def __call__(self, handle: int, request: int, buffer: bytearray) -> int:
+        direction, size, letter, command = request >> 30, request >> 16 & 0x3FFF, request >> 8 & 0xFF, request & 0xFF
+        assert letter == ord("V")
+        assert size == len(buffer)
+        assert direction == (2 if command == 0 else 3)  # read, or write and read
+        {0: self._capability, 2: self._format, 74: self._size, 75: self._interval}[command](buffer)
+        return 0
+
+    def _capability(self, buffer: bytearray) -> None:
+        whole_card = CAPTURE | METADATA | 0x80000000
+        struct.pack_into(
+            "16s32s32sIII", buffer, 0, b"uvcvideo", b"HD Webcam: \xc3\x9cber", b"usb-1", 6 << 16, whole_card, self._caps
+        )
+
+    @staticmethod
+    def _at(items, index: int):
+        items = list(items)
+        if index >= len(items):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return items[index]
+
+    def _format(self, buffer: bytearray) -> None:
+        index, kind = struct.unpack_from("II", buffer)
+        assert kind == self._kind
+        code = self._at(self._modes, index)
+        struct.pack_into("I32sI", buffer, 8, 0, b"a format", number(code))
+
+    def _size(self, buffer: bytearray) -> None:
+        index, code = struct.unpack_from("II", buffer)
+        size = self._at(self._sizes(code), index)
+        struct.pack_into(f"{1 + len(size)}I", buffer, 8, 1 if len(size) == 2 else 3, *size)
+
+    def _interval(self, buffer: bytearray) -> None:
+        index, code, width, height = struct.unpack_from("4I", buffer)
+        sizes = self._sizes(code)
+        (key,) = [size for size in sizes if (size[:2] if len(size) == 2 else (size[1], size[4])) == (width, height)]
+        fraction = self._at(sizes[key], index)
+        struct.pack_into("3I", buffer, 16, 1, *fraction)
+
+    def _sizes(self, code: int) -> dict[tuple[int, ...], list[tuple[int, int]]]:
+        return {number(name): sizes for name, sizes in self._modes.items()}[code]
+
+
+WEBCAM = FakeKernel(
+    CAPTURE,
+    {
+        "MJPG": {(1280, 720): [(1, 30), (1, 15)], (640, 480): [(1001, 30000)]},
+        "YUYV": {(640, 480): [(1, 30)]},
+        "Y10 ": {(16, 3840, 16, 16, 2160, 16): []},
+    },
+)
+MODES = (
+    CameraMode("MJPG", (1280, 720), (30.0, 15.0)),
+    CameraMode("MJPG", (640, 480), (29.97,)),
+    CameraMode("YUYV", (640, 480), (30.0,)),
+    CameraMode("Y10", (3840, 2160), ()),
+)
+
+
+@pytest.fixture
+def machine(tmp_path) -> tuple[Path, Path]:
+    """A sysfs with video0, video2 and video10, whose device nodes are plain files: a fake kernel answers for them."""
+    sysfs, dev = tmp_path / "sysfs", tmp_path / "dev"
+    dev.mkdir()
+    for name in ("video10", "video2", "video0", "v4l-subdev0"):
+        (sysfs / name).mkdir(parents=True)
+        (sysfs / name / "name").write_text(f"camera of {name}\n")
+        (dev / name).touch()
+    return sysfs, dev
+
+
+def test_cameras_in_order_with_names_and_modes(machine):
+    cameras = v4l2_cameras(*machine, WEBCAM)
+    assert [camera.index for camera in cameras] == [0, 2, 10]
+    assert cameras[0] == Camera(0, str(machine[1] / "video0"), "HD Webcam: Über", MODES)
+
+
+@pytest.mark.parametrize("caps", [METADATA, M2M, 0])
+def test_what_takes_no_pictures_is_no_camera(machine, caps):
+    assert v4l2_cameras(*machine, FakeKernel(caps, {})) == []
+
+
+def test_a_camera_with_several_planes_is_asked_for_those(machine):
+    kernel = FakeKernel(MPLANE, {"NM12": {(640, 480): [(1, 30)]}}, kind=9)
+    assert v4l2_cameras(*machine, kernel)[0].modes == (CameraMode("NM12", (640, 480), (30.0,)),)
+
+
+def test_a_camera_that_cannot_be_opened_says_why(machine):
+    sysfs, dev = machine
+    (dev / "video0").unlink()
+
+    def refuse(handle: int, request: int, buffer: bytearray) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    absent, refused, _ = v4l2_cameras(sysfs, dev, refuse)
+    assert absent.name == "camera of video0"
+    assert "no device node" in str(absent.problem)
+    assert "usermod -aG video" in str(refused.problem)
+
+
+def test_a_driver_without_rates_still_has_its_sizes(machine):
+    def without_rates(handle: int, request: int, buffer: bytearray) -> int:
+        if request & 0xFF == 75:
+            raise OSError(errno.ENOTTY, "Inappropriate ioctl for device")
+        return WEBCAM(handle, request, buffer)
+
+    assert [mode.fps for mode in v4l2_cameras(*machine, without_rates)[0].modes] == [()] * 4
+
+
+def test_the_command_lists_them_and_writes_them(monkeypatch, tmp_path, machine):
+    monkeypatch.setattr(list_cameras, "v4l2_cameras", lambda: v4l2_cameras(*machine, WEBCAM))
+    result = CliRunner().invoke(app, ["--list-cameras", "--json", str(tmp_path / "cameras.json")])
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"--camera 0   HD Webcam: Über   {machine[1] / 'video0'}"
+    assert lines[1] == "    MJPG   1280x720  30 15 fps"
+    cameras = json.loads((tmp_path / "cameras.json").read_text())["cameras"]
+    assert [camera["index"] for camera in cameras] == [0, 2, 10]
+    assert cameras[0]["modes"][1] == {"pixel_format": "MJPG", "size_wh": [640, 480], "fps": [29.97]}
+
+
+def test_no_camera_is_a_plain_sentence_and_no_error(monkeypatch):
+    monkeypatch.setattr(list_cameras, "find_cameras", list)
+    result = CliRunner().invoke(app, ["--list-cameras"])
+    assert result.exit_code == 0
+    assert result.stdout.startswith("This machine has no camera.")
+
+
+def test_elsewhere_the_first_indices_are_tried(monkeypatch):
+    class Capture:
+        def __init__(self, index: int) -> None:
+            self._index = index
+
+        def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
+            return self._index == 1
+
+        def get(self, name: int) -> float:
+            return {3: 1280.0, 4: 720.0, 5: 30.0}[name]
+
+        def release(self) -> None:
+            pass
+
+    monkeypatch.setattr(list_cameras.sys, "platform", "darwin")
+    monkeypatch.setattr(list_cameras.cv2, "VideoCapture", Capture)
+    (camera,) = list_cameras.find_cameras()
+    assert (camera.index, camera.modes) == (1, (CameraMode("", (1280, 720), (30.0,)),))

@@ -1,0 +1,229 @@
+"""Recordings: readable after a kill, bounded, never at the cost of anybody else's file, and unimpressed by a full disk."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from svg_common.errors import ExitCode, UsageError
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.outputs import retrying
+from svg_runtime.live.outputs.bounded_folder import BoundedFolder
+from svg_runtime.live.outputs.forecasts import ForecastRecorder
+from svg_runtime.live.outputs.recording_options import RecordingOptions, recording_options
+from svg_runtime.live.outputs.retrying import Retrying
+from svg_runtime.live.outputs.segments import SegmentRecorder
+from svg_runtime.live.overlay import View
+from tests.svg_runtime.live.live_helpers import frame_numbers, read_pictures, read_times, write_video
+
+NOON = datetime(2026, 10, 25, 12, tzinfo=timezone.utc)
+
+
+def view_at(tick: int, picture: np.ndarray | None = None, futures: np.ndarray | None = None) -> View:
+    picture = np.random.default_rng(tick).integers(0, 255, (90, 120, 3), np.uint8) if picture is None else picture
+    return View(picture, futures, tick=tick, time=NOON + timedelta(seconds=0.1 * tick), seen=tick + 1)
+
+
+def segments(folder: Path, what: str = "camera", limit: int = 10**9, segment_s: float = 2.0) -> SegmentRecorder:
+    return SegmentRecorder(folder=folder, interval_s=0.1, segment_s=segment_s, limit_bytes=limit, what=what)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_all_but_the_last_second_can_be_read_after_a_kill(tiny_bundle, tmp_path):
+    """A forecast is saved for every picture from the third on, so that their number tells how far the run had come."""
+    small = ["--headless", "--samples", "2", "--horizon", "2"]
+    recorded = ["--save-forecasts", "raw", "--record", "rec", "--record-segment", "4s"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from svg_runtime.live.cli import main; main()", "--model", str(tiny_bundle), *small,
+         *recorded],
+        cwd=tmp_path, stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "raw").is_dir() or len(list((tmp_path / "raw").iterdir())) < 66:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    forecasts = sorted((tmp_path / "raw").glob("svg-live-*.npz"))
+    seen = 3 + int(np.load(forecasts[-2])["frame"]) - 2
+    videos = [read_times(path) for path in sorted((tmp_path / "rec").iterdir())]
+    assert videos[0] == pytest.approx([0.1 * n for n in range(40)])
+    assert sum(map(len, videos)) >= seen - 10
+    assert all(np.isfinite(np.load(path)["futures"]).all() for path in forecasts)
+
+
+def test_the_display_and_the_sources_own_pictures_are_recorded(svg_live, tmp_path):
+    write_video(tmp_path / "clip.mp4", frames=12, brightness_code=True)
+    source = ["--source", "clip.mp4", "--headless", "--json", "stats.json"]
+    code, stderr, stats = svg_live(*source, "--record", "cam", "--record-what", "camera")
+    assert code == 0, stderr
+    assert stats["recorded"] == [{"folder": "cam", "segments": 1, "pictures": 12, "lost": 0}]
+    assert "overlay" not in stats["latency_ms"]
+    assert frame_numbers(read_pictures(next((tmp_path / "cam").iterdir()))) == list(range(12))
+    code, stderr, stats = svg_live(*source, "--record", "shown")
+    assert code == 0, stderr
+    assert read_pictures(next((tmp_path / "shown").iterdir()))[0].shape == (720, 1280, 3)
+    assert "1 segments, 12 pictures: shown" in stderr
+
+
+def test_forecasts_are_saved_with_their_frame_time_and_model(svg_live, tiny_bundle, tmp_path):
+    code, stderr, stats = svg_live(
+        "--headless", "--max-frames", "6", "--samples", "3", "--horizon", "4", "--save-forecasts", "raw",
+        "--forecast-dtype", "float32", "--json", "stats.json",
+    )  # fmt: skip
+    assert code == 0, stderr
+    files = sorted((tmp_path / "raw").iterdir())
+    assert len(files) == stats["frames"]["forecast"] == stats["recorded"][0]["forecasts"] == 4
+    for number, file in enumerate(files, 2):
+        saved = np.load(file)
+        assert (saved["futures"].shape, saved["futures"].dtype) == ((3, 4, 64, 64, 1), np.float32)
+        assert (int(saved["frame"]), int(saved["tick"])) == (number, number)
+        assert saved["lead_s"] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+        assert str(saved["bundle_id"]) == Bundle.open(tiny_bundle).manifest.bundle_id
+        stamp = datetime.fromisoformat(str(saved["time"]))
+        assert stamp.utcoffset() == timedelta(0)
+        assert abs((datetime.now(timezone.utc) - stamp).total_seconds()) < 60
+        assert f"{stamp:%Y%m%dT%H%M%S}" in file.name
+
+
+def test_segments_are_cut_by_time_by_size_and_where_the_picture_changes(tmp_path):
+    recorder = segments(tmp_path)
+    for tick in range(50):
+        recorder.record(view_at(tick), None)
+    recorder.record(view_at(50, np.zeros((64, 65), np.uint8)), None)  # gray, and of another size, which is odd
+    recorder.record(view_at(900, np.zeros((64, 65), np.uint8)), None)  # after a pause
+    recorder.close()
+    found = names(tmp_path)
+    assert found[0] == "svg-live-20261025T120000.000Z.mp4"
+    assert found[1] == "svg-live-20261025T120002.000Z.mp4"
+    assert [len(read_times(tmp_path / name)) for name in found] == [20, 20, 10, 1, 1]
+    assert read_pictures(tmp_path / found[3])[0].shape == (64, 64, 3)
+    small = segments(tmp_path / "small", limit=1_000_000, segment_s=600)
+    for tick in range(40):
+        small.record(view_at(tick), None)
+    small.close()
+    assert len(names(tmp_path / "small")) > 1
+
+
+def test_the_oldest_give_way_and_nothing_else_does(tmp_path):
+    own_name = "svg-live-20200101T000000.000Z.mp4"  # of an earlier run
+    others = [f"{own_name}.txt", "2020.mp4", "svg-live-holiday.mp4", f"copy of {own_name}"]
+    for name in others:
+        (tmp_path / name).write_bytes(bytes(300_000))
+    (tmp_path / own_name).write_bytes(bytes(300_000))
+    recorder = segments(tmp_path, limit=500_000, segment_s=1.0)
+    for tick in range(200):
+        recorder.record(view_at(tick), None)
+        own = [path for path in tmp_path.iterdir() if path.name not in others]
+        assert sum(path.stat().st_size for path in own) <= 500_000
+    recorder.close()
+    kept = [name for name in names(tmp_path) if name not in others]
+    assert set(others) < set(names(tmp_path))
+    assert len(kept) > 2
+    assert own_name not in kept
+    assert kept[-1] > "svg-live-20261025T120018"
+
+
+def test_two_files_of_one_moment_have_two_names_and_unfinished_ones_are_removed(tmp_path):
+    (tmp_path / ".svg-live-20200101T000000.000Z.npz").write_bytes(b"unfinished")
+    (tmp_path / ".other.npz").write_bytes(b"not ours")
+    recorder = ForecastRecorder(tmp_path, limit_bytes=10**6, interval_s=0.1, bundle_id="b", dtype="float16")
+    for _ in range(2):
+        recorder.record(view_at(0, futures=np.zeros((1, 2, 4, 4, 1), np.float32)), None)
+    assert names(tmp_path) == [".other.npz", "svg-live-20261025T120000.000Z.npz", "svg-live-20261025T120000.001Z.npz"]
+    elsewhere = NOON.astimezone(timezone(timedelta(hours=5)))
+    new = BoundedFolder(tmp_path / "new", ".mp4", limit_bytes=1).new_file(elsewhere)
+    assert new.name == "svg-live-20261025T120000.000Z.mp4"
+
+
+def test_a_folder_that_is_removed_is_counted_and_made_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(retrying, "RETRY_S", 0.05)
+    events = EventLog()
+    recorder = Retrying(segments(tmp_path / "rec", segment_s=60), "--record", events)
+    for tick in range(10):
+        recorder.record(view_at(tick), None)
+    shutil.rmtree(tmp_path / "rec")
+    for tick in range(10, 13):
+        recorder.record(view_at(tick), None)
+    time.sleep(0.06)
+    for tick in range(13, 20):
+        recorder.record(view_at(tick), None)
+    recorder.close()
+    assert events.counts == {"record_failed": 1, "record_again": 1}
+    assert recorder.summary()["lost"] == 3
+    assert [len(read_times(path)) for path in (tmp_path / "rec").iterdir()] == [7]
+
+
+def test_a_full_disk_ends_no_run_and_what_was_written_can_be_read(tiny_bundle, tmp_path):
+    """The kernel refuses to let a file grow over the limit, as a full disk does."""
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000)); "
+    arguments = ["--model", str(tiny_bundle), "--headless", "--max-frames", "90", "--record", "rec", "--record-what", "camera"]
+    run = subprocess.run(
+        [sys.executable, "-c", f"{limited}from svg_runtime.live.cli import main; main()", *arguments],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert re.search(r"--record: cannot be written: .*; tried again every 10 s", run.stderr)
+    video = next((tmp_path / "rec").iterdir())
+    pictures = 0
+    with av.open(str(video)) as container, suppress(av.error.InvalidDataError):  # the end of the last fragment is missing
+        for _ in container.decode(video=0):
+            pictures += 1
+    assert pictures > 5
+
+
+def test_numbered_pictures_are_read_back_with_their_gaps(svg_live, tmp_path):
+    write_video(tmp_path / "clip.mp4", frames=6, brightness_code=True)
+    code, stderr, _ = svg_live("--source", "clip.mp4", "--headless", "--output", "frames/%04d.png", "--record", "rec")
+    assert code == 0, stderr
+    assert names(tmp_path / "frames") == [f"{tick:04d}.png" for tick in range(6)]
+    assert cv2.imread(str(tmp_path / "frames" / "0003.png")).shape == (720, 1280, 3)
+    code, stderr, _ = svg_live("--source", "clip.mp4", "--headless", "--output", "frames/%04d.png")
+    assert (code, "would be mixed" in stderr) == (ExitCode.USAGE, True)
+    code, stderr, _ = svg_live("--source", "clip.mp4", "--headless", "--output", "frames/%d.jpg")
+    assert code == 0, stderr
+    assert (tmp_path / "frames" / "5.jpg").read_bytes()[:3] == b"\xff\xd8\xff"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"segment": "10"}, "--record-segment: '10' is not a duration"),
+        ({"segment": "0.5s"}, "too short"),
+        ({"limit": "1MB"}, "too small"),
+        ({"limit": "much"}, "--record-limit: 'much' is not a size"),
+        ({"record": None, "what": "camera"}, "--record-what without anything to record"),
+        ({"record": None, "limit": "1G"}, "--record-limit without anything to record"),
+        ({"dtype": "float32"}, "add --save-forecasts DIR"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(given, message):
+    options = {"record": Path("rec"), "what": None, "segment": None, "limit": None, "forecasts": None, "dtype": None}
+    with pytest.raises(UsageError, match=re.escape(message)):
+        recording_options(**{**options, **given})
+
+
+def test_options_are_read():
+    options = recording_options(
+        record=Path("rec"), what="camera", segment="1h30m", limit="2.5G", forecasts=Path("raw"), dtype="float32"
+    )
+    assert options == RecordingOptions(Path("rec"), "camera", 5400.0, 2_500_000_000, Path("raw"), "float32")
