@@ -1,14 +1,15 @@
-"""How unusual a frame is: surprise and forecast error in robust standard deviations above what is usual for this camera.
+"""How unusual a frame is: surprise, forecast error and change of scene, in robust standard deviations above the usual.
 
     raw value -> logarithm -> (value - median) / scale, both of the last minutes -> z
 
-Surprise depends on the model, forecast errors on the scene: neither has a threshold that holds for two cameras. Relative to
-their own last minutes they have. `Signals.add` is called for every observed frame; it takes well under a millisecond.
+Surprise depends on the model, errors on the scene: neither has a threshold that holds for two cameras. Relative to their own
+last minutes they have. `Signals.add` is called for every observed frame; it takes well under a millisecond.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -29,18 +30,25 @@ _PRIOR_SCALE = 0.5  # of the logarithm, and for how many seconds' worth of value
 _PRIOR_S = 10.0
 
 # 2) forecast errors
-_BLOCKS = 8  # blocks along the shorter side of the frame: an anomaly is smaller than the picture
+_BLOCKS = 4  # blocks along the shorter side of the frame: an anomaly is smaller than the picture
 _MEMORY_S = 60.0  # how long a place remembers its errors
 _NOISE = 1e-4  # error variance that no camera is below: 40 dB
+
+# 3) the scene
+_CELLS = 16  # cells along the shorter side of the frame
+_SCENE_MEMORY_S = 30.0  # how long a place remembers what it looks like: light changes
+_SCENE_NOISE = 4e-4  # variance that a place has at least: 34 dB
+_SCENE_CLIP = 3.0  # standard deviations: what differs more counts as this, and does not become usual at once
 
 
 @dataclass(frozen=True)
 class SignalValues:
     """Robust standard deviations above what is usual; below 0: less than usual. None: not known (yet)."""
 
-    surprise: float | None
-    error: float | None
-    combined: float | None  # the larger of both
+    surprise: float | None  # of the model
+    error: float | None  # of its forecast, against what it predicted and what is usual at the place
+    scene: float | None  # how far the picture is from what it usually looks like
+    combined: float | None  # of those that are known
 
 
 class UsualRange:
@@ -66,8 +74,10 @@ class UsualRange:
         self._location = 0.0
         self._scale = 0.0
 
-    def z(self, value: float) -> float | None:
-        """How far `value` is above the usual, and from then on a part of it; None while too little is known."""
+    def z(self, value: float | None) -> float | None:
+        """How far `value` is above the usual, and from then on a part of it; None without one, and while too little is known."""
+        if value is None:
+            return None
         x = math.log(max(value, 1e-12))
         known = self._count >= self._warm_up
         z = (x - self._location) / self._scale if known else None
@@ -124,6 +134,48 @@ class ErrorRatio:
         return ratio
 
 
+class SceneChange:
+    """How far the frame is from what each place usually looks like: an error that stays for as long as the change does.
+
+    A forecast starts from the last frames, so a covered lens surprises it once. Per cell, mean and variance are tracked with
+    clipped updates. The result is exp(mean over cells of log(1 + squared deviation / variance)): how widely the picture has
+    changed counts more than how much.
+
+    Args:
+        interval_s: seconds between frames.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        self._rate = interval_s / _SCENE_MEMORY_S
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the scene."""
+        self._mean: _Floats | None = None
+        self._count = 0
+
+    def of(self, frame: _Floats) -> float | None:
+        """The change of one frame (H, W, C); None for the first, with which nothing can be compared."""
+        cell = max(1, min(frame.shape[:2]) // _CELLS)
+        size = frame.shape[1] // cell, frame.shape[0] // cell
+        cells = cv2.resize(frame, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], -1)
+        if self._mean is None or self._mean.shape != cells.shape:
+            self._mean = cells
+            self._variance = np.zeros(cells.shape[:2], np.float32)
+            self._count = 1
+            return None
+        deviation = cells - self._mean
+        squared = (deviation**2).mean(axis=2)
+        variance = self._variance + np.float32(_SCENE_NOISE)
+        change = math.exp(float(np.log1p(squared / variance).mean()))
+        self._count += 1
+        rate = np.float32(max(self._rate, 1 / self._count))
+        limit = (_SCENE_CLIP * np.sqrt(variance))[:, :, None]
+        self._mean = self._mean + rate * np.clip(deviation, -limit, limit)
+        self._variance += rate * (np.minimum(squared, _SCENE_CLIP**2 * variance) - self._variance)
+        return change
+
+
 class Signals:
     """Signals of a run, frame by frame.
 
@@ -132,25 +184,35 @@ class Signals:
     """
 
     def __init__(self, interval_s: float) -> None:
+        self._ratio = ErrorRatio(interval_s)
+        self._change = SceneChange(interval_s)
         self._surprise = UsualRange(interval_s)
         self._error = UsualRange(interval_s)
-        self._ratio = ErrorRatio(interval_s)
+        self._scene = UsualRange(interval_s)
 
     def add(self, frame: _Floats, observation: Observation) -> SignalValues | None:
         """Signals of an observed frame (H, W, C) in [0, 1]; None while nothing is known."""
-        surprise = None if observation.surprise is None else self._surprise.z(observation.surprise)
-        error = None
-        if observation.expected is not None:
-            forecast = observation.expected
-            error = self._error.z(self._ratio.of(frame, forecast.mean(), forecast.variance()))
-        known = [value for value in (surprise, error) if value is not None]
-        return SignalValues(surprise, error, max(known)) if known else None
+        expected = observation.expected
+        ratio = None if expected is None else self._ratio.of(frame, expected.mean(), expected.variance())
+        surprise = self._surprise.z(observation.surprise)
+        error = self._error.z(ratio)
+        scene = self._scene.z(self._change.of(frame))
+        known = [z for z in (surprise, error, scene) if z is not None]
+        return SignalValues(surprise, error, scene, combined(known)) if known else None
 
     def reset(self, new_scene: bool = False) -> None:
         """The context starts anew: after a pause the same camera, with `new_scene` another one, which has to be learned."""
         if new_scene:
-            for part in (self._surprise, self._error, self._ratio):
+            for part in (self._ratio, self._change, self._surprise, self._error, self._scene):
                 part.reset()
+
+
+def combined(z: Sequence[float]) -> float:
+    """Sum over the square root of their number (Stouffer), of which those below the usual count as 0.
+
+    A calm scene does not make up for a forecast that failed.
+    """
+    return sum(max(value, 0.0) for value in z) / math.sqrt(len(z))
 
 
 def _steps(seconds: float, interval_s: float) -> int:
