@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
@@ -40,16 +40,14 @@ class Recording:
     starts: tuple[int, ...]
 
 
-def read_recordings(path: Path, interval_s: float) -> Iterator[Recording]:
-    """The clips of a file or folder that are long enough, at the model's interval, up to their first pause.
+def read_recording(file: Path, interval_s: float) -> Recording | None:
+    """A clip at the model's interval, up to its first pause; None if it is too short.
 
     Where anomalies begin depends on the clip alone: they stay where they are when other clips are added.
     """
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        pictures = _read(file, interval_s)
-        starts = _starts(pictures, interval_s)
-        if starts:
-            yield Recording(file.stem, pictures, starts)
+    pictures = _read(file, interval_s)
+    starts = _starts(pictures, interval_s)
+    return Recording(file.stem, pictures, starts) if starts else None
 
 
 def _generator(seed: int, name: str) -> np.random.Generator:

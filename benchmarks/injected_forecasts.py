@@ -40,6 +40,14 @@ class Tape:
     futures: NDArray[np.float16]
     n_past: int
 
+    def frame(self, number: int) -> Floats:
+        """(H, W, C) in [0, 1]."""
+        return as_float(self.frames[number - self.first])
+
+    def forecast(self, number: int) -> Floats:
+        """(samples, leads, H, W, C) forecast after a frame."""
+        return self.futures[number - self.first].astype(np.float32)
+
 
 def record(forecaster: Forecaster, pictures: Pictures, first: int, folder: Path) -> Tape:
     """Observe all pictures as svg-live does, and forecast from frame `first` on; or read what was recorded in `folder`.
@@ -81,11 +89,12 @@ def as_float(picture: Frames) -> Floats:
 
 def replay(tape: Tape, memory: ForecastMemory) -> Iterator[tuple[Floats, Observation]]:
     """Frames and observations as the Forecaster gave them. `memory` has the forecasts that were made before the tape."""
-    for offset, picture in enumerate(tape.frames):
-        number, frame = tape.first + offset, as_float(picture)
+    for offset in range(len(tape.frames)):
+        number = tape.first + offset
+        frame = tape.frame(number)
         scores = memory.score(number, frame)
         surprise = tape.surprise[offset]
         known = None if np.isnan(surprise) else float(surprise)
         yield frame, Observation(index=number, surprise=known, scores=scores, expected=memory.latest(number))
         if number + 1 >= tape.n_past:
-            memory.remember(number, frame, tape.futures[offset].astype(np.float32))
+            memory.remember(number, frame, tape.forecast(number))
