@@ -31,6 +31,26 @@ from svg_runtime.forecast_options import (
     requested_calibration,
     requested_precision,
 )
+from svg_runtime.live.alarms.cli_options import (
+    AlarmAfterOption,
+    AlarmBeforeOption,
+    AlarmBufferOption,
+    AlarmClearOption,
+    AlarmCooldownOption,
+    AlarmDirOption,
+    AlarmHoldOption,
+    AlarmLimitOption,
+    AlarmMinDurationOption,
+    AlarmOption,
+    AlarmSignalOption,
+    AlarmThresholdOption,
+    EventsOption,
+    MqttOption,
+    OnAlarmOption,
+    SignalChoice,
+    WebhookOption,
+    size_of,
+)
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -111,6 +131,22 @@ def live(
     seed: SeedOption = 0,
     reconnect: ReconnectOption = 10.0,
     json: JsonOption = None,
+    alarm: AlarmOption = False,
+    alarm_signal: AlarmSignalOption = SignalChoice.combined,
+    alarm_threshold: AlarmThresholdOption = 6.0,
+    alarm_clear: AlarmClearOption = None,
+    alarm_min_duration: AlarmMinDurationOption = 0.2,
+    alarm_hold: AlarmHoldOption = 1.0,
+    alarm_cooldown: AlarmCooldownOption = 10.0,
+    alarm_dir: AlarmDirOption = None,
+    alarm_before: AlarmBeforeOption = 5.0,
+    alarm_after: AlarmAfterOption = 5.0,
+    alarm_buffer: AlarmBufferOption = "64MB",
+    alarm_limit: AlarmLimitOption = "1GB",
+    events: EventsOption = None,
+    mqtt: MqttOption = None,
+    webhook: WebhookOption = None,
+    on_alarm: OnAlarmOption = None,
 ) -> None:
     """Watch a camera or a video and forecast its next frames, live: sampled futures, their mean and spread, and surprise.
 
@@ -129,6 +165,8 @@ def live(
     precision = requested_precision(fp16, bf16)
     measures = requested_calibration(calibrate, no_calibrate, backend)
     with defer_interrupts():  # heavy imports: OpenCV and the inference engine
+        from svg_runtime.live.alarms.options import AlarmOptions
+        from svg_runtime.live.alarms.trigger import TriggerOptions
         from svg_runtime.live.loop import LiveOptions, run_live
         from svg_runtime.live.sources import SourceOptions, check_source
 
@@ -142,19 +180,32 @@ def live(
         raise UsageError(f"--source-fps {source_fps:g} is not a rate\n  expected pictures per second, such as 25")
     if source_fps is not None and endless:
         raise UsageError("--source-fps applies to files without time stamps, not to cameras\n  remove it")
-    if headless and endless and output is None and json is None and max_frames is None:
+    if headless and endless and output is None and json is None and max_frames is None and not alarm:
         raise UsageError(
-            "--headless alone would run forever and show nothing\n  add --output FILE.mp4, --json FILE or --max-frames N"
+            "--headless alone would run forever and show nothing\n"
+            "  add --output FILE.mp4, --json FILE, --alarm or --max-frames N"
         )
     console = stderr_console()
     if camera is None and source is None:
         console.print("svg-live: no --camera and no --source: using the synthetic camera, synthetic://digits", markup=False)
+    trigger = TriggerOptions(
+        threshold=alarm_threshold,
+        clear=alarm_threshold / 2 if alarm_clear is None else alarm_clear,
+        min_duration_s=alarm_min_duration,
+        hold_s=alarm_hold,
+        cooldown_s=alarm_cooldown,
+    )
+    alarms = AlarmOptions(
+        enabled=alarm, signal=alarm_signal.value, trigger=trigger, folder=alarm_dir, before_s=alarm_before, after_s=alarm_after,
+        buffer_bytes=size_of("--alarm-buffer", alarm_buffer), limit_bytes=size_of("--alarm-limit", alarm_limit),
+        events_file=events, mqtt=mqtt, webhook=webhook, command=on_alarm,
+    )  # fmt: skip
     options = LiveOptions(
         source=source_options,
         model=model, backend=backend, calibrate=measures, device=device, threads=threads, precision=precision, samples=samples,
         horizon=horizon, lead=lead, seed=seed, context=None if context is None else context.value,
         window=not headless, output=output, json=json,
-        max_frames=max_frames, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace),
+        max_frames=max_frames, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace), alarms=alarms,
     )  # fmt: skip
     run_live(options, console)
 

@@ -50,6 +50,9 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     if fit["misfit_s"]:
         reasons = "; ".join(fit["reasons"]) or "it fits now"
         rows.append(("model does not fit", f"{fit['misfit_s']:.1f} s; {reasons}"))
+    alarms = summary["alarms"]
+    if alarms["enabled"]:
+        rows.append(("alarms", f"{alarms['count']} with {alarms['signal']} from {alarms['threshold']:g} on"))
     if summary["events"]["counts"]:
         rows.append(("events", ", ".join(f"{count} {kind}" for kind, count in summary["events"]["counts"].items())))
     if summary["peak_rss_mib"] is not None:

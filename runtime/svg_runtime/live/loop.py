@@ -26,6 +26,8 @@ from svg_runtime.bundle.reader import EMBEDDED_FOLDER, EMBEDDED_MODEL, KNOWS_DIG
 from svg_runtime.errors import ForecastError, SourceLostError
 from svg_runtime.forecast.forecaster import Forecaster, Observation
 from svg_runtime.forecast_options import Calibrate
+from svg_runtime.live.alarms.monitor import AlarmMonitor
+from svg_runtime.live.alarms.options import AlarmOptions
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.fit import FitMonitor
 from svg_runtime.live.live_summary import print_summary
@@ -68,6 +70,7 @@ class LiveOptions:
     json: Path | None = None
     max_frames: int | None = None
     gpu: GpuOptions = field(default_factory=GpuOptions)
+    alarms: AlarmOptions = field(default_factory=AlarmOptions)
 
 
 def run_live(options: LiveOptions, console: Console) -> LiveStats:
@@ -104,16 +107,21 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
             samples=forecaster.samples, horizon=options.horizon, interval_s=step_s,
             frame_hw=(frame.height, frame.width), lead=lead, surprise_unit=forecaster.surprise_unit,
         )  # fmt: skip
+        alarms = AlarmMonitor(
+            options=options.alarms, interval_s=step_s, source=source.description, model=caption.model, events=events
+        )
+        resources.callback(alarms.close)
         stats = LiveStats(
             about=_about(options, caption, source, forecaster), horizon=options.horizon, interval_s=step_s, events=events,
             fit=FitMonitor(forecaster.manifest.training_data, step_s, events),
-            surprise_unit=forecaster.surprise_unit or "nats",
+            surprise_unit=forecaster.surprise_unit or "nats", alarms=alarms,
         )  # fmt: skip
         outputs = open_outputs(
             video=options.output, window=options.window, size_wh=ForecastPicture.size_wh, interval_s=interval_s, stop=stop
         )
         loop = LiveLoop(forecaster=forecaster, source=source, outputs=outputs, caption=caption, stats=stats, stop=stop)
         _run_and_close(loop, options.max_frames, None if options.window else ProgressDisplay(console))
+        alarms.close()
         if stop.signalled and stats.seen == 0:
             raise KeyboardInterrupt
         _finish(options, stats, console)
@@ -158,7 +166,7 @@ class LiveLoop:
             start = source_frame.captured_s or time.monotonic()
             with timer.stage("preprocess"):
                 frame = self._to_model_frame(source_frame)
-            futures = self._observe_and_forecast(frame)
+            futures = self._observe_and_forecast(source_frame, frame)
             if self._picture is not None:
                 with timer.stage("overlay"):
                     canvas = self._picture.annotate(self._update_view(source_frame, futures))
@@ -214,16 +222,17 @@ class LiveLoop:
             self._stats.events.add("size_changed", f"the frame size is now {width}x{height}; the context is reset")
             cut = True
         if cut:
-            self._reset_context()
+            self._reset_context(new_scene=source_frame.pause_s == 0)
         return self._preprocessor.fit(source_frame.image)
 
-    def _observe_and_forecast(self, frame: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    def _observe_and_forecast(self, source_frame: SourceFrame, frame: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Observe the frame and sample futures. A failure is counted and reported, and the context is reset."""
         timer, forecaster = self._stats.timer, self._forecaster
         try:
             with timer.stage("observe"):
                 observation = forecaster.observe(frame)
             self._record(frame, observation)
+            self._stats.alarms.add(source_frame, frame, observation)
             if not forecaster.ready:
                 return None
             with timer.stage("forecast"):
@@ -256,11 +265,12 @@ class LiveLoop:
             ) from error
         self._reset_context()
 
-    def _reset_context(self) -> None:
+    def _reset_context(self, new_scene: bool = False) -> None:
         self._forecaster.reset()
         self._observed = 0
         self._view.surprise.append(None)
         self._stats.fit.cut()
+        self._stats.alarms.reset(new_scene)
         self._stats.resets += 1
 
     def _update_view(self, source_frame: SourceFrame, futures: NDArray[np.float32] | None) -> View:
@@ -285,7 +295,9 @@ class LiveLoop:
 def _check_outputs(options: LiveOptions, model: Path) -> None:
     if options.output is not None:
         check_video_name(options.output)
-    check_outputs({"--output": options.output, "--json": options.json}, needed=[model, *source_files(options.source)])
+    options.alarms.check()
+    files = {"--output": options.output, "--json": options.json, "--events": options.alarms.events_file}
+    check_outputs(files, {"--alarm-dir": options.alarms.folder}, needed=[model, *source_files(options.source)])
 
 
 def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> Forecaster:

@@ -75,7 +75,7 @@ class UsualRange:
         self._scale = 0.0
 
     def z(self, value: float | None) -> float | None:
-        """How far `value` is above the usual, and from then on a part of it; None without one, and while too little is known."""
+        """How far `value` is above the usual, of which it is then a part; None without one, and while too little is known."""
         if value is None:
             return None
         x = math.log(max(value, 1e-12))
@@ -158,7 +158,8 @@ class SceneChange:
         """The change of one frame (H, W, C); None for the first, with which nothing can be compared."""
         cell = max(1, min(frame.shape[:2]) // _CELLS)
         size = frame.shape[1] // cell, frame.shape[0] // cell
-        cells = cv2.resize(frame, size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], -1)
+        resized = np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.float32)
+        cells = resized.reshape(size[1], size[0], -1)
         if self._mean is None or self._mean.shape != cells.shape:
             self._mean = cells
             self._variance = np.zeros(cells.shape[:2], np.float32)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svg_common.metrics import psnr
+from svg_runtime.live.alarms.monitor import AlarmMonitor
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.fit import FitMonitor
 from svg_runtime.live.timing import RecentValues, StageTimer
@@ -67,6 +68,7 @@ class LiveStats:
         interval_s: seconds per step.
         events: the event log of the run, filled by other parts.
         fit: whether the model fits what it sees.
+        alarms: signals, and the alarms that follow from them.
         surprise_unit: nats, or relative to the mean error of the model's predictions.
     """
 
@@ -77,6 +79,7 @@ class LiveStats:
         interval_s: float,
         events: EventLog,
         fit: FitMonitor,
+        alarms: AlarmMonitor,
         surprise_unit: Literal["nats", "relative"] = "nats",
     ) -> None:
         self._about = about
@@ -86,6 +89,7 @@ class LiveStats:
         self._recent_ends: deque[float] = deque(maxlen=_RATE_FRAMES)
         self.events = events
         self.fit = fit
+        self.alarms = alarms
         self.timer = StageTimer(STAGES)
         self.scores = ScoreTable(horizon)
         self.surprise = RecentValues()
@@ -125,5 +129,6 @@ class LiveStats:
             f"surprise_{self._surprise_unit}": self.surprise.summary(),
             "score": self.scores.summary(self._interval_s),
             "fit": self.fit.summary(),
+            "alarms": self.alarms.summary(),
             "peak_rss_mib": peak_rss_mib(),
         }

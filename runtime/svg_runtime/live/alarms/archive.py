@@ -1,0 +1,112 @@
+"""Saves what alarms leave: clips and pictures in a folder of limited size, a line per alarm in the events file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from svg_common.errors import OutputError
+from svg_common.files import atomic_file
+from svg_runtime.live.alarms.clip_buffer import StoredPicture
+from svg_runtime.live.alarms.record import AlarmRecord, Files
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.outputs.mp4 import Mp4Writer
+from svg_runtime.live.overlay.theme import Canvas
+
+_OWN_NAME = re.compile(r"alarm-\d{8}T\d{6}\.\d{3}Z-\d+\.(mp4|png)")  # nothing else is ever removed
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Where alarms are saved. What cannot be written is an event of the run, not its end.
+
+    Attributes:
+        folder: of clips and pictures; None: none are saved.
+        limit_bytes: of the files of alarms in it; the oldest are removed first.
+        events_file: gets a line per alarm; None: none.
+        interval_s: seconds per model interval.
+        events: of the run.
+    """
+
+    folder: Path | None
+    limit_bytes: int
+    events_file: Path | None
+    interval_s: float
+    events: EventLog
+
+    def save(self, name: str, pictures: list[StoredPicture], comparison: Canvas | None) -> Files:
+        """Write NAME.mp4 and NAME.png, then remove the oldest files beyond the limit."""
+        if self.folder is None:
+            return Files()
+        clip, picture = self.folder / f"{name}.mp4", self.folder / f"{name}.png"
+        has_clip = bool(pictures) and self._try(clip, lambda: self._write_clip(clip, pictures))
+        has_picture = comparison is not None and self._try(picture, lambda: _write_png(picture, comparison))
+        if self.folder.is_dir():
+            self._try(self.folder, lambda: self._remove_oldest(name))
+        return Files(clip=str(clip) if has_clip else None, picture=str(picture) if has_picture else None)
+
+    def append(self, record: AlarmRecord) -> None:
+        """Add the line of `record` to the events file, and see it on the disk."""
+        if self.events_file is not None:
+            file = self.events_file
+            self._try(file, lambda: _append_line(file, record.to_json()))
+
+    def _try(self, path: Path, write: Callable[[], None]) -> bool:
+        try:
+            write()
+        except (OutputError, OSError) as error:
+            reason = str(error).partition("\n")[0] if isinstance(error, OutputError) else f"'{path}': {error.strerror or error}"
+            self.events.add("alarm_not_saved", f"an alarm was not saved: {reason}")
+            return False
+        return True
+
+    def _write_clip(self, path: Path, pictures: list[StoredPicture]) -> None:
+        """A source that changes its size ends the clip there: a video has one size."""
+        first = pictures[0].decode()
+        height, width = first.shape[0] // 2 * 2, first.shape[1] // 2 * 2  # H.264 needs even sizes
+        writer, keep = Mp4Writer(path, (width, height), self.interval_s), False
+        try:
+            for stored in pictures:
+                picture = stored.decode()
+                if picture.shape != first.shape:
+                    break
+                writer.write(np.ascontiguousarray(picture[:height, :width]), stored.tick)
+            keep = True
+        finally:
+            writer.close(keep)
+
+    def _remove_oldest(self, newest: str) -> None:
+        assert self.folder is not None
+        files = sorted(path for path in self.folder.iterdir() if _OWN_NAME.fullmatch(path.name))  # names sort by time
+        sizes = {path: path.stat().st_size for path in files}
+        total = sum(sizes.values())
+        for path in files:
+            if total <= self.limit_bytes or path.stem == newest:
+                return
+            path.unlink()
+            total -= sizes[path]
+
+
+def _write_png(path: Path, canvas: Canvas) -> None:
+    _, png = cv2.imencode(".png", cv2.cvtColor(canvas, cv2.COLOR_RGB2BGR))
+    with atomic_file(path) as partial:
+        partial.write_bytes(png.tobytes())
+
+
+def _append_line(path: Path, line: str) -> None:
+    """After a crash, or a disk that was full, the file may end in the middle of a line: then a new one begins first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(-1, os.SEEK_END)
+        broken = bool(size) and file.read(1) != b"\n"
+        file.write(("\n" if broken else "").encode() + line.encode("utf-8") + b"\n")
+        file.flush()
+        os.fsync(file.fileno())

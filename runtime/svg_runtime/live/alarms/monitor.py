@@ -1,0 +1,284 @@
+"""What the live loop calls for every observed frame: signals, and the alarms that follow from them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svg_runtime.forecast.forecaster import Observation
+from svg_runtime.live.alarms.archive import Archive
+from svg_runtime.live.alarms.clip_buffer import ClipBuffer, StoredPicture
+from svg_runtime.live.alarms.comparison import compare_frames
+from svg_runtime.live.alarms.options import AlarmOptions
+from svg_runtime.live.alarms.record import SIGNALS, AlarmRecord, Files, Peak, next_sequence
+from svg_runtime.live.alarms.trigger import AlarmTrigger
+from svg_runtime.live.alarms.worker import Worker
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.signals import Signals, SignalValues
+from svg_runtime.live.sources.base import SourceFrame
+from svg_runtime.live.timing import RecentValues
+
+Empty = Literal["blank", "frozen"]
+_SETTLE_S = 1.0  # after pictures that carried nothing, or a reset: until the model has seen enough that is new
+_QUEUE = 20  # clips and records to be written
+_DRAIN_S = 2.0  # for messages at the end of the run
+_SAVE_S = 20.0  # for clips at the end of the run
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """One observed frame."""
+
+    time_s: float  # from the first picture, in the time of the source
+    source_frame: SourceFrame
+    frame: NDArray[np.float32]
+    observation: Observation
+
+    def wall_clock(self) -> datetime:
+        """When the picture was taken, as far as the source says, in the local zone."""
+        captured_s = self.source_frame.captured_s
+        age_s = 0.0 if captured_s is None else time.monotonic() - captured_s
+        return datetime.now().astimezone() - timedelta(seconds=age_s)
+
+
+@dataclass
+class _Alarm:
+    """An alarm in progress, or a rise that may become one."""
+
+    start: datetime
+    position_s: float
+    peak: Peak = field(default_factory=Peak)
+    expected: NDArray[np.float32] | None = None  # the mean forecast of the frame with the largest value
+    real: NDArray[np.float32] | None = None
+    sequence: int = 0
+    # Used by the writer's thread alone:
+    files: Files | None = None  # None: not saved yet
+    duration_s: float | None = None  # None: not ended yet
+
+    @property
+    def file_name(self) -> str:
+        """Sorts by time."""
+        utc = self.start.astimezone(timezone.utc)
+        return f"alarm-{utc:%Y%m%dT%H%M%S}.{utc.microsecond // 1000:03d}Z-{self.sequence:06d}"
+
+
+class AlarmMonitor:
+    """Measures signals, raises alarms, and passes them on. Use `add` per frame and `close` at the end.
+
+    Args:
+        options: see there.
+        interval_s: seconds per model step, in the time of the source.
+        source: description of what is watched, without secrets.
+        model: its name.
+        events: of the run.
+
+    Attributes:
+        values: the latest signals; None: not known.
+        active: whether there is an alarm.
+    """
+
+    def __init__(self, options: AlarmOptions, interval_s: float, source: str, model: str, events: EventLog) -> None:
+        self._options = options
+        self._interval_s = interval_s
+        self._source = source
+        self._model = model
+        self._events = events
+        self._signals = Signals(interval_s)
+        self._trigger = AlarmTrigger(options.trigger, interval_s)
+        self._seen = {name: RecentValues() for name in SIGNALS}
+        self._alarm: _Alarm | None = None
+        self._first_tick: int | None = None
+        self._last_s = 0.0
+        self._settled_s = 0.0
+        self._count = 0
+        self._sequence = next_sequence(options.events_file) if options.enabled else 1
+        self.values: SignalValues | None = None
+        self._outlets = options.open_outlets(source, events) if options.enabled else []
+        self._archive = Archive(
+            folder=options.folder, limit_bytes=options.limit_bytes, events_file=options.events_file,
+            interval_s=interval_s, events=events,
+        )  # fmt: skip
+        self._closed = False
+        self._clips: ClipBuffer | None = None
+        self._writer: Worker[Callable[[], None]] | None = None
+        if options.enabled:
+            self._writer = Worker("alarm-writer", lambda task: task(), _QUEUE)
+            if options.folder is not None:
+                self._clips = ClipBuffer(self._ticks(options.before_s), options.buffer_bytes)
+
+    @property
+    def active(self) -> bool:
+        """See the class."""
+        return self._trigger.active
+
+    def add(
+        self, source_frame: SourceFrame, frame: NDArray[np.float32], observation: Observation, empty: Empty | None = None
+    ) -> SignalValues | None:
+        """Take in one observed frame.
+
+        Args:
+            source_frame: as the source gave it.
+            frame: as the model saw it, (H, W, C) in [0, 1].
+            observation: of this frame.
+            empty: what is wrong with a picture that carries nothing: it raises no alarm, and is not learned as usual.
+
+        Returns:
+            The signals; None while nothing is known.
+        """
+        time_s = self._time_of(source_frame.tick)
+        if empty is not None:
+            self._settled_s = time_s + _SETTLE_S
+        self.values = None if empty is not None else self._signals.add(frame, observation)
+        self._count_values()
+        if self._options.enabled:
+            if self._clips is not None:
+                self._clips.add(source_frame.image, source_frame.tick)
+            self._follow(_Moment(time_s, source_frame, frame, observation))
+        return self.values
+
+    def reset(self, new_scene: bool) -> None:
+        """The context starts anew, after a pause of the same camera or with another scene."""
+        self._signals.reset(new_scene)
+        self.values = None
+        self._settled_s = self._last_s + _SETTLE_S
+
+    def close(self) -> None:
+        """End an alarm that is still there, write and send what waits, for a limited time. May be called twice."""
+        if self._writer is None or self._closed:
+            return
+        self._closed = True
+        if self._trigger.active:
+            self._trigger.end()
+            self._end_alarm()
+        if self._clips is not None:
+            self._clips.close(_SAVE_S)
+        self._writer.close(_SAVE_S)
+        for outlet in self._outlets:
+            outlet.close(_DRAIN_S)
+        lost = self._writer.dropped
+        if lost:
+            self._events.add("alarm_not_saved", f"{lost} clips or records of alarms were not written in time")
+
+    def summary(self) -> dict[str, Any]:
+        """Return counts and the percentiles of the signals as plain JSON values."""
+        return {
+            "enabled": self._options.enabled,
+            "count": self._count,
+            "signal": self._options.signal,
+            "threshold": self._options.trigger.threshold,
+            "signals": {name: seen.summary() for name, seen in self._seen.items() if seen.count},
+            "pictures_missing": 0 if self._clips is None else self._clips.dropped,
+            "sent": {outlet.name: outlet.summary() for outlet in self._outlets},
+        }
+
+    def _follow(self, moment: _Moment) -> None:
+        settled = self.values is not None and moment.time_s >= self._settled_s
+        value = getattr(self.values, self._options.signal) if settled else None
+        change = self._trigger.add(moment.time_s, value)
+        if change == "ended":
+            self._end_alarm()
+        if self._trigger.rose_s is None:
+            self._alarm = None
+        elif value is not None:
+            self._note_peak(moment, value)
+        if change == "started":
+            self._start_alarm(moment)
+
+    def _note_peak(self, moment: _Moment, value: float) -> None:
+        if self._alarm is None:
+            self._alarm = _Alarm(start=moment.wall_clock(), position_s=moment.time_s)
+        alarm = self._alarm
+        before = getattr(alarm.peak, self._options.signal)
+        if before is None or value > before:
+            expected = moment.observation.expected
+            alarm.expected = None if expected is None else expected.mean()
+            alarm.real = moment.frame
+        alarm.peak = Peak(**{name: _larger(getattr(alarm.peak, name), getattr(self.values, name)) for name in SIGNALS})
+
+    def _start_alarm(self, moment: _Moment) -> None:
+        alarm = self._alarm
+        assert alarm is not None
+        alarm.sequence = self._sequence
+        self._sequence += 1
+        self._count += 1
+        reached = getattr(alarm.peak, self._options.signal)
+        self._events.add("alarm", f"alarm {alarm.sequence} at {alarm.position_s:.1f} s: {self._options.signal} {reached:.1f}")
+        self._send(self._record(alarm, phase="started"))
+        if self._clips is None:
+            alarm.files = Files()
+            return
+        last_tick = moment.source_frame.tick + self._ticks(self._options.after_s)
+        self._clips.request(
+            moment.source_frame.tick, last_tick, lambda pictures: self._write(lambda: self._save(alarm, pictures))
+        )
+
+    def _end_alarm(self) -> None:
+        alarm, self._alarm = self._alarm, None
+        assert alarm is not None
+        duration_s = self._trigger.high_s - alarm.position_s + self._interval_s
+        self._write(lambda: self._finish(alarm, duration_s))
+
+    def _save(self, alarm: _Alarm, pictures: list[StoredPicture]) -> None:
+        """In the writer's thread, when the clip is complete."""
+        peak = getattr(alarm.peak, self._options.signal)
+        start = f"{alarm.start:%Y-%m-%d %H:%M:%S %z}"
+        caption = f"alarm {alarm.sequence}, {start}: {self._options.signal} {peak:.1f}, {self._source}"
+        picture = None
+        if alarm.expected is not None and alarm.real is not None:
+            picture = compare_frames(alarm.expected, alarm.real, caption)
+        alarm.files = self._archive.save(alarm.file_name, pictures, picture)
+        self._finish(alarm, alarm.duration_s)
+
+    def _finish(self, alarm: _Alarm, duration_s: float | None) -> None:
+        """In the writer's thread: the record is complete when the alarm has ended and its files are saved."""
+        alarm.duration_s = duration_s
+        if duration_s is None or alarm.files is None:
+            return
+        record = self._record(alarm, phase="ended")
+        self._archive.append(record)
+        self._send(record)
+
+    def _record(self, alarm: _Alarm, phase: Literal["started", "ended"]) -> AlarmRecord:
+        duration_s = alarm.duration_s
+        return AlarmRecord(
+            sequence=alarm.sequence, phase=phase, source=self._source, model=self._model, signal=self._options.signal,
+            threshold=self._options.trigger.threshold, start=alarm.start,
+            end=None if duration_s is None else alarm.start + timedelta(seconds=duration_s),
+            duration_s=None if duration_s is None else round(duration_s, 3),
+            position_s=round(alarm.position_s, 3), peak=alarm.peak, files=alarm.files or Files(),
+        )  # fmt: skip
+
+    def _send(self, record: AlarmRecord) -> None:
+        for outlet in self._outlets:
+            outlet.put(record)
+
+    def _write(self, task: Callable[[], None]) -> None:
+        assert self._writer is not None
+        self._writer.put(task)
+
+    def _count_values(self) -> None:
+        for name, seen in self._seen.items():
+            value = None if self.values is None else getattr(self.values, name)
+            if value is not None:
+                seen.add(max(0.0, value))
+
+    def _time_of(self, tick: int) -> float:
+        if self._first_tick is None:
+            self._first_tick = tick
+        self._last_s = (tick - self._first_tick) * self._interval_s
+        return self._last_s
+
+    def _ticks(self, seconds: float) -> int:
+        return max(1, round(seconds / self._interval_s))
+
+
+def _larger(before: float | None, now: float | None) -> float | None:
+    if before is None or now is None:
+        return now if before is None else before
+    return max(before, round(now, 3))

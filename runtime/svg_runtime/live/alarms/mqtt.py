@@ -1,0 +1,169 @@
+"""Publishes alarms to an MQTT broker, with discovery for Home Assistant.
+
+Below PREFIX: `availability` (online, offline; the last will), `alarm` (ON, OFF), `event` (the last record as JSON). All three
+are retained, and published again whenever the connection is back.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import svg_runtime
+from svg_common.command import require_modules
+from svg_common.errors import UsageError
+from svg_runtime.live.alarms.record import AlarmRecord
+from svg_runtime.live.alarms.worker import NotDeliveredError
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.sources.addresses import stream_name
+
+_PORTS = {"mqtt": 1883, "mqtts": 8883}
+_PREFIX = "svg-edge"
+_DISCOVERY = "homeassistant"  # Home Assistant's default discovery prefix
+_KEEPALIVE_S = 30
+_RECONNECT_S = (1, 30)  # first and longest wait
+_ACKNOWLEDGE_S = 5.0
+_GOODBYE_S = 1.0
+
+
+class MqttPublisher:
+    """Keeps a connection to a broker in a thread of paho-mqtt, which connects again by itself, and publishes with QoS 1.
+
+    Args:
+        url: mqtt://user:password@host:1883/prefix, or mqtts; see `check_broker`.
+        source: what is watched, for the name of the device.
+        events: of the run.
+    """
+
+    name = "mqtt"
+
+    def __init__(self, url: str, source: str, events: EventLog) -> None:
+        parts = _split(url)
+        self._shown = stream_name(url)
+        self._prefix = unquote(parts.path).strip("/") or _PREFIX
+        self._source = source
+        self._events = events
+        self._lock = threading.Lock()
+        self._last: AlarmRecord | None = None
+        self._client = _client()
+        self._client.will_set(self._topic("availability"), "offline", qos=1, retain=True)
+        if parts.username is not None:
+            self._client.username_pw_set(unquote(parts.username), unquote(parts.password or ""))
+        if parts.scheme == "mqtts":
+            self._client.tls_set()
+        self._client.reconnect_delay_set(*_RECONNECT_S)
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
+        self._client.connect_async(parts.hostname, parts.port or _PORTS[parts.scheme], _KEEPALIVE_S)
+        self._client.loop_start()
+
+    def send(self, record: AlarmRecord) -> None:
+        """See `Transport`."""
+        if not self._client.is_connected():
+            raise NotDeliveredError(f"not connected to {self._shown}")
+        with self._lock:
+            self._last = record
+            published = [self._publish(*message) for message in self._state(record)]
+        deadline = time.monotonic() + _ACKNOWLEDGE_S
+        for message in published:
+            try:
+                message.wait_for_publish(max(deadline - time.monotonic(), 0.0))
+            except (RuntimeError, ValueError):  # the connection was lost, or the queue of paho is full
+                raise NotDeliveredError(f"the connection to {self._shown} was lost") from None
+            if not message.is_published():
+                raise NotDeliveredError(f"no answer from {self._shown}")
+
+    def close(self) -> None:
+        """Say that nobody watches any more."""
+        if self._client.is_connected():
+            self._publish("availability", "offline").wait_for_publish(_GOODBYE_S)
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def discovery(self) -> tuple[str, dict[str, Any]]:
+        """Topic and payload that make Home Assistant add a binary sensor by itself."""
+        node = re.sub(r"[^A-Za-z0-9_-]", "_", self._prefix)
+        payload = {
+            "name": "Alarm",
+            "unique_id": f"{node}_alarm",
+            "device_class": "problem",
+            "state_topic": self._topic("alarm"),
+            "payload_on": "ON",
+            "payload_off": "OFF",
+            "availability_topic": self._topic("availability"),
+            "json_attributes_topic": self._topic("event"),
+            "device": {
+                "identifiers": [node],
+                "name": self._prefix,
+                "manufacturer": "svg-edge",
+                "model": self._source,
+                "sw_version": svg_runtime.__version__,
+            },
+        }
+        return f"{_DISCOVERY}/binary_sensor/{node}/alarm/config", payload
+
+    def _topic(self, name: str) -> str:
+        return f"{self._prefix}/{name}"
+
+    def _publish(self, name: str, payload: str) -> Any:
+        return self._client.publish(self._topic(name), payload, qos=1, retain=True)
+
+    def _state(self, record: AlarmRecord | None) -> list[tuple[str, str]]:
+        """The retained messages that say how things are; the event comes first, so that it is there when the alarm rings."""
+        if record is None:
+            return [("alarm", "OFF")]
+        return [("event", record.to_json()), ("alarm", "ON" if record.phase == "started" else "OFF")]
+
+    def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            self._events.add("mqtt_refused", f"mqtt: {self._shown} refuses the connection: {reason}")
+            return
+        topic, payload = self.discovery()
+        client.publish(topic, json.dumps(payload), qos=1, retain=True)
+        self._publish("availability", "online")
+        with self._lock:
+            for message in self._state(self._last):
+                self._publish(*message)
+
+    def _on_disconnect(self, client: Any, userdata: Any, flags: Any, reason: Any, properties: Any) -> None:
+        if reason.is_failure:
+            self._events.add("mqtt_lost", f"mqtt: the connection to {self._shown} was lost: {reason}")
+
+
+def check_broker(url: str) -> None:
+    """Refuse an address that is none of a broker.
+
+    Raises:
+        UsageError: it is none.
+        MissingExtraError: paho-mqtt is not installed.
+    """
+    require_modules("--mqtt", "mqtt", "paho.mqtt")
+    _split(url)
+
+
+def _client() -> Any:
+    from paho.mqtt import client as paho
+    from paho.mqtt.enums import CallbackAPIVersion
+
+    client = paho.Client(CallbackAPIVersion.VERSION2)
+    client.max_queued_messages_set(20)  # of its own queue: what must not be lost waits in ours
+    return client
+
+
+def _split(url: str) -> Any:
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in _PORTS and bool(parts.hostname) and (parts.port or 1) > 0
+        valid = valid and not re.search(r"[+#\0]", unquote(parts.path)) and not parts.query and not parts.fragment
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UsageError(
+            f"--mqtt '{stream_name(url)}' is not the address of a broker\n"
+            "  expected mqtt://user:password@host:1883/prefix, or mqtts; the prefix holds no + and no #"
+        )
+    return parts

@@ -1,0 +1,92 @@
+"""The options of alarms, their checks, and what they open."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from svg_common.errors import UsageError
+from svg_common.outputs import require_writable_folder
+from svg_runtime.live.alarms.command import AlarmCommand
+from svg_runtime.live.alarms.mqtt import MqttPublisher, check_broker
+from svg_runtime.live.alarms.outlet import Outlet, Transport
+from svg_runtime.live.alarms.record import SignalName
+from svg_runtime.live.alarms.trigger import TriggerOptions
+from svg_runtime.live.alarms.webhook import Webhook
+from svg_runtime.live.events import EventLog
+
+
+@dataclass(frozen=True)
+class AlarmOptions:
+    """What is an alarm, and what follows from it.
+
+    Attributes:
+        enabled: whether there are alarms; signals are measured either way.
+        signal: that is compared with the threshold.
+        trigger: when an alarm starts and ends.
+        folder: where clips and pictures are saved; None: nowhere.
+        before_s: of the clip before the start of the alarm.
+        after_s: of the clip after it.
+        buffer_bytes: of compressed pictures in memory.
+        limit_bytes: of the files of alarms in the folder.
+        events_file: gets a line per alarm.
+        mqtt: address of a broker.
+        webhook: address of a web server.
+        command: program with arguments.
+    """
+
+    enabled: bool = False
+    signal: SignalName = "combined"
+    trigger: TriggerOptions = field(default_factory=TriggerOptions)
+    folder: Path | None = None
+    before_s: float = 5.0
+    after_s: float = 5.0
+    buffer_bytes: int = 64_000_000
+    limit_bytes: int = 1_000_000_000
+    events_file: Path | None = None
+    mqtt: str | None = None
+    webhook: str | None = None
+    command: str | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot work, before the model is opened.
+
+        Raises:
+            UsageError: an option without --alarm, or with a value that makes no sense.
+            OutputError: the folder cannot be written.
+            MissingExtraError: a package is not installed.
+        """
+        needs_alarm = {
+            "--alarm-dir": self.folder,
+            "--events": self.events_file,
+            "--mqtt": self.mqtt,
+            "--webhook": self.webhook,
+            "--on-alarm": self.command,
+        }
+        given = [option for option, value in needs_alarm.items() if value is not None]
+        if given and not self.enabled:
+            raise UsageError(f"{given[0]} has no effect without alarms\n  add --alarm")
+        if not self.trigger.clear <= self.trigger.threshold:
+            raise UsageError(
+                f"--alarm-clear {self.trigger.clear:g} is above the threshold, {self.trigger.threshold:g}\n"
+                "  expected at most --alarm-threshold, or no alarm would last"
+            )
+        if self.folder is not None:
+            require_writable_folder(self.folder)
+        if self.webhook is not None:
+            Webhook(self.webhook)
+        if self.command is not None:
+            AlarmCommand(self.command)
+        if self.mqtt is not None:
+            check_broker(self.mqtt)
+
+    def open_outlets(self, source: str, events: EventLog) -> list[Outlet]:
+        """Open what alarms are sent to, after `check`."""
+        transports: list[Transport] = []
+        if self.webhook is not None:
+            transports.append(Webhook(self.webhook))
+        if self.command is not None:
+            transports.append(AlarmCommand(self.command))
+        if self.mqtt is not None:
+            transports.append(MqttPublisher(self.mqtt, source, events))
+        return [Outlet(transport, events) for transport in transports]

@@ -1,0 +1,71 @@
+"""The record of an alarm: a line of `--events`, the body of a webhook, an MQTT message, the input of a command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+SignalName = Literal["combined", "surprise", "error", "scene"]
+SIGNALS: tuple[SignalName, ...] = ("combined", "surprise", "error", "scene")
+_LAST_LINE = 1 << 16  # bytes at the end of a file that hold its last line
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Peak(_Frozen):
+    """The largest value of each signal during the alarm; None: it was not known."""
+
+    combined: float | None = None
+    surprise: float | None = None
+    error: float | None = None
+    scene: float | None = None
+
+
+class Files(_Frozen):
+    """What was saved, as paths; None: nothing, or it could not be written."""
+
+    clip: str | None = None  # MP4, from before to after the start
+    picture: str | None = None  # PNG, the expected and the real frame side by side
+
+
+class AlarmRecord(_Frozen):
+    """One alarm: sent when it starts, and sent and written when it has ended."""
+
+    # The number grows when a reader of the old one would misread the new one.
+    schema_name: Literal["svg-edge/alarm/1"] = Field(default="svg-edge/alarm/1", alias="schema")
+    sequence: int = Field(ge=1)  # grows by one with each alarm, over all runs that write the same events file
+    phase: Literal["started", "ended"]
+    source: str  # without user and password
+    model: str
+    signal: SignalName  # that was compared with the threshold
+    threshold: float
+    start: AwareDatetime  # of the first frame at the threshold
+    end: AwareDatetime | None = None  # of the last frame that was not below the level at which it clears
+    duration_s: float | None = None  # in the time of the source
+    position_s: float  # of the start in the source, from its first picture
+    peak: Peak
+    files: Files = Files()
+
+    def to_json(self) -> str:
+        """One line."""
+        return self.model_dump_json(by_alias=True)
+
+
+def next_sequence(events_file: Path | None) -> int:
+    """The number after that of the last record in `events_file`; 1 without one."""
+    if events_file is None or not events_file.is_file():
+        return 1
+    with events_file.open("rb") as file:
+        file.seek(max(0, events_file.stat().st_size - _LAST_LINE))
+        lines = file.read().splitlines()
+    for line in reversed(lines):  # a crash may have left half a line
+        try:
+            return int(json.loads(line)["sequence"]) + 1
+        except (ValueError, KeyError, TypeError):
+            continue
+    return 1
