@@ -1,7 +1,7 @@
 """From error maps to one score per frame. Used by `anomaly.py`.
 
-Two stages, each with its options in `Scoring`: a map becomes a number (block, top, place), and numbers become comparable between
-clips (normalise, smooth).
+Two stages, each with its options in `Scoring`: a map becomes a number (block, top, place), and numbers become comparable
+between clips (normalise, smooth).
 """
 
 from __future__ import annotations
