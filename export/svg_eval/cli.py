@@ -95,7 +95,7 @@ def evaluate(
                 "--lpips-weights": lpips_weights, "--fvd-weights": fvd_weights,
             }
         )  # fmt: skip
-        request = AnomalyRequest(
+        asked = AnomalyRequest(
             labels=anomaly,
             first_number=anomaly_first,
             model=model,
@@ -107,7 +107,7 @@ def evaluate(
             horizon=horizon or 1,
             seed=seed,
         )
-        _evaluate_anomalies(request, json, page)
+        _evaluate_anomalies(asked, json, page)
         return
     drawing = [*(["matplotlib"] if plot or page else []), *(["PIL"] if strips or page else [])]
     require_modules("svg-eval", "eval", "torch", "onnxruntime", *drawing)

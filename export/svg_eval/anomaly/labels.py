@@ -26,6 +26,7 @@ from svg_common.printable import printable
 from svg_common.text_files import EncodingError, decode_text
 from svg_common.video.clips import find_clips
 from svg_common.video.picture_files import PictureError, PictureFiles
+from svg_common.video.reader import VIDEO_SUFFIXES
 
 MASK_SUFFIX = "_gt"  # of UCSD's folders of masks, which lie among those of the clips
 _EXPECTED = (
@@ -207,7 +208,8 @@ def _csv_ranges(text: str) -> Ranges:
 
 def _clip_name(name: str) -> str:
     """The name of a clip, of whose file the suffix may be given too."""
-    return re.sub(r"\.[A-Za-z]\w{1,4}$", "", name)
+    file = Path(name)
+    return file.stem if file.suffix.lower() in VIDEO_SUFFIXES else name
 
 
 def _matlab_ranges(text: str) -> Ranges:

@@ -55,7 +55,7 @@ def plot_clip(clip: ClipScores) -> bytes:
     right = left.twinx()
     edges = np.flatnonzero(np.diff(np.concatenate([[0], clip.mask.astype(np.int8), [0]])))
     for first, after in edges.reshape(-1, 2):
-        left.axvspan(first - 0.5, after - 0.5, color="0.85", linewidth=0, zorder=0)
+        right.axvspan(first - 0.5, after - 0.5, color="0.85", linewidth=0, zorder=0)
     if len(clip.numbers):
         right.plot(clip.numbers, clip.per_clip["combined"], color="C1", linewidth=0.9)
         left.plot(clip.numbers, np.maximum(clip.online["combined"], _LOWEST), color="C0", linewidth=1.3)

@@ -69,9 +69,9 @@ class AnomalyReport:
         return [
             "online: as svg-live normalises each signal, by what it has seen of the clip before; "
             "per clip: from 0 to 1 between smallest and largest of the clip, as papers do, which only the whole clip tells",
-            "micro: frames of all clips together; macro: mean over the clips that have both kinds; AP: average precision, micro",
-            f"not scored, in no column: at least the first {self.evaluation.n_past} frames of each clip, before the context is full "
-            "and something is forecast, and frames that the model does not see; while online signals settle, they are 0",
+            "micro: frames of all clips together; macro: mean over clips that have both kinds; AP: average precision, micro",
+            f"not scored, in any column: the first {self.evaluation.n_past} or more frames of a clip, until something is forecast, "
+            "and frames that the model does not see; while online signals settle, they are 0",
         ]
 
 

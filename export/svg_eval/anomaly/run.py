@@ -93,7 +93,7 @@ def run(request: AnomalyRequest, progress: ProgressListener) -> AnomalyEvaluatio
         timing = ClipTiming(interval_s, timing.frame_step, timing.source_fps)
         scores = []
         for number, (name, clip) in enumerate(clips.items()):
-            progress.progress("scoring", number / len(clips), printable(name))
+            progress.progress("scoring", number / len(clips))
             scores.append(_score_clip(forecaster, name, clip, masks[name], timing))
         return AnomalyEvaluation(
             model=f"{printable(find_model(request.model, real_video=True).name)}: {forecaster.description}",
@@ -199,4 +199,5 @@ def _from_0_to_1(values: Scores) -> Scores:
     """Liu et al. (CVPR 2018), equation 8, of an error in place of the PSNR."""
     if not len(values):
         return values
-    return (values - values.min()) / max(float(np.ptp(values)), 1e-12)
+    scaled: Scores = (values - values.min()) / max(float(np.ptp(values)), 1e-12)
+    return scaled
