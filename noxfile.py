@@ -1,4 +1,4 @@
-"""The checks of this repository, a session each: `nox --list` shows them, `nox` runs those of CI, `nox -s lint types` some.
+"""The checks of this repository, a session each: `nox --list` shows them, `nox` runs those of `.ci/run`.
 
 They run in the environment that nox is installed in, as `pip install -c constraints.txt -e '.[dev]'` makes it.
 """
@@ -11,14 +11,8 @@ import sys
 import nox
 
 nox.options.default_venv_backend = "none"
-nox.options.sessions = [
-    "lint",
-    "types",
-    "test",
-    "gpu-simulated",
-    "engine-matrix",
-    "fuzz",
-]  # docs and examples are parts of test
+# docs and examples are parts of test; so is a sample of engine-matrix, which is a job of its own in CI
+nox.options.sessions = ["lint", "types", "test", "gpu-simulated", "fuzz"]
 
 
 def run_module(session: nox.Session, *command: str) -> None:
@@ -46,7 +40,7 @@ def test(session: nox.Session) -> None:
     if session.posargs:
         run_module(session, "pytest", *session.posargs)
         return
-    run_module(session, "pytest", "-q", "-n", "auto", "--dist", "loadfile", "--durations=10", "--cov", "--cov-report=")
+    run_module(session, "pytest", "-q", "-n", "auto", "--dist", "worksteal", "--durations=25", "--cov", "--cov-report=")
     for package in ("svg_common", "svg_runtime"):
         report = (sys.executable, "-m", "coverage", "report", "--format=total", f"--include=*/{package}/*")
         session.log(f"lines of {package} that its tests run: {str(session.run(*report, silent=True)).strip()} %")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial, wraps
@@ -54,7 +54,7 @@ ContextMode = Literal["window", "stream"]
 _RolloutT = TypeVar("_RolloutT")
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
-_MAX_CACHED_ROLLOUTS = 4  # of each kind, a set of device buffers per samples and horizon; the oldest is freed first
+MAX_CACHED_ROLLOUTS = 4  # of each kind, a set of device buffers per samples and horizon; the oldest is freed first
 
 
 @dataclass(frozen=True)
@@ -341,10 +341,13 @@ class Forecaster:
         if self._stream is not None:
             self._stream.predictor.reset()
 
-    def warm_up(self) -> None:
+    def warm_up(self, counts: Sequence[tuple[int, int]] = ()) -> None:
         """Run everything on black frames, then `reset`, so that the first forecast is not slow.
 
         In their first runs, engines compile, allocate and capture CUDA graphs.
+
+        Args:
+            counts: further (samples, horizon) to be ready for; only the last `MAX_CACHED_ROLLOUTS` stay ready.
 
         Raises:
             BackendError: an engine failed.
@@ -361,6 +364,10 @@ class Forecaster:
                 if self.ready:
                     with suppress(ForecastError):
                         self.forecast()
+            for samples, horizon in counts:
+                for _ in range(2):
+                    with suppress(ForecastError):
+                        self.forecast(samples, horizon)
         finally:
             self.reset()
 
@@ -533,7 +540,7 @@ class Forecaster:
             UsageError: its buffers do not fit into memory.
         """
         if (samples, horizon) not in cache:
-            while len(cache) >= _MAX_CACHED_ROLLOUTS:
+            while len(cache) >= MAX_CACHED_ROLLOUTS:
                 del cache[next(iter(cache))]
             try:
                 cache[samples, horizon] = kind(

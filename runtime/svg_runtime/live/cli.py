@@ -94,6 +94,12 @@ ContextOption = Annotated[
 ]
 BackendOption = Annotated[str, typer.Option(help="Inference backend, or auto for the fastest one that works.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of the model's noise and of the synthetic camera.")]
+AdaptiveOption = Annotated[
+    bool,
+    typer.Option(
+        "--adaptive", help="Fewer samples, then a shorter horizon, while this machine cannot hold the rate of the camera."
+    ),
+]
 ReconnectOption = Annotated[
     float, typer.Option(min=0.0, metavar="SECONDS", help="How long to wait for a lost camera to come back.")
 ]
@@ -128,12 +134,13 @@ def live(
     workspace: WorkspaceOption = None,
     fp16: Fp16Option = False,
     bf16: Bf16Option = False,
+    adaptive: AdaptiveOption = False,
     seed: SeedOption = 0,
     reconnect: ReconnectOption = 10.0,
     json: JsonOption = None,
     alarm: AlarmOption = False,
     alarm_signal: AlarmSignalOption = SignalChoice.combined,
-    alarm_threshold: AlarmThresholdOption = 6.0,
+    alarm_threshold: AlarmThresholdOption = 4.5,
     alarm_clear: AlarmClearOption = None,
     alarm_min_duration: AlarmMinDurationOption = 0.2,
     alarm_hold: AlarmHoldOption = 1.0,
@@ -185,6 +192,8 @@ def live(
             "--headless alone would run forever and show nothing\n"
             "  add --output FILE.mp4, --json FILE, --alarm or --max-frames N"
         )
+    if adaptive and not source_options.is_paced:
+        raise UsageError("--adaptive holds the rate of a camera, and files are read without one\n  add --realtime")
     console = stderr_console()
     if camera is None and source is None:
         console.print("svg-live: no --camera and no --source: using the synthetic camera, synthetic://digits", markup=False)
@@ -205,7 +214,8 @@ def live(
         model=model, backend=backend, calibrate=measures, device=device, threads=threads, precision=precision, samples=samples,
         horizon=horizon, lead=lead, seed=seed, context=None if context is None else context.value,
         window=not headless, output=output, json=json,
-        max_frames=max_frames, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace), alarms=alarms,
+        max_frames=max_frames, adaptive=adaptive, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace),
+        alarms=alarms,
     )  # fmt: skip
     run_live(options, console)
 

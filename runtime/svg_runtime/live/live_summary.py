@@ -46,6 +46,11 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
             f"{last['psnr_best']:.1f} dB best of {summary['samples']}, {last['psnr_mean']:.1f} mean forecast, "
             f"{last['psnr_repeat']:.1f} repeating the last frame",
         ))  # fmt: skip
+    adaptive = summary.get("adaptive")
+    if adaptive:
+        rows.append(
+            ("adaptive", f"{adaptive['reduced_s']:.1f} s reduced; {adaptive['samples']} samples x {adaptive['horizon']} now")
+        )
     fit = summary["fit"]
     if fit["misfit_s"]:
         reasons = "; ".join(fit["reasons"]) or "it fits now"

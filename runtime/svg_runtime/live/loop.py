@@ -1,14 +1,18 @@
 """The live loop: picture -> model frame -> observation -> futures -> composed picture -> window and file.
 
-`run_live` opens everything, `LiveLoop.run` processes one picture after another, and `_finish` writes the statistics.
+`run_live` opens everything, `LiveLoop.run` takes one picture after another, and `_finish` writes the statistics.
+
+Three things run side by side: capture (a camera's thread, or one that reads ahead in a file), forecasts (the main thread,
+because a GPU context belongs to the thread that made it), and composing and writing the picture (`OutputThread`).
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,11 +30,13 @@ from svg_runtime.bundle.reader import EMBEDDED_FOLDER, EMBEDDED_MODEL, KNOWS_DIG
 from svg_runtime.errors import ForecastError, SourceLostError
 from svg_runtime.forecast.forecaster import Forecaster, Observation
 from svg_runtime.forecast_options import Calibrate
+from svg_runtime.live.adaptive import AdaptiveCounts, Counts, levels
 from svg_runtime.live.alarms.monitor import AlarmMonitor
 from svg_runtime.live.alarms.options import AlarmOptions
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.fit import FitMonitor
 from svg_runtime.live.live_summary import print_summary
+from svg_runtime.live.output_thread import OutputThread
 from svg_runtime.live.outputs import Output, check_video_name, open_outputs
 from svg_runtime.live.overlay import Caption, ForecastPicture, View
 from svg_runtime.live.preprocess import Preprocessor
@@ -69,6 +75,7 @@ class LiveOptions:
     output: Path | None = None
     json: Path | None = None
     max_frames: int | None = None
+    adaptive: bool = False  # fewer samples, then a shorter horizon, where the rate cannot be held
     gpu: GpuOptions = field(default_factory=GpuOptions)
     alarms: AlarmOptions = field(default_factory=AlarmOptions)
 
@@ -90,7 +97,7 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
         forecaster = resources.enter_context(_open_forecaster(options, model, console))
         if options.model is None:
             console.print(f"svg-live: no --model: using {_model_name(model)}", markup=False)
-        forecaster.warm_up()
+        forecaster.warm_up(_adaptive_levels(options, forecaster))
         console.print(f"svg-live: {forecaster.description}", markup=False)  # only now the precision of every graph is known
         stop.start_graceful_stop()
         frame = forecaster.manifest.frame
@@ -119,8 +126,14 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
         outputs = open_outputs(
             video=options.output, window=options.window, size_wh=ForecastPicture.size_wh, interval_s=interval_s, stop=stop
         )
-        loop = LiveLoop(forecaster=forecaster, source=source, outputs=outputs, caption=caption, stats=stats, stop=stop)
-        _run_and_close(loop, options.max_frames, None if options.window else ProgressDisplay(console))
+        writer = None
+        if outputs:
+            writer = OutputThread(ForecastPicture(caption), outputs, stats.timer, newest_wins=options.source.is_paced)
+            writer.start()
+        if options.adaptive:
+            stats.adaptive = AdaptiveCounts(_adaptive_levels(options, forecaster), interval_s, events)
+        loop = LiveLoop(forecaster=forecaster, source=source, writer=writer, caption=caption, stats=stats, stop=stop)
+        _run_and_close(loop, outputs, options.max_frames, None if options.window else ProgressDisplay(console))
         alarms.close()
         if stop.signalled and stats.seen == 0:
             raise KeyboardInterrupt
@@ -133,21 +146,20 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
 
 
 class LiveLoop:
-    """Passes pictures from the source through the forecaster to the outputs, one at a time."""
+    """Passes pictures from the source through the forecaster to the output thread, one at a time."""
 
     def __init__(
-        self, forecaster: Forecaster, source: Source, outputs: list[Output], caption: Caption, stats: LiveStats,
+        self, forecaster: Forecaster, source: Source, writer: OutputThread | None, caption: Caption, stats: LiveStats,
         stop: StopRequest,
     ) -> None:  # fmt: skip
         frame = forecaster.manifest.frame
         self._forecaster = forecaster
         self._source = source
-        self.outputs = outputs
+        self._writer = writer
         self._caption = caption
         self._stats = stats
         self._stop = stop
         self._preprocessor = Preprocessor(frame.height, frame.width, frame.channels)
-        self._picture = ForecastPicture(caption) if outputs else None
         self._view = View(picture=np.zeros((frame.height, frame.width), np.uint8))
         self._clip: int | None = None
         self._observed = 0  # frames since the context last started
@@ -163,20 +175,33 @@ class LiveLoop:
         """
         timer = self._stats.timer
         for source_frame in self._pictures(max_frames):
-            start = source_frame.captured_s or time.monotonic()
+            now = time.monotonic()
+            start = source_frame.captured_s or now
+            if source_frame.captured_s is not None:
+                timer.add("age", (now - start) * 1e3)
             with timer.stage("preprocess"):
                 frame = self._to_model_frame(source_frame)
             futures = self._observe_and_forecast(source_frame, frame)
-            if self._picture is not None:
-                with timer.stage("overlay"):
-                    canvas = self._picture.annotate(self._update_view(source_frame, futures))
-                with timer.stage("output"):
-                    for output in self.outputs:
-                        output.write(canvas, source_frame.tick)
-            timer.add("end_to_end", (time.monotonic() - start) * 1e3)
             self._stats.frame_done()
+            if self._writer is not None:
+                self._writer.submit(self._update_view(source_frame, futures), source_frame.tick, start)
+                self._stats.not_shown = self._writer.left_out
+            else:
+                timer.add("end_to_end", (time.monotonic() - start) * 1e3)
+            self._stop.poll()
+            if self._stats.adaptive is not None and futures is not None:
+                self._stats.adaptive.add((time.monotonic() - now) * 1e3)
             if display is not None:
                 self._show_progress(display, max_frames)
+
+    def finish(self, keep: bool) -> None:
+        """Wait until everything is written; without `keep`, drop what waits to be. May be called twice.
+
+        Raises:
+            OutputError: a picture could not be written; with `keep` only.
+        """
+        if self._writer is not None:
+            self._writer.finish(keep)
 
     def _show_progress(self, display: ProgressDisplay, max_frames: int | None) -> None:
         seen, fps = self._stats.seen, self._stats.fps
@@ -227,7 +252,7 @@ class LiveLoop:
 
     def _observe_and_forecast(self, source_frame: SourceFrame, frame: NDArray[np.float32]) -> NDArray[np.float32] | None:
         """Observe the frame and sample futures. A failure is counted and reported, and the context is reset."""
-        timer, forecaster = self._stats.timer, self._forecaster
+        timer, forecaster, adaptive = self._stats.timer, self._forecaster, self._stats.adaptive
         try:
             with timer.stage("observe"):
                 observation = forecaster.observe(frame)
@@ -236,7 +261,7 @@ class LiveLoop:
             if not forecaster.ready:
                 return None
             with timer.stage("forecast"):
-                futures = forecaster.forecast()
+                futures = forecaster.forecast(*(adaptive.counts if adaptive else ()))
         except (SvgError, RuntimeError) as error:
             self._count_failure(error)
             return None
@@ -274,7 +299,7 @@ class LiveLoop:
         self._stats.resets += 1
 
     def _update_view(self, source_frame: SourceFrame, futures: NDArray[np.float32] | None) -> View:
-        """Copy the state of the run into the view and return it."""
+        """Copy the state of the run into the view and return a view that does not change any more."""
         view, stats = self._view, self._stats
         view.picture = source_frame.image
         view.futures = futures
@@ -289,7 +314,7 @@ class LiveLoop:
             best, _, repeat = psnr
             view.best_psnr = best
             view.repeat_psnr = repeat
-        return view
+        return replace(view, surprise=deque(view.surprise, view.surprise.maxlen))
 
 
 def _check_outputs(options: LiveOptions, model: Path) -> None:
@@ -319,6 +344,13 @@ def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> For
         )
 
 
+def _adaptive_levels(options: LiveOptions, forecaster: Forecaster) -> list[Counts]:
+    """What may be forecast with --adaptive, the richest first; empty without it. A stream context fixes the samples."""
+    if not options.adaptive:
+        return []
+    return levels(forecaster.samples, options.horizon, fewer_samples=forecaster.context == "window")
+
+
 def _model_name(model: Path) -> str:
     return f"{model.name} (embedded)" if model.parent == EMBEDDED_FOLDER else model.name
 
@@ -336,18 +368,22 @@ def _about(options: LiveOptions, caption: Caption, source: Source, forecaster: F
     }
 
 
-def _run_and_close(loop: LiveLoop, max_frames: int | None, display: ProgressDisplay | None) -> None:
+def _run_and_close(loop: LiveLoop, outputs: list[Output], max_frames: int | None, display: ProgressDisplay | None) -> None:
     """Run the loop. However it ends, the video is completed, except after a second Ctrl-C."""
     keep = True
     try:
         with display or nullcontext():
             loop.run(max_frames, display)
+            loop.finish(keep)
     except KeyboardInterrupt:
         keep = False
         raise
     finally:
-        for output in loop.outputs:
-            output.close(keep)
+        try:
+            loop.finish(keep)
+        finally:
+            for output in outputs:
+                output.close(keep)
 
 
 def _finish(options: LiveOptions, stats: LiveStats, console: Console) -> None:

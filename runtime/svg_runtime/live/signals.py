@@ -26,7 +26,7 @@ _WARM_UP_S = 3.0  # of values before the first z
 _REFRESH_S = 1.0  # how often location and scale are computed
 _CLIP_Z = 4.0  # larger values count as this: an anomaly does not become usual at once
 _MIN_SCALE = 0.1  # of the logarithm: a change of 10 % is never more than one standard deviation
-_PRIOR_SCALE = 0.5  # of the logarithm, and for how many seconds' worth of values it counts: a few values say little
+_PRIOR_SCALE = 1.0  # of the logarithm, and for how many seconds' worth of values it counts: a few values say little
 _PRIOR_S = 10.0
 
 # 2) forecast errors

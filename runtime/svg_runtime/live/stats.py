@@ -19,9 +19,11 @@ from svg_runtime.machine.memory import peak_rss_mib
 
 if TYPE_CHECKING:
     from svg_runtime.forecast.scores import ForecastScore
+    from svg_runtime.live.adaptive import AdaptiveCounts
 
-# capture: waiting for a picture. end_to_end: from its capture (camera) or arrival to its last output.
-STAGES = ("capture", "preprocess", "observe", "forecast", "overlay", "output", "end_to_end")
+# capture: waiting for a picture. age: of a camera's picture when the loop takes it. queue: waiting for the output thread.
+# end_to_end: from its capture (camera) or arrival to its last output; the stages between add up to it.
+STAGES = ("capture", "age", "preprocess", "observe", "forecast", "queue", "overlay", "output", "end_to_end")
 _RATE_FRAMES = 30  # the displayed rate is averaged over this many frames
 
 
@@ -90,6 +92,7 @@ class LiveStats:
         self.events = events
         self.fit = fit
         self.alarms = alarms
+        self.adaptive: AdaptiveCounts | None = None  # with --adaptive
         self.timer = StageTimer(STAGES)
         self.scores = ScoreTable(horizon)
         self.surprise = RecentValues()
@@ -98,6 +101,7 @@ class LiveStats:
         self.resets = 0  # resets of the context
         self.captured = 0  # pictures that the source took or decoded, used or not
         self.dropped = 0  # model intervals of a camera that passed while the loop was busy
+        self.not_shown = 0  # pictures that were observed but never composed, because the outputs were slower
         self.stopped_by = "end of source"
 
     def frame_done(self) -> None:
@@ -114,8 +118,8 @@ class LiveStats:
     def summary(self) -> dict[str, Any]:
         """Return everything as plain JSON values; milliseconds, dB, MiB, and surprise in the unit of its name."""
         duration = time.monotonic() - self._start
-        frames = {"captured": self.captured, "seen": self.seen, "forecast": self.forecast,
-                  "dropped": self.dropped, "unused": max(0, self.captured - self.seen)}  # fmt: skip
+        frames = {"captured": self.captured, "seen": self.seen, "forecast": self.forecast, "dropped": self.dropped,
+                  "not_shown": self.not_shown, "unused": max(0, self.captured - self.seen)}  # fmt: skip
         return {
             **self._about,
             "interval_s": self._interval_s,
@@ -130,5 +134,6 @@ class LiveStats:
             "score": self.scores.summary(self._interval_s),
             "fit": self.fit.summary(),
             "alarms": self.alarms.summary(),
+            **({"adaptive": self.adaptive.summary()} if self.adaptive else {}),
             "peak_rss_mib": peak_rss_mib(),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -25,6 +26,7 @@ class StopRequest:
         self.signalled = False  # by Ctrl-C or SIGTERM
         self._previous: dict[signal.Signals, Any] = {}
         self._checks: list[Callable[[], None]] = []
+        self._woken = threading.Event()
 
     def __enter__(self) -> StopRequest:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -47,8 +49,12 @@ class StopRequest:
         self.reason = self.reason or reason
 
     def add_check(self, check: Callable[[], None]) -> None:
-        """Call `check` while waiting for a camera: it requests a stop when the user did so, for example in a window."""
+        """Call `check` between frames and while waiting: a window shows its newest picture, and may request a stop."""
         self._checks.append(check)
+
+    def wake(self) -> None:
+        """End one slice of a wait early, so that the checks run now. Any thread may call this."""
+        self._woken.set()
 
     def poll(self) -> None:
         """Run all checks. Call this in the main thread, as windows require."""
@@ -56,10 +62,12 @@ class StopRequest:
             check()
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, but return early when a stop is requested."""
+        """Sleep in the main thread, but return early when a stop is requested. The checks run meanwhile."""
         end = time.monotonic() + seconds
         while not self and (left := end - time.monotonic()) > 0:
-            time.sleep(min(left, _SLICE_S))
+            self.poll()
+            self._woken.wait(min(left, _SLICE_S))
+            self._woken.clear()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if not self._graceful:

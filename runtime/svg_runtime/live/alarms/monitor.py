@@ -219,8 +219,9 @@ class AlarmMonitor:
         )
 
     def _end_alarm(self) -> None:
-        alarm, self._alarm = self._alarm, None
+        alarm = self._alarm
         assert alarm is not None
+        self._alarm = None
         duration_s = self._trigger.high_s - alarm.position_s + self._interval_s
         self._write(lambda: self._finish(alarm, duration_s))
 
@@ -279,6 +280,4 @@ class AlarmMonitor:
 
 
 def _larger(before: float | None, now: float | None) -> float | None:
-    if before is None or now is None:
-        return now if before is None else before
-    return max(before, round(now, 3))
+    return max((round(value, 3) for value in (before, now) if value is not None), default=None)

@@ -158,7 +158,7 @@ def _split(url: str) -> Any:
     try:
         parts = urlsplit(url)
         valid = parts.scheme in _PORTS and bool(parts.hostname) and (parts.port or 1) > 0
-        valid = valid and not re.search(r"[+#\0]", unquote(parts.path)) and not parts.query and not parts.fragment
+        valid = valid and not re.search(r"[+#\0]", unquote(parts.path)) and not re.search("[?#]", url)
     except ValueError:
         valid = False
     if not valid:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,7 +67,19 @@ class AlarmOptions:
         given = [option for option, value in needs_alarm.items() if value is not None]
         if given and not self.enabled:
             raise UsageError(f"{given[0]} has no effect without alarms\n  add --alarm")
-        if not self.trigger.clear <= self.trigger.threshold:
+        numbers = {
+            "--alarm-threshold": self.trigger.threshold,
+            "--alarm-clear": self.trigger.clear,
+            "--alarm-min-duration": self.trigger.min_duration_s,
+            "--alarm-hold": self.trigger.hold_s,
+            "--alarm-cooldown": self.trigger.cooldown_s,
+            "--alarm-before": self.before_s,
+            "--alarm-after": self.after_s,
+        }
+        for option, number in numbers.items():
+            if not 0 <= number < math.inf:
+                raise UsageError(f"{option} is {number:g}\n  expected a number from 0 on")
+        if self.trigger.clear > self.trigger.threshold:
             raise UsageError(
                 f"--alarm-clear {self.trigger.clear:g} is above the threshold, {self.trigger.threshold:g}\n"
                 "  expected at most --alarm-threshold, or no alarm would last"

@@ -21,8 +21,8 @@ class TriggerOptions:
         cooldown_s: from the end of an alarm to the start of the next one at least.
     """
 
-    threshold: float = 6.0
-    clear: float = 3.0
+    threshold: float = 4.5
+    clear: float = 2.25
     min_duration_s: float = 0.2
     hold_s: float = 1.0
     cooldown_s: float = 10.0

@@ -77,8 +77,9 @@ class Worker(Generic[_Item]):
         while (item := self._next()) is not None:
             handled = self._handle_with_retries(item)
             with self._changed:
+                if self._busy:  # else `close` has given it up
+                    self.dropped += not handled
                 self._busy = False
-                self.dropped += not handled
 
     def _next(self) -> _Item | None:
         """The oldest item; None at the end."""

@@ -21,7 +21,7 @@ _PROBE = f"import cv2; cv2.namedWindow('{_TITLE}'); cv2.waitKey(1); print('works
 
 
 class Window:
-    """Shows pictures with OpenCV.
+    """Shows pictures with OpenCV: the newest one, whenever the main thread polls.
 
     Args:
         size_wh: initial size of the window in pixels; the user may change it.
@@ -34,18 +34,19 @@ class Window:
     def __init__(self, size_wh: tuple[int, int], stop: StopRequest) -> None:
         self._stop = stop
         self._open = True
+        self._newest: NDArray[np.uint8] | None = None
         # Qt warns about fonts that are missing in OpenCV's wheel; they are never used.
         os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")
         with _verified_display():
             cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             cv2.resizeWindow(_TITLE, *size_wh)
             cv2.waitKey(1)
-        stop.add_check(self._poll_keys)
+        stop.add_check(self._poll)
 
     def write(self, picture: NDArray[np.uint8], tick: int) -> None:
-        """Show `picture`, (H, W, 3) uint8 RGB, and check for pressed keys."""
-        cv2.imshow(_TITLE, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-        self._poll_keys()
+        """Hand `picture`, (H, W, 3) uint8 RGB, to the main thread: toolkits draw in no other."""
+        self._newest = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), np.uint8)
+        self._stop.wake()
 
     def close(self, keep: bool) -> None:
         """Close the window."""
@@ -53,9 +54,13 @@ class Window:
             self._open = False
             cv2.destroyAllWindows()
 
-    def _poll_keys(self) -> None:
+    def _poll(self) -> None:
         if not self._open:
             return
+        newest = self._newest
+        self._newest = None
+        if newest is not None:
+            cv2.imshow(_TITLE, newest)
         key = cv2.waitKey(1) & 0xFF
         if key in _KEYS:
             self._stop.request(_KEYS[key])

@@ -25,5 +25,6 @@ class MeanPanel:
 
     def annotate(self, canvas: Canvas, view: View) -> None:
         """Draw the mean over samples."""
-        if view.futures is not None:
-            put_frame(canvas, self._rect, view.futures[:, self._caption.lead - 1].mean(0))
+        futures = view.futures_at(self._caption.lead)
+        if futures is not None:
+            put_frame(canvas, self._rect, futures.mean(0))

@@ -45,9 +45,10 @@ class SpreadPanel:
 
     def annotate(self, canvas: Canvas, view: View) -> None:
         """Draw the heat map, scaled to the next round value above the recent maximum."""
-        if view.futures is None or len(view.futures) < 2:
+        futures = view.futures_at(self._caption.lead)
+        if futures is None or len(futures) < 2:
             return
-        spread = view.futures[:, self._caption.lead - 1].std(0).mean(-1)
+        spread = futures.std(0).mean(-1)
         self._recent = max(self._recent * _DECAY, float(spread.max()))
         largest = next((scale for scale in _SCALES if scale >= self._recent), _SCALES[-1])
         size = self._rect.width, self._rect.height

@@ -52,7 +52,8 @@ class StripPanel:
             return
         for row, sample in zip(self._cells, view.futures, strict=False):
             for cell, step in zip(row, self._steps, strict=True):
-                put_frame(canvas, cell, sample[step - 1])
+                if step <= len(sample):
+                    put_frame(canvas, cell, sample[step - 1])
 
     def _explain(self, canvas: Canvas, waiting: int) -> None:
         first, last = self._cells[0][0], self._cells[-1][-1]

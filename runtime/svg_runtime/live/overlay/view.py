@@ -64,3 +64,7 @@ class View:
     best_psnr: float | None = None
     repeat_psnr: float | None = None
     misfit: tuple[str, ...] = ()
+
+    def futures_at(self, lead: int) -> NDArray[np.float32] | None:
+        """The samples at forecast step `lead`, (samples, H, W, C); None without a forecast that reaches so far."""
+        return None if self.futures is None or lead > self.futures.shape[1] else self.futures[:, lead - 1]

@@ -46,6 +46,11 @@ class SourceOptions:
         return Path(self.source) if self.source is not None and self.camera is None and not is_address(self.source) else None
 
     @property
+    def is_paced(self) -> bool:
+        """Whether pictures come at their own time: from a camera, or because real time was asked for."""
+        return self.realtime or self.camera is not None or (self.path is None and not self.is_synthetic)
+
+    @property
     def is_synthetic(self) -> bool:
         """Whether the source is the synthetic camera."""
         return self.camera is None and self.source in (None, SYNTHETIC_URL)

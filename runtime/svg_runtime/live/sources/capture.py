@@ -17,7 +17,7 @@ from svg_runtime.live.stop import StopRequest
 
 _FAILED_READS = 3  # in a row; one bad MJPEG picture is no reason to reconnect
 _BACK_OFF_S = (0.1, 2.0)  # first and longest pause between two attempts to reconnect
-_POLL_S = 0.05  # the reader polls the stop flag, because a signal handler must not take the lock
+_POLL_S = 0.02  # the reader polls the stop flag, because a signal handler must not take the lock; windows show pictures then
 
 
 class NoPictureError(Exception):

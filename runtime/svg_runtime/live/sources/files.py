@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from svg_common.errors import UsageError
@@ -13,12 +13,15 @@ from svg_common.video.sampling import Picked, pick_at_interval, step_of_video
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.base import Picture, SourceFrame
 from svg_runtime.live.sources.pacing import Ticker
+from svg_runtime.live.sources.read_ahead import read_ahead
 from svg_runtime.live.sources.synthetic import SYNTHETIC_URL
 from svg_runtime.live.stop import StopRequest
 
+_READ_AHEAD = 2  # pictures
+
 
 class FileSource:
-    """Pictures of files at the model's interval; none is skipped because the loop is slow.
+    """Pictures of files at the model's interval, read ahead; none is skipped because the loop is slow.
 
     A video yields the picture nearest to each multiple of the model's interval; in a short pause that is the same one again. A
     pause of more than a second starts a new clip, and takes no time. Images are one interval apart by their numbers. An
@@ -61,24 +64,28 @@ class FileSource:
         Raises:
             VideoError: not one picture could be read.
         """
-        number, next_tick = -1, 0
-        for clip in self._clips:
-            number, first_tick = number + 1, next_tick
-            for picked, scale in self._picked(clip):
-                number += picked.pause_s > 0
-                tick = first_tick + round(picked.tick * scale)
-                if self._ticker is not None:
-                    self._ticker.wait_for(tick)
-                if self._stop:
-                    return
-                yield SourceFrame(picked.item, tick, clip=number, pause_s=picked.pause_s)
-                next_tick = tick + 1
+        for frame in read_ahead(self._selected(), _READ_AHEAD):
+            if self._ticker is not None:
+                self._ticker.wait_for(frame.tick)
+            if self._stop:
+                return
+            yield frame
         if self.captured == 0:
             reasons = "\n  ".join(self._events.messages)
             raise VideoError(f"no frame of '{self.description}' can be read:\n  {reasons}", "no frame can be read")
 
     def close(self) -> None:
         """Files are closed when their iteration ends."""
+
+    def _selected(self) -> Generator[SourceFrame, None, None]:
+        number, next_tick = -1, 0
+        for clip in self._clips:
+            number, first_tick = number + 1, next_tick
+            for picked, scale in self._picked(clip):
+                number += picked.pause_s > 0
+                tick = first_tick + round(picked.tick * scale)
+                yield SourceFrame(picked.item, tick, clip=number, pause_s=picked.pause_s)
+                next_tick = tick + 1
 
     def _picked(self, clip: Clip) -> Iterator[tuple[Picked[Picture], float]]:
         """The selected pictures of a clip, and the number of the model's intervals from one to the next."""

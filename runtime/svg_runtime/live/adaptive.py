@@ -1,0 +1,112 @@
+"""`--adaptive`: fewer samples, then a shorter horizon, while this machine cannot hold the camera's rate; then more again."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from svg_runtime.forecast.forecaster import MAX_CACHED_ROLLOUTS
+from svg_runtime.live.events import EventLog
+
+Counts = tuple[int, int]  # samples, horizon
+
+_FEWEST_SAMPLES = 2  # one alone has no spread
+_FULL = 0.9  # busy share of the interval above which the rate is in danger: what is left is for capture and output
+_FREE = 0.7  # busy share that a richer forecast may be expected to take
+_JUDGED_S = 1.0  # before fewer
+_CALM_S = 5.0  # before more; doubled whenever more turned out to be too much
+_LONGEST_CALM_S = 60.0
+
+
+def levels(samples: int, horizon: int, fewer_samples: bool = True) -> list[Counts]:
+    """Return what may be forecast, the richest first: samples are halved, then the horizon.
+
+    There are no more of them than the forecaster keeps ready, so that going up or down compiles nothing.
+    """
+    steps = [(samples, horizon)]
+    while len(steps) < MAX_CACHED_ROLLOUTS and horizon > 1:
+        if fewer_samples and samples >= 2 * _FEWEST_SAMPLES and len(steps) < MAX_CACHED_ROLLOUTS - 1:
+            samples //= 2
+        else:
+            horizon = (horizon + 1) // 2
+        steps.append((samples, horizon))
+    return steps
+
+
+class AdaptiveCounts:
+    """Chooses samples and horizon from how busy the loop is.
+
+    Args:
+        steps: what may be forecast, the richest first, see `levels`.
+        interval_s: seconds between two pictures.
+        events: receives one event per change.
+    """
+
+    def __init__(self, steps: list[Counts], interval_s: float, events: EventLog) -> None:
+        self._levels = steps
+        self._interval_s = interval_s
+        self._events = events
+        self._level = 0
+        self._shares: deque[float] = deque(maxlen=self._frames(_LONGEST_CALM_S))
+        self._since_change = 0
+        self._calm_s = _CALM_S
+        self._raised = False  # by the last change
+        self._reduced_frames = 0
+
+    @property
+    def counts(self) -> Counts:
+        """Samples and horizon of the next forecast."""
+        return self._levels[self._level]
+
+    def add(self, busy_ms: float) -> None:
+        """Take in how long the loop was busy with one picture, from taking it to being ready for the next."""
+        self._shares.append(busy_ms / 1e3 / self._interval_s)
+        self._since_change += 1
+        self._reduced_frames += self._level > 0
+        if self._since_change >= self._frames(_JUDGED_S) and self._share(_JUDGED_S) > _FULL:
+            self._lower()
+        elif self._level > 0 and self._since_change >= self._frames(self._calm_s):
+            richer = self._share(self._calm_s) * self._work(self._level - 1) / self._work(self._level)
+            if richer <= _FREE:  # time grows with the work at most
+                self._change(self._level - 1, "more", richer)
+                self._raised = True
+
+    def summary(self) -> dict[str, Any]:
+        """Return the present counts and for how long they were reduced, as plain JSON values."""
+        samples, horizon = self.counts
+        return {"samples": samples, "horizon": horizon, "reduced_s": round(self._reduced_frames * self._interval_s, 3)}
+
+    def _lower(self) -> None:
+        if self._level + 1 == len(self._levels):
+            self._events.once(
+                "too_slow",
+                f"even {self._words(self._level)} are too much for this machine at this rate: frames are dropped\n"
+                "  try another --backend, a smaller model, or leave more of the processor to svg-live",
+            )
+            return
+        if self._raised:  # more was too much: the next try waits longer
+            self._calm_s = min(2 * self._calm_s, _LONGEST_CALM_S)
+        self._change(self._level + 1, "fewer", self._share(_JUDGED_S))
+        self._raised = False
+
+    def _change(self, level: int, direction: str, share: float) -> None:
+        took = f"{100 * share:.0f} % of the time between two frames"
+        why = f"forecasts took {took}" if direction == "fewer" else f"they need about {took}"
+        self._events.add(f"adaptive_{direction}", f"now {self._words(level)} instead of {self._words(self._level)}: {why}")
+        self._level = level
+        self._since_change = 0
+
+    def _words(self, level: int) -> str:
+        samples, horizon = self._levels[level]
+        return f"{samples} sample{'s' if samples > 1 else ''} x {horizon} step{'s' if horizon > 1 else ''}"
+
+    def _work(self, level: int) -> int:
+        samples, horizon = self._levels[level]
+        return samples * horizon
+
+    def _share(self, seconds: float) -> float:
+        recent = list(self._shares)[-min(self._frames(seconds), self._since_change) :]
+        return sum(recent) / len(recent)
+
+    def _frames(self, seconds: float) -> int:
+        return max(3, round(seconds / self._interval_s))

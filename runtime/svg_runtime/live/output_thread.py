@@ -1,0 +1,119 @@
+"""The output thread: composes pictures and writes them to the outputs while the next forecast is made."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from svg_runtime.live.outputs import Output
+from svg_runtime.live.overlay import ForecastPicture, View
+from svg_runtime.live.timing import StageTimer
+
+_MOST_WAITING = 2  # views; a picture that is later than that is no live picture
+_POLL_S = 0.05  # Ctrl-C must reach a wait for a slow disk
+_ABANDON_S = 2.0  # how long a discarded run waits for a write that hangs
+
+
+@dataclass(frozen=True)
+class _Job:
+    view: View
+    tick: int
+    start_s: float  # when its picture was captured, or arrived
+    queued_s: float
+
+
+class OutputThread(threading.Thread):
+    """Writes every view that it is given, one after another, in a thread of its own.
+
+    Args:
+        picture: composes a view.
+        outputs: what composed pictures are written to.
+        timer: gets the stages queue, overlay, output and end_to_end.
+        newest_wins: when the outputs are slower than the forecasts, leave out the oldest view that waits, as for a camera,
+            instead of making the forecasts wait.
+    """
+
+    def __init__(self, picture: ForecastPicture, outputs: Sequence[Output], timer: StageTimer, newest_wins: bool) -> None:
+        super().__init__(name="outputs", daemon=True)  # a disk that hangs must not keep the process alive
+        self._picture = picture
+        self._outputs = outputs
+        self._timer = timer
+        self._newest_wins = newest_wins
+        self._changed = threading.Condition()
+        self._waiting: deque[_Job] = deque()
+        self._finished = False
+        self._error: BaseException | None = None
+        self.left_out = 0  # views that were never composed, because newer ones came
+
+    def submit(self, view: View, tick: int, start_s: float) -> None:
+        """Queue a view, which must not change any more.
+
+        Raises:
+            OutputError: an earlier picture could not be written.
+        """
+        with self._changed:
+            while len(self._waiting) >= _MOST_WAITING and self._error is None:
+                if self._newest_wins:
+                    self._waiting.popleft()
+                    self.left_out += 1
+                else:
+                    self._changed.wait(_POLL_S)
+            self._raise_error()
+            self._waiting.append(_Job(view, tick, start_s, time.monotonic()))
+            self._changed.notify_all()
+
+    def finish(self, keep: bool) -> None:
+        """Write what waits, or drop it without `keep`, and end the thread. May be called twice.
+
+        Raises:
+            OutputError: a picture could not be written; with `keep` only.
+        """
+        with self._changed:
+            self._finished = True
+            if not keep:
+                self._waiting.clear()
+            self._changed.notify_all()
+        while keep and self.is_alive():
+            self.join(_POLL_S)
+        self.join(_ABANDON_S)
+        if keep:
+            self._raise_error()
+
+    def run(self) -> None:
+        """Write until `finish`; an error ends the thread and is raised by the next call."""
+        try:
+            while (job := self._next()) is not None:
+                self._write(job)
+        except BaseException as error:
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+
+    def _next(self) -> _Job | None:
+        with self._changed:
+            while not self._waiting:
+                if self._finished:
+                    return None
+                self._changed.wait()
+            job = self._waiting.popleft()
+            self._changed.notify_all()
+            return job
+
+    def _write(self, job: _Job) -> None:
+        timer = self._timer
+        timer.add("queue", (time.monotonic() - job.queued_s) * 1e3)
+        with timer.stage("overlay"):
+            canvas = self._picture.annotate(job.view)
+        with timer.stage("output"):
+            for output in self._outputs:
+                output.write(canvas, job.tick)
+        timer.add("end_to_end", (time.monotonic() - job.start_s) * 1e3)
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            error = self._error
+            self._error = None
+            raise error

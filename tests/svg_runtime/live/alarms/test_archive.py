@@ -1,0 +1,166 @@
+"""What alarms leave: a clip that plays, a picture, a line, and a folder that does not grow beyond its limit."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import datetime, timezone
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from svg_runtime.live.alarms.archive import Archive
+from svg_runtime.live.alarms.clip_buffer import ClipBuffer, StoredPicture
+from svg_runtime.live.alarms.comparison import compare_frames
+from svg_runtime.live.alarms.record import AlarmRecord, Peak, next_sequence
+from svg_runtime.live.events import EventLog
+
+NAME = "alarm-20260102T030405.678Z-000001"
+
+
+def picture(level: int, size_wh: tuple[int, int] = (64, 48)) -> np.ndarray:
+    return np.full((size_wh[1], size_wh[0], 3), level, np.uint8)
+
+
+def stored(tick: int, image: np.ndarray) -> StoredPicture:
+    return StoredPicture(tick, cv2.imencode(".jpg", image)[1])
+
+
+def archive(folder: Path | None, limit_bytes: int = 10**9, events_file: Path | None = None) -> Archive:
+    return Archive(folder=folder, limit_bytes=limit_bytes, events_file=events_file, interval_s=0.1, events=EventLog())
+
+
+def record(sequence: int = 1, **changes) -> AlarmRecord:
+    start = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    values = {"phase": "ended", "source": "a", "model": "b", "signal": "combined", "threshold": 6, "position_s": 1.5}
+    return AlarmRecord(sequence=sequence, start=start, peak=Peak(combined=7.0), **{**values, **changes})
+
+
+def clip_of(buffer: ClipBuffer, pictures: range, tick: int, last_tick: int) -> list[StoredPicture]:
+    result, ready = [], threading.Event()
+
+    def done(clip: list[StoredPicture]) -> None:
+        result.extend(clip)
+        ready.set()
+
+    for number in pictures:
+        buffer.add(picture(number), number)
+        if number == tick:
+            buffer.request(tick, last_tick, done)
+        passed = threading.Event()
+        buffer._worker.put(passed.set)
+        assert passed.wait(5)  # the buffer keeps up, as with a camera
+    buffer.close(5)
+    assert ready.is_set()
+    return result
+
+
+def test_a_clip_reaches_from_before_to_after_the_moment():
+    clip = clip_of(ClipBuffer(before_ticks=5, limit_bytes=10**7), range(30), tick=12, last_tick=20)
+    assert [each.tick for each in clip] == list(range(7, 21))
+    assert abs(int(clip[0].decode()[0, 0, 0]) - 7) <= 1
+
+
+def test_a_clip_that_the_end_interrupts_has_what_there_is():
+    clip = clip_of(ClipBuffer(before_ticks=5, limit_bytes=10**7), range(15), tick=12, last_tick=20)
+    assert [each.tick for each in clip] == list(range(7, 15))
+
+
+def test_memory_is_bounded_by_bytes_too():
+    size = stored(0, picture(0)).jpeg.nbytes
+    clip = clip_of(ClipBuffer(before_ticks=100, limit_bytes=4 * size + 100), range(40), tick=30, last_tick=31)
+    assert 3 <= len([each for each in clip if each.tick <= 30]) <= 5
+
+
+def test_files_are_saved_and_the_clip_plays(tmp_path):
+    files = archive(tmp_path).save(NAME, [stored(tick, picture(10 * tick, (65, 49))) for tick in (3, 4, 6)], picture(9))
+    with av.open(files.clip) as container:
+        frames = list(container.decode(video=0))
+    assert [round(frame.time, 3) for frame in frames] == [0, 0.1, 0.3]
+    assert (frames[0].width, frames[0].height) == (64, 48)  # H.264 needs even sizes
+    assert cv2.imread(files.picture).shape == (48, 64, 3)
+
+
+def test_a_size_that_changes_ends_the_clip(tmp_path):
+    files = archive(tmp_path).save(NAME, [stored(0, picture(1)), stored(1, picture(2)), stored(2, picture(3, (32, 32)))], None)
+    with av.open(files.clip) as container:
+        assert len(list(container.decode(video=0))) == 2
+    assert files.picture is None
+
+
+def test_the_oldest_files_are_removed_and_never_others(tmp_path):
+    (tmp_path / "holiday.mp4").write_bytes(b"x" * 5000)
+    for number in range(4):
+        (tmp_path / f"alarm-2026010{number + 1}T000000.000Z-00000{number}.mp4").write_bytes(b"x" * 1000)
+    archive(tmp_path, limit_bytes=2500).save(NAME.replace("20260102", "20260109"), [], picture(1))
+    left = sorted(path.name[:14] for path in tmp_path.iterdir())
+    assert left == ["alarm-20260103", "alarm-20260104", "alarm-20260109", "holiday.mp4"]
+
+
+def test_the_newest_alarm_stays_even_beyond_the_limit(tmp_path):
+    files = archive(tmp_path, limit_bytes=1).save(NAME, [stored(0, picture(1))], picture(1))
+    assert Path(files.clip).is_file()
+    assert Path(files.picture).is_file()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_is_an_event(tmp_path):
+    full = archive(tmp_path, events_file=Path("/dev/full"))
+    full.append(record())
+    assert full.events.counts == {"alarm_not_saved": 1}
+    assert "No space left" in full.events.messages[0]
+
+
+def test_a_folder_that_is_gone_and_cannot_be_made_is_an_event(tmp_path):
+    (tmp_path / "file").write_text("")
+    broken = archive(tmp_path / "file" / "folder")
+    files = broken.save(NAME, [stored(0, picture(1))], picture(1))
+    assert files.clip is None
+    assert files.picture is None
+    assert broken.events.counts == {"alarm_not_saved": 2}
+
+
+def test_a_line_per_record_that_reads_back(tmp_path):
+    file = tmp_path / "new" / "events.jsonl"
+    kept = archive(None, events_file=file)
+    kept.append(record(1))
+    with file.open("a") as half:
+        half.write('{"schema": "svg-edge/al')  # a loss of power
+    kept.append(record(2, duration_s=1.2))
+    first, broken, second = file.read_text().splitlines()
+    assert broken == '{"schema": "svg-edge/al'
+    assert AlarmRecord.model_validate_json(first) == record(1)
+    fields = json.loads(second)
+    assert fields["schema"] == "svg-edge/alarm/1"
+    assert fields["start"] == "2026-01-02T03:04:05Z"
+    assert datetime.fromisoformat(fields["start"].replace("Z", "+00:00")).utcoffset() is not None
+
+
+def test_numbers_go_on_over_runs(tmp_path):
+    file = tmp_path / "events.jsonl"
+    assert next_sequence(None) == next_sequence(file) == 1
+    archive(None, events_file=file).append(record(41))
+    assert next_sequence(file) == 42
+    with file.open("a") as half:
+        half.write('{"sequence": ')
+    assert next_sequence(file) == 42
+
+
+def test_a_record_needs_a_time_zone():
+    with pytest.raises(ValidationError, match="timezone"):
+        AlarmRecord(**{**record().model_dump(by_alias=True), "start": datetime(2026, 1, 2)})
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_expected_and_real_lie_side_by_side(channels):
+    dark, light = np.zeros((64, 96, channels), np.float32), np.ones((64, 96, channels), np.float32)
+    canvas = compare_frames(dark, light, "alarm 1 " + "long " * 200)
+    height, width = canvas.shape[:2]
+    row = canvas[height // 2]
+    assert row[width // 6].max() == 0
+    assert row[width // 2].min() == 255
+    assert row[5 * width // 6].max() > 200  # the brightest colour of the difference

@@ -1,0 +1,201 @@
+"""From frames to alarms: what is raised, what is not, and what an alarm leaves."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from svg_common.errors import UsageError
+from svg_runtime.forecast.forecaster import Observation
+from svg_runtime.forecast.scores import EarlierForecast
+from svg_runtime.live.alarms.monitor import AlarmMonitor
+from svg_runtime.live.alarms.options import AlarmOptions
+from svg_runtime.live.alarms.record import AlarmRecord
+from svg_runtime.live.alarms.trigger import TriggerOptions
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.outputs.mp4 import Mp4Writer
+from svg_runtime.live.sources.base import SourceFrame
+
+STEP_S = 0.1
+QUIET, ANOMALY = 0.0, 0.4
+
+
+class Watch:
+    """A monitor that sees a gray wall whose brightness jumps, which was not forecast."""
+
+    def __init__(self, options: AlarmOptions) -> None:
+        self.events = EventLog()
+        self.monitor = AlarmMonitor(options=options, interval_s=STEP_S, source="wall", model="m", events=self.events)
+        self.rng = np.random.default_rng(0)
+        self.tick = 0
+
+    def see(self, seconds: float, jump: float = QUIET, empty=None) -> None:
+        for _ in range(round(seconds / STEP_S)):
+            real = self.rng.normal(0.4 + jump, 0.02, (16, 16, 1)).clip(0, 1).astype(np.float32)
+            samples = self.rng.normal(0.4, 0.02, (8, 16, 16, 1)).clip(0, 1).astype(np.float32)
+            picture = np.full((48, 64, 3), round(255 * (0.4 + jump)), np.uint8)
+            observation = Observation(self.tick, None, (), EarlierForecast(1, samples))
+            self.monitor.add(SourceFrame(picture, self.tick), real, observation, empty)
+            self.tick += 1
+            if self.monitor._clips is not None:  # it keeps up, as with a camera
+                passed = threading.Event()
+                self.monitor._clips._worker.put(passed.set)
+                assert passed.wait(5)
+
+    @property
+    def count(self) -> int:
+        return self.monitor.summary()["count"]
+
+
+@pytest.fixture
+def watch():
+    opened: list[Watch] = []
+
+    def make(**options) -> Watch:
+        opened.append(Watch(AlarmOptions(**{"enabled": True, **options})))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.monitor.close()
+
+
+def test_an_anomaly_is_one_alarm_and_the_next_one_another(watch):
+    wall = watch()
+    wall.see(20)
+    assert wall.count == 0
+    wall.see(1, ANOMALY)
+    assert wall.monitor.active
+    wall.see(12)
+    assert not wall.monitor.active
+    wall.see(1, ANOMALY)
+    wall.see(2)
+    assert wall.count == 2
+    assert wall.events.counts["alarm"] == 2
+    assert wall.monitor.summary()["signals"]["combined"]["max"] > 4.5
+
+
+def test_without_alarms_signals_are_still_measured(watch):
+    wall = watch(enabled=False)
+    wall.see(10)
+    wall.see(1, ANOMALY)
+    assert wall.count == 0
+    assert wall.monitor.values.combined > 4.5
+
+
+@pytest.mark.parametrize("empty", ["blank", "frozen"])
+def test_pictures_that_carry_nothing_raise_no_alarm_nor_does_what_follows_at_once(watch, empty):
+    wall = watch()
+    wall.see(20)
+    wall.see(3, ANOMALY, empty=empty)
+    wall.see(0.8, ANOMALY)  # the model has just seen black
+    wall.see(5)
+    assert wall.count == 0
+    wall.see(1, ANOMALY)
+    assert wall.count == 1
+
+
+def test_after_a_reset_there_is_a_second_of_calm_and_a_new_scene_is_learned(watch):
+    wall = watch()
+    wall.see(20)
+    wall.monitor.reset(new_scene=False)
+    wall.see(0.8, ANOMALY)
+    wall.see(0.5)
+    assert wall.count == 0
+    wall.monitor.reset(new_scene=True)
+    wall.see(20, ANOMALY)
+    assert wall.count == 0
+
+
+def test_an_alarm_leaves_a_clip_a_picture_and_a_line(watch, tmp_path):
+    file = tmp_path / "events.jsonl"
+    wall = watch(folder=tmp_path / "alarms", before_s=1.0, after_s=2.0, events_file=file)
+    wall.see(20)
+    wall.see(1, ANOMALY)
+    wall.see(4)
+    wall.monitor.close()
+    record = AlarmRecord.model_validate_json(file.read_text())
+    assert (record.sequence, record.phase, record.source) == (1, "ended", "wall")
+    assert record.position_s == pytest.approx(20)
+    assert record.duration_s == pytest.approx(1, abs=0.25)
+    assert (record.end - record.start).total_seconds() == pytest.approx(record.duration_s)
+    assert record.peak.combined > 4.5
+    assert record.peak.surprise is None
+    with av.open(record.files.clip) as container:
+        levels = [int(frame.to_ndarray(format="gray").mean()) for frame in container.decode(video=0)]
+    assert len(levels) == pytest.approx(31, abs=1)  # from 1 s before to 2 s after
+    assert levels[0] < 120 < levels[15]
+    assert cv2.imread(record.files.picture) is not None
+    assert Path(record.files.clip).parent == tmp_path / "alarms"
+
+
+def test_an_alarm_that_is_still_there_at_the_end_is_complete(watch, tmp_path):
+    file = tmp_path / "events.jsonl"
+    wall = watch(folder=tmp_path, events_file=file)
+    wall.see(20)
+    wall.see(0.5, ANOMALY)
+    wall.monitor.close()
+    wall.monitor.close()
+    (line,) = file.read_text().splitlines()
+    assert json.loads(line)["phase"] == "ended"
+    assert Path(json.loads(line)["files"]["clip"]).is_file()
+
+
+def test_a_server_that_is_away_costs_no_frame(watch):
+    wall = watch(webhook="http://127.0.0.1:1/")
+    wall.see(20)
+    start = time.thread_time()
+    wall.see(1, ANOMALY)
+    assert time.thread_time() - start < 1
+    wall.monitor.close()
+    assert wall.monitor.summary()["sent"]["webhook"] == {"sent": 0, "refused": 0, "dropped": 2}
+    assert wall.events.counts["webhook_dropped"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"folder": Path("x")}, "--alarm-dir has no effect without alarms"),
+        ({"mqtt": "mqtt://h"}, "--mqtt has no effect without alarms"),
+        ({"enabled": True, "trigger": TriggerOptions(threshold=2, clear=3)}, "--alarm-clear 3 is above"),
+        ({"enabled": True, "before_s": float("inf")}, "--alarm-before is inf"),
+        ({"enabled": True, "trigger": TriggerOptions(threshold=float("nan"))}, "--alarm-threshold is nan"),
+        ({"enabled": True, "webhook": "ftp://h"}, "--webhook"),
+        ({"enabled": True, "command": "no-such-program-here"}, "--on-alarm"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(options, message):
+    with pytest.raises(UsageError, match=message):
+        AlarmOptions(**options).check()
+
+
+def test_svg_live_raises_an_alarm_when_the_lens_is_covered(svg_live, tmp_path):
+    still = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    noise = np.random.default_rng(1)
+    pictures = [np.clip(still + noise.normal(0, 3, still.shape), 0, 255).astype(np.uint8) for _ in range(90)]
+    pictures[70:80] = [np.full_like(still, 30)] * 10
+    writer = Mp4Writer(tmp_path / "clip.mp4", (64, 64), STEP_S)
+    for tick, picture in enumerate(pictures):
+        writer.write(picture, tick)
+    writer.close(keep=True)
+    code, stderr, stats = svg_live(
+        "--source", "clip.mp4", "--headless", "--json", "stats.json", "--samples", "2", "--horizon", "2",
+        "--alarm", "--alarm-dir", "alarms", "--events", "events.jsonl", "--alarm-limit", "10MB",
+    )  # fmt: skip
+    assert code == 0
+    assert stats["alarms"]["count"] == 1
+    assert "svg-live: alarm 1 at 7.0 s: combined" in stderr
+    assert "alarms: 1 with combined from 4.5 on" in stderr
+    record = AlarmRecord.model_validate_json(Path("events.jsonl").read_text())
+    assert Path(record.files.clip).is_file()
+    assert Path(record.files.picture).is_file()
+    code, stderr, _ = svg_live("--headless", "--max-frames", "1", "--alarm", "--alarm-limit", "10")
+    assert code == 2
+    assert "--alarm-limit: '10' is not a size" in stderr

@@ -1,0 +1,226 @@
+"""MQTT against a real broker: retained state, discovery, the last will, and a broker that goes away and comes back."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from svg_common.errors import MissingExtraError, UsageError
+from svg_runtime.live.alarms import mqtt as mqtt_module
+from svg_runtime.live.alarms import worker as worker_module
+from svg_runtime.live.alarms.mqtt import MqttPublisher, check_broker
+from svg_runtime.live.alarms.outlet import Outlet
+from svg_runtime.live.events import EventLog
+from tests.svg_runtime.live.alarms.test_archive import record
+
+MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+needs_broker = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
+DISCOVERY = "homeassistant/binary_sensor/home_gate/alarm/config"
+
+
+class Broker:
+    """mosquitto on a free port, which can be stopped and started again; with a password."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        passwords = folder / "passwords"
+        subprocess.run(["mosquitto_passwd", "-b", "-c", passwords, "me", "pass/word"], check=True, capture_output=True)
+        passwords.chmod(0o644)
+        self._config = folder / "mosquitto.conf"
+        self._config.write_text(f"listener {self.port} 127.0.0.1\npassword_file {passwords}\nuser root\n")
+        self.url = f"mqtt://me:pass%2Fword@127.0.0.1:{self.port}/home/gate"
+        self.start()
+
+    def start(self) -> None:
+        self._process = subprocess.Popen([MOSQUITTO, "-c", self._config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise TimeoutError("mosquitto does not start")
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def broker(tmp_path) -> Iterator[Broker]:
+    running = Broker(tmp_path)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch):
+    monkeypatch.setattr(worker_module, "_FIRST_WAIT_S", 0.05)
+
+
+class Listener:
+    """Collects everything on the broker; what is retained comes first."""
+
+    def __init__(self, broker: Broker) -> None:
+        from paho.mqtt import client as paho
+        from paho.mqtt.enums import CallbackAPIVersion
+
+        self.messages: list[tuple[str, str]] = []
+        self._client = paho.Client(CallbackAPIVersion.VERSION2)
+        self._client.username_pw_set("me", "pass/word")
+        subscribed = threading.Event()
+        self._client.on_connect = lambda client, *rest: client.subscribe("#", qos=1)
+        self._client.on_subscribe = lambda *rest: subscribed.set()
+        self._client.on_message = lambda client, data, message: self.messages.append((message.topic, message.payload.decode()))
+        self._client.connect("127.0.0.1", broker.port)
+        self._client.loop_start()
+        assert subscribed.wait(10)
+
+    def values(self, topic: str) -> list[str]:
+        return [payload for name, payload in self.messages if name == topic]
+
+    def close(self) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+
+@pytest.fixture
+def listen(broker) -> Iterator[Callable[[], Listener]]:
+    opened: list[Listener] = []
+
+    def make() -> Listener:
+        opened.append(Listener(broker))
+        return opened[-1]
+
+    yield make
+    for listener in opened:
+        listener.close()
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float = 15.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+@needs_broker
+def test_an_alarm_is_retained_with_its_record_and_the_end_is_said(broker, listen):
+    listener, events = listen(), EventLog()
+    outlet = Outlet(MqttPublisher(broker.url, "gate camera", events), events)
+    wait_for(lambda: listener.values("home/gate/alarm") == ["OFF"])
+    outlet.put(record(1, phase="started"))
+    wait_for(lambda: listener.values("home/gate/alarm") == ["OFF", "ON"])
+    late = listen()  # such as Home Assistant after a restart
+    wait_for(lambda: len(late.messages) == 4)
+    assert late.values("home/gate/availability") == ["online"]
+    assert late.values("home/gate/alarm") == ["ON"]
+    assert late.values("home/gate/event") == [record(1, phase="started").to_json()]
+    outlet.put(record(1))
+    outlet.close(10)
+    wait_for(lambda: listener.values("home/gate/availability") == ["online", "offline"])
+    assert listener.values("home/gate/alarm") == ["OFF", "ON", "OFF"]
+    assert outlet.summary() == {"sent": 2, "refused": 0, "dropped": 0}
+    assert not events.counts
+
+
+@needs_broker
+def test_home_assistant_finds_the_camera(broker, listen):
+    events = EventLog()
+    outlet = Outlet(MqttPublisher(broker.url, "gate camera", events), events)
+    listener = listen()
+    wait_for(lambda: listener.values(DISCOVERY))
+    outlet.close(5)
+    config = json.loads(listener.values(DISCOVERY)[0])
+    assert config["unique_id"] == "home_gate_alarm"
+    assert config["device"]["identifiers"] == ["home_gate"]
+    assert config["state_topic"] == "home/gate/alarm"
+    assert config["json_attributes_topic"] == "home/gate/event"
+    assert (config["availability_topic"], config["payload_on"], config["payload_off"]) == (
+        "home/gate/availability",
+        "ON",
+        "OFF",
+    )
+
+
+@needs_broker
+def test_alarms_wait_for_a_broker_that_is_away(broker, listen):
+    events = EventLog()
+    outlet = Outlet(MqttPublisher(broker.url, "gate camera", events), events)
+    outlet.put(record(1))
+    wait_for(lambda: outlet.summary()["sent"] == 1)
+    broker.stop()
+    wait_for(lambda: events.counts["mqtt_lost"])
+    start = time.monotonic()
+    for sequence in (2, 3):
+        outlet.put(record(sequence))
+    assert time.monotonic() - start < 0.1  # no frame waits
+    wait_for(lambda: events.counts["mqtt_failed"])
+    broker.start()
+    listener = listen()
+    wait_for(lambda: outlet.summary()["sent"] == 3)
+    wait_for(lambda: record(3).to_json() in listener.values("home/gate/event"))
+    assert record(2).to_json() in listener.values("home/gate/event")
+    assert "online" in listener.values("home/gate/availability")
+    outlet.close(5)
+    assert outlet.summary()["dropped"] == 0
+    assert events.counts["mqtt_back"] == events.counts["mqtt_failed"]
+    assert not any("word" in message for message in events.messages)
+
+
+@needs_broker
+def test_the_last_will_tells_that_the_process_was_killed(broker, listen):
+    listener = listen()
+    code = (
+        "import sys, time\n"
+        "from svg_runtime.live.alarms.mqtt import MqttPublisher\n"
+        "from svg_runtime.live.events import EventLog\n"
+        "publisher = MqttPublisher(sys.argv[1], 'gate', EventLog())\n"
+        "time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, broker.url])
+    wait_for(lambda: listener.values("home/gate/availability") == ["online"], 60)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: listener.values("home/gate/availability") == ["online", "offline"])
+
+
+@needs_broker
+def test_a_wrong_password_is_reported_without_it(broker):
+    events = EventLog()
+    outlet = Outlet(MqttPublisher(broker.url.replace("pass%2Fword", "wrong"), "gate", events), events)
+    outlet.put(record(1))
+    wait_for(lambda: events.counts["mqtt_refused"])
+    outlet.close(0.2)
+    assert outlet.summary() == {"sent": 0, "refused": 0, "dropped": 1}
+    assert events.counts["mqtt_dropped"] == 1
+    assert f"mqtt: mqtt://127.0.0.1:{broker.port} refuses the connection: Not authorized" in events.messages
+    assert not any("wrong" in message for message in events.messages)
+
+
+@pytest.mark.parametrize("url", ["http://h/", "mqtt://", "mqtt://h/a/#", "mqtt://h/+/a", "mqtt://h:x/", "h", "mqtt://h/a?b=c"])
+def test_other_addresses_are_refused(url):
+    with pytest.raises(UsageError, match="--mqtt"):
+        check_broker(url)
+
+
+def test_without_paho_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr(mqtt_module, "require_modules", _missing)
+    with pytest.raises(MissingExtraError, match=r"svg-edge\[mqtt\]"):
+        check_broker("mqtt://host")
+
+
+def _missing(what: str, extra: str, *modules: str) -> None:
+    raise MissingExtraError(what, modules[0], extra)

@@ -1,0 +1,136 @@
+"""Webhook and command, with a real server and real processes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from svg_common.errors import UsageError
+from svg_runtime.live.alarms import command as command_module
+from svg_runtime.live.alarms import worker as worker_module
+from svg_runtime.live.alarms.command import AlarmCommand
+from svg_runtime.live.alarms.outlet import Outlet, RefusedError
+from svg_runtime.live.alarms.webhook import Webhook
+from svg_runtime.live.alarms.worker import NotDeliveredError
+from svg_runtime.live.events import EventLog
+from tests.svg_runtime.live.alarms.test_archive import record
+
+
+class Server:
+    """Answers POSTs with the next of `answers`, then with 200, and keeps what came."""
+
+    def __init__(self) -> None:
+        self.answers: list[int] = []
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                outer.requests.append((self.path, dict(self.headers), body))
+                self.send_response(outer.answers.pop(0) if outer.answers else 200)
+                self.send_header("Location", "file:///etc/passwd")
+                self.end_headers()
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self.http = HTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}/hook?key=1"
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    running = Server()
+    yield running
+    running.http.shutdown()
+    running.http.server_close()
+
+
+def test_a_webhook_gets_the_record_and_the_login(server):
+    Webhook(server.url.replace("//", "//me:p%40ss@")).send(record(3))
+    path, headers, body = server.requests[0]
+    assert path == "/hook?key=1"
+    assert json.loads(body) == json.loads(record(3).to_json())
+    assert headers["Content-Type"] == "application/json"
+    assert headers["Authorization"] == "Basic bWU6cEBzcw=="  # me:p@ss
+    assert "me" not in headers["Host"]
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "message"),
+    [
+        (503, NotDeliveredError, "503"),
+        (429, NotDeliveredError, "429"),
+        (404, RefusedError, "404"),
+        (302, RefusedError, "redirects"),
+    ],
+)
+def test_answers(server, status, error, message):
+    server.answers = [status]
+    with pytest.raises(error, match=message) as raised:
+        Webhook(server.url.replace("//", "//me:secret@")).send(record())
+    assert "secret" not in str(raised.value)
+    assert len(server.requests) == 1  # nothing is followed
+
+
+def test_a_webhook_that_is_away_waits():
+    with pytest.raises(NotDeliveredError, match=r"^http://127\.0\.0\.1:1: "):
+        Webhook("http://me:secret@127.0.0.1:1/hook").send(record())
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://host/x", "file:///etc/passwd", "http://", "host", "http://a b/", "http://h:x/", "http://h\n/"]
+)
+def test_other_addresses_are_refused(url):
+    with pytest.raises(UsageError, match="--webhook"):
+        Webhook(url)
+
+
+def test_events_wait_until_the_server_is_back_and_are_counted(server, monkeypatch):
+    monkeypatch.setattr(worker_module, "_FIRST_WAIT_S", 0.01)
+    server.answers = [500, 500, 200, 404, 200]
+    events = EventLog()
+    outlet = Outlet(Webhook(server.url), events)
+    for sequence in (1, 2, 3):
+        outlet.put(record(sequence))
+    outlet.close(10)
+    assert [json.loads(body)["sequence"] for *_, body in server.requests] == [1, 1, 1, 2, 3]
+    assert outlet.summary() == {"sent": 2, "refused": 1, "dropped": 0}
+    assert events.counts == {"webhook_failed": 1, "webhook_back": 1, "webhook_refused": 1}
+
+
+def python(code: str) -> str:
+    return f'{sys.executable} -c "{code}"'
+
+
+def test_a_command_gets_the_record_on_its_input_and_in_its_environment(tmp_path):
+    target = tmp_path / "out.txt"
+    code = f"import os, sys; open('{target}', 'w').write(sys.stdin.read() + os.environ['SVG_EDGE_ALARM_PEAK'] + sys.argv[1])"
+    AlarmCommand(python(code) + " '; $HOME'").send(record(5))
+    line, rest = target.read_text().split("\n")
+    assert json.loads(line)["sequence"] == 5
+    assert rest == "7.00; $HOME"  # no shell
+
+
+def test_a_command_that_fails_says_why():
+    with pytest.raises(RefusedError, match="exit code 3: no such lamp"):
+        AlarmCommand(python("import sys; print('no such lamp', file=sys.stderr); sys.exit(3)")).send(record())
+
+
+def test_a_command_that_hangs_is_stopped_with_its_children(monkeypatch):
+    monkeypatch.setattr(command_module, "_TIMEOUT_S", 0.2)
+    with pytest.raises(RefusedError, match="was stopped"):
+        AlarmCommand("sh -c 'sleep 60 & sleep 60'").send(record())
+
+
+@pytest.mark.parametrize("command", ["", "no-such-program-here x", "sh -c 'open"])
+def test_a_command_that_cannot_run_is_refused_before_the_start(command):
+    with pytest.raises(UsageError, match="--on-alarm"):
+        AlarmCommand(command)

@@ -1,0 +1,90 @@
+"""The bounded queue: order, overflow, retries, and an end that does not wait for ever."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from svg_runtime.live.alarms import worker as worker_module
+from svg_runtime.live.alarms.worker import NotDeliveredError, Worker
+
+
+@pytest.fixture
+def gate():
+    """An event that holds workers back until it is set."""
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def test_items_are_handled_in_order_and_all_of_them_before_the_end():
+    handled: list[int] = []
+    worker = Worker("test", handled.append, size=10)
+    for item in range(5):
+        worker.put(item)
+    worker.close(5)
+    assert handled == [0, 1, 2, 3, 4]
+    assert worker.dropped == 0
+
+
+def test_a_full_queue_drops_the_oldest_or_refuses_the_newest(gate):
+    handled: list[int] = []
+    started = threading.Event()
+
+    def handle(item: int) -> None:
+        started.set()
+        gate.wait(5)
+        handled.append(item)
+
+    worker = Worker("test", handle, size=2)
+    worker.put(0)
+    assert started.wait(5)  # 0 is in hand, not in the queue
+    for item in (1, 2, 3):
+        worker.put(item)
+    assert not worker.offer(4)
+    assert worker.dropped == 2
+    gate.set()
+    worker.close(5)
+    assert handled == [0, 2, 3]
+
+
+def test_what_was_not_delivered_is_tried_again_before_the_next(monkeypatch):
+    monkeypatch.setattr(worker_module, "_FIRST_WAIT_S", 0.01)
+    tries: list[str] = []
+
+    def handle(item: str) -> None:
+        tries.append(item)
+        if len(tries) < 3:
+            raise NotDeliveredError
+
+    worker = Worker("test", handle, size=5)
+    worker.put("a")
+    worker.put("b")
+    worker.close(5)
+    assert tries == ["a", "a", "a", "b"]
+    assert worker.dropped == 0
+
+
+def test_the_end_does_not_wait_for_a_server_that_is_away():
+    def handle(item: int) -> None:
+        raise NotDeliveredError
+
+    worker = Worker("test", handle, size=5)
+    worker.put(1)
+    worker.put(2)
+    start = time.monotonic()
+    worker.close(0.3)
+    assert time.monotonic() - start < 2
+    worker._thread.join(5)
+    assert worker.dropped == 2
+
+
+def test_the_end_does_not_wait_for_a_handler_that_hangs(gate):
+    worker = Worker("test", lambda item: gate.wait(30), size=5)
+    worker.put(1)
+    worker.put(2)
+    time.sleep(0.05)
+    worker.close(0.1)
+    assert worker.dropped == 2

@@ -1,0 +1,99 @@
+"""`--adaptive`: what is left out when the machine is too slow, and how it comes back."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+
+import pytest
+
+from svg_common.errors import ExitCode
+from svg_runtime.forecast.forecaster import MAX_CACHED_ROLLOUTS, Forecaster
+from svg_runtime.live.adaptive import AdaptiveCounts, levels
+from svg_runtime.live.events import EventLog
+
+INTERVAL_S = 0.1
+PER_FUTURE_MS = 1.5  # of the imagined machine, per sample and step
+
+
+def watch(adaptive: AdaptiveCounts, seconds: float, slowness: float = 1.0) -> list[tuple[int, int]]:
+    """Run for a while on a machine whose time grows with the work; return the counts of every frame."""
+    used = []
+    for _ in range(round(seconds / INTERVAL_S)):
+        samples, horizon = adaptive.counts
+        used.append(adaptive.counts)
+        adaptive.add(slowness * PER_FUTURE_MS * samples * horizon)
+    return used
+
+
+@pytest.mark.parametrize(
+    ("samples", "horizon", "fewer", "expected"),
+    [
+        (8, 10, True, [(8, 10), (4, 10), (2, 10), (2, 5)]),
+        (100, 10, True, [(100, 10), (50, 10), (25, 10), (25, 5)]),
+        (2, 10, True, [(2, 10), (2, 5), (2, 3), (2, 2)]),
+        (1, 3, True, [(1, 3), (1, 2), (1, 1)]),
+        (8, 10, False, [(8, 10), (8, 5), (8, 3), (8, 2)]),
+        (8, 1, True, [(8, 1)]),
+    ],
+)
+def test_samples_go_first_and_every_level_stays_ready(samples, horizon, fewer, expected):
+    assert levels(samples, horizon, fewer) == expected
+    assert len(expected) <= MAX_CACHED_ROLLOUTS
+
+
+def test_a_slow_machine_gets_fewer_and_a_free_one_more_again():
+    events = EventLog()
+    adaptive = AdaptiveCounts(levels(8, 10), INTERVAL_S, events)
+    assert watch(adaptive, 10.0, slowness=0.5)[-1] == (8, 10)
+    used = watch(adaptive, 3.0)  # 120 ms of 100
+    assert used[-1] == (4, 10)
+    assert used.index((4, 10)) <= 11
+    assert watch(adaptive, 10.0)[-1] == (4, 10)  # 60 ms: 8 samples would take 120
+    assert watch(adaptive, 10.0, slowness=4.0)[-1] == (2, 5)
+    assert watch(adaptive, 60.0, slowness=0.5)[-1] == (8, 10)
+    assert events.counts == {"adaptive_fewer": 3, "adaptive_more": 3}
+    assert "now 4 samples x 10 steps instead of 8 samples x 10 steps: forecasts took" in events.messages[0]
+
+
+def test_more_that_was_too_much_is_tried_ever_less_often():
+    """A machine whose time does not fall with the work, as one that is busy with something else in between."""
+    adaptive = AdaptiveCounts(levels(4, 10), INTERVAL_S, EventLog())
+    changes, before = [], adaptive.counts
+    for frame in range(3000):
+        adaptive.add(30.0 if adaptive.counts == (2, 10) else 95.0)
+        if adaptive.counts != before and adaptive.counts == (4, 10):
+            changes.append(frame)
+        before = adaptive.counts
+    pauses = [later - earlier for earlier, later in pairwise(changes)]
+    assert pauses == sorted(pauses)
+    assert pauses[-1] > 4 * pauses[0]
+
+
+def test_what_is_too_much_even_so_is_said_once():
+    events = EventLog()
+    watch(AdaptiveCounts(levels(2, 2), INTERVAL_S, events), 20.0, slowness=100.0)
+    assert events.counts["too_slow"] == 1
+
+
+def test_a_live_run_adapts_and_says_so(svg_live, monkeypatch):
+    real = Forecaster.forecast
+
+    def slow(self, samples=None, horizon=None, **noise):
+        time.sleep(0.0015 * (samples or self.samples) * (horizon or self.horizon))
+        return real(self, samples, horizon, **noise)
+
+    monkeypatch.setattr(Forecaster, "forecast", slow)
+    code, stderr, stats = svg_live(
+        "--headless", "--realtime", "--adaptive", "--max-frames", "30", "--json", "stats.json", "--output", "o.mp4"
+    )
+    assert code == 0, stderr
+    assert stats["adaptive"]["samples"] < 8
+    assert stats["adaptive"]["reduced_s"] > 0
+    assert stats["events"]["counts"]["adaptive_fewer"] >= 1
+    assert "instead of 8 samples x 10 steps" in stderr
+
+
+def test_adaptive_needs_a_rate_to_hold(svg_live):
+    code, stderr, _ = svg_live("--headless", "--adaptive", "--max-frames", "2")
+    assert (code, "add --realtime" in stderr) == (ExitCode.USAGE, True)

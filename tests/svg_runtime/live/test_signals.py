@@ -1,0 +1,158 @@
+"""Signals: comparable between cameras and models, slow to call an anomaly usual, fast enough for a camera."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import numpy as np
+import pytest
+
+from svg_runtime.forecast.forecaster import Observation
+from svg_runtime.forecast.scores import EarlierForecast, ForecastMemory
+from svg_runtime.live.signals import ErrorRatio, SceneChange, Signals, UsualRange, combined
+
+STEP_S = 0.1
+
+
+def scatter(count: int, seed: int = 0, unit: float = 1.0) -> list[float]:
+    return (unit * np.exp(np.random.default_rng(seed).normal(0, 0.3, count))).tolist()
+
+
+def fed(usual: UsualRange, values: list[float]) -> list[float | None]:
+    return [usual.z(value) for value in values]
+
+
+def test_nothing_is_known_during_the_first_seconds():
+    zs = fed(UsualRange(STEP_S), scatter(31))
+    assert zs[:30] == [None] * 30
+    assert zs[30] is not None
+
+
+def test_the_unit_of_the_values_does_not_matter():
+    ours, theirs = UsualRange(STEP_S), UsualRange(STEP_S)
+    assert fed(ours, scatter(400))[-1] == pytest.approx(fed(theirs, scatter(400, unit=1e4))[-1], abs=1e-3)
+
+
+def test_usual_values_are_within_a_few_standard_deviations_and_three_times_the_scatter_is_three():
+    usual = UsualRange(STEP_S)
+    zs = [z for z in fed(usual, scatter(3000)) if z is not None]
+    assert np.std(zs[-1500:]) == pytest.approx(1, abs=0.2)  # later: at first, a few values say little
+    assert usual.z(math.exp(3 * 0.3)) == pytest.approx(3, abs=0.6)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_constant_has_no_scale_but_is_usual(value):
+    usual = UsualRange(STEP_S)
+    assert max(abs(z) for z in fed(usual, [value] * 3000) if z is not None) < 1e-3
+    later = usual.z(2.0)
+    assert later is not None
+    assert 3 < later < math.inf
+
+
+def test_an_anomaly_is_not_usual_after_ten_seconds_but_after_minutes():
+    usual = UsualRange(STEP_S)
+    fed(usual, scatter(3000))
+    tens = fed(usual, [x * 20 for x in scatter(100, seed=1)])
+    assert min(z for z in tens if z is not None) > 5
+    assert fed(usual, [x * 20 for x in scatter(3000, seed=2)])[-1] == pytest.approx(0, abs=3)
+
+
+def test_rare_peaks_that_come_again_and_again_are_usual():
+    values = scatter(3000)
+    for start in range(0, 3000, 100):  # a car every ten seconds, for two
+        values[start : start + 20] = [x * 8 for x in values[start : start + 20]]
+    assert UsualRange(STEP_S).z(8.0) is None
+    zs = fed(UsualRange(STEP_S), values)
+    assert max(z for z in zs[2000:] if z is not None) < 5
+
+
+def forecasts(variance: float) -> tuple[np.ndarray, np.ndarray]:
+    return np.full((64, 64, 3), 0.5, np.float32), np.full((64, 64, 3), variance, np.float32)
+
+
+def test_an_error_counts_less_where_the_model_was_unsure():
+    frame, (mean, _) = np.full((64, 64, 3), 0.7, np.float32), forecasts(0)
+    sure, unsure = (ErrorRatio(STEP_S).of(frame, *forecasts(variance)) for variance in (0.0001, 0.04))
+    assert sure > 50 * unsure
+    assert unsure == pytest.approx(1, rel=0.01)  # an error of 0.2 where 0.2 was predicted
+    assert ErrorRatio(STEP_S).of(mean, *forecasts(0)) == 0
+
+
+def test_a_deterministic_model_learns_where_it_is_wrong():
+    ratio, (mean, none) = ErrorRatio(STEP_S), forecasts(0)
+    tree, thief = mean.copy(), mean.copy()
+    tree[:16, :16] += 0.2
+    thief[48:, 48:] += 0.2
+    for _ in range(600):
+        rustle = ratio.of(tree, mean, none)
+    assert rustle == pytest.approx(1, rel=0.05)
+    assert ratio.of(thief, mean, none) > 100
+
+
+def test_a_covered_lens_is_a_changed_scene_for_as_long_as_it_is_covered():
+    scene, rng = SceneChange(STEP_S), np.random.default_rng(0)
+    street = rng.random((64, 64, 3), dtype=np.float32)
+    assert scene.of(street) is None
+    usual = [scene.of(street + rng.normal(0, 0.01, street.shape).astype(np.float32)) for _ in range(300)]
+    covered = [scene.of(np.zeros_like(street)) for _ in range(30)]
+    assert min(covered) > 5 * max(usual)
+
+
+def test_the_combined_signal_is_a_sum_of_equals():
+    assert combined([4.0]) == 4
+    assert combined([4.0, 4.0]) == pytest.approx(4 * math.sqrt(2))
+    assert combined([4.0, -3.0]) == pytest.approx(4 / math.sqrt(2))  # calm does not make up for a failure
+
+
+def observed(index: int, rng: np.random.Generator, surprise: float | None = None, forecast: bool = True) -> Observation:
+    samples = rng.normal(0.5, 0.02, (8, 64, 64, 3)).astype(np.float32)
+    return Observation(index, surprise, (), EarlierForecast(1, samples) if forecast else None)
+
+
+def test_each_signal_sees_its_anomaly_and_reset_keeps_what_the_camera_has_taught():
+    signals, rng = Signals(STEP_S), np.random.default_rng(0)
+    frame = np.full((64, 64, 3), 0.5, np.float32)
+    for index in range(100):
+        values = signals.add(frame + rng.normal(0, 0.02, frame.shape).astype(np.float32), observed(index, rng, 1.0))
+    assert values is not None
+    assert values.combined is not None
+    assert values.combined < 3
+    intruder = frame.copy()
+    intruder[20:40, 20:40] = 1
+    seen = signals.add(intruder, observed(100, rng, 1.0))
+    assert seen is not None
+    assert seen.error is not None
+    assert seen.error > 5
+    signals.reset()
+    after = signals.add(frame, observed(0, rng, 9.0, forecast=False))
+    assert after is not None
+    assert after.error is None
+    assert after.surprise is not None
+    assert after.surprise > 2
+    signals.reset(new_scene=True)
+    assert signals.add(frame, observed(0, rng, 9.0)) is None
+
+
+def test_a_frame_takes_well_under_a_millisecond_of_processor_time():
+    signals, rng = Signals(STEP_S), np.random.default_rng(0)
+    frame, observation = rng.random((64, 64, 3), dtype=np.float32), observed(1, rng, 1.0)
+    times = []
+    for _ in range(100):
+        start = time.thread_time()
+        signals.add(frame, observation)
+        times.append(time.thread_time() - start)
+    assert np.median(times) < 0.003  # measured: below 0.5 ms; machines that are busy are slower
+
+
+def test_the_latest_forecast_of_a_frame_is_what_was_expected():
+    memory, last = ForecastMemory(), np.zeros((2, 2, 1), np.float32)
+    levels = np.arange(6, dtype=np.float32).reshape(2, 3, 1, 1, 1) * np.ones((2, 2, 1), np.float32)
+    memory.remember(4, last, levels)
+    memory.remember(5, last, levels + 10)
+    assert memory.latest(5).lead == 1
+    latest = memory.latest(7)
+    assert latest.lead == 2
+    assert latest.mean()[0, 0, 0] == 12.5  # of 11 and 14
+    assert latest.variance()[0, 0, 0] == 2.25
+    assert memory.latest(9) is None
