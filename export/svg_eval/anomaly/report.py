@@ -70,7 +70,7 @@ class AnomalyReport:
             "online: as svg-live normalises each signal, by what it has seen of the clip before; "
             "per clip: from 0 to 1 between smallest and largest of the clip, as papers do, which only the whole clip tells",
             "micro: frames of all clips together; macro: mean over clips that have both kinds; AP: average precision, micro",
-            f"not scored, in any column: {self.evaluation.n_past} or more frames at the start of a clip, until there is a forecast, "
+            f"not scored, in any column: {self.evaluation.n_past} or more frames at a clip's start, until there is a forecast, "
             "and frames that the model does not see; while online signals settle, they are 0",
         ]
 
