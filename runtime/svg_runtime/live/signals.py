@@ -209,11 +209,13 @@ class Signals:
 
 
 def combined(z: Sequence[float]) -> float:
-    """Sum over the square root of their number (Stouffer), of which those below the usual count as 0.
+    """The larger of the largest and of the sum over the square root of the number (Stouffer), both at least 0.
 
-    A calm scene does not make up for a forecast that failed.
+    Values below the usual count as 0: a calm scene does not make up for a forecast that failed. The largest alone counts too:
+    under a covered lens forecasts are easy, and would hide that the scene has changed.
     """
-    return sum(max(value, 0.0) for value in z) / math.sqrt(len(z))
+    above = [max(value, 0.0) for value in z]
+    return max(*above, sum(above) / math.sqrt(len(above)))
 
 
 def _steps(seconds: float, interval_s: float) -> int:

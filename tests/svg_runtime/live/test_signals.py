@@ -99,10 +99,11 @@ def test_a_covered_lens_is_a_changed_scene_for_as_long_as_it_is_covered():
     assert min(covered) > 5 * max(usual)
 
 
-def test_the_combined_signal_is_a_sum_of_equals():
+def test_signals_that_agree_count_more_than_one_and_calm_hides_none():
     assert combined([4.0]) == 4
     assert combined([4.0, 4.0]) == pytest.approx(4 * math.sqrt(2))
-    assert combined([4.0, -3.0]) == pytest.approx(4 / math.sqrt(2))  # calm does not make up for a failure
+    assert combined([4.0, -3.0, -3.0]) == 4
+    assert combined([-3.0]) == 0
 
 
 def observed(index: int, rng: np.random.Generator, surprise: float | None = None, forecast: bool = True) -> Observation:
@@ -142,7 +143,7 @@ def test_a_frame_takes_well_under_a_millisecond_of_processor_time():
         start = time.thread_time()
         signals.add(frame, observation)
         times.append(time.thread_time() - start)
-    assert np.median(times) < 0.003  # measured: below 0.5 ms; machines that are busy are slower
+    assert np.median(times) < 0.003
 
 
 def test_the_latest_forecast_of_a_frame_is_what_was_expected():

@@ -54,8 +54,8 @@ class _Alarm:
     start: datetime
     position_s: float
     peak: Peak = field(default_factory=Peak)
-    expected: NDArray[np.float32] | None = None  # the mean forecast of the frame with the largest value
-    real: NDArray[np.float32] | None = None
+    # The mean forecast of the frame with the largest value, and the frame; one value, as the writer's thread reads both.
+    frames: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
     sequence: int = 0
     # Used by the writer's thread alone:
     files: Files | None = None  # None: not saved yet
@@ -197,8 +197,7 @@ class AlarmMonitor:
         before = getattr(alarm.peak, self._options.signal)
         if before is None or value > before:
             expected = moment.observation.expected
-            alarm.expected = None if expected is None else expected.mean()
-            alarm.real = moment.frame
+            alarm.frames = None if expected is None else (expected.mean(), moment.frame)
         alarm.peak = Peak(**{name: _larger(getattr(alarm.peak, name), getattr(self.values, name)) for name in SIGNALS})
 
     def _start_alarm(self, moment: _Moment) -> None:
@@ -230,9 +229,7 @@ class AlarmMonitor:
         peak = getattr(alarm.peak, self._options.signal)
         start = f"{alarm.start:%Y-%m-%d %H:%M:%S %z}"
         caption = f"alarm {alarm.sequence}, {start}: {self._options.signal} {peak:.1f}, {self._source}"
-        picture = None
-        if alarm.expected is not None and alarm.real is not None:
-            picture = compare_frames(alarm.expected, alarm.real, caption)
+        picture = None if alarm.frames is None else compare_frames(*alarm.frames, caption=caption)
         alarm.files = self._archive.save(alarm.file_name, pictures, picture)
         self._finish(alarm, alarm.duration_s)
 

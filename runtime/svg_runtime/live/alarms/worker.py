@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections import deque
@@ -101,6 +102,10 @@ class Worker(Generic[_Item]):
                 if not self._wait(wait_s):
                     return False
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+            except Exception:  # a bug: shown as Python would, but the thread goes on, for weeks if need be
+                kind, error, trace = sys.exc_info()
+                threading.excepthook(threading.ExceptHookArgs((kind, error, trace, threading.current_thread())))
+                return False
 
     def _wait(self, seconds: float) -> bool:
         """Wait before the next try, shortly once the run has ended; False when there is no time for another one."""

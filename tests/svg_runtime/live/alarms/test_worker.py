@@ -67,6 +67,22 @@ def test_what_was_not_delivered_is_tried_again_before_the_next(monkeypatch):
     assert worker.dropped == 0
 
 
+def test_a_bug_is_shown_and_the_thread_goes_on(monkeypatch):
+    shown, handled = [], []
+    monkeypatch.setattr(threading, "excepthook", shown.append)
+
+    def handle(item: int) -> None:
+        handled.append(1 // item)
+
+    worker = Worker("test", handle, size=5)
+    worker.put(0)
+    worker.put(1)
+    worker.close(5)
+    assert handled == [1]
+    assert worker.dropped == 1
+    assert shown[0].exc_type is ZeroDivisionError
+
+
 def test_the_end_does_not_wait_for_a_server_that_is_away():
     def handle(item: int) -> None:
         raise NotDeliveredError
