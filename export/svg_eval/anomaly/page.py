@@ -33,7 +33,7 @@ def write_page(file: Path, result: AnomalyReport) -> None:
             *(f'<p class="quiet">{text(note)}</p>' for note in result.notes),
             "<h2>Scores over time</h2>",
             '<p class="quiet">Shaded: frames that are labelled anomalous. Left, blue: all signals combined, online, in robust '
-            "standard deviations above the usual. Right, orange: the same per clip, from 0 to 1.</p>",
+            "standard deviations above the usual. Right, orange: per clip, error and surprise, each from 0 to 1, added.</p>",
             *map(_figure, result.evaluation.clips),
         ],
     )
