@@ -58,7 +58,11 @@ def main() -> None:
             Forecaster.open(find_model(options.model), options.backend, samples=options.samples, horizon=_LEADS)
         )
         interval_s = forecaster.manifest.generation.frame_interval_s or 0.1
-        runs = [run for file in files for run in _runs(forecaster, file, interval_s, options.seed, keep)]
+        runs = [
+            run
+            for file in files
+            for run in _runs(forecaster=forecaster, file=file, interval_s=interval_s, seed=options.seed, keep=keep)
+        ]
     alarm = TriggerOptions(threshold=options.threshold, clear=options.threshold / 2)
     result = measure([run.normal for run in runs], [each for run in runs for each in run.anomalies], interval_s, alarm)
     print("\n".join([f"{len(runs)} clips: {', '.join(run.clip for run in runs)}", "", *lines(result, alarm)]))
@@ -95,7 +99,9 @@ def _runs(forecaster: Forecaster, file: Path, interval_s: float, seed: int, keep
     anomalies = []
     for start in recording.starts:
         for kind in INJECTIONS:
-            made = _anomaly_tape(forecaster, recording, kind, start, interval_s, seed, keep)
+            made = _anomaly_tape(
+                forecaster=forecaster, recording=recording, kind=kind, start=start, interval_s=interval_s, seed=seed, keep=keep
+            )
             anomalies.append(Anomaly(recording.name, kind, start, by_signal(player.continued(made))))
     settled = {name: values[round(SETTLE_S / interval_s) :] for name, values in by_signal(player.values).items()}
     print(f"{recording.name}: {len(recording.pictures)} frames, {len(anomalies)} anomalies", file=sys.stderr, flush=True)

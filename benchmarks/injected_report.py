@@ -87,7 +87,10 @@ def measure(
     rows = []
     for kind in kinds:
         chosen = [each for each in anomalies if kind in (each.kind, ALL)]
-        rows += [_row(kind, name, normal, chosen, interval_s, options) for name in SIGNALS]
+        rows += [
+            _row(kind=kind, name=name, normal=normal, anomalies=chosen, interval_s=interval_s, options=options)
+            for name in SIGNALS
+        ]
     return Result(tuple(rows), {name: count * 600 / seconds for name, count in alarms.items()}, seconds)
 
 

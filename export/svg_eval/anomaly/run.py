@@ -94,7 +94,7 @@ def run(request: AnomalyRequest, progress: ProgressListener) -> AnomalyEvaluatio
         scores = []
         for number, (name, clip) in enumerate(clips.items()):
             progress.progress("scoring", number / len(clips))
-            scores.append(_score_clip(forecaster, name, clip, masks[name], timing))
+            scores.append(_score_clip(forecaster=forecaster, name=name, clip=clip, mask=masks[name], timing=timing))
         return AnomalyEvaluation(
             model=f"{printable(find_model(request.model, real_video=True).name)}: {forecaster.description}",
             labels=labels.description,
