@@ -58,6 +58,8 @@ def main() -> None:
             Forecaster.open(find_model(options.model), options.backend, samples=options.samples, horizon=_LEADS)
         )
         interval_s = forecaster.manifest.generation.frame_interval_s or 0.1
+        # Forecasts of another model, or of anomalies with another seed, are others.
+        keep /= f"{forecaster.manifest.bundle_id[:12]}-{options.samples}-samples-seed-{options.seed}"
         runs = [
             run
             for file in files
