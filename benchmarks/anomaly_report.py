@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
-from anomaly_scores import CELL, Areas, Floats, Normalise, Scoring, areas, comparable, raw_scores
+from anomaly_scores import CELL, Floats, Normalise, Scoring, comparable, raw_scores
 from goal_metrics import aligned
 from numpy.typing import NDArray
+
+from svg_eval.roc import Areas, areas
 
 NORMALISE: tuple[Normalise, ...] = get_args(Normalise)
 PUBLISHED = {  # micro, in percent, each clip from 0 to 1 ("clip")

@@ -1,7 +1,7 @@
-"""From error maps to one score per frame, and from scores to the area under the ROC curve. Used by `anomaly.py`.
+"""From error maps to one score per frame. Used by `anomaly.py`.
 
-Three stages, each with its options in `Scoring`: a map becomes a number (block, top, place), numbers become comparable between
-clips (normalise, smooth), and the areas of all thresholds are compared with the labels (`roc_area`).
+Two stages, each with its options in `Scoring`: a map becomes a number (block, top, place), and numbers become comparable
+between clips (normalise, smooth).
 """
 
 from __future__ import annotations
@@ -145,44 +145,3 @@ def normalised(scores: Floats, scoring: Scoring, normal_frames: int) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         result[known] = np.where(earlier > 0, values * counts / earlier, np.nan)
     return result
-
-
-def roc_area(scores: Floats, anomalous: NDArray[np.bool_]) -> float:
-    """Probability that an anomalous frame scores above a normal one, ties counting half: the area under the ROC curve.
-
-    Args:
-        scores: (n,).
-        anomalous: (n,) labels, of which both values occur.
-    """
-    _, which, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2  # of each distinct score, from 1; ties share their mean
-    positives, negatives = int(anomalous.sum()), int((~anomalous).sum())
-    if not positives or not negatives:
-        raise ValueError("a ROC area needs anomalous and normal frames")
-    return float((ranks[which][anomalous].sum() - positives * (positives + 1) / 2) / (positives * negatives))
-
-
-@dataclass(frozen=True)
-class Areas:
-    """ROC areas over all clips.
-
-    Attributes:
-        micro: of the frames of all clips together, which is what papers on Ped2 report.
-        macro: mean over the clips that have both kinds of frames.
-    """
-
-    micro: float
-    macro: float
-
-
-def areas(scores: Mapping[str, Floats], labels: Mapping[str, NDArray[np.bool_]]) -> Areas:
-    """ROC areas of the frames that have a score."""
-    known = {name: np.isfinite(each) for name, each in scores.items()}
-    all_scores = np.concatenate([scores[name][mask] for name, mask in known.items()])
-    all_labels = np.concatenate([labels[name][mask] for name, mask in known.items()])
-    each = [
-        roc_area(scores[name][mask], labels[name][mask])
-        for name, mask in known.items()
-        if 0 < labels[name][mask].sum() < mask.sum()
-    ]
-    return Areas(roc_area(all_scores, all_labels), float(np.mean(each)))

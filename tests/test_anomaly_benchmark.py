@@ -1,4 +1,4 @@
-"""The anomaly benchmark: areas against counted pairs, scores by hand, tiles that tile, and bundle against checkpoint."""
+"""The anomaly benchmark: scores by hand, tiles that tile, and bundle against checkpoint."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import av
 import numpy as np
 import pytest
 import torch
-from scipy.stats import mannwhitneyu
 
 from svg_common.errors import UsageError
 from svg_export.bundle_writer import write_bundle
@@ -42,37 +41,6 @@ def moving_clip(frames=12, height=72, width=96) -> np.ndarray:
     for number in range(frames):
         clip[number, 20:36, 4 + 3 * number : 20 + 3 * number] = 220
     return clip
-
-
-class TestAreas:
-    def test_area_is_the_share_of_pairs_in_order(self):
-        from anomaly_scores import roc_area
-
-        rng = np.random.default_rng(1)
-        for count in (2, 7, 60):
-            scores = rng.integers(0, 8, count).astype(float)  # with many ties
-            labels = np.arange(count) % 3 == 0
-            rng.shuffle(labels)
-            pairs = [(a > b) + 0.5 * (a == b) for a in scores[labels] for b in scores[~labels]]
-            assert roc_area(scores, labels) == pytest.approx(np.mean(pairs))
-            statistic = mannwhitneyu(scores[labels], scores[~labels]).statistic
-            assert roc_area(scores, labels) == pytest.approx(statistic / len(pairs))
-
-    def test_area_of_one_kind_alone_is_refused(self):
-        from anomaly_scores import roc_area
-
-        with pytest.raises(ValueError, match="anomalous and normal"):
-            roc_area(np.arange(3.0), np.ones(3, bool))
-
-    def test_micro_pools_frames_and_macro_averages_clips(self):
-        from anomaly_scores import areas
-
-        scores = {"a": np.array([np.nan, 1.0, 2.0]), "b": np.array([10.0, 9.0, 30.0]), "c": np.array([50.0, 60.0])}
-        labels = {"a": np.array([True, False, True]), "b": np.array([False, False, True]), "c": np.array([True, True])}
-        found = areas(scores, labels)
-        assert found.macro == 1.0  # of a and b: c has no normal frame
-        anomalous, normal = [2, 30, 50, 60], [1, 10, 9]
-        assert found.micro == pytest.approx(np.mean([a > b for a in anomalous for b in normal]))
 
 
 class TestScores:

@@ -13,12 +13,16 @@ from svg_common.files import write_json
 from svg_common.outputs import check_outputs, existing_file
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
+from svg_eval.anomaly.request import AnomalyRequest
 from svg_runtime.forecast_options import Bf16Option, Fp16Option, requested_precision
 from svg_train.config_options import config_options, settings_of
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
 _DEFAULT_HORIZON = 10
+_DEFAULT_SAMPLES = 100
+_DEFAULT_SEQUENCES = 256
+_LIVE_SAMPLES = 8  # with --anomaly, as svg-live
 _EXAMPLES = 8  # sequences that --strips and --page show
 
 
@@ -37,9 +41,14 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="device of the backend, or cpu, cuda or cuda:N for a checkpoint")] = None,
     fp16: Fp16Option = False,
     bf16: Bf16Option = False,
-    samples: Annotated[int, typer.Option(min=1, help="sampled futures per sequence")] = 100,
-    horizon: Annotated[int | None, typer.Option(min=1, help=f"forecast frames; default: {_DEFAULT_HORIZON}")] = None,
-    sequences: Annotated[int, typer.Option(min=1, help="held-out sequences")] = 256,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"sampled futures per sequence; default: {_DEFAULT_SAMPLES}, with --anomaly {_LIVE_SAMPLES}"),
+    ] = None,
+    horizon: Annotated[
+        int | None, typer.Option(min=1, help=f"forecast frames; default: {_DEFAULT_HORIZON}, with --anomaly 1")
+    ] = None,
+    sequences: Annotated[int | None, typer.Option(min=1, help=f"held-out sequences; default: {_DEFAULT_SEQUENCES}")] = None,
     seed: Annotated[int, typer.Option(min=0, help="seed of the noise")] = 0,
     protocol: Annotated[
         Literal["smmnist", "kth", "kth40", "bair"] | None,
@@ -49,6 +58,18 @@ def evaluate(
         list[str] | None,
         typer.Option(help="another model for the same run, such as a deterministic one; may be repeated"),
     ] = None,
+    anomaly: Annotated[
+        Path | None,
+        _panel(
+            "Anomalies",
+            "how well anomalous frames of --data video are found: labels as frame ranges (.json, .csv), UCSD's .m, "
+            "or a folder of pixel masks",
+            metavar="LABELS",
+        ),
+    ] = None,
+    anomaly_first: Annotated[
+        int, _panel("Anomalies", "number of a clip's first frame in the ranges: 0 or 1", min=0, max=1)
+    ] = 1,
     json: Annotated[Path | None, _panel("Output", "write all metrics to this file")] = None,
     plot: Annotated[Path | None, _panel("Output", "plot metrics per step and best of n to this PNG, PDF or SVG")] = None,
     page: Annotated[Path | None, _panel("Output", "write everything with plots and pictures to this HTML file")] = None,
@@ -61,11 +82,33 @@ def evaluate(
 ) -> None:
     """Evaluate a checkpoint or a bundle: best of N samples, PSNR and SSIM with confidence intervals, diversity, baselines.
 
-    The held-out sequences are those of the data that the model was trained on, unless --data names others.
+    The held-out sequences are those of the data that the model was trained on, unless --data names others. With --anomaly:
+    frame-level ROC areas of a bundle's signals on labelled clips, as svg-live and as papers normalise them.
 
     Exit codes: 0 ok, 1 error, 2 usage, 4 missing backend, device or extra.
     """
     source = settings_of("data", settings)
+    if anomaly is not None:
+        _refuse_with_anomaly(
+            {
+                "--protocol": protocol, "--baseline": baseline, "--sequences": sequences, "--plot": plot, "--strips": strips,
+                "--lpips-weights": lpips_weights, "--fvd-weights": fvd_weights,
+            }
+        )  # fmt: skip
+        asked = AnomalyRequest(
+            labels=anomaly,
+            first_number=anomaly_first,
+            model=model,
+            backend=backend,
+            device=device,
+            precision=requested_precision(fp16, bf16),
+            data=source,
+            samples=samples or _LIVE_SAMPLES,
+            horizon=horizon or 1,
+            seed=seed,
+        )
+        _evaluate_anomalies(asked, json, page)
+        return
     drawing = [*(["matplotlib"] if plot or page else []), *(["PIL"] if strips or page else [])]
     require_modules("svg-eval", "eval", "torch", "onnxruntime", *drawing)
     with defer_interrupts():  # heavy: torch, ONNX Runtime
@@ -85,8 +128,8 @@ def evaluate(
     needed = [find_model(model), *(baseline or ()), lpips_weights, fvd_weights, existing_file(source["root"])]
     check_outputs({"--json": json, "--plot": plot, "--page": page}, {"--strips": strips}, needed=needed)
     measurement = Settings(
-        sequences=sequences,
-        samples=samples,
+        sequences=sequences or _DEFAULT_SEQUENCES,
+        samples=samples or _DEFAULT_SAMPLES,
         horizon=horizon or _DEFAULT_HORIZON,
         seed=seed,
         examples=_EXAMPLES if strips or page else 0,
@@ -114,6 +157,32 @@ def evaluate(
         write_page(page, evaluation)
     if strips is not None:
         save_sequences(strips, evaluation)
+
+
+def _refuse_with_anomaly(options: dict[str, Any]) -> None:
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise UsageError(f"{', '.join(given)} has no effect with --anomaly\n  remove it; evaluate forecasts in another run")
+
+
+def _evaluate_anomalies(request: AnomalyRequest, json: Path | None, page: Path | None) -> None:
+    """`svg-eval --anomaly`: it needs neither torch nor the data sets of svg-train."""
+    require_modules("svg-eval", "eval", "onnxruntime", *(["matplotlib"] if page else []))
+    with defer_interrupts():  # heavy: ONNX Runtime
+        from svg_eval.anomaly.page import write_page
+        from svg_eval.anomaly.report import as_json, as_text, report
+        from svg_eval.anomaly.run import run
+        from svg_runtime.bundle.reader import find_model
+
+    needed = [find_model(request.model, real_video=True), existing_file(request.labels), existing_file(request.data["root"])]
+    check_outputs({"--json": json, "--page": page}, needed=needed)
+    with ProgressDisplay() as display:
+        result = report(run(request, display))
+    print(as_text(result))
+    if json is not None:
+        write_json(json, as_json(result))
+    if page is not None:
+        write_page(page, result)
 
 
 def main() -> None:

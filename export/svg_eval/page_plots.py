@@ -108,6 +108,11 @@ def _figure(title: str, xlabel: str) -> tuple[Any, Any]:
 def _svg(figure: Any, axis: Any) -> bytes:
     """The picture, with a legend."""
     axis.legend(fontsize="x-small")
+    return as_svg(figure)
+
+
+def as_svg(figure: Any) -> bytes:
+    """A figure of matplotlib as SVG, without the time of its making."""
     picture = io.BytesIO()
     figure.savefig(picture, format="svg", metadata={"Date": None})
     return picture.getvalue()

@@ -1,0 +1,152 @@
+"""How well svg-live's signals find anomalies: `python benchmarks/injected_anomalies.py --clips FOLDER [--keep FOLDER] ...`
+
+Real clips of cameras that stand still are normal. Into each, six kinds of anomalies are injected at known times: playback in
+reverse, three times as fast, a frozen picture, a covered lens, a shaken camera, an object that moves through. Every run is
+observed and forecast frame by frame in the runtime, as svg-live does, and judged by its signals.
+
+Normal are all frames after the first 6 seconds of a clip, in which the signals learn what is usual; an anomaly lasts up to 3
+seconds, and begins at the liveliest moment of about every 15 seconds. With --keep, forecasts are made once, and signals can be
+changed and measured again in seconds.
+
+    python benchmarks/injected_anomalies.py --clips CLIPS/train --index CLIPS/INDEX.tsv --keep forecasts
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from injected_clips import INJECTIONS, SETTLE_S, Recording, inject, read_recording
+from injected_forecasts import Tape, record, replay
+from injected_report import Anomaly, Values, as_json, by_signal, lines, measure
+
+from svg_common.files import write_json
+from svg_runtime.bundle.reader import find_model
+from svg_runtime.forecast.forecaster import Forecaster
+from svg_runtime.forecast.scores import ForecastMemory
+from svg_runtime.live.alarms.trigger import TriggerOptions
+from svg_runtime.live.signals import Signals, SignalValues
+
+_LEADS = 4  # forecast frames; the signals read the first one
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=Path, required=True, help="folder of clips of cameras that stand still")
+    parser.add_argument("--index", type=Path, help="table with columns file and camera: only clips whose camera is 'static'")
+    parser.add_argument("--model", default="camera", help="bundle; default: camera, the embedded one")
+    parser.add_argument("--backend", default="auto", help="of the model; default: the fastest")
+    parser.add_argument("--samples", type=int, default=8, help="futures per forecast; default: 8, as svg-live")
+    parser.add_argument("--threshold", type=float, default=TriggerOptions().threshold, help="of the alarm; default: svg-live's")
+    parser.add_argument("--seed", type=int, default=0, help="of the anomalies; default: 0")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the forecasts there, and take those that are there")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    options = parser.parse_args()
+    files = static_clips(options.clips, options.index)
+    with ExitStack() as stack:
+        keep = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        forecaster = stack.enter_context(
+            Forecaster.open(find_model(options.model), options.backend, samples=options.samples, horizon=_LEADS)
+        )
+        interval_s = forecaster.manifest.generation.frame_interval_s or 0.1
+        # Forecasts of another model, or of anomalies with another seed, are others.
+        keep /= f"{forecaster.manifest.bundle_id[:12]}-{options.samples}-samples-seed-{options.seed}"
+        runs = [
+            run
+            for file in files
+            for run in _runs(forecaster=forecaster, file=file, interval_s=interval_s, seed=options.seed, keep=keep)
+        ]
+    alarm = TriggerOptions(threshold=options.threshold, clear=options.threshold / 2)
+    result = measure([run.normal for run in runs], [each for run in runs for each in run.anomalies], interval_s, alarm)
+    print("\n".join([f"{len(runs)} clips: {', '.join(run.clip for run in runs)}", "", *lines(result, alarm)]))
+    if options.json:
+        write_json(options.json, {"clips": [run.clip for run in runs], **as_json(result, alarm)})
+
+
+def static_clips(folder: Path, index: Path | None) -> list[Path]:
+    """Files of `folder`; with an index, those whose camera is static there."""
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    if index is None:
+        return files
+    with index.open(encoding="utf-8", newline="") as table:
+        static = {Path(row["file"]).name for row in csv.DictReader(table, delimiter="\t") if row["camera"] == "static"}
+    return [file for file in files if file.name in static]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Signals of one clip: normal, and with each of its anomalies."""
+
+    clip: str
+    normal: dict[str, Values]
+    anomalies: list[Anomaly]
+
+
+def _runs(forecaster: Forecaster, file: Path, interval_s: float, seed: int, keep: Path) -> Iterator[Run]:
+    """The run of a clip; none if it is too short."""
+    recording = read_recording(file, interval_s)
+    if recording is None:
+        return
+    tape = record(forecaster, recording.pictures, 0, keep / recording.name / "normal")
+    player = Player(tape, interval_s, recording.starts)
+    anomalies = []
+    for start in recording.starts:
+        for kind in INJECTIONS:
+            made = _anomaly_tape(
+                forecaster=forecaster, recording=recording, kind=kind, start=start, interval_s=interval_s, seed=seed, keep=keep
+            )
+            anomalies.append(Anomaly(recording.name, kind, start, by_signal(player.continued(made))))
+    settled = {name: values[round(SETTLE_S / interval_s) :] for name, values in by_signal(player.values).items()}
+    print(f"{recording.name}: {len(recording.pictures)} frames, {len(anomalies)} anomalies", file=sys.stderr, flush=True)
+    yield Run(recording.name, settled, anomalies)
+
+
+def _anomaly_tape(
+    forecaster: Forecaster, recording: Recording, kind: str, start: int, interval_s: float, seed: int, keep: Path
+) -> Tape:
+    made = inject(kind=kind, recording=recording, start=start, interval_s=interval_s, seed=seed)
+    pictures = np.concatenate([recording.pictures[:start], made])
+    return record(forecaster, pictures, start, keep / recording.name / f"{kind.replace(' ', '-')}-{start}")
+
+
+class Player:
+    """Signals of normal video, and of what else may follow at some of its frames.
+
+    Args:
+        tape: normal video from its first frame on.
+        interval_s: seconds between frames.
+        starts: frames at which something else may follow.
+
+    Attributes:
+        values: signals of every frame of the tape.
+    """
+
+    def __init__(self, tape: Tape, interval_s: float, starts: tuple[int, ...]) -> None:
+        memory, signals = ForecastMemory(), Signals(interval_s)
+        self._at: dict[int, tuple[ForecastMemory, Signals]] = {}
+        self.values: list[SignalValues | None] = []
+        for frame, observation in replay(tape, memory):
+            self.values.append(signals.add(frame, observation))
+            if observation.index + 1 in starts:  # the forecast after this frame is remembered before the next one comes
+                self._at[observation.index + 1] = copy.deepcopy((memory, signals))
+        self._tape = tape
+
+    def continued(self, other: Tape) -> list[SignalValues | None]:
+        """Signals of the frames of `other`, before which the normal video was seen."""
+        memory, signals = copy.deepcopy(self._at[other.first])
+        last = other.first - 1
+        memory.remember(last, self._tape.frame(last), self._tape.forecast(last))
+        return [signals.add(frame, observation) for frame, observation in replay(other, memory)]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The clips that labels are about: their names, their frames as a model sees them, and the number of each in its file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svg_common.errors import SvgError, UsageError
+from svg_common.video.clips import Clip, find_clips
+from svg_common.video.picture_files import PictureError, PictureFiles
+from svg_common.video.reader import VideoReader
+from svg_common.video.sampling import pick_at_interval, step_of_video
+from svg_eval.anomaly.labels import MASK_SUFFIX
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ClipTiming:
+    """Which pictures of clips a model sees.
+
+    Attributes:
+        interval_s: seconds per model step.
+        frame_step: every n-th picture instead of `interval_s`; None: by time.
+        source_fps: pictures per second of clips without time stamps; None: what the codec says; of pictures, one per step.
+    """
+
+    interval_s: float
+    frame_step: int | None = None
+    source_fps: float | None = None
+
+
+@dataclass(frozen=True)
+class SeenPicture:
+    """One picture that the model sees.
+
+    Attributes:
+        number: in the clip, from 0.
+        image: (H, W, 3) RGB or (H, W) gray.
+        after_pause: earlier ones are not context for it.
+    """
+
+    number: int
+    image: Picture
+    after_pause: bool
+
+
+def named_clips(root: Path) -> dict[str, Clip]:
+    """Clips by the name of their file without suffix, or of their folder of pictures. UCSD's masks beside them are left out.
+
+    Raises:
+        UsageError: there are none, or two of one name.
+    """
+    clips: dict[str, Clip] = {}
+    for clip in find_clips(root):
+        name = clip.paths[0].stem if clip.is_video else clip.paths[0].parent.name
+        if name.endswith(MASK_SUFFIX) and not clip.is_video:
+            continue
+        if name in clips:
+            raise UsageError(
+                f"two clips are called '{name}': '{clips[name].name}' and '{clip.name}'\n"
+                "  labels are found by the clip's name: expected a --data-root with one clip of each name"
+            )
+        clips[name] = clip
+    if not clips:
+        raise UsageError(f"'{root}' contains no videos or pictures\n  expected the labelled clips in --data-root")
+    return clips
+
+
+def count_pictures(clip: Clip) -> int:
+    """Pictures of a clip; a video is decoded for it, since headers are wrong."""
+    if not clip.is_video:
+        return len(clip.paths)
+    with VideoReader(clip.paths[0]) as reader:
+        return sum(1 for _ in reader)
+
+
+def seen_pictures(clip: Clip, timing: ClipTiming) -> Iterator[SeenPicture]:
+    """The pictures at the model's interval, as svg-live selects them.
+
+    Raises:
+        SvgError: a picture cannot be read, since what is lost would shift the labels.
+    """
+    if not clip.is_video:
+        fps = timing.source_fps or 1 / timing.interval_s
+        timed = ((position / fps, picture) for position, picture in zip(clip.positions, _pictures(clip), strict=True))
+        yield from _selected(timed, fps, timing)
+        return
+    with VideoReader(clip.paths[0]) as reader:
+        fps = timing.source_fps if reader.assumed_rate and timing.source_fps else reader.fps
+        stretch = reader.fps / fps
+        yield from _selected(((frame.time_s * stretch, frame.image) for frame in reader), fps, timing)
+        if reader.problem is not None:
+            raise SvgError(f"'{clip.paths[0]}' is damaged: {reader.problem}\n  its labels would be of other frames")
+
+
+def _pictures(clip: Clip) -> Iterator[Picture]:
+    files = PictureFiles(clip.paths)
+    for path in clip.paths:
+        try:
+            yield files.read(path)
+        except PictureError as error:
+            raise SvgError(f"'{path}' cannot be read: {error}\n  its clip's labels would be of other frames") from error
+
+
+def _selected(timed: Iterator[tuple[float, Picture]], fps: float, timing: ClipTiming) -> Iterator[SeenPicture]:
+    numbered = ((time_s, (number, image)) for number, (time_s, image) in enumerate(timed))
+    step = step_of_video(timing.interval_s, fps)
+    step_s = timing.frame_step / fps if timing.frame_step else 1 / fps if step is None else step.step_s
+    last = -1
+    for picked in pick_at_interval(numbered, step_s, fps):
+        number, image = picked.item
+        if number != last:  # one that is held over a short gap is one frame with one label
+            yield SeenPicture(number, image, after_pause=picked.pause_s > 0)
+        last = number

@@ -1,0 +1,251 @@
+"""Labels of anomalous frames: ranges as JSON or CSV, UCSD's .m files, and folders of pixel masks. `read_labels` reads any.
+
+{"clips": {"01": [[61, 180]], "02": []}}         JSON
+01,61,180                                        CSV: file,first,last; a line per range, without numbers for a normal clip
+TestVideoFile{end+1}.gt_frame = [61:180];        UCSD: the n-th line is about the clip with the number n in its name
+masks/01/0001.png, or masks/Test001_gt/*.bmp     pixel masks: a frame is anomalous where its mask has a pixel that is not 0
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svg_common.errors import UsageError
+from svg_common.files import refuse_pipe
+from svg_common.printable import printable
+from svg_common.text_files import EncodingError, decode_text
+from svg_common.video.clips import find_clips
+from svg_common.video.picture_files import PictureError, PictureFiles
+from svg_common.video.reader import VIDEO_SUFFIXES
+
+MASK_SUFFIX = "_gt"  # of UCSD's folders of masks, which lie among those of the clips
+_EXPECTED = (
+    'expected ranges as JSON ({"clips": {"01": [[61, 180]]}}) or CSV (file,first,last), UCSD\'s .m file, '
+    "or a folder of folders of pixel masks"
+)
+_ENTRY = re.compile(r"TestVideoFile\s*\{[^}]*\}\s*\.\s*gt_frame\s*=\s*\[([^\]]*)\]")
+_RANGE = re.compile(r"(\d+)(?::(\d+))?")
+_SHOWN = 5  # names in a message
+
+Mask = NDArray[np.bool_]
+
+
+class ClipLabels(Protocol):
+    """Which frames of one clip are anomalous."""
+
+    def mask(self, frames: int) -> Mask:
+        """(frames,) true where anomalous.
+
+        Raises:
+            UsageError: the labels are not of a clip with so many frames.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FrameRanges:
+    """Ranges of anomalous frames, both ends in them; they may overlap.
+
+    Attributes:
+        source: the file, and the clip in it, for messages.
+        ranges: first and last frame of each.
+        first_number: of a clip's first frame, 0 or 1.
+    """
+
+    source: str
+    ranges: tuple[tuple[int, int], ...]
+    first_number: int
+
+    def mask(self, frames: int) -> Mask:
+        """As `ClipLabels.mask`."""
+        anomalous = np.zeros(frames, bool)
+        last_number = frames - 1 + self.first_number
+        for first, last in self.ranges:
+            if not self.first_number <= first <= last <= last_number:
+                raise UsageError(
+                    f"{self.source}: range {first} to {last}, but the clip has frames {self.first_number} to {last_number}\n"
+                    "  expected first <= last within these; --anomaly-first 0 or 1 says what the first frame's number is"
+                )
+            anomalous[first - self.first_number : last - self.first_number + 1] = True
+        return anomalous
+
+
+@dataclass(frozen=True)
+class PixelMasks:
+    """One picture per frame, whose pixels are not 0 where the frame is anomalous."""
+
+    source: str
+    files: tuple[Path, ...]
+
+    def mask(self, frames: int) -> Mask:
+        """As `ClipLabels.mask`."""
+        if len(self.files) != frames:
+            raise UsageError(
+                f"{self.source}: {len(self.files)} masks for {frames} frames\n  expected one per frame of the clip"
+            )
+        pictures = PictureFiles(self.files)
+        try:
+            return np.array([bool(pictures.read(file).any()) for file in self.files])
+        except PictureError as error:
+            raise UsageError(f"{self.source}: a mask cannot be read: {error}\n  expected pictures, such as .png") from error
+
+
+@dataclass(frozen=True)
+class AnomalyLabels:
+    """Labels of all clips.
+
+    Attributes:
+        description: human-readable, with the number of the first frame.
+        clips: by name; by the number in the clip's name if `numbered`.
+        numbered: the labels have no names, but an order.
+    """
+
+    description: str
+    clips: Mapping[str, ClipLabels]
+    numbered: bool = False
+
+    def of(self, names: Sequence[str]) -> dict[str, ClipLabels]:
+        """The labels of each clip, by its name.
+
+        Raises:
+            UsageError: clips without labels, or labels without a clip.
+        """
+        keys = {name: _number(name) if self.numbered else name for name in names}
+        if len(set(keys.values())) < len(names) or set(keys.values()) != self.clips.keys():
+            what = "the numbers in their names" if self.numbered else "their names"
+            raise UsageError(
+                f"clips and labels do not match by {what}\n"
+                f"  clips without labels: {_listed(name for name, key in keys.items() if key not in self.clips)}\n"
+                f"  labels without a clip: {_listed(self.clips.keys() - set(keys.values()))}\n"
+                f"  the clips are {_listed(names)}; the labels {_listed(self.clips)}"
+            )
+        return {name: self.clips[key] for name, key in keys.items()}
+
+
+def read_labels(path: Path, first_number: int = 1) -> AnomalyLabels:
+    """Read labels of any kind; what kind it is follows from the name.
+
+    Args:
+        path: a .json, .csv or .m file, or a folder.
+        first_number: of a clip's first frame in ranges, 0 or 1.
+
+    Raises:
+        UsageError: the labels are missing, damaged or empty.
+    """
+    if path.is_dir():
+        return _read_masks(path)
+    if not path.exists():
+        raise UsageError(f"labels '{path}' do not exist\n  {_EXPECTED}")
+    readers = {".json": _json_ranges, ".csv": _csv_ranges, ".m": _matlab_ranges}
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise UsageError(f"unknown kind of labels: '{path}'\n  {_EXPECTED}")
+    refuse_pipe(path)
+    try:
+        ranges = reader(decode_text(path.read_bytes()))
+    except (EncodingError, ValueError) as error:
+        raise UsageError(f"labels '{path}' cannot be read: {error}\n  {_EXPECTED}") from error
+    if not ranges:
+        raise UsageError(f"labels '{path}' name no clip\n  {_EXPECTED}")
+    clips = {name: FrameRanges(f"'{path}', clip {printable(name)}", each, first_number) for name, each in ranges.items()}
+    return AnomalyLabels(
+        f"{printable(path)}: ranges of frames, counted from {first_number}", clips, numbered=reader is _matlab_ranges
+    )
+
+
+Ranges = dict[str, tuple[tuple[int, int], ...]]
+
+
+def _json_ranges(text: str) -> Ranges:
+    try:
+        read = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON ({error})") from error
+    clips = read.get("clips", read) if isinstance(read, dict) else None
+    if not isinstance(clips, dict):
+        raise ValueError('it has no object "clips"')
+    return {name: tuple(_pair(name, each) for each in _list_of(name, ranges)) for name, ranges in clips.items()}
+
+
+def _list_of(name: str, ranges: Any) -> list[Any]:
+    if not isinstance(ranges, list):
+        raise ValueError(f"clip {printable(name)} has {ranges!r:.40} in place of a list of ranges")
+    return ranges
+
+
+def _pair(name: str, value: Any) -> tuple[int, int]:
+    whole = isinstance(value, list) and len(value) == 2 and all(type(number) is int for number in value)
+    if not whole:
+        raise ValueError(f"clip {printable(name)} has the range {value!r:.40}, not [first, last]")
+    return value[0], value[1]
+
+
+def _csv_ranges(text: str) -> Ranges:
+    ranges: dict[str, list[tuple[int, int]]] = {}
+    for number, row in enumerate(csv.reader(io.StringIO(text)), start=1):
+        cells = [cell.strip() for cell in row]
+        if not any(cells) or cells[0].startswith("#") or (number == 1 and cells[1:] == ["first", "last"]):
+            continue
+        name, *numbers = cells
+        known = ranges.setdefault(_clip_name(name), [])
+        if not any(numbers):
+            continue
+        if len(numbers) != 2 or not all(re.fullmatch(r"\d+", each, re.ASCII) for each in numbers):
+            raise ValueError(f"line {number} is {','.join(cells)!r:.60}, not file,first,last")
+        known.append((int(numbers[0]), int(numbers[1])))
+    return {name: tuple(each) for name, each in ranges.items()}
+
+
+def _clip_name(name: str) -> str:
+    """The name of a clip, of whose file the suffix may be given too."""
+    file = Path(name)
+    return file.stem if file.suffix.lower() in VIDEO_SUFFIXES else name
+
+
+def _matlab_ranges(text: str) -> Ranges:
+    """Read as text; what a program could do besides is not looked at."""
+    entries = _ENTRY.findall(re.sub(r"%.*", "", text))
+    if not entries:
+        raise ValueError("it has no line like TestVideoFile{end+1}.gt_frame = [61:180];")
+    ranges: Ranges = {}
+    for number, entry in enumerate(entries, start=1):
+        parts = re.split(r"[\s,;]+", re.sub(r"\s*:\s*", ":", entry).strip())
+        found = [_RANGE.fullmatch(part) for part in parts if part]
+        if not all(found):
+            raise ValueError(f"entry {number} is [{entry:.40}], not ranges such as 5:90, 140:200")
+        ranges[str(number)] = tuple((int(each[1]), int(each[2] or each[1])) for each in found if each)
+    return ranges
+
+
+def _read_masks(folder: Path) -> AnomalyLabels:
+    clips: dict[str, ClipLabels] = {}
+    for each in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        found = [clip for clip in find_clips(each, nested=False) if not clip.is_video]
+        files = tuple(path for clip in found for path in clip.paths)
+        if files:
+            clips[each.name.removesuffix(MASK_SUFFIX)] = PixelMasks(f"'{each}'", files)
+    if not clips:
+        raise UsageError(f"the folder '{folder}' has no folders of pixel masks\n  {_EXPECTED}")
+    return AnomalyLabels(f"{printable(folder)}: pixel masks", clips)
+
+
+def _number(name: str) -> str:
+    """The last number in a clip's name, without leading zeros; a name without one fits no label."""
+    numbers = re.findall(r"\d+", name, re.ASCII)
+    return str(int(numbers[-1])) if numbers else f"no number in {name}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    every = sorted(names)
+    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
+    return ", ".join(printable(name) for name in every[:_SHOWN]) + more if every else "none"

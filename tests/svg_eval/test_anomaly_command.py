@@ -1,0 +1,139 @@
+"""`svg-eval --anomaly` from its options to table, JSON and page, on little real clips; which frames it scores."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from svg_common.errors import UsageError
+from svg_common.progress import NullListener
+from svg_common.video.clips import find_clips
+from svg_eval.anomaly.clips import ClipTiming, count_pictures, named_clips, seen_pictures
+from svg_eval.anomaly.request import AnomalyRequest
+from svg_eval.anomaly.run import ClipScores, run
+from svg_eval.cli import app
+from svg_eval.roc import roc_area
+from tests.svg_runtime.live.live_helpers import write_video
+
+FRAMES = 45
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Two clips, and labels of one range in the first."""
+    (tmp_path / "clips").mkdir()
+    for number in (1, 2):
+        write_video(tmp_path / "clips" / f"0{number}.mp4", FRAMES, seed=number)
+    labels = tmp_path / "labels.json"
+    labels.write_text(json.dumps({"clips": {"01": [[31, 40]], "02": []}}))
+    return tmp_path
+
+
+def evaluate(data, model, *arguments) -> None:
+    options = [model, "--data", "video", "--data-root", data / "clips", "--anomaly", data / "labels.json", "--backend", "cpu"]
+    app([str(argument) for argument in (*options, *arguments)], standalone_mode=False)
+
+
+def test_the_command_reports_every_signal_online_and_per_clip(data, tiny_bundle, capsys):
+    evaluate(data, tiny_bundle, "--json", data / "a.json", "--page", data / "a.html")
+    printed = capsys.readouterr().out
+    assert "online: micro" in printed
+    assert "counted from 1" in printed
+    result = json.loads((data / "a.json").read_text())
+    assert set(result["online"]) == {"error", "surprise", "scene", "combined"}
+    assert set(result["per_clip"]) == {"error", "surprise", "combined"}
+    first, second = result["clips"]
+    assert (first["pictures"], first["labelled"], second["labelled"]) == (FRAMES, 10, 0)
+    assert first["numbers"] == list(range(result["n_past"], FRAMES))
+    assert np.flatnonzero(first["anomalous"]).tolist() == [number - result["n_past"] for number in range(30, 40)]
+    assert second["roc_area"] is None
+    # Both clips pooled, from the scores in the file.
+    scores = np.array([*first["online"]["combined"], *second["online"]["combined"]])
+    labels = np.array([*first["anomalous"], *second["anomalous"]])
+    assert result["online"]["combined"]["roc_area"]["micro"] == pytest.approx(roc_area(scores, labels), abs=1e-3)
+    assert result["online"]["combined"]["roc_area"]["macro"] == pytest.approx(first["roc_area"]["combined"], abs=1e-3)
+    page = (data / "a.html").read_text()
+    assert page.count("data:image/svg+xml") == 2
+    assert "all combined" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--protocol", "kth"], "--protocol has no effect with --anomaly"),
+        (["--sequences", "3", "--plot", "p.png"], "--sequences, --plot has no effect"),
+        (["--flip"], "--flip has no effect with --anomaly"),
+        (["--frame-step", "2", "--frame-interval-s", "0.1"], "remove one of the two"),
+        (["--json", "labels.json"], "labels.json"),
+    ],
+)
+def test_options_that_mean_nothing_here_are_refused(data, tiny_bundle, monkeypatch, arguments, message):
+    monkeypatch.chdir(data)
+    with pytest.raises(UsageError, match=message):
+        evaluate(data, tiny_bundle, *arguments)
+    assert "clips" in json.loads((data / "labels.json").read_text())
+
+
+def test_a_checkpoint_is_refused_with_the_command_that_exports_it(data, tiny_checkpoint):
+    with pytest.raises(UsageError, match="export it first: svg-export"):
+        evaluate(data, tiny_checkpoint)
+
+
+def test_other_data_is_refused(data, tiny_bundle):
+    with pytest.raises(UsageError, match="expected --data video --data-root CLIPS"):
+        app([str(tiny_bundle), "--anomaly", str(data / "labels.json")], standalone_mode=False)
+
+
+@pytest.mark.parametrize(("ranges", "kind"), [([], "no"), ([[1, FRAMES]], "every")])
+def test_labels_of_one_kind_are_refused_before_anything_is_forecast(data, ranges, kind):
+    (data / "labels.json").write_text(json.dumps({"01": ranges, "02": ranges}))
+    request = AnomalyRequest(
+        labels=data / "labels.json", first_number=1, model="no such model", backend=None, device=None, precision=None,
+        data={"name": "video", "root": str(data / "clips")}, samples=2, horizon=1, seed=0,
+    )  # fmt: skip
+    with pytest.raises(UsageError, match=f"{kind} frame is anomalous"):
+        run(request, NullListener())
+
+
+class TestClips:
+    def test_frames_keep_their_numbers_at_a_slower_interval(self, tmp_path):
+        (clip,) = find_clips(write_video(tmp_path / "a.mp4", 20, fps=20, brightness_code=True))
+        for timing in (ClipTiming(0.1), ClipTiming(0.5, frame_step=2)):
+            seen = list(seen_pictures(clip, timing))
+            assert [picture.number for picture in seen] == list(range(0, 20, 2))
+            assert [round(float(picture.image.mean()) / 10) for picture in seen] == list(range(0, 20, 2))
+        assert count_pictures(clip) == 20
+
+    def test_a_pause_is_told(self, tmp_path):
+        times = [0, 0.1, 0.2, 3.0, 3.1]
+        (clip,) = find_clips(write_video(tmp_path / "a.mp4", 5, times_s=times))
+        assert [picture.after_pause for picture in seen_pictures(clip, ClipTiming(0.1))] == [False] * 3 + [True, False]
+
+    def test_folders_are_clips_and_masks_beside_them_are_not(self, tmp_path):
+        from tests.svg_eval.test_anomaly_labels import write_masks
+
+        for name in ("Test001", "Test001_gt", "Test002"):
+            write_masks(tmp_path / name, [0, 1, 0])
+        assert sorted(named_clips(tmp_path)) == ["Test001", "Test002"]
+
+    def test_two_clips_of_one_name_are_refused(self, tmp_path):
+        for folder in ("x", "y"):
+            (tmp_path / folder).mkdir()
+            write_video(tmp_path / folder / "a.mp4", 3)
+        with pytest.raises(UsageError, match="two clips are called 'a'"):
+            named_clips(tmp_path)
+
+
+def test_per_clip_scores_are_scaled_and_added():
+    clip = ClipScores(
+        name="a",
+        mask=np.zeros(9, bool),
+        numbers=np.arange(6, 9),
+        online={},
+        raw={"error": np.array([2.0, 4.0, 3.0]), "surprise": np.array([5.0, 5.0, 5.0])},
+    )
+    assert {name: values.tolist() for name, values in clip.per_clip.items()} == {
+        "error": [0, 1, 0.5], "surprise": [0, 0, 0], "combined": [0, 1, 0.5],
+    }  # fmt: skip

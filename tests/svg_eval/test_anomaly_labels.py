@@ -1,0 +1,136 @@
+"""Labels of anomalous frames: every kind of file, odd ones, and what does not match."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from svg_common.errors import UsageError
+from svg_eval.anomaly.labels import read_labels
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def marked(labels, name, frames):
+    """Numbers, from 1, of the anomalous frames of a clip."""
+    return (np.flatnonzero(labels.clips[name].mask(frames)) + 1).tolist()
+
+
+def write_masks(folder, flags):
+    folder.mkdir(parents=True)
+    for number, flag in enumerate(flags):
+        mask = np.zeros((4, 6), np.uint8)
+        mask[1, 2] = 255 * flag
+        Image.fromarray(mask).save(folder / f"{number:03d}.bmp")
+
+
+class TestRanges:
+    @pytest.mark.parametrize("wrap", [lambda clips: {"clips": clips, "frames_are": "from 1"}, lambda clips: clips])
+    def test_json_ranges_include_both_ends_and_may_overlap(self, tmp_path, wrap):
+        clips = {"01": [[2, 4], [4, 5], [3, 3]], "02": []}
+        labels = read_labels(write(tmp_path / "l.json", json.dumps(wrap(clips))))
+        assert marked(labels, "01", 6) == [2, 3, 4, 5]
+        assert marked(labels, "02", 6) == []
+        assert "counted from 1" in labels.description
+
+    def test_csv_has_a_line_per_range_and_files_with_or_without_suffix(self, tmp_path):
+        text = "file,first,last\n# a remark\n01.mp4,2,3\n\n01, 5 ,5\nroad.v2,1,1\n02.avi,,\n03\n"
+        labels = read_labels(write(tmp_path / "l.CSV", text))
+        assert {name: marked(labels, name, 5) for name in labels.clips} == {"01": [2, 3, 5], "road.v2": [1], "02": [], "03": []}
+
+    def test_ranges_may_count_from_0(self, tmp_path):
+        labels = read_labels(write(tmp_path / "l.csv", "a,0,1\n"), first_number=0)
+        assert marked(labels, "a", 3) == [1, 2]
+        assert "counted from 0" in labels.description
+
+    @pytest.mark.parametrize("text", ["a,0,1", "a,2,9", "a,3,2"])
+    def test_a_range_outside_its_clip_is_refused(self, tmp_path, text):
+        labels = read_labels(write(tmp_path / "l.csv", text))
+        with pytest.raises(UsageError, match=r"clip a: range \d to \d, but the clip has frames 1 to 8"):
+            labels.clips["a"].mask(8)
+
+    @pytest.mark.parametrize(
+        ("name", "text", "reason"),
+        [
+            ("l.json", "", "it is not JSON"),
+            ("l.json", "[1]", 'no object "clips"'),
+            ("l.json", "{}", "name no clip"),
+            ("l.json", '{"clips": {"01": 5}}', "clip 01 has 5 in place of a list"),
+            ("l.json", '{"clips": {"01": [[1, 2.5]]}}', r"clip 01 has the range \[1, 2.5\]"),
+            ("l.json", '{"clips": {"01": [[1]]}}', "not \\[first, last\\]"),
+            ("l.csv", "", "name no clip"),
+            ("l.csv", "file,first,last\n", "name no clip"),
+            ("l.csv", "01,5\n", "line 1 is '01,5'"),
+            ("l.csv", "01,a,b\n", "line 1 is"),
+            ("l.m", "", "no line like TestVideoFile"),
+            ("l.m", "TestVideoFile{end+1}.gt_frame = [1:n];", r"entry 1 is \[1:n\]"),
+            ("l.txt", "01,1,2", "unknown kind of labels"),
+        ],
+    )
+    def test_what_is_not_labels_is_refused_with_the_reason(self, tmp_path, name, text, reason):
+        with pytest.raises(UsageError, match=reason):
+            read_labels(write(tmp_path / name, text))
+
+    def test_missing_labels_are_refused(self, tmp_path):
+        with pytest.raises(UsageError, match="do not exist"):
+            read_labels(tmp_path / "none.json")
+
+
+class TestMatlab:
+    TEXT = (
+        "% a remark: TestVideoFile{end+1}.gt_frame = [9:9];\n"
+        "TestVideoFile = {};\n"
+        "TestVideoFile{end+1}.gt_frame = [2:3];\n"
+        "TestVideoFile{end+1}.gt_frame = [1 : 2, 4:5 7];  % two\n"
+        "TestVideoFile{end+1}.gt_frame = [];\n"
+        "delete('everything');\n"
+    )
+
+    def test_entries_count_and_nothing_runs(self, tmp_path):
+        labels = read_labels(write(tmp_path / "UCSDped2.m", self.TEXT))
+        assert {name: marked(labels, name, 8) for name in labels.clips} == {"1": [2, 3], "2": [1, 2, 4, 5, 7], "3": []}
+
+    def test_entries_belong_to_the_numbers_in_the_names_of_clips(self, tmp_path):
+        labels = read_labels(write(tmp_path / "l.m", self.TEXT))
+        for names in (["Test001", "Test002", "Test003"], ["01", "02", "03"]):
+            assert [int(each.mask(8).sum()) for each in labels.of(names).values()] == [2, 5, 0]
+        with pytest.raises(UsageError, match=r"do not match by the numbers(.|\n)*clips without labels: Test004"):
+            labels.of(["Test001", "Test002", "Test003", "Test004"])
+        with pytest.raises(UsageError, match="the numbers in their names"):
+            labels.of(["a1", "b1", "c2"])
+
+
+class TestMasks:
+    def test_a_frame_is_anomalous_where_its_mask_has_a_set_pixel(self, tmp_path):
+        write_masks(tmp_path / "gt" / "Test001_gt", [0, 1, 1, 0])
+        write_masks(tmp_path / "gt" / "02", [0, 0])
+        labels = read_labels(tmp_path / "gt")
+        assert marked(labels, "Test001", 4) == [2, 3]
+        assert marked(labels, "02", 2) == []
+        with pytest.raises(UsageError, match="2 masks for 3 frames"):
+            labels.clips["02"].mask(3)
+
+    def test_an_unreadable_mask_is_refused(self, tmp_path):
+        write_masks(tmp_path / "gt" / "01", [0, 1])
+        (tmp_path / "gt" / "01" / "001.bmp").write_bytes(b"no picture")
+        with pytest.raises(UsageError, match="a mask cannot be read"):
+            read_labels(tmp_path / "gt").clips["01"].mask(2)
+
+    def test_a_folder_without_masks_is_refused(self, tmp_path):
+        with pytest.raises(UsageError, match="has no folders of pixel masks"):
+            read_labels(tmp_path)
+
+
+def test_what_does_not_match_is_named_on_both_sides(tmp_path):
+    labels = read_labels(write(tmp_path / "l.csv", "".join(f"c{number}\n" for number in range(1, 9))))
+    with pytest.raises(UsageError) as refused:
+        labels.of(["c1", "extra"])
+    assert "clips without labels: extra" in str(refused.value)
+    assert "labels without a clip: c2, c3, c4, c5, c6 and 2 more" in str(refused.value)
+    assert "the clips are c1, extra; the labels c1, c2, c3, c4, c5 and 3 more" in str(refused.value)
