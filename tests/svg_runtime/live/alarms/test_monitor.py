@@ -180,7 +180,7 @@ def test_svg_live_raises_an_alarm_when_the_lens_is_covered(svg_live, tmp_path):
     still = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     noise = np.random.default_rng(1)
     pictures = [np.clip(still + noise.normal(0, 3, still.shape), 0, 255).astype(np.uint8) for _ in range(90)]
-    pictures[70:80] = [np.full_like(still, 30)] * 10
+    pictures[70:80] = [still[::-1] // 3] * 10  # of one colour, it would carry nothing
     writer = Mp4Writer(tmp_path / "clip.mp4", (64, 64), STEP_S)
     for tick, picture in enumerate(pictures):
         writer.write(picture, tick)
