@@ -271,6 +271,7 @@ class LiveLoop:
             self._reset_context()
         part = self._part(source_frame.image, changed=cut)
         if part is None:
+            self._view.frame = None
             return None
         self._view.trouble = self._stats.count_empty(self._picture_check.add(part))
         frame = self._preprocessor.fit(part)
