@@ -280,6 +280,7 @@ class LiveLoop:
             self._reset_context(new_scene=source_frame.pause_s == 0)
         part = self._part(source_frame.image, changed=cut)
         if part is None:
+            self._view.frame = None
             return None
         self._empty = self._stats.count_empty(self._picture_check.add(part))
         self._view.trouble = self._empty

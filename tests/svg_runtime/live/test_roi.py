@@ -123,3 +123,15 @@ def test_pixels_that_no_longer_fit_are_an_event_and_forecasts_come_back(svg_live
     assert code == 0, stderr
     assert "roi_outside" not in stats["events"]["counts"]
     assert stats["frames"]["forecast"] == 9
+
+
+def test_what_came_is_the_region_beside_what_was_expected_of_it():
+    caption = Caption("m.svgb", "cpu, fp32", "a camera", 4, 4, 0.1, (64, 64), 4)
+    region = Region(320, 240, 240, 240)
+    picture = np.zeros((480, 640, 3), np.uint8)
+    crop(picture, region)[:] = (10, 200, 90)
+    canvas = ForecastPicture(caption, overlays=("before",)).annotate(View(picture, region=region))
+    seen = (np.abs(canvas.astype(int) - (10, 200, 90)).max(-1) <= 1).sum(1).max()
+    alone = ForecastPicture(caption, overlays=("before",)).annotate(View(np.ascontiguousarray(crop(picture, region))))
+    assert np.array_equal(canvas, alone)
+    assert seen > 200

@@ -13,6 +13,7 @@ from svg_runtime.live.overlay.layout import content_of, fit
 from svg_runtime.live.overlay.theme import MUTED, PANEL, Canvas, Rect, Scale, fill, text
 from svg_runtime.live.overlay.titles import draw_title
 from svg_runtime.live.overlay.view import Caption, View
+from svg_runtime.live.preprocess import crop
 
 _MEMORY_LIMIT = 64 << 20  # bytes of remembered forecasts
 _COUNT = 3  # pictures: expected, came, difference
@@ -49,7 +50,7 @@ class BeforePanel:
             self._resets = view.resets
             self._means.clear()
         expected, came, difference = self._boxes
-        put_picture(canvas, came, view.picture)
+        put_picture(canvas, came, crop(view.picture, view.region))
         found = self._expected(view.tick)
         below = expected.bottom + self._scale.near(18)
         if found is None:

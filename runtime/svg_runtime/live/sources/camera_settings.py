@@ -7,12 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
-
 from svg_common.errors import UsageError
 
 _SIZE = re.compile(r"(\d+)x(\d+)")
-_MJPEG = cv2.VideoWriter.fourcc(*"MJPG")
+_MJPEG = int.from_bytes(b"MJPG", "little")
 _SAME_RATE = 0.02  # 29.97 is 30
 
 
@@ -41,6 +39,8 @@ class CameraSettings:
 
         Uncompressed pictures of a high size and rate do not fit through USB 2: MJPEG is tried then.
         """
+        import cv2  # late: help and completion load this module
+
         if not self:
             return None
         self._set(capture)
@@ -56,6 +56,8 @@ class CameraSettings:
         return _given(capture)
 
     def _set(self, capture: Any) -> None:
+        import cv2
+
         if self.size_wh is not None:
             capture.set(cv2.CAP_PROP_FRAME_WIDTH, self.size_wh[0])
             capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self.size_wh[1])
@@ -88,6 +90,8 @@ def parse_camera_settings(size: str | None, fps: float | None) -> CameraSettings
 
 def _given(capture: Any) -> CameraSettings:
     """What the driver says that it gives; its rate may be unknown."""
+    import cv2
+
     width, height = (round(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
     fps = capture.get(cv2.CAP_PROP_FPS)
     return CameraSettings((width, height), fps if 0 < fps < math.inf else None)

@@ -8,8 +8,6 @@ import subprocess
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-import cv2
-
 from svg_common.errors import UsageError
 from svg_runtime.errors import BackendMissingError
 from svg_runtime.live.sources.camera_settings import CameraSettings
@@ -34,20 +32,17 @@ class LocalCamera:
         api: OpenCV's number of the library that opens it, such as `cv2.CAP_V4L2`.
         settings: what is set on the device after it was opened.
         response_s: longest time in which it reports that there is no picture.
+        may_hang: opening it may never end: OpenCV waits for the first picture of a pipeline that lacks an element.
         advice: how to test it without svg-live.
     """
 
     name: str
     device: int | str
-    api: int = cv2.CAP_ANY
+    api: int = 0  # cv2.CAP_ANY
     settings: CameraSettings = field(default_factory=CameraSettings)
     response_s: float = _V4L2_RESPONSE_S
+    may_hang: bool = False
     advice: str = ""
-
-    @property
-    def may_hang(self) -> bool:
-        """Whether opening it may never end: OpenCV waits for the first picture of a pipeline that lacks an element."""
-        return self.api == cv2.CAP_GSTREAMER
 
     @property
     def index(self) -> int | None:
@@ -79,10 +74,14 @@ def find_local_camera(source: str, settings: CameraSettings) -> LocalCamera:
 
 def has_gstreamer() -> bool:
     """Whether this OpenCV can open pipelines of GStreamer."""
+    import cv2  # late: help and completion load this module
+
     return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))
 
 
 def _v4l2_camera(rest: str, settings: CameraSettings) -> LocalCamera:
+    import cv2
+
     if not (re.fullmatch(r"\d+", rest) or rest.startswith("/dev/")):
         raise UsageError(
             f"the source 'v4l2://{rest}' names no camera\n"
@@ -99,6 +98,8 @@ def _v4l2_camera(rest: str, settings: CameraSettings) -> LocalCamera:
 
 
 def _csi_camera(rest: str, settings: CameraSettings) -> LocalCamera:
+    import cv2
+
     if not re.fullmatch(r"\d+", rest):
         raise UsageError(f"the source 'csi://{rest}' names no camera\n  expected its number on the Jetson, such as csi://0")
     _require_gstreamer(f"csi://{rest}")
@@ -106,11 +107,14 @@ def _csi_camera(rest: str, settings: CameraSettings) -> LocalCamera:
     test = f"gst-launch-1.0 nvarguscamerasrc sensor-id={rest} num-buffers=30 ! fakesink"
     return LocalCamera(
         name=f"csi://{rest}", device=csi_pipeline(int(rest), settings), api=cv2.CAP_GSTREAMER,
-        response_s=_GSTREAMER_RESPONSE_S, advice=f"test the camera with: {test}",
+        response_s=_GSTREAMER_RESPONSE_S, may_hang=True,
+        advice=f"test the camera with: {test}",
     )  # fmt: skip
 
 
 def _pipeline_camera(rest: str, settings: CameraSettings) -> LocalCamera:
+    import cv2
+
     pipeline = complete_pipeline(rest)
     name = f"gstreamer://{pipeline.split()[0]} ..."
     if settings:
@@ -158,6 +162,8 @@ def complete_pipeline(pipeline: str) -> str:
 
 
 def _require_gstreamer(name: str) -> None:
+    import cv2
+
     if not has_gstreamer():
         raise BackendMissingError(
             f"{name} needs GStreamer, which this OpenCV ({cv2.__version__}) was built without, as all from PyPI are\n"

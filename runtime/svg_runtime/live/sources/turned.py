@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 
 from svg_common.errors import UsageError
 from svg_runtime.live.sources.base import Picture, Source, SourceFrame
 
-_ROTATIONS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
-_FLIPS = {"horizontal": 1, "vertical": 0}
+_ROTATIONS = {90: "ROTATE_90_CLOCKWISE", 180: "ROTATE_180", 270: "ROTATE_90_COUNTERCLOCKWISE"}  # OpenCV's names
+_FLIPS = {"horizontal": 1, "vertical": 0}  # OpenCV's numbers
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,10 @@ class Turn:
 
     def apply(self, picture: Picture) -> Picture:
         """Return the turned picture, (H, W, 3) or (H, W) uint8."""
+        import cv2  # late: help and completion load this module
+
         if self.rotate:
-            picture = np.asarray(cv2.rotate(picture, _ROTATIONS[self.rotate]), np.uint8)
+            picture = np.asarray(cv2.rotate(picture, getattr(cv2, _ROTATIONS[self.rotate])), np.uint8)
         if self.flip is not None:
             picture = np.asarray(cv2.flip(picture, _FLIPS[self.flip]), np.uint8)
         return picture
