@@ -15,7 +15,14 @@ _CHOICES = 1  # entries of the training noise that choose which leads are decode
 class EnsembleConfig(FamilyConfig):
     """Shape of the network, and how it is scored in training."""
 
-    generation_fields: ClassVar[tuple[str, ...]] = ("members", "leads", "patch_weight", "fairness", "motion_weight")
+    generation_fields: ClassVar[tuple[str, ...]] = (
+        "members",
+        "leads",
+        "patch_weight",
+        "change_weight",
+        "fairness",
+        "motion_weight",
+    )
 
     family: Literal["ensemble"] = Field("ensemble", description="kind of model")
     channels: Literal[1, 3] = Field(3, description="1: gray, 3: RGB")
@@ -35,7 +42,11 @@ class EnsembleConfig(FamilyConfig):
     patch_weight: float = Field(
         1.0, ge=0, description="weight of the energy score of patches, beside the CRPS of single pixels"
     )
-
+    change_weight: float = Field(
+        0.0,
+        ge=0,
+        description="weight of both scores of the change from one decoded frame to the next, so that samples move steadily",
+    )
     fairness: float = Field(
         0.9, ge=0, le=1, description="of both scores; less than 1: samples are nearer to each other, and seldom quite wrong"
     )

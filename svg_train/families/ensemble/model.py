@@ -42,6 +42,8 @@ class EnsembleModel(VideoModel):
     def forward(self, x: Tensor, noise: Tensor, step: int = 0) -> TrainingOutput:
         """Score `members` samples of the frames after the context in closed loop, at `leads` of them chosen at random.
 
+        With `change_weight` these follow each other, and the changes between them are scored, too.
+
         Args:
             x: (T, B, C, H, W) in [0, 1], T above n_past.
             noise: (members * (1 + T - n_past), B, noise_dim + 1) standard normal; the last entry chooses the leads.
@@ -54,20 +56,38 @@ class EnsembleModel(VideoModel):
         c = self.config
         horizon, batch = x.shape[0] - c.n_past, x.shape[1]
         eps = noise[..., : c.noise_dim].unflatten(0, (1 + horizon, c.members)).flatten(1, 2)  # (1 + horizon, members * B, ...)
-        leads = noise[:horizon, 0, -1].argsort()[: c.leads].sort().values.tolist()
+        leads = self._leads(noise[:horizon, 0, -1])
         state, observed = self.prime(x[: c.n_past])
         states = self._states(state.repeat(c.members, 1, 1, 1), eps)
         chosen = torch.cat([states[lead] for lead in leads])
         frames = self.decoder(chosen, Observed(*(part.repeat(len(leads) * c.members, 1, 1, 1) for part in observed)))
         members, truth = frames.unflatten(0, (len(leads), c.members, batch)), x[c.n_past :][leads]
-        score = fair_crps(members, truth, c.fairness)
-        if c.patch_weight:
-            patches = [patch_energy(members, truth, side, c.fairness) for side in PATCH_SIDES]
-            score = score + c.patch_weight * torch.stack(patches).mean(0)
+        score = self._score(members, truth)
+        if c.change_weight and len(leads) > 1:
+            score = score + c.change_weight * self._score(members.diff(dim=0), truth.diff(dim=0))
         mse = ((members - truth[:, None]) ** 2).mean()
         score = score + c.motion_weight * _motion_error(observed.motion, x[: c.n_past])
         weighted = (score * _weights(x[: c.n_past])).mean()
         return TrainingOutput(members[:, 0], horizon * mse.detach(), x.new_zeros(()), horizon * weighted)
+
+    def _leads(self, order: Tensor) -> list[int]:
+        """Which frames are decoded, from one random number for each: any, or, where changes are scored, some in a row."""
+        c, horizon = self.config, len(order)
+        if not c.change_weight:
+            return order.argsort()[: c.leads].sort().values.tolist()
+        count = min(c.leads, horizon)
+        start = int(order.argmax()) - (count - 1) // 2  # the ends of a forecast are not left out
+        start = min(max(start, 0), horizon - count)
+        return list(range(start, start + count))
+
+    def _score(self, members: Tensor, truth: Tensor) -> Tensor:
+        """Members (T, M, B, C, H, W) and truth (T, B, C, H, W) -> (B,), pixel by pixel and patch by patch."""
+        c = self.config
+        score = fair_crps(members, truth, c.fairness)
+        if c.patch_weight:
+            patches = [patch_energy(members, truth, side, c.fairness) for side in PATCH_SIDES]
+            score = score + c.patch_weight * torch.stack(patches).mean(0)
+        return score
 
     def _states(self, state: Tensor, eps: Tensor) -> list[Tensor]:
         """States of the forecast frames. eps is (1 + horizon, B, noise_dim); the first draw belongs to the start."""

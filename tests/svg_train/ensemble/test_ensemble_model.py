@@ -79,10 +79,10 @@ def test_each_sequence_is_forecast_by_itself():
         torch.testing.assert_close(together[:, index : index + 1], alone)
 
 
-@pytest.mark.parametrize("members", [2, 3])
-def test_training_scores_the_forecasts_that_are_generated(members):
-    """The leads that the noise chooses, of members whose noise lies one after the other."""
-    model = model_of(members=members)
+@pytest.mark.parametrize(("members", "change_weight"), [(2, 0.0), (3, 0.0), (2, 0.5)])
+def test_training_scores_the_forecasts_that_are_generated(members, change_weight):
+    """The leads that the noise chooses, of members whose noise lies one after the other; leads in a row, and their changes."""
+    model = model_of(members=members, change_weight=change_weight)
     c, batch, horizon = model.config, 2, 4
     x = torch.rand(c.n_past + horizon, batch, 1, 16, 16)
     count, size = c.training_noise(len(x))
@@ -90,17 +90,36 @@ def test_training_scores_the_forecasts_that_are_generated(members):
     output = model(x, noise)
     eps = noise[..., :-1].view(1 + horizon, members, batch, c.noise_dim)
     samples = torch.stack([model.generate(x[: c.n_past], eps[1:, i], eps[:1, i]) for i in range(members)], 1)
-    leads = sorted(noise[:horizon, 0, -1].argsort()[: c.leads].tolist())
+    order = noise[:horizon, 0, -1]
+    start = min(max(int(order.argmax()) - (c.leads - 1) // 2, 0), horizon - c.leads)
+    in_a_row = list(range(start, start + c.leads))
+    leads = in_a_row if change_weight else sorted(order.argsort()[: c.leads].tolist())
     torch.testing.assert_close(output.frames, samples[leads, 0])
     truth, chosen = x[c.n_past :][leads], samples[leads]
-    patches = [patch_energy(chosen, truth, side, c.fairness) for side in (8, 16)]
-    score = fair_crps(chosen, truth, c.fairness) + c.patch_weight * sum(patches) / 2
+
+    def scored(chosen: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        patches = [patch_energy(chosen, truth, side, c.fairness) for side in (8, 16)]
+        return fair_crps(chosen, truth, c.fairness) + c.patch_weight * sum(patches) / 2
+
+    score = scored(chosen, truth) + c.change_weight * scored(chosen[1:] - chosen[:-1], truth[1:] - truth[:-1])
     shifted = warp(x[c.n_past - 2], full_flow(model.prime(x[: c.n_past])[1].motion))
     score = score + c.motion_weight * (shifted - x[c.n_past - 1]).abs().mean(dim=(1, 2, 3))
     weights = 0.02 / ((x[c.n_past - 1] - x[0]).abs().mean(dim=(1, 2, 3)) + 0.02)
     torch.testing.assert_close(output.auxiliary, horizon * (score * weights).mean())
     torch.testing.assert_close(output.mse, horizon * ((chosen - truth[:, None]) ** 2).mean())
     assert not output.mse.requires_grad
+
+
+def test_every_lead_is_scored_now_and_then():
+    """In a row too, those at the ends of a forecast no less than a third as often as any other."""
+    model = model_of(leads=3, change_weight=1.0)
+    counts = torch.zeros(10)
+    for seed in range(500):
+        leads = model._leads(torch.rand(10, generator=torch.Generator().manual_seed(seed)))
+        assert leads == list(range(leads[0], leads[0] + 3))
+        counts[leads] += 1
+    assert counts.min() > counts.max() / 3
+    assert model._leads(torch.rand(2)) == [0, 1]
 
 
 def test_training_reaches_every_weight():
