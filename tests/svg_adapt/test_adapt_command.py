@@ -174,7 +174,7 @@ def test_a_recording_that_was_stopped_goes_on(start_model, tmp_path):
 def test_a_camera_that_is_not_there_leaves_nothing_behind(start_model, tmp_path):
     run = start(["svg-train", "--init", str(start_model), "--source", "/dev/video99"], tmp_path)
     assert run.wait() == ExitCode.SOURCE_LOST
-    assert "camera 99 cannot be opened" in run.output
+    assert "camera 99: it cannot be opened" in run.output
     assert list(tmp_path.iterdir()) == []
 
 
