@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from pathlib import Path
 from types import TracebackType
@@ -66,7 +66,8 @@ class Observation:
     # of its earlier errors. None for the first frames, and for other models without latents.
     surprise: float | None
     scores: tuple[ForecastScore, ...]  # of earlier forecasts of this frame, shortest lead first
-    expected: EarlierForecast | None = None  # the latest of them; None: none was made
+    # the latest of them; None: none was made. Not compared: it holds arrays
+    expected: EarlierForecast | None = field(default=None, compare=False)
 
 
 def _name_memory_errors(method: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
