@@ -38,12 +38,16 @@ class PictureConverter:
     """
 
     def __init__(self, stream: Any) -> None:
+        from av.video.reformatter import VideoReformatter
+
         self._codec = stream.codec_context
         self._container_aspect: Fraction | None = stream.sample_aspect_ratio
         self._first_aspect: Fraction | None = self._codec.sample_aspect_ratio
         self._aspect = self._pixel_aspect()
         self._bits = 0
         self._matrix: _Matrix | None = None
+        # frame.reformat makes one for every frame, with threads of its own, and building its tables takes as long as converting
+        self._reformatter = VideoReformatter()
 
     def convert(self, frame: Any) -> NDArray[np.uint8]:
         """Return `frame` as an image (H, W, 3) uint8 RGB."""
@@ -73,7 +77,7 @@ class PictureConverter:
                 "src_color_range": _FULL_RANGE if full else int(frame.color_range),
                 "dst_color_range": _FULL_RANGE,
             }
-        converted = frame.reformat(width=width, height=height, format=rgb_format, **colours)
+        converted = self._reformatter.reformat(frame, width=width, height=height, format=rgb_format, **colours)
         image: NDArray[Any] = converted.to_ndarray()
         return image
 
@@ -120,13 +124,24 @@ def _display_matrix(frame: Any) -> _Matrix | None:
     from av.sidedata.sidedata import Type
 
     try:
-        data = frame.side_data.get(Type.DISPLAYMATRIX)
+        data = _side_data(frame).get(Type.DISPLAYMATRIX)
     except ValueError:  # PyAV lists no side data if it does not know the type of one, such as EXIF in Motion JPEG
         data = _listed_side_data(frame).get(Type.DISPLAYMATRIX)
     if data is None:
         return None
     values = np.frombuffer(data, np.int32)  # 3 x 3 in rows, 16.16 fixed point, in the byte order of the machine
     return (int(values[0]), int(values[1]), int(values[3]), int(values[4])) if values.size == 9 else None
+
+
+def _side_data(frame: Any) -> Any:
+    """What `frame.side_data` returns, but not kept in the frame.
+
+    Each would hold the other, and hundreds of frames would wait for the garbage collector.
+    """
+    from av.sidedata.sidedata import SideDataContainer
+
+    container: Any = SideDataContainer  # whose stubs lack the argument
+    return container(frame)
 
 
 def _listed_side_data(frame: Any) -> Any:
@@ -145,4 +160,4 @@ def _listed_side_data(frame: Any) -> Any:
         before.link_to(after)
     graph.configure()
     graph.push(frame)
-    return graph.pull().side_data
+    return _side_data(graph.pull())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import struct
 from collections.abc import Callable
@@ -269,3 +270,23 @@ def test_real_files_are_upright_round_and_in_their_colours():
     hdr = images(ODD / "hdr_pq.mp4")[0]
     np.testing.assert_allclose(hdr[20, 20], (200, 30, 30), atol=4)
     assert hdr.max() >= 248
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mjpeg"])
+def test_frames_and_their_threads_do_not_wait_for_the_garbage_collector(tmp_path, codec):
+    """At camera rate they would be hundreds, of megabytes each."""
+    path = write(tmp_path / "clip.avi", codec, "yuvj420p" if codec == "mjpeg" else "yuv420p", pictures=60)
+    gc.collect()
+    gc.disable()
+    try:
+        with VideoReader(path) as reader:
+            pictures = iter(reader)
+            next(pictures)
+            tasks = len(list(Path("/proc/self/task").iterdir())) if Path("/proc/self/task").exists() else 0
+            assert sum(1 for _ in pictures) == 59
+            frames = sum(isinstance(each, av.VideoFrame) for each in gc.get_objects())
+            assert frames <= 4
+            if tasks:
+                assert len(list(Path("/proc/self/task").iterdir())) <= tasks + 4
+    finally:
+        gc.enable()
