@@ -47,9 +47,7 @@ from svg_runtime.live.alarms.cli_options import (
     EventsOption,
     MqttOption,
     OnAlarmOption,
-    SignalChoice,
     WebhookOption,
-    size_of,
 )
 from svg_runtime.live.camera_options import (
     CameraFpsOption,
@@ -94,14 +92,16 @@ OutputOption = Annotated[
     ),
 ]
 OverlayOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="NAME[,NAME...]",
         help="What the display shows: panels, ghost (expected change over the live picture), contours (of uncertainty), "
-        "before (what was expected, and what came), likely (most and least likely sample).",
+        "before (what was expected, and what came), likely (most and least likely sample). Default: panels.",
     ),
 ]
-DisplaySizeOption = Annotated[str, typer.Option(metavar="WxH", help="Size of the display and of its videos, in pixels.")]
+DisplaySizeOption = Annotated[
+    str | None, typer.Option(metavar="WxH", help="Size of the display and of its videos, in pixels. Default: 1280x720.")
+]
 RecordOption = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Record for weeks: videos that survive a kill. A full disk is counted, and tried again."),
@@ -172,8 +172,8 @@ def live(
     roi: RoiOption = None,
     loop: LoopOption = False,
     output: OutputOption = None,
-    overlay: OverlayOption = "panels",
-    display_size: DisplaySizeOption = "1280x720",
+    overlay: OverlayOption = None,
+    display_size: DisplaySizeOption = None,
     record: RecordOption = None,
     record_what: RecordWhatOption = None,
     record_segment: RecordSegmentOption = None,
@@ -203,17 +203,17 @@ def live(
     reconnect: ReconnectOption = 10.0,
     json: JsonOption = None,
     alarm: AlarmOption = False,
-    alarm_signal: AlarmSignalOption = SignalChoice.combined,
-    alarm_threshold: AlarmThresholdOption = 4.5,
+    alarm_signal: AlarmSignalOption = None,
+    alarm_threshold: AlarmThresholdOption = None,
     alarm_clear: AlarmClearOption = None,
-    alarm_min_duration: AlarmMinDurationOption = 0.2,
-    alarm_hold: AlarmHoldOption = 1.0,
-    alarm_cooldown: AlarmCooldownOption = 10.0,
+    alarm_min_duration: AlarmMinDurationOption = None,
+    alarm_hold: AlarmHoldOption = None,
+    alarm_cooldown: AlarmCooldownOption = None,
     alarm_dir: AlarmDirOption = None,
-    alarm_before: AlarmBeforeOption = 5.0,
-    alarm_after: AlarmAfterOption = 5.0,
-    alarm_buffer: AlarmBufferOption = "64MB",
-    alarm_limit: AlarmLimitOption = "1GB",
+    alarm_before: AlarmBeforeOption = None,
+    alarm_after: AlarmAfterOption = None,
+    alarm_buffer: AlarmBufferOption = None,
+    alarm_limit: AlarmLimitOption = None,
     events: EventsOption = None,
     mqtt: MqttOption = None,
     webhook: WebhookOption = None,
@@ -241,69 +241,77 @@ def live(
     precision = requested_precision(fp16, bf16)
     measures = requested_calibration(calibrate, no_calibrate, backend)
     with defer_interrupts():  # heavy imports: OpenCV and the inference engine
-        from svg_runtime.live.alarms.options import AlarmOptions
-        from svg_runtime.live.alarms.trigger import TriggerOptions
+        from svg_runtime.live.alarms.options import alarm_options
         from svg_runtime.live.loop import LiveOptions, run_live
         from svg_runtime.live.outputs.recording_options import recording_options
-        from svg_runtime.live.overlay.names import parse_display_size, parse_overlays
         from svg_runtime.live.roi import parse_roi
         from svg_runtime.live.sources import SourceOptions, Turn, check_source
         from svg_runtime.live.sources.camera_settings import parse_camera_settings
 
-    paced = realtime or not headless
+    # 1) what is watched
     source_options = SourceOptions(
-        camera=camera, source=source, source_fps=source_fps, realtime=paced, seed=seed, reconnect_s=reconnect,
-        settings=parse_camera_settings(camera_size, camera_fps), loop=loop,
+        camera=camera, source=source, source_fps=source_fps, realtime=realtime or not headless, seed=seed,
+        reconnect_s=reconnect, settings=parse_camera_settings(camera_size, camera_fps), loop=loop,
         turn=Turn(rotate=0 if rotate is None else int(rotate.value), flip=None if flip is None else flip.value),
     )  # fmt: skip
     check_source(source_options)
-    region = None if roi is None else parse_roi(roi)
-    endless = source_options.path is None or loop
-    if source_fps is not None and not 0 < source_fps < math.inf:
-        raise UsageError(f"--source-fps {source_fps:g} is not a rate\n  expected pictures per second, such as 25")
-    if source_fps is not None and source_options.path is None:
-        raise UsageError("--source-fps applies to files without time stamps, not to cameras\n  remove it")
+    _check_source_fps(source_fps, of_file=source_options.path is not None)
+    if adaptive and not source_options.is_paced:
+        raise UsageError("--adaptive holds the rate of a camera, and files are read without one\n  add --realtime")
+    # 2) what comes of it
     recording = recording_options(
-        record=record,
-        what=record_what,
-        segment=record_segment,
-        limit=record_limit,
-        forecasts=save_forecasts,
+        record=record, what=record_what, segment=record_segment, limit=record_limit, forecasts=save_forecasts,
         dtype=forecast_dtype,
-    )
-    recorded = record is not None or save_forecasts is not None
-    if headless and endless and not recorded and output is None and json is None and max_frames is None and not alarm:
+    )  # fmt: skip
+    alarms = alarm_options(alarm, {
+        "alarm_signal": None if alarm_signal is None else alarm_signal.value, "alarm_threshold": alarm_threshold,
+        "alarm_clear": alarm_clear, "alarm_min_duration": alarm_min_duration, "alarm_hold": alarm_hold,
+        "alarm_cooldown": alarm_cooldown, "alarm_dir": alarm_dir, "alarm_before": alarm_before, "alarm_after": alarm_after,
+        "alarm_buffer": alarm_buffer, "alarm_limit": alarm_limit, "events": events, "mqtt": mqtt, "webhook": webhook,
+        "on_alarm": on_alarm,
+    })  # fmt: skip
+    endless = source_options.path is None or loop
+    ends_or_tells = (output, record, save_forecasts, json, max_frames)
+    if headless and endless and not alarm and all(each is None for each in ends_or_tells):
         raise UsageError(
             "--headless alone would run forever and show nothing\n"
             "  add --output FILE, --record DIR, --json FILE, --alarm or --max-frames N"
         )
-    if adaptive and not source_options.is_paced:
-        raise UsageError("--adaptive holds the rate of a camera, and files are read without one\n  add --realtime")
+    overlays, display_wh = _display(overlay, display_size, shown=not headless or output is not None or recording.shows_display)
     console = stderr_console()
     if camera is None and source is None:
         console.print("svg-live: no --camera and no --source: using the synthetic camera, synthetic://digits", markup=False)
-    trigger = TriggerOptions(
-        threshold=alarm_threshold,
-        clear=alarm_threshold / 2 if alarm_clear is None else alarm_clear,
-        min_duration_s=alarm_min_duration,
-        hold_s=alarm_hold,
-        cooldown_s=alarm_cooldown,
-    )
-    alarms = AlarmOptions(
-        enabled=alarm, signal=alarm_signal.value, trigger=trigger, folder=alarm_dir, before_s=alarm_before, after_s=alarm_after,
-        buffer_bytes=size_of("--alarm-buffer", alarm_buffer), limit_bytes=size_of("--alarm-limit", alarm_limit),
-        events_file=events, mqtt=mqtt, webhook=webhook, command=on_alarm,
-    )  # fmt: skip
     options = LiveOptions(
         source=source_options,
         model=model, backend=backend, calibrate=measures, device=device, threads=threads, precision=precision, samples=samples,
         horizon=horizon, lead=lead, seed=seed, context=None if context is None else context.value,
-        window=not headless, output=output, recording=recording, json=json,
-        overlays=parse_overlays(overlay), display_wh=parse_display_size(display_size),
-        max_frames=max_frames, roi=region, adaptive=adaptive, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace),
-        alarms=alarms,
+        window=not headless, output=output, recording=recording, json=json, overlays=overlays, display_wh=display_wh,
+        max_frames=max_frames, roi=None if roi is None else parse_roi(roi), adaptive=adaptive,
+        gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace), alarms=alarms,
     )  # fmt: skip
     run_live(options, console)
+
+
+def _check_source_fps(fps: float | None, of_file: bool) -> None:
+    if fps is not None and not 0 < fps < math.inf:
+        raise UsageError(f"--source-fps {fps:g} is not a rate\n  expected pictures per second, such as 25")
+    if fps is not None and not of_file:
+        raise UsageError("--source-fps applies to files without time stamps, not to cameras\n  remove it")
+
+
+def _display(overlay: str | None, size: str | None, shown: bool) -> tuple[tuple[str, ...], tuple[int, int]]:
+    """Overlays and size of the display in pixels; either is refused where nothing is displayed."""
+    from svg_runtime.live.overlay.names import DEFAULT, DEFAULT_WH, parse_display_size, parse_overlays
+
+    idle = [name for name, value in (("--overlay", overlay), ("--display-size", size)) if value is not None]
+    if idle and not shown:
+        raise UsageError(
+            f"{idle[0]} has no effect: nothing is displayed\n  add --output FILE or --record DIR, or remove {idle[0]}"
+        )
+    return (
+        DEFAULT if overlay is None else parse_overlays(overlay),
+        DEFAULT_WH if size is None else parse_display_size(size),
+    )
 
 
 def main() -> NoReturn:

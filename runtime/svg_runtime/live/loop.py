@@ -47,6 +47,7 @@ from svg_runtime.live.outputs import (
     open_recorders,
 )
 from svg_runtime.live.overlay import Caption, ForecastPicture, View, check_display
+from svg_runtime.live.overlay.names import DEFAULT, DEFAULT_WH
 from svg_runtime.live.preprocess import Preprocessor, crop
 from svg_runtime.live.roi import RegionOutsideError, Roi
 from svg_runtime.live.sources import (
@@ -84,8 +85,8 @@ class LiveOptions:
     context: Literal["window", "stream"] | None = None  # None: as the bundle says
     window: bool = True
     output: Path | None = None
-    overlays: tuple[str, ...] = ("panels",)
-    display_wh: tuple[int, int] = (1280, 720)
+    overlays: tuple[str, ...] = DEFAULT
+    display_wh: tuple[int, int] = DEFAULT_WH
     recording: RecordingOptions = field(default_factory=RecordingOptions)
     json: Path | None = None
     max_frames: int | None = None
@@ -124,11 +125,7 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
         if model == EMBEDDED_MODEL and not options.source.is_synthetic:
             events.once("digits_only", KNOWS_DIGITS_ONLY)
         step_s = step_interval_s(options.source, interval_s)
-        caption = Caption(
-            model=_model_name(model), backend=forecaster.description.partition("; ")[0], source=source.name,
-            samples=forecaster.samples, horizon=options.horizon, interval_s=step_s,
-            frame_hw=(frame.height, frame.width), lead=lead, surprise_unit=forecaster.surprise_unit,
-        )  # fmt: skip
+        caption = _caption(options=options, model=model, forecaster=forecaster, source=source, step_s=step_s, lead=lead)
         alarms = AlarmMonitor(
             options=options.alarms, interval_s=step_s, source=source.description, model=caption.model, events=events
         )
@@ -138,20 +135,15 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
             fit=FitMonitor(forecaster.manifest.training_data, step_s, events),
             surprise_unit=forecaster.surprise_unit or "nats", alarms=alarms,
         )  # fmt: skip
+        if options.adaptive:
+            stats.adaptive = AdaptiveCounts(_adaptive_levels(options, forecaster), interval_s, events)
         outputs = open_outputs(
             file=options.output, window=options.window, size_wh=options.display_wh, interval_s=interval_s, stop=stop
         )
+        for output in outputs:
+            resources.callback(output.close, keep=False)  # of what follows something may fail; closing again changes nothing
         recorders = open_recorders(options.recording, interval_s, forecaster.manifest.bundle_id, events)
-        composes = bool(outputs) or options.recording.shows_display
-        writer = None
-        if outputs or recorders:
-            writer = OutputThread(
-                picture=ForecastPicture(caption, options.display_wh, options.overlays) if composes else None, outputs=outputs,
-                recorders=recorders, timer=stats.timer, newest_wins=options.source.is_paced,
-            )  # fmt: skip
-            writer.start()
-        if options.adaptive:
-            stats.adaptive = AdaptiveCounts(_adaptive_levels(options, forecaster), interval_s, events)
+        writer = _start_writer(options=options, caption=caption, outputs=outputs, recorders=recorders, stats=stats)
         loop = LiveLoop(
             forecaster=forecaster, source=source, writer=writer, caption=caption, stats=stats, stop=stop, roi=options.roi
         )
@@ -385,6 +377,33 @@ def _check_outputs(options: LiveOptions, model: Path) -> None:
     files = {"--output": options.output, "--json": options.json, "--events": options.alarms.events_file}
     folders = {**options.recording.folders, "--alarm-dir": options.alarms.folder}
     check_outputs(files, folders, needed=[model, *source_files(options.source)])
+
+
+def _caption(options: LiveOptions, model: Path, forecaster: Forecaster, source: Source, step_s: float, lead: int) -> Caption:
+    frame = forecaster.manifest.frame
+    return Caption(
+        model=_model_name(model), backend=forecaster.description.partition("; ")[0], source=source.name,
+        samples=forecaster.samples, horizon=options.horizon, interval_s=step_s,
+        frame_hw=(frame.height, frame.width), lead=lead, surprise_unit=forecaster.surprise_unit,
+    )  # fmt: skip
+
+
+def _start_writer(
+    options: LiveOptions, caption: Caption, outputs: list[Output], recorders: list[Recorder], stats: LiveStats
+) -> OutputThread | None:
+    """Start the output thread, if there is anything to write; it composes pictures only if one is displayed."""
+    if not outputs and not recorders:
+        return None
+    displays = bool(outputs) or options.recording.shows_display
+    writer = OutputThread(
+        picture=ForecastPicture(caption, options.display_wh, options.overlays) if displays else None,
+        outputs=outputs,
+        recorders=recorders,
+        timer=stats.timer,
+        newest_wins=options.source.is_paced,
+    )
+    writer.start()
+    return writer
 
 
 def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> Forecaster:

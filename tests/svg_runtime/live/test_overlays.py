@@ -228,3 +228,9 @@ def test_the_command_shows_what_was_asked_for(svg_live, tmp_path):
     assert cv2.imread(str(tmp_path / "3.png")).shape == (480, 640, 3)
     code, stderr, _ = svg_live(*arguments, "--overlay", "panels,ghost", "--display-size", "640x480")
     assert (code, "--display-size" in stderr) == (ExitCode.USAGE, True)
+
+
+@pytest.mark.parametrize("option", [("--overlay", "ghost"), ("--display-size", "640x480")])
+def test_a_display_that_nobody_sees_is_refused(svg_live, option):
+    code, stderr, _ = svg_live("--headless", "--max-frames", "1", *option)
+    assert (code, f"{option[0]} has no effect" in stderr) == (2, True)

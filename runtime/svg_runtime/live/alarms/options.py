@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from svg_common.errors import UsageError
 from svg_common.outputs import require_writable_folder
+from svg_common.quantities import parse_size, parsed_option
 from svg_runtime.live.alarms.command import AlarmCommand
 from svg_runtime.live.alarms.mqtt import MqttPublisher, check_broker
 from svg_runtime.live.alarms.outlet import Outlet, Transport
@@ -15,6 +18,10 @@ from svg_runtime.live.alarms.record import SignalName
 from svg_runtime.live.alarms.trigger import TriggerOptions
 from svg_runtime.live.alarms.webhook import Webhook
 from svg_runtime.live.events import EventLog
+
+_SIGNAL: SignalName = "combined"
+_AROUND_S = 5.0
+_BUFFER, _LIMIT = "64MB", "1GB"
 
 
 @dataclass(frozen=True)
@@ -37,13 +44,13 @@ class AlarmOptions:
     """
 
     enabled: bool = False
-    signal: SignalName = "combined"
+    signal: SignalName = _SIGNAL
     trigger: TriggerOptions = field(default_factory=TriggerOptions)
     folder: Path | None = None
-    before_s: float = 5.0
-    after_s: float = 5.0
-    buffer_bytes: int = 64_000_000
-    limit_bytes: int = 1_000_000_000
+    before_s: float = _AROUND_S
+    after_s: float = _AROUND_S
+    buffer_bytes: int = parse_size(_BUFFER)
+    limit_bytes: int = parse_size(_LIMIT)
     events_file: Path | None = None
     mqtt: str | None = None
     webhook: str | None = None
@@ -53,20 +60,10 @@ class AlarmOptions:
         """Refuse what cannot work, before the model is opened.
 
         Raises:
-            UsageError: an option without --alarm, or with a value that makes no sense.
+            UsageError: a value makes no sense.
             OutputError: the folder cannot be written.
             MissingExtraError: a package is not installed.
         """
-        needs_alarm = {
-            "--alarm-dir": self.folder,
-            "--events": self.events_file,
-            "--mqtt": self.mqtt,
-            "--webhook": self.webhook,
-            "--on-alarm": self.command,
-        }
-        given = [option for option, value in needs_alarm.items() if value is not None]
-        if given and not self.enabled:
-            raise UsageError(f"{given[0]} has no effect without alarms\n  add --alarm")
         numbers = {
             "--alarm-threshold": self.trigger.threshold,
             "--alarm-clear": self.trigger.clear,
@@ -103,3 +100,42 @@ class AlarmOptions:
         if self.mqtt is not None:
             transports.append(MqttPublisher(self.mqtt, source, events))
         return [Outlet(transport, events) for transport in transports]
+
+
+def alarm_options(enabled: bool, given: Mapping[str, Any]) -> AlarmOptions:
+    """Read the options as they were given.
+
+    Args:
+        enabled: `--alarm`.
+        given: by their names without dashes, such as alarm_threshold; None: not given.
+
+    Raises:
+        UsageError: an option without --alarm, or a size that is none.
+    """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if chosen and not enabled:
+        idle = ", ".join(f"--{name.replace('_', '-')}" for name in chosen)
+        raise UsageError(f"{idle} has no effect without alarms\n  add --alarm")
+    standard = TriggerOptions()
+    threshold = chosen.get("alarm_threshold", standard.threshold)
+    trigger = TriggerOptions(
+        threshold=threshold,
+        clear=chosen.get("alarm_clear", threshold / 2),
+        min_duration_s=chosen.get("alarm_min_duration", standard.min_duration_s),
+        hold_s=chosen.get("alarm_hold", standard.hold_s),
+        cooldown_s=chosen.get("alarm_cooldown", standard.cooldown_s),
+    )
+    return AlarmOptions(
+        enabled=enabled,
+        signal=chosen.get("alarm_signal", _SIGNAL),
+        trigger=trigger,
+        folder=chosen.get("alarm_dir"),
+        before_s=chosen.get("alarm_before", _AROUND_S),
+        after_s=chosen.get("alarm_after", _AROUND_S),
+        buffer_bytes=parsed_option("--alarm-buffer", parse_size, chosen.get("alarm_buffer", _BUFFER)),
+        limit_bytes=parsed_option("--alarm-limit", parse_size, chosen.get("alarm_limit", _LIMIT)),
+        events_file=chosen.get("events"),
+        mqtt=chosen.get("mqtt"),
+        webhook=chosen.get("webhook"),
+        command=chosen.get("on_alarm"),
+    )

@@ -10,6 +10,7 @@ from svg_common.errors import UsageError
 # Name -> the smallest tile, in pixels, in which it can be read.
 LEAST_TILE_WH = {"panels": (560, 380), "ghost": (240, 180), "contours": (240, 180), "before": (280, 120), "likely": (280, 200)}
 DEFAULT = ("panels",)
+DEFAULT_WH = (1280, 720)
 LARGEST_WH = (7680, 4320)
 
 

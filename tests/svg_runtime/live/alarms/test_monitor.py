@@ -16,7 +16,7 @@ from svg_common.errors import UsageError
 from svg_runtime.forecast.forecaster import Observation
 from svg_runtime.forecast.scores import EarlierForecast
 from svg_runtime.live.alarms.monitor import AlarmMonitor
-from svg_runtime.live.alarms.options import AlarmOptions
+from svg_runtime.live.alarms.options import AlarmOptions, alarm_options
 from svg_runtime.live.alarms.record import AlarmRecord
 from svg_runtime.live.alarms.trigger import TriggerOptions
 from svg_runtime.live.events import EventLog
@@ -162,8 +162,6 @@ def test_a_server_that_is_away_costs_no_frame(watch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"folder": Path("x")}, "--alarm-dir has no effect without alarms"),
-        ({"mqtt": "mqtt://h"}, "--mqtt has no effect without alarms"),
         ({"enabled": True, "trigger": TriggerOptions(threshold=2, clear=3)}, "--alarm-clear 3 is above"),
         ({"enabled": True, "before_s": float("inf")}, "--alarm-before is inf"),
         ({"enabled": True, "trigger": TriggerOptions(threshold=float("nan"))}, "--alarm-threshold is nan"),
@@ -174,6 +172,23 @@ def test_a_server_that_is_away_costs_no_frame(watch):
 def test_options_that_cannot_work_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         AlarmOptions(**options).check()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("alarm_dir", Path("x")), ("mqtt", "mqtt://h"), ("alarm_threshold", 6.0), ("alarm_hold", 0.0), ("alarm_limit", "1GB")],
+)
+def test_an_option_of_alarms_is_refused_without_them(option, value):
+    with pytest.raises(UsageError, match=f"--{option.replace('_', '-')} has no effect without alarms\n  add --alarm"):
+        alarm_options(False, {option: value, "events": None})
+    assert alarm_options(True, {option: value}).enabled
+
+
+def test_options_that_are_not_given_have_their_documented_values():
+    assert alarm_options(False, {"alarm_threshold": None}) == AlarmOptions()
+    assert alarm_options(True, {"alarm_threshold": 6.0}).trigger == TriggerOptions(threshold=6.0, clear=3.0)
+    with pytest.raises(UsageError, match="--alarm-limit: 'much' is not a size"):
+        alarm_options(True, {"alarm_limit": "much"})
 
 
 def test_svg_live_raises_an_alarm_when_the_lens_is_covered(svg_live, tmp_path):
