@@ -226,7 +226,7 @@ def test_the_command_shows_what_was_asked_for(svg_live, tmp_path):
     code, stderr, _ = svg_live(*arguments, *shown)
     assert code == 0, stderr
     assert cv2.imread(str(tmp_path / "3.png")).shape == (480, 640, 3)
-    code, stderr, _ = svg_live(*arguments, "--overlay", "panels,ghost", "--display-size", "640x480")
+    code, stderr, _ = svg_live(*arguments, "--overlay", "panels,ghost", "--display-size", "640x480", "--output", "o.mp4")
     assert (code, "--display-size" in stderr) == (ExitCode.USAGE, True)
 
 
