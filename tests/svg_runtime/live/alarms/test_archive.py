@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from svg_runtime.live.alarms.archive import Archive
-from svg_runtime.live.alarms.clip_buffer import ClipBuffer, StoredPicture
+from svg_runtime.live.alarms.clip_buffer import _WAITING_PICTURES, ClipBuffer, StoredPicture
 from svg_runtime.live.alarms.comparison import compare_frames
 from svg_runtime.live.alarms.record import AlarmRecord, Peak, next_sequence
 from svg_runtime.live.events import EventLog
@@ -68,6 +69,27 @@ def test_a_clip_reaches_from_before_to_after_the_moment():
 def test_a_clip_that_the_end_interrupts_has_what_there_is():
     clip = clip_of(ClipBuffer(before_ticks=5, limit_bytes=10**7), range(15), tick=12, last_tick=20)
     assert [each.tick for each in clip] == list(range(7, 15))
+
+
+def test_a_clip_is_recorded_even_if_pictures_come_faster_than_they_are_compressed():
+    buffer, clips, hold = ClipBuffer(before_ticks=5, limit_bytes=10**7), [], threading.Event()
+    buffer._worker.append(lambda: hold.wait(5))
+    wait_until_idle_queue(buffer)
+    buffer.request(0, 20, clips.append)
+    for number in range(40):  # more than may wait
+        buffer.add(picture(number), number)
+    buffer.request(0, 30, clips.append)
+    threading.Timer(0.1, hold.set).start()
+    buffer.close(5)
+    assert len(clips) == 2
+    assert buffer.dropped == 40 - (_WAITING_PICTURES - 1)  # beside the first request
+
+
+def wait_until_idle_queue(buffer: ClipBuffer) -> None:
+    end = time.monotonic() + 5
+    while buffer._worker._queue:
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def test_memory_is_bounded_by_bytes_too():
