@@ -123,6 +123,14 @@ def test_the_oldest_files_are_removed_and_never_others(tmp_path):
     assert left == ["alarm-20260103", "alarm-20260104", "alarm-20260109", "holiday.mp4"]
 
 
+def test_an_old_file_that_cannot_be_removed_is_an_event_of_its_own(tmp_path):
+    (tmp_path / "alarm-20260101T000000.000Z-000001.mp4").mkdir()
+    small = archive(tmp_path, limit_bytes=1)
+    assert small.save(NAME, [], picture(1)).picture is not None
+    assert small.events.counts == {"alarm_not_removed": 1}
+    assert small.events.messages[0].startswith("an alarm was not removed: ")
+
+
 def test_the_newest_alarm_stays_even_beyond_the_limit(tmp_path):
     files = archive(tmp_path, limit_bytes=1).save(NAME, [stored(0, picture(1))], picture(1))
     assert Path(files.clip).is_file()
