@@ -57,26 +57,11 @@ class AlarmOptions:
             OutputError: the folder cannot be written.
             MissingExtraError: a package is not installed.
         """
-        needs_alarm = {
-            "--alarm-dir": self.folder,
-            "--events": self.events_file,
-            "--mqtt": self.mqtt,
-            "--webhook": self.webhook,
-            "--on-alarm": self.command,
-        }
-        given = [option for option, value in needs_alarm.items() if value is not None]
+        unset = AlarmOptions()._settings()
+        given = [option for option, value in self._settings().items() if value != unset[option]]
         if given and not self.enabled:
             raise UsageError(f"{given[0]} has no effect without alarms\n  add --alarm")
-        numbers = {
-            "--alarm-threshold": self.trigger.threshold,
-            "--alarm-clear": self.trigger.clear,
-            "--alarm-min-duration": self.trigger.min_duration_s,
-            "--alarm-hold": self.trigger.hold_s,
-            "--alarm-cooldown": self.trigger.cooldown_s,
-            "--alarm-before": self.before_s,
-            "--alarm-after": self.after_s,
-        }
-        for option, number in numbers.items():
+        for option, number in self._numbers().items():
             if not 0 <= number < math.inf:
                 raise UsageError(f"{option} is {number:g}\n  expected a number from 0 on")
         if self.trigger.clear > self.trigger.threshold:
@@ -92,6 +77,31 @@ class AlarmOptions:
             AlarmCommand(self.command)
         if self.mqtt is not None:
             check_broker(self.mqtt)
+
+    def _settings(self) -> dict[str, object]:
+        """By option: all but --alarm itself."""
+        return {
+            "--alarm-dir": self.folder,
+            "--events": self.events_file,
+            "--mqtt": self.mqtt,
+            "--webhook": self.webhook,
+            "--on-alarm": self.command,
+            "--alarm-signal": self.signal,
+            **self._numbers(),
+        }
+
+    def _numbers(self) -> dict[str, float]:
+        return {
+            "--alarm-threshold": self.trigger.threshold,
+            "--alarm-clear": self.trigger.clear,
+            "--alarm-min-duration": self.trigger.min_duration_s,
+            "--alarm-hold": self.trigger.hold_s,
+            "--alarm-cooldown": self.trigger.cooldown_s,
+            "--alarm-before": self.before_s,
+            "--alarm-after": self.after_s,
+            "--alarm-buffer": self.buffer_bytes,
+            "--alarm-limit": self.limit_bytes,
+        }
 
     def open_outlets(self, source: str, events: EventLog) -> list[Outlet]:
         """Open what alarms are sent to, after `check`."""

@@ -176,6 +176,9 @@ def test_a_server_that_is_away_costs_no_frame(watch):
     [
         ({"folder": Path("x")}, "--alarm-dir has no effect without alarms"),
         ({"mqtt": "mqtt://h"}, "--mqtt has no effect without alarms"),
+        ({"signal": "scene"}, "--alarm-signal has no effect without alarms"),
+        ({"trigger": TriggerOptions(threshold=3, clear=1.5)}, "--alarm-threshold has no effect without alarms"),
+        ({"limit_bytes": 10**6}, "--alarm-limit has no effect without alarms"),
         ({"enabled": True, "trigger": TriggerOptions(threshold=2, clear=3)}, "--alarm-clear 3 is above"),
         ({"enabled": True, "before_s": float("inf")}, "--alarm-before is inf"),
         ({"enabled": True, "trigger": TriggerOptions(threshold=float("nan"))}, "--alarm-threshold is nan"),
@@ -186,6 +189,12 @@ def test_a_server_that_is_away_costs_no_frame(watch):
 def test_options_that_cannot_work_are_refused(options, message):
     with pytest.raises(UsageError, match=message):
         AlarmOptions(**options).check()
+
+
+def test_the_defaults_of_the_command_line_are_those_of_the_options(svg_live):
+    code, _, stats = svg_live("--headless", "--max-frames", "1", "--json", "stats.json")
+    assert code == 0
+    assert stats["alarms"]["threshold"] == AlarmOptions().trigger.threshold
 
 
 def test_svg_live_raises_an_alarm_when_the_lens_is_covered(svg_live, tmp_path):
