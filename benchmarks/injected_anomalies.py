@@ -65,6 +65,8 @@ def main() -> None:
             for file in files
             for run in _runs(forecaster=forecaster, file=file, interval_s=interval_s, seed=options.seed, keep=keep)
         ]
+    if not runs:
+        parser.error(f"no clip in {options.clips} is static and long enough")
     alarm = TriggerOptions(threshold=options.threshold, clear=options.threshold / 2)
     result = measure([run.normal for run in runs], [each for run in runs for each in run.anomalies], interval_s, alarm)
     print("\n".join([f"{len(runs)} clips: {', '.join(run.clip for run in runs)}", "", *lines(result, alarm)]))

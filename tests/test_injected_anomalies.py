@@ -189,3 +189,15 @@ def test_the_command_prints_every_kind_and_signal(tmp_path, monkeypatch, capsys,
     monkeypatch.setattr(Forecaster, "forecast", None)  # the second time nothing is forecast again
     injected_anomalies.main()
     assert capsys.readouterr().out == printed
+
+
+def test_clips_that_are_all_too_short_are_refused(tmp_path, monkeypatch, capsys, tiny_bundle):
+    import injected_anomalies
+
+    (tmp_path / "clips").mkdir()
+    write_video(tmp_path / "clips" / "a.mp4", 20)
+    options = ["--clips", str(tmp_path / "clips"), "--model", str(tiny_bundle), "--backend", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["injected_anomalies.py", *options])
+    with pytest.raises(SystemExit, match="2"):
+        injected_anomalies.main()
+    assert "is static and long enough" in capsys.readouterr().err

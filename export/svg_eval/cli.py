@@ -68,8 +68,8 @@ def evaluate(
         ),
     ] = None,
     anomaly_first: Annotated[
-        int, _panel("Anomalies", "number of a clip's first frame in the ranges: 0 or 1", min=0, max=1)
-    ] = 1,
+        int | None, _panel("Anomalies", "number of a clip's first frame in the ranges: 0 or 1; default: 1", min=0, max=1)
+    ] = None,
     json: Annotated[Path | None, _panel("Output", "write all metrics to this file")] = None,
     plot: Annotated[Path | None, _panel("Output", "plot metrics per step and best of n to this PNG, PDF or SVG")] = None,
     page: Annotated[Path | None, _panel("Output", "write everything with plots and pictures to this HTML file")] = None,
@@ -97,7 +97,7 @@ def evaluate(
         )  # fmt: skip
         asked = AnomalyRequest(
             labels=anomaly,
-            first_number=anomaly_first,
+            first_number=1 if anomaly_first is None else anomaly_first,
             model=model,
             backend=backend,
             device=device,
@@ -109,6 +109,8 @@ def evaluate(
         )
         _evaluate_anomalies(asked, json, page)
         return
+    if anomaly_first is not None:
+        raise UsageError("--anomaly-first has no effect without --anomaly\n  remove it, or add --anomaly LABELS")
     drawing = [*(["matplotlib"] if plot or page else []), *(["PIL"] if strips or page else [])]
     require_modules("svg-eval", "eval", "torch", "onnxruntime", *drawing)
     with defer_interrupts():  # heavy: torch, ONNX Runtime

@@ -59,6 +59,14 @@ def test_the_command_reports_every_signal_online_and_per_clip(data, tiny_bundle,
     assert "all combined" in page
 
 
+def test_signals_settle_in_seconds_whatever_the_step(data, tiny_bundle):
+    evaluate(data, tiny_bundle, "--frame-step", "2", "--json", data / "a.json")  # 4.5 s in 23 pictures
+    clip = json.loads((data / "a.json").read_text())["clips"][0]
+    known = [number for number, value in zip(clip["numbers"], clip["online"]["error"], strict=True) if value]
+    assert known
+    assert min(known) >= 30
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -74,6 +82,11 @@ def test_options_that_mean_nothing_here_are_refused(data, tiny_bundle, monkeypat
     with pytest.raises(UsageError, match=message):
         evaluate(data, tiny_bundle, *arguments)
     assert "clips" in json.loads((data / "labels.json").read_text())
+
+
+def test_the_first_number_of_ranges_says_nothing_without_labels(tiny_bundle):
+    with pytest.raises(UsageError, match="--anomaly-first has no effect without --anomaly"):
+        app([str(tiny_bundle), "--anomaly-first", "0"], standalone_mode=False)
 
 
 def test_a_checkpoint_is_refused_with_the_command_that_exports_it(data, tiny_checkpoint):

@@ -42,11 +42,13 @@ class SeenPicture:
         number: in the clip, from 0.
         image: (H, W, 3) RGB or (H, W) gray.
         after_pause: earlier ones are not context for it.
+        step_s: seconds from one to the next in this clip.
     """
 
     number: int
     image: Picture
     after_pause: bool
+    step_s: float
 
 
 def named_clips(root: Path) -> dict[str, Clip]:
@@ -115,5 +117,5 @@ def _selected(timed: Iterator[tuple[float, Picture]], fps: float, timing: ClipTi
     for picked in pick_at_interval(numbered, step_s, fps):
         number, image = picked.item
         if number != last:  # one that is held over a short gap is one frame with one label
-            yield SeenPicture(number, image, after_pause=picked.pause_s > 0)
+            yield SeenPicture(number, image, after_pause=picked.pause_s > 0, step_s=step_s)
         last = number

@@ -167,12 +167,13 @@ def _score_clip(forecaster: Forecaster, name: str, clip: Clip, mask: Mask, timin
 def _observed(
     forecaster: Forecaster, clip: Clip, timing: ClipTiming
 ) -> Iterator[tuple[SeenPicture, Observation, SignalValues | None]]:
-    frame, signals = forecaster.manifest.frame, Signals(timing.interval_s)
+    frame = forecaster.manifest.frame
+    signals: Signals | None = None
     forecaster.reset()
     for picture in seen_pictures(clip, timing):
+        signals = signals or Signals(picture.step_s)
         if picture.after_pause:
             forecaster.reset()
-            signals.reset()
         fitted = fit_frame(picture.image, frame.height, frame.width, frame.channels).astype(np.float32) / np.float32(255)
         observation = forecaster.observe(fitted)
         yield picture, observation, signals.add(fitted, observation)

@@ -63,6 +63,8 @@ class EnsembleConfig(FamilyConfig):
                 raise ValueError(f"widths and decoder_widths must be from 1 to {MAX_SIZE}, not {channels}")
         if not self.noise_dim:
             raise ValueError("noise_maps and noise_vector are both 0: all samples would be alike; expected one of them above 0")
+        if self.change_weight and self.leads == 1:
+            raise ValueError("change_weight has no effect with leads 1: no change is decoded; expected 2 leads or more")
         return self
 
     @property

@@ -212,6 +212,7 @@ def test_training_learns_that_two_futures_are_possible():
         ({"members": 1}, "greater than or equal to 2"),
         ({"widths": (1, 2)}, "widths"),
         ({"decoder_widths": (1, 0)}, "from 1 to 65536, not 0"),
+        ({"change_weight": 1.0, "leads": 1}, "no change is decoded"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):

@@ -48,7 +48,7 @@ class Archive:
         has_clip = bool(pictures) and self._try(clip, lambda: self._write_clip(clip, pictures))
         has_picture = comparison is not None and self._try(picture, lambda: _write_png(picture, comparison))
         if self.folder.is_dir():
-            self._try(self.folder, lambda: self._remove_oldest(name))
+            self._try(self.folder, lambda: self._remove_oldest(name), "removed")
         return Files(clip=str(clip) if has_clip else None, picture=str(picture) if has_picture else None)
 
     def append(self, record: AlarmRecord) -> None:
@@ -57,12 +57,12 @@ class Archive:
             file = self.events_file
             self._try(file, lambda: _append_line(file, record.to_json()))
 
-    def _try(self, path: Path, write: Callable[[], None]) -> bool:
+    def _try(self, path: Path, write: Callable[[], None], not_done: str = "saved") -> bool:
         try:
             write()
         except (OutputError, OSError) as error:
             reason = str(error).partition("\n")[0] if isinstance(error, OutputError) else f"'{path}': {error.strerror or error}"
-            self.events.add("alarm_not_saved", f"an alarm was not saved: {reason}")
+            self.events.add(f"alarm_not_{not_done}", f"an alarm was not {not_done}: {reason}")
             return False
         return True
 
@@ -86,11 +86,11 @@ class Archive:
         files = sorted(path for path in self.folder.iterdir() if _OWN_NAME.fullmatch(path.name))  # names sort by time
         sizes = {path: path.stat().st_size for path in files}
         total = sum(sizes.values())
-        for path in files:
+        for path, size in sizes.items():
             if total <= self.limit_bytes or path.stem == newest:
                 return
-            path.unlink()
-            total -= sizes[path]
+            path.unlink(missing_ok=True)
+            total -= size
 
 
 def _write_png(path: Path, canvas: Canvas) -> None:

@@ -70,11 +70,11 @@ class ClipBuffer:
 
     def request(self, tick: int, last_tick: int, done: Callable[[list[StoredPicture]], None]) -> None:
         """Call `done` in the thread of this buffer with the pictures from before `tick` to `last_tick`, once they are there."""
-        self._worker.put(lambda: self._start(_Request(tick - self._before_ticks, last_tick, done)))
+        self._worker.append(lambda: self._start(_Request(tick - self._before_ticks, last_tick, done)))
 
     def close(self, timeout_s: float) -> None:
         """Hand over what there is of clips that are not complete."""
-        self._worker.put(self._finish)
+        self._worker.append(self._finish)
         self._worker.close(timeout_s)
 
     def _store(self, picture: Picture, tick: int) -> None:

@@ -93,4 +93,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
-    process.communicate()
+    process.wait()
+    for pipe in (process.stdin, process.stderr):  # closed, not read to its end: a child in a session of its own may hold it
+        if pipe is not None:
+            pipe.close()

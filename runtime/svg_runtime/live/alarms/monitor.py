@@ -94,8 +94,7 @@ class AlarmMonitor:
         self._seen = {name: RecentValues() for name in SIGNALS}
         self._alarm: _Alarm | None = None
         self._first_tick: int | None = None
-        self._last_s = 0.0
-        self._settled_s = 0.0
+        self._settled_s: float | None = None  # None: `_SETTLE_S` after the next frame
         self._count = 0
         self._sequence = next_sequence(options.events_file) if options.enabled else 1
         self.values: SignalValues | None = None
@@ -132,21 +131,21 @@ class AlarmMonitor:
             The signals; None while nothing is known.
         """
         time_s = self._time_of(source_frame.tick)
-        if empty is not None:
+        if empty is not None or self._settled_s is None:
             self._settled_s = time_s + _SETTLE_S
         self.values = None if empty is not None else self._signals.add(frame, observation)
         self._count_values()
         if self._options.enabled:
             if self._clips is not None:
                 self._clips.add(source_frame.image, source_frame.tick)
-            self._follow(_Moment(time_s, source_frame, frame, observation))
+            self._follow(_Moment(time_s, source_frame, frame, observation), settled=time_s >= self._settled_s)
         return self.values
 
     def reset(self, new_scene: bool) -> None:
         """The context starts anew, after a pause of the same camera or with another scene."""
         self._signals.reset(new_scene)
         self.values = None
-        self._settled_s = self._last_s + _SETTLE_S
+        self._settled_s = None
 
     def close(self) -> None:
         """End an alarm that is still there, write and send what waits, for a limited time. May be called twice."""
@@ -177,9 +176,8 @@ class AlarmMonitor:
             "sent": {outlet.name: outlet.summary() for outlet in self._outlets},
         }
 
-    def _follow(self, moment: _Moment) -> None:
-        settled = self.values is not None and moment.time_s >= self._settled_s
-        value = getattr(self.values, self._options.signal) if settled else None
+    def _follow(self, moment: _Moment, settled: bool) -> None:
+        value = getattr(self.values, self._options.signal) if settled and self.values is not None else None
         change = self._trigger.add(moment.time_s, value)
         if change == "ended":
             self._end_alarm()
@@ -229,7 +227,8 @@ class AlarmMonitor:
         peak = getattr(alarm.peak, self._options.signal)
         start = f"{alarm.start:%Y-%m-%d %H:%M:%S %z}"
         caption = f"alarm {alarm.sequence}, {start}: {self._options.signal} {peak:.1f}, {self._source}"
-        picture = None if alarm.frames is None else compare_frames(*alarm.frames, caption=caption)
+        frames = alarm.frames  # read once: an alarm that goes on may replace it meanwhile
+        picture = None if frames is None else compare_frames(*frames, caption=caption)
         alarm.files = self._archive.save(alarm.file_name, pictures, picture)
         self._finish(alarm, alarm.duration_s)
 
@@ -269,8 +268,7 @@ class AlarmMonitor:
     def _time_of(self, tick: int) -> float:
         if self._first_tick is None:
             self._first_tick = tick
-        self._last_s = (tick - self._first_tick) * self._interval_s
-        return self._last_s
+        return (tick - self._first_tick) * self._interval_s
 
     def _ticks(self, seconds: float) -> int:
         return max(1, round(seconds / self._interval_s))

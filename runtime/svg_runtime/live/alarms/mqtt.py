@@ -10,6 +10,7 @@ import json
 import re
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -80,7 +81,8 @@ class MqttPublisher:
     def close(self) -> None:
         """Say that nobody watches any more."""
         if self._client.is_connected():
-            self._publish("availability", "offline").wait_for_publish(_GOODBYE_S)
+            with suppress(RuntimeError, ValueError):  # the connection was just lost, or the queue of paho is full
+                self._publish("availability", "offline").wait_for_publish(_GOODBYE_S)
         self._client.disconnect()
         self._client.loop_stop()
 

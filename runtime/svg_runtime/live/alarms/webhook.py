@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import http.client
+import string
 import urllib.error
 import urllib.request
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from svg_common.errors import UsageError
 from svg_runtime.live.alarms.outlet import RefusedError
@@ -45,7 +46,11 @@ class Webhook:
         if parts.username is not None:
             login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             self._headers["Authorization"] = "Basic " + base64.b64encode(login.encode("utf-8")).decode("ascii")
-        self._url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        self._url = parts._replace(
+            netloc=parts.netloc.rpartition("@")[2],
+            path=quote(parts.path, string.punctuation),  # letters beyond ASCII only: the rest is as the user encoded it
+            query=quote(parts.query, string.punctuation),
+        ).geturl()
         self._opener = urllib.request.build_opener(_NoRedirect)
 
     def send(self, record: AlarmRecord) -> None:
@@ -72,6 +77,7 @@ def _split(url: str) -> Any:
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0 and url.isprintable()
+        (parts.hostname or "").encode("idna")  # as sockets do: a label that is empty or too long is an error
     except ValueError:
         valid = False
     if not valid or " " in url:

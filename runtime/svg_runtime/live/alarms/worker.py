@@ -62,6 +62,12 @@ class Worker(Generic[_Item]):
             self._changed.notify_all()
             return True
 
+    def append(self, item: _Item) -> None:
+        """Queue `item` even if the queue is full, and drop none: for the few that must not be lost."""
+        with self._changed:
+            self._queue.append(item)
+            self._changed.notify_all()
+
     def close(self, timeout_s: float) -> None:
         """Handle what is queued for at most `timeout_s`, then end; what is left is counted as dropped."""
         with self._changed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from svg_runtime.live.alarms.archive import Archive
-from svg_runtime.live.alarms.clip_buffer import ClipBuffer, StoredPicture
+from svg_runtime.live.alarms.clip_buffer import _WAITING_PICTURES, ClipBuffer, StoredPicture
 from svg_runtime.live.alarms.comparison import compare_frames
 from svg_runtime.live.alarms.record import AlarmRecord, Peak, next_sequence
 from svg_runtime.live.events import EventLog
@@ -70,6 +71,27 @@ def test_a_clip_that_the_end_interrupts_has_what_there_is():
     assert [each.tick for each in clip] == list(range(7, 15))
 
 
+def test_a_clip_is_recorded_even_if_pictures_come_faster_than_they_are_compressed():
+    buffer, clips, hold = ClipBuffer(before_ticks=5, limit_bytes=10**7), [], threading.Event()
+    buffer._worker.append(lambda: hold.wait(5))
+    wait_until_idle_queue(buffer)
+    buffer.request(0, 20, clips.append)
+    for number in range(40):  # more than may wait
+        buffer.add(picture(number), number)
+    buffer.request(0, 30, clips.append)
+    threading.Timer(0.1, hold.set).start()
+    buffer.close(5)
+    assert len(clips) == 2
+    assert buffer.dropped == 40 - (_WAITING_PICTURES - 1)  # beside the first request
+
+
+def wait_until_idle_queue(buffer: ClipBuffer) -> None:
+    end = time.monotonic() + 5
+    while buffer._worker._queue:
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
 def test_memory_is_bounded_by_bytes_too():
     size = stored(0, picture(0)).jpeg.nbytes
     clip = clip_of(ClipBuffer(before_ticks=100, limit_bytes=4 * size + 100), range(40), tick=30, last_tick=31)
@@ -99,6 +121,14 @@ def test_the_oldest_files_are_removed_and_never_others(tmp_path):
     archive(tmp_path, limit_bytes=2500).save(NAME.replace("20260102", "20260109"), [], picture(1))
     left = sorted(path.name[:14] for path in tmp_path.iterdir())
     assert left == ["alarm-20260103", "alarm-20260104", "alarm-20260109", "holiday.mp4"]
+
+
+def test_an_old_file_that_cannot_be_removed_is_an_event_of_its_own(tmp_path):
+    (tmp_path / "alarm-20260101T000000.000Z-000001.mp4").mkdir()
+    small = archive(tmp_path, limit_bytes=1)
+    assert small.save(NAME, [], picture(1)).picture is not None
+    assert small.events.counts == {"alarm_not_removed": 1}
+    assert small.events.messages[0].startswith("an alarm was not removed: ")
 
 
 def test_the_newest_alarm_stays_even_beyond_the_limit(tmp_path):

@@ -114,6 +114,18 @@ def test_after_a_reset_there_is_a_second_of_calm_and_a_new_scene_is_learned(watc
     assert wall.count == 0
 
 
+def test_the_calm_begins_after_the_pause_and_not_before_it(watch):
+    wall = watch()
+    wall.see(20)
+    wall.monitor.reset(new_scene=False)
+    wall.tick += 600  # a minute without a picture
+    wall.see(0.8, ANOMALY)
+    wall.see(0.5)
+    assert wall.count == 0
+    wall.see(1, ANOMALY)
+    assert wall.count == 1
+
+
 def test_an_alarm_leaves_a_clip_a_picture_and_a_line(watch, tmp_path):
     file = tmp_path / "events.jsonl"
     wall = watch(folder=tmp_path / "alarms", before_s=1.0, after_s=2.0, events_file=file)

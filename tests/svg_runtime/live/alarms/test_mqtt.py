@@ -21,6 +21,7 @@ from svg_runtime.live.alarms import mqtt as mqtt_module
 from svg_runtime.live.alarms import worker as worker_module
 from svg_runtime.live.alarms.mqtt import MqttPublisher, check_broker
 from svg_runtime.live.alarms.outlet import Outlet
+from svg_runtime.live.alarms.worker import NotDeliveredError
 from svg_runtime.live.events import EventLog
 from tests.svg_runtime.live.alarms.test_archive import record
 
@@ -208,6 +209,29 @@ def test_a_wrong_password_is_reported_without_it(broker):
     assert events.counts["mqtt_dropped"] == 1
     assert f"mqtt: mqtt://127.0.0.1:{broker.port} refuses the connection: Not authorized" in events.messages
     assert not any("wrong" in message for message in events.messages)
+
+
+def test_a_broker_that_acknowledges_nothing_does_not_break_the_end(monkeypatch):
+    monkeypatch.setattr(mqtt_module, "_ACKNOWLEDGE_S", 0.02)
+    events = EventLog()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_accept_and_be_silent, args=(server,), daemon=True).start()
+        publisher = MqttPublisher(f"mqtt://127.0.0.1:{server.getsockname()[1]}", "gate", events)
+        wait_for(publisher._client.is_connected)
+        for sequence in range(1, 15):  # until the queue of paho is full
+            with pytest.raises(NotDeliveredError):
+                publisher.send(record(sequence))
+        publisher.close()
+    assert not publisher._client.is_connected()
+
+
+def _accept_and_be_silent(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(1024)
+        connection.sendall(bytes([0x20, 2, 0, 0]))  # CONNACK: accepted
+        while connection.recv(1024):
+            pass
 
 
 @pytest.mark.parametrize("url", ["http://h/", "mqtt://", "mqtt://h/a/#", "mqtt://h/+/a", "mqtt://h:x/", "h", "mqtt://h/a?b=c"])

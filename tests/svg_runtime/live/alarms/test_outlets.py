@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -85,9 +87,18 @@ def test_a_webhook_that_is_away_waits():
         Webhook("http://me:secret@127.0.0.1:1/hook").send(record())
 
 
+def test_letters_beyond_ascii_in_a_path_are_encoded_once(server):
+    Webhook(server.url.replace("/hook?key=1", "/tür%20/%C3%BC?key=ä%26")).send(record())
+    assert server.requests[0][0] == "/t%C3%BCr%20/%C3%BC?key=%C3%A4%26"
+
+
 @pytest.mark.parametrize(
-    "url", ["ftp://host/x", "file:///etc/passwd", "http://", "host", "http://a b/", "http://h:x/", "http://h\n/"]
-)
+    "url",
+    [
+        "ftp://host/x", "file:///etc/passwd", "http://", "host", "http://a b/", "http://h:x/", "http://h\n/", "http://a..b/",
+        f"http://{'a' * 64}/",
+    ],
+)  # fmt: skip
 def test_other_addresses_are_refused(url):
     with pytest.raises(UsageError, match="--webhook"):
         Webhook(url)
@@ -134,3 +145,12 @@ def test_a_command_that_hangs_is_stopped_with_its_children(monkeypatch):
 def test_a_command_that_cannot_run_is_refused_before_the_start(command):
     with pytest.raises(UsageError, match="--on-alarm"):
         AlarmCommand(command)
+
+
+@pytest.mark.skipif(shutil.which("setsid") is None, reason="no setsid")
+def test_a_child_that_lives_on_in_a_session_of_its_own_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(command_module, "_TIMEOUT_S", 0.2)
+    start = time.monotonic()
+    with pytest.raises(RefusedError, match="was stopped"):
+        AlarmCommand("sh -c 'setsid sleep 20 & sleep 20'").send(record())
+    assert time.monotonic() - start < 10
