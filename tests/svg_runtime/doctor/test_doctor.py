@@ -6,7 +6,9 @@ import errno
 import json
 import os
 import shutil
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -93,6 +95,29 @@ def test_an_interrupt_ends_the_checks(monkeypatch, tmp_path):
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         cli._examine([Check("A", "module"), Check("B", "module"), Check("C", "module")])
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups")
+def test_an_interrupt_ends_a_check_that_is_just_starting(monkeypatch):
+    interrupted, start_process = threading.Event(), subprocess.Popen
+
+    def start_late(*arguments: object, **options: object) -> subprocess.Popen[bytes]:
+        assert interrupted.wait(10)
+        time.sleep(0.3)
+        return start_process(*arguments, **options)
+
+    class Interrupted(ProgressDisplay):
+        def progress(self, *arguments: object) -> None:
+            interrupted.set()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checks, "RUN_CHECK", "import time; time.sleep(30)")
+    monkeypatch.setattr(checks.subprocess, "Popen", start_late)
+    monkeypatch.setattr(cli, "ProgressDisplay", Interrupted)
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        cli._examine([Check("A", "module")])
     assert time.monotonic() - start < 20
 
 
@@ -222,6 +247,29 @@ def test_a_cache_folder_that_cannot_be_written_is_a_problem(tmp_path, monkeypatc
     assert storage.check()[1].state == "problem"
 
 
+def test_a_cache_folder_in_one_that_may_not_be_entered_hides_no_other_finding(tmp_path, monkeypatch):
+    """Here the tests may be root's, who may enter all."""
+    closed = tmp_path / "closed"
+    stat = os.stat
+
+    def refuse(path, *arguments, **options):
+        if isinstance(path, (str, Path)) and closed in Path(path).parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, *arguments, **options)
+
+    closed.mkdir()
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(closed / "cache" / "svg"))
+    monkeypatch.setattr(os, "stat", refuse)
+    assert [finding.name for finding in storage.check()] == ["cache folder", "disk of the cache", "disk here"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 always looks into the current folder")
+def test_a_file_in_this_folder_does_not_replace_a_module(tmp_path, monkeypatch):
+    (tmp_path / "json.py").write_text("raise SystemExit('run')")
+    monkeypatch.chdir(tmp_path)
+    assert states(Check("Storage", "storage").run())["disk here"] == "ok"
+
+
 def test_a_backend_forecasts_or_says_what_is_missing(monkeypatch):
     assert states(backend.check("cpu")) == {"cpu": "ok"}
     monkeypatch.setitem(sys.modules, "openvino", None)
@@ -245,7 +293,7 @@ def test_whom_it_belongs_to_is_not_told():
         anonymous(text, names)
         == "~/.cache, /home/annabel, /data/USER/x, C:\\Users\\USER, annual, HOST: pole-70, rtsp://...@h/x"
     )
-    assert anonymous("/root/x root a", ("/", "root", "")) == "/root/x root a"
+    assert anonymous("/srv/x root a", ("/", "root", "")) == "/srv/x root a"
 
 
 def test_lines_fit_except_what_is_to_be_copied():
