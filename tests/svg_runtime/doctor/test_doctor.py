@@ -26,6 +26,7 @@ from svg_runtime.doctor.finding import Finding
 from svg_runtime.doctor.privacy import anonymous, private_names
 from svg_runtime.doctor.report import BACKENDS, can_run, text_lines, verdict
 from svg_runtime.doctor.sections import backend, cameras, codecs, display, installed, machine, models, opencv, storage
+from svg_runtime.machine.v4l2 import Camera
 
 
 def states(findings: list[Finding]) -> dict[str, str]:
@@ -173,40 +174,19 @@ def test_an_nvidia_gpu_is_found_or_its_absence_explained(tmp_path, monkeypatch):
     assert "usermod" in closed.advice
 
 
-def test_cameras_are_opened_and_named(tmp_path):
-    (tmp_path / "dev").mkdir()
-    assert states(cameras.camera_findings(tmp_path)) == {"cameras": "missing"}
-    for name in ("video10", "video2"):
-        (tmp_path / "dev" / name).touch()
-    named = tmp_path / "sys/class/video4linux/video2"
-    named.mkdir(parents=True)
-    (named / "name").write_text("A webcam\n")
-    assert cameras.camera_findings(tmp_path) == [
+def test_cameras_are_listed_with_what_to_do():
+    assert states(cameras.camera_findings([])) == {"cameras": "missing"}
+    found = [Camera(2, "/dev/video2", "A webcam"), Camera(10, "/dev/video10", "Another", (), "no permission", "do this")]
+    assert cameras.camera_findings(found) == [
         Finding("video2", "ok", "A webcam; this user may open it"),
-        Finding("video10", "ok", "unknown device; this user may open it"),
+        Finding("video10", "problem", "Another: no permission", "do this"),
     ]
 
 
-@pytest.mark.parametrize(
-    ("number", "reason", "advice"),
-    [
-        (errno.EACCES, "no permission", "sudo usermod -aG "),
-        (errno.EBUSY, "another program is using it", "fuser -v /dev/video0"),
-        (errno.ENODEV, "No such device", "unplug"),
-    ],
-)
-def test_a_camera_that_does_not_open_says_why(number, reason, advice, tmp_path, monkeypatch):
-    (tmp_path / "dev").mkdir()
-    (tmp_path / "dev/video0").touch()
-
-    def refuse(*arguments: object) -> int:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "open", refuse)
-    [finding] = cameras.camera_findings(tmp_path)
-    assert finding.state == "problem"
-    assert reason in finding.detail
-    assert advice in finding.advice
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="V4L2 is Linux's")
+def test_the_cameras_are_those_that_svg_live_lists(monkeypatch):
+    monkeypatch.setattr(cameras, "v4l2_cameras", lambda: [Camera(3, "/dev/video3", "A webcam")])
+    assert states(cameras.check()) == {"video3": "ok"}
 
 
 def test_h264_is_written_and_read(monkeypatch):
