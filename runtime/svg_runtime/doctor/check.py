@@ -75,7 +75,7 @@ class Check:
 
 
 def stop_checks() -> None:
-    """End all that run."""
+    """End all that run now; one that is being started is not among them yet."""
     for process in list(_running):
         _kill(process)
 
@@ -96,9 +96,13 @@ def main() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with the folders that Python imports from: the program may have been started from a checkout."""
+    """Ours, with the folders that Python imports from: the program may have been started from a checkout.
+
+    From Python 3.11 on the current folder is none of them: a json.py of the user's would be run.
+    """
     paths = [str(Path(path).absolute()) for path in sys.path if path]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "QT_LOGGING_RULES": "*.warning=false"}
+    own = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1", "QT_LOGGING_RULES": "*.warning=false"}
+    return {**os.environ, **own}
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

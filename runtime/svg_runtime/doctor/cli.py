@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from svg_runtime.doctor.report import BACKENDS, Report, as_json, can_run, text_l
 app = typer.Typer(pretty_exceptions_enable=False)
 
 _AT_ONCE = 2  # engines start threads for every core
+_POLL_S = 0.05
 
 JsonOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the report as JSON, too.")]
 
@@ -73,7 +75,9 @@ def _examine(checks: list[Check]) -> Report:
                 report.setdefault(check.title, []).extend(_without_names(finding, names) for finding in answer.result())
         except BaseException:  # Ctrl-C does not reach processes that lead groups of their own
             pool.shutdown(wait=False, cancel_futures=True)
-            stop_checks()
+            while not all(answer.done() for answer in answers):  # one may be just starting
+                stop_checks()
+                time.sleep(_POLL_S)
             raise
     return report
 

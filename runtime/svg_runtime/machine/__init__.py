@@ -1,1 +1,1 @@
-"""The machine that runs it: hardware, versions, power and temperatures."""
+"""The machine that runs it: hardware, cameras, versions, power and temperatures."""

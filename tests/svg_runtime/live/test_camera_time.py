@@ -92,6 +92,13 @@ def test_over_a_long_pause_nothing_is_held_for_more_than_a_second_and_the_contex
     assert {frame.pause_s for frame in after[1:]} == {0.0}
 
 
+def test_a_slow_loop_does_not_hold_for_more_than_a_second_either():
+    before = steady(40, FPS)
+    frames, _ = watch(before + steady(60, FPS, before[-1] + 2.6), until=50, work_s=0.25)
+    assert 1 <= sum(frame.held and number(frame) == 40 for frame in frames) <= 1.0 / 0.25
+    assert max(frame.clip for frame in frames) == 1
+
+
 def test_a_slow_loop_is_no_pause_of_the_camera():
     """More than a second passes between two pictures that are seen, but the camera took all of them."""
     frames, camera = watch(steady(250, FPS), until=150, work_s=1.1)
@@ -180,3 +187,17 @@ def test_a_camera_that_comes_back_begins_a_clip_and_its_rate_is_told_anew():
     assert thread._newest.pause_s == 0.0  # 0.37 s
     assert thread.rate() is None
     assert list(islice(thread._intervals_s, 9)) == pytest.approx([0.2] * 4)
+
+
+def test_a_camera_that_is_lost_before_its_first_picture_begins_with_it():
+    again = iter([Given(steady(5, 5, 102.0))])
+
+    def reopen() -> Given:
+        device = next(again, None)
+        if device is None:
+            raise NoPictureError("gone")
+        return device
+
+    thread = CaptureThread("camera 0", Given([]), reopen, EventLog(), retry_s=0.3)
+    thread.run()
+    assert (thread.captured, thread._clip) == (5, 0)

@@ -126,6 +126,15 @@ def test_the_command_line_wins(tmp_path):
     assert (values["camera"], values["source"]) == (None, "x")  # one source replaces the other
 
 
+def test_camera_0_takes_the_place_of_a_source(tmp_path):
+    config = write(tmp_path / "live.toml", 'source = "udp://:1"', "[cameras.yard]", "camera = 0")
+    values = Recorder().run("--config", config)
+    assert (values["camera"], values["source"]) == (0, None)
+    config = write(tmp_path / "flat.toml", 'source = "udp://:1"')
+    values = Recorder().run("--config", config, "--camera", "0")
+    assert (values["camera"], values["source"]) == (0, None)
+
+
 def test_paths_are_relative_to_the_file_and_names_and_addresses_stay(tmp_path, monkeypatch):
     (tmp_path / "own.svgb").mkdir()
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

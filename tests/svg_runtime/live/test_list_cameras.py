@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import re
 import struct
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ from typer.testing import CliRunner
 
 from svg_runtime.live.cli import app
 from svg_runtime.live.sources import list_cameras
-from svg_runtime.live.sources.v4l2 import Camera, CameraMode, v4l2_cameras
+from svg_runtime.machine.v4l2 import Camera, CameraMode, v4l2_cameras
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="V4L2 is Linux's")
 
@@ -122,17 +124,28 @@ def test_a_camera_with_several_planes_is_asked_for_those(machine):
     assert v4l2_cameras(*machine, kernel)[0].modes == (CameraMode("NM12", (640, 480), (30.0,)),)
 
 
-def test_a_camera_that_cannot_be_opened_says_why(machine):
+@pytest.mark.parametrize(
+    ("number", "problem", "advice"),
+    [
+        (errno.EACCES, "no permission", r"sudo usermod -aG \w+ \$USER"),
+        (errno.EBUSY, "another program is using it", "fuser -v .*video2"),
+        (errno.ENODEV, "No such device", "unplug"),
+    ],
+)
+def test_a_camera_that_cannot_be_opened_says_why_and_what_to_do(number, problem, advice, machine):
     sysfs, dev = machine
     (dev / "video0").unlink()
 
     def refuse(handle: int, request: int, buffer: bytearray) -> int:
-        raise PermissionError(errno.EACCES, "Permission denied")
+        raise OSError(number, os.strerror(number))
 
     absent, refused, _ = v4l2_cameras(sysfs, dev, refuse)
-    assert absent.name == "camera of video0"
-    assert "no device node" in str(absent.problem)
-    assert "usermod -aG video" in str(refused.problem)
+    assert (absent.name, absent.problem) == ("camera of video0", "it has no device node here")
+    assert f"--device {dev / 'video0'}" in absent.advice
+    assert refused.problem == problem
+    assert re.search(advice, refused.advice)
+    lines = list_cameras.camera_lines([refused])
+    assert lines[1] == f"    {refused.problem}: {refused.advice}"
 
 
 def test_a_driver_without_rates_still_has_its_sizes(machine):

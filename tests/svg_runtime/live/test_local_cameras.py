@@ -17,7 +17,7 @@ from svg_runtime.live.sources import SourceOptions, check_source, local_cameras,
 from svg_runtime.live.sources.camera_settings import CameraSettings, parse_camera_settings
 from svg_runtime.live.sources.capture import NoPictureError
 from svg_runtime.live.sources.local_cameras import complete_pipeline, csi_pipeline, find_local_camera
-from svg_runtime.live.sources.opening import open_in_thread
+from svg_runtime.live.sources.opening import DeviceOpener
 from svg_runtime.live.stop import StopRequest
 
 NOTHING = CameraSettings()
@@ -87,6 +87,16 @@ def test_the_pipeline_of_a_jetson_has_the_number_the_size_and_the_rate(gstreamer
     assert not camera.settings  # they are in the pipeline already
 
 
+@pytest.mark.parametrize("source", ["csi://0", "gstreamer://videotestsrc"])
+def test_ctrl_c_does_not_wait_for_a_pipeline(gstreamer, source):
+    """OpenCV waits for ever for the first picture of one that lacks an element."""
+    assert find_local_camera(source, NOTHING).may_hang
+
+
+def test_ctrl_c_waits_for_a_plain_camera_which_answers():
+    assert not SourceOptions(camera=0).local_camera.may_hang
+
+
 def test_a_pipeline_gets_an_appsink_unless_it_has_one():
     own = "videotestsrc ! appsink name=mine"
     assert complete_pipeline(own) == own
@@ -99,6 +109,8 @@ def test_a_pipeline_gets_an_appsink_unless_it_has_one():
 def test_the_name_of_a_pipeline_holds_no_password(gstreamer):
     camera = find_local_camera("gstreamer://rtspsrc location=rtsp://user:s3cret@host/x ! decodebin", NOTHING)
     assert camera.name == "gstreamer://rtspsrc ..."
+    for pipeline in ("rtsp://user:s3cret@host/x", '"rtsp://user:s3cret@host/x" ! decodebin', "location=s3cret ! x"):
+        assert "s3cret" not in find_local_camera(f"gstreamer://{pipeline}", NOTHING).name
     with pytest.raises(UsageError, match="write them into it"):
         find_local_camera("gstreamer://videotestsrc", CameraSettings(fps=30))
 
@@ -184,13 +196,48 @@ def test_a_camera_that_gives_something_else_is_reported(monkeypatch):
 
 
 def test_opening_ends_in_time_and_when_asked_to_stop():
-    never = threading.Event()
+    test_is_over = threading.Event()
+
+    def hang():
+        test_is_over.wait()
+        raise NoPictureError("too late")
+
     with pytest.raises(NoPictureError, match=r"within 0\.1 s"):
-        open_in_thread(never.wait, "a camera", StopRequest(), timeout_s=0.1)
+        DeviceOpener(hang, "a camera", StopRequest(), timeout_s=0.1)()
     stop = StopRequest()
     stop.request("a test")
     with pytest.raises(KeyboardInterrupt):
-        open_in_thread(never.wait, "a camera", stop)
-    never.set()
+        DeviceOpener(hang, "a camera", stop)()
+    test_is_over.set()
+
+    def unplugged():
+        raise NoPictureError("unplugged")
+
     with pytest.raises(NoPictureError, match="unplugged"):
-        open_in_thread(lambda: (_ for _ in ()).throw(NoPictureError("unplugged")), "a camera", StopRequest())
+        DeviceOpener(unplugged, "a camera", StopRequest())()
+
+
+def test_a_device_that_hangs_is_opened_once_and_used_when_it_answers():
+    """Else every retry would leave a thread behind, and what opens late would keep the camera busy."""
+    answers, devices = threading.Event(), []
+
+    class Device:
+        def read(self):
+            return False, None
+
+        def release(self) -> None:
+            pass
+
+    def open_late() -> Device:
+        devices.append(Device())
+        answers.wait()
+        return devices[-1]
+
+    opener = DeviceOpener(open_late, "a camera", StopRequest(), timeout_s=0.1)
+    for _ in range(3):
+        with pytest.raises(NoPictureError, match="no response"):
+            opener()
+    answers.set()
+    assert opener() is devices[0]
+    assert len(devices) == 1
+    assert opener() is devices[1]  # after a loss, anew

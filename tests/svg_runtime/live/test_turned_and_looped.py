@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from itertools import islice
 from pathlib import Path
 
@@ -68,6 +69,18 @@ def test_a_looped_file_that_vanishes_ends(tmp_path):
     Path(path).unlink()
     assert len(list(frames)) < 20
     assert events.counts == {"unreadable_file": 1}
+
+
+def test_closing_ends_the_thread_that_reads_though_the_iterator_lives_on(tmp_path):
+    """As in the traceback of an error."""
+    source = FileSource(write_video(tmp_path / "a.mp4", frames=9), 0.1, StopRequest(), EventLog())
+    frames = source.frames()
+    next(frames)
+    assert "reading ahead" in {thread.name for thread in threading.enumerate()}
+    source.close()
+    source.close()
+    assert "reading ahead" not in {thread.name for thread in threading.enumerate()}
+    assert list(frames) == []
 
 
 def test_held_pictures_of_a_file_are_marked(tmp_path):

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 from svg_runtime.doctor.finding import Finding
-from svg_runtime.machine.hardware import hardware
+from svg_runtime.machine.hardware import cpu_limits, hardware
 
-_VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA", "SVG_EDGE_CALIBRATE", "LD_LIBRARY_PATH")
+_VARIABLES = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "SVG_EDGE_CALIBRATE", "LD_LIBRARY_PATH")
 
 
 def check() -> list[Finding]:
@@ -22,7 +22,8 @@ def check() -> list[Finding]:
     ]
     if about["board"]:
         findings.append(Finding("board", "info", about["board"]))
-    findings += [Finding(name, "info", os.environ[name]) for name in _VARIABLES if name in os.environ]
+    variables = {name: os.environ[name] for name in _VARIABLES if name in os.environ} | cpu_limits()
+    findings += [Finding(name, "info", value) for name, value in variables.items()]
     return findings + nvidia_findings(about["gpus"], Path("/")) + _render_nodes(Path("/dev/dri"))
 
 

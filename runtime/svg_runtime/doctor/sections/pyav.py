@@ -9,5 +9,10 @@ def check() -> list[Finding]:
     """Load them."""
     import av
 
-    libraries = ", ".join(f"{name} {'.'.join(map(str, av.library_versions[name]))}" for name in ("libavcodec", "libavformat"))
-    return [Finding("FFmpeg in PyAV", "ok", f"{getattr(av, 'ffmpeg_version_info', 'unknown version')} ({libraries})")]
+    release = getattr(av, "ffmpeg_version_info", "unknown version")
+    codecs, formats = (_dotted(av.library_versions[name]) for name in ("libavcodec", "libavformat"))
+    return [Finding("FFmpeg in PyAV", "ok", f"{release} (libavcodec {codecs}, libavformat {formats})")]
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))

@@ -54,7 +54,7 @@ def _sizes(folder: Path) -> Iterator[int]:
 
 
 def _free(name: str, folder: Path) -> Finding:
-    while not folder.exists():
+    while not os.path.exists(folder):  # Path.exists raises an error where a folder may not be entered
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     detail = f"{free / 1e9:.1f} GB free"

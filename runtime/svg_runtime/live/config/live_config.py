@@ -128,7 +128,7 @@ def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for layer in layers:
         for group in ALTERNATIVES:
-            if any(layer.get(key) not in (None, False) for key in group):
+            if any(layer.get(key) is not None and layer[key] is not False for key in group):  # 0 == False, and is a camera
                 merged = {key: value for key, value in merged.items() if key not in group}
         merged.update(layer)
     return merged

@@ -38,8 +38,6 @@ class Setting:
         Raises:
             ValueError: it has another type, or is out of bounds; the message says what was given and expected.
         """
-        if self.option.parser is not None:
-            return self.option.parser(value)
         converted = _converted(self.annotation, value)
         if isinstance(converted, (int, float)) and not self._low <= converted <= self._high:
             raise ValueError(f"{shown(value)} is out of bounds; expected {self._bounds()}")

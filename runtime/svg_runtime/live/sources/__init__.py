@@ -81,13 +81,14 @@ def check_source(options: SourceOptions) -> None:
         UsageError: it is named as for another program, its address is not supported, or an option does not apply to it.
         BackendMissingError: this OpenCV was built without what opens it.
     """
-    if options.local_camera is None and options.settings:
+    camera = options.local_camera
+    if camera is None and options.settings:
         raise UsageError(
             "--camera-size and --camera-fps apply to cameras at this machine: --camera, v4l2:// and csi://\n  remove them"
         )
     if options.loop and options.path is None:
         raise UsageError("--loop applies to files and folders, which end\n  remove it")
-    if options.source is None or options.local_camera is not None or options.source == SYNTHETIC_URL:
+    if options.source is None or camera is not None or options.source == SYNTHETIC_URL:
         return
     refuse_foreign_name(options.source)
     if options.path is None:
@@ -180,23 +181,20 @@ def _open_local_camera(camera: LocalCamera, ticker: Ticker, stop: StopRequest, e
     from svg_runtime.live.sources.camera import CameraSource
     from svg_runtime.live.sources.camera_help import explain_missing_camera
     from svg_runtime.live.sources.local_cameras import OPEN_TIMEOUT_S
-    from svg_runtime.live.sources.opening import open_in_thread
+    from svg_runtime.live.sources.opening import DeviceOpener
 
     def report(given: CameraSettings) -> None:
         asked = f"{camera.name} was asked for {camera.settings} and gives {given}"
         events.once("camera_settings", f"{asked}; svg-live --list-cameras shows what it can")
 
     def open_device() -> capture.CaptureDevice:
-        if not camera.may_hang:
-            return capture.open_capture(camera.device, camera.api, camera.settings, report)
-        return open_in_thread(
-            lambda: capture.open_capture(camera.device, camera.api), camera.name, stop, timeout_s=OPEN_TIMEOUT_S
-        )
+        return capture.open_capture(camera.device, camera.api, camera.settings, report)
 
+    opener = DeviceOpener(open_device, camera.name, stop, timeout_s=OPEN_TIMEOUT_S) if camera.may_hang else open_device
     try:
         return CameraSource(
             name=camera.name,
-            open_device=open_device,
+            open_device=opener,
             ticker=ticker,
             stop=stop,
             events=events,

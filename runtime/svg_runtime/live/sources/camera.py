@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -108,7 +109,7 @@ class CameraSource:
         rate = self._thread.rate()
         if last is not None and rate is not None:  # else nobody knows yet when the next one is late
             step_s = max(self._ticker.interval_s, 1 / rate)
-            late_s = (1.5 + held) * step_s
+            late_s = max((1.5 + held) * step_s, time.monotonic() - last.captured_s)  # a slow loop holds less often, not longer
             if late_s <= longest_hold_s(rate):
                 return self._thread.newer(number, _MAX_AGE_S, last.captured_s + late_s, self._stop)
         return self._thread.latest(number, _MAX_AGE_S, self._timeout_s, self._stop)

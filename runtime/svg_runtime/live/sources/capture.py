@@ -291,7 +291,7 @@ class CaptureThread(threading.Thread):
                         "  check its cable, its network and other programs that use it; --reconnect SECONDS waits longer"
                     ) from None
             else:
-                self._connected_anew = True
+                self._connected_anew = self._newest is not None
                 self._events.add("camera_back", f"{self._camera} delivers frames again")
                 return
             pause = min(2 * pause, _BACK_OFF_S[1])

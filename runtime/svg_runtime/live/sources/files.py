@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from svg_common.errors import UsageError
@@ -58,6 +59,7 @@ class FileSource:
         self._ticker = ticker
         self._source_fps = source_fps
         self._loop = loop
+        self._reading: Generator[SourceFrame, None, None] | None = None
         if len(self._clips) == 1 and self._clips[0].is_video:
             VideoReader(self._clips[0].paths[0]).close()  # the only file: an unreadable one is an error before anything starts
 
@@ -67,18 +69,22 @@ class FileSource:
         Raises:
             VideoError: not one picture could be read.
         """
-        for frame in read_ahead(self._selected(), _READ_AHEAD):
-            if self._ticker is not None:
-                self._ticker.wait_for(frame.tick)
-            if self._stop:
-                return
-            yield frame
+        self._reading = read_ahead(self._selected(), _READ_AHEAD)
+        with closing(self._reading):
+            for frame in self._reading:
+                if self._ticker is not None:
+                    self._ticker.wait_for(frame.tick)
+                if self._stop:
+                    return
+                yield frame
         if self.captured == 0:
             reasons = "\n  ".join(self._events.messages)
             raise VideoError(f"no frame of '{self.description}' can be read:\n  {reasons}", "no frame can be read")
 
     def close(self) -> None:
-        """Files are closed when their iteration ends."""
+        """End the thread that reads, which closes its file. An error may still hold the iterator that would do so."""
+        if self._reading is not None:
+            self._reading.close()
 
     def _selected(self) -> Generator[SourceFrame, None, None]:
         number, next_tick = -1, 0

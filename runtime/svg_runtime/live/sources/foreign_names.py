@@ -8,7 +8,7 @@ from pathlib import Path
 from svg_common.errors import UsageError
 from svg_common.path_advice import path_advice, shell_argument
 from svg_runtime.live.sources.addresses import is_address
-from svg_runtime.live.sources.local_cameras import has_gstreamer, is_local_camera
+from svg_runtime.live.sources.local_cameras import has_gstreamer
 
 _CAMERA = re.compile(r"(?:v4l2:(?://)?)?(?:/dev/video)?(\d+)", re.IGNORECASE)
 _PIPELINE = re.compile(r"\s!\s")  # between two elements of GStreamer
@@ -32,8 +32,6 @@ def refuse_foreign_name(source: str) -> None:
         UsageError: `source` is the number of a camera, a file: URL, a pattern of names, a GStreamer pipeline without
             gstreamer://, or an address without its scheme.
     """
-    if is_local_camera(source):
-        return
     try:
         if Path(source).exists():
             return

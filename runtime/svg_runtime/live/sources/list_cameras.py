@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import cv2
 from rich.console import Console
@@ -14,7 +13,7 @@ from svg_common.errors import OutputError
 from svg_common.files import write_json
 from svg_runtime.live.sources.capture import silence_opencv
 from svg_runtime.live.sources.synthetic import SYNTHETIC_URL
-from svg_runtime.live.sources.v4l2 import Camera, CameraMode, v4l2_cameras
+from svg_runtime.machine.v4l2 import Camera, CameraMode, v4l2_cameras
 
 _INDICES_TO_TRY = 4  # where the system has no list
 
@@ -36,7 +35,7 @@ def print_cameras(json: Path | None) -> None:
         console.print(line, markup=False)
     if json is not None:
         try:
-            write_json(json, {"cameras": [_plain(camera) for camera in cameras]})
+            write_json(json, {"cameras": [asdict(camera) for camera in cameras]})
         except OSError as error:
             raise OutputError(json, error) from error
 
@@ -49,7 +48,7 @@ def camera_lines(cameras: list[Camera]) -> list[str]:
     for camera in cameras:
         lines.append(f"--camera {camera.index}   {camera.name}   {camera.device}")
         if camera.problem is not None:
-            lines.append(f"    {camera.problem}")
+            lines.append(f"    {camera.problem}: {camera.advice}")
         lines += [f"    {_mode_line(mode)}" for mode in camera.modes]
     return lines
 
@@ -58,12 +57,6 @@ def _mode_line(mode: CameraMode) -> str:
     size = f"{mode.size_wh[0]}x{mode.size_wh[1]}"
     rates = " ".join(f"{fps:g}" for fps in mode.fps)
     return f"{mode.pixel_format:<4}  {size:>9}" + (f"  {rates} fps" if rates else "")
-
-
-def _plain(camera: Camera) -> dict[str, Any]:
-    plain = asdict(camera)
-    plain["modes"] = [{**mode, "size_wh": list(mode["size_wh"]), "fps": list(mode["fps"])} for mode in plain["modes"]]
-    return plain
 
 
 def _cameras_by_trying() -> list[Camera]:

@@ -14,10 +14,11 @@ from svg_runtime.live.sources.camera_settings import CameraSettings
 
 LOCAL_SCHEMES = ("v4l2", "csi", "gstreamer")
 
-_CSI_DEFAULT = CameraSettings((1280, 720), 30.0)  # what every sensor of a Jetson can; models see far less
+_CSI_SIZE_WH, _CSI_FPS = (1280, 720), 30.0  # what every sensor of a Jetson can; models see far less
 _GSTREAMER_RESPONSE_S = 35.0  # OpenCV waits 30 s for a picture of a pipeline
 OPEN_TIMEOUT_S = 20.0  # of a pipeline
 _V4L2_RESPONSE_S = 12.0  # V4L2 aborts a read after 10 s
+_AFTER_NAME = re.compile(r"[^\w-]")  # of the first element; what follows may hold a password
 _SINK = re.compile(r"[a-z0-9]*sink\b")  # fakesink, autovideosink, ...
 _APPSINK = "appsink drop=true max-buffers=1 sync=false"  # the newest picture, without a queue
 
@@ -27,12 +28,11 @@ class LocalCamera:
     """A camera as OpenCV opens it.
 
     Attributes:
-        name: in messages. Of a pipeline only its first element: the others may hold a password.
+        name: in messages. Of a pipeline only the name of its first element: the rest may hold a password.
         device: index, path of the device, or pipeline.
         api: OpenCV's number of the library that opens it, such as `cv2.CAP_V4L2`.
         settings: what is set on the device after it was opened.
         response_s: longest time in which it reports that there is no picture.
-        may_hang: opening it may never end: OpenCV waits for the first picture of a pipeline that lacks an element.
         advice: how to test it without svg-live.
     """
 
@@ -41,8 +41,14 @@ class LocalCamera:
     api: int = 0  # cv2.CAP_ANY
     settings: CameraSettings = field(default_factory=CameraSettings)
     response_s: float = _V4L2_RESPONSE_S
-    may_hang: bool = False
     advice: str = ""
+
+    @property
+    def may_hang(self) -> bool:
+        """Whether opening it may never end: OpenCV waits for the first picture of a pipeline that lacks an element."""
+        import cv2  # late: help and completion load this module
+
+        return self.api == cv2.CAP_GSTREAMER
 
     @property
     def index(self) -> int | None:
@@ -107,7 +113,7 @@ def _csi_camera(rest: str, settings: CameraSettings) -> LocalCamera:
     test = f"gst-launch-1.0 nvarguscamerasrc sensor-id={rest} num-buffers=30 ! fakesink"
     return LocalCamera(
         name=f"csi://{rest}", device=csi_pipeline(int(rest), settings), api=cv2.CAP_GSTREAMER,
-        response_s=_GSTREAMER_RESPONSE_S, may_hang=True,
+        response_s=_GSTREAMER_RESPONSE_S,
         advice=f"test the camera with: {test}",
     )  # fmt: skip
 
@@ -116,7 +122,7 @@ def _pipeline_camera(rest: str, settings: CameraSettings) -> LocalCamera:
     import cv2
 
     pipeline = complete_pipeline(rest)
-    name = f"gstreamer://{pipeline.split()[0]} ..."
+    name = f"gstreamer://{_AFTER_NAME.split(pipeline, maxsplit=1)[0]} ..."
     if settings:
         raise UsageError(
             "--camera-size and --camera-fps do not apply to a pipeline\n"
@@ -131,8 +137,8 @@ def _pipeline_camera(rest: str, settings: CameraSettings) -> LocalCamera:
 
 def csi_pipeline(number: int, settings: CameraSettings) -> str:
     """Return the pipeline of a CSI camera of a Jetson: its image processor scales, and converts but for the last step."""
-    width, height = settings.size_wh or _CSI_DEFAULT.size_wh or (0, 0)
-    rate = Fraction(settings.fps or _CSI_DEFAULT.fps or 0).limit_denominator(1001)
+    width, height = settings.size_wh or _CSI_SIZE_WH
+    rate = Fraction(settings.fps or _CSI_FPS).limit_denominator(1001)
     caps = f"video/x-raw(memory:NVMM),width={width},height={height},framerate={rate.numerator}/{rate.denominator}"
     return (
         f"nvarguscamerasrc sensor-id={number} ! {caps} ! nvvidconv ! video/x-raw,format=BGRx "

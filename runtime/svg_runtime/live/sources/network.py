@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.addresses import HIDDEN_HOST, stream_name
-from svg_runtime.live.sources.opening import open_in_thread
+from svg_runtime.live.sources.opening import DeviceOpener
 from svg_runtime.live.sources.stream_capture import StreamCapture
 from svg_runtime.live.stop import StopRequest
 
@@ -40,7 +40,7 @@ def open_stream(url: str, stop: StopRequest, events: EventLog) -> StreamCapture:
         f"{stream_name(url)} sends frames faster than this machine can decode them: some are skipped to keep up; "
         "use the camera's lower-resolution stream"
     )
-
-    return open_in_thread(
+    opener = DeviceOpener(
         lambda: StreamCapture(url, lambda: events.once("slow_decoding", too_slow)), name=stream_name(url), stop=stop
     )
+    return opener()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeVar
 
 _Item = TypeVar("_Item")
-_POLL_S = 0.05  # the thread polls whether the iterator was closed while its queue is full
+_POLL_S = 0.05  # the thread polls whether the generator was closed while its queue is full
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class _End:
     error: BaseException | None
 
 
-def read_ahead(items: Generator[_Item, None, None], depth: int) -> Iterator[_Item]:
+def read_ahead(items: Generator[_Item, None, None], depth: int) -> Generator[_Item, None, None]:
     """Yield `items` in order, then their error if there is one; a thread prepares `depth` of them, and one more, in advance.
 
-    The thread ends, and `items` is closed, when the iterator is used up or closed.
+    The thread ends, and `items` is closed, when the generator is used up or closed.
     """
     ready: queue.Queue[_Item | _End] = queue.Queue(depth)
     closed = threading.Event()

@@ -49,6 +49,7 @@ class Camera:
         name: what the driver calls it.
         modes: what it can do.
         problem: why its modes are unknown.
+        advice: what to do about it, such as the line to run.
     """
 
     index: int
@@ -56,6 +57,7 @@ class Camera:
     name: str
     modes: tuple[CameraMode, ...] = ()
     problem: str | None = None
+    advice: str = ""
 
 
 class NoCameraError(Exception):
@@ -85,7 +87,8 @@ def v4l2_cameras(sysfs: Path = SYSFS, dev: Path = Path("/dev"), ioctl: Ioctl | N
         except NoCameraError:
             continue
         except OSError as error:
-            cameras.append(Camera(int(index), str(device), name, problem=_problem(error)))
+            problem, advice = _problem(device, error)
+            cameras.append(Camera(int(index), str(device), name, problem=problem, advice=advice))
         else:
             cameras.append(Camera(int(index), str(device), card or name, tuple(modes)))
     return cameras
@@ -171,12 +174,25 @@ def _enumerate(handle: int, ioctl: Ioctl, request: int, size: int, given: bytes)
         yield buffer
 
 
-def _problem(error: OSError) -> str:
+def _problem(device: Path, error: OSError) -> tuple[str, str]:
+    """Why the device does not open, and what to do."""
     if error.errno in (errno.EACCES, errno.EPERM):
-        return "no permission: sudo usermod -aG video $USER, then log in again"
+        return "no permission", f"sudo usermod -aG {_group(device)} $USER; log in again"
     if error.errno == errno.ENOENT:
-        return "it has no device node here: pass it into the container"
-    return error.strerror or str(error)
+        return "it has no device node here", f"pass it into the container: --device {device}"
+    if error.errno == errno.EBUSY:
+        return "another program is using it", f"close it; find it with: fuser -v {device}"
+    return error.strerror or str(error), "unplug it; plug it in again"
+
+
+def _group(device: Path) -> str:
+    """The group of the device, which is video nearly everywhere."""
+    import grp  # not on Windows
+
+    try:
+        return grp.getgrgid(device.stat().st_gid).gr_name
+    except (KeyError, OSError):
+        return "video"
 
 
 def _read_name(folder: Path) -> str:
