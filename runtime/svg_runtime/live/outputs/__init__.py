@@ -36,7 +36,7 @@ def open_outputs(
         elif file is not None:
             from svg_runtime.live.outputs.mp4 import Mp4Writer
 
-            outputs.append(Mp4Writer(file, size_wh, interval_s))
+            outputs.append(Mp4Writer(file, size_wh, interval_s, fast=True))
         undo.pop_all()
     return outputs
 

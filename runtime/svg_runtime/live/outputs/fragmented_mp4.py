@@ -19,8 +19,8 @@ _CONTAINER_OPTIONS = {
     "frag_duration": str(round(_FRAGMENT_S * 1e6)),
     "flush_packets": "1",  # else the end of a fragment waits in a buffer of the process
 }
-# zerolatency: no picture stays in the encoder, which would be lost with it.
-_ENCODER_OPTIONS = {"crf": "23", "tune": "zerolatency"}
+# zerolatency: no picture stays in the encoder, which would be lost with it. veryfast: a folder of weeks should be small.
+_ENCODER_OPTIONS = {"preset": "veryfast", "crf": "23", "tune": "zerolatency", "thread_type": "slice"}
 _SECONDS_PER_KEYFRAME = 1.0
 
 

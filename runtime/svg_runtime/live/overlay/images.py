@@ -13,8 +13,9 @@ Frame = NDArray[np.float32]
 
 
 def to_uint8(frame: Frame) -> NDArray[np.uint8]:
-    """Map [0, 1] to 0 ... 255, clipped."""
-    return (np.clip(frame, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
+    """Map (H, W, C) in [0, 1] to 0 ... 255, rounded and clipped."""
+    scaled = cv2.convertScaleAbs(np.maximum(frame, 0.0), alpha=255)  # one pass; without a last axis of one channel
+    return np.asarray(scaled, np.uint8).reshape(frame.shape)
 
 
 def put_frame(canvas: Canvas, rect: Rect, frame: Frame) -> None:
