@@ -24,6 +24,19 @@ _ENCODER_OPTIONS = {"preset": "veryfast", "crf": "23", "tune": "zerolatency", "t
 _SECONDS_PER_KEYFRAME = 1.0
 
 
+_INDEX_BYTES = 4096  # of the index at the start, at most
+
+
+def has_fragment(path: Path) -> bool:
+    """Whether the file at `path` has more than its index, so that a picture can be read from it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return b"moof" in file.read(_INDEX_BYTES)
+
+
 class FragmentedMp4:
     """A video in progress at `path`, which it replaces.
 
