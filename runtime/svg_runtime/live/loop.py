@@ -141,7 +141,7 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
         outputs = open_outputs(
             file=options.output, window=options.window, size_wh=options.display_wh, interval_s=interval_s, stop=stop
         )
-        recorders = open_recorders(options.recording, interval_s, forecaster.manifest.bundle_id, events)
+        recorders = open_recorders(options.recording, interval_s, step_s, forecaster.manifest.bundle_id, events)
         composes = bool(outputs) or options.recording.shows_display
         writer = None
         if outputs or recorders:
@@ -151,7 +151,7 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
             )  # fmt: skip
             writer.start()
         if options.adaptive:
-            stats.adaptive = AdaptiveCounts(_adaptive_levels(options, forecaster), interval_s, events)
+            stats.adaptive = AdaptiveCounts(_adaptive_levels(options, forecaster), step_s, events)
         loop = LiveLoop(
             forecaster=forecaster, source=source, writer=writer, caption=caption, stats=stats, stop=stop, roi=options.roi
         )

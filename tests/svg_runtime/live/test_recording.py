@@ -146,7 +146,7 @@ def test_the_oldest_give_way_and_nothing_else_does(tmp_path):
 def test_two_files_of_one_moment_have_two_names_and_unfinished_ones_are_removed(tmp_path):
     (tmp_path / ".svg-live-20200101T000000.000Z.npz").write_bytes(b"unfinished")
     (tmp_path / ".other.npz").write_bytes(b"not ours")
-    recorder = ForecastRecorder(tmp_path, limit_bytes=10**6, interval_s=0.1, bundle_id="b", dtype="float16")
+    recorder = ForecastRecorder(tmp_path, limit_bytes=10**6, step_s=0.1, bundle_id="b", dtype="float16")
     for _ in range(2):
         recorder.record(view_at(0, futures=np.zeros((1, 2, 4, 4, 1), np.float32)), None)
     assert names(tmp_path) == [".other.npz", "svg-live-20261025T120000.000Z.npz", "svg-live-20261025T120000.001Z.npz"]
@@ -219,7 +219,7 @@ def test_a_full_disk_is_not_strewn_with_videos_without_a_picture(tmp_path):
 
 
 def test_a_forecast_larger_than_the_limit_is_refused_and_removes_nothing(tmp_path):
-    recorder = ForecastRecorder(tmp_path, limit_bytes=10_000, interval_s=0.1, bundle_id="b", dtype="float16")
+    recorder = ForecastRecorder(tmp_path, limit_bytes=10_000, step_s=0.1, bundle_id="b", dtype="float16")
     recorder.record(view_at(0, futures=np.zeros((1, 2, 8, 8, 1), np.float32)), None)
     before = names(tmp_path)
     with pytest.raises(OSError, match=r"a file of 0\.5 MB exceeds the limit of 0\.0 MB"):
