@@ -1,9 +1,10 @@
 """Latency of `svg-live` on a 640x480 video of 30 frames a second in real time, stage by stage:
 `python benchmarks/live_latency.py [--model BUNDLE] [--clip FILE] [--seconds 30] [--json FILE]`
 
-Runs svg-live as a process of its own, with a video as its output, and prints the stages of its statistics and three figures:
+Runs svg-live as a process of its own, with a video as its output, and prints the stages of its statistics and these figures:
 
-    dropped       forecasts that the video had to wait for or that were never shown
+    dropped       pictures that were never shown because the outputs were slower; none is left out before the model
+    behind        how much longer the run took than the video: the forecasts were slower
     beside model  what a picture takes beside observing and forecasting: the sum of the other stages' medians
     end to end    from the moment that a picture is due to its last output, 95th percentile, against the model's interval
 

@@ -82,9 +82,10 @@ def soak(options: argparse.Namespace, folder: Path) -> tuple[list[Sample], int, 
         *("--source", f"http://127.0.0.1:{port}/", "--model", "camera", "--reconnect", "60", *options.live),
     ]
     samples: list[Sample] = []
-    with contextlib.ExitStack() as camera:
+    with contextlib.ExitStack() as program, contextlib.ExitStack() as camera:
         camera.enter_context(switched_on(Mjpeg, port=port, fps=_CAMERA_FPS))
         live = subprocess.Popen(command)
+        program.callback(live.kill)  # does nothing once it has ended
         start, breaks = time.monotonic(), 0
         end = start + 60 * options.minutes
         while (now := time.monotonic()) < end and live.poll() is None:

@@ -24,11 +24,14 @@ def levels(samples: int, horizon: int, fewer_samples: bool = True) -> list[Count
     There are no more of them than the forecaster keeps ready, so that going up or down compiles nothing.
     """
     steps = [(samples, horizon)]
-    while len(steps) < MAX_CACHED_ROLLOUTS and horizon > 1:
-        if fewer_samples and samples >= 2 * _FEWEST_SAMPLES and len(steps) < MAX_CACHED_ROLLOUTS - 1:
+    while len(steps) < MAX_CACHED_ROLLOUTS:
+        last = len(steps) == MAX_CACHED_ROLLOUTS - 1  # a shorter horizon, where it can be
+        if fewer_samples and samples >= 2 * _FEWEST_SAMPLES and not (last and horizon > 1):
             samples //= 2
-        else:
+        elif horizon > 1:
             horizon = (horizon + 1) // 2
+        else:
+            break
         steps.append((samples, horizon))
     return steps
 

@@ -136,13 +136,19 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
             surprise_unit=forecaster.surprise_unit or "nats", alarms=alarms,
         )  # fmt: skip
         if options.adaptive:
-            stats.adaptive = AdaptiveCounts(_adaptive_levels(options, forecaster), interval_s, events)
+            stats.adaptive = AdaptiveCounts(_adaptive_levels(options, forecaster), step_s, events)
         outputs = open_outputs(
             file=options.output, window=options.window, size_wh=options.display_wh, interval_s=interval_s, stop=stop
         )
         for output in outputs:
             resources.callback(output.close, keep=False)  # of what follows something may fail; closing again changes nothing
-        recorders = open_recorders(options.recording, interval_s, forecaster.manifest.bundle_id, events)
+        recorders = open_recorders(
+            options=options.recording,
+            interval_s=interval_s,
+            step_s=step_s,
+            bundle_id=forecaster.manifest.bundle_id,
+            events=events,
+        )
         writer = _start_writer(options=options, caption=caption, outputs=outputs, recorders=recorders, stats=stats)
         loop = LiveLoop(
             forecaster=forecaster, source=source, writer=writer, caption=caption, stats=stats, stop=stop, roi=options.roi

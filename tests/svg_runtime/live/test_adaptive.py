@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from svg_common.errors import ExitCode
 from svg_runtime.forecast.forecaster import MAX_CACHED_ROLLOUTS, Forecaster
 from svg_runtime.live.adaptive import AdaptiveCounts, levels
 from svg_runtime.live.events import EventLog
+from tests.svg_runtime.live.live_helpers import write_video
 
 INTERVAL_S = 0.1
 PER_FUTURE_MS = 1.5  # of the imagined machine, per sample and step
@@ -34,7 +36,8 @@ def watch(adaptive: AdaptiveCounts, seconds: float, slowness: float = 1.0) -> li
         (2, 10, True, [(2, 10), (2, 5), (2, 3), (2, 2)]),
         (1, 3, True, [(1, 3), (1, 2), (1, 1)]),
         (8, 10, False, [(8, 10), (8, 5), (8, 3), (8, 2)]),
-        (8, 1, True, [(8, 1)]),
+        (8, 1, True, [(8, 1), (4, 1), (2, 1)]),
+        (8, 1, False, [(8, 1)]),
     ],
 )
 def test_samples_go_first_and_every_level_stays_ready(samples, horizon, fewer, expected):
@@ -92,6 +95,26 @@ def test_a_live_run_adapts_and_says_so(svg_live, monkeypatch):
     assert stats["adaptive"]["reduced_s"] > 0
     assert stats["events"]["counts"]["adaptive_fewer"] >= 1
     assert "instead of 8 samples x 10 steps" in stderr
+
+
+def test_a_video_of_few_pictures_a_second_leaves_its_own_time_for_each(svg_live, tmp_path, monkeypatch):
+    """Forecasts that take the model's interval, half of the time between two pictures."""
+    real = Forecaster.forecast
+
+    def slow(self, samples=None, horizon=None, **noise):
+        time.sleep(INTERVAL_S)
+        return real(self, samples, horizon, **noise)
+
+    monkeypatch.setattr(Forecaster, "forecast", slow)
+    write_video(tmp_path / "clip.mp4", frames=16, fps=5)
+    code, stderr, stats = svg_live(
+        "--source", "clip.mp4", "--headless", "--realtime", "--adaptive", "--json", "stats.json", "--save-forecasts", "raw"
+    )
+    assert code == 0, stderr
+    assert stats["interval_s"] == pytest.approx(0.2)
+    assert stats["adaptive"]["reduced_s"] == 0
+    saved = np.load(next((tmp_path / "raw").iterdir()))
+    assert saved["lead_s"][:2] == pytest.approx([0.2, 0.4])
 
 
 def test_adaptive_needs_a_rate_to_hold(svg_live):

@@ -25,9 +25,10 @@ def noise(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 255, (SIZE[1], SIZE[0], 3), np.uint8)
 
 
-def test_a_video_is_browser_playable_with_exact_times(tmp_path):
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_video_is_browser_playable_with_exact_times(tmp_path, fast):
     path = tmp_path / "new" / "a.mp4"
-    writer = Mp4Writer(path, SIZE, 1001 / 30000)
+    writer = Mp4Writer(path, SIZE, 1001 / 30000, fast)
     for tick in (5, 6, 7, 10):  # starts late, and two intervals were missed
         writer.write(noise(tick), tick)
     assert not path.exists()
@@ -43,9 +44,10 @@ def test_a_video_is_browser_playable_with_exact_times(tmp_path):
     assert [item.name for item in path.parent.iterdir()] == ["a.mp4"]
 
 
-def test_colors_survive_encoding(tmp_path):
+@pytest.mark.parametrize("fast", [False, True])
+def test_colors_survive_encoding(tmp_path, fast):
     colors = ((230, 30, 30), (30, 200, 60), (40, 60, 220), (128, 128, 128))
-    writer = Mp4Writer(tmp_path / "a.mp4", SIZE, 0.1)
+    writer = Mp4Writer(tmp_path / "a.mp4", SIZE, 0.1, fast)
     for tick, color in enumerate(colors):
         writer.write(np.full((SIZE[1], SIZE[0], 3), color, np.uint8), tick)
     writer.close(keep=True)
@@ -85,11 +87,11 @@ def test_an_unwritable_path_is_refused_before_the_start():
         Mp4Writer(Path("/proc/nowhere/a.mp4"), SIZE, 0.1)
 
 
-def _write_until_full(path: str, limit: str) -> None:
+def _write_until_full(path: str, limit: str, fast: str) -> None:
     """Runs in a process of its own: the kernel refuses to let a file grow over the limit, as a full disk does."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
-    writer = Mp4Writer(Path(path), SIZE, 0.1)
+    writer = Mp4Writer(Path(path), SIZE, 0.1, fast == "fast")
     try:
         for tick in range(60):
             writer.write(noise(tick), tick)
@@ -100,8 +102,9 @@ def _write_until_full(path: str, limit: str) -> None:
         sys.exit(7)
 
 
-def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path):
-    whole = Mp4Writer(tmp_path / "whole.mp4", SIZE, 0.1)
+@pytest.mark.parametrize("speed", ["fast", "small"])
+def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path, speed):
+    whole = Mp4Writer(tmp_path / "whole.mp4", SIZE, 0.1, speed == "fast")
     for tick in range(60):
         whole.write(noise(tick), tick)
     whole.close(keep=True)
@@ -110,7 +113,7 @@ def test_a_full_disk_is_one_error_and_leaves_nothing(tmp_path):
     code = "import sys; from tests.svg_runtime.live.test_outputs import _write_until_full; _write_until_full(*sys.argv[1:])"
     for limit in (size // 3, size - 2000):  # full in the middle, and full only when the file is completed
         run = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / "a.mp4"), str(limit)],
+            [sys.executable, "-c", code, str(tmp_path / "a.mp4"), str(limit), speed],
             capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3],
         )  # fmt: skip
         assert run.returncode == 7, run.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -145,7 +146,7 @@ def test_the_oldest_give_way_and_nothing_else_does(tmp_path):
 def test_two_files_of_one_moment_have_two_names_and_unfinished_ones_are_removed(tmp_path):
     (tmp_path / ".svg-live-20200101T000000.000Z.npz").write_bytes(b"unfinished")
     (tmp_path / ".other.npz").write_bytes(b"not ours")
-    recorder = ForecastRecorder(tmp_path, limit_bytes=10**6, interval_s=0.1, bundle_id="b", dtype="float16")
+    recorder = ForecastRecorder(tmp_path, limit_bytes=10**6, step_s=0.1, bundle_id="b", dtype="float16")
     for _ in range(2):
         recorder.record(view_at(0, futures=np.zeros((1, 2, 4, 4, 1), np.float32)), None)
     assert names(tmp_path) == [".other.npz", "svg-live-20261025T120000.000Z.npz", "svg-live-20261025T120000.001Z.npz"]
@@ -189,6 +190,41 @@ def test_a_full_disk_ends_no_run_and_what_was_written_can_be_read(tiny_bundle, t
         for _ in container.decode(video=0):
             pictures += 1
     assert pictures > 5
+
+
+def _record_on_a_full_disk(folder: str, limit: str) -> None:
+    """Runs in a process of its own: no file may grow over the limit."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+    recorder, failures = segments(Path(folder)), 0
+    for tick in range(10):
+        try:
+            recorder.record(view_at(tick), None)
+        except OSError:
+            failures += 1
+            with suppress(OSError):
+                recorder.close()
+    print(failures, recorder.summary()["segments"])
+
+
+def test_a_full_disk_is_not_strewn_with_videos_without_a_picture(tmp_path):
+    """Every attempt opens a new video, whose index does not fit on the disk."""
+    code = "import sys; from tests.svg_runtime.live.test_recording import _record_on_a_full_disk as run; run(*sys.argv[1:])"
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), "500"],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3],
+    )  # fmt: skip
+    assert (run.returncode, run.stdout.split()) == (0, ["10", "0"]), run.stderr
+    assert names(tmp_path) == []
+
+
+def test_a_forecast_larger_than_the_limit_is_refused_and_removes_nothing(tmp_path):
+    recorder = ForecastRecorder(tmp_path, limit_bytes=10_000, step_s=0.1, bundle_id="b", dtype="float16")
+    recorder.record(view_at(0, futures=np.zeros((1, 2, 8, 8, 1), np.float32)), None)
+    before = names(tmp_path)
+    with pytest.raises(OSError, match=r"a file of 0\.5 MB exceeds the limit of 0\.0 MB"):
+        recorder.record(view_at(1, futures=np.zeros((8, 10, 32, 32, 3), np.float32)), None)
+    assert names(tmp_path) == before != []
 
 
 def test_numbered_pictures_are_read_back_with_their_gaps(svg_live, tmp_path):

@@ -36,17 +36,20 @@ def open_outputs(
         elif file is not None:
             from svg_runtime.live.outputs.mp4 import Mp4Writer
 
-            outputs.append(Mp4Writer(file, size_wh, interval_s))
+            outputs.append(Mp4Writer(file, size_wh, interval_s, fast=True))
         undo.pop_all()
     return outputs
 
 
-def open_recorders(options: RecordingOptions, interval_s: float, bundle_id: str, events: EventLog) -> list[Recorder]:
+def open_recorders(
+    options: RecordingOptions, interval_s: float, step_s: float, bundle_id: str, events: EventLog
+) -> list[Recorder]:
     """Open the requested recorders, which count what they cannot write and try again.
 
     Args:
         options: what to record, and where.
-        interval_s: seconds per tick, which is a model step.
+        interval_s: seconds per tick.
+        step_s: seconds per forecast step, longer than a tick where a video has fewer pictures a second.
         bundle_id: of the model that makes the forecasts.
         events: of the run.
     """
@@ -68,7 +71,7 @@ def open_recorders(options: RecordingOptions, interval_s: float, bundle_id: str,
         forecasts = ForecastRecorder(
             folder=options.forecasts,
             limit_bytes=options.limit_bytes,
-            interval_s=interval_s,
+            step_s=step_s,
             bundle_id=bundle_id,
             dtype=options.forecast_dtype,
         )

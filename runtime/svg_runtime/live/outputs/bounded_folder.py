@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections import deque
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+
+from svg_common.quantities import size_text
 
 _STAMP = r"\d{8}T\d{6}\.\d{3}Z"
 _MILLISECOND = timedelta(milliseconds=1)
@@ -52,8 +55,11 @@ class BoundedFolder:
         """Remove the oldest files until `size_bytes` more do not exceed the limit.
 
         Raises:
-            OSError: a file cannot be removed.
+            OSError: a file cannot be removed, or so many bytes exceed the limit alone; nothing is then removed.
         """
+        if size_bytes > self._limit_bytes:
+            problem = f"a file of {size_text(size_bytes)} exceeds the limit of {size_text(self._limit_bytes)}"
+            raise OSError(errno.EFBIG, problem, str(self.folder))
         while self._files and self._size_bytes + size_bytes > self._limit_bytes:
             path, size = self._files[0]
             path.unlink(missing_ok=True)

@@ -25,16 +25,16 @@ class ForecastRecorder:
     Args:
         folder: where to; what else is in there is left alone.
         limit_bytes: of all these files together.
-        interval_s: seconds per forecast step.
+        step_s: seconds per forecast step.
         bundle_id: of the model.
         dtype: of the futures.
     """
 
     def __init__(
-        self, folder: Path, limit_bytes: int, interval_s: float, bundle_id: str, dtype: Literal["float16", "float32"]
+        self, folder: Path, limit_bytes: int, step_s: float, bundle_id: str, dtype: Literal["float16", "float32"]
     ) -> None:
         self._files = BoundedFolder(folder, ".npz", limit_bytes)
-        self._interval_s = interval_s
+        self._step_s = step_s
         self._bundle_id = bundle_id
         self._dtype = np.dtype(dtype)
         self._count = 0
@@ -53,7 +53,7 @@ class ForecastRecorder:
         _publish(
             path,
             futures=futures,
-            lead_s=self._interval_s * np.arange(1, futures.shape[1] + 1),
+            lead_s=self._step_s * np.arange(1, futures.shape[1] + 1),
             time=np.array(view.time.isoformat(timespec="milliseconds")),
             frame=np.array(view.seen - 1),
             tick=np.array(view.tick),

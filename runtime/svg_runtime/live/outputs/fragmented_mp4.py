@@ -19,9 +19,22 @@ _CONTAINER_OPTIONS = {
     "frag_duration": str(round(_FRAGMENT_S * 1e6)),
     "flush_packets": "1",  # else the end of a fragment waits in a buffer of the process
 }
-# zerolatency: no picture stays in the encoder, which would be lost with it.
-_ENCODER_OPTIONS = {"crf": "23", "tune": "zerolatency"}
+# zerolatency: no picture stays in the encoder, which would be lost with it. veryfast: a folder of weeks should be small.
+_ENCODER_OPTIONS = {"preset": "veryfast", "crf": "23", "tune": "zerolatency", "thread_type": "slice"}
 _SECONDS_PER_KEYFRAME = 1.0
+
+
+_INDEX_BYTES = 4096  # of the index at the start, at most
+
+
+def has_fragment(path: Path) -> bool:
+    """Whether the file at `path` has more than its index, so that a picture can be read from it.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return b"moof" in file.read(_INDEX_BYTES)
 
 
 class FragmentedMp4:

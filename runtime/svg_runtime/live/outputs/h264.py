@@ -10,9 +10,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
-# veryfast and two threads: x264's defaults are slower than a camera on two cores, and buffer over 150 MB at 1280 x 720.
-_PRESET = {"preset": "veryfast", "bf": "0"}
-_THREADS = 2
+_THREADS = 2  # x264's default follows the cores, and buffers over 150 MB at 1280 x 720
 _BT709 = 1  # of ITU-T H.273, for primaries, transfer and matrix; without it players guess, and colors shift
 
 
@@ -24,7 +22,7 @@ class H264Stream:
         size_wh: width and height of the pictures in pixels, both even.
         interval_s: seconds per tick.
         seconds_per_keyframe: how exactly a player can seek.
-        options: of x264, beside the preset.
+        options: of x264: preset, quality, and whether its threads share a picture (thread_type).
     """
 
     def __init__(
@@ -34,7 +32,7 @@ class H264Stream:
         self._tick_of_first: int | None = None
         self._reformatter = VideoReformatter()  # reused, because building its tables takes longer than the conversion
         self._interval = Fraction(interval_s).limit_denominator(100_000)
-        stream: Any = container.add_stream("libx264", rate=1 / self._interval, options={**_PRESET, **options})
+        stream: Any = container.add_stream("libx264", rate=1 / self._interval, options=options)
         stream.width = size_wh[0]
         stream.height = size_wh[1]
         stream.pix_fmt = "yuv420p"
@@ -55,7 +53,7 @@ class H264Stream:
         if self._tick_of_first is None:
             self._tick_of_first = tick
         frame: Any = self._reformatter.reformat(
-            av.VideoFrame.from_ndarray(picture, format="rgb24"),
+            av.VideoFrame.from_numpy_buffer(picture, format="rgb24"),  # without a copy
             format="yuv420p",
             dst_colorspace=Colorspace.ITU709,
             dst_color_range=ColorRange.MPEG,

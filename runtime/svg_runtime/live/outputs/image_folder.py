@@ -31,7 +31,6 @@ class ImageFolder:
     def __init__(self, pattern: Path) -> None:
         self._pattern = pattern
         self._options = _PNG_FAST if pattern.suffix.lower() == ".png" else _JPEG_GOOD
-        self._written: list[Path] | None = []
         try:
             pattern.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svg_runtime.live.outputs.bounded_folder import BoundedFolder
-from svg_runtime.live.outputs.fragmented_mp4 import FragmentedMp4
+from svg_runtime.live.outputs.fragmented_mp4 import FragmentedMp4, has_fragment
 from svg_runtime.live.overlay.view import View
 
 _LARGEST_SHARE = 10  # a segment ends at this part of the limit, so that what is removed is a small part of the recording
@@ -75,7 +76,7 @@ class SegmentRecorder:
             try:
                 segment.close()
             finally:
-                self._files.add(segment.path)
+                self._keep(segment.path)
 
     def summary(self) -> dict[str, Any]:
         """Return how many pictures were written, and to how many segments."""
@@ -93,8 +94,16 @@ class SegmentRecorder:
         segment = FragmentedMp4(path, size_wh=(width, height), interval_s=self._interval_s, created=view.time.isoformat())
         self._size_hw = (height, width)
         self._first_tick = view.tick
-        self._segments += 1
         return segment
+
+    def _keep(self, path: Path) -> None:
+        """Count a segment, or remove one without a picture: a disk that is full for days would leave thousands of them."""
+        with suppress(FileNotFoundError):  # someone else removed it
+            if not has_fragment(path):
+                path.unlink()
+                return
+            self._files.add(path)
+            self._segments += 1
 
 
 def _display(view: View, picture: Picture | None) -> Picture | None:

@@ -64,7 +64,7 @@ class BeforePanel:
             note = f"{self._caption.lead_label(steps)[1:]} ago"
         text(canvas, note, expected.x, below, size=self._scale.small, color=MUTED)
         if view.futures is not None:
-            self._remember(view.tick, view.futures.mean(0))
+            self._remember(view.tick, view.futures[:, : self._caption.lead].mean(0))
 
     def _expected(self, tick: int) -> tuple[int, NDArray[np.float32]] | None:
         """Steps ahead, at most `lead`, and the mean forecast (H, W, C) of this tick; the oldest that there is."""
@@ -75,7 +75,7 @@ class BeforePanel:
         return None
 
     def _remember(self, tick: int, means: NDArray[np.float32]) -> None:
-        self._means.append((tick, means[: self._caption.lead]))
+        self._means.append((tick, means))
         while len(self._means) > 1 and len(self._means) * means.nbytes > _MEMORY_LIMIT:
             self._means.popleft()
 

@@ -13,8 +13,9 @@ Frame = NDArray[np.float32]
 
 
 def to_uint8(frame: Frame) -> NDArray[np.uint8]:
-    """Map [0, 1] to 0 ... 255, clipped."""
-    return (np.clip(frame, 0.0, 1.0) * 255 + 0.5).astype(np.uint8)
+    """Map (H, W, C) in [0, 1] to 0 ... 255, rounded and clipped."""
+    scaled = cv2.convertScaleAbs(np.maximum(frame, 0.0), alpha=255)  # one pass; without a last axis of one channel
+    return np.asarray(scaled, np.uint8).reshape(frame.shape)
 
 
 def put_frame(canvas: Canvas, rect: Rect, frame: Frame) -> None:
@@ -54,17 +55,17 @@ def put_whole_picture(canvas: Canvas, rect: Rect, picture: NDArray[np.uint8], re
     """Draw all of a picture as large as it fits into `rect`, with a frame around `region`, and darker outside of it."""
     height, width = picture.shape[:2]
     scale = min(rect.height / height, rect.width / width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC), np.uint8)
-    small = small if small.ndim == 3 else np.asarray(cv2.cvtColor(small, cv2.COLOR_GRAY2RGB), np.uint8)
+    shown_width, shown_height = max(1, round(width * scale)), max(1, round(height * scale))
+    left, top = rect.x + (rect.width - shown_width) // 2, rect.y + (rect.height - shown_height) // 2
+    whole = Rect(left, top, shown_width, shown_height)
+    draw_resized(canvas, whole, picture)
+    shown = whole.of(canvas)
     left, right = (round(x * scale) for x in (region.x, region.x + region.width))
     top, bottom = (round(y * scale) for y in (region.y, region.y + region.height))
-    dark = small // 2
-    dark[top:bottom, left:right] = small[top:bottom, left:right]
+    dark = shown >> 1
+    dark[top:bottom, left:right] = shown[top:bottom, left:right]
     cv2.rectangle(dark, (left, top), (right - 1, bottom - 1), ACCENT, 2)
-    x = rect.x + (rect.width - size[0]) // 2
-    y = rect.y + (rect.height - size[1]) // 2
-    canvas[y : y + size[1], x : x + size[0]] = dark
+    shown[:] = dark
 
 
 def heat_map(values: NDArray[np.float32], largest: float) -> NDArray[np.uint8]:

@@ -57,10 +57,7 @@ class ForecastPicture:
     Args:
         caption: what does not change during the run.
         size_wh: of the picture in pixels.
-        overlays: names of what is shown, each in a tile of its own.
-
-    Raises:
-        UsageError: the picture is too small for them.
+        overlays: names of what is shown, each in a tile of its own; `check_display` tells whether they can be read.
     """
 
     def __init__(self, caption: Caption, size_wh: tuple[int, int] = DEFAULT_SIZE_WH, overlays: Sequence[str] = DEFAULT) -> None:
