@@ -98,21 +98,20 @@ def test_a_live_run_adapts_and_says_so(svg_live, monkeypatch):
 
 
 def test_a_video_of_few_pictures_a_second_leaves_its_own_time_for_each(svg_live, tmp_path, monkeypatch):
-    """Forecasts that take the model's interval, half of the time between two pictures."""
-    real = Forecaster.forecast
+    intervals = []
 
-    def slow(self, samples=None, horizon=None, **noise):
-        time.sleep(INTERVAL_S)
-        return real(self, samples, horizon, **noise)
+    class Watched(AdaptiveCounts):
+        def __init__(self, steps, interval_s, events):
+            intervals.append(interval_s)
+            super().__init__(steps, interval_s, events)
 
-    monkeypatch.setattr(Forecaster, "forecast", slow)
-    write_video(tmp_path / "clip.mp4", frames=16, fps=5)
+    monkeypatch.setattr("svg_runtime.live.loop.AdaptiveCounts", Watched)
+    write_video(tmp_path / "clip.mp4", frames=8, fps=5)
     code, stderr, stats = svg_live(
         "--source", "clip.mp4", "--headless", "--realtime", "--adaptive", "--json", "stats.json", "--save-forecasts", "raw"
     )
     assert code == 0, stderr
-    assert stats["interval_s"] == pytest.approx(0.2)
-    assert stats["adaptive"]["reduced_s"] == 0
+    assert intervals == [stats["interval_s"]] == [pytest.approx(0.2)]
     saved = np.load(next((tmp_path / "raw").iterdir()))
     assert saved["lead_s"][:2] == pytest.approx([0.2, 0.4])
 
