@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from svg_common.errors import ExitCode, MissingExtraError, SvgError
+from svg_common.journal import prefix_journal_lines, stderr_is_journal
 from svg_common.log_messages import ConsoleHandler, log_messages_to
 from svg_common.out_of_memory import is_out_of_memory
 from svg_common.printable import console_text, print_any_name
@@ -26,7 +27,8 @@ _MIN_COLUMNS = 20
 @cache
 def stderr_console() -> Console:
     """The console for progress and messages, shared so that messages appear above a progress bar. stdout is for results."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    # What $FORCE_COLOR asks for is not for the journal.
+    return Console(stderr=True, highlight=False, soft_wrap=True, force_terminal=False if stderr_is_journal() else None)
 
 
 def require_modules(what: str, extra: str, *modules: str) -> None:
@@ -53,6 +55,7 @@ def run_command(app: typer.Typer, prefix: str = "") -> NoReturn:
     """
     handle_sigterm_as_sigint()
     print_any_name()
+    prefix_journal_lines()
     _ignore_narrow_terminal()
     warnings.formatwarning = lambda message, *where: f"warning: {console_text(str(message))}\n"  # no source line
     try:

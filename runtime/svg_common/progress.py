@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from svg_common.command import stderr_console
+from svg_common.journal import stderr_is_journal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -104,6 +105,8 @@ class ProgressDisplay:
         now, state = time.monotonic(), self._tasks[task]
         if begins:
             self._console.print(f"{task} ...", markup=False, emoji=False)
+        elif share is None and stderr_is_journal():
+            return  # a service may run for years; its status tells how it is
         elif now >= state.next_line_s and (share is None or share < 1.0):
             done, left = ("", "") if share is None else (f"{share:.0%}", state.time_left(share))
             self._console.print(f"{task}: {', '.join(filter(None, (done, detail, left)))}", markup=False, emoji=False)

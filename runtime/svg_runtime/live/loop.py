@@ -22,6 +22,7 @@ from rich.console import Console
 
 from svg_common.errors import OutputError, SvgError, UsageError
 from svg_common.files import write_json
+from svg_common.journal import as_warning
 from svg_common.outputs import check_outputs
 from svg_common.progress import ProgressDisplay
 from svg_runtime.backends.gpu_options import GpuOptions
@@ -50,6 +51,7 @@ from svg_runtime.live.overlay import Caption, ForecastPicture, View, check_displ
 from svg_runtime.live.overlay.names import DEFAULT, DEFAULT_WH
 from svg_runtime.live.preprocess import Preprocessor, crop
 from svg_runtime.live.roi import RegionOutsideError, Roi
+from svg_runtime.live.service import ServiceManager, ServiceReport
 from svg_runtime.live.sources import (
     Picture,
     Source,
@@ -106,7 +108,7 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
     lead = options.horizon if options.lead is None else options.lead
     if not 1 <= lead <= options.horizon:
         raise UsageError(f"--lead {lead} is not a forecast step\n  expected 1 to {options.horizon}, the horizon")
-    events = EventLog(announce=lambda message: console.print(f"svg-live: {message}", markup=False))
+    events = EventLog(announce=lambda message: console.print(as_warning(f"svg-live: {message}"), markup=False))
     with StopRequest() as stop, ExitStack() as resources:
         model = find_model(options.model, real_video=not options.source.is_synthetic)
         _check_outputs(options, model)
@@ -150,6 +152,7 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
             events=events,
         )
         writer = _start_writer(options=options, caption=caption, outputs=outputs, recorders=recorders, stats=stats)
+        resources.enter_context(ServiceReport(stop, [stats], ServiceManager.from_environment()))
         loop = LiveLoop(
             forecaster=forecaster, source=source, writer=writer, caption=caption, stats=stats, stop=stop, roi=options.roi
         )

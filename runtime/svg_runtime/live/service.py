@@ -1,0 +1,131 @@
+"""A run as a service of systemd: readiness, a line of status, and a watchdog that a run which hangs does not feed.
+
+The protocol of sd_notify(3) is a datagram of `NAME=value` lines to the socket $NOTIFY_SOCKET. It is written out here because
+that is all there is to it: the libraries for it are bindings of libsystemd that have to be compiled, or no longer than this.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import time
+from collections.abc import Callable, MutableMapping, Sequence
+from types import TracebackType
+
+from svg_common.printable import console_text
+from svg_runtime.live.stats import LiveStats
+from svg_runtime.live.stop import StopRequest
+
+_SEND_TIMEOUT_S = 0.5  # a manager that is busy must not hold up forecasts
+_STATUS_EVERY_S = 5.0
+_AWAY_AFTER_S = 3.0  # without a picture
+_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+
+
+class ServiceManager:
+    """What listens at $NOTIFY_SOCKET.
+
+    Attributes:
+        watchdog_s: it ends a service that has not sent WATCHDOG=1 for so long; None: it never does.
+    """
+
+    def __init__(self, address: str, watchdog_s: float | None = None) -> None:
+        self.watchdog_s = watchdog_s
+        self._address = f"\0{address[1:]}" if address.startswith("@") else address  # @: in Linux's abstract namespace
+
+    @classmethod
+    def from_environment(cls, environment: MutableMapping[str, str] = os.environ) -> ServiceManager | None:
+        """Return the manager of this process, or None; its variables are removed, so that no child speaks for the service."""
+        found = {name: environment.pop(name, "") for name in _VARIABLES}
+        if not found["NOTIFY_SOCKET"].startswith(("/", "@")) or not hasattr(socket, "AF_UNIX"):
+            return None
+        ours = found["WATCHDOG_PID"] in ("", str(os.getpid()))
+        timeout_us = int(found["WATCHDOG_USEC"]) if ours and found["WATCHDOG_USEC"].isdecimal() else 0
+        return cls(found["NOTIFY_SOCKET"], timeout_us / 1e6 or None)
+
+    def send(self, **values: str) -> bool:
+        """Send variables in one message. Whether they arrived: a service goes on without its manager."""
+        message = "\n".join(f"{name}={' '.join(value.split())}" for name, value in values.items())
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.settimeout(_SEND_TIMEOUT_S)
+                sender.sendto(message.encode("utf-8", "replace"), self._address)
+        except OSError:
+            return False
+        return True
+
+
+class ServiceReport:
+    """Context manager that tells the service manager how a run is, between frames and while it waits for one.
+
+    READY=1 is sent once the first picture was processed: then the camera delivers and the model runs, which is what a unit with
+    `After=` wants; WATCHDOG=1, at half of the timeout. Both are sent by a check of `stop`, which runs where the loop makes
+    progress or waits for a picture: a lost camera is no fault of the process, a forecast that does not return is one.
+
+    Args:
+        stop: runs the check.
+        runs: statistics of every camera.
+        manager: None: nothing is sent.
+        now: the clock, in seconds.
+    """
+
+    def __init__(
+        self, stop: StopRequest, runs: Sequence[LiveStats], manager: ServiceManager | None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._stop = stop
+        self._runs = runs
+        self._manager = manager
+        self._now = now
+        self._ready = False
+        self._seen = 0
+        self._seen_s = now()  # when the last picture was
+        self._status_due_s = self._ping_due_s = -math.inf
+
+    def __enter__(self) -> ServiceReport:
+        if self._manager is not None:
+            self._manager.send(STATUS="waiting for the first picture")
+            self._stop.add_check(self._check)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._manager is None:
+            return
+        self._manager.send(STOPPING="1", STATUS=_ending(error) or f"ended by {self._runs[0].stopped_by}")
+
+    def _check(self) -> None:
+        manager, now = self._manager, self._now()
+        assert manager is not None
+        seen = sum(run.seen for run in self._runs)
+        if seen > self._seen:
+            self._seen = seen
+            self._seen_s = now
+        if not self._ready:
+            self._ready = seen > 0 and manager.send(READY="1")
+        if now >= self._status_due_s and self._ready:
+            self._status_due_s = now + _STATUS_EVERY_S
+            manager.send(STATUS=self._status(now - self._seen_s))
+        if manager.watchdog_s is not None and now >= self._ping_due_s:
+            self._ping_due_s = now + manager.watchdog_s / 2
+            manager.send(WATCHDOG="1")
+
+    def _status(self, away_s: float) -> str:
+        runs = self._runs
+        alarms = sum(run.events.counts["alarm"] for run in runs)
+        parts = [
+            f"{len(runs)} cameras" if len(runs) > 1 else "",
+            f"no picture for {away_s:.0f} s" if away_s >= _AWAY_AFTER_S else f"{sum(run.fps for run in runs):.1f} frames/s",
+            f"{sum(run.seen for run in runs)} frames",
+            f"{sum(run.dropped for run in runs)} dropped",
+            f"{alarms} alarm{'' if alarms == 1 else 's'}",
+            "the model does not fit" if any(run.fit.reasons for run in runs) else "",
+        ]
+        return ", ".join(filter(None, parts))
+
+
+def _ending(error: BaseException | None) -> str:
+    """Why it failed, in one line without passwords; empty if it did not."""
+    if error is None or isinstance(error, KeyboardInterrupt):
+        return ""
+    return f"failed: {console_text(str(error).partition(chr(10))[0])}"

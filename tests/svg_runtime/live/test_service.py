@@ -1,0 +1,253 @@
+"""svg-live as a service: a real datagram socket in the place of systemd's."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from svg_runtime.live.service import ServiceManager, ServiceReport
+from svg_runtime.live.stop import StopRequest
+
+MAIN = "from svg_runtime.live.cli import main; main()"
+
+
+class Systemd:
+    """Receives notifications."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(f"\0{address[1:]}" if address.startswith("@") else address)
+
+    def receive(self, timeout_s: float) -> dict[str, str] | None:
+        """The next message; None if none comes in time."""
+        self._socket.settimeout(max(timeout_s, 0.001))
+        try:
+            message = self._socket.recv(4096).decode()
+        except TimeoutError:
+            return None
+        return dict(line.split("=", 1) for line in message.split("\n"))
+
+    def receive_all(self) -> list[dict[str, str]]:
+        return list(iter(lambda: self.receive(0), None))
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture(params=["path", "abstract"])
+def systemd(request, tmp_path) -> Iterator[Systemd]:
+    address = str(tmp_path / "notify") if request.param == "path" else f"@svg-edge-test-{os.getpid()}-{id(request)}"
+    manager = Systemd(address)
+    yield manager
+    manager.close()
+
+
+# ---- The protocol ----
+
+
+def test_a_message_is_one_datagram_of_lines(systemd):
+    assert ServiceManager(systemd.address).send(READY="1", STATUS="two\nlines")
+    assert systemd.receive(1) == {"READY": "1", "STATUS": "two lines"}
+
+
+def test_a_manager_that_is_gone_ends_nothing(tmp_path):
+    assert not ServiceManager(str(tmp_path / "gone")).send(READY="1")
+
+
+def test_the_environment_says_where_and_how_often():
+    environment = {"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": str(os.getpid()), "HOME": "/"}
+    manager = ServiceManager.from_environment(environment)
+    assert manager is not None
+    assert manager.watchdog_s == 3.0
+    assert environment == {"HOME": "/"}  # children are not the service
+
+
+@pytest.mark.parametrize(
+    ("environment", "watchdog_s"),
+    [
+        ({"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "3000000"}, 3.0),
+        ({"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "3000000", "WATCHDOG_PID": "1"}, None),
+        ({"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "soon"}, None),
+        ({"NOTIFY_SOCKET": "@x", "WATCHDOG_USEC": "0"}, None),
+        ({"NOTIFY_SOCKET": "@x"}, None),
+    ],
+)
+def test_a_watchdog_of_another_process_or_none(environment, watchdog_s):
+    assert ServiceManager.from_environment(environment).watchdog_s == watchdog_s
+
+
+@pytest.mark.parametrize("environment", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}])
+def test_without_a_socket_there_is_no_manager(environment):
+    assert ServiceManager.from_environment(environment) is None
+
+
+# ---- What is reported, and when ----
+
+
+@dataclass
+class Statistics:
+    """Of one camera, as much as the report reads."""
+
+    seen: int = 0
+    fps: float = 0.0
+    dropped: int = 0
+    stopped_by: str = "--max-frames"
+    events: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(counts=Counter()))
+    fit: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(reasons=()))
+
+
+def test_status_and_pings_have_their_own_times(tmp_path):
+    systemd, stop, clock, run = Systemd(str(tmp_path / "n")), StopRequest(), [100.0], Statistics()
+    with ServiceReport(stop, [run], ServiceManager(systemd.address, watchdog_s=4.0), now=lambda: clock[0]):
+        stop.poll()
+        assert systemd.receive_all() == [{"STATUS": "waiting for the first picture"}, {"WATCHDOG": "1"}]
+        run.seen = 1
+        run.fps = 9.96
+        stop.poll()
+        assert systemd.receive_all() == [{"READY": "1"}, {"STATUS": "10.0 frames/s, 1 frames, 0 dropped, 0 alarms"}]
+        clock[0] += 1.9
+        stop.poll()
+        assert systemd.receive_all() == []
+        clock[0] += 0.2
+        stop.poll()
+        assert systemd.receive_all() == [{"WATCHDOG": "1"}]
+        clock[0] += 7.0  # the camera is away: the loop waits, and says so
+        run.events.counts["alarm"] = 1
+        run.fit.reasons = ("it is night",)
+        stop.poll()
+        expected = "no picture for 9 s, 1 frames, 0 dropped, 1 alarm, the model does not fit"
+        assert systemd.receive_all() == [{"STATUS": expected}, {"WATCHDOG": "1"}]
+    assert systemd.receive_all() == [{"STOPPING": "1", "STATUS": "ended by --max-frames"}]
+    systemd.close()
+
+
+def test_several_cameras_are_one_service(tmp_path):
+    systemd, stop = Systemd(str(tmp_path / "n")), StopRequest()
+    runs = [Statistics(seen=4, fps=10.0, dropped=1), Statistics(seen=3, fps=5.0)]
+    with ServiceReport(stop, runs, ServiceManager(systemd.address)):
+        stop.poll()
+    assert {"STATUS": "2 cameras, 15.0 frames/s, 7 frames, 1 dropped, 0 alarms"} in systemd.receive_all()
+    systemd.close()
+
+
+def test_a_failure_is_told_without_its_password(tmp_path):
+    systemd = Systemd(str(tmp_path / "n"))
+    report = ServiceReport(StopRequest(), [Statistics()], ServiceManager(systemd.address))
+    with pytest.raises(RuntimeError), report:
+        raise RuntimeError("rtsp://user:secret@host is gone\n  try again")
+    assert systemd.receive_all()[-1] == {"STOPPING": "1", "STATUS": "failed: rtsp://...@host is gone"}
+    systemd.close()
+
+
+# ---- Real runs ----
+
+
+def start(systemd: Systemd, folder: Path, *arguments: str, before: str = "", watchdog_us: int = 200_000) -> subprocess.Popen:
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "NOTIFY_SOCKET": systemd.address,
+        "WATCHDOG_USEC": str(watchdog_us),
+    }  # fmt: skip
+    model = ("--model", "digits", "--backend", "cpu", "--threads", "1", "--samples", "2", "--horizon", "2")
+    return subprocess.Popen(
+        [sys.executable, "-c", before + MAIN, *model, "--headless", *arguments],
+        cwd=folder, env=environment, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def collect_until(systemd: Systemd, condition: Callable[[list[dict[str, str]]], bool]) -> list[dict[str, str]]:
+    messages, end = [], time.monotonic() + 60
+    while not condition(messages):
+        assert time.monotonic() < end, messages
+        message = systemd.receive(1)
+        messages += [] if message is None else [message]
+    return messages
+
+
+def test_a_run_is_ready_after_its_first_picture_and_feeds_the_watchdog(systemd, tmp_path):
+    process = start(systemd, tmp_path, "--realtime", "--max-frames", "12")
+    messages = collect_until(systemd, lambda found: any("STOPPING" in message for message in found))
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 0, stderr
+    assert messages[0] == {"STATUS": "waiting for the first picture"}
+    assert sum("READY" in message for message in messages) == 1
+    assert sum("WATCHDOG" in message for message in messages) >= 3
+    assert messages[-1] == {"STOPPING": "1", "STATUS": "ended by --max-frames"}
+
+
+HANGS = """
+import time
+from svg_runtime.forecast.forecaster import Forecaster
+real, calls = Forecaster.forecast, []
+def forecast(self, *counts):
+    calls.append(counts)
+    if len(calls) > 10:  # warming up takes some
+        open("hangs", "w").close()
+        time.sleep(600)
+    return real(self, *counts)
+Forecaster.forecast = forecast
+"""
+
+
+def test_a_backend_that_hangs_does_not_feed_the_watchdog(tmp_path):
+    systemd = Systemd(str(tmp_path / "notify"))
+    process = start(systemd, tmp_path, "--realtime", "--max-frames", "100", before=HANGS)
+    try:
+        collect_until(systemd, lambda found: any("WATCHDOG" in message for message in found))
+        while not (tmp_path / "hangs").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        systemd.receive_all()
+        assert systemd.receive(1.0) is None  # five times the timeout
+    finally:
+        process.kill()
+        process.communicate()
+        systemd.close()
+
+
+LOST_CAMERA = """
+import time
+import numpy as np
+from svg_runtime.live import service
+from svg_runtime.live.sources import capture
+service._STATUS_EVERY_S = 0.2
+service._AWAY_AFTER_S = 0.5
+
+class Device:
+    count = 0
+    def read(self):
+        Device.count += 1
+        time.sleep(0.05)
+        return Device.count <= 20, np.full((64, 64, 3), Device.count, np.uint8)
+    def release(self):
+        pass
+
+def open_capture(*arguments):
+    if Device.count:
+        raise capture.NoPictureError("unplugged")
+    return Device()
+
+capture.open_capture = open_capture
+"""
+
+
+def test_a_camera_that_is_away_is_no_reason_for_the_watchdog(tmp_path):
+    systemd = Systemd(str(tmp_path / "notify"))
+    process = start(systemd, tmp_path, "--camera", "0", "--reconnect", "60", "--max-frames", "90", before=LOST_CAMERA)
+    try:
+        collect_until(systemd, lambda found: "no picture for" in "".join(message.get("STATUS", "") for message in found))
+        collect_until(systemd, lambda found: sum("WATCHDOG" in message for message in found) >= 4)
+    finally:
+        process.kill()
+        process.communicate()
+        systemd.close()
