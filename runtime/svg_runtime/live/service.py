@@ -6,7 +6,6 @@ that is all there is to it: the libraries for it are bindings of libsystemd that
 
 from __future__ import annotations
 
-import math
 import os
 import socket
 import time
@@ -81,7 +80,8 @@ class ServiceReport:
         self._ready = False
         self._seen = 0
         self._seen_s = now()  # when the last picture was
-        self._status_due_s = self._ping_due_s = -math.inf
+        self._status_due_s = now()
+        self._ping_due_s = now()
 
     def __enter__(self) -> ServiceReport:
         if self._manager is not None:
@@ -102,8 +102,9 @@ class ServiceReport:
             self._seen = seen
             self._seen_s = now
         if not self._ready:
-            self._ready = seen > 0 and manager.send(READY="1")
-        if now >= self._status_due_s and self._ready:
+            self._ready = seen > 0 and manager.send(READY="1", STATUS="running")
+            self._status_due_s = now + _STATUS_EVERY_S
+        elif now >= self._status_due_s:
             self._status_due_s = now + _STATUS_EVERY_S
             manager.send(STATUS=self._status(now - self._seen_s))
         if manager.watchdog_s is not None and now >= self._ping_due_s:

@@ -113,20 +113,26 @@ def test_status_and_pings_have_their_own_times(tmp_path):
         stop.poll()
         assert systemd.receive_all() == [{"STATUS": "waiting for the first picture"}, {"WATCHDOG": "1"}]
         run.seen = 1
-        run.fps = 9.96
         stop.poll()
-        assert systemd.receive_all() == [{"READY": "1"}, {"STATUS": "10.0 frames/s, 1 frames, 0 dropped, 0 alarms"}]
+        assert systemd.receive_all() == [{"READY": "1", "STATUS": "running"}]
         clock[0] += 1.9
         stop.poll()
         assert systemd.receive_all() == []
         clock[0] += 0.2
         stop.poll()
         assert systemd.receive_all() == [{"WATCHDOG": "1"}]
+        clock[0] += 3.0
+        run.seen = 31
+        run.fps = 9.96
+        stop.poll()
+        assert systemd.receive_all() == [
+            {"STATUS": "10.0 frames/s, 31 frames, 0 dropped, 0 alarms"}, {"WATCHDOG": "1"},
+        ]  # fmt: skip
         clock[0] += 7.0  # the camera is away: the loop waits, and says so
         run.events.counts["alarm"] = 1
         run.fit.reasons = ("it is night",)
         stop.poll()
-        expected = "no picture for 9 s, 1 frames, 0 dropped, 1 alarm, the model does not fit"
+        expected = "no picture for 7 s, 31 frames, 0 dropped, 1 alarm, the model does not fit"
         assert systemd.receive_all() == [{"STATUS": expected}, {"WATCHDOG": "1"}]
     assert systemd.receive_all() == [{"STOPPING": "1", "STATUS": "ended by --max-frames"}]
     systemd.close()
@@ -134,9 +140,12 @@ def test_status_and_pings_have_their_own_times(tmp_path):
 
 def test_several_cameras_are_one_service(tmp_path):
     systemd, stop = Systemd(str(tmp_path / "n")), StopRequest()
-    runs = [Statistics(seen=4, fps=10.0, dropped=1), Statistics(seen=3, fps=5.0)]
-    with ServiceReport(stop, runs, ServiceManager(systemd.address)):
-        stop.poll()
+    runs = [Statistics(seen=1, fps=10.0, dropped=1), Statistics(seen=3, fps=5.0)]
+    clock = [0.0]
+    with ServiceReport(stop, runs, ServiceManager(systemd.address), now=lambda: clock[0]):
+        for clock[0] in (0.0, 2.0, 5.0):
+            runs[0].seen += 1
+            stop.poll()
     assert {"STATUS": "2 cameras, 15.0 frames/s, 7 frames, 1 dropped, 0 alarms"} in systemd.receive_all()
     systemd.close()
 
