@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from pathlib import Path
 
 import nox
 
@@ -22,10 +23,12 @@ def run_module(session: nox.Session, *command: str) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Style, order of imports, format and spelling."""
+    """Style, order of imports, format and spelling; Dockerfiles."""
     run_module(session, "ruff", "check", ".")
     run_module(session, "ruff", "format", "--check", ".")
     run_module(session, "codespell_lib", ".")
+    dockerfiles = sorted(map(str, Path("integrations/docker").glob("*.Dockerfile")))
+    session.run(str(Path(sys.executable).with_name("hadolint")), *dockerfiles, external=True)
 
 
 @nox.session

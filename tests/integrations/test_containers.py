@@ -1,0 +1,98 @@
+"""The images and the compose file: linted, valid by the specification, and as the documentation says. Nothing is built."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from svg_common.toml_files import read_toml
+from svg_runtime.live.cli import live
+from svg_runtime.live.config.live_config import LiveConfig
+from svg_runtime.live.config.settings import settings_of
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "integrations" / "docker"
+DOCKERFILES = sorted(FOLDER.glob("*.Dockerfile"))
+COMPOSE = yaml.safe_load((FOLDER / "compose.yaml").read_text())
+each_dockerfile = pytest.mark.parametrize("file", DOCKERFILES, ids=lambda file: file.stem)
+
+
+def instructions(file: Path, name: str) -> list[str]:
+    """The arguments of every instruction of this name, continued lines joined."""
+    text = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", file.read_text(), flags=re.M))
+    return re.findall(rf"^{name} (.*)$", text, re.M)
+
+
+@each_dockerfile
+def test_hadolint_finds_nothing(file):
+    run = subprocess.run(
+        [Path(sys.executable).with_name("hadolint"), "--no-color", file], capture_output=True, text=True, timeout=60
+    )
+    assert run.stdout == ""
+
+
+@each_dockerfile
+def test_an_image_is_pinned_runs_without_root_and_stops_gracefully(file):
+    images = [argument.partition("=")[2] for argument in instructions(file, "ARG") if "_IMAGE=" in argument]
+    assert len(images) == 1
+    assert re.fullmatch(r"[\w./-]+:[\w.-]*\d[\w.-]*", images[0])
+    assert instructions(file, "USER")[-1] == "10001"
+    assert instructions(file, "STOPSIGNAL") == ["SIGTERM"]
+    assert "/healthz" in instructions(file, "HEALTHCHECK")[0]
+    assert instructions(file, "VOLUME") == ['["/recordings", "/alarms", "/cache"]']
+    assert "Not built where it was written" in file.read_text()
+
+
+@each_dockerfile
+def test_what_an_image_copies_exists(file):
+    sources = [word for copied in instructions(file, "COPY") if "--from" not in copied for word in copied.split()[:-1]]
+    assert "runtime" in sources
+    assert all((ROOT / source).exists() for source in sources)
+    for name in re.findall(r"REQUIREMENTS=([\w-]+)", file.read_text()):
+        assert (FOLDER / "requirements" / f"{name}.txt").is_file()
+
+
+def test_every_row_of_the_table_has_an_image():
+    """Of docs/nvidia-install.md: two of JetPack, two of desktop drivers."""
+    lines = (ROOT / "docs" / "nvidia-install.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith(("| Jetson", "| desktop"))]
+    assert len(rows) == 4
+    images = {"JetPack 6": "jetpack6", "JetPack 7": "jetpack7", "driver 580": "nvidia", "driver 525": "nvidia"}
+    for words, name in images.items():
+        assert sum(words in row for row in rows) == 1
+        assert (FOLDER / f"{name}.Dockerfile") in DOCKERFILES
+        assert words in (FOLDER / f"{name}.Dockerfile").read_text()
+
+
+def test_the_compose_file_is_one_by_the_specification(tmp_path):
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    assert subprocess.run([*check, FOLDER / "compose.yaml"], capture_output=True, timeout=60).returncode == 0
+    wrong = tmp_path / "compose.yaml"
+    wrong.write_text((FOLDER / "compose.yaml").read_text().replace("cap_drop:", "capdrop:"))
+    run = subprocess.run([*check, wrong], capture_output=True, text=True, timeout=60)
+    assert "capdrop" in run.stdout
+
+
+def test_every_service_is_built_from_a_file_of_its_own_profile():
+    services = COMPOSE["services"]
+    assert {Path(service["build"]["dockerfile"]).name for service in services.values()} == {file.name for file in DOCKERFILES}
+    for name, service in services.items():
+        assert service["profiles"] == [name]
+        assert service["image"] == f"svg-edge:{name}"
+        assert (ROOT / service["build"]["dockerfile"]).is_file()
+        assert service["volumes"][1:4] == ["recordings:/recordings", "alarms:/alarms", "cache:/cache"]
+        assert service["devices"]
+
+
+def test_the_options_of_the_container_are_options():
+    """And write to its volumes alone."""
+    path = FOLDER / "live.toml"
+    values = LiveConfig.load(path, settings_of(live)).defaults
+    assert values == read_toml(path)
+    volumes = ("/recordings", "/alarms")
+    assert all(values[key].startswith(volumes) for key in ("record", "alarm_dir", "events"))
