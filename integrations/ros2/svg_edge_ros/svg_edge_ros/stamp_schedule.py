@@ -1,0 +1,78 @@
+"""Which pictures of a stream the model observes: those nearest to the multiples of its interval, by their time stamps."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from statistics import median
+
+from svg_common.video.sampling import MAX_HOLD_S, longest_hold_s
+
+_RATE_PICTURES = 20  # the rate of the camera is told from so many
+
+
+@dataclass(frozen=True)
+class Step:
+    """A picture that is observed.
+
+    Attributes:
+        skipped: intervals without a picture before it: the model was busy, or the camera sent none.
+        new_scene: what was seen before is no context for it: a pause, or time that went backwards, as in a bag that loops.
+    """
+
+    skipped: int = 0
+    new_scene: bool = False
+
+
+class StampSchedule:
+    """Decides picture by picture, so that none has to be waited for.
+
+    A picture counts from half a period of the camera before an interval is due: the next one would be further from it. Due
+    times count from the first picture, so that rounding never adds up to a drift. Pauses are as in `svg_common.video.sampling`.
+
+    Args:
+        interval_s: seconds between observed pictures.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self.reset()
+
+    def reset(self) -> None:
+        """Let the next picture be the first one."""
+        self._start_s: float | None = None
+        self._last_s = 0.0
+        self._tick = 0
+        self._gaps: deque[float] = deque(maxlen=_RATE_PICTURES)
+
+    def take(self, stamp_s: float) -> Step | None:
+        """Return how the picture of this time is observed; None if it is not, because it is not due, or was seen."""
+        if self._start_s is None:
+            self._begin(stamp_s)
+            return Step(new_scene=True)
+        gap_s = stamp_s - self._last_s
+        if gap_s == 0:
+            return None
+        if gap_s < 0 or gap_s > self._longest_gap_s():
+            self.reset()
+            self._begin(stamp_s)
+            return Step(new_scene=True)
+        self._gaps.append(gap_s)
+        self._last_s = stamp_s
+        early_s = min(median(self._gaps), self._interval_s) / 2
+        tick = math.floor((stamp_s - self._start_s + early_s) / self._interval_s + 1e-6)
+        if tick <= self._tick:
+            return None
+        skipped = tick - self._tick - 1
+        self._tick = tick
+        return Step(skipped=skipped)
+
+    def _begin(self, stamp_s: float) -> None:
+        self._start_s = self._last_s = stamp_s
+        self._tick = 0
+
+    def _longest_gap_s(self) -> float:
+        """Of two pictures that is no pause; never less than three of the model's intervals."""
+        hold_s = longest_hold_s(1 / median(self._gaps)) if self._gaps else MAX_HOLD_S
+        return max(hold_s, 3 * self._interval_s)

@@ -1,0 +1,149 @@
+"""Forecasts of a stream, with the embedded model of digits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from svg_common.digits import digit_stream
+from svg_edge_ros.forecast_stream import Answer, ForecastStream, Futures, Level, StreamOptions
+from svg_runtime import Forecaster
+from svg_runtime.bundle.reader import find_model
+from svg_runtime.errors import BackendError, ForecastError
+from svg_runtime.live.roi import parse_roi
+
+OPTIONS = StreamOptions(model="digits", backend="cpu", threads=1, samples=2, horizon=3)
+STEP_S = 0.1
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def stream(clock, said):
+    made = ForecastStream(OPTIONS, said.append, clock)
+    yield made
+    made.close()
+
+
+def pictures(count: int) -> list[np.ndarray]:
+    draw = digit_stream(0, 1, 64)
+    return [(draw() * 255).astype(np.uint8) for _ in range(count)]
+
+
+def feed(stream: ForecastStream, clock: Clock, frames: list[np.ndarray], start_s: float = 1e9) -> list[Answer | None]:
+    found = []
+    for number, frame in enumerate(frames):
+        clock.now_s += STEP_S
+        found.append(stream.add(frame, start_s + number * STEP_S))
+    return found
+
+
+def test_it_forecasts_what_the_forecaster_does(stream, clock):
+    """The same frames, observed by hand."""
+    frames = pictures(8)
+    found = feed(stream, clock, frames)
+    with Forecaster.open(find_model("digits"), backend="cpu", threads=1, samples=2, horizon=3) as forecaster:
+        for frame, ours in zip(frames, found, strict=True):
+            observation = forecaster.observe(frame[..., None].astype(np.float32) / 255)
+            assert ours.surprise == observation.surprise
+            assert (ours.futures is None) == (not forecaster.ready)
+            if forecaster.ready:
+                np.testing.assert_array_equal(ours.futures.frames, forecaster.forecast())
+    assert found[-1].futures is not None
+
+
+def test_mosaic_mean_and_spread_are_of_the_futures():
+    futures = np.random.default_rng(0).random((2, 3, 4, 5, 1), np.float32)
+    made = Futures(futures)
+    mosaic = made.mosaic()
+    assert mosaic.shape == (8, 15, 1)
+    np.testing.assert_allclose(mosaic[4:, 10:] / 255, futures[1, 2], atol=0.003)  # second sample, third step
+    np.testing.assert_allclose(made.mean() / 255, futures[:, 2].mean(0), atol=0.003)
+    np.testing.assert_allclose(made.spread(), futures[:, 2].std(0).mean(-1))
+    assert made.spread().dtype == np.float32
+
+
+def test_pictures_between_two_steps_are_not_observed(stream, clock):
+    frames = pictures(3)
+    assert stream.add(frames[0], 0.0) is not None
+    assert stream.add(frames[1], 0.033) is None
+    assert stream.add(frames[2], 0.1) is not None
+
+
+def test_a_pause_or_another_size_resets_the_context(stream, clock, said):
+    feed(stream, clock, pictures(6))
+    assert feed(stream, clock, pictures(1), start_s=2e9)[0].surprise is None
+    small = [frame[:32, :32] for frame in pictures(1)]
+    assert feed(stream, clock, small, start_s=2e9 + 0.1)[0].surprise is None
+    assert stream.status().values["resets of the context"] == "2"
+    assert len(said) == 2
+
+
+def test_reset_starts_anew(stream, clock):
+    first = feed(stream, clock, pictures(6))
+    stream.reset()
+    again = feed(stream, clock, pictures(6), start_s=5.0)
+    np.testing.assert_array_equal(first[-1].futures.frames, again[-1].futures.frames)
+
+
+def test_status_tells_how_it_goes(stream, clock):
+    assert (stream.status().level, stream.status().message) == (Level.STALE, "no picture yet")
+    feed(stream, clock, pictures(30))
+    status = stream.status()
+    assert (status.level, status.message) == (Level.OK, "forecasting")
+    assert float(status.values["pictures per second"]) == pytest.approx(10, rel=0.1)
+    assert float(status.values["forecasts per second"]) == pytest.approx(10, rel=0.1)
+    assert float(status.values["observe p50, ms"]) > 0
+    assert status.values["surprise (nats)"] != "unknown"
+    assert all(value for value in status.values.values())
+    clock.now_s += 7
+    assert (stream.status().level, stream.status().message) == (Level.STALE, "no picture for 7 s")
+
+
+def test_a_covered_lens_is_a_warning(stream, clock, said):
+    feed(stream, clock, [np.zeros((64, 64), np.uint8)] * 8)
+    assert (stream.status().level, stream.status().message) == (Level.WARN, "the picture is of one colour")
+    assert any("lens" in line for line in said)
+
+
+def test_a_region_that_lies_outside_is_a_warning_until_it_fits(clock, said):
+    stream = ForecastStream(replace(OPTIONS, roi=parse_roi("100,0,64,64")), said.append, clock)
+    assert feed(stream, clock, pictures(2)) == [None, None]
+    assert stream.status().level == Level.WARN
+    assert len(said) == 1
+    wide = [np.tile(frame, (1, 3)) for frame in pictures(4)]
+    assert feed(stream, clock, wide, start_s=3e9)[-1] is not None
+    assert stream.status().level == Level.OK
+    stream.close()
+
+
+def test_failures_reset_the_context_and_too_many_end_it(stream, clock, said, monkeypatch):
+    feed(stream, clock, pictures(6))
+
+    def fail(frame):
+        raise BackendError("the device is gone\n  plug it in")
+
+    monkeypatch.setattr(stream._forecaster, "observe", fail)
+    assert feed(stream, clock, pictures(4), start_s=1e9 + 0.6) == [None] * 4
+    assert stream.status().level == Level.ERROR
+    assert said[-1].startswith("no forecast for this picture: the device is gone; the context is reset")
+    with pytest.raises(ForecastError, match="5 times in a row"):
+        feed(stream, clock, pictures(1), start_s=1e9 + 1.0)

@@ -1,0 +1,54 @@
+"""Which pictures are observed, by their time stamps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from svg_edge_ros.stamp_schedule import StampSchedule, Step
+
+
+def taken(stamps, interval_s: float = 0.1) -> list[tuple[float, Step]]:
+    schedule = StampSchedule(interval_s)
+    return [(round(float(stamp), 4), step) for stamp in stamps if (step := schedule.take(float(stamp))) is not None]
+
+
+@pytest.mark.parametrize("fps", [10, 15, 25, 29.97, 30, 60, 120])
+def test_a_camera_is_observed_at_the_interval_of_the_model(fps):
+    """Over a minute no interval is skipped, and none is more than half a period off."""
+    found = taken(1e9 + np.arange(0, 60, 1 / fps))
+    assert len(found) == pytest.approx(600, abs=1)
+    assert sum(step.skipped for _, step in found) == 0
+    assert [step.new_scene for _, step in found] == [True] + [False] * (len(found) - 1)
+    offsets = np.array([stamp for stamp, _ in found]) - 1e9 - 0.1 * np.arange(len(found))
+    assert np.abs(offsets).max() <= 0.5 / fps + 1e-4
+
+
+def test_jitter_of_the_driver_skips_nothing():
+    rng = np.random.default_rng(0)
+    found = taken(np.arange(0, 30, 1 / 30) + rng.normal(0, 0.003, 900))
+    assert sum(step.skipped for _, step in found) == 0
+
+
+def test_intervals_without_a_picture_are_counted():
+    """As when the model is slower than the camera, and only the newest picture waits."""
+    found = taken([0, 0.1, 0.2, 0.5, 0.6, 1.0])
+    assert [step.skipped for _, step in found] == [0, 0, 0, 2, 0, 3]
+    assert sum(step.new_scene for _, step in found) == 1
+
+
+def test_a_slow_camera_is_observed_picture_by_picture():
+    found = taken(np.arange(0, 20, 2.0), interval_s=0.1)
+    assert [step.new_scene for _, step in found[:2]] == [True, True]  # its rate is not known yet: a pause of 2 s
+    assert len(found) == 10
+
+
+@pytest.mark.parametrize("then", [5.0, 0.3], ids=["a pause", "time goes backwards"])
+def test_a_pause_begins_a_new_scene_with_a_schedule_of_its_own(then):
+    found = taken([*np.arange(0, 1, 0.1), then, then + 0.05, then + 0.1])
+    assert [stamp for stamp, _ in found[10:]] == [then, round(then + 0.1, 4)]
+    assert [step for _, step in found[10:]] == [Step(new_scene=True), Step()]
+
+
+def test_a_picture_that_comes_twice_is_observed_once():
+    assert len(taken([0, 0.1, 0.1, 0.1, 0.2])) == 3
