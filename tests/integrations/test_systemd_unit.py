@@ -127,13 +127,14 @@ def test_systemd_waits_for_the_first_picture_and_restarts_a_run_that_hangs(tmp_p
     options = "--model digits --backend cpu --threads 1 --samples 2 --horizon 2 --headless --realtime --json /dev/null"
     environment = {"PYTHONPATH": os.pathsep.join(sys.path), "SVG_EDGE_CACHE": tmp_path / "cache", "OMP_NUM_THREADS": 1}
     unit = "\n".join([
-        "WatchdogSec=2s", "RestartSec=1h", *(f"Environment={name}={value}" for name, value in environment.items()),
+        "WatchdogSec=5s", "RestartSec=1h", *(f"Environment={name}={value}" for name, value in environment.items()),
         f'ExecStart={sys.executable} -c "from svg_runtime.live.cli import main; main()" {options}',
     ])  # fmt: skip
     stop = "kill -STOP $(systemctl --user show -p MainPID --value live)"
+    until = "until show live | grep -q SubState=auto-restart; do sleep 0.2; done"
     running, hung = run_under_systemd(
-        tmp_path, {"live": unit}, f"systemctl --user start live; sleep 3; show live; {stop}; sleep 4; show live"
+        tmp_path, {"live": unit}, f"systemctl --user start live; show live; {stop}; {until}; show live"
     )
     assert (running["ActiveState"], running["SubState"]) == ("active", "running")
-    assert running["StatusText"]
+    assert running["StatusText"] == "running"
     assert (hung["SubState"], hung["Result"]) == ("auto-restart", "watchdog")
