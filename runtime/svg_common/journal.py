@@ -55,8 +55,9 @@ class JournalStream(io.TextIOWrapper):
     def write(self, text: str) -> int:
         """Write all complete lines; the rest waits for its end, so that threads do not mix their lines."""
         with self._lock:
-            *lines, self._line = (self._line + text).split("\n")
-            for line in lines:
+            *complete, rest = (self._line + text).split("\n")
+            self._line = rest
+            for line in complete:
                 super().write(f"{self._prefixed(line)}\n")
         return len(text)
 
