@@ -403,9 +403,10 @@ class Forecaster:
         if self._stream is not None:
             eps = self._noise.draw(self.samples, self.manifest.model.z_dim)
             self._stream.advance(encodings[-2], self._context_posterior.mu[0], self._context_posterior.logvar[0], eps)
-        if self._context_posterior.surprise is not None:
-            check_finite(self._context_posterior.surprise, "the surprise is not a finite number")
-        return Observation(index, self._context_posterior.surprise, scores, expected)
+        surprise = self._context_posterior.surprises[0]
+        if surprise is not None:
+            check_finite(surprise, "the surprise is not a finite number")
+        return Observation(index, surprise, scores, expected)
 
     @_name_memory_errors
     def forecast(
@@ -462,7 +463,8 @@ class Forecaster:
         eps = self._noise.draw(*shape) if eps is None else eps
         futures = rollout.forecast(encodings[-1], self._context_posterior, eps, branch)
         check_finite(futures, "the forecast contains values that are not finite")
-        futures = np.repeat(futures, samples // len(futures), axis=0)
+        if len(futures) < samples:  # a deterministic model has one
+            futures = np.repeat(futures, samples, axis=0)
         # 4) remember them, to be scored when their frames arrive
         self._memory.remember(self._observer.count - 1, self._last_frame, futures)
         return futures
@@ -548,7 +550,7 @@ class Forecaster:
                     backend=self._backend,
                     manifest=self.manifest,
                     variant=self._variant,
-                    observer=self._observer,
+                    condition=self._observer.condition,
                     samples=samples,
                     horizon=horizon,
                 )
@@ -578,7 +580,7 @@ class Forecaster:
                 "  open it with context='window', or --context window"
             )
         if "encoder" not in graphs:
-            return SampledContext(self._backend, self.manifest, self._variant, self._observer)
+            return SampledContext(self._backend, self.manifest, self._variant, self._observer.condition)
         return PrimedContext(self._backend, self.manifest, self._variant)
 
     def _check_open(self) -> None:
