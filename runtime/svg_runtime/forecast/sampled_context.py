@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 
 import numpy as np
 
 from svg_common.metrics import mean_squared_error
-from svg_runtime.backends.base import Backend, Buffer
+from svg_runtime.backends.base import Backend
 from svg_runtime.bundle.manifest import Manifest, PrecisionVariant
 from svg_runtime.forecast.context import ContextPosterior, ContextState, SurpriseUnit, no_surprise, without_latents
 from svg_runtime.forecast.fused_rollout import FusedRollout
@@ -29,20 +29,13 @@ class SampledContext:
     predictor: RecurrentGraph | None = None  # every forecast runs `prime` with noise of its own
     surprise_unit: SurpriseUnit | None = "relative"
 
-    def __init__(
-        self,
-        backend: Backend,
-        manifest: Manifest,
-        variant: PrecisionVariant,
-        condition: Mapping[str, Buffer],
-        cameras: int = 1,
-    ) -> None:
+    def __init__(self, backend: Backend, manifest: Manifest, variant: PrecisionVariant, cameras: int = 1) -> None:
         self._n_past = manifest.generation.n_past
         self._rollout = FusedRollout(
             backend=backend,
             manifest=manifest,
             variant=variant,
-            condition=condition,
+            condition={} if cameras == 1 else None,  # without an encoder there are none
             samples=SAMPLES,
             horizon=1,
             cameras=cameras,
