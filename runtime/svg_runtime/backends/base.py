@@ -62,11 +62,12 @@ class Chain:
 
 
 class Backend(Protocol):
-    """A device with the graphs of one precision loaded. Not thread-safe."""
+    """A device with the graphs of one precision loaded. Not thread-safe, but for `lanes`."""
 
     name: str  # as the user names it: cpu, cuda, ...
     precision: Precision  # of the loaded graphs
     prefers_fused: bool  # whether forecasts should run the fused graphs where the bundle has them
+    lanes: int  # how many threads of the host may run bound graphs at the same time, each graph in one of them
     max_batch: int | None  # the largest batch that graphs can run at; None: any
 
     @property

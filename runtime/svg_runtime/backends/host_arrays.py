@@ -13,6 +13,7 @@ from svg_runtime.backends.base import Array, BoundGraph, Buffer, Chain, StepBuff
 class HostArrays:
     """The memory methods of a backend on NumPy arrays, whose graphs run one by one, at any batch."""
 
+    lanes: int = 1
     max_batch: int | None = None
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:

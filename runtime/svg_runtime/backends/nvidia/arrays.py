@@ -83,6 +83,7 @@ class DeviceBuffer:
 class DeviceArrays:
     """The memory methods of a backend on a GPU. The host waits only in `read`, and in a `write` right after another."""
 
+    lanes: int = 1
     max_batch: int | None = None
     _device: CudaDevice
 

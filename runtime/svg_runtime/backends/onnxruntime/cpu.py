@@ -21,6 +21,13 @@ from svg_runtime.machine.hardware import usable_cores
 class CpuBackend(HostArrays):
     """ONNX Runtime's CPU execution provider.
 
+    Args:
+        bundle: the opened bundle.
+        precision: the variant to load.
+        device: None, auto or cpu.
+        threads: CPU threads; None means one per usable core.
+        in_lanes: let as many graphs run at the same time, each in the thread that runs it, instead of one in all threads.
+
     Raises:
         MissingExtraError: onnxruntime is not installed.
         BackendMissingError: onnxruntime is installed but does not load, `device` is not a CPU, or `precision` is bf16.
@@ -30,7 +37,14 @@ class CpuBackend(HostArrays):
     name = "cpu"
     prefers_fused = True
 
-    def __init__(self, bundle: Bundle, precision: Precision, device: str | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        precision: Precision,
+        device: str | None = None,
+        threads: int | None = None,
+        in_lanes: bool = False,
+    ) -> None:
         if device not in (None, "auto", "cpu"):
             raise BackendMissingError(f"the cpu backend has no device '{device}'\n  expected cpu")
         if precision == "bf16":
@@ -39,11 +53,12 @@ class CpuBackend(HostArrays):
             )
         onnxruntime = load_onnxruntime("cpu", "cpu")
         self.precision: Precision = precision
+        self.lanes = (threads or usable_cores()) if in_lanes else 1
         self._sessions: dict[str, Any] = {}
         self._bound: weakref.WeakSet[BoundSession] = weakref.WeakSet()
         self.computed_in: dict[str, Counter[str]] = {}
         for graph_name, content in bundle.graphs(precision).items():
-            options = _session_options(onnxruntime, threads)
+            options = _session_options(onnxruntime, 1 if in_lanes else threads)
             try:
                 make = partial(onnxruntime.InferenceSession, content, providers=["CPUExecutionProvider"])
                 session, layers = load_session(make, options, content, precision)

@@ -94,6 +94,7 @@ class OpenVinoBackend(HostArrays):
         remark: end of the description: why another backend was not chosen.
         shuffled: whether to run the graph `decoder_shuffled` as the decoder; None: on a CPU, where the bundle has it. It lets
             the whole decoder run in reduced precision.
+        in_lanes: on a CPU, let as many graphs run at the same time as there are threads, instead of one in all threads.
 
     Raises:
         MissingExtraError: openvino is not installed.
@@ -114,6 +115,7 @@ class OpenVinoBackend(HostArrays):
         threads: int | None = None,
         remark: str = "",
         shuffled: bool | None = None,
+        in_lanes: bool = False,
     ) -> None:
         require_modules("the openvino backend", "openvino", "openvino")
         try:
@@ -127,6 +129,7 @@ class OpenVinoBackend(HostArrays):
         self.precision: Precision = precision or ("bf16" if may_choose_bf16 and self._placement.compute == "bf16" else "fp32")
         self._release = openvino.__version__.split("-")[0]
         self._threads = threads or usable_cores()
+        self.lanes = self._threads if in_lanes and self._placement.is_cpu else 1
         self._remark = remark
         self._caches: dict[str | None, Path | None] = {}
         self._where = f"'{bundle.path}'"
@@ -248,10 +251,12 @@ class OpenVinoBackend(HostArrays):
             properties["CACHE_DIR"] = str(cache)
         if placement.is_cpu:
             properties["INFERENCE_NUM_THREADS"] = self._threads
+            if self.lanes > 1:
+                properties["NUM_STREAMS"] = self.lanes  # with a thread each
             # With pinning, threads of two forecasters, or of another program that pins, could share one core while the next
             # one idles.
             properties["ENABLE_CPU_PINNING"] = False
-            if self._threads == usable_cores() and can_share_threads(self._core):
+            if self.lanes == 1 and self._threads == usable_cores() and can_share_threads(self._core):
                 properties[SHARED_THREADS] = True
             if graph in FUSED and self._stays_f32(graph):
                 properties |= _WITHOUT_SNIPPETS
