@@ -335,7 +335,7 @@ class BatchForecaster:
     def _group(self, lane: int, size: int) -> CameraGroup:
         """Return the graphs of a lane that are bound for a number of cameras, on first use bound now."""
         if (lane, size) not in self._groups:
-            self._groups[lane, size] = CameraGroup(self._model, size, self.samples)
+            self._groups[lane, size] = CameraGroup(self._model.in_lane(lane), size, self.samples)
         return self._groups[lane, size]
 
     def _of(self, part: Part) -> list[Camera]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ class _BoundRequest:
         if self.request is None:
             raise _closed(self.graph_name)
         try:
-            if self.in_lane:  # in this thread: with two at work, waking up one of OpenVINO's own takes half as long again
+            if self.in_lane:  # in this thread, which must not wait for one of OpenVINO's own
                 self.request.infer(share_outputs=True)
             else:
                 self.request.start_async()  # `infer` would create a dictionary of all results at every call
@@ -134,6 +135,7 @@ class OpenVinoBackend(HostArrays):
         self._release = openvino.__version__.split("-")[0]
         self._threads = threads or usable_cores()
         self.lanes = self._threads if in_lanes and self._placement.is_cpu else 1
+        self._lanes: list[OpenVinoBackend] = []
         self._remark = remark
         self._caches: dict[str | None, Path | None] = {}
         self._where = f"'{bundle.path}'"
@@ -170,6 +172,14 @@ class OpenVinoBackend(HostArrays):
             notes.append("bf16 is faster here, if the model passes the quality gate: svg-export ckpt.pt --bf16")
         return "; ".join(notes) + self._remark
 
+    def lane(self, number: int) -> OpenVinoBackend:
+        """Return a backend that compiles graphs of its own: those of one compiled graph run one after the other."""
+        while len(self._lanes) < number:
+            lane = copy(self)
+            lane._compiled = weakref.WeakValueDictionary()
+            self._lanes.append(lane)
+        return self._lanes[number - 1] if number else self
+
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:
         """An inference request on tensors that share the arrays' memory.
 
@@ -193,9 +203,10 @@ class OpenVinoBackend(HostArrays):
         """Free the graphs; bound graphs cannot run any more."""
         for bound in self._bound:
             bound.release()
-        self._contents = {}
-        self._first = None
-        self._compiled.clear()
+        for lane in (self, *self._lanes):
+            lane._contents = {}
+            lane._first = None
+            lane._compiled.clear()
 
     def _compile(self, graph: str, shapes: dict[str, tuple[int, ...]], outputs: frozenset[str]) -> _Compiled:
         key = graph, tuple(sorted(shapes.items())), outputs
@@ -254,9 +265,9 @@ class OpenVinoBackend(HostArrays):
         if cache is not None:
             properties["CACHE_DIR"] = str(cache)
         if placement.is_cpu:
-            properties["INFERENCE_NUM_THREADS"] = self._threads
+            properties["INFERENCE_NUM_THREADS"] = 1 if self.lanes > 1 else self._threads
             if self.lanes > 1:
-                properties["NUM_STREAMS"] = self.lanes  # with a thread each
+                properties["NUM_STREAMS"] = 0  # `infer` then runs in the thread that calls it
             # With pinning, threads of two forecasters, or of another program that pins, could share one core while the next
             # one idles.
             properties["ENABLE_CPU_PINNING"] = False
