@@ -82,7 +82,8 @@ def measure(model: str, options: argparse.Namespace) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {way: {"per_second": [], "cpu_ms": []} for way in ways}
     try:
         for way, processes in workers.items():
-            rows[way]["description"] = [read_line(process) for process in processes][0]["description"]
+            first, *_ = [read_line(process) for process in processes]
+            rows[way]["description"] = first["description"]
         for _ in range(options.rounds):
             for way, processes in workers.items():
                 for process in processes:

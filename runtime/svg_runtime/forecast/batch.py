@@ -51,12 +51,12 @@ class BatchForecaster:
     may be due at other times, be reset, or miss frames. Those that are given to one call run as one batch.
 
     On a CPU every core is a lane that runs graphs by itself: the cameras of a call are divided among the lanes, or their
-    samples where they are fewer. A core is busy with a batch of 8, so a larger one is no faster, and graphs that share all
-    cores wait for each other after every layer. A GPU has one lane, with one batch of all.
+    samples where they are fewer. One core has its full speed with a batch of 8, so batches are not larger than 16 there, and
+    cores that share a graph would wait for each other after every layer. A GPU has one lane, with one batch of all.
 
-    Graphs are bound for the cameras of a lane together, for 1, and for the powers of two between, each when it is first needed
-    or by `warm_up`. Another number runs as a few of these: 7 of 8 cameras as 4, 2 and 1. So no choice of cameras binds more
-    than these few, whose buffers together are about twice those of all cameras.
+    Graphs are bound for a lane's cameras together, for 1, and for the powers of two between, each when it is first needed or by
+    `warm_up`. Another number runs as a few of these: 7 of 8 cameras as 4, 2 and 1. So no choice of cameras binds more than
+    these few, whose buffers together are about twice those of all cameras.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class BatchForecaster:
         self._process = os.getpid()
         self._cameras = [Camera.new(self._model, seed + camera) for camera in range(cameras)]
         self._lanes = Lanes(opened.backend.lanes)
-        self._sizes = bound_sizes(-(-cameras // self._lanes.count))
+        self._sizes = bound_sizes(cameras, self._lanes.count, samples)
         self._groups: dict[tuple[int, int], CameraGroup] = {}  # by lane and number of cameras
         self._first = self._group(0, self._sizes[0])
         keep_in_children(self)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+_ROWS_IN_LANE = 16  # samples of all cameras: larger batches are no faster on one core, and take more of the caches
+
 
 @dataclass(frozen=True)
 class Part:
@@ -48,8 +50,13 @@ class Lanes:
             self._pool.shutdown()
 
 
-def bound_sizes(cameras: int) -> list[int]:
-    """The numbers of cameras that are bound as one batch: all, and the powers of two below, the largest first."""
+def bound_sizes(cameras: int, lanes: int, samples: int) -> list[int]:
+    """The numbers of cameras that are bound as one batch: a lane's share, and the powers of two below, the largest first.
+
+    With several lanes, the share is as many as make a batch of `_ROWS_IN_LANE`.
+    """
+    if lanes > 1:
+        cameras = min(-(-cameras // lanes), max(1, _ROWS_IN_LANE // samples))
     return [cameras, *(1 << power for power in reversed(range((cameras - 1).bit_length())))]
 
 
