@@ -107,10 +107,17 @@ class BatchForecaster:
         Args:
             path: the *.svgb folder.
             cameras: how many.
+            backend: "auto", which measures with the batch of all cameras, or a backend's name; see `Forecaster.open`.
+            device: device of the backend; None lets the backend choose.
+            precision: "fp32", "fp16" or "bf16"; None lets the backend choose.
             samples: futures per forecast and camera.
+            horizon: frames per future.
             seed: of the noise of camera 0; the next camera's is one higher.
-            backend, device, precision, horizon, context, threads, gpu, progress, calibrate: see `Forecaster.open`. "auto"
-                measures with the batch of all cameras.
+            context: "window" or "stream"; None: as the manifest says.
+            threads: CPU threads that work at the same time; None means one per usable core.
+            gpu: options for backends on NVIDIA GPUs.
+            progress: listener for what "auto" measures, and for the building of engines.
+            calibrate: what "auto" measures, see `Forecaster.open`.
 
         Raises:
             BundleError: the bundle is missing, damaged or hostile.
