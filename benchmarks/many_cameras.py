@@ -159,7 +159,7 @@ def batched_shared(path: str, cameras: int, given: dict[str, Any]) -> tuple[Call
     """The same without lanes."""
 
     def without_lanes(**options: Any) -> OpenOptions:
-        return OpenOptions(**{**options, "in_lanes": False})
+        return OpenOptions(**{**options, "lanes": 1})
 
     with patch.object(batch_module, "OpenOptions", without_lanes):
         return batched(path, cameras, given)

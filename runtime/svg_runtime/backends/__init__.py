@@ -32,7 +32,7 @@ def open_backend(
     gpu: GpuOptions | None = None,
     progress: ProgressListener | None = None,
     shuffled: bool | None = None,
-    in_lanes: bool = False,
+    lanes: int = 1,
 ) -> Backend:
     """Load a bundle's graphs into a backend.
 
@@ -52,7 +52,7 @@ def open_backend(
         progress: listener for the building of engines.
         shuffled: whether to run the graph `decoder_shuffled` as the decoder. None lets the backend choose: openvino takes it
             on a CPU where the bundle has it, the others do not.
-        in_lanes: on a CPU, let as many graphs run at the same time as there are threads, instead of one in all threads.
+        lanes: on a CPU, how many graphs can run at the same time, if there are so many threads; they share them equally.
 
     Raises:
         UsageError: no such backend, or options that have no effect with it.
@@ -76,14 +76,14 @@ def open_backend(
     if name == "auto":
         return _open_fastest(
             bundle=bundle, device=device, precision=precision, threads=threads, samples=samples, shuffled=shuffled,
-            in_lanes=in_lanes,
+            lanes=lanes,
         )  # fmt: skip
     if name == "openvino":
         return _open_openvino(
-            bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled, in_lanes=in_lanes
+            bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled, lanes=lanes
         )  # fmt: skip
     return _open_cpu(
-        bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled, in_lanes=in_lanes
+        bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled, lanes=lanes
     )  # fmt: skip
 
 
@@ -158,12 +158,12 @@ def _open_fastest(
     threads: int | None,
     samples: int,
     shuffled: bool | None,
-    in_lanes: bool,
+    lanes: int,
 ) -> Backend:
     """A GPU, then OpenVINO where it is faster, then the cpu backend, whose description tells why the others do not work."""
     if precision == "bf16":
         return _open_openvino(
-            bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled, in_lanes=in_lanes
+            bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled, lanes=lanes
         )  # fmt: skip
     failures = ""
     if device in (None, "auto") and cuda_is_installed():
@@ -175,12 +175,12 @@ def _open_fastest(
         try:
             return _open_openvino(
                 bundle=bundle, device=device, precision=precision, threads=threads, remark=failures, shuffled=shuffled,
-                in_lanes=in_lanes,
+                lanes=lanes,
             )  # fmt: skip
         except (BackendMissingError, BundleError) as error:
             failures += _does_not_work("openvino", error)
     backend = _open_cpu(
-        bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled, in_lanes=in_lanes
+        bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled, lanes=lanes
     )  # fmt: skip
     backend.description += failures
     return backend
@@ -219,7 +219,7 @@ def _open_cpu(
     precision: Precision | None,
     threads: int | None,
     shuffled: bool | None,
-    in_lanes: bool,
+    lanes: int,
 ) -> CpuBackend:
     from svg_runtime.backends.onnxruntime.cpu import CpuBackend
 
@@ -228,7 +228,7 @@ def _open_cpu(
         precision=precision or "fp32",
         device=device,
         threads=threads,
-        in_lanes=in_lanes,
+        lanes=lanes,
     )
 
 
@@ -239,11 +239,11 @@ def _open_openvino(
     threads: int | None,
     remark: str = "",
     shuffled: bool | None = None,
-    in_lanes: bool = False,
+    lanes: int = 1,
 ) -> Backend:
     from svg_runtime.backends.openvino.backend import OpenVinoBackend
 
     return OpenVinoBackend(
         bundle=bundle, precision=precision, device=device, threads=threads, remark=remark, shuffled=shuffled,
-        in_lanes=in_lanes,
+        lanes=lanes,
     )  # fmt: skip

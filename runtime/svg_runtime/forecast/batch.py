@@ -26,7 +26,7 @@ from svg_runtime.forecast.context import SurpriseUnit
 from svg_runtime.forecast.forecaster import Forecaster, Observation, name_memory_errors
 from svg_runtime.forecast.lanes import Lanes, Part, bound_sizes, divide
 from svg_runtime.forecast.model import ContextMode, LoadedModel
-from svg_runtime.forecast.noise import FloatArray
+from svg_runtime.forecast.noise import FloatArray, NoiseSource
 from svg_runtime.forecast.opening import Opened, OpenOptions, open_model
 from svg_runtime.forecast.scores import EarlierForecast, ForecastScore
 from svg_runtime.forecast_options import Calibrate
@@ -50,9 +50,10 @@ class BatchForecaster:
     Camera i gives what a `Forecaster` with the seed `seed + i` gives for the same frames, whatever the other cameras do: they
     may be due at other times, be reset, or miss frames. Those that are given to one call run as one batch.
 
-    On a CPU every core is a lane that runs graphs by itself: the cameras of a call are divided among the lanes, or their
-    samples where they are fewer. One core has its full speed with a batch of 8, so batches are not larger than 16 there, and
-    cores that share a graph would wait for each other after every layer. A GPU has one lane, with one batch of all.
+    On a CPU every core is a lane that runs graphs by itself, or several cores where there are more of them than cameras. The
+    cameras of a call are divided among the lanes, or their samples where they are fewer. One core has its full speed with a
+    batch of 8, so batches are not larger than 16 there, and cores that share a graph wait for each other after every layer. A
+    GPU has one lane, with one batch of all.
 
     Graphs are bound for a lane's cameras together, for 1, and for the powers of two between, each when it is first needed or by
     `warm_up`. Another number runs as a few of these: 7 of 8 cameras as 4, 2 and 1. So no choice of cameras binds more than
@@ -125,6 +126,7 @@ class BatchForecaster:
             BackendError: the device is out of memory.
             UsageError: an invalid value.
         """
+        NoiseSource(seed)  # refuses what is no seed
         if not isinstance(cameras, (int, np.integer)) or cameras < 1:
             raise UsageError(f"cameras is {cameras!r}\n  expected a whole number of at least 1")
         check_counts(samples, horizon)
@@ -133,7 +135,7 @@ class BatchForecaster:
         rows, count = int(cameras * samples), int(cameras)
         options = OpenOptions(
             backend=backend, device=device, precision=precision, samples=rows, horizon=horizon, fused=None,
-            shuffled=None, threads=threads, gpu=gpu, progress=progress or NullListener(), calibrate=calibrate, in_lanes=True,
+            shuffled=None, threads=threads, gpu=gpu, progress=progress or NullListener(), calibrate=calibrate, lanes=count,
         )  # fmt: skip
         return open_model(
             path,
@@ -171,7 +173,8 @@ class BatchForecaster:
         """Human-readable: as that of a `Forecaster`, with the number of cameras."""
         chosen = None if self.decision is None else self.decision.summary
         note = self.manifest.quality_note(self._model.backend.precision)
-        together = f"{self.cameras} cameras in one batch" if self.cameras > 1 else None
+        where = f"in {self._lanes.count} lanes" if self._lanes.count > 1 else "in one batch"
+        together = f"{self.cameras} cameras {where}" if self.cameras > 1 else None
         return "; ".join(filter(None, [self._model.backend.description, together, chosen, note]))
 
     @property

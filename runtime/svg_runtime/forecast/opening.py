@@ -47,7 +47,7 @@ class OpenOptions:
     gpu: GpuOptions | None
     progress: ProgressListener
     calibrate: Calibrate | None
-    in_lanes: bool = False  # see `open_backend`; what is timed never is, and has as many threads as are fastest for it
+    lanes: int = 1  # see `open_backend`; what is timed has one, with as many threads as are fastest for it
 
     def check(self) -> None:
         """Refuse what no backend can do.
@@ -104,7 +104,7 @@ def open_model(
 
     def as_way(way: Way) -> OpenOptions:
         changed: dict[str, Any] = {**vars(way), "threads": way.threads or options.threads}
-        return replace(measured, **changed, in_lanes=False)
+        return replace(measured, **changed, lanes=1)
 
     decision = choice.decide(
         lambda way: _open(bundle, as_way(way), make_timed), options.progress, again=mode != "ready"
@@ -113,8 +113,8 @@ def open_model(
         return rule_of_thumb()
     try:
         way = as_way(decision.way)
-        if options.in_lanes:
-            way = replace(way, threads=options.threads, in_lanes=True)
+        if options.lanes > 1:
+            way = replace(way, threads=options.threads, lanes=options.lanes)
         return _open(bundle, way, make, decision)
     except EngineNotBuiltError:  # the stream context needs engines that the measured window does not
         return rule_of_thumb()
@@ -135,7 +135,7 @@ def _open(bundle: Bundle, options: OpenOptions, make: Callable[[Opened], _MadeT]
             gpu=options.gpu,
             progress=options.progress,
             shuffled=options.shuffled,
-            in_lanes=options.in_lanes,
+            lanes=options.lanes,
         )
         try:
             return make(

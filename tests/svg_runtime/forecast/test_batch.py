@@ -41,16 +41,17 @@ def test_each_camera_of_a_frame_model_that_reads_windows_is_as_if_alone(family_b
 @pytest.mark.parametrize("name", ["digits", "camera"])
 @pytest.mark.parametrize(("threads", "cameras"), [(2, 1), (2, 3), (3, 4)])
 def test_each_camera_is_as_if_alone_however_lanes_share_the_work(name, threads, cameras):
-    check(EMBEDDED_FOLDER / f"{name}.svgb", rounds=10, threads=threads, cameras=cameras, samples=3)
+    check(EMBEDDED_FOLDER / f"{name}.svgb", rounds=14, threads=threads, cameras=cameras, samples=3)
 
 
 def test_each_camera_in_a_stream_is_as_if_alone_in_lanes(tiny_bundle):
     check(tiny_bundle, threads=2, context="stream")
 
 
-def test_openvino_runs_in_lanes(tiny_bundle):
+@pytest.mark.parametrize("threads", [2, 6])
+def test_openvino_runs_in_lanes(tiny_bundle, threads):
     pytest.importorskip("openvino")
-    check(tiny_bundle, threads=2, backend="openvino", device="CPU:f32")
+    check(tiny_bundle, rounds=8, threads=threads, backend="openvino", device="CPU:f32")
 
 
 def test_more_futures_than_at_first_and_noise_of_its_own(tiny_bundle):
@@ -171,6 +172,17 @@ def test_impossible_numbers_of_cameras_are_refused(tiny_bundle, cameras):
         open_batch(tiny_bundle, cameras)
 
 
+def test_a_seed_that_is_none_is_refused(tiny_bundle):
+    with pytest.raises(UsageError, match="seed"):
+        open_batch(tiny_bundle, seed="one")
+
+
+def test_lanes_are_no_more_than_cameras_or_threads(tiny_bundle):
+    for threads, cameras, words in [(8, 2, "in 2 lanes"), (2, 3, "in 2 lanes"), (1, 3, "in one batch")]:
+        with open_batch(tiny_bundle, cameras, threads=threads) as batch:
+            assert batch.description.endswith(f"{cameras} cameras {words}")
+
+
 @pytest.mark.parametrize("name", ["srvp", "ensemble"])
 def test_what_reads_windows_alone_has_no_stream(family_bundle, name):
     with pytest.raises(UsageError, match="no stream context"):
@@ -212,7 +224,7 @@ def test_it_says_what_it_runs_on(tiny_bundle):
     with open_batch(tiny_bundle) as batch:
         assert batch.backend == "cpu"
         assert batch.surprise_unit == "nats"
-        assert "3 cameras" in batch.description
+        assert batch.description.endswith("3 cameras in one batch")
         assert (batch.samples, batch.horizon, batch.context) == (SAMPLES, HORIZON, "window")
         assert batch.manifest.generation.n_past == 3
         assert batch.observe({}) == batch.forecast([]) == {}

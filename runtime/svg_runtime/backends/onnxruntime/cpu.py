@@ -26,7 +26,7 @@ class CpuBackend(HostArrays):
         precision: the variant to load.
         device: None, auto or cpu.
         threads: CPU threads; None means one per usable core.
-        in_lanes: let as many graphs run at the same time, each in the thread that runs it, instead of one in all threads.
+        lanes: how many graphs can run at the same time, if there are so many threads; they share them equally.
 
     Raises:
         MissingExtraError: onnxruntime is not installed.
@@ -43,7 +43,7 @@ class CpuBackend(HostArrays):
         precision: Precision,
         device: str | None = None,
         threads: int | None = None,
-        in_lanes: bool = False,
+        lanes: int = 1,
     ) -> None:
         if device not in (None, "auto", "cpu"):
             raise BackendMissingError(f"the cpu backend has no device '{device}'\n  expected cpu")
@@ -53,12 +53,13 @@ class CpuBackend(HostArrays):
             )
         onnxruntime = load_onnxruntime("cpu", "cpu")
         self.precision: Precision = precision
-        self.lanes = (threads or usable_cores()) if in_lanes else 1
+        threads = threads or usable_cores()
+        self.lanes = min(lanes, threads)
         self._sessions: dict[str, Any] = {}
         self._bound: weakref.WeakSet[BoundSession] = weakref.WeakSet()
         self.computed_in: dict[str, Counter[str]] = {}
         for graph_name, content in bundle.graphs(precision).items():
-            options = _session_options(onnxruntime, 1 if in_lanes else threads)
+            options = _session_options(onnxruntime, threads // self.lanes)
             try:
                 make = partial(onnxruntime.InferenceSession, content, providers=["CPUExecutionProvider"])
                 session, layers = load_session(make, options, content, precision)
@@ -97,8 +98,8 @@ class CpuBackend(HostArrays):
         self._sessions.clear()
 
 
-def _session_options(onnxruntime: Any, threads: int | None) -> Any:
-    options = session_options(onnxruntime, threads or usable_cores())
+def _session_options(onnxruntime: Any, threads: int) -> Any:
+    options = session_options(onnxruntime, threads)
     # Measured, see docs/results.md: spinning threads need not be woken up at every layer. Each graph is a session with its
     # own threads, so they stop spinning when a run ends: otherwise the next graph would have to share the cores with them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")

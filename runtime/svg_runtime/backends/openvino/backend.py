@@ -99,7 +99,7 @@ class OpenVinoBackend(HostArrays):
         remark: end of the description: why another backend was not chosen.
         shuffled: whether to run the graph `decoder_shuffled` as the decoder; None: on a CPU, where the bundle has it. It lets
             the whole decoder run in reduced precision.
-        in_lanes: on a CPU, let as many graphs run at the same time as there are threads, instead of one in all threads.
+        lanes: on a CPU, how many graphs can run at the same time, if there are so many threads; they share them equally.
 
     Raises:
         MissingExtraError: openvino is not installed.
@@ -120,7 +120,7 @@ class OpenVinoBackend(HostArrays):
         threads: int | None = None,
         remark: str = "",
         shuffled: bool | None = None,
-        in_lanes: bool = False,
+        lanes: int = 1,
     ) -> None:
         require_modules("the openvino backend", "openvino", "openvino")
         try:
@@ -134,7 +134,7 @@ class OpenVinoBackend(HostArrays):
         self.precision: Precision = precision or ("bf16" if may_choose_bf16 and self._placement.compute == "bf16" else "fp32")
         self._release = openvino.__version__.split("-")[0]
         self._threads = threads or usable_cores()
-        self.lanes = self._threads if in_lanes and self._placement.is_cpu else 1
+        self.lanes = min(lanes, self._threads) if self._placement.is_cpu else 1
         self._lanes: list[OpenVinoBackend] = []
         self._remark = remark
         self._caches: dict[str | None, Path | None] = {}
@@ -265,9 +265,10 @@ class OpenVinoBackend(HostArrays):
         if cache is not None:
             properties["CACHE_DIR"] = str(cache)
         if placement.is_cpu:
-            properties["INFERENCE_NUM_THREADS"] = 1 if self.lanes > 1 else self._threads
-            if self.lanes > 1:
-                properties["NUM_STREAMS"] = 0  # `infer` then runs in the thread that calls it
+            threads = self._threads // self.lanes
+            properties["INFERENCE_NUM_THREADS"] = threads
+            if self.lanes > 1 and threads == 1:
+                properties["NUM_STREAMS"] = 0  # no thread but the one that calls `infer`
             # With pinning, threads of two forecasters, or of another program that pins, could share one core while the next
             # one idles.
             properties["ENABLE_CPU_PINNING"] = False
