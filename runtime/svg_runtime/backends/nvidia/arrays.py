@@ -7,7 +7,7 @@ import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from svg_runtime.backends.base import Array, Buffer, StepBuffers
 from svg_runtime.backends.nvidia.device import CudaDevice
 
+_BackendT = TypeVar("_BackendT")
 _ALIGNMENT = 256  # bytes, as cudaMalloc guarantees: TensorRT's kernels may rely on it
 
 
@@ -69,6 +70,12 @@ class DeviceBuffer:
             self._staged = _Staging(memory, array)
         return self._staged
 
+    def rows(self, first: int, count: int) -> DeviceBuffer:
+        """Return some entries of the first axis, in the same memory."""
+        assert self._pitch is None
+        offset = self.address - self._memory.address + first * (self.nbytes // self.shape[0])
+        return DeviceBuffer(self._memory, offset, (count, *self.shape[1:]), self.dtype)
+
     def overlaps(self, other: DeviceBuffer) -> bool:
         """Whether the two buffers share memory."""
         return self.address < other.address + other.nbytes and other.address < self.address + self.nbytes
@@ -77,8 +84,13 @@ class DeviceBuffer:
 class DeviceArrays:
     """The memory methods of a backend on a GPU. The host waits only in `read`, and in a `write` right after another."""
 
+    lanes = 1
     max_batch: int | None = None
     _device: CudaDevice
+
+    def lane(self: _BackendT, number: int) -> _BackendT:
+        """Return the backend itself."""
+        return self
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         """Return a new zeroed buffer."""
@@ -121,6 +133,11 @@ class DeviceArrays:
             self._device.copy(address, part.address, part.nbytes)
             address += part.nbytes
         assert address == destination.address + destination.nbytes
+
+    def rows(self, buffer: Buffer, first: int, count: int) -> Buffer:
+        """Return a buffer in the same memory."""
+        assert isinstance(buffer, DeviceBuffer)
+        return buffer.rows(first, count)
 
     def read(self, buffer: Buffer) -> Array:
         """Wait for the device and return its values, valid until the next `read` or `write` of the same buffer."""
