@@ -34,7 +34,7 @@ from svg_runtime.live.camera_run import CameraRun
 from svg_runtime.live.camera_wall import CameraWall
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.fit import FitMonitor
-from svg_runtime.live.forecasts import CameraForecasts, OneCamera
+from svg_runtime.live.forecasts import CameraForecasts, OneCamera, StandIn
 from svg_runtime.live.live_options import LiveOptions, separated
 from svg_runtime.live.live_summary import print_summary
 from svg_runtime.live.output_thread import OutputThread
@@ -138,7 +138,8 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
 def _open_forecasts(options: LiveOptions, cameras: int, model: Path, console: Console, resources: ExitStack) -> CameraForecasts:
     deterministic = Bundle.open(model).manifest.model.z_dim == 0  # it has only one future
     with ProgressDisplay(console) as display:
-        forecaster = Forecaster.open(
+        open_one = partial(
+            Forecaster.open,
             model,
             backend=options.backend,
             calibrate=options.calibrate,
@@ -152,7 +153,9 @@ def _open_forecasts(options: LiveOptions, cameras: int, model: Path, console: Co
             gpu=options.gpu,
             progress=display,
         )
-    return OneCamera(resources.enter_context(forecaster))
+        if cameras > 1:
+            return StandIn([resources.enter_context(open_one()) for _ in range(cameras)])
+        return OneCamera(resources.enter_context(open_one()))
 
 
 def _open_cameras(setup: _Setup, cameras: Sequence[LiveOptions]) -> list[CameraRun]:

@@ -23,8 +23,9 @@ from svg_runtime.live.stop import StopRequest
 
 # How long a picture waits for those of other cameras, as a share of the interval between two. What is forecast together takes
 # a fraction of the time that it takes one by one; and at ten pictures a second it is 10 ms, less than the age that the newest
-# picture of a camera has anyway.
+# picture of a camera has anyway. Nobody waits for files that are read as fast as possible.
 _GATHER_SHARE = 0.1
+_GATHER_FILES_S = 0.25
 _IDLE_S = 1.0
 
 Frame = NDArray[np.float32]
@@ -141,22 +142,24 @@ class LiveLoop:
 
     def _wait_for_arrivals(self) -> list[tuple[int, CameraRun]]:
         """Cameras with something to take, as soon as there is one and no other is about to have something."""
-        start = time.monotonic()
-        until: float | None = None
+        idle_s = time.monotonic() + _IDLE_S
+        first_s: float | None = None
         while not self._stop:
             running = [(number, camera) for number, camera in enumerate(self._cameras) if camera.running]
             arrived = [(number, camera) for number, camera in running if camera.reader.arrived]
             now = time.monotonic()
-            if not arrived:
-                if now - start >= _IDLE_S:
-                    return []
-                self._stop.wait(_IDLE_S)
-                continue
-            until = now + self._gather_s if until is None else until
-            waiting = [camera for _, camera in running if not camera.reader.arrived]
-            if now >= until or not any(camera.reader.is_expected(now, until) for camera in waiting):
-                return arrived
-            self._stop.wait(until - now)
+            if arrived:
+                first_s = now if first_s is None else first_s
+                patience_s = self._gather_s if any(camera.reader.is_paced for _, camera in arrived) else _GATHER_FILES_S
+                until = first_s + patience_s
+                waiting = [camera.reader for _, camera in running if not camera.reader.arrived]
+                if now >= until or not any(reader.is_expected(until, patience_s) for reader in waiting):
+                    return arrived
+                self._stop.wait(until - now)
+            elif now < idle_s:
+                self._stop.wait(idle_s - now)
+            else:
+                return []
         return []
 
     def _observe_and_forecast(self, due: Sequence[Due]) -> dict[int, Frame]:

@@ -86,17 +86,15 @@ class SourceReader:
             raise self._error
         return picture
 
-    def is_expected(self, now: float, until: float) -> bool:
+    def is_expected(self, until: float, patience_s: float) -> bool:
         """Whether the picture that was asked for should come until then, of `time.monotonic()`.
 
-        One that should have come long ago is not expected any more: its camera is slow, or away.
+        One that should have come so long before, and did not, is not expected any more: its camera is slow, or away.
         """
         expected_s = self._asked_s
-        if not self._interval_s:
-            expected_s += self.fetch_s
-        elif self._arrived_s is not None:
+        if self._interval_s and self._arrived_s is not None:
             expected_s = max(expected_s, self._arrived_s + self._interval_s)
-        return 2 * now - until <= expected_s <= until
+        return until - 2 * patience_s <= expected_s <= until
 
     def close(self) -> None:
         """End the thread and close the source; a source that hangs ends with the process. May be called twice."""
