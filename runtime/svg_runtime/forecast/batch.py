@@ -201,10 +201,13 @@ class BatchForecaster:
         for each in self._cameras if camera is None else [self._camera(camera)]:
             each.reset()
 
-    def warm_up(self) -> None:
+    def warm_up(self, counts: Sequence[tuple[int, int]] = ()) -> None:
         """Run everything on black frames for every number of cameras that is bound, then `reset` all cameras.
 
         In their first runs, engines compile, allocate and capture CUDA graphs.
+
+        Args:
+            counts: further (samples, horizon) to be ready for; only the last `MAX_CACHED_ROLLOUTS` stay ready.
 
         Raises:
             BackendError: an engine failed.
@@ -214,8 +217,8 @@ class BatchForecaster:
         black = np.zeros((frame.height, frame.width, frame.channels), np.float32)
         try:
             lanes = self._lanes.count
-            counts = {self.cameras, *(size * lanes for size in self._sizes), *range(1, lanes)}
-            for count in sorted(count for count in counts if count <= self.cameras):
+            together = {self.cameras, *(size * lanes for size in self._sizes), *range(1, lanes)}
+            for count in sorted(count for count in together if count <= self.cameras):
                 self.reset()
                 due = range(count)
                 # Two forecasts, as states alternate between two sets of buffers.
@@ -225,6 +228,10 @@ class BatchForecaster:
                     if self.ready(0):
                         with suppress(ForecastError):
                             self.forecast(due)
+                for samples, horizon in counts:
+                    for _ in range(2):
+                        with suppress(ForecastError):
+                            self.forecast(due, samples, horizon)
         finally:
             self.reset()
 
