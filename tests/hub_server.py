@@ -14,7 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import pytest
 
 TOKEN = "hf_token_of_the_test"
 USER = "ada"
@@ -88,6 +91,25 @@ def hub_server() -> Iterator[HubServer]:
             thread.join()
 
 
+def use_hub(server: HubServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let huggingface_hub in this process talk to `server`, with its cache in `folder`.
+
+    It reads the environment at its import alone, so what it has read is changed. Xet, which is not spoken here, is off.
+    """
+    from huggingface_hub import constants
+
+    for name, value in {
+        "ENDPOINT": server.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_CACHE": str(folder / "hub"),
+        "HF_TOKEN_PATH": str(folder / "token"),
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_DISABLE_XET": True,
+    }.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: HubServer
@@ -149,6 +171,12 @@ class _Handler(BaseHTTPRequestHandler):
             if commit is None and (revision or "main") not in ("main",):
                 return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
             return self._send(200, self._info(f"{user}/{name}", repo, commit))
+        if action == "tree" and commit is not None:
+            files = [
+                {"type": "file", "path": path, "size": len(data), "oid": _git_hash(data)}
+                for path, data in repo.commits[commit].items()
+            ]
+            return self._send(200, files)
         if not (self._knows_user and self.server.may_write):
             return self._refuse(403, "", "you have no write permission")
         if action == "preupload":
@@ -248,7 +276,7 @@ class _Handler(BaseHTTPRequestHandler):
         errors = {"X-Error-Message": message, **({"X-Error-Code": code} if code else {})}
         self._send(status, {"error": message}, errors | (headers or {}))
 
-    def _send(self, status: int, content: bytes | dict, headers: dict[str, str] | None = None) -> None:
+    def _send(self, status: int, content: bytes | dict | list, headers: dict[str, str] | None = None) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         kind = {"Content-Type": "application/octet-stream" if isinstance(content, bytes) else "application/json"}
         self.send_response(status)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from svg_common.printable import printable
-from svg_runtime.bundle.manifest import ErrorCurve, GraphSpec, Manifest, ParityReport, PrecisionVariant
+from svg_runtime.bundle.manifest import PRECISIONS, ErrorCurve, GraphSpec, Manifest, ParityReport, Precision, PrecisionVariant
 from svg_runtime.bundle.remote.addresses import HubAddress
 
 MARK = "<!-- made by svg-export from manifest.json; without this line, svg-export leaves the card alone -->"
@@ -17,6 +17,14 @@ _METRICS = {
     "ssim_best": ("SSIM, best sample", "", 4),
     "ssim_mean": ("SSIM, average sample", "", 4),
     "diversity": ("diversity of the samples", "", 5),
+}
+_OF_TRAINING = {
+    "psnr_best": "PSNR of the best sample, dB",
+    "psnr_sample": "PSNR of the average sample, dB",
+    "psnr_mean": "PSNR of the mean of the samples, dB",
+    "psnr_repeat": "PSNR of the last observed frame repeated, dB",
+    "gain": "gain of the best sample over repeating, dB",
+    "spread": "spread: standard deviation over the samples, per pixel",
 }
 _TEXT = 500  # characters of what comes from a checkpoint
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
@@ -107,7 +115,7 @@ def _what_it_is(manifest: Manifest) -> str:
         ("settings", ", ".join(f"{_text(name)} {_value(value)}" for name, value in sorted(model.settings.items())) or "none"),
         ("bundle", f"`{manifest.bundle_id}`"),
     ]
-    return "## What it is\n\n" + _table(("", ""), rows)
+    return "## What it is\n\n" + _table(("property", "value"), rows)
 
 
 def _training_data(manifest: Manifest) -> str:
@@ -130,9 +138,10 @@ def _quality(manifest: Manifest) -> str:
     parts = ["## How good it is"]
     metrics = manifest.provenance.metrics
     if metrics:
-        rows = [(f"`{_text(name)}`", f"{value:.4g}") for name, value in sorted(metrics.items())]
+        names = [*(name for name in _OF_TRAINING if name in metrics), *sorted(metrics.keys() - _OF_TRAINING.keys())]
+        rows = [(_OF_TRAINING.get(name) or _text(name), f"{metrics[name]:.4g}") for name in names]
         parts.append("Measured during training, on held-out sequences:\n\n" + _table(("metric", "value"), rows))
-    reduced = [_reduced(name, variant) for name, variant in manifest.variants.items() if name != "fp32"]
+    reduced = [_reduced(name, variant) for name, variant in _variants(manifest) if name != "fp32"]
     if not metrics and not reduced:
         parts.append("Not measured. `svg-eval` measures it on your videos.")
     parts.append("On your own videos: `svg-eval MODEL --data video --data-root VIDEOS/ --test-fraction 1`.")
@@ -166,7 +175,7 @@ def _reduced(name: str, variant: PrecisionVariant) -> str:
 
 
 def _parity(manifest: Manifest) -> str:
-    reports = {name: variant.parity for name, variant in manifest.variants.items() if variant.parity is not None}
+    reports = {name: variant.parity for name, variant in _variants(manifest) if variant.parity is not None}
     rows = [(name, *_parity_row(report)) for name, report in reports.items()]
     columns = ("graphs", "compared with", "largest difference", "allowed", "frames, first step", "frames, last step")
     return (
@@ -194,7 +203,7 @@ def _files(manifest: Manifest) -> str:
         graph.file: graph for variant in manifest.variants.values() for graph in variant.graphs.values()
     }
     rows = [(f"`{name}`", f"{graph.bytes / 1e6:.2f} MB", f"`{graph.sha256}`") for name, graph in sorted(graphs.items())]
-    precisions = ", ".join(manifest.variants)
+    precisions = ", ".join(name for name, _ in _variants(manifest))
     return (
         f"## Files\n\nPrecisions: {precisions}. `manifest.json` holds interfaces, hashes and reports; the runtime takes it and "
         f"these graphs, after it has checked them, and nothing else.\n\n{_table(('file', 'size', 'SHA-256'), rows)}"
@@ -221,6 +230,11 @@ def _licence(licence: str | None) -> str:
     if licence is None:
         return "## Licence\n\nNot stated. Ask the author before you use it."
     return f"## Licence\n\n`{licence}`, as its author stated it."
+
+
+def _variants(manifest: Manifest) -> list[tuple[Precision, PrecisionVariant]]:
+    """The precisions in the usual order."""
+    return [(name, manifest.variants[name]) for name in PRECISIONS if name in manifest.variants]
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
