@@ -11,7 +11,7 @@ from typing import Any
 
 from svg_runtime.bundle.manifest import FILE_NAME
 from svg_runtime.bundle.remote.addresses import HubAddress
-from svg_runtime.bundle.remote.hub_library import explaining, is_unreachable, load_hub
+from svg_runtime.bundle.remote.hub_library import explaining, is_offline, is_unreachable, load_hub
 from svg_runtime.bundle.remote.published import find_published, models_folder, publish
 from svg_runtime.errors import BundleError
 
@@ -79,7 +79,8 @@ def _from_hub_cache(address: HubAddress, snapshot: Path) -> Path:
     """The bundle in a folder of the Hub's cache, which another program may have filled."""
     commit = address.at(snapshot.name)
     if not address.is_pinned:
-        _LOG.warning("the Hub cannot be reached: %s was commit %s when it was fetched last", address, commit.revision[:12])
+        reason = "HF_HUB_OFFLINE is set" if is_offline() else "the Hub cannot be reached"
+        _LOG.warning("%s: %s was commit %s when it was fetched last", reason, address, commit.revision[:12])
     sizes = {str(file.relative_to(snapshot).as_posix()): file.stat().st_size for file in snapshot.rglob("*") if file.is_file()}
     return find_published(_folder(commit)) or publish(
         _folder(commit), str(address), HubFiles(sizes, lambda name: snapshot / name)

@@ -38,6 +38,13 @@ def endpoint() -> str:
     return constants.ENDPOINT
 
 
+def is_offline() -> bool:
+    """Whether the user has switched connections to the Hub off."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
+
+
 def is_unreachable(error: Exception) -> bool:
     """Whether the Hub did not answer, or only that it is in trouble; not whether it refused."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
@@ -92,9 +99,7 @@ def _explained(error: Exception, address: HubAddress) -> SvgError | None:
 
 
 def _unreachable(error: Exception, address: HubAddress) -> str:
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
+    if is_offline():
         return (
             f"{address} is not in the cache, and HF_HUB_OFFLINE is set\n  unset it, and fetch the model once with a connection"
         )

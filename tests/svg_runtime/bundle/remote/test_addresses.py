@@ -88,6 +88,13 @@ def test_an_invalid_address_is_refused_in_one_message(text, reason):
     assert "secret" not in str(error.value)
 
 
+def test_training_starts_from_no_address():
+    from svg_train.shipped_models import find_checkpoint
+
+    with pytest.raises(UsageError, match="--init takes no address"):
+        find_checkpoint("hf://ada/cam")
+
+
 @pytest.mark.parametrize("path", ["camera", "ckpt.svgb", "./a:b", "C:/models/cam.svgb", "C:\\models", "/a/hf:/b", "", "10:30"])
 def test_a_path_is_no_address(path):
     assert not is_address(path)
