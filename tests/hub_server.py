@@ -11,14 +11,16 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
+Server = TypeVar("Server", bound=ThreadingHTTPServer)
 TOKEN = "hf_token_of_the_test"
 USER = "ada"
 
@@ -78,10 +80,15 @@ class HubServer(ThreadingHTTPServer):
         return self.repos.setdefault(name, Repo())
 
 
+def hub_server() -> AbstractContextManager[HubServer]:
+    """A running Hub."""
+    return serving(HubServer())
+
+
 @contextmanager
-def hub_server() -> Iterator[HubServer]:
+def serving(server: Server) -> Iterator[Server]:
     """Run a server in a thread."""
-    with HubServer() as server:
+    with server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:

@@ -6,9 +6,7 @@ import hashlib
 import io
 import subprocess
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -17,6 +15,7 @@ from svg_runtime.bundle.reader import Bundle, find_model
 from svg_runtime.bundle.remote import archive
 from svg_runtime.bundle.remote.fetch import fetch_model
 from svg_runtime.errors import BundleError, SvgError
+from tests.hub_server import serving
 from tests.svg_runtime.bundle.remote.conftest import files_below
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
@@ -76,21 +75,9 @@ def breaking(every: int, ranges: bool) -> Answer:
 
 @pytest.fixture
 def server(files) -> Iterator[WebServer]:
-    with running() as server:
+    with serving(WebServer()) as server:
         server.content = packed(files)
         yield server
-
-
-@contextmanager
-def running() -> Iterator[WebServer]:
-    with WebServer() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 def packed(
@@ -222,7 +209,7 @@ def test_servers_that_do_not_serve_it(cache, server, answer, reason):
 
 
 def test_a_redirect_on_this_machine_is_followed(cache, server, files):
-    with running() as other:
+    with serving(WebServer()) as other:
         other.content = server.content
         target = other.address().partition("#")[0]
         server.answer = lambda handler, content: send(handler, 302, b"", Location=target)
@@ -239,7 +226,7 @@ def test_https_never_redirects_to_http_even_on_this_machine():
 
 
 def test_no_server(cache):
-    with running() as gone:
+    with serving(WebServer()) as gone:
         address = gone.address()
     with pytest.raises(SvgError, match=r"refused\n.*not in the cache"):
         find_model(address)
