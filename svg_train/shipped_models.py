@@ -27,6 +27,11 @@ def find_checkpoint(init: str) -> Path:
         return path
     if init in shipped:
         return shipped[init]
+    if "://" in init:
+        raise UsageError(
+            f"--init takes no address, but '{init}' was given: what is fetched holds graphs, not the weights that training "
+            "needs\n  expected a checkpoint (ckpt.pt)"
+        )
     names = (
         f"or one of the models in this package: {', '.join(shipped)}" if shipped else "as no model comes with this installation"
     )

@@ -35,7 +35,9 @@ def _panel(name: str, help: str, **settings: Any) -> Any:
 def evaluate(
     model: Annotated[
         str | None,
-        typer.Argument(help="checkpoint, bundle, or 'embedded'; default: the newest bundle in this folder, else 'embedded'"),
+        typer.Argument(
+            help="checkpoint, bundle, hf://user/name, or 'embedded'; default: the newest bundle in this folder, else 'embedded'"
+        ),
     ] = None,
     backend: Annotated[str | None, typer.Option(help="inference backend of a bundle; default: the fastest available")] = None,
     device: Annotated[str | None, typer.Option(help="device of the backend, or cpu, cuda or cuda:N for a checkpoint")] = None,

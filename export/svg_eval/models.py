@@ -15,6 +15,7 @@ from svg_common.path_advice import shell_argument
 from svg_common.printable import printable
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, EMBEDDED_NAMES, find_model
+from svg_runtime.bundle.remote.addresses import is_address
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_train.checkpoint import Checkpoint
 from svg_train.families.video_model import VideoModel
@@ -191,7 +192,7 @@ def open_model(
     """Open what the user named.
 
     Args:
-        model: a bundle (folder), the name of an embedded one, or a checkpoint (file), of the reference
+        model: a bundle (folder or address), the name of an embedded one, or a checkpoint (file), of the reference
             implementation too; None: the newest bundle in this folder, else an embedded one.
         backend: of a bundle; None leaves the choice to the runtime.
         device: of the backend, or PyTorch's name of a device for a checkpoint; None leaves the choice to them.
@@ -203,7 +204,7 @@ def open_model(
         UsageError: options that do not apply to a checkpoint, or an unknown device.
         SvgError: the model does not exist or is damaged.
     """
-    if model is not None and model not in EMBEDDED_NAMES:
+    if model is not None and model not in EMBEDDED_NAMES and not is_address(model):
         if not Path(model).exists():
             raise SvgError(
                 f"model '{model}' does not exist\n  expected a checkpoint (ckpt.pt), a bundle (ckpt.svgb), or 'embedded'; "

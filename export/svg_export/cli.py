@@ -15,6 +15,7 @@ from svg_common.outputs import check_outputs, existing_file
 from svg_common.path_advice import shell_argument
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
+from svg_export.hub.push_options import PushOptions, push_and_report, push_bundle
 from svg_runtime.forecast_options import COUNT_LIMIT
 from svg_train.config_options import config_options, flag, settings_of
 from svg_train.families.srvp.config import MAX_EULER_STEPS, SrvpConfig
@@ -34,10 +35,18 @@ def _engine(help: str, *names: str, **limits: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel="Engines", **limits)
 
 
+def _hub(help: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Hugging Face Hub", **settings)
+
+
 @app.command()
 @config_options("data", only=("name", "root", "num_digits", "source_fps"))
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="of svg-train (.pt), or of the reference implementation (.pth)")],
+    context: typer.Context,
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(help="of svg-train (.pt), or of the reference implementation (.pth); with --push also a bundle (.svgb)"),
+    ],
     out: Annotated[Path | None, typer.Option(help="bundle folder to write; default: the checkpoint's name with .svgb")] = None,
     fp16: Annotated[bool, typer.Option("--fp16", "--half", help="add fp16 graphs, if they pass the quality gate")] = False,
     bf16: Annotated[
@@ -89,6 +98,14 @@ def export(
     cache_dir: Annotated[
         str | None, _engine("cache engines in this folder; default: $SVG_EDGE_CACHE, else the user's cache")
     ] = None,
+    push: Annotated[
+        str | None,
+        _hub("then push the bundle to the Hugging Face Hub, in one commit with a model card", metavar="hf://USER/NAME"),
+    ] = None,
+    licence: Annotated[
+        str | None, _hub("of the pushed model, for its card, such as mit; default: not stated", "--licence", "--license")
+    ] = None,
+    public: Annotated[bool, _hub("let everybody see a model that --push makes; default: only its owner", "--public")] = False,
     **settings: Any,
 ) -> None:
     """Export a checkpoint to a bundle of ONNX graphs, after proving that they compute what the model computes.
@@ -97,9 +114,15 @@ def export(
     they are compared with fp32 on drawn frames, and are then used only where they are chosen by name.
     --bn recalibrate needs --data.
 
+    svg-export BUNDLE --push hf://user/name pushes a bundle as it is.
+
     Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed, precision too low, or a bundle that the runtime would refuse (nothing
     is published), 4 missing extra or backend, or no bf16 on this machine.
     """
+    options = PushOptions(push, licence, public)
+    if push is not None and checkpoint.is_dir():
+        push_bundle(context, options, checkpoint)
+        return
     source = settings_of("data", settings)
     _check_data(bn, fp16 or bf16, source, bn_sequences)
     require_modules("svg-export", "export", "torch", "onnx", "onnxscript", "onnxruntime")
@@ -113,6 +136,7 @@ def export(
         from svg_export.precision import load_held_out
         from svg_train.reference.checkpoint import load_any_checkpoint
 
+    prepared = options.prepare()  # before the work
     console = stderr_console()
     target = out or Path(f"{checkpoint.stem}.svgb")
     inputs = [existing_file(checkpoint), existing_file(source["root"]), existing_file(model_config)]
@@ -144,9 +168,11 @@ def export(
         summary = {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)}
         if request is not None:
             summary["engines"] = request.build(target, display)
+    _report(manifest, checkpoint, target, console)
+    if prepared is not None:
+        summary["pushed"] = push_and_report(prepared, target, console)
     if json is not None:
         write_json(json, summary)
-    _report(manifest, checkpoint, target, console)
 
 
 def _summary(manifest: Manifest) -> dict[str, Any]:

@@ -12,8 +12,9 @@ import re
 import sys
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # without tab and line feed, which messages contain
-# User and password of an address, also where a path has lost its second slash; not the words of our own advice.
-_LOGIN = re.compile(r"\b([A-Za-z][\w+.-]+:/{1,2})(?!/|USER:PASSWORD@)[^\s'\"]*@")
+# User and password of an address, also where a path has lost its second slash; not the words of our own advice, and not
+# hf://user/name@revision, the address of a model.
+_LOGIN = re.compile(r"\b(?!hf:/{1,2}[\w.-]+/[\w.-]+@)([A-Za-z][\w+.-]+:/{1,2})(?!/|USER:PASSWORD@)[^\s'\"]*@")
 _ERRORS = "svg-printable"
 _RAW_BYTES = range(0xDC80, 0xDD00)  # how Python keeps undecodable bytes (PEP 383)
 

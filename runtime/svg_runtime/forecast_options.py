@@ -14,8 +14,9 @@ COUNT_LIMIT = 1 << 16  # of samples and of horizon: that of the Forecaster, whos
 ModelOption = Annotated[
     str | None,
     typer.Option(
-        metavar="DIR|NAME",
-        help="Bundle (*.svgb), or an embedded model: digits, camera. Default: the newest in this folder, else an embedded one.",
+        metavar="DIR|NAME|ADDRESS",
+        help="Bundle (*.svgb), an embedded model (digits, camera), hf://user/name@revision, or "
+        "https://host/name.svgb.tar#sha256=HASH. Default: the newest in this folder, else an embedded one.",
     ),
 ]
 SamplesOption = Annotated[int, typer.Option(min=1, max=COUNT_LIMIT, help="Sampled futures per frame.")]

@@ -16,6 +16,7 @@ MODULE_OF: dict[str, str] = {
     "manifest": "bundles",
     "onnx-interface": "bundles",
     "bundle-forecast": "bundles",
+    "bundle-archive": "bundles",
     "checkpoint": "checkpoints",
     "reference-zip": "checkpoints",
     "reference-stream": "checkpoints",

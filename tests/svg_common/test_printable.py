@@ -50,6 +50,11 @@ def test_json_holds_only_text(tmp_path):
         ("'rtsp:/user:secret@host/x' does not exist", "'rtsp:/...@host/x' does not exist"),
         ("write it as rtsp://USER:PASSWORD@HOST/PATH", "write it as rtsp://USER:PASSWORD@HOST/PATH"),
         ("'a@b.mp4' and 'C:/me@home' are files", "'a@b.mp4' and 'C:/me@home' are files"),
+        (
+            "hf://user/name@main and hf:/user/name@0123abc are models",
+            "hf://user/name@main and hf:/user/name@0123abc are models",
+        ),
+        ("hf://user:secret@host/name@main", "hf://...@main"),
         ("from http://host/x to b@c", "from http://host/x to b@c"),
     ],
 )

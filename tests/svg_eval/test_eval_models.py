@@ -8,7 +8,7 @@ import torch
 
 from svg_common.errors import BackendMissingError, ExitCode, SvgError, UsageError
 from svg_eval import models as eval_models
-from svg_eval.models import open_model
+from svg_eval.models import BundleModel, open_model
 from svg_train.data.loading import collate, to_unit
 from tests.conftest import random_model, save_model
 
@@ -78,6 +78,11 @@ def test_deterministic_checkpoint_has_one_future(tmp_path, sequences):
     futures = model.forecast(sequences[:, :3], *nothing)
     assert futures.shape == (3, 1, HORIZON, 1, 64, 64)
     torch.testing.assert_close(model.reconstruct(sequences[0]), futures[0, 0])
+
+
+def test_an_address_is_a_bundle(monkeypatch, tiny_bundle):
+    monkeypatch.setattr("svg_eval.models.find_model", lambda model, real_video: {"hf://ada/tiny": tiny_bundle}[model])
+    assert isinstance(open_model("hf://ada/tiny"), BundleModel)
 
 
 def test_info_describes_the_model(checkpoint, bundle):

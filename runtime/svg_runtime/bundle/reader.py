@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +25,7 @@ from svg_runtime.bundle.manifest import (
     missing_quality_reports,
 )
 from svg_runtime.bundle.onnx_header import TensorHeader, read_header
+from svg_runtime.bundle.remote.addresses import is_address
 from svg_runtime.errors import BackendMissingError, BundleError
 
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded"  # the models in the package
@@ -34,7 +36,7 @@ KNOWS_DIGITS_ONLY = (
     "the embedded digits know only moving digits, and their forecasts of anything else mean nothing; "
     "take --model camera, or train your own: svg-train --config video --data-root YOUR_VIDEOS/"
 )
-_MANIFEST_LIMIT = 4 << 20  # bytes
+MANIFEST_LIMIT = 4 << 20  # bytes
 _LINE_LIMIT = 400  # characters of one problem in a message: keys and names in a hostile manifest can be megabytes
 _GRAPH_LIMIT = 2 << 30  # bytes; also the limit of an ONNX file
 
@@ -51,13 +53,14 @@ class Bundle:
 
     @classmethod
     def open(cls, path: str | Path) -> Bundle:
-        """Read and validate the manifest of the bundle at `path`.
+        """Read and validate the manifest of the bundle at `path`: a folder, or an address; see `fetch_model`.
 
         Raises:
             BundleError: no bundle at `path`; or the manifest is damaged, of an unknown version, has unknown keys, or
                 contradicts itself.
+            SvgError: see `fetch_model`, for an address.
         """
-        folder = Path(path)
+        folder = _local(path)
         if folder.is_file():
             raise BundleError(
                 f"'{folder}' is a file\n"
@@ -146,14 +149,16 @@ def find_model(path: str | Path | None, real_video: bool = False) -> Path:
     """Choose the bundle: `path`, else the newest *.svgb in the current folder, else an embedded model.
 
     Args:
-        path: a folder, or one of `EMBEDDED_NAMES`, unless a folder has that name; None: the default.
+        path: a folder; an address, which is fetched, see `fetch_model`; or one of `EMBEDDED_NAMES`, unless a folder has that
+            name. None: the default.
         real_video: the default embedded model is then that of cameras, if the package has it; otherwise that of digits.
 
     Raises:
         BundleError: the package was built without this embedded model.
+        SvgError: see `fetch_model`, for an address.
     """
     if path is not None and (str(path) not in EMBEDDED_NAMES or Path(path).is_dir()):
-        return Path(path)
+        return _local(path)
     here = [folder for folder in Path.cwd().glob("*.svgb") if (folder / FILE_NAME).is_file()]
     if here and path is None:
         return max(here, key=lambda folder: ((folder / FILE_NAME).stat().st_mtime_ns, folder.name))
@@ -168,14 +173,22 @@ def find_model(path: str | Path | None, real_video: bool = False) -> Path:
     return model
 
 
+def _local(path: str | Path) -> Path:
+    if not is_address(path):
+        return Path(path)
+    from svg_runtime.bundle.remote.fetch import fetch_model  # it reads bundles itself
+
+    return fetch_model(os.fspath(path))
+
+
 def _read_manifest(file: Path) -> Manifest:
     if not file.is_file():  # reading a pipe or a device might never end
         raise BundleError(f"'{file.parent}' is not a bundle: it has no {FILE_NAME}\n  make one with: svg-export ckpt.pt")
     try:
         with file.open("rb") as stream:
-            text = stream.read(_MANIFEST_LIMIT + 1)
-        if len(text) > _MANIFEST_LIMIT:
-            raise BundleError(f"'{file}' is too large for a manifest (over {_MANIFEST_LIMIT >> 20} MiB)")
+            text = stream.read(MANIFEST_LIMIT + 1)
+        if len(text) > MANIFEST_LIMIT:
+            raise BundleError(f"'{file}' is too large for a manifest (over {MANIFEST_LIMIT >> 20} MiB)")
         content = json.loads(decode_text(text))
     except OSError as error:
         raise BundleError(f"'{file}' cannot be read: {error.strerror}") from error

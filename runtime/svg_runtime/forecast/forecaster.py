@@ -133,7 +133,7 @@ class Forecaster:
         """Open a bundle on a backend.
 
         Args:
-            path: the *.svgb folder.
+            path: the *.svgb folder, or an address such as hf://user/name@revision, which is fetched; see `fetch_model`.
             backend: "auto" or a backend's name; a named one is used or refused, never replaced. "auto" measures once per bundle
                 and machine which one is fastest, for seconds, and keeps the decision in the cache.
             device: device of the backend; None lets the backend choose.

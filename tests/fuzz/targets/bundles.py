@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 import zlib
@@ -13,6 +14,7 @@ import numpy as np
 
 from svg_runtime.bundle.onnx_header import count_weight_types, read_header
 from svg_runtime.bundle.reader import Bundle
+from svg_runtime.bundle.remote.tar_files import TarFiles
 from svg_runtime.forecast.forecaster import Forecaster
 from tests.fuzz.mutations import mutate_bytes, mutate_json, mutate_protobuf
 from tests.fuzz.scratch import scratch_file, scratch_folder
@@ -67,6 +69,27 @@ def mutate_bundle(data: bytes, random: Random) -> bytes:
     return name + b"\n" + mutate(content, random)
 
 
+def read_archive(data: bytes) -> None:
+    """What it lists can be copied, and lies in the archive."""
+    files = TarFiles(io.BytesIO(data), len(data))
+    assert sum(files.sizes.values()) <= len(data)
+    for name, size in files.sizes.items():
+        copy = scratch_folder() / "copy"
+        files.copy(name, copy)
+        assert copy.stat().st_size == size
+
+
+def mutate_archive(data: bytes, random: Random) -> bytes:
+    """Change one block, as a header with the right checksum."""
+    if random.random() < 0.1:
+        return mutate_bytes(data, random)
+    start = 512 * random.randrange(max(len(data) // 512, 1))
+    header = bytearray(mutate_bytes(data[start : start + 512], random).ljust(512, b"\0")[:512])
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return data[:start] + bytes(header) + data[start + 512 :]
+
+
 def forecast(placed: tuple[Path, bool]) -> None:
     """What can be opened must forecast finite frames."""
     bundle, fused = placed
@@ -87,5 +110,6 @@ TARGETS = {
         read=Bundle.open, place=lambda data: scratch_file("m.svgb/manifest.json", data).parent, mutate=mutate_json
     ),
     "onnx-interface": Target(read=read_onnx, mutate=mutate_protobuf),
+    "bundle-archive": Target(read=read_archive, mutate=mutate_archive),
     "bundle-forecast": Target(read=forecast, place=place_in_bundle, mutate=mutate_bundle),
 }

@@ -9,7 +9,7 @@ from importlib.metadata import distributions
 from svg_runtime.doctor.finding import Finding
 from svg_runtime.machine.hardware import this_platform, versions
 
-_OTHERS = ("av", "pydantic", "typer", "rich", "tomli", "paho-mqtt")
+_OTHERS = ("av", "pydantic", "typer", "rich", "tomli", "huggingface-hub", "paho-mqtt")
 _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 _ONNXRUNTIME = ("onnxruntime", "onnxruntime-gpu")
 

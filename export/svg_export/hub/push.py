@@ -1,0 +1,144 @@
+"""Pushes a bundle to the Hugging Face Hub: manifest, graphs and model card, in one commit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from svg_common.errors import UsageError
+from svg_export.hub.model_card import MARK, licence_of, model_card
+from svg_runtime.bundle.manifest import FILE_NAME, PRECISIONS, Manifest
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.bundle.remote.addresses import HubAddress, parse_hub_address
+from svg_runtime.bundle.remote.hub_library import endpoint, explaining, load_hub
+from svg_runtime.bundle.remote.published import graph_files
+
+_LOG = logging.getLogger(__name__)
+_MARK = b"svg-bundle"  # in every manifest
+_CARD = "README.md"
+_HARMLESS = (_CARD, ".gitattributes", "LICENSE", "LICENSE.md", "LICENSE.txt")  # what a new repository may have
+_LISTED = 5  # files in a message
+
+
+@dataclass(frozen=True)
+class Push:
+    """A push whose address, permission and target were checked.
+
+    Args:
+        address: where to push.
+        licence: for the card; None: the one of the card that is there, if any.
+        private: whether a new repository is visible to its owner alone.
+        files: in the repository now; None if there is no repository yet.
+        parent: its last commit.
+    """
+
+    address: HubAddress
+    licence: str | None
+    private: bool
+    files: frozenset[str] | None
+    parent: str | None
+
+    def run(self, bundle: Bundle) -> HubAddress:
+        """Push a bundle, all of whose files are checked first; returns its address, pinned to the commit.
+
+        Raises:
+            BundleError: the bundle is damaged.
+            SvgError: the Hub refuses, or cannot be reached. Nothing of the bundle is then visible there.
+        """
+        for precision in bundle.manifest.variants:
+            bundle.graphs(precision)
+        hub = load_hub("--push")
+        api = hub.HfApi()
+        with explaining(self.address):
+            parent = self.parent
+            if self.files is None:
+                api.create_repo(self.address.repo, private=self.private)
+                parent = None
+            graphs = graph_files(bundle.manifest)
+            operations = [hub.CommitOperationAdd(name, str(bundle.path / name)) for name in (FILE_NAME, *graphs)]
+            card = self._card(hub, bundle.manifest)
+            if card is not None:
+                operations.append(hub.CommitOperationAdd(_CARD, card.encode("utf-8")))
+            _LOG.info("pushing %d files (%.1f MB) to %s", len(operations), _megabytes(operations), self.address)
+            old = sorted(name for name in self.files or () if _is_graph(name) and name not in graphs)
+            operations += [hub.CommitOperationDelete(name) for name in old]
+            try:
+                commit = api.create_commit(
+                    self.address.repo,
+                    operations,
+                    commit_message=f"Bundle {bundle.manifest.bundle_id}",
+                    commit_description=f"Made by svg-edge {bundle.manifest.provenance.versions.get('svg-edge', '')}".strip(),
+                    revision=self.address.revision,
+                    parent_commit=parent,
+                )
+            except ValueError as error:  # metadata of the card, such as the licence
+                raise UsageError(f"the Hub does not accept the model card: {error}\n  check --licence") from error
+        return self.address.at(commit.oid)
+
+    def _card(self, hub: Any, manifest: Manifest) -> str | None:
+        """The card to write; None: the one that is there was written by hand, and stays."""
+        licence = self.licence
+        if self.files and _CARD in self.files:
+            old = Path(hub.hf_hub_download(self.address.repo, _CARD, revision=self.parent)).read_text("utf-8", "replace")
+            if MARK not in old and old.count("\n") > 4:  # the Hub itself makes one with a licence alone
+                _LOG.info("%s of %s was written by hand: it stays as it is", _CARD, self.address)
+                return None
+            licence = licence or licence_of(old)
+        return model_card(manifest, self.address, licence)
+
+
+def prepare_push(address: str, licence: str | None, public: bool) -> Push:
+    """Check everything that can be checked before a bundle is there.
+
+    Raises:
+        UsageError: an invalid address, one with a commit, or a repository with other things in it.
+        MissingExtraError: huggingface_hub is not installed.
+        SvgError: nobody is logged in, no permission, or no connection.
+    """
+    target = parse_hub_address(address)
+    if target.is_pinned:
+        raise UsageError(f"--push makes a new commit, and cannot change one: '{target}'\n  expected hf://{target.repo}")
+    hub = load_hub("--push")
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    api = hub.HfApi()
+    with explaining(target):
+        api.whoami()
+        try:
+            info = api.model_info(target.repo, revision=target.revision)
+        except RepositoryNotFoundError:
+            return Push(address=target, licence=licence, private=not public, files=None, parent=None)
+        files = frozenset(file.rfilename for file in info.siblings or ())
+        _refuse_foreign(hub, target.at(str(info.sha)), files)
+    if public and info.private:
+        raise UsageError(
+            f"--public has no effect on hf://{target.repo}, which exists and is private\n"
+            f"  make it public at {endpoint()}/{target.repo}/settings, and remove --public"
+        )
+    return Push(address=target, licence=licence, private=bool(info.private), files=files, parent=str(info.sha))
+
+
+def _refuse_foreign(hub: Any, address: HubAddress, files: frozenset[str]) -> None:
+    """Refuse a repository with something else in it, such as a model of another program."""
+    if FILE_NAME in files:
+        manifest = Path(hub.hf_hub_download(address.repo, FILE_NAME, revision=address.revision))
+        if _MARK in manifest.read_bytes():
+            return
+    others = sorted(name for name in files if name not in _HARMLESS)
+    if others:
+        more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
+        raise UsageError(
+            f"hf://{address.repo} exists and holds no bundle, but: {', '.join(others[:_LISTED])}{more}\n  choose another name"
+        )
+
+
+def _megabytes(operations: Iterable[Any]) -> float:
+    return sum(int(operation.upload_info.size) for operation in operations) / 1e6
+
+
+def _is_graph(name: str) -> bool:
+    folder, _, file = name.partition("/")
+    return folder in PRECISIONS and file.endswith(".onnx") and "/" not in file

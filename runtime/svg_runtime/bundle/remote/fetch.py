@@ -1,0 +1,34 @@
+"""An address becomes a folder."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from svg_runtime.bundle.remote.addresses import ArchiveAddress, parse_address
+
+
+@cache  # a branch that moves does not change a running program
+def fetch_model(address: str) -> Path:
+    """Return the folder of the model at `address`: one in the cache, downloaded when it is not there yet.
+
+    Only manifest.json and the ONNX files that it names are taken, after all their hashes were checked.
+
+    Args:
+        address: hf://user/name@revision, from the Hugging Face Hub or the server in $HF_ENDPOINT; or
+            https://host/name.svgb.tar#sha256=HASH.
+
+    Raises:
+        UsageError: an invalid address.
+        MissingExtraError: the extra `hub` is not installed, for the Hub.
+        BundleError: no bundle at this address, or a damaged or hostile one.
+        SvgError: it cannot be downloaded and is not in the cache, or the cache cannot be written.
+    """
+    parsed = parse_address(address)
+    if isinstance(parsed, ArchiveAddress):
+        from svg_runtime.bundle.remote.archive import fetch_archive  # urllib and ssl
+
+        return fetch_archive(parsed)
+    from svg_runtime.bundle.remote.hub import fetch_from_hub
+
+    return fetch_from_hub(parsed)

@@ -1,0 +1,105 @@
+"""Fetches bundles from the Hugging Face Hub, through its own library, whose cache, token and settings hold here too."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from svg_runtime.bundle.manifest import FILE_NAME
+from svg_runtime.bundle.remote.addresses import HubAddress
+from svg_runtime.bundle.remote.hub_library import explaining, is_offline, is_unreachable, load_hub
+from svg_runtime.bundle.remote.published import find_published, models_folder, publish
+from svg_runtime.errors import BundleError
+
+_LOG = logging.getLogger(__name__)
+_TIMEOUT_S = 10.0  # for the list of files
+_ANNOUNCED = 1_000_000  # bytes: the download of a file this large is reported
+
+
+class HubFiles:
+    """The files of one commit; see `Files`.
+
+    Args:
+        sizes: of all files.
+        local: brings one of them into the Hub's cache, and returns its path there.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], local: Callable[[str], str | Path]) -> None:
+        self.sizes = sizes
+        self._local = local
+
+    def copy(self, name: str, destination: Path) -> None:
+        """See `Files`. The file becomes another name for the one in the Hub's cache, if both lie on one disk."""
+        source = os.path.realpath(self._local(name))
+        if os.path.getsize(source) != self.sizes[name]:
+            raise BundleError(f"{name} has {os.path.getsize(source)} bytes, announced were {self.sizes[name]}")
+        try:
+            os.link(source, destination)
+        except OSError:  # another disk, or a file system without links
+            shutil.copyfile(source, destination)
+
+
+def fetch_from_hub(address: HubAddress) -> Path:
+    """Return the folder of the bundle at `address`. A commit that was fetched before needs no connection and no library.
+
+    Branches and tags are looked up; where the Hub cannot be reached, the last commit of them that is in its cache is taken.
+
+    Raises:
+        MissingExtraError: huggingface_hub is needed and not installed.
+        BundleError: no bundle there, or a damaged or hostile one.
+        SvgError: no permission, no connection, or the cache cannot be written.
+    """
+    if address.is_pinned and (kept := find_published(_folder(address))) is not None:
+        return kept
+    hub = load_hub("a model on the Hub")
+    with explaining(address):
+        try:
+            info = hub.HfApi().model_info(address.repo, revision=address.revision, files_metadata=True, timeout=_TIMEOUT_S)
+        except Exception as error:
+            cached = hub.try_to_load_from_cache(address.repo, FILE_NAME, revision=address.revision)
+            if not (is_unreachable(error) and isinstance(cached, str) and find_published(Path(cached).parent)):
+                raise
+            return _from_hub_cache(address, Path(cached).parent)
+        commit = address.at(str(info.sha))
+        if not address.is_pinned:
+            _LOG.info("%s is commit %s; to stay with it, give: %s", address, commit.revision[:12], commit)
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+        if not address.is_pinned and FILE_NAME in sizes:
+            _keep_reference(hub, address, commit)
+        return find_published(_folder(commit)) or publish(
+            _folder(commit), str(address), HubFiles(sizes, lambda name: _download(hub, commit, name, sizes[name]))
+        )
+
+
+def _from_hub_cache(address: HubAddress, snapshot: Path) -> Path:
+    """The bundle in a folder of the Hub's cache, which another program may have filled."""
+    commit = address.at(snapshot.name)
+    if not address.is_pinned:
+        reason = "HF_HUB_OFFLINE is set" if is_offline() else "the Hub cannot be reached"
+        _LOG.warning("%s: %s was commit %s when it was fetched last", reason, address, commit.revision[:12])
+    sizes = {str(file.relative_to(snapshot).as_posix()): file.stat().st_size for file in snapshot.rglob("*") if file.is_file()}
+    return find_published(_folder(commit)) or publish(
+        _folder(commit), str(address), HubFiles(sizes, lambda name: snapshot / name)
+    )
+
+
+def _keep_reference(hub: Any, address: HubAddress, commit: HubAddress) -> None:
+    """Let the Hub's cache know which commit a branch is, for times without a connection."""
+    cached = hub.try_to_load_from_cache(address.repo, FILE_NAME, revision=address.revision)
+    if not isinstance(cached, str) or Path(cached).parent.name != commit.revision:
+        hub.hf_hub_download(address.repo, FILE_NAME, revision=address.revision)
+
+
+def _download(hub: Any, commit: HubAddress, name: str, size: int) -> str:
+    if size >= _ANNOUNCED:
+        _LOG.info("downloading %s (%.1f MB)", name, size / 1e6)
+    path: str = hub.hf_hub_download(commit.repo, name, revision=commit.revision)
+    return path
+
+
+def _folder(commit: HubAddress) -> Path:
+    return models_folder() / "hub" / commit.repo.replace("/", "--") / commit.revision / f"{commit.name}.svgb"

@@ -1,0 +1,113 @@
+"""Reads a bundle out of a tar archive that may be hostile.
+
+Headers are read one by one, with bounded memory, and files are copied by their place in the archive; nothing is unpacked.
+Compressed archives are not taken: weights hardly shrink, and a small file could become a large one.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from svg_runtime.bundle.manifest import FILE_NAME
+from svg_runtime.errors import BundleError
+
+_BLOCK = 512
+_MOST_ENTRIES = 4096
+_MOST_ATTRIBUTES = 1 << 16  # bytes of an entry with attributes of another
+_ATTRIBUTES = (tarfile.XHDTYPE, tarfile.XGLTYPE)  # times and owners of the next file, or of all: not needed
+_REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
+_PIECE = 1 << 20
+
+
+class TarFiles:
+    """The regular files of a tar archive, named from the folder that holds the manifest; see `Files`.
+
+    Args:
+        stream: the archive; it stays open as long as files are copied.
+        size: of the archive in bytes.
+
+    Raises:
+        BundleError: it is not a tar archive, is cut off, or has links, devices, or paths that lead out of it.
+    """
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._stream = stream
+        places = _places(stream, size)
+        root = _root(places)
+        self._offsets = {name[len(root) :]: offset for name, (offset, _) in places.items() if name.startswith(root)}
+        self.sizes: Mapping[str, int] = {
+            name[len(root) :]: length for name, (_, length) in places.items() if name.startswith(root)
+        }
+
+    def copy(self, name: str, destination: Path) -> None:
+        """See `Files`."""
+        self._stream.seek(self._offsets[name])
+        left = self.sizes[name]
+        with destination.open("wb") as file:
+            while left:
+                piece = self._stream.read(min(left, _PIECE))
+                if not piece:
+                    raise BundleError(f"the archive ends within {name}")
+                file.write(piece)
+                left -= len(piece)
+
+
+def _places(stream: BinaryIO, size: int) -> dict[str, tuple[int, int]]:
+    """Path of every regular file -> where its content starts, and its length."""
+    places: dict[str, tuple[int, int]] = {}
+    offset = 0
+    for _ in range(_MOST_ENTRIES):
+        stream.seek(offset)
+        header = stream.read(_BLOCK)
+        if not header.strip(b"\0"):  # the end, or a block of zeros, which marks it
+            return places
+        entry = _entry(header)
+        start = offset + _BLOCK
+        if not 0 <= entry.size <= size - start:
+            raise BundleError("the archive is cut off, or not a tar archive")
+        if entry.type in _ATTRIBUTES:
+            _require(entry.size <= _MOST_ATTRIBUTES, f"attributes of {entry.size} bytes")
+        elif entry.type in _REGULAR:
+            name = _plain(entry.name)
+            _require(name not in places, f"'{name[:100]}' twice")
+            places[name] = (start, entry.size)
+        else:
+            _require(entry.isdir(), f"'{entry.name[:100]}', which is neither a file nor a folder")
+            _plain(entry.name)
+        offset = start + -(-entry.size // _BLOCK) * _BLOCK
+    raise BundleError(f"the archive has more than {_MOST_ENTRIES} entries")
+
+
+def _entry(header: bytes) -> tarfile.TarInfo:
+    try:
+        return tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+    except (tarfile.TarError, ValueError) as error:
+        raise BundleError(
+            f"not a tar archive, or a damaged one ({error})\n  expected: tar -cf name.svgb.tar name.svgb"
+        ) from error
+
+
+def _plain(name: str) -> str:
+    """The path without ./ before it."""
+    path = PurePosixPath(name)
+    _require(
+        not path.is_absolute() and ".." not in path.parts and "\\" not in name,
+        f"the path '{name[:100]}', which leads out of it",
+    )
+    return str(path)
+
+
+def _root(places: Mapping[str, tuple[int, int]]) -> str:
+    """The folder that holds the manifest, with a slash: the archive itself, or one folder in it."""
+    roots = [name.removesuffix(FILE_NAME) for name in places if name == FILE_NAME or name.endswith(f"/{FILE_NAME}")]
+    shallow = [root for root in roots if root.count("/") <= 1]
+    _require(len(shallow) <= 1, "several bundles")
+    return shallow[0] if shallow else ""
+
+
+def _require(allowed: bool, found: str) -> None:
+    if not allowed:
+        raise BundleError(f"the archive has {found}\n  expected a bundle alone, packed with: tar -cf name.svgb.tar name.svgb")

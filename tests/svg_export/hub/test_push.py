@@ -1,0 +1,285 @@
+"""svg-export --push: huggingface_hub against a stand-in of the Hub's API, and the model card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from svg_export.hub.model_card import MARK, licence_of, model_card
+from svg_runtime.bundle.manifest import Manifest
+from svg_runtime.bundle.reader import EMBEDDED_FOLDER, Bundle, find_model
+from svg_runtime.bundle.remote.addresses import HubAddress
+from svg_runtime.bundle.remote.fetch import fetch_model
+from tests.hub_server import TOKEN, HubServer, hub_server, use_hub
+
+pytest.importorskip("huggingface_hub")
+
+CAMERA = EMBEDDED_FOLDER / "camera.svgb"
+CHECKPOINT = Path(__file__).parents[3] / "svg_train" / "models" / "camera.pt"
+GRAPHS = {"fp32/prime.onnx", "fp32/step.onnx", "fp32/decode.onnx"}
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> Iterator[HubServer]:
+    with hub_server() as server:
+        use_hub(server, tmp_path, monkeypatch)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
+        fetch_model.cache_clear()
+        yield server
+
+
+@pytest.fixture
+def svg_export(tmp_path, monkeypatch, capsys):
+    """Run the command in an empty folder; returns its exit code and stderr."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def run(*arguments: str | Path) -> tuple[int, str]:
+        from svg_export.cli import main
+
+        monkeypatch.setattr("sys.argv", ["svg-export", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code), capsys.readouterr().err
+
+    return run
+
+
+def pushed(hub: HubServer, repo: str = "ada/cam") -> dict[str, bytes]:
+    """The files that the Hub has now."""
+    found = hub.repos[repo]
+    return found.commits[found.branches["main"]]
+
+
+def test_a_bundle_is_pushed_in_one_commit_and_fetched_again(hub, svg_export):
+    code, output = svg_export(CAMERA, "--push", "hf://ada/cam", "--licence", "cc-by-4.0")
+    repo = hub.repos["ada/cam"]
+    commit = repo.branches["main"]
+    assert (code, repo.private) == (0, True)
+    assert repo.messages == ["initial commit", "Bundle 6c83b81f4f8e017f"]
+    assert set(pushed(hub)) == {".gitattributes", "README.md", "manifest.json", *GRAPHS}
+    assert f"svg-live --model hf://ada/cam@{commit}\n" in output
+    assert "private" in output
+    assert find_model(f"hf://ada/cam@{commit}").name == "cam.svgb"
+    assert all((CAMERA / name).read_bytes() == pushed(hub)[name] for name in ("manifest.json", *GRAPHS))
+
+
+def test_engines_and_other_files_of_a_bundle_stay_at_home(hub, svg_export, tmp_path):
+    bundle = Path(shutil.copytree(CAMERA, tmp_path / "mine.svgb"))
+    (bundle / "engines").mkdir()
+    (bundle / "engines" / "step.plan").write_bytes(b"code")
+    (bundle / "notes.txt").write_text("private")
+    assert svg_export(bundle, "--push", "hf://ada/cam", "--public")[0] == 0
+    assert set(pushed(hub)) == {".gitattributes", "README.md", "manifest.json", *GRAPHS}
+    assert not hub.repos["ada/cam"].private
+
+
+def test_a_checkpoint_is_pushed_after_its_gate(hub, svg_export, monkeypatch):
+    """The export itself, which takes long, is another test's: here it copies a bundle, or its gate fails."""
+    from svg_export.parity import ParityError
+
+    def export(out: Path, **options: object) -> Manifest:
+        shutil.copytree(CAMERA, out)
+        return camera()
+
+    def fail(**options: object) -> Manifest:
+        raise ParityError("too far from PyTorch")
+
+    monkeypatch.setattr("svg_export.bundle_writer.write_bundle", fail)
+    assert svg_export(CHECKPOINT, "--push", "hf://ada/mine")[0] == 3
+    assert hub.repos == {}
+    monkeypatch.setattr("svg_export.bundle_writer.write_bundle", export)
+    code, output = svg_export(CHECKPOINT, "--push", "hf://ada/mine", "--json", "s.json")
+    commit = hub.repos["ada/mine"].branches["main"]
+    assert (code, output.index("wrote camera.svgb") < output.index("pushed camera.svgb")) == (0, True)
+    assert json.loads(Path("s.json").read_text())["pushed"] == f"hf://ada/mine@{commit}"
+    assert Bundle.open(f"hf://ada/mine@{commit}").manifest == camera()
+
+
+def test_a_second_push_removes_old_graphs_and_keeps_the_licence(hub, svg_export):
+    svg_export(CAMERA, "--push", "hf://ada/cam", "--licence", "cc-by-4.0")
+    repo = hub.repos["ada/cam"]
+    repo.commit({**pushed(hub), "fp16/step.onnx": b"old", "engines/step.plan": b"foreign", "fp32/a/b.onnx": b"foreign"})
+    assert svg_export(CAMERA, "--push", "hf://ada/cam")[0] == 0
+    assert set(pushed(hub)) == {
+        ".gitattributes", "README.md", "manifest.json", *GRAPHS, "engines/step.plan", "fp32/a/b.onnx",
+    }  # fmt: skip
+    assert b"\nlicense: cc-by-4.0\n" in pushed(hub)["README.md"]
+
+
+def test_the_same_again_makes_no_commit(hub, svg_export):
+    svg_export(CAMERA, "--push", "hf://ada/cam")
+    first = hub.repos["ada/cam"].branches["main"]
+    code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
+    assert (code, hub.repos["ada/cam"].branches["main"]) == (0, first)
+    assert f"hf://ada/cam@{first}" in output
+
+
+def test_a_card_that_was_written_by_hand_is_kept(hub, svg_export):
+    card = b"---\nlicense: mit\n---\n\n# My camera\n\nWith much love\nfor detail.\n"
+    hub.repo("ada/cam").commit({"README.md": card})
+    code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
+    assert (code, pushed(hub)["README.md"]) == (0, card)
+    assert "was written by hand" in output
+
+
+def test_the_card_that_the_hub_makes_is_replaced_and_its_licence_kept(hub, svg_export):
+    hub.repo("ada/cam").commit({"README.md": b"---\nlicense: mit\n---\n"})
+    assert svg_export(CAMERA, "--push", "hf://ada/cam")[0] == 0
+    card = pushed(hub)["README.md"].decode()
+    assert MARK in card
+    assert licence_of(card) == "mit"
+
+
+def test_somebody_else_pushes_at_the_same_time(hub, svg_export, monkeypatch):
+    from svg_export.hub.push import Push
+
+    svg_export(CAMERA, "--push", "hf://ada/cam")
+    card = Push._card
+
+    def meanwhile(self, *arguments):
+        hub.repos["ada/cam"].commit({**pushed(hub), "README.md": b"theirs"})
+        return card(self, *arguments) + "\n"
+
+    monkeypatch.setattr(Push, "_card", meanwhile)
+    code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
+    assert (code, pushed(hub)["README.md"]) == (1, b"theirs")
+    assert "412" in output
+
+
+def test_what_is_refused_before_any_work(hub, svg_export, monkeypatch, tmp_path):
+    hub.repo("ada/llm").commit({"config.json": b"{}", "model.safetensors": b""})
+    hub.repo("ada/web").commit({"manifest.json": b'{"name": "a web page"}'})
+    hub.repo("ada/private").commit({})
+    hub.repo("ada/private").private = True
+    model = tmp_path / "no.pt"
+    model.write_bytes(b"never read")
+    for arguments, code, reason in [
+        (["--push", "ada/cam"], 2, "expected hf://user/name"),
+        (["--push", "https://example.org/cam.svgb.tar"], 2, "expected hf://user/name"),
+        (["--push", f"hf://ada/cam@{'0' * 40}"], 2, "cannot change one"),
+        (["--push", "hf://ada/cam", "--licence", "MIT License"], 2, "invalid --licence"),
+        (["--licence", "mit"], 2, "has no effect without --push"),
+        (["--public"], 2, "has no effect without --push"),
+        (["--push", "hf://ada/llm"], 2, "holds no bundle, but: config.json, model.safetensors"),
+        (["--push", "hf://ada/web"], 2, "holds no bundle, but: manifest.json"),
+        (["--push", "hf://ada/private", "--public"], 2, "/ada/private/settings"),
+        (["--push", "hf://ada/private@dev"], 1, "no revision 'dev'"),
+    ]:
+        assert svg_export(model, *arguments)[0] == code
+        assert reason in " ".join(svg_export(model, *arguments)[1].split())
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    code, output = svg_export(model, "--push", "hf://ada/cam")
+    assert (code, "does not accept the token" in output, "hf_wrong" in output) == (1, True, False)
+    monkeypatch.delenv("HF_TOKEN")
+    code, output = svg_export(model, "--push", "hf://ada/cam")
+    assert (code, "hf auth login" in output) == (1, True)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
+    assert (code, "pip install 'svg-edge[hub]'" in output) == (4, True)
+
+
+def test_a_bundle_takes_no_options_of_the_export(hub, svg_export):
+    code, output = svg_export(CAMERA, "--push", "hf://ada/cam", "--fp16", "--data", "digits")
+    assert (code, "--fp16, --data has no effect" in output) == (2, True)
+    assert hub.repos == {}
+
+
+def test_no_permission_to_write(hub, svg_export):
+    hub.may_write = False
+    code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
+    assert code == 1
+    assert "no permission for hf://ada/cam" in output
+
+
+def test_a_damaged_bundle_is_not_pushed(hub, svg_export, tmp_path):
+    bundle = Path(shutil.copytree(CAMERA, tmp_path / "mine.svgb"))
+    with (bundle / "fp32" / "step.onnx").open("r+b") as file:
+        file.write(b"?")
+    code, output = svg_export(bundle, "--push", "hf://ada/cam")
+    assert (code, "is damaged" in output, hub.repos) == (1, True, {})
+
+
+# ---- The card ----
+
+
+def camera() -> Manifest:
+    return Bundle.open(CAMERA).manifest
+
+
+def test_the_card_holds_what_the_manifest_reports():
+    manifest = camera()
+    card = model_card(manifest, HubAddress("ada/cam"), "cc-by-4.0")
+    quality = manifest.variants["bf16"].quality
+    assert quality is not None
+    parity = manifest.variants["fp32"].parity
+    assert parity is not None
+    assert manifest.training_data is not None
+    for fact in (
+        f"{quality.metrics['psnr_best'].fp32:.2f}", f"{parity.max_error:.2g}", manifest.training_data.description[:60],
+        manifest.provenance.checkpoint_sha256, manifest.bundle_id, f"onnx {manifest.provenance.versions['onnx']}",
+        *(graph.sha256 for graph in manifest.variants["fp32"].graphs.values()),
+        "svg-live --model hf://ada/cam --camera 0", 'Forecaster.open("hf://ada/cam"', "license: cc-by-4.0",
+    ):  # fmt: skip
+        assert fact in card
+    rows = [line for line in card.splitlines() if line.startswith("|")]
+    assert all(line.endswith("|") for line in rows)
+
+
+@pytest.mark.parametrize("name", ["digits.svgb", "camera.svgb"])
+def test_every_table_of_the_card_has_as_many_cells_in_each_row(name):
+    card = model_card(Bundle.open(EMBEDDED_FOLDER / name).manifest, HubAddress("ada/cam", "dev"), None)
+    tables = [block.splitlines() for block in card.split("\n\n") if block.startswith("|")]
+    assert len(tables) >= 3
+    assert all(len({line.count(" | ") for line in table}) == 1 for table in tables)
+    assert "Ask the author" in card
+    assert "hf://ada/cam@dev" in card
+
+
+def test_text_of_a_checkpoint_is_taken_literally():
+    content = camera().model_dump(mode="json")
+    hostile = "<script>alert(1)</script> | a\n\n# b [c](javascript:d) `e` \x1b"
+    content["training_data"]["description"] = hostile
+    content["provenance"]["data"] = content["provenance"]["versions"]["onnx"] = hostile
+    content["provenance"]["metrics"] = {hostile: 1.0}
+    content["model"]["settings"] = {"x | y": hostile}
+    card = model_card(Manifest.model_validate(content), HubAddress("ada/cam"), None)
+    assert "\\<script\\>" in card
+    assert "\x1b" not in card
+    assert "\n# b" not in card
+    assert "`e`" not in card
+    for active in ("<script", "](java"):
+        assert card.count(active) == card.count(f"\\{active}") > 0
+
+
+def test_a_bundle_without_reports_has_a_card_too():
+    content = camera().model_dump(mode="json")
+    del content["training_data"]
+    content["provenance"]["metrics"] = {}
+    del content["variants"]["bf16"]
+    content["generation"]["frame_interval_s"] = None
+    card = model_card(Manifest.model_validate(content), HubAddress("ada/cam"), None)
+    assert "Its statistics are not known" in card
+    assert "Not measured. `svg-eval`" in card
+    assert "None" not in card
+
+
+@pytest.mark.parametrize(
+    ("card", "licence"),
+    [
+        ("---\nlicense: mit\n---\n", "mit"),
+        ("---\ntags:\n- a\nlicense:  apache-2.0 \n---\n# t\n", "apache-2.0"),
+        ("---\ntags: []\n---\nlicense: mit\n", None),
+        ("license: mit\n", None),
+        ("---\nlicense: mit\n", None),
+        ("", None),
+    ],
+)
+def test_the_licence_of_a_card(card, licence):
+    assert licence_of(card) == licence

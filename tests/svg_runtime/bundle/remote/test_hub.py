@@ -1,0 +1,204 @@
+"""Bundles from the Hub: huggingface_hub against a stand-in of its API on loopback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from svg_common.errors import ExitCode
+from svg_runtime import Forecaster
+from svg_runtime.bundle.reader import EMBEDDED_FOLDER, Bundle, find_model
+from svg_runtime.bundle.remote import published
+from svg_runtime.bundle.remote.fetch import fetch_model
+from svg_runtime.errors import BundleError, MissingExtraError, SvgError
+from tests.hub_server import TOKEN, HubServer, hub_server, use_hub
+from tests.svg_runtime.bundle.remote.conftest import files_below
+
+pytest.importorskip("huggingface_hub")
+
+
+@pytest.fixture
+def hub(cache, files, tmp_path, monkeypatch) -> Iterator[HubServer]:
+    """A Hub with the model ada/cam."""
+    with hub_server() as server:
+        use_hub(server, tmp_path, monkeypatch)
+        server.repo("ada/cam").commit(files)
+        yield server
+
+
+def fetched(address: str) -> Path:
+    """As a program that starts anew."""
+    fetch_model.cache_clear()
+    return find_model(address)
+
+
+def test_a_model_is_fetched_once_and_gives_the_same_forecasts(hub, files, cache, logged):
+    commit = hub.repo("ada/cam").branches["main"]
+    folder = fetched("hf://ada/cam")
+    assert folder == cache / "hub" / "ada--cam" / commit / "cam.svgb"
+    assert files_below(folder) == set(files)
+    assert f"hf://ada/cam@main is commit {commit[:12]}; to stay with it, give: hf://ada/cam@{commit}" in logged.text
+    hub.requests.clear()
+    assert fetched("hf://ada/cam") == folder
+    assert hub.requests == ["GET /api/models/ada/cam/revision/main"]
+    frames = np.random.default_rng(0).random((5, 64, 64, 3), np.float32)
+    futures = []
+    for model in ("hf://ada/cam", EMBEDDED_FOLDER / "camera.svgb"):
+        with Forecaster.open(model, backend="cpu", samples=2, horizon=2, threads=1) as forecaster:
+            for frame in frames:
+                forecaster.observe(frame)
+            futures.append(forecaster.forecast())
+    assert np.array_equal(*futures)
+
+
+def test_one_process_stays_with_one_commit(hub, files):
+    folder = fetched("hf://ada/cam")
+    hub.repo("ada/cam").commit({**files, "more": b""})
+    assert find_model("hf://ada/cam") == folder == Bundle.open("hf://ada/cam").path
+    assert fetched("hf://ada/cam") != folder
+
+
+def test_a_commit_that_was_fetched_needs_neither_connection_nor_library(hub, monkeypatch):
+    pinned = f"hf://ada/cam@{hub.repo('ada/cam').branches['main']}"
+    folder = fetched(pinned)
+    hub.requests.clear()
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert fetched(pinned) == folder
+    assert hub.requests == []
+    with pytest.raises(MissingExtraError, match=r"pip install 'svg-edge\[hub\]'") as error:
+        fetched("hf://ada/cam")
+    assert error.value.exit_code == ExitCode.BACKEND_MISSING
+
+
+def test_branches_and_tags(hub, files):
+    hub.repo("ada/cam").commit({**files, "more": b""}, branch="dev")
+    assert fetched("hf://ada/cam@dev") != fetched("hf://ada/cam@main")
+    with pytest.raises(BundleError, match=r"no revision 'v9'\n.*/ada/cam/commits/main"):
+        fetched("hf://ada/cam@v9")
+
+
+def test_only_the_manifest_and_its_graphs_are_downloaded(hub, files, tmp_path):
+    others = {"engines/fp32/step.plan": b"code", "pytorch_model.bin": b"code", "fp32/own.onnx": b"?", "README.md": b"#"}
+    hub.repo("ada/cam").commit({**files, **others})
+    folder = fetched("hf://ada/cam")
+    assert files_below(folder) == set(files)
+    asked = {request.partition("/resolve/")[2].partition("/")[2] for request in hub.requests if "/resolve/" in request}
+    assert asked == set(files)
+
+
+def test_engines_in_the_cache_of_the_hub_stay_there(hub, files):
+    """Other programs download whole repositories into the same cache."""
+    import huggingface_hub
+
+    hub.repo("ada/cam").commit({**files, "engines/fp32/step.plan": b"code"})
+    huggingface_hub.snapshot_download("ada/cam")
+    assert files_below(fetched("hf://ada/cam")) == set(files)
+
+
+@pytest.mark.parametrize("how", ["offline", "broken", "no server"])
+def test_without_a_connection_the_last_commit_is_taken(hub, cache, monkeypatch, logged, how, tmp_path):
+    from huggingface_hub import constants
+
+    commit = hub.repo("ada/cam").branches["main"]
+    folder = fetched("hf://ada/cam")
+    if how == "offline":
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    elif how == "broken":
+        hub.broken = True
+    else:
+        monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert fetched("hf://ada/cam") == folder
+    reason = "HF_HUB_OFFLINE is set" if how == "offline" else "the Hub cannot be reached"
+    assert f"{reason}: hf://ada/cam@main was commit {commit[:12]}" in logged.text
+    published.shutil.rmtree(cache)  # what another program has fetched is enough
+    assert fetched("hf://ada/cam") == folder
+    advice = "unset it" if how == "offline" else "check the connection"
+    with pytest.raises(SvgError, match=rf"hf://ada/new@main is not in the cache(.|\n)*{advice}"):
+        fetched("hf://ada/new")
+
+
+def test_a_download_that_was_cut_off_is_not_taken_without_a_connection(hub, cache, tmp_path):
+    fetched("hf://ada/cam")
+    published.shutil.rmtree(cache)
+    next(tmp_path.glob("hub/*/snapshots/*/fp32/step.onnx")).unlink()
+    hub.broken = True
+    with pytest.raises(SvgError, match="cannot be reached"):
+        fetched("hf://ada/cam")
+
+
+def test_a_private_model_needs_the_token_which_goes_to_the_hub_alone(hub, monkeypatch, files):
+    """The server for large files refuses requests with a token."""
+    hub.repo("ada/cam").private = True
+    with pytest.raises(BundleError, match=r"no model 'ada/cam'.*or a private one\n.*HF_TOKEN"):
+        fetched("hf://ada/cam")
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert files_below(fetched("hf://ada/cam")) == set(files)
+
+
+def test_refusals_say_what_to_do_and_never_show_the_token(hub, files, monkeypatch, cache):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    hub.repo("ada/gated").commit(files)
+    hub.repo("ada/gated").gated = True
+    hub.repo("ada/other").commit({"config.json": b"{}", "model.safetensors": b"", **{f"f{n}": b"" for n in range(20)}})
+    hub.repo("ada/damaged").commit({**files, "fp32/step.onnx": b"?" * len(files["fp32/step.onnx"])})
+    hub.repo("ada/short").commit({**files, "fp32/step.onnx": b"?"})
+    hub.repo("ada/huge").commit({**files, "manifest.json": b" " * (5 << 20)})
+    for model, reason in {
+        "unknown": r"no model 'ada/unknown' at http",
+        "gated": r"access on request\n  open http.*/ada/gated, accept the terms",
+        "other": r"has no manifest.json, only: config.json, f0, .* and 14 more\n.*svg-export",
+        "damaged": r"step.onnx: changed since export(.|\n)*tell its author",
+        "short": r"of another size than the manifest says: fp32/step.onnx",
+        "huge": r"too large: 5242880 bytes",
+    }.items():
+        with pytest.raises(SvgError, match=reason) as error:
+            fetched(f"hf://ada/{model}")
+        assert TOKEN not in str(error.value)
+    assert files_below(cache) == set()
+
+
+def test_scratch_folders_of_killed_programs_are_removed(hub, cache):
+    old, new = cache / ".fetch.old", cache / ".fetch.new"
+    old.mkdir(parents=True)
+    new.mkdir()
+    os.utime(old, (0, 0))
+    fetched("hf://ada/cam")
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_two_programs_that_fetch_the_same_at_once(hub, cache, monkeypatch, files):
+    """The second finds the folder of the first in its place, and takes it."""
+    fill = published._fill
+
+    def other_was_faster(new, source):
+        fill(new, source)
+        monkeypatch.setattr(published, "_fill", fill)
+        fetch_model.__wrapped__("hf://ada/cam")
+
+    monkeypatch.setattr(published, "_fill", other_was_faster)
+    assert files_below(fetched("hf://ada/cam")) == set(files)
+    assert not list(cache.glob(".fetch.*"))
+
+
+def test_the_command_takes_the_address_and_the_server_from_the_environment(hub, tmp_path):
+    program = "from svg_runtime.live.cli import main; main()"
+    arguments = ["--model", "hf://ada/cam", "--headless", "--max-frames", "6", "--samples", "1", "--backend", "cpu"]
+    environment = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, **environment},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "svg-live: hf://ada/cam@main is commit" in ended.stderr
+    assert "model: cam.svgb on" in ended.stderr
+    assert "%|" not in ended.stderr  # the bars of huggingface_hub
