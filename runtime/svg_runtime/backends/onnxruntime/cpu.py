@@ -53,13 +53,15 @@ class CpuBackend(HostArrays):
             )
         onnxruntime = load_onnxruntime("cpu", "cpu")
         self.precision: Precision = precision
-        threads = threads or usable_cores()
-        self.lanes = min(lanes, threads)
+        if lanes > 1:
+            all_threads = threads or usable_cores()
+            self.lanes = min(lanes, all_threads)
+            threads = all_threads // self.lanes
         self._sessions: dict[str, Any] = {}
         self._bound: weakref.WeakSet[BoundSession] = weakref.WeakSet()
         self.computed_in: dict[str, Counter[str]] = {}
         for graph_name, content in bundle.graphs(precision).items():
-            options = _session_options(onnxruntime, threads // self.lanes)
+            options = _session_options(onnxruntime, threads)
             try:
                 make = partial(onnxruntime.InferenceSession, content, providers=["CPUExecutionProvider"])
                 session, layers = load_session(make, options, content, precision)
@@ -98,8 +100,8 @@ class CpuBackend(HostArrays):
         self._sessions.clear()
 
 
-def _session_options(onnxruntime: Any, threads: int) -> Any:
-    options = session_options(onnxruntime, threads)
+def _session_options(onnxruntime: Any, threads: int | None) -> Any:
+    options = session_options(onnxruntime, threads or usable_cores())
     # Measured, see docs/results.md: spinning threads need not be woken up at every layer. Each graph is a session with its
     # own threads, so they stop spinning when a run ends: otherwise the next graph would have to share the cores with them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
