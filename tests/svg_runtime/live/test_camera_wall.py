@@ -92,7 +92,9 @@ def test_a_lost_camera_is_darker_and_says_so(count):
     lost = rect.of(picture.annotate(wall_of(TileView(picture._drawn[0].view, note="lost since 12:00:00"), *rest)))
     assert not (live == WARNING).all(axis=2).any()
     assert (lost == WARNING).all(axis=2).mean() > 0.01
-    assert lost[rect.height // 2].mean() < 0.7 * live[rect.height // 2].mean()
+    bright = live[: rect.height // 2] > 150
+    bright[:40] = False  # its name stays
+    assert lost[: rect.height // 2][bright].mean() < 0.7 * live[: rect.height // 2][bright].mean()
 
 
 class Shown:

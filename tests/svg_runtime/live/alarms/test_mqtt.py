@@ -156,6 +156,19 @@ def test_home_assistant_finds_the_camera(broker, listen):
     )
 
 
+def test_cameras_of_one_process_are_devices_of_their_own():
+    found = {}
+    for camera in (None, "gate", "gate-2"):
+        publisher = MqttPublisher("mqtt://127.0.0.1:1/home", "rtsp://h", EventLog(), camera)
+        topic, payload = publisher.discovery()
+        publisher.close()
+        found[topic] = (payload["unique_id"], payload["state_topic"], payload["device"]["identifiers"])
+    assert found == {
+        f"homeassistant/binary_sensor/{node}/alarm/config": (f"{node}_alarm", f"{prefix}/alarm", [node])
+        for node, prefix in {"home": "home", "home_gate": "home/gate", "home_gate-2": "home/gate-2"}.items()
+    }
+
+
 @needs_broker
 def test_alarms_wait_for_a_broker_that_is_away(broker, listen):
     events = EventLog()
