@@ -124,8 +124,9 @@ class PageCamera:
             done.set_result(None)
 
     def on_event(self, kind: str, message: str) -> None:
-        """Take in an event of the run; any thread may call this."""
-        self._board.add("event", self.key, {"kind": kind, "message": message})
+        """Take in an event of the run; any thread may call this. Alarms come by `on_alarm`."""
+        if kind != "alarm":
+            self._board.add("event", self.key, {"kind": kind, "message": message})
 
     def on_alarm(self, record: AlarmRecord) -> None:
         """Take in the start or the end of an alarm; any thread may call this."""
@@ -190,7 +191,8 @@ class PageCamera:
         return {
             "camera": self.key,
             "name": self.about.name,
-            **{key: summary[key] for key in ("model", "backend", "source", "interval_s", "frames", "resets", "pauses")},
+            **{key: summary[key] for key in ("model", "source", "interval_s", "frames", "resets", "pauses")},
+            "backend": caption.backend,
             "fps": round(self.stats.fps, 2),
             "duration_s": summary["duration_s"],
             "problem": self.problem(),

@@ -94,8 +94,8 @@ export class Chart {
       g.lineTo(width - RIGHT, y(threshold));
       g.stroke();
       g.setLineDash([]);
-      g.textAlign = "right";
-      g.fillText(`alarm from ${threshold}`, width - RIGHT - 2, y(threshold) - 5);
+      g.textAlign = "left";
+      g.fillText(`alarm from ${threshold}`, LEFT + 3, y(threshold) - 5);
     }
 
     // 4) the signal

@@ -204,7 +204,7 @@ function showCamera(state) {
   showSettings(state);
   showLatency(state.latency_ms);
   showCounts(state);
-  $("leads").replaceChildren(...state.leads_s.map((lead) => element("span", `+${lead} s`)));
+  $("leads").replaceChildren(...state.leads_s.map((lead) => element("span", `+${lead.toFixed(state.interval_s < 0.1 ? 2 : 1)} s`)));
   $("futures-note").textContent = `${settings.samples} sample${settings.samples > 1 ? "s" : ""}`;
   $("about").textContent = `${state.model} on ${state.backend}; ${state.source}`;
 }
@@ -223,6 +223,10 @@ function showEntry(kind, data, id) {
   if (!shown || $("events").querySelector(`[data-id="${id}"]`)) return; // it came before a reconnection
   const line = element("li");
   line.dataset.id = id;
+  if (kind === "alarm") {
+    line.dataset.alarm = data.sequence;
+    $("events").querySelector(`[data-alarm="${data.sequence}"]`)?.remove(); // its end takes the place of its start
+  }
   const time = element("time", new Date(data.start || data.time).toLocaleTimeString([], { hour12: false }));
   time.dateTime = data.time;
   const text = element("span", describe(kind, data));
