@@ -127,17 +127,17 @@ class Routes:
         return self._stream_answer(request, self._parts(camera), kind)
 
     async def _parts(self, camera: PageCamera) -> AsyncIterator[bytes]:
-        """A browser shows a part when the next boundary has come, so it is sent at once."""
+        """A browser shows a part when the headers of the next one have come, so they are sent at once."""
         shot: Shot | None = None
-        yield f"--{_BOUNDARY}\r\n".encode()
+        head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\n\r\n".encode()
+        yield head
         while not self._page.closing:
             number = 0 if shot is None else shot.number
             shot = await _within(_REPEAT_S, camera.picture(camera.live, number)) or shot
             if self._page.closing:
                 return
             if shot is not None:
-                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(shot.data)}\r\n\r\n"
-                yield head.encode() + shot.data + f"\r\n--{_BOUNDARY}\r\n".encode()
+                yield shot.data + b"\r\n" + head
 
     async def _picture(self, request: Request) -> Response:
         camera = self._camera(request)

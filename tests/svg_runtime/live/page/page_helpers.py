@@ -26,6 +26,7 @@ from svg_runtime.live.stats import LiveStats
 from svg_runtime.web.address import Address
 
 STEP_S = 0.1
+HEAD = b"--picture\r\nContent-Type: image/jpeg\r\n\r\n"
 FRAME_HW = (16, 16)
 CAPTION = Caption(
     model="m", backend="cpu", source="wall", samples=2, horizon=3, interval_s=STEP_S, frame_hw=FRAME_HW, lead=3
@@ -113,16 +114,18 @@ class PictureStream:
         self._connection.request("GET", path)
         self.answer = self._connection.getresponse()
         if self.answer.status == 200:
-            assert self.answer.readline() == b"--picture\r\n"
+            self._read_until(HEAD)
 
     def read(self) -> bytes:
-        assert self.answer.readline() == b"Content-Type: image/jpeg\r\n"
-        length = int(self.answer.readline().split(b":")[1])
-        assert self.answer.readline() == b"\r\n"
-        data = self.answer.read(length)
-        assert self.answer.readline() == b"\r\n"
-        assert self.answer.readline() == b"--picture\r\n"
-        return data
+        return self._read_until(b"\r\n" + HEAD)
+
+    def _read_until(self, end: bytes) -> bytes:
+        read = b""
+        while not read.endswith(end):
+            line = self.answer.readline()
+            assert line
+            read += line
+        return read.removesuffix(end)
 
     def close(self) -> None:
         self.answer.close()

@@ -376,6 +376,7 @@ function setDrawing(on) {
   $("draw").setAttribute("aria-pressed", String(on));
   $("stage").classList.toggle("drawing", on);
   $("hint").hidden = !on;
+  if (on) $("stage").scrollIntoView({ block: "nearest" });
   $("selection").hidden = true;
 }
 
