@@ -71,7 +71,8 @@ def served_page(clips: Path | None = None, names: tuple[str, ...] = ("wall",)) -
             add_camera(page, name, clips)
         page.start()
         yield page, page.access.address.link("")
-        assert [report for report in reports if "failed" in report] == []
+        failures = [report for report in reports if "failed" in report]
+        assert not failures, failures
     finally:
         page.close()
 
