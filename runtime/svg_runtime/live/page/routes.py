@@ -21,6 +21,7 @@ from svg_common.files import storable
 from svg_runtime.live.page.board import Board
 from svg_runtime.live.page.camera import PageCamera
 from svg_runtime.live.page.controls import BusyError, read_change
+from svg_runtime.live.page.held_summary import HeldSummary
 from svg_runtime.live.page.metrics import CONTENT_TYPE, Metrics
 from svg_runtime.live.page.studio import Feed, Shot
 from svg_runtime.web.limits import StreamSlots
@@ -46,6 +47,7 @@ class Page(Protocol):
     cameras: dict[str, PageCamera]
     board: Board
     closing: bool
+    summary: HeldSummary
 
 
 class Routes:
@@ -106,8 +108,7 @@ class Routes:
         return Response(await run_in_threadpool(self._metrics.text), headers={"content-type": CONTENT_TYPE})
 
     async def _all_stats(self, request: Request) -> Response:
-        found = {key: camera.summary() for key, camera in self._page.cameras.items()}
-        return _json(next(iter(found.values())) if len(found) == 1 else {"cameras": found})
+        return _json(self._page.summary())
 
     async def _stats(self, request: Request) -> Response:
         return _json(self._camera(request).summary())

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -61,6 +62,12 @@ def add_camera(page: LivePage, name: str = "wall", clips: Path | None = None, fi
     return page.add_camera(about, SETTINGS, make_stats())
 
 
+def summary_of(page: LivePage) -> dict[str, Any]:
+    """As of the run: of the one camera, or of several."""
+    found = {key: camera.stats.summary() for key, camera in page.cameras.items()}
+    return next(iter(found.values())) if len(found) == 1 else {"cameras": found}
+
+
 @contextmanager
 def served_page(clips: Path | None = None, names: tuple[str, ...] = ("wall",)) -> Iterator[tuple[LivePage, str]]:
     """A page that answers, and its address."""
@@ -69,7 +76,7 @@ def served_page(clips: Path | None = None, names: tuple[str, ...] = ("wall",)) -
     try:
         for name in names:
             add_camera(page, name, clips)
-        page.start()
+        page.start(lambda: summary_of(page))
         yield page, page.access.address.link("")
         failures = [report for report in reports if "failed" in report]
         assert not failures, failures

@@ -399,7 +399,7 @@ def test_a_picture_that_fails_is_reported_once_and_ends_nothing(monkeypatch):
     reports = []
     page = LivePage.open(ServeOptions(Address("127.0.0.1", 0)), reports.append)
     camera = add_camera(page)
-    page.start()
+    page.start(dict)
     with client(page.access.address.link("")) as known:
         camera.publish(make_view())
         working, camera.live.draw = camera.live.draw, lambda view: 1 / 0
