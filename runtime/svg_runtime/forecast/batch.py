@@ -183,10 +183,13 @@ class BatchForecaster:
         for each in self._cameras if camera is None else [self._camera(camera)]:
             each.reset()
 
-    def warm_up(self) -> None:
+    def warm_up(self, counts: Sequence[tuple[int, int]] = ()) -> None:
         """Run everything on black frames for every number of cameras that is bound, then `reset` all cameras.
 
         In their first runs, engines compile, allocate and capture CUDA graphs.
+
+        Args:
+            counts: further (samples, horizon) to be ready for; only the last `MAX_CACHED_ROLLOUTS` stay ready.
 
         Raises:
             BackendError: an engine failed.
@@ -205,6 +208,10 @@ class BatchForecaster:
                     if self.ready(0):
                         with suppress(ForecastError):
                             self.forecast(due)
+                for samples, horizon in counts:
+                    for _ in range(2):
+                        with suppress(ForecastError):
+                            self.forecast(due, samples, horizon)
         finally:
             self.reset()
 

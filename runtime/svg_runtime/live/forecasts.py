@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.forecast.context import SurpriseUnit
-from svg_runtime.forecast.forecaster import ContextMode, Forecaster, Observation
+from svg_runtime.forecast.forecaster import Forecaster, Observation
+from svg_runtime.forecast.model import ContextMode
 
 
 class CameraForecasts(Protocol):
@@ -95,41 +96,3 @@ class OneCamera:
     def reset(self, camera: int) -> None:
         """As of `CameraForecasts`."""
         self._forecaster.reset()
-
-
-class StandIn:
-    """N forecasters, until there is a batch."""
-
-    def __init__(self, forecasters: list[Forecaster]) -> None:
-        self._all = forecasters
-        first = forecasters[0]
-        self.manifest = first.manifest
-        self.samples = first.samples
-        self.horizon = first.horizon
-        self.context = first.context
-
-    @property
-    def description(self) -> str:
-        return self._all[0].description
-
-    @property
-    def surprise_unit(self) -> SurpriseUnit | None:
-        return self._all[0].surprise_unit
-
-    def warm_up(self, counts: Sequence[tuple[int, int]] = ()) -> None:
-        for forecaster in self._all:
-            forecaster.warm_up(counts)
-
-    def observe(self, frames: Mapping[int, NDArray[np.float32]]) -> dict[int, Observation]:
-        return {camera: self._all[camera].observe(frame) for camera, frame in frames.items()}
-
-    def forecast(
-        self, cameras: Sequence[int], samples: int | None = None, horizon: int | None = None
-    ) -> dict[int, NDArray[np.float32]]:
-        return {camera: self._all[camera].forecast(samples, horizon) for camera in cameras}
-
-    def ready(self, camera: int) -> bool:
-        return self._all[camera].ready
-
-    def reset(self, camera: int) -> None:
-        self._all[camera].reset()

@@ -26,6 +26,7 @@ from svg_common.outputs import check_outputs
 from svg_common.progress import ProgressDisplay
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER, EMBEDDED_MODEL, KNOWS_DIGITS_ONLY, Bundle, find_model
 from svg_runtime.errors import SourceLostError
+from svg_runtime.forecast.batch import BatchForecaster
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.live.adaptive import AdaptiveCounts, Counts, levels
 from svg_runtime.live.alarms.monitor import AlarmMonitor
@@ -34,7 +35,7 @@ from svg_runtime.live.camera_run import CameraRun
 from svg_runtime.live.camera_wall import CameraWall
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.fit import FitMonitor
-from svg_runtime.live.forecasts import CameraForecasts, OneCamera, StandIn
+from svg_runtime.live.forecasts import CameraForecasts, OneCamera
 from svg_runtime.live.live_options import LiveOptions, separated
 from svg_runtime.live.live_summary import print_summary
 from svg_runtime.live.output_thread import OutputThread
@@ -143,24 +144,22 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
 def _open_forecasts(options: LiveOptions, cameras: int, model: Path, console: Console, resources: ExitStack) -> CameraForecasts:
     deterministic = Bundle.open(model).manifest.model.z_dim == 0  # it has only one future
     with ProgressDisplay(console) as display:
-        open_one = partial(
-            Forecaster.open,
-            model,
-            backend=options.backend,
-            calibrate=options.calibrate,
-            device=options.device,
-            threads=options.threads,
-            precision=options.precision,
-            samples=1 if deterministic else options.samples,
-            horizon=options.horizon,
-            seed=options.seed,
-            context=options.context,
-            gpu=options.gpu,
-            progress=display,
-        )
-        if cameras > 1:
-            return StandIn([resources.enter_context(open_one()) for _ in range(cameras)])
-        return OneCamera(resources.enter_context(open_one()))
+        chosen: dict[str, Any] = {
+            "backend": options.backend,
+            "calibrate": options.calibrate,
+            "device": options.device,
+            "threads": options.threads,
+            "precision": options.precision,
+            "samples": 1 if deterministic else options.samples,
+            "horizon": options.horizon,
+            "seed": options.seed,
+            "context": options.context,
+            "gpu": options.gpu,
+            "progress": display,
+        }
+        if cameras == 1:
+            return OneCamera(resources.enter_context(Forecaster.open(model, **chosen)))
+        return resources.enter_context(BatchForecaster.open(model, cameras, **chosen))
 
 
 def _open_cameras(setup: _Setup, cameras: Sequence[LiveOptions]) -> list[CameraRun]:

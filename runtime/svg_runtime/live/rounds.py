@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from svg_common.errors import SvgError, UsageError
 from svg_common.progress import ProgressDisplay
-from svg_runtime.errors import SourceLostError
+from svg_runtime.errors import CamerasError, SourceLostError
 from svg_runtime.live.adaptive import AdaptiveCounts
 from svg_runtime.live.camera_run import CameraRun
 from svg_runtime.live.forecasts import CameraForecasts
@@ -31,6 +31,7 @@ _GATHER_FILES_S = 0.25
 _IDLE_S = 1.0
 
 Frame = NDArray[np.float32]
+Answer = TypeVar("Answer")
 
 
 class Due(NamedTuple):
@@ -205,23 +206,32 @@ class LiveLoop:
         if not observed:
             return {}
         self.sizes[len(observed)] += 1
-        try:
-            with _timed(observed, "observe"):
-                observations = self._forecasts.observe(frames)
-            for one in observed:
+        observations = self._answers(observed, "observe", lambda: self._forecasts.observe(frames))
+        for one in observed:
+            if one.number in observations:
                 one.camera.observed(one.picture, frames[one.number], observations[one.number])
-            ready = [one for one in observed if self._forecasts.ready(one.number)]
-            if not ready:
-                return {}
-            counts = self._counts if self._adaptive is None else self._adaptive.counts
-            with _timed(ready, "forecast"):
-                futures = self._forecasts.forecast([one.number for one in ready], *counts)
-        except (SvgError, RuntimeError) as error:
-            self._fail(observed, error)
+        ready = [one for one in observed if one.number in observations and self._forecasts.ready(one.number)]
+        if not ready:
             return {}
+        counts = self._counts if self._adaptive is None else self._adaptive.counts
+        numbers = [one.number for one in ready]
+        futures = self._answers(ready, "forecast", lambda: self._forecasts.forecast(numbers, *counts))
         for one in ready:
-            one.camera.forecast_made()
+            if one.number in futures:
+                one.camera.forecast_made()
         return futures
+
+    def _answers(self, asked: Sequence[Due], stage: str, ask: Callable[[], dict[int, Answer]]) -> dict[int, Answer]:
+        """What the model answers, by camera. Those for which it fails are reset, and missing."""
+        try:
+            with _timed(asked, stage):
+                return ask()
+        except CamerasError as error:
+            self._fail([one for one in asked if one.number in error.failed], error.failed)
+            return error.results
+        except (SvgError, RuntimeError) as error:
+            self._fail(asked, dict.fromkeys([one.number for one in asked], error))
+            return {}
 
     def _prepare(self, due: Sequence[Due]) -> dict[int, Frame]:
         """The pictures as the model sees them, by camera."""
@@ -236,10 +246,10 @@ class LiveLoop:
                 frames[one.number] = frame
         return frames
 
-    def _fail(self, cameras: Sequence[Due], error: Exception) -> None:
+    def _fail(self, cameras: Sequence[Due], errors: Mapping[int, Exception]) -> None:
         for one in cameras:
             try:
-                one.camera.forecast_failed(error)
+                one.camera.forecast_failed(errors[one.number])
             except SvgError as reason:
                 self._end(one.camera, reason)
 
