@@ -34,12 +34,8 @@ def each_camera(values: Values, tables: Mapping[str, Values]) -> list[Values]:
 
 
 def source_options_of_all(cameras: Sequence[Values], realtime: bool, seed: int) -> list[SourceOptions]:
-    """The source of each camera, see `source_options`; of several synthetic ones, each shows something else."""
-    options: list[SourceOptions] = []
-    for values in cameras:
-        synthetic = sum(source.is_synthetic for source in options)
-        options.append(source_options(values, realtime, seed + synthetic))
-    return options
+    """The source of each camera, see `source_options`. Camera i has the seed + i, as its noise: synthetic ones differ."""
+    return [source_options(values, realtime, seed + number) for number, values in enumerate(cameras)]
 
 
 def source_options(values: Values, realtime: bool, seed: int) -> SourceOptions:

@@ -28,7 +28,7 @@ class _Shown:
 
     view: View | None = None
     arrived_s: float = 0.0  # `time.monotonic()` of that view
-    first_tick: int | None = None  # of the display, minus that of the camera
+    offset: int | None = None  # ticks of the display minus those of the camera
     views: int = 0
 
 
@@ -75,9 +75,9 @@ class CameraWall:
             camera.view = view
             camera.arrived_s = now
             camera.views += 1
-            if camera.first_tick is None:
-                camera.first_tick = self._tick + 1 - view.tick
-            tick = max(tick, camera.first_tick + view.tick)
+            if camera.offset is None:
+                camera.offset = max(self._tick, 0) - view.tick
+            tick = max(tick, camera.offset + view.tick)
             self._timed.append((due.camera.stats.timer, due.start_s))
         if tick >= 0 and not shown and self._paced and now - self._submitted_s >= _REFRESH_S:
             tick = self._tick + round((now - self._submitted_s) / self._interval_s)

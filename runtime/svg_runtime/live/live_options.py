@@ -62,6 +62,7 @@ def separated(cameras: Sequence[LiveOptions]) -> list[LiveOptions]:
             alarms=replace(
                 camera.alarms,
                 folder=_below(camera.alarms.folder, camera),
+                buffer_bytes=camera.alarms.buffer_bytes // len(cameras),
                 limit_bytes=camera.alarms.limit_bytes // folders.count(camera.alarms.folder),
                 camera=camera.name,
             ),

@@ -260,7 +260,8 @@ class LiveLoop:
             raise error
         camera.end("lost source" if lost else "error", error)
         if len(self._cameras) > 1:
-            camera.stats.events.add("ended", f"{error}\n  this camera has ended; the others go on")
+            others = "; the others go on" if any(other.running for other in self._cameras) else ""
+            camera.stats.events.add("ended", f"{error}\n  this camera has ended{others}")
 
     def _show(self, due: Sequence[Due], futures: Mapping[int, Frame]) -> None:
         shown = []

@@ -115,6 +115,8 @@ class SourceReader:
                 self._deliver(picture, None)
                 if picture is None:
                     return
+        except KeyboardInterrupt:  # a stop was requested while it was opened
+            self._deliver(None, None)
         except BaseException as error:
             self._deliver(None, error)
 

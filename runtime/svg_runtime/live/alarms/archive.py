@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from svg_runtime.live.events import EventLog
 from svg_runtime.live.outputs.mp4 import Mp4Writer
 from svg_runtime.live.overlay.theme import Canvas
 
+_APPENDING = threading.Lock()  # cameras of one process write the same file
 OWN_NAME = re.compile(r"alarm-\d{8}T\d{6}\.\d{3}Z-\d+\.(mp4|png)")  # nothing else is ever removed
 
 
@@ -102,7 +104,7 @@ def _write_png(path: Path, canvas: Canvas) -> None:
 def _append_line(path: Path, line: str) -> None:
     """After a crash, or a disk that was full, the file may end in the middle of a line: then a new one begins first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
+    with _APPENDING, path.open("ab+") as file:
         size = file.seek(0, os.SEEK_END)
         if size:
             file.seek(-1, os.SEEK_END)

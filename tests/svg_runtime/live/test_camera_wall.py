@@ -1,0 +1,163 @@
+"""The display of several cameras: tiles, what is said of a camera, and when the wall is drawn."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from svg_common.errors import UsageError
+from svg_runtime.errors import SourceLostError
+from svg_runtime.live.camera_wall import CameraWall
+from svg_runtime.live.overlay import Caption, View
+from svg_runtime.live.overlay.names import DEFAULT
+from svg_runtime.live.overlay.theme import WARNING
+from svg_runtime.live.overlay.wall import SMALL_OVERLAYS, TileView, WallPicture, WallView, wall_overlays
+from svg_runtime.live.rounds import Due
+from svg_runtime.live.sources import SourceFrame
+from svg_runtime.live.stats import STAGES
+from svg_runtime.live.timing import StageTimer
+
+SIZE_WH = 1280, 720
+
+
+def caption(name: str) -> Caption:
+    return Caption(
+        model="m", backend="b", source=name, samples=2, horizon=3, interval_s=0.1, frame_hw=(64, 64), lead=3
+    )  # fmt: skip
+
+
+def view_of(brightness: int, tick: int = 0) -> View:
+    return View(picture=np.full((48, 64), brightness, np.uint8), futures=np.full((2, 3, 64, 64, 1), 0.5, np.float32),
+                frame=np.full((64, 64, 1), brightness / 255, np.float32), tick=tick)  # fmt: skip
+
+
+def wall_of(*tiles: TileView) -> WallView:
+    return WallView(picture=np.zeros((1, 1), np.uint8), tiles=tiles)
+
+
+def picture_of(count: int, size_wh=SIZE_WH) -> WallPicture:
+    return WallPicture([caption(f"camera-{n}") for n in range(count)], size_wh, wall_overlays(size_wh, DEFAULT, count))
+
+
+@pytest.mark.parametrize("count", range(2, 10))
+@pytest.mark.parametrize("size_wh", [SIZE_WH, (1080, 1920)])
+def test_tiles_lie_apart_within_the_picture(count, size_wh):
+    covered = np.zeros(size_wh[::-1], np.uint8)
+    for tile in picture_of(count, size_wh)._tiles:
+        assert tile.rect.x >= 0
+        assert tile.rect.right <= size_wh[0]
+        assert tile.rect.bottom <= size_wh[1]
+        tile.rect.of(covered)[:] += 1
+    assert covered.max() == 1
+    assert covered.mean() > 0.6
+
+
+def test_what_can_be_read_is_shown():
+    assert wall_overlays(SIZE_WH, DEFAULT, 2) == DEFAULT
+    assert wall_overlays(SIZE_WH, DEFAULT, 4) == wall_overlays(SIZE_WH, DEFAULT, 9) == SMALL_OVERLAYS
+    assert wall_overlays((3840, 2160), DEFAULT, 9) == DEFAULT
+    assert wall_overlays(SIZE_WH, ("contours",), 4) == ("contours",)
+    for size_wh, overlays, count in (((640, 480), DEFAULT, 9), (SIZE_WH, ("likely", "before"), 9)):
+        with pytest.raises(UsageError, match="larger one: --display-size"):
+            wall_overlays(size_wh, overlays, count)
+
+
+def test_only_what_has_changed_is_drawn_anew():
+    picture, dark, light = picture_of(4), view_of(40), view_of(200)
+    empty = TileView()
+    picture.annotate(wall_of(TileView(dark), empty, empty, empty))
+    drawn = []
+
+    def noted(number, real):
+        return lambda canvas, content: (drawn.append(number), real(canvas, content))
+
+    for number, tile in enumerate(picture._tiles):
+        tile.annotate = noted(number, tile.annotate)
+    canvas = picture.annotate(wall_of(TileView(dark), TileView(light), empty, TileView(note="waiting")))
+    assert drawn == [1, 3]
+    assert picture.composed == [1, 1, 0, 0]
+    again = picture.annotate(wall_of(TileView(dark), TileView(light), empty, TileView(note="waiting")))
+    assert drawn == [1, 3]
+    assert np.array_equal(canvas, again)
+    assert canvas is not again
+
+
+@pytest.mark.parametrize("count", [2, 4, 9])
+def test_a_lost_camera_is_darker_and_says_so(count):
+    picture, rest = picture_of(count), [TileView()] * (count - 1)
+    rect = picture._tiles[0].rect
+    live = rect.of(picture.annotate(wall_of(TileView(view_of(200)), *rest)))
+    lost = rect.of(picture.annotate(wall_of(TileView(picture._drawn[0].view, note="lost since 12:00:00"), *rest)))
+    assert not (live == WARNING).all(axis=2).any()
+    assert (lost == WARNING).all(axis=2).mean() > 0.01
+    assert lost[rect.height // 2].mean() < 0.7 * live[rect.height // 2].mean()
+
+
+class Shown:
+    """Stands for an output."""
+
+    def __init__(self) -> None:
+        self.ticks: list[int] = []
+
+    def write(self, picture: np.ndarray, tick: int) -> None:
+        self.ticks.append(tick)
+
+    def close(self, keep: bool) -> None: ...
+
+
+class Camera:
+    """Stands for what the wall asks of a CameraRun."""
+
+    def __init__(self) -> None:
+        self.running = True
+        self.ended_by: Exception | None = None
+        self.tick_s = 0.1
+        self.stats = SimpleNamespace(
+            timer=StageTimer(STAGES), alarms=SimpleNamespace(active=False), stopped_by="end of source", not_shown=0
+        )
+
+
+def due(number: int, camera: Camera, tick: int) -> tuple[Due, View]:
+    return Due(number, camera, SourceFrame(np.zeros((4, 4), np.uint8), tick), 0.0), view_of(10 * tick, tick)
+
+
+def open_wall(count: int, paced: bool = False) -> tuple[CameraWall, list[Camera], Shown]:
+    cameras, shown = [Camera() for _ in range(count)], Shown()
+    wall = CameraWall(
+        cameras=cameras, picture=picture_of(count), outputs=[shown], recorders=[], interval_s=0.1, paced=paced
+    )  # fmt: skip
+    return wall, cameras, shown
+
+
+def test_there_is_one_picture_per_model_interval():
+    """Cameras that are not due together share it; one that starts late begins at the present."""
+    wall, (first, second), shown = open_wall(2)
+    for tick in range(3):
+        wall.show([due(0, first, tick)])
+        if tick:
+            wall.show([due(1, second, tick - 1)])  # in the same interval
+    wall.show([due(0, first, 6), due(1, second, 5)])
+    wall.finish(keep=True)
+    assert shown.ticks == [0, 1, 2, 6]
+    assert first.stats.timer.summary()["end_to_end"]["count"] == 4
+    assert second.stats.timer.summary()["end_to_end"]["count"] == 3
+
+
+def test_what_is_said_of_a_camera(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("svg_runtime.live.camera_wall.time.monotonic", lambda: now[0])
+    wall, cameras, _ = open_wall(2, paced=True)
+    notes = lambda: [wall._note(camera, shown, now[0]) for camera, shown in zip(cameras, wall._shown, strict=True)]  # noqa: E731
+    assert notes() == ["waiting for the first picture"] * 2
+    wall.show([due(0, cameras[0], 0)])
+    now[0] += 4
+    assert notes()[0] == "no picture for 4 s"
+    for camera, error in zip(cameras, (SourceLostError("gone"), None), strict=True):
+        camera.running = False
+        camera.ended_by = error
+    first, second = notes()
+    assert first.startswith("lost since ")
+    assert second.endswith("end of source")
+    wall.finish(keep=False)

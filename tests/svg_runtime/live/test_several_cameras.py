@@ -1,0 +1,222 @@
+"""Several cameras in one process: a real bundle, real engine, and sources of which one blocks, is lost, or ends early."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from svg_common.errors import ExitCode
+from svg_runtime.errors import ForecastError, SourceLostError
+from svg_runtime.forecast.batch import BatchForecaster
+from svg_runtime.live import loop
+from svg_runtime.live.sources import SourceFrame, SourceOptions
+from svg_runtime.live.sources.pacing import Ticker
+from svg_runtime.live.sources.synthetic import SyntheticSource
+from svg_runtime.live.stop import StopRequest
+from tests.svg_runtime.live.live_helpers import read_times, write_video
+
+DEADLINE_S = 60.0
+SMALL = ("--headless", "--json", "stats.json", "--samples", "2", "--horizon", "3")
+TWO = ("--source", "synthetic://digits", "--source", "synthetic://digits")
+
+
+class Scripted:
+    """A source that does what a test says after some pictures."""
+
+    dropped = 0
+
+    def __init__(self, name: str, pictures: int, then: threading.Event | Exception | None = None) -> None:
+        self.name = self.description = name
+        self.captured = 0
+        self.overtaken = False
+        self._pictures = pictures
+        self._then = then
+
+    def frames(self) -> Iterator[SourceFrame]:
+        for tick in range(self._pictures):
+            self.captured += 1
+            yield SourceFrame(np.full((64, 64), 10 * tick, np.uint8), tick=tick)
+        if isinstance(self._then, Exception):
+            raise self._then
+        if self._then is not None:
+            self.overtaken = self._then.wait(DEADLINE_S)
+
+    def close(self) -> None: ...
+
+
+def use(monkeypatch, *sources: Scripted) -> None:
+    """Let the run open these sources, in this order."""
+    left = iter(sources)
+    monkeypatch.setattr(loop, "open_source", lambda **_: next(left))
+
+
+def futures(folder: Path) -> list[np.ndarray]:
+    return [np.load(path)["futures"] for path in sorted(folder.glob("*.npz"))]
+
+
+def test_each_camera_gets_what_it_gets_alone(svg_live):
+    """Two files of different length, of which one has a cut, and the synthetic camera."""
+    Path("b").mkdir()
+    write_video(Path("a.mp4"), frames=12, seed=1)
+    write_video(Path("b/1.mp4"), frames=6, seed=2)
+    write_video(Path("b/2.mp4"), frames=5, seed=3)
+    sources = {"a": "a.mp4", "b": "b", "digits": "synthetic://digits"}
+    given = [word for source in sources.values() for word in ("--source", source)]
+    code, stderr, together = svg_live(*SMALL, *given, "--max-frames", "10", "--save-forecasts", "raw", "--seed", "4")
+    assert code == 0, stderr
+    assert list(together["cameras"]) == list(sources)
+    assert "b: b: a new video begins; the context is reset" in stderr
+    for number, (name, source) in enumerate(sources.items()):
+        chosen = ("--source", source, "--max-frames", "10", "--save-forecasts", f"alone-{name}", "--seed", str(4 + number))
+        code, stderr, alone = svg_live(*SMALL, *chosen)
+        assert code == 0, stderr
+        one = together["cameras"][name]
+        for key in ("source", "interval_s", "stopped_by", "resets", "pauses", "events"):
+            assert one[key] == alone[key], (name, key)
+        assert {**one["frames"], "captured": 0, "unused": 0} == {**alone["frames"], "captured": 0, "unused": 0}  # read ahead
+        assert one["surprise_nats"] == pytest.approx(alone["surprise_nats"], abs=2e-3)
+        assert [row["frames"] for row in one["score"]] == [row["frames"] for row in alone["score"]]
+        ours, theirs = futures(Path("raw") / name), futures(Path(f"alone-{name}"))
+        assert len(ours) == len(theirs) == alone["frames"]["forecast"] > 0
+        np.testing.assert_allclose(np.array(ours), np.array(theirs), atol=2e-3)
+    assert together["frames"]["seen"] == 30
+    assert sum(int(size) * count for size, count in together["batches"].items()) == 30
+    assert together["frames"]["forecast"] == sum(one["frames"]["forecast"] for one in together["cameras"].values())
+
+
+def test_a_camera_that_blocks_delays_no_other(svg_live, monkeypatch):
+    other_is_done = threading.Event()
+
+    class Counted(Scripted):
+        def frames(self):
+            yield from super().frames()
+            other_is_done.set()
+
+    blocked = Scripted("blocked", 2, then=other_is_done)
+    use(monkeypatch, blocked, Counted("other", 9))
+    code, stderr, stats = svg_live(*SMALL, *TWO, "--output", "o.mp4")
+    assert code == 0, stderr
+    assert blocked.overtaken
+    seen = {name: camera["frames"]["seen"] for name, camera in stats["cameras"].items()}
+    assert seen == {"digits": 2, "digits-2": 9}
+    assert len(read_times(Path("o.mp4"))) == 9
+
+
+def test_a_lost_camera_ends_alone(svg_live, monkeypatch):
+    use(monkeypatch, Scripted("x", 3, then=SourceLostError("the cable is out\n  put it in")), Scripted("y", 6))
+    code, stderr, stats = svg_live(*SMALL, *TWO)
+    assert code == 0, stderr
+    assert "svg-live: digits: the cable is out\n  put it in\n  this camera has ended; the others go on\n" in stderr
+    ends = {name: (camera["stopped_by"], camera["frames"]["seen"]) for name, camera in stats["cameras"].items()}
+    assert ends == {"digits": ("lost source", 3), "digits-2": ("end of source", 6)}
+    assert stats["cameras"]["digits"]["events"]["counts"] == {"ended": 1}
+
+
+def test_the_exit_code_says_when_all_are_lost(svg_live, monkeypatch):
+    use(monkeypatch, *(Scripted(name, 3, then=SourceLostError("gone")) for name in "xy"))
+    code, stderr, stats = svg_live(*SMALL, *TWO)
+    assert (code, "all 2 cameras were lost: digits, digits-2" in stderr) == (ExitCode.SOURCE_LOST, True)
+    assert stats["frames"]["seen"] == 6
+    use(monkeypatch, Scripted("x", 3, then=SourceLostError("gone")), Scripted("y", 3, then=ForecastError("odd")))
+    code, stderr, _ = svg_live(*SMALL, *TWO)
+    assert (code, stderr.splitlines()[-1]) == (ExitCode.ERROR, "svg-live: odd")
+
+
+def test_a_camera_that_is_not_there_yet_is_waited_for_while_others_run(svg_live, monkeypatch):
+    real, tries = loop.open_source, []
+
+    def open_source(options: SourceOptions, **named):
+        if options.is_synthetic:
+            return real(options=options, **named)
+        tries.append(threading.current_thread().name)
+        if len(tries) == 1:
+            raise SourceLostError("rtsp://h delivers no frames\n  check it")
+        return Scripted("rtsp://h", 4)
+
+    monkeypatch.setattr(loop, "open_source", open_source)
+    chosen = ("--source", "rtsp://h/secret", "--source", "synthetic://digits", "--realtime", "--max-frames", "12")
+    code, stderr, stats = svg_live(*SMALL, *chosen)
+    assert code == 0, stderr
+    assert tries == ["source", "source"]
+    assert stats["cameras"]["h"]["events"]["counts"] == {"camera_missing": 1, "camera_back": 1}
+    assert stats["cameras"]["h"]["frames"]["seen"] == 4
+    assert "svg-live: h: rtsp://h delivers no frames; retrying for 10 s" in stderr
+    assert "secret" not in stderr + json.dumps(stats)
+
+
+def test_a_forecast_that_fails_resets_its_camera_alone(svg_live, monkeypatch):
+    real, calls = BatchForecaster._remembered, iter(range(10_000))
+
+    def spoiled(self, index, futures):
+        if index == 1 and next(calls) == 2:
+            raise ForecastError("not finite")
+        return real(self, index, futures)
+
+    monkeypatch.setattr(BatchForecaster, "_remembered", spoiled)
+    monkeypatch.setattr(BatchForecaster, "warm_up", lambda self, counts=(): None)
+    code, stderr, stats = svg_live(*SMALL, *TWO, "--max-frames", "12")
+    assert code == 0, stderr
+    first, second = stats["cameras"].values()
+    assert (first["resets"], first["frames"]["forecast"], first["events"]["counts"]) == (0, 10, {})
+    assert (second["resets"], second["frames"]["forecast"]) == (1, 2 + (12 - 5 - 2))
+    assert second["events"]["counts"] == {"forecast_failed": 1}
+
+
+def test_alarms_have_the_name_of_their_camera_and_share_a_file(svg_live):
+    low = ("--alarm", "--alarm-threshold", "0.2", "--alarm-clear", "0.1", "--alarm-min-duration", "0", "--alarm-cooldown", "0")
+    where = ("--events", "events.jsonl", "--alarm-dir", "alarms", "--alarm-after", "0.3", "--alarm-hold", "0")
+    code, stderr, stats = svg_live(*SMALL, *TWO, *low, *where, "--max-frames", "70")
+    assert code == 0, stderr
+    records = [json.loads(line) for line in Path("events.jsonl").read_text().splitlines()]
+    counts = {name: camera["alarms"]["count"] for name, camera in stats["cameras"].items()}
+    assert {record["camera"] for record in records} == set(counts) == {"digits", "digits-2"}
+    assert sorted(record["sequence"] for record in records) == list(range(1, sum(counts.values()) + 1))
+    assert stats["alarms"] == sum(counts.values())
+    for record in records:
+        clip = Path(record["files"]["clip"])
+        assert clip.parent == Path("alarms") / record["camera"]
+        assert clip.is_file()
+    assert "svg-live: digits-2: alarm " in stderr
+
+
+def test_a_run_alone_has_no_name(svg_live):
+    _, _, stats = svg_live(*SMALL, "--max-frames", "4")
+    assert "cameras" not in stats
+    assert "name" not in stats
+
+
+def test_the_display_is_recorded_once_and_cameras_apart(svg_live):
+    code, stderr, stats = svg_live(*SMALL, *TWO, "--max-frames", "4", "--record", "display")
+    assert code == 0, stderr
+    assert [path.suffix for path in Path("display").iterdir()] == [".mp4"]
+    assert stats["recorded"][0]["pictures"] == 4
+    code, stderr, stats = svg_live(*SMALL, *TWO, "--max-frames", "4", "--record", "own", "--record-what", "camera")
+    assert code == 0, stderr
+    assert sorted(path.name for path in Path("own").iterdir()) == ["digits", "digits-2"]
+    assert stats["recorded"] == []
+    assert [camera["recorded"][0]["pictures"] for camera in stats["cameras"].values()] == [4, 4]
+
+
+def test_sources_in_real_time_are_due_together():
+    """Whenever they start."""
+    now = [100.03]
+    tickers = []
+    for start in (100.03, 100.38):
+        now[0] = start
+        ticker = Ticker(0.1, StopRequest(), now=lambda: now[0], origin_s=99.95)
+        ticker._stop.sleep = lambda seconds: now.__setitem__(0, now[0] + max(0.0, seconds))
+        ticker.wait_for(0)
+        tickers.append((ticker, now[0]))
+    assert [start for _, start in tickers] == [pytest.approx(100.05), pytest.approx(100.45)]
+
+
+def test_the_synthetic_cameras_of_a_run_differ(svg_live):
+    _, _, stats = svg_live(*SMALL, *TWO, "--max-frames", "3")
+    assert [camera["source"] for camera in stats["cameras"].values()] == [
+        SyntheticSource(seed, 64).description for seed in (0, 1)
+    ]
