@@ -97,7 +97,7 @@ def take_all(options: argparse.Namespace, link: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=options.chromium, args=CHROMIUM_ARGUMENTS)
         for name in SIZES:
-            path = take_picture(browser, link, name, options.folder, options.seconds)
+            path = take_picture(browser=browser, link=link, name=name, folder=options.folder, seconds=options.seconds)
             print(f"{path}: {path.stat().st_size >> 10} KiB")
         browser.close()
 
