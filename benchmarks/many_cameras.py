@@ -5,7 +5,7 @@
 Every camera observes a frame and forecasts 8 samples of 10 steps, as fast as it can. The ways take turns, round after round:
 
     batched               one BatchForecaster
-    batched, 1 thread     the same with threads=1
+    batched, shared       the same, but all cores share each graph, on one batch of all cameras
     processes             a process with a Forecaster for each camera, opened as a user would
     processes, 1 thread   the same with threads=1
     in turn               Forecasters in one process, one after another
@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -33,6 +34,8 @@ from svg_common.files import write_json
 from svg_runtime import BatchForecaster, Forecaster
 from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.bundle.reader import find_model
+from svg_runtime.forecast import batch as batch_module
+from svg_runtime.forecast.opening import OpenOptions
 from svg_runtime.machine.hardware import hardware, versions
 
 SAMPLES, HORIZON = 8, 10
@@ -40,7 +43,7 @@ BATCHED = "batched"
 # way -> kind of worker, whether each camera has a process, threads
 WAYS: dict[str, tuple[str, bool, int | None]] = {
     BATCHED: ("batch", False, None),
-    "batched, 1 thread": ("batch", False, 1),
+    "batched, shared": ("shared", False, None),
     "processes": ("single", True, None),
     "processes, 1 thread": ("single", True, 1),
     "in turn": ("single", False, None),
@@ -79,7 +82,8 @@ def measure(model: str, options: argparse.Namespace) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {way: {"per_second": [], "cpu_ms": []} for way in ways}
     try:
         for way, processes in workers.items():
-            rows[way]["description"] = [read_line(process)["description"] for process in processes][0]
+            first, *_ = [read_line(process) for process in processes]
+            rows[way]["description"] = first["description"]
         for _ in range(options.rounds):
             for way, processes in workers.items():
                 for process in processes:
@@ -122,7 +126,9 @@ def read_line(process: subprocess.Popen[str]) -> dict[str, Any]:
 def work(model: str, kind: str, threads: int | None, backend: str, cameras: int, seed: int) -> None:
     """A process: works for as many seconds as each line of its input says, and prints what it has done."""
     given: dict[str, Any] = {"backend": backend, "threads": threads, "samples": SAMPLES, "horizon": HORIZON, "seed": seed}
-    step, description, n_past = (batched if kind == "batch" else single)(str(find_model(model)), cameras, given)
+    step, description, n_past = {"batch": batched, "shared": batched_shared, "single": single}[kind](
+        str(find_model(model)), cameras, given
+    )
     for _ in range(n_past + HORIZON):  # from then on all earlier forecasts of a frame are there to be scored
         step()
     print(json.dumps({"description": description}), flush=True)
@@ -147,6 +153,16 @@ def batched(path: str, cameras: int, given: dict[str, Any]) -> tuple[Callable[[]
             batch.forecast(range(cameras))
 
     return step, batch.description, batch.manifest.generation.n_past
+
+
+def batched_shared(path: str, cameras: int, given: dict[str, Any]) -> tuple[Callable[[], None], str, int]:
+    """The same without lanes."""
+
+    def without_lanes(**options: Any) -> OpenOptions:
+        return OpenOptions(**{**options, "lanes": 1})
+
+    with patch.object(batch_module, "OpenOptions", without_lanes):
+        return batched(path, cameras, given)
 
 
 def single(path: str, cameras: int, given: dict[str, Any]) -> tuple[Callable[[], None], str, int]:

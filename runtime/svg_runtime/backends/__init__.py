@@ -32,6 +32,7 @@ def open_backend(
     gpu: GpuOptions | None = None,
     progress: ProgressListener | None = None,
     shuffled: bool | None = None,
+    lanes: int = 1,
 ) -> Backend:
     """Load a bundle's graphs into a backend.
 
@@ -51,6 +52,7 @@ def open_backend(
         progress: listener for the building of engines.
         shuffled: whether to run the graph `decoder_shuffled` as the decoder. None lets the backend choose: openvino takes it
             on a CPU where the bundle has it, the others do not.
+        lanes: on a CPU, how many graphs can run at the same time, if there are so many threads; they share them equally.
 
     Raises:
         UsageError: no such backend, or options that have no effect with it.
@@ -73,11 +75,16 @@ def open_backend(
         raise no_effect(gpu_options.given, name, advice=f", or use --backend with one of: {', '.join(NVIDIA)}")
     if name == "auto":
         return _open_fastest(
-            bundle=bundle, device=device, precision=precision, threads=threads, samples=samples, shuffled=shuffled
+            bundle=bundle, device=device, precision=precision, threads=threads, samples=samples, shuffled=shuffled,
+            lanes=lanes,
         )  # fmt: skip
     if name == "openvino":
-        return _open_openvino(bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled)
-    return _open_cpu(bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled)
+        return _open_openvino(
+            bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled, lanes=lanes
+        )  # fmt: skip
+    return _open_cpu(
+        bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled, lanes=lanes
+    )  # fmt: skip
 
 
 def engine_stamps(bundle: Bundle, samples: int) -> list[str]:
@@ -151,10 +158,13 @@ def _open_fastest(
     threads: int | None,
     samples: int,
     shuffled: bool | None,
+    lanes: int,
 ) -> Backend:
     """A GPU, then OpenVINO where it is faster, then the cpu backend, whose description tells why the others do not work."""
     if precision == "bf16":
-        return _open_openvino(bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled)
+        return _open_openvino(
+            bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled, lanes=lanes
+        )  # fmt: skip
     failures = ""
     if device in (None, "auto") and cuda_is_installed():
         try:
@@ -164,11 +174,14 @@ def _open_fastest(
     if device in (None, "auto", "cpu") and _openvino_is_faster():
         try:
             return _open_openvino(
-                bundle=bundle, device=device, precision=precision, threads=threads, remark=failures, shuffled=shuffled
+                bundle=bundle, device=device, precision=precision, threads=threads, remark=failures, shuffled=shuffled,
+                lanes=lanes,
             )  # fmt: skip
         except (BackendMissingError, BundleError) as error:
             failures += _does_not_work("openvino", error)
-    backend = _open_cpu(bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled)
+    backend = _open_cpu(
+        bundle=bundle, device=device, precision=precision, threads=threads, shuffled=shuffled, lanes=lanes
+    )  # fmt: skip
     backend.description += failures
     return backend
 
@@ -201,11 +214,22 @@ def _openvino_is_faster() -> bool:
 
 
 def _open_cpu(
-    bundle: Bundle, device: str | None, precision: Precision | None, threads: int | None, shuffled: bool | None
+    bundle: Bundle,
+    device: str | None,
+    precision: Precision | None,
+    threads: int | None,
+    shuffled: bool | None,
+    lanes: int,
 ) -> CpuBackend:
     from svg_runtime.backends.onnxruntime.cpu import CpuBackend
 
-    return CpuBackend(bundle.with_decoder(bool(shuffled)), precision or "fp32", device, threads)
+    return CpuBackend(
+        bundle=bundle.with_decoder(bool(shuffled)),
+        precision=precision or "fp32",
+        device=device,
+        threads=threads,
+        lanes=lanes,
+    )
 
 
 def _open_openvino(
@@ -215,9 +239,11 @@ def _open_openvino(
     threads: int | None,
     remark: str = "",
     shuffled: bool | None = None,
+    lanes: int = 1,
 ) -> Backend:
     from svg_runtime.backends.openvino.backend import OpenVinoBackend
 
     return OpenVinoBackend(
-        bundle=bundle, precision=precision, device=device, threads=threads, remark=remark, shuffled=shuffled
+        bundle=bundle, precision=precision, device=device, threads=threads, remark=remark, shuffled=shuffled,
+        lanes=lanes,
     )  # fmt: skip

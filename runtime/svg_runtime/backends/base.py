@@ -62,11 +62,12 @@ class Chain:
 
 
 class Backend(Protocol):
-    """A device with the graphs of one precision loaded. Not thread-safe."""
+    """A device with the graphs of one precision loaded. Not thread-safe, but for `lanes`."""
 
     name: str  # as the user names it: cpu, cuda, ...
     precision: Precision  # of the loaded graphs
     prefers_fused: bool  # whether forecasts should run the fused graphs where the bundle has them
+    lanes: int  # how many threads of the host may work at the same time, each with the graphs that its own `lane` has bound
     max_batch: int | None  # the largest batch that graphs can run at; None: any
 
     @property
@@ -77,6 +78,10 @@ class Backend(Protocol):
     @property
     def computed_in(self) -> ComputedIn:
         """Layers with weights per graph and precision, for the graphs loaded so far; unknown graphs are missing."""
+        ...
+
+    def lane(self, number: int) -> Backend:
+        """Return what a thread binds its graphs with, from 0 to `lanes` - 1. Buffers are those of all lanes."""
         ...
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from svg_runtime.backends.base import Array, BoundGraph, Buffer, Chain, StepBuffers
 
+_BackendT = TypeVar("_BackendT")
+
 
 class HostArrays:
     """The memory methods of a backend on NumPy arrays, whose graphs run one by one, at any batch."""
 
+    lanes = 1
     max_batch: int | None = None
+
+    def lane(self: _BackendT, number: int) -> _BackendT:
+        """Return the backend itself."""
+        return self
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         """Return a new zeroed array.

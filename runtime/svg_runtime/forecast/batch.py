@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -23,8 +24,9 @@ from svg_runtime.forecast.camera_group import Camera, CameraGroup
 from svg_runtime.forecast.checks import COUNT_LIMIT, check_counts, check_finite, checked_frame, checked_noise
 from svg_runtime.forecast.context import SurpriseUnit
 from svg_runtime.forecast.forecaster import Forecaster, Observation, name_memory_errors
+from svg_runtime.forecast.lanes import Lanes, Part, bound_sizes, divide
 from svg_runtime.forecast.model import ContextMode, LoadedModel
-from svg_runtime.forecast.noise import FloatArray
+from svg_runtime.forecast.noise import FloatArray, NoiseSource
 from svg_runtime.forecast.opening import Opened, OpenOptions, open_model
 from svg_runtime.forecast.scores import EarlierForecast, ForecastScore
 from svg_runtime.forecast_options import Calibrate
@@ -48,9 +50,14 @@ class BatchForecaster:
     Camera i gives what a `Forecaster` with the seed `seed + i` gives for the same frames, whatever the other cameras do: they
     may be due at other times, be reset, or miss frames. Those that are given to one call run as one batch.
 
-    Graphs are bound for all cameras together, for 1, and for the powers of two between, each when it is first needed or by
-    `warm_up`. Another number runs as a few of these: 7 of 8 cameras as 4, 2 and 1. So `observe` and `forecast` of any cameras
-    never bind more than these few, whose buffers together are less than twice those of all cameras.
+    On a CPU every core is a lane that runs graphs by itself, or several cores where there are more of them than cameras. The
+    cameras of a call are divided among the lanes, or their samples where they are fewer. One core has its full speed with a
+    batch of 8, so batches are not larger than 16 there, and cores that share a graph wait for each other after every layer. A
+    GPU has one lane, with one batch of all.
+
+    Graphs are bound for a lane's cameras together, for 1, and for the powers of two between, each when it is first needed or by
+    `warm_up`. Another number runs as a few of these: 7 of 8 cameras as 4, 2 and 1. So no choice of cameras binds more than
+    these few, whose buffers together are about twice those of all cameras.
     """
 
     def __init__(
@@ -73,9 +80,10 @@ class BatchForecaster:
         self._closed = False
         self._process = os.getpid()
         self._cameras = [Camera.new(self._model, seed + camera) for camera in range(cameras)]
-        self._sizes = [cameras, *(1 << power for power in reversed(range((cameras - 1).bit_length())))]
-        self._groups: dict[int, CameraGroup] = {}
-        self._all = self._group(cameras)
+        self._lanes = Lanes(opened.backend.lanes)
+        self._sizes = bound_sizes(cameras, self._lanes.count, samples)
+        self._groups: dict[tuple[int, int], CameraGroup] = {}  # by lane and number of cameras
+        self._first = self._group(0, self._sizes[0])
         keep_in_children(self)
 
     @classmethod
@@ -100,10 +108,17 @@ class BatchForecaster:
         Args:
             path: the *.svgb folder.
             cameras: how many.
+            backend: "auto", which measures with the batch of all cameras, or a backend's name; see `Forecaster.open`.
+            device: device of the backend; None lets the backend choose.
+            precision: "fp32", "fp16" or "bf16"; None lets the backend choose.
             samples: futures per forecast and camera.
+            horizon: frames per future.
             seed: of the noise of camera 0; the next camera's is one higher.
-            backend, device, precision, horizon, context, threads, gpu, progress, calibrate: see `Forecaster.open`. "auto"
-                measures with the batch of all cameras.
+            context: "window" or "stream"; None: as the manifest says.
+            threads: CPU threads that work at the same time; None means one per usable core.
+            gpu: options for backends on NVIDIA GPUs.
+            progress: listener for what "auto" measures, and for the building of engines.
+            calibrate: what "auto" measures, see `Forecaster.open`.
 
         Raises:
             BundleError: the bundle is missing, damaged or hostile.
@@ -111,6 +126,7 @@ class BatchForecaster:
             BackendError: the device is out of memory.
             UsageError: an invalid value.
         """
+        NoiseSource(seed)  # refuses what is no seed
         if not isinstance(cameras, (int, np.integer)) or cameras < 1:
             raise UsageError(f"cameras is {cameras!r}\n  expected a whole number of at least 1")
         check_counts(samples, horizon)
@@ -119,7 +135,7 @@ class BatchForecaster:
         rows, count = int(cameras * samples), int(cameras)
         options = OpenOptions(
             backend=backend, device=device, precision=precision, samples=rows, horizon=horizon, fused=None,
-            shuffled=None, threads=threads, gpu=gpu, progress=progress or NullListener(), calibrate=calibrate,
+            shuffled=None, threads=threads, gpu=gpu, progress=progress or NullListener(), calibrate=calibrate, lanes=count,
         )  # fmt: skip
         return open_model(
             path,
@@ -141,10 +157,11 @@ class BatchForecaster:
         self._closed = True
         if self._process != os.getpid():
             return
+        self._lanes.close()
         try:
             self._model.backend.close()  # first, because it waits until nothing runs
         finally:
-            del self._groups, self._all, self._cameras  # they hold the device's buffers and bound graphs
+            del self._groups, self._first, self._cameras  # they hold the device's buffers and bound graphs
 
     @property
     def backend(self) -> str:
@@ -156,14 +173,15 @@ class BatchForecaster:
         """Human-readable: as that of a `Forecaster`, with the number of cameras."""
         chosen = None if self.decision is None else self.decision.summary
         note = self.manifest.quality_note(self._model.backend.precision)
-        together = f"{self.cameras} cameras in one batch" if self.cameras > 1 else None
+        where = f"in {self._lanes.count} lanes" if self._lanes.count > 1 else "in one batch"
+        together = f"{self.cameras} cameras {where}" if self.cameras > 1 else None
         return "; ".join(filter(None, [self._model.backend.description, together, chosen, note]))
 
     @property
     def surprise_unit(self) -> SurpriseUnit | None:
         """What surprise is measured in, see `Observation`; None for a model that has none."""
         self._check_open()
-        return self._all.context.surprise_unit
+        return self._first.context.surprise_unit
 
     def ready(self, camera: int) -> bool:
         """Whether n_past frames of a camera have been observed.
@@ -198,9 +216,11 @@ class BatchForecaster:
         frame = self.manifest.frame
         black = np.zeros((frame.height, frame.width, frame.channels), np.float32)
         try:
-            for size in self._sizes:
+            lanes = self._lanes.count
+            together = {self.cameras, *(size * lanes for size in self._sizes), *range(1, lanes)}
+            for count in sorted(count for count in together if count <= self.cameras):
                 self.reset()
-                due = range(size)
+                due = range(count)
                 # Two forecasts, as states alternate between two sets of buffers.
                 for _ in range(self.manifest.generation.n_past + 1):
                     with suppress(ForecastError):  # what comes out for black frames does not matter
@@ -235,12 +255,16 @@ class BatchForecaster:
         self._check_open()
         given = {self._index(index): frame for index, frame in frames.items()}
         checked = {index: _checked_frame_of(index, frame, self.manifest.frame) for index, frame in given.items()}
-        seen = {index: self._look_at(index, frame) for index, frame in checked.items()}
-        for due in self._alike(seen):
-            for part in self._parts(due):
-                cameras = [self._cameras[index] for index in part]
-                self._group(len(part)).observe(cameras, [seen[index].frame for index in part], self.samples)
-        return self._finite(seen, self._observation)
+        seen: dict[int, _Seen] = {}
+
+        def read(part: Part) -> None:
+            seen.update((index, self._look_at(index, checked[index])) for index in part.cameras)
+            cameras, frames = self._of(part), [checked[index] for index in part.cameras]
+            self._group(part.lane, len(cameras)).observe(cameras, frames, self.samples)
+
+        for due in self._alike(checked):
+            self._run(read, self._divide(due, self.samples, by_samples=False))
+        return self._finite({index: seen[index] for index in checked}, self._observation)
 
     @name_memory_errors
     def forecast(
@@ -287,28 +311,33 @@ class BatchForecaster:
         given_past = self._checked_noise("context_noise", context_noise, due, past_shape)
         given = self._checked_noise("noise", noise, due, shape)
         futures_of = self._model.futures_of(samples)
-        parts = self._parts(due)
+        parts = self._divide(due, futures_of, by_samples=not self._first.streams_samples)
         for part in parts:
-            self._group(len(part)).rollout(futures_of, horizon)
+            self._group(part.lane, len(part.cameras)).rollout(part.samples.stop - part.samples.start, horizon)
         # 2) draw the rest, for each camera in the order of a Forecaster
-        reads, eps_past, eps = self._all.reads_context_each_time, {}, {}
+        eps_past: dict[int, FloatArray] = {}
+        eps: dict[int, FloatArray] = {}
         for index in due:
-            source = self._cameras[index].noise
-            if reads:
-                eps_past[index] = source.draw(*past_shape) if given_past.get(index) is None else given_past[index]
-            eps[index] = source.draw(*shape) if given.get(index) is None else given[index]
+            draw = self._cameras[index].noise.draw
+            if self._first.reads_context_each_time:
+                eps_past[index] = given_past[index] if index in given_past else draw(*past_shape)
+            eps[index] = given[index] if index in given else draw(*shape)
         # 3) forecast
-        futures: dict[int, FloatArray] = {}
-        for part in parts:
-            found = self._group(len(part)).forecast(
-                cameras=[self._cameras[index] for index in part],
+        futures: dict[int, dict[int, FloatArray]] = {index: {} for index in due}  # by the first sample of a part
+
+        def sample(part: Part) -> None:
+            past = [eps_past[index][:, part.samples] for index in part.cameras if index in eps_past]
+            found = self._group(part.lane, len(part.cameras)).forecast(
+                cameras=self._of(part),
                 horizon=horizon,
-                noise=np.concatenate([eps[index][:, :futures_of] for index in part], axis=1),
-                context_noise=np.concatenate([eps_past[index][:, :futures_of] for index in part], axis=1) if reads else None,
+                noise=np.concatenate([eps[index][:, part.samples] for index in part.cameras], axis=1),
+                context_noise=np.concatenate(past, axis=1) if past else None,
             )
-            for index, each in zip(part, found, strict=True):
-                futures[index] = np.repeat(each, samples, axis=0) if len(each) < samples else each
-        return self._finite({index: futures[index] for index in due}, self._remembered)
+            for index, each in zip(part.cameras, found, strict=True):
+                futures[index][part.samples.start] = each
+
+        self._run(sample, parts)
+        return self._finite({index: _joined(parts, samples) for index, parts in futures.items()}, self._remembered)
 
     def _camera(self, index: int) -> Camera:
         self._check_open()
@@ -320,20 +349,27 @@ class BatchForecaster:
             raise UsageError(f"there is no camera {index!r}\n  expected a whole number from 0 to {self.cameras - 1}")
         return int(index)
 
-    def _group(self, size: int) -> CameraGroup:
-        """Return the graphs bound for a number of cameras, on first use bound now."""
-        if size not in self._groups:
-            self._groups[size] = CameraGroup(self._model, size, self.samples)
-        return self._groups[size]
+    def _group(self, lane: int, size: int) -> CameraGroup:
+        """Return the graphs of a lane that are bound for a number of cameras, on first use bound now."""
+        if (lane, size) not in self._groups:
+            self._groups[lane, size] = CameraGroup(self._model.in_lane(lane), size, self.samples)
+        return self._groups[lane, size]
 
-    def _parts(self, cameras: Sequence[int]) -> list[list[int]]:
-        """Split cameras into parts of the sizes that are bound, the largest first."""
-        rest, parts = list(cameras), []
-        for size in self._sizes:
-            while len(rest) >= size:
-                parts.append(rest[:size])
-                rest = rest[size:]
+    def _of(self, part: Part) -> list[Camera]:
+        return [self._cameras[index] for index in part.cameras]
+
+    def _divide(self, cameras: Sequence[int], samples: int, by_samples: bool) -> list[Part]:
+        """Divide cameras among lanes and bound batches. What is not bound yet is bound here, in one thread."""
+        parts = divide(cameras=cameras, lanes=self._lanes.count, samples=samples, sizes=self._sizes, by_samples=by_samples)
+        for part in parts:
+            self._group(part.lane, len(part.cameras))
         return parts
+
+    def _run(self, work: Callable[[Part], None], parts: Sequence[Part]) -> None:
+        by_lane: dict[int, list[Callable[[], None]]] = {}
+        for part in parts:
+            by_lane.setdefault(part.lane, []).append(partial(work, part))
+        self._lanes.run(by_lane)
 
     def _alike(self, cameras: Iterable[int]) -> list[list[int]]:
         """Group cameras that have seen equally many frames, up to n_past: those of one run read windows of one length."""
@@ -389,7 +425,7 @@ class BatchForecaster:
         return checked
 
     def _check_stream(self, samples: int, context_noise: Mapping[int, ArrayLike] | None) -> None:
-        if self._all.streams_samples and (context_noise or samples != self.samples):
+        if self._first.streams_samples and (context_noise or samples != self.samples):
             raise UsageError(
                 f"the stream context has already been read with {self.samples} samples\n"
                 f"  expected samples={self.samples} and no context_noise; or open it with context='window'"
@@ -409,6 +445,13 @@ class BatchForecaster:
                 f"camera {index}: {seen} of {n_past} frames observed\n"
                 f"  call observe() with its frames {n_past - seen} more time(s) before forecast()"
             )
+
+
+def _joined(parts: Mapping[int, FloatArray], samples: int) -> FloatArray:
+    """Put the samples of a camera together, in their order; the only future of a deterministic model is repeated."""
+    found = [parts[first] for first in sorted(parts)]
+    futures = found[0] if len(found) == 1 else np.concatenate(found)
+    return futures if len(futures) == samples else np.repeat(futures, samples, axis=0)
 
 
 def _checked_frame_of(index: int, values: ArrayLike, spec: FrameSpec) -> FloatArray:

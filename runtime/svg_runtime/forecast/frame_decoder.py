@@ -12,6 +12,7 @@ from svg_runtime.bundle.manifest import GraphSpec
 from svg_runtime.forecast.noise import FloatArray
 
 _FRAMES = 64  # decoded at once: enough for full speed, few enough for any memory
+_FRAMES_IN_LANE = 16  # one core has its full speed at 8; with more, cores at work on different frames share less of the caches
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class FrameDecoder:
         self._constants = constants
         self._samples = samples
         self._horizon = horizon
-        at_once = max(1, min(_FRAMES, backend.max_batch or _FRAMES) // samples)
+        most = _FRAMES if backend.lanes == 1 else _FRAMES_IN_LANE
+        at_once = max(1, min(most, backend.max_batch or most) // samples)
         self._parts = [
             self._bind(camera, slice(first, min(first + at_once, horizon)))
             for camera in range(len(constants))

@@ -71,7 +71,9 @@ class FusedRollout:
         states = {state.input for state in spec.states}
         self._primed = [tensor for tensor in self._outputs("prime") if tensor.name not in states and self._is_read(tensor.name)]
         self._conditions = [tensor for tensor in self._outputs("skip") if self._is_read(tensor.name)]
-        self._stepped, self._decoded = self._bind_constants(condition)
+        stepped, decoded_each = self._bind_constants(condition)
+        self._stepped = stepped  # for all rows
+        self._decoded = decoded_each  # of each camera, at batch 1
         # 2) the steps, each with its own noise and its own output
         decoded = {tensor.name for tensor in variant.graphs["decode"].inputs} if "decode" in variant.graphs else {"frame"}
         self._shown = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from svg_runtime.backends.base import Backend, Buffer
@@ -57,6 +57,10 @@ class LoadedModel:
             # `step` contains the plain decoder.
             fused=_use_fused(variant, False if shuffled else fused, backend.prefers_fused),
         )
+
+    def in_lane(self, number: int) -> LoadedModel:
+        """Return the same for what runs in a lane of the backend."""
+        return replace(self, backend=self.backend.lane(number))
 
     def futures_of(self, samples: int) -> int:
         """Return how many futures to compute: a deterministic model has only one."""

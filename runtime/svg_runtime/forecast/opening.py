@@ -47,6 +47,7 @@ class OpenOptions:
     gpu: GpuOptions | None
     progress: ProgressListener
     calibrate: Calibrate | None
+    lanes: int = 1  # see `open_backend`; what is timed has one, with as many threads as are fastest for it
 
     def check(self) -> None:
         """Refuse what no backend can do.
@@ -103,7 +104,7 @@ def open_model(
 
     def as_way(way: Way) -> OpenOptions:
         changed: dict[str, Any] = {**vars(way), "threads": way.threads or options.threads}
-        return replace(measured, **changed)
+        return replace(measured, **changed, lanes=1)
 
     decision = choice.decide(
         lambda way: _open(bundle, as_way(way), make_timed), options.progress, again=mode != "ready"
@@ -111,7 +112,10 @@ def open_model(
     if decision is None:
         return rule_of_thumb()
     try:
-        return _open(bundle, as_way(decision.way), make, decision)
+        way = as_way(decision.way)
+        if options.lanes > 1:
+            way = replace(way, threads=options.threads, lanes=options.lanes)
+        return _open(bundle, way, make, decision)
     except EngineNotBuiltError:  # the stream context needs engines that the measured window does not
         return rule_of_thumb()
     except (BackendMissingError, MissingExtraError, BundleError, BackendError, EngineError):
@@ -131,6 +135,7 @@ def _open(bundle: Bundle, options: OpenOptions, make: Callable[[Opened], _MadeT]
             gpu=options.gpu,
             progress=options.progress,
             shuffled=options.shuffled,
+            lanes=options.lanes,
         )
         try:
             return make(

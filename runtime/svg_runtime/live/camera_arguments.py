@@ -60,8 +60,17 @@ def source_options(values: Values, realtime: bool, seed: int) -> SourceOptions:
     return options
 
 
-def camera_alarms(values: Values) -> AlarmOptions:
-    """The alarms of one camera; errors as of `alarm_options`."""
+def alarms_of_all(cameras: Sequence[Values]) -> list[AlarmOptions]:
+    """The alarms of each camera. Options of alarms may be there for the others alone, where one camera has none.
+
+    Raises:
+        UsageError: as of `alarm_options`.
+    """
+    some = any(values["alarm"] for values in cameras)
+    return [_alarms(values) if values["alarm"] or not some else AlarmOptions() for values in cameras]
+
+
+def _alarms(values: Values) -> AlarmOptions:
     signal = values["alarm_signal"]
     given = {key: values[key] for key in ALARM_KEYS}
     return alarm_options(values["alarm"], {**given, "alarm_signal": None if signal is None else signal.value})

@@ -268,7 +268,7 @@ def live(
         record=record, what=record_what, segment=record_segment, limit=record_limit, forecasts=save_forecasts,
         dtype=forecast_dtype,
     )  # fmt: skip
-    alarms = [camera_arguments.camera_alarms(each) for each in cameras]
+    alarms = camera_arguments.alarms_of_all(cameras)
     endless = any(each.path is None or each.loop for each in sources)
     page = serve_options(serve, serve_host, serve_token)
     ends_or_tells = (output, record, save_forecasts, json, max_frames, page)

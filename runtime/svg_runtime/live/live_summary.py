@@ -71,7 +71,7 @@ def _rows_of_several(summary: dict[str, Any]) -> list[tuple[str, str]]:
     rows += _adaptive_rows(summary)
     for name, camera in summary["cameras"].items():
         rows.append((name, _camera_row(camera)))
-        rows += [("", f"{what}: {value}") for what, value in _common_rows(camera)]
+        rows += [(f"{name}, {what}", value) for what, value in _common_rows(camera)]
     return rows + _common_rows(summary)
 
 

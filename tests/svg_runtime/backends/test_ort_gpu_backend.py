@@ -22,6 +22,7 @@ from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BackendError, BackendMissingError, BundleError, UsageError
 from tests.svg_runtime.backends.numpy_cuda import NumpyCuda, cudaError_t
 from tests.svg_runtime.backends.ort_on_numpy_cuda import CPU, CUDA, TENSORRT, OrtOnNumpyCuda
+from tests.svg_runtime.batch_helpers import check as check_batch
 from tests.svg_runtime.bundle_helpers import draw, watch
 
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed: pip install 'svg-edge[gpu]'")
@@ -112,6 +113,18 @@ def test_forecasts_of_other_families_are_those_of_the_cpu(family_bundle, name, b
     bundle = family_bundle(name)
     frame = Bundle.open(bundle).manifest.frame
     check_same(bundle, np.random.default_rng(0).random((4, frame.height, frame.width, 1), np.float32), backend_name)
+
+
+@pytest.mark.parametrize("context", ["window", "stream"])
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_cameras_in_one_batch_are_as_if_alone_on_the_cpu(fused_bundle, cuda, graph, context):
+    check_batch(fused_bundle, backend="cuda", precision="fp32", gpu=GRAPHS[graph], context=context)
+    assert cuda.left == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["srvp-skips", "ensemble", "mim", "spatial"])
+def test_cameras_of_other_families_in_one_batch_are_as_if_alone_on_the_cpu(family_bundle, name):
+    check_batch(family_bundle(name), backend="cuda")
 
 
 def test_state_travels_through_captured_graphs_as_without(fused_bundle, ort):

@@ -28,6 +28,7 @@ from tests.svg_runtime.backends import numpy_tensorrt
 from tests.svg_runtime.backends.build_helpers import Watched
 from tests.svg_runtime.backends.numpy_cuda import NumpyCuda, cudaError_t
 from tests.svg_runtime.backends.numpy_tensorrt import NumpyTensorrt, NumpyTensorrtRtx, make_engine
+from tests.svg_runtime.batch_helpers import check as check_batch
 from tests.svg_runtime.bundle_helpers import draw, watch
 
 pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed: pip install 'svg-edge[tensorrt-rtx]'")
@@ -84,6 +85,11 @@ def test_frames_and_surprise_of_other_families_are_those_of_the_cpu_backend(tens
     bundle = family_bundle(name)
     frame = Bundle.open(bundle).manifest.frame
     check_parity(bundle, np.random.default_rng(0).random((5, frame.height, frame.width, 1), np.float32), None, "fp32")
+
+
+@pytest.mark.parametrize("context", ["window", "stream"])
+def test_cameras_in_one_batch_are_as_if_alone_on_the_cpu(tensorrt, fused_bundle, context):
+    check_batch(fused_bundle, context=context, **TENSORRT)
 
 
 def check_parity(bundle, frames, fused, precision):

@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from svg_common.errors import ExitCode, UsageError
 from svg_common.toml_files import read_toml
-from svg_runtime.live.camera_arguments import each_camera
+from svg_runtime.live.camera_arguments import alarms_of_all, each_camera
 from svg_runtime.live.camera_names import check_camera_names, derived_names
 from svg_runtime.live.cli import app, live
 from svg_runtime.live.config.camera_keys import ALARM_KEYS, CAMERA_KEYS
@@ -70,12 +70,15 @@ def test_a_table_stands_over_what_holds_for_all(tmp_path):
     assert sources == {"gate": (None, ["udp://:1"]), "yard": ([0], None), "hall": (None, ["udp://:9"])}
     assert [table["reconnect"] for table in tables.values()] == [5.0, 7.0, 5.0]
     assert [table["roi"] for table in tables.values()] == ["0,0,0.5,0.5", None, None]
-    # Without alarms, their threshold has no effect, and is not refused.
-    assert [(table["alarm"], table["alarm_threshold"]) for table in tables.values()] == [
-        (True, 3.0),
-        (False, None),
-        (True, 3.0),
-    ]
+    assert [table["alarm"] for table in tables.values()] == [True, False, True]
+
+
+def test_options_of_alarms_may_be_for_some_cameras_alone():
+    values = {**dict.fromkeys(CAMERA_KEYS), "alarm_threshold": 3.0, "alarm": True}
+    on, off = alarms_of_all([values, {**values, "alarm": False}])
+    assert (on.enabled, on.trigger.threshold, off.enabled) == (True, 3.0, False)
+    with pytest.raises(UsageError, match="no effect without alarms"):
+        alarms_of_all([{**values, "alarm": False}] * 2)
 
 
 def test_the_command_line_wins_over_tables_too(tmp_path):

@@ -124,7 +124,7 @@ def test_the_exit_code_says_when_all_are_lost(svg_live, monkeypatch):
     assert stats["frames"]["seen"] == 6
     use(monkeypatch, Scripted("x", 3, then=SourceLostError("gone")), Scripted("y", 3, then=ForecastError("odd")))
     code, stderr, _ = svg_live(*SMALL, *TWO)
-    assert (code, stderr.splitlines()[-1]) == (ExitCode.ERROR, "svg-live: odd")
+    assert (code, stderr.splitlines()[-1]) == (ExitCode.ERROR, "error: odd")
 
 
 def test_a_camera_that_is_not_there_yet_is_waited_for_while_others_run(svg_live, monkeypatch):

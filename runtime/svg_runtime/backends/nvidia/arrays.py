@@ -7,7 +7,7 @@ import math
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from svg_runtime.backends.base import Array, Buffer, StepBuffers
 from svg_runtime.backends.nvidia.device import CudaDevice
 
+_BackendT = TypeVar("_BackendT")
 _ALIGNMENT = 256  # bytes, as cudaMalloc guarantees: TensorRT's kernels may rely on it
 
 
@@ -83,8 +84,13 @@ class DeviceBuffer:
 class DeviceArrays:
     """The memory methods of a backend on a GPU. The host waits only in `read`, and in a `write` right after another."""
 
+    lanes = 1
     max_batch: int | None = None
     _device: CudaDevice
+
+    def lane(self: _BackendT, number: int) -> _BackendT:
+        """Return the backend itself."""
+        return self
 
     def allocate(self, shape: tuple[int, ...], dtype: str) -> Buffer:
         """Return a new zeroed buffer."""

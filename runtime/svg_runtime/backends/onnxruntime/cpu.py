@@ -21,6 +21,13 @@ from svg_runtime.machine.hardware import usable_cores
 class CpuBackend(HostArrays):
     """ONNX Runtime's CPU execution provider.
 
+    Args:
+        bundle: the opened bundle.
+        precision: the variant to load.
+        device: None, auto or cpu.
+        threads: CPU threads; None means one per usable core.
+        lanes: how many graphs can run at the same time, if there are so many threads; they share them equally.
+
     Raises:
         MissingExtraError: onnxruntime is not installed.
         BackendMissingError: onnxruntime is installed but does not load, `device` is not a CPU, or `precision` is bf16.
@@ -30,7 +37,14 @@ class CpuBackend(HostArrays):
     name = "cpu"
     prefers_fused = True
 
-    def __init__(self, bundle: Bundle, precision: Precision, device: str | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        precision: Precision,
+        device: str | None = None,
+        threads: int | None = None,
+        lanes: int = 1,
+    ) -> None:
         if device not in (None, "auto", "cpu"):
             raise BackendMissingError(f"the cpu backend has no device '{device}'\n  expected cpu")
         if precision == "bf16":
@@ -39,11 +53,13 @@ class CpuBackend(HostArrays):
             )
         onnxruntime = load_onnxruntime("cpu", "cpu")
         self.precision: Precision = precision
+        threads = threads or usable_cores()
+        self.lanes = min(lanes, threads)
         self._sessions: dict[str, Any] = {}
         self._bound: weakref.WeakSet[BoundSession] = weakref.WeakSet()
         self.computed_in: dict[str, Counter[str]] = {}
         for graph_name, content in bundle.graphs(precision).items():
-            options = _session_options(onnxruntime, threads)
+            options = _session_options(onnxruntime, threads // self.lanes)
             try:
                 make = partial(onnxruntime.InferenceSession, content, providers=["CPUExecutionProvider"])
                 session, layers = load_session(make, options, content, precision)
@@ -82,8 +98,8 @@ class CpuBackend(HostArrays):
         self._sessions.clear()
 
 
-def _session_options(onnxruntime: Any, threads: int | None) -> Any:
-    options = session_options(onnxruntime, threads or usable_cores())
+def _session_options(onnxruntime: Any, threads: int) -> Any:
+    options = session_options(onnxruntime, threads)
     # Measured, see docs/results.md: spinning threads need not be woken up at every layer. Each graph is a session with its
     # own threads, so they stop spinning when a run ends: otherwise the next graph would have to share the cores with them.
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")

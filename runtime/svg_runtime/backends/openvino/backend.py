@@ -10,6 +10,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ class _BoundRequest:
     request: Any
     compiled: _Compiled | None
     arrays: list[Array]
+    in_lane: bool
 
     def run(self) -> None:
         """Run synchronously.
@@ -70,8 +72,11 @@ class _BoundRequest:
         if self.request is None:
             raise _closed(self.graph_name)
         try:
-            self.request.start_async()  # `infer` would create a dictionary of all results at every call
-            self.request.wait()
+            if self.in_lane:  # in this thread, which must not wait for one of OpenVINO's own
+                self.request.infer(share_outputs=True)
+            else:
+                self.request.start_async()  # `infer` would create a dictionary of all results at every call
+                self.request.wait()
         except Exception as error:  # OpenVINO raises RuntimeError and classes of its own
             raise BackendError(f"OpenVINO failed while running {self.graph_name}: {error}") from error
 
@@ -94,6 +99,7 @@ class OpenVinoBackend(HostArrays):
         remark: end of the description: why another backend was not chosen.
         shuffled: whether to run the graph `decoder_shuffled` as the decoder; None: on a CPU, where the bundle has it. It lets
             the whole decoder run in reduced precision.
+        lanes: on a CPU, how many graphs can run at the same time, if there are so many threads; they share them equally.
 
     Raises:
         MissingExtraError: openvino is not installed.
@@ -114,6 +120,7 @@ class OpenVinoBackend(HostArrays):
         threads: int | None = None,
         remark: str = "",
         shuffled: bool | None = None,
+        lanes: int = 1,
     ) -> None:
         require_modules("the openvino backend", "openvino", "openvino")
         try:
@@ -127,6 +134,8 @@ class OpenVinoBackend(HostArrays):
         self.precision: Precision = precision or ("bf16" if may_choose_bf16 and self._placement.compute == "bf16" else "fp32")
         self._release = openvino.__version__.split("-")[0]
         self._threads = threads or usable_cores()
+        self.lanes = min(lanes, self._threads) if self._placement.is_cpu else 1
+        self._lanes: list[OpenVinoBackend] = []
         self._remark = remark
         self._caches: dict[str | None, Path | None] = {}
         self._where = f"'{bundle.path}'"
@@ -163,6 +172,14 @@ class OpenVinoBackend(HostArrays):
             notes.append("bf16 is faster here, if the model passes the quality gate: svg-export ckpt.pt --bf16")
         return "; ".join(notes) + self._remark
 
+    def lane(self, number: int) -> OpenVinoBackend:
+        """Return a backend that compiles graphs of its own: those of one compiled graph run one after the other."""
+        while len(self._lanes) < number:
+            lane = copy(self)
+            lane._compiled = weakref.WeakValueDictionary()
+            self._lanes.append(lane)
+        return self._lanes[number - 1] if number else self
+
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:
         """An inference request on tensors that share the arrays' memory.
 
@@ -178,7 +195,7 @@ class OpenVinoBackend(HostArrays):
         for name, array, _ in unaliased(graph, inputs, outputs):
             request.set_tensor(name, self._tensor(array, shared_memory=True))
             arrays.append(array)
-        bound = _BoundRequest(graph, request, compiled, arrays)
+        bound = _BoundRequest(graph, request, compiled, arrays, in_lane=self.lanes > 1)
         self._bound.add(bound)
         return bound
 
@@ -186,9 +203,10 @@ class OpenVinoBackend(HostArrays):
         """Free the graphs; bound graphs cannot run any more."""
         for bound in self._bound:
             bound.release()
-        self._contents = {}
-        self._first = None
-        self._compiled.clear()
+        for lane in (self, *self._lanes):
+            lane._contents = {}
+            lane._first = None
+            lane._compiled.clear()
 
     def _compile(self, graph: str, shapes: dict[str, tuple[int, ...]], outputs: frozenset[str]) -> _Compiled:
         key = graph, tuple(sorted(shapes.items())), outputs
@@ -247,11 +265,14 @@ class OpenVinoBackend(HostArrays):
         if cache is not None:
             properties["CACHE_DIR"] = str(cache)
         if placement.is_cpu:
-            properties["INFERENCE_NUM_THREADS"] = self._threads
+            threads = self._threads // self.lanes
+            properties["INFERENCE_NUM_THREADS"] = threads
+            if self.lanes > 1 and threads == 1:
+                properties["NUM_STREAMS"] = 0  # no thread but the one that calls `infer`
             # With pinning, threads of two forecasters, or of another program that pins, could share one core while the next
             # one idles.
             properties["ENABLE_CPU_PINNING"] = False
-            if self._threads == usable_cores() and can_share_threads(self._core):
+            if self.lanes == 1 and self._threads == usable_cores() and can_share_threads(self._core):
                 properties[SHARED_THREADS] = True
             if graph in FUSED and self._stays_f32(graph):
                 properties |= _WITHOUT_SNIPPETS

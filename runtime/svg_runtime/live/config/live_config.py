@@ -15,7 +15,6 @@ from svg_common.files import refuse_pipe
 from svg_common.path_advice import shell_argument
 from svg_common.toml_files import read_toml
 from svg_runtime.live.camera_names import check_camera_names
-from svg_runtime.live.config.camera_keys import ALARM_KEYS
 from svg_runtime.live.config.settings import Setting, shown
 from svg_runtime.live.config.variables import expand, has_password
 
@@ -110,9 +109,7 @@ class LiveConfig:
         return {name: self._of_one(table, of_camera, given) for name, table in self.cameras.items()}
 
     def _of_one(self, table: Mapping[str, Any], of_camera: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
-        alarms_off = table.get("alarm") is False and "alarm" not in given  # then those of all have nothing to say
-        defaults = {key: value for key, value in self.defaults.items() if not (alarms_off and key in ALARM_KEYS)}
-        merged = merge(defaults, table, given)
+        merged = merge(self.defaults, table, given)
         return {key: value for key, value in merged.items() if key in of_camera and key not in given}
 
     def values(self, written: Mapping[str, Any]) -> dict[str, Any]:

@@ -161,7 +161,7 @@ class _CameraTile:
     def _darken(self, canvas: Canvas) -> None:
         """A picture that is old must not be taken for a live one."""
         area = self.rect.of(canvas)
-        area[:] = area // 2
+        area[:] = (area // 2) + np.array(BACKGROUND, np.uint8) // 2
 
 
 def wall_overlays(size_wh: tuple[int, int], overlays: tuple[str, ...], cameras: int) -> tuple[str, ...]:
