@@ -79,7 +79,9 @@ class Site:
         host, _, port = link.removeprefix("http://").partition("/")[0].rpartition(":")
         self.place = host, int(port)
         self.token = token
-        self.camera = self.get_json("/cameras.json")[0]["camera"]
+        while not (cameras := self.get_json("/cameras.json")):  # the model is being opened
+            time.sleep(0.1)
+        self.camera = cameras[0]["camera"]
 
     def open(self, path: str) -> socket.socket:
         """Send a GET that is allowed, and return its connection."""

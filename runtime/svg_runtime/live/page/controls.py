@@ -110,7 +110,9 @@ def check_change(change: Change, now: Settings, fixed: Fixed, picture_hw: tuple[
     if change.threshold is not None and now.threshold is None:
         raise UsageError("threshold: this run has no alarms; start svg-live with --alarm")
     region = change.region
-    if region is not None and picture_hw is not None:
+    if region is not None:
+        if picture_hw is None:  # one that lies outside the first picture would end the run
+            raise UsageError("roi: there is no picture yet; try again in a moment")
         region.in_picture(*picture_hw)
 
 

@@ -1,4 +1,4 @@
-"""How a run and its page come together: the page opens before the model, and its cameras join when they are opened."""
+"""How a run and its page come together: the page answers before the model is open, and the cameras join when they are."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from svg_runtime.live.forecasts import CameraForecasts
 from svg_runtime.live.live_options import LiveOptions
 from svg_runtime.live.page.camera import CameraAbout
 from svg_runtime.live.page.controls import Fixed, Settings
+from svg_runtime.live.page.held_summary import HeldSummary
 from svg_runtime.live.page.options import ServeOptions
 from svg_runtime.live.page.pictures import start_overlay
 from svg_runtime.live.run_stats import RunStats
@@ -20,22 +21,19 @@ if TYPE_CHECKING:
 
 
 def open_page(options: ServeOptions, report: Callable[[str], None], resources: ExitStack) -> LivePage:
-    """Take the address and report the link; `resources` closes the page. Errors as of `LivePage.open`."""
+    """Take the address, report the link and start to answer; `resources` closes the page. Errors as of `LivePage`."""
     from svg_runtime.live.page.live_page import LivePage  # the web server
 
     page = LivePage.open(options, report)
     resources.callback(page.close)
+    page.start()
     return page
 
 
 def join_page(
     page: LivePage, options: Sequence[LiveOptions], cameras: Sequence[CameraRun], forecasts: CameraForecasts, run: RunStats
 ) -> None:
-    """Add all cameras, with their own options, and start to answer.
-
-    Raises:
-        SvgError: the server does not start.
-    """
+    """Add all cameras, with their own options."""
     for own, camera in zip(options, cameras, strict=True):
         settings = Settings(
             samples=camera.caption.samples, horizon=camera.caption.horizon, overlay=start_overlay(own.overlays),
@@ -49,7 +47,7 @@ def join_page(
         camera.page = page.add_camera(about, settings, camera.stats)
     if len(cameras) > 1:
         run.events.listeners.append(page.on_event)
-    page.start(run.summary)
+    page.summary = HeldSummary(run.summary)
 
 
 def _fixed(options: LiveOptions, forecasts: CameraForecasts, cameras: int) -> Fixed:

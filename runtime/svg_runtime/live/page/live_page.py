@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from typing import Any
 
 from svg_runtime.live.page.board import Board
 from svg_runtime.live.page.camera import CameraAbout, PageCamera, key_of
@@ -22,14 +21,14 @@ from svg_runtime.web.token import find_token
 
 
 class LivePage:
-    """`open` it before the model, add cameras, `start` it before the first picture, and `close` it at the end.
+    """`open` and `start` it before the model, add cameras, set `summary`, and `close` it at the end.
 
     Attributes:
         access: address with its port, and the token.
         cameras: by their names in addresses.
         board: what happened.
         closing: streams are to end.
-        summary: the statistics of the run.
+        summary: gives the statistics of the run, as in --json.
     """
 
     def __init__(self, options: ServeOptions, sock: socket.socket, access: Access, report: Callable[[str], None]) -> None:
@@ -73,16 +72,12 @@ class LivePage:
         stats.alarms.listeners.append(camera.on_alarm)
         return camera
 
-    def start(self, summarize: Callable[[], dict[str, Any]]) -> None:
-        """Answer requests.
-
-        Args:
-            summarize: gives the statistics of the run, as in --json.
+    def start(self) -> None:
+        """Answer requests; until there are cameras, that the run is starting.
 
         Raises:
             SvgError: the server does not start.
         """
-        self.summary = HeldSummary(summarize)
         self._studio.start()
         self._server.start()
 

@@ -21,6 +21,7 @@ from svg_runtime.live.fit import FitMonitor
 from svg_runtime.live.overlay import Caption, View
 from svg_runtime.live.page.camera import CameraAbout, PageCamera
 from svg_runtime.live.page.controls import Change, Fixed, Settings
+from svg_runtime.live.page.held_summary import HeldSummary
 from svg_runtime.live.page.live_page import LivePage
 from svg_runtime.live.page.options import ServeOptions
 from svg_runtime.live.stats import LiveStats
@@ -76,7 +77,8 @@ def served_page(clips: Path | None = None, names: tuple[str, ...] = ("wall",)) -
     try:
         for name in names:
             add_camera(page, name, clips)
-        page.start(lambda: summary_of(page))
+        page.summary = HeldSummary(lambda: summary_of(page))
+        page.start()
         yield page, page.access.address.link("")
         failures = [report for report in reports if "failed" in report]
         assert not failures, failures

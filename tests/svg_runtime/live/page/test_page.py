@@ -281,6 +281,9 @@ def test_changes_are_applied_by_the_loop_between_two_frames():
     applied = []
     with served_page() as (page, address), client(address) as known:
         camera = page.cameras["wall"]
+        early = known.post("/cameras/wall/controls", json={"roi": "0,0,0.5,0.5"})
+        assert (early.status_code, early.json()["error"]) == (422, "roi: there is no picture yet; try again in a moment")
+        camera.publish(make_view())
         with applying(camera, applied.append):
             asked = {"samples": 4, "horizon": 9, "roi": "0,0,0.5,0.5", "threshold": 6, "reset": True}
             answer = known.post("/cameras/wall/controls", json=asked)
@@ -399,7 +402,7 @@ def test_a_picture_that_fails_is_reported_once_and_ends_nothing(monkeypatch):
     reports = []
     page = LivePage.open(ServeOptions(Address("127.0.0.1", 0)), reports.append)
     camera = add_camera(page)
-    page.start(dict)
+    page.start()
     with client(page.access.address.link("")) as known:
         camera.publish(make_view())
         working, camera.live.draw = camera.live.draw, lambda view: 1 / 0

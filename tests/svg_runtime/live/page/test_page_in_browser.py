@@ -34,7 +34,7 @@ def page():
         patch.setenv("SVG_EDGE_TOKEN", TOKEN)
         served = LivePage.open(ServeOptions(Address("127.0.0.1", 0)), lambda message: None)
     camera = add_camera(served)
-    served.start(dict)
+    served.start()
     ended = threading.Event()
 
     def loop() -> None:

@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -45,16 +47,27 @@ class Run:
         return self.process.returncode, "".join(self.lines) + rest
 
 
+def keys_of(known: httpx.Client) -> list[str]:
+    """Names of the cameras in addresses, once the model is open."""
+    while not (states := known.get("/cameras.json").json()):
+        time.sleep(0.1)
+    return [state["camera"] for state in states]
+
+
+def wait_for_forecasts(known: httpx.Client, count: int) -> None:
+    while known.get("/stats.json").json().get("frames", {}).get("forecast", 0) < count:
+        time.sleep(0.1)
+
+
 def test_a_real_run_is_seen_changed_and_ended(tmp_path):
     run = Run(tmp_path, *RUN, "--alarm", "--serve", "0", "--json", "stats.json")
     address = run.link().rstrip("/")
     with client(address) as known:
-        stream = PictureStream(address, "/cameras/synthetic-digits-seed-0/stream.mjpg")
+        page = f"/cameras/{keys_of(known)[0]}"
+        stream = PictureStream(address, f"{page}/stream.mjpg")
         assert len({stream.read() for _ in range(3)}) > 1  # it moves
-        page = "/cameras/synthetic-digits-seed-0"
         assert known.get("/healthz").text == "ok\n"
-        while known.get("/stats.json").json()["frames"]["forecast"] < 2:
-            pass
+        wait_for_forecasts(known, 2)
         answer = known.post(f"{page}/controls", json={"samples": 5, "horizon": 7, "threshold": 6, "roi": "0.1,0.1,0.8,0.8"})
         assert answer.status_code == 200, answer.text
         assert known.get(f"{page}/futures.jpg").status_code == 200
@@ -150,9 +163,8 @@ def test_help_loads_no_server():
 def test_two_cameras_have_their_own_pages_and_common_samples(tmp_path):
     run = Run(tmp_path, *RUN, "--source", "synthetic://digits", "--source", "synthetic://digits", "--serve", "0")
     with client(run.link().rstrip("/")) as known:
-        first, second = (state["camera"] for state in known.get("/cameras.json").json())
-        while known.get("/stats.json").json()["frames"]["forecast"] < 4:
-            pass
+        first, second = keys_of(known)
+        wait_for_forecasts(known, 4)
         answer = known.post(f"/cameras/{second}/controls", json={"samples": 3, "roi": "0,0,0.5,0.5"})
         assert answer.status_code == 200, answer.text
         settings = {state["camera"]: state["settings"] for state in known.get("/cameras.json").json()}

@@ -49,6 +49,11 @@ async function start() {
     setTimeout(start, RETRY_MS);
     return;
   }
+  if (!found.length) { // a model may take minutes to open
+    showStatus("starting", false);
+    setTimeout(start, RETRY_MS);
+    return;
+  }
   for (const state of found) states.set(state.camera, state);
   shown = match ? decodeURIComponent(match[1]) : found.length === 1 ? found[0].camera : null;
   document.querySelector(".home").hidden = found.length === 1;
