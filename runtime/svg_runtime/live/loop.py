@@ -99,7 +99,9 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
         model = find_model(options.model, real_video=real_video)
         _check_outputs(options, own, model)
         page = None if options.serve is None else open_page(options.serve, _announcer(console), resources)
-        forecasts = _open_forecasts(options, len(cameras), model, console, resources)
+        forecasts = _open_forecasts(
+            options=options, cameras=len(cameras), model=model, console=console, resources=resources
+        )  # fmt: skip
         if options.model is None:
             console.print(f"svg-live: no --model: using {_model_name(model)}", markup=False)
         forecasts.warm_up(_adaptive_levels(options, forecasts))
