@@ -58,17 +58,15 @@ def guarded_protocol(limits: Limits) -> type[H11Protocol]:
         def _make_room(self) -> None:
             """At the limit, the oldest connection that owes a request gives way; without one, uvicorn answers 503."""
             alive = [one for one in self.connections if isinstance(one, GuardedProtocol) and not one.transport.is_closing()]
-            if len(alive) <= limits.connections:
-                return
-            waiting = [one for one in alive if one.deadline is not None and one is not self]
-            if waiting:
-                self._drop(min(waiting, key=lambda one: one.since_s))
-            elif len(alive) > limits.connections + _REFUSED_BEYOND:
-                self._drop(self)
-
-        def _drop(self, one: GuardedProtocol) -> None:
-            self.connections.discard(one)  # at once, as uvicorn counts them
-            one.transport.abort()
+            if len(alive) > limits.connections:
+                waiting = [one for one in alive if one.deadline is not None and one is not self]
+                if waiting:
+                    min(waiting, key=lambda one: one.since_s).transport.abort()
+                elif len(alive) > limits.connections + _REFUSED_BEYOND:
+                    self.transport.abort()
+            for one in list(self.connections):
+                if one.transport.is_closing():
+                    self.connections.discard(one)  # at once, as uvicorn counts them
 
         def _start_deadline(self) -> None:
             self.deadline = self.deadline or self.loop.call_later(limits.request_s, self.transport.abort)

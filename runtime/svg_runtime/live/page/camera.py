@@ -31,7 +31,7 @@ from svg_runtime.live.page.pictures import (
 from svg_runtime.live.page.studio import Feed, Moment, Shot, Studio
 from svg_runtime.live.stats import LiveStats
 
-_LIVE_S, _GRID_S, _PNG_S = 1 / 12, 0.5, 0.5  # between two pictures at least
+_LIVE_S, _GRID_S, _PNG_S = 0.1, 0.5, 0.5  # between two pictures at least
 _QUIET_S = 5.0  # without a picture from the source, or ten model intervals if that is longer
 _NOT_IN_URLS = re.compile(r"[^a-z0-9]+")
 

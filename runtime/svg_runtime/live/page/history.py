@@ -44,8 +44,8 @@ class History:
     def after(self, number: int) -> list[list[Any]]:
         """Points with a larger number, as `COLUMNS` says; the newest may still grow, so it is left out."""
         with self._lock:
-            complete = list(self._points)[:-1]
-            return [list(point) for point in complete if point[0] > number]
+            new = min(self._count - number, len(self._points))
+            return [list(point) for point in list(self._points)[-new:-1]] if 1 < new else []
 
 
 def _larger(one: float | None, other: float | None) -> float | None:

@@ -17,7 +17,7 @@ from svg_runtime.live.overlay.scene import mark_seen, put_scene
 from svg_runtime.live.overlay.theme import PANEL, Canvas, Rect, Scale
 from svg_runtime.live.page.names import OVERLAYS, WHOLE_PICTURE
 
-_SHORT, _LONG = 640, 960  # pixels: bounds of the longer side of the live picture
+_SHORT, _LONG = 480, 800  # pixels: bounds of the longer side of the live picture
 _QUALITY = 80  # of JPEG
 _GRID_WIDTH, _GRID_HEIGHT = 960, 2400  # pixels: bounds of the grid of futures
 GRID_COLUMNS = 6

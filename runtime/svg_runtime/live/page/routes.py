@@ -37,7 +37,7 @@ _BOUNDARY = "picture"
 _REPEAT_S = 10.0  # a picture is sent again, so that a client that is gone is noticed
 _PICTURE_S = 5.0  # how long a single picture may take
 _APPLY_S = 3.0  # how long a change may take: the loop applies it between two frames
-_SLICE_S, _STATE_S, _HEARTBEAT_S = 0.25, 1.0, 10.0
+_SLICE_S, _STATE_S, _HEARTBEAT_S = 0.5, 1.0, 10.0
 _LATE = 50  # entries for a client that joins
 
 

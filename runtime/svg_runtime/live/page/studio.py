@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from svg_runtime.live.overlay.view import View
 
-_SHARE = 0.06  # of the time of one core that one kind of picture may take
+_SHARE = 0.03  # of the time of one core that one kind of picture may take
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def test_futures_and_snapshots_are_made_on_demand():
         snapshot = known.get("/cameras/wall/snapshot.png")
         assert snapshot.headers["content-disposition"].startswith('attachment; filename="wall-2')
         picture = cv2.imdecode(np.frombuffer(snapshot.content, np.uint8), cv2.IMREAD_COLOR)
-        assert picture.shape == (640, 640, 3)
+        assert picture.shape == (480, 480, 3)
 
 
 @pytest.mark.parametrize("overlay", ["live", "ghost", "contours", "panels", "before", "likely"])

@@ -92,7 +92,7 @@ def test_the_page_shows_pictures_that_move_and_a_control_changes_them(browser, p
         picture = seen.tab.locator("#live")
         first = picture.screenshot()
         seen.until(lambda: picture.screenshot() != first)
-        assert seen.tab.evaluate("document.getElementById('live').naturalWidth") == 640
+        assert seen.tab.evaluate("document.getElementById('live').naturalWidth") == 480
         # 2) the overlay changes the stream: all panels are wider
         seen.tab.select_option("#overlay", "panels")
         seen.wait_for("document.getElementById('live').naturalWidth === 1280")
@@ -105,7 +105,7 @@ def test_the_page_shows_pictures_that_move_and_a_control_changes_them(browser, p
         seen.tab.press("#roi", "Enter")
         seen.until(lambda: "is no region" in seen.tab.inner_text("#answer"))
         # 4) a region is drawn
-        seen.wait_for("document.getElementById('live').naturalWidth === 640")
+        seen.wait_for("document.getElementById('live').naturalWidth === 480")
         seen.tab.click("#draw")
         box = picture.bounding_box()
         x, y, quarter = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, box["height"] / 4  # bars at the sides

@@ -102,6 +102,7 @@ def test_others_need_the_token_which_is_printed_once(tmp_path):
         assert known.get("/stats.json", headers={"authorization": f"Bearer {token}"}).status_code == 200
         assert known.get(f"/?token={token}").status_code == 303
         assert known.get("/").status_code == 200
+        keys_of(known)
     run.process.send_signal(signal.SIGINT)
     code, printed = run.end()
     assert code == 130
