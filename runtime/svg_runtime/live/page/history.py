@@ -45,7 +45,7 @@ class History:
         """Points with a larger number, as `COLUMNS` says; the newest may still grow, so it is left out."""
         with self._lock:
             new = min(self._count - number, len(self._points))
-            return [list(point) for point in list(self._points)[-new:-1]] if 1 < new else []
+            return [list(point) for point in list(self._points)[-new:-1]] if new > 1 else []
 
 
 def _larger(one: float | None, other: float | None) -> float | None:
