@@ -16,6 +16,8 @@ from svg_runtime.live.empty_pictures import EmptyPicture, PictureCheck
 from svg_runtime.live.output_thread import OutputThread
 from svg_runtime.live.outputs import Recorder
 from svg_runtime.live.overlay import Caption, View
+from svg_runtime.live.page.camera import PageCamera
+from svg_runtime.live.page.controls import Change
 from svg_runtime.live.preprocess import Preprocessor, crop
 from svg_runtime.live.roi import RegionOutsideError, Roi
 from svg_runtime.live.source_reader import SourceReader
@@ -43,6 +45,7 @@ class CameraRun:
         name: of several cameras; None: it is the only one.
         writer: what its views are given to; None: nothing.
         recorders: what `writer` records to.
+        page: shows it in browsers.
         view: its newest state; a copy of it is what outputs get.
         running: whether there may be more pictures.
         ended_by: the error that ended it, if one did.
@@ -60,6 +63,7 @@ class CameraRun:
         self.tick_s = tick_s
         self.writer: OutputThread | None = None
         self.recorders: Sequence[Recorder] = ()
+        self.page: PageCamera | None = None
         self.view = View(picture=np.zeros((frame.height, frame.width), np.uint8))
         self.running = True
         self.ended_by: SvgError | None = None
@@ -107,6 +111,8 @@ class CameraRun:
         self.running = False
         self.stats.stopped_by = reason
         self.ended_by = error
+        if self.page is not None:
+            self.page.end(f"ended: {reason}")
 
     def prepare(self, source_frame: SourceFrame) -> NDArray[np.float32] | None:
         """Fit a picture to the model; None if its region lies outside. At a cut in the video, the context is reset.
@@ -177,10 +183,21 @@ class CameraRun:
         """
         self.stats.frame_done()
         view = self._update_view(source_frame, futures)
+        if self.page is not None:
+            self.page.publish(view)
         if self.writer is not None:
             self.writer.submit(view, source_frame.tick, start_s)
             self.stats.not_shown = self.writer.left_out
         return view
+
+    def apply(self, change: Change) -> None:
+        """Apply what a client of the page wants changed, but for what all cameras have in common."""
+        if change.threshold is not None:
+            self.stats.alarms.set_threshold(change.threshold)
+        if change.changes_region:
+            self._preprocessor.look_at(change.region)
+        if change.changes_region or change.reset:
+            self._reset_context(new_scene=True)
 
     def finish(self, keep: bool) -> None:
         """Wait until everything is written; without `keep`, drop what waits to be. May be called twice.

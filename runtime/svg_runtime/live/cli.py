@@ -61,6 +61,7 @@ from svg_runtime.live.camera_options import (
 )
 from svg_runtime.live.config.camera_keys import CAMERA_KEYS
 from svg_runtime.live.config.configured import configured
+from svg_runtime.live.page.cli_options import ServeHostOption, ServeOption, ServeTokenOption
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -224,6 +225,9 @@ def live(
     mqtt: MqttOption = None,
     webhook: WebhookOption = None,
     on_alarm: OnAlarmOption = None,
+    serve: ServeOption = None,
+    serve_host: ServeHostOption = None,
+    serve_token: ServeTokenOption = None,
 ) -> None:
     """Watch a camera or a video and forecast its next frames, live: sampled futures, their mean and spread, and surprise.
 
@@ -249,6 +253,7 @@ def live(
         from svg_runtime.live import camera_arguments
         from svg_runtime.live.loop import LiveOptions, run_cameras
         from svg_runtime.live.outputs.recording_options import recording_options
+        from svg_runtime.live.page.options import serve_options
         from svg_runtime.live.roi import parse_roi
 
     # 1) what is watched
@@ -265,13 +270,15 @@ def live(
     )  # fmt: skip
     alarms = camera_arguments.alarms_of_all(cameras)
     endless = any(each.path is None or each.loop for each in sources)
-    ends_or_tells = (output, record, save_forecasts, json, max_frames)
+    page = serve_options(serve, serve_host, serve_token)
+    ends_or_tells = (output, record, save_forecasts, json, max_frames, page)
     if headless and endless and not any(each.enabled for each in alarms) and all(each is None for each in ends_or_tells):
         raise UsageError(
             "--headless alone would run forever and show nothing\n"
-            "  add --output FILE, --record DIR, --json FILE, --alarm or --max-frames N"
+            "  add --output FILE, --record DIR, --json FILE, --alarm, --serve PORT or --max-frames N"
         )
-    overlays, display_wh = _display(overlay, display_size, shown=not headless or output is not None or recording.shows_display)
+    shown = not headless or output is not None or recording.shows_display or page is not None
+    overlays, display_wh = _display(overlay, display_size, shown)
     console = stderr_console()
     if len(sources) == 1 and sources[0].camera is None and sources[0].source is None:
         console.print("svg-live: no --camera and no --source: using the synthetic camera, synthetic://digits", markup=False)
@@ -280,7 +287,7 @@ def live(
         model=model, backend=backend, calibrate=measures, device=device, threads=threads, precision=precision, samples=samples,
         horizon=horizon, lead=lead, seed=seed, context=None if context is None else context.value,
         window=not headless, output=output, recording=recording, json=json, overlays=overlays, display_wh=display_wh,
-        max_frames=max_frames, adaptive=adaptive, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace),
+        max_frames=max_frames, adaptive=adaptive, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace), serve=page,
     )  # fmt: skip
     run_cameras(
         [

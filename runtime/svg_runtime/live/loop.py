@@ -43,6 +43,8 @@ from svg_runtime.live.output_thread import OutputThread
 from svg_runtime.live.outputs import Output, RecordingOptions, check_output_name, open_outputs, open_recorders
 from svg_runtime.live.overlay import Caption, ForecastPicture, check_display
 from svg_runtime.live.overlay.wall import WallPicture, wall_overlays
+from svg_runtime.live.page.controls import MOST_STEPS
+from svg_runtime.live.page.joining import join_page, open_page
 from svg_runtime.live.rounds import LiveLoop
 from svg_runtime.live.run_stats import RunStats
 from svg_runtime.live.service import ServiceManager, ServiceReport
@@ -98,6 +100,7 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
         real_video = not all(each.source.is_synthetic for each in cameras)
         model = find_model(options.model, real_video=real_video)
         _check_outputs(options, own, model)
+        page = None if options.serve is None else open_page(options.serve, _announcer(console), resources)
         forecasts = _open_forecasts(
             options=options, cameras=len(cameras), model=model, console=console, resources=resources
         )  # fmt: skip
@@ -119,6 +122,8 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
             run.adaptive = AdaptiveCounts(_adaptive_levels(options, forecasts), interval_s, events)
         displays, wall = _open_outputs(setup, own, opened)
         resources.enter_context(ServiceReport(stop, [camera.stats for camera in opened], ServiceManager.from_environment()))
+        if page is not None:
+            join_page(page=page, options=own, cameras=opened, forecasts=forecasts, run=run)
         loop = LiveLoop(
             cameras=opened, forecasts=forecasts, stop=stop, interval_s=min(camera.tick_s for camera in opened),
             adaptive=run.adaptive, display=wall,
@@ -207,7 +212,8 @@ def _open_camera(
     )
     setup.resources.callback(alarms.close)
     stats = LiveStats(
-        about={**(_about(setup) if options.name is None else {}), "source": description}, horizon=setup.options.horizon,
+        about={**(_about(setup) if options.name is None else {}), "source": description},
+        horizon=setup.options.horizon if options.serve is None else max(setup.options.horizon, MOST_STEPS),
         interval_s=step_s, events=events, fit=FitMonitor(manifest.training_data, step_s, events),
         surprise_unit=setup.forecasts.surprise_unit or "nats", alarms=alarms, name=options.name,
     )  # fmt: skip
@@ -276,6 +282,8 @@ def _open_wall(setup: _Setup, cameras: Sequence[CameraRun], displays: Sequence[O
 def _check_outputs(options: LiveOptions, cameras: Sequence[LiveOptions], model: Path) -> None:
     if options.output is not None:
         check_output_name(options.output)
+    if options.serve is not None:
+        options.serve.check()
     if len(cameras) == 1:
         check_display(options.display_wh, options.overlays)
     elif options.window or options.output is not None or options.recording.shows_display:

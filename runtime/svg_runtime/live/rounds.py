@@ -6,18 +6,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from svg_common.errors import SvgError
+from svg_common.errors import SvgError, UsageError
 from svg_common.progress import ProgressDisplay
 from svg_runtime.errors import CamerasError, SourceLostError
 from svg_runtime.live.adaptive import AdaptiveCounts
 from svg_runtime.live.camera_run import CameraRun
 from svg_runtime.live.forecasts import CameraForecasts
 from svg_runtime.live.overlay import View
+from svg_runtime.live.page.controls import Change
 from svg_runtime.live.sources import SourceFrame
 from svg_runtime.live.stop import StopRequest
 
@@ -73,6 +75,7 @@ class LiveLoop:
         self._gather_s = _GATHER_SHARE * interval_s
         self._adaptive = adaptive
         self._display = display
+        self._counts: tuple[int, int] | tuple[()] = ()  # samples and horizon, once a client of the page has changed them
         self._busy_ms = 0.0  # of the rounds since `_forecast_once` was empty
         self._forecast_once: set[int] = set()  # cameras that were forecast in these rounds
         self.sizes: Counter[int] = Counter()  # how many pictures were observed together: how often
@@ -90,6 +93,7 @@ class LiveLoop:
             camera.ask(max_frames)
         while not self._stop and any(camera.running for camera in self._cameras):
             self._next_round()
+            self._apply_changes()
             for camera in self._cameras:
                 if camera.running and not self._stop:
                     camera.ask(max_frames)
@@ -115,6 +119,37 @@ class LiveLoop:
         if futures:
             self._forecast_once |= futures.keys()
             self._busy_ms += (time.monotonic() - began_s) * 1e3
+
+    def _apply_changes(self) -> None:
+        """Between two rounds, what clients of the page want changed."""
+        for camera in self._cameras:
+            if camera.page is not None:
+                camera.page.apply_changes(partial(self._apply, camera))
+
+    def _apply(self, camera: CameraRun, change: Change) -> None:
+        if change.samples or change.horizon:
+            samples, horizon = self._counts or (self._forecasts.samples, self._forecasts.horizon)
+            self._change_counts(change.samples or samples, change.horizon or horizon)
+        camera.apply(change)
+
+    def _change_counts(self, samples: int, horizon: int) -> None:
+        """Forecast so once, so that what the model or the memory cannot do does not end the run.
+
+        Raises:
+            UsageError: with the reason; nothing has changed.
+        """
+        ready = [number for number, camera in enumerate(self._cameras) if camera.running and self._forecasts.ready(number)]
+        if not ready:
+            raise UsageError("the model has not seen enough frames yet; try again in a moment")
+        try:
+            self._forecasts.forecast(ready, samples, horizon)
+        except (SvgError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UsageError(f"{samples} samples of {horizon} steps cannot be forecast: {reason}") from error
+        self._counts = samples, horizon
+        for camera in self._cameras:
+            if camera.page is not None:
+                camera.page.note_counts(samples, horizon)
 
     def _tell_adaptive(self) -> None:
         """The cameras share the time between two pictures of one: what all forecasts since its last picture took counts."""
@@ -178,7 +213,7 @@ class LiveLoop:
         ready = [one for one in observed if one.number in observations and self._forecasts.ready(one.number)]
         if not ready:
             return {}
-        counts = () if self._adaptive is None else self._adaptive.counts
+        counts = self._counts if self._adaptive is None else self._adaptive.counts
         numbers = [one.number for one in ready]
         futures = self._answers(ready, "forecast", lambda: self._forecasts.forecast(numbers, *counts))
         for one in ready:
