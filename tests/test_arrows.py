@@ -35,11 +35,12 @@ MAY_IMPORT = {
 # Rooms of the runtime: folder -> the folders that it may import. All may import errors and options.
 ROOMS = {
     "machine": set(),
+    "web": set(),
     "bundle": set(),
     "backends": {"bundle", "machine"},
     "calibration": {"bundle", "backends", "machine"},
     "forecast": {"bundle", "backends", "calibration"},
-    "live": {"bundle", "backends", "forecast", "machine"},
+    "live": {"bundle", "backends", "forecast", "machine", "web"},
     "bench": {"bundle", "backends", "calibration", "forecast", "live", "machine"},
     "doctor": {"bundle", "backends", "forecast", "machine"},
 }

@@ -1,0 +1,261 @@
+"""Who may ask: an ASGI middleware that checks host name, origin, token and sizes before anything else runs.
+
+A server on this machine is reached by every web page that its user opens: by requests of the page's scripts, and by a name of
+the attacker's that resolves to 127.0.0.1 (DNS rebinding). So host names and origins are checked on the loopback address, too.
+"""
+
+from __future__ import annotations
+
+import html
+import ipaddress
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from svg_runtime.web.address import Address, ip_of
+from svg_runtime.web.limits import Limits
+from svg_runtime.web.token import Token
+
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+_SIMPLE_TYPES = (
+    "",
+    "text/plain",
+    "application/x-www-form-urlencoded",
+    "multipart/form-data",
+)  # forms of other sites send these
+_COOKIE_AGE_S = 30 * 24 * 3600
+CONTENT_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self'; "
+    "connect-src 'self'; manifest-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(), microphone=(), geolocation=()",
+    "cache-control": "no-store",
+}
+
+
+@dataclass(frozen=True)
+class Access:
+    """By which names a server may be asked for, and by whom.
+
+    Attributes:
+        address: where it listens.
+        token: None: whoever reaches it may ask.
+        names: further host names, in lower case: of a proxy, or in the DNS.
+    """
+
+    address: Address
+    token: Token | None = None
+    names: frozenset[str] = field(default_factory=frozenset)
+
+    def allows_host(self, name: str) -> bool:
+        """Whether `name`, in lower case without a port, is one of this server.
+
+        An IP address is no name that an attacker could let resolve to this machine.
+        """
+        if name in self.names or name in ("localhost", self.address.host):
+            return True
+        ip = ip_of(name)
+        if ip is not None:
+            return ip.is_loopback or not self.address.is_loopback
+        return not self.address.is_loopback and name.removesuffix(".local") == socket.gethostname().lower()
+
+    @property
+    def cookie_name(self) -> str:
+        """Of its own for each port: browsers keep the cookies of a host together."""
+        return f"svg_edge_{self.address.port}"
+
+    def link(self, path: str = "/") -> str:
+        """What to open in a browser; with the token if nobody knows it yet."""
+        generated = self.token is not None and self.token.generated
+        return self.address.link(path) + (f"?token={quote(self.token.value)}" if self.token and generated else "")
+
+
+class AccessControl:
+    """Middleware: refuses what `Access` does not allow or is too large, adds headers for browsers, reports failures.
+
+    Args:
+        app: what answers.
+        access: who may ask.
+        limits: of the size of a request.
+        content_policy: what a page may load, as in the header Content-Security-Policy.
+        on_error: gets what `app` raises; the client gets 500.
+    """
+
+    def __init__(
+        self, app: ASGIApp, access: Access, limits: Limits, content_policy: str = CONTENT_POLICY,
+        on_error: Callable[[Exception], None] | None = None,
+    ) -> None:  # fmt: skip
+        self._app = app
+        self._access = access
+        self._limits = limits
+        self._headers = {**_HEADERS, "content-security-policy": content_policy}
+        self._on_error = on_error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            return
+        answer = _Answer(send, self._headers)
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            refusal.headers["connection"] = "close"  # what is left of the request is not read
+            await refusal(scope, receive, answer.send)
+            return
+        body = _Body(receive, self._limits.body_bytes)
+        try:
+            await self._app(scope, body.receive, answer.send)
+        except Exception as error:
+            if self._on_error is not None:
+                self._on_error(error)
+            if not answer.started:
+                await _refuse(500, "something went wrong; see what the server prints")(scope, receive, answer.send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        return (
+            self._host_refusal(headers)
+            or _origin_refusal(scope["method"], headers)
+            or self._token_answer(scope, headers)
+            or _type_refusal(scope["method"], headers)
+            or self._size_refusal(headers)
+        )
+
+    def _host_refusal(self, headers: Mapping[str, str]) -> Response | None:
+        if self._access.allows_host(host_name(headers.get("host", ""))):
+            return None
+        return _refuse(403, "unknown host name; expected the address that the server printed, or a name given to it")
+
+    def _token_answer(self, scope: Scope, headers: Mapping[str, str]) -> Response | None:
+        """None where the token is right, or none is needed; an answer to the link with the token; or a refusal."""
+        token = self._access.token
+        if token is None:
+            return None
+        scheme, _, value = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and token.matches(value.strip()):
+            return None
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        given = [value for name, value in query if name == "token"]
+        if given and scope["method"] == "GET" and token.matches(given[-1]):
+            rest = urlencode([(name, value) for name, value in query if name != "token"])
+            path = "/" + quote(scope["path"].lstrip("/\\"))  # never //host
+            return self._logged_in(f"{path}?{rest}" if rest else path, headers, token)
+        if not given and token.matches_cookie(_cookie(headers.get("cookie", ""), self._access.cookie_name)):
+            return None
+        refusal = _refuse(
+            401, "token missing or wrong; open the link that was printed at the start, or send Authorization: Bearer TOKEN"
+        )
+        refusal.headers["www-authenticate"] = "Bearer"
+        return refusal
+
+    def _logged_in(self, path: str, headers: Mapping[str, str], token: Token) -> Response:
+        """Set the cookie, and go on without the token in the address."""
+        answer: Response
+        if headers.get("sec-fetch-site") == "cross-site":  # after a redirect the browser would hold back a strict cookie
+            page = f'<!doctype html><title>svg-live</title><a href="{html.escape(path)}">Go on</a>'
+            answer = HTMLResponse(page, headers={"refresh": f"0; url={path}"})
+        else:
+            answer = RedirectResponse(path, 303)
+        answer.set_cookie(self._access.cookie_name, token.cookie, max_age=_COOKIE_AGE_S, httponly=True, samesite="strict")
+        return answer
+
+    def _size_refusal(self, headers: Mapping[str, str]) -> Response | None:
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) <= self._limits.body_bytes:
+            return None
+        return _refuse(413, _too_large(self._limits.body_bytes))
+
+
+class _Body:
+    """Counts the bytes of a request: one without a length, or with a wrong one, is refused while it arrives."""
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._count = 0
+
+    async def receive(self) -> Message:
+        """See ASGI."""
+        message = await self._receive()
+        self._count += len(message.get("body", b""))
+        if self._count > self._limit:
+            raise HTTPException(413, _too_large(self._limit), headers={"connection": "close"})
+        return message
+
+
+class _Answer:
+    """Adds headers that the answer does not set itself."""
+
+    def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
+        self._send = send
+        self._headers = headers
+        self.started = False
+
+    async def send(self, message: Message) -> None:
+        """See ASGI."""
+        if message["type"] == "http.response.start":
+            self.started = True
+            given = list(message.get("headers", []))
+            names = {name.lower() for name, _ in given}
+            more = [(name.encode(), value.encode()) for name, value in self._headers.items() if name.encode() not in names]
+            message = {**message, "headers": [*given, *more]}
+        await self._send(message)
+
+
+def host_name(header: str) -> str:
+    """The host of a header Host, in lower case, without port and brackets; "" for what is no host."""
+    try:
+        parts = urlsplit(f"//{header}")
+        valid = parts.netloc == header and not parts.path and parts.username is None and (parts.port or 0) >= 0
+        name = (parts.hostname or "") if valid else ""
+        return str(ipaddress.ip_address(name)) if ":" in name else name.rstrip(".")
+    except ValueError:
+        return ""
+
+
+def _origin_refusal(method: str, headers: Mapping[str, str]) -> Response | None:
+    """Refuse what a page of another site asks for: browsers say so in Origin, and in Sec-Fetch-Site. Links to here are fine."""
+    origin = headers.get("origin")
+    if origin is not None:
+        parts = origin.split("://")
+        if len(parts) != 2 or parts[0] not in ("http", "https") or parts[1].lower() != headers.get("host", "").lower():
+            return _refuse(403, "asked by a page of another site; expected this server's own page, or no Origin")
+    if headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+        opens_page = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+        if method not in _SAFE_METHODS or not opens_page:
+            return _refuse(403, "asked by a page of another site; expected this server's own page")
+    return None
+
+
+def _type_refusal(method: str, headers: Mapping[str, str]) -> Response | None:
+    """Refuse bodies that a form of another site could send without asking."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if method != "POST" or kind not in _SIMPLE_TYPES:
+        return None
+    return _refuse(415, "unknown content type; expected Content-Type: application/json")
+
+
+def _cookie(header: str, name: str) -> str:
+    for pair in header.split(";"):
+        key, _, value = pair.strip().partition("=")
+        if key == name:
+            return value
+    return ""
+
+
+def _too_large(limit: int) -> str:
+    return f"the body is too large; expected at most {limit} bytes"
+
+
+def _refuse(status: int, message: str) -> Response:
+    return PlainTextResponse(f"{message}\n", status)

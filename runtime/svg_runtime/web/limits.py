@@ -1,0 +1,61 @@
+"""How much clients may ask of a server."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one server.
+
+    Attributes:
+        connections: at once. At the limit, those that have not sent a request yet give way; else the answer is 503.
+        request_s: seconds until a request has come, headers and body.
+        stall_s: seconds in which a client must take something of what is sent to it.
+        keep_alive_s: seconds until an idle connection is closed.
+        header_bytes: of a request.
+        body_bytes: of a request.
+        streams: at once.
+        streams_per_client: at once, by address.
+    """
+
+    connections: int = 96
+    request_s: float = 10.0
+    stall_s: float = 20.0
+    keep_alive_s: int = 15
+    header_bytes: int = 16 << 10
+    body_bytes: int = 64 << 10
+    streams: int = 64
+    streams_per_client: int = 32
+
+
+class StreamSlots:
+    """Counts answers that do not end by themselves. For the server's event loop alone."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._taken: Counter[str] = Counter()
+
+    @property
+    def count(self) -> int:
+        """Streams that are open."""
+        return sum(self._taken.values())
+
+    def free_for(self, client: str) -> bool:
+        """Whether `client`, an address, may open another stream."""
+        return self.count < self._limits.streams and self._taken[client] < self._limits.streams_per_client
+
+    @contextmanager
+    def taken_by(self, client: str) -> Iterator[None]:
+        """Hold a slot for `client` while the block runs."""
+        self._taken[client] += 1
+        try:
+            yield
+        finally:
+            self._taken[client] -= 1
+            if not self._taken[client]:
+                del self._taken[client]

@@ -1,0 +1,68 @@
+"""Runs uvicorn in a thread: it starts before `start` returns, installs no signal handlers, and ends within two seconds."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from svg_common.errors import SvgError
+from svg_runtime.web.limits import Limits
+from svg_runtime.web.protocol import protocol_options
+
+_START_S = 10.0
+_GRACE_S = 1  # for answers that are on their way at the end
+_STOP_S = 2.0
+
+
+class ServerThread(threading.Thread):
+    """Answers requests at a socket that listens already, in a thread with an event loop of its own.
+
+    Args:
+        app: what answers.
+        sock: see `svg_runtime.web.address.listen`; it is closed at the end.
+        limits: what clients may ask for.
+    """
+
+    def __init__(self, app: ASGIApp, sock: socket.socket, limits: Limits) -> None:
+        super().__init__(name="web-server", daemon=True)
+        self._socket = sock
+        self._error: BaseException | None = None
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app, loop="asyncio", lifespan="off", log_config=None, log_level="critical", access_log=False,
+                proxy_headers=False, server_header=False, timeout_graceful_shutdown=_GRACE_S, **protocol_options(limits),
+            )
+        )  # fmt: skip
+
+    def start(self) -> None:
+        """Start, and wait until requests are answered.
+
+        Raises:
+            SvgError: the server did not start.
+        """
+        super().start()
+        deadline = time.monotonic() + _START_S
+        while not self._server.started and self.is_alive() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if not self._server.started:
+            raise SvgError(f"the web server did not start: {self._error or 'it takes too long'}\n  try another port")
+
+    def run(self) -> None:
+        """See `threading.Thread`; what is raised is kept for `start`."""
+        try:
+            self._server.run(sockets=[self._socket])
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._socket.close()
+
+    def stop(self) -> None:
+        """End the server and all its connections, within two seconds. May be called twice."""
+        self._server.should_exit = True
+        if self.is_alive():
+            self.join(_STOP_S)
+        self._socket.close()

@@ -1,0 +1,222 @@
+"""Who may ask a server of this package, asked as browsers and attackers do."""
+
+from __future__ import annotations
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from svg_common.errors import UsageError
+from svg_runtime.web.access import Access, AccessControl, host_name
+from svg_runtime.web.address import Address, parse_address
+from svg_runtime.web.limits import Limits, StreamSlots
+from svg_runtime.web.token import Token, find_token
+
+SECRET = "0123456789abcdef0123"
+LOCAL = Address("127.0.0.1", 8000)
+OPEN = Address("0.0.0.0", 8000)
+JSON = {"content-type": "application/json"}
+
+
+async def look(request: Request) -> PlainTextResponse:
+    return PlainTextResponse(f"seen {request.url.query}")
+
+
+async def change(request: Request) -> JSONResponse:
+    return JSONResponse({"bytes": len(await request.body())})
+
+
+async def fail(request: Request) -> PlainTextResponse:
+    raise RuntimeError("a bug")
+
+
+ROUTES = [Route("/", look), Route("/change", change, methods=["POST"]), Route("/fail", fail)]
+
+
+def client(access: Access, host: str = "127.0.0.1:8000", **options) -> TestClient:
+    app = AccessControl(Starlette(routes=ROUTES), access, Limits(body_bytes=1000), **options)
+    return TestClient(app, base_url=f"http://{host}", follow_redirects=False)
+
+
+def test_a_loopback_server_answers_without_a_token_and_says_what_browsers_may_do():
+    answer = client(Access(LOCAL)).get("/")
+    assert answer.text == "seen "
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("host", ["localhost", "LocalHost:1", "127.0.0.1:8000", "127.1.2.3", "[::1]:8000", "cam.example"])
+def test_names_of_this_machine_are_known(host):
+    assert client(Access(LOCAL, names=frozenset({"cam.example"}))).get("/", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "127.0.0.1.evil.example", "192.168.1.7", "localhost.evil.example:8000", "", "a@localhost", "localhost/x",
+     "[::1", "localhost:x", "localhost:99999", "2130706433"],
+)  # fmt: skip
+def test_other_host_names_are_refused_on_loopback(host):
+    """A name of the attacker's that resolves to this machine must not pass."""
+    assert client(Access(LOCAL)).get("/", headers={"host": host}).status_code == 403
+
+
+def test_an_open_server_answers_by_any_ip_address_but_not_by_foreign_names():
+    access = Access(OPEN, Token(SECRET))
+    bearer = {"authorization": f"Bearer {SECRET}"}
+    assert client(access, "192.168.1.7:8000").get("/", headers=bearer).status_code == 200
+    assert client(access, "evil.example").get("/", headers=bearer).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "http://127.0.0.1:8000"}, 200),
+        ({"origin": "https://127.0.0.1:8000"}, 200),  # behind a proxy with TLS
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "http://127.0.0.1:9000"}, 403),  # another program of this machine
+        ({"origin": "null"}, 403),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}, 403),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"}, 403),
+        ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}, 200),
+        ({"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"}, 200),
+    ],
+)
+def test_pages_of_other_sites_may_link_here_and_no_more(headers, status):
+    assert client(Access(LOCAL)).get("/", headers=headers).status_code == status
+
+
+def test_forms_of_other_sites_change_nothing():
+    known = client(Access(LOCAL))
+    assert known.post("/change", content=b"{}", headers=JSON).json() == {"bytes": 2}
+    for kind in ("text/plain; charset=utf-8", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+        assert known.post("/change", content=b"{}", headers={"content-type": kind}).status_code == 415
+    assert known.post("/change").status_code == 415
+    assert known.post("/change", content=b"{}", headers={**JSON, "origin": "http://evil.example"}).status_code == 403
+    navigated = {**JSON, "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    assert known.post("/change", content=b"{}", headers=navigated).status_code == 403
+
+
+def test_large_bodies_are_refused_with_and_without_a_length():
+    known = client(Access(LOCAL))
+    assert known.post("/change", content=b"x" * 1000, headers=JSON).json() == {"bytes": 1000}
+    assert known.post("/change", content=b"x" * 1001, headers=JSON).status_code == 413
+    assert known.post("/change", content=iter([b"x" * 600] * 2), headers=JSON).status_code == 413
+    assert known.post("/change", content=b"", headers={**JSON, "content-length": "-1"}).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {}, {"authorization": "Bearer wrong"}, {"authorization": f"Basic {SECRET}"},
+        {"cookie": f"svg_edge_8000={SECRET}"}, {"authorization": "Bearer \u00e9".encode()},
+    ],
+)  # fmt: skip
+def test_without_the_token_nothing_is_answered(headers):
+    refused = client(Access(OPEN, Token(SECRET))).get("/", headers=headers)
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"] == "Bearer"
+    assert SECRET not in refused.text
+
+
+def test_a_link_with_the_token_sets_a_cookie_and_takes_the_token_out_of_the_address():
+    browser = client(Access(OPEN, Token(SECRET)))
+    opened = browser.get(f"/?token={SECRET}&camera=a%26b")
+    assert opened.status_code == 303
+    assert opened.headers["location"] == "/?camera=a%26b"
+    cookie = opened.headers["set-cookie"].lower()
+    assert "httponly" in cookie
+    assert "samesite=strict" in cookie
+    assert SECRET not in cookie
+    assert browser.get("/").status_code == 200  # with the cookie
+    assert browser.get("/?token=wrong").status_code == 401
+
+
+def test_a_link_on_another_site_works_although_its_redirect_would_come_without_the_cookie():
+    headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    opened = client(Access(OPEN, Token(SECRET))).get(f"/?token={SECRET}", headers=headers)
+    assert opened.status_code == 200
+    assert opened.headers["refresh"] == "0; url=/"
+
+
+def test_a_link_with_the_token_leads_to_no_other_host():
+    opened = client(Access(OPEN, Token(SECRET))).get(f"http://127.0.0.1:8000//evil.example/?token={SECRET}")
+    assert opened.headers["location"] == "/evil.example/"
+
+
+def test_what_fails_is_reported_and_the_client_learns_nothing():
+    found = []
+    answer = client(Access(LOCAL), on_error=found.append).get("/fail")
+    assert answer.status_code == 500
+    assert "bug" not in answer.text
+    assert [str(error) for error in found] == ["a bug"]
+
+
+def test_host_names_are_read_without_port_and_brackets():
+    assert host_name("[0:0:0:0:0:0:0:1]:80") == "::1"
+    assert host_name("Camera.Example.:8000") == "camera.example"
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        ("8000", "127.0.0.1", 8000),
+        ("0", "127.0.0.1", 0),
+        ("0.0.0.0:80", "0.0.0.0", 80),
+        ("[::]:1", "::", 1),
+        ("Jetson:1", "jetson", 1),
+    ],
+)
+def test_addresses_are_read(text, host, port):
+    assert parse_address("--serve", text) == Address(host, port)
+
+
+@pytest.mark.parametrize(
+    "text", ["", ":8000", "host", "::1:80", "host:", "host:65536", "a b:1", "[x]:1", "[1.2.3.4]:1", "http://a:1", "²"]
+)
+def test_what_is_no_address_is_refused(text):
+    with pytest.raises(UsageError, match="is no address"):
+        parse_address("--serve", text)
+
+
+def test_only_loopback_addresses_are_loopback():
+    assert [Address(host, 1).is_loopback for host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "10.0.0.1", "jetson")] == [
+        True, True, True, False, False, False,
+    ]  # fmt: skip
+
+
+def test_the_token_comes_from_the_file_then_the_environment_then_is_made(tmp_path, monkeypatch):
+    file = tmp_path / "token"
+    file.write_text(f"{SECRET}\n")
+    monkeypatch.setenv("SVG_EDGE_TOKEN", "f" * 20)
+    assert find_token("--serve-token", file, required=True) == Token(SECRET)
+    assert find_token("--serve-token", None, required=False) == Token("f" * 20)
+    monkeypatch.delenv("SVG_EDGE_TOKEN")
+    assert find_token("--serve-token", None, required=False) is None
+    made = find_token("--serve-token", None, required=True)
+    assert made.generated
+    assert len(made.value) >= 32
+    assert made.value not in repr(made)
+
+
+@pytest.mark.parametrize("content", ["", "short", "x" * 300, "two words that are long"])
+def test_what_is_no_token_is_refused(content, tmp_path):
+    file = tmp_path / "token"
+    file.write_text(content)
+    with pytest.raises(UsageError, match="holds no token") as refused:
+        find_token("--serve-token", file, required=False)
+    assert not content or content not in str(refused.value)
+
+
+def test_streams_are_counted_by_client():
+    slots = StreamSlots(Limits(streams=3, streams_per_client=2))
+    with slots.taken_by("a"), slots.taken_by("a"):
+        assert not slots.free_for("a")
+        assert slots.free_for("b")
+        with slots.taken_by("b"):
+            assert not slots.free_for("c")
+    assert slots.count == 0

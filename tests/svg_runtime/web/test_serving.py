@@ -1,0 +1,154 @@
+"""A server in a thread, over real sockets: slow, half-open and stalled clients, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Route
+
+from svg_runtime.web.address import Address, AddressError, listen
+from svg_runtime.web.limits import Limits
+from svg_runtime.web.serving import ServerThread
+
+QUICK = Limits(connections=4, request_s=0.3, stall_s=0.3, keep_alive_s=1, header_bytes=2000)
+
+
+async def look(request):
+    return PlainTextResponse("seen")
+
+
+async def endless(request):
+    async def pieces():
+        while True:
+            yield b"x" * 50_000
+            await asyncio.sleep(0.001)
+
+    return StreamingResponse(pieces())
+
+
+@contextmanager
+def server(limits: Limits = QUICK):
+    sock, address = listen(Address("127.0.0.1", 0))
+    thread = ServerThread(Starlette(routes=[Route("/", look), Route("/endless", endless)]), sock, limits)
+    thread.start()
+    try:
+        yield address, thread
+    finally:
+        thread.stop()
+
+
+def connect(address: Address) -> socket.socket:
+    return socket.create_connection((address.host, address.port), timeout=5)
+
+
+def send_slowly(client: socket.socket, request: bytes) -> None:
+    for byte in request:
+        client.sendall(bytes([byte]))
+        time.sleep(0.02)
+
+
+def closed_after_s(client: socket.socket) -> float:
+    start = time.monotonic()
+    try:
+        while client.recv(1 << 16):
+            pass
+    except ConnectionError:
+        pass
+    return time.monotonic() - start
+
+
+def test_a_free_port_is_taken_and_one_in_use_is_refused():
+    sock, address = listen(Address("127.0.0.1", 0))
+    assert address.port > 0
+    with sock, pytest.raises(AddressError, match="cannot listen at 127"):
+        listen(address)
+
+
+def test_an_address_of_another_machine_is_refused():
+    with pytest.raises(AddressError, match="cannot listen at 192"):
+        listen(Address("192.0.2.1", 0))
+
+
+def test_it_answers_as_soon_as_it_has_started():
+    with server() as (address, _):
+        assert httpx.get(address.link(), trust_env=False).text == "seen"
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HTTP/1.1\r\nHost: a\r\n", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"]
+)
+def test_a_client_that_owes_its_request_is_cut(sent):
+    with server() as (address, _), connect(address) as client:
+        client.sendall(sent)
+        assert closed_after_s(client) < 3
+
+
+def test_a_client_that_sends_its_headers_byte_by_byte_is_cut():
+    with server() as (address, _), connect(address) as client:
+        start = time.monotonic()
+        with pytest.raises(ConnectionError):
+            send_slowly(client, b"GET / HTTP/1.1\r\nHost: a\r\n" + b"x: y\r\n" * 100)
+        assert time.monotonic() - start < 3
+
+
+def test_headers_without_end_are_refused():
+    with server() as (address, _), connect(address) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nx: " + b"y" * 100_000)
+        assert client.recv(100).startswith(b"HTTP/1.1 400")
+
+
+def test_half_open_connections_give_way_to_clients_that_ask():
+    with server(Limits(connections=4)) as (address, _):
+        idle = [connect(address) for _ in range(20)]
+        assert httpx.get(address.link(), trust_env=False).status_code == 200
+        for client in idle:
+            client.close()
+
+
+def test_more_streams_than_connections_are_answered_with_503():
+    with server(Limits(connections=3)) as (address, _):
+        busy = [connect(address) for _ in range(3)]
+        for client in busy:
+            client.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.recv(100)
+        assert httpx.get(address.link(), trust_env=False).status_code == 503
+        for client in busy:
+            client.close()
+
+
+def test_a_client_that_takes_nothing_is_cut():
+    with server() as (address, thread), connect(address) as client:
+        client.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+        connections = thread._server.server_state.connections
+        deadline = time.monotonic() + 5
+        while not connections and time.monotonic() < deadline:
+            time.sleep(0.01)
+        while connections and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not connections
+
+
+def test_it_stops_in_two_seconds_with_streams_and_half_open_connections():
+    threads = threading.active_count()
+    with server(Limits()) as (address, thread):
+        clients = [connect(address) for _ in range(4)]
+        for client in clients[:3]:
+            client.sendall(b"GET /endless HTTP/1.1\r\nHost: a\r\n\r\n")
+            client.recv(100)
+        start = time.monotonic()
+        thread.stop()
+        assert time.monotonic() - start < 2.5
+        assert not thread.is_alive()
+        for client in clients:
+            client.close()
+    assert threading.active_count() <= threads
+    with pytest.raises(OSError, match="refused"):
+        connect(address)
