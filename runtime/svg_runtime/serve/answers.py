@@ -85,7 +85,8 @@ def _parts(futures: FloatArray, what: What) -> dict[str, FloatArray]:
 def _as_dtype(values: FloatArray, dtype: Dtype) -> NDArray[Any]:
     """Little-endian float32, or uint8."""
     if dtype == "uint8":
-        return np.rint(np.clip(values, 0, 1) * np.float32(255)).astype(np.uint8)
+        pixels: NDArray[np.uint8] = np.rint(np.clip(values, 0, 1) * np.float32(255)).astype(np.uint8)
+        return pixels
     return values.astype("<f4", copy=False)
 
 

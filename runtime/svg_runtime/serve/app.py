@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from svg_runtime.errors import SvgError
 from svg_runtime.serve.api import Api
@@ -21,6 +21,9 @@ from svg_runtime.serve.operations import OPERATIONS
 from svg_runtime.serve.problems import ProblemError, problem_of
 
 _LOG = logging.getLogger(__name__)
+_TEXT = b"text/plain; charset=utf-8"
+_KINDS_OF_ACCESS = {401: "no-token", 403: "not-allowed", 413: "too-large", 415: "wrong-type", 500: "internal"}
+_REPLACED = (b"content-type", b"content-length")
 _PIECE = 1 << 16  # bytes that are handed to the connection at once
 
 Handler = Callable[[Request, AsyncExitStack], Awaitable[Response]]
@@ -70,6 +73,8 @@ class Endpoint:
                 return
             except ProblemError as problem:
                 response = problem.response
+            except HTTPException as error:  # of access control: the body that arrives is too large
+                response = ProblemError("too-large", error.detail, headers=dict(error.headers or {})).response
             except SvgError as error:
                 response = problem_of(error).response
             except Exception:
@@ -109,6 +114,42 @@ async def _send_in_pieces(response: Response, send: Send) -> None:
     for start in range(0, len(body), _PIECE):
         await send({"type": "http.response.body", "body": bytes(body[start : start + _PIECE]), "more_body": True})
     await send({"type": "http.response.body", "body": b""})
+
+
+class ProblemsOfAccess:
+    """Turns the refusals of access control, which are text, into problems.
+
+    Args:
+        app: the application within access control.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        refusal: Message | None = None
+
+        async def send_problem(message: Message) -> None:
+            nonlocal refusal
+            if message["type"] == "http.response.start" and (b"content-type", _TEXT) in message["headers"]:
+                refusal = message
+            elif refusal is None:
+                await send(message)
+            else:
+                await _send_in_pieces(_problem(refusal, message["body"]), send)
+
+        await self._app(scope, receive, send_problem)
+
+
+def _problem(refusal: Message, text: bytes) -> Response:
+    """The problem that a refusal of access control is: its text is what was given, a semicolon, and what was expected."""
+    kind = _KINDS_OF_ACCESS[refusal["status"]]
+    detail, _, expected = text.decode().strip().partition("; ")
+    if kind == "wrong-type":
+        expected = "application/octet-stream, image/png or image/jpeg for frames, application/json for all else"
+    kept = {name.decode(): value.decode() for name, value in refusal["headers"] if name not in _REPLACED}
+    return ProblemError(kind, detail, expected.removeprefix("expected ") or None, headers=kept).response
 
 
 async def _no_such_page(request: Request, error: Exception) -> Response:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from svg_common.printable import printable
 from svg_common.progress import ProgressListener
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.bundle.manifest import Precision
@@ -14,8 +15,6 @@ from svg_runtime.errors import UsageError
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.forecast_options import Calibrate
 from svg_runtime.serve import schema
-
-DEFAULT_MODELS = ("camera", "digits")  # those in the package
 
 
 @dataclass(frozen=True)
@@ -78,15 +77,8 @@ class Catalogue:
             UsageError: two models have the same name.
             SvgError: one cannot be opened.
         """
-        paths: dict[str, Path] = {}
-        for path in map(find_model, names):
-            name = path.resolve().name.removesuffix(".svgb")
-            if name in paths:
-                raise UsageError(
-                    f"two models are called '{name}': '{paths[name]}' and '{path}'\n  give one of the folders another name"
-                )
-            paths[name] = path
-        return cls([_served(name=name, path=path, engine=engine, progress=progress) for name, path in paths.items()])
+        found = model_paths(names)
+        return cls([_served(name=name, path=path, engine=engine, progress=progress) for name, path in found.items()])
 
     @property
     def names(self) -> list[str]:
@@ -102,9 +94,30 @@ class Catalogue:
         """The model called `name`."""
         return self._models.get(name)
 
-    def smallest_frame(self) -> int:
-        """Bytes of the smallest frame of all models, as float32."""
-        return min(frame_bytes(model.about.frame) for model in self._models.values())
+    def threads(self, cores: int) -> int:
+        """CPU threads of the session that uses most, on a machine with so many cores."""
+        return max(model.engine.threads or cores for model in self._models.values())
+
+
+def model_paths(names: Sequence[str]) -> dict[str, Path]:
+    """Return the folders of bundles by the names that clients use.
+
+    Args:
+        names: folders of bundles, or names of embedded models.
+
+    Raises:
+        UsageError: two models have the same name.
+        BundleError: the package was built without an embedded model.
+    """
+    paths: dict[str, Path] = {}
+    for path in map(find_model, names):
+        name = printable(path.resolve().name.removesuffix(".svgb"))
+        if name in paths:
+            raise UsageError(
+                f"two models are called '{name}': '{paths[name]}' and '{path}'\n  give one of the folders another name"
+            )
+        paths[name] = path
+    return paths
 
 
 def frame_bytes(frame: schema.FrameForm) -> int:

@@ -20,10 +20,7 @@ from svg_runtime.serve.problems import KINDS, PROBLEM_JSON, Kind
 
 _JSON = "application/json"
 _REF = "#/components/schemas/{model}"
-_REFUSED = {
-    "401": "The token is missing or wrong, where the server asks for one.",
-    "403": "Asked for by another host name, or by a page of another site.",
-}
+_ALWAYS = ("no-token", "not-allowed")  # any operation may be refused so
 
 
 def describe(model_names: Sequence[str]) -> dict[str, Any]:
@@ -53,9 +50,10 @@ def describe(model_names: Sequence[str]) -> dict[str, Any]:
 
 def _schemas() -> dict[str, Any]:
     requests = [operation.body for operation in OPERATIONS if operation.body]
-    results = [operation.answer for operation in OPERATIONS if operation.answer]
+    answers: list[type[BaseModel]] = [operation.answer for operation in OPERATIONS if operation.answer]
+    answers.append(schema.Problem)
     models: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in requests]
-    models += [(model, "serialization") for model in (*results, schema.Problem)]
+    models += [(model, "serialization") for model in answers]
     _, found = models_json_schema(models, ref_template=_REF)
     schemas: dict[str, Any] = found["$defs"]
     return schemas
@@ -95,8 +93,8 @@ def _success(operation: Operation) -> dict[str, Any]:
 
 
 def _refusals(operation: Operation) -> dict[str, Any]:
-    described = {status: _refusal([text]) for status, text in _REFUSED.items()}
-    kinds = sorted((KINDS[name] for name in operation.problems), key=_status)
+    described: dict[str, Any] = {}
+    kinds = sorted((KINDS[name] for name in (*_ALWAYS, *operation.problems)), key=_status)
     for status, group in groupby(kinds, key=_status):
         members = list(group)
         described[str(status)] = _refusal([f"{kind.title}. {kind.meaning}" for kind in members])

@@ -31,6 +31,8 @@ class Kind:
 KINDS = {
     kind.name: kind
     for kind in (
+        Kind("no-token", 401, "No token", "The token is missing or wrong: send Authorization: Bearer TOKEN."),
+        Kind("not-allowed", 403, "Not allowed", "Asked for by another host name, or by a page of another site."),
         Kind("no-such-page", 404, "No such page", "The address leads nowhere; all that do are on this page."),
         Kind("no-such-session", 404, "No such session", "It was closed, by DELETE or because it was idle, or never existed."),
         Kind("wrong-method", 405, "Wrong method", "The address exists, but not with this method; Allow names those that do."),
@@ -39,7 +41,7 @@ KINDS = {
         Kind("too-large", 413, "Too large", "A body, a picture or a forecast is above a limit of this server."),
         Kind("wrong-type", 415, "Wrong type", "Content-Type is not one that this address reads."),
         Kind("invalid", 422, "Invalid", "The request was understood, but a value in it is wrong."),
-        Kind("busy", 429, "Busy", "Too many requests of the session wait, or one did for too long: wait for answers.", retry_s=1),
+        Kind("busy", 429, "Busy", "Too many requests of the session wait, or one did too long: wait for answers.", retry_s=1),
         Kind("internal", 500, "Internal error", "A defect of this program; its log tells more."),
         Kind("no-room", 503, "No room", "As many sessions are open as this server allows; close one.", retry_s=10),
         Kind("engine-failed", 503, "Engine failed", "Memory ran out, a device failed, or the result is not finite.", retry_s=5),
