@@ -53,14 +53,14 @@ class FrameReader:
         Raises:
             ProblemError: the body is not what it claims to be, or too large.
         """
+        if shape is not None and re.fullmatch(SHAPE_PATTERN, shape, re.ASCII) is None:
+            raise ProblemError("invalid", f"shape={shape[:40]}", "height,width or height,width,channels with 1 or 3 channels")
         if media_type != RAW:
             return self._preprocessor.fit(self._decode(body, media_type))
         values = self._raw(body, dtype, shape)
         return self._preprocessor.fit(values) if dtype == "uint8" else values.astype(np.float32, copy=False)
 
     def _raw(self, body: bytes, dtype: Dtype, shape: str | None) -> NDArray[Any]:
-        if shape is not None and re.fullmatch(SHAPE_PATTERN, shape, re.ASCII) is None:
-            raise ProblemError("invalid", f"shape={shape[:40]}", "height,width or height,width,channels with 1 or 3 channels")
         sizes = self._shape if shape is None else tuple(map(int, shape.split(",")))
         sizes = sizes if len(sizes) == 3 else (*sizes, 1)
         self._check_pixels(sizes[0], sizes[1])
