@@ -27,6 +27,7 @@ AXES: dict[What, str] = {
     "mean": "steps,height,width,channels",
     "mean_and_spread": "2,steps,height,width,channels",
 }
+_PNG_SIDE = 1_000_000  # pixels, the limit of libpng
 _SPREAD_GAIN = 2.0  # in a PNG: the standard deviation of values in [0, 1] is at most 0.5
 
 
@@ -97,14 +98,13 @@ def _png(values: FloatArray, what: What) -> bytes:
     elif what == "mean_and_spread":
         values = values * np.array([1, _SPREAD_GAIN], np.float32)[:, None, None, None, None]
     rows, steps, height, width, channels = values.shape
-    picture = _as_dtype(values, "uint8").transpose(0, 2, 1, 3, 4).reshape(rows * height, steps * width, channels)
-    try:
-        _, encoded = cv2.imencode(".png", picture if channels == 1 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    except cv2.error:
+    if max(rows * height, steps * width) > _PNG_SIDE:
         raise ProblemError(
             "too-large",
             f"a PNG of {steps * width}x{rows * height} pixels",
-            "fewer in each direction",
+            f"at most {_PNG_SIDE} in each direction",
             advice="ask for another format",
-        ) from None
+        )
+    picture = _as_dtype(values, "uint8").transpose(0, 2, 1, 3, 4).reshape(rows * height, steps * width, channels)
+    _, encoded = cv2.imencode(".png", picture if channels == 1 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     return encoded.tobytes()

@@ -37,6 +37,7 @@ def open_client(make_server) -> Callable:
         server = make_server(**options)
         with start_blocking_portal() as portal:
             client = TestClient(server.app)
+            client.server = server
             client.portal = portal  # one event loop for all requests; the server takes no part in ASGI's lifespan
             yield client
             portal.call(server.sessions.close_all)

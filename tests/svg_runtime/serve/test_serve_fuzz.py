@@ -85,7 +85,7 @@ class Fuzzer:
     def _ask(self, name: str, mode: GenerationMode) -> None:
         @given(case=self._api.find_operation_by_id(name).as_strategy(generation_mode=mode))
         @settings(
-            max_examples=EXAMPLES or 8, deadline=None, derandomize=not EXAMPLES, database=None,
+            max_examples=EXAMPLES or 6, deadline=None, derandomize=not EXAMPLES, database=None,
             suppress_health_check=list(HealthCheck),
         )  # fmt: skip
         def ask_once(case) -> None:

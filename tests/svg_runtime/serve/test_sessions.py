@@ -111,16 +111,24 @@ def test_a_session_that_does_not_open_leaves_its_room(open_client):
         open_session(client)
 
 
-def test_idle_sessions_are_closed_and_used_ones_are_not(open_client):
-    with open_client(idle_s=0.4) as client:
-        used, idle = open_session(client, samples=1, horizon=1), open_session(client, samples=1, horizon=1)
-        frame, deadline = digits(1)[0], time.monotonic() + 5
-        while client.get("/healthz").json()["sessions"] == 2 and time.monotonic() < deadline:
-            send(client, used, frame)
-            time.sleep(0.05)
-        assert client.get(idle).status_code == 404
-        assert client.get(used).status_code == 200
-        assert 'svg_serve_sessions_closed_total{reason="idle"} 1.0' in client.get("/metrics").text
+def test_idle_sessions_are_closed_and_used_ones_are_not(client):
+    used, idle = (open_session(client, samples=1, horizon=1) for _ in range(2))
+    sessions = client.server.sessions
+    for each in (used, idle):
+        sessions.get(each.rpartition("/")[2]).last_used -= 301
+    send(client, used, digits(1)[0])
+    client.portal.call(sessions.close_idle)
+    assert [client.get(each).status_code for each in (used, idle)] == [200, 404]
+    assert 'svg_serve_sessions_closed_total{reason="idle"} 1.0' in client.get("/metrics").text
+
+
+def test_idle_sessions_are_looked_for_without_a_request(open_client):
+    with open_client(idle_s=0.1) as client:
+        open_session(client, samples=1, horizon=1)
+        deadline = time.monotonic() + 30
+        while len(client.server.sessions) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert client.get("/healthz").json()["sessions"] == 0
 
 
 class Gate:
