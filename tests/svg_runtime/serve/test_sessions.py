@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -129,6 +132,28 @@ def test_idle_sessions_are_looked_for_without_a_request(open_client):
         while len(client.server.sessions) and time.monotonic() < deadline:
             time.sleep(0.02)
         assert client.get("/healthz").json()["sessions"] == 0
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads its memory as Linux reports it")
+def test_sessions_that_come_and_go_leave_no_memory_behind(client):
+    """A session of 32 samples and 16 steps holds 50 MB with its engine: if it stayed, the second round would show it."""
+
+    def come_and_go() -> int:
+        for _ in range(4):
+            session = open_session(client, samples=32, horizon=16)
+            for frame in digits(5):
+                send(client, session, frame)
+            assert client.post(f"{session}/forecast").status_code == 200
+            client.delete(session)
+        gc.collect()
+        return resident_bytes()
+
+    before = come_and_go()
+    assert come_and_go() - before < 32 << 20
 
 
 class Gate:
