@@ -107,7 +107,7 @@ def refuse_pipe(path: str | os.PathLike[str]) -> None:
 def write_json(destination: str | os.PathLike[str], value: Any) -> None:
     """Write `value` as indented JSON, atomically. Non-finite numbers become null, as JSON has none; names are `printable`."""
     with atomic_file(destination) as partial:
-        partial.write_text(json.dumps(_storable(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        partial.write_text(json.dumps(storable(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def _replace_directory(partial: Path, target: Path) -> None:
@@ -162,15 +162,16 @@ def _umask() -> int:
     return mask
 
 
-def _storable(value: Any) -> Any:
+def storable(value: Any) -> Any:
+    """`value` as JSON can hold it: non-finite numbers become None, and names `printable`."""
     if isinstance(value, float):
         return value if value - value == 0 else None
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
-        return {_storable(key): _storable(item) for key, item in value.items()}
+        return {storable(key): storable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_storable(item) for item in value]
+        return [storable(item) for item in value]
     return value
 
 

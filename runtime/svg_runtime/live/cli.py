@@ -59,6 +59,7 @@ from svg_runtime.live.camera_options import (
     RotateOption,
 )
 from svg_runtime.live.config.configured import configured
+from svg_runtime.live.page.cli_options import ServeHostOption, ServeOption, ServeTokenOption
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -218,6 +219,9 @@ def live(
     mqtt: MqttOption = None,
     webhook: WebhookOption = None,
     on_alarm: OnAlarmOption = None,
+    serve: ServeOption = None,
+    serve_host: ServeHostOption = None,
+    serve_token: ServeTokenOption = None,
 ) -> None:
     """Watch a camera or a video and forecast its next frames, live: sampled futures, their mean and spread, and surprise.
 
@@ -244,6 +248,7 @@ def live(
         from svg_runtime.live.alarms.options import alarm_options
         from svg_runtime.live.loop import LiveOptions, run_live
         from svg_runtime.live.outputs.recording_options import recording_options
+        from svg_runtime.live.page.options import serve_options
         from svg_runtime.live.roi import parse_roi
         from svg_runtime.live.sources import SourceOptions, Turn, check_source
         from svg_runtime.live.sources.camera_settings import parse_camera_settings
@@ -271,13 +276,16 @@ def live(
         "on_alarm": on_alarm,
     })  # fmt: skip
     endless = source_options.path is None or loop
-    ends_or_tells = (output, record, save_forecasts, json, max_frames)
+    page = serve_options(serve, serve_host, serve_token)
+    ends_or_tells = (output, record, save_forecasts, json, max_frames, page)
     if headless and endless and not alarm and all(each is None for each in ends_or_tells):
         raise UsageError(
             "--headless alone would run forever and show nothing\n"
-            "  add --output FILE, --record DIR, --json FILE, --alarm or --max-frames N"
+            "  add --output FILE, --record DIR, --json FILE, --alarm, --serve PORT or --max-frames N"
         )
-    overlays, display_wh = _display(overlay, display_size, shown=not headless or output is not None or recording.shows_display)
+    overlays, display_wh = _display(
+        overlay, display_size, shown=not headless or output is not None or recording.shows_display or page is not None
+    )
     console = stderr_console()
     if camera is None and source is None:
         console.print("svg-live: no --camera and no --source: using the synthetic camera, synthetic://digits", markup=False)
@@ -287,7 +295,7 @@ def live(
         horizon=horizon, lead=lead, seed=seed, context=None if context is None else context.value,
         window=not headless, output=output, recording=recording, json=json, overlays=overlays, display_wh=display_wh,
         max_frames=max_frames, roi=None if roi is None else parse_roi(roi), adaptive=adaptive,
-        gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace), alarms=alarms,
+        gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace), alarms=alarms, serve=page,
     )  # fmt: skip
     run_live(options, console)
 

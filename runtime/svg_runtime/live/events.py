@@ -22,6 +22,7 @@ class EventLog:
     def __init__(self, announce: Callable[[str], None] | None = None, announce_each: int = 5) -> None:
         self._announce = announce
         self._announce_each = announce_each
+        self.listeners: list[Callable[[str, str], None]] = []  # get kind and message of every event; any thread calls them
         self._lock = threading.Lock()
         self.counts: Counter[str] = Counter()
         self.messages: list[str] = []
@@ -33,6 +34,8 @@ class EventLog:
             count = self.counts[kind]
             if len(self.messages) < _MAX_MESSAGES:
                 self.messages.append(message)
+        for listener in self.listeners:
+            listener(kind, message)
         if self._announce is not None and count <= self._announce_each:
             more = " (more of this kind are only counted)" if count == self._announce_each else ""
             self._announce(message + more)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +48,10 @@ from svg_runtime.live.outputs import (
 )
 from svg_runtime.live.overlay import Caption, ForecastPicture, View, check_display
 from svg_runtime.live.overlay.names import DEFAULT, DEFAULT_WH
+from svg_runtime.live.page.camera import CameraAbout, PageCamera
+from svg_runtime.live.page.controls import MOST_STEPS, Change, Fixed, Settings
+from svg_runtime.live.page.options import ServeOptions
+from svg_runtime.live.page.pictures import start_overlay
 from svg_runtime.live.preprocess import Preprocessor, crop
 from svg_runtime.live.roi import RegionOutsideError, Roi
 from svg_runtime.live.sources import (
@@ -63,6 +67,9 @@ from svg_runtime.live.sources import (
 from svg_runtime.live.stats import LiveStats
 from svg_runtime.live.stop import StopRequest
 from svg_runtime.live.timing import wall_clock
+
+if TYPE_CHECKING:
+    from svg_runtime.live.page.live_page import LivePage
 
 _FAILURES_IN_A_ROW = 5  # without a success in between, forecasting is considered broken
 
@@ -94,6 +101,7 @@ class LiveOptions:
     adaptive: bool = False  # fewer samples, then a shorter horizon, where the rate cannot be held
     gpu: GpuOptions = field(default_factory=GpuOptions)
     alarms: AlarmOptions = field(default_factory=AlarmOptions)
+    serve: ServeOptions | None = None  # the page
 
 
 def run_live(options: LiveOptions, console: Console) -> LiveStats:
@@ -110,6 +118,12 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
     with StopRequest() as stop, ExitStack() as resources:
         model = find_model(options.model, real_video=not options.source.is_synthetic)
         _check_outputs(options, model)
+        page = None
+        if options.serve is not None:
+            from svg_runtime.live.page.live_page import LivePage  # the web server
+
+            page = LivePage.open(options.serve, report=lambda message: console.print(f"svg-live: {message}", markup=False))
+            resources.callback(page.close)
         forecaster = resources.enter_context(_open_forecaster(options, model, console))
         if options.model is None:
             console.print(f"svg-live: no --model: using {_model_name(model)}", markup=False)
@@ -131,7 +145,8 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
         )
         resources.callback(alarms.close)
         stats = LiveStats(
-            about=_about(options, caption, source, forecaster), horizon=options.horizon, interval_s=step_s, events=events,
+            about=_about(options, caption, source, forecaster), interval_s=step_s, events=events,
+            horizon=options.horizon if page is None else max(options.horizon, MOST_STEPS),  # a client may ask for more
             fit=FitMonitor(forecaster.manifest.training_data, step_s, events),
             surprise_unit=forecaster.surprise_unit or "nats", alarms=alarms,
         )  # fmt: skip
@@ -151,8 +166,11 @@ def run_live(options: LiveOptions, console: Console) -> LiveStats:
         )
         writer = _start_writer(options=options, caption=caption, outputs=outputs, recorders=recorders, stats=stats)
         loop = LiveLoop(
-            forecaster=forecaster, source=source, writer=writer, caption=caption, stats=stats, stop=stop, roi=options.roi
-        )
+            forecaster=forecaster, source=source, writer=writer, caption=caption, stats=stats, stop=stop, roi=options.roi,
+            page=None if page is None else _add_to_page(page, options, caption, forecaster, stats),
+        )  # fmt: skip
+        if page is not None:
+            page.start()
         _run_and_close(loop, [*outputs, *recorders], options.max_frames, None if options.window else ProgressDisplay(console))
         alarms.close()
         if stop.signalled and stats.seen == 0:
@@ -171,7 +189,7 @@ class LiveLoop:
 
     def __init__(
         self, forecaster: Forecaster, source: Source, writer: OutputThread | None, caption: Caption, stats: LiveStats,
-        stop: StopRequest, roi: Roi | None = None,
+        stop: StopRequest, roi: Roi | None = None, page: PageCamera | None = None,
     ) -> None:  # fmt: skip
         frame = forecaster.manifest.frame
         self._forecaster = forecaster
@@ -180,6 +198,8 @@ class LiveLoop:
         self._caption = caption
         self._stats = stats
         self._stop = stop
+        self._page = page
+        self._counts = caption.samples, caption.horizon
         self._preprocessor = Preprocessor(frame.height, frame.width, frame.channels, roi)
         self._picture_check = PictureCheck(caption.interval_s, stats.events)
         self._view = View(picture=np.zeros((frame.height, frame.width), np.uint8))
@@ -207,8 +227,12 @@ class LiveLoop:
                 frame = self._to_model_frame(source_frame)
             futures = None if frame is None else self._observe_and_forecast(source_frame, frame)
             self._stats.frame_done()
-            if self._writer is not None:
-                self._writer.submit(self._update_view(source_frame, futures), source_frame.tick, start)
+            view = None if self._writer is None and self._page is None else self._update_view(source_frame, futures)
+            if self._page is not None and view is not None:
+                self._page.publish(view)
+                self._page.apply_changes(self._apply)
+            if self._writer is not None and view is not None:
+                self._writer.submit(view, source_frame.tick, start)
                 self._stats.not_shown = self._writer.left_out
             else:
                 timer.add("end_to_end", (time.monotonic() - start) * 1e3)
@@ -217,6 +241,8 @@ class LiveLoop:
                 self._stats.adaptive.add((time.monotonic() - now) * 1e3)
             if display is not None:
                 self._show_progress(display, max_frames)
+        if self._page is not None:
+            self._page.end(f"ended: {self._stats.stopped_by}")
 
     def finish(self, keep: bool) -> None:
         """Wait until everything is written; without `keep`, drop what waits to be. May be called twice.
@@ -315,7 +341,7 @@ class LiveLoop:
             if not forecaster.ready:
                 return None
             with timer.stage("forecast"):
-                futures = forecaster.forecast(*(adaptive.counts if adaptive else ()))
+                futures = forecaster.forecast(*(adaptive.counts if adaptive else self._counts))
         except (SvgError, RuntimeError) as error:
             self._count_failure(error)
             return None
@@ -353,6 +379,32 @@ class LiveLoop:
         self._stats.alarms.reset(new_scene)
         self._stats.resets += 1
 
+    def _apply(self, change: Change) -> None:
+        """Apply what a client of the page wants changed.
+
+        Raises:
+            SvgError: it cannot be done; nothing has changed.
+        """
+        if change.samples or change.horizon:
+            self._change_counts(change.samples or self._counts[0], change.horizon or self._counts[1])
+        if change.threshold is not None:
+            self._stats.alarms.set_threshold(change.threshold)
+        if change.changes_region:
+            self._preprocessor.look_at(change.region)
+        if change.changes_region or change.reset:
+            self._reset_context(new_scene=True)
+
+    def _change_counts(self, samples: int, horizon: int) -> None:
+        """Forecast so once, so that what this model or its memory cannot do does not end the run."""
+        if not self._forecaster.ready:
+            raise UsageError("the model has not seen enough frames yet; try again in a moment")
+        try:
+            self._forecaster.forecast(samples, horizon)
+        except (SvgError, RuntimeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UsageError(f"{samples} samples of {horizon} steps cannot be forecast: {reason}") from error
+        self._counts = samples, horizon
+
     def _update_view(self, source_frame: SourceFrame, futures: NDArray[np.float32] | None) -> View:
         """Copy the state of the run into the view and return a view that does not change any more."""
         view, stats = self._view, self._stats
@@ -380,6 +432,8 @@ def _check_outputs(options: LiveOptions, model: Path) -> None:
         check_output_name(options.output)
     check_display(options.display_wh, options.overlays)
     options.alarms.check()
+    if options.serve is not None:
+        options.serve.check()
     files = {"--output": options.output, "--json": options.json, "--events": options.alarms.events_file}
     folders = {**options.recording.folders, "--alarm-dir": options.alarms.folder}
     check_outputs(files, folders, needed=[model, *source_files(options.source)])
@@ -392,6 +446,25 @@ def _caption(options: LiveOptions, model: Path, forecaster: Forecaster, source: 
         samples=forecaster.samples, horizon=options.horizon, interval_s=step_s,
         frame_hw=(frame.height, frame.width), lead=lead, surprise_unit=forecaster.surprise_unit,
     )  # fmt: skip
+
+
+def _add_to_page(
+    page: LivePage, options: LiveOptions, caption: Caption, forecaster: Forecaster, stats: LiveStats
+) -> PageCamera:
+    manifest = forecaster.manifest
+    adaptive = "--adaptive chooses it" if options.adaptive else None
+    one_future = "this model has only one future" if manifest.model.z_dim == 0 else None
+    frame_bytes = 4 * manifest.frame.height * manifest.frame.width * manifest.frame.channels
+    about = CameraAbout(
+        name=caption.source, caption=caption, clips=options.alarms.folder,
+        fixed=Fixed(samples=adaptive or one_future, horizon=adaptive, frame_bytes=frame_bytes),
+    )  # fmt: skip
+    settings = Settings(
+        samples=caption.samples, horizon=caption.horizon, overlay=start_overlay(options.overlays),
+        roi=None if options.roi is None else str(options.roi),
+        threshold=options.alarms.trigger.threshold if options.alarms.enabled else None,
+    )  # fmt: skip
+    return page.add_camera(about, settings, stats)
 
 
 def _start_writer(

@@ -31,6 +31,10 @@ class Preprocessor:
         self.picture_hw = (picture.shape[0], picture.shape[1])
         return before is not None and before != self.picture_hw
 
+    def look_at(self, roi: Roi | None) -> None:
+        """Look at another part of the next pictures; None: all of them."""
+        self._roi = roi
+
     def region(self, picture: Picture) -> Region | None:
         """The region of `picture` that the model looks at; None for all of it.
 

@@ -26,6 +26,7 @@ class RecentValues:
         self._ring: NDArray[np.float32] = np.zeros(size, np.float32)
         self.count = 0
         self.last = 0.0
+        self.total = 0.0  # of all values
         self._largest = 0.0
 
     def add(self, value: float) -> None:
@@ -33,6 +34,7 @@ class RecentValues:
         self._ring[self.count % len(self._ring)] = value
         self.count += 1
         self.last = value
+        self.total += value
         self._largest = max(self._largest, value)
 
     def summary(self) -> dict[str, float]:
@@ -69,6 +71,10 @@ class StageTimer:
     def last_ms(self, name: str) -> float:
         """Return the most recent duration of `name` in milliseconds; 0 if it never ran."""
         return self._stages[name].last
+
+    def totals(self) -> dict[str, tuple[int, float]]:
+        """Return how often each stage ran, and its milliseconds in all."""
+        return {name: (window.count, window.total) for name, window in self._stages.items()}
 
     def summary(self) -> dict[str, dict[str, float]]:
         """Return the summary of each stage that ran, see `RecentValues.summary`."""

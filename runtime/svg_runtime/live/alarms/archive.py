@@ -19,7 +19,7 @@ from svg_runtime.live.events import EventLog
 from svg_runtime.live.outputs.mp4 import Mp4Writer
 from svg_runtime.live.overlay.theme import Canvas
 
-_OWN_NAME = re.compile(r"alarm-\d{8}T\d{6}\.\d{3}Z-\d+\.(mp4|png)")  # nothing else is ever removed
+OWN_NAME = re.compile(r"alarm-\d{8}T\d{6}\.\d{3}Z-\d+\.(mp4|png)")  # nothing else is ever removed
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Archive:
 
     def _remove_oldest(self, newest: str) -> None:
         assert self.folder is not None
-        files = sorted(path for path in self.folder.iterdir() if _OWN_NAME.fullmatch(path.name))  # names sort by time
+        files = sorted(path for path in self.folder.iterdir() if OWN_NAME.fullmatch(path.name))  # names sort by time
         sizes = {path: path.stat().st_size for path in files}
         total = sum(sizes.values())
         for path, size in sizes.items():

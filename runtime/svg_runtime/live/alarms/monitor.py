@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
@@ -98,6 +98,7 @@ class AlarmMonitor:
         self._count = 0
         self._sequence = next_sequence(options.events_file) if options.enabled else 1
         self.values: SignalValues | None = None
+        self.listeners: list[Callable[[AlarmRecord], None]] = []  # as outlets, but called at once, by any thread
         self._outlets = options.open_outlets(source, events) if options.enabled else []
         self._archive = Archive(
             folder=options.folder, limit_bytes=options.limit_bytes, events_file=options.events_file,
@@ -146,6 +147,14 @@ class AlarmMonitor:
         self._signals.reset(new_scene)
         self.values = None
         self._settled_s = None
+
+    def set_threshold(self, threshold: float) -> None:
+        """Raise alarms from this value on; the value below which they end keeps its ratio to it."""
+        before = self._options.trigger
+        ratio = before.clear / before.threshold if before.threshold else 0.5
+        trigger = replace(before, threshold=threshold, clear=threshold * ratio)
+        self._options = replace(self._options, trigger=trigger)
+        self._trigger.change(trigger)
 
     def close(self) -> None:
         """End an alarm that is still there, write and send what waits, for a limited time. May be called twice."""
@@ -252,6 +261,8 @@ class AlarmMonitor:
         )  # fmt: skip
 
     def _send(self, record: AlarmRecord) -> None:
+        for listener in self.listeners:
+            listener(record)
         for outlet in self._outlets:
             outlet.put(record)
 

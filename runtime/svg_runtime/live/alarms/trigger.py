@@ -53,6 +53,10 @@ class AlarmTrigger:
         """Take the signal at `time_s`, which increases; None: nothing is known, which starts no alarm and keeps none up."""
         return self._while_active(time_s, value) if self.active else self._while_idle(time_s, value)
 
+    def change(self, options: TriggerOptions) -> None:
+        """Go on with other options."""
+        self._options = options
+
     def end(self) -> None:
         """End an alarm, or a rise, now; the cool-down begins at its last high value."""
         if self.active:

@@ -1,0 +1,84 @@
+"""Screenshots of the page of svg-live for the documentation, in a real Chromium: desktop and phone.
+
+python -m benchmarks.page_pictures [--folder docs] [--seconds 40] [--chromium /usr/bin/chromium] [ARGUMENTS of svg-live ...]
+
+Without arguments it shows the synthetic camera and the embedded model of digits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+from playwright.sync_api import Browser, sync_playwright
+
+CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+SIZES = {"desktop": (1280, 1000, 1), "phone": (360, 1500, 2)}  # width, height, device pixels per pixel
+DIGITS = ["--model", "digits", "--headless", "--realtime", "--alarm", "--samples", "6", "--backend", "cpu", "--threads", "1"]
+_LINK = re.compile(r"the page: (http://\S+)")
+
+
+@contextmanager
+def served_run(arguments: list[str]) -> Iterator[str]:
+    """Run svg-live with its page at a free port, and yield the link."""
+    command = [sys.executable, "-c", "from svg_runtime.live.cli import main; main()", *arguments, "--serve", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+        try:
+            assert run.stderr is not None
+            link = next(match[1] for line in run.stderr if (match := _LINK.search(line)))
+            yield link
+        finally:
+            run.terminate()
+            assert run.stderr is not None
+            run.stderr.read()
+
+
+def take_picture(browser: Browser, link: str, name: str, folder: Path, seconds: float) -> Path:
+    width, height, ratio = SIZES[name]
+    context = browser.new_context(
+        viewport={"width": width, "height": height}, device_scale_factor=ratio, color_scheme="dark", locale="en"
+    )
+    page = context.new_page()
+    page.goto(link)
+    while not page.evaluate("document.getElementById('live').naturalWidth"):
+        time.sleep(0.1)
+    time.sleep(seconds)
+    path = folder / f"page-{name}.png"
+    page.screenshot(path=path)
+    context.close()
+    reduce_colors(path)
+    return path
+
+
+def reduce_colors(path: Path) -> None:
+    """Store a PNG as small as OpenCV can."""
+    cv2.imwrite(str(path), cv2.imread(str(path)), (cv2.IMWRITE_PNG_COMPRESSION, 9))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("docs"))
+    parser.add_argument("--seconds", type=float, default=40.0, help="how long the run is watched first")
+    parser.add_argument("--chromium", type=Path, default=CHROMIUM)
+    options, arguments = parser.parse_known_args()
+    with served_run(arguments or DIGITS) as link, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=options.chromium, args=CHROMIUM_ARGUMENTS)
+        for name in SIZES:
+            path = take_picture(browser, link, name, options.folder, options.seconds)
+            print(f"{path}: {path.stat().st_size >> 10} KiB")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,62 @@
+"""What happened, for `/events`: the last entries in order, each with a number that clients go on from."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+_KEPT = 200
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry.
+
+    Attributes:
+        number: from 1, growing by one.
+        kind: alarm, event or change.
+        data: JSON.
+    """
+
+    number: int
+    kind: str
+    data: str
+
+    def as_server_sent(self) -> str:
+        """As a message of an event stream."""
+        return f"id: {self.number}\nevent: {self.kind}\ndata: {self.data}\n\n"
+
+
+class Board:
+    """Thread-safe; all cameras of a run write to one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: deque[Entry] = deque(maxlen=_KEPT)
+        self._count = 0
+
+    def add(self, kind: str, camera: str, values: dict[str, Any]) -> None:
+        """Add an entry; `values` are plain JSON values."""
+        now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+        data = json.dumps({"time": now, "camera": camera, **values})
+        with self._lock:
+            self._count += 1
+            self._entries.append(Entry(self._count, kind, data))
+
+    def after(self, number: int, most: int = _KEPT) -> list[Entry]:
+        """The last entries, at most so many, whose number is larger; of a number from another run: the last ones."""
+        with self._lock:
+            if number > self._count:
+                number = 0
+            if number == self._count:
+                return []
+            return [entry for entry in self._entries if entry.number > number][-most:]
+
+    @property
+    def count(self) -> int:
+        """Number of the newest entry."""
+        return self._count

@@ -1,0 +1,257 @@
+"""One camera on the page: the live loop publishes views and takes changes, the web server asks for pictures and numbers."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from svg_common.errors import SvgError
+from svg_runtime.live.alarms.archive import OWN_NAME
+from svg_runtime.live.alarms.record import AlarmRecord
+from svg_runtime.live.overlay import Caption, View
+from svg_runtime.live.page.board import Board
+from svg_runtime.live.page.controls import Change, ChangeQueue, Fixed, Settings, check_change
+from svg_runtime.live.page.history import History
+from svg_runtime.live.page.names import OVERLAYS, WHOLE_PICTURE
+from svg_runtime.live.page.pictures import (
+    LivePainter,
+    Look,
+    caption_now,
+    compose_grid,
+    encode_jpeg,
+    encode_png,
+    grid_steps,
+)
+from svg_runtime.live.page.studio import Feed, Moment, Shot, Studio
+from svg_runtime.live.stats import LiveStats
+
+_LIVE_S, _GRID_S, _PNG_S = 1 / 15, 0.5, 0.5  # between two pictures at least
+_QUIET_S = 5.0  # without a picture from the source, or ten model intervals if that is longer
+_SUMMARY_S = 1.0  # how long statistics hold: they sort thousands of values
+_ATTEMPTS = 5
+_NOT_IN_URLS = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True)
+class CameraAbout:
+    """What does not change.
+
+    Attributes:
+        name: for people.
+        caption: of the forecasts as the run starts.
+        clips: folder of the alarms' clips; None: there are none.
+        fixed: what a client cannot change.
+    """
+
+    name: str
+    caption: Caption
+    clips: Path | None = None
+    fixed: Fixed = field(default_factory=Fixed)
+
+
+class PageCamera:
+    """See the module. `LivePage.add_camera` makes it.
+
+    The live loop calls `publish` and `apply_changes` for every frame; both return at once. The rest is for the web server.
+
+    Args:
+        key: its name in addresses.
+        about: what does not change.
+        settings: what is in force at the start.
+        stats: of its run.
+        studio: makes its pictures.
+        board: gets its events.
+    """
+
+    def __init__(
+        self, key: str, about: CameraAbout, settings: Settings, stats: LiveStats, studio: Studio, board: Board
+    ) -> None:  # fmt: skip
+        self.key = key
+        self.about = about
+        self.stats = stats
+        self.history = History()
+        self._settings = settings
+        self._studio = studio
+        self._board = board
+        self._moment: Moment | None = None
+        self._published_s = time.monotonic()
+        self._ended: str | None = None
+        self._changes = ChangeQueue()
+        self._painter = LivePainter()
+        self._summary: tuple[float, dict[str, Any]] | None = None
+        self._summary_lock = threading.Lock()
+        self.live = studio.open_feed(lambda: self._moment, self._draw_live, _LIVE_S)
+        self.grid = studio.open_feed(lambda: self._moment, lambda view: encode_jpeg(compose_grid(view)), _GRID_S)
+        self.png = studio.open_feed(lambda: self._moment, self._draw_png, _PNG_S)
+        self._feeds = (self.live, self.grid, self.png)
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody waits for a picture."""
+        return any(feed.waiters for feed in self._feeds)
+
+    @property
+    def pictures_made(self) -> dict[str, int]:
+        """How many pictures of each kind were composed and encoded."""
+        return {"live": self.live.made, "futures": self.grid.made, "snapshot": self.png.made}
+
+    # 1) called by the run
+
+    def publish(self, view: View) -> None:
+        """Take in a view, which must not change any more, after the frame was counted in the statistics."""
+        number = 1 if self._moment is None else self._moment.number + 1
+        raw = view.surprise[-1] if view.surprise else None
+        self.history.add(self.stats.alarms.values, raw, self.stats.alarms.active)
+        self._published_s = time.monotonic()
+        self._moment = Moment(number, view)
+        self._studio.wake(self._feeds)
+
+    def apply_changes(self, apply: Callable[[Change], None]) -> None:
+        """Apply what clients want changed; a `SvgError` that `apply` raises is the client's answer, and nothing is noted."""
+        for change, done in self._changes.take():
+            try:
+                apply(change)
+            except SvgError as error:
+                done.set_exception(error)
+                continue
+            self._note(change)
+            done.set_result(None)
+
+    def on_event(self, kind: str, message: str) -> None:
+        """Take in an event of the run; any thread may call this. Alarms come by `on_alarm`."""
+        if kind != "alarm":
+            self._board.add("event", self.key, {"kind": kind, "message": message})
+
+    def on_alarm(self, record: AlarmRecord) -> None:
+        """Take in the start or the end of an alarm; any thread may call this."""
+        values = record.model_dump(mode="json", by_alias=True, exclude={"files"})
+        files = {kind: self._link(path) for kind, path in record.files.model_dump().items()}
+        self._board.add("alarm", self.key, {**values, "files": files})
+
+    def end(self, reason: str) -> None:
+        """No further views will come."""
+        self._ended = reason
+
+    # 2) called by the web server
+
+    async def picture(self, feed: Feed, after: int = 0) -> Shot | None:
+        """A picture of `live`, `grid` or `png` that is newer than number `after`; see `Studio.picture`."""
+        return await self._studio.picture(feed, after)
+
+    def ask(self, change: Change) -> Future[None] | None:
+        """Pass a change on to the live loop; None: it is in force already.
+
+        Raises:
+            UsageError: this run cannot do it.
+            BusyError: too many changes wait.
+        """
+        view = None if self._moment is None else self._moment.view
+        picture_hw = None if view is None else (view.picture.shape[0], view.picture.shape[1])
+        check_change(change, self._settings, self.about.fixed, picture_hw)
+        if change.model_fields_set <= {"overlay"}:
+            self._note(change)
+            self._painter_changed()
+            return None
+        return self._changes.put(change)
+
+    def problem(self) -> str | None:
+        """Why the run makes no progress; None: it does."""
+        if self._ended is not None:
+            return self._ended
+        quiet_s = time.monotonic() - self._published_s
+        if quiet_s < max(_QUIET_S, 10 * self.about.caption.interval_s):
+            return None
+        return "no picture yet" if self._moment is None else f"no picture for {quiet_s:.0f} s"
+
+    def clip(self, name: str) -> Path | None:
+        """The clip or picture of an alarm; None: there is none of this name."""
+        if self.about.clips is None or not OWN_NAME.fullmatch(name):
+            return None
+        path = self.about.clips / name
+        return path if path.is_file() and not path.is_symlink() else None
+
+    def summary(self) -> dict[str, Any]:
+        """The statistics as in --json, at most a second old."""
+        with self._summary_lock:
+            now_s = time.monotonic()
+            if self._summary is None or now_s - self._summary[0] >= _SUMMARY_S:
+                self._summary = (now_s, _consistent_summary(self.stats))
+            return self._summary[1]
+
+    def state(self) -> dict[str, Any]:
+        """What the page shows in numbers."""
+        summary, settings, caption = self.summary(), self._settings, self.about.caption
+        horizon = settings.horizon
+        return {
+            "camera": self.key,
+            "name": self.about.name,
+            **{key: summary[key] for key in ("model", "source", "interval_s", "frames", "resets", "pauses")},
+            "backend": caption.backend,
+            "fps": round(self.stats.fps, 2),
+            "duration_s": summary["duration_s"],
+            "problem": self.problem(),
+            "misfit": list(self.stats.fit.reasons),
+            "latency_ms": {stage: {key: values[key] for key in ("p50", "p95", "max")}
+                           for stage, values in summary["latency_ms"].items()},
+            "surprise": round(self.stats.surprise.last, 4) if self.stats.surprise.count else None,
+            "surprise_unit": caption.surprise_unit,
+            "signal": summary["alarms"]["signal"],
+            "alarm": self.stats.alarms.active,
+            "alarms": summary["alarms"]["count"],
+            "settings": asdict(settings),
+            "fixed": {"samples": self.about.fixed.samples, "horizon": self.about.fixed.horizon},
+            "overlays": list(OVERLAYS),
+            "region_on_picture": settings.overlay in WHOLE_PICTURE,
+            "leads_s": [round(step * caption.interval_s, 2) for step in grid_steps(horizon)],
+            "lead_s": round(caption_now(caption, settings.samples, horizon).lead * caption.interval_s, 2),
+        }  # fmt: skip
+
+    def _note(self, change: Change) -> None:
+        """A change is in force."""
+        given = change.model_dump(include=change.model_fields_set)
+        given.pop("reset", None)
+        self._settings = replace(self._settings, **{key: value for key, value in given.items() if key == "roi" or value})
+        self._board.add("change", self.key, change.model_dump(include=change.model_fields_set))
+
+    def _look(self) -> Look:
+        settings = self._settings
+        return Look(settings.overlay, caption_now(self.about.caption, settings.samples, settings.horizon))
+
+    def _draw_live(self, view: View) -> bytes:
+        return encode_jpeg(self._painter.compose(view, self._look()))
+
+    def _draw_png(self, view: View) -> bytes:
+        return encode_png(self._painter.compose(view, self._look()))
+
+    def _painter_changed(self) -> None:
+        """The picture of the present view is to be made again, for sources that are slow."""
+        moment = self._moment
+        if moment is not None:
+            self._moment = Moment(moment.number + 1, moment.view)
+            self._studio.wake(self._feeds)
+
+    def _link(self, path: str | None) -> str | None:
+        return None if path is None else f"/cameras/{self.key}/clips/{Path(path).name}"
+
+
+def key_of(name: str, taken: set[str]) -> str:
+    """A name for addresses that no other camera has."""
+    base = _NOT_IN_URLS.sub("-", name.lower()).strip("-")[:40] or "camera"
+    numbered = (f"{base}-{number}" for number in range(2, len(taken) + 3))
+    return next(key for key in (base, *numbered) if key not in taken)
+
+
+def _consistent_summary(stats: LiveStats) -> dict[str, Any]:
+    """The live loop goes on meanwhile; a deque that it appends to cannot be read to its end, and is read again."""
+    for _ in range(_ATTEMPTS - 1):
+        try:
+            return stats.summary()
+        except RuntimeError:
+            continue
+    return stats.summary()

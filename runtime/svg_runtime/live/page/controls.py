@@ -1,0 +1,145 @@
+"""What a client may change while the run goes on, what is in force, and how a change reaches the live loop."""
+
+from __future__ import annotations
+
+import queue
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from svg_common.errors import SvgError, UsageError
+from svg_runtime.live.page.names import OVERLAYS
+from svg_runtime.live.roi import Roi, parse_roi
+
+MOST_SAMPLES = MOST_STEPS = 64
+_MOST_BYTES = 256 << 20  # of the futures of one forecast
+_MOST_WAITING = 8  # changes that the loop has not taken yet
+
+
+class BusyError(SvgError):
+    """Too many changes wait for the live loop."""
+
+
+class Change(BaseModel):
+    """The body of a POST: only what is to change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    samples: Annotated[int, Field(ge=1, le=MOST_SAMPLES)] | None = None
+    horizon: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None
+    overlay: str | None = None
+    roi: Annotated[str, Field(max_length=100)] | None = None  # X,Y,W,H as --roi; null: the whole picture
+    threshold: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False, strict=False)] | None = None
+    reset: Literal[True] | None = None
+
+    @property
+    def changes_region(self) -> bool:
+        """Whether `roi` was given, be it null."""
+        return "roi" in self.model_fields_set
+
+    @property
+    def region(self) -> Roi | None:
+        """The region; None: the whole picture."""
+        return None if self.roi is None else parse_roi(self.roi)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is in force.
+
+    Attributes:
+        samples: futures per forecast.
+        horizon: forecast steps.
+        overlay: on the live picture.
+        roi: the part of the picture that the model looks at, as --roi; None: all of it.
+        threshold: from which on a signal is an alarm; None: there are no alarms.
+    """
+
+    samples: int
+    horizon: int
+    overlay: str
+    roi: str | None = None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Why some settings cannot change in this run; None: they can."""
+
+    samples: str | None = None
+    horizon: str | None = None
+    frame_bytes: int = 1  # of one forecast frame, float32
+
+
+def read_change(body: bytes) -> Change:
+    """Read the body of a POST.
+
+    Raises:
+        UsageError: it is no JSON, a key is unknown, or a value out of bounds.
+    """
+    try:
+        change = Change.model_validate_json(body)
+    except ValidationError as error:
+        raise UsageError("; ".join(_described(found) for found in error.errors(include_url=False))) from error
+    if change.overlay is not None and change.overlay not in OVERLAYS:
+        raise UsageError(f"overlay: expected one of {', '.join(OVERLAYS)}")
+    return change
+
+
+def check_change(change: Change, now: Settings, fixed: Fixed, picture_hw: tuple[int, int] | None) -> None:
+    """Refuse what this run cannot do.
+
+    Args:
+        change: what is asked for.
+        now: what is in force.
+        fixed: what cannot change.
+        picture_hw: size of the source's picture; None: not known yet.
+
+    Raises:
+        UsageError: with the reason.
+    """
+    for name in ("samples", "horizon"):
+        reason = getattr(fixed, name)
+        if getattr(change, name) not in (None, getattr(now, name)) and reason is not None:
+            raise UsageError(f"{name}: {reason}")
+    samples, horizon = change.samples or now.samples, change.horizon or now.horizon
+    if (change.samples or change.horizon) and samples * horizon * fixed.frame_bytes > _MOST_BYTES:
+        raise UsageError(f"{samples} samples of {horizon} steps take more than {_MOST_BYTES >> 20} MiB; expected fewer")
+    if change.threshold is not None and now.threshold is None:
+        raise UsageError("threshold: this run has no alarms; start svg-live with --alarm")
+    region = change.region
+    if region is not None and picture_hw is not None:
+        region.in_picture(*picture_hw)
+
+
+class ChangeQueue:
+    """Takes changes from the web server to the live loop, which applies them between two frames."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[tuple[Change, Future[None]]] = queue.SimpleQueue()
+
+    def put(self, change: Change) -> Future[None]:
+        """Queue a change. The future is done when it is applied, or raises why it is not.
+
+        Raises:
+            BusyError: too many wait.
+        """
+        if self._queue.qsize() >= _MOST_WAITING:
+            raise BusyError("too many changes wait; try again later")
+        done: Future[None] = Future()
+        self._queue.put((change, done))
+        return done
+
+    def take(self) -> list[tuple[Change, Future[None]]]:
+        """All that waits, in order."""
+        found = []
+        while not self._queue.empty():
+            found.append(self._queue.get())
+        return found
+
+
+def _described(found: Any) -> str:
+    place = ".".join(str(part) for part in found["loc"])
+    return f"{place}: {found['msg']}" if place else str(found["msg"])

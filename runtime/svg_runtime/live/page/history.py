@@ -1,0 +1,52 @@
+"""The signals of the last minutes for the chart, as a client that joins late gets them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from svg_runtime.live.signals import SignalValues
+
+_KEPT = 1200  # points; two minutes at the usual ten a second
+_APART_S = 0.05  # a file may be read at hundreds of frames a second: a chart shows no more points than this
+COLUMNS = ("number", "time", "alarm", "raw", "combined", "surprise", "error", "scene")
+
+
+class History:
+    """Points of the chart, of one camera. The live loop adds, the web server reads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._points: deque[list[Any]] = deque(maxlen=_KEPT)
+        self._count = 0
+        self._last_s = 0.0
+
+    def add(self, values: SignalValues | None, raw: float | None, alarm: bool) -> None:
+        """Add one frame: its signals, the model's own surprise, and whether there is an alarm.
+
+        Of frames that are too close to be shown apart, the largest values stay.
+        """
+        signals = (None,) * 4 if values is None else (values.combined, values.surprise, values.error, values.scene)
+        numbers = [None if value is None else round(value, 3) for value in (raw, *signals)]
+        now_s = time.monotonic()
+        with self._lock:
+            if self._points and now_s - self._last_s < _APART_S:
+                last = self._points[-1]
+                last[2] = last[2] or int(alarm)
+                last[3:] = [_larger(*pair) for pair in zip(last[3:], numbers, strict=True)]
+                return
+            self._last_s = now_s
+            self._count += 1
+            self._points.append([self._count, round(time.time(), 3), int(alarm), *numbers])
+
+    def after(self, number: int) -> list[list[Any]]:
+        """Points with a larger number, as `COLUMNS` says; the newest may still grow, so it is left out."""
+        with self._lock:
+            complete = list(self._points)[:-1]
+            return [list(point) for point in complete if point[0] > number]
+
+
+def _larger(one: float | None, other: float | None) -> float | None:
+    return max((value for value in (one, other) if value is not None), default=None)

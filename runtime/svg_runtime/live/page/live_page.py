@@ -1,0 +1,92 @@
+"""The page: its server, the thread that makes its pictures, and its cameras."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+from svg_runtime.live.page.board import Board
+from svg_runtime.live.page.camera import CameraAbout, PageCamera, key_of
+from svg_runtime.live.page.controls import Settings
+from svg_runtime.live.page.options import ServeOptions
+from svg_runtime.live.page.routes import Routes
+from svg_runtime.live.page.studio import Studio
+from svg_runtime.live.stats import LiveStats
+from svg_runtime.web.access import Access, AccessControl
+from svg_runtime.web.address import listen
+from svg_runtime.web.limits import Limits, StreamSlots
+from svg_runtime.web.serving import ServerThread
+from svg_runtime.web.token import find_token
+
+
+class LivePage:
+    """`open` it before the model, add cameras, `start` it before the first picture, and `close` it at the end.
+
+    Attributes:
+        access: address with its port, and the token.
+        cameras: by their names in addresses.
+        board: what happened.
+        closing: streams are to end.
+    """
+
+    def __init__(self, options: ServeOptions, sock: socket.socket, access: Access, report: Callable[[str], None]) -> None:
+        limits = Limits()
+        self.access = access
+        self.cameras: dict[str, PageCamera] = {}
+        self.board = Board()
+        self.closing = False
+        self._reported: set[str] = set()
+        self._report = report
+        self._studio = Studio(self._on_error)
+        routes = Routes(self, StreamSlots(limits))
+        app = AccessControl(routes.app(), access, limits, on_error=self._on_error)
+        self._server = ServerThread(app, sock, limits)
+
+    @classmethod
+    def open(cls, options: ServeOptions, report: Callable[[str], None]) -> LivePage:
+        """Take the address, and report the link to open.
+
+        Args:
+            options: where to serve.
+            report: gets messages for the user.
+
+        Raises:
+            AddressError: the address cannot be taken.
+            UsageError: there is a token, and it is none.
+        """
+        token = find_token("--serve-token", options.token_file, required=not options.address.is_loopback)
+        sock, address = listen(options.address)
+        access = Access(address, token, options.names)
+        report(f"the page: {access.link()}")
+        return cls(options, sock, access, report)
+
+    def add_camera(self, about: CameraAbout, settings: Settings, stats: LiveStats) -> PageCamera:
+        """Add a camera, before its first picture."""
+        key = key_of(about.name, set(self.cameras))
+        camera = PageCamera(key=key, about=about, settings=settings, stats=stats, studio=self._studio, board=self.board)
+        self.cameras = {**self.cameras, key: camera}  # the server may be reading the old one
+        stats.events.listeners.append(camera.on_event)
+        stats.alarms.listeners.append(camera.on_alarm)
+        return camera
+
+    def start(self) -> None:
+        """Answer requests.
+
+        Raises:
+            SvgError: the server does not start.
+        """
+        self._studio.start()
+        self._server.start()
+
+    def close(self) -> None:
+        """End all streams and the server, within two seconds. May be called twice."""
+        self.closing = True
+        self._studio.close()
+        self._server.stop()
+
+    def _on_error(self, error: Exception) -> None:
+        """A bug, or no memory: said once for each kind; the run goes on."""
+        kind = type(error).__name__
+        if kind not in self._reported:
+            self._reported.add(kind)
+            self._report(f"the page failed to answer: {kind}: {error}")

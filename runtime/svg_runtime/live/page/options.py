@@ -1,0 +1,52 @@
+"""The options of the page, and their checks; free of the web server, so that a command line is checked without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from svg_common.command import require_modules
+from svg_common.errors import UsageError
+from svg_runtime.web.address import Address, check_host_name, parse_address
+from svg_runtime.web.token import find_token
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Where the page is served.
+
+    Attributes:
+        address: where the server listens.
+        names: further host names by which it may be asked.
+        token_file: holds the token; None: the environment does, or one is made if others can reach the address.
+    """
+
+    address: Address
+    names: frozenset[str] = frozenset()
+    token_file: Path | None = None
+
+    def check(self) -> None:
+        """Refuse what cannot work, before the model is opened.
+
+        Raises:
+            MissingExtraError: a package is not installed.
+            UsageError: there is a token, and it is none.
+        """
+        require_modules("--serve", "serve", "starlette", "uvicorn", "prometheus_client")
+        find_token("--serve-token", self.token_file, required=False)
+
+
+def serve_options(serve: str | None, hosts: Sequence[str] | None, token_file: Path | None) -> ServeOptions | None:
+    """Read the options as they were given; None without a page.
+
+    Raises:
+        UsageError: an option without --serve, or an address or name that is none.
+    """
+    if serve is None:
+        idle = [name for name, value in (("--serve-host", hosts), ("--serve-token", token_file)) if value]
+        if idle:
+            raise UsageError(f"{idle[0]} has no effect without a page\n  add --serve PORT")
+        return None
+    names = frozenset(check_host_name("--serve-host", name) for name in hosts or ())
+    return ServeOptions(parse_address("--serve", serve), names, token_file)

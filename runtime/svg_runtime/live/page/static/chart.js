@@ -1,0 +1,137 @@
+// The chart of a signal: its last minute, the threshold, and alarms, drawn on a canvas.
+
+const SPAN_S = 60;
+const GAP_S = 2; // a longer gap between points breaks the line
+const LEFT = 30, RIGHT = 8, TOP = 10, BOTTOM = 20; // margins in CSS pixels
+const NAMES = { alarm: 2, raw: 3, combined: 4, surprise: 5, error: 6, scene: 7 }; // columns of a point: number, time, ...
+
+export class Chart {
+  constructor(canvas) {
+    this.canvas = canvas;
+    this.points = [];
+    this.signal = "combined";
+    this.threshold = null;
+    new ResizeObserver(() => this.draw()).observe(canvas);
+    matchMedia("(prefers-color-scheme: light)").addEventListener("change", () => this.draw());
+  }
+
+  add(points) {
+    const last = this.points.at(-1);
+    if (last && points.length && points[0][1] < last[1]) this.points = []; // another run
+    this.points.push(...points);
+    const oldest = this.points.at(-1)[1] - SPAN_S - GAP_S;
+    this.points = this.points.filter((point) => point[1] >= oldest);
+    this.draw();
+  }
+
+  latest() {
+    return this.points.length ? this.points.at(-1)[NAMES[this.signal]] : null;
+  }
+
+  draw() {
+    const ratio = devicePixelRatio || 1;
+    const width = this.canvas.clientWidth, height = this.canvas.clientHeight;
+    if (!width || !height) return;
+    if (this.canvas.width !== Math.round(width * ratio) || this.canvas.height !== Math.round(height * ratio)) {
+      this.canvas.width = Math.round(width * ratio);
+      this.canvas.height = Math.round(height * ratio);
+    }
+    const g = this.canvas.getContext("2d");
+    g.setTransform(ratio, 0, 0, ratio, 0, 0);
+    g.clearRect(0, 0, width, height);
+    const style = getComputedStyle(document.documentElement);
+    const color = (name) => style.getPropertyValue(`--${name}`).trim();
+    const column = NAMES[this.signal];
+    const threshold = this.signal === "raw" ? null : this.threshold;
+    const end = this.points.length ? this.points.at(-1)[1] : 0;
+    const values = this.points.map((point) => point[column]).filter((value) => value !== null);
+    const low = Math.min(0, Math.max(-3, Math.floor(Math.min(...values, 0))));
+    const top = roundUp(Math.max(...values, threshold === null ? 0 : threshold * 1.25, this.signal === "raw" ? 0.1 : 4) * 1.05);
+    const x = (time) => LEFT + (1 - (end - time) / SPAN_S) * (width - LEFT - RIGHT);
+    const y = (value) => TOP + (1 - (Math.max(value, low) - low) / (top - low)) * (height - TOP - BOTTOM);
+
+    // 1) alarms: a band with a triangle above it
+    g.fillStyle = color("alarm");
+    for (const [from, to] of this.bands()) {
+      const left = Math.max(x(from), LEFT), right = Math.max(x(to), left + 2);
+      g.globalAlpha = 0.22;
+      g.fillRect(left, TOP, right - left, height - TOP - BOTTOM);
+      g.globalAlpha = 1;
+      g.beginPath();
+      g.moveTo(left, TOP - 9);
+      g.lineTo(left + 5, TOP - 1);
+      g.lineTo(left - 5, TOP - 1);
+      g.fill();
+    }
+
+    // 2) axes
+    g.font = "12px system-ui, sans-serif";
+    g.textBaseline = "middle";
+    g.lineWidth = 1;
+    for (const value of [0, top / 2, top]) {
+      g.strokeStyle = color("line");
+      g.beginPath();
+      g.moveTo(LEFT, y(value));
+      g.lineTo(width - RIGHT, y(value));
+      g.stroke();
+      g.fillStyle = color("quiet");
+      g.textAlign = "right";
+      g.fillText(+value.toPrecision(2), LEFT - 6, y(value));
+    }
+    g.textBaseline = "alphabetic";
+    for (const [ago, align] of [[SPAN_S, "left"], [SPAN_S / 2, "center"], [0, "right"]]) {
+      g.textAlign = align;
+      g.fillText(ago ? `-${ago} s` : "now", x(end - ago), height - 5);
+    }
+
+    // 3) the threshold
+    if (threshold !== null) {
+      g.strokeStyle = g.fillStyle = color("alarm");
+      g.setLineDash([6, 4]);
+      g.lineWidth = 1.5;
+      g.beginPath();
+      g.moveTo(LEFT, y(threshold));
+      g.lineTo(width - RIGHT, y(threshold));
+      g.stroke();
+      g.setLineDash([]);
+      g.textAlign = "left";
+      g.fillText(`alarm from ${threshold}`, LEFT + 3, y(threshold) - 5);
+    }
+
+    // 4) the signal
+    g.save();
+    g.beginPath();
+    g.rect(LEFT, 0, width - LEFT - RIGHT, height - BOTTOM + 1);
+    g.clip();
+    g.strokeStyle = color("accent");
+    g.lineWidth = 2;
+    g.lineJoin = "round";
+    g.beginPath();
+    let before = null;
+    for (const point of this.points) {
+      const value = point[column];
+      if (value === null) { before = null; continue; }
+      if (before === null || point[1] - before > GAP_S) g.moveTo(x(point[1]), y(value));
+      else g.lineTo(x(point[1]), y(value));
+      before = point[1];
+    }
+    g.stroke();
+    g.restore();
+  }
+
+  bands() {
+    const found = [];
+    for (const point of this.points) {
+      if (!point[NAMES.alarm]) continue;
+      const last = found.at(-1);
+      if (last && point[1] - last[1] < GAP_S) last[1] = point[1];
+      else found.push([point[1], point[1]]);
+    }
+    return found;
+  }
+}
+
+function roundUp(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [1, 2, 3, 4, 5, 6, 8, 10].map((factor) => factor * power).find((rounded) => rounded >= value * 0.999);
+}

@@ -1,0 +1,427 @@
+// The page: one event stream for all numbers, one picture stream for the camera that is shown, POSTs for changes.
+
+import { Chart } from "/static/chart.js";
+
+const $ = (id) => document.getElementById(id);
+const RETRY_MS = 1500, FUTURES_MS = 700, TILE_MS = 400;
+const MOST_EVENTS = 100;
+const OVERLAYS = {
+  live: "none",
+  ghost: "what will change",
+  contours: "where the model is unsure",
+  panels: "panels",
+  before: "expected and came",
+  likely: "most and least likely",
+};
+const LEGENDS = {
+  live: "",
+  ghost: "In blue: what the mean of the samples expects to have changed {lead} from now.",
+  contours: "Lines: standard deviation of the samples {lead} from now. Thin blue 0.05, yellow 0.1, thick orange 0.2.",
+  panels: "",
+  before: "",
+  likely: "",
+};
+const STAGES = {
+  capture: "wait for picture", age: "age of picture", preprocess: "fit to model", observe: "observe", forecast: "forecast",
+  queue: "wait for output", overlay: "compose", output: "write", end_to_end: "all, end to end",
+};
+const SYMBOLS = { alarm: "▲", event: "●", change: "◆" };
+
+const states = new Map();
+let shown = null; // the camera in the address, or the only one; null: all of them
+let source = null; // the event stream
+let lost = false;
+
+// 1) start
+
+const match = location.pathname.match(/^\/cameras\/([^/]+)\/?$/);
+const chart = new Chart($("chart"));
+start();
+
+async function start() {
+  let found;
+  try {
+    const answer = await fetch("/cameras.json");
+    if (!answer.ok) throw new Error(String(answer.status));
+    found = await answer.json();
+  } catch {
+    showStatus("no connection", true);
+    setTimeout(start, RETRY_MS);
+    return;
+  }
+  for (const state of found) states.set(state.camera, state);
+  shown = match ? decodeURIComponent(match[1]) : found.length === 1 ? found[0].camera : null;
+  document.querySelector(".home").hidden = found.length === 1;
+  if (shown) startCamera(states.get(shown));
+  else startOverview(found);
+  listen();
+  document.addEventListener("visibilitychange", pauseOrGoOn);
+}
+
+// Nothing is composed for a page that nobody sees.
+function pauseOrGoOn() {
+  if (document.hidden) {
+    source?.close();
+    source = null;
+    if (shown) $("live").removeAttribute("src");
+  } else {
+    if (!source) listen();
+    if (shown) showLive();
+  }
+}
+
+function listen() {
+  source?.close();
+  source = new EventSource("/events?live=1");
+  source.addEventListener("open", () => {
+    if (lost && shown) showLive();
+    lost = false;
+  });
+  source.addEventListener("error", () => {
+    lost = true;
+    showStatus("no connection", true);
+    if (source && source.readyState === EventSource.CLOSED) setTimeout(() => document.hidden || listen(), RETRY_MS);
+  });
+  source.addEventListener("state", (message) => showState(JSON.parse(message.data)));
+  source.addEventListener("signals", (message) => {
+    const { camera, points } = JSON.parse(message.data);
+    if (camera === shown) showSignals(points);
+  });
+  for (const kind of Object.keys(SYMBOLS)) {
+    source.addEventListener(kind, (message) => showEntry(kind, JSON.parse(message.data), message.lastEventId));
+  }
+}
+
+function showStatus(text, bad) {
+  $("status").textContent = text;
+  $("status").classList.toggle("bad", bad);
+}
+
+function showState(state) {
+  states.set(state.camera, state);
+  if (state.camera === shown) showCamera(state);
+  else if (!shown) showTile(state);
+  if (!shown) {
+    const bad = [...states.values()].filter((one) => one.problem || one.alarm);
+    showStatus(bad.length ? bad.map((one) => `${one.name}: ${one.problem || "alarm"}`).join("; ") : `${states.size} cameras`, bad.length > 0);
+  }
+}
+
+// 2) all cameras: their pictures one after another, as a browser opens few connections to one server
+
+function startOverview(found) {
+  $("overview").hidden = false;
+  for (const state of found) {
+    const tile = document.createElement("a");
+    tile.className = "tile";
+    tile.href = `/cameras/${encodeURIComponent(state.camera)}`;
+    tile.dataset.camera = state.camera;
+    const picture = document.createElement("img");
+    picture.alt = `Live picture of ${state.name}`;
+    const line = document.createElement("div");
+    const name = document.createElement("b");
+    name.textContent = state.name;
+    const status = document.createElement("span");
+    status.className = "status";
+    line.append(name, status);
+    tile.append(picture, line);
+    $("overview").append(tile);
+    showTile(state);
+  }
+  refreshTiles();
+}
+
+function showTile(state) {
+  const status = document.querySelector(`[data-camera="${CSS.escape(state.camera)}"] .status`);
+  if (!status) return;
+  status.textContent = state.problem || (state.alarm ? "alarm" : `${state.fps.toFixed(1)} fps`);
+  status.classList.toggle("bad", Boolean(state.problem || state.alarm));
+}
+
+async function refreshTiles() {
+  for (;;) {
+    if (!document.hidden) {
+      for (const tile of $("overview").children) await showPicture(tile.firstChild, `/cameras/${tile.dataset.camera}/picture.jpg`);
+    }
+    await new Promise((done) => setTimeout(done, TILE_MS));
+  }
+}
+
+// Replace a picture when the new one has come, so that nothing flickers.
+async function showPicture(image, address) {
+  try {
+    const answer = await fetch(address);
+    if (!answer.ok) return;
+    const old = image.src;
+    image.src = URL.createObjectURL(await answer.blob());
+    await image.decode();
+    if (old.startsWith("blob:")) URL.revokeObjectURL(old);
+  } catch {
+    // the next one may come
+  }
+}
+
+// 3) one camera
+
+function address(file) {
+  return `/cameras/${encodeURIComponent(shown)}/${file}`;
+}
+
+function startCamera(state) {
+  if (!state) {
+    showStatus("no such camera", true);
+    return;
+  }
+  $("camera").hidden = false;
+  for (const name of state.overlays) $("overlay").append(new Option(OVERLAYS[name] || name, name));
+  $("signal").value = chart.signal = state.signal;
+  $("live").addEventListener("error", () => $("live").hasAttribute("src") && setTimeout(showLive, RETRY_MS));
+  showCamera(state);
+  showLive();
+  startControls();
+  refreshFutures();
+}
+
+function showLive() {
+  if (!document.hidden) $("live").src = address(`stream.mjpg?${Date.now()}`);
+}
+
+function showCamera(state) {
+  document.title = `${state.alarm ? "▲ " : ""}${state.name} - svg-live`;
+  $("title").textContent = state.name;
+  showStatus(state.problem || (state.alarm ? "alarm" : `${state.fps.toFixed(1)} fps`), Boolean(state.problem || state.alarm));
+  const trouble = state.problem || (state.misfit.length ? `The model does not fit these pictures: ${state.misfit[0]}` : "");
+  $("banner").textContent = trouble;
+  $("banner").hidden = !trouble;
+  const settings = state.settings;
+  $("live").alt = `Live picture of ${state.name}, overlay: ${OVERLAYS[settings.overlay]}`;
+  $("legend").textContent = (LEGENDS[settings.overlay] || "").replace("{lead}", `${state.lead_s} s`);
+  $("snapshot").href = address("snapshot.png");
+  chart.threshold = settings.threshold;
+  $("chart-note").textContent = chart.signal === "raw"
+    ? `Unit: ${state.surprise_unit === "relative" ? "relative to the usual error" : state.surprise_unit || "none"}.`
+    : "Robust standard deviations above what is usual here.";
+  showSettings(state);
+  showLatency(state.latency_ms);
+  showCounts(state);
+  $("leads").replaceChildren(...state.leads_s.map((lead) => element("span", `+${lead.toFixed(state.interval_s < 0.1 ? 2 : 1)} s`)));
+  $("futures-note").textContent = `${settings.samples} sample${settings.samples > 1 ? "s" : ""}`;
+  $("about").textContent = `${state.model} on ${state.backend}; ${state.source}`;
+}
+
+function showSignals(points) {
+  chart.add(points);
+  const value = chart.latest();
+  const alarm = Boolean(points.at(-1)[2]);
+  $("now").textContent = value === null ? "learning what is usual" : value.toFixed(1) + (alarm ? " alarm" : "");
+  $("now").classList.toggle("alarm", alarm);
+  $("chart").setAttribute("aria-label", `Signal over the last minute, now ${value === null ? "unknown" : value.toFixed(1)}`);
+}
+
+function showEntry(kind, data, id) {
+  if (shown && data.camera !== shown) return;
+  if (!shown || $("events").querySelector(`[data-id="${id}"]`)) return; // it came before a reconnection
+  const line = element("li");
+  line.dataset.id = id;
+  if (kind === "alarm") {
+    line.dataset.alarm = data.sequence;
+    $("events").querySelector(`[data-alarm="${data.sequence}"]`)?.remove(); // its end takes the place of its start
+  }
+  const time = element("time", new Date(data.start || data.time).toLocaleTimeString([], { hour12: false }));
+  time.dateTime = data.time;
+  const text = element("span", describe(kind, data));
+  if (kind === "alarm") text.className = "alarm";
+  for (const [name, link] of Object.entries(data.files || {})) {
+    if (!link) continue;
+    const anchor = element("a", name);
+    anchor.href = link;
+    anchor.target = "_blank";
+    anchor.rel = "noopener";
+    text.append(" ", anchor);
+  }
+  line.append(element("span", SYMBOLS[kind]), time, text);
+  $("events").prepend(line);
+  while ($("events").children.length > MOST_EVENTS) $("events").lastChild.remove();
+}
+
+function describe(kind, data) {
+  if (kind === "event") return data.message;
+  if (kind === "alarm") {
+    const peak = data.peak[data.signal];
+    const value = peak === null || peak === undefined ? "" : `, ${data.signal} ${peak.toFixed(1)}`;
+    return data.phase === "started" ? `alarm ${data.sequence}${value}` : `alarm ${data.sequence} over after ${data.duration_s} s${value}`;
+  }
+  const { time, camera, ...changes } = data;
+  return Object.entries(changes).map(([name, value]) => {
+    if (name === "reset") return "started anew";
+    return name === "roi" ? `region ${value || "whole picture"}` : `${name} ${value}`;
+  }).join(", ");
+}
+
+function showLatency(latency) {
+  const largest = Math.max(...Object.values(latency).map((stage) => stage.p95), 0.001);
+  $("latency").replaceChildren(...Object.entries(latency).map(([name, stage]) => {
+    const row = element("tr");
+    const head = element("th", STAGES[name] || name);
+    head.scope = "row";
+    const meter = element("td");
+    const bar = element("span");
+    bar.className = "meter";
+    bar.style.width = `${(100 * stage.p50) / largest}%`;
+    meter.append(bar);
+    row.append(head, element("td", stage.p50.toFixed(1)), element("td", stage.p95.toFixed(1)), meter);
+    return row;
+  }));
+}
+
+function showCounts(state) {
+  const frames = state.frames;
+  const counts = {
+    observed: frames.seen, forecasts: frames.forecast, dropped: frames.dropped, "not shown": frames.not_shown,
+    held: frames.held, resets: state.resets, alarms: state.alarms, running: duration(state.duration_s),
+  };
+  $("counts").replaceChildren(...Object.entries(counts).map(([name, value]) => {
+    const pair = element("div");
+    pair.append(element("dt", name), element("dd", typeof value === "number" ? value.toLocaleString("en") : value));
+    return pair;
+  }));
+}
+
+function duration(seconds) {
+  const [hours, minutes] = [Math.floor(seconds / 3600), Math.floor(seconds / 60) % 60];
+  return hours ? `${hours} h ${minutes} min` : minutes ? `${minutes} min` : `${Math.floor(seconds)} s`;
+}
+
+async function refreshFutures() {
+  let visible = false;
+  new IntersectionObserver((entries) => { visible = entries.at(-1).isIntersecting; }).observe($("futures"));
+  for (;;) {
+    if (visible && !document.hidden) await showPicture($("futures"), address("futures.jpg"));
+    await new Promise((done) => setTimeout(done, FUTURES_MS));
+  }
+}
+
+function element(name, text) {
+  const made = document.createElement(name);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+// 4) controls
+
+function startControls() {
+  $("controls").addEventListener("submit", (event) => event.preventDefault());
+  $("overlay").addEventListener("change", () => change({ overlay: $("overlay").value }));
+  for (const name of ["samples", "horizon", "threshold"]) {
+    $(name).addEventListener("change", () => $(name).value && change({ [name]: Number($(name).value) }));
+  }
+  $("roi").addEventListener("change", () => change({ roi: $("roi").value.trim() || null }));
+  $("whole").addEventListener("click", () => change({ roi: null }));
+  $("reset").addEventListener("click", () => change({ reset: true }));
+  $("draw").addEventListener("click", () => setDrawing($("draw").getAttribute("aria-pressed") !== "true"));
+  $("signal").addEventListener("change", () => {
+    chart.signal = $("signal").value;
+    chart.draw();
+    showCamera(states.get(shown));
+  });
+  addEventListener("keydown", (event) => event.key === "Escape" && setDrawing(false));
+  startDrawing();
+}
+
+// What is being edited stays as it is.
+function showSettings(state) {
+  const { settings, fixed } = state;
+  for (const name of ["samples", "horizon", "threshold", "overlay", "roi"]) {
+    if (document.activeElement !== $(name)) $(name).value = settings[name] ?? "";
+  }
+  for (const name of ["samples", "horizon"]) {
+    $(name).disabled = Boolean(fixed[name]);
+    $(name).title = fixed[name] || "";
+  }
+  $("threshold").disabled = settings.threshold === null;
+  $("threshold").title = settings.threshold === null ? "This run has no alarms: start svg-live with --alarm" : "";
+  $("threshold").placeholder = settings.threshold === null ? "no alarms" : "";
+  $("draw").disabled = !state.region_on_picture;
+  $("draw").title = state.region_on_picture ? "" : "Choose another overlay first: this one does not show the picture itself";
+}
+
+async function change(values) {
+  say("…", false);
+  try {
+    const answer = await fetch(address("controls"), {
+      method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(values),
+    });
+    const text = await answer.text();
+    if (answer.ok && answer.status !== 202) {
+      const state = JSON.parse(text);
+      states.set(state.camera, state);
+      showCamera(state);
+      say("Done.", false);
+      return;
+    }
+    let reason = text.trim();
+    try { reason = JSON.parse(text).error; } catch { /* plain text */ }
+    say(reason, true);
+  } catch {
+    say("no connection", true);
+  }
+}
+
+function say(text, bad) {
+  $("answer").textContent = text;
+  $("answer").classList.toggle("bad", bad);
+}
+
+function setDrawing(on) {
+  $("draw").setAttribute("aria-pressed", String(on));
+  $("stage").classList.toggle("drawing", on);
+  $("hint").hidden = !on;
+  $("selection").hidden = true;
+}
+
+function startDrawing() {
+  let first = null;
+  const stage = $("stage"), selection = $("selection");
+  const place = (event) => {
+    const box = contentBox($("live"));
+    const clamp = (value) => Math.min(1, Math.max(0, value));
+    return { x: clamp((event.clientX - box.left) / box.width), y: clamp((event.clientY - box.top) / box.height), box };
+  };
+  const region = (one, other) => ({
+    x: Math.min(one.x, other.x), y: Math.min(one.y, other.y), width: Math.abs(one.x - other.x), height: Math.abs(one.y - other.y),
+  });
+  stage.addEventListener("dragstart", (event) => event.preventDefault());
+  stage.addEventListener("pointerdown", (event) => {
+    if (!stage.classList.contains("drawing")) return;
+    event.preventDefault();
+    first = place(event);
+    stage.setPointerCapture(event.pointerId);
+  });
+  stage.addEventListener("pointermove", (event) => {
+    if (!first) return;
+    const { x, y, width, height } = region(first, place(event));
+    const outer = stage.getBoundingClientRect(), box = first.box;
+    selection.hidden = false;
+    selection.style.left = `${box.left - outer.left + x * box.width}px`;
+    selection.style.top = `${box.top - outer.top + y * box.height}px`;
+    selection.style.width = `${width * box.width}px`;
+    selection.style.height = `${height * box.height}px`;
+  });
+  stage.addEventListener("pointerup", (event) => {
+    if (!first) return;
+    const { x, y, width, height } = region(first, place(event));
+    first = null;
+    setDrawing(false);
+    const down = (value) => Math.floor(value * 1e4) / 1e4; // the sum of two must not exceed 1
+    if (width > 0.01 && height > 0.01) change({ roi: [x, y, width, height].map(down).join(",") });
+  });
+  stage.addEventListener("pointercancel", () => { first = null; setDrawing(false); });
+}
+
+// Where the picture is in its img, which may have bars at two sides.
+function contentBox(image) {
+  const outer = image.getBoundingClientRect();
+  const scale = Math.min(outer.width / (image.naturalWidth || 1), outer.height / (image.naturalHeight || 1));
+  const width = image.naturalWidth * scale, height = image.naturalHeight * scale;
+  return { left: outer.left + (outer.width - width) / 2, top: outer.top + (outer.height - height) / 2, width, height };
+}

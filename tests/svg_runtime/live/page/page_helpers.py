@@ -1,0 +1,129 @@
+"""Shared by the tests of the page: a page over loopback whose live loop is the test itself."""
+
+from __future__ import annotations
+
+import http.client
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+
+from svg_runtime.live.alarms.monitor import AlarmMonitor
+from svg_runtime.live.alarms.options import AlarmOptions
+from svg_runtime.live.events import EventLog
+from svg_runtime.live.fit import FitMonitor
+from svg_runtime.live.overlay import Caption, View
+from svg_runtime.live.page.camera import CameraAbout, PageCamera
+from svg_runtime.live.page.controls import Change, Fixed, Settings
+from svg_runtime.live.page.live_page import LivePage
+from svg_runtime.live.page.options import ServeOptions
+from svg_runtime.live.stats import LiveStats
+from svg_runtime.web.address import Address
+
+STEP_S = 0.1
+FRAME_HW = (16, 16)
+CAPTION = Caption(
+    model="m", backend="cpu", source="wall", samples=2, horizon=3, interval_s=STEP_S, frame_hw=FRAME_HW, lead=3
+)  # fmt: skip
+ABOUT = {
+    "model": "m", "bundle_id": "0", "backend": "cpu", "samples": 2, "horizon": 3, "seed": 0, "context": "window",
+    "source": "wall",
+}  # fmt: skip
+SETTINGS = Settings(samples=2, horizon=3, overlay="live", threshold=4.5)
+
+
+def make_stats() -> LiveStats:
+    events = EventLog()
+    alarms = AlarmMonitor(options=AlarmOptions(), interval_s=STEP_S, source="wall", model="m", events=events)
+    return LiveStats(
+        about=ABOUT, horizon=64, interval_s=STEP_S, events=events, fit=FitMonitor(None, STEP_S, events), alarms=alarms
+    )
+
+
+def make_view(level: int = 0, size_hw: tuple[int, int] = (64, 64), noisy: bool = False, samples: int = 2) -> View:
+    picture = np.full((*size_hw, 3), level, np.uint8)
+    if noisy:
+        picture = np.random.default_rng(level).integers(0, 256, (*size_hw, 3)).astype(np.uint8)
+    return View(
+        picture=picture, futures=np.zeros((samples, 3, *FRAME_HW, 1), np.float32), frame=np.zeros((*FRAME_HW, 1), np.float32),
+        surprise=deque([1.0]),
+    )  # fmt: skip
+
+
+def add_camera(page: LivePage, name: str = "wall", clips: Path | None = None, fixed: Fixed | None = None) -> PageCamera:
+    about = CameraAbout(name=name, caption=CAPTION, clips=clips, fixed=fixed or Fixed())
+    return page.add_camera(about, SETTINGS, make_stats())
+
+
+@contextmanager
+def served_page(clips: Path | None = None, names: tuple[str, ...] = ("wall",)) -> Iterator[tuple[LivePage, str]]:
+    """A page that answers, and its address."""
+    reports: list[str] = []
+    page = LivePage.open(ServeOptions(Address("127.0.0.1", 0)), reports.append)
+    try:
+        for name in names:
+            add_camera(page, name, clips)
+        page.start()
+        yield page, page.access.address.link("")
+        assert [report for report in reports if "failed" in report] == []
+    finally:
+        page.close()
+
+
+@contextmanager
+def applying(camera: PageCamera, apply: Callable[[Change], None] = lambda change: None) -> Iterator[None]:
+    """A live loop that applies changes meanwhile."""
+    ended = threading.Event()
+
+    def loop() -> None:
+        while not ended.wait(0.01):
+            camera.apply_changes(apply)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def client(address: str) -> httpx.Client:
+    return httpx.Client(base_url=address, trust_env=False, timeout=10)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+class PictureStream:
+    """Reads a stream of pictures, part by part."""
+
+    def __init__(self, address: str, path: str) -> None:
+        host, _, port = address.removeprefix("http://").partition(":")
+        self._connection = http.client.HTTPConnection(host, int(port), timeout=10)
+        self._connection.request("GET", path)
+        self.answer = self._connection.getresponse()
+        if self.answer.status == 200:
+            assert self.answer.readline() == b"--picture\r\n"
+
+    def read(self) -> bytes:
+        assert self.answer.readline() == b"Content-Type: image/jpeg\r\n"
+        length = int(self.answer.readline().split(b":")[1])
+        assert self.answer.readline() == b"\r\n"
+        data = self.answer.read(length)
+        assert self.answer.readline() == b"\r\n"
+        assert self.answer.readline() == b"--picture\r\n"
+        return data
+
+    def close(self) -> None:
+        self.answer.close()
+        self._connection.close()

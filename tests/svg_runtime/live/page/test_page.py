@@ -1,0 +1,409 @@
+"""The page's routes over loopback: pictures, numbers, events, changes, clips."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from contextlib import closing
+from datetime import datetime, timezone
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from svg_common.errors import UsageError
+from svg_runtime.live.alarms.record import AlarmRecord, Files
+from svg_runtime.live.page import controls, routes
+from svg_runtime.live.page.controls import Fixed
+from svg_runtime.live.page.live_page import LivePage
+from svg_runtime.live.page.options import ServeOptions
+from svg_runtime.web.address import Address
+from tests.svg_runtime.live.page.page_helpers import (
+    PictureStream,
+    add_camera,
+    applying,
+    client,
+    make_view,
+    served_page,
+    wait_until,
+)
+
+CLIP, LINK = "alarm-20260101T000000.000Z-000001.mp4", "alarm-20260101T000000.000Z-000002.mp4"
+
+
+def level_of(data: bytes) -> int:
+    return round(float(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).mean()))
+
+
+def events_of(address: str, path: str = "/events", until: str = "\n\n", **headers: str) -> str:
+    """What a client of the event stream has read when `until` has come."""
+    read = ""
+    with client(address) as known, known.stream("GET", path, headers=headers) as answer:
+        for piece in answer.iter_text():
+            read += piece
+            if until in read:
+                return read
+    return read
+
+
+# 1) pictures
+
+
+def test_nothing_is_composed_while_nobody_looks():
+    with served_page() as (page, address), client(address) as known:
+        camera = page.cameras["wall"]
+        for number in range(50):
+            camera.publish(make_view(number))
+        for path in ("/", "/healthz", "/stats.json", "/metrics", "/cameras.json", "/cameras/wall/state.json"):
+            assert known.get(path).status_code == 200
+        assert set(camera.pictures_made.values()) == {0}
+        assert not camera.watched
+
+
+def test_a_picture_is_made_once_for_all_who_look_and_once_for_each_view():
+    with served_page() as (page, address):
+        camera = page.cameras["wall"]
+        camera.publish(make_view(10))
+        streams = [PictureStream(address, "/cameras/wall/stream.mjpg") for _ in range(10)]
+        assert {level_of(stream.read()) for stream in streams} == {10}
+        assert camera.pictures_made == {"live": 1, "futures": 0, "snapshot": 0}
+        wait_until(lambda: len(camera.live.waiters) == 10)
+        camera.publish(make_view(200))
+        assert {level_of(stream.read()) for stream in streams} == {200}
+        assert camera.pictures_made["live"] == 2
+        for stream in streams:
+            stream.close()
+        wait_until(lambda: not camera.watched)
+        camera.publish(make_view(30))
+        assert camera.pictures_made["live"] == 2
+
+
+def test_a_client_that_is_slow_gets_the_newest_picture_and_costs_nothing_meanwhile():
+    with served_page() as (page, address):
+        camera = page.cameras["wall"]
+        camera.publish(make_view(0, size_hw=(640, 640), noisy=True))
+        with closing(PictureStream(address, "/cameras/wall/stream.mjpg")) as stream:
+            stream.read()
+            made = []
+            for number in range(1, 40):  # nobody reads
+                camera.publish(make_view(number, size_hw=(640, 640), noisy=True))
+                time.sleep(0.02)
+                made.append(camera.pictures_made["live"])
+            assert made[-1] == made[-10] < 20  # the buffers are full, and nothing is made any more
+            camera.publish(make_view(77))
+            while level_of(stream.read()) != 77:
+                assert camera.pictures_made["live"] < 25
+
+
+def test_a_view_of_minutes_ago_is_not_served_as_new():
+    with served_page() as (page, address), client(address) as known:
+        camera = page.cameras["wall"]
+        camera.publish(make_view(10))
+        assert level_of(known.get("/cameras/wall/picture.jpg").content) == 10
+        camera.publish(make_view(90))
+        assert level_of(known.get("/cameras/wall/picture.jpg").content) == 90
+        assert level_of(known.get("/cameras/wall/picture.jpg").content) == 90
+        assert camera.pictures_made["live"] == 2
+
+
+def test_futures_and_snapshots_are_made_on_demand():
+    with served_page() as (page, address), client(address) as known:
+        page.cameras["wall"].publish(make_view(10, samples=5))
+        grid = cv2.imdecode(np.frombuffer(known.get("/cameras/wall/futures.jpg").content, np.uint8), cv2.IMREAD_COLOR)
+        assert grid.shape[0] / grid.shape[1] == pytest.approx(5 / 3, rel=0.05)  # 5 samples, 3 steps of square frames
+        snapshot = known.get("/cameras/wall/snapshot.png")
+        assert snapshot.headers["content-disposition"].startswith('attachment; filename="wall-2')
+        picture = cv2.imdecode(np.frombuffer(snapshot.content, np.uint8), cv2.IMREAD_COLOR)
+        assert picture.shape == (640, 640, 3)
+
+
+@pytest.mark.parametrize("overlay", ["live", "ghost", "contours", "panels", "before", "likely"])
+def test_every_overlay_can_be_shown(overlay):
+    with served_page() as (page, address), client(address) as known:
+        camera = page.cameras["wall"]
+        camera.publish(make_view(10, samples=4))
+        assert known.post("/cameras/wall/controls", json={"overlay": overlay}).json()["settings"]["overlay"] == overlay
+        assert known.get("/cameras/wall/picture.jpg").status_code == 200
+        camera.publish(make_view(10, samples=64))  # more than the run began with
+        assert known.get("/cameras/wall/picture.jpg").status_code == 200
+
+
+def test_without_a_picture_there_is_an_answer_all_the_same(monkeypatch):
+    monkeypatch.setattr(routes, "_PICTURE_S", 0.05)
+    with served_page() as (_, address), client(address) as known:
+        assert known.get("/cameras/wall/picture.jpg").status_code == 503
+
+
+def test_streams_are_limited_and_a_head_request_takes_none():
+    with served_page() as (page, address), client(address) as known:
+        page.cameras["wall"].publish(make_view())
+        assert known.head("/cameras/wall/stream.mjpg").headers["content-type"].startswith("multipart/x-mixed-replace")
+        streams = [PictureStream(address, "/cameras/wall/stream.mjpg") for _ in range(33)]
+        assert [stream.answer.status for stream in streams] == [200] * 32 + [503]
+        for stream in streams:
+            stream.close()
+
+
+# 2) numbers
+
+
+def test_statistics_are_those_of_the_run():
+    with served_page() as (page, address), client(address) as known:
+        stats = page.cameras["wall"].stats
+        stats.timer.add("observe", 2.0)
+        stats.surprise.add(float("nan"))
+        found = known.get("/stats.json").json()
+        assert found.keys() == stats.summary().keys()
+        assert found["latency_ms"]["observe"]["p50"] == 2.0
+        assert found == known.get("/cameras/wall/stats.json").json()
+
+
+def test_metrics_can_be_read_and_follow_the_conventions():
+    with served_page() as (page, address), client(address) as known:
+        stats = page.cameras["wall"].stats
+        stats.seen, stats.forecast = 7, 6
+        stats.timer.add("forecast", 20.0)
+        stats.timer.add("forecast", 40.0)
+        stats.events.add("camera_back", "it is back")
+        families = {family.name: family for family in text_string_to_metric_families(known.get("/metrics").text)}
+    samples = {
+        (sample.name, *sorted(sample.labels.items())): sample.value for family in families.values() for sample in family.samples
+    }
+    camera, stage = ("camera", "wall"), ("stage", "forecast")
+    assert samples["svg_frames_observed_total", camera] == 7
+    assert samples["svg_reconnects_total", camera] == 1
+    assert samples["svg_events_total", camera, ("kind", "camera_back")] == 1
+    assert samples["svg_stage_duration_seconds_sum", camera, stage] == pytest.approx(0.06)
+    assert samples["svg_stage_duration_seconds_count", camera, stage] == 2
+    assert samples["svg_stage_duration_seconds", camera, ("quantile", "0.5"), stage] == pytest.approx(0.03)
+    assert families["svg_stage_duration_seconds"].type == "summary"
+    assert samples["process_resident_memory_bytes",] > 0
+    assert all(family.documentation for family in families.values())
+
+
+def test_two_pages_in_one_process_do_not_share_metrics():
+    with served_page(names=("a",)) as (_, one), served_page(names=("b",)) as (_, other), client(one) as known:
+        assert 'camera="a"' in known.get("/metrics").text
+        with client(other) as second:
+            assert 'camera="a"' not in second.get("/metrics").text
+
+
+def test_health_says_why_a_run_makes_no_progress():
+    with served_page() as (page, address), client(address) as known:
+        camera = page.cameras["wall"]
+        assert known.get("/healthz").status_code == 200
+        camera.publish(make_view())
+        camera._published_s -= 60
+        answer = known.get("/healthz")
+        assert (answer.status_code, answer.text) == (503, "wall: no picture for 60 s\n")
+        camera.publish(make_view())
+        assert known.get("/healthz").text == "ok\n"
+        camera.end("ended: lost source")
+        assert known.get("/healthz").text == "wall: ended: lost source\n"
+        assert known.get("/cameras.json").json()[0]["problem"] == "ended: lost source"
+
+
+def test_a_page_without_cameras_is_starting():
+    with served_page(names=()) as (_, address), client(address) as known:
+        assert (known.get("/healthz").status_code, known.get("/healthz").text) == (503, "starting\n")
+
+
+def test_cameras_have_names_of_their_own():
+    with served_page(names=("Front Door", "front-door", "../x", "日本")) as (page, address), client(address) as known:
+        assert list(page.cameras) == ["front-door", "front-door-2", "x", "camera"]
+        assert known.get("/stats.json").json()["cameras"].keys() == page.cameras.keys()
+        assert known.get("/cameras/x").text.startswith("<!doctype html>")
+        assert known.get("/cameras/nobody").status_code == 404
+        assert known.get("/cameras/nobody/stream.mjpg").status_code == 404
+
+
+def test_the_page_loads_only_what_is_its_own():
+    with served_page() as (_, address), client(address) as known:
+        for path in ("/", "/static/page.js", "/static/chart.js", "/static/page.css", "/static/icon.svg"):
+            text = known.get(path).text
+            assert "//" not in text.replace("http://www.w3.org/2000/svg", "").replace("// ", "")
+        for path in ("/static/x.js", "/static/%2e%2e%2froutes.py", "/static/..%2froutes.py"):
+            assert known.get(path).status_code == 404
+
+
+# 3) events
+
+
+def test_who_joins_late_gets_the_last_events_and_goes_on_from_there():
+    with served_page() as (page, address):
+        for number in range(1, 61):
+            page.cameras["wall"].stats.events.add("test", f"event {number}")
+        read = events_of(address, until="event 60")
+        assert read.startswith("retry: 2000\n\n")
+        assert "event 11" in read
+        assert "event 10" not in read
+        again = events_of(address, until="event 60", **{"last-event-id": "58"})
+        assert "event 58" not in again
+        assert "id: 59\nevent: event\n" in again
+
+
+def test_alarms_are_events_with_links_to_their_clips(tmp_path):
+    (tmp_path / CLIP).write_bytes(b"a video")
+    record = AlarmRecord(
+        sequence=1, phase="ended", source="wall", model="m", signal="combined", threshold=4.5, position_s=1.0, peak={},
+        start=datetime.now(timezone.utc), files=Files(clip=str(tmp_path / CLIP)),
+    )  # fmt: skip
+    with served_page(clips=tmp_path) as (page, address), client(address) as known:
+        for listener in page.cameras["wall"].stats.alarms.listeners:
+            listener(record)
+        data = json.loads(events_of(address, until='"files"').rpartition("data: ")[2])
+        assert data["camera"] == "wall"
+        assert known.get(data["files"]["clip"]).content == b"a video"
+        assert known.get(data["files"]["clip"], headers={"range": "bytes=2-3"}).content == b"vi"
+
+
+def test_the_page_gets_signals_and_state_with_its_events():
+    with served_page() as (page, address):
+        for _ in range(2):
+            page.cameras["wall"].publish(make_view())
+            time.sleep(0.06)
+        read = events_of(address, "/events?live=1", until="event: state")
+        assert "event: signals" in read
+        assert '"raw"' not in read
+        points = json.loads(read.partition("event: signals\ndata: ")[2].partition("\n")[0])["points"]
+        assert points[0][0] == 1
+        assert points[0][3] == 1.0
+
+
+# 4) changes
+
+
+def test_changes_are_applied_by_the_loop_between_two_frames():
+    applied = []
+    with served_page() as (page, address), client(address) as known:
+        camera = page.cameras["wall"]
+        with applying(camera, applied.append):
+            asked = {"samples": 4, "horizon": 9, "roi": "0,0,0.5,0.5", "threshold": 6, "reset": True}
+            answer = known.post("/cameras/wall/controls", json=asked)
+            assert answer.status_code == 200
+            whole = known.post("/cameras/wall/controls", json={"roi": None})
+        first, second = applied
+        assert (first.samples, first.horizon, first.threshold, first.reset) == (4, 9, 6.0, True)
+        assert second.changes_region
+        assert second.region is None
+        settings = answer.json()["settings"]
+        assert settings == {"samples": 4, "horizon": 9, "overlay": "live", "roi": "0,0,0.5,0.5", "threshold": 6.0}
+        assert whole.json()["settings"]["roi"] is None
+        assert answer.json()["lead_s"] == pytest.approx(0.9)
+        assert "event: change" in events_of(address, until="event: change")
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"samples": 0}, "samples"), ({"samples": 65}, "samples"), ({"samples": "4"}, "samples"), ({"samples": 2.5}, "samples"),
+        ({"horizon": -1}, "horizon"), ({"overlay": "x"}, "expected one of live"), ({"unknown": 1}, "unknown"),
+        ({"roi": "1,2,3"}, "is no region"), ({"roi": "0,0,1000,1000"}, "does not lie within the picture"),
+        ({"roi": "0,0,4,4"}, "only 4x4 pixels"), ({"threshold": 0}, "threshold"), ({"reset": False}, "reset"),
+        ({"roi": "1" * 101}, "roi"), ([], "object"), ("x", "object"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused_with_the_reason(asked, reason):
+    with served_page() as (page, address), client(address) as known:
+        page.cameras["wall"].publish(make_view())
+        answer = known.post("/cameras/wall/controls", json=asked)
+        assert answer.status_code == 422
+        assert reason in answer.json()["error"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"threshold": NaN}', b'{"threshold": 1e999}', b"\xff", b"[" * 50_000])
+def test_what_is_no_json_is_refused(body):
+    with served_page() as (_, address), client(address) as known:
+        answer = known.post("/cameras/wall/controls", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == 422
+
+
+def test_what_this_run_cannot_do_is_refused_with_the_reason(monkeypatch):
+    monkeypatch.setattr(controls, "_MOST_BYTES", 100 << 20)
+    with served_page(names=()) as (page, address), client(address) as known:
+        add_camera(page, fixed=Fixed(samples="this model has only one future", frame_bytes=1 << 20))
+        for asked, reason in (
+            ({"samples": 3}, "samples: this model has only one future"),
+            ({"horizon": 60}, "2 samples of 60 steps take more than 100 MiB; expected fewer"),
+        ):
+            answer = known.post("/cameras/wall/controls", json=asked)
+            assert (answer.status_code, answer.json()["error"]) == (422, reason)
+
+
+def test_a_change_that_the_loop_refuses_changes_nothing():
+    def refuse(change):
+        raise UsageError("no memory\n  fewer samples")
+
+    with served_page() as (page, address), client(address) as known, applying(page.cameras["wall"], refuse):
+        answer = known.post("/cameras/wall/controls", json={"samples": 60})
+        assert (answer.status_code, answer.json()["error"]) == (422, "no memory; fewer samples")
+        assert known.get("/cameras.json").json()[0]["settings"]["samples"] == 2
+
+
+def test_a_loop_that_waits_for_a_picture_gets_a_few_changes_later(monkeypatch):
+    monkeypatch.setattr(routes, "_APPLY_S", 0.02)
+    applied = []
+    with served_page() as (page, address), client(address) as known:
+        codes = [known.post("/cameras/wall/controls", json={"samples": 3}).status_code for _ in range(10)]
+        assert codes == [202] * 8 + [503] * 2
+        page.cameras["wall"].apply_changes(applied.append)
+        assert len(applied) == 8
+
+
+# 5) clips
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "x.mp4", "..%2f..%2fetc%2fpasswd", "%2e%2e/x", CLIP.replace(".mp4", ".txt"), LINK, CLIP + "%00",
+    ],
+)  # fmt: skip
+def test_only_clips_of_alarms_are_served(name, tmp_path):
+    secret, folder = tmp_path / "x.mp4", tmp_path / "clips"
+    folder.mkdir()
+    for file in (secret, folder / "x.mp4", folder / CLIP.replace(".mp4", ".txt")):
+        file.write_bytes(b"secret")
+    (folder / LINK).symlink_to(secret)
+    with served_page(clips=folder) as (page, _):
+        address = page.access.address
+        connection = http.client.HTTPConnection(address.host, address.port, timeout=5)
+        connection.request("GET", f"/cameras/wall/clips/{name}")  # as it is: other clients resolve dots
+        answer = connection.getresponse()
+        assert answer.status == 404
+        assert b"secret" not in answer.read()
+        connection.close()
+
+
+# 6) the end
+
+
+def test_it_ends_in_two_seconds_whoever_looks():
+    with served_page() as (page, address):
+        page.cameras["wall"].publish(make_view())
+        streams = [PictureStream(address, "/cameras/wall/stream.mjpg") for _ in range(3)]
+        start = time.monotonic()
+        page.close()
+        assert time.monotonic() - start < 2.5
+        for stream in streams:
+            stream.close()
+        with pytest.raises(httpx.ConnectError):
+            client(address).get("/")
+
+
+def test_a_picture_that_fails_is_reported_once_and_ends_nothing(monkeypatch):
+    reports = []
+    page = LivePage.open(ServeOptions(Address("127.0.0.1", 0)), reports.append)
+    camera = add_camera(page)
+    page.start()
+    with client(page.access.address.link("")) as known:
+        camera.publish(make_view())
+        working, camera.live.draw = camera.live.draw, lambda view: 1 / 0
+        assert [known.get("/cameras/wall/picture.jpg").status_code for _ in range(3)] == [503] * 3
+        camera.live.draw = working
+        assert known.get("/cameras/wall/picture.jpg").status_code == 200
+    page.close()
+    assert reports[1:] == ["the page failed to answer: ZeroDivisionError: division by zero"]

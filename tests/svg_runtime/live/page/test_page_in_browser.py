@@ -1,0 +1,160 @@
+"""The page in a real Chromium, without a screen."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from benchmarks.page_pictures import CHROMIUM, CHROMIUM_ARGUMENTS
+from svg_runtime.live.page.live_page import LivePage
+from svg_runtime.live.page.options import ServeOptions
+from svg_runtime.web.address import Address
+from tests.svg_runtime.live.page.page_helpers import add_camera, make_view, wait_until
+
+pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no Chromium")
+sync_api = pytest.importorskip("playwright.sync_api")
+TOKEN = "0123456789abcdef0123"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def page():
+    """A page with a token, whose live loop publishes 20 pictures a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SVG_EDGE_TOKEN", TOKEN)
+        served = LivePage.open(ServeOptions(Address("127.0.0.1", 0)), lambda message: None)
+    camera = add_camera(served)
+    served.start()
+    ended = threading.Event()
+
+    def loop() -> None:
+        number = 0
+        while not ended.wait(0.05):
+            number += 1
+            camera.stats.seen = number
+            camera.publish(make_view(number * 8 % 256))
+            camera.apply_changes(lambda change: None)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    yield served
+    ended.set()
+    thread.join()
+    served.close()
+
+
+class Seen:
+    """One open page, and what went wrong in it."""
+
+    def __init__(self, browser, page: LivePage, token: str = TOKEN, **context) -> None:
+        self.context = browser.new_context(**context)
+        self.tab = self.context.new_page()
+        self.errors: list[str] = []
+        self.foreign: list[str] = []
+        own = page.access.address.link("")
+        self.tab.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
+        self.tab.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.tab.on("request", lambda request: request.url.startswith((own, "blob:")) or self.foreign.append(request.url))
+        self.answer = self.tab.goto(f"{own}/?token={token}")
+
+    def wait_for(self, expression: str) -> None:
+        self.until(lambda: self.tab.evaluate(expression))
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline
+            self.tab.wait_for_timeout(30)
+
+    def __enter__(self) -> Seen:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.context.close()
+
+
+def test_the_page_shows_pictures_that_move_and_a_control_changes_them(browser, page):
+    camera = page.cameras["wall"]
+    with Seen(browser, page) as seen:
+        assert seen.tab.url.endswith("/")  # without the token
+        seen.wait_for("document.getElementById('live').naturalWidth")
+        # 1) they move
+        picture = seen.tab.locator("#live")
+        first = picture.screenshot()
+        seen.until(lambda: picture.screenshot() != first)
+        assert seen.tab.evaluate("document.getElementById('live').naturalWidth") == 640
+        # 2) the overlay changes the stream: all panels are wider
+        seen.tab.select_option("#overlay", "panels")
+        seen.wait_for("document.getElementById('live').naturalWidth === 1280")
+        seen.tab.select_option("#overlay", "live")
+        # 3) numbers reach the loop, and what cannot be is explained
+        seen.tab.fill("#samples", "5")
+        seen.tab.press("#samples", "Enter")
+        wait_until(lambda: camera.state()["settings"]["samples"] == 5)
+        seen.tab.fill("#roi", "1,2")
+        seen.tab.press("#roi", "Enter")
+        seen.until(lambda: "is no region" in seen.tab.inner_text("#answer"))
+        # 4) a region is drawn
+        seen.wait_for("document.getElementById('live').naturalWidth === 640")
+        seen.tab.click("#draw")
+        box = picture.bounding_box()
+        seen.tab.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.25)
+        seen.tab.mouse.down()
+        seen.tab.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + box["height"] * 0.75)
+        seen.tab.mouse.up()
+        wait_until(lambda: camera.state()["settings"]["roi"] is not None)
+        region = [float(part) for part in camera.state()["settings"]["roi"].split(",")]
+        assert region == pytest.approx([0.25, 0.25, 0.5, 0.5], abs=0.02)
+        # 5) all came from here, and the refused region is the only error
+        assert seen.foreign == []
+        assert all("422" in error for error in seen.errors)
+    wait_until(lambda: not camera.watched)
+
+
+def test_a_wrong_token_is_refused(browser, page):
+    with Seen(browser, page, token="wrong") as seen:
+        assert seen.answer.status == 401
+        assert seen.tab.locator("img").count() == 0
+
+
+SMALL = """[...document.querySelectorAll('body *')].filter(one => one.checkVisibility() && one.childElementCount === 0
+  && one.textContent.trim() && parseFloat(getComputedStyle(one).fontSize) < 13).map(one => one.textContent)"""
+LOW = """[...document.querySelectorAll('button, select, input, .button')].filter(one => one.getBoundingClientRect().height < 36)
+  .map(one => one.id)"""
+NAMELESS = """[...document.querySelectorAll('input, select')].filter(one => !one.labels.length
+  || !one.labels[0].textContent.trim()).map(one => one.id)"""
+
+
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_it_can_be_read_and_touched_on_a_phone(browser, page, scheme):
+    phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme, "has_touch": True, "is_mobile": True}
+    with Seen(browser, page, **phone) as seen:
+        seen.wait_for("document.getElementById('counts').children.length")
+        assert seen.tab.evaluate("document.documentElement.scrollWidth") == 360
+        assert seen.tab.evaluate(SMALL) == []
+        assert seen.tab.evaluate(LOW) == []
+        assert seen.tab.evaluate(NAMELESS) == []
+        back = seen.tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, back[4:-1].split(","))) > 384) == (scheme == "light")
+
+
+def test_several_cameras_are_tiles_that_lead_to_their_own_pages(browser, page):
+    second = add_camera(page, "Back door")
+    second.publish(make_view(128))
+    with Seen(browser, page, viewport={"width": 1000, "height": 600}) as seen:
+        seen.until(lambda: seen.tab.locator(".tile").count() == 2)
+        seen.wait_for("[...document.querySelectorAll('.tile img')].every(one => one.naturalWidth)")
+        seen.tab.click("text=Back door")
+        seen.until(lambda: seen.tab.url.endswith("/cameras/back-door"))
+        seen.wait_for("document.getElementById('live').naturalWidth")
+        assert seen.errors == []

@@ -1,0 +1,158 @@
+"""`svg-live --serve` as a process, with an embedded model and the synthetic camera."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from svg_common.errors import MissingExtraError, UsageError
+from svg_runtime.live.cli import app
+from svg_runtime.live.page import options
+from tests.svg_runtime.live.page.page_helpers import PictureStream, client
+
+MAIN = "from svg_runtime.live.cli import main; main()"
+RUN = [
+    "--headless",
+    "--realtime",
+    "--model",
+    "digits",
+    "--backend",
+    "cpu",
+    "--threads",
+    "1",
+    "--samples",
+    "2",
+    "--horizon",
+    "3",
+]
+
+
+class Run:
+    """The process; `lines` are what it has printed so far."""
+
+    def __init__(self, folder, *arguments: str, **environment: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", MAIN, *arguments], cwd=folder, text=True, stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        )  # fmt: skip
+        self.lines: list[str] = []
+
+    def link(self) -> str:
+        for line in self.process.stderr:
+            self.lines.append(line)
+            if found := re.search(r"the page: (http://\S+)", line):
+                return found[1]
+        raise AssertionError("".join(self.lines))
+
+    def end(self) -> tuple[int, str]:
+        _, rest = self.process.communicate(timeout=60)
+        return self.process.returncode, "".join(self.lines) + rest
+
+
+def test_a_real_run_is_seen_changed_and_ended(tmp_path):
+    run = Run(tmp_path, *RUN, "--alarm", "--serve", "0", "--json", "stats.json")
+    address = run.link().rstrip("/")
+    with client(address) as known:
+        stream = PictureStream(address, "/cameras/synthetic-digits-seed-0/stream.mjpg")
+        assert len({stream.read() for _ in range(3)}) > 1  # it moves
+        page = "/cameras/synthetic-digits-seed-0"
+        assert known.get("/healthz").text == "ok\n"
+        while known.get("/stats.json").json()["frames"]["forecast"] < 2:
+            pass
+        answer = known.post(f"{page}/controls", json={"samples": 5, "horizon": 7, "threshold": 6, "roi": "0.1,0.1,0.8,0.8"})
+        assert answer.status_code == 200, answer.text
+        assert known.get(f"{page}/futures.jpg").status_code == 200
+        outside = known.post(f"{page}/controls", json={"roi": "0,0,9999,9999"})
+        assert outside.status_code == 422
+    run.process.send_signal(signal.SIGTERM)  # with a stream open
+    code, printed = run.end()
+    assert code == 0, printed
+    stats = json.loads((tmp_path / "stats.json").read_text())
+    assert stats["alarms"]["threshold"] == 6
+    assert stats["resets"] == 1
+    assert stats["frames"]["dropped"] == 0
+    assert "Traceback" not in printed
+    assert "failed to answer" not in printed
+    stream.close()
+
+
+def test_a_port_in_use_is_refused_before_anything_starts(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        code, printed = Run(tmp_path, *RUN, "--serve", str(other.getsockname()[1])).end()
+    assert code == 1
+    assert "cannot listen at 127.0.0.1" in printed
+    assert "forecasting" not in printed
+
+
+def test_others_need_the_token_which_is_printed_once(tmp_path):
+    run = Run(tmp_path, *RUN, "--serve", "0.0.0.0:0", "--max-frames", "200")
+    link = run.link()
+    token, port = link.partition("?token=")[2], re.search(r":(\d+)/", link)[1]
+    with client(f"http://127.0.0.1:{port}") as known:
+        assert known.get("/").status_code == 401
+        assert known.get("/stats.json", headers={"authorization": f"Bearer {token}"}).status_code == 200
+        assert known.get(f"/?token={token}").status_code == 303
+        assert known.get("/").status_code == 200
+    run.process.send_signal(signal.SIGINT)
+    code, printed = run.end()
+    assert code == 130
+    assert printed.count(token) == 1
+
+
+def test_a_given_token_is_not_printed(tmp_path):
+    run = Run(tmp_path, *RUN, "--serve", "0", SVG_EDGE_TOKEN="abcdefghijklmnop")
+    with client(run.link().rstrip("/")) as known:
+        assert known.get("/").status_code == 401
+    run.process.terminate()
+    code, printed = run.end()
+    assert code in (0, 130)  # before the first picture, or after it
+    assert "abcdefghijklmnop" not in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--serve", "x"], "is no address"),
+        (["--serve", "0", "--serve-host", "a b"], "is no host name"),
+        (["--serve-host", "cam"], "--serve-host has no effect without a page"),
+        (["--serve-token", "file"], "--serve-token has no effect without a page"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(arguments, message):
+    result = CliRunner().invoke(app, ["--headless", "--max-frames", "1", *arguments])
+    assert isinstance(result.exception, UsageError)
+    assert message in str(result.exception)
+
+
+def test_without_the_extra_it_is_named(monkeypatch):
+    def missing(what: str, extra: str, *modules: str) -> None:
+        raise MissingExtraError(what, modules[0], extra)
+
+    monkeypatch.setattr(options, "require_modules", missing)
+    result = CliRunner().invoke(app, ["--headless", "--serve", "0"])
+    assert isinstance(result.exception, MissingExtraError)
+    assert result.exception.exit_code == 4
+    assert "pip install 'svg-edge[serve]'" in str(result.exception)
+
+
+def test_it_can_be_set_in_a_file(tmp_path):
+    file = tmp_path / "live.toml"
+    file.write_text('serve = "0.0.0.0:8000"\nserve_host = ["cam.example"]\nserve_token = "secret.txt"\nheadless = true\n')
+    printed = CliRunner().invoke(app, ["--config", str(file), "--print-config"])
+    assert printed.exit_code == 0, printed.exception
+    assert 'serve = "0.0.0.0:8000"' in printed.stdout
+    assert 'serve_host = ["cam.example"]' in printed.stdout
+    assert f'serve_token = "{tmp_path}/secret.txt"' in printed.stdout
+
+
+def test_help_loads_no_server():
+    loaded = "import sys; from svg_runtime.live import cli; print({'starlette', 'uvicorn', 'cv2', 'numpy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout == "set()\n"
