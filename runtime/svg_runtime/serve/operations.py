@@ -66,7 +66,7 @@ OPERATIONS = (
     ),
     Operation(
         "POST", "/v1/sessions", "open_session", "Open a session.",
-        "A session is one stream of frames: it keeps what it has observed, and one request of it runs at a time. "
+        description="A session is one stream of frames: it keeps what it has observed, and one request of it runs at a time. "
         "Close it when you are done; one that nobody uses is closed after its idle_timeout_s.",
         body=schema.SessionRequest, status=201, answer=schema.Session,
         headers={"Location": "Address of the session."},
@@ -81,12 +81,12 @@ OPERATIONS = (
     ),
     Operation(
         "DELETE", "/v1/sessions/{session_id}", "close_session", "Close a session.",
-        "The answer comes when its memory is free.", status=204, problems=("no-such-session",),
+        description="The answer comes when its memory is free.", status=204, problems=("no-such-session",),
     ),
     Operation(
         "POST", "/v1/sessions/{session_id}/frames", "observe_frame", "Observe the next frame.",
-        "One frame: application/octet-stream is raw numbers, rows from the top, channels last, RGB: float32 (little-endian, "
-        "in [0, 1], of the model's size), or uint8 of any size. image/png and image/jpeg are pictures of any size. "
+        description="One frame: application/octet-stream is raw numbers, rows from the top, channels last, RGB: float32 "
+        "(little-endian, in [0, 1], of the model's size), or uint8 of any size. image/png and image/jpeg are pictures of any size. "
         "Pictures and uint8 are scaled, cropped in the middle and converted to the model's colours, as svg-live does. "
         "A frame that is refused is not observed.",
         query=(
@@ -101,8 +101,8 @@ OPERATIONS = (
     ),
     Operation(
         "POST", "/v1/sessions/{session_id}/forecast", "forecast", "Forecast the frames that follow the last observed one.",
-        "Without a body: as the session was opened. Numbers are little-endian, in C order, with the axes of Svg-Axes; "
-        "mean_and_spread has the mean first. A PNG has a row for each sample, or for the mean and for twice the spread, and a "
+        description="Without a body: as the session was opened. Numbers are little-endian, in C order, with the axes of "
+        "Svg-Axes; mean_and_spread has the mean first. A PNG has a row for each sample, or for the mean and for twice the spread, and a "
         "column for each step.",
         body=schema.ForecastRequest, body_required=False, answer=schema.ForecastSummary,
         answer_types=tuple(kind for form, kind in answers.MEDIA_TYPES.items() if form != "json"),

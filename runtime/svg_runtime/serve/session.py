@@ -206,7 +206,8 @@ class Session:
     async def close(self) -> None:
         """Free the device as soon as the running request has ended; requests that wait are refused. May be called twice."""
         self.closed = True
-        forecaster, self._forecaster = self._forecaster, None
+        forecaster = self._forecaster
+        self._forecaster = None
         try:
             if forecaster is not None:
                 with suppress(SvgError):  # a device that failed may fail again

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -121,3 +122,21 @@ def test_without_its_extra_it_says_what_to_install(svg_serve, monkeypatch):
     returned, output = svg_serve()
     assert returned == 4
     assert "pip install 'svg-edge[serve]'" in output.err
+
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+
+
+def test_clients_in_python_and_javascript_print_the_same_forecast():
+    with running("--model", "camera", "--listen", "0") as (_, address, _lines):
+        printed = [
+            subprocess.run([*interpreter, EXAMPLES / name, address], capture_output=True, text=True, timeout=120, check=False)
+            for interpreter, name in (([sys.executable, "-S"], "05_over_http.py"), (["node"], "05_over_http.mjs"))
+        ]
+        assert [each.returncode for each in printed] == [0, 0], printed[0].stderr + printed[1].stderr
+        shown = [re.sub(r"\bNone\b", "null", each.stdout) for each in printed]
+        assert shown[0] == shown[1]
+        assert "samples,steps,height,width,channels = 4,10,64,64,3" in shown[0]
+        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+        assert json.loads(ask(connection, "GET", "/v1/sessions")[2]) == {"sessions": []}
+        connection.close()
