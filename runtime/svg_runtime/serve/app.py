@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from svg_common.out_of_memory import is_out_of_memory
 from svg_runtime.errors import SvgError
 from svg_runtime.serve.api import Api
 from svg_runtime.serve.metrics import Metrics
@@ -77,11 +78,17 @@ class Endpoint:
                 response = ProblemError("too-large", error.detail, headers=dict(error.headers or {})).response
             except SvgError as error:
                 response = problem_of(error).response
-            except Exception:
+            except Exception as error:
                 _LOG.exception("%s failed", self._name)
-                response = ProblemError("internal", "this program has a defect", advice="report it, with the log").response
+                response = _defect(error).response
             await _send_in_pieces(response, send)
         self._metrics.answered(self._name, response.status_code, time.perf_counter() - started)
+
+
+def _defect(error: Exception) -> ProblemError:
+    if is_out_of_memory(error):
+        return ProblemError("engine-failed", "out of memory", advice="ask for fewer samples, or close sessions")
+    return ProblemError("internal", "this program has a defect", advice="report it, with what the server prints")
 
 
 class Methods:

@@ -86,8 +86,8 @@ OPERATIONS = (
     Operation(
         "POST", "/v1/sessions/{session_id}/frames", "observe_frame", "Observe the next frame.",
         description="One frame: application/octet-stream is raw numbers, rows from the top, channels last, RGB: float32 "
-        "(little-endian, in [0, 1], of the model's size), or uint8 of any size. image/png and image/jpeg are pictures of any size. "
-        "Pictures and uint8 are scaled, cropped in the middle and converted to the model's colours, as svg-live does. "
+        "(little-endian, in [0, 1], of the model's size), or uint8 of any size. image/png and image/jpeg are pictures of any "
+        "size. Pictures and uint8 are scaled, cropped in the middle and converted to the model's colours, as svg-live does. "
         "A frame that is refused is not observed.",
         query=(
             Query("dtype", "Of raw numbers.", {"type": "string", "enum": ["float32", "uint8"], "default": "float32"}),
@@ -102,8 +102,8 @@ OPERATIONS = (
     Operation(
         "POST", "/v1/sessions/{session_id}/forecast", "forecast", "Forecast the frames that follow the last observed one.",
         description="Without a body: as the session was opened. Numbers are little-endian, in C order, with the axes of "
-        "Svg-Axes; mean_and_spread has the mean first. A PNG has a row for each sample, or for the mean and for twice the spread, and a "
-        "column for each step.",
+        "Svg-Axes; mean_and_spread has the mean first. A PNG has a row for each sample, or for the mean and for twice the "
+        "spread, and a column for each step.",
         body=schema.ForecastRequest, body_required=False, answer=schema.ForecastSummary,
         answer_types=tuple(kind for form, kind in answers.MEDIA_TYPES.items() if form != "json"),
         headers={

@@ -78,12 +78,16 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
         )
         parts.append(_table(("query", "type", ""), queries))
     if "requestBody" in operation:
-        parts.append(f"<p>Body: {_content(operation['requestBody']['content'])}</p>")
-    rows = (
-        (status, _content(each.get("content", {})), _text(each["description"]))
-        for status, each in operation["responses"].items()
-    )
-    parts.append(_table(("status", "body", ""), rows))
+        parts.append(f"<p><b>Body</b><br>{_content(operation['requestBody']['content'])}</p>")
+    refusals = []
+    for status, answer in operation["responses"].items():
+        if status.startswith("2"):
+            parts.append(f"<p><b>{status}</b><br>{_content(answer.get('content', {}))}</p>")
+            headers = answer.get("headers", {})
+            parts += [f"<p><code>{_text(name)}</code>: {_text(each['description'])}</p>" for name, each in headers.items()]
+        else:
+            refusals.append(f"<li>{status} {_text(answer['description'])}</li>")
+    parts.append(f"<details><summary>Refusals</summary><ul>{''.join(refusals)}</ul></details>")
     return "\n".join(parts)
 
 

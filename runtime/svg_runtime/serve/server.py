@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -29,6 +30,7 @@ from svg_runtime.web.limits import Limits as WebLimits
 from svg_runtime.web.serving import ServerThread
 from svg_runtime.web.token import find_token
 
+_LOG = logging.getLogger(__name__)
 _GRACE_S = 30  # for requests that run at the end
 _BODY_S = 30.0  # for a body to arrive when it is its turn
 _POLL_S = 0.2
@@ -69,8 +71,11 @@ class Server:
         self.web_limits = WebLimits(request_s=limits.wait_s + _BODY_S, body_bytes=limits.frame_bytes)
         api = Api(catalogue, self.sessions, limits, measured)
         self.app: ASGIApp = ProblemsOfAccess(
-            AccessControl(build_app(api, measured), access, self.web_limits, content_policy=CONTENT_POLICY)
-        )
+            AccessControl(
+                build_app(api, measured), access, self.web_limits, content_policy=CONTENT_POLICY,
+                on_error=lambda error: _LOG.error("an answer was not sent", exc_info=error),
+            )
+        )  # fmt: skip
 
 
 def run_server(options: ServeOptions, console: Console) -> None:
