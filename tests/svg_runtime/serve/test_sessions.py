@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import threading
@@ -176,8 +177,8 @@ def gate(monkeypatch) -> Gate:
     return Gate(monkeypatch)
 
 
-def ready_session(client) -> str:
-    session = open_session(client, samples=1, horizon=1)
+def ready_session(client, horizon: int = 1) -> str:
+    session = open_session(client, samples=1, horizon=horizon)
     for frame in digits(5):
         send(client, session, frame)
     return session
@@ -262,3 +263,33 @@ def test_a_defect_is_said_without_its_cause_and_logged(client, monkeypatch, capl
     assert (answer.status_code, answer.json()["type"]) == (500, "/#internal")
     assert "division" not in answer.text
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_client_that_takes_no_answer_holds_one_answer_and_its_own_session(open_client):
+    """Otherwise many answers would wait in memory for slow clients."""
+    with open_client(wait_s=0.1) as client:
+        session, other = ready_session(client, horizon=5), ready_session(client)
+        sent, taken = [], threading.Event()
+
+        async def never_take(message) -> None:
+            sent.append(len(message.get("body", b"")))
+            while len(sent) > 1 and not taken.is_set():
+                await asyncio.sleep(0.01)
+
+        async def receive() -> dict:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        scope = {
+            "type": "http", "method": "POST", "path": f"{session}/forecast", "query_string": b"",
+            "headers": [(b"host", b"testserver")],
+        }  # fmt: skip
+        asking = client.portal.start_task_soon(client.server.app, scope, receive, never_take)
+        deadline = time.monotonic() + 20
+        while len(sent) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert sent == [0, 1 << 16]  # of 80 KiB
+        assert client.post(f"{session}/reset").status_code == 429
+        assert client.post(f"{other}/reset").status_code == 204
+        taken.set()
+        asking.result(20)
+        assert client.post(f"{session}/reset").status_code == 204
