@@ -11,10 +11,12 @@ import argparse
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 from playwright.sync_api import Browser, sync_playwright
@@ -29,19 +31,25 @@ DIGITS = ["--model", "digits", "--headless", "--realtime", "--alarm", "--samples
 _LINK = re.compile(r"the page: (http://\S+)")
 
 
+class ServedRun(NamedTuple):
+    """svg-live, and where its page is."""
+
+    process: subprocess.Popen[str]
+    link: str
+
+
 @contextmanager
-def served_run(arguments: list[str]) -> Iterator[str]:
-    """Run svg-live with its page at a free port, and yield the link."""
+def served_run(arguments: list[str]) -> Iterator[ServedRun]:
+    """Run svg-live with its page at a free port."""
     command = [sys.executable, "-c", "from svg_runtime.live.cli import main; main()", *arguments, "--serve", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
         try:
             assert run.stderr is not None
             link = next(match[1] for line in run.stderr if (match := _LINK.search(line)))
-            yield link
+            threading.Thread(target=run.stderr.read, daemon=True).start()  # a pipe that is full would stop it
+            yield ServedRun(run, link)
         finally:
             run.terminate()
-            assert run.stderr is not None
-            run.stderr.read()
 
 
 def take_picture(browser: Browser, link: str, name: str, folder: Path, seconds: float) -> Path:
@@ -72,10 +80,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=40.0, help="how long the run is watched first")
     parser.add_argument("--chromium", type=Path, default=CHROMIUM)
     options, arguments = parser.parse_known_args()
-    with served_run(arguments or DIGITS) as link, sync_playwright() as playwright:
+    with served_run(arguments or DIGITS) as run, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=options.chromium, args=CHROMIUM_ARGUMENTS)
         for name in SIZES:
-            path = take_picture(browser, link, name, options.folder, options.seconds)
+            path = take_picture(browser, run.link, name, options.folder, options.seconds)
             print(f"{path}: {path.stat().st_size >> 10} KiB")
         browser.close()
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from svg_runtime.forecast.batch import BatchForecaster
     from svg_runtime.forecast.forecaster import Forecaster, Observation
     from svg_runtime.forecast.scores import ForecastScore
 
     __version__: str
 
-__all__ = ["ForecastScore", "Forecaster", "Observation", "__version__"]
+__all__ = ["BatchForecaster", "ForecastScore", "Forecaster", "Observation", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,6 +25,10 @@ def __getattr__(name: str) -> Any:
         from svg_runtime.forecast import forecaster
 
         return getattr(forecaster, name)
+    if name == "BatchForecaster":
+        from svg_runtime.forecast.batch import BatchForecaster
+
+        return BatchForecaster
     if name == "ForecastScore":
         from svg_runtime.forecast.scores import ForecastScore
 

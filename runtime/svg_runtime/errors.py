@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from svg_common.errors import BackendMissingError, ExitCode, MissingExtraError, SvgError, UsageError
 
@@ -45,6 +46,22 @@ class ForecastError(SvgError):
     """Forecasting fails repeatedly, or returns values that are not finite."""
 
 
+class CamerasError(ForecastError):
+    """Of several cameras that were observed or forecast together, some gave values that are not finite.
+
+    Attributes:
+        failed: camera -> what is wrong with it.
+        results: camera -> what the call returns for the others.
+    """
+
+    def __init__(self, failed: Mapping[int, ForecastError], results: Mapping[int, Any]) -> None:
+        first, error = next(iter(failed.items()))
+        others = f" (and of cameras {', '.join(map(str, list(failed)[1:]))})" if len(failed) > 1 else ""
+        super().__init__(f"camera {first}{others}: {error}")
+        self.failed = dict(failed)
+        self.results = dict(results)
+
+
 class ContextNotReadyError(SvgError):
     """A forecast was requested before n_past frames were observed."""
 
@@ -53,6 +70,7 @@ __all__ = [
     "BackendError",
     "BackendMissingError",
     "BundleError",
+    "CamerasError",
     "ContextNotReadyError",
     "EngineError",
     "EngineNotBuiltError",

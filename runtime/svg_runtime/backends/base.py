@@ -99,6 +99,13 @@ class Backend(Protocol):
         """Copy buffers (B, ...) one after the other into one of (count * B, ...), without passing the host."""
         ...
 
+    def rows(self, buffer: Buffer, first: int, count: int) -> Buffer:
+        """Return `count` rows of the first axis of a buffer from `allocate`, in place: for `copy`, `gather` and `read`.
+
+        Graphs are not bound to it: its address may not be aligned as engines expect.
+        """
+        ...
+
     def bind(self, graph: str, inputs: Mapping[str, Buffer], outputs: Mapping[str, Buffer]) -> BoundGraph:
         """Bind every input and the needed outputs of a graph to buffers. Inputs never alias outputs."""
         ...

@@ -49,6 +49,10 @@ class HostArrays:
         """Copy arrays into one along its first axis."""
         np.concatenate([self.read(part) for part in parts], out=self.read(destination))
 
+    def rows(self, buffer: Buffer, first: int, count: int) -> Buffer:
+        """Return a view."""
+        return self.read(buffer)[first : first + count]
+
     def read(self, buffer: Buffer) -> Array:
         """Return the array itself, not a copy."""
         assert isinstance(buffer, np.ndarray)

@@ -77,6 +77,11 @@ class TensorSpec(Frozen):
         """Number of elements at batch 1."""
         return math.prod(self.sized(1))
 
+    @property
+    def batch_axis(self) -> int:
+        """Position of the dynamic axis."""
+        return next(axis for axis, size in enumerate(self.shape) if size in (BATCH, COND_BATCH))
+
     def sized(self, batch: int) -> tuple[int, ...]:
         """Return the shape with `batch` for the dynamic axis."""
         return tuple(batch if size in (BATCH, COND_BATCH) else int(size) for size in self.shape)

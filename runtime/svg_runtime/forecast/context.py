@@ -1,10 +1,10 @@
-"""Reads the observed frames at batch 1, the last n_past or all of them: how far each was from what the model expected."""
+"""Reads the observed frames, the last n_past or all of them, a row per camera: how far each was from what was expected."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Literal, Protocol
 
@@ -20,19 +20,66 @@ _MAX_PAIRS = 16  # of frames per chain: each needs a bound graph and its buffers
 
 @dataclass(frozen=True)
 class ContextPosterior:
-    """Posterior of the latents between the context frames, and the prior's state after them."""
+    """Posterior of the latents between the context frames, and the prior's state after them; each with a row per camera."""
 
-    mu: FloatArray  # (steps, 1, z_dim) posterior means, one per pair of neighbouring frames; z_dim is 0 without latents
-    logvar: FloatArray  # (steps, 1, z_dim)
-    prior_state: Mapping[str, Array]  # at batch 1, after the last pair; empty without a learned prior, or if not needed
-    surprise: float | None  # of the last frame, see `Observation`
+    mu: FloatArray  # (steps, cameras, z_dim) posterior means, one per pair of neighbouring frames; z_dim is 0 without latents
+    logvar: FloatArray  # (steps, cameras, z_dim)
+    prior_states: tuple[Mapping[str, Array], ...]  # each at batch 1, after the last pair; empty ones if not needed
+    surprises: tuple[float | None, ...]  # of the last frame, see `Observation`
+
+    def split(self) -> list[ContextPosterior]:
+        """Return each camera's own."""
+        return [
+            ContextPosterior(
+                mu=self.mu[:, row : row + 1],
+                logvar=self.logvar[:, row : row + 1],
+                prior_states=(self.prior_states[row],),
+                surprises=(surprise,),
+            )
+            for row, surprise in enumerate(self.surprises)
+        ]
+
+    @classmethod
+    def join(cls, cameras: Sequence[ContextPosterior]) -> ContextPosterior:
+        """Put together what `split` took apart."""
+        return cls(
+            mu=np.concatenate([camera.mu for camera in cameras], axis=1),
+            logvar=np.concatenate([camera.logvar for camera in cameras], axis=1),
+            prior_states=tuple(chain.from_iterable(camera.prior_states for camera in cameras)),
+            surprises=tuple(chain.from_iterable(camera.surprises for camera in cameras)),
+        )
+
+
+class RelativeError:
+    """Each error relative to the mean of all errors before it: 1 is as usual."""
+
+    def __init__(self) -> None:
+        self._sum = 0.0
+        self._count = 0
+
+    def of(self, error: float) -> float | None:
+        """The relative size of the next error; None if there is none to compare it with."""
+        relative = error * self._count / self._sum if self._sum else None
+        if math.isfinite(error):
+            self._sum += error
+            self._count += 1
+        return relative
+
+
+@dataclass
+class ContextState:
+    """What a context keeps of one camera from frame to frame."""
+
+    recurrent: list[Mapping[str, Array]] = field(default_factory=list)  # of each graph, at batch 1; empty: the initial state
+    errors: RelativeError = field(default_factory=RelativeError)
+    predicted: FloatArray | None = None  # the frame that is expected next, (H, W, C)
 
 
 SurpriseUnit = Literal["nats", "relative"]
 
 
 class Context(Protocol):
-    """What a model makes of the observed frames.
+    """What a model makes of the observed frames of some cameras, which it reads together, a row for each.
 
     Attributes:
         predictor: the graph whose state has read all frames but the last, from which every forecast starts; None where each
@@ -47,39 +94,33 @@ class Context(Protocol):
         """Discard all frames."""
         ...
 
+    def load(self, cameras: Sequence[ContextState]) -> None:
+        """Go on from what `save` gave, of as many other cameras."""
+        ...
+
+    def save(self) -> list[ContextState]:
+        """Return what the next frame of each camera needs, and what `predictor` starts from."""
+        ...
+
     def observe(self, encodings: Sequence[FloatArray]) -> ContextPosterior:
-        """Read one more frame: `encodings` are those of the last 2 to n_past frames, oldest first, each at batch 1."""
+        """Read one more frame: `encodings` are those of the last 2 to n_past frames, oldest first, each a row per camera."""
         ...
 
 
-def without_latents(surprise: float | None = None) -> ContextPosterior:
+def without_latents(surprises: Sequence[float | None]) -> ContextPosterior:
     """What a context gives where there are no latents, or where forecasts draw them."""
-    empty = np.zeros((0, 1, 0), np.float32)
-    return ContextPosterior(mu=empty, logvar=empty, prior_state={}, surprise=surprise)
+    empty = np.zeros((0, len(surprises), 0), np.float32)
+    states: tuple[Mapping[str, Array], ...] = ({},) * len(surprises)
+    return ContextPosterior(mu=empty, logvar=empty, prior_states=states, surprises=tuple(surprises))
 
 
-class RelativeError:
-    """Each error relative to the mean of all errors before it since `reset`: 1 is as usual."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Discard all errors."""
-        self._sum = 0.0
-        self._count = 0
-
-    def of(self, error: float) -> float | None:
-        """The relative size of the next error; None if there is none to compare it with."""
-        relative = error * self._count / self._sum if self._sum else None
-        if math.isfinite(error):
-            self._sum += error
-            self._count += 1
-        return relative
+def no_surprise(cameras: int) -> ContextPosterior:
+    """The same without a surprise."""
+    return without_latents([None] * cameras)
 
 
 class ContextReader:
-    """Steps posterior and prior together through observed frames at batch 1. Neither depends on the samples.
+    """Steps posterior and prior together through observed frames. Neither depends on the samples.
 
     All pairs of neighbouring frames are run before the host reads the results: on a GPU it would otherwise wait after each.
     A fixed prior is N(0, I); a deterministic model has neither posterior nor prior.
@@ -90,12 +131,22 @@ class ContextReader:
         pairs: number of pairs of neighbouring frames that are usually read at once.
         keeps_state: whether to read the prior's state, for which the host waits once more.
         streams: carry the state along from the first frame, instead of reading the last frames again.
+        cameras: how many are read together.
     """
 
     predictor: RecurrentGraph | None = None
 
-    def __init__(self, backend: Backend, variant: PrecisionVariant, pairs: int, keeps_state: bool, streams: bool) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        variant: PrecisionVariant,
+        pairs: int,
+        keeps_state: bool,
+        streams: bool,
+        cameras: int = 1,
+    ) -> None:
         self._backend = backend
+        self._cameras = cameras
         self._keeps_state = keeps_state
         self._streams = streams
         self._pairs = min(pairs, _MAX_PAIRS)
@@ -106,16 +157,16 @@ class ContextReader:
             return
         spec = variant.graphs[graph_names[0]]
         h, mu = spec.tensor("h"), spec.tensor("mu")
-        self._h = backend.allocate_steps(self._pairs + 1, h.sized(1), h.dtype)
+        self._h = backend.allocate_steps(self._pairs + 1, h.sized(cameras), h.dtype)
         # mu and logvar of both, so that one copy brings them to the host.
-        self._gaussians = backend.allocate_steps(2 * len(graph_names) * self._pairs, mu.sized(1), mu.dtype)
+        self._gaussians = backend.allocate_steps(2 * len(graph_names) * self._pairs, mu.sized(cameras), mu.dtype)
         outputs = iter(self._gaussians.steps)
         for name, first in zip(graph_names, (1, 0), strict=False):  # the prior sees the previous frame
             part = RecurrentGraph(
                 backend=backend,
                 graph_name=name,
                 spec=variant.graphs[name],
-                batch=1,
+                batch=cameras,
                 inputs=[{"h": frame} for frame in self._h.steps[first : first + self._pairs]],
                 outputs=[{"mu": next(outputs), "logvar": next(outputs)} for _ in range(self._pairs)],
             )
@@ -127,6 +178,19 @@ class ContextReader:
         for part in self._parts:
             part.reset()
 
+    def load(self, cameras: Sequence[ContextState]) -> None:
+        """Go on from other states; a window needs none."""
+        if self._streams:
+            for index, part in enumerate(self._parts):
+                part.load_each([camera.recurrent[index] if camera.recurrent else {} for camera in cameras])
+
+    def save(self) -> list[ContextState]:
+        """Return the states of posterior and prior."""
+        if not self._streams:
+            return [ContextState() for _ in range(self._cameras)]
+        read = [part.read_each(self._cameras) for part in self._parts]
+        return [ContextState(recurrent=[part[row] for part in read]) for row in range(self._cameras)]
+
     def observe(self, encodings: Sequence[FloatArray]) -> ContextPosterior:
         """Read the last pair of frames, or all pairs again from the start."""
         if self._streams:
@@ -135,25 +199,26 @@ class ContextReader:
         return self.read(encodings)
 
     def read(self, encodings: Iterable[FloatArray]) -> ContextPosterior:
-        """Step through `encodings`, n of (1, g_dim), oldest first: posterior on each frame, prior on the previous one."""
+        """Step through `encodings`, n of (cameras, g_dim), oldest first: posterior on each frame, prior on the one before."""
         hs = np.stack(list(encodings))
         steps = len(hs) - 1
         if not self._parts:
-            empty = np.zeros((steps, 1, 0), np.float32)
-            return ContextPosterior(mu=empty, logvar=empty, prior_state={}, surprise=None)
+            empty = np.zeros((steps, self._cameras, 0), np.float32)
+            return replace(no_surprise(self._cameras), mu=empty, logvar=empty)
         # 1) run posterior and prior over all pairs of frames
         read = [self._read_some(hs[start : start + self._pairs + 1]) for start in range(0, steps, self._pairs)]
         # 2) compare them at the last pair: how far the frame was from what the prior expected
-        posterior, *prior = np.concatenate(read, axis=1)  # each (steps, 2, 1, z_dim)
+        posterior, *prior = np.concatenate(read, axis=1)  # each (steps, 2, cameras, z_dim)
         mu_p, logvar_p = prior[0][-1] if prior else np.zeros_like(posterior[-1])
         mu, logvar = posterior[:, 0], posterior[:, 1]
-        surprise = gaussian_kl(mu[-1], logvar[-1], mu_p, logvar_p)
+        surprises = [gaussian_kl(*row) for row in zip(mu[-1], logvar[-1], mu_p, logvar_p, strict=True)]
         # 3) the prior's state, from which a forecast on the separate graphs starts
-        state = self._parts[-1].read() if prior and self._keeps_state else {}
-        return ContextPosterior(mu=mu, logvar=logvar, prior_state=state, surprise=surprise)
+        keeps = bool(prior) and self._keeps_state
+        states = self._parts[-1].read_each(self._cameras) if keeps else [{} for _ in range(self._cameras)]
+        return ContextPosterior(mu=mu, logvar=logvar, prior_states=tuple(states), surprises=tuple(surprises))
 
     def _read_some(self, hs: FloatArray) -> FloatArray:
-        """Step through at most as many pairs as are bound; returns (parts, steps, 2 for mu and logvar, 1, z_dim)."""
+        """Step through at most as many pairs as are bound; returns (parts, steps, 2 for mu and logvar, cameras, z_dim)."""
         steps = len(hs) - 1
         self._backend.write(self._h.whole, np.concatenate([hs, np.zeros((self._pairs - steps, *hs.shape[1:]), np.float32)]))
         for bound in [self._all] if steps == self._pairs else self._bound(steps):

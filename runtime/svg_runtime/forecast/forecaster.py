@@ -5,53 +5,35 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import partial, wraps
+from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from svg_common.fork import fork_problem, keep_in_children
 from svg_common.progress import NullListener, ProgressListener
-from svg_runtime.backends import open_backend
 from svg_runtime.backends.base import Backend
 from svg_runtime.backends.computed import ComputedIn
 from svg_runtime.backends.gpu_options import GpuOptions
-from svg_runtime.bundle.contract import has_separate, has_step
-from svg_runtime.bundle.manifest import PRECISIONS, Manifest, Precision, PrecisionVariant
+from svg_runtime.bundle.manifest import Manifest, Precision, PrecisionVariant
 from svg_runtime.bundle.reader import Bundle
-from svg_runtime.calibration.choice import Choice, wanted
 from svg_runtime.calibration.decisions import Decision
-from svg_runtime.calibration.ways import Request, Way
-from svg_runtime.errors import (
-    BackendError,
-    BackendMissingError,
-    BundleError,
-    ContextNotReadyError,
-    EngineError,
-    EngineNotBuiltError,
-    ForecastError,
-    MissingExtraError,
-    UsageError,
-)
+from svg_runtime.errors import BackendError, ContextNotReadyError, ForecastError, UsageError
 from svg_runtime.forecast.checks import check_counts, check_finite, checked_frame, checked_frames, checked_noise
-from svg_runtime.forecast.context import Context, ContextPosterior, ContextReader, SurpriseUnit
-from svg_runtime.forecast.fused_rollout import FusedRollout
+from svg_runtime.forecast.context import ContextPosterior, ContextReader, SurpriseUnit
+from svg_runtime.forecast.model import ContextMode, LoadedModel
 from svg_runtime.forecast.noise import FloatArray, NoiseSource
 from svg_runtime.forecast.observer import Observer
-from svg_runtime.forecast.primed_context import PrimedContext
+from svg_runtime.forecast.opening import Opened, OpenOptions, open_model
 from svg_runtime.forecast.rollout import Rollout
-from svg_runtime.forecast.sampled_context import SampledContext
 from svg_runtime.forecast.scores import EarlierForecast, ForecastMemory, ForecastScore
 from svg_runtime.forecast.separate_rollout import SeparateRollout
-from svg_runtime.forecast.stepped_context import SteppedContext
 from svg_runtime.forecast_options import Calibrate
 
-ContextMode = Literal["window", "stream"]
-_RolloutT = TypeVar("_RolloutT")
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 MAX_CACHED_ROLLOUTS = 4  # of each kind, a set of device buffers per samples and horizon; the oldest is freed first
@@ -70,7 +52,7 @@ class Observation:
     expected: EarlierForecast | None = field(default=None, compare=False)
 
 
-def _name_memory_errors(method: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+def name_memory_errors(method: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
     """Let `method` raise a BackendError when memory runs out."""
 
     @wraps(method)
@@ -104,24 +86,23 @@ class Forecaster:
         shuffled: bool | None = None,
     ) -> None:
         check_counts(samples, horizon)
-        if context not in (None, "window", "stream"):
-            raise UsageError(f"unknown context '{context}'\n  expected window or stream")
-        self.manifest: Manifest = bundle.manifest
+        self._model = LoadedModel.load(
+            manifest=bundle.manifest, variant=variant, backend=backend, context=context, fused=fused, shuffled=shuffled
+        )
+        self.manifest: Manifest = self._model.manifest
         self.samples = samples
         self.horizon = horizon
-        self.context: ContextMode = context or self.manifest.generation.context
-        # `step` contains the plain decoder.
-        self.fused = _use_fused(variant, False if shuffled else fused, backend.prefers_fused)
+        self.context: ContextMode = self._model.context
+        self.fused = self._model.fused
         self._backend = backend
-        self._variant = variant
         self._noise = NoiseSource(seed)
-        self._observer = Observer(backend, self.manifest, variant)
-        self._reader = self._open_reader()
-        self._separate_rollouts: dict[tuple[int, int], SeparateRollout] = {}  # by samples and horizon
-        self._fused_rollouts: dict[tuple[int, int], FusedRollout] = {}
+        self._observer = Observer(backend, self.manifest, self._model.variant)
+        self._reader = self._model.open_context()
+        self._separate_rollouts: dict[tuple[int, int], Rollout] = {}  # by samples and horizon
+        self._fused_rollouts: dict[tuple[int, int], Rollout] = {}
         # In stream mode, the rollout whose predictor reads the frames. Forecasts branch off and leave it unchanged.
         streams = self.context == "stream" and self._reader.predictor is None
-        self._stream = self._separate_rollout(self._futures_of(samples), 0) if streams else None
+        self._stream = self._separate_rollout(self._model.futures_of(samples), 0) if streams else None
         self._memory = ForecastMemory()
         self._context_posterior: ContextPosterior | None = None
         self._last_frame: FloatArray | None = None
@@ -182,95 +163,32 @@ class Forecaster:
             UsageError: an invalid value.
         """
         check_counts(samples, horizon)
-        if threads is not None and threads < 1:
-            raise UsageError(f"threads is {threads}\n  expected at least 1")
-        if precision not in (None, *PRECISIONS):
-            raise UsageError(f"unknown precision '{precision}'\n  expected one of: {', '.join(PRECISIONS)}")
-        if fused and shuffled:
-            raise UsageError("both fused and shuffled are True, but the fused graphs contain the plain decoder\n  expected one")
-        if calibrate is not None and backend != "auto":
-            raise UsageError(f"calibrate has no effect with the {backend} backend\n  remove it, or use backend='auto'")
-        bundle, listener = Bundle.open(path), progress or NullListener()
-        make = partial(cls._open, bundle=bundle, samples=samples, horizon=horizon, progress=listener, gpu=gpu)
-        rule_of_thumb = partial(
-            make, backend=backend, device=device, precision=precision, fused=fused, shuffled=shuffled, threads=threads,
-            seed=seed, context=context,
+        options = OpenOptions(
+            backend=backend, device=device, precision=precision, samples=samples, horizon=horizon, fused=fused,
+            shuffled=shuffled, threads=threads, gpu=gpu, progress=progress or NullListener(), calibrate=calibrate,
         )  # fmt: skip
-        mode = wanted(calibrate)
-        if backend != "auto" or mode == "no" or device not in (None, "auto", "cpu") or (gpu or GpuOptions()).given:
-            return rule_of_thumb()
-        choice = Choice(
-            bundle=bundle, samples=samples, horizon=horizon, threads=threads,
-            request=Request(device=device, precision=precision, fused=fused, shuffled=shuffled),
-        )  # fmt: skip
-        options = gpu or GpuOptions()
-        make = partial(make, gpu=replace(options, build_engines=options.build_engines and mode == "full"))
-
-        def open_way(way: Way) -> Forecaster:
-            return make(**{**vars(way), "threads": way.threads or threads}, seed=0, context=bundle.manifest.generation.context)
-
-        decision = choice.decide(open_way, listener, again=mode != "ready")
-        if decision is None:
-            return rule_of_thumb()
-        try:
-            chosen = {**vars(decision.way), "threads": decision.way.threads or threads}
-            return make(**chosen, seed=seed, context=context, decision=decision)
-        except EngineNotBuiltError:  # the stream context needs engines that the measured window does not
-            return rule_of_thumb()
-        except (BackendMissingError, MissingExtraError, BundleError, BackendError, EngineError):
-            choice.forget()  # it worked before: something has changed that the decision does not know of
-            return rule_of_thumb()
+        return open_model(
+            path,
+            options,
+            make=lambda opened: cls.on(opened, samples=samples, horizon=horizon, seed=seed, context=context),
+            make_timed=lambda opened: cls.on(opened, samples=samples, horizon=horizon),
+        )
 
     @classmethod
-    def _open(
-        cls,
-        bundle: Bundle,
-        backend: str,
-        device: str | None,
-        precision: Precision | None,
-        fused: bool | None,
-        samples: int,
-        horizon: int,
-        seed: int,
-        context: ContextMode | None,
-        threads: int | None,
-        progress: ProgressListener,
-        gpu: GpuOptions | None = None,
-        shuffled: bool | None = None,
-        decision: Decision | None = None,
-    ) -> Forecaster:
-        try:
-            opened = open_backend(
-                bundle=bundle,
-                name=backend,
-                device=device,
-                precision=precision,
-                threads=threads,
-                samples=samples,
-                gpu=gpu,
-                progress=progress,
-                shuffled=shuffled,
-            )
-            try:
-                forecaster = cls(
-                    bundle=bundle,
-                    backend=opened,
-                    variant=bundle.variant(opened.precision),
-                    samples=samples,
-                    horizon=horizon,
-                    seed=seed,
-                    context=context,
-                    fused=fused,
-                    shuffled=shuffled,
-                )
-            except BaseException:
-                opened.close()
-                raise
-        except MemoryError as error:
-            raise BackendError(
-                f"the {backend} backend is out of memory: {error}\n  close other programs that use it, or lower samples"
-            ) from error
-        forecaster.decision = decision
+    def on(cls, opened: Opened, samples: int, horizon: int, seed: int = 0, context: ContextMode | None = None) -> Forecaster:
+        """Return a forecaster for a bundle that was opened on a backend, which it closes."""
+        forecaster = cls(
+            bundle=opened.bundle,
+            backend=opened.backend,
+            variant=opened.bundle.variant(opened.backend.precision),
+            samples=samples,
+            horizon=horizon,
+            seed=seed,
+            context=context,
+            fused=opened.fused,
+            shuffled=opened.shuffled,
+        )
+        forecaster.decision = opened.decision
         return forecaster
 
     def __enter__(self) -> Forecaster:
@@ -372,7 +290,7 @@ class Forecaster:
         finally:
             self.reset()
 
-    @_name_memory_errors
+    @name_memory_errors
     def observe(self, frame: ArrayLike) -> Observation:
         """Read the next frame.
 
@@ -403,11 +321,12 @@ class Forecaster:
         if self._stream is not None:
             eps = self._noise.draw(self.samples, self.manifest.model.z_dim)
             self._stream.advance(encodings[-2], self._context_posterior.mu[0], self._context_posterior.logvar[0], eps)
-        if self._context_posterior.surprise is not None:
-            check_finite(self._context_posterior.surprise, "the surprise is not a finite number")
-        return Observation(index, self._context_posterior.surprise, scores, expected)
+        surprise = self._context_posterior.surprises[0]
+        if surprise is not None:
+            check_finite(surprise, "the surprise is not a finite number")
+        return Observation(index, surprise, scores, expected)
 
-    @_name_memory_errors
+    @name_memory_errors
     def forecast(
         self,
         samples: int | None = None,
@@ -452,7 +371,7 @@ class Forecaster:
         past_shape, shape = (self.manifest.context_draws, samples, z_dim), (horizon, samples, z_dim)
         eps_past = checked_noise("context_noise", context_noise, past_shape)
         eps = checked_noise("noise", noise, shape)
-        rollout = self._rollout(self._futures_of(samples), horizon)
+        rollout = self._rollout(self._model.futures_of(samples), horizon)
         # 2) step the states through the context frames, unless a graph has read them already
         branch = self._reader.predictor if self._stream is None else self._stream.predictor
         if branch is None:
@@ -462,12 +381,13 @@ class Forecaster:
         eps = self._noise.draw(*shape) if eps is None else eps
         futures = rollout.forecast(encodings[-1], self._context_posterior, eps, branch)
         check_finite(futures, "the forecast contains values that are not finite")
-        futures = np.repeat(futures, samples // len(futures), axis=0)
+        if len(futures) < samples:  # a deterministic model has one
+            futures = np.repeat(futures, samples, axis=0)
         # 4) remember them, to be scored when their frames arrive
         self._memory.remember(self._observer.count - 1, self._last_frame, futures)
         return futures
 
-    @_name_memory_errors
+    @name_memory_errors
     def reconstruct(
         self, truth: ArrayLike, noise: ArrayLike | None = None, context_noise: ArrayLike | None = None
     ) -> FloatArray:
@@ -520,21 +440,17 @@ class Forecaster:
         future: FloatArray = futures[0]
         return future
 
-    def _futures_of(self, samples: int) -> int:
-        """Return how many futures to compute: a deterministic model has only one."""
-        return samples if self.manifest.model.z_dim else 1
-
     def _rollout(self, samples: int, horizon: int) -> Rollout:
         if self.fused:
-            return self._get_or_create(self._fused_rollouts, FusedRollout, samples, horizon)
+            return self._get_or_create(self._fused_rollouts, samples, horizon, fused=True)
         return self._separate_rollout(samples, horizon)
 
     def _separate_rollout(self, samples: int, horizon: int) -> SeparateRollout:
-        return self._get_or_create(self._separate_rollouts, SeparateRollout, samples, horizon)
+        rollout = self._get_or_create(self._separate_rollouts, samples, horizon, fused=False)
+        assert isinstance(rollout, SeparateRollout)
+        return rollout
 
-    def _get_or_create(
-        self, cache: dict[tuple[int, int], _RolloutT], kind: Callable[..., _RolloutT], samples: int, horizon: int
-    ) -> _RolloutT:
+    def _get_or_create(self, cache: dict[tuple[int, int], Rollout], samples: int, horizon: int, fused: bool) -> Rollout:
         """Return a rollout, created on first use; a few of each kind are cached.
 
         Raises:
@@ -543,43 +459,8 @@ class Forecaster:
         if (samples, horizon) not in cache:
             while len(cache) >= MAX_CACHED_ROLLOUTS:
                 del cache[next(iter(cache))]
-            try:
-                cache[samples, horizon] = kind(
-                    backend=self._backend,
-                    manifest=self.manifest,
-                    variant=self._variant,
-                    observer=self._observer,
-                    samples=samples,
-                    horizon=horizon,
-                )
-            except MemoryError as error:
-                raise UsageError(f"{samples} samples of {horizon} frames do not fit into memory\n  expected fewer") from error
+            cache[samples, horizon] = self._model.make_rollout(self._observer.condition, samples, horizon, fused)
         return cache[samples, horizon]
-
-    def _open_reader(self) -> Context:
-        """What reads the observed frames, by the roles that the bundle has.
-
-        Raises:
-            UsageError: the stream context, for a model that can read windows of frames alone.
-        """
-        graphs, streams = self._variant.graphs, self.context == "stream"
-        if not graphs.keys() & {"encoder", "prime"}:
-            return SteppedContext(self._backend, self._variant, streams)
-        if has_separate(self._variant):
-            pairs = 1 if streams else self.manifest.generation.n_past - 1
-            # In window mode the fused graphs step the prior through the context themselves.
-            keeps_state = streams or not self.fused
-            return ContextReader(
-                backend=self._backend, variant=self._variant, pairs=pairs, keeps_state=keeps_state, streams=streams
-            )
-        if streams:
-            raise UsageError(
-                f"models of the family '{self.manifest.model.family}' read windows of frames, and have no stream context\n"
-                "  open it with context='window', or --context window"
-            )
-        if "encoder" not in graphs:
-            return SampledContext(self._backend, self.manifest, self._variant, self._observer)
-        return PrimedContext(self._backend, self.manifest, self._variant)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -594,23 +475,6 @@ class Forecaster:
                 f"{self._observer.count} of {self.manifest.generation.n_past} frames observed\n"
                 f"  call observe() {self.manifest.generation.n_past - self._observer.count} more time(s) before forecast()"
             )
-
-
-def _use_fused(variant: PrecisionVariant, requested: bool | None, preferred: bool) -> bool:
-    """Decide whether to run the fused graphs: as requested, else as the backend prefers if the bundle has both sets.
-
-    Raises:
-        BackendMissingError: the bundle does not have the requested set.
-    """
-    if requested and not has_step(variant):
-        raise BackendMissingError(
-            "the bundle has no fused graphs\n  export it again with: svg-export ckpt.pt, or open it with fused=False"
-        )
-    if requested is False and not has_separate(variant):
-        raise BackendMissingError("models of this family have fused graphs only\n  open the bundle without fused=False")
-    if requested is None:
-        return has_step(variant) and (preferred or not has_separate(variant))
-    return requested
 
 
 def _noise_or_zeros(name: str, noise: ArrayLike | None, shape: tuple[int, ...]) -> FloatArray:

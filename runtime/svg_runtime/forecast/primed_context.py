@@ -8,7 +8,7 @@ import numpy as np
 
 from svg_runtime.backends.base import Backend
 from svg_runtime.bundle.manifest import Manifest, PrecisionVariant
-from svg_runtime.forecast.context import ContextPosterior, SurpriseUnit, without_latents
+from svg_runtime.forecast.context import ContextPosterior, ContextState, SurpriseUnit, no_surprise, without_latents
 from svg_runtime.forecast.noise import FloatArray, gaussian_kl
 from svg_runtime.forecast.states import RecurrentGraph
 
@@ -16,22 +16,23 @@ _COMPARED = ("posterior_mu", "posterior_logvar", "prior_mu", "prior_logvar")
 
 
 class PrimedContext:
-    """Runs `prime` at batch 1 without noise, for the surprise: KL(posterior || prior) of the last frame in nats.
+    """Runs `prime` without noise, for the surprise: KL(posterior || prior) of the last frame in nats.
 
     The prior depends on the latents before, for which it takes the means. With fewer than n_past frames there is no surprise.
     """
 
     predictor: RecurrentGraph | None = None  # every forecast runs `prime` with noise of its own
 
-    def __init__(self, backend: Backend, manifest: Manifest, variant: PrecisionVariant) -> None:
+    def __init__(self, backend: Backend, manifest: Manifest, variant: PrecisionVariant, cameras: int = 1) -> None:
         spec = variant.graphs["prime"]
         self._backend = backend
+        self._cameras = cameras
         self._n_past = manifest.generation.n_past
-        inputs = {tensor.name: backend.allocate(tensor.sized(1), tensor.dtype) for tensor in spec.inputs}
+        inputs = {tensor.name: backend.allocate(tensor.sized(cameras), tensor.dtype) for tensor in spec.inputs}
         self._inputs = inputs  # the noise stays zero; a bound graph does not keep its buffers alive
         outputs = {tensor.name: tensor for tensor in spec.outputs}
         self._gaussians = {
-            name: backend.allocate(outputs[name].sized(1), outputs[name].dtype) for name in _COMPARED if name in outputs
+            name: backend.allocate(outputs[name].sized(cameras), outputs[name].dtype) for name in _COMPARED if name in outputs
         }
         compares = len(self._gaussians) == len(_COMPARED)
         self._prime = backend.bind("prime", inputs, self._gaussians) if compares else None
@@ -40,11 +41,18 @@ class PrimedContext:
     def reset(self) -> None:
         """Nothing is kept between frames."""
 
+    def load(self, cameras: Sequence[ContextState]) -> None:
+        """Nothing is kept between frames."""
+
+    def save(self) -> list[ContextState]:
+        """Nothing is kept between frames."""
+        return [ContextState() for _ in range(self._cameras)]
+
     def observe(self, encodings: Sequence[FloatArray]) -> ContextPosterior:
         """Read the window."""
         if self._prime is None or len(encodings) < self._n_past:
-            return without_latents()
+            return no_surprise(self._cameras)
         self._backend.write(self._inputs["h_seq"], np.stack(encodings))
         self._prime.run()
         posterior_mu, posterior_logvar, mu, logvar = (self._backend.read(self._gaussians[name]).copy() for name in _COMPARED)
-        return without_latents(gaussian_kl(posterior_mu, posterior_logvar, mu, logvar))
+        return without_latents([gaussian_kl(*row) for row in zip(posterior_mu, posterior_logvar, mu, logvar, strict=True)])

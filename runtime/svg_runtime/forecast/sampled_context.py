@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import replace
 
 import numpy as np
 
 from svg_common.metrics import mean_squared_error
 from svg_runtime.backends.base import Backend
 from svg_runtime.bundle.manifest import Manifest, PrecisionVariant
-from svg_runtime.forecast.context import ContextPosterior, RelativeError, SurpriseUnit, without_latents
+from svg_runtime.forecast.context import ContextPosterior, ContextState, SurpriseUnit, no_surprise, without_latents
 from svg_runtime.forecast.fused_rollout import FusedRollout
 from svg_runtime.forecast.noise import FloatArray, NoiseSource
-from svg_runtime.forecast.observer import Observer
 from svg_runtime.forecast.states import RecurrentGraph
 
-_SAMPLES = 4  # whose mean is the prediction
+SAMPLES = 4  # whose mean is the prediction
 
 
 class SampledContext:
@@ -28,30 +29,47 @@ class SampledContext:
     predictor: RecurrentGraph | None = None  # every forecast runs `prime` with noise of its own
     surprise_unit: SurpriseUnit | None = "relative"
 
-    def __init__(self, backend: Backend, manifest: Manifest, variant: PrecisionVariant, observer: Observer) -> None:
+    def __init__(self, backend: Backend, manifest: Manifest, variant: PrecisionVariant, cameras: int = 1) -> None:
         self._n_past = manifest.generation.n_past
         self._rollout = FusedRollout(
-            backend=backend, manifest=manifest, variant=variant, observer=observer, samples=_SAMPLES, horizon=1
+            backend=backend,
+            manifest=manifest,
+            variant=variant,
+            condition={} if cameras == 1 else None,  # without an encoder there are none
+            samples=SAMPLES,
+            horizon=1,
+            cameras=cameras,
         )
         noise, size = NoiseSource(0), manifest.model.z_dim
-        self._context_noise = noise.draw(manifest.context_draws, _SAMPLES, size)
-        self._noise = noise.draw(1, _SAMPLES, size)
-        self._errors = RelativeError()
+        self._context_noise = np.tile(noise.draw(manifest.context_draws, SAMPLES, size), (1, cameras, 1))
+        self._noise = np.tile(noise.draw(1, SAMPLES, size), (1, cameras, 1))
+        self._count = cameras
         self.reset()
 
     def reset(self) -> None:
         """Discard the prediction and all errors."""
-        self._predicted: FloatArray | None = None
-        self._errors.reset()
+        self._cameras = [ContextState() for _ in range(self._count)]
+
+    def load(self, cameras: Sequence[ContextState]) -> None:
+        """Go on with other predictions and errors."""
+        self._cameras = [replace(camera, errors=copy(camera.errors)) for camera in cameras]
+
+    def save(self) -> list[ContextState]:
+        """Return the predictions and errors."""
+        return self._cameras
 
     def observe(self, encodings: Sequence[FloatArray]) -> ContextPosterior:
-        """Compare the last frame with its prediction, and predict the next one."""
-        context = without_latents()
-        if self._predicted is not None:
-            context = without_latents(
-                self._errors.of(mean_squared_error(self._predicted, np.moveaxis(encodings[-1][0], 0, -1)))
-            )
+        """Compare the last frames with their predictions, and predict the next ones."""
+        surprises = [
+            None
+            if camera.predicted is None
+            else camera.errors.of(mean_squared_error(camera.predicted, np.moveaxis(frame, 0, -1)))
+            for camera, frame in zip(self._cameras, encodings[-1], strict=True)
+        ]
+        context = no_surprise(self._count)
         if len(encodings) == self._n_past:
             self._rollout.read_context(list(encodings), context, self._context_noise)
-            self._predicted = self._rollout.forecast(encodings[-1], context, self._noise)[:, 0].mean(0)
-        return context
+            futures = self._rollout.forecast(encodings[-1], context, self._noise)
+            for camera, samples in zip(self._cameras, np.split(futures[:, 0], self._count), strict=True):
+                camera.predicted = samples.mean(0)
+        return without_latents(surprises)

@@ -7,26 +7,43 @@ z is the noise itself; a deterministic model has no z.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from svg_runtime.backends.base import Backend, BoundGraph, Buffer
 from svg_runtime.bundle.manifest import Manifest, PrecisionVariant
 from svg_runtime.forecast.context import ContextPosterior
 from svg_runtime.forecast.noise import FloatArray, gaussian_sample
-from svg_runtime.forecast.observer import Observer
-from svg_runtime.forecast.rollout import futures_of
-from svg_runtime.forecast.states import RecurrentGraph
+from svg_runtime.forecast.rollout import futures_of, spread
+from svg_runtime.forecast.states import RecurrentGraph, joined
 
 
 class SeparateRollout:
-    """`samples` futures of `horizon` frames; the methods of `Rollout` are described there."""
+    """`samples` futures of `horizon` frames for each camera; the methods of `Rollout` are described there.
+
+    Args:
+        backend: the device.
+        manifest: of the bundle.
+        variant: the graphs.
+        condition: the skip conditions of the only camera, at batch 1; None for several, whose conditions are copied.
+        samples: futures of each camera.
+        horizon: frames per future.
+        cameras: how many are forecast together.
+    """
 
     def __init__(
-        self, backend: Backend, manifest: Manifest, variant: PrecisionVariant, observer: Observer, samples: int, horizon: int
+        self,
+        backend: Backend,
+        manifest: Manifest,
+        variant: PrecisionVariant,
+        condition: Mapping[str, Buffer] | None,
+        samples: int,
+        horizon: int,
+        cameras: int = 1,
     ) -> None:
         self._backend = backend
         self._variant = variant
         self._samples = samples
+        self._rows = cameras * samples
         self._horizon = horizon
         self._h = self._allocate("predictor", "h")
         self._g = self._allocate("predictor", "g")
@@ -35,8 +52,15 @@ class SeparateRollout:
         self.predictor = self._bind_recurrent("predictor", {"h": self._h, **z_inputs}, {"g": self._g})
         self._prior = self._bind_prior() if "prior" in variant.graphs else None
         frame = variant.graphs["decoder"].tensor("frame")
-        self._frames = backend.allocate_steps(horizon, frame.sized(samples), frame.dtype)
-        self._bind_frames(observer, manifest.generation.last_frame_skip)
+        self._frames = backend.allocate_steps(horizon, frame.sized(self._rows), frame.dtype)
+        skips = variant.graphs["skip"].outputs if "skip" in variant.graphs else ()
+        self._condition = {spec.name: self._allocate("skip", spec.name) for spec in skips} if condition is None else condition
+        self._bind_frames(manifest.generation.last_frame_skip)
+
+    def use_conditions(self, cameras: Sequence[Mapping[str, Buffer]]) -> None:
+        """Copy them, once for each sample."""
+        for name, buffer in self._condition.items():
+            self._backend.gather([camera[name] for camera in cameras for _ in range(self._samples)], buffer)
 
     def read_context(self, encodings: list[FloatArray], context: ContextPosterior, noise: FloatArray) -> None:
         """Step the predictor on every context frame but the last, with z from the posterior of the next frame."""
@@ -45,9 +69,17 @@ class SeparateRollout:
             self.advance(h, context.mu[step], context.logvar[step], noise[step])
 
     def advance(self, h: FloatArray, mu: FloatArray, logvar: FloatArray, noise: FloatArray) -> None:
-        """One predictor step on a true frame's encoding h (1, g_dim), with z drawn from the given Gaussian for each sample."""
-        self._backend.write(self._h, h)
+        """One predictor step on the encodings h of true frames, with z drawn from the given Gaussian for each sample.
+
+        Args:
+            h: a row per camera.
+            mu: (cameras, z_dim) means.
+            logvar: (cameras, z_dim) log variances.
+            noise: (rows, z_dim).
+        """
+        self._backend.write(self._h, spread(h, self._samples))
         if self._z is not None:
+            mu, logvar = spread(mu, self._samples), spread(logvar, self._samples)
             self._backend.write(self._z, gaussian_sample(mu, logvar, noise))
         self.predictor.step()
 
@@ -56,8 +88,10 @@ class SeparateRollout:
     ) -> FloatArray:
         """Forecast with every latent from the prior."""
         if self._prior is not None:
-            self._prior.load(context.prior_state)
-        self._backend.write(self._h, h)
+            state = joined(self._variant.graphs["prior"], context.prior_states)
+            axis = self._variant.graphs["prior"].tensor("state").batch_axis
+            self._prior.load({"state": spread(state["state"], self._samples, axis)})
+        self._backend.write(self._h, spread(h, self._samples))
         for step in range(self._horizon):
             self._write_prior_latent(noise[step])
             if branch_from is not None and step == 0:
@@ -88,7 +122,7 @@ class SeparateRollout:
         return futures_of(self._backend.read(self._frames.whole))
 
     def _write_prior_latent(self, noise: FloatArray) -> None:
-        """Draw and write z of the next frame, (samples, z_dim): from the learned prior, else from N(0, I)."""
+        """Draw and write z of the next frame, (rows, z_dim): from the learned prior, else from N(0, I)."""
         if self._z is None:
             return
         if self._prior is not None:
@@ -111,7 +145,7 @@ class SeparateRollout:
             backend=self._backend,
             graph_name=graph_name,
             spec=spec,
-            batch=self._samples,
+            batch=self._rows,
             inputs=[inputs] * 2,
             outputs=[outputs] * 2,
         )
@@ -121,9 +155,9 @@ class SeparateRollout:
         self._logvar = self._allocate("prior", "logvar")
         return self._bind_recurrent("prior", {"h": self._h}, {"mu": self._mu, "logvar": self._logvar})
 
-    def _bind_frames(self, observer: Observer, last_frame_skip: bool) -> None:
+    def _bind_frames(self, last_frame_skip: bool) -> None:
         """Bind decoder and encoder once per step, each with the frame buffer of that step."""
-        self._decode = [self._bind_decoder(observer.condition, frame) for frame in self._frames.steps]
+        self._decode = [self._bind_decoder(self._condition, frame) for frame in self._frames.steps]
         encoder = self._variant.graphs["encoder"]
         outputs = {"h": self._h}
         self._recondition: BoundGraph | None = None
@@ -135,9 +169,9 @@ class SeparateRollout:
             self._decode_follow = [self._bind_decoder(conds, frame) for frame in self._frames.steps]
         self._encode = [self._backend.bind("encoder", {"frame": frame}, outputs) for frame in self._frames.steps]
 
-    def _bind_decoder(self, conds: dict[str, Buffer], frame: Buffer) -> BoundGraph:
+    def _bind_decoder(self, conds: Mapping[str, Buffer], frame: Buffer) -> BoundGraph:
         return self._backend.bind("decoder", {"g": self._g, **conds}, {"frame": frame})
 
     def _allocate(self, graph_name: str, name: str) -> Buffer:
         spec = self._variant.graphs[graph_name].tensor(name)
-        return self._backend.allocate(spec.sized(self._samples), spec.dtype)
+        return self._backend.allocate(spec.sized(self._rows), spec.dtype)

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from svg_runtime.backends.base import Array, Backend, BoundGraph, Buffer
 from svg_runtime.bundle.manifest import GraphSpec
 from svg_runtime.errors import BundleError
+
+
+def joined(spec: GraphSpec, cameras: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    """Put the states of several cameras together along their batch axis."""
+    if len(cameras) == 1:
+        return dict(cameras[0])
+    return {name: np.concatenate([camera[name] for camera in cameras], spec.tensor(name).batch_axis) for name in cameras[0]}
 
 
 class RecurrentGraph:
@@ -65,6 +74,21 @@ class RecurrentGraph:
         self._steps = 0
         for name, value in values.items():
             self._backend.write(self.state[name], value)
+
+    def load_each(self, cameras: Sequence[Mapping[str, Array]]) -> None:
+        """Start from the states of several cameras, as `read_each` gave them; an empty one is the initial state."""
+        rows, tensors = self._batch // len(cameras), [self._spec.tensor(state.input) for state in self._states]
+        initial = {tensor.name: np.zeros(tensor.sized(rows), tensor.dtype) for tensor in tensors}
+        self.load(joined(self._spec, [camera or initial for camera in cameras]))
+
+    def read_each(self, count: int) -> list[dict[str, Array]]:
+        """Return host copies of the current states of `count` cameras, which share the batch equally."""
+        cameras: list[dict[str, Array]] = [{} for _ in range(count)]
+        for name, buffer in self.state.items():
+            parts = np.split(self._backend.read(buffer), count, self._spec.tensor(name).batch_axis)
+            for camera, part in zip(cameras, parts, strict=True):
+                camera[name] = part.copy()
+        return cameras
 
     def step(self) -> None:
         """Run the next step; after the last one the first follows again."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -58,6 +59,7 @@ from svg_runtime.live.camera_options import (
     RoiOption,
     RotateOption,
 )
+from svg_runtime.live.config.camera_keys import CAMERA_KEYS
 from svg_runtime.live.config.configured import configured
 from svg_runtime.live.page.cli_options import ServeHostOption, ServeOption, ServeTokenOption
 
@@ -69,12 +71,16 @@ class _Context(str, Enum):
     stream = "stream"
 
 
-CameraOption = Annotated[int | None, typer.Option(min=0, help="Index of a local camera. Use --source for a network camera.")]
+CameraOption = Annotated[
+    list[int] | None,
+    typer.Option(min=0, help="Index of a local camera; several times for several. Use --source for a network camera."),
+]
 SourceOption = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         metavar="FILE|DIR|URL",
-        help="A video, an image, a folder of these, live video such as rtsp://host/path, or synthetic://digits, the default.",
+        help="A video, an image, a folder of these, live video such as rtsp://host/path, or synthetic://digits, the default. "
+        "Several times for several cameras, which one model forecasts together.",
     ),
 ]
 SourceFpsOption = Annotated[
@@ -158,7 +164,7 @@ JsonOption = Annotated[
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"], "allow_extra_args": True})
-@configured
+@partial(configured, of_camera=CAMERA_KEYS)
 def live(
     arguments: typer.Context,
     model: ModelOption = None,
@@ -230,81 +236,66 @@ def live(
 
     Exit codes: 0 ok, 1 error, 2 usage, 4 backend, device or an extra missing, 5 source lost, 130 Ctrl-C.
     """
+    of_camera = {key: value for key, value in locals().items() if key in CAMERA_KEYS}
     if arguments.args:
         raise UsageError(
             f"without an option before it: {' '.join(map(printable, arguments.args))}\n"
-            "  expected one source; the shell makes many of *.mp4: give their folder with --source FOLDER/"
+            "  expected --source before each; the shell makes many of *.mp4: give their folder with --source FOLDER/"
         )
     if list_cameras:
         from svg_runtime.live.sources.list_cameras import print_cameras
 
         print_cameras(json)
         return
-    if camera is not None and source is not None:
-        raise UsageError("both --camera and --source were given\n  expected one of them")
     precision = requested_precision(fp16, bf16)
     measures = requested_calibration(calibrate, no_calibrate, backend)
     with defer_interrupts():  # heavy imports: OpenCV and the inference engine
-        from svg_runtime.live.alarms.options import alarm_options
-        from svg_runtime.live.loop import LiveOptions, run_live
+        from svg_runtime.live import camera_arguments
+        from svg_runtime.live.loop import LiveOptions, run_cameras
         from svg_runtime.live.outputs.recording_options import recording_options
         from svg_runtime.live.page.options import serve_options
         from svg_runtime.live.roi import parse_roi
-        from svg_runtime.live.sources import SourceOptions, Turn, check_source
-        from svg_runtime.live.sources.camera_settings import parse_camera_settings
 
     # 1) what is watched
-    source_options = SourceOptions(
-        camera=camera, source=source, source_fps=source_fps, realtime=realtime or not headless, seed=seed,
-        reconnect_s=reconnect, settings=parse_camera_settings(camera_size, camera_fps), loop=loop,
-        turn=Turn(rotate=0 if rotate is None else int(rotate.value), flip=None if flip is None else flip.value),
-    )  # fmt: skip
-    check_source(source_options)
-    _check_source_fps(source_fps, of_file=source_options.path is not None)
-    if adaptive and not source_options.is_paced:
+    tables = arguments.obj or {}
+    cameras = camera_arguments.each_camera(of_camera, tables)
+    sources = camera_arguments.source_options_of_all(cameras, realtime or not headless, seed)
+    names = camera_arguments.camera_names(sources, list(tables))
+    if adaptive and not all(each.is_paced for each in sources):
         raise UsageError("--adaptive holds the rate of a camera, and files are read without one\n  add --realtime")
     # 2) what comes of it
     recording = recording_options(
         record=record, what=record_what, segment=record_segment, limit=record_limit, forecasts=save_forecasts,
         dtype=forecast_dtype,
     )  # fmt: skip
-    alarms = alarm_options(alarm, {
-        "alarm_signal": None if alarm_signal is None else alarm_signal.value, "alarm_threshold": alarm_threshold,
-        "alarm_clear": alarm_clear, "alarm_min_duration": alarm_min_duration, "alarm_hold": alarm_hold,
-        "alarm_cooldown": alarm_cooldown, "alarm_dir": alarm_dir, "alarm_before": alarm_before, "alarm_after": alarm_after,
-        "alarm_buffer": alarm_buffer, "alarm_limit": alarm_limit, "events": events, "mqtt": mqtt, "webhook": webhook,
-        "on_alarm": on_alarm,
-    })  # fmt: skip
-    endless = source_options.path is None or loop
+    alarms = [camera_arguments.camera_alarms(each) for each in cameras]
+    endless = any(each.path is None or each.loop for each in sources)
     page = serve_options(serve, serve_host, serve_token)
     ends_or_tells = (output, record, save_forecasts, json, max_frames, page)
-    if headless and endless and not alarm and all(each is None for each in ends_or_tells):
+    if headless and endless and not any(each.enabled for each in alarms) and all(each is None for each in ends_or_tells):
         raise UsageError(
             "--headless alone would run forever and show nothing\n"
             "  add --output FILE, --record DIR, --json FILE, --alarm, --serve PORT or --max-frames N"
         )
-    overlays, display_wh = _display(
-        overlay, display_size, shown=not headless or output is not None or recording.shows_display or page is not None
-    )
+    shown = not headless or output is not None or recording.shows_display or page is not None
+    overlays, display_wh = _display(overlay, display_size, shown)
     console = stderr_console()
-    if camera is None and source is None:
+    if len(sources) == 1 and sources[0].camera is None and sources[0].source is None:
         console.print("svg-live: no --camera and no --source: using the synthetic camera, synthetic://digits", markup=False)
-    options = LiveOptions(
-        source=source_options,
+    process = LiveOptions(
+        source=sources[0],
         model=model, backend=backend, calibrate=measures, device=device, threads=threads, precision=precision, samples=samples,
         horizon=horizon, lead=lead, seed=seed, context=None if context is None else context.value,
         window=not headless, output=output, recording=recording, json=json, overlays=overlays, display_wh=display_wh,
-        max_frames=max_frames, roi=None if roi is None else parse_roi(roi), adaptive=adaptive,
-        gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace), alarms=alarms, serve=page,
+        max_frames=max_frames, adaptive=adaptive, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace), serve=page,
     )  # fmt: skip
-    run_live(options, console)
-
-
-def _check_source_fps(fps: float | None, of_file: bool) -> None:
-    if fps is not None and not 0 < fps < math.inf:
-        raise UsageError(f"--source-fps {fps:g} is not a rate\n  expected pictures per second, such as 25")
-    if fps is not None and not of_file:
-        raise UsageError("--source-fps applies to files without time stamps, not to cameras\n  remove it")
+    run_cameras(
+        [
+            replace(process, name=name, source=one, roi=None if values["roi"] is None else parse_roi(values["roi"]), alarms=own)
+            for name, values, one, own in zip(names, cameras, sources, alarms, strict=True)
+        ],
+        console,
+    )
 
 
 def _display(overlay: str | None, size: str | None, shown: bool) -> tuple[tuple[str, ...], tuple[int, int]]:

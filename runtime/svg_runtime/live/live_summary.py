@@ -10,7 +10,8 @@ from rich.table import Table
 
 def print_summary(console: Console, summary: dict[str, Any], written: list[str]) -> None:
     """Print what the run did: a table on a terminal, plain lines otherwise."""
-    rows = _summary_rows(summary) + [("written", path) for path in written]
+    rows = _rows_of_several(summary) if "cameras" in summary else _summary_rows(summary)
+    rows += [("written", path) for path in written]
     if not console.is_terminal:
         for name, value in rows:
             console.print(f"{name}: {value}", markup=False)
@@ -46,11 +47,7 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
             f"{last['psnr_best']:.1f} dB best of {summary['samples']}, {last['psnr_mean']:.1f} mean forecast, "
             f"{last['psnr_repeat']:.1f} repeating the last frame",
         ))  # fmt: skip
-    adaptive = summary.get("adaptive")
-    if adaptive:
-        rows.append(
-            ("adaptive", f"{adaptive['reduced_s']:.1f} s reduced; {adaptive['samples']} samples x {adaptive['horizon']} now")
-        )
+    rows += _adaptive_rows(summary)
     fit = summary["fit"]
     if fit["misfit_s"]:
         reasons = "; ".join(fit["reasons"]) or "it fits now"
@@ -58,12 +55,55 @@ def _summary_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     alarms = summary["alarms"]
     if alarms["enabled"]:
         rows.append(("alarms", f"{alarms['count']} with {alarms['signal']} from {alarms['threshold']:g} on"))
+    return rows + _common_rows(summary)
+
+
+def _rows_of_several(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """Totals, and a row for each camera."""
+    rows = [
+        ("model", f"{summary['model']} on {summary['backend']}"),
+        ("frames", _frames(summary["frames"])),
+        ("rate", f"{summary['fps']:.1f} fps over {summary['duration_s']:.1f} s"),
+    ]
+    if summary["batches"]:
+        sizes = ", ".join(f"{count} of {size}" for size, count in summary["batches"].items())
+        rows.append(("pictures at once", sizes))
+    rows += _adaptive_rows(summary)
+    for name, camera in summary["cameras"].items():
+        rows.append((name, _camera_row(camera)))
+        rows += [("", f"{what}: {value}") for what, value in _common_rows(camera)]
+    return rows + _common_rows(summary)
+
+
+def _adaptive_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    adaptive = summary.get("adaptive")
+    if not adaptive:
+        return []
+    return [("adaptive", f"{adaptive['reduced_s']:.1f} s reduced; {adaptive['samples']} samples x {adaptive['horizon']} now")]
+
+
+def _camera_row(camera: dict[str, Any]) -> str:
+    parts = [f"{camera['fps']:.1f} fps", _frames(camera["frames"])]
+    if "end_to_end" in camera["latency_ms"]:
+        end_to_end = camera["latency_ms"]["end_to_end"]
+        parts.append(f"{end_to_end['p50']:.0f} ms end to end, {end_to_end['p95']:.0f} p95")
+    alarms = camera["alarms"]
+    if alarms["enabled"]:
+        parts.append(f"{alarms['count']} alarm{'' if alarms['count'] == 1 else 's'}")
+    if camera["fit"]["misfit_s"]:
+        parts.append(f"the model did not fit for {camera['fit']['misfit_s']:.1f} s")
+    return "; ".join([*parts, f"ended by {camera['stopped_by']}"])
+
+
+def _common_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a camera and a process may both have."""
+    rows = []
     for recorded in summary["recorded"]:
         counts = {name: count for name, count in recorded.items() if name != "folder" and (count or name != "lost")}
         rows.append(("recorded", ", ".join(f"{count} {name}" for name, count in counts.items()) + f": {recorded['folder']}"))
     if summary["events"]["counts"]:
         rows.append(("events", ", ".join(f"{count} {kind}" for kind, count in summary["events"]["counts"].items())))
-    if summary["peak_rss_mib"] is not None:
+    if summary.get("peak_rss_mib") is not None:
         rows.append(("memory", f"{summary['peak_rss_mib']:.0f} MiB peak"))
     return rows
 

@@ -1,557 +1,371 @@
-"""The live loop: picture -> model frame -> observation -> futures -> composed picture -> window and file.
+"""A live run: pictures -> model frames -> observations -> futures -> composed picture -> window and file.
 
-`run_live` opens everything, `LiveLoop.run` takes one picture after another, and `_finish` writes the statistics.
+`run_cameras` opens everything, `LiveLoop` of `rounds.py` takes one round of pictures after another, and `_finish` writes the
+statistics.
 
-Three things run side by side: capture (a camera's thread, or one that reads ahead in a file), forecasts (the main thread,
-because a GPU context belongs to the thread that made it), and composing and writing the picture (`OutputThread`).
+What runs side by side: capture (threads of cameras, and of sources that read ahead), forecasts (the main thread, because a GPU
+context belongs to the thread that made it), and composing and writing the picture (`OutputThread`).
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
-from svg_common.errors import OutputError, SvgError, UsageError
+from svg_common.errors import OutputError, UsageError
 from svg_common.files import write_json
 from svg_common.outputs import check_outputs
 from svg_common.progress import ProgressDisplay
-from svg_runtime.backends.gpu_options import GpuOptions
-from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER, EMBEDDED_MODEL, KNOWS_DIGITS_ONLY, Bundle, find_model
-from svg_runtime.errors import ForecastError, SourceLostError
-from svg_runtime.forecast.forecaster import Forecaster, Observation
-from svg_runtime.forecast_options import Calibrate
+from svg_runtime.errors import SourceLostError
+from svg_runtime.forecast.batch import BatchForecaster
+from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.live.adaptive import AdaptiveCounts, Counts, levels
 from svg_runtime.live.alarms.monitor import AlarmMonitor
-from svg_runtime.live.alarms.options import AlarmOptions
-from svg_runtime.live.empty_pictures import EmptyPicture, PictureCheck
+from svg_runtime.live.alarms.record import next_sequence
+from svg_runtime.live.camera_run import CameraRun
+from svg_runtime.live.camera_wall import CameraWall
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.fit import FitMonitor
+from svg_runtime.live.forecasts import CameraForecasts, OneCamera
+from svg_runtime.live.live_options import LiveOptions, separated
 from svg_runtime.live.live_summary import print_summary
 from svg_runtime.live.output_thread import OutputThread
-from svg_runtime.live.outputs import (
-    Output,
-    Recorder,
-    RecordingOptions,
-    check_output_name,
-    open_outputs,
-    open_recorders,
-)
-from svg_runtime.live.overlay import Caption, ForecastPicture, View, check_display
-from svg_runtime.live.overlay.names import DEFAULT, DEFAULT_WH
-from svg_runtime.live.page.camera import CameraAbout, PageCamera
-from svg_runtime.live.page.controls import MOST_STEPS, Change, Fixed, Settings
-from svg_runtime.live.page.options import ServeOptions
-from svg_runtime.live.page.pictures import start_overlay
-from svg_runtime.live.preprocess import Preprocessor, crop
-from svg_runtime.live.roi import RegionOutsideError, Roi
-from svg_runtime.live.sources import (
-    Picture,
-    Source,
-    SourceFrame,
-    SourceOptions,
-    model_interval_s,
-    open_source,
-    source_files,
-    step_interval_s,
-)
+from svg_runtime.live.outputs import Output, RecordingOptions, check_output_name, open_outputs, open_recorders
+from svg_runtime.live.overlay import Caption, ForecastPicture, check_display
+from svg_runtime.live.overlay.wall import WallPicture, wall_overlays
+from svg_runtime.live.page.controls import MOST_STEPS
+from svg_runtime.live.page.joining import join_page, open_page
+from svg_runtime.live.rounds import LiveLoop
+from svg_runtime.live.run_stats import RunStats
+from svg_runtime.live.source_reader import SourceReader, open_with_retries
+from svg_runtime.live.sources import Source, camera_name, model_interval_s, open_source, source_files, step_interval_s
 from svg_runtime.live.stats import LiveStats
 from svg_runtime.live.stop import StopRequest
-from svg_runtime.live.timing import wall_clock
 
-if TYPE_CHECKING:
-    from svg_runtime.live.page.live_page import LivePage
-
-_FAILURES_IN_A_ROW = 5  # without a success in between, forecasting is considered broken
+__all__ = ["LiveOptions", "run_cameras", "run_live"]
 
 
 @dataclass(frozen=True)
-class LiveOptions:
-    """The options of `svg-live`."""
+class _Setup:
+    """What the parts of a run are opened with; options are those of the process."""
 
-    source: SourceOptions
-    model: str | None = None
-    backend: str = "auto"
-    calibrate: Calibrate | None = None  # what "auto" measures
-    device: str | None = None
-    threads: int | None = None
-    precision: Precision | None = None
-    samples: int = 8
-    horizon: int = 10
-    lead: int | None = None  # forecast step whose mean and spread are shown large; None: the last
-    seed: int = 0
-    context: Literal["window", "stream"] | None = None  # None: as the bundle says
-    window: bool = True
-    output: Path | None = None
-    overlays: tuple[str, ...] = DEFAULT
-    display_wh: tuple[int, int] = DEFAULT_WH
-    recording: RecordingOptions = field(default_factory=RecordingOptions)
-    json: Path | None = None
-    max_frames: int | None = None
-    roi: Roi | None = None  # the part of the picture that the model looks at
-    adaptive: bool = False  # fewer samples, then a shorter horizon, where the rate cannot be held
-    gpu: GpuOptions = field(default_factory=GpuOptions)
-    alarms: AlarmOptions = field(default_factory=AlarmOptions)
-    serve: ServeOptions | None = None  # the page
+    options: LiveOptions
+    model: Path
+    forecasts: CameraForecasts
+    lead: int
+    stop: StopRequest
+    console: Console
+    events: EventLog
+    resources: ExitStack
 
 
 def run_live(options: LiveOptions, console: Console) -> LiveStats:
+    """Run one camera, see `run_cameras`."""
+    return run_cameras([options], console)[0]
+
+
+def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveStats]:
     """Run from the first picture to the last, then close the files and print the summary.
 
+    Args:
+        cameras: options of each. What belongs to the process, such as the model and the display, is that of the first. Several
+            have different names, and write into places of their own, see `separated`.
+        console: for messages.
+
+    Returns:
+        The statistics of each.
+
     Raises:
-        SvgError: something is missing or invalid, before anything starts; or the source was lost, after closing everything.
+        SvgError: something is missing or invalid, before anything starts; or every camera was lost, after closing everything.
         KeyboardInterrupt: Ctrl-C, after closing everything; also SIGTERM before the first picture.
     """
+    options = cameras[0]
     lead = options.horizon if options.lead is None else options.lead
     if not 1 <= lead <= options.horizon:
         raise UsageError(f"--lead {lead} is not a forecast step\n  expected 1 to {options.horizon}, the horizon")
-    events = EventLog(announce=lambda message: console.print(f"svg-live: {message}", markup=False))
+    own = separated(cameras) if len(cameras) > 1 else list(cameras)
+    events = EventLog(announce=_announcer(console))
     with StopRequest() as stop, ExitStack() as resources:
-        model = find_model(options.model, real_video=not options.source.is_synthetic)
-        _check_outputs(options, model)
-        page = None
-        if options.serve is not None:
-            from svg_runtime.live.page.live_page import LivePage  # the web server
-
-            page = LivePage.open(options.serve, report=lambda message: console.print(f"svg-live: {message}", markup=False))
-            resources.callback(page.close)
-        forecaster = resources.enter_context(_open_forecaster(options, model, console))
+        real_video = not all(each.source.is_synthetic for each in cameras)
+        model = find_model(options.model, real_video=real_video)
+        _check_outputs(options, own, model)
+        page = None if options.serve is None else open_page(options.serve, _announcer(console), resources)
+        forecasts = _open_forecasts(options, len(cameras), model, console, resources)
         if options.model is None:
             console.print(f"svg-live: no --model: using {_model_name(model)}", markup=False)
-        forecaster.warm_up(_adaptive_levels(options, forecaster))
-        console.print(f"svg-live: {forecaster.description}", markup=False)  # only now the precision of every graph is known
+        forecasts.warm_up(_adaptive_levels(options, forecasts))
+        console.print(f"svg-live: {forecasts.description}", markup=False)  # only now the precision of every graph is known
         stop.start_graceful_stop()
-        frame = forecaster.manifest.frame
-        interval_s = model_interval_s(options.source, forecaster.manifest.generation.frame_interval_s)
-        source = open_source(
-            options=options.source, interval_s=interval_s, image_size=min(frame.height, frame.width), stop=stop, events=events
-        )
-        resources.callback(source.close)
-        if model == EMBEDDED_MODEL and not options.source.is_synthetic:
+        setup = _Setup(
+            options=options, model=model, forecasts=forecasts, lead=lead, stop=stop, console=console, events=events,
+            resources=resources,
+        )  # fmt: skip
+        opened = _open_cameras(setup, own)
+        if model == EMBEDDED_MODEL and real_video:
             events.once("digits_only", KNOWS_DIGITS_ONLY)
-        step_s = step_interval_s(options.source, interval_s)
-        caption = _caption(options=options, model=model, forecaster=forecaster, source=source, step_s=step_s, lead=lead)
-        alarms = AlarmMonitor(
-            options=options.alarms, interval_s=step_s, source=source.description, model=caption.model, events=events
-        )
-        resources.callback(alarms.close)
-        stats = LiveStats(
-            about=_about(options, caption, source, forecaster), interval_s=step_s, events=events,
-            horizon=options.horizon if page is None else max(options.horizon, MOST_STEPS),  # a client may ask for more
-            fit=FitMonitor(forecaster.manifest.training_data, step_s, events),
-            surprise_unit=forecaster.surprise_unit or "nats", alarms=alarms,
-        )  # fmt: skip
+        run = RunStats(_about(setup), [camera.stats for camera in opened], events)
         if options.adaptive:
-            stats.adaptive = AdaptiveCounts(_adaptive_levels(options, forecaster), step_s, events)
-        outputs = open_outputs(
-            file=options.output, window=options.window, size_wh=options.display_wh, interval_s=interval_s, stop=stop
-        )
-        for output in outputs:
-            resources.callback(output.close, keep=False)  # of what follows something may fail; closing again changes nothing
-        recorders = open_recorders(
-            options=options.recording,
-            interval_s=interval_s,
-            step_s=step_s,
-            bundle_id=forecaster.manifest.bundle_id,
-            events=events,
-        )
-        writer = _start_writer(options=options, caption=caption, outputs=outputs, recorders=recorders, stats=stats)
-        loop = LiveLoop(
-            forecaster=forecaster, source=source, writer=writer, caption=caption, stats=stats, stop=stop, roi=options.roi,
-            page=None if page is None else _add_to_page(page, options, caption, forecaster, stats),
-        )  # fmt: skip
+            interval_s = min(camera.caption.interval_s for camera in opened)  # all share the time between two pictures
+            run.adaptive = AdaptiveCounts(_adaptive_levels(options, forecasts), interval_s, events)
+        displays, wall = _open_outputs(setup, own, opened)
         if page is not None:
-            page.start()
-        _run_and_close(loop, [*outputs, *recorders], options.max_frames, None if options.window else ProgressDisplay(console))
-        alarms.close()
-        if stop.signalled and stats.seen == 0:
+            join_page(page=page, options=own, cameras=opened, forecasts=forecasts, run=run)
+        loop = LiveLoop(
+            cameras=opened, forecasts=forecasts, stop=stop, interval_s=min(camera.tick_s for camera in opened),
+            adaptive=run.adaptive, display=wall,
+        )  # fmt: skip
+        run.batches = loop.sizes
+        _run_and_close(
+            loop=loop, cameras=opened, wall=wall, displays=displays, max_frames=options.max_frames,
+            progress=None if options.window else ProgressDisplay(console),
+        )  # fmt: skip
+        for camera in opened:
+            camera.stats.alarms.close()
+            camera.stats.recorded = [recorder.summary() for recorder in camera.recorders]
+        run.recorded = [] if wall is None else [recorder.summary() for recorder in wall.recorders]
+        if stop.signalled and run.seen == 0:
             raise KeyboardInterrupt
-        stats.recorded = [recorder.summary() for recorder in recorders]
-        _finish(options, stats, console)
-        if loop.lost is not None:
-            raise loop.lost
+        _finish(options, run, console)
+        _raise_if_all_ended(opened)
         if stop.interrupted:
             raise KeyboardInterrupt
-        return stats
+        return run.cameras
 
 
-class LiveLoop:
-    """Passes pictures from the source through the forecaster to the output thread, one at a time."""
-
-    def __init__(
-        self, forecaster: Forecaster, source: Source, writer: OutputThread | None, caption: Caption, stats: LiveStats,
-        stop: StopRequest, roi: Roi | None = None, page: PageCamera | None = None,
-    ) -> None:  # fmt: skip
-        frame = forecaster.manifest.frame
-        self._forecaster = forecaster
-        self._source = source
-        self._writer = writer
-        self._caption = caption
-        self._stats = stats
-        self._stop = stop
-        self._page = page
-        self._counts = caption.samples, caption.horizon
-        self._preprocessor = Preprocessor(frame.height, frame.width, frame.channels, roi)
-        self._picture_check = PictureCheck(caption.interval_s, stats.events)
-        self._view = View(picture=np.zeros((frame.height, frame.width), np.uint8))
-        self._empty: EmptyPicture | None = None  # what is wrong with the present picture
-        self._clip: int | None = None
-        self._observed = 0  # frames since the context last started
-        self._failures = 0
-        self.lost: SourceLostError | None = None
-
-    def run(self, max_frames: int | None, display: ProgressDisplay | None) -> None:
-        """Run until the source ends, is lost, `max_frames` were seen, or a stop is requested.
-
-        Raises:
-            ForecastError: forecasting fails repeatedly.
-            OutputError: the output cannot be written any more.
-            RegionOutsideError: the region of interest does not lie within the first picture.
-        """
-        timer = self._stats.timer
-        for source_frame in self._pictures(max_frames):
-            now = time.monotonic()
-            start = source_frame.captured_s or now
-            if source_frame.captured_s is not None:
-                timer.add("age", (now - start) * 1e3)
-            with timer.stage("preprocess"):
-                frame = self._to_model_frame(source_frame)
-            futures = None if frame is None else self._observe_and_forecast(source_frame, frame)
-            self._stats.frame_done()
-            view = None if self._writer is None and self._page is None else self._update_view(source_frame, futures)
-            if self._page is not None and view is not None:
-                self._page.publish(view)
-                self._page.apply_changes(self._apply)
-            if self._writer is not None and view is not None:
-                self._writer.submit(view, source_frame.tick, start)
-                self._stats.not_shown = self._writer.left_out
-            else:
-                timer.add("end_to_end", (time.monotonic() - start) * 1e3)
-            self._stop.poll()
-            if self._stats.adaptive is not None and futures is not None:
-                self._stats.adaptive.add((time.monotonic() - now) * 1e3)
-            if display is not None:
-                self._show_progress(display, max_frames)
-        if self._page is not None:
-            self._page.end(f"ended: {self._stats.stopped_by}")
-
-    def finish(self, keep: bool) -> None:
-        """Wait until everything is written; without `keep`, drop what waits to be. May be called twice.
-
-        Raises:
-            OutputError: a picture could not be written; with `keep` only.
-        """
-        if self._writer is not None:
-            self._writer.finish(keep)
-
-    def _show_progress(self, display: ProgressDisplay, max_frames: int | None) -> None:
-        seen, fps = self._stats.seen, self._stats.fps
-        if max_frames is None:
-            display.progress("forecasting", None, f"frame {seen}, {fps:.1f} fps")
-        else:
-            display.progress("forecasting", seen / max_frames, f"frame {seen} of {max_frames}, {fps:.1f} fps")
-
-    def _pictures(self, max_frames: int | None) -> Iterator[SourceFrame]:
-        """Yield pictures of the source, and time the wait for each; record why the run ends."""
-        stats, pictures = self._stats, self._source.frames()
-        while not self._stop:
-            if max_frames is not None and stats.seen >= max_frames:
-                stats.stopped_by = "--max-frames"
-                return
-            try:
-                with stats.timer.stage("capture"):
-                    picture = next(pictures, None)
-            except SourceLostError as error:
-                self.lost = error
-                stats.stopped_by = "lost source"
-                return
-            stats.captured = self._source.captured
-            stats.dropped = self._source.dropped
-            if picture is None:
-                break
-            stats.seen += 1
-            stats.held += picture.held
-            yield picture
-        stats.stopped_by = self._stop.reason or stats.stopped_by
-
-    def _to_model_frame(self, source_frame: SourceFrame) -> NDArray[np.float32] | None:
-        """Fit the picture to the model; None if its region lies outside. At a cut in the video, the context is reset."""
-        clip = self._clip
-        self._clip = source_frame.clip
-        cut = clip is not None and clip != source_frame.clip
-        if cut and source_frame.pause_s:
-            paused = f"{self._source.description}: no picture for {source_frame.pause_s:.4g} s"
-            self._stats.events.add("pause", f"{paused}; the context is reset")
-            self._stats.pauses += 1
-        elif source_frame.again:
-            self._stats.events.add("loop", f"{self._source.description} begins anew; the context is reset")
-        elif cut:
-            self._stats.events.add("new_clip", f"{self._source.description}: a new video begins; the context is reset")
-        if self._preprocessor.size_changed(source_frame.image):
-            height, width = source_frame.image.shape[:2]
-            self._stats.events.add("size_changed", f"the frame size is now {width}x{height}; the context is reset")
-            cut = True
-        if cut:
-            self._reset_context(new_scene=source_frame.pause_s == 0)
-        part = self._part(source_frame.image, changed=cut)
-        if part is None:
-            self._view.frame = None
-            return None
-        self._empty = self._stats.count_empty(self._picture_check.add(part))
-        self._view.trouble = self._empty
-        frame = self._preprocessor.fit(part)
-        self._view.frame = frame
-        return frame
-
-    def _part(self, picture: Picture, changed: bool) -> Picture | None:
-        """The part of the picture that the model looks at; None, which is reported, if its region lies outside."""
-        view, frame = self._view, self._forecaster.manifest.frame
-        view.region = None
-        try:
-            region = self._preprocessor.region(picture)
-        except RegionOutsideError as error:
-            if self._stats.seen == 1:
-                raise
-            if changed:
-                reason = str(error).partition("\n")[0]
-                self._stats.events.add("roi_outside", f"{reason}; there are no forecasts until it does")
-            view.trouble = "roi_outside"
-            return None
-        if region is not None:
-            view.region = region.as_seen((frame.height, frame.width))
-        return crop(picture, region)
-
-    def _observe_and_forecast(self, source_frame: SourceFrame, frame: NDArray[np.float32]) -> NDArray[np.float32] | None:
-        """Observe the frame and sample futures. A failure is counted and reported, and the context is reset."""
-        timer, forecaster, adaptive = self._stats.timer, self._forecaster, self._stats.adaptive
-        try:
-            with timer.stage("observe"):
-                observation = forecaster.observe(frame)
-            self._record(frame, observation)
-            self._stats.alarms.add(source_frame, frame, observation, self._empty)
-            if not forecaster.ready:
-                return None
-            with timer.stage("forecast"):
-                futures = forecaster.forecast(*(adaptive.counts if adaptive else self._counts))
-        except (SvgError, RuntimeError) as error:
-            self._count_failure(error)
-            return None
-        self._failures = 0
-        self._stats.forecast += 1
-        return futures
-
-    def _record(self, frame: NDArray[np.float32], observation: Observation) -> None:
-        self._observed = observation.index + 1
-        surprise = observation.surprise
-        self._view.surprise.append(surprise)
-        if surprise is not None:
-            self._stats.surprise.add(surprise)
-        self._stats.scores.add(observation.scores)
-        if self._view.trouble is None:  # a covered lens says nothing about the model
-            self._stats.fit.add(frame, observation.scores)
-
-    def _count_failure(self, error: Exception) -> None:
-        self._failures += 1
-        reason = str(error).partition("\n")[0]
-        self._stats.events.add("forecast_failed", f"no forecast for this frame: {reason}; the context is reset")
-        if self._failures >= _FAILURES_IN_A_ROW:
-            cause = reason if isinstance(error, ForecastError) else error  # its advice is for Python
-            raise ForecastError(
-                f"forecasting failed {self._failures} times in a row, last with: {cause}\n"
-                "  try --backend cpu without --fp16 and --bf16; if that fails too, export the bundle again"
-            ) from error
-        self._reset_context()
-
-    def _reset_context(self, new_scene: bool = False) -> None:
-        self._forecaster.reset()
-        self._observed = 0
-        self._view.surprise.append(None)
-        self._stats.fit.cut()
-        self._stats.alarms.reset(new_scene)
-        self._stats.resets += 1
-
-    def _apply(self, change: Change) -> None:
-        """Apply what a client of the page wants changed.
-
-        Raises:
-            SvgError: it cannot be done; nothing has changed.
-        """
-        if change.samples or change.horizon:
-            self._change_counts(change.samples or self._counts[0], change.horizon or self._counts[1])
-        if change.threshold is not None:
-            self._stats.alarms.set_threshold(change.threshold)
-        if change.changes_region:
-            self._preprocessor.look_at(change.region)
-        if change.changes_region or change.reset:
-            self._reset_context(new_scene=True)
-
-    def _change_counts(self, samples: int, horizon: int) -> None:
-        """Forecast so once, so that what this model or its memory cannot do does not end the run."""
-        if not self._forecaster.ready:
-            raise UsageError("the model has not seen enough frames yet; try again in a moment")
-        try:
-            self._forecaster.forecast(samples, horizon)
-        except (SvgError, RuntimeError) as error:
-            reason = str(error).partition("\n")[0]
-            raise UsageError(f"{samples} samples of {horizon} steps cannot be forecast: {reason}") from error
-        self._counts = samples, horizon
-
-    def _update_view(self, source_frame: SourceFrame, futures: NDArray[np.float32] | None) -> View:
-        """Copy the state of the run into the view and return a view that does not change any more."""
-        view, stats = self._view, self._stats
-        view.picture = source_frame.image
-        view.futures = futures
-        view.tick = source_frame.tick
-        view.time = wall_clock(source_frame.captured_s)
-        view.resets = stats.resets
-        view.waiting = max(0, self._forecaster.manifest.generation.n_past - self._observed)
-        view.latency_ms = stats.timer.last_ms("observe") + (stats.timer.last_ms("forecast") if futures is not None else 0.0)
-        view.fps = stats.fps
-        view.seen = stats.seen
-        view.dropped = stats.dropped
-        view.misfit = stats.fit.reasons
-        psnr = stats.scores.psnr(self._caption.lead)
-        if psnr is not None:
-            best, _, repeat = psnr
-            view.best_psnr = best
-            view.repeat_psnr = repeat
-        return replace(view, surprise=deque(view.surprise, view.surprise.maxlen))
+def _open_forecasts(options: LiveOptions, cameras: int, model: Path, console: Console, resources: ExitStack) -> CameraForecasts:
+    deterministic = Bundle.open(model).manifest.model.z_dim == 0  # it has only one future
+    with ProgressDisplay(console) as display:
+        chosen: dict[str, Any] = {
+            "backend": options.backend,
+            "calibrate": options.calibrate,
+            "device": options.device,
+            "threads": options.threads,
+            "precision": options.precision,
+            "samples": 1 if deterministic else options.samples,
+            "horizon": options.horizon,
+            "seed": options.seed,
+            "context": options.context,
+            "gpu": options.gpu,
+            "progress": display,
+        }
+        if cameras == 1:
+            return OneCamera(resources.enter_context(Forecaster.open(model, **chosen)))
+        return resources.enter_context(BatchForecaster.open(model, cameras, **chosen))
 
 
-def _check_outputs(options: LiveOptions, model: Path) -> None:
-    if options.output is not None:
-        check_output_name(options.output)
-    check_display(options.display_wh, options.overlays)
-    options.alarms.check()
-    if options.serve is not None:
-        options.serve.check()
-    files = {"--output": options.output, "--json": options.json, "--events": options.alarms.events_file}
-    folders = {**options.recording.folders, "--alarm-dir": options.alarms.folder}
-    check_outputs(files, folders, needed=[model, *source_files(options.source)])
+def _open_cameras(setup: _Setup, cameras: Sequence[LiveOptions]) -> list[CameraRun]:
+    """Open every camera. Several are due at the same times; their alarms in one file, or in none, are numbered together."""
+    origin_s = time.monotonic() if len(cameras) > 1 else None
+    numbers: dict[Path | None, Iterator[int]] = {}
+    opened = []
+    for number, camera in enumerate(cameras):
+        file = camera.alarms.events_file
+        if file not in numbers:
+            numbers[file] = itertools.count(next_sequence(file) if camera.alarms.enabled else 1)
+        opened.append(_open_camera(setup=setup, number=number, options=camera, origin_s=origin_s, alarm_numbers=numbers[file]))
+    return opened
 
 
-def _caption(options: LiveOptions, model: Path, forecaster: Forecaster, source: Source, step_s: float, lead: int) -> Caption:
-    frame = forecaster.manifest.frame
-    return Caption(
-        model=_model_name(model), backend=forecaster.description.partition("; ")[0], source=source.name,
-        samples=forecaster.samples, horizon=options.horizon, interval_s=step_s,
-        frame_hw=(frame.height, frame.width), lead=lead, surprise_unit=forecaster.surprise_unit,
+def _open_camera(
+    setup: _Setup, number: int, options: LiveOptions, origin_s: float | None, alarm_numbers: Iterator[int]
+) -> CameraRun:
+    """Open one camera. One of several that may take long to connect does so in its own thread, and runs when it is there."""
+    manifest, source = setup.forecasts.manifest, options.source
+    events = setup.events if options.name is None else EventLog(announce=_announcer(setup.console, options.name))
+    interval_s = model_interval_s(source, manifest.generation.frame_interval_s)
+
+    def open_now(stop: StopRequest) -> Source:
+        return open_source(
+            options=source, interval_s=interval_s, image_size=min(manifest.frame.height, manifest.frame.width), stop=stop,
+            events=events, origin_s=origin_s,
+        )  # fmt: skip
+
+    def open_late(stop: StopRequest) -> Source:
+        return open_with_retries(partial(open_now, stop), source.reconnect_s, stop, events)
+
+    late = None if options.name is None else camera_name(source)
+    reader = SourceReader(open_now if late is None else open_late, setup.stop, interval_s if source.is_paced else 0.0)
+    setup.resources.callback(reader.close)
+    opened = reader.open() if late is None else None
+    name = late if opened is None else opened.name
+    description = late if opened is None else opened.description
+    assert name is not None
+    assert description is not None
+    step_s = step_interval_s(source, interval_s)
+    caption = _caption(setup, options.name or name, step_s)
+    alarms = AlarmMonitor(
+        options=options.alarms, interval_s=step_s, source=description, model=caption.model, events=events, numbers=alarm_numbers
+    )
+    setup.resources.callback(alarms.close)
+    stats = LiveStats(
+        about={**(_about(setup) if options.name is None else {}), "source": description},
+        horizon=setup.options.horizon if options.serve is None else max(setup.options.horizon, MOST_STEPS),
+        interval_s=step_s, events=events, fit=FitMonitor(manifest.training_data, step_s, events),
+        surprise_unit=setup.forecasts.surprise_unit or "nats", alarms=alarms, name=options.name,
+    )  # fmt: skip
+    return CameraRun(
+        reader=reader, description=description, caption=caption, stats=stats, manifest=manifest,
+        reset_model=partial(setup.forecasts.reset, number), tick_s=interval_s, roi=options.roi,
     )  # fmt: skip
 
 
-def _add_to_page(
-    page: LivePage, options: LiveOptions, caption: Caption, forecaster: Forecaster, stats: LiveStats
-) -> PageCamera:
-    manifest = forecaster.manifest
-    adaptive = "--adaptive chooses it" if options.adaptive else None
-    one_future = "this model has only one future" if manifest.model.z_dim == 0 else None
-    frame_bytes = 4 * manifest.frame.height * manifest.frame.width * manifest.frame.channels
-    about = CameraAbout(
-        name=caption.source, caption=caption, clips=options.alarms.folder,
-        fixed=Fixed(samples=adaptive or one_future, horizon=adaptive, frame_bytes=frame_bytes),
-    )  # fmt: skip
-    settings = Settings(
-        samples=caption.samples, horizon=caption.horizon, overlay=start_overlay(options.overlays),
-        roi=None if options.roi is None else str(options.roi),
-        threshold=options.alarms.trigger.threshold if options.alarms.enabled else None,
-    )  # fmt: skip
-    return page.add_camera(about, settings, stats)
+def _open_outputs(
+    setup: _Setup, options: Sequence[LiveOptions], cameras: Sequence[CameraRun]
+) -> tuple[list[Output], CameraWall | None]:
+    """Open what is written to. Several cameras share a display, their wall, and record apart; one does both in one thread."""
+    process, several = setup.options, len(cameras) > 1
+    interval_s = min(camera.tick_s for camera in cameras)
+    displays = open_outputs(
+        file=process.output, window=process.window, size_wh=process.display_wh, interval_s=interval_s, stop=setup.stop
+    )
+    for output in displays:
+        setup.resources.callback(output.close, keep=False)  # of what follows something may fail; closing again changes nothing
+    for own, camera in zip(options, cameras, strict=True):
+        camera.recorders = open_recorders(
+            options=own.recording, interval_s=camera.tick_s, step_s=camera.caption.interval_s,
+            bundle_id=setup.forecasts.manifest.bundle_id, events=camera.stats.events,
+        )  # fmt: skip
+        camera.writer = _start_writer(own, camera, [] if several else displays)
+    return displays, _open_wall(setup, cameras, displays, interval_s) if several else None
 
 
-def _start_writer(
-    options: LiveOptions, caption: Caption, outputs: list[Output], recorders: list[Recorder], stats: LiveStats
-) -> OutputThread | None:
+def _start_writer(options: LiveOptions, camera: CameraRun, outputs: Sequence[Output]) -> OutputThread | None:
     """Start the output thread, if there is anything to write; it composes pictures only if one is displayed."""
-    if not outputs and not recorders:
+    if not outputs and not camera.recorders:
         return None
-    displays = bool(outputs) or options.recording.shows_display
+    displays = bool(outputs) or (camera.name is None and options.recording.shows_display)
     writer = OutputThread(
-        picture=ForecastPicture(caption, options.display_wh, options.overlays) if displays else None,
+        picture=ForecastPicture(camera.caption, options.display_wh, options.overlays) if displays else None,
         outputs=outputs,
-        recorders=recorders,
-        timer=stats.timer,
+        recorders=camera.recorders,
+        timer=camera.stats.timer,
         newest_wins=options.source.is_paced,
     )
     writer.start()
     return writer
 
 
-def _open_forecaster(options: LiveOptions, model: Path, console: Console) -> Forecaster:
-    deterministic = Bundle.open(model).manifest.model.z_dim == 0  # it has only one future
-    with ProgressDisplay(console) as display:
-        return Forecaster.open(
-            model,
-            backend=options.backend,
-            calibrate=options.calibrate,
-            device=options.device,
-            threads=options.threads,
-            precision=options.precision,
-            samples=1 if deterministic else options.samples,
-            horizon=options.horizon,
-            seed=options.seed,
-            context=options.context,
-            gpu=options.gpu,
-            progress=display,
-        )
+def _open_wall(setup: _Setup, cameras: Sequence[CameraRun], displays: Sequence[Output], interval_s: float) -> CameraWall | None:
+    """The display of several cameras, if there is one."""
+    options = setup.options
+    recorders = open_recorders(
+        options=replace(options.recording, forecasts=None) if options.recording.shows_display else RecordingOptions(),
+        interval_s=interval_s, step_s=interval_s, bundle_id=setup.forecasts.manifest.bundle_id, events=setup.events,
+    )  # fmt: skip
+    if not displays and not recorders:
+        return None
+    overlays = wall_overlays(options.display_wh, options.overlays, len(cameras))
+    return CameraWall(
+        cameras=cameras,
+        picture=WallPicture([camera.caption for camera in cameras], options.display_wh, overlays),
+        outputs=displays,
+        recorders=recorders,
+        interval_s=interval_s,
+        paced=any(camera.reader.is_paced for camera in cameras),
+    )
 
 
-def _adaptive_levels(options: LiveOptions, forecaster: Forecaster) -> list[Counts]:
+def _check_outputs(options: LiveOptions, cameras: Sequence[LiveOptions], model: Path) -> None:
+    if options.output is not None:
+        check_output_name(options.output)
+    if options.serve is not None:
+        options.serve.check()
+    if len(cameras) == 1:
+        check_display(options.display_wh, options.overlays)
+    elif options.window or options.output is not None or options.recording.shows_display:
+        wall_overlays(options.display_wh, options.overlays, len(cameras))
+    files = {"--output": options.output, "--json": options.json}
+    folders = dict(options.recording.folders)
+    for camera in cameras:
+        camera.alarms.check()
+        of = "" if camera.name is None else f" of {camera.name}"
+        if camera.alarms.events_file not in files.values():
+            files[f"--events{of}"] = camera.alarms.events_file
+        folders[f"--alarm-dir{of}"] = camera.alarms.folder
+    check_outputs(files, folders, needed=[model, *(file for camera in cameras for file in source_files(camera.source))])
+
+
+def _caption(setup: _Setup, source: str, step_s: float) -> Caption:
+    forecasts = setup.forecasts
+    frame = forecasts.manifest.frame
+    return Caption(
+        model=_model_name(setup.model), backend=forecasts.description.partition("; ")[0], source=source,
+        samples=forecasts.samples, horizon=setup.options.horizon, interval_s=step_s,
+        frame_hw=(frame.height, frame.width), lead=setup.lead, surprise_unit=forecasts.surprise_unit,
+    )  # fmt: skip
+
+
+def _adaptive_levels(options: LiveOptions, forecasts: CameraForecasts) -> list[Counts]:
     """What may be forecast with --adaptive, the richest first; empty without it. A stream context fixes the samples."""
     if not options.adaptive:
         return []
-    return levels(forecaster.samples, options.horizon, fewer_samples=forecaster.context == "window")
+    return levels(forecasts.samples, options.horizon, fewer_samples=forecasts.context == "window")
 
 
 def _model_name(model: Path) -> str:
     return f"{model.name} (embedded)" if model.parent == EMBEDDED_FOLDER else model.name
 
 
-def _about(options: LiveOptions, caption: Caption, source: Source, forecaster: Forecaster) -> dict[str, Any]:
+def _about(setup: _Setup) -> dict[str, Any]:
+    forecasts = setup.forecasts
     return {
-        "model": caption.model,
-        "bundle_id": forecaster.manifest.bundle_id,
-        "backend": forecaster.description,
-        "samples": forecaster.samples,
-        "horizon": options.horizon,
-        "seed": options.seed,
-        "context": forecaster.context,
-        "source": source.description,
+        "model": _model_name(setup.model),
+        "bundle_id": forecasts.manifest.bundle_id,
+        "backend": forecasts.description,
+        "samples": forecasts.samples,
+        "horizon": setup.options.horizon,
+        "seed": setup.options.seed,
+        "context": forecasts.context,
     }
 
 
+def _announcer(console: Console, camera: str | None = None) -> Callable[[str], None]:
+    """Print a message at once, with the name of the camera that it is about."""
+    about = "" if camera is None else f"{camera}: "
+    return lambda message: console.print(f"svg-live: {about}{message}", markup=False)
+
+
 def _run_and_close(
-    loop: LiveLoop, outputs: Sequence[Output | Recorder], max_frames: int | None, display: ProgressDisplay | None
-) -> None:
+    loop: LiveLoop, cameras: Sequence[CameraRun], wall: CameraWall | None, displays: Sequence[Output], max_frames: int | None,
+    progress: ProgressDisplay | None,
+) -> None:  # fmt: skip
     """Run the loop. However it ends, the video is completed, except after a second Ctrl-C."""
+    writers: list[CameraRun | CameraWall] = [*cameras]
+    if wall is not None:
+        writers.append(wall)
     keep = True
     try:
-        with display or nullcontext():
-            loop.run(max_frames, display)
-            loop.finish(keep)
+        with progress or nullcontext():
+            loop.run(max_frames, progress)
+            for writer in writers:
+                writer.finish(keep)
     except KeyboardInterrupt:
         keep = False
         raise
     finally:
-        try:
-            loop.finish(keep)
-        finally:
-            for output in outputs:
-                output.close(keep)
+        with ExitStack() as closing:  # in reverse, and all of them, whichever fails
+            for writer in reversed(writers):
+                for recorder in writer.recorders:
+                    closing.callback(recorder.close, keep)
+            for display in reversed(displays):
+                closing.callback(display.close, keep)
+            for writer in reversed(writers):
+                closing.callback(writer.finish, keep)
 
 
-def _finish(options: LiveOptions, stats: LiveStats, console: Console) -> None:
+def _finish(options: LiveOptions, run: RunStats, console: Console) -> None:
     """Write the statistics and print the summary."""
-    summary, written = stats.summary(), []
-    if options.output is not None and stats.seen > 0:
+    summary, written = run.summary(), []
+    if options.output is not None and run.seen > 0:
         written.append(str(options.output))
     if options.json is not None:
         try:
@@ -560,5 +374,16 @@ def _finish(options: LiveOptions, stats: LiveStats, console: Console) -> None:
             raise OutputError(options.json, error) from error
         written.append(str(options.json))
     print_summary(console, summary, written)
-    if stats.seen > 0 and stats.forecast == 0:
+    if run.seen > 0 and run.forecast == 0:
         console.print("svg-live: no forecast was made: the run ended before the model had seen enough frames", markup=False)
+
+
+def _raise_if_all_ended(cameras: Sequence[CameraRun]) -> None:
+    """One that goes on, or comes to its end, makes the run a success."""
+    errors = [camera.ended_by for camera in cameras if camera.ended_by is not None]
+    if len(errors) < len(cameras):
+        return
+    if len(cameras) > 1 and all(isinstance(error, SourceLostError) for error in errors):
+        names = ", ".join(str(camera.name) for camera in cameras)
+        raise SourceLostError(f"all {len(cameras)} cameras were lost: {names}\n  what was wrong with each is said above")
+    raise next((error for error in errors if not isinstance(error, SourceLostError)), errors[0])

@@ -7,9 +7,13 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from svg_runtime.live.outputs import Output, Recorder
-from svg_runtime.live.overlay import ForecastPicture, View
+from svg_runtime.live.overlay import View
 from svg_runtime.live.timing import StageTimer
 
 _MOST_WAITING = 2  # views; a picture that is later than that is no live picture
@@ -21,15 +25,23 @@ _ABANDON_S = 2.0  # how long a discarded run waits for a write that hangs
 class _Job:
     view: View
     tick: int
-    start_s: float  # when its picture was captured, or arrived
     queued_s: float
+    timed: Sequence[tuple[StageTimer, float]]  # what gets the times, and when its picture was captured, or arrived
+
+
+class Composer(Protocol):
+    """Draws a view."""
+
+    def annotate(self, view: View) -> NDArray[np.uint8]:
+        """Return the picture, a new (height, width, 3) uint8 RGB array."""
+        ...
 
 
 class OutputThread(threading.Thread):
     """Writes every view that it is given, one after another, in a thread of its own.
 
     Args:
-        picture: composes a view; None: nothing is composed.
+        picture: composes a view, as ForecastPicture does; None: nothing is composed.
         outputs: what composed pictures are written to.
         recorders: what views are written to, with the composed picture.
         timer: gets the stages queue, overlay, output and end_to_end.
@@ -38,7 +50,7 @@ class OutputThread(threading.Thread):
     """
 
     def __init__(
-        self, picture: ForecastPicture | None, outputs: Sequence[Output], timer: StageTimer, newest_wins: bool,
+        self, picture: Composer | None, outputs: Sequence[Output], timer: StageTimer, newest_wins: bool,
         recorders: Sequence[Recorder] = (),
     ) -> None:  # fmt: skip
         super().__init__(name="outputs", daemon=True)  # a disk that hangs must not keep the process alive
@@ -53,8 +65,14 @@ class OutputThread(threading.Thread):
         self._error: BaseException | None = None
         self.left_out = 0  # views that were never composed, because newer ones came
 
-    def submit(self, view: View, tick: int, start_s: float) -> None:
+    def submit(self, view: View, tick: int, start_s: float, timed: Sequence[tuple[StageTimer, float]] | None = None) -> None:
         """Queue a view, which must not change any more.
+
+        Args:
+            view: what is shown.
+            tick: its model interval.
+            start_s: when its picture was captured, or arrived.
+            timed: of a view of several cameras: the timers that get the times, and when the picture of each was.
 
         Raises:
             OutputError: an earlier picture could not be written.
@@ -67,7 +85,7 @@ class OutputThread(threading.Thread):
                 else:
                     self._changed.wait(_POLL_S)
             self._raise_error()
-            self._waiting.append(_Job(view, tick, start_s, time.monotonic()))
+            self._waiting.append(_Job(view, tick, time.monotonic(), ((self._timer, start_s),) if timed is None else timed))
             self._changed.notify_all()
 
     def finish(self, keep: bool) -> None:
@@ -108,19 +126,21 @@ class OutputThread(threading.Thread):
             return job
 
     def _write(self, job: _Job) -> None:
-        timer = self._timer
-        timer.add("queue", (time.monotonic() - job.queued_s) * 1e3)
-        canvas = None
-        if self._picture is not None:
-            with timer.stage("overlay"):
-                canvas = self._picture.annotate(job.view)
-        with timer.stage("output"):
+        taken_s = time.monotonic()
+        canvas = None if self._picture is None else self._picture.annotate(job.view)
+        composed_s = time.monotonic()
+        if canvas is not None:
+            for output in self._outputs:
+                output.write(canvas, job.tick)
+        for recorder in self._recorders:
+            recorder.record(job.view, canvas)
+        written_s = time.monotonic()
+        for timer, start_s in job.timed:
+            timer.add("queue", (taken_s - job.queued_s) * 1e3)
             if canvas is not None:
-                for output in self._outputs:
-                    output.write(canvas, job.tick)
-            for recorder in self._recorders:
-                recorder.record(job.view, canvas)
-        timer.add("end_to_end", (time.monotonic() - job.start_s) * 1e3)
+                timer.add("overlay", (composed_s - taken_s) * 1e3)
+            timer.add("output", (written_s - composed_s) * 1e3)
+            timer.add("end_to_end", (written_s - start_s) * 1e3)
 
     def _raise_error(self) -> None:
         if self._error is not None:

@@ -73,6 +73,7 @@ class LiveStats:
         fit: whether the model fits what it sees.
         alarms: signals, and the alarms that follow from them.
         surprise_unit: nats, or relative to the mean error of the model's predictions.
+        name: of one of several cameras.
     """
 
     def __init__(
@@ -84,7 +85,9 @@ class LiveStats:
         fit: FitMonitor,
         alarms: AlarmMonitor,
         surprise_unit: Literal["nats", "relative"] = "nats",
+        name: str | None = None,
     ) -> None:
+        self.name = name
         self._about = about
         self._surprise_unit = surprise_unit
         self._interval_s = interval_s
@@ -127,19 +130,22 @@ class LiveStats:
             return 0.0
         return (len(self._recent_ends) - 1) / max(self._recent_ends[-1] - self._recent_ends[0], 1e-9)
 
+    def frames(self) -> dict[str, int]:
+        """Return the counts of pictures."""
+        return {"captured": self.captured, "seen": self.seen, "forecast": self.forecast, "dropped": self.dropped,
+                "not_shown": self.not_shown, "unused": max(0, self.captured - self.seen),
+                "held": self.held, "blank": self.blank, "frozen": self.frozen}  # fmt: skip
+
     def summary(self) -> dict[str, Any]:
         """Return everything as plain JSON values; milliseconds, dB, MiB, and surprise in the unit of its name."""
         duration = time.monotonic() - self._start
-        frames = {"captured": self.captured, "seen": self.seen, "forecast": self.forecast, "dropped": self.dropped,
-                  "not_shown": self.not_shown, "unused": max(0, self.captured - self.seen),
-                  "held": self.held, "blank": self.blank, "frozen": self.frozen}  # fmt: skip
         return {
             **self._about,
             "interval_s": self._interval_s,
             "stopped_by": self.stopped_by,
             "duration_s": round(duration, 3),
             "fps": round(self.seen / duration, 3) if duration > 0 else 0.0,
-            "frames": frames,
+            "frames": self.frames(),
             "resets": self.resets,
             "pauses": self.pauses,
             "events": self.events.summary(),

@@ -65,9 +65,13 @@ class StopRequest:
         """Sleep in the main thread, but return early when a stop is requested. The checks run meanwhile."""
         end = time.monotonic() + seconds
         while not self and (left := end - time.monotonic()) > 0:
-            self.poll()
-            self._woken.wait(min(left, _SLICE_S))
-            self._woken.clear()
+            self.wait(left)
+
+    def wait(self, seconds: float) -> None:
+        """Run the checks, then wait until `wake`, or for `seconds` at most; also no longer than signals may wait."""
+        self.poll()
+        self._woken.wait(min(seconds, _SLICE_S))
+        self._woken.clear()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if not self._graceful:
@@ -78,3 +82,21 @@ class StopRequest:
                 raise KeyboardInterrupt
             self.interrupted = True
         self.request(f"signal {signal.Signals(number).name}")
+
+
+class ReaderStop(StopRequest):
+    """The stop of a run as a source sees it that is read in a thread of its own, or of this source alone.
+
+    Args:
+        run: ends this source, too. Its checks are for the main thread, and do not run here.
+    """
+
+    def __init__(self, run: StopRequest) -> None:
+        super().__init__()
+        self._run = run
+
+    def __bool__(self) -> bool:
+        return bool(self._run) or self.reason is not None
+
+    def poll(self) -> None:
+        """Run nothing: windows draw in the main thread alone."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -115,6 +116,8 @@ class AccessControl:
         body = _Body(receive, self._limits.body_bytes)
         try:
             await self._app(scope, body.receive, answer.send)
+        except ClientDisconnect:
+            return  # in the middle of its request
         except Exception as error:
             if self._on_error is not None:
                 self._on_error(error)
@@ -128,7 +131,7 @@ class AccessControl:
             or _origin_refusal(scope["method"], headers)
             or self._token_answer(scope, headers)
             or _type_refusal(scope["method"], headers)
-            or self._size_refusal(headers)
+            or self._size_refusal(scope, headers)
         )
 
     def _host_refusal(self, headers: Mapping[str, str]) -> Response | None:
@@ -169,7 +172,9 @@ class AccessControl:
         answer.set_cookie(self._access.cookie_name, token.cookie, max_age=_COOKIE_AGE_S, httponly=True, samesite="strict")
         return answer
 
-    def _size_refusal(self, headers: Mapping[str, str]) -> Response | None:
+    def _size_refusal(self, scope: Scope, headers: Mapping[str, str]) -> Response | None:
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > self._limits.header_bytes:
+            return _refuse(431, f"the headers are too large; expected at most {self._limits.header_bytes} bytes")
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) <= self._limits.body_bytes:
             return None

@@ -79,6 +79,8 @@ def sample(setting: Setting) -> list[str]:
         return [name]
     if get_origin(kind) is Literal or (isinstance(kind, type) and issubclass(kind, Enum)):
         return [name, get_args(kind)[-1] if get_origin(kind) else list(kind)[-1].value]
+    if get_origin(kind) is list:
+        kind = get_args(kind)[0]
     if kind in (int, float):
         return [name, str((setting.option.min or 0) + 6)]
     assert kind in (str, Path), f"add a sample of {kind}"
@@ -185,7 +187,7 @@ def test_a_camera_alone_is_run_and_only_needs_a_table(tmp_path):
         ('shade = "green"', "shade: 'green'; expected one of red, blue"),
         ("mode = true", "mode: true; expected one of a, 90"),
         ("size = [1]", "size: [1]; expected a list of 2 values in brackets"),
-        ('name = "p"', "name: 'p'; expected a list of values in brackets"),
+        ("name = 3", "name: 3; expected a text in quotes"),
         ("[number]\nx = 1", "number: a table; expected a value, or [cameras.NAME]"),
         ("cameras = 2", "cameras: 2; expected a table for each camera, [cameras.NAME]"),
         ("[cameras]\ngate = 2", "cameras.gate: 2; expected a table for each camera"),
@@ -253,11 +255,12 @@ def test_a_password_that_others_may_read_is_warned_about(tmp_path, capsys):
     assert not has_password("rtsp://host:554/a@b")
 
 
-@pytest.mark.parametrize("camera", ["gate", "demo"])
-def test_the_example_is_read(camera, monkeypatch, capsys):
+@pytest.mark.parametrize("only", [(), ("--only", "gate"), ("--only", "demo")])
+def test_the_example_is_read(only, monkeypatch, capsys):
     monkeypatch.setenv("GATE_PASSWORD", "secret")
-    text = printed(capsys, "--config", str(EXAMPLE), "--only", camera)
-    assert f'json = "{EXAMPLE.parent / camera}.json"' in text
+    text = printed(capsys, "--config", str(EXAMPLE), *only)
+    assert f'json = "{EXAMPLE.parent / "live.json"}"' in text
+    assert ("[cameras.gate]" in text and "[cameras.demo]" in text) == (not only)
 
 
 def test_the_page_shows_a_file_that_is_read(tmp_path, monkeypatch, capsys):

@@ -69,6 +69,12 @@ class DeviceBuffer:
             self._staged = _Staging(memory, array)
         return self._staged
 
+    def rows(self, first: int, count: int) -> DeviceBuffer:
+        """Return some entries of the first axis, in the same memory."""
+        assert self._pitch is None
+        offset = self.address - self._memory.address + first * (self.nbytes // self.shape[0])
+        return DeviceBuffer(self._memory, offset, (count, *self.shape[1:]), self.dtype)
+
     def overlaps(self, other: DeviceBuffer) -> bool:
         """Whether the two buffers share memory."""
         return self.address < other.address + other.nbytes and other.address < self.address + self.nbytes
@@ -121,6 +127,11 @@ class DeviceArrays:
             self._device.copy(address, part.address, part.nbytes)
             address += part.nbytes
         assert address == destination.address + destination.nbytes
+
+    def rows(self, buffer: Buffer, first: int, count: int) -> Buffer:
+        """Return a buffer in the same memory."""
+        assert isinstance(buffer, DeviceBuffer)
+        return buffer.rows(first, count)
 
     def read(self, buffer: Buffer) -> Array:
         """Wait for the device and return its values, valid until the next `read` or `write` of the same buffer."""

@@ -77,6 +77,7 @@ def environment(record: AlarmRecord) -> dict[str, str]:
     values = {
         "SEQUENCE": record.sequence,
         "PHASE": record.phase,
+        "CAMERA": record.camera,
         "SOURCE": record.source,
         "START": record.start.isoformat(),
         "END": record.end.isoformat() if record.end else None,

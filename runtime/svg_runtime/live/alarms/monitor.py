@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
@@ -77,13 +78,17 @@ class AlarmMonitor:
         source: description of what is watched, without secrets.
         model: its name.
         events: of the run.
+        numbers: of its alarms; None: those after the last one in the events file.
 
     Attributes:
         values: the latest signals; None: not known.
         active: whether there is an alarm.
     """
 
-    def __init__(self, options: AlarmOptions, interval_s: float, source: str, model: str, events: EventLog) -> None:
+    def __init__(
+        self, options: AlarmOptions, interval_s: float, source: str, model: str, events: EventLog,
+        numbers: Iterator[int] | None = None,
+    ) -> None:  # fmt: skip
         self._options = options
         self._interval_s = interval_s
         self._source = source
@@ -96,7 +101,7 @@ class AlarmMonitor:
         self._first_tick: int | None = None
         self._settled_s: float | None = None  # None: `_SETTLE_S` after the next frame
         self._count = 0
-        self._sequence = next_sequence(options.events_file) if options.enabled else 1
+        self._numbers = numbers or itertools.count(next_sequence(options.events_file) if options.enabled else 1)
         self.values: SignalValues | None = None
         self.listeners: list[Callable[[AlarmRecord], None]] = []  # as outlets, but called at once, by any thread
         self._outlets = options.open_outlets(source, events) if options.enabled else []
@@ -210,8 +215,7 @@ class AlarmMonitor:
     def _start_alarm(self, moment: _Moment) -> None:
         alarm = self._alarm
         assert alarm is not None
-        alarm.sequence = self._sequence
-        self._sequence += 1
+        alarm.sequence = next(self._numbers)
         self._count += 1
         reached = getattr(alarm.peak, self._options.signal)
         self._events.add("alarm", f"alarm {alarm.sequence} at {alarm.position_s:.1f} s: {self._options.signal} {reached:.1f}")
@@ -253,8 +257,8 @@ class AlarmMonitor:
     def _record(self, alarm: _Alarm, phase: Literal["started", "ended"]) -> AlarmRecord:
         duration_s = alarm.duration_s
         return AlarmRecord(
-            sequence=alarm.sequence, phase=phase, source=self._source, model=self._model, signal=self._options.signal,
-            threshold=self._options.trigger.threshold, start=alarm.start,
+            sequence=alarm.sequence, phase=phase, camera=self._options.camera, source=self._source, model=self._model,
+            signal=self._options.signal, threshold=self._options.trigger.threshold, start=alarm.start,
             end=None if duration_s is None else alarm.start + timedelta(seconds=duration_s),
             duration_s=None if duration_s is None else round(duration_s, 3),
             position_s=round(alarm.position_s, 3), peak=alarm.peak, files=alarm.files or Files(),

@@ -38,14 +38,15 @@ class MqttPublisher:
         url: mqtt://user:password@host:1883/prefix, or mqtts; see `check_broker`.
         source: what is watched, for the name of the device.
         events: of the run.
+        camera: name of one of several cameras, which is below the prefix then.
     """
 
     name = "mqtt"
 
-    def __init__(self, url: str, source: str, events: EventLog) -> None:
+    def __init__(self, url: str, source: str, events: EventLog, camera: str | None = None) -> None:
         parts = _split(url)
         self._shown = stream_name(url)
-        self._prefix = unquote(parts.path).strip("/") or _PREFIX
+        self._prefix = "/".join(filter(None, (unquote(parts.path).strip("/") or _PREFIX, camera)))
         self._source = source
         self._events = events
         self._lock = threading.Lock()

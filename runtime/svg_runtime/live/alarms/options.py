@@ -41,6 +41,7 @@ class AlarmOptions:
         mqtt: address of a broker.
         webhook: address of a web server.
         command: program with arguments.
+        camera: name of one of several cameras.
     """
 
     enabled: bool = False
@@ -55,6 +56,7 @@ class AlarmOptions:
     mqtt: str | None = None
     webhook: str | None = None
     command: str | None = None
+    camera: str | None = None
 
     def check(self) -> None:
         """Refuse what cannot work, before the model is opened.
@@ -98,7 +100,7 @@ class AlarmOptions:
         if self.command is not None:
             transports.append(AlarmCommand(self.command))
         if self.mqtt is not None:
-            transports.append(MqttPublisher(self.mqtt, source, events))
+            transports.append(MqttPublisher(self.mqtt, source, events, self.camera))
         return [Outlet(transport, events) for transport in transports]
 
 

@@ -40,6 +40,7 @@ class AlarmRecord(_Frozen):
     schema_name: Literal["svg-edge/alarm/1"] = Field(default="svg-edge/alarm/1", alias="schema")
     sequence: int = Field(ge=1)  # grows by one with each alarm, over all runs that write the same events file
     phase: Literal["started", "ended"]
+    camera: str | None = None  # name of one of several; left out where there is one
     source: str  # without user and password
     model: str
     signal: SignalName  # that was compared with the threshold
@@ -53,7 +54,7 @@ class AlarmRecord(_Frozen):
 
     def to_json(self) -> str:
         """One line."""
-        return self.model_dump_json(by_alias=True)
+        return self.model_dump_json(by_alias=True, exclude={"camera"} if self.camera is None else None)
 
 
 def next_sequence(events_file: Path | None) -> int:

@@ -1,4 +1,4 @@
-"""Gives a command --config, --only and --print-config, by its own parameters."""
+"""Gives a command --config, --only and --print-config, by its own parameters; also several cameras, if it can run them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import functools
 import inspect
 import os
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -16,7 +16,7 @@ import svg_runtime
 from svg_common.command import stderr_console
 from svg_common.errors import UsageError
 from svg_common.toml_files import toml_lines
-from svg_runtime.live.config.live_config import LiveConfig, each_text, merge
+from svg_runtime.live.config.live_config import CAMERAS, LiveConfig, each_text, merge
 from svg_runtime.live.config.settings import Setting, opposite, plain, settings_of
 from svg_runtime.live.config.variables import escape
 
@@ -28,7 +28,7 @@ ConfigOption = Annotated[
     typer.Option("--config", metavar="FILE.toml", is_eager=True, help="Read options from a file; flags override it."),
 ]
 OnlyOption = Annotated[
-    str | None, typer.Option("--only", metavar="NAME", is_eager=True, help="Which camera of --config to run.")
+    str | None, typer.Option("--only", metavar="NAME", is_eager=True, help="Which camera of --config to run. Default: all.")
 ]
 PrintConfigOption = Annotated[
     bool | None,
@@ -37,8 +37,14 @@ PrintConfigOption = Annotated[
 _OWN = {"config": ConfigOption, "only": OnlyOption, "print_config": PrintConfigOption}
 
 
-def configured(command: Command) -> Command:
-    """Let a typer command that takes a `typer.Context` read its options from a file; every flag gets its opposite."""
+def configured(command: Command, of_camera: Collection[str] = ()) -> Command:
+    """Let a typer command that takes a `typer.Context` read its options from a file; every flag gets its opposite.
+
+    Args:
+        command: the command.
+        of_camera: keys of options that each of several cameras may have for itself. The command gets the tables of several
+            cameras as the context's `obj`: name -> parameter -> value of all of these. None: it runs one camera.
+    """
     signature = inspect.signature(command, eval_str=True)
     settings = settings_of(command)
     flags = {key: opposite(setting) for key, setting in settings.items() if f"no_{key}" not in settings}
@@ -57,16 +63,27 @@ def configured(command: Command) -> Command:
             raise UsageError("--only names a camera of a file, and there is no --config\n  add --config live.toml")
         # 2) the rest from the file
         loaded = LiveConfig.load(config, settings) if config is not None else None
-        written = _from_file(loaded, only, given)
+        tables = loaded.tables(of_camera, given) if loaded is not None and of_camera and only is None else {}
+        written = _from_file(loaded, only, given, several=bool(tables))
         values = loaded.values(written) if loaded is not None else {}
-        for key, value in values.items():
-            arguments[settings[key].parameter] = value
+        said = {key: arguments[setting.parameter] for key, setting in settings.items()}
+        in_force = {**said, **values}
+        of_each: dict[str, dict[str, Any]] = {}
+        for name, table in tables.items():
+            assert loaded is not None
+            of_each[name] = {**{key: said[key] for key in of_camera}, **loaded.values(table)}
         # 3) run with both, or show both
-        in_force = {key: arguments[setting.parameter] for key, setting in settings.items()}
         if not print_config:
-            _keep_file(config, [value for key, value in in_force.items() if settings[key].is_path])
-            return command(**arguments)
-        _print({key: _printable_value(loaded, settings[key], written.get(key), value) for key, value in in_force.items()})
+            everything = [item for table in (in_force, *of_each.values()) for item in table.items()]
+            _keep_file(config, [value for key, value in everything if settings[key].is_path])
+            arguments[context_name].obj = {name: _by_parameter(table, settings) for name, table in of_each.items()}
+            return command(**{**arguments, **_by_parameter(in_force, settings)})
+
+        def printable(written: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+            return {key: _printable_value(loaded, settings[key], written.get(key), value) for key, value in values.items()}
+
+        process = {key: value for key, value in in_force.items() if not tables or key not in of_camera}
+        _print(printable(written, process), {name: printable(tables[name], values) for name, values in of_each.items()})
         return None
 
     own = [_keyword(name, option) for name, option in _OWN.items()]
@@ -92,19 +109,24 @@ def _given(context: Any, settings: Mapping[str, Setting], arguments: Mapping[str
 
 def _keep_file(config: Path | None, paths: Iterable[Any]) -> None:
     """No option may name the file itself: an output would overwrite it."""
-    for path in paths:
+    each = (item for path in paths for item in (path if isinstance(path, list) else [path]))
+    for path in each:
         if config is not None and isinstance(path, (str, Path)) and os.path.realpath(path) == os.path.realpath(config):
             raise UsageError(f"an option names '{path}', which is the configuration itself\n  choose another file")
 
 
-def _from_file(loaded: LiveConfig | None, only: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What is in force of a file, as written."""
+def _by_parameter(values: Mapping[str, Any], settings: Mapping[str, Setting]) -> dict[str, Any]:
+    return {settings[key].parameter: value for key, value in values.items()}
+
+
+def _from_file(loaded: LiveConfig | None, only: str | None, given: Mapping[str, Any], several: bool) -> dict[str, Any]:
+    """What is in force of a file, as written; of several cameras, what holds for all."""
     if loaded is None:
         return {}
     warning = loaded.password_warning()
     if warning is not None:
         stderr_console().print(f"svg-live: {warning}", markup=False)
-    merged = merge(loaded.choose(only), given)
+    merged = merge(loaded.defaults if several else loaded.choose(only), given)
     return {key: value for key, value in merged.items() if key not in given}
 
 
@@ -115,15 +137,21 @@ def _printable_value(loaded: LiveConfig | None, setting: Setting, written: Any, 
     return each_text(plain(value), lambda text: escape(setting.place(text, Path.cwd())))
 
 
-def _print(values: Mapping[str, Any]) -> None:
+def _print(values: Mapping[str, Any], cameras: Mapping[str, Mapping[str, Any]]) -> None:
     """To stdout, passwords too: what is printed must work."""
-    chosen = {key: value for key, value in values.items() if value not in (None, [])}
+    chosen = _chosen(values)
     left = ", ".join(key for key in values if key not in chosen)
     print(f"# Options of svg-live {svg_runtime.__version__}. Run them with: svg-live --config FILE.toml")
     try:
         lines = toml_lines(chosen)
+        tables = [line for name, own in cameras.items() for line in ("", f"[{CAMERAS}.{name}]", *toml_lines(_chosen(own)))]
     except ValueError as error:
         raise UsageError(f"a name cannot be written as TOML, which is Unicode: {error}\n  rename the file or folder") from error
     print(*lines, sep="\n")
     if left:
         print(*textwrap.wrap(f"Not set: {left}", 78, initial_indent="# ", subsequent_indent="# "), sep="\n")
+    print(*tables, sep="\n", end="\n" if tables else "")
+
+
+def _chosen(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value not in (None, [])}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from svg_common.errors import UsageError
 from svg_common.files import refuse_pipe
 from svg_common.path_advice import shell_argument
 from svg_common.toml_files import read_toml
+from svg_runtime.live.camera_names import check_camera_names
+from svg_runtime.live.config.camera_keys import ALARM_KEYS
 from svg_runtime.live.config.settings import Setting, shown
 from svg_runtime.live.config.variables import expand, has_password
 
@@ -82,6 +84,37 @@ class LiveConfig:
         chosen = only if only is not None else next(iter(names), None)
         return merge(self.defaults, self.cameras[chosen] if chosen is not None else {})
 
+    def tables(self, of_camera: Collection[str], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        """Return what is in force of the file for each of several cameras, as written, by name; empty if there is one.
+
+        Args:
+            of_camera: keys that a camera may have for itself; others are of the process.
+            given: what the command line says, which wins.
+
+        Raises:
+            UsageError: a table has a key of the process or several sources, a name is none, or the command line has a source.
+        """
+        names = list(self.cameras)
+        if len(names) < 2:
+            return {}
+        check_camera_names(names)
+        source = next((f"--{key}" for key in ("camera", "source") if key in given), None)
+        if source is not None:
+            raise UsageError(
+                f"'{self.path}' has {len(names)} cameras, and {source} was given\n"
+                f"  remove it, or run one of them from there: --only {shell_argument(names[0])}"
+            )
+        problems = [problem for name, table in self.cameras.items() for problem in _not_of_camera(name, table, of_camera)]
+        if problems:
+            raise _invalid(self.path, problems)
+        return {name: self._of_one(table, of_camera, given) for name, table in self.cameras.items()}
+
+    def _of_one(self, table: Mapping[str, Any], of_camera: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
+        alarms_off = table.get("alarm") is False and "alarm" not in given  # then those of all have nothing to say
+        defaults = {key: value for key, value in self.defaults.items() if not (alarms_off and key in ALARM_KEYS)}
+        merged = merge(defaults, table, given)
+        return {key: value for key, value in merged.items() if key in of_camera and key not in given}
+
     def values(self, written: Mapping[str, Any]) -> dict[str, Any]:
         """What the command line would give for values as written: variables expanded, paths relative to the file.
 
@@ -121,6 +154,16 @@ class LiveConfig:
             f"other users may read '{self.path}', and it has a password in an address\n"
             f"  run: chmod 600 {shell_argument(self.path)}; or write ${{NAME}} for an environment variable"
         )
+
+
+def _not_of_camera(name: str, table: Mapping[str, Any], of_camera: Collection[str]) -> Iterable[str]:
+    """What a table cannot hold where all cameras run."""
+    for key, value in table.items():
+        place = f"{CAMERAS}.{name}.{key}"
+        if key not in of_camera:
+            yield f"{place}: holds for all cameras of a process; write it above the tables, or run --only {name}"
+        elif key in ("camera", "source") and isinstance(value, list) and len(value) != 1:
+            yield f"{place}: {shown(value)}; expected one, as a table is one camera"
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:

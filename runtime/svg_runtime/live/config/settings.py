@@ -39,7 +39,9 @@ class Setting:
             ValueError: it has another type, or is out of bounds; the message says what was given and expected.
         """
         converted = _converted(self.annotation, value)
-        if isinstance(converted, (int, float)) and not self._low <= converted <= self._high:
+        for item in converted if isinstance(converted, list) else [converted]:
+            if not isinstance(item, (int, float)) or self._low <= item <= self._high:
+                continue
             raise ValueError(f"{shown(value)} is out of bounds; expected {self._bounds()}")
         return converted
 
@@ -108,6 +110,8 @@ def plain(value: Any) -> Any:
     """A value of the command line as a file can hold it."""
     if isinstance(value, Enum):
         return value.value
+    if isinstance(value, list) and len(value) == 1:
+        return plain(value[0])
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
@@ -161,6 +165,8 @@ def _converted(annotation: Any, value: Any) -> Any:
 def _converted_list(annotation: Any, value: Any) -> Any:
     kinds = get_args(annotation)
     many = get_origin(annotation) is list or kinds[-1] is Ellipsis
+    if get_origin(annotation) is list and not isinstance(value, list):
+        return [_converted(kinds[0], value)]  # as the command line, which can say it once, too
     if not isinstance(value, list) or not (many or len(value) == len(kinds)):
         count = "" if many else f"{len(kinds)} "
         raise ValueError(f"{shown(value)}; expected a list of {count}values in brackets")

@@ -28,11 +28,10 @@ class Banner:
         """Draw nothing: a model that fits has no banner."""
 
     def annotate(self, canvas: Canvas, view: View) -> None:
-        """Draw what is wrong; that the picture carries nothing comes before a model that does not fit it."""
-        if view.trouble is not None:
-            self._draw(canvas, *_TROUBLES[view.trouble])
-        elif view.misfit:
-            self._draw(canvas, _WHAT, "; ".join(view.misfit), _ADVICE)
+        """Draw what is wrong."""
+        problem = problem_of(view)
+        if problem is not None:
+            self._draw(canvas, *problem)
 
     def _draw(self, canvas: Canvas, what: str, why: str, advice: str) -> None:
         rect, size, padding = self._rect, self._scale.small, self._scale.near(_PADDING)
@@ -44,3 +43,10 @@ class Banner:
         left += text_width(what, size, SEMIBOLD) + padding
         room = right - text_width(advice, size) - 2 * padding - left
         text(canvas, shorten(why, room, size), left, baseline, size=size, color=BACKGROUND)
+
+
+def problem_of(view: View) -> tuple[str, str, str] | None:
+    """What is wrong, why, and what to do; that the picture carries nothing comes before a model that does not fit it."""
+    if view.trouble is not None:
+        return _TROUBLES[view.trouble]
+    return (_WHAT, "; ".join(view.misfit), _ADVICE) if view.misfit else None

@@ -19,19 +19,22 @@ _TINT = 0.45  # so that it is not taken for something that is there already
 
 
 class GhostPanel:
-    """The mean of all sampled futures, tinted, where it differs from the live picture."""
+    """The mean of all sampled futures, tinted, where it differs from the live picture; its title can be left out."""
 
-    def __init__(self, tile: Rect, scale: Scale, caption: Caption) -> None:
+    def __init__(self, tile: Rect, scale: Scale, caption: Caption, titled: bool = True) -> None:
         self._box = content_of(tile, scale)
         self._scale = scale
         self._caption = caption
+        self._titled = titled
 
     def draw_static(self, canvas: Canvas) -> None:
         """Draw title and an empty picture."""
+        fill(canvas, self._box, PANEL)
+        if not self._titled:
+            return
         label = self._caption.lead_label(self._caption.lead)
         note = f"mean forecast {label} over {self._caption.source}"
         draw_title(canvas, self._box, self._scale, title="Expected change", note=note)
-        fill(canvas, self._box, PANEL)
 
     def annotate(self, canvas: Canvas, view: View) -> None:
         """Draw the newest picture and the ghost."""

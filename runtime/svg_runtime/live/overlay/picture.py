@@ -63,11 +63,10 @@ class ForecastPicture:
     def __init__(self, caption: Caption, size_wh: tuple[int, int] = DEFAULT_SIZE_WH, overlays: Sequence[str] = DEFAULT) -> None:
         frame = make_frame(size_wh)
         panels: list[Panel] = [] if "panels" in overlays else [StatusLine(frame.foot, frame.scale)]
-        for name, tile in zip(overlays, make_tiles(frame.body, len(overlays), frame.scale), strict=True):
-            panels += _OVERLAYS[name](tile, frame.scale, caption)
+        panels += overlay_panels(overlays, frame.body, frame.scale, caption)
         self._panels = [*panels, Banner(frame.foot, frame.scale)]
         self._static: Canvas = np.full((size_wh[1], size_wh[0], 3), BACKGROUND, np.uint8)
-        _draw_header(self._static, frame, caption)
+        draw_header(self._static, frame, caption)
         for panel in self._panels:
             panel.draw_static(self._static)
 
@@ -88,6 +87,14 @@ def check_display(size_wh: tuple[int, int], overlays: Sequence[str]) -> None:
     frame = make_frame(size_wh)
     for name, tile in zip(overlays, make_tiles(frame.body, len(overlays), frame.scale), strict=True):
         refuse_small(name, (tile.width, tile.height), size_wh)
+
+
+def overlay_panels(overlays: Sequence[str], body: Rect, scale: Scale, caption: Caption) -> list[Panel]:
+    """The panels of overlays by their names, each in a tile of `body`."""
+    panels: list[Panel] = []
+    for name, tile in zip(overlays, make_tiles(body, len(overlays), scale), strict=True):
+        panels += _OVERLAYS[name](tile, scale, caption)
+    return panels
 
 
 def _dashboard(tile: Rect, scale: Scale, caption: Caption) -> list[Panel]:
@@ -114,7 +121,8 @@ _OVERLAYS: dict[str, Callable[[Rect, Scale, Caption], list[Panel]]] = {
 }
 
 
-def _draw_header(canvas: Canvas, frame: Frame, caption: Caption) -> None:
+def draw_header(canvas: Canvas, frame: Frame, caption: Caption) -> None:
+    """Draw what the picture is, and of which model."""
     scale, rule = frame.scale, frame.rule
     text(canvas, _NAME, rule.x, frame.heading, size=scale.heading, weight=SEMIBOLD)
     samples = f"{caption.samples} sample{'s' if caption.samples > 1 else ''}"

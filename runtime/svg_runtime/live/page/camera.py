@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -17,6 +16,7 @@ from svg_runtime.live.alarms.record import AlarmRecord
 from svg_runtime.live.overlay import Caption, View
 from svg_runtime.live.page.board import Board
 from svg_runtime.live.page.controls import Change, ChangeQueue, Fixed, Settings, check_change
+from svg_runtime.live.page.held_summary import HeldSummary
 from svg_runtime.live.page.history import History
 from svg_runtime.live.page.names import OVERLAYS, WHOLE_PICTURE
 from svg_runtime.live.page.pictures import (
@@ -33,8 +33,6 @@ from svg_runtime.live.stats import LiveStats
 
 _LIVE_S, _GRID_S, _PNG_S = 1 / 15, 0.5, 0.5  # between two pictures at least
 _QUIET_S = 5.0  # without a picture from the source, or ten model intervals if that is longer
-_SUMMARY_S = 1.0  # how long statistics hold: they sort thousands of values
-_ATTEMPTS = 5
 _NOT_IN_URLS = re.compile(r"[^a-z0-9]+")
 
 
@@ -46,12 +44,14 @@ class CameraAbout:
         name: for people.
         caption: of the forecasts as the run starts.
         clips: folder of the alarms' clips; None: there are none.
+        bundle_id: of the model.
         fixed: what a client cannot change.
     """
 
     name: str
     caption: Caption
     clips: Path | None = None
+    bundle_id: str = ""
     fixed: Fixed = field(default_factory=Fixed)
 
 
@@ -84,8 +84,7 @@ class PageCamera:
         self._ended: str | None = None
         self._changes = ChangeQueue()
         self._painter = LivePainter()
-        self._summary: tuple[float, dict[str, Any]] | None = None
-        self._summary_lock = threading.Lock()
+        self._summary = HeldSummary(stats.summary)
         self.live = studio.open_feed(lambda: self._moment, self._draw_live, _LIVE_S)
         self.grid = studio.open_feed(lambda: self._moment, lambda view: encode_jpeg(compose_grid(view)), _GRID_S)
         self.png = studio.open_feed(lambda: self._moment, self._draw_png, _PNG_S)
@@ -134,6 +133,10 @@ class PageCamera:
         files = {kind: self._link(path) for kind, path in record.files.model_dump().items()}
         self._board.add("alarm", self.key, {**values, "files": files})
 
+    def note_counts(self, samples: int, horizon: int) -> None:
+        """All cameras have new counts, whoever asked for them."""
+        self._settings = replace(self._settings, samples=samples, horizon=horizon)
+
     def end(self, reason: str) -> None:
         """No further views will come."""
         self._ended = reason
@@ -178,11 +181,7 @@ class PageCamera:
 
     def summary(self) -> dict[str, Any]:
         """The statistics as in --json, at most a second old."""
-        with self._summary_lock:
-            now_s = time.monotonic()
-            if self._summary is None or now_s - self._summary[0] >= _SUMMARY_S:
-                self._summary = (now_s, _consistent_summary(self.stats))
-            return self._summary[1]
+        return self._summary()
 
     def state(self) -> dict[str, Any]:
         """What the page shows in numbers."""
@@ -191,7 +190,8 @@ class PageCamera:
         return {
             "camera": self.key,
             "name": self.about.name,
-            **{key: summary[key] for key in ("model", "source", "interval_s", "frames", "resets", "pauses")},
+            **{key: summary[key] for key in ("source", "interval_s", "frames", "resets", "pauses")},
+            "model": caption.model,
             "backend": caption.backend,
             "fps": round(self.stats.fps, 2),
             "duration_s": summary["duration_s"],
@@ -245,13 +245,3 @@ def key_of(name: str, taken: set[str]) -> str:
     base = _NOT_IN_URLS.sub("-", name.lower()).strip("-")[:40] or "camera"
     numbered = (f"{base}-{number}" for number in range(2, len(taken) + 3))
     return next(key for key in (base, *numbered) if key not in taken)
-
-
-def _consistent_summary(stats: LiveStats) -> dict[str, Any]:
-    """The live loop goes on meanwhile; a deque that it appends to cannot be read to its end, and is read again."""
-    for _ in range(_ATTEMPTS - 1):
-        try:
-            return stats.summary()
-        except RuntimeError:
-            continue
-    return stats.summary()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from typing import Any
 
 from svg_runtime.live.page.board import Board
 from svg_runtime.live.page.camera import CameraAbout, PageCamera, key_of
 from svg_runtime.live.page.controls import Settings
+from svg_runtime.live.page.held_summary import HeldSummary
 from svg_runtime.live.page.options import ServeOptions
 from svg_runtime.live.page.routes import Routes
 from svg_runtime.live.page.studio import Studio
@@ -27,6 +29,7 @@ class LivePage:
         cameras: by their names in addresses.
         board: what happened.
         closing: streams are to end.
+        summary: the statistics of the run.
     """
 
     def __init__(self, options: ServeOptions, sock: socket.socket, access: Access, report: Callable[[str], None]) -> None:
@@ -35,6 +38,7 @@ class LivePage:
         self.cameras: dict[str, PageCamera] = {}
         self.board = Board()
         self.closing = False
+        self.summary = HeldSummary(dict)
         self._reported: set[str] = set()
         self._report = report
         self._studio = Studio(self._on_error)
@@ -69,14 +73,22 @@ class LivePage:
         stats.alarms.listeners.append(camera.on_alarm)
         return camera
 
-    def start(self) -> None:
+    def start(self, summarize: Callable[[], dict[str, Any]]) -> None:
         """Answer requests.
+
+        Args:
+            summarize: gives the statistics of the run, as in --json.
 
         Raises:
             SvgError: the server does not start.
         """
+        self.summary = HeldSummary(summarize)
         self._studio.start()
         self._server.start()
+
+    def on_event(self, kind: str, message: str) -> None:
+        """Take in an event of the run as a whole, of no camera; any thread may call this."""
+        self.board.add("event", "", {"kind": kind, "message": message})
 
     def close(self) -> None:
         """End all streams and the server, within two seconds. May be called twice."""

@@ -70,14 +70,13 @@ def _info(name: str, text: str, labels: dict[str, str]) -> GaugeMetricFamily:
 
 
 def _about(cameras: Sequence[PageCamera]) -> Iterator[Metric]:
-    keys = ("model", "bundle_id", "source", "context")
-    labels = ["camera", "backend", *keys]
+    labels = ["camera", "source", "model", "bundle_id", "backend"]
     about = GaugeMetricFamily("svg_camera_info", "What is watched with which model", labels=labels)
     up = GaugeMetricFamily("svg_camera_up", "Whether the run of this camera makes progress", labels=["camera"])
     fits = GaugeMetricFamily("svg_model_fits", "Whether nothing speaks against the model for these pictures", labels=["camera"])
     for camera in cameras:
-        summary = camera.summary()
-        about.add_metric([camera.key, camera.about.caption.backend, *(str(summary[key]) for key in keys)], 1)
+        caption, source = camera.about.caption, str(camera.summary()["source"])
+        about.add_metric([camera.key, source, caption.model, camera.about.bundle_id, caption.backend], 1)
         up.add_metric([camera.key], int(camera.problem() is None))
         fits.add_metric([camera.key], int(not camera.stats.fit.reasons))
     yield from (about, up, fits)

@@ -21,6 +21,7 @@ from svg_common.files import storable
 from svg_runtime.live.page.board import Board
 from svg_runtime.live.page.camera import PageCamera
 from svg_runtime.live.page.controls import BusyError, read_change
+from svg_runtime.live.page.held_summary import HeldSummary
 from svg_runtime.live.page.metrics import CONTENT_TYPE, Metrics
 from svg_runtime.live.page.studio import Feed, Shot
 from svg_runtime.web.limits import StreamSlots
@@ -46,6 +47,7 @@ class Page(Protocol):
     cameras: dict[str, PageCamera]
     board: Board
     closing: bool
+    summary: HeldSummary
 
 
 class Routes:
@@ -106,8 +108,7 @@ class Routes:
         return Response(await run_in_threadpool(self._metrics.text), headers={"content-type": CONTENT_TYPE})
 
     async def _all_stats(self, request: Request) -> Response:
-        found = {key: camera.summary() for key, camera in self._page.cameras.items()}
-        return _json(next(iter(found.values())) if len(found) == 1 else {"cameras": found})
+        return _json(self._page.summary())
 
     async def _stats(self, request: Request) -> Response:
         return _json(self._camera(request).summary())
@@ -127,17 +128,17 @@ class Routes:
         return self._stream_answer(request, self._parts(camera), kind)
 
     async def _parts(self, camera: PageCamera) -> AsyncIterator[bytes]:
-        """A browser shows a part when the next boundary has come, so it is sent at once."""
+        """A browser shows a part when the headers of the next one have come, so they are sent at once."""
         shot: Shot | None = None
-        yield f"--{_BOUNDARY}\r\n".encode()
+        head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\n\r\n".encode()
+        yield head
         while not self._page.closing:
             number = 0 if shot is None else shot.number
             shot = await _within(_REPEAT_S, camera.picture(camera.live, number)) or shot
             if self._page.closing:
                 return
             if shot is not None:
-                head = f"Content-Type: image/jpeg\r\nContent-Length: {len(shot.data)}\r\n\r\n"
-                yield head.encode() + shot.data + f"\r\n--{_BOUNDARY}\r\n".encode()
+                yield shot.data + b"\r\n" + head
 
     async def _picture(self, request: Request) -> Response:
         camera = self._camera(request)

@@ -25,6 +25,7 @@ __all__ = [
     "SourceFrame",
     "SourceOptions",
     "Turn",
+    "camera_name",
     "check_source",
     "model_interval_s",
     "open_source",
@@ -134,7 +135,18 @@ def source_files(options: SourceOptions) -> list[Path]:
     return [path for clip in require_clips(options.path) for path in clip.paths]
 
 
-def open_source(options: SourceOptions, interval_s: float, image_size: int, stop: StopRequest, events: EventLog) -> Source:
+def camera_name(options: SourceOptions) -> str | None:
+    """Name of the local or network camera in `options`, without a password; None if the source is none of them."""
+    camera = options.local_camera
+    if camera is not None:
+        return camera.name
+    return None if options.path is not None or options.is_synthetic else stream_name(str(options.source))
+
+
+def open_source(
+    options: SourceOptions, interval_s: float, image_size: int, stop: StopRequest, events: EventLog,
+    origin_s: float | None = None,
+) -> Source:  # fmt: skip
     """Open the source in `options`, which yields a picture every `interval_s` seconds.
 
     Args:
@@ -143,6 +155,7 @@ def open_source(options: SourceOptions, interval_s: float, image_size: int, stop
         image_size: side of the synthetic picture in pixels.
         stop: ends waits and iterations.
         events: event log for problems.
+        origin_s: `time.monotonic()` from which pictures in real time are due at whole intervals; None: from the first one on.
 
     Raises:
         SourceLostError: the camera does not exist or delivers no frames.
@@ -151,28 +164,27 @@ def open_source(options: SourceOptions, interval_s: float, image_size: int, stop
         KeyboardInterrupt: a stop was requested while connecting to a network camera.
     """
     check_source(options)
-    source = _open_source(options=options, interval_s=interval_s, image_size=image_size, stop=stop, events=events)
+    ticker = Ticker(interval_s, stop, origin_s=origin_s)
+    source = _open_source(options=options, ticker=ticker, image_size=image_size, stop=stop, events=events)
     return TurnedSource(source, options.turn) if options.turn else source
 
 
-def _open_source(options: SourceOptions, interval_s: float, image_size: int, stop: StopRequest, events: EventLog) -> Source:
+def _open_source(options: SourceOptions, ticker: Ticker, image_size: int, stop: StopRequest, events: EventLog) -> Source:
     camera = options.local_camera
     if camera is not None:
-        return _open_local_camera(
-            camera=camera, ticker=Ticker(interval_s, stop), stop=stop, events=events, retry_s=options.reconnect_s
-        )
+        return _open_local_camera(camera=camera, ticker=ticker, stop=stop, events=events, retry_s=options.reconnect_s)
     if options.path is None and not options.is_synthetic:
         return _open_network_camera(
-            url=str(options.source), ticker=Ticker(interval_s, stop), stop=stop, events=events, retry_s=options.reconnect_s
+            url=str(options.source), ticker=ticker, stop=stop, events=events, retry_s=options.reconnect_s
         )
-    ticker = Ticker(interval_s, stop) if options.realtime else None
+    schedule = ticker if options.realtime else None
     if options.path is None:
-        return SyntheticSource(options.seed, image_size, ticker)
+        return SyntheticSource(options.seed, image_size, schedule)
     from svg_runtime.live.sources.files import FileSource
 
     return FileSource(
-        path=options.path, interval_s=interval_s, stop=stop, events=events, ticker=ticker, source_fps=options.source_fps,
-        loop=options.loop,
+        path=options.path, interval_s=ticker.interval_s, stop=stop, events=events, ticker=schedule,
+        source_fps=options.source_fps, loop=options.loop,
     )  # fmt: skip
 
 

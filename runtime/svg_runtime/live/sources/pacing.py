@@ -19,10 +19,14 @@ class Ticker:
         interval_s: seconds between ticks.
         stop: ends a wait early.
         now: the clock, in seconds.
+        origin_s: start at a whole number of intervals from this time, so that several sources are due together; None: at once.
     """
 
-    def __init__(self, interval_s: float, stop: StopRequest, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, interval_s: float, stop: StopRequest, now: Callable[[], float] = time.monotonic, origin_s: float | None = None
+    ) -> None:
         self.interval_s = interval_s
+        self._origin_s = origin_s
         self._stop = stop
         self._now = now
         self._start: float | None = None
@@ -30,7 +34,9 @@ class Ticker:
     def wait_for(self, tick: int) -> None:
         """Wait until `tick` is due; return at once when it is overdue. The first call starts the schedule."""
         if self._start is None:
-            self._start = self._now() - tick * self.interval_s
+            now = self._now()
+            ahead_s = 0.0 if self._origin_s is None else (self._origin_s - now) % self.interval_s
+            self._start = now + ahead_s - tick * self.interval_s
         self._stop.sleep(self._start + tick * self.interval_s - self._now())
 
     def current(self) -> int:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -26,6 +27,7 @@ from svg_runtime.live.stats import LiveStats
 from svg_runtime.web.address import Address
 
 STEP_S = 0.1
+HEAD = b"--picture\r\nContent-Type: image/jpeg\r\n\r\n"
 FRAME_HW = (16, 16)
 CAPTION = Caption(
     model="m", backend="cpu", source="wall", samples=2, horizon=3, interval_s=STEP_S, frame_hw=FRAME_HW, lead=3
@@ -60,6 +62,12 @@ def add_camera(page: LivePage, name: str = "wall", clips: Path | None = None, fi
     return page.add_camera(about, SETTINGS, make_stats())
 
 
+def summary_of(page: LivePage) -> dict[str, Any]:
+    """As of the run: of the one camera, or of several."""
+    found = {key: camera.stats.summary() for key, camera in page.cameras.items()}
+    return next(iter(found.values())) if len(found) == 1 else {"cameras": found}
+
+
 @contextmanager
 def served_page(clips: Path | None = None, names: tuple[str, ...] = ("wall",)) -> Iterator[tuple[LivePage, str]]:
     """A page that answers, and its address."""
@@ -68,9 +76,10 @@ def served_page(clips: Path | None = None, names: tuple[str, ...] = ("wall",)) -
     try:
         for name in names:
             add_camera(page, name, clips)
-        page.start()
+        page.start(lambda: summary_of(page))
         yield page, page.access.address.link("")
-        assert [report for report in reports if "failed" in report] == []
+        failures = [report for report in reports if "failed" in report]
+        assert not failures, failures
     finally:
         page.close()
 
@@ -113,16 +122,18 @@ class PictureStream:
         self._connection.request("GET", path)
         self.answer = self._connection.getresponse()
         if self.answer.status == 200:
-            assert self.answer.readline() == b"--picture\r\n"
+            self._read_until(HEAD)
 
     def read(self) -> bytes:
-        assert self.answer.readline() == b"Content-Type: image/jpeg\r\n"
-        length = int(self.answer.readline().split(b":")[1])
-        assert self.answer.readline() == b"\r\n"
-        data = self.answer.read(length)
-        assert self.answer.readline() == b"\r\n"
-        assert self.answer.readline() == b"--picture\r\n"
-        return data
+        return self._read_until(b"\r\n" + HEAD)
+
+    def _read_until(self, end: bytes) -> bytes:
+        read = b""
+        while not read.endswith(end):
+            line = self.answer.readline()
+            assert line
+            read += line
+        return read.removesuffix(end)
 
     def close(self) -> None:
         self.answer.close()

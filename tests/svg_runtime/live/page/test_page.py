@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks import page_load
 from svg_common.errors import UsageError
 from svg_runtime.live.alarms.record import AlarmRecord, Files
 from svg_runtime.live.page import controls, routes
@@ -398,7 +399,7 @@ def test_a_picture_that_fails_is_reported_once_and_ends_nothing(monkeypatch):
     reports = []
     page = LivePage.open(ServeOptions(Address("127.0.0.1", 0)), reports.append)
     camera = add_camera(page)
-    page.start()
+    page.start(dict)
     with client(page.access.address.link("")) as known:
         camera.publish(make_view())
         working, camera.live.draw = camera.live.draw, lambda view: 1 / 0
@@ -407,3 +408,22 @@ def test_a_picture_that_fails_is_reported_once_and_ends_nothing(monkeypatch):
         assert known.get("/cameras/wall/picture.jpg").status_code == 200
     page.close()
     assert reports[1:] == ["the page failed to answer: ZeroDivisionError: division by zero"]
+
+
+# 7) hostile clients; `benchmarks/page_load.py` sends a thousand of them beside real forecasts
+
+
+def test_hostile_requests_are_refused_and_leave_nothing(monkeypatch):
+    monkeypatch.setenv("SVG_EDGE_TOKEN", page_load.TOKEN)
+    with served_page() as (page, address):
+        page.cameras["wall"].publish(make_view())
+        site = page_load.Site(address, page_load.TOKEN)
+        answers = [page_load.send_hostile(site, request) for request in page_load.hostile_requests("wall", page_load.TOKEN) * 3]
+        assert [answer for answer in answers if isinstance(answer, str)] == []
+        assert site.get_json("/cameras.json")[0]["problem"] is None
+        assert set(page.cameras["wall"].pictures_made.values()) == {0}
+        for client in answers:
+            if client is not None:
+                client.close()
+        connections = page._server._server.server_state.connections
+        wait_until(lambda: not connections)

@@ -34,7 +34,7 @@ def page():
         patch.setenv("SVG_EDGE_TOKEN", TOKEN)
         served = LivePage.open(ServeOptions(Address("127.0.0.1", 0)), lambda message: None)
     camera = add_camera(served)
-    served.start()
+    served.start(dict)
     ended = threading.Event()
 
     def loop() -> None:
@@ -108,9 +108,10 @@ def test_the_page_shows_pictures_that_move_and_a_control_changes_them(browser, p
         seen.wait_for("document.getElementById('live').naturalWidth === 640")
         seen.tab.click("#draw")
         box = picture.bounding_box()
-        seen.tab.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.25)
+        x, y, quarter = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2, box["height"] / 4  # bars at the sides
+        seen.tab.mouse.move(x - quarter, y - quarter)
         seen.tab.mouse.down()
-        seen.tab.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + box["height"] * 0.75)
+        seen.tab.mouse.move(x + quarter, y + quarter)
         seen.tab.mouse.up()
         wait_until(lambda: camera.state()["settings"]["roi"] is not None)
         region = [float(part) for part in camera.state()["settings"]["roi"].split(",")]

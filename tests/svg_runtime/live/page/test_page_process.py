@@ -19,20 +19,8 @@ from svg_runtime.live.page import options
 from tests.svg_runtime.live.page.page_helpers import PictureStream, client
 
 MAIN = "from svg_runtime.live.cli import main; main()"
-RUN = [
-    "--headless",
-    "--realtime",
-    "--model",
-    "digits",
-    "--backend",
-    "cpu",
-    "--threads",
-    "1",
-    "--samples",
-    "2",
-    "--horizon",
-    "3",
-]
+MODEL = ["--model", "digits", "--backend", "cpu", "--threads", "1", "--samples", "2", "--horizon", "3"]
+RUN = ["--headless", "--realtime", *MODEL]
 
 
 class Run:
@@ -154,5 +142,6 @@ def test_it_can_be_set_in_a_file(tmp_path):
 
 
 def test_help_loads_no_server():
-    loaded = "import sys; from svg_runtime.live import cli; print({'starlette', 'uvicorn', 'cv2', 'numpy'} & set(sys.modules))"
+    heavy = "{'starlette', 'uvicorn', 'cv2', 'prometheus_client'}"
+    loaded = f"import sys; from svg_runtime.live import cli; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout == "set()\n"

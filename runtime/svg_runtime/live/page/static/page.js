@@ -219,7 +219,7 @@ function showSignals(points) {
 }
 
 function showEntry(kind, data, id) {
-  if (shown && data.camera !== shown) return;
+  if (shown && data.camera && data.camera !== shown) return;
   if (!shown || $("events").querySelector(`[data-id="${id}"]`)) return; // it came before a reconnection
   const line = element("li");
   line.dataset.id = id;
@@ -376,6 +376,7 @@ function setDrawing(on) {
   $("draw").setAttribute("aria-pressed", String(on));
   $("stage").classList.toggle("drawing", on);
   $("hint").hidden = !on;
+  if (on) $("stage").scrollIntoView({ block: "nearest" });
   $("selection").hidden = true;
 }
 

@@ -1,0 +1,419 @@
+"""Forecasts the video of several cameras: those that are due together run as one batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from svg_common.fork import fork_problem, keep_in_children
+from svg_common.progress import NullListener, ProgressListener
+from svg_runtime.backends.gpu_options import GpuOptions
+from svg_runtime.bundle.manifest import FrameSpec, Manifest, Precision
+from svg_runtime.calibration.decisions import Decision
+from svg_runtime.errors import CamerasError, ContextNotReadyError, ForecastError, FrameError, UsageError
+from svg_runtime.forecast.camera_group import Camera, CameraGroup
+from svg_runtime.forecast.checks import COUNT_LIMIT, check_counts, check_finite, checked_frame, checked_noise
+from svg_runtime.forecast.context import SurpriseUnit
+from svg_runtime.forecast.forecaster import Forecaster, Observation, name_memory_errors
+from svg_runtime.forecast.model import ContextMode, LoadedModel
+from svg_runtime.forecast.noise import FloatArray
+from svg_runtime.forecast.opening import Opened, OpenOptions, open_model
+from svg_runtime.forecast.scores import EarlierForecast, ForecastScore
+from svg_runtime.forecast_options import Calibrate
+
+_GivenT = TypeVar("_GivenT")
+_ResultT = TypeVar("_ResultT")
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A frame that is about to be read, and what earlier forecasts said about it."""
+
+    frame: FloatArray
+    scores: tuple[ForecastScore, ...]
+    expected: EarlierForecast | None
+
+
+class BatchForecaster:
+    """Forecasts for several cameras with one bundle on one backend. Use it as a context manager; it is not thread-safe.
+
+    Camera i gives what a `Forecaster` with the seed `seed + i` gives for the same frames, whatever the other cameras do: they
+    may be due at other times, be reset, or miss frames. Those that are given to one call run as one batch.
+
+    Graphs are bound for all cameras together, for 1, and for the powers of two between, each when it is first needed or by
+    `warm_up`. Another number runs as a few of these: 7 of 8 cameras as 4, 2 and 1. So `observe` and `forecast` of any cameras
+    never bind more than these few, whose buffers together are less than twice those of all cameras.
+    """
+
+    def __init__(
+        self, opened: Opened, cameras: int, samples: int, horizon: int, seed: int, context: ContextMode | None
+    ) -> None:
+        self._model = LoadedModel.load(
+            manifest=opened.bundle.manifest,
+            variant=opened.bundle.variant(opened.backend.precision),
+            backend=opened.backend,
+            context=context,
+            fused=opened.fused,
+            shuffled=opened.shuffled,
+        )
+        self.manifest: Manifest = self._model.manifest
+        self.cameras = cameras
+        self.samples = samples
+        self.horizon = horizon
+        self.context: ContextMode = self._model.context
+        self.decision: Decision | None = opened.decision  # why "auto" chose this backend, if it was measured
+        self._closed = False
+        self._process = os.getpid()
+        self._cameras = [Camera.new(self._model, seed + camera) for camera in range(cameras)]
+        self._sizes = [cameras, *(1 << power for power in reversed(range((cameras - 1).bit_length())))]
+        self._groups: dict[int, CameraGroup] = {}
+        self._all = self._group(cameras)
+        keep_in_children(self)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        cameras: int,
+        backend: str = "auto",
+        device: str | None = None,
+        precision: Precision | None = None,
+        samples: int = 8,
+        horizon: int = 10,
+        seed: int = 0,
+        context: ContextMode | None = None,
+        threads: int | None = None,
+        gpu: GpuOptions | None = None,
+        progress: ProgressListener | None = None,
+        calibrate: Calibrate | None = None,
+    ) -> BatchForecaster:
+        """Open a bundle on a backend for a number of cameras.
+
+        Args:
+            path: the *.svgb folder.
+            cameras: how many.
+            samples: futures per forecast and camera.
+            seed: of the noise of camera 0; the next camera's is one higher.
+            backend, device, precision, horizon, context, threads, gpu, progress, calibrate: see `Forecaster.open`. "auto"
+                measures with the batch of all cameras.
+
+        Raises:
+            BundleError: the bundle is missing, damaged or hostile.
+            BackendMissingError, MissingExtraError: backend, library, device, precision or graphs are not available.
+            BackendError: the device is out of memory.
+            UsageError: an invalid value.
+        """
+        if not isinstance(cameras, (int, np.integer)) or cameras < 1:
+            raise UsageError(f"cameras is {cameras!r}\n  expected a whole number of at least 1")
+        check_counts(samples, horizon)
+        if cameras * samples > COUNT_LIMIT:
+            raise UsageError(f"{cameras} cameras with {samples} samples\n  expected at most {COUNT_LIMIT} samples together")
+        rows, count = int(cameras * samples), int(cameras)
+        options = OpenOptions(
+            backend=backend, device=device, precision=precision, samples=rows, horizon=horizon, fused=None,
+            shuffled=None, threads=threads, gpu=gpu, progress=progress or NullListener(), calibrate=calibrate,
+        )  # fmt: skip
+        return open_model(
+            path,
+            options,
+            make=lambda opened: cls(opened=opened, cameras=count, samples=samples, horizon=horizon, seed=seed, context=context),
+            make_timed=lambda opened: Forecaster.on(opened, samples=rows, horizon=horizon),
+        )
+
+    def __enter__(self) -> BatchForecaster:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the device. Nothing can be used afterwards; closing again, or in a forked process, does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._process != os.getpid():
+            return
+        try:
+            self._model.backend.close()  # first, because it waits until nothing runs
+        finally:
+            del self._groups, self._all, self._cameras  # they hold the device's buffers and bound graphs
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend; with "auto", of the chosen one."""
+        return self._model.backend.name
+
+    @property
+    def description(self) -> str:
+        """Human-readable: as that of a `Forecaster`, with the number of cameras."""
+        chosen = None if self.decision is None else self.decision.summary
+        note = self.manifest.quality_note(self._model.backend.precision)
+        together = f"{self.cameras} cameras in one batch" if self.cameras > 1 else None
+        return "; ".join(filter(None, [self._model.backend.description, together, chosen, note]))
+
+    @property
+    def surprise_unit(self) -> SurpriseUnit | None:
+        """What surprise is measured in, see `Observation`; None for a model that has none."""
+        self._check_open()
+        return self._all.context.surprise_unit
+
+    def ready(self, camera: int) -> bool:
+        """Whether n_past frames of a camera have been observed.
+
+        Raises:
+            UsageError: no such camera.
+        """
+        return self._camera(camera).count >= self.manifest.generation.n_past
+
+    def reset(self, camera: int | None = None) -> None:
+        """Discard frames, states and forecasts of one camera, or of all, and restart its noise from its seed.
+
+        Raises:
+            UsageError: no such camera.
+        """
+        self._check_open()
+        for each in self._cameras if camera is None else [self._camera(camera)]:
+            each.reset()
+
+    def warm_up(self, counts: Sequence[tuple[int, int]] = ()) -> None:
+        """Run everything on black frames for every number of cameras that is bound, then `reset` all cameras.
+
+        In their first runs, engines compile, allocate and capture CUDA graphs.
+
+        Args:
+            counts: further (samples, horizon) to be ready for; only the last `MAX_CACHED_ROLLOUTS` stay ready.
+
+        Raises:
+            BackendError: an engine failed.
+            UsageError: it is closed, or was opened before a fork of this process.
+        """
+        frame = self.manifest.frame
+        black = np.zeros((frame.height, frame.width, frame.channels), np.float32)
+        try:
+            for size in self._sizes:
+                self.reset()
+                due = range(size)
+                # Two forecasts, as states alternate between two sets of buffers.
+                for _ in range(self.manifest.generation.n_past + 1):
+                    with suppress(ForecastError):  # what comes out for black frames does not matter
+                        self.observe(dict.fromkeys(due, black))
+                    if self.ready(0):
+                        with suppress(ForecastError):
+                            self.forecast(due)
+                for samples, horizon in counts:
+                    for _ in range(2):
+                        with suppress(ForecastError):
+                            self.forecast(due, samples, horizon)
+        finally:
+            self.reset()
+
+    @name_memory_errors
+    def observe(self, frames: Mapping[int, ArrayLike]) -> dict[int, Observation]:
+        """Read the next frame of each camera that has one.
+
+        Args:
+            frames: camera -> (H, W, C) float32 in [0, 1], see `Forecaster.observe`.
+
+        Returns:
+            camera -> what its frame says about the model's expectations.
+
+        Raises:
+            FrameError: a frame has the wrong shape, type or range. No camera's frame has then been read.
+            BackendError: the engine failed, or memory ran out. `reset` the cameras.
+            CamerasError: the surprise of some cameras is not finite; it has the others' observations. All frames have been
+                read; `reset` those cameras.
+            UsageError: no such camera, or it is closed, or was opened before a fork of this process.
+        """
+        self._check_open()
+        given = {self._index(index): frame for index, frame in frames.items()}
+        checked = {index: _checked_frame_of(index, frame, self.manifest.frame) for index, frame in given.items()}
+        seen = {index: self._look_at(index, frame) for index, frame in checked.items()}
+        for due in self._alike(seen):
+            for part in self._parts(due):
+                cameras = [self._cameras[index] for index in part]
+                self._group(len(part)).observe(cameras, [seen[index].frame for index in part], self.samples)
+        return self._finite(seen, self._observation)
+
+    @name_memory_errors
+    def forecast(
+        self,
+        cameras: Iterable[int],
+        samples: int | None = None,
+        horizon: int | None = None,
+        noise: Mapping[int, ArrayLike] | None = None,
+        context_noise: Mapping[int, ArrayLike] | None = None,
+    ) -> dict[int, FloatArray]:
+        """Sample futures that follow the last observed frame of each camera.
+
+        Args:
+            cameras: which.
+            samples: number of futures of each; default: as opened. With SVG's stream context it cannot change.
+            horizon: frames per future; default: as opened.
+            noise: camera -> what replaces its seeded draws of the prior, see `Forecaster.forecast`; cameras that are not in it
+                draw theirs.
+            context_noise: the same for the draws of the posterior.
+
+        Returns:
+            camera -> (samples, horizon, H, W, C) float32 in [0, 1].
+
+        Raises:
+            ContextNotReadyError: fewer than n_past frames of a camera were observed.
+            BackendError: the engine failed, or memory ran out.
+            CamerasError: the frames of some cameras are not finite; it has the others' futures. They are not scored later;
+                `reset` those cameras.
+            UsageError: no such camera, wrong counts or noise, or it is closed. Nothing has changed then.
+        """
+        self._check_open()
+        due = [self._index(index) for index in cameras]
+        if len(set(due)) < len(due):
+            raise UsageError(f"the cameras are {due}\n  expected each at most once")
+        samples = self.samples if samples is None else samples
+        horizon = self.horizon if horizon is None else horizon
+        check_counts(samples, horizon)
+        for index in due:
+            self._check_ready(index)
+        self._check_stream(samples, context_noise)
+        # 1) check the caller's noise, and bind what is not bound, before anything changes
+        z_dim = self.manifest.model.z_dim
+        past_shape, shape = (self.manifest.context_draws, samples, z_dim), (horizon, samples, z_dim)
+        given_past = self._checked_noise("context_noise", context_noise, due, past_shape)
+        given = self._checked_noise("noise", noise, due, shape)
+        futures_of = self._model.futures_of(samples)
+        parts = self._parts(due)
+        for part in parts:
+            self._group(len(part)).rollout(futures_of, horizon)
+        # 2) draw the rest, for each camera in the order of a Forecaster
+        reads, eps_past, eps = self._all.reads_context_each_time, {}, {}
+        for index in due:
+            source = self._cameras[index].noise
+            if reads:
+                eps_past[index] = source.draw(*past_shape) if given_past.get(index) is None else given_past[index]
+            eps[index] = source.draw(*shape) if given.get(index) is None else given[index]
+        # 3) forecast
+        futures: dict[int, FloatArray] = {}
+        for part in parts:
+            found = self._group(len(part)).forecast(
+                cameras=[self._cameras[index] for index in part],
+                horizon=horizon,
+                noise=np.concatenate([eps[index][:, :futures_of] for index in part], axis=1),
+                context_noise=np.concatenate([eps_past[index][:, :futures_of] for index in part], axis=1) if reads else None,
+            )
+            for index, each in zip(part, found, strict=True):
+                futures[index] = np.repeat(each, samples, axis=0) if len(each) < samples else each
+        return self._finite({index: futures[index] for index in due}, self._remembered)
+
+    def _camera(self, index: int) -> Camera:
+        self._check_open()
+        return self._cameras[self._index(index)]
+
+    def _index(self, index: int) -> int:
+        """Return the number of a camera, if there is one."""
+        if isinstance(index, bool) or not isinstance(index, (int, np.integer)) or not 0 <= index < self.cameras:
+            raise UsageError(f"there is no camera {index!r}\n  expected a whole number from 0 to {self.cameras - 1}")
+        return int(index)
+
+    def _group(self, size: int) -> CameraGroup:
+        """Return the graphs bound for a number of cameras, on first use bound now."""
+        if size not in self._groups:
+            self._groups[size] = CameraGroup(self._model, size, self.samples)
+        return self._groups[size]
+
+    def _parts(self, cameras: Sequence[int]) -> list[list[int]]:
+        """Split cameras into parts of the sizes that are bound, the largest first."""
+        rest, parts = list(cameras), []
+        for size in self._sizes:
+            while len(rest) >= size:
+                parts.append(rest[:size])
+                rest = rest[size:]
+        return parts
+
+    def _alike(self, cameras: Iterable[int]) -> list[list[int]]:
+        """Group cameras that have seen equally many frames, up to n_past: those of one run read windows of one length."""
+        most = 1 if self.context == "stream" else self.manifest.generation.n_past - 1
+        groups: dict[int, list[int]] = {}
+        for index in cameras:
+            groups.setdefault(min(self._cameras[index].count, most), []).append(index)
+        return list(groups.values())
+
+    def _look_at(self, index: int, frame: FloatArray) -> _Seen:
+        camera = self._cameras[index]
+        return _Seen(frame, camera.memory.score(camera.count, frame), camera.memory.latest(camera.count))
+
+    def _observation(self, index: int, seen: _Seen) -> Observation:
+        camera = self._cameras[index]
+        surprise = None if camera.posterior is None else camera.posterior.surprises[0]
+        if surprise is not None:
+            check_finite(surprise, "the surprise is not a finite number")
+        return Observation(camera.count - 1, surprise, seen.scores, seen.expected)
+
+    def _remembered(self, index: int, futures: FloatArray) -> FloatArray:
+        """Keep futures, to be scored when their frames arrive."""
+        camera = self._cameras[index]
+        check_finite(futures, "the forecast contains values that are not finite")
+        assert camera.last_frame is not None
+        camera.memory.remember(camera.count - 1, camera.last_frame, futures)
+        return futures
+
+    def _finite(self, given: Mapping[int, _GivenT], finish: Callable[[int, _GivenT], _ResultT]) -> dict[int, _ResultT]:
+        """Finish the results of all cameras; only then refuse those that are not finite."""
+        results: dict[int, _ResultT] = {}
+        failed: dict[int, ForecastError] = {}
+        for index, each in given.items():
+            try:
+                results[index] = finish(index, each)
+            except ForecastError as error:
+                failed[index] = error
+        if failed:
+            raise CamerasError(failed, results)
+        return results
+
+    def _checked_noise(
+        self, name: str, noise: Mapping[int, ArrayLike] | None, due: Sequence[int], shape: tuple[int, ...]
+    ) -> dict[int, FloatArray]:
+        """Return the noise that was given, by camera."""
+        checked: dict[int, FloatArray] = {}
+        for index, values in (noise or {}).items():
+            if index not in due:
+                raise UsageError(f"{name} is given for camera {index!r}\n  expected only cameras of this forecast: {due}")
+            array = checked_noise(f"{name} of camera {index}", values, shape)
+            if array is not None:
+                checked[index] = array
+        return checked
+
+    def _check_stream(self, samples: int, context_noise: Mapping[int, ArrayLike] | None) -> None:
+        if self._all.streams_samples and (context_noise or samples != self.samples):
+            raise UsageError(
+                f"the stream context has already been read with {self.samples} samples\n"
+                f"  expected samples={self.samples} and no context_noise; or open it with context='window'"
+            )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError("the forecaster is closed\n  open another one with BatchForecaster.open(...)")
+        problem = fork_problem(self._process, "the forecaster")
+        if problem is not None:
+            raise UsageError(problem)
+
+    def _check_ready(self, index: int) -> None:
+        seen, n_past = self._cameras[index].count, self.manifest.generation.n_past
+        if seen < n_past:
+            raise ContextNotReadyError(
+                f"camera {index}: {seen} of {n_past} frames observed\n"
+                f"  call observe() with its frames {n_past - seen} more time(s) before forecast()"
+            )
+
+
+def _checked_frame_of(index: int, values: ArrayLike, spec: FrameSpec) -> FloatArray:
+    """As `checked_frame`, but an error names the camera."""
+    try:
+        return checked_frame(values, spec)
+    except FrameError as error:
+        raise FrameError(f"camera {index}: {error}") from error

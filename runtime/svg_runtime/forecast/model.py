@@ -1,0 +1,133 @@
+"""A bundle's graphs on a backend, and the parts of a forecast that are bound to them, for one camera or for several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from svg_runtime.backends.base import Backend, Buffer
+from svg_runtime.bundle.contract import has_separate, has_step
+from svg_runtime.bundle.manifest import Manifest, PrecisionVariant
+from svg_runtime.errors import BackendMissingError, UsageError
+from svg_runtime.forecast.context import Context, ContextReader
+from svg_runtime.forecast.fused_rollout import FusedRollout
+from svg_runtime.forecast.primed_context import PrimedContext
+from svg_runtime.forecast.rollout import Rollout
+from svg_runtime.forecast.sampled_context import SampledContext
+from svg_runtime.forecast.separate_rollout import SeparateRollout
+from svg_runtime.forecast.stepped_context import SteppedContext
+
+ContextMode = Literal["window", "stream"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What can be forecast with, and how."""
+
+    manifest: Manifest
+    variant: PrecisionVariant
+    backend: Backend
+    context: ContextMode
+    fused: bool  # run the fused graphs
+
+    @classmethod
+    def load(
+        cls,
+        manifest: Manifest,
+        variant: PrecisionVariant,
+        backend: Backend,
+        context: ContextMode | None,
+        fused: bool | None,
+        shuffled: bool | None,
+    ) -> LoadedModel:
+        """Decide what was left open.
+
+        Raises:
+            BackendMissingError: the bundle does not have the requested set of graphs.
+            UsageError: unknown context.
+        """
+        if context not in (None, "window", "stream"):
+            raise UsageError(f"unknown context '{context}'\n  expected window or stream")
+        return cls(
+            manifest=manifest,
+            variant=variant,
+            backend=backend,
+            context=context or manifest.generation.context,
+            # `step` contains the plain decoder.
+            fused=_use_fused(variant, False if shuffled else fused, backend.prefers_fused),
+        )
+
+    def futures_of(self, samples: int) -> int:
+        """Return how many futures to compute: a deterministic model has only one."""
+        return samples if self.manifest.model.z_dim else 1
+
+    def open_context(self, cameras: int = 1) -> Context:
+        """What reads the observed frames of some cameras, by the roles that the bundle has.
+
+        Raises:
+            UsageError: the stream context, for a model that can read windows of frames alone.
+        """
+        graphs, streams = self.variant.graphs, self.context == "stream"
+        if not graphs.keys() & {"encoder", "prime"}:
+            return SteppedContext(self.backend, self.variant, streams, cameras)
+        if has_separate(self.variant):
+            return ContextReader(
+                backend=self.backend,
+                variant=self.variant,
+                pairs=1 if streams else self.manifest.generation.n_past - 1,
+                # In window mode the fused graphs step the prior through the context themselves.
+                keeps_state=streams or not self.fused,
+                streams=streams,
+                cameras=cameras,
+            )
+        if streams:
+            raise UsageError(
+                f"models of the family '{self.manifest.model.family}' read windows of frames, and have no stream context\n"
+                "  open it with context='window', or --context window"
+            )
+        if "encoder" in graphs:
+            return PrimedContext(self.backend, self.manifest, self.variant, cameras)
+        return SampledContext(self.backend, self.manifest, self.variant, cameras)
+
+    def make_rollout(
+        self, condition: Mapping[str, Buffer] | None, samples: int, horizon: int, fused: bool, cameras: int = 1
+    ) -> Rollout:
+        """Return the forecast loop for a number of futures and steps, see `Rollout`.
+
+        Raises:
+            UsageError: its buffers do not fit into memory.
+        """
+        kind = FusedRollout if fused else SeparateRollout
+        try:
+            return kind(
+                backend=self.backend,
+                manifest=self.manifest,
+                variant=self.variant,
+                condition=condition,
+                samples=samples,
+                horizon=horizon,
+                cameras=cameras,
+            )
+        except MemoryError as error:
+            of_cameras = "" if cameras == 1 else f" of {cameras} cameras"
+            raise UsageError(
+                f"{samples} samples of {horizon} frames{of_cameras} do not fit into memory\n  expected fewer"
+            ) from error
+
+
+def _use_fused(variant: PrecisionVariant, requested: bool | None, preferred: bool) -> bool:
+    """Decide whether to run the fused graphs: as requested, else as the backend prefers if the bundle has both sets.
+
+    Raises:
+        BackendMissingError: the bundle does not have the requested set.
+    """
+    if requested and not has_step(variant):
+        raise BackendMissingError(
+            "the bundle has no fused graphs\n  export it again with: svg-export ckpt.pt, or open it with fused=False"
+        )
+    if requested is False and not has_separate(variant):
+        raise BackendMissingError("models of this family have fused graphs only\n  open the bundle without fused=False")
+    if requested is None:
+        return has_step(variant) and (preferred or not has_separate(variant))
+    return requested

@@ -1,0 +1,86 @@
+"""Turns what the command line and the file say of one camera, or of each of several, into its options."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from svg_common.errors import UsageError
+from svg_runtime.live.alarms.options import AlarmOptions, alarm_options
+from svg_runtime.live.camera_names import derived_names
+from svg_runtime.live.config.camera_keys import ALARM_KEYS
+from svg_runtime.live.sources import SourceOptions, Turn, camera_name, check_source
+from svg_runtime.live.sources.camera_settings import parse_camera_settings
+
+Values = Mapping[str, Any]  # of the options in CAMERA_KEYS, by parameter
+
+
+def each_camera(values: Values, tables: Mapping[str, Values]) -> list[Values]:
+    """The values of each camera: of each table, else of each --camera or --source; all but these hold for all of them.
+
+    Raises:
+        UsageError: both --camera and --source were given.
+    """
+    cameras: list[Values] = []
+    for table in tables.values() or [values]:
+        if table["camera"] and table["source"]:
+            raise UsageError("both --camera and --source were given\n  expected one of them")
+        named = [(key, one) for key in ("camera", "source") for one in table[key] or ()]
+        sources: list[dict[str, Any]] = [{"camera": None, "source": None, key: one} for key, one in named]
+        cameras += [{**table, **source} for source in sources or [{"camera": None, "source": None}]]
+    return cameras
+
+
+def source_options_of_all(cameras: Sequence[Values], realtime: bool, seed: int) -> list[SourceOptions]:
+    """The source of each camera, see `source_options`; of several synthetic ones, each shows something else."""
+    options: list[SourceOptions] = []
+    for values in cameras:
+        synthetic = sum(source.is_synthetic for source in options)
+        options.append(source_options(values, realtime, seed + synthetic))
+    return options
+
+
+def source_options(values: Values, realtime: bool, seed: int) -> SourceOptions:
+    """The source of one camera, checked.
+
+    Raises:
+        UsageError: see `check_source`; or an option that does not apply to it.
+        BackendMissingError: see `check_source`.
+    """
+    rotate, flip, fps = values["rotate"], values["flip"], values["source_fps"]
+    options = SourceOptions(
+        camera=values["camera"], source=values["source"], source_fps=fps, realtime=realtime, seed=seed,
+        reconnect_s=values["reconnect"], settings=parse_camera_settings(values["camera_size"], values["camera_fps"]),
+        loop=values["loop"],
+        turn=Turn(rotate=0 if rotate is None else int(rotate.value), flip=None if flip is None else flip.value),
+    )  # fmt: skip
+    check_source(options)
+    if fps is not None and not 0 < fps < math.inf:
+        raise UsageError(f"--source-fps {fps:g} is not a rate\n  expected pictures per second, such as 25")
+    if fps is not None and options.path is None:
+        raise UsageError("--source-fps applies to files without time stamps, not to cameras\n  remove it")
+    return options
+
+
+def camera_alarms(values: Values) -> AlarmOptions:
+    """The alarms of one camera; errors as of `alarm_options`."""
+    signal = values["alarm_signal"]
+    given = {key: values[key] for key in ALARM_KEYS}
+    return alarm_options(values["alarm"], {**given, "alarm_signal": None if signal is None else signal.value})
+
+
+def camera_names(sources: Sequence[SourceOptions], tables: Sequence[str]) -> list[str | None]:
+    """The name of each of several cameras: of its table, else of its file, host or device. One camera needs none."""
+    if len(sources) == 1:
+        return [None]
+    return list(tables or derived_names(map(_title, sources)))
+
+
+def _title(source: SourceOptions) -> str:
+    if source.path is not None:
+        path: Path = source.path.resolve()
+        return path.stem if path.is_file() else path.name
+    name = camera_name(source) or "digits"
+    return name.partition("://")[2] if name.startswith(("rtsp", "http", "udp", "tcp")) else name

@@ -1,0 +1,274 @@
+"""What belongs to one camera of a run: its source, how its pictures are seen, its context, statistics, alarms, and view."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svg_runtime.bundle.manifest import Manifest
+from svg_runtime.errors import ForecastError, SvgError
+from svg_runtime.forecast.forecaster import Observation
+from svg_runtime.live.empty_pictures import EmptyPicture, PictureCheck
+from svg_runtime.live.output_thread import OutputThread
+from svg_runtime.live.outputs import Recorder
+from svg_runtime.live.overlay import Caption, View
+from svg_runtime.live.page.camera import PageCamera
+from svg_runtime.live.page.controls import Change
+from svg_runtime.live.preprocess import Preprocessor, crop
+from svg_runtime.live.roi import RegionOutsideError, Roi
+from svg_runtime.live.source_reader import SourceReader
+from svg_runtime.live.sources import Picture, SourceFrame
+from svg_runtime.live.stats import LiveStats
+from svg_runtime.live.timing import wall_clock
+
+_FAILURES_IN_A_ROW = 5  # without a success in between, forecasting is considered broken
+
+
+class CameraRun:
+    """One camera. `LiveLoop` takes its pictures and forecasts them, together with those of other cameras.
+
+    Args:
+        reader: gives its pictures.
+        description: of its source, for messages.
+        caption: what its picture says.
+        stats: its statistics, events and alarms.
+        manifest: of the model.
+        reset_model: lets the model forget the pictures of this camera.
+        tick_s: seconds per model interval.
+        roi: the part of its pictures that the model looks at; None: all of it.
+
+    Attributes:
+        name: of several cameras; None: it is the only one.
+        writer: what its views are given to; None: nothing.
+        recorders: what `writer` records to.
+        page: shows it in browsers.
+        view: its newest state; a copy of it is what outputs get.
+        running: whether there may be more pictures.
+        ended_by: the error that ended it, if one did.
+    """
+
+    def __init__(
+        self, reader: SourceReader, description: str, caption: Caption, stats: LiveStats, manifest: Manifest,
+        reset_model: Callable[[], None], tick_s: float, roi: Roi | None = None,
+    ) -> None:  # fmt: skip
+        frame = manifest.frame
+        self.reader = reader
+        self.caption = caption
+        self.stats = stats
+        self.name = stats.name
+        self.tick_s = tick_s
+        self.writer: OutputThread | None = None
+        self.recorders: Sequence[Recorder] = ()
+        self.page: PageCamera | None = None
+        self.view = View(picture=np.zeros((frame.height, frame.width), np.uint8))
+        self.running = True
+        self.ended_by: SvgError | None = None
+        self._description = description
+        self._reset_model = reset_model
+        self._frame_hw = frame.height, frame.width
+        self._n_past = manifest.generation.n_past
+        self._preprocessor = Preprocessor(frame.height, frame.width, frame.channels, roi)
+        self._picture_check = PictureCheck(caption.interval_s, stats.events)
+        self._empty: EmptyPicture | None = None  # what is wrong with the present picture
+        self._clip: int | None = None
+        self._observed = 0  # frames since the context last started
+        self._failures = 0
+        self._asked = False
+
+    def ask(self, max_frames: int | None) -> None:
+        """Ask for the next picture, unless one is asked for already, or this camera has shown `max_frames`."""
+        if self._asked:
+            return
+        if max_frames is not None and self.stats.seen >= max_frames:
+            self.end("--max-frames")
+        else:
+            self._asked = True
+            self.reader.ask()
+
+    def take(self) -> SourceFrame | None:
+        """Take and count the picture that has arrived; None at the end of the source.
+
+        Raises:
+            BaseException: what ended the source, such as SourceLostError.
+        """
+        stats = self.stats
+        self._asked = False
+        picture = self.reader.take()
+        stats.timer.add("capture", self.reader.fetch_s * 1e3)
+        stats.captured = self.reader.captured
+        stats.dropped = self.reader.dropped
+        if picture is not None:
+            stats.seen += 1
+            stats.held += picture.held
+        return picture
+
+    def end(self, reason: str, error: SvgError | None = None) -> None:
+        """There are no more pictures."""
+        self.running = False
+        self.stats.stopped_by = reason
+        self.ended_by = error
+        if self.page is not None:
+            self.page.end(f"ended: {reason}")
+
+    def prepare(self, source_frame: SourceFrame) -> NDArray[np.float32] | None:
+        """Fit a picture to the model; None if its region lies outside. At a cut in the video, the context is reset.
+
+        Raises:
+            RegionOutsideError: the region of interest does not lie within the first picture.
+        """
+        cut = self._note_cut(source_frame)
+        if cut:
+            self._reset_context(new_scene=source_frame.pause_s == 0)
+        part = self._part(source_frame.image, changed=cut)
+        if part is None:
+            self.view.frame = None
+            return None
+        self._empty = self.stats.count_empty(self._picture_check.add(part))
+        self.view.trouble = self._empty
+        frame = self._preprocessor.fit(part)
+        self.view.frame = frame
+        return frame
+
+    def observed(self, source_frame: SourceFrame, frame: NDArray[np.float32], observation: Observation) -> None:
+        """Note what the model says of a frame: surprise, scores of earlier forecasts, signals."""
+        self._observed = observation.index + 1
+        surprise = observation.surprise
+        self.view.surprise.append(surprise)
+        if surprise is not None:
+            self.stats.surprise.add(surprise)
+        self.stats.scores.add(observation.scores)
+        if self.view.trouble is None:  # a covered lens says nothing about the model
+            self.stats.fit.add(frame, observation.scores)
+        self.stats.alarms.add(source_frame, frame, observation, self._empty)
+
+    def forecast_made(self) -> None:
+        """Count a forecast."""
+        self._failures = 0
+        self.stats.forecast += 1
+
+    def forecast_failed(self, error: Exception) -> None:
+        """Count and report a failure, and reset the context.
+
+        Raises:
+            ForecastError: too many failed in a row.
+        """
+        self._failures += 1
+        reason = str(error).partition("\n")[0]
+        self.stats.events.add("forecast_failed", f"no forecast for this frame: {reason}; the context is reset")
+        if self._failures >= _FAILURES_IN_A_ROW:
+            cause = reason if isinstance(error, ForecastError) else error  # its advice is for Python
+            raise ForecastError(
+                f"forecasting failed {self._failures} times in a row, last with: {cause}\n"
+                "  try --backend cpu without --fp16 and --bf16; if that fails too, export the bundle again"
+            ) from error
+        self._reset_context()
+
+    def show(self, source_frame: SourceFrame, futures: NDArray[np.float32] | None, start_s: float) -> View:
+        """Give the new state to the outputs of this camera.
+
+        Args:
+            source_frame: the newest picture.
+            futures: its forecast, if there is one.
+            start_s: when the picture was captured, or arrived.
+
+        Returns:
+            A view that does not change any more.
+
+        Raises:
+            OutputError: an earlier picture could not be written.
+        """
+        self.stats.frame_done()
+        view = self._update_view(source_frame, futures)
+        if self.page is not None:
+            self.page.publish(view)
+        if self.writer is not None:
+            self.writer.submit(view, source_frame.tick, start_s)
+            self.stats.not_shown = self.writer.left_out
+        return view
+
+    def apply(self, change: Change) -> None:
+        """Apply what a client of the page wants changed, but for what all cameras have in common."""
+        if change.threshold is not None:
+            self.stats.alarms.set_threshold(change.threshold)
+        if change.changes_region:
+            self._preprocessor.look_at(change.region)
+        if change.changes_region or change.reset:
+            self._reset_context(new_scene=True)
+
+    def finish(self, keep: bool) -> None:
+        """Wait until everything is written; without `keep`, drop what waits to be. May be called twice.
+
+        Raises:
+            OutputError: a picture could not be written; with `keep` only.
+        """
+        if self.writer is not None:
+            self.writer.finish(keep)
+
+    def _reset_context(self, new_scene: bool = False) -> None:
+        self._reset_model()
+        self._observed = 0
+        self.view.surprise.append(None)
+        self.stats.fit.cut()
+        self.stats.alarms.reset(new_scene)
+        self.stats.resets += 1
+
+    def _note_cut(self, source_frame: SourceFrame) -> bool:
+        """Whether earlier pictures are no context for this one, which is reported."""
+        events, clip = self.stats.events, self._clip
+        self._clip = source_frame.clip
+        cut = clip is not None and clip != source_frame.clip
+        if cut and source_frame.pause_s:
+            events.add("pause", f"{self._description}: no picture for {source_frame.pause_s:.4g} s; the context is reset")
+            self.stats.pauses += 1
+        elif source_frame.again:
+            events.add("loop", f"{self._description} begins anew; the context is reset")
+        elif cut:
+            events.add("new_clip", f"{self._description}: a new video begins; the context is reset")
+        if self._preprocessor.size_changed(source_frame.image):
+            height, width = source_frame.image.shape[:2]
+            events.add("size_changed", f"the frame size is now {width}x{height}; the context is reset")
+            cut = True
+        return cut
+
+    def _part(self, picture: Picture, changed: bool) -> Picture | None:
+        """The part of the picture that the model looks at; None, which is reported, if its region lies outside."""
+        view = self.view
+        view.region = None
+        try:
+            region = self._preprocessor.region(picture)
+        except RegionOutsideError as error:
+            if self.stats.seen == 1:
+                raise
+            if changed:
+                reason = str(error).partition("\n")[0]
+                self.stats.events.add("roi_outside", f"{reason}; there are no forecasts until it does")
+            view.trouble = "roi_outside"
+            return None
+        if region is not None:
+            view.region = region.as_seen(self._frame_hw)
+        return crop(picture, region)
+
+    def _update_view(self, source_frame: SourceFrame, futures: NDArray[np.float32] | None) -> View:
+        """Copy the state of the run into the view and return a view that does not change any more."""
+        view, stats = self.view, self.stats
+        view.picture = source_frame.image
+        view.futures = futures
+        view.tick = source_frame.tick
+        view.time = wall_clock(source_frame.captured_s)
+        view.resets = stats.resets
+        view.waiting = max(0, self._n_past - self._observed)
+        view.latency_ms = stats.timer.last_ms("observe") + (stats.timer.last_ms("forecast") if futures is not None else 0.0)
+        view.fps = stats.fps
+        view.seen = stats.seen
+        view.dropped = stats.dropped
+        view.misfit = stats.fit.reasons
+        psnr = stats.scores.psnr(self.caption.lead)
+        if psnr is not None:
+            best, _, repeat = psnr
+            view.best_psnr = best
+            view.repeat_psnr = repeat
+        return replace(view, surprise=deque(view.surprise, view.surprise.maxlen))

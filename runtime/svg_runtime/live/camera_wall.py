@@ -1,0 +1,124 @@
+"""The display of several cameras: it gathers their newest views, and gives all of them to one output thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from svg_runtime.errors import SourceLostError
+from svg_runtime.live.camera_run import CameraRun
+from svg_runtime.live.output_thread import OutputThread
+from svg_runtime.live.outputs import Output, Recorder
+from svg_runtime.live.overlay import View
+from svg_runtime.live.overlay.wall import TileView, WallPicture, WallView
+from svg_runtime.live.rounds import Due
+from svg_runtime.live.stats import STAGES
+from svg_runtime.live.timing import StageTimer
+
+_STALE_S = 1.5  # a picture that is older is not live any more
+_REFRESH_S = 1.0  # how often the ages are shown anew while nothing comes
+
+
+@dataclass
+class _Shown:
+    """What the wall knows of a camera."""
+
+    view: View | None = None
+    arrived_s: float = 0.0  # `time.monotonic()` of that view
+    first_tick: int | None = None  # of the display, minus that of the camera
+    views: int = 0
+
+
+class CameraWall:
+    """Shows every camera in its tile. There is a picture of the wall per model interval, whichever cameras have a new one.
+
+    Args:
+        cameras: all of them.
+        picture: composes the wall.
+        outputs: what it is written to.
+        recorders: what records it.
+        interval_s: seconds per picture of the wall.
+        paced: pictures come in real time: the newest wins where outputs are slower, and old ones are told from live ones.
+    """
+
+    def __init__(
+        self, cameras: Sequence[CameraRun], picture: WallPicture, outputs: Sequence[Output], recorders: Sequence[Recorder],
+        interval_s: float, paced: bool,
+    ) -> None:  # fmt: skip
+        self.recorders = recorders
+        self._cameras = cameras
+        self._picture = picture
+        self._interval_s = interval_s
+        self._paced = paced
+        self._shown = [_Shown() for _ in cameras]
+        self._tick = -1
+        self._submitted_s = time.monotonic()
+        self._timed: list[tuple[StageTimer, float]] = []  # of the views that no submitted wall has
+        self._writer = OutputThread(
+            picture=picture, outputs=outputs, recorders=recorders, timer=StageTimer(STAGES), newest_wins=paced
+        )
+        self._writer.start()
+
+    def show(self, shown: Sequence[tuple[Due, View]]) -> None:
+        """Take the new views of a round, and give the wall to the outputs, unless it has been in this model interval.
+
+        Raises:
+            OutputError: an earlier picture could not be written.
+        """
+        now = time.monotonic()
+        tick = self._tick
+        for due, view in shown:
+            camera = self._shown[due.number]
+            camera.view = view
+            camera.arrived_s = now
+            camera.views += 1
+            if camera.first_tick is None:
+                camera.first_tick = self._tick + 1 - view.tick
+            tick = max(tick, camera.first_tick + view.tick)
+            self._timed.append((due.camera.stats.timer, due.start_s))
+        if tick >= 0 and not shown and self._paced and now - self._submitted_s >= _REFRESH_S:
+            tick = self._tick + round((now - self._submitted_s) / self._interval_s)
+        if tick > self._tick:
+            self._submit(tick, now)
+
+    def finish(self, keep: bool) -> None:
+        """Show what was not yet, and end as `CameraRun.finish`."""
+        if keep and self._timed:
+            self._submit(self._tick + 1, time.monotonic())
+        self._writer.finish(keep)
+        for camera, shown, composed in zip(self._cameras, self._shown, self._picture.composed, strict=True):
+            camera.stats.not_shown = shown.views - composed
+
+    def recorded(self) -> list[dict[str, Any]]:
+        """What each recorder wrote."""
+        return [recorder.summary() for recorder in self.recorders]
+
+    def _submit(self, tick: int, now: float) -> None:
+        self._tick = tick
+        self._submitted_s = now
+        tiles = tuple(
+            TileView(view=shown.view, note=self._note(camera, shown, now), alarm=camera.stats.alarms.active)
+            for camera, shown in zip(self._cameras, self._shown, strict=True)
+        )
+        picture = next(tile.view.picture for tile in tiles if tile.view is not None)
+        timed = self._timed
+        self._timed = []
+        self._writer.submit(WallView(picture=picture, tick=tick, tiles=tiles), tick, now, timed)
+
+    def _note(self, camera: CameraRun, shown: _Shown, now: float) -> str:
+        if not camera.running:
+            return self._end_of(camera, shown)
+        if shown.view is None:
+            return "waiting for the first picture"
+        age_s = now - shown.arrived_s
+        stale = self._paced and age_s > max(_STALE_S, 3 * camera.tick_s)
+        return f"no picture for {age_s:.0f} s" if stale else ""
+
+    def _end_of(self, camera: CameraRun, shown: _Shown) -> str:
+        last = datetime.now().astimezone() if shown.view is None else shown.view.time.astimezone()
+        if isinstance(camera.ended_by, SourceLostError):
+            return f"lost since {last:%H:%M:%S}" if shown.view is not None else "lost: it never gave a picture"
+        return f"ended at {last:%H:%M:%S}: {camera.stats.stopped_by}"

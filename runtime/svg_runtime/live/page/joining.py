@@ -1,0 +1,62 @@
+"""How a run and its page come together: the page opens before the model, and its cameras join when they are opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from svg_runtime.live.camera_run import CameraRun
+from svg_runtime.live.forecasts import CameraForecasts
+from svg_runtime.live.live_options import LiveOptions
+from svg_runtime.live.page.camera import CameraAbout
+from svg_runtime.live.page.controls import Fixed, Settings
+from svg_runtime.live.page.options import ServeOptions
+from svg_runtime.live.page.pictures import start_overlay
+from svg_runtime.live.run_stats import RunStats
+
+if TYPE_CHECKING:
+    from svg_runtime.live.page.live_page import LivePage
+
+
+def open_page(options: ServeOptions, report: Callable[[str], None], resources: ExitStack) -> LivePage:
+    """Take the address and report the link; `resources` closes the page. Errors as of `LivePage.open`."""
+    from svg_runtime.live.page.live_page import LivePage  # the web server
+
+    page = LivePage.open(options, report)
+    resources.callback(page.close)
+    return page
+
+
+def join_page(
+    page: LivePage, options: Sequence[LiveOptions], cameras: Sequence[CameraRun], forecasts: CameraForecasts, run: RunStats
+) -> None:
+    """Add all cameras, with their own options, and start to answer.
+
+    Raises:
+        SvgError: the server does not start.
+    """
+    for own, camera in zip(options, cameras, strict=True):
+        settings = Settings(
+            samples=camera.caption.samples, horizon=camera.caption.horizon, overlay=start_overlay(own.overlays),
+            roi=None if own.roi is None else str(own.roi),
+            threshold=own.alarms.trigger.threshold if own.alarms.enabled else None,
+        )  # fmt: skip
+        about = CameraAbout(
+            name=camera.caption.source, caption=camera.caption, clips=own.alarms.folder,
+            bundle_id=forecasts.manifest.bundle_id, fixed=_fixed(own, forecasts, len(cameras)),
+        )  # fmt: skip
+        camera.page = page.add_camera(about, settings, camera.stats)
+    if len(cameras) > 1:
+        run.events.listeners.append(page.on_event)
+    page.start(run.summary)
+
+
+def _fixed(options: LiveOptions, forecasts: CameraForecasts, cameras: int) -> Fixed:
+    """All cameras have the same samples and steps, and are forecast together."""
+    adaptive = "--adaptive chooses it" if options.adaptive else None
+    one_future = "this model has only one future" if forecasts.manifest.model.z_dim == 0 else None
+    frame = forecasts.manifest.frame
+    return Fixed(
+        samples=adaptive or one_future, horizon=adaptive, frame_bytes=4 * frame.height * frame.width * frame.channels * cameras
+    )  # fmt: skip

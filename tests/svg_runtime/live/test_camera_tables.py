@@ -1,0 +1,161 @@
+"""Several cameras on the command line and in a file: who gets which value, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.main import get_command
+
+from svg_common.errors import ExitCode, UsageError
+from svg_common.toml_files import read_toml
+from svg_runtime.live.camera_arguments import each_camera
+from svg_runtime.live.camera_names import check_camera_names, derived_names
+from svg_runtime.live.cli import app, live
+from svg_runtime.live.config.camera_keys import ALARM_KEYS, CAMERA_KEYS
+from svg_runtime.live.config.configured import configured
+from svg_runtime.live.config.settings import settings_of
+
+COMMAND = get_command(app)
+TABLES = """
+reconnect = 5
+source = "udp://:9"
+alarm = true
+alarm_threshold = 3.0
+
+[cameras.gate]
+source = "udp://:1"
+roi = "0,0,0.5,0.5"
+
+[cameras.yard]
+camera = 0
+reconnect = 7.0
+alarm = false
+
+[cameras.hall]
+"""
+
+
+def tables_of(tmp_path: Path, text: str, *arguments: str) -> dict[str, dict[str, Any]]:
+    """What `svg-live` would run, with its own options."""
+    found: dict[str, Any] = {}
+    command = typer.Typer()
+    signature = live.__wrapped__
+
+    def note(**values: Any) -> None:
+        found.update(values["arguments"].obj)
+
+    note.__signature__ = __import__("inspect").signature(signature, eval_str=True)
+    command.command()(configured(note, of_camera=CAMERA_KEYS))
+    config = tmp_path / "live.toml"
+    config.write_text(text, encoding="utf-8")
+    get_command(command)(["--config", str(config), *arguments], standalone_mode=False)
+    return found
+
+
+def test_every_key_of_a_camera_is_an_option_and_a_parameter():
+    settings = settings_of(live.__wrapped__)
+    assert set(CAMERA_KEYS) <= set(settings)
+    assert all(settings[key].parameter == key for key in CAMERA_KEYS)
+    assert set(ALARM_KEYS) <= set(CAMERA_KEYS)
+
+
+def test_a_table_stands_over_what_holds_for_all(tmp_path):
+    tables = tables_of(tmp_path, TABLES)
+    assert list(tables) == ["gate", "yard", "hall"]
+    sources = {name: (table["camera"], table["source"]) for name, table in tables.items()}
+    assert sources == {"gate": (None, ["udp://:1"]), "yard": ([0], None), "hall": (None, ["udp://:9"])}
+    assert [table["reconnect"] for table in tables.values()] == [5.0, 7.0, 5.0]
+    assert [table["roi"] for table in tables.values()] == ["0,0,0.5,0.5", None, None]
+    # Without alarms, their threshold has no effect, and is not refused.
+    assert [(table["alarm"], table["alarm_threshold"]) for table in tables.values()] == [
+        (True, 3.0),
+        (False, None),
+        (True, 3.0),
+    ]
+
+
+def test_the_command_line_wins_over_tables_too(tmp_path):
+    tables = tables_of(tmp_path, TABLES, "--reconnect", "1", "--alarm")
+    assert [table["reconnect"] for table in tables.values()] == [1.0, 1.0, 1.0]
+    assert [table["alarm"] for table in tables.values()] == [True, True, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "message"),
+    [
+        (
+            "[cameras.a]\nsamples = 2\n[cameras.b]\njson = 'x'",
+            (),
+            r"cameras.a.samples: holds for all.*--only a\n  cameras.b.json: ",
+        ),
+        ("[cameras.a]\nsource = ['x', 'y']\n[cameras.b]", (), r"cameras.a.source: .* expected one, as a table is one camera"),
+        ("[cameras.a]\n[cameras.b]", ("--camera", "1"), r"has 2 cameras, and --camera was given\n  .*--only a"),
+        ("[cameras.a]\n[cameras.'b/c']", (), "'b/c' cannot be the name of a camera"),
+        ("[cameras.a]\n[cameras.A]", (), "differ by case alone"),
+    ],
+)
+def test_what_several_cameras_cannot_have_is_refused(text, arguments, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        tables_of(tmp_path, text, *arguments)
+
+
+def test_a_single_camera_may_still_say_everything(tmp_path, capsys):
+    config = tmp_path / "live.toml"
+    config.write_text("[cameras.a]\nsamples = 2\ncamera = 1\n[cameras.b]\nsamples = 3", encoding="utf-8")
+    COMMAND(["--config", str(config), "--only", "a", "--print-config"], standalone_mode=False)
+    printed = capsys.readouterr().out
+    assert "samples = 2\n" in printed
+    assert "camera = 1\n" in printed
+    assert "[cameras" not in printed
+
+
+def test_print_config_writes_tables_that_it_reads(tmp_path, capsys):
+    config = tmp_path / "live.toml"
+    config.write_text(TABLES, encoding="utf-8")
+    COMMAND(["--config", str(config), "--samples", "3", "--print-config"], standalone_mode=False)
+    first = capsys.readouterr().out
+    config.write_text(first, encoding="utf-8")
+    tables = read_toml(config)
+    assert tables["samples"] == 3
+    assert not set(CAMERA_KEYS) & set(tables)
+    assert tables["cameras"]["yard"]["camera"] == 0
+    assert "source" not in tables["cameras"]["yard"]
+    COMMAND(["--config", str(config), "--print-config"], standalone_mode=False)
+    assert capsys.readouterr().out == first
+
+
+def test_sources_of_the_command_line_are_cameras():
+    values = {"camera": None, "source": ["a", "b"], "roi": "x"}
+    assert each_camera(values, {}) == [{**values, "source": "a"}, {**values, "source": "b"}]
+    assert each_camera({"camera": [1, 1], "source": []}, {}) == [{"camera": 1, "source": None}] * 2
+    assert each_camera({"camera": None, "source": None}, {}) == [{"camera": None, "source": None}]
+    with pytest.raises(UsageError, match="expected one of them"):
+        each_camera({"camera": [0], "source": ["x"]}, {})
+
+
+def test_names_are_those_of_folders_and_topics_and_differ():
+    titles = ["gate.cam", "10.0.0.5:554", "Einfahrt S\u00fcd", "gate cam", "...", "Gate-Cam", "x" * 99]
+    names = derived_names(titles)
+    assert names == ["gate-cam", "10-0-0-5-554", "Einfahrt-Sud", "gate-cam-2", "camera", "Gate-Cam-3", "x" * 32]
+    check_camera_names(names)
+    assert all(re.fullmatch(r"[\w-]+", name, re.ASCII) for name in names)
+    for bad in ("", "a b", "a/b", "..", "a" * 41, "\u00fc", "#"):
+        with pytest.raises(UsageError, match="cannot be the name of a camera"):
+            check_camera_names([bad])
+
+
+def test_mistakes_of_one_camera_are_refused_before_anything_runs(svg_live):
+    small = ("--headless", "--max-frames", "1")
+    for arguments, message in (
+        (("--source", "synthetic://digits", "--source", "missing.mp4"), "no such file or folder: 'missing.mp4'"),
+        (("--source", "synthetic://digits", "--source", "rtsp://h/x", "--source-fps", "3"), "--source-fps applies to files"),
+        (("--camera", "0", "--camera", "1", "--source", "x"), "expected one of them"),
+        (("--source", "synthetic://digits", "synthetic://digits"), "expected --source before each"),
+        (("--source", "synthetic://digits", "--source", "synthetic://digits", "--adaptive"), "add --realtime"),
+    ):
+        code, stderr, _ = svg_live(*small, *arguments)
+        assert (code, message in stderr) == (ExitCode.USAGE, True), stderr
