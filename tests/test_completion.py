@@ -20,7 +20,10 @@ COMMANDS = {
     "svg-serve": "svg_runtime.serve.cli",
 }
 BEGINNINGS = {"svg-serve": ("--tok", "--token-file")}  # of an option that completes to one; of the others: --js
-HEAVY = ["torch", "lightning_fabric", "onnx", "onnxruntime", "openvino", "tensorrt", "cv2", "av", "matplotlib", "starlette", "uvicorn", "prometheus_client"]
+HEAVY = [
+    "torch", "lightning_fabric", "onnx", "onnxruntime", "openvino", "tensorrt", "cv2", "av", "matplotlib",
+    "starlette", "uvicorn", "prometheus_client",
+]  # fmt: skip
 PROGRAM = """
 import atexit, sys
 atexit.register(lambda: print("loaded:", [name for name in {heavy!r} if name in sys.modules], file=sys.stderr))

@@ -178,7 +178,7 @@ def _wrong_type(given: str, expected: tuple[str, ...]) -> ProblemError:
 
 def _invalid(error: ValidationError) -> ProblemError:
     """What is wrong with a JSON body, member by member."""
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    problems = error.errors()
     places = [".".join(str(part)[:40] for part in each["loc"]) or "the body" for each in problems]
     shown = [f"{place}: {each['msg']}" for place, each in zip(places, problems, strict=True)][:_PROBLEMS_SHOWN]
     more = f"; and {len(problems) - _PROBLEMS_SHOWN} more" if len(problems) > _PROBLEMS_SHOWN else ""

@@ -23,7 +23,9 @@ from svg_runtime.serve.problems import ProblemError, problem_of
 
 _LOG = logging.getLogger(__name__)
 _TEXT = b"text/plain; charset=utf-8"
-_KINDS_OF_ACCESS = {401: "no-token", 403: "not-allowed", 413: "too-large", 415: "wrong-type", 500: "internal"}
+_KINDS_OF_ACCESS = {
+    401: "no-token", 403: "not-allowed", 413: "too-large", 415: "wrong-type", 431: "long-headers", 500: "internal",
+}  # fmt: skip
 _REPLACED = (b"content-type", b"content-length")
 _PIECE = 1 << 16  # bytes that are handed to the connection at once
 

@@ -42,6 +42,7 @@ KINDS = {
         Kind("wrong-type", 415, "Wrong type", "Content-Type is not one that this address reads."),
         Kind("invalid", 422, "Invalid", "The request was understood, but a value in it is wrong."),
         Kind("busy", 429, "Busy", "Too many requests of the session wait, or one did too long: wait for answers.", retry_s=1),
+        Kind("long-headers", 431, "Headers too long", "The headers of the request are above a limit of this server."),
         Kind("internal", 500, "Internal error", "A defect of this program; its log tells more."),
         Kind("no-room", 503, "No room", "As many sessions are open as this server allows; close one.", retry_s=10),
         Kind("engine-failed", 503, "Engine failed", "Memory ran out, a device failed, or the result is not finite.", retry_s=5),

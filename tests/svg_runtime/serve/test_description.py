@@ -110,6 +110,8 @@ def test_refusals_of_access_are_problems(open_client):
         assert (form.status_code, form.json()["type"]) == (415, "/#wrong-type")
         other = client.post("/v1/sessions", headers={**known, "origin": "http://evil.example"}, json={"model": "digits"})
         assert other.status_code == 403
+        long = client.get("/v1/models", headers={**known, "x": "y" * 20_000})
+        assert (long.status_code, long.json()["type"]) == (431, "/#long-headers")
 
 
 def test_unknown_models_are_refused_with_those_that_exist(client):
