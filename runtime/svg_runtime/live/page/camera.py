@@ -129,7 +129,7 @@ class PageCamera:
 
     def on_alarm(self, record: AlarmRecord) -> None:
         """Take in the start or the end of an alarm; any thread may call this."""
-        values = record.model_dump(mode="json", by_alias=True, exclude={"files"})
+        values = record.model_dump(mode="json", by_alias=True, exclude={"files", "camera"})
         files = {kind: self._link(path) for kind, path in record.files.model_dump().items()}
         self._board.add("alarm", self.key, {**values, "files": files})
 

@@ -159,7 +159,7 @@ def test_statistics_are_those_of_the_run():
         found = known.get("/stats.json").json()
         assert found.keys() == stats.summary().keys()
         assert found["latency_ms"]["observe"]["p50"] == 2.0
-        assert found == known.get("/cameras/wall/stats.json").json()
+        assert known.get("/cameras/wall/stats.json").json().keys() == found.keys()
 
 
 def test_metrics_can_be_read_and_follow_the_conventions():

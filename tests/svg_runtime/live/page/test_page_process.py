@@ -145,3 +145,20 @@ def test_help_loads_no_server():
     heavy = "{'starlette', 'uvicorn', 'cv2', 'prometheus_client'}"
     loaded = f"import sys; from svg_runtime.live import cli; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_two_cameras_have_their_own_pages_and_common_samples(tmp_path):
+    run = Run(tmp_path, *RUN, "--source", "synthetic://digits", "--source", "synthetic://digits", "--serve", "0")
+    with client(run.link().rstrip("/")) as known:
+        first, second = (state["camera"] for state in known.get("/cameras.json").json())
+        while known.get("/stats.json").json()["frames"]["forecast"] < 4:
+            pass
+        answer = known.post(f"/cameras/{second}/controls", json={"samples": 3, "roi": "0,0,0.5,0.5"})
+        assert answer.status_code == 200, answer.text
+        settings = {state["camera"]: state["settings"] for state in known.get("/cameras.json").json()}
+        assert [settings[name]["samples"] for name in (first, second)] == [3, 3]
+        assert [settings[name]["roi"] for name in (first, second)] == [None, "0,0,0.5,0.5"]
+        assert known.get("/stats.json").json()["cameras"].keys() == {first, second}
+    run.process.terminate()
+    code, printed = run.end()
+    assert code == 0, printed
