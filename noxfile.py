@@ -64,7 +64,13 @@ def engine_matrix(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Two minutes of hostile files for every reader of foreign bytes; the arguments after -- choose targets and length."""
+    """Two minutes of hostile files for every reader of foreign bytes, and hostile requests for svg-serve.
+
+    The arguments after -- choose targets and length, and then there are no requests.
+    """
+    if not session.posargs:
+        requests = ("pytest", "-q", "tests/svg_runtime/serve/test_serve_fuzz.py")
+        session.run(sys.executable, "-m", *requests, env={"SVG_EDGE_FUZZ_EXAMPLES": "100"})
     if importlib.util.find_spec("atheris") is None:
         session.skip("Atheris exists for Linux on x86-64 alone")
     run_module(session, "tests.fuzz", *(session.posargs or ("--minutes", "2")))

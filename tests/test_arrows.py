@@ -43,6 +43,7 @@ ROOMS = {
     "live": {"bundle", "backends", "forecast", "machine", "web"},
     "bench": {"bundle", "backends", "calibration", "forecast", "live", "machine"},
     "doctor": {"bundle", "backends", "forecast", "machine"},
+    "serve": {"bundle", "backends", "forecast", "live", "machine", "web"},
 }
 LIBRARIES = {
     "nvidia": set(),

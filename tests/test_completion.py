@@ -17,8 +17,13 @@ COMMANDS = {
     "svg-live": "svg_runtime.live.cli",
     "svg-bench": "svg_runtime.bench.cli",
     "svg-doctor": "svg_runtime.doctor.cli",
+    "svg-serve": "svg_runtime.serve.cli",
 }
-HEAVY = ["torch", "lightning_fabric", "onnx", "onnxruntime", "openvino", "tensorrt", "cv2", "av", "matplotlib"]
+BEGINNINGS = {"svg-serve": ("--tok", "--token-file")}  # of an option that completes to one; of the others: --js
+HEAVY = [
+    "torch", "lightning_fabric", "onnx", "onnxruntime", "openvino", "tensorrt", "cv2", "av", "matplotlib",
+    "starlette", "uvicorn", "prometheus_client",
+]  # fmt: skip
 PROGRAM = """
 import atexit, sys
 atexit.register(lambda: print("loaded:", [name for name in {heavy!r} if name in sys.modules], file=sys.stderr))
@@ -52,7 +57,8 @@ def test_every_command_installs_and_shows_its_completion(name):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_shell_is_given_a_script_and_the_options_that_begin_so(name):
     assert f"complete -o default -F _{name.replace('-', '_')}_completion {name}" in completion(name, "source_bash")
-    assert completion(name, "complete_bash", f"{name} --js").split() == ["--json"]
+    beginning, option = BEGINNINGS.get(name, ("--js", "--json"))
+    assert completion(name, "complete_bash", f"{name} {beginning}").split() == [option]
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -72,11 +72,19 @@ def _bits_of_file(path: Path) -> int:
 
 
 def _decode(path: Path) -> NDArray[Any]:
-    """Decode a file to BGR, uint8 or uint16."""
     try:
         content = np.fromfile(path, np.uint8)
     except OSError as error:
         raise PictureError(error.strerror or "cannot be read") from error
+    return decode_picture(content)
+
+
+def decode_picture(content: NDArray[np.uint8]) -> NDArray[Any]:
+    """Decode the bytes of a picture file to (H, W, 3) BGR, uint8 or uint16, upright.
+
+    Raises:
+        PictureError: it is no picture, one of several, or its samples are neither 8- nor 16-bit.
+    """
     advice = _advice_for_animation(content)
     if advice is not None:
         raise PictureError(f"it is an animation of several pictures; {advice}")

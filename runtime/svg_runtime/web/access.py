@@ -245,7 +245,8 @@ def _origin_refusal(method: str, headers: Mapping[str, str]) -> Response | None:
 def _type_refusal(method: str, headers: Mapping[str, str]) -> Response | None:
     """Refuse bodies that a form of another site could send without asking."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if method != "POST" or kind not in _SIMPLE_TYPES:
+    nothing = not kind and headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers  # as no form sends
+    if method != "POST" or kind not in _SIMPLE_TYPES or nothing:
         return None
     return _refuse(415, "unknown content type; expected Content-Type: application/json")
 

@@ -1,4 +1,4 @@
-"""Runs uvicorn in a thread: it starts before `start` returns, installs no signal handlers, and ends within two seconds."""
+"""Runs uvicorn in a thread: it starts before `start` returns, installs no signal handlers, and ends in time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from svg_runtime.web.limits import Limits
 from svg_runtime.web.protocol import protocol_options
 
 _START_S = 10.0
-_GRACE_S = 1  # for answers that are on their way at the end
-_STOP_S = 2.0
+_STOP_S = 1.0  # beyond the time for answers
 
 
 class ServerThread(threading.Thread):
@@ -25,16 +24,18 @@ class ServerThread(threading.Thread):
         app: what answers.
         sock: see `svg_runtime.web.address.listen`; it is closed at the end.
         limits: what clients may ask for.
+        grace_s: seconds for answers that are on their way at the end.
     """
 
-    def __init__(self, app: ASGIApp, sock: socket.socket, limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, sock: socket.socket, limits: Limits, grace_s: int = 1) -> None:
         super().__init__(name="web-server", daemon=True)
+        self._grace_s = grace_s
         self._socket = sock
         self._error: BaseException | None = None
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app, loop="asyncio", lifespan="off", log_config=None, log_level="critical", access_log=False,
-                proxy_headers=False, server_header=False, timeout_graceful_shutdown=_GRACE_S, **protocol_options(limits),
+                proxy_headers=False, server_header=False, timeout_graceful_shutdown=grace_s, **protocol_options(limits),
             )
         )  # fmt: skip
 
@@ -61,8 +62,8 @@ class ServerThread(threading.Thread):
             self._socket.close()
 
     def stop(self) -> None:
-        """End the server and all its connections, within two seconds. May be called twice."""
+        """End the server and all its connections, within a second of the time for answers. May be called twice."""
         self._server.should_exit = True
         if self.is_alive():
-            self.join(_STOP_S)
+            self.join(self._grace_s + _STOP_S)
         self._socket.close()

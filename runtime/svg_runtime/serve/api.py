@@ -1,0 +1,212 @@
+"""What is answered to each operation."""
+
+from __future__ import annotations
+
+import json
+from contextlib import AsyncExitStack
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+import svg_runtime
+from svg_runtime.serve import answers, metrics, operations, page, schema
+from svg_runtime.serve.catalogue import Catalogue
+from svg_runtime.serve.frames import MEDIA_TYPES
+from svg_runtime.serve.limits import Limits
+from svg_runtime.serve.openapi import describe
+from svg_runtime.serve.problems import ProblemError
+from svg_runtime.serve.session import Session
+from svg_runtime.serve.sessions import SessionTable
+
+_JSON = "application/json"
+_PROBLEMS_SHOWN = 5
+_Body = TypeVar("_Body", bound=BaseModel)
+
+
+class Api:
+    """A method for each operation of `operations.OPERATIONS`, by its name.
+
+    They take the request, and a stack of what is to be held until the answer has been sent.
+
+    Args:
+        catalogue: models that may be opened.
+        sessions: those of this server.
+        limits: of this server.
+        measured: its counters.
+    """
+
+    def __init__(self, catalogue: Catalogue, sessions: SessionTable, limits: Limits, measured: metrics.Metrics) -> None:
+        self._catalogue = catalogue
+        self._sessions = sessions
+        self._limits = limits
+        self._metrics = measured
+        description = describe(catalogue.names)
+        self._description = json.dumps(description, indent=2)
+        self._page = page.render(description)
+
+    async def list_models(self, request: Request, held: AsyncExitStack) -> Response:
+        """All models."""
+        return _json(self._catalogue.about)
+
+    async def open_session(self, request: Request, held: AsyncExitStack) -> Response:
+        """A new session."""
+        session = await self._sessions.open(await self._json_body(request, schema.SessionRequest))
+        self._metrics.opened(session.model.about.name)
+        return _json(session.about, status=201, headers={"Location": f"/v1/sessions/{session.name}"})
+
+    async def list_sessions(self, request: Request, held: AsyncExitStack) -> Response:
+        """All sessions."""
+        return _json(self._sessions.about)
+
+    async def show_session(self, request: Request, held: AsyncExitStack) -> Response:
+        """One session, also while it computes."""
+        return _json(self._session(request).about)
+
+    async def close_session(self, request: Request, held: AsyncExitStack) -> Response:
+        """Close a session."""
+        await self._sessions.close(self._session(request).name, "request")
+        return Response(status_code=204)
+
+    async def observe_frame(self, request: Request, held: AsyncExitStack) -> Response:
+        """The observation of the frame in the body."""
+        session = self._session(request)
+        media_type = _media_type(request)
+        if media_type not in MEDIA_TYPES:
+            raise _wrong_type(media_type, MEDIA_TYPES)
+        dtype, shape = request.query_params.get("dtype", "float32"), request.query_params.get("shape")
+        if dtype not in ("float32", "uint8"):
+            raise ProblemError("invalid", f"dtype={dtype[:40]}", "float32 or uint8")
+        await held.enter_async_context(session.turn())
+        body = await self._body(request, self._limits.frame_bytes)
+        return _json(await session.observe(body, media_type, "uint8" if dtype == "uint8" else "float32", shape))
+
+    async def forecast(self, request: Request, held: AsyncExitStack) -> Response:
+        """The forecast, in the form that the body or the header Accept asks for."""
+        session = self._session(request)
+        await held.enter_async_context(session.turn())
+        asked = await self._json_body(request, schema.ForecastRequest, or_nothing=True)
+        form = asked.format or _accepted_form(request.headers.get("accept", "*/*"))
+        answer = await session.forecast(asked, form)
+        return Response(answer.body, media_type=answer.media_type, headers=answer.headers)
+
+    async def reset_session(self, request: Request, held: AsyncExitStack) -> Response:
+        """Start a session anew."""
+        session = self._session(request)
+        await held.enter_async_context(session.turn())
+        await session.reset()
+        return Response(status_code=204)
+
+    async def health(self, request: Request, held: AsyncExitStack) -> Response:
+        """That the server answers."""
+        return _json(
+            schema.Health(
+                status="ok",
+                version=svg_runtime.__version__,
+                sessions=len(self._sessions),
+                max_sessions=self._limits.sessions,
+            )
+        )
+
+    async def show_metrics(self, request: Request, held: AsyncExitStack) -> Response:
+        """For Prometheus."""
+        self._metrics.sessions.set(len(self._sessions))
+        return Response(self._metrics.text(), headers={"Content-Type": metrics.MEDIA_TYPE})
+
+    async def show_description(self, request: Request, held: AsyncExitStack) -> Response:
+        """The OpenAPI description."""
+        return Response(self._description, media_type=_JSON)
+
+    async def show_page(self, request: Request, held: AsyncExitStack) -> Response:
+        """The same for people."""
+        return Response(self._page, media_type=operations.HTML)
+
+    def _session(self, request: Request) -> Session:
+        return self._sessions.get(request.path_params[operations.SESSION_ID])
+
+    async def _json_body(self, request: Request, kind: type[_Body], or_nothing: bool = False) -> _Body:
+        """Validate the body as `kind`.
+
+        Raises:
+            ProblemError: it is another type, too large or invalid.
+        """
+        body = await self._body(request, self._limits.json_bytes)
+        if or_nothing and not body:
+            return kind()
+        media_type = _media_type(request)
+        if media_type != _JSON:
+            raise _wrong_type(media_type, (_JSON,))
+        try:
+            return kind.model_validate_json(body)
+        except ValidationError as error:
+            raise _invalid(error) from None
+
+    async def _body(self, request: Request, limit: int) -> bytes:
+        """Read the body.
+
+        Raises:
+            ProblemError: it is too large. What is left of it is not read.
+        """
+        too_large = ProblemError("too-large", f"a body of more than {limit} bytes", f"at most {limit} bytes", headers=_CLOSE)
+        length = request.headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > limit:
+            raise too_large
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > limit:
+                raise too_large
+        return bytes(body)
+
+
+_CLOSE = {"Connection": "close"}
+
+
+def _json(answer: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(answer.model_dump_json(), status_code=status, media_type=_JSON, headers=headers)
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _wrong_type(given: str, expected: tuple[str, ...]) -> ProblemError:
+    detail = f"Content-Type: {given[:80]}" if given else "no Content-Type"
+    return ProblemError("wrong-type", detail, f"one of: {', '.join(expected)}", headers=_CLOSE)
+
+
+def _invalid(error: ValidationError) -> ProblemError:
+    """What is wrong with a JSON body, member by member."""
+    problems = error.errors()
+    places = [".".join(str(part)[:40] for part in each["loc"]) or "the body" for each in problems]
+    shown = [f"{place}: {each['msg']}" for place, each in zip(places, problems, strict=True)][:_PROBLEMS_SHOWN]
+    more = f"; and {len(problems) - _PROBLEMS_SHOWN} more" if len(problems) > _PROBLEMS_SHOWN else ""
+    return ProblemError("invalid", "; ".join(shown) + more, advice="see GET /openapi.json, or GET / in a browser")
+
+
+def _accepted_form(accept: str) -> schema.Format:
+    """The form that a header Accept prefers.
+
+    Raises:
+        ProblemError: it names none of them.
+    """
+    ranked: list[tuple[float, schema.Format]] = []
+    for part in accept.lower().split(","):
+        kind, *parameters = (each.strip() for each in part.split(";"))
+        quality = next((each[2:] for each in parameters if each.startswith("q=")), "1")
+        for form, media_type in answers.MEDIA_TYPES.items():
+            if kind in (media_type, "*/*", media_type.partition("/")[0] + "/*"):
+                ranked.append((_quality(quality), form))
+                break
+    best = max(ranked, key=lambda each: each[0], default=(0.0, "raw"))  # the first one of the best
+    if best[0] <= 0:
+        raise ProblemError("not-acceptable", f"Accept: {accept[:80]}", f"one of: {', '.join(answers.MEDIA_TYPES.values())}")
+    return best[1]
+
+
+def _quality(text: str) -> float:
+    try:
+        return min(max(float(text), 0.0), 1.0)
+    except ValueError:
+        return 0.0

@@ -1,0 +1,30 @@
+"""What one server takes and gives at most, so that its memory is bounded whatever clients do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one server.
+
+    Attributes:
+        sessions: open at the same time.
+        idle_s: seconds without a request, after which a session is closed.
+        waiting: requests of one session that may wait for the one that runs.
+        wait_s: seconds that each of them may wait.
+        frame_bytes: of the body of a frame.
+        json_bytes: of any other body.
+        pixels: of a picture, looked up in its header before it is decoded.
+        forecast_bytes: of all frames of a forecast, as float32.
+    """
+
+    sessions: int = 8
+    idle_s: float = 300.0
+    waiting: int = 4
+    wait_s: float = 30.0
+    frame_bytes: int = 32_000_000
+    json_bytes: int = 64_000
+    pixels: int = 1 << 24
+    forecast_bytes: int = 32_000_000

@@ -1,0 +1,124 @@
+"""What a server says about itself: OpenAPI, the page, health, metrics, and its refusals before anything else."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html.parser
+import re
+
+import pytest
+
+import svg_runtime
+from svg_runtime.errors import UsageError
+from svg_runtime.serve.api import Api
+from svg_runtime.serve.catalogue import model_paths
+from svg_runtime.serve.openapi import describe
+from svg_runtime.serve.operations import OPERATIONS
+from svg_runtime.serve.page import render
+from svg_runtime.serve.problems import KINDS
+from svg_runtime.web.access import Access
+from svg_runtime.web.address import Address
+from svg_runtime.web.token import Token
+from tests.svg_runtime.serve.serve_helpers import open_session
+
+
+def test_the_description_names_all_operations_models_and_problems(client):
+    described = client.get("/openapi.json").json()
+    assert described == describe(["digits", "camera"])
+    assert described["components"]["schemas"]["SessionRequest"]["properties"]["model"]["enum"] == ["digits", "camera"]
+    operations = [each for methods in described["paths"].values() for each in methods.values()]
+    assert {each["operationId"] for each in operations} == {operation.name for operation in OPERATIONS}
+    assert all(callable(getattr(Api, operation.name)) for operation in OPERATIONS)
+    assert {name for operation in OPERATIONS for name in operation.problems} <= set(KINDS)
+    references = set(re.findall(r"#/components/schemas/(\w+)", str(described)))
+    assert references == set(described["components"]["schemas"]) - {"SessionRequest", "ForecastRequest"} | {
+        "SessionRequest", "ForecastRequest",
+    }  # fmt: skip
+
+
+class _Page(html.parser.HTMLParser):
+    """Ids, links, and what the page loads."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        given = dict(attributes)
+        self.ids += [given["id"]] if "id" in given else []
+        self.links += [given["href"]] if tag == "a" else []
+        self.loads += [tag] if tag in ("script", "link", "img", "iframe") or "style" in given else []
+
+
+def test_the_page_shows_all_of_it_and_loads_nothing(client):
+    answer = client.get("/")
+    page = _Page(answer.text)
+    assert page.loads == []
+    assert {operation.name for operation in OPERATIONS} | set(KINDS) <= set(page.ids)
+    assert len(page.ids) == len(set(page.ids))
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(page.ids)
+    style = re.search(r"<style>(.*)</style>", answer.text, re.S).group(1)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in answer.headers["content-security-policy"]
+
+
+def test_names_of_models_are_text_on_the_page():
+    assert "<script>" not in render(describe(["<script>"]))
+
+
+def test_models_are_described_as_they_are(client):
+    digits, camera = client.get("/v1/models").json()["models"]
+    assert (digits["frame"], digits["surprise_unit"], digits["family"]) == (
+        {"height": 64, "width": 64, "channels": 1, "colour_order": "gray"}, "nats", "svg",
+    )  # fmt: skip
+    assert (camera["frame"]["colour_order"], camera["n_past"], camera["context"]) == ("RGB", 5, "window")
+    assert "cpu" in camera["backend"]
+
+
+def test_health_and_metrics_count(client):
+    open_session(client)
+    health = {"status": "ok", "version": svg_runtime.__version__, "sessions": 1, "max_sessions": 8}
+    assert client.get("/healthz").json() == health
+    text = client.get("/metrics").text
+    assert "svg_serve_sessions 1.0" in text
+    assert 'svg_serve_requests_total{operation="open_session",status="201"} 1.0' in text
+
+
+def test_pages_and_methods_that_do_not_exist_are_problems(client):
+    assert (client.get("/v2").status_code, client.get("/v2").json()["type"]) == (404, "/#no-such-page")
+    assert client.get("/v1/models/").status_code == 404
+    wrong = client.put("/v1/sessions", json={})
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET, HEAD, POST")
+    assert client.head("/healthz").status_code == 200
+
+
+def test_refusals_of_access_are_problems(open_client):
+    with open_client(access=Access(Address("0.0.0.0", 80), Token("0123456789abcdef0123"), frozenset({"testserver"}))) as client:
+        refused = client.get("/v1/models")
+        assert (refused.status_code, refused.json()["type"]) == (401, "/#no-token")
+        assert refused.headers["www-authenticate"] == "Bearer"
+        assert refused.headers["content-type"] == "application/problem+json"
+        known = {"authorization": "Bearer 0123456789abcdef0123"}
+        assert client.get("/v1/models", headers=known).status_code == 200
+        foreign = client.get("/v1/models", headers={**known, "host": "evil.example"})
+        assert (foreign.status_code, foreign.json()["type"]) == (403, "/#not-allowed")
+        form = client.post("/v1/sessions", headers={**known, "content-type": "text/plain"}, content="{}")
+        assert (form.status_code, form.json()["type"]) == (415, "/#wrong-type")
+        other = client.post("/v1/sessions", headers={**known, "origin": "http://evil.example"}, json={"model": "digits"})
+        assert other.status_code == 403
+        long = client.get("/v1/models", headers={**known, "x": "y" * 20_000})
+        assert (long.status_code, long.json()["type"]) == (431, "/#long-headers")
+
+
+def test_unknown_models_are_refused_with_those_that_exist(client):
+    refused = client.post("/v1/sessions", json={"model": "/etc/passwd"})
+    assert (refused.status_code, refused.json()["expected"]) == (422, "one of: digits, camera")
+
+
+def test_two_models_of_one_name_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="two models are called 'digits'"):
+        model_paths(["digits", str(tmp_path / "digits.svgb")])

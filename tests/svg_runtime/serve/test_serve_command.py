@@ -1,0 +1,142 @@
+"""`svg-serve` as a process: its messages, its end by signals, and the clients of examples/."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from svg_common import command
+from svg_runtime.serve.cli import main
+from svg_runtime.serve.openapi import describe
+from tests.svg_runtime.serve.serve_helpers import digits
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+def svg_serve(monkeypatch, capsys):
+    """Run the command in this process until it ends; returns its exit code and what it printed."""
+
+    def run(*arguments: str):
+        monkeypatch.setattr("sys.argv", ["svg-serve", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code), capsys.readouterr()
+
+    return run
+
+
+@contextmanager
+def running(*arguments: str):
+    """Start the command; yields the process, its address and its first lines."""
+    words = [sys.executable, "-m", "svg_runtime.serve", "--backend", "cpu", "--threads", "1", *arguments]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    try:
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "http://" in line:
+                break
+        assert lines, "it ended at once"
+        yield process, re.search(r"http://\S+", lines[-1]).group(0), lines
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def ask(connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None, headers: dict | None = None):
+    connection.request(method, path, body, headers or {})
+    answer = connection.getresponse()
+    return answer.status, answer.headers, answer.read()
+
+
+def ready_session(connection: http.client.HTTPConnection) -> str:
+    _, headers, _ = ask(connection, "POST", "/v1/sessions", b'{"model": "digits"}', JSON)
+    for frame in digits(5):
+        ask(connection, "POST", f"{headers['Location']}/frames", frame.tobytes(), {"Content-Type": "application/octet-stream"})
+    return headers["Location"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_lets_the_running_forecast_finish(number, code):
+    """The forecast takes seconds; the signal comes while it runs."""
+    with running("--model", "digits", "--listen", "0") as (process, address, _):
+        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=120)
+        session = ready_session(connection)
+        connection.request("POST", f"{session}/forecast", json.dumps({"samples": 60, "horizon": 30}).encode(), JSON)
+        time.sleep(0.5)
+        process.send_signal(number)
+        answer = connection.getresponse()
+        assert (answer.status, answer.headers["Svg-Shape"]) == (200, "60,30,64,64,1")
+        assert len(answer.read()) == 60 * 30 * 64 * 64 * 4
+        connection.close()
+        assert process.wait(60) == code
+
+
+def test_another_address_needs_a_token_which_is_printed():
+    with running("--model", "digits", "--listen", "0.0.0.0:0") as (_, link, lines):
+        connection = http.client.HTTPConnection(f"127.0.0.1:{urlsplit(link).port}", timeout=60)
+        token = re.search(r"token=(\S+)", link).group(1)
+        assert ask(connection, "GET", "/healthz")[0] == 401
+        connection.close()
+        assert ask(connection, "GET", "/healthz", headers={"Authorization": f"Bearer {token}"})[0] == 200
+        connection.close()
+        assert lines[0].startswith("svg-serve: digits: cpu ")
+
+
+def test_the_description_is_printed_without_opening_a_model(svg_serve):
+    code, output = svg_serve("--print-openapi", "--model", "digits")
+    assert code == 0
+    assert json.loads(output.out) == describe(["digits"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--listen", "nowhere"], 2, "--listen nowhere is no address"),
+        (["--idle-timeout", "5"], 2, "--idle-timeout: '5' is not a duration"),
+        (["--model", "missing.svgb", "--listen", "0"], 1, "no such bundle"),
+        (["--backend", "tensorrt-rtx", "--fp16", "--bf16"], 2, "both --fp16 and --bf16"),
+    ],
+)
+def test_mistakes_are_one_message(svg_serve, arguments, code, message):
+    returned, output = svg_serve(*arguments)
+    assert (returned, output.out) == (code, "")
+    assert output.err.startswith("error: ")
+    assert message in output.err
+
+
+def test_without_its_extra_it_says_what_to_install(svg_serve, monkeypatch):
+    monkeypatch.setattr(command, "is_installed", lambda module: module != "uvicorn")
+    returned, output = svg_serve()
+    assert returned == 4
+    assert "pip install 'svg-edge[serve]'" in output.err
+
+
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+
+
+def test_clients_in_python_and_javascript_print_the_same_forecast():
+    with running("--model", "camera", "--listen", "0") as (_, address, _lines):
+        printed = [
+            subprocess.run([*interpreter, EXAMPLES / name, address], capture_output=True, text=True, timeout=120, check=False)
+            for interpreter, name in (([sys.executable, "-S"], "05_over_http.py"), (["node"], "05_over_http.mjs"))
+        ]
+        assert [each.returncode for each in printed] == [0, 0], printed[0].stderr + printed[1].stderr
+        shown = [re.sub(r"\bNone\b", "null", each.stdout) for each in printed]
+        assert shown[0] == shown[1]
+        assert "samples,steps,height,width,channels = 4,10,64,64,3" in shown[0]
+        connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)
+        assert json.loads(ask(connection, "GET", "/v1/sessions")[2]) == {"sessions": []}
+        connection.close()

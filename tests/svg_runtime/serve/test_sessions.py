@@ -1,0 +1,295 @@
+"""Sessions over HTTP give what a Forecaster in the process gives, one beside the other, and end when they should."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from svg_common.digits import digit_stream
+from svg_runtime import Forecaster
+from svg_runtime.bundle.reader import find_model
+from svg_runtime.errors import BackendError
+from svg_runtime.live.preprocess import Preprocessor
+from svg_runtime.serve import session as session_module
+from svg_runtime.serve.answers import encode
+from tests.svg_runtime.serve.serve_helpers import array_of, digits, encoded, open_session, send
+
+
+def own_forecaster(model: str = "digits", **options) -> Forecaster:
+    return Forecaster.open(find_model(model), backend="cpu", threads=1, **options)
+
+
+def numbers(observation: dict) -> tuple:
+    return observation["index"], observation["surprise"], [tuple(score.values()) for score in observation["scores"]]
+
+
+def numbers_of(seen) -> tuple:
+    return seen.index, seen.surprise, [(each.lead, each.mse_best, each.mse_mean, each.mse_repeat) for each in seen.scores]
+
+
+def test_interleaved_sessions_give_the_bits_of_forecasters_in_the_process(client):
+    """Raw float32 in, raw float32 out: two seeds and other frames, turn by turn, with resets."""
+    options = [{"samples": 3, "horizon": 4, "seed": 0}, {"samples": 2, "horizon": 6, "seed": 9, "context": "stream"}]
+    sessions = [open_session(client, **each) for each in options]
+    with own_forecaster(**options[0]) as first, own_forecaster(**options[1]) as second:
+        for step, pair in enumerate(zip(digits(9, seed=1), digits(9, seed=2), strict=True)):
+            for forecaster, session, frame in zip((first, second), sessions, pair, strict=True):
+                assert numbers(send(client, session, frame)) == numbers_of(forecaster.observe(frame))
+                if forecaster.ready:
+                    assert np.array_equal(array_of(client.post(f"{session}/forecast")), forecaster.forecast())
+            if step == 6:
+                assert client.post(f"{sessions[0]}/reset").status_code == 204
+                first.reset()
+    assert client.get(sessions[0]).json()["observed"] == 2
+
+
+def test_other_counts_are_those_of_the_forecaster(client):
+    session = open_session(client, samples=2, horizon=3)
+    with own_forecaster(samples=2, horizon=3) as forecaster:
+        for frame in digits(5):
+            send(client, session, frame)
+            forecaster.observe(frame)
+        asked = client.post(f"{session}/forecast", json={"samples": 5, "horizon": 2})
+        assert np.array_equal(array_of(asked), forecaster.forecast(5, 2))
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_pictures_become_what_svg_live_makes_of_them(client, kind):
+    """Camera pictures of another size, in colour, for a model of 64 x 64 pixels."""
+    draw = digit_stream(4, image_size=90)
+    pictures = [np.repeat((draw() * 255).astype(np.uint8)[..., None], 3, axis=2)[:70] for _ in range(6)]
+    session = open_session(client, model="camera", samples=2, horizon=2)
+    fit = Preprocessor(64, 64, 3).fit
+    with own_forecaster("camera", samples=2, horizon=2) as forecaster:
+        for picture in pictures:
+            body = encoded(picture, f".{kind}")
+            answer = client.post(f"{session}/frames", content=body, headers={"content-type": f"image/{kind}"})
+            decoded = cv2.cvtColor(cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+            assert kind == "jpeg" or np.array_equal(decoded, picture)
+            assert numbers(answer.json()) == numbers_of(forecaster.observe(fit(decoded)))
+        assert np.array_equal(array_of(client.post(f"{session}/forecast")), forecaster.forecast())
+
+
+def test_a_forecast_before_enough_frames_says_how_many_are_missing(client):
+    session = open_session(client)
+    send(client, session, digits(1)[0])
+    refused = client.post(f"{session}/forecast")
+    assert (refused.status_code, refused.json()["missing"]) == (409, 4)
+    assert refused.headers["content-type"] == "application/problem+json"
+
+
+def test_closed_and_unknown_sessions_are_not_found(client):
+    session = open_session(client)
+    assert [each["id"] for each in client.get("/v1/sessions").json()["sessions"]] == [session.rpartition("/")[2]]
+    assert client.delete(session).status_code == 204
+    for method, path in (("GET", ""), ("DELETE", ""), ("POST", "/frames"), ("POST", "/forecast"), ("POST", "/reset")):
+        answer = client.request(method, session + path, headers={"content-type": "image/png"})
+        assert (answer.status_code, answer.json()["type"]) == (404, "/#no-such-session")
+
+
+def test_there_is_room_for_so_many_sessions_until_one_is_closed(open_client):
+    with open_client(sessions=2) as client:
+        first, _ = open_session(client), open_session(client)
+        refused = client.post("/v1/sessions", json={"model": "digits"})
+        assert (refused.status_code, refused.json()["type"]) == (503, "/#no-room")
+        assert int(refused.headers["retry-after"]) > 0
+        client.delete(first)
+        open_session(client)
+
+
+def test_a_session_that_does_not_open_leaves_its_room(open_client):
+    """The camera model reads windows of frames alone."""
+    with open_client(sessions=1) as client:
+        refused = client.post("/v1/sessions", json={"model": "camera", "context": "stream"})
+        assert (refused.status_code, refused.json()["type"]) == (422, "/#invalid")
+        assert "window" in refused.json()["expected"]
+        open_session(client)
+
+
+def test_idle_sessions_are_closed_and_used_ones_are_not(client):
+    used, idle = (open_session(client, samples=1, horizon=1) for _ in range(2))
+    sessions = client.server.sessions
+    for each in (used, idle):
+        sessions.get(each.rpartition("/")[2]).last_used -= 301
+    send(client, used, digits(1)[0])
+    client.portal.call(sessions.close_idle)
+    assert [client.get(each).status_code for each in (used, idle)] == [200, 404]
+    assert 'svg_serve_sessions_closed_total{reason="idle"} 1.0' in client.get("/metrics").text
+
+
+def test_idle_sessions_are_looked_for_without_a_request(open_client):
+    with open_client(idle_s=0.1) as client:
+        open_session(client, samples=1, horizon=1)
+        deadline = time.monotonic() + 30
+        while len(client.server.sessions) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert client.get("/healthz").json()["sessions"] == 0
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads its memory as Linux reports it")
+def test_sessions_that_come_and_go_leave_no_memory_behind(client):
+    """A session of 32 samples and 16 steps holds 50 MB with its engine: if it stayed, the second round would show it."""
+
+    def come_and_go() -> int:
+        for _ in range(4):
+            session = open_session(client, samples=32, horizon=16)
+            for frame in digits(5):
+                send(client, session, frame)
+            assert client.post(f"{session}/forecast").status_code == 200
+            client.delete(session)
+        gc.collect()
+        return resident_bytes()
+
+    before = come_and_go()
+    assert come_and_go() - before < 32 << 20
+
+
+class Gate:
+    """Holds a forecast in its thread until it may go on."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.entered = threading.Event()
+        self.leave = threading.Event()
+
+        def held(*arguments):
+            self.entered.set()
+            assert self.leave.wait(20)
+            return encode(*arguments)
+
+        monkeypatch.setattr(session_module, "encode", held)
+
+
+@pytest.fixture
+def gate(monkeypatch) -> Gate:
+    return Gate(monkeypatch)
+
+
+def ready_session(client, horizon: int = 1) -> str:
+    session = open_session(client, samples=1, horizon=horizon)
+    for frame in digits(5):
+        send(client, session, frame)
+    return session
+
+
+def test_requests_of_a_session_wait_for_each_other_and_too_many_are_refused(open_client, gate):
+    with open_client(waiting=1) as client, ThreadPoolExecutor(3) as pool:
+        session = ready_session(client)
+        running = pool.submit(client.post, f"{session}/forecast")
+        assert gate.entered.wait(10)
+        waiting = pool.submit(client.post, f"{session}/reset")
+        time.sleep(0.1)
+        refused = client.post(f"{session}/reset")
+        assert (refused.status_code, refused.json()["type"]) == (429, "/#busy")
+        assert not waiting.done()
+        assert client.get(session).json()["observed"] == 5  # looking does not wait
+        gate.leave.set()
+        assert (running.result(10).status_code, waiting.result(10).status_code) == (200, 204)
+        assert client.get(session).json()["observed"] == 0
+
+
+def test_a_request_that_waits_too_long_is_refused(open_client, gate):
+    with open_client(wait_s=0.1) as client, ThreadPoolExecutor(1) as pool:
+        session = ready_session(client)
+        running = pool.submit(client.post, f"{session}/forecast")
+        assert gate.entered.wait(10)
+        assert client.post(f"{session}/reset").status_code == 429
+        gate.leave.set()
+        assert running.result(10).status_code == 200
+
+
+def test_opening_a_session_holds_up_no_other(open_client, monkeypatch):
+    """A bundle that takes long to open: others observe and forecast meanwhile."""
+    with open_client() as client, ThreadPoolExecutor(1) as pool:
+        session = ready_session(client)
+        opening, go_on = threading.Event(), threading.Event()
+
+        def slow(self):
+            opening.set()
+            assert go_on.wait(20)
+
+        monkeypatch.setattr(Forecaster, "warm_up", slow)
+        opened = pool.submit(open_session, client)
+        assert opening.wait(10)
+        assert client.post(f"{session}/forecast").status_code == 200
+        assert len(client.get("/v1/sessions").json()["sessions"]) == 1
+        go_on.set()
+        opened.result(10)
+
+
+def test_closing_waits_for_the_forecast_that_runs_and_refuses_those_that_wait(open_client, gate):
+    with open_client() as client, ThreadPoolExecutor(3) as pool:
+        session = ready_session(client)
+        running = pool.submit(client.post, f"{session}/forecast")
+        assert gate.entered.wait(10)
+        waiting = pool.submit(client.post, f"{session}/forecast")
+        time.sleep(0.1)
+        closing = pool.submit(client.delete, session)
+        time.sleep(0.1)
+        assert not closing.done()
+        gate.leave.set()
+        assert [each.result(10).status_code for each in (running, waiting, closing)] == [200, 404, 204]
+
+
+def test_a_device_that_fails_is_said_and_the_session_goes_on(client, monkeypatch):
+    session = ready_session(client)
+
+    def fail(*arguments):
+        raise BackendError("out of memory\n  close other programs")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Forecaster, "forecast", fail)
+        refused = client.post(f"{session}/forecast")
+    assert (refused.status_code, refused.json()["detail"]) == (503, "out of memory")
+    assert client.post(f"{session}/forecast").status_code == 200
+
+
+def test_a_defect_is_said_without_its_cause_and_logged(client, monkeypatch, caplog):
+    session = ready_session(client)
+    monkeypatch.setattr(Forecaster, "forecast", lambda *arguments: 1 / 0)
+    answer = client.post(f"{session}/forecast")
+    assert (answer.status_code, answer.json()["type"]) == (500, "/#internal")
+    assert "division" not in answer.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_client_that_takes_no_answer_holds_one_answer_and_its_own_session(open_client):
+    """Otherwise many answers would wait in memory for slow clients."""
+    with open_client(wait_s=0.1) as client:
+        session, other = ready_session(client, horizon=5), ready_session(client)
+        sent, taken = [], threading.Event()
+
+        async def never_take(message) -> None:
+            sent.append(len(message.get("body", b"")))
+            while len(sent) > 1 and not taken.is_set():
+                await asyncio.sleep(0.01)
+
+        async def receive() -> dict:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        scope = {
+            "type": "http", "method": "POST", "path": f"{session}/forecast", "query_string": b"",
+            "headers": [(b"host", b"testserver")],
+        }  # fmt: skip
+        asking = client.portal.start_task_soon(client.server.app, scope, receive, never_take)
+        deadline = time.monotonic() + 20
+        while len(sent) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert sent == [0, 1 << 16]  # of 80 KiB
+        assert client.post(f"{session}/reset").status_code == 429
+        assert client.post(f"{other}/reset").status_code == 204
+        taken.set()
+        asking.result(20)
+        assert client.post(f"{session}/reset").status_code == 204
