@@ -40,6 +40,7 @@ ROOMS = {
     "calibration": {"bundle", "backends", "machine"},
     "forecast": {"bundle", "backends", "calibration"},
     "live": {"bundle", "backends", "forecast", "machine"},
+    "offline": {"bundle", "forecast", "live"},
     "bench": {"bundle", "backends", "calibration", "forecast", "live", "machine"},
     "doctor": {"bundle", "backends", "forecast", "machine"},
 }

@@ -15,10 +15,11 @@ COMMANDS = {
     "svg-export": "svg_export.cli",
     "svg-eval": "svg_eval.cli",
     "svg-live": "svg_runtime.live.cli",
+    "svg-forecast": "svg_runtime.offline.cli",
     "svg-bench": "svg_runtime.bench.cli",
     "svg-doctor": "svg_runtime.doctor.cli",
 }
-HEAVY = ["torch", "lightning_fabric", "onnx", "onnxruntime", "openvino", "tensorrt", "cv2", "av", "matplotlib"]
+HEAVY = ["torch", "lightning_fabric", "onnx", "onnxruntime", "openvino", "tensorrt", "cv2", "av", "matplotlib", "pyarrow", "fsspec", "ray"]
 PROGRAM = """
 import atexit, sys
 atexit.register(lambda: print("loaded:", [name for name in {heavy!r} if name in sys.modules], file=sys.stderr))
