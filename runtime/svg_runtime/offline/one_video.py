@@ -33,7 +33,7 @@ _Frame = NDArray[np.float32]
 _SCORES = ("mse_best", "mse_mean", "mse_repeat")
 _BATCH = 4096  # rows that wait as Python objects, which take 20 times as much memory as their columns
 
-KeepFutures = Callable[[int, _Frame], None]  # gets the frame's number and its futures (S, T, H, W, C)
+EachForecast = Callable[[int, float, _Frame], None]  # number and time of the frame, futures (S, T, H, W, C)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class _Events(EventLog):
 
 
 def forecast_video(
-    forecaster: Forecaster, video: Video, path: Path, seen_as: SeenAs, stop: StopRequest, keep: KeepFutures | None = None
+    forecaster: Forecaster, video: Video, path: Path, seen_as: SeenAs, stop: StopRequest, each: EachForecast | None = None
 ) -> VideoRows | None:
     """Observe and forecast a video. The same video gives the same rows, whatever was forecast before it.
 
@@ -81,21 +81,21 @@ def forecast_video(
         path: of its content.
         seen_as: see there.
         stop: ends it early.
-        keep: gets all futures.
+        each: is called after every forecast.
 
     Returns:
         Its rows, also of a video that cannot be read; None if a stop was requested before its end.
 
     Raises:
         BackendError: the engine failed.
-        SvgError: raised by `keep`.
+        OSError: raised by `each`.
     """
     watch: _Watch | None = None
     source_events = _Events()
     try:
         options = SourceOptions(source=str(path.absolute()), source_fps=seen_as.source_fps, turn=seen_as.turn)
         interval_s = model_interval_s(options, forecaster.manifest.generation.frame_interval_s)
-        watch = _Watch(forecaster, step_interval_s(options, interval_s), seen_as, keep)
+        watch = _Watch(forecaster, step_interval_s(options, interval_s), seen_as, each)
         source = open_source(options=options, interval_s=interval_s, image_size=0, stop=stop, events=source_events)
         try:
             for source_frame in source.frames():
@@ -117,10 +117,10 @@ def forecast_video(
 class _Watch:
     """What happens to each frame, and the rows that come of it."""
 
-    def __init__(self, forecaster: Forecaster, step_s: float, seen_as: SeenAs, keep: KeepFutures | None) -> None:
+    def __init__(self, forecaster: Forecaster, step_s: float, seen_as: SeenAs, each: EachForecast | None) -> None:
         frame = forecaster.manifest.frame
         self._forecaster = forecaster
-        self._keep = keep
+        self._each = each
         self._preprocessor = Preprocessor(frame.height, frame.width, frame.channels, seen_as.roi)
         self.events = _Events()
         self._check = PictureCheck(step_s, self.events)
@@ -165,8 +165,8 @@ class _Watch:
         if self._forecaster.ready:
             futures = self._forecaster.forecast()
             self.forecasts += 1
-            if self._keep is not None:
-                self._keep(self.frames, futures)
+            if self._each is not None:
+                self._each(self.frames, time_s, futures)
         self.frames += 1
         self.duration_s = time_s + self.step_s
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +66,17 @@ def forecast_with_ray(
     Returns:
         What ended a worker before its time; what was finished is published.
     """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports to its makers unless told otherwise
     import ray
+    import ray.data
 
     workers = min(options.ray_workers or 1, len(pending))
     blocks = math.ceil(len(pending) / min(_MOST_VIDEOS, math.ceil(len(pending) / (workers * _BLOCKS_PER_WORKER))))
     failure: str | None = None
-    for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # of what fails, the reports tell
     ray.init(logging_level=logging.ERROR, ignore_reinit_error=True)
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # what fails, the reports tell
         videos = ray.data.from_items([vars(video) for video in pending], override_num_blocks=blocks)
         reports = videos.map_batches(
             RayWorker,

@@ -8,8 +8,12 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from svg_common.errors import SvgError, UsageError
 from svg_common.progress import ProgressDisplay
+from svg_common.quantities import duration_text
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.live.stop import StopRequest
 from svg_runtime.offline.dataset import Dataset, Part
@@ -92,19 +96,24 @@ class Worker:
         return None
 
     def _forecast(self, part: Part, video: Video, path: Path) -> VideoRows | None:
-        run = partial(forecast_video, self._forecaster, video, path, self._options.seen_as, self._stop)
-        keep = self._options.keep
+        forecaster, keep = self._forecaster, self._options.keep
+        run = partial(forecast_video, forecaster, video, path, self._options.seen_as, self._stop)
         if keep is None:
-            return run()
-        forecaster = self._forecaster
+            return run(lambda frame, time_s, futures: self._show(video, time_s))
         shapes = kept_shapes(keep, forecaster.manifest, forecaster.samples, forecaster.horizon)
         with part.forecasts(video.id, shapes) as kept:
-            rows = run(lambda frame, futures: kept.add(frame, kept_arrays(keep, futures)))
+
+            def store(frame: int, time_s: float, futures: NDArray[np.float32]) -> None:
+                kept.add(frame, kept_arrays(keep, futures))
+                self._show(video, time_s)
+
+            rows = run(store)
             if rows is None or rows.video["status"] == "failed":
                 kept.discard()
         return rows
 
-    def _show(self, video: Video) -> None:
+    def _show(self, video: Video, time_s: float = 0.0) -> None:
         if self._display is not None:
-            detail = f"{self._tally.frames} frames so far, {video.name}"
-            self._display.progress("forecasting", self._done_bytes / max(self._all_bytes, 1), detail)
+            self._display.progress(
+                "forecasting", self._done_bytes / max(self._all_bytes, 1), f"{video.name} at {duration_text(time_s)}"
+            )

@@ -7,6 +7,7 @@ import random
 import resource
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import fsspec
@@ -17,7 +18,7 @@ from svg_common.errors import UsageError
 from svg_runtime.offline.dataset import DatasetInUseError, open_dataset
 from svg_runtime.offline.shard import Shard, parse_shard
 from svg_runtime.offline.worker import Worker
-from tests.command_runner import start, wait_until
+from tests.command_runner import Run, start, wait_until
 from tests.svg_runtime.live.live_helpers import write_video
 from tests.svg_runtime.offline.conftest import OPTIONS, rows_of
 
@@ -39,6 +40,10 @@ def command(source: Path, out: Path, *arguments: str) -> list[str]:
 
 def published(out: Path) -> int:
     return len(list(out.glob("part-*")))
+
+
+def a_part_more_or_the_end(out: Path, before: int, runs: list[Run]) -> bool:
+    return published(out) > before or all(run.process.exitcode is not None for run in runs)
 
 
 def test_a_row_group_per_video_and_nothing_is_done_twice(svg_forecast, videos):
@@ -83,8 +88,7 @@ def test_killed_at_random_moments_it_loses_and_doubles_no_row(longer_videos, tmp
     for attempt in range(4):
         shards = ("1/1",) if attempt % 2 else ("1/2", "2/2")
         runs = [start(command(longer_videos, out, *AT_ONCE, "--shard", shard), tmp_path) for shard in shards]
-        before = published(out)
-        wait_until(lambda: published(out) > before or all(run.process.exitcode is not None for run in runs))
+        wait_until(partial(a_part_more_or_the_end, out, published(out), runs))
         kills += sum(run.kill_after(rng.uniform(0, 0.15)) for run in runs)
     assert kills >= 2
     assert start(command(longer_videos, out), tmp_path).wait() == 0
@@ -174,7 +178,7 @@ def test_a_damaged_part_is_said(svg_forecast, videos):
     assert "remove that part's folder" in message
 
 
-class Away(Exception):
+class AwayError(Exception):
     """An error of a driver, as of no other library."""
 
 
@@ -189,7 +193,7 @@ def bucket(videos, monkeypatch):
 
     def may_fail(place, target, **options):
         if Path(place).name in store.away:
-            raise Away("timed out\nafter 10 s")
+            raise AwayError("timed out\nafter 10 s")
         return get_file(place, target, **options)
 
     monkeypatch.setattr(store, "get_file", may_fail)
