@@ -19,7 +19,20 @@ COMMANDS = {
     "svg-bench": "svg_runtime.bench.cli",
     "svg-doctor": "svg_runtime.doctor.cli",
 }
-HEAVY = ["torch", "lightning_fabric", "onnx", "onnxruntime", "openvino", "tensorrt", "cv2", "av", "matplotlib", "pyarrow", "fsspec", "ray"]
+HEAVY = [
+    "torch",
+    "lightning_fabric",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+    "cv2",
+    "av",
+    "matplotlib",
+    "pyarrow",
+    "fsspec",
+    "ray",
+]
 PROGRAM = """
 import atexit, sys
 atexit.register(lambda: print("loaded:", [name for name in {heavy!r} if name in sys.modules], file=sys.stderr))

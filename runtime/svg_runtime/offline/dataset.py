@@ -66,13 +66,16 @@ class Dataset:
 
     def done(self) -> dict[str, str]:
         """Status of all videos that are done, of every shard, by their id."""
-        files = _files(self.folder, "videos")
-        try:
-            tables = [pq.read_table(file, columns=["video_id", "status"]) for file in files]
-        except (OSError, pa.ArrowException) as error:
-            raise SvgError(f"a part of '{self.folder}' is damaged: {error}\n  remove that part's folder; its videos are then "
-                           "forecast again") from error  # fmt: skip
-        return {row["video_id"]: row["status"] for table in tables for row in table.to_pylist()}
+        status: dict[str, str] = {}
+        for file in _files(self.folder, "videos"):
+            try:
+                rows = pq.read_table(file, columns=["video_id", "status"]).to_pylist()
+            except (OSError, pa.ArrowException) as error:
+                raise SvgError(
+                    f"cannot read '{file}': {error}\n  remove the folder of this part; its videos are then forecast again"
+                ) from error
+            status.update((row["video_id"], row["status"]) for row in rows)
+        return status
 
     @contextmanager
     def part(self, name: str | None = None) -> Iterator[Part]:

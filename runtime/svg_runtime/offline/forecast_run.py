@@ -73,7 +73,7 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
                     )
                     stop.start_graceful_stop()
                     failure = worker.run(pending)
-        _finish(options, about, tally, time.monotonic() - start, say)
+        _finish(options=options, about=about, tally=tally, duration_s=time.monotonic() - start, say=say)
         if failure is not None:
             raise failure
         if stop:

@@ -52,8 +52,9 @@ class RayWorker:
         name = hashlib.sha256("".join(video.id for video in videos).encode()).hexdigest()[:16]
         try:
             failure = worker.run_part(videos, f"b{name}")
-        except SvgError as error:
+        except SvgError as error:  # the part was not published
             failure = error
+            tally = Tally()
         report = {**vars(tally), "failure": None if failure is None else str(failure), "bytes": int(batch["size"].sum())}
         return {"report": np.array([json.dumps(report)])}
 
