@@ -64,6 +64,10 @@ class Dataset:
         self._shard = shard
         self._settings = settings
 
+    def at(self, folder: Path) -> Dataset:
+        """The same one by another path of its folder."""
+        return Dataset(folder, self._shard, self._settings)
+
     def done(self) -> dict[str, str]:
         """Status of all videos that are done, of every shard, by their id."""
         status: dict[str, str] = {}
@@ -199,7 +203,7 @@ def open_dataset(folder: Path, settings: dict[str, Any], shard: Shard) -> Iterat
 
     Args:
         folder: is made if it does not exist.
-        settings: what determines the rows; must be those of all earlier runs.
+        settings: what determines the rows; must be those of all earlier runs, but for `model`, a name of the same bundle.
         shard: that this process writes.
 
     Raises:
@@ -274,7 +278,7 @@ def _agree_on(file: Path, settings: dict[str, Any]) -> None:
         known = dict(json.loads(file.read_text(encoding="utf-8")))
     except ValueError as error:
         raise UsageError(f"'{file}' is damaged: {error}\n  choose another --out") from error
-    differing = [name for name in {**known, **asked} if known.get(name) != asked.get(name)]
+    differing = [name for name in {**known, **asked} if name != "model" and known.get(name) != asked.get(name)]
     if differing:
         lines = [f"{name}: {known.get(name)} there, {asked.get(name)} now" for name in differing]
         raise UsageError(

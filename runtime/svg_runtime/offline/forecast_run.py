@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -37,7 +38,8 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
     with StopRequest() as stop:
         model = options.find_model()
         manifest = Bundle.open(model).manifest
-        check_outputs({"--json": options.json}, {"--out": options.out}, needed=[model])
+        files = [source for source in options.sources if Path(source).is_file()]
+        check_outputs({"--json": options.json}, {"--out": options.out}, needed=[model, *files])
         listing = list_videos(options.sources)
         mine = [video for video in listing.videos if options.shard.has(video.id)]
         tally = Tally(listed=len(listing.videos))

@@ -71,6 +71,10 @@ def forecast_with_ray(
     import ray
     import ray.data
 
+    # Workers have other working folders.
+    dataset = dataset.at(dataset.folder.resolve())
+    model = model.resolve()
+
     workers = min(options.ray_workers or 1, len(pending))
     blocks = math.ceil(len(pending) / min(_MOST_VIDEOS, math.ceil(len(pending) / (workers * _BLOCKS_PER_WORKER))))
     failure: str | None = None

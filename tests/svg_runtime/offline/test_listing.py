@@ -81,12 +81,12 @@ def test_a_list_that_is_none_is_refused_or_empty(content, is_text, tmp_path):
 
 
 def test_names_of_any_bytes(videos, tmp_path):
-    name = os.fsencode(tmp_path) + b"/caf\xe9.mp4"
+    name = os.fsencode(tmp_path) + b"/k\xe9.mp4"
     with open(name, "wb") as file:
         file.write((videos / "yard0.mp4").read_bytes())
-    (tmp_path / "list.txt").write_bytes(b"caf\xe9.mp4\n")
+    (tmp_path / "list.txt").write_bytes(b"k\xe9.mp4\n")
     (video,) = list_videos([str(tmp_path / "list.txt")]).videos
-    assert video.name.endswith("caf\\xe9.mp4")
+    assert video.name.endswith("k\\xe9.mp4")
     assert list_videos([str(tmp_path)]).videos == [video]
 
 

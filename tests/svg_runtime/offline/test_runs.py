@@ -299,3 +299,10 @@ def test_missing_packages_are_named(svg_forecast, videos, monkeypatch, missing, 
     code, message, _ = svg_forecast(videos, *arguments)
     assert code == 4
     assert f"pip install 'svg-edge[{extra}]'" in message
+
+
+def test_the_summary_overwrites_no_input(svg_forecast, videos, tmp_path):
+    video = shutil.copy(videos / "yard0.mp4", tmp_path)
+    code, message, _ = svg_forecast(video, "--json", video)
+    assert (code, "would overwrite" in message) == (2, True)
+    assert Path(video).read_bytes() == (videos / "yard0.mp4").read_bytes()
