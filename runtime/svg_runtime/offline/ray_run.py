@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,10 @@ def forecast_with_ray(
     workers = min(options.ray_workers or 1, len(pending))
     blocks = math.ceil(len(pending) / min(_MOST_VIDEOS, math.ceil(len(pending) / (workers * _BLOCKS_PER_WORKER))))
     failure: str | None = None
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     ray.init(logging_level=logging.ERROR, ignore_reinit_error=True)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)  # at Ray's own, SIGTERM aborts the process
     try:
         ray.data.DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)  # what fails, the reports tell

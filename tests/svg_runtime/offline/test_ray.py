@@ -43,18 +43,38 @@ def workers_of(pid: int) -> list[int]:
     return found
 
 
-def test_ray_gives_the_same_rows_and_survives_the_death_of_a_worker(tmp_path):
-    videos, out = tmp_path / "videos", tmp_path / "out"
-    videos.mkdir()
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
     for number in range(12):
-        write_video(videos / f"v{number:02d}.mp4", frames=80, seed=number)
+        write_video(folder / f"v{number:02d}.mp4", frames=80, seed=number)
+    return folder
+
+
+def wait_for_a_part(run: subprocess.Popen[str], out: Path) -> None:
+    wait_until(lambda: any(out.glob("part-*-b*")) or run.poll() is not None, timeout_s=300)
+
+
+def test_ray_gives_the_same_rows_and_survives_the_death_of_a_worker(videos, tmp_path):
+    out = tmp_path / "out"
     ended(started(videos, tmp_path / "whole"))
     ended(started(videos / "v00.mp4", out))  # Ray goes on where a run without it has ended
     run = started(videos, out, "--ray", "2")
-    wait_until(lambda: len(list(out.glob("part-*-b*"))) >= 1 or run.poll() is not None, timeout_s=300)
+    wait_for_a_part(run, out)
     workers = workers_of(run.pid)
     assert workers
     os.kill(workers[0], signal.SIGKILL)
     assert "11 to do" in ended(run)
     assert rows_of(out) == rows_of(tmp_path / "whole")
     assert "12 done before, 0 to do" in ended(started(videos, out, "--ray", "2"))
+
+
+def test_sigterm_ends_it_with_what_is_finished(videos, tmp_path):
+    run = started(videos, tmp_path / "out", "--ray", "1")
+    wait_for_a_part(run, tmp_path / "out")
+    run.terminate()
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 130, output
+    done = rows_of(tmp_path / "out")["videos"].num_rows
+    assert 0 < done < 12
+    assert rows_of(tmp_path / "out")["frames"].num_rows == 80 * done
