@@ -21,7 +21,8 @@ PROGRAM = "from svg_runtime.offline.cli import main; main()"
 
 def started(source: Path, out: Path, *arguments: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", PROGRAM, str(source), "--out", str(out), *OPTIONS, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    alert = {**os.environ, "RAY_worker_niceness": "0"}  # by default, workers wait for everything else on the machine
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=alert)
 
 
 def ended(process: subprocess.Popen[str]) -> str:
