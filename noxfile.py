@@ -12,7 +12,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "none"
-# docs and examples are parts of test; so is a sample of engine-matrix, which is a job of its own in CI
+# docs and examples are parts of test; so is a sample of engine-matrix, which is a job of its own in CI, as ray is
 nox.options.sessions = ["lint", "types", "test", "gpu-simulated", "fuzz"]
 
 
@@ -60,6 +60,14 @@ def engine_matrix(session: nox.Session) -> None:
     """The rest of the model matrix, and all its graphs through NVIDIA's parser and builder; the session test runs a sample."""
     matrix = ("tests/svg_export/test_engines_matrix.py", "tests/test_model_matrix.py")
     run_module(session, "pytest", "-q", "-n", "auto", "--durations=5", "-m", "engine_matrix", *matrix, *session.posargs)
+
+
+@nox.session
+def ray(session: nox.Session) -> None:
+    """svg-forecast on Ray Data, which is large, and not in the development environment: pip install -e '.[ray]'."""
+    if importlib.util.find_spec("ray") is None:
+        session.skip("Ray is not installed")
+    run_module(session, "pytest", "-q", "tests/svg_runtime/offline/test_ray.py", *session.posargs)
 
 
 @nox.session

@@ -17,7 +17,9 @@ import svg_export.cli  # noqa: F401
 import svg_runtime.bench.bench_run
 import svg_runtime.bench.cli
 import svg_runtime.live.cli
-import svg_runtime.live.loop  # noqa: F401
+import svg_runtime.live.loop
+import svg_runtime.offline.cli
+import svg_runtime.offline.forecast_run  # noqa: F401
 import svg_train.train  # noqa: F401
 
 torch.set_num_threads(1)

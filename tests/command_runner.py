@@ -23,6 +23,7 @@ _MAINS = {
     "svg-export": "svg_export.cli",
     "svg-eval": "svg_eval.cli",
     "svg-live": "svg_runtime.live.cli",
+    "svg-forecast": "svg_runtime.offline.cli",
     "svg-bench": "svg_runtime.bench.cli",
     "svg-doctor": "svg_runtime.doctor.cli",
 }

@@ -41,6 +41,7 @@ ROOMS = {
     "calibration": {"bundle", "backends", "machine"},
     "forecast": {"bundle", "backends", "calibration"},
     "live": {"bundle", "backends", "forecast", "machine", "web"},
+    "offline": {"bundle", "forecast", "live"},
     "bench": {"bundle", "backends", "calibration", "forecast", "live", "machine"},
     "doctor": {"bundle", "backends", "forecast", "machine"},
     "serve": {"bundle", "backends", "forecast", "live", "machine", "web"},

@@ -15,6 +15,7 @@ COMMANDS = {
     "svg-export": "svg_export.cli",
     "svg-eval": "svg_eval.cli",
     "svg-live": "svg_runtime.live.cli",
+    "svg-forecast": "svg_runtime.offline.cli",
     "svg-bench": "svg_runtime.bench.cli",
     "svg-doctor": "svg_runtime.doctor.cli",
     "svg-serve": "svg_runtime.serve.cli",
@@ -22,7 +23,7 @@ COMMANDS = {
 BEGINNINGS = {"svg-serve": ("--tok", "--token-file")}  # of an option that completes to one; of the others: --js
 HEAVY = [
     "torch", "lightning_fabric", "onnx", "onnxruntime", "openvino", "tensorrt", "cv2", "av", "matplotlib",
-    "starlette", "uvicorn", "prometheus_client",
+    "starlette", "uvicorn", "prometheus_client", "pyarrow", "fsspec", "ray",
 ]  # fmt: skip
 PROGRAM = """
 import atexit, sys

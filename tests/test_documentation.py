@@ -24,6 +24,7 @@ from svg_export.cli import app as export
 from svg_runtime.bench.cli import app as bench
 from svg_runtime.doctor.cli import app as doctor
 from svg_runtime.live.cli import app as live
+from svg_runtime.offline.cli import app as forecast
 from svg_runtime.serve.cli import app as serve
 from tests.test_arrows import LIBRARIES, MAY_IMPORT, ROOMS
 
@@ -32,7 +33,7 @@ COMMANDS = {
     name: get_command(app)
     for name, app in {
         "svg-train": train, "svg-export": export, "svg-eval": evaluation, "svg-live": live, "svg-bench": bench,
-        "svg-doctor": doctor, "svg-serve": serve,
+        "svg-doctor": doctor, "svg-serve": serve, "svg-forecast": forecast,
     }.items()
 }  # fmt: skip
 DOCS = sorted((ROOT / "docs").rglob("*.md"))  # the strict build follows their links

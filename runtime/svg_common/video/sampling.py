@@ -39,11 +39,13 @@ class Picked(Generic[Item]):
         tick: counts from 0 without a gap; over a pause, too.
         item: the picture, or what stands for it.
         pause_s: seconds between this picture and the one before it if it begins anew after a pause, else 0.
+        time_s: of the tick, as the pictures count it; a pause takes its time here.
     """
 
     tick: int
     item: Item
     pause_s: float = 0.0
+    time_s: float = 0.0
 
 
 def step_of_video(interval_s: float, fps: float) -> StepOfVideo | None:
@@ -108,7 +110,7 @@ class _Schedule:
     def until(self, end_s: float, item: Item) -> Iterator[Picked[Item]]:
         """Yield `item` for each tick before `end_s`, which itself belongs to the next item."""
         end_s -= 1e-6 * self._interval_s
-        while self._start_s + (self._tick - self._ticks_before_start) * self._interval_s < end_s:
-            yield Picked(self._tick, item, self._pause_s)
+        while (time_s := self._start_s + (self._tick - self._ticks_before_start) * self._interval_s) < end_s:
+            yield Picked(self._tick, item, self._pause_s, time_s)
             self._tick += 1
             self._pause_s = 0.0

@@ -25,6 +25,7 @@ class SourceFrame:
         captured_s: `time.monotonic()` when a camera took the picture; None for other sources.
         held: it is the picture before it again, because none came in a short gap.
         again: the source begins from its start again, with a new clip.
+        file_s: seconds from the first picture of its file, pauses included; None for a camera.
     """
 
     image: Picture
@@ -34,6 +35,7 @@ class SourceFrame:
     pause_s: float = 0.0
     held: bool = False
     again: bool = False
+    file_s: float | None = None
 
 
 class Source(Protocol):

@@ -98,7 +98,9 @@ class FileSource:
                     number += picked.pause_s > 0
                     tick = first_tick + round(picked.tick * scale)
                     held = picked.item is last
-                    yield SourceFrame(picked.item, tick, clip=number, pause_s=picked.pause_s, held=held, again=again)
+                    yield SourceFrame(
+                        picked.item, tick, clip=number, pause_s=picked.pause_s, held=held, again=again, file_s=picked.time_s
+                    )
                     next_tick = tick + 1
                     last = picked.item
                     again = False

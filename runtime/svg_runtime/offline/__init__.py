@@ -1,0 +1,1 @@
+"""Forecasts of many stored videos, as Parquet: `svg-forecast`."""

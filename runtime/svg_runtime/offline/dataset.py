@@ -1,0 +1,303 @@
+"""The folder of results: parts that appear whole or not at all, and what several processes agree on.
+
+    OUT/settings.json               model and options; another run with others is refused
+    OUT/part-1-of-4-000001/         some videos of a shard: frames.parquet, events.parquet, videos.parquet
+    OUT/part-1-of-4-000001/forecasts-ID.parquet     with --keep, per video
+    OUT/.part-...                   a part in progress; after a kill it is removed, and its videos are forecast again
+    OUT/.shard-1-of-4.lock          held by the process of this shard
+
+A part is renamed into place with all its tables at once, so a video is done when it is in the videos of a part, and then all of
+its rows are there. No shard writes another shard's videos, and two numbers of shards never write at the same time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from svg_common.errors import SvgError, UsageError
+from svg_common.files import atomic_directory, write_json
+from svg_runtime.offline.one_video import VideoRows
+from svg_runtime.offline.schema import EVENTS, FRAMES, SCHEMA, TABLES, VIDEOS, forecasts_schema
+from svg_runtime.offline.shard import Shard
+
+SETTINGS = "settings.json"
+_START_S = 60.0  # how long another process may take to start
+_GROUP_BYTES = 32 << 20  # of forecasts in memory, and in a row group
+_NAME_OF_PART = re.compile(r"part-(\d+-of-\d+)-.+")
+
+
+class DatasetInUseError(SvgError):
+    """Another process writes the same shard, or another number of shards."""
+
+
+def read_table(folder: Path, name: str) -> pa.Table:
+    """Read a table of all parts: frames, events or videos."""
+    files = _files(folder, name)
+    table: pa.Table = pads.dataset(files, TABLES[name], format="parquet").to_table() if files else TABLES[name].empty_table()
+    return table
+
+
+class Dataset:
+    """The results of one shard. Open it with `open_dataset`.
+
+    Attributes:
+        folder: of all results.
+        scratch: for files that are needed only while they are worked on.
+    """
+
+    def __init__(self, folder: Path, shard: Shard, settings: dict[str, Any]) -> None:
+        self.folder = folder
+        self.scratch = folder / f".part-{shard.name}-downloads"
+        self._shard = shard
+        self._settings = settings
+
+    def at(self, folder: Path) -> Dataset:
+        """The same one by another path of its folder."""
+        return Dataset(folder, self._shard, self._settings)
+
+    def done(self) -> dict[str, str]:
+        """Status of all videos that are done, of every shard, by their id."""
+        status: dict[str, str] = {}
+        for file in _files(self.folder, "videos"):
+            try:
+                rows = pq.read_table(file, columns=["video_id", "status"]).to_pylist()
+            except (OSError, pa.ArrowException) as error:
+                raise SvgError(
+                    f"cannot read '{file}': {error}\n  remove the folder of this part; its videos are then forecast again"
+                ) from error
+            status.update((row["video_id"], row["status"]) for row in rows)
+        return status
+
+    @contextmanager
+    def part(self, name: str | None = None) -> Iterator[Part]:
+        """A new part, published at the end of the block if it has a video, else and on any error removed.
+
+        Args:
+            name: of the part in its shard; one of the same name is replaced. None: the next number.
+
+        Raises:
+            SvgError: it cannot be written.
+        """
+        target = self.folder / f"part-{self._shard.name}-{name or self._next_number()}"
+        about = {"svg_edge": json.dumps(self._settings)}
+        try:
+            with suppress(_EmptyPartError), atomic_directory(target) as folder:
+                part = Part(folder, about)
+                yield part
+                if not part.rows:
+                    raise _EmptyPartError
+                part.write()
+        except OSError as error:
+            raise _not_written(self.folder, error) from error
+
+    def _next_number(self) -> str:
+        before = [path.name.rsplit("-", 1)[1] for path in self.folder.glob(f"part-{self._shard.name}-*")]
+        return f"{max((int(number) for number in before if number.isdecimal()), default=0) + 1:06d}"
+
+
+class Part:
+    """Videos that are published together."""
+
+    def __init__(self, folder: Path, about: dict[str, str]) -> None:
+        self._folder = folder
+        self._about = about
+        self.rows: list[VideoRows] = []
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that its rows take."""
+        return sum(rows.frames.nbytes + rows.events.nbytes for rows in self.rows)
+
+    def add(self, rows: VideoRows) -> None:
+        """Add a video."""
+        self.rows.append(rows)
+
+    @contextmanager
+    def forecasts(self, video_id: str, arrays: dict[str, tuple[int, ...]]) -> Iterator[Forecasts]:
+        """Where the forecasts of one video go; on any error they are removed, and with `Forecasts.discard`.
+
+        Args:
+            video_id: of the video.
+            arrays: name -> shape, of each forecast.
+        """
+        path = self._folder / f"forecasts-{video_id}.parquet"
+        forecasts = Forecasts(path, video_id, forecasts_schema(arrays).with_metadata(self._about))
+        try:
+            yield forecasts
+        except BaseException:
+            forecasts.discard()
+            raise
+        finally:
+            forecasts.close()
+
+    def write(self) -> None:
+        """Write the three tables; that of the frames with a row group per video."""
+        frames = FRAMES.with_metadata(self._about)
+        with pq.ParquetWriter(self._folder / "frames.parquet", frames, compression="zstd") as writer:
+            for rows in self.rows:
+                if rows.frames.num_rows:
+                    table = rows.frames.replace_schema_metadata(self._about)
+                    writer.write_table(table, row_group_size=table.num_rows)
+        events = pa.concat_tables([EVENTS.empty_table(), *(rows.events for rows in self.rows)])
+        videos = pa.Table.from_pylist([rows.video for rows in self.rows], VIDEOS)
+        for name, table in {"events": events, "videos": videos}.items():
+            pq.write_table(table.replace_schema_metadata(self._about), self._folder / f"{name}.parquet", compression="zstd")
+
+
+class Forecasts:
+    """Writes the forecasts of one video as they come."""
+
+    def __init__(self, path: Path, video_id: str, schema: pa.Schema) -> None:
+        self._path = path
+        self._video_id = video_id
+        self._schema = schema
+        small = ["video_id", "frame"]
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=small, write_statistics=small)
+        self._rows: list[dict[str, Any]] = []
+        self._bytes = 0
+
+    def add(self, frame: int, arrays: dict[str, NDArray[np.float32]]) -> None:
+        """Store the forecast from one frame."""
+        cells = {name: array.astype(np.float16).tobytes() for name, array in arrays.items()}
+        self._rows.append({"video_id": self._video_id, "frame": frame, **cells})
+        self._bytes += sum(map(len, cells.values()))
+        if self._bytes >= _GROUP_BYTES:
+            self._store()
+
+    def close(self) -> None:
+        """Complete the file. May be called twice."""
+        if self._rows:
+            self._store()
+        self._writer.close()
+
+    def discard(self) -> None:
+        """Remove the file."""
+        self._rows = []
+        self._writer.close()
+        self._path.unlink(missing_ok=True)
+
+    def _store(self) -> None:
+        self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
+        self._rows = []
+        self._bytes = 0
+
+
+@contextmanager
+def open_dataset(folder: Path, settings: dict[str, Any], shard: Shard) -> Iterator[Dataset]:
+    """Open the folder of results for one shard, and keep other processes of the same shard out.
+
+    What a killed process of this number of shards, or of another one, left unfinished is removed.
+
+    Args:
+        folder: is made if it does not exist.
+        settings: what determines the rows; must be those of all earlier runs, but for `model`, a name of the same bundle.
+        shard: that this process writes.
+
+    Raises:
+        DatasetInUseError: another process writes this shard, or another number of shards.
+        UsageError: the folder has results of other settings.
+        SvgError: it cannot be made or written.
+    """
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / ".start.lock", timeout=_START_S):
+                _refuse_other_shards(folder, shard)
+                _remove_unfinished(folder)  # before the own lock: this process would be taken for another one
+                held.enter_context(_locked(folder, shard.name))
+                _agree_on(folder / SETTINGS, settings)
+        except OSError as error:
+            if isinstance(error, Timeout):
+                raise DatasetInUseError(f"another process takes long to open '{folder}'\n  try again") from error
+            raise _not_written(folder, error) from error
+        dataset = Dataset(folder, shard, settings)
+        try:
+            yield dataset
+        finally:
+            shutil.rmtree(dataset.scratch, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path, name: str) -> Iterator[None]:
+    """Hold the lock of a shard; the operating system releases it when the process ends, however it ends."""
+    lock = FileLock(folder / f".shard-{name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise DatasetInUseError(
+            f"shard {name.replace('-of-', '/')} of '{folder}' is being written by another process\n"
+            "  wait for it, or give each process a shard of its own: --shard 1/2 and --shard 2/2"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_other_shards(folder: Path, shard: Shard) -> None:
+    """Two numbers of shards at the same time would forecast videos twice."""
+    for file in folder.glob(".shard-*-of-*.lock"):
+        name = file.name.removeprefix(".shard-").removesuffix(".lock")
+        if not name.endswith(f"-of-{shard.count}"):
+            with _locked(folder, name):
+                pass
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove parts in progress whose processes are gone."""
+    for path in folder.glob(".part-*-of-*-*"):
+        found = _NAME_OF_PART.fullmatch(path.name.removeprefix("."))
+        if found is None:
+            continue
+        with suppress(DatasetInUseError), _locked(folder, found[1]):
+            shutil.rmtree(path)
+
+
+def _agree_on(file: Path, settings: dict[str, Any]) -> None:
+    """Write the settings, or compare them with those that are there."""
+    asked = json.loads(json.dumps({"schema": SCHEMA, **settings}))
+    if not file.exists():
+        if any(file.parent.glob("part-*")):
+            raise UsageError(f"'{file.parent}' has parts but no {SETTINGS}\n  choose another --out")
+        write_json(file, asked)
+        return
+    try:
+        known = dict(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise UsageError(f"'{file}' is damaged: {error}\n  choose another --out") from error
+    differing = [name for name in {**known, **asked} if name != "model" and known.get(name) != asked.get(name)]
+    if differing:
+        lines = [f"{name}: {known.get(name)} there, {asked.get(name)} now" for name in differing]
+        raise UsageError(
+            f"'{file.parent}' has results of other settings:\n  "
+            + "\n  ".join(lines)
+            + "\n  choose another --out, or give the same model and options"
+        )
+
+
+def _files(folder: Path, name: str) -> list[str]:
+    return [str(file) for file in sorted(folder.glob(f"part-*/{name}.parquet"))]
+
+
+def _not_written(folder: Path, error: OSError) -> SvgError:
+    reason = error.strerror or str(error)
+    return SvgError(
+        f"cannot write '{folder}': {reason}\n  what was there before is complete; make room, and run the same command again"
+    )
+
+
+class _EmptyPartError(Exception):
+    """No video was finished."""

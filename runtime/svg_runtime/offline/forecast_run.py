@@ -1,0 +1,123 @@
+"""A run of `svg-forecast`: lists videos, leaves out what is done, forecasts the rest, and says what became of it."""
+
+from __future__ import annotations
+
+import math
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from svg_common.errors import OutputError, SvgError
+from svg_common.files import write_json
+from svg_common.outputs import check_outputs
+from svg_common.progress import ProgressDisplay
+from svg_common.quantities import size_text
+from svg_runtime.bundle.manifest import Manifest
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.live.stop import StopRequest
+from svg_runtime.offline.dataset import open_dataset
+from svg_runtime.offline.listing import list_videos
+from svg_runtime.offline.options import ForecastOptions, kept_shapes
+from svg_runtime.offline.tally import Tally
+from svg_runtime.offline.worker import Worker
+
+
+def run_forecast(options: ForecastOptions, console: Console) -> Tally:
+    """Forecast the videos of one shard.
+
+    Raises:
+        SvgError: something is missing or invalid, before anything starts; results cannot be written, a store is away, the
+            engine failed, or, at the end, videos could not be read. What was published before is complete.
+        KeyboardInterrupt: Ctrl-C or SIGTERM, after publishing what was finished.
+    """
+    say = partial(console.print, markup=False, emoji=False)
+    start = time.monotonic()
+    with StopRequest() as stop:
+        model = options.find_model()
+        manifest = Bundle.open(model).manifest
+        files = [source for source in options.sources if Path(source).is_file()]
+        check_outputs({"--json": options.json}, {"--out": options.out}, needed=[model, *files])
+        listing = list_videos(options.sources)
+        mine = [video for video in listing.videos if options.shard.has(video.id)]
+        tally = Tally(listed=len(listing.videos))
+        if options.shard.number == 1:  # what has no content has no id, and belongs to no shard
+            for name, reason in listing.missing.items():
+                tally.unreachable(name, reason)
+        with open_dataset(options.out, options.settings(manifest, model.name), options.shard) as dataset:
+            done = dataset.done()
+            pending = [video for video in mine if video.id not in done]
+            tally.done_before = len(mine) - len(pending)
+            tally.status.update(done[video.id] for video in mine if video.id in done)
+            share = (
+                ""
+                if options.shard.count == 1
+                else f", {len(mine)} of them in shard {options.shard.number}/{options.shard.count}"
+            )
+            say(f"svg-forecast: {len(listing.videos)} videos{share}, {tally.done_before} done before, {len(pending)} to do")
+            _say_size(options, manifest, say)
+            failure: SvgError | None = None
+            about: dict[str, Any] = {"model": model.name, "bundle_id": manifest.bundle_id}
+            if pending and options.ray_workers is not None:
+                from svg_runtime.offline.ray_run import forecast_with_ray
+
+                failure = forecast_with_ray(
+                    options=options, dataset=dataset, model=model, pending=pending, tally=tally, console=console
+                )
+            elif pending:
+                with ProgressDisplay(console) as display, options.open_forecaster(model, display) as forecaster:
+                    say(f"svg-forecast: {model.name}: {forecaster.description}")
+                    about["backend"] = forecaster.description
+                    worker = Worker(
+                        options=options, forecaster=forecaster, dataset=dataset, stop=stop, tally=tally, display=display
+                    )
+                    stop.start_graceful_stop()
+                    failure = worker.run(pending)
+        _finish(options=options, about=about, tally=tally, duration_s=time.monotonic() - start, say=say)
+        if failure is not None:
+            raise failure
+        if stop:
+            raise KeyboardInterrupt
+    if tally.not_ok:
+        raise SvgError(
+            f"{tally.not_ok} of {sum(tally.status.values())} videos are not forecast completely\n"
+            f"  their status and reason are in the table of videos in '{options.out}'; those that could not be reached are "
+            "tried again by the same command"
+        )
+    return tally
+
+
+def _say_size(options: ForecastOptions, manifest: Manifest, say: Any) -> None:
+    """Say how large the forecasts will be: a terabyte is easily asked for."""
+    if options.keep is None:
+        return
+    shapes = kept_shapes(options.keep, manifest, options.samples, options.horizon)
+    forecast_bytes = sum(2 * math.prod(shape) for shape in shapes.values())
+    interval_s = manifest.generation.frame_interval_s or 0.1
+    say(f"svg-forecast: --keep {options.keep}: about {size_text(forecast_bytes * 60 / interval_s)} per minute of video")
+
+
+def _finish(options: ForecastOptions, about: dict[str, Any], tally: Tally, duration_s: float, say: Any) -> None:
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(tally.status.items())) or "no videos"
+    did = f"{tally.frames} frames and {tally.alarms} alarms in this run, {duration_s:.0f} s"
+    say(f"svg-forecast: {counts}; {did} -> {options.out}")
+    for name, reason in tally.problems.items():
+        say(f"svg-forecast: {name}: {reason.partition(chr(10))[0]}")
+    if options.json is None:
+        return
+    summary = {
+        **about,
+        "out": str(options.out),
+        "shard": f"{options.shard.number}/{options.shard.count}",
+        "videos": {"listed": tally.listed, "done_before": tally.done_before, **dict(sorted(tally.status.items()))},
+        "frames": tally.frames,
+        "alarms": tally.alarms,
+        "duration_s": round(duration_s, 3),
+        "problems": tally.problems,
+    }
+    try:
+        write_json(options.json, summary)
+    except OSError as error:
+        raise OutputError(options.json, error) from error

@@ -1,0 +1,254 @@
+"""Which videos there are: files, folders, lists of both, and addresses such as s3://bucket/folder, through fsspec."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from svg_common.command import require_modules
+from svg_common.errors import BackendMissingError, SvgError, UsageError
+from svg_common.printable import printable, without_logins
+from svg_common.text_files import EncodingError, decode_text
+from svg_common.video.clips import find_clips
+from svg_common.video.reader import VIDEO_SUFFIXES
+
+LIST_SUFFIXES = (".txt", ".lst", ".list")
+_LIST_LIMIT = 256 << 20  # bytes: millions of names
+_NAME_LIMIT = 4096  # characters of an address, as of a path on Linux
+_REASON_LIMIT = 300  # characters: libraries put whole answers of servers into their errors
+# What changes with the content, by the names that object stores give it; the first that is there is taken.
+_VERSION_KEYS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "last_modified", "mtime", "created")
+
+
+class UnreachableError(SvgError):
+    """A video cannot be read from where it is, now: it is gone, changes, or its store does not answer."""
+
+
+@dataclass(frozen=True)
+class Video:
+    """A stored video. The same content at the same address is the same video.
+
+    Attributes:
+        address: absolute path, or an address such as s3://bucket/a.mp4.
+        size: bytes.
+        version: changes with the content: time of the last change of a file, an object's ETag.
+    """
+
+    address: str
+    size: int
+    version: str
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits that name the video in all tables."""
+        content = f"{self.address}\0{self.size}\0{self.version}"
+        return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+    @property
+    def name(self) -> str:
+        """The address as it can be printed and stored."""
+        return printable(without_logins(self.address))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the address is a path."""
+        return "://" not in self.address
+
+
+@dataclass
+class Listing:
+    """What was found.
+
+    Attributes:
+        videos: each once, in the order found.
+        missing: what is named but cannot be found, and why.
+    """
+
+    videos: list[Video] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def list_videos(sources: Sequence[str]) -> Listing:
+    """Find all videos in `sources`: files, folders, lists (.txt) of both, and addresses.
+
+    Raises:
+        UsageError: a source does not exist, is no video, list or folder, or there is no such kind of address.
+        BackendMissingError: the package that reads such addresses is not installed.
+        UnreachableError: a store does not answer.
+    """
+    found: dict[str, Video] = {}
+    missing: dict[str, str] = {}
+    for source in sources:
+        if source.lower().endswith(LIST_SUFFIXES):
+            for entry in _entries(source):
+                try:
+                    found.update((video.id, video) for video in _videos_in(entry))
+                except (UsageError, OSError, ValueError) as error:
+                    missing[printable(without_logins(entry))[:_REASON_LIMIT]] = _first_line(error)
+        else:
+            found.update((video.id, video) for video in _videos_in(source))
+    return Listing(list(found.values()), missing)
+
+
+@contextmanager
+def local_copy(video: Video, folder: Path) -> Iterator[Path]:
+    """Yield the path of a video, which for an address is downloaded into `folder` and removed afterwards.
+
+    Raises:
+        UnreachableError: it cannot be read, or is no longer what was listed, at the start or at the end.
+    """
+    if video.is_local:
+        _require_unchanged(video)
+        yield Path(video.address)
+        _require_unchanged(video)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    own = Path(tempfile.mkdtemp(dir=folder))
+    try:
+        path = own / f"video{os.path.splitext(video.address)[1][:16]}"
+        try:
+            store, place = _store_of(video.address)
+            store.get_file(place, str(path))
+        except Exception as error:  # of the driver's own kinds
+            raise UnreachableError(f"cannot download '{video.name}': {_first_line(error)}") from error
+        if path.stat().st_size != video.size:
+            raise UnreachableError(f"'{video.name}' has changed since it was listed")
+        yield path
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+
+
+def _entries(source: str) -> Iterator[str]:
+    """The lines of a list, without empty ones and comments; relative paths are relative to its folder."""
+    content = _read_list(source)
+    if len(content) > _LIST_LIMIT:
+        raise UsageError(f"the list '{printable(source)}' has more than {_LIST_LIMIT >> 20} MiB\n  split it into several")
+    try:
+        text = decode_text(content, errors="surrogateescape")
+    except EncodingError as error:
+        raise UsageError(f"'{printable(source)}' is no list: {error}\n  expected a path or an address on each line") from error
+    folder = "" if "://" in source else os.path.dirname(source)
+    for line in text.splitlines():
+        entry = line.strip()
+        if entry and not entry.startswith("#"):
+            yield entry if "://" in entry else os.path.join(folder, os.path.expanduser(entry))
+
+
+def _read_list(source: str) -> bytes:
+    if "://" not in source:
+        path = Path(source)
+        if not path.is_file():
+            raise UsageError(f"no such list: '{printable(source)}'\n  expected a text file with a path or address on each line")
+        with path.open("rb") as file:
+            return file.read(_LIST_LIMIT + 1)
+    store, place = _store_of(source)
+    try:
+        content: bytes = store.cat_file(place, 0, _LIST_LIMIT + 1)
+    except Exception as error:  # of the driver's own kinds
+        raise UnreachableError(f"cannot read the list '{printable(without_logins(source))}': {_first_line(error)}") from error
+    return content
+
+
+def _videos_in(source: str) -> Iterator[Video]:
+    if len(source) > _NAME_LIMIT or "\0" in source:
+        raise UsageError(f"'{printable(source)[:40]}...' is no path: it is too long, or holds a zero byte")
+    if "://" not in source:
+        yield from _local_videos(Path(source))
+        return
+    store, place = _store_of(source)
+    if _is_local_store(store):
+        yield from _local_videos(Path(place))
+        return
+    yield from _stored_videos(store, place, source)
+
+
+def _local_videos(path: Path) -> Iterator[Video]:
+    files = [clip.paths[0] for clip in find_clips(path) if clip.is_video]
+    if not files:
+        raise UsageError(f"'{printable(path)}' contains no videos\n  expected files such as .mp4, .mkv or .avi")
+    for file in files:
+        real = file.resolve()
+        status = real.stat()
+        yield Video(str(real), status.st_size, f"mtime {status.st_mtime_ns}")
+
+
+def _stored_videos(store: Any, place: str, source: str) -> Iterator[Video]:
+    try:
+        infos = _stored_files(store, place)
+    except Exception as error:  # of the driver's own kinds
+        raise UnreachableError(
+            f"cannot list '{printable(without_logins(source))}': {_first_line(error)}\n"
+            "  check the address, the network and the rights, and run the same command again"
+        ) from error
+    if not infos:
+        raise UsageError(f"'{printable(without_logins(source))}' contains no videos\n  expected objects such as .mp4 or .mkv")
+    for name, info in sorted(infos.items()):
+        yield Video(str(store.unstrip_protocol(name)), int(info.get("size") or 0), _version(info))
+
+
+def _stored_files(store: Any, place: str) -> dict[str, Mapping[str, Any]]:
+    if any(sign in place for sign in "*?["):
+        found: dict[str, Mapping[str, Any]] = store.glob(place, detail=True)
+    elif store.isfile(place):
+        return {place: store.info(place)}  # asked for by its name, whatever its suffix
+    else:
+        found = store.find(place, detail=True)
+    files = {name: info for name, info in found.items() if info.get("type") == "file"}
+    visible = {name: info for name, info in files.items() if not name.rsplit("/", 1)[-1].startswith(".")}
+    return {name: info for name, info in visible.items() if name.lower().endswith(VIDEO_SUFFIXES)}
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    return next((f"{key} {info[key]}" for key in _VERSION_KEYS if info.get(key)), "")
+
+
+def _store_of(address: str) -> tuple[Any, str]:
+    """The file system of an address, and the path in it.
+
+    Raises:
+        UsageError: there is no such kind of address.
+        BackendMissingError: its driver is not installed.
+    """
+    require_modules("svg-forecast with an address", "forecast", "fsspec")
+    from fsspec.core import url_to_fs
+
+    kind = printable(address.split("://", 1)[0])
+    try:
+        store, place = url_to_fs(address)
+    except ImportError as error:
+        raise BackendMissingError(f"{kind}:// needs a package: {_first_line(error)}\n  install it with pip") from error
+    except ValueError as error:
+        raise UsageError(
+            f"'{printable(without_logins(address))}' is no address of videos: {_first_line(error)}\n"
+            "  expected a path, file://, s3://, gs:// or another kind that fsspec knows"
+        ) from error
+    except Exception as error:  # a driver that wants to log in
+        raise UnreachableError(f"cannot open {kind}://: {_first_line(error)}") from error
+    return store, place
+
+
+def _is_local_store(store: Any) -> bool:
+    from fsspec.implementations.local import LocalFileSystem
+
+    return isinstance(store, LocalFileSystem)
+
+
+def _require_unchanged(video: Video) -> None:
+    try:
+        status = os.stat(video.address)
+    except OSError as error:
+        raise UnreachableError(f"cannot read '{video.name}': {error.strerror}") from error
+    if (status.st_size, f"mtime {status.st_mtime_ns}") != (video.size, video.version):
+        raise UnreachableError(f"'{video.name}' has changed since it was listed: is it still being written?")
+
+
+def _first_line(error: Exception) -> str:
+    lines = without_logins(str(error)).splitlines() or [type(error).__name__]
+    return printable(lines[0])[:_REASON_LIMIT]

@@ -1,0 +1,113 @@
+"""`svg-forecast --ray`: the same parts, made by workers of Ray Data on one machine or on a cluster.
+
+A part has the videos of one block, and a name that follows from them: when Ray repeats a block because a machine was lost, the
+same part comes of it. The folder of results must be the same folder on all machines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from svg_common.errors import SvgError
+from svg_common.progress import NullListener, ProgressDisplay
+from svg_runtime.live.stop import StopRequest
+from svg_runtime.offline.dataset import Dataset
+from svg_runtime.offline.listing import Video
+from svg_runtime.offline.options import ForecastOptions
+from svg_runtime.offline.tally import Tally
+from svg_runtime.offline.worker import Worker
+
+_BLOCKS_PER_WORKER = 4  # so that workers end at about the same time
+_MOST_VIDEOS = 64  # of a block, which is lost as a whole with its worker
+
+Batch = dict[str, NDArray[Any]]
+
+
+class RayWorker:
+    """An actor that has the model open."""
+
+    def __init__(self, options: ForecastOptions, dataset: Dataset, model: Path) -> None:
+        self._options = options
+        self._dataset = dataset
+        self._forecaster = options.open_forecaster(model, NullListener())
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Publish the part of a block of videos, and return what became of them, as JSON."""
+        columns = (batch["address"].tolist(), batch["size"].tolist(), batch["version"].tolist())
+        videos = [Video(address, size, version) for address, size, version in zip(*columns, strict=True)]
+        tally = Tally()
+        worker = Worker(
+            options=self._options, forecaster=self._forecaster, dataset=self._dataset, stop=StopRequest(), tally=tally
+        )
+        name = hashlib.sha256("".join(video.id for video in videos).encode()).hexdigest()[:16]
+        try:
+            failure = worker.run_part(videos, f"b{name}")
+        except SvgError as error:  # the part was not published
+            failure = error
+            tally = Tally()
+        report = {**vars(tally), "failure": None if failure is None else str(failure), "bytes": int(batch["size"].sum())}
+        return {"report": np.array([json.dumps(report)])}
+
+
+def forecast_with_ray(
+    options: ForecastOptions, dataset: Dataset, model: Path, pending: list[Video], tally: Tally, console: Console
+) -> SvgError | None:
+    """Forecast `pending`. Ray connects to the cluster of $RAY_ADDRESS, or starts on this machine.
+
+    Returns:
+        What ended a worker before its time; what was finished is published.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it reports to its makers unless told otherwise
+    import ray
+    import ray.data
+
+    # Workers have other working folders.
+    dataset = dataset.at(dataset.folder.resolve())
+    model = model.resolve()
+
+    workers = min(options.ray_workers or 1, len(pending))
+    blocks = math.ceil(len(pending) / min(_MOST_VIDEOS, math.ceil(len(pending) / (workers * _BLOCKS_PER_WORKER))))
+    failure: str | None = None
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ray.init(logging_level=logging.ERROR, ignore_reinit_error=True)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)  # at Ray's own, SIGTERM aborts the process
+    try:
+        ray.data.DataContext.get_current().enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)  # what fails, the reports tell
+        videos = ray.data.from_items([vars(video) for video in pending], override_num_blocks=blocks)
+        reports = videos.map_batches(
+            RayWorker,
+            fn_constructor_args=(options, dataset, model),
+            batch_size=None,  # a block
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=options.threads or 1,
+            num_gpus=options.ray_gpus or None,
+        )
+        all_bytes = max(1, sum(video.size for video in pending))
+        done_bytes = 0
+        with ProgressDisplay(console) as display:
+            display.progress("forecasting", 0.0)
+            for row in reports.iter_rows():
+                report = json.loads(row["report"])
+                failure = failure or report.pop("failure")
+                done_bytes += report.pop("bytes")
+                tally.add(report)
+                display.progress("forecasting", done_bytes / all_bytes, f"{tally.frames} frames so far")
+    except ray.exceptions.RayError as error:
+        cause = getattr(error, "cause", None) or error
+        return SvgError(f"Ray ended the run: {cause}\n  what was finished is published; run the same command again")
+    finally:
+        ray.shutdown()
+    return None if failure is None else SvgError(failure)

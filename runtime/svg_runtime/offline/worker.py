@@ -1,0 +1,119 @@
+"""Forecasts videos one after another with one model, and publishes them part by part."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from svg_common.errors import SvgError, UsageError
+from svg_common.progress import ProgressDisplay
+from svg_common.quantities import duration_text
+from svg_runtime.forecast.forecaster import Forecaster
+from svg_runtime.live.stop import StopRequest
+from svg_runtime.offline.dataset import Dataset, Part
+from svg_runtime.offline.listing import UnreachableError, Video, local_copy
+from svg_runtime.offline.one_video import VideoRows, forecast_video
+from svg_runtime.offline.options import ForecastOptions, kept_arrays, kept_shapes
+from svg_runtime.offline.tally import Tally
+
+_PART_BYTES = 256 << 20  # of rows in memory
+_UNREACHABLE_IN_A_ROW = 3  # then their store is considered away
+
+
+class Worker:
+    """Forecasts videos one after another with one model."""
+
+    def __init__(
+        self, options: ForecastOptions, forecaster: Forecaster, dataset: Dataset, stop: StopRequest, tally: Tally,
+        display: ProgressDisplay | None = None,
+    ) -> None:  # fmt: skip
+        self._options = options
+        self._forecaster = forecaster
+        self._dataset = dataset
+        self._stop = stop
+        self._tally = tally
+        self._display = display
+        self._away = 0  # unreachable videos in a row
+        self._all_bytes = 0
+        self._done_bytes = 0
+
+    def run(self, pending: Iterable[Video]) -> SvgError | None:
+        """Forecast `pending`, and publish a part every minute.
+
+        Returns:
+            What ended the run before its time; what was finished until then is published.
+
+        Raises:
+            SvgError: a part cannot be written.
+        """
+        waiting = deque(pending)
+        self._all_bytes = sum(video.size for video in waiting)
+        failure: SvgError | None = None
+        while waiting and not self._stop and failure is None:
+            end_s = time.monotonic() + self._options.save_every_s
+            with self._dataset.part() as part:
+                while waiting and not self._stop and failure is None:
+                    if part.rows and (time.monotonic() >= end_s or part.nbytes >= _PART_BYTES):
+                        break
+                    failure = self._next(part, waiting.popleft())
+        return failure
+
+    def run_part(self, videos: Iterable[Video], name: str) -> SvgError | None:
+        """Forecast `videos` as the part of this name; returns and raises as `run`."""
+        failure: SvgError | None = None
+        with self._dataset.part(name) as part:
+            for video in videos:
+                failure = failure or self._next(part, video)
+        return failure
+
+    def _next(self, part: Part, video: Video) -> SvgError | None:
+        """Forecast one video; returns what must end the run."""
+        self._show(video)
+        try:
+            with local_copy(video, self._dataset.scratch) as path:
+                rows = self._forecast(part, video, path)
+        except (UnreachableError, UsageError) as error:
+            reason = str(error).partition("\n")[0]
+            self._tally.unreachable(video.name, reason)
+            self._away += 1
+            if self._away < _UNREACHABLE_IN_A_ROW:
+                return None
+            return SvgError(f"{self._away} videos in a row cannot be reached; the last: {reason}\n"
+                            "  what was forecast before is saved; when they are back, run the same command again")  # fmt: skip
+        except SvgError as error:
+            return error
+        self._away = 0
+        if rows is not None:
+            part.add(rows)
+            self._tally.count(rows.video)
+        self._done_bytes += video.size
+        return None
+
+    def _forecast(self, part: Part, video: Video, path: Path) -> VideoRows | None:
+        forecaster, keep = self._forecaster, self._options.keep
+        run = partial(forecast_video, forecaster, video, path, self._options.seen_as, self._stop)
+        if keep is None:
+            return run(lambda frame, time_s, futures: self._show(video, time_s))
+        shapes = kept_shapes(keep, forecaster.manifest, forecaster.samples, forecaster.horizon)
+        with part.forecasts(video.id, shapes) as kept:
+
+            def store(frame: int, time_s: float, futures: NDArray[np.float32]) -> None:
+                kept.add(frame, kept_arrays(keep, futures))
+                self._show(video, time_s)
+
+            rows = run(store)
+            if rows is None or rows.video["status"] == "failed":
+                kept.discard()
+        return rows
+
+    def _show(self, video: Video, time_s: float = 0.0) -> None:
+        if self._display is not None:
+            self._display.progress(
+                "forecasting", self._done_bytes / max(self._all_bytes, 1), f"{video.name} at {duration_text(time_s)}"
+            )

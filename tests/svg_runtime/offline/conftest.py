@@ -1,0 +1,54 @@
+"""Fixtures of the tests of svg-forecast: a few tiny videos, and the command in this process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from svg_runtime.offline.dataset import read_table
+from tests.svg_runtime.live.live_helpers import write_video
+
+OPTIONS = ("--model", "digits", "--samples", "2", "--horizon", "3", "--backend", "cpu", "--threads", "1")
+
+
+def rows_of(out: Path) -> dict[str, pa.Table]:
+    """All rows of all tables, in an order that does not depend on how they were made."""
+    order = {"frames": ["video_id", "frame"], "events": ["video_id", "frame", "kind", "message"], "videos": ["video_id"]}
+    return {name: read_table(out, name).sort_by([(key, "ascending") for key in keys]) for name, keys in order.items()}
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory) -> Path:
+    """Five videos in two folders, one of which has a pause. Read only."""
+    folder = tmp_path_factory.mktemp("videos")
+    (folder / "gate").mkdir()
+    for number in range(3):
+        write_video(folder / f"yard{number}.mp4", frames=10 + 2 * number, seed=number)
+    write_video(folder / "gate" / "a.mkv", frames=15, seed=7)
+    times_s = [number / 10 + (5 if number >= 9 else 0) for number in range(18)]
+    write_video(folder / "gate" / "pause.mp4", frames=18, seed=8, times_s=times_s)
+    return folder
+
+
+@pytest.fixture
+def svg_forecast(tmp_path, monkeypatch, capsys):
+    """Run the command in an empty folder, with the results in `out`; returns its exit code, stderr and summary."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path, out: str | Path = "out") -> tuple[int, str, dict]:
+        from svg_runtime.offline.cli import main
+
+        Path("summary.json").unlink(missing_ok=True)
+        command = ["svg-forecast", "--out", str(out), "--json", "summary.json", *OPTIONS, *map(str, arguments)]
+        monkeypatch.setattr("sys.argv", command)
+        with pytest.raises(SystemExit) as end:
+            main()
+        output = capsys.readouterr()
+        assert output.out == ""
+        summary = json.loads(Path("summary.json").read_text()) if Path("summary.json").exists() else {}
+        return int(end.value.code), output.err, summary
+
+    return run

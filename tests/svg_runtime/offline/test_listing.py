@@ -1,0 +1,142 @@
+"""Which videos svg-forecast finds, and what it says of lists that are not as they should be."""
+
+from __future__ import annotations
+
+import os
+from contextlib import nullcontext
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from svg_common.errors import BackendMissingError, UsageError
+from svg_runtime.offline.listing import UnreachableError, Video, list_videos, local_copy
+
+
+@pytest.fixture
+def bucket():
+    """Objects in memory, as in a bucket: memory://clips/..."""
+    store = fsspec.filesystem("memory")
+    for name in ("a.mp4", "deep/b.MKV", "deep/.hidden.mp4", "notes.txt"):
+        store.pipe_file(f"/clips/{name}", b"not a video: " + name.encode())
+    yield store
+    store.rm("/clips", recursive=True)
+
+
+def names(sources: list[str]) -> list[str]:
+    return [Path(video.address).name for video in list_videos(sources).videos]
+
+
+def test_folders_files_and_lists_name_each_video_once(videos, tmp_path):
+    link = tmp_path / "same.mp4"
+    link.symlink_to(videos / "yard0.mp4")
+    listed = tmp_path / "cameras.txt"
+    relative = os.path.relpath(videos / "yard2.mp4", tmp_path)
+    listed.write_text(f"\ufeff# all\n\n  {videos / 'gate'}  \n{relative}\nsame.mp4\nfile://{videos}/yard0.mp4\n")
+    assert names([str(videos)]) == ["yard0.mp4", "yard1.mp4", "yard2.mp4", "a.mkv", "pause.mp4"]
+    assert names([str(listed)]) == ["a.mkv", "pause.mp4", "yard2.mp4", "yard0.mp4"]
+    assert names([str(listed), str(videos), str(link)]) == [
+        "a.mkv", "pause.mp4", "yard2.mp4", "yard0.mp4", "yard1.mp4"
+    ]  # fmt: skip
+
+
+def test_a_changed_file_is_another_video_and_a_touched_shard_is_not(videos, tmp_path):
+    copy = tmp_path / "a.mp4"
+    copy.write_bytes((videos / "yard0.mp4").read_bytes())
+    (before,) = list_videos([str(copy)]).videos
+    assert list_videos([str(copy)]).videos == [before]
+    os.utime(copy, ns=(1, 1))
+    (after,) = list_videos([str(copy)]).videos
+    assert after.id != before.id
+    assert after.address == before.address == str(copy)
+
+
+def test_entries_that_lead_nowhere_do_not_end_the_list(videos, tmp_path):
+    (tmp_path / "pipe").touch()
+    os.mkfifo(tmp_path / "fifo.mp4")
+    (tmp_path / "empty").mkdir()
+    lines = ["gone.mp4", "fifo.mp4", "/dev/null", "empty", "x" * 5000, "nul\0.mp4", "foo://x/y.mp4", "../" * 2000, "~nobody/x"]
+    (tmp_path / "bad.txt").write_text("\n".join([*lines[:5], *lines[6:], str(videos / "yard1.mp4")]))
+    listing = list_videos([str(tmp_path / "bad.txt")])
+    assert [Path(video.address).name for video in listing.videos] == ["yard1.mp4"]
+    assert len(listing.missing) == len(lines) - 1
+    assert all(listing.missing.values())
+
+
+@pytest.mark.parametrize(
+    ("content", "is_text"),
+    [
+        (b"", True),
+        (b"# nothing\n", True),
+        (b"\0" * 100, False),
+        (b"\xff\xfea\0.\0m\0p\x004\0", False),
+        (bytes(range(256)) * 100, False),
+    ],
+)
+def test_a_list_that_is_none_is_refused_or_empty(content, is_text, tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_bytes(content)
+    with nullcontext() if is_text else pytest.raises(UsageError, match="expected a path or an address on each line"):
+        assert list_videos([str(path)]).videos == []
+
+
+def test_names_of_any_bytes(videos, tmp_path):
+    name = os.fsencode(tmp_path) + b"/k\xe9.mp4"
+    with open(name, "wb") as file:
+        file.write((videos / "yard0.mp4").read_bytes())
+    (tmp_path / "list.txt").write_bytes(b"k\xe9.mp4\n")
+    (video,) = list_videos([str(tmp_path / "list.txt")]).videos
+    assert video.name.endswith("k\\xe9.mp4")
+    assert list_videos([str(tmp_path)]).videos == [video]
+
+
+def test_objects_of_a_store(bucket, tmp_path):
+    assert [video.address for video in list_videos(["memory://clips"]).videos] == [
+        "memory:///clips/a.mp4",
+        "memory:///clips/deep/b.MKV",
+    ]
+    assert names(["memory://clips/*.mp4"]) == ["a.mp4"]
+    assert names(["memory://clips/notes.txt", "memory://clips/a.mp4"]) == ["a.mp4"]  # a list, of what does not exist
+    (video,) = list_videos(["memory://clips/a.mp4"]).videos
+    with local_copy(video, tmp_path / "scratch") as path:
+        assert path.read_bytes() == b"not a video: a.mp4"
+        assert path.suffix == ".mp4"
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_an_object_that_has_gone_or_changed_is_unreachable(bucket, tmp_path):
+    (video,) = list_videos(["memory://clips/a.mp4"]).videos
+    bucket.pipe_file("/clips/a.mp4", b"longer than it was before")
+    with pytest.raises(UnreachableError, match="has changed"), local_copy(video, tmp_path):
+        pass
+    bucket.rm("/clips/a.mp4")
+    with pytest.raises(UnreachableError, match="cannot download"), local_copy(video, tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_still_written_is_unreachable(videos, tmp_path):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"1")
+    (video,) = list_videos([str(path)]).videos
+    with pytest.raises(UnreachableError, match="still being written"), local_copy(video, tmp_path):
+        path.write_bytes(b"12")
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "text"),
+    [
+        ("gone.txt", UsageError, "no such list"),
+        ("gone.mp4", UsageError, "does not exist"),
+        ("foo://bucket/x", UsageError, "no address of videos"),
+        ("memory://nothing", UsageError, "contains no videos"),
+        ("oci://bucket/x", BackendMissingError, "install it with pip"),
+    ],
+)
+def test_sources_that_lead_nowhere_are_refused(source, error, text):
+    with pytest.raises(error, match=text):
+        list_videos([source])
+
+
+def test_a_login_is_never_shown():
+    assert Video("ftp://user:secret@host/a.mp4", 1, "").name == "ftp://...@host/a.mp4"

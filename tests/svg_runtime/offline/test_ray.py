@@ -1,0 +1,81 @@
+"""svg-forecast --ray, on this machine. `nox -s ray` runs it where Ray is installed: starting Ray takes long."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.command_runner import wait_until
+from tests.svg_runtime.live.live_helpers import write_video
+from tests.svg_runtime.offline.conftest import OPTIONS, rows_of
+
+pytest.importorskip("ray")
+
+PROGRAM = "from svg_runtime.offline.cli import main; main()"
+
+
+def started(source: Path, out: Path, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", PROGRAM, str(source), "--out", str(out), *OPTIONS, *arguments]
+    alert = {**os.environ, "RAY_worker_niceness": "0"}  # by default, workers wait for everything else on the machine
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=alert)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    return output
+
+
+def workers_of(pid: int) -> list[int]:
+    """Processes of Ray's actors below the process `pid`."""
+    table = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in table.splitlines()]
+    below, found = {str(pid)}, []
+    for _ in range(4):
+        below |= {own for own, parent, _ in rows if parent in below}
+    for own, _, arguments in rows:
+        if own in below and arguments.startswith("ray::MapWorker"):
+            found.append(int(own))
+    return found
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(12):
+        write_video(folder / f"v{number:02d}.mp4", frames=80, seed=number)
+    return folder
+
+
+def wait_for_a_part(run: subprocess.Popen[str], out: Path) -> None:
+    wait_until(lambda: any(out.glob("part-*-b*")) or run.poll() is not None, timeout_s=300)
+
+
+def test_ray_gives_the_same_rows_and_survives_the_death_of_a_worker(videos, tmp_path):
+    out = tmp_path / "out"
+    ended(started(videos, tmp_path / "whole"))
+    ended(started(videos / "v00.mp4", out))  # Ray goes on where a run without it has ended
+    run = started(videos, out, "--ray", "2")
+    wait_for_a_part(run, out)
+    workers = workers_of(run.pid)
+    assert workers
+    os.kill(workers[0], signal.SIGKILL)
+    assert "11 to do" in ended(run)
+    assert rows_of(out) == rows_of(tmp_path / "whole")
+    assert "12 done before, 0 to do" in ended(started(videos, out, "--ray", "2"))
+
+
+def test_sigterm_ends_it_with_what_is_finished(videos, tmp_path):
+    run = started(videos, tmp_path / "out", "--ray", "1")
+    wait_for_a_part(run, tmp_path / "out")
+    run.terminate()
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 130, output
+    done = rows_of(tmp_path / "out")["videos"].num_rows
+    assert 0 < done < 12
+    assert rows_of(tmp_path / "out")["frames"].num_rows == 80 * done

@@ -1,0 +1,308 @@
+"""Runs of svg-forecast: resumed, sharded, killed, stopped, and refused; in the end the rows are always the same."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import shutil
+import signal
+from functools import partial
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from svg_common.errors import UsageError
+from svg_runtime.offline.dataset import DatasetInUseError, open_dataset
+from svg_runtime.offline.shard import Shard, parse_shard
+from svg_runtime.offline.worker import Worker
+from tests.command_runner import Run, start, wait_until
+from tests.svg_runtime.live.live_helpers import write_video
+from tests.svg_runtime.offline.conftest import OPTIONS, rows_of
+
+AT_ONCE = ("--save-every", "0.001s")  # a part per video
+
+
+@pytest.fixture(scope="session")
+def longer_videos(tmp_path_factory) -> Path:
+    """Ten videos, so that a process can be killed in the middle. Read only."""
+    folder = tmp_path_factory.mktemp("longer")
+    for number in range(10):
+        write_video(folder / f"v{number:02d}.mp4", frames=30, seed=number)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def longer_rows(longer_videos, tmp_path_factory) -> dict[str, pa.Table]:
+    """All rows of `longer_videos`, of a run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("longer-rows")
+    assert start(command(longer_videos, folder / "whole"), folder).wait() == 0
+    return rows_of(folder / "whole")
+
+
+def command(source: Path, out: Path, *arguments: str) -> list[str]:
+    return ["svg-forecast", str(source), "--out", str(out), *OPTIONS, *arguments]
+
+
+def published(out: Path) -> int:
+    return len(list(out.glob("part-*")))
+
+
+def a_part_more_or_the_end(out: Path, before: int, runs: list[Run]) -> bool:
+    return published(out) > before or all(run.process.exitcode is not None for run in runs)
+
+
+def test_a_row_group_per_video_and_nothing_is_done_twice(svg_forecast, videos):
+    code, message, summary = svg_forecast(videos)
+    assert code == 0
+    assert "5 videos, 0 done before, 5 to do" in message
+    assert summary["videos"] == {"listed": 5, "done_before": 0, "ok": 5}
+    (part,) = Path("out").glob("part-*")
+    file = pq.ParquetFile(part / "frames.parquet")
+    groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
+    assert len(groups) == 5
+    assert all(len(set(group["video_id"].to_pylist())) == 1 for group in groups)
+    assert summary["frames"] == sum(group.num_rows for group in groups) == 10 + 12 + 14 + 15 + 18
+    rows = rows_of(Path("out"))
+    code, message, summary = svg_forecast(videos, videos / "gate")
+    assert (code, summary["frames"]) == (0, 0)
+    assert "5 done before, 0 to do" in message
+    assert rows_of(Path("out")) == rows
+    assert published(Path("out")) == 1
+
+
+def test_order_shards_and_another_number_of_shards_give_the_same_rows(svg_forecast, videos, tmp_path):
+    svg_forecast(videos, out="whole")
+    reversed_order = tmp_path / "list.txt"
+    reversed_order.write_text("\n".join(map(str, sorted(videos.rglob("*.m*"), reverse=True))))
+    svg_forecast(reversed_order, *AT_ONCE, out="reversed")
+    assert published(Path("reversed")) == 5
+    assert rows_of(Path("reversed")) == rows_of(Path("whole"))
+    for shard in ("1/3", "3/3"):
+        svg_forecast(videos, "--shard", shard, out="shards")
+    assert 0 < rows_of(Path("shards"))["videos"].num_rows < 5
+    for shard in ("2/2", "1/2"):
+        assert svg_forecast(videos, "--shard", shard, out="shards")[0] == 0
+    assert rows_of(Path("shards")) == rows_of(Path("whole"))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_killed_at_random_moments_it_loses_and_doubles_no_row(longer_videos, longer_rows, tmp_path, seed):
+    """kill -9, several times, in processes of two shards at once; then with another number of shards."""
+    rng, out, kills = random.Random(seed), tmp_path / "out", 0
+    for attempt in range(4):
+        shards = ("1/1",) if attempt % 2 else ("1/2", "2/2")
+        runs = [start(command(longer_videos, out, *AT_ONCE, "--shard", shard), tmp_path) for shard in shards]
+        wait_until(partial(a_part_more_or_the_end, out, published(out), runs))
+        kills += sum(run.kill_after(rng.uniform(0, 0.15)) for run in runs)
+    assert kills >= 2
+    assert start(command(longer_videos, out), tmp_path).wait() == 0
+    assert rows_of(out) == longer_rows
+    assert [path.name for path in out.glob(".part-*")] == []
+
+
+def test_what_a_kill_leaves_is_removed(svg_forecast, videos):
+    svg_forecast(videos / "yard0.mp4", out="whole")
+    for name in (".part-1-of-1-000001.abc", ".part-2-of-3-000001.def", ".part-1-of-1-downloads"):
+        folder = Path("out") / name
+        folder.mkdir(parents=True)
+        (folder / "frames.parquet").write_bytes(b"PAR1 half a file")
+    assert svg_forecast(videos / "yard0.mp4")[0] == 0
+    assert list(Path("out").glob(".part-*")) == []
+    assert rows_of(Path("out")) == rows_of(Path("whole"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_publishes_what_is_finished(longer_videos, tmp_path, number):
+    out = tmp_path / "out"
+    run = start(command(longer_videos, out, "--keep", "mean"), tmp_path)
+    wait_until(lambda: len(list(out.glob(".part-*/forecasts-*"))) >= 3)
+    os.kill(run.process.pid, number)
+    run.assert_one_message(130)
+    rows = rows_of(out)
+    done = rows["videos"]["video_id"].to_pylist()
+    assert 2 <= len(done) < 10
+    assert rows["frames"].num_rows == 30 * len(done)
+    assert sorted(path.stem for path in out.glob("part-*/forecasts-*")) == sorted(f"forecasts-{name}" for name in done)
+
+
+def test_who_may_write_at_the_same_time(tmp_path):
+    with open_dataset(tmp_path, {}, Shard(1, 2)):
+        with open_dataset(tmp_path, {}, Shard(2, 2)):
+            pass
+        with pytest.raises(DatasetInUseError, match="shard 1/2"), open_dataset(tmp_path, {}, Shard(1, 2)):
+            pass
+        with pytest.raises(DatasetInUseError, match="shard 1/2"), open_dataset(tmp_path, {}, Shard(1, 3)):
+            pass
+    with open_dataset(tmp_path, {}, Shard(1, 3)):
+        pass
+
+
+def test_the_same_shard_at_once_is_refused_by_the_command(svg_forecast, videos, tmp_path):
+    code, message, _ = svg_forecast(videos / "yard0.mp4")
+    with (tmp_path / "out" / ".shard-1-of-1.lock").open() as file:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+        code, message, _ = svg_forecast(videos)
+    assert code == 1
+    assert "is being written by another process" in message
+
+
+def test_results_of_other_settings_are_not_mixed(svg_forecast, videos):
+    svg_forecast(videos / "yard0.mp4")
+    code, message, _ = svg_forecast(videos, "--seed", "3", "--alarm-threshold", "2")
+    assert code == 2
+    assert "seed: 0 there, 3 now" in message
+    assert "'threshold': 4.5" in message
+    Path("out/settings.json").write_text("{")
+    assert svg_forecast(videos)[0] == 2
+    Path("out/settings.json").unlink()
+    assert "has parts but no settings.json" in svg_forecast(videos)[1]
+
+
+def test_a_full_disk_is_said_and_survived(svg_forecast, videos, tmp_path):
+    svg_forecast(videos / "yard0.mp4", out="out")
+    shutil.copytree("out", "before")
+    run = start(command(videos, tmp_path / "out"), tmp_path, limits={resource.RLIMIT_FSIZE: 3000})
+    run.assert_one_message(1)
+    assert "cannot write" in run.output
+    assert "run the same command again" in run.output
+    assert rows_of(Path("out")) == rows_of(Path("before"))
+    assert svg_forecast(videos)[0] == 0
+    svg_forecast(videos, out="whole")
+    assert rows_of(Path("out")) == rows_of(Path("whole"))
+
+
+def test_a_damaged_part_is_said(svg_forecast, videos):
+    svg_forecast(videos / "yard0.mp4")
+    (part,) = Path("out").glob("part-*/videos.parquet")
+    part.write_bytes(b"PAR1")
+    code, message, _ = svg_forecast(videos)
+    assert code == 1
+    assert f"cannot read '{part}'" in message
+    shutil.rmtree(part.parent)
+    assert svg_forecast(videos / "yard0.mp4")[0] == 0
+
+
+class AwayError(Exception):
+    """An error of a driver, as of no other library."""
+
+
+@pytest.fixture
+def bucket(videos, monkeypatch):
+    """The videos in memory, as in a bucket; `bucket.away` has the names that cannot be read."""
+    store = fsspec.filesystem("memory")
+    for path in videos.rglob("*.m*"):
+        store.pipe_file(f"/cameras/{path.relative_to(videos)}", path.read_bytes())
+    store.away = set()
+    get_file = store.get_file
+
+    def may_fail(place, target, **options):
+        if Path(place).name in store.away:
+            raise AwayError("timed out\nafter 10 s")
+        return get_file(place, target, **options)
+
+    monkeypatch.setattr(store, "get_file", may_fail)
+    yield store
+    store.rm("/cameras", recursive=True)
+
+
+def test_a_bucket_that_goes_away_ends_the_run_and_is_resumed(svg_forecast, bucket):
+    svg_forecast("memory://cameras", out="whole")
+    bucket.away = {"yard0.mp4", "yard1.mp4", "yard2.mp4"}
+    code, message, summary = svg_forecast("memory://cameras")
+    assert code == 1
+    assert "3 videos in a row cannot be reached" in message
+    assert summary["videos"] == {"listed": 5, "done_before": 0, "ok": 2, "unreachable": 3}
+    assert rows_of(Path("out"))["videos"].num_rows == 2
+    bucket.away = {"yard1.mp4"}
+    code, message, summary = svg_forecast("memory://cameras")
+    assert code == 1
+    assert summary["videos"] == {"listed": 5, "done_before": 2, "ok": 4, "unreachable": 1}
+    assert "cannot download 'memory:///cameras/yard1.mp4': timed out" in message
+    bucket.away = set()
+    assert svg_forecast("memory://cameras")[0] == 0
+    assert rows_of(Path("out")) == rows_of(Path("whole"))
+
+
+def test_rows_do_not_depend_on_where_a_video_is(svg_forecast, bucket, videos):
+    svg_forecast("memory://cameras/yard0.mp4", out="memory")
+    svg_forecast(f"file://{videos}/yard0.mp4", out="disk")
+    names = ["video_id", "video", "version"]
+    for name, table in rows_of(Path("memory")).items():
+        other = rows_of(Path("disk"))[name]
+        kept = [column for column in table.column_names if column not in names]
+        assert table.select(kept) == other.select(kept)
+
+
+def test_missing_entries_make_the_first_shard_fail_alone(svg_forecast, videos):
+    Path("list.txt").write_text(f"{videos}/yard0.mp4\ngone.mp4\n")
+    codes = [svg_forecast("list.txt", "--shard", f"{number}/2")[0] for number in (1, 2)]
+    assert codes == [1, 0]
+
+
+def test_an_engine_that_fails_ends_the_run_and_keeps_what_is_done(svg_forecast, videos, monkeypatch):
+    from svg_runtime.errors import BackendError
+
+    forecast = Worker._forecast
+    calls = []
+
+    def failing(self, part, video, path):
+        calls.append(video)
+        if len(calls) == 3:
+            raise BackendError("out of memory")
+        return forecast(self, part, video, path)
+
+    monkeypatch.setattr(Worker, "_forecast", failing)
+    code, message, summary = svg_forecast(videos)
+    assert code == 1
+    assert "error: out of memory" in message
+    assert rows_of(Path("out"))["videos"].num_rows == 2
+    assert summary["videos"]["ok"] == 2
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/2/3", "１/2"])
+def test_shards_that_are_none(text):
+    with pytest.raises(UsageError, match="expected I/N"):
+        parse_shard(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--ray-gpus", "1"], 2, "without --ray"),
+        (["--save-every", "10"], 2, "not a duration"),
+        (["--source-fps", "0"], 2, "not a rate"),
+        (["--alarm-clear", "9"], 2, "above the threshold"),
+        (["--shard", "2/1"], 2, "is no shard"),
+        (["--model", "gone.svgb"], 1, "no such bundle"),
+    ],
+)
+def test_options_that_make_no_sense(svg_forecast, videos, arguments, code, text):
+    ended, message, _ = svg_forecast(videos, *arguments)
+    assert (ended, text in message) == (code, True), message
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("missing", "arguments", "extra"),
+    [("pyarrow", [], "forecast"), ("filelock", [], "forecast"), ("ray", ["--ray", "2"], "ray")],
+)
+def test_missing_packages_are_named(svg_forecast, videos, monkeypatch, missing, arguments, extra):
+    from svg_common import command as commands
+
+    monkeypatch.setattr(commands, "is_installed", lambda module: module != missing)
+    code, message, _ = svg_forecast(videos, *arguments)
+    assert code == 4
+    assert f"pip install 'svg-edge[{extra}]'" in message
+
+
+def test_the_summary_overwrites_no_input(svg_forecast, videos, tmp_path):
+    video = shutil.copy(videos / "yard0.mp4", tmp_path)
+    code, message, _ = svg_forecast(video, "--json", video)
+    assert (code, "would overwrite" in message) == (2, True)
+    assert Path(video).read_bytes() == (videos / "yard0.mp4").read_bytes()
