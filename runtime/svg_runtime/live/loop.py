@@ -208,8 +208,9 @@ def _open_camera(
     step_s = step_interval_s(source, interval_s)
     caption = _caption(setup, options.name or name, step_s)
     alarms = AlarmMonitor(
-        options=options.alarms, interval_s=step_s, source=description, model=caption.model, events=events, numbers=alarm_numbers
-    )
+        options=options.alarms, interval_s=step_s, source=description, model=caption.model, events=events,
+        numbers=alarm_numbers, tick_s=interval_s,
+    )  # fmt: skip
     setup.resources.callback(alarms.close)
     stats = LiveStats(
         about={**(_about(setup) if options.name is None else {}), "source": description},

@@ -32,14 +32,14 @@ class Archive:
         folder: of clips and pictures; None: none are saved.
         limit_bytes: of the files of alarms in it; the oldest are removed first.
         events_file: gets a line per alarm; None: none.
-        interval_s: seconds per model interval.
+        tick_s: seconds per tick of the source.
         events: of the run.
     """
 
     folder: Path | None
     limit_bytes: int
     events_file: Path | None
-    interval_s: float
+    tick_s: float
     events: EventLog
 
     def save(self, name: str, pictures: list[StoredPicture], comparison: Canvas | None) -> Files:
@@ -72,7 +72,7 @@ class Archive:
         """A source that changes its size ends the clip there: a video has one size."""
         first = pictures[0].decode()
         height, width = first.shape[0] // 2 * 2, first.shape[1] // 2 * 2  # H.264 needs even sizes
-        writer, keep = Mp4Writer(path, (width, height), self.interval_s), False
+        writer, keep = Mp4Writer(path, (width, height), self.tick_s), False
         try:
             for stored in pictures:
                 picture = stored.decode()

@@ -74,11 +74,12 @@ class AlarmMonitor:
 
     Args:
         options: see there.
-        interval_s: seconds per model step, in the time of the source.
+        interval_s: seconds per observed frame, in the time of the source: longer than a tick where a video has fewer pictures.
         source: description of what is watched, without secrets.
         model: its name.
         events: of the run.
         numbers: of its alarms; None: those after the last one in the events file.
+        tick_s: seconds per tick of the source; None: `interval_s`.
 
     Attributes:
         values: the latest signals; None: not known.
@@ -87,10 +88,11 @@ class AlarmMonitor:
 
     def __init__(
         self, options: AlarmOptions, interval_s: float, source: str, model: str, events: EventLog,
-        numbers: Iterator[int] | None = None,
+        numbers: Iterator[int] | None = None, tick_s: float | None = None,
     ) -> None:  # fmt: skip
         self._options = options
         self._interval_s = interval_s
+        self._tick_s = tick_s or interval_s
         self._source = source
         self._model = model
         self._events = events
@@ -107,7 +109,7 @@ class AlarmMonitor:
         self._outlets = options.open_outlets(source, events) if options.enabled else []
         self._archive = Archive(
             folder=options.folder, limit_bytes=options.limit_bytes, events_file=options.events_file,
-            interval_s=interval_s, events=events,
+            tick_s=self._tick_s, events=events,
         )  # fmt: skip
         self._closed = False
         self._clips: ClipBuffer | None = None
@@ -283,10 +285,10 @@ class AlarmMonitor:
     def _time_of(self, tick: int) -> float:
         if self._first_tick is None:
             self._first_tick = tick
-        return (tick - self._first_tick) * self._interval_s
+        return (tick - self._first_tick) * self._tick_s
 
     def _ticks(self, seconds: float) -> int:
-        return max(1, round(seconds / self._interval_s))
+        return max(1, round(seconds / self._tick_s))
 
 
 def _larger(before: float | None, now: float | None) -> float | None:

@@ -32,7 +32,7 @@ def stored(tick: int, image: np.ndarray) -> StoredPicture:
 
 
 def archive(folder: Path | None, limit_bytes: int = 10**9, events_file: Path | None = None) -> Archive:
-    return Archive(folder=folder, limit_bytes=limit_bytes, events_file=events_file, interval_s=0.1, events=EventLog())
+    return Archive(folder=folder, limit_bytes=limit_bytes, events_file=events_file, tick_s=0.1, events=EventLog())
 
 
 def record(sequence: int = 1, **changes) -> AlarmRecord:

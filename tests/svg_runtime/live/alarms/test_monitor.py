@@ -30,9 +30,12 @@ QUIET, ANOMALY = 0.0, 0.4
 class Watch:
     """A monitor that sees a gray wall whose brightness jumps, which was not forecast."""
 
-    def __init__(self, options: AlarmOptions) -> None:
+    def __init__(self, options: AlarmOptions, ticks: int = 1) -> None:
         self.events = EventLog()
-        self.monitor = AlarmMonitor(options=options, interval_s=STEP_S, source="wall", model="m", events=self.events)
+        self.monitor = AlarmMonitor(
+            options=options, interval_s=STEP_S, source="wall", model="m", events=self.events, tick_s=STEP_S / ticks
+        )
+        self.ticks = ticks  # per picture
         self.rng = np.random.default_rng(0)
         self.tick = 0
 
@@ -43,7 +46,7 @@ class Watch:
             picture = np.full((48, 64, 3), round(255 * (0.4 + jump)), np.uint8)
             observation = Observation(self.tick, None, (), EarlierForecast(1, samples))
             self.monitor.add(SourceFrame(picture, self.tick), real, observation, empty)
-            self.tick += 1
+            self.tick += self.ticks
             if self.monitor._clips is not None:  # it keeps up, as with a camera
                 passed = threading.Event()
                 self.monitor._clips._worker.put(passed.set)
@@ -58,8 +61,8 @@ class Watch:
 def watch():
     opened: list[Watch] = []
 
-    def make(**options) -> Watch:
-        opened.append(Watch(AlarmOptions(**{"enabled": True, **options})))
+    def make(ticks: int = 1, **options) -> Watch:
+        opened.append(Watch(AlarmOptions(**{"enabled": True, **options}), ticks))
         return opened[-1]
 
     yield make
@@ -126,9 +129,10 @@ def test_the_calm_begins_after_the_pause_and_not_before_it(watch):
     assert wall.count == 1
 
 
-def test_an_alarm_leaves_a_clip_a_picture_and_a_line(watch, tmp_path):
+@pytest.mark.parametrize("ticks", [1, 2])  # 2: a video with half of the model's rate
+def test_an_alarm_leaves_a_clip_a_picture_and_a_line(watch, tmp_path, ticks):
     file = tmp_path / "events.jsonl"
-    wall = watch(folder=tmp_path / "alarms", before_s=1.0, after_s=2.0, events_file=file)
+    wall = watch(ticks, folder=tmp_path / "alarms", before_s=1.0, after_s=2.0, events_file=file)
     wall.see(20)
     wall.see(1, ANOMALY)
     wall.see(4)
