@@ -20,8 +20,8 @@ from svg_runtime.web.limits import Limits, StreamSlots
 from svg_runtime.web.serving import ServerThread
 from svg_runtime.web.token import find_token
 
-# How long a thread may hold Python's lock while another waits for it. A forecast takes it a hundred times, between one graph and
-# the next; at Python's own 5 ms, each time that the server happens to hold it costs that much.
+# How long a thread may hold Python's lock while another waits for it. A forecast takes it a hundred times, between one graph
+# and the next; at Python's own 5 ms, each time that the server happens to hold it costs that much.
 _SWITCH_S = 0.0002
 
 
