@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable
 
 from svg_runtime.live.page.board import Board
@@ -18,6 +19,10 @@ from svg_runtime.web.address import listen
 from svg_runtime.web.limits import Limits, StreamSlots
 from svg_runtime.web.serving import ServerThread
 from svg_runtime.web.token import find_token
+
+# How long a thread may hold Python's lock while another waits for it. A forecast takes it a hundred times, between one graph
+# and the next; at Python's own 5 ms, each time that the server happens to hold it costs that much.
+_SWITCH_S = 0.0002
 
 
 class LivePage:
@@ -37,6 +42,7 @@ class LivePage:
         self.cameras: dict[str, PageCamera] = {}
         self.board = Board()
         self.closing = False
+        self._switch_s = sys.getswitchinterval()
         self.summary = HeldSummary(dict)
         self._reported: set[str] = set()
         self._report = report
@@ -78,6 +84,7 @@ class LivePage:
         Raises:
             SvgError: the server does not start.
         """
+        sys.setswitchinterval(min(sys.getswitchinterval(), _SWITCH_S))
         self._studio.start()
         self._server.start()
 
@@ -90,6 +97,7 @@ class LivePage:
         self.closing = True
         self._studio.close()
         self._server.stop()
+        sys.setswitchinterval(self._switch_s)
 
     def _on_error(self, error: Exception) -> None:
         """A bug, or no memory: said once for each kind; the run goes on."""
