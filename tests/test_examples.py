@@ -100,7 +100,7 @@ def test_the_configuration_runs_its_demo(tmp_path):
     program = "import sys; from svg_runtime.live.cli import main; sys.argv[0] = 'svg-live'; main()"
     options = ["--config", "live.toml", "--only", "demo", "--headless", "--max-frames", "8", "--backend", "cpu"]
     run([sys.executable, "-c", program, *options], tmp_path)
-    assert json.loads((tmp_path / "demo.json").read_text(encoding="utf-8"))["frames"]["seen"] == 8
+    assert json.loads((tmp_path / "live.json").read_text(encoding="utf-8"))["frames"]["seen"] == 8
 
 
 def compare_plain(bundle: Path) -> None:

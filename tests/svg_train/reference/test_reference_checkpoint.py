@@ -206,7 +206,7 @@ def test_command_deploys_a_reference_checkpoint(rollout, tmp_path, monkeypatch):
     """In one export, which is slow: the bundle's roll-out, the summary, and the converted checkpoint."""
     monkeypatch.chdir(tmp_path)
     path, frames, noise, context_noise, expected = rollout
-    export(path, fused=False, save_checkpoint=tmp_path / "converted.pt", json=tmp_path / "summary.json")
+    export(None, path, fused=False, save_checkpoint=tmp_path / "converted.pt", json=tmp_path / "summary.json")
     bundle = tmp_path / f"{path.stem}.svgb"
     assert json.loads((tmp_path / "summary.json").read_text())["bundle"] == bundle.name
     np.testing.assert_allclose(run_bundle(bundle, frames, noise, context_noise), expected, atol=1e-4)
@@ -220,7 +220,7 @@ def test_command_does_not_overwrite_what_it_exports(tmp_path):
     path = write_checkpoint(tmp_path / "model.pth", build(), OldTorch(3))
     (tmp_path / "link.pth").symlink_to(path)
     with pytest.raises(UsageError, match="overwrite"):
-        export(path, save_checkpoint=tmp_path / "link.pth")
+        export(None, path, save_checkpoint=tmp_path / "link.pth")
 
 
 def run_bundle(bundle, frames, noise, context_noise):
