@@ -290,10 +290,12 @@ def _check_outputs(options: LiveOptions, cameras: Sequence[LiveOptions], model: 
         wall_overlays(options.display_wh, options.overlays, len(cameras))
     files = {"--output": options.output, "--json": options.json}
     folders = dict(options.recording.folders)
+    shared: set[Path | None] = set()  # cameras append to one file of events
     for camera in cameras:
         camera.alarms.check()
         of = "" if camera.name is None else f" of {camera.name}"
-        if camera.alarms.events_file not in files.values():
+        if camera.alarms.events_file not in shared:
+            shared.add(camera.alarms.events_file)
             files[f"--events{of}"] = camera.alarms.events_file
         folders[f"--alarm-dir{of}"] = camera.alarms.folder
     check_outputs(files, folders, needed=[model, *(file for camera in cameras for file in source_files(camera.source))])

@@ -184,6 +184,16 @@ def test_alarms_have_the_name_of_their_camera_and_share_a_file(svg_live):
     assert "svg-live: digits-2: alarm " in stderr
 
 
+@pytest.mark.parametrize("sources", [(), TWO], ids=["one", "two"])
+@pytest.mark.parametrize("option", ["--json", "--output"])
+def test_events_and_another_output_cannot_be_one_file(svg_live, sources, option):
+    """Only cameras may share it."""
+    code, stderr, _ = svg_live("--headless", *sources, option, "x.mp4", "--alarm", "--events", "x.mp4", "--max-frames", "2")
+    assert code == ExitCode.USAGE
+    assert f"{option} and --events" in stderr
+    assert not Path("x.mp4").exists()
+
+
 def test_a_run_alone_has_no_name(svg_live):
     _, _, stats = svg_live(*SMALL, "--max-frames", "4")
     assert "cameras" not in stats
