@@ -13,7 +13,7 @@ from svg_runtime.live.sources import Source, SourceFrame
 from svg_runtime.live.stop import ReaderStop, StopRequest
 
 _BACK_OFF_S = (0.5, 5.0)  # first and longest pause between two attempts to open a camera
-_ABANDON_S = 2.0  # how long the end waits for a source that hangs
+_ABANDON_S = 3.0  # how long the end waits for a source that hangs; cameras wait 2 s for a read of theirs
 
 
 class SourceReader:
