@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
 import sys
@@ -11,9 +13,11 @@ import pytest
 import yaml
 
 from svg_common.toml_files import read_toml
-from svg_runtime.live.cli import live
+from svg_runtime.live import loop
+from svg_runtime.live.cli import live, main
 from svg_runtime.live.config.live_config import LiveConfig
 from svg_runtime.live.config.settings import settings_of
+from tests.svg_runtime.live.page.page_helpers import make_view, served_page
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "integrations" / "docker"
@@ -26,6 +30,13 @@ def instructions(file: Path, name: str) -> list[str]:
     """The arguments of every instruction of this name, continued lines joined."""
     text = re.sub(r"\\\n\s*", "", re.sub(r"^#.*\n", "", file.read_text(), flags=re.M))
     return re.findall(rf"^{name} (.*)$", text, re.M)
+
+
+def health_check(file: Path) -> list[str]:
+    """The command of HEALTHCHECK."""
+    (check,) = instructions(file, "HEALTHCHECK")
+    command: list[str] = json.loads(check.partition("CMD ")[2])
+    return command
 
 
 @each_dockerfile
@@ -43,9 +54,44 @@ def test_an_image_is_pinned_runs_without_root_and_stops_gracefully(file):
     assert re.fullmatch(r"[\w./-]+:[\w.-]*\d[\w.-]*", images[0])
     assert instructions(file, "USER")[-1] == "10001"
     assert instructions(file, "STOPSIGNAL") == ["SIGTERM"]
-    assert "/healthz" in instructions(file, "HEALTHCHECK")[0]
+    assert health_check(file)[:2] == ["python", "-c"]
     assert instructions(file, "VOLUME") == ['["/recordings", "/alarms", "/cache"]']
     assert "Not built where it was written" in file.read_text()
+
+
+@each_dockerfile
+def test_an_image_runs_what_svg_live_understands(file, monkeypatch):
+    """By the real command line, up to where cameras are opened."""
+    started = []
+    monkeypatch.setattr(loop, "run_cameras", lambda cameras, console: started.extend(cameras))
+    (entry,) = map(json.loads, instructions(file, "ENTRYPOINT"))
+    (arguments,) = map(json.loads, instructions(file, "CMD"))
+    assert (entry, "/etc/svg-edge/live.toml" in arguments) == (["svg-live"], True)
+    here = [argument.replace("/etc/svg-edge", str(FOLDER)) for argument in arguments]
+    monkeypatch.setattr("sys.argv", [*entry, *here])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code in (None, 0)
+    (camera,) = started
+    assert not camera.window
+    assert camera.serve.address.link("/healthz") in health_check(file)[-1]
+
+
+@each_dockerfile
+def test_an_image_is_healthy_while_pictures_come(file):
+    """Also where the environment has a proxy, which cannot reach the container's own address."""
+    environment = {**os.environ, "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    with served_page() as (page, address):
+        command = health_check(file)[-1].replace("http://127.0.0.1:8765", address)
+
+        def exit_code() -> int:
+            return subprocess.run([sys.executable, "-c", command], env=environment, capture_output=True, timeout=60).returncode
+
+        page.cameras["wall"].publish(make_view())
+        page.cameras["wall"]._published_s += 60  # a test machine may be slow
+        assert exit_code() == 0
+        page.cameras["wall"].end("ended: lost source")
+        assert exit_code() == 1
 
 
 @each_dockerfile

@@ -107,8 +107,9 @@ class CameraRun:
         return picture
 
     def end(self, reason: str, error: SvgError | None = None) -> None:
-        """There are no more pictures."""
+        """There are no more pictures. Its source is closed now: other cameras may run for days."""
         self.running = False
+        self.reader.stop()
         self.stats.stopped_by = reason
         self.ended_by = error
         if self.page is not None:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from svg_runtime.errors import SourceLostError
 from svg_runtime.live.camera_run import CameraRun
@@ -91,10 +90,6 @@ class CameraWall:
         self._writer.finish(keep)
         for camera, shown, composed in zip(self._cameras, self._shown, self._picture.composed, strict=True):
             camera.stats.not_shown = shown.views - composed
-
-    def recorded(self) -> list[dict[str, Any]]:
-        """What each recorder wrote."""
-        return [recorder.summary() for recorder in self.recorders]
 
     def _submit(self, tick: int, now: float) -> None:
         self._tick = tick

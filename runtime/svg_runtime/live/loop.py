@@ -121,7 +121,6 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
             interval_s = min(camera.caption.interval_s for camera in opened)  # all share the time between two pictures
             run.adaptive = AdaptiveCounts(_adaptive_levels(options, forecasts), interval_s, events)
         displays, wall = _open_outputs(setup, own, opened)
-        resources.enter_context(ServiceReport(stop, [camera.stats for camera in opened], ServiceManager.from_environment()))
         if page is not None:
             join_page(page=page, options=own, cameras=opened, forecasts=forecasts, run=run)
         loop = LiveLoop(
@@ -132,6 +131,7 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
         _run_and_close(
             loop=loop, cameras=opened, wall=wall, displays=displays, max_frames=options.max_frames,
             progress=None if options.window else ProgressDisplay(console),
+            service=ServiceReport(stop, run.cameras, ServiceManager.from_environment()),
         )  # fmt: skip
         for camera in opened:
             camera.stats.alarms.close()
@@ -291,10 +291,12 @@ def _check_outputs(options: LiveOptions, cameras: Sequence[LiveOptions], model: 
         wall_overlays(options.display_wh, options.overlays, len(cameras))
     files = {"--output": options.output, "--json": options.json}
     folders = dict(options.recording.folders)
+    shared: set[Path | None] = set()  # cameras append to one file of events
     for camera in cameras:
         camera.alarms.check()
         of = "" if camera.name is None else f" of {camera.name}"
-        if camera.alarms.events_file not in files.values():
+        if camera.alarms.events_file not in shared:
+            shared.add(camera.alarms.events_file)
             files[f"--events{of}"] = camera.alarms.events_file
         folders[f"--alarm-dir{of}"] = camera.alarms.folder
     check_outputs(files, folders, needed=[model, *(file for camera in cameras for file in source_files(camera.source))])
@@ -342,7 +344,7 @@ def _announcer(console: Console, camera: str | None = None) -> Callable[[str], N
 
 def _run_and_close(
     loop: LiveLoop, cameras: Sequence[CameraRun], wall: CameraWall | None, displays: Sequence[Output], max_frames: int | None,
-    progress: ProgressDisplay | None,
+    progress: ProgressDisplay | None, service: ServiceReport,
 ) -> None:  # fmt: skip
     """Run the loop. However it ends, the video is completed, except after a second Ctrl-C."""
     writers: list[CameraRun | CameraWall] = [*cameras]
@@ -351,7 +353,8 @@ def _run_and_close(
     keep = True
     try:
         with progress or nullcontext():
-            loop.run(max_frames, progress)
+            with service:
+                loop.run(max_frames, progress)
             for writer in writers:
                 writer.finish(keep)
     except KeyboardInterrupt:

@@ -61,6 +61,8 @@ class ServiceReport:
     READY=1 is sent once the first picture was processed: then the camera delivers and the model runs, which is what a unit with
     `After=` wants; WATCHDOG=1, at half of the timeout. Both are sent by a check of `stop`, which runs where the loop makes
     progress or waits for a picture: a lost camera is no fault of the process, a forecast that does not return is one.
+    STOPPING=1 is sent as soon as the loop has ended: from then on systemd has TimeoutStopSec= in the place of the watchdog,
+    which nobody feeds while videos, clips and alarms are completed.
 
     Args:
         stop: runs the check.

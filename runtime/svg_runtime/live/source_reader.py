@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 from svg_runtime.errors import SourceLostError
 from svg_runtime.live.events import EventLog
@@ -12,7 +13,7 @@ from svg_runtime.live.sources import Source, SourceFrame
 from svg_runtime.live.stop import ReaderStop, StopRequest
 
 _BACK_OFF_S = (0.5, 5.0)  # first and longest pause between two attempts to open a camera
-_ABANDON_S = 2.0  # how long the end waits for a source that hangs
+_ABANDON_S = 3.0  # how long the end waits for a source that hangs; cameras wait 2 s for a read of theirs
 
 
 class SourceReader:
@@ -96,25 +97,29 @@ class SourceReader:
             expected_s = max(expected_s, self._arrived_s + self._interval_s)
         return until - 2 * patience_s <= expected_s <= until
 
-    def close(self) -> None:
-        """End the thread and close the source; a source that hangs ends with the process. May be called twice."""
+    def stop(self) -> None:
+        """Let the thread close the source and end, without waiting for it: nobody wants its pictures any more."""
         self._stop.request("closed")
         self._stop.wake()
         self._asked.set()
+
+    def close(self) -> None:
+        """End the thread and close the source; a source that hangs ends with the process. May be called twice."""
+        self.stop()
         if self._thread.is_alive():
             self._thread.join(_ABANDON_S)
-        if self._source is not None and not self._thread.is_alive():
+        elif self._source is not None and self._thread.ident is None:  # opened, and never asked
             self._source.close()
 
     def _run(self) -> None:
         try:
-            source = self._source or self.open()
-            frames = source.frames()
-            while self._wait_until_asked():
-                picture = next(frames, None)
-                self._deliver(picture, None)
-                if picture is None:
-                    return
+            with closing(self._source or self.open()) as source:
+                frames = source.frames()
+                while self._wait_until_asked():
+                    picture = next(frames, None)
+                    self._deliver(picture, None)
+                    if picture is None:
+                        return
         except KeyboardInterrupt:  # a stop was requested while it was opened
             self._deliver(None, None)
         except BaseException as error:

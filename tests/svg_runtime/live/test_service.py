@@ -194,6 +194,36 @@ def test_a_run_is_ready_after_its_first_picture_and_feeds_the_watchdog(systemd, 
     assert messages[-1] == {"STOPPING": "1", "STATUS": "ended by --max-frames"}
 
 
+SLOW_END = """
+import time
+from pathlib import Path
+from svg_runtime.live.camera_run import CameraRun
+real = CameraRun.finish
+def finish(self, keep):
+    while not Path("told").exists():
+        time.sleep(0.02)
+    real(self, keep)
+CameraRun.finish = finish
+"""
+
+
+def test_the_watchdog_does_not_end_a_run_that_completes_its_files(tmp_path):
+    """systemd has none from STOPPING=1 on, so that is sent before it takes long."""
+    systemd = Systemd(str(tmp_path / "notify"))
+    process = start(systemd, tmp_path, "--max-frames", "3", "--json", "s.json", before=SLOW_END)
+    try:
+        collect_until(systemd, lambda found: any("STOPPING" in message for message in found))
+        assert not (tmp_path / "s.json").exists()
+        (tmp_path / "told").touch()
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 0, stderr
+        assert (tmp_path / "s.json").exists()
+    finally:
+        process.kill()
+        process.communicate()
+        systemd.close()
+
+
 HANGS = """
 import time
 from svg_runtime.forecast.forecaster import Forecaster

@@ -34,6 +34,7 @@ class Scripted:
         self.name = self.description = name
         self.captured = 0
         self.overtaken = False
+        self.closed = threading.Event()
         self._pictures = pictures
         self._then = then
 
@@ -46,7 +47,8 @@ class Scripted:
         if self._then is not None:
             self.overtaken = self._then.wait(DEADLINE_S)
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        self.closed.set()
 
 
 def use(monkeypatch, *sources: Scripted) -> None:
@@ -167,6 +169,24 @@ def test_a_forecast_that_fails_resets_its_camera_alone(svg_live, monkeypatch):
     assert second["events"]["counts"] == {"forecast_failed": 1}
 
 
+def test_the_source_of_a_camera_that_has_ended_is_closed_while_others_run(svg_live, monkeypatch):
+    real = BatchForecaster._remembered
+
+    def spoiled(self, index, futures):
+        if index == 0:
+            raise ForecastError("not finite")
+        return real(self, index, futures)
+
+    monkeypatch.setattr(BatchForecaster, "_remembered", spoiled)
+    broken = Scripted("broken", 1000)
+    other = Scripted("other", 3, then=broken.closed)
+    use(monkeypatch, broken, other)
+    code, stderr, stats = svg_live(*SMALL, *TWO)
+    assert code == 0, stderr
+    assert other.overtaken
+    assert stats["cameras"]["digits"]["stopped_by"] == "error"
+
+
 def test_alarms_have_the_name_of_their_camera_and_share_a_file(svg_live):
     low = ("--alarm", "--alarm-threshold", "0.2", "--alarm-clear", "0.1", "--alarm-min-duration", "0", "--alarm-cooldown", "0")
     where = ("--events", "events.jsonl", "--alarm-dir", "alarms", "--alarm-after", "0.3", "--alarm-hold", "0")
@@ -182,6 +202,16 @@ def test_alarms_have_the_name_of_their_camera_and_share_a_file(svg_live):
         assert clip.parent == Path("alarms") / record["camera"]
         assert clip.is_file()
     assert "svg-live: digits-2: alarm " in stderr
+
+
+@pytest.mark.parametrize("sources", [(), TWO], ids=["one", "two"])
+@pytest.mark.parametrize("option", ["--json", "--output"])
+def test_events_and_another_output_cannot_be_one_file(svg_live, sources, option):
+    """Only cameras may share it."""
+    code, stderr, _ = svg_live("--headless", *sources, option, "x.mp4", "--alarm", "--events", "x.mp4", "--max-frames", "2")
+    assert code == ExitCode.USAGE
+    assert f"{option} and --events" in stderr
+    assert not Path("x.mp4").exists()
 
 
 def test_a_run_alone_has_no_name(svg_live):
