@@ -50,8 +50,9 @@ from svg_runtime.live.run_stats import RunStats
 from svg_runtime.live.service import ServiceManager, ServiceReport
 from svg_runtime.live.source_reader import SourceReader, open_with_retries
 from svg_runtime.live.sources import Source, camera_name, model_interval_s, open_source, source_files, step_interval_s
-from svg_runtime.live.stats import LiveStats
+from svg_runtime.live.stats import STAGES, LiveStats
 from svg_runtime.live.stop import StopRequest
+from svg_runtime.live.timing import StageTimer
 
 __all__ = ["LiveOptions", "run_cameras", "run_live"]
 
@@ -240,11 +241,14 @@ def _open_outputs(
             options=own.recording, interval_s=camera.tick_s, step_s=camera.caption.interval_s,
             bundle_id=setup.forecasts.manifest.bundle_id, events=camera.stats.events,
         )  # fmt: skip
-        camera.writer = _start_writer(own, camera, [] if several else displays)
-    return displays, _open_wall(setup, cameras, displays, interval_s) if several else None
+    wall = _open_wall(setup, cameras, displays, interval_s) if several else None
+    for own, camera in zip(options, cameras, strict=True):
+        timer = camera.stats.timer if wall is None else StageTimer(STAGES)  # latency is that of the display
+        camera.writer = _start_writer(own, camera, [] if several else displays, timer)
+    return displays, wall
 
 
-def _start_writer(options: LiveOptions, camera: CameraRun, outputs: Sequence[Output]) -> OutputThread | None:
+def _start_writer(options: LiveOptions, camera: CameraRun, outputs: Sequence[Output], timer: StageTimer) -> OutputThread | None:
     """Start the output thread, if there is anything to write; it composes pictures only if one is displayed."""
     if not outputs and not camera.recorders:
         return None
@@ -253,7 +257,7 @@ def _start_writer(options: LiveOptions, camera: CameraRun, outputs: Sequence[Out
         picture=ForecastPicture(camera.caption, options.display_wh, options.overlays) if displays else None,
         outputs=outputs,
         recorders=camera.recorders,
-        timer=camera.stats.timer,
+        timer=timer,
         newest_wins=options.source.is_paced,
     )
     writer.start()

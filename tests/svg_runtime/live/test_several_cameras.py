@@ -220,6 +220,12 @@ def test_a_run_alone_has_no_name(svg_live):
     assert "name" not in stats
 
 
+def test_latency_is_that_of_the_display_alone(svg_live):
+    code, stderr, stats = svg_live(*SMALL, *TWO, "--max-frames", "4", "--output", "o.mp4", "--save-forecasts", "raw")
+    assert code == 0, stderr
+    assert [camera["latency_ms"]["end_to_end"]["count"] for camera in stats["cameras"].values()] == [4, 4]
+
+
 def test_the_display_is_recorded_once_and_cameras_apart(svg_live):
     code, stderr, stats = svg_live(*SMALL, *TWO, "--max-frames", "4", "--record", "display")
     assert code == 0, stderr
