@@ -15,7 +15,7 @@ class Limits:
     Attributes:
         connections: at once. At the limit, those that have not sent a request yet give way; else the answer is 503.
         request_s: seconds until a request has come, headers and body.
-        stall_s: seconds in which a client must take something of what is sent to it.
+        stall_s: seconds in which a client must take what is on its way to it: a picture, or a piece of a longer answer.
         keep_alive_s: seconds until an idle connection is closed.
         header_bytes: of a request.
         body_bytes: of a request.
