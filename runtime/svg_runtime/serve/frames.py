@@ -25,6 +25,7 @@ _SAMPLE_BYTES = {"float32": 4, "uint8": 1}
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # tables and an extension lie between them
 _ALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
 _MAX_SCANS = 64  # of a progressive JPEG; each of them costs the time of the whole picture
+_MAX_MARKERS = 4096  # before the size of a JPEG; a colour profile takes 255 of them at most
 
 
 class FrameReader:
@@ -111,13 +112,18 @@ def _png_size(content: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """Height and width of a JPEG by its first frame header; None if it is none, has no end, or more scans than a camera's."""
+    """Height and width of a JPEG by its first frame header; None if it is none, has no end, or more scans than a camera's.
+
+    What is not exactly a marker is refused: a decoder would look on behind it, and could find another header than this one.
+    """
     whole = content[:2] == b"\xff\xd8" and content.rfind(b"\xff\xd9") > content.rfind(b"\xff\xda") > 0
     if not whole or content.count(b"\xff\xda") > _MAX_SCANS:
         return None
     at = 2
-    while at + 9 <= len(content) and content[at] == 0xFF:
-        marker = content[at + 1]
+    for _ in range(_MAX_MARKERS):
+        marker = content[at + 1] if at + 9 <= len(content) and content[at] == 0xFF else 0
+        if not marker:
+            return None
         if marker in _START_OF_FRAME:
             height, width = struct.unpack(">HH", content[at + 5 : at + 9])
             return (height, width) if height and width else None

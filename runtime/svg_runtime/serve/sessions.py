@@ -89,8 +89,7 @@ class SessionTable:
         """
         session = self.get(name)
         del self._open[name]
-        await self._free(session)
-        self.on_close(reason)
+        await self._end(session, reason)
 
     async def close_idle(self) -> None:
         """Close the sessions that nobody has used for too long."""
@@ -106,7 +105,12 @@ class SessionTable:
         await self._close_all(self._open, "end")
 
     async def _close_all(self, names: Iterable[str], reason: str) -> None:
-        await asyncio.gather(*(self.close(name, reason) for name in list(names)))
+        sessions = [self._open.pop(name) for name in list(names)]  # now: a client may close one of them meanwhile
+        await asyncio.gather(*(self._end(session, reason) for session in sessions))
+
+    async def _end(self, session: Session, reason: str) -> None:
+        await self._free(session)
+        self.on_close(reason)
 
     async def _free(self, session: Session) -> None:
         try:

@@ -162,9 +162,14 @@ class AccessControl:
         return refusal
 
     def _logged_in(self, path: str, headers: Mapping[str, str], token: Token) -> Response:
-        """Set the cookie, and go on without the token in the address."""
+        """Set the cookie, and go on without the token in the address.
+
+        After a redirect from a link on another site, a browser would hold back a strict cookie. It says that there was one in
+        Sec-Fetch-Site, but not to the address of another machine without TLS.
+        """
         answer: Response
-        if headers.get("sec-fetch-site") == "cross-site":  # after a redirect the browser would hold back a strict cookie
+        to_browser = "text/html" in headers.get("accept", "")
+        if headers.get("sec-fetch-site", "cross-site" if to_browser else "none") == "cross-site":
             page = f'<!doctype html><title>svg-live</title><a href="{html.escape(path)}">Go on</a>'
             answer = HTMLResponse(page, headers={"refresh": f"0; url={path}"})
         else:

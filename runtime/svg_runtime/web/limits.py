@@ -15,7 +15,7 @@ class Limits:
     Attributes:
         connections: at once. At the limit, those that have not sent a request yet give way; else the answer is 503.
         request_s: seconds until a request has come, headers and body.
-        stall_s: seconds in which a client must take something of what is sent to it.
+        stall_s: seconds in which a client must take what is on its way to it: a picture, or a piece of a longer answer.
         keep_alive_s: seconds until an idle connection is closed.
         header_bytes: of a request.
         body_bytes: of a request.
@@ -34,16 +34,16 @@ class Limits:
 
 
 class StreamSlots:
-    """Counts answers that do not end by themselves. For the server's event loop alone."""
+    """Counts answers that do not end by themselves. For the server's event loop alone; other threads may read `count`.
+
+    Attributes:
+        count: streams that are open.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._taken: Counter[str] = Counter()
-
-    @property
-    def count(self) -> int:
-        """Streams that are open."""
-        return sum(self._taken.values())
+        self.count = 0
 
     def free_for(self, client: str) -> bool:
         """Whether `client`, an address, may open another stream."""
@@ -53,9 +53,11 @@ class StreamSlots:
     def taken_by(self, client: str) -> Iterator[None]:
         """Hold a slot for `client` while the block runs."""
         self._taken[client] += 1
+        self.count += 1
         try:
             yield
         finally:
+            self.count -= 1
             self._taken[client] -= 1
             if not self._taken[client]:
                 del self._taken[client]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import time
 import tracemalloc
 
 import cv2
@@ -112,6 +113,27 @@ def test_pictures_are_measured_before_they_are_decoded(kind, monkeypatch):
 def test_a_jpeg_of_very_many_scans_is_refused():
     content = encoded(PICTURE, ".jpeg")
     assert "not a whole" in refusal(content[:-2] + b"\xff\xda" * 100 + content[-2:], media_type="image/jpeg")
+
+
+def test_a_jpeg_cannot_show_another_size_than_the_decoder_finds():
+    """FF 00 is no marker: libjpeg looks for the next one right behind it, and finds the real header."""
+    content = encoded(np.zeros((300, 400), np.uint8), ".jpeg")
+    scan = content.index(b"\xff\xda")
+    header = content[2:scan]
+    small = b"\xff\xc0" + struct.pack(">HBHHB", 17, 8, 8, 8, 3) + bytes(9)
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + len(small))
+    for nothing in (b"\xff\x00", b"\xff\xff\x00"):
+        skipped = nothing + struct.pack(">H", 2 + len(header) + len(comment))
+        hostile = content[:2] + skipped + header + comment + small + content[scan:]
+        assert cv2.imdecode(np.frombuffer(hostile, np.uint8), cv2.IMREAD_GRAYSCALE).shape == (300, 400)
+        assert "not a whole" in refusal(hostile, media_type="image/jpeg")
+
+
+@pytest.mark.parametrize("marker", [b"\xff", b"\xff\x01"])
+def test_a_jpeg_of_markers_without_end_costs_no_time(marker):
+    start_s = time.process_time()
+    assert "not a whole" in refusal(b"\xff\xd8" + marker * 3_000_000 + b"\xff\xda\xff\xd9", media_type="image/jpeg")
+    assert time.process_time() - start_s < 0.3
 
 
 def test_headers_of_every_jpeg_of_opencv_are_read():

@@ -8,8 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -75,7 +74,8 @@ def test_a_signal_lets_the_running_forecast_finish(number, code):
         connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=120)
         session = ready_session(connection)
         connection.request("POST", f"{session}/forecast", json.dumps({"samples": 60, "horizon": 30}).encode(), JSON)
-        time.sleep(0.5)
+        with closing(http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)) as second:
+            ask(second, "GET", "/healthz")  # what was sent before has arrived, too
         process.send_signal(number)
         answer = connection.getresponse()
         assert (answer.status, answer.headers["Svg-Shape"]) == (200, "60,30,64,64,1")

@@ -80,6 +80,9 @@ class Fuzzer:
             for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE) if takes_values else (GenerationMode.POSITIVE,):
                 self._ask(operation.name, mode)
         self.portal.call(self.server.sessions.close_all)
+        for thread in threading.enumerate():
+            if thread.name.startswith("session "):
+                thread.join(10)  # the server does not wait for it
         gc.collect()
 
     def _ask(self, name: str, mode: GenerationMode) -> None:

@@ -126,6 +126,23 @@ def test_idle_sessions_are_closed_and_used_ones_are_not(client):
     assert 'svg_serve_sessions_closed_total{reason="idle"} 1.0' in client.get("/metrics").text
 
 
+def test_a_client_may_close_a_session_that_is_found_idle_at_the_same_time(client):
+    first, second = (open_session(client, samples=1, horizon=1) for _ in range(2))
+    sessions = client.server.sessions
+    names = [each.rpartition("/")[2] for each in (first, second)]
+    for name in names:
+        sessions.get(name).last_used -= 301
+
+    async def close_both_ways() -> list:
+        idle = asyncio.create_task(sessions.close_idle())
+        asked = asyncio.create_task(sessions.close(names[0], "request"))
+        return await asyncio.gather(idle, asked, return_exceptions=True)
+
+    idle, _ = client.portal.call(close_both_ways)
+    assert idle is None
+    assert len(sessions) == 0
+
+
 def test_idle_sessions_are_looked_for_without_a_request(open_client):
     with open_client(idle_s=0.1) as client:
         open_session(client, samples=1, horizon=1)
@@ -184,13 +201,22 @@ def ready_session(client, horizon: int = 1) -> str:
     return session
 
 
+def wait_for_requests(client, session: str, count: int) -> None:
+    """Wait until so many requests of a session are running or waiting."""
+    opened = client.server.sessions.get(session.rpartition("/")[2])
+    deadline = time.monotonic() + 10
+    while opened._waiting < count and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert opened._waiting == count
+
+
 def test_requests_of_a_session_wait_for_each_other_and_too_many_are_refused(open_client, gate):
     with open_client(waiting=1) as client, ThreadPoolExecutor(3) as pool:
         session = ready_session(client)
         running = pool.submit(client.post, f"{session}/forecast")
         assert gate.entered.wait(10)
         waiting = pool.submit(client.post, f"{session}/reset")
-        time.sleep(0.1)
+        wait_for_requests(client, session, 2)
         refused = client.post(f"{session}/reset")
         assert (refused.status_code, refused.json()["type"]) == (429, "/#busy")
         assert not waiting.done()
@@ -235,7 +261,7 @@ def test_closing_waits_for_the_forecast_that_runs_and_refuses_those_that_wait(op
         running = pool.submit(client.post, f"{session}/forecast")
         assert gate.entered.wait(10)
         waiting = pool.submit(client.post, f"{session}/forecast")
-        time.sleep(0.1)
+        wait_for_requests(client, session, 2)
         closing = pool.submit(client.delete, session)
         time.sleep(0.1)
         assert not closing.done()

@@ -144,6 +144,17 @@ def test_a_link_on_another_site_works_although_its_redirect_would_come_without_t
     assert opened.headers["refresh"] == "0; url=/"
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({}, 200), ({"sec-fetch-site": "none"}, 303), ({"sec-fetch-site": "same-origin"}, 303)],
+)
+def test_a_browser_that_does_not_say_where_a_link_was_may_come_from_another_site(headers, status):
+    """So it is in a network without TLS, where browsers do not send Sec-Fetch-Site."""
+    accept = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+    opened = client(Access(OPEN, Token(SECRET))).get(f"/?token={SECRET}", headers={**accept, **headers})
+    assert opened.status_code == status
+
+
 def test_a_link_with_the_token_leads_to_no_other_host():
     opened = client(Access(OPEN, Token(SECRET))).get(f"http://127.0.0.1:8000//evil.example/?token={SECRET}")
     assert opened.headers["location"] == "/evil.example/"

@@ -117,8 +117,7 @@ class _Download:
                 self._stream.truncate()
                 self._digest = hashlib.sha256()
                 self._position = 0
-            length = response.headers.get("Content-Length")
-            end = self._position + int(length) if length is not None and length.isdecimal() else None
+            end = None if response.length is None else self._position + response.length
             self._refuse_too_large(end or 0)
             if self._position == 0:
                 _LOG.info("downloading %s%s", self._address, "" if end is None else f" ({end / 1e6:.1f} MB)")

@@ -65,6 +65,10 @@ def fetch_from_hub(address: HubAddress) -> Path:
                 raise
             return _from_hub_cache(address, Path(cached).parent)
         commit = address.at(str(info.sha))
+        if not commit.is_pinned:  # it becomes the name of a folder
+            raise BundleError(
+                f"no model at {address}: '{info.sha}' is no commit\n  expected 40 hexadecimal digits from the Hub"
+            )
         if not address.is_pinned:
             _LOG.info("%s is commit %s; to stay with it, give: %s", address, commit.revision[:12], commit)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -76,6 +77,7 @@ class PageCamera:
         self.about = about
         self.stats = stats
         self.history = History()
+        self._lock = threading.Lock()  # both sides replace the settings and the moment by what follows from them
         self._settings = settings
         self._studio = studio
         self._board = board
@@ -104,11 +106,11 @@ class PageCamera:
 
     def publish(self, view: View) -> None:
         """Take in a view, which must not change any more, after the frame was counted in the statistics."""
-        number = 1 if self._moment is None else self._moment.number + 1
         raw = view.surprise[-1] if view.surprise else None
         self.history.add(self.stats.alarms.values, raw, self.stats.alarms.active)
         self._published_s = time.monotonic()
-        self._moment = Moment(number, view)
+        with self._lock:
+            self._moment = Moment(1 if self._moment is None else self._moment.number + 1, view)
         self._studio.wake(self._feeds)
 
     def apply_changes(self, apply: Callable[[Change], None]) -> None:
@@ -135,7 +137,8 @@ class PageCamera:
 
     def note_counts(self, samples: int, horizon: int) -> None:
         """All cameras have new counts, whoever asked for them."""
-        self._settings = replace(self._settings, samples=samples, horizon=horizon)
+        with self._lock:
+            self._settings = replace(self._settings, samples=samples, horizon=horizon)
 
     def end(self, reason: str) -> None:
         """No further views will come."""
@@ -216,7 +219,8 @@ class PageCamera:
         """A change is in force."""
         given = change.model_dump(include=change.model_fields_set)
         given.pop("reset", None)
-        self._settings = replace(self._settings, **{key: value for key, value in given.items() if key == "roi" or value})
+        with self._lock:
+            self._settings = replace(self._settings, **{key: value for key, value in given.items() if key == "roi" or value})
         self._board.add("change", self.key, change.model_dump(include=change.model_fields_set))
 
     def _look(self) -> Look:
@@ -231,10 +235,11 @@ class PageCamera:
 
     def _painter_changed(self) -> None:
         """The picture of the present view is to be made again, for sources that are slow."""
-        moment = self._moment
-        if moment is not None:
-            self._moment = Moment(moment.number + 1, moment.view)
-            self._studio.wake(self._feeds)
+        with self._lock:
+            if self._moment is None:
+                return
+            self._moment = Moment(self._moment.number + 1, self._moment.view)
+        self._studio.wake(self._feeds)
 
     def _link(self, path: str | None) -> str | None:
         return None if path is None else f"/cameras/{self.key}/clips/{Path(path).name}"

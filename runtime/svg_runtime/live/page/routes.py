@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from svg_common.errors import UsageError
+from svg_common.errors import SvgError
 from svg_common.files import storable
 from svg_runtime.live.page.board import Board
 from svg_runtime.live.page.camera import PageCamera
@@ -206,10 +206,10 @@ class Routes:
             done = camera.ask(read_change(await request.body()))
             if done is not None:
                 await asyncio.wait_for(asyncio.shield(asyncio.wrap_future(done)), _APPLY_S)
-        except UsageError as error:
-            return _json({"error": str(error).replace("\n  ", "; ")}, 422)
         except BusyError as error:
             return _json({"error": str(error)}, 503)
+        except SvgError as error:
+            return _json({"error": str(error).replace("\n  ", "; ")}, 422)
         except (asyncio.TimeoutError, TimeoutError):
             return _json({"error": "not applied yet: there is no new picture; it is applied with the next one"}, 202)
         return _json(camera.state())

@@ -57,6 +57,15 @@ def test_a_model_is_fetched_once_and_gives_the_same_forecasts(hub, files, cache,
     assert np.array_equal(*futures)
 
 
+def test_what_the_hub_calls_a_commit_cannot_lead_out_of_the_cache(hub, files, cache):
+    repo = hub.repo("ada/cam")
+    repo.commits["../../../../elsewhere"] = files
+    repo.branches["main"] = "../../../../elsewhere"
+    with pytest.raises(BundleError, match="is no commit"):
+        fetched("hf://ada/cam")
+    assert not (cache.parent.parent / "elsewhere").exists()
+
+
 def test_one_process_stays_with_one_commit(hub, files):
     folder = fetched("hf://ada/cam")
     hub.repo("ada/cam").commit({**files, "more": b""})

@@ -108,8 +108,8 @@ def client(address: str) -> httpx.Client:
     return httpx.Client(base_url=address, trust_env=False, timeout=10)
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+def wait_until(condition: Callable[[], object], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)

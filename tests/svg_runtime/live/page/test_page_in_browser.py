@@ -149,6 +149,55 @@ def test_it_can_be_read_and_touched_on_a_phone(browser, page, scheme):
         assert (sum(map(int, back[4:-1].split(","))) > 384) == (scheme == "light")
 
 
+def test_events_of_a_run_that_was_started_again_are_shown(browser, monkeypatch):
+    """It counts from 1 again, under the same address, and the browser has entries of these numbers."""
+    monkeypatch.setenv("SVG_EDGE_TOKEN", TOKEN)
+    first = LivePage.open(ServeOptions(Address("127.0.0.1", 0)), lambda message: None)
+    try:
+        camera = add_camera(first)
+        for number in range(3):
+            camera.stats.events.add("test", f"before {number}")
+        first.start()
+        with Seen(browser, first) as seen:
+            seen.until(lambda: "before 2" in seen.tab.inner_text("#events"))
+            first.close()
+            second = LivePage.open(ServeOptions(first.access.address), lambda message: None)
+            try:
+                camera = add_camera(second)
+                camera.stats.events.add("test", "afterwards")
+                second.start()
+                seen.until(lambda: "afterwards" in seen.tab.inner_text("#events"))
+                assert "before" in seen.tab.inner_text("#events")
+            finally:
+                second.close()
+    finally:
+        first.close()
+
+
+def test_a_link_on_another_site_opens_the_page_without_tls(browser, monkeypatch):
+    """As in a web mail, for a device in the network, where browsers do not send Sec-Fetch-Site."""
+    monkeypatch.setenv("SVG_EDGE_TOKEN", TOKEN)
+    names = frozenset({"device.test", "mail.test"})
+    served, other = (LivePage.open(ServeOptions(Address("127.0.0.1", 0), names), lambda message: None) for _ in range(2))
+    try:
+        for each in (served, other):
+            add_camera(each)
+            each.start()
+        resolved = [*CHROMIUM_ARGUMENTS, "--host-resolver-rules=MAP *.test 127.0.0.1"]
+        opened = browser.browser_type.launch(executable_path=CHROMIUM, args=resolved)
+        tab = opened.new_page()
+        tab.goto(f"http://mail.test:{other.access.address.port}/?token=wrong")
+        link = f"http://device.test:{served.access.address.port}/?token={TOKEN}"
+        tab.evaluate(
+            "link => { const a = document.createElement('a'); a.href = link; document.body.append(a); a.click(); }", link
+        )
+        tab.wait_for_selector("#camera:not([hidden])", timeout=10_000)
+        opened.close()
+    finally:
+        served.close()
+        other.close()
+
+
 def test_several_cameras_are_tiles_that_lead_to_their_own_pages(browser, page):
     second = add_camera(page, "Back door")
     second.publish(make_view(128))

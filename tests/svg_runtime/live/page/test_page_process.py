@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import httpx
 import pytest
@@ -18,7 +17,7 @@ from typer.testing import CliRunner
 from svg_common.errors import MissingExtraError, UsageError
 from svg_runtime.live.cli import app
 from svg_runtime.live.page import options
-from tests.svg_runtime.live.page.page_helpers import PictureStream, client
+from tests.svg_runtime.live.page.page_helpers import PictureStream, client, wait_until
 
 MAIN = "from svg_runtime.live.cli import main; main()"
 MODEL = ["--model", "digits", "--backend", "cpu", "--threads", "1", "--samples", "2", "--horizon", "3"]
@@ -47,20 +46,34 @@ class Run:
         return self.process.returncode, "".join(self.lines) + rest
 
 
+@pytest.fixture
+def start(tmp_path):
+    """Start a run; one that a failed test leaves is killed, as it would go on for ever."""
+    runs: list[Run] = []
+
+    def started(*arguments: str, **environment: str) -> Run:
+        runs.append(Run(tmp_path, *arguments, **environment))
+        return runs[-1]
+
+    yield started
+    for run in runs:
+        run.process.kill()
+        run.process.wait()
+        run.process.stderr.close()
+
+
 def keys_of(known: httpx.Client) -> list[str]:
     """Names of the cameras in addresses, once the model is open."""
-    while not (states := known.get("/cameras.json").json()):
-        time.sleep(0.1)
-    return [state["camera"] for state in states]
+    wait_until(lambda: known.get("/cameras.json").json(), seconds=60)
+    return [state["camera"] for state in known.get("/cameras.json").json()]
 
 
 def wait_for_forecasts(known: httpx.Client, count: int) -> None:
-    while known.get("/stats.json").json().get("frames", {}).get("forecast", 0) < count:
-        time.sleep(0.1)
+    wait_until(lambda: known.get("/stats.json").json().get("frames", {}).get("forecast", 0) >= count, seconds=60)
 
 
-def test_a_real_run_is_seen_changed_and_ended(tmp_path):
-    run = Run(tmp_path, *RUN, "--alarm", "--serve", "0", "--json", "stats.json")
+def test_a_real_run_is_seen_changed_and_ended(start, tmp_path):
+    run = start(*RUN, "--alarm", "--serve", "0", "--json", "stats.json")
     address = run.link().rstrip("/")
     with client(address) as known:
         page = f"/cameras/{keys_of(known)[0]}"
@@ -85,16 +98,16 @@ def test_a_real_run_is_seen_changed_and_ended(tmp_path):
     stream.close()
 
 
-def test_a_port_in_use_is_refused_before_anything_starts(tmp_path):
+def test_a_port_in_use_is_refused_before_anything_starts(start):
     with socket.create_server(("127.0.0.1", 0)) as other:
-        code, printed = Run(tmp_path, *RUN, "--serve", str(other.getsockname()[1])).end()
+        code, printed = start(*RUN, "--serve", str(other.getsockname()[1])).end()
     assert code == 1
     assert "cannot listen at 127.0.0.1" in printed
     assert "forecasting" not in printed
 
 
-def test_others_need_the_token_which_is_printed_once(tmp_path):
-    run = Run(tmp_path, *RUN, "--serve", "0.0.0.0:0", "--max-frames", "200")
+def test_others_need_the_token_which_is_printed_once(start):
+    run = start(*RUN, "--serve", "0.0.0.0:0", "--max-frames", "200")
     link = run.link()
     token, port = link.partition("?token=")[2], re.search(r":(\d+)/", link)[1]
     with client(f"http://127.0.0.1:{port}") as known:
@@ -109,8 +122,8 @@ def test_others_need_the_token_which_is_printed_once(tmp_path):
     assert printed.count(token) == 1
 
 
-def test_a_given_token_is_not_printed(tmp_path):
-    run = Run(tmp_path, *RUN, "--serve", "0", SVG_EDGE_TOKEN="abcdefghijklmnop")
+def test_a_given_token_is_not_printed(start):
+    run = start(*RUN, "--serve", "0", SVG_EDGE_TOKEN="abcdefghijklmnop")
     with client(run.link().rstrip("/")) as known:
         assert known.get("/").status_code == 401
     run.process.terminate()
@@ -161,8 +174,8 @@ def test_help_loads_no_server():
     assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_two_cameras_have_their_own_pages_and_common_samples(tmp_path):
-    run = Run(tmp_path, *RUN, "--source", "synthetic://digits", "--source", "synthetic://digits", "--serve", "0")
+def test_two_cameras_have_their_own_pages_and_common_samples(start):
+    run = start(*RUN, "--source", "synthetic://digits", "--source", "synthetic://digits", "--serve", "0")
     with client(run.link().rstrip("/")) as known:
         first, second = keys_of(known)
         wait_for_forecasts(known, 4)

@@ -112,7 +112,7 @@ function showState(state) {
   }
 }
 
-// 2) all cameras: their pictures one after another, as a browser opens few connections to one server
+// 2) all cameras: each tile asks for its next picture when it has one, so that a camera without pictures holds up no other
 
 function startOverview(found) {
   $("overview").hidden = false;
@@ -132,8 +132,8 @@ function startOverview(found) {
     tile.append(picture, line);
     $("overview").append(tile);
     showTile(state);
+    refreshTile(picture, `/cameras/${encodeURIComponent(state.camera)}/picture.jpg`);
   }
-  refreshTiles();
 }
 
 function showTile(state) {
@@ -143,11 +143,9 @@ function showTile(state) {
   status.classList.toggle("bad", Boolean(state.problem || state.alarm));
 }
 
-async function refreshTiles() {
+async function refreshTile(picture, address) {
   for (;;) {
-    if (!document.hidden) {
-      for (const tile of $("overview").children) await showPicture(tile.firstChild, `/cameras/${tile.dataset.camera}/picture.jpg`);
-    }
+    if (!document.hidden) await showPicture(picture, address);
     await new Promise((done) => setTimeout(done, TILE_MS));
   }
 }
@@ -159,8 +157,7 @@ async function showPicture(image, address) {
     if (!answer.ok) return;
     const old = image.src;
     image.src = URL.createObjectURL(await answer.blob());
-    await image.decode();
-    if (old.startsWith("blob:")) URL.revokeObjectURL(old);
+    await image.decode().finally(() => old.startsWith("blob:") && URL.revokeObjectURL(old));
   } catch {
     // the next one may come
   }
@@ -225,12 +222,13 @@ function showSignals(points) {
 
 function showEntry(kind, data, id) {
   if (shown && data.camera && data.camera !== shown) return;
-  if (!shown || $("events").querySelector(`[data-id="${id}"]`)) return; // it came before a reconnection
+  const entry = `${id} ${data.time}`; // another run counts from 1 again
+  if (!shown || $("events").querySelector(`[data-entry="${entry}"]`)) return; // it came before a reconnection
   const line = element("li");
-  line.dataset.id = id;
+  line.dataset.entry = entry;
   if (kind === "alarm") {
-    line.dataset.alarm = data.sequence;
-    $("events").querySelector(`[data-alarm="${data.sequence}"]`)?.remove(); // its end takes the place of its start
+    line.dataset.alarm = `${data.sequence} ${data.start}`;
+    $("events").querySelector(`[data-alarm="${line.dataset.alarm}"]`)?.remove(); // its end takes the place of its start
   }
   const time = element("time", new Date(data.start || data.time).toLocaleTimeString([], { hour12: false }));
   time.dateTime = data.time;
