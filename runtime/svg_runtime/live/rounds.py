@@ -143,7 +143,7 @@ class LiveLoop:
             raise UsageError("the model has not seen enough frames yet; try again in a moment")
         try:
             self._forecasts.forecast(ready, samples, horizon)
-        except (SvgError, RuntimeError) as error:
+        except (SvgError, RuntimeError, MemoryError) as error:
             reason = str(error).partition("\n")[0]
             raise UsageError(f"{samples} samples of {horizon} steps cannot be forecast: {reason}") from error
         self._counts = samples, horizon

@@ -92,7 +92,6 @@ def test_a_real_run_is_seen_changed_and_ended(start, tmp_path):
     stats = json.loads((tmp_path / "stats.json").read_text())
     assert stats["alarms"]["threshold"] == 6
     assert stats["resets"] == 1
-    assert stats["frames"]["dropped"] == 0
     assert "Traceback" not in printed
     assert "failed to answer" not in printed
     stream.close()
