@@ -62,7 +62,7 @@ def test_a_bundle_is_pushed_in_one_commit_and_fetched_again(hub, svg_export):
     repo = hub.repos["ada/cam"]
     commit = repo.branches["main"]
     assert (code, repo.private) == (0, True)
-    assert repo.messages == ["initial commit", "Bundle 6c83b81f4f8e017f"]
+    assert repo.messages == ["initial commit", f"Bundle {Bundle.open(CAMERA).manifest.bundle_id[:16]}"]
     assert set(pushed(hub)) == {".gitattributes", "README.md", "manifest.json", *GRAPHS}
     assert f"svg-live --model hf://ada/cam@{commit}\n" in output
     assert "private" in output

@@ -158,7 +158,10 @@ def resident_bytes() -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads its memory as Linux reports it")
 def test_sessions_that_come_and_go_leave_no_memory_behind(client):
-    """A session of 32 samples and 16 steps holds 50 MB with its engine: if it stayed, the second round would show it."""
+    """A session of 32 samples and 16 steps holds 50 MB with its engine: if it stayed, every round would show it.
+
+    What the allocator keeps for threads that are new, and what else this process does, shows in some rounds only.
+    """
 
     def come_and_go() -> int:
         for _ in range(4):
@@ -170,8 +173,10 @@ def test_sessions_that_come_and_go_leave_no_memory_behind(client):
         gc.collect()
         return resident_bytes()
 
-    before = come_and_go()
-    assert come_and_go() - before < 32 << 20
+    rounds = [come_and_go(), come_and_go()]
+    while rounds[-1] - rounds[-2] >= 32 << 20 and len(rounds) < 6:
+        rounds.append(come_and_go())
+    assert rounds[-1] - rounds[-2] < 32 << 20, rounds
 
 
 class Gate:
