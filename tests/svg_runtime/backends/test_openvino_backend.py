@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import closing
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
+from filelock import FileLock, Timeout
 
 from svg_common.errors import ExitCode, MissingExtraError
 from svg_runtime import Forecaster
@@ -513,6 +515,22 @@ def test_compiled_graphs_are_cached_and_a_damaged_one_is_compiled_again(tiny_bun
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
     _, again = watch(tiny_bundle, frames[:3], **F32, **SMALL)
     np.testing.assert_array_equal(again, expected)
+
+
+def test_one_process_at_a_time_compiles_into_the_cache(tiny_bundle, frames, tmp_path, monkeypatch):
+    """OpenVINO maps a graph that another process has not written to its end, and dies of SIGBUS."""
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path))
+    compile_model, locked = openvino.Core.compile_model, []
+
+    def compile_seen(core, model, device, properties):
+        with pytest.raises(Timeout):
+            FileLock(Path(properties["CACHE_DIR"]) / ".lock").acquire(timeout=0)
+        locked.append(properties["CACHE_DIR"])
+        return compile_model(core, model, device, properties)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", compile_seen)
+    watch(tiny_bundle, frames[:3], **F32, **SMALL)
+    assert len(locked) > 2
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning(tiny_bundle, frames, tmp_path, monkeypatch, logged):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -122,7 +123,7 @@ class OpenVinoBackend(HostArrays):
         shuffled: bool | None = None,
         lanes: int = 1,
     ) -> None:
-        require_modules("the openvino backend", "openvino", "openvino")
+        require_modules("the openvino backend", "openvino", "openvino", "filelock")
         try:
             openvino = load_openvino()
             self._core = shared_core()
@@ -245,7 +246,14 @@ class OpenVinoBackend(HostArrays):
             if not result.input_value(0).get_names() & outputs:
                 model.remove_result(result)
         model.reshape({name: list(shape) for name, shape in shapes.items()})
-        return self._core.compile_model(model, self._placement.device, self._properties(graph, self._placement))
+        from filelock import FileLock
+
+        properties = self._properties(graph, self._placement)
+        cache = properties.get("CACHE_DIR")
+        # OpenVINO maps a compiled graph that another process may just be writing: without a lock, processes that start together
+        # with an empty cache die of SIGBUS.
+        with nullcontext() if cache is None else FileLock(Path(cache) / ".lock"):
+            return self._core.compile_model(model, self._placement.device, properties)
 
     def _cache_folder(self, compute: str | None) -> Path | None:
         """Return the cache folder for a precision; if one cannot be written, no other is tried: one warning is enough."""
