@@ -97,14 +97,15 @@ class Site:
         connection.close()
         return answer
 
-    def forecasts(self) -> int:
-        """Forecasts so far. The server's statistics are up to a second old: wait as long before."""
+    def forecasts(self) -> tuple[int, float]:
+        """Forecasts so far, and the seconds of the run at that count: statistics are up to a second old."""
         time.sleep(_SETTLE_S)
-        return int(self.get_json(f"/cameras/{self.camera}/stats.json")["frames"]["forecast"])
+        stats = self.get_json(f"/cameras/{self.camera}/stats.json")
+        return int(stats["frames"]["forecast"]), float(stats["duration_s"])
 
     def wait_for_forecasts(self) -> None:
         """Wait until the run is in full swing."""
-        while self.forecasts() < 20:
+        while self.forecasts()[0] < 20:
             pass
 
 
@@ -150,9 +151,10 @@ def rates(site: Site, rounds: int, seconds: float) -> dict[str, Any]:
     found: dict[str, list[float]] = {"alone": [], "slow": [], "fast": []}
     for kind, measured in itertools.islice(itertools.cycle(found.items()), 3 * rounds):
         with clients(site, 0 if kind == "alone" else _CLIENTS, slow=kind == "slow"):
-            before, start_s = site.forecasts(), time.monotonic()
+            before, start_s = site.forecasts()
             time.sleep(seconds)
-            measured.append((site.forecasts() - before) / (time.monotonic() - start_s))
+            after, end_s = site.forecasts()
+            measured.append((after - before) / (end_s - start_s))
     ratios = {kind: [with_clients / alone for with_clients, alone in zip(found[kind], found["alone"], strict=True)]
               for kind in ("slow", "fast")}  # fmt: skip
     return {"rates": found, "slow_ratio": statistics.median(ratios["slow"]), "fast_ratio": statistics.median(ratios["fast"])}
@@ -228,11 +230,11 @@ def hostile_figures(site: Site, pid: int, count: int) -> dict[str, Any]:
         if isinstance(one, socket.socket):
             one.close()
     time.sleep(_SETTLE_S)
-    memory, files, forecasts = resident_mb(pid), open_files(pid), site.forecasts()
+    memory, files, forecasts = resident_mb(pid), open_files(pid), site.forecasts()[0]
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda request: send_hostile(site, request), requests))
     half_open = [answer for answer in answers if isinstance(answer, socket.socket)]
-    during = site.forecasts() - forecasts
+    during = site.forecasts()[0] - forecasts
     time.sleep(_HALF_OPEN_S)
     still_open = sum(not is_closed(client) for client in half_open)
     for client in half_open:
