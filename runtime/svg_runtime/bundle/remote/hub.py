@@ -52,6 +52,7 @@ def fetch_from_hub(address: HubAddress) -> Path:
         MissingExtraError: huggingface_hub is needed and not installed.
         BundleError: no bundle there, or a damaged or hostile one.
         SvgError: no permission, no connection, or the cache cannot be written.
+        OSError: it cannot be written to its end, as on a full disk.
     """
     if address.is_pinned and (kept := find_published(_folder(address))) is not None:
         return kept
