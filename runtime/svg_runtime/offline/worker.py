@@ -110,7 +110,9 @@ class Worker:
                 kept.add(frame, kept_arrays(keep, futures))
             self._show(video, time_s)
 
-        rows = forecast_video(self._forecaster, video, path, self._options.seen_as, self._stop, store)
+        rows = forecast_video(
+            forecaster=self._forecaster, video=video, path=path, seen_as=self._options.seen_as, stop=self._stop, each=store
+        )
         if kept is not None and (rows is None or rows.video["status"] == "failed"):
             kept.discard()
         return rows
