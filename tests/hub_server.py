@@ -66,6 +66,8 @@ class HubServer(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.broken = False  # answers 503
         self.may_write = True  # what the token may do
+        self.card_errors: list[str] = []  # of the metadata of every model card
+        self.commit_error = ""  # answers 400 to a commit
 
     @property
     def url(self) -> str:
@@ -147,7 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "api/whoami-v2":
             return self._send(200, {"name": USER, "orgs": []}) if self._knows_user else self._refuse(401, "", "Invalid token")
         if path == "api/validate-yaml":
-            return self._send(200, {"errors": [], "warnings": []})
+            errors = [{"message": message} for message in self.server.card_errors]
+            return self._send(400 if errors else 200, {"errors": errors, "warnings": []})
         if path == "api/repos/create":
             return self._create(json.loads(body))
         if path.endswith(".git/info/lfs/objects/batch"):
@@ -265,6 +268,8 @@ class _Handler(BaseHTTPRequestHandler):
         lines = [json.loads(line) for line in body.splitlines()]
         header = next(line["value"] for line in lines if line["key"] == "header")
         parent = repo.branches.get(branch)
+        if self.server.commit_error:
+            return self._refuse(400, "", self.server.commit_error)
         if header.get("parentCommit") not in (None, parent):
             return self._refuse(412, "", "A commit has happened since. Please refresh and try again.")
         files = dict(repo.commits[parent]) if parent else {}

@@ -29,6 +29,7 @@ _OF_TRAINING = {
 _TEXT = 500  # characters of what comes from a checkpoint
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
 _LICENCE = re.compile(r"license:\s*([a-z0-9][a-z0-9.+-]{0,63})\s*")
+_LICENCE_ALONE = re.compile(rf"\s*(---\n({_LICENCE.pattern}\n)?---\s*)?")
 
 
 def model_card(manifest: Manifest, address: HubAddress, licence: str | None) -> str:
@@ -64,6 +65,11 @@ def licence_of(card: str) -> str | None:
     end = lines.index("---", 1) if "---" in lines[1:] else 0
     found = filter(None, map(_LICENCE.fullmatch, lines[1:end]))
     return next((match[1] for match in found), None)
+
+
+def has_licence_alone(card: str) -> bool:
+    """Whether a card says at most what the licence is."""
+    return _LICENCE_ALONE.fullmatch(card) is not None
 
 
 def _metadata(manifest: Manifest, licence: str | None) -> str:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from svg_common.errors import UsageError
-from svg_export.hub.model_card import MARK, licence_of, model_card
+from svg_export.hub.model_card import MARK, has_licence_alone, licence_of, model_card
 from svg_runtime.bundle.manifest import FILE_NAME, PRECISIONS, Manifest
 from svg_runtime.bundle.reader import Bundle
-from svg_runtime.bundle.remote.addresses import HubAddress, parse_hub_address
+from svg_runtime.bundle.remote.addresses import DEFAULT_REVISION, HubAddress, parse_hub_address
 from svg_runtime.bundle.remote.hub_library import endpoint, explaining, load_hub
 from svg_runtime.bundle.remote.published import graph_files
 
@@ -53,10 +53,8 @@ class Push:
         hub = load_hub("--push")
         api = hub.HfApi()
         with explaining(self.address):
-            parent = self.parent
             if self.files is None:
                 api.create_repo(self.address.repo, private=self.private)
-                parent = None
             graphs = graph_files(bundle.manifest)
             operations = [hub.CommitOperationAdd(name, str(bundle.path / name)) for name in (FILE_NAME, *graphs)]
             card = self._card(hub, bundle.manifest)
@@ -72,9 +70,11 @@ class Push:
                     commit_message=f"Bundle {bundle.manifest.bundle_id}",
                     commit_description=f"Made by svg-edge {bundle.manifest.provenance.versions.get('svg-edge', '')}".strip(),
                     revision=self.address.revision,
-                    parent_commit=parent,
+                    parent_commit=self.parent,
                 )
             except ValueError as error:  # metadata of the card, such as the licence
+                if isinstance(error, hub.errors.HfHubHTTPError):  # status 400, which is a ValueError too
+                    raise
                 raise UsageError(f"the Hub does not accept the model card: {error}\n  check --licence") from error
         return self.address.at(commit.oid)
 
@@ -83,7 +83,7 @@ class Push:
         licence = self.licence
         if self.files and _CARD in self.files:
             old = Path(hub.hf_hub_download(self.address.repo, _CARD, revision=self.parent)).read_text("utf-8", "replace")
-            if MARK not in old and old.count("\n") > 4:  # the Hub itself makes one with a licence alone
+            if MARK not in old and not has_licence_alone(old):  # the Hub makes such a card for a new repository
                 _LOG.info("%s of %s was written by hand: it stays as it is", _CARD, self.address)
                 return None
             licence = licence or licence_of(old)
@@ -94,7 +94,8 @@ def prepare_push(address: str, licence: str | None, public: bool) -> Push:
     """Check everything that can be checked before a bundle is there.
 
     Raises:
-        UsageError: an invalid address, one with a commit, or a repository with other things in it.
+        UsageError: an invalid address, one with a commit, a branch of a repository that does not exist, or a repository with
+            other things in it.
         MissingExtraError: huggingface_hub is not installed.
         SvgError: nobody is logged in, no permission, or no connection.
     """
@@ -110,6 +111,11 @@ def prepare_push(address: str, licence: str | None, public: bool) -> Push:
         try:
             info = api.model_info(target.repo, revision=target.revision)
         except RepositoryNotFoundError:
+            if target.revision != DEFAULT_REVISION:
+                raise UsageError(
+                    f"hf://{target.repo} does not exist, and a new one has no branch '{target.revision}'\n"
+                    f"  push to hf://{target.repo} first"
+                ) from None
             return Push(address=target, licence=licence, private=not public, files=None, parent=None)
         files = frozenset(file.rfilename for file in info.siblings or ())
         _refuse_foreign(hub, target.at(str(info.sha)), files)

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
@@ -30,7 +29,7 @@ from numpy.typing import NDArray
 from svg_common.errors import SvgError, UsageError
 from svg_common.files import atomic_directory, write_json
 from svg_runtime.offline.one_video import VideoRows
-from svg_runtime.offline.schema import EVENTS, FRAMES, SCHEMA, TABLES, VIDEOS, forecasts_schema
+from svg_runtime.offline.schema import EVENTS, FRAMES, SCHEMA, VIDEOS, forecasts_schema
 from svg_runtime.offline.shard import Shard
 
 SETTINGS = "settings.json"
@@ -41,13 +40,6 @@ _NAME_OF_PART = re.compile(r"part-(\d+-of-\d+)-.+")
 
 class DatasetInUseError(SvgError):
     """Another process writes the same shard, or another number of shards."""
-
-
-def read_table(folder: Path, name: str) -> pa.Table:
-    """Read a table of all parts: frames, events or videos."""
-    files = _files(folder, name)
-    table: pa.Table = pads.dataset(files, TABLES[name], format="parquet").to_table() if files else TABLES[name].empty_table()
-    return table
 
 
 class Dataset:
@@ -71,7 +63,7 @@ class Dataset:
     def done(self) -> dict[str, str]:
         """Status of all videos that are done, of every shard, by their id."""
         status: dict[str, str] = {}
-        for file in _files(self.folder, "videos"):
+        for file in sorted(self.folder.glob("part-*/videos.parquet")):
             try:
                 rows = pq.read_table(file, columns=["video_id", "status"]).to_pylist()
             except (OSError, pa.ArrowException) as error:
@@ -286,10 +278,6 @@ def _agree_on(file: Path, settings: dict[str, Any]) -> None:
             + "\n  ".join(lines)
             + "\n  choose another --out, or give the same model and options"
         )
-
-
-def _files(folder: Path, name: str) -> list[str]:
-    return [str(file) for file in sorted(folder.glob(f"part-*/{name}.parquet"))]
 
 
 def _not_written(folder: Path, error: OSError) -> SvgError:

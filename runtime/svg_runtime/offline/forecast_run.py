@@ -93,7 +93,7 @@ def _say_size(options: ForecastOptions, manifest: Manifest, say: Any) -> None:
     """Say how large the forecasts will be: a terabyte is easily asked for."""
     if options.keep is None:
         return
-    shapes = kept_shapes(options.keep, manifest, options.samples, options.horizon)
+    shapes = kept_shapes(options.keep, manifest, options.samples_of(manifest), options.horizon)
     forecast_bytes = sum(2 * math.prod(shape) for shape in shapes.values())
     interval_s = manifest.generation.frame_interval_s or 0.1
     say(f"svg-forecast: --keep {options.keep}: about {size_text(forecast_bytes * 60 / interval_s)} per minute of video")

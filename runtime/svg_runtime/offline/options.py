@@ -68,9 +68,12 @@ class ForecastOptions:
             "keep": self.keep,
         }
 
+    def samples_of(self, manifest: Manifest) -> int:
+        """Futures per forecast: a model without latents has only one."""
+        return 1 if manifest.model.z_dim == 0 else self.samples
+
     def open_forecaster(self, model: Path, progress: ProgressListener) -> Forecaster:
         """Open the model, warmed up; errors as of `Forecaster.open`."""
-        deterministic = Bundle.open(model).manifest.model.z_dim == 0  # it has only one future
         forecaster = Forecaster.open(
             model,
             backend=self.backend,
@@ -78,7 +81,7 @@ class ForecastOptions:
             device=self.device,
             threads=self.threads,
             precision=self.precision,
-            samples=1 if deterministic else self.samples,
+            samples=self.samples_of(Bundle.open(model).manifest),
             horizon=self.horizon,
             seed=self.seed,
             context=self.context,

@@ -70,8 +70,6 @@ VIDEOS = pa.schema(
     ]
 )
 
-TABLES = {"frames": FRAMES, "events": EVENTS, "videos": VIDEOS}
-
 
 def forecasts_schema(arrays: dict[str, tuple[int, ...]]) -> pa.Schema:
     """The table of the forecasts themselves, a file per video: a column of float16 bytes per array, in C order.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from svg_common.progress import ProgressDisplay
 from svg_common.quantities import duration_text
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.live.stop import StopRequest
-from svg_runtime.offline.dataset import Dataset, Part
+from svg_runtime.offline.dataset import Dataset, Forecasts, Part
 from svg_runtime.offline.listing import UnreachableError, Video, local_copy
 from svg_runtime.offline.one_video import VideoRows, forecast_video
 from svg_runtime.offline.options import ForecastOptions, kept_arrays, kept_shapes
@@ -76,8 +76,8 @@ class Worker:
         """Forecast one video; returns what must end the run."""
         self._show(video)
         try:
-            with local_copy(video, self._dataset.scratch) as path:
-                rows = self._forecast(part, video, path)
+            with self._kept(part, video) as kept, local_copy(video, self._dataset.scratch) as path:
+                rows = self._forecast(kept, video, path)
         except (UnreachableError, UsageError) as error:
             reason = str(error).partition("\n")[0]
             self._tally.unreachable(video.name, reason)
@@ -95,21 +95,26 @@ class Worker:
         self._done_bytes += video.size
         return None
 
-    def _forecast(self, part: Part, video: Video, path: Path) -> VideoRows | None:
-        forecaster, keep = self._forecaster, self._options.keep
-        run = partial(forecast_video, forecaster, video, path, self._options.seen_as, self._stop)
+    def _kept(self, part: Part, video: Video) -> AbstractContextManager[Forecasts | None]:
+        """Where the forecasts of a video go with --keep; removed on any error, also that the video has changed meanwhile."""
+        keep, forecaster = self._options.keep, self._forecaster
         if keep is None:
-            return run(lambda frame, time_s, futures: self._show(video, time_s))
-        shapes = kept_shapes(keep, forecaster.manifest, forecaster.samples, forecaster.horizon)
-        with part.forecasts(video.id, shapes) as kept:
+            return nullcontext()
+        return part.forecasts(video.id, kept_shapes(keep, forecaster.manifest, forecaster.samples, forecaster.horizon))
 
-            def store(frame: int, time_s: float, futures: NDArray[np.float32]) -> None:
+    def _forecast(self, kept: Forecasts | None, video: Video, path: Path) -> VideoRows | None:
+        keep = self._options.keep
+
+        def store(frame: int, time_s: float, futures: NDArray[np.float32]) -> None:
+            if kept is not None and keep is not None:
                 kept.add(frame, kept_arrays(keep, futures))
-                self._show(video, time_s)
+            self._show(video, time_s)
 
-            rows = run(store)
-            if rows is None or rows.video["status"] == "failed":
-                kept.discard()
+        rows = forecast_video(
+            forecaster=self._forecaster, video=video, path=path, seen_as=self._options.seen_as, stop=self._stop, each=store
+        )
+        if kept is not None and (rows is None or rows.video["status"] == "failed"):
+            kept.discard()
         return rows
 
     def _show(self, video: Video, time_s: float = 0.0) -> None:

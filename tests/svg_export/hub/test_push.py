@@ -121,8 +121,15 @@ def test_the_same_again_makes_no_commit(hub, svg_export):
     assert f"hf://ada/cam@{first}" in output
 
 
-def test_a_card_that_was_written_by_hand_is_kept(hub, svg_export):
-    card = b"---\nlicense: mit\n---\n\n# My camera\n\nWith much love\nfor detail.\n"
+@pytest.mark.parametrize(
+    "card",
+    [
+        b"---\nlicense: mit\n---\n\n# My camera\n\nWith much love\nfor detail.\n",
+        b"# My camera\n\nWith much love.\n",
+        b"---\nlicense: other\nlicense_name: mine\n---\n",
+    ],
+)
+def test_a_card_that_was_written_by_hand_is_kept(hub, svg_export, card):
     hub.repo("ada/cam").commit({"README.md": card})
     code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
     assert (code, pushed(hub)["README.md"]) == (0, card)
@@ -171,9 +178,12 @@ def test_what_is_refused_before_any_work(hub, svg_export, monkeypatch, tmp_path)
         (["--push", "hf://ada/web"], 2, "holds no bundle, but: manifest.json"),
         (["--push", "hf://ada/private", "--public"], 2, "/ada/private/settings"),
         (["--push", "hf://ada/private@dev"], 1, "no revision 'dev'"),
+        (["--push", "hf://ada/new@dev"], 2, "a new one has no branch 'dev'"),
     ]:
-        assert svg_export(model, *arguments)[0] == code
-        assert reason in " ".join(svg_export(model, *arguments)[1].split())
+        ended, output = svg_export(model, *arguments)
+        assert ended == code
+        assert reason in " ".join(output.split())
+    assert "ada/new" not in hub.repos
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     code, output = svg_export(model, "--push", "hf://ada/cam")
     assert (code, "does not accept the token" in output, "hf_wrong" in output) == (1, True, False)
@@ -196,6 +206,15 @@ def test_no_permission_to_write(hub, svg_export):
     code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
     assert code == 1
     assert "no permission for hf://ada/cam" in output
+
+
+def test_only_what_is_wrong_with_the_card_is_blamed_on_it(hub, svg_export):
+    hub.card_errors = ['"license" must be one of [mit]']
+    code, output = svg_export(CAMERA, "--push", "hf://ada/cam", "--licence", "no-such")
+    assert (code, '"license" must be one of' in output, "check --licence" in output) == (2, True, True)
+    hub.card_errors, hub.commit_error = [], "the repository is full"
+    code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
+    assert (code, "answers 400 the repository is full" in output, "model card" in output) == (1, True, False)
 
 
 def test_a_damaged_bundle_is_not_pushed(hub, svg_export, tmp_path):

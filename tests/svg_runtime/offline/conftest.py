@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from svg_runtime.offline.dataset import read_table
+from svg_runtime.offline.schema import EVENTS, FRAMES, VIDEOS
 from tests.svg_runtime.live.live_helpers import write_video
 
 OPTIONS = ("--model", "digits", "--samples", "2", "--horizon", "3", "--backend", "cpu", "--threads", "1")
@@ -17,7 +18,12 @@ OPTIONS = ("--model", "digits", "--samples", "2", "--horizon", "3", "--backend",
 def rows_of(out: Path) -> dict[str, pa.Table]:
     """All rows of all tables, in an order that does not depend on how they were made."""
     order = {"frames": ["video_id", "frame"], "events": ["video_id", "frame", "kind", "message"], "videos": ["video_id"]}
-    return {name: read_table(out, name).sort_by([(key, "ascending") for key in keys]) for name, keys in order.items()}
+    tables = {}
+    for name, schema in {"frames": FRAMES, "events": EVENTS, "videos": VIDEOS}.items():
+        parts = [pq.read_table(file).replace_schema_metadata() for file in out.glob(f"part-*/{name}.parquet")]
+        table = pa.concat_tables([schema.empty_table(), *parts])
+        tables[name] = table.sort_by([(key, "ascending") for key in order[name]])
+    return tables
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import random
 import resource
 import shutil
 import signal
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from svg_common.errors import UsageError
+from svg_runtime.bundle.reader import EMBEDDED_FOLDER, Bundle
 from svg_runtime.offline.dataset import DatasetInUseError, open_dataset
+from svg_runtime.offline.forecast_run import _say_size
+from svg_runtime.offline.options import ForecastOptions
 from svg_runtime.offline.shard import Shard, parse_shard
 from svg_runtime.offline.worker import Worker
 from tests.command_runner import Run, start, wait_until
@@ -251,11 +255,11 @@ def test_an_engine_that_fails_ends_the_run_and_keeps_what_is_done(svg_forecast, 
     forecast = Worker._forecast
     calls = []
 
-    def failing(self, part, video, path):
+    def failing(self, kept, video, path):
         calls.append(video)
         if len(calls) == 3:
             raise BackendError("out of memory")
-        return forecast(self, part, video, path)
+        return forecast(self, kept, video, path)
 
     monkeypatch.setattr(Worker, "_forecast", failing)
     code, message, summary = svg_forecast(videos)
@@ -263,6 +267,38 @@ def test_an_engine_that_fails_ends_the_run_and_keeps_what_is_done(svg_forecast, 
     assert "error: out of memory" in message
     assert rows_of(Path("out"))["videos"].num_rows == 2
     assert summary["videos"]["ok"] == 2
+
+
+def test_nothing_is_kept_of_a_video_that_changes_meanwhile(svg_forecast, videos, tmp_path, monkeypatch):
+    folder = tmp_path / "recordings"
+    folder.mkdir()
+    for name in ("yard0.mp4", "yard1.mp4"):
+        shutil.copy(videos / name, folder)
+    forecast = Worker._forecast
+
+    def changing(self, kept, video, path):
+        rows = forecast(self, kept, video, path)
+        if path.name == "yard0.mp4":
+            os.utime(path, ns=(1, 1))
+        return rows
+
+    monkeypatch.setattr(Worker, "_forecast", changing)
+    code, message, summary = svg_forecast(folder, "--keep", "mean")
+    assert (code, summary["videos"]["unreachable"]) == (1, 1)
+    assert "has changed since it was listed" in message
+    (done,) = rows_of(Path("out"))["videos"]["video_id"].to_pylist()
+    assert [path.stem for path in Path("out").glob("part-*/forecasts-*")] == [f"forecasts-{done}"]
+
+
+def test_the_size_of_kept_forecasts_counts_one_future_of_a_model_without_latents():
+    manifest = Bundle.open(EMBEDDED_FOLDER / "digits.svgb").manifest
+    one_future = manifest.model_copy(update={"model": manifest.model.model_copy(update={"z_dim": 0})})
+    options = ForecastOptions(sources=(), out=Path("out"), samples=8, keep="samples")
+    said: list[str] = []
+    _say_size(options, one_future, said.append)
+    _say_size(replace(options, samples=1), manifest, said.append)
+    _say_size(options, manifest, said.append)
+    assert said[0] == said[1] != said[2]
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2", "1/2/3", "１/2"])

@@ -15,7 +15,7 @@ from svg_common.printable import console_text
 FORMS = "hf://user/name, hf://user/name@revision, or https://host/name.svgb.tar#sha256=HASH"
 DEFAULT_REVISION = "main"
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}(.*)", re.DOTALL)  # a drive such as C:/ has one letter
-_REPO_PART = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_][\w.-]{0,95}(?<![.-])", re.ASCII)
+_REPO_PART = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_][\w.-]{0,95}(?<![.-])(?<!\.git)", re.ASCII)
 _REVISION = re.compile(r"(?!.*(\.\.|//))[\w.][\w./+-]{0,199}(?<!/)", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HASH = re.compile(r"sha256=([0-9a-fA-F]{64})")

@@ -53,6 +53,7 @@ def fetch_archive(address: ArchiveAddress) -> Path:
     Raises:
         BundleError: another hash, not a bundle, or a damaged or hostile one.
         SvgError: it cannot be downloaded, or the cache cannot be written.
+        OSError: it cannot be written to its end, as on a full disk.
     """
     folder = models_folder() / "archives" / address.sha256 / f"{address.name}.svgb"
     kept = find_published(folder)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
+from svg_common.cache import cache_folder
+from svg_common.errors import OutputError
 from svg_runtime.bundle.remote.addresses import ArchiveAddress, parse_address
 
 
@@ -25,10 +28,14 @@ def fetch_model(address: str) -> Path:
         SvgError: it cannot be downloaded and is not in the cache, or the cache cannot be written.
     """
     parsed = parse_address(address)
-    if isinstance(parsed, ArchiveAddress):
-        from svg_runtime.bundle.remote.archive import fetch_archive  # urllib and ssl
+    try:
+        if isinstance(parsed, ArchiveAddress):
+            from svg_runtime.bundle.remote.archive import fetch_archive  # urllib and ssl
 
-        return fetch_archive(parsed)
-    from svg_runtime.bundle.remote.hub import fetch_from_hub
+            return fetch_archive(parsed)
+        from svg_runtime.bundle.remote.hub import fetch_from_hub
 
-    return fetch_from_hub(parsed)
+        return fetch_from_hub(parsed)
+    except OSError as error:  # a full disk; errors of the network are SvgErrors by now
+        place = Path(os.fsdecode(error.filename)) if error.filename else cache_folder()
+        raise OutputError(place, error) from error

@@ -52,6 +52,7 @@ def fetch_from_hub(address: HubAddress) -> Path:
         MissingExtraError: huggingface_hub is needed and not installed.
         BundleError: no bundle there, or a damaged or hostile one.
         SvgError: no permission, no connection, or the cache cannot be written.
+        OSError: it cannot be written to its end, as on a full disk.
     """
     if address.is_pinned and (kept := find_published(_folder(address))) is not None:
         return kept
@@ -72,11 +73,12 @@ def fetch_from_hub(address: HubAddress) -> Path:
         if not address.is_pinned:
             _LOG.info("%s is commit %s; to stay with it, give: %s", address, commit.revision[:12], commit)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
-        if not address.is_pinned and FILE_NAME in sizes:
-            _keep_reference(hub, address, commit)
-        return find_published(_folder(commit)) or publish(
+        folder = find_published(_folder(commit)) or publish(
             _folder(commit), str(address), HubFiles(sizes, lambda name: _download(hub, commit, name, sizes[name]))
         )
+        if not address.is_pinned:  # after `publish`, which has refused what is not a bundle or has a huge manifest
+            _keep_reference(hub, address, commit)
+        return folder
 
 
 def _from_hub_cache(address: HubAddress, snapshot: Path) -> Path:

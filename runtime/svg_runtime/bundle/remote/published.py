@@ -79,7 +79,7 @@ def publish(folder: Path, address: str, files: Files) -> Path:
 
     Raises:
         BundleError: there is no bundle, or a damaged or hostile one.
-        OutputError: the cache cannot be written.
+        OutputError, OSError: the cache cannot be written.
     """
     if FILE_NAME not in files.sizes:
         raise BundleError(

@@ -61,6 +61,7 @@ def test_an_address_of_an_archive(text, name, shown):
         ("hf://../cam", "expected hf://user/name"),
         ("hf://ada/.cam", "expected hf://user/name"),
         ("hf://ada/a--b", "expected hf://user/name"),
+        ("hf://ada/cam.git", "expected hf://user/name"),
         ("hf://ada/cam@", "invalid revision"),
         ("hf://ada/cam@../../etc", "invalid revision"),
         ("hf://ada/cam@a b", "invalid revision"),

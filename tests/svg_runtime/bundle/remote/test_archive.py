@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import resource
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from svg_common.errors import OutputError
 from svg_runtime.bundle.reader import Bundle, find_model
 from svg_runtime.bundle.remote import archive
 from svg_runtime.bundle.remote.fetch import fetch_model
@@ -139,6 +141,18 @@ def test_another_hash_is_refused_and_nothing_is_kept(cache, server):
     with pytest.raises(BundleError, match="another hash than its address") as error:
         find_model(address)
     assert hashlib.sha256(server.content).hexdigest() in str(error.value)
+    assert files_below(cache) == set()
+
+
+def test_a_full_disk_is_an_output_error_and_leaves_nothing(cache, server):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    address = server.address()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OutputError, match="cannot write"):
+            find_model(address)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert files_below(cache) == set()
 
 

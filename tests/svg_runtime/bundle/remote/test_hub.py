@@ -170,6 +170,7 @@ def test_refusals_say_what_to_do_and_never_show_the_token(hub, files, monkeypatc
             fetched(f"hf://ada/{model}")
         assert TOKEN not in str(error.value)
     assert files_below(cache) == set()
+    assert not any("/ada/huge/resolve/" in request for request in hub.requests)  # nothing so large is downloaded
 
 
 def test_scratch_folders_of_killed_programs_are_removed(hub, cache):
