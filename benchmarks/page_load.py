@@ -21,8 +21,10 @@ import http.client
 import itertools
 import json
 import os
+import re
 import socket
 import statistics
+import subprocess
 import sys
 import threading
 import time
@@ -30,9 +32,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from benchmarks.page_pictures import served_run
 from svg_common.files import write_json
 from svg_runtime.machine.hardware import hardware
 
@@ -44,6 +45,7 @@ _SLOW_BYTES, _SLOW_PAUSE_S = 2000, 0.1
 _SETTLE_S = 1.0
 _HALF_OPEN_S = 12.0  # the server waits 10 s for a request
 DIGITS = ["--model", "digits", "--headless", "--backend", "cpu", "--alarm"]
+_LINK = re.compile(r"the page: (http://\S+)")
 
 
 def main() -> None:
@@ -52,10 +54,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="of a round")
     parser.add_argument("--hostile", type=int, default=HOSTILE, help="hostile requests")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
-    parser.add_argument("live", nargs="*", help="further options of svg-live, after --")
+    parser.add_argument("live", nargs="*", help=f"options of svg-live, after --, in place of: {' '.join(DIGITS)}")
     options = parser.parse_args()
     os.environ["SVG_EDGE_TOKEN"] = TOKEN
-    with served_run([*(options.live or DIGITS)]) as run:
+    with served_run(options.live or DIGITS) as run:
         site = Site(run.link, TOKEN)
         site.wait_for_forecasts()
         figures = {
@@ -70,6 +72,31 @@ def main() -> None:
         write_json(options.json, figures)
     if problems:
         sys.exit("\n".join(problems))
+
+
+class ServedRun(NamedTuple):
+    """svg-live, and where its page is."""
+
+    process: subprocess.Popen[str]
+    link: str
+
+
+@contextmanager
+def served_run(arguments: list[str]) -> Iterator[ServedRun]:
+    """Run svg-live with its page at a free port."""
+    command = [sys.executable, "-c", "from svg_runtime.live.cli import main; main()", *arguments, "--serve", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+        try:
+            assert run.stderr is not None
+            lines = []
+            while not (found := _LINK.search("".join(lines))):
+                lines.append(run.stderr.readline())
+                if not lines[-1]:
+                    sys.exit("".join(lines))
+            threading.Thread(target=run.stderr.read, daemon=True).start()  # a pipe that is full would stop it
+            yield ServedRun(run, found[1])
+        finally:
+            run.terminate()
 
 
 class Site:
@@ -118,7 +145,8 @@ def clients(site: Site, count: int, slow: bool) -> Iterator[None]:
     def read_slowly() -> None:
         while not ended.wait(_SLOW_PAUSE_S):
             for connection in connections:
-                connection.recv(_SLOW_BYTES, socket.MSG_DONTWAIT) if readable(connection) else None
+                if readable(connection):
+                    connection.recv(_SLOW_BYTES, socket.MSG_DONTWAIT)
 
     def read_fast(connection: socket.socket) -> None:
         while not ended.is_set() and connection.recv(1 << 16):
@@ -168,7 +196,10 @@ def first_picture_s(site: Site) -> float:
     with site.open(f"/cameras/{site.camera}/stream.mjpg") as client:
         read = b""
         while read.count(b"--picture") < 2:
-            read += client.recv(1 << 16)
+            piece = client.recv(1 << 16)
+            if not piece:
+                sys.exit(f"the stream ended before its first picture: {read[:100]!r}")
+            read += piece
     return round(time.monotonic() - start_s, 3)
 
 

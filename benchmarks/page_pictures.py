@@ -8,19 +8,14 @@ Without arguments it shows the synthetic camera and the embedded model of digits
 from __future__ import annotations
 
 import argparse
-import re
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
+
+from benchmarks.page_load import served_run
 
 CHROMIUM = Path("/usr/bin/chromium")
 CHROMIUM_ARGUMENTS = [
@@ -33,32 +28,6 @@ DIGITS = [
     "--model", "digits", "--headless", "--realtime", "--samples", "6", "--backend", "cpu", "--threads", "1",
     "--alarm", "--alarm-threshold", "2.5", "--alarm-min-duration", "0.1", "--alarm-after", "1",
 ]  # fmt: skip
-_LINK = re.compile(r"the page: (http://\S+)")
-
-
-class ServedRun(NamedTuple):
-    """svg-live, and where its page is."""
-
-    process: subprocess.Popen[str]
-    link: str
-
-
-@contextmanager
-def served_run(arguments: list[str]) -> Iterator[ServedRun]:
-    """Run svg-live with its page at a free port."""
-    command = [sys.executable, "-c", "from svg_runtime.live.cli import main; main()", *arguments, "--serve", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
-        try:
-            assert run.stderr is not None
-            lines = []
-            while not (found := _LINK.search("".join(lines))):
-                lines.append(run.stderr.readline())
-                if not lines[-1]:
-                    sys.exit("".join(lines))
-            threading.Thread(target=run.stderr.read, daemon=True).start()  # a pipe that is full would stop it
-            yield ServedRun(run, found[1])
-        finally:
-            run.terminate()
 
 
 def take_picture(browser: Browser, link: str, name: str, folder: Path, seconds: float) -> Path:

@@ -97,9 +97,8 @@ def measure(options: argparse.Namespace) -> dict[str, list[float]]:
             ask(client, "POST", f"{place}/frames", frame.tobytes())
         times: dict[str, list[float]] = {name: [] for name in (HERE, *FORMS)}
         for index, frame in enumerate(frames[: options.rounds]):
-            for name in sorted(
-                times, key=lambda name: (list(times).index(name) + index) % len(times)
-            ):  # another order each time
+            first = index % len(times)
+            for name in (*list(times)[first:], *list(times)[:first]):  # another one begins each time
                 start = time.perf_counter()
                 if name == HERE:
                     here(frame)
@@ -116,8 +115,14 @@ def server(options: argparse.Namespace) -> Iterator[http.client.HTTPConnection]:
     command += ["--backend", options.backend, "--threads", str(options.threads)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        address = next(found[0] for line in process.stderr or () if (found := re.search(r"http://\S+", line)))
-        client = http.client.HTTPConnection(urlsplit(address).netloc, timeout=120)
+        assert process.stderr is not None
+        said = ""
+        while not (found := re.search(r"http://\S+", said)):
+            line = process.stderr.readline()
+            if not line:  # it has ended
+                sys.exit(said)
+            said += line
+        client = http.client.HTTPConnection(urlsplit(found[0]).netloc, timeout=120)
         yield client
         client.close()
     finally:

@@ -83,7 +83,7 @@ def run_server(options: ServeOptions, console: Console) -> None:
 
     Raises:
         SvgError: a model cannot be opened, or the address cannot be listened at.
-        KeyboardInterrupt: Ctrl-C; also SIGTERM before the first request.
+        KeyboardInterrupt: Ctrl-C; also SIGTERM until the models are open.
     """
     with StopRequest() as stop, ExitStack() as resources:
         token = find_token("--token-file", options.token_file, required=not options.address.is_loopback)

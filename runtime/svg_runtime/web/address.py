@@ -86,7 +86,8 @@ def listen(address: Address) -> tuple[socket.socket, Address]:
     host = LOOPBACK if address.host == "localhost" else address.host
     try:
         family, _, _, _, place = socket.getaddrinfo(host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        sock = socket.socket(family, socket.SOCK_STREAM)
+        # Named, because asyncio sets TCP_NODELAY only then: small answers would wait 40 ms for an acknowledgement.
+        sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     except OSError as error:
         raise _refused(address, error) from error
     try:

@@ -97,11 +97,13 @@ def test_a_pause_or_another_size_resets_the_context(stream, clock, said):
     assert len(said) == 2
 
 
-def test_reset_starts_anew(stream, clock):
+def test_reset_starts_anew(stream, clock, said):
     first = feed(stream, clock, pictures(6))
     stream.reset()
     again = feed(stream, clock, pictures(6), start_s=5.0)
     np.testing.assert_array_equal(first[-1].futures.frames, again[-1].futures.frames)
+    assert stream.status().values["resets of the context"] == "1"
+    assert said == []  # there was no pause
 
 
 def test_status_tells_how_it_goes(stream, clock):

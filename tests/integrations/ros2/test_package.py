@@ -9,7 +9,6 @@ import subprocess
 import sys
 import types
 from configparser import ConfigParser
-from pathlib import Path
 
 import yaml
 from catkin_pkg.package import parse_package
@@ -82,7 +81,7 @@ def test_the_launch_file_starts_the_node(monkeypatch, tmp_path):
     module("launch_ros.actions", Node=lambda **options: started.append(options))
     module("ament_index_python")
     module("ament_index_python.packages", get_package_share_directory=lambda name: str(tmp_path / name))
-    described = runpy.run_path(str(Path(PACKAGE / "launch" / "forecast.launch.py")))["generate_launch_description"]()
+    described = runpy.run_path(str(PACKAGE / "launch" / "forecast.launch.py"))["generate_launch_description"]()
     assert described[:2] == ["image", "params_file"]
     (node,) = started
     assert (node["package"], node["executable"], node["name"]) == ("svg_edge_ros", "forecast_node", "forecast")

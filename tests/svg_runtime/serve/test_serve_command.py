@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,7 @@ def test_without_its_extra_it_says_what_to_install(svg_serve, monkeypatch):
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 
 
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
 def test_clients_in_python_and_javascript_print_the_same_forecast():
     with running("--model", "camera", "--listen", "0") as (_, address, _lines):
         printed = [

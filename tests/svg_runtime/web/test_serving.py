@@ -82,6 +82,16 @@ def test_it_answers_as_soon_as_it_has_started():
         assert httpx.get(address.link(), trust_env=False).text == "seen"
 
 
+def test_an_answer_of_several_small_pieces_is_not_held_back():
+    """Nagle's algorithm would wait with the second piece until the client has acknowledged the first: 40 ms each time."""
+    with server() as (address, thread), connect(address) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert client.recv(100)
+        (connection,) = thread._server.server_state.connections
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 @pytest.mark.parametrize(
     "sent", [b"", b"GET / HTTP/1.1\r\nHost: a\r\n", b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nx"]
 )

@@ -147,7 +147,8 @@ class ForecastStream:
         self._made = _Rate()
         self._empty: EmptyPicture | Literal["roi_outside"] | None = None
         self._surprise: float | None = None
-        self._observed = self._skipped = self._resets = self._failures = 0
+        self._observed = 0  # pictures in the context
+        self._skipped = self._resets = self._failures = 0
 
     def close(self) -> None:
         """Free the device."""
@@ -230,6 +231,7 @@ class ForecastStream:
         self._forecaster.reset()
         self._fit.cut()
         self._surprise = None
+        self._observed = 0
         self._resets += 1
 
     def _verdict(self) -> tuple[Level, str]:

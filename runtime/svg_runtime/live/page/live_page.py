@@ -36,7 +36,7 @@ class LivePage:
         summary: gives the statistics of the run, as in --json.
     """
 
-    def __init__(self, options: ServeOptions, sock: socket.socket, access: Access, report: Callable[[str], None]) -> None:
+    def __init__(self, sock: socket.socket, access: Access, report: Callable[[str], None]) -> None:
         limits = Limits()
         self.access = access
         self.cameras: dict[str, PageCamera] = {}
@@ -67,7 +67,7 @@ class LivePage:
         sock, address = listen(options.address)
         access = Access(address, token, options.names)
         report(f"the page: {access.link()}")
-        return cls(options, sock, access, report)
+        return cls(sock, access, report)
 
     def add_camera(self, about: CameraAbout, settings: Settings, stats: LiveStats) -> PageCamera:
         """Add a camera, before its first picture."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from playwright import sync_api
 
 from benchmarks.page_pictures import CHROMIUM, CHROMIUM_ARGUMENTS
 from svg_runtime.live.page.live_page import LivePage
@@ -15,7 +16,6 @@ from svg_runtime.web.address import Address
 from tests.svg_runtime.live.page.page_helpers import add_camera, make_view, wait_until
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no Chromium")
-sync_api = pytest.importorskip("playwright.sync_api")
 TOKEN = "0123456789abcdef0123"
 
 
