@@ -37,8 +37,9 @@ ModelsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--model",
-        metavar="DIR|NAME",
-        help="Bundle (*.svgb) that clients may open, or an embedded model; several times for several. Default: camera, digits.",
+        metavar="DIR|NAME|ADDRESS",
+        help="Bundle (*.svgb) that clients may open, an embedded model, or an address as svg-live takes it; several times for "
+        "several. Default: camera, digits.",
     ),
 ]
 ListenOption = Annotated[
