@@ -68,9 +68,12 @@ def divide(cameras: Sequence[int], lanes: int, samples: int, sizes: Sequence[int
         lanes: number of lanes.
         samples: futures of each camera.
         sizes: as `bound_sizes` gives them.
-        by_samples: whether the cameras that are left over when each lane has equally many are divided by their samples.
+        by_samples: whether the cameras that are left over when each lane has equally many are divided by their samples, where
+            a lane's share of these is less work than one whole camera.
     """
-    each = len(cameras) // lanes * lanes if by_samples else len(cameras)
+    left = len(cameras) % lanes
+    by_samples = by_samples and left * -(-samples // lanes) < samples
+    each = len(cameras) - left if by_samples else len(cameras)
     parts = []
     for lane, share in enumerate(np.array_split(np.arange(each), lanes)):
         own = [cameras[index] for index in share]
