@@ -184,6 +184,21 @@ def test_lanes_are_no_more_than_cameras_or_threads(tiny_bundle):
             assert batch.description.endswith(f"{cameras} cameras {words}")
 
 
+def test_a_deterministic_model_has_batches_of_as_many_futures_as_others(family_bundle, monkeypatch):
+    """It computes one future of each camera, however many samples that is repeated for."""
+    bound, make = [], batch_module.CameraGroup
+
+    def make_seen(model, size, samples):
+        bound.append(size)
+        return make(model, size, samples)
+
+    monkeypatch.setattr(batch_module, "CameraGroup", make_seen)
+    with open_batch(family_bundle("predrnn"), 8, threads=2, samples=8) as batch:
+        frame = random_frame(batch, np.random.default_rng(0))
+        batch.observe(dict.fromkeys(range(8), frame))
+    assert bound == [4, 4]  # once for each lane
+
+
 @pytest.mark.parametrize("name", ["srvp", "ensemble"])
 def test_what_reads_windows_alone_has_no_stream(family_bundle, name):
     with pytest.raises(UsageError, match="no stream context"):
