@@ -81,7 +81,7 @@ class BatchForecaster:
         self._process = os.getpid()
         self._cameras = [Camera.new(self._model, seed + camera) for camera in range(cameras)]
         self._lanes = Lanes(opened.backend.lanes)
-        self._sizes = bound_sizes(cameras, self._lanes.count, samples)
+        self._sizes = bound_sizes(cameras, self._lanes.count, self._model.futures_of(samples))
         self._groups: dict[tuple[int, int], CameraGroup] = {}  # by lane and number of cameras
         self._first = self._group(0, self._sizes[0])
         keep_in_children(self)
@@ -106,7 +106,7 @@ class BatchForecaster:
         """Open a bundle on a backend for a number of cameras.
 
         Args:
-            path: the *.svgb folder.
+            path: the *.svgb folder, or an address, see `Forecaster.open`.
             cameras: how many.
             backend: "auto", which measures with the batch of all cameras, or a backend's name; see `Forecaster.open`.
             device: device of the backend; None lets the backend choose.

@@ -18,6 +18,8 @@ from svg_runtime.forecast.scores import ForecastMemory
 from svg_runtime.forecast.separate_rollout import SeparateRollout
 from svg_runtime.forecast.states import RecurrentGraph
 
+_MAX_CACHED = 2 * MAX_CACHED_ROLLOUTS  # a lane has them for all samples, and for its share of them, see `divide`
+
 
 @dataclass(eq=False)
 class Camera:
@@ -84,7 +86,7 @@ class CameraGroup:
         """
         key = samples, horizon
         if key not in self._rollouts:
-            while len(self._rollouts) >= MAX_CACHED_ROLLOUTS:
+            while len(self._rollouts) >= _MAX_CACHED:
                 del self._rollouts[next(iter(self._rollouts))]
             self._rollouts[key] = self._make_rollout(samples, horizon, self._model.fused)
         return self._rollouts[key]

@@ -53,7 +53,8 @@ class Lanes:
 def bound_sizes(cameras: int, lanes: int, samples: int) -> list[int]:
     """The numbers of cameras that are bound as one batch: a lane's share, and the powers of two below, the largest first.
 
-    With several lanes, the share is as many as make a batch of `_ROWS_IN_LANE`.
+    With several lanes, the share is at most as many as make a batch of `_ROWS_IN_LANE` with their `samples`, the futures that
+    are computed of each.
     """
     if lanes > 1:
         cameras = min(-(-cameras // lanes), max(1, _ROWS_IN_LANE // samples))
@@ -66,11 +67,14 @@ def divide(cameras: Sequence[int], lanes: int, samples: int, sizes: Sequence[int
     Args:
         cameras: which.
         lanes: number of lanes.
-        samples: futures of each camera.
+        samples: futures that are computed of each camera.
         sizes: as `bound_sizes` gives them.
-        by_samples: whether the cameras that are left over when each lane has equally many are divided by their samples.
+        by_samples: whether the cameras that are left over when each lane has equally many are divided by their samples, where
+            a lane's share of these is less work than one whole camera.
     """
-    each = len(cameras) // lanes * lanes if by_samples else len(cameras)
+    left = len(cameras) % lanes
+    by_samples = by_samples and left * -(-samples // lanes) < samples
+    each = len(cameras) - left if by_samples else len(cameras)
     parts = []
     for lane, share in enumerate(np.array_split(np.arange(each), lanes)):
         own = [cameras[index] for index in share]

@@ -82,7 +82,7 @@ def open_model(
     """Open a bundle, and return what `make` makes of it.
 
     Args:
-        path: the *.svgb folder.
+        path: the *.svgb folder, or an address, see `Bundle.open`.
         options: backend and all that belongs to it.
         make: the user's own; the backend is closed if it fails.
         make_timed: makes a forecaster with the manifest's context, for what "auto" measures.

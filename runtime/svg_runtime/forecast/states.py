@@ -110,10 +110,6 @@ class RecurrentGraph:
             for name, buffer in self._buffers[0].items():
                 self._backend.copy(self._buffers[1][name], buffer)
 
-    def read(self) -> dict[str, Array]:
-        """Return a host copy of the current state."""
-        return {name: self._backend.read(buffer).copy() for name, buffer in self.state.items()}
-
     def _bind(self, step: int, state: Mapping[str, Buffer], next_state: Mapping[str, Buffer]) -> BoundGraph:
         for spec in self._states:
             self._check(spec.input, state[spec.input])

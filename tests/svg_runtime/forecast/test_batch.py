@@ -11,6 +11,7 @@ from svg_runtime import BatchForecaster
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER
 from svg_runtime.errors import BackendError, CamerasError, ContextNotReadyError, FrameError, UsageError
 from svg_runtime.forecast import batch as batch_module
+from svg_runtime.forecast.model import LoadedModel
 from svg_runtime.forecast.observer import FrameEncoder
 from tests.svg_runtime.batch_helpers import CAMERAS, HORIZON, SAMPLES, check, open_batch, open_each, random_frame
 from tests.svg_runtime.bundle_helpers import draw
@@ -183,6 +184,21 @@ def test_lanes_are_no_more_than_cameras_or_threads(tiny_bundle):
             assert batch.description.endswith(f"{cameras} cameras {words}")
 
 
+def test_a_deterministic_model_has_batches_of_as_many_futures_as_others(family_bundle, monkeypatch):
+    """It computes one future of each camera, however many samples that is repeated for."""
+    bound, make = [], batch_module.CameraGroup
+
+    def make_seen(model, size, samples):
+        bound.append(size)
+        return make(model, size, samples)
+
+    monkeypatch.setattr(batch_module, "CameraGroup", make_seen)
+    with open_batch(family_bundle("predrnn"), 8, threads=2, samples=8) as batch:
+        frame = random_frame(batch, np.random.default_rng(0))
+        batch.observe(dict.fromkeys(range(8), frame))
+    assert bound == [4, 4]  # once for each lane
+
+
 @pytest.mark.parametrize("name", ["srvp", "ensemble"])
 def test_what_reads_windows_alone_has_no_stream(family_bundle, name):
     with pytest.raises(UsageError, match="no stream context"):
@@ -218,6 +234,19 @@ def test_warming_up_binds_all_and_leaves_nothing(tiny_bundle, monkeypatch):
         for due in ([0, 1, 2, 3], [0, 1, 2], [0, 3], [0, 1, 2, 3]):
             batch.observe(dict.fromkeys(due, GOOD))
         assert list(batch.forecast([3, 1, 0])) == [3, 1, 0]
+
+
+def test_warming_up_keeps_several_counts_ready_in_lanes(tiny_bundle, monkeypatch):
+    """A lane has them for whole cameras, and for its share of the samples of those that are left over."""
+    counts = [(6, 1), (4, 1), (2, 1)]
+    with open_batch(tiny_bundle, 3, threads=2) as batch:
+        batch.warm_up(counts)
+        for _ in range(3):
+            batch.observe(dict.fromkeys(range(3), GOOD))
+        monkeypatch.setattr(LoadedModel, "make_rollout", None)  # nothing is bound any more
+        for samples, horizon in [(SAMPLES, HORIZON), *counts]:
+            for due in ([0], [1, 2], [0, 1, 2]):
+                assert list(batch.forecast(due, samples, horizon)) == due
 
 
 def test_it_says_what_it_runs_on(tiny_bundle):

@@ -31,6 +31,16 @@ def test_lanes_have_equal_work():
     assert work == [12, 12]
 
 
+@pytest.mark.parametrize(("cameras", "samples", "most"), [(3, 1, 1), (7, 1, 2), (3, 2, 2), (3, 8, 6)])
+def test_cameras_are_divided_by_samples_only_where_that_is_less_work(cameras, samples, most):
+    """The only future of a deterministic model cannot be divided: one lane would run all cameras that are left over."""
+    sizes = bound_sizes(8, lanes=4, samples=samples)
+    work = [0] * 4
+    for part in divide(cameras=range(cameras), lanes=4, samples=samples, sizes=sizes, by_samples=True):
+        work[part.lane] += len(part.cameras) * len(range(samples)[part.samples])
+    assert max(work) == most
+
+
 def test_a_gpu_has_one_batch_of_all_and_a_core_small_ones():
     assert bound_sizes(7, lanes=1, samples=8) == [7, 4, 2, 1]
     assert bound_sizes(8, lanes=1, samples=8) == [8, 4, 2, 1]
