@@ -100,13 +100,14 @@ class Peer:
     def run_round(self) -> None:
         """Forecast once, and record its times."""
         assert self.forecast is not None
+        start = time.perf_counter()
         if self.clock is not None:
             self.clock.begin()
-        start = time.perf_counter()
         self.forecast()
-        self.seconds.append(time.perf_counter() - start)
+        total_s = time.perf_counter() - start
+        self.seconds.append(total_s)
         if self.clock is not None:
-            host_s, device_s = self.clock.end()
+            host_s, device_s = self.clock.end(total_s)
             self.host_seconds.append(host_s)
             self.device_seconds += [] if device_s is None else [device_s]
 
