@@ -73,7 +73,7 @@ def measure(bundle: Bundle, backend: str, options: argparse.Namespace) -> dict[s
     with ExitStack() as stack:
         ways = {name: graph(bundle, backend, options, lanes) for name, lanes in ((GRAPH, 1), (GRAPH_LANES, options.threads))}
         for name, lanes in ((LANES, None), (SHARED, 1)):
-            ways[name] = batched(bundle, backend, options, lanes, stack)
+            ways[name] = batched(bundle=bundle, backend=backend, options=options, lanes=lanes, stack=stack)
         for step in ways.values():
             for _ in range(bundle.manifest.generation.n_past + 2):
                 step()

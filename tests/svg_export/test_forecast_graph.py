@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 
 from svg_common.errors import ExitCode
 from svg_export import forecast_graph
-from svg_export.bundle_writer import write_bundle
 from svg_export.cli import app
 from svg_export.forecast_graph import compose_forecast
 from svg_export.forecast_parity import FRAME, SURPRISE, forecast_reports
@@ -29,7 +28,7 @@ from svg_runtime.bundle.remote.published import graph_files
 from svg_runtime.errors import BackendMissingError, BundleError
 from svg_train.checkpoint import load_checkpoint
 from svg_train.families.video_model import VideoModel
-from tests.conftest import export_model, few_held_out, made_once, random_model, save_model, without_tracer
+from tests.conftest import export_model, made_once, random_model, save_model
 from tests.svg_runtime.bundle_helpers import copy_bundle, edit_manifest
 from tests.svg_train.srvp.srvp_models import random_srvp
 from tests.test_documentation import code_blocks
@@ -54,17 +53,7 @@ def server_bundle(tiny_checkpoint, tmp_path_factory) -> Path:
     """`fused_bundle` with the graph `forecast`. Read only."""
 
     def make(path: Path) -> Path:
-        loaded = load_checkpoint(tiny_checkpoint)
-        with without_tracer():
-            write_bundle(
-                checkpoint=loaded,
-                checkpoint_sha256="0" * 64,
-                out=path,
-                fp16=True,
-                held_out=few_held_out(loaded),
-                server_horizon=HORIZON,
-            )
-        return path
+        return export_model(tiny_checkpoint, path, fp16=True, fused=True, server_horizon=HORIZON)
 
     return made_once(tmp_path_factory, "server.svgb", make)
 
