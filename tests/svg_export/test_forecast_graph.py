@@ -178,6 +178,15 @@ def test_numbers_of_cameras_and_samples_are_free(composed, name):
         np.testing.assert_allclose(together[:, :1], first, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", [LEARNED, "srvp", "ensemble"])
+def test_a_context_of_unknown_shapes_is_read_once_per_sample(composed, name, monkeypatch):
+    session = session_of(composed(name).content)
+    monkeypatch.setattr(forecast_graph._Role, "_specs", lambda role, names: None)
+    other, given = session_of(composed(name).content), inputs_for(session, cameras=2, samples=3)
+    for key, expected in run(session, given).items():
+        np.testing.assert_allclose(run(other, given)[key], expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", [LEARNED, "srvp with skips", "ensemble", "mim"])
 def test_openvino_computes_the_same(composed, name):
     openvino = pytest.importorskip("openvino")
