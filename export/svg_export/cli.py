@@ -15,6 +15,7 @@ from svg_common.outputs import check_outputs, existing_file
 from svg_common.path_advice import shell_argument
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
+from svg_common.version import VersionOption
 from svg_export.hub.push_options import PushOptions, push_and_report, push_bundle
 from svg_runtime.forecast_options import COUNT_LIMIT
 from svg_train.config_options import config_options, flag, settings_of
@@ -106,6 +107,7 @@ def export(
         str | None, _hub("of the pushed model, for its card, such as mit; default: not stated", "--licence", "--license")
     ] = None,
     public: Annotated[bool, _hub("let everybody see a model that --push makes; default: only its owner", "--public")] = False,
+    version: VersionOption = False,
     **settings: Any,
 ) -> None:
     """Export a checkpoint to a bundle of ONNX graphs, after proving that they compute what the model computes.
