@@ -85,6 +85,12 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def package(session: nox.Session) -> None:
+    """Wheel and sdist: built, checked, installed by pipx, every command run. After --: --out DIR keeps both."""
+    run_module(session, "release", "package", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The pages: their links, their commands and the strict build."""
     if not any(importlib.util.find_spec(generator) for generator in ("mkdocs", "zensical")):
