@@ -13,7 +13,7 @@ import nox
 
 nox.options.default_venv_backend = "none"
 # docs and examples are parts of test; so is a sample of engine-matrix, which is a job of its own in CI, as ray is
-nox.options.sessions = ["lint", "types", "test", "gpu-simulated", "fuzz"]
+nox.options.sessions = ["lint", "types", "test", "gpu-simulated", "fuzz", "package"]
 
 
 def run_module(session: nox.Session, *command: str) -> None:

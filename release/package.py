@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 from release.changelog import ReleaseError
@@ -73,4 +72,4 @@ def _keep(out: Path, *files: Path) -> None:
 
 
 def _log(line: str) -> None:
-    print(f"{time.process_time():.0f} {time.strftime('%H:%M:%S')} {line}", flush=True)
+    print(line, flush=True)
