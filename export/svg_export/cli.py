@@ -131,7 +131,7 @@ def export(
     options = PushOptions(push, licence, public)
     require_archive_name(pack)
     if checkpoint.is_dir() and (push is not None or pack is not None):
-        send_bundle(context, checkpoint, pack, options, stderr_console())
+        send_bundle(context, checkpoint, pack, options)
         return
     source = settings_of("data", settings)
     _check_data(bn, fp16 or bf16, source, bn_sequences)

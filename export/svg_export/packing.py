@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from svg_common.command import stderr_console
 from svg_common.errors import UsageError
 from svg_common.files import atomic_file, file_sha256
 from svg_common.outputs import check_outputs
@@ -75,7 +76,7 @@ def pack_and_report(folder: Path, archive: Path, console: Console) -> dict[str, 
     return {"file": str(archive), "sha256": sha256}
 
 
-def send_bundle(arguments: typer.Context, folder: Path, pack: Path | None, options: PushOptions, console: Console) -> None:
+def send_bundle(arguments: typer.Context, folder: Path, pack: Path | None, options: PushOptions) -> None:
     """`svg-export BUNDLE` with --pack, --push or both: nothing is exported, so all other options are refused."""
     with defer_interrupts():
         from svg_export.hub.push_options import push_and_report
@@ -90,6 +91,7 @@ def send_bundle(arguments: typer.Context, folder: Path, pack: Path | None, optio
     Bundle.open(folder)
     check_outputs({"--pack": pack}, needed=[folder])
     prepared = options.prepare()
+    console = stderr_console()
     if pack is not None:
         pack_and_report(folder, pack, console)
     if prepared is not None:
