@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from svg_common.files import file_sha256
-from svg_export.cli import main
 from svg_export.packing import pack_bundle
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER, Bundle
 from svg_runtime.bundle.remote.published import publish
@@ -18,20 +17,6 @@ from svg_runtime.bundle.remote.tar_files import TarFiles
 from svg_runtime.errors import BundleError
 
 CAMERA = EMBEDDED_FOLDER / "camera.svgb"
-
-
-@pytest.fixture
-def svg_export(tmp_path, monkeypatch, capsys):
-    """Run the command in an empty folder; returns its exit code and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str | Path) -> tuple[int, str]:
-        monkeypatch.setattr("sys.argv", ["svg-export", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code), capsys.readouterr().err
-
-    return run
 
 
 @pytest.fixture
@@ -74,10 +59,10 @@ def test_a_damaged_bundle_is_not_packed(tmp_path, other_copy):
     assert not (tmp_path / "cam.svgb.tar").exists()
 
 
-def test_the_command_prints_the_address(svg_export, tmp_path):
+def test_the_command_prints_the_address(svg_export):
     code, error = svg_export(CAMERA, "--pack", "cam.svgb.tar")
     assert code == 0
-    assert f"--model https://HOST/cam.svgb.tar#sha256={file_sha256(tmp_path / 'cam.svgb.tar')}" in error
+    assert f"--model https://HOST/cam.svgb.tar#sha256={file_sha256('cam.svgb.tar')}" in error
 
 
 @pytest.mark.parametrize(
@@ -90,10 +75,10 @@ def test_the_command_prints_the_address(svg_export, tmp_path):
         (("--pack", "cam.svgb.tar", "--public"), "no effect without --push"),
     ],
 )
-def test_what_makes_no_sense_is_refused(svg_export, tmp_path, arguments, reason):
+def test_what_makes_no_sense_is_refused(svg_export, arguments, reason):
     code, error = svg_export(CAMERA, *arguments)
     assert (code, reason in error) == (2, True)
-    assert list(tmp_path.iterdir()) == []
+    assert list(Path.cwd().iterdir()) == []
 
 
 def _own_files() -> list[str]:
