@@ -6,21 +6,11 @@ import shutil
 import subprocess
 from pathlib import Path
 
-# What a tree without git leaves out; with git, .gitignore says it.
-_LEFT_OUT = (
-    ".git",
-    ".venv*",
-    ".*_cache",
-    "__pycache__",
-    "*.egg-info",
-    "build",
-    "dist",
-    "run",
-    "run-*",
-    "data",
-    "site",
-    "node_modules",
+# What a tree without git leaves out, as .gitignore says it: anywhere, and beside the packages.
+_ANYWHERE = shutil.ignore_patterns(
+    ".git", ".venv*", ".*_cache", "__pycache__", "*.egg-info", "build", "dist", "node_modules", ".coverage*"
 )
+_BESIDE = shutil.ignore_patterns("run", "run-*", "data", "site", "*.svgb")
 
 
 def clean_copy(root: Path, copy: Path) -> None:
@@ -28,7 +18,7 @@ def clean_copy(root: Path, copy: Path) -> None:
     try:
         _git(root, "rev-parse", "--git-dir")
     except (FileNotFoundError, subprocess.CalledProcessError):  # no git, no repository, or one of another user
-        shutil.copytree(root, copy, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+        shutil.copytree(root, copy, ignore=lambda folder, names: _left_out(root, folder, names))
         return
     _git(root, "clone", "--quiet", "--no-hardlinks", str(root), str(copy))
     for name in _names(_git(root, "ls-files", "-z", "--modified", "--others", "--exclude-standard")):
@@ -46,6 +36,11 @@ def commit_time(copy: Path) -> int:
         return int(_git(copy, "log", "-1", "--format=%ct"))
     except (FileNotFoundError, subprocess.CalledProcessError):
         return 1_704_067_200
+
+
+def _left_out(root: Path, folder: str, names: list[str]) -> set[str]:
+    anywhere = _ANYWHERE(folder, names)
+    return anywhere | _BESIDE(folder, names) if Path(folder) == root else anywhere
 
 
 def _git(folder: Path, *arguments: str) -> str:

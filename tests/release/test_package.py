@@ -129,9 +129,18 @@ def test_the_copy_has_changes_that_are_not_committed_and_no_ignored_files(reposi
 
 def test_a_tree_without_git_is_copied_without_what_builds_leave(tmp_path):
     root = tmp_path / "zip"
-    for name in ("svg_train/a.py", "svg_train/__pycache__/a.pyc", ".venv/lib.py", "build/b.py", "svg_edge.egg-info/PKG-INFO"):
+    left_out = (
+        "svg_train/__pycache__/a.pyc",
+        ".venv/lib.py",
+        "build/d.py",
+        "svg_edge.egg-info/PKG-INFO",
+        "data/video.py",
+        "run/c.py",
+    )
+    for name in ("svg_train/a.py", "svg_train/data/b.py", ".ci/run", *left_out):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("")
     clean_copy(root, tmp_path / "copy")
-    assert [path.name for path in (tmp_path / "copy").rglob("*") if path.is_file()] == ["a.py"]
+    copied = {path.name for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+    assert copied == {"a.py", "b.py", "run"}
     assert commit_time(tmp_path / "copy") == 1_704_067_200
