@@ -21,17 +21,18 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class ForecastCase:
-    """One forecast after a few frames more than the model needs."""
+    """One forecast after all observed frames."""
 
     given: dict[str, Any]  # flat lists, channels first
     futures: np.ndarray  # (samples, horizon, C, H, W)
     surprises: list[float | None]
 
     @classmethod
-    def of(cls, bundle: Path, samples: int = 3, horizon: int = 10) -> ForecastCase:
+    def of(cls, bundle: Path, samples: int = 3, horizon: int = 10, more: int = 2) -> ForecastCase:
+        """Observe `more` frames than the model needs, and forecast."""
         manifest, rng = Bundle.open(bundle).manifest, np.random.default_rng(5)
         z_dim = manifest.model.z_dim
-        frames = moving_digits(manifest, manifest.generation.n_past + 2)
+        frames = moving_digits(manifest, manifest.generation.n_past + more)
         context_noise = rng.standard_normal((manifest.context_draws, samples, z_dim), np.float32)
         noise = rng.standard_normal((horizon, samples, z_dim), np.float32)
         with Forecaster.open(bundle, backend="cpu", precision="fp32", threads=1) as forecaster:

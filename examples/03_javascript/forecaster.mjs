@@ -15,9 +15,7 @@ const DECODED_AT_ONCE = 64; // frames: enough for full speed, few enough for any
 
 export class Forecaster {
   static async open({ ort, manifest, load, seed = 0, surpriseNoise = null, sessionOptions = {} }) {
-    if (manifest.format !== "svg-bundle" || manifest.schema_version !== 1) {
-      throw new Error(`the manifest is of format ${manifest.format} ${manifest.schema_version}; expected svg-bundle 1`);
-    }
+    checkFormat(manifest);
     const noise = new NoiseSource(seed);
     const graphs = await Graphs.open(ort, chosenGraphs(manifest.variants.fp32.graphs), load, sessionOptions);
     return new Forecaster(manifest, graphs, noise, surpriseNoise);
@@ -164,6 +162,12 @@ export class Forecaster {
       if (follows) conditions = await graphs.run("skip", skips, samples);
     }
     return frames;
+  }
+}
+
+export function checkFormat({ format, schema_version: version }) {
+  if (format !== "svg-bundle" || version !== 1) {
+    throw new Error(`the manifest is of format ${format} ${version}; expected svg-bundle 1`);
   }
 }
 

@@ -28,6 +28,15 @@ from svg_runtime.live.stats import LiveStats
 from svg_runtime.web.address import Address
 
 STEP_S = 0.1
+
+# What is hard to read, to touch or to hear on a page, as JavaScript.
+SMALL = """[...document.querySelectorAll('body *')].filter(one => one.checkVisibility() && one.childElementCount === 0
+  && one.textContent.trim() && parseFloat(getComputedStyle(one).fontSize) < 13).map(one => one.textContent)"""
+LOW = """[...document.querySelectorAll('button, select, input, .button')]
+  .filter(one => one.checkVisibility() && one.getBoundingClientRect().height < 36)
+  .map(one => one.id)"""
+NAMELESS = """[...document.querySelectorAll('input, select')].filter(one => !one.labels.length
+  || !one.labels[0].textContent.trim()).map(one => one.id)"""
 HEAD = b"--picture\r\nContent-Type: image/jpeg\r\n\r\n"
 FRAME_HW = (16, 16)
 CAPTION = Caption(

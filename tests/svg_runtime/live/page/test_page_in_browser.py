@@ -13,7 +13,7 @@ from benchmarks.page_pictures import CHROMIUM, CHROMIUM_ARGUMENTS
 from svg_runtime.live.page.live_page import LivePage
 from svg_runtime.live.page.options import ServeOptions
 from svg_runtime.web.address import Address
-from tests.svg_runtime.live.page.page_helpers import add_camera, make_view, wait_until
+from tests.svg_runtime.live.page.page_helpers import LOW, NAMELESS, SMALL, add_camera, make_view, wait_until
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no Chromium")
 TOKEN = "0123456789abcdef0123"
@@ -126,14 +126,6 @@ def test_a_wrong_token_is_refused(browser, page):
     with Seen(browser, page, token="wrong") as seen:
         assert seen.answer.status == 401
         assert seen.tab.locator("img").count() == 0
-
-
-SMALL = """[...document.querySelectorAll('body *')].filter(one => one.checkVisibility() && one.childElementCount === 0
-  && one.textContent.trim() && parseFloat(getComputedStyle(one).fontSize) < 13).map(one => one.textContent)"""
-LOW = """[...document.querySelectorAll('button, select, input, .button')].filter(one => one.getBoundingClientRect().height < 36)
-  .map(one => one.id)"""
-NAMELESS = """[...document.querySelectorAll('input, select')].filter(one => !one.labels.length
-  || !one.labels[0].textContent.trim()).map(one => one.id)"""
 
 
 @pytest.mark.parametrize("scheme", ["dark", "light"])
