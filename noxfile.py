@@ -93,6 +93,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def site(session: nox.Session) -> None:
+    """The pages with the demo for the browser, into site/: what is published. Needs npm."""
+    run_module(session, "mkdocs", "build", "--strict", "--site-dir", "site")
+    session.run(sys.executable, "docs/demo/build.py", "site/demo")
+
+
+@nox.session
 def examples(session: nox.Session) -> None:
     """Every example, run as its first lines say."""
     run_module(session, "pytest", "tests/test_examples.py", *session.posargs)

@@ -1,12 +1,13 @@
-"""Forecasts per second of docs/demo/ in Chromium: `python -m benchmarks.browser_demo [--model digits] [--isolated] [--pictures DIR]`
+"""Forecasts per second of docs/demo/ in Chromium:
+`python -m benchmarks.browser_demo [--model digits] [--isolated] [--pictures DIR]`
 
 Builds the page, serves it with plain files, and measures with 2 samples of 10 steps:
 
     as fast as possible   observe + forecast for every picture, in the page's worker
     on the page           the rate that the running page shows, which is at most that of the camera, 10 per second
 
-With the digits model and WASM at least 5 forecasts per second are asked for: prints met or MISSED, and ends with exit code 1 for the latter.
---pictures takes the screenshots of docs/demo.md instead. Nothing else should run meanwhile.
+With the digits model and WASM at least 5 forecasts per second are asked for: prints met or MISSED, and then ends with exit
+code 1. --pictures takes the screenshots of docs/demo.md instead. Nothing else should run meanwhile.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from svg_common.digits import digit_stream
@@ -59,9 +60,11 @@ class ForecastCase:
 
 
 def moving_digits(manifest: Manifest, count: int) -> np.ndarray:
-    """(count, H, W, C) float32."""
+    """(count, H, W, C) float32, in color as soft as pictures of a camera: edges that move amplify the rounding of an engine."""
     draw, spec = digit_stream(3, 2), manifest.frame
     pictures = [(draw() * 255).astype(np.uint8) for _ in range(count)]
+    if spec.channels == 3:
+        pictures = [np.asarray(cv2.GaussianBlur(picture, (0, 0), 3), np.uint8) for picture in pictures]
     fitted = [fit_frame(picture, spec.height, spec.width, spec.channels) for picture in pictures]
     return np.stack(fitted).astype(np.float32) / np.float32(255)
 

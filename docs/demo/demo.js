@@ -146,14 +146,14 @@ class Run {
   }
 
   tick() {
+    const picture = source.next(); // the camera goes on, whether the model keeps up or not
+    if (picture === null) return;
     if (this.waiting >= MOST_WAITING) {
       this.dropped++;
       this.lateDrops = recent([...this.lateDrops, performance.now()]);
       showSpeed(this);
       return;
     }
-    const picture = source.next();
-    if (picture === null) return;
     const spec = engine.manifest.frame;
     const frame = fitFrame(picture, spec);
     drawCovering($("live").getContext("2d"), picture, $("live").width, $("live").height);
