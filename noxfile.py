@@ -57,8 +57,8 @@ def gpu_simulated(session: nox.Session) -> None:
 
 @nox.session(name="engine-matrix")
 def engine_matrix(session: nox.Session) -> None:
-    """The rest of the model matrix, and all its graphs through NVIDIA's parser and builder; the session test runs a sample."""
-    matrix = ("tests/svg_export/test_engines_matrix.py", "tests/test_model_matrix.py")
+    """The rest of the model matrix, all its graphs through NVIDIA's parser and builder, and WebGPU; test runs a sample."""
+    matrix = ("tests/svg_export/test_engines_matrix.py", "tests/test_model_matrix.py", "tests/demo/test_engine.py")
     run_module(session, "pytest", "-q", "-n", "auto", "--durations=5", "-m", "engine_matrix", *matrix, *session.posargs)
 
 

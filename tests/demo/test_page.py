@@ -168,7 +168,7 @@ def damaged(route: sync_api.Route) -> None:
     [
         ("decoder.onnx", damaged, "The model's file fp32/decoder.onnx is damaged: 1224954 bytes of hash"),
         ("decoder.onnx", lambda route: route.fulfill(body=b"short"), "is damaged: 5 bytes"),
-        ("prior.onnx", lambda route: route.fulfill(status=404), "prior.onnx could not be fetched: the server says 404"),
+        ("decoder.onnx", lambda route: route.fulfill(status=404), "decoder.onnx could not be fetched: the server says 404"),
         ("manifest.json", lambda route: route.fulfill(body="<html>"), "manifest.json is no JSON"),
         ("manifest.json", lambda route: route.fulfill(json={"format": "other"}), "expected svg-bundle 1"),
         (r"threaded\.wasm", lambda route: route.abort(), "WASM, 1 thread did not start in this browser"),
@@ -202,14 +202,15 @@ def test_a_page_that_was_not_put_together_says_how(browser):
         seen.wait_for_message("python docs/demo/build.py")
 
 
-@pytest.mark.parametrize("scheme", ["dark", "light"])
-def test_it_can_be_read_and_touched_on_a_phone(browser, address, scheme):
-    phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme, "has_touch": True, "is_mobile": True}
+def test_it_can_be_read_and_touched_on_a_phone(browser, address):
+    phone = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
     with Seen(browser, address, **phone).open() as seen:
         seen.wait_for_forecasts()
-        assert seen.tab.evaluate("document.documentElement.scrollWidth") == 360
-        assert seen.tab.evaluate(SMALL) == []
-        assert seen.tab.evaluate(LOW) == []
-        assert seen.tab.evaluate(NAMELESS) == []
-        back = seen.tab.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (sum(map(int, back[4:-1].split(","))) > 384) == (scheme == "light")
+        for scheme in ("dark", "light"):
+            seen.tab.emulate_media(color_scheme=scheme)
+            assert seen.tab.evaluate("document.documentElement.scrollWidth") == 360
+            assert seen.tab.evaluate(SMALL) == []
+            assert seen.tab.evaluate(LOW) == []
+            assert seen.tab.evaluate(NAMELESS) == []
+            back = seen.tab.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert (sum(map(int, back[4:-1].split(","))) > 384) == (scheme == "light")
