@@ -100,20 +100,11 @@ def installed_packages() -> Path:
         with atomic_directory(installed) as folder:
             copy(HERE, ("package.json", "package-lock.json"), folder)
             # npm ci takes nothing but what the lock file names, and refuses what has another hash. No package runs a script.
-            command = [
-                npm,
-                "ci",
-                "--ignore-scripts",
-                "--no-audit",
-                "--no-fund",
-                "--fetch-retries=1",
-                "--fetch-retry-mintimeout=2000",
-            ]
-            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+            options = ("--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=1", "--fetch-retry-mintimeout=2000")
+            done = subprocess.run([npm, "ci", *options], cwd=folder, capture_output=True, text=True, check=False)
             if done.returncode:
-                raise BuildError(
-                    f"npm ci failed, with exit code {done.returncode}:\n{done.stderr.strip()}\n  check the network, and run it again"
-                )
+                reason = f"npm ci failed, with exit code {done.returncode}:\n{done.stderr.strip()}"
+                raise BuildError(f"{reason}\n  check the network, and run it again")
     return installed / "node_modules"
 
 
