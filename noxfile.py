@@ -57,8 +57,8 @@ def gpu_simulated(session: nox.Session) -> None:
 
 @nox.session(name="engine-matrix")
 def engine_matrix(session: nox.Session) -> None:
-    """The rest of the model matrix, and all its graphs through NVIDIA's parser and builder; the session test runs a sample."""
-    matrix = ("tests/svg_export/test_engines_matrix.py", "tests/test_model_matrix.py")
+    """The rest of the model matrix, all its graphs through NVIDIA's parser and builder, and WebGPU; test runs a sample."""
+    matrix = ("tests/svg_export/test_engines_matrix.py", "tests/test_model_matrix.py", "tests/demo/test_engine.py")
     run_module(session, "pytest", "-q", "-n", "auto", "--durations=5", "-m", "engine_matrix", *matrix, *session.posargs)
 
 
@@ -96,6 +96,13 @@ def docs(session: nox.Session) -> None:
     if not any(importlib.util.find_spec(generator) for generator in ("mkdocs", "zensical")):
         session.skip("no documentation generator is installed")
     run_module(session, "pytest", "tests/test_documentation.py", *session.posargs)
+
+
+@nox.session
+def site(session: nox.Session) -> None:
+    """The pages with the demo for the browser, into site/: what is published. Needs npm."""
+    run_module(session, "mkdocs", "build", "--strict", "--site-dir", "site")
+    session.run(sys.executable, "docs/demo/build.py", "site/demo")
 
 
 @nox.session
