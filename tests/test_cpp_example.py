@@ -283,9 +283,13 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda b: change_manifest(b, lambda m: graphs(m)["encoder"]["inputs"][0].update(shape=["batch", 65536, 65536])),
         "frame is too large",
     ),
+    "other size of frames": (
+        lambda b: change_manifest(b, lambda m: m["frame"].update(height=128)),
+        "its frames are not of the size of the manifest's",
+    ),
     "other interface": (
-        lambda b: change_manifest(b, lambda m: graphs(m)["encoder"]["inputs"][0].update(shape=["batch", 1, 64, 65])),
-        "fp32/encoder.onnx: its inputs are not those of the manifest",
+        lambda b: change_manifest(b, lambda m: graphs(m)["encoder"]["outputs"][0].update(shape=["batch", 65])),
+        "fp32/encoder.onnx: its outputs are not those of the manifest",
     ),
     "other bundle": (
         lambda b: change_manifest(b, lambda m: m.update(bundle_id="0" * 16)),

@@ -15,16 +15,17 @@ using nlohmann::json;
 namespace {
 
 constexpr int SCHEMA_VERSION = 1;
-constexpr uintmax_t MANIFEST_LIMIT = 4 << 20;    // bytes
-constexpr uintmax_t GRAPH_LIMIT = 2ULL << 30;    // bytes; also the limit of an ONNX file
-constexpr int64_t ELEMENT_LIMIT = 1LL << 28;     // of a tensor at batch 1
+constexpr uintmax_t MANIFEST_LIMIT = 4 << 20;  // bytes
+constexpr uintmax_t GRAPH_LIMIT = 2ULL << 30;  // bytes; also the limit of an ONNX file
+constexpr int64_t ELEMENT_LIMIT = 1LL << 28;   // of a tensor at batch 1
 const char* const EXPORT_AGAIN = "\n  export the bundle again with: svg-export ckpt.pt";
 
 int64_t number(const json& table, const char* key, int64_t low, int64_t high) {
     const json& value = table.at(key);
     const bool fits = value.is_number_integer() && value >= low && value <= high;
     if (!fits) {
-        throw Failure(std::string(key) + " is " + value.dump() + ", expected " + std::to_string(low) + " to " + std::to_string(high));
+        throw Failure(std::string(key) + " is " + value.dump() + ", expected " + std::to_string(low) + " to " +
+                      std::to_string(high));
     }
     return value;
 }
@@ -41,7 +42,8 @@ TensorSpec read_tensor(const json& table) {
     int64_t elements = 1;
     for (const json& size : table.at("shape")) {
         if (size.is_string()) {
-            if (size != "batch" && size != "cond_batch") throw Failure(tensor.name + " has an axis of unknown size " + size.dump());
+            if (size != "batch" && size != "cond_batch")
+                throw Failure(tensor.name + " has an axis of unknown size " + size.dump());
             tensor.shape.push_back(size == "batch" ? BATCH : SHARED);
             continue;
         }
@@ -74,9 +76,21 @@ GraphSpec read_graph_spec(const std::string& role, const json& table) {
     return spec;
 }
 
+// Frames are read and written by the size in the manifest.
+void check_frames(const Bundle& bundle, const GraphSpec& spec) {
+    for (const auto* tensors : {&spec.inputs, &spec.outputs}) {
+        for (const TensorSpec& tensor : *tensors) {
+            const bool fits = tensor.shape == std::vector<int64_t>{BATCH, bundle.channels, bundle.height, bundle.width};
+            if (tensor.name == "frame" && !fits)
+                throw Failure(spec.role + ": its frames are not of the size of the manifest's");
+        }
+    }
+}
+
 Bundle read_manifest(const fs::path& path, const json& manifest) {
     const json &frame = manifest.at("frame"), &rule = manifest.at("generation"), &model = manifest.at("model");
-    if (frame.at("range") != json::array({0.0, 1.0})) throw Failure("range is " + frame.at("range").dump() + ", expected [0, 1]");
+    if (frame.at("range") != json::array({0.0, 1.0}))
+        throw Failure("range is " + frame.at("range").dump() + ", expected [0, 1]");
     Bundle bundle{};
     bundle.path = path;
     bundle.id = manifest.at("bundle_id");
@@ -96,6 +110,7 @@ Bundle read_manifest(const fs::path& path, const json& manifest) {
     }
     for (const auto& [role, table] : manifest.at("variants").at("fp32").at("graphs").items()) {
         bundle.graphs.emplace(role, read_graph_spec(role, table));
+        check_frames(bundle, bundle.graphs.at(role));
     }
     return bundle;
 }
@@ -103,15 +118,17 @@ Bundle read_manifest(const fs::path& path, const json& manifest) {
 void check_version(const fs::path& file, const json& manifest) {
     const json version = manifest.is_object() ? manifest.value("schema_version", json()) : json();
     if (version != SCHEMA_VERSION) {
-        throw Failure("'" + file.string() + "' has schema version " + version.dump().substr(0, 40) + "; this program reads version " +
-                      std::to_string(SCHEMA_VERSION) + "\n  export the bundle again, or build the program of the release that wrote it");
+        throw Failure("'" + file.string() + "' has schema version " + version.dump().substr(0, 40) +
+                      "; this program reads version " + std::to_string(SCHEMA_VERSION) +
+                      "\n  export the bundle again, or build the program of the release that wrote it");
     }
 }
 
 std::string sha256(const std::string& content) {
     unsigned char digest[EVP_MAX_MD_SIZE];
     unsigned int size = 0;
-    if (EVP_Digest(content.data(), content.size(), digest, &size, EVP_sha256(), nullptr) != 1) throw Failure("OpenSSL has no SHA-256");
+    if (EVP_Digest(content.data(), content.size(), digest, &size, EVP_sha256(), nullptr) != 1)
+        throw Failure("OpenSSL has no SHA-256");
     std::string text;
     for (unsigned int i = 0; i < size; i++) {
         text += "0123456789abcdef"[digest[i] >> 4];

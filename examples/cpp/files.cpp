@@ -54,7 +54,8 @@ Array parse_npy(const fs::path& file, const std::string& content) {
     Array array;
     std::istringstream sizes(header_value(header, "shape", ")").erase(0, 1));
     for (std::string size; std::getline(sizes, size, ',');) {
-        if (size.find_first_of("0123456789") != std::string::npos) array.shape.push_back(std::strtoll(size.c_str(), nullptr, 10));
+        if (size.find_first_of("0123456789") != std::string::npos)
+            array.shape.push_back(std::strtoll(size.c_str(), nullptr, 10));
     }
     const std::string type = header_value(header, "descr", ",");
     const bool bytes = type == "'|u1'";
@@ -62,11 +63,13 @@ Array parse_npy(const fs::path& file, const std::string& content) {
     if (header_value(header, "fortran_order", ",") != "False") throw wrong("is in Fortran order");
     const int64_t size = product(array.shape);
     const size_t left = content.size() - prefix - length;
-    if (size < 0 || static_cast<size_t>(size) != left / (bytes ? 1 : 4) || left % (bytes ? 1 : 4) != 0) throw wrong("is cut off, or too long");
+    if (size < 0 || static_cast<size_t>(size) != left / (bytes ? 1 : 4) || left % (bytes ? 1 : 4) != 0)
+        throw wrong("is cut off, or too long");
     array.values.resize(size);
     const char* start = content.data() + prefix + length;
     if (bytes) {
-        std::transform(start, start + size, array.values.begin(), [](char byte) { return static_cast<unsigned char>(byte) / 255.0F; });
+        std::transform(start, start + size, array.values.begin(),
+                       [](char byte) { return static_cast<unsigned char>(byte) / 255.0F; });
     } else if (size > 0) {
         std::memcpy(array.values.data(), start, left);
     }
@@ -98,7 +101,8 @@ void write_beside(const fs::path& file, const std::string& header, const char* b
     if (!stream || renamed) {
         std::error_code ignored;
         fs::remove(part, ignored);
-        throw Failure("cannot write '" + file.string() + "': " + (renamed ? renamed.message() : reason) + "\n  no file was left behind; choose another path");
+        throw Failure("cannot write '" + file.string() + "': " + (renamed ? renamed.message() : reason) +
+                      "\n  no file was left behind; choose another path");
     }
 }
 
@@ -120,9 +124,11 @@ Array read_numbers(const fs::path& file, const std::vector<int64_t>& expected) {
         array = parse_npy(file, content);
         const bool lacks_channels = array.shape.size() + 1 == expected.size() && expected.back() == 1;
         if (lacks_channels) array.shape.push_back(1);
-        const bool fits = array.shape.size() == expected.size() && std::equal(expected.begin(), expected.end(), array.shape.begin(),
-                                                                              [](int64_t a, int64_t b) { return a < 0 || a == b; });
-        if (!fits) throw Failure("'" + file.string() + "' has shape " + text(array.shape) + "\n  expected " + text(expected), USAGE);
+        const bool fits =
+            array.shape.size() == expected.size() && std::equal(expected.begin(), expected.end(), array.shape.begin(),
+                                                                [](int64_t a, int64_t b) { return a < 0 || a == b; });
+        if (!fits)
+            throw Failure("'" + file.string() + "' has shape " + text(array.shape) + "\n  expected " + text(expected), USAGE);
         return array;
     }
     array.shape = expected;
@@ -131,7 +137,9 @@ Array read_numbers(const fs::path& file, const std::vector<int64_t>& expected) {
     const int64_t size = static_cast<int64_t>(content.size() / sizeof(float));
     if (open && row > 0) array.shape[0] = size / row;
     if (content.size() % sizeof(float) != 0 || product(array.shape) != size) {
-        throw Failure("'" + file.string() + "' has " + std::to_string(content.size()) + " bytes\n  expected float32 of shape " + text(expected), USAGE);
+        throw Failure("'" + file.string() + "' has " + std::to_string(content.size()) + " bytes\n  expected float32 of shape " +
+                          text(expected),
+                      USAGE);
     }
     array.values.resize(size);
     if (size > 0) std::memcpy(array.values.data(), content.data(), content.size());
@@ -140,12 +148,16 @@ Array read_numbers(const fs::path& file, const std::vector<int64_t>& expected) {
 
 std::vector<float> read_picture(const fs::path& file, int64_t height, int64_t width, int64_t channels) {
     const std::string content = read_file(file), kind = content.substr(0, 2);
-    const std::string expected = "\n  expected " + std::to_string(width) + "x" + std::to_string(height) + (channels == 1 ? " gray (PGM, P5)" : " RGB (PPM, P6)");
-    if (kind != "P5" && kind != "P6") throw Failure("'" + file.string() + "' is not a binary PGM or PPM picture" + expected, USAGE);
+    const std::string expected = "\n  expected " + std::to_string(width) + "x" + std::to_string(height) +
+                                 (channels == 1 ? " gray (PGM, P5)" : " RGB (PPM, P6)");
+    if (kind != "P5" && kind != "P6")
+        throw Failure("'" + file.string() + "' is not a binary PGM or PPM picture" + expected, USAGE);
     size_t at = 2;
     const int64_t columns = header_number(content, at), rows = header_number(content, at), largest = header_number(content, at);
     if (columns != width || rows != height || (kind == "P5" ? 1 : 3) != channels) {
-        throw Failure("'" + file.string() + "' is " + std::to_string(columns) + "x" + std::to_string(rows) + (kind == "P5" ? " gray" : " RGB") + expected, USAGE);
+        throw Failure("'" + file.string() + "' is " + std::to_string(columns) + "x" + std::to_string(rows) +
+                          (kind == "P5" ? " gray" : " RGB") + expected,
+                      USAGE);
     }
     at++;  // one white space
     const size_t bytes = largest > 255 ? 2 : 1, size = static_cast<size_t>(height * width * channels);
@@ -166,14 +178,17 @@ void write_numbers(const fs::path& file, const Array& array) {
     header.append(63 - (header.size() + 10) % 64, ' ').push_back('\n');  // the numbers start at a multiple of 64 bytes
     const std::string start{"\x93NUMPY\x01\x00", 8};
     const std::string length{static_cast<char>(header.size() & 255), static_cast<char>(header.size() >> 8)};
-    write_beside(file, start + length + header, reinterpret_cast<const char*>(array.values.data()), array.values.size() * sizeof(float));
+    write_beside(file, start + length + header, reinterpret_cast<const char*>(array.values.data()),
+                 array.values.size() * sizeof(float));
 }
 
 void write_mosaic(const fs::path& file, const Array& futures) {
-    const int64_t samples = futures.shape[0], horizon = futures.shape[1], height = futures.shape[2], line = futures.shape[3] * futures.shape[4];
+    const int64_t samples = futures.shape[0], horizon = futures.shape[1], height = futures.shape[2],
+                  line = futures.shape[3] * futures.shape[4];
     std::string pixels(futures.values.size(), '\0');
     for (size_t i = 0; i < pixels.size(); i++) {
-        const int64_t in_line = i % line, y = i / line % height, step = i / line / height % horizon, sample = i / line / height / horizon;
+        const int64_t in_line = i % line, y = i / line % height, step = i / line / height % horizon,
+                      sample = i / line / height / horizon;
         const float value = std::min(std::max(futures.values[i], 0.0F), 1.0F);
         pixels[((sample * height + y) * horizon + step) * line + in_line] = static_cast<char>(std::lround(value * 255));
     }

@@ -9,27 +9,30 @@
 Plan Plan::choose(const Bundle& bundle, const std::string& context, int64_t observed, int64_t samples, int64_t horizon) {
     const bool separate = bundle.has("encoder") && bundle.has("predictor") && bundle.has("decoder");
     if (!separate && !bundle.has("step")) {
-        throw Failure("'" + bundle.path.string() + "' has neither step, nor encoder, predictor and decoder\n  export the bundle again with: svg-export ckpt.pt");
+        throw Failure(
+            "'" + bundle.path.string() +
+            "' has neither step, nor encoder, predictor and decoder\n  export the bundle again with: svg-export ckpt.pt");
     }
     Plan plan{};
     plan.streams = context.empty() ? bundle.streams : context == "stream";
     if (plan.streams && bundle.has("prime") && !separate) {
-        throw Failure("models of the family '" + bundle.family + "' read windows of frames, and have no stream context\n  expected --context window", USAGE);
+        throw Failure("models of the family '" + bundle.family +
+                          "' read windows of frames, and have no stream context\n  expected --context window",
+                      USAGE);
     }
     // prime reads windows alone
     plan.fused = bundle.has("step") && !(plan.streams && separate);
     plan.samples = bundle.z_dim > 0 ? samples : 1;
     plan.horizon = horizon;
     if (observed < bundle.n_past) {
-        throw Failure(std::to_string(observed) + " frame(s)\n  expected at least " + std::to_string(bundle.n_past) + ", which the model reads");
+        throw Failure(std::to_string(observed) + " frame(s)\n  expected at least " + std::to_string(bundle.n_past) +
+                      ", which the model reads");
     }
     plan.frames = plan.streams ? observed : bundle.n_past;
     return plan;
 }
 
-int64_t Plan::context_draws(const Bundle& bundle) const {
-    return streams && bundle.has("posterior") ? frames - 1 : bundle.context_draws;
-}
+int64_t Plan::context_draws(const Bundle& bundle) const { return fused ? bundle.context_draws : frames - 1; }
 
 Observer::Observer(Engine& engine, int64_t frames) : encodings(nullptr), bundle_(engine.bundle()) {
     std::vector<int64_t> shape{1, bundle_.channels, bundle_.height, bundle_.width};
@@ -52,7 +55,8 @@ Observer::Observer(Engine& engine, int64_t frames) : encodings(nullptr), bundle_
 }
 
 void Observer::read(const std::vector<float>& frames) {
-    const int64_t count_frames = shape_of(encodings).at(0), skip_from = count_frames - 1 - (bundle_.last_frame_skip ? 0 : bundle_.skip_lag);
+    const int64_t count_frames = shape_of(encodings).at(0),
+                  skip_from = count_frames - 1 - (bundle_.last_frame_skip ? 0 : bundle_.skip_lag);
     if (!encoder_) {
         std::copy(frames.begin(), frames.end(), data(encodings));
         return;

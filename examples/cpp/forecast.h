@@ -36,7 +36,7 @@ public:
     // Reads (frames, C, H, W) float32 in [0, 1].
     void read(const std::vector<float>& frames);
 
-    Ort::Value encodings;                         // (frames, 1, ...); of a model without encoder, the frames themselves
+    Ort::Value encodings;                          // (frames, 1, ...); of a model without encoder, the frames themselves
     std::map<std::string, Ort::Value> conditions;  // what the decoder takes from a frame that was observed, at batch 1
 
     // The encoding of one frame, at batch 1.

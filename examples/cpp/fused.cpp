@@ -25,7 +25,8 @@ void fill(Ort::Value& buffer, const std::vector<float>& values) {
 
 }  // namespace
 
-FusedRollout::FusedRollout(Engine& engine, const Plan& plan, Observer& observer) : plan_(plan), step_(engine, "step", plan.samples) {
+FusedRollout::FusedRollout(Engine& engine, const Plan& plan, Observer& observer)
+    : plan_(plan), step_(engine, "step", plan.samples) {
     const Bundle& bundle = engine.bundle();
     const GraphSpec& spec = step_.spec();
     if (spec.has_input("eps")) eps_ = allocate(stacked(plan.horizon, spec.tensor("eps").sized(plan.samples, plan.samples)));
@@ -110,7 +111,8 @@ void FusedRollout::read_context(Observer& observer, const Noise& noise) {
     if (eps_prime_) fill(eps_prime_, noise.context);
     for (const StateSpec& state : step_.spec().states) {
         const auto& outputs = prime_->spec().outputs;
-        const bool primed = std::any_of(outputs.begin(), outputs.end(), [&](const auto& tensor) { return tensor.name == state.input; });
+        const bool primed =
+            std::any_of(outputs.begin(), outputs.end(), [&](const auto& tensor) { return tensor.name == state.input; });
         if (primed) prime_->output(state.input, step_.state(state.input));
     }
     prime_->run();
@@ -122,7 +124,8 @@ void FusedRollout::decode() {
         const int64_t batch = std::min(at_once, plan_.horizon - first) * plan_.samples;
         std::vector<Ort::Value> parts;  // the steps lie one after another: together they are one batch
         for (const std::string& name : decoded_) {
-            decode_->input(name, parts.emplace_back(view(shown_.at(name), first, decode_->spec().tensor(name).sized(batch, batch))));
+            decode_->input(name,
+                           parts.emplace_back(view(shown_.at(name), first, decode_->spec().tensor(name).sized(batch, batch))));
         }
         decode_->output("frame", parts.emplace_back(view(frames_, first, decode_->spec().tensor("frame").sized(batch, batch))));
         decode_->run();

@@ -18,7 +18,7 @@ private:
     std::optional<Graph> prime_;
     std::optional<Graph> decode_;
     Graph step_;
-    Ort::Value h_seq_{nullptr};                // for a prime that reads one row per sample
+    Ort::Value h_seq_{nullptr};  // for a prime that reads one row per sample
     Ort::Value eps_prime_{nullptr};
     Ort::Value eps_{nullptr};                   // (horizon, samples, z_dim)
     std::map<std::string, Ort::Value> primed_;  // what prime gives beside states

@@ -13,7 +13,8 @@ namespace {
 // A tensor as the ONNX file declares it, in the words of the manifest.
 TensorSpec declared(const Ort::Session& session, size_t index, bool is_input) {
     Ort::AllocatorWithDefaultOptions allocator;
-    const auto name = is_input ? session.GetInputNameAllocated(index, allocator) : session.GetOutputNameAllocated(index, allocator);
+    const auto name =
+        is_input ? session.GetInputNameAllocated(index, allocator) : session.GetOutputNameAllocated(index, allocator);
     const Ort::TypeInfo type = is_input ? session.GetInputTypeInfo(index) : session.GetOutputTypeInfo(index);
     const auto info = type.GetTensorTypeAndShapeInfo();
     TensorSpec tensor{name.get(), info.GetShape()};

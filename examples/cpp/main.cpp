@@ -48,7 +48,9 @@ int64_t parse_number(const std::string& name, const char* given, int64_t low, in
     errno = 0;
     const int64_t value = std::strtoll(given, &end, 10);
     if (*given == '\0' || *end != '\0' || errno != 0 || value < low || value > high) {
-        throw Failure("--" + name + " is '" + given + "'\n  expected a whole number from " + std::to_string(low) + " to " + std::to_string(high), USAGE);
+        throw Failure("--" + name + " is '" + given + "'\n  expected a whole number from " + std::to_string(low) + " to " +
+                          std::to_string(high),
+                      USAGE);
     }
     return value;
 }
@@ -56,10 +58,15 @@ int64_t parse_number(const std::string& name, const char* given, int64_t low, in
 Options parse(int argc, char** argv) {
     Options options;
     const std::map<std::string, std::string*> texts = {
-        {"out", &options.out}, {"mosaic", &options.mosaic}, {"context", &options.context}, {"noise", &options.noise}, {"context-noise", &options.context_noise},
+        {"out", &options.out},
+        {"mosaic", &options.mosaic},
+        {"context", &options.context},
+        {"noise", &options.noise},
+        {"context-noise", &options.context_noise},
     };
     const std::map<std::string, std::pair<int64_t*, int64_t>> numbers = {
-        {"samples", {&options.samples, 1}}, {"horizon", {&options.horizon, 1}}, {"seed", {&options.seed, 0}}, {"threads", {&options.threads, 1}}, {"repeat", {&options.repeat, 0}},
+        {"samples", {&options.samples, 1}}, {"horizon", {&options.horizon, 1}}, {"seed", {&options.seed, 0}},
+        {"threads", {&options.threads, 1}}, {"repeat", {&options.repeat, 0}},
     };
     std::vector<option> known;
     for (const auto& [name, value] : texts) known.push_back({name.c_str(), required_argument, nullptr, 0});
@@ -73,8 +80,10 @@ Options parse(int argc, char** argv) {
             std::cout << HELP;
             std::exit(OK);
         }
-        if (found == ':') throw Failure(std::string("the value of '") + argv[optind - 1] + "' is missing\n  see: svg_forecast --help", USAGE);
-        if (found == '?') throw Failure(std::string("unknown option '") + argv[optind - 1] + "'\n  see: svg_forecast --help", USAGE);
+        if (found == ':')
+            throw Failure(std::string("the value of '") + argv[optind - 1] + "' is missing\n  see: svg_forecast --help", USAGE);
+        if (found == '?')
+            throw Failure(std::string("unknown option '") + argv[optind - 1] + "'\n  see: svg_forecast --help", USAGE);
         const std::string name = known[index].name;
         if (const auto text = texts.find(name); text != texts.end()) *text->second = optarg;
         if (const auto number = numbers.find(name); number != numbers.end()) {
@@ -82,7 +91,8 @@ Options parse(int argc, char** argv) {
             *number->second.first = parse_number(name, optarg, number->second.second, is_count ? 65536 : 2147483647);
         }
     }
-    if (argc - optind < 2) throw Failure("the bundle or the frames are missing\n  expected: svg_forecast [options] BUNDLE FRAMES...", USAGE);
+    if (argc - optind < 2)
+        throw Failure("the bundle or the frames are missing\n  expected: svg_forecast [options] BUNDLE FRAMES...", USAGE);
     if (!options.context.empty() && options.context != "window" && options.context != "stream") {
         throw Failure("--context is '" + options.context + "'\n  expected window or stream", USAGE);
     }
@@ -108,11 +118,13 @@ Array read_frames(const Options& options, const Bundle& bundle) {
     } else if (options.frames.size() == 1) {
         frames = read_numbers(options.frames[0], {-1, bundle.height, bundle.width, bundle.channels});
     } else {
-        throw Failure("'" + options.frames[0] + "' is not the only file\n  expected one file of numbers, or pictures: .pgm, .ppm", USAGE);
+        throw Failure(
+            "'" + options.frames[0] + "' is not the only file\n  expected one file of numbers, or pictures: .pgm, .ppm", USAGE);
     }
     for (float& value : frames.values) {
         if (!(value >= -1e-3F && value <= 1 + 1e-3F)) {  // also true of NaN; resizing may round a little beyond 0 and 1
-            throw Failure("'" + options.frames[0] + "' holds the value " + std::to_string(value) + "\n  expected numbers from 0 to 1");
+            throw Failure("'" + options.frames[0] + "' holds the value " + std::to_string(value) +
+                          "\n  expected numbers from 0 to 1");
         }
         value = std::min(std::max(value, 0.0F), 1.0F);
     }
@@ -144,7 +156,7 @@ std::vector<float> make_noise(const std::string& file, const std::vector<int64_t
     return noise.values;
 }
 
-// Returns (samples, horizon, H, W, C) of (horizon, futures, C, H, W); the one future of a deterministic model is that of every sample.
+// Returns (samples, horizon, H, W, C) of (horizon, futures, C, H, W). A deterministic model has one future for all samples.
 Array arrange(const Bundle& bundle, const Options& options, Ort::Value& frames) {
     const int64_t futures = shape_of(frames).at(1), pixels = bundle.height * bundle.width, channels = bundle.channels;
     Array arranged{{options.samples, options.horizon, bundle.height, bundle.width, channels}, {}};
@@ -154,7 +166,8 @@ Array arrange(const Bundle& bundle, const Options& options, Ort::Value& frames) 
         const int64_t channel = i % channels, pixel = i / channels % pixels, step = i / channels / pixels % options.horizon;
         const int64_t future = futures == 1 ? 0 : i / channels / pixels / options.horizon;
         arranged.values[i] = from[((step * futures + future) * channels + channel) * pixels + pixel];
-        if (!std::isfinite(arranged.values[i])) throw Failure("the forecast contains values that are not finite\n  export the bundle again");
+        if (!std::isfinite(arranged.values[i]))
+            throw Failure("the forecast contains values that are not finite\n  export the bundle again");
     }
     return arranged;
 }

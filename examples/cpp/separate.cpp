@@ -23,7 +23,9 @@ SeparateRollout::SeparateRollout(Engine& engine, const Plan& plan, Observer& obs
     if (z_dim_ > 0) predictor_.input("z", buffers_.at("z"));
     for (auto* graph : {&prior_, &posterior_}) {
         if (!*graph) continue;
-        auto& [mu, logvar] = gaussians_.emplace(&**graph, std::pair{(*graph)->allocate_for("mu"), (*graph)->allocate_for("logvar")}).first->second;
+        auto& [mu, logvar] =
+            gaussians_.emplace(&**graph, std::pair{(*graph)->allocate_for("mu"), (*graph)->allocate_for("logvar")})
+                .first->second;
         (*graph)->output("mu", mu);
         (*graph)->output("logvar", logvar);
     }

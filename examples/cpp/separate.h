@@ -19,8 +19,8 @@ private:
     Observer& observer_;
     Graph predictor_, decoder_, encoder_;
     std::optional<Graph> prior_;
-    std::optional<Graph> posterior_;  // at batch 1: it reads the same frames for every sample
-    std::optional<Graph> skip_;       // if the skips follow the forecast
+    std::optional<Graph> posterior_;             // at batch 1: it reads the same frames for every sample
+    std::optional<Graph> skip_;                  // if the skips follow the forecast
     std::map<std::string, Ort::Value> buffers_;  // h, g, z; skip_* and cond_* of forecast frames
     std::map<const Graph*, std::pair<Ort::Value, Ort::Value>> gaussians_;  // mu, logvar
     Ort::Value frames_{nullptr};
