@@ -53,9 +53,8 @@ void check(const Ort::Session& session, const Bundle& bundle, const GraphSpec& s
     }
 }
 
-}  // namespace
-
-Engine::Engine(const Bundle& bundle, int threads) : bundle_(bundle) {
+// Before this, nothing of Ort may be made, nor destroyed.
+Ort::Env open_environment() {
     const OrtApi* api = OrtGetApiBase()->GetApi(ORT_API_VERSION);
     if (api == nullptr) {
         throw Failure(std::string("the library is ONNX Runtime ") + OrtGetApiBase()->GetVersionString() +
@@ -63,8 +62,12 @@ Engine::Engine(const Bundle& bundle, int threads) : bundle_(bundle) {
                       BACKEND_MISSING);
     }
     Ort::InitApi(api);
-    env_ = Ort::Env(ORT_LOGGING_LEVEL_ERROR, "svg_forecast");
-    options_ = Ort::SessionOptions();
+    return Ort::Env(ORT_LOGGING_LEVEL_ERROR, "svg_forecast");
+}
+
+}  // namespace
+
+Engine::Engine(const Bundle& bundle, int threads) : bundle_(bundle), env_(open_environment()) {
     options_.SetIntraOpNumThreads(threads);
     // Each session has threads of its own, which wait for work by spinning: they stop when a run ends, for the next graph.
     options_.AddConfigEntry("session.intra_op.allow_spinning", "1");

@@ -15,6 +15,7 @@
 // The sessions of a bundle, each checked against the manifest and opened when it is first asked for.
 class Engine {
 public:
+    // Throws a Failure if the library is older than the headers.
     Engine(const Bundle& bundle, int threads);
 
     Ort::Session& session(const std::string& role);
@@ -22,8 +23,8 @@ public:
 
 private:
     const Bundle& bundle_;
-    Ort::Env env_{nullptr};
-    Ort::SessionOptions options_{nullptr};
+    Ort::Env env_;  // the first
+    Ort::SessionOptions options_;
     std::map<std::string, Ort::Session> sessions_;
 };
 

@@ -160,8 +160,8 @@ def _remove_empty(api: Any, address: HubAddress) -> None:
         if files <= {".gitattributes"}:
             api.delete_repo(address.repo)
     except Exception:  # the Hub is away, or the token may not delete: the error of the push is what is reported
-        page = f"{endpoint()}/{address.repo}/settings"
-        _LOG.warning("hf://%s was made for this push, and may be left empty; delete it at %s, or push again", address.repo, page)
+        repo, page = address.repo, f"{endpoint()}/{address.repo}/settings"
+        _LOG.warning("hf://%s was made for this push, and may be left empty; delete it at %s, or push again", repo, page)
 
 
 def _megabytes(operations: Iterable[Any]) -> float:

@@ -56,7 +56,8 @@ class RayWorker:
         except SvgError as error:  # the part was not published
             failure = error
             tally = Tally()
-        report = {**vars(tally), "failure": None if failure is None else str(failure), "work": sum(video.work for video in videos)}
+        work = sum(video.work for video in videos)
+        report = {**vars(tally), "failure": None if failure is None else str(failure), "work": work}
         return {"report": np.array([json.dumps(report)])}
 
 
