@@ -180,7 +180,9 @@ Bundle Bundle::open(const fs::path& path) {
         return read_manifest(path, manifest);
     } catch (const Failure& failure) {
         if (failure.code != ERROR) throw;
-        throw Failure("'" + file.string() + "' is not a valid manifest: " + failure.what() + EXPORT_AGAIN);
+        const std::string problem = failure.what();
+        throw Failure("'" + file.string() + "' is not a valid manifest: " + problem.substr(0, problem.find('\n')) +
+                      EXPORT_AGAIN);
     } catch (const json::exception& error) {
         throw Failure("'" + file.string() + "' is not a valid manifest: " + error.what() + EXPORT_AGAIN);
     }
