@@ -108,4 +108,4 @@ def site(session: nox.Session) -> None:
 @nox.session
 def examples(session: nox.Session) -> None:
     """Every example, run as its first lines say."""
-    run_module(session, "pytest", "tests/test_examples.py", *session.posargs)
+    run_module(session, "pytest", "tests/test_examples.py", "tests/test_cpp_example.py", *session.posargs)

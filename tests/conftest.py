@@ -286,6 +286,17 @@ def decoded_bundle(tmp_path_factory) -> Path:
     return made_once(tmp_path_factory, "decoded.svgb", make)
 
 
+@pytest.fixture(scope="session")
+def following_bundle(tmp_path_factory) -> Path:
+    """A model whose skips follow every forecast frame. Read only."""
+
+    def make(path: Path) -> Path:
+        checkpoint = save_model(path.with_suffix(".pt"), random_model(last_frame_skip=True))
+        return export_model(checkpoint, path)
+
+    return made_once(tmp_path_factory, "following.svgb", make)
+
+
 @pytest.fixture
 def frames() -> np.ndarray:
     """(8, 64, 64, 1) float32 frames of moving digits."""

@@ -16,7 +16,6 @@ import pytest
 from svg_common.digits import digit_stream
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
-from tests.conftest import export_model, made_once, random_model, save_model
 from tests.forecast_case import ForecastCase
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -33,17 +32,6 @@ def run(command: list[str], folder: Path) -> str:
 
 def run_example(name: str, folder: Path, *arguments: str) -> str:
     return run([sys.executable, str(EXAMPLES / name), *arguments], folder)
-
-
-@pytest.fixture(scope="session")
-def following_bundle(tmp_path_factory) -> Path:
-    """A model whose skips follow every forecast frame. Read only."""
-
-    def make(path: Path) -> Path:
-        checkpoint = save_model(path.with_suffix(".pt"), random_model(last_frame_skip=True))
-        return export_model(checkpoint, path)
-
-    return made_once(tmp_path_factory, "following.svgb", make)
 
 
 @pytest.fixture(params=["embedded", "tiny_bundle", "following_bundle"])
