@@ -15,7 +15,9 @@ from svg_common.outputs import check_outputs, existing_file
 from svg_common.path_advice import shell_argument
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
-from svg_export.hub.push_options import PushOptions, push_and_report, push_bundle
+from svg_export.hub.push_options import PushOptions, push_and_report
+from svg_export.publish_bundle import publish_bundle
+from svg_export.triton.options import MAX_CAMERAS, MAX_IDLE_S, MIN_IDLE_S, TritonOptions
 from svg_runtime.forecast_options import COUNT_LIMIT
 from svg_train.config_options import config_options, flag, settings_of
 from svg_train.families.srvp.config import MAX_EULER_STEPS, SrvpConfig
@@ -39,13 +41,19 @@ def _hub(help: str, *names: str, **settings: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel="Hugging Face Hub", **settings)
 
 
+def _triton(help: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Triton Inference Server", **settings)
+
+
 @app.command()
 @config_options("data", only=("name", "root", "num_digits", "source_fps"))
 def export(
     context: typer.Context,
     checkpoint: Annotated[
         Path,
-        typer.Argument(help="of svg-train (.pt), or of the reference implementation (.pth); with --push also a bundle (.svgb)"),
+        typer.Argument(
+            help="of svg-train (.pt), or of the reference implementation (.pth); with --push or --triton also a bundle (.svgb)"
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="bundle folder to write; default: the checkpoint's name with .svgb")] = None,
     fp16: Annotated[bool, typer.Option("--fp16", "--half", help="add fp16 graphs, if they pass the quality gate")] = False,
@@ -106,6 +114,19 @@ def export(
         str | None, _hub("of the pushed model, for its card, such as mit; default: not stated", "--licence", "--license")
     ] = None,
     public: Annotated[bool, _hub("let everybody see a model that --push makes; default: only its owner", "--public")] = False,
+    triton: Annotated[
+        Path | None,
+        _triton("also write model repositories of the bundle into this folder, one per backend", metavar="DIR"),
+    ] = None,
+    triton_cameras: Annotated[
+        int | None, _triton("largest number of cameras at a time; default: 16", min=1, max=MAX_CAMERAS)
+    ] = None,
+    triton_samples: Annotated[int | None, _triton("futures per forecast; default: 8", min=1, max=COUNT_LIMIT)] = None,
+    triton_horizon: Annotated[int | None, _triton("frames per future; default: 10", min=1, max=COUNT_LIMIT)] = None,
+    triton_idle: Annotated[
+        float | None,
+        _triton("seconds without a frame after which a camera's state is freed; default: 10", min=MIN_IDLE_S, max=MAX_IDLE_S),
+    ] = None,
     **settings: Any,
 ) -> None:
     """Export a checkpoint to a bundle of ONNX graphs, after proving that they compute what the model computes.
@@ -114,14 +135,17 @@ def export(
     they are compared with fp32 on drawn frames, and are then used only where they are chosen by name.
     --bn recalibrate needs --data.
 
-    svg-export BUNDLE --push hf://user/name pushes a bundle as it is.
+    svg-export BUNDLE --push hf://user/name pushes a bundle as it is; --triton DIR makes model repositories of one.
 
     Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed, precision too low, or a bundle that the runtime would refuse (nothing
     is published), 4 missing extra or backend, or no bf16 on this machine.
     """
     options = PushOptions(push, licence, public)
-    if push is not None and checkpoint.is_dir():
-        push_bundle(context, options, checkpoint)
+    served = TritonOptions(
+        out=triton, cameras=triton_cameras, samples=triton_samples, horizon=triton_horizon, idle_s=triton_idle
+    )
+    if (push is not None or triton is not None) and checkpoint.is_dir():
+        publish_bundle(context, options, served, checkpoint)
         return
     source = settings_of("data", settings)
     _check_data(bn, fp16 or bf16, source, bn_sequences)
@@ -141,6 +165,7 @@ def export(
     target = out or Path(f"{checkpoint.stem}.svgb")
     inputs = [existing_file(checkpoint), existing_file(source["root"]), existing_file(model_config)]
     refuse_foreign(target)
+    served.check(target)
     check_outputs({"--save-checkpoint": save_checkpoint, "--json": json}, replaced={"--out": target}, needed=inputs)
     loaded = load_any_checkpoint(checkpoint, model_config)
     _check_graphs(loaded, fused, shuffled)
@@ -169,6 +194,8 @@ def export(
         if request is not None:
             summary["engines"] = request.build(target, display)
     _report(manifest, checkpoint, target, console)
+    if triton is not None:
+        summary["triton"] = served.write(target, console)
     if prepared is not None:
         summary["pushed"] = push_and_report(prepared, target, console)
     if json is not None:

@@ -191,13 +191,23 @@ class BatchForecaster:
         """
         return self._camera(camera).count >= self.manifest.generation.n_past
 
-    def reset(self, camera: int | None = None) -> None:
+    def reset(self, camera: int | None = None, seed: int | None = None) -> None:
         """Discard frames, states and forecasts of one camera, or of all, and restart its noise from its seed.
 
+        Args:
+            camera: which; None means all.
+            seed: of the camera's noise from now on; None keeps the one that it has.
+
         Raises:
-            UsageError: no such camera.
+            UsageError: no such camera, no seed, or a seed for all cameras, whose noise would then be the same.
         """
         self._check_open()
+        if camera is None and seed is not None:
+            raise UsageError(
+                "a seed is given for all cameras together\n  expected one camera with it, such as reset(2, seed=7)"
+            )
+        if camera is not None and seed is not None:
+            self._camera(camera).noise = NoiseSource(seed)
         for each in self._cameras if camera is None else [self._camera(camera)]:
             each.reset()
 

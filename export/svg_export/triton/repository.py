@@ -1,0 +1,162 @@
+"""Writes the models of a bundle into model repositories of Triton, one repository for each of its backends.
+
+    DIR/python/NAME/                              config.pbtxt, 1/model.py, 1/NAME.svgb/
+    DIR/onnxruntime/NAME-forecast-onnxruntime/    config.pbtxt, 1/model.onnx
+    DIR/tensorrt/NAME-forecast-tensorrt/          config.pbtxt, 1/model.onnx, build-plan.sh, which makes 1/model.plan
+
+They are separate because a server does not start with a model whose backend it lacks. The graph `step` is there too where
+Triton can keep its states. A model that was written before is replaced; others in the repositories stay.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from svg_common.errors import UsageError
+from svg_common.files import atomic_directory
+from svg_export.triton.model_configs import (
+    GraphBackend,
+    ServingChoice,
+    forecast_config,
+    keeps_states_by_sequence,
+    python_config,
+    step_config,
+)
+from svg_export.triton.prototext import prototext
+from svg_runtime.bundle.manifest import GraphSpec, Precision
+from svg_runtime.bundle.reader import Bundle
+
+_LOG = logging.getLogger(__name__)
+_MARK = "# Written by svg-export --triton, which replaces this folder.\n"
+_CONFIG = "config.pbtxt"
+_MODEL_PY = '''"""The model is in svg_runtime, which must be installed for the Python of the server's Python backend."""
+
+from svg_runtime.triton.python_model import TritonPythonModel as TritonPythonModel
+'''
+# TensorRT alone: the precision of a graph is in its types. An engine fits only the GPU and the release that build it.
+_BUILD_PLAN = """#!/bin/sh
+# Builds 1/model.plan. Run it on the server's GPU, with trtexec of the server's TensorRT release.
+set -eu
+cd "$(dirname "$0")"
+exec "${{TRTEXEC:-trtexec}}" --onnx=1/model.onnx --saveEngine=1/model.plan --stronglyTyped \\
+  --minShapes={smallest} \\
+  --optShapes={usual} \\
+  --maxShapes={largest}
+"""
+_GRAPHS: dict[str, Callable[..., dict[str, Any]]] = {"forecast": forecast_config, "step": step_config}
+
+
+def write_repositories(bundle: Bundle, name: str, out: Path, choice: ServingChoice) -> list[Path]:
+    """Write a bundle's models, each of which appears whole or not at all; returns their folders.
+
+    Args:
+        bundle: opened.
+        name: of the models, see `model_name`.
+        out: folder of the repositories.
+        choice: what the user chooses.
+
+    Raises:
+        UsageError: a folder of one of these names exists and was not written by this function.
+        OSError: a folder cannot be written.
+    """
+    refuse_foreign_models(out, name)
+    written = [_write_python(bundle, name, out / "python" / name, choice)]
+    graphs = bundle.manifest.variants["fp32"].graphs
+    for role in served_graphs(graphs):
+        written.append(_write_graph(bundle, name, "onnxruntime", role, "fp32", out, choice))
+        half: Precision = "fp16" if "fp16" in bundle.manifest.variants else "fp32"
+        written.append(_write_graph(bundle, name, "tensorrt", role, half, out, choice))
+    return written
+
+
+def served_graphs(graphs: dict[str, GraphSpec]) -> list[str]:
+    """The graphs that other backends than Python can run."""
+    roles = ["forecast"] if "forecast" in graphs else []
+    return roles + (["step"] if "step" in graphs and keeps_states_by_sequence(graphs["step"]) else [])
+
+
+def model_name(bundle: Path) -> str:
+    """The name of a bundle's models: that of its folder, in the characters that Triton's addresses take as they are."""
+    return re.sub(r"[^\w.-]+", "-", bundle.name.removesuffix(".svgb"), flags=re.ASCII).strip("-.") or "model"
+
+
+def refuse_foreign_models(out: Path, name: str) -> None:
+    """Refuse to replace folders that are not ours.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for folder in _folders(out, name):
+        if folder.exists() and not _is_ours(folder):
+            raise UsageError(
+                f"'{folder}' exists and was not written by svg-export --triton\n  move it, or choose another folder"
+            )
+
+
+def _folders(out: Path, name: str) -> Iterator[Path]:
+    yield out / "python" / name
+    for backend in ("onnxruntime", "tensorrt"):
+        for role in _GRAPHS:
+            yield out / backend / f"{name}-{role}-{backend}"
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        return (folder / _CONFIG).read_text(encoding="utf-8").startswith(_MARK)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _write_python(bundle: Bundle, name: str, folder: Path, choice: ServingChoice) -> Path:
+    beside = f"{name}.svgb"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_directory(folder) as partial:
+        version = _version_folder(partial, python_config(name, beside, bundle.manifest, choice))
+        (version / "model.py").write_text(_MODEL_PY, encoding="utf-8")
+        shutil.copytree(bundle.path, version / beside)
+    return folder
+
+
+def _write_graph(
+    bundle: Bundle, name: str, backend: GraphBackend, role: str, precision: Precision, out: Path, choice: ServingChoice
+) -> Path:
+    model = f"{name}-{role}-{backend}"
+    folder = out / backend / model
+    spec = bundle.manifest.variants[precision].graphs[role]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_directory(folder) as partial:
+        version = _version_folder(partial, _GRAPHS[role](model, backend, spec, choice))
+        (version / "model.onnx").write_bytes(bundle.graphs(precision)[role])
+        if backend == "tensorrt":
+            script = partial / "build-plan.sh"
+            script.write_text(_build_script(spec, choice), encoding="utf-8")
+            script.chmod(0o755)
+    return folder
+
+
+def _version_folder(folder: Path, config: dict[str, Any]) -> Path:
+    (folder / _CONFIG).write_text(_MARK + prototext(config), encoding="utf-8")
+    version = folder / "1"
+    version.mkdir()
+    return version
+
+
+def _build_script(spec: GraphSpec, choice: ServingChoice) -> str:
+    """Shapes for one camera and one sample, and for all: only a whole number of samples is dynamic besides the batch."""
+
+    def shapes(cameras: int, samples: int) -> str:
+        sizes = {"batch": cameras, "samples": samples}
+        return ",".join(
+            f"{tensor.name}:{'x'.join(str(sizes.get(str(size), size)) for size in tensor.shape)}" for tensor in spec.inputs
+        )
+
+    return _BUILD_PLAN.format(
+        smallest=shapes(1, 1),
+        usual=shapes(choice.cameras, choice.samples),
+        largest=shapes(choice.cameras, choice.samples),
+    )
