@@ -36,6 +36,7 @@ class LocalServer:
         repository: folder of models, such as models/python.
         log: file that the server's log is appended to; None shows it.
         http_port, grpc_port, metrics_port: on loopback; 0 takes a free one.
+        exit_timeout_s: how long the server waits at its end for sequences that go on.
 
     Raises:
         FileNotFoundError: something that the server needs is not installed; see `missing`.
@@ -43,17 +44,24 @@ class LocalServer:
     """
 
     def __init__(
-        self, repository: Path, log: Path | None = None, http_port: int = 0, grpc_port: int = 0, metrics_port: int = 0
+        self,
+        repository: Path,
+        log: Path | None = None,
+        http_port: int = 0,
+        grpc_port: int = 0,
+        metrics_port: int = 0,
+        exit_timeout_s: int = 5,
     ) -> None:
         problem = missing()
         if problem is not None:
             raise FileNotFoundError(problem)
         self._log = log
         self._backends = tempfile.TemporaryDirectory(prefix="svg-triton-")
+        self._shared_memory = Path(self._backends.name).name
         self.http, self.grpc, self.metrics = (
             f"127.0.0.1:{port or free_port()}" for port in (http_port, grpc_port, metrics_port)
         )
-        self.process = self._start(repository)
+        self.process = self._start(repository, exit_timeout_s)
         try:
             self._wait_until_ready()
         except BaseException:
@@ -74,6 +82,8 @@ class LocalServer:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+        for region in Path("/dev/shm").glob(f"{self._shared_memory}*"):  # left there if sequences went on
+            region.unlink(missing_ok=True)
         self._backends.cleanup()
 
     def metric(self, name: str) -> float:
@@ -82,7 +92,7 @@ class LocalServer:
             lines = answer.read().decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
 
-    def _start(self, repository: Path) -> subprocess.Popen[bytes]:
+    def _start(self, repository: Path, exit_timeout_s: int) -> subprocess.Popen[bytes]:
         wheel = _wheel()
         assert wheel is not None
         # The backend looks for the stub, the process that runs a model, beside itself.
@@ -95,7 +105,8 @@ class LocalServer:
             if not os.access(program, os.X_OK):
                 program.chmod(0o755)
         command = [str(wheel / "bin" / "tritonserver"), f"--model-repository={repository}"]
-        command += [f"--backend-directory={self._backends.name}", "--exit-timeout-secs=10"]
+        command += [f"--backend-directory={self._backends.name}", f"--exit-timeout-secs={exit_timeout_s}"]
+        command += [f"--backend-config=python,shm-region-prefix-name={self._shared_memory}"]
         for kind, address in {"http": self.http, "grpc": self.grpc, "metrics": self.metrics}.items():
             host, _, port = address.partition(":")
             command += [f"--{kind}-address={host}", f"--{kind}-port={port}"]
@@ -114,8 +125,14 @@ class LocalServer:
                     return
             except OSError:
                 time.sleep(0.1)
-        said = "" if self._log is None else self._log.read_text(errors="replace")[-4000:]
-        raise RuntimeError(f"the server is not ready (exit code {self.process.poll()})\n{said}")
+        raise RuntimeError(f"the server is not ready (exit code {self.process.poll()})\n{self._complaints()}")
+
+    def _complaints(self) -> str:
+        """The errors in the log, which says much else."""
+        if self._log is None:
+            return "  its log says why"
+        lines = self._log.read_text(errors="replace").splitlines()
+        return "\n".join(line for line in lines if line.startswith("E") and "error" in line.lower())
 
 
 def missing() -> str | None:
