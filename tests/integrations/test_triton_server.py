@@ -191,7 +191,7 @@ def test_a_model_that_cannot_open_says_why(fused_bundle, tmp_path):
     repository = write_repository(fused_bundle, tmp_path / "models")
     set_parameters(repository / MODEL, backend="abacus", smaples=3)
     with pytest.raises(
-        RuntimeError, match="(?s)invalid parameters in config.pbtxt.*smaples.*expected some of: bundle, samples"
+        RuntimeError, match=r"(?s)invalid parameters in config.pbtxt.*smaples.*expected some of: bundle, samples"
     ):
         LocalServer(repository, tmp_path / "log", exit_timeout_s=1)
 
