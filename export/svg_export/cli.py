@@ -31,10 +31,15 @@ if TYPE_CHECKING:
 app = typer.Typer(pretty_exceptions_enable=False)
 
 _BATCH_NORM = "BatchNorm"
+_MAX_UNROLLED = 256  # steps of the graph forecast, each of which has nodes of its own
 
 
 def _engine(help: str, *names: str, **limits: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel="Engines", **limits)
+
+
+def _server(help: str, *names: str, **limits: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Servers", **limits)
 
 
 def _hub(help: str, *names: str, **settings: Any) -> Any:
@@ -106,6 +111,12 @@ def export(
     cache_dir: Annotated[
         str | None, _engine("cache engines in this folder; default: $SVG_EDGE_CACHE, else the user's cache")
     ] = None,
+    server: Annotated[
+        bool, _server("also add the graph forecast: whole forecasts of many cameras in one batch, without a state", "--server")
+    ] = False,
+    server_horizon: Annotated[
+        int | None, _server("forecast frames of that graph; default: those of training", min=1, max=_MAX_UNROLLED)
+    ] = None,
     push: Annotated[
         str | None,
         _hub("then push the bundle to the Hugging Face Hub, in one commit with a model card", metavar="hf://USER/NAME"),
@@ -147,6 +158,10 @@ def export(
     if (push is not None or triton is not None) and checkpoint.is_dir():
         publish_bundle(context, options, served, checkpoint)
         return
+    if server_horizon is not None and not server:
+        raise UsageError("--server-horizon has no effect without --server\n  add --server, or remove it")
+    if server and not fused:
+        raise UsageError("--server composes its graph of the fused graphs\n  remove --no-fused")
     source = settings_of("data", settings)
     _check_data(bn, fp16 or bf16, source, bn_sequences)
     require_modules("svg-export", "export", "torch", "onnx", "onnxscript", "onnxruntime")
@@ -188,6 +203,7 @@ def export(
             bf16=bf16,
             held_out=held_out,
             shuffled=shuffled,
+            server_horizon=(server_horizon or loaded.config.train.n_future) if server else None,
             progress=display,
         )
         summary = {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)}

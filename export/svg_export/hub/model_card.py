@@ -206,7 +206,7 @@ def _frame_curve(report: ParityReport) -> tuple[float, ...]:
 
 def _files(manifest: Manifest) -> str:
     graphs: Mapping[str, GraphSpec] = {
-        graph.file: graph for variant in manifest.variants.values() for graph in variant.graphs.values()
+        graph.file: graph for variant in manifest.variants.values() for graph in variant.files.values()
     }
     rows = [(f"`{name}`", f"{graph.bytes / 1e6:.2f} MB", f"`{graph.sha256}`") for name, graph in sorted(graphs.items())]
     precisions = ", ".join(name for name, _ in _variants(manifest))

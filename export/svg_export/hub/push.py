@@ -48,8 +48,7 @@ class Push:
             BundleError: the bundle is damaged.
             SvgError: the Hub refuses, or cannot be reached. Nothing of the bundle is then visible there.
         """
-        for precision in bundle.manifest.variants:
-            bundle.graphs(precision)
+        bundle.check()
         hub = load_hub("--push")
         api = hub.HfApi()
         with explaining(self.address):
