@@ -115,7 +115,8 @@ def export(
         bool, _server("also add the graph forecast: whole forecasts of many cameras in one batch, without a state", "--server")
     ] = False,
     server_horizon: Annotated[
-        int | None, _server("forecast frames of that graph; default: those of training", min=1, max=_MAX_UNROLLED)
+        int | None,
+        _server("forecast frames of that graph; default: --triton-horizon, else those of training", min=1, max=_MAX_UNROLLED),
     ] = None,
     push: Annotated[
         str | None,
@@ -127,13 +128,13 @@ def export(
     public: Annotated[bool, _hub("let everybody see a model that --push makes; default: only its owner", "--public")] = False,
     triton: Annotated[
         Path | None,
-        _triton("also write model repositories of the bundle into this folder, one per backend", metavar="DIR"),
+        _triton("also write model repositories into this folder, one per backend, with the graph of --server", metavar="DIR"),
     ] = None,
     triton_cameras: Annotated[
         int | None, _triton("largest number of cameras at a time; default: 16", min=1, max=MAX_CAMERAS)
     ] = None,
     triton_samples: Annotated[int | None, _triton("futures per forecast; default: 8", min=1, max=COUNT_LIMIT)] = None,
-    triton_horizon: Annotated[int | None, _triton("frames per future; default: 10", min=1, max=COUNT_LIMIT)] = None,
+    triton_horizon: Annotated[int | None, _triton("frames per future; default: 10", min=1, max=_MAX_UNROLLED)] = None,
     triton_idle: Annotated[
         float | None,
         _triton("seconds without a frame after which a camera's state is freed; default: 10", min=MIN_IDLE_S, max=MAX_IDLE_S),
@@ -158,6 +159,7 @@ def export(
     if (push is not None or triton is not None) and checkpoint.is_dir():
         publish_bundle(context, options, served, checkpoint)
         return
+    server = server or (triton is not None and fused)  # for the backends that run no Python
     if server_horizon is not None and not server:
         raise UsageError("--server-horizon has no effect without --server\n  add --server, or remove it")
     if server and not fused:
@@ -203,7 +205,7 @@ def export(
             bf16=bf16,
             held_out=held_out,
             shuffled=shuffled,
-            server_horizon=(server_horizon or loaded.config.train.n_future) if server else None,
+            server_horizon=(server_horizon or triton_horizon or loaded.config.train.n_future) if server else None,
             progress=display,
         )
         summary = {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)}

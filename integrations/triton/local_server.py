@@ -132,7 +132,7 @@ class LocalServer:
         if self._log is None:
             return "  its log says why"
         lines = self._log.read_text(errors="replace").splitlines()
-        return "\n".join(line for line in lines if line.startswith("E") and "error" in line.lower())
+        return "\n".join(line for line in lines if line.startswith("E") and "failed" in line)
 
 
 def missing() -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from svg_export.triton.prototext import Name
-from svg_runtime.bundle.manifest import GraphSpec, Manifest, TensorSpec
+from svg_runtime.bundle.manifest import BATCH, GraphSpec, Manifest, TensorSpec
 from svg_runtime.triton.python_model import FRAME, FUTURES, MISSING_FRAMES, SURPRISE
 
 GraphBackend = Literal["onnxruntime", "tensorrt"]
@@ -88,7 +88,7 @@ def keeps_states_by_sequence(graph: GraphSpec) -> bool:
 
     What is given besides is a frame, which the client has; not what another graph computes.
     """
-    first = all(tensor.shape[0] == "batch" for tensor in (*graph.inputs, *graph.outputs))
+    first = all(tensor.shape[0] == BATCH for tensor in (*graph.inputs, *graph.outputs))
     others = {tensor.name for tensor in graph.inputs} - {state.input for state in _kept_states(graph)}
     return first and bool(_kept_states(graph)) and others == {"h"}
 

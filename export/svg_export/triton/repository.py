@@ -28,7 +28,7 @@ from svg_export.triton.model_configs import (
     step_config,
 )
 from svg_export.triton.prototext import prototext
-from svg_runtime.bundle.manifest import GraphSpec, Precision
+from svg_runtime.bundle.manifest import BATCH, FORECAST, SAMPLES, GraphSpec, Precision, PrecisionVariant
 from svg_runtime.bundle.reader import Bundle
 
 _LOG = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ exec "${{TRTEXEC:-trtexec}}" --onnx=1/model.onnx --saveEngine=1/model.plan --str
   --optShapes={usual} \\
   --maxShapes={largest}
 """
-_GRAPHS: dict[str, Callable[..., dict[str, Any]]] = {"forecast": forecast_config, "step": step_config}
+_CONFIGS: dict[str, Callable[..., dict[str, Any]]] = {FORECAST: forecast_config, "step": step_config}
 
 
 def write_repositories(bundle: Bundle, name: str, out: Path, choice: ServingChoice) -> list[Path]:
@@ -62,22 +62,26 @@ def write_repositories(bundle: Bundle, name: str, out: Path, choice: ServingChoi
 
     Raises:
         UsageError: a folder of one of these names exists and was not written by this function.
+        BundleError: the bundle is damaged.
         OSError: a folder cannot be written.
     """
     refuse_foreign_models(out, name)
+    bundle.check()
     written = [_write_python(bundle, name, out / "python" / name, choice)]
-    graphs = bundle.manifest.variants["fp32"].graphs
-    for role in served_graphs(graphs):
-        written.append(_write_graph(bundle, name, "onnxruntime", role, "fp32", out, choice))
-        half: Precision = "fp16" if "fp16" in bundle.manifest.variants else "fp32"
-        written.append(_write_graph(bundle, name, "tensorrt", role, half, out, choice))
+    half: Precision = "fp16" if "fp16" in bundle.manifest.variants else "fp32"
+    precisions: dict[GraphBackend, Precision] = {"onnxruntime": "fp32", "tensorrt": half}
+    for backend, precision in precisions.items():
+        written += [
+            _write_graph(bundle, f"{name}-{role}-{backend}", backend, role, precision, out, choice)
+            for role in served_graphs(bundle.manifest.variants[precision])
+        ]
     return written
 
 
-def served_graphs(graphs: dict[str, GraphSpec]) -> list[str]:
+def served_graphs(variant: PrecisionVariant) -> list[str]:
     """The graphs that other backends than Python can run."""
-    roles = ["forecast"] if "forecast" in graphs else []
-    return roles + (["step"] if "step" in graphs and keeps_states_by_sequence(graphs["step"]) else [])
+    roles = [FORECAST] if variant.forecast is not None else []
+    return roles + (["step"] if "step" in variant.graphs and keeps_states_by_sequence(variant.graphs["step"]) else [])
 
 
 def model_name(bundle: Path) -> str:
@@ -101,7 +105,7 @@ def refuse_foreign_models(out: Path, name: str) -> None:
 def _folders(out: Path, name: str) -> Iterator[Path]:
     yield out / "python" / name
     for backend in ("onnxruntime", "tensorrt"):
-        for role in _GRAPHS:
+        for role in _CONFIGS:
             yield out / backend / f"{name}-{role}-{backend}"
 
 
@@ -123,15 +127,14 @@ def _write_python(bundle: Bundle, name: str, folder: Path, choice: ServingChoice
 
 
 def _write_graph(
-    bundle: Bundle, name: str, backend: GraphBackend, role: str, precision: Precision, out: Path, choice: ServingChoice
+    bundle: Bundle, model: str, backend: GraphBackend, role: str, precision: Precision, out: Path, choice: ServingChoice
 ) -> Path:
-    model = f"{name}-{role}-{backend}"
     folder = out / backend / model
-    spec = bundle.manifest.variants[precision].graphs[role]
+    spec = bundle.manifest.variants[precision].files[role]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_directory(folder) as partial:
-        version = _version_folder(partial, _GRAPHS[role](model, backend, spec, choice))
-        (version / "model.onnx").write_bytes(bundle.graphs(precision)[role])
+        version = _version_folder(partial, _CONFIGS[role](model, backend, spec, choice))
+        shutil.copyfile(bundle.path / spec.file, version / "model.onnx")
         if backend == "tensorrt":
             script = partial / "build-plan.sh"
             script.write_text(_build_script(spec, choice), encoding="utf-8")
@@ -150,7 +153,7 @@ def _build_script(spec: GraphSpec, choice: ServingChoice) -> str:
     """Shapes for one camera and one sample, and for all: only a whole number of samples is dynamic besides the batch."""
 
     def shapes(cameras: int, samples: int) -> str:
-        sizes = {"batch": cameras, "samples": samples}
+        sizes = {BATCH: cameras, SAMPLES: samples}
         return ",".join(
             f"{tensor.name}:{'x'.join(str(sizes.get(str(size), size)) for size in tensor.shape)}" for tensor in spec.inputs
         )

@@ -19,7 +19,7 @@ class TritonSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    bundle: str = Field(pattern=r"^[\w.-]+$")  # folder beside model.py
+    bundle: str = Field(pattern=r"^\w[\w.-]*$")  # folder beside model.py
     samples: int = 8
     horizon: int = 10
     seed: int = Field(0, ge=0)  # the noise of sequence n has the seed `seed + n`
