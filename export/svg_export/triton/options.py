@@ -67,8 +67,6 @@ class TritonOptions:
         for folder in folders:
             console.print(f"wrote {folder}", markup=False)
         if len(folders) == 1:
-            console.print(
-                "  for the Python backend alone: the bundle has no graph 'forecast', which --server adds", markup=False
-            )
+            console.print("  for the Python backend alone: the bundle has no graph forecast, which --server adds", markup=False)
         console.print(f"  serve with: tritonserver --model-repository={shell_argument(self.out / 'python')}", markup=False)
         return [str(folder) for folder in folders]

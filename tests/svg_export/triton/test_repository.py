@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from svg_common.errors import UsageError
 from svg_export.bundle_writer import write_bundle
 from svg_export.triton.model_configs import ServingChoice
 from svg_export.triton.repository import model_name, write_repositories
+from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError
 from svg_train.checkpoint import load_checkpoint
@@ -139,19 +141,16 @@ def test_states_that_start_at_zero_are_kept_by_triton(family_bundle, tmp_path):
     for frame in frames:
         outputs = dict(zip(names, session.run(None, {"h": frame, **kept}), strict=True))
         kept = {state.input_name: outputs[state.output_name] for state in states}
-    from svg_runtime import Forecaster
-
     with Forecaster.open(bundle.path, backend="cpu", threads=1, samples=1, horizon=1) as forecaster:
         for frame in frames:
             forecaster.observe(np.ascontiguousarray(frame[0].transpose(1, 2, 0)))
         np.testing.assert_allclose(forecaster.forecast()[0, 0, :, :, 0], outputs["frame"][0, 0], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["spatial", "srvp", "ensemble"])
+@pytest.mark.parametrize("name", ["spatial", "ensemble"])
 def test_states_that_another_graph_computes_are_not(family_bundle, tmp_path, name):
-    assert [folder.parent.name for folder in write_repositories(Bundle.open(family_bundle(name)), "m", tmp_path, CHOICE)] == [
-        "python"
-    ]
+    folders = write_repositories(Bundle.open(family_bundle(name)), "m", tmp_path, CHOICE)
+    assert [folder.parent.name for folder in folders] == ["python"]
 
 
 def test_our_own_models_are_replaced_and_others_stay(fused_bundle, tmp_path):
@@ -167,8 +166,6 @@ def test_our_own_models_are_replaced_and_others_stay(fused_bundle, tmp_path):
 
 
 def test_a_damaged_bundle_is_not_served(fused_bundle, tmp_path):
-    import shutil
-
     damaged = Path(shutil.copytree(fused_bundle, tmp_path / "damaged.svgb"))
     (damaged / "fp32" / "step.onnx").write_bytes(b"")
     with pytest.raises(BundleError, match="damaged"):
@@ -182,9 +179,7 @@ def test_names_are_those_of_addresses():
 
 
 def test_a_checkpoint_is_exported_and_written(svg_export, tiny_checkpoint):
-    code, said = svg_export(
-        tiny_checkpoint, "--triton", "models", "--triton-cameras", 2, "--triton-horizon", 2, "--no-shuffled"
-    )
+    code, said = svg_export(tiny_checkpoint, "--triton", "models", "--triton-cameras", 2, "--triton-horizon", 2)
     assert code == 0, said
     assert "tritonserver --model-repository=models/python" in said
     folders = [

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ class StandIn(ModuleType):
 
     class MetricFamily:
         GAUGE = "gauge"
-        values: dict[str, float] = {}
+        values: ClassVar[dict[str, float]] = {}
 
         def __init__(self, name: str, description: str, kind: str) -> None:
             self.name = name
@@ -52,7 +53,7 @@ class StandIn(ModuleType):
             return SimpleNamespace(set=lambda value: self.values.update({self.name: value}))
 
     class Logger:
-        said: list[str] = []
+        said: ClassVar[list[str]] = []
 
         @classmethod
         def log_info(cls, message: str) -> None:
@@ -70,22 +71,18 @@ def request(frame: np.ndarray, sequence: int = 1, flags: int = 0, wanted=("futur
     )
 
 
-def arguments(bundle: Path, idle_s: float = 60.0, **parameters) -> dict[str, str]:
+def arguments(folder: Path, idle_s: float = 60.0, **changed) -> dict[str, str]:
+    parameters = {"bundle": folder.name, "samples": 2, "horizon": 2, "backend": "cpu", "threads": 1, "SHM": "Triton's own"}
     config = {
         "max_batch_size": 2,
         "sequence_batching": {"max_sequence_idle_microseconds": round(1e6 * idle_s)},
-        "parameters": {
-            name: {"string_value": str(value)}
-            for name, value in {
-                "bundle": bundle.name, "samples": 2, "horizon": 2, "backend": "cpu", "threads": 1, "SHM": "triton's own", **parameters
-            }.items()
-        },
-    }  # fmt: skip
+        "parameters": {name: {"string_value": str(value)} for name, value in {**parameters, **changed}.items()},
+    }
     return {
         "model_config": json.dumps(config),
         "model_name": "m",
-        "model_repository": str(bundle.parent.parent),
-        "model_version": bundle.parent.name,
+        "model_repository": str(folder.parent.parent),
+        "model_version": folder.parent.name,
     }
 
 

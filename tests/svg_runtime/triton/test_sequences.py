@@ -74,7 +74,7 @@ def test_each_sequence_gives_the_frames_of_its_own_forecaster(sequences, fused_b
 
 def test_seeds_follow_from_the_names():
     assert seed_of(7, 100) == 107
-    assert seed_of("door", 0) == 0xBBE6A39C9AFF6DA3  # the first 8 bytes of SHA-256
+    assert seed_of("door", 0) == 0x2534E2DE1DEC24FE  # the first 8 bytes of SHA-256
     assert seed_of("7", 0) != 7
 
 
@@ -169,9 +169,8 @@ def test_values_that_are_not_finite_fail_their_own_sequence_alone(sequences, bat
 
     def fails_for_one(given):
         results = works(given)
-        raise CamerasError(
-            {bad: ForecastError("not finite")}, {camera: each for camera, each in results.items() if camera != bad}
-        )
+        results.pop(bad)
+        raise CamerasError({bad: ForecastError("not finite")}, results)
 
     with patch.object(batch, method, fails_for_one):
         failed, answered = sequences.answer([FrameRequest(name, frames[-1]) for name in (1, 2)])
