@@ -255,6 +255,29 @@ def unlearned_bundle(request, tmp_path_factory) -> Path:
     return made_once(tmp_path_factory, f"{request.param}.svgb", make)
 
 
+@pytest.fixture(scope="session")
+def stepped_bundle(tmp_path_factory) -> Path:
+    """A model from frames to frames: `step` alone, with many states. Read only."""
+    from tests.svg_train.frames.test_frames_model import random_frames_model
+
+    def make(path: Path) -> Path:
+        model = random_frames_model("mim", hidden=(2, 2))
+        return export_model(save_model(path.with_suffix(".pt"), model), path)
+
+    return made_once(tmp_path_factory, "stepped.svgb", make)
+
+
+@pytest.fixture(scope="session")
+def decoded_bundle(tmp_path_factory) -> Path:
+    """A model whose step gives latents, which `decode` makes frames of; with skips, and 4 observed frames. Read only."""
+    from tests.svg_train.srvp.srvp_models import random_srvp
+
+    def make(path: Path) -> Path:
+        return export_model(save_model(path.with_suffix(".pt"), random_srvp(skips=True)), path)
+
+    return made_once(tmp_path_factory, "decoded.svgb", make)
+
+
 @pytest.fixture
 def frames() -> np.ndarray:
     """(8, 64, 64, 1) float32 frames of moving digits."""

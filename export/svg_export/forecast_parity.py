@@ -119,4 +119,4 @@ def _of_network(model: VideoModel, inputs: Tensors) -> Trace:
 def _rows(noise: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
     """(cameras, steps, samples, size) -> (steps, cameras * samples, size); a deterministic model takes empty vectors."""
     by_step: NDArray[np.float32] = noise[:, :, :samples].swapaxes(0, 1)
-    return by_step.reshape(len(by_step), -1, noise.shape[-1])
+    return by_step.reshape(len(by_step), _CAMERAS * samples, noise.shape[-1])
