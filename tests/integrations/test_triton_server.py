@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import signal
 import subprocess
@@ -205,3 +207,17 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path, fused_bundle):
     shutil.copytree(fused_bundle, wheel)
     monkeypatch.setattr(local_server, "_wheel", lambda: wheel)
     assert "no Python backend for Python" in local_server.missing()
+
+
+def test_the_load_test_reports_all_ways(fused_bundle, tmp_path):
+    report = tmp_path / "load.json"
+    sizes = ("--cameras=2", "--samples=1", "--horizon=2", "--rounds=1", "--seconds=0.2", "--backend=cpu")
+    command = [sys.executable, "-m", "benchmarks.triton_load", f"--model={fused_bundle}", f"--json={report}", *sizes]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"server, .* has \d+\.\d\d times the rate of processes: goal 1\.5 (met|MISSED)", done.stdout)
+    content = json.loads(report.read_text())
+    assert (content["cameras"], content["samples"], content["horizon"]) == (2, 1, 2)
+    assert set(content["ways"]) == {"server, shared memory", "server, gRPC", "processes"}
+    assert all(len(row["per_second"]) == 1 and row["per_second"][0] > 0 < row["cpu_ms"][0] for row in content["ways"].values())
+    assert not list(Path("/dev/shm").glob("svg_load_*"))
