@@ -37,6 +37,7 @@ class LocalServer:
         log: file that the server's log is appended to; None shows it.
         http_port, grpc_port, metrics_port: on loopback; 0 takes a free one.
         exit_timeout_s: how long the server waits at its end for sequences that go on.
+        more_backends: folder of further backends, beside that for Python.
 
     Raises:
         FileNotFoundError: something that the server needs is not installed; see `missing`.
@@ -51,6 +52,7 @@ class LocalServer:
         grpc_port: int = 0,
         metrics_port: int = 0,
         exit_timeout_s: int = 5,
+        more_backends: Path | None = None,
     ) -> None:
         problem = missing()
         if problem is not None:
@@ -61,7 +63,7 @@ class LocalServer:
         self.http, self.grpc, self.metrics = (
             f"127.0.0.1:{port or free_port()}" for port in (http_port, grpc_port, metrics_port)
         )
-        self.process = self._start(repository, exit_timeout_s)
+        self.process = self._start(repository, exit_timeout_s, more_backends)
         try:
             self._wait_until_ready()
         except BaseException:
@@ -92,9 +94,11 @@ class LocalServer:
             lines = answer.read().decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
 
-    def _start(self, repository: Path, exit_timeout_s: int) -> subprocess.Popen[bytes]:
+    def _start(self, repository: Path, exit_timeout_s: int, more_backends: Path | None) -> subprocess.Popen[bytes]:
         wheel = _wheel()
         assert wheel is not None
+        if more_backends is not None:
+            shutil.copytree(more_backends, self._backends.name, dirs_exist_ok=True)
         # The backend looks for the stub, the process that runs a model, beside itself.
         backend = Path(self._backends.name, "python")
         shutil.copytree(wheel / "backends" / "python", backend)

@@ -10,7 +10,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -22,10 +24,22 @@ from tritonclient.utils import InferenceServerException
 
 from integrations.triton import local_server
 from integrations.triton.local_server import LocalServer
+from svg_export.triton.model_configs import ServingChoice
+from svg_export.triton.repository import write_repositories
 from svg_runtime import Forecaster
+from svg_runtime.bundle.reader import Bundle
 from svg_runtime.triton.sequences import seed_of
 from tests.command_runner import wait_until
-from tests.integrations.triton_helpers import HORIZON, MODEL, SAMPLES, Camera, set_parameters, write_repository
+from tests.integrations.triton_helpers import (
+    HORIZON,
+    MODEL,
+    SAMPLES,
+    SERVER_HORIZON,
+    Camera,
+    server_bundle,
+    set_parameters,
+    write_repository,
+)
 
 pytestmark = pytest.mark.skipif(local_server.missing() is not None, reason=str(local_server.missing()))
 
@@ -221,3 +235,46 @@ def test_the_load_test_reports_all_ways(fused_bundle, tmp_path):
     assert set(content["ways"]) == {"server, shared memory", "server, gRPC", "processes"}
     assert all(len(row["per_second"]) == 1 and row["per_second"][0] > 0 < row["cpu_ms"][0] for row in content["ways"].values())
     assert not list(Path("/dev/shm").glob("svg_load_*"))
+
+
+def test_forecasts_without_a_state_are_batched_by_their_configuration(tiny_checkpoint, tmp_path_factory, tmp_path):
+    """The real server reads config.pbtxt and makes the batches; a stand-in runs the graph."""
+    from tritonclient.grpc import InferInput
+
+    bundle = server_bundle(tiny_checkpoint, tmp_path_factory)
+    choice = ServingChoice(cameras=8, samples=SAMPLES, horizon=SERVER_HORIZON)
+    _, model, _ = write_repositories(Bundle.open(bundle), MODEL, tmp_path, choice)
+    (tmp_path / "backends" / "onnxruntime").mkdir(parents=True)
+    stand_in = Path(__file__).with_name("triton_onnx_backend.py")
+    shutil.copy(stand_in, tmp_path / "backends" / "onnxruntime" / "model.py")
+    rng = np.random.default_rng(0)
+    shapes = {
+        "frames": (1, N_PAST, 1, 64, 64),
+        "context_eps": (1, N_PAST - 1, SAMPLES, 4),
+        "eps": (1, SERVER_HORIZON, SAMPLES, 4),
+    }
+    answers: SimpleQueue = SimpleQueue()
+    with (
+        LocalServer(model.parent, tmp_path / "log", exit_timeout_s=1, more_backends=tmp_path / "backends") as server,
+        InferenceServerClient(server.grpc) as client,
+        Forecaster.open(bundle, backend="cpu", threads=1, samples=SAMPLES, horizon=SERVER_HORIZON) as forecaster,
+    ):
+        requests = [{name: rng.random(shape, np.float32) for name, shape in shapes.items()} for _ in range(16)]
+        for number, given in enumerate(requests):
+            inputs = []
+            for name, values in given.items():
+                inputs.append(InferInput(name, values.shape, "FP32"))
+                inputs[-1].set_data_from_numpy(values)
+            answered = partial(lambda number, result, error: answers.put((number, result, error)), number)
+            client.async_infer(model.name, inputs, answered)
+        for _ in requests:
+            number, result, error = answers.get(timeout=60)
+            assert error is None
+            given = {name: values[0] for name, values in requests[number].items()}
+            forecaster.reset()
+            for frame in given["frames"]:
+                seen = forecaster.observe(np.ascontiguousarray(frame.transpose(1, 2, 0)))
+            futures = forecaster.forecast(noise=given["eps"], context_noise=given["context_eps"])
+            np.testing.assert_allclose(result.as_numpy("futures")[0], futures.transpose(0, 1, 4, 2, 3), atol=1e-5)
+            np.testing.assert_allclose(result.as_numpy("surprise"), [[seen.surprise]], rtol=1e-4)
+        assert server.metric("nv_inference_exec_count") < len(requests)

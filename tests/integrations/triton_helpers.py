@@ -7,13 +7,18 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import numpy as np
+import pytest
 import tritonclient.grpc as triton
 
+from svg_export.bundle_writer import write_bundle
 from svg_export.triton.model_configs import ServingChoice
 from svg_export.triton.repository import write_repositories
 from svg_runtime.bundle.reader import Bundle
+from svg_train.checkpoint import load_checkpoint
+from tests.conftest import made_once, without_tracer
 
 SAMPLES, HORIZON = 2, 2
+SERVER_HORIZON = 3
 MODEL = "tiny"
 OUTPUTS = ("futures", "surprise", "missing_frames")
 
@@ -37,6 +42,17 @@ def set_parameters(model: Path, **parameters) -> None:
     for name, value in parameters.items():
         config.parameters[name].string_value = str(value)
     file.write_text(f"{first}\n{text_format.MessageToString(config)}")
+
+
+def server_bundle(checkpoint: Path, factory: pytest.TempPathFactory) -> Path:
+    """The bundle of a checkpoint with the graph `forecast`, of SERVER_HORIZON steps."""
+
+    def make(path: Path) -> Path:
+        with without_tracer():
+            write_bundle(load_checkpoint(checkpoint), "0" * 64, path, fp16=False, server_horizon=SERVER_HORIZON)
+        return path
+
+    return made_once(factory, "server.svgb", make)
 
 
 class Camera:

@@ -17,28 +17,19 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from svg_common.errors import UsageError
-from svg_export.bundle_writer import write_bundle
 from svg_export.triton.model_configs import ServingChoice
 from svg_export.triton.repository import model_name, write_repositories
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError
-from svg_train.checkpoint import load_checkpoint
-from tests.conftest import made_once, without_tracer
+from tests.integrations.triton_helpers import server_bundle as bundle_for_servers
 
 CHOICE = ServingChoice(cameras=4, samples=2, horizon=3, idle_s=2.5)
 
 
 @pytest.fixture(scope="module")
 def server_bundle(tiny_checkpoint, tmp_path_factory) -> Path:
-    """With the graph `forecast`, in two precisions."""
-
-    def make(path: Path) -> Path:
-        with without_tracer():
-            write_bundle(load_checkpoint(tiny_checkpoint), "0" * 64, path, fp16=False, server_horizon=3)
-        return path
-
-    return made_once(tmp_path_factory, "server.svgb", make)
+    return bundle_for_servers(tiny_checkpoint, tmp_path_factory)
 
 
 @pytest.fixture
