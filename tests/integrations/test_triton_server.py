@@ -43,6 +43,7 @@ from tests.integrations.triton_helpers import (
 
 pytestmark = pytest.mark.skipif(local_server.missing() is not None, reason=str(local_server.missing()))
 
+ROOT = Path(__file__).parents[2]
 CAMERAS, N_PAST, SEED = 32, 3, 5
 IDLE_S = 1.0
 SEQUENCES = "svg_triton_sequences"  # the metric
@@ -179,6 +180,16 @@ def test_without_futures_a_frame_is_observed_alone(client, fused_bundle):
         assert_same(camera.send(frames[-1], sequence_end=True), forecaster, frames[-1])
 
 
+def test_the_client_of_the_documentation(server, capsys):
+    page = (ROOT / "docs" / "triton.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    program = program.replace("localhost:8001", server.grpc).replace('"ckpt"', f'"{MODEL}"')
+    exec(program, {"frames": np.random.default_rng(5).random((N_PAST + 1, 64, 64, 1), np.float32)})
+    first, *_, last = capsys.readouterr().out.splitlines()
+    assert first == "[[2]] [[nan]] None"
+    assert re.fullmatch(r"\[\[0\]\] \[\[[\d.]+\]\] 0\.\d+", last)
+
+
 def test_killed_clients_are_freed_and_a_new_server_asks_for_the_context(fused_bundle, tmp_path):
     repository = write_repository(fused_bundle, tmp_path / "models", cameras=2, idle_s=IDLE_S)
     frames = np.random.default_rng(4).random((N_PAST + 1, 64, 64, 1), np.float32)
@@ -205,9 +216,9 @@ def test_killed_clients_are_freed_and_a_new_server_asks_for_the_context(fused_bu
 
 def test_a_model_that_cannot_open_says_why(fused_bundle, tmp_path):
     repository = write_repository(fused_bundle, tmp_path / "models")
-    set_parameters(repository / MODEL, backend="abacus", smaples=3)
+    set_parameters(repository / MODEL, backend="abacus", futures=3)
     with pytest.raises(
-        RuntimeError, match=r"(?s)invalid parameters in config.pbtxt.*smaples.*expected some of: bundle, samples"
+        RuntimeError, match=r"(?s)invalid parameters in config.pbtxt.*futures.*expected some of: bundle, samples"
     ):
         LocalServer(repository, tmp_path / "log", exit_timeout_s=1)
 
@@ -227,7 +238,7 @@ def test_the_load_test_reports_all_ways(fused_bundle, tmp_path):
     report = tmp_path / "load.json"
     sizes = ("--cameras=2", "--samples=1", "--horizon=2", "--rounds=1", "--seconds=0.2", "--backend=cpu")
     command = [sys.executable, "-m", "benchmarks.triton_load", f"--model={fused_bundle}", f"--json={report}", *sizes]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"server, .* has \d+\.\d\d times the rate of processes: goal 1\.5 (met|MISSED)", done.stdout)
     content = json.loads(report.read_text())

@@ -64,7 +64,7 @@ def python_config(name: str, bundle: str, manifest: Manifest, choice: ServingCho
 def forecast_config(name: str, backend: GraphBackend, graph: GraphSpec, choice: ServingChoice) -> dict[str, Any]:
     """The stateless graph `forecast`: each request has its whole context, and any requests make a batch."""
     return {
-        **_graph_config(name, backend, graph.inputs, graph.outputs, choice),
+        **_graph_config(name=name, backend=backend, inputs=graph.inputs, outputs=graph.outputs, choice=choice),
         "dynamic_batching": {"max_queue_delay_microseconds": _QUEUE_DELAY_US},
     }
 
@@ -75,7 +75,7 @@ def step_config(name: str, backend: GraphBackend, graph: GraphSpec, choice: Serv
     kept = {*states, *states.values()}
     shown = [[tensor for tensor in side if tensor.name not in kept] for side in (graph.inputs, graph.outputs)]
     return {
-        **_graph_config(name, backend, shown[0], shown[1], choice),
+        **_graph_config(name=name, backend=backend, inputs=shown[0], outputs=shown[1], choice=choice),
         "sequence_batching": {
             **_sequence_batching(choice),
             "state": [_state(graph.tensor(given), result) for given, result in states.items()],

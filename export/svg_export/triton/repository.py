@@ -72,7 +72,15 @@ def write_repositories(bundle: Bundle, name: str, out: Path, choice: ServingChoi
     precisions: dict[GraphBackend, Precision] = {"onnxruntime": "fp32", "tensorrt": half}
     for backend, precision in precisions.items():
         written += [
-            _write_graph(bundle, f"{name}-{role}-{backend}", backend, role, precision, out, choice)
+            _write_graph(
+                bundle=bundle,
+                model=f"{name}-{role}-{backend}",
+                backend=backend,
+                role=role,
+                precision=precision,
+                out=out,
+                choice=choice,
+            )
             for role in served_graphs(bundle.manifest.variants[precision])
         ]
     return written

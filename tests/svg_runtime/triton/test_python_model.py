@@ -140,7 +140,7 @@ def test_idle_sequences_are_freed_while_nothing_is_asked(triton, fused_bundle):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"smaples": 3}, "smaples: Extra inputs are not permitted"),
+        ({"futures": 3}, "futures: Extra inputs are not permitted"),
         ({"samples": "many"}, "samples: Input should be a valid integer"),
         ({"bundle": "../../etc"}, "bundle: String should match"),
     ],
