@@ -3,14 +3,15 @@
     svg-export svg_train/models/camera.pt --server --out camera.svgb
     python benchmarks/server_graph.py camera.svgb [--cameras 4] [--samples 8] [--rounds 9] [--backend cpu ...] [--json FILE]
 
-Each round, every way observes a new frame of every camera and forecasts all of them, with noise of its own, on the same threads:
+Each round, every way observes a new frame of every camera and forecasts all of them, with noise of its own, on 2 threads:
 
-    graph    one run of `forecast`, which reads the whole window of each camera again
-    lanes    one BatchForecaster, as it opens by default: cameras are divided among the cores
-    shared   the same without lanes: one batch of all cameras, whose steps all cores share
+    graph          one run of `forecast`, which reads the whole window of each camera again
+    graph, lanes   a run on each core, of its share of the cameras
+    lanes          one BatchForecaster, as it opens by default: cameras are divided among the cores
+    shared         the same without lanes: one batch of all cameras, whose steps all cores share
 
-The ways take turns, in another order each round. Printed are medians, and the median over the rounds of how many times the rate
-of each other way `graph` has.
+The ways take turns, in another order each round. Printed are medians, and for each way of the BatchForecaster the median over
+the rounds of how many times its rate the two ways of the graph have.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ from svg_runtime.forecast.noise import NoiseSource
 from svg_runtime.forecast.opening import OpenOptions
 from svg_runtime.machine.hardware import hardware, versions
 
-GRAPH, LANES, SHARED = "graph", "lanes", "shared"
+GRAPH, GRAPH_LANES, LANES, SHARED = "graph", "graph, lanes", "lanes", "shared"
 Arrays = dict[str, NDArray[np.float32]]
 
 
@@ -69,9 +71,9 @@ def main() -> None:
 def measure(bundle: Bundle, backend: str, options: argparse.Namespace) -> dict[str, list[float]]:
     """Return, for each way, the seconds of every round."""
     with ExitStack() as stack:
-        ways = {GRAPH: graph(bundle, backend, options)}
+        ways = {name: graph(bundle, backend, options, lanes) for name, lanes in ((GRAPH, 1), (GRAPH_LANES, options.threads))}
         for name, lanes in ((LANES, None), (SHARED, 1)):
-            ways[name] = batched(bundle, backend, options, lanes, stack)
+            ways[name] = batched(bundle=bundle, backend=backend, options=options, lanes=lanes, stack=stack)
         for step in ways.values():
             for _ in range(bundle.manifest.generation.n_past + 2):
                 step()
@@ -85,12 +87,13 @@ def measure(bundle: Bundle, backend: str, options: argparse.Namespace) -> dict[s
     return seconds
 
 
-def graph(bundle: Bundle, backend: str, options: argparse.Namespace) -> Callable[[], None]:
-    """Return what runs `forecast` on new frames and noise."""
+def graph(bundle: Bundle, backend: str, options: argparse.Namespace, lanes: int) -> Callable[[], None]:
+    """Return what runs `forecast` on new frames and noise, in so many runs at the same time."""
     manifest, content = bundle.manifest, bundle.forecast_graph("fp32")
     spec = manifest.variants["fp32"].forecast
     assert spec is not None
-    run = {"cpu": on_onnxruntime, "openvino": on_openvino}[backend](content, options.threads)
+    runs = {"cpu": on_onnxruntime, "openvino": on_openvino}[backend](content, options.threads // lanes, lanes)
+    pool = ThreadPoolExecutor(lanes)
     sources = [frames_of(manifest, camera) for camera in range(options.cameras)]
     window: deque[Any] = deque(maxlen=manifest.generation.n_past)
     noise = NoiseSource(0)
@@ -100,13 +103,15 @@ def graph(bundle: Bundle, backend: str, options: argparse.Namespace) -> Callable
         window.append(np.stack([np.moveaxis(next(source), -1, 0) for source in sources]))
         if len(window) == window.maxlen:
             drawn = {name: noise.draw(options.cameras, int(s[1]), options.samples, int(s[3])) for name, s in shapes.items()}
-            run({"frames": np.stack(window, axis=1), **drawn})
+            given = {"frames": np.stack(window, axis=1), **drawn}
+            shares = [{name: value[lane::lanes] for name, value in given.items()} for lane in range(lanes)]
+            list(pool.map(lambda run, share: run(share), runs, shares))
 
     return step
 
 
-def on_onnxruntime(content: bytes, threads: int) -> Callable[[Arrays], Any]:
-    """Return a run of the graph on ONNX Runtime, whose threads spin as those of the runtime do: not after a run has ended."""
+def on_onnxruntime(content: bytes, threads: int, lanes: int) -> list[Callable[[Arrays], Any]]:
+    """Return a run of the graph for each lane, with so many threads, which spin as those of the runtime: not after a run."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -114,17 +119,18 @@ def on_onnxruntime(content: bytes, threads: int) -> Callable[[Arrays], Any]:
     options.add_session_config_entry("session.intra_op.allow_spinning", "1")
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    return lambda given: session.run(None, given)
+    return [lambda given: session.run(None, given)] * lanes
 
 
-def on_openvino(content: bytes, threads: int) -> Callable[[Arrays], Any]:
-    """Return a run of the graph on OpenVINO in float32: by default it would compute in bf16 on some processors."""
+def on_openvino(content: bytes, threads: int, lanes: int) -> list[Callable[[Arrays], Any]]:
+    """The same on OpenVINO in float32: by default it would compute in bf16 on some processors."""
     import openvino
 
-    properties = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    properties = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads * lanes, "NUM_STREAMS": lanes}
     core = openvino.Core()
     model = core.compile_model(core.read_model(content), "CPU", properties)
-    return lambda given: model(given).to_dict()
+    requests = [model.create_infer_request() for _ in range(lanes)]
+    return [lambda given, request=request: request.infer(given).to_dict() for request in requests]
 
 
 def batched(
@@ -165,9 +171,12 @@ def lines(title: str, seconds: dict[str, list[float]], options: argparse.Namespa
     """Return the report of one bundle on one backend."""
     report = [f"\n{title}: {options.cameras} cameras, {options.samples} samples"]
     for name, row in seconds.items():
-        ratios = [other / mine for other, mine in zip(row, seconds[GRAPH], strict=True)]
-        rate = options.cameras / statistics.median(row)
-        report.append(f"  {name:7} {rate:7.2f} forecasts/s; graph has {statistics.median(ratios):.2f} times its rate")
+        rate = f"  {name:12} {options.cameras / statistics.median(row):7.2f} forecasts/s"
+        if name in (LANES, SHARED):
+            for mine in (GRAPH, GRAPH_LANES):
+                ratios = [other / own for other, own in zip(row, seconds[mine], strict=True)]
+                rate += f"; {mine} has {statistics.median(ratios):.2f} times its rate"
+        report.append(rate)
     return report
 
 

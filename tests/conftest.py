@@ -101,7 +101,14 @@ def save_model(path: Path, svg, **config) -> Path:
     return path
 
 
-def export_model(checkpoint: Path, out: Path, fp16: bool = False, fused: bool = False, bf16: bool = False) -> Path:
+def export_model(
+    checkpoint: Path,
+    out: Path,
+    fp16: bool = False,
+    fused: bool = False,
+    bf16: bool = False,
+    server_horizon: int | None = None,
+) -> Path:
     """Export a checkpoint as `svg-export` does, but with few sequences for the quality gate."""
     from svg_export.bundle_writer import write_bundle
     from svg_train.checkpoint import load_checkpoint
@@ -117,6 +124,7 @@ def export_model(checkpoint: Path, out: Path, fp16: bool = False, fused: bool = 
             fused=fused,
             bf16=bf16,
             held_out=held_out,
+            server_horizon=server_horizon,
         )
     return out
 

@@ -8,9 +8,9 @@
 No family is known here: the rule is that of `FusedRollout` in the runtime. Inside, a batch has a row for each sample of each
 camera, all samples of the first camera before those of the next.
 
-The steps are unrolled. Weights are stored once, so that this costs a few kilobytes per step. Measured against a Scan
-(benchmarks/server_graph.py, docs/server.md): a Scan whose body holds its weights is as fast on ONNX Runtime, but stores them
-twice; one that takes them from the graph around it is slower, and OpenVINO 2026.4 refuses it.
+The steps are unrolled, and weights are stored once, so that a step costs a few kilobytes. Scans were tried instead: one that
+holds its weights in its body is as fast on ONNX Runtime, but stores twice what other parts have as well; one that takes them
+from the graph around it is slower there. OpenVINO 2026.4 refuses both where they read anything of that graph.
 """
 
 from __future__ import annotations

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +19,6 @@ from typer.testing import CliRunner
 
 from svg_common.errors import ExitCode
 from svg_export import forecast_graph
-from svg_export.bundle_writer import write_bundle
 from svg_export.cli import app
 from svg_export.forecast_graph import compose_forecast
 from svg_export.forecast_parity import FRAME, SURPRISE, forecast_reports
@@ -25,9 +28,10 @@ from svg_runtime.bundle.remote.published import graph_files
 from svg_runtime.errors import BackendMissingError, BundleError
 from svg_train.checkpoint import load_checkpoint
 from svg_train.families.video_model import VideoModel
-from tests.conftest import export_model, few_held_out, made_once, random_model, save_model, without_tracer
+from tests.conftest import export_model, made_once, random_model, save_model
 from tests.svg_runtime.bundle_helpers import copy_bundle, edit_manifest
 from tests.svg_train.srvp.srvp_models import random_srvp
+from tests.test_documentation import code_blocks
 
 HORIZON = 4
 # Of each family, a bundle whose weights are large enough that cameras, samples and steps differ: with those of a new network
@@ -49,17 +53,7 @@ def server_bundle(tiny_checkpoint, tmp_path_factory) -> Path:
     """`fused_bundle` with the graph `forecast`. Read only."""
 
     def make(path: Path) -> Path:
-        loaded = load_checkpoint(tiny_checkpoint)
-        with without_tracer():
-            write_bundle(
-                checkpoint=loaded,
-                checkpoint_sha256="0" * 64,
-                out=path,
-                fp16=True,
-                held_out=few_held_out(loaded),
-                server_horizon=HORIZON,
-            )
-        return path
+        return export_model(tiny_checkpoint, path, fp16=True, fused=True, server_horizon=HORIZON)
 
     return made_once(tmp_path_factory, "server.svgb", make)
 
@@ -221,6 +215,31 @@ def test_weights_are_stored_once(server_bundle):
 
 def test_the_bundle_has_the_graph_that_its_graphs_compose(server_bundle, tiny_checkpoint):
     assert Bundle.open(server_bundle).forecast_graph("fp32") == Composed.of(server_bundle, tiny_checkpoint).content
+
+
+# ---- What uses it ----
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_example_of_the_page_needs_the_bundle_alone(server_bundle, tmp_path):
+    (example,) = code_blocks((ROOT / "docs/server.md").read_text(encoding="utf-8"), "python")
+    (tmp_path / "ckpt.svgb").symlink_to(server_bundle)
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-c", example + "assert not any(name.startswith('svg_') for name in __import__('sys').modules)"]
+    done = subprocess.run(command, cwd=tmp_path, env=alone, capture_output=True, text=True, check=False)
+    assert done.stdout == f"(4, 8, {HORIZON}, 1, 64, 64)\n", done.stderr
+
+
+def test_the_benchmark_times_every_way(server_bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    module, out = importlib.import_module("server_graph"), tmp_path / "seconds.json"
+    given = [str(server_bundle), "--cameras", "2", "--samples", "2", "--rounds", "1", "--backend", "cpu", "--json", str(out)]
+    monkeypatch.setattr(sys, "argv", ["server_graph.py", *given])
+    module.main()
+    seconds = json.loads(out.read_text())["seconds"][server_bundle.name]["cpu"]
+    assert {name: len(row) for name, row in seconds.items()} == {"graph": 1, "graph, lanes": 1, "lanes": 1, "shared": 1}
+    assert "graph, lanes has" in capsys.readouterr().out
 
 
 # ---- What is refused ----

@@ -138,9 +138,8 @@ def test_states_that_start_at_zero_are_kept_by_triton(family_bundle, tmp_path):
         np.testing.assert_allclose(forecaster.forecast()[0, 0, :, :, 0], outputs["frame"][0, 0], atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["spatial", "ensemble"])
-def test_states_that_another_graph_computes_are_not(family_bundle, tmp_path, name):
-    folders = write_repositories(Bundle.open(family_bundle(name)), "m", tmp_path, CHOICE)
+def test_states_that_another_graph_computes_are_not(family_bundle, tmp_path):
+    folders = write_repositories(Bundle.open(family_bundle("ensemble")), "m", tmp_path, CHOICE)
     assert [folder.parent.name for folder in folders] == ["python"]
 
 
