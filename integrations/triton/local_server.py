@@ -13,6 +13,7 @@ import argparse
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -194,10 +195,11 @@ def main() -> None:
     parser.add_argument("--metrics-port", type=int, default=8002)
     options = parser.parse_args()
     ports = {"http_port": options.http_port, "grpc_port": options.grpc_port, "metrics_port": options.metrics_port}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server must end with this program
     try:
         with LocalServer(options.repository, **ports) as server:
-            server.process.wait()
-    except FileNotFoundError as error:
+            sys.exit(server.process.wait())
+    except (FileNotFoundError, RuntimeError) as error:
         sys.exit(f"{error}")
     except KeyboardInterrupt:
         sys.exit(130)
