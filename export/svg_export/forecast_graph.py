@@ -15,7 +15,7 @@ from the graph around it is slower there. OpenVINO 2026.4 refuses both where the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +25,12 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from svg_export.to_onnx import OPSET, stamped
-from svg_runtime.bundle.manifest import BATCH, COND_BATCH, FORECAST, SAMPLES, TensorSpec
+from svg_runtime.bundle.manifest import BATCH, FORECAST, SAMPLES, TensorSpec
 from svg_runtime.bundle.onnx_header import read_header
 from svg_train.families.base import FamilyConfig
 
 _ROLES = ("encoder", "skip", "prime", "step", "decode")
+_OPSET = helper.make_opsetid("", OPSET)
 _IR_VERSION = 10  # that of the graphs it is composed of
 
 
@@ -73,6 +74,51 @@ class _Role:
             for side in (header.inputs, header.outputs)
         )
         return cls(name=name, graph=graph, inputs=inputs, outputs=outputs)
+
+    def split(self, noise: str) -> tuple[_Role, _Role]:
+        """The part that does not depend on the input `noise`, and the rest, whose other inputs are outputs of the first part.
+
+        Where a value between them has not the batch as its only dynamic axis, the rest is all of it, and reads the inputs.
+        """
+        drawn, fixed = {noise}, self.inputs.keys() - {noise}
+        nodes: tuple[list[NodeProto], list[NodeProto]] = ([], [])
+        for node in self.graph.node:
+            if drawn & set(node.input):
+                drawn.update(node.output)
+                nodes[1].append(node)
+            else:
+                nodes[0].append(node)
+                if fixed & set(node.input):
+                    fixed |= set(node.output)
+                else:  # of constants alone, which both parts may need
+                    nodes[1].append(node)
+        results = [tensor.name for tensor in self.graph.output]
+        between = dict.fromkeys(name for node in nodes[1] for name in node.input if name in fixed)
+        specs = self._specs([*between, *(name for name in results if name in fixed)])
+        if specs is None:
+            nodes = [], list(self.graph.node)
+            specs = {name: spec for name, spec in self.inputs.items() if name != noise}
+        rest = [name for name in results if name not in specs]
+        return self._part(nodes[0], self.inputs, list(specs), specs), self._part(nodes[1], specs, rest, self.outputs)
+
+    def _part(
+        self, nodes: list[NodeProto], inputs: dict[str, TensorSpec], results: list[str], specs: Mapping[str, TensorSpec]
+    ) -> _Role:
+        outputs = [ValueInfoProto(name=name) for name in results]
+        graph = GraphProto(node=nodes, initializer=self.graph.initializer, output=outputs)
+        return _Role(name=self.name, graph=graph, inputs=inputs, outputs={name: specs[name] for name in results})
+
+    def _specs(self, names: Iterable[str]) -> dict[str, TensorSpec] | None:
+        """The interface of inner values; None if one of them has not the batch as its only dynamic axis."""
+        inferred = onnx.shape_inference.infer_shapes(helper.make_model(self.graph, opset_imports=[_OPSET])).graph
+        types = {value.name: value.type.tensor_type for value in (*inferred.value_info, *inferred.input, *inferred.output)}
+        specs = {}
+        for name in names:
+            shape = tuple(dim.dim_value or BATCH for dim in types[name].shape.dim) if name in types else ()
+            if shape.count(BATCH) != 1 or types[name].elem_type != TensorProto.FLOAT:
+                return None
+            specs[name] = TensorSpec(name=name, dtype="float32", shape=shape)
+        return specs
 
 
 class _Builder:
@@ -154,13 +200,13 @@ class _Composer:
         # 1) encode the observed frames
         h_seq, condition = self._encode()
         # 2) read the context, and step into the future
-        primed = self._prime(h_seq) if "prime" in self._roles else {}
+        primed, of_cameras = self._prime(h_seq) if "prime" in self._roles else ({}, {})
         states = self._start(h_seq, {**condition, **primed}) if "prime" in self._roles else self._walk(h_seq)
         frames = self._step({**condition, **primed}, states)
         # 3) sort the frames by camera and sample
         results = {"futures": self._futures(frames)}
-        if "posterior_mu" in primed:
-            results["surprise"] = self._surprise(self._gaussians(h_seq, primed))
+        if "prime" in self._roles and "posterior_mu" in self._roles["prime"].outputs:
+            results["surprise"] = self._surprise(self._gaussians(h_seq, of_cameras))
         return self._finished(results, bundle_id)
 
     def _encode(self) -> tuple[str, dict[str, str]]:
@@ -194,13 +240,22 @@ class _Composer:
         repeated = b.add("Expand", apart, b.sizes(*[1] * (axis + 1), self._samples, *[1] * len(after)))
         return b.reshape(repeated, *before, -1, *after)
 
-    def _prime(self, h_seq: str) -> dict[str, str]:
-        """What `prime` gives, all of it at a row per sample."""
-        role = self._roles["prime"]
-        given = {"h_seq": self._for_samples(h_seq, role.inputs["h_seq"])}
-        if "eps" in role.inputs:
-            given["eps"] = self._noise("context_eps", self._config.context_draws)
-        return self._b.call(role, given)
+    def _prime(self, h_seq: str) -> tuple[dict[str, str], dict[str, str]]:
+        """What `prime` gives at a row per sample; and what is the same for all samples, at a row per camera.
+
+        What does not depend on the noise is computed once per camera, and repeated where it meets what does.
+        """
+        b, role = self._b, self._roles["prime"]
+        if "eps" not in role.inputs:
+            of_cameras = b.call(role, {"h_seq": h_seq})
+            return {name: self._for_samples(value, role.outputs[name]) for name, value in of_cameras.items()}, of_cameras
+        before, after = role.split("eps")
+        of_cameras = b.call(before, {"h_seq": h_seq})
+        read = {name for reader in (after, self._roles["step"], self._roles.get("decode")) if reader for name in reader.inputs}
+        rows = {name: self._for_samples(value, before.outputs[name]) for name, value in of_cameras.items() if name in read}
+        drawn = b.call(after, {**rows, "eps": self._noise("context_eps", self._config.context_draws)})
+        given = {**rows, **drawn}
+        return {name: given[name] for name in role.outputs if name in given}, of_cameras
 
     def _noise(self, name: str, steps: int) -> str:
         """(cameras, steps, samples, noise_dim) -> (steps, rows, noise_dim)."""
@@ -254,18 +309,16 @@ class _Composer:
         b, samples = self._b, 1 if self._samples is None else self._samples
         return b.add("Transpose", b.reshape(frames, self._horizon, -1, samples, *self._frame), perm=[1, 2, 0, 3, 4, 5])
 
-    def _gaussians(self, h_seq: str, primed: Mapping[str, str]) -> dict[str, str]:
+    def _gaussians(self, h_seq: str, of_cameras: Mapping[str, str]) -> dict[str, str]:
         """Posterior and prior of the latents that led to the last observed frame, a row per camera.
 
         A prior that depends on the latents before is taken at their means, as the runtime does.
         """
         b, role = self._b, self._roles["prime"]
         names = [f"{part}_{what}" for part in ("posterior", "prior") for what in ("mu", "logvar")]
-        given = [name for name in names if name in primed]
-        if all(COND_BATCH in role.outputs[name].shape for name in given):  # the same for all samples
-            samples = 1 if self._samples is None else self._samples
-            apart = {name: b.reshape(primed[name], -1, samples, *_sizes(role.outputs[name])) for name in given}
-            return {name: b.take(value, 0, axis=1) for name, value in apart.items()}
+        given = [name for name in names if name in role.outputs]
+        if of_cameras.keys() >= set(given):
+            return {name: of_cameras[name] for name in given}
         noise = self._config.context_draws, b.add("Shape", "frames", start=0, end=1), self._config.noise_dim
         means = b.add("Expand", b.constant(np.zeros(1, np.float32)), b.sizes(*noise))
         outputs = b.call(role, {"h_seq": h_seq, "eps": means})
@@ -304,8 +357,7 @@ class _Composer:
             outputs=[_value(name, outputs[name]) for name in results],
             initializer=list(b.constants.values()),
         )
-        opset = helper.make_opsetid("", OPSET)
-        return stamped(helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION), FORECAST, bundle_id)
+        return stamped(helper.make_model(graph, opset_imports=[_OPSET], ir_version=_IR_VERSION), FORECAST, bundle_id)
 
 
 def _sizes(spec: TensorSpec) -> tuple[int, ...]:

@@ -36,7 +36,10 @@ from tests.test_documentation import code_blocks
 HORIZON = 4
 # Of each family, a bundle whose weights are large enough that cameras, samples and steps differ: with those of a new network
 # nearly any graph would pass. What other tests have is not exported again.
-SHARED = {"srvp with skips": "decoded_bundle", "mim": "stepped_bundle", "ensemble": "ensemble", "e3d-lstm": "e3d-lstm"}
+SHARED = {
+    "srvp with skips": "decoded_bundle", "mim": "stepped_bundle",
+    **{name: name for name in ("ensemble", "predrnn", "e3d-lstm")},
+}  # fmt: skip
 MODELS: dict[str, Callable[[], VideoModel]] = {
     "following skips": lambda: random_model(last_frame_skip=True),
     "spatial": lambda: random_model(latent="spatial", nf=2, g_dim=3, rnn_size=1, z_dim=1, predictor_layers=1),
@@ -45,7 +48,7 @@ MODELS: dict[str, Callable[[], VideoModel]] = {
 LEARNED = "learned"
 NAMES = (LEARNED, *MODELS, *SHARED)
 WITH_SURPRISE = {LEARNED, *MODELS, "srvp with skips", "fixed"}
-DETERMINISTIC = {"mim", "e3d-lstm", "none"}
+DETERMINISTIC = {"mim", "predrnn", "e3d-lstm", "none"}
 
 
 @pytest.fixture(scope="session")
@@ -173,6 +176,15 @@ def test_numbers_of_cameras_and_samples_are_free(composed, name):
     if "eps" in given:
         first = run(session, {key: value if key == "frames" else value[:, :, :1] for key, value in given.items()})["futures"]
         np.testing.assert_allclose(together[:, :1], first, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", [LEARNED, "srvp", "ensemble"])
+def test_a_context_of_unknown_shapes_is_read_once_per_sample(composed, name, monkeypatch):
+    session = session_of(composed(name).content)
+    monkeypatch.setattr(forecast_graph._Role, "_specs", lambda role, names: None)
+    other, given = session_of(composed(name).content), inputs_for(session, cameras=2, samples=3)
+    for key, expected in run(session, given).items():
+        np.testing.assert_allclose(run(other, given)[key], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [LEARNED, "srvp with skips", "ensemble", "mim"])
