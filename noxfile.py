@@ -13,7 +13,7 @@ import nox
 
 nox.options.default_venv_backend = "none"
 # docs and examples are parts of test; so is a sample of engine-matrix, which is a job of its own in CI, as ray is
-nox.options.sessions = ["lint", "types", "test", "gpu-simulated", "fuzz"]
+nox.options.sessions = ["lint", "types", "test", "gpu-simulated", "fuzz", "package"]
 
 
 def run_module(session: nox.Session, *command: str) -> None:
@@ -82,6 +82,12 @@ def fuzz(session: nox.Session) -> None:
     if importlib.util.find_spec("atheris") is None:
         session.skip("Atheris exists for Linux on x86-64 alone")
     run_module(session, "tests.fuzz", *(session.posargs or ("--minutes", "2")))
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Wheel and sdist: built, checked, installed by pipx, every command run. After --: --out DIR keeps both."""
+    run_module(session, "release", "package", *session.posargs)
 
 
 @nox.session

@@ -17,6 +17,7 @@ from svg_common.files import write_json
 from svg_common.outputs import check_outputs, existing_file
 from svg_common.quantities import size_text
 from svg_common.signals import defer_interrupts
+from svg_common.version import VersionOption
 from svg_train.config import build_config
 from svg_train.config_options import config_options, settings_of
 from svg_train.recipe_files import load_recipe, shipped_recipes
@@ -91,6 +92,7 @@ def train(
         int | None, typer.Option(min=0, max=19, help="give way to other programs: 19 takes only what nobody else wants")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: PyTorch's, one per core")] = None,
+    version: VersionOption = False,
     **settings: Any,
 ) -> None:
     """Train a model on built-in digits, Stochastic Moving MNIST, KTH, BAIR or your own videos, or adapt one to your camera.

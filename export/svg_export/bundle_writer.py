@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from svg_common.errors import ExitCode, SvgError, UsageError
 from svg_common.files import atomic_directory
 from svg_common.progress import NullListener, ProgressListener
+from svg_common.version import installed_version
 from svg_export.families import FAMILY_EXPORTS
 from svg_export.forecast_graph import compose_forecast
 from svg_export.forecast_parity import forecast_reports
@@ -49,7 +50,7 @@ _LOG = logging.getLogger(__name__)
 _MARK = b"svg-bundle"  # in every manifest
 _LEFT_BEHIND = (".DS_Store", "Thumbs.db", "desktop.ini")
 _LISTED = 5  # files in a message
-_TOOLS = ("svg-edge", "torch", "onnx", "onnxscript", "onnxruntime")
+_TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
 class ContractError(SvgError):
@@ -299,7 +300,7 @@ def _manifest(
             checkpoint_step=checkpoint.step,
             metrics=checkpoint.metrics,
             data=checkpoint.config.data.name,
-            versions={name: _version(name) for name in _TOOLS},
+            versions={"svg-edge": installed_version(), **{name: _version(name) for name in _TOOLS}},
         ),
         training_data=checkpoint.training_data,
     )

@@ -15,7 +15,9 @@ from svg_common.outputs import check_outputs, existing_file
 from svg_common.path_advice import shell_argument
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
+from svg_common.version import VersionOption
 from svg_export.hub.push_options import PushOptions, push_and_report
+from svg_export.packing import pack_and_report, require_archive_name
 from svg_export.publish_bundle import publish_bundle
 from svg_export.triton.options import MAX_CAMERAS, MAX_IDLE_S, MIN_IDLE_S, TritonOptions
 from svg_runtime.forecast_options import COUNT_LIMIT
@@ -57,7 +59,7 @@ def export(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="of svg-train (.pt), or of the reference implementation (.pth); with --push or --triton also a bundle (.svgb)"
+            help="of svg-train (.pt), or of the reference implementation (.pth); also a bundle with --push, --pack, --triton"
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="bundle folder to write; default: the checkpoint's name with .svgb")] = None,
@@ -118,6 +120,10 @@ def export(
         int | None,
         _server("forecast frames of that graph; default: --triton-horizon, else those of training", min=1, max=_MAX_UNROLLED),
     ] = None,
+    pack: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svgb.tar", help="also write the bundle as one file, for a web server; prints its address"),
+    ] = None,
     push: Annotated[
         str | None,
         _hub("then push the bundle to the Hugging Face Hub, in one commit with a model card", metavar="hf://USER/NAME"),
@@ -139,6 +145,7 @@ def export(
         float | None,
         _triton("seconds without a frame after which a camera's state is freed; default: 10", min=MIN_IDLE_S, max=MAX_IDLE_S),
     ] = None,
+    version: VersionOption = False,
     **settings: Any,
 ) -> None:
     """Export a checkpoint to a bundle of ONNX graphs, after proving that they compute what the model computes.
@@ -147,17 +154,18 @@ def export(
     they are compared with fp32 on drawn frames, and are then used only where they are chosen by name.
     --bn recalibrate needs --data.
 
-    svg-export BUNDLE --push hf://user/name pushes a bundle as it is; --triton DIR makes model repositories of one.
+    svg-export BUNDLE with --push hf://user/name, --pack name.svgb.tar or --triton DIR takes a bundle as it is.
 
     Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed, precision too low, or a bundle that the runtime would refuse (nothing
     is published), 4 missing extra or backend, or no bf16 on this machine.
     """
     options = PushOptions(push, licence, public)
+    require_archive_name(pack)
     served = TritonOptions(
         out=triton, cameras=triton_cameras, samples=triton_samples, horizon=triton_horizon, idle_s=triton_idle
     )
-    if (push is not None or triton is not None) and checkpoint.is_dir():
-        publish_bundle(context, options, served, checkpoint)
+    if checkpoint.is_dir() and any(each is not None for each in (push, pack, triton)):
+        publish_bundle(context, push=options, pack=pack, triton=served, folder=checkpoint)
         return
     server = server or (triton is not None and fused)  # for the backends that run no Python
     if server_horizon is not None and not server:
@@ -183,7 +191,8 @@ def export(
     inputs = [existing_file(checkpoint), existing_file(source["root"]), existing_file(model_config)]
     refuse_foreign(target)
     served.check(target)
-    check_outputs({"--save-checkpoint": save_checkpoint, "--json": json}, replaced={"--out": target}, needed=inputs)
+    files = {"--save-checkpoint": save_checkpoint, "--pack": pack, "--json": json}
+    check_outputs(files, replaced={"--out": target}, needed=inputs)
     loaded = load_any_checkpoint(checkpoint, model_config)
     _check_graphs(loaded, fused, shuffled)
     if euler_steps is not None:
@@ -212,6 +221,8 @@ def export(
         if request is not None:
             summary["engines"] = request.build(target, display)
     _report(manifest, checkpoint, target, console)
+    if pack is not None:
+        summary["packed"] = pack_and_report(target, pack, console)
     if triton is not None:
         summary["triton"] = served.write(target, console)
     if prepared is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from svg_common.files import file_sha256
 from svg_export.hub.model_card import MARK, licence_of, model_card
 from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER, Bundle, find_model
@@ -95,10 +96,12 @@ def test_a_checkpoint_is_pushed_after_its_gate(hub, svg_export, monkeypatch):
     assert svg_export(CHECKPOINT, "--push", "hf://ada/mine")[0] == 3
     assert hub.repos == {}
     monkeypatch.setattr("svg_export.bundle_writer.write_bundle", export)
-    code, output = svg_export(CHECKPOINT, "--push", "hf://ada/mine", "--json", "s.json")
+    code, output = svg_export(CHECKPOINT, "--push", "hf://ada/mine", "--pack", "cam.svgb.tar", "--json", "s.json")
     commit = hub.repos["ada/mine"].branches["main"]
     assert (code, output.index("wrote camera.svgb") < output.index("pushed camera.svgb")) == (0, True)
-    assert json.loads(Path("s.json").read_text())["pushed"] == f"hf://ada/mine@{commit}"
+    summary = json.loads(Path("s.json").read_text())
+    assert summary["pushed"] == f"hf://ada/mine@{commit}"
+    assert summary["packed"] == {"file": "cam.svgb.tar", "sha256": file_sha256("cam.svgb.tar")}
     assert Bundle.open(f"hf://ada/mine@{commit}").manifest == camera()
 
 

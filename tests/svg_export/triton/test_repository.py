@@ -189,7 +189,7 @@ def test_a_bundle_is_taken_as_it_is(svg_export, fused_bundle):
     code, said = svg_export(fused_bundle, "--triton", "models", "--fp16")
     assert code == 2
     assert "--fp16 has no effect on" in said
-    assert "a bundle, which is taken as it is" in said
+    assert "a bundle, which is sent as it is" in said
 
 
 def test_options_without_effect_and_foreign_folders_are_refused(svg_export, tiny_checkpoint, fused_bundle):
