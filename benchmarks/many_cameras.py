@@ -1,8 +1,9 @@
 """Forecasts per second of several cameras: batched in one process, against a process or a Forecaster for each.
 
-    python benchmarks/many_cameras.py [--cameras 4] [--model NAME|BUNDLE ...] [--seconds 5] [--rounds 5] [--json FILE]
+    python benchmarks/many_cameras.py [--cameras 4] [--model NAME|BUNDLE ...] [--samples 8] [--horizon 10] [--seconds 5]
+        [--rounds 5] [--json FILE]
 
-Every camera observes a frame and forecasts 8 samples of 10 steps, as fast as it can. The ways take turns, round after round:
+Every camera observes a frame and forecasts, as fast as it can. The ways take turns, round after round:
 
     batched               one BatchForecaster
     batched, shared       the same, but all cores share each graph, on one batch of all cameras
@@ -56,6 +57,8 @@ def main() -> None:
     parser.add_argument("--cameras", type=int, default=4)
     parser.add_argument("--model", action="append", help="bundle, or an embedded model; default: camera and digits")
     parser.add_argument("--backend", default="auto")
+    parser.add_argument("--samples", type=int, default=SAMPLES)
+    parser.add_argument("--horizon", type=int, default=HORIZON)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each way in each round; default: 5")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--way", action="append", choices=WAYS, help="one of the ways, repeated for more; default: all")
@@ -70,9 +73,14 @@ def main() -> None:
     results = {}
     for model in options.model or ["camera", "digits"]:
         results[model] = measure(model, options)
-        print("\n".join(lines(model, options.cameras, results[model])), flush=True)
+        print("\n".join(lines(model, options, results[model])), flush=True)
     if options.json is not None:
-        write_json(options.json, {"hardware": machine, "cameras": options.cameras, "models": results})
+        write_json(options.json, {"hardware": machine, **counts_of(options), "models": results})
+
+
+def counts_of(options: argparse.Namespace) -> dict[str, int]:
+    """How many there are of everything."""
+    return {name: getattr(options, name) for name in ("cameras", "samples", "horizon")}
 
 
 def measure(model: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -103,6 +111,7 @@ def start(model: str, way: str, options: argparse.Namespace) -> list[subprocess.
     """Start the processes of a way. They open the model and wait for the seconds to work."""
     kind, process_each, threads = WAYS[way]
     given = {"model": model, "kind": kind, "threads": threads, "backend": options.backend}
+    given |= {"samples": options.samples, "horizon": options.horizon}
     cameras = [1] * options.cameras if process_each else [options.cameras]
     seeds = range(options.cameras) if process_each else [0]
     processes = []
@@ -123,13 +132,13 @@ def read_line(process: subprocess.Popen[str]) -> dict[str, Any]:
     return answer
 
 
-def work(model: str, kind: str, threads: int | None, backend: str, cameras: int, seed: int) -> None:
+def work(model: str, kind: str, threads: int | None, backend: str, cameras: int, seed: int, samples: int, horizon: int) -> None:
     """A process: works for as many seconds as each line of its input says, and prints what it has done."""
-    given: dict[str, Any] = {"backend": backend, "threads": threads, "samples": SAMPLES, "horizon": HORIZON, "seed": seed}
+    given: dict[str, Any] = {"backend": backend, "threads": threads, "samples": samples, "horizon": horizon, "seed": seed}
     step, description, n_past = {"batch": batched, "shared": batched_shared, "single": single}[kind](
         str(find_model(model)), cameras, given
     )
-    for _ in range(n_past + HORIZON):  # from then on all earlier forecasts of a frame are there to be scored
+    for _ in range(n_past + horizon):  # from then on all earlier forecasts of a frame are there to be scored
         step()
     print(json.dumps({"description": description}), flush=True)
     for line in sys.stdin:
@@ -188,9 +197,10 @@ def frames_of(manifest: Manifest, seed: int) -> Iterator[np.ndarray]:
     return cycle(drawn)
 
 
-def lines(model: str, cameras: int, rows: dict[str, Any]) -> list[str]:
+def lines(model: str, options: argparse.Namespace, rows: dict[str, Any]) -> list[str]:
     """Return the report of one model."""
-    report = [f"\n{model}, {cameras} cameras, {SAMPLES} samples of {HORIZON} steps: forecasts per second"]
+    counts = f"{options.cameras} cameras, {options.samples} samples of {options.horizon} steps"
+    report = [f"\n{model}, {counts}: forecasts per second"]
     medians = {way: statistics.median(row["per_second"]) for way, row in rows.items()}
     for way, row in rows.items():
         spread, spent = f"{min(row['per_second']):.1f} to {max(row['per_second']):.1f}", statistics.median(row["cpu_ms"])

@@ -44,6 +44,7 @@ ROOMS = {
     "bench": {"bundle", "backends", "calibration", "forecast", "live", "machine"},
     "doctor": {"bundle", "backends", "forecast", "machine"},
     "serve": {"bundle", "backends", "forecast", "live", "machine", "web"},
+    "triton": {"bundle", "forecast"},
 }
 LIBRARIES = {
     "nvidia": set(),

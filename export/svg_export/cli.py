@@ -17,7 +17,9 @@ from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
 from svg_common.version import VersionOption
 from svg_export.hub.push_options import PushOptions, push_and_report
-from svg_export.packing import pack_and_report, require_archive_name, send_bundle
+from svg_export.packing import pack_and_report, require_archive_name
+from svg_export.publish_bundle import publish_bundle
+from svg_export.triton.options import MAX_CAMERAS, MAX_IDLE_S, MIN_IDLE_S, TritonOptions
 from svg_runtime.forecast_options import COUNT_LIMIT
 from svg_train.config_options import config_options, flag, settings_of
 from svg_train.families.srvp.config import MAX_EULER_STEPS, SrvpConfig
@@ -46,6 +48,10 @@ def _hub(help: str, *names: str, **settings: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel="Hugging Face Hub", **settings)
 
 
+def _triton(help: str, *names: str, **settings: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Triton Inference Server", **settings)
+
+
 @app.command()
 @config_options("data", only=("name", "root", "num_digits", "source_fps"))
 def export(
@@ -53,7 +59,7 @@ def export(
     checkpoint: Annotated[
         Path,
         typer.Argument(
-            help="of svg-train (.pt), or of the reference implementation (.pth); with --push or --pack also a bundle (.svgb)"
+            help="of svg-train (.pt), or of the reference implementation (.pth); also a bundle with --push, --pack, --triton"
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="bundle folder to write; default: the checkpoint's name with .svgb")] = None,
@@ -111,7 +117,8 @@ def export(
         bool, _server("also add the graph forecast: whole forecasts of many cameras in one batch, without a state", "--server")
     ] = False,
     server_horizon: Annotated[
-        int | None, _server("forecast frames of that graph; default: those of training", min=1, max=_MAX_UNROLLED)
+        int | None,
+        _server("forecast frames of that graph; default: --triton-horizon, else those of training", min=1, max=_MAX_UNROLLED),
     ] = None,
     pack: Annotated[
         Path | None,
@@ -125,6 +132,19 @@ def export(
         str | None, _hub("of the pushed model, for its card, such as mit; default: not stated", "--licence", "--license")
     ] = None,
     public: Annotated[bool, _hub("let everybody see a model that --push makes; default: only its owner", "--public")] = False,
+    triton: Annotated[
+        Path | None,
+        _triton("also write model repositories into this folder, one per backend, with the graph of --server", metavar="DIR"),
+    ] = None,
+    triton_cameras: Annotated[
+        int | None, _triton("largest number of cameras at a time; default: 16", min=1, max=MAX_CAMERAS)
+    ] = None,
+    triton_samples: Annotated[int | None, _triton("futures per forecast; default: 8", min=1, max=COUNT_LIMIT)] = None,
+    triton_horizon: Annotated[int | None, _triton("frames per future; default: 10", min=1, max=_MAX_UNROLLED)] = None,
+    triton_idle: Annotated[
+        float | None,
+        _triton("seconds without a frame after which a camera's state is freed; default: 10", min=MIN_IDLE_S, max=MAX_IDLE_S),
+    ] = None,
     version: VersionOption = False,
     **settings: Any,
 ) -> None:
@@ -134,16 +154,20 @@ def export(
     they are compared with fp32 on drawn frames, and are then used only where they are chosen by name.
     --bn recalibrate needs --data.
 
-    svg-export BUNDLE --push hf://user/name and --pack name.svgb.tar send a bundle as it is.
+    svg-export BUNDLE with --push hf://user/name, --pack name.svgb.tar or --triton DIR takes a bundle as it is.
 
     Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed, precision too low, or a bundle that the runtime would refuse (nothing
     is published), 4 missing extra or backend, or no bf16 on this machine.
     """
     options = PushOptions(push, licence, public)
     require_archive_name(pack)
-    if checkpoint.is_dir() and (push is not None or pack is not None):
-        send_bundle(context, checkpoint, pack, options)
+    served = TritonOptions(
+        out=triton, cameras=triton_cameras, samples=triton_samples, horizon=triton_horizon, idle_s=triton_idle
+    )
+    if checkpoint.is_dir() and any(each is not None for each in (push, pack, triton)):
+        publish_bundle(context, push=options, pack=pack, triton=served, folder=checkpoint)
         return
+    server = server or (triton is not None and fused)  # for the backends that run no Python
     if server_horizon is not None and not server:
         raise UsageError("--server-horizon has no effect without --server\n  add --server, or remove it")
     if server and not fused:
@@ -166,6 +190,7 @@ def export(
     target = out or Path(f"{checkpoint.stem}.svgb")
     inputs = [existing_file(checkpoint), existing_file(source["root"]), existing_file(model_config)]
     refuse_foreign(target)
+    served.check(target)
     files = {"--save-checkpoint": save_checkpoint, "--pack": pack, "--json": json}
     check_outputs(files, replaced={"--out": target}, needed=inputs)
     loaded = load_any_checkpoint(checkpoint, model_config)
@@ -189,7 +214,7 @@ def export(
             bf16=bf16,
             held_out=held_out,
             shuffled=shuffled,
-            server_horizon=(server_horizon or loaded.config.train.n_future) if server else None,
+            server_horizon=(server_horizon or triton_horizon or loaded.config.train.n_future) if server else None,
             progress=display,
         )
         summary = {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)}
@@ -198,6 +223,8 @@ def export(
     _report(manifest, checkpoint, target, console)
     if pack is not None:
         summary["packed"] = pack_and_report(target, pack, console)
+    if triton is not None:
+        summary["triton"] = served.write(target, console)
     if prepared is not None:
         summary["pushed"] = push_and_report(prepared, target, console)
     if json is not None:

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from svg_common.command import stderr_console
 from svg_common.errors import UsageError
 from svg_common.files import atomic_file, file_sha256
-from svg_common.outputs import check_outputs
-from svg_common.signals import defer_interrupts
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from svg_export.hub.push_options import PushOptions
-
 _SUFFIX = ".svgb.tar"
-_WITH_BUNDLE = ("checkpoint", "pack", "push", "licence", "public")
 
 
 def require_archive_name(archive: Path | None) -> None:
@@ -73,31 +64,3 @@ def pack_and_report(folder: Path, archive: Path, console: Console) -> dict[str, 
         markup=False,
     )
     return {"file": str(archive), "sha256": sha256}
-
-
-def send_bundle(arguments: typer.Context, folder: Path, pack: Path | None, options: PushOptions) -> None:
-    """`svg-export BUNDLE` with --pack, --push or both: nothing is exported, so all other options are refused."""
-    with defer_interrupts():
-        from svg_export.hub.push_options import push_and_report
-        from svg_runtime.bundle.reader import Bundle
-
-    given = _other_options(arguments)
-    if given:
-        raise UsageError(
-            f"{', '.join(given)} has no effect on '{folder}', a bundle, which is sent as it is\n"
-            "  remove it, or give the checkpoint to export"
-        )
-    Bundle.open(folder)
-    check_outputs({"--pack": pack}, needed=[folder])
-    prepared = options.prepare()
-    console = stderr_console()
-    if pack is not None:
-        pack_and_report(folder, pack, console)
-    if prepared is not None:
-        push_and_report(prepared, folder, console)
-
-
-def _other_options(arguments: typer.Context) -> list[str]:
-    others = [name for name in arguments.params if name not in _WITH_BUNDLE]
-    sources: Mapping[str, object] = {f"--{name.replace('_', '-')}": arguments.get_parameter_source(name) for name in others}
-    return [flag for flag, source in sources.items() if getattr(source, "name", None) == "COMMANDLINE"]

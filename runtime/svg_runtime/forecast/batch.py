@@ -61,7 +61,14 @@ class BatchForecaster:
     """
 
     def __init__(
-        self, opened: Opened, cameras: int, samples: int, horizon: int, seed: int, context: ContextMode | None
+        self,
+        opened: Opened,
+        cameras: int,
+        samples: int,
+        horizon: int,
+        seed: int,
+        context: ContextMode | None,
+        scored: bool = True,
     ) -> None:
         self._model = LoadedModel.load(
             manifest=opened.bundle.manifest,
@@ -77,6 +84,7 @@ class BatchForecaster:
         self.horizon = horizon
         self.context: ContextMode = self._model.context
         self.decision: Decision | None = opened.decision  # why "auto" chose this backend, if it was measured
+        self._scored = scored
         self._closed = False
         self._process = os.getpid()
         self._cameras = [Camera.new(self._model, seed + camera) for camera in range(cameras)]
@@ -102,6 +110,7 @@ class BatchForecaster:
         gpu: GpuOptions | None = None,
         progress: ProgressListener | None = None,
         calibrate: Calibrate | None = None,
+        scored: bool = True,
     ) -> BatchForecaster:
         """Open a bundle on a backend for a number of cameras.
 
@@ -119,6 +128,8 @@ class BatchForecaster:
             gpu: options for backends on NVIDIA GPUs.
             progress: listener for what "auto" measures, and for the building of engines.
             calibrate: what "auto" measures, see `Forecaster.open`.
+            scored: whether forecasts are kept until their frames arrive, for `Observation.scores` and `Observation.expected`.
+                Without, these are empty, and a camera takes less memory: by `samples` x `horizon`^2 frames.
 
         Raises:
             BundleError: the bundle is missing, damaged or hostile.
@@ -140,7 +151,9 @@ class BatchForecaster:
         return open_model(
             path,
             options,
-            make=lambda opened: cls(opened=opened, cameras=count, samples=samples, horizon=horizon, seed=seed, context=context),
+            make=lambda opened: cls(
+                opened=opened, cameras=count, samples=samples, horizon=horizon, seed=seed, context=context, scored=scored
+            ),
             make_timed=lambda opened: Forecaster.on(opened, samples=rows, horizon=horizon),
         )
 
@@ -191,13 +204,23 @@ class BatchForecaster:
         """
         return self._camera(camera).count >= self.manifest.generation.n_past
 
-    def reset(self, camera: int | None = None) -> None:
+    def reset(self, camera: int | None = None, seed: int | None = None) -> None:
         """Discard frames, states and forecasts of one camera, or of all, and restart its noise from its seed.
 
+        Args:
+            camera: which; None means all.
+            seed: of the camera's noise from now on; None keeps the one that it has.
+
         Raises:
-            UsageError: no such camera.
+            UsageError: no such camera, no seed, or a seed for all cameras, whose noise would then be the same.
         """
         self._check_open()
+        if camera is None and seed is not None:
+            raise UsageError(
+                "a seed is given for all cameras together\n  expected one camera with it, such as reset(2, seed=7)"
+            )
+        if camera is not None and seed is not None:
+            self._camera(camera).noise = NoiseSource(seed)
         for each in self._cameras if camera is None else [self._camera(camera)]:
             each.reset()
 
@@ -395,7 +418,8 @@ class BatchForecaster:
         camera = self._cameras[index]
         check_finite(futures, "the forecast contains values that are not finite")
         assert camera.last_frame is not None
-        camera.memory.remember(camera.count - 1, camera.last_frame, futures)
+        if self._scored:
+            camera.memory.remember(camera.count - 1, camera.last_frame, futures)
         return futures
 
     def _finite(self, given: Mapping[int, _GivenT], finish: Callable[[int, _GivenT], _ResultT]) -> dict[int, _ResultT]:

@@ -1,0 +1,72 @@
+"""The options of `svg-export` for Triton Inference Server. Heavy imports wait until they are used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from svg_common.errors import UsageError
+from svg_common.outputs import check_outputs
+from svg_common.path_advice import shell_argument
+from svg_common.signals import defer_interrupts
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MAX_CAMERAS = 4096  # more is more likely a typing error
+MIN_IDLE_S, MAX_IDLE_S = 0.1, 86400.0
+
+
+@dataclass(frozen=True)
+class TritonOptions:
+    """--triton and what follows from it.
+
+    Raises:
+        UsageError: an option that has no effect.
+    """
+
+    out: Path | None
+    cameras: int | None
+    samples: int | None
+    horizon: int | None
+    idle_s: float | None
+
+    def __post_init__(self) -> None:
+        chosen = {"cameras": self.cameras, "samples": self.samples, "horizon": self.horizon, "idle": self.idle_s}
+        given = [f"--triton-{name}" for name, value in chosen.items() if value is not None]
+        if self.out is None and given:
+            raise UsageError(f"{', '.join(given)} has no effect without --triton\n  add --triton models/, or remove it")
+
+    def check(self, bundle: Path) -> None:
+        """Refuse, before the work, what cannot be written.
+
+        Raises:
+            UsageError: the folder of a model exists and is not ours.
+            OutputError: the folder cannot be written.
+        """
+        if self.out is None:
+            return
+        with defer_interrupts():
+            from svg_export.triton.repository import model_name, refuse_foreign_models
+
+        check_outputs({}, folders={"--triton": self.out}, needed=[bundle])
+        refuse_foreign_models(self.out, model_name(bundle))
+
+    def write(self, bundle: Path, console: Console) -> list[str]:
+        """Write the repositories of a bundle, say what they are, and return the models' folders."""
+        assert self.out is not None
+        with defer_interrupts():
+            from svg_export.triton.model_configs import ServingChoice
+            from svg_export.triton.repository import model_name, write_repositories
+            from svg_runtime.bundle.reader import Bundle
+
+        chosen = {"cameras": self.cameras, "samples": self.samples, "horizon": self.horizon, "idle_s": self.idle_s}
+        choice = ServingChoice(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
+        folders = write_repositories(Bundle.open(bundle), model_name(bundle), self.out, choice)
+        for folder in folders:
+            console.print(f"wrote {folder}", markup=False)
+        if len(folders) == 1:
+            console.print("  for the Python backend alone: the bundle has no graph forecast, which --server adds", markup=False)
+        console.print(f"  serve with: tritonserver --model-repository={shell_argument(self.out / 'python')}", markup=False)
+        return [str(folder) for folder in folders]

@@ -1,0 +1,173 @@
+"""Writes the models of a bundle into model repositories of Triton, one repository for each of its backends.
+
+    DIR/python/NAME/                              config.pbtxt, 1/model.py, 1/NAME.svgb/
+    DIR/onnxruntime/NAME-forecast-onnxruntime/    config.pbtxt, 1/model.onnx
+    DIR/tensorrt/NAME-forecast-tensorrt/          config.pbtxt, 1/model.onnx, build-plan.sh, which makes 1/model.plan
+
+They are separate because a server does not start with a model whose backend it lacks. The graph `step` is there too where
+Triton can keep its states. A model that was written before is replaced; others in the repositories stay.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from svg_common.errors import UsageError
+from svg_common.files import atomic_directory
+from svg_export.triton.model_configs import (
+    GraphBackend,
+    ServingChoice,
+    forecast_config,
+    keeps_states_by_sequence,
+    python_config,
+    step_config,
+)
+from svg_export.triton.prototext import prototext
+from svg_runtime.bundle.manifest import BATCH, FORECAST, SAMPLES, GraphSpec, Precision, PrecisionVariant
+from svg_runtime.bundle.reader import Bundle
+
+_LOG = logging.getLogger(__name__)
+_MARK = "# Written by svg-export --triton, which replaces this folder.\n"
+_CONFIG = "config.pbtxt"
+_MODEL_PY = '''"""The model is in svg_runtime, which must be installed for the Python of the server's Python backend."""
+
+from svg_runtime.triton.python_model import TritonPythonModel as TritonPythonModel
+'''
+# TensorRT alone: the precision of a graph is in its types. An engine fits only the GPU and the release that build it.
+_BUILD_PLAN = """#!/bin/sh
+# Builds 1/model.plan. Run it on the server's GPU, with trtexec of the server's TensorRT release.
+set -eu
+cd "$(dirname "$0")"
+exec "${{TRTEXEC:-trtexec}}" --onnx=1/model.onnx --saveEngine=1/model.plan --stronglyTyped \\
+  --minShapes={smallest} \\
+  --optShapes={usual} \\
+  --maxShapes={largest}
+"""
+_CONFIGS: dict[str, Callable[..., dict[str, Any]]] = {FORECAST: forecast_config, "step": step_config}
+
+
+def write_repositories(bundle: Bundle, name: str, out: Path, choice: ServingChoice) -> list[Path]:
+    """Write a bundle's models, each of which appears whole or not at all; returns their folders.
+
+    Args:
+        bundle: opened.
+        name: of the models, see `model_name`.
+        out: folder of the repositories.
+        choice: what the user chooses.
+
+    Raises:
+        UsageError: a folder of one of these names exists and was not written by this function.
+        BundleError: the bundle is damaged.
+        OSError: a folder cannot be written.
+    """
+    refuse_foreign_models(out, name)
+    bundle.check()
+    written = [_write_python(bundle, name, out / "python" / name, choice)]
+    half: Precision = "fp16" if "fp16" in bundle.manifest.variants else "fp32"
+    precisions: dict[GraphBackend, Precision] = {"onnxruntime": "fp32", "tensorrt": half}
+    for backend, precision in precisions.items():
+        written += [
+            _write_graph(
+                bundle=bundle,
+                model=f"{name}-{role}-{backend}",
+                backend=backend,
+                role=role,
+                precision=precision,
+                out=out,
+                choice=choice,
+            )
+            for role in served_graphs(bundle.manifest.variants[precision])
+        ]
+    return written
+
+
+def served_graphs(variant: PrecisionVariant) -> list[str]:
+    """The graphs that other backends than Python can run."""
+    roles = [FORECAST] if variant.forecast is not None else []
+    return roles + (["step"] if "step" in variant.graphs and keeps_states_by_sequence(variant.graphs["step"]) else [])
+
+
+def model_name(bundle: Path) -> str:
+    """The name of a bundle's models: that of its folder, in the characters that Triton's addresses take as they are."""
+    return re.sub(r"[^\w.-]+", "-", bundle.name.removesuffix(".svgb"), flags=re.ASCII).strip("-.") or "model"
+
+
+def refuse_foreign_models(out: Path, name: str) -> None:
+    """Refuse to replace folders that are not ours.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for folder in _folders(out, name):
+        if folder.exists() and not _is_ours(folder):
+            raise UsageError(
+                f"'{folder}' exists and was not written by svg-export --triton\n  move it, or choose another folder"
+            )
+
+
+def _folders(out: Path, name: str) -> Iterator[Path]:
+    yield out / "python" / name
+    for backend in ("onnxruntime", "tensorrt"):
+        for role in _CONFIGS:
+            yield out / backend / f"{name}-{role}-{backend}"
+
+
+def _is_ours(folder: Path) -> bool:
+    try:
+        return (folder / _CONFIG).read_text(encoding="utf-8").startswith(_MARK)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _write_python(bundle: Bundle, name: str, folder: Path, choice: ServingChoice) -> Path:
+    beside = f"{name}.svgb"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_directory(folder) as partial:
+        version = _version_folder(partial, python_config(name, beside, bundle.manifest, choice))
+        (version / "model.py").write_text(_MODEL_PY, encoding="utf-8")
+        shutil.copytree(bundle.path, version / beside)
+    return folder
+
+
+def _write_graph(
+    bundle: Bundle, model: str, backend: GraphBackend, role: str, precision: Precision, out: Path, choice: ServingChoice
+) -> Path:
+    folder = out / backend / model
+    spec = bundle.manifest.variants[precision].files[role]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_directory(folder) as partial:
+        version = _version_folder(partial, _CONFIGS[role](model, backend, spec, choice))
+        shutil.copyfile(bundle.path / spec.file, version / "model.onnx")
+        if backend == "tensorrt":
+            script = partial / "build-plan.sh"
+            script.write_text(_build_script(spec, choice), encoding="utf-8")
+            script.chmod(0o755)
+    return folder
+
+
+def _version_folder(folder: Path, config: dict[str, Any]) -> Path:
+    (folder / _CONFIG).write_text(_MARK + prototext(config), encoding="utf-8")
+    version = folder / "1"
+    version.mkdir()
+    return version
+
+
+def _build_script(spec: GraphSpec, choice: ServingChoice) -> str:
+    """Shapes for one camera and one sample, and for all: only a whole number of samples is dynamic besides the batch."""
+
+    def shapes(cameras: int, samples: int) -> str:
+        sizes = {BATCH: cameras, SAMPLES: samples}
+        return ",".join(
+            f"{tensor.name}:{'x'.join(str(sizes.get(str(size), size)) for size in tensor.shape)}" for tensor in spec.inputs
+        )
+
+    return _BUILD_PLAN.format(
+        smallest=shapes(1, 1),
+        usual=shapes(choice.cameras, choice.samples),
+        largest=shapes(choice.cameras, choice.samples),
+    )

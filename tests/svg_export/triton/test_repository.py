@@ -1,0 +1,213 @@
+"""svg-export --triton: model repositories that Triton's own schema of config.pbtxt accepts."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+pytest.importorskip("tritonclient.grpc")
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from svg_common.errors import UsageError
+from svg_export.triton.model_configs import ServingChoice
+from svg_export.triton.repository import model_name, write_repositories
+from svg_runtime import Forecaster
+from svg_runtime.bundle.reader import Bundle
+from svg_runtime.errors import BundleError
+from tests.integrations.triton_helpers import server_bundle as bundle_for_servers
+
+CHOICE = ServingChoice(cameras=4, samples=2, horizon=3, idle_s=2.5)
+
+
+@pytest.fixture(scope="module")
+def server_bundle(tiny_checkpoint, tmp_path_factory) -> Path:
+    return bundle_for_servers(tiny_checkpoint, tmp_path_factory)
+
+
+@pytest.fixture
+def svg_export(tmp_path, monkeypatch, capsys):
+    """Run the command in an empty folder; returns its exit code and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> tuple[int, str]:
+        from svg_export.cli import main
+
+        monkeypatch.setattr("sys.argv", ["svg-export", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0), capsys.readouterr().err
+
+    return run
+
+
+def read_config(model: Path) -> model_config_pb2.ModelConfig:
+    """Parse config.pbtxt with Triton's schema, which refuses unknown fields and wrong types."""
+    config = text_format.Parse((model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
+    assert config.name == model.name
+    return config
+
+
+def shapes(tensors) -> dict[str, list[int]]:
+    return {tensor.name: list(tensor.dims) for tensor in tensors}
+
+
+def test_the_python_backend_gets_the_bundle_and_its_parameters(fused_bundle, tmp_path):
+    (model,) = write_repositories(Bundle.open(fused_bundle), "m", tmp_path, CHOICE)
+    assert model == tmp_path / "python" / "m"
+    config = read_config(model)
+    assert (config.backend, config.max_batch_size) == ("python", 4)
+    assert shapes(config.input) == {"frame": [64, 64, 1]}
+    assert shapes(config.output) == {"futures": [-1, -1, 64, 64, 1], "surprise": [1], "missing_frames": [1]}
+    assert config.sequence_batching.max_sequence_idle_microseconds == 2_500_000
+    assert config.sequence_batching.oldest.max_candidate_sequences == 4
+    assert {name: value.string_value for name, value in config.parameters.items()} == {
+        "bundle": "m.svgb", "samples": "2", "horizon": "3", "seed": "0", "backend": "auto",
+    }  # fmt: skip
+    Bundle.open(model / "1" / "m.svgb").check()
+    compile((model / "1" / "model.py").read_text(), "model.py", "exec")
+
+
+def test_the_graph_forecast_is_described_as_it_is(server_bundle, tmp_path):
+    _, onnx, tensorrt = write_repositories(Bundle.open(server_bundle), "m", tmp_path, CHOICE)
+    config, plan = read_config(onnx), read_config(tensorrt)
+    session = onnxruntime.InferenceSession(onnx / "1" / config.default_model_filename, providers=["CPUExecutionProvider"])
+    for tensors, graph in ((config.input, session.get_inputs()), (config.output, session.get_outputs())):
+        in_graph = {each.name: [size if isinstance(size, int) else -1 for size in each.shape[1:]] for each in graph}
+        assert {name: dims for name, dims in shapes(tensors).items() if name != "surprise"} == {
+            name: dims for name, dims in in_graph.items() if name != "surprise"
+        }
+        assert all(each.type == "tensor(float)" for each in graph)
+        assert all(tensor.data_type == model_config_pb2.TYPE_FP32 for tensor in tensors)
+    surprise = next(tensor for tensor in config.output if tensor.name == "surprise")
+    assert (list(surprise.dims), surprise.HasField("reshape"), list(surprise.reshape.shape)) == ([1], True, [])
+    assert config.HasField("dynamic_batching")
+    assert not config.HasField("sequence_batching")
+    assert (config.backend, plan.backend, plan.default_model_filename) == ("onnxruntime", "tensorrt", "model.plan")
+    assert (plan.input, plan.output) == (config.input, config.output)
+
+
+def test_the_script_builds_a_plan_for_all_that_the_configuration_lets_in(server_bundle, tmp_path):
+    *_, model = write_repositories(Bundle.open(server_bundle), "m", tmp_path, CHOICE)
+    told = subprocess.run([model / "build-plan.sh"], env={"TRTEXEC": "echo"}, capture_output=True, text=True, check=True).stdout
+    given = dict(each[2:].split("=", 1) for each in told.split() if "=" in each)
+    assert given["onnx"] == "1/model.onnx"
+    assert given["saveEngine"] == "1/model.plan"
+    dims = shapes(read_config(model).input)
+    for name, cameras, samples in (("minShapes", 1, 1), ("optShapes", 4, 2), ("maxShapes", 4, 2)):
+        shape = {tensor.split(":")[0]: tensor.split(":")[1].split("x") for tensor in given[name].split(",")}
+        expected = {tensor: [cameras, *(samples if size < 0 else size for size in sizes)] for tensor, sizes in dims.items()}
+        assert {tensor: list(map(int, sizes)) for tensor, sizes in shape.items()} == expected
+
+
+def test_states_that_start_at_zero_are_kept_by_triton(family_bundle, tmp_path):
+    bundle = Bundle.open(family_bundle("predrnn"))
+    _, onnx, tensorrt = write_repositories(bundle, "m", tmp_path, CHOICE)
+    assert (onnx.name, tensorrt.name) == ("m-step-onnxruntime", "m-step-tensorrt")
+    config = read_config(onnx)
+    assert (shapes(config.input), shapes(config.output)) == (
+        {"h": [1, 16, 16]},
+        {"frame": [1, 16, 16], "h_out": [1, 16, 16]},
+    )
+    states = config.sequence_batching.state
+    assert {(state.input_name, state.output_name) for state in states} == {
+        (f"{name}", f"{name}_out") for name in ("h0", "c0", "h1", "c1", "m")
+    }
+    for state in states:
+        (start,) = state.initial_state
+        assert start.zero_data
+        assert (list(start.dims), start.data_type) == (list(state.dims), state.data_type)
+    # What Triton would do, with the graph itself: zeros at the start, and each output is the next input.
+    session = onnxruntime.InferenceSession(onnx / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+    kept = {state.input_name: np.zeros((1, *state.dims), np.float32) for state in states}
+    frames = np.random.default_rng(0).random((3, 1, 1, 16, 16), np.float32)
+    names = [each.name for each in session.get_outputs()]
+    for frame in frames:
+        outputs = dict(zip(names, session.run(None, {"h": frame, **kept}), strict=True))
+        kept = {state.input_name: outputs[state.output_name] for state in states}
+    with Forecaster.open(bundle.path, backend="cpu", threads=1, samples=1, horizon=1) as forecaster:
+        for frame in frames:
+            forecaster.observe(np.ascontiguousarray(frame[0].transpose(1, 2, 0)))
+        np.testing.assert_allclose(forecaster.forecast()[0, 0, :, :, 0], outputs["frame"][0, 0], atol=1e-5)
+
+
+def test_states_that_another_graph_computes_are_not(family_bundle, tmp_path):
+    folders = write_repositories(Bundle.open(family_bundle("ensemble")), "m", tmp_path, CHOICE)
+    assert [folder.parent.name for folder in folders] == ["python"]
+
+
+def test_our_own_models_are_replaced_and_others_stay(fused_bundle, tmp_path):
+    bundle = Bundle.open(fused_bundle)
+    write_repositories(bundle, "m", tmp_path, CHOICE)
+    (model,) = write_repositories(bundle, "m", tmp_path, ServingChoice(cameras=9))
+    assert read_config(model).max_batch_size == 9
+    write_repositories(bundle, "other", tmp_path, CHOICE)
+    assert {folder.name for folder in model.parent.iterdir()} == {"m", "other"}
+    (model / "config.pbtxt").write_text('name: "m"')
+    with pytest.raises(UsageError, match="was not written by svg-export --triton"):
+        write_repositories(bundle, "m", tmp_path, CHOICE)
+
+
+def test_a_damaged_bundle_is_not_served(fused_bundle, tmp_path):
+    damaged = Path(shutil.copytree(fused_bundle, tmp_path / "damaged.svgb"))
+    (damaged / "fp32" / "step.onnx").write_bytes(b"")
+    with pytest.raises(BundleError, match="damaged"):
+        write_repositories(Bundle.open(damaged), "m", tmp_path / "models", CHOICE)
+    assert not (tmp_path / "models").exists()
+
+
+def test_names_are_those_of_addresses():
+    names = {"ckpt.svgb": "ckpt", "my model (2).svgb": "my-model-2", "...": "model", "größe.svgb": "gr-e"}
+    assert {given: model_name(Path(given)) for given in names} == names
+
+
+def test_a_checkpoint_is_exported_and_written(svg_export, tiny_checkpoint):
+    code, said = svg_export(tiny_checkpoint, "--triton", "models", "--triton-cameras", 2, "--triton-horizon", 2)
+    assert code == 0, said
+    assert "tritonserver --model-repository=models/python" in said
+    folders = [
+        Path("models/python/tiny"),
+        *(Path(f"models/{name}/tiny-forecast-{name}") for name in ("onnxruntime", "tensorrt")),
+    ]
+    for folder in folders:
+        assert f"wrote {folder}" in said
+        assert read_config(folder).max_batch_size == 2
+    assert shapes(read_config(folders[1]).output)["futures"] == [-1, 2, 1, 64, 64]
+
+
+def test_a_bundle_is_taken_as_it_is(svg_export, fused_bundle):
+    code, said = svg_export(fused_bundle, "--triton", "models")
+    assert code == 0, said
+    assert "for the Python backend alone: the bundle has no graph forecast, which --server adds" in said
+    code, said = svg_export(fused_bundle, "--triton", "models", "--fp16")
+    assert code == 2
+    assert "--fp16 has no effect on" in said
+    assert "a bundle, which is sent as it is" in said
+
+
+def test_options_without_effect_and_foreign_folders_are_refused(svg_export, tiny_checkpoint, fused_bundle):
+    code, said = svg_export(tiny_checkpoint, "--triton-cameras", 4, "--triton-idle", 3)
+    assert (code, "--triton-cameras, --triton-idle has no effect without --triton" in said) == (2, True)
+    Path("models/python/tiny").mkdir(parents=True)
+    code, said = svg_export(tiny_checkpoint, "--triton", "models")
+    assert (code, "was not written by svg-export --triton" in said) == (2, True)
+    assert not Path("tiny.svgb").exists()  # refused before the work
+    code, said = svg_export(fused_bundle, "--triton", Path(fused_bundle, "models"))
+    assert (code, "would overwrite" in said) == (2, True)
+
+
+def test_writing_needs_no_package_of_triton(fused_bundle, tmp_path):
+    program = (
+        "import sys; sys.modules['tritonclient'] = sys.modules['google'] = None; sys.argv[0] = 'svg-export'\n"
+        "from svg_export.cli import main; main()"
+    )
+    command = [sys.executable, "-c", program, str(fused_bundle), "--triton", str(tmp_path / "models")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
