@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from svg_train.families.video_model import VideoModel
-from svg_train.train import Machine
+from svg_train.machine import Machine
 
 
 class BatchedStep:

@@ -23,7 +23,7 @@ from svg_train.recipe_files import load_recipe, shipped_recipes
 from svg_train.shipped_models import find_checkpoint
 
 if TYPE_CHECKING:
-    from svg_train.train import Machine
+    from svg_train.machine import Machine
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -125,7 +125,8 @@ def train(
     require_modules("svg-train", "train", "torch", "lightning_fabric", "tensorboard", "PIL")
     with defer_interrupts():  # heavy: torch
         from svg_train.journal import METRICS
-        from svg_train.train import BEST, LAST, Machine, Trainer
+        from svg_train.machine import Machine
+        from svg_train.train import BEST, LAST, Trainer
 
     inputs = [existing_file(config), start, model_config, existing_file(overrides["data"].get("root"))]
     check_outputs({"--json": json}, {"--out": out}, needed=[*inputs, *(out / name for name in (BEST, LAST, METRICS))])
