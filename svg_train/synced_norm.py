@@ -54,7 +54,8 @@ class SyncedBatchNorm(_BatchNorm):
     def _normalized(self, x: Tensor) -> Tensor:
         axes = [0, *range(2, x.ndim)]
         own = torch.stack(torch.var_mean(x, axes, correction=0))  # (2, C)
-        var, mean = _OfAllProcesses.apply(own).unbind(1)  # (N, C) each
+        rows: Tensor = _OfAllProcesses.apply(own)  # type: ignore[no-untyped-call]
+        var, mean = rows.unbind(1)  # (N, C) each
         var = var.mean(0) + mean.var(0, correction=0)  # within the shares, and between them
         mean = mean.mean(0)
         self._follow(mean.detach(), var.detach(), dist.get_world_size() * x.numel() // x.shape[1])
