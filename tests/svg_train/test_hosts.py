@@ -82,7 +82,7 @@ def saved_step(folder: Path) -> int:
 
 
 def test_two_hosts_end_when_the_cable_is_cut_and_go_on_when_it_is_back(hosts, tmp_path):
-    train = {**TRAIN, "steps": 100, "save_every": 1, "eval_every": 100}
+    train = {**TRAIN, "steps": 40, "save_every": 1, "eval_every": 40}
     recipe = write_recipe(tmp_path / "tiny.toml", model={**TINY_MODELS["ensemble"], "image_size": 40}, train=train)
     folders = [tmp_path / f"host-{number}" for number in range(2)]  # each has a disk of its own
     for folder in folders:
@@ -105,7 +105,7 @@ def test_two_hosts_end_when_the_cable_is_cut_and_go_on_when_it_is_back(hosts, tm
         assert "when all hosts are back, continue from the last save with: --out run --resume, on each" in output
     assert not (folders[1] / "run").exists()
     step = saved_step(folders[0] / "run")
-    assert 2 <= step < 100
+    assert 2 <= step < 40
 
     ip("-n", hosts[0], "link", "set", INTERFACE, "up")
     again = []
@@ -120,8 +120,8 @@ def test_two_hosts_end_when_the_cable_is_cut_and_go_on_when_it_is_back(hosts, tm
         assert run.wait() == 0, run.output
     run_processes(1, ["--config", str(recipe), "--out", "whole"], tmp_path)
     lines = losses(folders[0] / "run")
-    assert list(lines)[-1] == 100
+    assert list(lines)[-1] == 40
     whole = losses(tmp_path / "whole")
     for number, line in lines.items():
         assert line["loss"] == pytest.approx(whole[number]["loss"], rel=1e-3), number
-    assert set(range(step + 1, 101)) <= set(lines)
+    assert set(range(step + 1, 41)) <= set(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 
 import pytest
@@ -33,7 +34,7 @@ from tests.svg_train.run_processes import (
 from tests.svg_train.test_data_video import write_video
 
 SVG = {**TINY, "skip_lag": 0}
-# What can differ between processes: batch statistics, noise that all sequences share, which frames are true ones, views of clips.
+# What could differ between processes: batch statistics, noise that all sequences share, which frames are true ones.
 MODELS = {
     "svg": SVG,
     "srvp-skips": TINY_MODELS["srvp-skips"],
@@ -47,18 +48,52 @@ def recipe(tmp_path):
     return write_recipe(tmp_path / "tiny.toml", model=SVG, train=TRAIN)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run of one process, by the name of its model."""
+    folder = tmp_path_factory.mktemp("whole")
+
+    def run(name):
+        if not (folder / name).exists():
+            recipe = write_recipe(folder / f"{name}.toml", model=MODELS[name], train=TRAIN)
+            run_processes(1, ["--config", str(recipe), "--out", name], folder)
+        return folder / name
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run of the model svg that was stopped after two steps, by its number of processes."""
+    folder = tmp_path_factory.mktemp("stopped")
+    recipe = write_recipe(folder / "tiny.toml", model=SVG, train=TRAIN)
+
+    def run(count):
+        out = folder / f"{count}-processes"
+        if not out.exists():
+            runs = start_processes(count, ["--config", str(recipe), "--out", out.name], folder, stop_after_two_steps)
+            for number, run in enumerate(runs):
+                assert run.wait() == 130, run.output
+                assert ("stopped at step 2, saved" in run.output) == (number == 0)
+            assert list(losses(out)) == [1, 2]
+        return out
+
+    return run
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_two_processes_have_the_losses_of_one(tmp_path, name):
+def test_two_processes_have_the_losses_of_one(tmp_path, whole, name):
     recipe = write_recipe(tmp_path / "tiny.toml", model=MODELS[name], train=TRAIN)
-    for count in (1, 2):
-        run_processes(count, ["--config", str(recipe), "--out", f"run-{count}"], tmp_path)
-    assert_same_losses(tmp_path / "run-1", tmp_path / "run-2")
-    quality = [losses(tmp_path / f"run-{count}", "eval")[4]["psnr_best"] for count in (1, 2)]
+    run_processes(2, ["--config", str(recipe)], tmp_path)
+    assert_same_losses(whole(name), tmp_path / "run")
+    quality = [losses(folder, "eval")[4]["psnr_best"] for folder in (whole(name), tmp_path / "run")]
     assert quality[1] == pytest.approx(quality[0], abs=1e-2)
-    one, two = (load_checkpoint(tmp_path / f"run-{count}" / "last.pt") for count in (1, 2))
+    one, two = (load_checkpoint(folder / "last.pt") for folder in (whole(name), tmp_path / "run"))
     assert one.weights.keys() == two.weights.keys()
-    for key in (key for key in one.weights if "running" in key):
-        torch.testing.assert_close(two.weights[key], one.weights[key], rtol=1e-3, atol=1e-5)
+    # Of averaged weights, and of those in training. Not the means: the gradients of the biases before them are rounding errors.
+    for expected, given in ((one.weights, two.weights), (one.training["weights"], two.training["weights"])):
+        for key in (key for key in expected if "running_var" in key):
+            torch.testing.assert_close(given[key], expected[key], rtol=2e-2, atol=1e-5)
 
 
 def test_four_processes_have_the_losses_of_one_with_random_views_of_clips(tmp_path):
@@ -72,14 +107,10 @@ def test_four_processes_have_the_losses_of_one_with_random_views_of_clips(tmp_pa
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 4)])
-def test_a_run_goes_on_with_another_number_of_processes(tmp_path, recipe, before, after):
-    run_processes(1, ["--config", str(recipe), "--out", "whole"], tmp_path)
-    for number, run in enumerate(start_processes(before, ["--config", str(recipe)], tmp_path, stop_after_two_steps)):
-        assert run.wait() == 130, run.output
-        assert ("stopped at step 2, saved" in run.output) == (number == 0)
-    assert list(losses(tmp_path / "run")) == [1, 2]
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path, whole, stopped, before, after):
+    shutil.copytree(stopped(before), tmp_path / "run")
     run_processes(after, ["--resume"], tmp_path)
-    assert_same_losses(tmp_path / "whole", tmp_path / "run")
+    assert_same_losses(whole("svg"), tmp_path / "run")
 
 
 def test_a_number_of_processes_that_does_not_divide_the_batch_is_refused_once_per_host(tmp_path, recipe):
@@ -183,12 +214,12 @@ def test_divergence_in_one_process_ends_all_and_is_reported_once(tmp_path, recip
 
 
 def test_processes_of_a_run_in_time_share_one_clock(tmp_path, recipe):
-    command = ["--config", str(recipe), "--train", "2s", "--eval-every", "100000", "--save-every", "100000"]
+    command = ["--config", str(recipe), "--train", "3s", "--eval-every", "100000", "--save-every", "100000"]
     for run in start_processes(2, command, tmp_path, clocks_that_differ):
         assert run.wait() == 0, run.output
     rates = [(tmp_path / f"rates-{rank}").read_text() for rank in range(2)]
     assert rates[0] == rates[1]
-    assert 0 <= float(rates[0].split()[-1]) < float(rates[0].split()[3])
+    assert float(rates[0].split()[-1]) == 0
 
 
 def test_agreed_seconds_replace_those_of_the_clock():
