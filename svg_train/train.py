@@ -39,7 +39,7 @@ from svg_train.synced_norm import synchronize_norms
 BEST, LAST = "ckpt.pt", "last.pt"
 LOG_EVERY = 20  # steps between lines of metrics.jsonl
 BN_BATCHES = 24  # batches from which the averaged weights get their BatchNorm statistics
-_SAME_SETTINGS = "start the same command on every host; --data-root and --cache may differ"
+_SAME_SETTINGS = "start the same command on every host, with --precision if their processors differ; paths may differ"
 _SAME_DATA = "expected the same files on every host, and the same versions of PyAV and OpenCV, which decode them"
 
 
@@ -116,7 +116,8 @@ class Trainer:
         if self._resumed is not None:
             self._config = self._resumed.config
         places = {"data": {"root", "cache"}}  # they may differ from host to host
-        require_same(fabric, "the settings", self._config.model_dump_json(exclude=places), _SAME_SETTINGS)
+        settings = f"{self._config.model_dump_json(exclude=places)} {_precision_name(fabric)}"
+        require_same(fabric, "the settings", settings, _SAME_SETTINGS)
         size = self._config.train.batch_size
         if size % fabric.world_size:
             raise UsageError(

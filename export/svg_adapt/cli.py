@@ -101,7 +101,9 @@ def train(
     nice: Annotated[
         int | None, typer.Option(min=0, max=19, help="give way to other programs: 19 takes only what nobody else wants")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: PyTorch's, one per core")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each process; default: one per core, which the processes share")
+    ] = None,
     **settings: Any,
 ) -> None:
     """Train a model on built-in digits, Stochastic Moving MNIST, KTH, BAIR or your own videos, or adapt one to your camera.
