@@ -134,8 +134,8 @@ def lost_processes_named(fabric: Fabric, out: Path) -> Iterator[None]:
 
 
 def _reason(error: RuntimeError) -> str:
-    """The first line, without the place in the library's sources."""
-    return re.sub(r"^\[[^]]*\]:?\s*", "", str(error).splitlines()[0]).strip()
+    """The first sentence, without the place in the library's sources."""
+    return re.sub(r"^\[[^]]*\]:?\s*", "", str(error).splitlines()[0]).strip().split(". ")[0]
 
 
 def _of_all(value: Any) -> list[Any]:

@@ -38,7 +38,7 @@ SVG = {**TINY, "skip_lag": 0}
 MODELS = {
     "svg": SVG,
     "srvp-skips": TINY_MODELS["srvp-skips"],
-    "ensemble": {**TINY_MODELS["ensemble"], "image_size": 40},
+    "ensemble": {**TINY_MODELS["ensemble"], "image_size": 40, "leads": 1},  # of two
     "predrnn-v2": {**TINY_MODELS["predrnn-v2"], "image_size": 40, "sampling_ramp": [0, 8]},
 }
 
