@@ -37,7 +37,9 @@ class SyncedBatchNorm(_BatchNorm):
     def of(cls, norm: _BatchNorm) -> SyncedBatchNorm:
         """With the parameters and buffers of `norm`, which stay where they are."""
         assert norm.momentum is not None
-        synced = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        assert norm.affine
+        assert norm.track_running_stats
+        synced = cls(norm.num_features, norm.eps, norm.momentum)
         for name, value in (*norm.named_parameters(), *norm.named_buffers()):
             setattr(synced, name, value)
         return synced.train(norm.training)
