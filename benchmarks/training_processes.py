@@ -21,7 +21,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+
+from workers import ask, end, read_line
 
 from svg_common.files import write_json
 from svg_runtime.machine.hardware import hardware, versions
@@ -64,16 +65,12 @@ def measure(recipe: str, options: argparse.Namespace) -> dict[str, dict[str, lis
                 read_line(process)
         for _ in range(options.rounds):
             for way, processes in groups.items():
-                for process in processes:
-                    assert process.stdin is not None
-                    print(options.steps, file=process.stdin, flush=True)
-                answers = [read_line(process) for process in processes]
+                answers = ask(processes, options.steps)
                 seconds, spent = max(answer["seconds"] for answer in answers), sum(answer["cpu_s"] for answer in answers)
                 rates[way]["per_second"].append(round(options.steps / seconds, 3))
                 rates[way]["cpu_s"].append(round(spent / options.steps, 4))
     finally:
-        for process in (process for processes in groups.values() for process in processes):
-            process.communicate()  # closes its input, which ends it
+        end(groups.values())
     return rates
 
 
@@ -99,16 +96,6 @@ def start(recipe: str, processes: int, threads: int) -> list[subprocess.Popen[st
             )
         )
     return started
-
-
-def read_line(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """Return what a worker says next."""
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise SystemExit(f"a process has ended with exit code {process.wait()}")
-    answer: dict[str, Any] = json.loads(line)
-    return answer
 
 
 def work(recipe: str, processes: int) -> None:
