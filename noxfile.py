@@ -13,7 +13,7 @@ import nox
 
 nox.options.default_venv_backend = "none"
 # docs and examples are parts of test; so is a sample of engine-matrix, which is a job of its own in CI, as ray is
-nox.options.sessions = ["lint", "types", "test", "gpu-simulated", "fuzz"]
+nox.options.sessions = ["lint", "types", "test", "gpu-simulated", "fuzz", "package"]
 
 
 def run_module(session: nox.Session, *command: str) -> None:
@@ -57,8 +57,8 @@ def gpu_simulated(session: nox.Session) -> None:
 
 @nox.session(name="engine-matrix")
 def engine_matrix(session: nox.Session) -> None:
-    """The rest of the model matrix, and all its graphs through NVIDIA's parser and builder; the session test runs a sample."""
-    matrix = ("tests/svg_export/test_engines_matrix.py", "tests/test_model_matrix.py")
+    """The rest of the model matrix, all its graphs through NVIDIA's parser and builder, and WebGPU; test runs a sample."""
+    matrix = ("tests/svg_export/test_engines_matrix.py", "tests/test_model_matrix.py", "tests/demo/test_engine.py")
     run_module(session, "pytest", "-q", "-n", "auto", "--durations=5", "-m", "engine_matrix", *matrix, *session.posargs)
 
 
@@ -85,6 +85,12 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def package(session: nox.Session) -> None:
+    """Wheel and sdist: built, checked, installed by pipx, every command run. After --: --out DIR keeps both."""
+    run_module(session, "release", "package", *session.posargs)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """The pages: their links, their commands and the strict build."""
     if not any(importlib.util.find_spec(generator) for generator in ("mkdocs", "zensical")):
@@ -93,6 +99,13 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def site(session: nox.Session) -> None:
+    """The pages with the demo for the browser, into site/: what is published. Needs npm."""
+    run_module(session, "mkdocs", "build", "--strict", "--site-dir", "site")
+    session.run(sys.executable, "docs/demo/build.py", "site/demo")
+
+
+@nox.session
 def examples(session: nox.Session) -> None:
     """Every example, run as its first lines say."""
-    run_module(session, "pytest", "tests/test_examples.py", *session.posargs)
+    run_module(session, "pytest", "tests/test_examples.py", "tests/test_cpp_example.py", *session.posargs)

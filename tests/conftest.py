@@ -101,7 +101,14 @@ def save_model(path: Path, svg, **config) -> Path:
     return path
 
 
-def export_model(checkpoint: Path, out: Path, fp16: bool = False, fused: bool = False, bf16: bool = False) -> Path:
+def export_model(
+    checkpoint: Path,
+    out: Path,
+    fp16: bool = False,
+    fused: bool = False,
+    bf16: bool = False,
+    server_horizon: int | None = None,
+) -> Path:
     """Export a checkpoint as `svg-export` does, but with few sequences for the quality gate."""
     from svg_export.bundle_writer import write_bundle
     from svg_train.checkpoint import load_checkpoint
@@ -117,6 +124,7 @@ def export_model(checkpoint: Path, out: Path, fp16: bool = False, fused: bool = 
             fused=fused,
             bf16=bf16,
             held_out=held_out,
+            server_horizon=server_horizon,
         )
     return out
 
@@ -253,6 +261,40 @@ def unlearned_bundle(request, tmp_path_factory) -> Path:
         return export_model(checkpoint, path, fp16=True, fused=True)
 
     return made_once(tmp_path_factory, f"{request.param}.svgb", make)
+
+
+@pytest.fixture(scope="session")
+def stepped_bundle(tmp_path_factory) -> Path:
+    """A model from frames to frames: `step` alone, with many states. Read only."""
+    from tests.svg_train.frames.test_frames_model import random_frames_model
+
+    def make(path: Path) -> Path:
+        model = random_frames_model("mim", hidden=(2, 2))
+        return export_model(save_model(path.with_suffix(".pt"), model), path)
+
+    return made_once(tmp_path_factory, "stepped.svgb", make)
+
+
+@pytest.fixture(scope="session")
+def decoded_bundle(tmp_path_factory) -> Path:
+    """A model whose step gives latents, which `decode` makes frames of; with skips, and 4 observed frames. Read only."""
+    from tests.svg_train.srvp.srvp_models import random_srvp
+
+    def make(path: Path) -> Path:
+        return export_model(save_model(path.with_suffix(".pt"), random_srvp(skips=True)), path)
+
+    return made_once(tmp_path_factory, "decoded.svgb", make)
+
+
+@pytest.fixture(scope="session")
+def following_bundle(tmp_path_factory) -> Path:
+    """A model whose skips follow every forecast frame. Read only."""
+
+    def make(path: Path) -> Path:
+        checkpoint = save_model(path.with_suffix(".pt"), random_model(last_frame_skip=True))
+        return export_model(checkpoint, path)
+
+    return made_once(tmp_path_factory, "following.svgb", make)
 
 
 @pytest.fixture

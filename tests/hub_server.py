@@ -68,6 +68,7 @@ class HubServer(ThreadingHTTPServer):
         self.may_write = True  # what the token may do
         self.card_errors: list[str] = []  # of the metadata of every model card
         self.commit_error = ""  # answers 400 to a commit
+        self.loses_answer = False  # makes the commit, and answers 504
 
     @property
     def url(self) -> str:
@@ -138,6 +139,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PUT(self) -> None:
         self._answer()
 
+    def do_DELETE(self) -> None:
+        self._answer()
+
     def _answer(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = unquote(urlsplit(self.path).path).lstrip("/")
@@ -153,6 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(400 if errors else 200, {"errors": errors, "warnings": []})
         if path == "api/repos/create":
             return self._create(json.loads(body))
+        if path == "api/repos/delete":
+            return self._delete(json.loads(body))
         if path.endswith(".git/info/lfs/objects/batch"):
             return self._batch(json.loads(body))
         if path.startswith("api/models/"):
@@ -240,6 +246,12 @@ class _Handler(BaseHTTPRequestHandler):
         repo.commit({".gitattributes": b"*.onnx filter=lfs diff=lfs merge=lfs -text\n"}, "initial commit")
         self._send(200, url)
 
+    def _delete(self, wanted: dict) -> None:
+        if not (self._knows_user and self.server.may_write):
+            return self._refuse(403, "", "you have no permission to delete this repository")
+        del self.server.repos[f"{wanted['organization']}/{wanted['name']}"]
+        self._send(200, {})
+
     @staticmethod
     def _upload_mode(repo: Repo, commit: str | None, file: dict) -> dict:
         old = repo.commits[commit].get(file["path"]) if commit else None
@@ -282,6 +294,8 @@ class _Handler(BaseHTTPRequestHandler):
             elif line["key"] == "deletedFile":
                 del files[value["path"]]
         commit = repo.commit(files, header["summary"], branch)
+        if self.server.loses_answer:
+            return self._send(504, {"error": "gateway timeout"})
         self._send(200, {"commitUrl": f"{self.server.url}/{name}/commit/{commit}", "commitOid": commit})
 
     def _refuse(self, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> None:

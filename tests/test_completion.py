@@ -10,6 +10,8 @@ import sys
 import pytest
 from typer.main import get_command
 
+import svg_runtime
+
 COMMANDS = {
     "svg-train": "svg_adapt.cli",
     "svg-export": "svg_export.cli",
@@ -65,6 +67,11 @@ def test_the_shell_is_given_a_script_and_the_options_that_begin_so(name):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_loads_nothing_heavy(name):
     assert "--show-completion" in run(name, "--help")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_version_is_that_of_the_package_and_loads_nothing_heavy(name):
+    assert run(name, "--version") == f"{name} {svg_runtime.__version__}\n"
 
 
 def test_choices_of_a_setting_are_completed():

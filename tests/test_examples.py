@@ -16,7 +16,7 @@ import pytest
 from svg_common.digits import digit_stream
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, Bundle
-from tests.conftest import export_model, made_once, random_model, save_model
+from tests.forecast_case import ForecastCase
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SAMPLES, HORIZON = 3, 10
@@ -32,17 +32,6 @@ def run(command: list[str], folder: Path) -> str:
 
 def run_example(name: str, folder: Path, *arguments: str) -> str:
     return run([sys.executable, str(EXAMPLES / name), *arguments], folder)
-
-
-@pytest.fixture(scope="session")
-def following_bundle(tmp_path_factory) -> Path:
-    """A model whose skips follow every forecast frame. Read only."""
-
-    def make(path: Path) -> Path:
-        checkpoint = save_model(path.with_suffix(".pt"), random_model(last_frame_skip=True))
-        return export_model(checkpoint, path)
-
-    return made_once(tmp_path_factory, "following.svgb", make)
 
 
 @pytest.fixture(params=["embedded", "tiny_bundle", "following_bundle"])
@@ -139,31 +128,27 @@ def javascript(tmp_path_factory) -> Path:
 
 
 def compare_javascript(example: Path, bundle: Path, folder: Path) -> None:
-    given = make_input(bundle)
-    (folder / "input.json").write_text(
-        json.dumps(
-            {
-                "samples": SAMPLES,
-                "horizon": HORIZON,
-                "frames": given["frames"].transpose(0, 3, 1, 2).ravel().tolist(),
-                "contextNoise": given["context_noise"].ravel().tolist(),
-                "noise": given["noise"].ravel().tolist(),
-            }
-        )
-    )
+    case = ForecastCase.of(bundle)
+    (folder / "input.json").write_text(json.dumps(case.given))
     run(["node", "forecast.mjs", str(bundle), str(folder / "input.json"), str(folder / "output.json")], example)
-    expected = forecast(bundle, **given)
-    frames = np.array(json.loads((folder / "output.json").read_text()), np.float32)
-    futures = frames.reshape(HORIZON, SAMPLES, 1, 64, 64).transpose(1, 0, 3, 4, 2)
-    np.testing.assert_allclose(futures, expected, rtol=0, atol=TOLERANCE)
+    case.compare(json.loads((folder / "output.json").read_text()))
 
 
-def test_javascript_gives_the_frames_of_the_forecaster(javascript, bundle, tmp_path):
+def test_javascript_gives_the_frames_and_surprises_of_the_forecaster(javascript, bundle, tmp_path):
     compare_javascript(javascript, bundle, tmp_path)
+
+
+def test_javascript_does_so_with_fused_graphs(javascript, fused_bundle, tmp_path):
+    compare_javascript(javascript, fused_bundle, tmp_path)
 
 
 def test_javascript_does_so_without_a_learned_prior(javascript, unlearned_bundle, tmp_path):
     compare_javascript(javascript, unlearned_bundle, tmp_path)
+
+
+@pytest.mark.parametrize("family", ["srvp-skips", "ensemble", "convlstm"])
+def test_javascript_does_so_with_models_of_other_families(javascript, family_bundle, family, tmp_path):
+    compare_javascript(javascript, family_bundle(family), tmp_path)
 
 
 def test_javascript_runs_on_the_embedded_model_without_arguments(javascript, tmp_path):

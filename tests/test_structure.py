@@ -8,7 +8,6 @@ from pathlib import Path
 
 import yaml
 
-import svg_runtime
 from benchmarks import structure
 
 if sys.version_info >= (3, 11):
@@ -63,10 +62,6 @@ def test_hooks_call_tools_that_the_development_environment_pins():
     hooks = [hook for repo in load_yaml(".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
     assert {hook["entry"].split()[0] for hook in hooks} == {"ruff", "codespell", "mypy"}
     assert {"ruff", "codespell", "mypy", "pre-commit", "nox"} <= set(pinned)
-
-
-def test_the_citation_names_this_version():
-    assert load_yaml("CITATION.cff")["version"] == svg_runtime.__version__
 
 
 def test_extras_of_the_development_environment_are_pinned():

@@ -17,6 +17,7 @@ from svg_common.files import write_json
 from svg_common.outputs import check_outputs, existing_file
 from svg_common.quantities import parse_duration, parsed_option, size_text
 from svg_common.signals import defer_interrupts
+from svg_common.version import VersionOption
 from svg_train.config import build_config
 from svg_train.config_options import config_options, settings_of
 from svg_train.recipe_files import load_recipe, shipped_recipes
@@ -104,6 +105,7 @@ def train(
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of each process; default: one per core, which the processes share")
     ] = None,
+    version: VersionOption = False,
     **settings: Any,
 ) -> None:
     """Train a model on built-in digits, Stochastic Moving MNIST, KTH, BAIR or your own videos, or adapt one to your camera.

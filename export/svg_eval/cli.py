@@ -13,6 +13,7 @@ from svg_common.files import write_json
 from svg_common.outputs import check_outputs, existing_file
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
+from svg_common.version import VersionOption
 from svg_eval.anomaly.request import AnomalyRequest
 from svg_runtime.forecast_options import Bf16Option, Fp16Option, requested_precision
 from svg_train.config_options import config_options, settings_of
@@ -80,6 +81,7 @@ def evaluate(
         Path | None, _panel("Metrics", "TorchScript of LPIPS, from two batches (B, 3, H, W) in [-1, 1] to distances")
     ] = None,
     fvd_weights: Annotated[Path | None, _panel("Metrics", "TorchScript of I3D, such as i3d_torchscript.pt, for FVD")] = None,
+    version: VersionOption = False,
     **settings: Any,
 ) -> None:
     """Evaluate a checkpoint or a bundle: best of N samples, PSNR and SSIM with confidence intervals, diversity, baselines.

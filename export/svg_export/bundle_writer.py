@@ -17,7 +17,10 @@ from pydantic import ValidationError
 from svg_common.errors import ExitCode, SvgError, UsageError
 from svg_common.files import atomic_directory
 from svg_common.progress import NullListener, ProgressListener
+from svg_common.version import installed_version
 from svg_export.families import FAMILY_EXPORTS
+from svg_export.forecast_graph import compose_forecast
+from svg_export.forecast_parity import forecast_reports
 from svg_export.graph_export import GraphExport
 from svg_export.parity import check_fp32, compare_fp16
 from svg_export.precision import DrawnFrames, HeldOut, attach_quality_reports, load_held_out
@@ -26,6 +29,7 @@ from svg_runtime.backends.nvidia.engine_files import BUNDLE_FOLDER as ENGINES
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import (
     FILE_NAME,
+    FORECAST,
     PRECISIONS,
     FrameSpec,
     GenerationSpec,
@@ -46,7 +50,7 @@ _LOG = logging.getLogger(__name__)
 _MARK = b"svg-bundle"  # in every manifest
 _LEFT_BEHIND = (".DS_Store", "Thumbs.db", "desktop.ini")
 _LISTED = 5  # files in a message
-_TOOLS = ("svg-edge", "torch", "onnx", "onnxscript", "onnxruntime")
+_TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime")
 
 
 class ContractError(SvgError):
@@ -70,6 +74,7 @@ def write_bundle(
     bf16: bool = False,
     held_out: HeldOut | DrawnFrames | None = None,
     shuffled: bool = True,
+    server_horizon: int | None = None,
     progress: ProgressListener | None = None,
 ) -> Manifest:
     """Export `checkpoint` to the bundle folder `out`, which appears whole or not at all.
@@ -85,6 +90,8 @@ def write_bundle(
         shuffled: add the graph decoder_shuffled, if it applies to the backbone.
         held_out: what fp16 and bf16 are measured on; default: the held-out split of the checkpoint's own data, else frames
             drawn for the purpose.
+        server_horizon: add the graph forecast, which makes whole forecasts of many cameras, with so many frames. It is composed
+            of the fused graphs.
         progress: receives the progress of the quality gate.
 
     Raises:
@@ -121,21 +128,40 @@ def write_bundle(
             contents["fp16"] = contents["fp32"] | converted
             _LOG.info("closed-loop error: fp16 graphs against fp32")
             reports["fp16"] = compare_fp16(model, contents["fp32"], contents["fp16"])
-        # 3) write the graphs, then run the quality gate of the reduced precisions on these files
+        # 3) compose the graph for servers of them, and compare it with PyTorch
+        forecasts: dict[str, bytes] = {}
+        if server_horizon is not None:
+            _LOG.info("composing forecast, and its parity against PyTorch")
+            for precision, graphs in contents.items():
+                forecasts[precision] = compose_forecast(
+                    contents=graphs,
+                    states=exports["step"].states,
+                    config=model.config,
+                    horizon=server_horizon,
+                    bundle_id=bundle_id,
+                )
+            reports = forecast_reports(model, forecasts, server_horizon, reports)
+        # 4) write the graphs, then run the quality gate of the reduced precisions on these files
         contents["fp32"] |= extra
         with _contract_errors():
             variants = {
                 name: _write_variant(
-                    folder=folder, precision=name, contents=contents[name], exports=exports, report=reports[name]
+                    folder=folder,
+                    precision=name,
+                    contents=contents[name],
+                    forecast=forecasts.get(name),
+                    exports=exports,
+                    report=reports[name],
                 )
                 for name in contents
             }
             if bf16:
-                variants["bf16"] = PrecisionVariant(graphs=variants["fp32"].graphs, parity=None)
+                shared = variants["fp32"]
+                variants["bf16"] = PrecisionVariant(graphs=shared.graphs, parity=None, forecast=shared.forecast)
             manifest = _manifest(checkpoint, checkpoint_sha256, bundle_id, variants)
         if held_out is not None:
             manifest = attach_quality_reports(folder, manifest, held_out, progress or NullListener())
-        # 4) write the manifest, and publish only what the runtime opens
+        # 5) write the manifest, and publish only what the runtime opens
         text = json.dumps(manifest.model_dump(mode="json", exclude_none=False), indent=1, sort_keys=True)
         (folder / FILE_NAME).write_text(text + "\n", encoding="utf-8")
         with _contract_errors():
@@ -145,9 +171,7 @@ def write_bundle(
 
 def _open_as_the_runtime_does(folder: Path) -> None:
     """Read manifest and graphs of all variants, which checks them against the contract and each other."""
-    bundle = Bundle.open(folder)
-    for precision in bundle.manifest.variants:
-        bundle.graphs(precision)
+    Bundle.open(folder).check()
 
 
 @contextmanager
@@ -196,30 +220,41 @@ def _export(graph_export: GraphExport, graph_name: str, bundle_id: str) -> bytes
 
 
 def _write_variant(
-    folder: Path, precision: str, contents: dict[str, bytes], exports: dict[str, GraphExport], report: ParityReport
+    folder: Path,
+    precision: str,
+    contents: dict[str, bytes],
+    forecast: bytes | None,
+    exports: dict[str, GraphExport],
+    report: ParityReport,
 ) -> PrecisionVariant:
     graphs = {}
     (folder / precision).mkdir(exist_ok=True)
     given = {"h"} | set(exports["prime"].outputs if "prime" in exports else ())
     for graph_name, content in contents.items():
-        file = f"{precision}/{graph_name}.onnx"
-        (folder / file).write_bytes(content)
-        inputs, outputs, opset = read_interface(content)
         entry = exports["decoder" if graph_name == SHUFFLED_DECODER else graph_name]
-        graphs[graph_name] = GraphSpec(
-            file=file,
-            sha256=hashlib.sha256(content).hexdigest(),
-            bytes=len(content),
-            opset=opset,
-            inputs=inputs,
-            outputs=outputs,
-            states=tuple(
-                StateSpec(input=name, output=output, initial=_initial(graph_name, name, given))
-                for name, output in entry.states.items()
-            ),
-            computes=entry.computes,
+        states = tuple(
+            StateSpec(input=name, output=output, initial=_initial(graph_name, name, given))
+            for name, output in entry.states.items()
         )
-    return PrecisionVariant(graphs=graphs, parity=report)
+        spec = _write_graph(folder, f"{precision}/{graph_name}.onnx", content)
+        graphs[graph_name] = spec.model_copy(update={"states": states, "computes": entry.computes})
+    for_servers = None if forecast is None else _write_graph(folder, f"{precision}/{FORECAST}.onnx", forecast)
+    return PrecisionVariant(graphs=graphs, parity=report, forecast=for_servers)
+
+
+def _write_graph(folder: Path, file: str, content: bytes) -> GraphSpec:
+    """Write a file, and return what can be read from it."""
+    (folder / file).write_bytes(content)
+    inputs, outputs, opset = read_interface(content)
+    return GraphSpec(
+        file=file,
+        sha256=hashlib.sha256(content).hexdigest(),
+        bytes=len(content),
+        opset=opset,
+        inputs=inputs,
+        outputs=outputs,
+        computes="variant",
+    )
 
 
 def _initial(graph_name: str, state: str, given: set[str]) -> Literal["zeros", "given"]:
@@ -265,7 +300,7 @@ def _manifest(
             checkpoint_step=checkpoint.step,
             metrics=checkpoint.metrics,
             data=checkpoint.config.data.name,
-            versions={name: _version(name) for name in _TOOLS},
+            versions={"svg-edge": installed_version(), **{name: _version(name) for name in _TOOLS}},
         ),
         training_data=checkpoint.training_data,
     )

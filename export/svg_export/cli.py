@@ -15,7 +15,9 @@ from svg_common.outputs import check_outputs, existing_file
 from svg_common.path_advice import shell_argument
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
-from svg_export.hub.push_options import PushOptions, push_and_report, push_bundle
+from svg_common.version import VersionOption
+from svg_export.hub.push_options import PushOptions, push_and_report
+from svg_export.packing import pack_and_report, require_archive_name, send_bundle
 from svg_runtime.forecast_options import COUNT_LIMIT
 from svg_train.config_options import config_options, flag, settings_of
 from svg_train.families.srvp.config import MAX_EULER_STEPS, SrvpConfig
@@ -29,10 +31,15 @@ if TYPE_CHECKING:
 app = typer.Typer(pretty_exceptions_enable=False)
 
 _BATCH_NORM = "BatchNorm"
+_MAX_UNROLLED = 256  # steps of the graph forecast, each of which has nodes of its own
 
 
 def _engine(help: str, *names: str, **limits: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel="Engines", **limits)
+
+
+def _server(help: str, *names: str, **limits: Any) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel="Servers", **limits)
 
 
 def _hub(help: str, *names: str, **settings: Any) -> Any:
@@ -45,7 +52,9 @@ def export(
     context: typer.Context,
     checkpoint: Annotated[
         Path,
-        typer.Argument(help="of svg-train (.pt), or of the reference implementation (.pth); with --push also a bundle (.svgb)"),
+        typer.Argument(
+            help="of svg-train (.pt), or of the reference implementation (.pth); with --push or --pack also a bundle (.svgb)"
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="bundle folder to write; default: the checkpoint's name with .svgb")] = None,
     fp16: Annotated[bool, typer.Option("--fp16", "--half", help="add fp16 graphs, if they pass the quality gate")] = False,
@@ -98,6 +107,16 @@ def export(
     cache_dir: Annotated[
         str | None, _engine("cache engines in this folder; default: $SVG_EDGE_CACHE, else the user's cache")
     ] = None,
+    server: Annotated[
+        bool, _server("also add the graph forecast: whole forecasts of many cameras in one batch, without a state", "--server")
+    ] = False,
+    server_horizon: Annotated[
+        int | None, _server("forecast frames of that graph; default: those of training", min=1, max=_MAX_UNROLLED)
+    ] = None,
+    pack: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.svgb.tar", help="also write the bundle as one file, for a web server; prints its address"),
+    ] = None,
     push: Annotated[
         str | None,
         _hub("then push the bundle to the Hugging Face Hub, in one commit with a model card", metavar="hf://USER/NAME"),
@@ -106,6 +125,7 @@ def export(
         str | None, _hub("of the pushed model, for its card, such as mit; default: not stated", "--licence", "--license")
     ] = None,
     public: Annotated[bool, _hub("let everybody see a model that --push makes; default: only its owner", "--public")] = False,
+    version: VersionOption = False,
     **settings: Any,
 ) -> None:
     """Export a checkpoint to a bundle of ONNX graphs, after proving that they compute what the model computes.
@@ -114,15 +134,20 @@ def export(
     they are compared with fp32 on drawn frames, and are then used only where they are chosen by name.
     --bn recalibrate needs --data.
 
-    svg-export BUNDLE --push hf://user/name pushes a bundle as it is.
+    svg-export BUNDLE --push hf://user/name and --pack name.svgb.tar send a bundle as it is.
 
     Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed, precision too low, or a bundle that the runtime would refuse (nothing
     is published), 4 missing extra or backend, or no bf16 on this machine.
     """
     options = PushOptions(push, licence, public)
-    if push is not None and checkpoint.is_dir():
-        push_bundle(context, options, checkpoint)
+    require_archive_name(pack)
+    if checkpoint.is_dir() and (push is not None or pack is not None):
+        send_bundle(context, checkpoint, pack, options)
         return
+    if server_horizon is not None and not server:
+        raise UsageError("--server-horizon has no effect without --server\n  add --server, or remove it")
+    if server and not fused:
+        raise UsageError("--server composes its graph of the fused graphs\n  remove --no-fused")
     source = settings_of("data", settings)
     _check_data(bn, fp16 or bf16, source, bn_sequences)
     require_modules("svg-export", "export", "torch", "onnx", "onnxscript", "onnxruntime")
@@ -141,7 +166,8 @@ def export(
     target = out or Path(f"{checkpoint.stem}.svgb")
     inputs = [existing_file(checkpoint), existing_file(source["root"]), existing_file(model_config)]
     refuse_foreign(target)
-    check_outputs({"--save-checkpoint": save_checkpoint, "--json": json}, replaced={"--out": target}, needed=inputs)
+    files = {"--save-checkpoint": save_checkpoint, "--pack": pack, "--json": json}
+    check_outputs(files, replaced={"--out": target}, needed=inputs)
     loaded = load_any_checkpoint(checkpoint, model_config)
     _check_graphs(loaded, fused, shuffled)
     if euler_steps is not None:
@@ -163,12 +189,15 @@ def export(
             bf16=bf16,
             held_out=held_out,
             shuffled=shuffled,
+            server_horizon=(server_horizon or loaded.config.train.n_future) if server else None,
             progress=display,
         )
         summary = {"bundle": str(target), "batch_norm": batch_norm, **_summary(manifest)}
         if request is not None:
             summary["engines"] = request.build(target, display)
     _report(manifest, checkpoint, target, console)
+    if pack is not None:
+        summary["packed"] = pack_and_report(target, pack, console)
     if prepared is not None:
         summary["pushed"] = push_and_report(prepared, target, console)
     if json is not None:

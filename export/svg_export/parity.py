@@ -71,12 +71,12 @@ def check_fp32(model: VideoModel, contents: Mapping[str, bytes], tolerance: floa
     truth = _trace(TorchGraphs(exports), exports, model.config, inputs)
     unrounded = _trace(TorchGraphs(exact, torch.float64), exact, model.config, inputs)
     given = _trace(OnnxGraphs(contents), exports, model.config, inputs)
-    rounding = _relative(truth, unrounded)
+    rounding = relative_errors(truth, unrounded)
     truth = _with_fused_as_separate(truth)
     truth, given = _with_network(model, inputs, truth, given)
     truth, given = _with_shuffled(config=model.config, exports=exports, contents=contents, truth=truth, given=given)
     # 2) how much rounding alone changes, which limits how much the graphs may differ
-    curves, errors = _compare(truth, given), _relative(truth, given)
+    curves, errors = compare(truth, given), relative_errors(truth, given)
     envelope = np.maximum.accumulate(np.max([rounding[name] for name in rounding if _is_forecast(name)], axis=0))
     # 3) list every output and state that differs by more
     failed = []
@@ -107,14 +107,14 @@ def compare_fp16(model: VideoModel, fp32: Mapping[str, bytes], fp16: Mapping[str
     inputs, family = ProbeInputs.make(model.config), FAMILY_EXPORTS[model.config.family]
     exports = family.graphs(family.fold(model), torch.float32, "step" in fp32)
     truth, given = (_trace(OnnxGraphs(contents), exports, model.config, inputs) for contents in (fp32, fp16))
-    curves = _compare(truth, given)
+    curves = compare(truth, given)
     broken = [name for name, curve in curves.items() if not np.isfinite(curve.max_abs).all()]
     if broken:
         raise ParityError(
             f"the fp16 graphs produce values that are not finite: {', '.join(broken)}\n"
             "  nothing was published; export without --fp16"
         )
-    largest = max(float(error.max()) for error in _relative(truth, given).values())
+    largest = max(float(error.max()) for error in relative_errors(truth, given).values())
     return _report("fp32", model.config, curves, largest)
 
 
@@ -175,13 +175,18 @@ def _is_forecast(name: str) -> bool:
     return name.removeprefix(FUSED).removeprefix(SHUFFLED).startswith("forecast")
 
 
-def _compare(truth: Trace, given: Trace) -> dict[str, ErrorCurve]:
+def compare(truth: Trace, given: Trace) -> dict[str, ErrorCurve]:
+    """The differences per step of every output.
+
+    Raises:
+        ParityError: they have not the same outputs.
+    """
     if truth.keys() != given.keys():
         raise ParityError(f"the graphs return {sorted(given)}, expected {sorted(truth)}")
     return {name: _curve(name, truth[name], given[name]) for name in sorted(truth)}
 
 
-def _relative(truth: Trace, given: Trace) -> dict[str, NDArray[np.float64]]:
+def relative_errors(truth: Trace, given: Trace) -> dict[str, NDArray[np.float64]]:
     """Largest difference per step, relative to the tensor's largest value over all steps, or to 1 if that is more."""
     return {name: _differences(truth[name], given[name]) / max(1.0, *(np.abs(a).max() for a in truth[name])) for name in truth}
 

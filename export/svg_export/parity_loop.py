@@ -249,6 +249,10 @@ class OnnxGraphs:
             for graph_name, content in contents.items()
         }
 
+    def inputs(self, graph_name: str) -> list[str]:
+        """Names of a graph's inputs."""
+        return [tensor.name for tensor in self._sessions[graph_name].get_inputs()]
+
     def __call__(self, graph_name: str, inputs: Mapping[str, NDArray[Any]]) -> Tensors:
         """Run one graph on NumPy values."""
         session = self._sessions[graph_name]

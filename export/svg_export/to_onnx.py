@@ -47,16 +47,21 @@ def export_graph(graph_export: GraphExport, graph_name: str, bundle_id: str) -> 
     _free_shared_batch(model, graph_export)
     lower(model)
     _clean(model)
-    return _stamped(model, graph_name, bundle_id)
+    return stamped(model, graph_name, bundle_id)
 
 
 def shuffled_decoder(decoder: bytes, bundle_id: str) -> bytes | None:
     """The graph `decoder_shuffled`, rewritten from an exported decoder; None if no layer changes."""
     model = onnx.load_from_string(decoder)
-    return _stamped(model, SHUFFLED_DECODER, bundle_id) if shuffle_last(model) else None
+    return stamped(model, SHUFFLED_DECODER, bundle_id) if shuffle_last(model) else None
 
 
-def _stamped(model: onnx.ModelProto, graph_name: str, bundle_id: str) -> bytes:
+def stamped(model: onnx.ModelProto, graph_name: str, bundle_id: str) -> bytes:
+    """The bytes of a graph, with its name and bundle in the metadata.
+
+    Raises:
+        onnx.checker.ValidationError: it is no valid graph.
+    """
     onnx.helper.set_model_props(model, {"svg_bundle_id": bundle_id, "svg_graph": graph_name})
     onnx.checker.check_model(model, full_check=True)
     return bytes(model.SerializeToString(deterministic=True))

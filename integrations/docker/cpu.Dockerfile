@@ -10,6 +10,9 @@ ARG PYTHON_IMAGE=python:3.12.11-slim-bookworm
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
+# The version comes from git, which the image does not get: --build-arg SVG_EDGE_VERSION=0.2.0. Without it: 0.0.dev0.
+ARG SVG_EDGE_VERSION=
+ENV SETUPTOOLS_SCM_PRETEND_VERSION_FOR_SVG_EDGE=${SVG_EDGE_VERSION}
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY svg_train svg_train
 COPY export export

@@ -17,6 +17,9 @@ FROM ${PYTHON_IMAGE} AS build
 ARG REQUIREMENTS=tensorrt-cuda13
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
+# The version comes from git, which the image does not get: --build-arg SVG_EDGE_VERSION=0.2.0. Without it: 0.0.dev0.
+ARG SVG_EDGE_VERSION=
+ENV SETUPTOOLS_SCM_PRETEND_VERSION_FOR_SVG_EDGE=${SVG_EDGE_VERSION}
 COPY integrations/docker/requirements requirements
 COPY pyproject.toml README.md LICENSE ./
 COPY svg_train svg_train

@@ -34,15 +34,7 @@ def __getattr__(name: str) -> Any:
 
         return ForecastScore
     if name == "__version__":
-        return _installed_version()
+        from svg_common.version import installed_version
+
+        return installed_version()
     raise AttributeError(f"module 'svg_runtime' has no attribute '{name}'")
-
-
-def _installed_version() -> str:
-    """Return the version of the installed distribution, defined in pyproject.toml; unknown in a source tree."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("svg-edge")
-    except PackageNotFoundError:
-        return "0+unknown"

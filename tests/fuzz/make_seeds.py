@@ -157,6 +157,7 @@ def write_text_seeds(work: Path) -> None:
     """Recipes, ranges, metrics, addresses and an engine's record."""
     for recipe in Path("svg_train/recipes").glob("*.toml"):
         shutil.copy(recipe, folder("recipe") / recipe.name)
+    shutil.copy("examples/live.toml", folder("live-config") / "live.toml")
     ranges = (
         "preface\nperson01_boxing_d1\tframes\t1-95, 96-185\nperson13_handclapping_d3\t*missing*\nperson02_x_d1 frames: 1-2,\n"
     )

@@ -34,6 +34,7 @@ MODULE_OF: dict[str, str] = {
     "engine-cache": "engines",
     "decision": "engines",
     "address": "live",
+    "live-config": "live",
     "video-container": "live",
     "video": "live",
 }
@@ -54,6 +55,7 @@ SHARES = {
     "frame-cache": 0.1,
     "engine-cache": 0.2,
     "recipe": 0.5,
+    "live-config": 0.5,
     "video": 0.05,
 }
 

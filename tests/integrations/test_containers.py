@@ -103,6 +103,17 @@ def test_what_an_image_copies_exists(file):
         assert (FOLDER / "requirements" / f"{name}.txt").is_file()
 
 
+@each_dockerfile
+def test_an_image_is_told_its_version_before_it_is_installed(file):
+    """It has no git; setuptools-scm reads this variable instead."""
+    text = file.read_text()
+    told = "ENV SETUPTOOLS_SCM_PRETEND_VERSION_FOR_SVG_EDGE=${SVG_EDGE_VERSION}"
+    assert "SVG_EDGE_VERSION=" in instructions(file, "ARG")
+    assert text.index("ARG SVG_EDGE_VERSION=") < text.index(told) < text.index("bin/pip install")
+    services = [each for each in COMPOSE["services"].values() if each["build"]["dockerfile"].endswith(file.name)]
+    assert {each["build"]["args"]["SVG_EDGE_VERSION"] for each in services} == {"${SVG_EDGE_VERSION:-}"}
+
+
 def test_every_row_of_the_table_has_an_image():
     """Of docs/nvidia-install.md: two of JetPack, two of desktop drivers."""
     lines = (ROOT / "docs" / "nvidia-install.md").read_text().splitlines()

@@ -28,7 +28,7 @@ _OF_TRAINING = {
 }
 _TEXT = 500  # characters of what comes from a checkpoint
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
-_LICENCE = re.compile(r"license:\s*([a-z0-9][a-z0-9.+-]{0,63})\s*")
+_LICENCE = re.compile(r"""license:\s*(?P<quote>["']?)(?P<licence>[a-z0-9][a-z0-9.+-]{0,63})(?P=quote)\s*""")
 _LICENCE_ALONE = re.compile(rf"\s*(---\n({_LICENCE.pattern}\n)?---\s*)?")
 
 
@@ -64,7 +64,7 @@ def licence_of(card: str) -> str | None:
         return None
     end = lines.index("---", 1) if "---" in lines[1:] else 0
     found = filter(None, map(_LICENCE.fullmatch, lines[1:end]))
-    return next((match[1] for match in found), None)
+    return next((match["licence"] for match in found), None)
 
 
 def has_licence_alone(card: str) -> bool:
@@ -74,7 +74,8 @@ def has_licence_alone(card: str) -> bool:
 
 def _metadata(manifest: Manifest, licence: str | None) -> str:
     tags = ["svg-edge", "video-prediction", "video-forecasting", "onnx", f"family-{manifest.model.family}"]
-    lines = ["library_name: svg-edge", *([f"license: {licence}"] if licence else []), "tags:", *(f"- {tag}" for tag in tags)]
+    stated = [f'license: "{licence}"'] if licence else []  # in quotes: to YAML, some words and numbers are no text
+    lines = ["library_name: svg-edge", *stated, "tags:", *(f"- {tag}" for tag in tags)]
     return "\n".join(["---", *lines, "---"])
 
 
@@ -206,7 +207,7 @@ def _frame_curve(report: ParityReport) -> tuple[float, ...]:
 
 def _files(manifest: Manifest) -> str:
     graphs: Mapping[str, GraphSpec] = {
-        graph.file: graph for variant in manifest.variants.values() for graph in variant.graphs.values()
+        graph.file: graph for variant in manifest.variants.values() for graph in variant.files.values()
     }
     rows = [(f"`{name}`", f"{graph.bytes / 1e6:.2f} MB", f"`{graph.sha256}`") for name, graph in sorted(graphs.items())]
     precisions = ", ".join(name for name, _ in _variants(manifest))

@@ -48,35 +48,46 @@ class Push:
             BundleError: the bundle is damaged.
             SvgError: the Hub refuses, or cannot be reached. Nothing of the bundle is then visible there.
         """
-        for precision in bundle.manifest.variants:
-            bundle.graphs(precision)
+        bundle.check()
         hub = load_hub("--push")
         api = hub.HfApi()
         with explaining(self.address):
+            operations = self._operations(hub, bundle)
             if self.files is None:
                 api.create_repo(self.address.repo, private=self.private)
-            graphs = graph_files(bundle.manifest)
-            operations = [hub.CommitOperationAdd(name, str(bundle.path / name)) for name in (FILE_NAME, *graphs)]
-            card = self._card(hub, bundle.manifest)
-            if card is not None:
-                operations.append(hub.CommitOperationAdd(_CARD, card.encode("utf-8")))
-            _LOG.info("pushing %d files (%.1f MB) to %s", len(operations), _megabytes(operations), self.address)
-            old = sorted(name for name in self.files or () if _is_graph(name) and name not in graphs)
-            operations += [hub.CommitOperationDelete(name) for name in old]
             try:
-                commit = api.create_commit(
-                    self.address.repo,
-                    operations,
-                    commit_message=f"Bundle {bundle.manifest.bundle_id}",
-                    commit_description=f"Made by svg-edge {bundle.manifest.provenance.versions.get('svg-edge', '')}".strip(),
-                    revision=self.address.revision,
-                    parent_commit=self.parent,
-                )
-            except ValueError as error:  # metadata of the card, such as the licence
-                if isinstance(error, hub.errors.HfHubHTTPError):  # status 400, which is a ValueError too
-                    raise
-                raise UsageError(f"the Hub does not accept the model card: {error}\n  check --licence") from error
+                commit = self._commit(hub, api, bundle.manifest, operations)
+            except BaseException:  # also Ctrl-C
+                if self.files is None:
+                    _remove_empty(api, self.address)
+                raise
         return self.address.at(commit.oid)
+
+    def _operations(self, hub: Any, bundle: Bundle) -> list[Any]:
+        """What the commit does: everything of the bundle is added, and graphs of an older one are deleted."""
+        graphs = graph_files(bundle.manifest)
+        operations = [hub.CommitOperationAdd(name, str(bundle.path / name)) for name in (FILE_NAME, *graphs)]
+        card = self._card(hub, bundle.manifest)
+        if card is not None:
+            operations.append(hub.CommitOperationAdd(_CARD, card.encode("utf-8")))
+        _LOG.info("pushing %d files (%.1f MB) to %s", len(operations), _megabytes(operations), self.address)
+        old = sorted(name for name in self.files or () if _is_graph(name) and name not in graphs)
+        return operations + [hub.CommitOperationDelete(name) for name in old]
+
+    def _commit(self, hub: Any, api: Any, manifest: Manifest, operations: list[Any]) -> Any:
+        try:
+            return api.create_commit(
+                self.address.repo,
+                operations,
+                commit_message=f"Bundle {manifest.bundle_id}",
+                commit_description=f"Made by svg-edge {manifest.provenance.versions.get('svg-edge', '')}".strip(),
+                revision=self.address.revision,
+                parent_commit=self.parent,
+            )
+        except ValueError as error:  # metadata of the card, such as the licence
+            if isinstance(error, hub.errors.HfHubHTTPError):  # status 400, which is a ValueError too
+                raise
+            raise UsageError(f"the Hub does not accept the model card: {error}\n  check --licence") from error
 
     def _card(self, hub: Any, manifest: Manifest) -> str | None:
         """The card to write; None: the one that is there was written by hand, and stays."""
@@ -139,6 +150,17 @@ def _refuse_foreign(hub: Any, address: HubAddress, files: frozenset[str]) -> Non
         raise UsageError(
             f"hf://{address.repo} exists and holds no bundle, but: {', '.join(others[:_LISTED])}{more}\n  choose another name"
         )
+
+
+def _remove_empty(api: Any, address: HubAddress) -> None:
+    """Remove the repository that was made for a push which failed, unless its commit has arrived all the same."""
+    try:
+        files = {file.rfilename for file in api.model_info(address.repo).siblings or ()}
+        if files <= {".gitattributes"}:
+            api.delete_repo(address.repo)
+    except Exception:  # the Hub is away, or the token may not delete: the error of the push is what is reported
+        repo, page = address.repo, f"{endpoint()}/{address.repo}/settings"
+        _LOG.warning("hf://%s was made for this push, and may be left empty; delete it at %s, or push again", repo, page)
 
 
 def _megabytes(operations: Iterable[Any]) -> float:

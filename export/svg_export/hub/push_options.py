@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
-from svg_common.command import stderr_console
 from svg_common.errors import UsageError
 from svg_common.path_advice import shell_argument
 from svg_common.signals import defer_interrupts
@@ -20,7 +17,6 @@ if TYPE_CHECKING:
     from svg_export.hub.push import Push
 
 _LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
-_WITH_BUNDLE = ("checkpoint", "push", "licence", "public")
 
 
 @dataclass(frozen=True)
@@ -53,25 +49,6 @@ class PushOptions:
             from svg_export.hub.push import prepare_push
 
         return prepare_push(self.push, self.licence, self.public)
-
-
-def push_bundle(arguments: typer.Context, options: PushOptions, folder: Path) -> None:
-    """`svg-export BUNDLE --push`: nothing is exported, so all other options are refused."""
-    with defer_interrupts():
-        from svg_runtime.bundle.reader import Bundle
-
-    others = [name for name in arguments.params if name not in _WITH_BUNDLE]
-    sources = {f"--{name.replace('_', '-')}": arguments.get_parameter_source(name) for name in others}
-    given = [flag for flag, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
-    if given:
-        raise UsageError(
-            f"{', '.join(given)} has no effect on '{folder}', a bundle, which is pushed as it is\n"
-            "  remove it, or give the checkpoint to export"
-        )
-    Bundle.open(folder)
-    prepared = options.prepare()
-    assert prepared is not None
-    push_and_report(prepared, folder, stderr_console())
 
 
 def push_and_report(prepared: Push, folder: Path, console: Console) -> str:

@@ -1,12 +1,14 @@
 """Installs the package as colcon expects it: the marker of the resource index, package.xml, launch and parameter files."""
 
+from xml.etree import ElementTree
+
 from setuptools import setup
 
 NAME = "svg_edge_ros"
 
 setup(
     name=NAME,
-    version="0.1.0",
+    version=ElementTree.parse("package.xml").findtext("version"),
     packages=[NAME],
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),

@@ -9,7 +9,7 @@ FloatArray = NDArray[np.float32]
 
 # Skeletons in a unit box, x to the right and y down: per digit a list of strokes, per stroke its control points.
 # A stroke is smoothed through its points (Catmull-Rom); a point given twice makes a corner.
-_STROKES: dict[int, tuple[tuple[tuple[float, float], ...], ...]] = {
+STROKES: dict[int, tuple[tuple[tuple[float, float], ...], ...]] = {
     0: (((0.5, 0.0), (0.2, 0.15), (0.1, 0.5), (0.2, 0.85), (0.5, 1.0), (0.8, 0.85), (0.9, 0.5), (0.8, 0.15), (0.5, 0.0)),),
     1: (((0.3, 0.22), (0.55, 0.0), (0.55, 0.0), (0.55, 0.5), (0.55, 1.0)),),
     2: (((0.15, 0.25), (0.3, 0.03), (0.65, 0.02), (0.82, 0.28), (0.55, 0.6), (0.12, 1.0), (0.12, 1.0), (0.9, 1.0)),),
@@ -35,8 +35,8 @@ _STROKES: dict[int, tuple[tuple[tuple[float, float], ...], ...]] = {
     9: (((0.82, 0.3), (0.55, 0.5), (0.2, 0.35), (0.32, 0.03), (0.7, 0.02), (0.84, 0.25), (0.78, 0.65), (0.6, 1.0)),),
 }  # fmt: skip
 
-_JITTER = 0.035  # standard deviation of a control point, as a share of the digit's height
-_POINTS_PER_SEGMENT = 4
+JITTER = 0.035  # standard deviation of a control point, as a share of the digit's height
+POINTS_PER_SEGMENT = 4
 EDGE_PX = 1.5  # soft edges, like those of scanned digits enlarged to 32 pixels
 
 
@@ -58,8 +58,8 @@ def draw_digit(rng: np.random.Generator, digit: int, size: int = 32, edge_px: fl
     transform = _random_transform(rng, width, height)
     y, x = (axis.ravel() for axis in np.mgrid[:size, :size].astype(np.float32) + np.float32(0.5))
     distance = np.full(size * size, np.inf, np.float32)
-    for stroke in _STROKES[digit]:
-        points = np.asarray(stroke) + rng.normal(0.0, _JITTER, (len(stroke), 2))
+    for stroke in STROKES[digit]:
+        points = np.asarray(stroke) + rng.normal(0.0, JITTER, (len(stroke), 2))
         line = (_smooth(points) - 0.5) @ transform.T + size / 2
         distance = np.minimum(distance, _distance_to_polyline(x, y, line))
     ink = np.clip((thickness / 2 - distance) / edge_px + 0.5, 0.0, 1.0)
@@ -80,7 +80,7 @@ def _smooth(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Catmull-Rom curve through `points` (n, 2), ends included."""
     padded = np.concatenate([points[:1], points, points[-1:]])
     before, start, end, after = padded[:-3], padded[1:-2], padded[2:-1], padded[3:]
-    t = np.linspace(0.0, 1.0, _POINTS_PER_SEGMENT, endpoint=False)[:, None, None]
+    t = np.linspace(0.0, 1.0, POINTS_PER_SEGMENT, endpoint=False)[:, None, None]
     curve = 0.5 * (
         2 * start
         + (end - before) * t

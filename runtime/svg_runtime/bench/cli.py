@@ -13,6 +13,7 @@ from svg_common.files import write_json
 from svg_common.outputs import check_outputs
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
+from svg_common.version import VersionOption
 from svg_runtime.errors import BackendMissingError, UsageError
 from svg_runtime.forecast_options import (
     Bf16Option,
@@ -64,6 +65,7 @@ def bench(
     json: JsonOption = None,
     calibrate: BenchCalibrateOption = None,
     decision: DecisionOption = None,
+    version: VersionOption = False,
 ) -> None:
     """Measure a bundle on this machine: a row for every backend, precision and set of graphs.
 

@@ -12,7 +12,17 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, islice
 
-from svg_runtime.bundle.manifest import BATCH, COND_BATCH, GraphSpec, Manifest, Precision, PrecisionVariant, TensorSpec
+from svg_runtime.bundle.manifest import (
+    BATCH,
+    COND_BATCH,
+    FORECAST,
+    SAMPLES,
+    GraphSpec,
+    Manifest,
+    Precision,
+    PrecisionVariant,
+    TensorSpec,
+)
 
 FUSED = ("prime", "step")
 SHUFFLED_DECODER = "decoder_shuffled"  # optional: the decoder with its last layer as convolution + depth-to-space
@@ -61,6 +71,8 @@ def _interface_errors(manifest: Manifest) -> Iterator[str]:
         yield from (f"{where}: the graphs are {_listed(graphs)}; {problem}" for problem in roles)
         if not roles:
             yield from (f"{where}.{problem}" for problem in _tensor_errors(manifest, graphs, names, precision))
+        if variant.forecast is not None:
+            yield from (f"variants.{precision}.{problem}" for problem in _forecast_errors(manifest, graphs, variant.forecast))
 
 
 @dataclass(frozen=True)
@@ -364,6 +376,28 @@ def _skip_errors(graphs: Graphs, names: _Names) -> Iterator[str]:
         yield "skip.outputs: 0 tensors"
     if not all(name.startswith("cond_") for name in names.conds):
         yield f"skip.outputs: {_listed(names.conds)}, expected cond_0, cond_1, ..."
+
+
+def _forecast_errors(manifest: Manifest, graphs: Graphs, spec: GraphSpec) -> Iterator[str]:
+    """What can be wrong with the graph for servers: it reads what a Forecaster does, and gives what a Forecaster does."""
+    z_dim, frame = manifest.model.z_dim, (manifest.frame.channels, manifest.frame.height, manifest.frame.width)
+    futures = next((tensor.shape for tensor in spec.outputs if tensor.name == "futures"), ())
+    horizon = futures[2] if len(futures) > 2 and isinstance(futures[2], int) else 1
+    inputs: dict[str, tuple[int | str, ...]] = {"frames": (BATCH, manifest.generation.n_past, *frame)}
+    if z_dim and manifest.context_draws:
+        inputs["context_eps"] = (BATCH, manifest.context_draws, SAMPLES, z_dim)
+    if z_dim:
+        inputs["eps"] = (BATCH, horizon, SAMPLES, z_dim)
+    outputs: dict[str, tuple[int | str, ...]] = {"futures": (BATCH, SAMPLES if z_dim else 1, horizon, *frame)}
+    if "posterior" in graphs or ("prime" in graphs and any(t.name == "posterior_mu" for t in graphs["prime"].outputs)):
+        outputs["surprise"] = (BATCH,)
+    for side, tensors, shapes in (("inputs", spec.inputs, inputs), ("outputs", spec.outputs, outputs)):
+        expected = [(name, "float32", shape) for name, shape in shapes.items()]
+        if [(tensor.name, tensor.dtype, tensor.shape) for tensor in tensors] != expected:
+            told = ", ".join(map(_told, tensors[:_MOST_LISTED]))
+            yield f"{FORECAST}.{side}: {told}, expected {', '.join(map(str, expected))}"
+    if spec.states:
+        yield f"{FORECAST}.states: {len(spec.states)}, expected none"
 
 
 def _tensors(graphs: Graphs) -> Iterator[tuple[str, TensorSpec]]:

@@ -26,6 +26,8 @@ BATCH = "batch"  # the one dynamic axis of every graph
 # That axis of what may be shared by the batch, which is then 1: skip conditions, and what prime reads and gives once for all
 # samples: h_seq, its Gaussians, and constants such as the content w of SRVP.
 COND_BATCH = "cond_batch"
+SAMPLES = "samples"  # the second dynamic axis of the graph `forecast`
+FORECAST = "forecast"  # name of the graph that makes whole forecasts of many cameras, without a state
 
 Precision = Literal["fp32", "fp16", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -64,7 +66,7 @@ class TensorSpec(Frozen):
 
     name: Name
     dtype: Literal["float32", "float16"]
-    shape: tuple[Size | Literal["batch", "cond_batch"], ...] = Field(max_length=_MAX_AXES)
+    shape: tuple[Size | Literal["batch", "cond_batch", "samples"], ...] = Field(max_length=_MAX_AXES)
 
     @model_validator(mode="after")
     def _fits_into_memory(self) -> TensorSpec:
@@ -83,8 +85,9 @@ class TensorSpec(Frozen):
         return next(axis for axis, size in enumerate(self.shape) if size in (BATCH, COND_BATCH))
 
     def sized(self, batch: int) -> tuple[int, ...]:
-        """Return the shape with `batch` for the dynamic axis."""
-        return tuple(batch if size in (BATCH, COND_BATCH) else int(size) for size in self.shape)
+        """Return the shape with `batch` for the dynamic axis, and 1 for that of samples."""
+        sizes = {BATCH: batch, COND_BATCH: batch, SAMPLES: 1}
+        return tuple(sizes.get(str(size)) or int(size) for size in self.shape)
 
     def shared(self, batch: int) -> tuple[int, ...]:
         """Return the shape with `batch` for the batch axis, and 1 where a tensor may be shared by the batch."""
@@ -268,12 +271,19 @@ class PrecisionVariant(Frozen):
     parity: ParityReport | None  # None for bf16, which uses the graphs of fp32
     quality: QualityReport | None = None  # None for fp32, and where the quality was not measured
     divergence: DivergenceReport | None = None  # of a reduced precision whose quality was not measured
+    forecast: GraphSpec | None = None  # whole forecasts of many cameras without a state, for servers; no Forecaster reads it
+
+    @property
+    def files(self) -> dict[str, GraphSpec]:
+        """All graphs by name, those of forecasters and that of servers."""
+        return self.graphs if self.forecast is None else {**self.graphs, FORECAST: self.forecast}
 
     @model_serializer(mode="wrap")
-    def _without_absent_divergence(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Bundles with measured quality have no such key, so that releases that do not know it still read them."""
+    def _without_absent_parts(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Bundles without these parts have no such keys, so that releases that do not know them still read the bundles."""
         values: dict[str, Any] = dump(self)
-        return values if self.divergence is not None else {name: each for name, each in values.items() if name != "divergence"}
+        absent = [name for name in ("divergence", "forecast") if getattr(self, name) is None]
+        return {name: each for name, each in values.items() if name not in absent}
 
 
 class FrameSpec(Frozen):
@@ -423,6 +433,6 @@ def missing_quality_reports(manifest: Manifest) -> list[str]:
         for name, report in reports.items():
             if report is not None:
                 problems += [f"{where}.{name}: does not pass its gate: {line}" for line in report.failures()]
-        if precision == "bf16" and (fp32 is None or variant.graphs != fp32.graphs):
+        if precision == "bf16" and (fp32 is None or variant.files != fp32.files):
             problems.append(f"{where}.graphs: expected the graphs of fp32, which bf16 shares")
     return problems

@@ -16,6 +16,7 @@ from svg_common.text_files import decode_text
 from svg_runtime.bundle.contract import SHUFFLED_DECODER, interface_errors
 from svg_runtime.bundle.manifest import (
     FILE_NAME,
+    FORECAST,
     SCHEMA_VERSION,
     GraphSpec,
     Manifest,
@@ -101,8 +102,34 @@ class Bundle:
             BundleError: lists every file that is missing, changed, or does not match the manifest.
         """
         self.variant(precision)
+        return self._with_chosen_decoder(self._read(self.manifest.variants[precision].graphs))
+
+    def check(self) -> None:
+        """Check all files of all precisions in the same way, and the graphs for servers with them.
+
+        Raises:
+            BundleError: as `graphs`.
+        """
+        for variant in self.manifest.variants.values():
+            self._read(variant.files)
+
+    def forecast_graph(self, precision: Precision) -> bytes:
+        """Read the graph `forecast` of one precision, checked as `graphs` checks the others.
+
+        Raises:
+            BackendMissingError: the bundle was exported without it.
+            BundleError: its file is missing, changed, or does not match the manifest.
+        """
+        spec = self.variant(precision).forecast
+        if spec is None:
+            raise BackendMissingError(
+                f"'{self.path.name}' has no {precision} graph '{FORECAST}'\n  export it with: svg-export ckpt.pt --server"
+            )
+        return self._read({FORECAST: spec})[FORECAST]
+
+    def _read(self, graphs: Mapping[str, GraphSpec]) -> dict[str, bytes]:
         contents, problems = {}, []
-        for graph_name, spec in self.manifest.variants[precision].graphs.items():
+        for graph_name, spec in graphs.items():
             try:
                 contents[graph_name] = self._checked(graph_name, spec)
             except (BundleError, OSError) as error:
@@ -114,7 +141,7 @@ class Bundle:
                 + "\n  export it again with: svg-export ckpt.pt",
                 problems,
             )
-        return self._with_chosen_decoder(contents)
+        return contents
 
     def _with_chosen_decoder(self, graphs: Mapping[str, _Graph]) -> dict[str, _Graph]:
         if self._shuffled is None or "decoder" not in graphs:

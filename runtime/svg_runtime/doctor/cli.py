@@ -16,6 +16,7 @@ from svg_common.errors import ExitCode
 from svg_common.files import write_json
 from svg_common.outputs import check_outputs
 from svg_common.progress import ProgressDisplay
+from svg_common.version import VersionOption
 from svg_runtime.doctor.check import Check, stop_checks
 from svg_runtime.doctor.finding import Finding
 from svg_runtime.doctor.privacy import anonymous, private_names
@@ -30,7 +31,7 @@ JsonOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the
 
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
-def doctor(json: JsonOption = None) -> None:
+def doctor(json: JsonOption = None, version: VersionOption = False) -> None:
     """Look at this machine: what is installed, which backends, cameras, codecs and display work, and what to do where not.
 
     Nothing is changed, and nothing is sent anywhere. Paste the output into a bug report: it has no user or host names.

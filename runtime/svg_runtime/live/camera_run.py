@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -145,6 +144,7 @@ class CameraRun:
         if self.view.trouble is None:  # a covered lens says nothing about the model
             self.stats.fit.add(frame, observation.scores)
         self.stats.alarms.add(source_frame, frame, observation, self._empty)
+        self.view.signal.append(self.stats.alarms.value)
 
     def forecast_made(self) -> None:
         """Count a forecast."""
@@ -213,6 +213,7 @@ class CameraRun:
         self._reset_model()
         self._observed = 0
         self.view.surprise.append(None)
+        self.view.signal.append(None)
         self.stats.fit.cut()
         self.stats.alarms.reset(new_scene)
         self.stats.resets += 1
@@ -267,9 +268,11 @@ class CameraRun:
         view.seen = stats.seen
         view.dropped = stats.dropped
         view.misfit = stats.fit.reasons
+        view.threshold = stats.alarms.threshold
+        view.alarm = stats.alarms.active
         psnr = stats.scores.psnr(self.caption.lead)
         if psnr is not None:
             best, _, repeat = psnr
             view.best_psnr = best
             view.repeat_psnr = repeat
-        return replace(view, surprise=deque(view.surprise, view.surprise.maxlen))
+        return replace(view, surprise=view.surprise.copy(), signal=view.signal.copy())

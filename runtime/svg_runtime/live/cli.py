@@ -14,6 +14,7 @@ from svg_common.command import run_command, stderr_console
 from svg_common.errors import UsageError
 from svg_common.printable import printable
 from svg_common.signals import defer_interrupts
+from svg_common.version import VersionOption
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.forecast_options import (
     Bf16Option,
@@ -228,6 +229,7 @@ def live(
     serve: ServeOption = None,
     serve_host: ServeHostOption = None,
     serve_token: ServeTokenOption = None,
+    version: VersionOption = False,
 ) -> None:
     """Watch a camera or a video and forecast its next frames, live: sampled futures, their mean and spread, and surprise.
 

@@ -100,12 +100,19 @@ def _common_rows(summary: dict[str, Any]) -> list[tuple[str, str]]:
     rows = []
     for recorded in summary["recorded"]:
         counts = {name: count for name, count in recorded.items() if name != "folder" and (count or name != "lost")}
-        rows.append(("recorded", ", ".join(f"{count} {name}" for name, count in counts.items()) + f": {recorded['folder']}"))
+        rows.append(
+            ("recorded", ", ".join(_counted(count, name) for name, count in counts.items()) + f": {recorded['folder']}")
+        )
     if summary["events"]["counts"]:
         rows.append(("events", ", ".join(f"{count} {kind}" for kind, count in summary["events"]["counts"].items())))
     if summary.get("peak_rss_mib") is not None:
         rows.append(("memory", f"{summary['peak_rss_mib']:.0f} MiB peak"))
     return rows
+
+
+def _counted(count: int, name: str) -> str:
+    """'1 segment', '2 segments'."""
+    return f"{count} {name.removesuffix('s') if count == 1 else name}"
 
 
 def _frames(frames: dict[str, int]) -> str:

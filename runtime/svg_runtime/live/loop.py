@@ -207,7 +207,7 @@ def _open_camera(
     assert name is not None
     assert description is not None
     step_s = step_interval_s(source, interval_s)
-    caption = _caption(setup, options.name or name, step_s)
+    caption = _caption(setup, options, options.name or name, step_s)
     alarms = AlarmMonitor(
         options=options.alarms, interval_s=step_s, source=description, model=caption.model, events=events,
         numbers=alarm_numbers, tick_s=interval_s,
@@ -306,13 +306,14 @@ def _check_outputs(options: LiveOptions, cameras: Sequence[LiveOptions], model: 
     check_outputs(files, folders, needed=[model, *(file for camera in cameras for file in source_files(camera.source))])
 
 
-def _caption(setup: _Setup, source: str, step_s: float) -> Caption:
+def _caption(setup: _Setup, options: LiveOptions, source: str, step_s: float) -> Caption:
     forecasts = setup.forecasts
     frame = forecasts.manifest.frame
     return Caption(
         model=_model_name(setup.model), backend=forecasts.description.partition("; ")[0], source=source,
         samples=forecasts.samples, horizon=setup.options.horizon, interval_s=step_s,
         frame_hw=(frame.height, frame.width), lead=setup.lead, surprise_unit=forecasts.surprise_unit,
+        alarm_signal=options.alarms.signal if options.alarms.enabled else None,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.errors import UsageError
 from svg_common.quantities import parse_duration, parsed_option
 from svg_common.signals import defer_interrupts
+from svg_common.version import VersionOption
 from svg_runtime.forecast_options import (
     Bf16Option,
     CalibrateOption,
@@ -113,6 +114,7 @@ def forecast(
     alarm_min_duration: AlarmMinDurationOption = None,
     alarm_hold: AlarmHoldOption = None,
     alarm_cooldown: AlarmCooldownOption = None,
+    version: VersionOption = False,
 ) -> None:
     """Forecast many stored videos: surprise, errors and signals of every frame, alarms and other events, as Parquet.
 

@@ -22,6 +22,8 @@ from svg_common.video.reader import VIDEO_SUFFIXES
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 _LIST_LIMIT = 256 << 20  # bytes: millions of names
 _NAME_LIMIT = 4096  # characters of an address, as of a path on Linux
+_UNKNOWN_SIZE = -1  # an HTTP server need not know how long its answer will be
+_USUAL_BYTES = 10 << 20  # of a video whose size is not known, for progress alone
 _REASON_LIMIT = 300  # characters: libraries put whole answers of servers into their errors
 # What changes with the content, by the names that object stores give it; the first that is there is taken.
 _VERSION_KEYS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "last_modified", "mtime", "created")
@@ -37,7 +39,7 @@ class Video:
 
     Attributes:
         address: absolute path, or an address such as s3://bucket/a.mp4.
-        size: bytes.
+        size: bytes; -1 if its store does not say.
         version: changes with the content: time of the last change of a file, an object's ETag.
     """
 
@@ -50,6 +52,11 @@ class Video:
         """16 hexadecimal digits that name the video in all tables."""
         content = f"{self.address}\0{self.size}\0{self.version}"
         return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+    @property
+    def work(self) -> int:
+        """Its part of the work of a run, in bytes."""
+        return _USUAL_BYTES if self.size == _UNKNOWN_SIZE else self.size
 
     @property
     def name(self) -> str:
@@ -118,7 +125,7 @@ def local_copy(video: Video, folder: Path) -> Iterator[Path]:
             store.get_file(place, str(path))
         except Exception as error:  # of the driver's own kinds
             raise UnreachableError(f"cannot download '{video.name}': {_first_line(error)}") from error
-        if path.stat().st_size != video.size:
+        if video.size not in (_UNKNOWN_SIZE, path.stat().st_size):
             raise UnreachableError(f"'{video.name}' has changed since it was listed")
         yield path
     finally:
@@ -190,7 +197,8 @@ def _stored_videos(store: Any, place: str, source: str) -> Iterator[Video]:
     if not infos:
         raise UsageError(f"'{printable(without_logins(source))}' contains no videos\n  expected objects such as .mp4 or .mkv")
     for name, info in sorted(infos.items()):
-        yield Video(str(store.unstrip_protocol(name)), int(info.get("size") or 0), _version(info))
+        size = info.get("size")
+        yield Video(str(store.unstrip_protocol(name)), _UNKNOWN_SIZE if size is None else int(size), _version(info))
 
 
 def _stored_files(store: Any, place: str) -> dict[str, Mapping[str, Any]]:

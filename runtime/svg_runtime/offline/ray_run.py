@@ -56,7 +56,8 @@ class RayWorker:
         except SvgError as error:  # the part was not published
             failure = error
             tally = Tally()
-        report = {**vars(tally), "failure": None if failure is None else str(failure), "bytes": int(batch["size"].sum())}
+        work = sum(video.work for video in videos)
+        report = {**vars(tally), "failure": None if failure is None else str(failure), "work": work}
         return {"report": np.array([json.dumps(report)])}
 
 
@@ -95,16 +96,16 @@ def forecast_with_ray(
             num_cpus=options.threads or 1,
             num_gpus=options.ray_gpus or None,
         )
-        all_bytes = max(1, sum(video.size for video in pending))
-        done_bytes = 0
+        all_work = max(1, sum(video.work for video in pending))
+        done_work = 0
         with ProgressDisplay(console) as display:
             display.progress("forecasting", 0.0)
             for row in reports.iter_rows():
                 report = json.loads(row["report"])
                 failure = failure or report.pop("failure")
-                done_bytes += report.pop("bytes")
+                done_work += report.pop("work")
                 tally.add(report)
-                display.progress("forecasting", done_bytes / all_bytes, f"{tally.frames} frames so far")
+                display.progress("forecasting", done_work / all_work, f"{tally.frames} frames so far")
     except ray.exceptions.RayError as error:
         cause = getattr(error, "cause", None) or error
         return SvgError(f"Ray ended the run: {cause}\n  what was finished is published; run the same command again")

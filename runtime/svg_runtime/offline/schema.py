@@ -56,7 +56,7 @@ EVENTS = pa.schema(
 VIDEOS = pa.schema(
     [
         *_VIDEO,
-        pa.field("size", pa.int64(), nullable=False),  # bytes
+        pa.field("size", pa.int64(), nullable=False),  # bytes; -1: not known
         pa.field("version", pa.string(), nullable=False),  # time of the last change, ETag
         pa.field("status", pa.string(), nullable=False),  # "ok", "damaged": not all of it, "failed": none of it
         pa.field("reason", pa.string()),  # of a status that is not ok

@@ -40,8 +40,8 @@ class Worker:
         self._tally = tally
         self._display = display
         self._away = 0  # unreachable videos in a row
-        self._all_bytes = 0
-        self._done_bytes = 0
+        self._all_work = 0
+        self._done_work = 0
 
     def run(self, pending: Iterable[Video]) -> SvgError | None:
         """Forecast `pending`, and publish a part every minute.
@@ -53,7 +53,7 @@ class Worker:
             SvgError: a part cannot be written.
         """
         waiting = deque(pending)
-        self._all_bytes = sum(video.size for video in waiting)
+        self._all_work = sum(video.work for video in waiting)
         failure: SvgError | None = None
         while waiting and not self._stop and failure is None:
             end_s = time.monotonic() + self._options.save_every_s
@@ -75,6 +75,11 @@ class Worker:
     def _next(self, part: Part, video: Video) -> SvgError | None:
         """Forecast one video; returns what must end the run."""
         self._show(video)
+        failure = self._try(part, video)
+        self._done_work += video.work  # also of one that cannot be reached: this run has done with it
+        return failure
+
+    def _try(self, part: Part, video: Video) -> SvgError | None:
         try:
             with self._kept(part, video) as kept, local_copy(video, self._dataset.scratch) as path:
                 rows = self._forecast(kept, video, path)
@@ -92,7 +97,6 @@ class Worker:
         if rows is not None:
             part.add(rows)
             self._tally.count(rows.video)
-        self._done_bytes += video.size
         return None
 
     def _kept(self, part: Part, video: Video) -> AbstractContextManager[Forecasts | None]:
@@ -120,5 +124,5 @@ class Worker:
     def _show(self, video: Video, time_s: float = 0.0) -> None:
         if self._display is not None:
             self._display.progress(
-                "forecasting", self._done_bytes / max(self._all_bytes, 1), f"{video.name} at {duration_text(time_s)}"
+                "forecasting", self._done_work / max(self._all_work, 1), f"{video.name} at {duration_text(time_s)}"
             )

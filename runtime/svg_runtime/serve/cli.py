@@ -11,6 +11,7 @@ import typer
 from svg_common.command import require_modules, run_command, stderr_console
 from svg_common.quantities import parse_duration, parse_size, parsed_option
 from svg_common.signals import defer_interrupts
+from svg_common.version import VersionOption
 from svg_runtime.backends.gpu_options import GpuOptions
 from svg_runtime.forecast_options import (
     Bf16Option,
@@ -88,6 +89,7 @@ def serve(
     fp16: Fp16Option = False,
     bf16: Bf16Option = False,
     print_openapi: PrintOption = False,
+    version: VersionOption = False,
 ) -> None:
     """Serve forecasts over HTTP: open a session with a model, send it frames, ask it for the next ones. The page at / says how.
 

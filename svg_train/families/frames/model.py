@@ -33,8 +33,10 @@ class FramesModel(VideoModel):
         self.state_shapes = self.stack.state_shapes
 
     def initial_states(self, batch: int) -> list[Tensor]:
-        """Zeros of all states, on the device of the weights."""
-        return [self.conv_last.weight.new_zeros(batch, *shape, dtype=torch.float32) for shape in self.state_shapes.values()]
+        """Zeros of all states, on the device of the weights, in float32 or in what is finer."""
+        weight = self.conv_last.weight
+        dtype = torch.promote_types(weight.dtype, torch.float32)  # half precision is too coarse for what is carried
+        return [weight.new_zeros(batch, *shape, dtype=dtype) for shape in self.state_shapes.values()]
 
     def step(self, frame: Tensor, states: list[Tensor], increments: Increments | None = None) -> tuple[Tensor, list[Tensor]]:
         """One frame on.

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from svg_common.files import file_sha256
 from svg_export.hub.model_card import MARK, licence_of, model_card
 from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER, Bundle, find_model
@@ -95,10 +97,12 @@ def test_a_checkpoint_is_pushed_after_its_gate(hub, svg_export, monkeypatch):
     assert svg_export(CHECKPOINT, "--push", "hf://ada/mine")[0] == 3
     assert hub.repos == {}
     monkeypatch.setattr("svg_export.bundle_writer.write_bundle", export)
-    code, output = svg_export(CHECKPOINT, "--push", "hf://ada/mine", "--json", "s.json")
+    code, output = svg_export(CHECKPOINT, "--push", "hf://ada/mine", "--pack", "cam.svgb.tar", "--json", "s.json")
     commit = hub.repos["ada/mine"].branches["main"]
     assert (code, output.index("wrote camera.svgb") < output.index("pushed camera.svgb")) == (0, True)
-    assert json.loads(Path("s.json").read_text())["pushed"] == f"hf://ada/mine@{commit}"
+    summary = json.loads(Path("s.json").read_text())
+    assert summary["pushed"] == f"hf://ada/mine@{commit}"
+    assert summary["packed"] == {"file": "cam.svgb.tar", "sha256": file_sha256("cam.svgb.tar")}
     assert Bundle.open(f"hf://ada/mine@{commit}").manifest == camera()
 
 
@@ -110,7 +114,7 @@ def test_a_second_push_removes_old_graphs_and_keeps_the_licence(hub, svg_export)
     assert set(pushed(hub)) == {
         ".gitattributes", "README.md", "manifest.json", *GRAPHS, "engines/step.plan", "fp32/a/b.onnx",
     }  # fmt: skip
-    assert b"\nlicense: cc-by-4.0\n" in pushed(hub)["README.md"]
+    assert b'\nlicense: "cc-by-4.0"\n' in pushed(hub)["README.md"]
 
 
 def test_the_same_again_makes_no_commit(hub, svg_export):
@@ -217,6 +221,38 @@ def test_only_what_is_wrong_with_the_card_is_blamed_on_it(hub, svg_export):
     assert (code, "answers 400 the repository is full" in output, "model card" in output) == (1, True, False)
 
 
+def test_a_push_that_fails_late_leaves_no_empty_repository(hub, svg_export):
+    hub.commit_error = "the repository is full"
+    code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
+    assert (code, "answers 400 the repository is full" in output, hub.repos) == (1, True, {})
+    hub.repo("ada/cam").commit({".gitattributes": b""})  # made by hand: it stays
+    assert svg_export(CAMERA, "--push", "hf://ada/cam")[0] == 1
+    assert list(hub.repos) == ["ada/cam"]
+
+
+def test_a_commit_whose_answer_is_lost_stays(hub, svg_export):
+    hub.loses_answer = True
+    assert svg_export(CAMERA, "--push", "hf://ada/cam")[0] == 1
+    assert set(pushed(hub)) == {".gitattributes", "README.md", "manifest.json", *GRAPHS}
+
+
+def test_an_empty_repository_that_cannot_be_removed_is_said(hub, svg_export, monkeypatch):
+    from huggingface_hub import HfApi
+
+    create_commit = HfApi.create_commit
+
+    def lose_permission(*arguments, **options):
+        hub.may_write = False
+        return create_commit(*arguments, **options)
+
+    monkeypatch.setattr(HfApi, "create_commit", lose_permission)
+    code, output = svg_export(CAMERA, "--push", "hf://ada/cam")
+    assert code == 1
+    assert "no permission for hf://ada/cam" in output
+    assert f"may be left empty; delete it at {hub.url}/ada/cam/settings, or push again" in output
+    assert list(hub.repos) == ["ada/cam"]
+
+
 def test_a_damaged_bundle_is_not_pushed(hub, svg_export, tmp_path):
     bundle = Path(shutil.copytree(CAMERA, tmp_path / "mine.svgb"))
     with (bundle / "fp32" / "step.onnx").open("r+b") as file:
@@ -244,7 +280,7 @@ def test_the_card_holds_what_the_manifest_reports():
         f"{quality.metrics['psnr_best'].fp32:.2f}", f"{parity.max_error:.2g}", manifest.training_data.description[:60],
         manifest.provenance.checkpoint_sha256, manifest.bundle_id, f"onnx {manifest.provenance.versions['onnx']}",
         *(graph.sha256 for graph in manifest.variants["fp32"].graphs.values()),
-        "svg-live --model hf://ada/cam --camera 0", 'Forecaster.open("hf://ada/cam"', "license: cc-by-4.0",
+        "svg-live --model hf://ada/cam --camera 0", 'Forecaster.open("hf://ada/cam"', 'license: "cc-by-4.0"',
     ):  # fmt: skip
         assert fact in card
     rows = [line for line in card.splitlines() if line.startswith("|")]
@@ -289,10 +325,20 @@ def test_a_bundle_without_reports_has_a_card_too():
     assert "None" not in card
 
 
+@pytest.mark.parametrize("licence", ["mit", "no", "null", "on", "1.0", "0x10", "1e3", "2026-01-01", "other", "cc-by-4.0"])
+def test_any_licence_is_text_to_yaml(licence):
+    card = model_card(camera(), HubAddress("ada/cam"), licence)
+    assert yaml.safe_load(card.split("---")[1])["license"] == licence
+    assert licence_of(card) == licence
+
+
 @pytest.mark.parametrize(
     ("card", "licence"),
     [
         ("---\nlicense: mit\n---\n", "mit"),
+        ('---\nlicense: "no"\n---\n', "no"),
+        ("---\nlicense: 'mit'\n---\n", "mit"),
+        ("---\nlicense: \"mit'\n---\n", None),
         ("---\ntags:\n- a\nlicense:  apache-2.0 \n---\n# t\n", "apache-2.0"),
         ("---\ntags: []\n---\nlicense: mit\n", None),
         ("license: mit\n", None),

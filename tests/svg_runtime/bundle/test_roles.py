@@ -13,34 +13,10 @@ from svg_runtime.bundle.contract import interface_errors
 from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError
-from tests.conftest import export_model, made_once, save_model
 from tests.svg_runtime.bundle_helpers import copy_bundle, edit_manifest
 
 Graphs = dict[str, Any]
 Change = Callable[[Graphs], object]
-
-
-@pytest.fixture(scope="session")
-def stepped_bundle(tmp_path_factory) -> Path:
-    """A model from frames to frames: `step` alone, with many states. Read only."""
-    from tests.svg_train.frames.test_frames_model import random_frames_model
-
-    def make(path: Path) -> Path:
-        model = random_frames_model("mim", hidden=(2, 2))
-        return export_model(save_model(path.with_suffix(".pt"), model), path)
-
-    return made_once(tmp_path_factory, "stepped.svgb", make)
-
-
-@pytest.fixture(scope="session")
-def decoded_bundle(tmp_path_factory) -> Path:
-    """A model whose step gives latents, which `decode` makes frames of; with skips, and 4 observed frames. Read only."""
-    from tests.svg_train.srvp.srvp_models import random_srvp
-
-    def make(path: Path) -> Path:
-        return export_model(save_model(path.with_suffix(".pt"), random_srvp(skips=True)), path)
-
-    return made_once(tmp_path_factory, "decoded.svgb", make)
 
 
 def refusal(bundle: Path) -> str:

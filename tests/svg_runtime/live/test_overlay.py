@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from svg_runtime.live.overlay import Caption, ForecastPicture, View
 from svg_runtime.live.overlay.images import heat_map, put_picture
 from svg_runtime.live.overlay.layout import DEFAULT_SIZE_WH, Layout, make_frame, shown_steps
 from svg_runtime.live.overlay.layout import make_layout as layout_in
-from svg_runtime.live.overlay.theme import Rect, shorten, text, text_width
+from svg_runtime.live.overlay.theme import WARNING, Rect, shorten, text, text_width
 from svg_runtime.live.overlay.trace_panel import _known_runs, _round_up
 
 
@@ -116,6 +117,37 @@ def test_live_picture_is_cropped_as_the_model_sees_it():
 
 def test_surprise_trace_is_broken_where_it_is_unknown():
     assert list(_known_runs([None, 1.0, 2.0, None, None, 3.0])) == [[(1, 1.0), (2, 2.0)], [(5, 3.0)]]
+
+
+def trace_of(view: View, signal: str | None) -> np.ndarray:
+    """The picture around the trace, its title and its axis."""
+    picture = ForecastPicture(replace(caption(), alarm_signal=signal)).annotate(view)
+    trace = make_layout((64, 64), 8, 10).trace
+    return picture[trace.y - 40 : trace.bottom + 40, trace.x : trace.right].copy()
+
+
+def colored(picture: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    return (picture == color).all(-1)
+
+
+def test_with_alarms_the_trace_shows_their_signal_and_threshold():
+    dark = np.zeros((48, 64, 3), np.uint8)
+    view = View(dark, surprise=deque([0.1] * 50), signal=deque([-3.0, 1.0, 4.0] * 20), threshold=4.5)
+    quiet = trace_of(view, "combined")
+    assert colored(quiet, WARNING).any(1).sum() == 1  # one dashed line
+    higher = trace_of(replace(view, threshold=4.9), "combined")
+    assert colored(higher, WARNING).any(1).argmax() < colored(quiet, WARNING).any(1).argmax()
+    alarm = trace_of(replace(view, alarm=True), "combined")
+    assert colored(alarm, WARNING)[:40].any()  # the latest value, in the title
+    assert not colored(quiet, WARNING)[:40].any()
+
+
+def test_without_alarms_the_trace_shows_surprise():
+    dark = np.zeros((48, 64, 3), np.uint8)
+    view = View(dark, surprise=deque([0.1] * 50))
+    assert not colored(trace_of(view, None), WARNING).any()
+    assert np.array_equal(trace_of(view, None), trace_of(replace(view, signal=deque([4.0] * 50)), None))
+    assert not np.array_equal(trace_of(view, None), trace_of(replace(view, surprise=deque([0.2, 0.1] * 25)), None))
 
 
 @pytest.mark.parametrize(("value", "top"), [(0.0, 0.1), (0.11, 0.2), (1.0, 1.0), (1.1, 2.0), (7.0, 10.0), (130.0, 200.0)])

@@ -82,7 +82,7 @@ def test_the_display_and_the_sources_own_pictures_are_recorded(svg_live, tmp_pat
     code, stderr, stats = svg_live(*source, "--record", "shown")
     assert code == 0, stderr
     assert read_pictures(next((tmp_path / "shown").iterdir()))[0].shape == (720, 1280, 3)
-    assert "1 segments, 12 pictures: shown" in stderr
+    assert "1 segment, 12 pictures: shown" in stderr
 
 
 def test_forecasts_are_saved_with_their_frame_time_and_model(svg_live, tiny_bundle, tmp_path):

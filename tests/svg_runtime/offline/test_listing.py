@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import nullcontext
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -11,6 +13,8 @@ import pytest
 
 from svg_common.errors import BackendMissingError, UsageError
 from svg_runtime.offline.listing import UnreachableError, Video, list_videos, local_copy
+from tests.hub_server import serving
+from tests.svg_runtime.offline.conftest import rows_of
 
 
 @pytest.fixture
@@ -110,6 +114,64 @@ def test_an_object_that_has_gone_or_changed_is_unreachable(bucket, tmp_path):
     with pytest.raises(UnreachableError, match="has changed"), local_copy(video, tmp_path):
         pass
     bucket.rm("/clips/a.mp4")
+    with pytest.raises(UnreachableError, match="cannot download"), local_copy(video, tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+class _Chunked(BaseHTTPRequestHandler):
+    """Answers in chunks, without saying how many bytes there will be."""
+
+    protocol_version = "HTTP/1.1"
+    content = b""
+    cut = False  # ends the connection within the last chunk
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "video/mp4")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        self.do_HEAD()
+        half = len(self.content) // 2
+        for chunk in (self.content[:half], self.content[half:]):
+            self.wfile.write(b"%x\r\n%s" % (len(chunk), chunk[: -10 if self.cut else None]))
+            if self.cut:
+                self.close_connection = True
+                return
+            self.wfile.write(b"\r\n")
+        self.wfile.write(b"0\r\n\r\n")
+
+
+@pytest.fixture
+def web_server() -> Iterator[ThreadingHTTPServer]:
+    """A web server that does not know the size of what it serves."""
+    pytest.importorskip("aiohttp")
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Chunked,), {}))) as server:
+        yield server
+
+
+def test_a_web_server_need_not_know_the_size(web_server, svg_forecast, videos, tmp_path):
+    web_server.RequestHandlerClass.content = (videos / "yard0.mp4").read_bytes()
+    address = f"http://127.0.0.1:{web_server.server_port}/yard0.mp4"
+    (video,) = list_videos([address]).videos
+    assert (video.size, video.version) == (-1, "")
+    assert video.work > 0  # progress moves
+    code, _, summary = svg_forecast(address)
+    assert (code, summary["videos"]) == (0, {"listed": 1, "done_before": 0, "ok": 1})
+    (row,) = rows_of(Path("out"))["videos"].to_pylist()
+    assert (row["status"], row["frames"], row["size"]) == ("ok", 10, -1)
+    assert svg_forecast(address)[2]["videos"] == {"listed": 1, "done_before": 1, "ok": 1}
+
+
+def test_what_a_web_server_cuts_off_is_unreachable(web_server, tmp_path):
+    web_server.RequestHandlerClass.content = bytes(10000)
+    web_server.RequestHandlerClass.cut = True
+    (video,) = list_videos([f"http://127.0.0.1:{web_server.server_port}/a.mp4"]).videos
     with pytest.raises(UnreachableError, match="cannot download"), local_copy(video, tmp_path):
         pass
     assert list(tmp_path.iterdir()) == []

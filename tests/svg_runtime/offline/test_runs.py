@@ -243,6 +243,18 @@ def test_a_bucket_that_goes_away_ends_the_run_and_is_resumed(svg_forecast, bucke
     assert rows_of(Path("out")) == rows_of(Path("whole"))
 
 
+def test_progress_counts_what_cannot_be_reached(svg_forecast, bucket, monkeypatch):
+    shown = {}  # the share that is done when a video begins
+    display = "svg_runtime.offline.forecast_run.ProgressDisplay.progress"
+    monkeypatch.setattr(display, lambda self, task, share, detail="": shown.setdefault(detail.split(" at ")[0], share))
+    bucket.away = {"yard0.mp4", "yard2.mp4"}
+    assert svg_forecast("memory://cameras")[2]["videos"]["unreachable"] == 2
+    names = [name for name in shown if name.startswith("memory:")]
+    sizes = [bucket.size(name.removeprefix("memory://")) for name in names]
+    assert len(sizes) == 5
+    assert [shown[name] for name in names] == pytest.approx([sum(sizes[:i]) / sum(sizes) for i in range(5)])
+
+
 def test_rows_do_not_depend_on_where_a_video_is(svg_forecast, bucket, videos):
     svg_forecast("memory://cameras/yard0.mp4", out="memory")
     svg_forecast(f"file://{videos}/yard0.mp4", out="disk")

@@ -62,7 +62,7 @@ def graph_files(manifest: Manifest) -> dict[str, int]:
     Raises:
         BundleError: one of them is not an ONNX file in the folder of a precision.
     """
-    files = {graph.file: graph.bytes for variant in manifest.variants.values() for graph in variant.graphs.values()}
+    files = {graph.file: graph.bytes for variant in manifest.variants.values() for graph in variant.files.values()}
     wrong = [name for name in files if not _GRAPH.fullmatch(name)]
     if wrong:
         raise BundleError(f"the manifest names files that are not fetched: {_listed(wrong)}\n  expected such as fp32/step.onnx")
@@ -139,8 +139,7 @@ def _fill(new: Path, files: Files) -> None:
     for name in expected:
         (new / name).parent.mkdir(exist_ok=True)
         files.copy(name, new / name)
-    for precision in bundle.manifest.variants:
-        bundle.graphs(precision)
+    bundle.check()
 
 
 def _move(new: Path, folder: Path) -> None:

@@ -27,8 +27,7 @@ def check() -> list[Finding]:
 def _look(path: Path, name: str) -> Finding:
     try:
         bundle = Bundle.open(path)
-        for precision in bundle.manifest.variants:
-            bundle.graphs(precision)
+        bundle.check()
     except (SvgError, OSError) as error:
         reason, *advice = str(error).splitlines()
         return Finding(name, "problem", reason, "\n".join(advice))

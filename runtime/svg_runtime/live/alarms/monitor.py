@@ -124,6 +124,16 @@ class AlarmMonitor:
         """See the class."""
         return self._trigger.active
 
+    @property
+    def threshold(self) -> float | None:
+        """From which value of its signal on an alarm is raised; None if there are no alarms."""
+        return self._options.trigger.threshold if self._options.enabled else None
+
+    @property
+    def value(self) -> float | None:
+        """Of the signal that is compared with the threshold, at the latest frame."""
+        return None if self.values is None else getattr(self.values, self._options.signal)
+
     def add(
         self, source_frame: SourceFrame, frame: NDArray[np.float32], observation: Observation, empty: Empty | None = None
     ) -> SignalValues | None:
@@ -193,7 +203,7 @@ class AlarmMonitor:
         }
 
     def _follow(self, moment: _Moment, settled: bool) -> None:
-        value = getattr(self.values, self._options.signal) if settled and self.values is not None else None
+        value = self.value if settled else None
         change = self._trigger.add(moment.time_s, value)
         if change == "ended":
             self._end_alarm()

@@ -1,4 +1,4 @@
-"""Panel: surprise over the last frames."""
+"""Panel: surprise over the last frames, or the signal of alarms with its threshold."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from svg_runtime.live.overlay.theme import (
     MUTED,
     PANEL,
     SEMIBOLD,
+    WARNING,
     Canvas,
     Rect,
     Scale,
@@ -28,27 +29,30 @@ from svg_runtime.live.overlay.view import TRACE_FRAMES, Caption, View
 
 _SHADE = 0.16  # strength of the tint below the curve
 _SUBPIXEL_BITS = 4
-_TITLE = "Surprise"
+_DASH = 6  # pixels of the threshold's dashes, and between them
 _UNITS = {
     "nats": "KL posterior to prior, nats",
     "relative": "error of the prediction, relative to its mean",
     None: "none: the model has no latents",
 }
+_SIGNALS = {"combined": "Combined signal", "surprise": "Surprise", "error": "Forecast error", "scene": "Change of scene"}
 
 
 class TracePanel:
-    """Surprise: how far each frame was from what the model expected."""
+    """How far each frame was from what was expected: the model's surprise; with alarms, the signal that raises them."""
 
     def __init__(self, rect: Rect, scale: Scale, caption: Caption) -> None:
         self._rect = rect
         self._scale = scale
         self._interval_s = caption.interval_s
-        self._unit = _UNITS[caption.surprise_unit]
+        self._has_alarms = caption.alarm_signal is not None
+        self._title = "Surprise" if caption.alarm_signal is None else _SIGNALS[caption.alarm_signal]
+        self._unit = "standard deviations above the usual" if self._has_alarms else _UNITS[caption.surprise_unit]
 
     def draw_static(self, canvas: Canvas) -> None:
         """Draw title, unit, and the time axis."""
         rect, scale, baseline = self._rect, self._scale, title_baseline(self._rect, self._scale)
-        text(canvas, _TITLE, rect.x, baseline, size=scale.title, weight=SEMIBOLD)
+        text(canvas, self._title, rect.x, baseline, size=scale.title, weight=SEMIBOLD)
         room = rect.right - self._value_x - text_width("10.00", scale.title, SEMIBOLD) - scale.near(12)
         if room > text_width(self._unit, scale.small) // 2:  # less would not be understood
             unit = shorten(self._unit, room, scale.small)
@@ -63,10 +67,12 @@ class TracePanel:
         text(canvas, "now", rect.right, below, size=scale.small, color=MUTED, align="right")
 
     def annotate(self, canvas: Canvas, view: View) -> None:
-        """Draw the curve, with gaps where the context was reset, and the value axis."""
+        """Draw the curve, with gaps where the context was reset, the value axis, and the threshold of alarms."""
         scale = self._scale
-        known = [value for value in view.surprise if value is not None]
-        top = _round_up(max(known, default=0.0))
+        values = view.signal if self._has_alarms else view.surprise
+        threshold = view.threshold if self._has_alarms else None
+        known = [value for value in values if value is not None]
+        top = _round_up(max([*known, threshold or 0.0]))
         for value, share in ((top, 0.0), (top / 2, 0.5), (0.0, 1.0)):
             y = self._rect.y + round(share * (self._rect.height - 1))
             text(
@@ -78,21 +84,25 @@ class TracePanel:
                 color=MUTED,
                 align="right",
             )
-        for run in _known_runs(view.surprise):
-            self._draw_run(canvas, run, len(view.surprise), top)
+        for run in _known_runs(values):
+            self._draw_run(canvas, run, len(values), top)
+        if threshold is not None:
+            self._draw_threshold(canvas, threshold / top)
         if known:
             latest = f"{known[-1]:.2f}"
             baseline = title_baseline(self._rect, scale)
-            text(canvas, latest, self._value_x, baseline, size=scale.title, color=ACCENT, weight=SEMIBOLD)
+            color = WARNING if view.alarm else ACCENT
+            text(canvas, latest, self._value_x, baseline, size=scale.title, color=color, weight=SEMIBOLD)
 
     @property
     def _value_x(self) -> int:
-        return self._rect.x + text_width(_TITLE, self._scale.title, SEMIBOLD) + self._scale.near(10)
+        return self._rect.x + text_width(self._title, self._scale.title, SEMIBOLD) + self._scale.near(10)
 
     def _draw_run(self, canvas: Canvas, run: list[tuple[int, float]], length: int, top: float) -> None:
         step = (self._rect.width - 1) / (TRACE_FRAMES - 1)
         positions = np.array([TRACE_FRAMES - length + index for index, _ in run]) * step
-        heights = (1 - np.array([value for _, value in run]) / top) * (self._rect.height - 4) + 2
+        shares = np.array([max(value, 0.0) for _, value in run]) / top  # less than the usual is no news
+        heights = (1 - shares) * (self._rect.height - 4) + 2
         points: NDArray[np.float64] = np.stack([positions, heights], 1)
         plot = self._rect.of(canvas)
         foot = [(points[-1, 0], self._rect.height - 1.0), (points[0, 0], self._rect.height - 1.0)]
@@ -103,6 +113,12 @@ class TracePanel:
         curve = np.ascontiguousarray(plot)
         cv2.polylines(curve, [fine], False, ACCENT, self._scale.px(2), cv2.LINE_AA, _SUBPIXEL_BITS)
         plot[:] = curve
+
+    def _draw_threshold(self, canvas: Canvas, share: float) -> None:
+        plot, scale = self._rect.of(canvas), self._scale
+        y = 2 + round((1 - share) * (self._rect.height - 4))
+        for x in range(0, self._rect.width, 2 * scale.px(_DASH)):
+            cv2.line(plot, (x, y), (x + scale.px(_DASH) - 1, y), WARNING, scale.px(1))
 
 
 def _known_runs(values: Sequence[float | None]) -> Iterator[list[tuple[int, float]]]:

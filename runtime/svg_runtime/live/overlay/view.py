@@ -10,12 +10,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_runtime.live.alarms.record import SignalName
 from svg_runtime.live.roi import Region
 from svg_runtime.live.sources.base import Picture
 
 Trouble = Literal["blank", "frozen", "roi_outside"]
 
-TRACE_FRAMES = 120  # length of the surprise trace
+TRACE_FRAMES = 120  # length of the trace
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Caption:
     frame_hw: tuple[int, int]  # of the model
     lead: int  # forecast step, from 1, whose mean and spread are shown large
     surprise_unit: Literal["nats", "relative"] | None = "nats"  # as of the Forecaster
+    alarm_signal: SignalName | None = None  # that is compared with the threshold; None: there are no alarms
 
     def lead_label(self, lead: int) -> str:
         """Return how far ahead forecast step `lead` is, such as '+0.5 s'."""
@@ -52,6 +54,9 @@ class View:
         resets: how often the context was reset so far: what was forecast before is of another scene.
         waiting: frames still missing until the first forecast.
         surprise: of the last frames, oldest first; None where it is unknown.
+        signal: of alarms, in standard deviations above the usual, of the same frames; empty without alarms.
+        threshold: of alarms, if there are any; may change during a run.
+        alarm: whether there is one.
         latency_ms: observe and forecast together.
         fps: pictures handled per second.
         seen: frames observed so far.
@@ -71,6 +76,9 @@ class View:
     resets: int = 0
     waiting: int = 0
     surprise: deque[float | None] = field(default_factory=lambda: deque(maxlen=TRACE_FRAMES))
+    signal: deque[float | None] = field(default_factory=lambda: deque(maxlen=TRACE_FRAMES))
+    threshold: float | None = None
+    alarm: bool = False
     latency_ms: float = 0.0
     fps: float = 0.0
     seen: int = 0

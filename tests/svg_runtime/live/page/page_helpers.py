@@ -28,6 +28,7 @@ from svg_runtime.live.stats import LiveStats
 from svg_runtime.web.address import Address
 
 STEP_S = 0.1
+
 HEAD = b"--picture\r\nContent-Type: image/jpeg\r\n\r\n"
 FRAME_HW = (16, 16)
 CAPTION = Caption(
@@ -38,6 +39,25 @@ ABOUT = {
     "source": "wall",
 }  # fmt: skip
 SETTINGS = Settings(samples=2, horizon=3, overlay="live", threshold=4.5)
+
+
+# What is hard to read, to touch or to hear on a page, as JavaScript.
+_SMALL = """[...document.querySelectorAll('body *')].filter(one => one.checkVisibility() && one.childElementCount === 0
+  && one.textContent.trim() && parseFloat(getComputedStyle(one).fontSize) < 13).map(one => one.textContent)"""
+_LOW = """[...document.querySelectorAll('button, select, input, .button')]
+  .filter(one => one.checkVisibility() && one.getBoundingClientRect().height < 36).map(one => one.id)"""
+_NAMELESS = """[...document.querySelectorAll('input, select')].filter(one => !one.labels.length
+  || !one.labels[0].textContent.trim()).map(one => one.id)"""
+
+
+def check_on_phone(tab, scheme: str) -> None:
+    """Whether a page 360 pixels wide, in dark or light, can be read, touched and named."""
+    assert tab.evaluate("document.documentElement.scrollWidth") == 360
+    assert tab.evaluate(_SMALL) == []
+    assert tab.evaluate(_LOW) == []
+    assert tab.evaluate(_NAMELESS) == []
+    back = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, back[4:-1].split(","))) > 384) == (scheme == "light")
 
 
 def make_stats() -> LiveStats:

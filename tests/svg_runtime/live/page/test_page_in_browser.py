@@ -13,7 +13,7 @@ from benchmarks.page_pictures import CHROMIUM, CHROMIUM_ARGUMENTS
 from svg_runtime.live.page.live_page import LivePage
 from svg_runtime.live.page.options import ServeOptions
 from svg_runtime.web.address import Address
-from tests.svg_runtime.live.page.page_helpers import add_camera, make_view, wait_until
+from tests.svg_runtime.live.page.page_helpers import add_camera, check_on_phone, make_view, wait_until
 
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="there is no Chromium")
 TOKEN = "0123456789abcdef0123"
@@ -128,25 +128,12 @@ def test_a_wrong_token_is_refused(browser, page):
         assert seen.tab.locator("img").count() == 0
 
 
-SMALL = """[...document.querySelectorAll('body *')].filter(one => one.checkVisibility() && one.childElementCount === 0
-  && one.textContent.trim() && parseFloat(getComputedStyle(one).fontSize) < 13).map(one => one.textContent)"""
-LOW = """[...document.querySelectorAll('button, select, input, .button')].filter(one => one.getBoundingClientRect().height < 36)
-  .map(one => one.id)"""
-NAMELESS = """[...document.querySelectorAll('input, select')].filter(one => !one.labels.length
-  || !one.labels[0].textContent.trim()).map(one => one.id)"""
-
-
 @pytest.mark.parametrize("scheme", ["dark", "light"])
 def test_it_can_be_read_and_touched_on_a_phone(browser, page, scheme):
     phone = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme, "has_touch": True, "is_mobile": True}
     with Seen(browser, page, **phone) as seen:
         seen.wait_for("document.getElementById('counts').children.length")
-        assert seen.tab.evaluate("document.documentElement.scrollWidth") == 360
-        assert seen.tab.evaluate(SMALL) == []
-        assert seen.tab.evaluate(LOW) == []
-        assert seen.tab.evaluate(NAMELESS) == []
-        back = seen.tab.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (sum(map(int, back[4:-1].split(","))) > 384) == (scheme == "light")
+        check_on_phone(seen.tab, scheme)
 
 
 def test_events_of_a_run_that_was_started_again_are_shown(browser, monkeypatch):

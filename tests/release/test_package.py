@@ -1,0 +1,146 @@
+"""The checks of wheel and sdist find what they are for. `nox -s package` builds, installs and runs the real ones."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from release.clean_copy import clean_copy, commit_time
+from release.contents import package_files, sdist_problems, wheel_problems
+
+ROOT = Path(__file__).parents[2]
+METADATA = ("METADATA", "WHEEL", "RECORD", "entry_points.txt", "top_level.txt", "licenses/LICENSE")
+BESIDE = ("CHANGELOG.md", "LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "SECURITY.md", "constraints.txt", "pyproject.toml",
+          "setup.cfg", "svg_edge.egg-info/SOURCES.txt")  # fmt: skip
+FILES = package_files(ROOT)
+
+
+def in_wheel(name: str) -> str:
+    return name.removeprefix("export/").removeprefix("runtime/")
+
+
+def write_wheel(folder: Path, changed: Mapping[str, bytes | None]) -> Path:
+    """All files of the packages, some of them left out (None), replaced or added."""
+    files = {in_wheel(name): content for name, content in FILES.items()}
+    files |= {f"svg_edge-1.dist-info/{name}": b"" for name in METADATA}
+    with zipfile.ZipFile(folder / "svg_edge-1-py3-none-any.whl", "w") as archive:
+        for name, content in {**files, **changed}.items():
+            if content is not None:
+                archive.writestr(name, content)
+    return folder / "svg_edge-1-py3-none-any.whl"
+
+
+def write_sdist(folder: Path, changed: Mapping[str, bytes | None]) -> Path:
+    files = {**FILES, **dict.fromkeys(BESIDE, b""), **changed}
+    with tarfile.open(folder / "svg_edge-1.tar.gz", "w:gz", compresslevel=0) as archive:
+        for name, content in files.items():
+            if content is not None:
+                entry = tarfile.TarInfo(f"svg_edge-1/{name}")
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+    return folder / "svg_edge-1.tar.gz"
+
+
+def test_the_packages_have_what_a_user_needs():
+    names = {in_wheel(name) for name in FILES}
+    assert {
+        "svg_runtime/py.typed",
+        "svg_train/models/camera.pt",
+        "svg_runtime/embedded/digits.svgb/fp32/predictor.onnx",
+    } <= names
+    assert not any(name.startswith(("tests/", "release/", "svg_edge.egg-info/")) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({}, None),
+        ({"svg_train/models/camera.pt": None}, "svg_train/models/camera.pt is missing"),
+        ({"svg_runtime/py.typed": None}, "svg_runtime/py.typed is missing"),
+        ({"svg_train/recipes/camera.toml": b""}, "svg_train/recipes/camera.toml is not the file of the tree"),
+        ({"tests/test_arrows.py": b""}, "tests/test_arrows.py does not belong there"),
+        ({"svg_runtime/__pycache__/a.cpython-311.pyc": b""}, "a.cpython-311.pyc does not belong there"),
+        ({"svg_edge-1.dist-info/licenses/LICENSE": None}, "metadata: licenses/LICENSE"),
+        ({"svg_edge-1.dist-info/METADATA": b"/home/ada/svg"}, "METADATA names a folder of a machine: /home/ada"),
+        ({"svg_edge-1.dist-info/RECORD": f"{ROOT}/svg_train".encode()}, "RECORD names a folder of a machine"),
+        ({"svg_common/large.bin": bytes(10_000_001)}, "svg_common/large.bin has 10.0 MB; at most 10 are allowed"),
+    ],
+    ids=lambda value: next(iter(value), "as it is") if isinstance(value, dict) else "",
+)
+def test_what_is_wrong_with_a_wheel(tmp_path, changed, problem):
+    found = wheel_problems(write_wheel(tmp_path, changed), FILES, ROOT)
+    assert (found == []) if problem is None else any(problem in each for each in found)
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({}, None),
+        ({"runtime/svg_runtime/py.typed": None}, "runtime/svg_runtime/py.typed is missing"),
+        ({"LICENSE": None}, "LICENSE is missing"),
+        ({"tests/test_arrows.py": b""}, "tests/test_arrows.py does not belong there"),
+        ({"svg_train/__init__.py": b"pass\n"}, "svg_train/__init__.py is not the file of the tree"),
+        ({"PKG-INFO": b"/Users/ada/svg"}, "PKG-INFO names a folder of a machine: /Users/ada"),
+    ],
+    ids=lambda value: next(iter(value), "as it is") if isinstance(value, dict) else "",
+)
+def test_what_is_wrong_with_an_sdist(tmp_path, changed, problem):
+    found = sdist_problems(write_sdist(tmp_path, changed), FILES, ROOT)
+    assert (found == []) if problem is None else any(problem in each for each in found)
+
+
+# ---- The copy to build in ----
+
+
+@pytest.fixture
+def repository(tmp_path) -> Path:
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("kept.py", "changed.py", "removed.py"):
+        (root / name).write_text("committed\n")
+    (root / ".gitignore").write_text("ignored/\n")
+    git = ["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"], ["tag", "v0.1.0"]):
+        subprocess.run([*git, *command], check=True)
+    (root / "changed.py").write_text("not committed\n")
+    (root / "new.py").write_text("not committed\n")
+    (root / "removed.py").unlink()
+    (root / "ignored").mkdir()
+    (root / "ignored" / "large.bin").write_text("")
+    return root
+
+
+def test_the_copy_has_changes_that_are_not_committed_and_no_ignored_files(repository, tmp_path):
+    copy = tmp_path / "copy"
+    clean_copy(repository, copy)
+    files = {path.name: path.read_text() for path in copy.iterdir() if path.is_file()}
+    assert files.keys() == {".gitignore", "kept.py", "changed.py", "new.py"}
+    assert files["changed.py"] == "not committed\n"
+    tags = subprocess.run(["git", "-C", copy, "tag"], capture_output=True, text=True, check=True)
+    assert tags.stdout == "v0.1.0\n"
+    assert commit_time(copy) > 1_704_067_200
+
+
+def test_a_tree_without_git_is_copied_without_what_builds_leave(tmp_path):
+    root = tmp_path / "zip"
+    left_out = (
+        "svg_train/__pycache__/a.pyc",
+        ".venv/lib.py",
+        "build/d.py",
+        "svg_edge.egg-info/PKG-INFO",
+        "data/video.py",
+        "run/c.py",
+    )
+    for name in ("svg_train/a.py", "svg_train/data/b.py", ".ci/run", *left_out):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("")
+    clean_copy(root, tmp_path / "copy")
+    copied = {path.name for path in (tmp_path / "copy").rglob("*") if path.is_file()}
+    assert copied == {"a.py", "b.py", "run"}
+    assert commit_time(tmp_path / "copy") == 1_704_067_200

@@ -1,0 +1,85 @@
+"""svg-export --pack: an archive that is the same for everybody, and that svg-live takes from an address."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from svg_common.files import file_sha256
+from svg_export.packing import pack_bundle
+from svg_runtime.bundle.reader import EMBEDDED_FOLDER, Bundle
+from svg_runtime.bundle.remote.published import publish
+from svg_runtime.bundle.remote.tar_files import TarFiles
+from svg_runtime.errors import BundleError
+
+CAMERA = EMBEDDED_FOLDER / "camera.svgb"
+
+
+@pytest.fixture
+def other_copy(tmp_path) -> Path:
+    """The same bundle of another name, with other times and rights, and with files that are not its own."""
+    copy = shutil.copytree(CAMERA, tmp_path / "mine.svgb")
+    for file in copy.rglob("*.*"):
+        os.utime(file, (1, 1))
+        file.chmod(0o600)
+    (copy / "engines").mkdir()
+    (copy / "engines" / "step.plan").write_bytes(b"an engine")
+    (copy / "notes.txt").write_text("mine\n")
+    return copy
+
+
+def test_the_same_bundle_gives_the_same_bytes(tmp_path, other_copy):
+    first = pack_bundle(CAMERA, tmp_path / "cam.svgb.tar")
+    assert pack_bundle(other_copy, tmp_path / "again" / "cam.svgb.tar") == first
+    assert first == file_sha256(tmp_path / "cam.svgb.tar") == file_sha256(tmp_path / "again" / "cam.svgb.tar")
+    with tarfile.open(tmp_path / "cam.svgb.tar") as archive:
+        assert archive.getnames() == [f"cam.svgb/{name}" for name in _own_files()]
+
+
+def test_what_is_packed_is_taken_from_an_address(tmp_path, monkeypatch):
+    """By the reader of archives that come over https."""
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
+    archive = tmp_path / "cam.svgb.tar"
+    pack_bundle(CAMERA, archive)
+    with archive.open("rb") as stream:
+        files = TarFiles(stream, archive.stat().st_size)
+        folder = publish(tmp_path / "cache" / "models" / "cam.svgb", "https://host/cam.svgb.tar", files)
+    assert Bundle.open(folder).manifest == Bundle.open(CAMERA).manifest
+    assert sorted(file.relative_to(folder).as_posix() for file in folder.rglob("*.*")) == sorted(_own_files())
+
+
+def test_a_damaged_bundle_is_not_packed(tmp_path, other_copy):
+    (other_copy / "fp32" / "step.onnx").write_bytes(b"cut off")
+    with pytest.raises(BundleError, match=r"step\.onnx"):
+        pack_bundle(other_copy, tmp_path / "cam.svgb.tar")
+    assert not (tmp_path / "cam.svgb.tar").exists()
+
+
+def test_the_command_prints_the_address(svg_export):
+    code, error = svg_export(CAMERA, "--pack", "cam.svgb.tar")
+    assert code == 0
+    assert f"--model https://HOST/cam.svgb.tar#sha256={file_sha256('cam.svgb.tar')}" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--pack", "cam.tar"), "expected such as --pack cam.svgb.tar"),
+        (("--pack", ".svgb.tar"), "expected such as --pack cam.svgb.tar"),
+        (("--pack", "cam.svgb.tar", "--fp16"), "--fp16 has no effect"),
+        (("--pack", CAMERA / "cam.svgb.tar"), "which this command uses"),
+        (("--pack", "cam.svgb.tar", "--public"), "no effect without --push"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(svg_export, arguments, reason):
+    code, error = svg_export(CAMERA, *arguments)
+    assert (code, reason in error) == (2, True)
+    assert list(Path.cwd().iterdir()) == []
+
+
+def _own_files() -> list[str]:
+    return ["manifest.json", *sorted(f"fp32/{file.name}" for file in (CAMERA / "fp32").iterdir())]
