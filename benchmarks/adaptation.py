@@ -23,8 +23,8 @@ from svg_common.files import write_json
 from svg_common.log_messages import ConsoleHandler, log_messages_to
 from svg_runtime.machine.hardware import hardware
 from svg_train.config import DataConfig
+from svg_train.machine import Machine
 from svg_train.shipped_models import find_checkpoint
-from svg_train.train import Machine
 
 GOAL_DB = 0.7  # over the start, all pixels, on average, after 10 minutes on 2 cores
 

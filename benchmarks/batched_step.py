@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from svg_train.families.video_model import VideoModel
-from svg_train.train import Machine
+from svg_train.machine import Machine
+from svg_train.processes import mean_over_processes
+from svg_train.synced_norm import synchronize_norms
 
 
 class BatchedStep:
@@ -16,6 +18,8 @@ class BatchedStep:
         self._beta = beta
         self._fabric = Machine(precision=precision).fabric()
         self._fabric.launch()
+        if self._fabric.world_size > 1:
+            synchronize_norms(model, self._fabric.device)
         optimizer = torch.optim.Adam(model.parameters(), lr=lr, fused=True)
         wrapped, wrapped_optimizer = self._fabric.setup(model, optimizer)
         self._model = wrapped
@@ -33,7 +37,7 @@ class BatchedStep:
         return str(self._fabric.strategy.precision.precision)
 
     def __call__(self, x: Tensor, eps: Tensor) -> float:
-        """The loss of this batch before the step."""
+        """The loss of this batch, or of the shares of all processes, before the step."""
         output = self._model(x, eps)
         loss = output.mse + self._beta * output.kl
         if output.auxiliary is not None:
@@ -42,4 +46,4 @@ class BatchedStep:
         self._fabric.clip_gradients(self._model, self._optimizer, max_norm=1.0, error_if_nonfinite=False)
         self._optimizer.step()
         self._optimizer.zero_grad()
-        return float(loss.detach())
+        return mean_over_processes(self._fabric, [float(loss.detach())])[0]

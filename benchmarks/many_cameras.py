@@ -29,6 +29,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+from workers import ask, end, read_line
 
 from svg_common.digits import digit_stream
 from svg_common.files import write_json
@@ -94,16 +95,12 @@ def measure(model: str, options: argparse.Namespace) -> dict[str, Any]:
             rows[way]["description"] = first["description"]
         for _ in range(options.rounds):
             for way, processes in workers.items():
-                for process in processes:
-                    assert process.stdin is not None
-                    print(options.seconds, file=process.stdin, flush=True)
-                answers = [read_line(process) for process in processes]
+                answers = ask(processes, options.seconds)
                 rows[way]["per_second"].append(round(sum(answer["count"] / answer["seconds"] for answer in answers), 2))
                 spent = sum(answer["cpu_s"] for answer in answers) / sum(answer["count"] for answer in answers)
                 rows[way]["cpu_ms"].append(round(1e3 * spent, 2))
     finally:
-        for process in (process for processes in workers.values() for process in processes):
-            process.communicate()  # closes its input, which ends it
+        end(workers.values())
     return rows
 
 
@@ -120,16 +117,6 @@ def start(model: str, way: str, options: argparse.Namespace) -> list[subprocess.
         command = [sys.executable, str(Path(__file__).resolve()), "--worker", arguments]
         processes.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
     return processes
-
-
-def read_line(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """Return what a worker says next."""
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    if not line:
-        raise SystemExit(f"a process has ended with exit code {process.wait()}")
-    answer: dict[str, Any] = json.loads(line)
-    return answer
 
 
 def work(model: str, kind: str, threads: int | None, backend: str, cameras: int, seed: int, samples: int, horizon: int) -> None:

@@ -1,6 +1,6 @@
 """Forecasts per second of Triton Inference Server with a sequence per camera, against a process with a Forecaster for each.
 
-    python -m benchmarks.triton_load [--cameras 16] [--model NAME|BUNDLE] [--samples 8] [--horizon 10] [--seconds 5]
+    python benchmarks/triton_load.py [--cameras 16] [--model NAME|BUNDLE] [--samples 8] [--horizon 10] [--seconds 5]
         [--rounds 5] [--json FILE]
 
 The server is that of the wheel nvidia-pytriton on loopback, with the Python backend. Every camera sends its next frame when the
@@ -21,6 +21,7 @@ import argparse
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,15 +32,18 @@ from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
+from many_cameras import HORIZON, SAMPLES, counts_of, frames_of, start
 from tritonclient.utils import shared_memory
+from workers import ask, end, read_line
 
-from benchmarks.many_cameras import HORIZON, SAMPLES, counts_of, frames_of, read_line, start
-from integrations.triton.local_server import LocalServer
 from svg_common.files import write_json
 from svg_export.triton.model_configs import ServingChoice
 from svg_export.triton.repository import write_repositories
 from svg_runtime.bundle.reader import Bundle, find_model
 from svg_runtime.machine.hardware import hardware, versions
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from integrations.triton.local_server import LocalServer  # of the repository, which nothing installs
 
 GOAL = 1.5
 SHARED, GRPC, PROCESSES = "server, shared memory", "server, gRPC", "processes"
@@ -82,7 +86,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, list[float]]]:
         load = Load(server, bundle, options)
         stack.callback(load.close)
         workers = start(options.model, PROCESSES, options)
-        stack.callback(end, workers)
+        stack.callback(end, [workers])
         for process in workers:
             read_line(process)
         for _ in range(options.rounds):
@@ -198,17 +202,9 @@ def children_of(pid: int) -> Iterator[int]:
 
 def run_processes(workers: list[subprocess.Popen[str]], seconds: float) -> tuple[float, float]:
     """The same of a process for each camera."""
-    for process in workers:
-        assert process.stdin is not None
-        print(seconds, file=process.stdin, flush=True)
-    answers = [read_line(process) for process in workers]
+    answers = ask(workers, seconds)
     count = sum(answer["count"] for answer in answers)
     return sum(answer["count"] / answer["seconds"] for answer in answers), sum(answer["cpu_s"] for answer in answers) / count
-
-
-def end(workers: list[subprocess.Popen[str]]) -> None:
-    for process in workers:
-        process.communicate()  # closes its input, which ends it
 
 
 def lines(options: argparse.Namespace, rows: dict[str, dict[str, list[float]]]) -> list[str]:

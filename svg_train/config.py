@@ -118,7 +118,7 @@ class TrainConfig(Frozen):
         gt=0,
         description="train for so long instead of --steps, such as 90s, 30m or 2h; the learning rate follows the time",
     )
-    batch_size: int = Field(32, ge=1, description="sequences per step and process")
+    batch_size: int = Field(32, ge=1, description="sequences per step, of all processes together")
     n_future: int = Field(10, ge=1, description="frames predicted after n_past during training")
     lr: float = Field(2e-3, gt=0, description="peak learning rate of Adam")
     warmup_steps: int = Field(200, ge=0, description="steps of linear warm-up; the rate then decays linearly to zero")

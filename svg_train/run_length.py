@@ -24,6 +24,7 @@ class RunLength:
         self._before_s = elapsed_s
         self._now = now
         self._began: float | None = None
+        self._agreed_s: float | None = None
 
     def start(self) -> None:
         """Start the clock: reading and decoding of data before do not count."""
@@ -34,10 +35,18 @@ class RunLength:
         """Whether it is a time."""
         return self._train.duration_s is not None
 
+    def measured_s(self) -> float:
+        """Seconds of training so far by the clock of this process, those before an interruption included."""
+        return self._before_s + (0.0 if self._began is None else self._now() - self._began)
+
+    def agree(self, elapsed_s: float) -> None:
+        """Let `elapsed_s` be the seconds so far until the next call: processes whose clocks differ must not differ in rate."""
+        self._agreed_s = elapsed_s
+
     @property
     def elapsed_s(self) -> float:
-        """Seconds of training so far, those before an interruption included."""
-        return self._before_s + (0.0 if self._began is None else self._now() - self._began)
+        """Seconds of training so far: as agreed, else by the clock."""
+        return self.measured_s() if self._agreed_s is None else self._agreed_s
 
     def share(self, step: int) -> float:
         """How much of the run is done after `step` steps; more than 1 if its last step took longer than what was left."""

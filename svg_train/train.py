@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -15,27 +15,32 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
-from svg_common.errors import BackendMissingError, ExitCode, SvgError, UsageError
+from svg_common.errors import ExitCode, SvgError, UsageError
 from svg_common.files import resolved
 from svg_common.path_advice import shell_argument
 from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from svg_train.config import Config
 from svg_train.config_options import arguments
 from svg_train.data import open_data
-from svg_train.data.loading import StepSampler, collate, step_noise, to_unit, training_loader
-from svg_train.data.statistics import measure_training_data
+from svg_train.data.loading import StepSampler, collate, share_of_batch, step_noise, to_unit, training_loader
+from svg_train.data.statistics import data_fingerprint, measure_training_data
 from svg_train.evaluation import Evaluation, evaluate, held_out
 from svg_train.families import FAMILIES
 from svg_train.families.base import FamilyConfig
 from svg_train.families.video_model import TrainingOutput, VideoModel
 from svg_train.journal import Journal
+from svg_train.machine import Machine
 from svg_train.pictures import save_strips
+from svg_train.processes import all_or_none, lost_processes_named, mean_over_processes, one_report_per_host, require_same
 from svg_train.reference.checkpoint import load_any_checkpoint
 from svg_train.run_length import RunLength
+from svg_train.synced_norm import synchronize_norms
 
 BEST, LAST = "ckpt.pt", "last.pt"
 LOG_EVERY = 20  # steps between lines of metrics.jsonl
 BN_BATCHES = 24  # batches from which the averaged weights get their BatchNorm statistics
+_SAME_SETTINGS = "start the same command on every host, with --precision if their processors differ; paths may differ"
+_SAME_DATA = "expected the same files on every host, and the same versions of PyAV and OpenCV, which decode them"
 
 
 class DivergedError(SvgError):
@@ -46,39 +51,6 @@ class StoppedError(SvgError):
     """The run was stopped by a signal; it is saved and can be resumed."""
 
     exit_code = ExitCode.INTERRUPTED
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where to run: Lightning Fabric's device, number of processes and precision."""
-
-    device: str = "auto"  # auto, cpu, cuda or cuda:N
-    processes: int = 1
-    precision: str = "auto"  # auto, bf16-mixed, 16-mixed or 32-true
-    workers: int = 0
-
-    def fabric(self) -> Fabric:
-        """Configure Fabric. `auto` uses a GPU if there is one, and bf16 if the hardware supports it.
-
-        Raises:
-            UsageError: the device is unknown.
-            BackendMissingError: it is not available.
-        """
-        name, _, index = self.device.partition(":")
-        if name not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
-            raise UsageError(f"unknown device '{self.device}'\n  expected auto, cpu, cuda or cuda:N")
-        has_cuda = torch.cuda.is_available()
-        if name == "cuda" and not has_cuda:
-            raise BackendMissingError(
-                "device 'cuda' is not available: PyTorch finds no GPU\n  use --device cpu, or install PyTorch with CUDA"
-            )
-        accelerator = "cuda" if has_cuda and name != "cpu" else "cpu"
-        precision = self.precision if self.precision != "auto" else _best_precision(accelerator)
-        devices: int | list[int] = [int(index)] if index else self.processes
-        strategy = "ddp" if self.processes > 1 else "auto"
-        if accelerator == "cuda" and precision.endswith("-mixed"):
-            torch.set_float32_matmul_precision("high")  # what mixed precision leaves in float32 needs no more
-        return Fabric(accelerator=accelerator, devices=devices, precision=precision, strategy=strategy)  # type: ignore[arg-type]
 
 
 class Trainer:
@@ -94,7 +66,7 @@ class Trainer:
 
     Raises:
         CheckpointError: `init` cannot be read, or its model has another shape.
-        UsageError: the run in `out` cannot be resumed.
+        UsageError: the run in `out` cannot be resumed, or the batch cannot be divided among the processes.
     """
 
     def __init__(
@@ -108,9 +80,10 @@ class Trainer:
     ) -> None:
         self._out = out
         self._init = _initial_weights(init, config.model, model_config) if init is not None else None
-        self._resumed = _resume_point(out) if resume else None
+        self._resumed = _resume_point(out) if resume and machine.is_first else None
         self._config = self._resumed.config if self._resumed else config
         self._fabric = machine.fabric()
+        self._world_size = machine.world_size
         self._workers = machine.workers
         self._stop_requested = False
 
@@ -120,45 +93,81 @@ class Trainer:
         Raises:
             DivergedError: loss or gradient became non-finite; the last good checkpoint is kept.
             StoppedError: Ctrl-C or SIGTERM; the run is saved.
-            SvgError, OSError: unusable data or output folder.
+            LostProcessError: another process of the run is gone.
+            SvgError, OSError: unusable data or output folder, here or in another process.
+            SystemExit: in a process that leaves the report to the first one of its host.
         """
-        # 1) start the processes and open the data
-        fabric, train = self._fabric, self._config.train
-        if fabric.global_rank == 0 and self._resumed is None:
+        with one_report_per_host(self._fabric), lost_processes_named(self._fabric, self._out):
+            # 1) start the processes; they have the same settings, and open the same data
+            self._fabric.launch()
+            self._agree_on_settings()
+            all_or_none(self._fabric, self._open)
+            require_same(self._fabric, "the training sequences", data_fingerprint(self._data), _SAME_DATA)
+            # 2) build model and optimizer, or restore them
+            self._build()
+            # 3) train from the first step, or from the one after the last save
+            self._train()
+        return self._evaluation
+
+    def _agree_on_settings(self) -> None:
+        """Those of a saved run are what the first process has read: other hosts may not have its folder."""
+        fabric = self._fabric
+        self._resumed = fabric.broadcast(self._resumed)
+        if self._resumed is not None:
+            self._config = self._resumed.config
+        places = {"data": {"root", "cache"}}  # they may differ from host to host
+        settings = f"{self._config.model_dump_json(exclude=places)} {_precision_name(fabric)}"
+        require_same(fabric, "the settings", settings, _SAME_SETTINGS)
+        size = self._config.train.batch_size
+        if size % fabric.world_size:
+            raise UsageError(
+                f"a batch of {size} sequences cannot be shared equally by {fabric.world_size} processes\n"
+                f"  expected a number of processes that divides it: {_divisors(size)}"
+            )
+
+    def _open(self) -> None:
+        """Open the data. The first process alone evaluates and saves."""
+        self._data = open_data(self._config, "train", self._config.sequence_length)
+        if self._fabric.global_rank:
+            return
+        if self._resumed is None:
             _refuse_existing(self._out)
-        fabric.launch()
-        self._data = data = open_data(self._config, "train", self._config.sequence_length)
+        train = self._config.train
         test = open_data(self._config, "test", self._config.model.n_past + train.eval_horizon)
-        self._frame_interval_s = data.frame_interval_s
-        self._training_data = self._resumed.training_data if self._resumed else None
-        if self._training_data is None and fabric.global_rank == 0:  # the first process saves
-            self._training_data = measure_training_data(data)
         self._held_out = held_out(test, train.eval_sequences)
+        self._descriptions = f"data: {self._data.description}\nheld out: {test.description}"
+        self._training_data = self._resumed.training_data if self._resumed else None
+        if self._training_data is None:
+            self._training_data = measure_training_data(self._data)
         resolved(self._out).mkdir(parents=True, exist_ok=True)  # a link may lead to a folder that does not exist yet
-        # 2) build model and optimizer, or restore them
-        self._build()
-        # 3) train from the first step, or from the one after the last save
+
+    def _train(self) -> None:
+        fabric, train = self._fabric, self._config.train
         sampler = StepSampler(
-            count=len(data),
+            count=len(self._data),
             batch_size=train.batch_size,
             steps=self._length.steps_from(self._step),
             seed=train.seed,
             rank=fabric.global_rank,
             world_size=fabric.world_size,
         )
-        loader = training_loader(data, sampler, self._workers, pin_memory=fabric.device.type == "cuda")
+        loader = training_loader(self._data, sampler, self._workers, pin_memory=fabric.device.type == "cuda")
         total = None if self._length.timed else train.steps
         with Journal(self._out, total, self._step, fabric.global_rank == 0) as self._journal, self._stop_signals():
-            self._journal.log(f"data: {data.description}\nheld out: {test.description}")
-            self._journal.log(f"model: {_count(self._raw)} parameters, {fabric.device}, {_precision_name(fabric)}")
+            if fabric.global_rank == 0:
+                self._journal.log(f"{self._descriptions}\n{self._machine_description()}")
             self._length.start()
             for frames in loader:
                 self._train_step(frames)
-                last = self._is_over()
+                last = self._length.is_over(self._step)
                 self._after_step(last)
                 if last:
                     break
-        return self._evaluation
+
+    def _machine_description(self) -> str:
+        fabric = self._fabric
+        processes = f", {fabric.world_size} processes" if fabric.world_size > 1 else ""
+        return f"model: {_count(self._raw)} parameters, {fabric.device}, {_precision_name(fabric)}{processes}"
 
     def _build(self) -> None:
         torch.manual_seed(self._config.train.seed)
@@ -169,14 +178,13 @@ class Trainer:
         optimizer = torch.optim.Adam(raw.parameters(), lr=train.lr, fused=True)
         self._length = RunLength(train, _elapsed_s(self._resumed))
         self._schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._length.learning_rate)
+        self._average = self._averaged(raw)
+        if self._fabric.world_size > 1:
+            synchronize_norms(raw, self._fabric.device)
         model, wrapped_optimizer = self._fabric.setup(raw, optimizer)
         self._model = model
         self._optimizer = wrapped_optimizer
         self._raw = raw  # the same parameters without the wrappers, whose names would get into checkpoints
-        decay = train.ema_decay
-        self._average = AveragedModel(self._raw, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
-        if self._average is not None:
-            _lay_out_together(self._average)
         self._step = 0
         self._best = float("-inf")
         self._calibrated_at = -1
@@ -184,47 +192,57 @@ class Trainer:
         if self._resumed is not None:
             self._restore(self._resumed)
 
+    def _averaged(self, raw: VideoModel) -> AveragedModel | None:
+        """A copy for the averaged weights, if any. The first process evaluates it alone: its norms must not wait for others."""
+        decay = self._config.train.ema_decay
+        if not decay or self._fabric.global_rank:
+            return None
+        average = AveragedModel(raw, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True).to(self._fabric.device)
+        _lay_out_together(average)
+        return average
+
     def _initial_model(self) -> VideoModel:
         """A new model, or one that starts from the weights of another run."""
         if self._init is None:
             return FAMILIES[self._config.model.family].build(self._config.model)
         return Checkpoint(self._config, self._init).build()
 
-    def _is_over(self) -> bool:
-        """Whether this was the last step, for all processes alike: their clocks differ."""
-        over = self._length.is_over(self._step)
-        return self._fabric.strategy.reduce_boolean_decision(over, all=False) if self._length.timed else over
-
     def _train_step(self, frames: Tensor) -> None:
-        # 1) forward pass, with noise that depends on the step alone
+        # 1) forward pass, with noise that depends on the step alone: that of this process's share of the batch
         train, fabric = self._config.train, self._fabric
         x = to_unit(fabric.to_device(frames))
         draws, size = self._config.model.training_noise(x.shape[0])
-        noise = step_noise((draws, x.shape[1], size), train.seed, self._step, fabric.global_rank)
+        noise = step_noise((draws, train.batch_size, size), train.seed, self._step, self._config.model.shared_noise)
+        share = share_of_batch(train.batch_size, fabric.global_rank, fabric.world_size)
         self._model.train()
-        output = self._model(x, noise.to(fabric.device), self._step)
-        # 2) loss (paper, equation 3) and its gradient
+        output = self._model(x, noise[:, share].to(fabric.device), self._step)
+        # 2) loss (paper, equation 3) and its gradient, which are means over all processes
         loss = output.mse + train.beta_at(self._step) * output.kl
         if output.auxiliary is not None:
             loss = loss + output.auxiliary
         fabric.backward(loss)
         norm = fabric.clip_gradients(self._model, self._optimizer, max_norm=train.gradient_clip, error_if_nonfinite=False)
-        if not (torch.isfinite(loss) and norm is not None and torch.isfinite(norm)):
+        assert norm is not None
+        terms = {"loss": loss, "mse": output.mse, **self._other_terms(output)}
+        *means, elapsed_s = mean_over_processes(
+            fabric, [*(float(value.detach()) for value in terms.values()), self._length.measured_s()]
+        )
+        self._losses = {**dict(zip(terms, means, strict=True)), "grad_norm": float(norm)}
+        if not all(map(math.isfinite, (means[0], float(norm)))):
             self._optimizer.zero_grad()
             raise DivergedError(
-                f"loss or gradient is not finite at step {self._step} (loss {float(loss.detach())})\n"
+                f"loss or gradient is not finite at step {self._step} (loss {means[0]})\n"
                 f"  the last good checkpoint is kept in {self._out}; start again with a lower --lr, or with --precision 32-true"
             )
         # 3) update the weights, the learning rate and the averaged weights
         self._optimizer.step()
         self._optimizer.zero_grad()
+        if fabric.world_size > 1:
+            self._length.agree(elapsed_s)
         self._schedule.step()
         if self._average is not None:
             self._average.update_parameters(self._raw)
-        # 4) remember the losses for the journal
         self._step += 1
-        values = {"loss": loss, "mse": output.mse, **self._other_terms(output), "grad_norm": norm}
-        self._losses = {name: float(value.detach()) for name, value in values.items()}
 
     def _other_terms(self, output: TrainingOutput) -> dict[str, Tensor]:
         """The terms of the loss that a model has beside the mean squared error."""
@@ -242,6 +260,7 @@ class Trainer:
         if step % train.save_every == 0 or last or stop:
             self._save_last()
         if stop and not last:
+            self._fabric.barrier()  # where one process ends, others may be ended too: not before the first one has saved
             raise StoppedError(
                 f"stopped at step {step}, saved\n  continue with: svg-train --out {shell_argument(self._out)} --resume"
             )
@@ -301,7 +320,7 @@ class Trainer:
             config=self._config,
             weights=weights,
             step=self._step,
-            frame_interval_s=self._frame_interval_s,
+            frame_interval_s=self._data.frame_interval_s,
             metrics=metrics,
             training=training,
             training_data=self._training_data,
@@ -327,7 +346,8 @@ class Trainer:
             if self._stop_requested:
                 raise KeyboardInterrupt
             self._stop_requested = True
-            print("stopping after this step; press Ctrl-C again to stop at once without saving", file=sys.stderr)
+            if self._fabric.local_rank == 0:
+                print("stopping after this step; press Ctrl-C again to stop at once without saving", file=sys.stderr)
 
         old = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -346,7 +366,7 @@ class _OnFrames(torch.nn.Module):
 
     def forward(self, x: Tensor) -> None:
         draws, size = self._model.config.training_noise(x.shape[0])
-        self._model(x, step_noise((draws, x.shape[1], size), 0, 0, 0).to(x.device))
+        self._model(x, step_noise((draws, x.shape[1], size), 0, 0).to(x.device))
 
 
 def _lay_out_together(model: torch.nn.Module) -> None:
@@ -407,12 +427,8 @@ def _refuse_existing(out: Path) -> None:
         raise UsageError(f"'{out}' already contains a model, {BEST}, but no {LAST} to continue from\n  choose another --out")
 
 
-def _best_precision(accelerator: str) -> str:
-    if accelerator == "cuda":
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    # oneDNN emulates bf16 on older processors, which is slower than float32.
-    supported = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if supported else "32-true"
+def _divisors(size: int) -> str:
+    return ", ".join(str(number) for number in range(1, size + 1) if size % number == 0)
 
 
 def _precision_name(fabric: Fabric) -> str:

@@ -89,6 +89,7 @@ def start(
     folder: Path,
     limits: Mapping[int, int] | None = None,
     before: Callable[[], None] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Run:
     """Start a command.
 
@@ -97,9 +98,12 @@ def start(
         folder: working folder.
         limits: resource.RLIMIT_... -> soft limit.
         before: called in the new process, before the command; a function of a module.
+        environment: variables to set.
     """
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = _CONTEXT.Process(target=_main, args=(list(command), str(folder), theirs, dict(limits or {}), before))
+    process = _CONTEXT.Process(
+        target=_main, args=(list(command), str(folder), theirs, dict(limits or {}), before, dict(environment or {}))
+    )
     process.start()
     theirs.close()
     reader = _Reader(ours)
@@ -107,13 +111,21 @@ def start(
     return Run(process, reader)
 
 
-def _main(command: list[str], folder: str, log: Connection, limits: dict[int, int], before: Callable[[], None] | None) -> None:
+def _main(
+    command: list[str],
+    folder: str,
+    log: Connection,
+    limits: dict[int, int],
+    before: Callable[[], None] | None,
+    environment: dict[str, str],
+) -> None:
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     log.close()
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
     os.chdir(folder)
+    os.environ.update(environment)
     main = import_module(_MAINS[command[0]]).main
     sys.argv = command
     for kind, limit in limits.items():

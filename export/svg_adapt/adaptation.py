@@ -29,10 +29,11 @@ from svg_runtime.live.sources.addresses import stream_name
 from svg_runtime.live.stop import StopRequest
 from svg_train.checkpoint import load_checkpoint
 from svg_train.config import Config, build_config
+from svg_train.machine import Machine
 from svg_train.recipe_files import load_recipe
 from svg_train.reference.checkpoint import load_any_checkpoint
 from svg_train.shipped_models import shipped_models
-from svg_train.train import BEST, LAST, Machine, StoppedError, Trainer, is_complete
+from svg_train.train import BEST, LAST, StoppedError, Trainer, is_complete
 
 _LOG = logging.getLogger(__name__)
 _DEFAULT_INTERVAL_S = 0.1  # of a start that has none

@@ -15,7 +15,7 @@ from svg_common.command import require_modules, run_command
 from svg_common.errors import UsageError
 from svg_common.files import write_json
 from svg_common.outputs import check_outputs, existing_file
-from svg_common.quantities import size_text
+from svg_common.quantities import parse_duration, parsed_option, size_text
 from svg_common.signals import defer_interrupts
 from svg_common.version import VersionOption
 from svg_train.config import build_config
@@ -24,7 +24,7 @@ from svg_train.recipe_files import load_recipe, shipped_recipes
 from svg_train.shipped_models import find_checkpoint
 
 if TYPE_CHECKING:
-    from svg_train.train import Machine
+    from svg_train.machine import Machine
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
@@ -83,7 +83,18 @@ def train(
         bool, _adaptation("delete what was recorded in --out, and the pictures made of it, and exit", "--delete-recording")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N")] = "auto",
-    processes: Annotated[int, typer.Option(min=1, help="data-parallel processes (Lightning Fabric starts them)")] = 1,
+    processes: Annotated[
+        int,
+        typer.Option(min=1, help="data-parallel processes on this host, which share the batch; several hosts: with torchrun"),
+    ] = 1,
+    lost_after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="of several processes: end if another one does not answer for so long; they wait while one evaluates or "
+            "decodes; default: 30m",
+        ),
+    ] = None,
     precision: Annotated[
         Literal["auto", "bf16-mixed", "16-mixed", "32-true"], typer.Option(help="auto: bf16 if the hardware supports it")
     ] = "auto",
@@ -91,7 +102,9 @@ def train(
     nice: Annotated[
         int | None, typer.Option(min=0, max=19, help="give way to other programs: 19 takes only what nobody else wants")
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default: PyTorch's, one per core")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each process; default: one per core, which the processes share")
+    ] = None,
     version: VersionOption = False,
     **settings: Any,
 ) -> None:
@@ -127,14 +140,16 @@ def train(
     require_modules("svg-train", "train", "torch", "lightning_fabric", "tensorboard", "PIL")
     with defer_interrupts():  # heavy: torch
         from svg_train.journal import METRICS
-        from svg_train.train import BEST, LAST, Machine, Trainer
+        from svg_train.train import BEST, LAST, Trainer
 
     inputs = [existing_file(config), start, model_config, existing_file(overrides["data"].get("root"))]
     check_outputs({"--json": json}, {"--out": out}, needed=[*inputs, *(out / name for name in (BEST, LAST, METRICS))])
     if threads is not None:
         set_threads(threads)
-    machine = Machine(device, processes, precision, workers)
+    machine = _machine(device=device, processes=processes, precision=precision, workers=workers, lost_after=lost_after)
     if options.adapts and start is not None:
+        if machine.world_size > 1:
+            raise UsageError("an adaptation trains in one process\n  start svg-train without torchrun")
         report: dict[str, Any] | None = _adapt(
             options=options, overrides=overrides, start=start, out=out, machine=machine, resume=resume
         )
@@ -144,6 +159,16 @@ def train(
         report = evaluation.metrics() if evaluation is not None else None
     if json is not None and report is not None:
         write_json(json, report)
+
+
+def _machine(device: str, processes: int, precision: str, workers: int, lost_after: str | None) -> Machine:
+    from svg_train.machine import LOST_AFTER_S, Machine
+
+    wait_s = LOST_AFTER_S if lost_after is None else parsed_option("--lost-after", parse_duration, lost_after)
+    machine = Machine(device=device, processes=processes, precision=precision, workers=workers, lost_after_s=wait_s)
+    if lost_after is not None and machine.world_size == 1:
+        raise UsageError("--lost-after has no effect with one process; remove it")
+    return machine
 
 
 def _adapt(

@@ -34,3 +34,4 @@ def set_threads(threads: int) -> None:
 
     torch.set_num_threads(threads)
     cv2.setNumThreads(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # else Lightning Fabric divides the cores among the processes

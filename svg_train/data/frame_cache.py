@@ -1,8 +1,8 @@
 """Frames decoded once into memory-mapped files at the model's frame size, each with a JSON file that describes them.
 
 The key of an entry is its source's path and state (size and modification time), the frame size and a layout version, so that
-a changed source or model never gets old frames. Two processes that decode the same source write the same bytes, each to a
-file of its own that is then renamed.
+a changed source or model never gets old frames. Of several processes that need the same source, one decodes it; if two do, as
+where a file system has no locks, they write the same bytes, each to a file of its own that is then renamed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
 
 from svg_common.errors import SvgError, UsageError
 from svg_common.files import atomic_file
 from svg_common.progress import ProgressDisplay
 from svg_train.data.notes import log_once
+from svg_train.data.source_locks import source_lock
 
+_LOG = logging.getLogger(__name__)
 _MAX_LISTED = 20  # sources
+_LOOK_EVERY_S = 1.0  # for what another process decodes
 _PROBLEMS_SHOWN = 3
 
 # What reading a damaged record of the cache can raise, whatever its bytes are.
@@ -145,17 +149,29 @@ def load_entries(
     """
     found = {source: look_up(source) for source in sources}
     missing = [source for source in sources if found[source] is None]
-    failed: Skipped = []
+    failed: dict[Path, str] = {}
+
+    def decode_unless_busy(source: Path, wait_s: float) -> bool:
+        with source_lock(folder, source, wait_s) as mine:
+            found[source] = look_up(source)  # another process may have been at it
+            if mine and found[source] is None:
+                try:
+                    found[source] = decode(source, SourceProgress(display, task, missing.index(source), len(missing)))
+                except SourceError as error:
+                    failed[source] = error.reason
+            return mine or found[source] is not None
+
     if missing:
         task = f"decoding {len(missing)} {what} into {folder}"
-        with ProgressDisplay() as display:
+        with ProgressDisplay(None if _LOG.isEnabledFor(logging.ERROR) else Console(quiet=True)) as display:
             display.progress(task, 0.0)
-            for index, source in enumerate(missing):
-                try:
-                    found[source] = decode(source, SourceProgress(display, task, index, len(missing)))
-                except SourceError as error:
-                    failed.append((source, error.reason))
-    return [entry for entry in found.values() if entry is not None], failed
+            left, wait_s = missing, 0.0
+            while left:
+                left = [source for source in left if not decode_unless_busy(source, wait_s)]
+                if left:
+                    display.progress(f"waiting for another process, which decodes {left[0].name}", None)
+                    wait_s = _LOOK_EVERY_S
+    return [entry for entry in found.values() if entry is not None], [(s, failed[s]) for s in missing if s in failed]
 
 
 def warn_about_sources(what: str, skipped: Skipped, used: Sequence[tuple[Path, str | None]]) -> None:

@@ -13,7 +13,10 @@ from svg_train.data import Frames, SequenceDataset
 
 
 class StepSampler:
-    """Indices of each step's batch: epochs are permutations drawn from (seed, epoch); ranks take disjoint parts of a batch."""
+    """Indices of each step's batch: epochs are permutations drawn from (seed, epoch).
+
+    Of `world_size` processes, each takes its share of the batch, and all together take what one process would.
+    """
 
     def __init__(self, count: int, batch_size: int, steps: range, seed: int, rank: int = 0, world_size: int = 1) -> None:
         self._count = count
@@ -29,9 +32,10 @@ class StepSampler:
         return len(self._steps)
 
     def __iter__(self) -> Iterator[list[int]]:
+        share = share_of_batch(self._batch_size, self._rank, self._world_size)
         for step in self._steps:
-            first = (step * self._world_size + self._rank) * self._batch_size
-            yield [self._index(position) for position in range(first, first + self._batch_size)]
+            first = step * self._batch_size
+            yield [self._index(first + place) for place in range(share.start, share.stop)]
 
     def _index(self, position: int) -> int:
         epoch, offset = divmod(position, self._count)
@@ -39,6 +43,12 @@ class StepSampler:
             self._epoch = epoch
             self._order = np.random.default_rng((self._seed, epoch)).permutation(self._count)
         return int(self._order[offset])
+
+
+def share_of_batch(batch_size: int, rank: int, world_size: int) -> slice:
+    """Which sequences of a batch process `rank` takes; `world_size` divides the batch."""
+    size = batch_size // world_size
+    return slice(rank * size, (rank + 1) * size)
 
 
 def collate(sequences: list[Frames]) -> Tensor:
@@ -62,7 +72,17 @@ def training_loader(dataset: SequenceDataset, sampler: StepSampler, workers: int
     )
 
 
-def step_noise(shape: tuple[int, ...], seed: int, step: int, rank: int) -> Tensor:
-    """Standard normal noise of one training step, reproducible from (seed, step, rank) on any device."""
-    state = np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0]
-    return torch.randn(shape, generator=torch.Generator().manual_seed(int(state >> 1)))
+def step_noise(shape: tuple[int, ...], seed: int, step: int, shared: int = 0) -> Tensor:
+    """Standard normal noise of one training step, reproducible from (seed, step) on any device.
+
+    Args:
+        shape: (draws, B, size) of the batch of all processes, each of which takes its share.
+        seed: of the run.
+        step: number of the optimizer step.
+        shared: how many of the last entries are those of the first sequence for all sequences.
+    """
+    state = np.random.SeedSequence((seed, step, 0)).generate_state(1, np.uint64)[0]
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(int(state >> 1)))
+    if shared:
+        noise[..., -shared:] = noise[:, :1, -shared:].clone()
+    return noise

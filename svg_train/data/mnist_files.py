@@ -15,6 +15,7 @@ from svg_common.errors import SvgError
 from svg_common.files import atomic_file
 from svg_common.progress import ProgressDisplay
 from svg_train.data import Frames
+from svg_train.data.source_locks import source_lock
 
 TRAIN_IMAGES, TEST_IMAGES = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"
 DOWNLOAD_URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -28,6 +29,7 @@ _HEADER = struct.Struct(">4I")  # magic, images, rows, columns
 _MAX_IMAGES = 1_000_000
 _MAX_DOWNLOAD = 32 << 20  # bytes; the larger file has 9.9 MB
 _TIMEOUT_S = 30
+_WAIT_S = 300.0  # for a download of another process
 
 
 def find_images(root: Path, name: str) -> Path | None:
@@ -66,10 +68,13 @@ def download_images(root: Path, name: str) -> Path:
     """
     target = root / f"{name}.gz"
     try:
-        with atomic_file(target) as partial:
-            digest = _fetch(f"{DOWNLOAD_URL}{name}.gz", partial)
-            if digest != _SHA256[name]:
-                raise _missing(root, name, f"the download has the wrong SHA-256 checksum {digest}")
+        with source_lock(root, target, _WAIT_S):
+            if target.is_file():  # another process has downloaded it meanwhile
+                return target
+            with atomic_file(target) as partial:
+                digest = _fetch(f"{DOWNLOAD_URL}{name}.gz", partial)
+                if digest != _SHA256[name]:
+                    raise _missing(root, name, f"the download has the wrong SHA-256 checksum {digest}")
     except OSError as error:  # urllib's errors are OSErrors too
         raise _missing(root, name, f"the download failed: {error}") from error
     return target

@@ -36,10 +36,12 @@ class FamilyConfig(Frozen):
         z_dim: size of the flat vector of noise per sample and step; 0: deterministic, with one future.
         generation_fields: names of the settings that no weight depends on.
         default_context: how the runtime reads what was observed, unless the user says otherwise.
+        shared_noise: how many of the last entries of the training noise all sequences of a batch share.
     """
 
     generation_fields: ClassVar[tuple[str, ...]] = ("n_past",)
     default_context: ClassVar[Literal["window", "stream"]] = "window"
+    shared_noise: ClassVar[int] = 0
 
     family: str
     image_size: int = Field(64, ge=8, le=1024, description="side of the square frame in pixels")

@@ -237,7 +237,7 @@ def test_what_is_missing_is_said(monkeypatch, tmp_path, fused_bundle):
 def test_the_load_test_reports_all_ways(fused_bundle, tmp_path):
     report = tmp_path / "load.json"
     sizes = ("--cameras=2", "--samples=1", "--horizon=2", "--rounds=1", "--seconds=0.2", "--backend=cpu")
-    command = [sys.executable, "-m", "benchmarks.triton_load", f"--model={fused_bundle}", f"--json={report}", *sizes]
+    command = [sys.executable, "benchmarks/triton_load.py", f"--model={fused_bundle}", f"--json={report}", *sizes]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert re.search(r"server, .* has \d+\.\d\d times the rate of processes: goal 1\.5 (met|MISSED)", done.stdout)

@@ -17,7 +17,8 @@ from svg_common.errors import UsageError
 from svg_train.checkpoint import CheckpointError, load_checkpoint
 from svg_train.config import build_config
 from svg_train.data.loading import StepSampler
-from svg_train.train import DivergedError, Machine, StoppedError, Trainer
+from svg_train.machine import Machine
+from svg_train.train import DivergedError, StoppedError, Trainer
 from tests.conftest import TINY
 
 CPU = Machine(device="cpu", precision="32-true")
@@ -198,7 +199,7 @@ def test_batches_depend_on_the_step_alone_and_ranks_share_them_out():
     assert steps(0)[4:] == steps(4)
     one = [index for batch in StepSampler(12, 4, range(3), 5) for index in batch]
     assert sorted(one) == list(range(12))  # an epoch visits each once
-    ranks = [list(StepSampler(12, 2, range(3), 5, rank, 2)) for rank in range(2)]
+    ranks = [list(StepSampler(12, 4, range(3), 5, rank, 2)) for rank in range(2)]
     assert [a + b for a, b in zip(*ranks, strict=True)] == list(StepSampler(12, 4, range(3), 5))
 
 

@@ -12,7 +12,8 @@ from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, s
 from svg_train.config import build_config
 from svg_train.evaluation import sample_futures
 from svg_train.families import FAMILIES
-from svg_train.train import Machine, Trainer
+from svg_train.machine import Machine
+from svg_train.train import Trainer
 from tests.families import TINY_MODELS
 
 TRAIN = {

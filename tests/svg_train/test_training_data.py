@@ -18,8 +18,9 @@ from svg_train.checkpoint import load_checkpoint
 from svg_train.config import build_config
 from svg_train.data import open_data
 from svg_train.data.statistics import measure_training_data
+from svg_train.machine import Machine
 from svg_train.recipe_files import load_recipe
-from svg_train.train import Machine, Trainer
+from svg_train.train import Trainer
 
 
 class Brightening:

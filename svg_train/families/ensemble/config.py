@@ -24,6 +24,8 @@ class EnsembleConfig(FamilyConfig):
         "motion_weight",
     )
 
+    shared_noise: ClassVar[int] = _CHOICES  # in one step, the same leads of all sequences are decoded
+
     family: Literal["ensemble"] = Field("ensemble", description="kind of model")
     channels: Literal[1, 3] = Field(3, description="1: gray, 3: RGB")
     widths: tuple[int, int, int] = Field(

@@ -46,7 +46,8 @@ class EnsembleModel(VideoModel):
 
         Args:
             x: (T, B, C, H, W) in [0, 1], T above n_past.
-            noise: (members * (1 + T - n_past), B, noise_dim + 1) standard normal; the last entry chooses the leads.
+            noise: (members * (1 + T - n_past), B, noise_dim + 1) standard normal; the last entry, which all sequences share,
+                chooses the leads.
             step: not used.
 
         Returns:

@@ -16,8 +16,9 @@ from svg_train.checkpoint import CheckpointError, load_checkpoint
 from svg_train.config import build_config
 from svg_train.families import FAMILIES
 from svg_train.families.srvp import SrvpConfig
+from svg_train.machine import Machine
 from svg_train.recipe_files import load_recipe
-from svg_train.train import Machine, StoppedError, Trainer
+from svg_train.train import StoppedError, Trainer
 from tests.conftest import TINY as TINY_SVG
 from tests.svg_train.srvp.published_network import PublishedSrvp, write_published
 from tests.svg_train.srvp.srvp_models import TINY

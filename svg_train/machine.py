@@ -1,0 +1,120 @@
+"""Where a run is trained: the device, the precision, and how many processes on how many hosts."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies.ddp import DDPStrategy
+
+from svg_common.errors import BackendMissingError, UsageError
+
+LOST_AFTER_S = 1800.0  # as PyTorch waits for CPU processes
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where to run: Lightning Fabric's device, number of processes and precision.
+
+    Fabric starts the processes of this host, unless `torchrun` has started them, on one host or many.
+
+    Attributes:
+        device: auto, cpu, cuda or cuda:N.
+        processes: to start on this host; 1 under `torchrun`, which knows better.
+        precision: auto, bf16-mixed, 16-mixed or 32-true.
+        workers: data loader processes of each process.
+        lost_after_s: seconds after which a process that does not answer is lost. Others wait while one decodes or evaluates.
+    """
+
+    device: str = "auto"
+    processes: int = 1
+    precision: str = "auto"
+    workers: int = 0
+    lost_after_s: float = LOST_AFTER_S
+
+    @property
+    def world_size(self) -> int:
+        """Processes of the run, on all hosts."""
+        return int(os.environ["WORLD_SIZE"]) if by_torchrun() else self.processes
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process, which may not be connected yet, is the one that saves and logs."""
+        return int(os.environ.get("RANK" if by_torchrun() else "LOCAL_RANK", "0")) == 0
+
+    def fabric(self) -> Fabric:
+        """Configure Fabric. `auto` uses a GPU if there is one, and bf16 if the hardware supports it.
+
+        Raises:
+            UsageError: the device is unknown, or cannot be that of so many processes.
+            BackendMissingError: it is not available.
+        """
+        name, _, index = self.device.partition(":")
+        if name not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
+            raise UsageError(f"unknown device '{self.device}'\n  expected auto, cpu, cuda or cuda:N")
+        has_cuda = torch.cuda.is_available()
+        if name == "cuda" and not has_cuda:
+            raise BackendMissingError(
+                "device 'cuda' is not available: PyTorch finds no GPU\n  use --device cpu, or install PyTorch with CUDA"
+            )
+        here, hosts = self._processes_and_hosts()
+        accelerator = "cuda" if has_cuda and name != "cpu" else "cpu"
+        precision = self.precision if self.precision != "auto" else _best_precision(accelerator)
+        if accelerator == "cuda":
+            _require_gpus(here, index)
+            if precision.endswith("-mixed"):
+                torch.set_float32_matmul_precision("high")  # what mixed precision leaves in float32 needs no more
+        ddp = DDPStrategy(timeout=timedelta(seconds=self.lost_after_s))
+        return Fabric(
+            accelerator=accelerator,
+            devices=[int(index)] if index else here,
+            num_nodes=hosts,
+            precision=precision,  # type: ignore[arg-type]
+            strategy=ddp if self.world_size > 1 else "auto",
+        )
+
+    def _processes_and_hosts(self) -> tuple[int, int]:
+        """Processes of this host, and hosts."""
+        if not by_torchrun():
+            return self.processes, 1
+        if self.processes > 1:
+            raise UsageError(
+                f"--processes {self.processes} and torchrun, which starts the processes itself\n"
+                "  remove --processes; torchrun has --nproc-per-node"
+            )
+        here, hosts = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"))
+        if here * hosts != self.world_size:
+            raise UsageError(
+                f"torchrun started {here} process(es) here, and {self.world_size} on {hosts} hosts\n"
+                "  expected the same number on each: give every host the same --nproc-per-node"
+            )
+        return here, hosts
+
+
+def by_torchrun() -> bool:
+    """Whether `torchrun` started this process."""
+    return torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()
+
+
+def _require_gpus(processes: int, index: str) -> None:
+    """One for each process of this host."""
+    if index and processes > 1:
+        raise UsageError(
+            f"device 'cuda:{index}' is one GPU, but {processes} processes need one each\n  use --device cuda, or one process"
+        )
+    if processes > torch.cuda.device_count():
+        raise UsageError(
+            f"{processes} processes need a GPU each, but PyTorch finds {torch.cuda.device_count()}\n"
+            "  start as many processes as there are GPUs, or use --device cpu"
+        )
+
+
+def _best_precision(accelerator: str) -> str:
+    if accelerator == "cuda":
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    # oneDNN emulates bf16 on older processors, which is slower than float32.
+    supported = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16-mixed" if supported else "32-true"

@@ -1,0 +1,144 @@
+"""What the processes of one run agree on, and what becomes of it when one of them fails or is lost."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+
+from svg_common.errors import ExitCode, SvgError
+from svg_common.log_messages import PACKAGES
+from svg_common.path_advice import shell_argument
+
+T = TypeVar("T")
+
+# How Gloo and the store of a process group report a process that is gone. Their types say no more than RuntimeError.
+_LOST = re.compile(
+    r"gloo|connection (was )?(closed|reset|refused)|broken pipe|timed out|failed to recv|recvvalue failed|sendbytes failed",
+    re.I,
+)
+
+
+class LostProcessError(SvgError):
+    """Another process of this run is gone, or does not answer."""
+
+
+class PeerError(SvgError):
+    """Another process of this run has failed, and said why."""
+
+    def __init__(self, message: str, exit_code: ExitCode) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def all_or_none(fabric: Fabric, work: Callable[[], T]) -> T:
+    """Run `work` in every process. If it fails in one, all end with its error, printed once per host.
+
+    Raises:
+        SvgError, OSError: of this process.
+        PeerError: that of another host.
+        SystemExit: another process of this host has an error, and reports it.
+    """
+    if fabric.world_size == 1:
+        return work()
+    error: SvgError | OSError | None = None
+    try:
+        result = work()
+    except (SvgError, OSError) as caught:
+        error = caught
+    own = None if error is None else (str(error), getattr(error, "exit_code", ExitCode.ERROR))
+    failures = _of_all((fabric.node_rank, own))
+    failed = [(rank, host, failure) for rank, (host, failure) in enumerate(failures) if failure is not None]
+    if not failed:
+        return result
+    here = [rank for rank, host, _ in failed if host == fabric.node_rank]
+    if error is not None and here[0] == fabric.global_rank:
+        raise error
+    _, host, (message, code) = failed[0]
+    if here or fabric.local_rank:
+        raise SystemExit(int(code))
+    raise PeerError(f"host {host} of this run ended:\n{message}", code)
+
+
+def require_same(fabric: Fabric, what: str, value: str, advice: str) -> None:
+    """Refuse to train if `value` differs between processes.
+
+    Args:
+        fabric: connects the processes.
+        what: the value's name, for the message.
+        value: of this process.
+        advice: what to do.
+
+    Raises:
+        SvgError: it differs, in every process.
+    """
+    values = _of_all(value) if fabric.world_size > 1 else [value]
+    different = [rank for rank, other in enumerate(values) if other != values[0]]
+    if different:
+        raise SvgError(f"{what} of process {different[0]} differ from those of process 0\n  {advice}")
+
+
+def mean_over_processes(fabric: Fabric, values: list[float]) -> list[float]:
+    """The means over all processes, the same in each."""
+    if fabric.world_size == 1:
+        return values
+    tensor = torch.tensor(values, dtype=torch.float64, device=fabric.device)
+    means: list[float] = fabric.all_reduce(tensor, reduce_op="mean").tolist()  # type: ignore[union-attr]
+    return means
+
+
+@contextmanager
+def one_report_per_host(fabric: Fabric) -> Iterator[None]:
+    """Let errors that all processes raise alike, and log messages, come from the first process of each host alone."""
+    if fabric.local_rank:
+        for name in PACKAGES:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    except LostProcessError:
+        raise
+    except SvgError as error:
+        if fabric.local_rank:
+            raise SystemExit(int(error.exit_code)) from error
+        raise
+
+
+@contextmanager
+def lost_processes_named(fabric: Fabric, out: Path) -> Iterator[None]:
+    """Report a process that is gone as one, and what to do.
+
+    Args:
+        fabric: connects the processes.
+        out: folder of the run.
+
+    Raises:
+        LostProcessError: the connection to another process ended, or it did not answer in time.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if fabric.world_size == 1 or not (isinstance(error, dist.DistError) or _LOST.search(str(error))):
+            raise
+        raise LostProcessError(
+            f"lost another process of this run: {_reason(error)}\n"
+            "  its own message, on its host, may say why; if it only waits, raise --lost-after\n"
+            f"  when all hosts are back, continue from the last save with: --out {shell_argument(out)} --resume, on each"
+        ) from error
+
+
+def _reason(error: RuntimeError) -> str:
+    """The first sentence, without the place in the library's sources."""
+    return re.sub(r"^\[[^]]*\]:?\s*", "", str(error).splitlines()[0]).strip().split(". ")[0]
+
+
+def _of_all(value: Any) -> list[Any]:
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
