@@ -353,3 +353,63 @@ def test_start_up_is_measured_in_processes_of_their_own(tmp_path):
     assert start("cpu", str(tmp_path)) > 0
     with pytest.raises(subprocess.CalledProcessError):
         start("nothing", str(tmp_path))
+
+
+@pytest.fixture
+def families(monkeypatch, tmp_path):
+    """train_families.py with svg-train replaced: what was run of it, and its command line."""
+    import argparse
+
+    import train_families
+
+    runs: list[tuple[str, ...]] = []
+
+    def svg_train(*arguments: str, out: Path) -> None:
+        runs.append((out.name, *arguments))
+        out.mkdir(exist_ok=True)
+        if len(runs) == 1:
+            (out / "last.pt").touch()
+            raise SystemExit("interrupted")
+
+    monkeypatch.setattr(train_families, "svg_train", svg_train)
+    options = argparse.Namespace(data="smmnist", data_root=Path("mnist"), minutes=10.0, out=tmp_path)
+    return train_families, options, runs
+
+
+def test_a_family_is_trained_once_and_an_interrupted_run_is_continued(families):
+    train_families, options, runs = families
+    with pytest.raises(SystemExit):
+        train_families.train("MIM", 300, options)
+    for _ in range(2):
+        train_families.train("MIM", 300, options)
+    data = ("--data", "smmnist", "--num-digits", "2", "--data-root", "mnist")
+    assert runs == [
+        ("mim", "--config", "frames-digits", "--cell", "mim", "--sampling-ramp", "0", "150", *data, "--steps", "300",
+         "--eval-every", "300"),
+        ("mim", "--resume"),
+    ]  # fmt: skip
+
+
+def test_every_family_gets_as_many_steps_as_the_time_has(families, monkeypatch):
+    train_families, options, _ = families
+    used = iter([5.0, 29.0])  # 2 s per step, and 1 s for what every run needs
+    monkeypatch.setattr(train_families, "processor_s", lambda work: next(used))
+    assert train_families.measure_steps(["SRVP"], options) == {"SRVP": 300}
+    assert train_families.measure_steps(["SRVP"], options) == {"SRVP": 300}  # measured once
+    options.minutes = 20.0
+    with pytest.raises(SystemExit, match="runs of 10 minutes each"):
+        train_families.measure_steps(["SRVP"], options)
+
+
+def test_every_family_of_the_comparison_has_its_recipe(families):
+    from svg_train.config import build_config
+    from svg_train.recipe_files import load_recipe
+
+    train_families, _, _ = families
+    kinds = set()
+    for _, recipe, *setting in train_families.FAMILIES.values():
+        tables = load_recipe(recipe)
+        changed = {setting[0].removeprefix("--"): setting[1]} if setting else {}
+        model = build_config({**tables, "model": {**tables["model"], **changed}}).model
+        kinds.add((model.family, *changed.values(), getattr(model, "latent", "")))
+    assert len(kinds) == 10

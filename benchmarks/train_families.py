@@ -1,0 +1,205 @@
+"""Every family of edge size, each trained for the same time of one core, and one table.
+
+    python benchmarks/train_families.py digits --minutes 16 --out runs/ [--at-once 2] [--only SRVP] [--json FILE]
+    python benchmarks/train_families.py smmnist --data-root mnist/ --minutes 16 --out runs-smmnist/
+
+    measure    the processor's time of a training step of each family, and so how many steps it gets (OUT/steps.json)
+    train      each with one thread, some at once; a run that was interrupted is continued
+    evaluate   held-out scenes: best of the samples and average sample, PSNR and SSIM, as svg-eval does
+    time       forecasts of all, exported, in turn on this machine (families.py)
+
+A model trains for a number of steps, not for a time, so that other work on the machine changes nothing. Families that are done
+are not trained again: run the command as often as it takes. Reading the table: `digits` has 10 forecast frames and best of 10;
+`smmnist` is the protocol of papers, 5 -> 20 and best of 100, whose published values stand below the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from families import compare
+from goal_metrics import aligned
+
+from svg_common.files import write_json
+from svg_eval.protocols import PROTOCOLS
+from svg_runtime.machine.hardware import hardware, versions
+from svg_train.reference.checkpoint import load_any_checkpoint
+
+FAMILIES: dict[str, tuple[str, ...]] = {  # SVG-LP first: times are relative to its own
+    "SVG-LP": ("--config", "comparison", "--prior", "learned"),
+    "SVG, deterministic": ("--config", "comparison", "--prior", "none"),
+    "SVG, spatial": ("--config", "spatial-digits"),
+    "SRVP": ("--config", "srvp-digits"),
+    **{
+        name: ("--config", "frames-digits", "--cell", cell)
+        for name, cell in {
+            "ConvLSTM": "convlstm", "PredRNN": "predrnn", "PredRNN.v2": "predrnn-v2", "PredRNN++": "predrnnpp", "MIM": "mim",
+            "E3D-LSTM": "e3d-lstm",
+        }.items()
+    },
+}  # fmt: skip
+_RAMPS = {"comparison": (("--beta-ramp", 5 / 12, 2 / 3),), "frames-digits": (("--sampling-ramp", 0.0, 0.5),)}  # of the steps
+_PROBE = (3, 15)  # steps of two runs, whose difference is without what every run needs
+_SAMPLES = {"digits": 10, "smmnist": 100}
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", choices=tuple(_SAMPLES))
+    parser.add_argument("--data-root", type=Path, help="folder of the MNIST files")
+    parser.add_argument("--minutes", type=float, required=True, help="of one core, for each family")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--only", action="append", choices=tuple(FAMILIES), help="one of the families; repeated for more")
+    parser.add_argument("--at-once", type=int, default=1, help="families that train at the same time, each on one core")
+    parser.add_argument("--sequences", type=int, default=256, help="held-out sequences to evaluate on")
+    parser.add_argument("--rounds", type=int, default=20, help="of the timed forecasts")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    names = [name for name in FAMILIES if options.only is None or name in options.only]
+    steps = measure_steps(names, options)
+    with ThreadPoolExecutor(options.at_once) as pool:
+        list(pool.map(lambda name: train(name, steps[name], options), names))
+    quality = {name: evaluate(name, options) for name in names}
+    seconds = compare(
+        {name: load_any_checkpoint(str(run_of(name, options) / "ckpt.pt")) for name in names}, "cpu", options.rounds
+    )
+    print("\n" + "\n".join(table(quality, steps, seconds, options)))
+    if options.json is not None:
+        about = {"data": options.data, "minutes": options.minutes, "sequences": options.sequences}
+        timed = dict(zip(names, seconds, strict=True))
+        rows = {name: {"steps": steps[name], "forecast_s": timed[name], **quality[name]} for name in names}
+        write_json(options.json, {"hardware": {**hardware(), "versions": versions()}, **about, "families": rows})
+
+
+def run_of(name: str, options: argparse.Namespace) -> Path:
+    """The folder of a family's run."""
+    return Path(options.out / name.replace(" ", "-").replace(",", "").lower())
+
+
+def measure_steps(names: list[str], options: argparse.Namespace) -> dict[str, int]:
+    """Steps that each family makes in the time, measured once and then kept beside the runs."""
+    file = options.out / "steps.json"
+    kept: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {"minutes": options.minutes, "steps": {}}
+    if kept["minutes"] != options.minutes:
+        raise SystemExit(
+            f"{options.out} has runs of {kept['minutes']:g} minutes each\n  choose another --out, or that --minutes"
+        )
+    for name in names:
+        if name not in kept["steps"]:
+            few, many = (processor_s(partial(probe, name, count, options)) for count in _PROBE)
+            step_s = (many - few) / (_PROBE[1] - _PROBE[0])
+            kept["steps"][name] = max(1, round(60 * options.minutes / step_s))
+            print(f"{name}: {step_s:.3f} s per step of one core, {kept['steps'][name]} steps", flush=True)
+            write_json(file, kept)
+    return {name: kept["steps"][name] for name in names}
+
+
+def processor_s(work: Callable[[], None]) -> float:
+    """The processor's time of the processes that `work` starts and waits for."""
+
+    def used() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = used()
+    work()
+    return used() - before
+
+
+def probe(name: str, steps: int, options: argparse.Namespace) -> None:
+    """A run of a few steps, which leaves nothing behind that counts."""
+    sizes = ("--steps", str(steps), "--eval-sequences", "1", "--eval-samples", "1")
+    with tempfile.TemporaryDirectory() as folder:
+        svg_train(*FAMILIES[name], *data_flags(options), *sizes, out=Path(folder) / "run")
+
+
+def train(name: str, steps: int, options: argparse.Namespace) -> None:
+    """Train to the end, from where an earlier run was saved."""
+    out = run_of(name, options)
+    if (out / "done").exists():
+        return
+    print(f"{name}: training", flush=True)
+    if (out / "last.pt").exists():
+        svg_train("--resume", out=out)
+    else:
+        ramps = [(flag, round(start * steps), round(end * steps)) for flag, start, end in _RAMPS.get(FAMILIES[name][1], ())]
+        given = [text for flag, *bounds in ramps for text in (flag, *map(str, bounds))]
+        svg_train(*FAMILIES[name], *given, *data_flags(options), "--steps", str(steps), "--eval-every", str(steps), out=out)
+    (out / "done").touch()
+
+
+def data_flags(options: argparse.Namespace) -> list[str]:
+    """What to train on; nothing for the digits of the recipes."""
+    if options.data == "digits":
+        return []
+    root = [] if options.data_root is None else ["--data-root", str(options.data_root)]
+    return ["--data", options.data, "--num-digits", "2", *root]
+
+
+def svg_train(*arguments: str, out: Path) -> None:
+    """Run the command with one thread; what it says goes into a file beside `out`."""
+    file = out.with_suffix(".log")
+    with file.open("a") as log:
+        command = [_tool("svg-train"), *arguments, "--device", "cpu", "--out", str(out)]
+        done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log, check=False)
+    if done.returncode:
+        raise SystemExit(f"svg-train ended with exit code {done.returncode}:\n{file.read_text()[-2000:]}")
+
+
+def _tool(name: str) -> str:
+    """A command of this very environment, whether it is activated or not."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def evaluate(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Quality on held-out scenes, kept beside the checkpoint."""
+    file = run_of(name, options) / f"quality-{options.sequences}.json"
+    if not file.exists():
+        root = [] if options.data_root is None else ["--data-root", str(options.data_root)]
+        protocol = ["--protocol", "smmnist", *root] if options.data == "smmnist" else ["--horizon", "10"]
+        sizes = ["--sequences", str(options.sequences), "--samples", str(_SAMPLES[options.data])]
+        command = [_tool("svg-eval"), str(run_of(name, options) / "ckpt.pt"), *protocol, *sizes]
+        subprocess.run([*command, "--json", str(file)], check=True, stdout=subprocess.DEVNULL)
+    report = json.loads(file.read_text())
+    found: dict[str, Any] = {}
+    for metric in ("psnr", "ssim"):
+        found[metric] = {
+            "best": report["best"][metric]["mean"], "average_sample": report["average_sample"][metric]["mean"],
+            "repeat": report["repeat"]["best"][metric]["mean"],
+        }  # fmt: skip
+    return found
+
+
+def table(
+    quality: dict[str, dict[str, Any]], steps: dict[str, int], seconds: list[float], options: argparse.Namespace
+) -> list[str]:
+    """Return the lines of the table of quality, and the published values."""
+    best = f"best of {_SAMPLES[options.data]}"
+    rows = [["", "steps", f"{best}, dB", "average, dB", f"{best}, SSIM", "average, SSIM", "time"]]
+    for (name, found), forecast_s in zip(quality.items(), seconds, strict=True):
+        psnr, ssim = found["psnr"], found["ssim"]
+        numbers = [f"{psnr[key]:.2f}" for key in ("best", "average_sample")]
+        numbers += [f"{ssim[key]:.3f}" for key in ("best", "average_sample")]
+        rows.append([name, str(steps[name]), *numbers, f"{forecast_s / seconds[0]:.2f}"])
+    repeat = next(iter(quality.values()))
+    last = ["repeat", "", f"{repeat['psnr']['repeat']:.2f}", "", f"{repeat['ssim']['repeat']:.3f}", "", ""]
+    published = PROTOCOLS["smmnist"].published if options.data == "smmnist" else ()
+    lines = [f"published, {each.method}: {each.psnr:.2f} dB, SSIM {each.ssim:.3f}" for each in published]
+    return [*aligned([*rows, last]), *lines]
+
+
+if __name__ == "__main__":
+    main()
