@@ -264,6 +264,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "link": (point_outside, "fp32/encoder.onnx: points outside the bundle"),
     "no manifest": (lambda b: (b / "manifest.json").unlink(), "is not a bundle: it has no manifest.json"),
     "no JSON": (lambda b: (b / "manifest.json").write_text("{"), "is not valid JSON"),
+    "deep JSON": (
+        lambda b: (b / "manifest.json").write_text('{"schema_version": ' + "[" * 10**6 + "]" * 10**6 + "}"),
+        "is nested too deeply for a manifest",
+    ),
+    "long JSON": (
+        lambda b: change_manifest(b, lambda m: m["generation"].update(n_past="5" * 10**6)),
+        f"n_past is \"{'5' * 39}, expected 2 to 1024",
+    ),
     "no table": (lambda b: (b / "manifest.json").write_text("[]"), "has schema version null; this program reads version 1"),
     "other version": (
         lambda b: change_manifest(b, lambda m: m.update(schema_version=2)),
@@ -358,6 +366,10 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "size": (["BUNDLE", "small.pgm"], 2, "'small.pgm' is 8x6 gray"),
     "colour": (["BUNDLE", "colour.ppm"], 2, "'colour.ppm' is 64x64 RGB"),
     "cut picture": (["BUNDLE", "cut.pgm"], 1, "'cut.pgm' is cut off, or damaged"),
+    "bright picture": (["BUNDLE", "bright.pgm"], 1, "'bright.pgm' is brighter than its own white"),
+    "one output": (["--out", "f", "--mosaic", "f", "BUNDLE", "frames.npy"], 2, "--mosaic would overwrite 'f'"),
+    "output and frames": (["--out", "./frames.npy", "BUNDLE", "frames.npy"], 2, "--out would overwrite './frames.npy'"),
+    "output and noise": (["--noise", "few.npy", "--out", "few.npy", "BUNDLE", "frames.npy"], 2, "would overwrite 'few.npy'"),
     "noise": (["--noise", "frames.npy", "BUNDLE", "frames.npy"], 2, "has shape (7, 64, 64, 1)\n  expected (10, 8, 10)"),
     "noise, not finite": (["--noise", "nan_noise.npy", "BUNDLE", "frames.npy"], 2, "contains values that are not finite"),
     "output": (["--out", "none/f.npy", "BUNDLE", "frames.npy"], 1, "cannot write 'none/f.npy': No such file or directory"),
@@ -385,6 +397,7 @@ def mistakes(tmp_path_factory) -> Path:
     (folder / "raw.f32").write_bytes(bytes(17))
     cv2.imwrite(str(folder / "small.pgm"), np.zeros((6, 8), np.uint8))
     cv2.imwrite(str(folder / "colour.ppm"), np.zeros((64, 64, 3), np.uint8))
+    (folder / "bright.pgm").write_bytes(b"P5\n64 64\n100\n" + bytes(64 * 64 - 1) + b"\x65")
     (folder / "cut.pgm").write_bytes(b"P5\n64 64\n255\n" + bytes(64 * 64 - 1))
     return folder
 
@@ -397,6 +410,15 @@ def test_a_mistake_gets_one_message_and_the_documented_code(program, mistakes, m
     assert exit_code == code
     assert message in error
     assert not Path("futures.npy").exists()
+
+
+def test_nothing_is_written_into_the_bundle(program, tmp_path):
+    bundle = Path(shutil.copytree(EMBEDDED_MODEL, tmp_path / "digits.svgb"))
+    manifest = (bundle / "manifest.json").read_bytes()
+    for out in (bundle, bundle / "manifest.json"):
+        code, error = fail(program, *Given.of(bundle).save(tmp_path), "--out", out)
+        assert (code, f"--out would overwrite '{out}'" in error) == (2, True)
+    assert (bundle / "manifest.json").read_bytes() == manifest
 
 
 def test_a_family_without_streams_says_so(program, bundle_of, tmp_path):

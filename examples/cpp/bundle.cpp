@@ -16,6 +16,7 @@ namespace {
 
 constexpr int SCHEMA_VERSION = 1;
 constexpr uintmax_t MANIFEST_LIMIT = 4 << 20;  // bytes
+constexpr int DEPTH_LIMIT = 32;                // tables in tables: what walks through them calls itself
 constexpr uintmax_t GRAPH_LIMIT = 2ULL << 30;  // bytes; also the limit of an ONNX file
 constexpr int64_t ELEMENT_LIMIT = 1LL << 28;   // of a tensor at batch 1
 const char* const EXPORT_AGAIN = "\n  export the bundle again with: svg-export ckpt.pt";
@@ -24,7 +25,7 @@ int64_t number(const json& table, const char* key, int64_t low, int64_t high) {
     const json& value = table.at(key);
     const bool fits = value.is_number_integer() && value >= low && value <= high;
     if (!fits) {
-        throw Failure(std::string(key) + " is " + value.dump() + ", expected " + std::to_string(low) + " to " +
+        throw Failure(std::string(key) + " is " + value.dump().substr(0, 40) + ", expected " + std::to_string(low) + " to " +
                       std::to_string(high));
     }
     return value;
@@ -173,7 +174,11 @@ Bundle Bundle::open(const fs::path& path) {
         throw Failure("'" + path.string() + "' is not a bundle: it has no manifest.json\n  make one with: svg-export ckpt.pt");
     }
     if (fs::file_size(file) > MANIFEST_LIMIT) throw Failure("'" + file.string() + "' is too large for a manifest");
-    const json manifest = json::parse(read_file(file), nullptr, false);
+    const auto is_shallow = [&](int depth, json::parse_event_t, const json&) {
+        if (depth > DEPTH_LIMIT) throw Failure("'" + file.string() + "' is nested too deeply for a manifest" + EXPORT_AGAIN);
+        return true;
+    };
+    const json manifest = json::parse(read_file(file), is_shallow, false);
     if (manifest.is_discarded()) throw Failure("'" + file.string() + "' is not valid JSON" + EXPORT_AGAIN);
     check_version(file, manifest);
     try {

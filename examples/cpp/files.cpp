@@ -168,6 +168,7 @@ std::vector<float> read_picture(const fs::path& file, int64_t height, int64_t wi
     for (size_t i = 0; i < size; i++) {
         const auto byte = [&](size_t place) { return static_cast<unsigned char>(content[at + place]); };
         const int value = bytes == 1 ? byte(i) : byte(2 * i) << 8 | byte(2 * i + 1);
+        if (value > largest) throw Failure("'" + file.string() + "' is brighter than its own white" + expected);
         values[i] = static_cast<float>(value) / static_cast<float>(largest);
     }
     return values;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
 #include <random>
 #include <thread>
@@ -101,6 +102,27 @@ Options parse(int argc, char** argv) {
     return options;
 }
 
+// Refuses an output that would overwrite an input, the other output or a part of the bundle.
+void check_outputs(const Options& options) {
+    namespace fs = std::filesystem;
+    std::vector<fs::path> used;
+    for (const std::string& file : options.frames) used.push_back(fs::weakly_canonical(file));
+    for (const std::string& file : {options.noise, options.context_noise}) {
+        if (!file.empty()) used.push_back(fs::weakly_canonical(file));
+    }
+    const fs::path bundle = fs::canonical(options.bundle);
+    for (const auto& [name, file] : {std::pair{"--out", options.out}, std::pair{"--mosaic", options.mosaic}}) {
+        if (file.empty()) continue;
+        const fs::path target = fs::weakly_canonical(file);
+        const bool inside = std::mismatch(bundle.begin(), bundle.end(), target.begin(), target.end()).first == bundle.end();
+        if (inside || std::find(used.begin(), used.end(), target) != used.end()) {
+            throw Failure(std::string(name) + " would overwrite '" + file + "', which this command uses\n  choose another file",
+                          USAGE);
+        }
+        used.push_back(target);
+    }
+}
+
 bool is_picture(const std::string& file) {
     const std::string end = file.substr(std::max<size_t>(file.size(), 4) - 4);
     return end == ".pgm" || end == ".ppm";
@@ -185,6 +207,7 @@ void print_median_time(Rollout& rollout, Observer& observer, const Noise& noise,
 
 void run(const Options& options) {
     const Bundle bundle = Bundle::open(options.bundle);
+    check_outputs(options);
     const Array frames = read_frames(options, bundle);
     const Plan plan = Plan::choose(bundle, options.context, frames.shape[0], options.samples, options.horizon);
     std::mt19937_64 generator(options.seed);

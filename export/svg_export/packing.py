@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from svg_common.errors import UsageError
 from svg_common.files import atomic_file, file_sha256
@@ -13,14 +15,17 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _SUFFIX = ".svgb.tar"
+_LONGEST_NAME = 150  # bytes: the tar format has 155 for the folder, which is named after the archive
 
 
 def require_archive_name(archive: Path | None) -> None:
     """Refuse a --pack that no address could name.
 
     Raises:
-        UsageError: the name does not end with .svgb.tar.
+        UsageError: the name does not end with .svgb.tar, or is too long.
     """
+    if archive is not None and len(os.fsencode(archive.name)) > _LONGEST_NAME:
+        raise UsageError(f"--pack '{archive}' has a name of over {_LONGEST_NAME} bytes\n  expected such as --pack cam{_SUFFIX}")
     if archive is not None and not (archive.name.endswith(_SUFFIX) and archive.name != _SUFFIX):
         raise UsageError(f"--pack '{archive}' has another name than name{_SUFFIX}\n  expected such as --pack cam{_SUFFIX}")
 
@@ -60,7 +65,7 @@ def pack_and_report(folder: Path, archive: Path, console: Console) -> dict[str, 
     sha256 = pack_bundle(folder, archive)
     console.print(
         f"packed {folder.name} as {archive} ({archive.stat().st_size / 1e6:.1f} MB)\n  on any web server, run it with: "
-        f"svg-live --model https://HOST/{archive.name}#sha256={sha256}",
+        f"svg-live --model https://HOST/{quote(os.fsencode(archive.name))}#sha256={sha256}",
         markup=False,
     )
     return {"file": str(archive), "sha256": sha256}

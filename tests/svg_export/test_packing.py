@@ -6,12 +6,14 @@ import os
 import shutil
 import tarfile
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
 from svg_common.files import file_sha256
 from svg_export.packing import pack_bundle
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER, Bundle
+from svg_runtime.bundle.remote.addresses import ArchiveAddress, parse_address
 from svg_runtime.bundle.remote.published import publish
 from svg_runtime.bundle.remote.tar_files import TarFiles
 from svg_runtime.errors import BundleError
@@ -65,9 +67,26 @@ def test_the_command_prints_the_address(svg_export):
     assert f"--model https://HOST/cam.svgb.tar#sha256={file_sha256('cam.svgb.tar')}" in error
 
 
+def test_the_address_of_any_name_can_be_opened(svg_export):
+    name = "my cam #1, größe.svgb.tar"
+    error = svg_export(CAMERA, "--pack", name)[1]
+    address = parse_address(error.split("--model ")[1].split()[0])
+    assert isinstance(address, ArchiveAddress)
+    assert unquote(address.url) == f"https://HOST/{name}"
+    assert address.sha256 == file_sha256(name)
+
+
+def test_the_longest_name_can_be_packed(svg_export):
+    name = "a" * 141 + ".svgb.tar"
+    assert svg_export(CAMERA, "--pack", name)[0] == 0
+    with tarfile.open(name) as archive:
+        assert archive.getnames()[-1] == f"{'a' * 141}.svgb/fp32/step.onnx"
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
+        (("--pack", "a" * 142 + ".svgb.tar"), "has a name of over 150 bytes"),
         (("--pack", "cam.tar"), "expected such as --pack cam.svgb.tar"),
         (("--pack", ".svgb.tar"), "expected such as --pack cam.svgb.tar"),
         (("--pack", "cam.svgb.tar", "--fp16"), "--fp16 has no effect"),

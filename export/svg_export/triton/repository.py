@@ -5,7 +5,8 @@
     DIR/tensorrt/NAME-forecast-tensorrt/          config.pbtxt, 1/model.onnx, build-plan.sh, which makes 1/model.plan
 
 They are separate because a server does not start with a model whose backend it lacks. The graph `step` is there too where
-Triton can keep its states. A model that was written before is replaced; others in the repositories stay.
+Triton can keep its states. Models of this name that were written before are replaced, or removed where the bundle has no such
+graph any more; others in the repositories stay.
 """
 
 from __future__ import annotations
@@ -81,13 +82,19 @@ def write_repositories(bundle: Bundle, name: str, out: Path, choice: ServingChoi
                 out=out,
                 choice=choice,
             )
-            for role in served_graphs(bundle.manifest.variants[precision])
+            for role in served_graphs(bundle.manifest.variants.get(precision))
         ]
+    for folder in set(_folders(out, name)).difference(written):  # of an earlier bundle: ours, see above
+        if folder.exists():
+            _LOG.info("removing %s, which this bundle does not have", folder)
+            shutil.rmtree(folder)
     return written
 
 
-def served_graphs(variant: PrecisionVariant) -> list[str]:
-    """The graphs that other backends than Python can run."""
+def served_graphs(variant: PrecisionVariant | None) -> list[str]:
+    """The graphs that other backends than Python can run; none of a precision that the bundle does not have."""
+    if variant is None:
+        return []
     roles = [FORECAST] if variant.forecast is not None else []
     return roles + (["step"] if "step" in variant.graphs and keeps_states_by_sequence(variant.graphs["step"]) else [])
 

@@ -49,7 +49,8 @@ class ModelArguments:
     """What Triton gives to `initialize`, in the form that the model needs.
 
     Raises:
-        UsageError: config.pbtxt lacks sequence batching, or has invalid parameters.
+        UsageError: config.pbtxt lacks sequence batching, lets more sequences in than there are cameras, or has invalid
+            parameters.
     """
 
     def __init__(self, given: Mapping[str, str]) -> None:
@@ -64,4 +65,10 @@ class ModelArguments:
         self.settings = TritonSettings.read(config)
         self.bundle = Path(given["model_repository"], given["model_version"], self.settings.bundle)
         self.cameras = int(config["max_batch_size"])
+        candidates = int(sequences.get("oldest", {}).get("max_candidate_sequences", self.cameras))
+        if candidates != self.cameras:  # with more, sequences would take each other's cameras
+            raise UsageError(
+                f"config.pbtxt has max_candidate_sequences {candidates}, and max_batch_size {self.cameras}\n"
+                "  expected the number of cameras in both"
+            )
         self.idle_s = 1e-6 * int(sequences["max_sequence_idle_microseconds"])

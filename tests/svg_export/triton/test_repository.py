@@ -155,6 +155,22 @@ def test_our_own_models_are_replaced_and_others_stay(fused_bundle, tmp_path):
         write_repositories(bundle, "m", tmp_path, CHOICE)
 
 
+def test_graphs_that_the_bundle_has_no_more_are_not_served_on(server_bundle, fused_bundle, tmp_path):
+    other = write_repositories(Bundle.open(server_bundle), "other", tmp_path, CHOICE)
+    assert len(write_repositories(Bundle.open(server_bundle), "m", tmp_path, CHOICE)) == 3
+    written = write_repositories(Bundle.open(fused_bundle), "m", tmp_path, CHOICE)
+    assert written == [tmp_path / "python" / "m"]
+    assert sorted(each.parent for each in tmp_path.rglob("config.pbtxt")) == sorted([*written, *other])
+
+
+def test_a_bundle_without_fp32_graphs_has_a_python_model(server_bundle, tmp_path):
+    bundle = Bundle.open(server_bundle)
+    variants = {"fp16": bundle.manifest.variants["fp32"]}
+    half = Bundle(bundle.path, bundle.manifest.model_copy(update={"variants": variants}))
+    folders = write_repositories(half, "m", tmp_path, CHOICE)
+    assert [folder.parent.name for folder in folders] == ["python", "tensorrt"]
+
+
 def test_a_damaged_bundle_is_not_served(fused_bundle, tmp_path):
     damaged = Path(shutil.copytree(fused_bundle, tmp_path / "damaged.svgb"))
     (damaged / "fp32" / "step.onnx").write_bytes(b"")

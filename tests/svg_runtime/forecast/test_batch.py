@@ -13,7 +13,7 @@ from svg_runtime.errors import BackendError, CamerasError, ContextNotReadyError,
 from svg_runtime.forecast import batch as batch_module
 from svg_runtime.forecast.model import LoadedModel
 from svg_runtime.forecast.observer import FrameEncoder
-from tests.svg_runtime.batch_helpers import CAMERAS, HORIZON, SAMPLES, check, open_batch, open_each, random_frame
+from tests.svg_runtime.batch_helpers import CAMERAS, HORIZON, SAMPLES, SEED, check, open_batch, open_each, random_frame
 from tests.svg_runtime.bundle_helpers import draw
 
 FAMILIES = ("spatial", "srvp", "srvp-skips", "ensemble", "predrnn", "mim", "e3d-lstm")
@@ -72,6 +72,25 @@ def test_more_futures_than_at_first_and_noise_of_its_own(tiny_bundle):
         np.testing.assert_allclose(batch.forecast([0])[0], each[0].forecast(), atol=1e-5)
 
 
+def test_a_camera_keeps_the_seed_that_it_is_reset_with(tiny_bundle):
+    rng = np.random.default_rng(3)
+    with open_batch(tiny_bundle) as batch, ExitStack() as stack:
+        each = open_each(tiny_bundle, stack)  # camera 2 has the seed SEED + 2
+        batch.reset(0, seed=SEED + 2)
+        for _ in range(2):
+            for _ in range(3):
+                frames = dict.fromkeys((0, 1), random_frame(batch, rng))
+                batch.observe(frames)
+                for forecaster in each:
+                    forecaster.observe(frames[0])
+            futures = batch.forecast([0, 1])
+            np.testing.assert_allclose(futures[0], each[2].forecast(), atol=1e-5)
+            np.testing.assert_allclose(futures[1], each[1].forecast(), atol=1e-5)
+            batch.reset()
+            for forecaster in each:
+                forecaster.reset()
+
+
 @pytest.fixture
 def pair(tiny_bundle):
     """Two batches that have seen the same: one to disturb, and one to compare it with."""
@@ -109,6 +128,9 @@ BAD_CALLS = {
     "noise of another": (UsageError, "camera 2", lambda batch: batch.forecast([0], noise={2: np.zeros((2, 2, 4))})),
     "ready": (UsageError, "camera 9", lambda batch: batch.ready(9)),
     "reset": (UsageError, "camera 9", lambda batch: batch.reset(9)),
+    "a seed for all": (UsageError, "for all cameras together", lambda batch: batch.reset(seed=7)),
+    "no seed": (UsageError, "seed is -1", lambda batch: batch.reset(1, seed=-1)),
+    "a seed for none": (UsageError, "camera 9", lambda batch: batch.reset(9, seed=7)),
 }
 
 
