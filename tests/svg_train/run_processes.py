@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 import svg_train.train
+from svg_common.errors import SvgError
 from svg_train.data import statistics, video_cache
 from svg_train.families.svg.model import SVG
 from svg_train.run_length import RunLength
@@ -135,6 +136,18 @@ def overflow_in_one_process() -> None:
         return output._replace(mse=output.mse + float("inf")) if rank() == 1 and step == 1 else output
 
     SVG.forward = forward  # type: ignore[method-assign]
+
+
+def no_space_in_the_second_process() -> None:
+    """It alone cannot write what it decodes."""
+    plain = svg_train.train.open_data
+
+    def open_data(*arguments: Any) -> Any:
+        if rank() == 1:
+            raise SvgError("no space left")
+        return plain(*arguments)
+
+    svg_train.train.open_data = open_data
 
 
 def clocks_that_differ() -> None:
