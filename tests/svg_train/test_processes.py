@@ -225,6 +225,7 @@ def test_an_error_of_one_process_alone_is_reported_by_the_first(tmp_path, recipe
 
 def test_a_process_that_fabric_started_leaves_the_exit_code_to_the_first(monkeypatch):
     """Fabric would kill the first one, before it can say why."""
+    monkeypatch.setattr("svg_train.processes.PACKAGES", ())  # whose messages other tests read
     for launched, code in (("x", 2), (None, 0)):
         if launched is None:
             monkeypatch.delenv("TORCHELASTIC_RUN_ID")
