@@ -66,6 +66,14 @@ def test_the_sources_of_the_page_are_not_replaced_by_the_page(tmp_path, monkeypa
     assert "is not this page" in str(ended.value)
 
 
+def test_what_the_documentation_copied_of_the_page_is_replaced(site, tmp_path):
+    """As nox -s site does it, after mkdocs."""
+    for name in ("index.html", "demo.js"):
+        shutil.copy(demo.HERE / name, tmp_path)
+    demo.main([str(tmp_path)])
+    assert (tmp_path / "shared.json").is_file()
+
+
 def test_a_folder_with_other_files_is_not_replaced(tmp_path):
     (tmp_path / "mine.txt").write_text("x")
     with pytest.raises(SystemExit) as ended:
