@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -13,6 +14,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from svg_common.errors import BackendMissingError, UsageError
 
 LOST_AFTER_S = 1800.0  # as PyTorch waits for CPU processes
+_LONGEST_S = 365 * 86400.0  # to wait; the clocks of libraries overflow at much longer times
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Machine:
         """Configure Fabric. `auto` uses a GPU if there is one, and bf16 if the hardware supports it.
 
         Raises:
-            UsageError: the device is unknown, or cannot be that of so many processes.
+            UsageError: the device is unknown, or cannot be that of so many processes, or they cannot be connected as asked.
             BackendMissingError: it is not available.
         """
         name, _, index = self.device.partition(":")
@@ -67,7 +69,9 @@ class Machine:
             _require_gpus(here, index)
             if precision.endswith("-mixed"):
                 torch.set_float32_matmul_precision("high")  # what mixed precision leaves in float32 needs no more
-        ddp = DDPStrategy(timeout=timedelta(seconds=self.lost_after_s))
+        elif self.world_size > 1:
+            _require_interfaces()
+        ddp = DDPStrategy(timeout=timedelta(seconds=min(self.lost_after_s, _LONGEST_S)))
         return Fabric(
             accelerator=accelerator,
             devices=[int(index)] if index else here,
@@ -110,6 +114,17 @@ def _require_gpus(processes: int, index: str) -> None:
             f"{processes} processes need a GPU each, but PyTorch finds {torch.cuda.device_count()}\n"
             "  start as many processes as there are GPUs, or use --device cpu"
         )
+
+
+def _require_interfaces() -> None:
+    """Those that Gloo is told to use; its own error does not say what is wrong."""
+    there = [name for _, name in socket.if_nameindex()]
+    for name in filter(None, os.environ.get("GLOO_SOCKET_IFNAME", "").split(",")):
+        if name not in there:
+            raise UsageError(
+                f"GLOO_SOCKET_IFNAME is '{name}', and this host has no such interface\n"
+                f"  expected the one that leads to the other hosts: {', '.join(there)}"
+            )
 
 
 def _best_precision(accelerator: str) -> str:

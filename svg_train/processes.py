@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 from svg_common.errors import ExitCode, SvgError
 from svg_common.log_messages import PACKAGES
 from svg_common.path_advice import shell_argument
+from svg_train.machine import by_torchrun
 
 T = TypeVar("T")
 
@@ -39,12 +40,12 @@ class PeerError(SvgError):
 
 
 def all_or_none(fabric: Fabric, work: Callable[[], T]) -> T:
-    """Run `work` in every process. If it fails in one, all end with its error, printed once per host.
+    """Run `work` in every process. If it fails in one, all end with its error, which the first process of each host reports.
 
     Raises:
-        SvgError, OSError: of this process.
-        PeerError: that of another host.
-        SystemExit: another process of this host has an error, and reports it.
+        SvgError, OSError: of this process, the first one of its host.
+        PeerError: that of another process, in the first one of a host.
+        SystemExit: in all others.
     """
     if fabric.world_size == 1:
         return work()
@@ -55,15 +56,17 @@ def all_or_none(fabric: Fabric, work: Callable[[], T]) -> T:
         error = caught
     own = None if error is None else (str(error), getattr(error, "exit_code", ExitCode.ERROR))
     failures = _of_all((fabric.node_rank, own))
-    failed = [(rank, host, failure) for rank, (host, failure) in enumerate(failures) if failure is not None]
+    failed = [(host, failure) for host, failure in failures if failure is not None]
     if not failed:
         return result
-    here = [rank for rank, host, _ in failed if host == fabric.node_rank]
-    if error is not None and here[0] == fabric.global_rank:
+    here = [failure for host, failure in failed if host == fabric.node_rank]
+    host, (message, code) = failed[0]
+    if fabric.local_rank:
+        raise _quiet_end(here[0][1] if here else code)
+    if error is not None:
         raise error
-    _, host, (message, code) = failed[0]
-    if here or fabric.local_rank:
-        raise SystemExit(int(code))
+    if here:
+        raise PeerError(*here[0])
     raise PeerError(f"host {host} of this run ended:\n{message}", code)
 
 
@@ -106,7 +109,7 @@ def one_report_per_host(fabric: Fabric) -> Iterator[None]:
         raise
     except SvgError as error:
         if fabric.local_rank:
-            raise SystemExit(int(error.exit_code)) from error
+            raise _quiet_end(error.exit_code) from error
         raise
 
 
@@ -131,6 +134,14 @@ def lost_processes_named(fabric: Fabric, out: Path) -> Iterator[None]:
             "  its own message, on its host, may say why; if it only waits, raise --lost-after\n"
             f"  when all hosts are back, continue from the last save with: --out {shell_argument(out)} --resume, on each"
         ) from error
+
+
+def _quiet_end(code: ExitCode) -> SystemExit:
+    """Of a process that leaves the report to another one.
+
+    Lightning Fabric kills the process that started it, whatever that is about to say, a few seconds after a code other than 0.
+    """
+    return SystemExit(int(code) if by_torchrun() else 0)
 
 
 def _reason(error: RuntimeError) -> str:

@@ -83,7 +83,6 @@ class Trainer:
         self._resumed = _resume_point(out) if resume and machine.is_first else None
         self._config = self._resumed.config if self._resumed else config
         self._fabric = machine.fabric()
-        self._world_size = machine.world_size
         self._workers = machine.workers
         self._stop_requested = False
 

@@ -63,7 +63,7 @@ def build(folder: Path) -> None:
         BuildError: `folder` has something else in it, or npm is not available or failed.
         OSError: a file cannot be written.
     """
-    if folder.exists() and not (folder / "demo.js").is_file():
+    if folder.exists() and (not (folder / "demo.js").is_file() or (folder / "build.py").exists()):  # these are the sources
         raise BuildError(f"{folder} exists, and is not this page\n  expected a new folder, or one with an earlier build")
     packages = installed_packages()
     with atomic_directory(folder) as site:

@@ -293,6 +293,7 @@ for (const id of ["model", "engine", "seed", "file"]) {
 const asked = new URLSearchParams(location.search);
 for (const id of ["source", "model", "samples", "horizon", "engine", "seed"]) {
   if (asked.has(id)) $(id).value = asked.get(id);
+  if ($(id).selectedIndex === -1) $(id).selectedIndex = 0; // there is no such choice
 }
 if (asked.has("source") && !asked.has("model")) $("model").value = SUITABLE[$("source").value] ?? "digits";
 showModel();

@@ -59,6 +59,9 @@ export class Forecaster {
   async forecast({ samples, horizon, noise = null, contextNoise = null }) {
     const { generation, model } = this.manifest;
     if (!this.ready) throw new Error(`${this.seen.length} of ${generation.n_past} frames observed`);
+    for (const [name, count] of Object.entries({ samples, horizon })) {
+      if (!Number.isInteger(count) || count < 1) throw new Error(`${name} is ${count}; expected a whole number of at least 1`);
+    }
     const draws = samples * model.z_dim;
     const futures = await this.roll({
       samples: model.z_dim ? samples : 1, // a deterministic model has only one

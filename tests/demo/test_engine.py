@@ -149,6 +149,8 @@ def test_wrong_calls_are_refused_and_the_model_goes_on(tab):
       await expectRefusal(engine.observe(new Float32Array(4096).fill(NaN)));
       for (let i = 0; i < 5; i++) await engine.observe(new Float32Array(4096));
       await expectRefusal(engine.forecast({ samples: 1, horizon: 1, noise: [0] }));
+      await expectRefusal(engine.forecast({ samples: 0, horizon: 1 }));
+      await expectRefusal(engine.forecast({ samples: 1, horizon: 1.5 }));
       await expectRefusal(engine.forecast({ samples: 1, horizon: 1 }));
       engine.close();
       return answers;
@@ -158,9 +160,11 @@ def test_wrong_calls_are_refused_and_the_model_goes_on(tab):
         "has 3 numbers; expected 1 x 64 x 64",
         "outside of [0, 1]",
         "noise has 1 numbers; expected 10",
+        "samples is 0; expected a whole number of at least 1",
+        "horizon is 1.5; expected a whole number of at least 1",
     ]
     *refusals, last = run(tab, program)
-    assert [part in text for part, text in zip(expected, refusals, strict=True)] == [True] * 4
+    assert [part in text for part, text in zip(expected, refusals, strict=True)] == [True] * 6
     assert last == "accepted"
 
 

@@ -103,6 +103,17 @@ def test_the_synthetic_camera_runs_and_its_controls_work_from_the_keyboard(brows
         assert seen.errors == []
 
 
+def test_an_address_with_unknown_choices_and_wild_numbers_runs(browser, address):
+    with Seen(browser, address, "source=x&model=../x&engine=x&samples=1e9&horizon=x&seed=-1").open() as seen:
+        seen.wait_for_forecasts()
+        chosen = {
+            name: seen.tab.input_value(f"#{name}") for name in ("source", "model", "engine", "samples", "horizon", "seed")
+        }
+        assert chosen == {
+            "source": "synthetic", "model": "digits", "engine": "auto", "samples": "16", "horizon": "10", "seed": "0",
+        }  # fmt: skip
+
+
 def test_the_webcam_runs_with_the_camera_model(browser, address):
     with Seen(browser, address).open() as seen:
         seen.tab.select_option("#source", "webcam")

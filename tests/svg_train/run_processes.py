@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import svg_train.train
+from svg_common.errors import SvgError
 from svg_train.data import statistics, video_cache
 from svg_train.families.svg.model import SVG
 from svg_train.run_length import RunLength
@@ -36,10 +39,12 @@ def write_recipe(path: Path, **tables: dict[str, Any]) -> Path:
 
 
 def free_port() -> int:
-    """One that nothing listens on."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    """One that nothing listens on, and that the system gives to no other test until it is taken: it gives higher ones."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as taken, suppress(OSError):
+            taken.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
 
 
 def start_processes(
@@ -135,6 +140,18 @@ def overflow_in_one_process() -> None:
         return output._replace(mse=output.mse + float("inf")) if rank() == 1 and step == 1 else output
 
     SVG.forward = forward  # type: ignore[method-assign]
+
+
+def no_space_in_the_second_process() -> None:
+    """It alone cannot write what it decodes."""
+    plain = svg_train.train.open_data
+
+    def open_data(*arguments: Any) -> Any:
+        if rank() == 1:
+            raise SvgError("no space left")
+        return plain(*arguments)
+
+    svg_train.train.open_data = open_data
 
 
 def clocks_that_differ() -> None:

@@ -88,14 +88,15 @@ def test_two_hosts_end_when_the_cable_is_cut_and_go_on_when_it_is_back(hosts, tm
     for folder in folders:
         folder.mkdir()
 
+    # Not shorter: on a busy machine one host is up seconds after the other.
     runs = [
-        torchrun(host, rank, folder, "--config", str(recipe), *ON_CPU, "--lost-after", "5s")
+        torchrun(host, rank, folder, "--config", str(recipe), *ON_CPU, "--lost-after", "15s")
         for rank, (host, folder) in enumerate(zip(hosts, folders, strict=True))
     ]
     try:
         wait_until(lambda: saved_step(folders[0] / "run") >= 2 or any(run.poll() is not None for run in runs), 180)
         ip("-n", hosts[0], "link", "set", INTERFACE, "down")
-        outputs = [run.communicate(timeout=120)[0] for run in runs]
+        outputs = [run.communicate(timeout=300)[0] for run in runs]
     finally:
         for run in runs:
             run.kill()

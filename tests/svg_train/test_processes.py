@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from svg_train.data import open_data
 from svg_train.data.loading import step_noise
 from svg_train.data.source_locks import source_lock
 from svg_train.machine import Machine
+from svg_train.processes import one_report_per_host
 from svg_train.run_length import RunLength
+from tests.command_runner import wait_until
 from tests.conftest import TINY
 from tests.families import TINY_MODELS
 from tests.svg_train.run_processes import (
@@ -23,6 +26,7 @@ from tests.svg_train.run_processes import (
     assert_same_losses,
     clocks_that_differ,
     losses,
+    no_space_in_the_second_process,
     overflow_in_one_process,
     record_decoding,
     run_processes,
@@ -180,11 +184,10 @@ def test_data_that_another_process_decodes_is_waited_for(tmp_path, monkeypatch, 
         assert mine
         other = threading.Thread(target=lambda: opened.append(open_data(config, "train", 4)))
         other.start()
-        other.join(0.5)
+        wait_until(lambda: "waiting for another process, which decodes clip.mkv" in capsys.readouterr().err)
         assert not opened
     other.join(60)
     assert len(opened) == 1
-    assert "waiting for another process, which decodes clip.mkv" in capsys.readouterr().err
 
 
 def test_without_locks_data_is_decoded_all_the_same(tmp_path, monkeypatch):
@@ -211,6 +214,26 @@ def test_divergence_in_one_process_ends_all_and_is_reported_once(tmp_path, recip
     here.assert_one_message(1)
     assert "not finite at step 1 (loss inf)" in here.output
     assert (there.wait(), "error" in there.output) == (1, False)
+
+
+def test_an_error_of_one_process_alone_is_reported_by_the_first(tmp_path, recipe):
+    here, there = start_processes(2, ["--config", str(recipe)], tmp_path, no_space_in_the_second_process)
+    here.assert_one_message(1)
+    assert "error: no space left" in here.output
+    assert (there.wait(), "error" in there.output) == (1, False)
+
+
+def test_a_process_that_fabric_started_leaves_the_exit_code_to_the_first(monkeypatch):
+    """Fabric would kill the first one, before it can say why."""
+    monkeypatch.setattr("svg_train.processes.PACKAGES", ())  # whose messages other tests read
+    for launched, code in (("x", 2), (None, 0)):
+        if launched is None:
+            monkeypatch.delenv("TORCHELASTIC_RUN_ID")
+        else:
+            monkeypatch.setenv("TORCHELASTIC_RUN_ID", launched)
+        with pytest.raises(SystemExit) as ended, one_report_per_host(SimpleNamespace(local_rank=1)):
+            raise UsageError("of all processes")
+        assert ended.value.code == code
 
 
 def test_processes_of_a_run_in_time_share_one_clock(tmp_path, recipe):
@@ -249,6 +272,17 @@ def test_torchrun_says_how_many_processes_there_are(monkeypatch):
     under_torchrun(monkeypatch, 3, 2, 2)
     with pytest.raises(UsageError, match="same --nproc-per-node"):
         Machine("cpu").fabric()
+
+
+def test_an_interface_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo,eth77")
+    Machine("cpu").fabric()
+    with pytest.raises(UsageError, match=r"GLOO_SOCKET_IFNAME is 'eth77', and this host has no such interface\n.*\blo\b"):
+        Machine("cpu", processes=2).fabric()
+
+
+def test_a_process_may_be_waited_for_without_end():
+    assert Machine("cpu", processes=2, lost_after_s=1e300).fabric().strategy._timeout.days == 365
 
 
 def test_each_process_needs_a_gpu_of_its_own(monkeypatch):
