@@ -112,7 +112,9 @@ def graph(bundle: Bundle, backend: str, options: argparse.Namespace, lanes: int)
 
 def on_onnxruntime(content: bytes, threads: int, lanes: int) -> list[Callable[[Arrays], Any]]:
     """Return a run of the graph for each lane, with so many threads, which spin as those of the runtime: not after a run."""
-    import onnxruntime
+    from svg_runtime.backends.onnxruntime.session import import_onnxruntime
+
+    onnxruntime = import_onnxruntime()
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -58,7 +58,7 @@ def server_bundle(tiny_checkpoint, tmp_path_factory) -> Path:
     def make(path: Path) -> Path:
         return export_model(tiny_checkpoint, path, fp16=True, fused=True, server_horizon=HORIZON)
 
-    return made_once(tmp_path_factory, "server.svgb", make)
+    return made_once(tmp_path_factory, "server-fp16.svgb", make)
 
 
 @dataclass(frozen=True)
