@@ -10,6 +10,7 @@ installed without its dependencies because these exclude NumPy 2, and are for an
 from __future__ import annotations
 
 import argparse
+import http.client
 import importlib.util
 import os
 import shutil
@@ -27,6 +28,7 @@ import svg_common
 import svg_runtime
 
 _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the server is here, whatever proxy there may be
 _READY_S = 120.0  # a large model that measures backends for the first time
 
 
@@ -91,7 +93,7 @@ class LocalServer:
 
     def metric(self, name: str) -> float:
         """The value of a metric of the server, summed over its labels."""
-        with urllib.request.urlopen(f"http://{self.metrics}/metrics", timeout=10) as answer:
+        with _DIRECT.open(f"http://{self.metrics}/metrics", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
 
@@ -126,9 +128,9 @@ class LocalServer:
             if self.process.poll() is not None:
                 break
             try:
-                with urllib.request.urlopen(f"http://{self.http}/v2/health/ready", timeout=5):
+                with _DIRECT.open(f"http://{self.http}/v2/health/ready", timeout=5):
                     return
-            except OSError:
+            except (OSError, http.client.HTTPException):  # the latter from what else may listen there
                 time.sleep(0.1)
         raise RuntimeError(f"the server is not ready (exit code {self.process.poll()})\n{self._complaints()}")
 

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import signal
+import socketserver
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.triton.sequences import seed_of
 from tests.command_runner import wait_until
+from tests.hub_server import serving
 from tests.integrations.triton_helpers import (
     HORIZON,
     MODEL,
@@ -221,6 +223,29 @@ def test_a_model_that_cannot_open_says_why(fused_bundle, tmp_path):
         RuntimeError, match=r"(?s)invalid parameters in config.pbtxt.*futures.*expected some of: bundle, samples"
     ):
         LocalServer(repository, tmp_path / "log", exit_timeout_s=1)
+
+
+def test_a_proxy_is_not_asked_for_what_is_on_this_machine(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")  # nothing is there
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)  # that of earlier requests
+    assert server.metric("nv_gpu_num_that_nobody_has") == 0
+
+
+def test_a_port_that_another_service_has_is_said(fused_bundle, tmp_path):
+    repository = write_repository(fused_bundle, tmp_path / "models")
+    with serving(socketserver.ThreadingTCPServer(("127.0.0.1", 0), Greeting)) as service:
+        port = service.server_address[1]
+        with pytest.raises(RuntimeError, match=f"failed to start HTTP service: .*127.0.0.1:{port}"):
+            LocalServer(repository, tmp_path / "log", http_port=port, exit_timeout_s=1)
+
+
+class Greeting(socketserver.BaseRequestHandler):
+    """A service that speaks first, and not HTTP."""
+
+    def handle(self) -> None:
+        self.request.sendall(b"SSH-2.0-other\r\n")
+        self.request.recv(1024)
 
 
 def test_what_is_missing_is_said(monkeypatch, tmp_path, fused_bundle):
