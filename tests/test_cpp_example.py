@@ -67,7 +67,10 @@ def program(request, tmp_path_factory) -> Path:
         pytest.skip("nlohmann-json3-dev or libssl-dev is not installed")
     headers = request.config.cache.mkdir("onnxruntime-headers")  # 150 MB are fetched for them
     with FileLock(headers.with_suffix(".lock")):
-        succeed(EXAMPLE / "headers.sh", headers)
+        fetched = subprocess.run([EXAMPLE / "headers.sh", headers], capture_output=True, text=True, timeout=300, check=False)
+    if fetched.returncode == 4:
+        pytest.skip("the headers are not there, and the npm registry cannot be reached")
+    assert fetched.returncode == 0, fetched.stderr
 
     def build(path: Path) -> Path:
         places = {"ONNXRUNTIME_INCLUDE_DIR": headers, "ONNXRUNTIME_LIBRARY": library()}

@@ -23,7 +23,10 @@ if (are_complete 2>/dev/null); then
 fi
 unpacked=$(mktemp -d)
 trap 'rm -rf "$unpacked"' EXIT
-npm pack --silent --pack-destination "$unpacked" "$package" >/dev/null
+if ! npm pack --silent --pack-destination "$unpacked" "$package" >/dev/null; then
+    echo "error: npm cannot fetch $package" >&2
+    exit 4
+fi
 tar -xzf "$unpacked"/*.tgz -C "$unpacked" 'package/Plugins/iOS~/onnxruntime.xcframework/ios-arm64/onnxruntime.framework/Headers'
 cp "$unpacked"/package/Plugins/iOS~/onnxruntime.xcframework/ios-arm64/onnxruntime.framework/Headers/*.h "$folder"
 if ! (are_complete); then
