@@ -32,22 +32,6 @@ def server_bundle(tiny_checkpoint, tmp_path_factory) -> Path:
     return bundle_for_servers(tiny_checkpoint, tmp_path_factory)
 
 
-@pytest.fixture
-def svg_export(tmp_path, monkeypatch, capsys):
-    """Run the command in an empty folder; returns its exit code and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: str | Path) -> tuple[int, str]:
-        from svg_export.cli import main
-
-        monkeypatch.setattr("sys.argv", ["svg-export", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0), capsys.readouterr().err
-
-    return run
-
-
 def read_config(model: Path) -> model_config_pb2.ModelConfig:
     """Parse config.pbtxt with Triton's schema, which refuses unknown fields and wrong types."""
     config = text_format.Parse((model / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
