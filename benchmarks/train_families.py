@@ -50,7 +50,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {  # SVG-LP first: times are relative to 
     },
 }  # fmt: skip
 _RAMPS = {"comparison": (("--beta-ramp", 5 / 12, 2 / 3),), "frames-digits": (("--sampling-ramp", 0.0, 0.5),)}  # of the steps
-_PROBE = (3, 15)  # steps of two runs, whose difference is without what every run needs
+_PROBE = (3, 33)  # steps of two runs, whose difference is without what every run needs; fewer would drown in its noise
 _SAMPLES = {"digits": 10, "smmnist": 100}
 
 

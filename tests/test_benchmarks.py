@@ -392,7 +392,7 @@ def test_a_family_is_trained_once_and_an_interrupted_run_is_continued(families):
 
 def test_every_family_gets_as_many_steps_as_the_time_has(families, monkeypatch):
     train_families, options, _ = families
-    used = iter([5.0, 29.0])  # 2 s per step, and 1 s for what every run needs
+    used = iter([5.0, 65.0])  # 2 s per step, and 1 s for what every run needs
     monkeypatch.setattr(train_families, "processor_s", lambda work: next(used))
     assert train_families.measure_steps(["SRVP"], options) == {"SRVP": 300}
     assert train_families.measure_steps(["SRVP"], options) == {"SRVP": 300}  # measured once
