@@ -97,15 +97,20 @@ def compare(models: dict[str, Checkpoint], backend: str, rounds: int) -> list[fl
     first = next(iter(models))
     rows = [["", "M parameters", "GMAC per step", "ms", f"time / {first}", "best dB", "sample dB", "step"]]
     for name, checkpoint in models.items():
-        model = checkpoint.build()
-        size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        size, macs = size_of(checkpoint)
         ratio = statistics.median(own / base for own, base in zip(seconds[name], seconds[first], strict=True))
         quality = [f"{checkpoint.metrics[key]:.2f}" if checkpoint.metrics else "" for key in ("psnr_best", "psnr_sample")]
         ms = statistics.median(seconds[name]) * 1e3
-        numbers = [f"{size:.2f}", f"{macs_per_step(model) / 1e9:.3f}", f"{ms:.1f}", f"{ratio:.2f}"]
+        numbers = [f"{size / 1e6:.2f}", f"{macs / 1e9:.3f}", f"{ms:.1f}", f"{ratio:.2f}"]
         rows.append([name, *numbers, *quality, str(checkpoint.step)])
     print("\n".join(aligned(rows)))
     return [statistics.median(each) for each in seconds.values()]
+
+
+def size_of(checkpoint: Checkpoint) -> tuple[int, int]:
+    """Parameters, and multiply-adds per sample and step."""
+    model = checkpoint.build()
+    return sum(parameter.numel() for parameter in model.parameters()), macs_per_step(model)
 
 
 def time_all(bundles: dict[str, Path], backend: str, rounds: int) -> dict[str, list[float]]:

@@ -28,7 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from families import compare
+from families import compare, size_of
 from goal_metrics import aligned
 
 from svg_common.files import write_json
@@ -73,14 +73,16 @@ def main() -> None:
     with ThreadPoolExecutor(options.at_once) as pool:
         list(pool.map(lambda name: train(name, steps[name], options), names))
     quality = {name: evaluate(name, options) for name in names}
-    seconds = compare(
-        {name: load_any_checkpoint(str(run_of(name, options) / "ckpt.pt")) for name in names}, "cpu", options.rounds
-    )
-    print("\n" + "\n".join(table(quality, steps, seconds, options)))
+    models = {name: load_any_checkpoint(str(run_of(name, options) / "ckpt.pt")) for name in names}
+    seconds = dict(zip(names, compare(models, "cpu", options.rounds), strict=True))
+    rows: dict[str, dict[str, Any]] = {}
+    for name in names:
+        parameters, macs = size_of(models[name])
+        sizes = {"parameters": parameters, "macs_per_step": macs}
+        rows[name] = {"steps": steps[name], **sizes, "forecast_s": seconds[name], **quality[name]}
+    print("\n" + "\n".join(table(rows, options)))
     if options.json is not None:
         about = {"data": options.data, "minutes": options.minutes, "sequences": options.sequences}
-        timed = dict(zip(names, seconds, strict=True))
-        rows = {name: {"steps": steps[name], "forecast_s": timed[name], **quality[name]} for name in names}
         write_json(options.json, {"hardware": {**hardware(), "versions": versions()}, **about, "families": rows})
 
 
@@ -174,31 +176,38 @@ def evaluate(name: str, options: argparse.Namespace) -> dict[str, Any]:
         command = [_tool("svg-eval"), str(run_of(name, options) / "ckpt.pt"), *protocol, *sizes]
         subprocess.run([*command, "--json", str(file)], check=True, stdout=subprocess.DEVNULL)
     report = json.loads(file.read_text())
-    found: dict[str, Any] = {}
-    for metric in ("psnr", "ssim"):
-        found[metric] = {
-            "best": report["best"][metric]["mean"], "average_sample": report["average_sample"][metric]["mean"],
-            "repeat": report["repeat"]["best"][metric]["mean"],
-        }  # fmt: skip
-    return found
+    whole = {"crps": report["pixels"]["all"]["crps"], "psnr_of_mean": report["psnr_mean"]}
+    return {
+        **whole, "repeat_crps": report["repeat"]["pixels"]["all"]["crps"],
+        **{metric: {
+            "best": _with_confidence(report["best"][metric]), "one": _with_confidence(report["average_sample"][metric]),
+            "repeat": _with_confidence(report["repeat"]["best"][metric]),
+        } for metric in ("psnr", "ssim")},
+    }  # fmt: skip
 
 
-def table(
-    quality: dict[str, dict[str, Any]], steps: dict[str, int], seconds: list[float], options: argparse.Namespace
-) -> list[str]:
-    """Return the lines of the table of quality, and the published values."""
+def _with_confidence(found: dict[str, Any]) -> list[float]:
+    """Mean over the sequences and its 95 % confidence."""
+    return [found["mean"], found["ci95"]]
+
+
+def table(rows: dict[str, dict[str, Any]], options: argparse.Namespace) -> list[str]:
+    """Return the lines of the table, and the published values."""
     best = f"best of {_SAMPLES[options.data]}"
-    rows = [["", "steps", f"{best}, dB", "average, dB", f"{best}, SSIM", "average, SSIM", "time"]]
-    for (name, found), forecast_s in zip(quality.items(), seconds, strict=True):
-        psnr, ssim = found["psnr"], found["ssim"]
-        numbers = [f"{psnr[key]:.2f}" for key in ("best", "average_sample")]
-        numbers += [f"{ssim[key]:.3f}" for key in ("best", "average_sample")]
-        rows.append([name, str(steps[name]), *numbers, f"{forecast_s / seconds[0]:.2f}"])
-    repeat = next(iter(quality.values()))
-    last = ["repeat", "", f"{repeat['psnr']['repeat']:.2f}", "", f"{repeat['ssim']['repeat']:.3f}", "", ""]
+    titles = [f"{best}, dB", "one sample, dB", f"{best}, SSIM", "one sample, SSIM", "CRPS, 1/1000"]
+    lines = [["", "steps", *titles, "M parameters", "GMAC per step", "time"]]
+    first = next(iter(rows.values()))
+    for name, row in rows.items():
+        psnr = [f"{row['psnr'][kind][0]:.2f} ± {row['psnr'][kind][1]:.2f}" for kind in ("best", "one")]
+        ssim = [f"{row['ssim'][kind][0]:.3f}" for kind in ("best", "one")]
+        sizes = [f"{row['parameters'] / 1e6:.2f}", f"{row['macs_per_step'] / 1e9:.3f}"]
+        ratio = f"{row['forecast_s'] / first['forecast_s']:.2f}"
+        lines.append([name, str(row["steps"]), *psnr, *ssim, f"{row['crps'] * 1e3:.2f}", *sizes, ratio])
+    (psnr_repeat, _), (ssim_repeat, _) = first["psnr"]["repeat"], first["ssim"]["repeat"]
+    repeat = [f"{psnr_repeat:.2f}", "", f"{ssim_repeat:.3f}", "", f"{first['repeat_crps'] * 1e3:.2f}"]
     published = PROTOCOLS["smmnist"].published if options.data == "smmnist" else ()
-    lines = [f"published, {each.method}: {each.psnr:.2f} dB, SSIM {each.ssim:.3f}" for each in published]
-    return [*aligned([*rows, last]), *lines]
+    values = [f"published, {each.method}: {each.psnr:.2f} dB, SSIM {each.ssim:.3f}" for each in published]
+    return [*aligned([*lines, ["repeat", "", *repeat, "", "", ""]]), *values]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ _NAME_LIMIT = 4096  # characters of an address, as of a path on Linux
 _UNKNOWN_SIZE = -1  # an HTTP server need not know how long its answer will be
 _USUAL_BYTES = 10 << 20  # of a video whose size is not known, for progress alone
 _REASON_LIMIT = 300  # characters: libraries put whole answers of servers into their errors
+# What follows the question mark in a web address: often a signature, which is as secret as a password.
+_QUERY = re.compile(r"""(https?://[^\s'"?]*\?)[^\s'"]+""")
 # What changes with the content, by the names that object stores give it; the first that is there is taken.
 _VERSION_KEYS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "last_modified", "mtime", "created")
 
@@ -50,7 +53,9 @@ class Video:
     @property
     def id(self) -> str:
         """16 hexadecimal digits that name the video in all tables."""
-        content = f"{self.address}\0{self.size}\0{self.version}"
+        # A signed address changes every hour, and its content does not.
+        place = _without_query(self.address) if self.version else self.address
+        content = f"{place}\0{self.size}\0{self.version}"
         return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
     @property
@@ -61,7 +66,7 @@ class Video:
     @property
     def name(self) -> str:
         """The address as it can be printed and stored."""
-        return printable(without_logins(self.address))
+        return _shown(self.address)
 
     @property
     def is_local(self) -> bool:
@@ -93,12 +98,12 @@ def list_videos(sources: Sequence[str]) -> Listing:
     found: dict[str, Video] = {}
     missing: dict[str, str] = {}
     for source in sources:
-        if source.lower().endswith(LIST_SUFFIXES):
+        if _without_query(source).lower().endswith(LIST_SUFFIXES):
             for entry in _entries(source):
                 try:
                     found.update((video.id, video) for video in _videos_in(entry))
                 except (UsageError, OSError, ValueError) as error:
-                    missing[printable(without_logins(entry))[:_REASON_LIMIT]] = _first_line(error)
+                    missing[_shown(entry)[:_REASON_LIMIT]] = _first_line(error)
         else:
             found.update((video.id, video) for video in _videos_in(source))
     return Listing(list(found.values()), missing)
@@ -119,7 +124,7 @@ def local_copy(video: Video, folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     own = Path(tempfile.mkdtemp(dir=folder))
     try:
-        path = own / f"video{os.path.splitext(video.address)[1][:16]}"
+        path = own / f"video{os.path.splitext(_without_query(video.address))[1][:16]}"
         try:
             store, place = _store_of(video.address)
             store.get_file(place, str(path))
@@ -159,7 +164,7 @@ def _read_list(source: str) -> bytes:
     try:
         content: bytes = store.cat_file(place, 0, _LIST_LIMIT + 1)
     except Exception as error:  # of the driver's own kinds
-        raise UnreachableError(f"cannot read the list '{printable(without_logins(source))}': {_first_line(error)}") from error
+        raise UnreachableError(f"cannot read the list '{_shown(source)}': {_first_line(error)}") from error
     return content
 
 
@@ -191,18 +196,18 @@ def _stored_videos(store: Any, place: str, source: str) -> Iterator[Video]:
         infos = _stored_files(store, place)
     except Exception as error:  # of the driver's own kinds
         raise UnreachableError(
-            f"cannot list '{printable(without_logins(source))}': {_first_line(error)}\n"
+            f"cannot list '{_shown(source)}': {_first_line(error)}\n"
             "  check the address, the network and the rights, and run the same command again"
         ) from error
     if not infos:
-        raise UsageError(f"'{printable(without_logins(source))}' contains no videos\n  expected objects such as .mp4 or .mkv")
+        raise UsageError(f"'{_shown(source)}' contains no videos\n  expected objects such as .mp4 or .mkv")
     for name, info in sorted(infos.items()):
         size = info.get("size")
         yield Video(str(store.unstrip_protocol(name)), _UNKNOWN_SIZE if size is None else int(size), _version(info))
 
 
 def _stored_files(store: Any, place: str) -> dict[str, Mapping[str, Any]]:
-    if any(sign in place for sign in "*?["):
+    if any(sign in _without_query(place) for sign in "*?["):
         found: dict[str, Mapping[str, Any]] = store.glob(place, detail=True)
     elif store.isfile(place):
         return {place: store.info(place)}  # asked for by its name, whatever its suffix
@@ -234,7 +239,7 @@ def _store_of(address: str) -> tuple[Any, str]:
         raise BackendMissingError(f"{kind}:// needs a package: {_first_line(error)}\n  install it with pip") from error
     except ValueError as error:
         raise UsageError(
-            f"'{printable(without_logins(address))}' is no address of videos: {_first_line(error)}\n"
+            f"'{_shown(address)}' is no address of videos: {_first_line(error)}\n"
             "  expected a path, file://, s3://, gs:// or another kind that fsspec knows"
         ) from error
     except Exception as error:  # a driver that wants to log in
@@ -258,5 +263,15 @@ def _require_unchanged(video: Video) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    lines = without_logins(str(error)).splitlines() or [type(error).__name__]
-    return printable(lines[0])[:_REASON_LIMIT]
+    lines = str(error).splitlines() or [type(error).__name__]
+    return _shown(lines[0])[:_REASON_LIMIT]
+
+
+def _shown(text: str) -> str:
+    """An address, or a message with some, without anything secret."""
+    return printable(_QUERY.sub(r"\1...", without_logins(text)))
+
+
+def _without_query(address: str) -> str:
+    """A web address without what follows the question mark, which elsewhere stands for any character of a name."""
+    return address.partition("?")[0] if address.startswith(("http://", "https://")) else address

@@ -125,6 +125,7 @@ class _Chunked(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     content = b""
     cut = False  # ends the connection within the last chunk
+    tag = ""  # ETag
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -133,6 +134,8 @@ class _Chunked(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "video/mp4")
         self.send_header("Transfer-Encoding", "chunked")
+        if self.tag:
+            self.send_header("ETag", self.tag)
         self.end_headers()
 
     def do_GET(self) -> None:
@@ -166,6 +169,32 @@ def test_a_web_server_need_not_know_the_size(web_server, svg_forecast, videos, t
     (row,) = rows_of(Path("out"))["videos"].to_pylist()
     assert (row["status"], row["frames"], row["size"]) == ("ok", 10, -1)
     assert svg_forecast(address)[2]["videos"] == {"listed": 1, "done_before": 1, "ok": 1}
+
+
+def test_a_signed_web_address_is_a_video_and_its_signature_is_never_stored(web_server, svg_forecast, videos, tmp_path):
+    web_server.RequestHandlerClass.content = (videos / "yard0.mp4").read_bytes()
+    web_server.RequestHandlerClass.tag = '"v1"'
+    address = f"http://127.0.0.1:{web_server.server_port}/yard0.mp4"
+    assert svg_forecast(f"{address}?signature=se*cret&time=[1]")[0] == 0
+    (row,) = rows_of(Path("out"))["videos"].to_pylist()
+    assert (row["status"], row["video"]) == ("ok", f"{address}?...")
+    assert not [path for path in Path("out").rglob("*") if path.is_file() and b"se*cret" in path.read_bytes()]
+    again = svg_forecast(f"{address}?signature=another&time=[2]")[2]
+    assert again["videos"] == {"listed": 1, "done_before": 1, "ok": 1}
+
+
+def test_messages_about_a_signed_address_keep_the_signature(web_server, tmp_path):
+    web_server.RequestHandlerClass.cut = True
+    (video,) = list_videos([f"http://127.0.0.1:{web_server.server_port}/a.mp4?signature=secret"]).videos
+    with pytest.raises(UnreachableError, match=r"a\.mp4\?\.\.\.") as raised, local_copy(video, tmp_path):
+        pass
+    assert "secret" not in str(raised.value)
+
+
+def test_web_addresses_that_differ_by_their_query_are_two_videos_where_nothing_else_tells(web_server):
+    web_server.RequestHandlerClass.content = b"a video"
+    address = f"http://127.0.0.1:{web_server.server_port}/download?id="
+    assert len(list_videos([f"{address}{number}" for number in (1, 2)]).videos) == 2
 
 
 def test_what_a_web_server_cuts_off_is_unreachable(web_server, tmp_path):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
 _KEPT = 200
+_DIGITS = 16  # a number with so many is no number of an entry
 
 
 @dataclass(frozen=True)
@@ -17,18 +19,20 @@ class Entry:
     """One entry.
 
     Attributes:
+        run: names the run, which counts from 1 again.
         number: from 1, growing by one.
         kind: alarm, event or change.
         data: JSON.
     """
 
+    run: str
     number: int
     kind: str
     data: str
 
     def as_server_sent(self) -> str:
         """As a message of an event stream."""
-        return f"id: {self.number}\nevent: {self.kind}\ndata: {self.data}\n\n"
+        return f"id: {self.run}-{self.number}\nevent: {self.kind}\ndata: {self.data}\n\n"
 
 
 class Board:
@@ -38,6 +42,7 @@ class Board:
         self._lock = threading.Lock()
         self._entries: deque[Entry] = deque(maxlen=_KEPT)
         self._count = 0
+        self._run = f"{time.time_ns() // 1_000_000:x}"
 
     def add(self, kind: str, camera: str, values: dict[str, Any]) -> None:
         """Add an entry; `values` are plain JSON values."""
@@ -45,16 +50,19 @@ class Board:
         data = json.dumps({"time": now, "camera": camera, **values})
         with self._lock:
             self._count += 1
-            self._entries.append(Entry(self._count, kind, data))
+            self._entries.append(Entry(self._run, self._count, kind, data))
 
     def after(self, number: int, most: int = _KEPT) -> list[Entry]:
-        """The last entries, at most so many, whose number is larger; of a number from another run: the last ones."""
+        """The last entries, at most so many, whose number is larger."""
         with self._lock:
-            if number > self._count:
-                number = 0
-            if number == self._count:
+            if number >= self._count:
                 return []
             return [entry for entry in self._entries if entry.number > number][-most:]
+
+    def number_of(self, entry_id: str) -> int | None:
+        """Number of the entry that a client has seen last; None: of another run, or of none."""
+        run, _, number = entry_id.partition("-")
+        return int(number) if run == self._run and number.isdecimal() and len(number) < _DIGITS else None
 
     @property
     def count(self) -> int:

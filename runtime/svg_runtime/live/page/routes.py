@@ -164,8 +164,7 @@ class Routes:
 
     async def _events(self, request: Request) -> Response:
         """Server-sent events; with ?live=1 also the signals and numbers of all cameras."""
-        given = request.headers.get("last-event-id", "")
-        last = int(given) if given.isdecimal() and len(given) < 16 else None
+        last = self._page.board.number_of(request.headers.get("last-event-id", ""))
         messages = self._messages(last, live=request.query_params.get("live") == "1")
         return self._stream_answer(request, messages, "text/event-stream")
 

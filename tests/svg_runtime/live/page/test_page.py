@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import time
 from contextlib import closing
 from datetime import datetime, timezone
@@ -247,9 +248,18 @@ def test_who_joins_late_gets_the_last_events_and_goes_on_from_there():
         assert read.startswith("retry: 2000\n\n")
         assert "event 11" in read
         assert "event 10" not in read
-        again = events_of(address, until="event 60", **{"last-event-id": "58"})
+        seen = re.findall(r"^id: (.*)$", read, re.MULTILINE)[-3]
+        again = events_of(address, until="event 60", **{"last-event-id": seen})
         assert "event 58" not in again
-        assert "id: 59\nevent: event\n" in again
+        assert f"id: {seen[:-2]}59\nevent: event\n" in again
+
+
+def test_who_has_seen_events_of_an_earlier_run_gets_the_last_ones_of_this():
+    with served_page() as (page, address):
+        for number in range(1, 61):
+            page.cameras["wall"].stats.events.add("test", f"event {number}")
+        read = events_of(address, until="event 60", **{"last-event-id": "18c2f3a4b5d-58"})
+        assert "event 11" in read
 
 
 def test_alarms_are_events_with_links_to_their_clips(tmp_path):

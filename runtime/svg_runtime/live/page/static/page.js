@@ -222,10 +222,9 @@ function showSignals(points) {
 
 function showEntry(kind, data, id) {
   if (shown && data.camera && data.camera !== shown) return;
-  const entry = `${id} ${data.time}`; // another run counts from 1 again
-  if (!shown || $("events").querySelector(`[data-entry="${entry}"]`)) return; // it came before a reconnection
+  if (!shown || $("events").querySelector(`[data-entry="${id}"]`)) return; // it came before a reconnection
   const line = element("li");
-  line.dataset.entry = entry;
+  line.dataset.entry = id;
   if (kind === "alarm") {
     line.dataset.alarm = `${data.sequence} ${data.start}`;
     $("events").querySelector(`[data-alarm="${line.dataset.alarm}"]`)?.remove(); // its end takes the place of its start
