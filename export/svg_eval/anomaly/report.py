@@ -11,12 +11,13 @@ from svg_common.printable import printable
 from svg_eval.anomaly.run import SIGNALS, AnomalyEvaluation, ClipScores, Scores
 from svg_eval.roc import Areas, areas, average_precision, roc_area
 
-_ORDER = ("error", "surprise", "scene", "combined")
+_ORDER = ("error", "surprise", "scene", "camera_motion", "combined")
 _DIGITS = 4
 _NAMES = {
     "error": "prediction error",
     "surprise": "surprise",
     "scene": "change of scene",
+    "camera_motion": "camera motion",
     "combined": "all combined",
 }
 
@@ -90,7 +91,7 @@ def report(evaluation: AnomalyEvaluation) -> AnomalyReport:
         )
     scored_clips = [clip for clip in evaluation.clips if len(clip.numbers)]
     raw = [*scored_clips[0].raw, "combined"]
-    online = [name for name in SIGNALS if name in (*raw, "scene")]
+    online = [name for name in SIGNALS if name in (*raw, "scene", "camera_motion")]
     return AnomalyReport(
         evaluation=evaluation,
         online=tuple(_row(scored_clips, name, lambda clip, name: clip.online[name]) for name in _ordered(online)),

@@ -1,4 +1,4 @@
-"""How unusual a frame is: surprise, forecast error and change of scene, in robust standard deviations above the usual.
+"""How unusual a frame is: surprise, forecast error, change of scene, motion of the camera, in robust standard deviations.
 
     raw value -> logarithm -> (value - median) / scale, both of the last minutes -> z
 
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svg_runtime.forecast.forecaster import Observation
+from svg_runtime.live.camera_motion import CameraMotion
 
 _Floats = NDArray[np.float32]
 
@@ -40,6 +41,10 @@ _SCENE_MEMORY_S = 30.0  # how long a place remembers what it looks like: light c
 _SCENE_NOISE = 4e-4  # variance that a place has at least: 34 dB
 _SCENE_CLIP = 3.0  # standard deviations: what differs more counts as this, and does not become usual at once
 
+# 4) the camera: it either stands or moves, so less has to be learned, and small motions of either are alike
+_STILL = 8e-4  # of the shorter side: a twentieth of a pixel of 64
+_MOTION_SCALES = 0.25, 0.5  # instead of _MIN_SCALE and _PRIOR_SCALE
+
 
 @dataclass(frozen=True)
 class SignalValues:
@@ -48,6 +53,7 @@ class SignalValues:
     surprise: float | None  # of the model
     error: float | None  # of its forecast, against what it predicted and what is usual at the place
     scene: float | None  # how far the picture is from what it usually looks like
+    camera_motion: float | None  # how far the whole picture has moved since the last frame
     combined: float | None  # of those that are known
 
 
@@ -59,9 +65,11 @@ class UsualRange:
 
     Args:
         interval_s: seconds between values.
+        scales: of the logarithm: the least one, and the one that is assumed while little is known.
     """
 
-    def __init__(self, interval_s: float) -> None:
+    def __init__(self, interval_s: float, scales: tuple[float, float] = (_MIN_SCALE, _PRIOR_SCALE)) -> None:
+        self._min_scale, self._prior_scale = scales
         self._warm_up = _steps(_WARM_UP_S, interval_s)
         self._refresh = _steps(_REFRESH_S, interval_s)
         self._prior = _PRIOR_S / interval_s
@@ -95,7 +103,7 @@ class UsualRange:
         scale = max(deviation, (q90 - median) / 1.2816)
         weight = len(kept) / (len(kept) + self._prior)
         self._location = median
-        self._scale = max(_MIN_SCALE, math.sqrt(weight * scale**2 + (1 - weight) * _PRIOR_SCALE**2))
+        self._scale = max(self._min_scale, math.sqrt(weight * scale**2 + (1 - weight) * self._prior_scale**2))
 
 
 class ErrorRatio:
@@ -187,9 +195,11 @@ class Signals:
     def __init__(self, interval_s: float) -> None:
         self._ratio = ErrorRatio(interval_s)
         self._change = SceneChange(interval_s)
+        self._shift = CameraMotion()
         self._surprise = UsualRange(interval_s)
         self._error = UsualRange(interval_s)
         self._scene = UsualRange(interval_s)
+        self._camera_motion = UsualRange(interval_s, _MOTION_SCALES)
 
     def add(self, frame: _Floats, observation: Observation) -> SignalValues | None:
         """Signals of an observed frame (H, W, C) in [0, 1]; None while nothing is known."""
@@ -198,13 +208,16 @@ class Signals:
         surprise = self._surprise.z(observation.surprise)
         error = self._error.z(ratio)
         scene = self._scene.z(self._change.of(frame))
-        known = [z for z in (surprise, error, scene) if z is not None]
-        return SignalValues(surprise, error, scene, combined(known)) if known else None
+        shift = self._shift.of(frame)
+        camera_motion = self._camera_motion.z(None if shift is None else 1 + shift / _STILL)
+        known = [z for z in (surprise, error, scene, camera_motion) if z is not None]
+        return SignalValues(surprise, error, scene, camera_motion, combined(known)) if known else None
 
     def reset(self, new_scene: bool = False) -> None:
         """The context starts anew: after a pause the same camera, with `new_scene` another one, which has to be learned."""
+        self._shift.reset()
         if new_scene:
-            for part in (self._ratio, self._change, self._surprise, self._error, self._scene):
+            for part in (self._ratio, self._change, self._surprise, self._error, self._scene, self._camera_motion):
                 part.reset()
 
 

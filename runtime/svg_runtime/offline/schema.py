@@ -27,6 +27,7 @@ FRAMES = pa.schema(
         pa.field("z_surprise", pa.float32()),  # robust standard deviations above what is usual in this video
         pa.field("z_error", pa.float32()),
         pa.field("z_scene", pa.float32()),
+        pa.field("z_camera_motion", pa.float32()),
         pa.field("z_combined", pa.float32()),
         # Of the forecasts of this frame that were made 1, 2, ..., horizon frames earlier; null: none was made then.
         pa.field("mse_best", pa.list_(pa.float32()), nullable=False),
@@ -47,6 +48,7 @@ EVENTS = pa.schema(
         pa.field("peak_surprise", pa.float32()),
         pa.field("peak_error", pa.float32()),
         pa.field("peak_scene", pa.float32()),
+        pa.field("peak_camera_motion", pa.float32()),
         pa.field("peak_combined", pa.float32()),
         pa.field("message", pa.string(), nullable=False),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 
+import cv2
 import numpy as np
 import pytest
 
@@ -133,6 +134,27 @@ def test_each_signal_sees_its_anomaly_and_reset_keeps_what_the_camera_has_taught
     assert after.surprise > 2
     signals.reset(new_scene=True)
     assert signals.add(frame, observed(0, rng, 9.0)) is None
+
+
+def shifted(street: np.ndarray, x: float, y: float) -> np.ndarray:
+    return np.asarray(cv2.warpAffine(street, np.array([[1, 0, x], [0, 1, y]], np.float32), (64, 64)), np.float32)
+
+
+def test_a_shaken_camera_is_unusual_where_it_usually_stands_and_usual_on_a_robot():
+    rng = np.random.default_rng(0)
+    street = cv2.GaussianBlur(rng.random((64, 64, 3), dtype=np.float32), (0, 0), 3.0) * 4 - 1.5
+    standing, moving = Signals(STEP_S), Signals(STEP_S)
+    for index in range(300):
+        standing.add(street + rng.normal(0, 0.01, street.shape).astype(np.float32), observed(index, rng, 1.0, forecast=False))
+        moving.add(shifted(street, *rng.normal(0, 1, 2)), observed(index, rng, 1.0, forecast=False))
+    for index, (x, y) in enumerate([(1.5, -1.5), (-1.5, 1.0), (1.0, 2.0)]):
+        frame = shifted(street, x, y)
+        (shaken, usual) = (each.add(frame, observed(300 + index, rng, 1.0, forecast=False)) for each in (standing, moving))
+        assert shaken is not None
+        assert usual is not None
+        assert shaken.camera_motion > 4.5
+        assert shaken.combined >= shaken.camera_motion
+        assert abs(usual.camera_motion) < 3
 
 
 def test_a_frame_takes_well_under_a_millisecond_of_processor_time():

@@ -19,14 +19,15 @@ class SignalChoice(str, Enum):
     surprise = "surprise"
     error = "error"
     scene = "scene"
+    camera_motion = "camera_motion"
 
 
 AlarmOption = Annotated[bool, _option("--alarm", help="Raise an alarm when something unexpected happens.")]
 AlarmSignalOption = Annotated[
     SignalChoice | None,
     _option(
-        help="What raises it: the model's surprise, the error of its forecast, a changed scene, or all combined; each in "
-        "robust standard deviations above what is usual here. Default: combined."
+        help="What raises it: the model's surprise, the error of its forecast, a changed scene, a camera that "
+        "moves, or all combined; each in robust standard deviations above what is usual here. Default: combined."
     ),
 ]
 AlarmThresholdOption = Annotated[

@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-SignalName = Literal["combined", "surprise", "error", "scene"]
-SIGNALS: tuple[SignalName, ...] = ("combined", "surprise", "error", "scene")
+SignalName = Literal["combined", "surprise", "error", "scene", "camera_motion"]
+SIGNALS: tuple[SignalName, ...] = ("combined", "surprise", "error", "scene", "camera_motion")
 _LAST_LINE = 1 << 16  # bytes at the end of a file that hold its last line
 
 
@@ -24,6 +24,7 @@ class Peak(_Frozen):
     surprise: float | None = None
     error: float | None = None
     scene: float | None = None
+    camera_motion: float | None = None
 
 
 class Files(_Frozen):

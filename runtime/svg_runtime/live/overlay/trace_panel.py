@@ -35,7 +35,10 @@ _UNITS = {
     "relative": "error of the prediction, relative to its mean",
     None: "none: the model has no latents",
 }
-_SIGNALS = {"combined": "Combined signal", "surprise": "Surprise", "error": "Forecast error", "scene": "Change of scene"}
+_SIGNALS = {
+    "combined": "Combined signal", "surprise": "Surprise", "error": "Forecast error", "scene": "Change of scene",
+    "camera_motion": "Camera motion",
+}  # fmt: skip
 
 
 class TracePanel:

@@ -11,7 +11,7 @@ from svg_runtime.live.signals import SignalValues
 
 _KEPT = 1200  # points; two minutes at the usual ten a second
 _APART_S = 0.05  # a file may be read at hundreds of frames a second: a chart shows no more points than this
-COLUMNS = ("number", "time", "alarm", "raw", "combined", "surprise", "error", "scene")
+COLUMNS = ("number", "time", "alarm", "raw", "combined", "surprise", "error", "scene", "camera_motion")
 
 
 class History:
@@ -28,7 +28,7 @@ class History:
 
         Of frames that are too close to be shown apart, the largest values stay.
         """
-        signals = (None,) * 4 if values is None else (values.combined, values.surprise, values.error, values.scene)
+        signals = [None if values is None else getattr(values, name) for name in COLUMNS[4:]]
         numbers = [None if value is None else round(value, 3) for value in (raw, *signals)]
         now_s = time.monotonic()
         with self._lock:
