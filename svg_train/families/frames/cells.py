@@ -7,6 +7,7 @@ names belong to the second memory, m, that papers mark with a prime.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from svg_train.families.frames.config import FramesConfig
@@ -215,16 +216,17 @@ class EideticCell(nn.Module):
         return h_next.flatten(1, 2), cell.flatten(1, 2)
 
     def _attend(self, query: Tensor, history: Tensor, filled: Tensor) -> Tensor:
-        """softmax(r K^T) K over the history. As in the original, (C, 2, H, W) becomes (2HW, C) without transposing."""
-        _, length, rows, hidden = history.shape
-        keys = history.reshape(-1, length * rows, hidden)
-        scores = both_planes(query).reshape(-1, rows, hidden) @ keys.transpose(1, 2)
-        mask = (filled - 1) * _NEVER
-        masked = scores.reshape(-1, rows, length, rows) + mask.reshape(-1, 1, length, 1)
-        weights = masked.reshape(-1, rows, length * rows).softmax(dim=2)
-        _, _, _, height, width = self._shape
-        recalled: Tensor = weights @ keys
-        return recalled.reshape(-1, 2 * hidden, height, width)
+        """softmax(r K^T) K over the history. As in the original, (C, 2, H, W) becomes (2HW, C) without transposing.
+
+        A query of one plane stands for two that are equal. Their answers are equal as well, unless a row has parts of both.
+        """
+        _, hidden, _, height, width = self._shape
+        if height * width % hidden:
+            query = both_planes(query)
+        planes = query.shape[2]
+        asked = query.reshape(-1, planes * height * width, hidden)
+        recalled = _recall_while_training(asked, history, filled) if self.training else _recall(asked, history, filled)
+        return both_planes(recalled.reshape(-1, hidden, planes, height, width)).reshape(-1, 2 * hidden, height, width)
 
     def _global_memory(self, gates: list[Tensor]) -> Tensor:
         """The new global memory (B, hidden, 1 or 2, H, W), from one of zeros."""
@@ -240,3 +242,22 @@ class EideticCell(nn.Module):
         _, hidden, _, height, width = self._shape
         mixed: Tensor = self.conv_last(torch.cat([cell, memory], dim=1).reshape(-1, 2 * hidden, 2 * height, width))
         return mixed.reshape(self._shape)
+
+
+def _recall(asked: Tensor, history: Tensor, filled: Tensor) -> Tensor:
+    """softmax(r K^T) K for rows (B, R, C), in operators that every runtime has."""
+    _, length, rows, hidden = history.shape
+    keys = history.reshape(-1, length * rows, hidden)
+    scores = asked @ keys.transpose(1, 2)
+    mask = (filled - 1) * _NEVER
+    masked = scores.reshape(-1, asked.shape[1], length, rows) + mask.reshape(-1, 1, length, 1)
+    weights = masked.reshape(-1, asked.shape[1], length * rows).softmax(dim=2)
+    recalled: Tensor = weights @ keys
+    return recalled
+
+
+def _recall_while_training(asked: Tensor, history: Tensor, filled: Tensor) -> Tensor:
+    """The same without the entries that no sequence of the batch has yet, and without keeping all weights for the gradient."""
+    used = int(filled[0].sum())
+    keys = history[:, -used:].flatten(1, 2).unsqueeze(1)
+    return F.scaled_dot_product_attention(asked.unsqueeze(1), keys, keys, scale=1.0).squeeze(1)

@@ -121,6 +121,15 @@ def test_a_history_of_all_steps_is_as_good_as_a_longer_one_and_a_shorter_one_is_
     torch.testing.assert_close(forecasts[2][0], forecasts[0][0], atol=1e-5, rtol=0)  # three steps so far
 
 
+@pytest.mark.parametrize(("hidden", "layer_norm"), [((8, 8), False), ((8, 8), True), ((6, 6), False)], ids=str)
+def test_e3d_lstm_trains_what_it_runs(hidden, layer_norm):
+    """In training it attends to what there is, in a graph to a masked history. (6, 6): rows have parts of both planes."""
+    model = random_frames_model("e3d-lstm", hidden=hidden, layer_norm=layer_norm)
+    x = random_frames(model)
+    forecasts = model.roll_out(x, HORIZON)
+    torch.testing.assert_close(model.train().roll_out(x, HORIZON), forecasts, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 def test_in_reduced_precision_only_convolutions_are_reduced(cell):
     model = random_frames_model(cell, layer_norm=True)
