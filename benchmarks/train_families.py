@@ -50,7 +50,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {  # SVG-LP first: times are relative to 
     },
 }  # fmt: skip
 _RAMPS = {"comparison": (("--beta-ramp", 5 / 12, 2 / 3),), "frames-digits": (("--sampling-ramp", 0.0, 0.5),)}  # of the steps
-_PROBE = (3, 33)  # steps of two runs, whose difference is without what every run needs; fewer would drown in its noise
+_PROBE = 3, (8, 33)  # steps of two runs, whose difference is without what every run needs
+_CLEAR_S = 10.0  # of this difference: less would drown in the noise of what every run needs, and gets the more steps
 _SAMPLES = {"digits": 10, "smmnist": 100}
 
 
@@ -101,12 +102,22 @@ def measure_steps(names: list[str], options: argparse.Namespace) -> dict[str, in
         )
     for name in names:
         if name not in kept["steps"]:
-            few, many = (processor_s(partial(probe, name, count, options)) for count in _PROBE)
-            step_s = (many - few) / (_PROBE[1] - _PROBE[0])
+            step_s = seconds_per_step(name, options)
             kept["steps"][name] = max(1, round(60 * options.minutes / step_s))
             print(f"{name}: {step_s:.3f} s per step of one core, {kept['steps'][name]} steps", flush=True)
             write_json(file, kept)
     return {name: kept["steps"][name] for name in names}
+
+
+def seconds_per_step(name: str, options: argparse.Namespace) -> float:
+    """The processor's time of one step."""
+    few, counts = _PROBE
+    base = processor_s(partial(probe, name, few, options))
+    for many in counts:
+        more = processor_s(partial(probe, name, many, options)) - base
+        if more > _CLEAR_S:
+            break
+    return more / (many - few)
 
 
 def processor_s(work: Callable[[], None]) -> float:

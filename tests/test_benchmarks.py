@@ -392,10 +392,11 @@ def test_a_family_is_trained_once_and_an_interrupted_run_is_continued(families):
 
 def test_every_family_gets_as_many_steps_as_the_time_has(families, monkeypatch):
     train_families, options, _ = families
-    used = iter([5.0, 65.0])  # 2 s per step, and 1 s for what every run needs
+    used = iter([7.0, 17.1, 2.0, 4.0, 8.0])  # 3 steps, 8 steps; 3, 8 steps, and 33 because they made no clear difference
     monkeypatch.setattr(train_families, "processor_s", lambda work: next(used))
-    assert train_families.measure_steps(["SRVP"], options) == {"SRVP": 300}
-    assert train_families.measure_steps(["SRVP"], options) == {"SRVP": 300}  # measured once
+    assert train_families.measure_steps(["SRVP"], options) == {"SRVP": 297}  # of 2.02 s in 10 minutes
+    assert train_families.measure_steps(["SRVP"], options) == {"SRVP": 297}  # measured once
+    assert train_families.measure_steps(["MIM"], options) == {"MIM": 3000}  # of 0.2 s
     options.minutes = 20.0
     with pytest.raises(SystemExit, match="runs of 10 minutes each"):
         train_families.measure_steps(["SRVP"], options)

@@ -3,7 +3,7 @@
     raw value -> logarithm -> (value - median) / scale, both of the last minutes -> z
 
 Surprise depends on the model, errors on the scene: neither has a threshold that holds for two cameras. Relative to their own
-last minutes they have. `Signals.add` is called for every observed frame; it takes well under a millisecond.
+last minutes they have. `Signals.add` is called for every observed frame; it takes about a millisecond.
 """
 
 from __future__ import annotations

@@ -26,10 +26,11 @@ _NAME_LIMIT = 4096  # characters of an address, as of a path on Linux
 _UNKNOWN_SIZE = -1  # an HTTP server need not know how long its answer will be
 _USUAL_BYTES = 10 << 20  # of a video whose size is not known, for progress alone
 _REASON_LIMIT = 300  # characters: libraries put whole answers of servers into their errors
-# What follows the question mark in a web address: often a signature, which is as secret as a password.
-_QUERY = re.compile(r"""(https?://[^\s'"?]*\?)[^\s'"]+""")
+# From the question mark of a web address on: often a signature, as secret as a password, and quotes do not end it.
+_QUERY = re.compile(r"(https?://[^?]*\?).*", re.IGNORECASE | re.DOTALL)
 # What changes with the content, by the names that object stores give it; the first that is there is taken.
-_VERSION_KEYS = ("ETag", "etag", "md5Hash", "generation", "LastModified", "last_modified", "mtime", "created")
+_CONTENT_KEYS = ("ETag", "etag", "md5Hash", "generation")  # the same only for the same content
+_VERSION_KEYS = (*_CONTENT_KEYS, "LastModified", "last_modified", "Last-Modified", "mtime", "created")
 
 
 class UnreachableError(SvgError):
@@ -54,7 +55,7 @@ class Video:
     def id(self) -> str:
         """16 hexadecimal digits that name the video in all tables."""
         # A signed address changes every hour, and its content does not.
-        place = _without_query(self.address) if self.version else self.address
+        place = _without_query(self.address) if self.version.startswith(_CONTENT_KEYS) else self.address
         content = f"{place}\0{self.size}\0{self.version}"
         return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
@@ -102,7 +103,7 @@ def list_videos(sources: Sequence[str]) -> Listing:
             for entry in _entries(source):
                 try:
                     found.update((video.id, video) for video in _videos_in(entry))
-                except (UsageError, OSError, ValueError) as error:
+                except (UsageError, UnreachableError, OSError, ValueError) as error:
                     missing[_shown(entry)[:_REASON_LIMIT]] = _first_line(error)
         else:
             found.update((video.id, video) for video in _videos_in(source))
@@ -141,11 +142,11 @@ def _entries(source: str) -> Iterator[str]:
     """The lines of a list, without empty ones and comments; relative paths are relative to its folder."""
     content = _read_list(source)
     if len(content) > _LIST_LIMIT:
-        raise UsageError(f"the list '{printable(source)}' has more than {_LIST_LIMIT >> 20} MiB\n  split it into several")
+        raise UsageError(f"the list '{_shown(source)}' has more than {_LIST_LIMIT >> 20} MiB\n  split it into several")
     try:
         text = decode_text(content, errors="surrogateescape")
     except EncodingError as error:
-        raise UsageError(f"'{printable(source)}' is no list: {error}\n  expected a path or an address on each line") from error
+        raise UsageError(f"'{_shown(source)}' is no list: {error}\n  expected a path or an address on each line") from error
     folder = "" if "://" in source else os.path.dirname(source)
     for line in text.splitlines():
         entry = line.strip()
@@ -170,7 +171,7 @@ def _read_list(source: str) -> bytes:
 
 def _videos_in(source: str) -> Iterator[Video]:
     if len(source) > _NAME_LIMIT or "\0" in source:
-        raise UsageError(f"'{printable(source)[:40]}...' is no path: it is too long, or holds a zero byte")
+        raise UsageError(f"'{_shown(source)[:40]}...' is no path: it is too long, or holds a zero byte")
     if "://" not in source:
         yield from _local_videos(Path(source))
         return
@@ -268,10 +269,10 @@ def _first_line(error: Exception) -> str:
 
 
 def _shown(text: str) -> str:
-    """An address, or a message with some, without anything secret."""
-    return printable(_QUERY.sub(r"\1...", without_logins(text)))
+    """An address, or a message that may end with one, without anything secret: first the query, which may hold an @."""
+    return printable(without_logins(_QUERY.sub(r"\1...", text)))
 
 
 def _without_query(address: str) -> str:
     """A web address without what follows the question mark, which elsewhere stands for any character of a name."""
-    return address.partition("?")[0] if address.startswith(("http://", "https://")) else address
+    return address.partition("?")[0] if address.lower().startswith(("http://", "https://")) else address

@@ -6,7 +6,7 @@ import math
 
 import pyarrow as pa
 
-SCHEMA = "svg-edge/forecasts/1"
+SCHEMA = "svg-edge/forecasts/2"  # 2: camera_motion, a part of combined
 
 _VIDEO = [
     pa.field("video_id", pa.string(), nullable=False),  # of this content at this address

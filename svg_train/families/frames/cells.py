@@ -257,7 +257,10 @@ def _recall(asked: Tensor, history: Tensor, filled: Tensor) -> Tensor:
 
 
 def _recall_while_training(asked: Tensor, history: Tensor, filled: Tensor) -> Tensor:
-    """The same without the entries that no sequence of the batch has yet, and without keeping all weights for the gradient."""
+    """The same without the entries that are still empty, and without keeping all weights for the gradient.
+
+    In training all sequences of a batch begin together, so the first one tells how many entries there are.
+    """
     used = int(filled[0].sum())
     keys = history[:, -used:].flatten(1, 2).unsqueeze(1)
     return F.scaled_dot_product_attention(asked.unsqueeze(1), keys, keys, scale=1.0).squeeze(1)

@@ -49,6 +49,15 @@ def test_noise_light_and_what_moves_in_the_picture_are_no_motion_of_the_camera()
     assert max(noisy, lighter, walked) < shaken / 10
 
 
+def test_light_that_changes_over_smooth_shades_is_no_motion():
+    shades = np.linspace(0, 0.8, 64, dtype=np.float32)[None, :, None] * np.ones((64, 1, 3), np.float32)
+    wall = shades + 0.1 * seen()
+    shaken = motions(wall, np.roll(wall, 1, axis=1))[1]
+    for light in (lambda frame: frame + 0.02, lambda frame: frame * 0.95, lambda frame: 0.9 * frame + 0.05):
+        assert motions(shades, light(shades))[1] < 1e-4
+        assert motions(wall, light(wall))[1] < shaken / 20
+
+
 def test_a_picture_without_edges_does_not_move_and_a_tiny_one_is_not_known():
     assert motions(*[np.full((64, 64, 3), 0.5, np.float32)] * 2)[1] == 0
     assert motions(*[np.zeros((8, 8, 1), np.float32)] * 2) == [None, None]

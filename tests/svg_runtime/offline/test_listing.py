@@ -11,7 +11,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from svg_common.errors import BackendMissingError, UsageError
+from svg_common.errors import BackendMissingError, SvgError, UsageError
 from svg_runtime.offline.listing import UnreachableError, Video, list_videos, local_copy
 from tests.hub_server import serving
 from tests.svg_runtime.offline.conftest import rows_of
@@ -181,6 +181,29 @@ def test_a_signed_web_address_is_a_video_and_its_signature_is_never_stored(web_s
     assert not [path for path in Path("out").rglob("*") if path.is_file() and b"se*cret" in path.read_bytes()]
     again = svg_forecast(f"{address}?signature=another&time=[2]")[2]
     assert again["videos"] == {"listed": 1, "done_before": 1, "ok": 1}
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://127.0.0.1:1/a.mp4?sig=SECRET",
+        "https://127.0.0.1:1/a.mp4?GoogleAccessId=x@p.iam.gserviceaccount.com&Expires=1&Signature=SECRET",
+        "https://127.0.0.1:1/my video.mp4?sig=SECRET",
+        "https://127.0.0.1:1/O'Hara.mp4?a='x'&sig=SECRET",
+        "HTTPS://127.0.0.1:1/a.mp4?sig=SECRET",
+        "https://user:SECRET@127.0.0.1:1/a.mp4?sig=SECRET",
+    ],
+)
+def test_no_name_and_no_message_shows_what_is_secret_in_an_address(address, tmp_path):
+    assert Video(address, 1, "").name.endswith(".mp4?...")
+    assert "SECRET" not in Video(address, 1, "").name
+    (tmp_path / "list.txt").write_text(address)
+    listing = list_videos([str(tmp_path / "list.txt")])  # nobody answers
+    assert len(listing.missing) == 1
+    assert "SECRET" not in str(listing.missing)
+    with pytest.raises(SvgError) as raised:
+        list_videos([f"{address}.txt\0"])
+    assert "SECRET" not in str(raised.value)
 
 
 def test_messages_about_a_signed_address_keep_the_signature(web_server, tmp_path):

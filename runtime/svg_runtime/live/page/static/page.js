@@ -250,7 +250,7 @@ function describe(kind, data) {
   if (kind === "event") return data.message;
   if (kind === "alarm") {
     const peak = data.peak[data.signal];
-    const value = peak === null || peak === undefined ? "" : `, ${data.signal} ${peak.toFixed(1)}`;
+    const value = peak === null || peak === undefined ? "" : `, ${data.signal.replace("_", " ")} ${peak.toFixed(1)}`;
     return data.phase === "started" ? `alarm ${data.sequence}${value}` : `alarm ${data.sequence} over after ${data.duration_s} s${value}`;
   }
   const { time, camera, ...changes } = data;
