@@ -1,7 +1,7 @@
 """How far the camera itself has moved since the last frame: one shift of the whole picture, and how much of it that explains.
 
     shift  = translation of the frame before that gives this one, by robust least squares (Lucas and Kanade 1981)
-    share  = pixels that the shift explains better than standing still, less those that it explains worse
+    share  = pixels that the shift explains better than standing still, less those that it explains worse, above chance
     motion = shift * share
 
 People and cars move parts of the picture: they get little weight in the fit, and no shift explains the rest. A change of light,
@@ -27,6 +27,7 @@ _BORDER = 4  # pixels that a shift brings in from outside
 _LEAST_SIDE = 16  # pixels: a smaller picture is mostly border
 _LEAST_SCALE = 1e-3  # of an error, a quarter of a grey level: rounding is no motion
 _BETTER = 4e-3  # by how much an error must change to count, a grey level
+_CHANCE = 3.0  # standard deviations of the share that a shift explains of noise alone
 _STIFF = 1e-3  # keeps the shift of a picture without edges at 0
 
 
@@ -45,14 +46,16 @@ class CameraMotion:
         gray = _small(frame)
         if min(gray.shape) < _LEAST_SIDE:
             return None
-        last, self._last = self._last, _Gradients.of(gray)
+        last = self._last
+        self._last = _Gradients.of(gray)
         if last is None or last.gray.shape != gray.shape:
             return None
         gray = self._last.gray
         still, moved = (_fit(last, gray, may_move=each) for each in (False, True))
         before, after = (np.abs(each.errors) for each in (still, moved))
         better = float(np.mean(after < before - _BETTER) - np.mean(after > before + _BETTER))
-        motion: float = math.hypot(*moved.shift) * max(better, 0.0) / min(gray.shape)
+        share = max(0.0, better - _CHANCE / math.sqrt(before.size))
+        motion: float = math.hypot(*moved.shift) * share / min(gray.shape)
         return motion
 
 

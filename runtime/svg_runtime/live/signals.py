@@ -69,7 +69,8 @@ class UsualRange:
     """
 
     def __init__(self, interval_s: float, scales: tuple[float, float] = (_MIN_SCALE, _PRIOR_SCALE)) -> None:
-        self._min_scale, self._prior_scale = scales
+        self._min_scale = scales[0]
+        self._prior_scale = scales[1]
         self._warm_up = _steps(_WARM_UP_S, interval_s)
         self._refresh = _steps(_REFRESH_S, interval_s)
         self._prior = _PRIOR_S / interval_s
@@ -211,7 +212,9 @@ class Signals:
         shift = self._shift.of(frame)
         camera_motion = self._camera_motion.z(None if shift is None else 1 + shift / _STILL)
         known = [z for z in (surprise, error, scene, camera_motion) if z is not None]
-        return SignalValues(surprise, error, scene, camera_motion, combined(known)) if known else None
+        if not known:
+            return None
+        return SignalValues(surprise=surprise, error=error, scene=scene, camera_motion=camera_motion, combined=combined(known))
 
     def reset(self, new_scene: bool = False) -> None:
         """The context starts anew: after a pause the same camera, with `new_scene` another one, which has to be learned."""

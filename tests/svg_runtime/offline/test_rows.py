@@ -27,7 +27,7 @@ def eventful(tmp_path) -> Path:
 def test_rows_are_what_svg_live_measures(svg_forecast, eventful, monkeypatch):
     from svg_runtime.live.cli import main
 
-    low = ["--alarm-threshold", "0.6", "--alarm-hold", "0.3", "--alarm-cooldown", "0"]
+    low = ["--alarm-threshold", "0.4", "--alarm-hold", "0.3", "--alarm-cooldown", "0"]
     code, _, summary = svg_forecast(eventful, *low)
     rows = rows_of(Path("out"))
     assert code == 0
