@@ -51,7 +51,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {  # SVG-LP first: times are relative to 
 }  # fmt: skip
 _RAMPS = {"comparison": (("--beta-ramp", 5 / 12, 2 / 3),), "frames-digits": (("--sampling-ramp", 0.0, 0.5),)}  # of the steps
 _PROBE = 3, (8, 33)  # steps of two runs, whose difference is without what every run needs
-_CLEAR_S = 10.0  # of this difference: less would drown in the noise of what every run needs, and gets the more steps
+_CLEAR_S = 10.0  # of this difference: less could drown in the noise of what every run needs, so more steps are measured
 _SAMPLES = {"digits": 10, "smmnist": 100}
 
 

@@ -4,8 +4,9 @@
     share  = pixels that the shift explains better than standing still, less those that it explains worse, above chance
     motion = shift * share
 
-People and cars move parts of the picture: they get little weight in the fit, and no shift explains the rest. A change of light,
-as a factor and a constant, is fitted along, whether the camera moves or not.
+People and cars move parts of the picture: they get little weight in the fit, and no shift explains the rest. Before a bare wall
+they are all that a fit can go by, and look like motion. A change of light, as a factor and a constant, is fitted along, whether
+the camera moves or not.
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ class CameraMotion:
         self._last: _Gradients | None = None
 
     def of(self, frame: _Floats) -> float | None:
-        """Motion since the last frame (H, W, C), as a share of the shorter side; None for the first one, or a tiny one."""
+        """Motion since the last frame (H, W, C), as a share of the shorter side.
+
+        None for the first frame, one of another size than the last, and one below 16 pixels.
+        """
         gray = _small(frame)
         if min(gray.shape) < _LEAST_SIDE:
             return None
@@ -86,7 +90,7 @@ def _small(frame: _Floats) -> _Floats:
 
 @dataclass(frozen=True)
 class _Fit:
-    """How one picture becomes another: by a shift (x, y) in pixels and a change of light; and what that leaves, (h, w)."""
+    """How one picture becomes another: by a shift (x, y) in pixels and a change of light; and what that leaves, (h * w,)."""
 
     shift: NDArray[np.float64]
     errors: _Floats
