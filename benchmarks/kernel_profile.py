@@ -18,6 +18,7 @@ from svg_runtime.bundle.reader import Bundle
 
 _MICROSECOND = 1e-6
 _EMPTY_KERNELS = 200
+_INTERRUPTED = 10  # of them, at most: while another program ran in between, a kernel's clock went on
 
 
 @dataclass
@@ -55,9 +56,9 @@ class EmptyKernels:
         self._session.run(None, self._inputs)
 
     def seconds_per_kernel(self, rounds: int) -> list[float]:
-        """End the profile; seconds per kernel in each of the last `rounds` runs."""
-        runs = _kernel_time_per_run(Path(self._session.end_profiling()))
-        return [run.seconds / run.kernels for run in runs[-rounds:]]
+        """End the profile; seconds per kernel in each of the last `rounds` runs, without the kernels that took longest."""
+        runs = _kernel_times_per_run(Path(self._session.end_profiling()))
+        return [float(np.mean(sorted(run)[:-_INTERRUPTED])) for run in runs[-rounds:]]
 
 
 def profiled_backend(bundle: Bundle, precision: Precision, folder: Path, monkeypatch: Any) -> CpuBackend:
@@ -86,24 +87,22 @@ def kernel_time_per_round(backend: CpuBackend, graphs: list[Any], rounds: int) -
     """
     sums = [KernelTime() for _ in range(rounds)]
     for session in backend._sessions.values():
-        runs = _kernel_time_per_run(Path(session.end_profiling()))
+        runs = _kernel_times_per_run(Path(session.end_profiling()))
         per_round = sum(graph.session is session for graph in graphs)
         first = len(runs) - rounds * per_round
         for index in range(rounds):
             for run in runs[first + index * per_round : first + (index + 1) * per_round]:
-                sums[index].seconds += run.seconds
-                sums[index].kernels += run.kernels
+                sums[index].seconds += sum(run)
+                sums[index].kernels += len(run)
     return sums
 
 
-def _kernel_time_per_run(profile: Path) -> list[KernelTime]:
-    """Each run's kernel times come before its closing `model_run` event."""
-    runs, current = [], KernelTime()
+def _kernel_times_per_run(profile: Path) -> list[list[float]]:
+    """Seconds of each kernel, run by run. They come before a run's closing `model_run` event."""
+    runs: list[list[float]] = [[]]
     for event in json.loads(profile.read_text(encoding="utf-8")):
         if event["name"].endswith("_kernel_time"):
-            current.seconds += event["dur"] * _MICROSECOND
-            current.kernels += 1
+            runs[-1].append(event["dur"] * _MICROSECOND)
         elif event["name"] == "model_run":
-            runs.append(current)
-            current = KernelTime()
-    return runs
+            runs.append([])
+    return runs[:-1]
