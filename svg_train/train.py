@@ -13,7 +13,7 @@ from types import FrameType
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from svg_common.errors import ExitCode, SvgError, UsageError
 from svg_common.files import resolved
@@ -35,6 +35,7 @@ from svg_train.processes import all_or_none, lost_processes_named, mean_over_pro
 from svg_train.reference.checkpoint import load_any_checkpoint
 from svg_train.run_length import RunLength
 from svg_train.synced_norm import synchronize_norms
+from svg_train.weight_average import warming_average
 
 BEST, LAST = "ckpt.pt", "last.pt"
 LOG_EVERY = 20  # steps between lines of metrics.jsonl
@@ -196,7 +197,7 @@ class Trainer:
         decay = self._config.train.ema_decay
         if not decay or self._fabric.global_rank:
             return None
-        average = AveragedModel(raw, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True).to(self._fabric.device)
+        average = AveragedModel(raw, multi_avg_fn=warming_average(decay), use_buffers=True).to(self._fabric.device)
         _lay_out_together(average)
         return average
 
