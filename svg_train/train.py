@@ -35,7 +35,7 @@ from svg_train.processes import all_or_none, lost_processes_named, mean_over_pro
 from svg_train.reference.checkpoint import load_any_checkpoint
 from svg_train.run_length import RunLength
 from svg_train.synced_norm import synchronize_norms
-from svg_train.weight_average import warming_average
+from svg_train.weight_average import warm_up_steps, warming_average
 
 BEST, LAST = "ckpt.pt", "last.pt"
 LOG_EVERY = 20  # steps between lines of metrics.jsonl
@@ -199,6 +199,8 @@ class Trainer:
             return None
         average = AveragedModel(raw, multi_avg_fn=warming_average(decay), use_buffers=True).to(self._fabric.device)
         _lay_out_together(average)
+        if self._init is not None:
+            average.n_averaged.fill_(warm_up_steps(decay))  # nothing random to forget
         return average
 
     def _initial_model(self) -> VideoModel:

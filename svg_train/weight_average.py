@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from torch import Tensor
@@ -22,3 +23,8 @@ def warming_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], 
         get_ema_multi_avg_fn(min(decay, (1 + count) / (10 + count)))(averaged, current, steps)
 
     return update
+
+
+def warm_up_steps(decay: float) -> int:
+    """Steps until `warming_average` has reached its decay. An average of weights that were trained before begins there."""
+    return math.ceil((10 * decay - 1) / (1 - decay))

@@ -161,6 +161,16 @@ def test_init_starts_from_the_weights_of_another_run(tmp_path, finished):
     assert tuned.step == 1
 
 
+def test_average_of_a_run_that_starts_from_trained_weights_leaves_them_slowly(tmp_path, finished):
+    sizes = config(steps=4, lr=0.01, ema_decay=0.999, warmup_steps=0)
+    Trainer(sizes, tmp_path / "run", CPU, resume=False, init=finished / "ckpt.pt").run()
+    start, tuned = load_checkpoint(finished / "ckpt.pt"), load_checkpoint(tmp_path / "run" / "last.pt")
+    assert tuned.training is not None
+    for name, _ in start.build().named_parameters():
+        averaged, trained = (weights[name] - start.weights[name] for weights in (tuned.weights, tuned.training["weights"]))
+        assert averaged.abs().max() < 0.01 * max(1e-4, float(trained.abs().max())), name
+
+
 def test_init_from_another_shape_is_refused(tmp_path, finished):
     other = build_config(SETTINGS, {"model": {"nf": 5}})
     with pytest.raises(CheckpointError, match=r"given .*, expected"):

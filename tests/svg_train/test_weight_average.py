@@ -17,7 +17,7 @@ def averages(decay: float, steps: int) -> list[float]:
     for step in range(steps):
         torch.nn.init.constant_(model.weight, float(step > 0))
         average.update_parameters(model)
-        found.append(float(average.module.weight))
+        found.append(average.module.weight.item())
     return found
 
 
