@@ -17,6 +17,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 
 from svg_common.errors import ExitCode, SvgError, UsageError
 from svg_common.files import resolved
+from svg_common.folder_lock import FolderLock
 from svg_common.path_advice import shell_argument
 from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from svg_train.config import Config
@@ -80,6 +81,9 @@ class Trainer:
         model_config: Path | None = None,
     ) -> None:
         self._out = out
+        self._lock = FolderLock(out)
+        if machine.is_first:
+            self._lock.hold()
         self._init = _initial_weights(init, config.model, model_config) if init is not None else None
         self._resumed = _resume_point(out) if resume and machine.is_first else None
         self._config = self._resumed.config if self._resumed else config
@@ -94,6 +98,7 @@ class Trainer:
             DivergedError: loss or gradient became non-finite; the last good checkpoint is kept.
             StoppedError: Ctrl-C or SIGTERM; the run is saved.
             LostProcessError: another process of the run is gone.
+            FolderInUseError: another process trains into the same folder.
             SvgError, OSError: unusable data or output folder, here or in another process.
             SystemExit: in a process that leaves the report to the first one of its host.
         """
@@ -106,7 +111,10 @@ class Trainer:
             # 2) build model and optimizer, or restore them
             self._build()
             # 3) train from the first step, or from the one after the last save
-            self._train()
+            try:
+                self._train()
+            finally:
+                self._lock.release()
         return self._evaluation
 
     def _agree_on_settings(self) -> None:
@@ -140,6 +148,7 @@ class Trainer:
         if self._training_data is None:
             self._training_data = measure_training_data(self._data)
         resolved(self._out).mkdir(parents=True, exist_ok=True)  # a link may lead to a folder that does not exist yet
+        self._lock.hold()
 
     def _train(self) -> None:
         fabric, train = self._fabric, self._config.train

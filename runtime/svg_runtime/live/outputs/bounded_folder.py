@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from svg_common.folder_lock import FolderInUseError, FolderLock
 from svg_common.quantities import size_text
 
 _STAMP = r"\d{8}T\d{6}\.\d{3}Z"
@@ -25,6 +26,9 @@ class BoundedFolder:
         folder: made when the first file is added.
         suffix: of the files, such as .mp4.
         limit_bytes: of these files together.
+
+    Raises:
+        FolderInUseError: another process writes there: each would count, and remove, the other's files.
     """
 
     def __init__(self, folder: Path, suffix: str, limit_bytes: int) -> None:
@@ -34,6 +38,8 @@ class BoundedFolder:
         self._name = re.compile(rf"svg-live-{_STAMP}{re.escape(suffix)}")
         self._files: deque[tuple[Path, int]] = deque()  # the oldest first
         self._size_bytes = 0
+        self._lock = FolderLock(folder)
+        self._lock.hold()
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
             if self._name.fullmatch(path.name) and path.is_file():
                 self.add(path)
@@ -44,9 +50,13 @@ class BoundedFolder:
         """Return a path that does not exist yet, named by `time`; the folder is made.
 
         Raises:
-            OSError: the folder cannot be made.
+            OSError: the folder cannot be made, or another process writes there by now.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.hold()
+        except FolderInUseError as error:
+            raise OSError(errno.EBUSY, "another process writes to it", str(self.folder)) from error
         while (path := self._path(time)).exists():
             time += _MILLISECOND
         return path

@@ -1,0 +1,71 @@
+"""Keeps two processes from writing the same folder at once."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from pathlib import Path
+
+from svg_common.errors import SvgError
+from svg_common.printable import printable
+
+try:
+    import fcntl
+except ImportError:  # Windows, where folders cannot be locked
+    fcntl = None  # type: ignore[assignment]
+
+
+class FolderInUseError(SvgError):
+    """Another process writes the folder."""
+
+
+class FolderLock:
+    """Holds `folder` for this process until it is released, or until the process ends, however it ends.
+
+    The folder itself is locked: nothing is written into it. All locks of one process share the folder. On a file system without
+    locks, such as some of networks, nothing is refused.
+
+    Args:
+        folder: need not exist yet.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._held: _Held | None = None
+
+    def hold(self) -> None:
+        """Hold the folder, if it exists; again, if it was removed and made anew.
+
+        Raises:
+            FolderInUseError: another process holds it.
+        """
+        try:
+            found = os.stat(self._folder)
+            place = found.st_dev, found.st_ino
+            if self._held is None or self._held.place != place:
+                self._held = _HELD.get(place) or _Held(self._folder, place)
+        except BlockingIOError as error:
+            raise FolderInUseError(
+                f"another process writes to '{printable(str(self._folder))}'\n  stop it, or choose another folder"
+            ) from error
+        except OSError:  # no folder, or one that cannot be locked
+            self._held = None
+
+    def release(self) -> None:
+        """Let other processes write the folder."""
+        self._held = None
+
+
+class _Held:
+    """A locked folder, until nobody needs this object."""
+
+    def __init__(self, folder: Path, place: tuple[int, int]) -> None:
+        self.place = place
+        descriptor = os.open(folder, os.O_RDONLY)
+        weakref.finalize(self, os.close, descriptor)
+        if fcntl is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _HELD[place] = self
+
+
+_HELD: weakref.WeakValueDictionary[tuple[int, int], _Held] = weakref.WeakValueDictionary()  # by device and inode
