@@ -97,7 +97,7 @@ class Prime(nn.Module):
         # back to fine resolution, which alone would see too little around a pixel
         quarter = self.merged_quarter(quarter + _upsampled(self.up_quarter(_act(eighth))))
         half = self.merged_half(half + _upsampled(self.up_half(_act(quarter))))
-        weights = _shuffled(self.weights(half)).softmax(1)
+        weights = _shares(_shuffled(self.weights(half)))
         background = (x.transpose(0, 1) * weights[:, :, None]).sum(1)
         seen = _OPACITY_GAIN * (_change(x).clamp(max=2 * _SEEN_TO_MOVE) - _SEEN_TO_MOVE)
         opacity = (_SHARPNESS * _shuffled(self.opacity(half)) + seen).sigmoid()
@@ -171,11 +171,19 @@ class Decoder(nn.Module):
 
     def _compose(self, maps: Tensor, flow: Tensor, observed: Observed) -> Tensor:
         content, mixed = maps.split([self.channels, _MIXED], 1)
-        front, _, new = (_SHARPNESS * mixed).softmax(1).split(1, 1)
+        front, _, new = _shares(_SHARPNESS * mixed).split(1, 1)
         moved, opacity = warp(observed.layer, flow).split([self.channels, 1], 1)
         behind = 1 - front * opacity - new
         frame: Tensor = front * moved + behind * observed.background + new * torch.sigmoid(4 * content)
         return frame
+
+
+def _shares(logits: Tensor) -> Tensor:
+    """The softmax of the channels, lowered for engines, whose own is made for long last dimensions."""
+    if not torch.compiler.is_exporting():
+        return logits.softmax(1)
+    odds = (logits - logits.amax(1, keepdim=True)).exp()
+    return odds / odds.sum(1, keepdim=True)
 
 
 def _change(x: Tensor) -> Tensor:
@@ -194,8 +202,18 @@ def _in_pixels(flow: Tensor) -> Tensor:
 
 
 def full_flow(flow: Tensor) -> Tensor:
-    """A flow in pixels at half of the resolution (B, 2, H / 2, W / 2) -> at all of it."""
-    return functional.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=False)
+    """A flow in pixels at half of the resolution (B, 2, H / 2, W / 2) -> at all of it, as `warp` takes it: (B, H, W, 2).
+
+    Bilinear interpolation as a convolution with constant weights, which is faster in some engines.
+    """
+    taps = torch.tensor([[0.25, 0.75, 0.0], [0.0, 0.75, 0.25]], device=flow.device, dtype=flow.dtype)
+    kernel = taps[:, None, :, None] * taps[None, :, None, :]  # (2, 2, 3, 3): of each of the 2 x 2 pixels
+    both = torch.eye(2, device=flow.device, dtype=flow.dtype)[:, :, None, None]
+    weight = (kernel[:, :, None, None] * both).flatten(0, 2)
+    padded = functional.pad(flow, (1, 1, 1, 1), mode="replicate")
+    fine = functional.conv2d(padded, weight).unflatten(1, (2, 2, 2))
+    full: Tensor = fine.permute(0, 4, 1, 5, 2, 3).flatten(3, 4).flatten(1, 2)
+    return full
 
 
 def warp(frame: Tensor, flow: Tensor) -> Tensor:
@@ -203,19 +221,19 @@ def warp(frame: Tensor, flow: Tensor) -> Tensor:
 
     Args:
         frame: (1 or B, C, H, W).
-        flow: (B, 2, H, W), right and down, in pixels.
+        flow: (B, H, W, 2), right and down, in pixels.
 
     Returns:
         (B, C, H, W).
     """
-    height, width = flow.shape[-2:]
-    rows = torch.arange(height, device=flow.device, dtype=flow.dtype)[:, None].expand(height, width)
-    columns = torch.arange(width, device=flow.device, dtype=flow.dtype)[None].expand(height, width)
+    height, width = flow.shape[1:3]
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    pixels = torch.stack([columns, rows], -1).to(flow)
+    size = torch.tensor([width, height]).to(flow).expand(height, width, 2)
     # [-1, 1] from the outer border of the first pixel to that of the last one
-    x = (2 * (flow[:, 0] + columns) + 1) / width - 1
-    y = (2 * (flow[:, 1] + rows) + 1) / height - 1
-    repeated = frame + 0 * flow[:, :1]  # an expansion would be computed at run time, on the processor
-    return functional.grid_sample(repeated, torch.stack([x, y], -1), "bilinear", "border", align_corners=False)
+    grid = flow * (2 / size) + ((2 * pixels + 1) / size - 1)
+    repeated = frame + 0 * flow[:, :1, :1, :1]  # an expansion would be computed at run time, on the processor
+    return functional.grid_sample(repeated, grid, "bilinear", "border", align_corners=False)
 
 
 def _shuffled(x: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ def test_a_new_network_repeats_the_last_frame():
 @pytest.mark.parametrize(("right", "down"), [(3, 0), (0, 2), (-2, 5)])
 def test_a_flow_of_whole_pixels_moves_a_frame(right, down):
     frame = torch.rand(1, 2, 16, 16)
-    flow = torch.tensor([right, down]).view(1, 2, 1, 1).expand(1, 2, 16, 16).float()
+    flow = torch.tensor([right, down]).expand(1, 16, 16, 2).float()
     padded = torch.nn.functional.pad(frame, (6, 6, 6, 6), mode="replicate")
     expected = padded[:, :, 6 + down : 22 + down, 6 + right : 22 + right]
     torch.testing.assert_close(warp(frame, flow), expected, atol=1e-5, rtol=0)
@@ -52,8 +52,15 @@ def test_a_flow_of_whole_pixels_moves_a_frame(right, down):
 
 def test_a_flow_of_half_a_pixel_mixes_two():
     frame = torch.rand(1, 1, 8, 8)
-    moved = warp(frame, torch.tensor([0.5, 0.0]).view(1, 2, 1, 1).expand(3, 2, 8, 8))
+    moved = warp(frame, torch.tensor([0.5, 0.0]).expand(3, 8, 8, 2))
     torch.testing.assert_close(moved[2, :, :, :-1], (frame[0, :, :, :-1] + frame[0, :, :, 1:]) / 2, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 8, 8), (1, 2, 3, 5)])
+def test_a_flow_is_interpolated_as_pytorch_does(shape):
+    flow = torch.randn(shape)
+    expected = torch.nn.functional.interpolate(flow, scale_factor=2, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(full_flow(flow).permute(0, 3, 1, 2), expected)
 
 
 def test_all_noise_changes_the_forecast():
@@ -166,7 +173,7 @@ def test_what_moves_is_cut_out_with_its_outline():
     )
     maps = torch.zeros(1, 4, 16, 16)
     maps[:, 1:] = torch.tensor([10.0, 0, -10]).view(3, 1, 1)
-    flow = torch.tensor([-3.0, 0]).view(1, 2, 1, 1).expand(1, 2, 16, 16)
+    flow = torch.tensor([-3.0, 0]).expand(1, 16, 16, 2)
     expected = background.clone()
     expected[..., 4:8, 7:11] = 1
     torch.testing.assert_close(decoder._compose(maps, flow, observed), expected, atol=1e-4, rtol=0)
