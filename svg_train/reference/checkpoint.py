@@ -184,7 +184,7 @@ def _describe(layout: Layout, findings: Findings) -> tuple[Config | None, dict[s
         findings.add("posterior: missing, although the predictor reads more than the frame's encoding")
     if not all(part in parts for part in _NEEDED):
         return None, parts
-    return _build_config(findings, training_tables(options), {"model": model}), parts
+    return _build_config(findings, training_tables(options, model.get("channels")), {"model": model}), parts
 
 
 def _build_config(findings: Findings, *tables: dict[str, dict[str, Any]]) -> Config | None:

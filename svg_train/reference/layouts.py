@@ -24,7 +24,7 @@ from svg_train.weight_names import unwrap_names
 PARTS = ("encoder", "decoder", "frame_predictor", "posterior", "prior")  # of the reference
 _OUR_PARTS = ("encoder", "decoder", "predictor", "posterior", "prior")
 _OURS_ALONE, _THEIRS_ALONE = "predictor", "frame_predictor"
-_WEIGHTS = ("state_dict", "model_state_dict", "model", "weights", "net", "module", "params")  # keys, as programs name them
+WEIGHT_KEYS = ("state_dict", "model_state_dict", "model", "weights", "net", "module", "params")  # keys, as programs name them
 _OPTIONS = ("opt", "hyper_parameters", "hparams", "config", "args", "options")
 
 REFERENCE, SAFETENSORS = "a checkpoint of the reference implementation", "a safetensors file"
@@ -93,7 +93,7 @@ def _recognize_weights(content: Any, place: _Place, safetensors: bool, options: 
 def _places(content: Any) -> Iterator[_Place]:
     """Where the weights may be: under the usual names, in the whole content, then under any other names, nearest first."""
     top = content if isinstance(content, dict) else {}
-    usual = [((key,), top[key]) for key in _WEIGHTS if _holds_weights(top.get(key))]
+    usual = [((key,), top[key]) for key in WEIGHT_KEYS if _holds_weights(top.get(key))]
     yield from usual
     if not usual:
         yield (), content

@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard, get_args
 
-from svg_train.config import DataConfig
+from pydantic import BaseModel, ValidationError
+
+from svg_train.config import DataConfig, TrainConfig
 from svg_train.families.base import MAX_SIZE
 from svg_train.reference.modules import Tensors
 from svg_train.reference.tensors import StoredTensor
@@ -28,6 +30,8 @@ _OPTIONS = {
 }  # fmt: skip
 _LISTED = 100  # entries of a list among settings
 _FIRST_WIDTH = 64  # channels of the first convolution of svg-prime, times K
+_GRAY = ("digits", "smmnist")  # data sets that we have in gray alone
+_EXACT = 1 << 53  # up to here every whole number is a float
 _TRAINING = {"batch_size": "batch_size", "n_future": "n_future", "lr": "lr", "beta": "beta", "seed": "seed"}
 
 
@@ -73,6 +77,26 @@ def _shown_alone(value: Any) -> str:
     return str(value) if isinstance(value, _PLAIN) else f"a {type(value).__name__}"
 
 
+def whole_number(value: Any) -> Any:
+    """A whole number that is written as text or with a decimal point, as a number; anything else as it is."""
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,18}\s*", value, re.ASCII):
+        return int(value)
+    return int(value) if isinstance(value, float) and value == value // 1 and abs(value) < _EXACT else value
+
+
+def valid_alone(model: type[BaseModel], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that `model` takes. For those that a forecast does not need: others do not make a checkpoint unusable."""
+    return {name: value for name, value in settings.items() if _takes(model, name, value)}
+
+
+def _takes(model: type[BaseModel], name: str, value: Any) -> bool:
+    try:
+        model.model_validate({name: value})
+    except ValidationError:
+        return False
+    return True
+
+
 def model_table(parts: Parts, options: Mapping[str, Scalar], findings: Findings) -> dict[str, Any]:
     """Fields of our SvgConfig. The shapes decide; an option that contradicts them is a finding."""
     table = _from_shapes(parts)
@@ -83,28 +107,30 @@ def model_table(parts: Parts, options: Mapping[str, Scalar], findings: Findings)
         inferred, stated = table.get(name), options.get(option)
         if name in absent or stated is None:
             continue
+        if type(inferred) is int:
+            stated = whole_number(stated)
         if inferred is None:
             table[name] = stated
         elif type(stated) is not type(inferred) or stated != inferred:
             findings.add(f"opt.{option} is {shown(stated)}, but the parameters imply {inferred}")
     for option in ("n_past", "last_frame_skip"):
         if option in options:
-            table[option] = options[option]
+            table[option] = whole_number(options[option]) if option == "n_past" else options[option]
         else:
             findings.add(f"opt.{option} is missing, and cannot be inferred from the parameters")
     return {**table, "skip_lag": 1}  # the reference takes the skips from the frame before the last observed one
 
 
-def training_tables(options: Mapping[str, Scalar]) -> dict[str, dict[str, Any]]:
-    """The settings of training and data in the Namespace that our configuration has too."""
+def training_tables(options: Mapping[str, Scalar], channels: Any) -> dict[str, dict[str, Any]]:
+    """The settings of training and data in the Namespace that our configuration has too, as far as ours takes them."""
     train = {ours: options[option] for ours, option in _TRAINING.items() if options.get(option) is not None}
     names = get_args(DataConfig.model_fields["name"].annotation)
     data: dict[str, Any] = {"name": options.get("dataset")}
-    if data["name"] not in names:
+    if data["name"] not in names or (data["name"] in _GRAY and channels != 1):
         data["name"] = "video"  # a data set that we cannot read; the default would claim the built-in digits
     if data["name"] == "smmnist" and options.get("num_digits") is not None:
-        data["num_digits"] = options["num_digits"]
-    return {"train": train, "data": data}
+        data |= valid_alone(DataConfig, {"num_digits": options["num_digits"]})
+    return {"train": valid_alone(TrainConfig, train), "data": data}
 
 
 def is_spatial(parts: Parts) -> bool:

@@ -21,7 +21,7 @@ from svg_common.path_advice import shell_argument
 from svg_train.checkpoint import Checkpoint, CheckpointError
 from svg_train.config import Config, build_config
 from svg_train.families.frames.config import Dialect, FramesConfig
-from svg_train.families.frames.openstl_settings import METHODS, find_dialect, model_table, stated_method
+from svg_train.families.frames.openstl_settings import METHODS, find_dialect, merged_settings, model_table, stated_method
 from svg_train.families.frames.openstl_weights import (
     Source,
     find_network,
@@ -38,6 +38,7 @@ from svg_train.reference.settings_file import read_settings
 
 _LISTED = 60  # problems in one message
 _SETTINGS_FILE = "model_param.json"
+_OTHER_WEIGHTS = "  the settings are complete; what is wrong is in the weights: fetch or save the checkpoint again"
 _OTHER_METHODS = (
     "crevnet", "dmvfn", "mau", "mmvp", "phydnet", "predformer", "prednet", "simvp", "swinlstm_b", "swinlstm_d", "tau", "wast",
 )  # fmt: skip
@@ -54,12 +55,14 @@ def take(path: Path, file: TorchFile, model_config: Path | None) -> Checkpoint:
     """Read the checkpoint. As `Importer.take`; `model_config` is a model_param.json, with what it lacks added."""
     findings = Findings()
     tensors = find_weights(file.content)
-    given = {**_own_settings(file.content), **(read_settings(model_config) if model_config else {})}
+    given = merged_settings(_own_settings(file.content), read_settings(model_config) if model_config else {})
     _refuse_other_methods(path, given, find_network(tensors))
     config = _describe(tensors, given, _container(file.content), findings)
+    settled = config is not None and not findings.problems
     taken = None if config is None else _read(config, tensors, file, findings)
     if taken is None or findings.problems:
-        raise CheckpointError(_incomplete(path, model_config, findings.problems))
+        advice = _OTHER_WEIGHTS if settled else _next_step(path, model_config)
+        raise CheckpointError(_incomplete(path, findings.problems, advice))
     return taken
 
 
@@ -122,12 +125,12 @@ def _read_weight(file: TorchFile, tensors: Tensors, source: Source, findings: Fi
     return value
 
 
-def _incomplete(path: Path, model_config: Path | None, problems: list[str]) -> str:
+def _incomplete(path: Path, problems: list[str], advice: str) -> str:
     """All that is missing or contradictory, and what to run next."""
     shown = problems[:_LISTED] + ([f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else [])
     listed = "\n  ".join(shown)
     reason = f"'{path}' is a checkpoint of OpenSTL, but something that a forecast needs is missing or contradictory"
-    return f"{reason}:\n  {listed}\n{_next_step(path, model_config)}"
+    return f"{reason}:\n  {listed}\n{advice}"
 
 
 def _next_step(path: Path, model_config: Path | None) -> str:

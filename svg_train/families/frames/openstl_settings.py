@@ -8,8 +8,10 @@ from typing import Any
 
 from svg_train.families.frames.config import CELLS_WITH_DIALECTS, Cell, Dialect
 from svg_train.families.frames.openstl_weights import Sizes
-from svg_train.reference.options import Findings, shown
+from svg_train.reference.options import Findings, shown, whole_number
 
+_FORECASTS = {"kth": 20, "kth20": 20, "kth40": 40}  # frames that models of these data sets forecast, whatever is stated
+_WHOLE = ("filter_size", "layer_norm", "stride", "patch_size", "pre_seq_length", "aft_seq_length")
 _FRAME = ("observed frames", "channels", "height", "width")
 METHODS: dict[str, Cell] = {
     "convlstm": "convlstm", "predrnn": "predrnn", "predrnnv2": "predrnn-v2", "predrnnpp": "predrnnpp", "mim": "mim",
@@ -20,6 +22,12 @@ _PROGRAMS: dict[Dialect, frozenset[str]] = {
     "openstl-0.3": frozenset({"display_step", "use_gpu", "resume_from", "auto_resume", "launcher", "early_stop_epoch"}),
     "openstl-1.0": frozenset({"gpus", "metric_for_bestckpt", "ckpt_path"}),
 }  # fmt: skip
+
+
+def merged_settings(own: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a checkpoint, and those of the file beside it, which win. Numbers may be written as text."""
+    given = {**own, **{name: value for name, value in beside.items() if value is not None}}
+    return {**given, **{name: whole_number(given[name]) for name in _WHOLE if name in given}}
 
 
 def stated_method(given: Mapping[str, Any]) -> str:
@@ -38,7 +46,7 @@ def find_dialect(cell: Cell, given: Mapping[str, Any], container: Dialect | None
         return "openstl-1.0"  # they compute the same
     if named is not None:
         return named
-    writers = [container] if container else [dialect for dialect, arguments in _PROGRAMS.items() if arguments & given.keys()]
+    writers = [each for each, arguments in _PROGRAMS.items() if each == container or arguments & given.keys()]
     if len(writers) != 1 and stated is None:
         findings.add(
             f"dialect is missing, and cannot be inferred from the weights: two versions of {cell} have the same ones. "
@@ -129,11 +137,15 @@ def _e3d_settings(observed: int, given: Mapping[str, Any], findings: Findings) -
         ("aft_seq_length", future, "frames that it predicts: its attention looks back at all before"),
     ):
         if type(value) is not int or not 1 <= value <= _MAX_NUMBER:
-            problem = "missing, and cannot be inferred from the weights" if value is None else f"{shown(value)}, not a number"
+            limits = f"not a whole number from 1 to {_MAX_NUMBER}"
+            problem = "missing, and cannot be inferred from the weights" if value is None else f"{shown(value)}, {limits}"
             findings.add(f'{name} is {problem}. Add "{name}": NUMBER ({what})')
     if findings.problems:
         return {}
     assert isinstance(future, int)
+    # The settings of 0.3 state the lengths of its default data set, whichever the model was trained on. A history that is
+    # longer than needed changes nothing.
+    future = max(future, _FORECASTS.get(str(given.get("dataname")), 0))
     return {"stride": stride, "history": max(observed + future - 1, 2)}
 
 
@@ -143,8 +155,5 @@ _MAX_NUMBER = 1 << 16
 def _numbers(value: Any) -> list[int] | None:
     """Whole numbers from a list, or from text such as "64,64"; None if there are others."""
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
-    try:
-        numbers = [int(part) for part in parts[:100]]
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return numbers if all(abs(number) <= _MAX_NUMBER for number in numbers) else None
+    numbers = [whole_number(part) for part in parts[:100]]
+    return numbers if all(type(number) is int and abs(number) <= _MAX_NUMBER for number in numbers) else None

@@ -9,6 +9,7 @@ from typing import Any
 
 from svg_train.families.frames.config import Cell, FramesConfig
 from svg_train.parameter_shapes import parameter_shapes
+from svg_train.reference.layouts import WEIGHT_KEYS
 from svg_train.reference.modules import Tensors, named_tensors
 
 _Shape = tuple[int, ...]
@@ -70,8 +71,8 @@ class Sizes:
 
 def find_weights(content: Any) -> Tensors:
     """The weights in the content of a file, by the names that the network itself has; empty if there are none."""
-    inner = content["state_dict"] if isinstance(content, dict) and isinstance(content.get("state_dict"), dict) else content
-    tensors = named_tensors(inner) or {}
+    usual = [content[key] for key in WEIGHT_KEYS if key in content] if isinstance(content, dict) else []
+    tensors = next((found for inner in (*usual, content) if (found := named_tensors(inner))), {})
     outer = next((match[1] for name in tensors if (match := _OUTERMOST.match(name))), "")
     bare = {name.removeprefix(outer): tensor for name, tensor in tensors.items()}
     return bare if len(bare) == len(tensors) else _with_duplicates(tensors, outer)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from svg_train.reference.modules import Tensors
-from svg_train.reference.options import Findings, shown, training_tables
+from svg_train.reference.options import Findings, shown, training_tables, whole_number
 
 IMAGE_SIZE = 64  # of both backbones
 
@@ -31,7 +31,9 @@ def model_sizes(tensors: Tensors, settings: Mapping[str, Any], file: str, findin
             continue
         if ours not in sizes:
             sizes[ours] = stated
-        elif isinstance(stated, bool) != isinstance(sizes[ours], bool) or stated != sizes[ours]:
+            continue
+        same = _as_ours(stated, sizes[ours])
+        if isinstance(same, bool) != isinstance(sizes[ours], bool) or same != sizes[ours]:
             findings.add(f"{theirs} is {shown(stated)} in {file}, but the weights imply {shown(sizes[ours])}")
     return sizes
 
@@ -40,7 +42,7 @@ def generation_settings(settings: Mapping[str, Any], file: str, findings: Findin
     """Fields of SrvpConfig that no weight depends on. What a forecast needs and `settings` lack is a finding."""
     table = {name: settings[name] for name in _LOSS if settings.get(name) is not None}
     for ours, theirs in _NEEDED.items():
-        stated = settings.get(theirs)
+        stated = whole_number(settings.get(theirs))
         if stated is None:
             findings.add(f"{theirs} is missing in {file}, and cannot be inferred from the weights")
         elif type(stated) is not int:
@@ -62,9 +64,15 @@ def other_tables(settings: Mapping[str, Any], channels: int) -> dict[str, dict[s
         options["beta"] = 2 * numbers["obs_scale"] * numbers["obs_scale"] * numbers["beta_z"] / (channels * IMAGE_SIZE**2)
     if {"seq_len", "nt_cond"} <= numbers.keys() and numbers["seq_len"] > numbers["nt_cond"]:
         options["n_future"] = numbers["seq_len"] - numbers["nt_cond"]
-    if channels != 1 and options.get("dataset") == "smmnist":
-        del options["dataset"]  # a variant that we do not have: ours is gray
-    return training_tables(options)
+    return training_tables(options, channels)
+
+
+def _as_ours(stated: Any, ours: Any) -> Any:
+    """In the type that we have: 0 and 1 for what is said by truth values, numbers as text, and names in capitals."""
+    number = whole_number(stated)
+    if isinstance(ours, bool):
+        return bool(number) if type(number) is int and number in (0, 1) else stated
+    return number if isinstance(ours, int) else stated.lower() if isinstance(stated, str) else stated
 
 
 def _from_shapes(tensors: Tensors) -> dict[str, Any]:

@@ -108,6 +108,7 @@ CONTAINERS = {
     "latest.pth": lambda w: {"epoch": 1, "state_dict": w, "optimizer": {}, "scheduler": {}},
     "a distributed run": lambda w: {f"module.{name}": value for name, value in w.items()},
     "compiled, in two wrappers": lambda w: {"state_dict": {f"module.model._orig_mod.{name}": v for name, v in w.items()}},
+    "under another key": lambda w: {"model": w, "epoch": 1},
     "half precision": lambda w: {name: value.half() for name, value in w.items()},
     "Lightning": lightning,
     "Lightning with a Namespace": lambda w: {**lightning(w), "hyper_parameters": SimpleNamespace(**settings())},
@@ -138,8 +139,18 @@ def test_settings_become_those_of_the_model(tmp_path):
     assert (model.family, model.cell, model.n_past, model.hidden, model.history) == ("frames", "e3d-lstm", 3, (4, 4), 7)
     assert (model.filter_size, model.stride, model.patch_size, model.layer_norm) == (5, 2, 4, False)
     assert (checkpoint.config.train.n_future, checkpoint.config.data.name) == (5, "video")
+    longer = take(tmp_path, weights("e3dlstm", k=5), settings("e3dlstm", dataname="kth")).config.model
+    assert longer.history == 3 + 20 - 1  # the settings of 0.3 state the lengths of another data set
     kth = take(tmp_path, weights(), settings(dataname="kth"))
     assert kth.config.data.name == "kth"
+
+
+def test_numbers_may_be_text_and_what_is_null_is_not_said(tmp_path):
+    plain = take(tmp_path, weights("e3dlstm", k=5), settings("e3dlstm")).config
+    text = {"stride": "1", "patch_size": "4", "layer_norm": "0", "pre_seq_length": "3", "aft_seq_length": 5.0}
+    assert take(tmp_path, weights("e3dlstm", k=5), settings("e3dlstm", num_hidden=["4", 4.0], **text)).config == plain
+    assert take(tmp_path, lightning(weights()), {"in_shape": None}).config.model.n_past == 3
+    assert "in_shape is [3.5, 1, 8, 8], not four numbers" in refusal(tmp_path, weights(), settings(in_shape=[3.5, 1, 8, 8]))
 
 
 def test_frames_need_not_be_square(tmp_path):
@@ -201,6 +212,7 @@ def test_the_version_shows_in_the_container_and_in_the_settings_that_it_wrote(tm
         assert take(tmp_path, content, given).config.model.dialect == dialect
     mixed = refusal(tmp_path, weights(), {**unnamed, "use_gpu": True, "gpus": [0]})
     assert "dialect is missing" in mixed
+    assert "dialect is missing" in refusal(tmp_path, lightning(weights()), {"use_gpu": True})
 
 
 def test_without_settings_the_message_names_the_file_and_the_command(tmp_path):
@@ -279,6 +291,8 @@ def test_missing_unexpected_and_damaged_weights_are_in_one_message(tmp_path):
         "conv_last.weight: given type torch.int64, expected floating point",
     ):
         assert expected in message
+    assert message.endswith("fetch or save the checkpoint again")
+    assert message.count("correct the settings") == 0
     broken = weights()
     broken["cell_list.0.conv_h.0.weight"][0, 0, 0, 0] = float("nan")
     assert "cell_list.0.conv_h.0.weight: contains values that are not finite" in refusal(tmp_path, broken, settings())

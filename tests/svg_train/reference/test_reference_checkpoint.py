@@ -55,6 +55,21 @@ def test_import_computes_what_the_reference_computes(case, tmp_path):
     torch.testing.assert_close(imported.build().generate(x, noise, context_noise), expected, atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"dataset": "smmnist", "num_digits": 9, "lr": 0, "seed": -1, "n_future": 0, "batch_size": "many", "beta": -1.0},
+        {"image_width": 64.0, "z_dim": "3", "n_past": "3"},
+    ],
+)
+def test_what_only_training_needs_may_be_anything_and_numbers_may_be_text(given, tmp_path):
+    """smmnist in colour is a data set that we do not have."""
+    checkpoint = load_any_checkpoint(write_checkpoint(tmp_path / "a.pth", build(channels=3), OldTorch(4), **given))
+    model = checkpoint.config.model
+    assert (model.channels, model.image_size, model.z_dim, model.n_past) == (3, 64, 3, 3)
+    assert checkpoint.config.data.name == ("video" if "dataset" in given else "kth")
+
+
 def test_modules_of_todays_torch_and_data_parallel_wrappers(tmp_path):
     parts = build()
     wrapped = {name: torch.nn.DataParallel(part) for name, part in parts.items()}
