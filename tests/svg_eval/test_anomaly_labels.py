@@ -44,6 +44,16 @@ class TestRanges:
         labels = read_labels(write(tmp_path / "l.CSV", text))
         assert {name: marked(labels, name, 5) for name in labels.clips} == {"01": [2, 3, 5], "road.v2": [1], "02": [], "03": []}
 
+    @pytest.mark.parametrize(
+        "text",
+        ["a,2,3\rb\r", "# made by hand\n\nFile,First,Last\na,2,3\nb\n", "file,first,last,\r\na,2,3,\r\nb,,,\r\n"],
+        ids=["lines as on old Macs", "a header below a remark", "a comma at every end"],
+    )
+    def test_csv_may_be_written_in_other_ways(self, tmp_path, text):
+        (tmp_path / "l.csv").write_bytes(text.encode())
+        labels = read_labels(tmp_path / "l.csv")
+        assert {name: marked(labels, name, 5) for name in labels.clips} == {"a": [2, 3], "b": []}
+
     def test_ranges_may_count_from_0(self, tmp_path):
         labels = read_labels(write(tmp_path / "l.csv", "a,0,1\n"), first_number=0)
         assert marked(labels, "a", 3) == [1, 2]
@@ -69,6 +79,10 @@ class TestRanges:
             ("l.csv", "01,5\n", "line 1 is '01,5'"),
             ("l.csv", "01,a,b\n", "line 1 is"),
             ("l.m", "", "no line like TestVideoFile"),
+            ("l.m", "TestVideoFile{1}.gt_frame = [1:2]; TestVideoFile{1}.gt_frame = [4];", "clip 1 has two entries"),
+            ("l.m", "TestVideoFile{1}.gt_frame = [1:2]; TestVideoFile{2}.gt_frame = all;", "has a gt_frame that is not like"),
+            ("l.csv", "a" * (1 << 18), "field larger than"),
+            ("l.json", "[" * 10**5, "cannot be read"),
             ("l.m", "TestVideoFile{end+1}.gt_frame = [1:n];", r"entry 1 is \[1:n\]"),
             ("l.txt", "01,1,2", "unknown kind of labels"),
         ],
@@ -96,6 +110,14 @@ class TestMatlab:
         labels = read_labels(write(tmp_path / "UCSDped2.m", self.TEXT))
         assert {name: marked(labels, name, 8) for name in labels.clips} == {"1": [2, 3], "2": [1, 2, 4, 5, 7], "3": []}
 
+    def test_numbers_in_braces_block_comments_and_bare_ranges(self, tmp_path):
+        text = (
+            "%{\nTestVideoFile{end+1}.gt_frame = [7:7];\n%}\nTestVideoFile{2}.gt_frame = [1:2];\r"
+            "TestVideoFile{1}.gt_frame = 4:5; % [6]\r"
+        )
+        labels = read_labels(write(tmp_path / "l.m", text))
+        assert {name: marked(labels, name, 8) for name in labels.clips} == {"2": [1, 2], "1": [4, 5]}
+
     def test_entries_belong_to_the_numbers_in_the_names_of_clips(self, tmp_path):
         labels = read_labels(write(tmp_path / "l.m", self.TEXT))
         for names in (["Test001", "Test002", "Test003"], ["01", "02", "03"]):
@@ -115,6 +137,21 @@ class TestMasks:
         assert marked(labels, "02", 2) == []
         with pytest.raises(UsageError, match="2 masks for 3 frames"):
             labels.clips["02"].mask(3)
+
+    def test_clips_beside_their_masks_are_no_masks(self, tmp_path):
+        write_masks(tmp_path / "Test001", [1, 1])
+        write_masks(tmp_path / "Test002", [1, 1])
+        write_masks(tmp_path / "Test002_gt", [0, 1])
+        labels = read_labels(tmp_path)
+        assert marked(labels, "Test002", 2) == [2]
+        with pytest.raises(UsageError, match="clips without labels: Test001"):
+            labels.of(["Test001", "Test002"])
+
+    def test_a_mask_of_16_bits_is_set_by_its_smallest_value(self, tmp_path):
+        (tmp_path / "gt" / "01").mkdir(parents=True)
+        for number, value in enumerate((0, 1, 65535)):
+            Image.fromarray(np.full((4, 6), value, np.uint16)).save(tmp_path / "gt" / "01" / f"{number}.png")
+        assert marked(read_labels(tmp_path / "gt"), "01", 3) == [2, 3]
 
     def test_an_unreadable_mask_is_refused(self, tmp_path):
         write_masks(tmp_path / "gt" / "01", [0, 1])

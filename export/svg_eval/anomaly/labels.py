@@ -1,8 +1,9 @@
 """Labels of anomalous frames: ranges as JSON or CSV, UCSD's .m files, and folders of pixel masks. `read_labels` reads any.
 
 {"clips": {"01": [[61, 180]], "02": []}}         JSON
-01,61,180                                        CSV: file,first,last; a line per range, without numbers for a normal clip
-TestVideoFile{end+1}.gt_frame = [61:180];        UCSD: the n-th line is about the clip with the number n in its name
+01,61,180                                        CSV: file,first,last; a line per range, without numbers for a normal clip;
+                                                 a header, and lines that begin with #, are skipped
+TestVideoFile{end+1}.gt_frame = [61:180];        UCSD: the n-th line, or that with {n}, is about the clip with n in its name
 masks/01/0001.png, or masks/Test001_gt/*.bmp     pixel masks: a frame is anomalous where its mask has a pixel that is not 0
 """
 
@@ -33,7 +34,9 @@ _EXPECTED = (
     'expected ranges as JSON ({"clips": {"01": [[61, 180]]}}) or CSV (file,first,last), UCSD\'s .m file, '
     "or a folder of folders of pixel masks"
 )
-_ENTRY = re.compile(r"TestVideoFile\s*\{[^}]*\}\s*\.\s*gt_frame\s*=\s*\[([^\]]*)\]")
+_COMMENTS = re.compile(r"^[ \t]*%\{[ \t]*$.*?(?:^[ \t]*%\}[ \t]*$|\Z)|%[^\n]*", re.DOTALL | re.MULTILINE)
+_ASSIGNED = re.compile(r"\bgt_frame\b")
+_ENTRY = re.compile(r"TestVideoFile\s*\{([^}]*)\}\s*\.\s*gt_frame\s*=\s*(?:\[([^\]]*)\]|([\d:\s]+?)\s*(?:;|$))", re.MULTILINE)
 _RANGE = re.compile(r"(\d+)(?::(\d+))?")
 _SHOWN = 5  # names in a message
 
@@ -93,9 +96,8 @@ class PixelMasks:
             raise UsageError(
                 f"{self.source}: {len(self.files)} masks for {frames} frames\n  expected one per frame of the clip"
             )
-        pictures = PictureFiles(self.files)
         try:
-            return np.array([bool(pictures.read(file).any()) for file in self.files])
+            return np.array([not PictureFiles.is_black(file) for file in self.files])
         except PictureError as error:
             raise UsageError(f"{self.source}: a mask cannot be read: {error}\n  expected pictures, such as .png") from error
 
@@ -153,7 +155,7 @@ def read_labels(path: Path, first_number: int = 1) -> AnomalyLabels:
     refuse_pipe(path)
     try:
         ranges = reader(decode_text(path.read_bytes()))
-    except (EncodingError, ValueError) as error:
+    except (EncodingError, ValueError, csv.Error, RecursionError) as error:
         raise UsageError(f"labels '{path}' cannot be read: {error}\n  {_EXPECTED}") from error
     if not ranges:
         raise UsageError(f"labels '{path}' name no clip\n  {_EXPECTED}")
@@ -192,13 +194,20 @@ def _pair(name: str, value: Any) -> tuple[int, int]:
 
 def _csv_ranges(text: str) -> Ranges:
     ranges: dict[str, list[tuple[int, int]]] = {}
-    for number, row in enumerate(csv.reader(io.StringIO(text)), start=1):
+    first = True
+    for number, row in enumerate(csv.reader(io.StringIO(text, newline=None)), start=1):
         cells = [cell.strip() for cell in row]
-        if not any(cells) or cells[0].startswith("#") or (number == 1 and cells[1:] == ["first", "last"]):
+        if not any(cells) or cells[0].startswith("#"):
             continue
         name, *numbers = cells
+        while numbers and not numbers[-1]:
+            numbers.pop()
+        header = first and [each.lower() for each in numbers] == ["first", "last"]
+        first = False
+        if header:
+            continue
         known = ranges.setdefault(_clip_name(name), [])
-        if not any(numbers):
+        if not numbers:
             continue
         if len(numbers) != 2 or not all(re.fullmatch(r"\d+", each, re.ASCII) for each in numbers):
             raise ValueError(f"line {number} is {','.join(cells)!r:.60}, not file,first,last")
@@ -214,11 +223,17 @@ def _clip_name(name: str) -> str:
 
 def _matlab_ranges(text: str) -> Ranges:
     """Read as text; what a program could do besides is not looked at."""
-    entries = _ENTRY.findall(re.sub(r"%.*", "", text))
+    code = _COMMENTS.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
+    entries = _ENTRY.findall(code)
+    if entries and len(entries) != len(_ASSIGNED.findall(code)):
+        raise ValueError("it has a gt_frame that is not like TestVideoFile{end+1}.gt_frame = [61:180];")
     if not entries:
         raise ValueError("it has no line like TestVideoFile{end+1}.gt_frame = [61:180];")
     ranges: Ranges = {}
-    for number, entry in enumerate(entries, start=1):
+    for place, (index, listed, bare) in enumerate(entries, start=1):
+        number, entry = int(index) if re.fullmatch(r"\s*\d{1,9}\s*", index, re.ASCII) else place, listed or bare
+        if str(number) in ranges:
+            raise ValueError(f"clip {number} has two entries")
         parts = re.split(r"[\s,;]+", re.sub(r"\s*:\s*", ":", entry).strip())
         found = [_RANGE.fullmatch(part) for part in parts if part]
         if not all(found):
@@ -229,7 +244,10 @@ def _matlab_ranges(text: str) -> Ranges:
 
 def _read_masks(folder: Path) -> AnomalyLabels:
     clips: dict[str, ClipLabels] = {}
-    for each in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+    folders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    marked = [entry for entry in folders if entry.name.endswith(MASK_SUFFIX)]
+    beside_clips = any((folder / entry.name.removesuffix(MASK_SUFFIX)).is_dir() for entry in marked)
+    for each in marked if beside_clips else folders:
         found = [clip for clip in find_clips(each, nested=False) if not clip.is_video]
         files = tuple(path for clip in found for path in clip.paths)
         if files:

@@ -56,6 +56,15 @@ class PictureFiles:
             image = self._to_eight_bits(image)
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
+    @staticmethod
+    def is_black(path: Path) -> bool:
+        """Whether all samples in a file are 0, at the depth that it has.
+
+        Raises:
+            PictureError: as of `read`.
+        """
+        return not _decode(path).any()
+
     def _to_eight_bits(self, image: NDArray[Any]) -> NDArray[np.uint8]:
         if self.bits is None:
             self.bits = max(map(_bits_of_file, self._paths[:: max(len(self._paths) // _PROBED, 1)]), default=DEPTHS[0])

@@ -268,7 +268,7 @@ def _agree_on(file: Path, settings: dict[str, Any]) -> None:
         return
     try:
         known = dict(json.loads(file.read_text(encoding="utf-8")))
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise UsageError(f"'{file}' is damaged: {error}\n  choose another --out") from error
     differing = [name for name in {**known, **asked} if name != "model" and known.get(name) != asked.get(name)]
     if differing:

@@ -22,6 +22,7 @@ from svg_common.video.reader import VIDEO_SUFFIXES
 
 LIST_SUFFIXES = (".txt", ".lst", ".list")
 _LIST_LIMIT = 256 << 20  # bytes: millions of names
+_BRACKETS = re.compile(r"\[[^\]]*\]")  # of addresses such as [::1]
 _NAME_LIMIT = 4096  # characters of an address, as of a path on Linux
 _UNKNOWN_SIZE = -1  # an HTTP server need not know how long its answer will be
 _USUAL_BYTES = 10 << 20  # of a video whose size is not known, for progress alone
@@ -172,6 +173,10 @@ def _read_list(source: str) -> bytes:
 def _videos_in(source: str) -> Iterator[Video]:
     if len(source) > _NAME_LIMIT or "\0" in source:
         raise UsageError(f"'{_shown(source)[:40]}...' is no path: it is too long, or holds a zero byte")
+    if not source.strip():
+        raise UsageError("an empty name of a video, folder or list\n  give one, or . for this folder")
+    if "://" in source and "::" in _BRACKETS.sub("", _without_query(source)):
+        raise UsageError(f"'{_shown(source)}' is a chain of addresses, which svg-forecast does not read\n  unpack the archive")
     if "://" not in source:
         yield from _local_videos(Path(source))
         return

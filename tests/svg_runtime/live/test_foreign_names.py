@@ -123,3 +123,9 @@ def test_a_camera_is_known_by_number_and_by_device(tmp_path, monkeypatch):
     (tmp_path / "7").write_bytes(b"a file of that name")
     given = ("0", "/dev/video12", "v4l2:///dev/video1", "7", "clip.mp4", "rtsp://host/1")
     assert [camera_number(source) for source in given] == [0, 12, 1, None, None, None]
+
+
+@pytest.mark.parametrize("source", ["", " "])
+def test_an_empty_source_is_not_this_folder(source):
+    with pytest.raises(UsageError, match="--source is empty"):
+        check_source(SourceOptions(source=source))

@@ -242,6 +242,8 @@ def test_a_file_that_is_still_written_is_unreachable(videos, tmp_path):
     [
         ("gone.txt", UsageError, "no such list"),
         ("gone.mp4", UsageError, "does not exist"),
+        ("", UsageError, "an empty name"),
+        ("zip://a.mp4::/tmp/x.zip", UsageError, "a chain of addresses"),
         ("foo://bucket/x", UsageError, "no address of videos"),
         ("memory://nothing", UsageError, "contains no videos"),
         ("oci://bucket/x", BackendMissingError, "install it with pip"),

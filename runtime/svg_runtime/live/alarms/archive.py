@@ -104,6 +104,10 @@ def _write_png(path: Path, canvas: Canvas) -> None:
 def _append_line(path: Path, line: str) -> None:
     """After a crash, or a disk that was full, the file may end in the middle of a line: then a new one begins first."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file():  # a pipe or a terminal has no end to look at
+        with _APPENDING, path.open("wb", buffering=0) as stream:
+            stream.write(line.encode("utf-8") + b"\n")
+        return
     with _APPENDING, path.open("ab+") as file:
         size = file.seek(0, os.SEEK_END)
         if size:

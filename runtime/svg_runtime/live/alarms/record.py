@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 SignalName = Literal["combined", "surprise", "error", "scene", "camera_motion"]
 SIGNALS: tuple[SignalName, ...] = ("combined", "surprise", "error", "scene", "camera_motion")
 _LAST_LINE = 1 << 16  # bytes at the end of a file that hold its last line
+
+
+def _encodable(text: str) -> str:
+    """Names of files may hold bytes that are no text; they are written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+_Name = Annotated[str, AfterValidator(_encodable)]
 
 
 class _Frozen(BaseModel):
@@ -30,8 +38,8 @@ class Peak(_Frozen):
 class Files(_Frozen):
     """What was saved, as paths; None: nothing, or it could not be written."""
 
-    clip: str | None = None  # MP4, from before to after the start
-    picture: str | None = None  # PNG, the expected and the real frame side by side
+    clip: _Name | None = None  # MP4, from before to after the start
+    picture: _Name | None = None  # PNG, the expected and the real frame side by side
 
 
 class AlarmRecord(_Frozen):
@@ -42,8 +50,8 @@ class AlarmRecord(_Frozen):
     sequence: int = Field(ge=1)  # grows by one with each alarm, over all runs that write the same events file
     phase: Literal["started", "ended"]
     camera: str | None = None  # name of one of several; left out where there is one
-    source: str  # without user and password
-    model: str
+    source: _Name  # without user and password
+    model: _Name
     signal: SignalName  # that was compared with the threshold
     threshold: float
     start: AwareDatetime  # of the first frame at the threshold

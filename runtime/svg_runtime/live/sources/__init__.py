@@ -91,6 +91,8 @@ def check_source(options: SourceOptions) -> None:
         raise UsageError("--loop applies to files and folders, which end\n  remove it")
     if options.source is None or camera is not None or options.source == SYNTHETIC_URL:
         return
+    if not options.source.strip():
+        raise UsageError("--source is empty\n  give a file, a folder or an address, or . for this folder")
     refuse_foreign_name(options.source)
     if options.path is None:
         require_stream_address(options.source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from datetime import datetime, timezone
@@ -168,6 +169,21 @@ def test_a_line_per_record_that_reads_back(tmp_path):
     assert fields["schema"] == "svg-edge/alarm/1"
     assert fields["start"] == "2026-01-02T03:04:05Z"
     assert datetime.fromisoformat(fields["start"].replace("Z", "+00:00")).utcoffset() is not None
+
+
+def test_a_pipe_takes_records_too(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    kept = archive(None, events_file=pipe)
+    with open(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as reader:
+        kept.append(record(1))
+        assert AlarmRecord.model_validate_json(reader.readline()) == record(1)
+
+
+def test_names_that_are_no_text_are_written_as_escapes():
+    named = record(1).model_copy(update={})
+    named = AlarmRecord.model_validate({**named.model_dump(by_alias=True), "source": "bad\udcff.mp4"})
+    assert json.loads(named.to_json())["source"] == "bad\\udcff.mp4"
 
 
 def test_numbers_go_on_over_runs(tmp_path):
