@@ -40,7 +40,10 @@ class RunLength:
         return self._before_s + (0.0 if self._began is None else self._now() - self._began)
 
     def agree(self, elapsed_s: float) -> None:
-        """Let `elapsed_s` be the seconds so far until the next call: processes whose clocks differ must not differ in rate."""
+        """Let `elapsed_s` be the seconds so far until the next call.
+
+        Processes whose clocks differ must not differ in rate, and a run must not end between two looks at the clock.
+        """
         self._agreed_s = elapsed_s
 
     @property

@@ -248,8 +248,7 @@ class Trainer:
         # 3) update the weights, the learning rate and the averaged weights
         self._optimizer.step()
         self._optimizer.zero_grad()
-        if fabric.world_size > 1:
-            self._length.agree(elapsed_s)
+        self._length.agree(elapsed_s)
         self._schedule.step()
         if self._average is not None:
             self._average.update_parameters(self._raw)

@@ -70,7 +70,6 @@ def test_a_run_in_time_ends_with_an_evaluation_and_can_be_resumed(tmp_path, monk
     whole = load_checkpoint(tmp_path / "run" / "last.pt")
     assert whole.step > 3
     assert 2 <= whole.training["elapsed_s"] <= saved.training["elapsed_s"] + time.monotonic() - began
-    (rate,) = whole.training["schedule"]["_last_lr"]
-    assert 0 <= rate < 0.02 * timed.train.lr  # the time may have ended just after the rate was set
+    assert whole.training["schedule"]["_last_lr"] == [0]
     with pytest.raises(UsageError, match="is complete"):
         Trainer(timed, tmp_path / "run", CPU, resume=True)

@@ -36,7 +36,7 @@ _EXPECTED = (
 )
 _COMMENTS = re.compile(r"^[ \t]*%\{[ \t]*$.*?(?:^[ \t]*%\}[ \t]*$|\Z)|%[^\n]*", re.DOTALL | re.MULTILINE)
 _ASSIGNED = re.compile(r"\bgt_frame\b")
-_ENTRY = re.compile(r"TestVideoFile\s*\{([^}]*)\}\s*\.\s*gt_frame\s*=\s*(?:\[([^\]]*)\]|([\d:\s]+?)\s*(?:;|$))", re.MULTILINE)
+_ENTRY = re.compile(r"TestVideoFile\s*\{([^}]*)\}\s*\.\s*gt_frame\s*=\s*(?:\[([^\]]*)\]|([\d: \t]+)(?:;|$))", re.MULTILINE)
 _RANGE = re.compile(r"(\d+)(?::(\d+))?")
 _SHOWN = 5  # names in a message
 

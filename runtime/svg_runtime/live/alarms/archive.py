@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import threading
@@ -104,9 +105,8 @@ def _write_png(path: Path, canvas: Canvas) -> None:
 def _append_line(path: Path, line: str) -> None:
     """After a crash, or a disk that was full, the file may end in the middle of a line: then a new one begins first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists() and not path.is_file():  # a pipe or a terminal has no end to look at
-        with _APPENDING, path.open("wb", buffering=0) as stream:
-            stream.write(line.encode("utf-8") + b"\n")
+    if path.exists() and not path.is_file():
+        _write_to_stream(path, line.encode("utf-8") + b"\n")
         return
     with _APPENDING, path.open("ab+") as file:
         size = file.seek(0, os.SEEK_END)
@@ -116,3 +116,11 @@ def _append_line(path: Path, line: str) -> None:
         file.write(("\n" if broken else "").encode() + line.encode("utf-8") + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _write_to_stream(path: Path, content: bytes) -> None:
+    """A pipe or a terminal has no end to look at. One that nobody reads is an error, and not waited for."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    with _APPENDING, os.fdopen(descriptor, "wb", buffering=0) as stream:
+        if stream.write(content) != len(content):
+            raise BlockingIOError(errno.EAGAIN, "its reader is too slow", str(path))

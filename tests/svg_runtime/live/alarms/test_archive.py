@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from svg_runtime.live.alarms.archive import Archive
+from svg_runtime.live.alarms.archive import Archive, _append_line
 from svg_runtime.live.alarms.clip_buffer import _WAITING_PICTURES, ClipBuffer, StoredPicture
 from svg_runtime.live.alarms.comparison import compare_frames
 from svg_runtime.live.alarms.record import AlarmRecord, Peak, next_sequence
@@ -180,9 +180,14 @@ def test_a_pipe_takes_records_too(tmp_path):
         assert AlarmRecord.model_validate_json(reader.readline()) == record(1)
 
 
+def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="No such device"):
+        _append_line(tmp_path / "pipe", "{}")
+
+
 def test_names_that_are_no_text_are_written_as_escapes():
-    named = record(1).model_copy(update={})
-    named = AlarmRecord.model_validate({**named.model_dump(by_alias=True), "source": "bad\udcff.mp4"})
+    named = AlarmRecord.model_validate({**record(1).model_dump(by_alias=True), "source": "bad\udcff.mp4"})
     assert json.loads(named.to_json())["source"] == "bad\\udcff.mp4"
 
 
