@@ -19,6 +19,7 @@ from svg_common.errors import ExitCode, SvgError, UsageError
 from svg_common.files import resolved
 from svg_common.folder_lock import FolderLock
 from svg_common.path_advice import shell_argument
+from svg_common.signals import ignore_next_hangup, stop_signals
 from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
 from svg_train.config import Config
 from svg_train.config_options import arguments
@@ -96,7 +97,7 @@ class Trainer:
 
         Raises:
             DivergedError: loss or gradient became non-finite; the last good checkpoint is kept.
-            StoppedError: Ctrl-C or SIGTERM; the run is saved.
+            StoppedError: Ctrl-C, SIGTERM or SIGHUP; the run is saved.
             LostProcessError: another process of the run is gone.
             FolderInUseError: another process trains into the same folder.
             SvgError, OSError: unusable data or output folder, here or in another process.
@@ -350,16 +351,17 @@ class Trainer:
 
     @contextmanager
     def _stop_signals(self) -> Iterator[None]:
-        """Ctrl-C and SIGTERM end the run after the step in progress; a second one ends it at once."""
+        """Ctrl-C, SIGTERM and SIGHUP end the run after the step in progress; a second one ends it at once."""
 
         def request(number: int, frame: FrameType | None) -> None:
+            ignore_next_hangup(number)
             if self._stop_requested:
                 raise KeyboardInterrupt
             self._stop_requested = True
             if self._fabric.local_rank == 0:
                 print("stopping after this step; press Ctrl-C again to stop at once without saving", file=sys.stderr)
 
-        old = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+        old = {number: signal.signal(number, request) for number in stop_signals()}
         try:
             yield
         finally:

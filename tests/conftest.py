@@ -29,9 +29,11 @@ TINY = {"nf": 4, "g_dim": 16, "z_dim": 4, "rnn_size": 24, "n_past": 3, "skip_lag
 
 
 def pytest_configure() -> None:
-    """Restore Ctrl-C, which a shell's background jobs ignore, for the programs that tests start and interrupt."""
+    """Restore signals that a shell's background jobs and nohup ignore, for the programs that tests start and interrupt."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda number, frame: None)  # ignored here, and not in programs that are started
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -69,7 +69,7 @@ def adapt(request: Adaptation) -> dict[str, Any]:
 
     Raises:
         UsageError: the folder has another run, or settings contradict each other.
-        RecordingStoppedError, StoppedError: Ctrl-C or SIGTERM; it can be continued.
+        RecordingStoppedError, StoppedError: Ctrl-C, SIGTERM or SIGHUP; it can be continued.
         SourceLostError: the camera is gone; it can be continued.
         SvgError, OSError: unusable data, checkpoint or folder.
     """

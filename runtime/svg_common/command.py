@@ -8,6 +8,7 @@ import io
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from functools import cache
 from typing import NoReturn
 
@@ -19,7 +20,8 @@ from svg_common.journal import prefix_journal_lines, stderr_is_journal
 from svg_common.log_messages import ConsoleHandler, log_messages_to
 from svg_common.out_of_memory import is_out_of_memory
 from svg_common.printable import console_text, print_any_name
-from svg_common.signals import handle_sigterm_as_sigint
+from svg_common.signals import handle_stop_signals_as_sigint
+from svg_common.streams import drop_unwritable_messages, flush_results, open_closed_streams
 
 _MIN_COLUMNS = 20
 
@@ -53,37 +55,46 @@ def run_command(app: typer.Typer, prefix: str = "") -> NoReturn:
         app: the command.
         prefix: before log messages of level INFO, which go to stderr.
     """
-    handle_sigterm_as_sigint()
+    handle_stop_signals_as_sigint()
+    open_closed_streams()
+    drop_unwritable_messages()
     print_any_name()
     prefix_journal_lines()
     _ignore_narrow_terminal()
     warnings.formatwarning = lambda message, *where: f"warning: {console_text(str(message))}\n"  # no source line
+    code = _exit_code(lambda: _run(app, prefix))
+    sys.exit(_exit_code(flush_results) or code)
+
+
+def _run(app: typer.Typer, prefix: str) -> int:
+    with log_messages_to(ConsoleHandler(stderr_console(), prefix)):
+        _refuse_deleted_folder()
+        code = app(standalone_mode=False)
+    return code if isinstance(code, int) else ExitCode.OK
+
+
+def _exit_code(run: Callable[[], int | None]) -> int:
+    """What `run` returns, or the code of its error, after its message; 0 for None."""
     try:
-        with log_messages_to(ConsoleHandler(stderr_console(), prefix)):
-            _refuse_deleted_folder()
-            code = app(standalone_mode=False)
-        sys.exit(int(code) if isinstance(code, int) else ExitCode.OK)
+        return run() or ExitCode.OK
     except SvgError as error:
-        _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted", ExitCode.INTERRUPTED)
-    except typer.Abort:
-        _fail("interrupted", ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader closed the pipe: nothing to report
-        sys.exit(ExitCode.ERROR)
+        return _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", ExitCode.INTERRUPTED)
+    except BrokenPipeError:  # the reader of stdout has closed it: nobody reads a message
+        return ExitCode.ERROR
     except OSError as error:
-        _fail(_describe_os_error(error), ExitCode.ERROR)
+        return _fail(_describe_os_error(error), ExitCode.ERROR)
     except Exception as error:
         if is_out_of_memory(error):
-            _fail(_describe_memory_error(error), ExitCode.ERROR)
+            return _fail(_describe_memory_error(error), ExitCode.ERROR)
         show = getattr(error, "show", None)  # click's usage errors print themselves, with the command's usage line
         if show is None:
             raise
         shown = io.StringIO()
         show(file=shown)
         print(console_text(shown.getvalue()), end="", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", ExitCode.USAGE))
+        return int(getattr(error, "exit_code", ExitCode.USAGE))
 
 
 def _ignore_narrow_terminal() -> None:
@@ -112,6 +123,6 @@ def _describe_memory_error(error: Exception) -> str:
     return f"out of memory{reason}\n  close other programs, or choose smaller numbers of samples, frames or sequences at once"
 
 
-def _fail(message: str, code: int) -> NoReturn:
+def _fail(message: str, code: int) -> int:
     print(f"error: {console_text(message)}", file=sys.stderr)
-    sys.exit(int(code))
+    return int(code)

@@ -1,4 +1,4 @@
-"""Deferred Ctrl-C and SIGTERM for moments that must not be interrupted.
+"""The signals that end a command: Ctrl-C, SIGTERM, and SIGHUP, which a terminal sends when it is closed.
 
 In our own commands only: other programs handle their own signals.
 """
@@ -9,22 +9,47 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
-_NUMBERS = (signal.SIGINT, signal.SIGTERM)
+_SIGHUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 _in_command = False
 
 
-def handle_sigterm_as_sigint() -> None:
-    """Let SIGTERM, which `timeout` and service managers send, end this command as Ctrl-C does, with complete outputs."""
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals that end a command: SIGINT, SIGTERM, and SIGHUP unless it is ignored, as below `nohup`."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if _SIGHUP is not None and signal.getsignal(_SIGHUP) is not signal.SIG_IGN:
+        numbers.append(_SIGHUP)
+    return numbers
+
+
+def ignore_next_hangup(number: int) -> None:
+    """If `number` is SIGHUP, ignore it from now on: handlers call this first.
+
+    The system and the shell each send one when a terminal is closed, and the second must not interrupt the orderly end.
+    """
+    if number == _SIGHUP:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def handle_stop_signals_as_sigint() -> None:
+    """Let SIGTERM, which `timeout` and service managers send, and SIGHUP end this command as Ctrl-C does."""
     global _in_command
     if threading.current_thread() is threading.main_thread():
         _in_command = True
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        for number in stop_signals():
+            if number != signal.SIGINT:
+                signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    ignore_next_hangup(number)
+    raise KeyboardInterrupt
 
 
 @contextmanager
 def defer_interrupts() -> Iterator[None]:
-    """Delay Ctrl-C and SIGTERM until the end of the block, in a command; elsewhere nothing changes.
+    """Delay Ctrl-C, SIGTERM and SIGHUP until the end of the block, in a command; elsewhere nothing changes.
 
     For short work that must not stop halfway: the start of a process that nothing would keep track of, or the import of a
     compiled module, which turns a KeyboardInterrupt into an ImportError, as if the module were broken.
@@ -33,7 +58,7 @@ def defer_interrupts() -> Iterator[None]:
         yield
         return
     arrived: list[int] = []
-    old = {number: handler for number in _NUMBERS if (handler := signal.getsignal(number)) is not None}
+    old = {number: handler for number in stop_signals() if (handler := signal.getsignal(number)) is not None}
     try:
         for number in old:
             signal.signal(number, lambda caught, frame: arrived.append(caught))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -38,6 +39,7 @@ def main(what: str, number: int = typer.Option(0)):
     elif what == "interrupt": raise KeyboardInterrupt
     elif what == "bug": raise RuntimeError("a bug")
     elif what == "warning": warnings.warn("rtsp://me:secret@camera/1 is slow")
+    elif what == "much": print("y" * 10**5)
     elif what == "endless":
         while True: print("y" * 1000)
     elif what == "wait":
@@ -138,6 +140,36 @@ def test_a_closed_pipe_is_not_a_crash():
     assert process.stderr is not None
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+@pytest.mark.parametrize("what", ["fine", "much"])
+def test_results_that_cannot_be_written_are_an_error(what):
+    """Also those that Python would write at its exit."""
+    command = [sys.executable, "-c", PROGRAM, what]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (ExitCode.ERROR, "error: No space left on device\n")
+
+
+@pytest.mark.parametrize("what", ["fine", "much"])
+def test_a_reader_that_is_gone_is_an_error_without_a_message(what):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with os.fdopen(theirs, "w") as pipe:
+        command = [sys.executable, "-c", PROGRAM, what]
+        done = subprocess.run(command, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (ExitCode.ERROR, "")
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_what_is_opened_never_takes_the_number_of_a_closed_stream(number, tmp_path):
+    """Else what a library prints to that number goes into the file."""
+    program = PROGRAM.replace("app = ", "import os\napp = ").replace(
+        'if what == "fine": print("result")', 'if what == "fine": print(open("file", "w").fileno() > 2, file=open("found", "w"))'
+    )
+    command = f"{shlex.join([sys.executable, '-c', program, 'fine'])} {number}>&-"
+    assert subprocess.run(["bash", "-c", command], cwd=tmp_path, timeout=30, check=False).returncode == 0
+    assert (tmp_path / "found").read_text() == "True\n"
 
 
 def test_ctrl_c_exits_130():

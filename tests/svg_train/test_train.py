@@ -59,14 +59,15 @@ def finished(tmp_path_factory) -> Path:
     return out
 
 
-def stop_after(step: int, monkeypatch) -> None:
-    """Deliver a real Ctrl-C after `step`."""
+def stop_after(step: int, monkeypatch, *numbers: signal.Signals) -> None:
+    """Deliver real signals after `step`, a Ctrl-C unless others are given."""
     original = Trainer._train_step
 
     def train_step(self, frames):
         original(self, frames)
         if self._step == step:
-            os.kill(os.getpid(), signal.SIGINT)
+            for number in numbers or [signal.SIGINT]:
+                os.kill(os.getpid(), number)
 
     monkeypatch.setattr(Trainer, "_train_step", train_step)
 
@@ -101,6 +102,13 @@ def test_resumed_run_repeats_the_losses_of_an_uninterrupted_one(tmp_path, monkey
     for name, value in whole.weights.items():
         assert torch.equal(value, resumed.weights[name]), name
     assert resumed.metrics == whole.metrics
+
+
+def test_a_closed_terminal_saves_also_where_it_signals_twice(tmp_path, monkeypatch):
+    stop_after(4, monkeypatch, signal.SIGHUP, signal.SIGHUP)
+    with pytest.raises(StoppedError):
+        Trainer(config(), tmp_path / "run", CPU, resume=False).run()
+    assert load_checkpoint(tmp_path / "run" / "last.pt").step == 4
 
 
 def test_a_resumed_run_with_spatial_latents_repeats_the_uninterrupted_one(tmp_path, monkeypatch):

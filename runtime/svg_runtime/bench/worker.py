@@ -12,7 +12,7 @@ from typing import Any
 
 from svg_common.errors import ExitCode, SvgError
 from svg_common.log_messages import log_messages_to
-from svg_common.signals import handle_sigterm_as_sigint
+from svg_common.signals import handle_stop_signals_as_sigint
 from svg_runtime.bench import measure, operations, probe
 
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -44,7 +44,7 @@ class _Parent(logging.Handler):
 
 def main() -> None:
     """Run the job. Its errors, and those of the libraries, are sent as answers too."""
-    handle_sigterm_as_sigint()
+    handle_stop_signals_as_sigint()
     channel, lock = _private_stdout(), threading.Lock()
 
     def send(message: dict[str, Any]) -> None:

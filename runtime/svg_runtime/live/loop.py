@@ -89,7 +89,7 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
 
     Raises:
         SvgError: something is missing or invalid, before anything starts; or every camera was lost, after closing everything.
-        KeyboardInterrupt: Ctrl-C, after closing everything; also SIGTERM before the first picture.
+        KeyboardInterrupt: Ctrl-C, after closing everything; also SIGTERM and SIGHUP before the first picture.
     """
     options = cameras[0]
     lead = options.horizon if options.lead is None else options.lead

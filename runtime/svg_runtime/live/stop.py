@@ -1,4 +1,4 @@
-"""Graceful stop of a live run: on Ctrl-C, SIGTERM or a key in the window, the loop ends between two frames."""
+"""Graceful stop of a live run: on a signal or a key in the window, the loop ends between two frames."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
+from svg_common.signals import ignore_next_hangup, stop_signals
+
 _SLICE_S = 0.02  # a signal handler only sets a flag, so waits are cut into slices that check it
 
 
 class StopRequest:
-    """Context manager that turns SIGINT and SIGTERM into a flag, so that no frame is interrupted.
+    """Context manager that turns SIGINT, SIGTERM and SIGHUP into a flag, so that no frame is interrupted.
 
-    A second Ctrl-C raises KeyboardInterrupt at once, for a run that hangs. Before `start_graceful_stop`, either signal does so:
+    A second Ctrl-C raises KeyboardInterrupt at once, for a run that hangs. Before `start_graceful_stop`, each of them does so:
     the work at that time, such as building an engine, does not check the flag.
     """
 
@@ -23,13 +25,13 @@ class StopRequest:
         self.reason: str | None = None
         self._graceful = False
         self.interrupted = False  # by Ctrl-C: the command then exits 130
-        self.signalled = False  # by Ctrl-C or SIGTERM
+        self.signalled = False  # by Ctrl-C, SIGTERM or SIGHUP
         self._previous: dict[signal.Signals, Any] = {}
         self._checks: list[Callable[[], None]] = []
         self._woken = threading.Event()
 
     def __enter__(self) -> StopRequest:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             self._previous[number] = signal.signal(number, self._on_signal)
         return self
 
@@ -74,6 +76,7 @@ class StopRequest:
         self._woken.clear()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        ignore_next_hangup(number)
         if not self._graceful:
             raise KeyboardInterrupt
         self.signalled = True

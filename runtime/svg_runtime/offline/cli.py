@@ -118,8 +118,8 @@ def forecast(
 ) -> None:
     """Forecast many stored videos: surprise, errors and signals of every frame, alarms and other events, as Parquet.
 
-    Run the same command again after anything went wrong: what is done is kept, and no video is forecast twice. Ctrl-C and
-    SIGTERM publish what is finished.
+    Run the same command again after anything went wrong: what is done is kept, and no video is forecast twice. Ctrl-C,
+    SIGTERM and a closed terminal publish what is finished.
 
     Exit codes: 0 ok, 1 error or a video that could not be read, 2 usage, 4 backend, device or an extra missing, 130 Ctrl-C.
     """

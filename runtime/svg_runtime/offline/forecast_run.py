@@ -31,7 +31,7 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
     Raises:
         SvgError: something is missing or invalid, before anything starts; results cannot be written, a store is away, the
             engine failed, or, at the end, videos could not be read. What was published before is complete.
-        KeyboardInterrupt: Ctrl-C or SIGTERM, after publishing what was finished.
+        KeyboardInterrupt: Ctrl-C, SIGTERM or SIGHUP, after publishing what was finished.
     """
     say = partial(console.print, markup=False, emoji=False)
     start = time.monotonic()

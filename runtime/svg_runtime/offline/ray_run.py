@@ -21,6 +21,7 @@ from rich.console import Console
 
 from svg_common.errors import SvgError
 from svg_common.progress import NullListener, ProgressDisplay
+from svg_common.signals import stop_signals
 from svg_runtime.live.stop import StopRequest
 from svg_runtime.offline.dataset import Dataset
 from svg_runtime.offline.listing import Video
@@ -80,7 +81,7 @@ def forecast_with_ray(
     workers = min(options.ray_workers or 1, len(pending))
     blocks = math.ceil(len(pending) / min(_MOST_VIDEOS, math.ceil(len(pending) / (workers * _BLOCKS_PER_WORKER))))
     failure: str | None = None
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in stop_signals()}
     ray.init(logging_level=logging.ERROR, ignore_reinit_error=True)
     for number, handler in handlers.items():
         signal.signal(number, handler)  # at Ray's own, SIGTERM aborts the process

@@ -93,7 +93,7 @@ def serve(
 ) -> None:
     """Serve forecasts over HTTP: open a session with a model, send it frames, ask it for the next ones. The page at / says how.
 
-    SIGTERM and Ctrl-C let the requests that run finish. Until the models are open, both signals exit with 130.
+    SIGTERM, a closed terminal and Ctrl-C let the requests that run finish. Until the models are open, all exit with 130.
 
     Exit codes: 0 ok (also SIGTERM), 1 error, 2 usage, 4 backend, device or an extra missing, 130 Ctrl-C.
     """

@@ -79,11 +79,11 @@ class Server:
 
 
 def run_server(options: ServeOptions, console: Console) -> None:
-    """Serve until Ctrl-C or SIGTERM; requests that run then are finished.
+    """Serve until Ctrl-C, SIGTERM or SIGHUP; requests that run then are finished.
 
     Raises:
         SvgError: a model cannot be opened, or the address cannot be listened at.
-        KeyboardInterrupt: Ctrl-C; also SIGTERM until the models are open.
+        KeyboardInterrupt: Ctrl-C; also the others until the models are open.
     """
     with StopRequest() as stop, ExitStack() as resources:
         token = find_token("--token-file", options.token_file, required=not options.address.is_loopback)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -35,7 +38,7 @@ def wait_for_pictures(folder: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0), (signal.SIGHUP, 0)])
 def test_signals_end_with_a_complete_video(tiny_bundle, tmp_path, number, code):
     process = start(tmp_path, "--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--json", "s.json")
     wait_for_pictures(tmp_path, process)
@@ -47,6 +50,59 @@ def test_signals_end_with_a_complete_video(tiny_bundle, tmp_path, number, code):
     assert stats["stopped_by"] == f"signal {number.name}"
     assert len(read_times(tmp_path / "out.mp4")) == stats["frames"]["seen"] > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.mp4", "s.json"]
+
+
+def test_below_nohup_a_run_outlives_its_terminal(tiny_bundle, tmp_path):
+    ignoring = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    process = start(
+        tmp_path, "--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--json", "s.json", before=ignoring
+    )
+    wait_for_pictures(tmp_path, process)
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert json.loads((tmp_path / "s.json").read_text())["stopped_by"] == "signal SIGTERM"
+
+
+def test_a_closed_terminal_ends_with_complete_results(tiny_bundle, tmp_path):
+    """Also where the system and the shell each send a signal, and messages have no terminal to go to."""
+    own, terminal = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAIN, "--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--json", "s.json"],
+        cwd=tmp_path, stdin=terminal, stdout=terminal, stderr=terminal,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    os.close(terminal)
+    threading.Thread(target=read_all, args=(own,), daemon=True).start()
+    deadline = time.monotonic() + 30
+    while not any(path.stat().st_size > 10_000 for path in tmp_path.glob(".out*.mp4")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.close(own)
+    for _ in range(2):
+        process.send_signal(signal.SIGHUP)
+    assert process.wait(30) == 0
+    stats = json.loads((tmp_path / "s.json").read_text())
+    assert stats["stopped_by"] == "signal SIGHUP"
+    assert len(read_times(tmp_path / "out.mp4")) == stats["frames"]["seen"] > 0
+
+
+def read_all(descriptor: int) -> None:
+    """Read until it is closed: what is written to a terminal waits for its reader."""
+    with suppress(OSError):
+        while os.read(descriptor, 1 << 16):
+            pass
+
+
+@pytest.mark.parametrize("redirected", ["2>/dev/full", "2>&-", "<&- >&- 2>&-"])
+def test_messages_that_cannot_be_written_do_not_end_the_run(tiny_bundle, tmp_path, redirected):
+    program = shlex.join([sys.executable, "-c", MAIN, "--model", str(tiny_bundle), "--headless", "--max-frames", "6"])
+    command = f"{program} --output out.mp4 --json s.json {redirected}"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    assert subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment, check=False, timeout=60).returncode == 0
+    assert len(read_times(tmp_path / "out.mp4")) == json.loads((tmp_path / "s.json").read_text())["frames"]["seen"] == 6
 
 
 SLOW = """
@@ -73,7 +129,7 @@ def start_slow(folder: Path, bundle: Path, place: tuple[str, str, str], seconds:
     return process
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_before_the_first_picture_a_signal_ends_the_run_at_once(tiny_bundle, tmp_path, number):
     """As it has to where an engine is built for minutes; this also shows that svg-live warms up."""
     process = start_slow(tmp_path, tiny_bundle, ("svg_runtime.forecast.forecaster", "Forecaster", "warm_up"), 20)
@@ -95,7 +151,7 @@ def test_a_signal_before_the_source_gives_a_picture_writes_nothing(tiny_bundle, 
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_closing_does_not_lose_the_results(tiny_bundle, tmp_path, number):
     place = "svg_runtime.forecast.forecaster", "Forecaster", "close"
     process = start_slow(tmp_path, tiny_bundle, place, 0.5, "--max-frames", "6")

@@ -129,7 +129,7 @@ def test_what_a_kill_leaves_is_removed(svg_forecast, videos):
     assert rows_of(Path("out")) == rows_of(Path("whole"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_publishes_what_is_finished(longer_videos, tmp_path, number):
     out = tmp_path / "out"
     run = start(command(longer_videos, out, "--keep", "mean"), tmp_path)

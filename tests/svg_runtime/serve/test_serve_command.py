@@ -68,7 +68,7 @@ def ready_session(connection: http.client.HTTPConnection) -> str:
     return headers["Location"]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGHUP, 0), (signal.SIGINT, 130)])
 def test_a_signal_lets_the_running_forecast_finish(number, code):
     """The forecast takes seconds; the signal comes while it runs."""
     with running("--model", "digits", "--listen", "0") as (process, address, _):
