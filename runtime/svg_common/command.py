@@ -6,16 +6,17 @@ import errno
 import importlib.util
 import io
 import os
+import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NoReturn
 
 import typer
 from rich.console import Console
 
-from svg_common.errors import ExitCode, MissingExtraError, SvgError
+from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
 from svg_common.journal import prefix_journal_lines, stderr_is_journal
 from svg_common.log_messages import ConsoleHandler, log_messages_to
 from svg_common.out_of_memory import is_out_of_memory
@@ -24,6 +25,7 @@ from svg_common.signals import handle_stop_signals_as_sigint
 from svg_common.streams import drop_unwritable_messages, flush_results, open_closed_streams
 
 _MIN_COLUMNS = 20
+_WITHOUT_VALUE = re.compile(r"--[a-z0-9-]+=")
 
 
 @cache
@@ -69,6 +71,7 @@ def run_command(app: typer.Typer, prefix: str = "") -> NoReturn:
 def _run(app: typer.Typer, prefix: str) -> int:
     with log_messages_to(ConsoleHandler(stderr_console(), prefix)):
         _refuse_deleted_folder()
+        _refuse_empty_arguments(sys.argv[1:])
         code = app(standalone_mode=False)
     return code if isinstance(code, int) else ExitCode.OK
 
@@ -110,6 +113,25 @@ def _refuse_deleted_folder() -> None:
         os.getcwd()
     except FileNotFoundError as error:
         raise SvgError("the current folder was deleted\n  go to one that exists, with cd") from error
+
+
+def _refuse_empty_arguments(arguments: Sequence[str]) -> None:
+    """Nobody gives one on purpose, and as a path it is the current folder.
+
+    Raises:
+        UsageError: --name '', --name= or an empty argument.
+    """
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        if argument == "":
+            given = f"{before} ''" if before.startswith("-") else "''"
+        elif _WITHOUT_VALUE.fullmatch(argument):
+            given = argument
+        else:
+            continue
+        raise UsageError(
+            f"an argument is empty: {given}\n"
+            "  expected a value, such as . for the current folder; is it a shell variable that is not set?"
+        )
 
 
 def _describe_os_error(error: OSError) -> str:

@@ -90,6 +90,16 @@ def test_wrong_arguments_are_usage_errors(arguments, message):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [(("",), "''"), (("fine", "--number", ""), "--number ''"), (("fine", "--number="), "--number="), (("--", ""), "-- ''")],
+)
+def test_an_empty_argument_is_refused(arguments, given):
+    _, err = (process := start(*arguments)).communicate(timeout=30)
+    assert process.returncode == ExitCode.USAGE
+    assert f"error: an argument is empty: {given}\n  expected a value" in err
+
+
 @pytest.mark.parametrize("arguments", [("warning",), ("fine", "rtsp://me:secret@camera/1")])
 def test_no_warning_and_no_usage_error_shows_the_password_of_an_address(arguments):
     _, err = start(*arguments).communicate(timeout=30)

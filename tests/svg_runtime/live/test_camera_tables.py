@@ -97,6 +97,11 @@ def test_the_command_line_wins_over_tables_too(tmp_path):
         ),
         ("[cameras.a]\nsource = ['x', 'y']\n[cameras.b]", (), r"cameras.a.source: .* expected one, as a table is one camera"),
         ("[cameras.a]\n[cameras.b]", ("--camera", "1"), r"has 2 cameras, and --camera was given\n  .*--only a"),
+        ("[cameras.a]\nsource = 'x'\n[cameras.b]\nloop = true", (), r"\n  cameras.b: has no source; expected source or camera"),
+        ("[cameras.b]\nloop = true", (), r"cameras.b: has no source; .*synthetic://digits. for the synthetic camera"),
+        ("[cameras.a]\nsource = 'x'\n[cameras.b]\nloop = true", ("--only", "b"), r"cameras.b: has no source"),
+        ("[cameras.a]\nsource = []\n[cameras.b]\ncamera = 0", (), r"cameras.a: has no source"),
+        ("[[camera]]\nsource = 'x'", (), r"camera: a table; expected a value, or \[cameras.NAME\]"),
         ("[cameras.a]\n[cameras.'b/c']", (), "'b/c' cannot be the name of a camera"),
         ("[cameras.a]\n[cameras.A]", (), "differ by case alone"),
     ],
@@ -104,6 +109,15 @@ def test_the_command_line_wins_over_tables_too(tmp_path):
 def test_what_several_cameras_cannot_have_is_refused(text, arguments, message, tmp_path):
     with pytest.raises(UsageError, match=message):
         tables_of(tmp_path, text, *arguments)
+
+
+@pytest.mark.parametrize("text", ["[cameras.a]", "camera = 0\n[cameras.a]\n[cameras.b]"])
+def test_a_table_without_a_source_may_get_one_from_elsewhere(text, tmp_path, capsys):
+    config = tmp_path / "live.toml"
+    config.write_text(text, encoding="utf-8")
+    given = [] if "camera" in text.partition("[")[0] else ["--camera", "0"]
+    COMMAND(["--config", str(config), *given, "--print-config"], standalone_mode=False)
+    assert "camera = 0\n" in capsys.readouterr().out
 
 
 def test_a_single_camera_may_still_say_everything(tmp_path, capsys):

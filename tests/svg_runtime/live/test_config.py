@@ -240,6 +240,22 @@ def test_escaped_text_expands_to_itself(text):
     assert expand(escape(text)) == text
 
 
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('out = ""', "out: '' is empty; expected a path in quotes, or no such key"),
+        ('source = ""', "source: '' is empty; expected a text in quotes"),
+        ('name = ["a", ""]', "name: '' is empty"),
+        ('out = "${NOTHING}"', r"out: '\$\{NOTHING\}' is empty; set the variable"),
+    ],
+)
+def test_an_empty_text_is_refused(line, message, tmp_path, monkeypatch):
+    """As a path it would be the folder of the file."""
+    monkeypatch.setenv("NOTHING", "")
+    with pytest.raises(UsageError, match=message):
+        Recorder().run("--config", write(tmp_path / "live.toml", line))
+
+
 @pytest.mark.skipif(os.name != "posix", reason="rights of files")
 def test_a_password_that_others_may_read_is_warned_about(tmp_path, capsys):
     config = write(tmp_path / "live.toml", 'source = "rtsp://u:secret@h"')

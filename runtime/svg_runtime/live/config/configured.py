@@ -126,7 +126,7 @@ def _from_file(loaded: LiveConfig | None, only: str | None, given: Mapping[str, 
     warning = loaded.password_warning()
     if warning is not None:
         stderr_console().print(f"svg-live: {warning}", markup=False)
-    merged = merge(loaded.defaults if several else loaded.choose(only), given)
+    merged = merge(loaded.defaults if several else loaded.choose(only, given), given)
     return {key: value for key, value in merged.items() if key not in given}
 
 

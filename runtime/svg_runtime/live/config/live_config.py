@@ -21,6 +21,7 @@ from svg_runtime.live.config.variables import expand, has_password
 CAMERAS = "cameras"
 # Options of which one replaces the others, on the command line those of the file, in a camera's table those for all.
 ALTERNATIVES = (("camera", "source"), ("fp16", "bf16"), ("calibrate", "no_calibrate"))
+_SYNTHETIC = 'source = "synthetic://digits" for the synthetic camera'
 _OTHERS = stat.S_IRGRP | stat.S_IROTH
 
 
@@ -62,14 +63,15 @@ class LiveConfig:
         cameras = tables.pop(CAMERAS, {})
         return cls(path, tables, cameras, settings)
 
-    def choose(self, only: str | None) -> dict[str, Any]:
+    def choose(self, only: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of one camera over those for all, as written.
 
         Args:
             only: its name; None: the only one.
+            given: what the command line says.
 
         Raises:
-            UsageError: no camera has this name, or there are several and none was named.
+            UsageError: no camera has this name, or there are several and none was named, or it has no source.
         """
         names = list(self.cameras)
         if only is not None and only not in names:
@@ -81,7 +83,13 @@ class LiveConfig:
                 f"'{self.path}' has {len(names)} cameras: {', '.join(names)}\n  expected one; run, for example: {line}"
             )
         chosen = only if only is not None else next(iter(names), None)
-        return merge(self.defaults, self.cameras[chosen] if chosen is not None else {})
+        if chosen is None:
+            return dict(self.defaults)
+        merged = merge(self.defaults, self.cameras[chosen])
+        problems = list(_without_source(chosen, {**merged, **given}))
+        if problems:
+            raise _invalid(self.path, problems)
+        return merged
 
     def tables(self, of_camera: Collection[str], given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """Return what is in force of the file for each of several cameras, as written, by name; empty if there is one.
@@ -91,7 +99,7 @@ class LiveConfig:
             given: what the command line says, which wins.
 
         Raises:
-            UsageError: a table has a key of the process or several sources, a name is none, or the command line has a source.
+            UsageError: a table has a key of the process, no source or several, a name is none, or the command line has a source.
         """
         names = list(self.cameras)
         if len(names) < 2:
@@ -104,9 +112,11 @@ class LiveConfig:
                 f"  remove it, or run one of them from there: --only {shell_argument(names[0])}"
             )
         problems = [problem for name, table in self.cameras.items() for problem in _not_of_camera(name, table, of_camera)]
+        tables = {name: self._of_one(table, of_camera, given) for name, table in self.cameras.items()}
+        problems += [problem for name, table in tables.items() for problem in _without_source(name, table)]
         if problems:
             raise _invalid(self.path, problems)
-        return {name: self._of_one(table, of_camera, given) for name, table in self.cameras.items()}
+        return tables
 
     def _of_one(self, table: Mapping[str, Any], of_camera: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
         merged = merge(self.defaults, table, given)
@@ -129,7 +139,13 @@ class LiveConfig:
         return found
 
     def _value(self, setting: Setting, written: Any) -> Any:
-        return setting.convert(each_text(written, lambda text: setting.place(expand(text), self.path.parent)))
+        def placed(text: str) -> str:
+            expanded = expand(text)
+            if text and not expanded:
+                raise ValueError(f"{shown(text)} is empty; set the variable, or remove the key")
+            return setting.place(expanded, self.path.parent) if expanded else ""
+
+        return setting.convert(each_text(written, placed))
 
     def portable(self, key: str, value: Any) -> Any:
         """A value as written, which means the same in a file elsewhere: variables stay, paths are absolute."""
@@ -161,6 +177,12 @@ def _not_of_camera(name: str, table: Mapping[str, Any], of_camera: Collection[st
             yield f"{place}: holds for all cameras of a process; write it above the tables, or run --only {name}"
         elif key in ("camera", "source") and isinstance(value, list) and len(value) != 1:
             yield f"{place}: {shown(value)}; expected one, as a table is one camera"
+
+
+def _without_source(name: str, values: Mapping[str, Any]) -> Iterable[str]:
+    """A camera that nobody named must not become the synthetic one."""
+    if not any(values.get(key) not in (None, []) for key in ("camera", "source")):
+        yield f'{CAMERAS}.{name}: has no source; expected source or camera, such as source = "rtsp://host/path", or {_SYNTHETIC}'
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,7 +223,7 @@ def _problem(place: str, key: str, value: Any, settings: Mapping[str, Setting]) 
     if key not in settings:
         known = [*settings, CAMERAS] if not place else list(settings)
         yield f"{place}{key}: unknown key{_suggestion(key, known) or '; svg-live --help has all of them'}"
-    elif isinstance(value, dict):
+    elif any(isinstance(item, dict) for item in (value if isinstance(value, list) else [value])):
         yield f"{place}{key}: a table; expected a value, or [{CAMERAS}.NAME] for the table of a camera"
     elif not any("${" in text for text in _texts([value])):  # with a variable, its value is judged
         try:

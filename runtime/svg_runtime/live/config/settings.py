@@ -153,6 +153,8 @@ def _converted(annotation: Any, value: Any) -> Any:
         if chosen not in choices:
             raise ValueError(f"{shown(value)}; expected one of {', '.join(choices)}")
         return annotation(chosen) if origin is not Literal else chosen
+    if value == "":
+        raise ValueError(f"'' is empty; expected {_KINDS.get(annotation, str(annotation))}, or no such key")
     if annotation is float and type(value) is int:
         return float(value)
     if annotation is Path and isinstance(value, str):
