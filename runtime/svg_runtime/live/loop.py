@@ -20,11 +20,12 @@ from typing import Any
 
 from rich.console import Console
 
-from svg_common.errors import OutputError, UsageError
+from svg_common.errors import OutputError, SvgError, UsageError
 from svg_common.files import write_json
 from svg_common.journal import as_warning
 from svg_common.outputs import check_outputs
 from svg_common.progress import ProgressDisplay
+from svg_common.video.reader import VideoError
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER, EMBEDDED_MODEL, KNOWS_DIGITS_ONLY, Bundle, find_model
 from svg_runtime.errors import SourceLostError
 from svg_runtime.forecast.batch import BatchForecaster
@@ -53,6 +54,8 @@ from svg_runtime.live.sources import Source, camera_name, model_interval_s, open
 from svg_runtime.live.stats import STAGES, LiveStats
 from svg_runtime.live.stop import StopRequest
 from svg_runtime.live.timing import StageTimer
+
+_SAID_ABOVE = "\n  what was wrong with each is said above"
 
 __all__ = ["LiveOptions", "run_cameras", "run_live"]
 
@@ -144,6 +147,7 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
         _raise_if_all_ended(opened)
         if stop.interrupted:
             raise KeyboardInterrupt
+        _raise_if_unreadable(opened)
         return run.cameras
 
 
@@ -169,22 +173,37 @@ def _open_forecasts(options: LiveOptions, cameras: int, model: Path, console: Co
 
 
 def _open_cameras(setup: _Setup, cameras: Sequence[LiveOptions]) -> list[CameraRun]:
-    """Open every camera. Several are due at the same times; their alarms in one file, or in none, are numbered together."""
+    """Open every camera. Several are due at the same times; their alarms in one file, or in none, are numbered together.
+
+    Raises:
+        SvgError: none of them can be opened; of several, the error of the first.
+    """
     origin_s = time.monotonic() if len(cameras) > 1 else None
     numbers: dict[Path | None, Iterator[int]] = {}
     opened = []
+    failures: list[SvgError] = []
     for number, camera in enumerate(cameras):
         file = camera.alarms.events_file
         if file not in numbers:
             numbers[file] = itertools.count(next_sequence(file) if camera.alarms.enabled else 1)
-        opened.append(_open_camera(setup=setup, number=number, options=camera, origin_s=origin_s, alarm_numbers=numbers[file]))
+        opened.append(
+            _open_camera(
+                setup=setup, number=number, options=camera, origin_s=origin_s, alarm_numbers=numbers[file], failures=failures
+            )
+        )
+    if len(failures) == len(cameras):
+        raise failures[0]
     return opened
 
 
 def _open_camera(
-    setup: _Setup, number: int, options: LiveOptions, origin_s: float | None, alarm_numbers: Iterator[int]
-) -> CameraRun:
-    """Open one camera. One of several that may take long to connect does so in its own thread, and runs when it is there."""
+    setup: _Setup, number: int, options: LiveOptions, origin_s: float | None, alarm_numbers: Iterator[int],
+    failures: list[SvgError],
+) -> CameraRun:  # fmt: skip
+    """Open one camera. One of several that may take long to connect does so in its own thread, and runs when it is there.
+
+    The error of one that cannot be opened goes to `failures`; its thread meets it again, so that it ends as one that dies later.
+    """
     manifest, source = setup.forecasts.manifest, options.source
     events = setup.events if options.name is None else EventLog(announce=_announcer(setup.console, options.name))
     interval_s = model_interval_s(source, manifest.generation.frame_interval_s)
@@ -201,11 +220,14 @@ def _open_camera(
     late = None if options.name is None else camera_name(source)
     reader = SourceReader(open_now if late is None else open_late, setup.stop, interval_s if source.is_paced else 0.0)
     setup.resources.callback(reader.close)
-    opened = reader.open() if late is None else None
-    name = late if opened is None else opened.name
-    description = late if opened is None else opened.description
-    assert name is not None
-    assert description is not None
+    opened: Source | None = None
+    if late is None:
+        try:
+            opened = reader.open()
+        except SvgError as error:
+            failures.append(error)
+    name = late or str(source.path) if opened is None else opened.name
+    description = late or str(source.path) if opened is None else opened.description
     step_s = step_interval_s(source, interval_s)
     caption = _caption(setup, options, options.name or name, step_s)
     alarms = AlarmMonitor(
@@ -399,5 +421,12 @@ def _raise_if_all_ended(cameras: Sequence[CameraRun]) -> None:
         return
     if len(cameras) > 1 and all(isinstance(error, SourceLostError) for error in errors):
         names = ", ".join(str(camera.name) for camera in cameras)
-        raise SourceLostError(f"all {len(cameras)} cameras were lost: {names}\n  what was wrong with each is said above")
+        raise SourceLostError(f"all {len(cameras)} cameras were lost: {names}{_SAID_ABOVE}")
     raise next((error for error in errors if not isinstance(error, SourceLostError)), errors[0])
+
+
+def _raise_if_unreadable(cameras: Sequence[CameraRun]) -> None:
+    """A file that gave not one picture is a failure whatever became of the others: it would not be noticed otherwise."""
+    names = [str(camera.name) for camera in cameras if isinstance(camera.ended_by, VideoError)]
+    if names:
+        raise SvgError(f"{len(names)} of {len(cameras)} sources could not be read: {', '.join(names)}{_SAID_ABOVE}")

@@ -124,6 +124,31 @@ def test_segments_are_cut_by_time_by_size_and_where_the_picture_changes(tmp_path
     assert len(names(tmp_path / "small")) > 1
 
 
+@pytest.mark.parametrize(
+    ("size_hw", "shape"), [((1, 1), (2, 2, 3)), ((1, 41), (2, 40, 3)), ((40, 1), (40, 2, 3)), ((3, 3), (2, 2, 3))]
+)
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_pictures_of_any_sides_are_recorded(size_hw, shape, channels, tmp_path):
+    recorder = segments(tmp_path)
+    for tick in range(5):
+        recorder.record(view_at(tick, np.full((*size_hw, *channels), 40 * tick, np.uint8)), None)
+    recorder.close()
+    pictures = read_pictures(tmp_path / names(tmp_path)[0])
+    assert [picture.shape for picture in pictures] == [shape] * 5
+    assert np.allclose([picture.mean() for picture in pictures], [0, 40, 80, 120, 160], atol=4)
+
+
+def test_pictures_that_no_video_can_hold_are_counted_as_lost(tmp_path):
+    events = EventLog()
+    recorder = Retrying(segments(tmp_path), "--record", events)
+    recorder.record(view_at(0, np.zeros((16, 20000), np.uint8)), None)
+    recorder.close()
+    assert recorder.summary()["lost"] == 1
+    assert events.messages == [
+        "--record: cannot be written: the H.264 encoder does not take pictures of 20000x16 pixels; tried again every 10 s"
+    ]
+
+
 def test_the_oldest_give_way_and_nothing_else_does(tmp_path):
     own_name = "svg-live-20200101T000000.000Z.mp4"  # of an earlier run
     others = [f"{own_name}.txt", "2020.mp4", "svg-live-holiday.mp4", f"copy of {own_name}"]

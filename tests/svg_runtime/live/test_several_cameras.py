@@ -129,6 +129,30 @@ def test_the_exit_code_says_when_all_are_lost(svg_live, monkeypatch):
     assert (code, stderr.splitlines()[-1]) == (ExitCode.ERROR, "error: odd")
 
 
+def test_a_file_that_cannot_be_read_ends_alone_and_is_said_at_the_end(svg_live):
+    Path("empty.mp4").touch()
+    Path("bad").mkdir()
+    Path("bad/1.png").write_text("no picture")
+    write_video(Path("a.mp4"), frames=12)
+    sources = ("--source", "empty.mp4", "--source", "a.mp4", "--source", "bad")
+    code, stderr, stats = svg_live(*SMALL, *sources, "--output", "wall.mp4")
+    assert code == ExitCode.ERROR
+    assert "empty: cannot read 'empty.mp4' as a video: the file is empty" in stderr
+    assert stderr.endswith("error: 2 of 3 sources could not be read: empty, bad\n  what was wrong with each is said above\n")
+    cameras = stats["cameras"]
+    assert [cameras[name]["stopped_by"] for name in ("empty", "a", "bad")] == ["error", "end of source", "error"]
+    assert cameras["a"]["frames"]["seen"] == len(read_times(Path("wall.mp4"))) == 12
+
+
+def test_files_of_which_none_can_be_read_start_nothing(svg_live):
+    for name in ("a.mp4", "b.mp4"):
+        Path(name).touch()
+    code, stderr, _ = svg_live("--headless", "--source", "a.mp4", "--source", "b.mp4", "--output", "wall.mp4")
+    assert code == ExitCode.ERROR
+    assert "error: cannot read 'a.mp4' as a video: the file is empty" in stderr
+    assert not Path("wall.mp4").exists()
+
+
 def test_a_camera_that_is_not_there_yet_is_waited_for_while_others_run(svg_live, monkeypatch):
     real, tries = loop.open_source, []
 

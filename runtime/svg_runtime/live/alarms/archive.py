@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 from svg_common.errors import OutputError
 from svg_common.files import atomic_file
 from svg_runtime.live.alarms.clip_buffer import StoredPicture
 from svg_runtime.live.alarms.record import AlarmRecord, Files
 from svg_runtime.live.events import EventLog
+from svg_runtime.live.outputs.h264 import encodable
 from svg_runtime.live.outputs.mp4 import Mp4Writer
 from svg_runtime.live.overlay.theme import Canvas
 
@@ -71,15 +71,15 @@ class Archive:
 
     def _write_clip(self, path: Path, pictures: list[StoredPicture]) -> None:
         """A source that changes its size ends the clip there: a video has one size."""
-        first = pictures[0].decode()
-        height, width = first.shape[0] // 2 * 2, first.shape[1] // 2 * 2  # H.264 needs even sizes
+        first = encodable(pictures[0].decode())
+        height, width = first.shape[:2]
         writer, keep = Mp4Writer(path, (width, height), self.tick_s), False
         try:
             for stored in pictures:
-                picture = stored.decode()
+                picture = encodable(stored.decode())
                 if picture.shape != first.shape:
                     break
-                writer.write(np.ascontiguousarray(picture[:height, :width]), stored.tick)
+                writer.write(picture, stored.tick)
             keep = True
         finally:
             writer.close(keep)

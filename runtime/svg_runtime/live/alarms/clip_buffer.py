@@ -79,11 +79,13 @@ class ClipBuffer:
 
     def _store(self, picture: Picture, tick: int) -> None:
         bgr = picture if picture.ndim == 2 else cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
-        _, jpeg = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, _QUALITY))
+        encoded, jpeg = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, _QUALITY))
         stored = StoredPicture(tick, np.asarray(jpeg, np.uint8))
         for request in [request for request in self._requests if tick > request.last_tick]:
             self._requests.remove(request)
             request.done(request.pictures)
+        if not encoded:  # wider or higher than JPEG can be
+            return
         for request in self._requests:
             request.pictures.append(stored)
         self._ring.append(stored)

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 from fractions import Fraction
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 _THREADS = 2  # x264's default follows the cores, and buffers over 150 MB at 1280 x 720
 _BT709 = 1  # of ITU-T H.273, for primaries, transfer and matrix; without it players guess, and colors shift
+
+
+def encodable(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return (H, W, 3) RGB or (H, W) gray as H.264 takes it: RGB, of even sides.
+
+    An odd side loses its last row or column; a side of one pixel is doubled.
+    """
+    height, width = picture.shape[:2]
+    if height == 1 or width == 1:
+        picture = picture.repeat(2 if height == 1 else 1, axis=0).repeat(2 if width == 1 else 1, axis=1)
+    height, width = (length // 2 * 2 for length in picture.shape[:2])
+    even = picture[:height, :width]
+    return np.ascontiguousarray(even) if even.ndim == 3 else np.asarray(cv2.cvtColor(even, cv2.COLOR_GRAY2RGB), np.uint8)
 
 
 class H264Stream:
@@ -48,7 +63,7 @@ class H264Stream:
         """Encode (H, W, 3) uint8 RGB; the first picture is at time 0. Returns the bytes that the encoder gave.
 
         Raises:
-            OSError: the container's file cannot be written.
+            OSError: the container's file cannot be written, or the encoder does not take pictures of this size.
         """
         if self._tick_of_first is None:
             self._tick_of_first = tick
@@ -67,6 +82,10 @@ class H264Stream:
         return self._mux(None)
 
     def _mux(self, frame: Any) -> int:
-        packets = self._stream.encode(frame)
+        try:
+            packets = self._stream.encode(frame)
+        except av.FFmpegError as error:
+            size = f"{self._stream.width}x{self._stream.height}"
+            raise OSError(errno.EINVAL, f"the H.264 encoder does not take pictures of {size} pixels") from error
         self._container.mux(packets)
         return sum(packet.size for packet in packets)

@@ -9,12 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from svg_runtime.live.outputs.bounded_folder import BoundedFolder
 from svg_runtime.live.outputs.fragmented_mp4 import FragmentedMp4, has_fragment
+from svg_runtime.live.outputs.h264 import encodable
 from svg_runtime.live.overlay.view import View
 
 _LARGEST_SHARE = 10  # a segment ends at this part of the limit, so that what is removed is a small part of the recording
@@ -111,7 +111,4 @@ def _display(view: View, picture: Picture | None) -> Picture | None:
 
 
 def _camera(view: View, picture: Picture | None) -> Picture:
-    """The source's picture as H.264 takes it: RGB, of even sides."""
-    height, width = (length // 2 * 2 for length in view.picture.shape[:2])
-    image = view.picture[:height, :width]
-    return np.ascontiguousarray(image) if image.ndim == 3 else np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), np.uint8)
+    return encodable(view.picture)

@@ -108,6 +108,28 @@ def test_files_are_saved_and_the_clip_plays(tmp_path):
     assert cv2.imread(files.picture).shape == (48, 64, 3)
 
 
+@pytest.mark.parametrize(("size_wh", "expected"), [((1, 1), (2, 2)), ((1, 40), (2, 40)), ((41, 1), (40, 2))])
+def test_a_clip_of_pictures_of_one_row_or_column_plays(size_wh, expected, tmp_path):
+    files = archive(tmp_path).save(NAME, [stored(tick, picture(10 * tick, size_wh)) for tick in range(3)], None)
+    with av.open(files.clip) as container:
+        assert [(frame.width, frame.height) for frame in container.decode(video=0)] == [expected] * 3
+
+
+def test_pictures_that_no_video_can_hold_are_an_event(tmp_path):
+    wide = archive(tmp_path)
+    assert wide.save(NAME, [stored(0, picture(0, (20000, 16)))], picture(9)).clip is None
+    assert wide.events.counts == {"alarm_not_saved": 1}
+    assert "does not take pictures of 20000x16 pixels" in wide.events.messages[0]
+
+
+def test_a_picture_that_jpeg_cannot_hold_is_left_out():
+    buffer, clips = ClipBuffer(before_ticks=5, limit_bytes=10**7), []
+    buffer.request(0, 5, clips.append)
+    buffer.add(np.zeros((2, 70000), np.uint8), 0)
+    buffer.close(5)
+    assert clips == [[]]
+
+
 def test_a_size_that_changes_ends_the_clip(tmp_path):
     files = archive(tmp_path).save(NAME, [stored(0, picture(1)), stored(1, picture(2)), stored(2, picture(3, (32, 32)))], None)
     with av.open(files.clip) as container:
