@@ -175,7 +175,8 @@ def test_a_reader_that_is_gone_is_an_error_without_a_message(what):
 def test_what_is_opened_never_takes_the_number_of_a_closed_stream(number, tmp_path):
     """Else what a library prints to that number goes into the file."""
     program = PROGRAM.replace("app = ", "import os\napp = ").replace(
-        'if what == "fine": print("result")', 'if what == "fine": print(open("file", "w").fileno() > 2, file=open("found", "w"))'
+        'if what == "fine": print("result")',
+        'if what == "fine": print(open("file", "w").fileno() > 2, file=open("found", "w"))',
     )
     command = f"{shlex.join([sys.executable, '-c', program, 'fine'])} {number}>&-"
     assert subprocess.run(["bash", "-c", command], cwd=tmp_path, timeout=30, check=False).returncode == 0

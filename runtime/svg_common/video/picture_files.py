@@ -94,6 +94,8 @@ def decode_picture(content: NDArray[np.uint8]) -> NDArray[Any]:
     Raises:
         PictureError: it is no picture, one of several, or its samples are neither 8- nor 16-bit.
     """
+    if not content.size:
+        raise PictureError("not a readable image: the file is empty")
     advice = _advice_for_animation(content)
     if advice is not None:
         raise PictureError(f"it is an animation of several pictures; {advice}")
@@ -121,6 +123,6 @@ def _advice_for_animation(content: NDArray[np.uint8]) -> str | None:
 
 def _imdecode(content: NDArray[np.uint8], flags: int) -> NDArray[Any] | None:
     try:
-        return cv2.imdecode(content, flags) if content.size else None
+        return cv2.imdecode(content, flags)
     except cv2.error:  # larger than OpenCV's limit
         return None

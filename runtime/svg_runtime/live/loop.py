@@ -31,7 +31,7 @@ from svg_runtime.errors import SourceLostError
 from svg_runtime.forecast.batch import BatchForecaster
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.live.adaptive import AdaptiveCounts, Counts, levels
-from svg_runtime.live.alarms.monitor import AlarmMonitor
+from svg_runtime.live.alarms.monitor import AlarmMonitor, close_side_by_side
 from svg_runtime.live.alarms.record import next_sequence
 from svg_runtime.live.camera_run import CameraRun
 from svg_runtime.live.camera_wall import CameraWall
@@ -137,8 +137,8 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
             progress=None if options.window else ProgressDisplay(console),
             service=ServiceReport(stop, run.cameras, ServiceManager.from_environment()),
         )  # fmt: skip
+        close_side_by_side([camera.stats.alarms for camera in opened])
         for camera in opened:
-            camera.stats.alarms.close()
             camera.stats.recorded = [recorder.summary() for recorder in camera.recorders]
         run.recorded = [] if wall is None else [recorder.summary() for recorder in wall.recorders]
         if stop.signalled and run.seen == 0:
@@ -202,7 +202,7 @@ def _open_camera(
 ) -> CameraRun:  # fmt: skip
     """Open one camera. One of several that may take long to connect does so in its own thread, and runs when it is there.
 
-    The error of one that cannot be opened goes to `failures`; its thread meets it again, so that it ends as one that dies later.
+    The error of one that cannot be opened goes to `failures`; its thread meets it again, and it ends as one that dies later.
     """
     manifest, source = setup.forecasts.manifest, options.source
     events = setup.events if options.name is None else EventLog(announce=_announcer(setup.console, options.name))

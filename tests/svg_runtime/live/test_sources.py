@@ -27,6 +27,8 @@ from svg_runtime.live.sources.pacing import Ticker
 from svg_runtime.live.stop import StopRequest
 from tests.svg_runtime.live.live_helpers import frame_numbers, write_video
 
+PNG = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (9, 9, 3), np.uint8))[1].tobytes()
+
 
 class FakeClock:
     """Time that passes only during sleep or work."""
@@ -111,6 +113,29 @@ class TestFiles:
         (tmp_path / "a.mp4").write_bytes(b"this is no video" * 100)
         with pytest.raises(VideoError, match=r"a\.mp4"):
             FileSource(tmp_path / "a.mp4", 0.1, StopRequest(), EventLog())
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [(b"", "not a readable image: the file is empty"), (b"no image", "not a readable image"), (PNG[:60], "not a readable")],
+    )
+    def test_an_unreadable_single_picture_is_an_error_at_once(self, content, reason, tmp_path):
+        path = tmp_path / "a.png"
+        path.write_bytes(content)
+        with pytest.raises(VideoError) as caught:
+            FileSource(path, 0.1, StopRequest(), EventLog())
+        message = f"cannot read '{path}' as a picture: {reason}"
+        assert str(caught.value).startswith(message)
+        assert "expected a PNG, JPEG" in str(caught.value)
+
+    def test_a_folder_of_which_nothing_can_be_read_says_why(self, tmp_path):
+        for number in range(12):
+            (tmp_path / f"{number:02d}.png").write_bytes(b"no image")
+        with pytest.raises(VideoError) as caught:
+            list(FileSource(tmp_path, 0.1, StopRequest(), EventLog()).frames())
+        first, *reasons = str(caught.value).splitlines()
+        assert first == f"no frame of '{tmp_path}' can be read:"
+        assert reasons[0] == f"  '{tmp_path / '00.png'}': not a readable image"
+        assert (len(reasons), reasons[-1]) == (11, "  and 2 more")
 
     def test_a_folder_without_readable_files_is_an_error(self, tmp_path):
         (tmp_path / "a.png").write_bytes(b"no image")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
@@ -299,6 +300,15 @@ class AlarmMonitor:
 
     def _ticks(self, seconds: float) -> int:
         return max(1, round(seconds / self._tick_s))
+
+
+def close_side_by_side(monitors: Sequence[AlarmMonitor]) -> None:
+    """Close monitors at the same time: one may wait for seconds, for its clip or for a server that is away."""
+    threads = [threading.Thread(target=monitor.close, name="alarm-close", daemon=True) for monitor in monitors]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 def _larger(before: float | None, now: float | None) -> float | None:

@@ -21,7 +21,7 @@ from svg_runtime.live.config.variables import expand, has_password
 CAMERAS = "cameras"
 # Options of which one replaces the others, on the command line those of the file, in a camera's table those for all.
 ALTERNATIVES = (("camera", "source"), ("fp16", "bf16"), ("calibrate", "no_calibrate"))
-_SYNTHETIC = 'source = "synthetic://digits" for the synthetic camera'
+_SOURCES = 'source or camera, such as source = "rtsp://host/path", or source = "synthetic://digits" for the synthetic camera'
 _OTHERS = stat.S_IRGRP | stat.S_IROTH
 
 
@@ -99,7 +99,7 @@ class LiveConfig:
             given: what the command line says, which wins.
 
         Raises:
-            UsageError: a table has a key of the process, no source or several, a name is none, or the command line has a source.
+            UsageError: a table has a key of the process, no source or several, a name is none; the command line has a source.
         """
         names = list(self.cameras)
         if len(names) < 2:
@@ -182,7 +182,7 @@ def _not_of_camera(name: str, table: Mapping[str, Any], of_camera: Collection[st
 def _without_source(name: str, values: Mapping[str, Any]) -> Iterable[str]:
     """A camera that nobody named must not become the synthetic one."""
     if not any(values.get(key) not in (None, []) for key in ("camera", "source")):
-        yield f'{CAMERAS}.{name}: has no source; expected source or camera, such as source = "rtsp://host/path", or {_SYNTHETIC}'
+        yield f"{CAMERAS}.{name}: has no source; expected {_SOURCES}"
 
 
 def merge(*layers: Mapping[str, Any]) -> dict[str, Any]:

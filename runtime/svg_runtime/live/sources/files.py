@@ -19,6 +19,7 @@ from svg_runtime.live.sources.synthetic import SYNTHETIC_URL
 from svg_runtime.live.stop import StopRequest
 
 _READ_AHEAD = 2  # pictures
+_MOST_REASONS = 10
 
 
 class FileSource:
@@ -60,8 +61,9 @@ class FileSource:
         self._source_fps = source_fps
         self._loop = loop
         self._reading: Generator[SourceFrame, None, None] | None = None
-        if len(self._clips) == 1 and self._clips[0].is_video:
-            VideoReader(self._clips[0].paths[0]).close()  # the only file: an unreadable one is an error before anything starts
+        self._unreadable: list[str] = []  # reasons of the files before the first picture
+        if len(self._clips) == 1 and len(self._clips[0].paths) == 1:
+            _require_readable(self._clips[0])  # the only file: an unreadable one is an error before anything starts
 
     def frames(self) -> Iterator[SourceFrame]:
         """Yield the pictures of all files, file by file.
@@ -78,8 +80,9 @@ class FileSource:
                     return
                 yield frame
         if self.captured == 0:
-            reasons = "\n  ".join(self._events.messages)
-            raise VideoError(f"no frame of '{self.description}' can be read:\n  {reasons}", "no frame can be read")
+            more = len(self._unreadable) - _MOST_REASONS
+            reasons = self._unreadable[:_MOST_REASONS] + ([f"and {more} more"] if more > 0 else [])
+            raise VideoError("\n  ".join([f"no frame of '{self.description}' can be read:", *reasons]), "no frame can be read")
 
     def close(self) -> None:
         """End the thread that reads, which closes its file. An error may still hold the iterator that would do so."""
@@ -116,7 +119,7 @@ class FileSource:
         try:
             reader = VideoReader(path)
         except VideoError as error:
-            self._events.add("unreadable_file", str(error))
+            self._note_unreadable(str(error))
             return
         with reader:
             fps = video_fps(reader, self._source_fps)
@@ -151,12 +154,17 @@ class FileSource:
             try:
                 image = pictures.read(path)
             except PictureError as error:
-                self._events.add("unreadable_file", f"'{path}': {error}; the picture nearest to it is shown instead")
+                self._note_unreadable(f"'{path}': {error}", "; the picture nearest to it is shown instead")
                 continue
             if pictures.depth_note is not None:
                 self._events.once("sample_depth", f"{path.parent}: {pictures.depth_note}")
             self.captured += 1
             yield position / fps, image
+
+    def _note_unreadable(self, reason: str, consequence: str = "") -> None:
+        if self.captured == 0:  # else it is not the end, and `loop` may go on for weeks
+            self._unreadable.append(reason)
+        self._events.add("unreadable_file", reason + consequence)
 
     def _note_time_base(self, path: Path, reader: VideoReader) -> None:
         if reader.assumed_rate and self._source_fps is None:
@@ -171,6 +179,18 @@ class FileSource:
             f"{path} has {fps:.4g} frames per second, the model expects {1 / self._interval_s:.4g}: "
             f"one forecast step is {1 / fps:.3g} s here, and the model sees larger motion per step than in training",
         )
+
+
+def _require_readable(clip: Clip) -> None:
+    path = clip.paths[0]
+    if clip.is_video:
+        VideoReader(path).close()
+        return
+    try:
+        PictureFiles(clip.paths).read(path)
+    except PictureError as error:
+        message = f"cannot read '{path}' as a picture: {error}\n  expected a PNG, JPEG, BMP, TIFF or WebP file"
+        raise VideoError(message, str(error)) from error
 
 
 def require_clips(path: Path) -> list[Clip]:

@@ -15,7 +15,7 @@ import pytest
 from svg_common.errors import UsageError
 from svg_runtime.forecast.forecaster import Observation
 from svg_runtime.forecast.scores import EarlierForecast
-from svg_runtime.live.alarms.monitor import AlarmMonitor
+from svg_runtime.live.alarms.monitor import AlarmMonitor, close_side_by_side
 from svg_runtime.live.alarms.options import AlarmOptions, alarm_options
 from svg_runtime.live.alarms.record import AlarmRecord
 from svg_runtime.live.alarms.trigger import TriggerOptions
@@ -173,6 +173,17 @@ def test_a_server_that_is_away_costs_no_frame(watch):
     wall.monitor.close()
     assert wall.monitor.summary()["sent"]["webhook"] == {"sent": 0, "refused": 0, "dropped": 2}
     assert wall.events.counts["webhook_dropped"] == 1
+
+
+def test_several_wait_for_a_server_that_is_away_at_the_same_time(watch):
+    walls = [watch(webhook="http://127.0.0.1:1/") for _ in range(4)]
+    for wall in walls:
+        wall.see(20)
+        wall.see(1, ANOMALY)
+    start = time.monotonic()
+    close_side_by_side([wall.monitor for wall in walls])
+    assert time.monotonic() - start < 3 * 2  # each waits for two seconds
+    assert [wall.monitor.summary()["sent"]["webhook"]["dropped"] for wall in walls] == [2] * 4
 
 
 @pytest.mark.parametrize(
