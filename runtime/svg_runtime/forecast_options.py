@@ -22,7 +22,7 @@ ModelOption = Annotated[
 SamplesOption = Annotated[int, typer.Option(min=1, max=COUNT_LIMIT, help="Sampled futures per frame.")]
 HorizonOption = Annotated[int, typer.Option(min=1, max=COUNT_LIMIT, help="Forecast steps.")]
 ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads. Default: one per usable core, or what auto measured.")
+    int | None, typer.Option(min=1, max=256, help="CPU threads. Default: one per usable core, or what auto measured.")
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="Device of the backend. Default: the backend's choice.")]
 Fp16Option = Annotated[bool, typer.Option("--fp16", "--half", help="Run the bundle's fp16 graphs.")]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -132,15 +132,18 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
             adaptive=run.adaptive, display=wall,
         )  # fmt: skip
         run.batches = loop.sizes
-        _run_and_close(
-            loop=loop, cameras=opened, wall=wall, displays=displays, max_frames=options.max_frames,
-            progress=None if options.window else ProgressDisplay(console),
-            service=ServiceReport(stop, run.cameras, ServiceManager.from_environment()),
-        )  # fmt: skip
-        close_side_by_side([camera.stats.alarms for camera in opened])
-        for camera in opened:
-            camera.stats.recorded = [recorder.summary() for recorder in camera.recorders]
-        run.recorded = [] if wall is None else [recorder.summary() for recorder in wall.recorders]
+        try:
+            _run_and_close(
+                loop=loop, cameras=opened, wall=wall, displays=displays, max_frames=options.max_frames,
+                progress=None if options.window else ProgressDisplay(console),
+                service=ServiceReport(stop, run.cameras, ServiceManager.from_environment()),
+            )  # fmt: skip
+        except SvgError:
+            _complete(run, opened, wall)
+            if run.seen > 0:
+                _save_what_is_known(options, run, opened, console)
+            raise
+        _complete(run, opened, wall)
         if stop.signalled and run.seen == 0:
             raise KeyboardInterrupt
         _finish(options, run, console)
@@ -398,20 +401,38 @@ def _run_and_close(
                 closing.callback(writer.finish, keep)
 
 
+def _complete(run: RunStats, cameras: Sequence[CameraRun], wall: CameraWall | None) -> None:
+    """Close the alarms, and note what was recorded."""
+    close_side_by_side([camera.stats.alarms for camera in cameras])
+    for camera in cameras:
+        camera.stats.recorded = [recorder.summary() for recorder in camera.recorders]
+    run.recorded = [] if wall is None else [recorder.summary() for recorder in wall.recorders]
+
+
+def _save_what_is_known(options: LiveOptions, run: RunStats, cameras: Sequence[CameraRun], console: Console) -> None:
+    """An error ends the run: its statistics, of weeks perhaps, are not lost with its video."""
+    for camera in cameras:
+        if camera.running:
+            camera.end("error")
+    with suppress(SvgError):  # the error of the run is the one to report
+        _finish(replace(options, output=None), run, console)
+
+
 def _finish(options: LiveOptions, run: RunStats, console: Console) -> None:
     """Write the statistics and print the summary."""
     summary, written = run.summary(), []
     if options.output is not None and run.seen > 0:
         written.append(str(options.output))
-    if options.json is not None:
-        try:
+    try:
+        if options.json is not None:
             write_json(options.json, summary)
-        except OSError as error:
-            raise OutputError(options.json, error) from error
-        written.append(str(options.json))
-    print_summary(console, summary, written)
-    if run.seen > 0 and run.forecast == 0:
-        console.print("svg-live: no forecast was made: the run ended before the model had seen enough frames", markup=False)
+            written.append(str(options.json))
+    except OSError as error:
+        raise OutputError(Path(str(options.json)), error) from error
+    finally:  # what is not written can be read at least
+        print_summary(console, summary, written)
+        if run.seen > 0 and run.forecast == 0:
+            console.print("svg-live: no forecast was made: the run ended before the model had seen enough frames", markup=False)
 
 
 def _raise_if_all_ended(cameras: Sequence[CameraRun]) -> None:

@@ -29,10 +29,10 @@ def start(folder: Path, *arguments: str, before: str = "") -> subprocess.Popen[s
     )  # fmt: skip
 
 
-def wait_for_pictures(folder: Path, process: subprocess.Popen[str]) -> None:
-    """Wait until the encoder has written something beside the destination."""
+def wait_for_pictures(folder: Path, process: subprocess.Popen[str], least: int = 10_000) -> None:
+    """Wait until the encoder has written something beside the destination, at least so many bytes."""
     deadline = time.monotonic() + 30
-    while not any(path.stat().st_size > 10_000 for path in folder.glob(".out*.mp4")):
+    while not any(path.stat().st_size > least for path in folder.glob(".out*.mp4")):
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -173,6 +173,31 @@ def test_a_full_disk_is_one_message_and_leaves_no_file(tiny_bundle, tmp_path):
     assert "cannot write 'out.mp4'" in run.stderr
     assert "Traceback" not in run.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_statistics_outlive_a_video_that_cannot_be_completed(tiny_bundle, tmp_path):
+    (tmp_path / "gone").mkdir()
+    process = start(
+        tmp_path, "--model", str(tiny_bundle), "--headless", "--output", "gone/out.mp4", "--json", "s.json", "--max-frames",
+        "60", "--realtime",
+    )  # fmt: skip
+    wait_for_pictures(tmp_path / "gone", process, least=1)
+    shutil.rmtree(tmp_path / "gone")
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1, stderr
+    assert "error: cannot write 'gone/out.mp4'" in stderr
+    assert "written: gone" not in stderr
+    assert json.loads((tmp_path / "s.json").read_text())["frames"]["seen"] == 60
+
+
+def test_statistics_that_cannot_be_written_are_shown(tiny_bundle, tmp_path):
+    process = start(tmp_path, "--model", str(tiny_bundle), "--headless", "--max-frames", "6", "--json", "/dev/full")
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "frames: 6 captured, 6 seen" in stderr
+    assert stderr.endswith(
+        "error: cannot write '/dev/full': No space left on device\n  no file was left behind; choose another path\n"
+    )
 
 
 def test_help_loads_neither_camera_nor_codec_nor_engine():

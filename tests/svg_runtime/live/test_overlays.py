@@ -58,6 +58,14 @@ def test_the_model_is_shown_to_look_at_its_region():
     assert scene.seen == Rect(20, 10, 40, 40)
 
 
+@pytest.mark.parametrize("size_wh", [(2, 2), (20, 2000), (100, 60)])
+def test_a_display_smaller_than_its_margins_is_refused_with_one_that_does(size_wh):
+    with pytest.raises(UsageError) as caught:
+        check_display(size_wh, ("panels",))
+    width, height = map(int, str(caught.value).rpartition("--display-size ")[2].split("x"))
+    check_display((width, height), ("panels",))
+
+
 @pytest.mark.parametrize("overlays", [*ALONE, ("ghost", "contours", "before", "likely"), ("before", "panels")])
 @pytest.mark.parametrize("size_wh", [(640, 480), (1280, 720), (3840, 2160)])
 def test_every_overlay_stays_within_the_margin_at_every_size(overlays, size_wh):

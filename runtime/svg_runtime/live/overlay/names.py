@@ -49,6 +49,7 @@ def refuse_small(name: str, tile_wh: Sequence[int], size_wh: tuple[int, int]) ->
     Raises:
         UsageError: with the size of the picture that would do.
     """
+    tile_wh = [max(1, length) for length in tile_wh]  # margins may take more than there is
     shares = [least / given for least, given in zip(LEAST_TILE_WH[name], tile_wh, strict=True)]
     if max(shares) > 1:
         larger = (1.1 * length * max(share, 1) for length, share in zip(size_wh, shares, strict=True))

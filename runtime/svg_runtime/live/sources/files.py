@@ -206,8 +206,9 @@ def require_clips(path: Path) -> list[Clip]:
             f"no such file or folder: '{path}'\n  expected a video, an image, a folder of these, or {SYNTHETIC_URL}"
         )
     if path.is_char_device():
+        number = path.name.removeprefix("video")
         raise UsageError(
-            f"'{path}' is a device, not a file\n  expected, for a camera, --camera {path.name.removeprefix('video')}"
+            f"'{path}' is a device, not a file\n  expected, for a camera, --camera {number if number.isdecimal() else 0}"
         )
     if path.is_fifo() or path.is_socket():
         raise UsageError(
