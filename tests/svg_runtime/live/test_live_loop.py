@@ -27,6 +27,13 @@ from svg_runtime.machine.memory import peak_rss_mib
 from tests.svg_runtime.live.live_helpers import read_times, write_video
 
 
+def test_thousands_of_threads_are_refused(svg_live):
+    """An engine would start them all, and the machine stand still."""
+    code, stderr, _ = svg_live("--headless", "--max-frames", "3", "--threads", "100000")
+    assert code == 2
+    assert "Invalid value for '--threads'" in stderr
+
+
 def test_synthetic_camera_to_video_and_statistics(svg_live):
     code, stderr, stats = svg_live(
         "--headless", "--output", "out.mp4", "--json", "stats.json", "--max-frames", "12", "--samples", "3", "--horizon", "4"

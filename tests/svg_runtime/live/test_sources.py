@@ -127,6 +127,10 @@ class TestFiles:
         assert str(caught.value).startswith(message)
         assert "expected a PNG, JPEG" in str(caught.value)
 
+    def test_a_device_that_is_no_camera_has_no_number_of_one(self):
+        with pytest.raises(UsageError, match=r"'/dev/null' is a device, not a file\n  expected, for a camera, --camera 0"):
+            require_clips(Path("/dev/null"))
+
     def test_a_folder_of_which_nothing_can_be_read_says_why(self, tmp_path):
         for number in range(12):
             (tmp_path / f"{number:02d}.png").write_bytes(b"no image")
