@@ -16,6 +16,7 @@ from svg_common.errors import SvgError
 from svg_common.files import refuse_pipe
 from svg_common.video.container import lacks_index, missing_bytes
 from svg_common.video.damage import DamageTracker
+from svg_common.video.joined import joined_packets
 from svg_common.video.picture import PictureConverter
 from svg_common.video.stream import NoFilmError, count_pictures, film_stream
 from svg_common.video.timing import Clock, measure_timing
@@ -82,6 +83,7 @@ class VideoReader:
             pictures = count_pictures(container)
         with _open_container(self.path) as container:
             timing = measure_timing(container, _video_stream(container, self.path, pictures))
+        self._timing = timing
         self.fps = float(timing.fps)
         self.assumed_rate = timing.assumed
         self._clock = Clock(timing)
@@ -163,15 +165,15 @@ class VideoReader:
 
         stream.thread_type = "AUTO"
         damage.reports_damage(stream.codec_context, strict)
-        packets = self._container.demux(stream)
+        packets = joined_packets(self._container.demux(stream), 1 / self._timing.fps)
         ended = False
         while not ended:
             frames: list[Any] = []
             try:
-                packet = next(packets, None)
+                packet, incomplete = next(packets, (None, False))
                 ended = packet is None
                 if packet is not None:
-                    damage.sending(packet)
+                    damage.sending(packet, incomplete)
                 frames = packet.decode() if packet is not None else stream.codec_context.decode(None)
             except av.EOFError:
                 pass  # the decoder was flushed already
