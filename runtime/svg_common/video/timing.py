@@ -6,7 +6,6 @@ usual distance between two pictures, measured in the first part of the file.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
