@@ -144,7 +144,7 @@ class StreamCapture:
         import av
 
         newest = None
-        self._damage.sending(packet)
+        self._damage.sending(packet, packet.is_corrupt)
         try:
             for frame in packet.decode():
                 newest = frame if self._damage.is_intact(frame) else None
