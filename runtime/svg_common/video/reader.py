@@ -216,7 +216,7 @@ def _truncated(path: Path) -> str | None:
 
 def _missing_end(path: Path) -> str | None:
     try:
-        return missing_end(path)
+        return missing_end(path) if path.is_file() else None
     except OSError:  # it was removed meanwhile, and all of it was read
         return None
 

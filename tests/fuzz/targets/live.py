@@ -58,7 +58,7 @@ def read_config(path: Path) -> None:
     for table in loaded.tables(CAMERA_KEYS, {}).values():
         loaded.values(table)
     for name in loaded.cameras or (None,):
-        written = loaded.choose(name)
+        written = loaded.choose(name, {})
         loaded.values(written)
         assert all(loaded.portable(key, value) is not None for key, value in written.items())
 
