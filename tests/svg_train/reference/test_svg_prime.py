@@ -79,7 +79,7 @@ CASES = {
     "last_frame_skip": ({}, {"last_frame_skip": True}, OldTorch(4), "stream"),
     "fixed prior, two posterior layers, in double precision": (
         {"prior": "fixed", "layers": (3, 2, 0)},
-        {"predictor_rnn_layers": 3, "posterior_rnn_layers": 2},
+        {"predictor_rnn_layers": 3, "posterior_rnn_layers": 2, "prior_rnn_layers": None},
         OldTorch(16, dtype="float64"),
         "zip",
     ),
