@@ -30,7 +30,7 @@ from svg_train.reference.file import OtherKindError, TorchFile, open_torch_file,
 from svg_train.reference.foreign_files import HEAD_BYTES, describe_foreign
 from svg_train.reference.inert_pickle import PickleFormatError
 from svg_train.reference.layouts import PARTS, Layout, recognize
-from svg_train.reference.modules import Tensors, named_tensors
+from svg_train.reference.modules import Tensors, attributes, named_tensors
 from svg_train.reference.names import COUNTER, Target, map_parameters, reference_shapes
 from svg_train.reference.options import SETTING_NAMES, Findings, is_sized, model_table, read_options, training_tables
 from svg_train.reference.our_weights import compare_weights, config_tables
@@ -180,7 +180,8 @@ def _describe(layout: Layout, findings: Findings) -> tuple[Config | None, dict[s
     if layout.options is None:
         findings.add("opt: missing (the argparse Namespace of the training options)")
     options = read_options(layout.options or {})
-    model = model_table(parts, options, findings)
+    map_size = attributes(given.get("frame_predictor")).get("image_size")
+    model = model_table(parts, options, map_size, findings)
     if model["prior"] != "none" and "posterior" not in parts and "posterior" not in given:
         findings.add_weight("posterior: missing, although the predictor reads more than the frame's encoding")
     if not all(part in parts for part in _NEEDED):

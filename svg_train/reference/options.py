@@ -137,11 +137,19 @@ def _takes(model: type[BaseModel], name: str, value: Any) -> bool:
     return True
 
 
-def model_table(parts: Parts, options: Mapping[str, Scalar], findings: Findings) -> dict[str, Any]:
-    """Fields of our SvgConfig. The shapes decide; an option that contradicts them is a finding."""
+def model_table(parts: Parts, options: Mapping[str, Scalar], map_size: Any, findings: Findings) -> dict[str, Any]:
+    """Fields of our SvgConfig. The shapes decide; an option that contradicts them is a finding.
+
+    Args:
+        parts: weights by part and name.
+        options: of the training.
+        map_size: what the recurrent modules say of the height and width of their maps; None: nothing, as in a state_dict.
+        findings: what is missing or contradictory is added.
+    """
     table = _from_shapes(parts)
     if table["latent"] == "spatial":
         options = _of_spatial_model(table, parts, options, findings)
+        table |= _frame_of_maps(map_size)
     absent = {"fixed": ("prior_layers",), "none": ("prior_layers", "posterior_layers", "z_dim")}.get(table["prior"], ())
     for name, option in _OPTIONS.items():
         inferred, stated = table.get(name), options.get(option)
@@ -160,6 +168,8 @@ def model_table(parts: Parts, options: Mapping[str, Scalar], findings: Findings)
             f"prior: missing, although opt.prior_rnn_layers is {shown(options['prior_rnn_layers'])}; "
             "without this option the prior is taken to be N(0, I)"
         )
+    if "image_size" not in table and table["latent"] == "spatial":
+        findings.add("opt.image_width is missing, and cannot be inferred from the parameters")
     for option in ("n_past", "last_frame_skip"):
         if option in options:
             table[option] = whole_number(options[option]) if option == "n_past" else options[option]
@@ -208,9 +218,18 @@ def _of_spatial_model(
             f"opt.a_dim is {shown(actions)}: the predictor reads actions too, which a forecast from frames alone lacks; "
             "only checkpoints with a_dim 0 can be used"
         )
-    if options.get("image_width") is None:
-        findings.add("opt.image_width is missing, and cannot be inferred from the parameters")
     return plain
+
+
+def _frame_of_maps(map_size: Any) -> dict[str, int]:
+    """The image size of a model with spatial latents. Its program keeps that of the maps in its modules, and never changes it.
+
+    A frame of another size than eight times theirs would stop it, whatever the options say.
+    """
+    height, width = map_size if isinstance(map_size, (list, tuple)) and len(map_size) == 2 else (None, None)
+    if type(height) is not int or type(width) is not int or height != width or not 1 <= height <= MAX_SIZE:
+        return {}
+    return {"image_size": 8 * height}
 
 
 def _check_width(size: Scalar, factor: str, scale: Scalar, inferred: int | None, findings: Findings) -> None:
