@@ -41,6 +41,7 @@ from svg_train.families.frames.openstl_weights import (
 )
 from svg_train.reference.comparison import compare_tensors
 from svg_train.reference.file import TorchFile
+from svg_train.reference.layouts import OPTION_KEYS
 from svg_train.reference.modules import Tensors, attributes
 from svg_train.reference.options import Findings, plain_settings
 from svg_train.reference.refusals import BEYOND, OTHER_WEIGHTS
@@ -74,7 +75,10 @@ def take(path: Path, file: TorchFile, model_config: Path | None) -> Checkpoint:
 
 
 def _own_settings(content: Any) -> dict[str, Any]:
-    return plain_settings(attributes(content.get("hyper_parameters"))) if isinstance(content, dict) else {}
+    """Those of the network, or of a training program of the user's own, under whichever of the usual names."""
+    tables = [content[key] for key in OPTION_KEYS if key in content] if isinstance(content, dict) else []
+    found = (plain_settings(attributes(table)) for table in tables)
+    return next((settings for settings in found if {"method", "in_shape"} & settings.keys()), {})
 
 
 def _container(content: Any) -> Dialect | None:

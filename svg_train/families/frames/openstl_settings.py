@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,9 +37,11 @@ def merged_settings(own: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[s
 
 
 def stated_method(given: Mapping[str, Any]) -> str:
-    """The name of the method in the settings, in small letters; empty if there is none."""
+    """The name of the method in the settings, in small letters and however papers write it; empty if there is none."""
     method = given.get("method")
-    return method.lower() if isinstance(method, str) else ""
+    text = method.lower() if isinstance(method, str) else ""
+    bare = re.sub(r"[^a-z0-9]", "", text.replace("+", "p"))  # PredRNN++, E3D-LSTM
+    return bare if bare in METHODS else text
 
 
 def stated_hidden(given: Mapping[str, Any]) -> list[int]:

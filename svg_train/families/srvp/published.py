@@ -33,7 +33,7 @@ from svg_train.reference.file import TorchFile
 from svg_train.reference.layouts import recognize
 from svg_train.reference.modules import Tensors
 from svg_train.reference.names import COUNTER
-from svg_train.reference.options import Findings
+from svg_train.reference.options import Findings, plain_settings
 from svg_train.reference.refusals import BEYOND, OTHER_WEIGHTS
 from svg_train.reference.settings_file import read_settings
 
@@ -55,18 +55,19 @@ def recognizes(content: Any) -> bool:
 
 
 def take(path: Path, file: TorchFile, model_config: Path | None) -> Checkpoint:
-    """Read the checkpoint. Its settings are those of `model_config`, else of config.json beside it.
+    """Read the checkpoint. Its settings are those of `model_config`, else of config.json beside it, else of the file itself.
 
     Raises:
         PublishedCheckpointError: parts are missing or contradictory; all in one message.
         CheckpointError: the settings cannot be read.
     """
     # 1) weights and settings
-    findings, tensors = Findings(), recognize(file.content).tensors
+    findings, layout = Findings(), recognize(file.content)
+    tensors, own = layout.tensors, plain_settings(layout.options or {})
     beside = path.parent / SETTINGS_FILE
     settings_file = model_config or (beside if beside.exists() else None)
-    settings = read_settings(settings_file) if settings_file is not None else {}
-    shown = f"'{settings_file}'" if settings_file is not None else SETTINGS_FILE
+    settings = read_settings(settings_file) if settings_file is not None else own
+    shown = f"'{settings_file or path}'" if settings else SETTINGS_FILE
     # 2) the configuration that both imply, and the parameters that it needs
     sizes = model_sizes(tensors, settings, shown, findings)
     shape = _shape(sizes, settings, findings)

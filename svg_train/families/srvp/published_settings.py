@@ -22,6 +22,7 @@ _SIZES = {
 _NEEDED = {"n_past": "nt_cond", "n_euler_steps": "n_euler_steps"}  # what the weights cannot tell
 SETTING_NAMES = {**_SIZES, **_NEEDED}
 _TRAINING = ("obs_scale", "beta_y", "l2_res", "res_gain")  # fields of SrvpConfig that a forecast does not depend on
+_TRUTH = {"true": True, "false": False, "none": False}  # as the original's older configurations have skipco
 _LAYERS = ("inference_layers", "residual_layers")
 _SHAPES = ("channels", "nf", "nhx", "ny", "nz", "nt_inf", "inference_size", "residual_size")
 _SAME_NAME = ("batch_size", "lr", "seed", "dataset")
@@ -86,6 +87,8 @@ def _as_ours(stated: Any, ours: Any) -> Any:
     """In the type that we have: 0 and 1 for what is said by truth values, numbers as text, and names in capitals."""
     number = whole_number(stated)
     if isinstance(ours, bool):
+        if isinstance(stated, str) and stated.lower() in _TRUTH:
+            return _TRUTH[stated.lower()]
         return bool(number) if type(number) is int and number in (0, 1) else stated
     return number if isinstance(ours, int) else stated.lower() if isinstance(stated, str) else stated
 

@@ -153,6 +153,28 @@ def test_numbers_may_be_text_and_what_is_null_is_not_said(tmp_path):
     assert "in_shape is [3.5, 1, 8, 8], not four numbers" in refusal(tmp_path, weights(), settings(in_shape=[3.5, 1, 8, 8]))
 
 
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("convlstm", "ConvLSTM"), ("predrnn", "PredRNN"), ("predrnnv2", "PredRNN.v2"), ("predrnnpp", "PredRNN++"),
+        ("mim", "MIM"), ("e3dlstm", "E3D-LSTM"),
+    ],
+)  # fmt: skip
+def test_methods_may_be_written_as_in_papers(method, name, tmp_path):
+    k = 5 if method == "e3dlstm" else 3
+    given = {**settings(method, filter_size=k), "method": name}
+    assert take(tmp_path, weights(method, k=k), given).config == take(tmp_path, weights(method, k=k), settings(method)).config
+    other = {**settings(method), "method": "PredNet"}
+    assert "svg-edge does not have: prednet" in refusal(tmp_path, weights(method, k=k), other)
+
+
+@pytest.mark.parametrize("key", ["args", "config", "opt", "hparams"])
+def test_settings_of_a_training_program_of_ones_own_are_found(key, tmp_path):
+    expected = take(tmp_path, weights(), settings()).config
+    for table in (settings(), SimpleNamespace(**settings())):
+        assert take(tmp_path, {"state_dict": weights(), key: table}).config == expected
+
+
 def test_frames_need_not_be_square(tmp_path):
     model = take(tmp_path, weights("mim", plane=(2, 4)), settings("mim", in_shape=[3, 1, 8, 16])).config.model
     assert (model.height, model.width, model.plane) == (8, 16, (2, 4))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -145,6 +146,19 @@ def test_the_users_settings_win_over_those_beside_the_file(tmp_path):
     assert load_any_checkpoint(path, mine).config.model.n_euler_steps == 3
 
 
+@pytest.mark.parametrize("key", ["opt", "hyper_parameters", "config"])
+def test_settings_in_the_file_itself_serve_where_none_are_beside_it(key, tmp_path):
+    network = PublishedSrvp(n_euler_steps=2)
+    path = write_published(tmp_path, network)
+    expected, table = load_any_checkpoint(path).config, json.loads((tmp_path / "config.json").read_text())
+    for given in (table, SimpleNamespace(**table)):
+        torch.save({"model": network.state_dict(), key: given}, path)
+        assert load_any_checkpoint(path).config == expected
+        (tmp_path / "config.json").unlink(missing_ok=True)
+    torch.save({"model": network.state_dict(), key: {**table, "nhx": 7}}, path)
+    assert f"nhx is 7 in '{path}', but the weights imply 6" in refusal(path)
+
+
 def test_an_imported_model_is_saved_and_read_as_one_of_ours(tmp_path):
     imported = load_any_checkpoint(write_published(tmp_path, PublishedSrvp(archi="vgg", skipco=True)))
     save_checkpoint(tmp_path / "ckpt.pt", imported)
@@ -204,6 +218,8 @@ def test_all_that_is_missing_or_contradictory_is_in_one_message(tmp_path):
         ({"nt_cond": 4.5}, "expected a whole number"),
         ({"skipco": 1}, "skipco is 1 in"),
         ({"skipco": 2}, "skipco is 2 in"),
+        ({"skipco": "true"}, "skipco is 'true' in"),
+        ({"skipco": "perhaps"}, "skipco is 'perhaps' in"),
         ({"nf": "7"}, "nf is '7' in"),
         ({"archi": ["vgg"] * 10**4}, "archi is"),
     ],
@@ -219,6 +235,8 @@ def test_settings_that_no_model_can_have_are_refused(changed, expected, tmp_path
     [
         {"nt_cond": "4", "nf": 2.0, "skipco": 0, "archi": "DCGAN"},
         {"beta_z": float("inf"), "lr": 0, "seed": -1, "batch_size": "many", "seq_len": 15.5, "ndigits": 99},
+        {"skipco": "False"},
+        {"skipco": "none"},
         {"obs_scale": 1e300},
         {"obs_scale": 0, "l2_res": -1, "res_gain": float("nan"), "beta_y": None},
         {"obs_scale": [1], "l2_res": "x" * 10**5, "res_gain": "orthogonal", "beta_y": {"start": 0}},
