@@ -176,7 +176,7 @@ QUICK = {
     "e3d-lstm, stride 2, short history": (
         frames_model, {**FRAMES, "cell": "e3d-lstm", "image_size": 40, "stride": 2, "history": 3},
     ),
-    "spatial, last_frame_skip": (random_model, {**SPATIAL, "last_frame_skip": True}),
+    "spatial, last_frame_skip, 40 px": (random_model, {**SPATIAL, "last_frame_skip": True, "image_size": 40}),
     "srvp, vgg, skips, RGB, nz > ny": (
         srvp_model, {**SRVP, "backbone": "vgg", "skips": True, "channels": 3, "ny": 2, "nz": 5},
     ),
@@ -217,7 +217,7 @@ REST = {
     "spatial, skip_lag": (random_model, {**SPATIAL, "skip_lag": 1, "posterior_layers": 2, "prior_layers": 2}),
     "spatial, fixed prior, 128 px, RGB": (random_model, {**SPATIAL, "prior": "fixed", "image_size": 128, "channels": 3}),
     "spatial, fixed prior, last_frame_skip": (random_model, {**SPATIAL, "prior": "fixed", "last_frame_skip": True}),
-    "spatial, no prior": (random_model, {**SPATIAL, "prior": "none"}),
+    "spatial, no prior, 96 px": (random_model, {**SPATIAL, "prior": "none", "image_size": 96}),
     "spatial, no prior, last_frame_skip, RGB": (
         random_model, {**SPATIAL, "prior": "none", "last_frame_skip": True, "channels": 3},
     ),

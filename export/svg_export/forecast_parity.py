@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from svg_export.drawn_frames import digit_frames
-from svg_export.parity import ROUNDING_FACTOR, TOLERANCE_FP32, ParityError, compare, relative_errors
+from svg_export.parity import ROUNDING_FACTOR, TOLERANCE_FP32, Found, ParityError, differences_between
 from svg_export.parity_loop import SAMPLES, OnnxGraphs, Tensors, Trace
-from svg_runtime.bundle.manifest import FORECAST, ErrorCurve, ParityReport
+from svg_runtime.bundle.manifest import FORECAST, ParityReport
 from svg_train.families.base import FamilyConfig
 from svg_train.families.video_model import VideoModel
 from svg_train.losses import gaussian_kl
@@ -46,11 +46,12 @@ def forecast_reports(
 def _check_fp32(model: VideoModel, given: Trace, inputs: Tensors, report: ParityReport) -> ParityReport:
     """The limit is that of `check_fp32`: the tolerance, or ROUNDING_FACTOR times what float32 does to PyTorch."""
     truth = _of_network(model, inputs)
-    curves, errors = compare(truth, given), relative_errors(truth, given)
-    rounding = relative_errors(truth, _of_network(copy.deepcopy(model).double(), inputs))
+    found = differences_between(truth, given)
+    rounding = differences_between(truth, _of_network(copy.deepcopy(model).double(), inputs))
     failed = []
-    for name, error in errors.items():
-        allowed = np.maximum(TOLERANCE_FP32, ROUNDING_FACTOR * np.maximum.accumulate(rounding[name]))
+    for name, differences in found.items():
+        error = differences.relative()
+        allowed = np.maximum(TOLERANCE_FP32, ROUNDING_FACTOR * np.maximum.accumulate(rounding[name].relative()))
         if not (error <= allowed).all():
             step = int(np.argmin(error <= allowed))
             failed.append(f"{name}: {error[step]:.3g} at step {step + 1}, allowed {allowed[step]:.3g}")
@@ -59,7 +60,7 @@ def _check_fp32(model: VideoModel, given: Trace, inputs: Tensors, report: Parity
             f"the exported graph '{FORECAST}' does not compute what the model computes:\n  " + "\n  ".join(failed)
             + "\n  nothing was published"
         )  # fmt: skip
-    return _extended(report, curves, errors)
+    return _extended(report, found)
 
 
 def _compare_fp16(fp32: Trace, fp16: Trace, report: ParityReport) -> ParityReport:
@@ -68,13 +69,12 @@ def _compare_fp16(fp32: Trace, fp16: Trace, report: ParityReport) -> ParityRepor
         raise ParityError(
             f"the fp16 graph '{FORECAST}' produces values that are not finite\n  nothing was published; export without --fp16"
         )
-    return _extended(report, compare(fp32, fp16), relative_errors(fp32, fp16))
+    return _extended(report, differences_between(fp32, fp16))
 
 
-def _extended(
-    report: ParityReport, curves: Mapping[str, ErrorCurve], errors: Mapping[str, NDArray[np.float64]]
-) -> ParityReport:
-    largest = max(report.max_error, *(float(f"{error.max():.3e}") for error in errors.values()))
+def _extended(report: ParityReport, found: Found) -> ParityReport:
+    largest = max(report.max_error, *(float(f"{differences.relative().max():.3e}") for differences in found.values()))
+    curves = {name: differences.curve(name) for name, differences in found.items()}
     return report.model_copy(update={"curves": {**report.curves, **curves}, "max_error": largest})
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,11 @@ from svg_export.parity_loop import (
     ProbeInputs,
     RoleLoop,
     SeparateLoop,
+    Tensors,
     TorchGraphs,
     Trace,
     generated,
+    in_step,
     network_latents,
     separate_name,
 )
@@ -36,6 +40,7 @@ from svg_train.families.video_model import VideoModel
 TOLERANCE_FP32 = 1e-4  # largest difference of any output or state, relative to max(1, its largest value)
 ROUNDING_FACTOR = 10.0  # multiple of the error of float32 arithmetic itself that the graphs may differ by in closed loop
 FUSED, SHUFFLED = "fused.", "shuffled."  # prefixes of the outputs of the fused graphs and of the shuffled decoder
+_DECODED = "forecast.decoder"  # the call whose output is a forecast frame, among the separate graphs
 NETWORK = "network."  # before the name of a graph whose output is compared with the network itself
 
 
@@ -43,6 +48,36 @@ class ParityError(SvgError):
     """The exported graphs do not compute what the model computes; nothing was published."""
 
     exit_code = ExitCode.PARITY_FAILED
+
+
+@dataclass
+class Differences:
+    """How much an output differs from what it should be, step by step: all that is kept of the two."""
+
+    max_abs: list[float] = field(default_factory=list)
+    mean_squared: list[float] = field(default_factory=list)
+    largest: float = 1.0  # value that it should have, over all steps, or 1 if that is more
+
+    def add(self, truth: NDArray[Any], given: NDArray[Any]) -> None:
+        """Compare one more step."""
+        exact = truth.astype(np.float64)
+        self.max_abs.append(float(np.abs(exact - given).max()))
+        self.mean_squared.append(mean_squared_error(exact, given))
+        self.largest = max(self.largest, float(np.abs(truth).max()))
+
+    def relative(self) -> NDArray[np.float64]:
+        """The largest difference of each step, relative to the largest value over all steps."""
+        return np.array(self.max_abs) / self.largest
+
+    def curve(self, name: str) -> ErrorCurve:
+        """The largest difference of each step, and the PSNR if it is of frames."""
+        max_abs = tuple(float(f"{value:.3e}") for value in self.max_abs)
+        if not name.endswith("frame"):
+            return ErrorCurve(max_abs=max_abs)
+        return ErrorCurve(max_abs=max_abs, psnr_db=tuple(round(psnr(error), 2) for error in self.mean_squared))
+
+
+Found = dict[str, Differences]  # by "phase.graph_name.tensor"
 
 
 def check_fp32(model: VideoModel, contents: Mapping[str, bytes], tolerance: float = TOLERANCE_FP32) -> ParityReport:
@@ -65,22 +100,15 @@ def check_fp32(model: VideoModel, contents: Mapping[str, bytes], tolerance: floa
         ParityError: a larger difference, or a value that is not finite; all offending tensors are listed.
     """
     # 1) run PyTorch in float32 and in float64, and the graphs, on the same inputs
-    inputs, family, fused = ProbeInputs.make(model.config), FAMILY_EXPORTS[model.config.family], "step" in contents
-    exports = family.graphs(family.fold(model), torch.float32, fused)
-    exact = family.graphs(family.fold(model).double(), torch.float64, fused)
-    truth = _trace(TorchGraphs(exports), exports, model.config, inputs)
-    unrounded = _trace(TorchGraphs(exact, torch.float64), exact, model.config, inputs)
-    given = _trace(OnnxGraphs(contents), exports, model.config, inputs)
-    rounding = relative_errors(truth, unrounded)
-    truth = _with_fused_as_separate(truth)
-    truth, given = _with_network(model, inputs, truth, given)
-    truth, given = _with_shuffled(config=model.config, exports=exports, contents=contents, truth=truth, given=given)
+    gate = _Gate(model, contents)
+    gate.run()
     # 2) how much rounding alone changes, which limits how much the graphs may differ
-    curves, errors = compare(truth, given), relative_errors(truth, given)
+    rounding = {name: differences.relative() for name, differences in gate.rounding.items()}
     envelope = np.maximum.accumulate(np.max([rounding[name] for name in rounding if _is_forecast(name)], axis=0))
     # 3) list every output and state that differs by more
     failed = []
-    for name, error in errors.items():
+    for name, differences in gate.found.items():
+        error = differences.relative()
         rounded = envelope if _is_forecast(name) else np.full(len(error), rounding[name.replace(NETWORK, "")].max())
         allowed = np.maximum(tolerance, ROUNDING_FACTOR * rounded)
         if not (error <= allowed).all():
@@ -91,9 +119,8 @@ def check_fp32(model: VideoModel, contents: Mapping[str, bytes], tolerance: floa
             "the exported fp32 graphs do not compute what the model computes:\n  " + "\n  ".join(failed)
             + "\n  nothing was published"
         )  # fmt: skip
-    largest = max(float(error.max()) for error in errors.values())
     envelope_values = tuple(float(f"{value:.3e}") for value in envelope)
-    return _report("pytorch", model.config, curves, largest, tolerance=tolerance, rounding=envelope_values)
+    return _report("pytorch", model.config, gate.found, tolerance=tolerance, rounding=envelope_values)
 
 
 def compare_fp16(model: VideoModel, fp32: Mapping[str, bytes], fp16: Mapping[str, bytes]) -> ParityReport:
@@ -104,65 +131,138 @@ def compare_fp16(model: VideoModel, fp32: Mapping[str, bytes], fp16: Mapping[str
     Raises:
         ParityError: a value that is not finite; all tensors with such values are listed.
     """
-    inputs, family = ProbeInputs.make(model.config), FAMILY_EXPORTS[model.config.family]
+    config, family = model.config, FAMILY_EXPORTS[model.config.family]
     exports = family.graphs(family.fold(model), torch.float32, "step" in fp32)
-    truth, given = (_trace(OnnxGraphs(contents), exports, model.config, inputs) for contents in (fp32, fp16))
-    curves = compare(truth, given)
-    broken = [name for name, curve in curves.items() if not np.isfinite(curve.max_abs).all()]
+    graphs, inputs = [OnnxGraphs(fp32), OnnxGraphs(fp16)], ProbeInputs.make(config)
+    found: Found = defaultdict(Differences)
+    for loop, prefix in _loops(exports):
+        for call, (truth, given) in in_step(loop, implementations=graphs, exports=exports, config=config, inputs=inputs):
+            _add(found, f"{prefix}{call}", truth, given)
+    broken = sorted(name for name, differences in found.items() if not np.isfinite(differences.max_abs).all())
     if broken:
         raise ParityError(
             f"the fp16 graphs produce values that are not finite: {', '.join(broken)}\n"
             "  nothing was published; export without --fp16"
         )
-    largest = max(float(error.max()) for error in relative_errors(truth, given).values())
-    return _report("fp32", model.config, curves, largest)
+    return _report("fp32", config, found)
 
 
-def _trace(run_graph: GraphRunner, exports: Exports, config: FamilyConfig, inputs: ProbeInputs) -> Trace:
-    """The separate graphs, and those of the other roles under a prefix of their own where there are both."""
-    separate = SeparateLoop(run_graph, exports, config).run(inputs) if set(SEPARATE) <= exports.keys() else {}
-    roles = RoleLoop(run_graph, exports, config).run(inputs) if "step" in exports else {}
-    prefix = FUSED if separate else ""
-    return {**separate, **{prefix + name: values for name, values in roles.items()}}
+class _Gate:
+    """The comparisons of `check_fp32`, made while the loops run. Of their outputs, only what is compared later is kept.
 
+    Attributes:
+        found: how much the outputs of the graphs differ from what they should be.
+        rounding: how much the outputs of the modules differ between float32 and float64.
+    """
 
-def _with_fused_as_separate(truth: Trace) -> Trace:
-    """What the fused graphs must return is what the separate ones do; of what is observed, prime has the last step alone."""
-    separate = {name: truth[separate_name(name.removeprefix(FUSED))] for name in truth if name.startswith(FUSED)}
-    return truth | {name: values if _is_forecast(name) else values[-1:] for name, values in separate.items()}
+    def __init__(self, model: VideoModel, contents: Mapping[str, bytes]) -> None:
+        family, fused = FAMILY_EXPORTS[model.config.family], "step" in contents
+        self.found: Found = defaultdict(Differences)
+        self.rounding: Found = defaultdict(Differences)
+        self._contents = contents
+        self._config = model.config
+        self._inputs = ProbeInputs.make(model.config)
+        self._exports = family.graphs(family.fold(model), torch.float32, fused)
+        self._exact = family.graphs(family.fold(model).double(), torch.float64, fused)
+        self._network = {"frame": generated(model, self._inputs), **network_latents(model, self._inputs)}
+        self._separate = _needed_by_fused(self._exports)  # what the modules gave, until the fused graphs give it too
+        self._given: dict[str, deque[NDArray[Any]]] = {}  # by the graphs, to compare it with the network
+        self._frames: list[NDArray[Any]] = []  # of the modules, to compare the shuffled decoder's with them
 
+    def run(self) -> None:
+        """Run all loops, and make all comparisons."""
+        modules, exact = TorchGraphs(self._exports), TorchGraphs(self._exact, torch.float64)
+        implementations: list[GraphRunner] = [modules, OnnxGraphs(self._contents), exact]
+        for loop, prefix in _loops(self._exports):
+            for call, outputs in self._in_step(loop, implementations):
+                self._compare(prefix, call, *outputs)
+        self._compare_with_network()
+        if SHUFFLED_DECODER in self._contents:
+            self._compare_shuffled()
 
-def _with_network(model: VideoModel, inputs: ProbeInputs, truth: Trace, given: Trace) -> tuple[Trace, Trace]:
-    """Both traces with frames and Gaussians of every loop, beside those of the network, whose BatchNorm is not folded."""
-    own = {"frame": generated(model, inputs), **network_latents(model, inputs)}
-    expected, compared = {}, {}
-    for name, values in given.items():
-        what = _of_network(name)
-        if what in own:
+    def _in_step(
+        self, loop: type[SeparateLoop | RoleLoop], implementations: list[GraphRunner]
+    ) -> Iterator[tuple[str, list[Tensors]]]:
+        return in_step(loop, implementations, exports=self._exports, config=self._config, inputs=self._inputs)
+
+    def _compare(self, prefix: str, call: str, truth: Tensors, given: Tensors, unrounded: Tensors) -> None:
+        """Compare one run of a graph. What a fused graph returns must be what the separate modules did."""
+        _add(self.rounding, f"{prefix}{call}", truth, unrounded)
+        expected = {name: self._separate[separate_name(f"{call}.{name}")].popleft() for name in truth} if prefix else truth
+        _add(self.found, f"{prefix}{call}", expected, given)
+        for name, value in truth.items():
+            if f"{prefix}{call}.{name}" in self._separate:
+                self._separate[f"{call}.{name}"].append(value)
+        if call == _DECODED:
+            self._frames.append(truth["frame"])
+        for name, value in given.items():
+            own = self._network.get(_of_network(f"{call}.{name}"))
+            if own is not None:
+                self._given.setdefault(f"{prefix}{call}.{name}", deque(maxlen=len(own))).append(value)
+
+    def _compare_with_network(self) -> None:
+        """Compare frames and Gaussians of every loop with those of the network, whose BatchNorm is not folded."""
+        for name, values in self._given.items():
             loop, graph_name, tensor = name.rsplit(".", 2)
-            expected[shown := f"{loop}.{NETWORK}{graph_name}.{tensor}"] = own[what]
-            compared[shown] = values[-len(own[what]) :]
-    return truth | expected, given | compared
+            found = self.found[f"{loop}.{NETWORK}{graph_name}.{tensor}"]
+            for truth, given in zip(self._network[_of_network(name)], values, strict=True):
+                found.add(truth, given)
+
+    def _compare_shuffled(self) -> None:
+        """Compare the frames of a loop that runs the shuffled decoder instead of the other."""
+        run_graph = OnnxGraphs({**self._contents, "decoder": self._contents[SHUFFLED_DECODER]})
+        frames = iter(self._frames)
+        for call, (given,) in self._in_step(SeparateLoop, [run_graph]):
+            if call == _DECODED:
+                _add(self.found, f"{SHUFFLED}{call}", {"frame": next(frames)}, given)
 
 
-def _of_network(name: str) -> str | None:
-    """Which of the network's own values an output must equal; None if the network gives no such value."""
+def _loops(exports: Exports) -> list[tuple[type[SeparateLoop | RoleLoop], str]]:
+    """The loops over the separate graphs and over the other roles; where there are both, these have a prefix of their own."""
+    separate: list[tuple[type[SeparateLoop | RoleLoop], str]] = [(SeparateLoop, "")] if set(SEPARATE) <= exports.keys() else []
+    return separate + ([(RoleLoop, FUSED if separate else "")] if "step" in exports else [])
+
+
+def _needed_by_fused(exports: Exports) -> dict[str, deque[NDArray[Any]]]:
+    """An empty queue for every output of the separate graphs that a fused one returns too; prime has the last step alone."""
+    if not {*SEPARATE, "step"} <= exports.keys():
+        return {}
+    lengths = {f"observe.prime.{name}": 1 for name in exports["prime"].outputs}
+    lengths |= {f"forecast.step.{name}": FORECAST_STEPS for name in exports["step"].outputs}
+    return {separate_name(name): deque(maxlen=length) for name, length in lengths.items()}
+
+
+def _add(found: Found, call: str, truth: Tensors, given: Tensors) -> None:
+    """Compare the outputs of one run of a graph.
+
+    Raises:
+        ParityError: they have not the same outputs.
+    """
+    if truth.keys() != given.keys():
+        raise ParityError(f"the graphs return {sorted(given)}, expected {sorted(truth)}")
+    for name, value in truth.items():
+        found[f"{call}.{name}"].add(value, given[name])
+
+
+def _of_network(name: str) -> str:
+    """Which of the network's own values an output must equal, if the network gives it."""
     _, graph_name, tensor = name.rsplit(".", 2)
-    if _is_forecast(name):
-        return tensor
-    return tensor if graph_name == "prime" else f"{graph_name}_{tensor}"
+    return tensor if _is_forecast(name) or graph_name == "prime" else f"{graph_name}_{tensor}"
 
 
-def _with_shuffled(
-    config: FamilyConfig, exports: Exports, contents: Mapping[str, bytes], truth: Trace, given: Trace
-) -> tuple[Trace, Trace]:
-    """Both traces with the frames of a loop that runs the shuffled decoder instead of the other, if there is one."""
-    if SHUFFLED_DECODER not in contents:
-        return truth, given
-    run_graph = OnnxGraphs({**contents, "decoder": contents[SHUFFLED_DECODER]})
-    frames = SeparateLoop(run_graph, exports, config).run(ProbeInputs.make(config))["forecast.decoder.frame"]
-    name = f"{SHUFFLED}forecast.decoder.frame"
-    return truth | {name: truth["forecast.decoder.frame"]}, given | {name: frames}
+def differences_between(truth: Trace, given: Trace) -> Found:
+    """The differences of whole runs, by output.
+
+    Raises:
+        ParityError: they have not the same outputs.
+    """
+    if truth.keys() != given.keys():
+        raise ParityError(f"the graphs return {sorted(given)}, expected {sorted(truth)}")
+    found: Found = defaultdict(Differences)
+    for name, steps in truth.items():
+        for expected, value in zip(steps, given[name], strict=True):
+            found[name].add(expected, value)
+    return found
 
 
 def frame_curve(report: ParityReport) -> ErrorCurve:
@@ -175,35 +275,8 @@ def _is_forecast(name: str) -> bool:
     return name.removeprefix(FUSED).removeprefix(SHUFFLED).startswith("forecast")
 
 
-def compare(truth: Trace, given: Trace) -> dict[str, ErrorCurve]:
-    """The differences per step of every output.
-
-    Raises:
-        ParityError: they have not the same outputs.
-    """
-    if truth.keys() != given.keys():
-        raise ParityError(f"the graphs return {sorted(given)}, expected {sorted(truth)}")
-    return {name: _curve(name, truth[name], given[name]) for name in sorted(truth)}
-
-
-def relative_errors(truth: Trace, given: Trace) -> dict[str, NDArray[np.float64]]:
-    """Largest difference per step, relative to the tensor's largest value over all steps, or to 1 if that is more."""
-    return {name: _differences(truth[name], given[name]) / max(1.0, *(np.abs(a).max() for a in truth[name])) for name in truth}
-
-
-def _differences(truth: list[NDArray[Any]], given: list[NDArray[Any]]) -> NDArray[np.float64]:
-    return np.array([np.abs(a.astype(np.float64) - b).max() for a, b in zip(truth, given, strict=True)])
-
-
-def _curve(name: str, truth: list[NDArray[Any]], given: list[NDArray[Any]]) -> ErrorCurve:
-    max_abs = tuple(float(f"{value:.3e}") for value in _differences(truth, given))
-    if not name.endswith("frame"):
-        return ErrorCurve(max_abs=max_abs)
-    errors = [mean_squared_error(a.astype(np.float64), b) for a, b in zip(truth, given, strict=True)]
-    return ErrorCurve(max_abs=max_abs, psnr_db=tuple(round(psnr(error), 2) for error in errors))
-
-
-def _report(reference: Any, config: FamilyConfig, curves: dict[str, ErrorCurve], largest: float, **gate: Any) -> ParityReport:
+def _report(reference: Any, config: FamilyConfig, found: Found, **gate: Any) -> ParityReport:
+    largest = max(float(differences.relative().max()) for differences in found.values())
     return ParityReport(
         reference=reference,
         provider=PROVIDER,
@@ -211,6 +284,6 @@ def _report(reference: Any, config: FamilyConfig, curves: dict[str, ErrorCurve],
         forecast=FORECAST_STEPS,
         samples=SAMPLES,
         max_error=float(f"{largest:.3e}"),
-        curves=curves,
+        curves={name: found[name].curve(name) for name in sorted(found)},
         **gate,
     )

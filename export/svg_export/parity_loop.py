@@ -1,14 +1,17 @@
-"""The closed loops of the parity gate: the same frames and noise through any implementation of the graphs, with a trace.
+"""The closed loops of the parity gate: the same frames and noise through any implementation of the graphs.
 
 A run has n_past observed and FORECAST_STEPS forecast frames, by the generation rule: on the separate graphs, or over the roles
 `prime`, `step` and `decode`. It takes anything that maps (graph name, inputs) to outputs: the modules that were exported, in
 PyTorch, or the exported graphs on ONNX Runtime.
+
+A run is a generator: it yields the outputs of each run of a graph and keeps only what comes next needs. So several
+implementations run in step and are compared as they go: the states of a large model would fill the memory in a few steps.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +33,9 @@ PROVIDER = "CPUExecutionProvider"
 Tensors = dict[str, NDArray[Any]]
 GraphRunner = Callable[[str, Mapping[str, NDArray[Any]]], Tensors]
 Trace = dict[str, list[NDArray[Any]]]
+Recorded = tuple[str, Tensors]  # "phase.graph_name", and the outputs of one run of that graph
+Run = Generator[Recorded, None, None]
+Called = Generator[Recorded, None, Tensors]
 Exports = Mapping[str, GraphExport]
 
 
@@ -71,35 +77,34 @@ def _for_network(inputs: ProbeInputs) -> list[torch.Tensor]:
 
 @dataclass
 class _Loop:
-    """One run, which records a trace. States are carried on as in the runtime."""
+    """One run. States are carried on as in the runtime."""
 
     run_graph: GraphRunner
     exports: Exports
     config: FamilyConfig
-    trace: Trace = field(default_factory=lambda: defaultdict(list))
     states: dict[str, Tensors] = field(default_factory=dict)
 
-    def call(self, phase: str, graph_name: str, **inputs: NDArray[Any]) -> Tensors:
-        """Run a graph and record its outputs."""
+    def call(self, phase: str, graph_name: str, **inputs: NDArray[Any]) -> Called:
+        """Run a graph, yield its outputs to whoever compares them, and return them."""
         outputs = self.run_graph(graph_name, inputs)
-        for name, value in outputs.items():
-            self.trace[f"{phase}.{graph_name}.{name}"].append(value)
+        yield f"{phase}.{graph_name}", outputs
         return outputs
 
-    def step(self, phase: str, graph_name: str, **inputs: NDArray[Any]) -> Tensors:
+    def step(self, phase: str, graph_name: str, **inputs: NDArray[Any]) -> Called:
         """Run a recurrent graph, carrying its states, which start as zeros."""
         export = self.exports[graph_name]
         if graph_name not in self.states:
             self.states[graph_name] = {name: value.numpy() for name, value in export.initial_states(SAMPLES).items()}
-        outputs = self.call(phase, graph_name, **{**self.states[graph_name], **inputs})
+        outputs = yield from self.call(phase, graph_name, **{**self.states[graph_name], **inputs})
         self.states[graph_name] = {name: outputs[output] for name, output in export.states.items()}
         return outputs
 
-    def condition(self, phase: str, encoded: Tensors) -> Tensors:
+    def condition(self, phase: str, encoded: Tensors) -> Called:
         """The skip conditions of an encoded frame; none in a model without skips."""
         if "skip" not in self.exports:
             return {}
-        return self.call(phase, "skip", **{name: value for name, value in encoded.items() if name.startswith("skip_")})
+        skips = {name: value for name, value in encoded.items() if name.startswith("skip_")}
+        return (yield from self.call(phase, "skip", **skips))
 
     @property
     def lag(self) -> int:
@@ -115,95 +120,116 @@ class _Loop:
 class SeparateLoop(_Loop):
     """The generation rule on the separate graphs."""
 
-    def run(self, inputs: ProbeInputs) -> Trace:
-        """Observe all frames, forecast, and return every output of every graph as "phase.graph_name.tensor"."""
+    def run(self, inputs: ProbeInputs) -> Run:
+        """Observe all frames, forecast, and yield what every run of a graph gives."""
         # 1) encode the observed frames
-        encoded = [self.call("observe", "encoder", frame=frame[None]) for frame in inputs.frames[:, 0]]
-        conds = [self.condition("observe", entry) for entry in encoded]
+        encoded, conds = [], []
+        for frame in inputs.frames[:, 0]:
+            encoded.append((yield from self.call("observe", "encoder", frame=frame[None])))
+            conds.append((yield from self.condition("observe", encoded[-1])))
         # 2) read the context: the posterior sees each frame, prior and predictor the one before it
         for h_prev, h_now, eps in zip(encoded[:-1], encoded[1:], inputs.context_noise, strict=True):
-            z = self.latent("observe", "posterior", h_now["h"], eps)
+            z = yield from self.latent("observe", "posterior", h_now["h"], eps)
             if "prior" in self.exports:
-                self.step("observe", "prior", h=_repeat_for_samples(h_prev["h"]))
-            self.step("observe", "predictor", h=_repeat_for_samples(h_prev["h"]), **z)
+                yield from self.step("observe", "prior", h=_repeat_for_samples(h_prev["h"]))
+            yield from self.step("observe", "predictor", h=_repeat_for_samples(h_prev["h"]), **z)
         # 3) forecast in closed loop: every forecast frame is encoded again
         h, cond = encoded[-1]["h"], conds[-1 - self.lag]
         for eps in inputs.noise:
-            z = self.latent("forecast", "prior", h, eps)
-            g = self.step("forecast", "predictor", h=_repeat_for_samples(h), **z)["g"]
-            frame = self.call("forecast", "decoder", g=g, **cond)["frame"]
-            entry = self.call("forecast", "encoder", frame=frame)
+            z = yield from self.latent("forecast", "prior", h, eps)
+            predicted = yield from self.step("forecast", "predictor", h=_repeat_for_samples(h), **z)
+            decoded = yield from self.call("forecast", "decoder", g=predicted["g"], **cond)
+            entry = yield from self.call("forecast", "encoder", frame=decoded["frame"])
             h = entry["h"]
             if self.follows:
-                cond = self.condition("forecast", entry)
-        return self.trace
+                cond = yield from self.condition("forecast", entry)
 
-    def latent(self, phase: str, graph_name: str, h: NDArray[Any], eps: NDArray[np.float32]) -> Tensors:
+    def latent(self, phase: str, graph_name: str, h: NDArray[Any], eps: NDArray[np.float32]) -> Called:
         """z as an input of the predictor: drawn from the posterior or prior of `h`, or from N(0, I); empty without latents."""
         if not self.config.noise_dim:
             return {}
         if graph_name not in self.exports:
             return {"z": eps}
-        gaussian = self.step(phase, graph_name, h=_repeat_for_samples(h))
+        gaussian = yield from self.step(phase, graph_name, h=_repeat_for_samples(h))
         return {"z": gaussian_sample(gaussian["mu"], gaussian["logvar"], eps)}
 
 
 class RoleLoop(_Loop):
     """The generation rule over the roles prime, step and decode."""
 
-    def run(self, inputs: ProbeInputs) -> Trace:
-        """Observe all frames, forecast, and return every output of these graphs as "phase.graph_name.tensor"."""
+    def run(self, inputs: ProbeInputs) -> Run:
+        """Observe all frames, forecast, and yield what every run of these graphs gives."""
         # 1) read the context at once, or step through it where there is no prime
-        fixed, start = self.prime(inputs) if "prime" in self.exports else ({}, self.walk(inputs))
+        fixed: Tensors = {}
+        if "prime" in self.exports:
+            fixed = yield from self.prime(inputs)
+        else:
+            yield from self.walk(inputs)
         # 2) step from the last frame into the future
-        self.states["step"] = start
         step = self.exports["step"]
+        kept = self.exports["decode"].inputs if "decode" in self.exports else ()
         latents: dict[str, list[NDArray[Any]]] = defaultdict(list)
         for eps in inputs.noise:
             given = {name: value for name, value in {**fixed, "eps": eps}.items() if name in step.inputs}
             carried = self.states["step"]
-            outputs = self.step("forecast", "step", **{name: value for name, value in given.items() if name not in carried})
-            for name, value in outputs.items():
-                latents[name].append(value)
+            outputs = yield from self.step(
+                "forecast", "step", **{name: value for name, value in given.items() if name not in carried}
+            )
+            for name in outputs.keys() & kept:
+                latents[name].append(outputs[name])
         # 3) decode all steps at once
         if "decode" in self.exports:
-            self.decode(fixed, latents)
-        return self.trace
+            yield from self.decode(fixed, latents)
 
-    def prime(self, inputs: ProbeInputs) -> tuple[Tensors, Tensors]:
-        """What stays the same during the forecast, and the states at its start."""
+    def prime(self, inputs: ProbeInputs) -> Called:
+        """Set the states at the start of the forecast, and return what stays the same during it."""
         encoded = [self.encode(frame[None]) for frame in inputs.frames[:, 0]]
         last = encoded[-1 - self.lag]
         conds = {} if "skip" not in self.exports else self.run_graph("skip", {k: v for k, v in last.items() if k != "h"})
         h_seq = np.stack([entry["h"] for entry in encoded])
         if "eps" in self.exports["prime"].inputs:
-            primed = self.call("observe", "prime", h_seq=h_seq, eps=inputs.context_noise)
+            primed = yield from self.call("observe", "prime", h_seq=h_seq, eps=inputs.context_noise)
         else:
-            primed = self.call("observe", "prime", h_seq=np.repeat(h_seq, SAMPLES, axis=1))
+            primed = yield from self.call("observe", "prime", h_seq=np.repeat(h_seq, SAMPLES, axis=1))
         known = {**conds, **primed, "h": _repeat_for_samples(h_seq[-1])}
-        return {**conds, **primed}, {name: known[name] for name in self.exports["step"].states}
+        self.states["step"] = {name: known[name] for name in self.exports["step"].states}
+        return {**conds, **primed}
 
     def encode(self, frame: NDArray[Any]) -> Tensors:
         """The encoding of a frame and its skips; without encoder it is its own encoding."""
         return self.run_graph("encoder", {"frame": frame}) if "encoder" in self.exports else {"h": frame}
 
-    def walk(self, inputs: ProbeInputs) -> Tensors:
-        """The states before the last observed frame, and that frame as h."""
+    def walk(self, inputs: ProbeInputs) -> Run:
+        """Set the states before the last observed frame, and that frame as h."""
         frames = [np.repeat(frame, SAMPLES, axis=0) for frame in inputs.frames]
         for frame in frames[:-1]:
-            self.step("observe", "step", h=frame)
-        return {**self.states["step"], "h": frames[-1]}
+            yield from self.step("observe", "step", h=frame)
+        self.states["step"]["h"] = frames[-1]
 
-    def decode(self, fixed: Tensors, latents: Mapping[str, list[NDArray[Any]]]) -> None:
-        """Record the frames of all steps."""
+    def decode(self, fixed: Tensors, latents: Mapping[str, list[NDArray[Any]]]) -> Run:
+        """The frames of all steps."""
         given = {name: latents[name] if name in latents else fixed[name] for name in self.exports["decode"].inputs}
         flat = {name: np.concatenate(value) if isinstance(value, list) else value for name, value in given.items()}
         frames = self.run_graph("decode", flat)["frame"]
-        self.trace["forecast.decode.frame"] = list(frames.reshape(FORECAST_STEPS, SAMPLES, *frames.shape[1:]))
+        for frame in frames.reshape(FORECAST_STEPS, SAMPLES, *frames.shape[1:]):
+            yield "forecast.decode", {"frame": frame}
+
+
+def in_step(
+    loop: type[SeparateLoop | RoleLoop],
+    implementations: Sequence[GraphRunner],
+    exports: Exports,
+    config: FamilyConfig,
+    inputs: ProbeInputs,
+) -> Iterator[tuple[str, list[Tensors]]]:
+    """Run a loop on several implementations at once: "phase.graph_name", and the outputs of this run in each of them."""
+    runs = [loop(run_graph, exports, config).run(inputs) for run_graph in implementations]
+    for recorded in zip(*runs, strict=True):
+        yield recorded[0][0], [outputs for _, outputs in recorded]
 
 
 def separate_name(name: str) -> str:
-    """The name in the trace of the separate graphs of what "phase.graph_name.tensor" of `prime` or `step` must equal."""
+    """The name among the separate graphs' outputs of what "phase.graph_name.tensor" of `prime` or `step` must equal."""
     phase, graph_name, tensor = name.split(".")
     if graph_name == "prime":
         part, _, what = tensor.rpartition("_")

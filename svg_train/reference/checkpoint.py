@@ -10,6 +10,7 @@ reference's (`skip_lag` 1). No code in the file runs, whatever it contains.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ from svg_train.reference.file import OtherKindError, TorchFile, open_torch_file,
 from svg_train.reference.foreign_files import HEAD_BYTES, describe_foreign
 from svg_train.reference.inert_pickle import PickleFormatError
 from svg_train.reference.layouts import PARTS, Layout, recognize
-from svg_train.reference.modules import Tensors, named_tensors
+from svg_train.reference.modules import Tensors, attributes, named_tensors
 from svg_train.reference.names import COUNTER, Target, map_parameters, reference_shapes
-from svg_train.reference.options import Findings, model_table, read_options, training_tables
+from svg_train.reference.options import SETTING_NAMES, Findings, is_sized, model_table, read_options, training_tables
 from svg_train.reference.our_weights import compare_weights, config_tables
 from svg_train.reference.refusals import EXPECTED, incomplete, other_model
 from svg_train.reference.tensors import StoredTensor
@@ -135,26 +136,26 @@ def _take(path: str | Path, file: TorchFile, layout: Layout) -> Checkpoint:
     findings = Findings()
     taken = (_take_ours if layout.owner == "ours" else _convert)(file, layout, findings)
     if taken is None or findings.problems:
-        raise ReferenceCheckpointError(incomplete(path, layout, findings.problems))
+        raise ReferenceCheckpointError(incomplete(path, layout, findings))
     return taken
 
 
 def _convert(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoint | None:
-    config, parts = _describe(layout, findings)
+    config, parts, sized = _describe(layout, findings)
     model = _svg_settings(config, findings)
     if config is None or model is None:
         return None
     targets = map_parameters(model)
     expected = {f"{part}.{name}": shape for (part, name), shape in reference_shapes(targets).items()}
     given = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
-    compare_tensors(expected, given, findings)
+    compare_tensors(expected, given, findings, sized)
     if findings.problems:
         return None
     return Checkpoint(config, _read_weights(targets, parts, file, findings))
 
 
 def _take_ours(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoint | None:
-    config = _build_config(findings, config_tables(layout.tensors, layout.options or {}, findings))
+    config = _build_config(findings, config_tables(layout.tensors, layout.options or {}, findings), names={}, stated={})
     model = _svg_settings(config, findings)
     if config is None or model is None:
         return None
@@ -166,8 +167,8 @@ def _take_ours(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoin
     return Checkpoint(config, {name: value.float() if value.is_floating_point() else value for name, value in values.items()})
 
 
-def _describe(layout: Layout, findings: Findings) -> tuple[Config | None, dict[str, Tensors]]:
-    """Parts and configuration; None if too much is missing to know the configuration."""
+def _describe(layout: Layout, findings: Findings) -> tuple[Config | None, dict[str, Tensors], bool]:
+    """Configuration, parts, and whether all sizes are known; no configuration if too much is missing to know it."""
     given = layout.parts
     parts: dict[str, Tensors] = {}
     for part in PARTS:
@@ -175,24 +176,29 @@ def _describe(layout: Layout, findings: Findings) -> tuple[Config | None, dict[s
         if tensors:
             parts[part] = tensors
         elif part in _NEEDED or part in given:
-            findings.add(f"{part}: {'no torch module or state_dict' if part in given else 'missing'}")
+            findings.add_weight(f"{part}: {'no torch module or state_dict' if part in given else 'missing'}")
     if layout.options is None:
         findings.add("opt: missing (the argparse Namespace of the training options)")
     options = read_options(layout.options or {})
-    model = model_table(parts, options, findings)
+    map_size = attributes(given.get("frame_predictor")).get("image_size")
+    model = model_table(parts, options, map_size, findings)
     if model["prior"] != "none" and "posterior" not in parts and "posterior" not in given:
-        findings.add("posterior: missing, although the predictor reads more than the frame's encoding")
+        findings.add_weight("posterior: missing, although the predictor reads more than the frame's encoding")
     if not all(part in parts for part in _NEEDED):
-        return None, parts
-    return _build_config(findings, training_tables(options, model.get("channels")), {"model": model}), parts
+        return None, parts, False
+    tables = {**training_tables(options, model.get("channels")), "model": model}
+    stated = {f"opt.{name}": value for name, value in options.items()}
+    return _build_config(findings, tables, SETTING_NAMES, stated), parts, is_sized(model)
 
 
-def _build_config(findings: Findings, *tables: dict[str, dict[str, Any]]) -> Config | None:
-    """The configuration; None if it is invalid, with the reasons among the findings."""
+def _build_config(
+    findings: Findings, tables: dict[str, dict[str, Any]], names: Mapping[str, str], stated: Mapping[str, Any]
+) -> Config | None:
+    """The configuration; None if it is invalid, with the reasons among the findings. As `Findings.add_limits`."""
     try:
-        return build_config(*tables)
+        return build_config(tables)
     except UsageError as error:
-        findings.problems += [line.strip() for line in str(error).splitlines()[1:]]
+        findings.add_limits(error, names, stated)
         return None
 
 
@@ -218,7 +224,7 @@ def _read_weights(
             continue
         value = _read_parameter(file, stored, target)
         if not torch.isfinite(value).all():
-            findings.add(f"{source.part}.{source.name}: contains values that are not finite")
+            findings.add_weight(f"{source.part}.{source.name}: contains values that are not finite")
         weights[name] = value
     return weights
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Mapping
 
 from svg_train.reference.modules import Tensors
@@ -9,30 +10,47 @@ from svg_train.reference.names import COUNTER
 from svg_train.reference.options import Findings
 from svg_train.reference.tensors import StoredTensor, share_elements
 
+_NAMED = 8  # missing weights in a message; of the others, the number
+_WHY = "the file is not whole (one of several, or saved in part), or its settings are those of another model"
 
-def compare_tensors(expected: Mapping[str, tuple[int, ...]], given: Tensors, findings: Findings) -> None:
+
+def compare_tensors(expected: Mapping[str, tuple[int, ...]], given: Tensors, findings: Findings, sized: bool = True) -> None:
     """Check names, shapes and types of all parameters, and that they have no more elements than the file stores.
 
     Args:
         expected: name -> shape. BatchNorm's counters may be missing, and may have any type.
         given: name -> what the file says of it.
-        findings: every difference is added.
+        findings: every difference is added; of many missing parameters, the first ones and their number.
+        sized: whether the expected shapes are known. What is missing may be what would tell them.
     """
+    _name_missing({name: shape for name, shape in expected.items() if not name.endswith(COUNTER)}, given, findings, sized)
     for name, shape in sorted(expected.items()):
         tensor = given.get(name)
         if tensor is None:
-            if not name.endswith(COUNTER):
-                findings.add(f"{name}: missing, expected {shape}")
-        elif tensor.shape != shape:
-            findings.add(f"{name}: given {tensor.shape}, expected {shape}")
+            continue
+        if sized and tensor.shape != shape:
+            findings.add_weight(f"{name}: given {tensor.shape}, expected {shape}")
         elif not name.endswith(COUNTER) and not tensor.storage.dtype.is_floating_point:
-            findings.add(f"{name}: given type {tensor.storage.dtype}, expected floating point")
+            findings.add_weight(f"{name}: given type {tensor.storage.dtype}, expected floating point")
     for name in sorted(given.keys() - expected.keys()):
-        findings.add(f"{name}: unexpected, {given[name].shape}")
+        findings.add_weight(f"{name}: unexpected, {given[name].shape}")
     refuse_shared_values((given[name] for name in expected if name in given), findings)
+
+
+def _name_missing(expected: Mapping[str, tuple[int, ...]], given: Tensors, findings: Findings, sized: bool) -> None:
+    """Name the first parameters that are missing, in the order of the network, and say how many are, and why they may be."""
+    missing = [name for name in expected if name not in given]
+    for name in missing[:_NAMED]:
+        findings.add_weight(f"{name}: missing{f', expected {expected[name]}' if sized else ''}")
+    if not missing:
+        return
+    layer = posixpath.commonpath([name.replace(".", "/").rpartition("/")[0] for name in missing]).replace("/", ".")
+    whole = layer and len(missing) > 1 and not any(name.startswith(f"{layer}.") for name in given)
+    what = f"a whole layer is missing, {layer}" if whole else "missing"
+    findings.add_weight(f"{what}: {len(missing)} of {len(expected)} weights; {_WHY}")
 
 
 def refuse_shared_values(tensors: Iterable[StoredTensor], findings: Findings) -> None:
     """Add a finding if tensors have more elements than the file stores."""
     if share_elements(tensors):
-        findings.add("several parameters share the same values in the file, which training never produces")
+        findings.add_weight("several parameters share the same values in the file, which training never produces")

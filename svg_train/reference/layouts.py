@@ -25,7 +25,7 @@ PARTS = ("encoder", "decoder", "frame_predictor", "posterior", "prior")  # of th
 _OUR_PARTS = ("encoder", "decoder", "predictor", "posterior", "prior")
 _OURS_ALONE, _THEIRS_ALONE = "predictor", "frame_predictor"
 WEIGHT_KEYS = ("state_dict", "model_state_dict", "model", "weights", "net", "module", "params")  # keys, as programs name them
-_OPTIONS = ("opt", "hyper_parameters", "hparams", "config", "args", "options")
+OPTION_KEYS = ("opt", "hyper_parameters", "hparams", "config", "args", "options")  # the same of tables of options
 
 REFERENCE, SAFETENSORS = "a checkpoint of the reference implementation", "a safetensors file"
 SVG_PRIME = "a checkpoint of svg-prime"
@@ -143,8 +143,8 @@ def _options(content: Any, top: Mapping[Any, Any]) -> dict[Any, Any] | None:
 
     A table with the number of observed frames holds options whatever its name, unless several such tables differ in it.
     """
-    tables = [attributes(top[name]) for name in _OPTIONS if name in top]
-    tables += [attributes(table[name]) for table in tables for name in _OPTIONS if name in table]
+    tables = [attributes(top[name]) for name in OPTION_KEYS if name in top]
+    tables += [attributes(table[name]) for table in tables for name in OPTION_KEYS if name in table]
     others = [attributes(value) for key, value in _tables(content) if key]
     others = [table for table in others if _is_count(table.get(_OBSERVED))]
     if len({str(table[_OBSERVED]) for table in others}) == 1:

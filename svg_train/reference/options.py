@@ -8,12 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeGuard, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from svg_train.config import DataConfig, TrainConfig
-from svg_train.families.base import MAX_SIZE
+from svg_common.errors import UsageError
+from svg_train.config import DataConfig, TrainConfig, problem_lines
+from svg_train.families.base import MAX_LAYERS, MAX_SIZE
 from svg_train.reference.modules import Tensors
 from svg_train.reference.tensors import StoredTensor
 
@@ -28,6 +29,12 @@ _OPTIONS = {
     "rnn_size": "rnn_size", "predictor_layers": "predictor_rnn_layers", "posterior_layers": "posterior_rnn_layers",
     "prior_layers": "prior_rnn_layers",
 }  # fmt: skip
+SETTING_NAMES = {
+    **{ours: f"opt.{theirs}" for ours, theirs in _OPTIONS.items()}, "n_past": "opt.n_past",
+    "last_frame_skip": "opt.last_frame_skip",
+}  # fmt: skip
+_LAYERS = ("predictor_layers", "posterior_layers", "prior_layers")
+_SIZES = ("nf", "channels", "g_dim", "rnn_size")  # that shapes depend on
 _LISTED = 100  # entries of a list among settings
 _FIRST_WIDTH = 64  # channels of the first convolution of svg-prime, times K
 _GRAY = ("digits", "smmnist")  # data sets that we have in gray alone
@@ -40,10 +47,43 @@ class Findings:
     """What is wrong with a checkpoint, collected to be reported at once."""
 
     problems: list[str] = field(default_factory=list)
+    _of_weights: int = 0
+    _of_limits: int = 0
 
     def add(self, problem: str) -> None:
         """Record a problem."""
         self.problems.append(problem)
+
+    def add_weight(self, problem: str) -> None:
+        """Record a weight that is missing or wrong."""
+        self.problems.append(problem)
+        self._of_weights += 1
+
+    def add_limits(self, error: UsageError | ValidationError, names: Mapping[str, str], stated: Mapping[str, Any]) -> None:
+        """Record what our configuration does not take, beside the file's own names and values of these settings.
+
+        Args:
+            error: of `build_config` or of a family's settings.
+            names: our field -> the file's name of it.
+            stated: the file's settings by those names; what is not in it follows from the weights.
+        """
+        cause = error if isinstance(error, ValidationError) else error.__cause__
+        assert isinstance(cause, ValidationError)
+        for item, line in zip(cause.errors(), problem_lines(cause), strict=True):
+            place = [str(part) for part in item["loc"] if part in names]
+            ours = place or [name for name in names if re.search(rf"\b{name}\b", item["msg"])]
+            inferred = item["input"] if place else None
+            values = {names[name]: inferred if stated.get(names[name]) is None else stated[names[name]] for name in ours}
+            theirs = [f"{name} is {shown(value)}" for name, value in values.items() if value is not None]
+            self.problems.append(f"{', '.join(theirs)}, which svg-edge does not take: {line}" if theirs else line)
+            self._of_limits += 1
+
+    @property
+    def cause(self) -> Literal["weights", "limits", "settings"]:
+        """What the problems are about; settings, if they are about several things."""
+        if self._of_weights == len(self.problems):
+            return "weights"
+        return "limits" if self._of_limits == len(self.problems) else "settings"
 
 
 def read_options(attributes: Mapping[Any, Any]) -> dict[str, Scalar]:
@@ -97,11 +137,19 @@ def _takes(model: type[BaseModel], name: str, value: Any) -> bool:
     return True
 
 
-def model_table(parts: Parts, options: Mapping[str, Scalar], findings: Findings) -> dict[str, Any]:
-    """Fields of our SvgConfig. The shapes decide; an option that contradicts them is a finding."""
+def model_table(parts: Parts, options: Mapping[str, Scalar], map_size: Any, findings: Findings) -> dict[str, Any]:
+    """Fields of our SvgConfig. The shapes decide; an option that contradicts them is a finding.
+
+    Args:
+        parts: weights by part and name.
+        options: of the training.
+        map_size: what the recurrent modules say of the height and width of their maps; None: nothing, as in a state_dict.
+        findings: what is missing or contradictory is added.
+    """
     table = _from_shapes(parts)
     if table["latent"] == "spatial":
         options = _of_spatial_model(table, parts, options, findings)
+        table |= _frame_of_maps(map_size)
     absent = {"fixed": ("prior_layers",), "none": ("prior_layers", "posterior_layers", "z_dim")}.get(table["prior"], ())
     for name, option in _OPTIONS.items():
         inferred, stated = table.get(name), options.get(option)
@@ -113,12 +161,26 @@ def model_table(parts: Parts, options: Mapping[str, Scalar], findings: Findings)
             table[name] = stated
         elif type(stated) is not type(inferred) or stated != inferred:
             findings.add(f"opt.{option} is {shown(stated)}, but the parameters imply {inferred}")
+            if name in _LAYERS and type(stated) is int and inferred < stated <= MAX_LAYERS:
+                table[name] = stated  # so that the others are named as missing
+    if table["prior"] == "fixed" and options.get("prior_rnn_layers") not in (None, 0):
+        findings.add_weight(
+            f"prior: missing, although opt.prior_rnn_layers is {shown(options['prior_rnn_layers'])}; "
+            "without this option the prior is taken to be N(0, I)"
+        )
+    if "image_size" not in table and table["latent"] == "spatial":
+        findings.add("opt.image_width is missing, and cannot be inferred from the parameters")
     for option in ("n_past", "last_frame_skip"):
         if option in options:
             table[option] = whole_number(options[option]) if option == "n_past" else options[option]
         else:
             findings.add(f"opt.{option} is missing, and cannot be inferred from the parameters")
     return {**table, "skip_lag": 1}  # the reference takes the skips from the frame before the last observed one
+
+
+def is_sized(table: Mapping[str, Any]) -> bool:
+    """Whether all sizes are known. Those that are not would be shown by weights that are missing."""
+    return {*_SIZES, *(() if table["prior"] == "none" else ("z_dim",))} <= table.keys()
 
 
 def training_tables(options: Mapping[str, Scalar], channels: Any) -> dict[str, dict[str, Any]]:
@@ -156,9 +218,18 @@ def _of_spatial_model(
             f"opt.a_dim is {shown(actions)}: the predictor reads actions too, which a forecast from frames alone lacks; "
             "only checkpoints with a_dim 0 can be used"
         )
-    if options.get("image_width") is None:
-        findings.add("opt.image_width is missing, and cannot be inferred from the parameters")
     return plain
+
+
+def _frame_of_maps(map_size: Any) -> dict[str, int]:
+    """The image size of a model with spatial latents. Its program keeps that of the maps in its modules, and never changes it.
+
+    A frame of another size than eight times theirs would stop it, whatever the options say.
+    """
+    height, width = map_size if isinstance(map_size, (list, tuple)) and len(map_size) == 2 else (None, None)
+    if type(height) is not int or type(width) is not int or height != width or not 1 <= height <= MAX_SIZE:
+        return {}
+    return {"image_size": 8 * height}
 
 
 def _check_width(size: Scalar, factor: str, scale: Scalar, inferred: int | None, findings: Findings) -> None:
@@ -183,7 +254,7 @@ def _action_channels(table: dict[str, Any], parts: Parts) -> int | None:
 def _from_shapes(parts: Parts) -> dict[str, Any]:
     """All that follows from shapes and names, without what a missing part would add."""
     encoder, predictor = parts.get("encoder", {}), parts.get("frame_predictor", {})
-    vgg = "c1.0.main.0.weight" in encoder
+    vgg = any(re.match(r"c\d\.\d\.main\.", name) for name in encoder)
     first = encoder.get("c1.0.main.0.weight" if vgg else "c1.main.0.weight")
     head = _encoder_head(encoder)
     embed = predictor.get("embed.weight")
@@ -191,7 +262,7 @@ def _from_shapes(parts: Parts) -> dict[str, Any]:
     table: dict[str, Any] = {"latent": "spatial" if is_spatial(parts) else "vector", "prior": _prior(parts)}
     table |= {"nf": _size(first, 0), "channels": _size(first, 1)}
     table |= {"g_dim": _size(head, 0), "rnn_size": _size(embed, 0), "z_dim": _size(mu, 0)}
-    if first is not None:
+    if encoder:
         table["backbone"] = "vgg" if vgg or table["latent"] == "spatial" else "dcgan"
     if head is not None and table["latent"] == "vector":  # the same convolutions fit maps of any size
         table["image_size"] = 128 if "c6.0.weight" in encoder else 64
@@ -214,8 +285,10 @@ def _encoder_head(encoder: Tensors) -> StoredTensor | None:
     return encoder.get("c6.0.weight") or encoder.get("c5.0.weight") or encoder.get("c4.weight")
 
 
-def _lstm_layers(tensors: Tensors) -> int:
-    return len({cell[1] for name in tensors if (cell := re.match(r"lstm\.(\d+)\.(weight_ih|conv\.weight)$", name))})
+def _lstm_layers(tensors: Tensors) -> int | None:
+    """One more than the last one's number, so that a missing one is missed; None if there are none."""
+    numbers = [int(cell[1]) for name in tensors if (cell := re.match(r"lstm\.(\d{1,3})\.", name))]
+    return max(numbers) + 1 if numbers else None
 
 
 def _size(tensor: Any, dim: int) -> int | None:

@@ -35,7 +35,7 @@ def compare_weights(targets: Mapping[str, Target], tensors: Tensors, findings: F
         expected = targets[name].shape if name in targets else None
         given = tensors[name].shape if name in tensors else None
         if given != expected:
-            findings.add(f"{name}: given {given or 'nothing'}, expected {expected or 'nothing'}")
+            findings.add_weight(f"{name}: given {given or 'nothing'}, expected {expected or 'nothing'}")
 
 
 def _from_shapes(tensors: Tensors) -> dict[str, Any]:

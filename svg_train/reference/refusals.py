@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from svg_train.reference.layouts import REFERENCE, SAFETENSORS, SVG_PRIME, Layout
+from svg_train.reference.options import Findings
 
 EXPECTED = (
     "  expected a file that svg-train wrote (ckpt.pt or last.pt),\n"
     "  or one that the training of the reference implementation or of svg-prime wrote\n"
     "  (model.pth, with encoder, decoder, frame_predictor, ..., opt)"
 )
+OTHER_WEIGHTS = "  the settings are complete; what is wrong is in the weights: fetch or save the checkpoint again"
+BEYOND = "  if these are not the settings that the model was trained with, correct them; else it cannot be used here"
 _LISTED = 60  # problems in one message
 _NAMES = 4  # of an unknown model's weights
 _WHOSE = {"reference": "the reference implementation's networks", "ours": "an svg-edge model"}
@@ -21,16 +24,22 @@ _COMPLETE = {
 }
 
 
-def incomplete(path: str | Path, layout: Layout, problems: list[str]) -> str:
-    """Parts are missing or contradictory: all in one message."""
+def incomplete(path: str | Path, layout: Layout, findings: Findings) -> str:
+    """Parts are missing or contradictory, or beyond our limits: all in one message."""
+    problems = findings.problems
     shown = problems[:_LISTED]
     if len(problems) > _LISTED:
         shown.append(f"and {len(problems) - _LISTED} more")
     listed = "\n  ".join(shown)
+    if findings.cause == "limits":
+        return f"'{path}' is {layout.kind}, of a model beyond the limits of svg-edge:\n  {listed}\n{BEYOND}"
     if layout.kind in (REFERENCE, SVG_PRIME):
         return f"'{path}' is not {layout.kind.replace('a ', 'a complete ', 1)}:\n  {listed}\n{EXPECTED}"
+    reason = f"'{path}' is {layout.kind} with weights of {_WHOSE[layout.owner]}, but not all that a forecast needs:\n  {listed}"
+    if findings.cause == "weights":
+        return f"{reason}\n{OTHER_WEIGHTS}"
     return (
-        f"'{path}' is {layout.kind} with weights of {_WHOSE[layout.owner]}, but not all that a forecast needs:\n  {listed}\n"
+        f"{reason}\n"
         "  save the weights again with the settings that the model was trained with, in Python:\n"
         f"    weights = {_load_weights(path, layout)}\n"
         f"    {_COMPLETE[layout.owner]}\n"

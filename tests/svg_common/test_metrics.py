@@ -10,7 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from svg_common.metrics import MIN_MSE, mean_squared_error, psnr
 from svg_eval.measure import frame_metrics
-from svg_export.parity import _curve
+from svg_export.parity import differences_between
 from svg_runtime.bench.bench_run import _error
 from svg_runtime.forecast.scores import ForecastMemory
 from svg_runtime.live.stats import ScoreTable
@@ -46,7 +46,7 @@ def in_svg_bench(frames, truth) -> float:
 
 
 def in_the_parity_report(frames, truth) -> float:
-    return _curve("frame", [truth[0]], [frames[0]]).psnr_db[0]
+    return differences_between({"frame": [truth[0]]}, {"frame": [frames[0]]})["frame"].curve("frame").psnr_db[0]
 
 
 PLACES = [in_svg_eval, in_svg_live, in_svg_bench, in_the_parity_report]

@@ -37,6 +37,8 @@ def test_a_configuration_survives_a_round_trip():
         ({"variant": "vae"}, "variant"),
         ({"variant": ["lp"]}, "variant"),
         ({"image_size": 96}, "image_size"),
+        ({"latent": "spatial", "image_size": 100}, "image_size is 100; latent 'spatial' needs a multiple of 8"),
+        ({"latent": "spatial", "image_size": 1024, "z_dim": 5}, "81920 values of a latent; expected at most 65536"),
         ({"backbone": "resnet"}, "backbone"),
         ({"latent": "spatial", "backbone": "dcgan"}, "backbone is 'dcgan'; latent 'spatial' has a shallow VGG"),
         ({"latent": "maps"}, "latent"),

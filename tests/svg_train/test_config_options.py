@@ -62,7 +62,7 @@ def test_choices_are_those_of_the_fields():
 
 def test_a_setting_that_families_limit_differently_is_checked_by_the_family_of_the_run():
     result = CliRunner().invoke(svg_train, ["--image-size", "96"])
-    assert str(result.exception).endswith("model.image_size: Input should be 64 or 128")
+    assert str(result.exception).endswith("model: Value error, image_size is 96; latent 'vector' needs 64 or 128")
     given = settings_of("model", settings("--family", "frames", "--image-size", "96"))
     built = build_config({"model": {name: value for name, value in given.items() if value is not None}})
     assert built.model.image_size == 96

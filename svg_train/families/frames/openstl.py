@@ -21,24 +21,34 @@ from svg_common.path_advice import shell_argument
 from svg_train.checkpoint import Checkpoint, CheckpointError
 from svg_train.config import Config, build_config
 from svg_train.families.frames.config import Dialect, FramesConfig
-from svg_train.families.frames.openstl_settings import METHODS, find_dialect, merged_settings, model_table, stated_method
+from svg_train.families.frames.openstl_settings import (
+    METHODS,
+    SETTING_NAMES,
+    find_dialect,
+    merged_settings,
+    model_table,
+    stated_hidden,
+    stated_method,
+)
 from svg_train.families.frames.openstl_weights import (
     Source,
     find_network,
     find_weights,
     map_weights,
     read_sizes,
+    tell_sizes,
     unused_weights,
 )
 from svg_train.reference.comparison import compare_tensors
 from svg_train.reference.file import TorchFile
+from svg_train.reference.layouts import OPTION_KEYS
 from svg_train.reference.modules import Tensors, attributes
 from svg_train.reference.options import Findings, plain_settings
+from svg_train.reference.refusals import BEYOND, OTHER_WEIGHTS
 from svg_train.reference.settings_file import read_settings
 
 _LISTED = 60  # problems in one message
 _SETTINGS_FILE = "model_param.json"
-_OTHER_WEIGHTS = "  the settings are complete; what is wrong is in the weights: fetch or save the checkpoint again"
 _OTHER_METHODS = (
     "crevnet", "dmvfn", "mau", "mmvp", "phydnet", "predformer", "prednet", "simvp", "swinlstm_b", "swinlstm_d", "tau", "wast",
 )  # fmt: skip
@@ -58,16 +68,17 @@ def take(path: Path, file: TorchFile, model_config: Path | None) -> Checkpoint:
     given = merged_settings(_own_settings(file.content), read_settings(model_config) if model_config else {})
     _refuse_other_methods(path, given, find_network(tensors))
     config = _describe(tensors, given, _container(file.content), findings)
-    settled = config is not None and not findings.problems
     taken = None if config is None else _read(config, tensors, file, findings)
     if taken is None or findings.problems:
-        advice = _OTHER_WEIGHTS if settled else _next_step(path, model_config)
-        raise CheckpointError(_incomplete(path, findings.problems, advice))
+        raise CheckpointError(_incomplete(path, findings, model_config))
     return taken
 
 
 def _own_settings(content: Any) -> dict[str, Any]:
-    return plain_settings(attributes(content.get("hyper_parameters"))) if isinstance(content, dict) else {}
+    """Those of the network, or of a training program of the user's own, under whichever of the usual names."""
+    tables = [content[key] for key in OPTION_KEYS if key in content] if isinstance(content, dict) else []
+    found = (plain_settings(attributes(table)) for table in tables)
+    return next((settings for settings in found if {"method", "in_shape"} & settings.keys()), {})
 
 
 def _container(content: Any) -> Dialect | None:
@@ -90,9 +101,9 @@ def _refuse_other_methods(path: Path, given: Mapping[str, Any], network: str | N
 
 def _describe(tensors: Tensors, given: Mapping[str, Any], container: Dialect | None, findings: Findings) -> Config | None:
     """The configuration; None if it is unknown or invalid, with the reasons among the findings."""
-    sizes = read_sizes(tensors)
+    sizes = read_sizes(tensors, stated_hidden(given))
     if sizes is None:
-        findings.add("weights: a whole layer is missing, or has no plausible shape")
+        findings.add_weight(f"weights: a whole layer is missing, or has no plausible shape: {tell_sizes(tensors)}")
         return None
     dialect = find_dialect(sizes.cell, given, container, findings)
     model = model_table(sizes, given, dialect, findings)
@@ -102,7 +113,7 @@ def _describe(tensors: Tensors, given: Mapping[str, Any], container: Dialect | N
     try:
         return build_config({"model": model, "data": {"name": data}, "train": train})
     except UsageError as error:
-        findings.problems += [line.strip() for line in str(error).splitlines()[1:]]
+        findings.add_limits(error, SETTING_NAMES, given)
         return None
 
 
@@ -121,16 +132,19 @@ def _read(config: Config, tensors: Tensors, file: TorchFile, findings: Findings)
 def _read_weight(file: TorchFile, tensors: Tensors, source: Source, findings: Findings) -> Tensor:
     value = file.read(tensors[source.name].narrow(0, source.start, source.length)).float().reshape(source.ours)
     if not torch.isfinite(value).all():
-        findings.add(f"{source.name}: contains values that are not finite")
+        findings.add_weight(f"{source.name}: contains values that are not finite")
     return value
 
 
-def _incomplete(path: Path, problems: list[str], advice: str) -> str:
-    """All that is missing or contradictory, and what to run next."""
+def _incomplete(path: Path, findings: Findings, model_config: Path | None) -> str:
+    """All that is missing or contradictory or beyond our limits, and what to run next."""
+    problems = findings.problems
     shown = problems[:_LISTED] + ([f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else [])
     listed = "\n  ".join(shown)
+    if findings.cause == "limits":
+        return f"'{path}' is a checkpoint of OpenSTL, of a model beyond the limits of svg-edge:\n  {listed}\n{BEYOND}"
     reason = f"'{path}' is a checkpoint of OpenSTL, but something that a forecast needs is missing or contradictory"
-    return f"{reason}:\n  {listed}\n{advice}"
+    return f"{reason}:\n  {listed}\n{OTHER_WEIGHTS if findings.cause == 'weights' else _next_step(path, model_config)}"
 
 
 def _next_step(path: Path, model_config: Path | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,11 @@ METHODS: dict[str, Cell] = {
     "convlstm": "convlstm", "predrnn": "predrnn", "predrnnv2": "predrnn-v2", "predrnnpp": "predrnnpp", "mim": "mim",
     "e3dlstm": "e3d-lstm",
 }  # fmt: skip
+SETTING_NAMES = {
+    "channels": "in_shape", "image_size": "in_shape", "image_width": "in_shape", "height": "in_shape", "width": "in_shape",
+    "n_past": "in_shape", "patch_size": "patch_size", "hidden": "num_hidden", "filter_size": "filter_size", "stride": "stride",
+    "history": "aft_seq_length", "layer_norm": "layer_norm",
+}  # of our fields, and of what our messages say of them  # fmt: skip
 # Arguments that only one version of the training program has, and writes among the settings.
 _PROGRAMS: dict[Dialect, frozenset[str]] = {
     "openstl-0.3": frozenset({"display_step", "use_gpu", "resume_from", "auto_resume", "launcher", "early_stop_epoch"}),
@@ -31,9 +37,17 @@ def merged_settings(own: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[s
 
 
 def stated_method(given: Mapping[str, Any]) -> str:
-    """The name of the method in the settings, in small letters; empty if there is none."""
+    """The name of the method in the settings, in small letters and however papers write it; empty if there is none."""
     method = given.get("method")
-    return method.lower() if isinstance(method, str) else ""
+    text = method.lower() if isinstance(method, str) else ""
+    bare = re.sub(r"[^a-z0-9]", "", text.replace("+", "p"))  # PredRNN++, E3D-LSTM
+    return bare if bare in METHODS else text
+
+
+def stated_hidden(given: Mapping[str, Any]) -> list[int]:
+    """The channels of each layer, according to the settings; empty if they do not say."""
+    hidden = given.get("num_hidden")
+    return [] if hidden is None else _numbers(hidden) or []
 
 
 def find_dialect(cell: Cell, given: Mapping[str, Any], container: Dialect | None, findings: Findings) -> Dialect:
@@ -84,8 +98,9 @@ def _compare(sizes: Sizes, given: Mapping[str, Any], findings: Findings) -> None
     if method is not None and METHODS.get(stated_method(given)) != sizes.cell:
         findings.add(f"method is {shown(method)}, but the weights are those of {sizes.cell}")
     hidden = given.get("num_hidden")
-    if hidden is not None and _numbers(hidden) != list(sizes.hidden):
-        findings.add(f"num_hidden is {shown(hidden)}, but the weights imply {','.join(map(str, sizes.hidden))}")
+    implied = sizes.hidden[: sizes.layers]
+    if hidden is not None and _numbers(hidden) != list(implied):
+        findings.add(f"num_hidden is {shown(hidden)}, but the weights imply {','.join(map(str, implied))}")
     size = given.get("filter_size")
     if sizes.cell != "e3d-lstm" and size not in (None, sizes.filter_size):  # E3D-LSTM ignores it
         findings.add(f"filter_size is {shown(size)}, but the weights imply {sizes.filter_size}")
@@ -99,7 +114,11 @@ def _frame(sizes: Sizes, given: Mapping[str, Any], findings: Findings) -> tuple[
     stated, patch = given.get("in_shape"), given.get("patch_size")
     shape = _numbers(stated) if isinstance(stated, (list, tuple)) else None
     if shape is None or len(shape) != 4 or min(shape) < 1:
-        problem = "missing, and cannot be inferred from the weights" if stated is None else f"{shown(stated)}, not four numbers"
+        problem = (
+            "missing, and cannot be inferred from the weights"
+            if stated is None
+            else f"{shown(stated)}, not four numbers from 1 to {_MAX_NUMBER}"
+        )
         findings.add(f'in_shape is {problem}. Add "in_shape": [{", ".join(_FRAME)}], such as [10, 1, 64, 64]')
         return _assumed_frame(sizes)
     observed, channels, height, width = shape

@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from svg_train.families.frames.config import Cell, FramesConfig
 from svg_train.parameter_shapes import parameter_shapes
 from svg_train.reference.layouts import WEIGHT_KEYS
 from svg_train.reference.modules import Tensors, named_tensors
+from svg_train.reference.tensors import StoredTensor
 
 _Shape = tuple[int, ...]
 
-# A weight that a network has and those further down the list have not.
-_MARKS: dict[str, str] = {
-    "SimVP or a relative of it": "enc.enc.0.conv.conv.weight",
-    "MAU": "cell_list.0.conv_t.0.weight",
-    "PhyDNet": "phycell.cell_list.0.F.conv1.weight",
-    "mim": "stlstm_layer.0.conv_x.0.weight",
-    "e3d-lstm": "cell_list.0.conv_x.0.conv3d.weight",
-    "predrnnpp": "gradient_highway.x_concat.0.weight",
-    "predrnn-v2": "adapter.weight",
-    "predrnn": "cell_list.0.conv_m.0.weight",
-    "convlstm": "cell_list.0.conv_x.0.weight",
+# Weights that a network has, in any of its layers, and those further down the list have not. One is enough.
+_MARKS: dict[str, tuple[str, ...]] = {
+    "SimVP or a relative of it": ("enc.enc.0.conv.conv.weight",),
+    "MAU": ("cell_list.0.conv_t.0.weight",),
+    "PhyDNet": ("phycell.cell_list.0.F.conv1.weight",),
+    "mim": ("stlstm_layer.0.conv_x.0.weight", "stlstm_layer.0.conv_x_cc.0.weight"),
+    "e3d-lstm": ("cell_list.0.conv_x.0.conv3d.weight", "cell_list.0.conv_h.0.conv3d.weight"),
+    "predrnnpp": ("gradient_highway.x_concat.0.weight", "cell_list.0.conv_c2m.0.weight"),
+    "predrnn-v2": ("adapter.weight",),
+    "predrnn": ("cell_list.0.conv_m.0.weight",),
+    "convlstm": ("cell_list.0.conv_x.0.weight", "cell_list.0.conv_h.0.weight"),
 }
 _CELLS: dict[str, Cell] = {
     "mim": "mim", "e3d-lstm": "e3d-lstm", "predrnnpp": "predrnnpp", "predrnn-v2": "predrnn-v2", "predrnn": "predrnn",
     "convlstm": "convlstm",
 }  # fmt: skip
-_OUTERMOST = re.compile(r"((?:[^.]+\.)*?)(?:cell_list\.0|stlstm_layer\.0|enc\.enc\.0|phycell)\.")
+_OUTERMOST = re.compile(r"((?:[^.]+\.)*?)(?:cell_list\.\d+|stlstm_layer\.\d+|enc\.enc\.0|phycell)\.")
+_LAYER = re.compile(r"(cell_list|stlstm_layer)\.(\d{1,3})\.")
 
 # Our names -> OpenSTL's.
 _RENAMED: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
@@ -63,6 +66,7 @@ class Sizes:
 
     cell: Cell
     hidden: tuple[int, ...]
+    layers: int  # that have weights; the settings may state more
     filter_size: int
     layer_norm: bool
     patch_channels: int
@@ -87,37 +91,67 @@ def _with_duplicates(tensors: Tensors, outer: str) -> Tensors:
 
 def find_network(tensors: Mapping[str, Any]) -> str | None:
     """The cell, or the name of another network of OpenSTL; None if it is neither."""
-    found = next((network for network, mark in _MARKS.items() if mark in tensors), None)
-    return None if found == "predrnn-v2" and "cell_list.0.conv_m.0.weight" not in tensors else found
+    names = {_LAYER.sub(r"\1.0.", name) for name in tensors}
+    found = next((network for network, marks in _MARKS.items() if not names.isdisjoint(marks)), None)
+    return None if found == "predrnn-v2" and names.isdisjoint(_MARKS["predrnn"]) else found
 
 
-def read_sizes(tensors: Tensors) -> Sizes | None:
-    """Sizes from the shapes of the weights; None if one is missing or has no plausible shape."""
+def tell_sizes(tensors: Mapping[str, Any]) -> str:
+    """Which weights `read_sizes` needs at least, in words."""
+    prefix, gates, depth = _gates_of_state(_CELLS.get(str(find_network(tensors))))
+    return f"of {prefix}.N.{gates}{depth} there must be one, and conv_last.weight or {prefix}.0.conv_x{depth}"
+
+
+def read_sizes(tensors: Tensors, stated: Sequence[int] = ()) -> Sizes | None:
+    """Sizes from the shapes of the weights; None if too few are there, or they have no plausible shape.
+
+    Where a layer is missing, it has the size that is `stated`, or that of a layer beside it, so that its weights can be named.
+    """
     cell = _CELLS.get(str(find_network(tensors)))
-    if cell is None:
+    prefix, _, depth = _gates_of_state(cell)
+    layers = [int(match[2]) for name in tensors if (match := _LAYER.match(name)) and match[1] == prefix]
+    known = {layer: shape for layer in layers if (shape := _shape_of_gates(tensors, f"{prefix}.{layer}", depth))}
+    last, first = tensors.get("conv_last.weight"), tensors.get(f"{prefix}.0.conv_x{depth}")
+    patch_channels = last.shape[:1] if last is not None else first.shape[1:2] if first is not None else ()
+    if cell is None or not known or not patch_channels:
         return None
-    prefix = "stlstm_layer" if cell == "mim" else "cell_list"
-    depth = ".0.conv3d.weight" if cell == "e3d-lstm" else ".0.weight"
-    layers = {int(match[1]) for name in tensors if (match := re.match(rf"{prefix}\.(\d{{1,3}})\.", name))}
-    gates = [_gates_of_state(tensors, f"{prefix}.{layer}", depth) for layer in sorted(layers)]
-    last = tensors.get("conv_last.weight")
-    if last is None or None in gates or layers != set(range(len(layers))):
-        return None
-    norm, started = tensors.get(f"{prefix}.0.conv_x.1.weight"), tensors.get(f"{prefix}.1.ct_weight")
-    pixelwise = norm or started or tensors.get(f"{prefix}.0._norm_c_t.weight")
+    norm = _first(tensors, rf"{prefix}\.\d+\.conv_\w+\.1\.weight")
+    pixelwise = norm or _first(tensors, rf"{prefix}\.\d+\.ct_weight") or _first(tensors, rf"{prefix}\.\d+\._norm_c_t\.weight")
     shape = pixelwise.shape if pixelwise is not None else ()
     return Sizes(
         cell=cell,
-        hidden=tuple(shape[0] // 4 for shape in gates if shape is not None),
-        filter_size=gates[0][-1] if gates[0] else 0,
+        hidden=_hidden({layer: shape[0] // 4 for layer, shape in known.items()}, max(layers) + 1, stated),
+        layers=max(layers) + 1,
+        filter_size=next(iter(known.values()))[-1],
         layer_norm=norm is not None,
-        patch_channels=last.shape[0] if last.shape else 0,
+        patch_channels=patch_channels[0],
         plane=(shape[-2], shape[-1]) if len(shape) >= 3 else None,
     )
 
 
-def _gates_of_state(tensors: Tensors, layer: str, depth: str) -> _Shape | None:
-    """Shape of the convolution that gives a layer four gates from its state."""
+def _hidden(known: Mapping[int, int], layers: int, stated: Sequence[int]) -> tuple[int, ...]:
+    """Channels of all layers: of those that are not known, as stated, else as in the nearest one that is."""
+    if len(stated) > layers and all(stated[layer] == size for layer, size in known.items()):
+        layers = len(stated)
+    near = [min(known, key=partial(_distance, layer)) for layer in range(layers)]
+    return tuple(stated[layer] if layer not in known and layer < len(stated) else known[near[layer]] for layer in range(layers))
+
+
+def _distance(one: int, other: int) -> int:
+    return abs(one - other)
+
+
+def _first(tensors: Tensors, pattern: str) -> StoredTensor | None:
+    return next((tensor for name, tensor in tensors.items() if re.fullmatch(pattern, name)), None)
+
+
+def _gates_of_state(cell: Cell | None) -> tuple[str, str, str]:
+    """The parts of the names of the convolutions that give each layer four gates from its state."""
+    prefix, gates = ("stlstm_layer", "conv_s_cc") if cell == "mim" else ("cell_list", "conv_h")
+    return prefix, gates, ".0.conv3d.weight" if cell == "e3d-lstm" else ".0.weight"
+
+
+def _shape_of_gates(tensors: Tensors, layer: str, depth: str) -> _Shape | None:
     found = tensors.get(f"{layer}.conv_h{depth}") or tensors.get(f"{layer}.conv_s_cc{depth}")
     return found.shape if found is not None and len(found.shape) >= 4 else None
 

@@ -21,13 +21,20 @@ from svg_train.checkpoint import Checkpoint, CheckpointError
 from svg_train.config import Config, build_config
 from svg_train.families.srvp.config import SrvpConfig
 from svg_train.families.srvp.published_names import Source, map_parameters, published_shapes
-from svg_train.families.srvp.published_settings import generation_settings, model_sizes, other_tables
+from svg_train.families.srvp.published_settings import (
+    SETTING_NAMES,
+    generation_settings,
+    is_sized,
+    model_sizes,
+    other_tables,
+)
 from svg_train.reference.comparison import compare_tensors
 from svg_train.reference.file import TorchFile
 from svg_train.reference.layouts import recognize
 from svg_train.reference.modules import Tensors
 from svg_train.reference.names import COUNTER
-from svg_train.reference.options import Findings
+from svg_train.reference.options import Findings, plain_settings
+from svg_train.reference.refusals import BEYOND, OTHER_WEIGHTS
 from svg_train.reference.settings_file import read_settings
 
 SETTINGS_FILE = "config.json"
@@ -48,39 +55,40 @@ def recognizes(content: Any) -> bool:
 
 
 def take(path: Path, file: TorchFile, model_config: Path | None) -> Checkpoint:
-    """Read the checkpoint. Its settings are those of `model_config`, else of config.json beside it.
+    """Read the checkpoint. Its settings are those of `model_config`, else of config.json beside it, else of the file itself.
 
     Raises:
         PublishedCheckpointError: parts are missing or contradictory; all in one message.
         CheckpointError: the settings cannot be read.
     """
     # 1) weights and settings
-    findings, tensors = Findings(), recognize(file.content).tensors
+    findings, layout = Findings(), recognize(file.content)
+    tensors, own = layout.tensors, plain_settings(layout.options or {})
     beside = path.parent / SETTINGS_FILE
     settings_file = model_config or (beside if beside.exists() else None)
-    settings = read_settings(settings_file) if settings_file is not None else {}
-    shown = f"'{settings_file}'" if settings_file is not None else SETTINGS_FILE
+    settings = read_settings(settings_file) if settings_file is not None else own
+    shown = f"'{settings_file or path}'" if settings else SETTINGS_FILE
     # 2) the configuration that both imply, and the parameters that it needs
     sizes = model_sizes(tensors, settings, shown, findings)
-    shape = _shape(sizes, findings)
+    shape = _shape(sizes, settings, findings)
     sources = map_parameters(shape) if shape is not None else {}
     if shape is not None:
-        compare_tensors(published_shapes(sources), tensors, findings)
+        compare_tensors(published_shapes(sources), tensors, findings, is_sized(sizes))
     config = _configuration(sizes | generation_settings(settings, shown, findings), settings, findings)
     # 3) the values
     weights = {} if findings.problems else _read_weights(sources, tensors, file, findings)
     if config is None or findings.problems:
-        raise PublishedCheckpointError(_refusal(path, settings_file, findings.problems))
+        raise PublishedCheckpointError(_refusal(path, settings_file, findings))
     return Checkpoint(config, weights)
 
 
-def _shape(sizes: dict[str, Any], findings: Findings) -> SrvpConfig | None:
+def _shape(sizes: dict[str, Any], settings: dict[str, Any], findings: Findings) -> SrvpConfig | None:
     """A configuration of these sizes, whatever else is missing, so that the weights can be compared."""
     observed = sizes.get("nt_inf", 2)
     try:
         return SrvpConfig(**sizes, n_past=max(observed, 2) if isinstance(observed, int) else 2)
     except ValidationError as error:
-        findings.problems += [f"{'.'.join(map(str, item['loc'])) or 'sizes'}: {item['msg']}" for item in error.errors()]
+        findings.add_limits(error, SETTING_NAMES, settings)
         return None
 
 
@@ -91,7 +99,7 @@ def _configuration(model: dict[str, Any], settings: dict[str, Any], findings: Fi
     try:
         return build_config(other_tables(settings, model["channels"]), {"model": {"family": "srvp", **model}})
     except UsageError as error:
-        findings.problems += [line.strip() for line in str(error).splitlines()[1:]]
+        findings.add_limits(error, SETTING_NAMES, settings)
         return None
 
 
@@ -107,14 +115,20 @@ def _read_weights(sources: dict[str, Source], tensors: Tensors, file: TorchFile,
             stored = stored.narrow(source.dim, source.start, source.shape[source.dim])
         weights[name] = file.read(stored).to(torch.int64 if name.endswith(COUNTER) else torch.float32)
         if not torch.isfinite(weights[name]).all():
-            findings.add(f"{source.name}: contains values that are not finite")
+            findings.add_weight(f"{source.name}: contains values that are not finite")
     return weights
 
 
-def _refusal(path: Path, settings_file: Path | None, problems: list[str]) -> str:
-    distinct = list(dict.fromkeys(problems))
+def _refusal(path: Path, settings_file: Path | None, findings: Findings) -> str:
+    distinct = list(dict.fromkeys(findings.problems))
     shown = distinct[:_LISTED] + ([f"and {len(distinct) - _LISTED} more"] if len(distinct) > _LISTED else [])
+    if findings.cause == "limits":
+        return (
+            f"'{path}' has weights of SRVP, of a model beyond the limits of svg-edge:\n  " + "\n  ".join(shown) + f"\n{BEYOND}"
+        )
     message = f"'{path}' has weights of SRVP, but not all that a forecast needs:\n  " + "\n  ".join(shown)
+    if findings.cause == "weights":
+        return f"{message}\n{OTHER_WEIGHTS}"
     if settings_file is None:
         command = f"svg-export {shell_argument(path)} --model-config FILE"
         return f"{message}\n  put the {SETTINGS_FILE} of its training beside it, or give that with: {command}"

@@ -6,8 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from svg_train.families.base import MAX_LAYERS
+from svg_train.families.srvp.config import SrvpConfig
 from svg_train.reference.modules import Tensors
-from svg_train.reference.options import Findings, shown, training_tables, whole_number
+from svg_train.reference.options import Findings, shown, training_tables, valid_alone, whole_number
 
 IMAGE_SIZE = 64  # of both backbones
 
@@ -18,7 +20,11 @@ _SIZES = {
     "residual_layers": "nlayers_res",
 }  # fmt: skip
 _NEEDED = {"n_past": "nt_cond", "n_euler_steps": "n_euler_steps"}  # what the weights cannot tell
-_LOSS = ("obs_scale", "beta_y", "l2_res", "res_gain")
+SETTING_NAMES = {**_SIZES, **_NEEDED}
+_TRAINING = ("obs_scale", "beta_y", "l2_res", "res_gain")  # fields of SrvpConfig that a forecast does not depend on
+_TRUTH = {"true": True, "false": False, "none": False}  # as the original's older configurations have skipco
+_LAYERS = ("inference_layers", "residual_layers")
+_SHAPES = ("channels", "nf", "nhx", "ny", "nz", "nt_inf", "inference_size", "residual_size")
 _SAME_NAME = ("batch_size", "lr", "seed", "dataset")
 
 
@@ -35,12 +41,22 @@ def model_sizes(tensors: Tensors, settings: Mapping[str, Any], file: str, findin
         same = _as_ours(stated, sizes[ours])
         if isinstance(same, bool) != isinstance(sizes[ours], bool) or same != sizes[ours]:
             findings.add(f"{theirs} is {shown(stated)} in {file}, but the weights imply {shown(sizes[ours])}")
+            if ours in _LAYERS and type(same) is int and sizes[ours] < same <= MAX_LAYERS:
+                sizes[ours] = same  # so that the others are named as missing
     return sizes
 
 
+def is_sized(sizes: Mapping[str, Any]) -> bool:
+    """Whether all sizes are known. Those that are not would be shown by weights that are missing."""
+    return sizes.keys() >= set(_SHAPES)
+
+
 def generation_settings(settings: Mapping[str, Any], file: str, findings: Findings) -> dict[str, Any]:
-    """Fields of SrvpConfig that no weight depends on. What a forecast needs and `settings` lack is a finding."""
-    table = {name: settings[name] for name in _LOSS if settings.get(name) is not None}
+    """Fields of SrvpConfig that no weight depends on. What a forecast needs and `settings` lack is a finding.
+
+    Weights of the loss, and the gain of initial weights, are taken if they are valid, for training that goes on.
+    """
+    table = valid_alone(SrvpConfig, {name: settings[name] for name in _TRAINING if settings.get(name) is not None})
     for ours, theirs in _NEEDED.items():
         stated = whole_number(settings.get(theirs))
         if stated is None:
@@ -71,6 +87,8 @@ def _as_ours(stated: Any, ours: Any) -> Any:
     """In the type that we have: 0 and 1 for what is said by truth values, numbers as text, and names in capitals."""
     number = whole_number(stated)
     if isinstance(ours, bool):
+        if isinstance(stated, str) and stated.lower() in _TRUTH:
+            return _TRUTH[stated.lower()]
         return bool(number) if type(number) is int and number in (0, 1) else stated
     return number if isinstance(ours, int) else stated.lower() if isinstance(stated, str) else stated
 
@@ -84,7 +102,7 @@ def _from_shapes(tensors: Tensors) -> dict[str, Any]:
     reads = _size(tensors, "q_y.module.0.0.weight", 1)
     y_parameters, z_parameters = _size(tensors, "dynamics.module.0.0.weight", 1), _size(tensors, "q_z.weight", 0)
     nz = z_parameters // 2 if z_parameters else None
-    layers = _layers(tensors, "dynamics")
+    layers = max(filter(None, (_layers(tensors, part) for part in ("dynamics", "p_z"))), default=None)
     return {
         "backbone": None if nf is None else "vgg" if vgg else "dcgan",
         "skips": None if nf is None or enters is None else enters > 8 * nf,

@@ -32,7 +32,9 @@ class SvgConfig(FamilyConfig):
     prior: Literal["learned", "fixed", "none"] = Field(
         "learned", description="of the latent: learned (SVG-LP), fixed N(0, I) (SVG-FP), or none (deterministic, no latent)"
     )
-    image_size: Literal[64, 128] = Field(64, description="side of the square frame in pixels")
+    image_size: int = Field(
+        64, ge=8, le=1024, description="side of the square frame in pixels: 64 or 128; spatial: any multiple of 8"
+    )
     nf: int = Field(64, ge=1, le=512, description="channels of the first convolution; spatial: 64 K")
     g_dim: int = Field(
         128, ge=1, le=MAX_SIZE, description="size of the frame encoding h and of the predictor's output g; spatial: channels"
@@ -65,6 +67,20 @@ class SvgConfig(FamilyConfig):
         if self.latent == "spatial" and self.backbone != "vgg":
             raise ValueError(
                 f"backbone is '{self.backbone}'; latent 'spatial' has a shallow VGG: remove it, or set it to 'vgg'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _image_size_fits_the_latent(self) -> SvgConfig:
+        """The convolutions of spatial latents fit maps of any size, and halve the frame three times."""
+        if self.latent == "vector" and self.image_size not in (64, 128):
+            raise ValueError(f"image_size is {self.image_size}; latent 'vector' needs 64 or 128")
+        if self.image_size % 8:
+            raise ValueError(f"image_size is {self.image_size}; latent 'spatial' needs a multiple of 8")
+        if self.noise_dim > MAX_SIZE:
+            raise ValueError(
+                f"z_dim is {self.z_dim}, in maps of an eighth of image_size {self.image_size}: "
+                f"{self.noise_dim} values of a latent; expected at most {MAX_SIZE}"
             )
         return self
 

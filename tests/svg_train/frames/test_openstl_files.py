@@ -153,6 +153,28 @@ def test_numbers_may_be_text_and_what_is_null_is_not_said(tmp_path):
     assert "in_shape is [3.5, 1, 8, 8], not four numbers" in refusal(tmp_path, weights(), settings(in_shape=[3.5, 1, 8, 8]))
 
 
+@pytest.mark.parametrize(
+    ("method", "name"),
+    [
+        ("convlstm", "ConvLSTM"), ("predrnn", "PredRNN"), ("predrnnv2", "PredRNN.v2"), ("predrnnpp", "PredRNN++"),
+        ("mim", "MIM"), ("e3dlstm", "E3D-LSTM"),
+    ],
+)  # fmt: skip
+def test_methods_may_be_written_as_in_papers(method, name, tmp_path):
+    k = 5 if method == "e3dlstm" else 3
+    given = {**settings(method, filter_size=k), "method": name}
+    assert take(tmp_path, weights(method, k=k), given).config == take(tmp_path, weights(method, k=k), settings(method)).config
+    other = {**settings(method), "method": "PredNet"}
+    assert "svg-edge does not have: prednet" in refusal(tmp_path, weights(method, k=k), other)
+
+
+@pytest.mark.parametrize("key", ["args", "config", "opt", "hparams"])
+def test_settings_of_a_training_program_of_ones_own_are_found(key, tmp_path):
+    expected = take(tmp_path, weights(), settings()).config
+    for table in (settings(), SimpleNamespace(**settings())):
+        assert take(tmp_path, {"state_dict": weights(), key: table}).config == expected
+
+
 def test_frames_need_not_be_square(tmp_path):
     model = take(tmp_path, weights("mim", plane=(2, 4)), settings("mim", in_shape=[3, 1, 8, 16])).config.model
     assert (model.height, model.width, model.plane) == (8, 16, (2, 4))
@@ -312,6 +334,86 @@ def test_a_layer_that_is_missing_is_named_as_such(tmp_path):
     assert "a whole layer is missing" in refusal(tmp_path, w, settings())
 
 
+NOT_WHOLE = "the file is not whole (one of several, or saved in part), or its settings are those of another model"
+
+
+@pytest.mark.parametrize(
+    ("method", "layer", "missing", "total"),
+    [
+        ("convlstm", "cell_list.0", 4, 13),
+        ("predrnn", "cell_list.0", 5, 16),
+        ("predrnn", "cell_list.1", 5, 16),
+        ("predrnnv2", "cell_list.0", 5, 17),
+        ("predrnnpp", "cell_list.0", 8, 27),
+        ("predrnnpp", "gradient_highway", 2, 27),
+        ("mim", "stlstm_layer.0", 5, 32),
+        ("mim", "stlstm_layer.1", 8, 32),
+        ("e3dlstm", "cell_list.0", 8, 25),
+    ],
+)
+def test_weights_of_a_layer_that_is_missing_are_named(method, layer, missing, total, tmp_path):
+    k = 5 if method == "e3dlstm" else 3
+    whole = weights(method, hidden=(4,) * 3, k=k)
+    message = refusal(tmp_path, without(whole, f"{layer}."), settings(method, num_hidden="4,4,4", filter_size=k))
+    gone = {name: tuple(value.shape) for name, value in whole.items() if name.startswith(f"{layer}.")}
+    assert all(f"{name}: missing, expected {shape}" in message for name, shape in gone.items())
+    assert f"a whole layer is missing, {layer}: {missing} of {total} weights; {NOT_WHOLE}" in message
+    assert message.endswith("fetch or save the checkpoint again")
+
+
+def test_the_last_layer_is_missing_or_the_settings_are_wrong(tmp_path):
+    w = without(weights("predrnn", hidden=(4,) * 3), "cell_list.2.")
+    message = refusal(tmp_path, w, settings("predrnn", num_hidden="4,4,4"))
+    assert "num_hidden is '4,4,4', but the weights imply 4,4" in message
+    assert "a whole layer is missing, cell_list.2: 5 of 16 weights" in message
+    assert take(tmp_path, w, settings("predrnn")).config.model.hidden == (4, 4)
+
+
+def test_single_weights_that_tell_sizes_are_named_too(tmp_path):
+    for name in ("conv_last.weight", "cell_list.1.conv_h.0.weight", "cell_list.0.conv_m.0.weight"):
+        message = refusal(tmp_path, without(weights("predrnn"), name), settings("predrnn"))
+        assert f"{name}: missing" in message
+        assert "missing: 1 of 11 weights" in message
+    unknown = refusal(tmp_path, {n: w for n, w in weights().items() if "conv_h" not in n}, settings())
+    assert "of cell_list.N.conv_h.0.weight there must be one" in unknown
+
+
+def test_of_many_missing_weights_the_first_are_named(tmp_path):
+    w = weights("mim", hidden=(4,) * 6)
+    kept = {name: value for name, value in w.items() if not re.match(r"stlstm_layer\.[234]\.", name)}
+    message = refusal(tmp_path, kept, settings("mim", num_hidden="4,4,4,4,4,4"))
+    assert message.count(": missing, expected") == 8
+    assert f"missing: {len(w) - len(kept)} of {len(w)} weights" in message
+
+
+def without(w: Weights, start: str) -> Weights:
+    return {name: value for name, value in w.items() if not name.startswith(start)}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "changed", "theirs", "ours"),
+    [
+        ({"channels": 32}, {"in_shape": [3, 2, 16, 16]}, "in_shape is [3, 2, 16, 16]", "model.channels"),
+        ({}, {"in_shape": [1, 1, 16, 16], "pre_seq_length": 1}, "in_shape is [1, 1, 16, 16]", "model.n_past"),
+        ({}, {"in_shape": [3, 1, 5000, 16]}, "in_shape is [3, 1, 5000, 16]", "model.image_size"),
+        ({}, {"in_shape": [3, 1, 16, 5000]}, "in_shape is [3, 1, 16, 5000]", "model.image_width"),
+        ({}, {"in_shape": [3, 1, 18, 16]}, "in_shape is [3, 1, 18, 16], patch_size is 4", "the height of 18 pixels"),
+        ({"channels": 6400}, {"in_shape": [3, 1, 160, 160], "patch_size": 80}, "patch_size is 80", "model.patch_size"),
+        ({"hidden": (1,) * 65}, {"num_hidden": [1] * 65}, "num_hidden is [1, 1, 1", "model.hidden"),
+        ({"method": "e3dlstm", "k": 5}, {"stride": 9}, "stride is 9", "model.stride"),
+        ({"method": "e3dlstm", "k": 5}, {"aft_seq_length": 5000}, "aft_seq_length is 5000", "model.history"),
+    ],
+)
+def test_limits_are_said_with_the_names_of_the_settings_in_the_file(sizes, changed, theirs, ours, tmp_path):
+    message = refusal(tmp_path, weights(**sizes), settings(sizes.get("method", "convlstm"), **changed))
+    reason, problem, advice = message.splitlines()
+    assert reason.endswith("of a model beyond the limits of svg-edge:")
+    assert problem.strip().startswith(f"{theirs}")
+    assert "which svg-edge does not take: model" in problem
+    assert ours in problem
+    assert advice.strip().startswith("if these are not the settings that the model was trained with, correct them")
+
+
 def test_a_small_file_with_large_weights_is_refused(tmp_path):
     w = weights(hidden=(64, 64))
     w = {name: torch.zeros(1).expand(value.shape) for name, value in w.items()}
@@ -386,7 +488,7 @@ def test_a_file_is_recognized_whatever_its_settings_hold(value):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("value", HOSTILE.values(), ids=HOSTILE)
 def test_settings_that_are_no_plain_values_are_a_short_finding(value, name):
-    sizes = Sizes(cell="convlstm", hidden=HIDDEN, filter_size=3, layer_norm=False, patch_channels=16, plane=PLANE)
+    sizes = Sizes(cell="convlstm", hidden=HIDDEN, layers=2, filter_size=3, layer_norm=False, patch_channels=16, plane=PLANE)
     given, findings = {**settings(), name: value}, Findings()
     model_table(sizes, given, find_dialect("convlstm", given, None, findings), findings)
     assert name in findings.problems[0]

@@ -125,6 +125,7 @@ class OldTorch:
             "_forward_hooks": empty,
             "_modules": self._ordered({name: self.module(child) for name, child in module._modules.items()}),
             "training": False,
+            **{name: value for name, value in vars(module).items() if name == "image_size"},  # svg-prime's modules have it
         }
         source = (
             "module",

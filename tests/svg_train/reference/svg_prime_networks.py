@@ -96,14 +96,19 @@ class ConvLstm(nn.Module):
 
 def build(
     image_size: int = 64, channels: int = 1, nf: int = 2, g_dim: int = 6, z_dim: int = 3, size: int = 8,
-    layers: tuple[int, int, int] = (2, 1, 1), prior: str = "learned", a_dim: int = 0,
+    layers: tuple[int, int, int] = (2, 1, 1), prior: str = "learned", a_dim: int = 0, says_size: bool = False,
 ) -> dict[str, nn.Module]:  # fmt: skip
-    """K = nf / 64, M = size / 512, with weights for which frames and samples differ visibly."""
+    """K = nf / 64, M = size / 512, with weights for which frames and samples differ visibly.
+
+    With `says_size` the predictor keeps the size of its maps, as the original's does.
+    """
     torch.manual_seed(0)
     side = image_size // 8
     z = 0 if prior == "none" else z_dim
     parts: dict[str, nn.Module] = {"encoder": Encoder(channels, nf, g_dim), "decoder": Decoder(channels, nf, g_dim)}
     parts["frame_predictor"] = ConvLstm(g_dim + z + a_dim, g_dim, size, layers[0], side, gaussian=False)
+    if says_size:
+        parts["frame_predictor"].image_size = (side, side)
     if prior != "none":
         parts["posterior"] = ConvLstm(g_dim, z_dim, size, layers[1], side, gaussian=True)
     if prior == "learned":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, s
 from svg_train.config import build_config
 from svg_train.reference.checkpoint import ReferenceCheckpointError, load_any_checkpoint
 from tests.conftest import SHARED_DATA, random_model
-from tests.svg_train.reference.reference_files import OldTorch, options, write_checkpoint
+from tests.svg_train.reference.reference_files import OldTorch, options, write_checkpoint, write_parts
 
 
 def probe_inputs(channels: int, size: int, z_dim: int, n_past: int = 3, batch: int = 2, horizon: int = 4):
@@ -157,6 +158,64 @@ def test_missing_parts_are_named(missing, messages, tmp_path):
     with pytest.raises(ReferenceCheckpointError) as caught:
         load_any_checkpoint(tmp_path / "a.pth")
     assert all(message in str(caught.value) for message in messages), caught.value
+
+
+@pytest.mark.parametrize(
+    ("sizes", "given", "theirs", "ours"),
+    [
+        ({"channels": 2}, {}, "opt.channels is 2", "model.channels: Input should be 1 or 3"),
+        ({"channels": 2}, {"channels": None}, "opt.channels is 2", "model.channels: Input should be 1 or 3"),
+        ({}, {"n_past": 1}, "opt.n_past is 1", "model.n_past: Input should be greater than or equal to 2"),
+        ({}, {"n_past": 5000}, "opt.n_past is 5000", "model.n_past: Input should be less than or equal to 1024"),
+        ({}, {"last_frame_skip": "maybe"}, "opt.last_frame_skip is 'maybe'", "model.last_frame_skip"),
+    ],
+)
+def test_limits_are_said_with_the_names_of_the_settings_in_the_file(sizes, given, theirs, ours, tmp_path):
+    path = write_checkpoint(tmp_path / "a.pth", build(**sizes), OldTorch(4), **given)
+    with pytest.raises(ReferenceCheckpointError) as caught:
+        load_any_checkpoint(path)
+    reason, problem, advice = str(caught.value).splitlines()
+    assert reason.endswith("a checkpoint of the reference implementation, of a model beyond the limits of svg-edge:")
+    assert problem.strip().startswith(f"{theirs}, which svg-edge does not take: {ours}")
+    assert "correct them" in advice
+
+
+@pytest.mark.parametrize(
+    ("layer", "missing", "told"),
+    [
+        ("encoder.c1", 6, False), ("encoder.c2", 6, True), ("decoder.upc1", 6, True), ("frame_predictor.embed", 2, True),
+        ("frame_predictor.lstm", 8, True), ("frame_predictor.lstm.0", 4, True), ("frame_predictor.lstm.1", 4, True),
+        ("prior.lstm", 4, True),
+    ],
+)  # fmt: skip
+def test_a_layer_that_is_missing_is_named(layer, missing, told, tmp_path):
+    """Where nothing else tells the sizes that it has, none are guessed."""
+    parts = build()
+    whole = {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
+    kept = {name: value for name, value in whole.items() if not name.startswith(f"{layer}.")}
+    torch.save({"state_dict": kept, "opt": options(parts)}, tmp_path / "a.pth")
+    with pytest.raises(ReferenceCheckpointError) as caught:
+        load_any_checkpoint(tmp_path / "a.pth")
+    message = str(caught.value)
+    first = next(name for name in whole if name.startswith(f"{layer}."))
+    assert f"{first}: missing" in message
+    assert (f"{first}: missing, expected {tuple(whole[first].shape)}" in message) is told
+    assert re.search(rf"a whole layer is missing, {layer}[.\w]*: {missing} of 88 weights; the file is not whole", message)
+    assert "given" not in message
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_learned_prior_that_is_missing_is_not_replaced_by_a_fixed_one(stated, tmp_path):
+    """The reference's program for fixed priors has no such option."""
+    parts = build()
+    opt = {name: value for name, value in options(parts).items() if stated or name != "prior_rnn_layers"}
+    del parts["prior"]
+    path = write_parts(tmp_path / "a.pth", parts, opt, OldTorch(4))
+    if stated:
+        with pytest.raises(ReferenceCheckpointError, match=r"prior: missing, although opt\.prior_rnn_layers is 1"):
+            load_any_checkpoint(path)
+    else:
+        assert load_any_checkpoint(path).config.model.prior == "fixed"
 
 
 def test_numbers_that_are_not_finite_are_refused(tmp_path):

@@ -76,10 +76,17 @@ CASES = {
         OldTorch(16, "cuda:1"),
         "zip",
     ),
+    "frames of 96 px": ({"image_size": 96}, {"image_width": 96}, OldTorch(16), "zip"),
+    "frames of 32 px, as the modules say": (
+        {"image_size": 32, "says_size": True},
+        {"image_width": None},
+        OldTorch(4),
+        "stream",
+    ),
     "last_frame_skip": ({}, {"last_frame_skip": True}, OldTorch(4), "stream"),
     "fixed prior, two posterior layers, in double precision": (
         {"prior": "fixed", "layers": (3, 2, 0)},
-        {"predictor_rnn_layers": 3, "posterior_rnn_layers": 2},
+        {"predictor_rnn_layers": 3, "posterior_rnn_layers": 2, "prior_rnn_layers": None},
         OldTorch(16, dtype="float64"),
         "zip",
     ),
@@ -101,6 +108,28 @@ def test_import_computes_what_the_original_computes(sizes, opt, torch_of_then, c
     expected = generate(parts, x, noise, past, model.last_frame_skip)
     assert (expected[:, 0] - expected[:, 1]).abs().mean() > 1e-3, "samples that do not differ prove nothing"
     torch.testing.assert_close(imported.build().generate(x, noise.flatten(2), past.flatten(2)), expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("width", "reason"), [(100, "needs a multiple of 8"), (2048, "less than or equal to 1024")])
+def test_frames_that_the_network_cannot_have_are_refused(width, reason, tmp_path):
+    path = write_parts(tmp_path / "a.pth", build(), options(image_width=width), OldTorch(16))
+    with pytest.raises(ReferenceCheckpointError, match=f"opt.image_width is {width}, which svg-edge does not take: .*{reason}"):
+        load_any_checkpoint(path)
+
+
+def test_the_maps_of_the_modules_say_the_size_of_the_frames(tmp_path):
+    """The published program has maps of 8 x 8, whatever image_width was given."""
+    path = write_parts(tmp_path / "a.pth", build(says_size=True), options(image_width=96), OldTorch(16))
+    with pytest.raises(ReferenceCheckpointError, match=r"opt\.image_width is 96, but the parameters imply 64"):
+        load_any_checkpoint(path)
+
+
+@pytest.mark.parametrize("hostile", [(8, 12), (0, 0), (-1, -1), ("8", "8"), (1 << 800,) * 2, 8, (8,), ([], [])])
+def test_maps_of_no_plausible_size_say_nothing(hostile, tmp_path):
+    parts = build()
+    parts["frame_predictor"].image_size = hostile
+    path = write_parts(tmp_path / "a.pth", parts, options(image_width=32), OldTorch(16))
+    assert load_any_checkpoint(path).config.model.image_size == 32
 
 
 def test_a_predictor_that_reads_the_encoding_alone_is_deterministic(tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -145,6 +146,19 @@ def test_the_users_settings_win_over_those_beside_the_file(tmp_path):
     assert load_any_checkpoint(path, mine).config.model.n_euler_steps == 3
 
 
+@pytest.mark.parametrize("key", ["opt", "hyper_parameters", "config"])
+def test_settings_in_the_file_itself_serve_where_none_are_beside_it(key, tmp_path):
+    network = PublishedSrvp(n_euler_steps=2)
+    path = write_published(tmp_path, network)
+    expected, table = load_any_checkpoint(path).config, json.loads((tmp_path / "config.json").read_text())
+    for given in (table, SimpleNamespace(**table)):
+        torch.save({"model": network.state_dict(), key: given}, path)
+        assert load_any_checkpoint(path).config == expected
+        (tmp_path / "config.json").unlink(missing_ok=True)
+    torch.save({"model": network.state_dict(), key: {**table, "nhx": 7}}, path)
+    assert f"nhx is 7 in '{path}', but the weights imply 6" in refusal(path)
+
+
 def test_an_imported_model_is_saved_and_read_as_one_of_ours(tmp_path):
     imported = load_any_checkpoint(write_published(tmp_path, PublishedSrvp(archi="vgg", skipco=True)))
     save_checkpoint(tmp_path / "ckpt.pt", imported)
@@ -204,10 +218,9 @@ def test_all_that_is_missing_or_contradictory_is_in_one_message(tmp_path):
         ({"nt_cond": 4.5}, "expected a whole number"),
         ({"skipco": 1}, "skipco is 1 in"),
         ({"skipco": 2}, "skipco is 2 in"),
+        ({"skipco": "true"}, "skipco is 'true' in"),
+        ({"skipco": "perhaps"}, "skipco is 'perhaps' in"),
         ({"nf": "7"}, "nf is '7' in"),
-        ({"obs_scale": 0}, "obs_scale"),
-        ({"obs_scale": [1]}, "obs_scale"),
-        ({"l2_res": "x" * 10**5}, "l2_res"),
         ({"archi": ["vgg"] * 10**4}, "archi is"),
     ],
 )
@@ -222,7 +235,11 @@ def test_settings_that_no_model_can_have_are_refused(changed, expected, tmp_path
     [
         {"nt_cond": "4", "nf": 2.0, "skipco": 0, "archi": "DCGAN"},
         {"beta_z": float("inf"), "lr": 0, "seed": -1, "batch_size": "many", "seq_len": 15.5, "ndigits": 99},
+        {"skipco": "False"},
+        {"skipco": "none"},
         {"obs_scale": 1e300},
+        {"obs_scale": 0, "l2_res": -1, "res_gain": float("nan"), "beta_y": None},
+        {"obs_scale": [1], "l2_res": "x" * 10**5, "res_gain": "orthogonal", "beta_y": {"start": 0}},
     ],
 )
 def test_numbers_may_be_text_and_what_only_training_needs_may_be_anything(changed, tmp_path):
@@ -231,8 +248,54 @@ def test_numbers_may_be_text_and_what_only_training_needs_may_be_anything(change
         (tmp_path / folder).mkdir()
     plain = load_any_checkpoint(write_published(tmp_path / "plain", model)).config
     taken = load_any_checkpoint(write_published(tmp_path / "changed", model, **changed)).config
-    fields = set(type(plain.model).model_fields) - {"obs_scale"}
+    fields = set(type(plain.model).model_fields) - {"obs_scale", "l2_res", "res_gain", "beta_y"}
     assert taken.model.model_dump(include=fields) == plain.model.model_dump(include=fields)
+
+
+@pytest.mark.parametrize(
+    ("changed", "theirs", "ours"),
+    [
+        ({"nc": 2}, "nc is 2", "channels: Input should be 1 or 3"),
+        ({"nt_cond": 1}, "nt_cond is 1", "model.n_past: Input should be greater than or equal to 2"),
+        ({"nt_cond": 2000}, "nt_cond is 2000", "model.n_past: Input should be less than or equal to 1024"),
+        ({"nt_inf": 3, "nt_cond": 2}, "nt_inf is 3, nt_cond is 2", "nt_inf is 3, but only n_past, 2"),
+        ({"n_euler_steps": 257}, "n_euler_steps is 257", "model.n_euler_steps: Input should be less than or equal to 256"),
+    ],
+)
+def test_limits_are_said_with_the_names_of_the_settings_in_the_file(changed, theirs, ours, tmp_path):
+    message = refusal(write_published(tmp_path, PublishedSrvp(**changed)))
+    reason, problem, advice = message.splitlines()
+    assert reason.endswith("of a model beyond the limits of svg-edge:")
+    assert problem.strip().startswith(f"{theirs}, which svg-edge does not take: ")
+    assert ours in problem
+    assert "correct them" in advice
+
+
+@pytest.mark.parametrize(
+    ("layer", "missing"),
+    [
+        ("encoder", 55), ("encoder.conv.0", 10), ("encoder.last_conv.1", 5), ("decoder.conv.0", 15), ("inf_z", 4),
+        ("p_z.module.1.1", 2), ("dynamics.module.0.0", 2), ("dynamics.module.3.1", 2), ("q_y.module.2.1", 2),
+    ],
+)  # fmt: skip
+def test_a_layer_that_is_missing_is_named(layer, missing, tmp_path):
+    path = write_published(tmp_path, network := PublishedSrvp(archi="vgg", skipco=True))
+    state = network.state_dict()
+    torch.save({name: value for name, value in state.items() if not name.startswith(f"{layer}.")}, path)
+    message = refusal(path)
+    assert f"a whole layer is missing, {layer}: {missing} of 138 weights; the file is not whole" in message
+    first = next(name for name in state if name.startswith(f"{layer}."))
+    assert f"{first}: missing, expected {tuple(state[first].shape)}" in message
+    assert "given" not in message
+
+
+def test_sizes_that_a_missing_layer_would_tell_are_not_guessed(tmp_path):
+    """Without settings beside the weights, nothing tells how many channels the first convolution has."""
+    path = write_published(tmp_path, network := PublishedSrvp(archi="vgg"), nf=None)
+    torch.save({name: value for name, value in network.state_dict().items() if not name.startswith("encoder.conv.0")}, path)
+    message = refusal(path)
+    assert "encoder.conv.0.0.0.weight: missing\n" in message
+    assert "given" not in message
 
 
 def test_fewer_observed_frames_than_y_needs_are_refused(tmp_path):
