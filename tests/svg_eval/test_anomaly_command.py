@@ -10,9 +10,10 @@ import pytest
 from svg_common.errors import UsageError
 from svg_common.progress import NullListener
 from svg_common.video.clips import find_clips
+from svg_eval.anomaly.clip_scores import ClipScores
 from svg_eval.anomaly.clips import ClipTiming, count_pictures, named_clips, seen_pictures
 from svg_eval.anomaly.request import AnomalyRequest
-from svg_eval.anomaly.run import ClipScores, run
+from svg_eval.anomaly.run import run
 from svg_eval.cli import app
 from svg_eval.roc import roc_area
 from tests.svg_runtime.live.live_helpers import write_video
@@ -146,6 +147,7 @@ def test_per_clip_scores_are_scaled_and_added():
         numbers=np.arange(6, 9),
         online={},
         raw={"error": np.array([2.0, 4.0, 3.0]), "surprise": np.array([5.0, 5.0, 5.0])},
+        empty=np.array([], np.int64),
     )
     assert {name: values.tolist() for name, values in clip.per_clip.items()} == {
         "error": [0, 1, 0.5], "surprise": [0, 0, 0], "combined": [0, 1, 0.5],

@@ -25,7 +25,7 @@ class ClipTiming:
 
     Attributes:
         interval_s: seconds per model step.
-        frame_step: every n-th picture instead of `interval_s`; None: by time.
+        frame_step: every n-th picture instead; None: by time.
         source_fps: pictures per second of clips without time stamps; None: what the codec says; of pictures, one per step.
     """
 
@@ -42,13 +42,15 @@ class SeenPicture:
         number: in the clip, from 0.
         image: (H, W, 3) RGB or (H, W) gray.
         after_pause: earlier ones are not context for it.
-        step_s: seconds from one to the next in this clip.
+        step_s: seconds of a model step in this clip, as svg-live counts them.
+        held: it is the picture before it again, because none came in a short gap.
     """
 
     number: int
     image: Picture
     after_pause: bool
     step_s: float
+    held: bool = False
 
 
 def named_clips(root: Path) -> dict[str, Clip]:
@@ -112,10 +114,10 @@ def _pictures(clip: Clip) -> Iterator[Picture]:
 def _selected(timed: Iterator[tuple[float, Picture]], fps: float, timing: ClipTiming) -> Iterator[SeenPicture]:
     numbered = ((time_s, (number, image)) for number, (time_s, image) in enumerate(timed))
     step = step_of_video(timing.interval_s, fps)
-    step_s = timing.frame_step / fps if timing.frame_step else 1 / fps if step is None else step.step_s
+    own_s = (timing.frame_step or 1) / fps
+    exact_s, step_s = (own_s, own_s) if timing.frame_step or step is None else (step.step_s, timing.interval_s)
     last = -1
-    for picked in pick_at_interval(numbered, step_s, fps):
+    for picked in pick_at_interval(numbered, exact_s, fps):
         number, image = picked.item
-        if number != last:  # one that is held over a short gap is one frame with one label
-            yield SeenPicture(number, image, after_pause=picked.pause_s > 0, step_s=step_s)
+        yield SeenPicture(number, image, after_pause=picked.pause_s > 0, step_s=step_s, held=number == last)
         last = number
