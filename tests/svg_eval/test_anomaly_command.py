@@ -132,6 +132,17 @@ class TestClips:
             write_masks(tmp_path / name, [0, 1, 0])
         assert sorted(named_clips(tmp_path)) == ["Test001", "Test002"]
 
+    def test_a_picture_that_is_a_link_is_a_frame_and_a_link_to_nothing_is_refused(self, tmp_path):
+        from tests.svg_eval.test_anomaly_labels import write_masks
+
+        write_masks(tmp_path / "a", [0, 1])
+        (tmp_path / "a" / "002.bmp").symlink_to("001.bmp")
+        (tmp_path / "a" / "newest.bmp").symlink_to("001.bmp")
+        assert count_pictures(named_clips(tmp_path)["a"]) == 3
+        (tmp_path / "a" / "003.bmp").symlink_to("none.bmp")
+        with pytest.raises(UsageError, match=r"003\.bmp' is a link to a file that does not exist"):
+            named_clips(tmp_path)
+
     def test_two_clips_of_one_name_are_refused(self, tmp_path):
         for folder in ("x", "y"):
             (tmp_path / folder).mkdir()

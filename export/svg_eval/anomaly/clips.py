@@ -14,7 +14,7 @@ from svg_common.video.clips import Clip, find_clips
 from svg_common.video.picture_files import PictureError, PictureFiles
 from svg_common.video.reader import VideoReader
 from svg_common.video.sampling import pick_at_interval, step_of_video
-from svg_eval.anomaly.labels import MASK_SUFFIX
+from svg_eval.anomaly.labels import MASK_SUFFIX, refuse_broken_links
 
 Picture = NDArray[np.uint8]
 
@@ -57,7 +57,7 @@ def named_clips(root: Path) -> dict[str, Clip]:
     """Clips by the name of their file without suffix, or of their folder of pictures. UCSD's masks beside them are left out.
 
     Raises:
-        UsageError: there are none, or two of one name.
+        UsageError: there are none, or two of one name, or a picture is a link to nothing.
     """
     clips: dict[str, Clip] = {}
     for clip in find_clips(root):
@@ -69,6 +69,8 @@ def named_clips(root: Path) -> dict[str, Clip]:
                 f"two clips are called '{name}': '{clips[name].name}' and '{clip.name}'\n"
                 "  labels are found by the clip's name: expected a --data-root with one clip of each name"
             )
+        if not clip.is_video:
+            refuse_broken_links(clip.paths[0].parent)
         clips[name] = clip
     if not clips:
         raise UsageError(f"'{root}' contains no videos or pictures\n  expected the labelled clips in --data-root")
