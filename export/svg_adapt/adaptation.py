@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,7 @@ def adapt(request: Adaptation) -> dict[str, Any]:
     # 1) record
     if request.record is not None:
         _record(request.record, config, out)
+        _require_enough(out, config)
     # 2) train on all but the last part
     write_stage(out, "training")
     _train(request, config)
@@ -139,6 +141,11 @@ def _record(record: CameraRecording, config: Config, out: Path) -> None:
     facts = read_facts(out / RECORDING)
     if (facts is not None and facts.has(record.wanted_s)) or (out / LAST).exists():  # more would move what is held out
         return
+    least_s = _least_s(config)
+    if record.wanted_s < least_s:
+        raise UsageError(
+            f"--record {duration_text(record.wanted_s)} is too short to adapt to\n  expected {_why(least_s, config)}"
+        )
     events = EventLog(announce=lambda message: _LOG.info("%s", message))
     side = min(config.model.height, config.model.width)
     with StopRequest() as stop:
@@ -162,6 +169,32 @@ def _record(record: CameraRecording, config: Config, out: Path) -> None:
     if stop:
         raise RecordingStoppedError(f"stopped after recording {recorded}{_GO_ON}")
     _LOG.info("recorded %s", recorded)
+
+
+def _require_enough(out: Path, config: Config) -> None:
+    """Refuse a recording whose source ended too early, before the training that would fail."""
+    facts, least_s = read_facts(out / RECORDING), _least_s(config)
+    if facts is not None and facts.ended and facts.recorded_s < least_s:
+        raise SvgError(
+            f"{facts.source} ended after {duration_text(facts.recorded_s)}: too short to adapt to\n"
+            f"  expected {_why(least_s, config)}\n"
+            f"  take a longer one, with another --out; this recording is deleted with: {how_to_delete(out)}"
+        )
+
+
+def _least_s(config: Config) -> float:
+    """The shortest recording whose held-out part has one sequence to evaluate on."""
+    pictures = math.ceil(_evaluated(config) / config.data.test_fraction)
+    return pictures * (config.data.frame_interval_s or _DEFAULT_INTERVAL_S)
+
+
+def _evaluated(config: Config) -> int:
+    return config.model.n_past + config.train.eval_horizon
+
+
+def _why(least_s: float, config: Config) -> str:
+    held_out = f"the last {config.data.test_fraction:.0%} are held out, and an evaluation needs {_evaluated(config)} pictures"
+    return f"at least {duration_text(least_s)}: {held_out}"
 
 
 def _shown(source: SourceOptions) -> str:

@@ -119,6 +119,8 @@ def _clips(data: DataConfig) -> list[SourceClip]:
 
 def _with_rates(videos: Sequence[DecodedVideo], data: DataConfig) -> list[DecodedVideo]:
     """The videos with the rates that the options give to those without time stamps."""
+    if data.source_fps is not None and all(video.time_base == "stamps" for video in videos):
+        log_once(logging.WARNING, "note: all videos have time stamps of their own: --source-fps does not change them")
     return [_with_rate(video, data) for video in videos]
 
 
@@ -137,11 +139,16 @@ def _with_rate(video: DecodedVideo, data: DataConfig) -> DecodedVideo:
 
 def _require(usable: bool, what: str, data: DataConfig, skipped: Skipped) -> None:
     if not usable:
-        raise SvgError(
-            f"{what} in --data-root '{data.root}':\n{list_sources(skipped)}\n"
-            "  expected playable videos that are longer than a sequence in each part of the split;"
-            " a larger --test-fraction gives more frames to the test part"
-        )
+        raise SvgError(f"{what} in --data-root '{data.root}':\n{list_sources(skipped)}\n  {_expected(data)}")
+
+
+def _expected(data: DataConfig) -> str:
+    if data.test_fraction == 1:
+        return "expected playable videos that are longer than a sequence"
+    return (
+        "expected playable videos that are longer than a sequence in each part of the split;"
+        " a larger --test-fraction gives more frames to the test part"
+    )
 
 
 def _interval(videos: list[DecodedVideo], data: DataConfig, sequence_length: int) -> float:

@@ -16,6 +16,7 @@ from svg_eval.anomaly.request import AnomalyRequest
 from svg_eval.anomaly.run import run
 from svg_eval.cli import app
 from svg_eval.roc import roc_area
+from svg_runtime.live.events import EventLog
 from tests.svg_runtime.live.live_helpers import write_video
 
 FRAMES = 45
@@ -111,11 +112,22 @@ def test_labels_of_one_kind_are_refused_before_anything_is_forecast(data, ranges
         run(request, NullListener())
 
 
+def test_what_is_odd_about_rates_and_the_model_is_said(data, logged):
+    for number in (1, 2):
+        write_video(data / "clips" / f"0{number}.mp4", FRAMES, fps=5)
+    evaluate(data, "digits", "--source-fps", "20", "--frame-interval-s", "0.1", "--samples", "2")
+    notes = [record.getMessage() for record in logged.records if record.getMessage().startswith("note: ")]
+    assert len(notes) == 3
+    assert "the embedded digits know only moving digits" in notes[0]
+    assert "01.mp4 has time stamps of its own: --source-fps does not change it" in notes[1]
+    assert "clips have 5 frames per second, the model expects 10: its steps are 0.2 s there" in notes[2]
+
+
 class TestClips:
     def test_frames_keep_their_numbers_at_a_slower_interval(self, tmp_path):
         (clip,) = find_clips(write_video(tmp_path / "a.mp4", 20, fps=20, brightness_code=True))
         for timing in (ClipTiming(0.1), ClipTiming(0.5, frame_step=2)):
-            seen = list(seen_pictures(clip, timing))
+            seen = list(seen_pictures(clip, timing, EventLog()))
             assert [picture.number for picture in seen] == list(range(0, 20, 2))
             assert [round(float(picture.image.mean()) / 10) for picture in seen] == list(range(0, 20, 2))
         assert count_pictures(clip) == 20
@@ -123,7 +135,10 @@ class TestClips:
     def test_a_pause_is_told(self, tmp_path):
         times = [0, 0.1, 0.2, 3.0, 3.1]
         (clip,) = find_clips(write_video(tmp_path / "a.mp4", 5, times_s=times))
-        assert [picture.after_pause for picture in seen_pictures(clip, ClipTiming(0.1))] == [False] * 3 + [True, False]
+        assert [picture.after_pause for picture in seen_pictures(clip, ClipTiming(0.1), EventLog())] == [False] * 3 + [
+            True,
+            False,
+        ]
 
     def test_folders_are_clips_and_masks_beside_them_are_not(self, tmp_path):
         from tests.svg_eval.test_anomaly_labels import write_masks

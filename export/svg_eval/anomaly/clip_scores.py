@@ -57,12 +57,21 @@ class ClipScores:
         return {**scaled, "combined": np.sum(list(scaled.values()), axis=0)}
 
 
-def score_clip(forecaster: Forecaster, name: str, clip: Clip, mask: Mask, timing: ClipTiming) -> ClipScores:
-    """As svg-live sees one video after the other: each is a new scene, and the signals begin anew."""
+def score_clip(forecaster: Forecaster, name: str, clip: Clip, mask: Mask, timing: ClipTiming, notes: EventLog) -> ClipScores:
+    """As svg-live sees one video after the other: each is a new scene, and the signals begin anew.
+
+    Args:
+        forecaster: is reset first.
+        name: of the clip.
+        clip: its pictures.
+        mask: labels of all of them.
+        timing: which of them the model sees.
+        notes: gets what is odd about the clip's rate.
+    """
     kept: list[tuple[_Seen, dict[str, float]]] = []
     empty: list[int] = []
     watch: _Watch | None = None
-    for picture in seen_pictures(clip, timing):
+    for picture in seen_pictures(clip, timing, notes):
         watch = watch or _Watch(forecaster, picture.step_s)
         seen = watch.add(picture)
         if picture.held:  # over a short gap: one frame with one label

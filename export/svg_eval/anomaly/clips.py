@@ -15,6 +15,7 @@ from svg_common.video.picture_files import PictureError, PictureFiles
 from svg_common.video.reader import VideoReader
 from svg_common.video.sampling import pick_at_interval, step_of_video
 from svg_eval.anomaly.labels import MASK_SUFFIX, refuse_broken_links
+from svg_runtime.live.events import EventLog
 
 Picture = NDArray[np.uint8]
 
@@ -85,8 +86,13 @@ def count_pictures(clip: Clip) -> int:
         return sum(1 for _ in reader)
 
 
-def seen_pictures(clip: Clip, timing: ClipTiming) -> Iterator[SeenPicture]:
+def seen_pictures(clip: Clip, timing: ClipTiming, notes: EventLog) -> Iterator[SeenPicture]:
     """The pictures at the model's interval, as svg-live selects them.
+
+    Args:
+        clip: with all of its pictures.
+        timing: which of them.
+        notes: gets what svg-live says of such a file: a rate that is assumed or too slow, or not that of `source_fps`.
 
     Raises:
         SvgError: a picture cannot be read, since what is lost would shift the labels.
@@ -94,12 +100,13 @@ def seen_pictures(clip: Clip, timing: ClipTiming) -> Iterator[SeenPicture]:
     if not clip.is_video:
         fps = timing.source_fps or 1 / timing.interval_s
         timed = ((position / fps, picture) for position, picture in zip(clip.positions, _pictures(clip), strict=True))
-        yield from _selected(timed, fps, timing)
+        yield from _selected(timed, fps, timing, notes)
         return
     with VideoReader(clip.paths[0]) as reader:
         fps = timing.source_fps if reader.assumed_rate and timing.source_fps else reader.fps
         stretch = reader.fps / fps
-        yield from _selected(((frame.time_s * stretch, frame.image) for frame in reader), fps, timing)
+        _note_time_base(clip.paths[0], reader, timing, notes)
+        yield from _selected(((frame.time_s * stretch, frame.image) for frame in reader), fps, timing, notes)
         if reader.problem is not None:
             raise SvgError(f"'{clip.paths[0]}' is damaged: {reader.problem}\n  its labels would be of other frames")
 
@@ -113,11 +120,22 @@ def _pictures(clip: Clip) -> Iterator[Picture]:
             raise SvgError(f"'{path}' cannot be read: {error}\n  its clip's labels would be of other frames") from error
 
 
-def _selected(timed: Iterator[tuple[float, Picture]], fps: float, timing: ClipTiming) -> Iterator[SeenPicture]:
+def _note_time_base(path: Path, reader: VideoReader, timing: ClipTiming, notes: EventLog) -> None:
+    if reader.assumed_rate and timing.source_fps is None:
+        assumed = f"{path} has no time stamps: assumed {reader.fps:.4g} frames per second"
+        notes.once("assumed_rate", f"{assumed}; give the true rate with --source-fps")
+    elif timing.source_fps is not None and not reader.assumed_rate:
+        notes.once("source_fps_unused", f"{path} has time stamps of its own: --source-fps does not change it")
+
+
+def _selected(timed: Iterator[tuple[float, Picture]], fps: float, timing: ClipTiming, notes: EventLog) -> Iterator[SeenPicture]:
     numbered = ((time_s, (number, image)) for number, (time_s, image) in enumerate(timed))
     step = step_of_video(timing.interval_s, fps)
     own_s = (timing.frame_step or 1) / fps
     exact_s, step_s = (own_s, own_s) if timing.frame_step or step is None else (step.step_s, timing.interval_s)
+    if step is None and not timing.frame_step:
+        slow = f"clips have {fps:.4g} frames per second, the model expects {1 / timing.interval_s:.4g}"
+        notes.once("slow_source", f"{slow}: its steps are {1 / fps:.3g} s there, with larger motion than in training")
     last = -1
     for picked in pick_at_interval(numbered, exact_s, fps):
         number, image = picked.item

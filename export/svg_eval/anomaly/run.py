@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -16,11 +17,13 @@ from svg_eval.anomaly.clip_scores import ClipScores, score_clip
 from svg_eval.anomaly.clips import ClipTiming, count_pictures, named_clips
 from svg_eval.anomaly.labels import Mask, read_labels
 from svg_eval.anomaly.request import AnomalyRequest
-from svg_runtime.bundle.reader import EMBEDDED_NAMES, find_model
+from svg_runtime.bundle.reader import EMBEDDED_MODEL, EMBEDDED_NAMES, KNOWS_DIGITS_ONLY, find_model
 from svg_runtime.forecast.forecaster import Forecaster
+from svg_runtime.live.events import EventLog
 from svg_train.config_options import flag
 
 _DEFAULT_INTERVAL_S = 0.1
+_LOG = logging.getLogger(__name__)
 _DATA = ("name", "root", "frame_step", "frame_interval_s", "source_fps")  # the [data] settings that say something here
 
 
@@ -51,10 +54,13 @@ def run(request: AnomalyRequest, progress: ProgressListener) -> AnomalyEvaluatio
         forecaster = stack.enter_context(_open(request))
         manifest = forecaster.manifest
         timing = _timing_of(timing, request.data.get("frame_interval_s") or manifest.generation.frame_interval_s)
+        if find_model(request.model, real_video=True) == EMBEDDED_MODEL:
+            _LOG.info("note: %s", KNOWS_DIGITS_ONLY)
+        notes = EventLog(announce=lambda message: _LOG.info("note: %s", message))
         scores = []
         for number, (name, clip) in enumerate(clips.items()):
             progress.progress("scoring", number / len(clips))
-            scores.append(score_clip(forecaster=forecaster, name=name, clip=clip, mask=masks[name], timing=timing))
+            scores.append(score_clip(forecaster=forecaster, name=name, clip=clip, mask=masks[name], timing=timing, notes=notes))
         return AnomalyEvaluation(
             model=f"{printable(find_model(request.model, real_video=True).name)}: {forecaster.description}",
             labels=labels.description,
