@@ -40,10 +40,10 @@ def check_outputs(
         OutputError: a folder cannot be made or written, or a file and a folder are confused.
     """
     folders, replaced, needed = folders or {}, replaced or {}, list(needed)
-    data = [Path(given) for given in data if given is not None]
-    refuse_overwriting({**folders, **files}, [*needed, *(path for path in data if path.is_file()), *replaced.values()])
-    _refuse_replacing(replaced, [*needed, *data])
-    _refuse_replacing_data(files, data)
+    roots = [Path(given) for given in data if given is not None]
+    refuse_overwriting({**folders, **files}, [*needed, *(root for root in roots if root.is_file()), *replaced.values()])
+    _refuse_replacing(replaced, [*needed, *roots])
+    _refuse_replacing_data(files, roots)
     for path in filter(None, files.values()):
         require_writable_file(path)
     for path in filter(None, folders.values()):
