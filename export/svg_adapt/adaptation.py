@@ -20,6 +20,7 @@ from svg_common.files import file_sha256
 from svg_common.path_advice import shell_argument
 from svg_common.progress import ProgressDisplay
 from svg_common.quantities import duration_text, size_text
+from svg_common.video.sampling import SAME_RATE
 from svg_eval.measure import Settings
 from svg_export.bundle_writer import write_bundle
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER
@@ -30,6 +31,7 @@ from svg_runtime.live.sources.addresses import stream_name
 from svg_runtime.live.stop import StopRequest
 from svg_train.checkpoint import load_checkpoint
 from svg_train.config import Config, build_config
+from svg_train.data import open_data
 from svg_train.machine import Machine
 from svg_train.recipe_files import load_recipe
 from svg_train.reference.checkpoint import load_any_checkpoint
@@ -81,6 +83,8 @@ def adapt(request: Adaptation) -> dict[str, Any]:
     if request.record is not None:
         _record(request.record, config, out)
         _require_enough(out, config)
+    else:
+        _refuse_slow_clips(config)
     # 2) train on all but the last part
     write_stage(out, "training")
     _train(request, config)
@@ -206,6 +210,17 @@ def _shown(source: SourceOptions) -> str:
 
 
 # ---- 2) train ----
+
+
+def _refuse_slow_clips(config: Config) -> None:
+    """As of a camera: a model cannot be trained at an interval at which there are no pictures."""
+    wanted_s = config.data.frame_interval_s
+    own_s = open_data(config, "test", _evaluated(config)).frame_interval_s
+    if wanted_s is not None and own_s is not None and own_s > wanted_s * (1 + SAME_RATE):
+        raise UsageError(
+            f"{config.data.root} has a picture every {own_s:.2g} s, but the model forecasts in steps of {wanted_s:g} s\n"
+            f"  adapt it to the clips' own steps: --frame-interval-s {own_s:.2g}"
+        )
 
 
 def _train(request: Adaptation, config: Config) -> None:

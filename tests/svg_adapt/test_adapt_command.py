@@ -135,6 +135,17 @@ def test_clips_are_adapted_to_with_the_recipe(start_model, flashing, tmp_path):
     assert load_checkpoint(tmp_path / "run" / "last.pt").config.data.split_by == "time"
 
 
+def test_clips_with_fewer_pictures_than_the_model_has_steps_are_refused_with_their_interval(start_model, tmp_path):
+    write_video(tmp_path / "slow.mp4", frames=60, fps=4)
+    arguments = ["--init", str(start_model), "--config", "adapt", "--data-root", "slow.mp4", "--steps", "1", *QUICK]
+    run = start(["svg-train", *arguments], tmp_path)
+    assert run.wait() == ExitCode.USAGE
+    assert "slow.mp4 has a picture every 0.25 s, but the model forecasts in steps of 0.1 s" in run.output
+    assert not (tmp_path / "run").exists()
+    run = start(["svg-train", *arguments, "--frame-interval-s", "0.25"], tmp_path)
+    assert run.wait() == 0, run.output
+
+
 def test_a_killed_adaptation_goes_on_where_it_was(start_model, flashing, tmp_path):
     given = command(start_model, flashing, "--train", "3s")
     run = start(given, tmp_path)

@@ -551,6 +551,9 @@ def test_more_of_a_short_video_is_advised_only_where_there_is_more(options, test
     with pytest.raises(SvgError, match="no video is long enough for test sequences of 11 frames") as refused:
         open_data(config_of(options, test_fraction=test_fraction), "test", 11)
     assert ("a larger --test-fraction" in str(refused.value)) == (test_fraction < 1)
+    with pytest.raises(SvgError, match="for train sequences of 11 frames") as refused:
+        open_data(config_of(options, test_fraction=0.5), "train", 11)
+    assert "a larger --test-fraction" not in str(refused.value)
 
 
 @pytest.mark.skipif(not PEDESTRIANS.exists(), reason="the odd files are not here")
