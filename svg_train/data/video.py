@@ -60,7 +60,7 @@ class VideoClips(AugmentedSequences):
         shape = FrameShape(model.height, model.width, model.channels)
         augmentation = Augmentation(data, split)
         decoded, skipped = _decoded(data, shape, augmentation.smallest_share)
-        _require(bool(decoded), "no video can be read", data, skipped, _PLAYABLE)
+        _require(bool(decoded), "no video can be read", data, skipped=skipped, expected=_PLAYABLE)
         videos = _with_rates(decoded, data)
         interval_s = _interval(videos, data, config.sequence_length)
         clips, other_rate = at_one_interval(videos, interval_s)
@@ -73,7 +73,7 @@ class VideoClips(AugmentedSequences):
         mine, too_short = long_enough(_part_of_split(clips, split, mode, data.test_fraction), split, length)
         skipped += other_rate + too_short
         too_few = f"no video is long enough for {split} sequences of {length} frames"
-        _require(bool(mine), too_few, data, skipped, _expected(data, split))
+        _require(bool(mine), too_few, data, skipped=skipped, expected=_expected(data, split))
         warn_about_sources("video(s)", skipped, [(clip.video.source, clip.video.problem) for clip in mine])
 
         sequences = ClipSequences(mine, split, length)
