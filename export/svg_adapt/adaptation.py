@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from svg_common.files import file_sha256
 from svg_common.path_advice import shell_argument
 from svg_common.progress import ProgressDisplay
 from svg_common.quantities import duration_text, size_text
+from svg_common.video.sampling import SAME_RATE
 from svg_eval.measure import Settings
 from svg_export.bundle_writer import write_bundle
 from svg_runtime.bundle.reader import EMBEDDED_FOLDER
@@ -29,6 +31,7 @@ from svg_runtime.live.sources.addresses import stream_name
 from svg_runtime.live.stop import StopRequest
 from svg_train.checkpoint import load_checkpoint
 from svg_train.config import Config, build_config
+from svg_train.data import open_data
 from svg_train.machine import Machine
 from svg_train.recipe_files import load_recipe
 from svg_train.reference.checkpoint import load_any_checkpoint
@@ -79,6 +82,9 @@ def adapt(request: Adaptation) -> dict[str, Any]:
     # 1) record
     if request.record is not None:
         _record(request.record, config, out)
+        _require_enough(out, config)
+    else:
+        _refuse_slow_clips(config)
     # 2) train on all but the last part
     write_stage(out, "training")
     _train(request, config)
@@ -139,6 +145,11 @@ def _record(record: CameraRecording, config: Config, out: Path) -> None:
     facts = read_facts(out / RECORDING)
     if (facts is not None and facts.has(record.wanted_s)) or (out / LAST).exists():  # more would move what is held out
         return
+    least_s = _least_s(config)
+    if record.wanted_s < least_s:
+        raise UsageError(
+            f"--record {duration_text(record.wanted_s)} is too short to adapt to\n  expected {_why(least_s, config)}"
+        )
     events = EventLog(announce=lambda message: _LOG.info("%s", message))
     side = min(config.model.height, config.model.width)
     with StopRequest() as stop:
@@ -164,6 +175,32 @@ def _record(record: CameraRecording, config: Config, out: Path) -> None:
     _LOG.info("recorded %s", recorded)
 
 
+def _require_enough(out: Path, config: Config) -> None:
+    """Refuse a recording whose source ended too early, before the training that would fail."""
+    facts, least_s = read_facts(out / RECORDING), _least_s(config)
+    if facts is not None and facts.ended and facts.recorded_s < least_s:
+        raise SvgError(
+            f"{facts.source} ended after {duration_text(facts.recorded_s)}: too short to adapt to\n"
+            f"  expected {_why(least_s, config)}\n"
+            f"  take a longer one, with another --out; this recording is deleted with: {how_to_delete(out)}"
+        )
+
+
+def _least_s(config: Config) -> float:
+    """The shortest recording whose held-out part has one sequence to evaluate on."""
+    pictures = math.ceil(_evaluated(config) / config.data.test_fraction)
+    return pictures * (config.data.frame_interval_s or _DEFAULT_INTERVAL_S)
+
+
+def _evaluated(config: Config) -> int:
+    return config.model.n_past + config.train.eval_horizon
+
+
+def _why(least_s: float, config: Config) -> str:
+    held_out = f"the last {config.data.test_fraction:.0%} are held out, and an evaluation needs {_evaluated(config)} pictures"
+    return f"at least {duration_text(least_s)}: {held_out}"
+
+
 def _shown(source: SourceOptions) -> str:
     """The source without passwords, in which others are told apart."""
     camera = source.local_camera
@@ -173,6 +210,17 @@ def _shown(source: SourceOptions) -> str:
 
 
 # ---- 2) train ----
+
+
+def _refuse_slow_clips(config: Config) -> None:
+    """As of a camera: a model cannot be trained at an interval at which there are no pictures."""
+    wanted_s = config.data.frame_interval_s
+    own_s = open_data(config, "test", _evaluated(config)).frame_interval_s
+    if wanted_s is not None and own_s is not None and own_s > wanted_s * (1 + SAME_RATE):
+        raise UsageError(
+            f"{config.data.root} has a picture every {own_s:.2g} s, but the model forecasts in steps of {wanted_s:g} s\n"
+            f"  adapt it to the clips' own steps: --frame-interval-s {own_s:.2g}"
+        )
 
 
 def _train(request: Adaptation, config: Config) -> None:

@@ -142,8 +142,8 @@ def train(
         from svg_train.journal import METRICS
         from svg_train.train import BEST, LAST, Trainer
 
-    inputs = [existing_file(config), start, model_config, existing_file(overrides["data"].get("root"))]
-    check_outputs({"--json": json}, {"--out": out}, needed=[*inputs, *(out / name for name in (BEST, LAST, METRICS))])
+    needed = [existing_file(config), start, model_config, *(out / name for name in (BEST, LAST, METRICS))]
+    check_outputs({"--json": json}, {"--out": out}, needed=needed, data=[overrides["data"].get("root")])
     if threads is not None:
         set_threads(threads)
     machine = _machine(device=device, processes=processes, precision=precision, workers=workers, lost_after=lost_after)

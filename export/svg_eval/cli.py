@@ -10,7 +10,7 @@ import typer
 from svg_common.command import require_modules, run_command
 from svg_common.errors import UsageError
 from svg_common.files import write_json
-from svg_common.outputs import check_outputs, existing_file
+from svg_common.outputs import check_outputs
 from svg_common.progress import ProgressDisplay
 from svg_common.signals import defer_interrupts
 from svg_common.version import VersionOption
@@ -131,8 +131,9 @@ def evaluate(
         raise UsageError("--protocol and --horizon were both given\n  a protocol fixes the horizon; remove one of the two")
     if plot is not None:
         check_plot_format(plot)
-    needed = [find_model(model), *(baseline or ()), lpips_weights, fvd_weights, existing_file(source["root"])]
-    check_outputs({"--json": json, "--plot": plot, "--page": page}, {"--strips": strips}, needed=needed)
+    needed = [find_model(model), *(baseline or ()), lpips_weights, fvd_weights]
+    files = {"--json": json, "--plot": plot, "--page": page}
+    check_outputs(files, {"--strips": strips}, needed=needed, data=[source["root"]])
     measurement = Settings(
         sequences=sequences or _DEFAULT_SEQUENCES,
         samples=samples or _DEFAULT_SAMPLES,
@@ -180,8 +181,8 @@ def _evaluate_anomalies(request: AnomalyRequest, json: Path | None, page: Path |
         from svg_eval.anomaly.run import run
         from svg_runtime.bundle.reader import find_model
 
-    needed = [find_model(request.model, real_video=True), existing_file(request.labels), existing_file(request.data["root"])]
-    check_outputs({"--json": json, "--page": page}, needed=needed)
+    needed, data = [find_model(request.model, real_video=True)], [request.labels, request.data["root"]]
+    check_outputs({"--json": json, "--page": page}, needed=needed, data=data)
     with ProgressDisplay() as display:
         result = report(run(request, display))
     print(as_text(result))

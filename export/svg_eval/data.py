@@ -14,6 +14,7 @@ from svg_train.data import SequenceDataset, open_data
 
 _USER_SETTINGS = ("root", "cache")  # where the files are; a protocol fixes all others
 _TIME_BASES = ("frame_step", "frame_interval_s")
+_TRAINING_ONLY = ("flip", "brightness", "playback", "moving", "balanced")  # held-out sequences stay as they are
 
 
 def open_held_out(info: ModelInfo, given: Mapping[str, Any], protocol: Protocol | None, horizon: int) -> SequenceDataset:
@@ -30,6 +31,9 @@ def open_held_out(info: ModelInfo, given: Mapping[str, Any], protocol: Protocol 
         SvgError: the data is missing or unusable.
     """
     chosen = {key: value for key, value in given.items() if value is not None}
+    idle = [flag("data", key) for key in _TRAINING_ONLY if key in chosen]
+    if idle:
+        raise UsageError(f"{', '.join(idle)} has no effect on held-out sequences, only in training\n  remove it")
     if protocol is not None:
         _refuse_overrides(protocol, chosen)
     config = build_config({"model": _any_model(info), "data": _settings(info, chosen, protocol)})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from svg_common.errors import UsageError
+from svg_common.printable import printable
 from svg_common.progress import ProgressListener
 from svg_eval.baselines import simple_baselines
 from svg_eval.clips import clip_names, spread_over_clips
@@ -60,6 +62,7 @@ def run(request: Request, progress: ProgressListener) -> Evaluation:
         baselines = [stack.enter_context(closing(open_model(name))) for name in request.baselines]
         for baseline in baselines:
             _check_comparable(model.info, baseline.info)
+        _tell_apart([(request.model, model), *zip(request.baselines, baselines, strict=True)])
         protocol = check_protocol(request.protocol, model.info.n_past) if request.protocol is not None else None
         settings = replace(request.settings, horizon=protocol.horizon) if protocol else request.settings
         data = open_held_out(model.info, request.data, protocol, settings.horizon)
@@ -95,6 +98,14 @@ def _open(request: Request) -> CheckpointModel | BundleModel:
         samples=request.settings.samples,
         real_video=_is_real(request),
     )
+
+
+def _tell_apart(models: Sequence[tuple[str | None, CheckpointModel | BundleModel]]) -> None:
+    """Models of one name are shown as they were given: bundles of several runs are all called ckpt.svgb."""
+    labels = Counter(model.info.label for _, model in models)
+    for given, model in models:
+        if given is not None and labels[model.info.label] > 1:
+            model.info = replace(model.info, label=printable(given))
 
 
 def _is_real(request: Request) -> bool:

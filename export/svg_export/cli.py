@@ -188,11 +188,11 @@ def export(
     prepared = options.prepare()  # before the work
     console = stderr_console()
     target = out or Path(f"{checkpoint.stem}.svgb")
-    inputs = [existing_file(checkpoint), existing_file(source["root"]), existing_file(model_config)]
+    inputs = [existing_file(checkpoint), existing_file(model_config)]
     refuse_foreign(target)
     served.check(target)
     files = {"--save-checkpoint": save_checkpoint, "--pack": pack, "--json": json}
-    check_outputs(files, replaced={"--out": target}, needed=inputs)
+    check_outputs(files, replaced={"--out": target}, needed=inputs, data=[source["root"]])
     loaded = load_any_checkpoint(checkpoint, model_config)
     _check_graphs(loaded, fused, shuffled)
     if euler_steps is not None:

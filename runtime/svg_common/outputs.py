@@ -13,6 +13,8 @@ from svg_common.files import resolved
 
 _WITHOUT_WAITING = getattr(os, "O_NOCTTY", 0) | getattr(os, "O_NONBLOCK", 0)  # Windows has neither
 
+_RESULTS = (".json", ".html")  # no data set has such files: an earlier result may be replaced
+
 Outputs = Mapping[str, Path | None]  # option -> where it writes, if given
 
 
@@ -21,6 +23,7 @@ def check_outputs(
     folders: Outputs | None = None,
     replaced: Outputs | None = None,
     needed: Iterable[str | Path | None] = (),
+    data: Iterable[str | Path | None] = (),
 ) -> None:
     """Refuse outputs that cannot be written, or would overwrite something. Nothing is created.
 
@@ -29,15 +32,18 @@ def check_outputs(
         folders: outputs that become folders, or are written into existing ones.
         replaced: outputs that become folders in place of existing ones, with everything in them.
         needed: other files that the command reads or writes, and folders whose whole content belongs to it.
+        data: files and folders of data. New results may go into such a folder, but must not replace what lies there.
 
     Raises:
-        UsageError: an output is one of the needed files, lies in one of these folders, is also another output, or replaces
-            a folder with a needed file or another output in it.
+        UsageError: an output is one of the needed files, lies in one of these folders, is also another output, would replace
+            a file of data, or replaces a folder with a needed file or another output in it.
         OutputError: a folder cannot be made or written, or a file and a folder are confused.
     """
     folders, replaced, needed = folders or {}, replaced or {}, list(needed)
-    refuse_overwriting({**folders, **files}, [*needed, *replaced.values()])
-    _refuse_replacing(replaced, needed)
+    roots = [Path(given) for given in data if given is not None]
+    refuse_overwriting({**folders, **files}, [*needed, *(root for root in roots if root.is_file()), *replaced.values()])
+    _refuse_replacing(replaced, [*needed, *roots])
+    _refuse_replacing_data(files, roots)
     for path in filter(None, files.values()):
         require_writable_file(path)
     for path in filter(None, folders.values()):
@@ -103,8 +109,18 @@ def require_writable_folder(path: Path) -> None:
 
 
 def existing_file(path: str | Path | None) -> Path | None:
-    """`path` if it is a file, else None: results may go into a folder of data, but must not replace a data file."""
+    """`path` if it is a file, else None: what is named may also be a name without a file."""
     return Path(path) if path is not None and Path(path).is_file() else None
+
+
+def _refuse_replacing_data(files: Outputs, data: Iterable[Path]) -> None:
+    """Refuse to replace a file in a folder of data, unless it can only be an earlier result."""
+    for flag, output in files.items():
+        if output is None or not output.is_file() or output.suffix.lower() in _RESULTS:
+            continue
+        for folder in data:
+            if _resolved(folder) in _resolved(output).parents:
+                raise UsageError(f"{flag} would overwrite '{output}', a file in the data '{folder}'\n  choose another file")
 
 
 def _refuse_replacing(replaced: Outputs, needed: Iterable[str | Path | None]) -> None:

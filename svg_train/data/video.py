@@ -36,6 +36,7 @@ from svg_train.data.video_sampling import (
     side_of_cut,
 )
 
+_PLAYABLE = "playable videos that are longer than a sequence"
 _PICTURES_FPS = 10.0  # of picture files, if the options say nothing of time
 
 
@@ -59,7 +60,7 @@ class VideoClips(AugmentedSequences):
         shape = FrameShape(model.height, model.width, model.channels)
         augmentation = Augmentation(data, split)
         decoded, skipped = _decoded(data, shape, augmentation.smallest_share)
-        _require(bool(decoded), "no video can be read", data, skipped)
+        _require(bool(decoded), "no video can be read", data, skipped=skipped, expected=_PLAYABLE)
         videos = _with_rates(decoded, data)
         interval_s = _interval(videos, data, config.sequence_length)
         clips, other_rate = at_one_interval(videos, interval_s)
@@ -71,7 +72,8 @@ class VideoClips(AugmentedSequences):
             skipped += no_sequence
         mine, too_short = long_enough(_part_of_split(clips, split, mode, data.test_fraction), split, length)
         skipped += other_rate + too_short
-        _require(bool(mine), f"no video is long enough for {split} sequences of {length} frames", data, skipped)
+        too_few = f"no video is long enough for {split} sequences of {length} frames"
+        _require(bool(mine), too_few, data, skipped=skipped, expected=_expected(data, split))
         warn_about_sources("video(s)", skipped, [(clip.video.source, clip.video.problem) for clip in mine])
 
         sequences = ClipSequences(mine, split, length)
@@ -119,6 +121,8 @@ def _clips(data: DataConfig) -> list[SourceClip]:
 
 def _with_rates(videos: Sequence[DecodedVideo], data: DataConfig) -> list[DecodedVideo]:
     """The videos with the rates that the options give to those without time stamps."""
+    if data.source_fps is not None and all(video.time_base == "stamps" for video in videos):
+        log_once(logging.WARNING, "note: all videos have time stamps of their own: --source-fps does not change them")
     return [_with_rate(video, data) for video in videos]
 
 
@@ -135,13 +139,16 @@ def _with_rate(video: DecodedVideo, data: DataConfig) -> DecodedVideo:
     return video.at_rate(fps)
 
 
-def _require(usable: bool, what: str, data: DataConfig, skipped: Skipped) -> None:
+def _require(usable: bool, what: str, data: DataConfig, skipped: Skipped, expected: str) -> None:
     if not usable:
-        raise SvgError(
-            f"{what} in --data-root '{data.root}':\n{list_sources(skipped)}\n"
-            "  expected playable videos that are longer than a sequence in each part of the split;"
-            " a larger --test-fraction gives more frames to the test part"
-        )
+        raise SvgError(f"{what} in --data-root '{data.root}':\n{list_sources(skipped)}\n  expected {expected}")
+
+
+def _expected(data: DataConfig, split: Split) -> str:
+    if data.test_fraction == 1:
+        return _PLAYABLE
+    more = "; a larger --test-fraction gives more frames to the test part" if split == "test" else ""
+    return f"{_PLAYABLE} in each part of the split{more}"
 
 
 def _interval(videos: list[DecodedVideo], data: DataConfig, sequence_length: int) -> float:

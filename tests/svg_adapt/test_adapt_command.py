@@ -24,6 +24,7 @@ from svg_train.checkpoint import load_checkpoint, save_checkpoint
 from svg_train.shipped_models import find_checkpoint, shipped_models
 from tests.command_runner import start, wait_until
 from tests.families import save_tiny
+from tests.svg_runtime.live.live_helpers import write_video
 
 QUICK = [
     *("--device", "cpu", "--precision", "32-true", "--batch-size", "4", "--n-future", "4", "--warmup-steps", "0"),
@@ -134,6 +135,17 @@ def test_clips_are_adapted_to_with_the_recipe(start_model, flashing, tmp_path):
     assert load_checkpoint(tmp_path / "run" / "last.pt").config.data.split_by == "time"
 
 
+def test_clips_with_fewer_pictures_than_the_model_has_steps_are_refused_with_their_interval(start_model, tmp_path):
+    write_video(tmp_path / "slow.mp4", frames=60, fps=4)
+    arguments = ["--init", str(start_model), "--config", "adapt", "--data-root", "slow.mp4", "--steps", "1", *QUICK]
+    run = start(["svg-train", *arguments], tmp_path)
+    assert run.wait() == ExitCode.USAGE
+    assert "slow.mp4 has a picture every 0.25 s, but the model forecasts in steps of 0.1 s" in run.output
+    assert not (tmp_path / "run").exists()
+    run = start(["svg-train", *arguments, "--frame-interval-s", "0.25"], tmp_path)
+    assert run.wait() == 0, run.output
+
+
 def test_a_killed_adaptation_goes_on_where_it_was(start_model, flashing, tmp_path):
     given = command(start_model, flashing, "--train", "3s")
     run = start(given, tmp_path)
@@ -171,6 +183,16 @@ def test_a_recording_that_was_stopped_goes_on(start_model, tmp_path):
     assert before + 1 <= json.loads((tmp_path / "run" / "recording" / "recording.json").read_text())["recorded_s"] <= before + 3
 
 
+def test_a_clip_that_is_too_short_is_refused_before_the_training(start_model, tmp_path):
+    write_video(tmp_path / "short.mp4", frames=12)
+    for more in ([], ["--resume"]):
+        run = start(command(start_model, tmp_path / "short.mp4", "--steps", "2", *more), tmp_path)
+        assert run.wait() == ExitCode.ERROR
+        assert "short.mp4 ended after 1 s: too short to adapt to\n  expected at least" in run.output
+        assert "deleted with: svg-train --out run --delete-recording" in run.output
+        assert "training" not in run.output
+
+
 def test_a_camera_that_is_not_there_leaves_nothing_behind(start_model, tmp_path):
     run = start(["svg-train", "--init", str(start_model), "--source", "/dev/video99"], tmp_path)
     assert run.wait() == ExitCode.SOURCE_LOST
@@ -205,6 +227,7 @@ def invoke(*arguments: str):
         (["--init", "MODEL", "--source", "a.mp4", "--camera", "0"], "both --source and --camera"),
         (["--record", "5m"], "--record without anything to record"),
         (["--init", "MODEL", "--source", "synthetic://digits", "--record", "20"], "--record: '20' is not a duration"),
+        (["--init", "MODEL", "--source", "synthetic://digits", "--record", "1s"], "--record 1 s is too short to adapt to"),
         (["--init", "MODEL", "--source", "synthetic://digits", "--record-limit", "1kB"], "expected at least 1MB"),
         (["--init", "MODEL", "--source", "synthetic://digits", "--data-root", "clips"], "a recording is kept in --out"),
         (["--init", "MODEL", "--source", "synthetic://digits", "--processes", "2"], "--processes and an adaptation"),

@@ -40,6 +40,21 @@ def test_results_of_an_earlier_run_may_be_replaced(tmp_path):
     refuse_overwriting({"--json": Path(os.devnull), "--output": Path(os.devnull)}, [])
 
 
+def test_a_file_in_a_folder_of_data_is_not_replaced_unless_it_is_an_earlier_result(tmp_path):
+    clips = tmp_path / "clips"
+    (clips / "deep").mkdir(parents=True)
+    for name in ("a.mp4", "deep/000.png", "train-images-idx3-ubyte", "old.json", "old.html"):
+        (clips / name).touch()
+    for name in ("a.mp4", "deep/000.png", "train-images-idx3-ubyte"):
+        with pytest.raises(UsageError, match=f"--json would overwrite '.*{name}', a file in the data '.*clips'"):
+            check_outputs({"--json": clips / name}, data=[None, clips])
+    check_outputs({"--json": clips / "old.json", "--page": clips / "old.html", "--plot": clips / "new.png"}, data=[clips])
+    with pytest.raises(UsageError, match="which this command uses"):
+        check_outputs({"--json": clips / "a.mp4"}, data=[clips / "a.mp4"])
+    with pytest.raises(UsageError, match="--out would replace"):
+        check_outputs({}, replaced={"--out": tmp_path}, data=[clips])
+
+
 @pytest.fixture
 def read_only(tmp_path):
     """A folder in which nobody, not even root, can write."""

@@ -10,11 +10,13 @@ import pytest
 from svg_common.errors import UsageError
 from svg_common.progress import NullListener
 from svg_common.video.clips import find_clips
+from svg_eval.anomaly.clip_scores import ClipScores
 from svg_eval.anomaly.clips import ClipTiming, count_pictures, named_clips, seen_pictures
 from svg_eval.anomaly.request import AnomalyRequest
-from svg_eval.anomaly.run import ClipScores, run
+from svg_eval.anomaly.run import run
 from svg_eval.cli import app
 from svg_eval.roc import roc_area
+from svg_runtime.live.events import EventLog
 from tests.svg_runtime.live.live_helpers import write_video
 
 FRAMES = 45
@@ -110,11 +112,22 @@ def test_labels_of_one_kind_are_refused_before_anything_is_forecast(data, ranges
         run(request, NullListener())
 
 
+def test_what_is_odd_about_rates_and_the_model_is_said(data, logged):
+    for number in (1, 2):
+        write_video(data / "clips" / f"0{number}.mp4", FRAMES, fps=5)
+    evaluate(data, "digits", "--source-fps", "20", "--frame-interval-s", "0.1", "--samples", "2")
+    notes = [record.getMessage() for record in logged.records if record.getMessage().startswith("note: ")]
+    assert len(notes) == 3
+    assert "the embedded digits know only moving digits" in notes[0]
+    assert "01.mp4 has time stamps of its own: --source-fps does not change it" in notes[1]
+    assert "clips have 5 frames per second, the model expects 10: its steps are 0.2 s there" in notes[2]
+
+
 class TestClips:
     def test_frames_keep_their_numbers_at_a_slower_interval(self, tmp_path):
         (clip,) = find_clips(write_video(tmp_path / "a.mp4", 20, fps=20, brightness_code=True))
         for timing in (ClipTiming(0.1), ClipTiming(0.5, frame_step=2)):
-            seen = list(seen_pictures(clip, timing))
+            seen = list(seen_pictures(clip, timing, EventLog()))
             assert [picture.number for picture in seen] == list(range(0, 20, 2))
             assert [round(float(picture.image.mean()) / 10) for picture in seen] == list(range(0, 20, 2))
         assert count_pictures(clip) == 20
@@ -122,7 +135,10 @@ class TestClips:
     def test_a_pause_is_told(self, tmp_path):
         times = [0, 0.1, 0.2, 3.0, 3.1]
         (clip,) = find_clips(write_video(tmp_path / "a.mp4", 5, times_s=times))
-        assert [picture.after_pause for picture in seen_pictures(clip, ClipTiming(0.1))] == [False] * 3 + [True, False]
+        assert [picture.after_pause for picture in seen_pictures(clip, ClipTiming(0.1), EventLog())] == [False] * 3 + [
+            True,
+            False,
+        ]
 
     def test_folders_are_clips_and_masks_beside_them_are_not(self, tmp_path):
         from tests.svg_eval.test_anomaly_labels import write_masks
@@ -130,6 +146,17 @@ class TestClips:
         for name in ("Test001", "Test001_gt", "Test002"):
             write_masks(tmp_path / name, [0, 1, 0])
         assert sorted(named_clips(tmp_path)) == ["Test001", "Test002"]
+
+    def test_a_picture_that_is_a_link_is_a_frame_and_a_link_to_nothing_is_refused(self, tmp_path):
+        from tests.svg_eval.test_anomaly_labels import write_masks
+
+        write_masks(tmp_path / "a", [0, 1])
+        (tmp_path / "a" / "002.bmp").symlink_to("001.bmp")
+        (tmp_path / "a" / "newest.bmp").symlink_to("001.bmp")
+        assert count_pictures(named_clips(tmp_path)["a"]) == 3
+        (tmp_path / "a" / "003.bmp").symlink_to("none.bmp")
+        with pytest.raises(UsageError, match=r"003\.bmp' is a link to a file that does not exist"):
+            named_clips(tmp_path)
 
     def test_two_clips_of_one_name_are_refused(self, tmp_path):
         for folder in ("x", "y"):
@@ -146,6 +173,7 @@ def test_per_clip_scores_are_scaled_and_added():
         numbers=np.arange(6, 9),
         online={},
         raw={"error": np.array([2.0, 4.0, 3.0]), "surprise": np.array([5.0, 5.0, 5.0])},
+        empty=np.array([], np.int64),
     )
     assert {name: values.tolist() for name, values in clip.per_clip.items()} == {
         "error": [0, 1, 0.5], "surprise": [0, 0, 0], "combined": [0, 1, 0.5],

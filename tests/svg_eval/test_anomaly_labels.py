@@ -44,6 +44,14 @@ class TestRanges:
         labels = read_labels(write(tmp_path / "l.CSV", text))
         assert {name: marked(labels, name, 5) for name in labels.clips} == {"01": [2, 3, 5], "road.v2": [1], "02": [], "03": []}
 
+    def test_clips_may_be_named_with_folder_and_suffix(self, tmp_path):
+        text = "data/test/01.mp4,2,3\n./01,5,5\ntest/01.mp4,1,1\n02/\n"
+        for labels in (
+            read_labels(write(tmp_path / "l.csv", text)),
+            read_labels(write(tmp_path / "l.json", '{"test/01.mp4": [[1, 3], [5, 5]], "02/": []}')),
+        ):
+            assert {name: marked(labels, name, 5) for name in labels.clips} == {"01": [1, 2, 3, 5], "02": []}
+
     @pytest.mark.parametrize(
         "text",
         ["a,2,3\rb\r", "# made by hand\n\nFile,First,Last\na,2,3\nb\n", "file,first,last,\r\na,2,3,\r\nb,,,\r\n"],
@@ -74,6 +82,11 @@ class TestRanges:
             ("l.json", '{"clips": {"01": 5}}', "clip 01 has 5 in place of a list"),
             ("l.json", '{"clips": {"01": [[1, 2.5]]}}', r"clip 01 has the range \[1, 2.5\]"),
             ("l.json", '{"clips": {"01": [[1]]}}', "not \\[first, last\\]"),
+            ("l.json", '{"01": [[1, 2]], "01": []}', "01 is named 2 times: expected one list"),
+            ("l.json", '{"01": [[1, 2]], "01.mp4": []}', "01 is named 2 times"),
+            ("l.json", '{"test/01.mp4": [[1, 2]], "./01": []}', "01 is named 2 times"),
+            ("l.json", '{"clips": {"01": []}, "clips": {"01": [[1, 2]]}}', "clips is named 2 times"),
+            ("l.csv", "a/01.mp4,1,2\nb/01.mp4,3,4\n", "'a/01.mp4' and 'b/01.mp4' are two files of one name"),
             ("l.csv", "", "name no clip"),
             ("l.csv", "file,first,last\n", "name no clip"),
             ("l.csv", "01,5\n", "line 1 is '01,5'"),
@@ -158,6 +171,24 @@ class TestMasks:
         (tmp_path / "gt" / "01" / "001.bmp").write_bytes(b"no picture")
         with pytest.raises(UsageError, match="a mask cannot be read"):
             read_labels(tmp_path / "gt").clips["01"].mask(2)
+
+    def test_masks_may_be_links_to_one_file_and_folders_links_to_one_folder(self, tmp_path):
+        write_masks(tmp_path / "gt" / "01", [1])
+        write_masks(tmp_path / "pool", [0])
+        for number in (1, 2, 4):
+            (tmp_path / "gt" / "01" / f"{number:03d}.bmp").symlink_to(tmp_path / "pool" / "000.bmp")
+        (tmp_path / "gt" / "01" / "003.bmp").symlink_to("000.bmp")
+        for name in ("02", "03"):
+            (tmp_path / "gt" / name).symlink_to(tmp_path / "pool")
+        labels = read_labels(tmp_path / "gt")
+        assert marked(labels, "01", 5) == [1, 4]
+        assert [marked(labels, name, 1) for name in ("02", "03")] == [[], []]
+
+    def test_a_mask_that_is_a_link_to_nothing_is_refused(self, tmp_path):
+        write_masks(tmp_path / "gt" / "01", [0, 1])
+        (tmp_path / "gt" / "01" / "002.bmp").symlink_to("none.bmp")
+        with pytest.raises(UsageError, match=r"002.bmp' is a link to a file that does not exist"):
+            read_labels(tmp_path / "gt")
 
     def test_a_folder_without_masks_is_refused(self, tmp_path):
         with pytest.raises(UsageError, match="has no folders of pixel masks"):

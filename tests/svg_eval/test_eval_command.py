@@ -256,6 +256,29 @@ def test_invalid_outputs_and_data_are_refused_before_the_work(tiny_checkpoint, t
         evaluate(tiny_checkpoint, *SMALL, "--data", "video")
 
 
+def test_a_clip_is_not_replaced_by_its_metrics(tiny_bundle, clips):
+    before = {file: file.read_bytes() for file in clips.rglob("*") if file.is_file()}
+    for file in before:
+        with pytest.raises(UsageError, match="a file in the data"):
+            evaluate(tiny_bundle, "--data", "video", "--data-root", clips, "--json", file)
+    assert before
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_options_of_training_alone_are_refused(tiny_bundle, clips):
+    with pytest.raises(UsageError, match="--flip, --moving has no effect on held-out sequences"):
+        evaluate(tiny_bundle, "--data", "video", "--data-root", clips, "--flip", "--moving", "3")
+
+
+def test_bundles_of_one_name_are_told_apart_by_their_folders(tiny_bundle, tmp_path, capsys):
+    for run in ("a", "b"):
+        shutil.copytree(tiny_bundle, tmp_path / run / "ckpt.svgb")
+    found = metrics(tmp_path, tmp_path / "a" / "ckpt.svgb", "--baseline", tmp_path / "b" / "ckpt.svgb", *SMALL)
+    assert found["model"]["name"] == str(tmp_path / "a" / "ckpt.svgb")
+    assert [each["name"] for each in found["baselines"]] == [str(tmp_path / "b" / "ckpt.svgb")]
+    assert f"{tmp_path}/b/ckpt.svgb, best of 4" in capsys.readouterr().out
+
+
 def test_command_in_a_process_of_its_own(tiny_bundle, tmp_path):
     code = "from svg_eval.cli import main; main()"
     command = [sys.executable, "-c", code, str(tiny_bundle)]

@@ -535,6 +535,25 @@ def test_raw_streams_are_at_the_rate_of_the_codec_or_of_the_user(options, logged
     given, _ = open_both(options, test_fraction=0.4, source_fps=20)
     assert given.frame_interval_s == pytest.approx(0.05)
     assert "assumed" not in logged.text
+    assert "time stamps of their own" not in logged.text
+
+
+def test_a_rate_that_no_video_needs_is_said(options, logged):
+    write_video(Path(options["root"]) / "a.avi")
+    write_video(Path(options["root"]) / "b.avi")
+    assert open_both(options, source_fps=20)[0].frame_interval_s == pytest.approx(0.1)
+    assert logged.text.count("all videos have time stamps of their own: --source-fps does not change them") == 1
+
+
+@pytest.mark.parametrize("test_fraction", [0.5, 1.0])
+def test_more_of_a_short_video_is_advised_only_where_there_is_more(options, test_fraction):
+    write_video(Path(options["root"]) / "a.avi", frames=10)
+    with pytest.raises(SvgError, match="no video is long enough for test sequences of 11 frames") as refused:
+        open_data(config_of(options, test_fraction=test_fraction), "test", 11)
+    assert ("a larger --test-fraction" in str(refused.value)) == (test_fraction < 1)
+    with pytest.raises(SvgError, match="for train sequences of 11 frames") as refused:
+        open_data(config_of(options, test_fraction=0.5), "train", 11)
+    assert "a larger --test-fraction" not in str(refused.value)
 
 
 @pytest.mark.skipif(not PEDESTRIANS.exists(), reason="the odd files are not here")

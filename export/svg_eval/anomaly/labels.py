@@ -1,6 +1,6 @@
 """Labels of anomalous frames: ranges as JSON or CSV, UCSD's .m files, and folders of pixel masks. `read_labels` reads any.
 
-{"clips": {"01": [[61, 180]], "02": []}}         JSON
+{"clips": {"01": [[61, 180]], "02": []}}         JSON; a list with all ranges per clip
 01,61,180                                        CSV: file,first,last; a line per range, without numbers for a normal clip;
                                                  a header, and lines that begin with #, are skipped
 TestVideoFile{end+1}.gt_frame = [61:180];        UCSD: the n-th line, or that with {n}, is about the clip with n in its name
@@ -12,7 +12,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +27,7 @@ from svg_common.errors import UsageError
 from svg_common.files import refuse_pipe
 from svg_common.printable import printable
 from svg_common.text_files import EncodingError, decode_text
-from svg_common.video.clips import find_clips
+from svg_common.video.clips import IMAGE_SUFFIXES, find_clips
 from svg_common.video.picture_files import PictureError, PictureFiles
 from svg_common.video.reader import VIDEO_SUFFIXES
 
@@ -170,13 +172,22 @@ Ranges = dict[str, tuple[tuple[int, int], ...]]
 
 def _json_ranges(text: str) -> Ranges:
     try:
-        read = json.loads(text)
+        read = json.loads(text, object_pairs_hook=_without_repeats)
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON ({error})") from error
     clips = read.get("clips", read) if isinstance(read, dict) else None
     if not isinstance(clips, dict):
         raise ValueError('it has no object "clips"')
-    return {name: tuple(_pair(name, each) for each in _list_of(name, ranges)) for name, ranges in clips.items()}
+    named = {name: tuple(_pair(name, each) for each in _list_of(name, ranges)) for name, ranges in clips.items()}
+    return _without_repeats([(_clip_name(name), ranges) for name, ranges in named.items()])
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON allows a name twice, and Python takes the last one: the ranges of the first would be lost."""
+    for name, count in Counter(name for name, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"{printable(name)} is named {count} times: expected one list with all of its ranges")
+    return dict(pairs)
 
 
 def _list_of(name: str, ranges: Any) -> list[Any]:
@@ -194,6 +205,7 @@ def _pair(name: str, value: Any) -> tuple[int, int]:
 
 def _csv_ranges(text: str) -> Ranges:
     ranges: dict[str, list[tuple[int, int]]] = {}
+    spellings: dict[str, str] = {}
     first = True
     for number, row in enumerate(csv.reader(io.StringIO(text, newline=None)), start=1):
         cells = [cell.strip() for cell in row]
@@ -206,7 +218,10 @@ def _csv_ranges(text: str) -> Ranges:
         first = False
         if header:
             continue
-        known = ranges.setdefault(_clip_name(name), [])
+        clip = _clip_name(name)
+        if not _may_be_one_file(spellings.setdefault(clip, name), name):
+            raise ValueError(f"'{printable(spellings[clip])}' and '{printable(name)}' are two files of one name")
+        known = ranges.setdefault(clip, [])
         if not numbers:
             continue
         if len(numbers) != 2 or not all(re.fullmatch(r"\d+", each, re.ASCII) for each in numbers):
@@ -216,9 +231,15 @@ def _csv_ranges(text: str) -> Ranges:
 
 
 def _clip_name(name: str) -> str:
-    """The name of a clip, of whose file the suffix may be given too."""
+    """The name of a clip, of whose file the folder and the suffix may be given too."""
     file = Path(name)
-    return file.stem if file.suffix.lower() in VIDEO_SUFFIXES else name
+    return file.stem if file.suffix.lower() in VIDEO_SUFFIXES else file.name or name
+
+
+def _may_be_one_file(name: str, other: str) -> bool:
+    """Whether two paths with the same last part may be of one clip: one may have more folders before it."""
+    folders = [Path(os.path.normpath(each)).parts[-2::-1] for each in (name, other)]
+    return all(one == two for one, two in zip(*folders, strict=False))
 
 
 def _matlab_ranges(text: str) -> Ranges:
@@ -248,6 +269,7 @@ def _read_masks(folder: Path) -> AnomalyLabels:
     marked = [entry for entry in folders if entry.name.endswith(MASK_SUFFIX)]
     beside_clips = any((folder / entry.name.removesuffix(MASK_SUFFIX)).is_dir() for entry in marked)
     for each in marked if beside_clips else folders:
+        refuse_broken_links(each)
         found = [clip for clip in find_clips(each, nested=False) if not clip.is_video]
         files = tuple(path for clip in found for path in clip.paths)
         if files:
@@ -255,6 +277,17 @@ def _read_masks(folder: Path) -> AnomalyLabels:
     if not clips:
         raise UsageError(f"the folder '{folder}' has no folders of pixel masks\n  {_EXPECTED}")
     return AnomalyLabels(f"{printable(folder)}: pixel masks", clips)
+
+
+def refuse_broken_links(folder: Path) -> None:
+    """A picture that is missing would shift all labels after it.
+
+    Raises:
+        UsageError: a picture in `folder` is a link to nothing.
+    """
+    for entry in folder.iterdir():
+        if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_symlink() and not entry.exists():
+            raise UsageError(f"'{entry}' is a link to a file that does not exist\n  expected a picture for every frame")
 
 
 def _number(name: str) -> str:

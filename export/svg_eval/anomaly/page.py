@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from svg_common.printable import printable
+from svg_eval.anomaly.clip_scores import ClipScores
 from svg_eval.anomaly.report import AnomalyReport, has_both_kinds, table
-from svg_eval.anomaly.run import ClipScores
 from svg_eval.page_parts import cells, number, picture, text, write_document
 from svg_eval.page_plots import as_svg
 from svg_eval.roc import roc_area

@@ -8,7 +8,8 @@ from typing import Any
 
 from svg_common.errors import UsageError
 from svg_common.printable import printable
-from svg_eval.anomaly.run import SIGNALS, AnomalyEvaluation, ClipScores, Scores
+from svg_eval.anomaly.clip_scores import SIGNALS, ClipScores, Scores
+from svg_eval.anomaly.run import AnomalyEvaluation
 from svg_eval.roc import Areas, areas, average_precision, roc_area
 
 _ORDER = ("error", "surprise", "scene", "camera_motion", "combined")
@@ -56,12 +57,17 @@ class AnomalyReport:
         pictures, labelled = sum(len(clip.mask) for clip in clips), sum(int(clip.mask.sum()) for clip in clips)
         scored, anomalous = sum(len(clip.numbers) for clip in clips), sum(int(clip.anomalous.sum()) for clip in clips)
         both = sum(has_both_kinds(clip) for clip in clips)
+        empty, hidden = sum(len(clip.empty) for clip in clips), sum(int(clip.mask[clip.empty].sum()) for clip in clips)
+        left_out = (
+            f"{empty} frames are blank or frozen, {hidden} of them anomalous: no score, nor of what was forecast from them"
+        )
         return {
             "model": self.evaluation.model,
             "data": self.evaluation.data,
             "labels": self.evaluation.labels,
             "frames": f"{pictures} in {len(clips)} clips, {labelled} of them anomalous",
             "scored": f"{scored} frames, {anomalous} of them anomalous; {both} clips have both kinds",
+            **({"empty": left_out} if empty else {}),
         }
 
     @property
@@ -72,7 +78,8 @@ class AnomalyReport:
             "per clip: from 0 to 1 between smallest and largest of the clip, as papers do, which only the whole clip tells",
             "micro: frames of all clips together; macro: mean over clips that have both kinds; AP: average precision, micro",
             f"not scored, in any column: {self.evaluation.n_past} or more frames at a clip's start, until there is a forecast, "
-            "and frames that the model does not see; while online signals settle, they are 0",
+            "blank or frozen ones and as many after them, and frames that the model does not see; "
+            "while online signals settle, they are 0",
         ]
 
 
@@ -87,7 +94,7 @@ def report(evaluation: AnomalyEvaluation) -> AnomalyReport:
     if not 0 < anomalous < scored:
         raise UsageError(
             f"of the {scored} frames that the model could score, {anomalous} are anomalous: a ROC area needs both kinds\n"
-            f"  expected clips of more than {evaluation.n_past} frames"
+            f"  {_why_one_kind(evaluation)}"
         )
     scored_clips = [clip for clip in evaluation.clips if len(clip.numbers)]
     raw = [*scored_clips[0].raw, "combined"]
@@ -97,6 +104,25 @@ def report(evaluation: AnomalyEvaluation) -> AnomalyReport:
         online=tuple(_row(scored_clips, name, lambda clip, name: clip.online[name]) for name in _ordered(online)),
         per_clip=tuple(_row(scored_clips, name, lambda clip, name: clip.per_clip[name]) for name in _ordered(raw)),
     )
+
+
+def _why_one_kind(evaluation: AnomalyEvaluation) -> str:
+    """Where the frames of the missing kind are, and what to do about it."""
+    clips = [clip for clip in evaluation.clips if len(clip.numbers)]
+    if not clips:
+        return f"expected clips of more than {evaluation.n_past + 1} pictures that the model sees, and not all blank or frozen"
+    kind, want = ("normal", False) if any(clip.anomalous.any() for clip in clips) else ("anomalous", True)
+    early = sum(int((clip.mask[: clip.numbers[0]] == want).sum()) for clip in clips)
+    empty = sum(int((clip.mask[clip.empty[clip.empty > clip.numbers[0]]] == want).sum()) for clip in clips)
+    every = sum(int((clip.mask == want).sum()) for clip in evaluation.clips)
+    shortest = min(clips, key=lambda clip: clip.numbers[0])
+    places = {
+        f"before the first score of their clip (in {printable(shortest.name)}, after {shortest.numbers[0]} frames)": early,
+        "blank or frozen, which svg-live reports as events and not as alarms": empty,
+        "without a score for another reason: too short a clip, a pause, or not seen by the model": every - early - empty,
+    }
+    found = "; ".join(f"{count} {'is' if count == 1 else 'are'} {place}" for place, count in places.items() if count)
+    return f"of {every} {kind} frames, {found}\n  expected frames of both kinds after the first score of a clip"
 
 
 def _ordered(names: list[str]) -> list[str]:
@@ -168,6 +194,7 @@ def _clip_values(clip: ClipScores) -> dict[str, Any]:
         "pictures": len(clip.mask),
         "labelled": int(clip.mask.sum()),
         "scored": len(clip.numbers),
+        "empty": clip.empty.tolist(),
         "roc_area": {name: _number(roc_area(clip.online[name], clip.anomalous)) for name in SIGNALS} if both else None,
         "numbers": clip.numbers.tolist(),
         "anomalous": clip.anomalous.tolist(),

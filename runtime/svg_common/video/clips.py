@@ -46,7 +46,8 @@ class Clip:
 def find_clips(path: Path, nested: bool = True) -> list[Clip]:
     """List the clips in `path`, a file or a folder, in natural order (`frame2` before `frame10`).
 
-    A file that is reachable under two names counts once. The list is empty when a folder holds neither videos nor pictures.
+    A clip whose every file is reachable under another name, too, counts once. Within a sequence, a link is a picture like any
+    other: it may stand for one that is shown again. The list is empty when a folder holds neither videos nor pictures.
 
     Args:
         path: the file or folder.
@@ -146,15 +147,24 @@ def _clips_of_folder(folder: Path, nested: bool, seen: set[Path]) -> list[Clip]:
         entries = sorted((entry for entry in folder.iterdir() if not entry.name.startswith(".")), key=_name_order)
     except PermissionError:  # such as lost+found
         return []
-    files = [entry for entry in entries if _is_picture_file(entry) and entry.is_file() and _is_new(entry, seen)]
+    files = [entry for entry in entries if _is_picture_file(entry) and entry.is_file()]
     clips: list[Clip] = []
     for is_video, group in groupby(files, key=lambda file: file.suffix.lower() in VIDEO_SUFFIXES):
         members = list(group)
         clips += [Clip((member,), True) for member in members] if is_video else split_into_sequences(members)
+    clips = _without_copies(clips, seen)
     for entry in entries if nested else ():
         if entry.is_dir() and _is_new(entry, seen):
             clips += _clips_of_folder(entry, nested, seen)
     return clips
+
+
+def _without_copies(clips: Sequence[Clip], seen: set[Path]) -> list[Clip]:
+    """Those with a file that was not seen before. Sequences come first: a link to one of their pictures is no clip."""
+    by_length = sorted(clips, key=lambda clip: -len(clip.paths))
+    new = [sum(_is_new(path, seen) for path in clip.paths) for clip in by_length]
+    kept = {id(clip) for clip, count in zip(by_length, new, strict=True) if count}
+    return [clip for clip in clips if id(clip) in kept]
 
 
 def _is_new(entry: Path, seen: set[Path]) -> bool:

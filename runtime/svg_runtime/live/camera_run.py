@@ -121,9 +121,10 @@ class CameraRun:
             RegionOutsideError: the region of interest does not lie within the first picture.
         """
         cut = self._note_cut(source_frame)
-        if cut:
-            self._reset_context(new_scene=source_frame.pause_s == 0)
-        part = self._part(source_frame.image, changed=cut)
+        resized = self._note_size(source_frame.image)
+        if cut or resized:
+            self._reset_context(new_scene=resized or source_frame.pause_s == 0)
+        part = self._part(source_frame.image, changed=cut or resized)
         if part is None:
             self.view.frame = None
             return None
@@ -143,6 +144,8 @@ class CameraRun:
         self.stats.scores.add(observation.scores)
         if self.view.trouble is None:  # a covered lens says nothing about the model
             self.stats.fit.add(frame, observation.scores)
+        else:
+            self.stats.fit.cut()
         self.stats.alarms.add(source_frame, frame, observation, self._empty)
         self.view.signal.append(self.stats.alarms.value)
 
@@ -230,11 +233,15 @@ class CameraRun:
             events.add("loop", f"{self._description} begins anew; the context is reset")
         elif cut:
             events.add("new_clip", f"{self._description}: a new video begins; the context is reset")
-        if self._preprocessor.size_changed(source_frame.image):
-            height, width = source_frame.image.shape[:2]
-            events.add("size_changed", f"the frame size is now {width}x{height}; the context is reset")
-            cut = True
         return cut
+
+    def _note_size(self, picture: Picture) -> bool:
+        """Whether the picture has another size than the one before it, which is reported."""
+        if not self._preprocessor.size_changed(picture):
+            return False
+        height, width = picture.shape[:2]
+        self.stats.events.add("size_changed", f"the frame size is now {width}x{height}; the context is reset")
+        return True
 
     def _part(self, picture: Picture, changed: bool) -> Picture | None:
         """The part of the picture that the model looks at; None, which is reported, if its region lies outside."""

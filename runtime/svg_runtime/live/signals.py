@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from svg_runtime.forecast.forecaster import Observation
 from svg_runtime.live.camera_motion import CameraMotion
+from svg_runtime.live.empty_pictures import EmptyPicture
 
 _Floats = NDArray[np.float32]
 
@@ -202,8 +203,14 @@ class Signals:
         self._scene = UsualRange(interval_s)
         self._camera_motion = UsualRange(interval_s, _MOTION_SCALES)
 
-    def add(self, frame: _Floats, observation: Observation) -> SignalValues | None:
-        """Signals of an observed frame (H, W, C) in [0, 1]; None while nothing is known."""
+    def add(self, frame: _Floats, observation: Observation, empty: EmptyPicture | None = None) -> SignalValues | None:
+        """Signals of an observed frame (H, W, C) in [0, 1]; None while nothing is known.
+
+        A picture that carries nothing, `empty`, has none and is not learned. The next frame is not compared with one before it.
+        """
+        if empty is not None:
+            self._shift.reset()
+            return None
         expected = observation.expected
         ratio = None if expected is None else self._ratio.of(frame, expected.mean(), expected.variance())
         surprise = self._surprise.z(observation.surprise)

@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from svg_runtime.live.alarms.record import SIGNALS, SignalName
+from svg_runtime.live.alarms.settling import Settling
 from svg_runtime.live.alarms.trigger import AlarmTrigger, TriggerOptions
 from svg_runtime.live.signals import SignalValues
-
-_SETTLE_S = 1.0  # as svg-live: after pictures that carried nothing, or a reset
 
 
 @dataclass
@@ -44,15 +43,13 @@ class AlarmRows:
         self._interval_s = interval_s
         self._trigger = AlarmTrigger(trigger, interval_s)
         self._alarm: _Alarm | None = None
-        self._settled_s: float | None = None  # None: `_SETTLE_S` after the next frame
+        self._settling = Settling()
         self.rows: list[dict[str, Any]] = []
 
     def add(self, frame: int, time_s: float, values: SignalValues | None, empty: bool) -> None:
         """Take in the signals of one frame; `empty`: its picture carried nothing, which raises no alarm."""
         now_s = frame * self._interval_s
-        if empty or self._settled_s is None:
-            self._settled_s = now_s + _SETTLE_S
-        known = values if now_s >= self._settled_s else None
+        known = values if self._settling.add(now_s, empty) else None
         value: float | None = None if known is None else getattr(known, self._signal)
         change = self._trigger.add(now_s, value)
         if change == "ended":
@@ -64,7 +61,7 @@ class AlarmRows:
 
     def reset(self) -> None:
         """The context starts anew."""
-        self._settled_s = None
+        self._settling.reset()
 
     def finish(self) -> None:
         """The video has ended, and with it an alarm that is still there."""

@@ -159,7 +159,9 @@ class _Watch:
         observation = self._forecaster.observe(frame)
         if empty is None:  # a covered lens says nothing about the model
             self._fit.add(frame, observation.scores)
-        values = None if empty is not None else self._signals.add(frame, observation)
+        else:
+            self._fit.cut()
+        values = self._signals.add(frame, observation, empty)
         self.alarms.add(self.frames, time_s, values, empty is not None)
         self._add_row(source_frame, observation, values, empty)
         if self._forecaster.ready:

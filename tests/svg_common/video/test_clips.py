@@ -47,6 +47,16 @@ def test_folders_in_folders_in_natural_order(tmp_path):
     assert [clip.paths[0].name for clip in find_clips(tmp_path, nested=False)] == ["b9.MKV", "b10.mp4"]
 
 
+def test_links_are_pictures_of_their_sequence_and_no_clips_of_their_own(tmp_path):
+    touch(tmp_path, "f1.png", "f2.png", "f4.png")
+    (tmp_path / "f3.png").symlink_to("f2.png")
+    (tmp_path / "cover.png").symlink_to("f1.png")
+    (tmp_path / "again").mkdir()
+    for name in ("f1.png", "f2.png"):
+        (tmp_path / "again" / name).symlink_to(tmp_path / name)
+    assert [names for names, _ in described(tmp_path)] == [["f1.png", "f2.png", "f3.png", "f4.png"]]
+
+
 @pytest.mark.parametrize(
     ("names", "positions"),
     [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -20,10 +20,11 @@ def write_video(
     seed: int = 0,
     brightness_code: bool = False,
     times_s: Sequence[float] | None = None,
+    black: Collection[int] = (),
 ) -> Path:
     """Write a real H.264 file: bouncing digits, or frames whose brightness encodes their number (10 per frame).
 
-    `times_s`: time of each frame, instead of a constant rate.
+    `times_s`: time of each frame, instead of a constant rate. `black`: numbers of frames that carry nothing.
     """
     draw = digit_stream(seed, 1, 64)
     with av.open(str(path), "w") as container:
@@ -36,6 +37,8 @@ def write_video(
             picture = np.full((size, size), number * 10 % 250, np.uint8)
             if not brightness_code:
                 picture = np.kron((draw() * 255).astype(np.uint8), np.ones((size // 64, size // 64), np.uint8))
+            if number in black:
+                picture = np.zeros_like(picture)
             frame = av.VideoFrame.from_ndarray(np.repeat(picture[:, :, None], 3, 2), format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, fps)
             if times_s is not None:

@@ -156,6 +156,22 @@ def test_a_shaken_camera_is_unusual_where_it_usually_stands_and_usual_on_a_robot
         assert abs(usual.camera_motion) < 3
 
 
+def test_a_picture_that_carries_nothing_has_no_signals_and_motion_begins_anew_after_it():
+    rng = np.random.default_rng(0)
+    street = cv2.GaussianBlur(rng.random((64, 64, 3), dtype=np.float32), (0, 0), 3.0) * 4 - 1.5
+    signals = Signals(STEP_S)
+    for index in range(100):
+        signals.add(street, observed(index, rng, 1.0))
+    assert signals.add(np.zeros_like(street), observed(100, rng, 50.0), "blank") is None
+    moved = shifted(street, 1.5, -1.5)
+    first, second = (signals.add(moved, observed(index, rng, 1.0)) for index in (101, 102))
+    assert first is not None
+    assert first.camera_motion is None
+    assert first.scene is not None
+    assert second is not None
+    assert second.camera_motion is not None
+
+
 def test_a_frame_takes_about_a_millisecond_of_processor_time():
     signals, rng = Signals(STEP_S), np.random.default_rng(0)
     frame, observation = rng.random((64, 64, 3), dtype=np.float32), observed(1, rng, 1.0)

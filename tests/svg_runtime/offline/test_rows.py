@@ -53,6 +53,26 @@ def test_rows_are_what_svg_live_measures(svg_forecast, eventful, monkeypatch):
         assert ours["signal"] == theirs["signal"] == "combined"
 
 
+def test_motion_is_not_measured_across_black_pictures(svg_forecast, tmp_path, monkeypatch):
+    from svg_runtime.live import fit
+    from svg_runtime.live.cli import main
+
+    clip = write_video(tmp_path / "a.mp4", frames=30, black=range(10, 14))
+    measured = []
+
+    def recorded(frame, before, measure=fit.frame_statistics):
+        measured.append(before is not None)
+        return measure(frame, before)
+
+    monkeypatch.setattr(fit, "frame_statistics", recorded)
+    svg_forecast(clip)
+    monkeypatch.setattr("sys.argv", ["svg-live", "--source", str(clip), "--headless", *OPTIONS])
+    with pytest.raises(SystemExit):
+        main()
+    without_black = [number not in (0, 14) for number in range(30) if number not in range(10, 14)]
+    assert measured == without_black * 2
+
+
 def test_time_goes_on_over_a_pause_and_the_context_does_not(svg_forecast, videos):
     svg_forecast(videos / "gate" / "pause.mp4")
     rows = rows_of(Path("out"))

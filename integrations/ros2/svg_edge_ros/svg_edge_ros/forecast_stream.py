@@ -212,6 +212,8 @@ class ForecastStream:
         self._surprise = observation.surprise
         if self._empty is None:  # a covered lens says nothing about the model
             self._fit.add(frame, observation.scores)
+        else:
+            self._fit.cut()
         if not self._forecaster.ready:
             return Answer(observation.surprise, futures=None)
         with self._timer.stage("forecast"):

@@ -19,15 +19,15 @@ from svg_runtime.live.alarms.clip_buffer import ClipBuffer, StoredPicture
 from svg_runtime.live.alarms.comparison import compare_frames
 from svg_runtime.live.alarms.options import AlarmOptions
 from svg_runtime.live.alarms.record import SIGNALS, AlarmRecord, Files, Peak, next_sequence
+from svg_runtime.live.alarms.settling import Settling
 from svg_runtime.live.alarms.trigger import AlarmTrigger
 from svg_runtime.live.alarms.worker import Worker
+from svg_runtime.live.empty_pictures import EmptyPicture
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.signals import Signals, SignalValues
 from svg_runtime.live.sources.base import SourceFrame
 from svg_runtime.live.timing import RecentValues
 
-Empty = Literal["blank", "frozen"]
-_SETTLE_S = 1.0  # after pictures that carried nothing, or a reset: until the model has seen enough that is new
 _QUEUE = 20  # clips and records to be written
 _DRAIN_S = 2.0  # for messages at the end of the run
 _SAVE_S = 20.0  # for clips at the end of the run
@@ -102,7 +102,7 @@ class AlarmMonitor:
         self._seen = {name: RecentValues() for name in SIGNALS}
         self._alarm: _Alarm | None = None
         self._first_tick: int | None = None
-        self._settled_s: float | None = None  # None: `_SETTLE_S` after the next frame
+        self._settling = Settling()
         self._count = 0
         self._numbers = numbers or itertools.count(next_sequence(options.events_file) if options.enabled else 1)
         self.values: SignalValues | None = None
@@ -136,7 +136,7 @@ class AlarmMonitor:
         return None if self.values is None else getattr(self.values, self._options.signal)
 
     def add(
-        self, source_frame: SourceFrame, frame: NDArray[np.float32], observation: Observation, empty: Empty | None = None
+        self, source_frame: SourceFrame, frame: NDArray[np.float32], observation: Observation, empty: EmptyPicture | None = None
     ) -> SignalValues | None:
         """Take in one observed frame.
 
@@ -150,21 +150,20 @@ class AlarmMonitor:
             The signals; None while nothing is known.
         """
         time_s = self._time_of(source_frame.tick)
-        if empty is not None or self._settled_s is None:
-            self._settled_s = time_s + _SETTLE_S
-        self.values = None if empty is not None else self._signals.add(frame, observation)
+        settled = self._settling.add(time_s, empty is not None)
+        self.values = self._signals.add(frame, observation, empty)
         self._count_values()
         if self._options.enabled:
             if self._clips is not None:
                 self._clips.add(source_frame.image, source_frame.tick)
-            self._follow(_Moment(time_s, source_frame, frame, observation), settled=time_s >= self._settled_s)
+            self._follow(_Moment(time_s, source_frame, frame, observation), settled=settled)
         return self.values
 
     def reset(self, new_scene: bool) -> None:
         """The context starts anew, after a pause of the same camera or with another scene."""
         self._signals.reset(new_scene)
         self.values = None
-        self._settled_s = None
+        self._settling.reset()
 
     def set_threshold(self, threshold: float) -> None:
         """Raise alarms from this value on; the value below which they end keeps its ratio to it."""
