@@ -178,7 +178,7 @@ def _record(record: CameraRecording, config: Config, out: Path) -> None:
 def _require_enough(out: Path, config: Config) -> None:
     """Refuse a recording whose source ended too early, before the training that would fail."""
     facts, least_s = read_facts(out / RECORDING), _least_s(config)
-    if facts is not None and facts.ended and facts.recorded_s < least_s:
+    if facts is not None and facts.ended and facts.recorded_s + facts.interval_s / 2 < least_s:
         raise SvgError(
             f"{facts.source} ended after {duration_text(facts.recorded_s)}: too short to adapt to\n"
             f"  expected {_why(least_s, config)}\n"

@@ -33,7 +33,7 @@ def open_held_out(info: ModelInfo, given: Mapping[str, Any], protocol: Protocol 
     chosen = {key: value for key, value in given.items() if value is not None}
     idle = [flag("data", key) for key in _TRAINING_ONLY if key in chosen]
     if idle:
-        raise UsageError(f"{', '.join(idle)} has no effect on held-out sequences, only in training\n  remove it")
+        raise UsageError(f"no effect on held-out sequences, only in training: {', '.join(idle)}\n  remove what has none")
     if protocol is not None:
         _refuse_overrides(protocol, chosen)
     config = build_config({"model": _any_model(info), "data": _settings(info, chosen, protocol)})

@@ -13,7 +13,7 @@ from svg_common.files import resolved
 
 _WITHOUT_WAITING = getattr(os, "O_NOCTTY", 0) | getattr(os, "O_NONBLOCK", 0)  # Windows has neither
 
-_RESULTS = (".json", ".html")  # no data set has such files: an earlier result may be replaced
+_RESULTS = (".json", ".html")  # as a rule, earlier results, which may be replaced
 
 Outputs = Mapping[str, Path | None]  # option -> where it writes, if given
 

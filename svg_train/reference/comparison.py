@@ -21,14 +21,15 @@ def compare_tensors(expected: Mapping[str, tuple[int, ...]], given: Tensors, fin
         expected: name -> shape. BatchNorm's counters may be missing, and may have any type.
         given: name -> what the file says of it.
         findings: every difference is added; of many missing parameters, the first ones and their number.
-        sized: whether the expected shapes are known. What is missing may be what would tell them.
+        sized: whether the expected shapes are known. What is missing may be what would tell them; if nothing is, they are.
     """
-    _name_missing({name: shape for name, shape in expected.items() if not name.endswith(COUNTER)}, given, findings, sized)
+    needed = {name: shape for name, shape in expected.items() if not name.endswith(COUNTER)}
+    whole = not _name_missing(needed, given, findings, sized)
     for name, shape in sorted(expected.items()):
         tensor = given.get(name)
         if tensor is None:
             continue
-        if sized and tensor.shape != shape:
+        if (sized or whole) and tensor.shape != shape:
             findings.add_weight(f"{name}: given {tensor.shape}, expected {shape}")
         elif not name.endswith(COUNTER) and not tensor.storage.dtype.is_floating_point:
             findings.add_weight(f"{name}: given type {tensor.storage.dtype}, expected floating point")
@@ -37,17 +38,21 @@ def compare_tensors(expected: Mapping[str, tuple[int, ...]], given: Tensors, fin
     refuse_shared_values((given[name] for name in expected if name in given), findings)
 
 
-def _name_missing(expected: Mapping[str, tuple[int, ...]], given: Tensors, findings: Findings, sized: bool) -> None:
-    """Name the first parameters that are missing, in the order of the network, and say how many are, and why they may be."""
+def _name_missing(expected: Mapping[str, tuple[int, ...]], given: Tensors, findings: Findings, sized: bool) -> bool:
+    """Name the first parameters that are missing, in the order of the network, and say how many are, and why they may be.
+
+    Returns whether any is missing.
+    """
     missing = [name for name in expected if name not in given]
     for name in missing[:_NAMED]:
         findings.add_weight(f"{name}: missing{f', expected {expected[name]}' if sized else ''}")
     if not missing:
-        return
+        return False
     layer = posixpath.commonpath([name.replace(".", "/").rpartition("/")[0] for name in missing]).replace("/", ".")
     whole = layer and len(missing) > 1 and not any(name.startswith(f"{layer}.") for name in given)
     what = f"a whole layer is missing, {layer}" if whole else "missing"
     findings.add_weight(f"{what}: {len(missing)} of {len(expected)} weights; {_WHY}")
+    return True
 
 
 def refuse_shared_values(tensors: Iterable[StoredTensor], findings: Findings) -> None:

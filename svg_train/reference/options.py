@@ -163,7 +163,7 @@ def model_table(parts: Parts, options: Mapping[str, Scalar], map_size: Any, find
             findings.add(f"opt.{option} is {shown(stated)}, but the parameters imply {inferred}")
             if name in _LAYERS and type(stated) is int and inferred < stated <= MAX_LAYERS:
                 table[name] = stated  # so that the others are named as missing
-    if table["prior"] == "fixed" and options.get("prior_rnn_layers") not in (None, 0):
+    if table["prior"] == "fixed" and whole_number(options.get("prior_rnn_layers")) not in (None, 0):
         findings.add_weight(
             f"prior: missing, although opt.prior_rnn_layers is {shown(options['prior_rnn_layers'])}; "
             "without this option the prior is taken to be N(0, I)"

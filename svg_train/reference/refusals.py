@@ -12,7 +12,7 @@ EXPECTED = (
     "  or one that the training of the reference implementation or of svg-prime wrote\n"
     "  (model.pth, with encoder, decoder, frame_predictor, ..., opt)"
 )
-OTHER_WEIGHTS = "  the settings are complete; what is wrong is in the weights: fetch or save the checkpoint again"
+OTHER_WEIGHTS = "  what is wrong is in the weights, not in the settings: fetch or save the checkpoint again"
 BEYOND = "  if these are not the settings that the model was trained with, correct them; else it cannot be used here"
 _LISTED = 60  # problems in one message
 _NAMES = 4  # of an unknown model's weights

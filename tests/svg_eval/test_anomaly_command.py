@@ -154,6 +154,8 @@ class TestClips:
         (tmp_path / "a" / "002.bmp").symlink_to("001.bmp")
         (tmp_path / "a" / "newest.bmp").symlink_to("001.bmp")
         assert count_pictures(named_clips(tmp_path)["a"]) == 3
+        (tmp_path / "a" / ".#001.bmp").symlink_to("an-editor@host")
+        assert count_pictures(named_clips(tmp_path)["a"]) == 3
         (tmp_path / "a" / "003.bmp").symlink_to("none.bmp")
         with pytest.raises(UsageError, match=r"003\.bmp' is a link to a file that does not exist"):
             named_clips(tmp_path)

@@ -87,6 +87,7 @@ class TestRanges:
             ("l.json", '{"test/01.mp4": [[1, 2]], "./01": []}', "01 is named 2 times"),
             ("l.json", '{"clips": {"01": []}, "clips": {"01": [[1, 2]]}}', "clips is named 2 times"),
             ("l.csv", "a/01.mp4,1,2\nb/01.mp4,3,4\n", "'a/01.mp4' and 'b/01.mp4' are two files of one name"),
+            ("l.csv", "01,1,2\na/01.mp4,3,4\nb/01.mp4,5,6\n", "'a/01.mp4' and 'b/01.mp4' are two files of one name"),
             ("l.csv", "", "name no clip"),
             ("l.csv", "file,first,last\n", "name no clip"),
             ("l.csv", "01,5\n", "line 1 is '01,5'"),

@@ -266,7 +266,7 @@ def test_a_clip_is_not_replaced_by_its_metrics(tiny_bundle, clips):
 
 
 def test_options_of_training_alone_are_refused(tiny_bundle, clips):
-    with pytest.raises(UsageError, match="--flip, --moving has no effect on held-out sequences"):
+    with pytest.raises(UsageError, match="no effect on held-out sequences, only in training: --flip, --moving"):
         evaluate(tiny_bundle, "--data", "video", "--data-root", clips, "--flip", "--moving", "3")
 
 

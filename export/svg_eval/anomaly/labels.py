@@ -219,8 +219,10 @@ def _csv_ranges(text: str) -> Ranges:
         if header:
             continue
         clip = _clip_name(name)
-        if not _may_be_one_file(spellings.setdefault(clip, name), name):
-            raise ValueError(f"'{printable(spellings[clip])}' and '{printable(name)}' are two files of one name")
+        known_as = spellings.get(clip, name)
+        if not _may_be_one_file(known_as, name):
+            raise ValueError(f"'{printable(known_as)}' and '{printable(name)}' are two files of one name")
+        spellings[clip] = max(known_as, name, key=len)  # the others are parts of it
         known = ranges.setdefault(clip, [])
         if not numbers:
             continue
@@ -286,7 +288,8 @@ def refuse_broken_links(folder: Path) -> None:
         UsageError: a picture in `folder` is a link to nothing.
     """
     for entry in folder.iterdir():
-        if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_symlink() and not entry.exists():
+        is_picture = entry.suffix.lower() in IMAGE_SUFFIXES and not entry.name.startswith(".")
+        if is_picture and entry.is_symlink() and not entry.exists():
             raise UsageError(f"'{entry}' is a link to a file that does not exist\n  expected a picture for every frame")
 
 

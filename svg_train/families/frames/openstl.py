@@ -24,6 +24,7 @@ from svg_train.families.frames.config import Dialect, FramesConfig
 from svg_train.families.frames.openstl_settings import (
     METHODS,
     SETTING_NAMES,
+    VERSION_ARGUMENTS,
     find_dialect,
     merged_settings,
     model_table,
@@ -48,6 +49,7 @@ from svg_train.reference.refusals import BEYOND, OTHER_WEIGHTS
 from svg_train.reference.settings_file import read_settings
 
 _LISTED = 60  # problems in one message
+_WRITTEN = "hyper_parameters"  # where OpenSTL itself writes settings, by Lightning
 _SETTINGS_FILE = "model_param.json"
 _OTHER_METHODS = (
     "crevnet", "dmvfn", "mau", "mmvp", "phydnet", "predformer", "prednet", "simvp", "swinlstm_b", "swinlstm_d", "tau", "wast",
@@ -75,15 +77,22 @@ def take(path: Path, file: TorchFile, model_config: Path | None) -> Checkpoint:
 
 
 def _own_settings(content: Any) -> dict[str, Any]:
-    """Those of the network, or of a training program of the user's own, under whichever of the usual names."""
-    tables = [content[key] for key in OPTION_KEYS if key in content] if isinstance(content, dict) else []
-    found = (plain_settings(attributes(table)) for table in tables)
-    return next((settings for settings in found if {"method", "in_shape"} & settings.keys()), {})
+    """Those of OpenSTL, over those of a training program of the user's own, which say nothing of OpenSTL's version."""
+    if not isinstance(content, dict):
+        return {}
+    written = plain_settings(attributes(content.get(_WRITTEN)))
+    return {name: value for name, value in _users_settings(content).items() if name not in VERSION_ARGUMENTS} | written
+
+
+def _users_settings(content: dict[Any, Any]) -> dict[str, Any]:
+    """Those of a training program of the user's own, under whichever of the usual names."""
+    tables = (plain_settings(attributes(content[key])) for key in OPTION_KEYS if key != _WRITTEN and key in content)
+    return next((settings for settings in tables if {"method", "in_shape"} & settings.keys()), {})
 
 
 def _container(content: Any) -> Dialect | None:
     """Which version wrote a file; None: either may have, or the user."""
-    keys = content.keys() if isinstance(content, dict) else ()
+    keys = content.keys() if isinstance(content, dict) and not _users_settings(content) else ()
     if "pytorch-lightning_version" in keys:
         return "openstl-1.0"
     return "openstl-0.3" if {"state_dict", "optimizer", "scheduler"} <= set(keys) else None

@@ -28,6 +28,7 @@ _PROGRAMS: dict[Dialect, frozenset[str]] = {
     "openstl-0.3": frozenset({"display_step", "use_gpu", "resume_from", "auto_resume", "launcher", "early_stop_epoch"}),
     "openstl-1.0": frozenset({"gpus", "metric_for_bestckpt", "ckpt_path"}),
 }  # fmt: skip
+VERSION_ARGUMENTS = frozenset().union(*_PROGRAMS.values())
 
 
 def merged_settings(own: Mapping[str, Any], beside: Mapping[str, Any]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from svg_train.families.srvp.published_settings import (
     is_sized,
     model_sizes,
     other_tables,
+    says_how,
 )
 from svg_train.reference.comparison import compare_tensors
 from svg_train.reference.file import TorchFile
@@ -55,7 +56,7 @@ def recognizes(content: Any) -> bool:
 
 
 def take(path: Path, file: TorchFile, model_config: Path | None) -> Checkpoint:
-    """Read the checkpoint. Its settings are those of `model_config`, else of config.json beside it, else of the file itself.
+    """Read the checkpoint. Its settings are those of the file itself, else of config.json beside it; `model_config` wins.
 
     Raises:
         PublishedCheckpointError: parts are missing or contradictory; all in one message.
@@ -65,8 +66,8 @@ def take(path: Path, file: TorchFile, model_config: Path | None) -> Checkpoint:
     findings, layout = Findings(), recognize(file.content)
     tensors, own = layout.tensors, plain_settings(layout.options or {})
     beside = path.parent / SETTINGS_FILE
-    settings_file = model_config or (beside if beside.exists() else None)
-    settings = read_settings(settings_file) if settings_file is not None else own
+    settings_file = model_config or (beside if beside.exists() and not says_how(own) else None)
+    settings = {**own, **(read_settings(settings_file) if settings_file is not None else {})}
     shown = f"'{settings_file or path}'" if settings else SETTINGS_FILE
     # 2) the configuration that both imply, and the parameters that it needs
     sizes = model_sizes(tensors, settings, shown, findings)

@@ -51,6 +51,11 @@ def is_sized(sizes: Mapping[str, Any]) -> bool:
     return sizes.keys() >= set(_SHAPES)
 
 
+def says_how(settings: Mapping[str, Any]) -> bool:
+    """Whether they say how to forecast, and not only how the training went."""
+    return not settings.keys().isdisjoint(_NEEDED.values())
+
+
 def generation_settings(settings: Mapping[str, Any], file: str, findings: Findings) -> dict[str, Any]:
     """Fields of SrvpConfig that no weight depends on. What a forecast needs and `settings` lack is a finding.
 

@@ -175,6 +175,20 @@ def test_settings_of_a_training_program_of_ones_own_are_found(key, tmp_path):
         assert take(tmp_path, {"state_dict": weights(), key: table}).config == expected
 
 
+@pytest.mark.parametrize("arguments", [{}, {"use_gpu": True}, {"gpus": [0]}, {"ckpt_path": "a.ckpt"}])
+@pytest.mark.parametrize("more", [{}, {"epoch": 3, "optimizer": {}, "scheduler": {}}])
+def test_a_training_program_of_ones_own_says_nothing_of_the_version(arguments, more, tmp_path):
+    table = settings(**arguments, dialect="left out")
+    assert "dialect is missing" in refusal(tmp_path, {"state_dict": weights(), "args": table, **more})
+    assert take(tmp_path, {"state_dict": weights(), "args": table, **more}, {"dialect": "openstl-0.3"})
+
+
+def test_what_openstl_wrote_wins_over_a_table_beside_it(tmp_path):
+    expected = take(tmp_path, lightning(weights())).config
+    assert take(tmp_path, {**lightning(weights()), "opt": {"method": "convlstm"}}).config == expected
+    assert take(tmp_path, {**lightning(weights()), "opt": settings(in_shape=[9, 1, 8, 8])}).config == expected
+
+
 def test_frames_need_not_be_square(tmp_path):
     model = take(tmp_path, weights("mim", plane=(2, 4)), settings("mim", in_shape=[3, 1, 8, 16])).config.model
     assert (model.height, model.width, model.plane) == (8, 16, (2, 4))

@@ -204,6 +204,22 @@ def test_a_layer_that_is_missing_is_named(layer, missing, told, tmp_path):
     assert "given" not in message
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "option"),
+    [
+        ("encoder.c1.main.0.weight", (2,), "channels"), ("frame_predictor.embed.weight", (), "rnn_size"),
+        ("posterior.mu_net.weight", (), "z_dim"),
+    ],
+)  # fmt: skip
+def test_a_weight_of_another_shape_is_refused_also_where_it_tells_a_size(name, shape, option, tmp_path):
+    parts = build()
+    whole = {f"{part}.{key}": value for part, module in parts.items() for key, value in module.state_dict().items()}
+    given = {key: value for key, value in options(parts).items() if key != option}
+    torch.save({"state_dict": {**whole, name: torch.ones(shape)}, "opt": given}, tmp_path / "a.pth")
+    with pytest.raises(ReferenceCheckpointError, match=rf"{re.escape(name)}: given {re.escape(str(shape))}, expected "):
+        load_any_checkpoint(tmp_path / "a.pth")
+
+
 @pytest.mark.parametrize("stated", [True, False])
 def test_a_learned_prior_that_is_missing_is_not_replaced_by_a_fixed_one(stated, tmp_path):
     """The reference's program for fixed priors has no such option."""

@@ -159,6 +159,27 @@ def test_settings_in_the_file_itself_serve_where_none_are_beside_it(key, tmp_pat
     assert f"nhx is 7 in '{path}', but the weights imply 6" in refusal(path)
 
 
+def test_settings_in_the_file_are_completed_by_the_users_and_not_by_what_lies_beside_it(tmp_path):
+    network = PublishedSrvp(n_euler_steps=2)
+    path = write_published(tmp_path, network)
+    expected, table = load_any_checkpoint(path).config, json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**SETTINGS, "n_euler_steps": 3}))  # of another run
+    torch.save({"model": network.state_dict(), "opt": table}, path)
+    assert load_any_checkpoint(path).config == expected
+    del table["n_euler_steps"]
+    torch.save({"model": network.state_dict(), "opt": table}, path)
+    assert "n_euler_steps is missing" in refusal(path)
+    (tmp_path / "mine.json").write_text('{"n_euler_steps": 2}')
+    assert load_any_checkpoint(path, tmp_path / "mine.json").config == expected
+
+
+@pytest.mark.parametrize("name", ["q_z.weight", "encoder.conv.0.0.weight"])
+def test_a_weight_without_dimensions_is_refused_also_where_it_tells_a_size(name, tmp_path):
+    path = write_published(tmp_path, network := PublishedSrvp(), nz=None, ny=None, nf=None, nc=None)
+    torch.save({**network.state_dict(), name: torch.tensor(1.0)}, path)
+    assert f"{name}: given (), expected " in refusal(path)
+
+
 def test_an_imported_model_is_saved_and_read_as_one_of_ours(tmp_path):
     imported = load_any_checkpoint(write_published(tmp_path, PublishedSrvp(archi="vgg", skipco=True)))
     save_checkpoint(tmp_path / "ckpt.pt", imported)
