@@ -203,13 +203,16 @@ def _open_container(path: Path) -> Any:
         # playlist that poses as a video from opening connections.
         return av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except av.FFmpegError as error:
-        unfinished = _UNFINISHED if path.is_file() and lacks_index(path) else _truncated(path)
-        raise _not_a_video(path, unfinished or str(error.strerror)) from error
+        raise _not_a_video(path, _why_incomplete(path) or str(error.strerror)) from error
     except OSError as error:
         raise _not_a_video(path, error.strerror or str(error)) from error
 
 
-def _truncated(path: Path) -> str | None:
+def _why_incomplete(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    if lacks_index(path):
+        return _UNFINISHED
     missing = _missing_end(path)
     return None if missing is None else f"the file is truncated: {missing}; {_INCOMPLETE}"
 
@@ -225,7 +228,7 @@ def _video_stream(container: Any, path: Path, pictures: Mapping[int, int]) -> An
     try:
         return film_stream(container, pictures)
     except NoFilmError as error:
-        raise _not_a_video(path, _truncated(path) or str(error)) from error
+        raise _not_a_video(path, _why_incomplete(path) or str(error)) from error
 
 
 def _not_a_video(path: Path, reason: str) -> VideoError:
