@@ -1,4 +1,4 @@
-"""Whether the end of a video file is missing, or another one follows, according to its own structure.
+"""Whether the end of a video file is missing, according to its own structure.
 
 FFmpeg reads a truncated AVI, MP4, Matroska, GIF or APNG file without an error if it ends between two packets or pictures.
 """
@@ -6,7 +6,6 @@ FFmpeg reads a truncated AVI, MP4, Matroska, GIF or APNG file without an error i
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -45,36 +44,17 @@ def lacks_index(path: Path) -> bool:
     Raises:
         OSError: the file cannot be read.
     """
-    kinds = {kind for kind, _ in _iso_boxes(path)}
-    return b"mdat" in kinds and b"moov" not in kinds
-
-
-def holds_another_recording(path: Path, last_byte: int) -> bool:
-    """Whether `path` is several MP4 or MOV files one after the other, of which FFmpeg reads the first.
-
-    Args:
-        path: the file.
-        last_byte: place of the last packet that was read.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
-    boxes = list(_iso_boxes(path))
-    return sum(kind == b"moov" for kind, _ in boxes) > 1 and any(kind == b"mdat" and start > last_byte for kind, start in boxes)
-
-
-def _iso_boxes(path: Path) -> Iterator[tuple[bytes, int]]:
-    """The outermost boxes of an MP4 or MOV file and their places, up to one of which the size is not known."""
-    size, start = path.stat().st_size, 0
+    size, kinds, end = path.stat().st_size, set(), 0
     with path.open("rb") as file:
-        while start < size:
-            kind, box_size = _iso_box(file, start)
+        while end < size:
+            kind, box_size = _iso_box(file, end)
             if box_size is None and kind != b"mdat":
-                return
-            yield kind, start
+                break
+            kinds.add(kind)
             if box_size is None:
-                return  # the recorder writes the size of mdat last, too
-            start += box_size
+                break  # the recorder writes the size of mdat last, too
+            end += box_size
+    return b"mdat" in kinds and b"moov" not in kinds
 
 
 def _riff_end(file: BinaryIO, file_size: int) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from svg_common.errors import SvgError
 from svg_common.files import refuse_pipe
-from svg_common.video.container import holds_another_recording, lacks_index, missing_end
+from svg_common.video.container import lacks_index, missing_end
 from svg_common.video.damage import DamageTracker
 from svg_common.video.joined import joined_packets
 from svg_common.video.picture import PictureConverter
@@ -85,7 +85,6 @@ class VideoReader:
         with _open_container(self.path) as container:
             timing = measure_timing(container, _video_stream(container, self.path, pictures))
         self._timing = timing
-        self._last_byte = 0  # place of the last packet
         self.fps = float(timing.fps)
         self.assumed_rate = timing.assumed
         self._clock = Clock(timing)
@@ -157,17 +156,6 @@ class VideoReader:
                 f"part of it is damaged ({damage.reason}): {damage.left_out} frame(s) up to the next key frame left out; "
                 f"{count} frames could be read"
             )
-        elif self._another_follows():
-            self.problem = (
-                f"another recording follows in the same file, which cannot be read from there; {count} frames could be read. "
-                "Give the recordings one by one, or join them with ffmpeg"
-            )
-
-    def _another_follows(self) -> bool:
-        try:
-            return holds_another_recording(self.path, self._last_byte)
-        except OSError:  # it was removed meanwhile
-            return False
 
     def _decoded_frames(self, stream: Any, damage: DamageTracker, strict: bool) -> Iterator[Any]:
         """Decode packet by packet, so that one that is damaged does not end the rest."""
@@ -184,7 +172,6 @@ class VideoReader:
                 ended = packet is None
                 if packet is not None:
                     damage.sending(packet, incomplete)
-                    self._last_byte = max(self._last_byte, packet.pos or 0)
                 frames = packet.decode() if packet is not None else stream.codec_context.decode(None)
             except av.EOFError:
                 pass  # the decoder was flushed already

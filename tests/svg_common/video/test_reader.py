@@ -287,20 +287,6 @@ def what_is_wrong(path: Path) -> str:
     return str(reader.problem)
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
-@pytest.mark.parametrize("flags", ["", "faststart"])
-def test_a_recording_that_follows_in_the_same_mp4_is_not_lost_silently(tmp_path, name, flags):
-    whole = write_video(tmp_path / name, options={"movflags": flags} if flags else {})
-    with VideoReader(whole) as reader:
-        assert len(list(reader)) == 40
-    assert reader.problem is None
-    whole.write_bytes(whole.read_bytes() * 2)
-    with VideoReader(whole) as reader:
-        assert len(list(reader)) == 40
-    assert reader.problem is not None
-    assert "another recording follows" in reader.problem
-
-
 def test_pyav_loads_only_when_a_file_is_opened():
     code = "import sys, svg_common.video.reader; sys.exit('av' in sys.modules or 'torch' in sys.modules)"
     assert run([sys.executable, "-c", code], check=False).returncode == 0
