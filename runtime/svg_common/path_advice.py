@@ -20,12 +20,6 @@ def shell_argument(path: str | os.PathLike[str]) -> str:
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
-def path_of_file_url(given: str) -> str | None:
-    """Return the path that a file: URL means; None for anything else."""
-    url = _FILE_URL.fullmatch(given)
-    return unquote(url["path"]) if url else None
-
-
 def path_advice(option: str, given: str) -> str | None:
     """Return the line that works in place of a file: URL or a pattern; None for any other path.
 
@@ -33,9 +27,9 @@ def path_advice(option: str, given: str) -> str | None:
         option: that was given, such as --source.
         given: its value, a path that does not exist.
     """
-    place = path_of_file_url(given)
-    if place is not None:
-        return f"give the path instead of a URL: {option} {shell_argument(place)}"
+    url = _FILE_URL.fullmatch(given)
+    if url:
+        return f"give the path instead of a URL: {option} {shell_argument(unquote(url['path']))}"
     path = Path(given)
     if "://" in given:
         return None

@@ -1,6 +1,6 @@
-"""Whether the end of a video file is missing, according to its own structure.
+"""The size that a video file should have according to its header: the only sure sign that its end is missing.
 
-FFmpeg reads a truncated AVI, MP4, Matroska, GIF or APNG file without an error if it ends between two packets or pictures.
+FFmpeg reads a truncated AVI, MP4 or Matroska file without an error if it ends between two packets.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from typing import BinaryIO
 
 _ISO_BOXES = frozenset(b"ftyp styp moov moof mdat free skip wide uuid sidx mfra meta".split())
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
-_PNG = b"\x89PNG\r\n\x1a\n"
 _UNSET_SIZES = (0, 0xFFFFFFFF)  # a recorder that was interrupted never filled in the RIFF size
 
 
-def missing_end(path: Path) -> str | None:
-    """Return what `path` lacks at its end, as a sentence; None if it is complete, or if the format cannot tell.
+def missing_bytes(path: Path) -> int:
+    """Return how many bytes `path` lacks according to its header; 0 if it is complete, or if the format has no size.
 
     Raises:
         OSError: the file cannot be read.
@@ -24,9 +23,6 @@ def missing_end(path: Path) -> str | None:
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(8)
-        if head[:3] == b"GIF" or head == _PNG:
-            ends = _gif_ends(file) if head[:3] == b"GIF" else _png_ends(file)
-            return None if ends else "its end is missing"
         if head[:4] == b"RIFF":
             end = _riff_end(file, size)
         elif head[4:8] in _ISO_BOXES:
@@ -34,8 +30,8 @@ def missing_end(path: Path) -> str | None:
         elif head[:4] == _EBML:
             end = _matroska_end(file)
         else:
-            return None
-    return f"{end - size} bytes are missing at its end" if end > size else None
+            return 0
+    return max(0, end - size)
 
 
 def lacks_index(path: Path) -> bool:
@@ -120,35 +116,3 @@ def _ebml_size(file: BinaryIO) -> int | None:
     further = 8 - first[0].bit_length()
     value = int.from_bytes(bytes([first[0] & (0x7F >> further)]) + file.read(further), "big")
     return None if value == (1 << 7 * (further + 1)) - 1 else value
-
-
-def _gif_ends(file: BinaryIO) -> bool:
-    """GIF: a header, then extensions (b"!"), pictures (b",") and the trailer (b";")."""
-    file.seek(10)
-    _skip_colors(file, file.read(1))
-    file.seek(2, 1)  # background and aspect ratio, then the colors; the order does not matter
-    while (kind := file.read(1)) in (b"!", b","):
-        if kind == b"!":
-            file.seek(1, 1)  # what it extends
-        else:
-            file.seek(8, 1)  # place and size
-            _skip_colors(file, file.read(1))
-            file.seek(1, 1)  # bits of a code
-        while length := int.from_bytes(file.read(1), "big"):
-            file.seek(length, 1)
-    return kind != b""  # what follows a trailer, or is no block, is for the decoder to judge
-
-
-def _skip_colors(file: BinaryIO, flags: bytes) -> None:
-    if flags and flags[0] & 0x80:
-        file.seek(3 << (flags[0] & 7) + 1, 1)
-
-
-def _png_ends(file: BinaryIO) -> bool:
-    """PNG and APNG: chunks, each uint32 big-endian size, type, content, checksum, up to IEND."""
-    file.seek(len(_PNG))
-    while len(head := file.read(8)) == 8:
-        if head[4:] == b"IEND":
-            return len(file.read(4)) == 4
-        file.seek(int.from_bytes(head[:4], "big") + 4, 1)
-    return False

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from svg_common.errors import SvgError
 from svg_common.files import refuse_pipe
-from svg_common.video.container import lacks_index, missing_end
+from svg_common.video.container import lacks_index, missing_bytes
 from svg_common.video.damage import DamageTracker
-from svg_common.video.joined import joined_packets
 from svg_common.video.picture import PictureConverter
 from svg_common.video.stream import NoFilmError, count_pictures, film_stream
 from svg_common.video.timing import Clock, measure_timing
@@ -32,8 +31,7 @@ VIDEO_SUFFIXES = (
     *(".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".h266", ".266", ".vvc", ".obu", ".av1"),  # raw, no time stamps
     *(".m1v", ".m2v", ".mpv", ".h261", ".h263", ".vc1", ".dnxhd", ".dnxhr", ".mjpg", ".mjpeg"),
 )
-_INCOMPLETE = "the recording was not finished, or the file was copied only in part"
-_UNFINISHED = f"{_INCOMPLETE}: it has no index (moov)"
+_UNFINISHED = "the recording was not finished, or the file was copied only in part: it has no index (moov)"
 
 
 class VideoError(SvgError):
@@ -84,7 +82,6 @@ class VideoReader:
             pictures = count_pictures(container)
         with _open_container(self.path) as container:
             timing = measure_timing(container, _video_stream(container, self.path, pictures))
-        self._timing = timing
         self.fps = float(timing.fps)
         self.assumed_rate = timing.assumed
         self._clock = Clock(timing)
@@ -148,9 +145,12 @@ class VideoReader:
                 yield VideoFrame(image, float(self._clock.time_of(frame)))
             elif count and (frame.pts is None or self.assumed_rate):
                 self._clock.time_of(frame)  # without time stamps, what is left out takes its time as well
-        missing = _missing_end(self.path)
-        if missing is not None:
-            self.problem = f"the file is truncated: {missing}; {count} frames could be read"
+        try:
+            missing = missing_bytes(self.path)
+        except OSError:  # it was removed meanwhile, and all of it was read
+            missing = 0
+        if missing:
+            self.problem = f"the file is truncated: {missing} bytes are missing at its end; {count} frames could be read"
         elif damage.reason:
             self.problem = (
                 f"part of it is damaged ({damage.reason}): {damage.left_out} frame(s) up to the next key frame left out; "
@@ -163,15 +163,15 @@ class VideoReader:
 
         stream.thread_type = "AUTO"
         damage.reports_damage(stream.codec_context, strict)
-        packets = joined_packets(self._container.demux(stream), 1 / self._timing.fps)
+        packets = self._container.demux(stream)
         ended = False
         while not ended:
             frames: list[Any] = []
             try:
-                packet, incomplete = next(packets, (None, False))
+                packet = next(packets, None)
                 ended = packet is None
                 if packet is not None:
-                    damage.sending(packet, incomplete)
+                    damage.sending(packet)
                 frames = packet.decode() if packet is not None else stream.codec_context.decode(None)
             except av.EOFError:
                 pass  # the decoder was flushed already
@@ -190,32 +190,16 @@ def _open_container(path: Path) -> Any:
         # playlist that poses as a video from opening connections.
         return av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except av.FFmpegError as error:
-        raise _not_a_video(path, _why_incomplete(path) or str(error.strerror)) from error
+        raise _not_a_video(path, _UNFINISHED if path.is_file() and lacks_index(path) else str(error.strerror)) from error
     except OSError as error:
         raise _not_a_video(path, error.strerror or str(error)) from error
-
-
-def _why_incomplete(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    if lacks_index(path):
-        return _UNFINISHED
-    missing = _missing_end(path)
-    return None if missing is None else f"the file is truncated: {missing}; {_INCOMPLETE}"
-
-
-def _missing_end(path: Path) -> str | None:
-    try:
-        return missing_end(path) if path.is_file() else None
-    except OSError:  # it was removed meanwhile, and all of it was read
-        return None
 
 
 def _video_stream(container: Any, path: Path, pictures: Mapping[int, int]) -> Any:
     try:
         return film_stream(container, pictures)
     except NoFilmError as error:
-        raise _not_a_video(path, _why_incomplete(path) or str(error)) from error
+        raise _not_a_video(path, str(error)) from error
 
 
 def _not_a_video(path: Path, reason: str) -> VideoError:

@@ -49,9 +49,8 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
         with open_dataset(options.out, options.settings(manifest, model.name), options.shard) as dataset:
             done = dataset.done()
             pending = [video for video in mine if video.id not in done]
-            before = [done[video.id] for video in mine if video.id in done]
-            tally.done_before = len(before)
-            tally.status.update(row["status"] for row in before)
+            tally.done_before = len(mine) - len(pending)
+            tally.status.update(done[video.id] for video in mine if video.id in done)
             share = (
                 ""
                 if options.shard.count == 1
@@ -76,7 +75,6 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
                     )
                     stop.start_graceful_stop()
                     failure = worker.run(pending)
-        tally.add_earlier_problems(before)
         _finish(options=options, about=about, tally=tally, duration_s=time.monotonic() - start, say=say)
         if failure is not None:
             raise failure

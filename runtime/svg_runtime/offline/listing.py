@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
 import re
@@ -16,7 +15,6 @@ from typing import Any
 
 from svg_common.command import require_modules
 from svg_common.errors import BackendMissingError, SvgError, UsageError
-from svg_common.path_advice import path_of_file_url
 from svg_common.printable import printable, without_logins
 from svg_common.text_files import EncodingError, decode_text
 from svg_common.video.clips import find_clips
@@ -179,38 +177,24 @@ def _videos_in(source: str) -> Iterator[Video]:
         raise UsageError("an empty name of a video, folder or list\n  give one, or . for this folder")
     if "://" in source and "::" in _BRACKETS.sub("", _without_query(source)):
         raise UsageError(f"'{_shown(source)}' is a chain of addresses, which svg-forecast does not read\n  unpack the archive")
-    place = path_of_file_url(source)
-    if place is not None or "://" not in source:
-        yield from _local_videos(source if place is None else place)
+    if "://" not in source:
+        yield from _local_videos(Path(source))
         return
     store, place = _store_of(source)
     if _is_local_store(store):
-        yield from _local_videos(place)
+        yield from _local_videos(Path(place))
         return
     yield from _stored_videos(store, place, source)
 
 
-def _local_videos(name: str) -> Iterator[Video]:
-    """The videos of a file, of a folder, or of all that a pattern matches; a name that exists is no pattern."""
-    if os.path.lexists(name) or not any(sign in name for sign in "*?["):
-        files = _video_files(Path(name))
-    else:
-        matches = [path for path in sorted(glob.glob(name, recursive=True)) if _may_hold_videos(path)]
-        files = [file for path in matches for file in _video_files(Path(path))]
+def _local_videos(path: Path) -> Iterator[Video]:
+    files = [clip.paths[0] for clip in find_clips(path) if clip.is_video]
     if not files:
-        raise UsageError(f"'{printable(name)}' contains no videos\n  expected files such as .mp4, .mkv or .avi")
+        raise UsageError(f"'{printable(path)}' contains no videos\n  expected files such as .mp4, .mkv or .avi")
     for file in files:
         real = file.resolve()
         status = real.stat()
         yield Video(str(real), status.st_size, f"mtime {status.st_mtime_ns}")
-
-
-def _may_hold_videos(path: str) -> bool:
-    return os.path.isdir(path) or path.lower().endswith(VIDEO_SUFFIXES)
-
-
-def _video_files(path: Path) -> list[Path]:
-    return [clip.paths[0] for clip in find_clips(path) if clip.is_video]
 
 
 def _stored_videos(store: Any, place: str, source: str) -> Iterator[Video]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,12 +45,6 @@ class Tally:
         self.alarms += other["alarms"]
         for name, reason in other["problems"].items():
             self.problem(name, reason)
-
-    def add_earlier_problems(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Remember, after this run's problems, why videos that an earlier run forecast are not ok."""
-        for row in rows:
-            if row["reason"] is not None:
-                self.problem(row["video"], row["reason"])
 
     @property
     def not_ok(self) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from svg_common.video.container import missing_end
+from svg_common.video.container import missing_bytes
 from svg_common.video.reader import VideoReader
 from svg_runtime.live.cli import live
 from svg_runtime.live.config.camera_keys import CAMERA_KEYS
@@ -78,7 +78,7 @@ TARGETS = {
         read=read_config, place=partial(scratch_file, "live.toml"), mutate=partial(mutate_bytes, words=_CONFIG_WORDS)
     ),
     "video-container": Target(
-        read=missing_end, place=partial(scratch_file, "video"), mutate=partial(mutate_bytes, words=_BOXES)
+        read=missing_bytes, place=partial(scratch_file, "video"), mutate=partial(mutate_bytes, words=_BOXES)
     ),
     "video": Target(read=read_video, place=partial(scratch_file, "video"), mutate=partial(mutate_bytes, words=_BOXES)),
 }

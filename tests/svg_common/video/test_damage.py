@@ -178,45 +178,6 @@ def test_lost_packets_of_a_transport_stream_are_damage(tmp_path):
     assert losses >= 1
 
 
-@pytest.mark.parametrize(
-    ("name", "codec", "options"),
-    [
-        ("film.ts", "libx264", X264),
-        ("film.m2ts", "libx264", {**X264, "bf": "0"}),
-        ("film.ts", "libx265", {"x265-params": f"keyint={GOP}:log-level=none"}),
-        ("film.ts", "mpeg2video", {"bf": "2"}),
-        ("film.mpg", "mpeg2video", {"bf": "0"}),
-    ],
-)
-def test_recordings_that_were_joined_are_whole(tmp_path, name, codec, options):
-    whole = film(tmp_path / name, codec, options)
-    truth, _ = pictures_by_number(whole)
-    joined = whole.with_stem("joined")
-    joined.write_bytes(whole.read_bytes() * 2)
-    shown, problem = pictures_by_number(joined)
-    assert problem is None
-    assert sorted(shown) == list(range(2 * PICTURES))
-    assert smeared(shown, {**truth, **{PICTURES + number: image for number, image in truth.items()}}) == []
-
-
-@pytest.mark.parametrize("part", [0, 1])
-def test_a_loss_in_one_of_two_joined_recordings_costs_pictures_of_that_one_alone(tmp_path, part):
-    whole = film(tmp_path / "whole.ts", "libx264", {**X264, "bf": "0"})
-    truth, _ = pictures_by_number(whole)
-    content = whole.read_bytes()
-    middle = 188 * (len(content) // 188 // 2)
-    parts = [content, content]
-    parts[part] = content[:middle] + content[middle + 5 * 188 :]
-    joined = tmp_path / "joined.ts"
-    joined.write_bytes(b"".join(parts))
-    shown, problem = pictures_by_number(joined)
-    assert problem is not None
-    assert smeared(shown, {**truth, **{PICTURES + number: image for number, image in truth.items()}}) == []
-    other = range((1 - part) * PICTURES, (2 - part) * PICTURES)
-    assert set(other) <= set(shown)
-    assert len(shown) < 2 * PICTURES
-
-
 def test_a_recording_that_starts_between_key_frames_is_not_damaged(tmp_path):
     content = film(tmp_path / "whole.ts", "libx265", {"x265-params": f"keyint={GOP}:log-level=none"}).read_bytes()
     late = tmp_path / "late.ts"

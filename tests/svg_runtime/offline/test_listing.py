@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import quote
 
 import fsspec
 import pytest
@@ -43,29 +42,6 @@ def test_folders_files_and_lists_name_each_video_once(videos, tmp_path):
     assert names([str(listed), str(videos), str(link)]) == [
         "a.mkv", "pause.mp4", "yard2.mp4", "yard0.mp4", "yard1.mp4"
     ]  # fmt: skip
-
-
-def test_file_addresses_and_patterns_are_paths(videos, tmp_path, monkeypatch):
-    folder = tmp_path / "yard 1[b]"
-    folder.mkdir()
-    for name in ("yard0.mp4", "yard1.mp4"):
-        (folder / name).symlink_to(videos / name)
-    (folder / "notes.txt").write_text("")
-    (tmp_path / "empty").mkdir()
-    quoted = quote(str(folder))
-    assert names([f"file://{quoted}/yard0.mp4"]) == ["yard0.mp4"]
-    assert names([f"FILE://localhost{quoted}"]) == ["yard0.mp4", "yard1.mp4"]
-    assert names([f"file://{folder}/yard1.mp4"]) == ["yard1.mp4"]
-    assert names([f"file://{tmp_path}/yard*/*.mp4"]) == ["yard0.mp4", "yard1.mp4"]
-    monkeypatch.chdir(tmp_path)
-    assert names(["*/yard[0-9].mp4"]) == ["yard0.mp4", "yard1.mp4"]
-    assert names(["yard 1[b]"]) == ["yard0.mp4", "yard1.mp4"]  # it exists: no pattern
-    assert names(["*"]) == ["yard0.mp4", "yard1.mp4"]
-    (tmp_path / "list.txt").write_text("yard*/*1.mp4\n")
-    assert names(["list.txt"]) == ["yard1.mp4"]
-    for nothing in ("*/gone*.mp4", "*/notes*", f"file://{tmp_path}/[0-9].mp4"):
-        with pytest.raises(UsageError, match="contains no videos"):
-            list_videos([nothing])
 
 
 def test_a_changed_file_is_another_video_and_a_touched_shard_is_not(videos, tmp_path):

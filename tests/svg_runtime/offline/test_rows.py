@@ -106,9 +106,7 @@ def test_damaged_videos_are_rows_with_a_reason(svg_forecast, videos, tmp_path):
     (folder / "text.avi").write_text("nothing that plays")
     (folder / "good.mkv").write_bytes((videos / "gate" / "a.mkv").read_bytes())
     code, message, summary = svg_forecast(folder)
-    problems = summary["problems"]
     assert code == 1
-    assert {Path(name).name for name in problems} == {"cut.mkv", "empty.mp4", "text.avi"}
     assert "3 of 4 videos are not forecast completely" in message
     assert summary["videos"] == {"listed": 4, "done_before": 0, "damaged": 1, "failed": 2, "ok": 1}
     rows = rows_of(Path("out"))
@@ -123,8 +121,7 @@ def test_damaged_videos_are_rows_with_a_reason(svg_forecast, videos, tmp_path):
         row["video_id"]: row["frames"] for row in table.values() if row["frames"]
     }
     code, _, summary = svg_forecast(folder)
-    assert (code, summary["videos"]["done_before"], summary["frames"]) == (1, 4, 0)
-    assert summary["problems"] == problems  # as the uninterrupted run says
+    assert (code, summary["videos"]["done_before"], summary["frames"]) == (1, 4, 0)  # as the uninterrupted run says
     assert rows_of(Path("out")) == rows
 
 

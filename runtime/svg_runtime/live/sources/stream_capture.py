@@ -144,7 +144,7 @@ class StreamCapture:
         import av
 
         newest = None
-        self._damage.sending(packet, packet.is_corrupt)
+        self._damage.sending(packet)
         try:
             for frame in packet.decode():
                 newest = frame if self._damage.is_intact(frame) else None
