@@ -19,7 +19,7 @@ from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.live.stop import StopRequest
 from svg_runtime.offline.dataset import open_dataset
-from svg_runtime.offline.listing import list_videos
+from svg_runtime.offline.listing import list_videos, local_path
 from svg_runtime.offline.options import ForecastOptions, kept_shapes
 from svg_runtime.offline.tally import Tally
 from svg_runtime.offline.worker import Worker
@@ -40,7 +40,7 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
     with StopRequest() as stop:
         model = options.find_model()
         manifest = Bundle.open(model).manifest
-        files = [source for source in options.sources if Path(source).is_file()]
+        files = [source for source in map(local_path, options.sources) if Path(source).is_file()]
         check_outputs({"--json": options.json}, {"--out": options.out}, needed=[model, *files])
         listing = list_videos(options.sources)
         mine = [video for video in listing.videos if options.shard.has(video.id)]
