@@ -192,7 +192,9 @@ def _videos_in(source: str) -> Iterator[Video]:
     if "://" in source and "::" in _BRACKETS.sub("", _without_query(source)):
         raise UsageError(f"'{_shown(source)}' is a chain of addresses, which svg-forecast does not read\n  unpack the archive")
     if source.lower().startswith("file://"):
-        raise UsageError(f"'{_shown(source)}' names another computer\n  expected three slashes before a path: file:///folder/a.mp4")
+        raise UsageError(
+            f"'{_shown(source)}' names another computer\n  expected three slashes before a path: file:///folder/a.mp4"
+        )
     if "://" not in source:
         yield from _local_videos(Path(source))
         return
