@@ -129,6 +129,8 @@ class DamageTracker:
         self._note_what_is_missing_at_the_end()
 
     def _note_what_is_missing_at_the_end(self) -> None:
+        if self._damaged:  # and no picture came of it
+            self._start_of_damage("it is incomplete")
         self.left_out += len(self._awaited) if self._smeared else 0
 
     def _release(self, held: list[Any], intact: bool) -> Iterator[tuple[Any, bool]]:

@@ -8,27 +8,32 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+
+from svg_common.video.file_end import FileEnd, file_end
+from svg_common.video.transport import counts_anew
 
 _STEP_BACK_S = 0.25  # decode times never step back, but for jitter
 _WRAP = 1 << 33  # MPEG's time stamps have 33 bits; FFmpeg lets them run on, and takes for that what began at an earlier time
 _LEAP_S = 3600  # so far a stamp does not leap where it wraps around
 _SUSPECTED = 2  # packets that FFmpeg marks for a loss: that before the loss, and with a parser the one before that
-_LAYOUTS = ((188, 0), (192, 4), (204, 0))  # size of a packet and where its head is: plain, time of arrival, error correction
-_SYNC = 0x47
-_TABLES = 16  # packets from the table of programs to the first one of a picture: other tables, sound
 
 
 class JoinedPackets:
     """Iterates over the packets of one stream, two behind the file, and finds where a recording begins anew.
 
-    There the time stamps run on, one picture after the latest, and the marks of a loss that is none are removed.
+    There the time stamps run on, one picture after the latest, and the marks of a loss that is none are removed. A last picture
+    that is cut is marked.
 
     Args:
         packets: of an open PyAV container.
         path: the file; None if marks do not matter.
         interval_s: of two pictures.
+
+    Attributes:
+        end: how the file ends, once all packets were read.
     """
 
     def __init__(self, packets: Iterable[Any], path: Path | None = None, interval_s: float = 0.0) -> None:
@@ -38,6 +43,7 @@ class JoinedPackets:
         self._shift = 0
         self._decoded_s = -math.inf
         self._latest = 0  # stamp that is shown
+        self.end = FileEnd.WHOLE
 
     def __iter__(self) -> Iterator[tuple[Any, bool]]:
         """Yield each packet with whether a recording begins with it.
@@ -57,7 +63,15 @@ class JoinedPackets:
         except (av.FFmpegError, IndexError):
             yield from waiting
             raise
+        self._look_at_end([packet for packet, _ in waiting if packet.size])
         yield from waiting
+
+    def _look_at_end(self, last: list[Any]) -> None:
+        """Mark the last packet if the file ends within it, which FFmpeg does only in some formats."""
+        if self._path is not None and last and last[-1].pos is not None:
+            with suppress(OSError):  # the file was removed meanwhile
+                self.end = file_end(self._path, last[-1].pos, last[-1].size)
+            last[-1].is_corrupt |= self.end == FileEnd.CUT
 
     def _begins(self, packet: Any, suspects: list[Any]) -> bool:
         """Whether a recording begins with `packet`; `suspects` were then marked for that alone, and are no more."""
@@ -88,31 +102,3 @@ class JoinedPackets:
             return False
         with self._path.open("rb") as file:
             return counts_anew(file, packet.pos)
-
-
-def counts_anew(file: BinaryIO, position: int) -> bool:
-    """Whether the MPEG-TS packet at `position`, and the table of programs before it, are the first ones that were written."""
-    for size, begin in _LAYOUTS:
-        heads = [_head(file, position + begin - count * size) for count in range(_TABLES)]
-        if _is_head(heads[0]) and _is_head(heads[1]):
-            table = next((head for head in heads[1:] if _is_head(head) and _stream_id(head) == 0), None)
-            return _counter(heads[0]) == 0 and table is not None and _counter(table) == 0
-    return False
-
-
-def _head(file: BinaryIO, position: int) -> bytes:
-    """Sync byte, stream and counter of a packet; zeros before the file's begin and behind its end."""
-    file.seek(max(position, 0))
-    return file.read(4).ljust(4, b"\0") if position >= 0 else bytes(4)
-
-
-def _is_head(head: bytes) -> bool:
-    return head[0] == _SYNC
-
-
-def _stream_id(head: bytes) -> int:
-    return int.from_bytes(head[1:3], "big") & 0x1FFF
-
-
-def _counter(head: bytes) -> int:
-    return head[3] & 0x0F

@@ -17,6 +17,7 @@ from svg_common.errors import SvgError
 from svg_common.files import refuse_pipe
 from svg_common.video.container import index_problem, is_joined, missing_bytes
 from svg_common.video.damage import DamageTracker
+from svg_common.video.file_end import FileEnd
 from svg_common.video.joins import JoinedPackets
 from svg_common.video.picture import PictureConverter
 from svg_common.video.stream import NoFilmError, count_pictures, film_stream
@@ -87,6 +88,7 @@ class VideoReader:
         self.problem: str | None = None
         self._read_to = 0  # bytes of the file
         self._another_stream = False
+        self._end = FileEnd.WHOLE
         refuse_pipe(self.path)
         with _open_container(self.path) as container:
             pictures = count_pictures(container)
@@ -167,6 +169,8 @@ class VideoReader:
         could_be_read = f"{count} frames could be read"
         if missing:
             return f"the file is truncated: {missing} bytes are missing at its end; {could_be_read}"
+        if self._end != FileEnd.WHOLE:
+            return f"the file is truncated: it ends {self._end.value}; {could_be_read}"
         if joined:
             return f"{_JOINED}; {could_be_read}"
         if self._another_stream and self._read_to < _MOST * size:
@@ -183,7 +187,8 @@ class VideoReader:
 
         stream.thread_type = "AUTO"
         damage.reports_damage(stream.codec_context, strict)
-        packets = iter(JoinedPackets(self._container.demux(stream), self.path, 1 / self.fps))
+        joined = JoinedPackets(self._container.demux(stream), self.path, 1 / self.fps)
+        packets = iter(joined)
         ended = False
         while not ended:
             frames: list[Any] = []
@@ -204,6 +209,7 @@ class VideoReader:
             except av.FFmpegError as error:
                 damage.failed(str(error.strerror))
             yield from frames
+        self._end = joined.end
 
 
 def _last_pictures(stream: Any, damage: DamageTracker) -> list[Any]:
