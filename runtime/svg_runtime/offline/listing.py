@@ -22,7 +22,7 @@ from svg_common.text_files import EncodingError, decode_text
 from svg_common.video.clips import find_clips
 from svg_common.video.reader import VIDEO_SUFFIXES
 
-LIST_SUFFIXES = (".txt", ".lst", ".list")
+LIST_SUFFIXES = (".txt", ".lst", ".list", ".m3u", ".m3u8")  # a playlist is a list with comments
 _LIST_LIMIT = 256 << 20  # bytes: millions of names
 _PATTERN = "*?["  # signs of one
 _BRACKETS = re.compile(r"\[[^\]]*\]")  # of addresses such as [::1]
@@ -161,12 +161,12 @@ def _entries(source: str) -> Iterator[str]:
         text = decode_text(content, errors="surrogateescape")
     except EncodingError as error:
         raise UsageError(f"'{_shown(source)}' is no list: {error}\n  expected a path or an address on each line") from error
-    folder = "" if "://" in source else os.path.dirname(source)
+    folder = os.path.dirname(_without_query(source))
     for line in text.splitlines():
         entry = line.strip()
         if entry and not entry.startswith("#"):
             entry = local_path(entry)
-            yield entry if "://" in entry else os.path.join(folder, os.path.expanduser(entry))
+            yield entry if "://" in entry else os.path.join(folder, os.path.expanduser(entry))  # also below an address
 
 
 def _read_list(source: str) -> bytes:
@@ -206,17 +206,33 @@ def _videos_in(source: str) -> Iterator[Video]:
 
 
 def _local_videos(path: Path) -> Iterator[Video]:
-    if not path.exists() and any(sign in str(path) for sign in _PATTERN):
-        matches = (Path(match) for match in glob.iglob(str(path), recursive=True))
-        files = sorted(match for match in matches if match.suffix.lower() in VIDEO_SUFFIXES and match.is_file())
-    else:
-        files = [clip.paths[0] for clip in find_clips(path) if clip.is_video]
-    if not files:
-        raise UsageError(f"'{printable(path)}' contains no videos\n  expected files such as .mp4, .mkv or .avi")
-    for file in files:
+    for file in _local_files(path):
         real = file.resolve()
         status = real.stat()
         yield Video(str(real), status.st_size, f"mtime {status.st_mtime_ns}")
+
+
+def _local_files(path: Path) -> list[Path]:
+    if not path.exists():
+        if not any(sign in str(path) for sign in _PATTERN):
+            raise UsageError(
+                f"'{printable(path)}' does not exist\n  expected a video, a folder of videos, or a list of these (.txt)"
+            )
+        matches = (Path(match) for match in glob.iglob(str(path), recursive=True))
+        files = sorted(match for match in matches if match.suffix.lower() in VIDEO_SUFFIXES and match.is_file())
+        clips = []
+    else:
+        clips = find_clips(path)
+        files = [clip.paths[0] for clip in clips if clip.is_video]
+    if not files and clips:
+        raise UsageError(
+            f"'{printable(path)}' contains pictures, but no videos\n"
+            "  expected videos; svg-live reads pictures, and this makes a video of them:\n"
+            "  ffmpeg -framerate 10 -pattern_type glob -i 'FOLDER/*.png' -c:v ffv1 video.mkv"
+        )
+    if not files:
+        raise UsageError(f"'{printable(path)}' contains no videos\n  expected files such as .mp4, .mkv or .avi")
+    return files
 
 
 def _stored_videos(store: Any, place: str, source: str) -> Iterator[Video]:

@@ -149,6 +149,27 @@ def test_objects_of_a_store(bucket, tmp_path):
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+def test_a_list_in_a_store_names_its_neighbours(bucket, videos, tmp_path, monkeypatch):
+    monkeypatch.chdir(videos)  # whose files are not meant
+    bucket.pipe_file("/clips/list.txt", f"a.mp4\ndeep\nyard0.mp4\n{videos / 'yard1.mp4'}\n".encode())
+    listing = list_videos(["memory://clips/list.txt"])
+    assert [Path(video.address).name for video in listing.videos] == ["a.mp4", "b.MKV", "yard1.mp4"]
+    assert list(listing.missing) == ["memory://clips/yard0.mp4"]
+
+
+def test_a_playlist_is_a_list_of_its_pieces(videos, tmp_path):
+    (tmp_path / "live.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.0,\n{videos}/yard0.mp4\n#EXT-X-ENDLIST\n")
+    assert names([str(tmp_path / "live.m3u8")]) == ["yard0.mp4"]
+
+
+def test_pictures_are_refused_with_what_makes_a_video_of_them(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number:03}.png").touch()
+    for source in (tmp_path, tmp_path / "000.png"):
+        with pytest.raises(UsageError, match=r"contains pictures, but no videos(.|\n)*ffmpeg -framerate"):
+            list_videos([str(source)])
+
+
 def test_an_object_that_has_gone_or_changed_is_unreachable(bucket, tmp_path):
     (video,) = list_videos(["memory://clips/a.mp4"]).videos
     bucket.pipe_file("/clips/a.mp4", b"longer than it was before")
