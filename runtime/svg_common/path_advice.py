@@ -20,6 +20,14 @@ def shell_argument(path: str | os.PathLike[str]) -> str:
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
+def path_of_file_url(given: str) -> str | None:
+    """The path that a file: URL names; None for anything else. `%20` is a space, unless a file has such a name as it stands."""
+    url = _FILE_URL.fullmatch(given)
+    if url is None:
+        return None
+    return url["path"] if os.path.lexists(url["path"]) else unquote(url["path"], errors="surrogateescape")
+
+
 def path_advice(option: str, given: str) -> str | None:
     """Return the line that works in place of a file: URL or a pattern; None for any other path.
 
@@ -27,9 +35,9 @@ def path_advice(option: str, given: str) -> str | None:
         option: that was given, such as --source.
         given: its value, a path that does not exist.
     """
-    url = _FILE_URL.fullmatch(given)
-    if url:
-        return f"give the path instead of a URL: {option} {shell_argument(unquote(url['path']))}"
+    named = path_of_file_url(given)
+    if named is not None:
+        return f"give the path instead of a URL: {option} {shell_argument(named)}"
     path = Path(given)
     if "://" in given:
         return None

@@ -26,7 +26,7 @@ def missing_bytes(path: Path) -> int:
         if head[:4] == b"RIFF":
             end = _riff_end(file, size)
         elif head[4:8] in _ISO_BOXES:
-            end = _iso_end(file, size)
+            end = max((end for _, end in _iso_boxes(path)), default=0)
         elif head[:4] == _EBML:
             end = _matroska_end(file)
         else:
@@ -34,23 +34,43 @@ def missing_bytes(path: Path) -> int:
     return max(0, end - size)
 
 
-def lacks_index(path: Path) -> bool:
-    """Whether `path` is an MP4 or MOV file with pictures but without the index (moov) that recorders write at the end.
+def index_problem(path: Path) -> str | None:
+    """What is wrong with the index (moov) of an MP4 or MOV file, which recorders write at the end; None if it is all there.
 
     Raises:
         OSError: the file cannot be read.
     """
-    size, kinds, end = path.stat().st_size, set(), 0
+    boxes = _iso_boxes(path)
+    kinds = [kind for kind, _ in boxes]
+    if not boxes or (b"meta" in kinds and b"moov" not in kinds):  # a still picture, such as HEIC
+        return None
+    if b"moov" not in kinds:
+        return "it has no index (moov)"
+    cut = max(end for kind, end in boxes if kind == b"moov") - path.stat().st_size
+    return f"its index (moov) is cut: {cut} bytes are missing" if cut > 0 else None
+
+
+def is_joined(path: Path) -> bool:
+    """Whether `path` is several MP4 or MOV files one after the other, as `cat` writes them, of which FFmpeg plays the first.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    return [kind for kind, _ in _iso_boxes(path)].count(b"moov") > 1
+
+
+def _iso_boxes(path: Path) -> list[tuple[bytes, int]]:
+    """Type and end of the boxes of an MP4 or MOV file; none for other files. The last one may end behind the file."""
+    size, end = path.stat().st_size, 0
+    boxes: list[tuple[bytes, int]] = []
     with path.open("rb") as file:
         while end < size:
             kind, box_size = _iso_box(file, end)
-            if box_size is None and kind != b"mdat":
+            if kind not in _ISO_BOXES:
                 break
-            kinds.add(kind)
-            if box_size is None:
-                break  # the recorder writes the size of mdat last, too
-            end += box_size
-    return b"mdat" in kinds and b"moov" not in kinds
+            end = size if box_size is None else end + box_size  # the recorder writes the size of mdat last, too
+            boxes.append((kind, end))
+    return boxes
 
 
 def _riff_end(file: BinaryIO, file_size: int) -> int:
@@ -68,27 +88,16 @@ def _riff_end(file: BinaryIO, file_size: int) -> int:
     return end - 1 if end == file_size + 1 else end  # the padding byte of the last chunk is often left out
 
 
-def _iso_end(file: BinaryIO, file_size: int) -> int:
-    """MP4 and MOV: boxes one after the other, each uint32 big-endian size, type.
+def _iso_box(file: BinaryIO, start: int) -> tuple[bytes, int | None]:
+    """Type and size of the box at `start`, which is uint32 big-endian size, type; no size if the header has none.
 
     Size 1: the true size follows as uint64. Size 0: the box reaches to the file's end.
     """
-    end = 0
-    while end < file_size:
-        _, size = _iso_box(file, end)
-        if size is None:
-            break
-        end += size
-    return end
-
-
-def _iso_box(file: BinaryIO, start: int) -> tuple[bytes, int | None]:
-    """Type and size of the box at `start`; no size if the header has none, or is no known box."""
     file.seek(start)
     head = file.read(16)
     kind = head[4:8]
-    if len(head) < 8 or kind not in _ISO_BOXES:
-        return kind, None
+    if len(head) < 8:
+        return b"", None
     (size,) = struct.unpack(">I", head[:4])
     if size == 1 and len(head) == 16:
         (size,) = struct.unpack(">Q", head[8:])

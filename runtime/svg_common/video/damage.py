@@ -71,6 +71,16 @@ class DamageTracker:
                 self._damaged.add(packet.pts)
             self._damage_goes_on = known
 
+    def begins_anew(self) -> None:
+        """Note that what follows does not depend on what came before: another recording begins with the next packet."""
+        self._note_what_is_missing_at_the_end()
+        self._awaited.clear()
+        self._damaged.clear()
+        self._damage_goes_on = False
+        self._smeared = False
+        self._failed_by = None
+        self._any_intact = False
+
     def failed(self, reason: str) -> None:
         """Note that a packet could not be decoded. With several threads it is an earlier one than the last that was sent."""
         if not self._awaited:
@@ -116,6 +126,11 @@ class DamageTracker:
             yield from self._release(held, intact)
             yield frame, intact
         yield from self._release(held, intact=not self._smeared)
+        self._note_what_is_missing_at_the_end()
+
+    def _note_what_is_missing_at_the_end(self) -> None:
+        if self._damaged:  # and no picture came of it
+            self._start_of_damage("it is incomplete")
         self.left_out += len(self._awaited) if self._smeared else 0
 
     def _release(self, held: list[Any], intact: bool) -> Iterator[tuple[Any, bool]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 
 from svg_common.errors import SvgError
 from svg_common.files import refuse_pipe
-from svg_common.video.container import lacks_index, missing_bytes
+from svg_common.video.container import index_problem, is_joined, missing_bytes
 from svg_common.video.damage import DamageTracker
+from svg_common.video.file_end import FileEnd
+from svg_common.video.joins import JoinedPackets
 from svg_common.video.picture import PictureConverter
 from svg_common.video.stream import NoFilmError, count_pictures, film_stream
 from svg_common.video.timing import Clock, measure_timing
@@ -31,7 +34,13 @@ VIDEO_SUFFIXES = (
     *(".h264", ".264", ".avc", ".h265", ".265", ".hevc", ".h266", ".266", ".vvc", ".obu", ".av1"),  # raw, no time stamps
     *(".m1v", ".m2v", ".mpv", ".h261", ".h263", ".vc1", ".dnxhd", ".dnxhr", ".mjpg", ".mjpeg"),
 )
-_UNFINISHED = "the recording was not finished, or the file was copied only in part: it has no index (moov)"
+_UNFINISHED = "the recording was not finished, or the file was copied only in part"
+_WHOLE = "copy it whole, or wait until its recorder has ended"
+_MOST = 0.9  # of a file in which the film is that of one stream; sound may go on after it
+_JOINED = (
+    "the file is several MP4 files one after the other, of which only the first can be read; give each one, or join them with "
+    "ffmpeg -f concat"
+)
 
 
 class VideoError(SvgError):
@@ -77,6 +86,9 @@ class VideoReader:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.problem: str | None = None
+        self._read_to = 0  # bytes of the file
+        self._another_stream = False
+        self._end = FileEnd.WHOLE
         refuse_pipe(self.path)
         with _open_container(self.path) as container:
             pictures = count_pictures(container)
@@ -145,17 +157,29 @@ class VideoReader:
                 yield VideoFrame(image, float(self._clock.time_of(frame)))
             elif count and (frame.pts is None or self.assumed_rate):
                 self._clock.time_of(frame)  # without time stamps, what is left out takes its time as well
+        self.problem = self._problem(damage, count)
+
+    def _problem(self, damage: DamageTracker, count: int) -> str | None:
+        """What was wrong with the file, after `count` frames of it."""
         try:
-            missing = missing_bytes(self.path)
+            size = self.path.stat().st_size
+            missing, joined = missing_bytes(self.path), is_joined(self.path)
         except OSError:  # it was removed meanwhile, and all of it was read
-            missing = 0
+            size, missing, joined = 0, 0, False
+        could_be_read = f"{count} frames could be read"
         if missing:
-            self.problem = f"the file is truncated: {missing} bytes are missing at its end; {count} frames could be read"
-        elif damage.reason:
-            self.problem = (
-                f"part of it is damaged ({damage.reason}): {damage.left_out} frame(s) up to the next key frame left out; "
-                f"{count} frames could be read"
-            )
+            return f"the file is truncated: {missing} bytes are missing at its end; {could_be_read}"
+        if self._end != FileEnd.WHOLE:
+            return f"the file is truncated: it ends {self._end.value}; {could_be_read}"
+        if joined:
+            return f"{_JOINED}; {could_be_read}"
+        if self._another_stream and self._read_to < _MOST * size:
+            read = f"{self._read_to / size:.0%}"
+            return f"from {read} of the file on, its film is another stream, which is not read; {could_be_read}"
+        if damage.reason:
+            left_out = f"{damage.left_out} frame(s) up to the next key frame left out"
+            return f"part of it is damaged ({damage.reason}): {left_out}; {could_be_read}"
+        return None
 
     def _decoded_frames(self, stream: Any, damage: DamageTracker, strict: bool) -> Iterator[Any]:
         """Decode packet by packet, so that one that is damaged does not end the rest."""
@@ -163,21 +187,52 @@ class VideoReader:
 
         stream.thread_type = "AUTO"
         damage.reports_damage(stream.codec_context, strict)
-        packets = self._container.demux(stream)
+        joined = JoinedPackets(self._container.demux(stream), self.path, 1 / self.fps)
+        packets = iter(joined)
         ended = False
         while not ended:
             frames: list[Any] = []
             try:
-                packet = next(packets, None)
+                packet, begins = next(packets, (None, False))
                 ended = packet is None
+                if begins:  # it is decoded like a file of its own
+                    yield from _last_pictures(stream, damage)
+                    damage.begins_anew()
                 if packet is not None:
                     damage.sending(packet)
-                frames = packet.decode() if packet is not None else stream.codec_context.decode(None)
+                    self._read_to = max(self._read_to, (packet.pos or 0) + packet.size)
+                frames = (packet or _end_of(stream)).decode()
+            except IndexError:  # as of JoinedPackets
+                self._another_stream = True
             except av.EOFError:
                 pass  # the decoder was flushed already
             except av.FFmpegError as error:
                 damage.failed(str(error.strerror))
             yield from frames
+        self._end = joined.end
+
+
+def _last_pictures(stream: Any, damage: DamageTracker) -> list[Any]:
+    """End the decoding of a recording, after which another one begins in the same file, and return what the decoder held."""
+    import av
+
+    frames: list[Any] = []
+    try:
+        frames = _end_of(stream).decode()
+    except av.FFmpegError as error:
+        damage.failed(str(error.strerror))
+    stream.codec_context.flush_buffers()
+    return frames
+
+
+def _end_of(stream: Any) -> Any:
+    """The packet that lets a decoder return the pictures that it holds. `decode(None)` returns them without a time base."""
+    import av
+
+    packet = av.Packet()
+    packet.stream = stream
+    packet.time_base = stream.time_base
+    return packet
 
 
 def _open_container(path: Path) -> Any:
@@ -190,7 +245,7 @@ def _open_container(path: Path) -> Any:
         # playlist that poses as a video from opening connections.
         return av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except av.FFmpegError as error:
-        raise _not_a_video(path, _UNFINISHED if path.is_file() and lacks_index(path) else str(error.strerror)) from error
+        raise _not_a_video(path, str(error.strerror)) from error
     except OSError as error:
         raise _not_a_video(path, error.strerror or str(error)) from error
 
@@ -203,5 +258,9 @@ def _video_stream(container: Any, path: Path, pictures: Mapping[int, int]) -> An
 
 
 def _not_a_video(path: Path, reason: str) -> VideoError:
+    """The error that says why; if the index of an MP4 file is not all there, FFmpeg's reason is one of many that come of it."""
+    with suppress(OSError):
+        index = index_problem(path) if path.is_file() else None
+        reason = reason if index is None else f"{_UNFINISHED}: {index}; {_WHOLE}"
     message = f"cannot read '{path}' as a video: {reason}\n  expected a video file that FFmpeg can play"
     return VideoError(message, reason)

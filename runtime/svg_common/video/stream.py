@@ -35,7 +35,7 @@ def count_pictures(container: Any) -> dict[int, int]:
             size += packet.size
             if sum(pictures.values()) >= _COUNTED_PICTURES or size > _COUNTED_BYTES:
                 break
-    except av.FFmpegError:
+    except (av.FFmpegError, IndexError):  # PyAV's own at the end of a file in which a further stream appears
         pass  # damage is reported when the pictures are decoded
     return pictures
 

@@ -6,7 +6,6 @@ usual distance between two pictures, measured in the first part of the file.
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +13,13 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
+from svg_common.video.joins import JoinedPackets
 from svg_common.video.sampling import MAX_HOLD_S
 
 ASSUMED_FPS = Fraction(25)  # if neither time stamps nor codec say anything; also FFmpeg's own assumption
 _MAX_FPS = 1000  # this and higher rates come from broken headers; a time base in milliseconds is often taken for a rate
 _SHORTEST_S = 0.0015  # distances of a millisecond are those of a burst, rounded
 _JUMP_S = 1  # a clock that steps back further than this was restarted, by a wrap or a joined recording
-_DECODE_JUMP_S = 0.25  # decode times never step back, but for jitter
 _NO_TIME_STAMPS = 0x80  # AVFMT_NOTIMESTAMPS: raw streams, for which FFmpeg makes up stamps
 _MEASURED_PICTURES = 1000
 _MEASURED_BYTES = 64 << 20  # uncompressed video: enough pictures, and no long read before the first one is shown
@@ -111,37 +110,18 @@ def _read_stamps(container: Any, stream: Any, decode_times: bool) -> tuple[list[
 
     stamps: list[float] = []
     pictures = size = 0
-    clock = _UnbrokenClock()
     try:
-        for packet in container.demux(stream):
+        for packet, _ in JoinedPackets(container.demux(stream)):
             stamp = packet.dts if decode_times else packet.pts
             if packet.size and stamp is not None:
-                decoded_s = None if packet.dts is None else float(packet.dts * packet.time_base)
-                stamps.append(clock.moved(float(stamp * packet.time_base), decoded_s))
+                stamps.append(float(stamp * packet.time_base))
             pictures += packet.size > 0
             size += packet.size
             if pictures > _MEASURED_PICTURES or size > _MEASURED_BYTES:
                 break
-    except av.FFmpegError:
+    except (av.FFmpegError, IndexError):  # as of JoinedPackets
         pass  # damage is reported when the pictures are decoded
     return stamps, pictures
-
-
-class _UnbrokenClock:
-    """Lets the time stamps of a clock that was restarted run on, so that none of before lies between them."""
-
-    def __init__(self) -> None:
-        self._shift_s = 0.0
-        self._decoded_s = self._latest_s = -math.inf
-
-    def moved(self, stamp_s: float, decoded_s: float | None) -> float:
-        """Return the stamp of the next packet, whose decode time is `decoded_s` if known, behind those before a restart."""
-        if decoded_s is not None:
-            if self._decoded_s - decoded_s > _DECODE_JUMP_S:
-                self._shift_s = self._latest_s - stamp_s
-            self._decoded_s = decoded_s
-        self._latest_s = max(self._latest_s, stamp_s + self._shift_s)
-        return stamp_s + self._shift_s
 
 
 def _exact_rate(interval_s: float, stream: Any) -> Fraction:

@@ -60,18 +60,18 @@ class Dataset:
         """The same one by another path of its folder."""
         return Dataset(folder, self._shard, self._settings)
 
-    def done(self) -> dict[str, str]:
-        """Status of all videos that are done, of every shard, by their id."""
-        status: dict[str, str] = {}
+    def done(self) -> dict[str, tuple[str, str | None]]:
+        """Status and reason of all videos that are done, of every shard, by their id."""
+        done: dict[str, tuple[str, str | None]] = {}
         for file in sorted(self.folder.glob("part-*/videos.parquet")):
             try:
-                rows = pq.read_table(file, columns=["video_id", "status"]).to_pylist()
+                rows = pq.read_table(file, columns=["video_id", "status", "reason"]).to_pylist()
             except (OSError, pa.ArrowException) as error:
                 raise SvgError(
                     f"cannot read '{file}': {error}\n  remove the folder of this part; its videos are then forecast again"
                 ) from error
-            status.update((row["video_id"], row["status"]) for row in rows)
-        return status
+            done.update((row["video_id"], (row["status"], row["reason"])) for row in rows)
+        return done
 
     @contextmanager
     def part(self, name: str | None = None) -> Iterator[Part]:

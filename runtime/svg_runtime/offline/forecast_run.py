@@ -19,10 +19,12 @@ from svg_runtime.bundle.manifest import Manifest
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.live.stop import StopRequest
 from svg_runtime.offline.dataset import open_dataset
-from svg_runtime.offline.listing import list_videos
+from svg_runtime.offline.listing import list_videos, local_path
 from svg_runtime.offline.options import ForecastOptions, kept_shapes
 from svg_runtime.offline.tally import Tally
 from svg_runtime.offline.worker import Worker
+
+_SHOWN = 20  # reasons on the screen
 
 
 def run_forecast(options: ForecastOptions, console: Console) -> Tally:
@@ -38,19 +40,20 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
     with StopRequest() as stop:
         model = options.find_model()
         manifest = Bundle.open(model).manifest
-        files = [source for source in options.sources if Path(source).is_file()]
+        files = [source for source in map(local_path, options.sources) if Path(source).is_file()]
         check_outputs({"--json": options.json}, {"--out": options.out}, needed=[model, *files])
         listing = list_videos(options.sources)
         mine = [video for video in listing.videos if options.shard.has(video.id)]
         tally = Tally(listed=len(listing.videos))
-        if options.shard.number == 1:  # what has no content has no id, and belongs to no shard
-            for name, reason in listing.missing.items():
-                tally.unreachable(name, reason)
         with open_dataset(options.out, options.settings(manifest, model.name), options.shard) as dataset:
             done = dataset.done()
             pending = [video for video in mine if video.id not in done]
-            tally.done_before = len(mine) - len(pending)
-            tally.status.update(done[video.id] for video in mine if video.id in done)
+            for video in mine:
+                if video.id in done:
+                    tally.count_before(video.name, *done[video.id])
+            if options.shard.number == 1:  # what has no content has no id, and belongs to no shard
+                for name, reason in listing.missing.items():
+                    tally.unreachable(name, reason)
             share = (
                 ""
                 if options.shard.count == 1
@@ -103,8 +106,11 @@ def _finish(options: ForecastOptions, about: dict[str, Any], tally: Tally, durat
     counts = ", ".join(f"{count} {status}" for status, count in sorted(tally.status.items())) or "no videos"
     did = f"{tally.frames} frames and {tally.alarms} alarms in this run, {duration_s:.0f} s"
     say(f"svg-forecast: {counts}; {did} -> {options.out}")
-    for name, reason in tally.problems.items():
+    shown = list(tally.problems.items())[-_SHOWN:]  # those of this run come after those of earlier ones
+    for name, reason in shown:
         say(f"svg-forecast: {name}: {reason.partition(chr(10))[0]}")
+    if len(shown) < len(tally.problems):
+        say(f"svg-forecast: and {len(tally.problems) - len(shown)} more, in the table of videos and in --json FILE")
     if options.json is None:
         return
     summary = {

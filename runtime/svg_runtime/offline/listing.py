@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import re
@@ -15,13 +16,15 @@ from typing import Any
 
 from svg_common.command import require_modules
 from svg_common.errors import BackendMissingError, SvgError, UsageError
+from svg_common.path_advice import path_of_file_url
 from svg_common.printable import printable, without_logins
 from svg_common.text_files import EncodingError, decode_text
 from svg_common.video.clips import find_clips
 from svg_common.video.reader import VIDEO_SUFFIXES
 
-LIST_SUFFIXES = (".txt", ".lst", ".list")
+LIST_SUFFIXES = (".txt", ".lst", ".list", ".m3u", ".m3u8")  # a playlist is a list with comments
 _LIST_LIMIT = 256 << 20  # bytes: millions of names
+_PATTERN = "*?["  # signs of one
 _BRACKETS = re.compile(r"\[[^\]]*\]")  # of addresses such as [::1]
 _NAME_LIMIT = 4096  # characters of an address, as of a path on Linux
 _UNKNOWN_SIZE = -1  # an HTTP server need not know how long its answer will be
@@ -99,7 +102,7 @@ def list_videos(sources: Sequence[str]) -> Listing:
     """
     found: dict[str, Video] = {}
     missing: dict[str, str] = {}
-    for source in sources:
+    for source in map(local_path, sources):
         if _without_query(source).lower().endswith(LIST_SUFFIXES):
             for entry in _entries(source):
                 try:
@@ -109,6 +112,16 @@ def list_videos(sources: Sequence[str]) -> Listing:
         else:
             found.update((video.id, video) for video in _videos_in(source))
     return Listing(list(found.values()), missing)
+
+
+def local_path(source: str) -> str:
+    """The path that a file: URL names; any other source as it is."""
+    path = path_of_file_url(source)
+    if path is None:
+        return source
+    if os.path.isabs(path) or os.path.lexists(path):
+        return path
+    return source  # another computer
 
 
 @contextmanager
@@ -148,11 +161,12 @@ def _entries(source: str) -> Iterator[str]:
         text = decode_text(content, errors="surrogateescape")
     except EncodingError as error:
         raise UsageError(f"'{_shown(source)}' is no list: {error}\n  expected a path or an address on each line") from error
-    folder = "" if "://" in source else os.path.dirname(source)
+    folder = os.path.dirname(_without_query(source))
     for line in text.splitlines():
         entry = line.strip()
         if entry and not entry.startswith("#"):
-            yield entry if "://" in entry else os.path.join(folder, os.path.expanduser(entry))
+            entry = local_path(entry)
+            yield entry if "://" in entry else os.path.join(folder, os.path.expanduser(entry))  # also below an address
 
 
 def _read_list(source: str) -> bytes:
@@ -177,6 +191,10 @@ def _videos_in(source: str) -> Iterator[Video]:
         raise UsageError("an empty name of a video, folder or list\n  give one, or . for this folder")
     if "://" in source and "::" in _BRACKETS.sub("", _without_query(source)):
         raise UsageError(f"'{_shown(source)}' is a chain of addresses, which svg-forecast does not read\n  unpack the archive")
+    if source.lower().startswith("file://"):
+        raise UsageError(
+            f"'{_shown(source)}' names another computer\n  expected three slashes before a path: file:///folder/a.mp4"
+        )
     if "://" not in source:
         yield from _local_videos(Path(source))
         return
@@ -188,13 +206,33 @@ def _videos_in(source: str) -> Iterator[Video]:
 
 
 def _local_videos(path: Path) -> Iterator[Video]:
-    files = [clip.paths[0] for clip in find_clips(path) if clip.is_video]
-    if not files:
-        raise UsageError(f"'{printable(path)}' contains no videos\n  expected files such as .mp4, .mkv or .avi")
-    for file in files:
+    for file in _local_files(path):
         real = file.resolve()
         status = real.stat()
         yield Video(str(real), status.st_size, f"mtime {status.st_mtime_ns}")
+
+
+def _local_files(path: Path) -> list[Path]:
+    if not path.exists():
+        if not any(sign in str(path) for sign in _PATTERN):
+            raise UsageError(
+                f"'{printable(path)}' does not exist\n  expected a video, a folder of videos, or a list of these (.txt)"
+            )
+        matches = (Path(match) for match in glob.iglob(str(path), recursive=True))
+        files = sorted(match for match in matches if match.suffix.lower() in VIDEO_SUFFIXES and match.is_file())
+        clips = []
+    else:
+        clips = find_clips(path)
+        files = [clip.paths[0] for clip in clips if clip.is_video]
+    if not files and clips:
+        raise UsageError(
+            f"'{printable(path)}' contains pictures, but no videos\n"
+            "  expected videos; svg-live reads pictures, and this makes a video of them:\n"
+            "  ffmpeg -framerate 10 -pattern_type glob -i 'FOLDER/*.png' -c:v ffv1 video.mkv"
+        )
+    if not files:
+        raise UsageError(f"'{printable(path)}' contains no videos\n  expected files such as .mp4, .mkv or .avi")
+    return files
 
 
 def _stored_videos(store: Any, place: str, source: str) -> Iterator[Video]:
@@ -213,7 +251,7 @@ def _stored_videos(store: Any, place: str, source: str) -> Iterator[Video]:
 
 
 def _stored_files(store: Any, place: str) -> dict[str, Mapping[str, Any]]:
-    if any(sign in _without_query(place) for sign in "*?["):
+    if any(sign in _without_query(place) for sign in _PATTERN):
         found: dict[str, Mapping[str, Any]] = store.glob(place, detail=True)
     elif store.isfile(place):
         return {place: store.info(place)}  # asked for by its name, whatever its suffix

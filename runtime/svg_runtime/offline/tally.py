@@ -6,8 +6,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-_SHOWN = 20  # problems in the statistics
-
 
 @dataclass
 class Tally:
@@ -18,35 +16,36 @@ class Tally:
     status: Counter[str] = field(default_factory=Counter)  # ok, damaged, failed, unreachable
     frames: int = 0
     alarms: int = 0
-    problems: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)  # why a video is not ok, by its name
 
     def count(self, row: dict[str, Any]) -> None:
         """Count a row of the table of videos."""
-        self.status[row["status"]] += 1
+        self._note(row["video"], row["status"], row["reason"])
         self.frames += row["frames"]
         self.alarms += row["alarms"]
-        if row["reason"] is not None:
-            self.problem(row["video"], row["reason"])
+
+    def count_before(self, name: str, status: str, reason: str | None) -> None:
+        """Count a video that an earlier run forecast."""
+        self.done_before += 1
+        self._note(name, status, reason)
 
     def unreachable(self, name: str, reason: str) -> None:
         """Count a video that the next run will try again."""
-        self.status["unreachable"] += 1
-        self.problem(name, reason)
-
-    def problem(self, name: str, reason: str) -> None:
-        """Remember why a video is not ok."""
-        if len(self.problems) < _SHOWN:
-            self.problems[name] = reason
+        self._note(name, "unreachable", reason)
 
     def add(self, other: dict[str, Any]) -> None:
         """Add the attributes of another one, but not what it was given to do."""
         self.status.update(other["status"])
         self.frames += other["frames"]
         self.alarms += other["alarms"]
-        for name, reason in other["problems"].items():
-            self.problem(name, reason)
+        self.problems.update(other["problems"])
 
     @property
     def not_ok(self) -> int:
         """Videos that are not forecast completely."""
         return sum(count for status, count in self.status.items() if status != "ok")
+
+    def _note(self, name: str, status: str, reason: str | None) -> None:
+        self.status[status] += 1
+        if reason is not None:
+            self.problems[name] = reason

@@ -279,8 +279,23 @@ def test_a_recording_without_its_index_was_not_finished(tmp_path, suffix, cut):
     }
     unfinished = tmp_path / f"cut{suffix}"
     unfinished.write_bytes(b"".join(box for kind, box in parts.items() if kind not in (b"moov", b"mdat")) + cuts[cut])
-    with pytest.raises(VideoError, match="the recording was not finished"):
+    with pytest.raises(VideoError, match=r"the recording was not finished.*no index \(moov\); copy it whole"):
         VideoReader(unfinished)
+
+
+@pytest.mark.parametrize("options", [{}, {"movflags": "+faststart"}, {"movflags": "frag_keyframe+empty_moov"}])
+@pytest.mark.parametrize("kept", [0, 4, 8, 400])  # bytes of the index
+def test_an_index_that_is_cut_is_said(tmp_path, options, kept):
+    whole = write_video(tmp_path / "whole.mp4", codec="libx264", options=options)
+    index = boxes(whole)[b"moov"]
+    content = whole.read_bytes()
+    short = tmp_path / "short.mp4"
+    short.write_bytes(content[: content.index(index) + kept])
+    with pytest.raises(VideoError) as error:
+        VideoReader(short)
+    cut = f"its index (moov) is cut: {len(index) - kept} bytes are missing"
+    assert ("it has no index (moov)" if kept < 8 else cut) in error.value.reason
+    assert "copy it whole, or wait until its recorder has ended" in error.value.reason
 
 
 def test_other_damage_is_not_called_unfinished(tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import fsspec
 import pytest
@@ -42,6 +43,46 @@ def test_folders_files_and_lists_name_each_video_once(videos, tmp_path):
     assert names([str(listed), str(videos), str(link)]) == [
         "a.mkv", "pause.mp4", "yard2.mp4", "yard0.mp4", "yard1.mp4"
     ]  # fmt: skip
+
+
+@pytest.fixture
+def odd_names(tmp_path) -> Path:
+    """Files whose names have characters that mean something in an address or a pattern."""
+    for name in ("a b/one.mp4", "a b/two.mkv", "a b/.hidden.mp4", "a b/notes.md", "50%/[1].mp4", "x%20y/h#1.mp4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a b/list.txt").write_text("*.mp4\nfile:two.mkv\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("start", ["file://", "file://localhost", "FILE://", "file:", ""])
+@pytest.mark.parametrize(
+    ("place", "found"),
+    [
+        ("/a b", ["one.mp4", "two.mkv"]),
+        ("/a b/*.mp4", ["one.mp4"]),
+        ("/a b/*", ["one.mp4", "two.mkv"]),
+        ("/**/[o]n?.mp4", ["one.mp4"]),
+        ("/50%/[1].mp4", ["[1].mp4"]),
+        ("/x%20y/h#1.mp4", ["h#1.mp4"]),
+    ],
+)
+def test_file_addresses_and_patterns_are_paths(odd_names, start, place, found):
+    path = f"{odd_names}{place}"
+    assert names([f"{start}{path}"]) == found
+    if start:
+        assert names([f"{start}{quote(path, safe='/*?[]')}"]) == found
+        assert names([f"{start}{quote(path)}"]) == found  # `%2A` too
+
+
+def test_file_addresses_in_and_of_lists(odd_names, tmp_path, monkeypatch):
+    monkeypatch.chdir(odd_names / "a b")
+    assert names([f"file://{quote(str(odd_names))}/a%20b/list.txt"]) == ["one.mp4", "two.mkv"]
+    monkeypatch.chdir(tmp_path.parent)
+    (odd_names / "all.txt").write_text(f"file://localhost{odd_names}/a%20b/*.mkv\na b/o*\nfile://host{odd_names}\n")
+    listing = list_videos([str(odd_names / "all.txt")])
+    assert [Path(video.address).name for video in listing.videos] == ["two.mkv", "one.mp4"]
+    assert list(listing.missing) == [f"file://host{odd_names}"]
 
 
 def test_a_changed_file_is_another_video_and_a_touched_shard_is_not(videos, tmp_path):
@@ -106,6 +147,27 @@ def test_objects_of_a_store(bucket, tmp_path):
         assert path.read_bytes() == b"not a video: a.mp4"
         assert path.suffix == ".mp4"
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_list_in_a_store_names_its_neighbours(bucket, videos, tmp_path, monkeypatch):
+    monkeypatch.chdir(videos)  # whose files are not meant
+    bucket.pipe_file("/clips/list.txt", f"a.mp4\ndeep\nyard0.mp4\n{videos / 'yard1.mp4'}\n".encode())
+    listing = list_videos(["memory://clips/list.txt"])
+    assert [Path(video.address).name for video in listing.videos] == ["a.mp4", "b.MKV", "yard1.mp4"]
+    assert list(listing.missing) == ["memory://clips/yard0.mp4"]
+
+
+def test_a_playlist_is_a_list_of_its_pieces(videos, tmp_path):
+    (tmp_path / "live.m3u8").write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.0,\n{videos}/yard0.mp4\n#EXT-X-ENDLIST\n")
+    assert names([str(tmp_path / "live.m3u8")]) == ["yard0.mp4"]
+
+
+def test_pictures_are_refused_with_what_makes_a_video_of_them(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number:03}.png").touch()
+    for source in (tmp_path, tmp_path / "000.png"):
+        with pytest.raises(UsageError, match=r"contains pictures, but no videos(.|\n)*ffmpeg -framerate"):
+            list_videos([str(source)])
 
 
 def test_an_object_that_has_gone_or_changed_is_unreachable(bucket, tmp_path):
@@ -243,6 +305,10 @@ def test_a_file_that_is_still_written_is_unreachable(videos, tmp_path):
         ("gone.txt", UsageError, "no such list"),
         ("gone.mp4", UsageError, "does not exist"),
         ("", UsageError, "an empty name"),
+        ("file://", UsageError, "three slashes"),
+        ("file://host/a.mp4", UsageError, "names another computer"),
+        ("file:///gone%20away/a.mp4", UsageError, "'/gone away/a.mp4' does not exist"),
+        ("/gone/*.mp4", UsageError, "contains no videos"),
         ("zip://a.mp4::/tmp/x.zip", UsageError, "a chain of addresses"),
         ("foo://bucket/x", UsageError, "no address of videos"),
         ("memory://nothing", UsageError, "contains no videos"),

@@ -120,9 +120,23 @@ def test_damaged_videos_are_rows_with_a_reason(svg_forecast, videos, tmp_path):
     assert Counter(rows["frames"]["video_id"].to_pylist()) == {
         row["video_id"]: row["frames"] for row in table.values() if row["frames"]
     }
-    code, _, summary = svg_forecast(folder)
+    problems = summary["problems"]
+    assert {Path(name).name for name in problems} == {"cut.mkv", "empty.mp4", "text.avi"}
+    code, message, summary = svg_forecast(folder)
     assert (code, summary["videos"]["done_before"], summary["frames"]) == (1, 4, 0)  # as the uninterrupted run says
+    assert summary["problems"] == problems
+    assert "the file is empty" in message
     assert rows_of(Path("out")) == rows
+
+
+def test_every_reason_is_in_the_summary_and_the_screen_says_how_many_are_not_on_it(svg_forecast, tmp_path):
+    for number in range(25):
+        (tmp_path / f"{number:02}.mp4").touch()
+    for _ in range(2):
+        _, message, summary = svg_forecast(tmp_path)
+        assert len(summary["problems"]) == summary["videos"]["failed"] == 25
+        assert message.count("the file is empty") == 20
+        assert "and 5 more" in message
 
 
 def test_region_and_turn(svg_forecast, videos):

@@ -1,0 +1,66 @@
+"""Files whose headers do not say how long they are, and that were cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from svg_common.video.reader import VideoReader
+from tests.svg_common.video.test_timing import PLAYED, RAW, write_video
+
+MARKED = (".gif", ".apng")  # formats with a mark of their end
+SEEN = (*MARKED, ".ts", ".m2ts", ".dv", ".y4m")
+
+
+def read(path: Path) -> tuple[list[np.ndarray], str | None]:
+    with VideoReader(path) as reader:
+        return [frame.image for frame in reader], reader.problem
+
+
+def whole_file(folder: Path, suffix: str) -> Path:
+    return write_video(folder / f"whole{suffix}", *(PLAYED | RAW)[suffix])
+
+
+@pytest.mark.parametrize("suffix", SEEN)
+@pytest.mark.parametrize("share", [0.57, 0.83, 0.95])
+def test_a_cut_file_is_noticed_and_its_cut_picture_is_not_shown(tmp_path, suffix, share):
+    whole = whole_file(tmp_path, suffix)
+    pictures, problem = read(whole)
+    assert problem is None
+    content = whole.read_bytes()
+    cut = tmp_path / f"cut{suffix}"
+    cut.write_bytes(content[: int(share * len(content))])
+    shown, problem = read(cut)
+    assert problem is not None
+    assert f"{len(shown)} frames could be read" in problem
+    assert 0 < len(shown) < len(pictures)
+    # B-frames after the cut may be missing in the middle
+    assert max(min(np.abs(image.astype(int) - other).mean() for other in pictures) for image in shown) < 0.5
+
+
+@pytest.mark.parametrize("suffix", MARKED)
+def test_a_missing_end_mark_is_noticed_and_costs_no_picture(tmp_path, suffix):
+    whole = whole_file(tmp_path, suffix)
+    content = whole.read_bytes()
+    cut = tmp_path / f"cut{suffix}"
+    for missing in (1, 8) if suffix == ".apng" else (1,):
+        cut.write_bytes(content[:-missing])
+        shown, problem = read(cut)
+        assert len(shown) == len(read(whole)[0])
+        assert problem is not None
+        assert "without the mark of its end" in problem
+
+
+@pytest.mark.parametrize("suffix", MARKED)
+def test_bytes_after_the_end_mark_are_no_damage(tmp_path, suffix):
+    whole = whole_file(tmp_path, suffix)
+    longer = tmp_path / f"longer{suffix}"
+    longer.write_bytes(whole.read_bytes() + b"appended by some program")
+    assert read(longer)[1] is None
+
+
+def test_no_whole_file_is_called_truncated(tmp_path):
+    problems = {suffix: read(whole_file(tmp_path, suffix))[1] for suffix in PLAYED | RAW}
+    assert {suffix: problem for suffix, problem in problems.items() if problem is not None} == {}
