@@ -65,7 +65,8 @@ def run_command(app: typer.Typer, prefix: str = "") -> NoReturn:
     _ignore_narrow_terminal()
     warnings.formatwarning = lambda message, *where: f"warning: {console_text(str(message))}\n"  # no source line
     code = _exit_code(lambda: _run(app, prefix))
-    sys.exit(_exit_code(flush_results) or code)
+    flushed = _exit_code(flush_results)
+    sys.exit(code or flushed)
 
 
 def _run(app: typer.Typer, prefix: str) -> int:

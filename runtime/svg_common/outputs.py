@@ -114,7 +114,7 @@ def existing_file(path: str | Path | None) -> Path | None:
 
 
 def _refuse_replacing_data(files: Outputs, data: Iterable[Path]) -> None:
-    """Refuse to replace a file in a folder of data, unless it can only be an earlier result."""
+    """Refuse to replace a file in a folder of data, unless its suffix is that of results."""
     for flag, output in files.items():
         if output is None or not output.is_file() or output.suffix.lower() in _RESULTS:
             continue

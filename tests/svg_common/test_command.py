@@ -31,6 +31,7 @@ def main(what: str, number: int = typer.Option(0)):
     elif what == "svg": raise SvgError("given / expected / next")
     elif what == "usage": raise UsageError("these two contradict")
     elif what == "parity": raise PartError("not the same")
+    elif what == "printed": print("result", end=""); raise PartError("not the same")
     elif what == "extra": require_modules("this part", "train", "json", "no_such_module_at_all")
     elif what == "missing file": open("/no/such/file")
     elif what == "full": open("/dev/full", "w").write("x" * 10**6)
@@ -181,6 +182,16 @@ def test_what_is_opened_never_takes_the_number_of_a_closed_stream(number, tmp_pa
     command = f"{shlex.join([sys.executable, '-c', program, 'fine'])} {number}>&-"
     assert subprocess.run(["bash", "-c", command], cwd=tmp_path, timeout=30, check=False).returncode == 0
     assert (tmp_path / "found").read_text() == "True\n"
+
+
+def test_results_that_cannot_be_written_do_not_hide_why_a_run_failed():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, "printed"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+        )  # fmt: skip
+    assert done.returncode == ExitCode.PARITY_FAILED
+    assert "not the same" in done.stderr
 
 
 def test_ctrl_c_exits_130():

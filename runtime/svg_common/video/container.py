@@ -11,6 +11,10 @@ from typing import BinaryIO
 
 _ISO_BOXES = frozenset(b"ftyp styp moov moof mdat free skip wide uuid sidx mfra meta".split())
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+# How files begin whose second one FFmpeg does not read, if they are joined: FLV, ASF, APNG.
+_BEGINS = (b"FLV\x01", bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), b"\x89PNG\r\n\x1a\n")
+_LONGEST_BEGIN = max(map(len, _BEGINS))
+_SEARCHED = 1 << 20  # bytes after the last packet: what ends a file, such as an index
 _UNSET_SIZES = (0, 0xFFFFFFFF)  # a recorder that was interrupted never filled in the RIFF size
 
 
@@ -50,13 +54,25 @@ def index_problem(path: Path) -> str | None:
     return f"its index (moov) is cut: {cut} bytes are missing" if cut > 0 else None
 
 
-def is_joined(path: Path) -> bool:
-    """Whether `path` is several MP4 or MOV files one after the other, as `cat` writes them, of which FFmpeg plays the first.
+def is_joined(path: Path, read_to: int) -> bool:
+    """Whether `path` is several files one after the other, as `cat` writes them, of which FFmpeg plays the first.
+
+    Args:
+        path: of a file of any kind; MP4, MOV, FLV, ASF and APNG are known.
+        read_to: where the last packet that was read ends.
 
     Raises:
         OSError: the file cannot be read.
     """
-    return [kind for kind, _ in _iso_boxes(path)].count(b"moov") > 1
+    boxes = _iso_boxes(path)
+    if boxes:
+        after = {kind for (kind, _), (_, start) in zip(boxes[1:], boxes[:-1], strict=True) if start >= read_to}
+        return [kind for kind, _ in boxes].count(b"moov") > 1 and b"mdat" in after
+    with path.open("rb") as file:
+        head = file.read(_LONGEST_BEGIN)
+        begin = next((each for each in _BEGINS if head.startswith(each)), None)
+        file.seek(read_to)
+        return begin is not None and begin in file.read(_SEARCHED)
 
 
 def _iso_boxes(path: Path) -> list[tuple[bytes, int]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from svg_common.video.file_end import FileEnd, file_end
-from svg_common.video.transport import counts_anew
+from svg_common.video.transport import counts_anew, ts_layout
 
 _STEP_BACK_S = 0.25  # decode times never step back, but for jitter
 _WRAP = 1 << 33  # MPEG's time stamps have 33 bits; FFmpeg lets them run on, and takes for that what began at an earlier time
@@ -57,7 +57,7 @@ class JoinedPackets:
         waiting: deque[tuple[Any, bool]] = deque()
         try:
             for packet in self._packets:
-                waiting.append((packet, self._begins(packet, [each for each, _ in waiting if each.is_corrupt])))
+                waiting.append((packet, self._begins(packet, [each for each, _ in waiting])))
                 if len(waiting) > _SUSPECTED:
                     yield waiting.popleft()
         except (av.FFmpegError, IndexError):
@@ -73,13 +73,17 @@ class JoinedPackets:
                 self.end = file_end(self._path, last[-1].pos, last[-1].size)
             last[-1].is_corrupt |= self.end == FileEnd.CUT
 
-    def _begins(self, packet: Any, suspects: list[Any]) -> bool:
-        """Whether a recording begins with `packet`; `suspects` were then marked for that alone, and are no more."""
+    def _begins(self, packet: Any, before: list[Any]) -> bool:
+        """Whether a recording begins with `packet`; packets `before` it were then marked for that alone, and are no more."""
+        suspects = [each for each in before if each.is_corrupt]
         restarts = self._let_time_run_on(packet)
         # Only the clock may have been set anew, which is no reason to wait for a key frame.
         begins = packet.is_keyframe or bool(suspects) if restarts else bool(suspects) and self._counts_anew(packet)
-        for suspect in suspects if begins else ():
-            suspect.is_corrupt = False
+        if begins and before and self._is_cut(before[-1], packet):
+            before[-1].is_corrupt = True
+        elif begins:
+            for suspect in suspects:
+                suspect.is_corrupt = False
         return begins
 
     def _let_time_run_on(self, packet: Any) -> bool:
@@ -100,5 +104,15 @@ class JoinedPackets:
     def _counts_anew(self, packet: Any) -> bool:
         if self._path is None or packet.pos is None:
             return False
-        with self._path.open("rb") as file:
+        with suppress(OSError), self._path.open("rb") as file:  # it was removed meanwhile
             return counts_anew(file, packet.pos)
+        return False
+
+    def _is_cut(self, last: Any, following: Any) -> bool:
+        """Whether the recording that ended with the packet `last` was cut there."""
+        if self._path is None or last.pos is None or following.pos is None:
+            return False
+        with suppress(OSError), self._path.open("rb") as file:
+            layout = ts_layout(file, following.pos)
+            return layout is not None and (following.pos - last.pos) % layout[0] != 0
+        return False

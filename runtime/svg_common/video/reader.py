@@ -38,7 +38,7 @@ _UNFINISHED = "the recording was not finished, or the file was copied only in pa
 _WHOLE = "copy it whole, or wait until its recorder has ended"
 _MOST = 0.9  # of a file in which the film is that of one stream; sound may go on after it
 _JOINED = (
-    "the file is several MP4 files one after the other, of which only the first can be read; give each one, or join them with "
+    "the file is several files one after the other, of which only the first can be read; give each one, or join them with "
     "ffmpeg -f concat"
 )
 
@@ -163,7 +163,7 @@ class VideoReader:
         """What was wrong with the file, after `count` frames of it."""
         try:
             size = self.path.stat().st_size
-            missing, joined = missing_bytes(self.path), is_joined(self.path)
+            missing, joined = missing_bytes(self.path), is_joined(self.path, self._read_to)
         except OSError:  # it was removed meanwhile, and all of it was read
             size, missing, joined = 0, 0, False
         could_be_read = f"{count} frames could be read"

@@ -6,14 +6,16 @@ from typing import BinaryIO
 
 _LAYOUTS = ((188, 0), (192, 4), (204, 0))  # size of a packet and where its head is: plain, time of arrival, error correction
 _SYNC = 0x47
+_HEADS = 8  # in a row make a transport stream: one or two may be chance
 _TABLES = 16  # packets from the table of programs to the first one of a picture: other tables, sound
 
 
 def ts_layout(file: BinaryIO, position: int) -> tuple[int, int] | None:
-    """Size of an MPEG-TS packet and the place of its head, if one is at `position` and another one before it."""
+    """Size of an MPEG-TS packet and the place of its head, if one is at `position`, and others before or after it."""
     for size, begin in _LAYOUTS:
-        if all(_is_head(_head(file, position + begin - count * size)) for count in (0, 1)):
-            return size, begin
+        for direction in (-1, 1):
+            if all(_is_head(_head(file, position + begin + direction * count * size)) for count in range(_HEADS)):
+                return size, begin
     return None
 
 

@@ -138,7 +138,7 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
                 progress=None if options.window else ProgressDisplay(console),
                 service=ServiceReport(stop, run.cameras, ServiceManager.from_environment()),
             )  # fmt: skip
-        except SvgError as error:
+        except Exception as error:
             _complete(run, opened, wall)
             if run.seen > 0 and not isinstance(error, UsageError):  # that is of the first picture: there is nothing to keep
                 _save_what_is_known(options, run, opened, console)

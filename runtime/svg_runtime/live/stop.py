@@ -37,7 +37,8 @@ class StopRequest:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # a closed terminal may signal again, until the process ends
+                signal.signal(number, handler)
 
     def __bool__(self) -> bool:
         return self.reason is not None

@@ -8,11 +8,13 @@ import os
 import re
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from svg_common.command import require_modules
 from svg_common.errors import BackendMissingError, SvgError, UsageError
@@ -22,7 +24,8 @@ from svg_common.text_files import EncodingError, decode_text
 from svg_common.video.clips import find_clips
 from svg_common.video.reader import VIDEO_SUFFIXES
 
-LIST_SUFFIXES = (".txt", ".lst", ".list", ".m3u", ".m3u8")  # a playlist is a list with comments
+_PLAYLISTS = (".m3u", ".m3u8")
+LIST_SUFFIXES = (".txt", ".lst", ".list", *_PLAYLISTS)  # a playlist is a list with comments
 _LIST_LIMIT = 256 << 20  # bytes: millions of names
 _PATTERN = "*?["  # signs of one
 _BRACKETS = re.compile(r"\[[^\]]*\]")  # of addresses such as [::1]
@@ -102,16 +105,27 @@ def list_videos(sources: Sequence[str]) -> Listing:
     """
     found: dict[str, Video] = {}
     missing: dict[str, str] = {}
+    lists: set[str] = set()
     for source in map(local_path, sources):
-        if _without_query(source).lower().endswith(LIST_SUFFIXES):
-            for entry in _entries(source):
-                try:
-                    found.update((video.id, video) for video in _videos_in(entry))
-                except (UsageError, UnreachableError, OSError, ValueError) as error:
-                    missing[_shown(entry)[:_REASON_LIMIT]] = _first_line(error)
-        else:
+        if not _is_list(source):
             found.update((video.id, video) for video in _videos_in(source))
+            continue
+        entries = deque(_entries(source))
+        while entries:
+            entry = entries.popleft()
+            try:
+                if not _is_list(entry):
+                    found.update((video.id, video) for video in _videos_in(entry))
+                elif entry not in lists:  # a list in a list
+                    lists.add(entry)
+                    entries.extendleft(reversed([*_entries(entry)]))
+            except (UsageError, UnreachableError, OSError, ValueError) as error:
+                missing[_shown(entry)[:_REASON_LIMIT]] = _first_line(error)
     return Listing(list(found.values()), missing)
+
+
+def _is_list(source: str) -> bool:
+    return _without_query(source).lower().endswith(LIST_SUFFIXES)
 
 
 def local_path(source: str) -> str:
@@ -161,12 +175,21 @@ def _entries(source: str) -> Iterator[str]:
         text = decode_text(content, errors="surrogateescape")
     except EncodingError as error:
         raise UsageError(f"'{_shown(source)}' is no list: {error}\n  expected a path or an address on each line") from error
-    folder = os.path.dirname(_without_query(source))
+    folder, is_playlist = os.path.dirname(_without_query(source)), _without_query(source).lower().endswith(_PLAYLISTS)
     for line in text.splitlines():
         entry = line.strip()
         if entry and not entry.startswith("#"):
             entry = local_path(entry)
-            yield entry if "://" in entry else os.path.join(folder, os.path.expanduser(entry))  # also below an address
+            yield entry if "://" in entry else _below(folder, os.path.expanduser(entry), is_playlist)
+
+
+def _below(folder: str, entry: str, is_playlist: bool) -> str:
+    """An entry of a list in `folder`, which may be an address; signs of a pattern in the folder's own name are none."""
+    path = os.path.join(folder, entry)
+    if is_playlist and "://" not in folder and not os.path.lexists(path):
+        return os.path.join(folder, unquote(entry))  # its entries are URLs
+    is_pattern = any(sign in entry for sign in _PATTERN) and "://" not in folder and not os.path.lexists(path)
+    return os.path.join(glob.escape(folder), entry) if is_pattern else path
 
 
 def _read_list(source: str) -> bytes:

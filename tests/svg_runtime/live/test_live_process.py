@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from svg_runtime.live.stop import StopRequest
 from tests.svg_runtime.live.live_helpers import read_times
 from tests.svg_runtime.live.network_cameras import Rtsp, switched_on
 
@@ -87,6 +88,20 @@ def test_a_closed_terminal_ends_with_complete_results(tiny_bundle, tmp_path):
     stats = json.loads((tmp_path / "s.json").read_text())
     assert stats["stopped_by"] == "signal SIGHUP"
     assert len(read_times(tmp_path / "out.mp4")) == stats["frames"]["seen"] > 0
+
+
+def test_a_terminal_that_signals_again_after_the_run_changes_nothing():
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
+        with StopRequest() as stop:
+            stop.start_graceful_stop()
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.signalled
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def read_all(descriptor: int) -> None:

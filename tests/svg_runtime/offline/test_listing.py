@@ -162,6 +162,20 @@ def test_a_playlist_is_a_list_of_its_pieces(videos, tmp_path):
     assert names([str(tmp_path / "live.m3u8")]) == ["yard0.mp4"]
 
 
+def test_lists_in_lists_playlists_and_signs_of_patterns_in_the_folder_of_a_list(videos, tmp_path):
+    folder = tmp_path / "cam[1]"
+    folder.mkdir()
+    for name in ("yard 0.mp4", "yard1.mp4"):
+        (folder / name).symlink_to(videos / name.replace(" ", ""))
+    (folder / "low.m3u8").write_text("#EXTM3U\nyard%200.mp4\n")
+    (folder / "master.m3u8").write_text("#EXTM3U\nlow.m3u8\nmaster.m3u8\n")
+    assert names([str(folder / "master.m3u8")]) == ["yard0.mp4"]
+    (folder / "all.txt").write_text("yard1.m*\nlow.m3u8\ngone.txt\n")
+    listing = list_videos([str(folder / "all.txt")])
+    assert [Path(video.address).name for video in listing.videos] == ["yard1.mp4", "yard0.mp4"]
+    assert list(listing.missing) == [str(folder / "gone.txt")]
+
+
 def test_pictures_are_refused_with_what_makes_a_video_of_them(tmp_path):
     for number in range(3):
         (tmp_path / f"{number:03}.png").touch()
