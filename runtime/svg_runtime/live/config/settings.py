@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,7 +58,7 @@ class Setting:
         if not self.is_path or is_address(path):
             return path
         home = Path(path).expanduser() if path.startswith("~/") else Path(path)
-        if "NAME" in self._forms and not (folder / home).exists():
+        if "NAME" in self._forms and not os.path.exists(folder / home):  # also for a name that is longer than any file's
             return path
         return str(folder / home)
 
