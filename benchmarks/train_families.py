@@ -45,11 +45,15 @@ FAMILIES: dict[str, tuple[str, ...]] = {  # SVG-LP first: times are relative to 
         name: ("--config", "frames-digits", "--cell", cell)
         for name, cell in {
             "ConvLSTM": "convlstm", "PredRNN": "predrnn", "PredRNN.v2": "predrnn-v2", "PredRNN++": "predrnnpp", "MIM": "mim",
-            "E3D-LSTM": "e3d-lstm",
         }.items()
     },
+    "E3D-LSTM": ("--config", "e3d-digits"),
 }  # fmt: skip
-_RAMPS = {"comparison": (("--beta-ramp", 5 / 12, 2 / 3),), "frames-digits": (("--sampling-ramp", 0.0, 0.5),)}  # of the steps
+_RAMPS = {  # of the steps
+    "comparison": (("--beta-ramp", 5 / 12, 2 / 3),),
+    "frames-digits": (("--sampling-ramp", 0.0, 0.5),),
+    "e3d-digits": (("--sampling-ramp", 0.0, 0.5),),
+}
 _PROBE = 3, (8, 33)  # steps of two runs, whose difference is without what every run needs
 _CLEAR_S = 10.0  # of this difference: less could drown in the noise of what every run needs, so more steps are measured
 _SAMPLES = {"digits": 10, "smmnist": 100}
@@ -164,7 +168,7 @@ def data_flags(options: argparse.Namespace) -> list[str]:
 
 def svg_train(*arguments: str, out: Path) -> None:
     """Run the command with one thread; what it says goes into a file beside `out`."""
-    file = out.with_suffix(".log")
+    file = out.with_name(f"{out.name}.log")  # with_suffix would take .v2 for one
     with file.open("a") as log:
         command = [_tool("svg-train"), *arguments, "--device", "cpu", "--out", str(out)]
         done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=log, stderr=log, check=False)
