@@ -11,6 +11,7 @@ reference's (`skip_lag` 1). No code in the file runs, whatever it contains.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from svg_train.reference.names import COUNTER, Target, map_parameters, reference
 from svg_train.reference.options import SETTING_NAMES, Findings, is_sized, model_table, read_options, training_tables
 from svg_train.reference.our_weights import compare_weights, config_tables
 from svg_train.reference.refusals import EXPECTED, incomplete, other_model
+from svg_train.reference.settings_file import read_settings
 from svg_train.reference.tensors import StoredTensor
 
 _NEEDED = ("encoder", "decoder", "frame_predictor")
@@ -58,7 +60,6 @@ def load_any_checkpoint(path: str | Path, model_config: Path | None = None) -> C
         CheckpointError: the file is missing, truncated or of no known program, or parts are missing or contradictory.
         UsageError: it is a pipe, or `model_config` has no effect.
     """
-    taken: Checkpoint | None = None
     head = _read_head(path)
     kind = sniff_format(head)
     if kind in ("tar", "other"):
@@ -80,7 +81,7 @@ def load_any_checkpoint(path: str | Path, model_config: Path | None = None) -> C
             if importer is not None:
                 return importer.take(Path(path), file, model_config)
             if not _is_ours(file.content):
-                taken = _take(path, file, recognize(file.content, kind == "safetensors"))
+                return _take(path, file, recognize(file.content, kind == "safetensors"), model_config)
     except OtherKindError as fault:
         raise ReferenceCheckpointError(f"'{path}' is {fault}") from fault
     except PickleFormatError as fault:
@@ -89,12 +90,15 @@ def load_any_checkpoint(path: str | Path, model_config: Path | None = None) -> C
             f"cannot read the checkpoint '{path}': damaged, truncated or hostile ({fault}). "
             f"Any code in it was not run\n{EXPECTED}"
         ) from fault
-    loaded = taken or load_checkpoint(path)
+    _refuse_needless(model_config, path)
+    return load_checkpoint(path)
+
+
+def _refuse_needless(model_config: Path | None, path: str | Path) -> None:
     if model_config is not None:
         raise UsageError(
             f"'{model_config}' has no effect: the checkpoint '{path}' has the settings of its model\n  remove --model-config"
         )
-    return loaded
 
 
 def _refuse_archive(path: str | Path) -> None:
@@ -129,14 +133,23 @@ def _is_ours(content: Any) -> bool:
     return isinstance(content, dict) and isinstance(content.get("format"), str) and content["format"] == FORMAT
 
 
-def _take(path: str | Path, file: TorchFile, layout: Layout) -> Checkpoint:
-    """Whatever the arrangement of the file: the weights and the configuration that they belong to."""
+def _take(path: str | Path, file: TorchFile, layout: Layout, model_config: Path | None) -> Checkpoint:
+    """Whatever the arrangement of the file: the weights and the configuration that they belong to.
+
+    The user's settings are read where the file alone does not suffice, and win over those in it.
+    """
     if layout.owner == "unknown":
         raise ReferenceCheckpointError(other_model(path, layout))
+    take = _take_ours if layout.owner == "ours" else _convert
     findings = Findings()
-    taken = (_take_ours if layout.owner == "ours" else _convert)(file, layout, findings)
+    taken = take(file, layout, findings)
+    if findings.problems and findings.cause != "weights" and model_config is not None:
+        findings = Findings()
+        taken = take(file, replace(layout, options={**(layout.options or {}), **read_settings(model_config)}), findings)
+    elif taken is not None and not findings.problems:
+        _refuse_needless(model_config, path)
     if taken is None or findings.problems:
-        raise ReferenceCheckpointError(incomplete(path, layout, findings))
+        raise ReferenceCheckpointError(incomplete(path, layout, findings, model_config))
     return taken
 
 
@@ -178,7 +191,7 @@ def _describe(layout: Layout, findings: Findings) -> tuple[Config | None, dict[s
         elif part in _NEEDED or part in given:
             findings.add_weight(f"{part}: {'no torch module or state_dict' if part in given else 'missing'}")
     if layout.options is None:
-        findings.add("opt: missing (the argparse Namespace of the training options)")
+        findings.add("opt: missing (the training options; --model-config takes a JSON file with them)")
     options = read_options(layout.options or {})
     map_size = attributes(given.get("frame_predictor")).get("image_size")
     model = model_table(parts, options, map_size, findings)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from svg_train.reference.layouts import REFERENCE, SAFETENSORS, SVG_PRIME, Layout
+from svg_common.path_advice import shell_argument
+from svg_train.reference.layouts import REFERENCE, SVG_PRIME, Layout
 from svg_train.reference.options import Findings
 
 EXPECTED = (
@@ -17,15 +18,19 @@ BEYOND = "  if these are not the settings that the model was trained with, corre
 _LISTED = 60  # problems in one message
 _NAMES = 4  # of an unknown model's weights
 _WHOSE = {"reference": "the reference implementation's networks", "ours": "an svg-edge model"}
-# What `layouts.recognize` takes: the weights, and the settings that no weight depends on.
-_COMPLETE = {
-    "reference": "torch.save({'state_dict': weights, 'opt': {'n_past': 5, 'last_frame_skip': False}}, 'complete.pth')",
-    "ours": "torch.save({'state_dict': weights, 'config': {'model': {'n_past': 5, 'skip_lag': 0}}}, 'complete.pth')",
-}
+# The settings that no weight depends on, as --model-config takes them.
+_SETTINGS = {"reference": '{"n_past": 5, "last_frame_skip": false}', "ours": '{"n_past": 5, "skip_lag": 0}'}
 
 
-def incomplete(path: str | Path, layout: Layout, findings: Findings) -> str:
-    """Parts are missing or contradictory, or beyond our limits: all in one message."""
+def incomplete(path: str | Path, layout: Layout, findings: Findings, model_config: Path | None) -> str:
+    """Parts are missing or contradictory, or beyond our limits: all in one message.
+
+    Args:
+        path: of the checkpoint.
+        layout: what it holds.
+        findings: what is wrong.
+        model_config: the user's settings, if there are any.
+    """
     problems = findings.problems
     shown = problems[:_LISTED]
     if len(problems) > _LISTED:
@@ -38,12 +43,13 @@ def incomplete(path: str | Path, layout: Layout, findings: Findings) -> str:
     reason = f"'{path}' is {layout.kind} with weights of {_WHOSE[layout.owner]}, but not all that a forecast needs:\n  {listed}"
     if findings.cause == "weights":
         return f"{reason}\n{OTHER_WEIGHTS}"
+    if model_config is not None:
+        return f"{reason}\n  correct the settings in '{model_config}', which are those that the model was trained with"
     return (
         f"{reason}\n"
-        "  save the weights again with the settings that the model was trained with, in Python:\n"
-        f"    weights = {_load_weights(path, layout)}\n"
-        f"    {_COMPLETE[layout.owner]}\n"
-        "  then: svg-export complete.pth"
+        "  put the settings that the model was trained with into a file, settings.json, such as:\n"
+        f"    {_SETTINGS[layout.owner]}\n"
+        f"  then: svg-export {shell_argument(path)} --model-config settings.json"
     )
 
 
@@ -56,9 +62,3 @@ def other_model(path: str | Path, layout: Layout) -> str:
         f"'{path}' is {layout.kind}, but its weights are not those of a model that svg-edge has: "
         f"{', '.join(names)}{', ...' if len(layout.tensors) > _NAMES else ''}\n{EXPECTED}"
     )
-
-
-def _load_weights(path: str | Path, layout: Layout) -> str:
-    if layout.kind == SAFETENSORS:
-        return f"safetensors.torch.load_file({str(path)!r})"
-    return f"torch.load({str(path)!r}){''.join(f'[{key!r}]' for key in layout.key)}"

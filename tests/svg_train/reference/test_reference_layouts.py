@@ -6,6 +6,7 @@ import argparse
 import json
 import struct
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from benchmarks.reference_networks import build
+from svg_common.errors import UsageError
 from svg_train.checkpoint import CheckpointError, load_checkpoint
 from svg_train.reference.checkpoint import ReferenceCheckpointError, load_any_checkpoint
 from tests.conftest import random_model, save_model
@@ -193,13 +195,44 @@ def test_weights_without_settings_are_named_and_the_advice_works(name, parts, ex
     message = str(caught.value)
     assert f"'{name}' is {kind} with weights of the reference implementation's networks, but not all" in message
     assert "opt.n_past is missing" in message
-    assert "then: svg-export complete.pth" in message
-    lines = [line.strip() for line in message.splitlines() if line.startswith("    ")]
-    fake = ModuleType("safetensors")
-    fake.torch = ModuleType("safetensors.torch")  # the package is not needed here
-    fake.torch.load_file = lambda path: flat(parts)
-    exec("\n".join(lines).replace("'n_past': 5", "'n_past': 3"), {"torch": torch, "safetensors": fake})
-    torch.testing.assert_close(load_any_checkpoint("complete.pth").weights, expected.weights, atol=0, rtol=0)
+    loaded = load_any_checkpoint(name, as_advised(message, name, n_past=3))
+    torch.testing.assert_close(loaded.weights, expected.weights, atol=0, rtol=0)
+
+
+def as_advised(message, name, **settings):
+    """The file of settings that a message asks for, with the values of the model."""
+    *_, example, command = message.splitlines()
+    file = Path(command.removeprefix(f"  then: svg-export {name} --model-config "))
+    file.write_text(json.dumps(json.loads(example) | settings))
+    return file
+
+
+def test_settings_beside_complete_weights_are_refused(parts, tmp_path):
+    torch.save({"state_dict": flat(parts), "opt": {**NEEDED}}, tmp_path / "a.pth")
+    (tmp_path / "settings.json").write_text('{"n_past": 4}')
+    with pytest.raises(UsageError, match=r"settings\.json' has no effect"):
+        load_any_checkpoint(tmp_path / "a.pth", tmp_path / "settings.json")
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"), [("{}", "opt.n_past is missing"), ('{"n_past": 3, "z_dim": 99}', "z_dim is 99")]
+)
+def test_settings_that_do_not_suffice_or_contradict_the_weights_are_named(settings, problem, parts, tmp_path):
+    torch.save(flat(parts), tmp_path / "a.pth")
+    (tmp_path / "settings.json").write_text(settings)
+    with pytest.raises(ReferenceCheckpointError, match=problem) as caught:
+        load_any_checkpoint(tmp_path / "a.pth", tmp_path / "settings.json")
+    assert f"correct the settings in '{tmp_path / 'settings.json'}'" in str(caught.value)
+
+
+def test_the_reference_files_without_options_take_them_from_a_file(parts, expected, tmp_path):
+    torch.save({**states(parts)}, tmp_path / "a.pth")
+    with pytest.raises(ReferenceCheckpointError, match="--model-config takes a JSON file"):
+        load_any_checkpoint(tmp_path / "a.pth")
+    (tmp_path / "settings.json").write_text(
+        json.dumps({name: value for name, value in options(parts).items() if isinstance(value, (int, float, str))})
+    )
+    assert load_any_checkpoint(tmp_path / "a.pth", tmp_path / "settings.json").config == expected.config
 
 
 def test_options_of_omegaconf(parts, expected, tmp_path):
@@ -291,9 +324,8 @@ def test_our_weights_without_settings_are_named_and_the_advice_works(tmp_path, m
     message = str(caught.value)
     assert "'flat.pt' is a state_dict with weights of an svg-edge model, but not all that a forecast needs" in message
     assert "n_past is missing, and cannot be inferred from the weights" in message
-    lines = [line.strip() for line in message.splitlines() if line.startswith("    ")]
-    exec("\n".join(lines).replace("'n_past': 5, 'skip_lag': 0", "'n_past': 3, 'skip_lag': 1"), {"torch": torch})
-    assert load_any_checkpoint("complete.pth").config.model == model.config
+    loaded = load_any_checkpoint("flat.pt", as_advised(message, "flat.pt", n_past=3, skip_lag=1))
+    assert loaded.config.model == model.config
 
 
 def test_the_size_of_frames_is_asked_for_where_the_weights_cannot_tell_it(tmp_path):
