@@ -205,6 +205,31 @@ def test_the_statistics_outlive_a_video_that_cannot_be_completed(tiny_bundle, tm
     assert json.loads((tmp_path / "s.json").read_text())["frames"]["seen"] == 60
 
 
+FAULTY = """
+from svg_runtime.live.rounds import LiveLoop
+apply_changes, rounds = LiveLoop._apply_changes, []
+def faulty(loop):
+    rounds.append(loop)
+    if len(rounds) > 40:
+        raise ZeroDivisionError("a fault of ours")
+    apply_changes(loop)
+LiveLoop._apply_changes = faulty
+"""
+
+
+def test_video_and_statistics_outlive_an_error_that_nobody_expected(tiny_bundle, tmp_path):
+    process = start(
+        tmp_path, "--model", str(tiny_bundle), "--headless", "--output", "out.mp4", "--json", "s.json", before=FAULTY
+    )
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "ZeroDivisionError: a fault of ours" in stderr
+    stats = json.loads((tmp_path / "s.json").read_text())
+    assert stats["frames"]["seen"] > 10
+    assert stats["stopped_by"] == "error"
+    assert len(read_times(tmp_path / "out.mp4")) > 10
+
+
 def test_statistics_that_cannot_be_written_are_shown(tiny_bundle, tmp_path):
     process = start(tmp_path, "--model", str(tiny_bundle), "--headless", "--max-frames", "6", "--json", "/dev/full")
     _, stderr = process.communicate(timeout=60)
