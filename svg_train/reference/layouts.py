@@ -74,6 +74,11 @@ def recognize(content: Any, safetensors: bool = False) -> Layout:
     return first
 
 
+def given_settings(table: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The user's settings, which may be in tables as in a file with weights; without those that are null."""
+    return {**(_options(table, table) or {}), **{name: value for name, value in table.items() if value is not None}}
+
+
 def _recognize_weights(content: Any, place: _Place, safetensors: bool, options: dict[Any, Any] | None) -> Layout:
     key, weights = place
     kind = _kind(content, key, safetensors)

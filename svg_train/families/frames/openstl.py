@@ -45,7 +45,7 @@ from svg_train.reference.file import TorchFile
 from svg_train.reference.layouts import OPTION_KEYS
 from svg_train.reference.modules import Tensors, attributes
 from svg_train.reference.options import Findings, plain_settings
-from svg_train.reference.refusals import BEYOND, OTHER_WEIGHTS
+from svg_train.reference.refusals import OTHER_WEIGHTS, beyond
 from svg_train.reference.settings_file import read_settings
 
 _LISTED = 60  # problems in one message
@@ -151,7 +151,8 @@ def _incomplete(path: Path, findings: Findings, model_config: Path | None) -> st
     shown = problems[:_LISTED] + ([f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else [])
     listed = "\n  ".join(shown)
     if findings.cause == "limits":
-        return f"'{path}' is a checkpoint of OpenSTL, of a model beyond the limits of svg-edge:\n  {listed}\n{BEYOND}"
+        reason = f"'{path}' is a checkpoint of OpenSTL, of a model beyond the limits of svg-edge"
+        return f"{reason}:\n  {listed}\n{beyond(model_config)}"
     reason = f"'{path}' is a checkpoint of OpenSTL, but something that a forecast needs is missing or contradictory"
     return f"{reason}:\n  {listed}\n{OTHER_WEIGHTS if findings.cause == 'weights' else _next_step(path, model_config)}"
 

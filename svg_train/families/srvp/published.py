@@ -35,7 +35,7 @@ from svg_train.reference.layouts import recognize
 from svg_train.reference.modules import Tensors
 from svg_train.reference.names import COUNTER
 from svg_train.reference.options import Findings, plain_settings
-from svg_train.reference.refusals import BEYOND, OTHER_WEIGHTS
+from svg_train.reference.refusals import OTHER_WEIGHTS, beyond
 from svg_train.reference.settings_file import read_settings
 
 SETTINGS_FILE = "config.json"
@@ -124,9 +124,8 @@ def _refusal(path: Path, settings_file: Path | None, findings: Findings) -> str:
     distinct = list(dict.fromkeys(findings.problems))
     shown = distinct[:_LISTED] + ([f"and {len(distinct) - _LISTED} more"] if len(distinct) > _LISTED else [])
     if findings.cause == "limits":
-        return (
-            f"'{path}' has weights of SRVP, of a model beyond the limits of svg-edge:\n  " + "\n  ".join(shown) + f"\n{BEYOND}"
-        )
+        reason = f"'{path}' has weights of SRVP, of a model beyond the limits of svg-edge:"
+        return "\n".join((reason, *(f"  {problem}" for problem in shown), beyond(settings_file)))
     message = f"'{path}' has weights of SRVP, but not all that a forecast needs:\n  " + "\n  ".join(shown)
     if findings.cause == "weights":
         return f"{message}\n{OTHER_WEIGHTS}"

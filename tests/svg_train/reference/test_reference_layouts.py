@@ -201,7 +201,7 @@ def test_weights_without_settings_are_named_and_the_advice_works(name, parts, ex
 
 def as_advised(message, name, **settings):
     """The file of settings that a message asks for, with the values of the model."""
-    *_, example, command = message.splitlines()
+    *_, example, command, _ = message.splitlines()
     file = Path(command.removeprefix(f"  then: svg-export {name} --model-config "))
     file.write_text(json.dumps(json.loads(example) | settings))
     return file
@@ -227,12 +227,70 @@ def test_settings_that_do_not_suffice_or_contradict_the_weights_are_named(settin
 
 def test_the_reference_files_without_options_take_them_from_a_file(parts, expected, tmp_path):
     torch.save({**states(parts)}, tmp_path / "a.pth")
-    with pytest.raises(ReferenceCheckpointError, match="--model-config takes a JSON file"):
+    with pytest.raises(ReferenceCheckpointError) as caught:
         load_any_checkpoint(tmp_path / "a.pth")
+    assert "a.pth' is not a complete checkpoint of the reference implementation" in str(caught.value)
+    assert '{"n_past": 5, "last_frame_skip": false}\n  then: svg-export' in str(caught.value)
     (tmp_path / "settings.json").write_text(
         json.dumps({name: value for name, value in options(parts).items() if isinstance(value, (int, float, str))})
     )
     assert load_any_checkpoint(tmp_path / "a.pth", tmp_path / "settings.json").config == expected.config
+
+
+@pytest.mark.parametrize("table", ["opt", "hyper_parameters", "model", "anything"])
+def test_settings_may_be_in_tables_as_in_a_checkpoint(table, parts, expected, tmp_path):
+    torch.save(flat(parts), tmp_path / "a.pth")
+    (tmp_path / "settings.json").write_text(json.dumps({table: NEEDED, "epochs": 300}))
+    loaded = load_any_checkpoint(tmp_path / "a.pth", tmp_path / "settings.json")
+    assert loaded.config.model == expected.config.model
+
+
+@pytest.mark.parametrize("owner", ["theirs", "ours"])
+@pytest.mark.parametrize("value", [None, [5], {"a": 5}])
+def test_a_setting_that_is_null_or_no_single_value_is_missing(value, owner, parts, tmp_path):
+    torch.save(flat(parts) if owner == "theirs" else random_model().state_dict(), tmp_path / "a.pth")
+    (tmp_path / "settings.json").write_text(json.dumps({"n_past": value, "last_frame_skip": value}))
+    with pytest.raises(ReferenceCheckpointError, match="n_past is missing") as caught:
+        load_any_checkpoint(tmp_path / "a.pth", tmp_path / "settings.json")
+    assert f"correct the settings in '{tmp_path / 'settings.json'}'" in str(caught.value)
+    assert '{"n_past": 5, ' in str(caught.value)
+
+
+def test_a_setting_beyond_our_limits_is_corrected_where_it_was_given(parts, tmp_path):
+    torch.save({"state_dict": flat(parts), "opt": {**NEEDED, "n_past": 1}}, tmp_path / "a.pth")
+    with pytest.raises(ReferenceCheckpointError, match=r"opt\.n_past is 1.*\n.*correct them with --model-config FILE"):
+        load_any_checkpoint(tmp_path / "a.pth")
+    (tmp_path / "settings.json").write_text('{"n_past": 2.5}')
+    with pytest.raises(ReferenceCheckpointError, match=r"opt\.n_past is 2\.5.*\n.*correct them in '.*settings\.json'"):
+        load_any_checkpoint(tmp_path / "a.pth", tmp_path / "settings.json")
+    (tmp_path / "settings.json").write_text('{"n_past": 4}')
+    assert load_any_checkpoint(tmp_path / "a.pth", tmp_path / "settings.json").config.model.n_past == 4
+
+
+def test_options_that_contradict_the_weights_are_corrected_as_advised(parts, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({**parts, "opt": argparse.Namespace(**options(parts, z_dim=99))}, "a.pth")
+    with pytest.raises(ReferenceCheckpointError, match=r"opt\.z_dim is 99") as caught:
+        load_any_checkpoint("a.pth")
+    assert load_any_checkpoint("a.pth", as_advised(str(caught.value), "a.pth")).config == expected.config
+
+
+@pytest.mark.parametrize("form", ["flat", "in a table"])
+@pytest.mark.parametrize("own", ["flat", "in a table"])
+def test_our_weights_take_what_the_file_lacks_however_both_are_arranged(own, form, tmp_path):
+    model = random_model(skip_lag=1)
+    arranged = {"flat": lambda table: table, "in a table": lambda table: {"model": table}}
+    torch.save({"state_dict": model.state_dict(), "config": arranged[own]({"skip_lag": 1})}, tmp_path / "a.pt")
+    (tmp_path / "settings.json").write_text(json.dumps(arranged[form]({"n_past": "3", "image_size": "64"})))
+    assert load_any_checkpoint(tmp_path / "a.pt", tmp_path / "settings.json").config.model == model.config
+
+
+@pytest.mark.parametrize("setting", [{"family": "srvp"}, {"nf": 10**5000}, {"model": {"nf": 10**5000}}])
+def test_settings_of_ours_that_contradict_the_weights_are_named_in_short(setting, tmp_path):
+    torch.save({"state_dict": random_model().state_dict(), "config": {"n_past": 3, **setting}}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"family is 'srvp', but .* svg|nf is a huge number, but .* 4") as caught:
+        load_any_checkpoint(tmp_path / "a.pt")
+    assert len(str(caught.value)) < 500
 
 
 def test_options_of_omegaconf(parts, expected, tmp_path):
@@ -331,8 +389,10 @@ def test_our_weights_without_settings_are_named_and_the_advice_works(tmp_path, m
 def test_the_size_of_frames_is_asked_for_where_the_weights_cannot_tell_it(tmp_path):
     model = random_model(latent="spatial")
     torch.save({"state_dict": model.state_dict(), "config": {"n_past": 3, "skip_lag": 1}}, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="image_size is missing, and cannot be inferred from the weights"):
+    with pytest.raises(CheckpointError, match="image_size is missing, and cannot be inferred from the weights") as caught:
         load_any_checkpoint(tmp_path / "a.pt")
+    (tmp_path / "settings.json").write_text(next(line for line in str(caught.value).splitlines() if "{" in line))
+    assert load_any_checkpoint(tmp_path / "a.pt", tmp_path / "settings.json").config.model == model.config
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module.", "_forward_module."])
