@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 from svg_common.errors import UsageError
 from svg_train.config import DataConfig, TrainConfig, problem_lines
 from svg_train.families.base import MAX_LAYERS, MAX_SIZE
-from svg_train.reference.modules import Tensors
-from svg_train.reference.tensors import StoredTensor
+from svg_train.reference.modules import Tensors, entries
+from svg_train.reference.tensors import StoredTensor, array_values
 
 Parts = Mapping[str, Tensors]
 Scalar = str | int | float | bool | None
@@ -90,12 +90,14 @@ class Findings:
 
 def read_options(attributes: Mapping[Any, Any]) -> dict[str, Scalar]:
     """The plain values of a Namespace."""
-    return {name: value for name, value in attributes.items() if isinstance(name, str) and isinstance(value, _PLAIN)}
+    values = {name: array_values(value) for name, value in attributes.items() if isinstance(name, str)}
+    return {name: value for name, value in values.items() if isinstance(value, _PLAIN)}
 
 
 def plain_settings(attributes: Mapping[Any, Any]) -> dict[str, Scalar | list[Scalar]]:
     """The plain values of a table, and its short lists of plain values. What is nested is left out: it may hold itself."""
-    lists = {name: list(value) for name, value in attributes.items() if isinstance(name, str) and _is_plain_list(value)}
+    values = {name: entries(array_values(value)) for name, value in attributes.items() if isinstance(name, str)}
+    lists = {name: list(value) for name, value in values.items() if _is_plain_list(value)}
     return {**read_options(attributes), **lists}
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import struct
-import sys
+from collections import defaultdict
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from svg_common.errors import UsageError
 from svg_train.checkpoint import CheckpointError, load_checkpoint
 from svg_train.reference.checkpoint import ReferenceCheckpointError, load_any_checkpoint
 from tests.conftest import random_model, save_model
+from tests.svg_train.reference.option_classes import CLASSES, as_omegaconf, omegaconf
 from tests.svg_train.reference.reference_files import options
 
 DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
@@ -137,6 +137,17 @@ ARRANGEMENTS = {
         "quantized": torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.quint8),
     },
     "a loss curve of half a million steps in all": lambda p: {**p, "opt": options(p), "losses": [0.25] * 400_000},
+    "parts in a defaultdict": lambda p: defaultdict(list, {**states(p), "opt": options(p)}),
+    "moving averages before the network": lambda p: lightning(
+        {**{n: torch.zeros_like(v) for n, v in flat(p, "ema.module.").items()}, **flat(p, "model.")}, **options(p)
+    ),
+    "moving averages beside bare names": lambda p: lightning(
+        {**{n: torch.zeros_like(v) for n, v in flat(p, "ema.module.").items()}, **flat(p)}, **options(p)
+    ),
+    "options of numpy arrays": lambda p: {
+        "net": flat(p), "opt": {"n_past": np.array(3), "last_frame_skip": np.array(False), "sizes": np.arange(200)},
+    },
+    **{f"options in {name}": lambda p, kind=kind: {"net": flat(p), "cfg": kind(NEEDED)} for name, kind in CLASSES.items()},
     "one module of all parts": lambda p: {"model": Holder(**p), "args": options(p)},
     "one compiled module of all parts": lambda p: {"model": torch.compile(Holder(net=Holder(**p))), "args": options(p)},
 }  # fmt: skip
@@ -295,21 +306,9 @@ def test_settings_of_ours_that_contradict_the_weights_are_named_in_short(setting
 
 def test_options_of_omegaconf(parts, expected, tmp_path):
     """As hydra's programs have them; the package is not needed here."""
-    module = ModuleType("omegaconf")
-
-    class Node:
-        def __init__(self, **state):
-            self.__dict__.update(state, _metadata=None, _parent=None)
-
-    for name in ("DictConfig", "AnyNode"):
-        setattr(module, name, type(name, (Node,), {"__module__": "omegaconf"}))
-    sys.modules["omegaconf"] = module
-    try:
-        nodes = {name: module.AnyNode(_val=value) for name, value in NEEDED.items()}
-        config = module.DictConfig(_content={"model": module.DictConfig(_content=nodes), "lr": module.AnyNode(_val=0.1)})
+    with omegaconf() as module:
+        config = as_omegaconf(module, {"model": NEEDED, "lr": 0.1})
         torch.save(lightning(flat(parts), cfg=config), tmp_path / "a.ckpt")
-    finally:
-        del sys.modules["omegaconf"]
     loaded = load_any_checkpoint(tmp_path / "a.ckpt")
     assert loaded.config.model == expected.config.model
 
