@@ -173,7 +173,7 @@ def options_in(content: Any, top: Mapping[Any, Any], observed: str = "n_past") -
 
 def _is_count(value: Any) -> bool:
     """Whether it may be a number of frames. Python refuses to write out one with thousands of digits."""
-    return isinstance(value, str) or (isinstance(value, int) and abs(value) < _LARGEST_COUNT)
+    return isinstance(value, str) or (isinstance(value, (int, float)) and abs(value) < _LARGEST_COUNT)
 
 
 def without_outer_module(tensors: Tensors) -> Tensors:

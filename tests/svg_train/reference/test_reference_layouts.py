@@ -251,9 +251,10 @@ def test_the_reference_files_without_options_take_them_from_a_file(parts, expect
 @pytest.mark.parametrize("table", ["opt", "hyper_parameters", "model", "anything"])
 def test_settings_may_be_in_tables_as_in_a_checkpoint(table, parts, expected, tmp_path):
     torch.save(flat(parts), tmp_path / "a.pth")
-    (tmp_path / "settings.json").write_text(json.dumps({table: NEEDED, "epochs": 300}))
-    loaded = load_any_checkpoint(tmp_path / "a.pth", tmp_path / "settings.json")
-    assert loaded.config.model == expected.config.model
+    for given in (NEEDED, {"n_past": "3", "last_frame_skip": "no"}, {"n_past": 3.0, "last_frame_skip": 0}):
+        (tmp_path / "settings.json").write_text(json.dumps({table: given, "epochs": 300}))
+        loaded = load_any_checkpoint(tmp_path / "a.pth", tmp_path / "settings.json")
+        assert loaded.config.model == expected.config.model
 
 
 @pytest.mark.parametrize("owner", ["theirs", "ours"])
