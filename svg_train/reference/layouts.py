@@ -34,6 +34,7 @@ _BEFORE, _AFTER = "state_dict_|model_|net_", "_state_dict|_state|_weights|_param
 _NAMED_PART = re.compile(rf"(?:{_BEFORE})?({'|'.join(PARTS)})(?:{_AFTER})?")
 _MAX_DEPTH = 3  # of tables in tables
 _MAX_TABLES = 300  # that are looked at
+_MAX_COPIES = 16  # of a network
 _LARGEST_COUNT = 1 << 63
 
 Place = tuple[tuple[Any, ...], Any]  # keys that lead to a value, and the value
@@ -178,16 +179,21 @@ def _is_count(value: Any) -> bool:
 
 def without_outer_module(tensors: Tensors) -> Tensors:
     """The encoder, the decoder and what is beside them, without the module that holds them: model.encoder.c1 -> encoder.c1."""
-    named = (re.match(r"((?:[^.]+\.)*?)encoder\.", name) for name in tensors)
-    beside = {outer[1]: None for outer in named if outer is not None}
-    modules = [name for name in beside if any(other.startswith(f"{name}decoder.") for other in tensors)]
+    with_encoder, with_decoder = _modules_around("encoder", tensors), _modules_around("decoder", tensors)
+    modules = [name for name in with_encoder if name in with_decoder]
     return unwrap_names(held_by_trained_module(tensors, modules)) if modules else tensors
+
+
+def _modules_around(part: str, tensors: Tensors) -> dict[str, None]:
+    """The modules with this part, in the order of the file."""
+    named = (re.match(rf"((?:[^.]+\.)*?){part}\.", name) for name in tensors)
+    return {outer[1]: None for outer in named if outer is not None}
 
 
 def held_by_trained_module(tensors: Tensors, modules: Sequence[str]) -> Tensors:
     """The weights of the network that was trained, by their names in the module around it. As `trained_module`."""
     outer = trained_module(modules)
-    copies = tuple(name for name in modules if not outer.startswith(name))
+    copies = tuple(name for name in modules if not outer.startswith(name))[:_MAX_COPIES]
     inside = {name: value for name, value in tensors.items() if name.startswith(outer) and not name.startswith(copies)}
     return {name.removeprefix(outer): value for name, value in inside.items()}
 

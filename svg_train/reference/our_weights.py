@@ -6,10 +6,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
+from svg_train.config import DataConfig, TrainConfig
 from svg_train.families.svg import SvgConfig
 from svg_train.reference.modules import Tensors, attributes
 from svg_train.reference.names import Target
-from svg_train.reference.options import Findings, read_options, shown, whole_number
+from svg_train.reference.options import Findings, read_options, shown, valid_alone, whole_number
+
+_OTHER: dict[str, type[BaseModel]] = {"data": DataConfig, "train": TrainConfig}  # tables beside that of the model
 
 
 def config_tables(
@@ -23,7 +28,9 @@ def config_tables(
         given: the user's, which win.
         findings: what is missing or contradictory is added.
     """
-    tables = {name: {**attributes(options.get(name)), **attributes(given.get(name))} for name in ("data", "train")}
+    tables = {
+        name: _taken(kind, {**attributes(options.get(name)), **attributes(given.get(name))}) for name, kind in _OTHER.items()
+    }
     stated = _stated(options) | _stated(given)
     inferred = _from_shapes(tensors)
     for name, value in inferred.items():
@@ -36,6 +43,15 @@ def config_tables(
     if inferred["latent"] == "spatial" and "image_size" not in stated:
         findings.add("image_size is missing, and cannot be inferred from the weights", image_size=64)
     return {**tables, "model": {**stated, **inferred}}
+
+
+def _taken(kind: type[BaseModel], table: dict[Any, Any]) -> dict[Any, Any]:
+    """The table, or of another program's what ours takes: a forecast needs neither data nor training."""
+    try:
+        kind.model_validate(table)
+    except ValidationError:
+        return valid_alone(kind, table)
+    return table
 
 
 def _stated(options: Mapping[Any, Any]) -> dict[Any, Any]:

@@ -386,6 +386,15 @@ def test_our_weights_without_settings_are_named_and_the_advice_works(tmp_path, m
     assert loaded.config.model == model.config
 
 
+def test_tables_of_another_program_beside_our_weights_are_taken_as_far_as_they_are_ours(tmp_path):
+    model = random_model()
+    for data, expected in (({"name": "kth", "root": "/x"}, "kth"), ({"name": 7, "odd": 1}, "digits")):
+        config = {"model": model.config.model_dump(), "data": data, "train": {"lr": 0.5, "optimizer": "adam", "beta": "x"}}
+        torch.save({"state_dict": model.state_dict(), "config": config}, tmp_path / "a.pt")
+        loaded = load_any_checkpoint(tmp_path / "a.pt").config
+        assert (loaded.model, loaded.data.name, loaded.train.lr) == (model.config, expected, 0.5)
+
+
 def test_the_size_of_frames_is_asked_for_where_the_weights_cannot_tell_it(tmp_path):
     model = random_model(latent="spatial")
     torch.save({"state_dict": model.state_dict(), "config": {"n_past": 3, "skip_lag": 1}}, tmp_path / "a.pt")
