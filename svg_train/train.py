@@ -397,9 +397,10 @@ def _initial_weights(init: Path, model: FamilyConfig, model_config: Path | None)
     if different:
         sizes = "\n".join(f"  {name}: given {given[name]}, expected {expected[name]}" for name in different)
         flags = " ".join(arguments("model", name, given[name]) for name in _flags_of(checkpoint.config.model, different))
+        settings = f" --model-config {shell_argument(model_config)}" if model_config is not None else ""
         raise CheckpointError(
             f"the model in '{init}' differs in shape from this run's:\n{sizes}\n"
-            f"  start from it with: --init {shell_argument(init)} {flags}"
+            f"  start from it with: --init {shell_argument(init)}{settings} {flags}"
         )
     return checkpoint.weights
 

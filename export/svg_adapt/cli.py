@@ -57,7 +57,8 @@ def train(
         ),
     ] = None,
     model_config: Annotated[
-        Path | None, typer.Option(help="settings of the model of --init that are not in its checkpoint (model_param.json)")
+        Path | None,
+        typer.Option(help="JSON file with settings that are not in the checkpoint of --init, such as model_param.json"),
     ] = None,
     json: Annotated[
         Path | None, typer.Option(help="write the final held-out metrics, or the report of an adaptation, to this file")

@@ -75,7 +75,7 @@ def export(
     ] = True,
     model_config: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="settings that are not in a checkpoint of another program, such as model_param.json"),
+        typer.Option(metavar="FILE", help="JSON file with settings that are not in the checkpoint, such as model_param.json"),
     ] = None,
     euler_steps: Annotated[
         int | None,

@@ -11,7 +11,6 @@ reference's (`skip_lag` 1). No code in the file runs, whatever it contains.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from svg_train.reference.comparison import compare_tensors, refuse_shared_values
 from svg_train.reference.file import OtherKindError, TorchFile, open_torch_file, sniff_format
 from svg_train.reference.foreign_files import HEAD_BYTES, describe_foreign
 from svg_train.reference.inert_pickle import PickleFormatError
-from svg_train.reference.layouts import PARTS, Layout, recognize
+from svg_train.reference.layouts import PARTS, Layout, given_settings, recognize
 from svg_train.reference.modules import Tensors, attributes, named_tensors
 from svg_train.reference.names import COUNTER, Target, map_parameters, reference_shapes
 from svg_train.reference.options import SETTING_NAMES, Findings, is_sized, model_table, read_options, training_tables
@@ -142,10 +141,10 @@ def _take(path: str | Path, file: TorchFile, layout: Layout, model_config: Path 
         raise ReferenceCheckpointError(other_model(path, layout))
     take = _take_ours if layout.owner == "ours" else _convert
     findings = Findings()
-    taken = take(file, layout, findings)
+    taken = take(file, layout, {}, findings)
     if findings.problems and findings.cause != "weights" and model_config is not None:
         findings = Findings()
-        taken = take(file, replace(layout, options={**(layout.options or {}), **read_settings(model_config)}), findings)
+        taken = take(file, layout, given_settings(read_settings(model_config)), findings)
     elif taken is not None and not findings.problems:
         _refuse_needless(model_config, path)
     if taken is None or findings.problems:
@@ -153,22 +152,23 @@ def _take(path: str | Path, file: TorchFile, layout: Layout, model_config: Path 
     return taken
 
 
-def _convert(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoint | None:
-    config, parts, sized = _describe(layout, findings)
+def _convert(file: TorchFile, layout: Layout, given: Mapping[Any, Any], findings: Findings) -> Checkpoint | None:
+    config, parts, sized = _describe(layout, given, findings)
     model = _svg_settings(config, findings)
     if config is None or model is None:
         return None
     targets = map_parameters(model)
     expected = {f"{part}.{name}": shape for (part, name), shape in reference_shapes(targets).items()}
-    given = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
-    compare_tensors(expected, given, findings, sized)
+    stored = {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+    compare_tensors(expected, stored, findings, sized)
     if findings.problems:
         return None
     return Checkpoint(config, _read_weights(targets, parts, file, findings))
 
 
-def _take_ours(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoint | None:
-    config = _build_config(findings, config_tables(layout.tensors, layout.options or {}, findings), names={}, stated={})
+def _take_ours(file: TorchFile, layout: Layout, given: Mapping[Any, Any], findings: Findings) -> Checkpoint | None:
+    tables = config_tables(layout.tensors, layout.options or {}, given, findings)
+    config = _build_config(findings, tables, names={}, stated={})
     model = _svg_settings(config, findings)
     if config is None or model is None:
         return None
@@ -180,22 +180,22 @@ def _take_ours(file: TorchFile, layout: Layout, findings: Findings) -> Checkpoin
     return Checkpoint(config, {name: value.float() if value.is_floating_point() else value for name, value in values.items()})
 
 
-def _describe(layout: Layout, findings: Findings) -> tuple[Config | None, dict[str, Tensors], bool]:
+def _describe(layout: Layout, given: Mapping[Any, Any], findings: Findings) -> tuple[Config | None, dict[str, Tensors], bool]:
     """Configuration, parts, and whether all sizes are known; no configuration if too much is missing to know it."""
-    given = layout.parts
+    stored = layout.parts
     parts: dict[str, Tensors] = {}
     for part in PARTS:
-        tensors = named_tensors(given[part]) if part in given else None
+        tensors = named_tensors(stored[part]) if part in stored else None
         if tensors:
             parts[part] = tensors
-        elif part in _NEEDED or part in given:
-            findings.add_weight(f"{part}: {'no torch module or state_dict' if part in given else 'missing'}")
-    if layout.options is None:
-        findings.add("opt: missing (the training options; --model-config takes a JSON file with them)")
-    options = read_options(layout.options or {})
-    map_size = attributes(given.get("frame_predictor")).get("image_size")
+        elif part in _NEEDED or part in stored:
+            findings.add_weight(f"{part}: {'no torch module or state_dict' if part in stored else 'missing'}")
+    if layout.options is None and not given:
+        findings.add("opt: missing (the training options)")
+    options = read_options({**(layout.options or {}), **given})
+    map_size = attributes(stored.get("frame_predictor")).get("image_size")
     model = model_table(parts, options, map_size, findings)
-    if model["prior"] != "none" and "posterior" not in parts and "posterior" not in given:
+    if model["prior"] != "none" and "posterior" not in parts and "posterior" not in stored:
         findings.add_weight("posterior: missing, although the predictor reads more than the frame's encoding")
     if not all(part in parts for part in _NEEDED):
         return None, parts, False

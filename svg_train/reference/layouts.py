@@ -11,14 +11,14 @@ Weights may be a state_dict, a dictionary of parts, or a pickled module, and may
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from svg_train.reference.inert_pickle import Record
 from svg_train.reference.modules import Tensors, attributes, is_module, named_tensors
 from svg_train.reference.options import is_spatial
-from svg_train.reference.tensors import StoredTensor
+from svg_train.reference.tensors import StoredTensor, array_values
 from svg_train.weight_names import unwrap_names
 
 PARTS = ("encoder", "decoder", "frame_predictor", "posterior", "prior")  # of the reference
@@ -30,14 +30,14 @@ OPTION_KEYS = ("opt", "hyper_parameters", "hparams", "config", "args", "options"
 REFERENCE, SAFETENSORS = "a checkpoint of the reference implementation", "a safetensors file"
 SVG_PRIME = "a checkpoint of svg-prime"
 
-_OBSERVED = "n_past"  # the option without which no weights can be used
 _BEFORE, _AFTER = "state_dict_|model_|net_", "_state_dict|_state|_weights|_params|_model|_net"
 _NAMED_PART = re.compile(rf"(?:{_BEFORE})?({'|'.join(PARTS)})(?:{_AFTER})?")
 _MAX_DEPTH = 3  # of tables in tables
 _MAX_TABLES = 300  # that are looked at
+_MAX_COPIES = 16  # of a network
 _LARGEST_COUNT = 1 << 63
 
-_Place = tuple[tuple[Any, ...], Any]  # keys that lead to a value, and the value
+Place = tuple[tuple[Any, ...], Any]  # keys that lead to a value, and the value
 Owner = Literal["reference", "ours", "unknown"]
 
 
@@ -60,28 +60,32 @@ def recognize(content: Any, safetensors: bool = False) -> Layout:
         PickleFormatError: modules are nested too deeply or too often.
     """
     top = _bare_parts(content if isinstance(content, dict) else {})
-    options = _options(content, top)
+    options = options_in(content, top)
     if any(part in top and not isinstance(top[part], StoredTensor) for part in PARTS):
         tensors = {part: named_tensors(top[part]) or {} for part in PARTS if part in top}
         return Layout(SVG_PRIME if is_spatial(tensors) else REFERENCE, "reference", parts=top, options=options)
-    first = None
-    for place in _places(content):
+    others = []
+    for place in weight_places(content):
         layout = _recognize_weights(content, place, safetensors, options)
         if layout.owner != "unknown":
             return layout
-        first = first or layout
-    assert first is not None
-    return first
+        others.append(layout)
+    return next((layout for layout in others if layout.tensors), others[0])
 
 
-def _recognize_weights(content: Any, place: _Place, safetensors: bool, options: dict[Any, Any] | None) -> Layout:
+def given_settings(table: Mapping[Any, Any]) -> dict[Any, Any]:
+    """The user's settings, which may be in tables as in a file with weights; without those that are null."""
+    return {**(options_in(table, table) or {}), **{name: value for name, value in table.items() if value is not None}}
+
+
+def _recognize_weights(content: Any, place: Place, safetensors: bool, options: dict[Any, Any] | None) -> Layout:
     key, weights = place
     kind = _kind(content, key, safetensors)
     if isinstance(weights, dict):
         named = _bare_parts(weights)
         if any(_holds_weights(named.get(part)) for part in PARTS):
             return Layout(kind, "reference", key, parts=named, options=options)
-    tensors = _without_outer_module(named_tensors(weights) or {})
+    tensors = without_outer_module(named_tensors(weights) or {})
     names = {name.partition(".")[0] for name in tensors}
     owner: Owner = "reference" if _THEIRS_ALONE in names else "ours" if _OURS_ALONE in names else "unknown"
     parts = {part: _part(tensors, part) for part in PARTS if part in names} if owner == "reference" else {}
@@ -90,19 +94,19 @@ def _recognize_weights(content: Any, place: _Place, safetensors: bool, options: 
     return Layout(kind, owner, key, parts=parts, tensors=tensors, options=options)
 
 
-def _places(content: Any) -> Iterator[_Place]:
+def weight_places(content: Any) -> Iterator[Place]:
     """Where the weights may be: under the usual names, in the whole content, then under any other names, nearest first."""
     top = content if isinstance(content, dict) else {}
     usual = [((key,), top[key]) for key in WEIGHT_KEYS if _holds_weights(top.get(key))]
     yield from usual
     if not usual:
         yield (), content
-    yield from ((key, value) for key, value in _tables(content) if key and _holds_weights(value))
+    yield from ((key, value) for key, value in tables_in(content) if key and _holds_weights(value))
 
 
-def _tables(content: Any) -> Iterator[_Place]:
+def tables_in(content: Any) -> Iterator[Place]:
     """All tables, lists and records in the content of a file, nearest first, each once, and not those inside modules."""
-    queue: list[_Place] = [((), content)]
+    queue: list[Place] = [((), content)]
     seen: set[int] = set()
     for key, value in queue:  # grows while it is read
         if id(value) in seen:
@@ -138,18 +142,27 @@ def _holds_weights(value: Any) -> bool:
     return any(isinstance(entry, (dict, StoredTensor)) or is_module(entry) for entry in value.values())
 
 
-def _options(content: Any, top: Mapping[Any, Any]) -> dict[Any, Any] | None:
+def options_in(content: Any, top: Mapping[Any, Any], observed: str = "n_past") -> dict[Any, Any] | None:
     """The entries of all tables of options, and of those inside them: Lightning keeps an argument called `opt` as one entry.
 
     A table with the number of observed frames holds options whatever its name, unless several such tables differ in it.
+
+    Args:
+        content: of a file.
+        top: its outermost table.
+        observed: the option without which no weights can be used: that number.
+
+    Returns:
+        None: the file has no options.
     """
     tables = [attributes(top[name]) for name in OPTION_KEYS if name in top]
     tables += [attributes(table[name]) for table in tables for name in OPTION_KEYS if name in table]
-    others = [attributes(value) for key, value in _tables(content) if key]
-    others = [table for table in others if _is_count(table.get(_OBSERVED))]
-    if len({str(table[_OBSERVED]) for table in others}) == 1:
+    others = [attributes(value) for key, value in tables_in(content) if key]
+    stated = {id(table): array_values(table.get(observed)) for table in others}
+    others = [table for table in others if _is_count(stated[id(table)])]
+    if len({str(stated[id(table)]) for table in others}) == 1:
         tables += others
-    if _is_count(top.get(_OBSERVED)):  # beside the weights
+    if _is_count(top.get(observed)):  # beside the weights
         tables.insert(0, {name: value for name, value in top.items() if isinstance(value, (int, float, str))})
     if not tables:
         return None
@@ -161,17 +174,37 @@ def _options(content: Any, top: Mapping[Any, Any]) -> dict[Any, Any] | None:
 
 def _is_count(value: Any) -> bool:
     """Whether it may be a number of frames. Python refuses to write out one with thousands of digits."""
-    return isinstance(value, str) or (isinstance(value, int) and abs(value) < _LARGEST_COUNT)
+    return isinstance(value, str) or (isinstance(value, (int, float)) and abs(value) < _LARGEST_COUNT)
 
 
-def _without_outer_module(tensors: Tensors) -> Tensors:
+def without_outer_module(tensors: Tensors) -> Tensors:
     """The encoder, the decoder and what is beside them, without the module that holds them: model.encoder.c1 -> encoder.c1."""
-    for name in tensors:
-        outer = re.match(r"((?:[^.]+\.)*?)encoder\.", name)
-        if outer is not None and any(other.startswith(f"{outer[1]}decoder.") for other in tensors):
-            held = {other.removeprefix(outer[1]): value for other, value in tensors.items() if other.startswith(outer[1])}
-            return unwrap_names(held)
-    return tensors
+    with_encoder, with_decoder = _modules_around("encoder", tensors), _modules_around("decoder", tensors)
+    modules = [name for name in with_encoder if name in with_decoder]
+    return unwrap_names(held_by_trained_module(tensors, modules)) if modules else tensors
+
+
+def _modules_around(part: str, tensors: Tensors) -> dict[str, None]:
+    """The modules with this part, in the order of the file."""
+    named = (re.match(rf"((?:[^.]+\.)*?){part}\.", name) for name in tensors)
+    return {outer[1]: None for outer in named if outer is not None}
+
+
+def held_by_trained_module(tensors: Tensors, modules: Sequence[str]) -> Tensors:
+    """The weights of the network that was trained, by their names in the module around it. As `trained_module`."""
+    outer = trained_module(modules)
+    copies = tuple(name for name in modules if not outer.startswith(name))[:_MAX_COPIES]
+    inside = {name: value for name, value in tensors.items() if name.startswith(outer) and not name.startswith(copies)}
+    return {name.removeprefix(outer): value for name, value in inside.items()}
+
+
+def trained_module(modules: Sequence[str]) -> str:
+    """Of modules around copies of a network ("model.", "model_ema."), the one that was trained, not its moving average.
+
+    It is the one around all, that with a usual name, or the first. Empty if there are none.
+    """
+    usual = (name for name in modules if name.partition(".")[0] in WEIGHT_KEYS)
+    return "" if "" in modules else next(usual, next(iter(modules), ""))
 
 
 def _part(tensors: Tensors, part: str) -> Tensors:

@@ -14,6 +14,7 @@ _MAX_MEMBERS = 2_000
 _MAX_TENSORS = 10_000
 _MAX_NAME = 100
 _MAX_WRAPPERS = 4
+_MAX_ENTRIES = 100  # of a list among settings
 
 Tensors = dict[str, StoredTensor]
 
@@ -52,20 +53,34 @@ def _compiled(record: Record) -> Record:
 def attributes(record: Any) -> dict[Any, Any]:
     """Attributes of an instance, or the entries of a dictionary, of any class; empty for anything else.
 
-    OmegaConf's tables (hydra) keep their entries in `_content`, each in a node with a `_val`.
+    OmegaConf's tables (hydra) keep their entries in `_content`, each in a node with a `_val`; pydantic's in `__dict__`.
     """
     if not isinstance(record, Record):
         return record if isinstance(record, dict) else {}
     own = _attributes(record)
     nodes = own.get("_content")
     if isinstance(nodes, dict):
-        return {name: _attributes(node).get("_val", node) if isinstance(node, Record) else node for name, node in nodes.items()}
-    return {**own, **(record.items or {})}
+        return {name: _value(node) for name, node in nodes.items()}
+    fields = own.get("__dict__")
+    if not own and record.items is None and len(record.args) == 1 and isinstance(record.args[0], dict):
+        return record.args[0]  # of classes that are made of a dictionary, such as frozendict
+    return {**(fields if isinstance(fields, dict) else own), **(record.items or {})}
+
+
+def entries(record: Any) -> Any:
+    """The entries of a list of OmegaConf's, as a list, if it is short; anything else as it is."""
+    nodes = _attributes(record).get("_content") if isinstance(record, Record) else None
+    return [_value(node) for node in nodes] if isinstance(nodes, list) and len(nodes) <= _MAX_ENTRIES else record
+
+
+def _value(node: Any) -> Any:
+    return _attributes(node).get("_val", node) if isinstance(node, Record) else node
 
 
 def _attributes(record: Record) -> dict[Any, Any]:
-    state = record.state[0] if isinstance(record.state, tuple) and record.state else record.state
-    return state if isinstance(state, dict) else {}
+    """The state of an instance; with `__slots__` it has two parts, of which the first may be None."""
+    states = record.state[:2] if isinstance(record.state, tuple) else (record.state,)
+    return next((state for state in states if isinstance(state, dict)), {})
 
 
 def _collect_tensors(module: Record) -> Tensors:

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 from svg_common.errors import UsageError
 from svg_train.config import DataConfig, TrainConfig, problem_lines
 from svg_train.families.base import MAX_LAYERS, MAX_SIZE
-from svg_train.reference.modules import Tensors
-from svg_train.reference.tensors import StoredTensor
+from svg_train.reference.modules import Tensors, entries
+from svg_train.reference.tensors import StoredTensor, array_values
 
 Parts = Mapping[str, Tensors]
 Scalar = str | int | float | bool | None
@@ -47,17 +47,19 @@ class Findings:
     """What is wrong with a checkpoint, collected to be reported at once."""
 
     problems: list[str] = field(default_factory=list)
-    _of_weights: int = 0
+    examples: dict[str, Scalar] = field(default_factory=dict)  # settings whose values are missing or wrong: possible ones
+    of_weights: int = 0
     _of_limits: int = 0
 
-    def add(self, problem: str) -> None:
-        """Record a problem."""
+    def add(self, problem: str, **examples: Scalar) -> None:
+        """Record a problem, and possible values of the settings that it is about."""
         self.problems.append(problem)
+        self.examples |= examples
 
     def add_weight(self, problem: str) -> None:
         """Record a weight that is missing or wrong."""
         self.problems.append(problem)
-        self._of_weights += 1
+        self.of_weights += 1
 
     def add_limits(self, error: UsageError | ValidationError, names: Mapping[str, str], stated: Mapping[str, Any]) -> None:
         """Record what our configuration does not take, beside the file's own names and values of these settings.
@@ -81,19 +83,21 @@ class Findings:
     @property
     def cause(self) -> Literal["weights", "limits", "settings"]:
         """What the problems are about; settings, if they are about several things."""
-        if self._of_weights == len(self.problems):
+        if self.of_weights == len(self.problems):
             return "weights"
         return "limits" if self._of_limits == len(self.problems) else "settings"
 
 
 def read_options(attributes: Mapping[Any, Any]) -> dict[str, Scalar]:
     """The plain values of a Namespace."""
-    return {name: value for name, value in attributes.items() if isinstance(name, str) and isinstance(value, _PLAIN)}
+    values = {name: array_values(value) for name, value in attributes.items() if isinstance(name, str)}
+    return {name: value for name, value in values.items() if isinstance(value, _PLAIN)}
 
 
 def plain_settings(attributes: Mapping[Any, Any]) -> dict[str, Scalar | list[Scalar]]:
     """The plain values of a table, and its short lists of plain values. What is nested is left out: it may hold itself."""
-    lists = {name: list(value) for name, value in attributes.items() if isinstance(name, str) and _is_plain_list(value)}
+    values = {name: entries(array_values(value)) for name, value in attributes.items() if isinstance(name, str)}
+    lists = {name: list(value) for name, value in values.items() if _is_plain_list(value)}
     return {**read_options(attributes), **lists}
 
 
@@ -160,7 +164,7 @@ def model_table(parts: Parts, options: Mapping[str, Scalar], map_size: Any, find
         if inferred is None:
             table[name] = stated
         elif type(stated) is not type(inferred) or stated != inferred:
-            findings.add(f"opt.{option} is {shown(stated)}, but the parameters imply {inferred}")
+            findings.add(f"opt.{option} is {shown(stated)}, but the parameters imply {inferred}", **{option: inferred})
             if name in _LAYERS and type(stated) is int and inferred < stated <= MAX_LAYERS:
                 table[name] = stated  # so that the others are named as missing
     if table["prior"] == "fixed" and whole_number(options.get("prior_rnn_layers")) not in (None, 0):
@@ -169,12 +173,12 @@ def model_table(parts: Parts, options: Mapping[str, Scalar], map_size: Any, find
             "without this option the prior is taken to be N(0, I)"
         )
     if "image_size" not in table and table["latent"] == "spatial":
-        findings.add("opt.image_width is missing, and cannot be inferred from the parameters")
-    for option in ("n_past", "last_frame_skip"):
-        if option in options:
+        findings.add("opt.image_width is missing, and cannot be inferred from the parameters", image_width=64)
+    for option, example in (("n_past", 5), ("last_frame_skip", False)):
+        if options.get(option) is not None:
             table[option] = whole_number(options[option]) if option == "n_past" else options[option]
         else:
-            findings.add(f"opt.{option} is missing, and cannot be inferred from the parameters")
+            findings.add(f"opt.{option} is missing, and cannot be inferred from the parameters", **{option: example})
     return {**table, "skip_lag": 1}  # the reference takes the skips from the frame before the last observed one
 
 

@@ -6,27 +6,59 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
+from svg_train.config import DataConfig, TrainConfig
 from svg_train.families.svg import SvgConfig
 from svg_train.reference.modules import Tensors, attributes
 from svg_train.reference.names import Target
-from svg_train.reference.options import Findings, read_options
+from svg_train.reference.options import Findings, read_options, shown, valid_alone, whole_number
 
-_TABLES = ("model", "data", "train")
+_OTHER: dict[str, type[BaseModel]] = {"data": DataConfig, "train": TrainConfig}  # tables beside that of the model
 
 
-def config_tables(tensors: Tensors, options: Mapping[Any, Any], findings: Findings) -> dict[str, dict[str, Any]]:
-    """The tables of a configuration. The shapes decide; an option that contradicts them is a finding."""
-    tables = {name: dict(attributes(options[name])) for name in _TABLES if attributes(options.get(name))}
-    stated = tables.get("model") or {name: read_options(options)[name] for name in SvgConfig.model_fields.keys() & options}
+def config_tables(
+    tensors: Tensors, options: Mapping[Any, Any], given: Mapping[Any, Any], findings: Findings
+) -> dict[str, dict[str, Any]]:
+    """The tables of a configuration. The shapes decide; an option that contradicts them is a finding.
+
+    Args:
+        tensors: all weights, by name.
+        options: beside them in the file.
+        given: the user's, which win.
+        findings: what is missing or contradictory is added.
+    """
+    tables = {
+        name: _taken(kind, {**attributes(options.get(name)), **attributes(given.get(name))}) for name, kind in _OTHER.items()
+    }
+    stated = _stated(options) | _stated(given)
     inferred = _from_shapes(tensors)
     for name, value in inferred.items():
         if stated.get(name) not in (None, value):
-            findings.add(f"{name} is {str(stated[name])[:40]}, but the weights imply {value}")
+            findings.add(f"{name} is {shown(stated[name])}, but the weights imply {value}", **{name: value})
     if "n_past" not in stated:
-        findings.add("n_past is missing, and cannot be inferred from the weights")
+        generation = {"n_past": 5, "skip_lag": 0}
+        missing = {name: example for name, example in generation.items() if name not in stated}
+        findings.add("n_past is missing, and cannot be inferred from the weights", **missing)
     if inferred["latent"] == "spatial" and "image_size" not in stated:
-        findings.add("image_size is missing, and cannot be inferred from the weights")
+        findings.add("image_size is missing, and cannot be inferred from the weights", image_size=64)
     return {**tables, "model": {**stated, **inferred}}
+
+
+def _taken(kind: type[BaseModel], table: dict[Any, Any]) -> dict[Any, Any]:
+    """The table, or of another program's what ours takes: a forecast needs neither data nor training."""
+    try:
+        kind.model_validate(table)
+    except ValidationError:
+        return valid_alone(kind, table)
+    return table
+
+
+def _stated(options: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Settings of the model among the options, and in a table of their own, which may have others too."""
+    plain = {name: value for name, value in read_options(options).items() if name in SvgConfig.model_fields}
+    stated = {**plain, **attributes(options.get("model"))}
+    return {name: whole_number(value) for name, value in stated.items() if value is not None}
 
 
 def compare_weights(targets: Mapping[str, Target], tensors: Tensors, findings: Findings) -> None:
@@ -44,7 +76,8 @@ def _from_shapes(tensors: Tensors) -> dict[str, Any]:
     embed, mu = _shape(tensors, "predictor.core.embed.weight"), _shape(tensors, "posterior.mu.weight")
     stages = {match[1] for name in tensors if (match := re.match(r"encoder\.stages\.(\d+)\.", name))}
     parts = {name.partition(".")[0] for name in tensors}
-    table: dict[str, Any] = {"prior": "learned" if "prior" in parts else "fixed" if "posterior" in parts else "none"}
+    prior = "learned" if "prior" in parts else "fixed" if "posterior" in parts else "none"
+    table: dict[str, Any] = {"family": "svg", "prior": prior}
     table["latent"] = "spatial" if len(embed) == 4 else "vector"
     if len(first) == 4:
         table |= {"nf": first[0], "channels": first[1], "backbone": "dcgan" if first[2] == 4 else "vgg"}

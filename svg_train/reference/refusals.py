@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from svg_common.path_advice import shell_argument
@@ -14,12 +15,15 @@ EXPECTED = (
     "  (model.pth, with encoder, decoder, frame_predictor, ..., opt)"
 )
 OTHER_WEIGHTS = "  what is wrong is in the weights, not in the settings: fetch or save the checkpoint again"
-BEYOND = "  if these are not the settings that the model was trained with, correct them; else it cannot be used here"
 _LISTED = 60  # problems in one message
 _NAMES = 4  # of an unknown model's weights
 _WHOSE = {"reference": "the reference implementation's networks", "ours": "an svg-edge model"}
-# The settings that no weight depends on, as --model-config takes them.
-_SETTINGS = {"reference": '{"n_past": 5, "last_frame_skip": false}', "ours": '{"n_past": 5, "skip_lag": 0}'}
+
+
+def beyond(settings: Path | None) -> str:
+    """The advice about settings that svg-edge does not take; `settings` is the file that they can be corrected in."""
+    where = f"in '{settings}'" if settings is not None else "with --model-config FILE"
+    return f"  if these are not the settings that the model was trained with, correct them {where}; else it cannot be used here"
 
 
 def incomplete(path: str | Path, layout: Layout, findings: Findings, model_config: Path | None) -> str:
@@ -37,19 +41,25 @@ def incomplete(path: str | Path, layout: Layout, findings: Findings, model_confi
         shown.append(f"and {len(problems) - _LISTED} more")
     listed = "\n  ".join(shown)
     if findings.cause == "limits":
-        return f"'{path}' is {layout.kind}, of a model beyond the limits of svg-edge:\n  {listed}\n{BEYOND}"
+        return f"'{path}' is {layout.kind}, of a model beyond the limits of svg-edge:\n  {listed}\n{beyond(model_config)}"
     if layout.kind in (REFERENCE, SVG_PRIME):
-        return f"'{path}' is not {layout.kind.replace('a ', 'a complete ', 1)}:\n  {listed}\n{EXPECTED}"
+        reason = f"'{path}' is not {layout.kind.replace('a ', 'a complete ', 1)}:\n  {listed}"
+        return f"{reason}\n{EXPECTED if findings.of_weights else _complete(path, findings, model_config)}"
     reason = f"'{path}' is {layout.kind} with weights of {_WHOSE[layout.owner]}, but not all that a forecast needs:\n  {listed}"
-    if findings.cause == "weights":
-        return f"{reason}\n{OTHER_WEIGHTS}"
+    return f"{reason}\n{OTHER_WEIGHTS if findings.cause == 'weights' else _complete(path, findings, model_config)}"
+
+
+def _complete(path: str | Path, findings: Findings, model_config: Path | None) -> str:
+    """How to give the settings that are missing or wrong, as --model-config takes them."""
+    example = f", such as:\n    {json.dumps(findings.examples)}" if findings.examples else ""
     if model_config is not None:
-        return f"{reason}\n  correct the settings in '{model_config}', which are those that the model was trained with"
+        return f"  correct the settings in '{model_config}', which are those that the model was trained with{example}"
+    if not example:  # no setting of the user's would help
+        return EXPECTED
     return (
-        f"{reason}\n"
-        "  put the settings that the model was trained with into a file, settings.json, such as:\n"
-        f"    {_SETTINGS[layout.owner]}\n"
-        f"  then: svg-export {shell_argument(path)} --model-config settings.json"
+        f"  put the settings that the model was trained with into a file, settings.json{example}\n"
+        f"  then: svg-export {shell_argument(path)} --model-config settings.json\n"
+        "  svg-train --init takes it too"
     )
 
 

@@ -1,4 +1,4 @@
-"""Files with the settings of a model that other programs write beside their weights: one JSON table."""
+"""Files with the settings of a model: one JSON table, which other programs write beside their weights, or the user."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def read_settings(path: Path) -> dict[str, Any]:
         reason = error.strerror if isinstance(error, OSError) else error
         raise CheckpointError(
             f"cannot read the model's settings '{path}': {reason}\n"
-            "  expected the JSON file that the program which trained the model wrote beside its weights"
+            "  expected the JSON file that the program which trained the model wrote beside its weights,\n"
+            '  or one of your own: {"name": value, ...}'
         ) from error
     return table
 

@@ -31,6 +31,13 @@ _NUMPY = {
     "b1": "?",
 }  # numpy's type codes -> those of struct  # fmt: skip
 
+_ARRAYS = {
+    GlobalName(f"numpy.{package}.{module}", name)
+    for package in ("core", "_core")
+    for module, name in (("multiarray", "_reconstruct"), ("numeric", "_frombuffer"))
+}
+_FEW = 100  # numbers in an array among settings
+
 
 @dataclass(frozen=True, slots=True)
 class Storage:
@@ -191,14 +198,43 @@ def _tuple(args: tuple[Any, ...]) -> tuple[Any, ...]:
 def _numpy_scalar(args: tuple[Any, ...]) -> Any:
     """numpy.int64(5) and the like: scalar(dtype('i8'), bytes). Pickles of protocol 2 have bytes as Latin-1 text to encode."""
     kind, data = (*args, None, None)[:2]
+    values = _numpy_values(kind, data, 1)
+    return Record(GlobalName("numpy", "scalar"), args) if values is None else values[0]
+
+
+def array_values(value: Any) -> Any:
+    """A number or a list of numbers for an array of numpy's of no or one dimension, if it has few; anything else as it is.
+
+    It is made by _reconstruct, with the state (version, shape, dtype, order, bytes), or by _frombuffer(bytes, dtype, shape).
+    """
+    if not isinstance(value, Record) or value.maker not in _ARRAYS:
+        return value
+    if value.maker.name == "_frombuffer":
+        data, kind, shape = (*value.args, None, None, None)[:3]
+    else:
+        _, shape, kind, _, data = value.state if isinstance(value.state, tuple) and len(value.state) == 5 else (None,) * 5
+    if shape != () and not (isinstance(shape, tuple) and len(shape) == 1 and type(shape[0]) is int and 0 < shape[0] <= _FEW):
+        return value
+    values = _numpy_values(kind, data, math.prod(shape))
+    if values is None:
+        return value
+    return list(values) if shape else values[0]
+
+
+def _numpy_values(kind: Any, data: Any, number: int) -> tuple[Any, ...] | None:
+    """The values behind a dtype and bytes; None if it is another type, or another number of them."""
     if isinstance(data, Record) and data.maker == GlobalName("_codecs", "encode") and data.args:
-        data = data.args[0].encode("latin-1", "replace") if isinstance(data.args[0], str) else None
-    if isinstance(kind, Record) and kind.args and isinstance(data, bytes):
-        code = _NUMPY.get(str(kind.args[0])[:4], "")
-        if code and len(data) == struct.calcsize(code):
-            big_endian = isinstance(kind.state, tuple) and ">" in kind.state
-            return struct.unpack((">" if big_endian else "<") + code, data)[0]
-    return Record(GlobalName("numpy", "scalar"), args)
+        data = data.args[0]
+    if not isinstance(kind, Record) or not kind.args or not isinstance(kind.args[0], str):
+        return None
+    if not isinstance(data, (str, bytes, bytearray)) or len(data) > 8 * number:  # many names may have the same long text
+        return None
+    data = data.encode("latin-1", "replace") if isinstance(data, str) else data
+    code = _NUMPY.get(kind.args[0][:4], "")
+    if not code or len(data) != number * struct.calcsize(code):
+        return None
+    big_endian = isinstance(kind.state, tuple) and ">" in kind.state
+    return struct.unpack(f"{'>' if big_endian else '<'}{number}{code}", data)
 
 
 _REBUILD: dict[str, Callable[[tuple[Any, ...]], Any]] = {
@@ -209,6 +245,7 @@ _REBUILD: dict[str, Callable[[tuple[Any, ...]], Any]] = {
     "numpy.core.multiarray.scalar": _numpy_scalar,
     "numpy._core.multiarray.scalar": _numpy_scalar,
     "collections.OrderedDict": _ordered_dict,
+    "collections.defaultdict": lambda _: {},
     "copy_reg._reconstructor": _new_object,
     "copyreg._reconstructor": _new_object,
     "copy_reg.__newobj__": _new_object,

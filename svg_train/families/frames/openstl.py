@@ -42,10 +42,10 @@ from svg_train.families.frames.openstl_weights import (
 )
 from svg_train.reference.comparison import compare_tensors
 from svg_train.reference.file import TorchFile
-from svg_train.reference.layouts import OPTION_KEYS
+from svg_train.reference.layouts import OPTION_KEYS, tables_in
 from svg_train.reference.modules import Tensors, attributes
-from svg_train.reference.options import Findings, plain_settings
-from svg_train.reference.refusals import BEYOND, OTHER_WEIGHTS
+from svg_train.reference.options import Findings, plain_settings, shown
+from svg_train.reference.refusals import OTHER_WEIGHTS, beyond
 from svg_train.reference.settings_file import read_settings
 
 _LISTED = 60  # problems in one message
@@ -78,16 +78,27 @@ def take(path: Path, file: TorchFile, model_config: Path | None) -> Checkpoint:
 
 def _own_settings(content: Any) -> dict[str, Any]:
     """Those of OpenSTL, over those of a training program of the user's own, which say nothing of OpenSTL's version."""
-    if not isinstance(content, dict):
-        return {}
-    written = plain_settings(attributes(content.get(_WRITTEN)))
-    return {name: value for name, value in _users_settings(content).items() if name not in VERSION_ARGUMENTS} | written
+    users = {name: value for name, value in _users_settings(content).items() if name not in VERSION_ARGUMENTS}
+    return users | _written_settings(content)
 
 
-def _users_settings(content: dict[Any, Any]) -> dict[str, Any]:
-    """Those of a training program of the user's own, under whichever of the usual names."""
-    tables = (plain_settings(attributes(content[key])) for key in OPTION_KEYS if key != _WRITTEN and key in content)
-    return next((settings for settings in tables if {"method", "in_shape"} & settings.keys()), {})
+def _written_settings(content: Any) -> dict[str, Any]:
+    return plain_settings(attributes(content.get(_WRITTEN))) if isinstance(content, dict) else {}
+
+
+def _users_settings(content: Any) -> dict[str, Any]:
+    """Those of a training program of the user's own, under whichever of the usual names.
+
+    Without these a table with an in_shape holds the settings whatever its name, unless several such tables differ in it.
+    """
+    top = content if isinstance(content, dict) else {}
+    tables = (plain_settings(attributes(top[key])) for key in OPTION_KEYS if key != _WRITTEN and key in top)
+    usual = next((settings for settings in tables if {"method", "in_shape"} & settings.keys()), None)
+    if usual is not None or "in_shape" in _written_settings(content):
+        return usual or {}
+    others = [plain_settings(attributes(table)) for _, table in tables_in(content)]
+    others = [settings for settings in others if "in_shape" in settings]
+    return others[0] if len({shown(settings["in_shape"]) for settings in others}) == 1 else {}
 
 
 def _container(content: Any) -> Dialect | None:
@@ -151,7 +162,8 @@ def _incomplete(path: Path, findings: Findings, model_config: Path | None) -> st
     shown = problems[:_LISTED] + ([f"and {len(problems) - _LISTED} more"] if len(problems) > _LISTED else [])
     listed = "\n  ".join(shown)
     if findings.cause == "limits":
-        return f"'{path}' is a checkpoint of OpenSTL, of a model beyond the limits of svg-edge:\n  {listed}\n{BEYOND}"
+        reason = f"'{path}' is a checkpoint of OpenSTL, of a model beyond the limits of svg-edge"
+        return f"{reason}:\n  {listed}\n{beyond(model_config)}"
     reason = f"'{path}' is a checkpoint of OpenSTL, but something that a forecast needs is missing or contradictory"
     return f"{reason}:\n  {listed}\n{OTHER_WEIGHTS if findings.cause == 'weights' else _next_step(path, model_config)}"
 

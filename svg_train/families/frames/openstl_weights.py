@@ -10,7 +10,7 @@ from typing import Any
 
 from svg_train.families.frames.config import Cell, FramesConfig
 from svg_train.parameter_shapes import parameter_shapes
-from svg_train.reference.layouts import WEIGHT_KEYS
+from svg_train.reference.layouts import held_by_trained_module, trained_module, weight_places
 from svg_train.reference.modules import Tensors, named_tensors
 from svg_train.reference.tensors import StoredTensor
 
@@ -74,19 +74,23 @@ class Sizes:
 
 
 def find_weights(content: Any) -> Tensors:
-    """The weights in the content of a file, by the names that the network itself has; empty if there are none."""
-    usual = [content[key] for key in WEIGHT_KEYS if key in content] if isinstance(content, dict) else []
-    tensors = next((found for inner in (*usual, content) if (found := named_tensors(inner))), {})
-    outer = next((match[1] for name in tensors if (match := _OUTERMOST.match(name))), "")
-    bare = {name.removeprefix(outer): tensor for name, tensor in tensors.items()}
-    return bare if len(bare) == len(tensors) else _with_duplicates(tensors, outer)
+    """The weights in the content of a file, by the names that the network itself has; empty if there are none.
+
+    They may be under any name, in any table. Those of a network win over others.
+    """
+    found = [tensors for _, held in weight_places(content) if (tensors := _without_outer_module(named_tensors(held) or {}))]
+    return next((tensors for tensors in found if find_network(tensors)), found[0] if found else {})
 
 
-def _with_duplicates(tensors: Tensors, outer: str) -> Tensors:
-    """Where a name occurs with and without the outer module, that without keeps a name that no network has: it is surplus."""
-    held = {name.removeprefix(outer): tensor for name, tensor in tensors.items() if name.startswith(outer)}
-    others = {name: tensor for name, tensor in tensors.items() if not name.startswith(outer)}
-    return held | {f"{name} (outside {outer.rstrip('.')})" if name in held else name: t for name, t in others.items()}
+def _without_outer_module(tensors: Tensors) -> Tensors:
+    """The network, without the module that holds it, what is beside it there, such as a loss, and other copies of it.
+
+    Where a name occurs with and without the outer module, that without keeps a name that no network has: it is surplus.
+    """
+    modules = list(dict.fromkeys(match[1] for name in tensors if (match := _OUTERMOST.match(name))))
+    outer, held = trained_module(modules), held_by_trained_module(tensors, modules)
+    surplus = {name: tensor for name, tensor in tensors.items() if outer and name in held}
+    return held | {f"{name} (outside {outer.rstrip('.')})": tensor for name, tensor in surplus.items()}
 
 
 def find_network(tensors: Mapping[str, Any]) -> str | None:

@@ -8,6 +8,7 @@ No code in the file runs.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,18 @@ from svg_train.families.srvp.published_settings import (
 )
 from svg_train.reference.comparison import compare_tensors
 from svg_train.reference.file import TorchFile
-from svg_train.reference.layouts import recognize
-from svg_train.reference.modules import Tensors
+from svg_train.reference.layouts import options_in, weight_places, without_outer_module
+from svg_train.reference.modules import Tensors, named_tensors
 from svg_train.reference.names import COUNTER
 from svg_train.reference.options import Findings, plain_settings
-from svg_train.reference.refusals import BEYOND, OTHER_WEIGHTS
+from svg_train.reference.refusals import OTHER_WEIGHTS, beyond
 from svg_train.reference.settings_file import read_settings
 
 SETTINGS_FILE = "config.json"
 
 _PARTS = ("w_proj", "w_inf", "q_y.module", "inf_z", "q_z", "p_z.module", "dynamics.module")  # that no other model has
 _ENOUGH = 3  # of them: a file may be incomplete
+_OBSERVED = "nt_cond"  # the number of observed frames
 _LISTED = 60  # problems in one message
 
 
@@ -51,7 +53,16 @@ class PublishedCheckpointError(CheckpointError):
 
 def recognizes(content: Any) -> bool:
     """Whether a file holds weights of the original program."""
-    names = recognize(content).tensors
+    return _weights(content) is not None
+
+
+def _weights(content: Any) -> Tensors | None:
+    """Those of the original program, under whatever name; None if there are none."""
+    tables = (without_outer_module(named_tensors(held) or {}) for _, held in weight_places(content))
+    return next((tensors for tensors in tables if _is_published(tensors)), None)
+
+
+def _is_published(names: Iterable[str]) -> bool:
     return sum(any(name.startswith(f"{part}.") for name in names) for part in _PARTS) >= _ENOUGH
 
 
@@ -63,8 +74,9 @@ def take(path: Path, file: TorchFile, model_config: Path | None) -> Checkpoint:
         CheckpointError: the settings cannot be read.
     """
     # 1) weights and settings
-    findings, layout = Findings(), recognize(file.content)
-    tensors, own = layout.tensors, plain_settings(layout.options or {})
+    findings, tensors = Findings(), _weights(file.content) or {}
+    top = file.content if isinstance(file.content, dict) else {}
+    own = plain_settings(options_in(file.content, top, _OBSERVED) or {})
     beside = path.parent / SETTINGS_FILE
     settings_file = model_config or (beside if beside.exists() and not says_how(own) else None)
     settings = {**own, **(read_settings(settings_file) if settings_file is not None else {})}
@@ -124,9 +136,8 @@ def _refusal(path: Path, settings_file: Path | None, findings: Findings) -> str:
     distinct = list(dict.fromkeys(findings.problems))
     shown = distinct[:_LISTED] + ([f"and {len(distinct) - _LISTED} more"] if len(distinct) > _LISTED else [])
     if findings.cause == "limits":
-        return (
-            f"'{path}' has weights of SRVP, of a model beyond the limits of svg-edge:\n  " + "\n  ".join(shown) + f"\n{BEYOND}"
-        )
+        reason = f"'{path}' has weights of SRVP, of a model beyond the limits of svg-edge:"
+        return "\n".join((reason, *(f"  {problem}" for problem in shown), beyond(settings_file)))
     message = f"'{path}' has weights of SRVP, but not all that a forecast needs:\n  " + "\n  ".join(shown)
     if findings.cause == "weights":
         return f"{message}\n{OTHER_WEIGHTS}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from svg_train.families.frames.openstl_weights import Sizes
 from svg_train.reference.checkpoint import load_any_checkpoint
 from svg_train.reference.options import Findings
 from tests.svg_train.frames.openstl_equations import Weights, random_weights
+from tests.svg_train.reference.option_classes import CLASSES, as_omegaconf, omegaconf
 from tests.svg_train.reference.reference_files import Made, Name, OldTorch, zip_file
 from tests.svg_train.reference.test_reference_layouts import write_safetensors
 
@@ -173,6 +175,122 @@ def test_settings_of_a_training_program_of_ones_own_are_found(key, tmp_path):
     expected = take(tmp_path, weights(), settings()).config
     for table in (settings(), SimpleNamespace(**settings())):
         assert take(tmp_path, {"state_dict": weights(), key: table}).config == expected
+
+
+@pytest.mark.parametrize("kind", CLASSES.values(), ids=CLASSES)
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda table: {"args": table},
+        lambda table: {"hyper_parameters": {"args": table, "lr": 1}},
+        lambda table: {"settings_of_mine": {"model": table}},
+        lambda table: {"hyper_parameters": {"args": table}, "callbacks": {"args": table}},
+    ],
+    ids=["a usual name", "an argument", "any name", "twice"],
+)
+def test_settings_are_found_in_any_class_and_table(place, kind, tmp_path):
+    expected = take(tmp_path, weights(), settings()).config
+    assert take(tmp_path, {"state_dict": weights(), **place(kind(settings()))}).config == expected
+
+
+def test_settings_of_omegaconf_with_lists(tmp_path):
+    expected = take(tmp_path, weights(), settings()).config
+    with omegaconf() as module:
+        table = as_omegaconf(module, {"model": settings(num_hidden=[4, 4]), "trainer": {"gpus": 1}})
+        torch.save({"state_dict": weights(), "config": table}, tmp_path / "file.pth")
+    assert load_any_checkpoint(tmp_path / "file.pth").config == expected
+
+
+def test_settings_of_two_models_are_not_guessed(tmp_path):
+    both = {"one": settings(), "other": settings(in_shape=[9, 1, 16, 16])}
+    assert "in_shape is missing" in refusal(tmp_path, {"state_dict": weights(), **both})
+
+
+ARRAYS = {
+    "int64": np.array, "int32": lambda v: np.array(v, np.int32), "float": lambda v: np.array(v, np.float32),
+    "big-endian": lambda v: np.array(v, ">i8"), "a view": lambda v: np.array([v, v]).T[:, 0],
+    "numbers of numpy": lambda v: [np.int64(x) for x in v] if isinstance(v, list) else np.int16(v),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("array", ARRAYS.values(), ids=ARRAYS)
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "stream"])
+def test_arrays_of_numpy_among_the_settings_are_read(array, protocol, zipped, tmp_path):
+    expected = take(tmp_path, lightning(weights(), dialect="openstl-1.0")).config
+    changed = {"in_shape": array(IN_SHAPE), "num_hidden": array([4, 4])}
+    if array is not ARRAYS["a view"]:
+        changed |= {"patch_size": array(4), "pre_seq_length": array(3)}
+    content = lightning(weights(), dialect="openstl-1.0")
+    content["hyper_parameters"] |= changed
+    path = tmp_path / "file.pth"
+    torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
+    assert load_any_checkpoint(path).config == expected
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros(101, np.int64), np.array([[3, 1, 16, 16]]), np.array(["3"] * 4), np.array(IN_SHAPE, object), np.zeros(0)],
+    ids=["long", "of two dimensions", "text", "objects", "empty"],
+)
+def test_other_arrays_are_left_out(array, tmp_path):
+    content = lightning(weights())
+    content["hyper_parameters"] |= {"remarks": array}
+    assert take(tmp_path, content).config.model.cell == "convlstm"
+    content["hyper_parameters"] |= {"in_shape": array}
+    assert "in_shape is missing" in refusal(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("state", "args"),
+    [
+        ((1, (4,), Made(Name("numpy", "dtype"), ("i8",)), False, "x" * 31), (Name("numpy", "ndarray"), (0,), "b")),
+        ((1, (1 << 40,), Made(Name("numpy", "dtype"), ("i8",)), False, "x" * 32), ()),
+        ((1, (-4,), Made(Name("numpy", "dtype"), ("i8",)), False, "x" * 32), ()),
+        ((1, [4], Made(Name("numpy", "dtype"), ([["i8"]],)), False, "x" * 32), ()),
+        ((1, (4,), 7, False, 7), ()),
+        ((1, 2), ()),
+        (None, ()),
+    ],
+    ids=["too short", "a huge shape", "a negative shape", "lists", "numbers", "a short state", "no state"],
+)
+def test_damaged_arrays_are_left_out(state, args, tmp_path):
+    array = Made(Name("numpy._core.multiarray", "_reconstruct"), args, state)
+    torch_of_then = OldTorch(16)
+    tensors = {f"model.{name}": torch_of_then.tensor(value) for name, value in weights().items()}
+    content = {**lightning({}), "state_dict": tensors}
+    content["hyper_parameters"]["in_shape"] = array
+    (tmp_path / "file.pth").write_bytes(zip_file(content, torch_of_then.storages))
+    with pytest.raises(CheckpointError, match="in_shape is missing"):
+        load_any_checkpoint(tmp_path / "file.pth")
+
+
+def averaged(tensors: Weights) -> Weights:
+    return {f"ema_model.module.{name}": torch.zeros_like(value) for name, value in tensors.items()}
+
+
+PLACES = {
+    "under any name": lambda w: {"ema": w},
+    "deep, beside another network": lambda w: {
+        "discriminator": {"conv.weight": torch.zeros(3)}, "generator": {"state_dict": w},
+    },
+    "beside moving averages": lambda w: {"state_dict": {**{f"model.{name}": v for name, v in w.items()}, **averaged(w)}},
+    "after moving averages": lambda w: {"state_dict": {**averaged(w), **{f"model.{name}": v for name, v in w.items()}}},
+    "bare, beside moving averages": lambda w: {**averaged(w), **w},
+    "beside a loss": lambda w: {"state_dict": {"lpips.lin.weight": torch.zeros(2), **lightning(w)["state_dict"]}},
+    "in a list": lambda w: [1, w],
+    "in a defaultdict": lambda w: defaultdict(list, {"state_dict": w}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["convlstm", "mim"])
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_the_network_that_was_trained_is_found(place, method, tmp_path):
+    w = weights(method)
+    expected = take(tmp_path, w, settings(method))
+    given = take(tmp_path, place(w), settings(method))
+    assert given.config == expected.config
+    torch.testing.assert_close(given.weights, expected.weights, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"use_gpu": True}, {"gpus": [0]}, {"ckpt_path": "a.ckpt"}])

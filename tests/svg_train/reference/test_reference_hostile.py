@@ -9,15 +9,18 @@ import random
 import struct
 import subprocess
 import sys
+import time
 import zipfile
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.reference_networks import build
 from svg_train.reference import inert_pickle
+from svg_train.reference.checkpoint import ReferenceCheckpointError, load_any_checkpoint
 from svg_train.reference.inert_pickle import PickleFormatError, Record, load_inert
 from tests.svg_train.reference.reference_files import (
     Made,
@@ -312,3 +315,41 @@ def test_number_of_instructions_is_limited(monkeypatch):
     assert load_inert(BytesIO(b"N" * 99 + b".")) is None
     with pytest.raises(PickleFormatError, match="more than 100"):
         load_inert(BytesIO(b"N" * 100 + b"."))
+
+
+def test_the_names_of_many_modules_around_parts_are_read_in_linear_time(tmp_path):
+    value = torch.zeros(1)
+    tables = [{f"m{index}.encoder.a": value for index in range(2000)} for _ in range(60)]
+    torch.save(tables, tmp_path / "a.pth")
+    start = time.process_time()
+    with pytest.raises(ReferenceCheckpointError, match="not those of a model"):
+        load_any_checkpoint(tmp_path / "a.pth")
+    assert time.process_time() - start < 10
+
+
+class Described:
+    """Pickled as an object of numpy's `dtype` with `description` in place of a type."""
+
+    def __init__(self, description: list) -> None:
+        self._description = description
+
+    def __reduce__(self):
+        return np.dtype, (self._description,)
+
+
+class Scalar(Described):
+    """Pickled as a number of numpy's of such a type."""
+
+    def __reduce__(self):
+        return np.int64(1).__reduce__()[0], (Described(self._description), b"x" * 8)
+
+
+def test_types_of_numpy_that_hold_lists_in_lists_are_not_written_out(tmp_path):
+    nested: list = []
+    for _ in range(26):  # 67 million brackets
+        nested = [nested, nested]
+    torch.save({"opt": {"n_past": Scalar(nested)}, "encoder": {"a": torch.zeros(1)}}, tmp_path / "a.pth")
+    start = time.process_time()
+    with pytest.raises(ReferenceCheckpointError, match=r"opt\.n_past is missing"):
+        load_any_checkpoint(tmp_path / "a.pth")
+    assert time.process_time() - start < 2

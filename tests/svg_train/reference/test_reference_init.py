@@ -49,3 +49,14 @@ def test_another_shape_is_refused_with_the_flags_that_fit(reference, tmp_path):
     assert then.endswith(f"--init {reference} --nf 2 --rnn-size 8")
     assert not (tmp_path / "run").exists()
     assert train(*arguments, then.partition(": ")[2]).exit_code == 0  # what it advises works
+
+
+def test_the_flags_that_fit_include_the_users_settings(tmp_path):
+    parts = {name: part.state_dict() for name, part in build().items()}
+    torch.save({"state_dict": parts}, tmp_path / "weights.pth")
+    (tmp_path / "mine.json").write_text('{"n_past": 3, "last_frame_skip": false}')
+    given = f"--init {tmp_path / 'weights.pth'} --model-config {tmp_path / 'mine.json'}"
+    result = train("--nf 4 --g-dim 6 --z-dim 3 --rnn-size 8", f"{given} --out {tmp_path / 'run'} --steps 1")
+    advised = str(result.exception).rpartition("start from it with: ")[2]
+    assert advised == f"{given} --nf 2"
+    assert train("--g-dim 6 --z-dim 3 --rnn-size 8", f"{advised} --out {tmp_path / 'run'} --steps 1").exit_code == 0

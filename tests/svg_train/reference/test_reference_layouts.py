@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import struct
-import sys
+from collections import defaultdict
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from svg_common.errors import UsageError
 from svg_train.checkpoint import CheckpointError, load_checkpoint
 from svg_train.reference.checkpoint import ReferenceCheckpointError, load_any_checkpoint
 from tests.conftest import random_model, save_model
+from tests.svg_train.reference.option_classes import CLASSES, as_omegaconf, omegaconf
 from tests.svg_train.reference.reference_files import options
 
 DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"}
@@ -137,6 +137,17 @@ ARRANGEMENTS = {
         "quantized": torch.quantize_per_tensor(torch.zeros(3), 0.1, 0, torch.quint8),
     },
     "a loss curve of half a million steps in all": lambda p: {**p, "opt": options(p), "losses": [0.25] * 400_000},
+    "parts in a defaultdict": lambda p: defaultdict(list, {**states(p), "opt": options(p)}),
+    "moving averages before the network": lambda p: lightning(
+        {**{n: torch.zeros_like(v) for n, v in flat(p, "ema.module.").items()}, **flat(p, "model.")}, **options(p)
+    ),
+    "moving averages beside bare names": lambda p: lightning(
+        {**{n: torch.zeros_like(v) for n, v in flat(p, "ema.module.").items()}, **flat(p)}, **options(p)
+    ),
+    "options of numpy arrays": lambda p: {
+        "net": flat(p), "opt": {"n_past": np.array(3), "last_frame_skip": np.array(False), "sizes": np.arange(200)},
+    },
+    **{f"options in {name}": lambda p, kind=kind: {"net": flat(p), "cfg": kind(NEEDED)} for name, kind in CLASSES.items()},
     "one module of all parts": lambda p: {"model": Holder(**p), "args": options(p)},
     "one compiled module of all parts": lambda p: {"model": torch.compile(Holder(net=Holder(**p))), "args": options(p)},
 }  # fmt: skip
@@ -201,7 +212,7 @@ def test_weights_without_settings_are_named_and_the_advice_works(name, parts, ex
 
 def as_advised(message, name, **settings):
     """The file of settings that a message asks for, with the values of the model."""
-    *_, example, command = message.splitlines()
+    *_, example, command, _ = message.splitlines()
     file = Path(command.removeprefix(f"  then: svg-export {name} --model-config "))
     file.write_text(json.dumps(json.loads(example) | settings))
     return file
@@ -227,31 +238,78 @@ def test_settings_that_do_not_suffice_or_contradict_the_weights_are_named(settin
 
 def test_the_reference_files_without_options_take_them_from_a_file(parts, expected, tmp_path):
     torch.save({**states(parts)}, tmp_path / "a.pth")
-    with pytest.raises(ReferenceCheckpointError, match="--model-config takes a JSON file"):
+    with pytest.raises(ReferenceCheckpointError) as caught:
         load_any_checkpoint(tmp_path / "a.pth")
+    assert "a.pth' is not a complete checkpoint of the reference implementation" in str(caught.value)
+    assert '{"n_past": 5, "last_frame_skip": false}\n  then: svg-export' in str(caught.value)
     (tmp_path / "settings.json").write_text(
         json.dumps({name: value for name, value in options(parts).items() if isinstance(value, (int, float, str))})
     )
     assert load_any_checkpoint(tmp_path / "a.pth", tmp_path / "settings.json").config == expected.config
 
 
+@pytest.mark.parametrize("table", ["opt", "hyper_parameters", "model", "anything"])
+def test_settings_may_be_in_tables_as_in_a_checkpoint(table, parts, expected, tmp_path):
+    torch.save(flat(parts), tmp_path / "a.pth")
+    for given in (NEEDED, {"n_past": "3", "last_frame_skip": "no"}, {"n_past": 3.0, "last_frame_skip": 0}):
+        (tmp_path / "settings.json").write_text(json.dumps({table: given, "epochs": 300}))
+        loaded = load_any_checkpoint(tmp_path / "a.pth", tmp_path / "settings.json")
+        assert loaded.config.model == expected.config.model
+
+
+@pytest.mark.parametrize("owner", ["theirs", "ours"])
+@pytest.mark.parametrize("value", [None, [5], {"a": 5}])
+def test_a_setting_that_is_null_or_no_single_value_is_missing(value, owner, parts, tmp_path):
+    torch.save(flat(parts) if owner == "theirs" else random_model().state_dict(), tmp_path / "a.pth")
+    (tmp_path / "settings.json").write_text(json.dumps({"n_past": value, "last_frame_skip": value}))
+    with pytest.raises(ReferenceCheckpointError, match="n_past is missing") as caught:
+        load_any_checkpoint(tmp_path / "a.pth", tmp_path / "settings.json")
+    assert f"correct the settings in '{tmp_path / 'settings.json'}'" in str(caught.value)
+    assert '{"n_past": 5, ' in str(caught.value)
+
+
+def test_a_setting_beyond_our_limits_is_corrected_where_it_was_given(parts, tmp_path):
+    torch.save({"state_dict": flat(parts), "opt": {**NEEDED, "n_past": 1}}, tmp_path / "a.pth")
+    with pytest.raises(ReferenceCheckpointError, match=r"opt\.n_past is 1.*\n.*correct them with --model-config FILE"):
+        load_any_checkpoint(tmp_path / "a.pth")
+    (tmp_path / "settings.json").write_text('{"n_past": 2.5}')
+    with pytest.raises(ReferenceCheckpointError, match=r"opt\.n_past is 2\.5.*\n.*correct them in '.*settings\.json'"):
+        load_any_checkpoint(tmp_path / "a.pth", tmp_path / "settings.json")
+    (tmp_path / "settings.json").write_text('{"n_past": 4}')
+    assert load_any_checkpoint(tmp_path / "a.pth", tmp_path / "settings.json").config.model.n_past == 4
+
+
+def test_options_that_contradict_the_weights_are_corrected_as_advised(parts, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({**parts, "opt": argparse.Namespace(**options(parts, z_dim=99))}, "a.pth")
+    with pytest.raises(ReferenceCheckpointError, match=r"opt\.z_dim is 99") as caught:
+        load_any_checkpoint("a.pth")
+    assert load_any_checkpoint("a.pth", as_advised(str(caught.value), "a.pth")).config == expected.config
+
+
+@pytest.mark.parametrize("form", ["flat", "in a table"])
+@pytest.mark.parametrize("own", ["flat", "in a table"])
+def test_our_weights_take_what_the_file_lacks_however_both_are_arranged(own, form, tmp_path):
+    model = random_model(skip_lag=1)
+    arranged = {"flat": lambda table: table, "in a table": lambda table: {"model": table}}
+    torch.save({"state_dict": model.state_dict(), "config": arranged[own]({"skip_lag": 1})}, tmp_path / "a.pt")
+    (tmp_path / "settings.json").write_text(json.dumps(arranged[form]({"n_past": "3", "image_size": "64"})))
+    assert load_any_checkpoint(tmp_path / "a.pt", tmp_path / "settings.json").config.model == model.config
+
+
+@pytest.mark.parametrize("setting", [{"family": "srvp"}, {"nf": 10**5000}, {"model": {"nf": 10**5000}}])
+def test_settings_of_ours_that_contradict_the_weights_are_named_in_short(setting, tmp_path):
+    torch.save({"state_dict": random_model().state_dict(), "config": {"n_past": 3, **setting}}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=r"family is 'srvp', but .* svg|nf is a huge number, but .* 4") as caught:
+        load_any_checkpoint(tmp_path / "a.pt")
+    assert len(str(caught.value)) < 500
+
+
 def test_options_of_omegaconf(parts, expected, tmp_path):
     """As hydra's programs have them; the package is not needed here."""
-    module = ModuleType("omegaconf")
-
-    class Node:
-        def __init__(self, **state):
-            self.__dict__.update(state, _metadata=None, _parent=None)
-
-    for name in ("DictConfig", "AnyNode"):
-        setattr(module, name, type(name, (Node,), {"__module__": "omegaconf"}))
-    sys.modules["omegaconf"] = module
-    try:
-        nodes = {name: module.AnyNode(_val=value) for name, value in NEEDED.items()}
-        config = module.DictConfig(_content={"model": module.DictConfig(_content=nodes), "lr": module.AnyNode(_val=0.1)})
+    with omegaconf() as module:
+        config = as_omegaconf(module, {"model": NEEDED, "lr": 0.1})
         torch.save(lightning(flat(parts), cfg=config), tmp_path / "a.ckpt")
-    finally:
-        del sys.modules["omegaconf"]
     loaded = load_any_checkpoint(tmp_path / "a.ckpt")
     assert loaded.config.model == expected.config.model
 
@@ -328,11 +386,22 @@ def test_our_weights_without_settings_are_named_and_the_advice_works(tmp_path, m
     assert loaded.config.model == model.config
 
 
+def test_tables_of_another_program_beside_our_weights_are_taken_as_far_as_they_are_ours(tmp_path):
+    model = random_model()
+    for data, expected in (({"name": "kth", "root": "/x"}, "kth"), ({"name": 7, "odd": 1}, "digits")):
+        config = {"model": model.config.model_dump(), "data": data, "train": {"lr": 0.5, "optimizer": "adam", "beta": "x"}}
+        torch.save({"state_dict": model.state_dict(), "config": config}, tmp_path / "a.pt")
+        loaded = load_any_checkpoint(tmp_path / "a.pt").config
+        assert (loaded.model, loaded.data.name, loaded.train.lr) == (model.config, expected, 0.5)
+
+
 def test_the_size_of_frames_is_asked_for_where_the_weights_cannot_tell_it(tmp_path):
     model = random_model(latent="spatial")
     torch.save({"state_dict": model.state_dict(), "config": {"n_past": 3, "skip_lag": 1}}, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match="image_size is missing, and cannot be inferred from the weights"):
+    with pytest.raises(CheckpointError, match="image_size is missing, and cannot be inferred from the weights") as caught:
         load_any_checkpoint(tmp_path / "a.pt")
+    (tmp_path / "settings.json").write_text(next(line for line in str(caught.value).splitlines() if "{" in line))
+    assert load_any_checkpoint(tmp_path / "a.pt", tmp_path / "settings.json").config.model == model.config
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module.", "_forward_module."])

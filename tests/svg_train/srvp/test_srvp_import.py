@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ from svg_common.errors import UsageError
 from svg_train.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from svg_train.families.srvp import published
 from svg_train.reference.checkpoint import load_any_checkpoint
+from tests.svg_train.reference.option_classes import CLASSES
 from tests.svg_train.reference.reference_files import Made, Name, OldTorch, stream_file, zip_file
 from tests.svg_train.srvp.published_network import SETTINGS, PublishedSrvp, write_published
 
@@ -91,8 +93,11 @@ def test_half_precision_is_widened_and_missing_counters_are_no_loss(tmp_path):
         lambda state: {"epoch": 3, "state_dict": {f"model.{name}": value for name, value in state.items()}},
         lambda state: {f"module.{name}": value for name, value in state.items()},
         lambda state: {"model": state, "optimizer": {"lr": 1.0}},
+        lambda state: {"discriminator": {"conv.weight": torch.zeros(3)}, "generator": {"state_dict": state}},
+        lambda state: {**{f"ema.module.{name}": torch.zeros_like(value) for name, value in state.items()}, **state},
+        lambda state: [1, state],
     ],
-    ids=["Lightning", "DataParallel", "with the optimizer"],
+    ids=["Lightning", "DataParallel", "with the optimizer", "beside another network", "beside moving averages", "a list"],
 )
 def test_weights_in_other_arrangements_are_found(wrap, tmp_path):
     network = PublishedSrvp(archi="vgg", skipco=True)
@@ -157,6 +162,22 @@ def test_settings_in_the_file_itself_serve_where_none_are_beside_it(key, tmp_pat
         (tmp_path / "config.json").unlink(missing_ok=True)
     torch.save({"model": network.state_dict(), key: {**table, "nhx": 7}}, path)
     assert f"nhx is 7 in '{path}', but the weights imply 6" in refusal(path)
+
+
+@pytest.mark.parametrize("kind", CLASSES.values(), ids=CLASSES)
+@pytest.mark.parametrize(
+    "place", [lambda table: {"cfg": {"model": table}}, lambda table: {"hyper_parameters": {"args": table}}]
+)
+def test_settings_are_found_in_any_class_and_table(place, kind, tmp_path):
+    network = PublishedSrvp(n_euler_steps=2)
+    path = write_published(tmp_path, network)
+    expected, table = load_any_checkpoint(path).config.model, json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").unlink()
+    torch.save({"model": network.state_dict(), **place(kind(table))}, path)
+    assert load_any_checkpoint(path).config.model == expected
+    arrays = {name: value if isinstance(value, str) else np.array(value) for name, value in table.items()}
+    torch.save({"model": network.state_dict(), **place(arrays)}, path)
+    assert load_any_checkpoint(path).config.model == expected
 
 
 def test_settings_in_the_file_are_completed_by_the_users_and_not_by_what_lies_beside_it(tmp_path):
