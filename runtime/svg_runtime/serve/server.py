@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from starlette.types import ASGIApp
 
-from svg_common.errors import SvgError
+from svg_common.errors import ExitCode, SvgError
 from svg_common.progress import ProgressDisplay
 from svg_runtime.live.stop import StopRequest
 from svg_runtime.machine.hardware import usable_cores
@@ -23,6 +24,7 @@ from svg_runtime.serve.catalogue import Catalogue, EngineOptions
 from svg_runtime.serve.limits import Limits
 from svg_runtime.serve.metrics import Metrics
 from svg_runtime.serve.page import CONTENT_POLICY
+from svg_runtime.serve.session import threads_end
 from svg_runtime.serve.sessions import SessionTable
 from svg_runtime.web.access import Access, AccessControl
 from svg_runtime.web.address import Address, listen
@@ -32,6 +34,8 @@ from svg_runtime.web.token import find_token
 
 _LOG = logging.getLogger(__name__)
 _GRACE_S = 30  # for requests that run at the end
+_CLOSE_S = 5.0  # for sessions to be closed after that
+_THREADS_S = 1.0  # for their threads to end
 _BODY_S = 30.0  # for a body to arrive when it is its turn
 _POLL_S = 0.2
 
@@ -105,7 +109,17 @@ def run_server(options: ServeOptions, console: Console) -> None:
                 if not thread.is_alive():
                     raise SvgError("the web server has ended by itself\n  start it again, and report what it has logged")
         finally:
-            thread.stop()
-            asyncio.run(server.sessions.close_all())
+            closed = _end(thread, server.sessions)
+        if not closed:
+            console.print("svg-serve: ended before all sessions were closed", markup=False)
+            os._exit(ExitCode.INTERRUPTED if stop.interrupted else ExitCode.OK)  # Python would wait for what they compute
         if stop.interrupted:
             raise KeyboardInterrupt
+
+
+def _end(thread: ServerThread, sessions: SessionTable) -> bool:
+    """Finish the requests that run, and close all sessions. False: some compute after all this time, or a second Ctrl-C."""
+    with suppress(asyncio.TimeoutError, KeyboardInterrupt):
+        thread.stop()
+        asyncio.run(asyncio.wait_for(sessions.close_all(), _CLOSE_S))
+    return threads_end(_THREADS_S)

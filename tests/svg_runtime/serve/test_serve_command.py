@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -37,9 +38,9 @@ def svg_serve(monkeypatch, capsys):
 
 
 @contextmanager
-def running(*arguments: str):
+def running(*arguments: str, program: tuple[str, ...] = ("-m", "svg_runtime.serve")):
     """Start the command; yields the process, its address and its first lines."""
-    words = [sys.executable, "-m", "svg_runtime.serve", "--backend", "cpu", "--threads", "1", *arguments]
+    words = [sys.executable, *program, "--backend", "cpu", "--threads", "1", *arguments]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     try:
         lines = []
@@ -83,6 +84,55 @@ def test_a_signal_lets_the_running_forecast_finish(number, code):
         assert len(answer.read()) == 60 * 30 * 64 * 64 * 4
         connection.close()
         assert process.wait(60) == code
+
+
+HANGING = """
+import time
+from svg_runtime import Forecaster
+from svg_runtime.serve import cli, server
+server._GRACE_S, server._CLOSE_S, server._THREADS_S = {grace_s}, 1.0, 0.2
+Forecaster.warm_up = lambda self: None
+Forecaster.forecast = lambda *arguments: time.sleep(60)
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("signals", "grace_s", "code"),
+    [([signal.SIGTERM], 1, 0), ([signal.SIGINT], 1, 130), ([signal.SIGINT, signal.SIGINT], 50, 130)],
+)
+def test_a_forecast_that_hangs_does_not_keep_the_server_alive(signals, grace_s, code):
+    program = ("-c", HANGING.format(grace_s=grace_s))
+    with running("--model", "digits", "--listen", "0", program=program) as (process, address, _):
+        with closing(http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)) as connection:
+            connection.request("POST", f"{ready_session(connection)}/forecast")
+            with closing(http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)) as second:
+                ask(second, "GET", "/healthz")  # what was sent before has arrived, too
+            for number in signals:
+                process.send_signal(number)
+                time.sleep(0.5)  # two at once would be one
+            assert process.wait(20) == code
+        assert "ended before all sessions were closed" in process.stderr.read()
+
+
+DEFECTIVE = """
+from svg_runtime import Forecaster
+from svg_runtime.serve import cli
+Forecaster.warm_up = lambda self: None
+Forecaster.forecast = lambda *arguments: 1 / 0
+cli.main()
+"""
+
+
+def test_a_defect_is_printed_with_its_traceback():
+    with running("--model", "digits", "--listen", "0", program=("-c", DEFECTIVE)) as (process, address, _):
+        with closing(http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)) as connection:
+            status, _, body = ask(connection, "POST", f"{ready_session(connection)}/forecast")
+        assert (status, json.loads(body)["advice"]) == (500, "report it, with what the server prints")
+        process.terminate()
+        printed = process.stderr.read()
+        assert "warning: forecast failed\nTraceback " in printed
+        assert "ZeroDivisionError" in printed
 
 
 def test_another_address_needs_a_token_which_is_printed():
