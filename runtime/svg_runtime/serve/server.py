@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -14,13 +15,13 @@ from pathlib import Path
 from rich.console import Console
 from starlette.types import ASGIApp
 
-from svg_common.errors import ExitCode, SvgError
+from svg_common.errors import ExitCode, SvgError, UsageError
 from svg_common.progress import ProgressDisplay
 from svg_runtime.live.stop import StopRequest
 from svg_runtime.machine.hardware import usable_cores
 from svg_runtime.serve.api import Api
 from svg_runtime.serve.app import ProblemsOfAccess, build_app
-from svg_runtime.serve.catalogue import Catalogue, EngineOptions
+from svg_runtime.serve.catalogue import Catalogue, EngineOptions, frame_bytes
 from svg_runtime.serve.limits import Limits
 from svg_runtime.serve.metrics import Metrics
 from svg_runtime.serve.page import CONTENT_POLICY
@@ -86,6 +87,7 @@ def run_server(options: ServeOptions, console: Console) -> None:
     """Serve until Ctrl-C, SIGTERM or SIGHUP; requests that run then are finished.
 
     Raises:
+        UsageError: a limit is too small for a model.
         SvgError: a model cannot be opened, or the address cannot be listened at.
         KeyboardInterrupt: Ctrl-C; also the others until the models are open.
     """
@@ -95,6 +97,7 @@ def run_server(options: ServeOptions, console: Console) -> None:
         resources.callback(sock.close)
         with ProgressDisplay(console) as display:
             catalogue = Catalogue.open(options.models, options.engine, display)
+        _check_limits(catalogue, options.limits)
         access = Access(address, token, options.names)
         server = Server(catalogue, access, options.limits)
         thread = ServerThread(server.app, sock, server.web_limits, grace_s=_GRACE_S)
@@ -115,6 +118,17 @@ def run_server(options: ServeOptions, console: Console) -> None:
             os._exit(ExitCode.INTERRUPTED if stop.interrupted else ExitCode.OK)  # Python would wait for what they compute
         if stop.interrupted:
             raise KeyboardInterrupt
+
+
+def _check_limits(catalogue: Catalogue, limits: Limits) -> None:
+    for model in catalogue.about.models:
+        needed = frame_bytes(model.frame)
+        for option, limit in (("--max-frame", limits.frame_bytes), ("--max-forecast", limits.forecast_bytes)):
+            if limit < needed:
+                raise UsageError(
+                    f"{option} is {limit} bytes; one frame of the model '{model.name}' is {needed} bytes as float32\n"
+                    f"  expected at least {math.ceil(needed / 1000)}kB"
+                )
 
 
 def _end(thread: ServerThread, sessions: SessionTable) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -158,6 +160,9 @@ def test_the_description_is_printed_without_opening_a_model(svg_serve):
         (["--listen", "nowhere"], 2, "--listen nowhere is no address"),
         (["--idle-timeout", "5"], 2, "--idle-timeout: '5' is not a duration"),
         (["--model", "missing.svgb", "--listen", "0"], 1, "no such bundle"),
+        (["--model", "digits", "--backend", "cpu", "--listen", "0", "--max-forecast", "16kB"], 2, "expected at least 17kB"),
+        (["--model", "digits", "--backend", "cpu", "--listen", "0", "--max-frame", "0MB"], 2, "--max-frame is 0 bytes"),
+        (["--model", "digits", "--model", "digits", "--listen", "0"], 2, "the model 'digits' is given twice"),
         (["--backend", "tensorrt-rtx", "--fp16", "--bf16"], 2, "both --fp16 and --bf16"),
     ],
 )
@@ -176,6 +181,21 @@ def test_without_its_extra_it_says_what_to_install(svg_serve, monkeypatch):
 
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+
+
+def test_the_client_in_python_sends_a_token_to_a_server_with_tls_only_over_tls():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"https://127.0.0.1:{listening.getsockname()[1]}"
+        asked = subprocess.Popen(
+            [sys.executable, EXAMPLES / "05_over_http.py", address], stderr=subprocess.DEVNULL,
+            env={**os.environ, "SVG_EDGE_TOKEN": "secret" * 4},
+        )  # fmt: skip
+        connection, _ = listening.accept()
+        with connection:
+            sent = connection.recv(1 << 16)
+        assert asked.wait(30)
+    assert sent[:1] == b"\x16"  # a handshake
+    assert b"secret" not in sent
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
