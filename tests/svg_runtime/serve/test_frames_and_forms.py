@@ -7,6 +7,7 @@ import io
 import struct
 import time
 import tracemalloc
+import zlib
 
 import cv2
 import numpy as np
@@ -109,6 +110,28 @@ def test_pictures_are_measured_before_they_are_decoded(kind, monkeypatch):
     assert refusal(bomb(kind), media_type=f"image/{kind}") == "too-large: a picture of 30000x30000 pixels"
     assert tracemalloc.get_traced_memory()[1] < 1 << 20
     tracemalloc.stop()
+
+
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_names_in_a_png_do_not_reach_the_terminal_of_the_server(capfd):
+    """A colour profile that is no profile: libpng warns of it by name. The pixels remain what they are."""
+    whole = encoded(PICTURE, ".png")
+    profile = png_chunk(b"iCCP", b"\x1b[31m\nforged\0\0" + zlib.compress(np.random.default_rng(0).bytes(500)))
+    comment = png_chunk(b"tEXt", b"Comment\0IDAT")
+    hostile = whole[:33] + comment + profile + whole[33:]
+    cv2.imdecode(np.frombuffer(hostile, np.uint8), cv2.IMREAD_COLOR)
+    assert "forged" in capfd.readouterr().err
+    assert np.array_equal(read(hostile, "image/png"), read(whole, "image/png"))
+    assert "forged" not in capfd.readouterr().err
+
+
+def test_a_png_of_very_many_chunks_is_refused():
+    whole = encoded(PICTURE, ".png")
+    hostile = whole[:33] + png_chunk(b"tEXt", b"a\0b") * 5000 + whole[33:]
+    assert "more than 4096 chunks" in refusal(hostile, media_type="image/png")
 
 
 def test_a_jpeg_of_very_many_scans_is_refused():
