@@ -20,7 +20,8 @@ SIDE, STEP, WIDTH = 160, 5, 24  # pixels of the picture, of a movement, and of t
 
 def main() -> None:
     address = urlsplit(sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8008")
-    server = http.client.HTTPConnection(address.netloc, timeout=60)
+    connection = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
+    server = connection(address.netloc, timeout=60)
     session = json.loads(ask(server, "POST", "/v1/sessions", {"model": "camera", "samples": 4, "horizon": 10})[0])
     place = f"/v1/sessions/{session['id']}"
     try:

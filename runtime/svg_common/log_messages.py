@@ -20,6 +20,8 @@ PACKAGES = ("svg_common", "svg_runtime", "svg_train", "svg_eval", "svg_export", 
 class ConsoleHandler(logging.Handler):
     """Prints messages of level INFO with a prefix, and more severe ones as `warning: ...`, without passwords of addresses.
 
+    A defect that was logged with its exception is printed with the traceback, for a report of it.
+
     Args:
         console: shared with the `ProgressDisplay`, so that messages appear above its bar.
         prefix: before messages of level INFO.
@@ -33,7 +35,7 @@ class ConsoleHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Print one record."""
         prefix = "warning: " if record.levelno >= logging.WARNING else self._prefix
-        self._console.print(f"{prefix}{console_text(record.getMessage())}", markup=False, emoji=False)
+        self._console.print(f"{prefix}{console_text(self.format(record))}", markup=False, emoji=False)
 
 
 @contextmanager

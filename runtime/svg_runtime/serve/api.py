@@ -87,7 +87,7 @@ class Api:
         session = self._session(request)
         await held.enter_async_context(session.turn())
         asked = await self._json_body(request, schema.ForecastRequest, or_nothing=True)
-        form = asked.format or _accepted_form(request.headers.get("accept", "*/*"))
+        form = asked.format or _accepted_form(", ".join(request.headers.getlist("accept") or ["*/*"]))
         answer = await session.forecast(asked, form)
         return Response(answer.body, media_type=answer.media_type, headers=answer.headers)
 
@@ -129,7 +129,7 @@ class Api:
         """Validate the body as `kind`.
 
         Raises:
-            ProblemError: it is another type, too large or invalid.
+            ProblemError: it is another type, compressed, too large or invalid.
         """
         body = await self._body(request, self._limits.json_bytes)
         if or_nothing and not body:
@@ -146,8 +146,14 @@ class Api:
         """Read the body.
 
         Raises:
-            ProblemError: it is too large. What is left of it is not read.
+            ProblemError: it is too large, or compressed. What is left of it is not read.
         """
+        coding = request.headers.get("content-encoding", "identity").strip().lower()
+        if coding != "identity":
+            raise ProblemError(
+                "wrong-type", f"Content-Encoding: {coding[:80]}", "none", advice="send the body as it is",
+                headers={**_CLOSE, "Accept-Encoding": "identity"},
+            )  # fmt: skip
         too_large = ProblemError("too-large", f"a body of more than {limit} bytes", f"at most {limit} bytes", headers=_CLOSE)
         length = request.headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > limit:
@@ -191,22 +197,23 @@ def _accepted_form(accept: str) -> schema.Format:
     Raises:
         ProblemError: it names none of them.
     """
-    ranked: list[tuple[float, schema.Format]] = []
-    for part in accept.lower().split(","):
+    given: dict[str, tuple[float, int]] = {}  # quality, and place: of two equal ones, the first
+    for place, part in enumerate(accept.lower().split(",")):
         kind, *parameters = (each.strip() for each in part.split(";"))
         quality = next((each[2:] for each in parameters if each.startswith("q=")), "1")
-        for form, media_type in answers.MEDIA_TYPES.items():
-            if kind in (media_type, "*/*", media_type.partition("/")[0] + "/*"):
-                ranked.append((_quality(quality), form))
-                break
-    best = max(ranked, key=lambda each: each[0], default=(0.0, "raw"))  # the first one of the best
-    if best[0] <= 0:
+        given.setdefault(kind, (_quality(quality), -place))
+    ranked: list[tuple[tuple[float, int], schema.Format]] = []
+    for form, media_type in answers.MEDIA_TYPES.items():
+        kinds = (media_type, media_type.partition("/")[0] + "/*", "*/*")
+        ranked.append((next((given[kind] for kind in kinds if kind in given), (0.0, 0)), form))  # the most exact one counts
+    (best, _), form = max(ranked, key=lambda each: each[0])
+    if best <= 0:
         raise ProblemError("not-acceptable", f"Accept: {accept[:80]}", f"one of: {', '.join(answers.MEDIA_TYPES.values())}")
-    return best[1]
+    return form
 
 
 def _quality(text: str) -> float:
     try:
-        return min(max(float(text), 0.0), 1.0)
+        return min(max(0.0, float(text)), 1.0)  # in this order, 0 for nan, too
     except ValueError:
         return 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 
@@ -18,7 +19,7 @@ from svg_common.out_of_memory import is_out_of_memory
 from svg_runtime.errors import SvgError
 from svg_runtime.serve.api import Api
 from svg_runtime.serve.metrics import Metrics
-from svg_runtime.serve.operations import OPERATIONS
+from svg_runtime.serve.operations import OPERATIONS, Operation
 from svg_runtime.serve.problems import ProblemError, problem_of
 
 _LOG = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def build_app(api: Api, measured: Metrics) -> Starlette:
     by_path: dict[str, dict[str, Endpoint]] = {}
     for operation in OPERATIONS:
         handler: Handler = getattr(api, operation.name)
-        by_path.setdefault(operation.path, {})[operation.method] = Endpoint(operation.name, handler, measured)
+        by_path.setdefault(operation.path, {})[operation.method] = Endpoint(operation, handler, measured)
     app = Starlette(
         routes=[Route(path, Methods(endpoints)) for path, endpoints in by_path.items()],
         exception_handlers={HTTPException: _no_such_page},
@@ -55,13 +56,14 @@ class Endpoint:
     """Answers one operation; refusals become problems.
 
     Args:
-        name: of the operation.
+        operation: what is asked for.
         handler: of `Api`.
         measured: counts what is answered.
     """
 
-    def __init__(self, name: str, handler: Handler, measured: Metrics) -> None:
-        self._name = name
+    def __init__(self, operation: Operation, handler: Handler, measured: Metrics) -> None:
+        self._operation = operation
+        self._name = operation.name
         self._handler = handler
         self._metrics = measured
 
@@ -71,6 +73,7 @@ class Endpoint:
         request = Request(scope, receive)
         async with AsyncExitStack() as held:
             try:
+                _check_query(request, self._operation)
                 response = await self._handler(request, held)
             except ClientDisconnect:
                 return
@@ -85,6 +88,23 @@ class Endpoint:
                 response = _defect(error).response
             await _send_in_pieces(response, send)
         self._metrics.answered(self._name, response.status_code, time.perf_counter() - started)
+
+
+def _check_query(request: Request, operation: Operation) -> None:
+    """Refuse values that would be ignored. Addresses that are only read may carry any, as links do.
+
+    Raises:
+        ProblemError: a name is unknown, or given twice.
+    """
+    if operation.method != "POST":
+        return
+    known = [query.name for query in operation.query]
+    for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if name not in known:
+            expected = f"one of: {', '.join(known)}" if known else "no query; values are members of the JSON body"
+            raise ProblemError("invalid", f"{name[:40]} in the query", expected)
+        if count > 1:
+            raise ProblemError("invalid", f"{name} is {count} times in the query", "once")
 
 
 def _defect(error: Exception) -> ProblemError:

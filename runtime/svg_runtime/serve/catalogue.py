@@ -74,7 +74,7 @@ class Catalogue:
             progress: listener for measuring and for the building of engines.
 
         Raises:
-            UsageError: two models have the same name.
+            UsageError: two models have the same name, or one is given twice.
             SvgError: one cannot be opened.
         """
         found = model_paths(names)
@@ -106,12 +106,14 @@ def model_paths(names: Sequence[str]) -> dict[str, Path]:
         names: folders of bundles, or names of embedded models.
 
     Raises:
-        UsageError: two models have the same name.
+        UsageError: two models have the same name, or one is given twice.
         BundleError: the package was built without an embedded model.
     """
     paths: dict[str, Path] = {}
     for path in map(find_model, names):
         name = printable(path.resolve().name.removesuffix(".svgb"))
+        if name in paths and path.resolve() == paths[name].resolve():
+            raise UsageError(f"the model '{name}' is given twice: '{path}'\n  give it once")
         if name in paths:
             raise UsageError(
                 f"two models are called '{name}': '{paths[name]}' and '{path}'\n  give one of the folders another name"

@@ -25,6 +25,7 @@ _SAMPLE_BYTES = {"float32": 4, "uint8": 1}
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # tables and an extension lie between them
 _ALONE = {0x01, *range(0xD0, 0xD8)}  # markers without a length
 _MAX_SCANS = 64  # of a progressive JPEG; each of them costs the time of the whole picture
+_MAX_CHUNKS = 4096  # before the pixels of a PNG
 _MAX_MARKERS = 4096  # before the size of a JPEG; a colour profile takes 255 of them at most
 
 
@@ -84,6 +85,7 @@ class FrameReader:
         if size is None:
             raise ProblemError("invalid", f"the body is not a whole {media_type[6:].upper()} picture", f"one, as {media_type}")
         self._check_pixels(*size)
+        body = _without_colour_profile(body) if media_type == PNG else body
         try:
             image = decode_picture(np.frombuffer(body, np.uint8))
         except PictureError as error:
@@ -109,6 +111,25 @@ def _png_size(content: bytes) -> tuple[int, int] | None:
         return None
     width, height = struct.unpack(">II", content[16:24])
     return (height, width) if height and width else None
+
+
+def _without_colour_profile(content: bytes) -> bytes:
+    """The same PNG without colour profiles, which nothing here uses: libpng prints their names, control characters and all.
+
+    Raises:
+        ProblemError: very many chunks lie before its pixels.
+    """
+    kept = [content[:8]]
+    at = 8
+    for _ in range(_MAX_CHUNKS):
+        kind = content[at + 4 : at + 8]
+        if kind in (b"IDAT", b""):  # libpng reads no profile behind the first pixels
+            return b"".join(kept) + content[at:]
+        end = at + 12 + int.from_bytes(content[at : at + 4], "big")
+        if kind != b"iCCP":
+            kept.append(content[at:end])
+        at = end
+    raise ProblemError("invalid", f"a PNG of more than {_MAX_CHUNKS} chunks before its pixels", "fewer")
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int] | None:

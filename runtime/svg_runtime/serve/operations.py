@@ -116,7 +116,7 @@ OPERATIONS = (
     ),
     Operation(
         "POST", "/v1/sessions/{session_id}/reset", "reset_session", "Discard all frames, and restart the noise from the seed.",
-        status=204, problems=(*_OF_SESSION, "engine-failed"),
+        status=204, problems=(*_OF_SESSION, "invalid", "engine-failed"),
     ),
     Operation("GET", "/healthz", "health", "Whether the server answers.", answer=schema.Health),
     Operation("GET", "/metrics", "show_metrics", "Counters and times for Prometheus.", answer_types=(metrics.MEDIA_TYPE,)),

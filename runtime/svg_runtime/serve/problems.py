@@ -39,7 +39,7 @@ KINDS = {
         Kind("not-acceptable", 406, "Not acceptable", "Accept names no form in which a forecast can be sent."),
         Kind("not-ready", 409, "Not ready", "A forecast needs n_past frames; the member missing says how many more."),
         Kind("too-large", 413, "Too large", "A body, a picture or a forecast is above a limit of this server."),
-        Kind("wrong-type", 415, "Wrong type", "Content-Type is not one that this address reads."),
+        Kind("wrong-type", 415, "Wrong type", "Content-Type is not one that this address reads, or the body is compressed."),
         Kind("invalid", 422, "Invalid", "The request was understood, but a value in it is wrong."),
         Kind("busy", 429, "Busy", "Too many requests of the session wait, or one did too long: wait for answers.", retry_s=1),
         Kind("long-headers", 431, "Headers too long", "The headers of the request are above a limit of this server."),
@@ -99,7 +99,7 @@ class ProblemError(Exception):
 def problem_of(error: SvgError) -> ProblemError:
     """The problem that an error of the runtime is for a client. Its first line says what was given, the next what to do."""
     detail, _, rest = str(error).partition("\n")
-    expected = " ".join(rest.split()) or None
+    expected = " ".join(rest.split()).removeprefix("expected ") or None
     if isinstance(error, ContextNotReadyError):
         return ProblemError("not-ready", detail, advice="send more frames first")
     if isinstance(error, (FrameError, UsageError)):

@@ -7,6 +7,7 @@ one session, which may take seconds, therefore holds up no other.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,7 @@ from svg_runtime.serve.limits import Limits
 from svg_runtime.serve.problems import ProblemError
 
 _Result = TypeVar("_Result")
+_THREAD_NAME = "session "
 
 
 class Session:
@@ -50,7 +52,7 @@ class Session:
         self.last_used = time.monotonic()
         self._limits = limits
         self._computing = computing
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"session {name}")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=_THREAD_NAME + name)
         self._turn = asyncio.Lock()
         self._waiting = 0
         self._reader = FrameReader(model.about.frame, limits.pixels)
@@ -139,6 +141,7 @@ class Session:
 
         self.check_size(request.samples, request.horizon)
         self._forecaster = await self._in_thread(open_warm)
+        self.last_used = time.monotonic()  # engines may take longer to build than a session may be idle
 
     async def observe(self, body: bytes, media_type: str, dtype: schema.Dtype, shape: str | None) -> schema.Observation:
         """Read the next frame, in its turn; see `FrameReader.read`.
@@ -242,6 +245,15 @@ class Session:
 
     async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
         return await asyncio.wrap_future(self._thread.submit(work))
+
+
+def threads_end(within_s: float) -> bool:
+    """Whether the threads of all sessions in this process have ended; waits for them for so long."""
+    deadline = time.monotonic() + within_s
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith(_THREAD_NAME)]
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return not any(thread.is_alive() for thread in threads)
 
 
 def no_such_session(name: str) -> ProblemError:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 import time
 import tracemalloc
+import zlib
 
 import cv2
 import numpy as np
@@ -110,6 +112,28 @@ def test_pictures_are_measured_before_they_are_decoded(kind, monkeypatch):
     tracemalloc.stop()
 
 
+def png_chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_names_in_a_png_do_not_reach_the_terminal_of_the_server(capfd):
+    """A colour profile that is no profile: libpng warns of it by name. The pixels remain what they are."""
+    whole = encoded(PICTURE, ".png")
+    profile = png_chunk(b"iCCP", b"\x1b[31m\nforged\0\0" + zlib.compress(np.random.default_rng(0).bytes(500)))
+    comment = png_chunk(b"tEXt", b"Comment\0IDAT")
+    hostile = whole[:33] + comment + profile + whole[33:]
+    cv2.imdecode(np.frombuffer(hostile, np.uint8), cv2.IMREAD_COLOR)
+    assert "forged" in capfd.readouterr().err
+    assert np.array_equal(read(hostile, "image/png"), read(whole, "image/png"))
+    assert "forged" not in capfd.readouterr().err
+
+
+def test_a_png_of_very_many_chunks_is_refused():
+    whole = encoded(PICTURE, ".png")
+    hostile = whole[:33] + png_chunk(b"tEXt", b"a\0b") * 5000 + whole[33:]
+    assert "more than 4096 chunks" in refusal(hostile, media_type="image/png")
+
+
 def test_a_jpeg_of_very_many_scans_is_refused():
     content = encoded(PICTURE, ".jpeg")
     assert "not a whole" in refusal(content[:-2] + b"\xff\xda" * 100 + content[-2:], media_type="image/jpeg")
@@ -160,6 +184,38 @@ def test_other_types_of_frames_are_refused(client, kind):
     refused = client.post(f"{open_session(client)}/frames", content=b"GIF89a", headers={"content-type": kind})
     assert (refused.status_code, refused.json()["type"]) == (415, "/#wrong-type")
     assert "image/png" in refused.json()["expected"]
+
+
+def test_compressed_bodies_are_refused_and_said_to_be(client):
+    session = open_session(client, samples=1, horizon=1)
+    frame = digits(1)[0].tobytes()
+    for path, kind, body in (("/frames", RAW["content-type"], frame), ("/forecast", "application/json", b"{}")):
+        headers = {"content-type": kind, "content-encoding": "GZIP"}
+        refused = client.post(session + path, content=gzip.compress(body), headers=headers)
+        assert (refused.status_code, refused.json()["detail"]) == (415, "Content-Encoding: gzip")
+        assert refused.headers["accept-encoding"] == "identity"
+    plain = client.post(f"{session}/frames", content=frame, headers={**RAW, "content-encoding": "identity"})
+    assert plain.json()["index"] == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "detail"),
+    [
+        ("/forecast?samples=2", "samples in the query"), ("/reset?seed=1", "seed in the query"),
+        ("/frames?dtpe=uint8", "dtpe in the query"), ("/frames?dtype=uint8&dtype=float32", "dtype is 2 times in the query"),
+    ],
+)  # fmt: skip
+def test_values_in_the_query_that_would_be_ignored_are_refused(client, path, detail):
+    session = open_session(client, samples=1, horizon=1)
+    refused = client.post(session + path, content=digits(1)[0].tobytes(), headers=RAW)
+    assert (refused.status_code, refused.json()["detail"]) == (422, detail)
+    assert client.get(f"{session}?from=a-link").json()["observed"] == 0
+
+
+def test_what_was_expected_is_said_once(client):
+    outside = np.full((64, 64, 1), 2, np.float32).tobytes()
+    refused = client.post(f"{open_session(client)}/frames", content=outside, headers=RAW)
+    assert refused.json()["expected"] == "(64, 64, 1) float32 in [0, 1]"
 
 
 @pytest.mark.parametrize("chunked", [False, True])
@@ -217,6 +273,8 @@ def test_a_picture_beyond_what_png_holds_is_refused():
         ("*/*", "raw"), ("", None), ("application/json", "json"), ("image/*", "png"), ("text/html", None),
         ("application/x-npz;q=0.5, application/x-npy", "npy"), ("application/json;q=0, image/png;q=0.1", "png"),
         ("image/png;q=x", None), ("text/html, */*;q=0.1", "raw"), ("APPLICATION/X-NPZ", "npz"),
+        ("application/octet-stream;q=0, */*", "npy"), ("*/*, application/*;q=0", "png"), ("*/*;q=0, image/png", "png"),
+        ("image/*;q=0.3, application/json;q=0.3", "png"), ("image/png;q=nan", None),
     ],
 )  # fmt: skip
 def test_the_header_accept_chooses_the_form(accept, form):
@@ -225,6 +283,14 @@ def test_the_header_accept_chooses_the_form(accept, form):
             _accepted_form(accept)
     else:
         assert _accepted_form(accept) == form
+
+
+def test_a_header_accept_on_several_lines_is_one(client):
+    session = open_session(client, samples=1, horizon=1)
+    for frame in digits(5):
+        send(client, session, frame)
+    lines = [("accept", "text/html"), ("accept", "application/json")]
+    assert client.post(f"{session}/forecast", headers=lines).json()["samples"] == 1
 
 
 def test_the_form_comes_from_the_body_then_from_accept(client):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -37,9 +40,9 @@ def svg_serve(monkeypatch, capsys):
 
 
 @contextmanager
-def running(*arguments: str):
+def running(*arguments: str, program: tuple[str, ...] = ("-m", "svg_runtime.serve")):
     """Start the command; yields the process, its address and its first lines."""
-    words = [sys.executable, "-m", "svg_runtime.serve", "--backend", "cpu", "--threads", "1", *arguments]
+    words = [sys.executable, *program, "--backend", "cpu", "--threads", "1", *arguments]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     try:
         lines = []
@@ -85,6 +88,55 @@ def test_a_signal_lets_the_running_forecast_finish(number, code):
         assert process.wait(60) == code
 
 
+HANGING = """
+import time
+from svg_runtime import Forecaster
+from svg_runtime.serve import cli, server
+server._GRACE_S, server._CLOSE_S, server._THREADS_S = {grace_s}, 1.0, 0.2
+Forecaster.warm_up = lambda self: None
+Forecaster.forecast = lambda *arguments: time.sleep(60)
+cli.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("signals", "grace_s", "code"),
+    [([signal.SIGTERM], 1, 0), ([signal.SIGINT], 1, 130), ([signal.SIGINT, signal.SIGINT], 50, 130)],
+)
+def test_a_forecast_that_hangs_does_not_keep_the_server_alive(signals, grace_s, code):
+    program = ("-c", HANGING.format(grace_s=grace_s))
+    with running("--model", "digits", "--listen", "0", program=program) as (process, address, _):
+        with closing(http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)) as connection:
+            connection.request("POST", f"{ready_session(connection)}/forecast")
+            with closing(http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)) as second:
+                ask(second, "GET", "/healthz")  # what was sent before has arrived, too
+            for number in signals:
+                process.send_signal(number)
+                time.sleep(0.5)  # two at once would be one
+            assert process.wait(20) == code
+        assert "ended before all sessions were closed" in process.stderr.read()
+
+
+DEFECTIVE = """
+from svg_runtime import Forecaster
+from svg_runtime.serve import cli
+Forecaster.warm_up = lambda self: None
+Forecaster.forecast = lambda *arguments: 1 / 0
+cli.main()
+"""
+
+
+def test_a_defect_is_printed_with_its_traceback():
+    with running("--model", "digits", "--listen", "0", program=("-c", DEFECTIVE)) as (process, address, _):
+        with closing(http.client.HTTPConnection(urlsplit(address).netloc, timeout=60)) as connection:
+            status, _, body = ask(connection, "POST", f"{ready_session(connection)}/forecast")
+        assert (status, json.loads(body)["advice"]) == (500, "report it, with what the server prints")
+        process.terminate()
+        printed = process.stderr.read()
+        assert "warning: forecast failed\nTraceback " in printed
+        assert "ZeroDivisionError" in printed
+
+
 def test_another_address_needs_a_token_which_is_printed():
     with running("--model", "digits", "--listen", "0.0.0.0:0") as (_, link, lines):
         connection = http.client.HTTPConnection(f"127.0.0.1:{urlsplit(link).port}", timeout=60)
@@ -108,6 +160,9 @@ def test_the_description_is_printed_without_opening_a_model(svg_serve):
         (["--listen", "nowhere"], 2, "--listen nowhere is no address"),
         (["--idle-timeout", "5"], 2, "--idle-timeout: '5' is not a duration"),
         (["--model", "missing.svgb", "--listen", "0"], 1, "no such bundle"),
+        (["--model", "digits", "--backend", "cpu", "--listen", "0", "--max-forecast", "16kB"], 2, "expected at least 17kB"),
+        (["--model", "digits", "--backend", "cpu", "--listen", "0", "--max-frame", "0MB"], 2, "--max-frame is 0 bytes"),
+        (["--model", "digits", "--model", "digits", "--listen", "0"], 2, "the model 'digits' is given twice"),
         (["--backend", "tensorrt-rtx", "--fp16", "--bf16"], 2, "both --fp16 and --bf16"),
     ],
 )
@@ -126,6 +181,21 @@ def test_without_its_extra_it_says_what_to_install(svg_serve, monkeypatch):
 
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
+
+
+def test_the_client_in_python_sends_a_token_to_a_server_with_tls_only_over_tls():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"https://127.0.0.1:{listening.getsockname()[1]}"
+        asked = subprocess.Popen(
+            [sys.executable, EXAMPLES / "05_over_http.py", address], stderr=subprocess.DEVNULL,
+            env={**os.environ, "SVG_EDGE_TOKEN": "secret" * 4},
+        )  # fmt: skip
+        connection, _ = listening.accept()
+        with connection:
+            sent = connection.recv(1 << 16)
+        assert asked.wait(30)
+    assert sent[:1] == b"\x16"  # a handshake
+    assert b"secret" not in sent
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")

@@ -152,6 +152,16 @@ def test_idle_sessions_are_looked_for_without_a_request(open_client):
         assert client.get("/healthz").json()["sessions"] == 0
 
 
+def test_a_session_that_opens_slower_than_it_may_be_idle_is_not_closed_at_once(open_client, monkeypatch):
+    """As where an engine is built: its time begins when it is open."""
+    with open_client(idle_s=2.0) as client:
+        open_session(client, samples=1, horizon=1)  # starts the search for idle ones
+        monkeypatch.setattr(Forecaster, "warm_up", lambda self: time.sleep(3))
+        slow = open_session(client, samples=1, horizon=1)
+        client.portal.call(client.server.sessions.close_idle)
+        assert client.get(slow).status_code == 200
+
+
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
