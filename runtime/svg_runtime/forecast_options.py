@@ -40,6 +40,13 @@ CacheDirOption = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Cache folder for engines. Default: $SVG_EDGE_CACHE, else the user's cache folder."),
 ]
+PostProcessOption = Annotated[
+    bool,
+    typer.Option(
+        "--post-process/--no-post-process",
+        help="Correct forecasts by what came after earlier ones of this camera, or leave them as the model makes them.",
+    ),
+]
 CalibrateOption = Annotated[
     Literal["full", "again"] | None,
     typer.Option(help="What auto measures: also engines that it then builds for minutes, or again. Default: once per model."),

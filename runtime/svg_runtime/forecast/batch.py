@@ -69,6 +69,7 @@ class BatchForecaster:
         seed: int,
         context: ContextMode | None,
         scored: bool = True,
+        post_process: bool = False,
     ) -> None:
         self._model = LoadedModel.load(
             manifest=opened.bundle.manifest,
@@ -87,7 +88,7 @@ class BatchForecaster:
         self._scored = scored
         self._closed = False
         self._process = os.getpid()
-        self._cameras = [Camera.new(self._model, seed + camera) for camera in range(cameras)]
+        self._cameras = [Camera.new(self._model, seed + camera, post_process) for camera in range(cameras)]
         self._lanes = Lanes(opened.backend.lanes)
         self._sizes = bound_sizes(cameras, self._lanes.count, self._model.futures_of(samples))
         self._groups: dict[tuple[int, int], CameraGroup] = {}  # by lane and number of cameras
@@ -111,6 +112,7 @@ class BatchForecaster:
         progress: ProgressListener | None = None,
         calibrate: Calibrate | None = None,
         scored: bool = True,
+        post_process: bool = False,
     ) -> BatchForecaster:
         """Open a bundle on a backend for a number of cameras.
 
@@ -130,6 +132,8 @@ class BatchForecaster:
             calibrate: what "auto" measures, see `Forecaster.open`.
             scored: whether forecasts are kept until their frames arrive, for `Observation.scores` and `Observation.expected`.
                 Without, these are empty, and a camera takes less memory: by `samples` x `horizon`^2 frames.
+            post_process: corrects the forecasts of each camera by what came after its earlier ones, see `Forecaster.open`. It
+                takes `scored`.
 
         Raises:
             BundleError: the bundle is missing, damaged or hostile.
@@ -141,6 +145,8 @@ class BatchForecaster:
         if not isinstance(cameras, (int, np.integer)) or cameras < 1:
             raise UsageError(f"cameras is {cameras!r}\n  expected a whole number of at least 1")
         check_counts(samples, horizon)
+        if post_process and not scored:
+            raise UsageError("post_process=True learns from scored forecasts\n  expected scored=True with it")
         if cameras * samples > COUNT_LIMIT:
             raise UsageError(f"{cameras} cameras with {samples} samples\n  expected at most {COUNT_LIMIT} samples together")
         rows, count = int(cameras * samples), int(cameras)
@@ -152,8 +158,15 @@ class BatchForecaster:
             path,
             options,
             make=lambda opened: cls(
-                opened=opened, cameras=count, samples=samples, horizon=horizon, seed=seed, context=context, scored=scored
-            ),
+                opened=opened,
+                cameras=count,
+                samples=samples,
+                horizon=horizon,
+                seed=seed,
+                context=context,
+                scored=scored,
+                post_process=post_process,
+            ),  # fmt: skip
             make_timed=lambda opened: Forecaster.on(opened, samples=rows, horizon=horizon),
         )
 
@@ -418,9 +431,7 @@ class BatchForecaster:
         camera = self._cameras[index]
         check_finite(futures, "the forecast contains values that are not finite")
         assert camera.last_frame is not None
-        if self._scored:
-            camera.memory.remember(camera.count - 1, camera.last_frame, futures)
-        return futures
+        return camera.memory.remember(camera.count - 1, camera.last_frame, futures) if self._scored else futures
 
     def _finite(self, given: Mapping[int, _GivenT], finish: Callable[[int, _GivenT], _ResultT]) -> dict[int, _ResultT]:
         """Finish the results of all cameras; only then refuse those that are not finite."""

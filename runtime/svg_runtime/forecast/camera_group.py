@@ -28,7 +28,7 @@ class Camera:
     noise: NoiseSource
     condition: dict[str, Buffer]  # skip conditions for a forecast that starts now, at batch 1
     latest: dict[str, Buffer]  # those of the last frame; the same buffers where forecasts take these
-    memory: ForecastMemory = field(default_factory=ForecastMemory)
+    memory: ForecastMemory
     encodings: list[FloatArray] = field(default_factory=list)  # of the last n_past frames, oldest first, each at batch 1
     count: int = 0  # observed frames
     last_frame: FloatArray | None = None
@@ -37,12 +37,12 @@ class Camera:
     stream: dict[str, Array] = field(default_factory=dict)  # SVG's predictor in stream mode, a row per sample
 
     @classmethod
-    def new(cls, model: LoadedModel, seed: int) -> Camera:
+    def new(cls, model: LoadedModel, seed: int, post_process: bool = False) -> Camera:
         """A camera without frames."""
         condition = allocate_condition(model.backend, model.variant)
         earlier = keeps_earlier_condition(model.manifest)
         latest = allocate_condition(model.backend, model.variant) if earlier else condition
-        return cls(noise=NoiseSource(seed), condition=condition, latest=latest)
+        return cls(noise=NoiseSource(seed), condition=condition, latest=latest, memory=ForecastMemory(post_process))
 
     def reset(self) -> None:
         """Discard all frames, states and forecasts, and restart the noise from the seed."""

@@ -84,6 +84,7 @@ class Forecaster:
         context: ContextMode | None,
         fused: bool | None = None,
         shuffled: bool | None = None,
+        post_process: bool = False,
     ) -> None:
         check_counts(samples, horizon)
         self._model = LoadedModel.load(
@@ -103,7 +104,7 @@ class Forecaster:
         # In stream mode, the rollout whose predictor reads the frames. Forecasts branch off and leave it unchanged.
         streams = self.context == "stream" and self._reader.predictor is None
         self._stream = self._separate_rollout(self._model.futures_of(samples), 0) if streams else None
-        self._memory = ForecastMemory()
+        self._memory = ForecastMemory(post_process)
         self._context_posterior: ContextPosterior | None = None
         self._last_frame: FloatArray | None = None
         self.decision: Decision | None = None  # why "auto" chose this backend, if it was measured
@@ -129,6 +130,7 @@ class Forecaster:
         progress: ProgressListener | None = None,
         calibrate: Calibrate | None = None,
         shuffled: bool | None = None,
+        post_process: bool = False,
     ) -> Forecaster:
         """Open a bundle on a backend.
 
@@ -155,6 +157,8 @@ class Forecaster:
                 thumb. None: $SVG_EDGE_CALIBRATE.
             shuffled: True runs the graph `decoder_shuffled` as the decoder of the separate graphs, False the plain one; None
                 uses the backend's default. Both give the same frames.
+            post_process: True corrects forecasts by what came after earlier ones since `reset`, see `PostProcessor`; False gives
+                them as the model makes them.
 
         Raises:
             BundleError: the bundle is missing, damaged or hostile.
@@ -170,12 +174,22 @@ class Forecaster:
         return open_model(
             path,
             options,
-            make=lambda opened: cls.on(opened, samples=samples, horizon=horizon, seed=seed, context=context),
+            make=lambda opened: cls.on(
+                opened, samples=samples, horizon=horizon, seed=seed, context=context, post_process=post_process
+            ),
             make_timed=lambda opened: cls.on(opened, samples=samples, horizon=horizon),
         )
 
     @classmethod
-    def on(cls, opened: Opened, samples: int, horizon: int, seed: int = 0, context: ContextMode | None = None) -> Forecaster:
+    def on(
+        cls,
+        opened: Opened,
+        samples: int,
+        horizon: int,
+        seed: int = 0,
+        context: ContextMode | None = None,
+        post_process: bool = False,
+    ) -> Forecaster:
         """Return a forecaster for a bundle that was opened on a backend, which it closes."""
         forecaster = cls(
             bundle=opened.bundle,
@@ -187,6 +201,7 @@ class Forecaster:
             context=context,
             fused=opened.fused,
             shuffled=opened.shuffled,
+            post_process=post_process,
         )
         forecaster.decision = opened.decision
         return forecaster
@@ -384,8 +399,7 @@ class Forecaster:
         if len(futures) < samples:  # a deterministic model has one
             futures = np.repeat(futures, samples, axis=0)
         # 4) remember them, to be scored when their frames arrive
-        self._memory.remember(self._observer.count - 1, self._last_frame, futures)
-        return futures
+        return self._memory.remember(self._observer.count - 1, self._last_frame, futures)
 
     @name_memory_errors
     def reconstruct(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from svg_common.metrics import mean_squared_error, psnr
 from svg_runtime.forecast.noise import FloatArray
+from svg_runtime.forecast.post_processing import PostProcessor
 
 _MEMORY_LIMIT = 256 << 20  # bytes of remembered forecasts; the oldest are dropped first
 
@@ -18,6 +19,7 @@ class ForecastScore:
     lead: int  # frames from the forecast to this frame: 1 ... horizon
     mse_best: float  # of the closest sample
     mse_mean: float  # of the mean over samples
+    mse_model: float  # of the mean before post-processing; without it the same
     mse_repeat: float  # of repeating the last frame before the forecast
 
     @property
@@ -54,45 +56,70 @@ class EarlierForecast:
         return variance
 
 
+@dataclass(frozen=True)
+class _Pending:
+    """A forecast whose frames are still to come."""
+
+    index: int  # of the last frame before it
+    last_frame: FloatArray  # (H, W, C)
+    futures: FloatArray  # (S, T, H, W, C)
+    model_mean: FloatArray | None  # (T, H, W, C)
+
+    def score(self, lead: int, truth: FloatArray) -> ForecastScore:
+        samples = self.futures[:, lead - 1]
+        mse_mean = mean_squared_error(samples.mean(0), truth)
+        return ForecastScore(
+            lead=lead,
+            mse_best=min(mean_squared_error(sample, truth) for sample in samples),
+            mse_mean=mse_mean,
+            mse_model=mse_mean if self.model_mean is None else mean_squared_error(self.model_mean[lead - 1], truth),
+            mse_repeat=mean_squared_error(self.last_frame, truth),
+        )
+
+
 class ForecastMemory:
-    """Forecasts whose frames are still to come."""
+    """Forecasts of one camera whose frames are still to come.
 
-    def __init__(self) -> None:
-        self._pending: deque[tuple[int, FloatArray, FloatArray]] = deque()  # frame index, last frame, futures
+    Args:
+        post_process: correct forecasts by what came after earlier ones, see `PostProcessor`.
+    """
 
-    def remember(self, index: int, last_frame: FloatArray, futures: FloatArray) -> None:
-        """Keep the futures (S, T, H, W, C) forecast after frame `index`; a newer forecast at the same frame replaces it."""
-        if self._pending and self._pending[-1][0] == index:
+    def __init__(self, post_process: bool = False) -> None:
+        self._pending: deque[_Pending] = deque()
+        self._post = PostProcessor() if post_process else None
+
+    def remember(self, index: int, last_frame: FloatArray, futures: FloatArray) -> FloatArray:
+        """Keep the futures (S, T, H, W, C) forecast after frame `index`; a newer forecast at the same frame replaces it.
+
+        Returns:
+            The futures, post-processed if they are to be.
+        """
+        model_mean = None
+        if self._post is not None:
+            model_mean, futures = self._post.correct(futures)
+        if self._pending and self._pending[-1].index == index:
             self._pending.pop()
-        self._pending.append((index, last_frame, futures.copy()))
-        while len(self._pending) > 1 and sum(entry[2].nbytes for entry in self._pending) > _MEMORY_LIMIT:
+        self._pending.append(_Pending(index, last_frame, futures.copy(), model_mean))
+        while len(self._pending) > 1 and sum(entry.futures.nbytes for entry in self._pending) > _MEMORY_LIMIT:
             self._pending.popleft()
+        return futures
 
     def score(self, index: int, frame: FloatArray) -> tuple[ForecastScore, ...]:
-        """Scores of all forecasts that covered frame `index`, shortest lead first."""
-        self._pending = deque(entry for entry in self._pending if index - entry[0] < entry[2].shape[1] + 1)
-        return tuple(
-            _score(index - made, last_frame, futures[:, index - made - 1], frame)
-            for made, last_frame, futures in reversed(self._pending)
-            if made < index
-        )
+        """Scores of all forecasts that covered frame `index`, shortest lead first. To be called with every frame, in order."""
+        if self._post is not None:
+            self._post.observe(frame)
+        self._pending = deque(entry for entry in self._pending if index - entry.index <= entry.futures.shape[1])
+        return tuple(entry.score(index - entry.index, frame) for entry in reversed(self._pending) if entry.index < index)
 
     def latest(self, index: int) -> EarlierForecast | None:
         """What the latest forecast before frame `index` said about that frame; None if none reached it."""
-        for made, _, futures in reversed(self._pending):
-            if made < index <= made + futures.shape[1]:
-                return EarlierForecast(index - made, futures[:, index - made - 1])
+        for entry in reversed(self._pending):
+            if entry.index < index <= entry.index + entry.futures.shape[1]:
+                return EarlierForecast(index - entry.index, entry.futures[:, index - entry.index - 1])
         return None
 
     def clear(self) -> None:
         """Drop all forecasts."""
         self._pending.clear()
-
-
-def _score(lead: int, last_frame: FloatArray, samples: FloatArray, truth: FloatArray) -> ForecastScore:
-    return ForecastScore(
-        lead=lead,
-        mse_best=min(mean_squared_error(sample, truth) for sample in samples),
-        mse_mean=mean_squared_error(samples.mean(0), truth),
-        mse_repeat=mean_squared_error(last_frame, truth),
-    )
+        if self._post is not None:
+            self._post.reset()

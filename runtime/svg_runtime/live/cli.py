@@ -27,6 +27,7 @@ from svg_runtime.forecast_options import (
     HorizonOption,
     ModelOption,
     NoCalibrateOption,
+    PostProcessOption,
     SamplesOption,
     ThreadsOption,
     WorkspaceOption,
@@ -195,6 +196,7 @@ def live(
     horizon: HorizonOption = 10,
     lead: LeadOption = None,
     context: ContextOption = None,
+    post_process: PostProcessOption = True,
     backend: BackendOption = "auto",
     device: DeviceOption = None,
     threads: ThreadsOption = None,
@@ -288,7 +290,7 @@ def live(
         source=sources[0],
         model=model, backend=backend, calibrate=measures, device=device, threads=threads, precision=precision, samples=samples,
         horizon=horizon, lead=lead, seed=seed, context=None if context is None else context.value,
-        window=not headless, output=output, recording=recording, json=json, overlays=overlays, display_wh=display_wh,
+        post_process=post_process, window=not headless, output=output, recording=recording, json=json, overlays=overlays, display_wh=display_wh,
         max_frames=max_frames, adaptive=adaptive, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace), serve=page,
     )  # fmt: skip
     run_cameras(

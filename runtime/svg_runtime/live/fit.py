@@ -59,7 +59,7 @@ class FitMonitor:
         """Take in one observed frame (H, W, C) in [0, 1], and the scores of earlier forecasts of it."""
         self._frames.append(frame_statistics(frame, self._before))
         self._before = frame
-        errors = [(score.mse_mean, score.mse_repeat) for score in scores]
+        errors = [(score.mse_model, score.mse_repeat) for score in scores]
         if errors:
             forecast, repeat = np.mean(errors, axis=0).tolist()
             self._errors.append((forecast, repeat))
@@ -73,7 +73,7 @@ class FitMonitor:
         self._before = None
 
     def gain_db(self) -> float | None:
-        """PSNR of the mean forecast above that of repeating the last frame, in dB; None until enough was scored."""
+        """PSNR of the model's mean forecast above that of repeating the last frame, in dB; None until enough was scored."""
         if len(self._errors) < self._steps(_ENOUGH_SCORES_S):
             return None
         forecast, repeat = np.mean(self._errors, axis=0).tolist()

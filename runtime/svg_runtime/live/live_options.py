@@ -34,6 +34,7 @@ class LiveOptions:
     lead: int | None = None  # forecast step whose mean and spread are shown large; None: the last
     seed: int = 0
     context: Literal["window", "stream"] | None = None  # None: as the bundle says
+    post_process: bool = True  # correct forecasts by what came after earlier ones
     window: bool = True
     output: Path | None = None
     overlays: tuple[str, ...] = DEFAULT

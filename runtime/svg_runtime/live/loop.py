@@ -167,6 +167,7 @@ def _open_forecasts(options: LiveOptions, cameras: int, model: Path, console: Co
             "horizon": options.horizon,
             "seed": options.seed,
             "context": options.context,
+            "post_process": options.post_process,
             "gpu": options.gpu,
             "progress": display,
         }

@@ -31,7 +31,11 @@ def trained_on_gray(low: float, high: float) -> TrainingData:
 def see(fit: FitMonitor, level: float, seconds: float, forecast: float | None = None, repeat: float = 0.01) -> None:
     """Show gray frames; `forecast` and `repeat` are mean squared errors."""
     frame = np.full((4, 4, 1), level, np.float32)
-    scores = [] if forecast is None else [ForecastScore(lead=1, mse_best=0.0, mse_mean=forecast, mse_repeat=repeat)]
+    scores = (
+        []
+        if forecast is None
+        else [ForecastScore(lead=1, mse_best=0.0, mse_mean=forecast, mse_model=forecast, mse_repeat=repeat)]
+    )
     for _ in range(round(seconds / STEP_S)):
         fit.add(frame, scores)
 

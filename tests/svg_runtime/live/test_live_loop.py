@@ -186,7 +186,7 @@ def test_scores_are_those_of_the_forecaster(svg_live, tiny_bundle):
     _, _, stats = svg_live("--headless", "--json", "stats.json", "--max-frames", "9", "--samples", "2", "--horizon", "3",
                            "--seed", "5")  # fmt: skip
     draw, errors, surprises = digit_stream(5, 1, 64), [], []
-    with Forecaster.open(tiny_bundle, samples=2, horizon=3, seed=5) as forecaster:
+    with Forecaster.open(tiny_bundle, samples=2, horizon=3, seed=5, post_process=True) as forecaster:
         futures: list[np.ndarray] = []
         for _ in range(9):
             frame = (draw() * 255 + 0.5).astype(np.uint8)[..., None].astype(np.float32) / 255
@@ -354,8 +354,8 @@ def test_realtime_keeps_the_models_rate(svg_live):
 
 def test_score_table_averages_errors_and_not_decibels():
     table = ScoreTable(horizon=2)
-    table.add([ForecastScore(lead=1, mse_best=0.1, mse_mean=0.01, mse_repeat=0.001)])
-    table.add([ForecastScore(lead=1, mse_best=0.01, mse_mean=0.01, mse_repeat=0.1)])
+    table.add([ForecastScore(lead=1, mse_best=0.1, mse_mean=0.01, mse_model=0.01, mse_repeat=0.001)])
+    table.add([ForecastScore(lead=1, mse_best=0.01, mse_mean=0.01, mse_model=0.01, mse_repeat=0.1)])
     best, mean, repeat = table.psnr(1)
     assert best == pytest.approx(-10 * np.log10((0.1 + 0.01) / 2), abs=1e-3)
     assert mean == pytest.approx(20.0)
@@ -366,8 +366,8 @@ def test_score_table_averages_errors_and_not_decibels():
 
 def test_score_table_caps_the_mean_and_not_each_error():
     table = ScoreTable(horizon=1)
-    table.add([ForecastScore(lead=1, mse_best=0.0, mse_mean=0.5e-12, mse_repeat=3e-12)])
-    table.add([ForecastScore(lead=1, mse_best=0.0, mse_mean=1.5e-12, mse_repeat=0.0)])
+    table.add([ForecastScore(lead=1, mse_best=0.0, mse_mean=0.5e-12, mse_model=0.5e-12, mse_repeat=3e-12)])
+    table.add([ForecastScore(lead=1, mse_best=0.0, mse_mean=1.5e-12, mse_model=1.5e-12, mse_repeat=0.0)])
     assert table.psnr(1) == (120.0, 120.0, pytest.approx(-10 * np.log10(1.5e-12), abs=1e-3))
 
 

@@ -1,0 +1,164 @@
+"""Statistical post-processing: what came after earlier forecasts of this camera corrects the next ones.
+
+For every pixel and lead, as far as it is known from forecasts whose frames have arrived:
+
+    mean'   = last + a (mean - last) + c (usual - last)
+    sample' = mean' + b (sample - mean)
+
+`last` is the last observed frame, `usual` the mean of those of the last second. Where nothing is known yet, a = 1, c = 0 and
+b = 1. Fire, leaves and water move without a direction: there a falls to 0, and the forecast becomes what is usual.
+
+Regression on what a model forecast is known as model output statistics (Glahn and Lowry 1972); of each member of an ensemble,
+as member-by-member post-processing (Van Schaeybroeck and Vannitsem 2015, doi:10.1002/qj.2397).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from svg_runtime.forecast.noise import FloatArray
+
+# 1) how long things are remembered, in model steps
+_MEMORY_STEPS = 100  # forecasts
+_USUAL_STEPS = 10  # frames, in what is usual
+
+# 2) sums are those of a block around each pixel
+_BLOCKS = 8  # along the shorter side of the frame
+
+# 3) how much is to be known before the forecast is changed: squared changes, summed over steps, mean of channels
+_PRIOR_FORECAST = 0.02  # a = 1
+_PRIOR_USUAL = 0.5  # c = 0
+_PRIOR_SPREAD = 0.1  # b = 1
+
+# 4) spread: all of what is too much is taken away, half of what lacks (of the logarithm) is added
+_INFLATION = 0.5  # with all of it, what the spread gains in size costs more in the CRPS than it is worth
+_SPREAD_FACTORS = 0.3, 3.0
+
+_MEMORY_LIMIT = 256 << 20  # bytes of forecasts whose frames are still to come; the oldest are dropped first
+
+# the sums, by place in their array
+_FORECAST2, _CROSS, _USUAL2, _FORECAST_TRUTH, _USUAL_TRUTH, _TRUTH2, _VARIANCE = range(7)
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A forecast whose frames are still to come. Changes are those from the last frame before it."""
+
+    index: int  # of the last frame before it
+    last: FloatArray  # (H, W, C)
+    forecast: FloatArray  # (T, H, W, C) change of the mean, as the model forecast it
+    usual: FloatArray  # (H, W, C) change to what is usual
+    variance: FloatArray  # (T, H, W) that the truth has around the mean of so many samples, if the model is right
+
+    @property
+    def nbytes(self) -> int:
+        return self.forecast.nbytes + self.variance.nbytes
+
+
+class PostProcessor:
+    """Corrects the forecasts of one camera. `observe` every frame, `correct` every forecast."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all that was learned."""
+        self._count = 0  # observed frames
+        self._last: FloatArray | None = None
+        self._usual: FloatArray | None = None
+        self._pending: deque[_Pending] = deque()
+        self._sums: FloatArray | None = None  # (leads, 7, H, W)
+
+    def observe(self, frame: FloatArray) -> None:
+        """Learn from the next frame, (H, W, C) in [0, 1], what earlier forecasts of it were worth."""
+        # 1) compare it with every forecast that reached it
+        self._pending = deque(each for each in self._pending if self._count - each.index <= len(each.forecast))
+        for each in self._pending:
+            self._learn(each, self._count - each.index - 1, frame - each.last)
+        # 2) follow what is usual
+        if self._usual is None:
+            self._usual = np.zeros_like(frame)
+        self._usual = self._usual + max(np.float32(1 / (self._count + 1)), np.float32(1 / _USUAL_STEPS)) * (frame - self._usual)
+        self._last = frame
+        self._count += 1
+
+    def correct(self, futures: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Correct a forecast that starts from the last observed frame.
+
+        Args:
+            futures: (S, T, H, W, C) in [0, 1], as the model forecast them; not changed.
+
+        Returns:
+            (T, H, W, C) the mean of the samples as the model forecast it.
+            (S, T, H, W, C) the corrected futures, in [0, 1].
+        """
+        assert self._last is not None and self._usual is not None
+        samples, horizon = futures.shape[:2]
+        # 1) mean and deviations of the samples
+        mean = futures.mean(0)
+        corrected = futures - mean
+        squared = np.einsum("sthwc,sthwc->thwc", corrected, corrected)
+        pending = _Pending(
+            index=self._count - 1,
+            last=self._last,
+            forecast=mean - self._last,
+            usual=self._usual - self._last,
+            variance=_mean_of_channels(squared) * np.float32((1 + 1 / samples) / max(1, samples - 1)),
+        )
+        # 2) correct them by what was learned so far
+        a, c, b = self._coefficients(horizon, *self._last.shape[:2])
+        corrected *= np.repeat(b[..., None], futures.shape[-1], axis=-1)  # multiplies five times as fast as a broadcast axis
+        corrected += self._last + a[..., None] * pending.forecast + c[..., None] * pending.usual
+        # 3) remember what the model said, to learn from it
+        self._remember(pending)
+        np.clip(corrected, 0, 1, out=corrected)
+        return mean, corrected
+
+    def _learn(self, pending: _Pending, lead: int, truth: FloatArray) -> None:
+        """Add the change that was observed to the sums of its lead, and forget a little of what was in them."""
+        assert self._sums is not None
+        forecast, usual = pending.forecast[lead], pending.usual
+        pairs = (forecast, forecast), (forecast, usual), (usual, usual), (forecast, truth), (usual, truth), (truth, truth)
+        products = [_mean_of_channels(one * other) for one, other in pairs]
+        self._sums[lead] *= np.float32(1 - 1 / _MEMORY_STEPS)
+        self._sums[lead] += np.stack([*products, pending.variance[lead]])
+
+    def _coefficients(self, horizon: int, height: int, width: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """(T, H, W) each: a and c by ridge regression, b by how large errors are beside the variance of the samples."""
+        known = 0 if self._sums is None else len(self._sums)
+        if self._sums is None or known < horizon:
+            more = np.zeros((horizon - known, 7, height, width), np.float32)
+            self._sums = more if self._sums is None else np.concatenate([self._sums, more])
+        side = max(1, min(height, width) // _BLOCKS)
+        sums = np.stack([[cv2.blur(plane, (side, side)) for plane in lead] for lead in self._sums[:horizon]]).swapaxes(0, 1)
+        # 1) the normal equations of a and c, with their priors
+        forecast2, usual2 = sums[_FORECAST2] + np.float32(_PRIOR_FORECAST), sums[_USUAL2] + np.float32(_PRIOR_USUAL)
+        forecast_truth, cross = sums[_FORECAST_TRUTH] + np.float32(_PRIOR_FORECAST), sums[_CROSS]
+        determinant = forecast2 * usual2 - cross**2
+        a = np.clip((forecast_truth * usual2 - sums[_USUAL_TRUTH] * cross) / determinant, 0, 1)
+        c = np.clip((sums[_USUAL_TRUTH] * forecast2 - forecast_truth * cross) / determinant, 0, 1)
+        # 2) the squared errors that remain with them, beside the variance
+        explained = 2 * (a * sums[_FORECAST_TRUTH] + c * sums[_USUAL_TRUTH])
+        errors = sums[_TRUTH2] - explained + a**2 * sums[_FORECAST2] + 2 * a * c * sums[_CROSS] + c**2 * sums[_USUAL2]
+        prior = np.float32(_PRIOR_SPREAD)
+        b = np.sqrt((np.maximum(errors, 0) + prior) / (sums[_VARIANCE] + prior))
+        b = np.clip(np.where(b > 1, b**_INFLATION, b), *_SPREAD_FACTORS)
+        return np.asarray(a), np.asarray(c), np.asarray(b)
+
+    def _remember(self, pending: _Pending) -> None:
+        if self._pending and self._pending[-1].index == pending.index:
+            self._pending.pop()
+        self._pending.append(pending)
+        while len(self._pending) > 1 and sum(each.nbytes for each in self._pending) > _MEMORY_LIMIT:
+            self._pending.popleft()
+
+
+def _mean_of_channels(values: FloatArray) -> FloatArray:
+    """(..., C) -> (...); as a product of matrices, which is far faster than `mean` over an axis of 3."""
+    channels = values.shape[-1]
+    mean: FloatArray = values @ np.full(channels, 1 / channels, np.float32)
+    return mean

@@ -1,0 +1,229 @@
+"""Post-processing of forecasts, against its formulas pixel by pixel in float64, and what it is for."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import cv2
+import numpy as np
+import pytest
+
+from svg_common.errors import UsageError
+from svg_runtime import Forecaster
+from svg_runtime.forecast import post_processing
+from svg_runtime.forecast.post_processing import PostProcessor
+from tests.svg_runtime.batch_helpers import open_batch, open_each, play
+
+HEIGHT, WIDTH, CHANNELS = 9, 16, 3
+
+
+def block_sum(plane: np.ndarray) -> np.ndarray:
+    """Mean over the block of pixels around each, an eighth of the shorter side."""
+    side = max(1, min(plane.shape) // 8)
+    return cv2.blur(plane, (side, side))
+
+
+class Formulas:
+    """The equations of the module, with every sum written down, in float64."""
+
+    def __init__(self) -> None:
+        self.frames: list[np.ndarray] = []
+        self.made: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # last frame -> futures, what was usual
+        self.learned: dict[int, list[tuple[np.ndarray, ...]]] = {}  # lead -> forecast, usual, truth, variance
+
+    def observe(self, frame: np.ndarray) -> None:
+        self.frames.append(frame.astype(np.float64))
+        now = len(self.frames) - 1
+        for made, (futures, usual) in self.made.items():
+            lead = now - made
+            if 1 <= lead <= futures.shape[1]:
+                last, samples = self.frames[made], futures[:, lead - 1]
+                variance = samples.var(0, ddof=1).mean(-1) * (1 + 1 / len(samples))
+                pair = samples.mean(0) - last, usual - last, self.frames[now] - last, variance
+                self.learned.setdefault(lead, []).append(pair)
+
+    def usual(self) -> np.ndarray:
+        usual = self.frames[0]
+        for number, frame in enumerate(self.frames[1:], 2):
+            usual = usual + max(1 / number, 0.1) * (frame - usual)
+        return usual
+
+    def correct(self, futures: np.ndarray) -> np.ndarray:
+        last, usual = self.frames[-1], self.usual()
+        futures = futures.astype(np.float64)
+        self.made[len(self.frames) - 1] = futures, usual
+        return np.stack([self._step(futures[:, t], last, usual, t + 1) for t in range(futures.shape[1])], 1).clip(0, 1)
+
+    def _step(self, samples: np.ndarray, last: np.ndarray, usual: np.ndarray, lead: int) -> np.ndarray:
+        pairs = self.learned.get(lead, [])
+        weights = 0.99 ** np.arange(len(pairs))[::-1]
+
+        def total(one, other) -> np.ndarray:
+            zero = np.zeros(last.shape[:2])
+            return block_sum(sum((w * (one(p) * other(p)).mean(-1) for w, p in zip(weights, pairs, strict=True)), zero))
+
+        def f(p):
+            return p[0]
+
+        def u(p):
+            return p[1]
+
+        def y(p):
+            return p[2]
+
+        variance = block_sum(sum((w * p[3] for w, p in zip(weights, pairs, strict=True)), np.zeros(last.shape[:2])))
+        mean, result = samples.mean(0), np.empty_like(samples)
+        ff, fu, uu, fy, uy, yy = total(f, f), total(f, u), total(u, u), total(f, y), total(u, y), total(y, y)
+        for i, j in np.ndindex(*last.shape[:2]):
+            matrix = np.array([[ff[i, j] + 0.02, fu[i, j]], [fu[i, j], uu[i, j] + 0.5]])
+            a, c = np.clip(np.linalg.solve(matrix, [fy[i, j] + 0.02, uy[i, j]]), 0, 1)
+            error = yy[i, j] - 2 * (a * fy[i, j] + c * uy[i, j])
+            error += a * a * ff[i, j] + 2 * a * c * fu[i, j] + c * c * uu[i, j]
+            ratio = np.sqrt((error + 0.1) / (variance[i, j] + 0.1))
+            b = np.clip(ratio if ratio < 1 else ratio**0.5, 0.3, 3)
+            centre = last[i, j] + a * (mean[i, j] - last[i, j]) + c * (usual[i, j] - last[i, j])
+            result[:, i, j] = centre + b * (samples[:, i, j] - mean[i, j])
+        return result
+
+
+def test_it_computes_its_formulas():
+    """With frames that are not forecast, with other horizons and numbers of samples, and with a forecast made twice."""
+    rng, ours, theirs = np.random.default_rng(0), PostProcessor(), Formulas()
+    base = rng.random((HEIGHT, WIDTH, CHANNELS))
+    for step in range(30):
+        frame = np.clip(base + 0.3 * rng.normal(size=base.shape) * (rng.random((HEIGHT, WIDTH, 1)) < 0.5), 0, 1).astype(
+            np.float32
+        )
+        ours.observe(frame)
+        theirs.observe(frame)
+        for _ in range((0, 1, 1, 2)[step % 4]):
+            shape = (2 + step % 3, 3 + step % 2, *frame.shape)
+            futures = np.clip(frame + rng.uniform(0, 0.5) * rng.normal(size=shape), 0, 1).astype(np.float32)
+            kept = futures.copy()
+            mean, corrected = ours.correct(futures)
+            np.testing.assert_array_equal(futures, kept)
+            np.testing.assert_allclose(mean, futures.mean(0), atol=1e-6)
+            np.testing.assert_allclose(corrected, theirs.correct(futures), atol=2e-4)
+    assert np.abs(corrected - futures).max() > 0.1
+
+
+def test_nothing_changes_before_anything_is_known():
+    rng, post = np.random.default_rng(1), PostProcessor()
+    futures = rng.random((4, 3, HEIGHT, WIDTH, CHANNELS), np.float32)
+    for frame in rng.random((5, HEIGHT, WIDTH, CHANNELS), np.float32):
+        post.observe(frame)
+    np.testing.assert_allclose(post.correct(futures)[1], futures, atol=1e-6)
+    post.observe(futures[0, 0])
+    assert np.abs(post.correct(futures)[1] - futures).max() > 1e-3
+    post.reset()
+    post.observe(futures[0, 0])
+    np.testing.assert_allclose(post.correct(futures)[1], futures, atol=1e-6)
+
+
+def run(frames: np.ndarray, forecast) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Squared errors at lead 1 in the second half: of the model, post-processed, and of repeating."""
+    post, errors, pending = PostProcessor(), [], None
+    for number, frame in enumerate(frames):
+        if pending is not None:
+            errors.append([((each - frame) ** 2).mean() for each in pending])
+        post.observe(frame)
+        mean, corrected = post.correct(forecast(number))
+        pending = mean[0], corrected[:, 0].mean(0), frame
+    half = np.array(errors)[len(errors) // 2 :]
+    return tuple(half.mean(0))
+
+
+def test_what_flickers_becomes_what_is_usual():
+    """Independent noise has twice its variance as the error of repeating, and 1.1 times that of the mean of the last second."""
+    rng = np.random.default_rng(2)
+    frames = np.clip(0.5 + 0.1 * rng.normal(size=(80, HEIGHT, WIDTH, CHANNELS)), 0, 1).astype(np.float32)
+
+    def wrong(number: int) -> np.ndarray:
+        return np.clip(frames[number] + 0.2 * rng.normal(size=(4, 2, *frames[0].shape)), 0, 1).astype(np.float32)
+
+    model, post_processed, repeat = run(frames, wrong)
+    assert post_processed < 0.75 * repeat < repeat < model
+
+
+def test_a_model_that_is_right_is_left_alone():
+    rng = np.random.default_rng(3)
+    frames = rng.random((60, HEIGHT, WIDTH, CHANNELS), np.float32)
+    truth = np.concatenate([frames[1:], frames[-1:]])
+
+    def right(number: int) -> np.ndarray:
+        return np.clip(truth[number] + 0.02 * rng.normal(size=(4, 1, *frames[0].shape)), 0, 1).astype(np.float32)
+
+    model, post_processed, repeat = run(frames, right)
+    assert post_processed < 1.1 * model < 0.01 * repeat
+
+
+@pytest.mark.parametrize("given", [0.3, 0.1, 0.01])
+def test_spread_follows_errors(given):
+    """Errors of 0.1 for longer than it remembers: what is too wide is mended, of what is too narrow half."""
+    rng, post, ratio = np.random.default_rng(4), PostProcessor(), 0.0
+    for _ in range(300):
+        frame = (0.5 + 0.1 * rng.normal(size=(16, 16, 1))).clip(0, 1).astype(np.float32)
+        futures = 0.5 + given * rng.normal(size=(50, 1, 16, 16, 1))
+        futures = (futures - futures.mean(0) + 0.5).astype(np.float32)
+        post.observe(frame)
+        mean, corrected = post.correct(futures)
+        inside = np.abs(futures - 0.5) < 0.4  # clipping to [0, 1] changes the rest
+        ratio = float(np.abs(corrected - corrected.mean(0))[inside].mean() / np.abs(futures - mean)[inside].mean())
+    steps, prior = 100, 0.1
+    right = ((steps * 0.1**2 + prior) / (steps * given**2 + prior)) ** 0.5
+    assert ratio == pytest.approx(right if right < 1 else right**0.5, rel=0.1)
+
+
+def test_the_forecasts_of_a_deterministic_model_stay_equal():
+    rng, post = np.random.default_rng(5), PostProcessor()
+    for frame in rng.random((9, HEIGHT, WIDTH, CHANNELS), np.float32):
+        post.observe(frame)
+        _, corrected = post.correct(np.repeat(rng.random((1, 2, *frame.shape), np.float32), 3, axis=0))
+        assert np.ptp(corrected, axis=0).max() < 1e-6
+    _, alone = post.correct(rng.random((1, 2, *frame.shape), np.float32))
+    assert np.isfinite(alone).all()
+
+
+def test_old_forecasts_give_way_to_new_ones(monkeypatch):
+    """What is remembered is bounded, whatever the horizon."""
+    frame = np.zeros((HEIGHT, WIDTH, CHANNELS), np.float32)
+    futures = np.zeros((2, 50, *frame.shape), np.float32)
+    monkeypatch.setattr(post_processing, "_MEMORY_LIMIT", 3 * 50 * HEIGHT * WIDTH * 4 * (CHANNELS + 1))
+    post = PostProcessor()
+    for _ in range(10):
+        post.observe(frame)
+        post.correct(futures)
+    assert len(post._pending) == 3
+
+
+def test_the_forecaster_post_processes(tiny_bundle, frames):
+    """As a PostProcessor does by hand; scores are those of what is given out, beside that of the model."""
+    by_hand = PostProcessor()
+    options = {"samples": 3, "horizon": 2, "seed": 1}
+    with Forecaster.open(tiny_bundle, **options) as plain, Forecaster.open(tiny_bundle, **options, post_process=True) as post:
+        for _ in range(2):
+            changed, made = 0.0, None
+            for frame in np.concatenate([frames, frames[::-1]]):
+                raw, seen = plain.observe(frame), post.observe(frame)
+                by_hand.observe(frame)
+                assert seen.surprise == raw.surprise
+                assert [score.mse_model for score in seen.scores] == pytest.approx([score.mse_mean for score in raw.scores])
+                if made is not None:
+                    assert seen.scores[0].mse_mean == pytest.approx(float(((made[:, 0].mean(0) - frame) ** 2).mean()), rel=1e-4)
+                if plain.ready:
+                    futures, made = plain.forecast(), post.forecast()
+                    np.testing.assert_allclose(made, by_hand.correct(futures)[1], atol=1e-6)
+                    changed = max(changed, float(np.abs(made - futures).max()))
+            assert changed > 0.01
+            for each in (plain, post, by_hand):
+                each.reset()
+
+
+def test_every_camera_of_a_batch_is_post_processed_by_itself(tiny_bundle):
+    with open_batch(tiny_bundle, post_process=True) as batch, ExitStack() as stack:
+        assert play(batch, open_each(tiny_bundle, stack, post_process=True), seed=3, rounds=20) > 1
+
+
+def test_it_takes_scores(tiny_bundle):
+    with pytest.raises(UsageError, match="expected scored=True"):
+        open_batch(tiny_bundle, post_process=True, scored=False)
