@@ -44,6 +44,13 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="device of the backend, or cpu, cuda or cuda:N for a checkpoint")] = None,
     fp16: Fp16Option = False,
     bf16: Bf16Option = False,
+    post_process: Annotated[
+        bool | None,
+        typer.Option(
+            "--post-process/--no-post-process",
+            help="correct forecasts by what came before them in the clip, as svg-live does; default: no, with --anomaly yes",
+        ),
+    ] = None,
     samples: Annotated[
         int | None,
         typer.Option(min=1, help=f"sampled futures per sequence; default: {_DEFAULT_SAMPLES}, with --anomaly {_LIVE_SAMPLES}"),
@@ -110,6 +117,7 @@ def evaluate(
             samples=samples or _LIVE_SAMPLES,
             horizon=horizon or 1,
             seed=seed,
+            post_process=post_process is not False,
         )
         _evaluate_anomalies(asked, json, page)
         return
@@ -152,6 +160,7 @@ def evaluate(
         settings=measurement,
         lpips_weights=lpips_weights,
         fvd_weights=fvd_weights,
+        post_process=bool(post_process),
     )
     with ProgressDisplay() as display:
         evaluation = run(request, display)

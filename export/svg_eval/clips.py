@@ -11,14 +11,14 @@ import numpy as np
 
 from svg_common.printable import printable
 from svg_eval.pixels import PixelClass, PixelSums, psnr_or_nan
-from svg_train.data import ClipDataset, Frames, SequenceDataset
+from svg_train.data import ClipDataset, Frames, HistoryDataset, SequenceDataset
 from svg_train.data.video import VideoClips
 
 
 class SpreadSequences:
     """`count` sequences, as evenly as possible from all clips: the first ones alone would be of few clips."""
 
-    def __init__(self, data: ClipDataset, count: int) -> None:
+    def __init__(self, data: HistoryDataset, count: int) -> None:
         self._data = data
         self._numbers = _spread([data.clip_source(number) for number in range(len(data))], count)
         self.frame_interval_s = data.frame_interval_s
@@ -33,6 +33,10 @@ class SpreadSequences:
     def clip_source(self, index: int) -> Path:
         """As `ClipDataset.clip_source`."""
         return self._data.clip_source(self._numbers[index])
+
+    def history(self, index: int, most: int) -> Frames:
+        """As `HistoryDataset.history`."""
+        return self._data.history(self._numbers[index], most)
 
 
 def spread_over_clips(data: SequenceDataset, count: int) -> SequenceDataset:

@@ -24,7 +24,7 @@ from svg_eval.models import BundleModel, CheckpointModel, EvaluatedModel, ModelI
 from svg_eval.protocols import Protocol, ProtocolName, check_protocol
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import KNOWS_DIGITS_ONLY
-from svg_train.data import SequenceDataset
+from svg_train.data import HistoryDataset, SequenceDataset
 
 _LOG = logging.getLogger(__name__)
 _DIGITS = ("digits", "smmnist")  # data sets of what the embedded model was trained on
@@ -44,6 +44,7 @@ class Request:
     settings: Settings
     lpips_weights: Path | None = None
     fvd_weights: Path | None = None
+    post_process: bool = False  # the model's forecasts, as svg-live does
 
 
 def run(request: Request, progress: ProgressListener) -> Evaluation:
@@ -66,6 +67,11 @@ def run(request: Request, progress: ProgressListener) -> Evaluation:
         protocol = check_protocol(request.protocol, model.info.n_past) if request.protocol is not None else None
         settings = replace(request.settings, horizon=protocol.horizon) if protocol else request.settings
         data = open_held_out(model.info, request.data, protocol, settings.horizon)
+        if request.post_process and not isinstance(data, HistoryDataset):
+            raise UsageError(
+                "--post-process learns from what came before a sequence, and this data has nothing before them\n"
+                "  expected --data video with --data-root; or remove --post-process"
+            )
         _log_differences(model.info, data, settings)
         if is_digits_model(request.model, _is_real(request)) and not _is_digits(request, model.info, protocol):
             _LOG.info("note: %s", KNOWS_DIGITS_ONLY)
@@ -97,6 +103,7 @@ def _open(request: Request) -> CheckpointModel | BundleModel:
         precision=request.precision,
         samples=request.settings.samples,
         real_video=_is_real(request),
+        post_process=request.post_process,
     )
 
 

@@ -18,7 +18,7 @@ from svg_eval.learned import LearnedMetrics
 from svg_eval.models import EvaluatedModel
 from svg_eval.pixels import PixelAccumulator, PixelSums
 from svg_runtime.forecast.noise import NoiseSource
-from svg_train.data import SequenceDataset
+from svg_train.data import Frames, HistoryDataset, SequenceDataset
 from svg_train.data.loading import collate, to_unit
 from svg_train.metrics import frame_mse, frame_ssim, psnr_of_frames
 
@@ -93,10 +93,11 @@ def measure(
     for sequences, noise, context_noise in batches(model, data, settings):
         # 1) forecast all samples of a batch of sequences
         with forecasting, torch.no_grad():
-            futures = model.forecast(sequences[:, :n_past], noise, context_noise)
+            futures = model.forecast(sequences[:, : -settings.horizon], noise, context_noise)
         # 2) measure every frame of every sample, one sequence at a time
         with measuring, torch.no_grad():
-            for number, (sequence, samples) in enumerate(zip(sequences, futures, strict=True), start=done):
+            length = n_past + settings.horizon  # without what is before it
+            for number, (sequence, samples) in enumerate(zip(sequences[:, -length:], futures, strict=True), start=done):
                 target = sequence[n_past:]
                 pixels.add(samples, target, sequence[n_past - 1])
                 values = frame_metrics(samples, target) | learned.per_frame(samples, target)
@@ -131,21 +132,34 @@ def batches(model: EvaluatedModel, data: SequenceDataset, settings: Settings) ->
 
     Returns:
         Sequences (B, T, C, H, W) in [0, 1], noise (B, horizon, S, z_dim) and context noise (B, context_draws, S, z_dim), on the
-        model's device. S is 1 for a deterministic model.
+        model's device. S is 1 for a deterministic model. A model with `info.history` gets one sequence at a time, after what
+        came before it.
     """
     info, source = model.info, NoiseSource(settings.seed)
     samples = 1 if info.deterministic else settings.samples
     count = min(settings.sequences, len(data))
-    batch = max(1, _VALUES_AT_ONCE // (samples * settings.horizon * info.channels * info.height * info.width))
+    batch = (
+        1
+        if info.history
+        else max(1, _VALUES_AT_ONCE // (samples * settings.horizon * info.channels * info.height * info.width))
+    )
     for start in range(0, count, batch):
         numbers = range(start, min(start + batch, count))
-        sequences = to_unit(collate([data[number] for number in numbers])).transpose(0, 1).to(model.device)
+        frames = [_with_history(data, number, info.history) for number in numbers]
+        sequences = to_unit(collate(frames)).transpose(0, 1).to(model.device)
         draws = [
             (source.draw(settings.horizon, samples, info.z_dim), source.draw(info.context_draws, samples, info.z_dim))
             for _ in numbers
         ]
         noise, context_noise = (torch.from_numpy(np.stack(part)).to(model.device) for part in zip(*draws, strict=True))
         yield sequences, noise, context_noise
+
+
+def _with_history(data: SequenceDataset, number: int, steps: int) -> Frames:
+    if not steps:
+        return data[number]
+    assert isinstance(data, HistoryDataset)
+    return np.concatenate([data.history(number, steps), data[number]])
 
 
 def frame_metrics(samples: Tensor, target: Tensor) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from svg_train.checkpoint import Checkpoint
 from svg_train.families.video_model import VideoModel
 from svg_train.reference.checkpoint import load_any_checkpoint
 
+_HISTORY = 100  # steps before a sequence from which post-processing learns: as far as it remembers
 _MAX_BATCH = 128  # futures per call of a network: enough for full speed, few enough for any memory
 
 
@@ -38,6 +39,7 @@ class ModelInfo:
     context_draws: int  # vectors of noise that are drawn while the context is read
     frame_interval_s: float | None  # seconds per step that it was trained for
     data: dict[str, Any]  # the [data] settings that it was trained on, as far as known; has at least the name
+    history: int = 0  # frames before a sequence that it also observes, and forecasts from
     has_posterior: bool = True  # whether `reconstruct` can draw latents from a posterior; a deterministic model needs none
 
     @property
@@ -56,7 +58,7 @@ class EvaluatedModel(Protocol):
         """Sample futures.
 
         Args:
-            context: (B, n_past, C, H, W) observed frames.
+            context: (B, n_past, C, H, W) observed frames; of a model with `info.history`, after up to so many earlier ones.
             noise: (B, horizon, S, z_dim) draws of the prior.
             context_noise: (B, context_draws, S, z_dim) draws of the posterior while the context is read.
 
@@ -130,18 +132,26 @@ class CheckpointModel:
 
 
 class BundleModel:
-    """A bundle through the runtime's Forecaster, one sequence after the other, its samples in batches."""
+    """A bundle through the runtime's Forecaster, one sequence after the other, its samples in batches.
+
+    Args:
+        label: short, for tables.
+        forecaster: is closed with the model.
+        history: steps before a sequence in which the forecaster already runs, for what post-processing learns.
+    """
 
     device = torch.device("cpu")  # where the runtime returns frames, whatever computes them
 
-    def __init__(self, label: str, forecaster: Forecaster) -> None:
+    def __init__(self, label: str, forecaster: Forecaster, history: int = 0) -> None:
         manifest = forecaster.manifest
         generation, frame = manifest.generation, manifest.frame
         data = {"name": manifest.provenance.data, "frame_interval_s": generation.frame_interval_s}
         self._forecaster = forecaster
         self.info = ModelInfo(
             label=label,
-            description=f"bundle {manifest.bundle_id}, {forecaster.description}",
+            description=f"bundle {manifest.bundle_id}, {forecaster.description}"
+            + (f"; post-processed, by up to {history} steps before each sequence" if history else ""),
+            history=history,
             n_past=generation.n_past,
             height=frame.height,
             width=frame.width,
@@ -158,8 +168,8 @@ class BundleModel:
         return torch.stack([self._sequence(*parts) for parts in zip(context, noise, context_noise, strict=True)])
 
     def _sequence(self, context: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
-        self._observe(context)
         horizon, futures = len(noise), []
+        self._observe(context, noise.shape[1], horizon)
         for eps, eps_past in zip(noise.split(_MAX_BATCH, 1), context_noise.split(_MAX_BATCH, 1), strict=True):
             arrays = {"noise": eps.numpy(), "context_noise": eps_past.numpy()}
             futures.append(self._forecaster.forecast(eps.shape[1], horizon, **arrays))
@@ -168,12 +178,15 @@ class BundleModel:
     def reconstruct(self, sequence: Tensor) -> Tensor:
         """As `EvaluatedModel.reconstruct`."""
         n_past = self.info.n_past
-        self._observe(sequence[:n_past])
+        self._observe(sequence[:n_past], 1, 1)
         return _channels_first(self._forecaster.reconstruct(_channels_last(sequence[n_past:])))
 
-    def _observe(self, context: Tensor) -> None:
+    def _observe(self, frames: Tensor, samples: int, horizon: int) -> None:
+        """Observe frames, and forecast after each from which a forecast can start, but the last."""
         self._forecaster.reset()
-        for frame in _channels_last(context):
+        for frame in _channels_last(frames):
+            if self._forecaster.ready:
+                self._forecaster.forecast(min(samples, _MAX_BATCH), horizon)
             self._forecaster.observe(frame)
 
     def close(self) -> None:
@@ -188,6 +201,7 @@ def open_model(
     precision: Precision | None = None,
     samples: int = 8,
     real_video: bool = False,
+    post_process: bool = False,
 ) -> CheckpointModel | BundleModel:
     """Open what the user named.
 
@@ -199,6 +213,7 @@ def open_model(
         precision: a bundle's variant; None leaves the choice to the runtime.
         samples: largest number of samples per forecast, for which TensorRT's engines are built.
         real_video: the embedded model that is taken by default is then that for cameras, otherwise the digits.
+        post_process: correct forecasts by what came before each sequence, as svg-live does; of a bundle.
 
     Raises:
         UsageError: options that do not apply to a checkpoint, or an unknown device.
@@ -211,7 +226,7 @@ def open_model(
                 "make them with svg-train and svg-export"
             )
         if not Path(model).is_dir():
-            return _open_checkpoint(Path(model), backend, device, precision)
+            return _open_checkpoint(Path(model), backend, device, precision, post_process)
     path = find_model(model, real_video)
     chosen = backend or "auto"
     forecaster = Forecaster.open(
@@ -221,8 +236,10 @@ def open_model(
         precision=precision,
         samples=samples,
         calibrate="no" if chosen == "auto" else None,  # so that results do not depend on what was fast at the moment
+        post_process=post_process,
     )
-    return BundleModel(printable(path.name), forecaster)
+    label = printable(path.name)
+    return BundleModel(f"{label}, post-processed", forecaster, _HISTORY) if post_process else BundleModel(label, forecaster)
 
 
 def is_digits_model(model: str | None, real_video: bool) -> bool:
@@ -230,10 +247,13 @@ def is_digits_model(model: str | None, real_video: bool) -> bool:
     return (model is None or model in EMBEDDED_NAMES) and find_model(model, real_video) == EMBEDDED_MODEL
 
 
-def _open_checkpoint(path: Path, backend: str | None, device: str | None, precision: Precision | None) -> CheckpointModel:
-    if backend is not None or precision is not None:
+def _open_checkpoint(
+    path: Path, backend: str | None, device: str | None, precision: Precision | None, post_process: bool
+) -> CheckpointModel:
+    if backend is not None or precision is not None or post_process:
         raise UsageError(
-            f"'{path}' is a checkpoint, which PyTorch runs in float32: --backend, --fp16 and --bf16 apply to bundles\n"
+            f"'{path}' is a checkpoint, which PyTorch runs in float32: --backend, --fp16, --bf16 and --post-process "
+            "apply to bundles\n"
             f"  remove them, or export it first: svg-export {shell_argument(path)}"
         )
     # Every run's best checkpoint is called ckpt.pt; its folder distinguishes them.

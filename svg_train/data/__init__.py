@@ -36,6 +36,15 @@ class ClipDataset(SequenceDataset, Protocol):
         ...
 
 
+@runtime_checkable
+class HistoryDataset(ClipDataset, Protocol):
+    """Sequences of recordings, and what came before each of them."""
+
+    def history(self, index: int, most: int) -> Frames:
+        """The frames before item `index`, in time and as many as `most`: fewer at the beginning of a clip or after a pause."""
+        ...
+
+
 def open_data(config: Config, split: Split, length: int) -> SequenceDataset:
     """Open the data set that `config.data` names, as sequences of `length` frames.
 

@@ -149,6 +149,16 @@ class AugmentedSequences:
         view = max(views, key=lambda view: self._change(view, sequence)) if len(views) > 1 else views[0]
         return view.show(sequence, self._shape)
 
+    def history(self, index: int, most: int) -> Frames:
+        """As `HistoryDataset`, of held-out sequences."""
+        assert not self._augmentation.random
+        (view,) = self._augmentation.views(np.random.default_rng(0))
+        frames = self._sequences.window(index)[0].video.frames()
+        before = self._sequences.before(index, most)
+        if not len(before):
+            return np.empty((0, self._shape.height, self._shape.width, self._shape.channels), np.uint8)
+        return view.show([frames[number] for number in before], self._shape)
+
     def clip_source(self, index: int) -> Path:
         """As `ClipDataset.clip_source`."""
         return self._sequences.clip_source(self._number(index))

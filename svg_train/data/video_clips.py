@@ -63,6 +63,11 @@ class ClipSequences:
         number, start = self._windows[index]
         return *self._runs[number], int(start)
 
+    def before(self, index: int, most: int) -> Indices:
+        """The frames of its clip, one per model step and at most so many, that lead to a sequence; without a pause between."""
+        clip, run, start = self.window(index)
+        return run[start % clip.step : start : clip.step][max(0, start // clip.step - most) :]
+
     def clip_source(self, index: int) -> Path:
         """As `ClipDataset.clip_source`."""
         return self.window(index)[0].video.source

@@ -106,7 +106,7 @@ def test_labels_of_one_kind_are_refused_before_anything_is_forecast(data, ranges
     (data / "labels.json").write_text(json.dumps({"01": ranges, "02": ranges}))
     request = AnomalyRequest(
         labels=data / "labels.json", first_number=1, model="no such model", backend=None, device=None, precision=None,
-        data={"name": "video", "root": str(data / "clips")}, samples=2, horizon=1, seed=0,
+        data={"name": "video", "root": str(data / "clips")}, samples=2, horizon=1, seed=0, post_process=True,
     )  # fmt: skip
     with pytest.raises(UsageError, match=f"{kind} frame is anomalous"):
         run(request, NullListener())

@@ -118,4 +118,5 @@ def _open(request: AnomalyRequest) -> Forecaster:
         horizon=request.horizon,
         seed=request.seed,
         calibrate="no" if backend == "auto" else None,  # so that results do not depend on what was fast at the moment
+        post_process=request.post_process,
     )

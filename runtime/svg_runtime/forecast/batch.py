@@ -166,7 +166,7 @@ class BatchForecaster:
                 context=context,
                 scored=scored,
                 post_process=post_process,
-            ),  # fmt: skip
+            ),
             make_timed=lambda opened: Forecaster.on(opened, samples=rows, horizon=horizon),
         )
 

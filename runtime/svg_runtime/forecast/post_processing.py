@@ -96,7 +96,8 @@ class PostProcessor:
             (T, H, W, C) the mean of the samples as the model forecast it.
             (S, T, H, W, C) the corrected futures, in [0, 1].
         """
-        assert self._last is not None and self._usual is not None
+        assert self._last is not None
+        assert self._usual is not None
         samples, horizon = futures.shape[:2]
         # 1) mean and deviations of the samples
         mean = futures.mean(0)

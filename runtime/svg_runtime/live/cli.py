@@ -290,7 +290,8 @@ def live(
         source=sources[0],
         model=model, backend=backend, calibrate=measures, device=device, threads=threads, precision=precision, samples=samples,
         horizon=horizon, lead=lead, seed=seed, context=None if context is None else context.value,
-        post_process=post_process, window=not headless, output=output, recording=recording, json=json, overlays=overlays, display_wh=display_wh,
+        post_process=post_process,
+        window=not headless, output=output, recording=recording, json=json, overlays=overlays, display_wh=display_wh,
         max_frames=max_frames, adaptive=adaptive, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace), serve=page,
     )  # fmt: skip
     run_cameras(

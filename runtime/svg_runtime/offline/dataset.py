@@ -33,6 +33,7 @@ from svg_runtime.offline.schema import EVENTS, FRAMES, SCHEMA, VIDEOS, forecasts
 from svg_runtime.offline.shard import Shard
 
 SETTINGS = "settings.json"
+_LATER_SETTINGS = {"post_process": False}  # as they were before they could be chosen
 _START_S = 60.0  # how long another process may take to start
 _GROUP_BYTES = 32 << 20  # of forecasts in memory, and in a row group
 _NAME_OF_PART = re.compile(r"part-(\d+-of-\d+)-.+")
@@ -270,6 +271,7 @@ def _agree_on(file: Path, settings: dict[str, Any]) -> None:
         known = dict(json.loads(file.read_text(encoding="utf-8")))
     except (TypeError, ValueError) as error:
         raise UsageError(f"'{file}' is damaged: {error}\n  choose another --out") from error
+    known = {name: value for name, value in _LATER_SETTINGS.items() if name in asked} | known
     differing = [name for name in {**known, **asked} if name != "model" and known.get(name) != asked.get(name)]
     if differing:
         lines = [f"{name}: {known.get(name)} there, {asked.get(name)} now" for name in differing]

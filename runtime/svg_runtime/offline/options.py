@@ -36,6 +36,7 @@ class ForecastOptions:
     horizon: int = 10
     seed: int = 0
     context: Literal["window", "stream"] | None = None
+    post_process: bool = True
     seen_as: SeenAs = field(default_factory=SeenAs)
     keep: Keep | None = None  # of the forecasts themselves
     shard: Shard = field(default_factory=Shard)
@@ -59,6 +60,7 @@ class ForecastOptions:
             "horizon": self.horizon,
             "seed": self.seed,
             "context": self.context or manifest.generation.context,
+            "post_process": self.post_process,
             "rotate": self.seen_as.turn.rotate,
             "flip": self.seen_as.turn.flip,
             "roi": None if self.seen_as.roi is None else str(self.seen_as.roi),
@@ -85,6 +87,7 @@ class ForecastOptions:
             horizon=self.horizon,
             seed=self.seed,
             context=self.context,
+            post_process=self.post_process,
             progress=progress,
         )
         try:

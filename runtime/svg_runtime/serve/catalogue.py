@@ -46,11 +46,17 @@ class ServedModel:
     about: schema.Model
 
     def open(
-        self, samples: int, horizon: int, seed: int, context: schema.Context | None, progress: ProgressListener | None = None
+        self, samples: int, horizon: int, seed: int, context: schema.Context | None, post_process: bool = False
     ) -> Forecaster:
         """Open a forecaster, which belongs to the thread that calls this."""
-        return _open(
-            path=self.path, engine=self.engine, samples=samples, horizon=horizon, seed=seed, context=context, progress=progress
+        return Forecaster.open(
+            self.path,
+            **vars(self.engine),
+            samples=samples,
+            horizon=horizon,
+            seed=seed,
+            context=context,
+            post_process=post_process,
         )
 
 
@@ -128,7 +134,7 @@ def frame_bytes(frame: schema.FrameForm) -> int:
 
 
 def _served(name: str, path: Path, engine: EngineOptions, progress: ProgressListener | None) -> ServedModel:
-    with _open(path=path, engine=engine, samples=8, horizon=10, seed=0, context=None, progress=progress) as forecaster:
+    with Forecaster.open(path, **vars(engine), samples=8, horizon=10, seed=0, progress=progress) as forecaster:
         forecaster.warm_up()  # what cannot run at all fails here
         manifest = forecaster.manifest
         about = schema.Model(
@@ -154,17 +160,3 @@ def _decided(engine: EngineOptions, forecaster: Forecaster) -> EngineOptions:
         return replace(engine, calibrate="no" if engine.backend == "auto" else None)
     way = {name: value for name, value in vars(decision.way).items() if name != "threads"}
     return replace(engine, **way, threads=decision.way.threads or engine.threads, calibrate=None)
-
-
-def _open(
-    path: Path,
-    engine: EngineOptions,
-    samples: int,
-    horizon: int,
-    seed: int,
-    context: schema.Context | None,
-    progress: ProgressListener | None,
-) -> Forecaster:
-    return Forecaster.open(
-        path, **vars(engine), samples=samples, horizon=horizon, seed=seed, context=context, progress=progress
-    )

@@ -36,6 +36,7 @@ class SessionRequest(_Request):
         None,
         description="window: re-read the last frames before every forecast. stream: carry the state along. null: the model's.",
     )
+    post_process: bool = Field(False, description="Correct forecasts by what came after earlier ones of the session.")
 
 
 class ForecastRequest(_Request):
@@ -93,6 +94,7 @@ class Session(_Answer):
     horizon: int
     seed: int
     context: Context
+    post_process: bool
     frame: FrameForm
     n_past: int
     frame_interval_s: float | None

@@ -77,6 +77,7 @@ class Session:
             horizon=self.request.horizon,
             seed=self.request.seed,
             context=self._context,
+            post_process=self.request.post_process,
             frame=model.frame,
             n_past=model.n_past,
             frame_interval_s=model.frame_interval_s,
@@ -130,7 +131,11 @@ class Session:
 
         def open_warm() -> Forecaster:
             forecaster = self.model.open(
-                samples=request.samples, horizon=request.horizon, seed=request.seed, context=request.context
+                samples=request.samples,
+                horizon=request.horizon,
+                seed=request.seed,
+                context=request.context,
+                post_process=request.post_process,
             )
             try:
                 forecaster.warm_up()

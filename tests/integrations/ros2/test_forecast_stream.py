@@ -60,7 +60,8 @@ def test_it_forecasts_what_the_forecaster_does(stream, clock):
     """The same frames, observed by hand."""
     frames = pictures(8)
     found = feed(stream, clock, frames)
-    with Forecaster.open(find_model("digits"), backend="cpu", threads=1, samples=2, horizon=3) as forecaster:
+    options = {"backend": "cpu", "threads": 1, "samples": 2, "horizon": 3, "post_process": True}
+    with Forecaster.open(find_model("digits"), **options) as forecaster:
         for frame, ours in zip(frames, found, strict=True):
             observation = forecaster.observe(frame[..., None].astype(np.float32) / 255)
             assert ours.surprise == observation.surprise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import resource
@@ -164,6 +165,17 @@ def test_the_same_shard_at_once_is_refused_by_the_command(svg_forecast, videos, 
         code, message, _ = svg_forecast(videos)
     assert code == 1
     assert "is being written by another process" in message
+
+
+def test_results_from_before_post_processing_go_on_without_it(svg_forecast, videos):
+    svg_forecast(videos / "yard0.mp4", "--no-post-process")
+    settings = json.loads(Path("out/settings.json").read_text())
+    assert settings.pop("post_process") is False
+    Path("out/settings.json").write_text(json.dumps(settings))
+    code, message, _ = svg_forecast(videos)
+    assert code == 2
+    assert "post_process: False there, True now" in message
+    assert svg_forecast(videos, "--no-post-process")[0] == 0
 
 
 def test_results_of_other_settings_are_not_mixed(svg_forecast, videos):

@@ -38,7 +38,10 @@ def numbers_of(seen) -> tuple:
 
 def test_interleaved_sessions_give_the_bits_of_forecasters_in_the_process(client):
     """Raw float32 in, raw float32 out: two seeds and other frames, turn by turn, with resets."""
-    options = [{"samples": 3, "horizon": 4, "seed": 0}, {"samples": 2, "horizon": 6, "seed": 9, "context": "stream"}]
+    options = [
+        {"samples": 3, "horizon": 4, "seed": 0, "post_process": True},
+        {"samples": 2, "horizon": 6, "seed": 9, "context": "stream"},
+    ]
     sessions = [open_session(client, **each) for each in options]
     with own_forecaster(**options[0]) as first, own_forecaster(**options[1]) as second:
         for step, pair in enumerate(zip(digits(9, seed=1), digits(9, seed=2), strict=True)):

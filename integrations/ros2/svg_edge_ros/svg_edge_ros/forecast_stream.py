@@ -53,6 +53,7 @@ class StreamOptions:
     seed: int = 0
     threads: int | None = None
     context: Literal["window", "stream"] | None = None
+    post_process: bool = True
     interval_s: float | None = None  # None: as in training
     roi: Roi | None = None
 
@@ -129,6 +130,7 @@ class ForecastStream:
             seed=options.seed,
             threads=options.threads,
             context=options.context,
+            post_process=options.post_process,
         )
         self._forecaster.warm_up()
         manifest = self._forecaster.manifest

@@ -42,6 +42,7 @@ PARAMETERS = (
     NodeParameter("seed", 0, "Seed of the model's noise.", bounds=(0, 2**31 - 1)),
     NodeParameter("threads", 0, "CPU threads; 0: one per core, or what auto measured.", bounds=(0, 1024)),
     NodeParameter("context", "", "window or stream; empty: as the bundle says.", choices=("", *CONTEXTS)),
+    NodeParameter("post_process", True, "Correct forecasts by what came after earlier ones, as svg-live does."),
     NodeParameter("rate", 0.0, "Observed pictures per second; 0: as in training.", bounds=(0.0, 1000.0)),
     NodeParameter("roi", "", "Part that the model looks at, X,Y,W,H in pixels or fractions; empty: all."),
 )
@@ -71,6 +72,7 @@ def stream_options(values: Mapping[str, Any]) -> StreamOptions:
         seed=values["seed"],
         threads=values["threads"] or None,
         context=values["context"] or None,
+        post_process=values["post_process"],
         interval_s=1 / values["rate"] if values["rate"] else None,
         roi=parse_roi(values["roi"]) if values["roi"] else None,
     )
