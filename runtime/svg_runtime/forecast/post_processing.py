@@ -22,26 +22,37 @@ import numpy as np
 
 from svg_runtime.forecast.noise import FloatArray
 
-# 1) how long things are remembered, in model steps
-_MEMORY_STEPS = 100  # forecasts
-_USUAL_STEPS = 10  # frames, in what is usual
-
-# 2) sums are those of a block around each pixel
-_BLOCKS = 8  # along the shorter side of the frame
-
-# 3) how much is to be known before the forecast is changed: squared changes, summed over steps, mean of channels
-_PRIOR_FORECAST = 0.02  # a = 1
-_PRIOR_USUAL = 0.5  # c = 0
-_PRIOR_SPREAD = 0.1  # b = 1
-
-# 4) spread: all of what is too much is taken away, half of what lacks (of the logarithm) is added
-_INFLATION = 0.5  # with all of it, what the spread gains in size costs more in the CRPS than it is worth
-_SPREAD_FACTORS = 0.3, 3.0
-
 _MEMORY_LIMIT = 256 << 20  # bytes of forecasts whose frames are still to come; the oldest are dropped first
 
 # the sums, by place in their array
 _FORECAST2, _CROSS, _USUAL2, _FORECAST_TRUTH, _USUAL_TRUTH, _TRUTH2, _VARIANCE = range(7)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How fast and how much is learned. The defaults were chosen by `benchmarks/post_processing.py`, see the documentation.
+
+    Sums are of squared changes of pixels in [0, 1], the mean of their channels, over the forecasts that are remembered.
+
+    Attributes:
+        memory_steps: forecasts that are remembered: older ones count less and less.
+        usual_steps: frames in what is usual.
+        blocks: blocks along the shorter side of the frame: sums are those of the block around each pixel.
+        prior_forecast: sum that speaks for a = 1.
+        prior_usual: sum that speaks for c = 0.
+        prior_spread: sum that speaks for b = 1.
+        least_spread: smallest b.
+        most_spread: largest b.
+    """
+
+    memory_steps: int = 100
+    usual_steps: int = 10
+    blocks: int = 8
+    prior_forecast: float = 0.02
+    prior_usual: float = 0.5
+    prior_spread: float = 0.03
+    least_spread: float = 0.3
+    most_spread: float = 3.0
 
 
 @dataclass(frozen=True)
@@ -59,10 +70,14 @@ class _Pending:
         return self.forecast.nbytes + self.variance.nbytes
 
 
+_DEFAULT = Settings()
+
+
 class PostProcessor:
     """Corrects the forecasts of one camera. `observe` every frame, `correct` every forecast."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings = _DEFAULT) -> None:
+        self._settings = settings
         self.reset()
 
     def reset(self) -> None:
@@ -82,7 +97,8 @@ class PostProcessor:
         # 2) follow what is usual
         if self._usual is None:
             self._usual = np.zeros_like(frame)
-        self._usual = self._usual + max(np.float32(1 / (self._count + 1)), np.float32(1 / _USUAL_STEPS)) * (frame - self._usual)
+        rate = np.float32(1 / min(self._count + 1, self._settings.usual_steps))
+        self._usual = self._usual + rate * (frame - self._usual)
         self._last = frame
         self._count += 1
 
@@ -125,7 +141,7 @@ class PostProcessor:
         forecast, usual = pending.forecast[lead], pending.usual
         pairs = (forecast, forecast), (forecast, usual), (usual, usual), (forecast, truth), (usual, truth), (truth, truth)
         products = [_mean_of_channels(one * other) for one, other in pairs]
-        self._sums[lead] *= np.float32(1 - 1 / _MEMORY_STEPS)
+        self._sums[lead] *= np.float32(1 - 1 / self._settings.memory_steps)
         self._sums[lead] += np.stack([*products, pending.variance[lead]])
 
     def _coefficients(self, horizon: int, height: int, width: int) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -134,20 +150,21 @@ class PostProcessor:
         if self._sums is None or known < horizon:
             more = np.zeros((horizon - known, 7, height, width), np.float32)
             self._sums = more if self._sums is None else np.concatenate([self._sums, more])
-        side = max(1, min(height, width) // _BLOCKS)
+        chosen = self._settings
+        side = max(1, min(height, width) // chosen.blocks)
         sums = np.stack([[cv2.blur(plane, (side, side)) for plane in lead] for lead in self._sums[:horizon]]).swapaxes(0, 1)
         # 1) the normal equations of a and c, with their priors
-        forecast2, usual2 = sums[_FORECAST2] + np.float32(_PRIOR_FORECAST), sums[_USUAL2] + np.float32(_PRIOR_USUAL)
-        forecast_truth, cross = sums[_FORECAST_TRUTH] + np.float32(_PRIOR_FORECAST), sums[_CROSS]
+        forecast2, usual2 = sums[_FORECAST2] + np.float32(chosen.prior_forecast), sums[_USUAL2] + np.float32(chosen.prior_usual)
+        forecast_truth, cross = sums[_FORECAST_TRUTH] + np.float32(chosen.prior_forecast), sums[_CROSS]
         determinant = forecast2 * usual2 - cross**2
         a = np.clip((forecast_truth * usual2 - sums[_USUAL_TRUTH] * cross) / determinant, 0, 1)
         c = np.clip((sums[_USUAL_TRUTH] * forecast2 - forecast_truth * cross) / determinant, 0, 1)
         # 2) the squared errors that remain with them, beside the variance
         explained = 2 * (a * sums[_FORECAST_TRUTH] + c * sums[_USUAL_TRUTH])
         errors = sums[_TRUTH2] - explained + a**2 * sums[_FORECAST2] + 2 * a * c * sums[_CROSS] + c**2 * sums[_USUAL2]
-        prior = np.float32(_PRIOR_SPREAD)
+        prior = np.float32(chosen.prior_spread)
         b = np.sqrt((np.maximum(errors, 0) + prior) / (sums[_VARIANCE] + prior))
-        b = np.clip(np.where(b > 1, b**_INFLATION, b), *_SPREAD_FACTORS)
+        b = np.clip(b, chosen.least_spread, chosen.most_spread)
         return np.asarray(a), np.asarray(c), np.asarray(b)
 
     def _remember(self, pending: _Pending) -> None:
