@@ -226,7 +226,9 @@ def open_model(
                 "make them with svg-train and svg-export"
             )
         if not Path(model).is_dir():
-            return _open_checkpoint(Path(model), backend, device, precision, post_process)
+            return _open_checkpoint(
+                path=Path(model), backend=backend, device=device, precision=precision, post_process=post_process
+            )
     path = find_model(model, real_video)
     chosen = backend or "auto"
     forecaster = Forecaster.open(

@@ -40,11 +40,10 @@ CacheDirOption = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="Cache folder for engines. Default: $SVG_EDGE_CACHE, else the user's cache folder."),
 ]
-PostProcessOption = Annotated[
+NoPostProcessOption = Annotated[
     bool,
     typer.Option(
-        "--post-process/--no-post-process",
-        help="Correct forecasts by what came after earlier ones of this camera, or leave them as the model makes them.",
+        "--no-post-process", help="Leave forecasts as the model makes them: not corrected by what came after earlier ones."
     ),
 ]
 CalibrateOption = Annotated[

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from svg_runtime.forecast.noise import FloatArray
@@ -77,6 +76,9 @@ class PostProcessor:
     """Corrects the forecasts of one camera. `observe` every frame, `correct` every forecast."""
 
     def __init__(self, settings: Settings = _DEFAULT) -> None:
+        from cv2 import blur  # not at the top: programs that do not post-process need no OpenCV
+
+        self._block_mean = blur
         self._settings = settings
         self.reset()
 
@@ -152,7 +154,8 @@ class PostProcessor:
             self._sums = more if self._sums is None else np.concatenate([self._sums, more])
         chosen = self._settings
         side = max(1, min(height, width) // chosen.blocks)
-        sums = np.stack([[cv2.blur(plane, (side, side)) for plane in lead] for lead in self._sums[:horizon]]).swapaxes(0, 1)
+        blurred = [[self._block_mean(plane, (side, side)) for plane in lead] for lead in self._sums[:horizon]]
+        sums = np.asarray(blurred, np.float32).swapaxes(0, 1)
         # 1) the normal equations of a and c, with their priors
         forecast2, usual2 = sums[_FORECAST2] + np.float32(chosen.prior_forecast), sums[_USUAL2] + np.float32(chosen.prior_usual)
         forecast_truth, cross = sums[_FORECAST_TRUTH] + np.float32(chosen.prior_forecast), sums[_CROSS]

@@ -109,7 +109,7 @@ class FitMonitor:
     def _forecast_reasons(self) -> Iterator[str]:
         gain = self.gain_db()
         if gain is not None and gain < -_WORSE_DB:
-            yield f"forecasts are {-gain:.1f} dB worse than repeating the last frame"
+            yield f"the model's forecasts are {-gain:.1f} dB worse than repeating the last frame"
 
     def _frame_reasons(self) -> list[str]:
         """The statistics that are far from those of the training data, the farthest first."""

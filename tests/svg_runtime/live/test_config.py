@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from enum import Enum
-from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -77,8 +76,7 @@ def sample(setting: Setting) -> list[str]:
     """Words that give the option a value other than its default."""
     kind, name = setting.annotation, f"--{setting.key.replace('_', '-')}"
     if kind is bool:
-        is_on = signature(live.__wrapped__).parameters[setting.parameter].default is True
-        return [name.replace("--", "--no-", 1) if is_on else name]
+        return [name]
     if get_origin(kind) is Literal or (isinstance(kind, type) and issubclass(kind, Enum)):
         return [name, get_args(kind)[-1] if get_origin(kind) else list(kind)[-1].value]
     if get_origin(kind) is list:

@@ -32,9 +32,7 @@ def see(fit: FitMonitor, level: float, seconds: float, forecast: float | None = 
     """Show gray frames; `forecast` and `repeat` are mean squared errors."""
     frame = np.full((4, 4, 1), level, np.float32)
     scores = (
-        []
-        if forecast is None
-        else [ForecastScore(lead=1, mse_best=0.0, mse_mean=forecast, mse_model=forecast, mse_repeat=repeat)]
+        [] if forecast is None else [ForecastScore(lead=1, mse_best=0.0, mse_mean=0.0, mse_model=forecast, mse_repeat=repeat)]
     )
     for _ in range(round(seconds / STEP_S)):
         fit.add(frame, scores)
@@ -102,7 +100,7 @@ def test_forecasts_are_judged_against_repeating_where_the_difference_can_be_seen
     see(fit, 0.5, seconds=9.9, forecast=forecast, repeat=repeat)
     assert (fit.reasons, fit.summary()["fits"]) == ((), None)  # too short to tell
     see(fit, 0.5, seconds=1, forecast=forecast, repeat=repeat)
-    assert fit.reasons == (() if worse is None else (f"forecasts are {worse} worse than repeating the last frame",))
+    assert fit.reasons == (() if worse is None else (f"the model's forecasts are {worse} worse than repeating the last frame",))
 
 
 def test_frames_like_the_training_data_are_not_blamed_for_bad_forecasts():
