@@ -37,7 +37,9 @@ class Baseline(ABC):
     description: str
 
     def __init__(self, like: ModelInfo) -> None:
-        self.info = replace(like, label=self.label, description=self.description, z_dim=0, context_draws=0, has_posterior=False)
+        self.info = replace(
+            like, label=self.label, description=self.description, z_dim=0, context_draws=0, has_posterior=False, history=0
+        )
 
     def forecast(self, context: Tensor, noise: Tensor, context_noise: Tensor) -> Tensor:
         """As `EvaluatedModel.forecast`."""
