@@ -364,6 +364,7 @@ def _about(setup: _Setup) -> dict[str, Any]:
         "horizon": setup.options.horizon,
         "seed": setup.options.seed,
         "context": forecasts.context,
+        "post_process": setup.options.post_process,
     }
 
 

@@ -179,14 +179,15 @@ def test_digits_and_other_models_are_not_warned_about(svg_live, tmp_path):
         assert "digits_only" not in stats["events"]["counts"]
 
 
-def test_scores_are_those_of_the_forecaster(svg_live, tiny_bundle):
+@pytest.mark.parametrize("post_process", [True, False])
+def test_scores_are_those_of_the_forecaster(svg_live, tiny_bundle, post_process):
     """The statistics equal a run of the Forecaster by hand over the same synthetic pictures."""
     from svg_common.digits import digit_stream
 
     _, _, stats = svg_live("--headless", "--json", "stats.json", "--max-frames", "9", "--samples", "2", "--horizon", "3",
-                           "--seed", "5")  # fmt: skip
+                           "--seed", "5", *([] if post_process else ["--no-post-process"]))  # fmt: skip
     draw, errors, surprises = digit_stream(5, 1, 64), [], []
-    with Forecaster.open(tiny_bundle, samples=2, horizon=3, seed=5, post_process=True) as forecaster:
+    with Forecaster.open(tiny_bundle, samples=2, horizon=3, seed=5, post_process=post_process) as forecaster:
         futures: list[np.ndarray] = []
         for _ in range(9):
             frame = (draw() * 255 + 0.5).astype(np.uint8)[..., None].astype(np.float32) / 255
@@ -197,6 +198,7 @@ def test_scores_are_those_of_the_forecaster(svg_live, tiny_bundle):
                 surprises.append(observation.surprise)
             if forecaster.ready:
                 futures.append(forecaster.forecast())
+    assert stats["post_process"] is post_process
     assert stats["score"][0]["psnr_best"] == pytest.approx(-10 * np.log10(np.mean(errors)), abs=0.01)
     assert stats["surprise_nats"]["max"] == pytest.approx(max(surprises), rel=1e-4)
 
