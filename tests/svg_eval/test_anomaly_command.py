@@ -61,6 +61,19 @@ def test_the_command_reports_every_signal_online_and_per_clip(data, tiny_bundle,
     assert "all combined" in page
 
 
+def test_forecasts_are_post_processed_unless_that_is_refused(data, tiny_bundle):
+    """The tiny model is random, so that it has much to learn; the report says which of the two it was."""
+    errors = {}
+    for choice in ("--post-process", "--no-post-process"):
+        evaluate(data, tiny_bundle, choice, "--json", data / "a.json")
+        result = json.loads((data / "a.json").read_text())
+        assert result["model"].endswith("; post-processed") is (choice == "--post-process")
+        errors[choice] = result["per_clip"]["error"]
+    evaluate(data, tiny_bundle, "--json", data / "a.json")
+    assert json.loads((data / "a.json").read_text())["per_clip"]["error"] == errors["--post-process"]
+    assert errors["--post-process"] != errors["--no-post-process"]
+
+
 def test_signals_settle_in_seconds_whatever_the_step(data, tiny_bundle):
     evaluate(data, tiny_bundle, "--frame-step", "2", "--json", data / "a.json")  # 4.5 s in 23 pictures
     clip = json.loads((data / "a.json").read_text())["clips"][0]

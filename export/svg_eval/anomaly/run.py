@@ -62,7 +62,8 @@ def run(request: AnomalyRequest, progress: ProgressListener) -> AnomalyEvaluatio
             progress.progress("scoring", number / len(clips))
             scores.append(score_clip(forecaster=forecaster, name=name, clip=clip, mask=masks[name], timing=timing, notes=notes))
         return AnomalyEvaluation(
-            model=f"{printable(find_model(request.model, real_video=True).name)}: {forecaster.description}",
+            model=f"{printable(find_model(request.model, real_video=True).name)}: {forecaster.description}"
+            + ("; post-processed" if request.post_process else ""),
             labels=labels.description,
             data=f"{printable(root)}, {_interval(timing)}",
             clips=tuple(scores),

@@ -65,6 +65,10 @@ class _Pending:
     futures: FloatArray  # (S, T, H, W, C)
     model_mean: FloatArray | None  # (T, H, W, C)
 
+    @property
+    def nbytes(self) -> int:
+        return self.futures.nbytes + (0 if self.model_mean is None else self.model_mean.nbytes)
+
     def score(self, lead: int, truth: FloatArray) -> ForecastScore:
         samples = self.futures[:, lead - 1]
         mse_mean = mean_squared_error(samples.mean(0), truth)
@@ -100,7 +104,7 @@ class ForecastMemory:
         if self._pending and self._pending[-1].index == index:
             self._pending.pop()
         self._pending.append(_Pending(index, last_frame, futures.copy(), model_mean))
-        while len(self._pending) > 1 and sum(entry.futures.nbytes for entry in self._pending) > _MEMORY_LIMIT:
+        while len(self._pending) > 1 and sum(entry.nbytes for entry in self._pending) > _MEMORY_LIMIT:
             self._pending.popleft()
         return futures
 
