@@ -120,9 +120,9 @@ def _run(forecaster: Forecaster, frames: Floats, due: set[int], ways: list[Way],
         if number in due:
             repeat.add(last.expand(1, *truth.shape), truth, last)
         for way in ways:
-            way.post.observe(frame)
+            way.post.observe(number, frame)
             if futures is not None:
-                _, corrected = way.post.correct(futures)
+                _, corrected = way.post.correct(number, frame, futures)
                 if number in due:
                     way.measured.add(_channels_first(corrected), truth, last)
 

@@ -50,9 +50,9 @@ def test_a_way_that_changes_nothing_is_the_forecaster(tmp_path, tiny_bundle, fra
 
     post = PostProcessor(WAYS["as the model makes them"])
     with Forecaster.open(tiny_bundle, "cpu", samples=2, horizon=2) as forecaster:
-        for frame in frames:
+        for number, frame in enumerate(frames):
             forecaster.observe(frame)
-            post.observe(frame)
+            post.observe(number, frame)
             if forecaster.ready:
                 futures = forecaster.forecast()
-                np.testing.assert_allclose(post.correct(futures)[1], futures, atol=1e-5)
+                np.testing.assert_allclose(post.correct(number, frame, futures)[1], futures, atol=1e-5)

@@ -69,7 +69,7 @@ def run(request: Request, progress: ProgressListener) -> Evaluation:
         data = open_held_out(model.info, request.data, protocol, settings.horizon)
         if request.post_process and not isinstance(data, HistoryDataset):
             raise UsageError(
-                "--post-process learns from what came before a sequence, and this data has nothing before them\n"
+                "--post-process learns from what came before a sequence, which only --data video gives\n"
                 "  expected --data video with --data-root; or remove --post-process"
             )
         _log_differences(model.info, data, settings)

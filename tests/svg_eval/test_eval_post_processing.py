@@ -127,7 +127,7 @@ def test_the_page_shows_it(tiny_bundle, clips, tmp_path):
 
 
 def test_what_it_cannot_be_is_refused(tiny_bundle, tiny_checkpoint, clips, tmp_path):
-    with pytest.raises(UsageError, match="nothing before them\n  expected --data video"):
+    with pytest.raises(UsageError, match="which only --data video gives\n  expected --data video"):
         evaluate(tmp_path, tiny_bundle, "--data", "digits", "--post-process")
     with pytest.raises(UsageError, match="--post-process apply to bundles"):
         evaluate(tmp_path, tiny_checkpoint, "--data", "video", "--data-root", clips, "--post-process")

@@ -157,8 +157,8 @@ class Forecaster:
                 thumb. None: $SVG_EDGE_CALIBRATE.
             shuffled: True runs the graph `decoder_shuffled` as the decoder of the separate graphs, False the plain one; None
                 uses the backend's default. Both give the same frames.
-            post_process: True corrects forecasts by what came after earlier ones since `reset`, see `PostProcessor`; False
-                gives them as the model makes them.
+            post_process: True corrects forecasts by what came after earlier ones since `reset`; False gives them as the model
+                makes them.
 
         Raises:
             BundleError: the bundle is missing, damaged or hostile.

@@ -84,37 +84,36 @@ class PostProcessor:
 
     def reset(self) -> None:
         """Forget all that was learned."""
-        self._count = 0  # observed frames
-        self._last: FloatArray | None = None
+        self._count = 0  # frames in what is usual
         self._usual: FloatArray | None = None
         self._pending: deque[_Pending] = deque()
         self._sums: FloatArray | None = None  # (leads, 7, H, W)
 
-    def observe(self, frame: FloatArray) -> None:
-        """Learn from the next frame, (H, W, C) in [0, 1], what earlier forecasts of it were worth."""
+    def observe(self, index: int, frame: FloatArray) -> None:
+        """Learn from frame `index`, (H, W, C) in [0, 1], what earlier forecasts of it were worth."""
         # 1) compare it with every forecast that reached it
-        self._pending = deque(each for each in self._pending if self._count - each.index <= len(each.forecast))
+        self._pending = deque(each for each in self._pending if each.index < index <= each.index + len(each.forecast))
         for each in self._pending:
-            self._learn(each, self._count - each.index - 1, frame - each.last)
+            self._learn(each, index - each.index - 1, frame - each.last)
         # 2) follow what is usual
         if self._usual is None:
             self._usual = np.zeros_like(frame)
         rate = np.float32(1 / min(self._count + 1, self._settings.usual_steps))
         self._usual = self._usual + rate * (frame - self._usual)
-        self._last = frame
         self._count += 1
 
-    def correct(self, futures: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Correct a forecast that starts from the last observed frame.
+    def correct(self, index: int, last: FloatArray, futures: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Correct a forecast. A newer one after the same frame replaces it.
 
         Args:
+            index: of the last frame before it, which was observed.
+            last: that frame, (H, W, C).
             futures: (S, T, H, W, C) in [0, 1], as the model forecast them; not changed.
 
         Returns:
             (T, H, W, C) the mean of the samples as the model forecast it.
             (S, T, H, W, C) the corrected futures, in [0, 1].
         """
-        assert self._last is not None
         assert self._usual is not None
         samples, horizon = futures.shape[:2]
         # 1) mean and deviations of the samples
@@ -122,16 +121,16 @@ class PostProcessor:
         corrected = futures - mean
         squared = np.einsum("sthwc,sthwc->thwc", corrected, corrected)
         pending = _Pending(
-            index=self._count - 1,
-            last=self._last,
-            forecast=mean - self._last,
-            usual=self._usual - self._last,
+            index=index,
+            last=last,
+            forecast=mean - last,
+            usual=self._usual - last,
             variance=_mean_of_channels(squared) * np.float32((1 + 1 / samples) / max(1, samples - 1)),
         )
         # 2) correct them by what was learned so far
-        a, c, b = self._coefficients(horizon, *self._last.shape[:2])
+        a, c, b = self._coefficients(horizon, *last.shape[:2])
         corrected *= np.repeat(b[..., None], futures.shape[-1], axis=-1)  # multiplies five times as fast as a broadcast axis
-        corrected += self._last + a[..., None] * pending.forecast + c[..., None] * pending.usual
+        corrected += last + a[..., None] * pending.forecast + c[..., None] * pending.usual
         # 3) remember what the model said, to learn from it
         self._remember(pending)
         np.clip(corrected, 0, 1, out=corrected)

@@ -100,7 +100,7 @@ class ForecastMemory:
         """
         model_mean = None
         if self._post is not None:
-            model_mean, futures = self._post.correct(futures)
+            model_mean, futures = self._post.correct(index, last_frame, futures)
         if self._pending and self._pending[-1].index == index:
             self._pending.pop()
         self._pending.append(_Pending(index, last_frame, futures.copy(), model_mean))
@@ -111,7 +111,7 @@ class ForecastMemory:
     def score(self, index: int, frame: FloatArray) -> tuple[ForecastScore, ...]:
         """Scores of all forecasts that covered frame `index`, shortest lead first. To be called with every frame, in order."""
         if self._post is not None:
-            self._post.observe(frame)
+            self._post.observe(index, frame)
         self._pending = deque(entry for entry in self._pending if index - entry.index <= entry.futures.shape[1])
         return tuple(entry.score(index - entry.index, frame) for entry in reversed(self._pending) if entry.index < index)
 

@@ -17,6 +17,25 @@ from tests.svg_runtime.batch_helpers import open_batch, open_each, play
 HEIGHT, WIDTH, CHANNELS = 9, 16, 3
 
 
+class Stream:
+    """A PostProcessor with the frames of one camera, in a row."""
+
+    def __init__(self, post: PostProcessor | None = None) -> None:
+        self.post = post or PostProcessor()
+        self.index = -1
+
+    def observe(self, frame: np.ndarray) -> None:
+        self.index, self.last = self.index + 1, frame
+        self.post.observe(self.index, frame)
+
+    def correct(self, futures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.post.correct(self.index, self.last, futures)
+
+    def reset(self) -> None:
+        self.post.reset()
+        self.index = -1
+
+
 def block_sum(plane: np.ndarray) -> np.ndarray:
     """Mean over the block of pixels around each, an eighth of the shorter side."""
     side = max(1, min(plane.shape) // 8)
@@ -87,7 +106,7 @@ class Formulas:
 
 def test_it_computes_its_formulas():
     """With frames that are not forecast, with other horizons and numbers of samples, and with a forecast made twice."""
-    rng, ours, theirs = np.random.default_rng(0), PostProcessor(), Formulas()
+    rng, ours, theirs = np.random.default_rng(0), Stream(), Formulas()
     base = rng.random((HEIGHT, WIDTH, CHANNELS))
     for step in range(30):
         frame = np.clip(base + 0.3 * rng.normal(size=base.shape) * (rng.random((HEIGHT, WIDTH, 1)) < 0.5), 0, 1).astype(
@@ -107,7 +126,7 @@ def test_it_computes_its_formulas():
 
 
 def test_nothing_changes_before_anything_is_known():
-    rng, post = np.random.default_rng(1), PostProcessor()
+    rng, post = np.random.default_rng(1), Stream()
     futures = rng.random((4, 3, HEIGHT, WIDTH, CHANNELS), np.float32)
     for frame in rng.random((5, HEIGHT, WIDTH, CHANNELS), np.float32):
         post.observe(frame)
@@ -121,7 +140,7 @@ def test_nothing_changes_before_anything_is_known():
 
 def run(frames: np.ndarray, forecast) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Squared errors at lead 1 in the second half: of the model, post-processed, and of repeating."""
-    post, errors, pending = PostProcessor(), [], None
+    post, errors, pending = Stream(), [], None
     for number, frame in enumerate(frames):
         if pending is not None:
             errors.append([((each - frame) ** 2).mean() for each in pending])
@@ -159,7 +178,7 @@ def test_a_model_that_is_right_is_left_alone():
 @pytest.mark.parametrize("given", [0.3, 0.1, 0.05, 0.01])
 def test_spread_follows_errors(given):
     """Errors of 0.1 for longer than it remembers: what is too wide or too narrow becomes right, up to three times as wide."""
-    rng, post, ratio = np.random.default_rng(4), PostProcessor(), 0.0
+    rng, post, ratio = np.random.default_rng(4), Stream(), 0.0
     for _ in range(300):
         frame = (0.5 + 0.1 * rng.normal(size=(16, 16, 1))).clip(0, 1).astype(np.float32)
         futures = 0.5 + given * rng.normal(size=(50, 1, 16, 16, 1))
@@ -173,8 +192,20 @@ def test_spread_follows_errors(given):
     assert ratio == pytest.approx(min(right, 3), rel=0.1)
 
 
+def test_a_frame_that_was_refused_in_the_end_moves_no_lead():
+    """An engine may fail after a frame was scored; the next one has its number, and forecasts stay what they were for."""
+    post = PostProcessor()
+    for index in range(40):
+        frame = np.full((8, 8, 1), 0.02 * index, np.float32)
+        for _ in range(2 if index in (10, 20, 21) else 1):
+            post.observe(index, frame)
+        ahead = 0.02 * (index + np.arange(1, 6, dtype=np.float32))
+        futures = np.broadcast_to(ahead[None, :, None, None, None], (2, 5, 8, 8, 1))
+        np.testing.assert_allclose(post.correct(index, frame, futures)[1], futures, atol=1e-3)
+
+
 def test_the_forecasts_of_a_deterministic_model_stay_equal():
-    rng, post = np.random.default_rng(5), PostProcessor()
+    rng, post = np.random.default_rng(5), Stream()
     for frame in rng.random((9, HEIGHT, WIDTH, CHANNELS), np.float32):
         post.observe(frame)
         _, corrected = post.correct(np.repeat(rng.random((1, 2, *frame.shape), np.float32), 3, axis=0))
@@ -188,16 +219,16 @@ def test_old_forecasts_give_way_to_new_ones(monkeypatch):
     frame = np.zeros((HEIGHT, WIDTH, CHANNELS), np.float32)
     futures = np.zeros((2, 50, *frame.shape), np.float32)
     monkeypatch.setattr(post_processing, "_MEMORY_LIMIT", 3 * 50 * HEIGHT * WIDTH * 4 * (CHANNELS + 1))
-    post = PostProcessor()
+    post = Stream()
     for _ in range(10):
         post.observe(frame)
         post.correct(futures)
-    assert len(post._pending) == 3
+    assert len(post.post._pending) == 3
 
 
 def test_the_forecaster_post_processes(tiny_bundle, frames):
     """As a PostProcessor does by hand; scores are those of what is given out, beside that of the model."""
-    by_hand = PostProcessor()
+    by_hand = Stream()
     options = {"samples": 3, "horizon": 2, "seed": 1}
     with Forecaster.open(tiny_bundle, **options) as plain, Forecaster.open(tiny_bundle, **options, post_process=True) as post:
         for _ in range(2):
