@@ -434,17 +434,24 @@ class BatchForecaster:
         return camera.memory.remember(camera.count - 1, camera.last_frame, futures) if self._scored else futures
 
     def _finite(self, given: Mapping[int, _GivenT], finish: Callable[[int, _GivenT], _ResultT]) -> dict[int, _ResultT]:
-        """Finish the results of all cameras; only then refuse those that are not finite."""
+        """Finish the results of all cameras, in lanes; only then refuse those that are not finite."""
         results: dict[int, _ResultT] = {}
         failed: dict[int, ForecastError] = {}
-        for index, each in given.items():
+
+        def finish_one(index: int) -> None:
             try:
-                results[index] = finish(index, each)
+                results[index] = finish(index, given[index])
             except ForecastError as error:
                 failed[index] = error
+
+        work: dict[int, list[Callable[[], None]]] = {}
+        for number, index in enumerate(given):
+            work.setdefault(number % self._lanes.count, []).append(partial(finish_one, index))
+        self._lanes.run(work)
+        in_order = {index: results[index] for index in given if index in results}
         if failed:
-            raise CamerasError(failed, results)
-        return results
+            raise CamerasError({index: failed[index] for index in given if index in failed}, in_order)
+        return in_order
 
     def _checked_noise(
         self, name: str, noise: Mapping[int, ArrayLike] | None, due: Sequence[int], shape: tuple[int, ...]
