@@ -47,7 +47,6 @@ def main() -> None:
     parser.add_argument("--backend", default="auto", help="of the model; default: the fastest")
     parser.add_argument("--samples", type=int, default=8, help="futures per forecast; default: 8, as svg-live")
     parser.add_argument("--threshold", type=float, default=TriggerOptions().threshold, help="of the alarm; default: svg-live's")
-    parser.add_argument("--no-post-process", action="store_true", help="leave forecasts as the model makes them")
     parser.add_argument("--seed", type=int, default=0, help="of the anomalies; default: 0")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the forecasts there, and take those that are there")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
@@ -64,11 +63,8 @@ def main() -> None:
         runs = [
             run
             for file in files
-            for run in _runs(
-                forecaster=forecaster, file=file, interval_s=interval_s, seed=options.seed, keep=keep,
-                post_process=not options.no_post_process,
-            )
-        ]  # fmt: skip
+            for run in _runs(forecaster=forecaster, file=file, interval_s=interval_s, seed=options.seed, keep=keep)
+        ]
     if not runs:
         parser.error(f"no clip in {options.clips} is static and long enough")
     alarm = TriggerOptions(threshold=options.threshold, clear=options.threshold / 2)
@@ -97,13 +93,13 @@ class Run:
     anomalies: list[Anomaly]
 
 
-def _runs(forecaster: Forecaster, file: Path, interval_s: float, seed: int, keep: Path, post_process: bool) -> Iterator[Run]:
+def _runs(forecaster: Forecaster, file: Path, interval_s: float, seed: int, keep: Path) -> Iterator[Run]:
     """The run of a clip; none if it is too short."""
     recording = read_recording(file, interval_s)
     if recording is None:
         return
     tape = record(forecaster, recording.pictures, 0, keep / recording.name / "normal")
-    player = Player(tape=tape, interval_s=interval_s, starts=recording.starts, post_process=post_process)
+    player = Player(tape, interval_s, recording.starts)
     anomalies = []
     for start in recording.starts:
         for kind in INJECTIONS:
@@ -131,14 +127,13 @@ class Player:
         tape: normal video from its first frame on.
         interval_s: seconds between frames.
         starts: frames at which something else may follow.
-        post_process: correct forecasts as svg-live does; the tapes have those of the model.
 
     Attributes:
         values: signals of every frame of the tape.
     """
 
-    def __init__(self, tape: Tape, interval_s: float, starts: tuple[int, ...], post_process: bool) -> None:
-        memory, signals = ForecastMemory(post_process), Signals(interval_s)
+    def __init__(self, tape: Tape, interval_s: float, starts: tuple[int, ...]) -> None:
+        memory, signals = ForecastMemory(), Signals(interval_s)
         self._at: dict[int, tuple[ForecastMemory, Signals]] = {}
         self.values: list[SignalValues | None] = []
         for frame, observation in replay(tape, memory):

@@ -139,8 +139,7 @@ def test_figures_by_hand():
     assert rows["x", "scene"].roc_area == 0.5  # not known: 0 everywhere
 
 
-@pytest.mark.parametrize("post_process", [False, True])
-def test_what_is_kept_gives_the_signals_that_the_forecaster_gives(tmp_path, tiny_bundle, post_process):
+def test_what_is_kept_gives_the_signals_that_the_forecaster_gives(tmp_path, tiny_bundle):
     from injected_anomalies import Player
     from injected_clips import read_recording
     from injected_forecasts import as_float, record
@@ -152,13 +151,13 @@ def test_what_is_kept_gives_the_signals_that_the_forecaster_gives(tmp_path, tiny
         tape = record(forecaster, recording.pictures, 0, tmp_path / "kept" / "normal")
         other = record(forecaster, changed, 70, tmp_path / "kept" / "other")
         frames = np.concatenate([tape.frames[:70], other.frames])
-    with Forecaster.open(tiny_bundle, "cpu", samples=2, horizon=2, post_process=post_process) as forecaster:
+        forecaster.reset()
         signals, live = Signals(0.1), []
         for frame in frames:
             live.append(signals.add(as_float(frame), forecaster.observe(as_float(frame))))
             if forecaster.ready:
                 forecaster.forecast()
-    player = Player(tape=tape, interval_s=0.1, starts=(70,), post_process=post_process)
+    player = Player(tape, 0.1, (70,))
     kept = [*player.values[:70], *player.continued(other)]
     for name in ("surprise", "scene"):
         ours, theirs = ([getattr(each, name) or 0.0 if each else 0.0 for each in run] for run in (kept, live))

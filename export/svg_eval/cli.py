@@ -45,12 +45,8 @@ def evaluate(
     fp16: Fp16Option = False,
     bf16: Bf16Option = False,
     post_process: Annotated[
-        bool | None,
-        typer.Option(
-            "--post-process/--no-post-process",
-            help="correct forecasts by what came before them in the clip, as svg-live does; default: no, with --anomaly yes",
-        ),
-    ] = None,
+        bool, typer.Option("--post-process", help="correct forecasts by what came before them in the clip, as svg-live does")
+    ] = False,
     samples: Annotated[
         int | None,
         typer.Option(min=1, help=f"sampled futures per sequence; default: {_DEFAULT_SAMPLES}, with --anomaly {_LIVE_SAMPLES}"),
@@ -103,7 +99,7 @@ def evaluate(
         _refuse_with_anomaly(
             {
                 "--protocol": protocol, "--baseline": baseline, "--sequences": sequences, "--plot": plot, "--strips": strips,
-                "--lpips-weights": lpips_weights, "--fvd-weights": fvd_weights,
+                "--lpips-weights": lpips_weights, "--fvd-weights": fvd_weights, "--post-process": post_process,
             }
         )  # fmt: skip
         asked = AnomalyRequest(
@@ -117,7 +113,6 @@ def evaluate(
             samples=samples or _LIVE_SAMPLES,
             horizon=horizon or 1,
             seed=seed,
-            post_process=post_process is not False,
         )
         _evaluate_anomalies(asked, json, page)
         return
@@ -160,7 +155,7 @@ def evaluate(
         settings=measurement,
         lpips_weights=lpips_weights,
         fvd_weights=fvd_weights,
-        post_process=bool(post_process),
+        post_process=post_process,
     )
     with ProgressDisplay() as display:
         evaluation = run(request, display)

@@ -61,19 +61,6 @@ def test_the_command_reports_every_signal_online_and_per_clip(data, tiny_bundle,
     assert "all combined" in page
 
 
-def test_forecasts_are_post_processed_unless_that_is_refused(data, tiny_bundle):
-    """The tiny model is random, so that it has much to learn; the report says which of the two it was."""
-    errors = {}
-    for choice in ("--post-process", "--no-post-process"):
-        evaluate(data, tiny_bundle, choice, "--json", data / "a.json")
-        result = json.loads((data / "a.json").read_text())
-        assert result["model"].endswith("; post-processed") is (choice == "--post-process")
-        errors[choice] = result["per_clip"]["error"]
-    evaluate(data, tiny_bundle, "--json", data / "a.json")
-    assert json.loads((data / "a.json").read_text())["per_clip"]["error"] == errors["--post-process"]
-    assert errors["--post-process"] != errors["--no-post-process"]
-
-
 def test_signals_settle_in_seconds_whatever_the_step(data, tiny_bundle):
     evaluate(data, tiny_bundle, "--frame-step", "2", "--json", data / "a.json")  # 4.5 s in 23 pictures
     clip = json.loads((data / "a.json").read_text())["clips"][0]
@@ -119,7 +106,7 @@ def test_labels_of_one_kind_are_refused_before_anything_is_forecast(data, ranges
     (data / "labels.json").write_text(json.dumps({"01": ranges, "02": ranges}))
     request = AnomalyRequest(
         labels=data / "labels.json", first_number=1, model="no such model", backend=None, device=None, precision=None,
-        data={"name": "video", "root": str(data / "clips")}, samples=2, horizon=1, seed=0, post_process=True,
+        data={"name": "video", "root": str(data / "clips")}, samples=2, horizon=1, seed=0,
     )  # fmt: skip
     with pytest.raises(UsageError, match=f"{kind} frame is anomalous"):
         run(request, NullListener())

@@ -20,7 +20,6 @@ class AnomalyRequest:
         model: bundle or name of an embedded one; None: the default.
         data: the [data] settings; None means not given.
         samples, horizon, seed: of the forecasts.
-        post_process: correct forecasts by what came before them in the clip.
     """
 
     labels: Path
@@ -33,4 +32,3 @@ class AnomalyRequest:
     samples: int
     horizon: int
     seed: int
-    post_process: bool

@@ -62,8 +62,7 @@ def run(request: AnomalyRequest, progress: ProgressListener) -> AnomalyEvaluatio
             progress.progress("scoring", number / len(clips))
             scores.append(score_clip(forecaster=forecaster, name=name, clip=clip, mask=masks[name], timing=timing, notes=notes))
         return AnomalyEvaluation(
-            model=f"{printable(find_model(request.model, real_video=True).name)}: {forecaster.description}"
-            + ("; post-processed" if request.post_process else ""),
+            model=f"{printable(find_model(request.model, real_video=True).name)}: {forecaster.description}",
             labels=labels.description,
             data=f"{printable(root)}, {_interval(timing)}",
             clips=tuple(scores),
@@ -119,5 +118,4 @@ def _open(request: AnomalyRequest) -> Forecaster:
         horizon=request.horizon,
         seed=request.seed,
         calibrate="no" if backend == "auto" else None,  # so that results do not depend on what was fast at the moment
-        post_process=request.post_process,
     )

@@ -28,6 +28,14 @@ _FORECAST2, _CROSS, _USUAL2, _FORECAST_TRUTH, _USUAL_TRUTH, _TRUTH2, _VARIANCE =
 
 
 @dataclass(frozen=True)
+class Moments:
+    """Mean and variance over samples, (..., H, W, C) each."""
+
+    mean: FloatArray
+    variance: FloatArray  # divided by the number of samples
+
+
+@dataclass(frozen=True)
 class Settings:
     """How fast and how much is learned. The defaults were chosen by `benchmarks/post_processing.py`, see the documentation.
 
@@ -42,6 +50,7 @@ class Settings:
         prior_spread: sum that speaks for b = 1.
         least_spread: smallest b.
         most_spread: largest b.
+        margin: how far a value may go beyond those of the samples, of the last frame and of what is usual at its pixel.
     """
 
     memory_steps: int = 100
@@ -52,6 +61,7 @@ class Settings:
     prior_spread: float = 0.03
     least_spread: float = 0.3
     most_spread: float = 3.0
+    margin: float = 0.15
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,7 @@ class PostProcessor:
         self._usual = self._usual + rate * (frame - self._usual)
         self._count += 1
 
-    def correct(self, index: int, last: FloatArray, futures: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def correct(self, index: int, last: FloatArray, futures: FloatArray) -> tuple[Moments, FloatArray]:
         """Correct a forecast. A newer one after the same frame replaces it.
 
         Args:
@@ -111,8 +121,7 @@ class PostProcessor:
             futures: (S, T, H, W, C) in [0, 1], as the model forecast them; not changed.
 
         Returns:
-            (T, H, W, C) the mean of the samples as the model forecast it.
-            (S, T, H, W, C) the corrected futures, in [0, 1].
+            Those of the samples as the model forecast them, (T, H, W, C), and the corrected futures (S, T, H, W, C) in [0, 1].
         """
         assert self._usual is not None
         samples, horizon = futures.shape[:2]
@@ -131,10 +140,14 @@ class PostProcessor:
         a, c, b = self._coefficients(horizon, *last.shape[:2])
         corrected *= np.repeat(b[..., None], futures.shape[-1], axis=-1)  # multiplies five times as fast as a broadcast axis
         corrected += last + a[..., None] * pending.forecast + c[..., None] * pending.usual
-        # 3) remember what the model said, to learn from it
+        # 3) keep colours that are there: samples that are moved apart would get others
+        margin = np.float32(self._settings.margin)
+        lowest = np.minimum(futures.min(0), np.minimum(last, self._usual)) - margin
+        highest = np.maximum(futures.max(0), np.maximum(last, self._usual)) + margin
+        np.clip(corrected, np.maximum(lowest, 0), np.minimum(highest, 1), out=corrected)
+        # 4) remember what the model said, to learn from it
         self._remember(pending)
-        np.clip(corrected, 0, 1, out=corrected)
-        return mean, corrected
+        return Moments(mean, squared / np.float32(samples)), corrected
 
     def _learn(self, pending: _Pending, lead: int, truth: FloatArray) -> None:
         """Add the change that was observed to the sums of its lead, and forget a little of what was in them."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from svg_common.metrics import mean_squared_error, psnr
 from svg_runtime.forecast.noise import FloatArray
-from svg_runtime.forecast.post_processing import PostProcessor
+from svg_runtime.forecast.post_processing import Moments, PostProcessor
 
 _MEMORY_LIMIT = 256 << 20  # bytes of remembered forecasts; the oldest are dropped first
 
@@ -44,6 +44,11 @@ class EarlierForecast:
 
     lead: int  # frames from the forecast to this frame: 1 ... horizon
     samples: FloatArray  # (S, H, W, C) in [0, 1]
+    before: Moments | None = None  # of the samples before post-processing; None: they were not post-processed
+
+    def by_model(self) -> Moments:
+        """Mean and variance over the samples as the model made them."""
+        return self.before or Moments(self.mean(), self.variance())
 
     def mean(self) -> FloatArray:
         """(H, W, C) mean over samples."""
@@ -63,11 +68,11 @@ class _Pending:
     index: int  # of the last frame before it
     last_frame: FloatArray  # (H, W, C)
     futures: FloatArray  # (S, T, H, W, C)
-    model_mean: FloatArray | None  # (T, H, W, C)
+    before: Moments | None  # (T, H, W, C), of the samples before post-processing
 
     @property
     def nbytes(self) -> int:
-        return self.futures.nbytes + (0 if self.model_mean is None else self.model_mean.nbytes)
+        return self.futures.nbytes + (0 if self.before is None else self.before.mean.nbytes + self.before.variance.nbytes)
 
     def score(self, lead: int, truth: FloatArray) -> ForecastScore:
         samples = self.futures[:, lead - 1]
@@ -76,7 +81,7 @@ class _Pending:
             lead=lead,
             mse_best=min(mean_squared_error(sample, truth) for sample in samples),
             mse_mean=mse_mean,
-            mse_model=mse_mean if self.model_mean is None else mean_squared_error(self.model_mean[lead - 1], truth),
+            mse_model=mse_mean if self.before is None else mean_squared_error(self.before.mean[lead - 1], truth),
             mse_repeat=mean_squared_error(self.last_frame, truth),
         )
 
@@ -98,12 +103,12 @@ class ForecastMemory:
         Returns:
             The futures, post-processed if they are to be.
         """
-        model_mean = None
+        before = None
         if self._post is not None:
-            model_mean, futures = self._post.correct(index, last_frame, futures)
+            before, futures = self._post.correct(index, last_frame, futures)
         if self._pending and self._pending[-1].index == index:
             self._pending.pop()
-        self._pending.append(_Pending(index, last_frame, futures.copy(), model_mean))
+        self._pending.append(_Pending(index, last_frame, futures.copy(), before))
         while len(self._pending) > 1 and sum(entry.nbytes for entry in self._pending) > _MEMORY_LIMIT:
             self._pending.popleft()
         return futures
@@ -118,8 +123,10 @@ class ForecastMemory:
     def latest(self, index: int) -> EarlierForecast | None:
         """What the latest forecast before frame `index` said about that frame; None if none reached it."""
         for entry in reversed(self._pending):
-            if entry.index < index <= entry.index + entry.futures.shape[1]:
-                return EarlierForecast(index - entry.index, entry.futures[:, index - entry.index - 1])
+            step = index - entry.index - 1
+            if 0 <= step < entry.futures.shape[1]:
+                before = entry.before and Moments(entry.before.mean[step], entry.before.variance[step])
+                return EarlierForecast(step + 1, entry.futures[:, step], before)
         return None
 
     def clear(self) -> None:

@@ -212,7 +212,8 @@ class Signals:
             self._shift.reset()
             return None
         expected = observation.expected
-        ratio = None if expected is None else self._ratio.of(frame, expected.mean(), expected.variance())
+        by_model = None if expected is None else expected.by_model()  # what post-processing learns is no change of the scene
+        ratio = None if by_model is None else self._ratio.of(frame, by_model.mean, by_model.variance)
         surprise = self._surprise.z(observation.surprise)
         error = self._error.z(ratio)
         scene = self._scene.z(self._change.of(frame))

@@ -11,7 +11,7 @@ import pytest
 from svg_common.errors import UsageError
 from svg_runtime import Forecaster
 from svg_runtime.forecast import post_processing
-from svg_runtime.forecast.post_processing import PostProcessor
+from svg_runtime.forecast.post_processing import Moments, PostProcessor
 from tests.svg_runtime.batch_helpers import open_batch, open_each, play
 
 HEIGHT, WIDTH, CHANNELS = 9, 16, 3
@@ -28,7 +28,7 @@ class Stream:
         self.index, self.last = self.index + 1, frame
         self.post.observe(self.index, frame)
 
-    def correct(self, futures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def correct(self, futures: np.ndarray) -> tuple[Moments, np.ndarray]:
         return self.post.correct(self.index, self.last, futures)
 
     def reset(self) -> None:
@@ -100,7 +100,9 @@ class Formulas:
             error += a * a * ff[i, j] + 2 * a * c * fu[i, j] + c * c * uu[i, j]
             b = np.clip(np.sqrt((error + 0.03) / (variance[i, j] + 0.03)), 0.3, 3)
             centre = last[i, j] + a * (mean[i, j] - last[i, j]) + c * (usual[i, j] - last[i, j])
-            result[:, i, j] = centre + b * (samples[:, i, j] - mean[i, j])
+            there = np.stack([samples[:, i, j].min(0), samples[:, i, j].max(0), last[i, j], usual[i, j]])
+            value = centre + b * (samples[:, i, j] - mean[i, j])
+            result[:, i, j] = value.clip(there.min(0) - 0.15, there.max(0) + 0.15)
         return result
 
 
@@ -118,9 +120,10 @@ def test_it_computes_its_formulas():
             shape = (2 + step % 3, 3 + step % 2, *frame.shape)
             futures = np.clip(frame + rng.uniform(0, 0.5) * rng.normal(size=shape), 0, 1).astype(np.float32)
             kept = futures.copy()
-            mean, corrected = ours.correct(futures)
+            before, corrected = ours.correct(futures)
             np.testing.assert_array_equal(futures, kept)
-            np.testing.assert_allclose(mean, futures.mean(0), atol=1e-6)
+            np.testing.assert_allclose(before.mean, futures.mean(0), atol=1e-6)
+            np.testing.assert_allclose(before.variance, futures.var(0), atol=1e-6)
             np.testing.assert_allclose(corrected, theirs.correct(futures), atol=2e-4)
     assert np.abs(corrected - futures).max() > 0.1
 
@@ -145,8 +148,8 @@ def run(frames: np.ndarray, forecast) -> tuple[np.ndarray, np.ndarray, np.ndarra
         if pending is not None:
             errors.append([((each - frame) ** 2).mean() for each in pending])
         post.observe(frame)
-        mean, corrected = post.correct(forecast(number))
-        pending = mean[0], corrected[:, 0].mean(0), frame
+        before, corrected = post.correct(forecast(number))
+        pending = before.mean[0], corrected[:, 0].mean(0), frame
     half = np.array(errors)[len(errors) // 2 :]
     return tuple(half.mean(0))
 
@@ -184,9 +187,9 @@ def test_spread_follows_errors(given):
         futures = 0.5 + given * rng.normal(size=(50, 1, 16, 16, 1))
         futures = (futures - futures.mean(0) + 0.5).astype(np.float32)
         post.observe(frame)
-        mean, corrected = post.correct(futures)
+        before, corrected = post.correct(futures)
         inside = np.abs(futures - 0.5) < 0.4  # clipping to [0, 1] changes the rest
-        ratio = float(np.abs(corrected - corrected.mean(0))[inside].mean() / np.abs(futures - mean)[inside].mean())
+        ratio = float(np.abs(corrected - corrected.mean(0))[inside].mean() / np.abs(futures - before.mean)[inside].mean())
     steps, prior = 100, 0.03
     right = ((steps * 0.1**2 + prior) / (steps * given**2 + prior)) ** 0.5
     assert ratio == pytest.approx(min(right, 3), rel=0.1)
@@ -237,6 +240,11 @@ def test_the_forecaster_post_processes(tiny_bundle, frames):
                 raw, seen = plain.observe(frame), post.observe(frame)
                 by_hand.observe(frame)
                 assert seen.surprise == raw.surprise
+                assert (seen.expected is None) == (raw.expected is None)
+                if raw.expected is not None:
+                    np.testing.assert_allclose(seen.expected.by_model().mean, raw.expected.mean(), atol=1e-6)
+                    np.testing.assert_allclose(seen.expected.by_model().variance, raw.expected.variance(), atol=1e-6)
+                    np.testing.assert_array_equal(seen.expected.samples, made[:, 0])
                 assert [score.mse_model for score in seen.scores] == pytest.approx([score.mse_mean for score in raw.scores])
                 if made is not None:
                     assert seen.scores[0].mse_mean == pytest.approx(float(((made[:, 0].mean(0) - frame) ** 2).mean()), rel=1e-4)

@@ -91,10 +91,10 @@ def test_the_oldest_forecasts_are_forgotten_when_memory_runs_short(monkeypatch):
     assert [score.lead for score in memory.score(7, frame)] == [1]  # the latest is always kept
 
 
-def test_the_means_beside_post_processed_forecasts_count_as_memory(monkeypatch):
+def test_what_is_kept_beside_post_processed_forecasts_counts_as_memory(monkeypatch):
     memory, frame = ForecastMemory(post_process=True), np.zeros((8, 8, 1), np.float32)
     futures = np.zeros((1, 10, 8, 8, 1), np.float32)
-    monkeypatch.setattr(scores, "_MEMORY_LIMIT", 4 * futures.nbytes)  # of one sample, the mean is as large
+    monkeypatch.setattr(scores, "_MEMORY_LIMIT", 6 * futures.nbytes)  # of one sample, mean and variance are as large
     for index in range(6):
         memory.score(index, frame)
         memory.remember(index, frame, futures)

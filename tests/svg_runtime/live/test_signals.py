@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from svg_runtime import Forecaster
 from svg_runtime.forecast.forecaster import Observation
 from svg_runtime.forecast.scores import EarlierForecast, ForecastMemory
 from svg_runtime.live.signals import ErrorRatio, SceneChange, Signals, UsualRange, combined
@@ -194,3 +195,20 @@ def test_the_latest_forecast_of_a_frame_is_what_was_expected():
     assert latest.mean()[0, 0, 0] == 12.5  # of 11 and 14
     assert latest.variance()[0, 0, 0] == 2.25
     assert memory.latest(9) is None
+
+
+def test_signals_are_of_the_forecasts_before_post_processing(tiny_bundle):
+    """An alarm must not depend on whether what is shown was corrected."""
+    draw, found = np.random.default_rng(0), []
+    frames = draw.random((60, 64, 64, 1), np.float32)
+    for post_process in (False, True):
+        signals, values = Signals(0.1), []
+        with Forecaster.open(tiny_bundle, "cpu", samples=3, horizon=2, post_process=post_process) as forecaster:
+            for frame in frames:
+                seen = signals.add(frame, forecaster.observe(frame))
+                values.append([None] * 2 if seen is None else [seen.error, seen.combined])
+                if forecaster.ready:
+                    forecaster.forecast()
+        found.append(np.array(values, float))
+    assert np.isfinite(found[0][-10:]).all()
+    np.testing.assert_allclose(found[1], found[0], atol=1e-3)
