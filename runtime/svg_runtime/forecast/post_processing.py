@@ -5,6 +5,8 @@ For every pixel and lead, as far as it is known from forecasts whose frames have
     mean'   = last + a (mean - last) + c (usual - last)
     sample' = mean' + b (sample - mean)
 
+No value goes far beyond those of the samples, of `last` and of `usual` at its pixel: nothing has other colours.
+
 `last` is the last observed frame, `usual` the mean of those of the last second. Where nothing is known yet, a = 1, c = 0 and
 b = 1. Fire, leaves and water move without a direction: there a falls to 0, and the forecast becomes what is usual.
 
