@@ -29,6 +29,7 @@ from svg_runtime.forecast.post_processing import PostProcessor, Settings
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.files import FileSource
 from svg_runtime.live.stop import StopRequest
+from svg_runtime.machine.hardware import hardware, versions
 
 Floats = NDArray[np.float32]
 
@@ -89,7 +90,8 @@ def main() -> None:
     rows = {way.name: _figures(way.measured, repeat, clips) for way in ways}
     print(*_table(rows), sep="\n")
     if options.json:
-        write_json(options.json, {"clips": sorted(set(clips)), "sequences": len(clips), "ways": rows})
+        machine = {**hardware(), "versions": versions()}
+        write_json(options.json, {"hardware": machine, "clips": sorted(set(clips)), "sequences": len(clips), "ways": rows})
 
 
 def _frames(file: Path, forecaster: Forecaster) -> Iterator[Floats]:

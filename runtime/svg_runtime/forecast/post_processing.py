@@ -123,7 +123,8 @@ class PostProcessor:
             futures: (S, T, H, W, C) in [0, 1], as the model forecast them; not changed.
 
         Returns:
-            Those of the samples as the model forecast them, (T, H, W, C), and the corrected futures (S, T, H, W, C) in [0, 1].
+            Mean and variance (T, H, W, C) of the samples as the model forecast them, and the corrected futures (S, T, H, W, C)
+            in [0, 1].
         """
         assert self._usual is not None
         samples, horizon = futures.shape[:2]
