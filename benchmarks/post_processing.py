@@ -34,9 +34,8 @@ from svg_runtime.machine.hardware import hardware, versions
 Floats = NDArray[np.float32]
 
 _NEVER = 1e9  # a prior that nothing outweighs
-_AS_IT_IS = Settings(prior_forecast=_NEVER, prior_usual=_NEVER, prior_spread=_NEVER)
 WAYS = {
-    "as the model makes them": _AS_IT_IS,
+    "as the model makes them": Settings(prior_forecast=_NEVER, prior_usual=_NEVER, prior_spread=_NEVER),
     "post-processed": Settings(),
     "the mean alone": Settings(prior_spread=_NEVER),
     "the spread alone": Settings(prior_forecast=_NEVER, prior_usual=_NEVER),

@@ -138,11 +138,8 @@ def batches(model: EvaluatedModel, data: SequenceDataset, settings: Settings) ->
     info, source = model.info, NoiseSource(settings.seed)
     samples = 1 if info.deterministic else settings.samples
     count = min(settings.sequences, len(data))
-    batch = (
-        1
-        if info.history
-        else max(1, _VALUES_AT_ONCE // (samples * settings.horizon * info.channels * info.height * info.width))
-    )
+    values = samples * settings.horizon * info.channels * info.height * info.width
+    batch = 1 if info.history else max(1, _VALUES_AT_ONCE // values)
     for start in range(0, count, batch):
         numbers = range(start, min(start + batch, count))
         frames = [_with_history(data, number, info.history) for number in numbers]

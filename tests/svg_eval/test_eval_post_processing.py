@@ -94,19 +94,7 @@ def by_hand(bundle, data: VideoClips, post_process: bool) -> list[float]:
 
 def test_it_is_measured_as_the_forecaster_does(tiny_bundle, clips, tmp_path, capsys):
     data = held_out(clips, tmp_path)
-    options = [
-        "--data",
-        "video",
-        "--data-root",
-        clips,
-        "--frame-interval-s",
-        "0.1",
-        "--test-fraction",
-        "1",
-        "--samples",
-        SAMPLES,
-    ]
-    options += ["--horizon", HORIZON, "--sequences", len(data), "--cache", tmp_path / "cache"]
+    options = options_for(clips, tmp_path, SAMPLES, len(data))
     plain = evaluate(tmp_path, tiny_bundle, *options)
     post = evaluate(tmp_path, tiny_bundle, *options, "--post-process", "--baseline", tiny_bundle)
     assert post["baselines"][0]["pixels"] == plain["pixels"]
