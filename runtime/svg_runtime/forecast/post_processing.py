@@ -3,12 +3,14 @@
 For every pixel and lead, as far as it is known from forecasts whose frames have arrived:
 
     mean'   = last + a (mean - last) + c (usual - last)
-    sample' = mean' + b (sample - mean)
+    sample' = mean' + b smooth(sample - mean)
 
+where deviations are smoothed while the best of such samples comes nearer to the truth than the best of those as they are.
 No value goes far beyond those of the samples, of `last` and of `usual` at its pixel: nothing has other colours.
 
-`last` is the last observed frame, `usual` the mean of those of the last second. Where nothing is known yet, a = 1, c = 0 and
-b = 1. Fire, leaves and water move without a direction: there a falls to 0, and the forecast becomes what is usual.
+`last` is the last observed frame, `usual` the mean of those of the last second. Where nothing is known yet, a = 1, c = 0,
+b = 1, and nothing is smoothed. Fire, leaves and water move without a direction: there a falls to 0, and the forecast becomes
+what is usual.
 
 Regression on what a model forecast is known as model output statistics (Glahn and Lowry 1972); of each member of an ensemble,
 as member-by-member post-processing (Van Schaeybroeck and Vannitsem 2015, doi:10.1002/qj.2397).
@@ -17,13 +19,16 @@ as member-by-member post-processing (Van Schaeybroeck and Vannitsem 2015, doi:10
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from svg_runtime.forecast.noise import FloatArray
+from svg_runtime.forecast.smoothing import SmoothingTrial, mean_of_channels, smoothed
 
 _MEMORY_LIMIT = 256 << 20  # bytes of forecasts whose frames are still to come; the oldest are dropped first
+_TRIAL_LIMIT = 64 << 20  # bytes of the forecast that is made both ways, to find out whether to smooth; larger ones are not
 
 # the sums, by place in their array
 _FORECAST2, _CROSS, _USUAL2, _FORECAST_TRUTH, _USUAL_TRUTH, _TRUTH2, _VARIANCE = range(7)
@@ -53,6 +58,7 @@ class Settings:
         least_spread: smallest b.
         most_spread: largest b.
         margin: how far a value may go beyond those of the samples, of the last frame and of what is usual at its pixel.
+        smooth_weight: of the mean over a block, beside the deviation itself, where deviations are smoothed; 0: they never are.
     """
 
     memory_steps: int = 100
@@ -64,6 +70,7 @@ class Settings:
     least_spread: float = 0.3
     most_spread: float = 3.0
     margin: float = 0.15
+    smooth_weight: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,7 @@ class PostProcessor:
 
         self._block_mean = blur
         self._settings = settings
+        self._trial = SmoothingTrial(settings.memory_steps, _TRIAL_LIMIT)
         self.reset()
 
     def reset(self) -> None:
@@ -100,6 +108,7 @@ class PostProcessor:
         self._usual: FloatArray | None = None
         self._pending: deque[_Pending] = deque()
         self._sums: FloatArray | None = None  # (leads, 7, H, W)
+        self._trial.reset()
 
     def observe(self, index: int, frame: FloatArray) -> None:
         """Learn from frame `index`, (H, W, C) in [0, 1], what earlier forecasts of it were worth."""
@@ -107,6 +116,7 @@ class PostProcessor:
         self._pending = deque(each for each in self._pending if each.index < index <= each.index + len(each.forecast))
         for each in self._pending:
             self._learn(each, index - each.index - 1, frame - each.last)
+        self._trial.observe(index, frame)
         # 2) follow what is usual
         if self._usual is None:
             self._usual = np.zeros_like(frame)
@@ -130,34 +140,62 @@ class PostProcessor:
         samples, horizon = futures.shape[:2]
         # 1) mean and deviations of the samples
         mean = futures.mean(0)
-        corrected = futures - mean
-        squared = np.einsum("sthwc,sthwc->thwc", corrected, corrected)
+        deviations = futures - mean
+        squared = np.einsum("sthwc,sthwc->thwc", deviations, deviations)
         pending = _Pending(
             index=index,
             last=last,
             forecast=mean - last,
             usual=self._usual - last,
-            variance=_mean_of_channels(squared) * np.float32((1 + 1 / samples) / max(1, samples - 1)),
+            variance=mean_of_channels(squared) * np.float32((1 + 1 / samples) / max(1, samples - 1)),
         )
         # 2) correct them by what was learned so far
         a, c, b = self._coefficients(horizon, *last.shape[:2])
-        corrected *= np.repeat(b[..., None], futures.shape[-1], axis=-1)  # multiplies five times as fast as a broadcast axis
-        corrected += last + a[..., None] * pending.forecast + c[..., None] * pending.usual
-        # 3) keep colours that are there: samples that are moved apart would get others
+        centre = last + a[..., None] * pending.forecast + c[..., None] * pending.usual
+        scale = np.repeat(b[..., None], futures.shape[-1], axis=-1)  # multiplies five times as fast as a broadcast axis
+        lowest, highest = self._limits(futures, last)
+
+        def place(each: FloatArray) -> FloatArray:
+            placed: FloatArray = each * scale
+            placed += centre
+            np.clip(placed, lowest, highest, out=placed)
+            return placed
+
+        corrected = self._smooth_or_not(index, deviations, place)
+        # 3) remember what the model said, to learn from it
+        self._remember(pending)
+        return Moments(mean, squared / np.float32(samples)), corrected
+
+    def _limits(self, futures: FloatArray, last: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Keep colours that are there: samples that are moved apart would get others."""
+        assert self._usual is not None
         margin = np.float32(self._settings.margin)
         lowest = np.minimum(futures.min(0), np.minimum(last, self._usual)) - margin
         highest = np.maximum(futures.max(0), np.maximum(last, self._usual)) + margin
-        np.clip(corrected, np.maximum(lowest, 0), np.minimum(highest, 1), out=corrected)
-        # 4) remember what the model said, to learn from it
-        self._remember(pending)
-        return Moments(mean, squared / np.float32(samples)), corrected
+        return np.maximum(lowest, 0), np.minimum(highest, 1)
+
+    def _smooth_or_not(self, index: int, deviations: FloatArray, place: Callable[[FloatArray], FloatArray]) -> FloatArray:
+        """Samples from their deviations, smooth at leads where that is better; this forecast may be one that finds it out."""
+        horizon, height, width = deviations.shape[1:4]
+        due = bool(self._settings.smooth_weight) and self._trial.is_due(deviations)
+        leads = self._trial.leads(horizon)
+        if not due and not leads.any():
+            return place(deviations)
+        smooth = smoothed(deviations, self._side(height, width), self._settings.smooth_weight)
+        if due:
+            self._trial.begin(index, (place(deviations), place(smooth)))
+        smooth[:, ~leads] = deviations[:, ~leads]
+        return place(smooth)
+
+    def _side(self, height: int, width: int) -> int:
+        return max(1, min(height, width) // self._settings.blocks)
 
     def _learn(self, pending: _Pending, lead: int, truth: FloatArray) -> None:
         """Add the change that was observed to the sums of its lead, and forget a little of what was in them."""
         assert self._sums is not None
         forecast, usual = pending.forecast[lead], pending.usual
         pairs = (forecast, forecast), (forecast, usual), (usual, usual), (forecast, truth), (usual, truth), (truth, truth)
-        products = [_mean_of_channels(one * other) for one, other in pairs]
+        products = [mean_of_channels(one * other) for one, other in pairs]
         self._sums[lead] *= np.float32(1 - 1 / self._settings.memory_steps)
         self._sums[lead] += np.stack([*products, pending.variance[lead]])
 
@@ -168,7 +206,7 @@ class PostProcessor:
             more = np.zeros((horizon - known, 7, height, width), np.float32)
             self._sums = more if self._sums is None else np.concatenate([self._sums, more])
         chosen = self._settings
-        side = max(1, min(height, width) // chosen.blocks)
+        side = self._side(height, width)
         blurred = [[self._block_mean(plane, (side, side)) for plane in lead] for lead in self._sums[:horizon]]
         sums = np.asarray(blurred, np.float32).swapaxes(0, 1)
         # 1) the normal equations of a and c, with their priors
@@ -191,10 +229,3 @@ class PostProcessor:
         self._pending.append(pending)
         while len(self._pending) > 1 and sum(each.nbytes for each in self._pending) > _MEMORY_LIMIT:
             self._pending.popleft()
-
-
-def _mean_of_channels(values: FloatArray) -> FloatArray:
-    """(..., C) -> (...); as a product of matrices, which is far faster than `mean` over an axis of 3."""
-    channels = values.shape[-1]
-    mean: FloatArray = values @ np.full(channels, 1 / channels, np.float32)
-    return mean

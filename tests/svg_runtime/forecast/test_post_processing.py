@@ -11,7 +11,7 @@ import pytest
 from svg_common.errors import UsageError
 from svg_runtime import Forecaster
 from svg_runtime.forecast import post_processing
-from svg_runtime.forecast.post_processing import Moments, PostProcessor
+from svg_runtime.forecast.post_processing import Moments, PostProcessor, Settings
 from tests.svg_runtime.batch_helpers import open_batch, open_each, play
 
 HEIGHT, WIDTH, CHANNELS = 9, 16, 3
@@ -108,7 +108,7 @@ class Formulas:
 
 def test_it_computes_its_formulas():
     """With frames that are not forecast, with other horizons and numbers of samples, and with a forecast made twice."""
-    rng, ours, theirs = np.random.default_rng(0), Stream(), Formulas()
+    rng, ours, theirs = np.random.default_rng(0), Stream(PostProcessor(Settings(smooth_weight=0))), Formulas()
     base = rng.random((HEIGHT, WIDTH, CHANNELS))
     for step in range(30):
         frame = np.clip(base + 0.3 * rng.normal(size=base.shape) * (rng.random((HEIGHT, WIDTH, 1)) < 0.5), 0, 1).astype(
@@ -181,7 +181,7 @@ def test_a_model_that_is_right_is_left_alone():
 @pytest.mark.parametrize("given", [0.3, 0.1, 0.05, 0.01])
 def test_spread_follows_errors(given):
     """Errors of 0.1 for longer than it remembers: what is too wide or too narrow becomes right, up to three times as wide."""
-    rng, post, ratio = np.random.default_rng(4), Stream(), 0.0
+    rng, post, ratio = np.random.default_rng(4), Stream(PostProcessor(Settings(smooth_weight=0))), 0.0
     for _ in range(300):
         frame = (0.5 + 0.1 * rng.normal(size=(16, 16, 1))).clip(0, 1).astype(np.float32)
         futures = 0.5 + given * rng.normal(size=(50, 1, 16, 16, 1))
