@@ -127,6 +127,36 @@ def test_one_forecast_at_a_time_is_tried():
     assert trial.is_due(futures)
 
 
+def test_each_lead_decides_for_itself():
+    trial, truth = SmoothingTrial(100, 1 << 20), np.zeros((4, 4, 1), np.float32)
+    plain, smooth = np.full((2, 3, 4, 4, 1), 0.5, np.float32), np.full((2, 3, 4, 4, 1), 0.6, np.float32)
+    smooth[1, 1:] = 0.1  # one sample, at the later leads
+    trial.begin(0, (plain, smooth))
+    for index in (1, 2, 3):
+        assert not trial.leads(3).any()
+        trial.observe(index, truth)
+    assert trial.leads(3).tolist() == [False, True, True]
+    assert trial.leads(5).tolist() == [False, True, True, False, False]  # nothing is known of the last two
+    assert trial.leads(1).tolist() == [False]
+
+
+def test_only_leads_that_gain_are_smoothed():
+    """Samples that are right about the next frame, and too fine about later ones."""
+    rng, posts = np.random.default_rng(1), [PostProcessor(Settings(blocks=2, smooth_weight=weight)) for weight in (4, 0)]
+    truth = np.clip(0.5 + coarse(rng, 64), 0, 1).astype(np.float32)
+    for number, frame in enumerate(truth[:60]):
+        ahead = truth[number + 1 : number + 4]
+        lasting = np.stack([coarse(rng, 1) for _ in range(8)])
+        futures = 0.5 + 0.4 * lasting + 0.05 * rng.normal(size=(8, *ahead.shape))
+        futures[:, 0] = ahead[0] + 0.02 * rng.normal(size=(8, *frame.shape))
+        futures[0, 0] = ahead[0] + 0.05 * np.sign(rng.normal(size=frame.shape)) * (rng.random(frame.shape) < 0.01)
+        for post in posts:
+            post.observe(number, frame)
+        smooth, plain = (post.correct(number, frame, np.clip(futures, 0, 1).astype(np.float32))[1] for post in posts)
+    np.testing.assert_allclose(smooth[:, 0], plain[:, 0], atol=1e-6)
+    assert all(((smooth - ahead) ** 2).mean((2, 3, 4)).min(0)[1:] < ((plain - ahead) ** 2).mean((2, 3, 4)).min(0)[1:])
+
+
 def test_what_is_too_large_to_keep_is_not_tried():
     futures = np.zeros((2, 3, 4, 4, 1), np.float32)
     assert SmoothingTrial(100, 2 * futures.nbytes).is_due(futures)
