@@ -5,7 +5,7 @@ For every pixel and lead, as far as it is known from forecasts whose frames have
     mean'   = last + a (mean - last) + c (usual - last)
     sample' = mean' + b smooth(sample - mean)
 
-where deviations are smoothed while the best of such samples comes nearer to the truth than the best of those as they are.
+where each lead is smoothed while the best of such samples comes nearer to the truth than the best of those as they are.
 No value goes far beyond those of the samples, of `last` and of `usual` at its pixel: nothing has other colours.
 
 `last` is the last observed frame, `usual` the mean of those of the last second. Where nothing is known yet, a = 1, c = 0,
