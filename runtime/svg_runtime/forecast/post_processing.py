@@ -81,11 +81,11 @@ class _Pending:
     last: FloatArray  # (H, W, C)
     forecast: FloatArray  # (T, H, W, C) change of the mean, as the model forecast it
     usual: FloatArray  # (H, W, C) change to what is usual
-    variance: FloatArray  # (T, H, W) that the truth has around the mean of so many samples, if the model is right
+    variance: FloatArray | None  # (T, H, W) that the truth has around the mean of so many samples, if the model is right
 
     @property
     def nbytes(self) -> int:
-        return self.forecast.nbytes + self.variance.nbytes
+        return self.forecast.nbytes + (0 if self.variance is None else self.variance.nbytes)
 
 
 _DEFAULT = Settings()
@@ -147,7 +147,7 @@ class PostProcessor:
             last=last,
             forecast=mean - last,
             usual=self._usual - last,
-            variance=mean_of_channels(squared) * np.float32((1 + 1 / samples) / max(1, samples - 1)),
+            variance=None if samples == 1 else mean_of_channels(squared) * np.float32((1 + 1 / samples) / (samples - 1)),
         )
         # 2) correct them by what was learned so far
         a, c, b = self._coefficients(horizon, *last.shape[:2])
@@ -196,8 +196,10 @@ class PostProcessor:
         forecast, usual = pending.forecast[lead], pending.usual
         pairs = (forecast, forecast), (forecast, usual), (usual, usual), (forecast, truth), (usual, truth), (truth, truth)
         products = [mean_of_channels(one * other) for one, other in pairs]
+        # one sample says nothing of a spread: then the model's error counts as expected
+        variance = mean_of_channels((truth - forecast) ** 2) if pending.variance is None else pending.variance[lead]
         self._sums[lead] *= np.float32(1 - 1 / self._settings.memory_steps)
-        self._sums[lead] += np.stack([*products, pending.variance[lead]])
+        self._sums[lead] += np.stack([*products, variance])
 
     def _coefficients(self, horizon: int, height: int, width: int) -> tuple[FloatArray, FloatArray, FloatArray]:
         """(T, H, W) each: a and c by ridge regression, b by how large errors are beside the variance of the samples."""

@@ -217,6 +217,17 @@ def test_the_forecasts_of_a_deterministic_model_stay_equal():
     assert np.isfinite(alone).all()
 
 
+def test_one_sample_says_nothing_of_the_spread():
+    """After a minute of single samples, which cannot differ, those of the next forecast are not spread further."""
+    rng, stream = np.random.default_rng(6), Stream()
+    for _ in range(600):
+        stream.observe((0.5 + 0.1 * rng.normal(size=(16, 16, 1))).clip(0, 1).astype(np.float32))
+        stream.correct(np.full((1, 1, 16, 16, 1), 0.5, np.float32))
+    futures = (0.5 + 0.02 * rng.normal(size=(8, 1, 16, 16, 1))).astype(np.float32)
+    _, corrected = stream.correct(futures)
+    assert corrected.std(0).mean() == pytest.approx(futures.std(0).mean(), rel=0.1)
+
+
 def test_old_forecasts_give_way_to_new_ones(monkeypatch):
     """What is remembered is bounded, whatever the horizon."""
     frame = np.zeros((HEIGHT, WIDTH, CHANNELS), np.float32)
