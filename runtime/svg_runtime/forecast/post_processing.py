@@ -141,13 +141,14 @@ class PostProcessor:
         # 1) mean and deviations of the samples
         mean = futures.mean(0)
         deviations = futures - mean
-        squared = np.einsum("sthwc,sthwc->thwc", deviations, deviations)
+        before = Moments(mean, np.einsum("sthwc,sthwc->thwc", deviations, deviations) / np.float32(samples))
+        variance = mean_of_channels(before.variance)
         pending = _Pending(
             index=index,
             last=last,
             forecast=mean - last,
             usual=self._usual - last,
-            variance=None if samples == 1 else mean_of_channels(squared) * np.float32((1 + 1 / samples) / (samples - 1)),
+            variance=None if samples == 1 else variance * np.float32((samples + 1) / (samples - 1)),
         )
         # 2) correct them by what was learned so far
         a, c, b = self._coefficients(horizon, *last.shape[:2])
@@ -161,10 +162,10 @@ class PostProcessor:
             np.clip(placed, lowest, highest, out=placed)
             return placed
 
-        corrected = self._smooth_or_not(index, deviations, place)
+        corrected = self._smooth_or_not(index, deviations, variance, place)
         # 3) remember what the model said, to learn from it
         self._remember(pending)
-        return Moments(mean, squared / np.float32(samples)), corrected
+        return before, corrected
 
     def _limits(self, futures: FloatArray, last: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Keep colours that are there: samples that are moved apart would get others."""
@@ -174,14 +175,16 @@ class PostProcessor:
         highest = np.maximum(futures.max(0), np.maximum(last, self._usual)) + margin
         return np.maximum(lowest, 0), np.minimum(highest, 1)
 
-    def _smooth_or_not(self, index: int, deviations: FloatArray, place: Callable[[FloatArray], FloatArray]) -> FloatArray:
+    def _smooth_or_not(
+        self, index: int, deviations: FloatArray, variance: FloatArray, place: Callable[[FloatArray], FloatArray]
+    ) -> FloatArray:
         """Samples from their deviations, smooth at leads where that is better; this forecast may be one that finds it out."""
         horizon, height, width = deviations.shape[1:4]
         due = bool(self._settings.smooth_weight) and self._trial.is_due(deviations)
         leads = self._trial.leads(horizon)
         if not due and not leads.any():
             return place(deviations)
-        smooth = smoothed(deviations, self._side(height, width), self._settings.smooth_weight)
+        smooth = smoothed(deviations, variance, self._side(height, width), self._settings.smooth_weight)
         if due:
             self._trial.begin(index, (place(deviations), place(smooth)))
         smooth[:, ~leads] = deviations[:, ~leads]

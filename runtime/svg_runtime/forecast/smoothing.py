@@ -18,12 +18,12 @@ _WORTH_IT = 0.97  # error beside that of samples as they are, below which sample
 _TINY = np.float32(1e-7)  # variance below which nothing is scaled up
 
 
-def smoothed(deviations: FloatArray, side: int, weight: float) -> FloatArray:
-    """Smooth deviations (S, T, H, W, C) of samples over places and leads. Their variance stays.
+def smoothed(deviations: FloatArray, variance: FloatArray, side: int, weight: float) -> FloatArray:
+    """Smooth deviations (S, T, H, W, C) of samples over places and leads. Their `variance` (T, H, W) stays.
 
     Each becomes itself + `weight` times the mean over a block of about `side` pixels, then a mean over five leads. The filter
-    is the same for all samples, so that their mean stays zero. The variance of each pixel and lead, the mean of 3 x 3 pixels
-    and of channels, is what it was.
+    is the same for all samples, so that their mean stays zero. What stays is the mean variance of the 3 x 3 pixels around
+    each, and of channels.
     """
     import cv2  # not at the top: programs that do not post-process need no OpenCV
 
@@ -40,8 +40,7 @@ def smoothed(deviations: FloatArray, side: int, weight: float) -> FloatArray:
         rows = smooth.reshape(horizon, -1)
         smooth[:] = cv2.sepFilter2D(rows, -1, one, taps, borderType=cv2.BORDER_REPLICATE).reshape(smooth.shape)
     # 2) the variance that was there
-    before, after = (variance_of(each) for each in (deviations, result))
-    for target, was, now in zip(result.swapaxes(0, 1), before, after, strict=True):
+    for target, was, now in zip(result.swapaxes(0, 1), variance, variance_of(result), strict=True):
         ratio = (cv2.blur(was, (3, 3)) + _TINY) / (cv2.blur(now, (3, 3)) + _TINY)
         target *= np.repeat(np.sqrt(ratio)[..., None], channels, axis=-1)
     return result
@@ -49,8 +48,8 @@ def smoothed(deviations: FloatArray, side: int, weight: float) -> FloatArray:
 
 def variance_of(deviations: FloatArray) -> FloatArray:
     """(S, T, H, W, C) deviations from the mean over samples -> (T, H, W) variance, the mean of channels."""
-    squared: FloatArray = np.einsum("sthwc,sthwc->thwc", deviations, deviations) / np.float32(len(deviations))
-    return mean_of_channels(squared)
+    squared: FloatArray = np.einsum("sthwc,sthwc->thwc", deviations, deviations)
+    return mean_of_channels(squared / np.float32(len(deviations)))
 
 
 def mean_of_channels(values: FloatArray) -> FloatArray:

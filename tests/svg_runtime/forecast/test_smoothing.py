@@ -36,7 +36,7 @@ def test_it_computes_its_formula(horizon, channels):
     deviations = rng.normal(size=(4, horizon, *SHAPE, channels)).astype(np.float32) * rng.random((*SHAPE, 1), np.float32)
     deviations -= deviations.mean(0)
     kept = deviations.copy()
-    smooth = smoothed(deviations, 4, 3.0)
+    smooth = smoothed(deviations, variance_of(deviations), 4, 3.0)
     np.testing.assert_array_equal(deviations, kept)
     np.testing.assert_allclose(smooth, formula(deviations, 4, 3.0), atol=1e-4)
     np.testing.assert_allclose(smooth.mean(0), 0, atol=1e-5)
@@ -44,7 +44,7 @@ def test_it_computes_its_formula(horizon, channels):
 
 
 def test_equal_samples_stay_equal():
-    assert not smoothed(np.zeros((3, 2, *SHAPE, 3), np.float32), 4, 4.0).any()
+    assert not smoothed(np.zeros((3, 2, *SHAPE, 3), np.float32), np.zeros((2, *SHAPE), np.float32), 4, 4.0).any()
 
 
 def coarse(rng: np.random.Generator, count: int) -> np.ndarray:
