@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 
 import torch
 from lightning_fabric import Fabric
@@ -48,7 +50,7 @@ class Machine:
         return int(os.environ.get("RANK" if by_torchrun() else "LOCAL_RANK", "0")) == 0
 
     def fabric(self) -> Fabric:
-        """Configure Fabric. `auto` uses a GPU if there is one, and bf16 if the hardware supports it.
+        """Configure Fabric. `auto` uses a GPU if there is one, and bf16 if the hardware supports it, on a processor if it pays.
 
         Raises:
             UsageError: the device is unknown, or cannot be that of so many processes, or they cannot be connected as asked.
@@ -130,6 +132,29 @@ def _require_interfaces() -> None:
 def _best_precision(accelerator: str) -> str:
     if accelerator == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    # oneDNN emulates bf16 on older processors, which is slower than float32.
-    supported = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if supported else "32-true"
+    return "bf16-mixed" if has_bf16() and _bf16_pays() else "32-true"
+
+
+def has_bf16() -> bool:
+    """Whether this processor has units for bf16: oneDNN emulates it on others, which is slower than float32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+@cache
+def _bf16_pays() -> bool:
+    """Whether convolutions are faster in bf16: some processors compute it no faster than float32, and convert besides.
+
+    Measured in turns, because other programs run as well; a tie goes to bf16, so that like processors choose alike.
+    """
+    maps, weight = (
+        torch.ones(shape, requires_grad=True).contiguous(memory_format=torch.channels_last)
+        for shape in ((16, 64, 16, 16), (64, 64, 3, 3))
+    )
+    times: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(9):  # the first ones compile
+        for bf16, measured in times.items():
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                start = time.perf_counter()
+                torch.nn.functional.conv2d(maps, weight, padding=1).sum().backward()
+                measured.append(time.perf_counter() - start)
+    return min(times[True]) < 1.1 * min(times[False])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,7 +37,7 @@ class Latents(NamedTuple):
 class VideoModel(nn.Module, ABC):
     """A network that observes n_past frames and forecasts the next ones. Noise is always an argument."""
 
-    channels_last: ClassVar[bool] = False  # whether training is faster in that layout (benchmarks/test_training.py -k layout)
+    channels_last: bool = False  # whether training is faster in that layout (benchmarks/test_training.py -k recipe)
     config: FamilyConfig
 
     @abstractmethod

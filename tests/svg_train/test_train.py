@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from svg_common.errors import UsageError
+from svg_train import machine
 from svg_train.checkpoint import CheckpointError, load_checkpoint
 from svg_train.config import build_config
 from svg_train.data.loading import StepSampler
@@ -194,6 +196,28 @@ def test_complete_run_cannot_be_resumed(finished):
 def test_bf16_mixed_precision_runs(tmp_path, model):
     Trainer(config(model, steps=1), tmp_path / "run", Machine(device="cpu", precision="bf16-mixed"), resume=False).run()
     assert load_checkpoint(tmp_path / "run" / "last.pt").weights["prior.mu.bias"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("units", "bf16_s", "expected"),
+    [(True, 0.5, "bf16-mixed"), (True, 1.0, "bf16-mixed"), (True, 1.5, "32-true"), (False, 0.5, "32-true")],
+)
+def test_a_processor_trains_in_bf16_where_it_has_units_for_it_that_are_faster(monkeypatch, units, bf16_s, expected):
+    clock = 0.0
+
+    def conv2d(*inputs, **options):
+        nonlocal clock
+        clock += bf16_s if torch.is_autocast_enabled("cpu") else 1.0
+        return convolved(*inputs, **options)
+
+    convolved = torch.nn.functional.conv2d
+    monkeypatch.setattr(torch.nn.functional, "conv2d", conv2d)
+    monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: clock))
+    monkeypatch.setattr(machine, "has_bf16", lambda: units)
+    monkeypatch.setattr(machine, "_bf16_pays", machine._bf16_pays.__wrapped__)  # measured anew
+    torch.manual_seed(7)
+    assert Machine("cpu").fabric().strategy.precision.precision == expected
+    assert torch.rand(1) == torch.rand(1, generator=torch.Generator().manual_seed(7))  # a seed of before counts
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:x", "tpu"])

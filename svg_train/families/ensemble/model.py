@@ -12,8 +12,6 @@ batch.
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -29,7 +27,7 @@ _TYPICAL_MOTION = 0.02  # mean absolute change during a context, of a frame in [
 class EnsembleModel(VideoModel):
     """Prime, step and decoder; the start of a forecast is a step, too, with noise of its own."""
 
-    channels_last: ClassVar[bool] = True
+    channels_last = True
     config: EnsembleConfig
 
     def __init__(self, config: EnsembleConfig) -> None:

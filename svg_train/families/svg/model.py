@@ -35,6 +35,7 @@ class SVG(VideoModel):
     def __init__(self, config: SvgConfig) -> None:
         super().__init__()
         self.config = config
+        self.channels_last = config.latent == "spatial"
         c = config
         self.encoder = Encoder(c)
         self.decoder = Decoder(c)
