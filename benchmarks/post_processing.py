@@ -35,13 +35,18 @@ Floats = NDArray[np.float32]
 
 _NEVER = 1e9  # a prior that nothing outweighs
 WAYS = {
-    "as the model makes them": Settings(prior_forecast=_NEVER, prior_usual=_NEVER, prior_spread=_NEVER, smooth_weight=0),
+    "as the model makes them": Settings(
+        prior_forecast=_NEVER, prior_usual=_NEVER, prior_flow=_NEVER, prior_spread=_NEVER, smooth_weight=0
+    ),
     "post-processed": Settings(),
     "the mean alone": Settings(prior_spread=_NEVER, smooth_weight=0),
-    "the spread alone": Settings(prior_forecast=_NEVER, prior_usual=_NEVER, smooth_weight=0),
+    "the spread alone": Settings(prior_forecast=_NEVER, prior_usual=_NEVER, prior_flow=_NEVER, smooth_weight=0),
     "nothing smoothed": Settings(smooth_weight=0),
     "smoothed less": Settings(smooth_weight=1),
     "smoothed more": Settings(smooth_weight=8),
+    "nothing of the flow": Settings(prior_flow=_NEVER),
+    "the flow at constant speed": Settings(flow_kept=1.0),
+    "the flow, soon at rest": Settings(flow_kept=0.6),
     "nothing of what is usual": Settings(prior_usual=_NEVER),
     "what is usual, of 3 s": Settings(usual_steps=30),
     "more of what is usual": Settings(prior_usual=0.02),

@@ -11,20 +11,17 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from svg_common.errors import UsageError
-from svg_common.frames import fit_frame
 from svg_eval.models import ModelInfo
-
-_MIN_FLOW_SIDE = 12  # pixels of the longer side, from which on OpenCV's DIS works
+from svg_runtime.forecast.optical_flow import MIN_SIDE, optical_flow
 
 
 def simple_baselines(like: ModelInfo) -> dict[str, Baseline]:
     """All baselines that can forecast the frames of the model `like`, by their names in the JSON."""
     baselines: dict[str, Baseline] = {"repeat": RepeatLastFrame(like), "repeat_noise": RepeatWithNoise(like)}
-    if max(like.height, like.width) >= _MIN_FLOW_SIDE:
+    if max(like.height, like.width) >= MIN_SIDE:
         baselines["optical_flow"] = OpticalFlow(like)
     return baselines
 
@@ -101,9 +98,9 @@ class OpticalFlow(Baseline):
     label, description = "optical flow", "the last frame warped on along the optical flow (DIS) of the last two"
 
     def _sequence(self, past: Tensor, noise: Tensor) -> Tensor:
-        frame = np.ascontiguousarray(past[-1].movedim(0, -1).numpy())
+        before, frame = (np.ascontiguousarray(each.movedim(0, -1).numpy()) for each in past[-2:])
         height, width, channels = frame.shape
-        flow = _flow(past[-1], past[-2])
+        flow = optical_flow(frame, before)
         y, x = np.mgrid[:height, :width].astype(np.float32) + flow.transpose(2, 0, 1)[::-1]  # where each pixel came from
         frames = []
         for _ in range(len(noise)):
@@ -115,16 +112,3 @@ class OpticalFlow(Baseline):
 def _change(past: Tensor, steps: int) -> Tensor:
     """(1, H, W) root mean square difference of frames `steps` apart."""
     return (past[steps:] - past[:-steps]).square().mean(dim=(0, 1))[None].sqrt()
-
-
-def _flow(source: Tensor, target: Tensor) -> NDArray[np.float32]:
-    """(H, W, 2) displacement in pixels of each pixel of `source` on its way to `target`."""
-    method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined]  # not in its stubs
-    flow: NDArray[np.float32] = method.calc(_gray(source), _gray(target), None)
-    return flow
-
-
-def _gray(frame: Tensor) -> NDArray[np.uint8]:
-    picture = (frame.movedim(0, -1).numpy() * 255 + 0.5).astype(np.uint8)
-    height, width, _ = picture.shape
-    return fit_frame(picture, height, width, channels=1)[..., 0]

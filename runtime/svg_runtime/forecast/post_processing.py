@@ -2,15 +2,15 @@
 
 For every pixel and lead, as far as it is known from forecasts whose frames have arrived:
 
-    mean'   = last + a (mean - last) + c (usual - last)
+    mean'   = last + a (mean - last) + c (usual - last) + d (flow - last)
     sample' = mean' + b smooth(sample - mean)
 
 where each lead is smoothed while the best of such samples comes nearer to the truth than the best of those as they are.
-No value goes far beyond those of the samples, of `last` and of `usual` at its pixel: nothing has other colours.
+No value goes far beyond those of the samples, of `last`, of `usual` and of `flow` at its pixel: nothing has other colours.
 
-`last` is the last observed frame, `usual` the mean of those of the last second. Where nothing is known yet, a = 1, c = 0,
-b = 1, and nothing is smoothed. Fire, leaves and water move without a direction: there a falls to 0, and the forecast becomes
-what is usual.
+`last` is the last observed frame, `usual` the mean of those of the last second, `flow` the last one carried on along its
+optical flow. Where nothing is known yet, a = 1, c = d = 0, b = 1, and nothing is smoothed. Fire, leaves and water move without
+a direction: there a and d fall to 0, and the forecast becomes what is usual. What glides on is where its flow takes it.
 
 Regression on what a model forecast is known as model output statistics (Glahn and Lowry 1972); of each member of an ensemble,
 as member-by-member post-processing (Van Schaeybroeck and Vannitsem 2015, doi:10.1002/qj.2397).
@@ -19,19 +19,25 @@ as member-by-member post-processing (Van Schaeybroeck and Vannitsem 2015, doi:10
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import numpy as np
 
 from svg_runtime.forecast.noise import FloatArray
+from svg_runtime.forecast.optical_flow import CarriedOn
 from svg_runtime.forecast.smoothing import SmoothingTrial, mean_of_channels, smoothed
 
 _MEMORY_LIMIT = 256 << 20  # bytes of forecasts whose frames are still to come; the oldest are dropped first
 _TRIAL_LIMIT = 64 << 20  # bytes of the forecast that is made both ways, to find out whether to smooth; larger ones are not
 
-# the sums, by place in their array
-_FORECAST2, _CROSS, _USUAL2, _FORECAST_TRUTH, _USUAL_TRUTH, _TRUTH2, _VARIANCE = range(7)
+_REGRESSORS = 3  # what the model forecasts, what is usual, and the flow: changes from the last frame, each with a coefficient
+_PAIRS = tuple(combinations_with_replacement(range(_REGRESSORS), 2))
+_WITH_TRUTH = len(_PAIRS)  # the sums: products of pairs, of each regressor with the truth, ...
+_TRUTH2 = _WITH_TRUTH + _REGRESSORS  # ... of the truth with itself, ...
+_VARIANCE = _TRUTH2 + 1  # ... and the variance of samples
+_SUMS = _VARIANCE + 1
 
 
 @dataclass(frozen=True)
@@ -54,10 +60,12 @@ class Settings:
         blocks: blocks along the shorter side of the frame: sums are those of the block around each pixel.
         prior_forecast: sum that speaks for a = 1.
         prior_usual: sum that speaks for c = 0.
+        prior_flow: sum that speaks for d = 0.
+        flow_kept: share of the flow's speed that is left after each step.
         prior_spread: sum that speaks for b = 1.
         least_spread: smallest b.
         most_spread: largest b.
-        margin: how far a value may go beyond those of the samples, of the last frame and of what is usual at its pixel.
+        margin: how far a value may go beyond those of the samples, the last frame, what is usual and the flow at its pixel.
         smooth_weight: of the mean over a block, beside the deviation itself, where deviations are smoothed; 0: they never are.
     """
 
@@ -66,6 +74,8 @@ class Settings:
     blocks: int = 8
     prior_forecast: float = 0.02
     prior_usual: float = 0.5
+    prior_flow: float = 0.05
+    flow_kept: float = 0.8
     prior_spread: float = 0.03
     least_spread: float = 0.3
     most_spread: float = 3.0
@@ -81,7 +91,12 @@ class _Pending:
     last: FloatArray  # (H, W, C)
     forecast: FloatArray  # (T, H, W, C) change of the mean, as the model forecast it
     usual: FloatArray  # (H, W, C) change to what is usual
+    flow: CarriedOn
     variance: FloatArray | None  # (T, H, W) that the truth has around the mean of so many samples, if the model is right
+
+    def regressors(self, lead: int) -> tuple[FloatArray, ...]:
+        """(H, W, C) each, at `lead`, from 0 on."""
+        return self.forecast[lead], self.usual, self.flow.at(lead + 1) - self.last
 
     @property
     def nbytes(self) -> int:
@@ -107,7 +122,9 @@ class PostProcessor:
         self._count = 0  # frames in what is usual
         self._usual: FloatArray | None = None
         self._pending: deque[_Pending] = deque()
-        self._sums: FloatArray | None = None  # (leads, 7, H, W)
+        self._sums: FloatArray | None = None  # (leads, _SUMS, H, W)
+        self._last: tuple[int, FloatArray] | None = None  # index and frame
+        self._before: FloatArray | None = None  # the frame before the last one
         self._trial.reset()
 
     def observe(self, index: int, frame: FloatArray) -> None:
@@ -117,7 +134,10 @@ class PostProcessor:
         for each in self._pending:
             self._learn(each, index - each.index - 1, frame - each.last)
         self._trial.observe(index, frame)
-        # 2) follow what is usual
+        # 2) follow what is usual, and what moves
+        if self._last is not None and self._last[0] < index:  # else the last one was refused in the end
+            self._before = self._last[1]
+        self._last = index, frame
         if self._usual is None:
             self._usual = np.zeros_like(frame)
         rate = np.float32(1 / min(self._count + 1, self._settings.usual_steps))
@@ -138,7 +158,7 @@ class PostProcessor:
         """
         assert self._usual is not None
         samples, horizon = futures.shape[:2]
-        # 1) mean and deviations of the samples
+        # 1) mean and deviations of the samples, and what else there is to go by
         mean = futures.mean(0)
         deviations = futures - mean
         before = Moments(mean, np.einsum("sthwc,sthwc->thwc", deviations, deviations) / np.float32(samples))
@@ -148,13 +168,20 @@ class PostProcessor:
             last=last,
             forecast=mean - last,
             usual=self._usual - last,
+            flow=CarriedOn(last, last if self._before is None else self._before, self._settings.flow_kept),
             variance=None if samples == 1 else variance * np.float32((samples + 1) / (samples - 1)),
         )
         # 2) correct them by what was learned so far
-        a, c, b = self._coefficients(horizon, *last.shape[:2])
-        centre = last + a[..., None] * pending.forecast + c[..., None] * pending.usual
+        weights, b = self._coefficients(horizon, *last.shape[:2])
+        centre = np.empty_like(mean)
+        lowest, highest = futures.min(0), futures.max(0)
+        for lead, target in enumerate(centre):
+            regressors = pending.regressors(lead)
+            target[:] = last
+            for weight, change in zip(weights[:, lead], regressors, strict=True):
+                target += weight[..., None] * change
+            self._keep_colours(last, regressors[1:], lowest[lead], highest[lead])
         scale = np.repeat(b[..., None], futures.shape[-1], axis=-1)  # multiplies five times as fast as a broadcast axis
-        lowest, highest = self._limits(futures, last)
 
         def place(each: FloatArray) -> FloatArray:
             placed: FloatArray = each * scale
@@ -167,13 +194,14 @@ class PostProcessor:
         self._remember(pending)
         return before, corrected
 
-    def _limits(self, futures: FloatArray, last: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Keep colours that are there: samples that are moved apart would get others."""
-        assert self._usual is not None
+    def _keep_colours(self, last: FloatArray, changes: Sequence[FloatArray], lowest: FloatArray, highest: FloatArray) -> None:
+        """Widen the range of the samples to the colours that are there, and little farther: samples are moved, also apart."""
         margin = np.float32(self._settings.margin)
-        lowest = np.minimum(futures.min(0), np.minimum(last, self._usual)) - margin
-        highest = np.maximum(futures.max(0), np.maximum(last, self._usual)) + margin
-        return np.maximum(lowest, 0), np.minimum(highest, 1)
+        for there in (last, *(last + change for change in changes)):
+            np.minimum(lowest, there, out=lowest)
+            np.maximum(highest, there, out=highest)
+        np.maximum(lowest - margin, 0, out=lowest)
+        np.minimum(highest + margin, 1, out=highest)
 
     def _smooth_or_not(
         self, index: int, deviations: FloatArray, variance: FloatArray, place: Callable[[FloatArray], FloatArray]
@@ -196,37 +224,38 @@ class PostProcessor:
     def _learn(self, pending: _Pending, lead: int, truth: FloatArray) -> None:
         """Add the change that was observed to the sums of its lead, and forget a little of what was in them."""
         assert self._sums is not None
-        forecast, usual = pending.forecast[lead], pending.usual
-        pairs = (forecast, forecast), (forecast, usual), (usual, usual), (forecast, truth), (usual, truth), (truth, truth)
-        products = [mean_of_channels(one * other) for one, other in pairs]
+        regressors = pending.regressors(lead)
+        products = [mean_of_channels(regressors[i] * regressors[j]) for i, j in _PAIRS]
+        products += [mean_of_channels(each * truth) for each in (*regressors, truth)]
         # one sample says nothing of a spread: then the model's error counts as expected
-        variance = mean_of_channels((truth - forecast) ** 2) if pending.variance is None else pending.variance[lead]
+        variance = mean_of_channels((truth - regressors[0]) ** 2) if pending.variance is None else pending.variance[lead]
         self._sums[lead] *= np.float32(1 - 1 / self._settings.memory_steps)
         self._sums[lead] += np.stack([*products, variance])
 
-    def _coefficients(self, horizon: int, height: int, width: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """(T, H, W) each: a and c by ridge regression, b by how large errors are beside the variance of the samples."""
+    def _coefficients(self, horizon: int, height: int, width: int) -> tuple[FloatArray, FloatArray]:
+        """Of the regressors, (3, T, H, W), by ridge regression; b (T, H, W) by how large errors are beside the variance."""
         known = 0 if self._sums is None else len(self._sums)
         if self._sums is None or known < horizon:
-            more = np.zeros((horizon - known, 7, height, width), np.float32)
+            more = np.zeros((horizon - known, _SUMS, height, width), np.float32)
             self._sums = more if self._sums is None else np.concatenate([self._sums, more])
         chosen = self._settings
         side = self._side(height, width)
         blurred = [[self._block_mean(plane, (side, side)) for plane in lead] for lead in self._sums[:horizon]]
         sums = np.asarray(blurred, np.float32).swapaxes(0, 1)
-        # 1) the normal equations of a and c, with their priors
-        forecast2, usual2 = sums[_FORECAST2] + np.float32(chosen.prior_forecast), sums[_USUAL2] + np.float32(chosen.prior_usual)
-        forecast_truth, cross = sums[_FORECAST_TRUTH] + np.float32(chosen.prior_forecast), sums[_CROSS]
-        determinant = forecast2 * usual2 - cross**2
-        a = np.clip((forecast_truth * usual2 - sums[_USUAL_TRUTH] * cross) / determinant, 0, 1)
-        c = np.clip((sums[_USUAL_TRUTH] * forecast2 - forecast_truth * cross) / determinant, 0, 1)
+        # 1) the normal equations with their priors: the forecast as it is, and nothing else
+        matrix = {pair: sums[number] for number, pair in enumerate(_PAIRS)}
+        for each, prior in enumerate((chosen.prior_forecast, chosen.prior_usual, chosen.prior_flow)):
+            matrix[each, each] = matrix[each, each] + np.float32(prior)
+        right = list(sums[_WITH_TRUTH:_TRUTH2])
+        right[0] = right[0] + np.float32(chosen.prior_forecast)
+        weights = np.clip(_solved(matrix, right), 0, 1)
         # 2) the squared errors that remain with them, beside the variance
-        explained = 2 * (a * sums[_FORECAST_TRUTH] + c * sums[_USUAL_TRUTH])
-        errors = sums[_TRUTH2] - explained + a**2 * sums[_FORECAST2] + 2 * a * c * sums[_CROSS] + c**2 * sums[_USUAL2]
+        errors = sums[_TRUTH2] - 2 * np.einsum("kthw,kthw->thw", weights, sums[_WITH_TRUTH:_TRUTH2])
+        for number, (i, j) in enumerate(_PAIRS):
+            errors += (1 if i == j else 2) * weights[i] * weights[j] * sums[number]
         prior = np.float32(chosen.prior_spread)
         b = np.sqrt((np.maximum(errors, 0) + prior) / (sums[_VARIANCE] + prior))
-        b = np.clip(b, chosen.least_spread, chosen.most_spread)
-        return np.asarray(a), np.asarray(c), np.asarray(b)
+        return weights, np.clip(b, chosen.least_spread, chosen.most_spread)
 
     def _remember(self, pending: _Pending) -> None:
         if self._pending and self._pending[-1].index == pending.index:
@@ -234,3 +263,19 @@ class PostProcessor:
         self._pending.append(pending)
         while len(self._pending) > 1 and sum(each.nbytes for each in self._pending) > _MEMORY_LIMIT:
             self._pending.popleft()
+
+
+def _solved(matrix: dict[tuple[int, int], FloatArray], right: Sequence[FloatArray]) -> FloatArray:
+    """Positive definite equations of every pixel at once, by elimination. `matrix` has the entries (i, j) of i <= j."""
+    rows, left, count = list(right), dict(matrix), len(right)
+    for k in range(count):
+        for i in range(k + 1, count):
+            factor = left[k, i] / left[k, k]
+            rows[i] = rows[i] - factor * rows[k]
+            for j in range(i, count):
+                left[i, j] = left[i, j] - factor * left[k, j]
+    result = np.empty((count, *rows[0].shape), np.float32)
+    for k in reversed(range(count)):
+        known = sum((left[k, j] * result[j] for j in range(k + 1, count)), np.float32(0))
+        result[k] = (rows[k] - known) / left[k, k]
+    return result
