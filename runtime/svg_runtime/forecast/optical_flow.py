@@ -28,6 +28,11 @@ class CarriedOn:
         self._kept = kept
         self._flow = optical_flow(last, before) if max(last.shape[:2]) >= MIN_SIDE else None
 
+    @property
+    def nbytes(self) -> int:
+        """Memory beside that of `last`."""
+        return 0 if self._flow is None else self._flow.nbytes
+
     def at(self, lead: int) -> FloatArray:
         """(H, W, C) `lead` steps ahead, from 1 on. A frame too small for a flow stays as it is."""
         import cv2  # not at the top: programs that do not post-process need no OpenCV

@@ -100,7 +100,8 @@ class _Pending:
 
     @property
     def nbytes(self) -> int:
-        return self.forecast.nbytes + (0 if self.variance is None else self.variance.nbytes)
+        changes = self.forecast.nbytes + self.usual.nbytes + self.flow.nbytes
+        return changes + (0 if self.variance is None else self.variance.nbytes)
 
 
 _DEFAULT = Settings()

@@ -247,7 +247,7 @@ def test_old_forecasts_give_way_to_new_ones(monkeypatch):
     """What is remembered is bounded, whatever the horizon."""
     frame = np.zeros((HEIGHT, WIDTH, CHANNELS), np.float32)
     futures = np.zeros((2, 50, *frame.shape), np.float32)
-    monkeypatch.setattr(post_processing, "_MEMORY_LIMIT", 3 * 50 * HEIGHT * WIDTH * 4 * (CHANNELS + 1))
+    monkeypatch.setattr(post_processing, "_MEMORY_LIMIT", 3 * HEIGHT * WIDTH * 4 * (50 * (CHANNELS + 1) + CHANNELS + 2))
     post = Stream()
     for _ in range(10):
         post.observe(frame)
