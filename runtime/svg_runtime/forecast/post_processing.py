@@ -251,7 +251,7 @@ class PostProcessor:
         right[0] = right[0] + np.float32(chosen.prior_forecast)
         weights = np.clip(_solved(matrix, right), 0, 1)
         # 2) the squared errors that remain with them, beside the variance
-        errors = sums[_TRUTH2] - 2 * np.einsum("kthw,kthw->thw", weights, sums[_WITH_TRUTH:_TRUTH2])
+        errors = sums[_TRUTH2] - 2 * (weights * sums[_WITH_TRUTH:_TRUTH2]).sum(0)
         for number, (i, j) in enumerate(_PAIRS):
             errors += (1 if i == j else 2) * weights[i] * weights[j] * sums[number]
         prior = np.float32(chosen.prior_spread)
