@@ -48,7 +48,10 @@ class CarriedOn:
 
 
 def optical_flow(source: FloatArray, target: FloatArray) -> FloatArray:
-    """(H, W, 2) displacement in pixels of each pixel of `source` on its way to `target`, (H, W, C) each, in [0, 1]."""
+    """(H, W, 2) displacement in pixels of each pixel of `source` on its way to `target`, (H, W, C) each, in [0, 1].
+
+    Their longer side has at least MIN_SIDE pixels; OpenCV refuses smaller ones.
+    """
     import cv2
 
     method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined]  # not in its stubs

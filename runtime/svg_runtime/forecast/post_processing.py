@@ -95,7 +95,7 @@ class _Pending:
     variance: FloatArray | None  # (T, H, W) that the truth has around the mean of so many samples, if the model is right
 
     def regressors(self, lead: int) -> tuple[FloatArray, ...]:
-        """(H, W, C) each, at `lead`, from 0 on."""
+        """(H, W, C) each, at `lead`, from 0 on. The flow's is made anew: kept, it would take as much memory as the forecast."""
         return self.forecast[lead], self.usual, self.flow.at(lead + 1) - self.last
 
     @property
