@@ -34,25 +34,24 @@ from svg_runtime.machine.hardware import hardware, versions
 Floats = NDArray[np.float32]
 
 _NEVER = 1e9  # a prior that nothing outweighs
+_MODEL_ALONE = {
+    "prior_forecast": _NEVER,
+    "prior_usual": _NEVER,
+    "prior_flow": _NEVER,
+    "prior_background": _NEVER,
+    "varied": 0.0,
+}
 WAYS = {
-    "as the model makes them": Settings(
-        prior_forecast=_NEVER, prior_usual=_NEVER, prior_flow=_NEVER, prior_spread=_NEVER, smooth_weight=0
-    ),
+    "as the model makes them": Settings(**_MODEL_ALONE, prior_spread=_NEVER, smooth_weight=0),
     "post-processed": Settings(),
-    "the mean alone": Settings(prior_spread=_NEVER, smooth_weight=0),
-    "the spread alone": Settings(prior_forecast=_NEVER, prior_usual=_NEVER, prior_flow=_NEVER, smooth_weight=0),
+    "the mean alone": Settings(varied=0, prior_spread=_NEVER, smooth_weight=0),
+    "all samples with the same coefficients": Settings(varied=0),
+    "coefficients count once": Settings(varied_counts=1),
     "nothing smoothed": Settings(smooth_weight=0),
-    "smoothed less": Settings(smooth_weight=1),
     "nothing of the flow": Settings(prior_flow=_NEVER),
-    "the flow at constant speed": Settings(flow_kept=1.0),
     "nothing of what is usual": Settings(prior_usual=_NEVER),
-    "more of what is usual": Settings(prior_usual=0.02),
-    "spread: at most twice as large": Settings(most_spread=2.0),
+    "nothing of the background": Settings(prior_background=_NEVER),
     "spread: nothing added": Settings(most_spread=1.0),
-    "any colour": Settings(margin=1.0),
-    "no other colours": Settings(margin=0.0),
-    "memory of 3 s": Settings(memory_steps=30),
-    "memory of 30 s": Settings(memory_steps=300),
     "each pixel by itself": Settings(blocks=64),
     "blocks of a quarter": Settings(blocks=4),
 }

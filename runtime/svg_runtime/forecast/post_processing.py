@@ -2,15 +2,17 @@
 
 For every pixel and lead, as far as it is known from forecasts whose frames have arrived:
 
-    mean'   = last + a (mean - last) + c (usual - last) + d (flow - last)
+    mean'   = last + a (mean - last) + c (usual - last) + d (flow - last) + e (background - last)
     sample' = mean' + b smooth(sample - mean)
 
-where each lead is smoothed while the best of such samples comes nearer to the truth than the best of those as they are.
-No value goes far beyond those of the samples, of `last`, of `usual` and of `flow` at its pixel: nothing has other colours.
+where each sample has its own a, c, d and e, which differ from those of the mean as much as single forecasts would have needed
+it. Each lead is smoothed while the best of such samples comes nearer to the truth than the best of those as they are. No value
+goes far beyond those of the samples, of `last`, `usual`, `flow` and `background` at its pixel: nothing has other colours.
 
-`last` is the last observed frame, `usual` the mean of those of the last second, `flow` the last one carried on along its
-optical flow. Where nothing is known yet, a = 1, c = d = 0, b = 1, and nothing is smoothed. Fire, leaves and water move without
-a direction: there a and d fall to 0, and the forecast becomes what is usual. What glides on is where its flow takes it.
+`last` is the last observed frame, `usual` the mean of those of the last second, `background` of the last five, `flow` the last
+one carried on along its optical flow. Where nothing is known yet, a = 1, c = d = e = 0, for all samples, b = 1, and nothing is
+smoothed. Fire, leaves and water move without a direction: there a and d fall to 0, and the forecast becomes what is usual. What
+glides on is where its flow takes it, and what it covered comes back.
 
 Regression on what a model forecast is known as model output statistics (Glahn and Lowry 1972); of each member of an ensemble,
 as member-by-member post-processing (Van Schaeybroeck and Vannitsem 2015, doi:10.1002/qj.2397).
@@ -27,12 +29,14 @@ import numpy as np
 
 from svg_runtime.forecast.noise import FloatArray
 from svg_runtime.forecast.optical_flow import CarriedOn
+from svg_runtime.forecast.random_coefficients import Doubles, RandomCoefficients, draws
 from svg_runtime.forecast.smoothing import SmoothingTrial, mean_of_channels, smoothed
 
 _MEMORY_LIMIT = 256 << 20  # bytes of forecasts whose frames are still to come; the oldest are dropped first
 _TRIAL_LIMIT = 64 << 20  # bytes of the forecast that is made both ways, to find out whether to smooth; larger ones are not
+_CERTAIN = 1e-12  # variance that is only rounding
 
-_REGRESSORS = 3  # what the model forecasts, what is usual, and the flow: changes from the last frame, each with a coefficient
+_REGRESSORS = 4  # changes from the last frame, each with a coefficient: to the forecast, what is usual, flow and background
 _PAIRS = tuple(combinations_with_replacement(range(_REGRESSORS), 2))
 _WITH_TRUTH = len(_PAIRS)  # the sums: products of pairs, of each regressor with the truth, ...
 _TRUTH2 = _WITH_TRUTH + _REGRESSORS  # ... of the truth with itself, ...
@@ -57,30 +61,61 @@ class Settings:
     Attributes:
         memory_steps: forecasts that are remembered: older ones count less and less.
         usual_steps: frames in what is usual.
+        background_steps: frames in the background.
         blocks: blocks along the shorter side of the frame: sums are those of the block around each pixel.
         prior_forecast: sum that speaks for a = 1.
         prior_usual: sum that speaks for c = 0.
         prior_flow: sum that speaks for d = 0.
+        prior_background: sum that speaks for e = 0.
         flow_kept: share of the flow's speed that is left after each step.
+        prior_varied: squared change, in each single forecast, that speaks for the coefficients of the mean.
+        varied: how far the coefficients of samples differ, beside how far those of single forecasts do.
+        varied_counts: how many times the variance that this gives is taken from that which b is to give.
         prior_spread: sum that speaks for b = 1.
         least_spread: smallest b.
         most_spread: largest b.
-        margin: how far a value may go beyond those of the samples, the last frame, what is usual and the flow at its pixel.
+        margin: how far a value may go beyond those of the samples, what is there at its pixel.
         smooth_weight: of the mean over a block, beside the deviation itself, where deviations are smoothed; 0: they never are.
     """
 
     memory_steps: int = 100
     usual_steps: int = 10
+    background_steps: int = 50
     blocks: int = 8
     prior_forecast: float = 0.02
     prior_usual: float = 0.5
     prior_flow: float = 0.05
+    prior_background: float = 0.5
     flow_kept: float = 0.8
+    prior_varied: float = 2.5e-5
+    varied: float = 1.0
+    varied_counts: float = 3.0
     prior_spread: float = 0.03
     least_spread: float = 0.3
     most_spread: float = 3.0
     margin: float = 0.15
     smooth_weight: float = 4.0
+
+
+class RunningMean:
+    """Mean of the newest frames, older ones counting less and less; of the first `steps`, of all alike."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps = steps
+        self._count = 0
+        self._mean: FloatArray | None = None
+
+    def add(self, frame: FloatArray) -> None:
+        """One more, (H, W, C)."""
+        self._count = min(self._count + 1, self._steps)
+        known = np.zeros_like(frame) if self._mean is None else self._mean
+        self._mean = known + np.float32(1 / self._count) * (frame - known)
+
+    @property
+    def mean(self) -> FloatArray:
+        """(H, W, C), of at least one frame."""
+        assert self._mean is not None
+        return self._mean
 
 
 @dataclass(frozen=True)
@@ -91,16 +126,17 @@ class _Pending:
     last: FloatArray  # (H, W, C)
     forecast: FloatArray  # (T, H, W, C) change of the mean, as the model forecast it
     usual: FloatArray  # (H, W, C) change to what is usual
+    background: FloatArray  # (H, W, C) change to it
     flow: CarriedOn
     variance: FloatArray | None  # (T, H, W) that the truth has around the mean of so many samples, if the model is right
 
     def regressors(self, lead: int) -> tuple[FloatArray, ...]:
         """(H, W, C) each, at `lead`, from 0 on. The flow's is made anew: kept, it would take as much memory as the forecast."""
-        return self.forecast[lead], self.usual, self.flow.at(lead + 1) - self.last
+        return self.forecast[lead], self.usual, self.flow.at(lead + 1) - self.last, self.background
 
     @property
     def nbytes(self) -> int:
-        changes = self.forecast.nbytes + self.usual.nbytes + self.flow.nbytes
+        changes = self.forecast.nbytes + self.usual.nbytes + self.background.nbytes + self.flow.nbytes
         return changes + (0 if self.variance is None else self.variance.nbytes)
 
 
@@ -116,16 +152,19 @@ class PostProcessor:
         self._block_mean = blur
         self._settings = settings
         self._trial = SmoothingTrial(settings.memory_steps, _TRIAL_LIMIT)
+        self._varied = RandomCoefficients(_REGRESSORS, settings.memory_steps, settings.prior_varied)
         self.reset()
 
     def reset(self) -> None:
         """Forget all that was learned."""
-        self._count = 0  # frames in what is usual
-        self._usual: FloatArray | None = None
+        self._usual = RunningMean(self._settings.usual_steps)
+        self._background = RunningMean(self._settings.background_steps)
         self._pending: deque[_Pending] = deque()
         self._sums: FloatArray | None = None  # (leads, _SUMS, H, W)
         self._last: tuple[int, FloatArray] | None = None  # index and frame
         self._before: FloatArray | None = None  # the frame before the last one
+        self._weights = np.zeros((_REGRESSORS, 0, 0, 0), np.float32)  # of the last forecast
+        self._varied.reset()
         self._trial.reset()
 
     def observe(self, index: int, frame: FloatArray) -> None:
@@ -139,11 +178,8 @@ class PostProcessor:
         if self._last is not None and self._last[0] < index:  # else the last one was refused in the end
             self._before = self._last[1]
         self._last = index, frame
-        if self._usual is None:
-            self._usual = np.zeros_like(frame)
-        rate = np.float32(1 / min(self._count + 1, self._settings.usual_steps))
-        self._usual = self._usual + rate * (frame - self._usual)
-        self._count += 1
+        self._usual.add(frame)
+        self._background.add(frame)
 
     def correct(self, index: int, last: FloatArray, futures: FloatArray) -> tuple[Moments, FloatArray]:
         """Correct a forecast. A newer one after the same frame replaces it.
@@ -157,7 +193,6 @@ class PostProcessor:
             Mean and variance (T, H, W, C) of the samples as the model forecast them, and the corrected futures (S, T, H, W, C)
             in [0, 1].
         """
-        assert self._usual is not None
         samples, horizon = futures.shape[:2]
         # 1) mean and deviations of the samples, and what else there is to go by
         mean = futures.mean(0)
@@ -168,25 +203,24 @@ class PostProcessor:
             index=index,
             last=last,
             forecast=mean - last,
-            usual=self._usual - last,
+            usual=self._usual.mean - last,
+            background=self._background.mean - last,
             flow=CarriedOn(last, last if self._before is None else self._before, self._settings.flow_kept),
             variance=None if samples == 1 else variance * np.float32((samples + 1) / (samples - 1)),
         )
         # 2) correct them by what was learned so far
-        weights, b = self._coefficients(horizon, *last.shape[:2])
-        centre = np.empty_like(mean)
         lowest, highest = futures.min(0), futures.max(0)
-        for lead, target in enumerate(centre):
-            regressors = pending.regressors(lead)
-            target[:] = last
-            for weight, change in zip(weights[:, lead], regressors, strict=True):
-                target += weight[..., None] * change
-            self._keep_colours(last, regressors[1:], lowest[lead], highest[lead])
+        covariance = self._settings.varied**2 * self._varied.covariance(horizon)
+        if variance.max() < _CERTAIN:  # a model whose samples are all the same stays certain
+            covariance[:] = 0
+        weights, b = self._coefficients(covariance, *last.shape[:2])
+        self._weights = weights
+        centres = self._centres(pending, draws(samples, covariance, index), lowest, highest)
         scale = np.repeat(b[..., None], futures.shape[-1], axis=-1)  # multiplies five times as fast as a broadcast axis
 
         def place(each: FloatArray) -> FloatArray:
             placed: FloatArray = each * scale
-            placed += centre
+            placed += centres
             np.clip(placed, lowest, highest, out=placed)
             return placed
 
@@ -194,6 +228,19 @@ class PostProcessor:
         # 3) remember what the model said, to learn from it
         self._remember(pending)
         return before, corrected
+
+    def _centres(self, pending: _Pending, drawn: FloatArray, lowest: FloatArray, highest: FloatArray) -> FloatArray:
+        """(S, T, H, W, C) what each sample deviates from, by coefficients that are `drawn` (S, T, K) off those of the mean."""
+        centres = np.empty((len(drawn), *pending.forecast.shape), np.float32)
+        for lead in range(len(pending.forecast)):
+            regressors = pending.regressors(lead)
+            mean = pending.last.copy()
+            for weight, change in zip(self._weights[:, lead], regressors, strict=True):
+                mean += weight[..., None] * change
+            varied = drawn[:, lead] @ np.reshape(regressors, (_REGRESSORS, -1))
+            np.add(varied.reshape(-1, *mean.shape), mean, out=centres[:, lead])
+            self._keep_colours(pending.last, regressors[1:], lowest[lead], highest[lead])
+        return centres
 
     def _keep_colours(self, last: FloatArray, changes: Sequence[FloatArray], lowest: FloatArray, highest: FloatArray) -> None:
         """Widen the range of the samples to the colours that are there, and little farther: samples are moved, also apart."""
@@ -226,15 +273,32 @@ class PostProcessor:
         """Add the change that was observed to the sums of its lead, and forget a little of what was in them."""
         assert self._sums is not None
         regressors = pending.regressors(lead)
-        products = [mean_of_channels(regressors[i] * regressors[j]) for i, j in _PAIRS]
-        products += [mean_of_channels(each * truth) for each in (*regressors, truth)]
+        planes = [mean_of_channels(regressors[i] * regressors[j]) for i, j in _PAIRS]
+        planes += [mean_of_channels(each * truth) for each in (*regressors, truth)]
         # one sample says nothing of a spread: then the model's error counts as expected
         variance = mean_of_channels((truth - regressors[0]) ** 2) if pending.variance is None else pending.variance[lead]
         self._sums[lead] *= np.float32(1 - 1 / self._settings.memory_steps)
-        self._sums[lead] += np.stack([*products, variance])
+        self._sums[lead] += np.stack([*planes, variance])
+        if lead < self._weights.shape[1]:
+            self._learn_coefficients(lead, planes[:_TRUTH2])
 
-    def _coefficients(self, horizon: int, height: int, width: int) -> tuple[FloatArray, FloatArray]:
-        """Of the regressors, (3, T, H, W), by ridge regression; b (T, H, W) by how large errors are beside the variance."""
+    def _learn_coefficients(self, lead: int, planes: Sequence[FloatArray]) -> None:
+        """Add the forecast, as products (H, W) of its regressors with each other and with the truth, to those of its lead."""
+        weights = self._weights[:, lead]
+        products = np.empty((_REGRESSORS, _REGRESSORS))
+        with_error = np.array([plane.mean() for plane in planes[_WITH_TRUTH:]], np.float64)
+        for plane, (i, j) in zip(planes, _PAIRS, strict=False):
+            products[i, j] = products[j, i] = plane.mean()
+            for one, other in {(i, j), (j, i)}:
+                with_error[one] -= (weights[other] * plane).mean()
+        self._varied.learn(lead, products, with_error)
+
+    def _coefficients(self, covariance: Doubles, height: int, width: int) -> tuple[FloatArray, FloatArray]:
+        """Of the regressors, (4, T, H, W), by ridge regression; b (T, H, W) by how large errors are beside the variance.
+
+        `covariance` (T, 4, 4) is that of the coefficients of samples, which spread them as well.
+        """
+        horizon = len(covariance)
         known = 0 if self._sums is None else len(self._sums)
         if self._sums is None or known < horizon:
             more = np.zeros((horizon - known, _SUMS, height, width), np.float32)
@@ -244,16 +308,18 @@ class PostProcessor:
         blurred = [[self._block_mean(plane, (side, side)) for plane in lead] for lead in self._sums[:horizon]]
         sums = np.asarray(blurred, np.float32).swapaxes(0, 1)
         # 1) the normal equations with their priors: the forecast as it is, and nothing else
+        priors = chosen.prior_forecast, chosen.prior_usual, chosen.prior_flow, chosen.prior_background
         matrix = {pair: sums[number] for number, pair in enumerate(_PAIRS)}
-        for each, prior in enumerate((chosen.prior_forecast, chosen.prior_usual, chosen.prior_flow)):
+        for each, prior in enumerate(priors):
             matrix[each, each] = matrix[each, each] + np.float32(prior)
         right = list(sums[_WITH_TRUTH:_TRUTH2])
         right[0] = right[0] + np.float32(chosen.prior_forecast)
         weights = np.clip(_solved(matrix, right), 0, 1)
-        # 2) the squared errors that remain with them, beside the variance
+        # 2) the squared errors that remain with them and that other coefficients do not spread already, beside the variance
         errors = sums[_TRUTH2] - 2 * (weights * sums[_WITH_TRUTH:_TRUTH2]).sum(0)
         for number, (i, j) in enumerate(_PAIRS):
-            errors += (1 if i == j else 2) * weights[i] * weights[j] * sums[number]
+            spread = np.float32(chosen.varied_counts) * covariance[:, i, j].astype(np.float32)[:, None, None]
+            errors += (1 if i == j else 2) * (weights[i] * weights[j] - spread) * sums[number]
         prior = np.float32(chosen.prior_spread)
         b = np.sqrt((np.maximum(errors, 0) + prior) / (sums[_VARIANCE] + prior))
         return weights, np.clip(b, chosen.least_spread, chosen.most_spread)

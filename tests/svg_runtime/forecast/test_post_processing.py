@@ -12,6 +12,7 @@ from svg_common.errors import UsageError
 from svg_runtime import Forecaster
 from svg_runtime.forecast import post_processing
 from svg_runtime.forecast.post_processing import Moments, PostProcessor, Settings
+from svg_runtime.forecast.random_coefficients import draws
 from tests.svg_runtime.batch_helpers import open_batch, open_each, play
 
 HEIGHT, WIDTH, CHANNELS = 9, 16, 3
@@ -47,25 +48,43 @@ class Formulas:
 
     def __init__(self) -> None:
         self.frames: list[np.ndarray] = []
-        self.made: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # last frame -> futures, what was usual
-        self.learned: dict[int, list[tuple[np.ndarray, ...]]] = {}  # lead -> forecast, usual, flow, truth, variance
+        self.made: dict[int, tuple[np.ndarray, ...]] = {}  # last frame -> futures, what was usual, background
+        self.learned: dict[int, list[tuple[np.ndarray, ...]]] = {}  # lead -> the four changes, truth, variance
+        self.differences: dict[int, list[np.ndarray]] = {}  # lead -> of each forecast, from the coefficients of the mean
+        self.weights: list[np.ndarray] = []  # (4, H, W) of each lead, of the last forecast
 
     def observe(self, frame: np.ndarray) -> None:
         self.frames.append(frame.astype(np.float64))
         now = len(self.frames) - 1
-        for made, (futures, usual) in self.made.items():
+        for made, (futures, *usual) in self.made.items():
             lead = now - made
             if 1 <= lead <= futures.shape[1]:
                 last, samples = self.frames[made], futures[:, lead - 1]
                 variance = samples.var(0, ddof=1).mean(-1) * (1 + 1 / len(samples))
-                flow = self.flow(made, lead)
-                changes = samples.mean(0) - last, usual - last, flow - last, self.frames[now] - last, variance
-                self.learned.setdefault(lead, []).append(changes)
+                there = samples.mean(0), usual[0], self.flow(made, lead), usual[1]
+                changes, truth = [each - last for each in there], self.frames[now] - last
+                self.learned.setdefault(lead, []).append((*changes, truth, variance))
+                if lead <= len(self.weights):
+                    usually = sum(w[..., None] * change for w, change in zip(self.weights[lead - 1], changes, strict=True))
+                    self.differences.setdefault(lead, []).append(self.difference(changes, truth - usually))
 
-    def usual(self) -> np.ndarray:
+    @staticmethod
+    def difference(changes: list[np.ndarray], error: np.ndarray) -> np.ndarray:
+        """(4,) by least squares over all pixels, and a prior of 0.005 ** 2."""
+        columns = np.stack([each.ravel() for each in changes], 1) / error.size**0.5
+        left = np.concatenate([columns, 0.005 * np.eye(len(changes))])
+        return np.linalg.lstsq(left, np.append(error.ravel() / error.size**0.5, np.zeros(len(changes))), rcond=None)[0]
+
+    def covariance(self, lead: int) -> np.ndarray:
+        found = self.differences.get(lead, [])
+        weights = 0.99 ** np.arange(len(found))[::-1]
+        products = [w * np.outer(each, each) for w, each in zip(weights, found, strict=True)]
+        return sum(products, np.zeros((4, 4))) / max(weights.sum(), 10)
+
+    def usual(self, steps: int) -> np.ndarray:
         usual = self.frames[0]
         for number, frame in enumerate(self.frames[1:], 2):
-            usual = usual + max(1 / number, 0.1) * (frame - usual)
+            usual = usual + max(1 / number, 1 / steps) * (frame - usual)
         return usual
 
     def flow(self, number: int, lead: int) -> np.ndarray:
@@ -78,12 +97,17 @@ class Formulas:
         return cv2.remap(last, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float64)
 
     def correct(self, futures: np.ndarray) -> np.ndarray:
-        last, usual = self.frames[-1], self.usual()
-        futures = futures.astype(np.float64)
-        self.made[len(self.frames) - 1] = futures, usual
-        return np.stack([self._step(futures[:, t], last, usual, t + 1) for t in range(futures.shape[1])], 1).clip(0, 1)
+        index, futures = len(self.frames) - 1, futures.astype(np.float64)
+        usual = self.usual(10), self.usual(50)
+        self.made[index] = futures, *usual
+        self.weights = []
+        covariance = np.stack([self.covariance(lead) for lead in range(1, futures.shape[1] + 1)])
+        own = draws(len(futures), covariance, index)
+        steps = [self._step(futures[:, t], usual, t + 1, own[:, t], covariance[t]) for t in range(futures.shape[1])]
+        return np.stack(steps, 1).clip(0, 1)
 
-    def _step(self, samples: np.ndarray, last: np.ndarray, usual: np.ndarray, lead: int) -> np.ndarray:
+    def _step(self, samples: np.ndarray, usual, lead: int, own: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+        last = self.frames[-1]
         pairs = self.learned.get(lead, [])
         weights = 0.99 ** np.arange(len(pairs))[::-1]
 
@@ -94,20 +118,26 @@ class Formulas:
         def part(k: int):
             return lambda p: p[k]
 
-        regressors, truth = [part(0), part(1), part(2)], part(3)
-        variance = block_sum(sum((w * p[4] for w, p in zip(weights, pairs, strict=True)), np.zeros(last.shape[:2])))
-        mean, result, flow = samples.mean(0), np.empty_like(samples), self.flow(len(self.frames) - 1, lead)
+        regressors, truth = [part(k) for k in range(4)], part(4)
+        variance = block_sum(sum((w * p[5] for w, p in zip(weights, pairs, strict=True)), np.zeros(last.shape[:2])))
+        result, weights_here = np.empty_like(samples), np.empty((4, *last.shape[:2]))
+        mean = samples.mean(0)
+        there = mean, usual[0], self.flow(len(self.frames) - 1, lead), usual[1]
         matrix = np.array([[total(one, other) for other in regressors] for one in regressors])
         right, truth2 = np.array([total(one, truth) for one in regressors]), total(truth, truth)
         for i, j in np.ndindex(*last.shape[:2]):
-            own, of_truth = matrix[:, :, i, j], right[:, i, j]
-            found = np.clip(np.linalg.solve(own + np.diag([0.02, 0.5, 0.05]), np.add(of_truth, [0.02, 0, 0])), 0, 1)
-            error = truth2[i, j] - 2 * found @ of_truth + found @ own @ found
-            b = np.clip(np.sqrt((error + 0.03) / (variance[i, j] + 0.03)), 0.3, 3)
-            changes = np.stack([each[i, j] - last[i, j] for each in (mean, usual, flow)])
-            there = np.stack([samples[:, i, j].min(0), samples[:, i, j].max(0), last[i, j], usual[i, j], flow[i, j]])
-            value = last[i, j] + found @ changes + b * (samples[:, i, j] - mean[i, j])
-            result[:, i, j] = value.clip(there.min(0) - 0.15, there.max(0) + 0.15)
+            products, of_truth = matrix[:, :, i, j], right[:, i, j]
+            priors = np.diag([0.02, 0.5, 0.05, 0.5])
+            found = np.clip(np.linalg.solve(products + priors, np.add(of_truth, [0.02, 0, 0, 0])), 0, 1)
+            error = truth2[i, j] - 2 * found @ of_truth + found @ products @ found
+            left = max(error - 3 * np.trace(covariance @ products), 0)
+            b = np.clip(np.sqrt((left + 0.03) / (variance[i, j] + 0.03)), 0.3, 3)
+            changes = np.stack([each[i, j] - last[i, j] for each in there])
+            colours = np.stack([*samples[:, i, j], last[i, j], *(each[i, j] for each in there[1:])])
+            value = last[i, j] + (found + own) @ changes + b * (samples[:, i, j] - mean[i, j])
+            result[:, i, j] = value.clip(colours.min(0) - 0.15, colours.max(0) + 0.15)
+            weights_here[:, i, j] = found
+        self.weights.append(weights_here)
         return result
 
 
@@ -233,8 +263,8 @@ def test_the_forecasts_of_a_deterministic_model_stay_equal():
 
 
 def test_one_sample_says_nothing_of_the_spread():
-    """After a minute of single samples, which cannot differ, those of the next forecast are not spread further."""
-    rng, stream = np.random.default_rng(6), Stream()
+    """After a minute of single samples, which cannot differ, those of the next forecast are not spread further by b."""
+    rng, stream = np.random.default_rng(6), Stream(PostProcessor(Settings(varied=0)))
     for _ in range(600):
         stream.observe((0.5 + 0.1 * rng.normal(size=(16, 16, 1))).clip(0, 1).astype(np.float32))
         stream.correct(np.full((1, 1, 16, 16, 1), 0.5, np.float32))
@@ -247,7 +277,7 @@ def test_old_forecasts_give_way_to_new_ones(monkeypatch):
     """What is remembered is bounded, whatever the horizon."""
     frame = np.zeros((HEIGHT, WIDTH, CHANNELS), np.float32)
     futures = np.zeros((2, 50, *frame.shape), np.float32)
-    monkeypatch.setattr(post_processing, "_MEMORY_LIMIT", 3 * HEIGHT * WIDTH * 4 * (50 * (CHANNELS + 1) + CHANNELS + 2))
+    monkeypatch.setattr(post_processing, "_MEMORY_LIMIT", 3 * HEIGHT * WIDTH * 4 * (50 * (CHANNELS + 1) + 2 * CHANNELS + 2))
     post = Stream()
     for _ in range(10):
         post.observe(frame)
