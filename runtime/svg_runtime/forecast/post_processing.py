@@ -38,6 +38,7 @@ _CERTAIN = 1e-12  # variance that is only rounding
 
 _REGRESSORS = 4  # changes from the last frame, each with a coefficient: to the forecast, what is usual, flow and background
 _PAIRS = tuple(combinations_with_replacement(range(_REGRESSORS), 2))
+_PAIR = np.array([[_PAIRS.index((min(i, j), max(i, j))) for j in range(_REGRESSORS)] for i in range(_REGRESSORS)])
 _WITH_TRUTH = len(_PAIRS)  # the sums: products of pairs, of each regressor with the truth, ...
 _TRUTH2 = _WITH_TRUTH + _REGRESSORS  # ... of the truth with itself, ...
 _VARIANCE = _TRUTH2 + 1  # ... and the variance of samples
@@ -278,20 +279,17 @@ class PostProcessor:
         # one sample says nothing of a spread: then the model's error counts as expected
         variance = mean_of_channels((truth - regressors[0]) ** 2) if pending.variance is None else pending.variance[lead]
         self._sums[lead] *= np.float32(1 - 1 / self._settings.memory_steps)
-        self._sums[lead] += np.stack([*planes, variance])
+        sums = np.stack([*planes, variance])
+        self._sums[lead] += sums
         if lead < self._weights.shape[1]:
-            self._learn_coefficients(lead, planes[:_TRUTH2])
+            self._learn_coefficients(lead, sums[:_TRUTH2])
 
-    def _learn_coefficients(self, lead: int, planes: Sequence[FloatArray]) -> None:
-        """Add the forecast, as products (H, W) of its regressors with each other and with the truth, to those of its lead."""
-        weights = self._weights[:, lead]
-        products = np.empty((_REGRESSORS, _REGRESSORS))
-        with_error = np.array([plane.mean() for plane in planes[_WITH_TRUTH:]], np.float64)
-        for plane, (i, j) in zip(planes, _PAIRS, strict=False):
-            products[i, j] = products[j, i] = plane.mean()
-            for one, other in {(i, j), (j, i)}:
-                with_error[one] -= (weights[other] * plane).mean()
-        self._varied.learn(lead, products, with_error)
+    def _learn_coefficients(self, lead: int, planes: FloatArray) -> None:
+        """Add products (14, H, W) of the regressors with each other and with the truth to what is known of the lead."""
+        means = planes.mean((1, 2), dtype=np.float64)
+        matrix = planes[_PAIR].reshape(_REGRESSORS, -1)
+        usually = (matrix @ self._weights[:, lead].ravel()) / planes[0].size
+        self._varied.learn(lead, means[_PAIR], means[_WITH_TRUTH:] - usually)
 
     def _coefficients(self, covariance: Doubles, height: int, width: int) -> tuple[FloatArray, FloatArray]:
         """Of the regressors, (4, T, H, W), by ridge regression; b (T, H, W) by how large errors are beside the variance.
