@@ -44,16 +44,10 @@ _MODEL_ALONE = {
 WAYS = {
     "as the model makes them": Settings(**_MODEL_ALONE, prior_spread=_NEVER, smooth_weight=0),
     "post-processed": Settings(),
-    "the mean alone": Settings(varied=0, prior_spread=_NEVER, smooth_weight=0),
     "all samples with the same coefficients": Settings(varied=0),
     "coefficients count once": Settings(varied_counts=1),
     "nothing smoothed": Settings(smooth_weight=0),
-    "nothing of the flow": Settings(prior_flow=_NEVER),
-    "nothing of what is usual": Settings(prior_usual=_NEVER),
     "nothing of the background": Settings(prior_background=_NEVER),
-    "spread: nothing added": Settings(most_spread=1.0),
-    "each pixel by itself": Settings(blocks=64),
-    "blocks of a quarter": Settings(blocks=4),
 }
 
 
