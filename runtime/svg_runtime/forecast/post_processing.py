@@ -38,7 +38,7 @@ _CERTAIN = 1e-12  # variance that is only rounding
 
 _REGRESSORS = 4  # changes from the last frame, each with a coefficient: to the forecast, what is usual, flow and background
 _PAIRS = tuple(combinations_with_replacement(range(_REGRESSORS), 2))
-_PAIR = np.array([[_PAIRS.index((min(i, j), max(i, j))) for j in range(_REGRESSORS)] for i in range(_REGRESSORS)])
+_NUMBER_OF_PAIR = np.array([[_PAIRS.index((min(i, j), max(i, j))) for j in range(_REGRESSORS)] for i in range(_REGRESSORS)])
 _WITH_TRUTH = len(_PAIRS)  # the sums: products of pairs, of each regressor with the truth, ...
 _TRUTH2 = _WITH_TRUTH + _REGRESSORS  # ... of the truth with itself, ...
 _VARIANCE = _TRUTH2 + 1  # ... and the variance of samples
@@ -75,7 +75,7 @@ class Settings:
         prior_spread: sum that speaks for b = 1.
         least_spread: smallest b.
         most_spread: largest b.
-        margin: how far a value may go beyond those of the samples, what is there at its pixel.
+        margin: how far a value may go beyond those of the samples and of all that is regressed on, at its pixel.
         smooth_weight: of the mean over a block, beside the deviation itself, where deviations are smoothed; 0: they never are.
     """
 
@@ -98,7 +98,7 @@ class Settings:
     smooth_weight: float = 4.0
 
 
-class RunningMean:
+class _RunningMean:
     """Mean of the newest frames, older ones counting less and less; of the first `steps`, of all alike."""
 
     def __init__(self, steps: int) -> None:
@@ -158,8 +158,8 @@ class PostProcessor:
 
     def reset(self) -> None:
         """Forget all that was learned."""
-        self._usual = RunningMean(self._settings.usual_steps)
-        self._background = RunningMean(self._settings.background_steps)
+        self._usual = _RunningMean(self._settings.usual_steps)
+        self._background = _RunningMean(self._settings.background_steps)
         self._pending: deque[_Pending] = deque()
         self._sums: FloatArray | None = None  # (leads, _SUMS, H, W)
         self._last: tuple[int, FloatArray] | None = None  # index and frame
@@ -287,9 +287,9 @@ class PostProcessor:
     def _learn_coefficients(self, lead: int, planes: FloatArray) -> None:
         """Add products (14, H, W) of the regressors with each other and with the truth to what is known of the lead."""
         means = planes.mean((1, 2), dtype=np.float64)
-        matrix = planes[_PAIR].reshape(_REGRESSORS, -1)
+        matrix = planes[_NUMBER_OF_PAIR].reshape(_REGRESSORS, -1)
         usually = (matrix @ self._weights[:, lead].ravel()) / planes[0].size
-        self._varied.learn(lead, means[_PAIR], means[_WITH_TRUTH:] - usually)
+        self._varied.learn(lead, means[_NUMBER_OF_PAIR], means[_WITH_TRUTH:] - usually)
 
     def _coefficients(self, covariance: Doubles, height: int, width: int) -> tuple[FloatArray, FloatArray]:
         """Of the regressors, (4, T, H, W), by ridge regression; b (T, H, W) by how large errors are beside the variance.
