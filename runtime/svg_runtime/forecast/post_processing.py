@@ -3,16 +3,16 @@
 For every pixel and lead, as far as it is known from forecasts whose frames have arrived:
 
     mean'   = last + a (mean - last) + c (usual - last) + d (flow - last) + e (background - last)
-    sample' = mean' + b smooth(sample - mean)
+    sample' = mean' + b f (sample - mean)
 
 where each sample has its own a, c, d and e, which differ from those of the mean as much as single forecasts would have needed
-it. Each lead is smoothed while the best of such samples comes nearer to the truth than the best of those as they are. No value
-goes far beyond those of the samples, of `last`, `usual`, `flow` and `background` at its pixel: nothing has other colours.
+it, and its own f: most stay near the mean, a few go far. No value goes far beyond those of the samples, of `last`, `usual`,
+`flow` and `background` at its pixel: nothing has other colours.
 
 `last` is the last observed frame, `usual` the mean of those of the last second, `background` of the last five, `flow` the last
-one carried on along its optical flow. Where nothing is known yet, a = 1, c = d = e = 0, for all samples, b = 1, and nothing is
-smoothed. Fire, leaves and water move without a direction: there a and d fall to 0, and the forecast becomes what is usual. What
-glides on is where its flow takes it, and what it covered comes back.
+one carried on along its optical flow. Where nothing is known yet, a = 1, c = d = e = 0, for all samples, and b = 1. Fire,
+leaves and water move without a direction: there a and d fall to 0, and the forecast becomes what is usual. What glides on is
+where its flow takes it, and what it covered comes back.
 
 Regression on what a model forecast is known as model output statistics (Glahn and Lowry 1972); of each member of an ensemble,
 as member-by-member post-processing (Van Schaeybroeck and Vannitsem 2015, doi:10.1002/qj.2397).
@@ -21,20 +21,20 @@ as member-by-member post-processing (Van Schaeybroeck and Vannitsem 2015, doi:10
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
 import numpy as np
 
+from svg_runtime.forecast.amplitudes import amplitudes, stretch
 from svg_runtime.forecast.noise import FloatArray
 from svg_runtime.forecast.optical_flow import CarriedOn
-from svg_runtime.forecast.random_coefficients import Doubles, RandomCoefficients, draws
-from svg_runtime.forecast.smoothing import SmoothingTrial, mean_of_channels, smoothed
+from svg_runtime.forecast.random_coefficients import RandomCoefficients, draws
 
 _MEMORY_LIMIT = 256 << 20  # bytes of forecasts whose frames are still to come; the oldest are dropped first
-_TRIAL_LIMIT = 64 << 20  # bytes of the forecast that is made both ways, to find out whether to smooth; larger ones are not
-_CERTAIN = 1e-12  # variance that is only rounding
+_NEAR = 3  # pixels, over which variance is compared
+_TINY = np.float32(1e-7)  # variance below which nothing is scaled up
 
 _REGRESSORS = 4  # changes from the last frame, each with a coefficient: to the forecast, what is usual, flow and background
 _PAIRS = tuple(combinations_with_replacement(range(_REGRESSORS), 2))
@@ -71,12 +71,11 @@ class Settings:
         flow_kept: share of the flow's speed that is left after each step.
         prior_varied: squared change, in each single forecast, that speaks for the coefficients of the mean.
         varied: how far the coefficients of samples differ, beside how far those of single forecasts do.
-        varied_counts: how many times the variance that this gives is taken from that which b is to give.
+        uneven: how unevenly far samples go from their mean: standard deviation of the logarithm.
         prior_spread: sum that speaks for b = 1.
         least_spread: smallest b.
         most_spread: largest b.
         margin: how far a value may go beyond those of the samples and of all that is regressed on, at its pixel.
-        smooth_weight: of the mean over a block, beside the deviation itself, where deviations are smoothed; 0: they never are.
     """
 
     memory_steps: int = 100
@@ -90,12 +89,11 @@ class Settings:
     flow_kept: float = 0.8
     prior_varied: float = 2.5e-5
     varied: float = 1.0
-    varied_counts: float = 3.0
+    uneven: float = 0.6
     prior_spread: float = 0.03
     least_spread: float = 0.3
     most_spread: float = 3.0
     margin: float = 0.15
-    smooth_weight: float = 4.0
 
 
 class _RunningMean:
@@ -152,7 +150,6 @@ class PostProcessor:
 
         self._block_mean = blur
         self._settings = settings
-        self._trial = SmoothingTrial(settings.memory_steps, _TRIAL_LIMIT)
         self._varied = RandomCoefficients(_REGRESSORS, settings.memory_steps, settings.prior_varied)
         self.reset()
 
@@ -166,7 +163,6 @@ class PostProcessor:
         self._before: FloatArray | None = None  # the frame before the last one
         self._weights = np.zeros((_REGRESSORS, 0, 0, 0), np.float32)  # of the last forecast
         self._varied.reset()
-        self._trial.reset()
 
     def observe(self, index: int, frame: FloatArray) -> None:
         """Learn from frame `index`, (H, W, C) in [0, 1], what earlier forecasts of it were worth."""
@@ -174,7 +170,6 @@ class PostProcessor:
         self._pending = deque(each for each in self._pending if each.index < index <= each.index + len(each.forecast))
         for each in self._pending:
             self._learn(each, index - each.index - 1, frame - each.last)
-        self._trial.observe(index, frame)
         # 2) follow what is usual, and what moves
         if self._last is not None and self._last[0] < index:  # else the last one was refused in the end
             self._before = self._last[1]
@@ -209,63 +204,55 @@ class PostProcessor:
             flow=CarriedOn(last, last if self._before is None else self._before, self._settings.flow_kept),
             variance=None if samples == 1 else variance * np.float32((samples + 1) / (samples - 1)),
         )
-        # 2) correct them by what was learned so far
-        lowest, highest = futures.min(0), futures.max(0)
-        covariance = self._settings.varied**2 * self._varied.covariance(horizon)
-        if variance.max() < _CERTAIN:  # a model whose samples are all the same stays certain
-            covariance[:] = 0
-        weights, b = self._coefficients(covariance, *last.shape[:2])
+        # 2) correct the mean by what was learned so far
+        weights, b = self._coefficients(horizon, *last.shape[:2])
         self._weights = weights
-        centres = self._centres(pending, draws(samples, covariance, index), lowest, highest)
-        scale = np.repeat(b[..., None], futures.shape[-1], axis=-1)  # multiplies five times as fast as a broadcast axis
-
-        def place(each: FloatArray) -> FloatArray:
-            placed: FloatArray = each * scale
-            placed += centres
-            np.clip(placed, lowest, highest, out=placed)
-            return placed
-
-        corrected = self._smooth_or_not(index, deviations, variance, place)
-        # 3) remember what the model said, to learn from it
+        # 3) and the samples: some go farther than others, all as far as errors do, and each has its own coefficients
+        wanted = amplitudes(deviations, self._settings.uneven)
+        self._stretch(deviations, wanted, variance, b)
+        drawn = draws(wanted, self._settings.varied**2 * self._varied.covariance(horizon), index)
+        for lead, corrected in enumerate(deviations.swapaxes(0, 1)):
+            regressors = np.stack(pending.regressors(lead))
+            self._add_no_wider(corrected, np.tensordot(drawn[:, lead], regressors, 1), b[lead] ** 2 * variance[lead])
+            corrected += last + np.einsum("khw,khwc->hwc", weights[:, lead], regressors)
+            np.clip(corrected, *self._colours(futures[:, lead], last, regressors[1:]), out=corrected)
+        # 4) remember what the model said, to learn from it
         self._remember(pending)
-        return before, corrected
+        return before, deviations
 
-    def _centres(self, pending: _Pending, drawn: FloatArray, lowest: FloatArray, highest: FloatArray) -> FloatArray:
-        """(S, T, H, W, C) what each sample deviates from, by coefficients that are `drawn` (S, T, K) off those of the mean."""
-        centres = np.empty((len(drawn), *pending.forecast.shape), np.float32)
-        for lead in range(len(pending.forecast)):
-            regressors = pending.regressors(lead)
-            mean = pending.last.copy()
-            for weight, change in zip(self._weights[:, lead], regressors, strict=True):
-                mean += weight[..., None] * change
-            varied = drawn[:, lead] @ np.reshape(regressors, (_REGRESSORS, -1))
-            np.add(varied.reshape(-1, *mean.shape), mean, out=centres[:, lead])
-            self._keep_colours(pending.last, regressors[1:], lowest[lead], highest[lead])
-        return centres
+    def _stretch(self, deviations: FloatArray, wanted: FloatArray, variance: FloatArray, b: FloatArray) -> None:
+        """Make (S, T, H, W, C) `deviations` as uneven as is `wanted`, and b (T, H, W) times as wide as they were."""
+        stretch(deviations, wanted)
+        changed = mean_of_channels(np.einsum("sthwc,sthwc->thwc", deviations, deviations) / np.float32(len(deviations)))
+        was, now = (np.stack([self._around(plane, _NEAR) for plane in each]) for each in (variance, changed))
+        scale = b * np.sqrt((was + _TINY) / (now + _TINY))
+        deviations *= np.repeat(scale[..., None], deviations.shape[-1], axis=-1)  # five times as fast as a broadcast axis
 
-    def _keep_colours(self, last: FloatArray, changes: Sequence[FloatArray], lowest: FloatArray, highest: FloatArray) -> None:
-        """Widen the range of the samples to the colours that are there, and little farther: samples are moved, also apart."""
-        margin = np.float32(self._settings.margin)
-        for there in (last, *(last + change for change in changes)):
+    def _add_no_wider(self, deviations: FloatArray, moved: FloatArray, variance: FloatArray) -> None:
+        """Add to deviations (S, H, W, C) what other coefficients change, `moved`, as far as it may.
+
+        Nowhere does that spread samples further than `variance` (H, W), that of the deviations: where the model is sure, and is
+        right to be, nothing is moved because forecasts were wrong elsewhere.
+        """
+        samples, *picture, channels = deviations.shape
+        spread = mean_of_channels(np.einsum("shwc,shwc->hwc", moved, moved) / np.float32(samples))
+        allowed, there = (self._around(each, self._side(*picture)) for each in (variance, spread))
+        share = np.sqrt(np.minimum(allowed / (there + _TINY), 1))
+        moved *= np.repeat(share[..., None], channels, axis=-1)
+        deviations += moved
+
+    def _colours(self, samples: FloatArray, last: FloatArray, changes: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Lowest and highest (H, W, C) of what is there, and little farther: samples (S, H, W, C) are moved, also apart."""
+        lowest, highest = samples.min(0), samples.max(0)
+        for there in (last, *(last + changes)):
             np.minimum(lowest, there, out=lowest)
             np.maximum(highest, there, out=highest)
-        np.maximum(lowest - margin, 0, out=lowest)
-        np.minimum(highest + margin, 1, out=highest)
+        margin = np.float32(self._settings.margin)
+        return np.maximum(lowest - margin, 0), np.minimum(highest + margin, 1)
 
-    def _smooth_or_not(
-        self, index: int, deviations: FloatArray, variance: FloatArray, place: Callable[[FloatArray], FloatArray]
-    ) -> FloatArray:
-        """Samples from their deviations, smooth at leads where that is better; this forecast may be one that finds it out."""
-        horizon, height, width = deviations.shape[1:4]
-        due = bool(self._settings.smooth_weight) and self._trial.is_due(deviations)
-        leads = self._trial.leads(horizon)
-        if not due and not leads.any():
-            return place(deviations)
-        smooth = smoothed(deviations, variance, self._side(height, width), self._settings.smooth_weight)
-        if due:
-            self._trial.begin(index, (place(deviations), place(smooth)))
-        smooth[:, ~leads] = deviations[:, ~leads]
-        return place(smooth)
+    def _around(self, variance: FloatArray, side: int) -> FloatArray:
+        """Mean (H, W) over the side x side pixels around each."""
+        return np.maximum(self._block_mean(variance, (side, side)), 0)  # 0 may come out of running sums as a little less
 
     def _side(self, height: int, width: int) -> int:
         return max(1, min(height, width) // self._settings.blocks)
@@ -291,12 +278,8 @@ class PostProcessor:
         usually = (matrix @ self._weights[:, lead].ravel()) / planes[0].size
         self._varied.learn(lead, means[_NUMBER_OF_PAIR], means[_WITH_TRUTH:] - usually)
 
-    def _coefficients(self, covariance: Doubles, height: int, width: int) -> tuple[FloatArray, FloatArray]:
-        """Of the regressors, (4, T, H, W), by ridge regression; b (T, H, W) by how large errors are beside the variance.
-
-        `covariance` (T, 4, 4) is that of the coefficients of samples, which spread them as well.
-        """
-        horizon = len(covariance)
+    def _coefficients(self, horizon: int, height: int, width: int) -> tuple[FloatArray, FloatArray]:
+        """Of the regressors, (4, T, H, W), by ridge regression; b (T, H, W) by how large errors are beside the variance."""
         known = 0 if self._sums is None else len(self._sums)
         if self._sums is None or known < horizon:
             more = np.zeros((horizon - known, _SUMS, height, width), np.float32)
@@ -313,11 +296,10 @@ class PostProcessor:
         right = list(sums[_WITH_TRUTH:_TRUTH2])
         right[0] = right[0] + np.float32(chosen.prior_forecast)
         weights = np.clip(_solved(matrix, right), 0, 1)
-        # 2) the squared errors that remain with them and that other coefficients do not spread already, beside the variance
+        # 2) the squared errors that remain with them, beside the variance
         errors = sums[_TRUTH2] - 2 * (weights * sums[_WITH_TRUTH:_TRUTH2]).sum(0)
         for number, (i, j) in enumerate(_PAIRS):
-            spread = np.float32(chosen.varied_counts) * covariance[:, i, j].astype(np.float32)[:, None, None]
-            errors += (1 if i == j else 2) * (weights[i] * weights[j] - spread) * sums[number]
+            errors += (1 if i == j else 2) * weights[i] * weights[j] * sums[number]
         prior = np.float32(chosen.prior_spread)
         b = np.sqrt((np.maximum(errors, 0) + prior) / (sums[_VARIANCE] + prior))
         return weights, np.clip(b, chosen.least_spread, chosen.most_spread)
@@ -344,3 +326,10 @@ def _solved(matrix: dict[tuple[int, int], FloatArray], right: Sequence[FloatArra
         known = sum((left[k, j] * result[j] for j in range(k + 1, count)), np.float32(0))
         result[k] = (rows[k] - known) / left[k, k]
     return result
+
+
+def mean_of_channels(values: FloatArray) -> FloatArray:
+    """(..., C) -> (...); as a product of matrices, which is far faster than `mean` over an axis of 3."""
+    channels = values.shape[-1]
+    mean: FloatArray = values @ np.full(channels, 1 / channels, np.float32)
+    return mean

@@ -9,15 +9,12 @@ In statistics: a random coefficients model (Swamy 1970, doi:10.2307/1913012).
 
 from __future__ import annotations
 
-from statistics import NormalDist
-
 import numpy as np
 from numpy.typing import NDArray
 
 from svg_runtime.forecast.noise import FloatArray
 
 _FEW = 10  # forecasts: what fewer of them say of the variance counts less
-_UNEVEN = 0.6  # standard deviation of the logarithm of how far samples go: most stay near, a few go far
 _TINY = 1e-9  # singular value, beside which a direction is only rounding
 
 Doubles = NDArray[np.float64]
@@ -63,17 +60,16 @@ class RandomCoefficients:
         return result
 
 
-def draws(samples: int, covariance: Doubles, seed: int) -> FloatArray:
-    """(S, T, K) differences from the usual coefficients.
+def draws(amplitudes: FloatArray, covariance: Doubles, seed: int) -> FloatArray:
+    """(S, T, K) differences from the usual coefficients, of samples that go as far as their `amplitudes` (S,).
 
     Their mean over samples is 0 and their covariance is the given one, (T, K, K), as far as so few samples can have it. They
     are the same at all leads, but for their size: a sample that goes farther does so in each of its frames.
     """
-    rng = np.random.default_rng(seed)
-    # 1) random directions, in which most samples stay near and a few go far
+    samples, rng = len(amplitudes), np.random.default_rng(seed)
+    # 1) random directions
     normal = rng.standard_normal((samples, covariance.shape[-1]))
-    far = [_UNEVEN * NormalDist().inv_cdf((each + 0.5) / samples) for each in range(samples)]
-    normal *= np.exp(rng.permutation(far))[:, None] / np.linalg.norm(normal, axis=1, keepdims=True)
+    normal *= amplitudes[:, None] / np.linalg.norm(normal, axis=1, keepdims=True)
     # 2) moved to mean 0 and covariance 1: the nearest matrix with orthogonal columns
     left, sizes, right = np.linalg.svd(normal - normal.mean(0), full_matrices=False)
     kept = sizes > _TINY

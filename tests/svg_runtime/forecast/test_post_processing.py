@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from statistics import NormalDist
 
 import cv2
 import numpy as np
@@ -102,11 +103,14 @@ class Formulas:
         self.made[index] = futures, *usual
         self.weights = []
         covariance = np.stack([self.covariance(lead) for lead in range(1, futures.shape[1] + 1)])
-        own = draws(len(futures), covariance, index)
-        steps = [self._step(futures[:, t], usual, t + 1, own[:, t], covariance[t]) for t in range(futures.shape[1])]
+        deviations = futures - futures.mean(0)
+        far = log_normal(deviations)
+        own = draws(far, covariance, index)
+        uneven = stretched(deviations, far)
+        steps = [self._step(futures[:, t], uneven[:, t], usual, t + 1, own[:, t]) for t in range(futures.shape[1])]
         return np.stack(steps, 1).clip(0, 1)
 
-    def _step(self, samples: np.ndarray, usual, lead: int, own: np.ndarray, covariance: np.ndarray) -> np.ndarray:
+    def _step(self, samples: np.ndarray, uneven: np.ndarray, usual, lead: int, own: np.ndarray) -> np.ndarray:
         last = self.frames[-1]
         pairs = self.learned.get(lead, [])
         weights = 0.99 ** np.arange(len(pairs))[::-1]
@@ -120,7 +124,8 @@ class Formulas:
 
         regressors, truth = [part(k) for k in range(4)], part(4)
         variance = block_sum(sum((w * p[5] for w, p in zip(weights, pairs, strict=True)), np.zeros(last.shape[:2])))
-        result, weights_here = np.empty_like(samples), np.empty((4, *last.shape[:2]))
+        centre, own_changes, weights_here = np.empty_like(last), np.empty_like(samples), np.empty((4, *last.shape[:2]))
+        b = np.empty(last.shape[:2])
         mean = samples.mean(0)
         there = mean, usual[0], self.flow(len(self.frames) - 1, lead), usual[1]
         matrix = np.array([[total(one, other) for other in regressors] for one in regressors])
@@ -130,20 +135,43 @@ class Formulas:
             priors = np.diag([0.02, 0.5, 0.05, 0.5])
             found = np.clip(np.linalg.solve(products + priors, np.add(of_truth, [0.02, 0, 0, 0])), 0, 1)
             error = truth2[i, j] - 2 * found @ of_truth + found @ products @ found
-            left = max(error - 3 * np.trace(covariance @ products), 0)
-            b = np.clip(np.sqrt((left + 0.03) / (variance[i, j] + 0.03)), 0.3, 3)
+            b[i, j] = np.clip(np.sqrt((max(error, 0) + 0.03) / (variance[i, j] + 0.03)), 0.3, 3)
             changes = np.stack([each[i, j] - last[i, j] for each in there])
-            colours = np.stack([*samples[:, i, j], last[i, j], *(each[i, j] for each in there[1:])])
-            value = last[i, j] + (found + own) @ changes + b * (samples[:, i, j] - mean[i, j])
-            result[:, i, j] = value.clip(colours.min(0) - 0.15, colours.max(0) + 0.15)
+            centre[i, j] = last[i, j] + found @ changes
+            own_changes[:, i, j] = own @ changes
             weights_here[:, i, j] = found
         self.weights.append(weights_here)
-        return result
+        # what a sample's own coefficients change is no wider than its deviations are there
+        model = samples.var(0).mean(-1)
+        share = np.sqrt(np.minimum(block_sum(b**2 * model) / (block_sum((own_changes**2).mean((0, -1))) + 1e-7), 1))
+        # b times as wide as they were
+        was, now = (cv2.blur(each, (3, 3)) for each in (model, (uneven**2).mean((0, -1))))
+        wide = b * np.sqrt((was + 1e-7) / (now + 1e-7))
+        result = centre + share[..., None] * own_changes + wide[..., None] * uneven
+        colours = np.stack([*samples, last, *there[1:]])
+        return result.clip(colours.min(0) - 0.15, colours.max(0) + 0.15)
+
+
+def log_normal(deviations: np.ndarray) -> np.ndarray:
+    """(S,) amplitudes with mean square 1 and 0.6 as the deviation of their logarithm, as samples of normal variables lie."""
+    count = len(deviations)
+    energy = (deviations**2).reshape(count, -1).sum(1)
+    order = np.argsort(np.sqrt(energy / energy.mean()).round(4), kind="stable")
+    result = np.empty(count)
+    result[order] = np.exp(np.multiply(0.6, [NormalDist().inv_cdf((each + 0.5) / count) for each in range(count)]))
+    return result / np.sqrt((result**2).mean())
+
+
+def stretched(deviations: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    energy = (deviations**2).reshape(len(wanted), -1).sum(1)
+    own = np.sqrt(energy / energy.mean())
+    result = np.stack([each * np.clip(far / was, 1 / 3, 3) for each, far, was in zip(deviations, wanted, own, strict=True)])
+    return result - result.mean(0)
 
 
 def test_it_computes_its_formulas():
     """With frames that are not forecast, with other horizons and numbers of samples, and with a forecast made twice."""
-    rng, ours, theirs = np.random.default_rng(0), Stream(PostProcessor(Settings(smooth_weight=0))), Formulas()
+    rng, ours, theirs = np.random.default_rng(0), Stream(), Formulas()
     base = rng.random((HEIGHT, WIDTH, CHANNELS))
     for step in range(30):
         frame = np.clip(base + 0.3 * rng.normal(size=base.shape) * (rng.random((HEIGHT, WIDTH, 1)) < 0.5), 0, 1).astype(
@@ -164,16 +192,17 @@ def test_it_computes_its_formulas():
 
 
 def test_nothing_changes_before_anything_is_known():
+    """But for how unevenly far samples go: here there are two, which are always equally far from their mean."""
     rng, post = np.random.default_rng(1), Stream()
-    futures = rng.random((4, 3, HEIGHT, WIDTH, CHANNELS), np.float32)
+    futures = rng.random((2, 3, HEIGHT, WIDTH, CHANNELS), np.float32)
     for frame in rng.random((5, HEIGHT, WIDTH, CHANNELS), np.float32):
         post.observe(frame)
-    np.testing.assert_allclose(post.correct(futures)[1], futures, atol=1e-6)
+    np.testing.assert_allclose(post.correct(futures)[1], futures, atol=1e-5)
     post.observe(futures[0, 0])
     assert np.abs(post.correct(futures)[1] - futures).max() > 1e-3
     post.reset()
     post.observe(futures[0, 0])
-    np.testing.assert_allclose(post.correct(futures)[1], futures, atol=1e-6)
+    np.testing.assert_allclose(post.correct(futures)[1], futures, atol=1e-5)
 
 
 def run(frames: np.ndarray, forecast) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -226,7 +255,7 @@ def test_a_model_that_is_right_is_left_alone():
 @pytest.mark.parametrize("given", [0.3, 0.1, 0.05, 0.01])
 def test_spread_follows_errors(given):
     """Errors of 0.1 for longer than it remembers: what is too wide or too narrow becomes right, up to three times as wide."""
-    rng, post, ratio = np.random.default_rng(4), Stream(PostProcessor(Settings(smooth_weight=0))), 0.0
+    rng, post, ratio = np.random.default_rng(4), Stream(PostProcessor(Settings(uneven=0))), 0.0
     for _ in range(300):
         frame = (0.5 + 0.1 * rng.normal(size=(16, 16, 1))).clip(0, 1).astype(np.float32)
         futures = 0.5 + given * rng.normal(size=(50, 1, 16, 16, 1))
