@@ -44,15 +44,11 @@ _MODEL_ALONE = {
 WAYS = {
     "as the model makes them": Settings(**_MODEL_ALONE, uneven=0, prior_spread=_NEVER),
     "post-processed": Settings(),
-    "the mean alone": Settings(varied=0, uneven=0, prior_spread=_NEVER),
     "all samples with the same coefficients": Settings(varied=0),
     "all samples equally far": Settings(uneven=0),
     "samples more uneven": Settings(uneven=1),
-    "nothing of what is usual": Settings(prior_usual=_NEVER),
     "nothing of the flow": Settings(prior_flow=_NEVER),
     "nothing of the background": Settings(prior_background=_NEVER),
-    "spread: nothing added": Settings(most_spread=1),
-    "each pixel by itself": Settings(blocks=64),
 }
 
 
