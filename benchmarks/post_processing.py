@@ -34,15 +34,8 @@ from svg_runtime.machine.hardware import hardware, versions
 Floats = NDArray[np.float32]
 
 _NEVER = 1e9  # a prior that nothing outweighs
-_MODEL_ALONE = {
-    "prior_forecast": _NEVER,
-    "prior_usual": _NEVER,
-    "prior_flow": _NEVER,
-    "prior_background": _NEVER,
-    "varied": 0.0,
-}
 WAYS = {
-    "as the model makes them": Settings(**_MODEL_ALONE, uneven=0, prior_spread=_NEVER),
+    "as the model makes them": None,
     "post-processed": Settings(),
     "all samples with the same coefficients": Settings(varied=0),
     "all samples equally far": Settings(uneven=0),
@@ -57,8 +50,20 @@ class Way:
     """One way to post-process, and what came out."""
 
     name: str
-    post: PostProcessor
+    post: PostProcessor | None  # None: none
     measured: PixelAccumulator = field(default_factory=PixelAccumulator)
+
+    def reset(self) -> None:
+        """Forget the clip before."""
+        if self.post is not None:
+            self.post.reset()
+
+    def corrected(self, number: int, frame: Floats, futures: Floats | None) -> Floats | None:
+        """What becomes of the forecast after frame `number`, if there is one."""
+        if self.post is None:
+            return futures
+        self.post.observe(number, frame)
+        return None if futures is None else self.post.correct(number, frame, futures)[1]
 
 
 def main() -> None:
@@ -72,7 +77,7 @@ def main() -> None:
     parser.add_argument("--sequences", type=int, default=12, help="forecasts of each clip that are measured; default: 12")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     options = parser.parse_args()
-    ways = [Way(name, PostProcessor(settings)) for name, settings in WAYS.items()]
+    ways = [Way(name, settings and PostProcessor(settings)) for name, settings in WAYS.items()]
     repeat, clips = PixelAccumulator(), []
     with Forecaster.open(
         find_model(options.model), options.backend, samples=options.samples, horizon=options.horizon
@@ -112,7 +117,7 @@ def _run(forecaster: Forecaster, frames: Floats, due: set[int], ways: list[Way],
     """One clip, from the first frame on."""
     forecaster.reset()
     for way in ways:
-        way.post.reset()
+        way.reset()
     for number, frame in enumerate(frames):
         forecaster.observe(frame)
         futures = forecaster.forecast() if forecaster.ready else None
@@ -121,11 +126,9 @@ def _run(forecaster: Forecaster, frames: Floats, due: set[int], ways: list[Way],
         if number in due:
             repeat.add(last.expand(1, *truth.shape), truth, last)
         for way in ways:
-            way.post.observe(number, frame)
-            if futures is not None:
-                _, corrected = way.post.correct(number, frame, futures)
-                if number in due:
-                    way.measured.add(_channels_first(corrected), truth, last)
+            corrected = way.corrected(number, frame, futures)
+            if corrected is not None and number in due:
+                way.measured.add(_channels_first(corrected), truth, last)
 
 
 def _figures(measured: PixelAccumulator, repeat: PixelAccumulator, clips: list[str]) -> dict[str, float]:

@@ -41,18 +41,26 @@ def test_every_way_is_measured_on_the_same_forecasts(tmp_path, monkeypatch, caps
     assert post["crps"] < plain["crps"]
 
 
-def test_a_way_that_changes_nothing_is_the_forecaster(tmp_path, tiny_bundle, frames):
-    """The first way gives the model's own forecasts."""
-    from post_processing import WAYS
+def test_the_first_way_is_the_forecaster(frames):
+    """It gives the model's own forecasts."""
+    from post_processing import WAYS, Way
 
-    from svg_runtime import Forecaster
+    name = next(iter(WAYS))
+    futures = np.stack([frames[:2], frames[1:3]])
+    assert Way(name, WAYS[name]).corrected(0, frames[0], futures) is futures
+
+
+def test_a_way_observes_and_corrects(frames):
+    from post_processing import Way
+
     from svg_runtime.forecast.post_processing import PostProcessor
 
-    post = PostProcessor(WAYS["as the model makes them"])
-    with Forecaster.open(tiny_bundle, "cpu", samples=2, horizon=2) as forecaster:
-        for number, frame in enumerate(frames):
-            forecaster.observe(frame)
-            post.observe(number, frame)
-            if forecaster.ready:
-                futures = forecaster.forecast()
-                np.testing.assert_allclose(post.correct(number, frame, futures)[1], futures, atol=1e-5)
+    way, by_hand = Way("post-processed", PostProcessor()), PostProcessor()
+    for _ in range(2):
+        for number, frame in enumerate(frames[:4]):
+            by_hand.observe(number, frame)
+            futures = np.stack([frames[number : number + 2], frames[number + 1 : number + 3]])
+            np.testing.assert_array_equal(way.corrected(number, frame, futures), by_hand.correct(number, frame, futures)[1])
+        assert way.corrected(4, frames[4], None) is None
+        by_hand.reset()
+        way.reset()
