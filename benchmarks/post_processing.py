@@ -40,8 +40,8 @@ WAYS = {
     "all samples with the same coefficients": Settings(varied=0),
     "all samples equally far": Settings(uneven=0),
     "samples more uneven": Settings(uneven=1),
-    "nothing of the flow": Settings(prior_flow=_NEVER),
-    "nothing of the background": Settings(prior_background=_NEVER),
+    "mean without the flow": Settings(prior_flow=_NEVER),
+    "mean without the background": Settings(prior_background=_NEVER),
 }
 
 

@@ -69,7 +69,7 @@ class BatchForecaster:
         seed: int,
         context: ContextMode | None,
         scored: bool = True,
-        post_process: bool = False,
+        post_process: bool | Sequence[bool] = False,
     ) -> None:
         self._model = LoadedModel.load(
             manifest=opened.bundle.manifest,
@@ -88,7 +88,8 @@ class BatchForecaster:
         self._scored = scored
         self._closed = False
         self._process = os.getpid()
-        self._cameras = [Camera.new(self._model, seed + camera, post_process) for camera in range(cameras)]
+        corrects = [post_process] * cameras if isinstance(post_process, bool) else post_process
+        self._cameras = [Camera.new(self._model, seed + camera, each) for camera, each in enumerate(corrects)]
         self._lanes = Lanes(opened.backend.lanes)
         self._sizes = bound_sizes(cameras, self._lanes.count, self._model.futures_of(samples))
         self._groups: dict[tuple[int, int], CameraGroup] = {}  # by lane and number of cameras
@@ -112,7 +113,7 @@ class BatchForecaster:
         progress: ProgressListener | None = None,
         calibrate: Calibrate | None = None,
         scored: bool = True,
-        post_process: bool = False,
+        post_process: bool | Sequence[bool] = False,
     ) -> BatchForecaster:
         """Open a bundle on a backend for a number of cameras.
 
@@ -132,8 +133,8 @@ class BatchForecaster:
             calibrate: what "auto" measures, see `Forecaster.open`.
             scored: whether forecasts are kept until their frames arrive, for `Observation.scores` and `Observation.expected`.
                 Without, these are empty, and a camera takes less memory: by `samples` x `horizon`^2 frames.
-            post_process: corrects the forecasts of each camera by what came after its earlier ones, see `Forecaster.open`. It
-                takes `scored`.
+            post_process: corrects the forecasts of each camera by what came after its earlier ones, see `Forecaster.open`; of
+                all, or one value for each. It takes `scored`.
 
         Raises:
             BundleError: the bundle is missing, damaged or hostile.
@@ -145,6 +146,8 @@ class BatchForecaster:
         if not isinstance(cameras, (int, np.integer)) or cameras < 1:
             raise UsageError(f"cameras is {cameras!r}\n  expected a whole number of at least 1")
         check_counts(samples, horizon)
+        if not isinstance(post_process, bool) and len(post_process) != cameras:
+            raise UsageError(f"post_process has {len(post_process)} values\n  expected one for each of {cameras} cameras")
         if post_process and not scored:
             raise UsageError("post_process=True learns from scored forecasts\n  expected scored=True with it")
         if cameras * samples > COUNT_LIMIT:

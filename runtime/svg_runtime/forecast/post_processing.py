@@ -34,7 +34,7 @@ from svg_runtime.forecast.random_coefficients import RandomCoefficients, draws
 
 _MEMORY_LIMIT = 256 << 20  # bytes of forecasts whose frames are still to come; the oldest are dropped first
 _NEAR = 3  # pixels, over which variance is compared
-_TINY = np.float32(1e-7)  # variance below which nothing is scaled up
+_TINY = np.float32(1e-7)  # variance; what is smaller counts as none
 
 _REGRESSORS = 4  # changes from the last frame, each with a coefficient: to the forecast, what is usual, flow and background
 _PAIRS = tuple(combinations_with_replacement(range(_REGRESSORS), 2))

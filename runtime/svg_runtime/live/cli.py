@@ -27,7 +27,7 @@ from svg_runtime.forecast_options import (
     HorizonOption,
     ModelOption,
     NoCalibrateOption,
-    PostProcessOption,
+    NoPostProcessOption,
     SamplesOption,
     ThreadsOption,
     WorkspaceOption,
@@ -196,7 +196,7 @@ def live(
     horizon: HorizonOption = 10,
     lead: LeadOption = None,
     context: ContextOption = None,
-    post_process: PostProcessOption = None,
+    no_post_process: NoPostProcessOption = False,
     backend: BackendOption = "auto",
     device: DeviceOption = None,
     threads: ThreadsOption = None,
@@ -290,19 +290,13 @@ def live(
         source=sources[0],
         model=model, backend=backend, calibrate=measures, device=device, threads=threads, precision=precision, samples=samples,
         horizon=horizon, lead=lead, seed=seed, context=None if context is None else context.value,
+        post_process=not no_post_process,
         window=not headless, output=output, recording=recording, json=json, overlays=overlays, display_wh=display_wh,
         max_frames=max_frames, adaptive=adaptive, gpu=GpuOptions(cuda_graph, cpu_fallback, cache_dir, workspace), serve=page,
     )  # fmt: skip
     run_cameras(
         [
-            replace(
-                process,
-                name=name,
-                source=one,
-                roi=None if values["roi"] is None else parse_roi(values["roi"]),
-                alarms=own,
-                post_process=not one.is_synthetic if post_process is None else post_process,
-            )
+            replace(process, name=name, source=one, roi=None if values["roi"] is None else parse_roi(values["roi"]), alarms=own)
             for name, values, one, own in zip(names, cameras, sources, alarms, strict=True)
         ],
         console,

@@ -49,6 +49,11 @@ class LiveOptions:
     name: str | None = None  # of several cameras
     serve: ServeOptions | None = None  # the page
 
+    @property
+    def corrects(self) -> bool:
+        """Whether its forecasts are post-processed: not those of the synthetic camera, which a model can know exactly."""
+        return self.post_process and not self.source.is_synthetic
+
 
 def separated(cameras: Sequence[LiveOptions]) -> list[LiveOptions]:
     """Give each of several cameras its own folders below those of all; a size limit of all is shared in equal parts.

@@ -106,7 +106,7 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
         _check_outputs(options, own, model)
         page = None if options.serve is None else open_page(options.serve, _announcer(console), resources)
         forecasts = _open_forecasts(
-            options=options, cameras=len(cameras), model=model, console=console, resources=resources
+            options=options, post_process=[each.corrects for each in cameras], model=model, console=console, resources=resources
         )  # fmt: skip
         if options.model is None:
             console.print(f"svg-live: no --model: using {_model_name(model)}", markup=False)
@@ -154,7 +154,9 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
         return run.cameras
 
 
-def _open_forecasts(options: LiveOptions, cameras: int, model: Path, console: Console, resources: ExitStack) -> CameraForecasts:
+def _open_forecasts(
+    options: LiveOptions, post_process: list[bool], model: Path, console: Console, resources: ExitStack
+) -> CameraForecasts:
     deterministic = Bundle.open(model).manifest.model.z_dim == 0  # it has only one future
     with ProgressDisplay(console) as display:
         chosen: dict[str, Any] = {
@@ -167,13 +169,12 @@ def _open_forecasts(options: LiveOptions, cameras: int, model: Path, console: Co
             "horizon": options.horizon,
             "seed": options.seed,
             "context": options.context,
-            "post_process": options.post_process,
             "gpu": options.gpu,
             "progress": display,
         }
-        if cameras == 1:
-            return OneCamera(resources.enter_context(Forecaster.open(model, **chosen)))
-        return resources.enter_context(BatchForecaster.open(model, cameras, **chosen))
+        if len(post_process) == 1:
+            return OneCamera(resources.enter_context(Forecaster.open(model, **chosen, post_process=post_process[0])))
+        return resources.enter_context(BatchForecaster.open(model, len(post_process), **chosen, post_process=post_process))
 
 
 def _open_cameras(setup: _Setup, cameras: Sequence[LiveOptions]) -> list[CameraRun]:
@@ -364,7 +365,7 @@ def _about(setup: _Setup) -> dict[str, Any]:
         "horizon": setup.options.horizon,
         "seed": setup.options.seed,
         "context": forecasts.context,
-        "post_process": setup.options.post_process,
+        "post_process": setup.options.corrects,
     }
 
 

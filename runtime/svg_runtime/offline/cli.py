@@ -21,7 +21,7 @@ from svg_runtime.forecast_options import (
     HorizonOption,
     ModelOption,
     NoCalibrateOption,
-    PostProcessOption,
+    NoPostProcessOption,
     SamplesOption,
     ThreadsOption,
     requested_calibration,
@@ -95,7 +95,7 @@ def forecast(
     horizon: HorizonOption = 10,
     seed: SeedOption = 0,
     context: ContextOption = None,
-    post_process: PostProcessOption = None,
+    no_post_process: NoPostProcessOption = False,
     backend: BackendOption = "auto",
     device: DeviceOption = None,
     threads: ThreadsOption = None,
@@ -158,7 +158,7 @@ def forecast(
     options = ForecastOptions(
         sources=tuple(sources), out=out, model=model, backend=backend, calibrate=measures, device=device, threads=threads,
         precision=precision, samples=samples, horizon=horizon, seed=seed, context=context,
-        post_process=post_process is not False, seen_as=seen_as, keep=keep,
+        post_process=not no_post_process, seen_as=seen_as, keep=keep,
         shard=Shard() if shard is None else parse_shard(shard),
         save_every_s=parsed_option("--save-every", parse_duration, save_every), ray_workers=ray, ray_gpus=ray_gpus, json=json,
     )  # fmt: skip
