@@ -120,7 +120,7 @@ def run_cameras(cameras: Sequence[LiveOptions], console: Console) -> list[LiveSt
         opened = _open_cameras(setup, own)
         if model == EMBEDDED_MODEL and real_video:
             events.once("digits_only", KNOWS_DIGITS_ONLY)
-        run = RunStats(_about(setup), [camera.stats for camera in opened], events)
+        run = RunStats(_about(setup, own), [camera.stats for camera in opened], events)
         if options.adaptive:
             interval_s = min(camera.caption.interval_s for camera in opened)  # all share the time between two pictures
             run.adaptive = AdaptiveCounts(_adaptive_levels(options, forecasts), interval_s, events)
@@ -355,7 +355,7 @@ def _model_name(model: Path) -> str:
     return f"{model.name} (embedded)" if model.parent == EMBEDDED_FOLDER else model.name
 
 
-def _about(setup: _Setup) -> dict[str, Any]:
+def _about(setup: _Setup, cameras: Sequence[LiveOptions]) -> dict[str, Any]:
     forecasts = setup.forecasts
     return {
         "model": _model_name(setup.model),
@@ -365,7 +365,7 @@ def _about(setup: _Setup) -> dict[str, Any]:
         "horizon": setup.options.horizon,
         "seed": setup.options.seed,
         "context": forecasts.context,
-        "post_process": setup.options.corrects,
+        "post_process": any(each.corrects for each in cameras),
     }
 
 
