@@ -241,7 +241,7 @@ def _open_camera(
     )  # fmt: skip
     setup.resources.callback(alarms.close)
     stats = LiveStats(
-        about={**(_about(setup) if options.name is None else {}), "source": description},
+        about={**(_about(setup, [options]) if options.name is None else {}), "source": description},
         horizon=setup.options.horizon if options.serve is None else max(setup.options.horizon, MOST_STEPS),
         interval_s=step_s, events=events, fit=FitMonitor(manifest.training_data, step_s, events),
         surprise_unit=setup.forecasts.surprise_unit or "nats", alarms=alarms, name=options.name,
