@@ -68,8 +68,8 @@ class BatchForecaster:
         horizon: int,
         seed: int,
         context: ContextMode | None,
-        scored: bool = True,
-        post_process: bool | Sequence[bool] = False,
+        scored: bool,
+        post_process: Sequence[bool],
     ) -> None:
         self._model = LoadedModel.load(
             manifest=opened.bundle.manifest,
@@ -88,8 +88,7 @@ class BatchForecaster:
         self._scored = scored
         self._closed = False
         self._process = os.getpid()
-        corrects = [post_process] * cameras if isinstance(post_process, bool) else post_process
-        self._cameras = [Camera.new(self._model, seed + camera, each) for camera, each in enumerate(corrects)]
+        self._cameras = [Camera.new(self._model, seed + camera, each) for camera, each in enumerate(post_process)]
         self._lanes = Lanes(opened.backend.lanes)
         self._sizes = bound_sizes(cameras, self._lanes.count, self._model.futures_of(samples))
         self._groups: dict[tuple[int, int], CameraGroup] = {}  # by lane and number of cameras
@@ -146,9 +145,10 @@ class BatchForecaster:
         if not isinstance(cameras, (int, np.integer)) or cameras < 1:
             raise UsageError(f"cameras is {cameras!r}\n  expected a whole number of at least 1")
         check_counts(samples, horizon)
-        if not isinstance(post_process, bool) and len(post_process) != cameras:
-            raise UsageError(f"post_process has {len(post_process)} values\n  expected one for each of {cameras} cameras")
-        if post_process and not scored:
+        corrects = [post_process] * int(cameras) if isinstance(post_process, bool) else list(post_process)
+        if len(corrects) != cameras:
+            raise UsageError(f"post_process has {len(corrects)} values\n  expected one for each of {cameras} cameras")
+        if any(corrects) and not scored:
             raise UsageError("post_process=True learns from scored forecasts\n  expected scored=True with it")
         if cameras * samples > COUNT_LIMIT:
             raise UsageError(f"{cameras} cameras with {samples} samples\n  expected at most {COUNT_LIMIT} samples together")
@@ -168,7 +168,7 @@ class BatchForecaster:
                 seed=seed,
                 context=context,
                 scored=scored,
-                post_process=post_process,
+                post_process=corrects,
             ),
             make_timed=lambda opened: Forecaster.on(opened, samples=rows, horizon=horizon),
         )

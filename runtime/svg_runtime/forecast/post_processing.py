@@ -27,7 +27,7 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 
-from svg_runtime.forecast.amplitudes import amplitudes, stretch
+from svg_runtime.forecast.amplitudes import stretch
 from svg_runtime.forecast.noise import FloatArray
 from svg_runtime.forecast.optical_flow import CarriedOn
 from svg_runtime.forecast.random_coefficients import RandomCoefficients, draws
@@ -70,7 +70,7 @@ class Settings:
         prior_background: sum that speaks for e = 0.
         flow_kept: share of the flow's speed that is left after each step.
         prior_varied: squared change, in each single forecast, that speaks for the coefficients of the mean.
-        varied: how far the coefficients of samples differ, beside how far those of single forecasts do.
+        varied: how far the coefficients of samples differ, compared with those of single forecasts.
         uneven: how unevenly far samples go from their mean: standard deviation of the logarithm.
         prior_spread: sum that speaks for b = 1.
         least_spread: smallest b.
@@ -194,7 +194,7 @@ class PostProcessor:
         mean = futures.mean(0)
         deviations = futures - mean
         before = Moments(mean, np.einsum("sthwc,sthwc->thwc", deviations, deviations) / np.float32(samples))
-        variance = mean_of_channels(before.variance)
+        variance = _mean_of_channels(before.variance)
         pending = _Pending(
             index=index,
             last=last,
@@ -208,34 +208,34 @@ class PostProcessor:
         weights, b = self._coefficients(horizon, *last.shape[:2])
         self._weights = weights
         # 3) and the samples: some go farther than others, all as far as errors do, and each has its own coefficients
-        wanted = amplitudes(deviations, self._settings.uneven)
-        self._stretch(deviations, wanted, variance, b)
-        drawn = draws(wanted, self._settings.varied**2 * self._varied.covariance(horizon), index)
+        amplitudes = self._stretch(deviations, variance, b)
+        drawn = draws(amplitudes, self._settings.varied**2 * self._varied.covariance(horizon), index)
         for lead, corrected in enumerate(deviations.swapaxes(0, 1)):
             regressors = np.stack(pending.regressors(lead))
-            self._add_no_wider(corrected, np.tensordot(drawn[:, lead], regressors, 1), b[lead] ** 2 * variance[lead])
+            self._add_limited(corrected, np.tensordot(drawn[:, lead], regressors, 1), b[lead] ** 2 * variance[lead])
             corrected += last + np.einsum("khw,khwc->hwc", weights[:, lead], regressors)
             np.clip(corrected, *self._colours(futures[:, lead], last, regressors[1:]), out=corrected)
         # 4) remember what the model said, to learn from it
         self._remember(pending)
         return before, deviations
 
-    def _stretch(self, deviations: FloatArray, wanted: FloatArray, variance: FloatArray, b: FloatArray) -> None:
-        """Make (S, T, H, W, C) `deviations` as uneven as is `wanted`, and b (T, H, W) times as wide as they were."""
-        stretch(deviations, wanted)
-        changed = mean_of_channels(np.einsum("sthwc,sthwc->thwc", deviations, deviations) / np.float32(len(deviations)))
+    def _stretch(self, deviations: FloatArray, variance: FloatArray, b: FloatArray) -> FloatArray:
+        """Make `deviations` (S, T, H, W, C) uneven, and their `variance` b^2 times what it is (T, H, W); (S,) amplitudes."""
+        amplitudes = stretch(deviations, self._settings.uneven)
+        changed = _mean_of_channels(np.einsum("sthwc,sthwc->thwc", deviations, deviations) / np.float32(len(deviations)))
         was, now = (np.stack([self._around(plane, _NEAR) for plane in each]) for each in (variance, changed))
         scale = b * np.sqrt((was + _TINY) / (now + _TINY))
         deviations *= np.repeat(scale[..., None], deviations.shape[-1], axis=-1)  # five times as fast as a broadcast axis
+        return amplitudes
 
-    def _add_no_wider(self, deviations: FloatArray, moved: FloatArray, variance: FloatArray) -> None:
+    def _add_limited(self, deviations: FloatArray, moved: FloatArray, variance: FloatArray) -> None:
         """Add to deviations (S, H, W, C) what other coefficients change, `moved`, as far as it may.
 
-        Nowhere does that spread samples further than `variance` (H, W), that of the deviations: where the model is sure, and is
-        right to be, nothing is moved because forecasts were wrong elsewhere.
+        In no block does that spread samples further, on average, than `variance` (H, W), that of the deviations: where the
+        model is sure, and is right to be, nothing is moved because forecasts were wrong elsewhere.
         """
         samples, *picture, channels = deviations.shape
-        spread = mean_of_channels(np.einsum("shwc,shwc->hwc", moved, moved) / np.float32(samples))
+        spread = _mean_of_channels(np.einsum("shwc,shwc->hwc", moved, moved) / np.float32(samples))
         allowed, there = (self._around(each, self._side(*picture)) for each in (variance, spread))
         share = np.sqrt(np.minimum(allowed / (there + _TINY), 1))
         moved *= np.repeat(share[..., None], channels, axis=-1)
@@ -261,10 +261,10 @@ class PostProcessor:
         """Add the change that was observed to the sums of its lead, and forget a little of what was in them."""
         assert self._sums is not None
         regressors = pending.regressors(lead)
-        planes = [mean_of_channels(regressors[i] * regressors[j]) for i, j in _PAIRS]
-        planes += [mean_of_channels(each * truth) for each in (*regressors, truth)]
+        planes = [_mean_of_channels(regressors[i] * regressors[j]) for i, j in _PAIRS]
+        planes += [_mean_of_channels(each * truth) for each in (*regressors, truth)]
         # one sample says nothing of a spread: then the model's error counts as expected
-        variance = mean_of_channels((truth - regressors[0]) ** 2) if pending.variance is None else pending.variance[lead]
+        variance = _mean_of_channels((truth - regressors[0]) ** 2) if pending.variance is None else pending.variance[lead]
         self._sums[lead] *= np.float32(1 - 1 / self._settings.memory_steps)
         sums = np.stack([*planes, variance])
         self._sums[lead] += sums
@@ -328,7 +328,7 @@ def _solved(matrix: dict[tuple[int, int], FloatArray], right: Sequence[FloatArra
     return result
 
 
-def mean_of_channels(values: FloatArray) -> FloatArray:
+def _mean_of_channels(values: FloatArray) -> FloatArray:
     """(..., C) -> (...); as a product of matrices, which is far faster than `mean` over an axis of 3."""
     channels = values.shape[-1]
     mean: FloatArray = values @ np.full(channels, 1 / channels, np.float32)

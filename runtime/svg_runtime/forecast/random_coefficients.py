@@ -63,8 +63,9 @@ class RandomCoefficients:
 def draws(amplitudes: FloatArray, covariance: Doubles, seed: int) -> FloatArray:
     """(S, T, K) differences from the usual coefficients, of samples that go as far as their `amplitudes` (S,).
 
-    Their mean over samples is 0 and their covariance is the given one, (T, K, K), as far as so few samples can have it. They
-    are the same at all leads, but for their size: a sample that goes farther does so in each of its frames.
+    Their mean over samples is 0 and their covariance is the given one, (T, K, K), as far as so few samples can have it; with
+    that, up to K + 1 samples go equally far, and of more only on average as far as they should. They are the same at all leads,
+    but for their size: a sample that goes farther does so in each of its frames.
     """
     samples, rng = len(amplitudes), np.random.default_rng(seed)
     # 1) random directions

@@ -16,7 +16,7 @@ from svg_runtime.forecast.post_processing import Moments, PostProcessor, Setting
 from svg_runtime.forecast.random_coefficients import draws
 from tests.svg_runtime.batch_helpers import open_batch, open_each, play
 
-HEIGHT, WIDTH, CHANNELS = 9, 16, 3
+HEIGHT, WIDTH, CHANNELS = 17, 20, 3  # blocks of two pixels
 
 
 class Stream:
@@ -197,12 +197,24 @@ def test_nothing_changes_before_anything_is_known():
     futures = rng.random((2, 3, HEIGHT, WIDTH, CHANNELS), np.float32)
     for frame in rng.random((5, HEIGHT, WIDTH, CHANNELS), np.float32):
         post.observe(frame)
-    np.testing.assert_allclose(post.correct(futures)[1], futures, atol=1e-5)
+    np.testing.assert_allclose(post.correct(futures)[1], futures, atol=1e-6)
     post.observe(futures[0, 0])
     assert np.abs(post.correct(futures)[1] - futures).max() > 1e-3
     post.reset()
     post.observe(futures[0, 0])
-    np.testing.assert_allclose(post.correct(futures)[1], futures, atol=1e-5)
+    np.testing.assert_allclose(post.correct(futures)[1], futures, atol=1e-6)
+
+
+def test_mean_and_spread_stay_before_anything_is_known():
+    """Samples that are far from black and white, and from what limits values, become uneven and nothing else."""
+    rng, post = np.random.default_rng(8), Stream()
+    futures = (0.5 + 0.03 * rng.normal(size=(10, 3, HEIGHT, WIDTH, CHANNELS))).astype(np.float32)
+    post.observe(np.full((HEIGHT, WIDTH, CHANNELS), 0.5, np.float32))
+    before, corrected = post.correct(futures)
+    np.testing.assert_allclose(corrected.mean(0), before.mean, atol=2e-3)
+    np.testing.assert_allclose(corrected.var(0).mean((1, 2, 3)), before.variance.mean((1, 2, 3)), rtol=0.02)
+    far = np.sqrt(((corrected - before.mean) ** 2).mean((1, 2, 3, 4)))
+    assert np.log(far).std() == pytest.approx(0.6, rel=0.15)
 
 
 def run(frames: np.ndarray, forecast) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -348,5 +360,15 @@ def test_every_camera_of_a_batch_is_post_processed_by_itself(tiny_bundle):
 
 
 def test_it_takes_scores(tiny_bundle):
-    with pytest.raises(UsageError, match="expected scored=True"):
-        open_batch(tiny_bundle, post_process=True, scored=False)
+    for post_process in (True, [False, True, False]):
+        with pytest.raises(UsageError, match="expected scored=True"):
+            open_batch(tiny_bundle, post_process=post_process, scored=False)
+
+
+def test_each_camera_of_a_batch_decides_for_itself(tiny_bundle):
+    chosen = [False, True, False]
+    with open_batch(tiny_bundle, post_process=chosen) as batch, ExitStack() as stack:
+        plain, post = (open_each(tiny_bundle, stack, post_process=each) for each in (False, True))
+        assert play(batch, [(plain, post)[each][camera] for camera, each in enumerate(chosen)], seed=3, rounds=20) > 1
+    with pytest.raises(UsageError, match="expected one for each of 3 cameras"):
+        open_batch(tiny_bundle, post_process=[True])

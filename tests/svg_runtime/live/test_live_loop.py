@@ -179,24 +179,24 @@ def test_digits_and_other_models_are_not_warned_about(svg_live, tmp_path):
         assert "digits_only" not in stats["events"]["counts"]
 
 
-@pytest.mark.parametrize("extra", [[], ["--no-post-process"]])
-def test_a_video_is_post_processed_unless_it_should_not_be(svg_live, tmp_path, extra):
-    write_video(tmp_path / "a.mp4", frames=12)
-    code, stderr, stats = svg_live("--source", "a.mp4", "--headless", "--json", "stats.json", "--horizon", "2", *extra)
-    assert code == 0, stderr
-    assert stats["post_process"] is (not extra)
-
-
-@pytest.mark.parametrize("extra", [[], ["--no-post-process"]])
-def test_scores_are_those_of_the_forecaster(svg_live, tiny_bundle, extra):
-    """The statistics equal a run of the Forecaster by hand over the same synthetic pictures."""
+@pytest.mark.parametrize(
+    ("source", "extra", "corrected"),
+    [("digits", [], True), ("digits", ["--no-post-process"], False), ("synthetic://digits", [], False)],
+)
+def test_scores_are_those_of_the_forecaster(svg_live, tiny_bundle, source, extra, corrected):
+    """The statistics equal a run of the Forecaster by hand over the same pictures, from files or from the synthetic camera."""
     from svg_common.digits import digit_stream
 
-    _, _, stats = svg_live("--headless", "--json", "stats.json", "--max-frames", "9", "--samples", "2", "--horizon", "3",
-                           "--seed", "5", *extra)  # fmt: skip
-    assert stats["post_process"] is False  # the synthetic camera's are left alone
     draw, errors, surprises = digit_stream(5, 1, 64), [], []
-    with Forecaster.open(tiny_bundle, samples=2, horizon=3, seed=5, post_process=False) as forecaster:
+    Path("digits").mkdir()
+    for number in range(9):
+        cv2.imwrite(f"digits/{number}.png", (draw() * 255 + 0.5).astype(np.uint8))
+    code, stderr, stats = svg_live("--source", source, "--headless", "--json", "stats.json", "--max-frames", "9",
+                                   "--samples", "2", "--horizon", "3", "--seed", "5", *extra)  # fmt: skip
+    assert code == 0, stderr
+    assert stats["post_process"] is corrected
+    draw = digit_stream(5, 1, 64)
+    with Forecaster.open(tiny_bundle, samples=2, horizon=3, seed=5, post_process=corrected) as forecaster:
         futures: list[np.ndarray] = []
         for _ in range(9):
             frame = (draw() * 255 + 0.5).astype(np.uint8)[..., None].astype(np.float32) / 255
