@@ -1,8 +1,8 @@
 """What post-processing is worth, and how its settings were chosen: `python benchmarks/post_processing.py --clips FOLDER ...`
 
 Every clip is observed and forecast frame by frame in the runtime, as svg-live does, up to its first pause. The same forecasts
-are taken as they are and post-processed in several ways, of which each learns from all of them; up to `--sequences` of each clip, which do not
-overlap, are measured as svg-eval does.
+are taken as they are, and post-processed in several ways, of which each learns from all of them. Up to `--sequences` of each
+clip, which do not overlap, are measured as svg-eval does.
 
     python benchmarks/post_processing.py --clips hold/ --backend openvino
 """
