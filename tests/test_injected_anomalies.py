@@ -119,7 +119,7 @@ def test_figures_by_hand():
     from injected_report import ALL, Anomaly, by_signal, measure
 
     def values(numbers):
-        return by_signal([SignalValues(number, number, None, None, number) for number in numbers])
+        return by_signal([SignalValues(number, number, None, None, None, number) for number in numbers])
 
     normal = [values([0, 1] * 50), values([0, 9, 9, *[0] * 97])]  # one false alarm in 20 s
     anomalies = [
@@ -128,7 +128,9 @@ def test_figures_by_hand():
     ]
     result = measure(normal, anomalies, 0.1, TriggerOptions(threshold=5, clear=2, min_duration_s=0.2))
     assert result.normal_s == pytest.approx(20)
-    assert result.false_alarms == pytest.approx({"surprise": 30, "error": 30, "scene": 0, "camera_motion": 0, "combined": 30})
+    assert result.false_alarms == pytest.approx(
+        {"surprise": 30, "error": 30, "motion": 0, "scene": 0, "camera_motion": 0, "combined": 30}
+    )
     rows = {(row.kind, row.signal): row for row in result.rows}
     assert (rows["x", "error"].detected, rows["x", "error"].delay_s) == (1, pytest.approx(0.2))
     assert (rows["y", "error"].detected, rows["y", "error"].delay_s) == (0, None)
@@ -184,7 +186,7 @@ def test_the_command_prints_every_kind_and_signal(tmp_path, monkeypatch, capsys,
     assert printed.startswith("1 clips: a\n")
     assert "false alarms per ten minutes" in printed
     result = json.loads((tmp_path / "r.json").read_text())
-    assert len(result["rows"]) == 7 * 5
+    assert len(result["rows"]) == 7 * 6
     assert result["normal_s"] == pytest.approx(4.0)
     monkeypatch.setattr(Forecaster, "forecast", None)  # the second time nothing is forecast again
     injected_anomalies.main()

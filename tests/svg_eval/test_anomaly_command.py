@@ -44,7 +44,7 @@ def test_the_command_reports_every_signal_online_and_per_clip(data, tiny_bundle,
     assert "online: micro" in printed
     assert "counted from 1" in printed
     result = json.loads((data / "a.json").read_text())
-    assert set(result["online"]) == {"error", "surprise", "scene", "camera_motion", "combined"}
+    assert set(result["online"]) == {"error", "surprise", "motion", "scene", "camera_motion", "combined"}
     assert set(result["per_clip"]) == {"error", "surprise", "combined"}
     first, second = result["clips"]
     assert (first["pictures"], first["labelled"], second["labelled"]) == (FRAMES, 10, 0)

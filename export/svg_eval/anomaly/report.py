@@ -12,11 +12,12 @@ from svg_eval.anomaly.clip_scores import SIGNALS, ClipScores, Scores
 from svg_eval.anomaly.run import AnomalyEvaluation
 from svg_eval.roc import Areas, areas, average_precision, roc_area
 
-_ORDER = ("error", "surprise", "scene", "camera_motion", "combined")
+_ORDER = ("error", "surprise", "motion", "scene", "camera_motion", "combined")
 _DIGITS = 4
 _NAMES = {
     "error": "prediction error",
     "surprise": "surprise",
+    "motion": "motion",
     "scene": "change of scene",
     "camera_motion": "camera motion",
     "combined": "all combined",
@@ -98,7 +99,7 @@ def report(evaluation: AnomalyEvaluation) -> AnomalyReport:
         )
     scored_clips = [clip for clip in evaluation.clips if len(clip.numbers)]
     raw = [*scored_clips[0].raw, "combined"]
-    online = [name for name in SIGNALS if name in (*raw, "scene", "camera_motion")]
+    online = [name for name in SIGNALS if name in (*raw, "motion", "scene", "camera_motion")]
     return AnomalyReport(
         evaluation=evaluation,
         online=tuple(_row(scored_clips, name, lambda clip, name: clip.online[name]) for name in _ordered(online)),

@@ -18,14 +18,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_runtime.live.small_gray import LEAST_SIDE, small_gray
+
 _Floats = NDArray[np.float32]
 
-_SIDE = 64  # pixels of the shorter side on which the shift is measured
 _SMOOTH = 1.0  # pixels: gradients of the smoothed picture hold for a shift of some pixels
 _ROUNDS = 3
 _LARGEST = 4.0  # pixels of shift per frame; beyond, the picture is another scene
 _BORDER = 4  # pixels that a shift brings in from outside
-_LEAST_SIDE = 16  # pixels: a smaller picture is mostly border
 _LEAST_SCALE = 1e-3  # of an error, a quarter of a grey level: rounding is no motion
 _BETTER = 4e-3  # by how much an error must change to count, a grey level
 _CHANCE = 3.0  # standard deviations of the share that a shift explains of noise alone
@@ -47,8 +47,8 @@ class CameraMotion:
 
         None for the first frame, one of another size than the last, and one below 16 pixels.
         """
-        gray = _small(frame)
-        if min(gray.shape) < _LEAST_SIDE:
+        gray = small_gray(frame)
+        if min(gray.shape) < LEAST_SIDE:
             return None
         last = self._last
         self._last = _Gradients.of(gray)
@@ -76,16 +76,6 @@ class _Gradients:
         smooth = np.asarray(cv2.GaussianBlur(gray, (0, 0), _SMOOTH), np.float32)
         x, y = (np.asarray(cv2.Sobel(smooth, cv2.CV_32F, *order, scale=1 / 8), np.float32) for order in ((1, 0), (0, 1)))
         return cls(smooth, x, y)
-
-
-def _small(frame: _Floats) -> _Floats:
-    gray = frame[:, :, 0] if frame.shape[2] == 1 else np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.float32)
-    height, width = gray.shape
-    scale = _SIDE / min(height, width)
-    if scale >= 1:
-        return np.ascontiguousarray(gray)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(cv2.resize(gray, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
-"""How unusual a frame is: surprise, forecast error, change of scene, motion of the camera, in robust standard deviations.
+"""How unusual a frame is: surprise, forecast error, motion, change of scene, camera motion, in robust standard deviations.
 
     raw value -> logarithm -> (value - median) / scale, both of the last minutes -> z
 
 Surprise depends on the model, errors on the scene: neither has a threshold that holds for two cameras. Relative to their own
-last minutes they have. `Signals.add` is called for every observed frame; it takes about a millisecond.
+last minutes they have. `Signals.add` is called for every observed frame; it takes two milliseconds.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from svg_runtime.forecast.forecaster import Observation
 from svg_runtime.live.camera_motion import CameraMotion
 from svg_runtime.live.empty_pictures import EmptyPicture
+from svg_runtime.live.motion import Motion
+from svg_runtime.live.place_ratio import PlaceRatio
 
 _Floats = NDArray[np.float32]
 
@@ -32,8 +34,6 @@ _PRIOR_SCALE = 1.0  # of the logarithm, and for how many seconds' worth of value
 _PRIOR_S = 10.0
 
 # 2) forecast errors
-_BLOCKS = 4  # blocks along the shorter side of the frame: an anomaly is smaller than the picture
-_MEMORY_S = 60.0  # how long a place remembers its errors
 _NOISE = 1e-4  # error variance that no camera is below: 40 dB
 
 # 3) the scene
@@ -53,6 +53,7 @@ class SignalValues:
 
     surprise: float | None  # of the model
     error: float | None  # of its forecast, against what it predicted and what is usual at the place
+    motion: float | None  # how fast things move, against how fast they usually do at their place
     scene: float | None  # how far the picture is from what it usually looks like
     camera_motion: float | None  # how far the whole picture has moved since the last frame
     combined: float | None  # of those that are known
@@ -108,42 +109,6 @@ class UsualRange:
         self._scale = max(self._min_scale, math.sqrt(weight * scale**2 + (1 - weight) * self._prior_scale**2))
 
 
-class ErrorRatio:
-    """The error of the mean forecast over the variance that was to be expected, in the block where it is largest.
-
-    Expected is what the model predicted, and what its forecasts missed at this place before, which a deterministic model has
-    alone. Errors, and both variances, are averaged over overlapping blocks.
-
-    Args:
-        interval_s: seconds between frames.
-    """
-
-    def __init__(self, interval_s: float) -> None:
-        self._rate = interval_s / _MEMORY_S
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget what places are like."""
-        self._usual: _Floats | None = None
-        self._count = 0
-
-    def of(self, frame: _Floats, mean: _Floats, variance: _Floats) -> float:
-        """The ratio for one frame (H, W, C), and its forecast's mean and variance of the same shape."""
-        side = max(1, min(frame.shape[:2]) // _BLOCKS)
-        error = cv2.blur(((frame - mean) ** 2).mean(axis=2), (side, side))
-        spread = cv2.blur(variance.mean(axis=2), (side, side))
-        if self._usual is None or self._usual.shape != error.shape:
-            self._usual = np.zeros_like(error)
-            self._count = 0
-        expected = spread + self._usual + np.float32(_NOISE)
-        ratio = float((error / expected).max())
-        self._count += 1
-        rate = max(self._rate, 1 / self._count)
-        limit = expected * _CLIP_Z if self._count > 1 else error
-        self._usual += np.float32(rate) * (np.minimum(error, limit) - self._usual)
-        return ratio
-
-
 class SceneChange:
     """How far the frame is from what each place usually looks like: an error that stays for as long as the change does.
 
@@ -195,11 +160,13 @@ class Signals:
     """
 
     def __init__(self, interval_s: float) -> None:
-        self._ratio = ErrorRatio(interval_s)
+        self._errors = PlaceRatio(interval_s, _NOISE)
+        self._speeds = Motion(interval_s)
         self._change = SceneChange(interval_s)
         self._shift = CameraMotion()
         self._surprise = UsualRange(interval_s)
         self._error = UsualRange(interval_s)
+        self._motion = UsualRange(interval_s)
         self._scene = UsualRange(interval_s)
         self._camera_motion = UsualRange(interval_s, _MOTION_SCALES)
 
@@ -209,27 +176,45 @@ class Signals:
         A picture that carries nothing, `empty`, has none and is not learned. The next frame is not compared with one before it.
         """
         if empty is not None:
-            self._shift.reset()
+            self._new_context()
             return None
-        expected = observation.expected
-        by_model = None if expected is None else expected.by_model()  # what post-processing learns is no change of the scene
-        ratio = None if by_model is None else self._ratio.of(frame, by_model.mean, by_model.variance)
         surprise = self._surprise.z(observation.surprise)
-        error = self._error.z(ratio)
+        error = self._error.z(self._error_ratio(frame, observation))
+        motion = self._motion.z(self._speeds.of(frame))
         scene = self._scene.z(self._change.of(frame))
         shift = self._shift.of(frame)
         camera_motion = self._camera_motion.z(None if shift is None else 1 + shift / _STILL)
-        known = [z for z in (surprise, error, scene, camera_motion) if z is not None]
+        known = [z for z in (surprise, error, motion, scene, camera_motion) if z is not None]
         if not known:
             return None
-        return SignalValues(surprise=surprise, error=error, scene=scene, camera_motion=camera_motion, combined=combined(known))
+        return SignalValues(
+            surprise=surprise, error=error, motion=motion, scene=scene, camera_motion=camera_motion, combined=combined(known)
+        )
 
     def reset(self, new_scene: bool = False) -> None:
         """The context starts anew: after a pause the same camera, with `new_scene` another one, which has to be learned."""
-        self._shift.reset()
+        self._new_context()
         if new_scene:
-            for part in (self._ratio, self._change, self._surprise, self._error, self._scene, self._camera_motion):
+            for part in (self._errors, self._speeds, self._change):
                 part.reset()
+            for usual in (self._surprise, self._error, self._motion, self._scene, self._camera_motion):
+                usual.reset()
+
+    def _error_ratio(self, frame: _Floats, observation: Observation) -> float | None:
+        """Error of the mean forecast over the variance that was to be expected; None without a forecast of this frame.
+
+        Expected is what the model predicted, and what its forecasts missed at this place before, which a deterministic model
+        has alone. What post-processing learns is no change of the scene: it has no part in it.
+        """
+        if observation.expected is None:
+            return None
+        by_model = observation.expected.by_model()
+        return self._errors.of(((frame - by_model.mean) ** 2).mean(axis=2), by_model.variance.mean(axis=2))
+
+    def _new_context(self) -> None:
+        """The next frame does not follow the last one."""
+        self._shift.reset()
+        self._speeds.skip()
 
 
 def combined(z: Sequence[float]) -> float:

@@ -6,7 +6,7 @@ import math
 
 import pyarrow as pa
 
-SCHEMA = "svg-edge/forecasts/2"  # 2: camera_motion, a part of combined
+SCHEMA = "svg-edge/forecasts/3"  # 2: camera_motion, a part of combined; 3: motion, likewise
 
 _VIDEO = [
     pa.field("video_id", pa.string(), nullable=False),  # of this content at this address
@@ -26,6 +26,7 @@ FRAMES = pa.schema(
         pa.field("surprise", pa.float32()),  # in the unit that the metadata names
         pa.field("z_surprise", pa.float32()),  # robust standard deviations above what is usual in this video
         pa.field("z_error", pa.float32()),
+        pa.field("z_motion", pa.float32()),
         pa.field("z_scene", pa.float32()),
         pa.field("z_camera_motion", pa.float32()),
         pa.field("z_combined", pa.float32()),
@@ -47,6 +48,7 @@ EVENTS = pa.schema(
         pa.field("signal", pa.string()),  # that raised an alarm, and its largest values
         pa.field("peak_surprise", pa.float32()),
         pa.field("peak_error", pa.float32()),
+        pa.field("peak_motion", pa.float32()),
         pa.field("peak_scene", pa.float32()),
         pa.field("peak_camera_motion", pa.float32()),
         pa.field("peak_combined", pa.float32()),

@@ -12,7 +12,7 @@ import pytest
 from svg_runtime import Forecaster
 from svg_runtime.forecast.forecaster import Observation
 from svg_runtime.forecast.scores import EarlierForecast, ForecastMemory
-from svg_runtime.live.signals import ErrorRatio, SceneChange, Signals, UsualRange, combined
+from svg_runtime.live.signals import SceneChange, Signals, UsualRange, combined
 
 STEP_S = 0.1
 
@@ -67,29 +67,6 @@ def test_rare_peaks_that_come_again_and_again_are_usual():
     assert UsualRange(STEP_S).z(8.0) is None
     zs = fed(UsualRange(STEP_S), values)
     assert max(z for z in zs[2000:] if z is not None) < 5
-
-
-def forecasts(variance: float) -> tuple[np.ndarray, np.ndarray]:
-    return np.full((64, 64, 3), 0.5, np.float32), np.full((64, 64, 3), variance, np.float32)
-
-
-def test_an_error_counts_less_where_the_model_was_unsure():
-    frame, (mean, _) = np.full((64, 64, 3), 0.7, np.float32), forecasts(0)
-    sure, unsure = (ErrorRatio(STEP_S).of(frame, *forecasts(variance)) for variance in (0.0001, 0.04))
-    assert sure > 50 * unsure
-    assert unsure == pytest.approx(1, rel=0.01)  # an error of 0.2 where 0.2 was predicted
-    assert ErrorRatio(STEP_S).of(mean, *forecasts(0)) == 0
-
-
-def test_a_deterministic_model_learns_where_it_is_wrong():
-    ratio, (mean, none) = ErrorRatio(STEP_S), forecasts(0)
-    tree, thief = mean.copy(), mean.copy()
-    tree[:16, :16] += 0.2
-    thief[48:, 48:] += 0.2
-    for _ in range(600):
-        rustle = ratio.of(tree, mean, none)
-    assert rustle == pytest.approx(1, rel=0.05)
-    assert ratio.of(thief, mean, none) > 100
 
 
 def test_a_covered_lens_is_a_changed_scene_for_as_long_as_it_is_covered():

@@ -18,6 +18,7 @@ class SignalChoice(str, Enum):
     combined = "combined"
     surprise = "surprise"
     error = "error"
+    motion = "motion"
     scene = "scene"
     camera_motion = "camera_motion"
 
@@ -26,8 +27,8 @@ AlarmOption = Annotated[bool, _option("--alarm", help="Raise an alarm when somet
 AlarmSignalOption = Annotated[
     SignalChoice | None,
     _option(
-        help="What raises it: the model's surprise, the error of its forecast, a changed scene, a camera that "
-        "moves, or all combined; each in robust standard deviations above what is usual here. Default: combined."
+        help="What raises it: the model's surprise, the error of its forecast, unusual motion, a changed scene, a "
+        "camera that moves, or all combined; each in robust standard deviations above what is usual here. Default: combined."
     ),
 ]
 AlarmThresholdOption = Annotated[

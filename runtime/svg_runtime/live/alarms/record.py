@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-SignalName = Literal["combined", "surprise", "error", "scene", "camera_motion"]
-SIGNALS: tuple[SignalName, ...] = ("combined", "surprise", "error", "scene", "camera_motion")
+SignalName = Literal["combined", "surprise", "error", "motion", "scene", "camera_motion"]
+SIGNALS: tuple[SignalName, ...] = ("combined", "surprise", "error", "motion", "scene", "camera_motion")
 _LAST_LINE = 1 << 16  # bytes at the end of a file that hold its last line
 
 
@@ -31,6 +31,7 @@ class Peak(_Frozen):
     combined: float | None = None
     surprise: float | None = None
     error: float | None = None
+    motion: float | None = None
     scene: float | None = None
     camera_motion: float | None = None
 

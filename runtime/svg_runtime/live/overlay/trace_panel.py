@@ -36,8 +36,8 @@ _UNITS = {
     None: "none: the model has no latents",
 }
 _SIGNALS = {
-    "combined": "Combined signal", "surprise": "Surprise", "error": "Forecast error", "scene": "Change of scene",
-    "camera_motion": "Camera motion",
+    "combined": "Combined signal", "surprise": "Surprise", "error": "Forecast error", "motion": "Motion",
+    "scene": "Change of scene", "camera_motion": "Camera motion",
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from svg_runtime.live.signals import SignalValues
 
 _KEPT = 1200  # points; two minutes at the usual ten a second
 _APART_S = 0.05  # a file may be read at hundreds of frames a second: a chart shows no more points than this
-COLUMNS = ("number", "time", "alarm", "raw", "combined", "surprise", "error", "scene", "camera_motion")
+COLUMNS = ("number", "time", "alarm", "raw", "combined", "surprise", "error", "motion", "scene", "camera_motion")
 
 
 class History:

@@ -3,7 +3,7 @@
 const SPAN_S = 60;
 const GAP_S = 2; // a longer gap between points breaks the line
 const LEFT = 30, RIGHT = 8, TOP = 10, BOTTOM = 20; // margins in CSS pixels
-const NAMES = { alarm: 2, raw: 3, combined: 4, surprise: 5, error: 6, scene: 7, camera_motion: 8 }; // columns of a point: number, time, ...
+const NAMES = { alarm: 2, raw: 3, combined: 4, surprise: 5, error: 6, motion: 7, scene: 8, camera_motion: 9 }; // columns of a point: number, time, ...
 
 export class Chart {
   constructor(canvas) {
