@@ -218,13 +218,12 @@ class Signals:
 
 
 def combined(z: Sequence[float]) -> float:
-    """The larger of the largest and of the sum over the square root of the number (Stouffer), both at least 0.
+    """The largest, and at least 0: calm does not make up for a forecast that failed, nor easy forecasts for another scene.
 
-    Values below the usual count as 0: a calm scene does not make up for a forecast that failed. The largest alone counts too:
-    under a covered lens forecasts are easy, and would hide that the scene has changed.
+    The signals depend on each other: what moves unexpectedly is surprising, is forecast badly and is fast. So that they agree
+    says little, and a sum of them would raise more false alarms.
     """
-    above = [max(value, 0.0) for value in z]
-    return max(*above, sum(above) / math.sqrt(len(above)))
+    return max(0.0, *z)
 
 
 def _steps(seconds: float, interval_s: float) -> int:
