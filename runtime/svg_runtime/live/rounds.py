@@ -19,7 +19,7 @@ from svg_runtime.live.adaptive import AdaptiveCounts
 from svg_runtime.live.camera_run import CameraRun
 from svg_runtime.live.forecasts import CameraForecasts
 from svg_runtime.live.overlay import View
-from svg_runtime.live.page.controls import Change
+from svg_runtime.live.page.controls import Change, NotYetError
 from svg_runtime.live.sources import SourceFrame
 from svg_runtime.live.stop import StopRequest
 
@@ -136,11 +136,12 @@ class LiveLoop:
         """Forecast so once, so that what the model or the memory cannot do does not end the run.
 
         Raises:
+            NotYetError: no camera has a forecast at present.
             UsageError: with the reason; nothing has changed.
         """
         ready = [number for number, camera in enumerate(self._cameras) if camera.running and self._forecasts.ready(number)]
         if not ready:
-            raise UsageError("the model has not seen enough frames yet; try again in a moment")
+            raise NotYetError("the model has not seen enough frames yet")
         try:
             self._forecasts.forecast(ready, samples, horizon)
         except (SvgError, RuntimeError, MemoryError) as error:

@@ -110,7 +110,7 @@ class LiveStats:
         self.blank = 0  # pictures of one colour
         self.frozen = 0  # pictures that were the same for long
         self.pauses = 0  # gaps so long that the context started anew
-        self.stopped_by = "end of source"
+        self.stopped_by: str | None = None  # None: it goes on
         self.recorded: list[dict[str, Any]] = []  # what each recorder wrote
 
     def count_empty(self, found: EmptyPicture | None) -> EmptyPicture | None:
@@ -133,7 +133,7 @@ class LiveStats:
     def frames(self) -> dict[str, int]:
         """Return the counts of pictures."""
         return {"captured": self.captured, "seen": self.seen, "forecast": self.forecast, "dropped": self.dropped,
-                "not_shown": self.not_shown, "unused": max(0, self.captured - self.seen),
+                "not_shown": self.not_shown, "unused": max(0, self.captured - (self.seen - self.held)),
                 "held": self.held, "blank": self.blank, "frozen": self.frozen}  # fmt: skip
 
     def summary(self) -> dict[str, Any]:

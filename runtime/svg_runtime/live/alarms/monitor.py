@@ -55,10 +55,12 @@ class _Alarm:
 
     start: datetime
     position_s: float
+    high: datetime  # when the last frame was taken that was not below the level at which the alarm clears
     peak: Peak = field(default_factory=Peak)
     # The mean forecast of the frame with the largest value, and the frame; one value, as the writer's thread reads both.
     frames: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
     sequence: int = 0
+    end: datetime | None = None  # None: not ended yet
     # Used by the writer's thread alone:
     files: Files | None = None  # None: not saved yet
     duration_s: float | None = None  # None: not ended yet
@@ -215,9 +217,12 @@ class AlarmMonitor:
             self._start_alarm(moment)
 
     def _note_peak(self, moment: _Moment, value: float) -> None:
+        now = moment.wall_clock()
         if self._alarm is None:
-            self._alarm = _Alarm(start=moment.wall_clock(), position_s=moment.time_s)
+            self._alarm = _Alarm(start=now, position_s=moment.time_s, high=now)
         alarm = self._alarm
+        if self._trigger.high_s == moment.time_s:
+            alarm.high = now
         before = getattr(alarm.peak, self._options.signal)
         if before is None or value > before:
             expected = moment.observation.expected
@@ -245,6 +250,8 @@ class AlarmMonitor:
         assert alarm is not None
         self._alarm = None
         duration_s = self._trigger.high_s - alarm.position_s + self._interval_s
+        # A file is not read at the rate at which it was recorded: both ends are by the clock, the duration is the source's.
+        alarm.end = min(alarm.high + timedelta(seconds=self._interval_s), datetime.now().astimezone())
         self._write(lambda: self._finish(alarm, duration_s))
 
     def _save(self, alarm: _Alarm, pictures: list[StoredPicture]) -> None:
@@ -271,7 +278,7 @@ class AlarmMonitor:
         return AlarmRecord(
             sequence=alarm.sequence, phase=phase, camera=self._options.camera, source=self._source, model=self._model,
             signal=self._options.signal, threshold=self._options.trigger.threshold, start=alarm.start,
-            end=None if duration_s is None else alarm.start + timedelta(seconds=duration_s),
+            end=alarm.end,
             duration_s=None if duration_s is None else round(duration_s, 3),
             position_s=round(alarm.position_s, 3), peak=alarm.peak, files=alarm.files or Files(),
         )  # fmt: skip

@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 _KEPT = 200
+_OF_A_GROUP = 10
 _DIGITS = 16  # a number with so many is no number of an entry
 
 
@@ -23,12 +24,14 @@ class Entry:
         number: from 1, growing by one.
         kind: alarm, event or change.
         data: JSON.
+        group: entries that are alike, of one camera; None: it stands for itself.
     """
 
     run: str
     number: int
     kind: str
     data: str
+    group: tuple[str, str] | None = None
 
     def as_server_sent(self) -> str:
         """As a message of an event stream."""
@@ -44,13 +47,20 @@ class Board:
         self._count = 0
         self._run = f"{time.time_ns() // 1_000_000:x}"
 
-    def add(self, kind: str, camera: str, values: dict[str, Any]) -> None:
-        """Add an entry; `values` are plain JSON values."""
+    def add(self, kind: str, camera: str, values: dict[str, Any], group: str | None = None) -> None:
+        """Add an entry; `values` are plain JSON values.
+
+        Of a group, only the last entries stay: a short video that is played again and again would push all else out.
+        """
         now = datetime.now(timezone.utc).isoformat(timespec="milliseconds")
         data = json.dumps({"time": now, "camera": camera, **values})
         with self._lock:
             self._count += 1
-            self._entries.append(Entry(self._run, self._count, kind, data))
+            entry = Entry(self._run, self._count, kind, data, None if group is None else (camera, group))
+            alike = [one for one in self._entries if entry.group is not None and one.group == entry.group]
+            if len(alike) >= _OF_A_GROUP:
+                self._entries.remove(alike[0])
+            self._entries.append(entry)
 
     def after(self, number: int, most: int = _KEPT) -> list[Entry]:
         """The last entries, at most so many, whose number is larger."""

@@ -16,7 +16,7 @@ from svg_runtime.live.alarms.archive import OWN_NAME
 from svg_runtime.live.alarms.record import AlarmRecord
 from svg_runtime.live.overlay import Caption, View
 from svg_runtime.live.page.board import Board
-from svg_runtime.live.page.controls import Change, ChangeQueue, Fixed, Settings, check_change
+from svg_runtime.live.page.controls import Change, ChangeQueue, Fixed, NotYetError, Settings, check_change
 from svg_runtime.live.page.held_summary import HeldSummary
 from svg_runtime.live.page.history import History
 from svg_runtime.live.page.names import OVERLAYS, WHOLE_PICTURE
@@ -114,10 +114,19 @@ class PageCamera:
         self._studio.wake(self._feeds)
 
     def apply_changes(self, apply: Callable[[Change], None]) -> None:
-        """Apply what clients want changed; a `SvgError` that `apply` raises is the client's answer, and nothing is noted."""
-        for change, done in self._changes.take():
+        """Apply what clients want changed.
+
+        Args:
+            apply: applies one change. A `NotYetError` puts it off, another `SvgError` is the client's answer.
+        """
+        for asked, done in self._changes.take():
+            change = asked.beyond(self._settings)
             try:
-                apply(change)
+                if change.model_fields_set:
+                    apply(change)
+            except NotYetError:
+                self._changes.put_off(asked, done)
+                continue
             except SvgError as error:
                 done.set_exception(error)
                 continue
@@ -127,7 +136,7 @@ class PageCamera:
     def on_event(self, kind: str, message: str) -> None:
         """Take in an event of the run; any thread may call this. Alarms come by `on_alarm`."""
         if kind != "alarm":
-            self._board.add("event", self.key, {"kind": kind, "message": message})
+            self._board.add("event", self.key, {"kind": kind, "message": message}, group=kind)
 
     def on_alarm(self, record: AlarmRecord) -> None:
         """Take in the start or the end of an alarm; any thread may call this."""
@@ -137,8 +146,12 @@ class PageCamera:
 
     def note_counts(self, samples: int, horizon: int) -> None:
         """All cameras have new counts, whoever asked for them."""
+        counts = {"samples": samples, "horizon": horizon}
         with self._lock:
+            changed = {name: count for name, count in counts.items() if count != getattr(self._settings, name)}
             self._settings = replace(self._settings, samples=samples, horizon=horizon)
+        if changed:
+            self._board.add("change", self.key, changed)
 
     def end(self, reason: str) -> None:
         """No further views will come."""
@@ -161,7 +174,7 @@ class PageCamera:
         picture_hw = None if view is None else (view.picture.shape[0], view.picture.shape[1])
         check_change(change, self._settings, self.about.fixed, picture_hw)
         if change.model_fields_set <= {"overlay"}:
-            self._note(change)
+            self._note(change.beyond(self._settings))
             self._painter_changed()
             return None
         return self._changes.put(change)
@@ -216,12 +229,14 @@ class PageCamera:
         }  # fmt: skip
 
     def _note(self, change: Change) -> None:
-        """A change is in force."""
+        """A change is in force. Counts have been noted, for all cameras, if the loop has applied it."""
         given = change.model_dump(include=change.model_fields_set)
-        given.pop("reset", None)
         with self._lock:
-            self._settings = replace(self._settings, **{key: value for key, value in given.items() if key == "roi" or value})
-        self._board.add("change", self.key, change.model_dump(include=change.model_fields_set))
+            before = self._settings
+            self._settings = replace(before, **{name: value for name, value in given.items() if name != "reset"})
+        new = {name: value for name, value in given.items() if name == "reset" or value != getattr(before, name)}
+        if new:
+            self._board.add("change", self.key, new)
 
     def _look(self) -> Look:
         settings = self._settings

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import queue
+from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from svg_common.errors import SvgError, UsageError
 from svg_runtime.live.page.names import OVERLAYS
@@ -22,6 +23,10 @@ class BusyError(SvgError):
     """Too many changes wait for the live loop."""
 
 
+class NotYetError(SvgError):
+    """A change cannot be applied now, but will be later: it waits."""
+
+
 class Change(BaseModel):
     """The body of a POST: only what is to change."""
 
@@ -34,6 +39,13 @@ class Change(BaseModel):
     threshold: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False, strict=False)] | None = None
     reset: Literal[True] | None = None
 
+    @field_validator("reset", mode="before")
+    @classmethod
+    def _no_number(cls, value: object) -> object:
+        if value == 1 and value is not True:  # which is equal to True
+            raise ValueError("Input should be true")
+        return value
+
     @property
     def changes_region(self) -> bool:
         """Whether `roi` was given, be it null."""
@@ -43,6 +55,16 @@ class Change(BaseModel):
     def region(self) -> Roi | None:
         """The region; None: the whole picture."""
         return None if self.roi is None else parse_roi(self.roi)
+
+    def beyond(self, now: Settings) -> Change:
+        """The part of it that is not in force already: a region that is would start the model anew for nothing."""
+        given = {name: getattr(self, name) for name in ("samples", "horizon", "overlay", "threshold")}
+        changed = {name: value for name, value in given.items() if value not in (None, getattr(now, name))}
+        if self.changes_region and self.region != (None if now.roi is None else parse_roi(now.roi)):
+            changed["roi"] = self.roi
+        if self.reset:
+            changed["reset"] = True
+        return Change(**changed)
 
 
 @dataclass(frozen=True)
@@ -121,6 +143,7 @@ class ChangeQueue:
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[tuple[Change, Future[None]]] = queue.SimpleQueue()
+        self._put_off: deque[tuple[Change, Future[None]]] = deque()
 
     def put(self, change: Change) -> Future[None]:
         """Queue a change. The future is done when it is applied, or raises why it is not.
@@ -128,18 +151,23 @@ class ChangeQueue:
         Raises:
             BusyError: too many wait.
         """
-        if self._queue.qsize() >= _MOST_WAITING:
+        if self._queue.qsize() + len(self._put_off) >= _MOST_WAITING:
             raise BusyError("too many changes wait; try again later")
         done: Future[None] = Future()
         self._queue.put((change, done))
         return done
 
     def take(self) -> list[tuple[Change, Future[None]]]:
-        """All that waits, in order."""
-        found = []
+        """All that waits, in order; what was put off comes first."""
+        found = list(self._put_off)
+        self._put_off.clear()
         while not self._queue.empty():
             found.append(self._queue.get())
         return found
+
+    def put_off(self, change: Change, done: Future[None]) -> None:
+        """Keep a change for the next `take`."""
+        self._put_off.append((change, done))
 
 
 def _described(found: Any) -> str:

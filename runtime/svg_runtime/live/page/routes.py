@@ -38,6 +38,7 @@ _REPEAT_S = 10.0  # a picture is sent again, so that a client that is gone is no
 _PICTURE_S = 5.0  # how long a single picture may take
 _APPLY_S = 3.0  # how long a change may take: the loop applies it between two frames
 _SLICE_S, _STATE_S, _HEARTBEAT_S = 0.5, 1.0, 10.0
+_NOT_YET = "not applied yet: it is as soon as there are new pictures; other samples or steps need a whole context of them"
 _LATE = 50  # entries for a client that joins
 
 
@@ -210,7 +211,7 @@ class Routes:
         except SvgError as error:
             return _json({"error": str(error).replace("\n  ", "; ")}, 422)
         except (asyncio.TimeoutError, TimeoutError):
-            return _json({"error": "not applied yet: there is no new picture; it is applied with the next one"}, 202)
+            return _json({"error": _NOT_YET}, 202)
         return _json(camera.state())
 
     def _camera(self, request: Request) -> PageCamera:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 
 import av
@@ -38,6 +39,7 @@ class Watch:
         self.ticks = ticks  # per picture
         self.rng = np.random.default_rng(0)
         self.tick = 0
+        self.first_s: float | None = None  # when a camera took its first picture; None: a file, read as fast as possible
 
     def see(self, seconds: float, jump: float = QUIET, empty=None) -> None:
         for _ in range(round(seconds / STEP_S)):
@@ -45,7 +47,8 @@ class Watch:
             samples = self.rng.normal(0.4, 0.02, (8, 16, 16, 1)).clip(0, 1).astype(np.float32)
             picture = np.full((48, 64, 3), round(255 * (0.4 + jump)), np.uint8)
             observation = Observation(self.tick, None, (), EarlierForecast(1, samples))
-            self.monitor.add(SourceFrame(picture, self.tick), real, observation, empty)
+            captured_s = None if self.first_s is None else self.first_s + self.tick / self.ticks * STEP_S
+            self.monitor.add(SourceFrame(picture, self.tick, captured_s=captured_s), real, observation, empty)
             self.tick += self.ticks
             if self.monitor._clips is not None:  # it keeps up, as with a camera
                 passed = threading.Event()
@@ -133,6 +136,7 @@ def test_the_calm_begins_after_the_pause_and_not_before_it(watch):
 def test_an_alarm_leaves_a_clip_a_picture_and_a_line(watch, tmp_path, ticks):
     file = tmp_path / "events.jsonl"
     wall = watch(ticks, folder=tmp_path / "alarms", before_s=1.0, after_s=2.0, events_file=file)
+    wall.first_s = time.monotonic() - 60
     wall.see(20)
     wall.see(1, ANOMALY)
     wall.see(4)
@@ -141,7 +145,7 @@ def test_an_alarm_leaves_a_clip_a_picture_and_a_line(watch, tmp_path, ticks):
     assert (record.sequence, record.phase, record.source) == (1, "ended", "wall")
     assert record.position_s == pytest.approx(20)
     assert record.duration_s == pytest.approx(1, abs=0.25)
-    assert (record.end - record.start).total_seconds() == pytest.approx(record.duration_s)
+    assert (record.end - record.start).total_seconds() == pytest.approx(record.duration_s, abs=0.01)
     assert record.peak.combined > 4.5
     assert record.peak.surprise is None
     with av.open(record.files.clip) as container:
@@ -150,6 +154,20 @@ def test_an_alarm_leaves_a_clip_a_picture_and_a_line(watch, tmp_path, ticks):
     assert levels[0] < 120 < levels[15]
     assert cv2.imread(record.files.picture) is not None
     assert Path(record.files.clip).parent == tmp_path / "alarms"
+
+
+def test_alarms_of_a_file_that_is_read_fast_do_not_overlap_and_end_before_they_are_written(watch, tmp_path):
+    file = tmp_path / "events.jsonl"
+    wall = watch(events_file=file)
+    wall.see(20)
+    for _ in range(2):
+        wall.see(1, ANOMALY)
+        wall.see(12)
+    wall.monitor.close()
+    one, two = (AlarmRecord.model_validate_json(line) for line in file.read_text().splitlines())
+    assert one.start < one.end < two.start < two.end < datetime.now().astimezone()
+    assert two.position_s - one.position_s == pytest.approx(13)
+    assert one.duration_s == pytest.approx(1, abs=0.25)
 
 
 def test_an_alarm_that_is_still_there_at_the_end_is_complete(watch, tmp_path):

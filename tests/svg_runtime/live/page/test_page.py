@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import threading
 import time
 from contextlib import closing
 from datetime import datetime, timezone
@@ -20,7 +21,7 @@ from svg_common.errors import UsageError
 from svg_runtime.errors import BackendError
 from svg_runtime.live.alarms.record import AlarmRecord, Files
 from svg_runtime.live.page import controls, routes, studio
-from svg_runtime.live.page.controls import Fixed
+from svg_runtime.live.page.controls import Fixed, NotYetError
 from svg_runtime.live.page.live_page import LivePage
 from svg_runtime.live.page.options import ServeOptions
 from svg_runtime.web.address import Address
@@ -243,7 +244,7 @@ def test_the_page_loads_only_what_is_its_own():
 def test_who_joins_late_gets_the_last_events_and_goes_on_from_there():
     with served_page() as (page, address):
         for number in range(1, 61):
-            page.cameras["wall"].stats.events.add("test", f"event {number}")
+            page.cameras["wall"].stats.events.add(f"kind {number}", f"event {number}")
         read = events_of(address, until="event 60")
         assert read.startswith("retry: 2000\n\n")
         assert "event 11" in read
@@ -257,7 +258,7 @@ def test_who_joins_late_gets_the_last_events_and_goes_on_from_there():
 def test_who_has_seen_events_of_an_earlier_run_gets_the_last_ones_of_this():
     with served_page() as (page, address):
         for number in range(1, 61):
-            page.cameras["wall"].stats.events.add("test", f"event {number}")
+            page.cameras["wall"].stats.events.add(f"kind {number}", f"event {number}")
         read = events_of(address, until="event 60", **{"last-event-id": "18c2f3a4b5d-58"})
         assert "event 11" in read
 
@@ -293,6 +294,78 @@ def test_the_page_gets_signals_and_state_with_its_events():
 # 4) changes
 
 
+def test_an_event_that_comes_again_and_again_pushes_out_no_other():
+    with served_page() as (page, address):
+        events = page.cameras["wall"].stats.events
+        events.add("camera_missing", "it was there once")
+        for number in range(1, 301):
+            events.add("loop", f"round {number} of it")
+        read = events_of(address, until="round 300")
+        assert "it was there once" in read
+        assert "round 291 of it" in read
+        assert "round 290 of it" not in read
+
+
+def test_what_is_in_force_already_is_not_done_again():
+    applied = []
+    with served_page() as (page, address), client(address) as known:
+        camera = page.cameras["wall"]
+        camera.publish(make_view())
+        with applying(camera, applied.append):
+            for asked in (
+                {}, {"roi": None}, {"samples": None, "horizon": None, "overlay": None, "threshold": None, "reset": None},
+                {"samples": camera.state()["settings"]["samples"]}, {"overlay": "live"},
+            ):  # fmt: skip
+                assert known.post("/cameras/wall/controls", json=asked).status_code == 200, asked
+            assert applied == []
+            for roi in ("0,0,0.5,1", "0, 0, 0.5, 1", None):
+                assert known.post("/cameras/wall/controls", json={"roi": roi}).status_code == 200
+        assert [change.roi for change in applied] == ["0,0,0.5,1", None]
+        camera.stats.events.add("end", "all there is")
+        read = events_of(address, until="all there is")
+        assert read.count("event: change") == 2
+
+
+def test_a_change_that_cannot_be_applied_yet_waits_and_others_do_not_wait_for_it():
+    applied, ready = [], threading.Event()
+
+    def apply(change):
+        if change.samples and not ready.is_set():
+            raise NotYetError("no forecast yet")
+        applied.append(change)
+
+    with served_page() as (page, address), client(address) as known:
+        camera = page.cameras["wall"]
+        camera.publish(make_view())
+        with applying(camera, apply):
+            waiting = known.post("/cameras/wall/controls", json={"samples": 4})
+            assert waiting.status_code == 202
+            assert "not applied yet" in waiting.json()["error"]
+            assert known.post("/cameras/wall/controls", json={"threshold": 7}).status_code == 200
+            ready.set()
+            wait_until(lambda: camera.state()["settings"]["samples"] == 4)
+        assert [(change.samples, change.threshold) for change in applied] == [(None, 7.0), (4, None)]
+
+
+def test_counts_that_one_camera_was_asked_for_are_noted_for_all():
+    with served_page(names=("gate", "yard")) as (page, address):
+        for camera in page.cameras.values():
+            camera.note_counts(3, 5)
+            camera.note_counts(3, 5)
+        page.cameras["yard"].stats.events.add("end", "all there is")
+        changes = re.findall(r"event: change\ndata: (.*)", events_of(address, until="all there is"))
+        assert [(each["camera"], each["samples"], each["horizon"]) for each in map(json.loads, changes)] == [
+            ("gate", 3, 5), ("yard", 3, 5)
+        ]  # fmt: skip
+
+
+def test_statistics_of_a_run_that_goes_on_say_so():
+    with served_page() as (page, address), client(address) as known:
+        camera = page.cameras["wall"]
+        camera.publish(make_view())
+        assert known.get("/cameras/wall/stats.json").json()["stopped_by"] is None
+
+
 def test_changes_are_applied_by_the_loop_between_two_frames():
     applied = []
     with served_page() as (page, address), client(address) as known:
@@ -322,7 +395,8 @@ def test_changes_are_applied_by_the_loop_between_two_frames():
         ({"samples": 0}, "samples"), ({"samples": 65}, "samples"), ({"samples": "4"}, "samples"), ({"samples": 2.5}, "samples"),
         ({"horizon": -1}, "horizon"), ({"overlay": "x"}, "expected one of live"), ({"unknown": 1}, "unknown"),
         ({"roi": "1,2,3"}, "is no region"), ({"roi": "0,0,1000,1000"}, "does not lie within the picture"),
-        ({"roi": "0,0,4,4"}, "only 4x4 pixels"), ({"threshold": 0}, "threshold"), ({"reset": False}, "reset"),
+        ({"roi": "0,0,4,4"}, "only 4x4 pixels"), ({"threshold": 0}, "threshold"),
+        ({"reset": False}, "reset"), ({"reset": 1}, "reset"),
         ({"roi": "1" * 101}, "roi"), ([], "object"), ("x", "object"),
     ],
 )  # fmt: skip
@@ -376,7 +450,7 @@ def test_a_loop_that_waits_for_a_picture_gets_a_few_changes_later(monkeypatch):
     monkeypatch.setattr(routes, "_APPLY_S", 0.02)
     applied = []
     with served_page() as (page, address), client(address) as known:
-        codes = [known.post("/cameras/wall/controls", json={"samples": 3}).status_code for _ in range(10)]
+        codes = [known.post("/cameras/wall/controls", json={"samples": 3 + number}).status_code for number in range(10)]
         assert codes == [202] * 8 + [503] * 2
         page.cameras["wall"].apply_changes(applied.append)
         assert len(applied) == 8

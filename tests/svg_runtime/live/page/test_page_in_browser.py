@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 from playwright import sync_api
 
 from benchmarks.page_pictures import CHROMIUM, CHROMIUM_ARGUMENTS
+from svg_runtime.live.page.camera import PageCamera
 from svg_runtime.live.page.live_page import LivePage
 from svg_runtime.live.page.options import ServeOptions
 from svg_runtime.web.address import Address
@@ -183,6 +185,48 @@ def test_a_link_on_another_site_opens_the_page_without_tls(browser, monkeypatch)
     finally:
         served.close()
         other.close()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_many_cameras_without_pictures_are_counted_and_fit_on_the_page(browser, monkeypatch, width):
+    monkeypatch.setenv("SVG_EDGE_TOKEN", TOKEN)
+    served = LivePage.open(ServeOptions(Address("127.0.0.1", 0)), lambda message: None)
+    cameras = [add_camera(served, f"a camera with a long name at the gate number {number}") for number in range(5)]
+    served.start()
+    try:
+        for camera in cameras[:2]:
+            camera.publish(make_view())
+        cameras[0].stats.alarms = SimpleNamespace(active=True, values=None, summary=cameras[0].stats.alarms.summary)
+        monkeypatch.setattr(PageCamera, "problem", lambda camera: None if camera in cameras[:2] else "no picture yet")
+        with Seen(browser, served, viewport={"width": width, "height": 800}) as seen:
+            seen.wait_for("document.getElementById('status').textContent === '3 of 5 without pictures, 1 alarm'")
+            assert seen.tab.evaluate("document.documentElement.scrollWidth") == width
+            assert seen.tab.evaluate("document.getElementById('title').getBoundingClientRect().width") > 50
+            count = "[...document.querySelectorAll('.tile img')].filter(one => {}).length"
+            seen.wait_for(count.format("one.naturalWidth") + " === 2")
+            visible = seen.tab.evaluate(count.format("getComputedStyle(one).visibility === 'visible'"))
+            assert visible == 2  # the others have nothing to show, not even a broken picture
+    finally:
+        served.close()
+
+
+def test_a_page_whose_token_is_no_longer_valid_says_so(browser, monkeypatch):
+    monkeypatch.setenv("SVG_EDGE_TOKEN", TOKEN)
+    served = LivePage.open(ServeOptions(Address("127.0.0.1", 0)), lambda message: None)
+    add_camera(served).publish(make_view())
+    served.start()
+    try:
+        with Seen(browser, served) as seen:
+            seen.wait_for("document.getElementById('status').textContent.includes('fps')")
+            port = served.access.address.port
+            served.close()
+            monkeypatch.setenv("SVG_EDGE_TOKEN", TOKEN[::-1])
+            served = LivePage.open(ServeOptions(Address("127.0.0.1", port)), lambda message: None)
+            add_camera(served).publish(make_view())
+            served.start()
+            seen.wait_for("document.getElementById('status').textContent.includes('open the new link')")
+    finally:
+        served.close()
 
 
 def test_several_cameras_are_tiles_that_lead_to_their_own_pages(browser, page):

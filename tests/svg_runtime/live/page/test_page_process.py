@@ -86,12 +86,16 @@ def test_a_real_run_is_seen_changed_and_ended(start, tmp_path):
         assert known.get(f"{page}/futures.jpg").status_code == 200
         outside = known.post(f"{page}/controls", json={"roi": "0,0,9999,9999"})
         assert outside.status_code == 422
+        assert known.get("/stats.json").json()["stopped_by"] is None
+        assert known.post(f"{page}/controls", json={"roi": "0,0,1,0.9"}).status_code == 200
+        soon = known.post(f"{page}/controls", json={"samples": 3})  # the context has just begun anew
+        assert (soon.status_code, soon.json().get("settings", {}).get("samples")) == (200, 3), soon.text
     run.process.send_signal(signal.SIGTERM)  # with a stream open
     code, printed = run.end()
     assert code == 0, printed
     stats = json.loads((tmp_path / "stats.json").read_text())
     assert stats["alarms"]["threshold"] == 6
-    assert stats["resets"] == 1
+    assert stats["resets"] == 2
     assert "Traceback" not in printed
     assert "failed to answer" not in printed
     stream.close()

@@ -5,6 +5,7 @@ import { Chart } from "/static/chart.js";
 const $ = (id) => document.getElementById(id);
 const RETRY_MS = 1500, FUTURES_MS = 700, TILE_MS = 400;
 const MOST_EVENTS = 100;
+const OLD_TOKEN = "the token is another one now: open the new link";
 const OVERLAYS = {
   live: "none",
   ghost: "what will change",
@@ -42,6 +43,11 @@ async function start() {
   let found;
   try {
     const answer = await fetch("/cameras.json");
+    if (answer.status === 401) {
+      showStatus(OLD_TOKEN, true);
+      setTimeout(start, RETRY_MS);
+      return;
+    }
     if (!answer.ok) throw new Error(String(answer.status));
     found = await answer.json();
   } catch {
@@ -85,7 +91,10 @@ function listen() {
   source.addEventListener("error", () => {
     lost = true;
     showStatus("no connection", true);
-    if (source && source.readyState === EventSource.CLOSED) setTimeout(() => document.hidden || listen(), RETRY_MS);
+    if (source && source.readyState === EventSource.CLOSED) {
+      explain();
+      setTimeout(() => document.hidden || listen(), RETRY_MS);
+    }
   });
   source.addEventListener("state", (message) => showState(JSON.parse(message.data)));
   source.addEventListener("signals", (message) => {
@@ -94,6 +103,15 @@ function listen() {
   });
   for (const kind of Object.keys(SYMBOLS)) {
     source.addEventListener(kind, (message) => showEntry(kind, JSON.parse(message.data), message.lastEventId));
+  }
+}
+
+// An event stream does not say why it was refused.
+async function explain() {
+  try {
+    if ((await fetch("/cameras.json")).status === 401) showStatus(OLD_TOKEN, true);
+  } catch {
+    // no connection, as is said already
   }
 }
 
@@ -107,9 +125,19 @@ function showState(state) {
   if (state.camera === shown) showCamera(state);
   else if (!shown) showTile(state);
   if (!shown) {
-    const bad = [...states.values()].filter((one) => one.problem || one.alarm);
-    showStatus(bad.length ? bad.map((one) => `${one.name}: ${one.problem || "alarm"}`).join("; ") : `${states.size} cameras`, bad.length > 0);
+    showStatus(...summary());
   }
+}
+
+// Of all cameras, for the head of the page: one that is in trouble by its name, more of them by their number; tiles say which.
+function summary() {
+  const all = [...states.values()];
+  const bad = all.filter((one) => one.problem || one.alarm);
+  if (!bad.length) return [`${all.length} cameras`, false];
+  if (bad.length === 1) return [`${bad[0].name}: ${bad[0].problem || "alarm"}`, true];
+  const lost = bad.filter((one) => one.problem).length, alarms = bad.length - lost;
+  const parts = [lost && `${lost} of ${all.length} without pictures`, alarms && `${alarms} alarm${alarms > 1 ? "s" : ""}`];
+  return [parts.filter(Boolean).join(", "), true];
 }
 
 // 2) all cameras: each tile asks for its next picture when it has one, so that a camera without pictures holds up no other
@@ -229,7 +257,7 @@ function showEntry(kind, data, id) {
     line.dataset.alarm = `${data.sequence} ${data.start}`;
     $("events").querySelector(`[data-alarm="${line.dataset.alarm}"]`)?.remove(); // its end takes the place of its start
   }
-  const time = element("time", new Date(data.start || data.time).toLocaleTimeString([], { hour12: false }));
+  const time = element("time", new Date(data.end || data.start || data.time).toLocaleTimeString([], { hour12: false }));
   time.dateTime = data.time;
   const text = element("span", describe(kind, data));
   if (kind === "alarm") text.className = "alarm";
@@ -256,6 +284,7 @@ function describe(kind, data) {
   const { time, camera, ...changes } = data;
   return Object.entries(changes).map(([name, value]) => {
     if (name === "reset") return "started anew";
+    if (name === "horizon") return `steps ${value}`;
     return name === "roi" ? `region ${value || "whole picture"}` : `${name} ${value}`;
   }).join(", ");
 }
