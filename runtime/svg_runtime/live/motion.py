@@ -42,8 +42,10 @@ class Motion:
 
         None for the first frame, one of another size than the last, and one below 16 pixels.
         """
-        last, self._last = self._last, small_gray(frame)[..., None]
-        if last is None or last.shape != self._last.shape or min(last.shape[:2]) < LEAST_SIDE:
+        last = self._last
+        gray = small_gray(frame)[..., None]
+        self._last = gray
+        if last is None or last.shape != gray.shape or min(gray.shape[:2]) < LEAST_SIDE:
             return None
-        speed = optical_flow(last, self._last) / np.float32(min(last.shape[:2]))
+        speed = optical_flow(last, gray) / np.float32(min(gray.shape[:2]))
         return 1 + self._ratio.of((speed**2).sum(axis=2))

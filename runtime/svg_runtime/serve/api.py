@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
@@ -13,7 +15,7 @@ from starlette.responses import Response
 import svg_runtime
 from svg_runtime.serve import answers, metrics, operations, page, schema
 from svg_runtime.serve.catalogue import Catalogue
-from svg_runtime.serve.frames import MEDIA_TYPES
+from svg_runtime.serve.frames import MEDIA_TYPES, RAW
 from svg_runtime.serve.limits import Limits
 from svg_runtime.serve.openapi import describe
 from svg_runtime.serve.problems import ProblemError
@@ -66,7 +68,9 @@ class Api:
 
     async def close_session(self, request: Request, held: AsyncExitStack) -> Response:
         """Close a session."""
-        await self._sessions.close(self._session(request).name, "request")
+        session = self._session(request)
+        await self._check_no_body(request)
+        await self._sessions.close(session.name, "request")
         return Response(status_code=204)
 
     async def observe_frame(self, request: Request, held: AsyncExitStack) -> Response:
@@ -75,18 +79,22 @@ class Api:
         media_type = _media_type(request)
         if media_type not in MEDIA_TYPES:
             raise _wrong_type(media_type, MEDIA_TYPES)
+        if media_type != RAW:
+            _check_no_form(request, media_type)
         dtype, shape = request.query_params.get("dtype", "float32"), request.query_params.get("shape")
         if dtype not in ("float32", "uint8"):
             raise ProblemError("invalid", f"dtype={dtype[:40]}", "float32 or uint8")
+        limit = self._limits.frame_bytes
+        early = await self._body(request, limit) if self._is_small(request) else None  # one that stalls holds up no other
         await held.enter_async_context(session.turn())
-        body = await self._body(request, self._limits.frame_bytes)
+        body = await self._body(request, limit) if early is None else early
         return _json(await session.observe(body, media_type, "uint8" if dtype == "uint8" else "float32", shape))
 
     async def forecast(self, request: Request, held: AsyncExitStack) -> Response:
         """The forecast, in the form that the body or the header Accept asks for."""
         session = self._session(request)
-        await held.enter_async_context(session.turn())
         asked = await self._json_body(request, schema.ForecastRequest, or_nothing=True)
+        await held.enter_async_context(session.turn())
         form = asked.format or _accepted_form(", ".join(request.headers.getlist("accept") or ["*/*"]))
         answer = await session.forecast(asked, form)
         return Response(answer.body, media_type=answer.media_type, headers=answer.headers)
@@ -94,6 +102,7 @@ class Api:
     async def reset_session(self, request: Request, held: AsyncExitStack) -> Response:
         """Start a session anew."""
         session = self._session(request)
+        await self._check_no_body(request)
         await held.enter_async_context(session.turn())
         await session.reset()
         return Response(status_code=204)
@@ -142,11 +151,16 @@ class Api:
         except ValidationError as error:
             raise _invalid(error) from None
 
+    def _is_small(self, request: Request) -> bool:
+        """Whether many such bodies may wait in memory; one that does not say its length may not."""
+        length = request.headers.get("content-length", "")
+        return length.isdecimal() and int(length) <= self._limits.early_bytes
+
     async def _body(self, request: Request, limit: int) -> bytes:
         """Read the body.
 
         Raises:
-            ProblemError: it is too large, or compressed. What is left of it is not read.
+            ProblemError: it is too large, compressed, or stalls. What is left of it is not read.
         """
         coding = request.headers.get("content-encoding", "identity").strip().lower()
         if coding != "identity":
@@ -159,11 +173,42 @@ class Api:
         if not length.isdecimal() or int(length) > limit:
             raise too_large
         body = bytearray()
-        async for part in request.stream():
+        async for part in self._parts(request):
             body += part
             if len(body) > limit:
                 raise too_large
         return bytes(body)
+
+    async def _check_no_body(self, request: Request) -> None:
+        """Refuse values that would be ignored. An empty object has none: some libraries send one.
+
+        Raises:
+            ProblemError: there is a body, or it stalls.
+        """
+        body = b""
+        async for part in self._parts(request):
+            body += part
+            if body not in (b"", b"{", b"{}"):
+                raise ProblemError("invalid", "a body, which this request does not have", "no body", headers=_CLOSE)
+
+    async def _parts(self, request: Request) -> AsyncIterator[bytes]:
+        """The body as it arrives. A client that has lost its network would hold up its own session otherwise.
+
+        Raises:
+            ProblemError: nothing more has come for too long.
+        """
+        parts = request.stream()
+        while True:
+            try:
+                part = await asyncio.wait_for(anext(parts), self._limits.stall_s)
+            except StopAsyncIteration:
+                return
+            except asyncio.TimeoutError:
+                raise ProblemError(
+                    "too-slow", f"nothing more of the body came for {self._limits.stall_s:g} s", "the whole body",
+                    advice="send the request again", headers=_CLOSE,
+                ) from None  # fmt: skip
+            yield part
 
 
 _CLOSE = {"Connection": "close"}
@@ -175,6 +220,19 @@ def _json(answer: BaseModel, status: int = 200, headers: dict[str, str] | None =
 
 def _media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _check_no_form(request: Request, media_type: str) -> None:
+    """Refuse what is said of raw numbers beside a picture, which says it itself.
+
+    Raises:
+        ProblemError: it is.
+    """
+    for query in operations.FORM_OF_NUMBERS:
+        if query.name in request.query_params:
+            raise ProblemError(
+                "invalid", f"{query.name} in the query, with Content-Type: {media_type}", f"{query.name} with {RAW} alone"
+            )
 
 
 def _wrong_type(given: str, expected: tuple[str, ...]) -> ProblemError:

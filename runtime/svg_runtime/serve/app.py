@@ -96,12 +96,13 @@ def _check_query(request: Request, operation: Operation) -> None:
     Raises:
         ProblemError: a name is unknown, or given twice.
     """
-    if operation.method != "POST":
+    if operation.method == "GET":
         return
     known = [query.name for query in operation.query]
     for name, count in Counter(name for name, _ in request.query_params.multi_items()).items():
         if name not in known:
-            expected = f"one of: {', '.join(known)}" if known else "no query; values are members of the JSON body"
+            nothing = "no query; values are members of the JSON body" if operation.body else "no query"
+            expected = f"one of: {', '.join(known)}" if known else nothing
             raise ProblemError("invalid", f"{name[:40]} in the query", expected)
         if count > 1:
             raise ProblemError("invalid", f"{name} is {count} times in the query", "once")

@@ -16,6 +16,8 @@ class Limits:
         wait_s: seconds that each of them may wait.
         frame_bytes: of the body of a frame.
         json_bytes: of any other body.
+        early_bytes: of a frame that is read before it is its session's turn: connections keep as much of a body anyway.
+        stall_s: seconds in which more of a body must come.
         pixels: of a picture, looked up in its header before it is decoded.
         forecast_bytes: of all frames of a forecast, as float32.
     """
@@ -26,5 +28,7 @@ class Limits:
     wait_s: float = 30.0
     frame_bytes: int = 32_000_000
     json_bytes: int = 64_000
+    early_bytes: int = 1 << 16
+    stall_s: float = 5.0
     pixels: int = 1 << 24
     forecast_bytes: int = 32_000_000

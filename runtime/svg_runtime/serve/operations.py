@@ -59,6 +59,13 @@ class Operation:
 
 
 _OF_SESSION = ("no-such-session", "busy")
+FORM_OF_NUMBERS = (
+    Query("dtype", "Of raw numbers alone.", {"type": "string", "enum": ["float32", "uint8"], "default": "float32"}),
+    Query(
+        "shape", "Of raw numbers alone: height,width or height,width,channels. Default: the model's.",
+        {"type": "string", "pattern": frames.SHAPE_PATTERN},
+    ),
+)  # fmt: skip
 
 OPERATIONS = (
     Operation(
@@ -70,7 +77,7 @@ OPERATIONS = (
         "Close it when you are done; one that nobody uses is closed after its idle_timeout_s.",
         body=schema.SessionRequest, status=201, answer=schema.Session,
         headers={"Location": "Address of the session."},
-        problems=("too-large", "wrong-type", "invalid", "no-room", "engine-failed"),
+        problems=("too-slow", "too-large", "wrong-type", "invalid", "no-room", "engine-failed"),
     ),
     Operation(
         "GET", "/v1/sessions", "list_sessions", "List the open sessions.", answer=schema.Sessions,
@@ -81,7 +88,8 @@ OPERATIONS = (
     ),
     Operation(
         "DELETE", "/v1/sessions/{session_id}", "close_session", "Close a session.",
-        description="The answer comes when its memory is free.", status=204, problems=("no-such-session",),
+        description="The answer comes when its memory is free.", status=204,
+        problems=("no-such-session", "too-slow", "invalid"),
     ),
     Operation(
         "POST", "/v1/sessions/{session_id}/frames", "observe_frame", "Observe the next frame.",
@@ -89,15 +97,8 @@ OPERATIONS = (
         "(little-endian, in [0, 1], of the model's size), or uint8 of any size. image/png and image/jpeg are pictures of any "
         "size. Pictures and uint8 are scaled, cropped in the middle and converted to the model's colours, as svg-live does. "
         "A frame that is refused is not observed.",
-        query=(
-            Query("dtype", "Of raw numbers.", {"type": "string", "enum": ["float32", "uint8"], "default": "float32"}),
-            Query(
-                "shape", "Of raw numbers: height,width or height,width,channels. Default: the model's.",
-                {"type": "string", "pattern": frames.SHAPE_PATTERN},
-            ),
-        ),
-        files=frames.MEDIA_TYPES, answer=schema.Observation,
-        problems=(*_OF_SESSION, "too-large", "wrong-type", "invalid", "engine-failed"),
+        query=FORM_OF_NUMBERS, files=frames.MEDIA_TYPES, answer=schema.Observation,
+        problems=(*_OF_SESSION, "too-slow", "too-large", "wrong-type", "invalid", "engine-failed"),
     ),
     Operation(
         "POST", "/v1/sessions/{session_id}/forecast", "forecast", "Forecast the frames that follow the last observed one.",
@@ -112,11 +113,13 @@ OPERATIONS = (
             "Svg-Dtype": "float32 or uint8.",
             "Svg-Axes": "Names of the axes.",
         },
-        problems=(*_OF_SESSION, "not-acceptable", "not-ready", "too-large", "wrong-type", "invalid", "engine-failed"),
+        problems=(
+            *_OF_SESSION, "not-acceptable", "too-slow", "not-ready", "too-large", "wrong-type", "invalid", "engine-failed",
+        ),
     ),
     Operation(
         "POST", "/v1/sessions/{session_id}/reset", "reset_session", "Discard all frames, and restart the noise from the seed.",
-        status=204, problems=(*_OF_SESSION, "invalid", "engine-failed"),
+        status=204, problems=(*_OF_SESSION, "too-slow", "invalid", "engine-failed"),
     ),
     Operation("GET", "/healthz", "health", "Whether the server answers.", answer=schema.Health),
     Operation("GET", "/metrics", "show_metrics", "Counters and times for Prometheus.", answer_types=(metrics.MEDIA_TYPE,)),

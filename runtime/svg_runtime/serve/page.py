@@ -13,7 +13,8 @@ from svg_runtime.serve.problems import KINDS
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8886; --soft: #8882; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 0 auto; padding: 1rem; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 0 auto; padding: 1rem;
+  overflow-wrap: break-word; }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 h3 { margin: 2rem 0 .25rem; font-size: 1rem; }
 h3 code { font-size: 1rem; font-weight: 600; overflow-wrap: anywhere; }

@@ -7,12 +7,14 @@ one session, which may take seconds, therefore holds up no other.
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,12 @@ from svg_runtime.serve.problems import ProblemError
 
 _Result = TypeVar("_Result")
 _THREAD_NAME = "session "
+_Stage = Literal["receiving", "computing", "sending"]
+_ADVICE: dict[_Stage, str] = {  # to those who have waited too long, by what the request before them does
+    "receiving": "a body before this one is still arriving: send smaller ones, or wait until it is there",
+    "computing": "ask for fewer samples, or for a shorter horizon",
+    "sending": "an answer before this one is still on its way: read it to its end, or close its connection",
+}
 
 
 class Session:
@@ -54,6 +62,7 @@ class Session:
         self._computing = computing
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=_THREAD_NAME + name)
         self._turn = asyncio.Lock()
+        self._stage: _Stage = "receiving"  # of the request whose turn it is
         self._waiting = 0
         self._reader = FrameReader(model.about.frame, limits.pixels)
         self._forecaster: Forecaster | None = None
@@ -89,7 +98,7 @@ class Session:
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait until no other request of this session runs. Whatever a request holds in memory, it holds within its turn.
+        """Wait until no other request of this session runs. Whatever large a request holds in memory, it holds within its turn.
 
         Raises:
             ProblemError: too many wait already, this one has waited too long, or the session was closed meanwhile.
@@ -105,6 +114,7 @@ class Session:
             try:
                 if self.closed:
                     raise no_such_session(self.name)
+                self._stage = "receiving"
                 yield
             finally:
                 self._turn.release()
@@ -118,7 +128,7 @@ class Session:
         except asyncio.TimeoutError:
             raise ProblemError(
                 "busy", f"the requests before this one took more than {self._limits.wait_s:g} s",
-                advice="ask for fewer samples, or for a shorter horizon",
+                advice=_ADVICE[self._stage],
             ) from None  # fmt: skip
 
     async def open(self) -> None:
@@ -140,7 +150,7 @@ class Session:
             try:
                 forecaster.warm_up()
             except BaseException:
-                forecaster.close()
+                _free(forecaster)
                 raise
             return forecaster
 
@@ -219,7 +229,7 @@ class Session:
         try:
             if forecaster is not None:
                 with suppress(SvgError):  # a device that failed may fail again
-                    await self._in_thread(forecaster.close)
+                    await self._in_thread(lambda: _free(forecaster))
         finally:
             self._thread.shutdown(wait=False)
 
@@ -242,14 +252,32 @@ class Session:
 
     async def _compute(self, work: Callable[[Forecaster], _Result]) -> _Result:
         """Run `work` in the thread of the session, when its turn among all sessions comes."""
+        self._stage = "computing"
         async with self._computing:
             forecaster = self._forecaster
             if forecaster is None:
                 raise no_such_session(self.name)
-            return await self._in_thread(lambda: work(forecaster))
+            result = await self._in_thread(lambda: work(forecaster))
+        self._stage = "sending"
+        return result
 
     async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
         return await asyncio.wrap_future(self._thread.submit(work))
+
+
+def _free(forecaster: Forecaster) -> None:
+    """Close a forecaster, and give its memory back to the system. For the thread that opened it."""
+    try:
+        forecaster.close()
+    finally:
+        _trim_heap()
+
+
+def _trim_heap() -> None:
+    """Have glibc give back what was freed: it would keep most of it for this process. Other C libraries lack the function."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def threads_end(within_s: float) -> bool:

@@ -13,6 +13,7 @@ from svg_common.printable import printable
 LOOPBACK = "127.0.0.1"
 _SEND_BUFFER_BYTES = 1 << 17  # Linux lets it grow to megabytes: a slow client would see pictures of many seconds ago
 _BACKLOG = 128
+_IPV4 = re.compile(r"[0-9A-Fa-fXx.]+")  # also of fewer numbers than four, octal or hexadecimal ones
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 
 
@@ -63,7 +64,7 @@ def parse_address(option: str, text: str) -> Address:
             f"{option} {printable(text)} is no address\n"
             "  expected PORT for this machine alone, or HOST:PORT; for example 8000, 0.0.0.0:8000 or [::]:8000"
         )
-    return Address(bare.lower() or LOOPBACK, int(port))
+    return Address(_usual_spelling(bare) or bare.lower() or LOOPBACK, int(port))
 
 
 def check_host_name(option: str, name: str) -> str:
@@ -111,11 +112,28 @@ def ip_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
+def _usual_spelling(host: str) -> str | None:
+    """An IP address as browsers write it, of every spelling that sockets take; None for a name.
+
+    0 is 0.0.0.0, 127.1 is 127.0.0.1, and so is ::ffff:127.0.0.1. For what the user has typed: clients have no need of them.
+    """
+    ip = ip_of(host)
+    if isinstance(ip, ipaddress.IPv6Address):
+        return str(ip.ipv4_mapped or ip)
+    if not _IPV4.fullmatch(host):
+        return None
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))
+    except OSError:
+        return None
+
+
 def _refused(address: Address, error: OSError) -> AddressError:
-    return AddressError(
-        f"cannot listen at {address}: {error.strerror or error}\n"
-        "  expected a free port and an address of this machine; port 0 takes any free one"
-    )
+    expected = "a free port and an address of this machine; port 0 takes any free one"
+    ip = ip_of(address.host)
+    if isinstance(ip, ipaddress.IPv6Address) and ip.is_link_local and ip.scope_id is None:
+        expected = f"its network interface, too; for example [{address.host}%eth0]:{address.port}"
+    return AddressError(f"cannot listen at {address}: {error.strerror or error}\n  expected {expected}")
 
 
 def _own_address() -> str:

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from svg_common.errors import UsageError
+from svg_common.text_files import EncodingError, decode_text
 
 VARIABLE = "SVG_EDGE_TOKEN"
 _LEAST_LENGTH = 16
+_GREATEST_LENGTH = 256
 _LARGEST_FILE = 4096
-_VALID = re.compile(rf"[A-Za-z0-9._~+/=-]{{{_LEAST_LENGTH},256}}")  # what may stand in a header and in a link
+_INVALID = re.compile(r"[^A-Za-z0-9._~+/=-]")  # what may not stand in a header and in a link
+_EXPECTED = f"expected {_LEAST_LENGTH} to {_GREATEST_LENGTH} letters, digits and ._~+/=-; make one with: openssl rand -hex 24"
 
 
 @dataclass(frozen=True)
@@ -51,16 +54,23 @@ def find_token(option: str, file: Path | None, required: bool) -> Token | None:
         UsageError: the file cannot be read, or what was given is no token; `option` names the file.
     """
     if file is not None:
-        return Token(_checked(_read(option, file), f"the file of {option}, '{file}',"))
+        where = f"the file of {option}, '{file}',"
+        content = _read(option, file)
+        if len(content) > _LARGEST_FILE:
+            raise _no_token(where, f"it is larger than {_LARGEST_FILE} bytes")
+        try:
+            return Token(_checked(decode_text(content, "replace").strip(), where))
+        except EncodingError as error:
+            raise _no_token(where, str(error)) from error
     if os.environ.get(VARIABLE):
-        return Token(_checked(os.environ[VARIABLE], f"the environment variable {VARIABLE}"))
+        return Token(_checked(os.environ[VARIABLE].removeprefix("\ufeff"), f"the environment variable {VARIABLE}"))
     return Token(secrets.token_urlsafe(24), generated=True) if required else None
 
 
-def _read(option: str, file: Path) -> str:
+def _read(option: str, file: Path) -> bytes:
     try:
         with file.open("rb") as opened:
-            return opened.read(_LARGEST_FILE).decode("utf-8", "replace").strip()
+            return opened.read(_LARGEST_FILE + 1)
     except OSError as error:
         raise UsageError(
             f"cannot read the file of {option}, '{file}': {error.strerror or error}\n  expected a file with one line, the token"
@@ -68,9 +78,29 @@ def _read(option: str, file: Path) -> str:
 
 
 def _checked(value: str, where: str) -> str:
-    if not _VALID.fullmatch(value):
-        raise UsageError(
-            f"{where} holds no token\n"
-            f"  expected {_LEAST_LENGTH} to 256 letters, digits and ._~+/=-; make one with: openssl rand -hex 24"
-        )
+    fault = _fault(value)
+    if fault is not None:
+        raise _no_token(where, fault)
     return value
+
+
+def _no_token(where: str, fault: str) -> UsageError:
+    return UsageError(f"{where} holds no token: {fault}\n  {_EXPECTED}")
+
+
+def _fault(value: str) -> str | None:
+    """What is wrong with a token, without a character of it."""
+    if not value:
+        return "it is empty"
+    lines = len(value.splitlines())
+    if lines > 1:
+        return f"it has {lines} lines, and not one"
+    invalid = _INVALID.search(value)
+    if invalid is not None:
+        kind = "a space" if invalid.group().isspace() else "a character that cannot be used"
+        return f"{kind} is at place {invalid.start() + 1}"
+    if len(value) < _LEAST_LENGTH:
+        return f"it is too short, {len(value)} characters"
+    if len(value) > _GREATEST_LENGTH:
+        return f"it is too long, more than {_GREATEST_LENGTH} characters"
+    return None

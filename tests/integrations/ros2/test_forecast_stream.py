@@ -138,6 +138,32 @@ def test_a_region_that_lies_outside_is_a_warning_until_it_fits(clock, said):
     stream.close()
 
 
+@pytest.mark.parametrize(
+    ("left_out", "stamp_s"),
+    [
+        (np.zeros((64, 64), np.uint8), float("nan")), (np.zeros((64, 64), np.uint8), float("inf")),
+        (np.zeros((0, 64), np.uint8), 0.55), (np.zeros((64, 0, 3), np.uint8), 0.55), (np.zeros((64, 64, 4), np.uint8), 0.55),
+        (np.zeros((64, 64), np.float32), 0.55), (np.zeros(64, np.uint8), 0.55),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("before", [0, 6], ids=["the first picture", "a later one"])
+def test_what_is_no_picture_is_left_out_as_if_it_had_not_come(clock, said, left_out, stamp_s, before):
+    frames = pictures(8)
+    answers = []
+    for disturbed in (False, True):
+        stream = ForecastStream(OPTIONS, said.append, clock)
+        found = feed(stream, clock, frames[:before], start_s=0.0)
+        if disturbed:
+            assert [stream.add(left_out, stamp_s), stream.add(left_out, stamp_s)] == [None, None]
+        found += feed(stream, clock, frames[before:], start_s=before * STEP_S)
+        answers.append(found[-1])
+        assert stream.status().values["resets of the context"] == "0"
+        stream.close()
+    np.testing.assert_array_equal(answers[0].futures.frames, answers[1].futures.frames)
+    assert len(said) == 1
+    assert said[0].startswith("an image is left out: its ")
+
+
 def test_failures_reset_the_context_and_too_many_end_it(stream, clock, said, monkeypatch):
     feed(stream, clock, pictures(6))
 

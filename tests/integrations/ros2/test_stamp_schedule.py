@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from svg_edge_ros.image_messages import ImageError
 from svg_edge_ros.stamp_schedule import StampSchedule, Step
 
 
@@ -52,3 +53,14 @@ def test_a_pause_begins_a_new_scene_with_a_schedule_of_its_own(then):
 
 def test_a_picture_that_comes_twice_is_observed_once():
     assert len(taken([0, 0.1, 0.1, 0.1, 0.2])) == 3
+
+
+@pytest.mark.parametrize("stamp", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("before", [0, 5], ids=["the first picture", "a later one"])
+def test_a_time_that_is_not_finite_is_refused_and_changes_nothing(stamp, before):
+    schedule = StampSchedule(0.1)
+    times = 0.1 * np.arange(10)
+    found = [schedule.take(time) for time in times[:before]]
+    with pytest.raises(ImageError, match="time stamp is"):
+        schedule.take(stamp)
+    assert found + [schedule.take(time) for time in times[before:]] == [Step(new_scene=True)] + [Step()] * 9

@@ -202,6 +202,7 @@ def test_compressed_bodies_are_refused_and_said_to_be(client):
     ("path", "detail"),
     [
         ("/forecast?samples=2", "samples in the query"), ("/reset?seed=1", "seed in the query"),
+        ("/reset?x=", "x in the query"),
         ("/frames?dtpe=uint8", "dtpe in the query"), ("/frames?dtype=uint8&dtype=float32", "dtype is 2 times in the query"),
     ],
 )  # fmt: skip
@@ -210,6 +211,39 @@ def test_values_in_the_query_that_would_be_ignored_are_refused(client, path, det
     refused = client.post(session + path, content=digits(1)[0].tobytes(), headers=RAW)
     assert (refused.status_code, refused.json()["detail"]) == (422, detail)
     assert client.get(f"{session}?from=a-link").json()["observed"] == 0
+
+
+@pytest.mark.parametrize("query", ["dtype=uint8", "dtype=float32", "shape=70,90,3", "shape="])
+@pytest.mark.parametrize("kind", ["png", "jpeg"])
+def test_pictures_are_not_described_in_the_query(client, query, kind):
+    session = open_session(client, samples=1, horizon=1)
+    headers = {"content-type": f"image/{kind}"}
+    refused = client.post(f"{session}/frames?{query}", content=encoded(PICTURE, f".{kind}"), headers=headers)
+    name = query.partition("=")[0]
+    assert (refused.status_code, refused.json()["type"]) == (422, "/#invalid")
+    assert refused.json()["detail"] == f"{name} in the query, with Content-Type: image/{kind}"
+    assert client.get(session).json()["observed"] == 0
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/reset"), ("DELETE", "")])
+def test_a_body_that_would_be_ignored_is_refused(client, method, path, chunked):
+    session = open_session(client, samples=1, horizon=1)
+    send(client, session, digits(1)[0])
+    body, headers = b'{"seed": 7}', {"content-type": "application/json"}
+    refused = client.request(method, session + path, content=iter([body]) if chunked else body, headers=headers)
+    assert (refused.status_code, refused.json()["type"]) == (422, "/#invalid")
+    assert client.get(session).json()["observed"] == 1
+    for nothing in (b"{}", b"") if path else (b"",):  # some libraries send an empty object
+        answer = client.request(method, session + path, content=iter([nothing]) if chunked else nothing, headers=headers)
+        assert answer.status_code == 204
+
+
+def test_closing_has_no_query(client):
+    session = open_session(client, samples=1, horizon=1)
+    refused = client.delete(f"{session}?force=1")
+    assert (refused.status_code, refused.json()["expected"]) == (422, "no query")
+    assert client.delete(session).status_code == 204
 
 
 def test_what_was_expected_is_said_once(client):

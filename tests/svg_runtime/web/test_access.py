@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -10,6 +12,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from svg_common.errors import UsageError
+from svg_runtime.web import address as address_module
 from svg_runtime.web.access import Access, AccessControl, host_name
 from svg_runtime.web.address import Address, parse_address
 from svg_runtime.web.limits import Limits, StreamSlots
@@ -181,6 +184,13 @@ def test_host_names_are_read_without_port_and_brackets():
         ("0.0.0.0:80", "0.0.0.0", 80),
         ("[::]:1", "::", 1),
         ("Jetson:1", "jetson", 1),
+        ("0:80", "0.0.0.0", 80),
+        ("0x0:80", "0.0.0.0", 80),
+        ("127.1:80", "127.0.0.1", 80),
+        ("[::ffff:127.0.0.1]:80", "127.0.0.1", 80),
+        ("[::ffff:0.0.0.0]:80", "0.0.0.0", 80),
+        ("[0:0:0:0:0:0:0:0]:80", "::", 80),
+        ("0xcafe.example:80", "0xcafe.example", 80),
     ],
 )
 def test_addresses_are_read(text, host, port):
@@ -193,6 +203,13 @@ def test_addresses_are_read(text, host, port):
 def test_what_is_no_address_is_refused(text):
     with pytest.raises(UsageError, match="is no address"):
         parse_address("--serve", text)
+
+
+@pytest.mark.parametrize("text", ["0:80", "0.0.0.0:80", "[::]:80", "0.0:80"])
+def test_all_names_of_every_address_link_to_one_that_others_can_open(text, monkeypatch):
+    monkeypatch.setattr(address_module, "_own_address", lambda: "192.0.2.7")
+    address = parse_address("--serve", text)
+    assert address.link() == "http://192.0.2.7:80/"
 
 
 def test_only_loopback_addresses_are_loopback():
@@ -215,13 +232,47 @@ def test_the_token_comes_from_the_file_then_the_environment_then_is_made(tmp_pat
     assert made.value not in repr(made)
 
 
-@pytest.mark.parametrize("content", ["", "short", "x" * 300, "two words that are long"])
-def test_what_is_no_token_is_refused(content, tmp_path):
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+def test_a_token_may_come_from_an_editor_that_marks_utf_8(mark, tmp_path, monkeypatch):
     file = tmp_path / "token"
-    file.write_text(content)
-    with pytest.raises(UsageError, match="holds no token") as refused:
+    file.write_bytes(mark + f"{SECRET}\r\n".encode())
+    assert find_token("--serve-token", file, required=True) == Token(SECRET)
+    monkeypatch.setenv("SVG_EDGE_TOKEN", mark.decode() + SECRET)  # of $(cat token)
+    assert find_token("--serve-token", None, required=True) == Token(SECRET)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("", "it is empty"),
+        ("\ufeff\n", "it is empty"),
+        ("secretwort", "it is too short, 10 characters"),
+        ("secretwort" * 30, "it is too long, more than 256 characters"),
+        ("secretwort" * 500, "it is larger than 4096 bytes"),
+        (" " * 5000 + "secretwort" * 2, "it is larger than 4096 bytes"),
+        ("secretwort and more", "a space is at place 11"),
+        ("secretwortsecretw\u00f6rt", "a character that cannot be used is at place 18"),
+        ("secretwortsecretwort\nsecretwort\n", "it has 2 lines, and not one"),
+    ],
+)
+def test_what_is_no_token_is_refused_with_the_reason_and_not_shown(content, fault, tmp_path, monkeypatch):
+    file = tmp_path / "token"
+    file.write_text(content, "utf-8")
+    with pytest.raises(UsageError, match=f"holds no token: {fault}\n") as refused:
         find_token("--serve-token", file, required=False)
-    assert not content or content not in str(refused.value)
+    assert "wort" not in str(refused.value)
+    if content.isascii() and 0 < len(content) < 1000:
+        monkeypatch.setenv("SVG_EDGE_TOKEN", content.strip())
+        with pytest.raises(UsageError, match=f"SVG_EDGE_TOKEN holds no token: {fault}\n"):
+            find_token("--serve-token", None, required=False)
+
+
+def test_a_token_in_utf_16_is_named_as_that(tmp_path):
+    """As the > of an old PowerShell writes it."""
+    file = tmp_path / "token"
+    file.write_text(SECRET, "utf-16")
+    with pytest.raises(UsageError, match=r"holds no token: it is UTF-16 .* save it as UTF-8"):
+        find_token("--serve-token", file, required=False)
 
 
 def test_streams_are_counted_by_client():

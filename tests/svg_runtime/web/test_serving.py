@@ -14,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from svg_runtime.web.address import Address, AddressError, listen
+from svg_runtime.web.address import Address, AddressError, listen, parse_address
 from svg_runtime.web.limits import Limits
 from svg_runtime.web.serving import ServerThread
 
@@ -75,6 +75,18 @@ def test_a_free_port_is_taken_and_one_in_use_is_refused():
 def test_an_address_of_another_machine_is_refused():
     with pytest.raises(AddressError, match="cannot listen at 192"):
         listen(Address("192.0.2.1", 0))
+
+
+@pytest.mark.parametrize("text", ["[::ffff:127.0.0.1]:0", "127.1:0"])
+def test_another_spelling_of_an_address_is_listened_at(text):
+    sock, address = listen(parse_address("--serve", text))
+    with sock, connect(Address("127.0.0.1", address.port)):
+        assert address.is_loopback
+
+
+def test_an_address_that_needs_its_interface_says_so():
+    with pytest.raises(AddressError, match=r"cannot listen at \[fe80::1\]:0: .*\n  expected its network interface, too; for"):
+        listen(parse_address("--serve", "[fe80::1]:0"))
 
 
 def test_it_answers_as_soon_as_it_has_started():

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_edge_ros.image_messages import ImageError, check_picture
 from svg_edge_ros.stamp_schedule import StampSchedule, Step
 from svg_runtime import Forecaster
 from svg_runtime.bundle.manifest import Precision
@@ -164,6 +165,8 @@ class ForecastStream:
     def add(self, picture: Picture, stamp_s: float) -> Answer | None:
         """Take in a picture, (H, W, 3) RGB or (H, W) gray; None if it is not due, or nothing could be made of it.
 
+        What is no picture, or has no finite time stamp, is left out as if it had not come; the first of a kind is announced.
+
         Args:
             picture: uint8, of any size.
             stamp_s: when it was taken, in seconds on any clock.
@@ -171,8 +174,13 @@ class ForecastStream:
         Raises:
             ForecastError: forecasting failed several times in a row.
         """
+        try:
+            check_picture(picture)
+            step = self._schedule.take(stamp_s)
+        except ImageError as error:
+            self.events.once(error.kind, str(error))
+            return None
         self._came.count(self._now())
-        step = self._schedule.take(stamp_s)
         if step is None:
             return None
         self._skipped += step.skipped

@@ -69,6 +69,21 @@ def picture_of(message: Any) -> Picture:
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(picture), conversion), np.uint8)
 
 
+def check_picture(picture: NDArray[Any]) -> None:
+    """Whether it can be observed.
+
+    Raises:
+        ImageError: it is not (H, W, 3) or (H, W) uint8, or has no pixels.
+    """
+    known = picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] in (1, 3))
+    if picture.dtype != np.uint8 or not known or picture.size == 0:
+        raise ImageError(
+            "picture",
+            f"an image is left out: its shape is {picture.shape}, of {picture.dtype}\n"
+            "  expected (height, width, 3) RGB or (height, width) gray, of uint8",
+        )
+
+
 def picture_of_compressed(message: Any) -> Picture:
     """Return the picture of a sensor_msgs/CompressedImage, JPEG or PNG, as `picture_of`.
 

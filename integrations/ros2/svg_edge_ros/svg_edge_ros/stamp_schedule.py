@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from svg_common.video.sampling import MAX_HOLD_S, longest_hold_s
+from svg_edge_ros.image_messages import ImageError
 
 _RATE_PICTURES = 20  # the rate of the camera is told from so many
 
@@ -47,7 +48,13 @@ class StampSchedule:
         self._gaps: deque[float] = deque(maxlen=_RATE_PICTURES)
 
     def take(self, stamp_s: float) -> Step | None:
-        """Return how the picture of this time is observed; None if it is not, because it is not due, or was seen."""
+        """Return how the picture of this time is observed; None if it is not, because it is not due, or was seen.
+
+        Raises:
+            ImageError: the time is not finite. It is as if the picture had not come.
+        """
+        if not math.isfinite(stamp_s):
+            raise ImageError("stamp", f"an image is left out: its time stamp is {stamp_s}\n  expected a finite time in seconds")
         if self._start_s is None:
             self._begin(stamp_s)
             return Step(new_scene=True)

@@ -56,11 +56,11 @@ class Board:
         data = json.dumps({"time": now, "camera": camera, **values})
         with self._lock:
             self._count += 1
-            entry = Entry(self._run, self._count, kind, data, None if group is None else (camera, group))
-            alike = [one for one in self._entries if entry.group is not None and one.group == entry.group]
+            of = None if group is None else (camera, group)
+            alike = [one for one in self._entries if of is not None and one.group == of]
             if len(alike) >= _OF_A_GROUP:
                 self._entries.remove(alike[0])
-            self._entries.append(entry)
+            self._entries.append(Entry(run=self._run, number=self._count, kind=kind, data=data, group=of))
 
     def after(self, number: int, most: int = _KEPT) -> list[Entry]:
         """The last entries, at most so many, whose number is larger."""
