@@ -1,6 +1,6 @@
 """The folder of results: parts that appear whole or not at all, and what several processes agree on.
 
-    OUT/settings.json               model and options; another run with others is refused
+    OUT/settings.json               model, options and engine; another run with others is refused
     OUT/part-1-of-4-000001/         some videos of a shard: frames.parquet, events.parquet, videos.parquet
     OUT/part-1-of-4-000001/forecasts-ID.parquet     with --keep, per video
     OUT/.part-...                   a part in progress; after a kill it is removed, and its videos are forecast again
@@ -28,11 +28,13 @@ from numpy.typing import NDArray
 
 from svg_common.errors import SvgError, UsageError
 from svg_common.files import atomic_directory, write_json
+from svg_runtime.offline.engine import Engine
 from svg_runtime.offline.one_video import VideoRows
 from svg_runtime.offline.schema import EVENTS, FRAMES, SCHEMA, VIDEOS, forecasts_schema
 from svg_runtime.offline.shard import Shard
 
 SETTINGS = "settings.json"
+_ENGINE = "engine"  # among the settings
 _LATER_SETTINGS = {"post_process": False}  # as they were before they could be chosen
 _START_S = 60.0  # how long another process may take to start
 _GROUP_BYTES = 32 << 20  # of forecasts in memory, and in a row group
@@ -56,6 +58,7 @@ class Dataset:
         self.scratch = folder / f".part-{shard.name}-downloads"
         self._shard = shard
         self._settings = settings
+        self._engine: Engine | None = None  # of this process
 
     def at(self, folder: Path) -> Dataset:
         """The same one by another path of its folder."""
@@ -74,6 +77,36 @@ class Dataset:
             done.update((row["video_id"], (row["status"], row["reason"])) for row in rows)
         return done
 
+    def engine(self) -> Engine | None:
+        """What computed the rows that are there; None: nothing yet, or it was not noted.
+
+        Raises:
+            UsageError: the settings are damaged.
+        """
+        known = _read_settings(self.folder / SETTINGS).get(_ENGINE)
+        try:
+            return None if known is None else Engine.from_json(dict(known))
+        except (TypeError, ValueError) as error:
+            raise _damaged(self.folder / SETTINGS, error) from error
+
+    def agree_on_engine(self, engine: Engine) -> Engine:
+        """Note what computes the rows, unless another process has done so.
+
+        Returns:
+            That of all rows of the folder.
+
+        Raises:
+            DatasetInUseError: others take too long.
+            SvgError: it cannot be written.
+        """
+        self._engine = engine
+        with _start_lock(self.folder):
+            known = self.engine()
+            if known is None:
+                file = self.folder / SETTINGS
+                write_json(file, {**_read_settings(file), _ENGINE: engine.as_json()})
+        return known or engine
+
     @contextmanager
     def part(self, name: str | None = None) -> Iterator[Part]:
         """A new part, published at the end of the block if it has a video, else and on any error removed.
@@ -85,7 +118,7 @@ class Dataset:
             SvgError: it cannot be written.
         """
         target = self.folder / f"part-{self._shard.name}-{name or self._next_number()}"
-        about = {"svg_edge": json.dumps(self._settings)}
+        about = {"svg_edge": json.dumps(self._settings | ({} if self._engine is None else {_ENGINE: self._engine.as_json()}))}
         try:
             with suppress(_EmptyPartError), atomic_directory(target) as folder:
                 part = Part(folder, about)
@@ -207,20 +240,30 @@ def open_dataset(folder: Path, settings: dict[str, Any], shard: Shard) -> Iterat
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / ".start.lock", timeout=_START_S):
-                _refuse_other_shards(folder, shard)
-                _remove_unfinished(folder)  # before the own lock: this process would be taken for another one
-                held.enter_context(_locked(folder, shard.name))
-                _agree_on(folder / SETTINGS, settings)
         except OSError as error:
-            if isinstance(error, Timeout):
-                raise DatasetInUseError(f"another process takes long to open '{folder}'\n  try again") from error
             raise _not_written(folder, error) from error
+        with _start_lock(folder):
+            _refuse_other_shards(folder, shard)
+            _remove_unfinished(folder)  # before the own lock: this process would be taken for another one
+            held.enter_context(_locked(folder, shard.name))
+            _agree_on(folder / SETTINGS, settings)
         dataset = Dataset(folder, shard, settings)
         try:
             yield dataset
         finally:
             shutil.rmtree(dataset.scratch, ignore_errors=True)
+
+
+@contextmanager
+def _start_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock under which processes of all shards agree on what they do."""
+    try:
+        with FileLock(folder / ".start.lock", timeout=_START_S):
+            yield
+    except OSError as error:
+        if isinstance(error, Timeout):
+            raise DatasetInUseError(f"another process takes long to open '{folder}'\n  try again") from error
+        raise _not_written(folder, error) from error
 
 
 @contextmanager
@@ -267,12 +310,10 @@ def _agree_on(file: Path, settings: dict[str, Any]) -> None:
             raise UsageError(f"'{file.parent}' has parts but no {SETTINGS}\n  choose another --out")
         write_json(file, asked)
         return
-    try:
-        known = dict(json.loads(file.read_text(encoding="utf-8")))
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"'{file}' is damaged: {error}\n  choose another --out") from error
+    known = _read_settings(file)
     known = {name: value for name, value in _LATER_SETTINGS.items() if name in asked} | known
-    differing = [name for name in {**known, **asked} if name != "model" and known.get(name) != asked.get(name)]
+    own = ("model", _ENGINE)  # one is only a name, the other is compared when it is open
+    differing = [name for name in {**known, **asked} if name not in own and known.get(name) != asked.get(name)]
     if differing:
         lines = [f"{name}: {known.get(name)} there, {asked.get(name)} now" for name in differing]
         raise UsageError(
@@ -280,6 +321,17 @@ def _agree_on(file: Path, settings: dict[str, Any]) -> None:
             + "\n  ".join(lines)
             + "\n  choose another --out, or give the same model and options"
         )
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
+        raise _damaged(file, error) from error
+
+
+def _damaged(file: Path, error: Exception) -> UsageError:
+    return UsageError(f"'{file}' is damaged: {error}\n  choose another --out")
 
 
 def _not_written(folder: Path, error: OSError) -> SvgError:

@@ -46,6 +46,9 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
         mine = [video for video in listing.videos if options.shard.has(video.id)]
         tally = Tally(listed=len(listing.videos))
         with open_dataset(options.out, options.settings(manifest, model.name), options.shard) as dataset:
+            engine = dataset.engine()
+            if engine is not None:
+                engine.check_backend(options.backend)
             done = dataset.done()
             pending = [video for video in mine if video.id not in done]
             for video in mine:
@@ -70,7 +73,7 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
                     options=options, dataset=dataset, model=model, pending=pending, tally=tally, console=console
                 )
             elif pending:
-                with ProgressDisplay(console) as display, options.open_forecaster(model, display) as forecaster:
+                with ProgressDisplay(console) as display, options.open_alike(dataset, model, display) as forecaster:
                     say(f"svg-forecast: {model.name}: {forecaster.description}")
                     about["backend"] = forecaster.description
                     worker = Worker(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
+import posixpath
 import re
 import shutil
 import tempfile
@@ -16,32 +17,34 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from svg_common.command import require_modules
-from svg_common.errors import BackendMissingError, SvgError, UsageError
+from svg_common.errors import UsageError
 from svg_common.path_advice import path_of_file_url
-from svg_common.printable import printable, without_logins
 from svg_common.text_files import EncodingError, decode_text
 from svg_common.video.clips import find_clips
 from svg_common.video.reader import VIDEO_SUFFIXES
+from svg_runtime.offline.addresses import shown, without_query
+from svg_runtime.offline.stores import (
+    PATTERN,
+    UnreachableError,
+    download,
+    find_stored,
+    is_local_store,
+    open_store,
+    read_list,
+    reason_of,
+)
 
 _PLAYLISTS = (".m3u", ".m3u8")
 LIST_SUFFIXES = (".txt", ".lst", ".list", *_PLAYLISTS)  # a playlist is a list with comments
 _LIST_LIMIT = 256 << 20  # bytes: millions of names
-_PATTERN = "*?["  # signs of one
 _BRACKETS = re.compile(r"\[[^\]]*\]")  # of addresses such as [::1]
 _NAME_LIMIT = 4096  # characters of an address, as of a path on Linux
 _UNKNOWN_SIZE = -1  # an HTTP server need not know how long its answer will be
 _USUAL_BYTES = 10 << 20  # of a video whose size is not known, for progress alone
-_REASON_LIMIT = 300  # characters: libraries put whole answers of servers into their errors
-# From the question mark of a web address on: often a signature, as secret as a password, and quotes do not end it.
-_QUERY = re.compile(r"(https?://[^?]*\?).*", re.IGNORECASE | re.DOTALL)
+_LONGEST_KEY = 300  # characters of an entry in the summary
 # What changes with the content, by the names that object stores give it; the first that is there is taken.
 _CONTENT_KEYS = ("ETag", "etag", "md5Hash", "generation")  # the same only for the same content
 _VERSION_KEYS = (*_CONTENT_KEYS, "LastModified", "last_modified", "Last-Modified", "mtime", "created")
-
-
-class UnreachableError(SvgError):
-    """A video cannot be read from where it is, now: it is gone, changes, or its store does not answer."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Video:
     def id(self) -> str:
         """16 hexadecimal digits that name the video in all tables."""
         # A signed address changes every hour, and its content does not.
-        place = _without_query(self.address) if self.version.startswith(_CONTENT_KEYS) else self.address
+        place = without_query(self.address) if self.version.startswith(_CONTENT_KEYS) else self.address
         content = f"{place}\0{self.size}\0{self.version}"
         return hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
@@ -74,7 +77,7 @@ class Video:
     @property
     def name(self) -> str:
         """The address as it can be printed and stored."""
-        return _shown(self.address)
+        return shown(self.address)
 
     @property
     def is_local(self) -> bool:
@@ -99,33 +102,73 @@ def list_videos(sources: Sequence[str]) -> Listing:
     """Find all videos in `sources`: files, folders, lists (.txt) of both, and addresses.
 
     Raises:
-        UsageError: a source does not exist, is no video, list or folder, or there is no such kind of address.
+        UsageError: a source does not exist, is no video, list or folder, names nothing, or there is no such kind of address.
         BackendMissingError: the package that reads such addresses is not installed.
-        UnreachableError: a store does not answer.
+        UnreachableError: a store does not answer, and nothing was found elsewhere.
     """
     found: dict[str, Video] = {}
     missing: dict[str, str] = {}
-    lists: set[str] = set()
+    away: UnreachableError | None = None
     for source in map(local_path, sources):
-        if not _is_list(source):
-            found.update((video.id, video) for video in _videos_in(source))
-            continue
-        entries = deque(_entries(source))
-        while entries:
-            entry = entries.popleft()
-            try:
-                if not _is_list(entry):
-                    found.update((video.id, video) for video in _videos_in(entry))
-                elif entry not in lists:  # a list in a list
-                    lists.add(entry)
-                    entries.extendleft(reversed([*_entries(entry)]))
-            except (UsageError, UnreachableError, OSError, ValueError) as error:
-                missing[_shown(entry)[:_REASON_LIMIT]] = _first_line(error)
+        try:
+            listing = _listed(source) if _is_list(source) else Listing([*_videos_in(source)])
+        except UnreachableError as error:  # the others are forecast
+            away = away or error
+            _note(missing, source, error)
+        else:
+            found.update((video.id, video) for video in listing.videos)
+            missing.update(listing.missing)
+    if away is not None and not found:
+        raise away
     return Listing(list(found.values()), missing)
 
 
+def _listed(source: str) -> Listing:
+    """What a list names.
+
+    Raises:
+        UsageError: there is no such list, or it names nothing.
+        UnreachableError: it cannot be read.
+    """
+    listing = Listing()
+    entries = deque(_entries(source))
+    lists = {_place_of_list(source)}
+    while entries:
+        entry = entries.popleft()
+        try:
+            if not _is_list(entry):
+                listing.videos += _videos_in(entry)
+            elif _place_of_list(entry) not in lists:  # a list in a list
+                lists.add(_place_of_list(entry))
+                entries.extendleft(reversed(_entries(entry)))
+        except (UsageError, UnreachableError, OSError, ValueError) as error:
+            _note(listing.missing, entry, error)
+    if not listing.videos and not listing.missing:  # only itself
+        raise _empty_list(source)
+    return listing
+
+
+def _note(missing: dict[str, str], name: str, error: Exception) -> None:
+    missing[shown(name)[:_LONGEST_KEY]] = reason_of(error)
+
+
+def _place_of_list(source: str) -> str:
+    """One name of a list: it may name itself as ./list.txt, and again as ././list.txt."""
+    if "://" not in source:
+        return os.path.realpath(source)
+    kind, _, place = source.partition("://")
+    return f"{kind}://{posixpath.normpath(place)}"
+
+
+def _empty_list(source: str) -> UsageError:
+    return UsageError(
+        f"the list '{shown(source)}' names no videos\n"
+        "  expected a path or an address on each line; a line that begins with # is a comment"
+    )
+
+
 def _is_list(source: str) -> bool:
-    return _without_query(source).lower().endswith(LIST_SUFFIXES)
+    return without_query(source).lower().endswith(LIST_SUFFIXES)
 
 
 def local_path(source: str) -> str:
@@ -153,12 +196,8 @@ def local_copy(video: Video, folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     own = Path(tempfile.mkdtemp(dir=folder))
     try:
-        path = own / f"video{os.path.splitext(_without_query(video.address))[1][:16]}"
-        try:
-            store, place = _store_of(video.address)
-            store.get_file(place, str(path))
-        except Exception as error:  # of the driver's own kinds
-            raise UnreachableError(f"cannot download '{video.name}': {_first_line(error)}") from error
+        path = own / f"video{os.path.splitext(without_query(video.address))[1][:16]}"
+        download(video.address, path)
         if video.size not in (_UNKNOWN_SIZE, path.stat().st_size):
             raise UnreachableError(f"'{video.name}' has changed since it was listed")
         yield path
@@ -166,21 +205,26 @@ def local_copy(video: Video, folder: Path) -> Iterator[Path]:
         shutil.rmtree(own, ignore_errors=True)
 
 
-def _entries(source: str) -> Iterator[str]:
-    """The lines of a list, without empty ones and comments; relative paths are relative to its folder."""
+def _entries(source: str) -> list[str]:
+    """The lines of a list, without empty ones and comments; relative paths are relative to its folder.
+
+    Raises:
+        UsageError: there is no such list, it is none, or it is empty.
+        UnreachableError: it cannot be read.
+    """
     content = _read_list(source)
     if len(content) > _LIST_LIMIT:
-        raise UsageError(f"the list '{_shown(source)}' has more than {_LIST_LIMIT >> 20} MiB\n  split it into several")
+        raise UsageError(f"the list '{shown(source)}' has more than {_LIST_LIMIT >> 20} MiB\n  split it into several")
     try:
         text = decode_text(content, errors="surrogateescape")
     except EncodingError as error:
-        raise UsageError(f"'{_shown(source)}' is no list: {error}\n  expected a path or an address on each line") from error
-    folder, is_playlist = os.path.dirname(_without_query(source)), _without_query(source).lower().endswith(_PLAYLISTS)
-    for line in text.splitlines():
-        entry = line.strip()
-        if entry and not entry.startswith("#"):
-            entry = local_path(entry)
-            yield entry if "://" in entry else _below(folder, os.path.expanduser(entry), is_playlist)
+        raise UsageError(f"'{shown(source)}' is no list: {error}\n  expected a path or an address on each line") from error
+    folder, is_playlist = os.path.dirname(without_query(source)), without_query(source).lower().endswith(_PLAYLISTS)
+    lines = [line.strip() for line in text.splitlines()]
+    entries = [local_path(line) for line in lines if line and not line.startswith("#")]
+    if not entries:
+        raise _empty_list(source)
+    return [entry if "://" in entry else _below(folder, os.path.expanduser(entry), is_playlist) for entry in entries]
 
 
 def _below(folder: str, entry: str, is_playlist: bool) -> str:
@@ -188,7 +232,7 @@ def _below(folder: str, entry: str, is_playlist: bool) -> str:
     path = os.path.join(folder, entry)
     if is_playlist and "://" not in folder and not os.path.lexists(path):
         return os.path.join(folder, unquote(entry))  # its entries are URLs
-    is_pattern = any(sign in entry for sign in _PATTERN) and "://" not in folder and not os.path.lexists(path)
+    is_pattern = any(sign in entry for sign in PATTERN) and "://" not in folder and not os.path.lexists(path)
     return os.path.join(glob.escape(folder), entry) if is_pattern else path
 
 
@@ -196,33 +240,28 @@ def _read_list(source: str) -> bytes:
     if "://" not in source:
         path = Path(source)
         if not path.is_file():
-            raise UsageError(f"no such list: '{printable(source)}'\n  expected a text file with a path or address on each line")
+            raise UsageError(f"no such list: '{shown(source)}'\n  expected a text file with a path or address on each line")
         with path.open("rb") as file:
             return file.read(_LIST_LIMIT + 1)
-    store, place = _store_of(source)
-    try:
-        content: bytes = store.cat_file(place, 0, _LIST_LIMIT + 1)
-    except Exception as error:  # of the driver's own kinds
-        raise UnreachableError(f"cannot read the list '{_shown(source)}': {_first_line(error)}") from error
-    return content
+    return read_list(source, _LIST_LIMIT + 1)
 
 
 def _videos_in(source: str) -> Iterator[Video]:
     if len(source) > _NAME_LIMIT or "\0" in source:
-        raise UsageError(f"'{_shown(source)[:40]}...' is no path: it is too long, or holds a zero byte")
+        raise UsageError(f"'{shown(source)[:40]}...' is no path: it is too long, or holds a zero byte")
     if not source.strip():
         raise UsageError("an empty name of a video, folder or list\n  give one, or . for this folder")
-    if "://" in source and "::" in _BRACKETS.sub("", _without_query(source)):
-        raise UsageError(f"'{_shown(source)}' is a chain of addresses, which svg-forecast does not read\n  unpack the archive")
+    if "://" in source and "::" in _BRACKETS.sub("", without_query(source)):
+        raise UsageError(f"'{shown(source)}' is a chain of addresses, which svg-forecast does not read\n  unpack the archive")
     if source.lower().startswith("file://"):
         raise UsageError(
-            f"'{_shown(source)}' names another computer\n  expected three slashes before a path: file:///folder/a.mp4"
+            f"'{shown(source)}' names another computer\n  expected three slashes before a path: file:///folder/a.mp4"
         )
     if "://" not in source:
         yield from _local_videos(Path(source))
         return
-    store, place = _store_of(source)
-    if _is_local_store(store):
+    store, place = open_store(source)
+    if is_local_store(store):
         yield from _local_videos(Path(place))
         return
     yield from _stored_videos(store, place, source)
@@ -237,9 +276,9 @@ def _local_videos(path: Path) -> Iterator[Video]:
 
 def _local_files(path: Path) -> list[Path]:
     if not path.exists():
-        if not any(sign in str(path) for sign in _PATTERN):
+        if not any(sign in str(path) for sign in PATTERN):
             raise UsageError(
-                f"'{printable(path)}' does not exist\n  expected a video, a folder of videos, or a list of these (.txt)"
+                f"'{shown(str(path))}' does not exist\n  expected a video, a folder of videos, or a list of these (.txt)"
             )
         matches = (Path(match) for match in glob.iglob(str(path), recursive=True))
         files = sorted(match for match in matches if match.suffix.lower() in VIDEO_SUFFIXES and match.is_file())
@@ -249,75 +288,26 @@ def _local_files(path: Path) -> list[Path]:
         files = [clip.paths[0] for clip in clips if clip.is_video]
     if not files and clips:
         raise UsageError(
-            f"'{printable(path)}' contains pictures, but no videos\n"
+            f"'{shown(str(path))}' contains pictures, but no videos\n"
             "  expected videos; svg-live reads pictures, and this makes a video of them:\n"
             "  ffmpeg -framerate 10 -pattern_type glob -i 'FOLDER/*.png' -c:v ffv1 video.mkv"
         )
     if not files:
-        raise UsageError(f"'{printable(path)}' contains no videos\n  expected files such as .mp4, .mkv or .avi")
+        raise UsageError(f"'{shown(str(path))}' contains no videos\n  expected files such as .mp4, .mkv or .avi")
     return files
 
 
 def _stored_videos(store: Any, place: str, source: str) -> Iterator[Video]:
-    try:
-        infos = _stored_files(store, place)
-    except Exception as error:  # of the driver's own kinds
-        raise UnreachableError(
-            f"cannot list '{_shown(source)}': {_first_line(error)}\n"
-            "  check the address, the network and the rights, and run the same command again"
-        ) from error
+    infos = find_stored(store, place)
     if not infos:
-        raise UsageError(f"'{_shown(source)}' contains no videos\n  expected objects such as .mp4 or .mkv")
+        raise UsageError(f"'{shown(source)}' contains no videos\n  expected objects such as .mp4 or .mkv")
     for name, info in sorted(infos.items()):
         size = info.get("size")
         yield Video(str(store.unstrip_protocol(name)), _UNKNOWN_SIZE if size is None else int(size), _version(info))
 
 
-def _stored_files(store: Any, place: str) -> dict[str, Mapping[str, Any]]:
-    if any(sign in _without_query(place) for sign in _PATTERN):
-        found: dict[str, Mapping[str, Any]] = store.glob(place, detail=True)
-    elif store.isfile(place):
-        return {place: store.info(place)}  # asked for by its name, whatever its suffix
-    else:
-        found = store.find(place, detail=True)
-    files = {name: info for name, info in found.items() if info.get("type") == "file"}
-    visible = {name: info for name, info in files.items() if not name.rsplit("/", 1)[-1].startswith(".")}
-    return {name: info for name, info in visible.items() if name.lower().endswith(VIDEO_SUFFIXES)}
-
-
 def _version(info: Mapping[str, Any]) -> str:
     return next((f"{key} {info[key]}" for key in _VERSION_KEYS if info.get(key)), "")
-
-
-def _store_of(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the path in it.
-
-    Raises:
-        UsageError: there is no such kind of address.
-        BackendMissingError: its driver is not installed.
-    """
-    require_modules("svg-forecast with an address", "forecast", "fsspec")
-    from fsspec.core import url_to_fs
-
-    kind = printable(address.split("://", 1)[0])
-    try:
-        store, place = url_to_fs(address)
-    except ImportError as error:
-        raise BackendMissingError(f"{kind}:// needs a package: {_first_line(error)}\n  install it with pip") from error
-    except ValueError as error:
-        raise UsageError(
-            f"'{_shown(address)}' is no address of videos: {_first_line(error)}\n"
-            "  expected a path, file://, s3://, gs:// or another kind that fsspec knows"
-        ) from error
-    except Exception as error:  # a driver that wants to log in
-        raise UnreachableError(f"cannot open {kind}://: {_first_line(error)}") from error
-    return store, place
-
-
-def _is_local_store(store: Any) -> bool:
-    from fsspec.implementations.local import LocalFileSystem
-
-    return isinstance(store, LocalFileSystem)
 
 
 def _require_unchanged(video: Video) -> None:
@@ -327,18 +317,3 @@ def _require_unchanged(video: Video) -> None:
         raise UnreachableError(f"cannot read '{video.name}': {error.strerror}") from error
     if (status.st_size, f"mtime {status.st_mtime_ns}") != (video.size, video.version):
         raise UnreachableError(f"'{video.name}' has changed since it was listed: is it still being written?")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines() or [type(error).__name__]
-    return _shown(lines[0])[:_REASON_LIMIT]
-
-
-def _shown(text: str) -> str:
-    """An address, or a message that may end with one, without anything secret: first the query, which may hold an @."""
-    return printable(without_logins(_QUERY.sub(r"\1...", text)))
-
-
-def _without_query(address: str) -> str:
-    """A web address without what follows the question mark, which elsewhere stands for any character of a name."""
-    return address.partition("?")[0] if address.lower().startswith(("http://", "https://")) else address

@@ -9,11 +9,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from svg_common.errors import BackendMissingError, MissingExtraError
 from svg_common.progress import ProgressListener
 from svg_runtime.bundle.manifest import Manifest, Precision
 from svg_runtime.bundle.reader import Bundle, find_model
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.forecast_options import Calibrate
+from svg_runtime.offline.dataset import Dataset
+from svg_runtime.offline.engine import Engine
 from svg_runtime.offline.one_video import SeenAs
 from svg_runtime.offline.shard import Shard
 
@@ -74,28 +77,67 @@ class ForecastOptions:
         """Futures per forecast: a model without latents has only one."""
         return 1 if manifest.model.z_dim == 0 else self.samples
 
-    def open_forecaster(self, model: Path, progress: ProgressListener) -> Forecaster:
-        """Open the model, warmed up; errors as of `Forecaster.open`."""
-        forecaster = Forecaster.open(
-            model,
-            backend=self.backend,
-            calibrate=self.calibrate,
-            device=self.device,
-            threads=self.threads,
-            precision=self.precision,
-            samples=self.samples_of(Bundle.open(model).manifest),
-            horizon=self.horizon,
-            seed=self.seed,
-            context=self.context,
-            post_process=self.post_process,
-            progress=progress,
-        )
+    def open_forecaster(self, model: Path, progress: ProgressListener, like: Engine | None = None) -> Forecaster:
+        """Open the model, warmed up.
+
+        Args:
+            model: the bundle.
+            progress: of what is measured and built.
+            like: the engine of earlier results.
+
+        Raises:
+            UsageError: another backend than that of `like` is asked for.
+            BackendMissingError: the engine of earlier results is not available here.
+            SvgError: as of `Forecaster.open`.
+        """
+        asked = {
+            "backend": self.backend, "calibrate": self.calibrate, "device": self.device, "threads": self.threads,
+            "precision": self.precision,
+        }  # fmt: skip
+        try:
+            forecaster = Forecaster.open(
+                model,
+                samples=self.samples_of(Bundle.open(model).manifest),
+                horizon=self.horizon,
+                seed=self.seed,
+                context=self.context,
+                post_process=self.post_process,
+                progress=progress,
+                **(asked if like is None else like.choices(asked)),
+            )
+        except (BackendMissingError, MissingExtraError) as error:
+            if like is None:
+                raise
+            raise BackendMissingError(
+                f"{error}\n  the results in '{self.out}' were computed by {like}: go on where it works, or choose another --out"
+            ) from error
         try:
             forecaster.warm_up()
         except BaseException:
             forecaster.close()
             raise
         return forecaster
+
+    def open_alike(self, dataset: Dataset, model: Path, progress: ProgressListener) -> Forecaster:
+        """Open the model on the engine of the results in `dataset`, or on one that they then keep to.
+
+        Raises:
+            UsageError: only another engine can be had with these options on this machine.
+            SvgError: as of `open_forecaster`.
+        """
+        known = dataset.engine()
+        forecaster = self.open_forecaster(model, progress, known)
+        try:
+            own = Engine.of(forecaster, self.device, self.precision)
+            agreed = dataset.agree_on_engine(own)
+            if known is not None or agreed == own:
+                agreed.check_same(own)
+                return forecaster
+        except BaseException:
+            forecaster.close()
+            raise
+        forecaster.close()  # another process has chosen meanwhile
+        return self.open_alike(dataset, model, progress)
 
 
 def kept_shapes(keep: Keep, manifest: Manifest, samples: int, horizon: int) -> dict[str, tuple[int, ...]]:

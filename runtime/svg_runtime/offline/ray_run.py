@@ -41,7 +41,7 @@ class RayWorker:
     def __init__(self, options: ForecastOptions, dataset: Dataset, model: Path) -> None:
         self._options = options
         self._dataset = dataset
-        self._forecaster = options.open_forecaster(model, NullListener())
+        self._forecaster = options.open_alike(dataset, model, NullListener())
 
     def __call__(self, batch: Batch) -> Batch:
         """Publish the part of a block of videos, and return what became of them, as JSON."""

@@ -17,9 +17,10 @@ from svg_common.quantities import duration_text
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.live.stop import StopRequest
 from svg_runtime.offline.dataset import Dataset, Forecasts, Part
-from svg_runtime.offline.listing import UnreachableError, Video, local_copy
+from svg_runtime.offline.listing import Video, local_copy
 from svg_runtime.offline.one_video import VideoRows, forecast_video
 from svg_runtime.offline.options import ForecastOptions, kept_arrays, kept_shapes
+from svg_runtime.offline.stores import UnreachableError
 from svg_runtime.offline.tally import Tally
 
 _PART_BYTES = 256 << 20  # of rows in memory

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
@@ -13,7 +12,8 @@ import fsspec
 import pytest
 
 from svg_common.errors import BackendMissingError, SvgError, UsageError
-from svg_runtime.offline.listing import UnreachableError, Video, list_videos, local_copy
+from svg_runtime.offline.listing import Video, list_videos, local_copy
+from svg_runtime.offline.stores import UnreachableError
 from tests.hub_server import serving
 from tests.svg_runtime.offline.conftest import rows_of
 
@@ -109,20 +109,54 @@ def test_entries_that_lead_nowhere_do_not_end_the_list(videos, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "is_text"),
+    ("content", "text"),
     [
-        (b"", True),
-        (b"# nothing\n", True),
-        (b"\0" * 100, False),
-        (b"\xff\xfea\0.\0m\0p\x004\0", False),
-        (bytes(range(256)) * 100, False),
+        (b"", "names no videos"),
+        (b"# nothing\n\n", "names no videos"),
+        (b"list.txt\n./list.txt\n", "names no videos"),
+        (b"\0" * 100, "expected a path or an address on each line"),
+        (b"\xff\xfea\0.\0m\0p\x004\0", "expected a path or an address on each line"),
+        (bytes(range(256)) * 100, "expected a path or an address on each line"),
     ],
 )
-def test_a_list_that_is_none_is_refused_or_empty(content, is_text, tmp_path):
+def test_a_list_that_is_none_or_names_nothing_is_refused(content, text, tmp_path, monkeypatch):
     path = tmp_path / "list.txt"
     path.write_bytes(content)
-    with nullcontext() if is_text else pytest.raises(UsageError, match="expected a path or an address on each line"):
-        assert list_videos([str(path)]).videos == []
+    monkeypatch.chdir(tmp_path)
+    for name in (str(path), "list.txt", "./list.txt"):
+        with pytest.raises(UsageError, match=text):
+            list_videos([name])
+
+
+def test_an_empty_list_in_a_list_is_missing_as_an_empty_folder_is(videos, tmp_path):
+    (tmp_path / "all.txt").write_text(f"none.txt\n{videos}/yard0.mp4\n")
+    (tmp_path / "none.txt").write_text("# nothing\nall.txt\n")
+    assert names([str(tmp_path / "all.txt")]) == ["yard0.mp4"]
+    (tmp_path / "none.txt").write_text("# nothing\n")
+    listing = list_videos([str(tmp_path / "all.txt")])
+    assert "names no videos" in listing.missing[str(tmp_path / "none.txt")]
+
+
+def test_an_empty_list_ends_the_command_as_an_empty_folder_does(svg_forecast, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "none.txt").touch()
+    assert [svg_forecast(tmp_path / name)[0] for name in ("empty", "none.txt")] == [2, 2]
+
+
+def test_a_name_is_one_line_whatever_is_in_it(svg_forecast, videos, tmp_path):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    (folder / "a\nb\t\x1b\u2028.mp4").write_bytes((videos / "yard0.mp4").read_bytes())
+    (folder / "no\nvideo.mp4").touch()
+    code, message, summary = svg_forecast(folder)
+    assert code == 1
+    assert "forecasting ... " not in message
+    names = [Path(row["video"]).name for row in rows_of(Path("out"))["videos"].to_pylist()]
+    assert sorted(names) == ["a\\nb\\t\\x1b\\u2028.mp4", "no\\nvideo.mp4"]
+    assert f"svg-forecast: {folder}/no\\nvideo.mp4: " in message
+    assert list(summary["problems"]) == [f"{folder}/no\\nvideo.mp4"]
+    for source in ("gone\n.mp4", "gone\n.txt"):
+        assert "'gone\\n." in svg_forecast(source)[1]
 
 
 def test_names_of_any_bytes(videos, tmp_path):

@@ -1,0 +1,215 @@
+"""What svg-forecast makes of web servers that are slow, silent, away, or have a page instead of a video."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from svg_common.errors import SvgError, UsageError
+from svg_runtime.offline import web_server
+from svg_runtime.offline.listing import list_videos, local_copy
+from svg_runtime.offline.stores import UnreachableError
+from svg_runtime.offline.worker import Worker
+from tests.hub_server import serving
+from tests.svg_runtime.offline.conftest import rows_of
+
+pytest.importorskip("aiohttp")
+AWAY = "http://127.0.0.1:1"  # nobody listens there
+PAGE = b"\n<!DOCTYPE html><html><a href='a.mp4'>Log in</a></html>"
+
+
+class _Site(BaseHTTPRequestHandler):
+    """What it does with a path follows from its first folder; all other paths have the video."""
+
+    video = b""
+    pause_s = 0.0  # between the pieces of a slow video
+    end: threading.Event  # of the test, for what would wait forever
+    logged_in = True
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self._answer(b"")
+
+    def do_GET(self) -> None:
+        self._answer(self.video)
+
+    def _answer(self, body: bytes) -> None:
+        mode = self.path.split("/")[1]
+        if mode == "silent" or (mode == "silent-get" and self.command == "GET"):
+            self.end.wait(10)
+        elif mode in ("403", "404", "503"):
+            self.send_error(int(mode), "no head" if self.command == "HEAD" else None)
+        elif mode == "get-only" and self.command == "HEAD":
+            self.send_error(405)
+        elif mode == "login" and self.path != "/login/form":
+            self.send_response(302)
+            self.send_header("Location", "/login/form")
+            self.end_headers()
+        elif mode in ("login", "list.txt", "") or (mode == "expires" and not self.logged_in):
+            self._send(PAGE, "video/mp4" if mode == "expires" else "text/html; charset=utf-8")
+        else:
+            self._send(self.video, "video/mp4")
+
+    def _send(self, content: bytes, kind: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        if not self.path.startswith("/expires"):  # its answers have no length, so that nothing but the content tells
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        pieces = 8 if self.path.startswith(("/slow", "/stalls")) else 1
+        size = -(-len(content) // pieces)
+        for number in range(pieces):
+            self.wfile.write(content[number * size : (number + 1) * size])
+            self.wfile.flush()
+            if pieces > 1:
+                self.end.wait(10 if self.path.startswith("/stalls") else self.pause_s)
+
+
+@pytest.fixture
+def site(videos) -> Iterator[type[_Site]]:
+    """The server's handler, with its `url`."""
+    handler = type("Handler", (_Site,), {"video": (videos / "yard0.mp4").read_bytes(), "end": threading.Event()})
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as server:
+        handler.url = f"http://127.0.0.1:{server.server_port}"
+        try:
+            yield handler
+        finally:
+            handler.end.set()
+
+
+@pytest.fixture
+def short_silence(monkeypatch) -> float:
+    monkeypatch.setattr(web_server, "SILENCE_S", 0.3)
+    return 0.3
+
+
+def test_the_limit_is_on_silence_and_not_on_the_whole(site, short_silence, tmp_path):
+    site.pause_s = short_silence / 2
+    (video,) = list_videos([f"{site.url}/slow/a.mp4"]).videos
+    start = time.monotonic()
+    with local_copy(video, tmp_path) as path:
+        assert path.read_bytes() == site.video
+    assert time.monotonic() - start > 3 * short_silence
+
+
+def test_without_a_test_there_is_no_limit_on_the_whole():
+    timeout = web_server.web_options()["client_kwargs"]["timeout"]
+    assert (timeout.total, timeout.sock_read, timeout.sock_connect) == (None, 60, 60)
+
+
+@pytest.mark.parametrize("place", ["silent/a.mp4", "silent/*.mp4", "silent/a.txt"])
+def test_a_silent_server_is_given_up_when_it_is_listed(site, short_silence, place):
+    start = time.monotonic()
+    with pytest.raises(UnreachableError, match=r"nothing came from the server for 0\.3 s"):
+        list_videos([f"{site.url}/{place}"])
+    assert time.monotonic() - start < 3  # not once more with GET
+
+
+@pytest.mark.parametrize("mode", ["silent-get", "stalls"])
+def test_a_download_that_stalls_is_given_up(site, short_silence, tmp_path, mode):
+    (video,) = list_videos([f"{site.url}/{mode}/a.mp4"]).videos
+    start = time.monotonic()
+    with (
+        pytest.raises(UnreachableError, match=r"cannot download '.*/a\.mp4': nothing came from the server for 0\.3 s"),
+        local_copy(video, tmp_path),
+    ):
+        pass
+    assert time.monotonic() - start < 5
+    assert list(tmp_path.iterdir()) == []
+
+
+UNREACHABLE = {
+    f"{AWAY}/a.mp4": "Cannot connect to host",
+    f"{AWAY}/*.mp4": "Cannot connect to host",
+    "http://host.invalid/a.mp4": "Cannot connect to host host.invalid",
+    "SITE/404/a.mp4": "404 Not Found",
+    "SITE/404/*.mp4": "404 Not Found",
+    "SITE/404/a.txt": "404 Not Found",
+    "SITE/403/a.mp4": "403 Forbidden",
+    "SITE/503/a.mp4": "503 Service Unavailable",
+    "SITE/login/a.mp4": r"is a page \(text/html\), not a video",
+    "SITE/list.txt": r"is a page \(text/html\), not a list",
+}
+
+
+@pytest.mark.parametrize(("address", "text"), UNREACHABLE.items())
+def test_what_cannot_be_reached_is_said_with_the_reason_and_exit_code_1(svg_forecast, site, address, text):
+    source = address.replace("SITE", site.url)
+    with pytest.raises(SvgError, match=text):
+        list_videos([source])
+    code, message, _ = svg_forecast(source)
+    assert (code, "contains no videos" in message, Path("out").exists()) == (1, False, False)
+
+
+def test_the_others_are_forecast_and_the_next_run_tries_again(svg_forecast, site, videos):
+    Path("list.txt").write_text(f"{AWAY}/a.mp4\n{site.url}/404/b.mp4\n{site.url}/login/c.mp4\n{videos}/yard1.mp4\n")
+    code, _, summary = svg_forecast("list.txt", f"{AWAY}/d.mp4", videos / "yard2.mp4")
+    assert (code, summary["videos"]) == (1, {"listed": 2, "done_before": 0, "ok": 2, "unreachable": 4})
+    reasons = {name.rpartition("/")[2]: reason for name, reason in summary["problems"].items()}
+    for name, text in {"a": "Cannot connect", "b": "404 Not Found", "c": "is a page", "d": "Cannot connect"}.items():
+        assert text in reasons[f"{name}.mp4"]
+
+
+@pytest.mark.parametrize("place", ["", "/"])
+def test_a_folder_of_a_web_server_is_refused_with_the_pattern_to_give(svg_forecast, site, place):
+    code, message, _ = svg_forecast(site.url + place)
+    assert (code, f"a pattern in quotes: '{site.url}/*.mp4'" in message) == (2, True), message
+
+
+def test_a_login_that_has_expired_since_the_listing_leaves_no_row(svg_forecast, site, monkeypatch):
+    kept = Worker._kept
+
+    def expiring(self, part, video):
+        site.logged_in = not hasattr(site, "expired")
+        return kept(self, part, video)
+
+    monkeypatch.setattr(Worker, "_kept", expiring)
+    site.expired = True
+    code, message, summary = svg_forecast(f"{site.url}/expires/a.mp4")
+    assert (code, summary["videos"]["unreachable"]) == (1, 1)
+    assert "is a page (text/html), not a video" in message
+    assert rows_of(Path("out"))["videos"].num_rows == 0
+    del site.expired
+    site.logged_in = True
+    code, _, summary = svg_forecast(f"{site.url}/expires/a.mp4")
+    assert (code, summary["videos"]) == (0, {"listed": 1, "done_before": 0, "ok": 1})
+
+
+def test_the_brackets_of_a_host_are_no_pattern(videos):
+    class Six(ThreadingHTTPServer):
+        address_family = socket.AF_INET6
+
+    handler = type("Handler", (_Site,), {"video": (videos / "yard0.mp4").read_bytes()})
+    try:
+        server = Six(("::1", 0), handler)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with serving(server):
+        (video,) = list_videos([f"http://[::1]:{server.server_port}/a.mp4"]).videos
+    assert video.size == len(handler.video)
+
+
+def test_a_server_without_head_still_gives_its_videos(site):
+    (video,) = list_videos([f"{site.url}/get-only/a.mp4"]).videos
+    assert video.size == len(site.video)
+
+
+def test_an_address_of_no_page_may_end_in_a_slash(site):
+    assert len(list_videos([f"{site.url}/stream/"]).videos) == 1
+
+
+def test_a_folder_is_a_usage_error_in_a_list_as_well(site, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{site.url}/\n")
+    assert "is a folder of a web server" in list_videos([str(tmp_path / "list.txt")]).missing[f"{site.url}/"]
+    with pytest.raises(UsageError):
+        list_videos([f"{site.url}/"])
