@@ -19,20 +19,26 @@ _LONGEST_CALM_S = 60.0
 
 
 def levels(samples: int, horizon: int, fewer_samples: bool = True) -> list[Counts]:
-    """Return what may be forecast, the richest first: samples are halved, then the horizon.
+    """Return what may be forecast, the richest first: fewer samples, down to two, then half the horizon.
 
     There are no more of them than the forecaster keeps ready, so that going up or down compiles nothing.
     """
-    steps = [(samples, horizon)]
-    while len(steps) < MAX_CACHED_ROLLOUTS:
-        last = len(steps) == MAX_CACHED_ROLLOUTS - 1  # a shorter horizon, where it can be
-        if fewer_samples and samples >= 2 * _FEWEST_SAMPLES and not (last and horizon > 1):
-            samples //= 2
-        elif horizon > 1:
-            horizon = (horizon + 1) // 2
-        else:
-            break
-        steps.append((samples, horizon))
+    most = MAX_CACHED_ROLLOUTS - (horizon > 1)  # one is left for a shorter horizon, where it can be
+    fewer = _sample_steps(samples, most) if fewer_samples else [samples]
+    steps = [(count, horizon) for count in fewer]
+    while horizon > 1 and len(steps) < MAX_CACHED_ROLLOUTS:
+        horizon = (horizon + 1) // 2
+        steps.append((fewer[-1], horizon))
+    return steps
+
+
+def _sample_steps(samples: int, most: int) -> list[int]:
+    """At most `most` numbers of samples, from `samples` down to the fewest: halves, or larger steps where these are more."""
+    ratio = max(2.0, (samples / _FEWEST_SAMPLES) ** (1 / (most - 1)))
+    steps = [samples]
+    while steps[-1] > _FEWEST_SAMPLES:
+        last = len(steps) == most - 1  # a root is not exact
+        steps.append(_FEWEST_SAMPLES if last else max(_FEWEST_SAMPLES, int(samples / ratio ** len(steps))))
     return steps
 
 
@@ -83,7 +89,8 @@ class AdaptiveCounts:
         if self._level + 1 == len(self._levels):
             self._events.once(
                 "too_slow",
-                f"even {self._words(self._level)} are too much for this machine at this rate: frames are dropped\n"
+                f"even {self._words(self._level)} are too much for this machine at this rate: "
+                "a camera's frames are dropped, and a file falls behind\n"
                 "  try another --backend, a smaller model, or leave more of the processor to svg-live",
             )
             return

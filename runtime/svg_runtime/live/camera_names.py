@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
-
-from svg_common.errors import UsageError
+from collections.abc import Iterable, Iterator
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")  # a key of TOML without quotes, and safe in a path and in a topic of MQTT
 _LONGEST = 32  # of a derived name, which may get a number
 
 
-def check_camera_names(names: Iterable[str]) -> None:
-    """Refuse names that are no names of folders and topics, or that differ by case alone.
-
-    Raises:
-        UsageError: for these reasons.
-    """
+def name_problems(names: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Names that are no names of folders and topics, or that differ by case alone, each with what is wrong with it."""
     seen: dict[str, str] = {}
     for name in names:
         if not _NAME.fullmatch(name):
-            raise UsageError(f"'{name}' cannot be the name of a camera\n  expected up to 40 letters, digits, _ and -")
+            yield name, f"'{name}' cannot be the name of a camera; expected up to 40 letters, digits, _ and -"
         other = seen.setdefault(name.casefold(), name)
         if other != name:
-            raise UsageError(f"the cameras '{other}' and '{name}' differ by case alone\n  expected names that folders can have")
+            yield name, f"'{other}' and '{name}' differ by case alone; expected names that folders can have"
 
 
 def derived_names(titles: Iterable[str]) -> list[str]:

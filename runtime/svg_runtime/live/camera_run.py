@@ -74,6 +74,8 @@ class CameraRun:
         self._picture_check = PictureCheck(caption.interval_s, stats.events)
         self._empty: EmptyPicture | None = None  # what is wrong with the present picture
         self._clip: int | None = None
+        self._in_clip = 0  # pictures since it began
+        self._longest_clip = 0
         self._observed = 0  # frames since the context last started
         self._failures = 0
         self._asked = False
@@ -226,6 +228,10 @@ class CameraRun:
         events, clip = self.stats.events, self._clip
         self._clip = source_frame.clip
         cut = clip is not None and clip != source_frame.clip
+        self._in_clip = 1 if cut else self._in_clip + 1
+        if source_frame.again:
+            self._warn_if_too_short()
+        self._longest_clip = max(self._longest_clip, self._in_clip)
         if cut and source_frame.pause_s:
             events.add("pause", f"{self._description}: no picture for {source_frame.pause_s:.4g} s; the context is reset")
             self.stats.pauses += 1
@@ -234,6 +240,16 @@ class CameraRun:
         elif cut:
             events.add("new_clip", f"{self._description}: a new video begins; the context is reset")
         return cut
+
+    def _warn_if_too_short(self) -> None:
+        """A file that begins anew without a forecast will never have one."""
+        if self._longest_clip < self._n_past:
+            count = f"{self._longest_clip} picture{'' if self._longest_clip == 1 else 's'}"
+            self.stats.events.once(
+                "short_loop",
+                f"{self._description} has {count} in a row, one every {self.caption.interval_s:.3g} s, and the model needs "
+                f"{self._n_past} before its first forecast: there will be none\n  give a longer video, or more pictures",
+            )
 
     def _note_size(self, picture: Picture) -> bool:
         """Whether the picture has another size than the one before it, which is reported."""

@@ -32,17 +32,31 @@ def watch(adaptive: AdaptiveCounts, seconds: float, slowness: float = 1.0) -> li
     ("samples", "horizon", "fewer", "expected"),
     [
         (8, 10, True, [(8, 10), (4, 10), (2, 10), (2, 5)]),
-        (100, 10, True, [(100, 10), (50, 10), (25, 10), (25, 5)]),
+        (64, 16, True, [(64, 16), (11, 16), (2, 16), (2, 8)]),
+        (100, 10, True, [(100, 10), (14, 10), (2, 10), (2, 5)]),
+        (7, 10, True, [(7, 10), (3, 10), (2, 10), (2, 5)]),
+        (3, 10, True, [(3, 10), (2, 10), (2, 5), (2, 3)]),
         (2, 10, True, [(2, 10), (2, 5), (2, 3), (2, 2)]),
         (1, 3, True, [(1, 3), (1, 2), (1, 1)]),
         (8, 10, False, [(8, 10), (8, 5), (8, 3), (8, 2)]),
         (8, 1, True, [(8, 1), (4, 1), (2, 1)]),
+        (64, 1, True, [(64, 1), (20, 1), (6, 1), (2, 1)]),
         (8, 1, False, [(8, 1)]),
     ],
 )
 def test_samples_go_first_and_every_level_stays_ready(samples, horizon, fewer, expected):
     assert levels(samples, horizon, fewer) == expected
     assert len(expected) <= MAX_CACHED_ROLLOUTS
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 10])
+def test_any_number_of_samples_comes_down_to_two_and_each_level_is_less_work(horizon):
+    for samples in range(2, 500):
+        steps = levels(samples, horizon)
+        assert steps[0] == (samples, horizon)
+        assert len(steps) <= MAX_CACHED_ROLLOUTS
+        assert (2, horizon) in steps
+        assert all(before[0] * before[1] > after[0] * after[1] for before, after in pairwise(steps))
 
 
 def test_a_slow_machine_gets_fewer_and_a_free_one_more_again():
@@ -77,6 +91,7 @@ def test_what_is_too_much_even_so_is_said_once():
     events = EventLog()
     watch(AdaptiveCounts(levels(2, 2), INTERVAL_S, events), 20.0, slowness=100.0)
     assert events.counts["too_slow"] == 1
+    assert "a camera's frames are dropped, and a file falls behind" in events.messages[-1]
 
 
 def test_a_live_run_adapts_and_says_so(svg_live, monkeypatch):

@@ -14,7 +14,6 @@ from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
@@ -25,6 +24,7 @@ from svg_runtime.live.events import EventLog
 from svg_runtime.live.outputs import retrying
 from svg_runtime.live.outputs.bounded_folder import BoundedFolder
 from svg_runtime.live.outputs.forecasts import ForecastRecorder
+from svg_runtime.live.outputs.fragmented_mp4 import FragmentedMp4
 from svg_runtime.live.outputs.recording_options import RecordingOptions, recording_options
 from svg_runtime.live.outputs.retrying import Retrying
 from svg_runtime.live.outputs.segments import SegmentRecorder
@@ -209,12 +209,59 @@ def test_a_full_disk_ends_no_run_and_what_was_written_can_be_read(tiny_bundle, t
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert re.search(r"--record: cannot be written: .*; tried again every 10 s", run.stderr)
-    video = next((tmp_path / "rec").iterdir())
-    pictures = 0
-    with av.open(str(video)) as container, suppress(av.error.InvalidDataError):  # the end of the last fragment is missing
-        for _ in container.decode(video=0):
-            pictures += 1
+    counted = re.search(r"recorded: \d segments?, (\d+) pictures, (\d+) lost", run.stderr)
+    pictures = sum(len(read_times(video)) for video in (tmp_path / "rec").iterdir())
     assert pictures > 5
+    assert (int(counted[1]), int(counted[1]) + int(counted[2])) == (pictures, 90)
+
+
+def _record_until_the_disk_is_full(folder: str, limits: str) -> None:
+    """Runs in a process of its own: after ten pictures, the disk has so many bytes more."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for more in map(int, limits.split(",")):
+        recorder = Retrying(segments(Path(folder) / str(more), segment_s=60), "--record", EventLog())
+        for tick in range(20):
+            if tick == 10:
+                size = next((Path(folder) / str(more)).iterdir()).stat().st_size
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size + more, resource.RLIM_INFINITY))
+            recorder.record(view_at(tick), None)
+        recorder.close()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        print(more, recorder.summary()["pictures"], recorder.summary()["lost"])
+
+
+def test_wherever_the_disk_is_full_the_rest_plays_to_its_end_and_is_counted(tmp_path):
+    """Within a fragment, within its index, where only the end of the file is missing, and where nothing is."""
+    limits = [0, 3, 50, 104, 200, 5_000, 20_000, 50_400, 10**9]
+    code = "import sys; from tests.svg_runtime.live import test_recording as t; t._record_until_the_disk_is_full(*sys.argv[1:])"
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), ",".join(map(str, limits))],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3],
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    found = [tuple(map(int, line.split())) for line in run.stdout.splitlines()]
+    assert [more for more, *_ in found] == limits
+    for more, pictures, lost in found:
+        assert pictures == len(read_times(next((tmp_path / str(more)).iterdir())))
+        assert pictures + lost == 20
+    assert found[0][2] > found[-2][2] > 0 == found[-1][2]
+
+
+def test_what_a_full_disk_leaves_without_an_error_is_cut_and_counted(tmp_path, monkeypatch):
+    """The last fragment is written when the file is closed, which reports nothing."""
+    recorder = segments(tmp_path, segment_s=60)
+    for tick in range(10):
+        recorder.record(view_at(tick), None)
+    real = FragmentedMp4.close
+
+    def close(self: FragmentedMp4) -> None:
+        real(self)
+        os.truncate(self.path, self.path.stat().st_size - 400)  # the index at the end, and some of the last fragment
+
+    monkeypatch.setattr(FragmentedMp4, "close", close)
+    recorder.close()
+    assert recorder.summary()["pictures"] == len(read_times(tmp_path / names(tmp_path)[0])) == 9
+    assert recorder.summary()["lost"] == 1
 
 
 def _record_on_a_full_disk(folder: str, limit: str) -> None:

@@ -103,6 +103,26 @@ def test_a_looped_run_is_counted_and_ends_when_it_is_told_to(svg_live, tmp_path)
     assert "a.mp4 begins anew; the context is reset" in stderr
 
 
+def test_a_loop_too_short_for_a_forecast_is_said_once(svg_live, tmp_path):
+    """The tiny model needs three pictures. Of several clips the longest counts, and a pause ends one."""
+    loop = ("--headless", "--json", "stats.json", "--horizon", "1", "--loop", "--max-frames", "12")
+    write_video(tmp_path / "one.mp4", frames=1)
+    write_video(tmp_path / "slow.mp4", frames=2, fps=5)
+    write_video(tmp_path / "paused.mp4", frames=4, times_s=[0, 0.1, 5.0, 5.1])
+    for name, said in (("one", "1 picture in a row, one every 0.1 s"), ("slow", "2 pictures in a row, one every 0.2 s"),
+                       ("paused", "2 pictures in a row, one every 0.1 s")):  # fmt: skip
+        code, stderr, stats = svg_live("--source", f"{name}.mp4", *loop)
+        assert code == 0, stderr
+        assert stats["frames"]["forecast"] == 0
+        assert stats["events"]["counts"]["short_loop"] == 1
+        assert stderr.count(f"{name}.mp4 has {said}, and the model needs 3 before its first forecast: there will be none") == 1
+    (tmp_path / "clips").mkdir()
+    write_video(tmp_path / "clips" / "a.mp4", frames=1)
+    write_video(tmp_path / "clips" / "b.mp4", frames=3)
+    code, stderr, stats = svg_live("--source", "clips", *loop)
+    assert (code, stats["frames"]["forecast"] > 0, "short_loop" in stats["events"]["counts"]) == (0, True, False), stderr
+
+
 def test_looping_without_an_end_or_an_output_is_refused(svg_live, tmp_path):
     write_video(tmp_path / "a.mp4", frames=3)
     code, stderr, _ = svg_live("--source", "a.mp4", "--headless", "--loop")

@@ -7,14 +7,19 @@ import shlex
 import shutil
 import signal
 import subprocess
+import threading
+import time
 from contextlib import suppress
 
 from svg_common.errors import UsageError
 from svg_common.printable import console_text
-from svg_runtime.live.alarms.outlet import RefusedError
+from svg_runtime.live.alarms.outlet import RefusedError, StoppedError
 from svg_runtime.live.alarms.record import AlarmRecord
+from svg_runtime.live.alarms.worker import NotDeliveredError
 
 _TIMEOUT_S = 30.0
+_LOOK_S = 0.1  # how often it is seen that the run has ended
+_TERMINATE_S = 1.0  # for a program to end by itself at the end of the run
 _PREFIX = "SVG_EDGE_ALARM_"
 
 
@@ -43,9 +48,26 @@ class AlarmCommand:
                 f"--on-alarm: there is no program '{program}'\n"
                 "  expected a program and its arguments; no shell reads them: for a pipe, --on-alarm \"sh -c '...'\""
             )
+        self._closing = threading.Event()
+        self._idle = threading.Event()  # no program runs
+        self._idle.set()
 
     def send(self, record: AlarmRecord) -> None:
         """See `Transport`. A program that fails or hangs is reported, and not run again for this record."""
+        self._idle.clear()
+        try:
+            if self._closing.is_set():  # looked at after `clear`, as `close` waits after `set`: one of both sees the other
+                raise NotDeliveredError("the run has ended")
+            self._run(record)
+        finally:
+            self._idle.set()
+
+    def close(self) -> None:
+        """End a program that runs, with its children: without svg-live nobody would stop one that hangs."""
+        self._closing.set()
+        self._idle.wait(_LOOK_S + 2 * _TERMINATE_S)
+
+    def _run(self, record: AlarmRecord) -> None:
         try:
             process = subprocess.Popen(
                 self._arguments,
@@ -57,18 +79,25 @@ class AlarmCommand:
             )
         except OSError as error:
             raise RefusedError(f"{self._arguments[0]}: {error.strerror or error}") from None
-        try:
-            _, message = process.communicate(record.to_json().encode("utf-8") + b"\n", _TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            _kill(process)
-            raise RefusedError(f"{self._arguments[0]} was stopped: it took more than {_TIMEOUT_S:g} s") from None
+        _feed(process, record.to_json().encode("utf-8") + b"\n")
+        message = self._wait(process)
         if process.returncode:
             last = message.decode("utf-8", "replace").strip().rpartition("\n")[2]
             said = f": {console_text(last)}" if last else ""
             raise RefusedError(f"{self._arguments[0]} failed with exit code {process.returncode}{said}")
 
-    def close(self) -> None:
-        """Nothing runs between records."""
+    def _wait(self, process: subprocess.Popen[bytes]) -> bytes:
+        """Return what the program wrote to stderr once it has ended."""
+        until_s = time.monotonic() + _TIMEOUT_S
+        while True:
+            with suppress(subprocess.TimeoutExpired):
+                return process.communicate(timeout=max(0.0, min(_LOOK_S, until_s - time.monotonic())))[1]
+            if self._closing.is_set():
+                _terminate(process)
+                raise StoppedError(f"{self._arguments[0]} was stopped: the run ended before it did")
+            if time.monotonic() >= until_s:
+                _kill(process)
+                raise RefusedError(f"{self._arguments[0]} was stopped: it took more than {_TIMEOUT_S:g} s")
 
 
 def environment(record: AlarmRecord) -> dict[str, str]:
@@ -88,6 +117,31 @@ def environment(record: AlarmRecord) -> dict[str, str]:
     return {_PREFIX + name: "" if value is None else str(value) for name, value in values.items()}
 
 
+def _feed(process: subprocess.Popen[bytes], given: bytes) -> None:
+    """Write its input in a thread of its own: `communicate` forgets what it has not yet written when it is called again."""
+    pipe = process.stdin
+    assert pipe is not None
+    process.stdin = None
+
+    def write() -> None:
+        with suppress(OSError), pipe:  # a program need not read
+            pipe.write(given)
+
+    threading.Thread(target=write, name="alarm-input", daemon=True).start()
+
+
+def _terminate(process: subprocess.Popen[bytes]) -> None:
+    """Let a program clean up for a moment, then end what is left of it and of its children."""
+    with suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGTERM)
+        else:
+            process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_TERMINATE_S)
+    _kill(process)
+
+
 def _kill(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         if hasattr(os, "killpg"):
@@ -95,6 +149,5 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         else:
             process.kill()
     process.wait()
-    for pipe in (process.stdin, process.stderr):  # closed, not read to its end: a child in a session of its own may hold it
-        if pipe is not None:
-            pipe.close()
+    if process.stderr is not None:  # closed, not read to its end: a child in a session of its own may hold it
+        process.stderr.close()

@@ -6,6 +6,7 @@ are retained, and published again whenever the connection is back.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import threading
@@ -89,7 +90,7 @@ class MqttPublisher:
 
     def discovery(self) -> tuple[str, dict[str, Any]]:
         """Topic and payload that make Home Assistant add a binary sensor by itself."""
-        node = re.sub(r"[^A-Za-z0-9_-]", "_", self._prefix)
+        node = _node(self._prefix)
         payload = {
             "name": "Alarm",
             "unique_id": f"{node}_alarm",
@@ -146,6 +147,12 @@ def check_broker(url: str) -> None:
     """
     require_modules("--mqtt", "mqtt", "paho.mqtt")
     _split(url)
+
+
+def _node(prefix: str) -> str:
+    """The prefix as discovery allows it. A hash keeps home/gate and home_gate apart: equal ids would replace each other."""
+    node = re.sub(r"[^A-Za-z0-9_-]", "_", prefix)
+    return node if node == prefix else f"{node}_{hashlib.sha256(prefix.encode()).hexdigest()[:8]}"
 
 
 def _client() -> Any:

@@ -26,16 +26,21 @@ class Transport(Protocol):
         Raises:
             NotDeliveredError: not now; it is tried again.
             RefusedError: this record is refused; it is not tried again.
+            StoppedError: `close` ended it; it is not tried again.
         """
         ...
 
     def close(self) -> None:
-        """Say goodbye; called after the last record, once."""
+        """Say goodbye; called once, after the last record or when there is no more time for it: `send` may be in progress."""
         ...
 
 
 class RefusedError(Exception):
     """A record was refused, and would be again."""
+
+
+class StoppedError(Exception):
+    """The run ended while a record was being sent: it has arrived, but not all of what follows from it."""
 
 
 class Outlet:
@@ -52,6 +57,7 @@ class Outlet:
         self._failing = False
         self._sent = 0
         self._refused = 0
+        self._stopped = 0
         self._worker: Worker[AlarmRecord] = Worker(f"alarm-{transport.name}", self._send, QUEUE)
 
     @property
@@ -65,14 +71,15 @@ class Outlet:
 
     def close(self, timeout_s: float) -> None:
         """Send what waits for at most `timeout_s`, then end."""
-        self._worker.close(timeout_s)
-        self._transport.close()
+        self._worker.close(timeout_s, self._transport.close)
         if self._worker.dropped:
             self._events.add(f"{self.name}_dropped", f"{self.name}: {self._worker.dropped} messages were not delivered")
 
     def summary(self) -> dict[str, int]:
-        """Messages sent, refused by the other side, and dropped."""
-        return {"sent": self._sent, "refused": self._refused, "dropped": self._worker.dropped}
+        """Messages sent, refused by the other side, stopped by the end of the run, and dropped."""
+        return {
+            "sent": self._sent, "refused": self._refused, "stopped": self._stopped, "dropped": self._worker.dropped,
+        }  # fmt: skip
 
     def _send(self, record: AlarmRecord) -> None:
         try:
@@ -85,6 +92,10 @@ class Outlet:
         except RefusedError as error:
             self._refused += 1
             self._events.add(f"{self.name}_refused", f"{self.name}: {error}")
+            return
+        except StoppedError as error:
+            self._stopped += 1
+            self._events.add(f"{self.name}_stopped", f"{self.name}: {error}")
             return
         if self._failing:
             self._events.add(f"{self.name}_back", f"{self.name}: alarms are delivered again")

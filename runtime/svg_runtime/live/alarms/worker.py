@@ -13,6 +13,7 @@ _Item = TypeVar("_Item")
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 30.0
 _LAST_TRIES_S = 0.2  # between tries once the run has ended
+_INTERRUPT_S = 0.2  # for an item that was interrupted to be counted
 
 
 class NotDeliveredError(Exception):
@@ -68,13 +69,21 @@ class Worker(Generic[_Item]):
             self._queue.append(item)
             self._changed.notify_all()
 
-    def close(self, timeout_s: float) -> None:
-        """Handle what is queued for at most `timeout_s`, then end; what is left is counted as dropped."""
+    def close(self, timeout_s: float, interrupt: Callable[[], None] | None = None) -> None:
+        """Handle what is queued for at most `timeout_s`, then end; what is left is counted as dropped.
+
+        Args:
+            timeout_s: see above.
+            interrupt: called then, once. It may end what is being handled, which counts as its handler says.
+        """
         with self._changed:
             self._closing = True
             self._deadline = time.monotonic() + timeout_s
             self._changed.notify_all()
         self._thread.join(timeout_s)
+        if interrupt is not None:
+            interrupt()
+            self._thread.join(_INTERRUPT_S)
         with self._changed:
             self.dropped += len(self._queue) + self._busy
             self._queue.clear()

@@ -17,7 +17,7 @@ from svg_common.command import stderr_console
 from svg_common.errors import UsageError
 from svg_common.toml_files import toml_lines
 from svg_runtime.live.config.live_config import CAMERAS, LiveConfig, each_text, merge
-from svg_runtime.live.config.settings import Setting, opposite, plain, settings_of
+from svg_runtime.live.config.settings import Setting, actions_of, opposite, plain, settings_of
 from svg_runtime.live.config.variables import escape
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -35,6 +35,7 @@ PrintConfigOption = Annotated[
     typer.Option("--print-config", is_eager=True, help="Print the options in force, as --config reads them, and exit."),
 ]
 _OWN = {"config": ConfigOption, "only": OnlyOption, "print_config": PrintConfigOption}
+_TYPERS = ("help", "install_completion", "show_completion")  # which every command has
 
 
 def configured(command: Command, of_camera: Collection[str] = ()) -> Command:
@@ -47,6 +48,7 @@ def configured(command: Command, of_camera: Collection[str] = ()) -> Command:
     """
     signature = inspect.signature(command, eval_str=True)
     settings = settings_of(command)
+    actions = {*actions_of(command), *_OWN, *_TYPERS}
     flags = {key: opposite(setting) for key, setting in settings.items() if f"no_{key}" not in settings}
     switches = {key: _switch(key, flag) for key, flag in flags.items() if flag is not None}
     context_name = next(name for name, value in signature.parameters.items() if value.annotation is typer.Context)
@@ -62,7 +64,9 @@ def configured(command: Command, of_camera: Collection[str] = ()) -> Command:
         if only is not None and config is None:
             raise UsageError("--only names a camera of a file, and there is no --config\n  add --config live.toml")
         # 2) the rest from the file
-        loaded = LiveConfig.load(config, settings) if config is not None else None
+        loaded = None
+        if config is not None:
+            loaded = LiveConfig.load(config, settings, actions=actions, of_camera=of_camera, only=only, given=given)
         tables = loaded.tables(of_camera, given) if loaded is not None and of_camera and only is None else {}
         written = _from_file(loaded, only, given, several=bool(tables))
         values = loaded.values(written) if loaded is not None else {}

@@ -14,7 +14,7 @@ from svg_common.errors import UsageError
 from svg_common.files import refuse_pipe
 from svg_common.path_advice import shell_argument
 from svg_common.toml_files import read_toml
-from svg_runtime.live.camera_names import check_camera_names
+from svg_runtime.live.camera_names import name_problems
 from svg_runtime.live.config.settings import Setting, shown
 from svg_runtime.live.config.variables import expand, has_password
 
@@ -22,6 +22,7 @@ CAMERAS = "cameras"
 # Options of which one replaces the others, on the command line those of the file, in a camera's table those for all.
 ALTERNATIVES = (("camera", "source"), ("fp16", "bf16"), ("calibrate", "no_calibrate"))
 _SOURCES = 'source or camera, such as source = "rtsp://host/path", or source = "synthetic://digits" for the synthetic camera'
+_SOURCE_KEYS = ("camera", "source")
 _OTHERS = stat.S_IRGRP | stat.S_IROTH
 
 
@@ -42,11 +43,22 @@ class LiveConfig:
     settings: Mapping[str, Setting]
 
     @classmethod
-    def load(cls, path: Path, settings: Mapping[str, Setting]) -> LiveConfig:
+    def load(
+        cls, path: Path, settings: Mapping[str, Setting], actions: Collection[str] = (), of_camera: Collection[str] = (),
+        only: str | None = None, given: Mapping[str, Any] | None = None,
+    ) -> LiveConfig:  # fmt: skip
         """Read a file.
 
+        Args:
+            path: the file.
+            settings: key -> option.
+            actions: what the command line alone can say, written as keys.
+            of_camera: keys that each of several cameras may have for itself; empty: the command runs one camera.
+            only: name of the camera to run; None: all.
+            given: what the command line says, which wins.
+
         Raises:
-            UsageError: it does not exist, or is not TOML; or every unknown key and every value of a wrong type in it.
+            UsageError: it does not exist, or is not TOML; or all that is wrong in it, and with the cameras that would run.
         """
         refuse_pipe(path)
         try:
@@ -57,11 +69,14 @@ class LiveConfig:
                 f"cannot read the configuration '{path}': {reason}\n"
                 "  expected a TOML file; svg-live --print-config > live.toml writes one"
             ) from error
-        problems = list(_problems(tables, settings))
+        problems = list(_problems(tables, settings, actions))
+        cameras = tables.pop(CAMERAS, {})
+        named = cameras.items() if isinstance(cameras, dict) else ()
+        loaded = cls(path, tables, {name: table for name, table in named if isinstance(table, dict)}, settings)
+        problems += loaded._problems_of_run(of_camera, only, given or {})
         if problems:
             raise _invalid(path, problems)
-        cameras = tables.pop(CAMERAS, {})
-        return cls(path, tables, cameras, settings)
+        return loaded
 
     def choose(self, only: str | None, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the values of one camera over those for all, as written.
@@ -104,23 +119,53 @@ class LiveConfig:
         names = list(self.cameras)
         if len(names) < 2:
             return {}
-        check_camera_names(names)
-        source = next((f"--{key}" for key in ("camera", "source") if key in given), None)
+        source = next((f"--{key}" for key in _SOURCE_KEYS if key in given), None)
         if source is not None:
             raise UsageError(
                 f"'{self.path}' has {len(names)} cameras, and {source} was given\n"
                 f"  remove it, or run one of them from there: --only {shell_argument(names[0])}"
             )
-        problems = [problem for name, table in self.cameras.items() for problem in _not_of_camera(name, table, of_camera)]
-        tables = {name: self._of_one(table, of_camera, given) for name, table in self.cameras.items()}
-        problems += [problem for name, table in tables.items() for problem in _without_source(name, table)]
+        problems = list(self._problems_of_cameras(of_camera, given))
         if problems:
             raise _invalid(self.path, problems)
-        return tables
+        return {name: self._of_one(table, of_camera, given) for name, table in self.cameras.items()}
 
     def _of_one(self, table: Mapping[str, Any], of_camera: Collection[str], given: Mapping[str, Any]) -> dict[str, Any]:
         merged = merge(self.defaults, table, given)
         return {key: value for key, value in merged.items() if key in of_camera and key not in given}
+
+    def _problems_of_run(self, of_camera: Collection[str], only: str | None, given: Mapping[str, Any]) -> Iterable[str]:
+        """What is wrong with the cameras that would run, and with variables in their values."""
+        names = list(self.cameras)
+        if of_camera and only is None and len(names) > 1:
+            yield from self._problems_of_cameras(of_camera, given)
+            in_force = [("", key, value) for key, value in merge(self.defaults, given).items()]
+            for name, table in self.cameras.items():
+                in_force += [(f"{CAMERAS}.{name}.", key, value) for key, value in table.items() if key in of_camera]
+        else:
+            name = only or (names[0] if len(names) == 1 else "")
+            table = self.cameras.get(name, {})
+            merged = merge(self.defaults, table, given)
+            in_force = [(f"{CAMERAS}.{name}." if key in table else "", key, value) for key, value in merged.items()]
+            if name in self.cameras:
+                yield from _without_source(name, merged)
+        for place, key, value in in_force:
+            if key in self.settings and key not in given and _has_variable(value):  # others were judged as they are
+                try:
+                    self._value(self.settings[key], value)
+                except ValueError as error:
+                    yield f"{place}{key}: {error}"
+
+    def _problems_of_cameras(self, of_camera: Collection[str], given: Mapping[str, Any]) -> Iterable[str]:
+        """What several cameras cannot have: names, keys of the process, and no source or two."""
+        for name, problem in name_problems(self.cameras):
+            yield f"{CAMERAS}.{name}: {problem}"
+        for name, table in self.cameras.items():
+            yield from _not_of_camera(name, {key: value for key, value in table.items() if key in self.settings}, of_camera)
+            merged = self._of_one(table, of_camera, given)
+            if not any(key in given for key in _SOURCE_KEYS):  # which is another mistake
+                yield from _without_source(name, merged)
+                yield from _with_two_sources(name, merged)
 
     def values(self, written: Mapping[str, Any]) -> dict[str, Any]:
         """What the command line would give for values as written: variables expanded, paths relative to the file.
@@ -175,13 +220,22 @@ def _not_of_camera(name: str, table: Mapping[str, Any], of_camera: Collection[st
         place = f"{CAMERAS}.{name}.{key}"
         if key not in of_camera:
             yield f"{place}: holds for all cameras of a process; write it above the tables, or run --only {name}"
-        elif key in ("camera", "source") and isinstance(value, list) and len(value) != 1:
+        elif key in _SOURCE_KEYS and isinstance(value, list) and len(value) != 1:
             yield f"{place}: {shown(value)}; expected one, as a table is one camera"
+
+
+def _sources(values: Mapping[str, Any]) -> list[str]:
+    return [key for key in _SOURCE_KEYS if values.get(key) not in (None, [])]
+
+
+def _with_two_sources(name: str, values: Mapping[str, Any]) -> Iterable[str]:
+    if len(_sources(values)) > 1:
+        yield f"{CAMERAS}.{name}: has both camera and source; expected one of them"
 
 
 def _without_source(name: str, values: Mapping[str, Any]) -> Iterable[str]:
     """A camera that nobody named must not become the synthetic one."""
-    if not any(values.get(key) not in (None, []) for key in ("camera", "source")):
+    if not _sources(values):
         yield f"{CAMERAS}.{name}: has no source; expected {_SOURCES}"
 
 
@@ -203,11 +257,11 @@ def each_text(value: Any, change: Callable[[str], str]) -> Any:
     return change(value) if isinstance(value, str) else value
 
 
-def _problems(tables: Mapping[str, Any], settings: Mapping[str, Setting]) -> Iterable[str]:
+def _problems(tables: Mapping[str, Any], settings: Mapping[str, Setting], actions: Collection[str]) -> Iterable[str]:
     """Every unknown key and every wrong value with its place."""
     for key, value in tables.items():
         if key != CAMERAS:
-            yield from _problem("", key, value, settings)
+            yield from _problem(place="", key=key, value=value, settings=settings, actions=actions)
         elif not isinstance(value, dict):
             yield f"{CAMERAS}: {shown(value)}; expected a table for each camera, [{CAMERAS}.NAME]"
     cameras = tables.get(CAMERAS)
@@ -216,20 +270,28 @@ def _problems(tables: Mapping[str, Any], settings: Mapping[str, Setting]) -> Ite
             yield f"{CAMERAS}.{name}: {shown(table)}; expected a table for each camera, [{CAMERAS}.NAME]"
             continue
         for key, value in table.items():
-            yield from _problem(f"{CAMERAS}.{name}.", key, value, settings)
+            yield from _problem(place=f"{CAMERAS}.{name}.", key=key, value=value, settings=settings, actions=actions)
 
 
-def _problem(place: str, key: str, value: Any, settings: Mapping[str, Setting]) -> Iterable[str]:
-    if key not in settings:
+def _problem(
+    place: str, key: str, value: Any, settings: Mapping[str, Setting], actions: Collection[str]
+) -> Iterable[str]:  # fmt: skip
+    if key.replace("-", "_") in actions:
+        yield f"{place}{key}: belongs on the command line, --{key.replace('_', '-')}; remove it here"
+    elif key not in settings:
         known = [*settings, CAMERAS] if not place else list(settings)
         yield f"{place}{key}: unknown key{_suggestion(key, known) or '; svg-live --help has all of them'}"
     elif any(isinstance(item, dict) for item in (value if isinstance(value, list) else [value])):
         yield f"{place}{key}: a table; expected a value, or [{CAMERAS}.NAME] for the table of a camera"
-    elif not any("${" in text for text in _texts([value])):  # with a variable, its value is judged
+    elif not _has_variable(value):  # with one, the value is judged that is in force
         try:
             settings[key].convert(value)
         except ValueError as error:
             yield f"{place}{key}: {error}"
+
+
+def _has_variable(value: Any) -> bool:
+    return any("${" in text for text in _texts([value]))
 
 
 def _invalid(path: Path, problems: Iterable[str]) -> UsageError:

@@ -91,6 +91,13 @@ def settings_of(command: Callable[..., Any]) -> dict[str, Setting]:
     return found
 
 
+def actions_of(command: Callable[..., Any]) -> set[str]:
+    """What is no key of a file, as if it were one: the options that say what the command does, such as list_cameras."""
+    parameters = inspect.signature(command, eval_str=True).parameters
+    options = {name: split_annotation(parameter)[1] for name, parameter in parameters.items()}
+    return {_key(name, option) for name, option in options.items() if option is not None and option.is_eager}
+
+
 def split_annotation(parameter: inspect.Parameter) -> tuple[Any, OptionInfo | None]:
     """Type of a given value, without None, and the option that Annotated declares."""
     if get_origin(parameter.annotation) is not Annotated:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -25,6 +28,7 @@ _SECONDS_PER_KEYFRAME = 1.0
 
 
 _INDEX_BYTES = 4096  # of the index at the start, at most
+_LAST_BOX_BYTES = 16  # mfro: length, name, version and flags, length of mfra
 
 
 def has_fragment(path: Path) -> bool:
@@ -35,6 +39,61 @@ def has_fragment(path: Path) -> bool:
     """
     with path.open("rb") as file:
         return b"moof" in file.read(_INDEX_BYTES)
+
+
+def is_complete(path: Path) -> bool:
+    """Whether the file at `path` was written to its end, where the box mfro closes the index of all fragments.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        file.seek(-min(_LAST_BOX_BYTES, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        return file.read(8)[4:] == b"mfro"
+
+
+def keep_whole_fragments(path: Path) -> int:
+    """Cut off what was being written when the disk was full, and return how many pictures can be read.
+
+    A fragment is a box `moof`, which says how many pictures it has, then a box `mdat` with them (ISO/IEC 14496-12).
+
+    Raises:
+        OSError: the file cannot be read or cut.
+    """
+    pictures = whole = 0
+    announced = 0  # by the last moof, whose mdat may be missing
+    with path.open("r+b") as file:
+        for kind, start, end in _boxes(file, 0, file.seek(0, os.SEEK_END)):
+            if kind == b"moof":
+                announced = _announced(file, start, end)
+                continue
+            if kind == b"mdat":
+                pictures += announced
+            whole = end
+        file.truncate(whole)
+    return pictures
+
+
+def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, and where the content starts and ends, of every whole box between two positions."""
+    while start + 8 <= end:
+        file.seek(start)
+        length, kind = struct.unpack(">I4s", file.read(8))
+        if length < 8 or start + length > end:
+            return
+        yield kind, start + 8, start + length
+        start += length
+
+
+def _announced(file: BinaryIO, start: int, end: int) -> int:
+    """How many pictures a moof has: the sum over its runs, trun, in its track, traf."""
+    count = 0
+    for kind, track, track_end in _boxes(file, start, end):
+        for inner, run, _ in _boxes(file, track, track_end) if kind == b"traf" else ():
+            if inner == b"trun":
+                file.seek(run + 4)  # after version and flags
+                count += int.from_bytes(file.read(4), "big")
+    return count
 
 
 class FragmentedMp4:

@@ -45,7 +45,8 @@ class Retrying:
             return
         if self._failed_s is not None:
             self._failed_s = None
-            self._events.add("record_again", f"{self._option}: it can be written again; {self._lost} pictures were lost so far")
+            lost = self.summary()["lost"]
+            self._events.add("record_again", f"{self._option}: it can be written again; {lost} pictures were lost so far")
 
     def close(self, keep: bool = True) -> None:
         """Complete what is in progress; an error is an event."""
@@ -55,8 +56,9 @@ class Retrying:
             self._fail(error)
 
     def summary(self) -> dict[str, Any]:
-        """Return what was stored, and how many pictures were lost."""
-        return {**self._recorder.summary(), "lost": self._lost}
+        """Return what was stored, and how many pictures were lost: not taken, or taken and found to be unreadable."""
+        stored = self._recorder.summary()
+        return {**stored, "lost": stored.get("lost", 0) + self._lost}
 
     def _fail(self, error: OSError) -> None:
         self._failed_s = time.monotonic()

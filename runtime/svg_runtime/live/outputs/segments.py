@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from svg_runtime.live.outputs.bounded_folder import BoundedFolder
-from svg_runtime.live.outputs.fragmented_mp4 import FragmentedMp4, has_fragment
+from svg_runtime.live.outputs.fragmented_mp4 import FragmentedMp4, has_fragment, is_complete, keep_whole_fragments
 from svg_runtime.live.outputs.h264 import encodable
 from svg_runtime.live.overlay.view import View
 
@@ -45,6 +45,8 @@ class SegmentRecorder:
         self._last_tick = 0
         self._segments = 0
         self._pictures = 0
+        self._in_segment = 0  # pictures in the one in progress
+        self._lost = 0
 
     def record(self, view: View, picture: Picture | None) -> None:
         """Encode one picture, in the segment in progress or in a new one.
@@ -63,6 +65,7 @@ class SegmentRecorder:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self._segment.path))
         self._last_tick = view.tick
         self._pictures += 1
+        self._in_segment += 1
 
     def close(self, keep: bool = True) -> None:
         """Complete the segment in progress.
@@ -79,8 +82,10 @@ class SegmentRecorder:
                 self._keep(segment.path)
 
     def summary(self) -> dict[str, Any]:
-        """Return how many pictures were written, and to how many segments."""
-        return {"folder": str(self._files.folder), "segments": self._segments, "pictures": self._pictures}
+        """Return how many pictures were written, to how many segments, and how many of those taken cannot be read."""
+        return {
+            "folder": str(self._files.folder), "segments": self._segments, "pictures": self._pictures, "lost": self._lost,
+        }  # fmt: skip
 
     def _is_over(self, tick: int, picture: Picture) -> bool:
         assert self._segment is not None
@@ -94,11 +99,19 @@ class SegmentRecorder:
         segment = FragmentedMp4(path, size_wh=(width, height), interval_s=self._interval_s, created=view.time.isoformat())
         self._size_hw = (height, width)
         self._first_tick = view.tick
+        self._in_segment = 0
         return segment
 
     def _keep(self, path: Path) -> None:
-        """Count a segment, or remove one without a picture: a disk that is full for days would leave thousands of them."""
+        """Count a segment, or remove one without a picture: a disk that is full for days would leave thousands of them.
+
+        What a full disk has cut off is counted as lost: a segment may end without an error all the same.
+        """
         with suppress(FileNotFoundError):  # someone else removed it
+            if not is_complete(path):
+                lost = max(0, self._in_segment - keep_whole_fragments(path))
+                self._lost += lost
+                self._pictures -= lost
             if not has_fragment(path):
                 path.unlink()
                 return

@@ -189,7 +189,7 @@ def test_a_server_that_is_away_costs_no_frame(watch):
     wall.see(1, ANOMALY)
     assert time.thread_time() - start < 1
     wall.monitor.close()
-    assert wall.monitor.summary()["sent"]["webhook"] == {"sent": 0, "refused": 0, "dropped": 2}
+    assert wall.monitor.summary()["sent"]["webhook"] == {"sent": 0, "refused": 0, "stopped": 0, "dropped": 2}
     assert wall.events.counts["webhook_dropped"] == 1
 
 

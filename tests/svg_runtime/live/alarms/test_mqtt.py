@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -27,7 +28,8 @@ from tests.svg_runtime.live.alarms.test_archive import record
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 needs_broker = pytest.mark.skipif(MOSQUITTO is None, reason="mosquitto is not installed")
-DISCOVERY = "homeassistant/binary_sensor/home_gate/alarm/config"
+NODE = "home_gate_81a55330"  # of home/gate: SHA-256 of what had to be replaced
+DISCOVERY = f"homeassistant/binary_sensor/{NODE}/alarm/config"
 
 
 class Broker:
@@ -133,7 +135,7 @@ def test_an_alarm_is_retained_with_its_record_and_the_end_is_said(broker, listen
     outlet.close(10)
     wait_for(lambda: listener.values("home/gate/availability") == ["online", "offline"])
     assert listener.values("home/gate/alarm") == ["OFF", "ON", "OFF"]
-    assert outlet.summary() == {"sent": 2, "refused": 0, "dropped": 0}
+    assert outlet.summary() == {"sent": 2, "refused": 0, "stopped": 0, "dropped": 0}
     assert not events.counts
 
 
@@ -145,8 +147,8 @@ def test_home_assistant_finds_the_camera(broker, listen):
     wait_for(lambda: listener.values(DISCOVERY))
     outlet.close(5)
     config = json.loads(listener.values(DISCOVERY)[0])
-    assert config["unique_id"] == "home_gate_alarm"
-    assert config["device"]["identifiers"] == ["home_gate"]
+    assert config["unique_id"] == f"{NODE}_alarm"
+    assert config["device"]["identifiers"] == [NODE]
     assert config["state_topic"] == "home/gate/alarm"
     assert config["json_attributes_topic"] == "home/gate/event"
     assert (config["availability_topic"], config["payload_on"], config["payload_off"]) == (
@@ -156,17 +158,32 @@ def test_home_assistant_finds_the_camera(broker, listen):
     )
 
 
+def found_by_home_assistant(prefix: str, camera: str | None = None) -> tuple[str, str, str, list[str]]:
+    """Topic of the discovery, and of its payload the topic of the alarm and all that must be unique."""
+    publisher = MqttPublisher(f"mqtt://127.0.0.1:1/{prefix}", "rtsp://h", EventLog(), camera)
+    topic, payload = publisher.discovery()
+    publisher.close()
+    return topic, payload["state_topic"], payload["unique_id"], payload["device"]["identifiers"]
+
+
 def test_cameras_of_one_process_are_devices_of_their_own():
-    found = {}
-    for camera in (None, "gate", "gate-2"):
-        publisher = MqttPublisher("mqtt://127.0.0.1:1/home", "rtsp://h", EventLog(), camera)
-        topic, payload = publisher.discovery()
-        publisher.close()
-        found[topic] = (payload["unique_id"], payload["state_topic"], payload["device"]["identifiers"])
-    assert found == {
-        f"homeassistant/binary_sensor/{node}/alarm/config": (f"{node}_alarm", f"{prefix}/alarm", [node])
-        for node, prefix in {"home": "home", "home_gate": "home/gate", "home_gate-2": "home/gate-2"}.items()
-    }
+    home, gate, second = (found_by_home_assistant("home", camera) for camera in (None, "gate", "gate-2"))
+    assert home == ("homeassistant/binary_sensor/home/alarm/config", "home/alarm", "home_alarm", ["home"])
+    assert gate == (DISCOVERY, "home/gate/alarm", f"{NODE}_alarm", [NODE])
+    assert second[1] == "home/gate-2/alarm"
+    assert re.fullmatch(r"homeassistant/binary_sensor/home_gate-2_[0-9a-f]{8}/alarm/config", second[0])
+
+
+def test_prefixes_that_read_alike_are_devices_of_their_own():
+    """Discovery is retained: of two on one topic the later replaces the earlier."""
+    prefixes = ["home/gate", "home_gate", "home%20gate", "h%C3%A4user", "h%C3%BCuser", "\u95e8", "\u7a97"]
+    found = [found_by_home_assistant(prefix) for prefix in prefixes]
+    for number in (0, 2):
+        assert len({one[number] for one in found}) == len(prefixes)
+    assert len({one[3][0] for one in found}) == len(prefixes)
+    assert all(re.fullmatch(r"homeassistant/binary_sensor/[A-Za-z0-9_-]+/alarm/config", one[0]) for one in found)
+    assert found == [found_by_home_assistant(prefix) for prefix in prefixes]  # the same in every run
+    assert found[1][2] == "home_gate_alarm"  # nothing was replaced
 
 
 @needs_broker
@@ -218,7 +235,7 @@ def test_a_wrong_password_is_reported_without_it(broker):
     outlet.put(record(1))
     wait_for(lambda: events.counts["mqtt_refused"])
     outlet.close(0.2)
-    assert outlet.summary() == {"sent": 0, "refused": 0, "dropped": 1}
+    assert outlet.summary() == {"sent": 0, "refused": 0, "stopped": 0, "dropped": 1}
     assert events.counts["mqtt_dropped"] == 1
     assert f"mqtt: mqtt://127.0.0.1:{broker.port} refuses the connection: Not authorized" in events.messages
     assert not any("wrong" in message for message in events.messages)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -113,7 +114,7 @@ def test_events_wait_until_the_server_is_back_and_are_counted(server, monkeypatc
         outlet.put(record(sequence))
     outlet.close(10)
     assert [json.loads(body)["sequence"] for *_, body in server.requests] == [1, 1, 1, 2, 3]
-    assert outlet.summary() == {"sent": 2, "refused": 1, "dropped": 0}
+    assert outlet.summary() == {"sent": 2, "refused": 1, "stopped": 0, "dropped": 0}
     assert events.counts == {"webhook_failed": 1, "webhook_back": 1, "webhook_refused": 1}
 
 
@@ -154,3 +155,78 @@ def test_a_child_that_lives_on_in_a_session_of_its_own_is_not_waited_for(monkeyp
     with pytest.raises(RefusedError, match="was stopped"):
         AlarmCommand("sh -c 'setsid sleep 20 & sleep 20'").send(record())
     assert time.monotonic() - start < 10
+
+
+def wait_for_file(path: Path) -> str:
+    deadline = time.monotonic() + 15
+    while not path.exists() or not path.read_text():
+        assert time.monotonic() < deadline, f"{path} was not written in time"
+        time.sleep(0.02)
+    return path.read_text()
+
+
+def is_running(process_id: int) -> bool:
+    """Whether a process lives; one that has ended and was not waited for by its parent does not."""
+    try:
+        state = Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc")
+@pytest.mark.parametrize("reaction", ["", "trap '' TERM; "])
+def test_a_command_is_ended_with_the_run_and_counted_as_stopped(reaction, tmp_path):
+    child = tmp_path / "child"
+    script = tmp_path / "lamp"
+    script.write_text(f"{reaction}sleep 60 &\necho $! > {child}.new; mv {child}.new {child}\nwait; sleep 60\n")
+    events = EventLog()
+    outlet = Outlet(AlarmCommand(f"sh {script}"), events)
+    outlet.put(record(1))
+    outlet.put(record(2))
+    process_id = int(wait_for_file(child))
+    assert is_running(process_id)
+    start = time.monotonic()
+    outlet.close(0.2)
+    assert time.monotonic() - start < 5
+    assert outlet.summary() == {"sent": 0, "refused": 0, "stopped": 1, "dropped": 1}
+    assert events.messages == [
+        "command: sh was stopped: the run ended before it did",
+        "command: 1 messages were not delivered",
+    ]
+    deadline = time.monotonic() + 5
+    while is_running(process_id):
+        assert time.monotonic() < deadline, "the child of the program lives on"
+        time.sleep(0.02)
+
+
+def test_a_command_may_clean_up_at_the_end_of_the_run(tmp_path):
+    started, cleaned = tmp_path / "started", tmp_path / "cleaned"
+    script = tmp_path / "lamp"
+    script.write_text(f"trap 'echo off > {cleaned}; exit' TERM\necho on > {started}\nwhile :; do sleep 0.02; done\n")
+    outlet = Outlet(AlarmCommand(f"sh {script}"), EventLog())
+    outlet.put(record())
+    wait_for_file(started)
+    outlet.close(0.1)
+    assert cleaned.read_text() == "off\n"
+    assert outlet.summary()["stopped"] == 1
+
+
+def test_a_command_that_ends_in_time_is_not_stopped_and_none_is_begun_after_the_end(tmp_path):
+    target = tmp_path / "out"
+    outlet = Outlet(AlarmCommand(f"sh -c 'sleep 0.3; echo x >> {target}'"), EventLog())
+    outlet.put(record())
+    outlet.close(10)
+    assert outlet.summary() == {"sent": 1, "refused": 0, "stopped": 0, "dropped": 0}
+    command = AlarmCommand(f"sh -c 'echo x >> {target}'")
+    command.close()
+    with pytest.raises(NotDeliveredError):
+        command.send(record())
+    assert target.read_text() == "x\n"
+
+
+def test_a_command_gets_a_record_larger_than_a_pipe_though_it_reads_late(tmp_path, monkeypatch):
+    monkeypatch.setattr(command_module, "_LOOK_S", 0.01)
+    target = tmp_path / "out"
+    AlarmCommand(f"sh -c 'sleep 0.2; cat > {target}'").send(record(source="x" * 100_000))
+    assert json.loads(target.read_text())["source"] == "x" * 100_000

@@ -97,6 +97,25 @@ def test_the_end_does_not_wait_for_a_server_that_is_away():
     assert worker.dropped == 2
 
 
+def test_what_the_end_interrupts_counts_as_its_handler_says(gate):
+    for handled, dropped in ((True, 1), (False, 2)):
+        gate.clear()
+        started = threading.Event()
+
+        def handle(item: int, started: threading.Event = started, handled: bool = handled) -> None:
+            started.set()
+            gate.wait(30)
+            if not handled:
+                raise NotDeliveredError
+
+        worker = Worker("test", handle, size=5)
+        worker.put(1)
+        worker.put(2)
+        assert started.wait(5)
+        worker.close(0.1, interrupt=gate.set)
+        assert worker.dropped == dropped  # 2 was never begun
+
+
 def test_the_end_does_not_wait_for_a_handler_that_hangs(gate):
     worker = Worker("test", lambda item: gate.wait(30), size=5)
     worker.put(1)
