@@ -104,7 +104,7 @@ def evaluate(
         )  # fmt: skip
         asked = AnomalyRequest(
             labels=anomaly,
-            first_number=1 if anomaly_first is None else anomaly_first,
+            first_number=anomaly_first,
             model=model,
             backend=backend,
             device=device,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from svg_common.errors import UsageError
+from svg_common.errors import SvgError, UsageError
+from svg_common.video.clips import find_clips
 from svg_eval.models import ModelInfo
 from svg_eval.protocols import Protocol
 from svg_train.config import build_config
@@ -27,7 +29,7 @@ def open_held_out(info: ModelInfo, given: Mapping[str, Any], protocol: Protocol 
         horizon: forecast frames.
 
     Raises:
-        UsageError: options that contradict the protocol, the data set or the model's frames.
+        UsageError: options that contradict the protocol, the data set or the model's frames; a folder without any data.
         SvgError: the data is missing or unusable.
     """
     chosen = {key: value for key, value in given.items() if value is not None}
@@ -37,7 +39,19 @@ def open_held_out(info: ModelInfo, given: Mapping[str, Any], protocol: Protocol 
     if protocol is not None:
         _refuse_overrides(protocol, chosen)
     config = build_config({"model": _any_model(info), "data": _settings(info, chosen, protocol)})
-    return open_data(config, "test", info.n_past + horizon)
+    try:
+        return open_data(config, "test", info.n_past + horizon)
+    except SvgError as error:
+        if config.data.root and _is_empty(Path(config.data.root), config.data.name):
+            raise UsageError(str(error)) from error  # as in svg-live and svg-forecast
+        raise
+
+
+def _is_empty(root: Path, name: str) -> bool:
+    """Whether a folder has no file at all, or none that a set of videos may consist of."""
+    if not root.is_dir():
+        return False
+    return not (find_clips(root) if name == "video" else any(each.is_file() for each in root.rglob("*")))
 
 
 def _any_model(info: ModelInfo) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class Evaluation:
     clips: tuple[str, ...] | None  # the clip of each sequence, if they are from clips
     settings: Settings
     protocol: Protocol | None
+    without_history: int | None = None  # sequences before which post-processing learned nothing; None: it was off
 
     @property
     def described(self) -> dict[str, str]:
@@ -54,7 +55,15 @@ class Evaluation:
             "evaluated": f"{self.sequences} sequences x {model.samples} samples x {settings.horizon} steps after "
             f"{model.info.n_past} observed frames, seed {settings.seed}",
         }
-        return described | ({"protocol": self.protocol.title} if self.protocol else {})
+        learned = {} if self.without_history is None else {"learned": self._learned(self.without_history)}
+        return described | learned | ({"protocol": self.protocol.title} if self.protocol else {})
+
+    def _learned(self, without: int) -> str:
+        """What post-processing had to learn from: without anything, its mean is the model's own."""
+        if without == 0:
+            return "before every sequence, from what was earlier in its clip"
+        what = f"{without} of {self.sequences} sequences have nothing before them in their clip: their mean stays the model's"
+        return what if without < self.sequences else f"{what}, and nothing was measured; more --sequences or longer clips help"
 
     @property
     def repeat(self) -> Evaluated:
@@ -86,6 +95,7 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
         "data": evaluation.data, "protocol": evaluation.protocol.title if evaluation.protocol else None,
         "sequences": evaluation.sequences, "samples": model.samples, "n_past": model.info.n_past,
         "horizon": evaluation.settings.horizon, "seed": evaluation.settings.seed, "moving_threshold": MOVED,
+        "sequences_without_history": evaluation.without_history,
         **_whole_set(model.measured, evaluation.repeat.measured),
         **_of_model(model.measured),
         **{name: _of_model(entry.measured) for name, entry in evaluation.simple.items()},

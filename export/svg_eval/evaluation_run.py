@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from svg_common.errors import UsageError
-from svg_common.printable import printable
 from svg_common.progress import ProgressListener
 from svg_eval.baselines import simple_baselines
-from svg_eval.clips import clip_names, spread_over_clips
+from svg_eval.clips import clip_names, spread_over_clips, without_history
 from svg_eval.data import open_held_out
 from svg_eval.evaluation_report import Evaluated, Evaluation
 from svg_eval.examples import choose_examples
 from svg_eval.learned import LearnedMetrics, Lpips, VideoFeatures
 from svg_eval.measure import Settings, measure
 from svg_eval.models import BundleModel, CheckpointModel, EvaluatedModel, ModelInfo, is_digits_model, open_model
+from svg_eval.names import one_line
 from svg_eval.protocols import Protocol, ProtocolName, check_protocol
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import KNOWS_DIGITS_ONLY
@@ -75,7 +75,7 @@ def run(request: Request, progress: ProgressListener) -> Evaluation:
         _log_differences(model.info, data, settings)
         if is_digits_model(request.model, _is_real(request)) and not _is_digits(request, model.info, protocol):
             _LOG.info("note: %s", KNOWS_DIGITS_ONLY)
-        data = spread_over_clips(data, settings.sequences)
+        data = spread_over_clips(data, settings.sequences, after_others=request.post_process)
         simple = simple_baselines(model.info)
         models: list[EvaluatedModel] = [model, *baselines, *simple.values()]
         count, others = min(settings.sequences, len(data)), 1 + len(baselines)
@@ -92,6 +92,7 @@ def run(request: Request, progress: ProgressListener) -> Evaluation:
             clips=clip_names(data, count),
             settings=settings,
             protocol=protocol,
+            without_history=without_history(data, count) if isinstance(data, HistoryDataset) and request.post_process else None,
         )
 
 
@@ -112,7 +113,7 @@ def _tell_apart(models: Sequence[tuple[str | None, CheckpointModel | BundleModel
     labels = Counter(model.info.label for _, model in models)
     for given, model in models:
         if given is not None and labels[model.info.label] > 1:
-            model.info = replace(model.info, label=printable(given))
+            model.info = replace(model.info, label=one_line(given))
 
 
 def _is_real(request: Request) -> bool:

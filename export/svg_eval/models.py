@@ -12,7 +12,7 @@ from torch import Tensor
 
 from svg_common.errors import BackendMissingError, SvgError, UsageError
 from svg_common.path_advice import shell_argument
-from svg_common.printable import printable
+from svg_eval.names import one_line
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, EMBEDDED_NAMES, find_model
 from svg_runtime.bundle.remote.addresses import is_address
@@ -240,7 +240,7 @@ def open_model(
         calibrate="no" if chosen == "auto" else None,  # so that results do not depend on what was fast at the moment
         post_process=post_process,
     )
-    label = printable(path.name)
+    label = one_line(path.name)
     return BundleModel(f"{label}, post-processed", forecaster, _HISTORY) if post_process else BundleModel(label, forecaster)
 
 
@@ -260,7 +260,7 @@ def _open_checkpoint(
         )
     # Every run's best checkpoint is called ckpt.pt; its folder distinguishes them.
     label = path.parent.name if path.name == "ckpt.pt" and path.parent.name else path.name
-    return CheckpointModel(printable(label), load_any_checkpoint(path), _torch_device(device))
+    return CheckpointModel(one_line(label), load_any_checkpoint(path), _torch_device(device))
 
 
 def _torch_device(name: str | None) -> torch.device:

@@ -140,7 +140,9 @@ def export(
         int | None, _triton("largest number of cameras at a time; default: 16", min=1, max=MAX_CAMERAS)
     ] = None,
     triton_samples: Annotated[int | None, _triton("futures per forecast; default: 8", min=1, max=COUNT_LIMIT)] = None,
-    triton_horizon: Annotated[int | None, _triton("frames per future; default: 10", min=1, max=_MAX_UNROLLED)] = None,
+    triton_horizon: Annotated[
+        int | None, _triton("frames per future; default: those of the graph forecast, else 10", min=1, max=_MAX_UNROLLED)
+    ] = None,
     triton_idle: Annotated[
         float | None,
         _triton("seconds without a frame after which a camera's state is freed; default: 10", min=MIN_IDLE_S, max=MAX_IDLE_S),
@@ -165,11 +167,17 @@ def export(
         out=triton, cameras=triton_cameras, samples=triton_samples, horizon=triton_horizon, idle_s=triton_idle
     )
     if checkpoint.is_dir() and any(each is not None for each in (push, pack, triton)):
+        served.check_horizon(checkpoint)
         publish_bundle(context, push=options, pack=pack, triton=served, folder=checkpoint)
         return
     server = server or (triton is not None and fused)  # for the backends that run no Python
     if server_horizon is not None and not server:
         raise UsageError("--server-horizon has no effect without --server\n  add --server, or remove it")
+    if server_horizon is not None and triton_horizon not in (None, server_horizon):
+        raise UsageError(
+            f"--server-horizon {server_horizon} and --triton-horizon {triton_horizon} differ, but the models of a repository "
+            "share the graph\n  remove one of the two"
+        )
     if server and not fused:
         raise UsageError("--server composes its graph of the fused graphs\n  remove --no-fused")
     source = settings_of("data", settings)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from svg_common.progress import NullListener
 from svg_common.video.clips import find_clips
 from svg_eval.anomaly.clip_scores import ClipScores
 from svg_eval.anomaly.clips import ClipTiming, count_pictures, named_clips, seen_pictures
+from svg_eval.anomaly.page import plot_clip
 from svg_eval.anomaly.request import AnomalyRequest
 from svg_eval.anomaly.run import run
 from svg_eval.cli import app
@@ -38,6 +41,10 @@ def evaluate(data, model, *arguments) -> None:
     app([str(argument) for argument in (*options, *arguments)], standalone_mode=False)
 
 
+def plots_of(page: str) -> list[str]:
+    return [base64.b64decode(plot).decode() for plot in re.findall(r'svg\+xml;base64,([^"]+)', page)]
+
+
 def test_the_command_reports_every_signal_online_and_per_clip(data, tiny_bundle, capsys):
     evaluate(data, tiny_bundle, "--json", data / "a.json", "--page", data / "a.html")
     printed = capsys.readouterr().out
@@ -58,6 +65,7 @@ def test_the_command_reports_every_signal_online_and_per_clip(data, tiny_bundle,
     assert result["online"]["combined"]["roc_area"]["macro"] == pytest.approx(first["roc_area"]["combined"], abs=1e-3)
     page = (data / "a.html").read_text()
     assert page.count("data:image/svg+xml") == 2
+    assert [plot.count("frame, from 1 -->") for plot in plots_of(page)] == [1, 1]
     assert "all combined" in page
 
 
@@ -89,6 +97,27 @@ def test_options_that_mean_nothing_here_are_refused(data, tiny_bundle, monkeypat
 def test_the_first_number_of_ranges_says_nothing_without_labels(tiny_bundle):
     with pytest.raises(UsageError, match="--anomaly-first has no effect without --anomaly"):
         app([str(tiny_bundle), "--anomaly-first", "0"], standalone_mode=False)
+
+
+def test_masks_are_refused_with_a_first_number(data, tiny_bundle):
+    from tests.svg_eval.test_anomaly_labels import write_masks
+
+    for number in (1, 2):
+        write_masks(data / "masks" / f"0{number}", [frame > 30 for frame in range(FRAMES)])
+    with pytest.raises(UsageError, match="--anomaly-first has no effect with"):
+        evaluate(data, tiny_bundle, "--anomaly", data / "masks", "--anomaly-first", "0")
+    evaluate(data, tiny_bundle, "--anomaly", data / "masks")
+
+
+def test_a_clip_with_a_name_of_two_lines_has_one_in_all_results(data, tiny_bundle, capsys):
+    (data / "clips" / "01.mp4").rename(data / "clips" / "0\n1.mp4")
+    (data / "labels.json").write_text(json.dumps({"clips": {"0\n1": [[31, 40]], "02": []}}))
+    evaluate(data, tiny_bundle, "--json", data / "a.json", "--page", data / "a.html")
+    assert json.loads((data / "a.json").read_text())["clips"][0]["name"] == r"0\x0a1"
+    assert r">0\x0a1: ROC area online" in (data / "a.html").read_text()
+    (data / "labels.json").write_text(json.dumps({"clips": {"0\n2": [[31, 40]]}}))
+    with pytest.raises(UsageError, match=r"labels without a clip: 0\\x0a2\n"):
+        evaluate(data, tiny_bundle)
 
 
 def test_a_checkpoint_is_refused_with_the_command_that_exports_it(data, tiny_checkpoint):
@@ -180,3 +209,46 @@ def test_per_clip_scores_are_scaled_and_added():
     assert {name: values.tolist() for name, values in clip.per_clip.items()} == {
         "error": [0, 1, 0.5], "surprise": [0, 0, 0], "combined": [0, 1, 0.5],
     }  # fmt: skip
+
+
+def scored_clip(online: float) -> ClipScores:
+    """100 frames, of which those from number 59 on, from 0, are anomalous; online scores reach `online`."""
+    rng = np.random.default_rng(0)
+    numbers = np.arange(6, 100)
+    return ClipScores(
+        name="a",
+        mask=np.arange(100) >= 59,
+        numbers=numbers,
+        online={"combined": online * rng.random(len(numbers))},
+        raw={"error": rng.random(len(numbers)), "surprise": rng.random(len(numbers))},
+        empty=np.array([], np.int64),
+    )
+
+
+def place_of(label: str, plot: str) -> float:
+    """Where the turned label's base line is, in points from the left."""
+    found = re.search(rf"<!-- {label} -->\s*<g[^>]*translate\(([\d.-]+)", plot)
+    assert found
+    return float(found[1])
+
+
+@pytest.mark.parametrize("online", [0.8, 1.0, 1.2, 1.3, 1.6, 2.5, 9.0])
+def test_labels_of_the_axes_lie_within_the_picture(online):
+    """Which numbers an axis shows must not depend on its height: the layout would leave them the room of others."""
+    plot = plot_clip(scored_clip(online), first_number=1).decode()
+    width = re.search(r'viewBox="0 0 ([\d.]+)', plot)
+    assert width
+    assert place_of("online", plot) > 7  # points, the height of a letter
+    assert place_of("per clip", plot) < float(width[1]) - 2  # below its base line
+
+
+@pytest.mark.parametrize("first_number", [0, 1])
+def test_frames_count_as_the_labels_do(first_number):
+    plot = plot_clip(scored_clip(1.0), first_number).decode()
+    assert f"<!-- frame, from {first_number} -->" in plot
+    ticks = re.findall(r'id="xtick_\d+">.*?<use [^>]*x="([\d.]+)".*?<!-- (\d+) -->', plot, re.DOTALL)
+    (x1, frame1), (x2, frame2) = [(float(x), int(frame)) for x, frame in ticks[:2]]
+    shaded = re.search(r'd="M ([\d.]+) [^"]*"[^>]*fill: #d9d9d9', plot)
+    assert shaded
+    first_shaded = frame1 + (float(shaded[1]) - x1) * (frame2 - frame1) / (x2 - x1)
+    assert first_shaded == pytest.approx(59 + first_number - 0.5, abs=0.01)

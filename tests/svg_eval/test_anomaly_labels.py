@@ -191,6 +191,13 @@ class TestMasks:
         with pytest.raises(UsageError, match=r"002.bmp' is a link to a file that does not exist"):
             read_labels(tmp_path / "gt")
 
+    @pytest.mark.parametrize("first_number", [0, 1])
+    def test_masks_have_no_numbers_to_count_from(self, tmp_path, first_number):
+        write_masks(tmp_path / "gt" / "01", [0, 1])
+        assert read_labels(tmp_path / "gt").first_number == 1
+        with pytest.raises(UsageError, match=r"--anomaly-first has no effect with .*gt', a folder of masks"):
+            read_labels(tmp_path / "gt", first_number)
+
     def test_a_folder_without_masks_is_refused(self, tmp_path):
         with pytest.raises(UsageError, match="has no folders of pixel masks"):
             read_labels(tmp_path)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from svg_common.errors import OutputError, SvgError, UsageError
+from svg_common.errors import ExitCode, OutputError, SvgError, UsageError
 from svg_eval.cli import app
 from svg_eval.protocols import PROTOCOLS
 from svg_train.data.mnist_files import TEST_IMAGES
@@ -254,6 +254,38 @@ def test_invalid_outputs_and_data_are_refused_before_the_work(tiny_checkpoint, t
         evaluate(tiny_checkpoint, *SMALL, "--json", tmp_path / "file" / "x.json")
     with pytest.raises(SvgError, match="--data-root"):
         evaluate(tiny_checkpoint, *SMALL, "--data", "video")
+
+
+@pytest.mark.parametrize("data", ["video", "kth"])
+def test_a_folder_without_data_is_a_usage_error(tiny_checkpoint, tmp_path, data):
+    options = (tiny_checkpoint, *SMALL, "--data", data, "--data-root", tmp_path / "empty")
+    with pytest.raises(UsageError, match=r"empty' (does not exist|is not a folder)"):
+        evaluate(*options)
+    (tmp_path / "empty" / "nested").mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"empty' (contains no video|has no KTH clip)"):
+        evaluate(*options)
+
+
+def test_damaged_data_and_missing_models_are_no_usage_errors(tiny_checkpoint, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    with pytest.raises(SvgError, match="no video can be read") as damaged:
+        evaluate(tiny_checkpoint, *SMALL, "--data", "video", "--data-root", tmp_path, "--cache", tmp_path / "cache")
+    with pytest.raises(SvgError, match=r"model 'nope.svgb' does not exist") as missing:
+        evaluate(tiny_checkpoint, *SMALL, "--baseline", "nope.svgb")
+    assert damaged.value.exit_code == missing.value.exit_code == ExitCode.ERROR
+
+
+def test_a_name_of_several_lines_has_one_in_the_tables(tiny_bundle, tmp_path, capsys):
+    (tmp_path / "clips").mkdir()
+    write_video(tmp_path / "clips" / "two\nlines\tand a tab.mp4", frames=20)
+    model = Path(shutil.copytree(tiny_bundle, tmp_path / "a\nb.svgb"))
+    data = ("--data", "video", "--data-root", tmp_path / "clips", "--test-fraction", "1", "--cache", tmp_path / "cache")
+    values = metrics(tmp_path, model, *SMALL, *data, "--page", tmp_path / "page.html")
+    assert [row["clip"] for row in values["clips"]] == [r"two\x0alines\x09and a tab.mp4"]
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith(r"two\x0alines\x09and a tab.mp4  ") for line in lines)
+    assert any(line.startswith(r"a\x0ab.svgb, best of 4") for line in lines)
+    assert r"two\x0alines\x09and a tab.mp4</td>" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_a_clip_is_not_replaced_by_its_metrics(tiny_bundle, clips):

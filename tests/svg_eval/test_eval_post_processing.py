@@ -9,7 +9,7 @@ import pytest
 
 from svg_common.errors import UsageError
 from svg_eval.cli import app
-from svg_eval.clips import SpreadSequences
+from svg_eval.clips import SpreadSequences, without_history
 from svg_runtime import Forecaster
 from svg_runtime.forecast.noise import NoiseSource
 from svg_train.config import build_config
@@ -112,6 +112,43 @@ def test_the_page_shows_it(tiny_bundle, clips, tmp_path):
     options = options_for(clips, tmp_path, samples=2, sequences=4)
     evaluate(tmp_path, tiny_bundle, *options, "--post-process", "--page", tmp_path / "page.html")
     assert "tiny.svgb, post-processed" in (tmp_path / "page.html").read_text()
+
+
+def test_the_only_sequence_of_a_clip_has_something_before_it(clips, tmp_path):
+    data = held_out(clips, tmp_path)
+    first, learning = SpreadSequences(data, 2), SpreadSequences(data, 2, after_others=True)
+    assert without_history(first, 2) == 2
+    assert without_history(learning, 2) == 0
+    assert [learning.clip_source(number).name for number in range(2)] == [first.clip_source(number).name for number in range(2)]
+    assert "the middle one where a clip gives one" in learning.description
+    for count in (4, 6, len(data) - 1):  # the published figures are of several from each clip, and stay
+        assert SpreadSequences(data, count, after_others=True)._numbers == SpreadSequences(data, count)._numbers
+
+
+def test_sequences_with_nothing_to_learn_from_are_counted(tiny_bundle, clips, tmp_path, capsys):
+    options = options_for(clips, tmp_path, samples=2, sequences=4)
+    page = tmp_path / "page.html"
+    plain = evaluate(tmp_path, tiny_bundle, *options)
+    assert plain["sequences_without_history"] is None
+    assert "learned" not in capsys.readouterr().out
+    post = evaluate(tmp_path, tiny_bundle, *options, "--post-process", "--page", page)
+    assert post["sequences_without_history"] == 2
+    said = "2 of 4 sequences have nothing before them in their clip"
+    assert said in capsys.readouterr().out
+    assert said in page.read_text()
+    assert evaluate(tmp_path, tiny_bundle, *options[:-1], 2, "--post-process")["sequences_without_history"] == 0
+    assert "before every sequence" in capsys.readouterr().out
+
+
+def test_a_run_that_measures_nothing_of_it_says_so(tiny_bundle, tmp_path, capsys):
+    (tmp_path / "short").mkdir()
+    for seed in (1, 2):
+        write_video(tmp_path / "short" / f"{seed}.mp4", frames=LENGTH, seed=seed)
+    options = options_for(tmp_path / "short", tmp_path, samples=2, sequences=2)
+    post = evaluate(tmp_path, tiny_bundle, *options, "--post-process", "--baseline", tiny_bundle)
+    assert post["psnr_mean"] == pytest.approx(post["baselines"][0]["pixels"]["all"]["psnr_mean"], abs=0.05)
+    assert post["sequences_without_history"] == 2
+    assert "and nothing was measured; more --sequences or longer clips help" in capsys.readouterr().out
 
 
 def test_what_it_cannot_be_is_refused(tiny_bundle, tiny_checkpoint, clips, tmp_path):

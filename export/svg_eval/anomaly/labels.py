@@ -30,7 +30,9 @@ from svg_common.text_files import EncodingError, decode_text
 from svg_common.video.clips import IMAGE_SUFFIXES, find_clips
 from svg_common.video.picture_files import PictureError, PictureFiles
 from svg_common.video.reader import VIDEO_SUFFIXES
+from svg_eval.names import one_line
 
+FIRST_NUMBER = 1  # of a clip's first frame, as most data sets count
 MASK_SUFFIX = "_gt"  # of UCSD's folders of masks, which lie among those of the clips
 _EXPECTED = (
     'expected ranges as JSON ({"clips": {"01": [[61, 180]]}}) or CSV (file,first,last), UCSD\'s .m file, '
@@ -112,11 +114,13 @@ class AnomalyLabels:
         description: human-readable, with the number of the first frame.
         clips: by name; by the number in the clip's name if `numbered`.
         numbered: the labels have no names, but an order.
+        first_number: of a clip's first frame.
     """
 
     description: str
     clips: Mapping[str, ClipLabels]
     numbered: bool = False
+    first_number: int = FIRST_NUMBER
 
     def of(self, names: Sequence[str]) -> dict[str, ClipLabels]:
         """The labels of each clip, by its name.
@@ -136,17 +140,22 @@ class AnomalyLabels:
         return {name: self.clips[key] for name, key in keys.items()}
 
 
-def read_labels(path: Path, first_number: int = 1) -> AnomalyLabels:
+def read_labels(path: Path, first_number: int | None = None) -> AnomalyLabels:
     """Read labels of any kind; what kind it is follows from the name.
 
     Args:
         path: a .json, .csv or .m file, or a folder.
-        first_number: of a clip's first frame in ranges, 0 or 1.
+        first_number: of a clip's first frame in ranges, 0 or 1; None: 1.
 
     Raises:
-        UsageError: the labels are missing, damaged or empty.
+        UsageError: the labels are missing, damaged or empty, or a number was given for masks.
     """
     if path.is_dir():
+        if first_number is not None:
+            raise UsageError(
+                f"--anomaly-first has no effect with '{path}', a folder of masks, one of each frame\n"
+                "  remove it; it says how ranges of frames count"
+            )
         return _read_masks(path)
     if not path.exists():
         raise UsageError(f"labels '{path}' do not exist\n  {_EXPECTED}")
@@ -161,9 +170,12 @@ def read_labels(path: Path, first_number: int = 1) -> AnomalyLabels:
         raise UsageError(f"labels '{path}' cannot be read: {error}\n  {_EXPECTED}") from error
     if not ranges:
         raise UsageError(f"labels '{path}' name no clip\n  {_EXPECTED}")
-    clips = {name: FrameRanges(f"'{path}', clip {printable(name)}", each, first_number) for name, each in ranges.items()}
+    first = FIRST_NUMBER if first_number is None else first_number
     return AnomalyLabels(
-        f"{printable(path)}: ranges of frames, counted from {first_number}", clips, numbered=reader is _matlab_ranges
+        description=f"{one_line(path)}: ranges of frames, counted from {first}",
+        clips={name: FrameRanges(f"'{path}', clip {printable(name)}", each, first) for name, each in ranges.items()},
+        numbered=reader is _matlab_ranges,
+        first_number=first,
     )
 
 
@@ -278,7 +290,7 @@ def _read_masks(folder: Path) -> AnomalyLabels:
             clips[each.name.removesuffix(MASK_SUFFIX)] = PixelMasks(f"'{each}'", files)
     if not clips:
         raise UsageError(f"the folder '{folder}' has no folders of pixel masks\n  {_EXPECTED}")
-    return AnomalyLabels(f"{printable(folder)}: pixel masks", clips)
+    return AnomalyLabels(f"{one_line(folder)}: pixel masks", clips)
 
 
 def refuse_broken_links(folder: Path) -> None:
@@ -302,4 +314,4 @@ def _number(name: str) -> str:
 def _listed(names: Iterable[str]) -> str:
     every = sorted(names)
     more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
-    return ", ".join(printable(name) for name in every[:_SHOWN]) + more if every else "none"
+    return ", ".join(one_line(name) for name in every[:_SHOWN]) + more if every else "none"

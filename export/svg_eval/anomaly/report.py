@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from svg_common.errors import UsageError
-from svg_common.printable import printable
 from svg_eval.anomaly.clip_scores import SIGNALS, ClipScores, Scores
 from svg_eval.anomaly.run import AnomalyEvaluation
+from svg_eval.names import one_line
 from svg_eval.roc import Areas, areas, average_precision, roc_area
 
 _ORDER = ("error", "surprise", "motion", "scene", "camera_motion", "combined")
@@ -118,7 +118,7 @@ def _why_one_kind(evaluation: AnomalyEvaluation) -> str:
     every = sum(int((clip.mask == want).sum()) for clip in evaluation.clips)
     shortest = min(clips, key=lambda clip: clip.numbers[0])
     places = {
-        f"before the first score of their clip (in {printable(shortest.name)}, after {shortest.numbers[0]} frames)": early,
+        f"before the first score of their clip (in {one_line(shortest.name)}, after {shortest.numbers[0]} frames)": early,
         "blank or frozen, which svg-live reports as events and not as alarms": empty,
         "without a score for another reason: too short a clip, a pause, or not seen by the model": every - early - empty,
     }
@@ -191,7 +191,7 @@ def _clip_values(clip: ClipScores) -> dict[str, Any]:
     """Areas are of the online signals in this clip alone; scores are those of the numbered pictures."""
     both = has_both_kinds(clip)
     return {
-        "name": printable(clip.name),
+        "name": one_line(clip.name),
         "pictures": len(clip.mask),
         "labelled": int(clip.mask.sum()),
         "scored": len(clip.numbers),

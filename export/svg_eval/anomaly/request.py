@@ -16,14 +16,14 @@ class AnomalyRequest:
 
     Attributes:
         labels: file or folder of labels.
-        first_number: of a clip's first frame in ranges.
+        first_number: of a clip's first frame in ranges; None: the default, see `read_labels`.
         model: bundle or name of an embedded one; None: the default.
         data: the [data] settings; None means not given.
         samples, horizon, seed: of the forecasts.
     """
 
     labels: Path
-    first_number: int
+    first_number: int | None
     model: str | None
     backend: str | None
     device: str | None

@@ -11,12 +11,12 @@ from typing import Any
 
 from svg_common.errors import UsageError
 from svg_common.path_advice import shell_argument
-from svg_common.printable import printable
 from svg_common.progress import ProgressListener
 from svg_eval.anomaly.clip_scores import ClipScores, score_clip
 from svg_eval.anomaly.clips import ClipTiming, count_pictures, named_clips
 from svg_eval.anomaly.labels import Mask, read_labels
 from svg_eval.anomaly.request import AnomalyRequest
+from svg_eval.names import one_line
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, EMBEDDED_NAMES, KNOWS_DIGITS_ONLY, find_model
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.live.events import EventLog
@@ -29,13 +29,18 @@ _DATA = ("name", "root", "frame_step", "frame_interval_s", "source_fps")  # the 
 
 @dataclass(frozen=True)
 class AnomalyEvaluation:
-    """All scores of a run."""
+    """All scores of a run.
+
+    Attributes:
+        first_number: of a clip's first frame, as the labels count.
+    """
 
     model: str
     labels: str
     data: str
     clips: tuple[ClipScores, ...]
     n_past: int
+    first_number: int
 
 
 def run(request: AnomalyRequest, progress: ProgressListener) -> AnomalyEvaluation:
@@ -62,11 +67,12 @@ def run(request: AnomalyRequest, progress: ProgressListener) -> AnomalyEvaluatio
             progress.progress("scoring", number / len(clips))
             scores.append(score_clip(forecaster=forecaster, name=name, clip=clip, mask=masks[name], timing=timing, notes=notes))
         return AnomalyEvaluation(
-            model=f"{printable(find_model(request.model, real_video=True).name)}: {forecaster.description}",
+            model=f"{one_line(find_model(request.model, real_video=True).name)}: {forecaster.description}",
             labels=labels.description,
-            data=f"{printable(root)}, {_interval(timing)}",
+            data=f"{one_line(root)}, {_interval(timing)}",
             clips=tuple(scores),
             n_past=manifest.generation.n_past,
+            first_number=labels.first_number,
         )
 
 

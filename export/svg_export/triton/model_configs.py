@@ -23,7 +23,7 @@ class ServingChoice:
     Attributes:
         cameras: largest number of sequences, or of forecasts in a batch.
         samples: futures per forecast, of the Python backend.
-        horizon: frames per future, of the Python backend.
+        horizon: frames per future, of the Python backend; a graph forecast has its own, see `forecast_horizons`.
         idle_s: seconds without a frame after which a sequence is freed.
     """
 
@@ -31,6 +31,13 @@ class ServingChoice:
     samples: int = 8
     horizon: int = 10
     idle_s: float = 10.0
+
+
+def forecast_horizons(manifest: Manifest) -> set[int]:
+    """Frames per future that are fixed in the graphs `forecast` of a bundle: one number, or none without such a graph."""
+    graphs = (variant.forecast for variant in manifest.variants.values())
+    shapes = (graph.tensor("futures").shape for graph in graphs if graph is not None)
+    return {horizon for _, _, horizon, *_ in shapes if isinstance(horizon, int)}
 
 
 def python_config(name: str, bundle: str, manifest: Manifest, choice: ServingChoice) -> dict[str, Any]:

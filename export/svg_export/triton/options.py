@@ -14,6 +14,8 @@ from svg_common.signals import defer_interrupts
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from svg_runtime.bundle.manifest import Manifest
+
 MAX_CAMERAS = 4096  # more is more likely a typing error
 MIN_IDLE_S, MAX_IDLE_S = 0.1, 86400.0
 
@@ -53,17 +55,51 @@ class TritonOptions:
         check_outputs({}, folders={"--triton": self.out}, needed=[bundle])
         refuse_foreign_models(self.out, model_name(bundle))
 
+    def check_horizon(self, bundle: Path) -> None:
+        """Refuse, before the work, a horizon that not all models of a finished bundle can have.
+
+        Raises:
+            UsageError: its graph forecast has another one.
+            BundleError: the bundle is damaged.
+        """
+        if self.out is None:
+            return
+        with defer_interrupts():
+            from svg_runtime.bundle.reader import Bundle
+
+        self._horizon_of(Bundle.open(bundle).manifest, bundle)
+
+    def _horizon_of(self, manifest: Manifest, bundle: Path) -> int | None:
+        """Frames per future of all models: a graph forecast has them fixed in it. None: nothing was chosen."""
+        from svg_export.triton.model_configs import forecast_horizons
+
+        fixed = forecast_horizons(manifest)
+        if self.horizon is not None and fixed - {self.horizon}:
+            raise UsageError(
+                f"--triton-horizon {self.horizon} differs from the horizon that is fixed in the graph forecast of '{bundle}': "
+                f"{', '.join(map(str, sorted(fixed)))}\n"
+                f"  remove it, or export the checkpoint: svg-export ckpt.pt --triton models/ --triton-horizon {self.horizon}"
+            )
+        return self.horizon or min(fixed, default=None)
+
     def write(self, bundle: Path, console: Console) -> list[str]:
-        """Write the repositories of a bundle, say what they are, and return the models' folders."""
+        """Write the repositories of a bundle, say what they are, and return the models' folders.
+
+        Raises:
+            UsageError: see `check` and `check_horizon`.
+            BundleError: the bundle is damaged.
+        """
         assert self.out is not None
         with defer_interrupts():
             from svg_export.triton.model_configs import ServingChoice
             from svg_export.triton.repository import model_name, write_repositories
             from svg_runtime.bundle.reader import Bundle
 
-        chosen = {"cameras": self.cameras, "samples": self.samples, "horizon": self.horizon, "idle_s": self.idle_s}
+        opened = Bundle.open(bundle)
+        horizon = self._horizon_of(opened.manifest, bundle)
+        chosen = {"cameras": self.cameras, "samples": self.samples, "horizon": horizon, "idle_s": self.idle_s}
         choice = ServingChoice(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
-        folders = write_repositories(Bundle.open(bundle), model_name(bundle), self.out, choice)
+        folders = write_repositories(opened, model_name(bundle), self.out, choice)
         for folder in folders:
             console.print(f"wrote {folder}", markup=False)
         if len(folders) == 1:

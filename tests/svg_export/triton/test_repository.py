@@ -22,6 +22,7 @@ from svg_export.triton.repository import model_name, write_repositories
 from svg_runtime import Forecaster
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.errors import BundleError
+from tests.integrations.triton_helpers import SERVER_HORIZON
 from tests.integrations.triton_helpers import server_bundle as bundle_for_servers
 
 CHOICE = ServingChoice(cameras=4, samples=2, horizon=3, idle_s=2.5)
@@ -190,6 +191,44 @@ def test_a_bundle_is_taken_as_it_is(svg_export, fused_bundle):
     assert code == 2
     assert "--fp16 has no effect on" in said
     assert "a bundle, which is sent as it is" in said
+
+
+def horizon_of(model: Path) -> str:
+    return read_config(model).parameters["horizon"].string_value
+
+
+def test_all_models_have_the_horizon_of_the_graph(svg_export, server_bundle):
+    name = server_bundle.stem
+    for options in ((), ("--triton-horizon", SERVER_HORIZON)):
+        code, said = svg_export(server_bundle, "--triton", "models", *options)
+        assert code == 0, said
+        assert horizon_of(Path(f"models/python/{name}")) == str(SERVER_HORIZON)
+        futures = shapes(read_config(Path(f"models/onnxruntime/{name}-forecast-onnxruntime")).output)["futures"]
+        assert futures[1] == SERVER_HORIZON
+    code, said = svg_export(server_bundle, "--triton", "other", "--triton-horizon", 20, "--pack", "packed.svgb.tar")
+    assert (code, "--triton-horizon 20 differs from the horizon" in said) == (2, True)
+    assert not Path("other").exists()
+    assert not Path("packed.svgb.tar").exists()  # refused before the work
+
+
+def test_without_the_graph_any_horizon_is_written(svg_export, fused_bundle):
+    for options, expected in (((), "10"), (("--triton-horizon", 20), "20")):
+        code, said = svg_export(fused_bundle, "--triton", "models", *options)
+        assert code == 0, said
+        assert horizon_of(Path(f"models/python/{fused_bundle.stem}")) == expected
+
+
+def test_an_exported_checkpoint_has_one_horizon(svg_export, tiny_checkpoint):
+    code, said = svg_export(tiny_checkpoint, "--triton", "models", "--server-horizon", 3, "--triton-horizon", 4)
+    assert (code, "--server-horizon 3 and --triton-horizon 4 differ" in said) == (2, True)
+    assert not Path("tiny.svgb").exists()
+    code, said = svg_export(tiny_checkpoint, "--triton", "models", "--server-horizon", 3)
+    assert code == 0, said
+    assert horizon_of(Path("models/python/tiny")) == "3"
+    # The old bundle is replaced, so that its graph has no say in the new one.
+    code, said = svg_export(tiny_checkpoint, "--triton", "models", "--triton-horizon", 2)
+    assert code == 0, said
+    assert horizon_of(Path("models/python/tiny")) == "2"
 
 
 def test_options_without_effect_and_foreign_folders_are_refused(svg_export, tiny_checkpoint, fused_bundle):
