@@ -129,7 +129,7 @@ class TrainConfig(Frozen):
     )
     gradient_clip: float = Field(1.0, gt=0, allow_inf_nan=True, description="maximum gradient norm; inf: no limit")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated and saved; 0: off")
-    seed: int = Field(0, ge=0, description="seed of weights, data order and noise")
+    seed: int = Field(0, ge=0, lt=1 << 64, description="seed of weights, data order and noise")
     eval_every: int = Field(1000, ge=1, description="steps between evaluations on held-out sequences")
     eval_sequences: int = Field(64, ge=1, description="held-out sequences per evaluation")
     eval_samples: int = Field(10, ge=1, description="sampled futures per held-out sequence; the best one is scored")

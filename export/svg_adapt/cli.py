@@ -99,12 +99,13 @@ def train(
     precision: Annotated[
         Literal["auto", "bf16-mixed", "16-mixed", "32-true"], typer.Option(help="auto: bf16 if the hardware supports it")
     ] = "auto",
-    workers: Annotated[int, typer.Option(min=0, help="data loader processes")] = 0,
+    workers: Annotated[int, typer.Option(min=0, max=256, help="data loader processes")] = 0,
     nice: Annotated[
         int | None, typer.Option(min=0, max=19, help="give way to other programs: 19 takes only what nobody else wants")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of each process; default: one per core, which the processes share")
+        int | None,
+        typer.Option(min=1, max=256, help="CPU threads of each process; default: one per core, shared by the processes"),
     ] = None,
     version: VersionOption = False,
     **settings: Any,

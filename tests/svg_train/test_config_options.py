@@ -60,6 +60,13 @@ def test_choices_are_those_of_the_fields():
     assert all(choice in result.output for choice in choices)
 
 
+@pytest.mark.parametrize(("option", "value"), [("--seed", str(1 << 64)), ("--threads", "10000"), ("--workers", "100000")])
+def test_numbers_that_would_crash_a_library_are_refused(option, value):
+    result = CliRunner().invoke(svg_train, [option, value])
+    assert result.exit_code == 2, result.output
+    assert option.lstrip("-") in result.output
+
+
 def test_a_setting_that_families_limit_differently_is_checked_by_the_family_of_the_run():
     result = CliRunner().invoke(svg_train, ["--image-size", "96"])
     assert str(result.exception).endswith("model: Value error, image_size is 96; latent 'vector' needs 64 or 128")

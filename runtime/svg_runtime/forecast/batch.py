@@ -21,7 +21,7 @@ from svg_runtime.bundle.manifest import FrameSpec, Manifest, Precision
 from svg_runtime.calibration.decisions import Decision
 from svg_runtime.errors import CamerasError, ContextNotReadyError, ForecastError, FrameError, UsageError
 from svg_runtime.forecast.camera_group import Camera, CameraGroup
-from svg_runtime.forecast.checks import COUNT_LIMIT, check_counts, check_finite, checked_frame, checked_noise
+from svg_runtime.forecast.checks import COUNT_LIMIT, check_count, check_counts, check_finite, checked_frame, checked_noise
 from svg_runtime.forecast.context import SurpriseUnit
 from svg_runtime.forecast.forecaster import Forecaster, Observation, name_memory_errors
 from svg_runtime.forecast.lanes import Lanes, Part, bound_sizes, divide
@@ -142,8 +142,7 @@ class BatchForecaster:
             UsageError: an invalid value.
         """
         NoiseSource(seed)  # refuses what is no seed
-        if not isinstance(cameras, (int, np.integer)) or cameras < 1:
-            raise UsageError(f"cameras is {cameras!r}\n  expected a whole number of at least 1")
+        check_count("cameras", cameras)
         check_counts(samples, horizon)
         corrects = [post_process] * int(cameras) if isinstance(post_process, bool) else list(post_process)
         if len(corrects) != cameras:
@@ -292,6 +291,8 @@ class BatchForecaster:
             UsageError: no such camera, or it is closed, or was opened before a fork of this process.
         """
         self._check_open()
+        if not isinstance(frames, Mapping):
+            raise UsageError(f"frames is of type {type(frames).__name__}\n  expected a dictionary of frames by camera")
         given = {self._index(index): frame for index, frame in frames.items()}
         checked = {index: _checked_frame_of(index, frame, self.manifest.frame) for index, frame in given.items()}
         seen: dict[int, _Seen] = {}
@@ -335,6 +336,8 @@ class BatchForecaster:
             UsageError: no such camera, wrong counts or noise, or it is closed. Nothing has changed then.
         """
         self._check_open()
+        if not isinstance(cameras, Iterable):
+            raise UsageError(f"cameras is {cameras!r}\n  expected a list of cameras, such as [0, 1]")
         due = [self._index(index) for index in cameras]
         if len(set(due)) < len(due):
             raise UsageError(f"the cameras are {due}\n  expected each at most once")
@@ -460,6 +463,8 @@ class BatchForecaster:
         self, name: str, noise: Mapping[int, ArrayLike] | None, due: Sequence[int], shape: tuple[int, ...]
     ) -> dict[int, FloatArray]:
         """Return the noise that was given, by camera."""
+        if noise is not None and not isinstance(noise, Mapping):
+            raise UsageError(f"{name} is of type {type(noise).__name__}\n  expected a dictionary of arrays by camera")
         checked: dict[int, FloatArray] = {}
         for index, values in (noise or {}).items():
             if index not in due:

@@ -10,6 +10,7 @@ from svg_runtime.errors import ForecastError, FrameError, UsageError
 from svg_runtime.forecast.noise import FloatArray
 
 COUNT_LIMIT = 1 << 16  # of samples and of horizon: larger values are more likely typing errors
+THREADS_LIMIT = 256
 _ROUNDING = 1e-3  # beyond [0, 1]: a resized white picture has 1.0000001; bytes that were never divided by 255 are far off
 
 
@@ -71,7 +72,10 @@ def checked_noise(name: str, values: ArrayLike | None, shape: tuple[int, ...]) -
         return None
     try:
         with np.errstate(over="ignore"):
-            noise = np.asarray(values, np.float32)
+            given = np.asarray(values)
+            if np.iscomplexobj(given):
+                raise TypeError("they are complex")
+            noise = given.astype(np.float32)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"{name} is not an array of numbers: {error}\n  expected shape {shape}") from error
     if noise.shape != shape:
@@ -88,8 +92,18 @@ def check_counts(samples: int, horizon: int) -> None:
         UsageError: a value is not a whole number from 1 to COUNT_LIMIT.
     """
     for name, value in (("samples", samples), ("horizon", horizon)):
-        if not isinstance(value, (int, np.integer)) or not 1 <= value <= COUNT_LIMIT:
-            raise UsageError(f"{name} is {value!r}\n  expected a whole number from 1 to {COUNT_LIMIT}")
+        check_count(name, value, COUNT_LIMIT)
+
+
+def check_count(name: str, value: object, most: int | None = None) -> None:
+    """Refuse what counts nothing; True is a whole number to Python.
+
+    Raises:
+        UsageError: a value is not a whole number from 1 to `most`, which None leaves open.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1 or (most is not None and value > most):
+        expected = "of at least 1" if most is None else f"from 1 to {most}"
+        raise UsageError(f"{name} is {value!r}\n  expected a whole number {expected}")
 
 
 def check_finite(values: FloatArray | float, problem: str) -> None:

@@ -27,6 +27,7 @@ from svg_runtime.errors import (
     MissingExtraError,
     UsageError,
 )
+from svg_runtime.forecast.checks import THREADS_LIMIT, check_count
 from svg_runtime.forecast_options import Calibrate
 
 _MadeT = TypeVar("_MadeT")
@@ -55,8 +56,8 @@ class OpenOptions:
         Raises:
             UsageError: an invalid value.
         """
-        if self.threads is not None and self.threads < 1:
-            raise UsageError(f"threads is {self.threads}\n  expected at least 1")
+        if self.threads is not None:
+            check_count("threads", self.threads, THREADS_LIMIT)
         if self.precision not in (None, *PRECISIONS):
             raise UsageError(f"unknown precision '{self.precision}'\n  expected one of: {', '.join(PRECISIONS)}")
         if self.fused and self.shuffled:

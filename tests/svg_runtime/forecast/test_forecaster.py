@@ -124,6 +124,7 @@ BAD_NOISE = {
     "nan": {"noise": np.full((4, 3, Z), np.nan)},
     "overflow": {"noise": np.full((4, 3, Z), 1e300)},
     "text": {"noise": "noise"},
+    "complex": {"noise": np.zeros((4, 3, Z), complex)},
     "ragged": {"noise": [[0.0], [0.0, 1.0]]},
     "context": {"context_noise": np.zeros((N_PAST, 3, Z))},
     "context inf": {"context_noise": np.full((N_PAST - 1, 3, Z), np.inf)},
@@ -139,7 +140,7 @@ def test_noise_that_does_not_fit_is_refused_and_changes_nothing(tiny_bundle, fra
         np.testing.assert_array_equal(forecaster.forecast(), twin.forecast())
 
 
-@pytest.mark.parametrize("count", [0, -1, 2.5, "3", 10**12])
+@pytest.mark.parametrize("count", [0, -1, 2.5, "3", True, 10**12])
 @pytest.mark.parametrize("name", ["samples", "horizon"])
 def test_impossible_counts_are_refused(tiny_bundle, frames, name, count):
     with pytest.raises(UsageError, match=name):
@@ -314,6 +315,10 @@ def test_a_bundle_without_fp16_is_refused_with_the_export_command(tiny_bundle, t
         {"backend": ""},
         {"precision": "int8"},
         {"threads": 0},
+        {"threads": "2"},
+        {"threads": 1.5},
+        {"threads": True},
+        {"threads": 10_000},
         {"context": "past"},
         {"seed": -1},
         {"seed": None},
