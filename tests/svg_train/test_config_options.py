@@ -9,6 +9,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from svg_adapt.cli import app as svg_train
+from svg_common.errors import UsageError
 from svg_eval.cli import app as svg_eval
 from svg_export.cli import app as svg_export
 from svg_train.config import Config, build_config
@@ -60,11 +61,17 @@ def test_choices_are_those_of_the_fields():
     assert all(choice in result.output for choice in choices)
 
 
-@pytest.mark.parametrize(("option", "value"), [("--seed", str(1 << 64)), ("--threads", "10000"), ("--workers", "100000")])
+@pytest.mark.parametrize(("option", "value"), [("--threads", "10000"), ("--workers", "100000")])
 def test_numbers_that_would_crash_a_library_are_refused(option, value):
     result = CliRunner().invoke(svg_train, [option, value])
     assert result.exit_code == 2, result.output
     assert option.lstrip("-") in result.output
+
+
+def test_a_seed_that_torch_cannot_take_is_refused():
+    assert build_config({"train": {"seed": (1 << 64) - 1}}).train.seed == (1 << 64) - 1
+    with pytest.raises(UsageError, match="train.seed"):
+        build_config({"train": {"seed": 1 << 64}})
 
 
 def test_a_setting_that_families_limit_differently_is_checked_by_the_family_of_the_run():
