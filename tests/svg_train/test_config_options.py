@@ -70,7 +70,7 @@ def test_numbers_that_would_crash_a_library_are_refused(option, value):
 
 def test_a_seed_that_torch_cannot_take_is_refused():
     assert build_config({"train": {"seed": (1 << 64) - 1}}).train.seed == (1 << 64) - 1
-    with pytest.raises(UsageError, match="train.seed"):
+    with pytest.raises(UsageError, match=r"train\.seed"):
         build_config({"train": {"seed": 1 << 64}})
 
 
