@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from svg_eval.names import one_line
+from svg_common.printable import one_line
 from svg_eval.pixels import PixelClass, PixelSums, psnr_or_nan
 from svg_train.data import ClipDataset, Frames, HistoryDataset, SequenceDataset
 from svg_train.data.video import VideoClips

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from svg_common.errors import UsageError
+from svg_common.printable import one_line
 from svg_common.progress import ProgressListener
 from svg_eval.baselines import simple_baselines
 from svg_eval.clips import clip_names, spread_over_clips, without_history
@@ -20,7 +21,6 @@ from svg_eval.examples import choose_examples
 from svg_eval.learned import LearnedMetrics, Lpips, VideoFeatures
 from svg_eval.measure import Settings, measure
 from svg_eval.models import BundleModel, CheckpointModel, EvaluatedModel, ModelInfo, is_digits_model, open_model
-from svg_eval.names import one_line
 from svg_eval.protocols import Protocol, ProtocolName, check_protocol
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import KNOWS_DIGITS_ONLY

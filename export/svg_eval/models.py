@@ -12,7 +12,7 @@ from torch import Tensor
 
 from svg_common.errors import BackendMissingError, SvgError, UsageError
 from svg_common.path_advice import shell_argument
-from svg_eval.names import one_line
+from svg_common.printable import one_line
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, EMBEDDED_NAMES, find_model
 from svg_runtime.bundle.remote.addresses import is_address

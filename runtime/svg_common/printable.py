@@ -12,6 +12,7 @@ import re
 import sys
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # without tab and line feed, which messages contain
+_BREAKS = re.compile(r"[\t\n\u2028\u2029]")  # which `printable` leaves to messages of several lines
 # User and password of an address, also where a path has lost its second slash; not the words of our own advice, and not
 # hf://user/name@revision, the address of a model.
 _LOGIN = re.compile(r"\b(?!hf:/{1,2}[\w.-]+/[\w.-]+@)([A-Za-z][\w+.-]+:/{1,2})(?!/|USER:PASSWORD@)[^\s'\"]*@")
@@ -26,6 +27,11 @@ def printable(name: str | os.PathLike[str]) -> str:
     """
     text = os.fspath(name).encode("utf-8", _ERRORS).decode("utf-8")
     return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+
+
+def one_line(name: str | os.PathLike[str]) -> str:
+    r"""As `printable`, for a name in a table or a line of progress: tabs and line breaks as `\t` and `\n` too."""
+    return _BREAKS.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), printable(name))
 
 
 def without_logins(message: str) -> str:

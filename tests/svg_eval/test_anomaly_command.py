@@ -113,10 +113,10 @@ def test_a_clip_with_a_name_of_two_lines_has_one_in_all_results(data, tiny_bundl
     (data / "clips" / "01.mp4").rename(data / "clips" / "0\n1.mp4")
     (data / "labels.json").write_text(json.dumps({"clips": {"0\n1": [[31, 40]], "02": []}}))
     evaluate(data, tiny_bundle, "--json", data / "a.json", "--page", data / "a.html")
-    assert json.loads((data / "a.json").read_text())["clips"][0]["name"] == r"0\x0a1"
-    assert r">0\x0a1: ROC area online" in (data / "a.html").read_text()
+    assert json.loads((data / "a.json").read_text())["clips"][0]["name"] == r"0\n1"
+    assert r">0\n1: ROC area online" in (data / "a.html").read_text()
     (data / "labels.json").write_text(json.dumps({"clips": {"0\n2": [[31, 40]]}}))
-    with pytest.raises(UsageError, match=r"labels without a clip: 0\\x0a2\n"):
+    with pytest.raises(UsageError, match=r"labels without a clip: 0\\n2\n"):
         evaluate(data, tiny_bundle)
 
 

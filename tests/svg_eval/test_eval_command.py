@@ -281,11 +281,11 @@ def test_a_name_of_several_lines_has_one_in_the_tables(tiny_bundle, tmp_path, ca
     model = Path(shutil.copytree(tiny_bundle, tmp_path / "a\nb.svgb"))
     data = ("--data", "video", "--data-root", tmp_path / "clips", "--test-fraction", "1", "--cache", tmp_path / "cache")
     values = metrics(tmp_path, model, *SMALL, *data, "--page", tmp_path / "page.html")
-    assert [row["clip"] for row in values["clips"]] == [r"two\x0alines\x09and a tab.mp4"]
+    assert [row["clip"] for row in values["clips"]] == [r"two\nlines\tand a tab.mp4"]
     lines = capsys.readouterr().out.splitlines()
-    assert any(line.startswith(r"two\x0alines\x09and a tab.mp4  ") for line in lines)
-    assert any(line.startswith(r"a\x0ab.svgb, best of 4") for line in lines)
-    assert r"two\x0alines\x09and a tab.mp4</td>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert any(line.startswith(r"two\nlines\tand a tab.mp4  ") for line in lines)
+    assert any(line.startswith(r"a\nb.svgb, best of 4") for line in lines)
+    assert r"two\nlines\tand a tab.mp4</td>" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_a_clip_is_not_replaced_by_its_metrics(tiny_bundle, clips):

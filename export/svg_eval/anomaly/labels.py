@@ -25,12 +25,11 @@ from numpy.typing import NDArray
 
 from svg_common.errors import UsageError
 from svg_common.files import refuse_pipe
-from svg_common.printable import printable
+from svg_common.printable import one_line, printable
 from svg_common.text_files import EncodingError, decode_text
 from svg_common.video.clips import IMAGE_SUFFIXES, find_clips
 from svg_common.video.picture_files import PictureError, PictureFiles
 from svg_common.video.reader import VIDEO_SUFFIXES
-from svg_eval.names import one_line
 
 FIRST_NUMBER = 1  # of a clip's first frame, as most data sets count
 MASK_SUFFIX = "_gt"  # of UCSD's folders of masks, which lie among those of the clips

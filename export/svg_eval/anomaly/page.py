@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from svg_common.printable import one_line
 from svg_eval.anomaly.clip_scores import ClipScores
 from svg_eval.anomaly.report import AnomalyReport, has_both_kinds, table
-from svg_eval.names import one_line
 from svg_eval.page_parts import cells, number, picture, text, write_document
 from svg_eval.page_plots import as_svg
 from svg_eval.roc import roc_area

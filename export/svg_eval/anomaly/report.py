@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from svg_common.errors import UsageError
+from svg_common.printable import one_line
 from svg_eval.anomaly.clip_scores import SIGNALS, ClipScores, Scores
 from svg_eval.anomaly.run import AnomalyEvaluation
-from svg_eval.names import one_line
 from svg_eval.roc import Areas, areas, average_precision, roc_area
 
 _ORDER = ("error", "surprise", "motion", "scene", "camera_motion", "combined")

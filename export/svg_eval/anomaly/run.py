@@ -11,12 +11,12 @@ from typing import Any
 
 from svg_common.errors import UsageError
 from svg_common.path_advice import shell_argument
+from svg_common.printable import one_line
 from svg_common.progress import ProgressListener
 from svg_eval.anomaly.clip_scores import ClipScores, score_clip
 from svg_eval.anomaly.clips import ClipTiming, count_pictures, named_clips
 from svg_eval.anomaly.labels import Mask, read_labels
 from svg_eval.anomaly.request import AnomalyRequest
-from svg_eval.names import one_line
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, EMBEDDED_NAMES, KNOWS_DIGITS_ONLY, find_model
 from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.live.events import EventLog

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 
-from svg_common.printable import printable, without_logins
+from svg_common.printable import one_line, without_logins
 
 WEB = ("http://", "https://")
 # From the question mark of a web address on: often a signature, as secret as a password, and quotes do not end it.
 _QUERY = re.compile(r"(https?://[^?]*\?).*", re.IGNORECASE | re.DOTALL)
-_BREAKS = re.compile(r"[\t\n\u2028\u2029]")  # which `printable` leaves to messages of several lines
 
 
 def shown(text: str) -> str:
     """An address, or a message that may end with one, without anything secret: first the query, which may hold an @."""
-    one_line = _BREAKS.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), _QUERY.sub(r"\1...", text))
-    return printable(without_logins(one_line))
+    return without_logins(one_line(_QUERY.sub(r"\1...", text)))
 
 
 def is_web(address: str) -> bool:

@@ -133,10 +133,7 @@ def _feed(process: subprocess.Popen[bytes], given: bytes) -> None:
 def _terminate(process: subprocess.Popen[bytes]) -> None:
     """Let a program clean up for a moment, then end what is left of it and of its children."""
     with suppress(ProcessLookupError):
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGTERM)
-        else:
-            process.terminate()
+        os.killpg(process.pid, signal.SIGTERM) if hasattr(os, "killpg") else process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(_TERMINATE_S)
     _kill(process)
@@ -144,10 +141,7 @@ def _terminate(process: subprocess.Popen[bytes]) -> None:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
+        os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
     process.wait()
     if process.stderr is not None:  # closed, not read to its end: a child in a session of its own may hold it
         process.stderr.close()
