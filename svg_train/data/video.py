@@ -112,7 +112,7 @@ def _clips(data: DataConfig) -> list[SourceClip]:
         advice = None if exists else path_advice("--data-root", data.root)
         raise UsageError(f"{error}\n  {advice or 'correct --data-root'}") from error
     if not clips:
-        raise SvgError(
+        raise UsageError(
             f"--data-root '{data.root}' contains no video and no pictures\n"
             "  expected files such as .mp4, .avi, .mkv, .png or .jpg, in it or in folders in it"
         )

@@ -451,7 +451,7 @@ def test_missing_roots_name_the_option(options, tmp_path):
         with pytest.raises(UsageError, match=problem) as caught:
             open_both(options, root=root)
         assert "--data-root" in str(caught.value)
-    with pytest.raises(SvgError, match="contains no video") as empty:
+    with pytest.raises(UsageError, match="contains no video") as empty:
         open_both(options)
     assert ".mp4" in str(empty.value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
@@ -42,6 +43,8 @@ _JOINED = (
     "ffmpeg -f concat"
 )
 
+_MACHINE = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE)  # they say nothing about the file
+
 
 class VideoError(SvgError):
     """A file is missing, unreadable, not a video, or has no frame that decodes.
@@ -81,6 +84,7 @@ class VideoReader:
     Raises:
         VideoError: the file is unreadable, is not a video, or has no frame that decodes.
         UsageError: it is a pipe, which can be read only once.
+        SvgError: this machine has no threads, memory or open files left for it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -207,6 +211,8 @@ class VideoReader:
             except av.EOFError:
                 pass  # the decoder was flushed already
             except av.FFmpegError as error:
+                if error.errno == errno.EAGAIN and not stream.codec_context.is_open:  # no threads to decode with
+                    raise _machine_is_short(self.path, str(error.strerror)) from error
                 damage.failed(str(error.strerror))
             yield from frames
         self._end = joined.end
@@ -244,10 +250,19 @@ def _open_container(path: Path) -> Any:
         # The absolute path keeps a name with a colon from being taken for a protocol, and the whitelist keeps a
         # playlist that poses as a video from opening connections.
         return av.open(str(path.absolute()), options={"protocol_whitelist": "file"}, metadata_errors="replace")
-    except av.FFmpegError as error:
-        raise _not_a_video(path, str(error.strerror)) from error
-    except OSError as error:
-        raise _not_a_video(path, error.strerror or str(error)) from error
+    except (av.FFmpegError, OSError) as error:
+        reason = str(error.strerror or error)
+        if error.errno in _MACHINE:
+            raise _machine_is_short(path, reason) from error
+        raise _not_a_video(path, reason) from error
+
+
+def _machine_is_short(path: Path, reason: str) -> SvgError:
+    """The error of a file that may well be whole: nothing is noted of it, as of one that is not a video."""
+    return SvgError(
+        f"cannot open '{path}' now: {reason}\n"
+        "  this machine is short of threads, memory or open files; close other programs, then run this again"
+    )
 
 
 def _video_stream(container: Any, path: Path, pictures: Mapping[int, int]) -> Any:

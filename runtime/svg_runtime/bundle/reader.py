@@ -27,7 +27,7 @@ from svg_runtime.bundle.manifest import (
 )
 from svg_runtime.bundle.onnx_header import TensorHeader, read_header
 from svg_runtime.bundle.remote.addresses import is_address
-from svg_runtime.errors import BackendMissingError, BundleError
+from svg_runtime.errors import BackendMissingError, BundleError, UsageError
 
 EMBEDDED_FOLDER = Path(__file__).parents[1] / "embedded"  # the models in the package
 EMBEDDED_MODEL = EMBEDDED_FOLDER / "digits.svgb"
@@ -59,6 +59,7 @@ class Bundle:
         Raises:
             BundleError: no bundle at `path`; or the manifest is damaged, of an unknown version, has unknown keys, or
                 contradicts itself.
+            UsageError: `path` is no path.
             SvgError: see `fetch_model`, for an address.
         """
         folder = _local(path)
@@ -201,6 +202,10 @@ def find_model(path: str | Path | None, real_video: bool = False) -> Path:
 
 
 def _local(path: str | Path) -> Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(
+            f"a bundle's path is {path!r}\n  expected a *.svgb folder, or an address such as hf://user/name@revision"
+        )
     if not is_address(path):
         return Path(path)
     from svg_runtime.bundle.remote.fetch import fetch_model  # it reads bundles itself

@@ -21,7 +21,15 @@ from svg_runtime.bundle.manifest import FrameSpec, Manifest, Precision
 from svg_runtime.calibration.decisions import Decision
 from svg_runtime.errors import CamerasError, ContextNotReadyError, ForecastError, FrameError, UsageError
 from svg_runtime.forecast.camera_group import Camera, CameraGroup
-from svg_runtime.forecast.checks import COUNT_LIMIT, check_count, check_counts, check_finite, checked_frame, checked_noise
+from svg_runtime.forecast.checks import (
+    COUNT_LIMIT,
+    check_count,
+    check_counts,
+    check_finite,
+    check_pairs_of_counts,
+    checked_frame,
+    checked_noise,
+)
 from svg_runtime.forecast.context import SurpriseUnit
 from svg_runtime.forecast.forecaster import Forecaster, Observation, name_memory_errors
 from svg_runtime.forecast.lanes import Lanes, Part, bound_sizes, divide
@@ -249,8 +257,9 @@ class BatchForecaster:
 
         Raises:
             BackendError: an engine failed.
-            UsageError: it is closed, or was opened before a fork of this process.
+            UsageError: wrong counts, or it is closed, or was opened before a fork of this process.
         """
+        check_pairs_of_counts(counts)
         frame = self.manifest.frame
         black = np.zeros((frame.height, frame.width, frame.channels), np.float32)
         try:

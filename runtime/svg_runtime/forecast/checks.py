@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -93,6 +95,20 @@ def check_counts(samples: int, horizon: int) -> None:
     """
     for name, value in (("samples", samples), ("horizon", horizon)):
         check_count(name, value, COUNT_LIMIT)
+
+
+def check_pairs_of_counts(pairs: Iterable[tuple[int, int]]) -> None:
+    """As `check_counts`, of several pairs.
+
+    Raises:
+        UsageError: they are no pairs, or a value is not a whole number from 1 to COUNT_LIMIT.
+    """
+    try:
+        checked = [(samples, horizon) for samples, horizon in pairs]
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"counts is {pairs!r}\n  expected pairs (samples, horizon), such as [(4, 10)]") from error
+    for samples, horizon in checked:
+        check_counts(samples, horizon)
 
 
 def check_count(name: str, value: object, most: int | None = None) -> None:

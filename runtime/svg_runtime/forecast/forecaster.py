@@ -23,7 +23,14 @@ from svg_runtime.bundle.manifest import Manifest, Precision, PrecisionVariant
 from svg_runtime.bundle.reader import Bundle
 from svg_runtime.calibration.decisions import Decision
 from svg_runtime.errors import BackendError, ContextNotReadyError, ForecastError, UsageError
-from svg_runtime.forecast.checks import check_counts, check_finite, checked_frame, checked_frames, checked_noise
+from svg_runtime.forecast.checks import (
+    check_counts,
+    check_finite,
+    check_pairs_of_counts,
+    checked_frame,
+    checked_frames,
+    checked_noise,
+)
 from svg_runtime.forecast.context import ContextPosterior, ContextReader, SurpriseUnit
 from svg_runtime.forecast.model import ContextMode, LoadedModel
 from svg_runtime.forecast.noise import FloatArray, NoiseSource
@@ -285,8 +292,9 @@ class Forecaster:
 
         Raises:
             BackendError: an engine failed.
-            UsageError: the forecaster is closed, or was opened before a fork of this process.
+            UsageError: wrong counts, or the forecaster is closed, or was opened before a fork of this process.
         """
+        check_pairs_of_counts(counts)
         self.reset()
         frame = self.manifest.frame
         black = np.zeros((frame.height, frame.width, frame.channels), np.float32)

@@ -58,6 +58,12 @@ class OpenOptions:
         """
         if self.threads is not None:
             check_count("threads", self.threads, THREADS_LIMIT)
+        for name in ("fused", "shuffled"):
+            value = getattr(self, name)
+            if value not in (None, True, False):
+                raise UsageError(f"{name} is {value!r}\n  expected True, False or None")
+        if not isinstance(self.gpu, (GpuOptions, type(None))):
+            raise UsageError(f"gpu is {self.gpu!r}\n  expected a GpuOptions, or None")
         if self.precision not in (None, *PRECISIONS):
             raise UsageError(f"unknown precision '{self.precision}'\n  expected one of: {', '.join(PRECISIONS)}")
         if self.fused and self.shuffled:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from svg_common.errors import ExitCode
+from svg_common.errors import ExitCode, SvgError
 from svg_common.video.container import missing_bytes
 from svg_common.video.reader import VideoError, VideoReader
 
@@ -228,6 +230,40 @@ def test_missing_bytes_are_counted_by_the_header(tmp_path):
     other = tmp_path / "other.bin"
     other.write_bytes(b"\x1a\x45\xdf\xa3")  # no more than the first mark of a Matroska file
     assert missing_bytes(other) == 0
+
+
+@pytest.mark.parametrize("number", [errno.EAGAIN, errno.EMFILE, errno.ENOMEM])
+def test_a_machine_that_is_short_is_not_the_file_s_fault(tmp_path, monkeypatch, number):
+    clip = write_video(tmp_path / "clip.mp4", 3, codec="libx264")
+
+    def short(*args, **options):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(av, "open", short)
+    with pytest.raises(SvgError, match=rf"cannot open '.*clip.mp4' now: {os.strerror(number)}\n.*run this again") as caught:
+        VideoReader(clip)
+    assert not isinstance(caught.value, VideoError)
+    assert caught.value.exit_code == ExitCode.ERROR
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can become a user without threads")
+def test_a_machine_without_threads_to_decode_is_not_the_file_s_fault(tmp_path):
+    clip = write_video(tmp_path / "clip.mp4", 3, codec="libx264")
+    script = """
+import os, resource, sys
+import av
+from svg_common.errors import SvgError
+from svg_common.video.reader import VideoReader
+with open(sys.argv[1], "rb") as held:
+    resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+    os.setuid(65534)
+    try:
+        VideoReader("/proc/self/fd/" + str(held.fileno()))
+    except SvgError as error:
+        print(type(error).__name__, str(error).partition("now: ")[2])
+"""
+    done = run([sys.executable, "-c", script, str(clip)], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("SvgError Resource temporarily unavailable"), done
 
 
 def test_pyav_loads_only_when_a_file_is_opened():

@@ -323,12 +323,27 @@ def test_a_bundle_without_fp16_is_refused_with_the_export_command(tiny_bundle, t
         {"seed": -1},
         {"seed": None},
         {"seed": "a"},
+        {"gpu": "cuda"},
+        {"fused": "yes"},
+        {"shuffled": "no"},
     ],
 )
 def test_invalid_options_are_usage_errors(tiny_bundle, options):
     with pytest.raises(UsageError, match="expected") as caught:
         open_tiny(tiny_bundle, **options)
     assert caught.value.exit_code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("path", [None, 7, b"model.svgb"])
+def test_what_is_no_path_is_a_usage_error(path):
+    with pytest.raises(UsageError, match=r"a bundle's path is .*\n  expected a \*\.svgb folder, or an address"):
+        Forecaster.open(path)
+
+
+@pytest.mark.parametrize("counts", [[3], 3, [(1, 2, 3)], [(1, 0)], [("a", 2)]])
+def test_counts_to_warm_up_for_are_pairs_of_counts(tiny_bundle, counts):
+    with open_tiny(tiny_bundle) as forecaster, pytest.raises(UsageError, match="expected"):
+        forecaster.warm_up(counts)
 
 
 @pytest.mark.parametrize("backend", ["cuda", "tensorrt", "tensorrt-rtx", "ort-tensorrt"])
