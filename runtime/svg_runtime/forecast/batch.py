@@ -152,13 +152,13 @@ class BatchForecaster:
         NoiseSource(seed)  # refuses what is no seed
         check_count("cameras", cameras)
         check_counts(samples, horizon)
+        if cameras * samples > COUNT_LIMIT:
+            raise UsageError(f"{cameras} cameras with {samples} samples\n  expected at most {COUNT_LIMIT} samples together")
         corrects = [post_process] * int(cameras) if isinstance(post_process, bool) else list(post_process)
         if len(corrects) != cameras:
             raise UsageError(f"post_process has {len(corrects)} values\n  expected one for each of {cameras} cameras")
         if any(corrects) and not scored:
             raise UsageError("post_process=True learns from scored forecasts\n  expected scored=True with it")
-        if cameras * samples > COUNT_LIMIT:
-            raise UsageError(f"{cameras} cameras with {samples} samples\n  expected at most {COUNT_LIMIT} samples together")
         rows, count = int(cameras * samples), int(cameras)
         options = OpenOptions(
             backend=backend, device=device, precision=precision, samples=rows, horizon=horizon, fused=None,
