@@ -367,6 +367,7 @@ MISTAKES: dict[str, tuple[list[str], int, str]] = {
     "not finite": (["BUNDLE", "nan.npy"], 1, "'nan.npy' holds the value nan"),
     "picture": (["BUNDLE", "text.pgm"], 2, "'text.pgm' is not a binary PGM or PPM picture\n  expected 64x64 gray (PGM, P5)"),
     "size": (["BUNDLE", "small.pgm"], 2, "'small.pgm' is 8x6 gray"),
+    "huge size": (["BUNDLE", "huge.pgm"], 2, "'huge.pgm' is 1000000x1000000 gray"),
     "colour": (["BUNDLE", "colour.ppm"], 2, "'colour.ppm' is 64x64 RGB"),
     "cut picture": (["BUNDLE", "cut.pgm"], 1, "'cut.pgm' is cut off, or damaged"),
     "bright picture": (["BUNDLE", "bright.pgm"], 1, "'bright.pgm' is brighter than its own white"),
@@ -401,6 +402,7 @@ def mistakes(tmp_path_factory) -> Path:
     cv2.imwrite(str(folder / "small.pgm"), np.zeros((6, 8), np.uint8))
     cv2.imwrite(str(folder / "colour.ppm"), np.zeros((64, 64, 3), np.uint8))
     (folder / "bright.pgm").write_bytes(b"P5\n64 64\n100\n" + bytes(64 * 64 - 1) + b"\x65")
+    (folder / "huge.pgm").write_bytes(b"P5\n99999999999 99999999999\n255\n")
     (folder / "cut.pgm").write_bytes(b"P5\n64 64\n255\n" + bytes(64 * 64 - 1))
     return folder
 
@@ -413,6 +415,23 @@ def test_a_mistake_gets_one_message_and_the_documented_code(program, mistakes, m
     assert exit_code == code
     assert message in error
     assert not Path("futures.npy").exists()
+
+
+def test_links_and_pipes_are_written_into_and_not_replaced(program, tmp_path):
+    given = Given.of(EMBEDDED_MODEL, horizon=2).save(tmp_path)
+    expected = forecast(program, tmp_path, *given)
+    link, target, pipe = tmp_path / "link", tmp_path / "target", tmp_path / "pipe"
+    link.symlink_to(target.name)
+    target.write_text("old")
+    os.mkfifo(pipe)
+    succeed(program, *given, "--out", link)
+    assert link.is_symlink()
+    np.testing.assert_array_equal(np.load(target), expected)
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE)
+    succeed(program, *given, "--out", pipe)
+    assert pipe.is_fifo()
+    assert reader.communicate(timeout=30)[0] == target.read_bytes()
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_nothing_is_written_into_the_bundle(program, tmp_path):

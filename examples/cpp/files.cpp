@@ -82,14 +82,18 @@ int64_t header_number(const std::string& content, size_t& at) {
         at = content[at] == '#' ? std::min(content.find('\n', at), content.size()) : at + 1;
     }
     int64_t value = -1;
-    for (; at < content.size() && content[at] >= '0' && content[at] <= '9' && value < 1000000; at++) {
-        value = std::max<int64_t>(value, 0) * 10 + (content[at] - '0');
+    for (; at < content.size() && content[at] >= '0' && content[at] <= '9'; at++) {
+        value = std::min<int64_t>(std::max<int64_t>(value, 0) * 10 + (content[at] - '0'), 1000000);
     }
     return value;
 }
 
-void write_beside(const fs::path& file, const std::string& header, const char* body, size_t size) {
-    const fs::path part = file.string() + ".part";
+// A file is replaced when the new one is whole, at the end of a link as well; a pipe or a device is written into.
+void write_beside(const fs::path& name, const std::string& header, const char* body, size_t size) {
+    std::error_code missing;
+    const fs::path file = fs::is_symlink(name, missing) ? fs::weakly_canonical(name, missing) : name;
+    const bool direct = fs::exists(file, missing) && !fs::is_regular_file(file, missing) && !fs::is_directory(file, missing);
+    const fs::path part = direct ? file : fs::path(file.string() + ".part");
     errno = 0;
     std::ofstream stream(part, std::ios::binary);
     stream.write(header.data(), static_cast<std::streamsize>(header.size()));
@@ -97,10 +101,10 @@ void write_beside(const fs::path& file, const std::string& header, const char* b
     stream.close();
     std::error_code renamed;
     const std::string reason = std::strerror(errno);
-    if (stream) fs::rename(part, file, renamed);
+    if (stream && !direct) fs::rename(part, file, renamed);
     if (!stream || renamed) {
         std::error_code ignored;
-        fs::remove(part, ignored);
+        if (!direct) fs::remove(part, ignored);
         throw Failure("cannot write '" + file.string() + "': " + (renamed ? renamed.message() : reason) +
                       "\n  no file was left behind; choose another path");
     }

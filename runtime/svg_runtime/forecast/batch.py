@@ -28,6 +28,7 @@ from svg_runtime.forecast.checks import (
     check_finite,
     check_pairs_of_counts,
     checked_frame,
+    checked_futures,
     checked_noise,
 )
 from svg_runtime.forecast.context import SurpriseUnit
@@ -444,7 +445,7 @@ class BatchForecaster:
     def _remembered(self, index: int, futures: FloatArray) -> FloatArray:
         """Keep futures, to be scored when their frames arrive."""
         camera = self._cameras[index]
-        check_finite(futures, "the forecast contains values that are not finite")
+        checked_futures(futures)
         assert camera.last_frame is not None
         return camera.memory.remember(camera.count - 1, camera.last_frame, futures) if self._scored else futures
 

@@ -133,3 +133,13 @@ def check_finite(values: FloatArray | float, problem: str) -> None:
             f"{problem}\n"
             "  call reset() to start anew; if it fails again, try backend='cpu' with precision='fp32', or export it anew"
         )
+
+
+def checked_futures(futures: FloatArray) -> FloatArray:
+    """Return the frames that a model has forecast, clipped in place: rounding takes them a little out of [0, 1].
+
+    Raises:
+        ForecastError: a value is not finite.
+    """
+    check_finite(futures, "the forecast contains values that are not finite")
+    return np.clip(futures, 0.0, 1.0, out=futures)

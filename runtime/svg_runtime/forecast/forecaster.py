@@ -29,6 +29,7 @@ from svg_runtime.forecast.checks import (
     check_pairs_of_counts,
     checked_frame,
     checked_frames,
+    checked_futures,
     checked_noise,
 )
 from svg_runtime.forecast.context import ContextPosterior, ContextReader, SurpriseUnit
@@ -402,8 +403,7 @@ class Forecaster:
             rollout.read_context(encodings, self._context_posterior, eps_past)
         # 3) step from the last frame into the futures
         eps = self._noise.draw(*shape) if eps is None else eps
-        futures = rollout.forecast(encodings[-1], self._context_posterior, eps, branch)
-        check_finite(futures, "the forecast contains values that are not finite")
+        futures = checked_futures(rollout.forecast(encodings[-1], self._context_posterior, eps, branch))
         if len(futures) < samples:  # a deterministic model has one
             futures = np.repeat(futures, samples, axis=0)
         # 4) remember them, to be scored when their frames arrive
@@ -458,8 +458,7 @@ class Forecaster:
         rollout = self._separate_rollout(1, len(frames))
         rollout.read_context(encodings, posterior, eps_past)
         futures = rollout.reconstruct(encodings[-1], posterior.mu[past:], posterior.logvar[past:], eps)
-        check_finite(futures, "the forecast contains values that are not finite")
-        future: FloatArray = futures[0]
+        future: FloatArray = checked_futures(futures)[0]
         return future
 
     def _rollout(self, samples: int, horizon: int) -> Rollout:

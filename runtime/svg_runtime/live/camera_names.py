@@ -10,11 +10,16 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,40}")  # a key of TOML without quotes, and 
 _LONGEST = 32  # of a derived name, which may get a number
 
 
+def is_name(name: str) -> bool:
+    """Whether a camera can have this name: one that is safe in an address, a folder and a topic, as it is."""
+    return _NAME.fullmatch(name) is not None
+
+
 def name_problems(names: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Names that are no names of folders and topics, or that differ by case alone, each with what is wrong with it."""
     seen: dict[str, str] = {}
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not is_name(name):
             yield name, f"'{name}' cannot be the name of a camera; expected up to 40 letters, digits, _ and -"
         other = seen.setdefault(name.casefold(), name)
         if other != name:

@@ -12,6 +12,7 @@ import pytest
 
 from svg_common.errors import ExitCode, SvgError
 from svg_runtime import Forecaster
+from svg_runtime.bundle.reader import EMBEDDED_FOLDER
 from svg_runtime.errors import BackendMissingError, BundleError, ContextNotReadyError, ForecastError, FrameError, UsageError
 from svg_runtime.forecast.separate_rollout import SeparateRollout
 from svg_runtime.machine.hardware import usable_cores
@@ -332,6 +333,18 @@ def test_invalid_options_are_usage_errors(tiny_bundle, options):
     with pytest.raises(UsageError, match="expected") as caught:
         open_tiny(tiny_bundle, **options)
     assert caught.value.exit_code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("backend", ["cpu", "openvino"])
+def test_rounding_takes_no_frame_out_of_its_range(backend):
+    with Forecaster.open(EMBEDDED_FOLDER / "camera.svgb", backend=backend, samples=4, horizon=4) as forecaster:
+        rng = np.random.default_rng(0)
+        white = np.where(rng.random((64, 64, 3)) < 0.5, 1.0, rng.random((64, 64, 3))).astype(np.float32)
+        for shift in range(forecaster.manifest.generation.n_past + 1):
+            forecaster.observe(np.roll(white, shift, axis=1))
+        futures = forecaster.forecast()
+    assert futures.min() >= 0
+    assert futures.max() <= 1
 
 
 @pytest.mark.parametrize("path", [None, 7, b"model.svgb"])

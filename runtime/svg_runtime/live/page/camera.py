@@ -14,6 +14,7 @@ from typing import Any
 from svg_common.errors import SvgError
 from svg_runtime.live.alarms.archive import OWN_NAME
 from svg_runtime.live.alarms.record import AlarmRecord
+from svg_runtime.live.camera_names import is_name
 from svg_runtime.live.overlay import Caption, View
 from svg_runtime.live.page.board import Board
 from svg_runtime.live.page.controls import Change, ChangeQueue, Fixed, NotYetError, Settings, check_change
@@ -261,7 +262,7 @@ class PageCamera:
 
 
 def key_of(name: str, taken: set[str]) -> str:
-    """A name for addresses that no other camera has."""
-    base = _NOT_IN_URLS.sub("-", name.lower()).strip("-")[:40] or "camera"
+    """A name for addresses that no other camera has: the camera's own, unless it is a title, as of a single one."""
+    base = name if is_name(name) else _NOT_IN_URLS.sub("-", name.lower()).strip("-")[:40] or "camera"
     numbered = (f"{base}-{number}" for number in range(2, len(taken) + 3))
     return next(key for key in (base, *numbered) if key not in taken)

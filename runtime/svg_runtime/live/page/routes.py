@@ -217,7 +217,7 @@ class Routes:
     def _camera(self, request: Request) -> PageCamera:
         camera = self._page.cameras.get(request.path_params["key"])
         if camera is None:
-            raise HTTPException(404, "no camera of this name; /cameras.json has them")
+            raise HTTPException(404, "no camera of this name; /cameras.json has them, as camera")
         return camera
 
     def _stream_answer(self, request: Request, pieces: AsyncIterator[Any], kind: str) -> Response:

@@ -229,6 +229,16 @@ def test_cameras_have_names_of_their_own():
         assert known.get("/cameras/nobody/stream.mjpg").status_code == 404
 
 
+def test_the_names_of_a_file_of_options_are_those_of_the_addresses_and_metrics():
+    names = ["a_b", "a-b", "Y_a-d", "-", "Gate" * 10]
+    with served_page(names=tuple(names)) as (page, address), client(address) as known:
+        assert list(page.cameras) == names
+        for name in names:
+            state = known.get(f"/cameras/{name}/state.json").json()
+            assert (state["camera"], state["name"]) == (name, name)
+            assert f'svg_camera_up{{camera="{name}"}}' in known.get("/metrics").text
+
+
 def test_the_page_loads_only_what_is_its_own():
     with served_page() as (_, address), client(address) as known:
         for path in ("/", "/static/page.js", "/static/chart.js", "/static/page.css", "/static/icon.svg"):
