@@ -137,13 +137,14 @@ class Methods:
         await problem.response(scope, receive, send)
 
 
-async def _send_in_pieces(response: Response, send: Send) -> None:
-    """Send an answer so that no more of it lies in the connection than the client has taken."""
+async def _send_in_pieces(response: Response, send: Send, ends: bool = True) -> None:
+    """Send an answer so that no more of it lies in the connection than the client has taken. Without `ends`, it is left open."""
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     body = memoryview(response.body)
     for start in range(0, len(body), _PIECE):
         await send({"type": "http.response.body", "body": bytes(body[start : start + _PIECE]), "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
+    if ends:
+        await send({"type": "http.response.body", "body": b""})
 
 
 class ProblemsOfAccess:
@@ -164,10 +165,10 @@ class ProblemsOfAccess:
             nonlocal refusal
             if message["type"] == "http.response.start" and (b"content-type", _TEXT) in message["headers"]:
                 refusal = message
-            elif refusal is None:
+            elif refusal is None or not message.get("body"):
                 await send(message)
             else:
-                await _send_in_pieces(_problem(refusal, message["body"]), send)
+                await _send_in_pieces(_problem(refusal, message["body"]), send, ends=not message.get("more_body", False))
 
         await self._app(scope, receive, send_problem)
 

@@ -6,6 +6,7 @@ the attacker's that resolves to 127.0.0.1 (DNS rebinding). So host names and ori
 
 from __future__ import annotations
 
+import asyncio
 import html
 import ipaddress
 import socket
@@ -29,6 +30,7 @@ _SIMPLE_TYPES = (
     "application/x-www-form-urlencoded",
     "multipart/form-data",
 )  # forms of other sites send these
+_REST_BYTES, _REST_PAUSE_S = 256 << 20, 1.0  # of a refused request that are still read; without anything more of it
 _COOKIE_AGE_S = 30 * 24 * 3600
 CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self'; "
@@ -107,10 +109,10 @@ class AccessControl:
         """See ASGI."""
         if scope["type"] != "http":
             return
-        answer = _Answer(send, self._headers)
+        answer = _Answer(send, self._headers, _Rest(scope, receive))
         refusal = self._refusal(scope)
         if refusal is not None:
-            refusal.headers["connection"] = "close"  # what is left of the request is not read
+            refusal.headers["connection"] = "close"  # what is left of the request is not for the application
             await refusal(scope, receive, answer.send)
             return
         body = _Body(receive, self._limits.body_bytes)
@@ -203,12 +205,38 @@ class _Body:
         return message
 
 
-class _Answer:
-    """Adds headers that the answer does not set itself."""
+class _Rest:
+    """What is left of a request whose answer closes the connection.
 
-    def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
+    A client that reads only when it has sent all would lose an answer to which unread bytes are followed by a reset. The
+    deadline of the whole request, see `protocol`, ends one that goes on and on.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._receive = receive
+        names = {name for name, _ in scope["headers"]}
+        self._comes = names & {b"content-length", b"transfer-encoding"} and b"expect" not in names  # that one asks before
+
+    async def discard(self) -> None:
+        """Read it and throw it away, as far as it comes soon."""
+        count = 0
+        while self._comes and count < _REST_BYTES:
+            try:
+                message = await asyncio.wait_for(self._receive(), _REST_PAUSE_S)
+            except asyncio.TimeoutError:
+                return
+            count += len(message.get("body", b""))
+            self._comes = message["type"] == "http.request" and message.get("more_body", False)
+
+
+class _Answer:
+    """Adds headers that the answer does not set itself; one that closes the connection first lets the client finish."""
+
+    def __init__(self, send: Send, headers: Mapping[str, str], rest: _Rest) -> None:
         self._send = send
         self._headers = headers
+        self._rest = rest
+        self._closes = False
         self.started = False
 
     async def send(self, message: Message) -> None:
@@ -219,6 +247,11 @@ class _Answer:
             names = {name.lower() for name, _ in given}
             more = [(name.encode(), value.encode()) for name, value in self._headers.items() if name.encode() not in names]
             message = {**message, "headers": [*given, *more]}
+            self._closes = (b"connection", b"close") in [(name.lower(), value.lower()) for name, value in given]
+        elif self._closes and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
+            await self._rest.discard()
+            message = {"type": "http.response.body"}
         await self._send(message)
 
 

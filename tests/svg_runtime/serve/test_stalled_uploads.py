@@ -1,4 +1,4 @@
-"""Clients that lose their network in the middle of a body, over real sockets: their sessions go on."""
+"""Bodies that stall, go on slowly or are refused, over real sockets: sessions go on, and clients learn why."""
 
 from __future__ import annotations
 
@@ -88,6 +88,22 @@ def test_a_large_frame_that_stalls_gives_way_and_is_not_observed(serve, length):
         assert 0.3 < time.monotonic() - start < 10
         status, problem = answer_of(stalled)
         assert (status, problem["type"], problem["advice"]) == (408, "/#too-slow", "send the request again")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "size", "refusal"),
+    [
+        ("/frames", RAW, 40_000_000, (413, "/#too-large")),
+        ("/frames", {"content-type": "image/webp"}, 10_000_000, (415, "/#wrong-type")),
+        ("/frames", {**RAW, "content-encoding": "gzip"}, 10_000_000, (415, "/#wrong-type")),
+        ("/reset", {"content-type": "application/json"}, 10_000_000, (422, "/#invalid")),
+    ],
+)
+def test_a_client_that_sends_all_before_it_reads_gets_the_refusal(serve, path, kind, size, refusal):
+    with serve() as asker:
+        answer, body = asker.ask("POST", asker.session + path, b"\0" * size, kind)
+        assert (answer.status, json.loads(body)["type"]) == refusal
+        assert answer.headers["connection"] == "close"
 
 
 def test_a_body_that_goes_on_is_read_however_slow(serve):
