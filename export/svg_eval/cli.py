@@ -31,7 +31,7 @@ def _panel(name: str, help: str, **settings: Any) -> Any:
     return typer.Option(help=help, rich_help_panel=name, **settings)
 
 
-@app.command()
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
 @config_options("data")
 def evaluate(
     model: Annotated[
@@ -92,7 +92,7 @@ def evaluate(
     The held-out sequences are those of the data that the model was trained on, unless --data names others. With --anomaly:
     frame-level ROC areas of a bundle's signals on labelled clips, as svg-live and as papers normalise them.
 
-    Exit codes: 0 ok, 1 error, 2 usage, 4 missing backend, device or extra.
+    Exit codes: 0 ok, 1 error, 2 usage, 4 missing backend, device or extra, 130 Ctrl-C.
     """
     source = settings_of("data", settings)
     if anomaly is not None:

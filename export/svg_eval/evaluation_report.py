@@ -14,9 +14,7 @@ from svg_eval.measure import Measurements, Settings
 from svg_eval.models import ModelInfo
 from svg_eval.pixels import CLASSES, MeanOfValues, PixelScores, psnr_or_nan
 from svg_eval.protocols import Protocol
-from svg_eval.statistics import Array, best_of_n, best_sample, curve
-
-_DIGITS = 7  # significant ones of metrics in the JSON; more would be rounding noise
+from svg_eval.statistics import Array, best_of_n, best_sample, curve, significant
 
 
 @dataclass(frozen=True)
@@ -55,8 +53,12 @@ class Evaluation:
             "evaluated": f"{self.sequences} sequences x {model.samples} samples x {settings.horizon} steps after "
             f"{model.info.n_past} observed frames, seed {settings.seed}",
         }
+        compared = {
+            f"baseline {number}" if number > 1 else "baseline": f"{baseline.info.label}: {baseline.info.description}"
+            for number, baseline in enumerate(self.baselines, start=1)
+        }
         learned = {} if self.without_history is None else {"learned": self._learned(self.without_history)}
-        return described | learned | ({"protocol": self.protocol.title} if self.protocol else {})
+        return described | compared | learned | ({"protocol": self.protocol.title} if self.protocol else {})
 
     def _learned(self, without: int) -> str:
         """What post-processing had to learn from: without anything, its mean is the model's own."""
@@ -176,4 +178,4 @@ def _rounded(value: Any) -> Any:
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
         return [_rounded(item) for item in value]
-    return float(f"{value:.{_DIGITS}g}") if isinstance(value, (float, np.floating)) else value
+    return significant(float(value)) if isinstance(value, (float, np.floating)) else value

@@ -20,7 +20,7 @@ from svg_eval.evaluation_report import Evaluated, Evaluation
 from svg_eval.examples import choose_examples
 from svg_eval.learned import LearnedMetrics, Lpips, VideoFeatures
 from svg_eval.measure import Settings, measure
-from svg_eval.models import BundleModel, CheckpointModel, EvaluatedModel, ModelInfo, is_digits_model, open_model
+from svg_eval.models import BundleModel, CheckpointModel, EvaluatedModel, ModelInfo, is_checkpoint, is_digits_model, open_model
 from svg_eval.protocols import Protocol, ProtocolName, check_protocol
 from svg_runtime.bundle.manifest import Precision
 from svg_runtime.bundle.reader import KNOWS_DIGITS_ONLY
@@ -60,7 +60,7 @@ def run(request: Request, progress: ProgressListener) -> Evaluation:
     """
     with ExitStack() as stack:
         model = stack.enter_context(closing(_open(request)))
-        baselines = [stack.enter_context(closing(open_model(name))) for name in request.baselines]
+        baselines = [stack.enter_context(closing(_open_baseline(request, name))) for name in request.baselines]
         for baseline in baselines:
             _check_comparable(model.info, baseline.info)
         _tell_apart([(request.model, model), *zip(request.baselines, baselines, strict=True)])
@@ -106,6 +106,13 @@ def _open(request: Request) -> CheckpointModel | BundleModel:
         real_video=_is_real(request),
         post_process=request.post_process,
     )
+
+
+def _open_baseline(request: Request, name: str) -> CheckpointModel | BundleModel:
+    """As the model, but for post-processing; options for a bundle mean nothing to a checkpoint, and the reverse."""
+    if is_checkpoint(name) != is_checkpoint(request.model):
+        return open_model(name, samples=request.settings.samples, real_video=_is_real(request))
+    return _open(replace(request, model=name, post_process=False))
 
 
 def _tell_apart(models: Sequence[tuple[str | None, CheckpointModel | BundleModel]]) -> None:

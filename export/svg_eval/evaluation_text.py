@@ -10,7 +10,7 @@ from svg_eval.ensemble import CENTRAL
 from svg_eval.evaluation_report import Evaluated, Evaluation
 from svg_eval.measure import Measurements
 from svg_eval.pixels import CLASSES, SCORED, PixelScores, psnr_or_nan
-from svg_eval.statistics import Curve, Estimate, best_of_n, best_sample, curve
+from svg_eval.statistics import Curve, Estimate, best_of_n, best_sample, curve, shown
 
 _CRPS_UNIT = 1000  # CRPS is printed in thousandths of the range of frames
 _MOST_CLIPS = 30  # rows of a table
@@ -18,7 +18,8 @@ _MOST_CLIPS = 30  # rows of a table
 
 def as_text(evaluation: Evaluation) -> str:
     """The metrics as a table, with their 95 % confidence intervals."""
-    head = [f"{name:<10}{what}" for name, what in evaluation.described.items()]
+    width = max(map(len, evaluation.described)) + 1
+    head = [f"{name:<{width}}{what}" for name, what in evaluation.described.items()]
     clips = ["", *_clip_table(evaluation.clip_gains())] if evaluation.clips else []
     return "\n".join([*head, "", *_table(evaluation), "", *_pixel_table(evaluation), *clips, "", *_notes(evaluation)])
 
@@ -52,7 +53,7 @@ def _cells(psnr_curve: Curve, ssim_curve: Curve) -> str:
 def _cell(value: Estimate, digits: int, width: int) -> str:
     # A single sequence has no interval.
     margin = f" ± {value.ci95:.{digits}f}" if value.ci95 == value.ci95 else ""
-    return f"{value.mean:>{width}.{digits}f}{margin:<9}"
+    return f"{shown(value.mean, digits):>{width}}{margin:<9}"
 
 
 def _pixel_table(evaluation: Evaluation) -> list[str]:
@@ -92,7 +93,7 @@ def _ensemble_cells(scores: list[PixelScores]) -> str:
 
 def _number(value: float, digits: int, width: int, unit: str = "") -> str:
     """`value`, or a dash for NaN: such as no pixels that move, or one sample, which has no spread."""
-    return f"{value:>{width}.{digits}f}{unit}" if value == value else f"{'-':>{width}}{' ' * len(unit)}"
+    return f"{shown(value, digits):>{width}}{unit}" if value == value else f"{'-':>{width}}{' ' * len(unit)}"
 
 
 def _clip_table(rows: list[ClipGains]) -> list[str]:
@@ -115,13 +116,13 @@ def _clip_table(rows: list[ClipGains]) -> list[str]:
 
 
 def _gain(value: float, width: int) -> str:
-    return f"{value:>+{width}.2f}" if value == value else f"{'-':>{width}}"
+    return f"{shown(value, 2, sign=True) if value == value else '-':>{width}}"
 
 
 def _notes(evaluation: Evaluation) -> list[str]:
     measured, repeat = evaluation.model.measured, evaluation.repeat.measured
     best, last = measured.pixels.scores("all").best.overall, repeat.pixels.scores("all").mean.overall
-    lines = [f"best above repeat: {psnr_or_nan(best) - psnr_or_nan(last):+.2f} dB", *_ensemble_notes(measured)]
+    lines = [f"best above repeat: {shown(psnr_or_nan(best) - psnr_or_nan(last), 2, sign=True)} dB", *_ensemble_notes(measured)]
     if measured.distance is not None:
         steps = ", ".join(f"{n}: {value.mean:.2f}" for n, value in best_of_n(measured.psnr))
         spread, distance = measured.spread.mean(0), measured.distance.mean(0)
@@ -163,6 +164,8 @@ def _learned_notes(measured: Measurements) -> list[str]:
         lines.append(f"LPIPS: best {_cell(best.overall, 4, 0).strip()}, average sample {_cell(average.overall, 4, 0).strip()}")
     if measured.fvd is None:
         lines.append("FVD: not computed (it needs weights: --fvd-weights FILE)")
+    elif measured.fvd != measured.fvd:
+        lines.append("FVD: not computed (a single sequence has no covariance: it needs --sequences 2 or more)")
     else:
         lines.append(f"FVD of one sample per sequence, observed frames included: {measured.fvd:.2f}")
     return lines

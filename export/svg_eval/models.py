@@ -219,16 +219,10 @@ def open_model(
         UsageError: options that do not apply to a checkpoint, or an unknown device.
         SvgError: the model does not exist or is damaged.
     """
-    if model is not None and model not in EMBEDDED_NAMES and not is_address(model):
-        if not Path(model).exists():
-            raise SvgError(
-                f"model '{model}' does not exist\n  expected a checkpoint (ckpt.pt), a bundle (ckpt.svgb), or 'embedded'; "
-                "make them with svg-train and svg-export"
-            )
-        if not Path(model).is_dir():
-            return _open_checkpoint(
-                path=Path(model), backend=backend, device=device, precision=precision, post_process=post_process
-            )
+    if model is not None and is_checkpoint(model):
+        return _open_checkpoint(
+            path=Path(model), backend=backend, device=device, precision=precision, post_process=post_process
+        )
     path = find_model(model, real_video)
     chosen = backend or "auto"
     forecaster = Forecaster.open(
@@ -242,6 +236,22 @@ def open_model(
     )
     label = one_line(path.name)
     return BundleModel(f"{label}, post-processed", forecaster, _HISTORY) if post_process else BundleModel(label, forecaster)
+
+
+def is_checkpoint(model: str | None) -> bool:
+    """Whether `open_model` opens a checkpoint for this name, and not a bundle.
+
+    Raises:
+        SvgError: nothing has this name.
+    """
+    if model is None or model in EMBEDDED_NAMES or is_address(model):
+        return False
+    if not Path(model).exists():
+        raise SvgError(
+            f"model '{model}' does not exist\n  expected a checkpoint (ckpt.pt), a bundle (ckpt.svgb), or 'embedded'; "
+            "make them with svg-train and svg-export"
+        )
+    return not Path(model).is_dir()
 
 
 def is_digits_model(model: str | None, real_video: bool) -> bool:
@@ -269,7 +279,9 @@ def _torch_device(name: str | None) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"unknown device '{name}'\n  expected auto, cpu, cuda or cuda:N") from error
+        raise _unknown_device(name) from error
+    if device.type not in ("cpu", "cuda"):  # PyTorch knows others, such as meta, in which nothing is computed
+        raise _unknown_device(name)
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch without CUDA raises the latter
@@ -278,6 +290,10 @@ def _torch_device(name: str | None) -> torch.device:
             f"device '{name}' is not available: {reason}\n  expected auto, cpu, cuda or cuda:N"
         ) from error
     return device
+
+
+def _unknown_device(name: str | None) -> UsageError:
+    return UsageError(f"unknown device '{name}'\n  expected auto, cpu, cuda or cuda:N")
 
 
 def _channels_last(frames: Tensor) -> np.ndarray:

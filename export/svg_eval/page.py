@@ -148,10 +148,10 @@ def _gain_cell(gain: float) -> str:
 def _strip_section(evaluation: Evaluation) -> list[str]:
     clips, figures = evaluation.clips, []
     for index, example in enumerate(evaluation.model.measured.examples):
-        name = f"sequence {example.number}" if clips is None else clips[example.number]
+        name = f"{'' if clips is None else f'{clips[example.number]}, '}sequence {example.number}"
         strip = _png(strip_of_rows(example_rows(evaluation, index), evaluation.model.info.n_past))
         figures.append(f'<figure class="strip"><figcaption>{text(name)}</figcaption>{picture(strip, "png")}</figure>')
-    what = "the first sequences" if clips is None else "of each clip the sequence that moves most"
+    what = "the first sequences" if clips is None else "the sequences that move most, from as many clips as possible"
     marks = f"Green marks are observed frames, orange ones forecasts. Spread: standard deviation, white from {BRIGHTEST} on."
     return [f'<h2>Forecasts</h2><p class="quiet">Shown: {what}. {marks}</p>', *figures]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from svg_common.files import atomic_file
+from svg_eval.statistics import shown
 
 _STYLE = """
 :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 22%, transparent); }
@@ -53,7 +54,7 @@ def cells(values: Iterable[str], kind: str = "td") -> str:
 
 def number(value: float, digits: int, sign: bool = False, unit: str = "") -> str:
     """`value`, or a dash for NaN: no such pixels, or one sample, which has no spread."""
-    return f"{value:{'+' if sign else ''}.{digits}f}{unit}" if value == value else "–"
+    return f"{shown(value, digits, sign)}{unit}" if value == value else "–"
 
 
 def text(value: str) -> str:

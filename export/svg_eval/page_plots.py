@@ -10,14 +10,14 @@ import numpy as np
 from svg_eval.ensemble import coverage
 from svg_eval.evaluation_report import Evaluation
 from svg_eval.pixels import SCORED, PixelClass, psnr_or_nan
-from svg_eval.plots import coloured_entries, plain_label
+from svg_eval.plots import coloured_entries, line_of, plain_label, whole_numbers
 
 _COLOURS: dict[PixelClass, str] = {"all": "C0", "moving": "C1"}
 
 
 def plot_psnr(evaluation: Evaluation, pixels: PixelClass) -> bytes:
     """PSNR per lead of best, average sample and mean, beside the baselines."""
-    figure, axis = _figure(f"PSNR per lead, {pixels} pixels, dB", "lead, steps")
+    figure, axis = _lead_figure(f"PSNR per lead, {pixels} pixels, dB")
     for entry, colour in coloured_entries(evaluation):
         scores, name = entry.measured.pixels.scores(pixels), plain_label(entry.info.label)
         kinds = [("mean", "-", "")] if entry.samples == 1 else [("mean", "-", ", mean of samples")]
@@ -25,20 +25,20 @@ def plot_psnr(evaluation: Evaluation, pixels: PixelClass) -> bytes:
             kinds += [("best", "--", f", best of {entry.samples}"), ("sample", ":", ", average sample")]
         for kind, style, what in kinds:
             values = [psnr_or_nan(error) for error in getattr(scores, kind).per_step]
-            axis.plot(_leads(evaluation), values, style, color=colour, label=name + what)
+            axis.plot(_leads(evaluation), values, color=colour, label=name + what, **line_of(style))
     return _svg(figure, axis)
 
 
 def plot_spread_skill(evaluation: Evaluation) -> bytes:
     """Spread / skill per lead of all that has samples."""
-    figure, axis = _figure("Spread / skill per lead", "lead, steps")
+    figure, axis = _lead_figure("Spread / skill per lead")
     for entry, colour in coloured_entries(evaluation):
         if entry.samples == 1:
             continue
-        for pixels, style in zip(SCORED, ("-", "--"), strict=True):
+        for pixels, style in zip(_found(evaluation), ("-", "--"), strict=False):
             label = f"{plain_label(entry.info.label)}, {pixels} pixels"
             ratios = entry.measured.pixels.scores(pixels).spread_skill_per_step
-            axis.plot(_leads(evaluation), ratios, style, color=colour, label=label)
+            axis.plot(_leads(evaluation), ratios, color=colour, label=label, **line_of(style))
     axis.axhline(1, color="black", linewidth=0.8)
     axis.set_ylim(bottom=0)
     return _svg(figure, axis)
@@ -73,25 +73,37 @@ def plot_reliability(evaluation: Evaluation) -> bytes:
 
 def plot_coverage(evaluation: Evaluation) -> bytes:
     """Share of the truths inside the central interval per lead."""
-    figure, axis = _figure("Truths inside the central interval per lead", "lead, steps")
-    for pixels in SCORED:
+    figure, axis = _lead_figure("Truths inside the central interval per lead")
+    for pixels in _found(evaluation):
         scores = evaluation.model.measured.pixels.scores(pixels)
-        axis.plot(_leads(evaluation), scores.coverage_per_step, color=_COLOURS[pixels], label=f"{pixels} pixels")
+        line = {"color": _COLOURS[pixels], "label": f"{pixels} pixels", **line_of("-")}
+        axis.plot(_leads(evaluation), scores.coverage_per_step, **line)
     axis.axhline(evaluation.model.measured.pixels.scores("all").interval, color="black", linewidth=0.8)
     axis.set(ylabel="share of the truths inside", ylim=(0, 1))
     return _svg(figure, axis)
 
 
 def plots_of(evaluation: Evaluation) -> list[bytes]:
-    """All plots that apply: one future has neither spread nor ranks."""
-    plots = [plot_psnr(evaluation, pixels) for pixels in SCORED]
+    """All plots that apply: one future has neither spread nor ranks, and there may be no pixels that move."""
+    plots = [plot_psnr(evaluation, pixels) for pixels in _found(evaluation)]
     if evaluation.model.samples > 1:
         plots += [draw(evaluation) for draw in (plot_spread_skill, plot_coverage, plot_ranks, plot_reliability)]
     return plots
 
 
+def _found(evaluation: Evaluation) -> list[PixelClass]:
+    """Classes that have pixels: in some data, nothing moves."""
+    return [pixels for pixels in SCORED if evaluation.model.measured.pixels.scores(pixels).share.overall > 0]
+
+
 def _leads(evaluation: Evaluation) -> range:
     return range(1, evaluation.settings.horizon + 1)
+
+
+def _lead_figure(title: str) -> tuple[Any, Any]:
+    figure, axis = _figure(title, "lead, steps")
+    whole_numbers(axis)
+    return figure, axis
 
 
 def _figure(title: str, xlabel: str) -> tuple[Any, Any]:

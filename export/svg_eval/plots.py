@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ _LABEL_LENGTH = 11  # characters that fit beside a row
 _SIMPLE_COLOURS = ("dimgray", "darkgray", "black")  # of the baselines without a model, in their order
 BRIGHTEST = 0.25  # standard deviation that is drawn white
 _TOGETHER = 4  # sequences in the picture of several
+_MARKERS = {"-": "o", "--": "^", ":": "v"}  # by the style of the line
 _METRICS = {"psnr": "PSNR, dB", "ssim": "SSIM"}
 
 
@@ -44,6 +46,9 @@ def draw_plot(file: Path, evaluation: Evaluation) -> None:
         _plot_steps(left, evaluation, metric)
         _plot_counts(right, evaluation, metric)
         left.set(xlabel="forecast step", ylabel=label)
+        whole_numbers(left)
+        if evaluation.settings.horizon == 1:
+            left.set_xlim(0.2, 1.2)  # the legend fits beside the points
         counts = counts_up_to(max(entry.samples for entry in evaluation.entries))
         right.set(xlabel="number of samples n", ylabel=f"{label}, best of n", xscale="log")
         right.set_xticks(counts, labels=[str(count) for count in counts])
@@ -72,9 +77,9 @@ def _plot_steps(axis: Any, evaluation: Evaluation, metric: str) -> None:
 def _band(axis: Any, values: Array, label: str, colour: str, style: str) -> None:
     steps = curve(values).per_step
     x = range(1, len(steps) + 1)
-    axis.plot(x, [step.mean for step in steps], label=label, color=colour, linestyle=style)
+    axis.plot(x, [step.mean for step in steps], label=label, color=colour, **line_of(style))
     low, high = [step.mean - step.ci95 for step in steps], [step.mean + step.ci95 for step in steps]
-    axis.fill_between(x, low, high, alpha=0.15, color=colour, linewidth=0)
+    _fill(axis=axis, x=x, low=low, high=high, colour=colour)
 
 
 def _plot_counts(axis: Any, evaluation: Evaluation, metric: str) -> None:
@@ -83,11 +88,26 @@ def _plot_counts(axis: Any, evaluation: Evaluation, metric: str) -> None:
         points = best_of_n(getattr(entry.measured, metric))
         means = [value.mean for _, value in points]
         if entry.samples == 1:  # one future: a constant level
-            axis.plot([1, most], [means[0]] * 2, linestyle="--", color=colour, label=plain_label(entry.info.label))
+            axis.plot([1, most], [means[0]] * 2, color=colour, label=plain_label(entry.info.label), **line_of("--"))
             continue
-        axis.plot([n for n, _ in points], means, marker="o", markersize=3, color=colour, label=plain_label(entry.info.label))
+        axis.plot([n for n, _ in points], means, color=colour, label=plain_label(entry.info.label), **line_of("-"))
         low, high = [value.mean - value.ci95 for _, value in points], [value.mean + value.ci95 for _, value in points]
-        axis.fill_between([n for n, _ in points], low, high, alpha=0.15, color=colour, linewidth=0)
+        _fill(axis=axis, x=[n for n, _ in points], low=low, high=high, colour=colour)
+
+
+def _fill(axis: Any, x: Sequence[int], low: Sequence[float], high: Sequence[float], colour: str) -> None:
+    """A band; over a single x its edge alone would show."""
+    axis.fill_between(x, low, high, alpha=0.15, color=colour, linewidth=6 if len(x) == 1 else 0)
+
+
+def whole_numbers(axis: Any) -> None:
+    """Ticks of the horizontal axis at whole numbers only: there is nothing between two steps."""
+    axis.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+
+
+def line_of(style: str) -> dict[str, Any]:
+    """How a line is drawn: every point has a mark, since one without neighbours has no line."""
+    return {"linestyle": style, "marker": _MARKERS[style], "markersize": 3}
 
 
 def plain_label(label: str) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
+_DIGITS = 7  # significant ones in the JSON; more would be rounding noise
 _Z95 = 1.959964  # half width of a 95 % interval of the normal distribution, in standard deviations
 _COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -31,6 +32,16 @@ class Curve:
 
     overall: Estimate
     per_step: list[Estimate]
+
+
+def significant(value: float) -> float:
+    """As metrics and scores stand in the JSON."""
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def shown(value: float, digits: int, sign: bool = False) -> str:
+    """`value` with so many decimals; what rounds to zero has no minus."""
+    return f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}"
 
 
 def estimate(values: Array) -> Estimate:

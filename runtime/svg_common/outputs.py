@@ -32,11 +32,12 @@ def check_outputs(
         folders: outputs that become folders, or are written into existing ones.
         replaced: outputs that become folders in place of existing ones, with everything in them.
         needed: other files that the command reads or writes, and folders whose whole content belongs to it.
-        data: files and folders of data. New results may go into such a folder, but must not replace what lies there.
+        data: files and folders of data. New results may go into such a folder, but must not replace what lies there, and
+            none of `folders` may be one that holds its clips.
 
     Raises:
         UsageError: an output is one of the needed files, lies in one of these folders, is also another output, would replace
-            a file of data, or replaces a folder with a needed file or another output in it.
+            a file of data, is a folder among its clips, or replaces a folder with a needed file or another output in it.
         OutputError: a folder cannot be made or written, or a file and a folder are confused.
     """
     folders, replaced, needed = folders or {}, replaced or {}, list(needed)
@@ -44,6 +45,7 @@ def check_outputs(
     refuse_overwriting({**folders, **files}, [*needed, *(root for root in roots if root.is_file()), *replaced.values()])
     _refuse_replacing(replaced, [*needed, *roots])
     _refuse_replacing_data(files, roots)
+    _refuse_mixing_with_clips(folders, roots)
     for path in filter(None, files.values()):
         require_writable_file(path)
     for path in filter(None, folders.values()):
@@ -121,6 +123,22 @@ def _refuse_replacing_data(files: Outputs, data: Iterable[Path]) -> None:
         for folder in data:
             if _resolved(folder) in _resolved(output).parents:
                 raise UsageError(f"{flag} would overwrite '{output}', a file in the data '{folder}'\n  choose another file")
+
+
+def _refuse_mixing_with_clips(folders: Outputs, data: Iterable[Path]) -> None:
+    """Refuse a folder in which clips of the data lie: pictures would replace them, or be read as some of them."""
+    roots = {_resolved(root) for root in data}
+    for flag, output in folders.items():
+        if output is None or not output.is_dir() or roots.isdisjoint((_resolved(output), *_resolved(output).parents)):
+            continue
+        if _holds_clips(output):
+            raise UsageError(f"{flag} would write among the clips in '{output}', a folder of data\n  choose another folder")
+
+
+def _holds_clips(folder: Path) -> bool:
+    from svg_common.video.clips import find_clips  # heavy: NumPy and PyAV
+
+    return bool(find_clips(folder, nested=False))
 
 
 def _refuse_replacing(replaced: Outputs, needed: Iterable[str | Path | None]) -> None:

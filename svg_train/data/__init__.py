@@ -84,5 +84,5 @@ def _refuse_unfit_shape(config: Config) -> None:
     if name in ("digits", "smmnist") and model.image_size <= DIGIT_SIZE:
         raise UsageError(
             f"data '{name}' has digits of {DIGIT_SIZE} pixels, which cannot move in frames of {model.image_size}\n"
-            f"  expected --image-size {2 * DIGIT_SIZE}, or another above {DIGIT_SIZE}"
+            f"  expected a model of larger frames, or other --data; svg-train makes one with --image-size {2 * DIGIT_SIZE}"
         )

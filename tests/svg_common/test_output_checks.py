@@ -55,6 +55,21 @@ def test_a_file_in_a_folder_of_data_is_not_replaced_unless_it_is_an_earlier_resu
         check_outputs({}, replaced={"--out": tmp_path}, data=[clips])
 
 
+@pytest.mark.parametrize("clip", ["000.png", "a.mp4"])
+def test_a_folder_of_clips_takes_no_results_but_one_beside_them_does(tmp_path, clip):
+    clips = tmp_path / "data" / "clips"
+    clips.mkdir(parents=True)
+    (clips / clip).touch()
+    (tmp_path / "link").symlink_to(clips)
+    for output in (clips, tmp_path / "link"):
+        for root in (clips, tmp_path / "data"):
+            with pytest.raises(UsageError, match=f"--strips would write among the clips in '{output}'"):
+                check_outputs({}, {"--strips": output}, data=[None, root])
+    for output in (tmp_path / "data" / "new", clips / "new", tmp_path / "data", tmp_path):
+        check_outputs({}, {"--strips": output}, data=[clips, tmp_path / "data"])
+    check_outputs({}, {"--strips": clips}, data=[])
+
+
 @pytest.fixture
 def read_only(tmp_path):
     """A folder in which nobody, not even root, can write."""

@@ -8,8 +8,9 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from svg_common.errors import UsageError
+from svg_common.errors import ExitCode, SvgError, UsageError
 from svg_common.progress import NullListener
 from svg_common.video.clips import find_clips
 from svg_eval.anomaly.clip_scores import ClipScores
@@ -20,6 +21,7 @@ from svg_eval.anomaly.run import run
 from svg_eval.cli import app
 from svg_eval.roc import roc_area
 from svg_runtime.live.events import EventLog
+from tests.svg_eval.test_anomaly_labels import write_masks
 from tests.svg_runtime.live.live_helpers import write_video
 
 FRAMES = 45
@@ -61,8 +63,8 @@ def test_the_command_reports_every_signal_online_and_per_clip(data, tiny_bundle,
     # Both clips pooled, from the scores in the file.
     scores = np.array([*first["online"]["combined"], *second["online"]["combined"]])
     labels = np.array([*first["anomalous"], *second["anomalous"]])
-    assert result["online"]["combined"]["roc_area"]["micro"] == pytest.approx(roc_area(scores, labels), abs=1e-3)
-    assert result["online"]["combined"]["roc_area"]["macro"] == pytest.approx(first["roc_area"]["combined"], abs=1e-3)
+    assert result["online"]["combined"]["roc_area"]["micro"] == pytest.approx(roc_area(scores, labels), abs=1e-6)
+    assert result["online"]["combined"]["roc_area"]["macro"] == pytest.approx(first["roc_area"]["combined"], abs=1e-6)
     page = (data / "a.html").read_text()
     assert page.count("data:image/svg+xml") == 2
     assert [plot.count("frame, from 1 -->") for plot in plots_of(page)] == [1, 1]
@@ -100,8 +102,6 @@ def test_the_first_number_of_ranges_says_nothing_without_labels(tiny_bundle):
 
 
 def test_masks_are_refused_with_a_first_number(data, tiny_bundle):
-    from tests.svg_eval.test_anomaly_labels import write_masks
-
     for number in (1, 2):
         write_masks(data / "masks" / f"0{number}", [frame > 30 for frame in range(FRAMES)])
     with pytest.raises(UsageError, match="--anomaly-first has no effect with"):
@@ -152,6 +152,29 @@ def test_what_is_odd_about_rates_and_the_model_is_said(data, logged):
     assert "clips have 5 frames per second, the model expects 10: its steps are 0.2 s there" in notes[2]
 
 
+def test_ranges_count_the_pictures_that_are_there_and_say_where_numbers_are_missing(data, tiny_bundle, logged):
+    for name, lost in (("01", range(20, 25)), ("02", range(0))):
+        (data / "clips" / f"{name}.mp4").unlink()
+        (data / "clips" / name).mkdir()
+        for number in set(range(FRAMES)) - set(lost):
+            picture = np.random.default_rng(number).integers(0, 255, (48, 64, 3), np.uint8)
+            Image.fromarray(picture).save(data / "clips" / name / f"{number:03d}.bmp")
+    evaluate(data, tiny_bundle, "--source-fps", "10", "--json", data / "a.json")
+    notes = [record.getMessage() for record in logged.records if "ranges count" in record.getMessage()]
+    assert notes == [
+        "note: clip 01: the numbers of its pictures have a gap before '025.bmp'; ranges count the pictures that are there"
+    ]
+
+
+def test_a_damaged_video_is_said_to_be_damaged(data, tiny_bundle):
+    video = data / "clips" / "01.mp4"
+    content, middle = video.read_bytes(), video.stat().st_size // 2
+    video.write_bytes(content[:middle] + bytes(500) + content[middle + 500 :])
+    with pytest.raises(SvgError, match=r"01\.mp4' is damaged: .*\n  its labels would be of other frames") as damaged:
+        evaluate(data, tiny_bundle)
+    assert damaged.value.exit_code == ExitCode.ERROR
+
+
 class TestClips:
     def test_frames_keep_their_numbers_at_a_slower_interval(self, tmp_path):
         (clip,) = find_clips(write_video(tmp_path / "a.mp4", 20, fps=20, brightness_code=True))
@@ -170,15 +193,11 @@ class TestClips:
         ]
 
     def test_folders_are_clips_and_masks_beside_them_are_not(self, tmp_path):
-        from tests.svg_eval.test_anomaly_labels import write_masks
-
         for name in ("Test001", "Test001_gt", "Test002"):
             write_masks(tmp_path / name, [0, 1, 0])
         assert sorted(named_clips(tmp_path)) == ["Test001", "Test002"]
 
     def test_a_picture_that_is_a_link_is_a_frame_and_a_link_to_nothing_is_refused(self, tmp_path):
-        from tests.svg_eval.test_anomaly_labels import write_masks
-
         write_masks(tmp_path / "a", [0, 1])
         (tmp_path / "a" / "002.bmp").symlink_to("001.bmp")
         (tmp_path / "a" / "newest.bmp").symlink_to("001.bmp")

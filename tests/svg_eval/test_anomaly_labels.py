@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from svg_common.errors import UsageError
+from svg_common.video.clips import Clip, find_clips
 from svg_eval.anomaly.labels import read_labels
 
 
@@ -151,6 +152,33 @@ class TestMasks:
         assert marked(labels, "02", 2) == []
         with pytest.raises(UsageError, match="2 masks for 3 frames"):
             labels.clips["02"].mask(3)
+
+    @pytest.mark.parametrize(
+        ("numbers", "pictures", "refused"),
+        [
+            ([1, 2, 4, 5], [1, 2, 4, 5], None),
+            ([0, 1, 3, 4], [1, 2, 4, 5], None),
+            ([0, 33, 100, 133], [0, 1, 3, 4], None),
+            ([1, 2, 3, 5], [1, 2, 4, 5], "003"),
+            ([1, 2, 3, 4], [1, 2, 4, 5], "003"),
+            ([1, 2, 4, 5], [1, 2, 3, 4], "004"),
+            ([1, 2, 4, 5], None, "004"),
+            ([1, 2, 3, 4], None, None),
+        ],
+    )
+    def test_masks_lack_the_same_numbers_as_pictures_and_none_of_a_video(self, tmp_path, numbers, pictures, refused):
+        for folder, each in (("gt/01", numbers), ("clips/01", pictures or [])):
+            (tmp_path / folder).mkdir(parents=True)
+            for number in each:
+                Image.fromarray(np.full((4, 6), number == 2, np.uint8)).save(tmp_path / folder / f"{number:03d}.png")
+        video = tmp_path / "clips" / "01.mp4"
+        clip = find_clips(tmp_path / "clips" / "01")[0] if pictures else Clip((video,), is_video=True)
+        labels = read_labels(tmp_path / "gt").clips["01"]
+        if refused is None:
+            assert labels.mask(4, clip).tolist() == [number == 2 for number in numbers]
+            return
+        with pytest.raises(UsageError, match=f"'{refused}.png' is not the mask of frame 3 of '.*01.*': their numbers"):
+            labels.mask(4, clip)
 
     def test_clips_beside_their_masks_are_no_masks(self, tmp_path):
         write_masks(tmp_path / "Test001", [1, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -14,12 +15,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
 from svg_common.errors import ExitCode, OutputError, SvgError, UsageError
 from svg_eval.cli import app
 from svg_eval.protocols import PROTOCOLS
 from svg_train.data.mnist_files import TEST_IMAGES
 from tests.conftest import random_model, save_model
+from tests.svg_eval.test_anomaly_labels import write_masks
 from tests.svg_runtime.live.live_helpers import write_video
 
 SMALL = ("--sequences", "3", "--samples", "4", "--horizon", "3")
@@ -161,7 +164,38 @@ def test_page_has_all_clips_and_nothing_outside_it(tiny_bundle, clips, tmp_path,
     assert page.count("data:image/svg+xml") == 6
     assert page.count("data:image/png") == 5
     assert not re.search(r'(src|href)="(?!data:)', page)
+    captions = re.findall("<figcaption>(.*?)</figcaption>", page)
+    assert len(set(captions)) == 5
+    assert {caption.partition(",")[0] for caption in captions} == {"a.mp4", "b.mp4", "c.mp4"}
+    assert "the sequences that move most, from as many clips as possible" in page
     assert f"{values['psnr_mean']:.2f}" in page
+
+
+def plots_of(page: Path) -> list[str]:
+    return [base64.b64decode(plot).decode() for plot in re.findall(r'svg\+xml;base64,([^"]+)', page.read_text())]
+
+
+@pytest.mark.parametrize("samples", ["1", "3"])
+def test_plots_of_one_step_show_points_at_a_whole_number(tiny_checkpoint, tmp_path, samples):
+    page = ("--page", tmp_path / "page.html", "--plot", tmp_path / "plot.svg")
+    evaluate(tiny_checkpoint, "--sequences", "2", "--samples", samples, "--horizon", "1", *page)
+    plots = [plot for plot in plots_of(tmp_path / "page.html") if "<!-- lead, steps -->" in plot]
+    assert len(plots) == (2 if samples == "1" else 4)
+    for plot in [*plots, (tmp_path / "plot.svg").read_text()]:
+        axes = re.split(r'<g id="axes_\d+">', plot)[1:]
+        for axis in axes:
+            ticks = re.search(r'<g id="matplotlib\.axis_\d+">.*?<g id="matplotlib\.axis_\d+">', axis, re.DOTALL)
+            assert all("." not in label for label in re.findall(r"<!-- ([\d.]+) -->", ticks[0]))
+            assert re.search(r'<g clip-path="[^"]+">\s*<use', axis)  # marks within the axes
+
+
+def test_where_nothing_moves_no_plot_is_of_moving_pixels(tiny_bundle, tmp_path):
+    write_masks(tmp_path / "still" / "a", [1] * 20)
+    video = ("--data", "video", "--data-root", tmp_path / "still", "--test-fraction", "1", "--cache", tmp_path / "cache")
+    evaluate(tiny_bundle, *SMALL, *video, "--page", tmp_path / "page.html")
+    plots = plots_of(tmp_path / "page.html")
+    assert len(plots) == 5
+    assert not [plot for plot in plots if "moving pixels" in plot]
 
 
 def test_page_of_one_future_without_clips(deterministic, tmp_path):
@@ -236,8 +270,35 @@ def test_learned_metrics_with_the_users_weights(tiny_checkpoint, tmp_path, capsy
     assert values["fvd"] > 0
     printed = capsys.readouterr().out
     assert "not computed" not in printed
+    evaluate(tiny_checkpoint, "--sequences", "1", "--samples", "1", "--horizon", "1", *weights)
+    printed = capsys.readouterr().out
+    assert "FVD: not computed (a single sequence has no covariance: it needs --sequences 2 or more)" in printed
+    assert "nan" not in printed
     evaluate(tiny_checkpoint, "--sequences", "1", "--samples", "1", "--horizon", "1")
     assert capsys.readouterr().out.count("not computed") == 2
+
+
+def test_a_bundle_is_computed_as_the_model_is_and_both_are_described(tiny_bundle, tiny_checkpoint, tmp_path, capsys):
+    few = ("--sequences", "2", "--samples", "2", "--horizon", "1", "--backend", "cpu", "--fp16")
+    baselines = ("--baseline", tiny_bundle, "--baseline", tiny_checkpoint)
+    values = metrics(tmp_path, tiny_bundle, *few, *baselines, "--page", tmp_path / "page.html")
+    of_bundle, of_checkpoint = values["baselines"]
+    assert "fp16" in of_bundle["description"]
+    assert of_bundle["description"] == values["model"]["description"]
+    assert of_bundle["best"] == values["best"]
+    printed, page = capsys.readouterr().out.splitlines(), (tmp_path / "page.html").read_text(encoding="utf-8")
+    for name, baseline in (("baseline", of_bundle), ("baseline 2", of_checkpoint)):
+        assert f"{name:<11}{baseline['name']}: {baseline['description']}" in printed
+        assert f"{name}: {baseline['name']}: {baseline['description']}" in page
+
+
+def test_a_baseline_by_name_is_the_model_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("SVG_EDGE_CACHE", str(tmp_path / "cache"))
+    write_video(tmp_path / "clip.mp4", frames=40)
+    video = ("--data", "video", "--data-root", tmp_path / "clip.mp4", "--test-fraction", "1")
+    few = ("--sequences", "1", "--samples", "1", "--horizon", "1")
+    values = metrics(tmp_path, "embedded", *few, *video, "--baseline", "embedded")
+    assert values["baselines"][0]["description"] == values["model"]["description"]
 
 
 def test_baseline_that_sees_other_frames_is_refused(tiny_checkpoint, tmp_path):
@@ -297,6 +358,14 @@ def test_a_clip_is_not_replaced_by_its_metrics(tiny_bundle, clips):
     assert {file: file.read_bytes() for file in before} == before
 
 
+def test_clips_are_not_mixed_with_their_strips(tiny_bundle, tmp_path):
+    write_masks(tmp_path / "pictures" / "a", [0] * 40)
+    for root in ("pictures", "pictures/a"):
+        with pytest.raises(UsageError, match="--strips would write among the clips in"):
+            evaluate(tiny_bundle, "--data", "video", "--data-root", tmp_path / root, "--strips", tmp_path / "pictures" / "a")
+    assert len(list((tmp_path / "pictures" / "a").iterdir())) == 40
+
+
 def test_options_of_training_alone_are_refused(tiny_bundle, clips):
     with pytest.raises(UsageError, match="no effect on held-out sequences, only in training: --flip, --moving"):
         evaluate(tiny_bundle, "--data", "video", "--data-root", clips, "--flip", "--moving", "3")
@@ -323,6 +392,10 @@ def test_command_in_a_process_of_its_own(tiny_bundle, tmp_path):
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: ")
     assert "Traceback" not in refused.stderr
+
+
+def test_help_lists_the_exit_code_of_ctrl_c():
+    assert "130 Ctrl-C" in " ".join(CliRunner().invoke(app, ["--help"]).output.split())
 
 
 def test_the_embedded_digits_say_that_they_know_digits_only(tmp_path, monkeypatch, logged, tiny_bundle):

@@ -132,7 +132,9 @@ def test_options_of_bundles_are_refused_for_a_checkpoint(tiny_checkpoint, option
     assert caught.value.exit_code == ExitCode.USAGE
 
 
-@pytest.mark.parametrize(("device", "kind"), [("quantum", UsageError), ("cuda:7", BackendMissingError)])
+@pytest.mark.parametrize(
+    ("device", "kind"), [("quantum", UsageError), ("meta", UsageError), ("vulkan", UsageError), ("cuda:7", BackendMissingError)]
+)
 def test_unknown_device_is_refused(tiny_checkpoint, device, kind):
     if device == "cuda:7" and torch.cuda.device_count() > 7:
         pytest.skip("this machine has such a device")

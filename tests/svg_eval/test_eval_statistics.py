@@ -7,7 +7,8 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from svg_eval.statistics import best_of_n, best_sample, counts_up_to, curve, estimate, expected_best
+from svg_eval.page_parts import number
+from svg_eval.statistics import best_of_n, best_sample, counts_up_to, curve, estimate, expected_best, shown
 
 VALUES = np.random.default_rng(0).standard_normal((5, 7, 3)) * 3 + 20  # (N, S, T)
 
@@ -63,3 +64,12 @@ def test_counts_end_at_the_number_of_samples():
     assert counts_up_to(1) == [1]
     assert counts_up_to(100) == [1, 2, 5, 10, 20, 50, 100]
     assert counts_up_to(64) == [1, 2, 5, 10, 20, 50, 64]
+
+
+@pytest.mark.parametrize(
+    ("value", "sign", "expected"),
+    [(-0.001, False, "0.00"), (-0.001, True, "+0.00"), (-0.006, False, "-0.01"), (1.005, True, "+1.00"), (2.0, False, "2.00")],
+)
+def test_what_rounds_to_zero_has_no_minus(value, sign, expected):
+    assert shown(value, 2, sign) == expected
+    assert number(value, 2, sign) == expected

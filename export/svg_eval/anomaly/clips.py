@@ -79,11 +79,17 @@ def named_clips(root: Path) -> dict[str, Clip]:
 
 
 def count_pictures(clip: Clip) -> int:
-    """Pictures of a clip; a video is decoded for it, since headers are wrong."""
+    """Pictures of a clip; a video is decoded for it, since headers are wrong.
+
+    Raises:
+        SvgError: the video is damaged, since what is lost would shift the labels.
+    """
     if not clip.is_video:
         return len(clip.paths)
     with VideoReader(clip.paths[0]) as reader:
-        return sum(1 for _ in reader)
+        count = sum(1 for _ in reader)
+        _refuse_damage(clip.paths[0], reader)
+    return count
 
 
 def seen_pictures(clip: Clip, timing: ClipTiming, notes: EventLog) -> Iterator[SeenPicture]:
@@ -107,8 +113,13 @@ def seen_pictures(clip: Clip, timing: ClipTiming, notes: EventLog) -> Iterator[S
         stretch = reader.fps / fps
         _note_time_base(clip.paths[0], reader, timing, notes)
         yield from _selected(((frame.time_s * stretch, frame.image) for frame in reader), fps, timing, notes)
-        if reader.problem is not None:
-            raise SvgError(f"'{clip.paths[0]}' is damaged: {reader.problem}\n  its labels would be of other frames")
+        _refuse_damage(clip.paths[0], reader)
+
+
+def _refuse_damage(path: Path, reader: VideoReader) -> None:
+    """Of a reader that has come to the end of its file."""
+    if reader.problem is not None:
+        raise SvgError(f"'{path}' is damaged: {reader.problem}\n  its labels would be of other frames")
 
 
 def _pictures(clip: Clip) -> Iterator[Picture]:

@@ -17,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +28,7 @@ from svg_common.errors import UsageError
 from svg_common.files import refuse_pipe
 from svg_common.printable import one_line, printable
 from svg_common.text_files import EncodingError, decode_text
-from svg_common.video.clips import IMAGE_SUFFIXES, find_clips
+from svg_common.video.clips import IMAGE_SUFFIXES, Clip, find_clips
 from svg_common.video.picture_files import PictureError, PictureFiles
 from svg_common.video.reader import VIDEO_SUFFIXES
 
@@ -49,11 +50,15 @@ Mask = NDArray[np.bool_]
 class ClipLabels(Protocol):
     """Which frames of one clip are anomalous."""
 
-    def mask(self, frames: int) -> Mask:
+    def mask(self, frames: int, clip: Clip | None = None) -> Mask:
         """(frames,) true where anomalous.
 
+        Args:
+            frames: of the clip.
+            clip: its files, if their numbers are to be those of the labels.
+
         Raises:
-            UsageError: the labels are not of a clip with so many frames.
+            UsageError: the labels are not of a clip with so many frames, or of other frames.
         """
         ...
 
@@ -72,8 +77,8 @@ class FrameRanges:
     ranges: tuple[tuple[int, int], ...]
     first_number: int
 
-    def mask(self, frames: int) -> Mask:
-        """As `ClipLabels.mask`."""
+    def mask(self, frames: int, clip: Clip | None = None) -> Mask:
+        """As `ClipLabels.mask`: whatever their numbers, the frames that are there count."""
         anomalous = np.zeros(frames, bool)
         last_number = frames - 1 + self.first_number
         for first, last in self.ranges:
@@ -88,21 +93,44 @@ class FrameRanges:
 
 @dataclass(frozen=True)
 class PixelMasks:
-    """One picture per frame, whose pixels are not 0 where the frame is anomalous."""
+    """One picture per frame, whose pixels are not 0 where the frame is anomalous.
+
+    Attributes:
+        source: for messages.
+        files: the pictures in order.
+        steps: `number_steps` of them.
+    """
 
     source: str
     files: tuple[Path, ...]
+    steps: tuple[int, ...]
 
-    def mask(self, frames: int) -> Mask:
+    def mask(self, frames: int, clip: Clip | None = None) -> Mask:
         """As `ClipLabels.mask`."""
         if len(self.files) != frames:
             raise UsageError(
                 f"{self.source}: {len(self.files)} masks for {frames} frames\n  expected one per frame of the clip"
             )
+        if clip is not None:
+            self._refuse_other_numbers(clip)
         try:
             return np.array([not PictureFiles.is_black(file) for file in self.files])
         except PictureError as error:
             raise UsageError(f"{self.source}: a mask cannot be read: {error}\n  expected pictures, such as .png") from error
+
+    def _refuse_other_numbers(self, clip: Clip) -> None:
+        expected = (1,) * len(self.steps) if clip.is_video else number_steps(clip)
+        for number, (step, other) in enumerate(zip(self.steps, expected, strict=True), start=2):
+            if step != other:
+                raise UsageError(
+                    f"{self.source}: '{self.files[number - 1].name}' is not the mask of frame {number} of '{clip.name}': "
+                    "their numbers have different gaps\n  expected a mask with the same number for every picture"
+                )
+
+
+def number_steps(clip: Clip) -> tuple[int, ...]:
+    """How far the number of each picture is from the one before: 1, and more where pictures are missing."""
+    return tuple(max(round(later - earlier), 1) for earlier, later in pairwise(clip.positions))
 
 
 @dataclass(frozen=True)
@@ -286,7 +314,8 @@ def _read_masks(folder: Path) -> AnomalyLabels:
         found = [clip for clip in find_clips(each, nested=False) if not clip.is_video]
         files = tuple(path for clip in found for path in clip.paths)
         if files:
-            clips[each.name.removesuffix(MASK_SUFFIX)] = PixelMasks(f"'{each}'", files)
+            steps = number_steps(found[0]) if len(found) == 1 else (1,) * (len(files) - 1)
+            clips[each.name.removesuffix(MASK_SUFFIX)] = PixelMasks(f"'{each}'", files, steps)
     if not clips:
         raise UsageError(f"the folder '{folder}' has no folders of pixel masks\n  {_EXPECTED}")
     return AnomalyLabels(f"{one_line(folder)}: pixel masks", clips)

@@ -11,9 +11,9 @@ from svg_common.printable import one_line
 from svg_eval.anomaly.clip_scores import SIGNALS, ClipScores, Scores
 from svg_eval.anomaly.run import AnomalyEvaluation
 from svg_eval.roc import Areas, areas, average_precision, roc_area
+from svg_eval.statistics import significant
 
 _ORDER = ("error", "surprise", "motion", "scene", "camera_motion", "combined")
-_DIGITS = 4
 _NAMES = {
     "error": "prediction error",
     "surprise": "surprise",
@@ -184,7 +184,7 @@ def _areas(values: Areas) -> dict[str, float | None]:
 
 
 def _number(value: float) -> float | None:
-    return round(value, _DIGITS) if value == value else None
+    return significant(value) if value == value else None
 
 
 def _clip_values(clip: ClipScores) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from svg_common.errors import UsageError
 from svg_common.path_advice import shell_argument
 from svg_common.printable import one_line
 from svg_common.progress import ProgressListener
+from svg_common.video.clips import Clip
 from svg_eval.anomaly.clip_scores import ClipScores, score_clip
 from svg_eval.anomaly.clips import ClipTiming, count_pictures, named_clips
-from svg_eval.anomaly.labels import Mask, read_labels
+from svg_eval.anomaly.labels import Mask, number_steps, read_labels
 from svg_eval.anomaly.request import AnomalyRequest
 from svg_runtime.bundle.reader import EMBEDDED_MODEL, EMBEDDED_NAMES, KNOWS_DIGITS_ONLY, find_model
 from svg_runtime.forecast.forecaster import Forecaster
@@ -53,8 +54,10 @@ def run(request: AnomalyRequest, progress: ProgressListener) -> AnomalyEvaluatio
     root, timing = _clips_asked_for(request.data)
     labels = read_labels(request.labels, request.first_number)
     clips = named_clips(root)
-    masks = {name: each.mask(count_pictures(clips[name])) for name, each in labels.of(list(clips)).items()}
+    masks = {name: each.mask(count_pictures(clips[name]), clips[name]) for name, each in labels.of(list(clips)).items()}
     _require_both_kinds(masks, request.labels)
+    if not request.labels.is_dir():
+        _note_gaps(clips)
     with ExitStack() as stack:
         forecaster = stack.enter_context(_open(request))
         manifest = forecaster.manifest
@@ -74,6 +77,15 @@ def run(request: AnomalyRequest, progress: ProgressListener) -> AnomalyEvaluatio
             n_past=manifest.generation.n_past,
             first_number=labels.first_number,
         )
+
+
+def _note_gaps(clips: Mapping[str, Clip]) -> None:
+    """Ranges may have been written before pictures were lost, or after."""
+    for name, clip in clips.items():
+        after = [path.name for path, step in zip(clip.paths[1:], number_steps(clip), strict=True) if step > 1]
+        if after:
+            lost = f"the numbers of its pictures have a gap before '{one_line(after[0])}'"
+            _LOG.info("note: clip %s: %s; ranges count the pictures that are there", one_line(name), lost)
 
 
 def _timing_of(asked: ClipTiming, interval_s: float | None) -> ClipTiming:

@@ -98,9 +98,9 @@ def read_decision(file: Path) -> tuple[Decision, dict[str, Any]]:
         about = json.loads(file.read_text(encoding="utf-8"))
         return Decision.from_json(about["decision"]), dict(about["made_for"])
     except DAMAGED as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a decision of svg-bench --calibrate"
         raise UsageError(
-            f"cannot read the decision '{file}': {error or type(error).__name__}\n"
-            "  expected a file of: svg-bench --calibrate ready --json FILE"
+            f"cannot read the decision '{file}': {reason}\n  expected a file of: svg-bench --calibrate ready --json FILE"
         ) from error
 
 

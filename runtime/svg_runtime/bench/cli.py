@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(pretty_exceptions_enable=False)
 
+_OF_ROWS = ("backend", "device", "seed", "seconds")  # options of the table of all backends alone
+
 BackendOption = Annotated[
     str | None, typer.Option(help="Measure only this backend, or auto for the fastest one that works. Default: all.")
 ]
@@ -53,6 +55,7 @@ JsonOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Write all
 
 @app.command(context_settings={"help_option_names": ["-h", "--help"]})
 def bench(
+    context: typer.Context,
     model: ModelOption = None,
     backend: BackendOption = None,
     device: DeviceOption = None,
@@ -84,6 +87,8 @@ def bench(
         from svg_runtime.bundle.reader import Bundle, find_model
 
     precision = requested_precision(fp16, bf16)
+    if calibrate is not None or decision is not None:
+        _refuse_with_a_choice(context)
     bundle = Bundle.open(find_model(model))
     check_outputs({"--json": json}, needed=[bundle.path, decision])
     if calibrate is not None or decision is not None:
@@ -106,6 +111,18 @@ def bench(
         narrowed = backend is not None or device is not None or precision is not None
         then = "svg-bench without --backend, --device, --fp16 and --bf16" if narrowed else "pip install 'svg-edge[cpu]'"
         raise BackendMissingError(f"no backend could run this bundle; the rows above give the reasons\n  try: {then}")
+
+
+def _refuse_with_a_choice(context: typer.Context) -> None:
+    """Refuse what says nothing about the choice of `auto`: it compares all backends, for as long as it takes."""
+    sources = {name: context.get_parameter_source(name) for name in _OF_ROWS}
+    given = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+    if given:
+        options = ", ".join(f"--{name}" for name in given)
+        raise UsageError(
+            f"{options} has no effect with --calibrate and --decision, which are about --backend auto\n"
+            "  remove it, or measure without --calibrate and --decision"
+        )
 
 
 def _calibrate(

@@ -13,6 +13,7 @@ from svg_runtime.bench.cli import app
 from svg_runtime.calibration import choice, decisions, ways
 from svg_runtime.errors import BackendMissingError, UsageError
 
+NO_DECISION = "decision.json': it is not a decision of svg-bench --calibrate\n"
 SMALL = ["--samples", "2", "--horizon", "2"]
 
 
@@ -62,8 +63,11 @@ def test_a_decision_travels_to_a_machine_that_measures_nothing(fused_bundle, tmp
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda about: "text", "cannot read the decision"),
-        (lambda about: {**about, "decision": {}}, "cannot read the decision"),
+        (lambda about: "text", NO_DECISION),
+        (lambda about: {}, NO_DECISION),
+        (lambda about: [1], NO_DECISION),
+        (lambda about: {**about, "decision": None}, NO_DECISION),
+        (lambda about: {**about, "decision": {}}, NO_DECISION),
         (lambda about: {**about, "made_for": {**about["made_for"], "horizon": 9}}, "was made for other horizon"),
         (lambda about: {**about, "made_for": {**about["made_for"], "graphs": []}}, "was made for other graphs"),
     ],
@@ -75,6 +79,7 @@ def test_a_decision_for_something_else_is_refused(fused_bundle, tmp_path, change
     result = run(fused_bundle, "--decision", file)
     assert isinstance(result.exception, UsageError)
     assert message in str(result.exception)
+    assert ("cannot read the decision" in str(result.exception)) == (message == NO_DECISION)
 
 
 def test_a_decision_that_does_not_open_here_is_refused_and_not_kept(fused_bundle, tmp_path, cache):
@@ -88,6 +93,22 @@ def test_a_decision_that_does_not_open_here_is_refused_and_not_kept(fused_bundle
     result = run(fused_bundle, "--decision", file)
     assert result.exception.exit_code == ExitCode.BACKEND_MISSING
     assert kept.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [(["--backend", "cpu"], "--backend"), (["--device", "CPU"], "--device"), (["--seed", "0"], "--seed"),
+     (["--seconds", "5", "--seed", "1"], "--seed, --seconds")],
+)  # fmt: skip
+@pytest.mark.parametrize("asked", [["--calibrate", "ready"], ["--decision", "decision.json"]])
+def test_what_says_nothing_about_the_choice_is_refused(fused_bundle, asked, options, named):
+    result = run(fused_bundle, *asked, *options)
+    assert isinstance(result.exception, UsageError)
+    assert str(result.exception).startswith(f"{named} has no effect with --calibrate and --decision")
+
+
+def test_a_decision_that_is_not_there_is_said_to_be_missing(fused_bundle, tmp_path):
+    assert "none.json': No such file or directory\n" in str(run(fused_bundle, "--decision", tmp_path / "none.json").exception)
 
 
 def test_both_or_an_output_over_the_input_are_refused(fused_bundle, tmp_path):

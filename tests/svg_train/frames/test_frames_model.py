@@ -333,8 +333,9 @@ def test_frames_that_are_not_square_need_data_that_can_be_cropped(name, tmp_path
 @pytest.mark.parametrize("name", ["digits", "smmnist"])
 def test_digits_need_room_to_move(name):
     built = build_config({"model": {**TINY, "image_size": 32}, "data": {"name": name}})
-    with pytest.raises(UsageError, match="digits of 32 pixels, which cannot move in frames of 32"):
+    with pytest.raises(UsageError, match="digits of 32 pixels, which cannot move in frames of 32") as caught:
         open_data(built, "train", 5)
+    assert str(caught.value).endswith("a model of larger frames, or other --data; svg-train makes one with --image-size 64")
 
 
 def test_videos_are_cropped_to_frames_that_are_not_square(tmp_path):
