@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _LISTED = 60  # problems in one message
+# Larger values are typing errors, which would take all memory or never end.
+_MOST = 1 << 16  # sequences or frames at once
+_MOST_STEPS = 10**9
 
 # The data sets that an option applies to. frame_interval_s applies to all.
 _DATA_OF_OPTION: dict[str, tuple[str, ...]] = {
@@ -86,6 +89,7 @@ class DataConfig(Frozen):
     moving: int = Field(
         1,
         ge=1,
+        le=_MOST,
         description="random views of a training sequence; shown is the one whose observed frames change most (video)",
     )
     balanced: bool = Field(
@@ -112,16 +116,18 @@ class DataConfig(Frozen):
 class TrainConfig(Frozen):
     """How to train."""
 
-    steps: int = Field(20000, ge=1, description="optimizer steps")
+    steps: int = Field(20000, ge=1, le=_MOST_STEPS, description="optimizer steps")
     duration_s: float | None = Field(
         None,
         gt=0,
         description="train for so long instead of --steps, such as 90s, 30m or 2h; the learning rate follows the time",
     )
-    batch_size: int = Field(32, ge=1, description="sequences per step, of all processes together")
-    n_future: int = Field(10, ge=1, description="frames predicted after n_past during training")
+    batch_size: int = Field(32, ge=1, le=_MOST, description="sequences per step, of all processes together")
+    n_future: int = Field(10, ge=1, le=_MOST, description="frames predicted after n_past during training")
     lr: float = Field(2e-3, gt=0, description="peak learning rate of Adam")
-    warmup_steps: int = Field(200, ge=0, description="steps of linear warm-up; the rate then decays linearly to zero")
+    warmup_steps: int = Field(
+        200, ge=0, le=_MOST_STEPS, description="steps of linear warm-up; the rate then decays linearly to zero"
+    )
     beta: float = Field(1e-4, ge=0, description="weight of KL(posterior || prior)")
     beta_start: float | None = Field(None, ge=0, description="weight of the KL term before beta_ramp; default: beta")
     beta_ramp: tuple[int, int] = Field(
@@ -129,12 +135,12 @@ class TrainConfig(Frozen):
     )
     gradient_clip: float = Field(1.0, gt=0, allow_inf_nan=True, description="maximum gradient norm; inf: no limit")
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay of the averaged weights that are evaluated and saved; 0: off")
-    seed: int = Field(0, ge=0, lt=1 << 64, description="seed of weights, data order and noise")
-    eval_every: int = Field(1000, ge=1, description="steps between evaluations on held-out sequences")
-    eval_sequences: int = Field(64, ge=1, description="held-out sequences per evaluation")
-    eval_samples: int = Field(10, ge=1, description="sampled futures per held-out sequence; the best one is scored")
-    eval_horizon: int = Field(10, ge=1, description="forecast frames per held-out sequence")
-    save_every: int = Field(500, ge=1, description="steps between saves of last.pt")
+    seed: int = Field(0, ge=0, le=(1 << 64) - 1, description="seed of weights, data order and noise")
+    eval_every: int = Field(1000, ge=1, le=_MOST_STEPS, description="steps between evaluations on held-out sequences")
+    eval_sequences: int = Field(64, ge=1, le=_MOST, description="held-out sequences per evaluation")
+    eval_samples: int = Field(10, ge=1, le=_MOST, description="sampled futures per held-out sequence; the best one is scored")
+    eval_horizon: int = Field(10, ge=1, le=_MOST, description="forecast frames per held-out sequence")
+    save_every: int = Field(500, ge=1, le=_MOST_STEPS, description="steps between saves of last.pt")
 
     @field_validator("duration_s", mode="before")
     @classmethod

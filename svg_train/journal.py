@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from svg_common.files import storable
 from svg_common.progress import ProgressDisplay
 
 _LOG = logging.getLogger(__name__)
@@ -70,12 +71,12 @@ class Journal:
         self._display.progress("training", min(share, 1.0), f"step {step}{self._of_total}, loss {loss:.5f}, {rate:.2f} steps/s")
 
     def record(self, kind: str, step: int, values: dict[str, float]) -> None:
-        """Append one line to metrics.jsonl and the same values to TensorBoard."""
+        """Append one line to metrics.jsonl, where numbers that are not finite are null, and the same values to TensorBoard."""
         if not self._active:
             return
         line: dict[str, Any] = {"kind": kind, "step": step, **values}
         with _named(self._metrics):
-            self._file.write(json.dumps(line) + "\n")
+            self._file.write(json.dumps(storable(line), allow_nan=False) + "\n")
             self._file.flush()
         if self._board is None:
             return

@@ -18,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel, update_bn
 from svg_common.errors import ExitCode, SvgError, UsageError
 from svg_common.files import resolved
 from svg_common.folder_lock import FolderLock
+from svg_common.out_of_memory import is_out_of_memory
 from svg_common.path_advice import shell_argument
 from svg_common.signals import ignore_next_hangup, stop_signals
 from svg_train.checkpoint import Checkpoint, CheckpointError, load_checkpoint, save_checkpoint
@@ -47,7 +48,7 @@ _SAME_DATA = "expected the same files on every host, and the same versions of Py
 
 
 class DivergedError(SvgError):
-    """The loss or a gradient is no longer finite."""
+    """The loss, a gradient, a weight or a metric is no longer finite."""
 
 
 class StoppedError(SvgError):
@@ -96,7 +97,7 @@ class Trainer:
         """Train, evaluate, save. Returns the last evaluation.
 
         Raises:
-            DivergedError: loss or gradient became non-finite; the last good checkpoint is kept.
+            DivergedError: loss, gradient, weights or metrics became non-finite; the last good checkpoint, if any, is kept.
             StoppedError: Ctrl-C, SIGTERM or SIGHUP; the run is saved.
             LostProcessError: another process of the run is gone.
             FolderInUseError: another process trains into the same folder.
@@ -198,6 +199,7 @@ class Trainer:
         self._step = 0
         self._best = float("-inf")
         self._calibrated_at = -1
+        self._saved_at = self._resumed.step if self._resumed else None
         self._evaluation: Evaluation | None = None
         if self._resumed is not None:
             self._restore(self._resumed)
@@ -242,10 +244,7 @@ class Trainer:
         self._losses = {**dict(zip(terms, means, strict=True)), "grad_norm": float(norm)}
         if not all(map(math.isfinite, (means[0], float(norm)))):
             self._optimizer.zero_grad()
-            raise DivergedError(
-                f"loss or gradient is not finite at step {self._step} (loss {means[0]})\n"
-                f"  the last good checkpoint is kept in {self._out}; start again with a lower --lr, or with --precision 32-true"
-            )
+            raise self._diverged(f"loss or gradient is not finite at step {self._step} (loss {means[0]})")
         # 3) update the weights, the learning rate and the averaged weights
         self._optimizer.step()
         self._optimizer.zero_grad()
@@ -254,6 +253,14 @@ class Trainer:
         if self._average is not None:
             self._average.update_parameters(self._raw)
         self._step += 1
+
+    def _diverged(self, what: str) -> DivergedError:
+        """With what there is to go back to: a model that was evaluated, or a state from which at least one step went well."""
+        good = (self._out / BEST).exists() or self._saved_at not in (None, self._step)
+        kept = f"the last good checkpoint is kept in {self._out}" if good else "no good checkpoint was saved"
+        here = "" if self._fabric.global_rank else f"{kept}; "  # only the first process saves
+        advice = "start again with another --out and a lower --lr, or with --precision 32-true"
+        return DivergedError(f"{what}\n  {here}{advice}")
 
     def _other_terms(self, output: TrainingOutput) -> dict[str, Tensor]:
         """The terms of the loss that a model has beside the mean squared error."""
@@ -266,31 +273,32 @@ class Trainer:
         if step % LOG_EVERY == 0 or step == 1 or last:
             self._journal.record("train", step, {**self._losses, "lr": float(self._schedule.get_last_lr()[0])})
         if step % train.eval_every == 0 or last:
-            self._evaluate()
+            all_or_none(self._fabric, self._evaluate)
         stop = self._fabric.strategy.reduce_boolean_decision(self._stop_requested, all=False)
         if step % train.save_every == 0 or last or stop:
-            self._save_last()
+            all_or_none(self._fabric, self._save_last)
         if stop and not last:
-            self._fabric.barrier()  # where one process ends, others may be ended too: not before the first one has saved
             raise StoppedError(
                 f"stopped at step {step}, saved\n  continue with: svg-train --out {shell_argument(self._out)} --resume"
             )
 
     def _evaluate(self) -> None:
         """The first process forecasts the held-out sequences, draws them and saves the best model; the others wait."""
-        if self._fabric.global_rank == 0:
-            train, model = self._config.train, self._evaluated_model()
-            evaluation = evaluate(model, self._held_out, train.eval_samples, train.eval_horizon)
-            self._evaluation = evaluation
-            metrics = evaluation.metrics()
-            self._journal.record("eval", self._step, metrics)
-            picture = save_strips(self._out / "strips", f"step-{self._step:07d}", evaluation.examples, model.config.n_past)
-            self._journal.picture("held out", self._step, picture)
-            self._journal.log(_summary(self._step, metrics))
-            if metrics["psnr_best"] > self._best:
-                self._best = metrics["psnr_best"]
-                self._save(BEST, model.state_dict(), training=None)
-        self._fabric.barrier()
+        if self._fabric.global_rank != 0:
+            return
+        train, model = self._config.train, self._evaluated_model()
+        evaluation = evaluate(model, self._held_out, train.eval_samples, train.eval_horizon)
+        self._evaluation = evaluation
+        metrics = evaluation.metrics()
+        self._journal.record("eval", self._step, metrics)
+        if not all(map(math.isfinite, metrics.values())):
+            raise self._diverged(f"the held-out forecasts are not finite at step {self._step}")
+        picture = save_strips(self._out / "strips", f"step-{self._step:07d}", evaluation.examples, model.config.n_past)
+        self._journal.picture("held out", self._step, picture)
+        self._journal.log(_summary(self._step, metrics))
+        if metrics["psnr_best"] > self._best:
+            self._best = metrics["psnr_best"]
+            self._save(BEST, model.state_dict(), training=None)
 
     def _evaluated_model(self) -> VideoModel:
         """The weights that are evaluated and saved: the averaged ones, if any, with BatchNorm statistics of their own.
@@ -324,8 +332,11 @@ class Trainer:
             "elapsed_s": self._length.elapsed_s,
         }
         self._save(LAST, self._evaluated_model().state_dict(), training)
+        self._saved_at = self._step
 
     def _save(self, name: str, weights: dict[str, Tensor], training: dict[str, object] | None) -> None:
+        if not _all_finite([*weights.values(), *self._raw.state_dict().values()]):
+            raise self._diverged(f"weights are not finite after step {self._step}")
         metrics = self._evaluation.metrics() if self._evaluation else {}
         checkpoint = Checkpoint(
             config=self._config,
@@ -339,15 +350,25 @@ class Trainer:
         save_checkpoint(self._out / name, checkpoint)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
-        assert checkpoint.training is not None
-        self._raw.load_state_dict(checkpoint.training["weights"])
-        self._optimizer.load_state_dict(checkpoint.training["optimizer"])
-        self._schedule.load_state_dict(checkpoint.training["schedule"])
-        if self._average is not None:
-            self._average.module.load_state_dict(checkpoint.weights)
-            self._average.n_averaged.fill_(checkpoint.training["averaged"])
+        training = checkpoint.training
+        assert training is not None
+        try:
+            self._raw.load_state_dict(training["weights"])
+            self._optimizer.load_state_dict(training["optimizer"])
+            self._schedule.load_state_dict(training["schedule"])
+            if self._average is not None:
+                self._average.module.load_state_dict(checkpoint.weights)
+                self._average.n_averaged.fill_(training["averaged"])
+        except Exception as error:  # wrong tables can raise anything
+            if is_out_of_memory(error):
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            raise CheckpointError(
+                f"the training state in '{self._out / LAST}' does not fit its model ({reason})\n"
+                f"  fine-tune the model that the run has saved: --init {shell_argument(self._out / BEST)} and another --out"
+            ) from error
         self._step = checkpoint.step
-        self._best = checkpoint.training["best"]
+        self._best = training["best"]
 
     @contextmanager
     def _stop_signals(self) -> Iterator[None]:
@@ -442,6 +463,10 @@ def _refuse_existing(out: Path) -> None:
 
 def _divisors(size: int) -> str:
     return ", ".join(str(number) for number in range(1, size + 1) if size % number == 0)
+
+
+def _all_finite(weights: list[Tensor]) -> bool:
+    return all(bool(torch.isfinite(weight).all()) for weight in weights)
 
 
 def _precision_name(fabric: Fabric) -> str:

@@ -24,6 +24,11 @@ def unwrap_names(weights: Mapping[str, _T]) -> dict[str, _T]:
     return bare
 
 
+def is_counter(name: str) -> bool:
+    """Whether a weight is a count of steps, which is an integer: of BatchNorm or of AveragedModel."""
+    return name.endswith(("num_batches_tracked", *_COUNTERS))
+
+
 def _without(name: str) -> str:
     for wrapper in _ANYWHERE:
         name = name.replace(wrapper, "")

@@ -14,9 +14,10 @@ from svg_adapt.adaptation_report import as_text, verdict, write_text
 from svg_adapt.adaptation_stage import STATE, read_stage, write_stage
 from svg_adapt.comparison import SEQUENCES, Comparison, compare
 from svg_adapt.recorder import Recorder
-from svg_adapt.recording import RECORDING, Recording, frames_cache, how_to_delete, read_facts
+from svg_adapt.recording import RECORDING, Facts, Recording, frames_cache, how_to_delete, make_private, read_facts
 from svg_common.errors import ExitCode, SvgError, UsageError
-from svg_common.files import file_sha256
+from svg_common.files import file_sha256, resolved
+from svg_common.folder_lock import FolderLock
 from svg_common.path_advice import shell_argument
 from svg_common.progress import ProgressDisplay
 from svg_common.quantities import duration_text, size_text
@@ -74,20 +75,30 @@ def adapt(request: Adaptation) -> dict[str, Any]:
         UsageError: the folder has another run, or settings contradict each other.
         RecordingStoppedError, StoppedError: Ctrl-C, SIGTERM or SIGHUP; it can be continued.
         SourceLostError: the camera is gone; it can be continued.
+        FolderInUseError: another process records or trains into the folder.
         SvgError, OSError: unusable data, checkpoint or folder.
     """
+    lock = FolderLock(request.out)
+    lock.hold()
+    try:
+        return _adapt_in(request, lock)
+    finally:
+        lock.release()
+
+
+def _adapt_in(request: Adaptation, lock: FolderLock) -> dict[str, Any]:
+    """Adapt in a folder that `lock` holds for this process, if it exists yet."""
     out = request.out
     _check_folder(request)
     config = _configuration(request)
     # 1) record
     if request.record is not None:
-        _record(request.record, config, out)
+        _record(request.record, config, out, lock)
         _require_enough(out, config)
     else:
         _refuse_slow_clips(config)
     # 2) train on all but the last part
-    write_stage(out, "training")
-    _train(request, config)
+    _train(request, config, lock)
     # 3) compare on that part
     write_stage(out, "comparing")
     settings = Settings(
@@ -111,7 +122,13 @@ def _check_folder(request: Adaptation) -> None:
     out, stage = request.out, read_stage(request.out)
     if stage == "done":
         raise UsageError(f"the adaptation in '{out}' is complete: {out / STATE}\n  start a new one with another --out")
-    if not request.resume and (stage is not None or read_facts(out / RECORDING) is not None):
+    facts = read_facts(out / RECORDING)
+    if request.record is not None and facts is None and stage is not None and (out / LAST).exists():
+        raise UsageError(
+            f"the adaptation in '{out}' has no recording to go on with: it was deleted, or there was none\n"
+            "  start a new one with another --out"
+        )
+    if not request.resume and (stage is not None or facts is not None):
         raise UsageError(
             f"'{out}' already contains an adaptation that is not complete{_GO_ON}, or choose another --out"
             f"\n  its recording, if any, is deleted with: {how_to_delete(out)}"
@@ -139,12 +156,15 @@ def _configuration(request: Adaptation) -> Config:
 # ---- 1) record ----
 
 
-def _record(record: CameraRecording, config: Config, out: Path) -> None:
-    interval_s = config.data.frame_interval_s
+def _record(record: CameraRecording, config: Config, out: Path, lock: FolderLock) -> None:
+    interval_s, source_name = config.data.frame_interval_s, _shown(record.source)
     assert interval_s is not None  # _configuration and the options see to it
     facts = read_facts(out / RECORDING)
-    if (facts is not None and facts.has(record.wanted_s)) or (out / LAST).exists():  # more would move what is held out
-        return
+    if facts is not None:
+        facts.require(out / RECORDING, source_name, interval_s)
+        if facts.has(record.wanted_s):
+            return
+        _refuse_more(facts, record, out)
     least_s = _least_s(config)
     if record.wanted_s < least_s:
         raise UsageError(
@@ -156,7 +176,9 @@ def _record(record: CameraRecording, config: Config, out: Path) -> None:
         stop.start_graceful_stop()
         source = open_source(options=record.source, interval_s=interval_s, image_size=side, stop=stop, events=events)
         with closing(source), ProgressDisplay() as display:  # only now: a camera that is not there leaves no folder behind
-            recording = Recording(out / RECORDING, _shown(record.source), interval_s, record.limit_bytes)
+            make_private(out)
+            lock.hold()
+            recording = Recording(out / RECORDING, source_name, interval_s, record.limit_bytes)
             write_stage(out, "recording")
             if record.source.path is not None:
                 recording.restart()
@@ -173,6 +195,15 @@ def _record(record: CameraRecording, config: Config, out: Path) -> None:
     if stop:
         raise RecordingStoppedError(f"stopped after recording {recorded}{_GO_ON}")
     _LOG.info("recorded %s", recorded)
+
+
+def _refuse_more(facts: Facts, record: CameraRecording, out: Path) -> None:
+    """Once training has begun, more would move what is held out."""
+    if (out / LAST).exists():
+        raise UsageError(
+            f"--record {duration_text(record.wanted_s)} is longer than what '{out}' trains on: "
+            f"{duration_text(facts.recorded_s)}\n  give the same --record as before, or choose another --out"
+        )
 
 
 def _require_enough(out: Path, config: Config) -> None:
@@ -223,8 +254,10 @@ def _refuse_slow_clips(config: Config) -> None:
         )
 
 
-def _train(request: Adaptation, config: Config) -> None:
+def _train(request: Adaptation, config: Config, lock: FolderLock) -> None:
     out = request.out
+    resolved(out).mkdir(parents=True, exist_ok=True)  # a link may lead to a folder that does not exist yet
+    lock.hold()
     saved = load_checkpoint(out / LAST) if (out / LAST).exists() else None
     if saved is not None:
         _refuse_other_settings(saved.config, config, out)
@@ -232,6 +265,7 @@ def _train(request: Adaptation, config: Config) -> None:
             return
     elif request.resume:
         (out / BEST).unlink(missing_ok=True)  # killed before its first save: begin again
+    write_stage(out, "training")
     init = request.start if saved is None else None
     try:
         Trainer(config=config, out=out, machine=request.machine, resume=saved is not None, init=init).run()

@@ -35,7 +35,7 @@ def _adaptation(help: str, *names: str, **settings: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel="Adaptation", **settings)
 
 
-@app.command()
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
 @config_options(*_TABLES)
 def train(
     config: Annotated[

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from svg_common.errors import UsageError
 from svg_common.files import write_json
+from svg_common.folder_lock import FolderLock
 from svg_common.path_advice import shell_argument
 
 RECORDING = "recording"  # in the folder of the run
@@ -44,6 +45,18 @@ class Facts(BaseModel):
         recorded_s = self.recorded_s + in_progress_s
         return self.ended or recorded_s > seconds - self.interval_s / 2  # their sum is not exact
 
+    def require(self, folder: Path, source: str, interval_s: float) -> None:
+        """Refuse to go on with the recording in `folder` from another source, or at another interval.
+
+        Raises:
+            UsageError: one of them differs.
+        """
+        if (self.source, self.interval_s) != (source, interval_s):
+            raise UsageError(
+                f"'{folder}' has a recording of {self.source} at {self.interval_s:g} s per picture, not of "
+                f"{source} at {interval_s:g} s\n  go on with the same source, or choose another --out"
+            )
+
 
 class Recording:
     """A recording in progress, or one to go on with.
@@ -67,15 +80,10 @@ class Recording:
         self._limit_bytes = limit_bytes
         new = Facts(source=source, interval_s=interval_s)
         self.facts = read_facts(folder) or new
-        if (self.facts.source, self.facts.interval_s) != (source, interval_s):
-            raise UsageError(
-                f"'{folder}' has a recording of {self.facts.source} at {self.facts.interval_s:g} s per picture, not of "
-                f"{source} at {interval_s:g} s\n  go on with the same source, or choose another --out"
-            )
-        for made in (folder.parent, folder):  # a new run is as private as its recording: its strips show pictures of it
-            if made == folder or not made.exists():
-                made.mkdir(parents=True, exist_ok=True)
-                made.chmod(0o700)
+        self.facts.require(folder, source, interval_s)
+        make_private(folder.parent)
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o700)
         for file in _files(folder, _UNFINISHED):
             file.unlink()
         self._write()
@@ -124,6 +132,13 @@ class Recording:
         write_json(self.folder / _FACTS, self.facts.model_dump())
 
 
+def make_private(out: Path) -> None:
+    """Make the folder of a run, if there is none, as private as its recording: its strips show pictures of it."""
+    if not out.exists():
+        out.mkdir(parents=True, exist_ok=True)
+        out.chmod(0o700)
+
+
 def read_facts(folder: Path) -> Facts | None:
     """The facts of the recording in `folder`; None if there is nothing.
 
@@ -170,9 +185,11 @@ def delete_recording(out: Path) -> Deleted:
 
     Raises:
         UsageError: it has no recording of svg-train.
+        FolderInUseError: another process records or trains there.
         OSError: something cannot be deleted.
     """
-    folder = out / RECORDING
+    folder, lock = out / RECORDING, FolderLock(out)
+    lock.hold()
     if read_facts(folder) is None:
         raise UsageError(
             f"'{out}' has no recording\n  expected the --out of a run with --source: a folder with {RECORDING}/ in it"

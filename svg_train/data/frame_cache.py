@@ -22,6 +22,7 @@ from rich.console import Console
 
 from svg_common.errors import SvgError, UsageError
 from svg_common.files import atomic_file
+from svg_common.printable import one_line
 from svg_common.progress import ProgressDisplay
 from svg_train.data.notes import log_once
 from svg_train.data.source_locks import source_lock
@@ -185,7 +186,7 @@ def warn_about_sources(what: str, skipped: Skipped, used: Sequence[tuple[Path, s
 
 def list_sources(sources: Skipped) -> str:
     """One line per source and reason, for the first 20."""
-    lines = [f"  {path}: {reason}" for path, reason in sources[:_MAX_LISTED]]
+    lines = [f"  {one_line(path)}: {reason}" for path, reason in sources[:_MAX_LISTED]]
     more = len(sources) - len(lines)
     return "\n".join([*lines, f"  and {more} more"] if more else lines)
 

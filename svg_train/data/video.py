@@ -13,7 +13,7 @@ from svg_common.cache import cache_folder
 from svg_common.errors import SvgError, UsageError
 from svg_common.path_advice import path_advice
 from svg_common.video.clips import Clip as SourceClip
-from svg_common.video.clips import find_clips
+from svg_common.video.clips import find_clips, no_files
 from svg_train.config import Config, DataConfig
 from svg_train.data import Split
 from svg_train.data.augmentation import Augmentation, AugmentedSequences
@@ -59,7 +59,8 @@ class VideoClips(AugmentedSequences):
             raise UsageError("--test-fraction 1 leaves nothing to train on\n  expected less than 1, such as 0.15")
         shape = FrameShape(model.height, model.width, model.channels)
         augmentation = Augmentation(data, split)
-        decoded, skipped = _decoded(data, shape, augmentation.smallest_share)
+        decoded, unreadable = _decoded(data, shape, augmentation.smallest_share)
+        skipped = no_files(Path(data.root or "")) + unreadable
         _require(bool(decoded), "no video can be read", data, skipped=skipped, expected=_PLAYABLE)
         videos = _with_rates(decoded, data)
         interval_s = _interval(videos, data, config.sequence_length)
@@ -112,10 +113,10 @@ def _clips(data: DataConfig) -> list[SourceClip]:
         advice = None if exists else path_advice("--data-root", data.root)
         raise UsageError(f"{error}\n  {advice or 'correct --data-root'}") from error
     if not clips:
-        raise UsageError(
-            f"--data-root '{data.root}' contains no video and no pictures\n"
-            "  expected files such as .mp4, .avi, .mkv, .png or .jpg, in it or in folders in it"
-        )
+        problem = f"--data-root '{data.root}' contains no video and no pictures"
+        expected = "  expected files such as .mp4, .avi, .mkv, .png or .jpg, in it or in folders in it"
+        left_out = list_sources(no_files(Path(data.root)))
+        raise UsageError("\n".join(line for line in (problem, left_out, expected) if line))
     return sorted(clips, key=lambda clip: clip.paths[0])  # an order that stays: which files are held out depends on it
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from svg_common.errors import UsageError
 from svg_common.files import write_json
 from svg_common.frames import Image, covering_size, fit_frame
+from svg_common.printable import one_line
 from svg_common.video.clips import Clip
 from svg_common.video.picture_files import PictureError, PictureFiles
 from svg_common.video.reader import VideoError, VideoReader
@@ -228,7 +229,7 @@ def _readable(clip: Clip, problems: Problems) -> Iterator[tuple[float, NDArray[n
         try:
             image = pictures.read(path)
         except PictureError as error:
-            problems.add(f"'{path.name}': {error}")
+            problems.add(f"'{one_line(path.name)}': {error}")
         else:
             yield position, image
     if pictures.depth_note is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from svg_train.checkpoint import load_checkpoint, save_checkpoint
 from svg_train.shipped_models import find_checkpoint, shipped_models
 from tests.command_runner import start, wait_until
 from tests.families import save_tiny
+from tests.svg_common.test_folder_lock import held_by_another_process
 from tests.svg_runtime.live.live_helpers import write_video
 
 QUICK = [
@@ -181,6 +183,86 @@ def test_a_recording_that_was_stopped_goes_on(start_model, tmp_path):
     resumed = start([*given, *QUICK, "--resume"], tmp_path)
     assert resumed.wait() == 0, resumed.output
     assert before + 1 <= json.loads((tmp_path / "run" / "recording" / "recording.json").read_text())["recorded_s"] <= before + 3
+
+
+def test_no_other_command_touches_a_folder_that_is_recorded_into(start_model, tmp_path):
+    given = ["svg-train", "--init", str(start_model), "--source", "synthetic://digits", "--record", "200h", *QUICK]
+    run = start(given, tmp_path)
+    wait_until(lambda: any((tmp_path / "run" / "recording").glob(".*.mp4")))  # a segment in progress
+    for other in (given, [*given, "--resume"], ["svg-train", "--out", "run", "--delete-recording"]):
+        refused = start(other, tmp_path)
+        assert refused.wait() == ExitCode.ERROR
+        assert "another process writes to 'run'" in refused.output
+    os.kill(run.process.pid, signal.SIGINT)
+    assert run.wait() == ExitCode.INTERRUPTED, run.output
+    assert (tmp_path / "run" / "recording" / "000001.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "begun"),
+    [(["--source", "synthetic://digits", "--record", "200h"], "recording"), (["--data-root", "CLIP"], "last.pt")],
+)
+def test_of_two_commands_that_start_at_once_one_is_refused(data, begun, start_model, flashing, tmp_path):
+    given = ["svg-train", "--init", str(start_model), "--config", "adapt", "--train", "1h", *QUICK]
+    given += [str(flashing) if part == "CLIP" else part for part in data]
+    runs = [start(given, tmp_path) for _ in range(2)]
+    wait_until(lambda: any(run.process.exitcode is not None for run in runs) and (tmp_path / "run" / begun).exists())
+    refused, other = sorted(runs, key=lambda run: run.process.exitcode is None)
+    assert refused.wait() == ExitCode.ERROR
+    assert "another process writes to 'run'" in refused.output
+    os.kill(other.process.pid, signal.SIGINT)
+    assert other.wait() == ExitCode.INTERRUPTED, other.output
+
+
+def test_a_refused_resume_keeps_the_model_of_the_run_in_progress(start_model, flashing, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "adaptation.json").write_text('{"stage": "training"}')
+    (run / "ckpt.pt").write_bytes(b"its first model")
+    with held_by_another_process(run):
+        refused = start(command(start_model, flashing, "--steps", "2", "--resume"), tmp_path)
+        assert refused.wait() == ExitCode.ERROR
+    assert "another process writes to 'run'" in refused.output
+    assert (run / "ckpt.pt").read_bytes() == b"its first model"
+    assert sorted(path.name for path in run.iterdir()) == ["adaptation.json", "ckpt.pt"]
+
+
+@pytest.fixture(scope="module")
+def stopped(start_model, flashing, tmp_path_factory) -> tuple[Path, list[str]]:
+    """An adaptation that was stopped while it trained, and its command."""
+    folder, given = tmp_path_factory.mktemp("stopped"), command(start_model, flashing, "--train", "1h")
+    run = start(given, folder)
+    wait_until(lambda: (folder / "run" / "last.pt").exists())
+    os.kill(run.process.pid, signal.SIGINT)
+    assert run.wait() == ExitCode.INTERRUPTED, run.output
+    return folder, given
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--source", "synthetic://digits", r"flashing\.mp4 at 0\.1 s per picture, not of synthetic://digits at 0\.1 s\n"),
+        ("--record", "2h", r"--record 2\.0 h is longer than what 'run' trains on: 12 s\n  give the same --record"),
+    ],
+)
+def test_once_training_began_another_recording_is_refused(option, value, message, stopped, tmp_path):
+    given = [*stopped[1], "--resume"]
+    given[given.index(option) + 1] = value
+    shutil.copytree(stopped[0] / "run", tmp_path / "run")
+    facts = tmp_path / "run" / "recording" / "recording.json"
+    facts.write_text(facts.read_text().replace('"ended": true', '"ended": false'))  # as of a camera
+    run = start(given, tmp_path)
+    assert run.wait() == ExitCode.USAGE
+    assert re.search(message, run.output), run.output
+
+
+def test_a_stopped_run_whose_recording_was_deleted_says_so(stopped, tmp_path):
+    shutil.copytree(stopped[0] / "run", tmp_path / "run")
+    assert start(["svg-train", "--out", "run", "--delete-recording"], tmp_path).wait() == 0
+    for more in ([], ["--resume"]):
+        run = start([*stopped[1], *more], tmp_path)
+        assert run.wait() == ExitCode.USAGE
+        assert "has no recording to go on with: it was deleted, or there was none\n  start a new one with another" in run.output
 
 
 def test_a_clip_that_is_too_short_is_refused_before_the_training(start_model, tmp_path):

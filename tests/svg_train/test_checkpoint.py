@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -72,6 +73,7 @@ def test_truncated_file_is_refused(tmp_path, tiny_checkpoint, share):
         ([1, 2], r"is not an svg-edge checkpoint\n"),
         ({"format": "other"}, r"is not an svg-edge checkpoint\n"),
         ({"format": "svg-edge-checkpoint", "version": 99}, "version 99"),
+        ({"format": "svg-edge-checkpoint", "version": "1" * 100_000}, r"version '1{39}; this svg-edge"),
         ({"format": "svg-edge-checkpoint", "version": 1, "weights": {"a": 1}}, "contains no weights"),
         ({"format": "svg-edge-checkpoint", "version": 1, "weights": {}, "config": {"model": {"nff": 3}}}, r"model\.nff"),
         ({"format": "svg-edge-checkpoint", "version": 1, "weights": {}, "config": {}, "step": "many"}, "step"),
@@ -163,3 +165,89 @@ def test_weights_that_are_views_of_a_few_bytes_are_refused(tiny_checkpoint, tmp_
     torch.save(content, tmp_path / "views.pt")
     with pytest.raises(CheckpointError, match="share the same values"):
         load_checkpoint(tmp_path / "views.pt")
+
+
+def _changed(tiny_checkpoint, path, **changes):
+    torch.save({**torch.load(tiny_checkpoint, weights_only=True), **changes}, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda value: value.to_sparse(), "is sparse, nested, quantized or without values"),
+        (lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.qint8), "is sparse, nested, quantized or without values"),
+        (lambda value: value.to("meta"), "is sparse, nested, quantized or without values"),
+        (lambda value: value.to(torch.complex64), "has values of type complex64"),
+        (lambda value: value.to(torch.int32), "has values of type int32"),
+        (lambda value: value > 0, "has values of type bool"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_a_tensor_that_is_no_weight_is_named(change, message, tiny_checkpoint, tmp_path):
+    weights = torch.load(tiny_checkpoint, weights_only=True)["weights"]
+    name = next(iter(weights))
+    _changed(tiny_checkpoint, tmp_path / "odd.pt", weights={**weights, name: change(weights[name])})
+    with pytest.raises(CheckpointError, match=rf"the weight '{name}' in '.*odd\.pt' {message}\n  expected"):
+        load_checkpoint(tmp_path / "odd.pt")
+
+
+def test_a_weight_without_a_name_is_refused(tiny_checkpoint, tmp_path):
+    weights = torch.load(tiny_checkpoint, weights_only=True)["weights"]
+    _changed(tiny_checkpoint, tmp_path / "odd.pt", weights={**weights, 5: torch.zeros(2)})
+    with pytest.raises(CheckpointError, match=r"the weight 5 in '.*odd\.pt' has a name of type int"):
+        load_checkpoint(tmp_path / "odd.pt")
+
+
+@pytest.mark.parametrize(
+    "change", [torch.Tensor.half, torch.Tensor.bfloat16, torch.Tensor.double, lambda value: torch.nn.Parameter(value)]
+)
+def test_weights_of_any_floating_type_are_float32_without_gradients(change, tiny_checkpoint, tmp_path):
+    weights = torch.load(tiny_checkpoint, weights_only=True)["weights"]
+    changed = {name: change(value) if value.is_floating_point() else value for name, value in weights.items()}
+    _changed(tiny_checkpoint, tmp_path / "other.pt", weights=changed)
+    loaded = load_checkpoint(tmp_path / "other.pt")
+    assert {value.dtype for value in loaded.weights.values()} == {torch.float32, torch.int64}
+    assert not any(value.requires_grad for value in loaded.weights.values())
+    for name, value in loaded.weights.items():
+        torch.testing.assert_close(value, weights[name], rtol=1e-2, atol=1e-2)
+    assert loaded.build()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named_before_any_work(value, tiny_checkpoint, tmp_path):
+    weights = torch.load(tiny_checkpoint, weights_only=True)["weights"]
+    weights["prior.mu.bias"][0] = value
+    _changed(tiny_checkpoint, tmp_path / "nan.pt", weights=weights)
+    with pytest.raises(CheckpointError, match=r"values that are not finite: prior\.mu\.bias\n  expected"):
+        load_checkpoint(tmp_path / "nan.pt").build()
+
+
+_TRAINING = {"weights": {}, "optimizer": {}, "schedule": {}, "averaged": 0, "best": float("-inf")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"frame_interval_s": float("nan")}, "frame_interval_s: "),
+        ({"frame_interval_s": -1.0}, "frame_interval_s: "),
+        ({"frame_interval_s": 0.0}, "frame_interval_s: "),
+        ({"metrics": {"psnr_best": float("inf")}}, r"metrics\.psnr_best: Input should be a finite number"),
+        ({"step": -5}, "step: Input should be greater than or equal to 0"),
+        ({"training": _TRAINING | {"best": "x"}}, r"training\.best: "),
+        ({"training": _TRAINING | {"elapsed_s": "z"}}, r"training\.elapsed_s: "),
+        ({"training": _TRAINING | {"averaged": -1}}, r"training\.averaged: "),
+        ({"training": {name: value for name, value in _TRAINING.items() if name != "optimizer"}}, r"training\.optimizer: "),
+        ({"training": {name: value for name, value in _TRAINING.items() if name != "schedule"}}, r"training\.schedule: "),
+        ({"training": _TRAINING | {"weights": {"a": 1}}}, "contains no weights"),
+    ],
+)
+def test_values_that_no_training_writes_are_refused(changes, message, tiny_checkpoint, tmp_path):
+    _changed(tiny_checkpoint, tmp_path / "wrong.pt", **changes)
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "wrong.pt")
+
+
+def test_metrics_that_are_not_finite_are_left_out(tiny_checkpoint, tmp_path):
+    checkpoint = replace(load_checkpoint(tiny_checkpoint), metrics={"psnr_best": 20.0, "spread": float("inf")})
+    save_checkpoint(tmp_path / "a.pt", checkpoint)
+    assert load_checkpoint(tmp_path / "a.pt").metrics == {"psnr_best": 20.0}

@@ -68,6 +68,26 @@ def test_numbers_that_would_crash_a_library_are_refused(option, value):
     assert option.lstrip("-") in result.output
 
 
+def test_whole_numbers_are_not_shown_as_fractions():
+    whole = [flag(table, name) for table, name in FIELDS if fields(table)[name].annotation is int]
+    assert "--seed" in whole
+    assert [name for name in whole if "float" in (options(svg_train)[name].metavar or "")] == []
+
+
+COUNTS = ("batch_size", "n_future", "eval_samples", "eval_horizon", "eval_sequences")
+STEPS = ("steps", "warmup_steps", "eval_every", "save_every")
+
+
+@pytest.mark.parametrize(("names", "most"), [(COUNTS, 1 << 16), (STEPS, 10**9)])
+def test_counts_that_would_take_all_memory_or_never_end_are_refused(names, most):
+    assert build_config({"train": dict.fromkeys(names, most)})
+    for name in names:
+        with pytest.raises(UsageError, match=rf"train\.{name}: Input should be less than or equal to {most}"):
+            build_config({"train": {name: most + 1}})
+    with pytest.raises(UsageError, match=r"data\.moving: "):
+        build_config({"data": {"name": "video", "moving": most + 1}})
+
+
 def test_a_seed_that_torch_cannot_take_is_refused():
     assert build_config({"train": {"seed": (1 << 64) - 1}}).train.seed == (1 << 64) - 1
     with pytest.raises(UsageError, match=r"train\.seed"):

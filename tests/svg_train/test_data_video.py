@@ -428,6 +428,35 @@ def test_bad_files_are_listed_once_and_skipped(options, logged):
     assert "cut.avi: the file is truncated" in messages
 
 
+def test_links_to_nothing_and_pipes_are_listed(options, logged):
+    root = Path(options["root"])
+    (root / "sub").mkdir()
+    (root / "gone.mp4").symlink_to("nowhere.mp4")
+    (root / "sub" / "circle.avi").symlink_to("circle.avi")
+    os.mkfifo(root / "pipe.mp4")
+    reasons = [
+        "gone.mp4: a link that leads to no file",
+        "circle.avi: a link that leads to no file",
+        "pipe.mp4: a pipe or a device",
+    ]
+    with pytest.raises(UsageError, match="contains no video") as caught:
+        open_both(options)
+    assert all(reason in str(caught.value) for reason in reasons)
+    (root / ".hidden.mp4").symlink_to("nowhere.mp4")
+    write_video(root / "whole.avi")
+    open_both(options, test_fraction=0.4)
+    assert "3 video(s) are not used" in logged.text
+    assert all(reason in logged.text for reason in reasons)
+
+
+def test_a_line_break_in_a_name_begins_no_line_of_the_list(options, logged):
+    root = Path(options["root"])
+    write_video(root / "whole.avi")
+    (root / "a\n  whole.avi: forged.mp4").write_bytes(b"")
+    open_both(options, test_fraction=0.4)
+    assert r"a\n  whole.avi: forged.mp4: the file is empty" in logged.text
+
+
 def test_when_no_video_is_left_all_reasons_are_in_the_error(options):
     write_bad_files(Path(options["root"]))
     with pytest.raises(SvgError) as caught:

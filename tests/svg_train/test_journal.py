@@ -26,3 +26,10 @@ def test_a_resumed_run_drops_damaged_lines_and_those_of_later_steps(tmp_path, da
     lines = file.read_text().splitlines()
     assert lines[:2] == KEPT
     assert [json.loads(line)["step"] for line in lines] == [1, 3, 5]
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path):
+    with Journal(tmp_path, total_steps=1, start_step=0) as journal:
+        journal.record("eval", 1, {"psnr_best": float("nan"), "spread": float("inf"), "gain": 0.5})
+    line = (tmp_path / "metrics.jsonl").read_text()
+    assert line == '{"kind": "eval", "step": 1, "psnr_best": null, "spread": null, "gain": 0.5}\n'

@@ -150,6 +150,39 @@ def test_divergence_stops_and_keeps_the_last_good_checkpoint(tmp_path, monkeypat
     assert all(torch.isfinite(value).all() for value in saved.weights.values() if value.is_floating_point())
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"eval_every": 1}, "the held-out forecasts are not finite at step 1"),
+        ({"eval_every": 9, "ema_decay": 0.0}, "loss or gradient is not finite at step 1"),
+        ({"eval_every": 9}, "weights are not finite after step 1"),
+    ],
+    ids=["metrics", "loss", "averaged weights"],
+)
+def test_a_run_that_diverges_at_once_saves_nothing_as_good(change, message, tmp_path):
+    settings = config(lr=1e30, warmup_steps=0, save_every=1, steps=9, **{"ema_decay": 0.5, **change})
+    with pytest.raises(DivergedError, match=rf"{message}.*\n  no good checkpoint was saved; start again"):
+        Trainer(settings, tmp_path / "run", CPU, resume=False).run()
+    assert not (tmp_path / "run" / "ckpt.pt").exists()
+    for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)  # NaN is no JSON
+
+
+def test_a_weight_that_no_forecast_needs_is_checked_before_it_is_saved(tmp_path, monkeypatch):
+    original = Trainer._train_step
+
+    def poisoned(self, frames):
+        original(self, frames)
+        if self._step == 4:
+            with torch.no_grad():
+                self._raw.posterior.mu.bias.fill_(float("inf"))
+
+    monkeypatch.setattr(Trainer, "_train_step", poisoned)
+    with pytest.raises(DivergedError, match=r"weights are not finite after step 4\n  the last good checkpoint is kept in"):
+        Trainer(config(), tmp_path / "run", CPU, resume=False).run()
+    assert load_checkpoint(tmp_path / "run" / "last.pt").step == 2
+
+
 def test_a_run_is_written_where_a_link_leads_though_nothing_is_there_yet(tmp_path):
     (tmp_path / "run").symlink_to("disk/run")
     Trainer(config(steps=1), tmp_path / "run", CPU, resume=False).run()
@@ -185,6 +218,17 @@ def test_init_from_another_shape_is_refused(tmp_path, finished):
     other = build_config(SETTINGS, {"model": {"nf": 5}})
     with pytest.raises(CheckpointError, match=r"given .*, expected"):
         Trainer(other, tmp_path / "run", CPU, resume=False, init=finished / "ckpt.pt").run()
+
+
+@pytest.mark.parametrize("part", ["weights", "optimizer"])
+def test_a_training_state_that_does_not_fit_its_model_is_refused(part, tmp_path, finished):
+    content = torch.load(finished / "last.pt", weights_only=True)
+    table = content["training"][part]
+    del table[next(iter(table))]
+    (tmp_path / "run").mkdir()
+    torch.save({**content, "step": 4}, tmp_path / "run" / "last.pt")
+    with pytest.raises(CheckpointError, match=r"run/last\.pt' does not fit its model .*\n.*--init .*ckpt\.pt"):
+        Trainer(build_config(), tmp_path / "run", CPU, resume=True).run()
 
 
 def test_complete_run_cannot_be_resumed(finished):

@@ -5,6 +5,7 @@ The numbers in the names of picture files are their time: a missing number is a 
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -64,6 +65,16 @@ def find_clips(path: Path, nested: bool = True) -> list[Clip]:
     if not path.is_file():
         raise UsageError(f"'{path}' is a device, not a file\n  expected a video, a picture, or a folder of these")
     return [Clip((path,), is_video=path.suffix.lower() not in IMAGE_SUFFIXES)]
+
+
+def no_files(folder: Path) -> list[tuple[Path, str]]:
+    """List what `find_clips` leaves out of a folder though it has a video's name, and why: broken links, pipes, devices."""
+    named: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        named += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
+    left_out = [path for path in named if path.suffix.lower() in VIDEO_SUFFIXES and not path.is_file()]
+    return [(path, "a pipe or a device, not a file" if path.exists() else "a link that leads to no file") for path in left_out]
 
 
 def split_into_sequences(files: Sequence[Path]) -> list[Clip]:

@@ -253,7 +253,8 @@ def test_a_checkpoint_with_training_state_is_recognised_too(tmp_path):
     sum(parameter.sum() for parameter in model.parameters()).backward()
     optimizer.step()
     config = build_config({"model": model.config.model_dump()})
-    training = {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state()}
+    schedule = {"rng": torch.get_rng_state()}
+    training = {"weights": {}, "optimizer": optimizer.state_dict(), "schedule": schedule, "averaged": 0, "best": 0.0}
     save_checkpoint(tmp_path / "last.pt", Checkpoint(config, model.state_dict(), training=training))
     assert load_any_checkpoint(tmp_path / "last.pt").training is not None
 
