@@ -26,7 +26,7 @@ from svg_export.parity import check_fp32, compare_fp16
 from svg_export.precision import DrawnFrames, HeldOut, attach_quality_reports, load_held_out
 from svg_export.to_onnx import OPSET, export_graph, read_interface, shuffled_decoder
 from svg_runtime.backends.nvidia.engine_files import BUNDLE_FOLDER as ENGINES
-from svg_runtime.bundle.contract import SHUFFLED_DECODER
+from svg_runtime.bundle.contract import ROLES, SHUFFLED_DECODER
 from svg_runtime.bundle.manifest import (
     FILE_NAME,
     FORECAST,
@@ -49,6 +49,8 @@ from svg_train.checkpoint import Checkpoint
 _LOG = logging.getLogger(__name__)
 _MARK = b"svg-bundle"  # in every manifest
 _LEFT_BEHIND = (".DS_Store", "Thumbs.db", "desktop.ini")
+_GRAPH_FILES = tuple(f"{graph_name}.onnx" for graph_name in (*ROLES, FORECAST))
+_ENGINE_FILES = (".plan", ".plan.json")
 _LISTED = 5  # files in a message
 _TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime")
 
@@ -197,7 +199,7 @@ def refuse_foreign(out: Path) -> None:
     manifest = out / FILE_NAME
     if not manifest.is_file() or _MARK not in manifest.read_bytes():
         raise UsageError(f"'{out}' exists and is not a bundle\n  choose another --out")
-    others = sorted(str(file.relative_to(out)) for file in out.rglob("*") if file.is_file() and not _is_replaceable(file, out))
+    others = sorted(str(path.relative_to(out)) for path in out.rglob("*") if _is_end(path) and not _is_replaceable(path, out))
     if others:
         more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
         raise UsageError(
@@ -206,12 +208,23 @@ def refuse_foreign(out: Path) -> None:
         )
 
 
-def _is_replaceable(file: Path, bundle: Path) -> bool:
-    """Whether a file of a bundle is one that export writes again, or that a file manager leaves behind."""
-    folder, *rest = file.relative_to(bundle).parts
+def _is_end(path: Path) -> bool:
+    """Whether nothing else is listed for it: a file, a link wherever it leads, or an empty folder."""
+    return path.is_symlink() or not path.is_dir() or not any(path.iterdir())
+
+
+def _is_replaceable(path: Path, bundle: Path) -> bool:
+    """Whether a part of a bundle is one that export writes again, or that a file manager leaves behind."""
+    folder, *rest = path.relative_to(bundle).parts
+    if folder.startswith(f".{ENGINES}."):  # of a build that was killed
+        return True
+    if path.name in _LEFT_BEHIND:
+        return not rest or folder in (*PRECISIONS, ENGINES)
     if not rest:
-        return folder in (FILE_NAME, *_LEFT_BEHIND)
-    return folder == ENGINES or file.name in _LEFT_BEHIND or (folder in PRECISIONS and file.suffix == ".onnx")
+        return folder in (FILE_NAME, *PRECISIONS, ENGINES)
+    if folder == ENGINES:
+        return path.name.endswith(_ENGINE_FILES) or path.is_dir()
+    return folder in PRECISIONS and len(rest) == 1 and path.name in _GRAPH_FILES
 
 
 def _export(graph_export: GraphExport, graph_name: str, bundle_id: str) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -52,7 +54,7 @@ def _triton(help: str, *names: str, **settings: Any) -> Any:
     return typer.Option(*names, help=help, rich_help_panel="Triton Inference Server", **settings)
 
 
-@app.command()
+@app.command(context_settings={"help_option_names": ["-h", "--help"]})
 @config_options("data", only=("name", "root", "num_digits", "source_fps"))
 def export(
     context: typer.Context,
@@ -159,7 +161,7 @@ def export(
     svg-export BUNDLE with --push hf://user/name, --pack name.svgb.tar or --triton DIR takes a bundle as it is.
 
     Exit codes: 0 ok, 1 error, 2 usage, 3 parity failed, precision too low, or a bundle that the runtime would refuse (nothing
-    is published), 4 missing extra or backend, or no bf16 on this machine.
+    is published), 4 missing extra or backend, or no bf16 on this machine, 130 Ctrl-C.
     """
     options = PushOptions(push, licence, public)
     require_archive_name(pack)
@@ -209,10 +211,8 @@ def export(
     batch_norm: dict[str, Any] = {"recalibrated": False}
     if bn == "recalibrate":
         loaded, batch_norm = _recalibrate(loaded, source, bn_sequences, console)
-    if save_checkpoint is not None:
-        _save(loaded, save_checkpoint, console)
     sha256 = file_sha256(checkpoint)
-    with ProgressDisplay(console) as display:
+    with _saved(loaded, save_checkpoint, console), ProgressDisplay(console) as display:
         manifest = write_bundle(
             checkpoint=loaded,
             checkpoint_sha256=sha256,
@@ -277,10 +277,16 @@ def _report(manifest: Manifest, checkpoint: Path, target: Path, console: Console
     console.print(f"wrote {target} ({size:.1f} MB)\n  run it with: svg-live --model {shell_argument(target)}", markup=False)
 
 
-def _save(checkpoint: Checkpoint, path: Path, console: Console) -> None:
-    from svg_train.checkpoint import save_checkpoint
+@contextmanager
+def _saved(checkpoint: Checkpoint, path: Path | None, console: Console) -> Iterator[None]:
+    """Save the model to `path`, if any. It appears there once the block has succeeded: only a model that passes its gates."""
+    from svg_train.checkpoint import staged_checkpoint
 
-    save_checkpoint(path, replace(checkpoint, training=None))  # a model, not a run that can be resumed
+    if path is None:
+        yield
+        return
+    with staged_checkpoint(path, replace(checkpoint, training=None)):  # a model, not a run that can be resumed
+        yield
     console.print(f"wrote {path}", markup=False)
 
 

@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import onnx
@@ -14,6 +15,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
+from svg_common.signals import defer_interrupts
 from svg_export.graph_export import GraphExport
 from svg_export.lowering import lower, shuffle_last
 from svg_runtime.bundle.contract import SHUFFLED_DECODER
@@ -29,6 +31,7 @@ def export_graph(graph_export: GraphExport, graph_name: str, bundle_id: str) -> 
     Raises:
         RuntimeError: PyTorch's exporter refused the module.
     """
+    _load_exporter()
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             graph_export.module.eval(),
@@ -48,6 +51,17 @@ def export_graph(graph_export: GraphExport, graph_name: str, bundle_id: str) -> 
     lower(model)
     _clean(model)
     return stamped(model, graph_name, bundle_id)
+
+
+@cache
+def _load_exporter() -> None:
+    """Let PyTorch import all that it exports with, which it does at its first export.
+
+    An import that Ctrl-C cuts short leaves half a module behind, which PyTorch then reports as its own failure.
+    """
+    axes = ({0: torch.export.Dim(BATCH, min=1, max=4096)},)
+    with defer_interrupts(), _quiet():
+        torch.onnx.export(torch.nn.Identity(), (torch.zeros(2),), dynamo=True, dynamic_shapes=axes, verbose=False)
 
 
 def shuffled_decoder(decoder: bytes, bundle_id: str) -> bytes | None:
@@ -74,7 +88,7 @@ def read_interface(content: bytes) -> tuple[tuple[TensorSpec, ...], tuple[Tensor
         tuple(TensorSpec(name=t.name, dtype=t.dtype, shape=t.shape) for t in tensors)
         for tensors in (header.inputs, header.outputs)
     )
-    return inputs, outputs, onnx.load_from_string(content).opset_import[0].version
+    return inputs, outputs, header.opset
 
 
 def _dynamic_shapes(graph_export: GraphExport) -> tuple[object, ...]:

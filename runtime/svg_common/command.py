@@ -21,7 +21,7 @@ from svg_common.journal import prefix_journal_lines, stderr_is_journal
 from svg_common.log_messages import ConsoleHandler, log_messages_to
 from svg_common.out_of_memory import is_out_of_memory
 from svg_common.printable import console_text, print_any_name
-from svg_common.signals import handle_stop_signals_as_sigint
+from svg_common.signals import handle_stop_signals_as_sigint, was_interrupted
 from svg_common.streams import drop_unwritable_messages, flush_results, open_closed_streams
 
 _MIN_COLUMNS = 20
@@ -74,6 +74,8 @@ def _run(app: typer.Typer, prefix: str) -> int:
         _refuse_deleted_folder()
         _refuse_empty_arguments(sys.argv[1:])
         code = app(standalone_mode=False)
+    if code == ExitCode.INTERRUPTED and was_interrupted():
+        raise KeyboardInterrupt  # of which typer makes that code
     return code if isinstance(code, int) else ExitCode.OK
 
 
@@ -81,24 +83,34 @@ def _exit_code(run: Callable[[], int | None]) -> int:
     """What `run` returns, or the code of its error, after its message; 0 for None."""
     try:
         return run() or ExitCode.OK
-    except SvgError as error:
-        return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", ExitCode.INTERRUPTED)
     except BrokenPipeError:  # the reader of stdout has closed it: nobody reads a message
         return ExitCode.ERROR
-    except OSError as error:
-        return _fail(_describe_os_error(error), ExitCode.ERROR)
     except Exception as error:
-        if is_out_of_memory(error):
-            return _fail(_describe_memory_error(error), ExitCode.ERROR)
-        show = getattr(error, "show", None)  # click's usage errors print themselves, with the command's usage line
-        if show is None:
+        if was_interrupted():  # libraries make other errors of a KeyboardInterrupt
+            return _fail("interrupted", ExitCode.INTERRUPTED)
+        code = _report(error)
+        if code is None:
             raise
-        shown = io.StringIO()
-        show(file=shown)
-        print(console_text(shown.getvalue()), end="", file=sys.stderr)
-        return int(getattr(error, "exit_code", ExitCode.USAGE))
+        return code
+
+
+def _report(error: Exception) -> int | None:
+    """Print the message of an error, and return its code; None of a bug."""
+    if isinstance(error, SvgError):
+        return _fail(str(error), error.exit_code)
+    if isinstance(error, OSError):
+        return _fail(_describe_os_error(error), ExitCode.ERROR)
+    if is_out_of_memory(error):
+        return _fail(_describe_memory_error(error), ExitCode.ERROR)
+    show = getattr(error, "show", None)  # click's usage errors print themselves, with the command's usage line
+    if show is None:
+        return None
+    shown = io.StringIO()
+    show(file=shown)
+    print(console_text(shown.getvalue()), end="", file=sys.stderr)
+    return int(getattr(error, "exit_code", ExitCode.USAGE))
 
 
 def _ignore_narrow_terminal() -> None:

@@ -9,11 +9,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from svg_common.errors import UsageError
+from svg_common.folder_lock import open_locked
 from svg_common.printable import printable
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -40,17 +41,15 @@ def atomic_file(destination: str | os.PathLike[str]) -> Iterator[Path]:
             _name_destination(error, target, target)
             raise
         return
-    partial = _make_beside(target)
-    try:
-        yield partial
-        _flush(partial)
-        partial.chmod(0o666 & ~_umask())  # mkstemp makes 0600; a published file follows the user's umask
-        os.replace(partial, resolved(target))
-    except OSError as error:
-        _name_destination(error, partial, target)
-        raise
-    finally:
-        partial.unlink(missing_ok=True)
+    with _beside(target) as partial:
+        try:
+            yield partial
+            _flush(partial)
+            partial.chmod(0o666 & ~_umask())  # mkstemp makes 0600; a published file follows the user's umask
+            os.replace(partial, resolved(target))
+        except OSError as error:
+            _name_destination(error, partial, target)
+            raise
 
 
 @contextmanager
@@ -65,19 +64,17 @@ def atomic_directory(destination: str | os.PathLike[str]) -> Iterator[Path]:
     target = resolved(Path(destination))
     if target.exists() and not target.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(target))
-    partial = _make_beside(target, folder=True)
-    try:
-        yield partial
-        for path in partial.rglob("*"):
-            if path.is_file():
-                _flush(path)
-        partial.chmod(0o777 & ~_umask())
-        _replace_directory(partial, target)
-    except OSError as error:
-        _name_destination(error, partial, Path(destination))
-        raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with _beside(target, folder=True) as partial:
+        try:
+            yield partial
+            for path in partial.rglob("*"):
+                if path.is_file():
+                    _flush(path)
+            partial.chmod(0o777 & ~_umask())
+            _replace_directory(partial, target)
+        except OSError as error:
+            _name_destination(error, partial, Path(destination))
+            raise
 
 
 def resolved(path: Path) -> Path:
@@ -128,25 +125,75 @@ def _replace_directory(partial: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _make_beside(target: Path, folder: bool = False) -> Path:
-    """Make an empty file or folder beside `target` (beside what it links to), so that a rename can put it in place."""
+@contextmanager
+def _beside(target: Path, folder: bool = False) -> Iterator[Path]:
+    """Yield an empty file or folder beside `target` (beside what it links to), so that a rename can put it in place.
+
+    It is locked, so that the next writer of `target` knows whether it is still being written, and removed at the end.
+    """
     real = resolved(target)
-    prefix = f".{(real.name if folder else real.stem)[:_NAME_START]}."
+    prefix, suffix = f".{(real.name if folder else real.stem)[:_NAME_START]}.partial-", "" if folder else real.suffix
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
-        if folder:
-            return Path(tempfile.mkdtemp(prefix=prefix, dir=real.parent))
-        handle, name = tempfile.mkstemp(prefix=prefix, suffix=real.suffix, dir=real.parent)
+        _remove_abandoned(real.parent, prefix, suffix)
+        partial, lock = _make_locked(real.parent, prefix, suffix, folder)
     except OSError as error:  # the user does not know the temporary name
         raise type(error)(error.errno, error.strerror, str(target)) from error
-    os.close(handle)
-    return Path(name)
+    try:
+        yield partial
+    finally:
+        _remove(partial)
+        if lock is not None:
+            os.close(lock)
+
+
+def _make_locked(parent: Path, prefix: str, suffix: str, folder: bool) -> tuple[Path, int | None]:
+    """Make a file or folder, and lock it; without a lock where there are none."""
+    while True:
+        if folder:
+            partial = Path(tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=parent))
+        else:
+            handle, name = tempfile.mkstemp(prefix=prefix, suffix=suffix, dir=parent)
+            os.close(handle)
+            partial = Path(name)
+        try:
+            lock = open_locked(partial)
+        except (BlockingIOError, FileNotFoundError):  # another process takes it for abandoned, before it is locked
+            continue
+        except OSError:
+            return partial, None
+        if partial.exists():
+            return partial, lock
+        os.close(lock)
+
+
+def _remove_abandoned(parent: Path, prefix: str, suffix: str) -> None:
+    """Remove what killed processes have left of the same output. What is still being written is locked."""
+    try:
+        listed = os.listdir(parent)
+    except OSError:  # a folder may be written and not be readable
+        return
+    for path in (parent / name for name in listed if name.startswith(prefix) and name.endswith(suffix)):
+        if path.is_file() or path.is_dir():  # a pipe would wait for a writer
+            with suppress(OSError):
+                lock = open_locked(path)
+                _remove(path)
+                os.close(lock)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder, as far as that is possible."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _name_destination(error: OSError, partial: Path, target: Path) -> None:
     """Name the destination in the error of a failed write, which names no file or a temporary one."""
     temporary = any(str(partial) in str(name) for name in (error.filename, error.filename2) if name is not None)
-    if temporary or error.errno in _DISK_ERRORS:
+    if temporary or (error.filename is None and error.errno in _DISK_ERRORS):
         error.filename = str(target)
         error.filename2 = None
 

@@ -1,7 +1,8 @@
-"""Keeps two processes from writing the same folder at once."""
+"""Keeps two processes from writing the same folder or file at once."""
 
 from __future__ import annotations
 
+import errno
 import os
 import weakref
 from pathlib import Path
@@ -56,15 +57,30 @@ class FolderLock:
         self._held = None
 
 
+def open_locked(path: Path) -> int:
+    """Open a file or folder that nobody else has locked, this process included; it is locked until the descriptor is closed.
+
+    Raises:
+        BlockingIOError: it is locked.
+        OSError: it cannot be opened, or there are no locks here.
+    """
+    if fcntl is None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), str(path))
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
 class _Held:
     """A locked folder, until nobody needs this object."""
 
     def __init__(self, folder: Path, place: tuple[int, int]) -> None:
         self.place = place
-        descriptor = os.open(folder, os.O_RDONLY)
-        weakref.finalize(self, os.close, descriptor)
-        if fcntl is not None:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        weakref.finalize(self, os.close, open_locked(folder))
         _HELD[place] = self
 
 

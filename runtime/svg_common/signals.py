@@ -13,6 +13,7 @@ from types import FrameType
 
 _SIGHUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # Windows has none
 _in_command = False
+_interrupted = False
 
 
 def stop_signals() -> list[signal.Signals]:
@@ -34,15 +35,22 @@ def ignore_next_hangup(number: int) -> None:
 
 def handle_stop_signals_as_sigint() -> None:
     """Let SIGTERM, which `timeout` and service managers send, and SIGHUP end this command as Ctrl-C does."""
-    global _in_command
+    global _in_command, _interrupted
     if threading.current_thread() is threading.main_thread():
-        _in_command = True
+        _in_command, _interrupted = True, False
         for number in stop_signals():
-            if number != signal.SIGINT:
+            if number != signal.SIGINT or signal.getsignal(number) is signal.default_int_handler:  # not where it is ignored
                 signal.signal(number, _interrupt)
 
 
+def was_interrupted() -> bool:
+    """Whether a signal has cut this command short. False where it ends in order, with handlers of its own."""
+    return _interrupted
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _interrupted
+    _interrupted = True
     ignore_next_hangup(number)
     raise KeyboardInterrupt
 

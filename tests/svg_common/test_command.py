@@ -16,7 +16,7 @@ from svg_common.errors import ExitCode, MissingExtraError, SvgError, UsageError
 from svg_common.signals import defer_interrupts
 
 PROGRAM = """
-import sys, time, typer, warnings
+import signal, sys, time, typer, warnings
 from svg_common.command import require_modules, run_command
 from svg_common.errors import *
 
@@ -46,6 +46,17 @@ def main(what: str, number: int = typer.Option(0)):
     elif what == "wait":
         print("ready", flush=True)
         time.sleep(60)
+    elif what == "swallowed":
+        try:
+            print("ready", flush=True)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            raise RuntimeError("a library's own failure")
+    elif what == "orderly":
+        signal.signal(signal.SIGINT, lambda *_: sys.stderr.write("closing\\n") and None)
+        print("ready", flush=True)
+        signal.pause()
+        raise KeyboardInterrupt
 
 run_command(app)
 """
@@ -194,14 +205,22 @@ def test_results_that_cannot_be_written_do_not_hide_why_a_run_failed():
     assert "not the same" in done.stderr
 
 
-def test_ctrl_c_exits_130():
-    process = start("wait")
+@pytest.mark.parametrize(
+    ("what", "number", "message"),
+    [
+        ("wait", signal.SIGINT, "error: interrupted\n"),
+        ("wait", signal.SIGTERM, "error: interrupted\n"),
+        ("swallowed", signal.SIGINT, "error: interrupted\n"),
+        ("orderly", signal.SIGINT, "closing\n"),
+    ],
+)
+def test_a_signal_exits_130_and_says_so_once(what, number, message):
+    process = start(what)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == ExitCode.INTERRUPTED
-    assert "Traceback" not in err
+    assert (process.returncode, err) == (ExitCode.INTERRUPTED, message)
 
 
 def test_a_program_that_uses_us_keeps_its_signal_handlers(monkeypatch):

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,16 @@ def test_a_full_disk_leaves_the_old_file_and_names_it(small_disk):
     assert names(small_disk) == ["a.bin"]
 
 
+def test_a_full_disk_names_the_file_that_did_not_fit(small_disk, tmp_path):
+    with (
+        pytest.raises(OSError, match="No space left") as caught,
+        atomic_file(tmp_path / "a"),
+        atomic_file(small_disk / "b") as b,
+    ):
+        b.write_bytes(bytes(200_000))
+    assert caught.value.filename == str(small_disk / "b")
+
+
 @pytest.mark.parametrize("make", [atomic_file, atomic_directory])
 def test_an_impossible_place_is_named(tmp_path, make):
     (tmp_path / "file").touch()
@@ -187,3 +198,32 @@ def test_a_value_that_json_cannot_hold_leaves_no_file(tmp_path):
     with pytest.raises(TypeError):
         write_json(tmp_path / "a.json", {"x": object()})
     assert names(tmp_path) == []
+
+
+WRITER = """
+import sys
+from svg_common import files
+with getattr(files, sys.argv[1])(sys.argv[2]) as partial:
+    (partial / "half" if partial.is_dir() else partial).write_text("half")
+    print(partial, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(("make", "name"), [(atomic_file, "out.mp4"), (atomic_file, "out"), (atomic_directory, "own.svgb")])
+def test_what_a_killed_writer_leaves_is_removed_by_the_next_and_what_is_being_written_is_not(tmp_path, make, name):
+    command = [sys.executable, "-c", WRITER, make.__name__, str(tmp_path / name)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        partial = Path(other.stdout.readline().strip())
+        with make(tmp_path / name), make(tmp_path / name):  # nor what this process writes
+            assert len(names(tmp_path)) == 3
+        assert partial.exists()
+        other.kill()
+    assert names(tmp_path) == sorted([partial.name, name])  # as a power cut leaves it
+    (tmp_path / ".out.holiday.mp4").touch()  # of the user
+    with make(tmp_path / "another"):
+        assert partial.exists()
+    with make(tmp_path / name):
+        assert not partial.exists()
+    assert names(tmp_path) == sorted([".out.holiday.mp4", "another", name])

@@ -24,7 +24,7 @@ from svg_export.families.svg import fold, fused_graphs, separate_graphs
 from svg_export.parity import ParityError, check_fp32, compare_fp16
 from svg_export.to_onnx import export_graph, read_interface
 from svg_runtime.bundle.reader import Bundle
-from svg_train.checkpoint import load_checkpoint
+from svg_train.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import export_model, random_model, save_model
 
 ROLES = {"encoder", "skip", "posterior", "prior", "predictor", "decoder"}
@@ -290,7 +290,10 @@ def run_cli(*arguments: str, cwd: Path, block: str = "") -> subprocess.Completed
     return subprocess.run([sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True, timeout=180)
 
 
-@pytest.mark.parametrize("name", ["notes.txt", ".git/config", "fp32/measured.csv", "sub/deep/thesis.pdf"])
+@pytest.mark.parametrize(
+    "name",
+    ["notes.txt", ".git/config", "fp32/measured.csv", "sub/deep/thesis.pdf", "fp32/mine.onnx", "step.onnx", "engines/a.txt"],
+)
 def test_a_bundle_with_files_of_the_user_in_it_is_not_replaced(tiny_bundle, tmp_path, name):
     copy = shutil.copytree(tiny_bundle, tmp_path / "b.svgb")
     (copy / name).parent.mkdir(parents=True, exist_ok=True)
@@ -299,11 +302,21 @@ def test_a_bundle_with_files_of_the_user_in_it_is_not_replaced(tiny_bundle, tmp_
         refuse_foreign(copy)
 
 
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("nowhere"), lambda path: path.symlink_to("fp32")])
+def test_a_bundle_with_a_folder_or_a_link_of_the_user_in_it_is_not_replaced(tiny_bundle, tmp_path, make):
+    copy = shutil.copytree(tiny_bundle, tmp_path / "b.svgb")
+    make(copy / "mine")
+    with pytest.raises(UsageError, match="files that svg-export did not write: mine\n"):
+        refuse_foreign(copy)
+
+
 def test_a_bundle_with_engines_and_leavings_of_file_managers_is_replaced(tiny_bundle, tmp_path):
     copy = shutil.copytree(tiny_bundle, tmp_path / "b.svgb")
-    for name in ("engines/sm75/encoder.plan", ".DS_Store", "fp32/.DS_Store"):
+    for name in ("engines/sm75/encoder.plan", "engines/sm75/encoder.plan.json", ".DS_Store", "fp32/.DS_Store"):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         (copy / name).touch()
+    for name in ("engines/fp16", ".engines.partial-abcdefgh"):  # of a build that was killed
+        (copy / name).mkdir()
     refuse_foreign(copy)
 
 
@@ -332,6 +345,47 @@ def test_command_exits_3_without_a_folder_when_parity_fails(tiny_checkpoint, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def test_command_saves_the_checkpoint_only_if_parity_holds(tiny_checkpoint, tmp_path, svg_export, monkeypatch):
+    arguments = [str(tiny_checkpoint), "--no-fused", "--save-checkpoint", "ckpt.pt"]
+    with monkeypatch.context() as patch:
+        patch.setattr(check_fp32, "__defaults__", (0.0,))
+        patch.setattr("svg_export.parity.ROUNDING_FACTOR", 0.0)
+        assert svg_export(*arguments)[0] == 3
+    assert list(tmp_path.iterdir()) == []
+    code, messages = svg_export(*arguments)
+    assert (code, "wrote ckpt.pt" in messages) == (0, True), messages
+    assert load_checkpoint(tmp_path / "ckpt.pt").build()
+
+
+# Ctrl-C as the exporter imports its first parts, from which PyTorch does not recover.
+INTERRUPTED = """
+import os, signal
+class Interrupting:
+    @staticmethod
+    def find_spec(name, *rest):
+        if name == "torch._dynamo.variables":
+            sys.meta_path.remove(Interrupting)
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting)
+"""
+
+
+def test_ctrl_c_while_the_exporter_is_imported_is_no_failure_of_the_export(tiny_checkpoint, tmp_path):
+    result = run_cli(str(tiny_checkpoint), "--no-fused", cwd=tmp_path, block=INTERRUPTED)
+    assert (result.returncode, result.stderr) == (130, "exporting encoder\nerror: interrupted\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_are_not_finite_are_refused_before_the_export(tiny_checkpoint, tmp_path, svg_export):
+    checkpoint = load_checkpoint(tiny_checkpoint)
+    checkpoint.weights["prior.mu.bias"].fill_(torch.nan)
+    save_checkpoint(tmp_path / "nan.pt", checkpoint)
+    code, messages = svg_export("nan.pt")
+    assert (code, "exporting" in messages) == (1, False)
+    assert "not finite: prior.mu.bias\n" in messages
+    assert [path.name for path in tmp_path.iterdir()] == ["nan.pt"]
+
+
 def test_command_exits_3_without_a_folder_when_the_contract_is_broken(tiny_checkpoint, tmp_path, svg_export, monkeypatch):
     monkeypatch.setattr("svg_export.bundle_writer.SHUFFLED_DECODER", "decoder_twice")
     code, messages = svg_export(str(tiny_checkpoint), "--no-fused")
@@ -354,6 +408,14 @@ def test_mistakes_get_one_message_and_the_documented_code(tmp_path, arguments, c
     result = run_cli(*arguments, cwd=tmp_path)
     assert (result.returncode, "Traceback" in result.stderr) == (code, False), result.stderr
     assert message.lower() in result.stderr.lower()
+
+
+@pytest.mark.parametrize("module", ["svg_export.cli", "svg_eval.cli", "svg_adapt.cli"])
+def test_h_is_help(module, tmp_path):
+    command = [sys.executable, "-c", f"from {module} import main; main()", "-h"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Usage" in result.stdout
 
 
 def test_missing_exporter_names_the_extra(tiny_checkpoint, tmp_path):

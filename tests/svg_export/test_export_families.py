@@ -55,7 +55,8 @@ def test_settings_are_not_blamed_where_the_file_is_no_checkpoint(tmp_path):
 
 def test_euler_steps_change_the_forecast_and_are_recorded(tmp_path, frames):
     checkpoint = save_tiny("srvp", tmp_path / "last.pt")
-    save_checkpoint(checkpoint, replace(load_checkpoint(checkpoint), training={"best": 1.0}))
+    training = {"weights": {}, "optimizer": {}, "schedule": {}, "averaged": 0, "best": 1.0}
+    save_checkpoint(checkpoint, replace(load_checkpoint(checkpoint), training=training))
     saved, out = tmp_path / "finer.pt", tmp_path / "finer.svgb"
     result = run_cli(str(checkpoint), "--euler-steps", "3", "--save-checkpoint", str(saved), "--out", str(out), "--json",
                      str(tmp_path / "about.json"))  # fmt: skip

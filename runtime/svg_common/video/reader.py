@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from svg_common.errors import SvgError
 from svg_common.files import refuse_pipe
+from svg_common.printable import one_line
 from svg_common.video.container import index_problem, is_joined, missing_bytes
 from svg_common.video.damage import DamageTracker
 from svg_common.video.file_end import FileEnd
@@ -260,7 +261,7 @@ def _open_container(path: Path) -> Any:
 def _machine_is_short(path: Path, reason: str) -> SvgError:
     """The error of a file that may well be whole: nothing is noted of it, as of one that is not a video."""
     return SvgError(
-        f"cannot open '{path}' now: {reason}\n"
+        f"cannot open '{one_line(path)}' now: {reason}\n"
         "  this machine is short of threads, memory or open files; close other programs, then run this again"
     )
 
@@ -277,5 +278,5 @@ def _not_a_video(path: Path, reason: str) -> VideoError:
     with suppress(OSError):
         index = index_problem(path) if path.is_file() else None
         reason = reason if index is None else f"{_UNFINISHED}: {index}; {_WHOLE}"
-    message = f"cannot read '{path}' as a video: {reason}\n  expected a video file that FFmpeg can play"
+    message = f"cannot read '{one_line(path)}' as a video: {reason}\n  expected a video file that FFmpeg can play"
     return VideoError(message, reason)

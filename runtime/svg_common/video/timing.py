@@ -20,7 +20,7 @@ ASSUMED_FPS = Fraction(25)  # if neither time stamps nor codec say anything; als
 _MAX_FPS = 1000  # this and higher rates come from broken headers; a time base in milliseconds is often taken for a rate
 _SHORTEST_S = 0.0015  # distances of a millisecond are those of a burst, rounded
 _JUMP_S = 1  # a clock that steps back further than this was restarted, by a wrap or a joined recording
-_NO_TIME_STAMPS = 0x80  # AVFMT_NOTIMESTAMPS: raw streams, for which FFmpeg makes up stamps
+_NO_TIME_STAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _MEASURED_PICTURES = 1000
 _MEASURED_BYTES = 64 << 20  # uncompressed video: enough pictures, and no long read before the first one is shown
 _USUAL = 0.25  # share of the median by which a usual distance differs at most, such as jitter and rounded stamps
@@ -49,13 +49,18 @@ def measure_timing(container: Any, stream: Any) -> VideoTiming:
     # AVI stores no presentation times, and those that FFmpeg derives for B-frames are out of order; its decode times run at
     # the same pace.
     decode_times = container.format.name == "avi"
-    if int(container.format.flags) & _NO_TIME_STAMPS:
+    if _has_no_time_stamps(container.format):
         return VideoTiming(_nominal_fps(stream), assumed=True, decode_times=decode_times)
     stamps_s, pictures = _read_stamps(container, stream, decode_times)
     interval_s = usual_interval_s(stamps_s)
     if interval_s is None or interval_s * _MAX_FPS < 1:
         return VideoTiming(_nominal_fps(stream), assumed=pictures > 1, decode_times=decode_times)
     return VideoTiming(_exact_rate(interval_s, stream), assumed=False, decode_times=decode_times)
+
+
+def _has_no_time_stamps(container_format: Any) -> bool:
+    """Whether FFmpeg makes up the stamps: of raw streams, and of pictures one after the other, such as raw Motion JPEG."""
+    return bool(int(container_format.flags) & _NO_TIME_STAMPS) or container_format.name.endswith("_pipe")
 
 
 def usual_interval_s(times_s: Sequence[float]) -> float | None:

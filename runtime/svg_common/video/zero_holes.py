@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 _LENGTH_SIZE_BYTE = {"h264": 4, "hevc": 21}  # of the configuration record (ISO/IEC 14496-15); its two lowest bits, plus 1
 _FORBIDDEN = b"\0\0\0"
 _START_CODE = b"\0\0\1"
+# Units that end a sequence or a stream, with their start codes: some muxers leave them at the end of the last picture's unit.
+_ENDS = {
+    "h264": re.compile(rb"(?:\x00\x00\x01[\x0a\x0b]\x00*)+\Z"),
+    "hevc": re.compile(rb"(?:\x00\x00\x01[\x48\x4a]\x01\x00*)+\Z"),
+}
 _ARITHMETIC = frozenset(("vp8", "libvpx", "vp9", "libvpx-vp9", "av1", "libdav1d", "libaom-av1"))
 _LONGEST_RUN = 32  # zeros; encoders fill up with fewer, and arithmetic coding gives no more than a few in a row
 
@@ -51,7 +57,7 @@ class HoleFinder:
             length = int.from_bytes(data[start:end], "big")
             if not length:
                 return bool(data[end:].strip(b"\0")) or len(data) - start > _LONGEST_RUN
-            unit = data[end : end + length]
+            unit = _ENDS[self._codec].sub(b"", data[end : end + length])
             picture = unit.rstrip(b"\0")
             # Encoders write other units without emulation prevention.
             if self._is_picture(unit) and (_FORBIDDEN in picture or len(unit) - len(picture) > _LONGEST_RUN):

@@ -1,7 +1,8 @@
 """Reads the interface of an ONNX file: names, types and shapes of inputs and outputs, without the onnx package.
 
 The runtime compares it with the manifest before an inference engine sees the file. Only the protobuf wire format is
-decoded; field numbers are those of onnx.proto (ModelProto.graph = 7, GraphProto.input = 11, output = 12, initializer = 5).
+decoded; field numbers are those of onnx.proto (ModelProto.graph = 7, opset_import = 8; GraphProto.input = 11, output = 12,
+initializer = 5).
 
 The engine has its own parser. Wherever the two could read one file differently (a repeated message, which protobuf merges;
 weights in sub-graphs and functions), the file is refused: export never writes such files.
@@ -38,6 +39,7 @@ class GraphHeader:
     inputs: tuple[TensorHeader, ...]
     outputs: tuple[TensorHeader, ...]
     metadata: dict[str, str]
+    opset: int  # of the standard operators
 
 
 def read_header(content: bytes) -> GraphHeader:
@@ -55,6 +57,7 @@ def read_header(content: bytes) -> GraphHeader:
             inputs=tuple(_tensor(value) for value in length_delimited(graph, 11)),
             outputs=tuple(_tensor(value) for value in length_delimited(graph, 12)),
             metadata=dict(_pair(entry) for entry in length_delimited(model, 14)),
+            opset=_opset(model),
         )
     except ValueError as error:
         raise BundleError(f"not a readable ONNX file ({type(error).__name__}: {error})") from error
@@ -128,6 +131,15 @@ def _number(fields: list[Field], number: int) -> int:
 
 def _text(fields: list[Field], number: int) -> str:
     return bytes(_only(fields, number)).decode()
+
+
+def _opset(model: list[Field]) -> int:
+    """OperatorSetIdProto: domain = 1, version = 2; the standard operators have an empty domain, or none."""
+    sets = [read_fields(value) for value in length_delimited(model, 8)]
+    versions = [_number(fields, 2) for fields in sets if not any(length_delimited(fields, 1))]
+    if len(versions) != 1:
+        raise ValueError(f"{len(versions)} versions of the standard operators, expected one")
+    return versions[0]
 
 
 def _pair(entry: memoryview) -> tuple[str, str]:

@@ -39,6 +39,7 @@ KNOWS_DIGITS_ONLY = (
 )
 MANIFEST_LIMIT = 4 << 20  # bytes
 _LINE_LIMIT = 400  # characters of one problem in a message: keys and names in a hostile manifest can be megabytes
+_ROUNDING_FACTOR = 10.0  # multiple of the rounding of float32 that export allows
 _GRAPH_LIMIT = 2 << 30  # bytes; also the limit of an ONNX file
 
 _Graph = TypeVar("_Graph")
@@ -165,6 +166,8 @@ class Bundle:
         header = read_header(content)
         _compare("inputs", header.inputs, spec.inputs)
         _compare("outputs", header.outputs, spec.outputs)
+        if header.opset != spec.opset:
+            raise BundleError(f"its opset is {header.opset}, the manifest says {spec.opset}")
         stamp = header.metadata.get("svg_bundle_id"), header.metadata.get("svg_graph")
         if stamp != (self.manifest.bundle_id, graph_name):
             raise BundleError(
@@ -232,10 +235,26 @@ def _read_manifest(file: Path) -> Manifest:
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
         raise _invalid(file, lines) from error
-    lines = interface_errors(manifest) + missing_quality_reports(manifest)
+    lines = interface_errors(manifest) + missing_quality_reports(manifest) + _failed_parity(manifest)
     if lines:
         raise _invalid(file, lines)
     return manifest
+
+
+def _failed_parity(manifest: Manifest) -> list[str]:
+    """List variants with an error above the tolerance of the parity gate, unless rounding in a long loop excuses it."""
+    failed = []
+    for precision, variant in manifest.variants.items():
+        parity = variant.parity
+        if parity is None or parity.tolerance is None or parity.max_error <= parity.tolerance:
+            continue
+        excused = _ROUNDING_FACTOR * max(parity.rounding or [0.0]) > parity.tolerance
+        if not excused:
+            failed.append(
+                f"variants.{precision}.parity: does not pass its gate: the largest error is {parity.max_error:g}, "
+                f"expected at most {parity.tolerance:g}"
+            )
+    return failed
 
 
 def _invalid(file: Path, lines: list[str]) -> BundleError:

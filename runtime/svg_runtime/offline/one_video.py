@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from svg_common.printable import one_line
 from svg_common.video.reader import VideoError
 from svg_runtime.errors import ForecastError
 from svg_runtime.forecast.forecaster import Forecaster, Observation
@@ -23,7 +24,7 @@ from svg_runtime.live.fit import FitMonitor
 from svg_runtime.live.preprocess import Preprocessor, crop
 from svg_runtime.live.roi import RegionOutsideError, Roi
 from svg_runtime.live.signals import Signals, SignalValues
-from svg_runtime.live.sources import SourceFrame, SourceOptions, Turn, model_interval_s, open_source, step_interval_s
+from svg_runtime.live.sources import Picture, SourceFrame, SourceOptions, Turn, model_interval_s, open_source, step_interval_s
 from svg_runtime.live.stop import StopRequest
 from svg_runtime.offline.alarm_rows import AlarmRows
 from svg_runtime.offline.listing import Video
@@ -91,26 +92,29 @@ def forecast_video(
         OSError: raised by `each`.
     """
     watch: _Watch | None = None
+    reason: str | None = None
     source_events = _Events()
     try:
         options = SourceOptions(source=str(path.absolute()), source_fps=seen_as.source_fps, turn=seen_as.turn)
         interval_s = model_interval_s(options, forecaster.manifest.generation.frame_interval_s)
         watch = _Watch(forecaster, step_interval_s(options, interval_s), seen_as, each)
+        local = f"{one_line(path.absolute())}: "  # the row of the video has its name already
         source = open_source(options=options, interval_s=interval_s, image_size=0, stop=stop, events=source_events)
         try:
             for source_frame in source.frames():
                 watch.add(source_frame)
         finally:
             source.close()
-        damage = next((row["message"] for row in source_events.rows if row["kind"] == "damaged_file"), None)
-        status, reason = ("ok", None) if damage is None else ("damaged", damage)
+        damage = [row["message"].removeprefix(local) for row in source_events.rows if row["kind"] == "damaged_file"]
+        reason = "; ".join([*damage, *watch.problems]) or None
     except VideoError as error:
-        status, reason = "failed", error.reason
+        reason = error.reason
     except (ForecastError, RegionOutsideError) as error:
-        status, reason = "failed", str(error)
+        reason = str(error).partition("\n")[0]
     if stop:
         return None
-    rows = watch if status != "failed" else None
+    rows = watch if watch is not None and watch.frames else None
+    status = "ok" if reason is None else "failed" if rows is None else "damaged"
     return _as_tables(video, path, status, reason, rows=rows, source_events=source_events)
 
 
@@ -134,6 +138,7 @@ class _Watch:
         self.frames = 0
         self.forecasts = 0
         self.duration_s = 0.0
+        self._outside = 0  # pictures
         forecaster.reset()
 
     @property
@@ -141,19 +146,25 @@ class _Watch:
         """Size of the last picture."""
         return self._preprocessor.picture_hw
 
+    @property
+    def problems(self) -> list[str]:
+        """Why not every picture has a row."""
+        return [f"--roi does not lie within {self._outside} of its pictures, which have no rows"] if self._outside else []
+
     def add(self, source_frame: SourceFrame) -> None:
-        """Observe a picture, and forecast from it.
+        """Observe a picture, and forecast from it; as `svg-live`, leave out one in which the region of interest does not lie.
 
         Raises:
             ForecastError: values that are not finite.
-            RegionOutsideError: the region of interest does not lie within the picture.
+            RegionOutsideError: the region of interest does not lie within the first picture.
         """
         time_s = source_frame.file_s
         assert time_s is not None
         self.events.place = {"frame": self.frames, "time_s": time_s}
-        self._note_cut(source_frame)
-        picture = source_frame.image
-        part = crop(picture, self._preprocessor.region(picture))
+        resized = self._note_cut(source_frame)
+        part = self._part(source_frame.image, resized)
+        if part is None:
+            return
         empty = self._check.add(part)
         frame = self._preprocessor.fit(part)
         observation = self._forecaster.observe(frame)
@@ -164,21 +175,35 @@ class _Watch:
         values = self._signals.add(frame, observation, empty)
         self.alarms.add(self.frames, time_s, values, empty is not None)
         self._add_row(source_frame, observation, values, empty)
+        number = self.frames
+        self.frames += 1
+        self.duration_s = time_s + self.step_s
         if self._forecaster.ready:
             futures = self._forecaster.forecast()
             self.forecasts += 1
             if self._each is not None:
-                self._each(self.frames, time_s, futures)
-        self.frames += 1
-        self.duration_s = time_s + self.step_s
+                self._each(number, time_s, futures)
 
     def frame_batches(self) -> list[pa.RecordBatch]:
         """All rows of frames; without the columns that name the video."""
         self._store_rows()
         return self._batches
 
-    def _note_cut(self, source_frame: SourceFrame) -> None:
-        """After a pause, and where the picture's size changes, the context starts anew."""
+    def _part(self, picture: Picture, resized: bool) -> Picture | None:
+        """The part of the picture that the model looks at; None, which is an event, if its region does not lie within it."""
+        try:
+            return crop(picture, self._preprocessor.region(picture))
+        except RegionOutsideError as error:
+            if not self.frames:
+                raise
+            if resized:
+                reason = str(error).partition("\n")[0]
+                self.events.add("roi_outside", f"{reason}; there are no forecasts until it does")
+            self._outside += 1
+            return None
+
+    def _note_cut(self, source_frame: SourceFrame) -> bool:
+        """After a pause, and where the picture's size changes, which is returned, the context starts anew."""
         paused = source_frame.clip != self._clip
         self._clip = source_frame.clip
         if paused:
@@ -193,6 +218,7 @@ class _Watch:
             self._fit.cut()
             self._signals.reset(new_scene=resized)
             self.alarms.reset()
+        return resized
 
     def _add_row(
         self, source_frame: SourceFrame, observation: Observation, values: SignalValues | None, empty: EmptyPicture | None
@@ -232,7 +258,7 @@ def _as_tables(
 ) -> VideoRows:
     """`rows` is None for a video that cannot be read."""
     names = {"video_id": video.id, "video": video.name}
-    local = str(path.absolute())
+    local = one_line(path.absolute())
     events = [{**row, "message": row["message"].replace(local, video.name)} for row in source_events.rows]
     if rows is None:
         frames = FRAMES.empty_table()

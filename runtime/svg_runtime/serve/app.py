@@ -138,7 +138,7 @@ class Methods:
 
 
 async def _send_in_pieces(response: Response, send: Send, ends: bool = True) -> None:
-    """Send an answer so that no more of it lies in the connection than the client has taken. Without `ends`, it is left open."""
+    """Send an answer so that no more of it lies in the connection than the client has taken; its end only with `ends`."""
     await send({"type": "http.response.start", "status": response.status_code, "headers": response.raw_headers})
     body = memoryview(response.body)
     for start in range(0, len(body), _PIECE):

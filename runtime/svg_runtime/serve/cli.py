@@ -59,7 +59,8 @@ TokenFileOption = Annotated[
 ]
 MaxSessionsOption = Annotated[int, typer.Option(min=1, max=1024, help="Sessions that are open at the same time.")]
 IdleTimeoutOption = Annotated[
-    str, typer.Option(metavar="DURATION", help="A session that gets no frame and is asked for nothing for this long is closed. Looking at it does not count.")
+    str,
+    typer.Option(metavar="DURATION", help="A session that gets no frame and no request for a forecast for so long is closed."),
 ]
 MaxFrameOption = Annotated[str, typer.Option(metavar="SIZE", help="Largest body of a frame.")]
 MaxForecastOption = Annotated[str, typer.Option(metavar="SIZE", help="Largest forecast, as float32.")]

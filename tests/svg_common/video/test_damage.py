@@ -13,8 +13,13 @@ import pytest
 
 from svg_common.video.reader import VideoReader
 
-DAMAGED = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "odd" / "damaged_picture.mp4"
+SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
+DAMAGED, ENDED = SHARED / "odd" / "damaged_picture.mp4", SHARED / "clips" / "test" / "intel_car-detection.mp4"
 FPS, PICTURES, GOP = 10, 60, 20
+ENDS = {  # with their start codes, as a muxer leaves them where it takes them for the rest of a picture
+    "h264 sequence": b"\0\0\0\1\x0a", "h264 stream": b"\0\0\1\x0a\0\0\1\x0b", "hevc sequence": b"\0\0\0\1\x48\1",
+    "hevc stream": b"\0\0\1\x4a\1\0",
+}  # fmt: skip
 X264 = {"x264-params": f"keyint={GOP}:min-keyint={GOP}:scenecut=0:log-level=none"}
 
 
@@ -35,7 +40,10 @@ def film(path: Path, codec: str, options: dict[str, str], pictures: int = PICTUR
 
 
 def with_packet(path: Path, number: int, damage: str) -> Path:
-    """The same film with one packet cut after its first third, or filled with noise, or with zeros in its second third."""
+    """The same film with one packet cut after its first third, or filled with noise, or with zeros in its second third.
+
+    Or with a unit that ends the sequence inside its last unit.
+    """
     target = path.with_stem(f"{path.stem}_{damage}{number}")
     with av.open(str(path)) as source, av.open(str(target), "w") as container:
         stream = source.streams.video[0]
@@ -46,6 +54,8 @@ def with_packet(path: Path, number: int, damage: str) -> Path:
                 data = data[: len(data) // 3]
             elif i == number and damage == "zeros":
                 data[len(data) // 3 : 2 * len(data) // 3] = bytes(2 * len(data) // 3 - len(data) // 3)
+            elif i == number and damage in ENDS:
+                data = with_last_unit_longer(data, ENDS[damage])
             elif i == number:
                 data[len(data) // 3 :] = np.random.default_rng(0).bytes(len(data) - len(data) // 3)
             sent = av.Packet(bytes(data))
@@ -53,6 +63,14 @@ def with_packet(path: Path, number: int, damage: str) -> Path:
             sent.is_keyframe, sent.stream = packet.is_keyframe, copy
             container.mux(sent)
     return target
+
+
+def with_last_unit_longer(data: bytearray, more: bytes) -> bytearray:
+    """A packet of units with their lengths in four bytes, of which the last one has got `more` bytes."""
+    last = end = 0
+    while end < len(data):
+        last, end = end, end + 4 + int.from_bytes(data[end : end + 4], "big")
+    return data[:last] + (end - last - 4 + len(more)).to_bytes(4, "big") + data[last + 4 :] + more
 
 
 def pictures_by_number(path: Path) -> tuple[dict[int, np.ndarray], str | None]:
@@ -196,6 +214,25 @@ def test_a_stream_without_key_frames_is_not_lost_for_ever(tmp_path):
     assert problem is not None
     assert smeared(shown, truth) == []
     assert sorted(shown) == [*range(20), *range(321, 350)]
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("number", [40, PICTURES - 1])  # a key frame, the last picture
+def test_the_end_of_a_sequence_inside_the_last_unit_is_no_hole_and_hides_none(tmp_path, end, number):
+    codec, options = ("libx264", X264) if "h264" in end else ("libx265", {"x265-params": f"keyint={GOP}:log-level=none"})
+    whole = film(tmp_path / "film.mp4", codec, options)
+    shown, problem = pictures_by_number(with_packet(whole, number, end))
+    assert problem is None
+    assert len(shown) == PICTURES
+    holed = with_packet(with_packet(whole, 40, "zeros"), 40, end)
+    assert pictures_by_number(holed)[1] is not None
+
+
+@pytest.mark.skipif(not ENDED.exists(), reason="the sample file is not here")
+def test_a_real_clip_whose_last_unit_holds_the_end_of_its_sequence_is_whole():
+    with VideoReader(ENDED) as reader:
+        assert len(list(reader)) == 377
+    assert reader.problem is None
 
 
 @pytest.mark.skipif(not DAMAGED.exists(), reason="the sample file is not here")

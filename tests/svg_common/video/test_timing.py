@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -133,6 +134,15 @@ def test_recordings_that_were_joined_run_on_at_their_rate(tmp_path, length):
 def test_a_phone_that_lowers_its_rate_keeps_the_usual_one(tmp_path):
     path = write_at(tmp_path / "phone.mp4", np.cumsum([33] * 80 + [45] * 40).tolist())
     assert rate(path) == (pytest.approx(1000 / 33, rel=0.01), False)
+
+
+@pytest.mark.parametrize("size_wh", [(160, 120), (720, 576)])
+def test_raw_motion_jpeg_has_no_time_stamps_whatever_ffmpeg_takes_it_for(tmp_path, size_wh):
+    path = tmp_path / "camera.mjpeg"
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (*size_wh[::-1], 3), dtype=np.uint8) for _ in range(5)]
+    path.write_bytes(b"".join(cv2.imencode(".jpg", picture)[1].tobytes() for picture in pictures))
+    assert rate(path) == (25, True)
 
 
 def test_a_single_picture_has_no_rate_to_assume(tmp_path):

@@ -38,6 +38,7 @@ def test_reads_what_the_onnx_package_reads(tiny_bundle, graph_name, precision):
     assert listed(header.outputs) == [seen_by_onnx(value) for value in model.graph.output]
     assert header.metadata == {entry.key: entry.value for entry in model.metadata_props}
     assert header.metadata["svg_graph"] == graph_name
+    assert header.opset == model.opset_import[0].version
 
 
 def test_other_element_types_are_distinguished():

@@ -76,6 +76,23 @@ def test_truncated_and_missing_graphs_are_listed_together(damaged):
     assert "fp32/posterior.onnx: 0 bytes" in message
 
 
+def test_an_opset_that_contradicts_the_file_is_refused(damaged):
+    edit_manifest(damaged, lambda manifest: manifest["variants"]["fp32"]["graphs"]["prior"].update(opset=17))
+    assert "fp32/prior.onnx: its opset is 18, the manifest says 17" in refusal(damaged)
+
+
+@pytest.mark.parametrize("error", [0.01, float("nan")])
+def test_an_error_above_the_tolerance_of_the_parity_gate_is_refused_unless_rounding_excuses_it(damaged, error):
+    def change(rounding: float) -> None:
+        parity = {"max_error": error, "rounding": [rounding]}
+        edit_manifest(damaged, lambda manifest: manifest["variants"]["fp32"]["parity"].update(parity))
+
+    change(rounding=1e-6)
+    assert "variants.fp32.parity: does not pass its gate: the largest error is" in refusal(damaged)
+    change(rounding=1e-3)
+    assert Bundle.open(damaged)
+
+
 def test_a_folder_or_pipe_instead_of_a_graph_file_counts_as_missing(damaged):
     for graph_name, make in (("prior", os.mkdir), ("skip", os.mkfifo)):
         (damaged / f"fp32/{graph_name}.onnx").unlink()

@@ -6,10 +6,11 @@ import json
 import socketserver
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from fractions import Fraction
 from itertools import islice
 
+import cv2
 import numpy as np
 import pytest
 
@@ -31,6 +32,7 @@ from tests.svg_runtime.live.network_cameras import (
     Rtsp,
     free_port,
     numbers_of,
+    picture,
     sent_to,
     switched_on,
 )
@@ -114,6 +116,43 @@ def test_audio_does_not_hide_the_loss_of_video(monkeypatch):
 def test_mjpeg_over_http_is_received():
     with switched_on(Mjpeg) as server:
         require_live(camera_at(f"http://{server.address}/video"))
+
+
+class Cut(Mjpeg):
+    """Cuts off the second half of some pictures, which are as `picture` makes them."""
+
+    cut: Container[int] = range(0)
+
+    def parts(self) -> Iterator[bytes]:
+        for number, _ in enumerate(self.server.live_packets("mpjpeg", "mjpeg")):
+            jpeg = cv2.imencode(".jpg", picture(number)[..., ::-1])[1].tobytes()
+            kept = jpeg[: len(jpeg) // 2] if number in self.cut else jpeg
+            yield b"--ffmpeg\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(kept), kept)
+
+
+def test_a_broken_picture_of_motion_jpeg_is_left_out_and_reported():
+    events = EventLog()
+    handler = type("Some", (Cut,), {"cut": range(30, 40)})
+    with switched_on(handler, fps=25) as server:
+        camera = camera_at(f"http://{server.address}/video", events)
+        numbers: list[int] = []
+        for frame in camera.frames():
+            numbers += [] if frame.held else numbers_of([frame.image])
+            if numbers[-1] >= 44:
+                break
+        camera.close()
+    assert not set(numbers) & set(range(30, 40))
+    assert numbers == sorted(set(numbers))
+    assert events.counts["damaged_stream"] == 1
+    assert any("sends damaged pictures" in message for message in events.messages)
+
+
+def test_a_camera_that_breaks_every_picture_of_motion_jpeg_is_shown():
+    handler = type("All", (Cut,), {"cut": range(1000)})
+    with switched_on(handler, fps=25) as server:
+        stream = StreamCapture(f"http://{server.address}/video")
+        assert all(stream.read()[0] for _ in range(5))
+        stream.release()
 
 
 def test_mpeg_ts_over_udp_is_received():
@@ -252,7 +291,7 @@ class Page(Mjpeg):
     ("name", "reason"),
     [
         ("page.html", "does not serve live video"),
-        ("clip.mp4", "does not serve live video"),
+        ("clip.mp4", "does not serve live video; if it serves a recording, download the file and use it as --source"),
         ("clip.ts", "recording"),
         ("list.m3u8", "does not serve live video"),
     ],
@@ -266,6 +305,21 @@ def test_http_content_that_is_not_live_video_is_refused(tmp_path, name, reason):
     handler = type("Server", (Page,), {"content": path.read_bytes() if path.exists() else Page.content})
     with switched_on(handler) as server, pytest.raises(SourceLostError, match=reason):
         camera_at(f"http://{server.address}/{name}")
+
+
+class Redirection(Mjpeg):
+    """Leads from each address to the same one."""
+
+    def do_GET(self) -> None:  # noqa: N802
+        self.send_response(302)
+        self.send_header("Location", self.path)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+
+def test_redirection_without_end_is_among_the_reasons():
+    with switched_on(Redirection) as server, pytest.raises(SourceLostError, match="redirection without end"):
+        camera_at(f"http://{server.address}/video")
 
 
 @pytest.mark.parametrize(

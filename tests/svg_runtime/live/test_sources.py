@@ -17,7 +17,7 @@ from svg_common.video.reader import VideoError
 from svg_runtime.errors import SourceLostError
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.preprocess import Preprocessor
-from svg_runtime.live.sources import SourceOptions, model_interval_s, open_source
+from svg_runtime.live.sources import SourceOptions, model_interval_s, open_source, step_interval_s
 from svg_runtime.live.sources.camera import CameraSource
 from svg_runtime.live.sources.camera_help import explain_missing_camera
 from svg_runtime.live.sources.capture import CaptureThread, NoPictureError, open_capture
@@ -164,6 +164,25 @@ class TestFiles:
         assert 5 < len(frames) < 300
         assert events.counts["damaged_file"] == 1
 
+    def test_a_name_with_control_characters_stays_on_its_line_and_colours_nothing(self, tmp_path):
+        folder = tmp_path / "a\x1b[31m\nb"
+        folder.mkdir()
+        whole = write_video(tmp_path / "whole.mkv", frames=40, size=128).read_bytes()
+        (folder / "\x1b\n1.mkv").write_bytes(whole[: len(whole) * 2 // 3])
+        (folder / "\x1b\n2.avi").write_bytes(b"no video")
+        (folder / "\x1b\n3.png").write_bytes(b"no image")
+        write_video(tmp_path / "4.avi", frames=5, fps=1).rename(folder / "\x1b\n4.avi")
+        events = EventLog()
+        source = FileSource(folder, 0.1, StopRequest(), events, source_fps=10)
+        list(source.frames())
+        kinds = ("damaged_file", "unreadable_file", "source_fps_unused", "slow_source", "several_steps")
+        assert set(events.counts) == set(kinds)
+        expected = f"{tmp_path}/a\\x1b[31m\\nb"
+        assert source.description == expected
+        for message in events.messages:
+            assert expected in message
+            assert message.replace("\n  expected", "").isprintable()
+
     @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
     def test_missing_or_empty_is_a_usage_error(self, tmp_path, make):
         make(tmp_path / "x")
@@ -259,6 +278,26 @@ class TestFactory:
     def test_unknown_url_is_a_usage_error(self):
         with pytest.raises(UsageError, match="synthetic://digits"):
             open_source(SourceOptions(source="synthetic://cats"), 0.1, 64, StopRequest(), EventLog())
+
+    @pytest.mark.parametrize(
+        ("rates", "step_s", "events"),
+        [
+            ((1, 1), 1, {"slow_source": 1}),
+            ((10, 10), 0.1, {}),
+            ((25, 10), 0.1, {}),
+            ((4, 1), 0.1, {"slow_source": 1, "several_steps": 1}),
+            ((1, 10), 0.1, {"slow_source": 1, "several_steps": 1}),
+            ((10, 1), 0.1, {"slow_source": 1, "several_steps": 1}),
+        ],
+    )
+    def test_a_step_is_that_of_all_clips_or_said_to_be_nominal(self, tmp_path, rates, step_s, events):
+        for number, fps in enumerate(rates):
+            write_video(tmp_path / f"{number}.mp4", frames=4, fps=fps)
+        options, log = SourceOptions(source=str(tmp_path)), EventLog()
+        assert step_interval_s(options, 0.1) == pytest.approx(step_s)
+        list(open_source(options, 0.1, 64, StopRequest(), log).frames())
+        assert log.counts == events
+        assert any("nominal, of steps of 0.1 s" in message for message in log.messages) == ("several_steps" in events)
 
     def test_interval_is_the_models_else_the_videos(self, tmp_path):
         path = write_video(tmp_path / "a.mp4", frames=5, fps=25)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from itertools import islice
 from pathlib import Path
@@ -130,6 +131,23 @@ def test_looping_without_an_end_or_an_output_is_refused(svg_live, tmp_path):
     for source in (["--camera", "0"], ["--source", "rtsp://host/x"], []):
         code, stderr, _ = svg_live(*source, "--headless", "--loop", "--max-frames", "2")
         assert (code, "--loop applies to files" in stderr) == (ExitCode.USAGE, True)
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("loop = true", r"--loop applies .*, not to rtsp://10\.0\.0\.5\n.* in a file of options it is loop"),
+        ("camera_fps = 30.0", r"not to rtsp://10\.0\.0\.5\n.* in a file of options they are camera_size and camera_fps"),
+    ],
+)
+def test_of_several_cameras_the_one_with_a_key_that_does_not_apply_is_named(svg_live, tmp_path, key, expected):
+    tables = ["[cameras.gate]", 'source = "rtsp://viewer:s3cret@10.0.0.5/x"', key, "[cameras.yard]", 'source = "udp://:1"']
+    (tmp_path / "live.toml").write_text("\n".join(tables))
+    (tmp_path / "live.toml").chmod(0o600)
+    code, stderr, _ = svg_live("--config", "live.toml", "--headless", "--max-frames", "2")
+    assert code == ExitCode.USAGE
+    assert re.search(expected, stderr), stderr
+    assert "s3cret" not in stderr
 
 
 def test_a_covered_lens_is_counted_and_said(svg_live, tmp_path):

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from svg_common.metrics import psnr
+from svg_runtime.errors import ForecastError
+from svg_runtime.forecast.forecaster import Forecaster
 from svg_runtime.offline.schema import EVENTS, FRAMES, SCHEMA, VIDEOS
 from tests.svg_runtime.live.live_helpers import write_video
 from tests.svg_runtime.offline.conftest import OPTIONS, rows_of
@@ -148,6 +150,57 @@ def test_region_and_turn(svg_forecast, videos):
     assert row["status"] == "failed"
     assert "does not lie within the picture" in row["reason"]
     assert "does not lie within the picture" in message
+
+
+def test_pictures_in_which_the_region_does_not_lie_have_no_rows_and_the_others_do(svg_forecast, tmp_path):
+    parts = [
+        write_video(tmp_path / f"{size}{seed}.ts", frames=8, size=size, seed=seed) for seed, size in enumerate((128, 64, 128))
+    ]
+    video = tmp_path / "all.ts"
+    video.write_bytes(b"".join(part.read_bytes() for part in parts))
+    code, message, _ = svg_forecast(video, "--roi", "50,50,64,64", "--keep", "mean")
+    rows = rows_of(Path("out"))
+    (row,) = rows["videos"].to_pylist()
+    assert (code, row["status"], row["frames"], rows["frames"].num_rows) == (1, "damaged", 16, 16)
+    assert row["reason"] == "--roi does not lie within 8 of its pictures, which have no rows"
+    assert message.count(str(video)) == 1
+    kinds = Counter(rows["events"]["kind"].to_pylist())
+    assert (kinds["size_changed"], kinds["roi_outside"]) == (2, 1)
+    page = (Path(__file__).parents[3] / "docs" / "offline.md").read_text()
+    assert [kind for kind in kinds if f"`{kind}`" not in page] == []
+    (kept,) = Path("out").glob("part-*/forecasts-*.parquet")
+    assert pq.read_table(kept).num_rows == row["forecasts"] > 0
+
+
+def test_what_was_forecast_before_the_model_failed_is_kept(svg_forecast, videos, monkeypatch):
+    calls, forecast = [], Forecaster.forecast
+
+    def fails_at_the_sixth(self):
+        calls.append(None)
+        if len(calls) == 6:
+            raise ForecastError("values are not finite\n  call reset()")
+        return forecast(self)
+
+    monkeypatch.setattr(Forecaster, "forecast", fails_at_the_sixth)
+    code, _, _ = svg_forecast(videos / "yard2.mp4")
+    rows = rows_of(Path("out"))
+    (row,) = rows["videos"].to_pylist()
+    assert (code, row["status"], row["reason"]) == (1, "damaged", "values are not finite")
+    assert rows["frames"]["frame"].to_pylist() == list(range(row["frames"]))
+    assert 0 < row["forecasts"] < row["frames"] < 14
+
+
+def test_a_damaged_video_is_named_once_and_its_name_stays_on_its_line(svg_forecast, tmp_path):
+    whole = write_video(tmp_path / "whole.mkv", frames=40, size=128).read_bytes()
+    cut = tmp_path / "a\x1b[31m\nb.mkv"
+    cut.write_bytes(whole[: len(whole) * 2 // 3])
+    _, message, summary = svg_forecast(cut)
+    (row,) = rows_of(Path("out"))["videos"].to_pylist()
+    assert row["reason"].startswith("the file is truncated")
+    assert summary["problems"] == {row["video"]: row["reason"]}
+    assert message.count(r"a\x1b[31m\nb.mkv") == 1
+    (event,) = rows_of(Path("out"))["events"].to_pylist()
+    assert event["message"] == f"{row['video']}: {row['reason']}"
 
 
 def test_kept_forecasts_are_those_that_were_scored(svg_forecast, videos):

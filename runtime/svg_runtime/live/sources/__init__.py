@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from svg_common.printable import one_line
 from svg_runtime.errors import SourceLostError, UsageError
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.addresses import is_address, require_stream_address, stream_name
@@ -12,7 +13,7 @@ from svg_runtime.live.sources.base import Picture, Source, SourceFrame
 from svg_runtime.live.sources.camera_settings import CameraSettings
 from svg_runtime.live.sources.foreign_names import refuse_foreign_name
 from svg_runtime.live.sources.local_cameras import LocalCamera, find_local_camera, is_local_camera
-from svg_runtime.live.sources.pacing import SLOWER_THAN_MODEL, Ticker
+from svg_runtime.live.sources.pacing import SLOWER_THAN_MODEL, Ticker, is_same_step
 from svg_runtime.live.sources.synthetic import SYNTHETIC_URL, SyntheticSource
 from svg_runtime.live.sources.turned import Turn, TurnedSource
 from svg_runtime.live.stop import StopRequest
@@ -85,10 +86,14 @@ def check_source(options: SourceOptions) -> None:
     camera = options.local_camera
     if camera is None and options.settings:
         raise UsageError(
-            "--camera-size and --camera-fps apply to cameras at this machine: --camera, v4l2:// and csi://\n  remove them"
+            "--camera-size and --camera-fps apply to cameras at this machine, --camera, v4l2:// and csi://, "
+            f"not to {_shown(options)}\n  remove them; in a file of options they are camera_size and camera_fps"
         )
     if options.loop and options.path is None:
-        raise UsageError("--loop applies to files and folders, which end\n  remove it")
+        raise UsageError(
+            f"--loop applies to files and folders, which end, not to {_shown(options)}\n"
+            "  remove it; in a file of options it is loop"
+        )
     if options.source is None or camera is not None or options.source == SYNTHETIC_URL:
         return
     if not options.source.strip():
@@ -103,25 +108,27 @@ def model_interval_s(options: SourceOptions, trained_s: float | None) -> float:
     if trained_s is not None:
         return trained_s
     if options.path is not None:
-        from svg_runtime.live.sources.files import source_interval_s
+        from svg_runtime.live.sources.files import source_intervals_s
 
-        return source_interval_s(options.path, options.source_fps) or _DEFAULT_INTERVAL_S
+        known_s = filter(None, source_intervals_s(options.path, options.source_fps))
+        return next(known_s, _DEFAULT_INTERVAL_S)
     return _DEFAULT_INTERVAL_S
 
 
 def step_interval_s(options: SourceOptions, interval_s: float) -> float:
-    """Return the seconds per forecast step: the model's interval, or that of a video or images with a lower rate.
+    """Return the seconds per forecast step: the model's interval, or that of videos or images with a lower rate.
 
-    Several clips may have different intervals: then it is the model's.
+    Clips with different steps have only a nominal one, the model's. Where the first clip has that, the others are not opened.
     """
     if options.path is None:
         return interval_s
-    from svg_runtime.live.sources.files import require_clips, source_interval_s
+    from svg_runtime.live.sources.files import source_intervals_s
 
-    if len(require_clips(options.path)) > 1:
-        return interval_s
-    own_s = source_interval_s(options.path, options.source_fps) or interval_s
-    return own_s if own_s > interval_s * SLOWER_THAN_MODEL else interval_s
+    own_s = (own or interval_s for own in source_intervals_s(options.path, options.source_fps))
+    steps_s = (own if own > interval_s * SLOWER_THAN_MODEL else interval_s for own in own_s)
+    first_s = next(steps_s, interval_s)
+    same = first_s == interval_s or all(is_same_step(first_s, other_s) for other_s in steps_s)
+    return first_s if same else interval_s
 
 
 def source_files(options: SourceOptions) -> list[Path]:
@@ -169,6 +176,11 @@ def open_source(
     ticker = Ticker(interval_s, stop, origin_s=origin_s)
     source = _open_source(options=options, ticker=ticker, image_size=image_size, stop=stop, events=events)
     return TurnedSource(source, options.turn) if options.turn else source
+
+
+def _shown(options: SourceOptions) -> str:
+    """What the source is called in a message: which of several it is, without a password."""
+    return camera_name(options) or (SYNTHETIC_URL if options.is_synthetic else one_line(str(options.source)))
 
 
 def _open_source(options: SourceOptions, ticker: Ticker, image_size: int, stop: StopRequest, events: EventLog) -> Source:

@@ -7,13 +7,14 @@ from contextlib import closing
 from pathlib import Path
 
 from svg_common.errors import UsageError
+from svg_common.printable import one_line
 from svg_common.video.clips import Clip, find_clips
 from svg_common.video.picture_files import PictureError, PictureFiles
 from svg_common.video.reader import VideoError, VideoReader
 from svg_common.video.sampling import Picked, pick_at_interval, step_of_video
 from svg_runtime.live.events import EventLog
 from svg_runtime.live.sources.base import Picture, SourceFrame
-from svg_runtime.live.sources.pacing import Ticker
+from svg_runtime.live.sources.pacing import Ticker, is_same_step
 from svg_runtime.live.sources.read_ahead import read_ahead
 from svg_runtime.live.sources.synthetic import SYNTHETIC_URL
 from svg_runtime.live.stop import StopRequest
@@ -49,8 +50,8 @@ class FileSource:
         source_fps: float | None = None,
         loop: bool = False,
     ) -> None:
-        self.name = path.resolve().name
-        self.description = str(path)
+        self.name = one_line(path.resolve().name)
+        self.description = one_line(path)
         self.captured = 0
         self.dropped = 0
         self._clips = require_clips(path)
@@ -60,6 +61,7 @@ class FileSource:
         self._ticker = ticker
         self._source_fps = source_fps
         self._loop = loop
+        self._step_s: float | None = None  # of the first clip
         self._reading: Generator[SourceFrame, None, None] | None = None
         self._unreadable: list[str] = []  # reasons of the files before the first picture
         if len(self._clips) == 1 and len(self._clips[0].paths) == 1:
@@ -126,7 +128,7 @@ class FileSource:
             self._note_time_base(path, reader)
             yield from self._at_interval(path, self._timed(reader, reader.fps / fps), fps)
             if reader.problem is not None:
-                self._events.add("damaged_file", f"{path}: {reader.problem}")
+                self._events.add("damaged_file", f"{one_line(path)}: {reader.problem}")
 
     def _of_images(self, clip: Clip) -> Iterator[tuple[Picked[Picture], float]]:
         fps = self._source_fps or 1 / self._interval_s
@@ -140,6 +142,7 @@ class FileSource:
         if step is None:
             self._warn_slow(path, fps)
         step_s, scale = (1 / fps, 1 / (fps * self._interval_s)) if step is None else (step.step_s, 1.0)
+        self._note_step(path, self._interval_s * scale)
         for picked in pick_at_interval(timed, step_s, fps):
             yield picked, scale
 
@@ -154,10 +157,10 @@ class FileSource:
             try:
                 image = pictures.read(path)
             except PictureError as error:
-                self._note_unreadable(f"'{path}': {error}", "; the picture nearest to it is shown instead")
+                self._note_unreadable(f"'{one_line(path)}': {error}", "; the picture nearest to it is shown instead")
                 continue
             if pictures.depth_note is not None:
-                self._events.once("sample_depth", f"{path.parent}: {pictures.depth_note}")
+                self._events.once("sample_depth", f"{one_line(path.parent)}: {pictures.depth_note}")
             self.captured += 1
             yield position / fps, image
 
@@ -168,15 +171,25 @@ class FileSource:
 
     def _note_time_base(self, path: Path, reader: VideoReader) -> None:
         if reader.assumed_rate and self._source_fps is None:
-            assumed = f"{path} has no time stamps: assumed {reader.fps:.4g} frames per second"
+            assumed = f"{one_line(path)} has no time stamps: assumed {reader.fps:.4g} frames per second"
             self._events.add("assumed_rate", f"{assumed}; give the true rate with --source-fps")
         elif self._source_fps is not None and not reader.assumed_rate:
-            self._events.once("source_fps_unused", f"{path} has time stamps of its own: --source-fps does not change it")
+            unused = f"{one_line(path)} has time stamps of its own: --source-fps does not change it"
+            self._events.once("source_fps_unused", unused)
+
+    def _note_step(self, path: Path, step_s: float) -> None:
+        self._step_s = self._step_s or step_s
+        if not is_same_step(step_s, self._step_s):
+            self._events.once(
+                "several_steps",
+                f"one forecast step is {step_s:.3g} s in {one_line(path)} and {self._step_s:.3g} s in the first clip: "
+                f"all lead times are nominal, of steps of {self._interval_s:.3g} s, as the model expects",
+            )
 
     def _warn_slow(self, path: Path, fps: float) -> None:
         self._events.once(
             "slow_source",
-            f"{path} has {fps:.4g} frames per second, the model expects {1 / self._interval_s:.4g}: "
+            f"{one_line(path)} has {fps:.4g} frames per second, the model expects {1 / self._interval_s:.4g}: "
             f"one forecast step is {1 / fps:.3g} s here, and the model sees larger motion per step than in training",
         )
 
@@ -189,7 +202,7 @@ def _require_readable(clip: Clip) -> None:
     try:
         PictureFiles(clip.paths).read(path)
     except PictureError as error:
-        message = f"cannot read '{path}' as a picture: {error}\n  expected a PNG, JPEG, BMP, TIFF or WebP file"
+        message = f"cannot read '{one_line(path)}' as a picture: {error}\n  expected a PNG, JPEG, BMP, TIFF or WebP file"
         raise VideoError(message, str(error)) from error
 
 
@@ -201,24 +214,27 @@ def require_clips(path: Path) -> list[Clip]:
     Raises:
         UsageError: it does not exist, is a pipe or a device, or contains neither videos nor images.
     """
+    shown = one_line(path)
     if not path.exists():
         raise UsageError(
-            f"no such file or folder: '{path}'\n  expected a video, an image, a folder of these, or {SYNTHETIC_URL}"
+            f"no such file or folder: '{shown}'\n  expected a video, an image, a folder of these, or {SYNTHETIC_URL}"
         )
     if path.is_char_device():
         number = path.name.removeprefix("video")
         raise UsageError(
-            f"'{path}' is a device, not a file\n  expected, for a camera, --camera {number if number.isdecimal() else 0}"
+            f"'{shown}' is a device, not a file\n  expected, for a camera, --camera {number if number.isdecimal() else 0}"
         )
     if path.is_fifo() or path.is_socket():
         raise UsageError(
-            f"'{path}' is a pipe, which can be read only once\n"
+            f"'{shown}' is a pipe, which can be read only once\n"
             "  expected a file: save the video to a file first, or send it as live video to an address, such as\n"
             "  ffmpeg -re -i ... -f mpegts udp://127.0.0.1:5000, and give that: --source udp://127.0.0.1:5000"
         )
     clips = find_clips(path, nested=False) or find_clips(path)
     if not clips:
-        raise UsageError(f"the folder '{path}' contains no videos or images\n  expected files such as .mp4, .avi, .png or .jpg")
+        raise UsageError(
+            f"the folder '{shown}' contains no videos or images\n  expected files such as .mp4, .avi, .png or .jpg"
+        )
     return clips
 
 
@@ -227,15 +243,14 @@ def video_fps(reader: VideoReader, source_fps: float | None) -> float:
     return source_fps if reader.assumed_rate and source_fps is not None else reader.fps
 
 
-def source_interval_s(path: Path, source_fps: float | None) -> float | None:
-    """Return the seconds between pictures of the first readable video in `path`, or of its images if their rate is given."""
+def source_intervals_s(path: Path, source_fps: float | None) -> Iterator[float | None]:
+    """Yield the seconds between pictures of each readable clip in `path`; None for images whose rate is not given."""
     for clip in require_clips(path):
-        if not clip.is_video and source_fps is not None:
-            return 1 / source_fps
+        interval_s = None if source_fps is None else 1 / source_fps
         if clip.is_video:
             try:
                 with VideoReader(clip.paths[0]) as reader:
-                    return 1 / video_fps(reader, source_fps)
+                    interval_s = 1 / video_fps(reader, source_fps)
             except VideoError:
                 continue
-    return None
+        yield interval_s

@@ -30,17 +30,23 @@ def open_stream(url: str, stop: StopRequest, events: EventLog) -> StreamCapture:
     Args:
         url: address of the camera.
         stop: ends the wait.
-        events: event log for slow decoding.
+        events: event log for slow decoding and damaged pictures.
 
     Raises:
         NoPictureError: see `StreamCapture`.
         KeyboardInterrupt: a stop was requested meanwhile.
     """
+    name = stream_name(url)
     too_slow = (
-        f"{stream_name(url)} sends frames faster than this machine can decode them: some are skipped to keep up; "
+        f"{name} sends frames faster than this machine can decode them: some are skipped to keep up; "
         "use the camera's lower-resolution stream"
     )
+
+    def report_damage(reason: str) -> None:
+        left_out = "what is damaged, and what depends on it, is left out"
+        events.once("damaged_stream", f"{name} sends damaged pictures ({reason}): {left_out}")
+
     opener = DeviceOpener(
-        lambda: StreamCapture(url, lambda: events.once("slow_decoding", too_slow)), name=stream_name(url), stop=stop
+        lambda: StreamCapture(url, lambda: events.once("slow_decoding", too_slow), report_damage), name=name, stop=stop
     )
     return opener()

@@ -12,6 +12,11 @@ from svg_runtime.live.stop import StopRequest
 SLOWER_THAN_MODEL = 1.05
 
 
+def is_same_step(one_s: float, other_s: float) -> bool:
+    """Whether two intervals differ by no more than what makes a source slower than the model."""
+    return max(one_s, other_s) <= SLOWER_THAN_MODEL * min(one_s, other_s)
+
+
 class Ticker:
     """A fixed schedule in real time: tick k is due at start + k * interval, so that delays never add up.
 

@@ -27,7 +27,10 @@ _PICTURE_TIMEOUT_S = 20.0  # some cameras send a keyframe only every ten seconds
 RESPONSE_TIMEOUT_S = 2 * (_OPEN_TIMEOUT_S + _DATA_TIMEOUT_S + _PICTURE_TIMEOUT_S)
 _BACKLOG_S = 0.25  # packets within this time of the first one were buffered before
 _BEHIND_S, _CAUGHT_UP_S = 0.5, 0.1
+_FIRST_PICTURES = 8  # where all of them are refused, their damage is the camera's habit
 _NO_RESPONSE = "no response in time"
+_NOT_LIVE = "the address does not serve live video"
+_DOWNLOAD = "download the file and use it as --source"
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class StreamCapture:
     Args:
         url: address of the camera. RTSP uses TCP if the camera supports it, because lost packets damage pictures.
         on_slow_decoding: called when packets are skipped because decoding is too slow.
+        on_damage: called with the reason while pictures are skipped because they are damaged, once there was one that is not.
 
     Attributes:
         problem: why there are no more pictures, once `read` returns none.
@@ -57,10 +61,16 @@ class StreamCapture:
         NoPictureError: no response, not live video, or no picture could be decoded.
     """
 
-    def __init__(self, url: str, on_slow_decoding: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        url: str,
+        on_slow_decoding: Callable[[], None] = lambda: None,
+        on_damage: Callable[[str], None] = lambda reason: None,
+    ) -> None:
         self.problem = "the stream ended"
         self.captured_s: float | None = None
         self._on_slow_decoding = on_slow_decoding
+        self._on_damage = on_damage
         self._arrivals: SimpleQueue[_Arrival | None] = SimpleQueue()
         self._released = threading.Event()
         self._ended = False
@@ -69,8 +79,10 @@ class StreamCapture:
         self._container = _connect(url)
         self._stream = film_stream(self._container)
         self._converter = PictureConverter(self._stream)
+        self._decoder = self._stream.codec_context
         self._damage = DamageTracker()
-        self._damage.reports_damage(self._stream.codec_context, strict=False)
+        self._damage.reports_damage(self._decoder)
+        self._first_refused: int | None = 0 if self._decoder.name == "mjpeg" else None  # until one of them is taken
         threading.Thread(target=self._receive, name="receiver of a stream", daemon=True).start()
         if not self.read()[0]:
             self.release()
@@ -92,6 +104,8 @@ class StreamCapture:
             picture = self._decode(arrival.packet) if self._should_decode(arrival) else None
             # What arrived while FFmpeg probed the stream is seconds old: it is decoded because later pictures depend on it.
             if picture is not None and arrival.arrived_s - self._first_s > _BACKLOG_S:
+                if self.captured_s is None:
+                    self._damage.reason = None  # many a stream begins between two key frames
                 self.captured_s = arrival.arrived_s
                 return True, picture
         return False, None
@@ -146,17 +160,34 @@ class StreamCapture:
         newest = None
         self._damage.sending(packet)
         try:
-            for frame in packet.decode():
+            for frame in self._decoder.decode(packet):
                 newest = frame if self._damage.is_intact(frame) else None
         except av.FFmpegError as error:  # damaged, or not supported by this decoder
             self._damage.failed(str(error.strerror))
+            self._count_refused()
+        if self.captured_s is not None and self._damage.reason is not None:
+            self._on_damage(self._damage.reason)
         if newest is None:
             return None
+        self._first_refused = None
         try:
             return np.ascontiguousarray(self._converter.convert(newest)[..., ::-1])
         except av.FFmpegError as error:
             self._damage.not_converted(str(error.strerror))
             return None
+
+    def _count_refused(self) -> None:
+        """Take damaged pictures where all of the first ones are: some cameras end every JPEG too early or too late."""
+        import av
+
+        if self._first_refused is None:
+            return
+        self._first_refused += 1
+        if self._first_refused == _FIRST_PICTURES:
+            self._first_refused = None
+            self._decoder = av.CodecContext.create("mjpeg", "r")
+            self._damage = DamageTracker()
+            self._damage.reports_damage(self._decoder, strict=False)
 
 
 def _connect(url: str) -> Any:
@@ -168,6 +199,7 @@ def _connect(url: str) -> Any:
     options = {"format_whitelist": ",".join(_FORMATS), "fpsprobesize": "0"}
     if scheme in ("rtsp", "rtsps"):
         options |= {"rtsp_flags": "prefer_tcp", "allowed_media_types": "video"}
+    is_web = scheme in ("http", "https")
     start_s = time.monotonic()
     try:
         # At its timeout, FFmpeg returns a delayed picture, as old as the silence: `read` times out before that.
@@ -175,14 +207,13 @@ def _connect(url: str) -> Any:
         container = av.open(f"{scheme}://{rest}", options=options, timeout=timeout, metadata_errors="replace")
     except av.FFmpegError as error:
         late = time.monotonic() - start_s >= _OPEN_TIMEOUT_S  # RTSP then reports invalid data
-        raise NoPictureError(_NO_RESPONSE if late else _reason(error)) from None
+        reason = _NO_RESPONSE if late else _reason(error)
+        hint = f"; if it serves a recording, {_DOWNLOAD}" if is_web and reason == _NOT_LIVE else ""
+        raise NoPictureError(reason + hint) from None
     except ValueError as error:  # PyAV's, for invalid characters
         raise NoPictureError(f"invalid address ({type(error).__name__})") from None
-    problem = None
-    if container.duration and scheme in ("http", "https"):
-        problem = "it is a recording, not live video; download the file and use it as --source"
-    else:
-        problem = _film_problem(container)
+    recorded = container.duration and is_web
+    problem = f"it is a recording, not live video; {_DOWNLOAD}" if recorded else _film_problem(container)
     if problem:
         container.close()
         raise NoPictureError(problem)
@@ -204,7 +235,7 @@ def _reason(error: Any) -> str:
     if isinstance(error, av.ExitError):
         return _NO_RESPONSE
     if error.errno == errno.EINVAL or isinstance(error, av.InvalidDataError):
-        return "the address does not serve live video"
+        return _NOT_LIVE
     if error.errno == errno.EIO:
-        return "unknown host name, or the connection was lost"
+        return "unknown host name, redirection without end, or the connection was lost"
     return str(error.strerror)
