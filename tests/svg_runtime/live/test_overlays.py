@@ -93,6 +93,23 @@ def test_the_size_that_is_advised_is_enough():
         check_display(parse_display_size(str(refused.value).split()[-1]), overlays)
 
 
+@pytest.mark.parametrize("size_wh", [(10, 10), (200, 100), (20, 2000), (640, 100)])
+@pytest.mark.parametrize("overlays", [*ALONE, ("ghost", "before"), ("ghost", "contours", "before", "likely")])
+def test_the_size_that_is_advised_is_no_larger_than_it_must_be(overlays, size_wh):
+    with pytest.raises(UsageError) as refused:
+        check_display(size_wh, overlays)
+    assert ("fewer overlays" in str(refused.value)) == (len(overlays) > 1)
+    width, height = parse_display_size(str(refused.value).split()[-1])
+    check_display((width, height), overlays)
+    for shorter in ((width - 20, height), (width, height - 20)):
+        if shorter[0] >= size_wh[0] and shorter[1] >= size_wh[1]:
+            with pytest.raises(UsageError):
+                check_display(shorter, overlays)
+    if len(overlays) == 1 and size_wh == (10, 10):
+        assert width <= 640
+        assert height <= 480
+
+
 @pytest.mark.parametrize("count", range(1, 6))
 @pytest.mark.parametrize("body", [Rect(5, 7, 1216, 635), Rect(0, 0, 400, 900)])
 def test_tiles_divide_the_picture(body, count):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from svg_common.errors import UsageError
 
@@ -12,6 +12,9 @@ LEAST_TILE_WH = {"panels": (560, 380), "ghost": (240, 180), "contours": (240, 18
 DEFAULT = ("panels",)
 DEFAULT_WH = (1280, 720)
 LARGEST_WH = (7680, 4320)
+_STEP = 20  # pixels, of a size that is advised
+
+Tiles = Sequence[tuple[str, tuple[int, int]]]  # overlays, and the size of the tile of each in pixels
 
 
 def parse_overlays(text: str) -> tuple[str, ...]:
@@ -43,18 +46,41 @@ def parse_display_size(text: str) -> tuple[int, int]:
     return size
 
 
-def refuse_small(name: str, tile_wh: Sequence[int], size_wh: tuple[int, int]) -> None:
-    """Refuse a tile in which the overlay `name` cannot be read.
+def refuse_small(tiles_in: Callable[[tuple[int, int]], Tiles], size_wh: tuple[int, int]) -> None:
+    """Refuse a display in which an overlay cannot be read.
+
+    Args:
+        tiles_in: from the size of a display to the tiles of its overlays.
+        size_wh: of the display in pixels.
 
     Raises:
-        UsageError: with the size of the picture that would do.
+        UsageError: with a size that would do, as small as can be without a side that is shorter than in `size_wh`.
     """
-    tile_wh = [max(1, length) for length in tile_wh]  # margins may take more than there is
-    shares = [least / given for least, given in zip(LEAST_TILE_WH[name], tile_wh, strict=True)]
-    if max(shares) > 1:
-        larger = (1.1 * length * max(share, 1) for length, share in zip(size_wh, shares, strict=True))
-        enough = "x".join(str(math.ceil(length / 20) * 20) for length in larger)
-        raise UsageError(
-            f"the overlay '{name}' cannot be read in {tile_wh[0]}x{tile_wh[1]} pixels, its part of the display\n"
-            f"  choose fewer overlays, or a larger one: --display-size {enough}"
-        )
+    tiles = tiles_in(size_wh)
+    small = next((tile for tile in tiles if not _can_be_read([tile])), None)
+    if small is None:
+        return
+    name, (width, height) = small
+    enough = _smallest(lambda wh: _can_be_read(tiles_in(wh)), size_wh)
+    advice = ["fewer overlays"] if len(tiles) > 1 or enough is None else []
+    advice += [] if enough is None else [f"a larger one: --display-size {enough[0]}x{enough[1]}"]
+    raise UsageError(
+        f"the overlay '{name}' cannot be read in {max(1, width)}x{max(1, height)} pixels, its part of the display\n"
+        f"  choose {', or '.join(advice)}"
+    )
+
+
+def _can_be_read(tiles: Tiles) -> bool:
+    return all(tile >= least for name, tile_wh in tiles for tile, least in zip(tile_wh, LEAST_TILE_WH[name], strict=True))
+
+
+def _smallest(is_enough: Callable[[tuple[int, int]], bool], size_wh: tuple[int, int]) -> tuple[int, int] | None:
+    """The size of about the same shape that is enough, with each side then made as short as can be; None: none is."""
+    widths, heights = (range(math.ceil(side / _STEP) * _STEP, most + 1, _STEP)
+                       for side, most in zip(size_wh, LARGEST_WH, strict=True))  # fmt: skip
+    for step in range(max(len(widths), len(heights))):
+        width, height = (sides[min(step, len(sides) - 1)] for sides in (widths, heights))
+        if is_enough((width, height)):
+            height = next(lower for lower in heights if is_enough((width, lower)))
+            return next(narrower for narrower in widths if is_enough((narrower, height))), height
+    return None

@@ -15,7 +15,7 @@ from svg_runtime.live.overlay.layout import DEFAULT_SIZE_WH, Frame, make_frame, 
 from svg_runtime.live.overlay.likely_panel import LikelyPanel
 from svg_runtime.live.overlay.live_panel import LivePanel
 from svg_runtime.live.overlay.mean_panel import MeanPanel
-from svg_runtime.live.overlay.names import DEFAULT, refuse_small
+from svg_runtime.live.overlay.names import DEFAULT, Tiles, refuse_small
 from svg_runtime.live.overlay.spread_panel import SpreadPanel
 from svg_runtime.live.overlay.status_line import StatusLine
 from svg_runtime.live.overlay.status_panel import StatusPanel
@@ -84,9 +84,13 @@ def check_display(size_wh: tuple[int, int], overlays: Sequence[str]) -> None:
     Raises:
         UsageError: with the size that would do.
     """
-    frame = make_frame(size_wh)
-    for name, tile in zip(overlays, make_tiles(frame.body, len(overlays), frame.scale), strict=True):
-        refuse_small(name, (tile.width, tile.height), size_wh)
+
+    def tiles_in(wh: tuple[int, int]) -> Tiles:
+        frame = make_frame(wh)
+        tiles = make_tiles(frame.body, len(overlays), frame.scale)
+        return [(name, (tile.width, tile.height)) for name, tile in zip(overlays, tiles, strict=True)]
+
+    refuse_small(tiles_in, size_wh)
 
 
 def overlay_panels(overlays: Sequence[str], body: Rect, scale: Scale, caption: Caption) -> list[Panel]:

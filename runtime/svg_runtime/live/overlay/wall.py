@@ -11,7 +11,7 @@ import numpy as np
 from svg_runtime.live.overlay.banner import problem_of
 from svg_runtime.live.overlay.ghost_panel import GhostPanel
 from svg_runtime.live.overlay.layout import Frame, make_frame, make_tiles
-from svg_runtime.live.overlay.names import DEFAULT, LEAST_TILE_WH, refuse_small
+from svg_runtime.live.overlay.names import DEFAULT, LEAST_TILE_WH, Tiles, refuse_small
 from svg_runtime.live.overlay.picture import Panel, draw_header, overlay_panels
 from svg_runtime.live.overlay.theme import (
     BACKGROUND,
@@ -170,16 +170,21 @@ def wall_overlays(size_wh: tuple[int, int], overlays: tuple[str, ...], cameras: 
     Raises:
         UsageError: they cannot be read in tiles of this size; the message has the size that would do.
     """
-    frame = make_frame(size_wh)
-    rect = _grid(frame, size_wh, cameras)[0]
-    scale = _tile_scale(rect, frame.scale)
-    body = _body(rect, scale)
-    least = LEAST_TILE_WH[DEFAULT[0]]
-    if overlays == DEFAULT and (body.width < least[0] or body.height < least[1]):
+
+    def inner(wh: tuple[int, int], shown: tuple[str, ...]) -> list[Rect]:
+        frame = make_frame(wh)
+        rect = _grid(frame, wh, cameras)[0]
+        scale = _tile_scale(rect, frame.scale)
+        return [rect] if shown == SMALL_OVERLAYS else make_tiles(_body(rect, scale), len(shown), scale)
+
+    least, (default, *_) = LEAST_TILE_WH[DEFAULT[0]], inner(size_wh, DEFAULT)
+    if overlays == DEFAULT and (default.width < least[0] or default.height < least[1]):
         overlays = SMALL_OVERLAYS
-    inner = [rect] if overlays == SMALL_OVERLAYS else make_tiles(body, len(overlays), scale)
-    for name, tile in zip(overlays, inner, strict=True):
-        refuse_small(name, (tile.width, tile.height), size_wh)
+
+    def tiles_in(wh: tuple[int, int]) -> Tiles:
+        return [(name, (tile.width, tile.height)) for name, tile in zip(overlays, inner(wh, overlays), strict=True)]
+
+    refuse_small(tiles_in, size_wh)
     return overlays
 
 
