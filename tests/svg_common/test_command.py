@@ -53,9 +53,10 @@ def main(what: str, number: int = typer.Option(0)):
         except KeyboardInterrupt:
             raise RuntimeError("a library's own failure")
     elif what == "orderly":
-        signal.signal(signal.SIGINT, lambda *_: sys.stderr.write("closing\\n") and None)
+        heard = []
+        signal.signal(signal.SIGINT, lambda *_: heard.append(sys.stderr.write("closing\\n")))
         print("ready", flush=True)
-        signal.pause()
+        while not heard: time.sleep(0.01)
         raise KeyboardInterrupt
 
 run_command(app)
