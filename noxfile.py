@@ -12,7 +12,7 @@ from pathlib import Path
 import nox
 
 nox.options.default_venv_backend = "none"
-# docs and examples are parts of test; so is a sample of engine-matrix, which is a job of its own in CI, as ray is
+# docs and examples are parts of test; so is a sample of slow, which is a job of its own in CI, as ray is
 nox.options.sessions = ["lint", "types", "test", "gpu-simulated", "fuzz", "package"]
 
 
@@ -39,11 +39,20 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def test(session: nox.Session) -> None:
-    """All tests that need no GPU, with the coverage of the device side; or those that the arguments after -- choose."""
-    if session.posargs:
-        run_module(session, "pytest", *session.posargs)
-        return
-    run_module(session, "pytest", "-q", "-n", "auto", "--dist", "worksteal", "--durations=25", "--cov", "--cov-report=")
+    """The tests that need no GPU, a sample of the slow ones among them; or those that the arguments after -- choose."""
+    run_module(session, "pytest", *(session.posargs or ("-q", "-n", "auto", "--dist", "worksteal", "--durations=25")))
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """The rest: all golden files and models, their graphs through NVIDIA's parser and builder, peers, WebGPU."""
+    run_module(session, "pytest", "-q", "-n", "auto", "--dist", "worksteal", "--durations=5", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """How many lines of the device side its tests run."""
+    run_module(session, "pytest", "-q", "-n", "auto", "--dist", "worksteal", "--cov", "--cov-report=")
     for package in ("svg_common", "svg_runtime"):
         report = (sys.executable, "-m", "coverage", "report", "--format=total", f"--include=*/{package}/*")
         session.log(f"lines of {package} that its tests run: {str(session.run(*report, silent=True)).strip()} %")
@@ -53,13 +62,6 @@ def test(session: nox.Session) -> None:
 def gpu_simulated(session: nox.Session) -> None:
     """The tests for a GPU, on one made of host memory: they must work on the day that a real one is there."""
     run_module(session, "pytest", "-q", "-n", "auto", "-p", "tests.gpu.simulated", "tests/gpu", *session.posargs)
-
-
-@nox.session(name="engine-matrix")
-def engine_matrix(session: nox.Session) -> None:
-    """The rest of the model matrix, all its graphs through NVIDIA's parser and builder, and WebGPU; test runs a sample."""
-    matrix = ("tests/svg_export/test_engines_matrix.py", "tests/test_model_matrix.py", "tests/demo/test_engine.py")
-    run_module(session, "pytest", "-q", "-n", "auto", "--durations=5", "-m", "engine_matrix", *matrix, *session.posargs)
 
 
 @nox.session

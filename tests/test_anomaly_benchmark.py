@@ -144,7 +144,7 @@ def _second_frame(checkpoint: Checkpoint, first: np.ndarray) -> np.ndarray:
 
 
 class TestForecasts:
-    @pytest.mark.parametrize("model", [TINY, {**FRAMES, "image_size": 64}])
+    @pytest.mark.parametrize("model", [pytest.param(TINY, marks=pytest.mark.slow), {**FRAMES, "image_size": 64}])
     def test_a_checkpoint_and_its_bundle_give_the_same(self, tmp_path, model):
         from anomaly_forecasts import BundleForecaster, CheckpointForecaster, measure
 

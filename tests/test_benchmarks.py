@@ -123,6 +123,7 @@ def peers(tiny_bundle, tmp_path_factory) -> tuple[dict, str, Path]:
     return json.loads((folder / "out.json").read_text()), run.stdout, folder / "out.json"
 
 
+@pytest.mark.slow
 def test_peers_compute_the_same_frames_and_are_timed(peers):
     rows = next(item["extra_info"]["peers"] for item in peers[0]["benchmarks"] if item["name"] == "test_peers[tiny]")
     assert len({row["name"] for row in rows}) == 7
@@ -170,6 +171,7 @@ def test_weights_of_a_bundle_give_the_frames_of_its_model(tiny_model, tiny_bundl
     )
 
 
+@pytest.mark.slow
 def test_publishing_makes_tables_a_plot_and_a_small_result(peers, tmp_path):
     command = [sys.executable, str(FOLDER / "publish.py"), str(peers[2])]
     files = tmp_path / "small.json", tmp_path / "growth.png"
@@ -211,6 +213,7 @@ def test_bundle_options_are_split_and_labelled():
     assert [label(name) for name in ("x/a.svgb", "embedded", "random:nf8")] == ["a", "embedded", "random:nf8"]
 
 
+@pytest.mark.slow
 def test_random_bundle_is_made_once(tmp_path):
     from bundles import open_named
 

@@ -28,7 +28,7 @@ from svg_train.checkpoint import load_checkpoint
 from tests.command_runner import start, wait_until
 from tests.svg_runtime.live.live_helpers import write_video
 
-KILLS = int(os.environ.get("SVG_EDGE_TEST_KILLS", "2"))
+KILLS = int(os.environ.get("SVG_EDGE_TEST_KILLS", "1"))
 TINY_RUN = [
     *("--nf", "4", "--g-dim", "16", "--rnn-size", "24", "--z-dim", "4", "--n-past", "3", "--n-future", "2"),
     *("--batch-size", "2", "--eval-sequences", "2", "--eval-samples", "2", "--eval-horizon", "2"),
@@ -135,8 +135,8 @@ class TestFullDisk:
 
     @pytest.mark.parametrize(
         ("more", "limit", "named"),
-        [(["--save-checkpoint", "/dev/full"], None, "'/dev/full'"), (["--json", "/dev/full"], None, "/dev/full"),
-         ([], 3000, "b.svgb")],
+        [(["--save-checkpoint", "/dev/full"], None, "'/dev/full'"), ([], 3000, "b.svgb"),
+         pytest.param(["--json", "/dev/full"], None, "/dev/full", marks=pytest.mark.slow)],
     )  # fmt: skip
     def test_export(self, tiny_checkpoint, tmp_path, more, limit, named):
         run = start(export(tiny_checkpoint, *more), tmp_path, limits={resource.RLIMIT_FSIZE: limit} if limit else None)
@@ -292,7 +292,7 @@ def test_training_without_memory_is_one_message(tmp_path):
     assert "error: out of memory" in run.output
 
 
-@pytest.mark.parametrize("descriptors", [6, 9, 10, 11, 12, 14])
+@pytest.mark.parametrize("descriptors", [6, 10, *(pytest.param(n, marks=pytest.mark.slow) for n in (9, 11, 12, 14))])
 @pytest.mark.parametrize("command", ["live", "evaluate", "train", "bench"])
 def test_without_file_descriptors_there_is_one_message(tiny_bundle, tmp_path, command, descriptors):
     commands = {

@@ -30,6 +30,7 @@ def checkpoints(*patterns: str) -> list[Path]:
     return sorted(path for pattern in patterns for path in FOLDER.glob(pattern))
 
 
+QUICK = {"openstl_convlstm_10", "openstl_mim_10", "openstl_predrnn_10", "srvp_kth_tiny", "svgprime_tiny"}  # the others are slow
 FRAMES = checkpoints("openstl_*.pth", "openstl_*.ckpt")
 SRVP = checkpoints("srvp_*/model.pt")
 SVG = checkpoints("svgprime_*.pth")  # the 2018 reference: tests/svg_train/reference/test_reference_checkpoint.py
@@ -119,7 +120,8 @@ def golden(request, shared_data, tmp_path_factory) -> Golden:
 
 def every(paths: list[Path]):
     """A test of each golden file; skipped where there are none."""
-    return pytest.mark.parametrize("golden", paths or [FOLDER], indirect=True, ids=name)
+    files = [pytest.param(path, id=name(path), marks=() if name(path) in QUICK else pytest.mark.slow) for path in paths]
+    return pytest.mark.parametrize("golden", files or [FOLDER], indirect=True)
 
 
 @pytest.fixture(autouse=True)

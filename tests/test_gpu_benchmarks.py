@@ -55,6 +55,7 @@ def case(fused_bundle) -> dict:
     return json.loads(json.dumps(found))
 
 
+@pytest.mark.slow
 def test_all_peers_of_a_case_compute_the_same_frames(case):
     assert [(row["name"], row["precision"]) for row in case["peers"]] == [
         ("PyTorch eager", "fp32"), ("PyTorch eager", "fp16"), ("PyTorch eager", "bf16"),
@@ -69,6 +70,7 @@ def test_all_peers_of_a_case_compute_the_same_frames(case):
         assert "seconds" not in row
 
 
+@pytest.mark.slow
 def test_host_time_ends_where_the_work_is_handed_over(case):
     """On the CPU, PyTorch then only has to return an array; our loop reads frames for the first time."""
     for row in case["peers"][:-2]:
@@ -103,6 +105,7 @@ def test_compiled_forecast_is_captured_without_a_break(fused_bundle, monkeypatch
     np.testing.assert_allclose(frames, TorchPeer(model, task, context).forecast(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_case_has_ceilings_and_a_roofline_per_precision(case):
     assert case["ceilings"]["matmul_operations_per_s"] == {
         name: pytest.approx(2 * 64**3 / 1e-3) for name in ("fp32", "fp16", "bf16")
@@ -117,6 +120,7 @@ def test_case_has_ceilings_and_a_roofline_per_precision(case):
     assert case["telemetry"].keys() == {"before", "after"}
 
 
+@pytest.mark.slow
 def test_table_and_markdown_of_a_case(case):
     from gpu_report import HEADINGS, case_rows, gpu_markdown, gpu_table
     from peers import Peer
@@ -132,6 +136,7 @@ def test_table_and_markdown_of_a_case(case):
     assert "seconds" not in rows[0]
 
 
+@pytest.mark.slow
 def test_publishing_a_result_with_a_gpu(case, tmp_path):
     about = {"bundle": "tiny.svgb", "gpu_case": {**case, "gpu": {"name": "Some GPU"}}}
     machine = {"hardware": {"cores_usable": 2, "cpu": "Some CPU", "load_average": 0.1}, "versions": {}, "telemetry": {}}

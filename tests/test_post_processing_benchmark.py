@@ -16,6 +16,7 @@ def benchmarks_on_path(monkeypatch, pytestconfig):
     monkeypatch.syspath_prepend(str(pytestconfig.rootpath / "benchmarks"))
 
 
+@pytest.mark.slow
 def test_every_way_is_measured_on_the_same_forecasts(tmp_path, monkeypatch, capsys, tiny_bundle):
     import post_processing
 

@@ -71,6 +71,7 @@ def test_training_goes_on_without_tensorboard(folder):
     assert (folder / f"{NAME}-run" / "metrics.jsonl").read_text().count("\n") > 1
 
 
+@pytest.mark.slow
 def test_export(folder, tiny_checkpoint):
     shutil.copy(tiny_checkpoint, folder / f"{NAME}.pt")
     command = ["svg-export", f"{NAME}.pt", "--no-fused", "--no-shuffled"]
@@ -80,6 +81,7 @@ def test_export(folder, tiny_checkpoint):
     assert load_checkpoint(folder / f"{NAME}-c.pt")
 
 
+@pytest.mark.slow
 def test_benchmark(folder, tiny_bundle):
     shutil.copytree(tiny_bundle, folder / f"{NAME}.svgb")
     small = ["--backend", "cpu", "--seconds", "0.1", "--samples", "1", "--horizon", "1"]

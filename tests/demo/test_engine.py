@@ -97,14 +97,14 @@ def gpu_browser(launch, address):
     return browser
 
 
-@pytest.mark.engine_matrix
+@pytest.mark.slow
 def test_so_they_are_on_webgpu(gpu_browser, address):
     tab = gpu_browser.new_page()
     tab.goto(f"{address}/ort/LICENSE.txt")
     assert compare(tab, "digits", "webgpu", samples=1, horizon=2, more=0).startswith("WebGPU")
 
 
-@pytest.mark.engine_matrix
+@pytest.mark.slow
 def test_a_model_whose_frames_are_wrong_on_webgpu_runs_on_wasm(gpu_browser, address):
     """Convolutions of 15 channels are wrong in onnxruntime-web 1.30.0, which the camera model begins with."""
     tab = gpu_browser.new_page()

@@ -34,7 +34,7 @@ def quick(*case: Any) -> Any:
 
 
 def full(*case: Any) -> Any:
-    return pytest.param(*case, marks=pytest.mark.engine_matrix)
+    return pytest.param(*case, marks=pytest.mark.slow)
 
 
 def mark_quick(cases: list[tuple[Any, ...]], chosen: set[tuple[Any, ...]]) -> list[Any]:

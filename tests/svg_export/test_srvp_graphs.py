@@ -16,9 +16,13 @@ SIZES = {
     "four layers, two Euler steps": {"ny": 20, "nz": 50, "residual_size": 256, "residual_layers": 4, "n_euler_steps": 2},
     "one layer, ny < nz": {"ny": 2, "nz": 5, "residual_size": 0, "residual_layers": 1},
 }
+QUICK = ("as in the recipe",)
 
 
-@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize(
+    "sizes",
+    [pytest.param(sizes, id=name, marks=() if name in QUICK else pytest.mark.slow) for name, sizes in SIZES.items()],
+)
 def test_residual_steps_run_on_openvino(sizes, tmp_path, monkeypatch):
     """While it fuses small layers in a row, its CPU plugin crashes at some sizes and batches."""
     pytest.importorskip("openvino", reason="openvino is not installed: pip install 'svg-edge[openvino]'")

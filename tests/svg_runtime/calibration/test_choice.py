@@ -68,7 +68,17 @@ def test_the_stream_context_is_chosen_for_too(fused_bundle, measured):
     assert len(measured) == 1
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[1]", '{"way": {}}', '{"way": 3, "rows": 7, "busy": 0, "measured_s": 0}'])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "{",
+        '{"way": {}}',
+        *(
+            pytest.param(text, marks=pytest.mark.slow)
+            for text in ("", "[1]", '{"way": 3, "rows": 7, "busy": 0, "measured_s": 0}')
+        ),
+    ],
+)
 def test_a_damaged_decision_is_measured_again(fused_bundle, cache, measured, damage):
     opened(fused_bundle)
     (file,) = (cache / "calibration").iterdir()

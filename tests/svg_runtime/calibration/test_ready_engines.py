@@ -35,7 +35,7 @@ pytest.importorskip("filelock", reason="filelock is not installed: pip install '
 pytestmark = pytest.mark.usefixtures("cache")
 
 SMALL = {"samples": 2, "horizon": 2, "precision": "fp32"}
-NATIVE = ("tensorrt", "tensorrt-rtx")
+NATIVE = ("tensorrt", pytest.param("tensorrt-rtx", marks=pytest.mark.slow))
 NOT_BUILT = "engine not built; svg-live --calibrate full builds it"
 CPU = "cpu (ONNX Runtime"
 
