@@ -21,6 +21,7 @@ from svg_train.config import build_config
 from svg_train.data.loading import StepSampler
 from svg_train.machine import Machine
 from svg_train.train import DivergedError, StoppedError, Trainer
+from tests.command_runner import start
 from tests.conftest import TINY
 
 CPU = Machine(device="cpu", precision="32-true")
@@ -289,11 +290,6 @@ def test_batches_depend_on_the_step_alone_and_ranks_share_them_out():
     assert [a + b for a, b in zip(*ranks, strict=True)] == list(StepSampler(12, 4, range(3), 5))
 
 
-def run_cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", "from svg_adapt.cli import main; main()", *arguments], cwd=cwd,
-                          capture_output=True, text=True, timeout=120)  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -310,9 +306,9 @@ def run_cli(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_mistakes_get_one_message_and_the_documented_code(tmp_path, arguments, code, message):
-    result = run_cli(*arguments, cwd=tmp_path)
-    assert (result.returncode, "Traceback" in result.stderr) == (code, False), result.stderr
-    assert message in result.stderr
+    run = start(["svg-train", *arguments], tmp_path)
+    assert (run.wait(), "Traceback" in run.output) == (code, False), run.output
+    assert message in run.output
 
 
 def test_two_processes_share_one_run(tmp_path):
