@@ -213,6 +213,7 @@ function showFutures({ spreads }) {
   const columns = Math.min(MOST_LEADS, horizon);
   const leads = Array.from({ length: columns }, (_, i) => Math.round(((i + 1) * horizon) / columns));
   drawGrid($("futures"), latest, leads, spec);
+  for (const id of ["leads", "futures"]) $(id).style.maxWidth = `${(100 * columns) / MOST_LEADS}%`; // few columns stay small
   $("leads").replaceChildren(...leads.map((lead) => {
     const label = document.createElement("span");
     label.textContent = seconds(lead);

@@ -81,7 +81,8 @@ def coverage(histogram: Array, probability: float = CENTRAL) -> float:
         return float("nan")
     edges = np.arange(len(histogram) + 1) / len(histogram)
     cumulative = np.concatenate([[0.0], np.cumsum(histogram)]) / total
-    low, high = np.interp([(1 - probability) / 2, (1 + probability) / 2], edges, cumulative)
+    # Rounded: (1 - 0.8) / 2 is a little less than 0.1, where the interval of nine members begins.
+    low, high = np.interp(np.round([(1 - probability) / 2, (1 + probability) / 2], 12), edges, cumulative)
     return float(high - low)
 
 

@@ -118,6 +118,7 @@ def test_few_members_have_no_interval_of_80_percent():
 
 def test_without_truths_or_errors_there_is_no_score():
     assert np.isnan(coverage(np.zeros(5)))
+    assert coverage(np.array([3.0, *[0] * 8, 2])) == 0  # exactly: its edges are those of the interval
     assert np.isnan(spread_skill_ratio(0.1, 0.0, 5))
     assert np.isnan(spread_skill_ratio(float("nan"), float("nan"), 5))
 

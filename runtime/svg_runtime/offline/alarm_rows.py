@@ -47,7 +47,7 @@ class AlarmRows:
         self.rows: list[dict[str, Any]] = []
 
     def add(self, frame: int, time_s: float, values: SignalValues | None, empty: bool) -> None:
-        """Take in the signals of one frame; `empty`: its picture carried nothing, which raises no alarm."""
+        """Ingest the signals of one frame; `empty`: its picture carried nothing, which raises no alarm."""
         now_s = frame * self._interval_s
         known = values if self._settling.add(now_s, empty) else None
         value: float | None = None if known is None else getattr(known, self._signal)

@@ -287,9 +287,17 @@ def _refuse_other_shards(folder: Path, shard: Shard) -> None:
     """Two numbers of shards at the same time would forecast videos twice."""
     for file in folder.glob(".shard-*-of-*.lock"):
         name = file.name.removeprefix(".shard-").removesuffix(".lock")
-        if not name.endswith(f"-of-{shard.count}"):
-            with _locked(folder, name):
-                pass
+        number, _, count = name.partition("-of-")
+        if count != str(shard.count):
+            try:
+                with _locked(folder, name):
+                    pass
+            except DatasetInUseError as error:
+                raise DatasetInUseError(
+                    f"shard {number}/{count} of '{folder}' is being written by another process, "
+                    f"and this is shard {shard.number}/{shard.count}\n"
+                    f"  wait for it, or take one of its {count} shards: --shard 1/{count} to --shard {count}/{count}"
+                ) from error
 
 
 def _remove_unfinished(folder: Path) -> None:

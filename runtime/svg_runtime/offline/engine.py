@@ -20,9 +20,9 @@ class Engine:
     Attributes:
         backend: its name; of `auto`, the chosen one.
         computes_in: "f32", "bf16 and f32": read from the engine, of the layers with weights; "" if it does not report it.
-        device, precision, fused, shuffled: as of `Forecaster.open`; None: the backend's own choice.
+        device, precision, fused, shuffled: as for `Forecaster.open`; None: the backend's own choice.
         threads: that `auto` measured to be the fastest.
-        description: of library and device, for people.
+        description: of library and device, human-readable.
     """
 
     backend: str

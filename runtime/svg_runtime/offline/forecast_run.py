@@ -89,10 +89,17 @@ def run_forecast(options: ForecastOptions, console: Console) -> Tally:
     if tally.not_ok:
         raise SvgError(
             f"{tally.not_ok} of {sum(tally.status.values())} videos are not forecast completely\n"
-            f"  their status and reason are in the table of videos in '{options.out}'; those that could not be reached are "
-            "tried again by the same command"
+            f"  why is said above{_more_about(options, tally)}"
         )
     return tally
+
+
+def _more_about(options: ForecastOptions, tally: Tally) -> str:
+    """Where else the reasons are, and what becomes of videos that could not be reached."""
+    unreachable = tally.status["unreachable"]
+    table = "" if tally.not_ok == unreachable else f", and in the table of videos in '{options.out}'"
+    again = "; those that could not be reached are tried again by the same command" if unreachable else ""
+    return table + again
 
 
 def _say_size(options: ForecastOptions, manifest: Manifest, say: Any) -> None:
@@ -113,7 +120,7 @@ def _finish(options: ForecastOptions, about: dict[str, Any], tally: Tally, durat
     for name, reason in shown:
         say(f"svg-forecast: {name}: {reason.partition(chr(10))[0]}")
     if len(shown) < len(tally.problems):
-        say(f"svg-forecast: and {len(tally.problems) - len(shown)} more, in the table of videos and in --json FILE")
+        say(f"svg-forecast: and {len(tally.problems) - len(shown)} more, which --json FILE has too")
     if options.json is None:
         return
     summary = {

@@ -38,7 +38,8 @@ _PLAYLISTS = (".m3u", ".m3u8")
 LIST_SUFFIXES = (".txt", ".lst", ".list", *_PLAYLISTS)  # a playlist is a list with comments
 _LIST_LIMIT = 256 << 20  # bytes: millions of names
 _BRACKETS = re.compile(r"\[[^\]]*\]")  # of addresses such as [::1]
-_NAME_LIMIT = 4096  # characters of an address, as of a path on Linux
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_NAME_LIMIT = 4096  # characters of an address, as for a path on Linux
 _UNKNOWN_SIZE = -1  # an HTTP server need not know how long its answer will be
 _USUAL_BYTES = 10 << 20  # of a video whose size is not known, for progress alone
 _LONGEST_KEY = 300  # characters of an entry in the summary
@@ -102,7 +103,7 @@ def list_videos(sources: Sequence[str]) -> Listing:
     """Find all videos in `sources`: files, folders, lists (.txt) of both, and addresses.
 
     Raises:
-        UsageError: a source does not exist, is no video, list or folder, names nothing, or there is no such kind of address.
+        UsageError: a source does not exist, is not a video, list or folder, names nothing, or there is no such kind of address.
         BackendMissingError: the package that reads such addresses is not installed.
         UnreachableError: a store does not answer, and nothing was found elsewhere.
     """
@@ -162,7 +163,7 @@ def _place_of_list(source: str) -> str:
 
 def _empty_list(source: str) -> UsageError:
     return UsageError(
-        f"the list '{shown(source)}' names no videos\n"
+        f"the list '{shown(source)}' does not name any videos\n"
         "  expected a path or an address on each line; a line that begins with # is a comment"
     )
 
@@ -209,7 +210,7 @@ def _entries(source: str) -> list[str]:
     """The lines of a list, without empty ones and comments; relative paths are relative to its folder.
 
     Raises:
-        UsageError: there is no such list, it is none, or it is empty.
+        UsageError: there is no such list, it is not one, or it is empty.
         UnreachableError: it cannot be read.
     """
     content = _read_list(source)
@@ -218,10 +219,11 @@ def _entries(source: str) -> list[str]:
     try:
         text = decode_text(content, errors="surrogateescape")
     except EncodingError as error:
-        raise UsageError(f"'{shown(source)}' is no list: {error}\n  expected a path or an address on each line") from error
+        raise UsageError(f"'{shown(source)}' is not a list: {error}\n  expected a path or an address on each line") from error
     folder, is_playlist = os.path.dirname(without_query(source)), without_query(source).lower().endswith(_PLAYLISTS)
-    lines = [line.strip() for line in text.splitlines()]
-    entries = [local_path(line) for line in lines if line and not line.startswith("#")]
+    # Names may hold any other separator that str.splitlines knows.
+    lines = [line if os.path.lexists(os.path.join(folder, line)) else line.strip() for line in _LINE_END.split(text)]
+    entries = [local_path(line) for line in lines if line.strip() and not line.startswith("#")]
     if not entries:
         raise _empty_list(source)
     return [entry if "://" in entry else _below(folder, os.path.expanduser(entry), is_playlist) for entry in entries]
@@ -248,7 +250,7 @@ def _read_list(source: str) -> bytes:
 
 def _videos_in(source: str) -> Iterator[Video]:
     if len(source) > _NAME_LIMIT or "\0" in source:
-        raise UsageError(f"'{shown(source)[:40]}...' is no path: it is too long, or holds a zero byte")
+        raise UsageError(f"'{shown(source)[:40]}...' is not a path: it is too long, or holds a zero byte")
     if not source.strip():
         raise UsageError("an empty name of a video, folder or list\n  give one, or . for this folder")
     if "://" in source and "::" in _BRACKETS.sub("", without_query(source)):

@@ -66,7 +66,7 @@ class _Events(EventLog):
         self.place: dict[str, Any] = {}  # frame and time_s of the present frame
 
     def add(self, kind: str, message: str, **values: Any) -> None:
-        """As of EventLog; `values`: further columns."""
+        """See `EventLog`; `values`: further columns."""
         super().add(kind, message)
         self.rows.append({"kind": kind, **self.place, **values, "message": message})
 

@@ -25,7 +25,7 @@ Keep = Literal["mean", "spread", "samples"]
 
 @dataclass(frozen=True)
 class ForecastOptions:
-    """The options of `svg-forecast`; those of the model are as of `svg-live`."""
+    """The options of `svg-forecast`; those of the model are the ones of `svg-live`."""
 
     sources: tuple[str, ...]
     out: Path
@@ -49,7 +49,7 @@ class ForecastOptions:
     json: Path | None = None
 
     def find_model(self) -> Path:
-        """The bundle; as of `svg_runtime.bundle.reader.find_model`."""
+        """The bundle. See `svg_runtime.bundle.reader.find_model`."""
         return find_model(self.model, real_video=True)
 
     def settings(self, manifest: Manifest, model: str) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class ForecastOptions:
         Raises:
             UsageError: another backend than that of `like` is asked for.
             BackendMissingError: the engine of earlier results is not available here.
-            SvgError: as of `Forecaster.open`.
+            SvgError: as for `Forecaster.open`.
         """
         asked = {
             "backend": self.backend, "calibrate": self.calibrate, "device": self.device, "threads": self.threads,
@@ -123,7 +123,7 @@ class ForecastOptions:
 
         Raises:
             UsageError: only another engine can be had with these options on this machine.
-            SvgError: as of `open_forecaster`.
+            SvgError: as for `open_forecaster`.
         """
         known = dataset.engine()
         forecaster = self.open_forecaster(model, progress, known)

@@ -52,11 +52,7 @@ class RayWorker:
             options=self._options, forecaster=self._forecaster, dataset=self._dataset, stop=StopRequest(), tally=tally
         )
         name = hashlib.sha256("".join(video.id for video in videos).encode()).hexdigest()[:16]
-        try:
-            failure = worker.run_part(videos, f"b{name}")
-        except SvgError as error:  # the part was not published
-            failure = error
-            tally = Tally()
+        failure = worker.run_part(videos, f"b{name}")
         work = sum(video.work for video in videos)
         report = {**vars(tally), "failure": None if failure is None else str(failure), "work": work}
         return {"report": np.array([json.dumps(report)])}

@@ -38,5 +38,5 @@ def parse_shard(text: str) -> Shard:
     """
     found = _SHARD.fullmatch(text.strip())
     if found is None or not 1 <= int(found[1]) <= int(found[2]):
-        raise UsageError(f"--shard {text} is no shard\n  expected I/N with I from 1 to N, such as 1/4, 2/4, 3/4 and 4/4")
+        raise UsageError(f"--shard {text} is not a shard\n  expected I/N with I from 1 to N, such as 1/4, 2/4, 3/4 and 4/4")
     return Shard(int(found[1]), int(found[2]))

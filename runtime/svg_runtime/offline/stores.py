@@ -45,7 +45,7 @@ def open_store(address: str) -> tuple[Any, str]:
         raise BackendMissingError(f"{kind}:// needs a package: {reason_of(error)}\n  install it with pip") from error
     except ValueError as error:
         raise UsageError(
-            f"'{shown(address)}' is no address of videos: {reason_of(error)}\n"
+            f"'{shown(address)}' is not an address of videos: {reason_of(error)}\n"
             "  expected a path, file://, s3://, gs:// or another kind that fsspec knows"
         ) from error
     except Exception as error:  # a driver that wants to log in
@@ -84,7 +84,7 @@ def read_list(address: str, limit: int) -> bytes:
     """The first `limit` bytes of a list.
 
     Raises:
-        UsageError, BackendMissingError: as of `open_store`.
+        UsageError, BackendMissingError: as for `open_store`.
         UnreachableError: it cannot be read, or is a page.
     """
     store, place = open_store(address)
@@ -101,7 +101,7 @@ def download(address: str, path: Path) -> None:
     """Copy a video to `path`.
 
     Raises:
-        UsageError, BackendMissingError: as of `open_store`.
+        UsageError, BackendMissingError: as for `open_store`.
         UnreachableError: it cannot be read, or is a page: a login may have expired since the video was listed.
     """
     store, place = open_store(address)

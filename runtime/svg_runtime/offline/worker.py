@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -48,30 +48,41 @@ class Worker:
         """Forecast `pending`, and publish a part every minute.
 
         Returns:
-            What ended the run before its time; what was finished until then is published.
-
-        Raises:
-            SvgError: a part cannot be written.
+            What ended the run before its time: what was finished until then is published, unless it cannot be written.
         """
         waiting = deque(pending)
         self._all_work = sum(video.work for video in waiting)
         failure: SvgError | None = None
         while waiting and not self._stop and failure is None:
             end_s = time.monotonic() + self._options.save_every_s
-            with self._dataset.part() as part:
-                while waiting and not self._stop and failure is None:
-                    if part.rows and (time.monotonic() >= end_s or part.nbytes >= _PART_BYTES):
-                        break
-                    failure = self._next(part, waiting.popleft())
+            try:
+                with self._part() as part:
+                    while waiting and not self._stop and failure is None:
+                        if part.rows and (time.monotonic() >= end_s or part.nbytes >= _PART_BYTES):
+                            break
+                        failure = self._next(part, waiting.popleft())
+            except SvgError as error:
+                return error
         return failure
 
     def run_part(self, videos: Iterable[Video], name: str) -> SvgError | None:
-        """Forecast `videos` as the part of this name; returns and raises as `run`."""
+        """Forecast `videos` as the part of this name; returns as `run`."""
         failure: SvgError | None = None
-        with self._dataset.part(name) as part:
-            for video in videos:
-                failure = failure or self._next(part, video)
+        try:
+            with self._part(name) as part:
+                for video in videos:
+                    failure = failure or self._next(part, video)
+        except SvgError as error:
+            return error
         return failure
+
+    @contextmanager
+    def _part(self, name: str | None = None) -> Iterator[Part]:
+        """A part of the data set, whose videos count when it is published."""
+        with self._dataset.part(name) as part:
+            yield part
+        for rows in part.rows:
+            self._tally.count(rows.video)
 
     def _next(self, part: Part, video: Video) -> SvgError | None:
         """Forecast one video; returns what must end the run."""
@@ -97,7 +108,6 @@ class Worker:
         self._away = 0
         if rows is not None:
             part.add(rows)
-            self._tally.count(rows.video)
         return None
 
     def _kept(self, part: Part, video: Video) -> AbstractContextManager[Forecasts | None]:

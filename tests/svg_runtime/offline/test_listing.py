@@ -96,6 +96,16 @@ def test_a_changed_file_is_another_video_and_a_touched_shard_is_not(videos, tmp_
     assert after.address == before.address == str(copy)
 
 
+def test_names_in_a_list_may_have_any_character_but_a_line_end(tmp_path):
+    odd = [f"a{sign}b.mp4" for sign in "\u2028\u0085\v\f\x1c"] + [" first.mp4"]
+    for name in [*odd, "plain.mp4"]:
+        (tmp_path / name).touch()
+    (tmp_path / "list.txt").write_text("\n".join([*odd, "\t# a comment", "  plain.mp4 \r", ""]), newline="")
+    listing = list_videos([str(tmp_path / "list.txt")])
+    assert sorted(Path(video.address).name for video in listing.videos) == sorted([*odd, "plain.mp4"])
+    assert not listing.missing
+
+
 def test_entries_that_lead_nowhere_do_not_end_the_list(videos, tmp_path):
     (tmp_path / "pipe").touch()
     os.mkfifo(tmp_path / "fifo.mp4")
@@ -111,9 +121,9 @@ def test_entries_that_lead_nowhere_do_not_end_the_list(videos, tmp_path):
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"", "names no videos"),
-        (b"# nothing\n\n", "names no videos"),
-        (b"list.txt\n./list.txt\n", "names no videos"),
+        (b"", "does not name any videos"),
+        (b"# nothing\n\n", "does not name any videos"),
+        (b"list.txt\n./list.txt\n", "does not name any videos"),
         (b"\0" * 100, "expected a path or an address on each line"),
         (b"\xff\xfea\0.\0m\0p\x004\0", "expected a path or an address on each line"),
         (bytes(range(256)) * 100, "expected a path or an address on each line"),
@@ -134,7 +144,7 @@ def test_an_empty_list_in_a_list_is_missing_as_an_empty_folder_is(videos, tmp_pa
     assert names([str(tmp_path / "all.txt")]) == ["yard0.mp4"]
     (tmp_path / "none.txt").write_text("# nothing\n")
     listing = list_videos([str(tmp_path / "all.txt")])
-    assert "names no videos" in listing.missing[str(tmp_path / "none.txt")]
+    assert "does not name any videos" in listing.missing[str(tmp_path / "none.txt")]
 
 
 def test_an_empty_list_ends_the_command_as_an_empty_folder_does(svg_forecast, tmp_path):
@@ -358,7 +368,7 @@ def test_a_file_that_is_still_written_is_unreachable(videos, tmp_path):
         ("file:///gone%20away/a.mp4", UsageError, "'/gone away/a.mp4' does not exist"),
         ("/gone/*.mp4", UsageError, "contains no videos"),
         ("zip://a.mp4::/tmp/x.zip", UsageError, "a chain of addresses"),
-        ("foo://bucket/x", UsageError, "no address of videos"),
+        ("foo://bucket/x", UsageError, "not an address of videos"),
         ("memory://nothing", UsageError, "contains no videos"),
         ("oci://bucket/x", BackendMissingError, "install it with pip"),
     ],

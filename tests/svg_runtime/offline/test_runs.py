@@ -150,7 +150,10 @@ def test_who_may_write_at_the_same_time(tmp_path):
             pass
         with pytest.raises(DatasetInUseError, match="shard 1/2"), open_dataset(tmp_path, {}, Shard(1, 2)):
             pass
-        with pytest.raises(DatasetInUseError, match="shard 1/2"), open_dataset(tmp_path, {}, Shard(1, 3)):
+        with (
+            pytest.raises(DatasetInUseError, match=r"shard 1/2 .*this is shard 1/3\n.*--shard 1/2 to --shard 2/2"),
+            open_dataset(tmp_path, {}, Shard(1, 3)),
+        ):
             pass
     with open_dataset(tmp_path, {}, Shard(1, 3)):
         pass
@@ -193,8 +196,9 @@ def test_results_of_other_settings_are_not_mixed(svg_forecast, videos):
 def test_a_full_disk_is_said_and_survived(svg_forecast, videos, tmp_path):
     svg_forecast(videos / "yard0.mp4", out="out")
     shutil.copytree("out", "before")
-    run = start(command(videos, tmp_path / "out"), tmp_path, limits={resource.RLIMIT_FSIZE: 3000})
+    run = start(command(videos, tmp_path / "out", "--json", "full.json"), tmp_path, limits={resource.RLIMIT_FSIZE: 3000})
     run.assert_one_message(1)
+    assert json.loads(Path("full.json").read_text())["videos"] == {"listed": 5, "done_before": 1, "ok": 1}  # what is there
     assert "cannot write" in run.output
     assert "run the same command again" in run.output
     assert rows_of(Path("out")) == rows_of(Path("before"))
@@ -279,8 +283,9 @@ def test_rows_do_not_depend_on_where_a_video_is(svg_forecast, bucket, videos):
 
 def test_missing_entries_make_the_first_shard_fail_alone(svg_forecast, videos):
     Path("list.txt").write_text(f"{videos}/yard0.mp4\ngone.mp4\n")
-    codes = [svg_forecast("list.txt", "--shard", f"{number}/2")[0] for number in (1, 2)]
-    assert codes == [1, 0]
+    (code, message, _), (other, _, _) = (svg_forecast("list.txt", "--shard", f"{number}/2") for number in (1, 2))
+    assert (code, other) == (1, 0)
+    assert "table of videos" not in message  # it has no row of what is missing
 
 
 def test_an_engine_that_fails_ends_the_run_and_keeps_what_is_done(svg_forecast, videos, monkeypatch):
@@ -348,7 +353,7 @@ def test_shards_that_are_none(text):
         (["--save-every", "10"], 2, "not a duration"),
         (["--source-fps", "0"], 2, "not a rate"),
         (["--alarm-clear", "9"], 2, "above the threshold"),
-        (["--shard", "2/1"], 2, "is no shard"),
+        (["--shard", "2/1"], 2, "is not a shard"),
         (["--model", "gone.svgb"], 1, "no such bundle"),
     ],
 )
