@@ -58,9 +58,9 @@ class ThermalCamera:
         """Nothing to release; a real camera is closed here."""
 
 
-def to_uint8(counts: np.ndarray, low: int = 20_000, high: int = 30_000) -> np.ndarray:
+def to_uint8(counts: np.ndarray) -> np.ndarray:
     """Map sensor counts to gray levels on a fixed scale: one that adapts to each picture would flicker."""
-    gray = np.clip((counts.astype(np.float32) - low) / (high - low), 0, 1)
+    gray = np.clip((counts.astype(np.float32) - 20_000) / 10_000, 0, 1)
     return (gray * 255).astype(np.uint8)
 
 
@@ -76,8 +76,10 @@ def main() -> None:
                 seen = forecaster.observe(preprocessor.fit(picture.image))
                 if forecaster.ready:
                     futures = forecaster.forecast()
-                    surprise = f"surprise {seen.surprise:.1f} {forecaster.surprise_unit}"
-                    print(f"interval {picture.tick}: {surprise}, {len(futures)} futures")
+                    line = f"interval {picture.tick}: {len(futures)} futures"
+                    if seen.surprise is not None:
+                        line += f", surprise {seen.surprise:.1f} {forecaster.surprise_unit}"
+                    print(line)
         finally:
             camera.close()
         print(f"{camera.description}: {camera.captured} pictures, {camera.dropped} intervals missed")

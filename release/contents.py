@@ -14,7 +14,7 @@ _FOLDERS = ("", "export", "runtime")  # that hold import packages
 # A few of which the rest follows: a tree without them is not the one that we want to compare with.
 _MUST_HAVE = (
     *(f"{package}/__init__.py" for package in PACKAGES),
-    "svg_runtime/py.typed",
+    *(f"{package}/py.typed" for package in ("svg_common", "svg_runtime", "svg_train")),  # those with public Python
     "svg_runtime/embedded/camera.svgb/manifest.json",
     "svg_runtime/embedded/digits.svgb/manifest.json",
     "svg_train/models/camera.pt",

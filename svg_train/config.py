@@ -192,7 +192,7 @@ def build_config(*layers: dict[str, Any]) -> Config:
     for layer in layers:
         for table, values in layer.items():
             before = merged.get(table, {})
-            if isinstance(values, dict):  # what is no table stays, for the validation to refuse
+            if isinstance(values, dict):  # what is not a table stays, for the validation to refuse
                 merged[table] = {**before, **values} if isinstance(before, dict) else before
             else:
                 merged[table] = values

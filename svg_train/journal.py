@@ -20,9 +20,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from svg_common.files import storable
 from svg_common.progress import ProgressDisplay
+from svg_train.run_folder import METRICS
 
 _LOG = logging.getLogger(__name__)
-METRICS = "metrics.jsonl"  # in the folder of the run
 _LINE_EVERY_S = 30.0
 
 

@@ -144,7 +144,7 @@ def has_bf16() -> bool:
 def _bf16_pays() -> bool:
     """Whether convolutions are faster in bf16: some processors compute it no faster than float32, and convert besides.
 
-    Measured in turns, because other programs run as well; a tie goes to bf16, so that like processors choose alike.
+    Measured interleaved, because other programs run as well; a tie goes to bf16, so that like processors choose alike.
     """
     maps, weight = (
         torch.ones(shape, requires_grad=True).contiguous(memory_format=torch.channels_last)

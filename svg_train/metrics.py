@@ -45,7 +45,7 @@ def frame_ssim(frames: Tensor, target: Tensor) -> Tensor:
     """Structural similarity per frame, the mean over channels.
 
     Args:
-        frames: (..., T, C, H, W) in [0, 1], at least 11 pixels on each side.
+        frames: (..., T, C, H, W) in [0, 1].
         target: (T, C, H, W), which every slice of `frames` is compared with.
 
     Returns:
@@ -67,10 +67,14 @@ def frame_ssim(frames: Tensor, target: Tensor) -> Tensor:
 
 
 def _window_matrix(size: int, like: Tensor) -> Tensor:
-    """(size - 10, size): row i holds the Gaussian window at pixels i ... i + 10, so that a product filters without border."""
-    offsets = torch.arange(-_RADIUS, _RADIUS + 1, dtype=torch.float64)
+    """(size - 10, size): row i holds the Gaussian window at pixels i ... i + 10, so that a product filters without border.
+
+    In a direction of fewer than 11 pixels the window is cut to the largest odd number of them.
+    """
+    radius = min(_RADIUS, (size - 1) // 2)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
     window = torch.exp(-0.5 * (offsets / _SIGMA) ** 2)
-    matrix = torch.zeros(size - 2 * _RADIUS, size, dtype=torch.float64)
+    matrix = torch.zeros(size - 2 * radius, size, dtype=torch.float64)
     for row in range(len(matrix)):
         matrix[row, row : row + len(window)] = window / window.sum()
     return matrix.to(like)

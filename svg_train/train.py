@@ -36,6 +36,7 @@ from svg_train.machine import Machine
 from svg_train.pictures import save_strips
 from svg_train.processes import all_or_none, lost_processes_named, mean_over_processes, one_report_per_host, require_same
 from svg_train.reference.checkpoint import load_any_checkpoint
+from svg_train.run_folder import STRIPS
 from svg_train.run_length import RunLength
 from svg_train.synced_norm import synchronize_norms
 from svg_train.weight_average import warm_up_steps, warming_average
@@ -293,7 +294,7 @@ class Trainer:
         self._journal.record("eval", self._step, metrics)
         if not all(map(math.isfinite, metrics.values())):
             raise self._diverged(f"the held-out forecasts are not finite at step {self._step}")
-        picture = save_strips(self._out / "strips", f"step-{self._step:07d}", evaluation.examples, model.config.n_past)
+        picture = save_strips(self._out / STRIPS, f"step-{self._step:07d}", evaluation.examples, model.config.n_past)
         self._journal.picture("held out", self._step, picture)
         self._journal.log(_summary(self._step, metrics))
         if metrics["psnr_best"] > self._best:

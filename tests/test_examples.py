@@ -161,7 +161,8 @@ def test_javascript_runs_on_the_embedded_model_without_arguments(javascript, tmp
     assert "3 futures of 10 frames" in run(["node", "forecast.mjs"], folder)
 
 
-def test_a_source_of_ones_own_feeds_the_forecaster(tmp_path):
-    lines = run_example("04_own_source.py", tmp_path).splitlines()
+@pytest.mark.parametrize("model", ["digits", "camera"])
+def test_a_source_of_ones_own_feeds_the_forecaster(tmp_path, model):
+    lines = run_example("04_own_source.py", tmp_path, model).splitlines()
     assert sum("4 futures" in line for line in lines) == 11  # 15 pictures, of which 4 are context only
     assert lines[-1].startswith("simulated thermal camera, 16 bits: 15 pictures")

@@ -101,7 +101,7 @@ def train(
     ] = "auto",
     workers: Annotated[int, typer.Option(min=0, max=256, help="data loader processes")] = 0,
     nice: Annotated[
-        int | None, typer.Option(min=0, max=19, help="give way to other programs: 19 takes only what nobody else wants")
+        int | None, typer.Option(min=0, max=19, help="give way to other programs: 19 runs only when the CPU is otherwise idle")
     ] = None,
     threads: Annotated[
         int | None,
@@ -141,7 +141,7 @@ def train(
     start = find_checkpoint(init) if init is not None else None
     require_modules("svg-train", "train", "torch", "lightning_fabric", "tensorboard", "PIL")
     with defer_interrupts():  # heavy: torch
-        from svg_train.journal import METRICS
+        from svg_train.run_folder import METRICS
         from svg_train.train import BEST, LAST, Trainer
 
     needed = [existing_file(config), start, model_config, *(out / name for name in (BEST, LAST, METRICS))]

@@ -15,15 +15,12 @@ from torch import Tensor
 
 from svg_common.errors import UsageError
 from svg_eval.models import ModelInfo
-from svg_runtime.forecast.optical_flow import MIN_SIDE, optical_flow
+from svg_runtime.forecast.optical_flow import optical_flow
 
 
 def simple_baselines(like: ModelInfo) -> dict[str, Baseline]:
-    """All baselines that can forecast the frames of the model `like`, by their names in the JSON."""
-    baselines: dict[str, Baseline] = {"repeat": RepeatLastFrame(like), "repeat_noise": RepeatWithNoise(like)}
-    if max(like.height, like.width) >= MIN_SIDE:
-        baselines["optical_flow"] = OpticalFlow(like)
-    return baselines
+    """All baselines for the frames of the model `like`, by their names in the JSON."""
+    return {"repeat": RepeatLastFrame(like), "repeat_noise": RepeatWithNoise(like), "optical_flow": OpticalFlow(like)}
 
 
 class Baseline(ABC):

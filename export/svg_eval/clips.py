@@ -74,7 +74,7 @@ def _spread(sources: Sequence[Path], count: int, after_others: bool) -> list[int
 def clip_names(data: SequenceDataset, sequences: int) -> tuple[str, ...] | None:
     """The clip of each of the first sequences: its path in the folder that all clips share.
 
-    None for data that is no recording, such as drawn digits.
+    None for data that is not a recording, such as drawn digits.
     """
     if not isinstance(data, ClipDataset):
         return None

@@ -86,9 +86,9 @@ def coverage(histogram: Array, probability: float = CENTRAL) -> float:
     return float(high - low)
 
 
-def interval_probability(members: int, probability: float = CENTRAL) -> float:
+def interval_probability(members: int) -> float:
     """The probability of the interval that `members` can show: fewer than 9 reach no 80 %, only their own range."""
-    return min(probability, (members - 1) / (members + 1))
+    return min(CENTRAL, (members - 1) / (members + 1))
 
 
 def spread_skill_ratio(variance: float, squared_error: float, members: int) -> float:

@@ -13,7 +13,7 @@ def log_once(level: int, message: str) -> None:
     """Log `message` once per process.
 
     Args:
-        level: as of the module `logging`.
+        level: as in the module `logging`.
         message: the text.
     """
     _LOG.log(level, "%s", message)

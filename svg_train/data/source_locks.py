@@ -1,6 +1,6 @@
 """Locks, so that of several processes that need the same data one makes it, and the others wait.
 
-They spare work, no more: whatever is made is renamed into place whole. So a file system without locks is no error, nor is a
+They spare work, no more: whatever is made is renamed into place whole. So a file system without locks is not an error, nor is a
 lock that two processes hold because one has removed its file.
 """
 

@@ -35,6 +35,7 @@ from svg_train.data.video_sampling import (
     files_of_split,
     side_of_cut,
 )
+from svg_train.run_folder import is_strip
 
 _PLAYABLE = "playable videos that are longer than a sequence"
 _PICTURES_FPS = 10.0  # of picture files, if the options say nothing of time
@@ -107,7 +108,7 @@ def _clips(data: DataConfig) -> list[SourceClip]:
     if not data.root:
         raise UsageError("data 'video' needs --data-root\n  give a video file, or a folder of videos or pictures")
     try:
-        clips = find_clips(Path(data.root))
+        clips = [clip for clip in find_clips(Path(data.root)) if not is_strip(clip.paths[0])]
     except UsageError as error:
         exists = os.path.exists(data.root)
         advice = None if exists else path_advice("--data-root", data.root)

@@ -1,4 +1,4 @@
-"""Files that are no checkpoints at all, recognized by their first bytes: what they are, and how to get the real one."""
+"""Files that are not checkpoints at all, recognized by their first bytes: what they are, and how to get the real one."""
 
 from __future__ import annotations
 

@@ -62,6 +62,7 @@ def test_the_packages_have_what_a_user_needs():
     [
         ({}, None),
         ({"svg_train/models/camera.pt": None}, "svg_train/models/camera.pt is missing"),
+        ({"svg_common/py.typed": None}, "svg_common/py.typed is missing"),
         ({"svg_runtime/py.typed": None}, "svg_runtime/py.typed is missing"),
         ({"svg_train/recipes/camera.toml": b""}, "svg_train/recipes/camera.toml is not the file of the tree"),
         ({"tests/test_arrows.py": b""}, "tests/test_arrows.py does not belong there"),

@@ -85,7 +85,8 @@ def test_noise_stays_in_the_range_of_frames():
     assert futures.max() <= 1
 
 
-def test_frames_too_small_for_optical_flow_have_the_other_baselines():
-    assert list(simple_baselines(info(height=8, width=11))) == ["repeat", "repeat_noise"]
-    assert list(simple_baselines(info(height=8, width=12))) == ["repeat", "repeat_noise", "optical_flow"]
-    assert forecast(OpticalFlow(info(height=8, width=12)), torch.rand(3, 3, 8, 12)).shape == (1, HORIZON, 3, 8, 12)
+@pytest.mark.parametrize("size", [(8, 11), (12, 128)])
+def test_small_frames_have_all_baselines(size):
+    height, width = size
+    assert list(simple_baselines(info(height=height, width=width))) == ["repeat", "repeat_noise", "optical_flow"]
+    assert forecast(OpticalFlow(info(height=height, width=width)), torch.rand(3, 3, *size)).shape == (1, HORIZON, 3, *size)

@@ -94,6 +94,19 @@ def test_train_takes_every_start_and_test_the_last_part(options):
     assert train.description == "video: 1 file(s) with 45 train frames (split by time), 0.1 s per step, 40 sequences of 6"
 
 
+def test_what_a_run_draws_is_no_clip_even_if_its_folder_is_among_them(options):
+    root = Path(options["root"])
+    write_video(root / "a.avi")
+    (root / "strips").mkdir()
+    write_video(root / "strips" / "mine.avi")  # a folder of the user, who may call it so
+    descriptions = [data.description for data in open_both(options)]
+    (root / "run/strips").mkdir(parents=True)
+    (root / "run/metrics.jsonl").touch()
+    write_video(root / "run/strips/step-0000001.avi")
+    assert "2 file(s)" in descriptions[0]
+    assert [data.description for data in open_both(options)] == descriptions
+
+
 @pytest.mark.parametrize("split_by", ["time", "file"])
 def test_all_of_a_folder_can_be_test_data_but_nothing_is_left_to_train_on(options, split_by):
     for name in "ab":

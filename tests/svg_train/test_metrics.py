@@ -44,6 +44,13 @@ def test_psnr_is_that_of_scikit_image_for_each_channel(channels):
     np.testing.assert_allclose(psnr_of_frames(frame_mse(other, truth)), expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", [(2, 3), (8, 8), (10, 10), (8, 16)])
+def test_a_side_that_is_smaller_than_the_window_cuts_it(size):
+    truth = torch.rand(3, 1, *size, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(frame_ssim(truth, truth), torch.ones(3))
+    assert (frame_ssim(1 - truth, truth) < 0.99).all()
+
+
 def test_black_pictures_and_saturated_ones_have_a_ssim():
     black, white = torch.zeros(1, 1, 64, 64), torch.ones(1, 1, 64, 64)
     assert frame_ssim(black, black).item() == pytest.approx(1)

@@ -26,6 +26,7 @@ from svg_runtime.forecast.checks import (
     check_count,
     check_counts,
     check_finite,
+    check_flag,
     check_pairs_of_counts,
     checked_frame,
     checked_futures,
@@ -150,12 +151,14 @@ class BatchForecaster:
             BackendError: the device is out of memory.
             UsageError: an invalid value.
         """
-        NoiseSource(seed)  # refuses what is no seed
+        NoiseSource(seed)  # refuses what is not a seed
         check_count("cameras", cameras)
         check_counts(samples, horizon)
         if cameras * samples > COUNT_LIMIT:
             raise UsageError(f"{cameras} cameras with {samples} samples\n  expected at most {COUNT_LIMIT} samples together")
-        corrects = [post_process] * int(cameras) if isinstance(post_process, bool) else list(post_process)
+        corrects = list(post_process) if isinstance(post_process, Sequence) else [post_process] * int(cameras)
+        for each in corrects:  # of a text, the letters
+            check_flag("post_process", each)
         if len(corrects) != cameras:
             raise UsageError(f"post_process has {len(corrects)} values\n  expected one for each of {cameras} cameras")
         if any(corrects) and not scored:
@@ -308,13 +311,13 @@ class BatchForecaster:
         seen: dict[int, _Seen] = {}
 
         def read(part: Part) -> None:
-            seen.update((index, self._look_at(index, checked[index])) for index in part.cameras)
-            cameras, frames = self._of(part), [checked[index] for index in part.cameras]
+            seen.update((index, self._look_at(index, checked[index])) for index in part.camera_numbers)
+            cameras, frames = self._of(part), [checked[index] for index in part.camera_numbers]
             self._group(part.lane, len(cameras)).observe(cameras, frames, self.samples)
 
         for due in self._alike(checked):
             self._run(read, self._divide(due, self.samples, by_samples=False))
-        return self._finite({index: seen[index] for index in checked}, self._observation)
+        return self._finish_all({index: seen[index] for index in checked}, self._observation)
 
     @name_memory_errors
     def forecast(
@@ -365,7 +368,7 @@ class BatchForecaster:
         futures_of = self._model.futures_of(samples)
         parts = self._divide(due, futures_of, by_samples=not self._first.streams_samples)
         for part in parts:
-            self._group(part.lane, len(part.cameras)).rollout(part.samples.stop - part.samples.start, horizon)
+            self._group(part.lane, len(part.camera_numbers)).rollout(part.samples.stop - part.samples.start, horizon)
         # 2) draw the rest, for each camera in the order of a Forecaster
         eps_past: dict[int, FloatArray] = {}
         eps: dict[int, FloatArray] = {}
@@ -378,18 +381,18 @@ class BatchForecaster:
         futures: dict[int, dict[int, FloatArray]] = {index: {} for index in due}  # by the first sample of a part
 
         def sample(part: Part) -> None:
-            past = [eps_past[index][:, part.samples] for index in part.cameras if index in eps_past]
-            found = self._group(part.lane, len(part.cameras)).forecast(
+            past = [eps_past[index][:, part.samples] for index in part.camera_numbers if index in eps_past]
+            found = self._group(part.lane, len(part.camera_numbers)).forecast(
                 cameras=self._of(part),
                 horizon=horizon,
-                noise=np.concatenate([eps[index][:, part.samples] for index in part.cameras], axis=1),
+                noise=np.concatenate([eps[index][:, part.samples] for index in part.camera_numbers], axis=1),
                 context_noise=np.concatenate(past, axis=1) if past else None,
             )
-            for index, each in zip(part.cameras, found, strict=True):
+            for index, each in zip(part.camera_numbers, found, strict=True):
                 futures[index][part.samples.start] = each
 
         self._run(sample, parts)
-        return self._finite({index: _joined(parts, samples) for index, parts in futures.items()}, self._remembered)
+        return self._finish_all({index: _joined(parts, samples) for index, parts in futures.items()}, self._remembered)
 
     def _camera(self, index: int) -> Camera:
         self._check_open()
@@ -408,13 +411,15 @@ class BatchForecaster:
         return self._groups[lane, size]
 
     def _of(self, part: Part) -> list[Camera]:
-        return [self._cameras[index] for index in part.cameras]
+        return [self._cameras[index] for index in part.camera_numbers]
 
-    def _divide(self, cameras: Sequence[int], samples: int, by_samples: bool) -> list[Part]:
+    def _divide(self, camera_numbers: Sequence[int], samples: int, by_samples: bool) -> list[Part]:
         """Divide cameras among lanes and bound batches. What is not bound yet is bound here, in one thread."""
-        parts = divide(cameras=cameras, lanes=self._lanes.count, samples=samples, sizes=self._sizes, by_samples=by_samples)
+        parts = divide(
+            camera_numbers=camera_numbers, lanes=self._lanes.count, samples=samples, sizes=self._sizes, by_samples=by_samples
+        )
         for part in parts:
-            self._group(part.lane, len(part.cameras))
+            self._group(part.lane, len(part.camera_numbers))
         return parts
 
     def _run(self, work: Callable[[Part], None], parts: Sequence[Part]) -> None:
@@ -423,11 +428,11 @@ class BatchForecaster:
             by_lane.setdefault(part.lane, []).append(partial(work, part))
         self._lanes.run(by_lane)
 
-    def _alike(self, cameras: Iterable[int]) -> list[list[int]]:
+    def _alike(self, camera_numbers: Iterable[int]) -> list[list[int]]:
         """Group cameras that have seen equally many frames, up to n_past: those of one run read windows of one length."""
         most = 1 if self.context == "stream" else self.manifest.generation.n_past - 1
         groups: dict[int, list[int]] = {}
-        for index in cameras:
+        for index in camera_numbers:
             groups.setdefault(min(self._cameras[index].count, most), []).append(index)
         return list(groups.values())
 
@@ -449,7 +454,7 @@ class BatchForecaster:
         assert camera.last_frame is not None
         return camera.memory.remember(camera.count - 1, camera.last_frame, futures) if self._scored else futures
 
-    def _finite(self, given: Mapping[int, _GivenT], finish: Callable[[int, _GivenT], _ResultT]) -> dict[int, _ResultT]:
+    def _finish_all(self, given: Mapping[int, _GivenT], finish: Callable[[int, _GivenT], _ResultT]) -> dict[int, _ResultT]:
         """Finish the results of all cameras, in lanes; only then refuse those that are not finite."""
         results: dict[int, _ResultT] = {}
         failed: dict[int, ForecastError] = {}

@@ -169,7 +169,7 @@ class CameraGroup:
 
     def _make_rollout(self, samples: int, horizon: int, fused: bool) -> Rollout:
         return self._model.make_rollout(
-            condition=self._condition, samples=samples, horizon=horizon, fused=fused, cameras=self._size
+            condition=self._condition, samples=samples, horizon=horizon, fused=fused, camera_count=self._size
         )
 
     def _keep_condition(self, row: int, camera: Camera) -> None:

@@ -101,7 +101,7 @@ def check_pairs_of_counts(pairs: Iterable[tuple[int, int]]) -> None:
     """As `check_counts`, of several pairs.
 
     Raises:
-        UsageError: they are no pairs, or a value is not a whole number from 1 to COUNT_LIMIT.
+        UsageError: they are not pairs, or a value is not a whole number from 1 to COUNT_LIMIT.
     """
     try:
         checked = [(samples, horizon) for samples, horizon in pairs]
@@ -120,6 +120,16 @@ def check_count(name: str, value: object, most: int | None = None) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1 or (most is not None and value > most):
         expected = "of at least 1" if most is None else f"from 1 to {most}"
         raise UsageError(f"{name} is {value!r}\n  expected a whole number {expected}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse what only looks like yes or no: to Python, the text "no" is true.
+
+    Raises:
+        UsageError: a value is not True or False.
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise UsageError(f"{name} is {value!r}\n  expected True or False")
 
 
 def check_finite(values: FloatArray | float, problem: str) -> None:

@@ -40,13 +40,13 @@ class ContextPosterior:
         ]
 
     @classmethod
-    def join(cls, cameras: Sequence[ContextPosterior]) -> ContextPosterior:
+    def join(cls, posteriors: Sequence[ContextPosterior]) -> ContextPosterior:
         """Put together what `split` took apart."""
         return cls(
-            mu=np.concatenate([camera.mu for camera in cameras], axis=1),
-            logvar=np.concatenate([camera.logvar for camera in cameras], axis=1),
-            prior_states=tuple(chain.from_iterable(camera.prior_states for camera in cameras)),
-            surprises=tuple(chain.from_iterable(camera.surprises for camera in cameras)),
+            mu=np.concatenate([posterior.mu for posterior in posteriors], axis=1),
+            logvar=np.concatenate([posterior.logvar for posterior in posteriors], axis=1),
+            prior_states=tuple(chain.from_iterable(posterior.prior_states for posterior in posteriors)),
+            surprises=tuple(chain.from_iterable(posterior.surprises for posterior in posteriors)),
         )
 
 
@@ -94,7 +94,7 @@ class Context(Protocol):
         """Discard all frames."""
         ...
 
-    def load(self, cameras: Sequence[ContextState]) -> None:
+    def load(self, states: Sequence[ContextState]) -> None:
         """Go on from what `save` gave, of as many other cameras."""
         ...
 
@@ -114,9 +114,9 @@ def without_latents(surprises: Sequence[float | None]) -> ContextPosterior:
     return ContextPosterior(mu=empty, logvar=empty, prior_states=states, surprises=tuple(surprises))
 
 
-def no_surprise(cameras: int) -> ContextPosterior:
+def no_surprise(camera_count: int) -> ContextPosterior:
     """The same without a surprise."""
-    return without_latents([None] * cameras)
+    return without_latents([None] * camera_count)
 
 
 class ContextReader:
@@ -131,7 +131,7 @@ class ContextReader:
         pairs: number of pairs of neighbouring frames that are usually read at once.
         keeps_state: whether to read the prior's state, for which the host waits once more.
         streams: carry the state along from the first frame, instead of reading the last frames again.
-        cameras: how many are read together.
+        camera_count: how many are read together.
     """
 
     predictor: RecurrentGraph | None = None
@@ -143,10 +143,10 @@ class ContextReader:
         pairs: int,
         keeps_state: bool,
         streams: bool,
-        cameras: int = 1,
+        camera_count: int = 1,
     ) -> None:
         self._backend = backend
-        self._cameras = cameras
+        self._camera_count = camera_count
         self._keeps_state = keeps_state
         self._streams = streams
         self._pairs = min(pairs, _MAX_PAIRS)
@@ -157,16 +157,16 @@ class ContextReader:
             return
         spec = variant.graphs[graph_names[0]]
         h, mu = spec.tensor("h"), spec.tensor("mu")
-        self._h = backend.allocate_steps(self._pairs + 1, h.sized(cameras), h.dtype)
+        self._h = backend.allocate_steps(self._pairs + 1, h.sized(camera_count), h.dtype)
         # mu and logvar of both, so that one copy brings them to the host.
-        self._gaussians = backend.allocate_steps(2 * len(graph_names) * self._pairs, mu.sized(cameras), mu.dtype)
+        self._gaussians = backend.allocate_steps(2 * len(graph_names) * self._pairs, mu.sized(camera_count), mu.dtype)
         outputs = iter(self._gaussians.steps)
         for name, first in zip(graph_names, (1, 0), strict=False):  # the prior sees the previous frame
             part = RecurrentGraph(
                 backend=backend,
                 graph_name=name,
                 spec=variant.graphs[name],
-                batch=cameras,
+                batch=camera_count,
                 inputs=[{"h": frame} for frame in self._h.steps[first : first + self._pairs]],
                 outputs=[{"mu": next(outputs), "logvar": next(outputs)} for _ in range(self._pairs)],
             )
@@ -178,18 +178,18 @@ class ContextReader:
         for part in self._parts:
             part.reset()
 
-    def load(self, cameras: Sequence[ContextState]) -> None:
+    def load(self, states: Sequence[ContextState]) -> None:
         """Go on from other states; a window needs none."""
         if self._streams:
             for index, part in enumerate(self._parts):
-                part.load_each([camera.recurrent[index] if camera.recurrent else {} for camera in cameras])
+                part.load_each([state.recurrent[index] if state.recurrent else {} for state in states])
 
     def save(self) -> list[ContextState]:
         """Return the states of posterior and prior."""
         if not self._streams:
-            return [ContextState() for _ in range(self._cameras)]
-        read = [part.read_each(self._cameras) for part in self._parts]
-        return [ContextState(recurrent=[part[row] for part in read]) for row in range(self._cameras)]
+            return [ContextState() for _ in range(self._camera_count)]
+        read = [part.read_each(self._camera_count) for part in self._parts]
+        return [ContextState(recurrent=[part[row] for part in read]) for row in range(self._camera_count)]
 
     def observe(self, encodings: Sequence[FloatArray]) -> ContextPosterior:
         """Read the last pair of frames, or all pairs again from the start."""
@@ -203,8 +203,8 @@ class ContextReader:
         hs = np.stack(list(encodings))
         steps = len(hs) - 1
         if not self._parts:
-            empty = np.zeros((steps, self._cameras, 0), np.float32)
-            return replace(no_surprise(self._cameras), mu=empty, logvar=empty)
+            empty = np.zeros((steps, self._camera_count, 0), np.float32)
+            return replace(no_surprise(self._camera_count), mu=empty, logvar=empty)
         # 1) run posterior and prior over all pairs of frames
         read = [self._read_some(hs[start : start + self._pairs + 1]) for start in range(0, steps, self._pairs)]
         # 2) compare them at the last pair: how far the frame was from what the prior expected
@@ -214,7 +214,7 @@ class ContextReader:
         surprises = [gaussian_kl(*row) for row in zip(mu[-1], logvar[-1], mu_p, logvar_p, strict=True)]
         # 3) the prior's state, from which a forecast on the separate graphs starts
         keeps = bool(prior) and self._keeps_state
-        states = self._parts[-1].read_each(self._cameras) if keeps else [{} for _ in range(self._cameras)]
+        states = self._parts[-1].read_each(self._camera_count) if keeps else [{} for _ in range(self._camera_count)]
         return ContextPosterior(mu=mu, logvar=logvar, prior_states=tuple(states), surprises=tuple(surprises))
 
     def _read_some(self, hs: FloatArray) -> FloatArray:

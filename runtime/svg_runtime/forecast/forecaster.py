@@ -26,6 +26,7 @@ from svg_runtime.errors import BackendError, ContextNotReadyError, ForecastError
 from svg_runtime.forecast.checks import (
     check_counts,
     check_finite,
+    check_flag,
     check_pairs_of_counts,
     checked_frame,
     checked_frames,
@@ -175,6 +176,7 @@ class Forecaster:
             UsageError: an invalid value.
         """
         check_counts(samples, horizon)
+        check_flag("post_process", post_process)
         options = OpenOptions(
             backend=backend, device=device, precision=precision, samples=samples, horizon=horizon, fused=fused,
             shuffled=shuffled, threads=threads, gpu=gpu, progress=progress or NullListener(), calibrate=calibrate,

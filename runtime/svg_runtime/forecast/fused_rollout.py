@@ -24,7 +24,7 @@ from svg_runtime.forecast.states import RecurrentGraph, joined
 class _Prime:
     """The graph `prime`, bound for some cameras in a row."""
 
-    cameras: range
+    camera_numbers: range
     h_seq: Buffer
     eps: Buffer | None
     graph: BoundGraph
@@ -45,7 +45,7 @@ class FusedRollout:
         condition: the skip conditions of the only camera, at batch 1; None for several, whose conditions are copied.
         samples: futures of each camera.
         horizon: frames per future.
-        cameras: how many are forecast together.
+        camera_count: how many are forecast together.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class FusedRollout:
         condition: Mapping[str, Buffer] | None,
         samples: int,
         horizon: int,
-        cameras: int = 1,
+        camera_count: int = 1,
     ) -> None:
         self._backend = backend
         self._graphs = variant.graphs
         self._samples = samples
-        self._cameras = cameras
-        self._rows = cameras * samples
+        self._camera_count = camera_count
+        self._rows = camera_count * samples
         self._horizon = horizon
         spec = variant.graphs["step"]
         noise = [tensor for tensor in spec.inputs if tensor.name == "eps"]
@@ -94,10 +94,10 @@ class FusedRollout:
         self._primes = self._bind_primes() if "prime" in variant.graphs else []
         self._decoder = self._make_decoder() if "decode" in variant.graphs else None
 
-    def use_conditions(self, cameras: Sequence[Mapping[str, Buffer]]) -> None:
+    def use_conditions(self, conditions: Sequence[Mapping[str, Buffer]]) -> None:
         """Copy them: for `step` once for each sample, for `decode` once."""
         for tensor in self._conditions:
-            buffers = [camera[tensor.name] for camera in cameras]
+            buffers = [condition[tensor.name] for condition in conditions]
             if tensor.name in self._stepped:
                 self._gather(tensor, [buffer for buffer in buffers for _ in range(self._samples)], self._stepped[tensor.name])
             for buffer, constants in zip(buffers, self._decoded, strict=True):
@@ -108,12 +108,12 @@ class FusedRollout:
         """Run `prime`, which computes the posterior itself and writes the states into the buffers that the first step reads."""
         h_seq = np.stack(encodings)
         for prime in self._primes:
-            first, last = prime.cameras.start, prime.cameras.stop
+            first, last = prime.camera_numbers.start, prime.camera_numbers.stop
             self._backend.write(prime.h_seq, spread(h_seq[:, first:last], self._samples, axis=1))
             if prime.eps is not None:
                 self._backend.write(prime.eps, noise[:, first * self._samples : last * self._samples])
             prime.graph.run()
-        if self._cameras > 1:
+        if self._camera_count > 1:
             self._pass_on()
 
     def forecast(
@@ -140,7 +140,7 @@ class FusedRollout:
     @property
     def _primes_each(self) -> bool:
         """Whether `prime` is run for each camera."""
-        return self._cameras > 1 and "encoder" not in self._graphs
+        return self._camera_count > 1 and "encoder" not in self._graphs
 
     def _bind_constants(self, condition: Mapping[str, Buffer] | None) -> tuple[dict[str, Buffer], list[dict[str, Buffer]]]:
         """Return the buffers of conditions and primed constants: those that `step` reads, and each camera's for `decode`."""
@@ -161,7 +161,7 @@ class FusedRollout:
                 for tensor in (*self._conditions, *self._primed)
                 if self._is_read(tensor.name, by=["decode"])
             }
-            for _ in range(self._cameras)
+            for _ in range(self._camera_count)
         ]
         return stepped, decoded
 
@@ -176,20 +176,20 @@ class FusedRollout:
     def _bind_primes(self) -> list[_Prime]:
         start, primed = self._step.state, {tensor.name for tensor in self._primed}
         names = [tensor.name for tensor in self._outputs("prime") if tensor.name in start or tensor.name in primed]
+        everyone = range(self._camera_count)
         if self._primes_each:
-            return [self._bind_prime(range(camera, camera + 1), self._own(names, camera)) for camera in range(self._cameras)]
-        return [
-            self._bind_prime(range(self._cameras), {name: (start if name in start else self._stepped)[name] for name in names})
-        ]
+            return [self._bind_prime(range(camera, camera + 1), self._own(names, camera)) for camera in everyone]
+        return [self._bind_prime(everyone, {name: (start if name in start else self._stepped)[name] for name in names})]
 
-    def _bind_prime(self, cameras: range, outputs: Mapping[str, Buffer]) -> _Prime:
-        rows = len(cameras) * self._samples
+    def _bind_prime(self, camera_numbers: range, outputs: Mapping[str, Buffer]) -> _Prime:
+        count = len(camera_numbers)
+        rows = count * self._samples
         inputs = {
-            tensor.name: self._backend.allocate(tensor.shared(rows) if len(cameras) == 1 else tensor.sized(rows), tensor.dtype)
+            tensor.name: self._backend.allocate(tensor.shared(rows) if count == 1 else tensor.sized(rows), tensor.dtype)
             for tensor in self._graphs["prime"].inputs
         }
         graph = self._backend.bind("prime", inputs, outputs)
-        return _Prime(cameras=cameras, h_seq=inputs["h_seq"], eps=inputs.get("eps"), graph=graph, outputs=outputs)
+        return _Prime(camera_numbers=camera_numbers, h_seq=inputs["h_seq"], eps=inputs.get("eps"), graph=graph, outputs=outputs)
 
     def _own(self, names: Sequence[str], camera: int) -> dict[str, Buffer]:
         """Return the outputs of one camera's run: what only `decode` reads is written where that reads it."""

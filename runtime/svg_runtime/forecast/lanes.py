@@ -16,7 +16,7 @@ class Part:
     """What one lane runs as one batch."""
 
     lane: int
-    cameras: tuple[int, ...]
+    camera_numbers: tuple[int, ...]
     samples: slice  # of each camera
 
 
@@ -50,44 +50,44 @@ class Lanes:
             self._pool.shutdown()
 
 
-def bound_sizes(cameras: int, lanes: int, samples: int) -> list[int]:
+def bound_sizes(camera_count: int, lanes: int, samples: int) -> list[int]:
     """The numbers of cameras that are bound as one batch: a lane's share, and the powers of two below, the largest first.
 
     With several lanes, the share is at most as many as make a batch of `_ROWS_IN_LANE` with their `samples`, the futures that
     are computed of each.
     """
     if lanes > 1:
-        cameras = min(-(-cameras // lanes), max(1, _ROWS_IN_LANE // samples))
-    return [cameras, *(1 << power for power in reversed(range((cameras - 1).bit_length())))]
+        camera_count = min(-(-camera_count // lanes), max(1, _ROWS_IN_LANE // samples))
+    return [camera_count, *(1 << power for power in reversed(range((camera_count - 1).bit_length())))]
 
 
-def divide(cameras: Sequence[int], lanes: int, samples: int, sizes: Sequence[int], by_samples: bool) -> list[Part]:
+def divide(camera_numbers: Sequence[int], lanes: int, samples: int, sizes: Sequence[int], by_samples: bool) -> list[Part]:
     """Divide cameras among lanes, in parts of the sizes that are bound.
 
     Args:
-        cameras: which.
+        camera_numbers: which.
         lanes: number of lanes.
         samples: futures that are computed of each camera.
         sizes: as `bound_sizes` gives them.
         by_samples: whether the cameras that are left over when each lane has equally many are divided by their samples, where
             a lane's share of these is less work than one whole camera.
     """
-    left = len(cameras) % lanes
+    left = len(camera_numbers) % lanes
     by_samples = by_samples and left * -(-samples // lanes) < samples
-    each = len(cameras) - left if by_samples else len(cameras)
+    each = len(camera_numbers) - left if by_samples else len(camera_numbers)
     parts = []
     for lane, share in enumerate(np.array_split(np.arange(each), lanes)):
-        own = [cameras[index] for index in share]
+        own = [camera_numbers[index] for index in share]
         parts += [Part(lane, part, slice(0, samples)) for part in _of_sizes(own, sizes)]
     for lane, share in enumerate(np.array_split(np.arange(samples), lanes)):
         if len(share):
             own_samples = slice(int(share[0]), int(share[-1]) + 1)
-            parts += [Part(lane, part, own_samples) for part in _of_sizes(cameras[each:], sizes)]
+            parts += [Part(lane, part, own_samples) for part in _of_sizes(camera_numbers[each:], sizes)]
     return parts
 
 
-def _of_sizes(cameras: Sequence[int], sizes: Sequence[int]) -> list[tuple[int, ...]]:
-    rest, parts = list(cameras), []
+def _of_sizes(camera_numbers: Sequence[int], sizes: Sequence[int]) -> list[tuple[int, ...]]:
+    rest, parts = list(camera_numbers), []
     for size in sizes:
         while len(rest) >= size:
             parts.append(tuple(rest[:size]))

@@ -66,7 +66,7 @@ class LoadedModel:
         """Return how many futures to compute: a deterministic model has only one."""
         return samples if self.manifest.model.z_dim else 1
 
-    def open_context(self, cameras: int = 1) -> Context:
+    def open_context(self, camera_count: int = 1) -> Context:
         """What reads the observed frames of some cameras, by the roles that the bundle has.
 
         Raises:
@@ -74,7 +74,7 @@ class LoadedModel:
         """
         graphs, streams = self.variant.graphs, self.context == "stream"
         if not graphs.keys() & {"encoder", "prime"}:
-            return SteppedContext(self.backend, self.variant, streams, cameras)
+            return SteppedContext(self.backend, self.variant, streams, camera_count)
         if has_separate(self.variant):
             return ContextReader(
                 backend=self.backend,
@@ -83,7 +83,7 @@ class LoadedModel:
                 # In window mode the fused graphs step the prior through the context themselves.
                 keeps_state=streams or not self.fused,
                 streams=streams,
-                cameras=cameras,
+                camera_count=camera_count,
             )
         if streams:
             raise UsageError(
@@ -91,11 +91,11 @@ class LoadedModel:
                 "  open it with context='window', or --context window"
             )
         if "encoder" in graphs:
-            return PrimedContext(self.backend, self.manifest, self.variant, cameras)
-        return SampledContext(self.backend, self.manifest, self.variant, cameras)
+            return PrimedContext(self.backend, self.manifest, self.variant, camera_count)
+        return SampledContext(self.backend, self.manifest, self.variant, camera_count)
 
     def make_rollout(
-        self, condition: Mapping[str, Buffer] | None, samples: int, horizon: int, fused: bool, cameras: int = 1
+        self, condition: Mapping[str, Buffer] | None, samples: int, horizon: int, fused: bool, camera_count: int = 1
     ) -> Rollout:
         """Return the forecast loop for a number of futures and steps, see `Rollout`.
 
@@ -111,10 +111,10 @@ class LoadedModel:
                 condition=condition,
                 samples=samples,
                 horizon=horizon,
-                cameras=cameras,
+                camera_count=camera_count,
             )
         except MemoryError as error:
-            of_cameras = "" if cameras == 1 else f" of {cameras} cameras"
+            of_cameras = "" if camera_count == 1 else f" of {camera_count} cameras"
             raise UsageError(
                 f"{samples} samples of {horizon} frames{of_cameras} do not fit into memory\n  expected fewer"
             ) from error

@@ -18,7 +18,7 @@ class NoiseSource:
     """
 
     def __init__(self, seed: int) -> None:
-        if not isinstance(seed, (int, np.integer)) or seed < 0:
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
             raise UsageError(f"seed is {seed!r}\n  expected a whole number of at least 0")
         self._seed = seed
         self.reset()

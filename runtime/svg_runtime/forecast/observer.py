@@ -17,13 +17,13 @@ class FrameEncoder:
     Args:
         backend: the device.
         variant: the graphs.
-        cameras: number of frames that are encoded at once.
+        camera_count: number of frames that are encoded at once.
 
     Attributes:
         condition: the decoder's skip conditions of the last frames, a row for each; empty in a model without skips.
     """
 
-    def __init__(self, backend: Backend, variant: PrecisionVariant, cameras: int = 1) -> None:
+    def __init__(self, backend: Backend, variant: PrecisionVariant, camera_count: int = 1) -> None:
         self._backend = backend
         self.condition: dict[str, Buffer] = {}
         self._encode: BoundGraph | None = None
@@ -32,13 +32,15 @@ class FrameEncoder:
             return
         spec, allocate = variant.graphs["encoder"], backend.allocate
         frame, h = spec.tensor("frame"), spec.tensor("h")
-        self._frames = allocate(frame.sized(cameras), frame.dtype)
-        self._h = allocate(h.sized(cameras), h.dtype)
-        skips = {tensor.name: allocate(tensor.sized(cameras), tensor.dtype) for tensor in spec.outputs if tensor.name != "h"}
+        self._frames = allocate(frame.sized(camera_count), frame.dtype)
+        self._h = allocate(h.sized(camera_count), h.dtype)
+        skips = {
+            tensor.name: allocate(tensor.sized(camera_count), tensor.dtype) for tensor in spec.outputs if tensor.name != "h"
+        }
         self._encode = backend.bind("encoder", {"frame": self._frames}, {"h": self._h, **skips})
         if "skip" in variant.graphs:
             outputs = variant.graphs["skip"].outputs
-            self.condition = {tensor.name: allocate(tensor.sized(cameras), tensor.dtype) for tensor in outputs}
+            self.condition = {tensor.name: allocate(tensor.sized(camera_count), tensor.dtype) for tensor in outputs}
             self._skip = backend.bind("skip", skips, self.condition)
 
     def encode(self, frames: FloatArray) -> FloatArray:

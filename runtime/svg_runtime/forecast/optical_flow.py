@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from svg_runtime.forecast.noise import FloatArray
 
-MIN_SIDE = 12  # pixels of the longer side, from which on OpenCV's DIS works
+_LEAST_SIDE = 16  # pixels: with less in either direction, OpenCV's DIS refuses, gives no numbers, or crashes
 
 
 class CarriedOn:
@@ -26,19 +26,17 @@ class CarriedOn:
     def __init__(self, last: FloatArray, before: FloatArray, kept: float) -> None:
         self._last = last
         self._kept = kept
-        self._flow = optical_flow(last, before) if max(last.shape[:2]) >= MIN_SIDE else None
+        self._flow = optical_flow(last, before)
 
     @property
     def nbytes(self) -> int:
         """Memory beside that of `last`."""
-        return 0 if self._flow is None else self._flow.nbytes
+        return self._flow.nbytes
 
     def at(self, lead: int) -> FloatArray:
-        """(H, W, C) `lead` steps ahead, from 1 on. A frame too small for a flow stays as it is."""
+        """(H, W, C) `lead` steps ahead, from 1 on."""
         import cv2  # not at the top: programs that do not post-process need no OpenCV
 
-        if self._flow is None:
-            return self._last
         height, width = self._last.shape[:2]
         shift = self._flow * np.float32(sum(self._kept**step for step in range(lead)))
         x = np.arange(width, dtype=np.float32) + shift[..., 0]
@@ -50,13 +48,15 @@ class CarriedOn:
 def optical_flow(source: FloatArray, target: FloatArray) -> FloatArray:
     """(H, W, 2) displacement in pixels of each pixel of `source` on its way to `target`, (H, W, C) each, in [0, 1].
 
-    Their longer side has at least MIN_SIDE pixels; OpenCV refuses smaller ones.
+    Small frames are enlarged by their borders for it.
     """
     import cv2
 
     method = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined]  # not in its stubs
-    flow: FloatArray = method.calc(_gray(source), _gray(target), None)
-    return flow
+    height, width = source.shape[:2]
+    more = [(0, max(_LEAST_SIDE - side, 0)) for side in (height, width)]
+    flow: FloatArray = method.calc(*(np.pad(_gray(frame), more, mode="edge") for frame in (source, target)), None)
+    return flow[:height, :width]
 
 
 def _gray(frame: FloatArray) -> NDArray[np.uint8]:

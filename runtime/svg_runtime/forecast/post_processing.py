@@ -20,10 +20,10 @@ as member-by-member post-processing (Van Schaeybroeck and Vannitsem 2015, doi:10
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from svg_runtime.forecast.noise import FloatArray
 from svg_runtime.forecast.optical_flow import CarriedOn
 from svg_runtime.forecast.random_coefficients import RandomCoefficients, draws
 
-_MEMORY_LIMIT = 256 << 20  # bytes of forecasts whose frames are still to come; the oldest are dropped first
+_MEMORY_LIMIT = 256 << 20  # bytes of forecasts whose frames are still to come, see `drop_oldest`
 _NEAR = 3  # pixels, over which variance is compared
 _TINY = np.float32(1e-7)  # variance; what is smaller counts as none
 
@@ -121,9 +121,8 @@ class _RunningMean:
 class _Pending:
     """A forecast whose frames are still to come. Changes are those from the last frame before it."""
 
-    index: int  # of the last frame before it
-    last: FloatArray  # (H, W, C)
-    forecast: FloatArray  # (T, H, W, C) change of the mean, as the model forecast it
+    last: FloatArray  # the last frame before it, (H, W, C)
+    mean: FloatArray  # (T, H, W, C) as the model forecast it
     usual: FloatArray  # (H, W, C) change to what is usual
     background: FloatArray  # (H, W, C) change to it
     flow: CarriedOn
@@ -131,11 +130,11 @@ class _Pending:
 
     def regressors(self, lead: int) -> tuple[FloatArray, ...]:
         """(H, W, C) each, at `lead`, from 0 on. The flow's is made anew: kept, it would take as much memory as the forecast."""
-        return self.forecast[lead], self.usual, self.flow.at(lead + 1) - self.last, self.background
+        return self.mean[lead] - self.last, self.usual, self.flow.at(lead + 1) - self.last, self.background
 
     @property
     def nbytes(self) -> int:
-        changes = self.forecast.nbytes + self.usual.nbytes + self.background.nbytes + self.flow.nbytes
+        changes = self.mean.nbytes + self.usual.nbytes + self.background.nbytes + self.flow.nbytes
         return changes + (0 if self.variance is None else self.variance.nbytes)
 
 
@@ -157,7 +156,7 @@ class PostProcessor:
         """Forget all that was learned."""
         self._usual = _RunningMean(self._settings.usual_steps)
         self._background = _RunningMean(self._settings.background_steps)
-        self._pending: deque[_Pending] = deque()
+        self._pending: dict[int, _Pending] = {}  # by the index of the last frame before it, oldest first
         self._sums: FloatArray | None = None  # (leads, _SUMS, H, W)
         self._last: tuple[int, FloatArray] | None = None  # index and frame
         self._before: FloatArray | None = None  # the frame before the last one
@@ -167,9 +166,9 @@ class PostProcessor:
     def observe(self, index: int, frame: FloatArray) -> None:
         """Learn from frame `index`, (H, W, C) in [0, 1], what earlier forecasts of it were worth."""
         # 1) compare it with every forecast that reached it
-        self._pending = deque(each for each in self._pending if each.index < index <= each.index + len(each.forecast))
-        for each in self._pending:
-            self._learn(each, index - each.index - 1, frame - each.last)
+        self._pending = {at: each for at, each in self._pending.items() if at < index <= at + len(each.mean)}
+        for at, each in self._pending.items():
+            self._learn(each, index - at - 1, frame - each.last)
         # 2) follow what is usual, and what moves
         if self._last is not None and self._last[0] < index:  # else the last one was refused in the end
             self._before = self._last[1]
@@ -196,9 +195,8 @@ class PostProcessor:
         before = Moments(mean, np.einsum("sthwc,sthwc->thwc", deviations, deviations) / np.float32(samples))
         variance = _mean_of_channels(before.variance)
         pending = _Pending(
-            index=index,
             last=last,
-            forecast=mean - last,
+            mean=mean,
             usual=self._usual.mean - last,
             background=self._background.mean - last,
             flow=CarriedOn(last, last if self._before is None else self._before, self._settings.flow_kept),
@@ -216,7 +214,8 @@ class PostProcessor:
             corrected += last + np.einsum("khw,khwc->hwc", weights[:, lead], regressors)
             np.clip(corrected, *self._colours(futures[:, lead], last, regressors[1:]), out=corrected)
         # 4) remember what the model said, to learn from it
-        self._remember(pending)
+        self._pending[index] = pending
+        drop_oldest(self._pending)
         return before, deviations
 
     def _stretch(self, deviations: FloatArray, variance: FloatArray, b: FloatArray) -> FloatArray:
@@ -304,16 +303,18 @@ class PostProcessor:
         b = np.sqrt((np.maximum(errors, 0) + prior) / (sums[_VARIANCE] + prior))
         return weights, np.clip(b, chosen.least_spread, chosen.most_spread)
 
-    def _remember(self, pending: _Pending) -> None:
-        if self._pending and self._pending[-1].index == pending.index:
-            self._pending.pop()
-        self._pending.append(pending)
-        while len(self._pending) > 1 and sum(each.nbytes for each in self._pending) > _MEMORY_LIMIT:
-            self._pending.popleft()
+
+def drop_oldest(pending: dict[int, Any]) -> None:
+    """Drop the oldest of several pending forecasts, each with `nbytes`, while together they take too much memory."""
+    while len(pending) > 1 and sum(each.nbytes for each in pending.values()) > _MEMORY_LIMIT:
+        del pending[next(iter(pending))]
 
 
 def _solved(matrix: dict[tuple[int, int], FloatArray], right: Sequence[FloatArray]) -> FloatArray:
-    """Positive definite equations of every pixel at once, by elimination. `matrix` has the entries (i, j) of i <= j."""
+    """Positive definite equations of every pixel at once, by elimination. `matrix` has the entries (i, j) of i <= j.
+
+    `np.linalg.solve` goes through the pixels one by one, which takes many times as long for so few unknowns.
+    """
     rows, left, count = list(right), dict(matrix), len(right)
     for k in range(count):
         for i in range(k + 1, count):

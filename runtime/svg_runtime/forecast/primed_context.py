@@ -23,16 +23,18 @@ class PrimedContext:
 
     predictor: RecurrentGraph | None = None  # every forecast runs `prime` with noise of its own
 
-    def __init__(self, backend: Backend, manifest: Manifest, variant: PrecisionVariant, cameras: int = 1) -> None:
+    def __init__(self, backend: Backend, manifest: Manifest, variant: PrecisionVariant, camera_count: int = 1) -> None:
         spec = variant.graphs["prime"]
         self._backend = backend
-        self._cameras = cameras
+        self._camera_count = camera_count
         self._n_past = manifest.generation.n_past
-        inputs = {tensor.name: backend.allocate(tensor.sized(cameras), tensor.dtype) for tensor in spec.inputs}
+        inputs = {tensor.name: backend.allocate(tensor.sized(camera_count), tensor.dtype) for tensor in spec.inputs}
         self._inputs = inputs  # the noise stays zero; a bound graph does not keep its buffers alive
         outputs = {tensor.name: tensor for tensor in spec.outputs}
         self._gaussians = {
-            name: backend.allocate(outputs[name].sized(cameras), outputs[name].dtype) for name in _COMPARED if name in outputs
+            name: backend.allocate(outputs[name].sized(camera_count), outputs[name].dtype)
+            for name in _COMPARED
+            if name in outputs
         }
         compares = len(self._gaussians) == len(_COMPARED)
         self._prime = backend.bind("prime", inputs, self._gaussians) if compares else None
@@ -41,17 +43,17 @@ class PrimedContext:
     def reset(self) -> None:
         """Nothing is kept between frames."""
 
-    def load(self, cameras: Sequence[ContextState]) -> None:
+    def load(self, states: Sequence[ContextState]) -> None:
         """Nothing is kept between frames."""
 
     def save(self) -> list[ContextState]:
         """Nothing is kept between frames."""
-        return [ContextState() for _ in range(self._cameras)]
+        return [ContextState() for _ in range(self._camera_count)]
 
     def observe(self, encodings: Sequence[FloatArray]) -> ContextPosterior:
         """Read the window."""
         if self._prime is None or len(encodings) < self._n_past:
-            return no_surprise(self._cameras)
+            return no_surprise(self._camera_count)
         self._backend.write(self._inputs["h_seq"], np.stack(encodings))
         self._prime.run()
         posterior_mu, posterior_logvar, mu, logvar = (self._backend.read(self._gaussians[name]).copy() for name in _COMPARED)

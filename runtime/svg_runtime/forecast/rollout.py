@@ -19,7 +19,7 @@ class Rollout(Protocol):
     A batch has a row for each sample of each camera: all samples of the first one, then those of the next.
     """
 
-    def use_conditions(self, cameras: Sequence[Mapping[str, Buffer]]) -> None:
+    def use_conditions(self, conditions: Sequence[Mapping[str, Buffer]]) -> None:
         """Copy each camera's skip conditions, at batch 1; not for one camera, whose buffers are bound themselves."""
         ...
 

@@ -29,47 +29,45 @@ class SampledContext:
     predictor: RecurrentGraph | None = None  # every forecast runs `prime` with noise of its own
     surprise_unit: SurpriseUnit | None = "relative"
 
-    def __init__(self, backend: Backend, manifest: Manifest, variant: PrecisionVariant, cameras: int = 1) -> None:
+    def __init__(self, backend: Backend, manifest: Manifest, variant: PrecisionVariant, camera_count: int = 1) -> None:
         self._n_past = manifest.generation.n_past
         self._rollout = FusedRollout(
             backend=backend,
             manifest=manifest,
             variant=variant,
-            condition={} if cameras == 1 else None,  # without an encoder there are none
+            condition={} if camera_count == 1 else None,  # without an encoder there are none
             samples=SAMPLES,
             horizon=1,
-            cameras=cameras,
+            camera_count=camera_count,
         )
         noise, size = NoiseSource(0), manifest.model.z_dim
-        self._context_noise = np.tile(noise.draw(manifest.context_draws, SAMPLES, size), (1, cameras, 1))
-        self._noise = np.tile(noise.draw(1, SAMPLES, size), (1, cameras, 1))
-        self._count = cameras
+        self._context_noise = np.tile(noise.draw(manifest.context_draws, SAMPLES, size), (1, camera_count, 1))
+        self._noise = np.tile(noise.draw(1, SAMPLES, size), (1, camera_count, 1))
+        self._camera_count = camera_count
         self.reset()
 
     def reset(self) -> None:
         """Discard the prediction and all errors."""
-        self._cameras = [ContextState() for _ in range(self._count)]
+        self._states = [ContextState() for _ in range(self._camera_count)]
 
-    def load(self, cameras: Sequence[ContextState]) -> None:
+    def load(self, states: Sequence[ContextState]) -> None:
         """Go on with other predictions and errors."""
-        self._cameras = [replace(camera, errors=copy(camera.errors)) for camera in cameras]
+        self._states = [replace(state, errors=copy(state.errors)) for state in states]
 
     def save(self) -> list[ContextState]:
         """Return the predictions and errors."""
-        return self._cameras
+        return self._states
 
     def observe(self, encodings: Sequence[FloatArray]) -> ContextPosterior:
         """Compare the last frames with their predictions, and predict the next ones."""
         surprises = [
-            None
-            if camera.predicted is None
-            else camera.errors.of(mean_squared_error(camera.predicted, np.moveaxis(frame, 0, -1)))
-            for camera, frame in zip(self._cameras, encodings[-1], strict=True)
+            None if state.predicted is None else state.errors.of(mean_squared_error(state.predicted, np.moveaxis(frame, 0, -1)))
+            for state, frame in zip(self._states, encodings[-1], strict=True)
         ]
-        context = no_surprise(self._count)
+        context = no_surprise(self._camera_count)
         if len(encodings) == self._n_past:
             self._rollout.read_context(list(encodings), context, self._context_noise)
             futures = self._rollout.forecast(encodings[-1], context, self._noise)
-            for camera, samples in zip(self._cameras, np.split(futures[:, 0], self._count), strict=True):
-                camera.predicted = samples.mean(0)
+            for state, samples in zip(self._states, np.split(futures[:, 0], self._camera_count), strict=True):
+                state.predicted = samples.mean(0)
         return without_latents(surprises)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 from svg_common.metrics import mean_squared_error, psnr
 from svg_runtime.forecast.noise import FloatArray
-from svg_runtime.forecast.post_processing import Moments, PostProcessor
-
-_MEMORY_LIMIT = 256 << 20  # bytes of remembered forecasts; the oldest are dropped first
+from svg_runtime.forecast.post_processing import Moments, PostProcessor, drop_oldest
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,7 @@ class EarlierForecast:
 class _Pending:
     """A forecast whose frames are still to come."""
 
-    index: int  # of the last frame before it
-    last_frame: FloatArray  # (H, W, C)
+    last_frame: FloatArray  # before it, (H, W, C)
     futures: FloatArray  # (S, T, H, W, C)
     before: Moments | None  # (T, H, W, C), of the samples before post-processing
 
@@ -94,7 +90,7 @@ class ForecastMemory:
     """
 
     def __init__(self, post_process: bool = False) -> None:
-        self._pending: deque[_Pending] = deque()
+        self._pending: dict[int, _Pending] = {}  # by the index of the last frame before it, oldest first
         self._post = PostProcessor() if post_process else None
 
     def remember(self, index: int, last_frame: FloatArray, futures: FloatArray) -> FloatArray:
@@ -106,24 +102,21 @@ class ForecastMemory:
         before = None
         if self._post is not None:
             before, futures = self._post.correct(index, last_frame, futures)
-        if self._pending and self._pending[-1].index == index:
-            self._pending.pop()
-        self._pending.append(_Pending(index, last_frame, futures.copy(), before))
-        while len(self._pending) > 1 and sum(entry.nbytes for entry in self._pending) > _MEMORY_LIMIT:
-            self._pending.popleft()
+        self._pending[index] = _Pending(last_frame, futures.copy(), before)
+        drop_oldest(self._pending)
         return futures
 
     def score(self, index: int, frame: FloatArray) -> tuple[ForecastScore, ...]:
         """Scores of all forecasts that covered frame `index`, shortest lead first. To be called with every frame, in order."""
         if self._post is not None:
             self._post.observe(index, frame)
-        self._pending = deque(entry for entry in self._pending if index - entry.index <= entry.futures.shape[1])
-        return tuple(entry.score(index - entry.index, frame) for entry in reversed(self._pending) if entry.index < index)
+        self._pending = {at: entry for at, entry in self._pending.items() if index - at <= entry.futures.shape[1]}
+        return tuple(entry.score(index - at, frame) for at, entry in reversed(self._pending.items()) if at < index)
 
     def latest(self, index: int) -> EarlierForecast | None:
         """What the latest forecast before frame `index` said about that frame; None if none reached it."""
-        for entry in reversed(self._pending):
-            step = index - entry.index - 1
+        for at, entry in reversed(self._pending.items()):
+            step = index - at - 1
             if 0 <= step < entry.futures.shape[1]:
                 before = entry.before and Moments(entry.before.mean[step], entry.before.variance[step])
                 return EarlierForecast(step + 1, entry.futures[:, step], before)

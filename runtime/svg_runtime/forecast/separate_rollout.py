@@ -27,7 +27,7 @@ class SeparateRollout:
         condition: the skip conditions of the only camera, at batch 1; None for several, whose conditions are copied.
         samples: futures of each camera.
         horizon: frames per future.
-        cameras: how many are forecast together.
+        camera_count: how many are forecast together.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class SeparateRollout:
         condition: Mapping[str, Buffer] | None,
         samples: int,
         horizon: int,
-        cameras: int = 1,
+        camera_count: int = 1,
     ) -> None:
         self._backend = backend
         self._variant = variant
         self._samples = samples
-        self._rows = cameras * samples
+        self._rows = camera_count * samples
         self._horizon = horizon
         self._h = self._allocate("predictor", "h")
         self._g = self._allocate("predictor", "g")
@@ -57,10 +57,10 @@ class SeparateRollout:
         self._condition = {spec.name: self._allocate("skip", spec.name) for spec in skips} if condition is None else condition
         self._bind_frames(manifest.generation.last_frame_skip)
 
-    def use_conditions(self, cameras: Sequence[Mapping[str, Buffer]]) -> None:
+    def use_conditions(self, conditions: Sequence[Mapping[str, Buffer]]) -> None:
         """Copy them, once for each sample."""
         for name, buffer in self._condition.items():
-            self._backend.gather([camera[name] for camera in cameras for _ in range(self._samples)], buffer)
+            self._backend.gather([condition[name] for condition in conditions for _ in range(self._samples)], buffer)
 
     def read_context(self, encodings: list[FloatArray], context: ContextPosterior, noise: FloatArray) -> None:
         """Step the predictor on every context frame but the last, with z from the posterior of the next frame."""

@@ -11,11 +11,11 @@ from svg_runtime.bundle.manifest import GraphSpec
 from svg_runtime.errors import BundleError
 
 
-def joined(spec: GraphSpec, cameras: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+def joined(spec: GraphSpec, states: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
     """Put the states of several cameras together along their batch axis."""
-    if len(cameras) == 1:
-        return dict(cameras[0])
-    return {name: np.concatenate([camera[name] for camera in cameras], spec.tensor(name).batch_axis) for name in cameras[0]}
+    if len(states) == 1:
+        return dict(states[0])
+    return {name: np.concatenate([state[name] for state in states], spec.tensor(name).batch_axis) for name in states[0]}
 
 
 class RecurrentGraph:
@@ -75,20 +75,20 @@ class RecurrentGraph:
         for name, value in values.items():
             self._backend.write(self.state[name], value)
 
-    def load_each(self, cameras: Sequence[Mapping[str, Array]]) -> None:
+    def load_each(self, states: Sequence[Mapping[str, Array]]) -> None:
         """Start from the states of several cameras, as `read_each` gave them; an empty one is the initial state."""
-        rows, tensors = self._batch // len(cameras), [self._spec.tensor(state.input) for state in self._states]
+        rows, tensors = self._batch // len(states), [self._spec.tensor(state.input) for state in self._states]
         initial = {tensor.name: np.zeros(tensor.sized(rows), tensor.dtype) for tensor in tensors}
-        self.load(joined(self._spec, [camera or initial for camera in cameras]))
+        self.load(joined(self._spec, [state or initial for state in states]))
 
     def read_each(self, count: int) -> list[dict[str, Array]]:
         """Return host copies of the current states of `count` cameras, which share the batch equally."""
-        cameras: list[dict[str, Array]] = [{} for _ in range(count)]
+        states: list[dict[str, Array]] = [{} for _ in range(count)]
         for name, buffer in self.state.items():
             parts = np.split(self._backend.read(buffer), count, self._spec.tensor(name).batch_axis)
-            for camera, part in zip(cameras, parts, strict=True):
-                camera[name] = part.copy()
-        return cameras
+            for state, part in zip(states, parts, strict=True):
+                state[name] = part.copy()
+        return states
 
     def step(self) -> None:
         """Run the next step; after the last one the first follows again."""

@@ -24,24 +24,24 @@ class SteppedContext:
         backend: the device.
         variant: the graphs.
         streams: carry the state along from the first frame, instead of reading the last frames again.
-        cameras: how many are read together.
+        camera_count: how many are read together.
     """
 
     surprise_unit: SurpriseUnit | None = "relative"
 
-    def __init__(self, backend: Backend, variant: PrecisionVariant, streams: bool, cameras: int = 1) -> None:
+    def __init__(self, backend: Backend, variant: PrecisionVariant, streams: bool, camera_count: int = 1) -> None:
         spec = variant.graphs["step"]
         h, frame = spec.tensor("h"), spec.tensor("frame")
         self._backend = backend
         self._streams = streams
-        self._count = cameras
-        self._h = backend.allocate(h.sized(cameras), h.dtype)
-        self._frame = backend.allocate(frame.sized(cameras), frame.dtype)
+        self._camera_count = camera_count
+        self._h = backend.allocate(h.sized(camera_count), h.dtype)
+        self._frame = backend.allocate(frame.sized(camera_count), frame.dtype)
         self._step = RecurrentGraph(
             backend=backend,
             graph_name="step",
             spec=spec,
-            batch=cameras,
+            batch=camera_count,
             inputs=[{"h": self._h}] * 2,  # the true frame, in place of the model's own
             outputs=[{"frame": self._frame}] * 2,
         )
@@ -51,17 +51,17 @@ class SteppedContext:
     def reset(self) -> None:
         """Discard all frames and errors."""
         self._step.reset()
-        self._cameras = [ContextState() for _ in range(self._count)]
+        self._states = [ContextState() for _ in range(self._camera_count)]
 
-    def load(self, cameras: Sequence[ContextState]) -> None:
+    def load(self, states: Sequence[ContextState]) -> None:
         """Go on from other states and errors."""
-        self._step.load_each([camera.recurrent[0] if camera.recurrent else {} for camera in cameras])
-        self._cameras = [replace(camera, errors=copy(camera.errors)) for camera in cameras]
+        self._step.load_each([state.recurrent[0] if state.recurrent else {} for state in states])
+        self._states = [replace(state, errors=copy(state.errors)) for state in states]
 
     def save(self) -> list[ContextState]:
         """Return the states and errors."""
-        states = self._step.read_each(self._count)
-        return [replace(camera, recurrent=[state]) for camera, state in zip(self._cameras, states, strict=True)]
+        recurrent = self._step.read_each(self._camera_count)
+        return [replace(state, recurrent=[own]) for state, own in zip(self._states, recurrent, strict=True)]
 
     def observe(self, encodings: Sequence[FloatArray]) -> ContextPosterior:
         """Step through the frames but the last, which is compared with its prediction."""
@@ -70,5 +70,5 @@ class SteppedContext:
         for frames in encodings[-2:-1] if self._streams else encodings[:-1]:
             self._backend.write(self._h, frames)
             self._step.step()
-        predicted = zip(self._cameras, self._backend.read(self._frame), encodings[-1], strict=True)
-        return without_latents([camera.errors.of(mean_squared_error(frame, true)) for camera, frame, true in predicted])
+        predicted = zip(self._states, self._backend.read(self._frame), encodings[-1], strict=True)
+        return without_latents([state.errors.of(mean_squared_error(frame, true)) for state, frame, true in predicted])

@@ -41,7 +41,7 @@ def patch_energy(members: Tensor, truth: Tensor, side: int, fairness: float = 1.
         members: (T, M, B, C, H, W), M at least 2.
         truth: (T, B, C, H, W).
         side: of a patch in pixels; a smaller frame is one patch.
-        fairness: as of `fair_crps`.
+        fairness: as for `fair_crps`.
 
     Returns:
         (B,).

@@ -43,7 +43,7 @@ class FramesModel(VideoModel):
 
         Args:
             frame: (B, C, H, W), observed or predicted; a predicted one as it was returned, not clipped.
-            states: as of `initial_states` or the step before.
+            states: from `initial_states` or the step before.
             increments: takes what each layer of predrnn and predrnn-v2 adds to its memories.
 
         Returns:

@@ -198,6 +198,12 @@ def test_impossible_numbers_of_cameras_are_refused(tiny_bundle, cameras):
         open_batch(tiny_bundle, cameras)
 
 
+@pytest.mark.parametrize("post_process", [0, None, "no", [True, False, "no"], [1, 0, 1]])
+def test_post_processing_is_true_or_false(tiny_bundle, post_process):
+    with pytest.raises(UsageError, match=r"post_process is .*\n  expected True or False"):
+        open_batch(tiny_bundle, post_process=post_process)
+
+
 def test_a_seed_that_is_none_is_refused(tiny_bundle):
     with pytest.raises(UsageError, match="seed"):
         open_batch(tiny_bundle, seed="one")

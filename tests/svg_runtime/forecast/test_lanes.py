@@ -16,18 +16,20 @@ def test_every_sample_of_every_camera_has_one_part(lanes, samples, by_samples):
     for count in range(1, 12):
         sizes = bound_sizes(12, lanes, samples)
         cameras = list(range(20, 20 + count))
-        parts = divide(cameras=cameras, lanes=lanes, samples=samples, sizes=sizes, by_samples=by_samples)
-        given = [(camera, sample) for part in parts for camera in part.cameras for sample in range(samples)[part.samples]]
+        parts = divide(camera_numbers=cameras, lanes=lanes, samples=samples, sizes=sizes, by_samples=by_samples)
+        given = [
+            (camera, sample) for part in parts for camera in part.camera_numbers for sample in range(samples)[part.samples]
+        ]
         assert sorted(given) == [(camera, sample) for camera in cameras for sample in range(samples)]
-        assert {len(part.cameras) for part in parts} <= set(sizes)
+        assert {len(part.camera_numbers) for part in parts} <= set(sizes)
         assert {part.lane for part in parts} <= set(range(lanes))
 
 
 def test_lanes_have_equal_work():
-    parts = divide(cameras=[0, 1, 2], lanes=2, samples=8, sizes=bound_sizes(4, 2, 8), by_samples=True)
+    parts = divide(camera_numbers=[0, 1, 2], lanes=2, samples=8, sizes=bound_sizes(4, 2, 8), by_samples=True)
     work = [0, 0]
     for part in parts:
-        work[part.lane] += len(part.cameras) * len(range(8)[part.samples])
+        work[part.lane] += len(part.camera_numbers) * len(range(8)[part.samples])
     assert work == [12, 12]
 
 
@@ -36,8 +38,8 @@ def test_cameras_are_divided_by_samples_only_where_that_is_less_work(cameras, sa
     """The only future of a deterministic model cannot be divided: one lane would run all cameras that are left over."""
     sizes = bound_sizes(8, lanes=4, samples=samples)
     work = [0] * 4
-    for part in divide(cameras=range(cameras), lanes=4, samples=samples, sizes=sizes, by_samples=True):
-        work[part.lane] += len(part.cameras) * len(range(samples)[part.samples])
+    for part in divide(camera_numbers=range(cameras), lanes=4, samples=samples, sizes=sizes, by_samples=True):
+        work[part.lane] += len(part.camera_numbers) * len(range(samples)[part.samples])
     assert max(work) == most
 
 
